@@ -1,0 +1,79 @@
+//! What the shell tells the core.
+
+use super::{
+    facts::{ConnId, Facts},
+    time::Ktime,
+};
+
+/// Something happened to a flow, with the facts as they were at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection is now known to be worth watching: its handshake ended, TLS began, or frames
+    /// were recognised on a flow that was only assumed. Comes again when the protocol becomes
+    /// better known.
+    Opened(Box<Facts>),
+    /// Found by sock_diag, older than the monitor or missed by it.
+    Seeded(Box<Facts>),
+    /// A FIN or the first close frame passed; comes once.
+    Closing(Box<Facts>),
+    /// The socket reached CLOSE. Always the last event of a connection.
+    Closed { facts: Box<Facts>, how: CloseHow },
+    /// Something that may matter to a verdict; never sent for ordinary traffic.
+    Trouble { facts: Box<Facts>, trouble: Trouble },
+    /// The flow turned out not to carry WebSocket at all (plain HTTP).
+    Dismissed { conn: ConnId, at: Ktime },
+    /// The socket does not exist any more and its death was missed (ring loss, restart).
+    Gone { conn: ConnId, at: Ktime },
+    /// Records were lost between the kernel and here: the table can no longer be trusted.
+    Lost { records: u64, at: Ktime },
+}
+
+/// Why the kernel woke us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// The same bytes went out again without any ack progress in between.
+    Retransmit,
+    /// A silence longer than the listener's idle limit ended; see [`Facts::last_gap`].
+    Resumed,
+    /// The peer was heard again after one of the other troubles.
+    Answered,
+    /// A ping left while an earlier one was still unanswered.
+    PingUnanswered,
+    /// A reset was sent or received.
+    Reset,
+}
+
+/// How a connection ended. What counts is the first thing that decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseHow {
+    CloseFrame,
+    Fin,
+    RstSent,
+    RstReceived,
+    /// TCP gave up: data was outstanding and nobody had closed.
+    Timeout,
+    Unknown,
+}
+
+impl CloseHow {
+    pub const ALL: [Self; 6] = [
+        Self::CloseFrame,
+        Self::Fin,
+        Self::RstSent,
+        Self::RstReceived,
+        Self::Timeout,
+        Self::Unknown,
+    ];
+
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CloseFrame => "close_frame",
+            Self::Fin => "fin",
+            Self::RstSent => "rst_sent",
+            Self::RstReceived => "rst_received",
+            Self::Timeout => "timeout",
+            Self::Unknown => "unknown",
+        }
+    }
+}

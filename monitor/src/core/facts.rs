@@ -1,0 +1,142 @@
+//! What the kernel knows about one flow at one moment, in the core's own terms.
+//!
+//! `kernel::decode` turns the wire's `Snapshot` into [`Facts`] once, checked; past that point there
+//! are no zeros that mean "never" and no integers that mean a time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::time::Ktime;
+
+/// A socket, by its kernel cookie: unique until reboot, unlike a socket pointer or a 4-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// A configured group of ports, by its place in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u16);
+
+/// Which end of the WebSocket this host's socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    Server,
+    Client,
+}
+
+/// What the bytes of a flow are known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// A `101 Switching Protocols` or a frame was seen.
+    WebSocket,
+    /// TLS: frames are unknown, everything else works.
+    Opaque,
+    /// Older than the monitor and silent, or out of step, since.
+    Assumed,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::Opaque, Self::Assumed];
+
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Opaque => "opaque",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
+/// Seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Rx,
+    Tx,
+}
+
+/// One flow at the moment [`Facts::at`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// When the kernel (or sock_diag) took this picture.
+    pub at: Ktime,
+    pub conn: ConnId,
+    pub listener: ListenerId,
+    pub role: Role,
+    pub protocol: Protocol,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
+    pub established_at: Option<Ktime>,
+    pub rx: Activity,
+    pub tx: Activity,
+    /// Bytes sent and not acknowledged.
+    pub unacked_bytes: u32,
+    /// Since when bytes have been outstanding without any ack progress; `None` when none are.
+    pub stalled_since: Option<Ktime>,
+    /// When an acknowledgement last covered new bytes.
+    pub ack_progress_at: Option<Ktime>,
+    /// Retransmissions since the last ack progress.
+    pub retransmits: u32,
+    /// Transmissions that ask for an answer (payload, keepalive probes, retransmissions) since the
+    /// last packet from the peer.
+    pub unanswered_transmissions: u32,
+    /// When the first of them left.
+    pub unanswered_since: Option<Ktime>,
+    /// Pings from this host without a pong.
+    pub pings_unanswered: u32,
+    /// When the first and the last of them left; both `None` when all are answered.
+    pub first_unanswered_ping: Option<Ktime>,
+    pub last_unanswered_ping: Option<Ktime>,
+    /// The last round trip of a ping from this host.
+    pub ping_rtt: Option<Duration>,
+    /// The last silence that was longer than the listener's idle limit and has ended.
+    pub last_gap: Option<Gap>,
+    /// The first close frame.
+    pub close: Option<Close>,
+    pub fin_rx: bool,
+    pub fin_tx: bool,
+    pub rst_rx: bool,
+    pub rst_tx: bool,
+}
+
+/// The clocks of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Any TCP segment.
+    pub last_packet: Option<Ktime>,
+    /// A segment with data bytes.
+    pub last_payload: Option<Ktime>,
+    /// A WebSocket frame of any kind.
+    pub last_frame: Option<Ktime>,
+}
+
+/// A silence that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last activity before it.
+    pub from: Ktime,
+    /// The packet that ended it.
+    pub to: Ktime,
+    /// Who ended it: [`Direction::Rx`] proves the path alive, [`Direction::Tx`] asks.
+    pub ended_by: Direction,
+}
+
+/// A close frame (RFC 6455 §5.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The side that sent the first one, seen from this host.
+    pub initiator: Direction,
+    /// `None` for a close frame without a body.
+    pub code: Option<u16>,
+}
+
+impl Facts {
+    /// The last moment at which anything passed, in either direction; at the latest the birth.
+    pub fn last_activity(&self) -> Option<Ktime> {
+        self.rx.last_packet.max(self.tx.last_packet).max(self.established_at)
+    }
+
+    /// Neither side has begun to close.
+    pub fn is_open(&self) -> bool {
+        !(self.fin_rx || self.fin_tx || self.rst_rx || self.rst_tx)
+    }
+}

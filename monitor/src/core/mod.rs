@@ -1,0 +1,22 @@
+//! All the thinking, sans-IO: no clock, no sockets, no kernel types, no unsafe.
+//!
+//! The shell ([`crate::daemon`]) shows the core events, snapshots and the time; the core answers
+//! with deadlines, wishes to look at a flow, and actions. The same trace always gives the same
+//! actions, so every bug report can be replayed.
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod correlator;
+pub mod event;
+pub mod facts;
+pub mod hop;
+pub mod time;
+pub mod verdict;
+mod wheel;
+
+pub use alert::{Alert, Certainty, Resolution, Status, ZombieKind};
+pub use correlator::{Action, Correlator, Tally};
+pub use event::{CloseHow, Event, Trouble};
+pub use facts::{ConnId, Facts, ListenerId};
+pub use hop::{Hop, ListenerRules, OnExpiry};
+pub use time::Ktime;

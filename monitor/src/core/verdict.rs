@@ -1,0 +1,1 @@
+//! The rules: from facts to a verdict.

@@ -1,0 +1,3 @@
+//! wsmon as a library: the daemon's rooms, for the binary and for the tests.
+
+pub mod core;
