@@ -1,0 +1,45 @@
+//! What the kernel programs and the daemon share: the records they exchange and the logic that
+//! turns packets into facts.
+//!
+//! Everything here compiles twice, to BPF bytecode and natively, so that what runs in the kernel
+//! is what unit tests, property tests and fuzzers exercised.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_endian = "big")]
+compile_error!("the packet logic reads headers from little-endian words");
+
+pub mod drop;
+pub mod event;
+pub mod flow;
+pub mod frame;
+pub mod handshake;
+pub mod listener;
+pub mod segment;
+pub mod stats;
+pub mod stream;
+
+/// Which way a packet goes, seen from this host's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    Rx = 0,
+    Tx = 1,
+}
+
+impl Direction {
+    pub const ALL: [Self; 2] = [Self::Rx, Self::Tx];
+
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Rx => Self::Tx,
+            Self::Tx => Self::Rx,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}

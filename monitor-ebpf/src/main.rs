@@ -1,2 +1,33 @@
+//! wsmon's kernel programs. They see and report; they never drop, delay or change traffic.
+//!
+//! | program                | hook              | purpose                                                |
+//! |------------------------|-------------------|--------------------------------------------------------|
+//! | `ingress`              | cgroup_skb in     | every packet to a watched socket: clocks, acks, frames |
+//! | `egress`               | cgroup_skb out    | every packet from a watched socket: the same           |
+//! | `inet_sock_set_state`  | tp_btf            | birth (ESTABLISHED) and death (CLOSE)                  |
+//! | `tcp_retransmit_skb`   | tp_btf            | retransmissions                                        |
+//! | `tcp_receive_reset`    | tp_btf            | the peer reset                                         |
+//! | `tcp_send_reset`       | tp_btf            | this host reset                                        |
+//!
+//! The logic that turns packets into facts is in `monitor-common`; here are hooks, maps and
+//! emission only.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod lifecycle;
+mod maps;
+mod sock;
+mod traffic;
+
+/// The kernel gives tracing programs and most helpers to GPL-compatible programs only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// An endless loop, so that the verifier refuses a program in which a panic can be reached.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

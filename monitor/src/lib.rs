@@ -1,3 +1,5 @@
-//! wsmon as a library: the daemon's rooms, for the binary and for the tests.
+//! wsmon as a library: the rooms of the daemon, for the binary and for the tests.
 
 pub mod core;
+pub mod kernel;
+pub mod listeners;

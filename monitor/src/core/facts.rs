@@ -132,7 +132,10 @@ pub struct Close {
 impl Facts {
     /// The last moment at which anything passed, in either direction; at the latest the birth.
     pub fn last_activity(&self) -> Option<Ktime> {
-        self.rx.last_packet.max(self.tx.last_packet).max(self.established_at)
+        self.rx
+            .last_packet
+            .max(self.tx.last_packet)
+            .max(self.established_at)
     }
 
     /// Neither side has begun to close.

@@ -1,0 +1,120 @@
+//! Ring-buffer records.
+
+use crate::flow::Snapshot;
+
+/// One record of the `VITALS` ring: something a verdict may depend on, with the flow's facts as
+/// they were at that moment, so that no look-up can come too late.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct VitalEvent {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at: u64,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// For [`EventKind::Closed`] a [`CloseHow`], otherwise 0.
+    pub detail: u32,
+    pub snapshot: Snapshot,
+}
+
+/// Why a [`VitalEvent`] was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// Now known to be a WebSocket, or TLS, or adopted in mid-stream.
+    Opened = 1,
+    /// The first FIN or close frame.
+    Closing = 2,
+    /// The socket reached CLOSE.
+    Closed = 3,
+    /// Turned out to be plain HTTP.
+    Dismissed = 4,
+    /// The second or fifth transmission of bytes that make no progress.
+    Retransmit = 5,
+    /// A silence longer than the idle limit ended.
+    Resumed = 6,
+    /// The peer was heard after a trouble.
+    Answered = 7,
+    /// A ping left while an earlier one was unanswered.
+    PingUnanswered = 8,
+    /// A reset was sent or received.
+    Reset = 9,
+}
+
+impl TryFrom<u32> for EventKind {
+    /// The unknown number.
+    type Error = u32;
+
+    fn try_from(raw: u32) -> Result<Self, u32> {
+        Ok(match raw {
+            1 => Self::Opened,
+            2 => Self::Closing,
+            3 => Self::Closed,
+            4 => Self::Dismissed,
+            5 => Self::Retransmit,
+            6 => Self::Resumed,
+            7 => Self::Answered,
+            8 => Self::PingUnanswered,
+            9 => Self::Reset,
+            unknown => return Err(unknown),
+        })
+    }
+}
+
+/// How a connection ended: the first thing that decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CloseHow {
+    CloseFrame = 0,
+    Fin = 1,
+    RstSent = 2,
+    RstReceived = 3,
+    /// TCP gave up: bytes were outstanding and nobody had closed.
+    Timeout = 4,
+    Unknown = 5,
+}
+
+/// Number of [`CloseHow`] values.
+pub const CLOSE_HOW_COUNT: usize = 6;
+
+impl TryFrom<u32> for CloseHow {
+    /// The unknown number.
+    type Error = u32;
+
+    fn try_from(raw: u32) -> Result<Self, u32> {
+        Ok(match raw {
+            0 => Self::CloseFrame,
+            1 => Self::Fin,
+            2 => Self::RstSent,
+            3 => Self::RstReceived,
+            4 => Self::Timeout,
+            5 => Self::Unknown,
+            unknown => return Err(unknown),
+        })
+    }
+}
+
+/// One record of the `SAMPLES` ring: a frame header, for a live viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FrameSample {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at: u64,
+    pub cookie: u64,
+    /// Bytes.
+    pub payload_len: u64,
+    /// FIN, RSV and opcode as on the wire (RFC 6455 §5.2).
+    pub first_byte: u8,
+    /// 1 = masked.
+    pub masked: u8,
+    /// A [`crate::Direction`].
+    pub direction: u8,
+    pub _pad: u8,
+    /// 0 = none.
+    pub close_code: u16,
+    pub listener: u16,
+}
+
+const _: () = assert!(size_of::<VitalEvent>() == 16 + size_of::<Snapshot>());
+const _: () = assert!(core::mem::offset_of!(VitalEvent, snapshot) == 16);
+const _: () = assert!(size_of::<FrameSample>() == 32);
+const _: () = assert!(core::mem::offset_of!(FrameSample, close_code) == 28);

@@ -1,0 +1,162 @@
+//! Recognising the HTTP/1.1 upgrade (RFC 6455 §4) and TLS by the first bytes of a segment.
+
+use crate::frame::Head;
+
+/// What the first bytes of a segment look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A request line: the connection speaks HTTP/1.
+    Request,
+    /// A status line of `101 Switching Protocols`.
+    Switching,
+    /// Any other HTTP/1 status line.
+    Response,
+    /// A TLS handshake record (RFC 8446 §5.1).
+    Tls,
+    Other,
+}
+
+/// Bytes that [`Opening::of`] needs to tell everything apart.
+pub const OPENING_LEN: u32 = 12;
+
+impl Opening {
+    /// Looks at the first `have` bytes of a segment's payload.
+    #[inline(always)]
+    pub fn of(head: &Head, have: u32) -> Self {
+        const TLS_HANDSHAKE: u64 = 0x0316;
+        let first = head.0[0];
+        if have >= 3 && first & 0xffff == TLS_HANDSHAKE {
+            return Self::Tls;
+        }
+        if have >= 8 && first & 0x00ff_ffff_ffff_ffff == word(b"HTTP/1.\0") {
+            let switching = have >= OPENING_LEN && head.0[1] & 0xffff_ffff == word(b" 101\0\0\0\0");
+            return if switching {
+                Self::Switching
+            } else {
+                Self::Response
+            };
+        }
+        if have >= 4 && is_method(first) {
+            return Self::Request;
+        }
+        Self::Other
+    }
+}
+
+/// RFC 9110 §9.3; the methods a browser or a health check sends before an upgrade.
+#[inline(always)]
+fn is_method(first: u64) -> bool {
+    let four = first & 0xffff_ffff;
+    four == word(b"GET \0\0\0\0")
+        || four == word(b"POST\0\0\0\0")
+        || four == word(b"HEAD\0\0\0\0")
+        || four == word(b"PUT \0\0\0\0")
+        || four == word(b"OPTI\0\0\0\0")
+        || four == word(b"DELE\0\0\0\0")
+        || four == word(b"PATC\0\0\0\0")
+}
+
+#[inline(always)]
+const fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
+}
+
+/// Looks for the blank line that ends an HTTP head, across any number of segments.
+///
+/// Holds the last four bytes seen, so that CRLF CRLF is found however it is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct HeadEnd(u32);
+
+impl HeadEnd {
+    /// Nothing seen yet.
+    pub const START: Self = Self(0);
+
+    /// Bytes [`HeadEnd::scan`] looks at in one call.
+    pub const CHUNK: u32 = 8;
+
+    /// Looks at up to [`HeadEnd::CHUNK`] bytes; returns how many belong to the head and whether
+    /// it ended with them.
+    #[inline(always)]
+    pub fn scan(&mut self, chunk: u64, have: u32) -> (u32, bool) {
+        const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+        // The four bytes seen before, then the chunk: a window of twelve.
+        let low = self.0 as u64 | (chunk << 32);
+        let high = chunk >> 32;
+        let mut end = 0;
+        let mut i = Self::CHUNK;
+        // From the back, so that the first end wins. A constant trip count and no early exit: the
+        // compiler unrolls it and the verifier sees no loop.
+        while i > 0 {
+            let word = if i == 8 {
+                high as u32
+            } else {
+                ((low >> (8 * i)) | (high << (64 - 8 * i))) as u32
+            };
+            if word == CRLF_CRLF && i <= have {
+                end = i;
+            }
+            i -= 1;
+        }
+        if end != 0 {
+            self.0 = 0;
+            return (end, true);
+        }
+        self.0 = if have <= 4 {
+            (low >> (8 * have)) as u32
+        } else {
+            (chunk >> (8 * ((have - 4) & 7))) as u32
+        };
+        (have, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening(bytes: &[u8]) -> Opening {
+        let mut head = Head::default();
+        let have = bytes.len().min(14);
+        for (i, byte) in bytes.iter().take(have).enumerate() {
+            head.put(i as u8, *byte);
+        }
+        Opening::of(&head, have as u32)
+    }
+
+    #[test]
+    fn openings_are_told_apart() {
+        assert_eq!(opening(b"GET /chat HTTP/1.1\r\n"), Opening::Request);
+        assert_eq!(opening(b"OPTIONS * HTTP/1.1\r\n"), Opening::Request);
+        assert_eq!(opening(b"HTTP/1.1 101 Switching"), Opening::Switching);
+        assert_eq!(opening(b"HTTP/1.1 1012"), Opening::Switching);
+        assert_eq!(opening(b"HTTP/1.1 200 OK"), Opening::Response);
+        assert_eq!(opening(b"HTTP/1.1 10"), Opening::Response);
+        assert_eq!(opening(&[0x16, 0x03, 0x01, 0x02]), Opening::Tls);
+        assert_eq!(opening(&[0x16]), Opening::Other);
+        assert_eq!(opening(&[0x81, 0x85, 1, 2, 3, 4]), Opening::Other);
+        assert_eq!(opening(b""), Opening::Other);
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_found_however_it_is_cut() {
+        let response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x00";
+        let head_len = response.len() - 2;
+        for cut in 1..8 {
+            let mut end = HeadEnd::default();
+            let mut at = 0;
+            let found = loop {
+                let have = cut.min(response.len() - at);
+                let mut chunk = [0; 8];
+                chunk[..have].copy_from_slice(&response[at..at + have]);
+                let (taken, done) = end.scan(u64::from_le_bytes(chunk), have as u32);
+                at += taken as usize;
+                if done {
+                    break at;
+                }
+                assert!(at < response.len(), "not found with cuts of {cut}");
+            };
+            assert_eq!(found, head_len);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! TCP/IP headers, as a cgroup_skb program sees them: the packet begins at the IP header.
+
+/// Bytes that hold an IPv4 header without options and a TCP header, or an IPv6 header.
+pub const IP_PREFIX: usize = 40;
+/// A TCP header without options (RFC 9293 §3.1).
+pub const TCP_HEADER: usize = 20;
+
+const PROTOCOL_TCP: u8 = 6;
+
+/// Where the TCP header begins and who talks to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpHeader {
+    /// 4 or 6.
+    pub version: u8,
+    /// Offset of the TCP header, bytes.
+    pub tcp_offset: u32,
+}
+
+impl IpHeader {
+    /// Reads the fixed part of an IP header.
+    ///
+    /// `None` when it is not IP, not TCP, or hides TCP behind IPv6 extension headers.
+    #[inline(always)]
+    pub fn parse(prefix: &[u8; IP_PREFIX]) -> Option<Self> {
+        match prefix[0] >> 4 {
+            // RFC 791 §3.1: IHL in 32-bit words, protocol at byte 9.
+            4 if prefix[9] == PROTOCOL_TCP && prefix[0] & 0x0f >= 5 => Some(Self {
+                version: 4,
+                tcp_offset: (prefix[0] & 0x0f) as u32 * 4,
+            }),
+            // RFC 8200 §3: next header at byte 6, fixed length of 40.
+            6 if prefix[6] == PROTOCOL_TCP => Some(Self {
+                version: 6,
+                tcp_offset: 40,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Flag bits of byte 13 (RFC 9293 §3.1).
+pub mod tcp_flags {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// What one TCP segment says, apart from its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub seq: u32,
+    pub ack: u32,
+    /// As advertised, before scaling.
+    pub window: u16,
+    pub flags: u8,
+    /// Offset of the payload from the IP header, bytes.
+    pub payload_offset: u32,
+    /// Bytes; with GSO or GRO up to 64 KiB and more.
+    pub payload_len: u32,
+}
+
+impl Segment {
+    /// Reads a TCP header that lies at `tcp_offset` of a packet of `packet_len` bytes.
+    ///
+    /// The length comes from the packet, not from the IP header, whose 16 bits are too small for
+    /// a GSO packet. `None` when the data offset is absurd.
+    #[inline(always)]
+    pub fn parse(tcp: &[u8; TCP_HEADER], tcp_offset: u32, packet_len: u32) -> Option<Self> {
+        let header_len = (tcp[12] >> 4) as u32 * 4;
+        let payload_offset = tcp_offset + header_len;
+        if header_len < TCP_HEADER as u32 || payload_offset > packet_len {
+            return None;
+        }
+        Some(Self {
+            seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+            ack: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
+            window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            flags: tcp[13],
+            payload_offset,
+            payload_len: packet_len - payload_offset,
+        })
+    }
+
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The sequence number after this segment; FIN and SYN take one (RFC 9293 §3.4).
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        let phantom = (self.has(tcp_flags::FIN) || self.has(tcp_flags::SYN)) as u32;
+        self.seq
+            .wrapping_add(self.payload_len)
+            .wrapping_add(phantom)
+    }
+}
+
+/// Whether sequence number `a` comes after `b` (RFC 9293 §3.4, modulo 2^32).
+#[inline(always)]
+pub const fn after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(data_offset_words: u8, flags: u8) -> [u8; TCP_HEADER] {
+        let mut header = [0; TCP_HEADER];
+        header[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+        header[8..12].copy_from_slice(&0x0506_0708_u32.to_be_bytes());
+        header[12] = data_offset_words << 4;
+        header[13] = flags;
+        header[14..16].copy_from_slice(&512_u16.to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn a_segment_is_read_behind_ip_options() {
+        let segment = Segment::parse(&tcp(8, tcp_flags::ACK), 24, 24 + 32 + 7);
+        assert_eq!(
+            segment,
+            Some(Segment {
+                seq: 0x0102_0304,
+                ack: 0x0506_0708,
+                window: 512,
+                flags: tcp_flags::ACK,
+                payload_offset: 56,
+                payload_len: 7,
+            })
+        );
+    }
+
+    #[test]
+    fn a_data_offset_inside_the_header_or_beyond_the_packet_is_refused() {
+        assert_eq!(Segment::parse(&tcp(4, 0), 20, 60), None);
+        assert_eq!(Segment::parse(&tcp(15, 0), 20, 60), None);
+    }
+
+    #[test]
+    fn fin_takes_a_sequence_number() {
+        let segment = Segment::parse(&tcp(5, tcp_flags::FIN), 20, 50).expect("a valid header");
+        assert_eq!(segment.end(), 0x0102_0304 + 10 + 1);
+    }
+
+    #[test]
+    fn only_tcp_directly_behind_ip_is_read() {
+        let mut v4 = [0; IP_PREFIX];
+        v4[0] = 0x46;
+        v4[9] = PROTOCOL_TCP;
+        let header = IpHeader::parse(&v4);
+        assert_eq!(header.map(|h| (h.version, h.tcp_offset)), Some((4, 24)));
+        v4[9] = 17;
+        assert_eq!(IpHeader::parse(&v4), None);
+
+        let mut v6 = [0; IP_PREFIX];
+        v6[0] = 0x60;
+        v6[6] = PROTOCOL_TCP;
+        let header = IpHeader::parse(&v6);
+        assert_eq!(header.map(|h| (h.version, h.tcp_offset)), Some((6, 40)));
+        v6[6] = 0;
+        assert_eq!(IpHeader::parse(&v6), None);
+    }
+
+    #[test]
+    fn sequence_numbers_compare_across_the_wrap() {
+        assert!(after(5, u32::MAX - 5));
+        assert!(!after(u32::MAX - 5, 5));
+        assert!(!after(7, 7));
+    }
+}

@@ -1,0 +1,100 @@
+//! The three ways out: rings, snapshots, counters.
+
+use core::mem::MaybeUninit;
+
+use monitor_common::{
+    drop::DropReason,
+    event::{EventKind, FrameSample, VitalEvent},
+    flow::{Snapshot, notable},
+};
+
+use crate::maps::{DROPS, PUBLISH_INTERVAL_NS, SAMPLES, SNAPSHOTS, VITALS};
+
+#[inline(always)]
+pub(crate) fn count_drop(reason: DropReason) {
+    if let Some(counter) = DROPS.get_ptr_mut(reason as u32) {
+        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        unsafe { (*counter).add(1) };
+    }
+}
+
+/// Sends one record to `VITALS`, or counts that it could not.
+#[inline(never)]
+pub(crate) fn emit(kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
+    match VITALS.reserve(0) {
+        Some(mut entry) => {
+            entry.write(VitalEvent {
+                at,
+                kind: kind as u32,
+                detail,
+                snapshot: *snapshot,
+            });
+            entry.submit(0);
+        }
+        None => count_drop(DropReason::VitalsFull),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn sample(sample: FrameSample) {
+    match SAMPLES.reserve(0) {
+        Some(mut entry) => {
+            let entry_ref: &mut MaybeUninit<FrameSample> = &mut entry;
+            entry_ref.write(sample);
+            entry.submit(0);
+        }
+        None => count_drop(DropReason::SamplesFull),
+    }
+}
+
+/// Copies the facts to where the daemon looks for them.
+#[inline(always)]
+pub(crate) fn publish(snapshot: &mut Snapshot, now: u64) {
+    snapshot.published_at = now;
+    let published = SNAPSHOTS.insert(&snapshot.cookie, &*snapshot, 0).is_ok();
+    if !published && snapshot.unpublished == 0 {
+        count_drop(DropReason::SnapshotsFull);
+    }
+    snapshot.unpublished = !published as u8;
+}
+
+/// Forgets a flow that ended or turned out to be none of ours.
+#[inline(always)]
+pub(crate) fn unpublish(cookie: u64) {
+    // It may never have been published; that is no failure.
+    let _ = SNAPSHOTS.remove(&cookie);
+}
+
+/// Makes known what a packet changed: at once if it is notable, otherwise at most once in a
+/// publish interval.
+#[inline(always)]
+pub(crate) fn report(snapshot: &mut Snapshot, bits: u32, now: u64) {
+    if bits & notable::DISMISSED != 0 {
+        unpublish(snapshot.cookie);
+        emit(EventKind::Dismissed, 0, now, snapshot);
+        return;
+    }
+    if !snapshot.is_watched() {
+        return;
+    }
+    let due = now.saturating_sub(snapshot.published_at) >= PUBLISH_INTERVAL_NS.load();
+    if bits == 0 && !due {
+        return;
+    }
+    publish(snapshot, now);
+    if bits & notable::EVENTS == 0 {
+        return;
+    }
+    for (bit, kind) in [
+        (notable::OPENED, EventKind::Opened),
+        (notable::RESUMED, EventKind::Resumed),
+        (notable::ANSWERED, EventKind::Answered),
+        (notable::RETRANSMIT, EventKind::Retransmit),
+        (notable::PING_UNANSWERED, EventKind::PingUnanswered),
+        (notable::CLOSING, EventKind::Closing),
+    ] {
+        if bits & bit != 0 {
+            emit(kind, 0, now, snapshot);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Birth, death and trouble of watched sockets, from TCP's own tracepoints.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
+use monitor_common::{
+    drop::DropReason,
+    event::EventKind,
+    flow::{Flow, Snapshot, origin},
+};
+
+use crate::{
+    emit::{count_drop, emit, publish, report, unpublish},
+    maps::{DEBUG_LOG, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NUM_OFFSET, SNAPSHOTS, STATS},
+    sock::{self, Watch, state},
+};
+
+const IPPROTO_TCP: u16 = 6;
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    match new as u32 {
+        state::ESTABLISHED => born(&ctx, sk),
+        state::CLOSE if had_peer(old as u32) => died(&ctx, sk),
+        _ => {}
+    }
+    0
+}
+
+/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    if let Some(flow) = flow_of(sk)
+        && let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32)
+    {
+        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        let bits = flow.retransmit(unsafe { &mut *stats });
+        report(&mut flow.snapshot, bits, now());
+    }
+    0
+}
+
+/// `tcp_receive_reset(struct sock *sk)`
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub(crate) fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
+    if let Some(flow) = flow_of(ctx.arg(0)) {
+        flow.snapshot.rst_rx = 1;
+        reset(&mut flow.snapshot);
+    }
+    0
+}
+
+/// `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, ...)`
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+    // A reset in answer to a packet without a connection has no socket.
+    if let Some(flow) = flow_of(ctx.arg(0)) {
+        flow.snapshot.rst_tx = 1;
+        reset(&mut flow.snapshot);
+    }
+    0
+}
+
+#[inline(always)]
+fn born(ctx: &BtfTracePointContext, sk: *const c_void) {
+    let Some((watch, local, remote)) = watch_of(sk) else {
+        return;
+    };
+    let Some(flow) = sock::flow_or_new(sk.cast_mut()) else {
+        count_drop(DropReason::StorageFull);
+        return;
+    };
+    // SAFETY: storage the kernel just handed out, not null.
+    let s = unsafe { &mut (*flow).snapshot };
+    s.cookie = sock::cookie(sk.cast_mut());
+    s.established_at = now();
+    s.local_port = local;
+    s.remote_port = remote;
+    s.listener = watch.listener;
+    s.role = watch.role;
+    s.origin = origin::BIRTH;
+    if DEBUG_LOG.load() != 0 {
+        debug!(ctx, "socket {} established, local port {}", s.cookie, local);
+    }
+}
+
+#[inline(always)]
+fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
+    let at = now();
+    if let Some(flow) = flow_of(sk) {
+        let s = &mut flow.snapshot;
+        if s.is_watched() {
+            bury(s, at);
+        }
+        if DEBUG_LOG.load() != 0 {
+            debug!(ctx, "socket {} closed", s.cookie);
+        }
+        return;
+    }
+    // Older than the monitor and silent ever since: only the daemon's seed knows it.
+    if watch_of(sk).is_none() {
+        return;
+    }
+    if let Some(seed) = SNAPSHOTS.get_ptr_mut(sock::cookie(sk.cast_mut())) {
+        // SAFETY: a map value; it stays readable while this program runs.
+        bury(unsafe { &mut *seed }, at);
+    }
+}
+
+#[inline(always)]
+fn bury(s: &mut Snapshot, at: u64) {
+    let how = s.close_how();
+    if let Some(stats) = STATS.get_ptr_mut(s.listener as u32) {
+        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        if let Some(counter) = unsafe { &mut *stats }.closed.get_mut(how as usize) {
+            counter.add(1);
+        }
+    }
+    let cookie = s.cookie;
+    emit(EventKind::Closed, how as u32, at, s);
+    unpublish(cookie);
+}
+
+#[inline(always)]
+fn reset(s: &mut Snapshot) {
+    if !s.is_watched() {
+        return;
+    }
+    let at = now();
+    publish(s, at);
+    emit(EventKind::Reset, 0, at, s);
+}
+
+/// Whether a socket in this state had a connection to lose.
+#[inline(always)]
+fn had_peer(old: u32) -> bool {
+    !matches!(
+        old,
+        state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::LISTEN | state::NEW_SYN_RECV
+    )
+}
+
+#[inline(always)]
+fn flow_of<'a>(sk: *const c_void) -> Option<&'a mut Flow> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel keeps the storage as long as the socket, and the socket as long as this
+    // program runs.
+    sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })
+}
+
+/// Who watches this socket, and its local and remote port.
+#[inline(always)]
+fn watch_of(sk: *const c_void) -> Option<(Watch, u16, u16)> {
+    // The tracepoint fires for MPTCP's outer sockets too.
+    if field(sk, SK_PROTOCOL_OFFSET.load()) != IPPROTO_TCP {
+        return None;
+    }
+    let local = field(sk, SKC_NUM_OFFSET.load());
+    let remote = u16::from_be(field(sk, SKC_DPORT_OFFSET.load()));
+    Some((Watch::of_ports(local, remote)?, local, remote))
+}
+
+/// A 16-bit field of `struct sock`.
+#[inline(always)]
+fn field(sk: *const c_void, offset: u32) -> u16 {
+    // SAFETY: the loader took the offset from the running kernel's BTF and checked the width; the
+    // verifier checks the access against the same BTF.
+    unsafe { sk.byte_add(offset as usize).cast::<u16>().read_volatile() }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}

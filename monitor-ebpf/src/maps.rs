@@ -1,0 +1,74 @@
+//! The maps, and the constants that the daemon writes before the load.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use monitor_common::{
+    drop::DropReason,
+    event::{FrameSample, VitalEvent},
+    flow::{Flow, Snapshot},
+    listener::{ListenerLimits, PortWatch},
+    stats::{Counter, ListenerStats},
+};
+
+/// The facts of each watched socket. Dies with the socket, so it cannot leak.
+#[btf_map]
+pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
+
+/// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU: that would
+/// evict idle sockets first, the very ones that are watched.
+#[btf_map]
+pub(crate) static SNAPSHOTS: HashMap<u64, Snapshot, 262_144, { BPF_F_NO_PREALLOC }> =
+    HashMap::new();
+
+/// Which listener watches a port. One array access decides that a packet is none of ours.
+#[btf_map]
+pub(crate) static PORTS: Array<PortWatch, 65_536> = Array::new();
+
+/// By listener; sized at load.
+#[btf_map]
+pub(crate) static LISTENERS: Array<ListenerLimits, 256> = Array::new();
+
+/// By listener; sized at load.
+#[btf_map]
+pub(crate) static STATS: PerCpuArray<ListenerStats, 256> = PerCpuArray::new();
+
+/// By [`DropReason`].
+#[btf_map]
+pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = PerCpuArray::new();
+
+/// Births, deaths and troubles: never sampled. 8 MiB hold about 21,000 records.
+#[btf_map]
+pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
+
+/// Frame headers for a live viewer: sampled, may drop.
+#[btf_map]
+pub(crate) static SAMPLES: RingBuf<FrameSample, { 1 << 20 }> = RingBuf::new();
+
+/// One entry: send every n-th frame header to `SAMPLES`; 0 = nobody looks.
+#[btf_map]
+pub(crate) static SAMPLE_EVERY: Array<u32, 1> = Array::new();
+
+/// A busy flow is published at most once in this many nanoseconds.
+#[unsafe(no_mangle)]
+pub(crate) static PUBLISH_INTERVAL_NS: Global<u64> = Global::new(250_000_000);
+
+/// Offsets into `struct sock` of the running kernel, from its BTF.
+#[unsafe(no_mangle)]
+pub(crate) static SKC_NUM_OFFSET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SKC_DPORT_OFFSET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SK_PROTOCOL_OFFSET: Global<u32> = Global::new(0);
+
+/// 1 = watch remote ports too. Frozen at load, so that the verifier prunes the branch.
+#[unsafe(no_mangle)]
+pub(crate) static WATCH_REMOTE: Global<u8> = Global::new(0);
+
+/// 1 = log rare events through aya-log. Frozen at load; pruned by default.
+#[unsafe(no_mangle)]
+pub(crate) static DEBUG_LOG: Global<u8> = Global::new(0);
+
+const BPF_F_NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

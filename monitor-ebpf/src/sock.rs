@@ -1,0 +1,102 @@
+//! What the kernel offers by `struct sock *`, for cgroup_skb and tracing programs alike.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    helpers::{
+        bpf_get_socket_cookie,
+        generated::{bpf_sk_fullsock, bpf_sk_storage_get},
+    },
+    programs::SkBuffContext,
+};
+use monitor_common::{flow::Flow, flow::role};
+
+use crate::maps::{FLOWS, PORTS, WATCH_REMOTE};
+
+/// TCP states (include/net/tcp_states.h).
+pub(crate) mod state {
+    pub(crate) const ESTABLISHED: u32 = 1;
+    pub(crate) const SYN_SENT: u32 = 2;
+    pub(crate) const SYN_RECV: u32 = 3;
+    pub(crate) const CLOSE: u32 = 7;
+    pub(crate) const LISTEN: u32 = 10;
+    pub(crate) const NEW_SYN_RECV: u32 = 12;
+}
+
+/// Who watches a socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch {
+    pub(crate) listener: u16,
+    /// A [`role`].
+    pub(crate) role: u8,
+}
+
+impl Watch {
+    /// Two array look-ups at most: all that a packet of a foreign socket costs.
+    #[inline(always)]
+    pub(crate) fn of_ports(local: u16, remote: u16) -> Option<Self> {
+        let by_local = PORTS.get(local as u32)?.local;
+        if by_local != 0 {
+            return Some(Self {
+                listener: by_local - 1,
+                role: role::SERVER,
+            });
+        }
+        if WATCH_REMOTE.load() == 0 {
+            return None;
+        }
+        let by_remote = PORTS.get(remote as u32)?.remote;
+        (by_remote != 0).then(|| Self {
+            listener: by_remote - 1,
+            role: role::CLIENT,
+        })
+    }
+}
+
+/// The full socket a packet belongs to; `None` for request and TIME_WAIT minisockets.
+#[inline(always)]
+pub(crate) fn full_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid while the program runs; the verifier checks the null tests.
+    unsafe {
+        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        (!sk.is_null()).then_some(sk)
+    }
+}
+
+/// The flow of a socket, if it has one.
+#[inline(always)]
+pub(crate) fn flow(sk: *mut c_void) -> Option<*mut Flow> {
+    storage(sk, 0)
+}
+
+/// The flow of a socket, new and zeroed if it had none. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn flow_or_new(sk: *mut c_void) -> Option<*mut Flow> {
+    storage(sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+#[inline(always)]
+pub(crate) fn cookie(sk: *mut c_void) -> u64 {
+    // SAFETY: `sk` is a socket the verifier knows.
+    unsafe { bpf_get_socket_cookie(sk) }
+}
+
+#[inline(always)]
+fn storage(sk: *mut c_void, flags: u64) -> Option<*mut Flow> {
+    // SAFETY: the helper checks map and socket; the value type is the map's own.
+    let flow = unsafe {
+        bpf_sk_storage_get(
+            ptr::addr_of!(FLOWS).cast_mut().cast(),
+            sk,
+            ptr::null_mut(),
+            flags,
+        )
+    }
+    .cast::<Flow>();
+    (!flow.is_null()).then_some(flow)
+}

@@ -1,0 +1,241 @@
+//! From the wire's integers to the core's facts, checked once.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use monitor_common::{
+    event::{self as wire, EventKind, VitalEvent},
+    flow::{DirectionFacts, Snapshot, protocol, role},
+};
+
+use crate::core::{
+    CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
+    facts::{Activity, Close, Direction, Gap, Protocol, Role},
+};
+
+/// A record that makes no sense. It is counted and never stops the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a record of {found} bytes, {expected} were expected")]
+    Size { found: usize, expected: usize },
+    #[error("unknown event kind {0}")]
+    Kind(u32),
+    #[error("unknown way to close {0}")]
+    CloseHow(u32),
+    #[error("a flow of protocol {0} is not reported")]
+    Protocol(u8),
+}
+
+/// Decodes one record of the `VITALS` ring.
+pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
+    let event = read::<VitalEvent>(record)?;
+    let kind = EventKind::try_from(event.kind).map_err(DecodeError::Kind)?;
+    let at = Ktime(event.at);
+    let conn = ConnId(event.snapshot.cookie);
+    if kind == EventKind::Dismissed {
+        return Ok(Event::Dismissed { conn, at });
+    }
+    // The snapshot is exact as of the event, however old its publication is.
+    let facts = Box::new(Facts {
+        at,
+        ..facts(&event.snapshot)?
+    });
+    let trouble = |trouble| Event::Trouble {
+        facts: facts.clone(),
+        trouble,
+    };
+    Ok(match kind {
+        EventKind::Opened => Event::Opened(facts),
+        EventKind::Closing => Event::Closing(facts),
+        EventKind::Closed => Event::Closed {
+            how: close_how(event.detail)?,
+            facts,
+        },
+        EventKind::Dismissed => Event::Dismissed { conn, at },
+        EventKind::Retransmit => trouble(Trouble::Retransmit),
+        EventKind::Resumed => trouble(Trouble::Resumed),
+        EventKind::Answered => trouble(Trouble::Answered),
+        EventKind::PingUnanswered => trouble(Trouble::PingUnanswered),
+        EventKind::Reset => trouble(Trouble::Reset),
+    })
+}
+
+/// Decodes a snapshot as the daemon reads it from the map.
+pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
+    let outstanding = s.outstanding();
+    let unanswered_pings = s.tx.pings_unanswered();
+    let pinged = |at: u64| (unanswered_pings > 0).then_some(at).and_then(moment);
+    Ok(Facts {
+        at: Ktime(s.published_at),
+        conn: ConnId(s.cookie),
+        listener: ListenerId(s.listener),
+        role: if s.role == role::CLIENT {
+            Role::Client
+        } else {
+            Role::Server
+        },
+        protocol: match s.protocol {
+            protocol::WEBSOCKET => Protocol::WebSocket,
+            protocol::OPAQUE => Protocol::Opaque,
+            protocol::ASSUMED => Protocol::Assumed,
+            other => return Err(DecodeError::Protocol(other)),
+        },
+        local: address(s.ip_version, &s.local_addr, s.local_port),
+        peer: address(s.ip_version, &s.remote_addr, s.remote_port),
+        established_at: moment(s.established_at),
+        rx: activity(&s.rx),
+        tx: activity(&s.tx),
+        unacked_bytes: outstanding,
+        stalled_since: (outstanding > 0)
+            .then(|| moment(s.unacked_since.max(s.ack_progress_at)))
+            .flatten(),
+        ack_progress_at: moment(s.ack_progress_at),
+        retransmits: s.retransmits_without_progress(),
+        unanswered_transmissions: s.unanswered_asks(),
+        unanswered_since: (s.unanswered_asks() > 0)
+            .then(|| moment(s.unanswered_since))
+            .flatten(),
+        pings_unanswered: unanswered_pings,
+        first_unanswered_ping: pinged(s.tx.first_unanswered_ping),
+        last_unanswered_ping: pinged(s.tx.last_ping),
+        ping_rtt: match s.ping_rtt[1] {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        },
+        last_gap: moment(s.gap_from)
+            .zip(moment(s.gap_to))
+            .map(|(from, to)| Gap {
+                from,
+                to,
+                ended_by: if s.gap_ended_by == 0 {
+                    Direction::Rx
+                } else {
+                    Direction::Tx
+                },
+            }),
+        close: match s.close_initiator {
+            0 => None,
+            initiator => Some(Close {
+                initiator: if initiator == 1 {
+                    Direction::Rx
+                } else {
+                    Direction::Tx
+                },
+                code: (s.close_code != 0).then_some(s.close_code),
+            }),
+        },
+        fin_rx: s.rx.fin != 0,
+        fin_tx: s.tx.fin != 0,
+        rst_rx: s.rst_rx != 0,
+        rst_tx: s.rst_tx != 0,
+    })
+}
+
+/// Writes the facts of a socket that only sock_diag knows as the kernel would have.
+pub fn seed(facts: &Facts) -> Snapshot {
+    let (ip_version, local_addr) = octets(facts.local.ip());
+    let (_, remote_addr) = octets(facts.peer.ip());
+    let at = |moment: Option<Ktime>| moment.map_or(0, |at| at.0);
+    let direction = |activity: &Activity, fin: bool| DirectionFacts {
+        last_packet: at(activity.last_packet),
+        last_payload: at(activity.last_payload),
+        last_frame: at(activity.last_frame),
+        fin: u8::from(fin),
+        ..DirectionFacts::default()
+    };
+    Snapshot {
+        cookie: facts.conn.0,
+        published_at: facts.at.0,
+        local_addr,
+        remote_addr,
+        local_port: facts.local.port(),
+        remote_port: facts.peer.port(),
+        listener: facts.listener.0,
+        ip_version,
+        role: match facts.role {
+            Role::Server => role::SERVER,
+            Role::Client => role::CLIENT,
+        },
+        protocol: protocol::ASSUMED,
+        origin: monitor_common::flow::origin::SEEDED,
+        rx: direction(&facts.rx, facts.fin_rx),
+        tx: direction(&facts.tx, facts.fin_tx),
+        // Only the difference means something until a packet brings real sequence numbers.
+        snd_nxt: facts.unacked_bytes,
+        una_known: 1,
+        nxt_known: 1,
+        unacked_since: at(facts.stalled_since),
+        retransmits: facts.retransmits,
+        asks: facts.unanswered_transmissions,
+        unanswered_since: at(facts.unanswered_since),
+        ..Snapshot::EMPTY
+    }
+}
+
+fn close_how(raw: u32) -> Result<CloseHow, DecodeError> {
+    let how = wire::CloseHow::try_from(raw).map_err(DecodeError::CloseHow)?;
+    Ok(match how {
+        wire::CloseHow::CloseFrame => CloseHow::CloseFrame,
+        wire::CloseHow::Fin => CloseHow::Fin,
+        wire::CloseHow::RstSent => CloseHow::RstSent,
+        wire::CloseHow::RstReceived => CloseHow::RstReceived,
+        wire::CloseHow::Timeout => CloseHow::Timeout,
+        wire::CloseHow::Unknown => CloseHow::Unknown,
+    })
+}
+
+fn activity(facts: &DirectionFacts) -> Activity {
+    Activity {
+        last_packet: moment(facts.last_packet),
+        last_payload: moment(facts.last_payload),
+        last_frame: moment(facts.last_frame),
+    }
+}
+
+fn moment(nanos: u64) -> Option<Ktime> {
+    (nanos != 0).then_some(Ktime(nanos))
+}
+
+fn address(version: u8, octets: &[u8; 16], port: u16) -> SocketAddr {
+    let ip = if version == 6 {
+        IpAddr::V6(Ipv6Addr::from(*octets))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]))
+    };
+    SocketAddr::new(ip, port)
+}
+
+fn octets(ip: IpAddr) -> (u8, [u8; 16]) {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mut wide = [0; 16];
+            wide[..4].copy_from_slice(&v4.octets());
+            (4, wide)
+        }
+        IpAddr::V6(v6) => (6, v6.octets()),
+    }
+}
+
+/// Reads a record of the ring: plain integers, any bit pattern is valid.
+fn read<T: Wire>(record: &[u8]) -> Result<T, DecodeError> {
+    let expected = size_of::<T>();
+    if record.len() != expected {
+        return Err(DecodeError::Size {
+            found: record.len(),
+            expected,
+        });
+    }
+    // SAFETY: the length was checked, and `Wire` types are valid for any bytes.
+    Ok(unsafe { record.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// Ring records.
+///
+/// # Safety
+/// `repr(C)`, integers only, no implicit padding.
+unsafe trait Wire {}
+
+// SAFETY: the layout is asserted beside the type.
+unsafe impl Wire for VitalEvent {}

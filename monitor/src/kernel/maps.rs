@@ -1,0 +1,157 @@
+//! The daemon's ends of the maps.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use monitor_common::{
+    drop::DropReason,
+    flow::Snapshot,
+    stats::{Counter, ListenerStats},
+};
+
+use super::{
+    decode::{self, DecodeError},
+    load::{LoadError, Loaded},
+};
+use crate::core::{ConnId, Facts};
+
+/// The published facts of every tracked flow.
+pub struct Snapshots(HashMap<MapData, u64, Snapshot>);
+
+impl Snapshots {
+    pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        let name = "SNAPSHOTS";
+        HashMap::try_from(loaded.take_map(name)?)
+            .map(Self)
+            .map_err(|source| LoadError::MapWrite { name, source })
+    }
+
+    /// The facts of a flow; `None` if the kernel no longer has it.
+    pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
+        match self.0.get(&conn.0, 0) {
+            Ok(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a flow that only sock_diag knows. What the kernel already published stays: it is
+    /// newer. Returns whether it was written.
+    pub fn seed(&mut self, facts: &Facts) -> Result<bool, SnapshotError> {
+        const BPF_NOEXIST: u64 = 1;
+        match self
+            .0
+            .insert(facts.conn.0, decode::seed(facts), BPF_NOEXIST)
+        {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forgets a flow whose socket is gone. That it is not there is no error.
+    pub fn remove(&mut self, conn: ConnId) -> Result<(), SnapshotError> {
+        match self.0.remove(&conn.0) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every flow the kernel has published.
+    pub fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.0.keys().filter_map(|key| key.ok().map(ConnId))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("cannot access the snapshots: {0}")]
+    Map(#[from] MapError),
+    #[error("a snapshot makes no sense: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+/// Per-listener aggregates, summed over the CPUs.
+pub struct Stats(PerCpuArray<MapData, ListenerStats>);
+
+impl Stats {
+    pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        let name = "STATS";
+        PerCpuArray::try_from(loaded.take_map(name)?)
+            .map(Self)
+            .map_err(|source| LoadError::MapWrite { name, source })
+    }
+
+    /// One entry per listener, in their order.
+    pub fn read(&self) -> Result<Vec<ListenerStats>, MapError> {
+        (0..self.0.len())
+            .map(|i| {
+                let per_cpu = self.0.get(&i, 0)?;
+                let mut sum = ListenerStats::EMPTY;
+                for cpu in per_cpu.iter() {
+                    sum.merge(cpu);
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+}
+
+/// What the kernel side could not report.
+pub struct Drops(PerCpuArray<MapData, Counter>);
+
+impl Drops {
+    pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        let name = "DROPS";
+        PerCpuArray::try_from(loaded.take_map(name)?)
+            .map(Self)
+            .map_err(|source| LoadError::MapWrite { name, source })
+    }
+
+    pub fn read(&self, reason: DropReason) -> Result<u64, MapError> {
+        let per_cpu = self.0.get(&(reason as u32), 0)?;
+        Ok(per_cpu.iter().map(Counter::get).sum())
+    }
+}
+
+/// One of the two rings.
+pub struct Ring(RingBuf<MapData>);
+
+impl Ring {
+    /// Births, deaths and troubles.
+    pub fn vitals(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        Self::take(loaded, "VITALS")
+    }
+
+    /// Frame headers for a live viewer.
+    pub fn samples(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        Self::take(loaded, "SAMPLES")
+    }
+
+    /// Hands the next record to `f`; `None` when the ring is empty.
+    pub fn next<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.0.next().map(|record| f(&record))
+    }
+
+    fn take(loaded: &mut Loaded, name: &'static str) -> Result<Self, LoadError> {
+        RingBuf::try_from(loaded.take_map(name)?)
+            .map(Self)
+            .map_err(|source| LoadError::MapWrite { name, source })
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,116 @@
+//! What is watched: groups of ports, each with its rules.
+
+use std::{fmt, ops::RangeInclusive, str::FromStr};
+
+use crate::core::{
+    ListenerRules,
+    facts::{ListenerId, Role},
+};
+
+/// A configured group of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub rules: ListenerRules,
+    pub ports: RangeInclusive<u16>,
+    /// The ports of a remote service this host connects to, instead of its own.
+    pub remote: bool,
+}
+
+impl Listener {
+    /// The listener that watches a socket with these ports, and the socket's role. Our own ports
+    /// come first, as in the kernel programs.
+    pub fn watching(listeners: &[Self], local: u16, remote: u16) -> Option<(ListenerId, Role)> {
+        let position = |is_remote: bool, port: u16| {
+            listeners
+                .iter()
+                .position(|l| l.remote == is_remote && l.ports.contains(&port))
+                .and_then(|i| u16::try_from(i).ok())
+                .map(ListenerId)
+        };
+        position(false, local)
+            .map(|id| (id, Role::Server))
+            .or_else(|| position(true, remote).map(|id| (id, Role::Client)))
+    }
+}
+
+/// `8080` or `9000-9010`, as given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange(pub RangeInclusive<u16>);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortRangeError {
+    #[error("{0:?} is no port; ports are 1 to 65535, ranges are written 9000-9010")]
+    NotAPort(String),
+    #[error("the range {0}-{1} is empty; write the lower port first")]
+    Backwards(u16, u16),
+}
+
+impl FromStr for PortRange {
+    type Err = PortRangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |part: &str| match part.trim().parse::<u16>() {
+            Ok(port) if port != 0 => Ok(port),
+            _ => Err(PortRangeError::NotAPort(part.to_owned())),
+        };
+        let (first, last) = match text.split_once('-') {
+            Some((first, last)) => (port(first)?, port(last)?),
+            None => (port(text)?, port(text)?),
+        };
+        if first > last {
+            return Err(PortRangeError::Backwards(first, last));
+        }
+        Ok(Self(first..=last))
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0.start(), self.0.end());
+        if first == last {
+            write!(f, "{first}")
+        } else {
+            write!(f, "{first}-{last}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_ranges_are_read_and_shown_alike() {
+        for text in ["8080", "9000-9010", "1", "65535"] {
+            assert_eq!(text.parse::<PortRange>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused_with_the_text_in_question() {
+        for text in ["0", "65536", "http", "", "80-", "-80", "80-90-100"] {
+            assert!(
+                matches!(text.parse::<PortRange>(), Err(PortRangeError::NotAPort(_))),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            "90-80".parse::<PortRange>(),
+            Err(PortRangeError::Backwards(90, 80))
+        );
+    }
+
+    #[test]
+    fn our_own_port_wins_over_a_remote_one() {
+        let listener = |ports, remote| Listener {
+            rules: ListenerRules::new("l", None),
+            ports,
+            remote,
+        };
+        let listeners = [listener(443..=443, true), listener(8080..=8080, false)];
+        let watching = |local, remote| Listener::watching(&listeners, local, remote);
+        assert_eq!(watching(8080, 443), Some((ListenerId(1), Role::Server)));
+        assert_eq!(watching(50_000, 443), Some((ListenerId(0), Role::Client)));
+        assert_eq!(watching(50_000, 8080), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! Every shape of the configuration passes the verifier, within its instruction budget.
+
+use std::time::Duration;
+
+use monitor::{
+    core::{Hop, ListenerRules, OnExpiry},
+    kernel::load::{LoadSettings, Loaded},
+    listeners::Listener,
+};
+
+/// Instructions the verifier may have to look at, per program. Generous enough for another
+/// compiler, tight enough that an unrolled loop is noticed.
+const BUDGET: [(&str, u32); 6] = [
+    ("ingress", 100_000),
+    ("egress", 100_000),
+    ("inet_sock_set_state", 5_000),
+    ("tcp_retransmit_skb", 5_000),
+    ("tcp_receive_reset", 5_000),
+    ("tcp_send_reset", 5_000),
+];
+
+#[test]
+#[ignore = "needs root: loads programs"]
+fn every_shape_of_the_configuration_loads_within_its_budget() {
+    for remote in [false, true] {
+        for debug_log in [false, true] {
+            let listeners = [Listener {
+                rules: ListenerRules::new(
+                    "8080",
+                    Some(Hop {
+                        name: "lb".into(),
+                        idle_timeout: Duration::from_secs(60),
+                        on_expiry: OnExpiry::Silent,
+                    }),
+                ),
+                ports: 8080..=8081,
+                remote,
+            }];
+            let settings = LoadSettings {
+                debug_log,
+                ..LoadSettings::default()
+            };
+            let loaded = Loaded::new(&listeners, &settings)
+                .unwrap_or_else(|e| panic!("remote {remote}, debug_log {debug_log}: {e:?}"));
+            for (name, info) in loaded.programs() {
+                let verified = info.verified_instruction_count().expect("told since 5.16");
+                println!(
+                    "remote {remote} debug_log {debug_log}: {name:<20} {verified:>6} verified instructions"
+                );
+                let (_, budget) = BUDGET
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .expect("a known program");
+                assert!(verified <= *budget, "{name}: {verified} > {budget}");
+            }
+        }
+    }
+}
