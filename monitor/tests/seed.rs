@@ -20,6 +20,7 @@ use monitor::{
         seed::{self, Scan},
     },
 };
+use rustix::net::sockopt::socket_cookie;
 
 /// Two jiffies at `CONFIG_HZ=100`, and a busy machine.
 const TOLERANCE: Duration = Duration::from_millis(50);
@@ -44,6 +45,7 @@ fn sockets_of_another_namespace_are_found_with_plain_addresses() {
         let facts = only(scan_server(port));
         assert_eq!((facts.local, facts.peer), (address, client));
         assert_eq!((facts.listener, facts.role), (SERVER, Role::Server));
+        assert_eq!(facts.conn.0, socket_cookie(&connection.server).unwrap());
 
         let facts = only(scan_client(port));
         assert_eq!((facts.local, facts.peer), (client, address));

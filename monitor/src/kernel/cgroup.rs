@@ -16,7 +16,7 @@ const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 pub enum CgroupError {
     #[error("cannot read /proc/self/mountinfo: {0}")]
     Mountinfo(#[source] io::Error),
-    #[error("no cgroup v2 hierarchy is mounted here; mount one, or name one with --cgroup")]
+    #[error("no cgroup v2 hierarchy is mounted here; mount one and name it with --cgroup")]
     NotMounted,
     #[error("cannot open cgroup {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod inet_diag;
 mod mountinfo;
 pub mod netns;
 pub mod prerequisites;

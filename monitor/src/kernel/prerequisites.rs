@@ -8,7 +8,11 @@ use rustix::{
     system::uname,
 };
 
-use super::{cgroup, netns, sock_diag::SockDiag};
+use super::{
+    cgroup::{self, CgroupError},
+    netns,
+    sock_diag::SockDiag,
+};
 
 /// One thing that wsmon needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,10 +127,17 @@ fn cgroup_v2(wanted: Option<&Path>) -> Result<String, Missing> {
     cgroup::usable_cgroup2(wanted)
         .map(|path| path.display().to_string())
         .map_err(|error| {
-            Missing::new(
-                error.to_string(),
-                "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2",
-            )
+            let remedy = match &error {
+                CgroupError::Mountinfo(_) => "mount /proc in this container",
+                CgroupError::NotMounted => {
+                    "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2"
+                }
+                CgroupError::Unreadable { .. } => "make it readable, or pass another with --cgroup",
+                CgroupError::NotCgroup2(_) => {
+                    "pass a directory below a cgroup2 mount (findmnt -t cgroup2)"
+                }
+            };
+            Missing::new(error.to_string(), remedy)
         })
 }
 
@@ -252,11 +263,11 @@ fn network_namespaces() -> Result<String, Missing> {
         Ok(list) if list.refused == 0 => Ok(format!("{} found", list.found.len())),
         Ok(list) => Err(Missing::new(
             format!(
-                "{} found, {} processes are hidden",
+                "{} found, processes whose own is hidden: {}",
                 list.found.len(),
                 list.refused
             ),
-            "grant CAP_SYS_PTRACE; older connections in hidden namespaces stay unknown",
+            "grant CAP_SYS_PTRACE, or leave the sandbox; older connections in a hidden namespace stay unknown",
         )),
         Err(error) => Err(Missing::new(
             error.to_string(),
@@ -328,7 +339,7 @@ mod tests {
                 .as_ref()
                 .unwrap_err()
                 .remedy
-                .contains("--cgroup")
+                .contains("findmnt")
         );
     }
 

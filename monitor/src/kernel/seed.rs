@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    inet_diag::{DiagSocket, TcpState},
     netns::{self, NetNs, NetNsError},
-    sock_diag::{DiagSocket, Dump, SockDiag, SockDiagError, TcpState},
+    sock_diag::{Dump, SockDiag, SockDiagError},
     tcp_info::TcpInfo,
 };
 use crate::core::{
@@ -206,7 +207,7 @@ fn before(at: Ktime, ago: Duration) -> Option<Ktime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::sock_diag::Family;
+    use crate::kernel::inet_diag::Family;
 
     const AT: Ktime = Ktime(100_000_000_000);
 
