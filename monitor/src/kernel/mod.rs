@@ -1,7 +1,16 @@
 //! Everything that touches the kernel: load, attach, maps, rings, sockets. The only unsafe code
 //! of the daemon is here.
 
+pub mod cgroup;
+pub mod clock;
 pub mod decode;
+pub mod inet_diag;
 pub mod load;
 pub mod maps;
+mod mountinfo;
+pub mod netns;
 pub mod offsets;
+pub mod prerequisites;
+pub mod seed;
+pub mod sock_diag;
+pub mod tcp_info;

@@ -1,0 +1,190 @@
+//! `wsmon check`: can it run here?
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::kernel::prerequisites::{self, Prerequisite};
+
+/// Say whether this host and these privileges are enough, and what to do where they are not.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Examples:
+  wsmon check                        what is there, what is missing
+  wsmon check --json | jq '.[] | select(.ok | not)'
+  wsmon check --cgroup /sys/fs/cgroup/system.slice
+
+Exit status: 0 if all that is required is there, 3 if not.")]
+pub struct CheckArgs {
+    /// The cgroup v2 directory to watch; by default the root of the hierarchy.
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    /// One JSON array instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Exit status 3: a prerequisite of the kernel or of the privileges is missing.
+const PREREQUISITE_MISSING: u8 = 3;
+
+/// Prints the survey to stdout. Fails if stdout does.
+pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
+    let survey = prerequisites::survey(args.cgroup.as_deref());
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        write_json(&survey, &mut stdout)?;
+    } else {
+        write_table(&survey, &mut stdout)?;
+    }
+    stdout.flush()?;
+    Ok(exit_code(&survey))
+}
+
+/// 0 if all that is required is there, otherwise 3.
+pub fn exit_code(survey: &[Prerequisite]) -> ExitCode {
+    if survey.iter().any(Prerequisite::is_fatal) {
+        ExitCode::from(PREREQUISITE_MISSING)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// `yes`, `no` for what is required and missing, `—` for what is only recommended.
+pub fn write_table(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<()> {
+    let width = survey
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for Prerequisite {
+        name,
+        required,
+        outcome,
+    } in survey
+    {
+        match outcome {
+            Ok(detail) => writeln!(out, "yes  {name:width$}  {detail}")?,
+            Err(missing) => {
+                let mark = if *required { "no " } else { "—  " };
+                writeln!(out, "{mark}  {name:width$}  {}", missing.what)?;
+                writeln!(out, "     {:width$}  remedy: {}", "", missing.remedy)?;
+            }
+        }
+    }
+    let fatal = survey.iter().filter(|row| row.is_fatal()).count();
+    match fatal {
+        0 => writeln!(out, "\nwsmon can run here"),
+        1 => writeln!(out, "\nwsmon cannot run here: 1 prerequisite is missing"),
+        _ => writeln!(
+            out,
+            "\nwsmon cannot run here: {fatal} prerequisites are missing"
+        ),
+    }
+}
+
+/// One row of `--json`.
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    required: bool,
+    ok: bool,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'a str>,
+}
+
+pub fn write_json(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<()> {
+    let rows: Vec<_> = survey.iter().map(Row::of).collect();
+    serde_json::to_writer_pretty(&mut *out, &rows)?;
+    writeln!(out)
+}
+
+impl<'a> Row<'a> {
+    fn of(
+        Prerequisite {
+            name,
+            required,
+            outcome,
+        }: &'a Prerequisite,
+    ) -> Self {
+        let (detail, remedy) = match outcome {
+            Ok(detail) => (detail, None),
+            Err(missing) => (&missing.what, Some(missing.remedy.as_str())),
+        };
+        Self {
+            name,
+            required: *required,
+            ok: outcome.is_ok(),
+            detail,
+            remedy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::prerequisites::Missing;
+
+    fn survey() -> Vec<Prerequisite> {
+        vec![
+            Prerequisite::required("kernel", Ok("6.1.0".to_owned())),
+            Prerequisite::required("CAP_BPF", Err(Missing::new("cannot load", "run as root"))),
+            Prerequisite::recommended("CAP_SYS_PTRACE", Err(Missing::new("no names", "grant it"))),
+        ]
+    }
+
+    fn written(write: impl Fn(&[Prerequisite], &mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        write(&survey(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_table_puts_a_remedy_below_everything_that_is_missing() {
+        let table = written(write_table);
+        let expected = "\
+            yes  kernel          6.1.0\n\
+            no   CAP_BPF         cannot load\n     \
+                                 remedy: run as root\n";
+        let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat(&table).starts_with(&flat(expected)), "{table}");
+        let columns: Vec<_> = ["6.1.0", "cannot load", "remedy: run", "no names"]
+            .map(|cell| column(&table, cell))
+            .into();
+        assert_eq!(columns, [21; 4], "{table}");
+        assert!(
+            table.ends_with("cannot run here: 1 prerequisite is missing\n"),
+            "{table}"
+        );
+    }
+
+    /// In characters, as a terminal shows it.
+    fn column(table: &str, cell: &str) -> usize {
+        let line = table.lines().find(|line| line.contains(cell)).unwrap();
+        line[..line.find(cell).unwrap()].chars().count()
+    }
+
+    #[test]
+    fn json_tells_missing_from_there() {
+        let rows: serde_json::Value = serde_json::from_str(&written(write_json)).unwrap();
+        assert_eq!(rows[0]["ok"], true);
+        assert_eq!(rows[0].get("remedy"), None);
+        assert_eq!(rows[1]["ok"], false);
+        assert_eq!(rows[1]["required"], true);
+        assert_eq!(rows[1]["remedy"], "run as root");
+    }
+
+    #[test]
+    fn only_what_is_required_fails_the_check() {
+        let mut survey = survey();
+        assert_eq!(exit_code(&survey), ExitCode::from(3));
+        survey.remove(1);
+        assert_eq!(exit_code(&survey), ExitCode::SUCCESS);
+    }
+}

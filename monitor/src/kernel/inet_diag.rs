@@ -1,0 +1,245 @@
+//! One socket of a sock_diag dump: `struct inet_diag_msg` and its attributes
+//! (`include/uapi/linux/inet_diag.h`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::NlasIterator;
+use netlink_packet_sock_diag::constants::{
+    AF_INET, AF_INET6, INET_DIAG_INFO, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2, TCP_LAST_ACK,
+};
+
+use super::tcp_info::TcpInfo;
+use crate::core::Ktime;
+
+/// One TCP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiagSocket {
+    /// When the kernel took this picture, at most a datagram's filling (about 0.2 ms) too late.
+    pub at: Ktime,
+    /// The number that `bpf_get_socket_cookie` gives.
+    pub cookie: u64,
+    pub family: Family,
+    pub state: TcpState,
+    /// IPv4 also where an IPv6 socket carries it (`::ffff:192.0.2.1` becomes `192.0.2.1`); without
+    /// an IPv6 scope.
+    pub local: SocketAddr,
+    /// In the same form as `local`.
+    pub peer: SocketAddr,
+    /// Bytes received and not yet read by the application.
+    pub receive_queue: u32,
+    /// Bytes written and not yet acknowledged, sent or not; a FIN counts as one.
+    pub send_queue: u32,
+    pub uid: u32,
+    /// The inode of the socket's file; 0 once the application has closed it.
+    pub inode: u32,
+    /// `None` where the kernel gave none.
+    pub info: Option<TcpInfo>,
+}
+
+/// The family of the socket itself: an [`Inet6`](Family::Inet6) one may carry IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    Inet,
+    Inet6,
+}
+
+/// The states of a connection, from the end of the handshake to its last acknowledgement
+/// (`include/net/tcp_states.h`). The others are not asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TcpState {
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    LastAck,
+    Closing,
+}
+/// The size of `struct inet_diag_msg`.
+const INET_DIAG_MSG: usize = 72;
+
+/// `None` for a socket for which `wanted(local port, peer port)` does not hold.
+pub(super) fn parse_socket(
+    payload: &[u8],
+    at: Ktime,
+    mut wanted: impl FnMut(u16, u16) -> bool,
+) -> Result<Option<DiagSocket>, Malformed> {
+    let (header, attributes) = payload
+        .split_first_chunk::<INET_DIAG_MSG>()
+        .ok_or(Malformed)?;
+    let local_port = u16::from_be_bytes([header[4], header[5]]);
+    let peer_port = u16::from_be_bytes([header[6], header[7]]);
+    if !wanted(local_port, peer_port) {
+        return Ok(None);
+    }
+    describe(header, attributes, at).map(Some)
+}
+
+fn describe(
+    header: &[u8; INET_DIAG_MSG],
+    attributes: &[u8],
+    at: Ktime,
+) -> Result<DiagSocket, Malformed> {
+    let array = |offset: usize| -> [u8; 4] { std::array::from_fn(|index| header[offset + index]) };
+    let u32_at = |offset| u32::from_ne_bytes(array(offset));
+
+    let family = Family::of(header[0])?;
+    let address = |port_at: usize, address_at: usize| {
+        let ip = match family {
+            Family::Inet => IpAddr::V4(Ipv4Addr::from(array(address_at))),
+            Family::Inet6 => {
+                let octets: [u8; 16] = std::array::from_fn(|index| header[address_at + index]);
+                Ipv6Addr::from(octets).to_canonical()
+            }
+        };
+        SocketAddr::new(
+            ip,
+            u16::from_be_bytes([header[port_at], header[port_at + 1]]),
+        )
+    };
+    Ok(DiagSocket {
+        at,
+        // Two 32-bit halves, the low one first on every architecture.
+        cookie: u64::from(u32_at(44)) | u64::from(u32_at(48)) << 32,
+        family,
+        state: TcpState::of(header[1])?,
+        local: address(4, 8),
+        peer: address(6, 24),
+        receive_queue: u32_at(56),
+        send_queue: u32_at(60),
+        uid: u32_at(64),
+        inode: u32_at(68),
+        info: find_info(attributes)?,
+    })
+}
+
+/// `None` where the kernel gave no `INET_DIAG_INFO`.
+fn find_info(attributes: &[u8]) -> Result<Option<TcpInfo>, Malformed> {
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(|_| Malformed)?;
+        if attribute.kind() == INET_DIAG_INFO {
+            return TcpInfo::parse(attribute.value()).map(Some).ok_or(Malformed);
+        }
+    }
+    Ok(None)
+}
+
+/// A socket that does not read as `inet_diag` says it should.
+#[derive(Debug)]
+pub(super) struct Malformed;
+
+impl Family {
+    fn of(family: u8) -> Result<Self, Malformed> {
+        match family {
+            AF_INET => Ok(Self::Inet),
+            AF_INET6 => Ok(Self::Inet6),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl TcpState {
+    fn of(state: u8) -> Result<Self, Malformed> {
+        match state {
+            TCP_ESTABLISHED => Ok(Self::Established),
+            TCP_FIN_WAIT1 => Ok(Self::FinWait1),
+            TCP_FIN_WAIT2 => Ok(Self::FinWait2),
+            TCP_CLOSE_WAIT => Ok(Self::CloseWait),
+            TCP_LAST_ACK => Ok(Self::LastAck),
+            TCP_CLOSING => Ok(Self::Closing),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use netlink_packet_core::Emitable;
+    use netlink_packet_sock_diag::inet::{InetResponse, InetResponseHeader, SocketId, nlas::Nla};
+
+    use super::*;
+
+    const AT: Ktime = Ktime(1_000_000_000);
+
+    /// A socket as the netlink crate writes it: an opinion on the layout that is not our own.
+    pub(in crate::kernel) fn response(family: u8, local: &str, peer: &str) -> Vec<u8> {
+        let (local, peer): (SocketAddr, SocketAddr) =
+            (local.parse().unwrap(), peer.parse().unwrap());
+        let response = InetResponse {
+            header: InetResponseHeader {
+                family,
+                state: TCP_ESTABLISHED,
+                timer: None,
+                socket_id: SocketId {
+                    source_port: local.port(),
+                    destination_port: peer.port(),
+                    source_address: local.ip(),
+                    destination_address: peer.ip(),
+                    interface_id: 0,
+                    cookie: [0x11, 0, 0, 0, 0x22, 0, 0, 0],
+                },
+                recv_queue: 3,
+                send_queue: 4,
+                uid: 1000,
+                inode: 4711,
+            },
+            nlas: vec![Nla::Mark(5), Nla::Congestion("cubic".to_owned())].into(),
+        };
+        let mut bytes = vec![0; response.buffer_len()];
+        response.emit(&mut bytes);
+        bytes
+    }
+
+    pub(in crate::kernel) fn with_info(mut response: Vec<u8>, length: u16) -> Vec<u8> {
+        response.extend((4 + length).to_ne_bytes());
+        response.extend(INET_DIAG_INFO.to_ne_bytes());
+        response.resize(response.len() + usize::from(length), 1);
+        response
+    }
+
+    fn parsed(payload: &[u8]) -> DiagSocket {
+        parse_socket(payload, AT, |_, _| true).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_field_of_a_socket_is_read() {
+        let payload = with_info(response(AF_INET, "127.0.0.1:8080", "192.0.2.1:40000"), 280);
+        let expected = DiagSocket {
+            at: AT,
+            cookie: 0x22_0000_0011,
+            family: Family::Inet,
+            state: TcpState::Established,
+            local: "127.0.0.1:8080".parse().unwrap(),
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            receive_queue: 3,
+            send_queue: 4,
+            uid: 1000,
+            inode: 4711,
+            info: TcpInfo::parse(&[1; 280]),
+        };
+        assert_eq!(parsed(&payload), expected);
+    }
+
+    #[test]
+    fn tcp_info_of_an_older_kernel_is_read() {
+        let payload = with_info(response(AF_INET, "127.0.0.1:1", "127.0.0.1:2"), 232);
+        let info = parsed(&payload).info;
+        assert!(info.is_some());
+        assert_eq!(info, TcpInfo::parse(&[1; 232]));
+    }
+
+    #[test]
+    fn a_mapped_address_is_ipv4_and_a_real_one_ipv6() {
+        for (given, expected) in [
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1:5"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            let payload = response(AF_INET6, given, given);
+            let socket = parsed(&payload);
+            assert_eq!(socket.local, expected.parse().unwrap());
+            assert_eq!(socket.peer, expected.parse().unwrap());
+            assert_eq!(socket.family, Family::Inet6);
+            assert_eq!(socket.info, None);
+        }
+    }
+}

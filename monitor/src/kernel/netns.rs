@@ -1,0 +1,286 @@
+//! Network namespaces: finding all of them, and acting inside one.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::{self, File, Metadata},
+    io,
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    panic, thread,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::mountinfo::{self, Mount};
+
+/// A network namespace, kept alive by an open file.
+#[derive(Debug)]
+pub struct NetNs {
+    name: String,
+    id: NetNsId,
+    file: File,
+}
+
+/// The identity of a namespace: the device and inode of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetNsId {
+    pub dev: u64,
+    pub inode: u64,
+}
+
+/// All the namespaces that could be found, each once, our own first.
+#[derive(Debug)]
+pub struct NetNsList {
+    pub found: Vec<NetNs>,
+    /// Processes and mounts whose namespace we may not see (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
+    /// They may or may not be in a namespace that was found otherwise.
+    pub refused: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetNsError {
+    #[error("cannot list network namespaces: {0}; is /proc mounted?")]
+    Proc(#[source] io::Error),
+    #[error("cannot enter network namespace {name}: {source}; this needs CAP_SYS_ADMIN")]
+    Enter { name: String, source: io::Error },
+    #[error("cannot start a thread for network namespace {name}: {source}")]
+    Thread { name: String, source: io::Error },
+}
+
+impl NetNs {
+    /// The calling thread's own.
+    pub fn own() -> io::Result<Self> {
+        let file = File::open(OWN)?;
+        Ok(Self {
+            name: "own".to_owned(),
+            id: NetNsId::of(&file.metadata()?),
+            file,
+        })
+    }
+
+    /// A printable name: `own`, the name of `ip netns`, or `pid 4711`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn id(&self) -> NetNsId {
+        self.id
+    }
+}
+
+impl NetNsId {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Our own namespace, those mounted somewhere (`ip netns`, container engines) and those of all
+/// processes. A namespace that is held only by a thread other than its process's first, or only by
+/// an open file, is not found.
+pub fn enumerate() -> Result<NetNsList, NetNsError> {
+    let own = NetNs::own().map_err(NetNsError::Proc)?;
+    let mut walk = Walk {
+        nsfs: own.id.dev,
+        seen: HashSet::from([own.id]),
+        found: vec![own],
+        refused: 0,
+    };
+    for mount in mountinfo::read().map_err(NetNsError::Proc)? {
+        walk.visit_mount(&mount);
+    }
+    for process in fs::read_dir("/proc").map_err(NetNsError::Proc)? {
+        let name = process.map_err(NetNsError::Proc)?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            walk.visit_process(pid);
+        }
+    }
+    Ok(NetNsList {
+        found: walk.found,
+        refused: walk.refused,
+    })
+}
+
+/// What `act` gives when it runs inside `namespace`, on a thread of its own: the caller's thread
+/// stays where it is. Sockets that `act` opens belong to the namespace for good.
+///
+/// # Panics
+/// If `act` does.
+pub fn in_namespace<T: Send>(
+    namespace: &NetNs,
+    act: impl FnOnce() -> T + Send,
+) -> Result<T, NetNsError> {
+    let name = || namespace.name.clone();
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, || {
+                enter(namespace).map_err(|source| NetNsError::Enter {
+                    name: name(),
+                    source,
+                })?;
+                Ok(act())
+            })
+            .map_err(|source| NetNsError::Thread {
+                name: name(),
+                source,
+            })?
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Where we already are needs no capability.
+fn enter(namespace: &NetNs) -> io::Result<()> {
+    if NetNsId::of(&fs::metadata(OWN)?) == namespace.id {
+        return Ok(());
+    }
+    move_into_link_name_space(namespace.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+struct Walk {
+    /// The device of all namespace files.
+    nsfs: u64,
+    seen: HashSet<NetNsId>,
+    found: Vec<NetNs>,
+    refused: usize,
+}
+
+impl Walk {
+    fn visit_mount(&mut self, mount: &Mount) {
+        let Some(id) = mounted_netns(mount).map(|inode| NetNsId {
+            dev: self.nsfs,
+            inode,
+        }) else {
+            return;
+        };
+        let path = &mount.mount_point;
+        let name = path.file_name().map(printable).unwrap_or_default();
+        self.visit(|| Ok(id), || File::open(path), name);
+    }
+
+    fn visit_process(&mut self, pid: u32) {
+        let path = format!("/proc/{pid}/ns/net");
+        let id = || fs::metadata(&path).map(|metadata| NetNsId::of(&metadata));
+        self.visit(id, || File::open(&path), format!("pid {pid}"));
+    }
+
+    /// Opens only what is new: there are far more processes than namespaces.
+    fn visit(
+        &mut self,
+        id: impl FnOnce() -> io::Result<NetNsId>,
+        open: impl FnOnce() -> io::Result<File>,
+        name: String,
+    ) {
+        let opened = id().and_then(|id| {
+            if self.seen.contains(&id) {
+                return Ok(None);
+            }
+            let file = open()?;
+            // Another mount may cover the path, and the process may have changed its namespace.
+            let id = NetNsId::of(&file.metadata()?);
+            Ok((id.dev == self.nsfs).then_some(NetNs { name, id, file }))
+        });
+        match opened {
+            Ok(Some(namespace)) if self.seen.insert(namespace.id) => self.found.push(namespace),
+            Ok(_) => {}
+            Err(error) if has_vanished(&error) => {}
+            Err(_) => self.refused += 1,
+        }
+    }
+}
+
+/// The inode in the `net:[4026531840]` of a bind-mounted network namespace.
+fn mounted_netns(mount: &Mount) -> Option<u64> {
+    if mount.filesystem != "nsfs" {
+        return None;
+    }
+    mount
+        .root
+        .to_str()?
+        .strip_prefix("net:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
+}
+
+fn printable(name: &OsStr) -> String {
+    name.as_bytes().escape_ascii().to_string()
+}
+
+/// A process that ended during the walk, or has ended and waits for its parent.
+fn has_vanished(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(root: &str, filesystem: &str) -> Mount {
+        Mount {
+            root: root.into(),
+            mount_point: "/run/netns/lb".into(),
+            filesystem: filesystem.into(),
+        }
+    }
+
+    #[test]
+    fn only_mounted_network_namespaces_count() {
+        assert_eq!(
+            mounted_netns(&mount("net:[4026532001]", "nsfs")),
+            Some(4_026_532_001)
+        );
+        assert_eq!(mounted_netns(&mount("mnt:[4026532001]", "nsfs")), None);
+        assert_eq!(mounted_netns(&mount("net:[]", "nsfs")), None);
+        assert_eq!(mounted_netns(&mount("/", "tmpfs")), None);
+    }
+
+    #[test]
+    fn a_hostile_name_is_escaped() {
+        assert_eq!(printable(OsStr::new("a\x1b[2Jb")), r"a\x1b[2Jb");
+    }
+
+    #[test]
+    fn our_own_namespace_comes_first_and_once() {
+        let list = enumerate().unwrap();
+        let own = list.found[0].id();
+        assert_eq!(own, NetNs::own().unwrap().id());
+        assert_eq!(
+            list.found
+                .iter()
+                .filter(|namespace| namespace.id() == own)
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn acting_in_our_own_namespace_needs_no_capability() {
+        let own = NetNs::own().unwrap();
+        let inside = in_namespace(&own, || NetNs::own().unwrap().id()).unwrap();
+        assert_eq!(inside, own.id());
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_no_refusal() {
+        let own = NetNs::own().unwrap();
+        let mut walk = Walk {
+            nsfs: own.id.dev,
+            seen: HashSet::new(),
+            found: Vec::new(),
+            refused: 0,
+        };
+        walk.visit_process(u32::MAX);
+        assert_eq!((walk.found.len(), walk.refused), (0, 0));
+    }
+}

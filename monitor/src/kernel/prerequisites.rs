@@ -1,0 +1,350 @@
+//! What wsmon needs from the kernel and from its privileges, and what to do where it is missing.
+
+use std::{fs, io, path::Path};
+
+use caps::{CapSet, Capability};
+use rustix::{
+    process::{Resource, getrlimit},
+    system::uname,
+};
+
+use super::{
+    cgroup::{self, CgroupError},
+    netns,
+    sock_diag::SockDiag,
+};
+
+/// One thing that wsmon needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prerequisite {
+    pub name: String,
+    /// Without it wsmon does not start; otherwise it does, and sees less.
+    pub required: bool,
+    /// Where it holds: in what form.
+    pub outcome: Result<String, Missing>,
+}
+
+/// What is missing, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub what: String,
+    pub remedy: String,
+}
+
+impl Prerequisite {
+    pub fn required(name: impl Into<String>, outcome: Result<String, Missing>) -> Self {
+        Self {
+            name: name.into(),
+            required: true,
+            outcome,
+        }
+    }
+
+    pub fn recommended(name: impl Into<String>, outcome: Result<String, Missing>) -> Self {
+        Self {
+            name: name.into(),
+            required: false,
+            outcome,
+        }
+    }
+
+    /// It stands in the way of a start.
+    pub fn is_fatal(&self) -> bool {
+        self.required && self.outcome.is_err()
+    }
+}
+
+impl Missing {
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// Everything that can be known before a program is loaded. `cgroup` is the path the user named.
+pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
+    let mut survey = vec![
+        Prerequisite::required("kernel", kernel()),
+        Prerequisite::required("kernel types (BTF)", btf()),
+        Prerequisite::required("cgroup v2", cgroup_v2(cgroup)),
+    ];
+    survey.extend(NEEDED_CAPABILITIES.iter().map(CapabilityUse::prerequisite));
+    survey.extend([
+        Prerequisite::required("memory lock", memory_lock()),
+        Prerequisite::required("sock_diag", sock_diag()),
+        Prerequisite::recommended("network namespaces", network_namespaces()),
+    ]);
+    survey
+}
+
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// `bpf_loop` came with Linux 5.17 (commit e6f2dd0f8067); without it the frame walk does not
+/// verify. Some vendors carry it in an older kernel, which then names it in its BTF.
+const BPF_LOOP_SINCE: Version = Version(5, 17);
+
+/// `BPF_MAP_*` memory counts for the memory cgroup instead of the lock limit (commit 3ac1f01b43b6).
+const MEMCG_ACCOUNTING_SINCE: Version = Version(5, 11);
+
+fn kernel() -> Result<String, Missing> {
+    let release = release();
+    if Version::parse(&release).is_some_and(|version| version >= BPF_LOOP_SINCE) {
+        return Ok(release);
+    }
+    let has_bpf_loop = fs::read(VMLINUX_BTF).is_ok_and(|btf| names(&btf, b"BPF_FUNC_loop"));
+    if has_bpf_loop {
+        return Ok(format!("{release}, with bpf_loop"));
+    }
+    Err(Missing::new(
+        format!("Linux {release} has no bpf_loop"),
+        format!("run Linux {BPF_LOOP_SINCE} or newer"),
+    ))
+}
+
+/// Whether the string section of a BTF blob holds `name` as a whole string.
+fn names(btf: &[u8], name: &[u8]) -> bool {
+    btf.split(|&byte| byte == 0).any(|string| string == name)
+}
+
+fn btf() -> Result<String, Missing> {
+    let readable = fs::File::open(VMLINUX_BTF).and_then(|file| file.metadata());
+    match readable {
+        Ok(metadata) => Ok(format!("{VMLINUX_BTF}, {} KiB", metadata.len() / 1024)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Missing::new(
+            format!("{VMLINUX_BTF} does not exist"),
+            "run a kernel built with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs",
+        )),
+        Err(error) => Err(Missing::new(
+            format!("cannot open {VMLINUX_BTF}: {error}"),
+            "make /sys/kernel/btf readable in this container or sandbox",
+        )),
+    }
+}
+
+fn cgroup_v2(wanted: Option<&Path>) -> Result<String, Missing> {
+    cgroup::usable_cgroup2(wanted)
+        .map(|path| path.display().to_string())
+        .map_err(|error| {
+            let remedy = match &error {
+                CgroupError::Mountinfo(_) => "mount /proc in this container",
+                CgroupError::NotMounted => {
+                    "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2"
+                }
+                CgroupError::Unreadable { .. } => "make it readable, or pass another with --cgroup",
+                CgroupError::NotCgroup2(_) => {
+                    "pass a directory below a cgroup2 mount (findmnt -t cgroup2)"
+                }
+            };
+            Missing::new(error.to_string(), remedy)
+        })
+}
+
+/// What a capability is for, and so what is lost without it.
+struct CapabilityUse {
+    capability: Capability,
+    required: bool,
+    purpose: &'static str,
+}
+
+const NEEDED_CAPABILITIES: [CapabilityUse; 6] = [
+    CapabilityUse {
+        capability: Capability::CAP_BPF,
+        required: true,
+        purpose: "create maps and load programs",
+    },
+    CapabilityUse {
+        capability: Capability::CAP_PERFMON,
+        required: true,
+        purpose: "load the tracing programs",
+    },
+    CapabilityUse {
+        capability: Capability::CAP_NET_ADMIN,
+        required: true,
+        purpose: "attach to the cgroup",
+    },
+    CapabilityUse {
+        capability: Capability::CAP_SYS_ADMIN,
+        required: false,
+        purpose: "find connections older than wsmon in other network namespaces",
+    },
+    CapabilityUse {
+        capability: Capability::CAP_SYS_PTRACE,
+        required: false,
+        purpose: "name the processes of other users in alerts, and find their namespaces",
+    },
+    CapabilityUse {
+        capability: Capability::CAP_DAC_READ_SEARCH,
+        required: false,
+        purpose: "read the /proc entries of other users, to name the process in alerts",
+    },
+];
+
+impl CapabilityUse {
+    fn prerequisite(&self) -> Prerequisite {
+        let outcome = match held(self.capability) {
+            Ok(Some(through)) if through == self.capability => Ok(self.purpose.to_owned()),
+            Ok(Some(through)) => Ok(format!("{} (through {through})", self.purpose)),
+            Ok(None) => Err(Missing::new(
+                format!("cannot {}", self.purpose),
+                format!(
+                    "run as root, or with AmbientCapabilities={}",
+                    self.capability
+                ),
+            )),
+            Err(error) => Err(Missing::new(
+                format!("cannot read the capabilities of this process: {error}"),
+                "allow the capget system call in this sandbox",
+            )),
+        };
+        Prerequisite {
+            name: self.capability.to_string(),
+            required: self.required,
+            outcome,
+        }
+    }
+}
+
+/// The capability that grants `capability`: itself, or CAP_SYS_ADMIN, which CAP_BPF and CAP_PERFMON
+/// were split from (capabilities(7)).
+fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::CapsError> {
+    let split = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+    for through in [Some(capability), split.then_some(Capability::CAP_SYS_ADMIN)] {
+        if let Some(through) = through
+            && caps::has_cap(None, CapSet::Effective, through)?
+        {
+            return Ok(Some(through));
+        }
+    }
+    Ok(None)
+}
+
+fn memory_lock() -> Result<String, Missing> {
+    let version = Version::parse(&release());
+    let limit = getrlimit(Resource::Memlock).current;
+    if version.is_some_and(|version| version >= MEMCG_ACCOUNTING_SINCE) {
+        return Ok("maps count for the memory cgroup, the limit does not matter".to_owned());
+    }
+    match limit {
+        None => Ok("unlimited".to_owned()),
+        Some(bytes) => Err(Missing::new(
+            format!(
+                "{} KiB may be locked, and maps of this kernel count as locked",
+                bytes / 1024
+            ),
+            "ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
+        )),
+    }
+}
+
+fn sock_diag() -> Result<String, Missing> {
+    let answer = SockDiag::open().and_then(|mut sock_diag| {
+        let mut connections = 0_u64;
+        sock_diag
+            .dump(|_, _| {
+                connections += 1;
+                false
+            })
+            .map(|_| connections)
+    });
+    answer
+        .map(|connections| format!("{connections} TCP connections in this namespace"))
+        .map_err(|error| {
+            Missing::new(
+                error.to_string(),
+                "modprobe tcp_diag, and allow AF_NETLINK in this sandbox",
+            )
+        })
+}
+
+fn network_namespaces() -> Result<String, Missing> {
+    match netns::enumerate() {
+        Ok(list) if list.refused == 0 => Ok(format!("{} found", list.found.len())),
+        Ok(list) => Err(Missing::new(
+            format!(
+                "{} found, processes whose own is hidden: {}",
+                list.found.len(),
+                list.refused
+            ),
+            "grant CAP_SYS_PTRACE, or leave the sandbox; older connections in a hidden namespace stay unknown",
+        )),
+        Err(error) => Err(Missing::new(
+            error.to_string(),
+            "mount /proc in this container",
+        )),
+    }
+}
+
+fn release() -> String {
+    uname().release().to_string_lossy().into_owned()
+}
+
+/// Major and minor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u16, u16);
+
+impl Version {
+    /// `6.1.0-38-cloud-amd64` is 6.1.
+    fn parse(release: &str) -> Option<Self> {
+        let (major, rest) = release.split_once('.')?;
+        let minor = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_of_all_kinds_are_compared_as_numbers() {
+        let version = |release| Version::parse(release).unwrap();
+        assert_eq!(version("6.1.0-38-cloud-amd64"), Version(6, 1));
+        assert_eq!(version("5.17"), Version(5, 17));
+        assert_eq!(version("7.0-rc1"), Version(7, 0));
+        assert!(version("5.9.16") < BPF_LOOP_SINCE);
+        assert!(version("6.1") > BPF_LOOP_SINCE);
+        assert_eq!(Version::parse("linux"), None);
+        assert_eq!(Version::parse("6."), None);
+    }
+
+    #[test]
+    fn a_name_in_btf_must_match_as_a_whole() {
+        let strings = b"\0BPF_FUNC_loop_counter\0MY_BPF_FUNC_loop\0";
+        assert!(!names(strings, b"BPF_FUNC_loop"));
+        assert!(names(
+            b"\0BPF_FUNC_snprintf\0BPF_FUNC_loop\0",
+            b"BPF_FUNC_loop"
+        ));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_none_is_fatal_and_has_a_remedy() {
+        let survey = survey(Some(Path::new("/proc")));
+        let cgroup = survey
+            .iter()
+            .find(|prerequisite| prerequisite.name == "cgroup v2")
+            .unwrap();
+        assert!(cgroup.is_fatal());
+        assert!(
+            cgroup
+                .outcome
+                .as_ref()
+                .unwrap_err()
+                .remedy
+                .contains("findmnt")
+        );
+    }
+
+    #[test]
+    fn sock_diag_needs_no_privilege() {
+        sock_diag().unwrap();
+    }
+}

@@ -1,0 +1,364 @@
+//! Connections older than the daemon, back-dated from what TCP remembers of them.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    inet_diag::{DiagSocket, TcpState},
+    netns::{self, NetNs, NetNsError},
+    sock_diag::{Dump, SockDiag, SockDiagError},
+    tcp_info::TcpInfo,
+};
+use crate::core::{
+    Ktime,
+    facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
+};
+
+/// What a look at all the sockets of the host gave.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The connections on watched ports. The kernel may show one twice, with the same cookie.
+    pub sockets: Vec<Facts>,
+    /// Network namespaces that were looked at.
+    pub namespaces: usize,
+    /// Network namespaces that could not be looked at: their older connections are unknown.
+    pub refused: Vec<RefusedNamespace>,
+    /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
+    pub hidden: usize,
+    /// Sockets on watched ports that could not be understood.
+    pub unparsed: u64,
+    /// Namespaces whose dump was interrupted, and was made a second time.
+    pub interrupted: usize,
+    pub elapsed: Duration,
+}
+
+#[derive(Debug)]
+pub struct RefusedNamespace {
+    pub name: String,
+    pub error: SeedError,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+}
+
+/// All connections in all network namespaces for which `listener_of(local port, peer port)` knows a
+/// listener. Of a connection with both ends on this host each end is asked about on its own.
+///
+/// Fails only where the namespaces cannot even be listed.
+pub fn scan(
+    listener_of: impl Fn(u16, u16) -> Option<(ListenerId, Role)>,
+) -> Result<Scan, NetNsError> {
+    let started = Instant::now();
+    let namespaces = netns::enumerate()?;
+    let mut scan = Scan {
+        hidden: namespaces.refused,
+        ..Scan::default()
+    };
+    for namespace in &namespaces.found {
+        match dump(namespace, |local, peer| listener_of(local, peer).is_some()) {
+            Ok((dump, interrupted)) => {
+                scan.namespaces += 1;
+                scan.interrupted += usize::from(interrupted);
+                scan.unparsed += dump.unparsed;
+                scan.sockets
+                    .extend(dump.sockets.iter().filter_map(|socket| {
+                        let (listener, role) =
+                            listener_of(socket.local.port(), socket.peer.port())?;
+                        Some(facts(socket, listener, role))
+                    }));
+            }
+            Err(error) => {
+                scan.refused.push(RefusedNamespace {
+                    name: namespace.name().to_owned(),
+                    error,
+                });
+            }
+        }
+    }
+    scan.elapsed = started.elapsed();
+    Ok(scan)
+}
+
+/// A dump of one namespace, and whether it had to be made twice.
+fn dump(namespace: &NetNs, wanted: impl Fn(u16, u16) -> bool) -> Result<(Dump, bool), SeedError> {
+    let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
+    let dump = sock_diag.dump(&wanted)?;
+    if !dump.interrupted {
+        return Ok((dump, false));
+    }
+    Ok((sock_diag.dump(&wanted)?, true))
+}
+
+/// One socket in the core's terms. What TCP does not remember is `None`, never a guess that would
+/// make a connection look more idle than it is.
+fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
+    let clocks = socket
+        .info
+        .as_ref()
+        .map(|info| Clocks::of(info, socket))
+        .unwrap_or_default();
+    Facts {
+        at: socket.at,
+        conn: ConnId(socket.cookie),
+        listener,
+        role,
+        protocol: Protocol::Assumed,
+        local: socket.local,
+        peer: socket.peer,
+        established_at: None,
+        rx: clocks.rx,
+        tx: clocks.tx,
+        unacked_bytes: clocks.unacked_bytes,
+        stalled_since: clocks.stalled_since,
+        ack_progress_at: clocks.ack_progress_at,
+        retransmits: clocks.retransmits,
+        unanswered_transmissions: clocks.unanswered_transmissions,
+        unanswered_since: clocks.unanswered_since,
+        pings_unanswered: 0,
+        first_unanswered_ping: None,
+        last_unanswered_ping: None,
+        ping_rtt: None,
+        last_gap: None,
+        close: None,
+        fin_rx: matches!(
+            socket.state,
+            TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
+        ),
+        fin_tx: matches!(
+            socket.state,
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::LastAck | TcpState::Closing
+        ),
+        rst_rx: false,
+        rst_tx: false,
+    }
+}
+
+/// What `tcp_info` says about time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Clocks {
+    rx: Activity,
+    tx: Activity,
+    unacked_bytes: u32,
+    stalled_since: Option<Ktime>,
+    ack_progress_at: Option<Ktime>,
+    retransmits: u32,
+    unanswered_transmissions: u32,
+    unanswered_since: Option<Ktime>,
+}
+
+impl Clocks {
+    fn of(info: &TcpInfo, socket: &DiagSocket) -> Self {
+        let at = socket.at;
+        let data_sent_at = before(at, info.last_data_sent);
+        let data_received_at = before(at, info.last_data_recv);
+        let ack_received_at = before(at, info.last_ack_recv);
+        // Data is acknowledged within 200 ms (delayed ACK), so it is a packet each way.
+        let mut clocks = Self {
+            rx: Activity {
+                last_packet: data_received_at.max(ack_received_at),
+                last_payload: data_received_at.filter(|_| info.bytes_received > 0),
+                last_frame: None,
+            },
+            tx: Activity {
+                last_packet: data_sent_at.max(data_received_at),
+                last_payload: data_sent_at.filter(|_| info.data_segments_sent > 0),
+                last_frame: None,
+            },
+            // The latest it can be: an acknowledgement may have repeated an earlier one.
+            ack_progress_at: ack_received_at.filter(|_| info.bytes_acked > 0),
+            ..Self::default()
+        };
+        if info.unacked_segments > 0 {
+            clocks.add_outstanding(info, socket);
+        }
+        clocks
+    }
+
+    /// Bytes are outstanding: since they first left, or since the last acknowledgement if that came
+    /// later. The last acknowledgement alone would date a send after a long silence back to the
+    /// beginning of the silence.
+    fn add_outstanding(&mut self, info: &TcpInfo, socket: &DiagSocket) {
+        let first_sent_at = before(socket.at, info.outstanding_for());
+        self.unacked_bytes = socket.send_queue.saturating_sub(info.notsent_bytes);
+        self.stalled_since = first_sent_at.max(self.ack_progress_at);
+        self.retransmits = u32::from(info.retransmits);
+        // Since the last packet from the peer the first transmission may be a retransmission
+        // already; which one is not known, so it counts alone.
+        let last_sent_at = before(socket.at, info.last_data_sent);
+        if first_sent_at >= self.rx.last_packet {
+            self.unanswered_transmissions = 1 + self.retransmits;
+            self.unanswered_since = first_sent_at;
+        } else if last_sent_at > self.rx.last_packet {
+            self.unanswered_transmissions = 1;
+            self.unanswered_since = last_sent_at;
+        }
+    }
+}
+
+/// `None` for a time before boot: such a clock was never set.
+fn before(at: Ktime, ago: Duration) -> Option<Ktime> {
+    (ago <= at.since(Ktime::ZERO)).then(|| at - ago)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::inet_diag::Family;
+
+    const AT: Ktime = Ktime(100_000_000_000);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// 60 s old; 3 bytes came 30 s ago, 5 bytes left 20 s ago and were acknowledged at once.
+    fn quiet() -> TcpInfo {
+        TcpInfo {
+            last_data_recv: seconds(30),
+            last_data_sent: seconds(20),
+            last_ack_recv: seconds(20),
+            bytes_received: 3,
+            bytes_acked: 5,
+            data_segments_sent: 1,
+            retransmission_timeout: Duration::from_millis(204),
+            ..TcpInfo::default()
+        }
+    }
+
+    fn seeded(state: TcpState, send_queue: u32, info: Option<TcpInfo>) -> Facts {
+        let socket = DiagSocket {
+            at: AT,
+            cookie: 42,
+            family: Family::Inet,
+            state,
+            local: "127.0.0.1:8080".parse().unwrap(),
+            peer: "127.0.0.1:40000".parse().unwrap(),
+            receive_queue: 0,
+            send_queue,
+            uid: 0,
+            inode: 1,
+            info,
+        };
+        facts(&socket, ListenerId(3), Role::Server)
+    }
+
+    #[test]
+    fn an_idle_connection_is_dated_back() {
+        let facts = seeded(TcpState::Established, 0, Some(quiet()));
+        assert_eq!(facts.conn, ConnId(42));
+        assert_eq!(facts.rx.last_packet, Some(AT - seconds(20)));
+        assert_eq!(facts.rx.last_payload, Some(AT - seconds(30)));
+        assert_eq!(facts.tx.last_packet, Some(AT - seconds(20)));
+        assert_eq!(facts.tx.last_payload, Some(AT - seconds(20)));
+        assert_eq!(facts.ack_progress_at, Some(AT - seconds(20)));
+        assert_eq!((facts.stalled_since, facts.unanswered_since), (None, None));
+        assert!(facts.is_open());
+    }
+
+    #[test]
+    fn a_connection_that_never_carried_data_has_its_birth_as_last_packet() {
+        let age = seconds(7);
+        let fresh = TcpInfo {
+            last_data_recv: age,
+            last_data_sent: age,
+            last_ack_recv: age,
+            ..TcpInfo::default()
+        };
+        let facts = seeded(TcpState::Established, 0, Some(fresh));
+        assert_eq!(facts.last_activity(), Some(AT - age));
+        assert_eq!((facts.rx.last_payload, facts.tx.last_payload), (None, None));
+        assert_eq!(facts.ack_progress_at, None);
+    }
+
+    #[test]
+    fn bytes_sent_just_now_after_a_long_silence_are_not_stalled_since_the_silence() {
+        let info = TcpInfo {
+            unacked_segments: 1,
+            last_data_sent: Duration::from_millis(40),
+            ..quiet()
+        };
+        let facts = seeded(TcpState::Established, 100, Some(info));
+        assert_eq!(facts.stalled_since, Some(AT - Duration::from_millis(40)));
+        assert_eq!(facts.unanswered_since, facts.stalled_since);
+        assert_eq!((facts.unanswered_transmissions, facts.retransmits), (1, 0));
+        assert_eq!(facts.unacked_bytes, 100);
+    }
+
+    #[test]
+    fn a_black_hole_is_stalled_since_its_first_transmission() {
+        let info = TcpInfo {
+            unacked_segments: 1,
+            backoff: 4,
+            retransmits: 4,
+            retransmission_timeout: Duration::from_millis(3264),
+            last_data_sent: Duration::from_millis(1652),
+            notsent_bytes: 900,
+            ..quiet()
+        };
+        let facts = seeded(TcpState::Established, 1000, Some(info));
+        assert_eq!(facts.stalled_since, Some(AT - Duration::from_millis(4712)));
+        assert_eq!((facts.unanswered_transmissions, facts.retransmits), (5, 4));
+        assert_eq!(facts.unacked_bytes, 100);
+    }
+
+    #[test]
+    fn a_peer_that_talks_without_acknowledging_has_left_only_the_last_transmission_unanswered() {
+        let info = TcpInfo {
+            unacked_segments: 1,
+            backoff: 2,
+            retransmits: 2,
+            retransmission_timeout: Duration::from_millis(816),
+            last_data_sent: Duration::from_millis(100),
+            last_data_recv: Duration::from_millis(300),
+            ..quiet()
+        };
+        let facts = seeded(TcpState::Established, 10, Some(info));
+        assert_eq!(facts.unanswered_transmissions, 1);
+        assert_eq!(
+            facts.unanswered_since,
+            Some(AT - Duration::from_millis(100))
+        );
+        let spoke_last = TcpInfo {
+            last_data_recv: Duration::from_millis(50),
+            ..info
+        };
+        let facts = seeded(TcpState::Established, 10, Some(spoke_last));
+        assert_eq!(
+            (facts.unanswered_transmissions, facts.unanswered_since),
+            (0, None)
+        );
+    }
+
+    #[test]
+    fn clocks_from_before_boot_or_without_tcp_info_are_unknown() {
+        let absurd = TcpInfo {
+            last_data_recv: seconds(4_294_967),
+            last_data_sent: seconds(4_294_967),
+            last_ack_recv: seconds(4_294_967),
+            ..quiet()
+        };
+        for info in [Some(absurd), None] {
+            let facts = seeded(TcpState::Established, 0, info);
+            assert_eq!(facts.last_activity(), None);
+            assert_eq!(facts.tx.last_payload, None);
+        }
+    }
+
+    #[test]
+    fn a_state_says_who_has_begun_to_close() {
+        let fins = |state| {
+            let facts = seeded(state, 0, Some(quiet()));
+            (facts.fin_rx, facts.fin_tx)
+        };
+        assert_eq!(fins(TcpState::Established), (false, false));
+        assert_eq!(fins(TcpState::FinWait1), (false, true));
+        assert_eq!(fins(TcpState::FinWait2), (false, true));
+        assert_eq!(fins(TcpState::CloseWait), (true, false));
+        assert_eq!(fins(TcpState::LastAck), (true, true));
+        assert_eq!(fins(TcpState::Closing), (true, true));
+    }
+}

@@ -1,0 +1,333 @@
+//! TCP sockets of one network namespace, by `NETLINK_SOCK_DIAG` (sock_diag(7)).
+//!
+//! The kernel hands out a dump in datagrams of some 70 sockets, each filled when the one before is
+//! received, so a million sockets cost no more memory here than the ones that are wanted.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+
+use super::{
+    clock,
+    inet_diag::{DiagSocket, Malformed, parse_socket},
+};
+use crate::core::Ktime;
+
+/// Room for a datagram and for the kernel's queue of them. The kernel fills at most 32 KiB at a
+/// time today; a longer datagram is an error, not a silent cut.
+const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// `MSG_TRUNC`: report the true length of a datagram even if it did not fit (recv(2)).
+const MSG_TRUNC: i32 = 0x20;
+
+/// What one dump gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// A socket that changed its hash chain meanwhile may be here twice, with the same cookie.
+    pub sockets: Vec<DiagSocket>,
+    /// Sockets on wanted ports that could not be understood.
+    pub unparsed: u64,
+    /// The kernel says that its tables changed too much to be sure that nothing was skipped.
+    pub interrupted: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SockDiagError {
+    #[error("cannot open a sock_diag socket: {0}")]
+    Open(#[source] io::Error),
+    #[error("cannot ask sock_diag for sockets: {0}")]
+    Send(#[source] io::Error),
+    #[error("cannot receive from sock_diag: {0}")]
+    Receive(#[source] io::Error),
+    #[error("sock_diag refused the dump: {0}; the kernel needs CONFIG_INET_DIAG and tcp_diag")]
+    Refused(#[source] io::Error),
+    #[error(
+        "sock_diag sent a datagram of {length} bytes, of which {} fit",
+        RECEIVE_BUFFER
+    )]
+    DatagramTooLong { length: usize },
+    #[error("sock_diag sent a truncated message at byte {offset} of a datagram of {length}")]
+    Truncated { offset: usize, length: usize },
+    #[error("sock_diag lost messages for want of buffer space")]
+    Overrun,
+}
+
+/// A netlink socket of one network namespace: the one in which [`SockDiag::open`] was called,
+/// wherever it is used from afterwards.
+#[derive(Debug)]
+pub struct SockDiag {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl SockDiag {
+    pub fn open() -> Result<Self, SockDiagError> {
+        let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(SockDiagError::Open)?;
+        // The kernel clamps this to net.core.rmem_max; a smaller queue is slower, not wrong.
+        socket
+            .set_rx_buf_sz(RECEIVE_BUFFER as i32)
+            .map_err(SockDiagError::Open)?;
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(RECEIVE_BUFFER),
+            sequence: 0,
+        })
+    }
+
+    /// The connections for which `wanted(local port, peer port)` holds, of both families. Nothing
+    /// is allocated for the others.
+    pub fn dump(
+        &mut self,
+        mut wanted: impl FnMut(u16, u16) -> bool,
+    ) -> Result<Dump, SockDiagError> {
+        let mut dump = Dump::default();
+        for family in [AF_INET, AF_INET6] {
+            self.request(family)?;
+            // The kernel fills the next datagram while it hands out this one: a picture is as old
+            // as the end of the system call before.
+            let mut filled_at = clock::now();
+            loop {
+                self.receive()?;
+                let progress = read_datagram(
+                    &self.buffer,
+                    self.sequence,
+                    filled_at,
+                    &mut wanted,
+                    &mut dump,
+                )?;
+                if progress == Progress::Done {
+                    break;
+                }
+                filled_at = clock::now();
+            }
+        }
+        Ok(dump)
+    }
+
+    fn request(&mut self, family: u8) -> Result<(), SockDiagError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let request = SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::INFO,
+            states: StateFlags::ESTABLISHED
+                | StateFlags::FIN_WAIT1
+                | StateFlags::FIN_WAIT2
+                | StateFlags::CLOSE_WAIT
+                | StateFlags::LAST_ACK
+                | StateFlags::CLOSING,
+            socket_id: SocketId::new_v4(),
+        });
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket
+            .send(&bytes, 0)
+            .map(drop)
+            .map_err(SockDiagError::Send)
+    }
+
+    /// The next datagram into the buffer.
+    fn receive(&mut self) -> Result<(), SockDiagError> {
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, MSG_TRUNC) {
+                Ok(length) if length > self.buffer.len() => {
+                    return Err(SockDiagError::DatagramTooLong { length });
+                }
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SockDiagError::Receive(error)),
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+}
+
+/// Adds the wanted sockets of one datagram to `dump`. Messages of another sequence belong to an
+/// earlier dump that ended in an error, and are skipped.
+fn read_datagram(
+    datagram: &[u8],
+    sequence: u32,
+    at: Ktime,
+    mut wanted: impl FnMut(u16, u16) -> bool,
+    dump: &mut Dump,
+) -> Result<Progress, SockDiagError> {
+    let mut offset = 0;
+    while offset < datagram.len() {
+        let truncated = SockDiagError::Truncated {
+            offset,
+            length: datagram.len(),
+        };
+        let Ok(message) = NetlinkBuffer::new_checked(&datagram[offset..]) else {
+            return Err(truncated);
+        };
+        offset += (message.length() as usize).next_multiple_of(4);
+        if message.sequence_number() != sequence {
+            continue;
+        }
+        dump.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            // A dump that broke off ends with an error number in place of 0.
+            NLMSG_DONE => {
+                return refusal(message.payload()).map_or(Ok(Progress::Done), Err);
+            }
+            NLMSG_ERROR => return Err(refusal(message.payload()).unwrap_or(truncated)),
+            NLMSG_OVERRUN => return Err(SockDiagError::Overrun),
+            SOCK_DIAG_BY_FAMILY => match parse_socket(message.payload(), at, &mut wanted) {
+                Ok(Some(socket)) => dump.sockets.push(socket),
+                Ok(None) => {}
+                Err(Malformed) => dump.unparsed += 1,
+            },
+            _ => {}
+        }
+    }
+    Ok(Progress::More)
+}
+
+/// The negative error number at the start of `NLMSG_ERROR` and `NLMSG_DONE`.
+fn refusal(payload: &[u8]) -> Option<SockDiagError> {
+    let errno = i32::from_ne_bytes(*payload.first_chunk()?);
+    (errno < 0)
+        .then(|| SockDiagError::Refused(io::Error::from_raw_os_error(errno.saturating_neg())))
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::NLMSG_NOOP;
+
+    use super::*;
+    use crate::kernel::inet_diag::tests::{response, with_info};
+
+    const SEQUENCE: u32 = 7;
+    const AT: Ktime = Ktime(1_000_000_000);
+
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let length = 16 + payload.len();
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(length).unwrap().to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(SEQUENCE.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(length.next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn socket_message(payload: &[u8]) -> Vec<u8> {
+        message(SOCK_DIAG_BY_FAMILY, 0, payload)
+    }
+
+    fn read(datagram: &[u8]) -> Result<(Progress, Dump), SockDiagError> {
+        let mut dump = Dump::default();
+        let progress = read_datagram(datagram, SEQUENCE, AT, |_, _| true, &mut dump)?;
+        Ok((progress, dump))
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_counted_and_the_rest_goes_on() {
+        let good = response(AF_INET, "127.0.0.1:1", "127.0.0.1:2");
+        let mut unknown_state = good.clone();
+        unknown_state[1] = 99;
+        let mut unknown_family = good.clone();
+        unknown_family[0] = 99;
+        let bad_attribute = [&good[..], &[255, 255, 2, 0]].concat();
+        let datagram = [
+            socket_message(&unknown_state),
+            socket_message(&good[..40]),
+            socket_message(&unknown_family),
+            socket_message(&bad_attribute),
+            socket_message(&with_info(good.clone(), 100)),
+            socket_message(&good),
+            message(NLMSG_DONE, 0, &0_i32.to_ne_bytes()),
+        ]
+        .concat();
+        let (progress, dump) = read(&datagram).unwrap();
+        assert_eq!(progress, Progress::Done);
+        assert_eq!((dump.sockets.len(), dump.unparsed), (1, 5));
+    }
+
+    #[test]
+    fn only_wanted_ports_are_kept() {
+        let datagram = [
+            socket_message(&response(AF_INET, "127.0.0.1:8080", "127.0.0.1:40000")),
+            socket_message(&response(AF_INET, "127.0.0.1:40000", "127.0.0.1:8080")),
+        ]
+        .concat();
+        let mut dump = Dump::default();
+        read_datagram(&datagram, SEQUENCE, AT, |local, _| local == 8080, &mut dump).unwrap();
+        assert_eq!(dump.sockets.len(), 1);
+        assert_eq!(dump.sockets[0].local.port(), 8080);
+    }
+
+    #[test]
+    fn an_interrupted_dump_says_so() {
+        let (_, dump) = read(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes())).unwrap();
+        assert!(dump.interrupted);
+    }
+
+    #[test]
+    fn a_refusal_carries_its_error_number() {
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            let error = read(&message(kind, 0, &(-2_i32).to_ne_bytes())).unwrap_err();
+            let SockDiagError::Refused(cause) = error else {
+                panic!("{error}")
+            };
+            assert_eq!(cause.raw_os_error(), Some(2));
+        }
+        assert!(matches!(
+            read(&message(NLMSG_OVERRUN, 0, &[])),
+            Err(SockDiagError::Overrun)
+        ));
+    }
+
+    #[test]
+    fn messages_of_an_earlier_dump_are_skipped() {
+        let mut stale = message(NLMSG_DONE, 0, &0_i32.to_ne_bytes());
+        stale[8..12].copy_from_slice(&(SEQUENCE - 1).to_ne_bytes());
+        assert_eq!(read(&stale).unwrap(), (Progress::More, Dump::default()));
+    }
+
+    #[test]
+    fn a_datagram_cut_anywhere_is_an_error_or_shorter_and_never_a_panic() {
+        let datagram = [
+            message(NLMSG_NOOP, 0, &[0; 72]),
+            socket_message(&with_info(
+                response(AF_INET, "127.0.0.1:1", "127.0.0.1:2"),
+                280,
+            )),
+            message(NLMSG_ERROR, 0, &(-2_i32).to_ne_bytes()),
+        ]
+        .concat();
+        let second = 88;
+        for length in second + 1..datagram.len() {
+            match read(&datagram[..length]) {
+                Err(SockDiagError::Truncated { offset, length: of }) => {
+                    assert!(offset >= second && of == length);
+                }
+                Ok(_) => assert_eq!(length, datagram.len() - 20),
+                Err(error) => panic!("{length}: {error}"),
+            }
+        }
+    }
+}
