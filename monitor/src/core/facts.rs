@@ -47,7 +47,7 @@ impl Protocol {
 }
 
 /// Seen from this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     Rx,
     Tx,
@@ -132,7 +132,10 @@ pub struct Close {
 impl Facts {
     /// The last moment at which anything passed, in either direction; at the latest the birth.
     pub fn last_activity(&self) -> Option<Ktime> {
-        self.rx.last_packet.max(self.tx.last_packet).max(self.established_at)
+        self.rx
+            .last_packet
+            .max(self.tx.last_packet)
+            .max(self.established_at)
     }
 
     /// Neither side has begun to close.

@@ -14,6 +14,8 @@ pub struct Ktime(pub u64);
 
 impl Ktime {
     pub const ZERO: Self = Self(0);
+    /// Where sums with a limit of "never" end: no deadline.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// The time since `earlier`, or zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
@@ -43,6 +45,11 @@ impl Sub<Duration> for Ktime {
 
 impl fmt::Display for Ktime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        write!(
+            f,
+            "{}.{:09}",
+            self.0 / 1_000_000_000,
+            self.0 % 1_000_000_000
+        )
     }
 }
