@@ -1,13 +1,34 @@
-//! The correlator: flows, deadlines, verdicts.
+//! The correlator: the table of flows, their deadlines, and what follows from both.
+//!
+//! ```text
+//! loop {
+//!     let sampled = clock();
+//!     for event in ring { core.handle_event(event) }
+//!     core.handle_timeout(sampled - slack);
+//!     while let Some(conn) = core.poll_inspect() { core.handle_snapshot(conn, read(conn)) }
+//!     while let Some(action) = core.poll_action() { act(action) }
+//!     sleep_until(core.poll_timeout() + slack or ring readable);
+//! }
+//! ```
+//!
+//! A flow has one wheel entry that counts, re-armed lazily: a later deadline waits for the entry to
+//! come due, an earlier one gets an entry of its own and leaves the old one to be dropped.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use super::{
-    alert::Alert,
-    event::Event,
-    facts::{ConnId, Facts},
+    alert::{Alert, Ending},
+    event::{CloseHow, Event},
+    facts::{ConnId, Facts, ListenerId},
+    flow::{Books, Flow},
     hop::ListenerRules,
+    tally::Tally,
     time::Ktime,
+    verdict::{Look, Source},
+    wheel::{Entry, Wheel},
 };
 
 /// What the core wants done.
@@ -18,31 +39,269 @@ pub enum Action {
     Reconcile,
 }
 
-/// Counts per listener, for the metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {}
-
 /// The sans-IO state machine of the daemon.
 #[derive(Debug)]
-pub struct Correlator {}
+pub struct Correlator {
+    rules: Vec<ListenerRules>,
+    tallies: Vec<Tally>,
+    staleness: Duration,
+    /// The last moment shown.
+    now: Ktime,
+    flows: HashMap<ConnId, Flow>,
+    wheel: Wheel,
+    /// Never used twice within a turn of `u32`, so a new flow cannot own an old flow's entry.
+    next_generation: u32,
+    inspect: VecDeque<ConnId>,
+    actions: VecDeque<Action>,
+    rejected: u64,
+}
 
 impl Correlator {
-    pub fn new(_rules: Vec<ListenerRules>, _staleness: Duration) -> Self {
-        Self {}
+    /// `rules` are indexed by [`ListenerId`]; `staleness` is how far a snapshot may lag behind its
+    /// socket, in time: the publish interval and the granularity of the kernel's clock.
+    pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
+        Self {
+            tallies: vec![Tally::default(); rules.len()],
+            rules,
+            staleness,
+            now: Ktime::ZERO,
+            flows: HashMap::new(),
+            wheel: Wheel::new(),
+            next_generation: 0,
+            inspect: VecDeque::new(),
+            actions: VecDeque::new(),
+            rejected: 0,
+        }
     }
-    pub fn handle_event(&mut self, _event: Event) {}
-    pub fn handle_snapshot(&mut self, _conn: ConnId, _facts: Option<Box<Facts>>) {}
-    pub fn handle_timeout(&mut self, _now: Ktime) {}
+
+    /// Takes in a record; it is judged at its own moment, not at the clock's.
+    pub fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Opened(facts) | Event::Closing(facts) | Event::Trouble { facts, .. } => {
+                if self.admit(&facts, true) {
+                    self.judge(facts.conn, &facts, Source::Event);
+                }
+            }
+            Event::Seeded(facts) => self.seed(&facts),
+            Event::Closed { facts, how } => self.close(&facts, how),
+            Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
+            Event::Gone { conn, at } => self.forget(conn, Ending::Gone, at),
+            Event::Lost { .. } => {
+                if !self.actions.contains(&Action::Reconcile) {
+                    self.actions.push_back(Action::Reconcile);
+                }
+            }
+        }
+    }
+
+    /// Takes in the answer to [`Correlator::poll_inspect`]: `None` where the socket is gone.
+    pub fn handle_snapshot(&mut self, conn: ConnId, facts: Option<Box<Facts>>) {
+        match facts {
+            Some(facts) if facts.conn == conn => self.judge(conn, &facts, Source::Snapshot),
+            Some(_) => self.rejected += 1,
+            None => self.miss(conn),
+        }
+    }
+
+    /// Shows the time: every record older than `now` must have been handled. A clock that goes back
+    /// is ignored.
+    pub fn handle_timeout(&mut self, now: Ktime) {
+        self.now = self.now.max(now);
+        for entry in self.wheel.expire(self.now) {
+            let Some(flow) = self.flows.get_mut(&entry.conn) else {
+                continue;
+            };
+            if flow.armed != Ktime::NEVER && flow.generation == entry.generation {
+                flow.armed = Ktime::NEVER;
+                self.queue_for_inspection(entry.conn);
+            }
+        }
+    }
+
+    /// When the core next wants to be shown the time; `None` when only an event can matter.
     pub fn poll_timeout(&self) -> Option<Ktime> {
-        None
+        self.wheel.next_deadline()
     }
+
+    /// A flow whose snapshot is wanted; each must be answered with [`Correlator::handle_snapshot`].
     pub fn poll_inspect(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.inspect.pop_front() {
+            if let Some(flow) = self.flows.get_mut(&conn).filter(|flow| flow.queued) {
+                flow.queued = false;
+                return Some(conn);
+            }
+        }
         None
     }
+
+    /// What is to be done, in the order in which it was decided.
     pub fn poll_action(&mut self) -> Option<Action> {
-        None
+        self.actions.pop_front()
     }
+
+    /// The counts per listener, indexed by [`ListenerId`].
     pub fn tally(&self) -> &[Tally] {
-        &[]
+        &self.tallies
+    }
+
+    /// Inputs ignored because they named a listener that is not configured, or the wrong connection.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Connections in the table.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Makes sure that the flow is in the table; `false` where it cannot be.
+    fn admit(&mut self, facts: &Facts, born: bool) -> bool {
+        if self.flows.contains_key(&facts.conn) {
+            return true;
+        }
+        let Some(tally) = self.tallies.get_mut(usize::from(facts.listener.0)) else {
+            self.rejected += 1;
+            return false;
+        };
+        tally.opened += u64::from(born);
+        self.flows.insert(facts.conn, Flow::new(facts, tally));
+        true
+    }
+
+    /// A socket found by `sock_diag`. Of a known one it tells less than the kernel's own snapshot,
+    /// which is what has to be read where records may have been lost.
+    fn seed(&mut self, facts: &Facts) {
+        if self.flows.contains_key(&facts.conn) {
+            self.queue_for_inspection(facts.conn);
+        } else if self.admit(facts, false) {
+            self.judge(facts.conn, facts, Source::Seed);
+        }
+    }
+
+    fn close(&mut self, facts: &Facts, how: CloseHow) {
+        if !self.admit(facts, false) {
+            return;
+        }
+        let Some(flow) = self.flows.remove(&facts.conn) else {
+            return;
+        };
+        let place = place(flow.listener);
+        let look = Look {
+            facts,
+            rules: &self.rules[place],
+            source: Source::Event,
+            now: facts.at,
+            staleness: self.staleness,
+            first_seen: flow.first_seen,
+        };
+        let tally = &mut self.tallies[place];
+        tally.count_close(facts, how);
+        let mut books = Books {
+            tally,
+            actions: &mut self.actions,
+            now: self.now,
+        };
+        flow.end(Ending::Closed(how), Some(&look), &mut books);
+    }
+
+    /// A flow ends without last facts.
+    fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
+        let Some(flow) = self.flows.remove(&conn) else {
+            return;
+        };
+        let tally = &mut self.tallies[place(flow.listener)];
+        if ending == Ending::Gone {
+            tally.closed[CloseHow::Unknown as usize] += 1;
+        }
+        let mut books = Books {
+            tally,
+            actions: &mut self.actions,
+            now: self.now.max(at),
+        };
+        flow.end(ending, None, &mut books);
+    }
+
+    /// The socket vanished between the deadline and the look: its `Closed` is normally on the way.
+    fn miss(&mut self, conn: ConnId) {
+        let Some(flow) = self.flows.get_mut(&conn) else {
+            return;
+        };
+        if flow.missing {
+            self.forget(conn, Ending::Gone, self.now);
+        } else {
+            flow.missing = true;
+            self.arm(conn, self.now + GRACE_FOR_CLOSED);
+        }
+    }
+
+    fn judge(&mut self, conn: ConnId, facts: &Facts, source: Source) {
+        let Some(flow) = self.flows.get_mut(&conn) else {
+            return;
+        };
+        flow.missing = false;
+        let place = place(flow.listener);
+        let look = Look {
+            facts,
+            rules: &self.rules[place],
+            source,
+            now: if source == Source::Snapshot {
+                self.now
+            } else {
+                facts.at
+            },
+            staleness: self.staleness,
+            first_seen: flow.first_seen,
+        };
+        let tally = &mut self.tallies[place];
+        let mut books = Books {
+            tally,
+            actions: &mut self.actions,
+            now: self.now,
+        };
+        let next_look = flow.judge(&look, &mut books);
+        self.arm(conn, next_look);
+    }
+
+    /// Sees to it that the flow is looked at no later than `deadline`, and not again at this moment.
+    fn arm(&mut self, conn: ConnId, deadline: Ktime) {
+        let Some(flow) = self.flows.get_mut(&conn) else {
+            return;
+        };
+        let deadline = deadline.max(self.now + MIN_STEP);
+        if deadline >= flow.armed {
+            return;
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        flow.armed = deadline;
+        flow.generation = self.next_generation;
+        self.wheel.insert(Entry {
+            deadline,
+            conn,
+            generation: flow.generation,
+        });
+    }
+
+    fn queue_for_inspection(&mut self, conn: ConnId) {
+        let Some(flow) = self.flows.get_mut(&conn) else {
+            return;
+        };
+        if !flow.queued {
+            flow.queued = true;
+            self.inspect.push_back(conn);
+        }
     }
 }
+
+/// Index of a listener whose flow was admitted, and so within `rules` and `tallies`.
+fn place(listener: ListenerId) -> usize {
+    usize::from(listener.0)
+}
+
+/// How long a socket may be missing before it counts as gone.
+const GRACE_FOR_CLOSED: Duration = Duration::from_secs(5);
+/// Whatever a rule says, the clock moves before a flow is looked at again.
+const MIN_STEP: Duration = Duration::from_nanos(1);

@@ -47,7 +47,7 @@ impl Protocol {
 }
 
 /// Seen from this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     Rx,
     Tx,

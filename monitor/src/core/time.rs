@@ -14,6 +14,8 @@ pub struct Ktime(pub u64);
 
 impl Ktime {
     pub const ZERO: Self = Self(0);
+    /// Where sums with a limit of "never" end: no deadline.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// The time since `earlier`, or zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {

@@ -1,0 +1,212 @@
+//! One flow: what is remembered of it, and how a verdict on it becomes counts and alerts.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    alert::{Alert, Certainty, Ending},
+    correlator::Action,
+    facts::{Facts, ListenerId, Protocol},
+    tally::Tally,
+    time::Ktime,
+    verdict::{self, Finding, Look, Review, Verdict},
+};
+
+/// What the table holds per connection. Facts stay in the kernel; only a zombie keeps a copy.
+#[derive(Debug)]
+pub(super) struct Flow {
+    zombie: Option<Box<Zombie>>,
+    pub(super) first_seen: Ktime,
+    /// The deadline of the wheel entry that counts; [`Ktime::NEVER`] without one.
+    pub(super) armed: Ktime,
+    pub(super) generation: u32,
+    pub(super) listener: ListenerId,
+    protocol: Protocol,
+    closing: bool,
+    at_risk: bool,
+    death_recorded: bool,
+    /// It waits in the inspect queue.
+    pub(super) queued: bool,
+    /// Its socket was not there at the last look.
+    pub(super) missing: bool,
+}
+
+#[derive(Debug)]
+struct Zombie {
+    verdict: Verdict,
+    /// When it was last reported.
+    at: Ktime,
+    /// The evidence at the last look.
+    facts: Box<Facts>,
+}
+
+/// Where the consequences of a verdict go.
+pub(super) struct Books<'a> {
+    pub(super) tally: &'a mut Tally,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    /// The last moment shown: an alert is never dated before it.
+    pub(super) now: Ktime,
+}
+
+impl Flow {
+    /// A new flow, counted.
+    pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
+        let closing = is_closing(facts);
+        *tally.connections[facts.protocol as usize].of(closing) += 1;
+        Self {
+            zombie: None,
+            first_seen: facts.at,
+            armed: Ktime::NEVER,
+            generation: 0,
+            listener: facts.listener,
+            protocol: facts.protocol,
+            closing,
+            at_risk: false,
+            death_recorded: false,
+            queued: false,
+            missing: false,
+        }
+    }
+
+    /// Updates the gauges of connections by protocol and phase. A flow never stops closing.
+    pub(super) fn recount(&mut self, protocol: Protocol, closing: bool, tally: &mut Tally) {
+        *tally.connections[self.protocol as usize].of(self.closing) -= 1;
+        self.protocol = protocol;
+        self.closing |= closing;
+        *tally.connections[self.protocol as usize].of(self.closing) += 1;
+    }
+
+    /// Takes in new facts and says when to look again.
+    pub(super) fn judge(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
+        self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
+        let mut next_look = self.review(look, books);
+        if self.zombie.is_none() {
+            match verdict::judge(look) {
+                Finding::NotBefore(at) => next_look = at,
+                Finding::Holds(verdict) => {
+                    self.fire(verdict, look, books);
+                    next_look = self.review(look, books);
+                }
+            }
+        }
+        let (at_risk, risk_look) = match self.zombie {
+            Some(_) => (false, Ktime::NEVER),
+            None => verdict::at_risk(look),
+        };
+        self.set_at_risk(at_risk, books.tally);
+        next_look.min(risk_look)
+    }
+
+    /// Takes the flow off the books. `last` are its last facts, where the kernel told them.
+    pub(super) fn end(mut self, ending: Ending, last: Option<&Look<'_>>, books: &mut Books<'_>) {
+        if let (Ending::Closed(_), Some(look)) = (ending, last) {
+            self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
+            if look.facts.close.is_none() {
+                self.record_death(verdict::silence_before_close(look), look, books.tally);
+            }
+        }
+        self.set_at_risk(false, books.tally);
+        self.resolve(ending, last.map(|look| (look.facts, look.now)), books);
+        *books.tally.connections[self.protocol as usize].of(self.closing) -= 1;
+    }
+
+    /// Reviews the verdict that stands, if one does.
+    fn review(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
+        let Some(zombie) = &mut self.zombie else {
+            return Ktime::NEVER;
+        };
+        match verdict::review(look, &zombie.verdict, zombie.facts.rx.last_packet) {
+            Review::Recovered => {
+                self.resolve(Ending::Recovered, Some((look.facts, look.now)), books);
+                Ktime::NEVER
+            }
+            Review::Stands {
+                certainty,
+                next_look,
+            } => {
+                *zombie.facts = look.facts.clone();
+                if certainty > zombie.verdict.certainty {
+                    zombie.verdict.certainty = certainty;
+                    zombie.at = zombie.at.max(look.now).max(books.now);
+                    let (verdict, at) = (zombie.verdict, zombie.at);
+                    self.report(&verdict, at, look, books);
+                }
+                next_look
+            }
+        }
+    }
+
+    fn fire(&mut self, verdict: Verdict, look: &Look<'_>, books: &mut Books<'_>) {
+        let kind = verdict.kind as usize;
+        books.tally.detected[kind] += 1;
+        books.tally.zombies[kind] += 1;
+        let at = look.now.max(books.now);
+        self.zombie = Some(Box::new(Zombie {
+            verdict,
+            at,
+            facts: Box::new(look.facts.clone()),
+        }));
+        self.report(&verdict, at, look, books);
+    }
+
+    fn report(&mut self, verdict: &Verdict, at: Ktime, look: &Look<'_>, books: &mut Books<'_>) {
+        let silence = verdict::silence_before(look, verdict);
+        if verdict.certainty == Certainty::Confirmed {
+            self.record_death(silence, look, books.tally);
+        }
+        let alert = Alert::firing(self.listener, at, verdict, look, silence);
+        books.actions.push_back(Action::Alert(Box::new(alert)));
+    }
+
+    fn resolve(&mut self, ending: Ending, last: Option<(&Facts, Ktime)>, books: &mut Books<'_>) {
+        let Some(zombie) = self.zombie.take() else {
+            return;
+        };
+        let Zombie { verdict, at, facts } = *zombie;
+        books.tally.zombies[verdict.kind as usize] -= 1;
+        if matches!(ending, Ending::Recovered | Ending::Dismissed) {
+            books.tally.recovered[verdict.kind as usize] += 1;
+        }
+        let (facts, now) = match last {
+            Some((facts, now)) => (Box::new(facts.clone()), now),
+            None => (facts, at),
+        };
+        let at = at.max(now).max(books.now);
+        let alert = Alert::resolved(self.listener, at, &verdict, ending, facts);
+        books.actions.push_back(Action::Alert(Box::new(alert)));
+    }
+
+    fn record_death(&mut self, silence: Duration, look: &Look<'_>, tally: &mut Tally) {
+        if self.death_recorded {
+            return;
+        }
+        self.death_recorded = true;
+        tally.idle_at_death.observe(silence);
+        if let Some(born) = look.facts.established_at {
+            tally.age_at_death.observe(look.now.since(born));
+        }
+    }
+
+    fn set_at_risk(&mut self, at_risk: bool, tally: &mut Tally) {
+        match (self.at_risk, at_risk) {
+            (false, true) => tally.at_risk += 1,
+            (true, false) => tally.at_risk -= 1,
+            _ => {}
+        }
+        self.at_risk = at_risk;
+    }
+}
+
+fn is_closing(facts: &Facts) -> bool {
+    !facts.is_open() || facts.close.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ConnId;
+
+    #[test]
+    fn a_healthy_flow_costs_48_bytes_with_its_key() {
+        assert_eq!(size_of::<(ConnId, Flow)>(), 48);
+    }
+}

@@ -1,0 +1,81 @@
+//! How long connections were silent, and how old, when they died.
+
+use std::time::Duration;
+
+/// Upper bucket bounds in seconds. The idle limits of well-known load balancers, proxies and NATs
+/// (50, 55, 60, 240, 350, 600, 3600 …) are edges, so that a spike names the hop.
+pub const BOUNDS: [u64; 28] = [
+    1, 2, 5, 10, 15, 20, 30, 45, 50, 55, 60, 65, 75, 90, 100, 120, 180, 240, 300, 350, 400, 600,
+    900, 1800, 3600, 7200, 14_400, 86_400,
+];
+
+/// Durations counted in the buckets of [`BOUNDS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Per bucket, not cumulative.
+    counts: [u64; BOUNDS.len()],
+    /// Longer than the last bound.
+    beyond: u64,
+    sum: Duration,
+}
+
+impl Histogram {
+    /// Counts `value` in the first bucket whose bound is not below it.
+    pub fn observe(&mut self, value: Duration) {
+        let bucket = BOUNDS.partition_point(|bound| Duration::from_secs(*bound) < value);
+        *self.counts.get_mut(bucket).unwrap_or(&mut self.beyond) += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// Each bound in seconds with the number of observations at or below it, as Prometheus wants.
+    pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        BOUNDS
+            .into_iter()
+            .zip(self.counts)
+            .scan(0, |total, (bound, count)| {
+                *total += count;
+                Some((bound, *total))
+            })
+    }
+
+    /// All observations.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum::<u64>() + self.beyond
+    }
+
+    /// The sum of all observations.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_on_a_bound_belongs_to_that_bucket() {
+        let mut histogram = Histogram::default();
+        for seconds in [60, 60, 61, 0, 90_000] {
+            histogram.observe(Duration::from_secs(seconds));
+        }
+        let at = |wanted| {
+            histogram
+                .cumulative()
+                .find(|(bound, _)| *bound == wanted)
+                .unwrap()
+                .1
+        };
+        assert_eq!((at(1), at(55), at(60), at(65), at(86_400)), (1, 1, 3, 4, 4));
+        assert_eq!(histogram.count(), 5);
+        assert_eq!(histogram.sum(), Duration::from_secs(90_181));
+    }
+
+    #[test]
+    fn the_longest_duration_there_is_does_not_overflow() {
+        let mut histogram = Histogram::default();
+        histogram.observe(Duration::MAX);
+        histogram.observe(Duration::MAX);
+        assert_eq!((histogram.count(), histogram.sum()), (2, Duration::MAX));
+    }
+}
