@@ -2,5 +2,8 @@
 
 pub mod cli;
 pub mod core;
+pub mod daemon;
 pub mod kernel;
 pub mod listeners;
+pub mod reconcile;
+pub mod sink;

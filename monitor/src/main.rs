@@ -1,1 +1,24 @@
-fn main() {}
+//! The `wsmon` binary.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use monitor::cli::{
+    Cli, Command, check,
+    exit::{Failure, Outcome},
+    run,
+};
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let outcome: Outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => {
+            check::run(&args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
+        }
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("wsmon: {failure}");
+        failure.exit_code()
+    })
+}

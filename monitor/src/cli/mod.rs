@@ -1,3 +1,25 @@
 //! One file per command.
 
+use clap::{Parser, Subcommand};
+
 pub mod check;
+pub mod exit;
+pub mod run;
+
+/// See dead WebSocket connections from inside the kernel, before the application does.
+#[derive(Debug, Parser)]
+#[command(name = "wsmon", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Start with:
+  wsmon check                                   can it run here?
+  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+}

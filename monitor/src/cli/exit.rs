@@ -1,0 +1,49 @@
+//! How a command ends.
+
+use std::{fmt, process::ExitCode};
+
+/// A command's end: its exit code, or why it failed.
+pub type Outcome = Result<ExitCode, Failure>;
+
+/// A failure with the exit code that belongs to it.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// 1: something went wrong.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(1, message)
+    }
+
+    /// 2: what was asked for makes no sense here.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(2, message)
+    }
+
+    /// 3: the kernel or the privileges are not enough.
+    pub fn prerequisite(message: impl Into<String>) -> Self {
+        Self::new(3, message)
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

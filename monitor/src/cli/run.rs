@@ -1,0 +1,338 @@
+//! `wsmon run`: the daemon.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::exit::{Failure, Outcome};
+use crate::{
+    core::{Hop, ListenerRules, OnExpiry},
+    daemon::Daemon,
+    kernel::{
+        cgroup,
+        load::{LoadSettings, Loaded},
+        prerequisites::{self, Prerequisite},
+    },
+    listeners::{Listener, PortRange},
+    sink::{
+        alert_log::{AlertLog, Target},
+        http::Server,
+    },
+};
+
+/// Watch WebSocket connections and say which are dead.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon run --port 8080 --lb-timeout 60s
+      our server on port 8080, behind a load balancer that forgets after 60 s
+  wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
+      several groups of ports, alerts to a file
+  wsmon run --remote-port 443 --lb-timeout 350s
+      connections that this host opens to others
+
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 if what was asked for makes no sense,
+3 if the kernel or the privileges are not enough (see `wsmon check`).")]
+pub struct RunArgs {
+    /// A local port of WebSocket servers, or a range of them; each is one listener
+    #[arg(long = "port", value_name = "PORT[-PORT]")]
+    pub ports: Vec<PortRange>,
+
+    /// A port of remote services that this host connects to, or a range of them
+    #[arg(long = "remote-port", value_name = "PORT[-PORT]")]
+    pub remote_ports: Vec<PortRange>,
+
+    /// After how much silence the load balancer forgets a connection, without a word to either
+    /// side
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub lb_timeout: Option<Duration>,
+
+    /// How long a single ping from this host may stay without its pong
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
+    pub ping_timeout: Duration,
+
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9435")]
+    pub metrics_addr: SocketAddr,
+
+    /// Where alerts go, one JSON object a line: a file to append to, or - for stderr
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub alert_log: String,
+
+    /// The cgroup v2 directory to watch, with all below it; by default everything on this host
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Connections that can be tracked at a time
+    #[arg(long, value_name = "N", default_value_t = LoadSettings::default().max_connections,
+          value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_connections: u32,
+
+    /// Log debug events of the kernel programs (set RUST_LOG=debug)
+    #[arg(long)]
+    pub debug_kernel: bool,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: &RunArgs) -> Outcome {
+    let listeners = listeners(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(serve(args, listeners))
+}
+
+async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
+    // Everything that can be refused is refused before anything is attached.
+    let cgroup = cgroup::usable_cgroup2(args.cgroup.as_deref()).map_err(|error| match args.cgroup {
+        Some(_) => Failure::usage(format!("--cgroup: {error}")),
+        None => Failure::prerequisite(error.to_string()),
+    })?;
+    let alerts = AlertLog::open(&Target::parse(&args.alert_log))
+        .map_err(|error| Failure::usage(format!("cannot write --alert-log {}: {error}", args.alert_log)))?;
+    let server = Server::bind(args.metrics_addr).await.map_err(|error| {
+        Failure::usage(format!(
+            "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
+            args.metrics_addr
+        ))
+    })?;
+    refuse_missing(&prerequisites::survey(args.cgroup.as_deref()))?;
+    let mut stop = StopSignals::new()?;
+
+    let settings = LoadSettings {
+        max_connections: args.max_connections,
+        debug_log: args.debug_kernel,
+        ..LoadSettings::default()
+    };
+    let mut loaded = Loaded::new(&listeners, &settings).map_err(|error| Failure::prerequisite(error.to_string()))?;
+    if args.debug_kernel {
+        forward_kernel_log(&mut loaded)?;
+    }
+    loaded
+        .attach(&cgroup)
+        .map_err(|error| Failure::prerequisite(error.to_string()))?;
+    let metrics_addr = server.local_addr().unwrap_or(args.metrics_addr);
+    let mut daemon = Daemon::new(loaded, listeners.clone(), settings.publish_interval, alerts)
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
+    // they are met at their next packet.
+    let seeded = match args.cgroup {
+        None => Some(
+            daemon
+                .seed()
+                .map_err(|error| Failure::failed(format!("cannot look at the sockets of this host: {error}")))?,
+        ),
+        Some(_) => None,
+    };
+    let (questions, asked) = mpsc::channel(16);
+    let served = tokio::spawn(server.serve(questions));
+    banner(args, &listeners, seeded.as_ref(), metrics_addr);
+
+    let ended = daemon.run(asked, stop.wait()).await;
+    served.abort();
+    ended.map_err(|error| Failure::failed(error.to_string()))?;
+    eprintln!("wsmon: stopped, nothing is attached any more");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The listeners that the flags describe, each port in at most one of its kind.
+fn listeners(args: &RunArgs) -> Result<Vec<Listener>, Failure> {
+    let hop = args.lb_timeout.map(|idle_timeout| Hop {
+        name: "lb".into(),
+        idle_timeout,
+        on_expiry: OnExpiry::Silent,
+    });
+    let mut listeners: Vec<Listener> = Vec::new();
+    let wanted = args
+        .ports
+        .iter()
+        .map(|range| (range, false))
+        .chain(args.remote_ports.iter().map(|range| (range, true)));
+    for (range, remote) in wanted {
+        let overlap = listeners.iter().find(|other| {
+            other.remote == remote && other.ports.start() <= range.0.end() && range.0.start() <= other.ports.end()
+        });
+        if let Some(other) = overlap {
+            return Err(Failure::usage(format!(
+                "ports {range} and {} overlap; name each port once",
+                other.rules.name
+            )));
+        }
+        let mut name = range.to_string();
+        if listeners.iter().any(|other| other.rules.name == name) {
+            name.push_str("-remote");
+        }
+        listeners.push(Listener {
+            rules: ListenerRules {
+                ping_timeout: args.ping_timeout,
+                ..ListenerRules::new(name, hop.clone())
+            },
+            ports: range.0.clone(),
+            remote,
+        });
+    }
+    if listeners.is_empty() {
+        return Err(Failure::usage(
+            "nothing to watch; name the port of your WebSocket server, for example --port 8080",
+        ));
+    }
+    Ok(listeners)
+}
+
+fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
+    let missing: Vec<String> = survey
+        .iter()
+        .filter(|prerequisite| prerequisite.is_fatal())
+        .filter_map(|prerequisite| {
+            let missing = prerequisite.outcome.as_ref().err()?;
+            Some(format!("{}: {}; {}", prerequisite.name, missing.what, missing.remedy))
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::prerequisite(missing.join("\n       ")))
+    }
+}
+
+fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
+    let failed = |error: String| Failure::failed(format!("cannot read the kernel programs' log: {error}"));
+    let logger = loaded.logger().map_err(|error| failed(error.to_string()))?;
+    let mut logger = tokio::io::unix::AsyncFd::register(logger).map_err(|error| failed(error.to_string()))?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}
+
+/// What is watched, with which limits, and where to look.
+fn banner(
+    args: &RunArgs,
+    listeners: &[Listener],
+    seeded: Option<&crate::reconcile::Seeded>,
+    metrics_addr: SocketAddr,
+) {
+    eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
+    for Listener { rules, ports, remote } in listeners {
+        let range = PortRange(ports.clone());
+        let whose = if *remote { "remote" } else { "local" };
+        let limit = match &rules.tightest_hop {
+            Some(hop) => format!(
+                "idle limit {} ({}, says nothing when it forgets)",
+                humantime::format_duration(hop.idle_timeout),
+                hop.name
+            ),
+            None => "no idle limit (give --lb-timeout to find expired connections)".to_owned(),
+        };
+        eprintln!(
+            "  {whose} port {range}: {limit}, ping timeout {}",
+            humantime::format_duration(rules.ping_timeout)
+        );
+    }
+    match seeded {
+        Some(seeded) => eprintln!(
+            "  {} connections older than this start, in {} network namespaces{}",
+            seeded.connections,
+            seeded.namespaces,
+            match seeded.refused {
+                0 => String::new(),
+                refused => format!(" ({refused} could not be entered)"),
+            }
+        ),
+        None => eprintln!("  connections older than this start are met at their next packet"),
+    }
+    let alerts = if args.alert_log == "-" { "stderr" } else { &args.alert_log };
+    eprintln!("  alerts to {alerts}, metrics at http://{metrics_addr}/metrics");
+}
+
+/// SIGTERM and SIGINT, from before the first attach on.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 60s, 5m or 1500ms"))?;
+    if duration.is_zero() {
+        return Err("it must be longer than zero".into());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        Cli::try_parse_from([&["wsmon"], args].concat()).map(|cli| cli.run)
+    }
+
+    fn names(args: &[&str]) -> Result<Vec<String>, Failure> {
+        let listeners = listeners(&parse(args).expect("valid flags"))?;
+        Ok(listeners.into_iter().map(|listener| listener.rules.name).collect())
+    }
+
+    #[test]
+    fn each_port_flag_becomes_a_listener_named_after_it() {
+        let args = ["--port", "8080", "--port", "9000-9010", "--remote-port", "443"];
+        assert_eq!(names(&args).expect("valid"), ["8080", "9000-9010", "443"]);
+        let args = ["--port", "443", "--remote-port", "443"];
+        assert_eq!(names(&args).expect("valid"), ["443", "443-remote"]);
+    }
+
+    #[test]
+    fn overlapping_ports_and_no_ports_are_refused() {
+        let overlap = names(&["--port", "9000-9010", "--port", "9005"]).expect_err("they overlap");
+        assert!(overlap.to_string().contains("overlap"), "{overlap}");
+        let nothing = names(&[]).expect_err("nothing to watch");
+        assert!(nothing.to_string().contains("--port 8080"), "{nothing}");
+    }
+
+    #[test]
+    fn limits_of_zero_and_nonsense_are_refused() {
+        for bad in ["0s", "0", "soon", "-5s"] {
+            assert!(parse(&["--port", "80", "--lb-timeout", bad]).is_err(), "{bad}");
+        }
+        let args = parse(&["--port", "80", "--lb-timeout", "1500ms"]).expect("valid");
+        assert_eq!(args.lb_timeout, Some(Duration::from_millis(1500)));
+    }
+}

@@ -1,0 +1,338 @@
+//! The shell around the core: it owns the kernel side and the clock, and turns records, snapshots
+//! and questions into calls on the core, and the core's actions into alerts.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use monitor_common::drop::DropReason;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+
+use crate::{
+    core::{Action, Correlator, Event, Ktime},
+    kernel::{
+        clock, decode,
+        load::{LoadError, Loaded},
+        maps::{Drops, Ring, Snapshots, Stats},
+    },
+    listeners::Listener,
+    reconcile::Reconciler,
+    sink::{
+        alert_log::AlertLog,
+        http::Question,
+        metrics::{self, Losses, ProgramRuns, Scrape},
+    },
+};
+
+/// A record is stamped before it is committed: a program that was interrupted in between commits
+/// a moment late. Time is shown to the core this much behind the clock.
+const COMMIT_SLACK: Duration = Duration::from_millis(10);
+
+/// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
+pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
+
+/// How often the table is compared with the kernel's.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a loss keeps `wsmon_degraded` up.
+const DEGRADED_FOR: Duration = Duration::from_secs(300);
+
+/// The running daemon. Dropping it detaches everything.
+pub struct Daemon {
+    listeners: Vec<Listener>,
+    core: Correlator,
+    vitals: AsyncFd<Ring>,
+    snapshots: Snapshots,
+    stats: Stats,
+    drops: Drops,
+    alerts: AlertLog,
+    reconciler: Reconciler,
+    undecodable: u64,
+    degradation: Degradation,
+    kernel_release: String,
+    /// Keeps the programs attached.
+    loaded: Loaded,
+}
+
+impl Daemon {
+    /// Takes over loaded and attached programs. Must be called within a tokio runtime.
+    pub fn new(
+        mut loaded: Loaded,
+        listeners: Vec<Listener>,
+        publish_interval: Duration,
+        alerts: AlertLog,
+    ) -> Result<Self, DaemonError> {
+        let vitals = AsyncFd::register_with_interest(Ring::vitals(&mut loaded)?, Interest::READABLE)
+            .map_err(DaemonError::Runtime)?;
+        let rules = listeners.iter().map(|listener| listener.rules.clone()).collect();
+        Ok(Self {
+            core: Correlator::new(rules, publish_interval + CLOCK_GRANULARITY),
+            vitals,
+            snapshots: Snapshots::take(&mut loaded)?,
+            stats: Stats::take(&mut loaded)?,
+            drops: Drops::take(&mut loaded)?,
+            alerts,
+            reconciler: Reconciler::default(),
+            undecodable: 0,
+            degradation: Degradation::default(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            listeners,
+            loaded,
+        })
+    }
+
+    /// Finds the connections that are older than the programs. Blocks for about 2 µs a socket of
+    /// the host.
+    pub fn seed(&mut self) -> Result<crate::reconcile::Seeded, crate::kernel::netns::NetNsError> {
+        let seeded = self
+            .reconciler
+            .seed(&self.listeners, &mut self.snapshots, &mut self.core)?;
+        self.turn();
+        Ok(seeded)
+    }
+
+    /// Runs until `stop` resolves.
+    pub async fn run(
+        mut self,
+        mut questions: mpsc::Receiver<Question>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), DaemonError> {
+        tokio::pin!(stop);
+        let mut reconcile = tokio::time::interval(RECONCILE_INTERVAL);
+        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        reconcile.reset();
+        loop {
+            let deadline = self.core.poll_timeout().map(|at| instant(at + COMMIT_SLACK));
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                ready = self.vitals.readable_mut() => {
+                    // Cleared before the drain: a record committed after it wakes us again.
+                    ready.map_err(DaemonError::Runtime)?.clear_ready();
+                }
+                () = sleep_until(deadline) => {}
+                Some(question) = questions.recv() => self.answer(question),
+                _ = reconcile.tick() => self.reconcile().await,
+            }
+            self.turn();
+        }
+    }
+
+    /// One turn: the clock, then the ring, then the core's deadlines and wishes. In this order a
+    /// deadline is never judged without a record that is older than it.
+    fn turn(&mut self) {
+        let sampled = clock::now();
+        self.drain();
+        self.core.handle_timeout(sampled - COMMIT_SLACK);
+        while let Some(conn) = self.core.poll_inspect() {
+            match self.snapshots.get(conn) {
+                Ok(facts) => self.core.handle_snapshot(conn, facts.map(Box::new)),
+                Err(error) => {
+                    self.undecodable += 1;
+                    log::warn!("socket {}: {error}", conn.0);
+                    self.core.handle_snapshot(conn, None);
+                }
+            }
+        }
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Alert(alert) => {
+                    if let Some(listener) = self.listeners.get(usize::from(alert.listener.0)) {
+                        self.alerts.write(&alert, listener);
+                    }
+                }
+                Action::Reconcile => self
+                    .reconciler
+                    .compare_with_snapshots(&self.snapshots, &mut self.core),
+            }
+        }
+    }
+
+    /// Empties the ring. A record that makes no sense is counted and never stops the loop.
+    fn drain(&mut self) {
+        let ring = self.vitals.get_mut();
+        while let Some(event) = ring.next(decode::vital) {
+            match event {
+                Ok(event) => {
+                    if let Event::Closed { facts, .. } = &event {
+                        // The kernel removed it too, unless it was seeded a moment ago.
+                        if let Err(error) = self.reconciler.forget(facts.conn, &mut self.snapshots) {
+                            log::warn!("socket {}: {error}", facts.conn.0);
+                        }
+                    }
+                    self.core.handle_event(event);
+                }
+                Err(error) => {
+                    self.undecodable += 1;
+                    log::warn!("a record of the vitals ring: {error}");
+                }
+            }
+        }
+    }
+
+    /// The periodic look: what the rings lost, and which sockets are gone unnoticed.
+    async fn reconcile(&mut self) {
+        let losses = self.losses();
+        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
+            self.core.handle_event(Event::Lost {
+                records,
+                at: clock::now(),
+            });
+        }
+        self.degradation.update(&losses, clock::now());
+        if let Err(error) = self
+            .reconciler
+            .drop_vanished(&self.listeners, &mut self.snapshots, &mut self.core)
+            .await
+        {
+            log::warn!("cannot look at the sockets of this host: {error}");
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever asked may be gone by now; that is its affair.
+        match question {
+            Question::Ready(answer) => drop(answer.send(true)),
+            Question::Metrics(answer) => match self.scrape() {
+                Ok(text) => drop(answer.send(text)),
+                Err(error) => log::error!("cannot answer a scrape: {error}"),
+            },
+        }
+    }
+
+    fn scrape(&mut self) -> Result<String, ScrapeError> {
+        let losses = self.losses();
+        self.degradation.update(&losses, clock::now());
+        Ok(metrics::render(&Scrape {
+            listeners: &self.listeners,
+            stats: &self.stats.read()?,
+            tallies: self.core.tally(),
+            losses: &losses,
+            degraded: self.degradation.is_degraded(clock::now()),
+            programs: &self.program_runs(),
+            kernel: &self.kernel_release,
+        })?)
+    }
+
+    fn losses(&self) -> Losses {
+        Losses {
+            kernel: DropReason::ALL.map(|reason| {
+                self.drops.read(reason).unwrap_or_else(|error| {
+                    log::warn!("cannot read the drop counters: {error}");
+                    0
+                })
+            }),
+            undecodable: self.undecodable + self.core.rejected(),
+            alert_lines: self.alerts.dropped(),
+        }
+    }
+
+    /// The kernel counts runs only while `kernel.bpf_stats_enabled` is on.
+    fn program_runs(&self) -> Vec<ProgramRuns> {
+        let enabled = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
+            .is_ok_and(|value| value.trim() == "1");
+        if !enabled {
+            return Vec::new();
+        }
+        let mut programs: Vec<_> = self
+            .loaded
+            .programs()
+            .map(|(name, info)| ProgramRuns {
+                name: name.to_owned(),
+                runs: info.run_count(),
+                seconds: info.run_time().as_secs_f64(),
+            })
+            .collect();
+        programs.sort_by(|a, b| a.name.cmp(&b.name));
+        programs
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("cannot wait for the kernel's records: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ScrapeError {
+    #[error(transparent)]
+    Map(#[from] aya::maps::MapError),
+    #[error(transparent)]
+    Encode(#[from] prometheus::Error),
+}
+
+/// Remembers what was lost, and when last.
+#[derive(Debug, Default)]
+struct Degradation {
+    seen: Losses,
+    vitals_told: u64,
+    last_loss: Option<Ktime>,
+}
+
+impl Degradation {
+    fn update(&mut self, losses: &Losses, now: Ktime) {
+        if losses.total() > self.seen.total() {
+            self.last_loss = Some(now);
+            self.seen = losses.clone();
+        }
+    }
+
+    /// Vitals that were lost since this was last asked.
+    fn new_vitals_lost(&mut self, losses: &Losses) -> Option<u64> {
+        let lost = losses.kernel[DropReason::VitalsFull as usize];
+        let new = lost.saturating_sub(self.vitals_told);
+        self.vitals_told = lost;
+        (new > 0).then_some(new)
+    }
+
+    fn is_degraded(&self, now: Ktime) -> bool {
+        self.last_loss
+            .is_some_and(|last| now.since(last) < DEGRADED_FOR)
+    }
+}
+
+/// The runtime's clock is CLOCK_MONOTONIC as well, with another origin.
+fn instant(at: Ktime) -> Instant {
+    Instant::now() + at.since(clock::now())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn degraded_rises_with_a_loss_and_falls_five_minutes_after_the_last() {
+        let mut degradation = Degradation::default();
+        let mut losses = Losses::default();
+        let start = Ktime(1_000_000_000);
+        degradation.update(&losses, start);
+        assert!(!degradation.is_degraded(start));
+        losses.kernel[DropReason::SnapshotsFull as usize] = 1;
+        degradation.update(&losses, start);
+        degradation.update(&losses, start + Duration::from_secs(299));
+        assert!(degradation.is_degraded(start + Duration::from_secs(299)));
+        assert!(!degradation.is_degraded(start + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_lost_vital_is_told_to_the_core_once() {
+        let mut degradation = Degradation::default();
+        let mut losses = Losses::default();
+        losses.kernel[DropReason::VitalsFull as usize] = 5;
+        assert_eq!(degradation.new_vitals_lost(&losses), Some(5));
+        assert_eq!(degradation.new_vitals_lost(&losses), None);
+    }
+}

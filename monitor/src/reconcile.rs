@@ -1,0 +1,141 @@
+//! Agreement between three tables: the core's flows, the published snapshots, and the sockets
+//! that really exist.
+//!
+//! The kernel programs see every birth after the attach, so sock_diag is asked only for what is
+//! older, and for seeds whose socket went away unseen.
+
+use std::collections::HashSet;
+
+use crate::{
+    core::{ConnId, Correlator, Event, Facts},
+    kernel::{
+        clock,
+        maps::{SnapshotError, Snapshots},
+        netns::NetNsError,
+        seed::{self, Scan},
+    },
+    listeners::Listener,
+};
+
+/// What the first look found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeded {
+    pub connections: usize,
+    pub namespaces: usize,
+    /// Namespaces that could not be entered: connections there are known from their next packet.
+    pub refused: usize,
+}
+
+/// Keeps track of the flows that only sock_diag has told of.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    /// Written by us and not yet seen to end. A flow stays here when packets come: it is then
+    /// the kernel's too, and its death is reported like any other.
+    seeds: HashSet<ConnId>,
+}
+
+impl Reconciler {
+    /// Tells of every connection older than the programs, once they are attached.
+    pub fn seed(
+        &mut self,
+        listeners: &[Listener],
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+    ) -> Result<Seeded, NetNsError> {
+        let scan = scan(listeners)?;
+        let seeded = Seeded {
+            connections: scan.sockets.len(),
+            namespaces: scan.namespaces,
+            refused: scan.refused.len() + scan.hidden,
+        };
+        for facts in scan.sockets {
+            match snapshots.seed(&facts) {
+                Ok(true) => {
+                    self.seeds.insert(facts.conn);
+                    core.handle_event(Event::Seeded(Box::new(facts)));
+                }
+                // The kernel met it in between and knows more.
+                Ok(false) => {}
+                Err(error) => log::warn!("socket {}: {error}", facts.conn.0),
+            }
+        }
+        // A socket that closed between the scan and its seed left no trace but the seed.
+        let still_there = scan_again(listeners)?;
+        self.drop_missing(&still_there, snapshots, core);
+        Ok(seeded)
+    }
+
+    /// Removes seeds whose socket does not exist any more.
+    pub async fn drop_vanished(
+        &mut self,
+        listeners: &[Listener],
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+    ) -> Result<(), NetNsError> {
+        if self.seeds.is_empty() {
+            return Ok(());
+        }
+        let listeners = listeners.to_vec();
+        // On a host with a million sockets this takes seconds; the ring must not wait for it.
+        let existing = tokio::task::spawn_blocking(move || scan_again(&listeners)).await;
+        match existing {
+            Ok(existing) => self.drop_missing(&existing?, snapshots, core),
+            Err(error) => log::error!("the look at the sockets ended early: {error}"),
+        }
+        Ok(())
+    }
+
+    /// After a loss: what the kernel published is right, the core's table may not be.
+    pub fn compare_with_snapshots(&mut self, snapshots: &Snapshots, core: &mut Correlator) {
+        let published: HashSet<ConnId> = snapshots.conns().collect();
+        for conn in core.conns() {
+            if !published.contains(&conn) {
+                let at = clock::now();
+                core.handle_event(Event::Gone { conn, at });
+            }
+        }
+        for conn in published {
+            match snapshots.get(conn) {
+                Ok(Some(facts)) => core.handle_event(Event::Seeded(Box::new(facts))),
+                Ok(None) => {}
+                Err(error) => log::warn!("socket {}: {error}", conn.0),
+            }
+        }
+    }
+
+    /// A connection ended. If it was seeded, its seed may have been written after the kernel
+    /// removed what it had.
+    pub fn forget(&mut self, conn: ConnId, snapshots: &mut Snapshots) -> Result<(), SnapshotError> {
+        if self.seeds.remove(&conn) {
+            snapshots.remove(conn)?;
+        }
+        Ok(())
+    }
+
+    fn drop_missing(&mut self, existing: &HashSet<ConnId>, snapshots: &mut Snapshots, core: &mut Correlator) {
+        let gone: Vec<ConnId> = self.seeds.difference(existing).copied().collect();
+        for conn in gone {
+            if let Err(error) = self.forget(conn, snapshots) {
+                log::warn!("socket {}: {error}", conn.0);
+            }
+            let at = clock::now();
+            core.handle_event(Event::Gone { conn, at });
+        }
+    }
+}
+
+fn scan(listeners: &[Listener]) -> Result<Scan, NetNsError> {
+    let scan = seed::scan(|local, peer| Listener::watching(listeners, local, peer))?;
+    for refused in &scan.refused {
+        log::warn!("network namespace {}: {}", refused.name, refused.error);
+    }
+    if scan.unparsed > 0 {
+        log::warn!("{} sockets could not be understood", scan.unparsed);
+    }
+    Ok(scan)
+}
+
+fn scan_again(listeners: &[Listener]) -> Result<HashSet<ConnId>, NetNsError> {
+    let Scan { sockets, .. } = scan(listeners)?;
+    Ok(sockets.iter().map(|facts: &Facts| facts.conn).collect())
+}

@@ -1,0 +1,5 @@
+//! Where the daemon's findings go.
+
+pub mod alert_log;
+pub mod http;
+pub mod metrics;
