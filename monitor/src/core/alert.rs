@@ -5,8 +5,9 @@ use std::{fmt, time::Duration};
 use super::{
     event::CloseHow,
     facts::{Facts, ListenerId},
+    look::Look,
     time::Ktime,
-    verdict::{Look, Verdict},
+    verdict::Verdict,
 };
 
 /// A verdict that begins, changes its certainty, or ends.

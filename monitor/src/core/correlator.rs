@@ -25,9 +25,9 @@ use super::{
     facts::{ConnId, Facts, ListenerId},
     flow::{Books, Flow},
     hop::ListenerRules,
+    look::{Look, Source},
     tally::Tally,
     time::Ktime,
-    verdict::{Look, Source},
     wheel::{Entry, Wheel},
 };
 
@@ -305,3 +305,6 @@ fn place(listener: ListenerId) -> usize {
 const GRACE_FOR_CLOSED: Duration = Duration::from_secs(5);
 /// Whatever a rule says, the clock moves before a flow is looked at again.
 const MIN_STEP: Duration = Duration::from_nanos(1);
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,38 @@ impl Facts {
         !(self.fin_rx || self.fin_tx || self.rst_rx || self.rst_tx)
     }
 }
+
+#[cfg(test)]
+impl Facts {
+    /// An open WebSocket on the first listener that was born at `at` and has done nothing.
+    pub(super) fn newborn(conn: u64, at: Ktime) -> Self {
+        Self {
+            at,
+            conn: ConnId(conn),
+            listener: ListenerId(0),
+            role: Role::Server,
+            protocol: Protocol::WebSocket,
+            local: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            established_at: Some(at),
+            rx: Activity::default(),
+            tx: Activity::default(),
+            unacked_bytes: 0,
+            stalled_since: None,
+            ack_progress_at: None,
+            retransmits: 0,
+            unanswered_transmissions: 0,
+            unanswered_since: None,
+            pings_unanswered: 0,
+            first_unanswered_ping: None,
+            last_unanswered_ping: None,
+            ping_rtt: None,
+            last_gap: None,
+            close: None,
+            fin_rx: false,
+            fin_tx: false,
+            rst_rx: false,
+            rst_tx: false,
+        }
+    }
+}

@@ -6,9 +6,10 @@ use super::{
     alert::{Alert, Certainty, Ending},
     correlator::Action,
     facts::{Facts, ListenerId, Protocol},
+    look::Look,
     tally::Tally,
     time::Ktime,
-    verdict::{self, Finding, Look, Review, Verdict},
+    verdict::{self, Finding, Review, Verdict},
 };
 
 /// What the table holds per connection. Facts stay in the kernel; only a zombie keeps a copy.

@@ -12,6 +12,7 @@ pub mod facts;
 mod flow;
 pub mod histogram;
 pub mod hop;
+pub mod look;
 pub mod tally;
 pub mod time;
 pub mod verdict;

@@ -5,8 +5,9 @@
 //! a healthy flow needs one timer and no memory of its facts.
 //!
 //! What the rules rely on from the kernel side: a snapshot is never older than the last event of its
-//! flow, and it may miss up to `staleness` of ordinary traffic after [`Facts::at`], but never a
-//! retransmission, acknowledgement progress after one, a ping, a pong, a FIN or a RST.
+//! flow; it is published by a packet, so it may miss up to `staleness` of ordinary traffic after its
+//! last activity, but never a retransmission, acknowledgement progress after one, a ping, a pong, a
+//! FIN or a RST.
 //!
 //! A flow with a FIN in either direction gets no `expired` and no `unresponsive` verdict (the peer
 //! owes nothing any more); `black_holed` applies until a RST passes. A RST never counts as a
@@ -16,34 +17,11 @@ use std::time::Duration;
 
 use super::{
     alert::{Certainty, ZombieKind},
-    facts::{Direction, Facts, Gap},
-    hop::{Hop, ListenerRules},
+    facts::Facts,
+    hop::Hop,
+    look::{Look, RECHECK},
     time::Ktime,
 };
-
-/// One look at a flow: its facts, the moment they are judged at, and the rules that apply.
-#[derive(Clone, Copy, Debug)]
-pub struct Look<'a> {
-    pub facts: &'a Facts,
-    pub rules: &'a ListenerRules,
-    pub source: Source,
-    pub now: Ktime,
-    /// How far a snapshot may lag behind its socket.
-    pub staleness: Duration,
-    /// The silence of a flow whose facts know no activity begins here.
-    pub first_seen: Ktime,
-}
-
-/// Where facts come from, and so how far they can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A kernel record: exact at [`Facts::at`].
-    Event,
-    /// `sock_diag`: complete, with times that may be off by the clock's granularity.
-    Seed,
-    /// The published copy: may lag behind the socket.
-    Snapshot,
-}
 
 /// What a rule believes about a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +106,12 @@ pub fn expired(look: &Look<'_>) -> Finding {
         return Finding::NotBefore(Ktime::NEVER);
     };
     let holds = |silent_since: Ktime| {
+        let since = silent_since + limit;
+        let certainty = expiry_certainty(look, since);
         Finding::Holds(Verdict {
             kind: ZombieKind::Expired,
-            certainty: expiry_certainty(look),
-            since: silent_since + limit,
+            certainty,
+            since,
             limit,
         })
     };
@@ -226,8 +206,12 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
     };
     match verdict.kind {
         ZombieKind::Expired => {
-            let certainty = expiry_certainty(look).max(verdict.certainty);
-            stands(certainty, next_look_for_confirmation(look, certainty))
+            let certainty = expiry_certainty(look, verdict.since).max(verdict.certainty);
+            let next_look = match certainty {
+                Certainty::Suspected => next_look_for_confirmation(look, verdict.since),
+                Certainty::Confirmed => Ktime::NEVER,
+            };
+            stands(certainty, next_look)
         }
         ZombieKind::BlackHoled => {
             // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
@@ -289,81 +273,6 @@ pub fn silence_before_close(look: &Look<'_>) -> Duration {
     silence_until(facts.last_activity().unwrap_or(look.now), spoken)
 }
 
-impl Look<'_> {
-    /// The last activity known.
-    fn quiet_since(&self) -> Ktime {
-        self.facts.last_activity().unwrap_or(self.first_seen)
-    }
-
-    fn idle(&self) -> Duration {
-        self.now.since(self.quiet_since())
-    }
-
-    /// How much longer the silence must look before it surely is.
-    fn margin(&self) -> Duration {
-        match self.source {
-            Source::Event => Duration::ZERO,
-            Source::Seed | Source::Snapshot => self.staleness,
-        }
-    }
-
-    fn is_reset(&self) -> bool {
-        self.facts.rst_rx || self.facts.rst_tx
-    }
-
-    /// Whether bytes really are in flight. A snapshot can miss the acknowledgement that came right
-    /// after it; but TCP does not wait in silence, and a retransmission would have been published.
-    fn is_outstanding(&self) -> bool {
-        let ack_may_be_unseen = self.source == Source::Snapshot && self.facts.retransmits == 0;
-        self.facts.unacked_bytes > 0 && !ack_may_be_unseen
-    }
-
-    /// Whether TCP has acknowledged what was sent at `sent`.
-    fn acks_cover(&self, sent: Ktime) -> bool {
-        !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)
-    }
-
-    /// A silence past the hop's limit that this host ended, with nothing in flight before and
-    /// nothing heard since.
-    fn unheard_gap(&self) -> Option<Gap> {
-        let limit = self.rules.tightest_hop.as_ref()?.idle_timeout;
-        let facts = self.facts;
-        facts.last_gap.filter(|gap| {
-            gap.ended_by == Direction::Tx
-                && gap.to.since(gap.from) > limit
-                && facts.rx.last_packet.is_none_or(|heard| heard <= gap.from)
-                && facts.stalled_since.is_none_or(|stalled| stalled > gap.from)
-        })
-    }
-
-    fn second_ping_overdue_at(&self, grace: Duration) -> Ktime {
-        match self.facts.last_unanswered_ping {
-            Some(last) if self.facts.pings_unanswered >= 2 => last + grace,
-            _ => Ktime::NEVER,
-        }
-    }
-
-    /// The next look while a retransmission must still come, if something is in flight since `since`.
-    fn while_tcp_retries(&self, since: Ktime) -> Ktime {
-        let last = self.facts.tx.last_packet.unwrap_or(since).max(since);
-        if self.now.since(last) <= MAX_RTO {
-            self.now + RECHECK
-        } else {
-            Ktime::NEVER
-        }
-    }
-
-    /// The next look at a flow that pings, until it has sent no frame for a long time.
-    fn while_frames_leave(&self, pings: bool, interval: Duration) -> Ktime {
-        let alive = |last| self.now.since(last) < PINGER_MEMORY;
-        if pings && self.facts.tx.last_frame.is_some_and(alive) {
-            self.now + interval.max(RECHECK)
-        } else {
-            Ktime::NEVER
-        }
-    }
-}
-
 fn has_recovered(facts: &Facts, verdict: &Verdict) -> bool {
     let after = |at: Option<Ktime>| at.is_some_and(|at| at > verdict.since);
     match verdict.kind {
@@ -376,33 +285,20 @@ fn has_recovered(facts: &Facts, verdict: &Verdict) -> bool {
     }
 }
 
-fn expiry_certainty(look: &Look<'_>) -> Certainty {
-    let asked_long_ago = look
-        .facts
-        .unanswered_since
-        .is_some_and(|at| look.now >= at + UNANSWERED);
-    if look.facts.unanswered_transmissions >= UNANSWERED_TRANSMISSIONS && asked_long_ago {
-        Certainty::Confirmed
-    } else {
-        Certainty::Suspected
+fn expiry_certainty(look: &Look<'_>, crossed: Ktime) -> Certainty {
+    let enough = look.facts.unanswered_transmissions >= UNANSWERED_TRANSMISSIONS;
+    match look.asked_at(crossed) {
+        Some(asked) if enough && look.now >= asked + UNANSWERED => Certainty::Confirmed,
+        _ => Certainty::Suspected,
     }
 }
 
 /// Nothing sent: nothing to wait for. Otherwise TCP repeats itself within seconds.
-fn next_look_for_confirmation(look: &Look<'_>, certainty: Certainty) -> Ktime {
-    let asked = look
-        .facts
-        .unanswered_since
-        .filter(|_| look.facts.unanswered_transmissions > 0);
-    match asked {
-        Some(at) if certainty == Certainty::Suspected => {
-            if look.now < at + UNANSWERED {
-                at + UNANSWERED
-            } else {
-                look.while_tcp_retries(at)
-            }
-        }
-        _ => Ktime::NEVER,
+fn next_look_for_confirmation(look: &Look<'_>, crossed: Ktime) -> Ktime {
+    match look.asked_at(crossed) {
+        Some(asked) if look.now < asked + UNANSWERED => asked + UNANSWERED,
+        Some(asked) => look.while_tcp_retries(asked),
+        None => Ktime::NEVER,
     }
 }
 
@@ -419,12 +315,6 @@ fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {
 
 /// A limit must be exceeded, not met.
 const INSTANT: Duration = Duration::from_nanos(1);
-/// The pace of looks that wait for something no event announces.
-const RECHECK: Duration = Duration::from_secs(1);
-/// With bytes in flight TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
-const MAX_RTO: Duration = Duration::from_secs(120);
-/// A flow without a frame for this long has no heartbeat: no known default is above 2 minutes.
-const PINGER_MEMORY: Duration = Duration::from_secs(600);
 
 const UNANSWERED_TRANSMISSIONS: u32 = 2;
 const UNANSWERED: Duration = Duration::from_secs(1);

@@ -1,0 +1,132 @@
+//! What a rule sees: the facts of one flow, and how far they can be trusted.
+
+use std::time::Duration;
+
+use super::{
+    facts::{Direction, Facts, Gap},
+    hop::ListenerRules,
+    time::Ktime,
+};
+
+/// One look at a flow: its facts, the moment they are judged at, and the rules that apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    pub facts: &'a Facts,
+    pub rules: &'a ListenerRules,
+    pub source: Source,
+    pub now: Ktime,
+    /// How far a snapshot may lag behind its socket.
+    pub staleness: Duration,
+    /// The silence of a flow whose facts know no activity begins here.
+    pub first_seen: Ktime,
+}
+
+/// Where facts come from, and so how far they can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A kernel record: exact at [`Facts::at`].
+    Event,
+    /// `sock_diag`: complete, with times that may be off by the clock's granularity.
+    Seed,
+    /// The published copy: may lag behind the socket.
+    Snapshot,
+}
+
+impl Look<'_> {
+    /// The last activity known.
+    pub(super) fn quiet_since(&self) -> Ktime {
+        self.facts.last_activity().unwrap_or(self.first_seen)
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        self.now.since(self.quiet_since())
+    }
+
+    /// How much longer the silence must look before it surely is.
+    pub(super) fn margin(&self) -> Duration {
+        match self.source {
+            Source::Event => Duration::ZERO,
+            Source::Seed | Source::Snapshot => self.staleness,
+        }
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        self.facts.rst_rx || self.facts.rst_tx
+    }
+
+    /// Whether bytes really are in flight. A snapshot can miss the acknowledgement that came right
+    /// after it; but TCP does not wait in silence, and a retransmission would have been published.
+    pub(super) fn is_outstanding(&self) -> bool {
+        let ack_may_be_unseen = self.source == Source::Snapshot && self.facts.retransmits == 0;
+        self.facts.unacked_bytes > 0 && !ack_may_be_unseen
+    }
+
+    /// Whether TCP has acknowledged what was sent at `sent`.
+    pub(super) fn acks_cover(&self, sent: Ktime) -> bool {
+        !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)
+    }
+
+    /// A silence past the hop's limit that this host ended, with nothing in flight before and
+    /// nothing heard since.
+    pub(super) fn unheard_gap(&self) -> Option<Gap> {
+        let limit = self.rules.tightest_hop.as_ref()?.idle_timeout;
+        let facts = self.facts;
+        facts.last_gap.filter(|gap| {
+            gap.ended_by == Direction::Tx
+                && gap.to.since(gap.from) > limit
+                && facts.rx.last_packet.is_none_or(|heard| heard <= gap.from)
+                && facts.stalled_since.is_none_or(|stalled| stalled > gap.from)
+        })
+    }
+
+    /// When something that nobody answered first left after the limit was `crossed`. What a snapshot
+    /// says about earlier transmissions may be out of date.
+    pub(super) fn asked_at(&self, crossed: Ktime) -> Option<Ktime> {
+        let facts = self.facts;
+        let since = facts
+            .unanswered_since
+            .filter(|_| facts.unanswered_transmissions > 0)?;
+        match self.unheard_gap() {
+            Some(gap) => Some(since.max(gap.to)),
+            None => facts
+                .tx
+                .last_packet
+                .filter(|sent| *sent > crossed)
+                .map(|_| since.max(crossed)),
+        }
+    }
+
+    pub(super) fn second_ping_overdue_at(&self, grace: Duration) -> Ktime {
+        match self.facts.last_unanswered_ping {
+            Some(last) if self.facts.pings_unanswered >= 2 => last + grace,
+            _ => Ktime::NEVER,
+        }
+    }
+
+    /// The next look while a retransmission must still come, if something is in flight since `since`.
+    pub(super) fn while_tcp_retries(&self, since: Ktime) -> Ktime {
+        let last = self.facts.tx.last_packet.unwrap_or(since).max(since);
+        if self.now.since(last) <= MAX_RTO {
+            self.now + RECHECK
+        } else {
+            Ktime::NEVER
+        }
+    }
+
+    /// The next look at a flow that pings, until it has sent no frame for a long time.
+    pub(super) fn while_frames_leave(&self, pings: bool, interval: Duration) -> Ktime {
+        let alive = |last| self.now.since(last) < PINGER_MEMORY;
+        if pings && self.facts.tx.last_frame.is_some_and(alive) {
+            self.now + interval.max(RECHECK)
+        } else {
+            Ktime::NEVER
+        }
+    }
+}
+
+/// The pace of looks that wait for something no event announces.
+pub(super) const RECHECK: Duration = Duration::from_secs(1);
+/// With bytes in flight TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
+const MAX_RTO: Duration = Duration::from_secs(120);
+/// A flow without a frame for this long has no heartbeat: no known default is above 2 minutes.
+const PINGER_MEMORY: Duration = Duration::from_secs(600);

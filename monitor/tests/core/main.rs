@@ -1,0 +1,287 @@
+//! The core against a simulated kernel: the same alerts as a full scan, never early, independent of
+//! how often the clock is shown, replayable, and quiet in the end.
+
+mod garbage;
+mod kernel;
+mod oracle;
+mod socket;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use monitor::core::{
+    Action, Alert, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime, ListenerId,
+    Resolution, Status,
+};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use garbage::{CONNS, Garbage, garbage};
+use kernel::{Moment, Op, STALENESS, Script};
+use oracle::Saying;
+
+/// How much later than the naive scan the core may speak: the staleness, or the pace of the looks
+/// that wait for something no event announces.
+const LATENESS: Duration = Duration::from_millis(1_100);
+const SCAN_STEP: Duration = Duration::from_millis(10);
+const TAIL: Duration = Duration::from_secs(20);
+
+/// The shell without its kernel: merges a timeline with the core's deadlines.
+struct Shell {
+    core: Correlator,
+    snapshots: BTreeMap<ConnId, Facts>,
+    actions: Vec<Action>,
+}
+
+impl Shell {
+    fn new() -> Self {
+        let core = Correlator::new(kernel::rules(), STALENESS);
+        Self {
+            core,
+            snapshots: BTreeMap::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Shows the clock when the core asks for it and at every moment of `extra`.
+    fn run(&mut self, timeline: &[Moment], end: Ktime, extra: &BTreeSet<Ktime>) {
+        let mut extra = extra.iter().copied().peekable();
+        let mut timeline = timeline.iter().peekable();
+        loop {
+            let deadline = self.core.poll_timeout().unwrap_or(Ktime::NEVER);
+            let show = extra.peek().map_or(deadline, |at| deadline.min(*at));
+            if let Some(moment) = timeline.next_if(|moment| moment.at <= show.min(end)) {
+                self.take_in(moment);
+            } else if show <= end {
+                extra.next_if(|at| *at <= show);
+                self.show(show);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn take_in(&mut self, moment: &Moment) {
+        match &moment.truth {
+            Some(truth) if moment.published => {
+                self.snapshots.insert(moment.conn, truth.clone());
+            }
+            Some(_) => {}
+            None => {
+                self.snapshots.remove(&moment.conn);
+            }
+        }
+        for event in &moment.events {
+            self.core.handle_event(event.clone());
+        }
+        self.act();
+    }
+
+    fn show(&mut self, now: Ktime) {
+        self.core.handle_timeout(now);
+        while let Some(conn) = self.core.poll_inspect() {
+            let facts = self.snapshots.get(&conn).cloned().map(Box::new);
+            self.core.handle_snapshot(conn, facts);
+        }
+        self.act();
+    }
+
+    fn act(&mut self) {
+        self.actions
+            .extend(std::iter::from_fn(|| self.core.poll_action()));
+    }
+
+    /// Follows the deadlines until none is left, and says how many there were.
+    fn settle(&mut self, most: usize) -> Option<usize> {
+        for step in 0..most {
+            let Some(at) = self.core.poll_timeout() else {
+                return Some(step);
+            };
+            self.show(at);
+        }
+        None
+    }
+
+    fn alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Alert(alert) => Some(&**alert),
+            Action::Reconcile => None,
+        })
+    }
+
+    fn said(&self) -> BTreeMap<ConnId, Vec<Saying>> {
+        let mut said: BTreeMap<ConnId, Vec<Saying>> = BTreeMap::new();
+        for alert in self.alerts() {
+            let Alert {
+                at,
+                kind,
+                certainty,
+                ..
+            } = *alert;
+            let firing = alert.status == Status::Firing;
+            said.entry(alert.facts.conn).or_default().push(Saying {
+                at,
+                kind,
+                certainty,
+                firing,
+            });
+        }
+        said
+    }
+}
+
+fn scripts() -> impl Strategy<Value = Vec<Script>> {
+    let op = prop_oneof![
+        6 => Just(Op::Send),
+        6 => Just(Op::Ping),
+        3 => Just(Op::Hear),
+        2 => Just(Op::Break),
+        2 => Just(Op::Heal),
+        2 => Just(Op::Deafen),
+        1 => Just(Op::Wake),
+    ];
+    let last = select(vec![Op::Send, Op::CloseFrame, Op::Fin, Op::RstReceived]);
+    let pause = || prop_oneof![1u64..400, 400u64..3_500, 3_500u64..14_000];
+    let ops = (vec((pause(), op), 0..14), (pause(), last));
+    let script = (1u64..150, ops).prop_map(|(rtt, (mut ops, last))| {
+        ops.push(last);
+        Script { rtt, ops }
+    });
+    vec(script, 1..6)
+}
+
+fn key(saying: &Saying) -> (monitor::core::ZombieKind, Certainty, bool) {
+    (saying.kind, saying.certainty, saying.firing)
+}
+
+/// The socket as it was at `at`.
+fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
+    let mut past = timeline
+        .iter()
+        .filter(|moment| moment.conn == conn && moment.at <= at);
+    past.next_back().and_then(|moment| moment.truth.as_ref())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn the_core_says_what_a_full_scan_of_the_truth_says(scripts in scripts()) {
+        let (timeline, end) = kernel::run(&scripts, TAIL);
+        let mut shell = Shell::new();
+        shell.run(&timeline, end, &BTreeSet::new());
+        let core = shell.said();
+        let naive = oracle::full_scan(&kernel::rules(), &timeline, SCAN_STEP, end);
+        for (conn, expected) in naive {
+            let said = core.get(&conn).map_or(&[][..], Vec::as_slice);
+            let due = expected.iter().filter(|saying| saying.at + LATENESS < end).count();
+            prop_assert!(
+                said.len() >= due && said.len() <= expected.len(),
+                "{conn:?}\nsaid {said:#?}\nexpected {expected:#?}"
+            );
+            for (said, expected) in said.iter().zip(&expected) {
+                prop_assert_eq!(key(said), key(expected), "{:?}", conn);
+                prop_assert!(said.at <= expected.at + LATENESS, "{:?} {:?}", said, expected);
+                prop_assert!(said.at + SCAN_STEP >= expected.at, "{:?} {:?}", said, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn no_alert_is_early(scripts in scripts()) {
+        let (timeline, end) = kernel::run(&scripts, TAIL);
+        let mut shell = Shell::new();
+        shell.run(&timeline, end, &BTreeSet::new());
+        let rules = kernel::rules();
+        for alert in shell.alerts() {
+            let truth = truth_at(&timeline, alert.facts.conn, alert.at);
+            match alert.status {
+                Status::Firing => {
+                    let truth = truth.expect("an alert for a socket that exists");
+                    let rules = &rules[usize::from(alert.listener.0)];
+                    let Alert { kind, certainty, at, .. } = *alert;
+                    prop_assert!(oracle::is_true(kind, certainty, truth, rules, at), "{:?}", alert);
+                    prop_assert!(alert.since <= alert.at);
+                }
+                Status::Resolved(Resolution::Recovered) => {
+                    let truth = truth.expect("a recovery of a socket that exists");
+                    prop_assert!(oracle::recovered(alert.kind, alert.since, truth), "{:?}", alert);
+                }
+                Status::Resolved(Resolution::Closed(_)) => prop_assert!(truth.is_none()),
+            }
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_how_often_the_clock_is_shown(
+        scripts in scripts(),
+        pace in 1u64..3_000,
+    ) {
+        let (timeline, end) = kernel::run(&scripts, TAIL);
+        let mut rare = Shell::new();
+        rare.run(&timeline, end, &BTreeSet::new());
+        let start = timeline[0].at;
+        let dense = (0..).map(|i| start + Duration::from_millis(pace) * i).take_while(|at| *at < end);
+        let mut often = Shell::new();
+        often.run(&timeline, end, &dense.collect());
+        prop_assert_eq!(&rare.actions, &often.actions);
+        prop_assert_eq!(rare.core.tally(), often.core.tally());
+
+        let mut again = Shell::new();
+        again.run(&timeline, end, &BTreeSet::new());
+        prop_assert_eq!(rare.actions, again.actions, "a replay differs");
+    }
+
+    #[test]
+    fn following_the_deadlines_ends_in_silence(scripts in scripts()) {
+        let (timeline, end) = kernel::run(&scripts, Duration::ZERO);
+        let mut shell = Shell::new();
+        shell.run(&timeline, end, &BTreeSet::new());
+        // Ten minutes of looks a second at flows that have pinged, and some more.
+        prop_assert!(shell.settle(scripts.len() * 1_000).is_some());
+    }
+
+    #[test]
+    fn garbage_does_no_harm(inputs in vec(garbage(), 0..120)) {
+        let mut shell = Shell::new();
+        for input in inputs {
+            match input {
+                Garbage::Event(event) => shell.core.handle_event(event),
+                Garbage::Snapshot(facts) => {
+                    shell.snapshots.insert(facts.conn, *facts);
+                }
+                Garbage::Unasked(conn, facts) => shell.core.handle_snapshot(conn, facts),
+                Garbage::Clock(now) => shell.show(now),
+            }
+            shell.act();
+            assert_gauges_add_up(&shell.core);
+        }
+        for conn in 0..CONNS {
+            let at = Ktime(u64::MAX / 2);
+            let facts = Box::new(socket::facts(ConnId(conn), ListenerId(0), at));
+            shell.core.handle_event(Event::Closed { facts, how: CloseHow::Fin });
+        }
+        assert_gauges_add_up(&shell.core);
+        prop_assert!(shell.core.is_empty());
+        for tally in shell.core.tally() {
+            prop_assert_eq!(tally.zombies, [0; 3]);
+            prop_assert_eq!(tally.at_risk, 0);
+        }
+        // Only entries of flows that are gone are left, each due once.
+        prop_assert!(shell.settle(500).is_some());
+    }
+}
+
+fn assert_gauges_add_up(core: &Correlator) {
+    let phases = core.tally().iter().flat_map(|tally| tally.connections);
+    let connections: u64 = phases.map(|phases| phases.open + phases.closing).sum();
+    assert_eq!(connections, core.len() as u64);
+    for tally in core.tally() {
+        let zombies: u64 = tally.zombies.iter().sum();
+        assert!(zombies + tally.at_risk <= connections);
+        for kind in 0..3 {
+            assert!(tally.detected[kind] >= tally.recovered[kind] + tally.zombies[kind]);
+        }
+    }
+}

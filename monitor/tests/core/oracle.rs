@@ -1,0 +1,191 @@
+//! The naive monitor: it looks at the truth about every socket all the time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use monitor::core::{
+    Certainty, ConnId, Facts, Ktime, ListenerRules, OnExpiry, ZombieKind, facts::Direction,
+};
+
+use crate::kernel::Moment;
+
+/// One line of what a monitor says about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Saying {
+    pub at: Ktime,
+    pub kind: ZombieKind,
+    pub certainty: Certainty,
+    pub firing: bool,
+}
+
+/// Looks at every socket after every change and at least every `step`, up to `end`.
+pub(crate) fn full_scan(
+    rules: &[ListenerRules],
+    timeline: &[Moment],
+    step: Duration,
+    end: Ktime,
+) -> BTreeMap<ConnId, Vec<Saying>> {
+    let mut said = BTreeMap::new();
+    let mut by_conn: BTreeMap<ConnId, Vec<&Moment>> = BTreeMap::new();
+    for moment in timeline {
+        by_conn.entry(moment.conn).or_default().push(moment);
+    }
+    for (conn, moments) in by_conn {
+        let mut scan = Scan::default();
+        for (index, moment) in moments.iter().enumerate() {
+            let until = moments.get(index + 1).map_or(end, |next| next.at);
+            let Some(truth) = &moment.truth else {
+                scan.close(moment.at);
+                break;
+            };
+            let rules = &rules[usize::from(truth.listener.0)];
+            let mut at = moment.at;
+            while at <= until {
+                scan.look(truth, rules, at);
+                at = at + step;
+            }
+        }
+        said.insert(conn, scan.said);
+    }
+    said
+}
+
+/// Whether an alert of this kind and certainty is true of a socket right now. What is confirmed may
+/// have been suspected in a state that has passed: the flow has spoken since, or begun to close.
+pub(crate) fn is_true(
+    kind: ZombieKind,
+    certainty: Certainty,
+    t: &Facts,
+    r: &ListenerRules,
+    now: Ktime,
+) -> bool {
+    match (kind, certainty) {
+        (ZombieKind::BlackHoled, _) => black_holed(t, r, now),
+        (_, Certainty::Confirmed) => is_confirmed(kind, t, now),
+        (ZombieKind::Expired, _) => expired(t, r, now).is_some(),
+        (ZombieKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
+    }
+}
+
+#[derive(Default)]
+struct Scan {
+    standing: Option<(ZombieKind, Certainty, Ktime)>,
+    said: Vec<Saying>,
+}
+
+impl Scan {
+    fn look(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
+        if let Some((kind, certainty, since)) = self.standing {
+            if recovered(kind, since, t) {
+                self.standing = None;
+                self.say(now, kind, certainty, false);
+            } else if certainty == Certainty::Suspected && is_confirmed(kind, t, now) {
+                self.standing = Some((kind, Certainty::Confirmed, since));
+                self.say(now, kind, Certainty::Confirmed, true);
+            }
+        }
+        if self.standing.is_some() {
+            return;
+        }
+        if let Some(certainty) = expired(t, r, now) {
+            self.fire(now, ZombieKind::Expired, certainty, now);
+        } else if black_holed(t, r, now) {
+            self.fire(
+                now,
+                ZombieKind::BlackHoled,
+                Certainty::Confirmed,
+                t.stalled_since.unwrap(),
+            );
+        } else if let Some(certainty) = unresponsive(t, r, now) {
+            let first = t.first_unanswered_ping.unwrap();
+            self.fire(now, ZombieKind::Unresponsive, certainty, first);
+        }
+    }
+
+    fn fire(&mut self, now: Ktime, kind: ZombieKind, certainty: Certainty, since: Ktime) {
+        self.standing = Some((kind, certainty, since));
+        self.say(now, kind, certainty, true);
+    }
+
+    fn close(&mut self, now: Ktime) {
+        if let Some((kind, certainty, _)) = self.standing {
+            self.say(now, kind, certainty, false);
+        }
+    }
+
+    fn say(&mut self, at: Ktime, kind: ZombieKind, certainty: Certainty, firing: bool) {
+        self.said.push(Saying {
+            at,
+            kind,
+            certainty,
+            firing,
+        });
+    }
+}
+
+fn expired(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
+    let hop = r.tightest_hop.as_ref()?;
+    if !matches!(hop.on_expiry, OnExpiry::Silent | OnExpiry::RstOnNextPacket) || !t.is_open() {
+        return None;
+    }
+    let idle = now.since(t.last_activity()?);
+    let silent = idle > hop.idle_timeout && t.unacked_bytes == 0;
+    let certainty = if is_confirmed(ZombieKind::Expired, t, now) {
+        Certainty::Confirmed
+    } else {
+        Certainty::Suspected
+    };
+    (silent || spoke_into_silence(t, r)).then_some(certainty)
+}
+
+fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
+    let Some(stalled) = t.stalled_since.map(|since| now.since(since)) else {
+        return false;
+    };
+    let fast = spoke_into_silence(t, r) && t.retransmits >= 2 && stalled.as_secs() >= 1;
+    !t.rst_rx && (fast || t.retransmits >= 5 && stalled.as_secs() >= 6)
+}
+
+fn unresponsive(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
+    let first = t.first_unanswered_ping?;
+    let acked = t.unacked_bytes == 0 || t.ack_progress_at.is_some_and(|at| at >= first);
+    if !acked || !t.is_open() {
+        None
+    } else if is_confirmed(ZombieKind::Unresponsive, t, now) {
+        Some(Certainty::Confirmed)
+    } else {
+        (now.since(first) >= r.ping_timeout).then_some(Certainty::Suspected)
+    }
+}
+
+fn is_confirmed(kind: ZombieKind, t: &Facts, now: Ktime) -> bool {
+    let second = Duration::from_secs(1);
+    match kind {
+        ZombieKind::Expired => {
+            t.unanswered_transmissions >= 2 && now.since(t.unanswered_since.unwrap()) >= second
+        }
+        ZombieKind::BlackHoled => true,
+        ZombieKind::Unresponsive => {
+            let grace = second.max(t.ping_rtt.unwrap_or_default() * 4);
+            t.pings_unanswered >= 2 && now.since(t.last_unanswered_ping.unwrap()) >= grace
+        }
+    }
+}
+
+pub(crate) fn recovered(kind: ZombieKind, since: Ktime, t: &Facts) -> bool {
+    let after = |at: Option<Ktime>| at.is_some_and(|at| at > since);
+    !t.rst_rx
+        && match kind {
+            ZombieKind::Expired => after(t.rx.last_packet),
+            ZombieKind::BlackHoled => t.unacked_bytes == 0 || after(t.ack_progress_at),
+            ZombieKind::Unresponsive => t.pings_unanswered == 0 || after(t.first_unanswered_ping),
+        }
+}
+
+fn spoke_into_silence(t: &Facts, r: &ListenerRules) -> bool {
+    let Some((gap, hop)) = t.last_gap.zip(r.tightest_hop.as_ref()) else {
+        return false;
+    };
+    gap.ended_by == Direction::Tx
+        && gap.to.since(gap.from) > hop.idle_timeout
+        && t.rx.last_packet.is_none_or(|heard| heard < gap.to)
+}
