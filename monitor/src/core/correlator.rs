@@ -149,6 +149,11 @@ impl Correlator {
         self.rejected
     }
 
+    /// The connections in the table.
+    pub fn conns(&self) -> Vec<ConnId> {
+        self.flows.keys().copied().collect()
+    }
+
     /// Connections in the table.
     pub fn len(&self) -> usize {
         self.flows.len()
