@@ -90,7 +90,10 @@ fn missing_prerequisite() -> Option<String> {
         );
     }
     let missing = missing_tools();
-    (!missing.is_empty()).then(|| format!("missing tools: apt-get install {}", missing.join(" ")))
+    (!missing.is_empty()).then(|| format!(
+            "the demo needs tools that are missing: run `cargo xtask setup`, or `apt-get install {}`",
+            missing.join(" ")
+        ))
 }
 
 /// The Debian packages that the demo needs and this machine lacks.

@@ -236,3 +236,41 @@ fn http_agent() -> ureq::Agent {
         .build()
         .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_told_from_other_lines() {
+        let printed = "watching 8080\n{\"alert\":\"zombie\",\"status\":\"firing\",\
+            \"conn\":{\"peer\":\"[::ffff:10.77.1.11]:5000\"},\"evidence\":{\"idle_seconds\":6.5}}\n\
+            {\"level\":\"info\"}\n{broken\n";
+        let (sender, alerts) = channel();
+        let log = Arc::default();
+        let reader = read_lines(printed.as_bytes(), &sender, &log);
+        reader.join().unwrap();
+        drop(sender);
+        let alerts: Vec<Alert> = alerts.iter().collect();
+        assert_eq!(alerts.len(), 1);
+        assert!(alerts[0].is_firing_zombie());
+        assert_eq!(alerts[0].peer(), Some("10.77.1.11:5000".parse().unwrap()));
+        assert_eq!(alerts[0].number("/evidence/idle_seconds"), Some(6.5));
+        assert_eq!(alerts[0].text("/reason"), "");
+        assert_eq!(
+            *lock(&log),
+            "watching 8080\n{\"level\":\"info\"}\n{broken\n"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_ends_early_is_reported_with_its_own_words() {
+        // A shell takes `run` for a script, which is not there.
+        let error = Daemon::start(Path::new("/bin/sh"), ["--port", "8080"]).unwrap_err();
+        let LabError::DaemonEnded { status, log } = error else {
+            panic!("expected an early end, got {error:?}");
+        };
+        assert!(!status.success());
+        assert!(log.contains("run"), "{log}");
+    }
+}

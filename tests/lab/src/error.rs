@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite;
 
-/// Why the lab could not do what it was asked.
+/// Why the lab could not do what it was asked. What lies beneath is in `source`.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     #[error("making network namespaces needs root: run this with sudo")]
@@ -20,7 +20,7 @@ pub enum LabError {
     #[error("`{command}` failed: {stderr}")]
     Command { command: String, stderr: String },
 
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     Io { action: String, source: io::Error },
 
     #[error("the namespace's runtime ended before the task did: it panicked or was dropped")]
@@ -32,7 +32,7 @@ pub enum LabError {
     #[error("{0} is not a ws:// address with a literal ip and a port")]
     Url(String),
 
-    #[error("websocket handshake with {peer} failed: {source}")]
+    #[error("websocket handshake with {peer} failed")]
     Handshake {
         peer: SocketAddr,
         source: Box<tungstenite::Error>,
@@ -53,7 +53,7 @@ pub enum LabError {
     #[error("wsmon was not ready within {waited:?}, its words so far:\n{log}")]
     DaemonNotReady { waited: Duration, log: String },
 
-    #[error("cannot scrape {url}: {source}")]
+    #[error("cannot scrape {url}")]
     Scrape {
         url: String,
         source: Box<ureq::Error>,

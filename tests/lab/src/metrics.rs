@@ -141,7 +141,7 @@ odd{reason=\"a \\\"quoted\\\", b}\"} +Inf 1700000000000
     }
 
     #[test]
-    fn a_series_is_shown_as_it_was_scraped() {
+    fn a_series_is_shown_in_prometheus_notation() {
         let metrics: Metrics = SCRAPE.parse().unwrap();
         let shown: Vec<_> = metrics
             .iter()

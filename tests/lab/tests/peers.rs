@@ -124,7 +124,9 @@ fn an_unknown_path_is_refused() {
     let (lab, server) = lab_with_server();
     let from = lab.client_addr(0);
     let attempt = Client::connect(lab.client_ns(), from, &server.url("/loud"), Manner::Deaf);
-    let error = attempt.unwrap_err().to_string();
-    assert!(error.contains("404"), "{error}");
+    let Err(LabError::Handshake { source, .. }) = attempt else {
+        panic!("expected a refused handshake, got {attempt:?}");
+    };
+    assert!(source.to_string().contains("404"), "{source}");
     assert_eq!(server.counts(), Counts::default());
 }

@@ -119,7 +119,7 @@ fn row(outcome: &Outcome) -> [String; 5] {
     let delay = outcome.delay().map(|delay| format!("{delay:.2} s"));
     [
         story.name().to_owned(),
-        story.what_happened().to_owned(),
+        outcome.what_happened.clone(),
         verdict,
         delay.unwrap_or_else(|| "-".to_owned()),
         application.clone(),
@@ -131,14 +131,14 @@ fn connection_json(outcome: &Outcome) -> Value {
         json!({
             "kind": first.kind,
             "certainty": outcome.certainty(),
-            "seconds_after_fact": outcome.delay(),
+            "seconds_after_fact": outcome.delay().map(|delay| (delay * 1e3).round() / 1e3),
             "application": first.application,
         })
     });
     json!({
         "connection": outcome.story.name(),
         "peer": outcome.peer,
-        "what_happened": outcome.story.what_happened(),
+        "what_happened": outcome.what_happened,
         "expected_kind": outcome.story.expected_kind(),
         "verdict": verdict,
         "application_at_end": outcome.application_at_end,
@@ -178,6 +178,7 @@ mod tests {
         let outcome = |story| Outcome {
             story,
             peer: "10.77.1.11:1".to_owned(),
+            what_happened: "something".to_owned(),
             fact: None,
             verdicts: Vec::new(),
             application_at_end: "open, no error".to_owned(),

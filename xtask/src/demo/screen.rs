@@ -73,7 +73,7 @@ impl Screen {
         let application = self.paint(YELLOW, &format!("application: {application}"));
         let _ = writeln!(self.out, "{time}  {name}  {verdict}");
         for detail in [reason, application].iter().filter(|line| !line.is_empty()) {
-            let _ = writeln!(self.out, "{:24}{detail}", "");
+            let _ = writeln!(self.out, "{:23}{detail}", "");
         }
     }
 

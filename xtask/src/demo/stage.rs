@@ -5,7 +5,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lab::{Alert, Client, Daemon, Lab, Message, Metrics, Server};
+use lab::{Alert, Client, Daemon, Direction, Lab, Message, Metrics, Opcode, Server};
 
 use super::interrupt::Interrupt;
 use super::report::Summary;
@@ -178,13 +178,7 @@ impl Stage {
         let outcomes = self
             .actors
             .iter()
-            .map(|actor| Outcome {
-                story: actor.story,
-                peer: actor.client.local_addr().to_string(),
-                fact: actor.fact,
-                verdicts: actor.verdicts.clone(),
-                application_at_end: application(&self.server, actor),
-            })
+            .map(|actor| actor.outcome(&self.server))
             .collect();
         let mut summary = Summary::new(outcomes, dropped, &self.before, &now);
         let status = self.daemon.terminate(STOP_LIMIT)?;
@@ -217,6 +211,31 @@ impl Actor {
         self.story
             .expected_kind()
             .is_none_or(|kind| self.verdicts.iter().any(|verdict| verdict.kind == kind))
+    }
+
+    fn outcome(&self, server: &Server) -> Outcome {
+        Outcome {
+            story: self.story,
+            peer: self.client.local_addr().to_string(),
+            what_happened: self.what_happened(server),
+            fact: self.fact,
+            verdicts: self.verdicts.clone(),
+            application_at_end: application(server, self),
+        }
+    }
+
+    fn what_happened(&self, server: &Server) -> String {
+        let frames = server
+            .connection(self.client.local_addr())
+            .map(|view| view.frames)
+            .unwrap_or_default();
+        let pings = frames.get(Direction::Tx, Opcode::Ping);
+        let pongs = frames.get(Direction::Rx, Opcode::Pong);
+        match self.story {
+            Story::Healthy | Story::Deaf => format!("{pongs} pongs to {pings} pings"),
+            Story::Idle => format!("silent for {} s: forgotten", LB_TIMEOUT.as_secs()),
+            Story::BlackHoled => "dropped in mid-stream".to_owned(),
+        }
     }
 
     /// The first two pings are the story; the second is the fact.

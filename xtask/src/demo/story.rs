@@ -56,16 +56,6 @@ impl Story {
         }
     }
 
-    /// The fact that [`Outcome::fact`] dates, for the summary.
-    pub(super) fn what_happened(self) -> &'static str {
-        match self {
-            Self::Healthy => "answered every ping",
-            Self::Idle => "6 s of silence: forgotten",
-            Self::BlackHoled => "packets dropped both ways",
-            Self::Deaf => "second ping unanswered",
-        }
-    }
-
     /// The kind of zombie that wsmon must call it; `None` if it must not be called one.
     pub(super) fn expected_kind(self) -> Option<&'static str> {
         match self {
@@ -91,6 +81,7 @@ pub(super) struct Verdict {
 pub(super) struct Outcome {
     pub(super) story: Story,
     pub(super) peer: String,
+    pub(super) what_happened: String,
     /// When the connection was lost in truth, as far as it was.
     pub(super) fact: Option<Instant>,
     /// Every verdict on this connection, in order.
@@ -192,6 +183,7 @@ mod tests {
         Outcome {
             story,
             peer: "10.77.1.11:1".to_owned(),
+            what_happened: "something".to_owned(),
             fact: Some(fact),
             verdicts: verdicts.into_iter().collect(),
             application_at_end: "open, no error".to_owned(),
