@@ -50,6 +50,9 @@ impl Lab {
             lb: add("lb")?,
             server: add("server")?,
         };
+        for namespace in [&lab.client, &lab.lb, &lab.server] {
+            namespace.run(disable_address_detection)??;
+        }
         lab.connect()?;
         lab.lb.run(enable_forwarding)??;
         load_balancer::install(&lab.lb)?;
@@ -106,24 +109,23 @@ impl Lab {
                  link add uplink netns {server} type veth peer name servers netns {lb}\n"
             ),
         )?;
-        // `nodad`: an address must be usable at once, and nobody else can own it here.
         ip_batch(
             Some(lb),
             "addr add 10.77.1.1/24 dev clients\n\
-             addr add fd77:1::1/64 dev clients nodad\n\
+             addr add fd77:1::1/64 dev clients\n\
              addr add 10.77.2.1/24 dev servers\n\
-             addr add fd77:2::1/64 dev servers nodad\n\
+             addr add fd77:2::1/64 dev servers\n\
              link set lo up\nlink set clients up\nlink set servers up\n",
         )?;
         let mut client_side = String::new();
         for index in 0..CLIENT_ADDRESSES {
             client_side += &format!("addr add {}/24 dev uplink\n", client_v4(index));
-            client_side += &format!("addr add {}/64 dev uplink nodad\n", client_v6(index));
+            client_side += &format!("addr add {}/64 dev uplink\n", client_v6(index));
         }
         client_side += &bring_up("10.77.1.1", "fd77:1::1");
         ip_batch(Some(client), &client_side)?;
         let server_side = format!(
-            "addr add {SERVER_V4}/24 dev uplink\naddr add {SERVER_V6}/64 dev uplink nodad\n{}",
+            "addr add {SERVER_V4}/24 dev uplink\naddr add {SERVER_V6}/64 dev uplink\n{}",
             bring_up("10.77.2.1", "fd77:2::1")
         );
         ip_batch(Some(server), &server_side)
@@ -155,6 +157,12 @@ fn ip_batch(namespace: Option<&str>, script: &str) -> Result<(), LabError> {
     }
     ip.args(["-batch", "-"]);
     command::run(ip, script).map(drop)
+}
+
+/// Interfaces made from now on use an IPv6 address at once, instead of asking for two seconds
+/// whether somebody else has it: nobody can.
+fn disable_address_detection() -> Result<(), LabError> {
+    write_sysctl("net/ipv6/conf/default/accept_dad", 0)
 }
 
 fn enable_forwarding() -> Result<(), LabError> {
