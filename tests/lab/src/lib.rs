@@ -1,1 +1,40 @@
+//! A network on one machine where WebSocket connections really die.
+//!
+//! ```text
+//!   client namespace            lb namespace              server namespace
+//!   10.77.1.11 ... .42  <---->  10.77.1.1 | 10.77.2.1  <---->  10.77.2.10
+//!   fd77:1::11 ... ::42         nftables + conntrack           fd77:2::10
+//! ```
+//!
+//! Nothing is simulated: the load balancer is the kernel's own connection tracking, the peers
+//! speak WebSocket over kernel sockets, and [`Daemon`] is the real binary. Everything is RAII:
+//! dropping a value stops what it started, and dropping the [`Lab`] removes its namespaces.
 
+mod client;
+mod command;
+mod connection;
+mod daemon;
+mod error;
+mod load_balancer;
+mod metrics;
+mod namespace;
+mod network;
+mod process;
+mod script;
+mod server;
+mod wait;
+
+pub use client::{Client, Manner};
+pub use command::missing_packages;
+pub use connection::{ConnectionView, Direction, FrameCounts, Opcode};
+pub use daemon::{Alert, Daemon};
+pub use error::LabError;
+pub use load_balancer::DroppedPackets;
+pub use metrics::{Metrics, Series};
+pub use namespace::Namespace;
+pub use network::{CLIENT_ADDRESSES, Lab};
+pub use process::Process;
+pub use script::Script;
+pub use server::{Counts, Server};
+pub use tokio_tungstenite::tungstenite::Message;
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,98 @@
+//! Short-lived external commands: `ip` and `nft`.
+
+use std::env;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::LabError;
+
+/// The programs the lab calls, with the Debian package each comes from.
+const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+
+/// The Debian packages that have to be installed before a [`Lab`](crate::Lab) can be built.
+pub fn missing_packages() -> Vec<&'static str> {
+    PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| locate(program).is_none())
+        .map(|(_, package)| package)
+        .collect()
+}
+
+pub(crate) fn require_programs() -> Result<(), LabError> {
+    for (program, package) in PROGRAMS {
+        if locate(program).is_none() {
+            return Err(LabError::MissingProgram { program, package });
+        }
+    }
+    Ok(())
+}
+
+/// A command by its full path: sudo and cron often have no sbin in their PATH.
+pub(crate) fn command(program: &str) -> Command {
+    Command::new(locate(program).unwrap_or_else(|| PathBuf::from(program)))
+}
+
+/// Runs `command` to its end with `input` on its standard input, and returns what it printed.
+pub(crate) fn run(mut command: Command, input: &str) -> Result<String, LabError> {
+    let shown = show(&command);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(LabError::io(format!("start `{shown}`")))?;
+    // A command that ends without reading its input says why on stderr: that is the error to show.
+    let written = child
+        .stdin
+        .take()
+        .map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child
+        .wait_with_output()
+        .map_err(LabError::io(format!("wait for `{shown}`")))?;
+    if !output.status.success() {
+        return Err(LabError::Command {
+            command: shown,
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    written
+        .transpose()
+        .map_err(LabError::io(format!("write to `{shown}`")))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn show(command: &Command) -> String {
+    let mut shown = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        shown.push(' ');
+        shown.push_str(&argument.to_string_lossy());
+    }
+    shown
+}
+
+fn locate(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_is_reported_with_its_own_words() {
+        let mut shell = command("sh");
+        shell.args(["-c", "echo no such thing >&2; exit 3"]);
+        let error = run(shell, "").unwrap_err().to_string();
+        assert!(error.contains("no such thing"), "{error}");
+    }
+
+    #[test]
+    fn standard_input_reaches_the_command() {
+        assert_eq!(run(command("cat"), "one\ntwo\n").unwrap(), "one\ntwo\n");
+    }
+}

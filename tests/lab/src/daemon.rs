@@ -1,0 +1,276 @@
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::connection::lock;
+use crate::{LabError, Metrics, Process, wait_until};
+
+const READY_LIMIT: Duration = Duration::from_secs(15);
+const HTTP_LIMIT: Duration = Duration::from_secs(2);
+
+/// One line of the alert log.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    /// When the line was read.
+    pub at: Instant,
+    pub json: Value,
+}
+
+impl Alert {
+    /// The text at a JSON pointer (RFC 6901) such as `/conn/peer`; empty if there is none.
+    pub fn text(&self, pointer: &str) -> &str {
+        self.json
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    /// The number at a JSON pointer such as `/evidence/idle_seconds`.
+    pub fn number(&self, pointer: &str) -> Option<f64> {
+        self.json.pointer(pointer)?.as_f64()
+    }
+
+    /// The remote address of the connection it is about, a v4-mapped one as IPv4.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let peer: SocketAddr = self.text("/conn/peer").parse().ok()?;
+        Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    }
+
+    /// Whether this says that a connection has just become a zombie.
+    pub fn is_firing_zombie(&self) -> bool {
+        self.text("/alert") == "zombie" && self.text("/status") == "firing"
+    }
+}
+
+/// A running `wsmon run`, killed when the value is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    alerts: Receiver<Alert>,
+    log: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+    metrics_addr: SocketAddr,
+    http: ureq::Agent,
+}
+
+impl Daemon {
+    /// Starts `wsmon run` with `arguments`, a free metrics port on loopback and the alert log on
+    /// stderr, and waits until `/readyz` says that it is attached.
+    ///
+    /// # Errors
+    /// [`LabError::DaemonEnded`] or [`LabError::DaemonNotReady`], each with what it printed.
+    pub fn start<A: AsRef<OsStr>>(
+        wsmon: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self, LabError> {
+        let metrics_addr = free_loopback_port()?;
+        let mut process = Process::spawn(
+            Command::new(wsmon)
+                .arg("run")
+                .args(arguments)
+                .args(["--metrics-addr", &metrics_addr.to_string()])
+                .args(["--alert-log", "-"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        )?;
+        let (sender, alerts) = channel();
+        let log = Arc::default();
+        let child = process.child_mut();
+        let readers = [
+            child
+                .stdout
+                .take()
+                .map(|pipe| read_lines(pipe, &sender, &log)),
+            child
+                .stderr
+                .take()
+                .map(|pipe| read_lines(pipe, &sender, &log)),
+        ];
+        let mut daemon = Self {
+            process,
+            alerts,
+            log,
+            readers: readers.into_iter().flatten().collect(),
+            metrics_addr,
+            http: http_agent(),
+        };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+
+    /// The alerts as they come; disconnected once the daemon has ended.
+    pub fn alerts(&self) -> &Receiver<Alert> {
+        &self.alerts
+    }
+
+    /// What it printed so far, on both streams, without the alerts.
+    pub fn log(&self) -> String {
+        lock(&self.log).clone()
+    }
+
+    /// Scrapes `/metrics`.
+    ///
+    /// # Errors
+    /// [`LabError::Scrape`] or [`LabError::MetricsLine`].
+    pub fn metrics(&self) -> Result<Metrics, LabError> {
+        let url = format!("http://{}/metrics", self.metrics_addr);
+        self.http
+            .get(&url)
+            .call()
+            .and_then(|mut response| response.body_mut().read_to_string())
+            .map_err(|source| LabError::Scrape {
+                url,
+                source: Box::new(source),
+            })?
+            .parse()
+    }
+
+    /// The exit status, if the daemon has ended.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the kernel will not say.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, LabError> {
+        self.process.try_wait()
+    }
+
+    /// Asks it to end (SIGTERM) and waits for it.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] when it is still there after `limit`.
+    pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
+        self.process.terminate(limit)
+    }
+
+    /// Ends it with SIGKILL.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the kernel refuses.
+    pub fn kill(&mut self) -> Result<ExitStatus, LabError> {
+        self.process.kill()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), LabError> {
+        let url = format!("http://{}/readyz", self.metrics_addr);
+        let mut ended = None;
+        let waited = wait_until("wsmon to be ready", READY_LIMIT, || {
+            ended = self.process.try_wait().ok().flatten();
+            ended.is_some() || self.http.get(&url).call().is_ok()
+        });
+        if let Some(status) = ended {
+            self.read_to_the_end();
+            return Err(LabError::DaemonEnded {
+                status,
+                log: self.log(),
+            });
+        }
+        waited.map_err(|_| LabError::DaemonNotReady {
+            waited: READY_LIMIT,
+            log: self.log(),
+        })
+    }
+
+    /// Only once the process has ended: its streams end with it.
+    fn read_to_the_end(&mut self) {
+        for reader in self.readers.drain(..) {
+            // A reader has nothing to panic about, and its lines so far are in the log anyway.
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Reads a stream to its end: alerts go to the channel, everything else to the log.
+fn read_lines(
+    pipe: impl Read + Send + 'static,
+    alerts: &Sender<Alert>,
+    log: &Arc<Mutex<String>>,
+) -> JoinHandle<()> {
+    let (alerts, log) = (alerts.clone(), Arc::clone(log));
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let at = Instant::now();
+            match serde_json::from_str::<Value>(&line) {
+                Ok(json) if json.get("alert").is_some() => {
+                    // A test that no longer listens has dropped the receiver.
+                    let _ = alerts.send(Alert { at, json });
+                }
+                _ => {
+                    let mut log = lock(&log);
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }
+        }
+    })
+}
+
+/// Free a moment ago, at least: the daemon complains in its log if somebody was faster.
+fn free_loopback_port() -> Result<SocketAddr, LabError> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map_err(LabError::io("find a free port on loopback"))
+}
+
+fn http_agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(HTTP_LIMIT))
+        .proxy(None)
+        .build()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_told_from_other_lines() {
+        let printed = "watching 8080\n{\"alert\":\"zombie\",\"status\":\"firing\",\
+            \"conn\":{\"peer\":\"[::ffff:10.77.1.11]:5000\"},\"evidence\":{\"idle_seconds\":6.5}}\n\
+            {\"level\":\"info\"}\n{broken\n";
+        let (sender, alerts) = channel();
+        let log = Arc::default();
+        let reader = read_lines(printed.as_bytes(), &sender, &log);
+        reader.join().unwrap();
+        drop(sender);
+        let alerts: Vec<Alert> = alerts.iter().collect();
+        assert_eq!(alerts.len(), 1);
+        assert!(alerts[0].is_firing_zombie());
+        assert_eq!(alerts[0].peer(), Some("10.77.1.11:5000".parse().unwrap()));
+        assert_eq!(alerts[0].number("/evidence/idle_seconds"), Some(6.5));
+        assert_eq!(alerts[0].text("/reason"), "");
+        assert_eq!(
+            *lock(&log),
+            "watching 8080\n{\"level\":\"info\"}\n{broken\n"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_ends_early_is_reported_with_its_own_words() {
+        // A shell takes `run` for a script, which is not there.
+        let error = Daemon::start(Path::new("/bin/sh"), ["--port", "8080"]).unwrap_err();
+        let LabError::DaemonEnded { status, log } = error else {
+            panic!("expected an early end, got {error:?}");
+        };
+        assert!(!status.success());
+        assert!(log.contains("run"), "{log}");
+    }
+}

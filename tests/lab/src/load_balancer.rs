@@ -1,0 +1,159 @@
+//! What the load balancer does to connections, with nftables and connection tracking.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::network::write_sysctl;
+use crate::{Lab, LabError, Namespace, command};
+
+/// Packets the load balancer has swallowed since the lab began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DroppedPackets {
+    /// Packets of connections it had forgotten after their idle timeout.
+    pub forgotten: u64,
+    /// Packets from or to a black-holed address.
+    pub black_holed: u64,
+}
+
+/// A chain of its own for the idle rule makes [`Lab::silent_idle_timeout`] repeatable.
+const RULES: &str = "
+table inet lab {
+    counter forgotten { }
+    counter black_holed { }
+    set black_holed4 { type ipv4_addr; }
+    set black_holed6 { type ipv6_addr; }
+    chain idle { }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ip saddr @black_holed4 counter name black_holed drop
+        ip daddr @black_holed4 counter name black_holed drop
+        ip6 saddr @black_holed6 counter name black_holed drop
+        ip6 daddr @black_holed6 counter name black_holed drop
+        jump idle
+    }
+}
+";
+
+const IDLE_RULE: &str = "
+flush chain inet lab idle
+add rule inet lab idle ct state invalid counter name forgotten drop
+";
+
+impl Lab {
+    /// Makes the load balancer forget every TCP connection that carried no packet in either
+    /// direction for `timeout`, and from then on drop its packets without a word: no FIN, no RST,
+    /// no ICMP. Neither end learns anything, as behind a network load balancer.
+    ///
+    /// * Any packet counts as activity: data, a bare ACK, a keepalive probe, a retransmission.
+    /// * The clock of a connection is exact (the kernel compares jiffies on each packet), but a
+    ///   new timeout applies to a connection from its next packet on.
+    /// * Once forgotten, always forgotten: a connection cannot be picked up in the middle. A new
+    ///   handshake from the same port is a new connection and passes.
+    /// * Above 300 s, connections with unacknowledged data are forgotten after 300 s, which is
+    ///   conntrack's own limit for them.
+    ///
+    /// # Errors
+    /// [`LabError::IdleTimeout`] unless `timeout` is whole seconds, at least one.
+    pub fn silent_idle_timeout(&self, timeout: Duration) -> Result<(), LabError> {
+        if timeout.as_secs() == 0 || timeout.subsec_nanos() != 0 {
+            return Err(LabError::IdleTimeout(timeout));
+        }
+        // The rule first: it is what loads conntrack, and with it its parameters.
+        self.nft(IDLE_RULE)?;
+        self.lb.run(|| {
+            let tcp = "net/netfilter/nf_conntrack_tcp";
+            write_sysctl(&format!("{tcp}_timeout_established"), timeout.as_secs())?;
+            // Do not adopt a connection from the middle: that is what makes forgetting final.
+            write_sysctl(&format!("{tcp}_loose"), 0)?;
+            // Only a forgotten connection is invalid, never one with a packet out of window.
+            write_sysctl(&format!("{tcp}_be_liberal"), 1)
+        })?
+    }
+
+    /// Drops every packet from and to `client` from now on. Packets still count as activity for
+    /// the idle timeout.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn black_hole(&self, client: IpAddr) -> Result<(), LabError> {
+        self.nft(&format!("add element {}", set_of(client)))
+    }
+
+    /// Ends a [`black_hole`](Self::black_hole); harmless if there was none.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn heal(&self, client: IpAddr) -> Result<(), LabError> {
+        let set = set_of(client);
+        // Deleting what is not there is an error, so it is added first; both happen at once.
+        self.nft(&format!("add element {set}\ndelete element {set}"))
+    }
+
+    /// How many packets were dropped so far, and why.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn dropped_packets(&self) -> Result<DroppedPackets, LabError> {
+        let mut nft = self.lb.command("nft");
+        nft.args(["--json", "list", "counters", "table", "inet", "lab"]);
+        let listing = command::run(nft, "")?;
+        let packets = |name: &str| {
+            counter(&listing, name).ok_or_else(|| LabError::Command {
+                command: "nft --json list counters".to_owned(),
+                stderr: format!("no counter `{name}` in {listing}"),
+            })
+        };
+        Ok(DroppedPackets {
+            forgotten: packets("forgotten")?,
+            black_holed: packets("black_holed")?,
+        })
+    }
+
+    fn nft(&self, script: &str) -> Result<(), LabError> {
+        nft(&self.lb, script)
+    }
+}
+
+pub(crate) fn install(lb: &Namespace) -> Result<(), LabError> {
+    nft(lb, RULES)
+}
+
+fn nft(lb: &Namespace, script: &str) -> Result<(), LabError> {
+    let mut nft = lb.command("nft");
+    nft.args(["--file", "-"]);
+    // nft 1.0 refuses a script whose last line is not ended.
+    command::run(nft, &format!("{script}\n")).map(drop)
+}
+
+fn set_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("inet lab black_holed4 {{ {address} }}"),
+        IpAddr::V6(address) => format!("inet lab black_holed6 {{ {address} }}"),
+    }
+}
+
+fn counter(listing: &str, name: &str) -> Option<u64> {
+    let listing: Value = serde_json::from_str(listing).ok()?;
+    listing["nftables"]
+        .as_array()?
+        .iter()
+        .map(|object| &object["counter"])
+        .find(|counter| counter["name"] == name)?["packets"]
+        .as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_found_by_name_in_the_listing() {
+        let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"counter": {"family": "inet", "name": "black_holed", "packets": 3, "bytes": 180}},
+            {"counter": {"family": "inet", "name": "forgotten", "packets": 7, "bytes": 420}}]}"#;
+        assert_eq!(counter(listing, "forgotten"), Some(7));
+        assert_eq!(counter(listing, "unheard_of"), None);
+    }
+}

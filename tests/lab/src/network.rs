@@ -1,0 +1,224 @@
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+
+use crate::{LabError, Namespace, command, load_balancer, namespace};
+
+/// How many addresses the client namespace has in each family, so that every story has its own.
+pub const CLIENT_ADDRESSES: u8 = 32;
+
+const FIRST_CLIENT: u8 = 11;
+const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 10);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 2, 0, 0, 0, 0, 0, 0x10);
+const NAME_PREFIX: &str = "wsmon-";
+
+/// Client, load balancer and server, each in a network namespace of its own.
+///
+/// The load balancer forwards everything until it is told otherwise; see
+/// [`silent_idle_timeout`](Self::silent_idle_timeout) and [`black_hole`](Self::black_hole).
+#[derive(Debug)]
+pub struct Lab {
+    client: Namespace,
+    pub(crate) lb: Namespace,
+    server: Namespace,
+}
+
+impl Lab {
+    /// Builds the network. First removes what a killed process has left behind, and raises the
+    /// limit of open files to the hard limit, because a lab may hold thousands of sockets.
+    ///
+    /// # Errors
+    /// [`LabError::NotRoot`], [`LabError::MissingProgram`], or what `ip` and `nft` said.
+    pub fn new() -> Result<Self, LabError> {
+        static INSTANCE: AtomicU32 = AtomicU32::new(0);
+        if !geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        command::require_programs()?;
+        raise_open_files_limit()?;
+        remove_leftovers();
+
+        let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
+        let add =
+            |role| Namespace::add(format!("{NAME_PREFIX}{}-{instance}-{role}", process::id()));
+        let lab = Self {
+            client: add("client")?,
+            lb: add("lb")?,
+            server: add("server")?,
+        };
+        for namespace in [&lab.client, &lab.lb, &lab.server] {
+            namespace.run(disable_address_detection)??;
+        }
+        lab.connect()?;
+        lab.lb.run(enable_forwarding)??;
+        load_balancer::install(&lab.lb)?;
+        Ok(lab)
+    }
+
+    /// Where the clients live.
+    pub fn client_ns(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// Where packets are forwarded, or not.
+    pub fn lb_ns(&self) -> &Namespace {
+        &self.lb
+    }
+
+    /// Where the server lives.
+    pub fn server_ns(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// The server's IPv4 address with `port`.
+    pub fn server_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((SERVER_V4, port))
+    }
+
+    /// The server's IPv6 address with `port`.
+    pub fn server_addr_v6(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((SERVER_V6, port))
+    }
+
+    /// The client namespace's IPv4 address number `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below [`CLIENT_ADDRESSES`].
+    pub fn client_addr(&self, index: u8) -> IpAddr {
+        client_v4(index).into()
+    }
+
+    /// The client namespace's IPv6 address number `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below [`CLIENT_ADDRESSES`].
+    pub fn client_addr_v6(&self, index: u8) -> IpAddr {
+        client_v6(index).into()
+    }
+
+    fn connect(&self) -> Result<(), LabError> {
+        let (client, lb, server) = (self.client.name(), self.lb.name(), self.server.name());
+        ip_batch(
+            None,
+            &format!(
+                "link add uplink netns {client} type veth peer name clients netns {lb}\n\
+                 link add uplink netns {server} type veth peer name servers netns {lb}\n"
+            ),
+        )?;
+        ip_batch(
+            Some(lb),
+            "addr add 10.77.1.1/24 dev clients\n\
+             addr add fd77:1::1/64 dev clients\n\
+             addr add 10.77.2.1/24 dev servers\n\
+             addr add fd77:2::1/64 dev servers\n\
+             link set lo up\nlink set clients up\nlink set servers up\n",
+        )?;
+        let mut client_side = String::new();
+        for index in 0..CLIENT_ADDRESSES {
+            client_side += &format!("addr add {}/24 dev uplink\n", client_v4(index));
+            client_side += &format!("addr add {}/64 dev uplink\n", client_v6(index));
+        }
+        client_side += &bring_up("10.77.1.1", "fd77:1::1");
+        ip_batch(Some(client), &client_side)?;
+        let server_side = format!(
+            "addr add {SERVER_V4}/24 dev uplink\naddr add {SERVER_V6}/64 dev uplink\n{}",
+            bring_up("10.77.2.1", "fd77:2::1")
+        );
+        ip_batch(Some(server), &server_side)
+    }
+}
+
+fn client_v4(index: u8) -> Ipv4Addr {
+    assert!(index < CLIENT_ADDRESSES, "no client address {index}");
+    Ipv4Addr::new(10, 77, 1, FIRST_CLIENT + index)
+}
+
+fn client_v6(index: u8) -> Ipv6Addr {
+    assert!(index < CLIENT_ADDRESSES, "no client address {index}");
+    let host = u16::from(FIRST_CLIENT + index);
+    Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0, host)
+}
+
+fn bring_up(gateway_v4: &str, gateway_v6: &str) -> String {
+    format!(
+        "link set lo up\nlink set uplink up\n\
+         route add default via {gateway_v4}\nroute add ::/0 via {gateway_v6}\n"
+    )
+}
+
+fn ip_batch(namespace: Option<&str>, script: &str) -> Result<(), LabError> {
+    let mut ip = command::command("ip");
+    if let Some(name) = namespace {
+        ip.args(["-netns", name]);
+    }
+    ip.args(["-batch", "-"]);
+    command::run(ip, script).map(drop)
+}
+
+/// Interfaces made from now on use an IPv6 address at once, instead of asking for two seconds
+/// whether somebody else has it: nobody can.
+fn disable_address_detection() -> Result<(), LabError> {
+    write_sysctl("net/ipv6/conf/default/accept_dad", 0)
+}
+
+fn enable_forwarding() -> Result<(), LabError> {
+    for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        write_sysctl(name, 1)?;
+    }
+    Ok(())
+}
+
+/// Sets a kernel parameter of the calling thread's network namespace.
+pub(crate) fn write_sysctl(name: &str, value: u64) -> Result<(), LabError> {
+    let path = format!("/proc/sys/{name}");
+    fs::write(&path, value.to_string()).map_err(LabError::io(format!("write {value} to {path}")))
+}
+
+fn raise_open_files_limit() -> Result<(), LabError> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised)
+        .map_err(std::io::Error::from)
+        .map_err(LabError::io("raise the limit of open files"))
+}
+
+/// Removes the namespaces of labs whose process is gone. A pid that was given to another program
+/// since then keeps its leftovers: better one too many than somebody else's network.
+fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return; // no namespace was ever made here
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if owner(&name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            namespace::remove(&name);
+        }
+    }
+}
+
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(NAME_PREFIX)?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_name_tells_which_process_made_it() {
+        assert_eq!(owner("wsmon-4711-0-client"), Some(4711));
+        assert_eq!(owner("wsmon-production"), None);
+        assert_eq!(owner("cni-4711-0-client"), None);
+    }
+}

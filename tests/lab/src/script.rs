@@ -1,0 +1,91 @@
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::http::Uri;
+
+/// What the server does on one connection; chosen by the client with the request path.
+///
+/// | path | the server |
+/// |---|---|
+/// | `/quiet` | says nothing and waits in its read |
+/// | `/heartbeat?every=2s` | sends a ping at every interval |
+/// | `/stream?every=200ms&size=1024` | sends a binary message at every interval |
+/// | `/echo` | sends every data message back |
+///
+/// On every path it reads, answers pings with pongs and a close frame with a close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    Quiet,
+    Heartbeat { every: Duration },
+    Stream { every: Duration, size: usize },
+    Echo,
+}
+
+impl FromStr for Script {
+    type Err = String;
+
+    fn from_str(path: &str) -> Result<Self, String> {
+        let uri: Uri = path.parse().map_err(|error| format!("{path}: {error}"))?;
+        let query = uri.query().unwrap_or_default();
+        let parameter = |name: &str| {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find_map(|(key, value)| (key == name).then_some(value))
+                .ok_or_else(|| format!("{path}: `{name}` is missing"))
+        };
+        let every = || {
+            let every = humantime::parse_duration(parameter("every")?)
+                .map_err(|error| format!("{path}: `every`: {error}"))?;
+            if every.is_zero() {
+                return Err(format!("{path}: `every` is zero"));
+            }
+            Ok(every)
+        };
+        let size = || {
+            parameter("size")?
+                .parse()
+                .map_err(|error| format!("{path}: `size`: {error}"))
+        };
+        match uri.path() {
+            "/quiet" => Ok(Self::Quiet),
+            "/heartbeat" => Ok(Self::Heartbeat { every: every()? }),
+            "/stream" => Ok(Self::Stream {
+                every: every()?,
+                size: size()?,
+            }),
+            "/echo" => Ok(Self::Echo),
+            other => Err(format!(
+                "{other}: not one of /quiet, /heartbeat, /stream, /echo"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_choose_the_script() {
+        let every = Duration::from_secs(2);
+        assert_eq!("/quiet".parse(), Ok(Script::Quiet));
+        assert_eq!(
+            "/heartbeat?every=2s".parse(),
+            Ok(Script::Heartbeat { every })
+        );
+        assert_eq!(
+            "/stream?size=1024&every=2s".parse(),
+            Ok(Script::Stream { every, size: 1024 })
+        );
+    }
+
+    #[test]
+    fn a_wrong_path_says_what_is_wrong() {
+        let complaint = |path: &str| path.parse::<Script>().unwrap_err();
+        assert!(complaint("/heartbeat").contains("`every` is missing"));
+        assert!(complaint("/heartbeat?every=0s").contains("`every` is zero"));
+        assert!(complaint("/stream?every=1s&size=big").contains("`size`"));
+        assert!(complaint("/loud").contains("not one of"));
+    }
+}

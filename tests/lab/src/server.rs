@@ -1,0 +1,186 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::StatusCode;
+
+use crate::connection::{Conduct, Connection, lock};
+use crate::{ConnectionView, Direction, FrameCounts, LabError, Namespace, Opcode, Script};
+
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+
+/// A WebSocket server that knows what it did itself, so that a monitor can be held against it.
+///
+/// Each connection does what its request path says: see [`Script`]. Dropping the server closes
+/// every connection.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    connections: Arc<Mutex<Vec<Connection>>>,
+    accepting: AbortHandle,
+}
+
+/// What the server did itself since it started, over all connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Handshakes that were answered with 101.
+    pub opened: u64,
+    /// Of these, how many the server knows to be over.
+    pub closed: u64,
+    pub frames: FrameCounts,
+}
+
+impl Counts {
+    pub fn pings_sent(&self) -> u64 {
+        self.frames.get(Direction::Tx, Opcode::Ping)
+    }
+
+    pub fn pongs_received(&self) -> u64 {
+        self.frames.get(Direction::Rx, Opcode::Pong)
+    }
+}
+
+impl Server {
+    /// Listens on `listen` inside `namespace`; port 0 takes a free one, and `[::]` takes IPv4
+    /// peers as well.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the address cannot be bound.
+    pub fn start(namespace: &Namespace, listen: SocketAddr) -> Result<Self, LabError> {
+        let (listener, addr) = namespace
+            .block_on(async move {
+                let listener = TcpListener::bind(listen).await?;
+                let addr = listener.local_addr()?;
+                Ok((listener, addr))
+            })?
+            .map_err(LabError::io(format!("listen on {listen}")))?;
+        let connections = Arc::default();
+        let accepting = namespace
+            .spawn(accept(listener, Arc::clone(&connections)))?
+            .abort_handle();
+        Ok(Self {
+            addr,
+            connections,
+            accepting,
+        })
+    }
+
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address of `path` on this server, for [`Client::connect`](crate::Client::connect).
+    pub fn url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.addr)
+    }
+
+    /// What the server did itself so far.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for connection in lock(&self.connections).iter() {
+            let view = connection.view();
+            counts.opened += 1;
+            counts.closed += u64::from(!view.open);
+            counts.frames.add_all(&view.frames);
+        }
+        counts
+    }
+
+    /// What the application believes about its latest connection with `peer`; `None` if there
+    /// never was one. An IPv4 peer of a dual-stack server goes by its IPv4 address.
+    pub fn connection(&self, peer: SocketAddr) -> Option<ConnectionView> {
+        self.find(peer).map(|connection| connection.view())
+    }
+
+    /// Lets the application send `message` to `peer`, a close frame included. The message is only
+    /// queued here: [`connection`](Self::connection) tells what became of it.
+    ///
+    /// # Errors
+    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] when the server knows it is over.
+    pub fn send(&self, peer: SocketAddr, message: Message) -> Result<(), LabError> {
+        self.find(peer)
+            .ok_or(LabError::UnknownPeer(peer))?
+            .send(message)
+    }
+
+    fn find(&self, peer: SocketAddr) -> Option<Connection> {
+        lock(&self.connections)
+            .iter()
+            .rfind(|connection| connection.peer() == peer)
+            .cloned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Owns the tasks of all connections, so that aborting this one ends them all.
+async fn accept(listener: TcpListener, connections: Arc<Mutex<Vec<Connection>>>) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    tasks.spawn(serve(stream, canonical(peer), Arc::clone(&connections)));
+                }
+                // A peer that gave up in the queue, or no file descriptor left: try again soon.
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
+            },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, connections: Arc<Mutex<Vec<Connection>>>) {
+    let mut script = None;
+    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+    let choose = |request: &Request, response: Response| match request.uri().to_string().parse() {
+        Ok(chosen) => {
+            script = Some(chosen);
+            Ok(response)
+        }
+        Err(complaint) => Err(not_found(complaint)),
+    };
+    // A heartbeat must leave at once, not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, accept_hdr_async(stream, choose)).await;
+    let (Ok(Ok(socket)), Some(script)) = (handshake, script) else {
+        return; // not a connection: the client has its error
+    };
+    let (connection, conversation) = Connection::new(socket, peer, conduct(script));
+    lock(&connections).push(connection);
+    conversation.await;
+}
+
+fn conduct(script: Script) -> Conduct {
+    let sends = match script {
+        Script::Quiet | Script::Echo => None,
+        Script::Heartbeat { every } => Some((every, Message::Ping("wsmon lab".into()))),
+        Script::Stream { every, size } => Some((every, Message::Binary(vec![0x77; size].into()))),
+    };
+    Conduct {
+        reads: true,
+        echoes: script == Script::Echo,
+        sends,
+    }
+}
+
+fn not_found(complaint: String) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(complaint));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask demo`: three real connections die in three ways while a fourth lives on.
+//!
+//! A WebSocket server and its clients talk through a load balancer ([`lab`]); wsmon watches from
+//! the host. Every fact and every alert is shown as it comes, beside what the application's own
+//! socket still believes, and the end is judged: a demo that fails, fails loudly.
+
+mod build;
+mod interrupt;
+mod report;
+mod screen;
+mod stage;
+mod story;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use interrupt::Interrupt;
+use screen::Screen;
+use stage::Stage;
+
+const EXIT_PREREQUISITE: u8 = 3;
+/// What a shell reports for a program that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Builds wsmon, starts a real WebSocket server and four clients behind a load \
+balancer that forgets connections after 6 s of silence, and lets three of them die: one idle, one \
+black-holed, one deaf. Shows each alert beside what the application still believes, and exits 0 \
+only if wsmon found all three in time and left the healthy one alone. Takes about 15 s after the \
+build. Needs root for network namespaces and eBPF, and leaves nothing behind.",
+    after_help = "Example:\n  sudo -E env \"PATH=$PATH\" cargo xtask demo\n\n\
+Exit codes: 0 all as expected, 1 not so, 3 not root or a tool is missing, 130 interrupted"
+)]
+pub(crate) struct Args {
+    /// Print the summary as JSON on stdout, and everything else on stderr
+    #[arg(long)]
+    json: bool,
+    /// Watch with this wsmon instead of building one
+    #[arg(long, value_name = "FILE")]
+    wsmon: Option<PathBuf>,
+}
+
+/// Runs the demo to its end and cleans up, whatever happened.
+///
+/// # Errors
+/// When the demo could not be played; a demo that was played and failed is an exit code.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(remedy) = missing_prerequisite() {
+        eprintln!("{remedy}");
+        return Ok(ExitCode::from(EXIT_PREREQUISITE));
+    }
+    let mut screen = Screen::new(args.json);
+    let wsmon = match &args.wsmon {
+        Some(wsmon) => wsmon.clone(),
+        None => {
+            screen.note("building wsmon (release) …");
+            build::wsmon()?
+        }
+    };
+    let interrupt = Interrupt::watch()?;
+    // Everything the stage holds is gone when this returns, on every path.
+    let played =
+        Stage::set(&wsmon, &mut screen).and_then(|stage| stage.play(&mut screen, &interrupt));
+    if interrupt.came() {
+        screen.note("interrupted");
+    }
+    screen.note("cleaned up");
+    if interrupt.came() {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let summary = played?;
+    if args.json {
+        println!("{:#}", summary.json());
+    } else {
+        screen.summary(&summary);
+    }
+    Ok(ExitCode::from(u8::from(!summary.failures.is_empty())))
+}
+
+/// What has to be done before the demo can be played, if anything.
+fn missing_prerequisite() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(
+            "the demo needs root: run it with sudo, keeping PATH, e.g. \
+             `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
+                .to_owned(),
+        );
+    }
+    let missing = missing_tools();
+    (!missing.is_empty()).then(|| format!(
+            "the demo needs tools that are missing: run `cargo xtask setup`, or `apt-get install {}`",
+            missing.join(" ")
+        ))
+}
+
+/// The Debian packages that the demo needs and this machine lacks.
+pub(crate) fn missing_tools() -> Vec<&'static str> {
+    lab::missing_packages()
+}

@@ -1,0 +1,45 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Turns SIGINT, SIGTERM and SIGHUP into a question, so that everything is dropped in order.
+#[derive(Debug)]
+pub(super) struct Interrupt {
+    came: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    pub(super) fn watch() -> Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime that waits for signals")?;
+        let context = runtime.enter();
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        drop(context);
+
+        let came = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&came);
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
+                }
+            });
+            flag.store(true, Ordering::Relaxed);
+        });
+        Ok(Self { came })
+    }
+
+    pub(super) fn came(&self) -> bool {
+        self.came.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,250 @@
+//! The four connections: what happens to each, and what wsmon must say about it.
+
+use std::time::{Duration, Instant};
+
+use lab::Manner;
+
+/// How long the load balancer remembers a silent connection, and what wsmon is told about it.
+pub(super) const LB_TIMEOUT: Duration = Duration::from_secs(6);
+
+const EXPIRED_WITHIN: f64 = 1.0;
+const BLACK_HOLED_WITHIN: f64 = 10.0;
+const UNRESPONSIVE_WITHIN: f64 = 1.5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Story {
+    Healthy,
+    Idle,
+    BlackHoled,
+    Deaf,
+}
+
+impl Story {
+    pub(super) const ALL: [Self; 4] = [Self::Healthy, Self::Idle, Self::BlackHoled, Self::Deaf];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Idle => "idle",
+            Self::BlackHoled => "black-holed",
+            Self::Deaf => "deaf",
+        }
+    }
+
+    /// What the two ends do, for the line that introduces the connection.
+    pub(super) fn opening(self) -> &'static str {
+        match self {
+            Self::Healthy => "the server pings every 2 s, the client pongs",
+            Self::Idle => "nobody says a word",
+            Self::BlackHoled => "the server streams 1 kB every 200 ms",
+            Self::Deaf => "the server pings every 2 s, the client never reads",
+        }
+    }
+
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Healthy | Self::Deaf => "/heartbeat?every=2s",
+            Self::Idle => "/quiet",
+            Self::BlackHoled => "/stream?every=200ms&size=1024",
+        }
+    }
+
+    pub(super) fn manner(self) -> Manner {
+        match self {
+            Self::Deaf => Manner::Deaf,
+            Self::Healthy | Self::Idle | Self::BlackHoled => Manner::Responsive,
+        }
+    }
+
+    /// The kind of zombie that wsmon must call it; `None` if it must not be called one.
+    pub(super) fn expected_kind(self) -> Option<&'static str> {
+        match self {
+            Self::Healthy => None,
+            Self::Idle => Some("expired"),
+            Self::BlackHoled => Some("black_holed"),
+            Self::Deaf => Some("unresponsive"),
+        }
+    }
+}
+
+/// One firing zombie alert, and what the application believed at that moment.
+#[derive(Debug, Clone)]
+pub(super) struct Verdict {
+    pub(super) at: Instant,
+    pub(super) kind: String,
+    pub(super) certainty: String,
+    pub(super) application: String,
+}
+
+/// How one story went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) story: Story,
+    pub(super) peer: String,
+    pub(super) what_happened: String,
+    /// When the connection was lost in truth, as far as it was.
+    pub(super) fact: Option<Instant>,
+    /// Every verdict on this connection, in order.
+    pub(super) verdicts: Vec<Verdict>,
+    /// What the application believed at the end.
+    pub(super) application_at_end: String,
+}
+
+impl Outcome {
+    /// Seconds from the fact to the first verdict; negative if the verdict came first.
+    pub(super) fn delay(&self) -> Option<f64> {
+        let verdict = self.verdicts.first()?;
+        Some(seconds_between(self.fact?, verdict.at))
+    }
+
+    /// The certainty that wsmon came to in the end about its first verdict.
+    pub(super) fn certainty(&self) -> Option<&str> {
+        let kind = &self.verdicts.first()?.kind;
+        let latest = self
+            .verdicts
+            .iter()
+            .rfind(|verdict| verdict.kind == *kind)?;
+        Some(&latest.certainty)
+    }
+
+    /// The expectation that failed, in words, if one did.
+    pub(super) fn failure(&self) -> Option<String> {
+        let name = self.story.name();
+        let (expected, verdict) = match (self.story.expected_kind(), self.verdicts.first()) {
+            (None, None) => return None,
+            (None, Some(verdict)) => {
+                return Some(format!(
+                    "{name}: called zombie/{}, but it lives",
+                    verdict.kind
+                ));
+            }
+            (Some(expected), None) => {
+                return Some(format!("{name}: no alert, expected zombie/{expected}"));
+            }
+            (Some(expected), Some(verdict)) => (expected, verdict),
+        };
+        if verdict.kind != expected {
+            let kind = &verdict.kind;
+            return Some(format!(
+                "{name}: called zombie/{kind}, expected zombie/{expected}"
+            ));
+        }
+        let Some(delay) = self.delay() else {
+            return Some(format!(
+                "{name}: called zombie/{expected} before anything happened"
+            ));
+        };
+        self.delay_failure(delay)
+            .map(|complaint| format!("{name}: {complaint}"))
+    }
+
+    fn delay_failure(&self, delay: f64) -> Option<String> {
+        let (after, latest) = match self.story {
+            Story::Healthy => return None,
+            Story::Idle => ("the limit", EXPIRED_WITHIN),
+            Story::BlackHoled => ("the first dropped packet", BLACK_HOLED_WITHIN),
+            Story::Deaf => ("the second unanswered ping", UNRESPONSIVE_WITHIN),
+        };
+        if delay > latest {
+            return Some(format!(
+                "alert {delay:.2} s after {after}, expected within {latest} s"
+            ));
+        }
+        // An old enough first ping may convict a deaf client before the second one is sent.
+        let may_be_early = self.story == Story::Deaf;
+        (delay < 0.0 && !may_be_early).then(|| {
+            format!(
+                "alert {:.2} s before {after}, expected never before",
+                -delay
+            )
+        })
+    }
+}
+
+fn seconds_between(from: Instant, to: Instant) -> f64 {
+    let after = to.saturating_duration_since(from).as_secs_f64();
+    let before = from.saturating_duration_since(to).as_secs_f64();
+    after - before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(story: Story, verdict: Option<(&str, f64)>) -> Outcome {
+        let origin = Instant::now();
+        let fact = origin + Duration::from_secs(60);
+        let verdicts = verdict.map(|(kind, delay)| Verdict {
+            at: origin + Duration::from_secs_f64(60.0 + delay),
+            kind: kind.to_owned(),
+            certainty: "suspected".to_owned(),
+            application: "open, no error".to_owned(),
+        });
+        Outcome {
+            story,
+            peer: "10.77.1.11:1".to_owned(),
+            what_happened: "something".to_owned(),
+            fact: Some(fact),
+            verdicts: verdicts.into_iter().collect(),
+            application_at_end: "open, no error".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_right_kind_in_time_is_no_failure() {
+        for (story, verdict) in [
+            (Story::Healthy, None),
+            (Story::Idle, Some(("expired", 0.3))),
+            (Story::BlackHoled, Some(("black_holed", 9.9))),
+            (Story::Deaf, Some(("unresponsive", 1.4))),
+            (Story::Deaf, Some(("unresponsive", -0.5))),
+        ] {
+            assert_eq!(outcome(story, verdict).failure(), None, "{story:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_connection_and_what_was_expected() {
+        for (story, verdict, words) in [
+            (
+                Story::Healthy,
+                Some(("expired", 0.0)),
+                "healthy: called zombie/expired",
+            ),
+            (Story::Idle, None, "idle: no alert"),
+            (
+                Story::Idle,
+                Some(("expired", -0.1)),
+                "0.10 s before the limit",
+            ),
+            (
+                Story::Idle,
+                Some(("expired", 1.1)),
+                "1.10 s after the limit",
+            ),
+            (
+                Story::Idle,
+                Some(("black_holed", 0.5)),
+                "expected zombie/expired",
+            ),
+            (
+                Story::BlackHoled,
+                Some(("black_holed", 10.5)),
+                "within 10 s",
+            ),
+            (Story::Deaf, Some(("unresponsive", 1.6)), "within 1.5 s"),
+        ] {
+            let failure = outcome(story, verdict).failure().unwrap();
+            assert!(failure.contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_certainty_is_the_latest_about_the_same_kind() {
+        let mut outcome = outcome(Story::Idle, Some(("expired", 0.3)));
+        let mut confirmed = outcome.verdicts[0].clone();
+        confirmed.certainty = "confirmed".to_owned();
+        outcome.verdicts.push(confirmed);
+        assert_eq!(outcome.certainty(), Some("confirmed"));
+    }
+}
