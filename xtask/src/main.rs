@@ -1,1 +1,62 @@
-fn main() {}
+//! wsmon's own commands. `cargo xtask --help` lists them.
+
+mod build_ebpf;
+mod bytecode_lock;
+mod lint;
+mod peers;
+mod root;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::root::Prerequisite;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "wsmon's own commands", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the bytecode and the tests need; skip what is there
+    Setup(setup::Args),
+    /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
+    BuildEbpf(build_ebpf::Args),
+    /// Check formatting, clippy and the documentation
+    Lint,
+    /// Run every test this machine and user can run
+    Test(test::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup --dry-run          what would be installed, and how
+  cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
+  cargo xtask build-ebpf --check       is the committed object what the sources give?
+  cargo xtask test                     everything; as root, the kernel and live tests too
+  cargo xtask test wheel handshake     only tests whose name contains one of these
+
+Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Setup(args) => setup::run(&args),
+        Task::BuildEbpf(args) => build_ebpf::run(&args),
+        Task::Lint => lint::run(),
+        Task::Test(args) => test::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Prerequisite>() { 3 } else { 1 })
+        }
+    }
+}
