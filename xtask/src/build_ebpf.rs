@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use object::build::elf::Builder;
+use object::build::elf::{Builder, SectionData};
 
 use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
-use crate::toolchain::Toolchain;
+use crate::toolchain::{Identity, Toolchain};
 use crate::workspace;
 
 #[derive(clap::Args)]
@@ -31,8 +31,7 @@ const FLAGS: [&str; 2] = ["-Cdebuginfo=2", "-Clink-arg=--btf"];
 fn build() -> Result<()> {
     let root = workspace::root();
     // Keeping the toolchain of the last build keeps the difference to review small.
-    let previous = read_lock().ok().map(|lock| lock.toolchain);
-    let toolchain = Toolchain::find(previous.as_ref())?;
+    let toolchain = Toolchain::find(locked_toolchain().as_ref())?;
     let object = compile(&toolchain)?;
     let lock = BytecodeLock {
         toolchain: toolchain.identity,
@@ -85,6 +84,11 @@ pub(crate) fn run_check() -> Result<()> {
         ),
     }
     Ok(())
+}
+
+/// The toolchain that made the committed object; `None` before the first build.
+pub(crate) fn locked_toolchain() -> Option<Identity> {
+    read_lock().ok().map(|lock| lock.toolchain)
 }
 
 fn read_lock() -> Result<BytecodeLock> {
@@ -153,6 +157,12 @@ fn strip(linked: &[u8]) -> Result<Vec<u8>> {
             .any(|prefix| section.name.starts_with(prefix.as_bytes()));
     }
     elf.delete_orphans();
+    // LLVM keeps all names in one table; the writer wants the section names in their own.
+    let names = elf.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
     let mut stripped = Vec::new();
     elf.write(&mut stripped)?;
     Ok(stripped)

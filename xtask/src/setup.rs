@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::root::{Prerequisite, is_root};
 use crate::toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker};
-use crate::{peers, workspace};
+use crate::{build_ebpf, peers, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -149,24 +149,45 @@ fn ebpf(steps: &Steps) -> Result<()> {
 }
 
 fn install_compiler(steps: &Steps) -> Result<()> {
-    if toolchain::nightly_sysroot().is_some() {
-        let mut rustup = Command::new("rustup");
-        rustup.args(["component", "add", "rust-src", "--toolchain", "nightly"]);
-        match steps.step(&mut rustup) {
+    let mut ways = [nightly_sources, distribution_compiler];
+    // The kind of compiler that made the committed object can also prove it, byte for byte.
+    if build_ebpf::locked_toolchain().is_some_and(|locked| !locked.rustc.contains("nightly")) {
+        ways.reverse();
+    }
+    let mut refused = None;
+    for way in ways {
+        match way(steps) {
             Ok(()) if steps.dry_run || !Compiler::all().is_empty() => return Ok(()),
-            Ok(()) => println!("         that nightly does not fit bpf-linker {BPF_LINKER}"),
-            Err(error) => println!("         {error}; taking the distribution's compiler instead"),
+            Ok(()) => {
+                println!("         not usable: too old, too new for bpf-linker, or no sources")
+            }
+            Err(error) => {
+                println!("         {error:#}");
+                refused = refused.or(error.downcast::<Prerequisite>().ok());
+            }
         }
     }
-    steps.packages(&["rustc-web", "rust-web-src"])?;
-    if !steps.dry_run && Compiler::all().is_empty() {
-        bail!(
-            "the distribution's rustc is older than {} or comes without sources; \
-             `rustup toolchain install nightly --component rust-src` gives one that works",
-            env!("CARGO_PKG_RUST_VERSION")
-        );
+    Err(refused.map_or_else(
+        || anyhow!("found no compiler for the kernel programs; `{NIGHTLY}` gives one"),
+        Error::from,
+    ))
+}
+
+const NIGHTLY: &str = "rustup toolchain install nightly --component rust-src";
+
+fn nightly_sources(steps: &Steps) -> Result<()> {
+    if toolchain::nightly_sysroot().is_none() {
+        bail!("no rustup nightly here");
     }
-    Ok(())
+    steps.step(
+        Command::new("rustup")
+            .args(["component", "add", "rust-src", "--toolchain", "nightly"])
+            .env_remove("RUST_BACKTRACE"),
+    )
+}
+
+fn distribution_compiler(steps: &Steps) -> Result<()> {
+    steps.packages(&["rustc-web", "rust-web-src"])
 }
 
 fn install_linker(steps: &Steps) -> Result<()> {
