@@ -1,30 +1,41 @@
 //! `cargo xtask lint`: what CI refuses before it runs a test.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::workspace::{cargo, run as run_command};
+use crate::workspace::{self, cargo};
 
+/// Runs every check, also after one that fails, so that one run shows all there is to mend.
+///
+/// # Errors
+/// When a check fails.
 pub(crate) fn run() -> Result<()> {
-    run_command(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run_command(&mut cargo(&[
-        "clippy",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ]))?;
-    // The kernel programs compile natively as far as clippy needs, without an eBPF toolchain. They
-    // bring their own panic handler, which only an aborting profile accepts.
-    run_command(
-        cargo(&[
-            "clippy",
-            "--package",
-            "monitor-ebpf",
-            "--",
-            "--deny",
-            "warnings",
-        ])
-        .env("CARGO_PROFILE_DEV_PANIC", "abort"),
-    )?;
-    run_command(cargo(&["doc", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))
+    let mut kernel_programs = cargo(&["clippy", "--package", "monitor-ebpf"]);
+    // They compile natively as far as clippy needs, without an eBPF toolchain. They bring their own
+    // panic handler, which only an aborting profile accepts.
+    kernel_programs
+        .args(["--", "--deny", "warnings"])
+        .env("CARGO_PROFILE_DEV_PANIC", "abort");
+    let mut docs = cargo(&["doc", "--no-deps", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "--deny warnings");
+    let checks = [
+        cargo(&["fmt", "--all", "--check"]),
+        cargo(&["clippy", "--all-targets", "--", "--deny", "warnings"]),
+        kernel_programs,
+        docs,
+    ];
+    let mut failures = Vec::new();
+    for mut check in checks {
+        failures.extend(workspace::run(&mut check).err());
+    }
+    if !failures.is_empty() {
+        bail!(
+            "{}",
+            failures
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        );
+    }
+    Ok(())
 }
