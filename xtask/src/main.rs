@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 use crate::root::Prerequisite;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "wsmon's own commands", after_help = EXAMPLES)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "wsmon's own commands", after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Task,

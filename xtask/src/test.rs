@@ -182,7 +182,8 @@ impl Report {
                     ("skipped", why.as_str())
                 }
             };
-            println!("{word:<8} {:>7.1} s  {title:<34} {why}", took.as_secs_f64());
+            let line = format!("{word:<8} {:>7.1} s  {title:<34} {why}", took.as_secs_f64());
+            println!("{}", line.trim_end());
         }
         let total: Duration = self.sections.iter().map(|section| section.took).sum();
         println!("total    {:>7.1} s", total.as_secs_f64());
