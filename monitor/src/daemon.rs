@@ -7,10 +7,7 @@ use std::{
 };
 
 use monitor_common::drop::DropReason;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-};
+use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::{
     core::{Action, Correlator, Event, Ktime},
@@ -66,9 +63,13 @@ impl Daemon {
         publish_interval: Duration,
         alerts: AlertLog,
     ) -> Result<Self, DaemonError> {
-        let vitals = AsyncFd::register_with_interest(Ring::vitals(&mut loaded)?, Interest::READABLE)
+        let vitals = Ring::vitals(&mut loaded)?
+            .watched()
             .map_err(DaemonError::Runtime)?;
-        let rules = listeners.iter().map(|listener| listener.rules.clone()).collect();
+        let rules = listeners
+            .iter()
+            .map(|listener| listener.rules.clone())
+            .collect();
         Ok(Self {
             core: Correlator::new(rules, publish_interval + CLOCK_GRANULARITY),
             vitals,
@@ -79,7 +80,10 @@ impl Daemon {
             reconciler: Reconciler::default(),
             undecodable: 0,
             degradation: Degradation::default(),
-            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            kernel_release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
             listeners,
             loaded,
         })
@@ -106,7 +110,10 @@ impl Daemon {
         reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         reconcile.reset();
         loop {
-            let deadline = self.core.poll_timeout().map(|at| instant(at + COMMIT_SLACK));
+            let deadline = self
+                .core
+                .poll_timeout()
+                .map(|at| instant(at + COMMIT_SLACK));
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 ready = self.vitals.readable_mut() => {
@@ -159,7 +166,8 @@ impl Daemon {
                 Ok(event) => {
                     if let Event::Closed { facts, .. } = &event {
                         // The kernel removed it too, unless it was seeded a moment ago.
-                        if let Err(error) = self.reconciler.forget(facts.conn, &mut self.snapshots) {
+                        if let Err(error) = self.reconciler.forget(facts.conn, &mut self.snapshots)
+                        {
                             log::warn!("socket {}: {error}", facts.conn.0);
                         }
                     }

@@ -112,7 +112,12 @@ impl Reconciler {
         Ok(())
     }
 
-    fn drop_missing(&mut self, existing: &HashSet<ConnId>, snapshots: &mut Snapshots, core: &mut Correlator) {
+    fn drop_missing(
+        &mut self,
+        existing: &HashSet<ConnId>,
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+    ) {
         let gone: Vec<ConnId> = self.seeds.difference(existing).copied().collect();
         for conn in gone {
             if let Err(error) = self.forget(conn, snapshots) {

@@ -16,11 +16,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::root::{self, Prerequisite};
+use crate::setup;
 use interrupt::Interrupt;
 use screen::Screen;
 use stage::Stage;
 
-const EXIT_PREREQUISITE: u8 = 3;
 /// What a shell reports for a program that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -48,10 +49,15 @@ pub(crate) struct Args {
 /// # Errors
 /// When the demo could not be played; a demo that was played and failed is an exit code.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(remedy) = missing_prerequisite() {
-        eprintln!("{remedy}");
-        return Ok(ExitCode::from(EXIT_PREREQUISITE));
+    if !root::is_root() {
+        return Err(Prerequisite {
+            missing: "the demo makes network namespaces and loads kernel programs: it needs root"
+                .into(),
+            remedy: vec![root::DEMO_AS_ROOT.into()],
+        }
+        .into());
     }
+    setup::lab_quietly()?;
     let mut screen = Screen::new(args.json);
     let wsmon = match &args.wsmon {
         Some(wsmon) => wsmon.clone(),
@@ -78,25 +84,4 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         screen.summary(&summary);
     }
     Ok(ExitCode::from(u8::from(!summary.failures.is_empty())))
-}
-
-/// What has to be done before the demo can be played, if anything.
-fn missing_prerequisite() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some(
-            "the demo needs root: run it with sudo, keeping PATH, e.g. \
-             `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
-                .to_owned(),
-        );
-    }
-    let missing = missing_tools();
-    (!missing.is_empty()).then(|| format!(
-            "the demo needs tools that are missing: run `cargo xtask setup`, or `apt-get install {}`",
-            missing.join(" ")
-        ))
-}
-
-/// The Debian packages that the demo needs and this machine lacks.
-pub(crate) fn missing_tools() -> Vec<&'static str> {
-    lab::missing_packages()
 }

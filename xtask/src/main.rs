@@ -1,26 +1,71 @@
-//! wsmon's own commands; `cargo xtask --help` lists them.
+//! wsmon's own commands. `cargo xtask --help` lists them.
 
+mod build_ebpf;
+mod bytecode_lock;
 mod demo;
+mod lint;
+mod peers;
+mod root;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about)]
+use crate::root::Prerequisite;
+
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "wsmon's own commands", after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Task,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Shows three WebSocket connections die, and wsmon catch them
+#[derive(Subcommand)]
+enum Task {
+    /// Show three WebSocket connections die, and wsmon catch them
     Demo(demo::Args),
+    /// Install what the bytecode and the tests need; skip what is there
+    Setup(setup::Args),
+    /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
+    BuildEbpf(build_ebpf::Args),
+    /// Check formatting, clippy and the documentation
+    Lint,
+    /// Run every test this machine and user can run
+    Test(test::Args),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                     a real zombie, caught; about a quarter of a minute, as root
+  cargo xtask setup --dry-run          what would be installed, and how
+  cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
+  cargo xtask build-ebpf --check       is the committed object what the sources give?
+  cargo xtask test                     everything; as root, the kernel and live tests too
+  cargo xtask test wheel handshake     only tests whose name contains one of these
+
+Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Demo(args) => demo::run(&args),
+        Task::Setup(args) => setup::run(&args).map(done),
+        Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Task::Lint => lint::run().map(done),
+        Task::Test(args) => test::run(&args).map(done),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Prerequisite>() { 3 } else { 1 })
+        }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

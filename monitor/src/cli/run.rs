@@ -1,11 +1,6 @@
 //! `wsmon run`: the daemon.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -94,12 +89,17 @@ pub fn run(args: &RunArgs) -> Outcome {
 
 async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     // Everything that can be refused is refused before anything is attached.
-    let cgroup = cgroup::usable_cgroup2(args.cgroup.as_deref()).map_err(|error| match args.cgroup {
-        Some(_) => Failure::usage(format!("--cgroup: {error}")),
-        None => Failure::prerequisite(error.to_string()),
+    let cgroup =
+        cgroup::usable_cgroup2(args.cgroup.as_deref()).map_err(|error| match args.cgroup {
+            Some(_) => Failure::usage(format!("--cgroup: {error}")),
+            None => Failure::prerequisite(error.to_string()),
+        })?;
+    let alerts = AlertLog::open(&Target::parse(&args.alert_log)).map_err(|error| {
+        Failure::usage(format!(
+            "cannot write --alert-log {}: {error}",
+            args.alert_log
+        ))
     })?;
-    let alerts = AlertLog::open(&Target::parse(&args.alert_log))
-        .map_err(|error| Failure::usage(format!("cannot write --alert-log {}: {error}", args.alert_log)))?;
     let server = Server::bind(args.metrics_addr).await.map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
@@ -114,7 +114,8 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
         debug_log: args.debug_kernel,
         ..LoadSettings::default()
     };
-    let mut loaded = Loaded::new(&listeners, &settings).map_err(|error| Failure::prerequisite(error.to_string()))?;
+    let mut loaded = Loaded::new(&listeners, &settings)
+        .map_err(|error| Failure::prerequisite(error.to_string()))?;
     if args.debug_kernel {
         forward_kernel_log(&mut loaded)?;
     }
@@ -127,11 +128,9 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
     let seeded = match args.cgroup {
-        None => Some(
-            daemon
-                .seed()
-                .map_err(|error| Failure::failed(format!("cannot look at the sockets of this host: {error}")))?,
-        ),
+        None => Some(daemon.seed().map_err(|error| {
+            Failure::failed(format!("cannot look at the sockets of this host: {error}"))
+        })?),
         Some(_) => None,
     };
     let (questions, asked) = mpsc::channel(16);
@@ -160,7 +159,9 @@ fn listeners(args: &RunArgs) -> Result<Vec<Listener>, Failure> {
         .chain(args.remote_ports.iter().map(|range| (range, true)));
     for (range, remote) in wanted {
         let overlap = listeners.iter().find(|other| {
-            other.remote == remote && other.ports.start() <= range.0.end() && range.0.start() <= other.ports.end()
+            other.remote == remote
+                && other.ports.start() <= range.0.end()
+                && range.0.start() <= other.ports.end()
         });
         if let Some(other) = overlap {
             return Err(Failure::usage(format!(
@@ -195,7 +196,10 @@ fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
         .filter(|prerequisite| prerequisite.is_fatal())
         .filter_map(|prerequisite| {
             let missing = prerequisite.outcome.as_ref().err()?;
-            Some(format!("{}: {}; {}", prerequisite.name, missing.what, missing.remedy))
+            Some(format!(
+                "{}: {}; {}",
+                prerequisite.name, missing.what, missing.remedy
+            ))
         })
         .collect();
     if missing.is_empty() {
@@ -206,13 +210,13 @@ fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
 }
 
 fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
-    let failed = |error: String| Failure::failed(format!("cannot read the kernel programs' log: {error}"));
-    let logger = loaded.logger().map_err(|error| failed(error.to_string()))?;
-    let mut logger = tokio::io::unix::AsyncFd::register(logger).map_err(|error| failed(error.to_string()))?;
+    let mut log = loaded
+        .kernel_log()
+        .map_err(|error| Failure::failed(error.to_string()))?;
     tokio::spawn(async move {
-        while let Ok(mut ready) = logger.readable_mut().await {
-            ready.get_inner_mut().flush();
+        while let Ok(mut ready) = log.readable_mut().await {
             ready.clear_ready();
+            ready.get_inner_mut().flush();
         }
     });
     Ok(())
@@ -226,7 +230,12 @@ fn banner(
     metrics_addr: SocketAddr,
 ) {
     eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
-    for Listener { rules, ports, remote } in listeners {
+    for Listener {
+        rules,
+        ports,
+        remote,
+    } in listeners
+    {
         let range = PortRange(ports.clone());
         let whose = if *remote { "remote" } else { "local" };
         let limit = match &rules.tightest_hop {
@@ -254,7 +263,11 @@ fn banner(
         ),
         None => eprintln!("  connections older than this start are met at their next packet"),
     }
-    let alerts = if args.alert_log == "-" { "stderr" } else { &args.alert_log };
+    let alerts = if args.alert_log == "-" {
+        "stderr"
+    } else {
+        &args.alert_log
+    };
     eprintln!("  alerts to {alerts}, metrics at http://{metrics_addr}/metrics");
 }
 
@@ -266,7 +279,9 @@ struct StopSignals {
 
 impl StopSignals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")));
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -308,12 +323,22 @@ mod tests {
 
     fn names(args: &[&str]) -> Result<Vec<String>, Failure> {
         let listeners = listeners(&parse(args).expect("valid flags"))?;
-        Ok(listeners.into_iter().map(|listener| listener.rules.name).collect())
+        Ok(listeners
+            .into_iter()
+            .map(|listener| listener.rules.name)
+            .collect())
     }
 
     #[test]
     fn each_port_flag_becomes_a_listener_named_after_it() {
-        let args = ["--port", "8080", "--port", "9000-9010", "--remote-port", "443"];
+        let args = [
+            "--port",
+            "8080",
+            "--port",
+            "9000-9010",
+            "--remote-port",
+            "443",
+        ];
         assert_eq!(names(&args).expect("valid"), ["8080", "9000-9010", "443"]);
         let args = ["--port", "443", "--remote-port", "443"];
         assert_eq!(names(&args).expect("valid"), ["443", "443-remote"]);
@@ -330,7 +355,10 @@ mod tests {
     #[test]
     fn limits_of_zero_and_nonsense_are_refused() {
         for bad in ["0s", "0", "soon", "-5s"] {
-            assert!(parse(&["--port", "80", "--lb-timeout", bad]).is_err(), "{bad}");
+            assert!(
+                parse(&["--port", "80", "--lb-timeout", bad]).is_err(),
+                "{bad}"
+            );
         }
         let args = parse(&["--port", "80", "--lb-timeout", "1500ms"]).expect("valid");
         assert_eq!(args.lb_timeout, Some(Duration::from_millis(1500)));

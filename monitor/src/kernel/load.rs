@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,10 @@ use aya::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, ProgramInfo,
     },
 };
+use aya_log::EbpfLogger;
 use monitor_common::listener::{ListenerLimits, MAX_LISTENERS, PortWatch};
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::offsets::{BtfError, SockOffsets};
 use crate::listeners::Listener;
@@ -75,10 +79,7 @@ pub enum LoadError {
         source: ProgramError,
     },
     #[error("cannot open cgroup {path}: {source}")]
-    Cgroup {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Cgroup { path: PathBuf, source: io::Error },
     #[error("cannot write map {name}: {source}")]
     MapWrite {
         name: &'static str,
@@ -91,6 +92,17 @@ pub enum LoadError {
         what: &'static str,
         name: &'static str,
     },
+}
+
+/// Reads what the programs log through aya-log and hands it to [`log`].
+pub type KernelLog = EbpfLogger<&'static dyn log::Log>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KernelLogError {
+    #[error("the programs have no log: {0}")]
+    NoLog(#[from] aya_log::Error),
+    #[error("cannot wait for the programs' log: {0}")]
+    Runtime(#[from] io::Error),
 }
 
 /// The loaded programs. Dropping it detaches and unloads everything.
@@ -180,9 +192,15 @@ impl Loaded {
             .ok_or(LoadError::StaleObject { what: "map", name })
     }
 
-    /// The programs' own log; there is none unless they were loaded with `debug_log`.
-    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
-        aya_log::EbpfLogger::init(&mut self.ebpf)
+    /// The programs' own log, registered with the current runtime; there is none unless they were
+    /// loaded with `debug_log`.
+    pub fn kernel_log(&mut self) -> Result<AsyncFd<KernelLog>, KernelLogError> {
+        let log = EbpfLogger::init(&mut self.ebpf)?;
+        // SAFETY: the map's descriptor is owned by the logger, never changes, and closes with it.
+        Ok(
+            unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }
+                .map_err(io::Error::from)?,
+        )
     }
 
     fn watch(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {

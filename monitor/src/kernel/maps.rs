@@ -1,6 +1,9 @@
 //! The daemon's ends of the maps.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
@@ -8,6 +11,7 @@ use monitor_common::{
     flow::Snapshot,
     stats::{Counter, ListenerStats},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     decode::{self, DecodeError},
@@ -45,7 +49,7 @@ impl Snapshots {
         {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
             {
                 Ok(false)
             }
@@ -130,6 +134,13 @@ impl Ring {
     /// Frame headers for a live viewer.
     pub fn samples(loaded: &mut Loaded) -> Result<Self, LoadError> {
         Self::take(loaded, "SAMPLES")
+    }
+
+    /// Registers the ring with the runtime, which must be the current one.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the map's descriptor is owned by the ring, never changes, and closes with it.
+        unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }
+            .map_err(io::Error::from)
     }
 
     /// Hands the next record to `f`; `None` when the ring is empty.

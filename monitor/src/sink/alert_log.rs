@@ -52,7 +52,9 @@ impl AlertLog {
     pub fn open(target: &Target) -> io::Result<Self> {
         let out: Box<dyn Write + Send> = match target {
             Target::Stderr => Box::new(io::stderr()),
-            Target::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            Target::File(path) => {
+                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
+            }
         };
         let (queue, lines) = sync_channel::<String>(QUEUE);
         let writer = std::thread::Builder::new()
@@ -161,7 +163,11 @@ impl<'a> Line<'a> {
             kind: alert.kind.as_str(),
             certainty: alert.certainty.as_str(),
             listener: &listener.rules.name,
-            hop: listener.rules.tightest_hop.as_ref().map(|hop| hop.name.as_str()),
+            hop: listener
+                .rules
+                .tightest_hop
+                .as_ref()
+                .map(|hop| hop.name.as_str()),
             resolution,
             conn: Conn {
                 cookie: facts.conn.0.to_string(),
@@ -197,7 +203,12 @@ fn seconds(duration: Duration) -> f64 {
 /// RFC 3339, UTC, of a moment that lies at or before `now`.
 fn wall_clock(at: Ktime, now: Ktime) -> String {
     let ago = jiff::SignedDuration::try_from(now.since(at)).unwrap_or_default();
-    format!("{:.3}", jiff::Timestamp::now().saturating_sub(ago).unwrap_or_default())
+    format!(
+        "{:.3}",
+        jiff::Timestamp::now()
+            .saturating_sub(ago)
+            .unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -288,7 +299,11 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect();
-        assert_eq!(lines.len(), 2, "a newline in a reason stays inside its line");
+        assert_eq!(
+            lines.len(),
+            2,
+            "a newline in a reason stays inside its line"
+        );
         let firing = &lines[0];
         assert_eq!(firing["status"], "firing");
         assert_eq!(firing["alert"], "zombie");
@@ -300,7 +315,10 @@ mod tests {
         assert_eq!(firing["conn"]["peer"], "[fd00::1]:5000");
         assert_eq!(firing["conn"]["age_seconds"], 20.0);
         assert_eq!(firing["evidence"]["idle_seconds"], 7.0);
-        assert_eq!(firing["evidence"]["last_tx_seconds"], serde_json::Value::Null);
+        assert_eq!(
+            firing["evidence"]["last_tx_seconds"],
+            serde_json::Value::Null
+        );
         assert_eq!(firing["evidence"]["limit_seconds"], 6.0);
         assert!(firing.get("resolution").is_none());
         assert_eq!(lines[1]["resolution"], "recovered");

@@ -84,7 +84,10 @@ fn connections(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "connections_opened_total",
         "Connections that finished their upgrade or began TLS since wsmon started.",
     );
-    let mut closed = Family::counter("connections_closed_total", "Connections that ended, by how.");
+    let mut closed = Family::counter(
+        "connections_closed_total",
+        "Connections that ended, by how.",
+    );
     let mut codes = Family::counter(
         "close_codes_total",
         "First close frames, by who sent them and with which code.",
@@ -98,7 +101,11 @@ fn connections(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             let phases = tally.connections[protocol as usize];
             for (state, count) in [("open", phases.open), ("closing", phases.closing)] {
                 live.add(
-                    &[("listener", name), ("protocol", protocol.as_str()), ("state", state)],
+                    &[
+                        ("listener", name),
+                        ("protocol", protocol.as_str()),
+                        ("state", state),
+                    ],
                     count as f64,
                 );
             }
@@ -112,7 +119,14 @@ fn connections(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         for (&(initiator, code), &n) in &tally.close_codes.counts {
             let code = code.map_or("none".to_owned(), |code| code.to_string());
-            codes.add(&[("listener", name), ("initiator", side(initiator)), ("code", &code)], n as f64);
+            codes.add(
+                &[
+                    ("listener", name),
+                    ("initiator", side(initiator)),
+                    ("code", &code),
+                ],
+                n as f64,
+            );
         }
         if tally.close_codes.overflow > 0 {
             let labels = [("listener", name), ("initiator", "any"), ("code", "other")];
@@ -124,7 +138,10 @@ fn connections(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
 }
 
 fn verdicts(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut zombies = Family::gauge("zombie_connections", "Connections that are dead and look open.");
+    let mut zombies = Family::gauge(
+        "zombie_connections",
+        "Connections that are dead and look open.",
+    );
     let mut detected = Family::counter("zombies_detected_total", "Zombies found, one per episode.");
     let mut recovered = Family::counter(
         "zombies_recovered_total",
@@ -155,14 +172,25 @@ fn verdicts(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         at_risk.add(&[("listener", name)], tally.at_risk as f64);
         if let Some(hop) = &listener.rules.tightest_hop {
-            limits.add(&[("listener", name), ("hop", &hop.name)], hop.idle_timeout.as_secs_f64());
+            limits.add(
+                &[("listener", name), ("hop", &hop.name)],
+                hop.idle_timeout.as_secs_f64(),
+            );
         }
         idle_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.idle_at_death));
         age_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.age_at_death));
     }
     out.extend(
-        [zombies, detected, recovered, at_risk, limits, idle_at_death, age_at_death]
-            .map(Family::finish),
+        [
+            zombies,
+            detected,
+            recovered,
+            at_risk,
+            limits,
+            idle_at_death,
+            age_at_death,
+        ]
+        .map(Family::finish),
     );
 }
 
@@ -203,7 +231,11 @@ fn frames(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             let i = way.index();
             for op in KNOWN {
                 frames.add(
-                    &[("listener", name), ("direction", direction), ("opcode", opcode::name(op))],
+                    &[
+                        ("listener", name),
+                        ("direction", direction),
+                        ("opcode", opcode::name(op)),
+                    ],
                     count(&stats.frames[i][usize::from(op)]),
                 );
             }
@@ -215,9 +247,17 @@ fn frames(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             unanswered.add(&labels, count(&stats.pings_unanswered[i]));
             rtt.add_histogram(&labels, kernel_histogram(&stats.ping_rtt[i], &RTT_BOUNDS));
         }
-        gaps.add_histogram(&[("listener", name)], kernel_histogram(&stats.idle_gaps, &GAP_BOUNDS));
+        gaps.add_histogram(
+            &[("listener", name)],
+            kernel_histogram(&stats.idle_gaps, &GAP_BOUNDS),
+        );
     }
-    out.extend([frames, bytes, fragmented, unsynced, pings, unanswered, rtt, gaps].map(Family::finish));
+    out.extend(
+        [
+            frames, bytes, fragmented, unsynced, pings, unanswered, rtt, gaps,
+        ]
+        .map(Family::finish),
+    );
 }
 
 fn tcp(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
@@ -243,14 +283,29 @@ fn tcp(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
 
 fn own_health(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let losses = scrape.losses;
-    let mut lost = Family::counter("events_lost_total", "What wsmon failed to see or to say, by where.");
+    let mut lost = Family::counter(
+        "events_lost_total",
+        "What wsmon failed to see or to say, by where.",
+    );
     for (ring, reason, n) in [
         ("vitals", "full", losses.of(DropReason::VitalsFull)),
         ("vitals", "undecodable", losses.undecodable),
         ("samples", "full", losses.of(DropReason::SamplesFull)),
-        ("packets", "header_unreadable", losses.of(DropReason::HeaderUnreadable)),
-        ("packets", "payload_unreadable", losses.of(DropReason::PayloadUnreadable)),
-        ("packets", "walk_too_long", losses.of(DropReason::WalkTooLong)),
+        (
+            "packets",
+            "header_unreadable",
+            losses.of(DropReason::HeaderUnreadable),
+        ),
+        (
+            "packets",
+            "payload_unreadable",
+            losses.of(DropReason::PayloadUnreadable),
+        ),
+        (
+            "packets",
+            "walk_too_long",
+            losses.of(DropReason::WalkTooLong),
+        ),
         ("alerts", "full", losses.alert_lines),
     ] {
         lost.add(&[("ring", ring), ("reason", reason)], n as f64);
@@ -279,8 +334,17 @@ fn own_health(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         runs.add(&[("program", &program.name)], program.runs as f64);
         seconds.add(&[("program", &program.name)], program.seconds);
     }
-    let mut build = Family::gauge("build_info", "Version of wsmon and of the kernel it runs on.");
-    build.add(&[("version", env!("CARGO_PKG_VERSION")), ("kernel", scrape.kernel)], 1.0);
+    let mut build = Family::gauge(
+        "build_info",
+        "Version of wsmon and of the kernel it runs on.",
+    );
+    build.add(
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("kernel", scrape.kernel),
+        ],
+        1.0,
+    );
     out.extend([lost, untracked, degraded, runs, seconds, build].map(Family::finish));
 }
 
@@ -306,7 +370,10 @@ fn count(counter: &Counter) -> f64 {
 }
 
 /// The kernel's buckets are nanoseconds and not cumulative.
-fn kernel_histogram<const N: usize>(histogram: &KernelHistogram<N>, bounds: &[u64]) -> proto::Histogram {
+fn kernel_histogram<const N: usize>(
+    histogram: &KernelHistogram<N>,
+    bounds: &[u64],
+) -> proto::Histogram {
     let mut total = 0;
     let mut cumulative = bounds
         .iter()
@@ -323,7 +390,10 @@ fn kernel_histogram<const N: usize>(histogram: &KernelHistogram<N>, bounds: &[u6
 }
 
 fn core_histogram(histogram: &Histogram) -> proto::Histogram {
-    let buckets = histogram.cumulative().map(|(bound, n)| (bound as f64, n)).collect();
+    let buckets = histogram
+        .cumulative()
+        .map(|(bound, n)| (bound as f64, n))
+        .collect();
     prometheus_histogram(buckets, histogram.count(), histogram.sum().as_secs_f64())
 }
 

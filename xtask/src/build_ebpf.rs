@@ -1,0 +1,169 @@
+//! `cargo xtask build-ebpf`: from `monitor-ebpf` to the object that is committed.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use object::build::elf::{Builder, SectionData};
+
+use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
+use crate::toolchain::{Identity, Toolchain};
+use crate::workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write nothing; fail unless the committed object is what the sources give
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check { run_check() } else { build() }
+}
+
+const OBJECT: &str = "monitor/bpf/wsmon.bpf.o";
+const LOCK: &str = "monitor/bpf/wsmon.bpf.lock";
+const TARGET: &str = "bpfel-unknown-none";
+const REMEDY: &str = "run `cargo xtask build-ebpf` and commit monitor/bpf";
+/// BTF is made from debug info, so there has to be some until [`strip`] drops it.
+const FLAGS: [&str; 2] = ["-Cdebuginfo=2", "-Clink-arg=--btf"];
+
+fn build() -> Result<()> {
+    let root = workspace::root();
+    // Keeping the toolchain of the last build keeps the difference to review small.
+    let toolchain = Toolchain::find(locked_toolchain().as_ref())?;
+    let object = compile(&toolchain)?;
+    let lock = BytecodeLock {
+        toolchain: toolchain.identity,
+        object: sha256(&object),
+        sources: sources_hash(&root, &FLAGS)?,
+    };
+    fs::create_dir_all(root.join("monitor/bpf"))?;
+    fs::write(root.join(OBJECT), &object).with_context(|| format!("could not write {OBJECT}"))?;
+    fs::write(root.join(LOCK), lock.to_string())
+        .with_context(|| format!("could not write {LOCK}"))?;
+    println!("{OBJECT}: {} bytes, sha256 {}", object.len(), lock.object);
+    Ok(())
+}
+
+/// Proves that the committed object is what the sources give, as far as the toolchain here can.
+///
+/// # Errors
+/// When it is not, with the remedy.
+pub(crate) fn run_check() -> Result<()> {
+    let root = workspace::root();
+    let lock = read_lock()?;
+    let committed = fs::read(root.join(OBJECT))
+        .with_context(|| format!("could not read {OBJECT}; {REMEDY}"))?;
+    if sha256(&committed) != lock.object {
+        bail!("{OBJECT} is not the object that {LOCK} describes; {REMEDY}");
+    }
+    if sources_hash(&root, &FLAGS)? != lock.sources {
+        bail!("the sources of the kernel programs have changed since {OBJECT} was built; {REMEDY}");
+    }
+    match Toolchain::find(Some(&lock.toolchain)) {
+        Ok(here) if here.identity == lock.toolchain => {
+            let rebuilt = compile(&here)?;
+            if rebuilt != committed {
+                let kept = target_folder().join("wsmon.bpf.o");
+                fs::write(&kept, &rebuilt)?;
+                bail!(
+                    "{OBJECT} differs from its rebuild, kept in {}; {REMEDY}",
+                    kept.display()
+                );
+            }
+            println!("{OBJECT}: a rebuild gives the same bytes");
+        }
+        Ok(here) => println!(
+            "{OBJECT}: sources unchanged; not rebuilt, because it was made with {} and here is {}",
+            lock.toolchain, here.identity
+        ),
+        Err(missing) => println!(
+            "{OBJECT}: sources unchanged; not rebuilt ({})",
+            missing.missing
+        ),
+    }
+    Ok(())
+}
+
+/// The toolchain that made the committed object; `None` before the first build.
+pub(crate) fn locked_toolchain() -> Option<Identity> {
+    read_lock().ok().map(|lock| lock.toolchain)
+}
+
+fn read_lock() -> Result<BytecodeLock> {
+    let text = fs::read_to_string(workspace::root().join(LOCK))
+        .with_context(|| format!("could not read {LOCK}; {REMEDY}"))?;
+    text.parse()
+        .with_context(|| format!("{LOCK} is damaged; {REMEDY}"))
+}
+
+/// Builds and strips the object. The same sources and toolchain give the same bytes in any folder.
+fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
+    println!(
+        "building with {}: {}",
+        toolchain.compiler.origin, toolchain.identity
+    );
+    let target_folder = target_folder();
+    workspace::run(
+        toolchain
+            .cargo()
+            .args(["build", "--locked", "--release", "-Zbuild-std=core"])
+            .args(["--target", TARGET, "--package", "monitor-ebpf"])
+            .arg("--target-dir")
+            .arg(&target_folder)
+            // Unlike RUSTFLAGS, this one can hold paths with spaces.
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                rustflags(toolchain)?.join("\x1f"),
+            ),
+    )?;
+    let linked = target_folder.join(TARGET).join("release/wsmon-bpf");
+    let bytes =
+        fs::read(&linked).with_context(|| format!("could not read {}", linked.display()))?;
+    strip(&bytes).with_context(|| format!("could not strip {}", linked.display()))
+}
+
+/// The flags with every path that differs between machines mapped to a fixed name.
+fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
+    let mut flags: Vec<_> = FLAGS.map(str::to_owned).into();
+    let mut remap = |from: PathBuf, to: &str| {
+        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    };
+    remap(workspace::root(), ".");
+    remap(workspace::cargo_home(), "cargo");
+    // A mirror of crates.io has a folder name of its own. Of several prefixes the last one wins.
+    let registry = workspace::cargo_home().join("registry/src");
+    for index in fs::read_dir(&registry).into_iter().flatten() {
+        remap(index?.path(), "crates");
+    }
+    let sources = toolchain.compiler.sysroot.join("lib/rustlib/src/rust");
+    // The compiler names some files by the path as given and some by the resolved one.
+    remap(fs::canonicalize(&sources)?, "rust");
+    remap(sources, "rust");
+    Ok(flags)
+}
+
+fn target_folder() -> PathBuf {
+    workspace::root().join("target/ebpf")
+}
+
+/// Drops DWARF and keeps all the loader reads: code, maps, symbols, relocations, `.BTF`, `.BTF.ext`.
+fn strip(linked: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = Builder::read(linked)?;
+    for section in &mut elf.sections {
+        section.delete = [".debug_", ".rel.debug_"]
+            .iter()
+            .any(|prefix| section.name.starts_with(prefix.as_bytes()));
+    }
+    elf.delete_orphans();
+    // LLVM keeps all names in one table; the writer wants the section names in their own.
+    let names = elf.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(stripped)
+}

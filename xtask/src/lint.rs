@@ -1,0 +1,41 @@
+//! `cargo xtask lint`: what CI refuses before it runs a test.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::{self, cargo};
+
+/// Runs every check, also after one that fails, so that one run shows all there is to mend.
+///
+/// # Errors
+/// When a check fails.
+pub(crate) fn run() -> Result<()> {
+    let mut kernel_programs = cargo(&["clippy", "--package", "monitor-ebpf"]);
+    // They compile natively as far as clippy needs, without an eBPF toolchain. They bring their own
+    // panic handler, which only an aborting profile accepts.
+    kernel_programs
+        .args(["--", "--deny", "warnings"])
+        .env("CARGO_PROFILE_DEV_PANIC", "abort");
+    let mut docs = cargo(&["doc", "--no-deps", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "--deny warnings");
+    let checks = [
+        cargo(&["fmt", "--all", "--check"]),
+        cargo(&["clippy", "--all-targets", "--", "--deny", "warnings"]),
+        kernel_programs,
+        docs,
+    ];
+    let mut failures = Vec::new();
+    for mut check in checks {
+        failures.extend(workspace::run(&mut check).err());
+    }
+    if !failures.is_empty() {
+        bail!(
+            "{}",
+            failures
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The WebSocket implementations that live tests talk to, at the versions `testdata/peers` locks:
+//! node's `ws` in `target/peers/node_modules`, Python's `websockets` in `target/peers/venv`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::bytecode_lock::sha256;
+use crate::setup::Steps;
+use crate::workspace;
+
+/// Installs both, unless the same locks were installed in this folder before.
+///
+/// # Errors
+/// When npm or pip fails.
+pub(crate) fn install(steps: &Steps) -> Result<()> {
+    let locks = workspace::root().join("testdata/peers");
+    let folder = workspace::root().join("target/peers");
+    let stamp = folder.join("stamp");
+    let wanted = fingerprint(&locks, &folder)?;
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        steps.there("node ws and Python websockets", "target/peers");
+        return Ok(());
+    }
+    for name in ["package.json", "package-lock.json"] {
+        steps.write(&folder.join(name), &fs::read_to_string(locks.join(name))?)?;
+    }
+    steps.step(
+        Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(&folder),
+    )?;
+    let venv = folder.join("venv");
+    // A dry run comes here before python3 is installed.
+    let python = python().unwrap_or_else(|| PathBuf::from("python3"));
+    steps.step(
+        Command::new(python)
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv),
+    )?;
+    steps.step(
+        Command::new(venv.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            // As root pip warns about itself, even inside a venv.
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .arg("--requirement")
+            .arg(locks.join("requirements.txt")),
+    )?;
+    steps.write(&stamp, &wanted)
+}
+
+/// A python3 that can make virtual environments and is new enough for the locked `websockets`.
+pub(crate) fn python() -> Option<PathBuf> {
+    const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
+    workspace::on_path("python3")
+        .into_iter()
+        .chain([PathBuf::from("/usr/bin/python3")])
+        .find(|python| workspace::answer(python, &["-c", PROBE]).is_some())
+}
+
+/// The locks and the place: a virtual environment does not survive being moved.
+fn fingerprint(locks: &Path, folder: &Path) -> Result<String> {
+    let mut all = folder.as_os_str().as_encoded_bytes().to_vec();
+    for name in ["package.json", "package-lock.json", "requirements.txt"] {
+        let path = locks.join(name);
+        all.extend(fs::read(&path).with_context(|| format!("could not read {}", path.display()))?);
+    }
+    Ok(sha256(&all))
+}

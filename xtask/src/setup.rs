@@ -1,0 +1,272 @@
+//! `cargo xtask setup`: installs what the bytecode and the tests need, and skips what is there.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, Error, Result, anyhow, bail};
+
+use crate::root::{Prerequisite, is_root};
+use crate::toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker};
+use crate::{build_ebpf, peers, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the toolchain for the kernel programs
+    #[arg(long)]
+    ebpf: bool,
+    /// Only what the tests and the demo use
+    #[arg(long)]
+    tests: bool,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let steps = Steps {
+        dry_run: args.dry_run,
+        ..Steps::default()
+    };
+    let both = args.ebpf == args.tests;
+    if both || args.ebpf {
+        ebpf(&steps)?;
+    }
+    if both || args.tests {
+        tests(&steps)?;
+    }
+    Ok(())
+}
+
+/// The whole set-up, silent about what is already there.
+///
+/// # Errors
+/// [`Prerequisite`] when something is missing that only root or a person can install.
+pub(crate) fn run_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    ebpf(&steps)?;
+    tests(&steps)
+}
+
+/// The tools behind a [`lab::Lab`], silent about what is already there.
+///
+/// # Errors
+/// [`Prerequisite`] when something is missing that only root or a person can install.
+pub(crate) fn lab_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    steps.packages(&lab::missing_packages())
+}
+
+/// How steps are carried out and told.
+#[derive(Default)]
+pub(crate) struct Steps {
+    dry_run: bool,
+    quiet: bool,
+    package_lists_fresh: Cell<bool>,
+}
+
+impl Steps {
+    /// Says that something needs no step.
+    pub(crate) fn there(&self, what: &str, detail: &str) {
+        if !self.quiet {
+            println!("ok       {what}: {detail}");
+        }
+    }
+
+    /// Runs one step, or says that it would.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub(crate) fn step(&self, command: &mut Command) -> Result<()> {
+        if self.dry_run {
+            println!("would    {}", workspace::line(command));
+            return Ok(());
+        }
+        println!("run      {}", workspace::line(command));
+        workspace::run(command.stdin(Stdio::null()))
+    }
+
+    /// Writes a file and its folder, in silence.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn write(&self, file: &Path, content: &str) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        file.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(file, content))
+            .with_context(|| format!("could not write {}", file.display()))
+    }
+
+    /// Installs Debian packages.
+    ///
+    /// # Errors
+    /// [`Prerequisite`] without apt-get or without root's rights.
+    fn packages(&self, packages: &[&str]) -> Result<()> {
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let missing = format!("not installed: {}", packages.join(" "));
+        let install = format!(
+            "apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+        if workspace::on_path("apt-get").is_none() {
+            return Err(Prerequisite {
+                missing,
+                remedy: vec![format!("install what Debian would with: {install}")],
+            }
+            .into());
+        }
+        if !self.dry_run && !is_root() {
+            return Err(Prerequisite {
+                missing,
+                remedy: vec![format!("sudo {install}")],
+            }
+            .into());
+        }
+        if !self.package_lists_fresh.replace(true) {
+            self.step(&mut apt_get(&["update", "--quiet"]))?;
+        }
+        let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
+        self.step(&mut apt_get(&[&options, packages].concat()))
+    }
+}
+
+fn ebpf(steps: &Steps) -> Result<()> {
+    match Compiler::all().first() {
+        Some(compiler) => steps.there(
+            "compiler for the kernel programs",
+            &format!("{}, {}", compiler.origin, compiler.version),
+        ),
+        None => install_compiler(steps)?,
+    }
+    match Linker::find().filter(Linker::fits) {
+        Some(linker) => steps.there(
+            "bpf-linker",
+            &format!("{} on LLVM {}", linker.version, linker.llvm),
+        ),
+        None => install_linker(steps)?,
+    }
+    Ok(())
+}
+
+fn install_compiler(steps: &Steps) -> Result<()> {
+    let mut ways = [nightly_sources, distribution_compiler];
+    // The kind of compiler that made the committed object can also prove it, byte for byte.
+    if build_ebpf::locked_toolchain().is_some_and(|locked| !locked.rustc.contains("nightly")) {
+        ways.reverse();
+    }
+    let mut refused = None;
+    for way in ways {
+        match way(steps) {
+            Ok(()) if steps.dry_run || !Compiler::all().is_empty() => return Ok(()),
+            Ok(()) => {
+                println!("         not usable: too old, too new for bpf-linker, or no sources")
+            }
+            Err(error) => {
+                println!("         {error:#}");
+                refused = refused.or(error.downcast::<Prerequisite>().ok());
+            }
+        }
+    }
+    Err(refused.map_or_else(
+        || anyhow!("found no compiler for the kernel programs; `{NIGHTLY}` gives one"),
+        Error::from,
+    ))
+}
+
+const NIGHTLY: &str = "rustup toolchain install nightly --component rust-src";
+
+fn nightly_sources(steps: &Steps) -> Result<()> {
+    if toolchain::nightly_sysroot().is_none() {
+        bail!("no rustup nightly here");
+    }
+    steps.step(
+        Command::new("rustup")
+            .args(["component", "add", "rust-src", "--toolchain", "nightly"])
+            .env_remove("RUST_BACKTRACE"),
+    )
+}
+
+fn distribution_compiler(steps: &Steps) -> Result<()> {
+    steps.packages(&["rustc-web", "rust-web-src"])
+}
+
+fn install_linker(steps: &Steps) -> Result<()> {
+    let prefix = match env::var("LLVM_PREFIX") {
+        Ok(prefix) => prefix,
+        Err(_) => {
+            let packages = [
+                format!("llvm-{LLVM_MAJOR}-dev"),
+                format!("libpolly-{LLVM_MAJOR}-dev"),
+            ];
+            let missing: Vec<_> = packages
+                .iter()
+                .map(String::as_str)
+                .filter(|package| !is_package_installed(package))
+                .collect();
+            steps.packages(&missing)?;
+            format!("/usr/lib/llvm-{LLVM_MAJOR}")
+        }
+    };
+    steps.step(
+        workspace::cargo(&["install", "bpf-linker", "--version", BPF_LINKER, "--locked"])
+            .args(["--force", "--no-default-features", "--features"])
+            .arg(format!("llvm-{LLVM_MAJOR}"))
+            .env("LLVM_PREFIX", prefix),
+    )?;
+    if !steps.dry_run && !Linker::find().is_some_and(|linker| linker.fits()) {
+        let folder = workspace::cargo_home().join("bin");
+        bail!(
+            "bpf-linker is installed but not found; put {} on PATH",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn tests(steps: &Steps) -> Result<()> {
+    let tools = [
+        ("ip", "iproute2"),
+        ("nft", "nftables"),
+        ("node", "nodejs"),
+        ("npm", "npm"),
+        ("promtool", "prometheus"),
+    ];
+    let mut missing = Vec::new();
+    for (program, package) in tools {
+        match workspace::on_path(program) {
+            Some(path) => steps.there(program, &path.display().to_string()),
+            None => missing.push(package),
+        }
+    }
+    match peers::python() {
+        Some(python) => steps.there("python3 with venv", &python.display().to_string()),
+        None => missing.extend(["python3", "python3-venv"]),
+    }
+    steps.packages(&missing)?;
+    peers::install(steps)
+}
+
+fn is_package_installed(package: &str) -> bool {
+    workspace::answer("dpkg-query", &["--show", "--showformat=${Status}", package])
+        .is_some_and(|status| status == "install ok installed")
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}

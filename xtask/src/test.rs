@@ -1,0 +1,198 @@
+//! `cargo xtask test`: everything this machine and user can run, from cheap to dear.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::root::{Prerequisite, TEST_AS_ROOT, is_root};
+use crate::workspace::{self, cargo};
+use crate::{build_ebpf, lint, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Install nothing first
+    #[arg(long)]
+    no_setup: bool,
+    /// Only tests whose name contains one of these; skips lint and the bytecode check
+    filter: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut report = Report::default();
+    if !args.no_setup {
+        report.section("set-up", setup::run_quietly);
+    }
+    if args.filter.is_empty() {
+        report.section("lint", lint::run);
+        report.section("bytecode", build_ebpf::run_check);
+    }
+    report.section("unit, property and oracle tests", || {
+        workspace::run(cargo(&["test", "--no-fail-fast", "--"]).args(&args.filter))
+    });
+    for target in RootTarget::all()? {
+        if is_root() {
+            report.section(&target.title(), || target.run(&args.filter));
+        } else {
+            report.skip(&target.title(), "needs root");
+        }
+    }
+    report.finish()
+}
+
+/// A test target whose `#[ignore = "needs root: …"]` tests are to run.
+enum RootTarget {
+    /// Unit tests inside the crates.
+    Unit,
+    /// One file in a `tests` folder.
+    Integration(String),
+}
+
+impl RootTarget {
+    /// One at a time shares this machine's namespaces, ports and BPF memory; these also need it
+    /// inside the target.
+    const ONE_TEST_AT_A_TIME: [&str; 1] = ["live"];
+
+    /// All of them; the ones that take long last.
+    fn all() -> Result<Vec<Self>> {
+        let mut names = Vec::new();
+        for folder in ["monitor/tests", "tests/lab/tests"] {
+            // A crate without integration tests has no such folder.
+            for entry in fs::read_dir(workspace::root().join(folder))
+                .into_iter()
+                .flatten()
+            {
+                let path = entry?.path();
+                if path.extension().is_some_and(|extension| extension == "rs")
+                    && let Some(name) = path.file_stem()
+                {
+                    names.push(name.to_string_lossy().into_owned());
+                }
+            }
+        }
+        names.sort_by_key(|name| (Self::is_serial(name), name.clone()));
+        Ok([Self::Unit]
+            .into_iter()
+            .chain(names.into_iter().map(Self::Integration))
+            .collect())
+    }
+
+    fn title(&self) -> String {
+        match self {
+            Self::Unit => "root: unit tests".to_owned(),
+            Self::Integration(name) => format!("root: {name}"),
+        }
+    }
+
+    fn run(&self, filter: &[String]) -> Result<()> {
+        // Both packages every time: cargo would build their dependencies anew for each alone.
+        let mut command = cargo(&[
+            "test",
+            "--release",
+            "--package",
+            "monitor",
+            "--package",
+            "lab",
+        ]);
+        match self {
+            Self::Unit => command.args(["--lib", "--bins"]),
+            Self::Integration(name) => command.args(["--test", name]),
+        };
+        command.args(["--", "--ignored"]);
+        if matches!(self, Self::Integration(name) if Self::is_serial(name)) {
+            command.arg("--test-threads=1");
+        }
+        workspace::run(command.args(filter))
+    }
+
+    fn is_serial(name: &str) -> bool {
+        Self::ONE_TEST_AT_A_TIME.contains(&name)
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    sections: Vec<Section>,
+}
+
+struct Section {
+    title: String,
+    outcome: Outcome,
+    took: Duration,
+}
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+impl Report {
+    /// Runs one section to its end whatever came before it.
+    fn section(&mut self, title: &str, run: impl FnOnce() -> Result<()>) {
+        println!("\n=== {title}");
+        let begin = Instant::now();
+        let outcome = match run() {
+            Ok(()) => Outcome::Passed,
+            // Without root's rights a missing package is no failure of the project.
+            Err(error) if error.is::<Prerequisite>() && !is_root() => {
+                Outcome::Skipped(format!("{error:#}"))
+            }
+            Err(error) => {
+                println!("failed: {error:#}");
+                Outcome::Failed(format!("{error:#}"))
+            }
+        };
+        self.sections.push(Section {
+            title: title.to_owned(),
+            outcome,
+            took: begin.elapsed(),
+        });
+    }
+
+    fn skip(&mut self, title: &str, why: &str) {
+        self.sections.push(Section {
+            title: title.to_owned(),
+            outcome: Outcome::Skipped(why.to_owned()),
+            took: Duration::ZERO,
+        });
+    }
+
+    /// Prints one line a section.
+    ///
+    /// # Errors
+    /// When a section failed.
+    fn finish(self) -> Result<()> {
+        println!("\n=== summary");
+        let (mut failed, mut skipped) = (0, 0);
+        for Section {
+            title,
+            outcome,
+            took,
+        } in &self.sections
+        {
+            let (word, why) = match outcome {
+                Outcome::Passed => ("ok", ""),
+                Outcome::Failed(why) => {
+                    failed += 1;
+                    ("FAILED", why.as_str())
+                }
+                Outcome::Skipped(why) => {
+                    skipped += 1;
+                    ("skipped", why.as_str())
+                }
+            };
+            let line = format!("{word:<8} {:>7.1} s  {title:<34} {why}", took.as_secs_f64());
+            println!("{}", line.trim_end());
+        }
+        let total: Duration = self.sections.iter().map(|section| section.took).sum();
+        println!("total    {:>7.1} s", total.as_secs_f64());
+        if skipped > 0 {
+            println!("to run what was skipped: {TEST_AS_ROOT}");
+        }
+        if failed > 0 {
+            bail!("{failed} of {} sections failed", self.sections.len());
+        }
+        Ok(())
+    }
+}
