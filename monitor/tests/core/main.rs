@@ -24,6 +24,8 @@ use oracle::Saying;
 /// How much later than the naive scan the core may speak: the staleness, or the pace of the looks
 /// that wait for something no event announces.
 const LATENESS: Duration = Duration::from_millis(1_100);
+/// Six connections for some minutes, at a look a second, need a fraction of this.
+const MOST_LOOKS: usize = 20_000;
 const SCAN_STEP: Duration = Duration::from_millis(10);
 const TAIL: Duration = Duration::from_secs(20);
 
@@ -32,6 +34,7 @@ struct Shell {
     core: Correlator,
     snapshots: BTreeMap<ConnId, Facts>,
     actions: Vec<Action>,
+    looks: usize,
 }
 
 impl Shell {
@@ -41,6 +44,7 @@ impl Shell {
             core,
             snapshots: BTreeMap::new(),
             actions: Vec::new(),
+            looks: 0,
         }
     }
 
@@ -81,6 +85,8 @@ impl Shell {
     fn show(&mut self, now: Ktime) {
         self.core.handle_timeout(now);
         while let Some(conn) = self.core.poll_inspect() {
+            self.looks += 1;
+            assert!(self.looks < MOST_LOOKS, "a busy loop at {now}");
             let facts = self.snapshots.get(&conn).cloned().map(Box::new);
             self.core.handle_snapshot(conn, facts);
         }

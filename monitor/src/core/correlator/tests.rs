@@ -361,6 +361,17 @@ fn a_chatty_flow_is_looked_at_once_per_four_fifths_of_the_limit() {
 }
 
 #[test]
+fn the_entry_of_a_closed_flow_does_not_wake_its_successor() {
+    let (mut bench, facts) = Bench::opened(Some(OnExpiry::Silent));
+    bench.closed(CloseHow::Fin, 4_000, &facts);
+    bench.event(Event::Opened(Box::new(Facts::newborn(1, ms(4_000)))));
+    bench.until(8_799);
+    assert_eq!(bench.looks, 0);
+    bench.until(8_800);
+    assert_eq!(bench.looks, 1);
+}
+
+#[test]
 fn a_vanished_socket_gets_a_grace_period_for_its_close_event() {
     let (mut bench, facts) = Bench::opened(Some(OnExpiry::Silent));
     bench.snapshot = None;
