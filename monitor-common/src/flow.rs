@@ -54,8 +54,9 @@ pub mod notable {
     pub const ANSWERED: u32 = 1 << 4;
     pub const PING_UNANSWERED: u32 = 1 << 5;
     pub const RETRANSMIT: u32 = 1 << 6;
-    /// A ping, pong or close frame: published at once, not an event by itself.
-    pub const CONTROL_FRAME: u32 = 1 << 7;
+    /// Something the daemon may not see late, though it is no event by itself: a control frame, a
+    /// FIN, the end of a loss.
+    pub const PUBLISH: u32 = 1 << 7;
 
     /// The bits that go to the `VITALS` ring.
     pub const EVENTS: u32 =
@@ -72,7 +73,8 @@ pub const RETRANSMIT_WAKES: [u32; 2] = [2, 5];
 pub struct Snapshot {
     /// The socket's cookie: unique until reboot.
     pub cookie: u64,
-    /// When this copy was published.
+    /// When a packet last made the flow be published. Nothing else moves it: a packet may stay
+    /// unpublished for one publish interval after it, and no longer.
     pub published_at: u64,
     /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
     pub established_at: u64,
@@ -378,6 +380,7 @@ impl Flow {
             if !s.is_closing() {
                 walk.note(notable::CLOSING);
             }
+            walk.note(notable::PUBLISH);
             s.rx.fin = 1;
         }
     }
@@ -425,23 +428,20 @@ impl Flow {
             if !s.is_closing() {
                 walk.note(notable::CLOSING);
             }
+            walk.note(notable::PUBLISH);
             s.tx.fin = 1;
         }
     }
 
-    /// Takes in a retransmission, as TCP itself tells it. Returns [`notable`] bits.
+    /// Takes in a retransmission, as TCP itself tells it; true if the daemon has to hear of it.
     #[inline(always)]
-    pub fn retransmit(&mut self, stats: &mut ListenerStats) -> u32 {
+    pub fn retransmit(&mut self, stats: &mut ListenerStats) -> bool {
         let s = &mut self.snapshot;
         s.retransmits = s.retransmits.wrapping_add(1);
         stats.retransmits.add(1);
         let [first, second] = RETRANSMIT_WAKES;
         let count = s.retransmits_without_progress();
-        if count == first || count == second {
-            notable::RETRANSMIT
-        } else {
-            0
-        }
+        count == first || count == second
     }
 
     /// Takes in the payload of a segment up to the point where the walk over its frames begins:
@@ -566,7 +566,7 @@ impl Flow {
         own.last_ping = now;
         own.pings = own.pings.wrapping_add(1);
         let walk = self.walk_mut(direction);
-        walk.note(notable::CONTROL_FRAME);
+        walk.note(notable::PUBLISH);
         if earlier != 0 {
             stats.pings_unanswered[direction.index()].add(1);
             if matches!(direction, Direction::Tx) {
@@ -580,7 +580,7 @@ impl Flow {
     fn pong(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
         let pinger = direction.opposite();
         self.snapshot.facts_mut(direction).last_pong = now;
-        self.walk_mut(direction).note(notable::CONTROL_FRAME);
+        self.walk_mut(direction).note(notable::PUBLISH);
         let other = self.snapshot.facts_mut(pinger);
         let unanswered = other.pings_unanswered();
         if unanswered == 0 {
@@ -605,7 +605,7 @@ impl Flow {
             s.close_code = header.close_code();
         }
         let walk = self.walk_mut(direction);
-        walk.note(notable::CONTROL_FRAME);
+        walk.note(notable::PUBLISH);
         if first {
             walk.note(notable::CLOSING);
         }
@@ -693,12 +693,14 @@ impl Snapshot {
             return;
         }
         if after(segment.ack, self.snd_una) {
-            let stuck = self.retransmits_without_progress() >= RETRANSMIT_WAKES[0];
+            let retransmits = self.retransmits_without_progress();
             self.snd_una = segment.ack;
             self.ack_progress_at = now;
             self.retransmits_at_progress = self.retransmits;
-            if stuck {
+            if retransmits >= RETRANSMIT_WAKES[0] {
                 walk.note(notable::ANSWERED);
+            } else if retransmits > 0 {
+                walk.note(notable::PUBLISH);
             }
             return;
         }

@@ -49,8 +49,7 @@ pub(crate) fn sample(sample: FrameSample) {
 
 /// Copies the facts to where the daemon looks for them.
 #[inline(always)]
-pub(crate) fn publish(snapshot: &mut Snapshot, now: u64) {
-    snapshot.published_at = now;
+pub(crate) fn publish(snapshot: &mut Snapshot) {
     let published = SNAPSHOTS.insert(&snapshot.cookie, &*snapshot, 0).is_ok();
     if !published && snapshot.unpublished == 0 {
         count_drop(DropReason::SnapshotsFull);
@@ -68,8 +67,8 @@ pub(crate) fn unpublish(cookie: u64) {
 /// Makes known what a packet changed: at once if it is notable, otherwise at most once in a
 /// publish interval.
 #[inline(always)]
-pub(crate) fn report(snapshot: &mut Snapshot, bits: u32, now: u64) {
-    if bits & notable::DISMISSED != 0 {
+pub(crate) fn report(snapshot: &mut Snapshot, notes: u32, now: u64) {
+    if notes & notable::DISMISSED != 0 {
         unpublish(snapshot.cookie);
         emit(EventKind::Dismissed, 0, now, snapshot);
         return;
@@ -78,14 +77,15 @@ pub(crate) fn report(snapshot: &mut Snapshot, bits: u32, now: u64) {
         return;
     }
     let due = now.saturating_sub(snapshot.published_at) >= PUBLISH_INTERVAL_NS.load();
-    if bits == 0 && !due {
+    if notes == 0 && !due {
         return;
     }
-    publish(snapshot, now);
-    if bits & notable::EVENTS == 0 {
+    snapshot.published_at = now;
+    publish(snapshot);
+    if notes & notable::EVENTS == 0 {
         return;
     }
-    for (bit, kind) in [
+    for (note, kind) in [
         (notable::OPENED, EventKind::Opened),
         (notable::RESUMED, EventKind::Resumed),
         (notable::ANSWERED, EventKind::Answered),
@@ -93,7 +93,7 @@ pub(crate) fn report(snapshot: &mut Snapshot, bits: u32, now: u64) {
         (notable::PING_UNANSWERED, EventKind::PingUnanswered),
         (notable::CLOSING, EventKind::Closing),
     ] {
-        if bits & bit != 0 {
+        if notes & note != 0 {
             emit(kind, 0, now, snapshot);
         }
     }

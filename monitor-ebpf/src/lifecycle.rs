@@ -11,7 +11,7 @@ use monitor_common::{
 };
 
 use crate::{
-    emit::{count_drop, emit, publish, report, unpublish},
+    emit::{count_drop, emit, publish, unpublish},
     maps::{DEBUG_LOG, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NUM_OFFSET, SNAPSHOTS, STATS},
     sock::{self, Watch, state},
 };
@@ -35,13 +35,17 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    if let Some(flow) = flow_of(sk)
+    if let Some(flow) = flow_of(ctx.arg(0))
         && let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32)
     {
         // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
-        let bits = flow.retransmit(unsafe { &mut *stats });
-        report(&mut flow.snapshot, bits, now());
+        let wakes = flow.retransmit(unsafe { &mut *stats });
+        if flow.snapshot.is_watched() {
+            publish(&mut flow.snapshot);
+            if wakes {
+                emit(EventKind::Retransmit, 0, now(), &flow.snapshot);
+            }
+        }
     }
     0
 }
@@ -132,9 +136,8 @@ fn reset(s: &mut Snapshot) {
     if !s.is_watched() {
         return;
     }
-    let at = now();
-    publish(s, at);
-    emit(EventKind::Reset, 0, at, s);
+    publish(s);
+    emit(EventKind::Reset, 0, now(), s);
 }
 
 /// Whether a socket in this state had a connection to lose.
