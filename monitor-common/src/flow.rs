@@ -177,6 +177,9 @@ pub struct Flow {
     pub snapshot: Snapshot,
     pub rx_walk: Walk,
     pub tx_walk: Walk,
+    /// By [`Direction`]: how much of the segment in hand is done. Kept here between the steps of
+    /// a kernel walk, because the verifier follows every value of a local variable by itself.
+    pub done: [u32; 2],
 }
 
 impl Snapshot {
@@ -328,6 +331,7 @@ impl Flow {
         snapshot: Snapshot::EMPTY,
         rx_walk: Walk::EMPTY,
         tx_walk: Walk::EMPTY,
+        done: [0; 2],
     };
 
     /// A socket older than the monitor, met at a packet: nothing is known of its stream, and of
@@ -744,7 +748,7 @@ impl Snapshot {
 
 const _: () = assert!(size_of::<DirectionFacts>() == 80);
 const _: () = assert!(size_of::<Snapshot>() == 344);
-const _: () = assert!(size_of::<Flow>() == 424);
+const _: () = assert!(size_of::<Flow>() == 432);
 const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 80);
 
 #[cfg(feature = "user")]

@@ -16,8 +16,8 @@ use monitor_common::{
     Direction,
     drop::DropReason,
     event::FrameSample,
-    flow::{Flow, origin, protocol},
-    frame::{Head, opcode},
+    flow::{Flow, Snapshot, origin, protocol},
+    frame::{Head, Header, opcode},
     segment::{IP_PREFIX, IpHeader, Segment, TCP_HEADER, tcp_flags},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
@@ -55,9 +55,6 @@ struct WalkContext {
     now: u64,
     payload_offset: u32,
     len: u32,
-    at: u32,
-    sample_every: u32,
-    ended: u32,
 }
 
 #[inline(always)]
@@ -98,7 +95,16 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
             offset: segment.payload_offset,
         };
         if let Some(at) = flow.place(direction, &segment, &payload, counters) {
-            walk_frames(ctx, flow, stats, &segment, at, now, direction, walk);
+            flow.done[direction.index()] = at;
+            let mut context = WalkContext {
+                skb: ctx.as_ptr(),
+                flow,
+                stats,
+                now,
+                payload_offset: segment.payload_offset,
+                len: segment.payload_len,
+            };
+            walk_frames(&mut context, direction, walk);
         }
     }
     let notes = flow.walk_mut(direction).take_notes();
@@ -192,38 +198,24 @@ fn widen(v4: [u8; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would only move the list"
-)]
-fn walk_frames(
-    ctx: &SkBuffContext,
-    flow: &mut Flow,
-    stats: *mut ListenerStats,
-    segment: &Segment,
-    at: u32,
-    now: u64,
-    direction: Direction,
-    walk: WalkCallback,
-) {
-    let mut context = WalkContext {
-        skb: ctx.as_ptr(),
-        flow,
-        stats,
-        now,
-        payload_offset: segment.payload_offset,
-        len: segment.payload_len,
-        at,
-        sample_every: SAMPLE_EVERY.get(0).copied().unwrap_or(0),
-        ended: 0,
-    };
+fn walk_frames(context: &mut WalkContext, direction: Direction, walk: WalkCallback) {
     // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
-    unsafe { bpf_loop(MAX_STEPS, walk as *mut c_void, (&raw mut context).cast(), 0) };
-    if context.ended == 0 {
+    unsafe {
+        bpf_loop(
+            MAX_STEPS,
+            walk as *mut c_void,
+            (&raw mut *context).cast(),
+            0,
+        )
+    };
+    // SAFETY: map values that outlive this call; see `Flow` and `Counter` for who else may touch
+    // them.
+    let (flow, stats) = unsafe { (&mut *context.flow, &mut *context.stats) };
+    let done = flow.done[direction.index()];
+    let left = flow.walk_mut(direction).abandon(done, context.len);
+    if left > 0 {
         count_drop(DropReason::WalkTooLong);
-        let left = flow.walk_mut(direction).abandon(context.at, context.len);
-        // SAFETY: as above.
-        unsafe { &mut *stats }.unsynced_bytes[direction.index()].add(left as u64);
+        stats.unsynced_bytes[direction.index()].add(left as u64);
     }
 }
 
@@ -248,57 +240,59 @@ fn walk_step(context: &mut WalkContext, direction: Direction) -> c_long {
         offset: context.payload_offset,
     };
     let from_client = flow.snapshot.from_client(direction);
-    let mut at = context.at;
+    let mut done = flow.done[direction.index()];
     let step = flow
         .walk_mut(direction)
-        .step(&mut at, context.len, from_client, &payload);
-    context.at = at;
+        .step(&mut done, context.len, from_client, &payload);
+    flow.done[direction.index()] = done;
+    let mut now = context.now;
     match step {
-        Step::End => {
-            context.ended = 1;
-            return 1;
-        }
+        Step::End => return 1,
         Step::Unreadable => {
-            context.ended = 1;
             count_drop(DropReason::PayloadUnreadable);
-            stats.unsynced_bytes[direction.index()].add(context.len.saturating_sub(at) as u64);
+            let left = context.len.saturating_sub(done);
+            stats.unsynced_bytes[direction.index()].add(left as u64);
+            flow.done[direction.index()] = context.len;
             return 1;
         }
         Step::Frame(header) => {
             // Only round trips need better than a tick.
-            let now = if matches!(header.opcode(), opcode::PING | opcode::PONG) {
+            if matches!(header.opcode(), opcode::PING | opcode::PONG) {
                 // SAFETY: no preconditions.
-                unsafe { bpf_ktime_get_ns() }
-            } else {
-                context.now
-            };
-            flow.account(direction, &step, now, stats);
-            if context.sample_every != 0 {
-                let s = &flow.snapshot;
-                let facts = match direction {
-                    Direction::Rx => &s.rx,
-                    Direction::Tx => &s.tx,
-                };
-                if facts.frames % context.sample_every == 0 {
-                    sample(FrameSample {
-                        at: now,
-                        cookie: s.cookie,
-                        payload_len: header.payload_len,
-                        first_byte: header.first_byte(),
-                        masked: header.masked() as u8,
-                        direction: direction as u8,
-                        _pad: 0,
-                        close_code: header.close_code(),
-                        listener: s.listener,
-                    });
-                }
+                now = unsafe { bpf_ktime_get_ns() };
+            }
+            let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
+            if every != 0 {
+                offer_sample(&flow.snapshot, direction, &header, now, every);
             }
         }
-        Step::Again | Step::Synced | Step::Unsynced(_) => {
-            flow.account(direction, &step, context.now, stats);
-        }
+        Step::Again | Step::Synced | Step::Unsynced(_) => {}
     }
+    flow.account(direction, &step, now, stats);
     0
+}
+
+/// Sends every n-th frame header of a direction to the live viewer.
+#[inline(always)]
+fn offer_sample(s: &Snapshot, direction: Direction, header: &Header, now: u64, every: u32) {
+    let frames = match direction {
+        Direction::Rx => s.rx.frames,
+        Direction::Tx => s.tx.frames,
+    };
+    if frames % every != 0 {
+        return;
+    }
+    sample(FrameSample {
+        at: now,
+        cookie: s.cookie,
+        payload_len: header.payload_len,
+        first_byte: header.first_byte(),
+        masked: header.masked() as u8,
+        direction: direction as u8,
+        _pad: 0,
+        close_code: header.close_code(),
+        listener: s.listener,
+    });
 }
 
 /// The payload of the packet in hand. Loopback and GRO keep it in fragments, so it is read

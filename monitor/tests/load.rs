@@ -11,9 +11,9 @@ use monitor::{
 /// Instructions the verifier may have to look at, per program. Generous enough for another
 /// compiler, tight enough that an unrolled loop is noticed.
 const BUDGET: [(&str, u32); 6] = [
-    ("ingress", 100_000),
-    ("egress", 100_000),
-    ("inet_sock_set_state", 5_000),
+    ("ingress", 60_000),
+    ("egress", 60_000),
+    ("inet_sock_set_state", 10_000),
     ("tcp_retransmit_skb", 5_000),
     ("tcp_receive_reset", 5_000),
     ("tcp_send_reset", 5_000),
