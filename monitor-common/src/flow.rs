@@ -27,6 +27,9 @@ pub mod protocol {
     pub const OPAQUE: u8 = 3;
     /// Older than the monitor; nothing but idle clocks is known.
     pub const ASSUMED: u8 = 4;
+    /// Its end was reported. A reset that follows the death, or a packet that another CPU has in
+    /// hand, must not bring it back.
+    pub const GONE: u8 = 5;
 }
 
 /// Which end of the connection this socket is.
@@ -286,20 +289,27 @@ impl Snapshot {
         }
     }
 
-    /// How the connection ended, told at its death.
+    /// How the connection ended, told at its death: the first thing that decided it.
+    ///
+    /// A local abort (`tcp_disconnect` and `tcp_close` in net/ipv4/tcp.c) sets the state first and
+    /// sends its reset afterwards. It is known by what is missing: no FIN, no reset from the peer,
+    /// and no retransmission that TCP gave up on.
     pub const fn close_how(&self) -> CloseHow {
         if self.close_initiator != 0 {
             CloseHow::CloseFrame
+        } else if self.rx.fin != 0 || self.tx.fin != 0 {
+            CloseHow::Fin
         } else if self.rst_rx != 0 {
             CloseHow::RstReceived
         } else if self.rst_tx != 0 {
             CloseHow::RstSent
-        } else if self.rx.fin != 0 || self.tx.fin != 0 {
-            CloseHow::Fin
-        } else if self.outstanding() > 0 {
+        } else if self.outstanding() > 0 && self.retransmits_without_progress() > 0 {
             CloseHow::Timeout
-        } else {
+        } else if self.origin == origin::SEEDED {
+            // No packet was ever seen, a FIN neither.
             CloseHow::Unknown
+        } else {
+            CloseHow::RstSent
         }
     }
 

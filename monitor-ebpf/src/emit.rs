@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use monitor_common::{
     drop::DropReason,
     event::{EventKind, FrameSample, VitalEvent},
-    flow::{Snapshot, notable},
+    flow::{Snapshot, notable, protocol},
 };
 
 use crate::maps::{DROPS, PUBLISH_INTERVAL_NS, SAMPLES, SNAPSHOTS, VITALS};
@@ -55,6 +55,12 @@ pub(crate) fn publish(snapshot: &mut Snapshot) {
         count_drop(DropReason::SnapshotsFull);
     }
     snapshot.unpublished = !published as u8;
+    // The socket may have died on another CPU meanwhile, and its snapshot been removed before it
+    // was written again.
+    // SAFETY: a live reference; volatile because another program may have written it.
+    if unsafe { (&raw const snapshot.protocol).read_volatile() } == protocol::GONE {
+        unpublish(snapshot.cookie);
+    }
 }
 
 /// Forgets a flow that ended or turned out to be none of ours.

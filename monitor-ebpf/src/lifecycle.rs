@@ -7,7 +7,7 @@ use aya_log_ebpf::debug;
 use monitor_common::{
     drop::DropReason,
     event::EventKind,
-    flow::{Flow, Snapshot, origin},
+    flow::{Flow, Snapshot, origin, protocol},
 };
 
 use crate::{
@@ -126,9 +126,9 @@ fn bury(s: &mut Snapshot, at: u64) {
             counter.add(1);
         }
     }
-    let cookie = s.cookie;
     emit(EventKind::Closed, how as u32, at, s);
-    unpublish(cookie);
+    s.protocol = protocol::GONE;
+    unpublish(s.cookie);
 }
 
 #[inline(always)]

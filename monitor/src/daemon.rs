@@ -35,6 +35,9 @@ pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 /// How often the table is compared with the kernel's.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Records in one drain after which the ring may well have been full.
+const BIG_DRAIN: usize = 4096;
+
 /// How long a loss keeps `wsmon_degraded` up.
 const DEGRADED_FOR: Duration = Duration::from_secs(300);
 
@@ -160,16 +163,16 @@ impl Daemon {
 
     /// Empties the ring. A record that makes no sense is counted and never stops the loop.
     fn drain(&mut self) {
+        let mut records = 0;
         let ring = self.vitals.get_mut();
         while let Some(event) = ring.next(decode::vital) {
             match event {
                 Ok(event) => {
-                    if let Event::Closed { facts, .. } = &event {
-                        // The kernel removed it too, unless it was seeded a moment ago.
-                        if let Err(error) = self.reconciler.forget(facts.conn, &mut self.snapshots)
-                        {
-                            log::warn!("socket {}: {error}", facts.conn.0);
-                        }
+                    // The kernel removed its snapshot too, unless it was seeded a moment ago.
+                    if let Some(conn) = event.ends()
+                        && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
+                    {
+                        log::warn!("socket {}: {error}", conn.0);
                     }
                     self.core.handle_event(event);
                 }
@@ -178,19 +181,27 @@ impl Daemon {
                     log::warn!("a record of the vitals ring: {error}");
                 }
             }
+            records += 1;
         }
+        if records >= BIG_DRAIN {
+            self.notice_losses();
+        }
+    }
+
+    /// Tells the core of vitals that the ring had no room for.
+    fn notice_losses(&mut self) -> Losses {
+        let losses = self.losses();
+        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
+            let at = clock::now();
+            self.core.handle_event(Event::Lost { records, at });
+        }
+        self.degradation.update(&losses, clock::now());
+        losses
     }
 
     /// The periodic look: what the rings lost, and which sockets are gone unnoticed.
     async fn reconcile(&mut self) {
-        let losses = self.losses();
-        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
-            self.core.handle_event(Event::Lost {
-                records,
-                at: clock::now(),
-            });
-        }
-        self.degradation.update(&losses, clock::now());
+        self.notice_losses();
         if let Err(error) = self
             .reconciler
             .drop_vanished(&self.listeners, &mut self.snapshots, &mut self.core)
@@ -212,8 +223,7 @@ impl Daemon {
     }
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
-        let losses = self.losses();
-        self.degradation.update(&losses, clock::now());
+        let losses = self.notice_losses();
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
             stats: &self.stats.read()?,

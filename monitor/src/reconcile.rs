@@ -103,7 +103,7 @@ impl Reconciler {
         }
     }
 
-    /// A connection ended. If it was seeded, its seed may have been written after the kernel
+    /// A connection ended or is none of ours. If it was seeded, its seed may have been written after the kernel
     /// removed what it had.
     pub fn forget(&mut self, conn: ConnId, snapshots: &mut Snapshots) -> Result<(), SnapshotError> {
         if self.seeds.remove(&conn) {

@@ -28,6 +28,21 @@ pub enum Event {
     Lost { records: u64, at: Ktime },
 }
 
+impl Event {
+    /// The connection that this event is the last one of.
+    pub fn ends(&self) -> Option<ConnId> {
+        match self {
+            Self::Closed { facts, .. } => Some(facts.conn),
+            Self::Dismissed { conn, .. } | Self::Gone { conn, .. } => Some(*conn),
+            Self::Opened(_)
+            | Self::Seeded(_)
+            | Self::Closing(_)
+            | Self::Trouble { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+}
+
 /// Why the kernel woke us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trouble {
