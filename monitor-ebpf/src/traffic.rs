@@ -307,10 +307,10 @@ impl Payload for SkbPayload {
     fn read(&self, offset: u32, len: u32, head: &mut Head) -> bool {
         // Callers keep to 1..=14, but the compiler proves it away through values that the verifier
         // does not connect. Hidden from the compiler, the mask stays, and shows both bounds.
-        let mut len = len;
+        let mut len = u64::from(len);
         // SAFETY: an empty instruction sequence.
         unsafe { core::arch::asm!("/* {0} */", inout(reg) len, options(nomem, nostack)) };
-        let len = (len.wrapping_sub(1) & 15) + 1;
+        let len = (len.wrapping_sub(1) & 15) as u32 + 1;
         // SAFETY: at most the 16 bytes of a `Head` are written.
         let ret = unsafe {
             bpf_skb_load_bytes(
