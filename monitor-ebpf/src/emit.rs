@@ -50,7 +50,11 @@ pub(crate) fn sample(sample: FrameSample) {
 /// Copies the facts to where the daemon looks for them.
 #[inline(always)]
 pub(crate) fn publish(snapshot: &mut Snapshot) {
-    let published = SNAPSHOTS.insert(&snapshot.cookie, &*snapshot, 0).is_ok();
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value the snapshot would be copied to the 512-byte stack"
+    )]
+    let published = SNAPSHOTS.insert(snapshot.cookie, &*snapshot, 0).is_ok();
     if !published && snapshot.unpublished == 0 {
         count_drop(DropReason::SnapshotsFull);
     }
@@ -67,7 +71,7 @@ pub(crate) fn publish(snapshot: &mut Snapshot) {
 #[inline(always)]
 pub(crate) fn unpublish(cookie: u64) {
     // It may never have been published; that is no failure.
-    let _ = SNAPSHOTS.remove(&cookie);
+    let _ = SNAPSHOTS.remove(cookie);
 }
 
 /// Makes known what a packet changed: at once if it is notable, otherwise at most once in a
