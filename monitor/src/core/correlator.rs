@@ -78,7 +78,7 @@ impl Correlator {
     pub fn handle_event(&mut self, event: Event) {
         match event {
             Event::Opened(facts) | Event::Closing(facts) | Event::Trouble { facts, .. } => {
-                if self.admit(&facts, true) {
+                if self.admit(&facts) {
                     self.judge(facts.conn, &facts, Source::Event);
                 }
             }
@@ -164,7 +164,7 @@ impl Correlator {
     }
 
     /// Makes sure that the flow is in the table; `false` where it cannot be.
-    fn admit(&mut self, facts: &Facts, born: bool) -> bool {
+    fn admit(&mut self, facts: &Facts) -> bool {
         if self.flows.contains_key(&facts.conn) {
             return true;
         }
@@ -172,7 +172,6 @@ impl Correlator {
             self.rejected += 1;
             return false;
         };
-        tally.opened += u64::from(born);
         self.flows.insert(facts.conn, Flow::new(facts, tally));
         true
     }
@@ -182,13 +181,13 @@ impl Correlator {
     fn seed(&mut self, facts: &Facts) {
         if self.flows.contains_key(&facts.conn) {
             self.queue_for_inspection(facts.conn);
-        } else if self.admit(facts, false) {
+        } else if self.admit(facts) {
             self.judge(facts.conn, facts, Source::Seed);
         }
     }
 
     fn close(&mut self, facts: &Facts, how: CloseHow) {
-        if !self.admit(facts, false) {
+        if !self.admit(facts) {
             return;
         }
         let Some(flow) = self.flows.remove(&facts.conn) else {
@@ -204,7 +203,7 @@ impl Correlator {
             first_seen: flow.first_seen,
         };
         let tally = &mut self.tallies[place];
-        tally.count_close(facts, how);
+        tally.count_close(facts);
         let mut books = Books {
             tally,
             actions: &mut self.actions,
@@ -219,9 +218,6 @@ impl Correlator {
             return;
         };
         let tally = &mut self.tallies[place(flow.listener)];
-        if ending == Ending::Gone {
-            tally.closed[CloseHow::Unknown as usize] += 1;
-        }
         let mut books = Books {
             tally,
             actions: &mut self.actions,

@@ -1,9 +1,8 @@
-//! What the metrics count, per listener.
+//! What the metrics count, per listener, apart from what the kernel programs count themselves.
 
 use std::collections::BTreeMap;
 
 use super::{
-    event::CloseHow,
     facts::{Close, Direction, Facts, Protocol},
     histogram::Histogram,
 };
@@ -14,8 +13,6 @@ use super::{
 pub struct Tally {
     /// Gauge, by `Protocol`.
     pub connections: [Phases; 3],
-    /// Connections whose birth the kernel reported; those found by seeding are not among them.
-    pub opened: u64,
     /// Gauge: idle for at least 0.8 of the limit, and not past it.
     pub at_risk: u64,
     /// Gauge, by `ZombieKind`.
@@ -24,8 +21,6 @@ pub struct Tally {
     pub detected: [u64; 3],
     /// Episodes that ended with a sign of life, by `ZombieKind`.
     pub recovered: [u64; 3],
-    /// By `CloseHow`.
-    pub closed: [u64; CloseHow::ALL.len()],
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
     pub abnormal_closures: u64,
     pub close_codes: CloseCodes,
@@ -36,8 +31,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count_close(&mut self, facts: &Facts, how: CloseHow) {
-        self.closed[how as usize] += 1;
+    pub(super) fn count_close(&mut self, facts: &Facts) {
         match facts.close {
             Some(close) => self.close_codes.count(close),
             None if facts.protocol == Protocol::WebSocket => self.abnormal_closures += 1,
@@ -92,7 +86,7 @@ impl CloseCodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ZombieKind;
+    use crate::core::{CloseHow, ZombieKind};
 
     #[test]
     fn a_peer_that_invents_codes_ends_in_the_overflow() {
