@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::kernel::prerequisites::{self, Prerequisite};
+use crate::kernel::{
+    load,
+    prerequisites::{self, Prerequisite},
+};
 
 /// Say whether this host and these privileges are enough, and what to do where they are not.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,7 +37,11 @@ const PREREQUISITE_MISSING: u8 = 3;
 
 /// Prints the survey to stdout. Fails if stdout does.
 pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
-    let survey = prerequisites::survey(args.cgroup.as_deref());
+    let mut survey = prerequisites::survey(args.cgroup.as_deref());
+    // Without the privileges a refusal would say nothing about the programs.
+    if !survey.iter().any(Prerequisite::is_fatal) {
+        survey.extend(load::survey());
+    }
     let mut stdout = io::stdout().lock();
     if args.json {
         write_json(&survey, &mut stdout)?;

@@ -72,7 +72,7 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_connections: u32,
 
-    /// Log debug events of the kernel programs (set RUST_LOG=debug)
+    /// Log debug events of the kernel programs; show them with RUST_LOG=wsmon_bpf=debug
     #[arg(long)]
     pub debug_kernel: bool,
 }

@@ -19,7 +19,10 @@ use monitor_common::listener::{ListenerLimits, MAX_LISTENERS, PortWatch};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::offsets::{BtfError, SockOffsets};
+use super::{
+    offsets::{BtfError, SockOffsets},
+    prerequisites::{Missing, Prerequisite},
+};
 use crate::listeners::Listener;
 
 /// The compiled kernel programs; `cargo xtask build-ebpf` makes them from `monitor-ebpf`.
@@ -68,7 +71,7 @@ pub enum LoadError {
     KernelBtf(#[from] aya::BtfError),
     #[error("cannot create the maps: {0}")]
     Maps(#[from] aya::EbpfError),
-    #[error("the kernel refuses program {name}: {source}")]
+    #[error("the kernel refuses program {name}: {}", in_short(source))]
     Refused {
         name: &'static str,
         source: ProgramError,
@@ -237,6 +240,67 @@ impl Loaded {
             .map_mut(name)
             .ok_or(LoadError::StaleObject { what: "map", name })?;
         Array::try_from(map).map_err(|source| LoadError::MapWrite { name, source })
+    }
+}
+
+/// Loads every program once, to see what the verifier says, and unloads it again.
+pub fn survey() -> Vec<Prerequisite> {
+    const REMEDY: &str = "run a kernel that docs/kernels.md lists, or report this line";
+    let settings = LoadSettings {
+        max_connections: 1,
+        ..LoadSettings::default()
+    };
+    let loads = |name: &str| format!("program {name}");
+    match Loaded::new(&[], &settings) {
+        Ok(loaded) => {
+            let mut rows: Vec<_> = loaded
+                .programs()
+                .map(|(name, info)| {
+                    let detail = match info.verified_instruction_count() {
+                        Some(count) => format!("{count} instructions verified"),
+                        None => "loads".to_owned(),
+                    };
+                    Prerequisite::required(loads(name), Ok(detail))
+                })
+                .collect();
+            rows.sort_by(|a, b| a.name.cmp(&b.name));
+            rows
+        }
+        Err(LoadError::Refused { name, source }) => {
+            let missing = Missing::new(in_short(&source), REMEDY);
+            vec![Prerequisite::required(loads(name), Err(missing))]
+        }
+        Err(other) => vec![Prerequisite::required(
+            "programs",
+            Err(Missing::new(other.to_string(), REMEDY)),
+        )],
+    }
+}
+
+/// One line of what may be thousands: the verifier says last what it minds.
+fn in_short(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    log::debug!("{log}");
+    let is_statistic = |line: &&str| {
+        ["processed ", "verification time", "stack depth"]
+            .iter()
+            .any(|prefix| line.starts_with(prefix))
+    };
+    let last_word = log
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !is_statistic(line));
+    match last_word {
+        Some(line) => format!("{io_error}; the verifier says: {line}"),
+        None => io_error.to_string(),
     }
 }
 

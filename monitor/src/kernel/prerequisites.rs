@@ -172,12 +172,7 @@ const NEEDED_CAPABILITIES: [CapabilityUse; 6] = [
     CapabilityUse {
         capability: Capability::CAP_SYS_PTRACE,
         required: false,
-        purpose: "name the processes of other users in alerts, and find their namespaces",
-    },
-    CapabilityUse {
-        capability: Capability::CAP_DAC_READ_SEARCH,
-        required: false,
-        purpose: "read the /proc entries of other users, to name the process in alerts",
+        purpose: "find the network namespaces of other users' processes",
     },
 ];
 
