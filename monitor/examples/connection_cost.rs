@@ -1,17 +1,27 @@
 //! What one watched connection costs: bytes in the kernel and in the daemon.
 //!
-//! Opens the same connections with and without wsmon, in turn (A B B A), and prints the slope per
-//! connection of the kernel's slab memory and of the daemon's resident memory. Needs root:
+//! Kernel: opens the same connections with and without wsmon, in turn (A B B A), and compares the
+//! slopes of the slab memory. Daemon: fills the core's table with a million idle flows, because a
+//! few thousand disappear in the allocator's slack. Needs root:
 //!
 //! ```text
 //! cargo build --release -p monitor
 //! cargo run --release -p monitor --example connection_cost -- target/release/wsmon 4000
 //! ```
 
-use std::{fs, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Daemon, Lab, Manner, Server, wait_until};
+use monitor::{
+    core::{Correlator, Event, Facts, Hop, Ktime, ListenerRules, OnExpiry},
+    kernel::decode,
+};
+use monitor_common::flow::{Snapshot, protocol};
 
 const PORT: u16 = 8080;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,31 +38,64 @@ fn main() -> Result<()> {
         "client and server share this process's 20,000 files"
     );
 
-    println!("bytes per connection, {connections} connections: kernel (both sockets), daemon");
+    println!(
+        "daemon: {:.0} bytes per connection at {TABLE} connections",
+        table_slope()?
+    );
+    println!("kernel: bytes per connection, both sockets, {connections} connections");
     let mut with = Vec::new();
     let mut without = Vec::new();
     // One round unmeasured: caches and allocators are warm after it.
     round(&wsmon, connections, true)?;
     for watched in [false, true, true, false, false, true, true, false] {
-        let Slope { kernel, daemon } = round(&wsmon, connections, watched)?;
+        let kernel = round(&wsmon, connections, watched)?;
         let name = if watched { "watched" } else { "alone" };
-        println!("{name:<8} {kernel:>8.0} {daemon:>8.0}");
+        println!("  {name:<8} {kernel:>8.0}");
         if watched { &mut with } else { &mut without }.push(kernel);
     }
     println!(
-        "wsmon adds {:.0} bytes of kernel memory per connection (medians)",
+        "kernel: wsmon adds {:.0} bytes per connection (medians)",
         median(with) - median(without)
     );
     Ok(())
 }
 
-/// Bytes per connection.
-struct Slope {
-    kernel: f64,
-    daemon: f64,
+/// Connections in the table that is measured.
+const TABLE: u64 = 1_000_000;
+
+/// Resident bytes per connection of the daemon's core, each flow armed and idle.
+fn table_slope() -> Result<f64> {
+    let hop = Hop {
+        name: "lb".into(),
+        idle_timeout: Duration::from_secs(60),
+        on_expiry: OnExpiry::Silent,
+    };
+    let rules = vec![ListenerRules::new("8080", Some(hop))];
+    let mut core = Correlator::new(rules, Duration::from_millis(260));
+    let before = resident_bytes("self")?;
+    for cookie in 1..=TABLE {
+        let born = Ktime(1_000_000_000 + cookie * 1_000);
+        core.handle_event(Event::Opened(Box::new(flow(cookie, born))));
+    }
+    let after = resident_bytes("self")?;
+    ensure!(core.len() as u64 == TABLE, "every flow is in the table");
+    Ok((after as f64 - before as f64) / TABLE as f64)
 }
 
-fn round(wsmon: &Path, connections: usize, watched: bool) -> Result<Slope> {
+fn flow(cookie: u64, born: Ktime) -> Facts {
+    let snapshot = Snapshot {
+        cookie,
+        established_at: born.0,
+        published_at: born.0,
+        ip_version: 4,
+        protocol: protocol::WEBSOCKET,
+        ..Snapshot::EMPTY
+    };
+    decode::facts(&snapshot).expect("a valid snapshot")
+}
+
+/// Slab bytes per connection.
+fn round(wsmon: &Path, connections: usize, watched: bool) -> Result<f64> {
     let lab = Lab::new()?;
     let server = Server::start(lab.server_ns(), lab.server_addr(PORT))?;
     let daemon = if watched {
@@ -76,17 +119,13 @@ fn round(wsmon: &Path, connections: usize, watched: bool) -> Result<Slope> {
     // The first ones pay for buffers and threads that the others share.
     let first = (0..200).map(connect).collect::<Result<Vec<_>, _>>()?;
     settle(&server, daemon.as_ref(), first.len())?;
-    let before = Reading::take(daemon.as_ref())?;
+    let before = slab_bytes()?;
     let rest = (0..connections)
         .map(connect)
         .collect::<Result<Vec<_>, _>>()?;
     settle(&server, daemon.as_ref(), first.len() + rest.len())?;
-    let after = Reading::take(daemon.as_ref())?;
-    let slope = |before: u64, after: u64| (after as f64 - before as f64) / connections as f64;
-    Ok(Slope {
-        kernel: slope(before.kernel, after.kernel),
-        daemon: slope(before.daemon, after.daemon),
-    })
+    let after = slab_bytes()?;
+    Ok((after as f64 - before as f64) / connections as f64)
 }
 
 fn settle(server: &Server, daemon: Option<&Daemon>, connections: usize) -> Result<()> {
@@ -102,23 +141,7 @@ fn settle(server: &Server, daemon: Option<&Daemon>, connections: usize) -> Resul
     Ok(())
 }
 
-struct Reading {
-    /// Live slab objects of the kernel, bytes.
-    kernel: u64,
-    /// Resident memory of the daemon, bytes.
-    daemon: u64,
-}
-
-impl Reading {
-    fn take(daemon: Option<&Daemon>) -> Result<Self> {
-        Ok(Self {
-            kernel: slab_bytes()?,
-            daemon: daemon.map_or(Ok(0), |daemon| resident_bytes(daemon.id()))?,
-        })
-    }
-}
-
-/// `/proc/slabinfo`: name, active objects, objects, object size …
+/// Live slab objects of the kernel. `/proc/slabinfo`: name, active objects, objects, object size …
 fn slab_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
     let mut total = 0;
@@ -131,7 +154,8 @@ fn slab_bytes() -> Result<u64> {
     Ok(total)
 }
 
-fn resident_bytes(pid: u32) -> Result<u64> {
+/// Resident memory of a process.
+fn resident_bytes(pid: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()

@@ -148,7 +148,7 @@ struct CapabilityUse {
     purpose: &'static str,
 }
 
-const NEEDED_CAPABILITIES: [CapabilityUse; 6] = [
+const NEEDED_CAPABILITIES: [CapabilityUse; 5] = [
     CapabilityUse {
         capability: Capability::CAP_BPF,
         required: true,
