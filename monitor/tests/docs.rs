@@ -1,0 +1,322 @@
+//! The reference pages say what the program does: every metric, flag and alert field, and none that
+//! does not exist.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::CommandFactory;
+use monitor::{
+    cli::Cli,
+    core::{
+        Alert, Certainty, CloseHow, ConnId, Facts, Hop, Ktime, ListenerId, ListenerRules, OnExpiry,
+        Resolution, Status, Tally, ZombieKind,
+        facts::{Activity, Direction, Protocol, Role},
+    },
+    listeners::Listener,
+    sink::{
+        alert_log::{AlertLog, Target},
+        metrics::{self, Losses, ProgramRuns, Scrape},
+    },
+};
+use monitor_common::stats::ListenerStats;
+use serde_json::Value;
+
+#[test]
+fn every_exported_metric_is_documented_with_its_type_and_labels() {
+    let documented: BTreeMap<_, _> = table_rows("docs/metrics.md")
+        .into_iter()
+        .filter_map(|row| {
+            let [name, kind, labels, ..] = row.as_slice() else {
+                return None;
+            };
+            let name = code(name).first()?.clone();
+            let labels = code(labels).into_iter().collect();
+            name.starts_with("wsmon_")
+                .then(|| (name, (kind.clone(), labels)))
+        })
+        .collect();
+    assert_eq!(documented, exported_families());
+}
+
+#[test]
+fn only_exported_metrics_are_used_in_rules_and_pages() {
+    let exported = exported_families();
+    for path in [
+        "README.md",
+        "deploy/prometheus-rules.yml",
+        "docs/alerts.md",
+        "docs/limitations.md",
+        "docs/metrics.md",
+        "docs/running.md",
+    ] {
+        for name in metric_names(&read(path)) {
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(&name);
+            assert!(
+                exported.contains_key(family),
+                "{path} names {name}, which is not exported"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_flag_of_run_is_documented_with_its_default() {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").expect("wsmon run exists");
+    let flags: BTreeMap<_, _> = run
+        .get_arguments()
+        .filter_map(|argument| {
+            let default = argument.get_default_values().first();
+            let default = default.map(|value| value.to_string_lossy().into_owned());
+            Some((format!("--{}", argument.get_long()?), default))
+        })
+        .filter(|(flag, _)| flag != "--debug-kernel" && flag != "--help")
+        .collect();
+    let documented: BTreeMap<_, _> = table_rows("docs/running.md")
+        .into_iter()
+        .filter_map(|row| {
+            let flag = code(row.first()?).first()?.split(' ').next()?.to_owned();
+            let default = code(row.get(1)?).into_iter().next();
+            (flag.starts_with("--") && flag != "--debug-kernel").then_some((flag, default))
+        })
+        .collect();
+    assert_eq!(documented, flags);
+    assert!(read("docs/running.md").contains("`--debug-kernel`"));
+}
+
+#[test]
+fn every_verdict_and_every_end_of_one_is_documented() {
+    let page = read("docs/alerts.md");
+    for kind in ZombieKind::ALL {
+        let heading = format!("### `{}`\n", kind.as_str());
+        assert!(page.contains(&heading), "{heading}");
+    }
+    let ends = CloseHow::ALL.map(CloseHow::as_str);
+    for end in ends.into_iter().chain(["recovered"]) {
+        assert!(page.contains(&format!("| `{end}` |")), "{end}");
+    }
+}
+
+#[test]
+fn alert_fields_and_examples_are_what_the_log_writes() {
+    let page = read("docs/alerts.md");
+    let documented: BTreeMap<_, _> = table_rows("docs/alerts.md")
+        .into_iter()
+        .filter_map(|row| {
+            let types: BTreeSet<_> = row.get(1)?.split(" or ").map(str::to_owned).collect();
+            let known = types
+                .iter()
+                .all(|kind| ["string", "number", "null"].contains(&kind.as_str()));
+            known.then_some((code(&row[0]).first()?.clone(), types))
+        })
+        .collect();
+    let written = written_alerts();
+    let [sparse, full] = written.as_slice() else {
+        panic!("two lines were written: {written:?}");
+    };
+    let mut fields = types_of(sparse);
+    for (field, kinds) in types_of(full) {
+        fields.entry(field).or_default().extend(kinds);
+    }
+    assert_eq!(documented, fields);
+
+    let examples: Vec<Value> = page
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).expect("an example is JSON"))
+        .collect();
+    assert_eq!(examples.len(), 2, "one that fires, one that is resolved");
+    for example in examples {
+        let wanted: BTreeSet<_> = match example["status"].as_str() {
+            Some("resolved") => fields.keys().collect(),
+            _ => fields
+                .keys()
+                .filter(|field| *field != "resolution")
+                .collect(),
+        };
+        let shown = types_of(&example);
+        assert_eq!(shown.keys().collect::<BTreeSet<_>>(), wanted);
+    }
+}
+
+/// Type and label names of each family in a scrape in which nothing is left out for want of a series.
+fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut tally = Tally::default();
+    tally
+        .close_codes
+        .counts
+        .insert((Direction::Rx, Some(1000)), 1);
+    let text = metrics::render(&Scrape {
+        listeners: &[listener()],
+        stats: &[ListenerStats::EMPTY],
+        tallies: &[tally],
+        losses: &Losses::default(),
+        degraded: false,
+        programs: &[ProgramRuns {
+            name: "ingress".into(),
+            runs: 1,
+            seconds: 1.0,
+        }],
+        kernel: "6.1.0",
+    })
+    .expect("valid families");
+
+    let mut families = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').expect("a name and a type");
+            current = name.to_owned();
+            families.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (_, labels) = families.get_mut(&current).expect("a type comes first");
+            labels.extend(label_names(line).filter(|label| label != "le"));
+        }
+    }
+    families
+}
+
+fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
+    series
+        .split_once('{')
+        .map_or("", |(_, labels)| labels)
+        .split(['{', ','])
+        .filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()))
+}
+
+/// A firing alert that knows as little as possible, and a resolved one that knows everything.
+fn written_alerts() -> Vec<Value> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("alerts.jsonl");
+    let mut log = AlertLog::open(&Target::File(file.clone())).expect("a writable file");
+    let mut bare = listener();
+    bare.rules.tightest_hop = None;
+    log.write(&alert(Status::Firing, None), &bare);
+    let resolved = Status::Resolved(Resolution::Recovered);
+    log.write(&alert(resolved, Some(Ktime(1))), &listener());
+    drop(log);
+    let text = fs::read_to_string(file).expect("the log");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+        .collect()
+}
+
+/// The JSON type of each field, by its path.
+fn types_of(value: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    fn visit(path: &str, value: &Value, types: &mut BTreeMap<String, BTreeSet<String>>) {
+        let kind = match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    let path = [path, name].join(if path.is_empty() { "" } else { "." });
+                    visit(&path, field, types);
+                }
+                return;
+            }
+            Value::Null => "null",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            other => panic!("{path}: {other} has a type the page does not explain"),
+        };
+        let kinds = types.entry(path.to_owned()).or_default();
+        kinds.insert(kind.to_owned());
+    }
+    let mut types = BTreeMap::new();
+    visit("", value, &mut types);
+    types
+}
+
+fn listener() -> Listener {
+    let hop = Hop {
+        name: "lb".into(),
+        idle_timeout: Duration::from_secs(60),
+        on_expiry: OnExpiry::Silent,
+    };
+    Listener {
+        rules: ListenerRules::new("8080", Some(hop)),
+        ports: 8080..=8080,
+        remote: false,
+    }
+}
+
+fn alert(status: Status, clock: Option<Ktime>) -> Alert {
+    let activity = Activity {
+        last_packet: clock,
+        last_payload: clock,
+        last_frame: clock,
+    };
+    Alert {
+        status,
+        kind: ZombieKind::Expired,
+        certainty: Certainty::Suspected,
+        listener: ListenerId(0),
+        at: Ktime(2),
+        since: Ktime(1),
+        limit: Duration::from_secs(60),
+        facts: Box::new(Facts {
+            at: Ktime(2),
+            conn: ConnId(1),
+            listener: ListenerId(0),
+            role: Role::Server,
+            protocol: Protocol::WebSocket,
+            local: ([127, 0, 0, 1], 8080).into(),
+            peer: ([127, 0, 0, 1], 40_000).into(),
+            established_at: clock,
+            rx: activity,
+            tx: activity,
+            unacked_bytes: 0,
+            stalled_since: None,
+            ack_progress_at: clock,
+            retransmits: 0,
+            unanswered_transmissions: 0,
+            unanswered_since: None,
+            pings_unanswered: 0,
+            first_unanswered_ping: None,
+            last_unanswered_ping: None,
+            ping_rtt: None,
+            last_gap: None,
+            close: None,
+            fin_rx: false,
+            fin_tx: false,
+            rst_rx: false,
+            rst_tx: false,
+        }),
+        reason: "a sentence".into(),
+    }
+}
+
+/// The cells of every table row of a page.
+fn table_rows(path: &str) -> Vec<Vec<String>> {
+    read(path)
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// What stands between backticks.
+fn code(cell: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn metric_names(text: &str) -> BTreeSet<String> {
+    text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
+        .filter(|word| word.starts_with("wsmon_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn read(path: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
