@@ -24,6 +24,8 @@ pub struct Seeded {
     pub namespaces: usize,
     /// Namespaces that could not be entered: connections there are known from their next packet.
     pub refused: usize,
+    /// Processes whose namespace is hidden from us; the same holds for what is in there.
+    pub hidden: usize,
 }
 
 /// Keeps track of the flows that only sock_diag has told of.
@@ -46,7 +48,8 @@ impl Reconciler {
         let seeded = Seeded {
             connections: scan.sockets.len(),
             namespaces: scan.namespaces,
-            refused: scan.refused.len() + scan.hidden,
+            refused: scan.refused.len(),
+            hidden: scan.hidden,
         };
         for facts in scan.sockets {
             match snapshots.seed(&facts) {

@@ -1,8 +1,16 @@
 //! `wsmon run`: the daemon.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
+use monitor_common::listener::MAX_LISTENERS;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -127,11 +135,12 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
         .map_err(|error| Failure::failed(error.to_string()))?;
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
-    let seeded = match args.cgroup {
-        None => Some(daemon.seed().map_err(|error| {
+    let whole_host = cgroup::find_cgroup2().is_ok_and(|root| same_directory(&root, &cgroup));
+    let seeded = match whole_host {
+        true => Some(daemon.seed().map_err(|error| {
             Failure::failed(format!("cannot look at the sockets of this host: {error}"))
         })?),
-        Some(_) => None,
+        false => None,
     };
     let (questions, asked) = mpsc::channel(16);
     let served = tokio::spawn(server.serve(questions));
@@ -142,6 +151,12 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     ended.map_err(|error| Failure::failed(error.to_string()))?;
     eprintln!("wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Also for a path through a link, a bind mount, or with dots in it.
+fn same_directory(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(a).is_some_and(|a| identity(b) == Some(a))
 }
 
 /// The listeners that the flags describe, each port in at most one of its kind.
@@ -181,6 +196,12 @@ fn listeners(args: &RunArgs) -> Result<Vec<Listener>, Failure> {
             ports: range.0.clone(),
             remote,
         });
+    }
+    if listeners.len() > MAX_LISTENERS {
+        return Err(Failure::usage(format!(
+            "{} groups of ports; one wsmon can watch {MAX_LISTENERS}, write neighbours as a range",
+            listeners.len()
+        )));
     }
     if listeners.is_empty() {
         return Err(Failure::usage(
@@ -252,15 +273,18 @@ fn banner(
         );
     }
     match seeded {
-        Some(seeded) => eprintln!(
-            "  {} connections older than this start, in {} network namespaces{}",
-            seeded.connections,
-            seeded.namespaces,
-            match seeded.refused {
-                0 => String::new(),
-                refused => format!(" ({refused} could not be entered)"),
+        Some(seeded) => {
+            eprintln!(
+                "  {} connections older than this start, in {} network namespaces",
+                seeded.connections, seeded.namespaces
+            );
+            if seeded.refused + seeded.hidden > 0 {
+                eprintln!(
+                    "  not looked at: {} namespaces, and those of {} processes (see wsmon check)",
+                    seeded.refused, seeded.hidden
+                );
             }
-        ),
+        }
         None => eprintln!("  connections older than this start are met at their next packet"),
     }
     let alerts = if args.alert_log == "-" {
