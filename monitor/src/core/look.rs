@@ -96,9 +96,16 @@ impl Look<'_> {
         }
     }
 
+    /// When the second unanswered ping will have waited for `grace`. The facts know the first and the
+    /// last; in between a heartbeat is even. The last alone would never be overdue where pings
+    /// leave faster than `grace`.
     pub(super) fn second_ping_overdue_at(&self, grace: Duration) -> Ktime {
-        match self.facts.last_unanswered_ping {
-            Some(last) if self.facts.pings_unanswered >= 2 => last + grace,
+        let facts = self.facts;
+        let pings = facts.first_unanswered_ping.zip(facts.last_unanswered_ping);
+        match (pings, facts.pings_unanswered) {
+            (Some((first, last)), 2..) => {
+                first + last.since(first) / (facts.pings_unanswered - 1) + grace
+            }
             _ => Ktime::NEVER,
         }
     }
