@@ -38,6 +38,11 @@ impl Alert {
         look: &Look<'_>,
         silence: Duration,
     ) -> Self {
+        let mut facts = Box::new(look.facts.clone());
+        if !look.is_outstanding() {
+            // The copy that was judged is older than the last acknowledgement.
+            facts.unacked_bytes = 0;
+        }
         Self {
             status: Status::Firing,
             kind: verdict.kind,
@@ -46,7 +51,7 @@ impl Alert {
             at,
             since: verdict.since,
             limit: verdict.limit,
-            facts: Box::new(look.facts.clone()),
+            facts,
             reason: why_firing(verdict, look, silence),
         }
     }

@@ -214,12 +214,9 @@ fn wall_clock(at: Ktime, now: Ktime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        core::{
-            Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, ZombieKind,
-            facts::{Activity, Protocol},
-        },
-        sink::alert_log,
+    use crate::core::{
+        Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, ZombieKind,
+        facts::{Activity, Protocol},
     };
 
     fn alert() -> Alert {
@@ -327,7 +324,7 @@ mod tests {
     #[test]
     fn a_directory_is_no_alert_log() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = alert_log::Target::parse(dir.path().to_str().expect("UTF-8"));
+        let target = Target::parse(dir.path().to_str().expect("UTF-8"));
         assert!(AlertLog::open(&target).is_err());
     }
 
