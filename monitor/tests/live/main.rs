@@ -4,6 +4,7 @@
 
 mod lifecycle;
 mod older;
+mod peers;
 mod protocols;
 mod roles;
 mod stage;

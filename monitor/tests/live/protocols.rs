@@ -21,23 +21,33 @@ const LIMIT_FLAGS: [&str; 2] = ["--lb-timeout", "2s"];
 #[ignore = "needs root: network namespaces and programs"]
 fn plain_http_on_a_watched_port_is_never_reported() {
     let stage = Stage::new();
-    let mut watch = stage.watch(&LIMIT_FLAGS);
-    let request = "GET /health HTTP/1.1\r\nHost: server\r\n\r\n";
-    let answer = exchange(&stage.lab, stage.server.addr(), request.as_bytes());
-    assert!(answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
-    let upgrade = "GET /unheard-of HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\n\
+    let http_addr = stage.lab.server_addr(fresh_port());
+    let http_port = http_addr.port().to_string();
+    let mut watch = stage.watch(&["--port", &http_port, "--lb-timeout", "2s"]);
+    let listener = listen(&stage.lab, http_addr);
+    let serving = stage.lab.server_ns().spawn(serve_http(listener)).unwrap();
+    let get = "GET /health HTTP/1.1\r\nHost: server\r\n\r\n";
+    let refused_upgrade = "GET /chat HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let answer = exchange(&stage.lab, stage.server.addr(), upgrade.as_bytes());
-    assert!(answer.starts_with(b"HTTP/1.1 404"), "{answer:?}");
+    let kept_alive =
+        [get, refused_upgrade].map(|request| request_over(&stage.lab, http_addr, request));
 
     // A WebSocket that came later is judged, so the others would have been.
     let idle = stage.client(0, "/quiet", Manner::Responsive);
     watch.verdict(idle.local_addr(), "expired", SOON);
     assert_eq!(watch.alerts().len(), 1);
-    assert_eq!(watch.metric("wsmon_connections_opened_total", &[]), 1.0);
-    assert_eq!(watch.metric("wsmon_connections", &[]), 1.0);
-    assert_eq!(watch.metric("wsmon_abnormal_closures_total", &[]), 0.0);
+    drop(kept_alive);
+    serving.abort();
+    for (port, connections) in [(stage.port(), 1.0), (&http_port, 0.0)] {
+        let port = [("listener", port)];
+        assert_eq!(watch.metric("wsmon_connections", &port), connections);
+        assert_eq!(
+            watch.metric("wsmon_connections_opened_total", &port),
+            connections
+        );
+    }
+    assert_eq!(watch.metric("wsmon_connections_closed_total", &[]), 0.0);
     assert_eq!(watch.metric("wsmon_frames_total", &[]), 0.0);
 }
 
@@ -48,10 +58,7 @@ fn tls_is_opaque_and_expires_like_any_other() {
     let server = lab.server_addr(fresh_port());
     let port = server.port().to_string();
     let mut watch = Watch::start(&[&["--port", &port], &LIMIT_FLAGS[..]].concat());
-    let listener = lab
-        .server_ns()
-        .block_on(async move { TcpListener::bind(server).await.unwrap() })
-        .unwrap();
+    let listener = listen(&lab, server);
     let accepted = lab
         .server_ns()
         .spawn(async move { listener.accept().await.unwrap() })
@@ -120,18 +127,35 @@ fn promtool_accepts_the_metrics() {
     assert_eq!(complaints, "", "promtool has advice");
 }
 
-/// Sends `request` from the client namespace and returns all that comes back until the server
-/// closes or the first answer is complete.
-fn exchange(lab: &Lab, server: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let request = request.to_vec();
-    lab.client_ns()
-        .block_on(async move {
-            let mut connection = TcpStream::connect(server).await.unwrap();
-            connection.write_all(&request).await.unwrap();
-            let mut answer = vec![0; 4096];
-            let length = connection.read(&mut answer).await.unwrap();
-            answer.truncate(length);
-            answer
-        })
+fn listen(lab: &Lab, addr: SocketAddr) -> TcpListener {
+    lab.server_ns()
+        .block_on(TcpListener::bind(addr))
         .unwrap()
+        .unwrap()
+}
+
+/// Answers every request with 200 and keeps the connections open.
+async fn serve_http(listener: TcpListener) {
+    let mut kept_alive = Vec::new();
+    loop {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let request = connection.read(&mut [0; 4096]).await.unwrap();
+        assert_ne!(request, 0, "closed without a request");
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+        connection.write_all(answer).await.unwrap();
+        kept_alive.push(connection);
+    }
+}
+
+/// A connection over which `request` was answered with 200.
+fn request_over(lab: &Lab, server: SocketAddr, request: &'static str) -> TcpStream {
+    let exchange = async move {
+        let mut connection = TcpStream::connect(server).await?;
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 15];
+        connection.read_exact(&mut answer).await?;
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        Ok::<_, std::io::Error>(connection)
+    };
+    lab.client_ns().block_on(exchange).unwrap().unwrap()
 }

@@ -40,6 +40,7 @@ fn an_idle_connection_is_expired_within_a_second_after_the_limit_and_never_befor
     assert_eq!(alert.text("/conn/protocol"), "websocket");
     assert_eq!(alert.number("/evidence/limit_seconds"), Some(5.0));
     assert!(alert.number("/evidence/idle_seconds") >= Some(5.0));
+    assert_eq!(alert.number("/evidence/unacked_bytes"), Some(0.0));
 
     stage.server.send(peer, Message::text("hello?")).unwrap();
     watch.alert("the confirmation", SOON, |alert| {
