@@ -252,15 +252,24 @@ fn banner(
         );
     }
     match seeded {
-        Some(seeded) => eprintln!(
-            "  {} connections older than this start, in {} network namespaces{}",
-            seeded.connections,
-            seeded.namespaces,
-            match seeded.refused {
-                0 => String::new(),
-                refused => format!(" ({refused} could not be entered)"),
+        Some(seeded) => {
+            eprintln!(
+                "  {} connections older than this start, in {} network namespaces{}",
+                seeded.connections,
+                seeded.namespaces,
+                match seeded.refused {
+                    0 => String::new(),
+                    refused => format!(" ({refused} could not be entered)"),
+                }
+            );
+            if seeded.untracked > 0 {
+                eprintln!(
+                    "  {} older connections are not watched: there is room for {}, raise \
+                     --max-connections",
+                    seeded.untracked, args.max_connections
+                );
             }
-        ),
+        }
         None => eprintln!("  connections older than this start are met at their next packet"),
     }
     let alerts = if args.alert_log == "-" {
