@@ -79,3 +79,22 @@ fn what_does_not_fit_in_the_table_is_counted_and_the_rest_is_judged() {
     let late = stage.client(9, "/quiet", Manner::Responsive);
     watch.verdict(late.local_addr(), "expired", SOON);
 }
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn older_connections_that_do_not_fit_in_the_table_are_counted_too() {
+    let stage = Stage::new();
+    let older: Vec<_> = (0..8)
+        .map(|index| stage.client(index, "/quiet", Manner::Responsive))
+        .collect();
+    let watch = stage.watch(&["--lb-timeout", "3s", "--max-connections", "5"]);
+    assert_eq!(watch.metric("wsmon_connections", &[]), 5.0);
+    let no_room = [("reason", "no_room_at_start")];
+    let untracked = watch.metric("wsmon_untracked_connections_total", &no_room);
+    assert_eq!(untracked, 3.0);
+    assert_eq!(watch.metric("wsmon_degraded", &[]), 1.0);
+    let log = watch.daemon.log();
+    assert!(log.contains("5 connections older than this start"), "{log}");
+    assert!(log.contains("3 older connections are not watched"), "{log}");
+    assert!(older.iter().all(|client| client.view().open));
+}
