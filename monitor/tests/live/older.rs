@@ -36,6 +36,31 @@ fn a_connection_twenty_seconds_older_than_the_daemon_expires_at_the_same_moment(
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
+fn what_died_before_the_daemon_came_is_found_at_once() {
+    let stage = Stage::new();
+    let idle = stage.client(0, "/quiet", Manner::Responsive);
+    let stream = "/stream?every=200ms&size=1000";
+    let victim = stage.client(1, stream, Manner::Responsive);
+    let streaming = || victim.view().frames.get(Direction::Rx, Opcode::Binary) >= 2;
+    wait_until("the stream to flow", SOON, streaming).unwrap();
+    let dropped_at = Instant::now();
+    stage.lab.black_hole(stage.lab.client_addr(1)).unwrap();
+    wait_until("both to be long dead", SOON, || {
+        dropped_at.elapsed() >= Duration::from_secs(8)
+    })
+    .unwrap();
+
+    let mut watch = stage.watch(&["--lb-timeout", "5s"]);
+    let ready_at = Instant::now();
+    for (client, kind) in [(&idle, "expired"), (&victim, "black_holed")] {
+        let alert = watch.verdict(client.local_addr(), kind, SOON);
+        let latest = ready_at + Duration::from_secs(1);
+        assert_between(dropped_at, alert.at, latest);
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
 fn an_older_heartbeat_is_recognised_and_missed_over_ipv4_ipv6_and_mapped_addresses() {
     let lab = Lab::new().unwrap();
     let (v4_port, dual_port) = (fresh_port(), fresh_port());

@@ -188,10 +188,15 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
     for alert in watch.alerts() {
         assert!(alert.is_firing_zombie(), "{}", alert.json);
         let kind = alert.text("/kind").to_owned();
-        if kind == "black_holed" {
-            let took = alert.at.duration_since(dropped_at);
-            assert!(took <= Duration::from_secs(10), "{took:?}: {}", alert.json);
-        }
+        let in_time = match kind.as_str() {
+            "expired" => {
+                let idle = alert.number("/evidence/idle_seconds").unwrap();
+                (10.0..=11.0).contains(&idle)
+            }
+            "black_holed" => alert.at <= dropped_at + Duration::from_secs(10),
+            _ => alert.number("/evidence/pings_unanswered") == Some(2.0),
+        };
+        assert!(in_time, "{}", alert.json);
         accused.insert((alert.peer().unwrap(), kind));
     }
     let dead = crowd.dead();
