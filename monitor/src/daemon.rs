@@ -52,6 +52,8 @@ pub struct Daemon {
     alerts: AlertLog,
     reconciler: Reconciler,
     undecodable: u64,
+    /// Connections older than the programs that found no room.
+    no_room_at_start: u64,
     degradation: Degradation,
     kernel_release: String,
     /// Keeps the programs attached.
@@ -82,6 +84,7 @@ impl Daemon {
             alerts,
             reconciler: Reconciler::default(),
             undecodable: 0,
+            no_room_at_start: 0,
             degradation: Degradation::default(),
             kernel_release: rustix::system::uname()
                 .release()
@@ -98,6 +101,7 @@ impl Daemon {
         let seeded = self
             .reconciler
             .seed(&self.listeners, &mut self.snapshots, &mut self.core)?;
+        self.no_room_at_start += seeded.untracked as u64;
         self.turn();
         Ok(seeded)
     }
@@ -243,6 +247,7 @@ impl Daemon {
                     0
                 })
             }),
+            no_room_at_start: self.no_room_at_start,
             undecodable: self.undecodable + self.core.rejected(),
             alert_lines: self.alerts.dropped(),
         }

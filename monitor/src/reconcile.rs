@@ -21,6 +21,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
     pub connections: usize,
+    /// Connections that found no room in the snapshots: nobody tells if they die in silence.
+    pub untracked: usize,
     pub namespaces: usize,
     /// Namespaces that could not be entered: connections there are known from their next packet.
     pub refused: usize,
@@ -45,8 +47,9 @@ impl Reconciler {
         core: &mut Correlator,
     ) -> Result<Seeded, NetNsError> {
         let scan = scan(listeners)?;
-        let seeded = Seeded {
+        let mut seeded = Seeded {
             connections: scan.sockets.len(),
+            untracked: 0,
             namespaces: scan.namespaces,
             refused: scan.refused.len(),
             hidden: scan.hidden,
@@ -59,9 +62,11 @@ impl Reconciler {
                 }
                 // The kernel met it in between and knows more.
                 Ok(false) => {}
+                Err(SnapshotError::Full) => seeded.untracked += 1,
                 Err(error) => log::warn!("socket {}: {error}", facts.conn.0),
             }
         }
+        seeded.connections -= seeded.untracked;
         // A socket that closed between the scan and its seed left no trace but the seed.
         let still_there = scan_again(listeners)?;
         self.drop_missing(&still_there, snapshots, core);

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything this machine and user can run, from cheap to dear.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 enum RootTarget {
     /// Unit tests inside the crates.
     Unit,
-    /// One file in a `tests` folder.
+    /// One file of a `tests` folder, or a folder in it with a `main.rs`.
     Integration(String),
 }
 
@@ -62,12 +63,7 @@ impl RootTarget {
                 .into_iter()
                 .flatten()
             {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "rs")
-                    && let Some(name) = path.file_stem()
-                {
-                    names.push(name.to_string_lossy().into_owned());
-                }
+                names.extend(root_target(&entry?.path())?);
             }
         }
         names.sort_by_key(|name| (Self::is_serial(name), name.clone()));
@@ -108,6 +104,24 @@ impl RootTarget {
     fn is_serial(name: &str) -> bool {
         Self::ONE_TEST_AT_A_TIME.contains(&name)
     }
+}
+
+/// What cargo calls the test target at `path`, if there is one and some of its tests need root.
+fn root_target(path: &Path) -> Result<Option<String>> {
+    let (name, sources) = if path.join("main.rs").is_file() {
+        let files = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+        (path.file_name(), files.collect::<Result<_>>()?)
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        (path.file_stem(), vec![path.to_owned()])
+    } else {
+        (None, Vec::new())
+    };
+    for source in sources {
+        if fs::read_to_string(source)?.contains("#[ignore = \"needs root") {
+            return Ok(name.map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 #[derive(Default)]

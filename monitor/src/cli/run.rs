@@ -284,6 +284,13 @@ fn banner(
                     seeded.refused, seeded.hidden
                 );
             }
+            if seeded.untracked > 0 {
+                eprintln!(
+                    "  {} older connections are not watched: there is room for {}, raise \
+                     --max-connections",
+                    seeded.untracked, args.max_connections
+                );
+            }
         }
         None => eprintln!("  connections older than this start are met at their next packet"),
     }

@@ -138,6 +138,16 @@ impl Facts {
             .max(self.established_at)
     }
 
+    /// The last moment at which something is known to have passed the path. What this host sent and
+    /// nobody answered may have gone nowhere.
+    pub fn last_passed(&self) -> Option<Ktime> {
+        let sent = self
+            .tx
+            .last_packet
+            .filter(|_| self.unanswered_transmissions == 0);
+        self.rx.last_packet.max(sent).max(self.established_at)
+    }
+
     /// Neither side has begun to close.
     pub fn is_open(&self) -> bool {
         !(self.fin_rx || self.fin_tx || self.rst_rx || self.rst_tx)

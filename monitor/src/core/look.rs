@@ -54,11 +54,15 @@ impl Look<'_> {
         self.facts.rst_rx || self.facts.rst_tx
     }
 
-    /// Whether bytes really are in flight. A snapshot can miss the acknowledgement that came right
-    /// after it; but TCP does not wait in silence, and a retransmission would have been published.
+    /// Whether bytes really are in flight.
     pub(super) fn is_outstanding(&self) -> bool {
-        let ack_may_be_unseen = self.source == Source::Snapshot && self.facts.retransmits == 0;
-        self.facts.unacked_bytes > 0 && !ack_may_be_unseen
+        self.facts.unacked_bytes > 0 && !self.ack_may_be_unseen()
+    }
+
+    /// A snapshot can miss the acknowledgement that came right after it; but TCP does not wait in
+    /// silence, and a retransmission would have been published.
+    pub(super) fn ack_may_be_unseen(&self) -> bool {
+        self.source == Source::Snapshot && self.facts.retransmits == 0
     }
 
     /// Whether TCP has acknowledged what was sent at `sent`.
@@ -96,9 +100,16 @@ impl Look<'_> {
         }
     }
 
+    /// When the second unanswered ping will have waited for `grace`. The facts know the first and the
+    /// last; in between a heartbeat is even. The last alone would never be overdue where pings
+    /// leave faster than `grace`.
     pub(super) fn second_ping_overdue_at(&self, grace: Duration) -> Ktime {
-        match self.facts.last_unanswered_ping {
-            Some(last) if self.facts.pings_unanswered >= 2 => last + grace,
+        let facts = self.facts;
+        let pings = facts.first_unanswered_ping.zip(facts.last_unanswered_ping);
+        match (pings, facts.pings_unanswered) {
+            (Some((first, last)), 2..) => {
+                first + last.since(first) / (facts.pings_unanswered - 1) + grace
+            }
             _ => Ktime::NEVER,
         }
     }

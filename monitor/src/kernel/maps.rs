@@ -53,6 +53,11 @@ impl Snapshots {
             {
                 Ok(false)
             }
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::ArgumentListTooLong =>
+            {
+                Err(SnapshotError::Full)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -75,6 +80,8 @@ impl Snapshots {
 pub enum SnapshotError {
     #[error("cannot access the snapshots: {0}")]
     Map(#[from] MapError),
+    #[error("no room for another connection; raise --max-connections")]
+    Full,
     #[error("a snapshot makes no sense: {0}")]
     Decode(#[from] DecodeError),
 }

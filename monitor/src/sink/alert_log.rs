@@ -181,7 +181,7 @@ impl<'a> Line<'a> {
                 age_seconds: since(facts.established_at),
             },
             evidence: Evidence {
-                idle_seconds: since(facts.last_activity()),
+                idle_seconds: since(facts.last_passed()),
                 last_rx_seconds: since(facts.rx.last_packet),
                 last_tx_seconds: since(facts.tx.last_packet),
                 last_ack_seconds: since(facts.ack_progress_at),

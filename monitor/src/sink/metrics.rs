@@ -42,6 +42,9 @@ pub struct Scrape<'a> {
 pub struct Losses {
     /// By [`DropReason`].
     pub kernel: [u64; DropReason::ALL.len()],
+    /// Older connections that found no room when they were seeded. The kernel counts such a
+    /// connection as well, once it speaks.
+    pub no_room_at_start: u64,
     /// Records that made no sense.
     pub undecodable: u64,
     /// Alert lines a slow reader did not take.
@@ -50,7 +53,10 @@ pub struct Losses {
 
 impl Losses {
     pub fn total(&self) -> u64 {
-        self.kernel.iter().sum::<u64>() + self.undecodable + self.alert_lines
+        self.kernel.iter().sum::<u64>()
+            + self.no_room_at_start
+            + self.undecodable
+            + self.alert_lines
     }
 
     fn of(&self, reason: DropReason) -> u64 {
@@ -317,6 +323,10 @@ fn own_health(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     for reason in [DropReason::SnapshotsFull, DropReason::StorageFull] {
         untracked.add(&[("reason", reason.as_str())], losses.of(reason) as f64);
     }
+    untracked.add(
+        &[("reason", "no_room_at_start")],
+        losses.no_room_at_start as f64,
+    );
     let mut degraded = Family::gauge(
         "degraded",
         "1 while something was lost within the last five minutes.",

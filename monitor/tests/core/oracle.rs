@@ -166,7 +166,11 @@ fn is_confirmed(kind: ZombieKind, t: &Facts, now: Ktime) -> bool {
         ZombieKind::BlackHoled => true,
         ZombieKind::Unresponsive => {
             let grace = second.max(t.ping_rtt.unwrap_or_default() * 4);
-            t.pings_unanswered >= 2 && now.since(t.last_unanswered_ping.unwrap()) >= grace
+            t.pings_unanswered >= 2 && {
+                let first = t.first_unanswered_ping.unwrap();
+                let pings_took = t.last_unanswered_ping.unwrap().since(first);
+                now.since(first) >= pings_took / (t.pings_unanswered - 1) + grace
+            }
         }
     }
 }

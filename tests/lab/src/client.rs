@@ -90,6 +90,14 @@ impl Client {
         self.connection.send(message)
     }
 
+    /// Never reads again, as a client whose process hangs: from now on like [`Manner::Deaf`].
+    ///
+    /// # Errors
+    /// [`LabError::Closed`] when the client knows that the connection is over.
+    pub fn go_deaf(&self) -> Result<(), LabError> {
+        self.connection.stop_reading()
+    }
+
     /// Closes the socket with a RST.
     ///
     /// # Errors

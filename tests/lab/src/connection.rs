@@ -102,6 +102,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum Command {
     Send(Message),
+    StopReading,
     Reset,
 }
 
@@ -147,6 +148,10 @@ impl Connection {
         self.order(Command::Send(message))
     }
 
+    pub(crate) fn stop_reading(&self) -> Result<(), LabError> {
+        self.order(Command::StopReading)
+    }
+
     pub(crate) fn reset(&self) -> Result<(), LabError> {
         self.order(Command::Reset)
     }
@@ -160,7 +165,7 @@ impl Connection {
 
 async fn converse(
     mut socket: WebSocketStream<TcpStream>,
-    conduct: Conduct,
+    mut conduct: Conduct,
     mut orders: UnboundedReceiver<Command>,
     view: &Mutex<ConnectionView>,
 ) -> Result<(), Error> {
@@ -182,6 +187,10 @@ async fn converse(
             message = next_periodic(&mut periodic) => message,
             Some(command) = orders.recv() => match command {
                 Command::Send(message) => message,
+                Command::StopReading => {
+                    conduct.reads = false;
+                    continue;
+                }
                 Command::Reset => {
                     socket.get_ref().set_zero_linger()?;
                     return Ok(());

@@ -327,6 +327,21 @@ fn a_deaf_client_is_confirmed_at_its_second_unanswered_ping() {
 }
 
 #[test]
+fn pings_that_leave_faster_than_the_grace_do_not_put_off_the_verdict() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    for at in [2_000, 2_400, 2_800, 3_200] {
+        ping(&mut facts, at);
+        ack(&mut facts, at);
+        bench.trouble(Trouble::PingUnanswered, at, &facts);
+    }
+    bench.snapshot = Some(facts);
+    bench.until(3_399);
+    assert_eq!(bench.said, []);
+    bench.until(3_400);
+    assert_eq!(bench.said, [(3_400, FIRING, Unresponsive, Confirmed)]);
+}
+
+#[test]
 fn a_lone_ping_is_suspected_after_its_timeout_and_a_late_pong_is_noticed() {
     let (mut bench, mut facts) = Bench::opened(None);
     facts.ping_rtt = Some(Duration::from_millis(20));

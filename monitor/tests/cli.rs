@@ -1,0 +1,213 @@
+//! What the command line refuses, and in which words.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
+
+const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
+const USAGE: i32 = 2;
+const PREREQUISITE: i32 = 3;
+
+#[test]
+fn what_is_no_port_is_refused_by_name() {
+    for wrong in ["0", "70000", "http", "", "80,81"] {
+        for flag in ["--port", "--remote-port"] {
+            let line = refusal(&["run", flag, wrong], USAGE);
+            assert!(line.contains(&format!("{wrong:?} is no port")), "{line}");
+            assert!(line.contains("ports are 1 to 65535"), "{line}");
+            assert!(line.contains(flag), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_backwards_range_is_told_which_way_is_forward() {
+    let line = refusal(&["run", "--port", "9010-9000"], USAGE);
+    assert!(line.contains("9010-9000 is empty"), "{line}");
+    assert!(line.contains("write the lower port first"), "{line}");
+}
+
+#[test]
+fn overlapping_ports_are_refused_with_both_in_the_message() {
+    let flags = ["run", "--port", "9000-9010", "--port", "9005"];
+    let line = refusal(&flags, USAGE);
+    assert!(line.contains("9005 and 9000-9010 overlap"), "{line}");
+}
+
+#[test]
+fn without_a_port_there_is_nothing_to_watch() {
+    let line = refusal(&["run"], USAGE);
+    assert!(line.contains("nothing to watch"), "{line}");
+    assert!(line.contains("--port 8080"), "{line}");
+}
+
+#[test]
+fn limits_of_zero_and_nonsense_are_refused() {
+    for flag in ["--lb-timeout", "--ping-timeout"] {
+        let line = refusal(&["run", "--port", "80", flag, "0s"], USAGE);
+        assert!(line.contains(flag), "{line}");
+        assert!(line.contains("longer than zero"), "{line}");
+        let line = refusal(&["run", "--port", "80", flag, "soon"], USAGE);
+        assert!(line.contains("'soon'"), "{line}");
+        assert!(line.contains("write it like 60s"), "{line}");
+    }
+}
+
+#[test]
+fn room_for_no_connection_at_all_is_refused() {
+    let flags = ["run", "--port", "80", "--max-connections", "0"];
+    let line = refusal(&flags, USAGE);
+    assert!(line.contains("0 is not in 1..=16777216"), "{line}");
+}
+
+#[test]
+fn a_cgroup_that_is_not_there_or_none_at_all_is_refused() {
+    let cgroup = |path| refusal(&["run", "--port", "80", "--cgroup", path], USAGE);
+    let line = cgroup("/nowhere");
+    assert!(line.contains("--cgroup"), "{line}");
+    assert!(
+        line.contains("/nowhere: No such file or directory"),
+        "{line}"
+    );
+    let line = cgroup("/proc");
+    assert!(line.contains("/proc is not on a cgroup v2"), "{line}");
+}
+
+#[test]
+fn a_taken_metrics_port_is_refused_with_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let flags = ["run", "--port", "80", "--metrics-addr", &addr];
+    let line = refusal(&flags, USAGE);
+    assert!(line.contains(&addr), "{line}");
+    assert!(line.contains("Address already in use"), "{line}");
+    assert!(line.contains("--metrics-addr"), "{line}");
+}
+
+#[test]
+fn an_alert_log_that_cannot_be_written_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().to_str().unwrap();
+    let missing = format!("{directory}/missing/alerts");
+    for (path, why) in [
+        (directory, "Is a directory"),
+        (missing.as_str(), "No such file or directory"),
+    ] {
+        let line = refusal(&["run", "--port", "80", "--alert-log", path], USAGE);
+        assert!(line.contains(&format!("--alert-log {path}")), "{line}");
+        assert!(line.contains(why), "{line}");
+    }
+}
+
+#[test]
+fn help_shows_examples() {
+    let help = |args: &[&str]| {
+        let output = wsmon(args);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let short = help(&["--help"]);
+    assert!(
+        short.contains("wsmon run --port 8080 --lb-timeout 60s"),
+        "{short}"
+    );
+    let run = help(&["run", "--help"]);
+    assert!(run.contains("Examples:"), "{run}");
+    assert!(run.contains("wsmon run --remote-port 443"), "{run}");
+    assert!(run.contains("Exit status:"), "{run}");
+    let check = help(&["check", "--help"]);
+    assert!(check.contains("Examples:"), "{check}");
+}
+
+#[test]
+#[ignore = "needs root: becomes nobody"]
+fn without_capabilities_the_daemon_names_each_one_that_is_missing() {
+    let output = as_nobody(&["run", "--port", "80", "--metrics-addr", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(PREREQUISITE));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = stderr.lines().collect();
+    let missing = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
+    assert_eq!(lines.len(), missing.len(), "{stderr}");
+    for (line, capability) in lines.iter().zip(missing) {
+        assert!(line.contains(&format!("{capability}: cannot")), "{line}");
+        assert!(line.contains("run as root"), "{line}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: becomes nobody"]
+fn without_capabilities_the_check_fails_with_a_remedy_for_each() {
+    let output = as_nobody(&["check"]);
+    assert_eq!(output.status.code(), Some(PREREQUISITE));
+    let table = String::from_utf8(output.stdout).unwrap();
+    for capability in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
+        let row = format!("no   {capability}");
+        let mut rows = table.lines().skip_while(|line| !line.starts_with(&row));
+        assert!(rows.next().is_some(), "no row for {capability}:\n{table}");
+        let remedy = rows.next().unwrap_or_default();
+        assert!(remedy.contains("remedy: run as root"), "{table}");
+        assert!(remedy.contains(capability), "{table}");
+    }
+
+    let output = as_nobody(&["check", "--json"]);
+    assert_eq!(output.status.code(), Some(PREREQUISITE));
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let wrong = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["ok"] == false);
+    assert!(
+        wrong.filter(|row| row["required"] == true).count() == 3,
+        "{rows}"
+    );
+}
+
+#[test]
+#[ignore = "needs root: asks for every privilege"]
+fn with_all_privileges_the_check_succeeds() {
+    let output = wsmon(&["check"]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{table}");
+    assert!(
+        !table.lines().any(|line| line.starts_with("no ")),
+        "{table}"
+    );
+}
+
+/// The one line that says why `args` are refused.
+fn refusal(args: &[&str], code: i32) -> String {
+    let output = wsmon(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty());
+    let mut lines = stderr.lines().filter(|line| !line.is_empty());
+    let line = lines.next().unwrap_or_default().to_owned();
+    // clap points to the help below its one line; nothing else may follow.
+    let rest: Vec<&str> = lines
+        .filter(|line| !line.contains("try '--help'"))
+        .collect();
+    assert!(rest.is_empty(), "more than one line:\n{stderr}");
+    line
+}
+
+fn wsmon(args: &[&str]) -> Output {
+    Command::new(WSMON).args(args).output().unwrap()
+}
+
+/// Runs a copy, because the build folder may be closed to others.
+fn as_nobody(args: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("wsmon");
+    fs::copy(WSMON, &copy).unwrap();
+    Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(copy)
+        .args(args)
+        .output()
+        .unwrap()
+}

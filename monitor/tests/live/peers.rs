@@ -1,0 +1,178 @@
+//! Implementations we did not write: node's `ws` and Python's `websockets`, both as both ends.
+//!
+//! Each peer counts the frames it sends. What clients sent must be what the daemon saw come in, and
+//! what the server sent what it saw go out.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ChildStdout, Stdio},
+};
+
+use lab::{Lab, Namespace, Process};
+
+use crate::stage::{SOON, Watch, fresh_port};
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+type FrameCounts = BTreeMap<String, u64>;
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn frames_and_closes_of_a_node_server_are_what_its_peers_count() {
+    compare(Library::Ws);
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn frames_and_closes_of_a_python_server_with_compression_are_what_its_peers_count() {
+    compare(Library::Websockets);
+}
+
+fn compare(server: Library) {
+    let lab = Lab::new().unwrap();
+    let addr = lab.server_addr(fresh_port());
+    let watch = Watch::start(&["--port", &addr.port().to_string()]);
+    let mut server = Peer::server(lab.server_ns(), server, addr);
+    let mut received = FrameCounts::new();
+    for library in [Library::Ws, Library::Websockets] {
+        for ending in ["close", "ask"] {
+            let mut client = Peer::client(lab.client_ns(), library, addr, ending);
+            for (opcode, frames) in client.frames_sent() {
+                *received.entry(opcode).or_default() += frames;
+            }
+        }
+    }
+    let closed = |how| watch.wait_for_metric("wsmon_connections_closed_total", how, 4.0);
+    closed(&[("how", "close_frame")]);
+    for (initiator, code) in [("peer", "4001"), ("local", "4002")] {
+        let labels = [("initiator", initiator), ("code", code)];
+        assert_eq!(watch.metric("wsmon_close_codes_total", &labels), 2.0);
+    }
+    assert_eq!(watch.metric("wsmon_close_codes_total", &[]), 4.0);
+    assert_eq!(watch.metric("wsmon_abnormal_closures_total", &[]), 0.0);
+    assert_eq!(watch.metric("wsmon_connections_opened_total", &[]), 4.0);
+    assert_eq!(watch.metric("wsmon_unsynced_bytes_total", &[]), 0.0);
+    assert_eq!(watch.metric("wsmon_events_lost_total", &[]), 0.0);
+    let fragmented = [("direction", "rx")];
+    let fragmented = watch.metric("wsmon_fragmented_messages_total", &fragmented);
+    assert_eq!(fragmented, 4.0);
+
+    server.process.terminate(SOON).unwrap();
+    let counted = [("rx", received), ("tx", server.frames_sent())];
+    let metrics = watch.metrics();
+    for (direction, frames) in counted {
+        assert_eq!(frames.len(), 6, "{frames:?}");
+        for (opcode, frames) in frames {
+            let labels = [("direction", direction), ("opcode", opcode.as_str())];
+            let seen = metrics.sum("wsmon_frames_total", &labels);
+            assert_eq!(seen, frames as f64, "{direction} {opcode}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn clients_that_are_killed_are_abnormal_closures() {
+    for (closures, library) in [Library::Ws, Library::Websockets].into_iter().enumerate() {
+        let lab = Lab::new().unwrap();
+        let addr = lab.server_addr(fresh_port());
+        let watch = Watch::start(&["--port", &addr.port().to_string()]);
+        let _server = Peer::server(lab.server_ns(), library, addr);
+        let mut client = Peer::client(lab.client_ns(), library, addr, "stay");
+        client.wait_until_ready();
+        let open = [("protocol", "websocket"), ("state", "open")];
+        watch.wait_for_metric("wsmon_connections", &open, 1.0);
+        client.process.kill().unwrap();
+        watch.wait_for_metric("wsmon_abnormal_closures_total", &[], 1.0);
+        assert_eq!(
+            watch.metric("wsmon_close_codes_total", &[]),
+            0.0,
+            "{closures}"
+        );
+        assert_eq!(watch.metric("wsmon_connections", &[]), 0.0);
+    }
+}
+
+/// Who implements the protocol.
+#[derive(Debug, Clone, Copy)]
+enum Library {
+    Ws,
+    Websockets,
+}
+
+/// A script of `testdata/peers`, running in a namespace.
+struct Peer {
+    process: Process,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// Waits until it listens.
+    fn server(namespace: &Namespace, library: Library, addr: SocketAddr) -> Self {
+        const PING_MILLISECONDS: &str = "200";
+        let (ip, port) = (addr.ip().to_string(), addr.port().to_string());
+        let mut server = Self::spawn(
+            namespace,
+            library,
+            "server",
+            &[&ip, &port, PING_MILLISECONDS],
+        );
+        server.wait_until_ready();
+        server
+    }
+
+    /// `ending` is what its script documents.
+    fn client(namespace: &Namespace, library: Library, addr: SocketAddr, ending: &str) -> Self {
+        Self::spawn(
+            namespace,
+            library,
+            "client",
+            &[&format!("ws://{addr}/"), ending],
+        )
+    }
+
+    fn spawn(namespace: &Namespace, library: Library, role: &str, arguments: &[&str]) -> Self {
+        let installed = Path::new(PROJECT).join("target/peers");
+        let (program, script) = match library {
+            Library::Ws => (PathBuf::from("node"), format!("ws_{role}.cjs")),
+            Library::Websockets => (
+                installed.join("venv/bin/python"),
+                format!("websockets_{role}.py"),
+            ),
+        };
+        assert!(
+            installed.join("stamp").is_file(),
+            "the peers are not installed: cargo xtask setup --tests"
+        );
+        let mut command = namespace.command(program.to_str().unwrap());
+        command
+            .arg(Path::new(PROJECT).join("testdata/peers").join(script))
+            .args(arguments)
+            .env("NODE_PATH", installed.join("node_modules"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command).unwrap();
+        let stdout = BufReader::new(process.child_mut().stdout.take().unwrap());
+        Self { process, stdout }
+    }
+
+    fn wait_until_ready(&mut self) {
+        assert_eq!(self.line(), "ready");
+    }
+
+    /// Its last word.
+    fn frames_sent(&mut self) -> FrameCounts {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}

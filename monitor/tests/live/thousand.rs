@@ -1,0 +1,257 @@
+//! A thousand connections for a minute: every dead one is named, no living one is, and every
+//! counter agrees with what the server counted itself.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use lab::{Client, Counts, Direction, Manner, Message, Opcode, Server, wait_until};
+
+use crate::stage::{SOON, Stage, Watch, fresh_port};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
+/// By then everything has long been steady, and the verdicts still fit in the minute.
+const BLACK_HOLED_AFTER: Duration = Duration::from_secs(25);
+const OPCODES: [(Opcode, &str); 5] = [
+    (Opcode::Text, "text"),
+    (Opcode::Binary, "binary"),
+    (Opcode::Close, "close"),
+    (Opcode::Ping, "ping"),
+    (Opcode::Pong, "pong"),
+];
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_thousand_connections_get_five_hundred_right_verdicts_and_counters_that_agree() {
+    let stage = Stage::new();
+    stage.lab.silent_idle_timeout(LIMIT).unwrap();
+    // A port of their own: only of these the server counts frames that never left this host.
+    let doomed_addr = stage.lab.server_addr(fresh_port());
+    let doomed_server = Server::start(stage.lab.server_ns(), doomed_addr).unwrap();
+    let doomed_port = doomed_addr.port().to_string();
+    let mut watch = stage.watch(&["--port", &doomed_port, "--lb-timeout", "10s"]);
+    let crowd = Crowd::gather(&stage, &doomed_server);
+    let gathered_at = Instant::now();
+
+    wait_until("the minute to begin", MINUTE, || {
+        gathered_at.elapsed() >= BLACK_HOLED_AFTER
+    })
+    .unwrap();
+    let dropped_at = Instant::now();
+    for index in Crowd::DOOMED_ADDRESSES {
+        let address = stage.lab.client_addr(index);
+        stage.lab.black_hole(address).unwrap();
+    }
+    wait_until("the minute to end", MINUTE, || {
+        gathered_at.elapsed() >= MINUTE
+    })
+    .unwrap();
+
+    assert_verdicts(&mut watch, &crowd, dropped_at);
+    let ours = [("listener", stage.port())];
+    let doomed = [("listener", doomed_port.as_str())];
+    let gauges = |watch: &Watch, labels: [(&str, &str); 1]| {
+        ["expired", "black_holed", "unresponsive"].map(|kind| {
+            let labels = [labels[0], ("kind", kind)];
+            watch.metric("wsmon_zombie_connections", &labels)
+        })
+    };
+    assert_eq!(gauges(&watch, ours), [167.0, 0.0, 166.0]);
+    assert_eq!(gauges(&watch, doomed), [0.0, 167.0, 0.0]);
+    assert_eq!(watch.metric("wsmon_connections", &[]), 1000.0);
+    assert_eq!(watch.metric("wsmon_connections_opened_total", &ours), 833.0);
+    assert_eq!(
+        watch.metric("wsmon_connections_opened_total", &doomed),
+        167.0
+    );
+    assert_eq!(stage.server.counts().opened, 833);
+    assert_eq!(doomed_server.counts().opened, 167);
+    assert_counted_at_most_what_was_accepted(&watch, &doomed_port, &crowd, &doomed_server);
+
+    let idle = crowd.disperse();
+    wait_until("the server to see them leave", SOON, || {
+        stage.server.counts().closed == 666
+    })
+    .unwrap();
+    watch.wait_for_metric("wsmon_connections_closed_total", &ours, 666.0);
+    let closed = |how| watch.metric("wsmon_connections_closed_total", &[ours[0], ("how", how)]);
+    assert_eq!(closed("close_frame"), 375.0);
+    assert_eq!(closed("fin"), 125.0);
+    assert_eq!(closed("rst_received"), 166.0);
+    assert_eq!(watch.metric("wsmon_abnormal_closures_total", &ours), 291.0);
+    assert_eq!(gauges(&watch, ours), [167.0, 0.0, 0.0]);
+    assert_same_counts(&watch, stage.port(), &stage.server.counts());
+
+    for name in [
+        "wsmon_events_lost_total",
+        "wsmon_untracked_connections_total",
+        "wsmon_unsynced_bytes_total",
+        "wsmon_zombies_recovered_total",
+        "wsmon_degraded",
+    ] {
+        assert_eq!(watch.metric(name, &[]), 0.0, "{name}");
+    }
+    assert!(idle.iter().all(|client| client.view().open));
+}
+
+/// Every client, by what becomes of it.
+struct Crowd {
+    /// Healthy, and leave with a close frame: talkers, pingers and listeners to a stream.
+    polite: Vec<Client>,
+    /// Healthy, and leave without a word: they answer the server's heartbeat.
+    curt: Vec<Client>,
+    idle: Vec<Client>,
+    deaf: Vec<Client>,
+    black_holed: Vec<Client>,
+}
+
+impl Crowd {
+    const HEALTHY_ADDRESSES: Range<u8> = 0..16;
+    const IDLE_ADDRESSES: Range<u8> = 16..20;
+    const DEAF_ADDRESSES: Range<u8> = 20..24;
+    const DOOMED_ADDRESSES: Range<u8> = 24..32;
+
+    fn gather(stage: &Stage, doomed_server: &Server) -> Self {
+        let connect = |count, addresses: Range<u8>, server: &Server, path, manner| {
+            let connect_from = |index| {
+                let from = stage.lab.client_addr(index);
+                Client::connect(stage.lab.client_ns(), from, &server.url(path), manner).unwrap()
+            };
+            addresses.cycle().take(count).map(connect_from).collect()
+        };
+        let here = |count, addresses, path, manner| -> Vec<Client> {
+            connect(count, addresses, &stage.server, path, manner)
+        };
+        let every = Duration::from_secs(2);
+        let healthy = |path, manner| here(125, Self::HEALTHY_ADDRESSES, path, manner);
+        let polite = [
+            healthy("/echo", Manner::Talkative { every, size: 200 }),
+            healthy("/quiet", Manner::Pinging { every }),
+            healthy("/stream?every=1s&size=3000", Manner::Responsive),
+        ];
+        Self {
+            polite: polite.into_iter().flatten().collect(),
+            curt: healthy("/heartbeat?every=2s", Manner::Responsive),
+            idle: here(167, Self::IDLE_ADDRESSES, "/quiet", Manner::Responsive),
+            deaf: here(
+                166,
+                Self::DEAF_ADDRESSES,
+                "/heartbeat?every=3s",
+                Manner::Deaf,
+            ),
+            black_holed: connect(
+                167,
+                Self::DOOMED_ADDRESSES,
+                doomed_server,
+                "/stream?every=500ms&size=64",
+                Manner::Responsive,
+            ),
+        }
+    }
+
+    /// Who must be accused of what.
+    fn dead(&self) -> BTreeSet<(SocketAddr, String)> {
+        let of_kind = |clients: &[Client], kind: &str| -> Vec<_> {
+            let accused = |client: &Client| (client.local_addr(), kind.to_owned());
+            clients.iter().map(accused).collect()
+        };
+        [
+            of_kind(&self.idle, "expired"),
+            of_kind(&self.deaf, "unresponsive"),
+            of_kind(&self.black_holed, "black_holed"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Everybody leaves who can be heard leaving; the idle ones stay.
+    fn disperse(self) -> Vec<Client> {
+        for client in &self.polite {
+            client.send(Message::Close(None)).unwrap();
+        }
+        drop((self.curt, self.deaf));
+        wait_until("the close handshakes", SOON, || {
+            self.polite.iter().all(|client| !client.view().open)
+        })
+        .unwrap();
+        self.idle
+    }
+}
+
+fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
+    let mut accused = BTreeSet::new();
+    for alert in watch.alerts() {
+        assert!(alert.is_firing_zombie(), "{}", alert.json);
+        let kind = alert.text("/kind").to_owned();
+        let in_time = match kind.as_str() {
+            "expired" => {
+                let idle = alert.number("/evidence/idle_seconds").unwrap();
+                (10.0..=11.0).contains(&idle)
+            }
+            "black_holed" => alert.at <= dropped_at + Duration::from_secs(10),
+            _ => alert.number("/evidence/pings_unanswered") == Some(2.0),
+        };
+        assert!(in_time, "{}", alert.json);
+        accused.insert((alert.peer().unwrap(), kind));
+    }
+    let dead = crowd.dead();
+    assert_eq!(dead.len(), 500);
+    let false_ones: Vec<_> = accused.difference(&dead).collect();
+    let missed: Vec<_> = dead.difference(&accused).collect();
+    assert!(false_ones.is_empty(), "wrongly accused: {false_ones:?}");
+    assert!(missed.is_empty(), "missed: {missed:?}");
+}
+
+/// The server's count of each opcode and direction is the daemon's.
+fn assert_same_counts(watch: &Watch, listener: &str, counts: &Counts) {
+    let metrics = watch.metrics();
+    for (direction, way) in [(Direction::Rx, "rx"), (Direction::Tx, "tx")] {
+        for (opcode, name) in OPCODES {
+            let labels = [("listener", listener), ("direction", way), ("opcode", name)];
+            assert_eq!(
+                metrics.sum("wsmon_frames_total", &labels),
+                counts.frames.get(direction, opcode) as f64,
+                "{way} {name}"
+            );
+        }
+        let labels = [("listener", listener), ("direction", way)];
+        assert_eq!(
+            metrics.sum("wsmon_pings_total", &labels),
+            counts.frames.get(direction, Opcode::Ping) as f64,
+            "{way} pings"
+        );
+    }
+    // Each kind of traffic was really there.
+    assert!(counts.pings_sent() > 125 * 25 && counts.pongs_received() > 125 * 25);
+}
+
+/// What the kernel accepted for a black-holed client may still wait for its turn, but what the
+/// client received was on the wire.
+fn assert_counted_at_most_what_was_accepted(
+    watch: &Watch,
+    listener: &str,
+    crowd: &Crowd,
+    server: &Server,
+) {
+    let received: u64 = crowd
+        .black_holed
+        .iter()
+        .map(|client| client.view().frames.get(Direction::Rx, Opcode::Binary))
+        .sum();
+    let labels = [
+        ("listener", listener),
+        ("direction", "tx"),
+        ("opcode", "binary"),
+    ];
+    let counted = watch.metric("wsmon_frames_total", &labels);
+    let accepted = server.counts().frames.get(Direction::Tx, Opcode::Binary);
+    assert!(
+        received as f64 <= counted && counted <= accepted as f64,
+        "{received} received, {counted} counted, {accepted} accepted"
+    );
+}
