@@ -338,6 +338,17 @@ fn the_cap_on_steps_is_reported_with_what_was_left() {
     assert_eq!(account.unsynced, 64_000 - 2 * u64::from(MAX_STEPS));
 }
 
+/// As headers they would be empty continuation frames, one after the other.
+#[test]
+fn a_run_of_zeros_is_not_taken_for_frames() {
+    for len in [2, 6, 100, 1448] {
+        let mut monitor = Monitor::adopted(role::CLIENT);
+        let account = monitor.take(Direction::Rx, 0, &vec![0; len]);
+        assert_eq!(counts(&monitor.stats), [0; 16], "{len} zeros");
+        assert_eq!(account.unsynced, len as u64);
+    }
+}
+
 #[test]
 fn an_adopted_flow_is_in_step_at_the_first_segment_that_is_whole_frames() {
     let mut monitor = Monitor::adopted(role::SERVER);
