@@ -153,6 +153,13 @@ impl Header {
         self.legal && (self.word >> 15) as u8 & 1 == from_client
     }
 
+    /// Whether FIN, opcode, mask and length are all zero: an empty continuation in the middle of a
+    /// message, which is legal, or no header at all, which is likelier.
+    #[inline(always)]
+    pub const fn is_blank(&self) -> bool {
+        self.word as u16 == 0
+    }
+
     /// Bytes of close code that were taken with the header: 2 or 0.
     #[inline(always)]
     const fn code_len(&self) -> u8 {

@@ -15,6 +15,8 @@ pub mod flow;
 pub mod frame;
 pub mod handshake;
 pub mod listener;
+#[cfg(not(target_arch = "bpf"))]
+pub mod replay;
 pub mod segment;
 pub mod stats;
 pub mod stream;

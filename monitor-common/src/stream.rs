@@ -290,6 +290,10 @@ impl Walk {
             return Step::Again;
         }
         if self.mode == mode::TRIAL {
+            // Zeros are common in payload and would be an endless chain.
+            if header.is_blank() {
+                return self.fail_trial(at, len);
+            }
             return self.follow_trial(&header, at, len, fresh);
         }
         *at += fresh;

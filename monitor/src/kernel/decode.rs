@@ -6,7 +6,7 @@ use std::{
 };
 
 use monitor_common::{
-    event::{self as wire, EventKind, VitalEvent},
+    event::{self as wire, EventKind, FrameSample, VitalEvent},
     flow::{DirectionFacts, Snapshot, protocol, role},
 };
 
@@ -60,6 +60,11 @@ pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
         EventKind::PingUnanswered => trouble(Trouble::PingUnanswered),
         EventKind::Reset => trouble(Trouble::Reset),
     })
+}
+
+/// Decodes one record of the `SAMPLES` ring.
+pub fn sample(record: &[u8]) -> Result<FrameSample, DecodeError> {
+    read(record)
 }
 
 /// Decodes a snapshot as the daemon reads it from the map.
@@ -239,3 +244,5 @@ unsafe trait Wire {}
 
 // SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for VitalEvent {}
+// SAFETY: the layout is asserted beside the type.
+unsafe impl Wire for FrameSample {}

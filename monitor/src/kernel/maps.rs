@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
     flow::Snapshot,
@@ -126,6 +126,23 @@ impl Drops {
     pub fn read(&self, reason: DropReason) -> Result<u64, MapError> {
         let per_cpu = self.0.get(&(reason as u32), 0)?;
         Ok(per_cpu.iter().map(Counter::get).sum())
+    }
+}
+
+/// How many frame headers go to the `SAMPLES` ring; none unless it is told otherwise.
+pub struct SampleRate(Array<MapData, u32>);
+
+impl SampleRate {
+    pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        let name = "SAMPLE_EVERY";
+        Array::try_from(loaded.take_map(name)?)
+            .map(Self)
+            .map_err(|source| LoadError::MapWrite { name, source })
+    }
+
+    /// From now on one in `frames` of each flow and direction is sent; 0 = none.
+    pub fn set_one_in(&mut self, frames: u32) -> Result<(), MapError> {
+        self.0.set(0, frames, 0)
     }
 }
 

@@ -1,0 +1,328 @@
+//! What a packet costs: nanoseconds per run of `ingress` and `egress`, beside the floor of the
+//! method, which is a program that does nothing.
+//!
+//! ```text
+//! cargo run --release -p monitor --example packet_cost          # as root, about half a minute
+//! cargo run --release -p monitor --example packet_cost -- 30    # more windows of each kind
+//! ```
+//!
+//! One client and one server exchange frames of 125 bytes over loopback, in a network namespace of
+//! their own. The kinds of window take turns as A B C A' A' C B A, so that a drift of the machine
+//! touches all alike; A and A' are the same thing, and how far they are apart is the error. The
+//! figures are the kernel's own (`run_time_ns / run_cnt`), medians over the windows.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, CgroupSkb, ProgramInfo},
+    sys::{Stats, enable_stats},
+};
+use monitor::{
+    core::ListenerRules,
+    kernel::{
+        cgroup::find_cgroup2,
+        load::{LoadSettings, Loaded, PACKET_HOOKS},
+    },
+    listeners::Listener,
+};
+use object::{
+    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+    write::{Object, Symbol, SymbolSection},
+};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+const WATCHED: u16 = 28_201;
+const ROUND_TRIPS: u32 = 10_000;
+const WINDOWS: usize = 12;
+/// The order of the kinds: A B C A' A' C B A.
+const TURNS: [usize; 8] = [0, 2, 3, 1, 1, 3, 2, 0];
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+const PAYLOAD: usize = 125;
+
+fn main() -> Result<()> {
+    let windows = match std::env::args().nth(1) {
+        Some(count) => count
+            .parse()
+            .context("the number of windows of each kind")?,
+        None => WINDOWS,
+    };
+    let measurement = thread::spawn(move || {
+        // SAFETY: file descriptors stay shared; only this new thread changes its namespace.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("this needs root")?;
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()?;
+        ensure!(up.success(), "cannot bring loopback up");
+        measure(windows)
+    });
+    let kinds = measurement
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    report(&kinds);
+    Ok(())
+}
+
+fn measure(windows: usize) -> Result<[Kind; 4]> {
+    let root = find_cgroup2()?;
+    let (idle, own) = (Cgroup::new(&root, "empty")?, Cgroup::new(&root, "own")?);
+    let _counting = enable_stats(Stats::RunTime).context("cannot switch bpf_stats on")?;
+
+    let mut empty = Ebpf::load(&empty_object()?)?;
+    for (name, hook) in PACKET_HOOKS {
+        let program = empty_program(&mut empty, name)?;
+        program.load()?;
+        program.attach(File::open(&idle.path)?, hook, CgroupAttachMode::Single)?;
+    }
+    let listener = Listener {
+        rules: ListenerRules::new("bench", None),
+        ports: WATCHED..=WATCHED,
+        remote: false,
+    };
+    let mut wsmon = Loaded::new(&[listener], &LoadSettings::default())?;
+    wsmon.attach(&own.path)?;
+
+    let mut kinds = [
+        Kind::new("A   empty program", &idle, 0)?,
+        Kind::new("A'  empty program", &idle, 0)?,
+        Kind::new("B   wsmon, watched port", &own, WATCHED)?,
+        Kind::new("C   wsmon, another port", &own, 0)?,
+    ];
+    for kind in &mut kinds {
+        kind.connection.echo(ROUND_TRIPS / 2)?;
+    }
+    for turn in TURNS.iter().cycle().take(windows * kinds.len()) {
+        let mut runs = || -> Result<[Runs; 2]> {
+            let of = |name| match turn {
+                0 | 1 => empty_program(&mut empty, name)?.info().map_err(Into::into),
+                _ => wsmon
+                    .packet_program(name)?
+                    .info()
+                    .map_err(anyhow::Error::from),
+            };
+            let [ingress, egress] = PACKET_HOOKS.map(|(name, _)| name).map(of);
+            Ok([Runs::of(&ingress?), Runs::of(&egress?)])
+        };
+        let before = runs()?;
+        kinds[*turn].connection.echo(ROUND_TRIPS)?;
+        let after = runs()?;
+        for (i, nanos) in kinds[*turn].nanos.iter_mut().enumerate() {
+            nanos.push(after[i].nanos_each_since(&before[i]));
+        }
+    }
+    Ok(kinds)
+}
+
+fn report(kinds: &[Kind; 4]) {
+    let floor = [0, 1].map(|hook| kinds[0].median(hook).midpoint(kinds[1].median(hook)));
+    println!(
+        "nanoseconds per run, median (and quartiles) of {} windows",
+        kinds[0].nanos[0].len()
+    );
+    println!(
+        "{:<26}{:>26}{:>26}{:>14}",
+        "", "ingress", "egress", "above floor"
+    );
+    for kind in kinds {
+        let column = |hook: usize| {
+            let [low, median, high] = [1, 2, 3].map(|quarter| kind.quartile(hook, quarter));
+            format!("{median:.0} ({low:.0} to {high:.0})")
+        };
+        let above = [0, 1].map(|hook| kind.median(hook) - floor[hook]);
+        println!(
+            "{:<26}{:>26}{:>26}{:>7.0}{:>7.0}",
+            kind.name,
+            column(0),
+            column(1),
+            above[0],
+            above[1]
+        );
+    }
+}
+
+/// A kind of window and what its windows gave, by hook.
+struct Kind {
+    name: &'static str,
+    connection: Connection,
+    nanos: [Vec<f64>; 2],
+}
+
+impl Kind {
+    fn new(name: &'static str, cgroup: &Cgroup, port: u16) -> Result<Self> {
+        Ok(Self {
+            name,
+            connection: Connection::new(cgroup, port)?,
+            nanos: [Vec::new(), Vec::new()],
+        })
+    }
+
+    fn median(&self, hook: usize) -> f64 {
+        self.quartile(hook, 2)
+    }
+
+    fn quartile(&self, hook: usize, quarter: usize) -> f64 {
+        let mut sorted = self.nanos[hook].clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+            .get((sorted.len() * quarter / 4).min(sorted.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(f64::NAN)
+    }
+}
+
+/// What the kernel has counted for a program.
+struct Runs {
+    nanos: u128,
+    count: u64,
+}
+
+impl Runs {
+    fn of(info: &ProgramInfo) -> Self {
+        Self {
+            nanos: info.run_time().as_nanos(),
+            count: info.run_count(),
+        }
+    }
+
+    fn nanos_each_since(&self, before: &Self) -> f64 {
+        (self.nanos - before.nanos) as f64 / (self.count - before.count) as f64
+    }
+}
+
+/// An upgraded connection whose server's socket, and only that, is in the measured cgroup.
+struct Connection {
+    client: TcpStream,
+}
+
+impl Connection {
+    fn new(cgroup: &Cgroup, port: u16) -> Result<Self> {
+        // A socket belongs to the cgroup its process was in when it was made; an accepted one to
+        // its listener's.
+        let listener = cgroup.inside(|| TcpListener::bind(("127.0.0.1", port)))??;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        thread::spawn(move || serve(server));
+        client.write_all(REQUEST)?;
+        client.read_exact(&mut [0; RESPONSE.len()])?;
+        Ok(Self { client })
+    }
+
+    fn echo(&mut self, round_trips: u32) -> Result<()> {
+        let ping = frame(true);
+        let mut pong = frame(false);
+        for _ in 0..round_trips {
+            self.client.write_all(&ping)?;
+            self.client.read_exact(&mut pong)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers each frame with one of the same length until the client leaves.
+fn serve(mut server: TcpStream) -> Result<()> {
+    server.read_exact(&mut [0; REQUEST.len()])?;
+    server.write_all(RESPONSE)?;
+    let mut received = frame(true);
+    let answer = frame(false);
+    loop {
+        server.read_exact(&mut received)?;
+        server.write_all(&answer)?;
+    }
+}
+
+/// A binary frame (RFC 6455 §5.2); a client's is masked.
+fn frame(from_client: bool) -> Vec<u8> {
+    let mask = u8::from(from_client) << 7;
+    let key = if from_client { 4 } else { 0 };
+    let mut frame = vec![0x82, mask | PAYLOAD as u8];
+    frame.resize(2 + key + PAYLOAD, 0);
+    frame
+}
+
+/// A cgroup of this measurement, removed with the value.
+struct Cgroup {
+    path: PathBuf,
+    home: PathBuf,
+}
+
+impl Cgroup {
+    fn new(root: &Path, name: &str) -> Result<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let home = own
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .context("this process is in no cgroup v2")?;
+        let path = root.join(format!("wsmon-packet-cost-{}-{name}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            path,
+            home: root.join(home),
+        })
+    }
+
+    /// Runs `act` with the whole process in this cgroup.
+    fn inside<T>(&self, act: impl FnOnce() -> T) -> Result<T> {
+        let enter = |path: &Path| {
+            fs::write(path.join("cgroup.procs"), std::process::id().to_string())
+                .with_context(|| format!("cannot enter {}", path.display()))
+        };
+        enter(&self.path)?;
+        let outcome = act();
+        enter(&self.home)?;
+        Ok(outcome)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.path) {
+            eprintln!("{} is left behind: {error}", self.path.display());
+        }
+    }
+}
+
+/// An object with `return 1` on both hooks.
+fn empty_object() -> Result<Vec<u8>> {
+    const RETURN_1: [u8; 16] = [
+        0xb7, 0, 0, 0, 1, 0, 0, 0, // r0 = 1
+        0x95, 0, 0, 0, 0, 0, 0, 0, // exit
+    ];
+    let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+    let license = elf.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
+    elf.append_section_data(license, b"Dual MIT/GPL\0", 1);
+    for (name, _) in PACKET_HOOKS {
+        let section = format!("cgroup_skb/{name}").into_bytes();
+        let section = elf.add_section(Vec::new(), section, SectionKind::Text);
+        elf.append_section_data(section, &RETURN_1, 8);
+        elf.add_symbol(Symbol {
+            name: name.into(),
+            value: 0,
+            size: RETURN_1.len() as u64,
+            kind: SymbolKind::Text,
+            scope: SymbolScope::Dynamic,
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        });
+    }
+    Ok(elf.write()?)
+}
+
+fn empty_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSkb> {
+    Ok(ebpf
+        .program_mut(name)
+        .context("no such program in the empty object")?
+        .try_into()?)
+}

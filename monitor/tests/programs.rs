@@ -1,0 +1,672 @@
+//! The loaded programs account for packets as the same logic does natively, and lose no record
+//! without counting it.
+//!
+//! Real sockets take hand-written segments (see `tun`); `BPF_PROG_TEST_RUN` serves only for what
+//! no socket of this kernel would let through, as the socket of a test run is always closed.
+
+#[path = "../../monitor-common/tests/ws/mod.rs"]
+mod ws;
+
+mod tun;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
+    time::Duration,
+};
+
+use aya::programs::{TestRun, TestRunOptions};
+use monitor::{
+    core::{ConnId, ListenerRules},
+    kernel::{
+        cgroup::find_cgroup2,
+        decode,
+        load::{LoadSettings, Loaded},
+        maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+    },
+    listeners::Listener,
+};
+use monitor_common::{
+    Direction,
+    drop::DropReason,
+    event::FrameSample,
+    flow::{Flow, role},
+    listener::ListenerLimits,
+    replay,
+    stats::ListenerStats,
+    stream::{MAX_STEPS, Step},
+};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
+use rustix::net::sockopt::{set_socket_linger, socket_cookie};
+
+use tun::{Family, MAX_PAYLOAD, Packet, Peer, Tun, in_new_namespace};
+use ws::{Fate, Frame, Monitor, REQUEST, RESPONSE, Stream, cut, fates, frames, lengths, sizes};
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn generated_connections_are_accounted_as_they_are_natively() {
+    const CONNECTIONS: u16 = 120;
+    const SEGMENTS: usize = 2000;
+    let port = 28_101;
+    let mut kernel = Kernel::watching(port);
+    let mut runner = TestRunner::new_with_rng(
+        ProptestConfig::default(),
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let connections = (
+        [frames(lengths()), frames(lengths())],
+        [sizes(), sizes()],
+        fates(),
+        any::<u32>(),
+        any::<bool>(),
+        prop::collection::vec(any::<bool>(), 1..20),
+    );
+    let mut segments = 0;
+    in_new_namespace(|tun| {
+        for number in 0..CONNECTIONS {
+            let (both, cuts, fates, isn, v6, turns) = connections
+                .new_tree(&mut runner)
+                .expect("no filters")
+                .current();
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let [from_client, from_server] = both;
+            let client = Stream::new(REQUEST, &from_client, true);
+            let server = Stream::new(RESPONSE, &from_server, false);
+            let mut link = Link::open(tun, family, port, 20_000 + number, isn);
+            link.peer_sends(tun, 0..REQUEST.len(), &client.bytes);
+            link.socket_sends(tun, &server.bytes[..RESPONSE.len()]);
+
+            let mut to_kernel = rest(&client, &cuts[0]).into_iter();
+            let mut from_kernel = rest(&server, &cuts[1]).into_iter();
+            let mut fates = fates.iter().cycle();
+            for turn in turns.iter().cycle() {
+                if *turn || from_kernel.as_slice().is_empty() {
+                    let Some(range) = to_kernel.next() else {
+                        if from_kernel.as_slice().is_empty() {
+                            break;
+                        }
+                        continue;
+                    };
+                    match *fates.next().expect("a cycle") {
+                        Fate::Unseen => {}
+                        Fate::Arrives => link.peer_sends(tun, range, &client.bytes),
+                        Fate::ArrivesTwice => {
+                            link.peer_sends(tun, range.clone(), &client.bytes);
+                            link.peer_sends(tun, range, &client.bytes);
+                        }
+                        Fate::Overlaps(by) => {
+                            let start = range.start.saturating_sub(by);
+                            let end = range.end.min(start + MAX_PAYLOAD);
+                            link.peer_sends(tun, start..end, &client.bytes);
+                        }
+                    }
+                } else if let Some(range) = from_kernel.next() {
+                    link.socket_sends(tun, &server.bytes[range]);
+                }
+            }
+            segments += link.taken;
+            kernel.agrees_with(&mut link, &format!("connection {number}"));
+        }
+    });
+    println!("{segments} segments compared");
+    assert!(segments >= SEGMENTS, "only {segments} segments");
+    for reason in DropReason::ALL {
+        assert_eq!(kernel.drops.read(reason).unwrap(), 0, "{}", reason.as_str());
+    }
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_header_is_read_wherever_it_is_cut() {
+    let port = 28_102;
+    let mut kernel = Kernel::watching(port);
+    in_new_namespace(|tun| {
+        let long = [Frame::new(true, ws::BINARY, 70_000); 15];
+        let client = Stream::new(b"", &long, true);
+        let server = Stream::new(b"", &long, false);
+        let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
+        for (stream, by_peer) in [(&client, true), (&server, false)] {
+            let mut at = 0;
+            for (i, (header_end, frame)) in stream.frames.iter().enumerate() {
+                let header = header_end - if by_peer { 14 } else { 10 };
+                let middle = header_end + frame.len / 2;
+                for end in [header + i, middle, header_end + frame.len] {
+                    let end = end.min(stream.bytes.len());
+                    if by_peer {
+                        link.peer_sends_more(tun, &stream.bytes[at..end]);
+                    } else {
+                        link.socket_sends(tun, &stream.bytes[at..end]);
+                    }
+                    at = end;
+                }
+            }
+        }
+        assert_eq!(link.native.stats.frames.map(|n| n[2].get()), [15, 15]);
+        assert_eq!(link.native.stats.unsynced_bytes.map(|n| n.get()), [0, 0]);
+        kernel.agrees_with(&mut link, "every cut");
+    });
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_counted() {
+    let port = 28_103;
+    let mut kernel = Kernel::watching(port);
+    let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
+    in_new_namespace(|tun| {
+        let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
+        link.peer_sends_more(tun, &pings(MAX_PAYLOAD / 6, true));
+        kernel.agrees_with(&mut link, "below the cap");
+        link.socket_sends(tun, &pings(20_000, false));
+        let stats = &link.native.stats;
+        assert_eq!(stats.frames[0][9].get(), MAX_PAYLOAD as u64 / 6);
+        assert_eq!(stats.frames[1][9].get(), u64::from(MAX_STEPS));
+        assert_eq!(
+            stats.unsynced_bytes[1].get(),
+            40_000 - 2 * u64::from(MAX_STEPS)
+        );
+        kernel.agrees_with(&mut link, "beyond the cap");
+    });
+    assert_eq!(kernel.drops.read(DropReason::WalkTooLong).unwrap(), 1);
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
+    let port = 28_104;
+    in_new_namespace(|tun| {
+        let mut link = Link::upgraded(tun, Family::V6, port, 20_000);
+        link.native = Native::adopted();
+        let mut kernel = Kernel::watching(port);
+
+        let sent = [
+            Frame::new(true, ws::TEXT, 300),
+            Frame::new(true, ws::PING, 4),
+            Frame::new(false, ws::BINARY, 70_000),
+        ];
+        let (client, server) = (
+            Stream::new(b"", &sent, true),
+            Stream::new(b"", &sent, false),
+        );
+        // From the middle of a payload; then whole frames; then in step.
+        for (start, end) in [(100, 300), (0, 318), (318, 20_000), (20_000, 70_332)] {
+            link.peer_sends_more(tun, &client.bytes[start..end]);
+        }
+        for (start, end) in [(50, 304), (0, 310), (310, 60_000), (60_000, 70_320)] {
+            link.socket_sends(tun, &server.bytes[start..end]);
+        }
+        assert_eq!(link.native.stats.frames.map(|n| n[2].get()), [1, 1]);
+        assert_eq!(
+            link.native.stats.unsynced_bytes.map(|n| n.get()),
+            [200, 254]
+        );
+        kernel.agrees_with(&mut link, "adopted");
+        let facts = kernel.snapshots.get(link.conn()).unwrap();
+        assert_eq!(facts.expect("published").established_at, None);
+    });
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn odd_but_valid_ip_headers_are_read_or_counted() {
+    let port = 28_105;
+    let mut kernel = Kernel::watching(port);
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    in_new_namespace(|tun| {
+        let mut v4 = Link::upgraded(tun, Family::V4, port, 20_000);
+        // Router alert and an end of options (RFC 2113).
+        let packet = v4
+            .peer
+            .data_behind(&[148, 4, 0, 0, 0, 0, 0, 0], v4.next, &ping);
+        v4.peer_sends_packet(tun, &packet);
+        assert_eq!(v4.native.stats.frames[0][9].get(), 1);
+        kernel.agrees_with(&mut v4, "IPv4 options");
+        assert_eq!(kernel.drops.read(DropReason::HeaderUnreadable).unwrap(), 0);
+
+        let mut v6 = Link::upgraded(tun, Family::V6, port, 20_001);
+        // Destination options with six bytes of padding (RFC 8200 §4.6): the socket takes it.
+        tun.write(
+            &v6.peer
+                .data_behind(&[6, 0, 1, 4, 0, 0, 0, 0], v6.next, &ping),
+        );
+        let mut received = vec![0; ping.len()];
+        let mut socket = &v6.socket;
+        socket.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        socket.read_exact(&mut received).unwrap();
+        assert_eq!(received, ping);
+        kernel.agrees_with(&mut v6, "unread, so unchanged");
+        assert_eq!(kernel.drops.read(DropReason::HeaderUnreadable).unwrap(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root: loads programs"]
+fn absurd_packets_are_counted_and_always_pass() {
+    // The socket of a test run has no ports: port 0 is watched in its stead.
+    let mut loaded = load(0);
+    let drops = Drops::take(&mut loaded).unwrap();
+    let snapshots = Snapshots::take(&mut loaded).unwrap();
+    let tcp = |offset_words: u8| {
+        let mut header = [0; 20];
+        header[12] = offset_words << 4;
+        header.to_vec()
+    };
+    let ip = |first: u8, protocol: u8, rest: Vec<u8>| {
+        let mut packet = vec![0; 20];
+        (packet[0], packet[9]) = (first, protocol);
+        [packet, rest].concat()
+    };
+    let ipv6 = |next_header: u8, rest: Vec<u8>| {
+        let mut packet = vec![0; 40];
+        (packet[0], packet[6]) = (0x60, next_header);
+        [packet, rest].concat()
+    };
+    let mut unreadable = 0;
+    for (what, ethertype, packet, counted) in [
+        ("plain TCP", 0x0800, ip(0x45, 6, tcp(5)), false),
+        ("UDP", 0x0800, ip(0x45, 17, tcp(5)), true),
+        (
+            "a header length of 4 words",
+            0x0800,
+            ip(0x44, 6, tcp(5)),
+            true,
+        ),
+        (
+            "options beyond the packet",
+            0x0800,
+            ip(0x4f, 6, tcp(5)),
+            true,
+        ),
+        (
+            "a data offset inside the header",
+            0x0800,
+            ip(0x45, 6, tcp(4)),
+            true,
+        ),
+        (
+            "a data offset beyond the packet",
+            0x0800,
+            ip(0x45, 6, tcp(15)),
+            true,
+        ),
+        (
+            "a truncated TCP header",
+            0x0800,
+            ip(0x45, 6, tcp(5)[..19].to_vec()),
+            true,
+        ),
+        ("a fifth version", 0x0800, ip(0x55, 6, tcp(5)), true),
+        ("plain TCP over IPv6", 0x86dd, ipv6(6, tcp(5)), false),
+        ("hop-by-hop options", 0x86dd, ipv6(0, tcp(5)), true),
+    ] {
+        let frame = [&[0; 12][..], &u16::to_be_bytes(ethertype), &packet].concat();
+        for name in ["ingress", "egress"] {
+            let program = loaded.packet_program(name).unwrap();
+            let run = TestRun::test_run(
+                program,
+                TestRunOptions {
+                    data_in: Some(&frame),
+                    ..TestRunOptions::new()
+                },
+            )
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            assert_eq!(run.return_value, 1, "{name} lets {what} pass");
+            unreadable += u64::from(counted);
+            assert_eq!(
+                drops.read(DropReason::HeaderUnreadable).unwrap(),
+                unreadable,
+                "{name}: {what}"
+            );
+        }
+    }
+    assert_eq!(
+        snapshots.conns().count(),
+        0,
+        "a closed socket is never adopted"
+    );
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_connection_on_another_port_leaves_no_trace() {
+    let mut kernel = Kernel::watching(28_106);
+    in_new_namespace(|tun| {
+        let mut link = Link::upgraded(tun, Family::V4, 28_107, 20_000);
+        let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 3); 10], true).bytes;
+        link.peer_sends_more(tun, &frames);
+        assert_eq!(link.native.stats.frames[0][9].get(), 10);
+    });
+    assert_eq!(kernel.stats.read().unwrap(), [ListenerStats::EMPTY]);
+    assert_eq!(kernel.snapshots.conns().count(), 0);
+    assert!(kernel.vitals.next(|_| ()).is_none());
+    assert!(kernel.samples.next(|_| ()).is_none());
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn every_vital_event_is_either_read_or_counted_as_dropped() {
+    const PINGS: u64 = 30_000;
+    let port = 28_108;
+    let mut kernel = Kernel::watching(port);
+    in_new_namespace(|_| {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_nodelay(true).unwrap();
+        client.write_all(REQUEST).unwrap();
+        server.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        server.write_all(RESPONSE).unwrap();
+        client.read_exact(&mut [0; RESPONSE.len()]).unwrap();
+        let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 0)], false).bytes;
+        let mut received = [0; 2];
+        for _ in 0..PINGS {
+            // One by one, so that no two pings share a segment, nor an event.
+            server.write_all(&ping).unwrap();
+            client.read_exact(&mut received).unwrap();
+        }
+    });
+    let [stats] = kernel.stats.read().unwrap()[..] else {
+        panic!("one listener");
+    };
+    assert_eq!(stats.pings_unanswered[1].get(), PINGS - 1);
+
+    let mut read = [0_u64; 10];
+    let kind = |record: &[u8]| {
+        decode::vital(record).expect("a valid record");
+        usize::from(record[8])
+    };
+    while let Some(kind) = kernel.vitals.next(kind) {
+        read[kind] += 1;
+    }
+    let dropped = kernel.drops.read(DropReason::VitalsFull).unwrap();
+    let consumed = read.iter().sum::<u64>();
+    println!("{consumed} read, {dropped} dropped: {read:?}");
+    assert!(dropped > 0, "the ring was never full");
+    assert_eq!(read[1], 1, "opened");
+    // Opened, every ping but the first, and the end: one FIN event, one death. What the death
+    // came to depends on which side the namespace's end closed first.
+    let ends = u64::from(stats.closed.iter().map(|n| n.get()).sum::<u64>() > 0);
+    let produced = consumed + dropped;
+    let least = 1 + (PINGS - 1) + ends;
+    assert!(
+        (least..=least + 1).contains(&produced),
+        "{produced} for {least}"
+    );
+
+    // Once there is room again, the next events arrive.
+    in_new_namespace(|tun| {
+        let _link = Link::upgraded(tun, Family::V4, port, 20_000);
+    });
+    assert_eq!(kernel.vitals.next(kind), Some(1));
+    assert_eq!(kernel.drops.read(DropReason::VitalsFull).unwrap(), dropped);
+}
+
+/// The programs, attached, and all they say.
+struct Kernel {
+    stats: Stats,
+    drops: Drops,
+    snapshots: Snapshots,
+    vitals: Ring,
+    samples: Ring,
+    /// What was counted for the connections before the one in hand.
+    before: ListenerStats,
+    /// Kept, because all of it goes with this value.
+    loaded: Loaded,
+}
+
+impl Kernel {
+    fn watching(port: u16) -> Self {
+        let mut loaded = load(port);
+        let mut rate = SampleRate::take(&mut loaded).unwrap();
+        rate.set_one_in(1).unwrap();
+        let mut kernel = Self {
+            stats: Stats::take(&mut loaded).unwrap(),
+            drops: Drops::take(&mut loaded).unwrap(),
+            snapshots: Snapshots::take(&mut loaded).unwrap(),
+            vitals: Ring::vitals(&mut loaded).unwrap(),
+            samples: Ring::samples(&mut loaded).unwrap(),
+            before: ListenerStats::EMPTY,
+            loaded,
+        };
+        kernel.loaded.attach(&find_cgroup2().unwrap()).unwrap();
+        kernel
+    }
+
+    /// The counters of one connection, and its samples, are those of the native run.
+    #[track_caller]
+    fn agrees_with(&mut self, link: &mut Link, what: &str) {
+        let [now] = self.stats.read().unwrap()[..] else {
+            panic!("one listener");
+        };
+        let figures = Figures::between(&self.before, &now);
+        let native = Figures::between(&link.compared, &link.native.stats);
+        (self.before, link.compared) = (now, link.native.stats);
+        assert_eq!(figures, native, "{what}");
+
+        let cookie = socket_cookie(&link.socket).unwrap();
+        let mut expected = link.native.seen.drain(..);
+        while let Some(sample) = self.samples.next(decode::sample) {
+            let sample = sample.expect("a valid record");
+            assert_eq!((sample.cookie, sample.listener), (cookie, 0));
+            assert_eq!(Some(Seen::from(sample)), expected.next(), "{what}");
+        }
+        assert_eq!(expected.next(), None, "{what}: not sampled");
+    }
+}
+
+fn load(port: u16) -> Loaded {
+    let listener = Listener {
+        rules: ListenerRules::new("programs", None),
+        ports: port..=port,
+        remote: false,
+    };
+    Loaded::new(&[listener], &LoadSettings::default()).unwrap()
+}
+
+/// What does not depend on the clock.
+#[derive(Debug, PartialEq, Eq)]
+struct Figures {
+    frames: [[u64; 16]; 2],
+    payload_bytes: [u64; 2],
+    unsynced_bytes: [u64; 2],
+    fragmented_messages: [u64; 2],
+    pings_unanswered: [u64; 2],
+    round_trips: [u64; 2],
+    opened: u64,
+}
+
+impl Figures {
+    fn between(before: &ListenerStats, now: &ListenerStats) -> Self {
+        let pair =
+            |of: fn(&ListenerStats, usize) -> u64| [0, 1].map(|i| of(now, i) - of(before, i));
+        Self {
+            frames: [0, 1].map(|i| {
+                std::array::from_fn(|op| now.frames[i][op].get() - before.frames[i][op].get())
+            }),
+            payload_bytes: pair(|s, i| s.payload_bytes[i].get()),
+            unsynced_bytes: pair(|s, i| s.unsynced_bytes[i].get()),
+            fragmented_messages: pair(|s, i| s.fragmented_messages[i].get()),
+            pings_unanswered: pair(|s, i| s.pings_unanswered[i].get()),
+            round_trips: pair(|s, i| s.ping_rtt[i].buckets.iter().map(|n| n.get()).sum()),
+            opened: now.opened.get() - before.opened.get(),
+        }
+    }
+}
+
+/// A frame header as a live viewer sees it.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    direction: u8,
+    first_byte: u8,
+    masked: bool,
+    payload_len: u64,
+    close_code: u16,
+}
+
+impl From<FrameSample> for Seen {
+    fn from(sample: FrameSample) -> Self {
+        Self {
+            direction: sample.direction,
+            first_byte: sample.first_byte,
+            masked: sample.masked != 0,
+            payload_len: sample.payload_len,
+            close_code: sample.close_code,
+        }
+    }
+}
+
+/// The same packets, taken natively.
+struct Native {
+    flow: Flow,
+    stats: ListenerStats,
+    now: u64,
+    seen: Vec<Seen>,
+}
+
+impl Native {
+    fn born() -> Self {
+        let Monitor {
+            flow, stats, now, ..
+        } = Monitor::new(role::SERVER);
+        Self {
+            flow,
+            stats,
+            now,
+            seen: Vec::new(),
+        }
+    }
+
+    fn adopted() -> Self {
+        let mut native = Self::born();
+        native.flow.snapshot.origin = monitor_common::flow::origin::ADOPTED;
+        native.flow.adopt(Direction::Rx);
+        native
+    }
+
+    fn take(&mut self, direction: Direction, packet: &Packet) {
+        self.now += 1;
+        replay::take(
+            &mut self.flow,
+            direction,
+            &packet.segment,
+            &packet.payload,
+            self.now,
+            &ListenerLimits { idle_limit_ns: 0 },
+            &mut self.stats,
+            |step| {
+                if let Step::Frame(header) = step {
+                    self.seen.push(Seen {
+                        direction: direction as u8,
+                        first_byte: header.first_byte(),
+                        masked: header.masked(),
+                        payload_len: header.payload_len,
+                        close_code: header.close_code(),
+                    });
+                }
+            },
+        );
+    }
+}
+
+/// A connection between a hand-made peer and a socket of this kernel, with a native twin.
+struct Link {
+    peer: Peer,
+    socket: TcpStream,
+    native: Native,
+    /// What the native run had counted when it was last compared.
+    compared: ListenerStats,
+    /// The peer's next sequence number in [`Link::peer_sends_more`].
+    next: u32,
+    /// Segments with payload so far.
+    taken: usize,
+}
+
+impl Link {
+    fn open(tun: &mut Tun, family: Family, port: u16, peer_port: u16, isn: u32) -> Self {
+        let listener = TcpListener::bind(SocketAddr::new(family.kernel(), port)).unwrap();
+        let (peer, socket) = Peer::connect(tun, family, &listener, peer_port, isn);
+        // Ends at once, with a reset, when it is dropped.
+        set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        Self {
+            peer,
+            socket,
+            native: Native::born(),
+            compared: ListenerStats::EMPTY,
+            next: isn,
+            taken: 0,
+        }
+    }
+
+    fn upgraded(tun: &mut Tun, family: Family, port: u16, peer_port: u16) -> Self {
+        // Sequence numbers wrap in the first frames.
+        let mut link = Self::open(tun, family, port, peer_port, u32::MAX - 100);
+        link.peer_sends_more(tun, REQUEST);
+        link.socket_sends(tun, RESPONSE);
+        link
+    }
+
+    fn conn(&self) -> ConnId {
+        ConnId(socket_cookie(&self.socket).unwrap())
+    }
+
+    /// Sends a part of `stream`, whose first byte has the peer's first sequence number.
+    fn peer_sends(&mut self, tun: &mut Tun, range: Range<usize>, stream: &[u8]) {
+        let seq = self.peer.isn.wrapping_add(range.start as u32);
+        let packet = self.peer.data(seq, &stream[range]);
+        self.peer_sends_packet(tun, &packet);
+    }
+
+    fn peer_sends_more(&mut self, tun: &mut Tun, bytes: &[u8]) {
+        for bytes in bytes.chunks(MAX_PAYLOAD) {
+            let packet = self.peer.data(self.next, bytes);
+            self.next = self.next.wrapping_add(bytes.len() as u32);
+            self.peer_sends_packet(tun, &packet);
+        }
+    }
+
+    fn peer_sends_packet(&mut self, tun: &mut Tun, packet: &[u8]) {
+        tun.write(packet);
+        let packet = Packet::parse(packet).expect("our own packet");
+        self.native.take(Direction::Rx, &packet);
+        self.taken += 1;
+        for answer in self.peer.received(tun) {
+            self.native.take(Direction::Tx, &answer);
+        }
+    }
+
+    /// The socket sends `bytes`, acknowledged before anything else goes.
+    fn socket_sends(&mut self, tun: &mut Tun, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+        for packet in self.peer.receive(tun, bytes.len()) {
+            self.taken += usize::from(!packet.payload.is_empty());
+            self.native.take(Direction::Tx, &packet);
+        }
+        let ack = self.peer.acknowledgement();
+        tun.write(&ack);
+        let ack = Packet::parse(&ack).expect("our own packet");
+        self.native.take(Direction::Rx, &ack);
+    }
+}
+
+/// What comes after the HTTP: a number of pieces as they were generated, then large ones.
+fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
+    const GENERATED: usize = 60;
+    let mut ranges = cut(stream.bytes.len() - stream.http, sizes);
+    let end = ranges.last().map_or(0, |last| last.end);
+    ranges.truncate(GENERATED);
+    let at = ranges.last().map_or(0, |last| last.end);
+    ranges.extend(
+        cut(end - at, &[40_000])
+            .into_iter()
+            .map(|r| r.start + at..r.end + at),
+    );
+    ranges
+        .into_iter()
+        .map(|r| r.start + stream.http..r.end + stream.http)
+        .collect()
+}
