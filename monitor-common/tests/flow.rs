@@ -334,10 +334,24 @@ fn a_connection_ends_in_one_of_six_ways() {
         act(&mut socket, &closing);
         socket.flow.snapshot.close_how()
     };
-    assert_eq!(end(|_, _| {}), CloseHow::Unknown);
+    // A local abort sets the state before its reset leaves.
+    assert_eq!(end(|_, _| {}), CloseHow::RstSent);
+    assert_eq!(
+        end(|socket, _| socket.flow.snapshot.origin = origin::SEEDED),
+        CloseHow::Unknown,
+        "no packet was ever seen, and so no FIN"
+    );
     assert_eq!(
         end(|socket, _| {
             socket.tx(segment(5000, 1000), DATA);
+        }),
+        CloseHow::RstSent,
+        "TCP does not give up before it has tried again"
+    );
+    assert_eq!(
+        end(|socket, _| {
+            socket.tx(segment(5000, 1000), DATA);
+            socket.flow.retransmit(&mut socket.stats);
         }),
         CloseHow::Timeout
     );
@@ -348,12 +362,16 @@ fn a_connection_ends_in_one_of_six_ways() {
         }),
         CloseHow::Fin
     );
-    // The two tracepoints write these; a reset after a FIN is what ended it.
+    // The two tracepoints write these; what a reset tears down after a FIN had ended already.
     assert_eq!(
         end(|socket, _| {
             socket.rx(flagged(1000, 5000, tcp_flags::FIN), b"");
             socket.flow.snapshot.rst_tx = 1;
         }),
+        CloseHow::Fin
+    );
+    assert_eq!(
+        end(|socket, _| socket.flow.snapshot.rst_tx = 1),
         CloseHow::RstSent
     );
     assert_eq!(
