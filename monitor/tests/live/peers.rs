@@ -31,15 +31,15 @@ fn frames_and_closes_of_a_python_server_with_compression_are_what_its_peers_coun
     compare(Library::Websockets);
 }
 
-fn compare(server: Library) {
+fn compare(library: Library) {
     let lab = Lab::new().unwrap();
     let addr = lab.server_addr(fresh_port());
     let watch = Watch::start(&["--port", &addr.port().to_string()]);
-    let mut server = Peer::server(lab.server_ns(), server, addr);
+    let mut server = Peer::server(lab.server_ns(), library, addr);
     let mut received = FrameCounts::new();
-    for library in [Library::Ws, Library::Websockets] {
+    for client in [Library::Ws, Library::Websockets] {
         for ending in ["close", "ask"] {
-            let mut client = Peer::client(lab.client_ns(), library, addr, ending);
+            let mut client = Peer::client(lab.client_ns(), client, addr, ending);
             for (opcode, frames) in client.frames_sent() {
                 *received.entry(opcode).or_default() += frames;
             }
@@ -60,6 +60,11 @@ fn compare(server: Library) {
     let fragmented = watch.metric("wsmon_fragmented_messages_total", &fragmented);
     assert_eq!(fragmented, 4.0);
 
+    // Each client sent a message of 70,000 equal bytes; only this server agrees to compress.
+    let payload = watch.metric("wsmon_frame_payload_bytes_total", &[("direction", "rx")]);
+    let compresses = matches!(library, Library::Websockets);
+    assert_eq!(payload < 70_000.0, compresses, "{payload} bytes");
+
     server.process.terminate(SOON).unwrap();
     let counted = [("rx", received), ("tx", server.frames_sent())];
     let metrics = watch.metrics();
@@ -76,7 +81,7 @@ fn compare(server: Library) {
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_that_are_killed_are_abnormal_closures() {
-    for (closures, library) in [Library::Ws, Library::Websockets].into_iter().enumerate() {
+    for library in [Library::Ws, Library::Websockets] {
         let lab = Lab::new().unwrap();
         let addr = lab.server_addr(fresh_port());
         let watch = Watch::start(&["--port", &addr.port().to_string()]);
@@ -90,7 +95,7 @@ fn clients_that_are_killed_are_abnormal_closures() {
         assert_eq!(
             watch.metric("wsmon_close_codes_total", &[]),
             0.0,
-            "{closures}"
+            "{library:?}"
         );
         assert_eq!(watch.metric("wsmon_connections", &[]), 0.0);
     }
