@@ -85,13 +85,8 @@ fn generated_connections_are_accounted_as_they_are_natively() {
             let mut from_kernel = rest(&server, &cuts[1]).into_iter();
             let mut fates = fates.iter().cycle();
             for turn in turns.iter().cycle() {
-                if *turn || from_kernel.as_slice().is_empty() {
-                    let Some(range) = to_kernel.next() else {
-                        if from_kernel.as_slice().is_empty() {
-                            break;
-                        }
-                        continue;
-                    };
+                let peers_turn = *turn || from_kernel.as_slice().is_empty();
+                if peers_turn && let Some(range) = to_kernel.next() {
                     match *fates.next().expect("a cycle") {
                         Fate::Unseen => {}
                         Fate::Arrives => link.peer_sends(tun, range, &client.bytes),
@@ -107,6 +102,8 @@ fn generated_connections_are_accounted_as_they_are_natively() {
                     }
                 } else if let Some(range) = from_kernel.next() {
                     link.socket_sends(tun, &server.bytes[range]);
+                } else if peers_turn {
+                    break;
                 }
             }
             segments += link.taken;
