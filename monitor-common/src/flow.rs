@@ -370,6 +370,11 @@ impl Flow {
         limits: &ListenerLimits,
         stats: &mut ListenerStats,
     ) {
+        if segment.has(tcp_flags::RST) {
+            // No sign of life: it is how a hop says that the connection is long dead. Whether TCP
+            // believes it is for `tcp_receive_reset` to tell.
+            return;
+        }
         let s = &mut self.snapshot;
         let walk = &mut self.rx_walk;
         if s.end_silence(Direction::Rx, now, limits, stats) {
@@ -386,7 +391,7 @@ impl Flow {
         if segment.has(tcp_flags::ACK) {
             s.acknowledge(segment, now, walk, stats);
         }
-        if segment.window == 0 && s.peer_window != 0 && !segment.has(tcp_flags::RST) {
+        if segment.window == 0 && s.peer_window != 0 {
             stats.zero_windows[Direction::Rx.index()].add(1);
         }
         s.peer_window = segment.window;

@@ -298,6 +298,12 @@ impl Walk {
         }
         *at += fresh;
         self.skip = header.bytes_to_skip();
+        // Mostly the frame reaches to the end of the segment: no further step is needed to see it.
+        let rest = (len - *at) as u64;
+        if self.skip >= rest {
+            self.skip -= rest;
+            *at = len;
+        }
         Step::Frame(header)
     }
 

@@ -54,21 +54,24 @@ impl Watch {
     }
 }
 
-/// The full socket a packet belongs to; `None` for request and TIME_WAIT minisockets.
+/// The socket a packet belongs to, of any kind.
 #[inline(always)]
-pub(crate) fn full_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
-    // SAFETY: the context is valid while the program runs; the verifier checks the null tests.
-    unsafe {
-        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let sk = bpf_sk_fullsock(sk);
-        (!sk.is_null()).then_some(sk)
-    }
+pub(crate) fn any_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid while the program runs.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    (!sk.is_null()).then_some(sk)
 }
 
-/// The flow of a socket, if it has one.
+/// The same if it is a full one; `None` for request and TIME_WAIT minisockets.
+#[inline(always)]
+pub(crate) fn full_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    let sk = any_sock(ctx)?;
+    // SAFETY: a socket the verifier knows.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    (!sk.is_null()).then_some(sk)
+}
+
+/// The flow of a socket, if it has one; a minisocket never does.
 #[inline(always)]
 pub(crate) fn flow(sk: *mut c_void) -> Option<*mut Flow> {
     storage(sk, 0)

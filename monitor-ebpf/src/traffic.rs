@@ -4,7 +4,6 @@ use core::ffi::{c_long, c_void};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::bpf_sock,
     helpers::{
         bpf_ktime_get_ns,
         generated::{bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_cgroup_id, bpf_skb_load_bytes},
@@ -66,7 +65,7 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
         (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
     };
     let watch = Watch::of_ports(local, remote)?;
-    let sk = sock::full_sock(ctx)?;
+    let sk = sock::any_sock(ctx)?;
     let Some((ip, segment)) = headers(ctx) else {
         count_drop(DropReason::HeaderUnreadable);
         return None;
@@ -75,7 +74,7 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(ctx, sk, watch, local, remote, direction)?,
+        None => adopt(ctx, watch, local, remote, direction)?,
     };
     let stats = STATS.get_ptr_mut(watch.listener as u32)?;
     let limits = LISTENERS.get(watch.listener as u32)?;
@@ -83,7 +82,7 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
     // touch them.
     let (flow, counters) = unsafe { (&mut *flow, &mut *stats) };
     if flow.snapshot.ip_version == 0 {
-        identify(ctx, sk, flow, &ip, direction);
+        identify(ctx, flow, &ip, direction);
     }
     match direction {
         Direction::Rx => flow.receive(&segment, now, limits, counters),
@@ -112,26 +111,53 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
     Some(())
 }
 
+/// The headers of a packet, read in place; they nearly always lie in the linear part.
 #[inline(always)]
 fn headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
-    let prefix = ctx.load::<[u8; IP_PREFIX]>(0).ok()?;
-    let ip = IpHeader::parse(&prefix)?;
+    let Some(prefix) = in_place::<IP_PREFIX>(ctx, 0) else {
+        return copied_headers(ctx);
+    };
+    let ip = IpHeader::parse(prefix)?;
+    let Some(tcp) = in_place::<TCP_HEADER>(ctx, ip.tcp_offset) else {
+        return copied_headers(ctx);
+    };
+    Some((ip, Segment::parse(tcp, ip.tcp_offset, ctx.len())?))
+}
+
+/// The same for a packet whose headers lie in fragments.
+#[inline(always)]
+fn copied_headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
+    let ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
-    let segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
-    Some((ip, segment))
+    Some((ip, Segment::parse(&tcp, ip.tcp_offset, ctx.len())?))
+}
+
+/// `N` bytes at `offset` of the packet's linear part.
+#[inline(always)]
+fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]> {
+    // SAFETY: the context is valid while the program runs, and the bounds are checked, which the
+    // verifier checks again.
+    unsafe {
+        let skb = &*ctx.skb.skb;
+        let start = skb.data as usize + offset as usize;
+        if start + N > skb.data_end as usize {
+            return None;
+        }
+        Some(&*(start as *const [u8; N]))
+    }
 }
 
 /// Storage for a socket that was established before the programs were attached.
 #[inline(always)]
 fn adopt(
     ctx: &SkBuffContext,
-    sk: *mut bpf_sock,
     watch: Watch,
     local: u16,
     remote: u16,
     direction: Direction,
 ) -> Option<*mut Flow> {
-    // SAFETY: a full socket, checked for null by the caller.
+    let sk = sock::full_sock(ctx)?;
+    // SAFETY: a full socket, checked for null.
     let tcp_state = unsafe { (*sk).state };
     if matches!(
         tcp_state,
@@ -164,13 +190,7 @@ fn adopt(
 
 /// Fills in what only a packet can tell: addresses and cgroup.
 #[inline(always)]
-fn identify(
-    ctx: &SkBuffContext,
-    sk: *mut bpf_sock,
-    flow: &mut Flow,
-    ip: &IpHeader,
-    direction: Direction,
-) {
+fn identify(ctx: &SkBuffContext, flow: &mut Flow, ip: &IpHeader, direction: Direction) {
     let s = &mut flow.snapshot;
     let (source, destination) = match direction {
         Direction::Rx => (&mut s.remote_addr, &mut s.local_addr),
@@ -188,8 +208,10 @@ fn identify(
         *destination = addresses[1];
     }
     s.ip_version = ip.version;
-    // SAFETY: a full socket.
-    s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    if let Some(sk) = sock::full_sock(ctx) {
+        // SAFETY: a full socket.
+        s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    }
 }
 
 #[inline(always)]
@@ -269,7 +291,7 @@ fn walk_step(context: &mut WalkContext, direction: Direction) -> c_long {
         Step::Again | Step::Synced | Step::Unsynced(_) => {}
     }
     flow.account(direction, &step, now, stats);
-    0
+    (done >= context.len) as c_long
 }
 
 /// Sends every n-th frame header of a direction to the live viewer.
