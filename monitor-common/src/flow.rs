@@ -7,7 +7,7 @@
 use crate::{
     Direction,
     event::CloseHow,
-    frame::{Head, Header, opcode},
+    frame::{Header, opcode},
     handshake::{OPENING_LEN, Opening},
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
@@ -499,11 +499,10 @@ impl Flow {
         payload: &impl Payload,
         stats: &mut ListenerStats,
     ) {
-        let mut head = Head::default();
         let have = OPENING_LEN.min(len);
-        if have == 0 || !payload.read(0, have, &mut head) {
+        let Some(head) = (have > 0).then(|| payload.read(0, have)).flatten() else {
             return;
-        }
+        };
         let from_client = self.snapshot.from_client(direction) != 0;
         let assumed = self.snapshot.protocol == protocol::ASSUMED;
         match Opening::of(&head, have) {

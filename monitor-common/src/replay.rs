@@ -105,14 +105,12 @@ fn walk(
 struct Bytes<'a>(&'a [u8]);
 
 impl Payload for Bytes<'_> {
-    fn read(&self, offset: u32, len: u32, head: &mut Head) -> bool {
+    fn read(&self, offset: u32, len: u32) -> Option<Head> {
         let range = offset as usize..offset as usize + len as usize;
-        let Some(bytes) = self.0.get(range) else {
-            return false;
-        };
-        for (i, byte) in (0_u8..).zip(bytes) {
+        let mut head = Head::default();
+        for (i, byte) in (0_u8..).zip(self.0.get(range)?) {
             head.put(i, *byte);
         }
-        true
+        Some(head)
     }
 }

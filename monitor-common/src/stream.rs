@@ -22,9 +22,8 @@ const RESYNC_CHAIN: u8 = 3;
 
 /// The payload of the segment in hand.
 pub trait Payload {
-    /// Copies `len` bytes (1 to 14) at `offset` to the front of `head`; false if they cannot be
-    /// read.
-    fn read(&self, offset: u32, len: u32, head: &mut Head) -> bool;
+    /// The `len` bytes (1 to 14) at `offset`, with zeros behind them; `None` if they cannot be read.
+    fn read(&self, offset: u32, len: u32) -> Option<Head>;
 }
 
 /// What the bytes of a direction are.
@@ -47,7 +46,8 @@ pub mod mode {
 pub struct Walk {
     /// Payload bytes of the current frame that are still to pass.
     pub skip: u64,
-    /// The first bytes of a header that straddles segments.
+    /// The first bytes of a header that straddles segments, with zeros behind them; means something
+    /// only while `carry_len` is not 0.
     pub carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
@@ -243,10 +243,9 @@ impl Walk {
         } else {
             1
         };
-        let mut head = Head::default();
-        if !payload.read(*at, wanted, &mut head) {
+        let Some(mut head) = payload.read(*at, wanted) else {
             return self.unreadable();
-        }
+        };
         let mut have = wanted;
         if carried != 0 {
             let byte = head.byte(0);
@@ -327,11 +326,10 @@ impl Walk {
 
     #[inline(always)]
     fn step_head(&mut self, at: &mut u32, len: u32, payload: &impl Payload) -> Step {
-        let mut chunk = Head::default();
         let have = HeadEnd::CHUNK.min(len - *at);
-        if !payload.read(*at, have, &mut chunk) {
+        let Some(chunk) = payload.read(*at, have) else {
             return self.unreadable();
-        }
+        };
         let (taken, ended) = self.head_end.scan(chunk.0[0], have);
         *at += taken;
         if ended {
@@ -357,7 +355,6 @@ impl Walk {
     fn lose_sync(&mut self) {
         self.mode = mode::UNSYNCED;
         self.skip = 0;
-        self.carry = Head::default();
         self.carry_len = 0;
     }
 }
