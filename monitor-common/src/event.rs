@@ -1,6 +1,6 @@
 //! Ring-buffer records.
 
-use crate::flow::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// One record of the `VITALS` ring: something a verdict may depend on, with the flow's facts as
 /// they were at that moment, so that no look-up can come too late.

@@ -18,6 +18,7 @@ pub mod listener;
 #[cfg(not(target_arch = "bpf"))]
 pub mod replay;
 pub mod segment;
+pub mod snapshot;
 pub mod stats;
 pub mod stream;
 

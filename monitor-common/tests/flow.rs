@@ -5,10 +5,11 @@ mod ws;
 use monitor_common::{
     Direction,
     event::CloseHow,
-    flow::{Flow, notable, origin, protocol},
+    flow::{Flow, notable},
     listener::ListenerLimits,
     replay,
     segment::{Segment, tcp_flags},
+    snapshot::{origin, protocol},
     stats::ListenerStats,
     stream::mode,
 };

@@ -4,7 +4,7 @@ mod ws;
 
 use monitor_common::{
     Direction,
-    flow::{protocol, role},
+    snapshot::{protocol, role},
     stats::ListenerStats,
     stream::{MAX_STEPS, mode},
 };

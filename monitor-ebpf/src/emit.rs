@@ -5,7 +5,8 @@ use core::mem::MaybeUninit;
 use monitor_common::{
     drop::DropReason,
     event::{EventKind, FrameSample, VitalEvent},
-    flow::{Snapshot, notable, protocol},
+    flow::notable,
+    snapshot::{Snapshot, protocol},
 };
 
 use crate::maps::{DROPS, PUBLISH_INTERVAL_NS, SAMPLES, SNAPSHOTS, VITALS};

@@ -7,7 +7,8 @@ use aya_log_ebpf::debug;
 use monitor_common::{
     drop::DropReason,
     event::EventKind,
-    flow::{Flow, Snapshot, origin, protocol},
+    flow::Flow,
+    snapshot::{Snapshot, origin, protocol},
 };
 
 use crate::{

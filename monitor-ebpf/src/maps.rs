@@ -8,8 +8,9 @@ use aya_ebpf::{
 use monitor_common::{
     drop::DropReason,
     event::{FrameSample, VitalEvent},
-    flow::{Flow, Snapshot},
+    flow::Flow,
     listener::{ListenerLimits, PortWatch},
+    snapshot::Snapshot,
     stats::{Counter, ListenerStats},
 };
 

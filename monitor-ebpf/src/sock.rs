@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::SkBuffContext,
 };
-use monitor_common::{flow::Flow, flow::role};
+use monitor_common::{flow::Flow, snapshot::role};
 
 use crate::maps::{FLOWS, PORTS, WATCH_REMOTE};
 

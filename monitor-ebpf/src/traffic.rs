@@ -18,9 +18,10 @@ use monitor_common::{
     Direction,
     drop::DropReason,
     event::FrameSample,
-    flow::{Flow, Snapshot, origin, protocol},
+    flow::Flow,
     frame::{Head, Header, opcode},
     segment::{IP_PREFIX, IpHeader, Segment, TCP_HEADER, tcp_flags},
+    snapshot::{Snapshot, origin, protocol},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
 };

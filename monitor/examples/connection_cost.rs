@@ -21,7 +21,7 @@ use monitor::{
     core::{Correlator, Event, Facts, Hop, Ktime, ListenerRules, OnExpiry},
     kernel::decode,
 };
-use monitor_common::flow::{Snapshot, protocol};
+use monitor_common::snapshot::{Snapshot, protocol};
 
 const PORT: u16 = 8080;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -31,9 +31,10 @@ use monitor_common::{
     Direction,
     drop::DropReason,
     event::FrameSample,
-    flow::{Flow, role},
+    flow::Flow,
     listener::ListenerLimits,
     replay,
+    snapshot::role,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
 };
@@ -533,7 +534,7 @@ impl Native {
 
     fn adopted() -> Self {
         let mut native = Self::born();
-        native.flow.snapshot.origin = monitor_common::flow::origin::ADOPTED;
+        native.flow.snapshot.origin = monitor_common::snapshot::origin::ADOPTED;
         native.flow.adopt(Direction::Rx);
         native
     }

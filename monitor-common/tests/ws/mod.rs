@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use monitor_common::{
     Direction,
-    flow::{Flow, protocol, role},
+    flow::Flow,
     listener::ListenerLimits,
     replay::{self, Taken},
     segment::{Segment, tcp_flags},
+    snapshot::{protocol, role},
     stats::ListenerStats,
     stream::{Step, mode},
 };

@@ -7,7 +7,7 @@ use std::{
 
 use monitor_common::{
     event::{self as wire, EventKind, FrameSample, VitalEvent},
-    flow::{DirectionFacts, Snapshot, protocol, role},
+    snapshot::{DirectionFacts, Snapshot, origin, protocol, role},
 };
 
 use crate::core::{
@@ -164,7 +164,7 @@ pub fn seed(facts: &Facts) -> Snapshot {
             Role::Client => role::CLIENT,
         },
         protocol: protocol::ASSUMED,
-        origin: monitor_common::flow::origin::SEEDED,
+        origin: origin::SEEDED,
         rx: direction(&facts.rx, facts.fin_rx),
         tx: direction(&facts.tx, facts.fin_tx),
         // Only the difference means something until a packet brings real sequence numbers.

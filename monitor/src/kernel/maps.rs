@@ -8,7 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
-    flow::Snapshot,
+    snapshot::Snapshot,
     stats::{Counter, ListenerStats},
 };
 use tokio::io::{Interest, unix::AsyncFd};

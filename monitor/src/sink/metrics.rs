@@ -7,18 +7,15 @@ use monitor_common::{
     Direction as Way,
     drop::DropReason,
     frame::opcode,
-    stats::{Counter, GAP_BOUNDS, Histogram as KernelHistogram, ListenerStats, RTT_BOUNDS},
+    stats::{Counter, GAP_BOUNDS, ListenerStats, RTT_BOUNDS},
 };
-use prometheus::{
-    TextEncoder,
-    proto::{self, LabelPair, Metric, MetricFamily, MetricType},
-};
+use prometheus::{TextEncoder, proto::MetricFamily};
 
+use super::families::{Family, core_histogram, kernel_histogram};
 use crate::{
     core::{
         CloseHow, Tally, ZombieKind,
         facts::{Direction, Protocol},
-        histogram::Histogram,
     },
     listeners::Listener,
 };
@@ -377,123 +374,6 @@ fn side(initiator: Direction) -> &'static str {
 
 fn count(counter: &Counter) -> f64 {
     counter.get() as f64
-}
-
-/// The kernel's buckets are nanoseconds and not cumulative.
-fn kernel_histogram<const N: usize>(
-    histogram: &KernelHistogram<N>,
-    bounds: &[u64],
-) -> proto::Histogram {
-    let mut total = 0;
-    let mut cumulative = bounds
-        .iter()
-        .map(|&bound| bound as f64 / 1e9)
-        .chain([f64::INFINITY])
-        .zip(&histogram.buckets)
-        .map(|(bound, bucket)| {
-            total += bucket.get();
-            (bound, total)
-        })
-        .collect::<Vec<_>>();
-    let all = cumulative.pop().map_or(0, |(_, total)| total);
-    prometheus_histogram(cumulative, all, histogram.sum.get() as f64 / 1e9)
-}
-
-fn core_histogram(histogram: &Histogram) -> proto::Histogram {
-    let buckets = histogram
-        .cumulative()
-        .map(|(bound, n)| (bound as f64, n))
-        .collect();
-    prometheus_histogram(buckets, histogram.count(), histogram.sum().as_secs_f64())
-}
-
-fn prometheus_histogram(cumulative: Vec<(f64, u64)>, all: u64, sum: f64) -> proto::Histogram {
-    let buckets = cumulative
-        .into_iter()
-        .map(|(bound, n)| {
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(n);
-            bucket
-        })
-        .collect();
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(all);
-    histogram.set_sample_sum(sum);
-    histogram
-}
-
-/// A metric family under construction.
-struct Family {
-    family: MetricFamily,
-    kind: MetricType,
-    metrics: Vec<Metric>,
-}
-
-impl Family {
-    fn counter(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::COUNTER)
-    }
-
-    fn gauge(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::GAUGE)
-    }
-
-    fn histogram(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::HISTOGRAM)
-    }
-
-    fn new(name: &str, help: &str, kind: MetricType) -> Self {
-        let mut family = MetricFamily::default();
-        family.set_name(format!("wsmon_{name}"));
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        Self {
-            family,
-            kind,
-            metrics: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        let mut metric = Metric::default();
-        if self.kind == MetricType::COUNTER {
-            let mut counter = proto::Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        self.push(labels, metric);
-    }
-
-    fn add_histogram(&mut self, labels: &[(&str, &str)], histogram: proto::Histogram) {
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
-        self.push(labels, metric);
-    }
-
-    fn push(&mut self, labels: &[(&str, &str)], mut metric: Metric) {
-        let labels = labels
-            .iter()
-            .map(|(name, value)| {
-                let mut pair = LabelPair::default();
-                pair.set_name((*name).to_owned());
-                pair.set_value((*value).to_owned());
-                pair
-            })
-            .collect();
-        metric.set_label(labels);
-        self.metrics.push(metric);
-    }
-
-    fn finish(mut self) -> MetricFamily {
-        self.family.set_metric(self.metrics);
-        self.family
-    }
 }
 
 #[cfg(test)]

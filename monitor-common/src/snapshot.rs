@@ -1,0 +1,302 @@
+//! The facts of one socket that are published to the daemon.
+//!
+//! Egress runs under the socket lock and ingress in softirq, so the two can run at the same moment
+//! on two CPUs: every field has one writer (the doc says which where it is not obvious), and what
+//! needs both sides is derived on reading.
+
+use crate::{Direction, event::CloseHow};
+
+/// What the bytes of a flow are known to be.
+pub mod protocol {
+    /// Nothing decisive has passed yet.
+    pub const UNKNOWN: u8 = 0;
+    /// HTTP/1 without an upgrade so far: never reported.
+    pub const HTTP: u8 = 1;
+    /// A 101 passed, or frames were recognised.
+    pub const WEBSOCKET: u8 = 2;
+    /// TLS.
+    pub const OPAQUE: u8 = 3;
+    /// Older than the monitor; nothing but idle clocks is known.
+    pub const ASSUMED: u8 = 4;
+    /// Its end was reported. A reset that follows the death, or a packet that another CPU has in
+    /// hand, must not bring it back.
+    pub const GONE: u8 = 5;
+}
+
+/// Which end of the connection this socket is.
+pub mod role {
+    pub const SERVER: u8 = 0;
+    pub const CLIENT: u8 = 1;
+}
+
+/// How the flow came to be known.
+pub mod origin {
+    /// Seen when TCP reached ESTABLISHED.
+    pub const BIRTH: u8 = 0;
+    /// Older than the monitor; met at a packet.
+    pub const ADOPTED: u8 = 1;
+    /// Older than the monitor; written by the daemon from sock_diag.
+    pub const SEEDED: u8 = 2;
+}
+
+/// The published facts of one socket. All times are CLOCK_MONOTONIC nanoseconds, 0 = never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Snapshot {
+    /// The socket's cookie: unique until reboot.
+    pub cookie: u64,
+    /// When a packet last made the flow be published. Nothing else moves it: a packet may stay
+    /// unpublished for one publish interval after it, and no longer.
+    pub published_at: u64,
+    /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
+    pub established_at: u64,
+    pub cgroup_id: u64,
+    /// Network byte order; IPv4 in the first four bytes.
+    pub local_addr: [u8; 16],
+    pub remote_addr: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub listener: u16,
+    /// The first close frame's code; 0 = none.
+    pub close_code: u16,
+    /// 4 or 6; 0 = no packet seen yet.
+    pub ip_version: u8,
+    /// A [`role`].
+    pub role: u8,
+    /// A [`protocol`].
+    pub protocol: u8,
+    /// An [`origin`].
+    pub origin: u8,
+    /// 0 = no close frame, 1 = the first came from the peer, 2 = from this host.
+    pub close_initiator: u8,
+    pub rst_rx: u8,
+    pub rst_tx: u8,
+    /// 1 while the daemon cannot see this flow because `SNAPSHOTS` was full.
+    pub unpublished: u8,
+    pub rx: DirectionFacts,
+    pub tx: DirectionFacts,
+    /// End of what was sent. Written by egress.
+    pub snd_nxt: u32,
+    /// End of what was acknowledged. Written by ingress.
+    pub snd_una: u32,
+    /// When bytes became outstanding. Written by egress.
+    pub unacked_since: u64,
+    /// When an acknowledgement last covered new bytes. Written by ingress.
+    pub ack_progress_at: u64,
+    /// All retransmissions. Written by the retransmit tracepoint.
+    pub retransmits: u32,
+    /// `retransmits` as of the last ack progress. Written by ingress.
+    pub retransmits_at_progress: u32,
+    /// Transmissions that ask for an answer. Written by egress.
+    pub asks: u32,
+    /// `asks` as of the last packet from the peer. Written by ingress.
+    pub asks_at_answer: u32,
+    /// When the first unanswered one left. Written by egress.
+    pub unanswered_since: u64,
+    /// The last ended silence longer than the idle limit.
+    pub gap_from: u64,
+    pub gap_to: u64,
+    /// When a transmission from here last ended such a silence. Written by egress.
+    pub resumed_at: u64,
+    /// The last ping round trip, by the side that pinged; nanoseconds.
+    pub ping_rtt: [u64; 2],
+    pub duplicate_acks: u32,
+    /// The last window the peer advertised, unscaled.
+    pub peer_window: u16,
+    /// The last window we advertised, unscaled.
+    pub own_window: u16,
+    /// 1 once `snd_una` / `snd_nxt` mean something.
+    pub una_known: u8,
+    pub nxt_known: u8,
+    /// A [`Direction`].
+    pub gap_ended_by: u8,
+    pub _pad: [u8; 5],
+}
+
+/// The facts of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DirectionFacts {
+    pub last_packet: u64,
+    pub last_payload: u64,
+    pub last_frame: u64,
+    pub last_data_frame: u64,
+    pub last_ping: u64,
+    /// When the first ping of this direction that has no pong yet passed.
+    pub first_unanswered_ping: u64,
+    pub last_pong: u64,
+    /// Frame payload, bytes.
+    pub payload_bytes: u64,
+    pub frames: u32,
+    pub pings: u32,
+    /// `pings` as of the last pong from the other side.
+    pub pings_answered: u32,
+    pub fin: u8,
+    pub _pad: [u8; 3],
+}
+
+impl DirectionFacts {
+    #[inline(always)]
+    pub const fn pings_unanswered(&self) -> u32 {
+        self.pings.wrapping_sub(self.pings_answered)
+    }
+}
+
+impl Snapshot {
+    /// All zero, which is also how the kernel hands out new storage.
+    pub const EMPTY: Self = {
+        const NONE: DirectionFacts = DirectionFacts {
+            last_packet: 0,
+            last_payload: 0,
+            last_frame: 0,
+            last_data_frame: 0,
+            last_ping: 0,
+            first_unanswered_ping: 0,
+            last_pong: 0,
+            payload_bytes: 0,
+            frames: 0,
+            pings: 0,
+            pings_answered: 0,
+            fin: 0,
+            _pad: [0; 3],
+        };
+        Self {
+            cookie: 0,
+            published_at: 0,
+            established_at: 0,
+            cgroup_id: 0,
+            local_addr: [0; 16],
+            remote_addr: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            listener: 0,
+            close_code: 0,
+            ip_version: 0,
+            role: role::SERVER,
+            protocol: protocol::UNKNOWN,
+            origin: origin::BIRTH,
+            close_initiator: 0,
+            rst_rx: 0,
+            rst_tx: 0,
+            unpublished: 0,
+            rx: NONE,
+            tx: NONE,
+            snd_nxt: 0,
+            snd_una: 0,
+            unacked_since: 0,
+            ack_progress_at: 0,
+            retransmits: 0,
+            retransmits_at_progress: 0,
+            asks: 0,
+            asks_at_answer: 0,
+            unanswered_since: 0,
+            gap_from: 0,
+            gap_to: 0,
+            resumed_at: 0,
+            ping_rtt: [0; 2],
+            duplicate_acks: 0,
+            peer_window: 0,
+            own_window: 0,
+            una_known: 0,
+            nxt_known: 0,
+            gap_ended_by: 0,
+            _pad: [0; 5],
+        }
+    };
+
+    /// Whether the daemon should hear of this flow: plain HTTP on a watched port is none of its
+    /// business.
+    #[inline(always)]
+    pub const fn is_watched(&self) -> bool {
+        matches!(
+            self.protocol,
+            protocol::WEBSOCKET | protocol::OPAQUE | protocol::ASSUMED
+        )
+    }
+
+    /// Bytes sent and not acknowledged.
+    #[inline(always)]
+    pub const fn outstanding(&self) -> u32 {
+        if self.una_known == 0 || self.nxt_known == 0 {
+            return 0;
+        }
+        let bytes = self.snd_nxt.wrapping_sub(self.snd_una);
+        // The two halves have different writers: an acknowledgement may overtake the note of
+        // what it acknowledges.
+        if bytes as i32 > 0 { bytes } else { 0 }
+    }
+
+    #[inline(always)]
+    pub const fn retransmits_without_progress(&self) -> u32 {
+        self.retransmits.wrapping_sub(self.retransmits_at_progress)
+    }
+
+    #[inline(always)]
+    pub const fn unanswered_asks(&self) -> u32 {
+        self.asks.wrapping_sub(self.asks_at_answer)
+    }
+
+    /// 1 if frames of this direction are the client's, so that they must be masked (RFC 6455
+    /// §5.1), else 0.
+    #[inline(always)]
+    pub const fn from_client(&self, direction: Direction) -> u8 {
+        match direction {
+            Direction::Rx => (self.role & 1) ^ 1,
+            Direction::Tx => self.role & 1,
+        }
+    }
+
+    /// How the connection ended, told at its death: the first thing that decided it.
+    ///
+    /// A local abort (`tcp_disconnect` and `tcp_close` in net/ipv4/tcp.c) sets the state first and
+    /// sends its reset afterwards. It is known by what is missing: no FIN, no reset from the peer,
+    /// and no retransmission that TCP gave up on.
+    pub const fn close_how(&self) -> CloseHow {
+        if self.close_initiator != 0 {
+            CloseHow::CloseFrame
+        } else if self.rx.fin != 0 || self.tx.fin != 0 {
+            CloseHow::Fin
+        } else if self.rst_rx != 0 {
+            CloseHow::RstReceived
+        } else if self.rst_tx != 0 {
+            CloseHow::RstSent
+        } else if self.outstanding() > 0 && self.retransmits_without_progress() > 0 {
+            CloseHow::Timeout
+        } else if self.origin == origin::SEEDED {
+            // No packet was ever seen, a FIN neither.
+            CloseHow::Unknown
+        } else {
+            CloseHow::RstSent
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn facts_mut(&mut self, direction: Direction) -> &mut DirectionFacts {
+        match direction {
+            Direction::Rx => &mut self.rx,
+            Direction::Tx => &mut self.tx,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.rx.fin != 0 || self.tx.fin != 0 || self.close_initiator != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn last_packet(&self) -> u64 {
+        if self.rx.last_packet > self.tx.last_packet {
+            self.rx.last_packet
+        } else {
+            self.tx.last_packet
+        }
+    }
+}
+
+const _: () = assert!(size_of::<DirectionFacts>() == 80);
+const _: () = assert!(size_of::<Snapshot>() == 344);
+const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 80);
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), integers only; the paddings are named fields.
+unsafe impl aya::Pod for Snapshot {}
