@@ -390,11 +390,15 @@ impl Snapshot {
     ) -> bool {
         let last = self.last_packet();
         let silence = now.saturating_sub(last);
-        if last == 0 || silence < GAP_FLOOR || self.outstanding() > 0 {
+        let limit = limits.idle_limit_ns;
+        let exceeds = limit != 0 && silence > limit;
+        if last == 0 || (silence < GAP_FLOOR && !exceeds) || self.outstanding() > 0 {
             return false;
         }
-        stats.idle_gaps.observe(silence, &GAP_BOUNDS);
-        if limits.idle_limit_ns == 0 || silence <= limits.idle_limit_ns {
+        if silence >= GAP_FLOOR {
+            stats.idle_gaps.observe(silence, &GAP_BOUNDS);
+        }
+        if !exceeds {
             return false;
         }
         self.gap_from = last;

@@ -23,6 +23,7 @@ const LIMIT: u64 = 60 * SECOND;
 struct Socket {
     flow: Flow,
     stats: ListenerStats,
+    limits: ListenerLimits,
     now: u64,
 }
 
@@ -31,6 +32,9 @@ impl Socket {
         Self {
             flow: Flow::EMPTY,
             stats: ListenerStats::EMPTY,
+            limits: ListenerLimits {
+                idle_limit_ns: LIMIT,
+            },
             now: SECOND,
         }
     }
@@ -67,16 +71,13 @@ impl Socket {
             payload_len: payload.len() as u32,
             ..segment
         };
-        let limits = ListenerLimits {
-            idle_limit_ns: LIMIT,
-        };
         replay::take(
             &mut self.flow,
             direction,
             &segment,
             payload,
             self.now,
-            &limits,
+            &self.limits,
             &mut self.stats,
             |_| {},
         )
@@ -138,6 +139,15 @@ fn a_silence_longer_than_the_limit_is_told_by_whoever_ends_it_and_at_the_limit_i
             "short of the limit it still is a gap"
         );
     }
+}
+
+#[test]
+fn a_limit_below_a_second_is_watched_though_its_pauses_are_no_gaps() {
+    let mut socket = Socket::upgraded();
+    socket.limits.idle_limit_ns = SECOND / 2;
+    let notes = socket.wait(SECOND * 7 / 10).tx(segment(5000, 1000), DATA);
+    assert_ne!(notes & notable::RESUMED, 0);
+    assert_eq!(socket.stats.idle_gaps.sum.get(), 0);
 }
 
 #[test]
