@@ -7,7 +7,11 @@ use std::{
 };
 
 use monitor_common::drop::DropReason;
-use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+};
 
 use crate::{
     core::{Action, Correlator, Event, Ktime},
@@ -15,9 +19,10 @@ use crate::{
         clock, decode,
         load::{LoadError, Loaded},
         maps::{Drops, Ring, Snapshots, Stats},
+        netns::NetNsError,
     },
     listeners::Listener,
-    reconcile::Reconciler,
+    reconcile::{Look, Reconciler, Seeded},
     sink::{
         alert_log::AlertLog,
         http::Question,
@@ -97,7 +102,7 @@ impl Daemon {
 
     /// Finds the connections that are older than the programs. Blocks for about 2 µs a socket of
     /// the host.
-    pub fn seed(&mut self) -> Result<crate::reconcile::Seeded, crate::kernel::netns::NetNsError> {
+    pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
         let seeded = self
             .reconciler
             .seed(&self.listeners, &mut self.snapshots, &mut self.core)?;
@@ -116,6 +121,7 @@ impl Daemon {
         let mut reconcile = tokio::time::interval(RECONCILE_INTERVAL);
         reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         reconcile.reset();
+        let mut look: Option<Look> = None;
         loop {
             let deadline = self
                 .core
@@ -128,8 +134,21 @@ impl Daemon {
                     ready.map_err(DaemonError::Runtime)?.clear_ready();
                 }
                 () = sleep_until(deadline) => {}
-                Some(question) = questions.recv() => self.answer(question),
-                _ = reconcile.tick() => self.reconcile().await,
+                Some(question) = questions.recv() => {
+                    // The answer holds what had happened when it was asked for.
+                    self.turn();
+                    self.answer(question);
+                }
+                _ = reconcile.tick() => {
+                    self.notice_losses();
+                    if look.is_none() {
+                        look = self.reconciler.look(&self.listeners);
+                    }
+                }
+                looked = finished(&mut look) => {
+                    look = None;
+                    self.reconciler.finish(looked, &mut self.snapshots, &mut self.core);
+                }
             }
             self.turn();
         }
@@ -201,18 +220,6 @@ impl Daemon {
         }
         self.degradation.update(&losses, clock::now());
         losses
-    }
-
-    /// The periodic look: what the rings lost, and which sockets are gone unnoticed.
-    async fn reconcile(&mut self) {
-        self.notice_losses();
-        if let Err(error) = self
-            .reconciler
-            .drop_vanished(&self.listeners, &mut self.snapshots, &mut self.core)
-            .await
-        {
-            log::warn!("cannot look at the sockets of this host: {error}");
-        }
     }
 
     fn answer(&mut self, question: Question) {
@@ -323,6 +330,14 @@ impl Degradation {
 /// The runtime's clock is CLOCK_MONOTONIC as well, with another origin.
 fn instant(at: Ktime) -> Instant {
     Instant::now() + at.since(clock::now())
+}
+
+/// Waits for a task that may not have been started.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use tokio::task::{JoinError, JoinHandle};
+
 use crate::{
     core::{ConnId, Correlator, Event, Facts},
     kernel::{
@@ -16,6 +18,9 @@ use crate::{
     },
     listeners::Listener,
 };
+
+/// A look at the sockets of this host that is under way.
+pub type Look = JoinHandle<Result<HashSet<ConnId>, NetNsError>>;
 
 /// What the first look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,29 +73,35 @@ impl Reconciler {
         }
         seeded.connections -= seeded.untracked;
         // A socket that closed between the scan and its seed left no trace but the seed.
-        let still_there = scan_again(listeners)?;
+        let still_there = existing_conns(listeners)?;
         self.drop_missing(&still_there, snapshots, core);
         Ok(seeded)
     }
 
-    /// Removes seeds whose socket does not exist any more.
-    pub async fn drop_vanished(
-        &mut self,
-        listeners: &[Listener],
-        snapshots: &mut Snapshots,
-        core: &mut Correlator,
-    ) -> Result<(), NetNsError> {
+    /// Starts to look which seeds still have a socket; `None` if there is nothing to look for. On a
+    /// host with a million sockets this takes seconds, so it runs beside the daemon's loop.
+    pub fn look(&self, listeners: &[Listener]) -> Option<Look> {
         if self.seeds.is_empty() {
-            return Ok(());
+            return None;
         }
         let listeners = listeners.to_vec();
-        // On a host with a million sockets this takes seconds; the ring must not wait for it.
-        let existing = tokio::task::spawn_blocking(move || scan_again(&listeners)).await;
-        match existing {
-            Ok(existing) => self.drop_missing(&existing?, snapshots, core),
+        Some(tokio::task::spawn_blocking(move || {
+            existing_conns(&listeners)
+        }))
+    }
+
+    /// Removes the seeds whose socket a look did not find.
+    pub fn finish(
+        &mut self,
+        looked: Result<Result<HashSet<ConnId>, NetNsError>, JoinError>,
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+    ) {
+        match looked {
+            Ok(Ok(existing)) => self.drop_missing(&existing, snapshots, core),
+            Ok(Err(error)) => log::warn!("cannot look at the sockets of this host: {error}"),
             Err(error) => log::error!("the look at the sockets ended early: {error}"),
         }
-        Ok(())
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be.
@@ -148,7 +159,7 @@ fn scan(listeners: &[Listener]) -> Result<Scan, NetNsError> {
     Ok(scan)
 }
 
-fn scan_again(listeners: &[Listener]) -> Result<HashSet<ConnId>, NetNsError> {
+fn existing_conns(listeners: &[Listener]) -> Result<HashSet<ConnId>, NetNsError> {
     let Scan { sockets, .. } = scan(listeners)?;
     Ok(sockets.iter().map(|facts: &Facts| facts.conn).collect())
 }
