@@ -40,6 +40,9 @@ pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 /// How often the table is compared with the kernel's.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Records in one drain after which the ring may well have been full.
 const BIG_DRAIN: usize = 4096;
 
@@ -122,6 +125,7 @@ impl Daemon {
         reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         reconcile.reset();
         let mut look: Option<Look> = None;
+        let mut drained = Instant::now();
         loop {
             let deadline = self
                 .core
@@ -132,6 +136,9 @@ impl Daemon {
                 ready = self.vitals.readable_mut() => {
                     // Cleared before the drain: a record committed after it wakes us again.
                     ready.map_err(DaemonError::Runtime)?.clear_ready();
+                    // In a rush one drain serves many records; a lone one is not kept waiting.
+                    tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
+                    drained = Instant::now();
                 }
                 () = sleep_until(deadline) => {}
                 Some(question) = questions.recv() => {
