@@ -20,7 +20,10 @@ use crate::{
 };
 
 /// A look at the sockets of this host that is under way.
-pub type Look = JoinHandle<Result<HashSet<ConnId>, NetNsError>>;
+pub type Look = JoinHandle<Looked>;
+
+/// The connections that exist; `None` if some may have been overlooked.
+pub type Looked = Result<Option<HashSet<ConnId>>, NetNsError>;
 
 /// What the first look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,8 +76,9 @@ impl Reconciler {
         }
         seeded.connections -= seeded.untracked;
         // A socket that closed between the scan and its seed left no trace but the seed.
-        let still_there = existing_conns(listeners)?;
-        self.drop_missing(&still_there, snapshots, core);
+        if let Some(existing) = existing_conns(listeners)? {
+            self.drop_missing(&existing, snapshots, core);
+        }
         Ok(seeded)
     }
 
@@ -93,12 +97,13 @@ impl Reconciler {
     /// Removes the seeds whose socket a look did not find.
     pub fn finish(
         &mut self,
-        looked: Result<Result<HashSet<ConnId>, NetNsError>, JoinError>,
+        looked: Result<Looked, JoinError>,
         snapshots: &mut Snapshots,
         core: &mut Correlator,
     ) {
         match looked {
-            Ok(Ok(existing)) => self.drop_missing(&existing, snapshots, core),
+            Ok(Ok(Some(existing))) => self.drop_missing(&existing, snapshots, core),
+            Ok(Ok(None)) => log::debug!("not every socket could be seen; no seed is given up"),
             Ok(Err(error)) => log::warn!("cannot look at the sockets of this host: {error}"),
             Err(error) => log::error!("the look at the sockets ended early: {error}"),
         }
@@ -106,24 +111,22 @@ impl Reconciler {
 
     /// After a loss: what the kernel published is right, the core's table may not be.
     pub fn compare_with_snapshots(&mut self, snapshots: &Snapshots, core: &mut Correlator) {
-        let published: HashSet<ConnId> = snapshots.conns().collect();
-        for conn in core.conns() {
-            if !published.contains(&conn) {
-                let at = clock::now();
-                core.handle_event(Event::Gone { conn, at });
-            }
-        }
-        for conn in published {
+        let known = core.conns();
+        let conns = known.iter().copied().chain(snapshots.conns());
+        for conn in conns.collect::<HashSet<_>>() {
             match snapshots.get(conn) {
                 Ok(Some(facts)) => core.handle_event(Event::Seeded(Box::new(facts))),
-                Ok(None) => {}
+                Ok(None) => {
+                    let at = clock::now();
+                    core.handle_event(Event::Gone { conn, at });
+                }
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
             }
         }
     }
 
-    /// A connection ended or is none of ours. If it was seeded, its seed may have been written after the kernel
-    /// removed what it had.
+    /// A connection ended or is none of ours. If it was seeded, its seed may have been written after
+    /// the kernel removed what it had.
     pub fn forget(&mut self, conn: ConnId, snapshots: &mut Snapshots) -> Result<(), SnapshotError> {
         if self.seeds.remove(&conn) {
             snapshots.remove(conn)?;
@@ -137,6 +140,8 @@ impl Reconciler {
         snapshots: &mut Snapshots,
         core: &mut Correlator,
     ) {
+        // A seed that has met a packet is the kernel's: it reports the death, whatever we see.
+        self.seeds.retain(|conn| snapshots.is_seed(*conn));
         let gone: Vec<ConnId> = self.seeds.difference(existing).copied().collect();
         for conn in gone {
             if let Err(error) = self.forget(conn, snapshots) {
@@ -159,7 +164,15 @@ fn scan(listeners: &[Listener]) -> Result<Scan, NetNsError> {
     Ok(scan)
 }
 
-fn existing_conns(listeners: &[Listener]) -> Result<HashSet<ConnId>, NetNsError> {
-    let Scan { sockets, .. } = scan(listeners)?;
-    Ok(sockets.iter().map(|facts: &Facts| facts.conn).collect())
+/// A connection that is missing from an incomplete scan is not gone: it must not lose its verdict
+/// because a namespace could not be entered for a moment.
+fn existing_conns(listeners: &[Listener]) -> Looked {
+    let scan = scan(listeners)?;
+    let complete = scan.refused.is_empty() && scan.unparsed == 0 && scan.interrupted == 0;
+    Ok(complete.then(|| {
+        scan.sockets
+            .iter()
+            .map(|facts: &Facts| facts.conn)
+            .collect()
+    }))
 }

@@ -8,7 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
-    snapshot::Snapshot,
+    snapshot::{Snapshot, origin},
     stats::{Counter, ListenerStats},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -60,6 +60,13 @@ impl Snapshots {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether all that is known of a flow is its seed: no packet has passed since.
+    pub fn is_seed(&self, conn: ConnId) -> bool {
+        self.0
+            .get(&conn.0, 0)
+            .is_ok_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.

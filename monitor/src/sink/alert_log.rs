@@ -5,8 +5,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
-    sync::mpsc::{SyncSender, TrySendError, sync_channel},
-    thread::JoinHandle,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     time::Duration,
 };
 
@@ -21,6 +20,9 @@ use crate::{
 /// Lines that may wait for a slow reader. Past that they are dropped and counted: a stuck pipe
 /// must not blind the daemon.
 const QUEUE: usize = 4096;
+
+/// How long a slow reader may take for the last lines at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,8 @@ impl Target {
 #[derive(Debug)]
 pub struct AlertLog {
     queue: Option<SyncSender<String>>,
-    writer: Option<JoinHandle<()>>,
+    /// Disconnected when the writer has ended.
+    written: Receiver<()>,
     dropped: u64,
 }
 
@@ -57,12 +60,16 @@ impl AlertLog {
             }
         };
         let (queue, lines) = sync_channel::<String>(QUEUE);
-        let writer = std::thread::Builder::new()
+        let (ended, written) = sync_channel(0);
+        std::thread::Builder::new()
             .name("alert-log".into())
-            .spawn(move || write_lines(out, lines.into_iter()))?;
+            .spawn(move || {
+                write_lines(out, lines.into_iter());
+                drop(ended);
+            })?;
         Ok(Self {
             queue: Some(queue),
-            writer: Some(writer),
+            written,
             dropped: 0,
         })
     }
@@ -91,10 +98,11 @@ impl AlertLog {
 
 impl Drop for AlertLog {
     fn drop(&mut self) {
-        // The writer ends when the queue does, after writing what is in it.
+        // The writer ends when the queue does, after writing what is in it; a reader that is stuck
+        // must not keep the daemon, and with it the programs, from going.
         self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        if self.written.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("nobody reads the alert log; its last lines are lost");
         }
     }
 }
@@ -213,6 +221,8 @@ fn wall_clock(at: Ktime, now: Ktime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use crate::core::{
         Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, ZombieKind,
@@ -319,6 +329,27 @@ mod tests {
         assert_eq!(firing["evidence"]["limit_seconds"], 6.0);
         assert!(firing.get("resolution").is_none());
         assert_eq!(lines[1]["resolution"], "recovered");
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_costs_lines_and_does_not_hold_the_daemon() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let mut log = AlertLog::open(&Target::File(path.into())).expect("a writable pipe");
+        for _ in 0..QUEUE + 1_000 {
+            log.write(&alert(), &listener());
+        }
+        assert!(log.dropped() > 0, "a pipe holds 64 KiB, the queue the rest");
+        let (ended, dropped) = sync_channel::<()>(0);
+        std::thread::spawn(move || {
+            drop(log);
+            drop(ended);
+        });
+        assert_eq!(
+            dropped.recv_timeout(LAST_WORDS * 10),
+            Err(RecvTimeoutError::Disconnected)
+        );
+        drop(reader);
     }
 
     #[test]
