@@ -130,6 +130,46 @@ pub struct Close {
 }
 
 impl Facts {
+    /// A flow of which nothing is known but who it is.
+    pub fn new(
+        at: Ktime,
+        conn: ConnId,
+        listener: ListenerId,
+        role: Role,
+        protocol: Protocol,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Self {
+        Self {
+            at,
+            conn,
+            listener,
+            role,
+            protocol,
+            local,
+            peer,
+            established_at: None,
+            rx: Activity::default(),
+            tx: Activity::default(),
+            unacked_bytes: 0,
+            stalled_since: None,
+            ack_progress_at: None,
+            retransmits: 0,
+            unanswered_transmissions: 0,
+            unanswered_since: None,
+            pings_unanswered: 0,
+            first_unanswered_ping: None,
+            last_unanswered_ping: None,
+            ping_rtt: None,
+            last_gap: None,
+            close: None,
+            fin_rx: false,
+            fin_tx: false,
+            rst_rx: false,
+            rst_tx: false,
+        }
+    }
+
     /// The last moment at which anything passed, in either direction; at the latest the birth.
     pub fn last_activity(&self) -> Option<Ktime> {
         self.rx
@@ -159,32 +199,16 @@ impl Facts {
     /// An open WebSocket on the first listener that was born at `at` and has done nothing.
     pub(super) fn newborn(conn: u64, at: Ktime) -> Self {
         Self {
-            at,
-            conn: ConnId(conn),
-            listener: ListenerId(0),
-            role: Role::Server,
-            protocol: Protocol::WebSocket,
-            local: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
             established_at: Some(at),
-            rx: Activity::default(),
-            tx: Activity::default(),
-            unacked_bytes: 0,
-            stalled_since: None,
-            ack_progress_at: None,
-            retransmits: 0,
-            unanswered_transmissions: 0,
-            unanswered_since: None,
-            pings_unanswered: 0,
-            first_unanswered_ping: None,
-            last_unanswered_ping: None,
-            ping_rtt: None,
-            last_gap: None,
-            close: None,
-            fin_rx: false,
-            fin_tx: false,
-            rst_rx: false,
-            rst_tx: false,
+            ..Self::new(
+                at,
+                ConnId(conn),
+                ListenerId(0),
+                Role::Server,
+                Protocol::WebSocket,
+                SocketAddr::from(([127, 0, 0, 1], 8080)),
+                SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            )
         }
     }
 }

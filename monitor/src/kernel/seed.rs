@@ -102,14 +102,6 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         .map(|info| Clocks::of(info, socket))
         .unwrap_or_default();
     Facts {
-        at: socket.at,
-        conn: ConnId(socket.cookie),
-        listener,
-        role,
-        protocol: Protocol::Assumed,
-        local: socket.local,
-        peer: socket.peer,
-        established_at: None,
         rx: clocks.rx,
         tx: clocks.tx,
         unacked_bytes: clocks.unacked_bytes,
@@ -118,12 +110,6 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         retransmits: clocks.retransmits,
         unanswered_transmissions: clocks.unanswered_transmissions,
         unanswered_since: clocks.unanswered_since,
-        pings_unanswered: 0,
-        first_unanswered_ping: None,
-        last_unanswered_ping: None,
-        ping_rtt: None,
-        last_gap: None,
-        close: None,
         fin_rx: matches!(
             socket.state,
             TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
@@ -132,8 +118,15 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
             socket.state,
             TcpState::FinWait1 | TcpState::FinWait2 | TcpState::LastAck | TcpState::Closing
         ),
-        rst_rx: false,
-        rst_tx: false,
+        ..Facts::new(
+            socket.at,
+            ConnId(socket.cookie),
+            listener,
+            role,
+            Protocol::Assumed,
+            socket.local,
+            socket.peer,
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use monitor::core::{
     ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    facts::{Activity, Direction, Gap, Protocol, Role},
+    facts::{Direction, Gap, Protocol, Role},
 };
 
 use crate::kernel::{Moment, Op, Script, rules};
@@ -177,32 +177,16 @@ impl Socket {
 pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Facts {
-        at,
-        conn,
-        listener,
-        role: Role::Server,
-        protocol: Protocol::WebSocket,
-        local: address(8080),
-        peer: address(40_000),
         established_at: Some(at),
-        rx: Activity::default(),
-        tx: Activity::default(),
-        unacked_bytes: 0,
-        stalled_since: None,
-        ack_progress_at: None,
-        retransmits: 0,
-        unanswered_transmissions: 0,
-        unanswered_since: None,
-        pings_unanswered: 0,
-        first_unanswered_ping: None,
-        last_unanswered_ping: None,
-        ping_rtt: None,
-        last_gap: None,
-        close: None,
-        fin_rx: false,
-        fin_tx: false,
-        rst_rx: false,
-        rst_tx: false,
+        ..Facts::new(
+            at,
+            conn,
+            listener,
+            Role::Server,
+            Protocol::WebSocket,
+            address(8080),
+            address(40_000),
+        )
     }
 }
 
