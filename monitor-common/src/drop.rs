@@ -19,10 +19,15 @@ pub enum DropReason {
     PayloadUnreadable = 5,
     /// A segment with more frames than one walk may visit; the rest counts as unsynced bytes.
     WalkTooLong = 6,
+    /// `HANDSHAKES` was full: the head of an upgrade request or of its answer was not reported.
+    HandshakesFull = 7,
+    /// Frames that were recognised out of order and proven later: counted, but too late for a
+    /// live viewer.
+    SampledLate = 8,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::VitalsFull,
         Self::SamplesFull,
         Self::SnapshotsFull,
@@ -30,6 +35,8 @@ impl DropReason {
         Self::HeaderUnreadable,
         Self::PayloadUnreadable,
         Self::WalkTooLong,
+        Self::HandshakesFull,
+        Self::SampledLate,
     ];
 
     /// Entries of the `DROPS` map.
@@ -45,6 +52,8 @@ impl DropReason {
             Self::HeaderUnreadable => "header_unreadable",
             Self::PayloadUnreadable => "payload_unreadable",
             Self::WalkTooLong => "walk_too_long",
+            Self::HandshakesFull => "handshakes_full",
+            Self::SampledLate => "sampled_late",
         }
     }
 }

@@ -93,6 +93,45 @@ impl TryFrom<u32> for CloseHow {
     }
 }
 
+/// One record of the `HANDSHAKES` ring: the first bytes of an upgrade request or of its answer
+/// (RFC 6455 §4), once each per attempt. Userspace parses them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct HandshakeRecord {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at: u64,
+    pub cookie: u64,
+    /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
+    pub established_at: u64,
+    /// Network byte order; IPv4 in the first four bytes.
+    pub local_addr: [u8; 16],
+    pub remote_addr: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub listener: u16,
+    /// Bytes of `head` that mean something: up to [`REQUEST_HEAD_MAX`] or [`RESPONSE_HEAD_MAX`].
+    pub len: u16,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// A [`crate::snapshot::role`].
+    pub role: u8,
+    /// A [`head_kind`].
+    pub kind: u8,
+    pub _pad: [u8; 5],
+    pub head: [u8; REQUEST_HEAD_MAX],
+}
+
+/// What a [`HandshakeRecord`] holds.
+pub mod head_kind {
+    pub const REQUEST: u8 = 1;
+    pub const RESPONSE: u8 = 2;
+}
+
+/// Bytes of an upgrade request that go to userspace.
+pub const REQUEST_HEAD_MAX: usize = 1024;
+/// Bytes of its answer that go to userspace.
+pub const RESPONSE_HEAD_MAX: usize = 512;
+
 /// One record of the `SAMPLES` ring: a frame header, for a live viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -102,19 +141,23 @@ pub struct FrameSample {
     pub cookie: u64,
     /// Bytes.
     pub payload_len: u64,
+    /// Of a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    pub ping_rtt_us: u32,
+    /// 0 = none.
+    pub close_code: u16,
+    pub listener: u16,
     /// FIN, RSV and opcode as on the wire (RFC 6455 §5.2).
     pub first_byte: u8,
     /// 1 = masked.
     pub masked: u8,
     /// A [`crate::Direction`].
     pub direction: u8,
-    pub _pad: u8,
-    /// 0 = none.
-    pub close_code: u16,
-    pub listener: u16,
+    pub _pad: [u8; 5],
 }
 
 const _: () = assert!(size_of::<VitalEvent>() == 16 + size_of::<Snapshot>());
 const _: () = assert!(core::mem::offset_of!(VitalEvent, snapshot) == 16);
-const _: () = assert!(size_of::<FrameSample>() == 32);
-const _: () = assert!(core::mem::offset_of!(FrameSample, close_code) == 28);
+const _: () = assert!(size_of::<HandshakeRecord>() == 72 + REQUEST_HEAD_MAX);
+const _: () = assert!(core::mem::offset_of!(HandshakeRecord, head) == 72);
+const _: () = assert!(size_of::<FrameSample>() == 40);
+const _: () = assert!(core::mem::offset_of!(FrameSample, first_byte) == 32);

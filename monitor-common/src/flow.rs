@@ -27,6 +27,19 @@ pub mod notable {
     /// The bits that go to the `VITALS` ring.
     pub const EVENTS: u32 =
         OPENED | CLOSING | DISMISSED | RESUMED | ANSWERED | PING_UNANSWERED | RETRANSMIT;
+
+    /// The records they become, in the order in which they are sent. [`DISMISSED`] is not among
+    /// them: it goes alone.
+    pub const RECORDS: [(u32, EventKind); 6] = [
+        (OPENED, EventKind::Opened),
+        (RESUMED, EventKind::Resumed),
+        (ANSWERED, EventKind::Answered),
+        (RETRANSMIT, EventKind::Retransmit),
+        (PING_UNANSWERED, EventKind::PingUnanswered),
+        (CLOSING, EventKind::Closing),
+    ];
+
+    use crate::event::EventKind;
 }
 
 /// Retransmissions without progress at which the daemon is woken: the first that is more than a
@@ -306,7 +319,6 @@ impl Flow {
     #[inline(always)]
     fn pong(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
         let pinger = direction.opposite();
-        self.snapshot.facts_mut(direction).last_pong = now;
         self.walk_mut(direction).note(notable::PUBLISH);
         let other = self.snapshot.facts_mut(pinger);
         let unanswered = other.pings_unanswered();
@@ -316,7 +328,7 @@ impl Flow {
         }
         let rtt = now.saturating_sub(other.last_ping);
         other.pings_answered = other.pings;
-        self.snapshot.ping_rtt[pinger.index()] = rtt;
+        self.snapshot.ping_rtt_us[pinger.index()] = micros(rtt);
         stats.ping_rtt[pinger.index()].observe(rtt, &RTT_BOUNDS);
         if unanswered > 1 && matches!(direction, Direction::Rx) {
             self.walk_mut(direction).note(notable::ANSWERED);
@@ -444,7 +456,6 @@ impl Snapshot {
             && !segment.has(tcp_flags::RST)
             && self.outstanding() > 0
         {
-            self.duplicate_acks = self.duplicate_acks.wrapping_add(1);
             stats.duplicate_acks.add(1);
         }
     }
@@ -473,4 +484,14 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 432);
+/// A round trip in microseconds, never 0, which means none.
+#[inline(always)]
+const fn micros(nanos: u64) -> u32 {
+    match nanos / 1000 {
+        0 => 1,
+        micros if micros > u32::MAX as u64 => u32::MAX,
+        micros => micros as u32,
+    }
+}
+
+const _: () = assert!(size_of::<Flow>() == 416);

@@ -21,6 +21,8 @@ pub mod protocol {
     /// Its end was reported. A reset that follows the death, or a packet that another CPU has in
     /// hand, must not bring it back.
     pub const GONE: u8 = 5;
+    /// A WebSocket upgrade was asked for and has no answer yet.
+    pub const UPGRADING: u8 = 6;
 }
 
 /// Which end of the connection this socket is.
@@ -39,6 +41,15 @@ pub mod origin {
     pub const SEEDED: u8 = 2;
 }
 
+/// What began the end of a connection (RFC 6455 §7.1.3): the first close frame or FIN.
+pub mod closing_by {
+    pub const NOTHING: u8 = 0;
+    pub const CLOSE_FRAME_RX: u8 = 1;
+    pub const CLOSE_FRAME_TX: u8 = 2;
+    pub const FIN_RX: u8 = 3;
+    pub const FIN_TX: u8 = 4;
+}
+
 /// The published facts of one socket. All times are CLOCK_MONOTONIC nanoseconds, 0 = never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -50,6 +61,11 @@ pub struct Snapshot {
     pub published_at: u64,
     /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
     pub established_at: u64,
+    /// When the connection became what [`Snapshot::protocol`] says: the 101 passed, TLS began, or
+    /// frames were recognised.
+    pub opened_at: u64,
+    /// When the first close frame or FIN passed; see [`Snapshot::closing_by`].
+    pub closing_at: u64,
     pub cgroup_id: u64,
     /// Network byte order; IPv4 in the first four bytes.
     pub local_addr: [u8; 16],
@@ -98,9 +114,9 @@ pub struct Snapshot {
     pub gap_to: u64,
     /// When a transmission from here last ended such a silence. Written by egress.
     pub resumed_at: u64,
-    /// The last ping round trip, by the side that pinged; nanoseconds.
-    pub ping_rtt: [u64; 2],
-    pub duplicate_acks: u32,
+    /// The last ping round trip, by the side that pinged; microseconds, at least 1 once there was
+    /// one.
+    pub ping_rtt_us: [u32; 2],
     /// The last window the peer advertised, unscaled.
     pub peer_window: u16,
     /// The last window we advertised, unscaled.
@@ -110,7 +126,8 @@ pub struct Snapshot {
     pub nxt_known: u8,
     /// A [`Direction`].
     pub gap_ended_by: u8,
-    pub _pad: [u8; 5],
+    /// A [`closing_by`].
+    pub closing_by: u8,
 }
 
 /// The facts of one direction.
@@ -124,7 +141,6 @@ pub struct DirectionFacts {
     pub last_ping: u64,
     /// When the first ping of this direction that has no pong yet passed.
     pub first_unanswered_ping: u64,
-    pub last_pong: u64,
     /// Frame payload, bytes.
     pub payload_bytes: u64,
     pub frames: u32,
@@ -152,7 +168,6 @@ impl Snapshot {
             last_data_frame: 0,
             last_ping: 0,
             first_unanswered_ping: 0,
-            last_pong: 0,
             payload_bytes: 0,
             frames: 0,
             pings: 0,
@@ -164,6 +179,8 @@ impl Snapshot {
             cookie: 0,
             published_at: 0,
             established_at: 0,
+            opened_at: 0,
+            closing_at: 0,
             cgroup_id: 0,
             local_addr: [0; 16],
             remote_addr: [0; 16],
@@ -193,14 +210,13 @@ impl Snapshot {
             gap_from: 0,
             gap_to: 0,
             resumed_at: 0,
-            ping_rtt: [0; 2],
-            duplicate_acks: 0,
+            ping_rtt_us: [0; 2],
             peer_window: 0,
             own_window: 0,
             una_known: 0,
             nxt_known: 0,
             gap_ended_by: 0,
-            _pad: [0; 5],
+            closing_by: closing_by::NOTHING,
         }
     };
 
@@ -293,9 +309,9 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<DirectionFacts>() == 80);
-const _: () = assert!(size_of::<Snapshot>() == 344);
-const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 80);
+const _: () = assert!(size_of::<DirectionFacts>() == 72);
+const _: () = assert!(size_of::<Snapshot>() == 328);
+const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 96);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only; the paddings are named fields.

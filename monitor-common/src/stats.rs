@@ -52,6 +52,112 @@ pub const GAP_BOUNDS: [u64; 20] = [
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Upper bounds in bytes of the message-size buckets; one more bucket holds the rest.
+pub const SIZE_BOUNDS: [u64; 8] = [
+    125,
+    1024,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    16 << 20,
+];
+
+/// Answers to upgrade requests: one slot for each status code from 100 to 599, then the two of
+/// [`answer`].
+pub const ANSWER_SLOTS: usize = 502;
+
+/// Slots of [`ListenerStats::handshakes`] that are no status code.
+pub mod answer {
+    /// A status line without a status code between 100 and 599.
+    pub const MALFORMED: usize = 500;
+    /// The connection ended before there was an answer.
+    pub const NONE: usize = 501;
+}
+
+/// What a pong was (RFC 6455 §5.5.3); index into [`ListenerStats::pongs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PongKind {
+    /// It has the payload of an outstanding ping.
+    Matched = 0,
+    /// No ping was outstanding: a one-way heartbeat, which is legal.
+    Unsolicited = 1,
+    /// Pings were outstanding, and none had this payload.
+    Mismatched = 2,
+}
+
+impl PongKind {
+    pub const ALL: [Self; 3] = [Self::Matched, Self::Unsolicited, Self::Mismatched];
+
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Unsolicited => "unsolicited",
+            Self::Mismatched => "mismatched",
+        }
+    }
+}
+
+/// A rule of RFC 6455 that an endpoint broke; index into [`ListenerStats::protocol_errors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ProtocolError {
+    /// RSV2 or RSV3, or RSV1 on anything but the start of a data message (§5.2, RFC 7692 §6).
+    ReservedBits = 0,
+    /// Opcode 3 to 7 or 11 to 15 (§5.2).
+    ReservedOpcode = 1,
+    /// A control frame without FIN (§5.5).
+    FragmentedControl = 2,
+    /// A control frame with more than 125 bytes (§5.5).
+    OversizedControl = 3,
+    /// A client's frame without a mask (§5.1).
+    UnmaskedClient = 4,
+    /// A server's frame with a mask (§5.1).
+    MaskedServer = 5,
+    /// A close code that must not be sent, or a close frame with one byte (§5.5.1, §7.4).
+    InvalidCloseCode = 6,
+    /// More bytes for the length than it needs, or its top bit set (§5.2).
+    NonMinimalLength = 7,
+    /// A continuation with nothing to continue (§5.4).
+    UnexpectedContinuation = 8,
+    /// A new message inside an unfinished one (§5.4).
+    InterleavedMessage = 9,
+}
+
+impl ProtocolError {
+    pub const ALL: [Self; 10] = [
+        Self::ReservedBits,
+        Self::ReservedOpcode,
+        Self::FragmentedControl,
+        Self::OversizedControl,
+        Self::UnmaskedClient,
+        Self::MaskedServer,
+        Self::InvalidCloseCode,
+        Self::NonMinimalLength,
+        Self::UnexpectedContinuation,
+        Self::InterleavedMessage,
+    ];
+
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReservedBits => "reserved_bits",
+            Self::ReservedOpcode => "reserved_opcode",
+            Self::FragmentedControl => "fragmented_control",
+            Self::OversizedControl => "oversized_control",
+            Self::UnmaskedClient => "unmasked_client",
+            Self::MaskedServer => "masked_server",
+            Self::InvalidCloseCode => "invalid_close_code",
+            Self::NonMinimalLength => "non_minimal_length",
+            Self::UnexpectedContinuation => "unexpected_continuation",
+            Self::InterleavedMessage => "interleaved_message",
+        }
+    }
+}
+
 /// A counter in a per-CPU map.
 ///
 /// Per-CPU is not enough for an exact count: cgroup_skb runs preemptible in process context, and
@@ -99,7 +205,7 @@ fn add(counter: &mut u64, n: u64) {
 pub struct Histogram<const N: usize> {
     /// Not cumulative.
     pub buckets: [Counter; N],
-    /// Nanoseconds.
+    /// Nanoseconds, or what the bounds are in.
     pub sum: Counter,
 }
 
@@ -111,18 +217,18 @@ impl<const N: usize> Histogram<N> {
 
     /// Adds one value to the first bucket whose bound it does not exceed.
     #[inline(always)]
-    pub fn observe(&mut self, nanos: u64, bounds: &[u64]) {
+    pub fn observe(&mut self, value: u64, bounds: &[u64]) {
         let mut bucket = 0;
         let mut i = 0;
         // Counting the bounds below the value needs no branch and no variable-length loop.
         while i < N - 1 {
-            bucket += (nanos > bounds[i]) as usize;
+            bucket += (value > bounds[i]) as usize;
             i += 1;
         }
         if let Some(counter) = self.buckets.get_mut(bucket) {
             counter.add(1);
         }
-        self.sum.add(nanos);
+        self.sum.add(value);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -147,6 +253,22 @@ pub struct ListenerStats {
     pub unsynced_bytes: [Counter; 2],
     /// Messages that began with FIN=0 (RFC 6455 §5.4).
     pub fragmented_messages: [Counter; 2],
+    /// Messages that were still unfinished when their connection ended.
+    pub unfinished_messages: [Counter; 2],
+    /// Messages that began with RSV1: compressed by permessage-deflate (RFC 7692 §6).
+    pub compressed_messages: [Counter; 2],
+    /// Finished data messages by size on the wire: payload bytes of all their frames.
+    pub message_sizes: [Histogram<{ SIZE_BOUNDS.len() + 1 }>; 2],
+    /// By [`PongKind`].
+    pub pongs: [[Counter; PongKind::ALL.len()]; 2],
+    /// By [`ProtocolError`].
+    pub protocol_errors: [Counter; ProtocolError::ALL.len()],
+    /// Answers to upgrade requests: status code - 100, or an [`answer`].
+    pub handshakes: [Counter; ANSWER_SLOTS],
+    /// From TCP's ESTABLISHED to the 101.
+    pub handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,
+    /// From the first close frame to the other side's (RFC 6455 §7.1.4).
+    pub close_handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,
     /// Pings that saw no pong before the next ping.
     pub pings_unanswered: [Counter; 2],
     pub retransmits: Counter,
@@ -167,6 +289,14 @@ impl ListenerStats {
         payload_bytes: [Counter(0); 2],
         unsynced_bytes: [Counter(0); 2],
         fragmented_messages: [Counter(0); 2],
+        unfinished_messages: [Counter(0); 2],
+        compressed_messages: [Counter(0); 2],
+        message_sizes: [Histogram::EMPTY; 2],
+        pongs: [[Counter(0); PongKind::ALL.len()]; 2],
+        protocol_errors: [Counter(0); ProtocolError::ALL.len()],
+        handshakes: [Counter(0); ANSWER_SLOTS],
+        handshake_time: Histogram::EMPTY,
+        close_handshake_time: Histogram::EMPTY,
         pings_unanswered: [Counter(0); 2],
         retransmits: Counter(0),
         duplicate_acks: Counter(0),
@@ -185,6 +315,14 @@ impl ListenerStats {
             payload_bytes,
             unsynced_bytes,
             fragmented_messages,
+            unfinished_messages,
+            compressed_messages,
+            message_sizes: [sizes_rx, sizes_tx],
+            pongs: [pongs_rx, pongs_tx],
+            protocol_errors,
+            handshakes,
+            handshake_time,
+            close_handshake_time,
             pings_unanswered,
             retransmits,
             duplicate_acks,
@@ -199,6 +337,16 @@ impl ListenerStats {
         merge(payload_bytes, &other.payload_bytes);
         merge(unsynced_bytes, &other.unsynced_bytes);
         merge(fragmented_messages, &other.fragmented_messages);
+        merge(unfinished_messages, &other.unfinished_messages);
+        merge(compressed_messages, &other.compressed_messages);
+        sizes_rx.merge(&other.message_sizes[0]);
+        sizes_tx.merge(&other.message_sizes[1]);
+        merge(pongs_rx, &other.pongs[0]);
+        merge(pongs_tx, &other.pongs[1]);
+        merge(protocol_errors, &other.protocol_errors);
+        merge(handshakes, &other.handshakes);
+        handshake_time.merge(&other.handshake_time);
+        close_handshake_time.merge(&other.close_handshake_time);
         merge(pings_unanswered, &other.pings_unanswered);
         retransmits.add(other.retransmits.get());
         duplicate_acks.add(other.duplicate_acks.get());

@@ -255,12 +255,7 @@ fn acks_are_duplicates_only_with_bytes_outstanding_and_nothing_else_to_say() {
             socket.tx(segment(5000, 1000), DATA);
         }
         socket.rx(ack, payload);
-        assert_eq!(socket.flow.snapshot.duplicate_acks, duplicates, "{what}");
-        assert_eq!(
-            socket.stats.duplicate_acks.get(),
-            u64::from(duplicates),
-            "{what}"
-        );
+        assert_eq!(socket.stats.duplicate_acks.get(), duplicates, "{what}");
     }
 }
 
@@ -528,7 +523,7 @@ fn pings_without_pong_are_told_at_the_second_and_the_pong_answers_them_all() {
     let answer = socket.wait(SECOND / 2).rx(segment(1000, 5012), &pong);
     assert_eq!(answer & notable::EVENTS, notable::ANSWERED);
     let s = &socket.flow.snapshot;
-    assert_eq!((s.tx.pings_unanswered(), s.ping_rtt[1]), (0, SECOND / 2));
+    assert_eq!((s.tx.pings_unanswered(), s.ping_rtt_us[1]), (0, 500_000));
     let unsolicited = socket.rx(segment(1010, 5012), &pong);
     assert_eq!(unsolicited & notable::EVENTS, 0);
     assert_eq!(socket.stats.ping_rtt[1].sum.get(), SECOND / 2);

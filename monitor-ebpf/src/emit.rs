@@ -96,14 +96,7 @@ pub(crate) fn report(snapshot: &mut Snapshot, notes: u32, now: u64) {
     if notes & notable::EVENTS == 0 {
         return;
     }
-    for (note, kind) in [
-        (notable::OPENED, EventKind::Opened),
-        (notable::RESUMED, EventKind::Resumed),
-        (notable::ANSWERED, EventKind::Answered),
-        (notable::RETRANSMIT, EventKind::Retransmit),
-        (notable::PING_UNANSWERED, EventKind::PingUnanswered),
-        (notable::CLOSING, EventKind::Closing),
-    ] {
+    for (note, kind) in notable::RECORDS {
         if notes & note != 0 {
             emit(kind, 0, now, snapshot);
         }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     drop::DropReason,
-    event::{FrameSample, VitalEvent},
+    event::{FrameSample, HandshakeRecord, VitalEvent},
     flow::Flow,
     listener::{ListenerLimits, PortWatch},
     snapshot::Snapshot,
@@ -43,6 +43,10 @@ pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = 
 /// Births, deaths and troubles: never sampled. 8 MiB hold about 21,000 records.
 #[btf_map]
 pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
+
+/// The heads of upgrade requests and of their answers, parsed by the daemon. 4 MiB hold about 3,700.
+#[btf_map]
+pub(crate) static HANDSHAKES: RingBuf<HandshakeRecord, { 4 << 20 }> = RingBuf::new();
 
 /// Frame headers for a live viewer: sampled, may drop.
 #[btf_map]

@@ -312,12 +312,13 @@ fn offer_sample(s: &Snapshot, direction: Direction, header: &Header, now: u64, e
         at: now,
         cookie: s.cookie,
         payload_len: header.payload_len,
+        ping_rtt_us: 0,
+        close_code: header.close_code(),
+        listener: s.listener,
         first_byte: header.first_byte(),
         masked: header.masked() as u8,
         direction: direction as u8,
-        _pad: 0,
-        close_code: header.close_code(),
-        listener: s.listener,
+        _pad: [0; 5],
     });
 }
 

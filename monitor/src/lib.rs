@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod core;
 pub mod daemon;
+pub mod frames;
 pub mod kernel;
 pub mod listeners;
 pub mod reconcile;

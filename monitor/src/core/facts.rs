@@ -53,6 +53,16 @@ pub enum Direction {
     Tx,
 }
 
+impl Direction {
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        }
+    }
+}
+
 /// One flow at the moment [`Facts::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {

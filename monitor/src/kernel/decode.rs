@@ -105,9 +105,9 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         pings_unanswered: unanswered_pings,
         first_unanswered_ping: pinged(s.tx.first_unanswered_ping),
         last_unanswered_ping: pinged(s.tx.last_ping),
-        ping_rtt: match s.ping_rtt[1] {
+        ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
+            micros => Some(Duration::from_micros(micros.into())),
         },
         last_gap: moment(s.gap_from)
             .zip(moment(s.gap_to))
