@@ -21,13 +21,10 @@ pub enum DropReason {
     WalkTooLong = 6,
     /// `HANDSHAKES` was full: the head of an upgrade request or of its answer was not reported.
     HandshakesFull = 7,
-    /// Frames that were recognised out of order and proven later: counted, but too late for a
-    /// live viewer.
-    SampledLate = 8,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::VitalsFull,
         Self::SamplesFull,
         Self::SnapshotsFull,
@@ -36,7 +33,6 @@ impl DropReason {
         Self::PayloadUnreadable,
         Self::WalkTooLong,
         Self::HandshakesFull,
-        Self::SampledLate,
     ];
 
     /// Entries of the `DROPS` map.
@@ -53,7 +49,6 @@ impl DropReason {
             Self::PayloadUnreadable => "payload_unreadable",
             Self::WalkTooLong => "walk_too_long",
             Self::HandshakesFull => "handshakes_full",
-            Self::SampledLate => "sampled_late",
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use crate::{
     Direction,
-    frame::{Header, opcode},
-    handshake::{OPENING_LEN, Opening},
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{Snapshot, origin, protocol},
-    stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats, RTT_BOUNDS},
-    stream::{Payload, Step, Walk, mode},
+    snapshot::{Snapshot, closing_by, protocol},
+    stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
+    stream::{Admission, Walk, mode},
 };
 
 /// Things that happened in one packet, as bits.
@@ -56,6 +54,19 @@ pub struct Flow {
     /// By [`Direction`]: how much of the segment in hand is done. Kept here between the steps of
     /// a kernel walk, because the verifier follows every value of a local variable by itself.
     pub done: [u32; 2],
+    /// By [`Direction`]: size of the message that is under way, bytes; stops at its limit.
+    pub(crate) message_len: [u32; 2],
+    /// By the side that pings: what the oldest outstanding ping and the last one are known by; see
+    /// [`Header::tag`](crate::frame::Header::tag).
+    pub(crate) ping_tags: [PingTags; 2],
+}
+
+/// The outstanding pings that can be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct PingTags {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
 }
 
 impl Flow {
@@ -64,6 +75,8 @@ impl Flow {
         rx_walk: Walk::EMPTY,
         tx_walk: Walk::EMPTY,
         done: [0; 2],
+        message_len: [0; 2],
+        ping_tags: [PingTags { first: 0, last: 0 }; 2],
     };
 
     /// A socket older than the monitor, met at a packet: nothing is known of its stream, and of
@@ -118,7 +131,7 @@ impl Flow {
         }
         s.peer_window = segment.window;
         if segment.has(tcp_flags::FIN) && s.rx.fin == 0 {
-            if !s.is_closing() {
+            if s.begin_closing(closing_by::FIN_RX, now) {
                 walk.note(notable::CLOSING);
             }
             walk.note(notable::PUBLISH);
@@ -166,7 +179,7 @@ impl Flow {
         }
         s.own_window = segment.window;
         if segment.has(tcp_flags::FIN) && s.tx.fin == 0 {
-            if !s.is_closing() {
+            if s.begin_closing(closing_by::FIN_TX, now) {
                 walk.note(notable::CLOSING);
             }
             walk.note(notable::PUBLISH);
@@ -185,80 +198,34 @@ impl Flow {
         count == first || count == second
     }
 
-    /// Takes in the payload of a segment up to the point where the walk over its frames begins:
-    /// returns the offset to begin at, if there is anything to walk over.
+    /// Finds where `len` bytes of payload at `seq` belong. `patient`: the caller keeps [`Holes`]
+    /// for this direction.
+    ///
+    /// [`Holes`]: crate::holes::Holes
     #[inline(always)]
     pub fn place(
         &mut self,
         direction: Direction,
-        segment: &Segment,
-        payload: &impl Payload,
-        stats: &mut ListenerStats,
-    ) -> Option<u32> {
-        let undecided = match self.snapshot.protocol {
-            protocol::UNKNOWN | protocol::HTTP => true,
-            protocol::ASSUMED => self.walk_mut(direction).mode == mode::UNSYNCED,
-            _ => false,
-        };
-        if undecided {
-            self.recognise(direction, segment.payload_len, payload, stats);
-        }
-        let walk = self.walk_mut(direction);
-        let admission = walk.admit(segment.seq, segment.payload_len)?;
-        let walks = walk.mode != mode::HANDSHAKE;
-        if admission.lost > 0 {
-            stats.unsynced_bytes[direction.index()].add(admission.lost as u64);
-        }
-        walks.then_some(admission.offset)
-    }
-
-    /// Looks at the first bytes of a segment until it is known what the flow carries.
-    #[inline(always)]
-    fn recognise(
-        &mut self,
-        direction: Direction,
+        seq: u32,
         len: u32,
-        payload: &impl Payload,
+        patient: bool,
         stats: &mut ListenerStats,
-    ) {
-        let have = OPENING_LEN.min(len);
-        let Some(head) = (have > 0).then(|| payload.read(0, have)).flatten() else {
-            return;
-        };
-        let from_client = self.snapshot.from_client(direction) != 0;
-        let assumed = self.snapshot.protocol == protocol::ASSUMED;
-        match Opening::of(&head, have) {
-            Opening::Switching if !from_client => {
-                self.upgrade(direction);
-                self.open(direction, protocol::WEBSOCKET, stats);
+    ) -> Place {
+        let walk = self.walk_mut(direction);
+        match walk.admit(seq, len, patient) {
+            Admission::Old => Place::Nowhere,
+            Admission::Ahead => Place::Ahead,
+            Admission::New { offset, lost } => {
+                let walks = walk.mode != mode::HANDSHAKE;
+                if lost > 0 {
+                    stats.unsynced_bytes[direction.index()].add(lost as u64);
+                }
+                if walks {
+                    Place::Front(offset)
+                } else {
+                    Place::Nowhere
+                }
             }
-            Opening::Tls if from_client && !assumed => {
-                self.open(direction, protocol::OPAQUE, stats);
-            }
-            Opening::Request if from_client => self.dismiss(direction, assumed),
-            Opening::Response if !from_client => self.dismiss(direction, assumed),
-            _ => {}
-        }
-    }
-
-    /// Accounts for one step of the walk.
-    #[inline(always)]
-    pub fn account(
-        &mut self,
-        direction: Direction,
-        step: &Step,
-        now: u64,
-        stats: &mut ListenerStats,
-    ) {
-        match step {
-            Step::Frame(header) => self.frame(direction, header, now, stats),
-            Step::Unsynced(bytes) => {
-                stats.unsynced_bytes[direction.index()].add(*bytes as u64);
-            }
-            Step::Synced if self.snapshot.protocol == protocol::ASSUMED => {
-                self.open(direction, protocol::WEBSOCKET, stats);
-            }
-            _ => {}
         }
     }
 
@@ -269,126 +236,31 @@ impl Flow {
             Direction::Tx => &mut self.tx_walk,
         }
     }
+}
 
-    #[inline(always)]
-    fn frame(
-        &mut self,
-        direction: Direction,
-        header: &Header,
-        now: u64,
-        stats: &mut ListenerStats,
-    ) {
-        let i = direction.index();
-        stats.frames[i][(header.opcode() & 0x0f) as usize].add(1);
-        stats.payload_bytes[i].add(header.payload_len);
-        if !header.fin() && header.opcode() != opcode::CONTINUATION {
-            stats.fragmented_messages[i].add(1);
-        }
-        let own = self.snapshot.facts_mut(direction);
-        own.frames = own.frames.wrapping_add(1);
-        own.payload_bytes = own.payload_bytes.wrapping_add(header.payload_len);
-        own.last_frame = now;
-        match header.opcode() {
-            opcode::PING => self.ping(direction, now, stats),
-            opcode::PONG => self.pong(direction, now, stats),
-            opcode::CLOSE => self.close(direction, header),
-            _ => own.last_data_frame = now,
-        }
-    }
-
-    #[inline(always)]
-    fn ping(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
-        let own = self.snapshot.facts_mut(direction);
-        let earlier = own.pings_unanswered();
-        if earlier == 0 {
-            own.first_unanswered_ping = now;
-        }
-        own.last_ping = now;
-        own.pings = own.pings.wrapping_add(1);
-        let walk = self.walk_mut(direction);
-        walk.note(notable::PUBLISH);
-        if earlier != 0 {
-            stats.pings_unanswered[direction.index()].add(1);
-            if matches!(direction, Direction::Tx) {
-                walk.note(notable::PING_UNANSWERED);
-            }
-        }
-    }
-
-    /// A pong answers the latest ping of the other side and all before it (RFC 6455 §5.5.3).
-    #[inline(always)]
-    fn pong(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
-        let pinger = direction.opposite();
-        self.walk_mut(direction).note(notable::PUBLISH);
-        let other = self.snapshot.facts_mut(pinger);
-        let unanswered = other.pings_unanswered();
-        if unanswered == 0 {
-            // Unsolicited: a legal one-way heartbeat.
-            return;
-        }
-        let rtt = now.saturating_sub(other.last_ping);
-        other.pings_answered = other.pings;
-        self.snapshot.ping_rtt_us[pinger.index()] = micros(rtt);
-        stats.ping_rtt[pinger.index()].observe(rtt, &RTT_BOUNDS);
-        if unanswered > 1 && matches!(direction, Direction::Rx) {
-            self.walk_mut(direction).note(notable::ANSWERED);
-        }
-    }
-
-    #[inline(always)]
-    fn close(&mut self, direction: Direction, header: &Header) {
-        let s = &mut self.snapshot;
-        let first = !s.is_closing();
-        if s.close_initiator == 0 {
-            s.close_initiator = 1 + direction as u8;
-            s.close_code = header.close_code();
-        }
-        let walk = self.walk_mut(direction);
-        walk.note(notable::PUBLISH);
-        if first {
-            walk.note(notable::CLOSING);
-        }
-    }
-
-    /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
-    /// begin with its next byte.
-    #[inline(always)]
-    fn upgrade(&mut self, direction: Direction) {
-        let (server, client) = match direction {
-            Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
-            Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
-        };
-        server.mode = mode::HEAD;
-        client.mode = mode::FRAMES;
-        client.skip = 0;
-    }
-
-    #[inline(always)]
-    fn open(&mut self, direction: Direction, protocol: u8, stats: &mut ListenerStats) {
-        let s = &mut self.snapshot;
-        s.protocol = protocol;
-        if s.origin == origin::BIRTH {
-            stats.opened.add(1);
-        }
-        self.walk_mut(direction).note(notable::OPENED);
-    }
-
-    /// HTTP passes: whatever was assumed, it is no WebSocket yet.
-    #[inline(always)]
-    fn dismiss(&mut self, direction: Direction, assumed: bool) {
-        self.snapshot.protocol = protocol::HTTP;
-        if !assumed {
-            return;
-        }
-        self.rx_walk.mode = mode::HANDSHAKE;
-        self.tx_walk.mode = mode::HANDSHAKE;
-        // From here on it is as well known as one that was met at its birth.
-        self.snapshot.origin = origin::BIRTH;
-        self.walk_mut(direction).note(notable::DISMISSED);
-    }
+/// Where the payload of a segment belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There is nothing to walk over: old bytes, or HTTP.
+    Nowhere,
+    /// The walk goes on at this offset.
+    Front(u32),
+    /// Behind a hole that may hide a header: for [`Holes::land`](crate::holes::Holes::land).
+    Ahead,
 }
 
 impl Snapshot {
+    /// The first close frame or FIN passes; false if another came before.
+    #[inline(always)]
+    pub(crate) fn begin_closing(&mut self, by: u8, now: u64) -> bool {
+        if self.closing_by != closing_by::NOTHING {
+            return false;
+        }
+        self.closing_by = by;
+        self.closing_at = now;
+        true
+    }
+
     /// Notes the end of a silence; true if it was longer than the listener's limit.
     ///
     /// With bytes outstanding it is no silence but a loss, and the retransmissions tell of it.
@@ -484,14 +356,4 @@ impl Snapshot {
     }
 }
 
-/// A round trip in microseconds, never 0, which means none.
-#[inline(always)]
-const fn micros(nanos: u64) -> u32 {
-    match nanos / 1000 {
-        0 => 1,
-        micros if micros > u32::MAX as u64 => u32::MAX,
-        micros => micros as u32,
-    }
-}
-
-const _: () = assert!(size_of::<Flow>() == 416);
+const _: () = assert!(size_of::<Flow>() == 440);

@@ -19,6 +19,62 @@ pub enum Opening {
 /// Bytes that [`Opening::of`] needs to tell everything apart.
 pub const OPENING_LEN: u32 = 12;
 
+/// The status code of a status line that begins `HTTP/1.x NNN`, of which `have` bytes are there;
+/// 0 if there is none between 100 and 599 (RFC 9112 §4).
+#[inline(always)]
+pub fn status(head: &Head, have: u32) -> u16 {
+    let digits = (head.0[1] >> 8) as u32 & 0x00ff_ffff;
+    let value = digits.wrapping_sub(0x0030_3030);
+    let code = (value & 0xff) * 100 + (value >> 8 & 0xff) * 10 + (value >> 16 & 0xff);
+    let decimal =
+        digits & 0x00f0_f0f0 == 0x0030_3030 && value.wrapping_add(0x0006_0606) & 0x00f0_f0f0 == 0;
+    if have >= OPENING_LEN && decimal && code >= 100 && code < 600 {
+        code as u16
+    } else {
+        0
+    }
+}
+
+/// Looks through the head of a request or of its answer for the one header field that makes it a
+/// WebSocket handshake (RFC 6455 §4.1, §4.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Needle(u64);
+
+impl Needle {
+    /// Out of `Sec-WebSocket-Key`.
+    pub const KEY: Self = Self(word(b"ocket-ke"));
+    /// Out of `Sec-WebSocket-Accept`.
+    pub const ACCEPT: Self = Self(word(b"ocket-ac"));
+
+    /// How much of a segment is looked through, bytes: what common servers take for a head.
+    pub const REACH: u32 = 8192;
+    /// By how much one look goes on.
+    pub const STRIDE: u32 = 7;
+    /// Looks that reach all of it.
+    pub const LOOKS: u32 = Self::REACH / Self::STRIDE;
+
+    /// Whether it begins at one of the first [`Needle::STRIDE`] of 14 bytes, in any case.
+    #[inline(always)]
+    pub fn is_in(self, bytes: &Head) -> bool {
+        const LOWER: u64 = 0x2020_2020_2020_2020;
+        let [low, high] = bytes.0;
+        let mut missing = 1;
+        let mut i = 0;
+        // A constant trip count, no branch: the verifier sees no loop.
+        while i < Self::STRIDE {
+            let window = if i == 0 {
+                low
+            } else {
+                (low >> (8 * i)) | (high << (64 - 8 * i))
+            };
+            missing &= ((window | LOWER) ^ self.0 != 0) as u8;
+            i += 1;
+        }
+        missing == 0
+    }
+}
+
 impl Opening {
     /// Looks at the first `have` bytes of a segment's payload.
     #[inline(always)]
@@ -66,7 +122,7 @@ const fn word(bytes: &[u8; 8]) -> u64 {
 /// Holds the last four bytes seen, so that CRLF CRLF is found however it is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct HeadEnd(u32);
+pub struct HeadEnd(pub(crate) u32);
 
 impl HeadEnd {
     /// Nothing seen yet.
@@ -136,6 +192,56 @@ mod tests {
         assert_eq!(opening(&[0x16]), Opening::Other);
         assert_eq!(opening(&[0x81, 0x85, 1, 2, 3, 4]), Opening::Other);
         assert_eq!(opening(b""), Opening::Other);
+    }
+
+    #[test]
+    fn a_status_code_is_three_digits_from_100_to_599() {
+        for (line, expected) in [
+            (&b"HTTP/1.1 101 Switching"[..], 101),
+            (b"HTTP/1.0 599", 599),
+            (b"HTTP/1.1 429 Too Many", 429),
+            (b"HTTP/1.1 099 ", 0),
+            (b"HTTP/1.1 600 ", 0),
+            (b"HTTP/1.1 4 9 ", 0),
+            (b"HTTP/1.1 4:9 ", 0),
+            (b"HTTP/1.1 2/0 ", 0),
+            (b"HTTP/1.1 10", 0),
+        ] {
+            let mut head = Head::default();
+            for (i, byte) in (0..).zip(&line[..line.len().min(14)]) {
+                head.put(i, *byte);
+            }
+            assert_eq!(status(&head, line.len() as u32), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_needle_is_found_at_each_place_in_any_case_and_not_in_part() {
+        let find = |needle: Needle, text: &[u8]| {
+            (0..text.len()).step_by(Needle::STRIDE as usize).any(|at| {
+                let mut head = Head::default();
+                for (i, byte) in (0..14).zip(&text[at..]) {
+                    head.put(i, *byte);
+                }
+                needle.is_in(&head)
+            })
+        };
+        for before in 0..20 {
+            for name in [
+                "Sec-WebSocket-Key: x",
+                "sec-websocket-key:",
+                "SEC-WEBSOCKET-KEY: ",
+            ] {
+                let text = [&vec![b'.'; before][..], name.as_bytes()].concat();
+                assert!(find(Needle::KEY, &text), "{before} {name}");
+                assert!(!find(Needle::ACCEPT, &text), "{before} {name}");
+            }
+        }
+        assert!(find(Needle::ACCEPT, b"\r\nSec-WebSocket-Accept: abc"));
+        assert!(!find(
+            Needle::KEY,
+            b"GET /websocket-k HTTP/1.1\r\nUpgrade: websocket\r\n"
+        ));
     }
 
     #[test]

@@ -9,12 +9,16 @@
 #[cfg(target_endian = "big")]
 compile_error!("the packet logic reads headers from little-endian words");
 
+mod account;
 pub mod drop;
 pub mod event;
 pub mod flow;
 pub mod frame;
 pub mod handshake;
+pub mod holes;
 pub mod listener;
+pub mod message;
+mod recognise;
 #[cfg(not(target_arch = "bpf"))]
 pub mod replay;
 pub mod segment;

@@ -1,20 +1,36 @@
-//! One segment through the packet logic outside the kernel, in the order of the kernel programs.
+//! Segments through the packet logic outside the kernel, in the order of the kernel programs.
+
+extern crate alloc;
+
+use alloc::boxed::Box;
 
 use crate::{
     Direction,
-    flow::Flow,
-    frame::Head,
+    flow::{Flow, Place},
+    frame::{Head, Header},
+    handshake::Needle,
+    holes::{BRIDGE_STEPS, Bridge, Holes, Landing},
     listener::ListenerLimits,
-    segment::{Segment, tcp_flags},
+    segment::{Segment, after, tcp_flags},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
 };
+
+/// One connection: what the kernel keeps in a socket's storages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub flow: Flow,
+    /// By [`Direction`].
+    holes: [Option<Box<Holes>>; 2],
+}
 
 /// What one segment led to, apart from what [`Flow`] and [`ListenerStats`] keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// What is notable about it; see [`crate::flow::notable`].
     pub notes: u32,
+    /// The [`head_kind`](crate::event::head_kind) that it begins with, if that belongs to an upgrade, otherwise 0.
+    pub head: u8,
     /// Steps of the walk; at most [`MAX_STEPS`].
     pub steps: u32,
     /// The walk reached the cap: what was left is in
@@ -24,82 +40,240 @@ pub struct Taken {
     pub unreadable: bool,
 }
 
-/// Takes one segment of `flow` at `now` (CLOCK_MONOTONIC, nanoseconds). Each step of the walk is
-/// shown to `seen` once it is accounted for.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a flow and its listener on one side, a segment on the other"
-)]
-pub fn take(
-    flow: &mut Flow,
-    direction: Direction,
-    segment: &Segment,
-    payload: &[u8],
-    now: u64,
-    limits: &ListenerLimits,
-    stats: &mut ListenerStats,
-    mut seen: impl FnMut(&Step),
-) -> Taken {
-    match direction {
-        Direction::Rx => flow.receive(segment, now, limits, stats),
-        Direction::Tx => flow.send(segment, now, limits, stats),
-    }
-    let mut taken = Taken {
-        notes: 0,
-        steps: 0,
-        too_long: false,
-        unreadable: false,
-    };
-    let payload = Bytes(payload);
-    if segment.payload_len > 0
-        && !segment.has(tcp_flags::SYN)
-        && let Some(at) = flow.place(direction, segment, &payload, stats)
-    {
-        walk(
-            flow, direction, segment, &payload, at, now, stats, &mut seen, &mut taken,
-        );
-    }
-    taken.notes = flow.walk_mut(direction).take_notes();
-    taken
+/// A frame that was accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenFrame {
+    /// Not always the segment's own: an acknowledgement may show that nothing more will come to
+    /// prove what was seen the other way.
+    pub direction: Direction,
+    pub header: Header,
+    /// Of a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    pub ping_rtt_us: u32,
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the locals of `take`; a struct would only move the list"
-)]
-fn walk(
-    flow: &mut Flow,
-    direction: Direction,
-    segment: &Segment,
-    payload: &Bytes<'_>,
-    mut at: u32,
-    now: u64,
-    stats: &mut ListenerStats,
-    seen: &mut impl FnMut(&Step),
-    taken: &mut Taken,
-) {
-    let len = segment.payload_len;
-    let from_client = flow.snapshot.from_client(direction);
-    let unsynced = direction.index();
-    while taken.steps < MAX_STEPS {
-        taken.steps += 1;
-        let step = flow
-            .walk_mut(direction)
-            .step(&mut at, len, from_client, payload);
-        match step {
-            Step::End => return,
-            Step::Unreadable => {
-                taken.unreadable = true;
-                stats.unsynced_bytes[unsynced].add(len.saturating_sub(at) as u64);
-                return;
-            }
-            _ => flow.account(direction, &step, now, stats),
+impl Connection {
+    /// A connection of which nothing was seen.
+    pub const EMPTY: Self = Self {
+        flow: Flow::EMPTY,
+        holes: [None, None],
+    };
+
+    /// Takes one segment at `now` (CLOCK_MONOTONIC, nanoseconds). `payload` may be shorter than the
+    /// segment says, where it was cut off. Each frame is shown to `seen` once it is accounted for.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a connection and its listener on one side, a segment on the other"
+    )]
+    pub fn take(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        payload: &[u8],
+        now: u64,
+        limits: &ListenerLimits,
+        stats: &mut ListenerStats,
+        seen: impl FnMut(&SeenFrame),
+    ) -> Taken {
+        let mut passage = Passage {
+            direction,
+            segment,
+            payload: Bytes(payload),
+            now,
+            stats,
+            seen,
+            taken: Taken {
+                notes: 0,
+                head: 0,
+                steps: 0,
+                too_long: false,
+                unreadable: false,
+            },
+        };
+        match direction {
+            Direction::Rx => self.flow.receive(segment, now, limits, passage.stats),
+            Direction::Tx => self.flow.send(segment, now, limits, passage.stats),
         }
-        seen(&step);
+        if segment.has(tcp_flags::ACK) {
+            passage.pass_acknowledged(self);
+        }
+        if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+            passage.go(self);
+        }
+        let mut taken = passage.taken;
+        taken.notes = self.flow.walk_mut(direction).take_notes();
+        taken
     }
-    taken.too_long = true;
-    let left = flow.walk_mut(direction).abandon(at, len);
-    stats.unsynced_bytes[unsynced].add(left as u64);
+
+    /// The connection ends: counts what stays unfinished.
+    pub fn end(&mut self, stats: &mut ListenerStats) {
+        for direction in Direction::ALL {
+            let waiting = self.waiting_bytes(direction);
+            stats.unsynced_bytes[direction.index()].add(waiting);
+        }
+        self.holes = [None, None];
+        self.flow.end(stats);
+    }
+
+    /// Bytes that came behind a hole and are not accounted for: lost if the stream ends now.
+    pub fn waiting_bytes(&self, direction: Direction) -> u64 {
+        self.holes[direction.index()]
+            .as_ref()
+            .map_or(0, |holes| holes.waiting_bytes())
+    }
+}
+
+/// One segment on its way.
+struct Passage<'a, F> {
+    direction: Direction,
+    segment: &'a Segment,
+    payload: Bytes<'a>,
+    now: u64,
+    stats: &'a mut ListenerStats,
+    seen: F,
+    taken: Taken,
+}
+
+impl<F: FnMut(&SeenFrame)> Passage<'_, F> {
+    /// What is acknowledged has arrived: a hole in it is in the recording only.
+    fn pass_acknowledged(&mut self, connection: &mut Connection) {
+        let other = self.direction.opposite();
+        let Connection { flow, holes } = connection;
+        if let Some(waiting) = &mut holes[other.index()] {
+            while !waiting.is_empty() && after(self.segment.ack, flow.walk_mut(other).next_seq) {
+                let lost = waiting.give_up(flow.walk_mut(other));
+                self.count_unsynced(other, lost);
+                self.bridge(other, flow, waiting);
+            }
+            forget_filled(other, flow, &mut holes[other.index()]);
+        }
+    }
+
+    fn go(&mut self, connection: &mut Connection) {
+        let Connection { flow, holes } = connection;
+        let (direction, segment) = (self.direction, self.segment);
+        let holes = &mut holes[direction.index()];
+        if flow.is_undecided(direction, segment) {
+            let payload = &self.payload;
+            self.taken.head = flow.recognise(
+                direction,
+                segment.payload_len,
+                payload,
+                self.now,
+                self.stats,
+                |needle| find(needle, payload, segment.payload_len),
+            );
+        }
+        let mut place = self.place(flow, true);
+        if place == Place::Ahead {
+            let waiting = holes.get_or_insert_with(|| Box::new(Holes::EMPTY));
+            flow.walk_mut(direction).set_holes(true);
+            match waiting.land(segment.seq, segment.payload_len) {
+                Landing::Old => {}
+                Landing::Island(begin) => self.walk_island(flow, waiting, begin),
+                Landing::NoRoom => place = self.place(flow, false),
+            }
+        }
+        if let Place::Front(at) = place {
+            self.walk(flow, at);
+        }
+        if let Some(waiting) = holes {
+            self.bridge(direction, flow, waiting);
+            forget_filled(direction, flow, holes);
+        }
+    }
+
+    fn place(&mut self, flow: &mut Flow, patient: bool) -> Place {
+        let Segment {
+            seq, payload_len, ..
+        } = *self.segment;
+        flow.place(self.direction, seq, payload_len, patient, self.stats)
+    }
+
+    /// Walks over the unseen part of the segment, which begins at `begin`.
+    fn walk(&mut self, flow: &mut Flow, begin: u32) {
+        let len = self.segment.payload_len;
+        let from_client = flow.snapshot.from_client(self.direction);
+        let mut at = begin;
+        while self.taken.steps < MAX_STEPS {
+            self.taken.steps += 1;
+            let walk = flow.walk_mut(self.direction);
+            match walk.step(&mut at, begin, len, from_client, &self.payload) {
+                Step::End => return,
+                Step::Unreadable => {
+                    self.taken.unreadable = true;
+                    self.count_unsynced(self.direction, len - at);
+                    return;
+                }
+                Step::Again => {}
+                Step::Frame(header) => self.frame(self.direction, flow, &header),
+                Step::Unsynced(bytes) => self.count_unsynced(self.direction, bytes),
+                Step::Synced(bytes) => {
+                    self.count_unsynced(self.direction, bytes);
+                    flow.resync(self.direction, self.now, self.stats);
+                }
+            }
+        }
+        let walk = flow.walk_mut(self.direction);
+        let left = walk.abandon(at, begin, len);
+        self.taken.too_long = left > 0;
+        self.count_unsynced(self.direction, left);
+    }
+
+    fn walk_island(&mut self, flow: &Flow, holes: &mut Holes, begin: u32) {
+        let len = self.segment.payload_len;
+        let from_client = flow.snapshot.from_client(self.direction);
+        let mut at = begin;
+        while self.taken.steps < MAX_STEPS {
+            self.taken.steps += 1;
+            let walk = holes.island_walk();
+            match walk.step(&mut at, begin, len, from_client, &self.payload) {
+                Step::End | Step::Unreadable => return,
+                Step::Frame(header) => holes.log(&header, self.segment.seq),
+                Step::Again | Step::Synced(_) | Step::Unsynced(_) => {}
+            }
+        }
+        holes.island_walk().abandon(at, begin, len);
+    }
+
+    fn bridge(&mut self, direction: Direction, flow: &mut Flow, holes: &mut Holes) {
+        holes.begin_bridge();
+        for _ in 0..BRIDGE_STEPS {
+            match holes.bridge(flow.walk_mut(direction)) {
+                Bridge::End => return,
+                Bridge::Again => {}
+                Bridge::Frame(header) => self.frame(direction, flow, &header),
+                Bridge::Unsynced(bytes) => self.count_unsynced(direction, bytes),
+            }
+        }
+    }
+
+    fn frame(&mut self, direction: Direction, flow: &mut Flow, header: &Header) {
+        let ping_rtt_us = flow.frame(direction, header, self.now, self.stats);
+        (self.seen)(&SeenFrame {
+            direction,
+            header: *header,
+            ping_rtt_us,
+        });
+    }
+
+    fn count_unsynced(&mut self, direction: Direction, bytes: u32) {
+        self.stats.unsynced_bytes[direction.index()].add(bytes.into());
+    }
+}
+
+fn forget_filled(direction: Direction, flow: &mut Flow, holes: &mut Option<Box<Holes>>) {
+    if holes.as_ref().is_some_and(|waiting| waiting.is_empty()) {
+        flow.walk_mut(direction).set_holes(false);
+        *holes = None;
+    }
+}
+
+fn find(needle: Needle, payload: &impl Payload, len: u32) -> bool {
+    (0..Needle::LOOKS)
+        .map(|look| look * Needle::STRIDE)
+        .take_while(|at| *at < len)
+        .filter_map(|at| payload.read(at, 14.min(len - at).min(payload.readable(at)).max(1)))
+        .any(|bytes| needle.is_in(&bytes))
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -112,5 +286,9 @@ impl Payload for Bytes<'_> {
             head.put(i, *byte);
         }
         Some(head)
+    }
+
+    fn readable(&self, offset: u32) -> u32 {
+        (self.0.len() as u32).saturating_sub(offset)
     }
 }

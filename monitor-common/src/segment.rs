@@ -7,19 +7,27 @@ pub const TCP_HEADER: usize = 20;
 
 const PROTOCOL_TCP: u8 = 6;
 
+/// IPv6 extension headers that may stand in front of TCP (RFC 8200 §4.1). Fragments are not among
+/// them: where packets are seen, they are whole.
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
+
+/// Extension headers that are followed; RFC 8200 knows four that may stand there.
+pub const MAX_EXTENSIONS: usize = 4;
+
 /// Where the TCP header begins and who talks to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpHeader {
     /// 4 or 6.
     pub version: u8,
-    /// Offset of the TCP header, bytes.
+    /// Offset of what follows, bytes: the TCP header if [`IpHeader::is_tcp`].
     pub tcp_offset: u32,
+    next: u8,
 }
 
 impl IpHeader {
     /// Reads the fixed part of an IP header.
     ///
-    /// `None` when it is not IP, not TCP, or hides TCP behind IPv6 extension headers.
+    /// `None` when it is not IP, or neither TCP nor an IPv6 extension header follows.
     #[inline(always)]
     pub fn parse(prefix: &[u8; IP_PREFIX]) -> Option<Self> {
         match prefix[0] >> 4 {
@@ -27,15 +35,41 @@ impl IpHeader {
             4 if prefix[9] == PROTOCOL_TCP && prefix[0] & 0x0f >= 5 => Some(Self {
                 version: 4,
                 tcp_offset: (prefix[0] & 0x0f) as u32 * 4,
+                next: PROTOCOL_TCP,
             }),
             // RFC 8200 §3: next header at byte 6, fixed length of 40.
-            6 if prefix[6] == PROTOCOL_TCP => Some(Self {
+            6 if may_follow(prefix[6]) => Some(Self {
                 version: 6,
                 tcp_offset: 40,
+                next: prefix[6],
             }),
             _ => None,
         }
     }
+
+    /// Whether the TCP header follows; otherwise an extension header does.
+    #[inline(always)]
+    pub const fn is_tcp(&self) -> bool {
+        self.next == PROTOCOL_TCP
+    }
+
+    /// Passes an extension header that begins with these bytes (RFC 8200 §4.3). `None` when what
+    /// follows it cannot be TCP.
+    #[inline(always)]
+    pub fn pass_extension(self, first: [u8; 2]) -> Option<Self> {
+        let [next, length] = first;
+        may_follow(next).then_some(Self {
+            tcp_offset: self.tcp_offset + (length as u32 + 1) * 8,
+            next,
+            ..self
+        })
+    }
+}
+
+#[inline(always)]
+const fn may_follow(next: u8) -> bool {
+    let [hop_by_hop, routing, destination] = EXTENSIONS;
+    next == PROTOCOL_TCP || next == hop_by_hop || next == routing || next == destination
 }
 
 /// Flag bits of byte 13 (RFC 9293 §3.1).
@@ -146,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_directly_behind_ip_is_read() {
+    fn only_tcp_is_read_behind_extension_headers_too() {
         let mut v4 = [0; IP_PREFIX];
         v4[0] = 0x46;
         v4[9] = PROTOCOL_TCP;
@@ -160,8 +194,15 @@ mod tests {
         v6[6] = PROTOCOL_TCP;
         let header = IpHeader::parse(&v6);
         assert_eq!(header.map(|h| (h.version, h.tcp_offset)), Some((6, 40)));
-        v6[6] = 0;
+        v6[6] = 17;
         assert_eq!(IpHeader::parse(&v6), None);
+        v6[6] = 0;
+        let hop_by_hop = IpHeader::parse(&v6).expect("an extension header");
+        assert!(!hop_by_hop.is_tcp());
+        let options = hop_by_hop.pass_extension([60, 0]).expect("another one");
+        let tcp = options.pass_extension([6, 2]).expect("TCP");
+        assert_eq!((tcp.is_tcp(), tcp.tcp_offset), (true, 40 + 8 + 24));
+        assert_eq!(options.pass_extension([17, 0]), None);
     }
 
     #[test]

@@ -295,11 +295,6 @@ impl Snapshot {
     }
 
     #[inline(always)]
-    pub(crate) const fn is_closing(&self) -> bool {
-        self.rx.fin != 0 || self.tx.fin != 0 || self.close_initiator != 0
-    }
-
-    #[inline(always)]
     pub(crate) const fn last_packet(&self) -> u64 {
         if self.rx.last_packet > self.tx.last_packet {
             self.rx.last_packet

@@ -7,6 +7,7 @@
 use crate::{
     frame::{HEADER_MAX, Head, Header},
     handshake::HeadEnd,
+    message::MessageState,
 };
 
 /// Steps one segment may take. The smallest client frame has 6 bytes, so a 64 KiB segment of
@@ -16,14 +17,29 @@ pub const MAX_STEPS: u32 = 16_384;
 /// A sequence number further ahead than the largest window (RFC 7323 §2.3) is not of this stream.
 const MAX_WINDOW: u32 = 1 << 30;
 
-/// Chained headers that make a segment start believable when the chain does not end with the
-/// segment.
-const RESYNC_CHAIN: u8 = 3;
+/// Evidence that a segment begins with a frame, in bits: how unlikely it is that random bytes look
+/// like that. Believed by mistake about once in ten thousand million tries.
+pub const ENOUGH: u8 = 33;
+/// 13 of 256 first bytes are legal, and one of two mask bits.
+const HEADER_BITS: u8 = 5;
+/// One length of 128 ends with the segment.
+const EXACT_END_BITS: u8 = 7;
+
+/// Illegal headers in a row after which even a direction that was followed from its first byte does
+/// not speak WebSocket.
+const MAX_ILLEGAL: u8 = 3;
 
 /// The payload of the segment in hand.
 pub trait Payload {
     /// The `len` bytes (1 to 14) at `offset`, with zeros behind them; `None` if they cannot be read.
     fn read(&self, offset: u32, len: u32) -> Option<Head>;
+
+    /// How many bytes from `offset` on can be read, if the payload was cut short on its way here.
+    #[inline(always)]
+    fn readable(&self, offset: u32) -> u32 {
+        let _ = offset;
+        u32::MAX
+    }
 }
 
 /// What the bytes of a direction are.
@@ -34,10 +50,33 @@ pub mod mode {
     pub const HEAD: u8 = 1;
     /// In step with the frames.
     pub const FRAMES: u8 = 2;
-    /// Somewhere between frames: waits for a segment that starts with a believable header.
+    /// Somewhere between frames: waits for a segment that starts like a frame.
     pub const UNSYNCED: u8 = 3;
-    /// Testing whether the segment in hand does.
+    /// A segment did. The chain of headers from there on is followed until there is [`ENOUGH`]
+    /// evidence.
+    ///
+    /// [`ENOUGH`]: super::ENOUGH
     pub const TRIAL: u8 = 4;
+}
+
+/// Bits of [`Walk::flags`].
+mod flag {
+    /// `next_seq` is known.
+    pub(super) const STARTED: u8 = 1;
+    /// In step since the handshake, every byte accounted for: an illegal header is the endpoint's
+    /// fault, not ours.
+    pub(super) const CERTAIN: u8 = 2;
+    /// Followed on trial only: its frames are kept until they are proven. See [`crate::holes`].
+    pub(super) const ISLAND: u8 = 4;
+    /// There are islands ahead.
+    pub(super) const HOLES: u8 = 8;
+    /// A close frame passed.
+    pub(super) const CLOSED: u8 = 0x40;
+    /// The trial began in the segment in hand.
+    pub(super) const FRESH: u8 = 0x80;
+    /// The two bits of a [`MessageState`](super::MessageState).
+    pub(super) const MESSAGE: u8 = 0x30;
+    pub(super) const MESSAGE_SHIFT: u8 = 4;
 }
 
 /// The parse state of one direction.
@@ -48,31 +87,44 @@ pub struct Walk {
     pub skip: u64,
     /// The first bytes of a header that straddles segments, with zeros behind them; means something
     /// only while `carry_len` is not 0.
-    pub carry: Head,
+    carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
-    pub head_end: HeadEnd,
+    /// In [`mode::HEAD`] the last bytes seen. In [`mode::TRIAL`] where the first header of the
+    /// segment in hand begins, counted from the segment's start, or [`NO_MARK`]; on an island where
+    /// the last one does.
+    pub(crate) mark: u32,
     /// A [`mode`].
     pub mode: u8,
     /// Bytes in `carry`.
     pub carry_len: u8,
-    /// Headers that agreed so far in [`mode::TRIAL`].
-    pub trial: u8,
-    /// 1 once `next_seq` is known.
-    pub started: u8,
-    /// What is notable about the segment in hand; see [`crate::flow::notable`].
+    /// In [`mode::TRIAL`] the evidence, in bits; in [`mode::FRAMES`] the illegal headers in a row.
+    trial: u8,
+    /// A set of [`flag`].
+    flags: u8,
+    /// What is notable about the segment in hand; see [`crate::flow::notable`]. On an island the
+    /// number of the chain that is followed.
     notes: u32,
 }
 
+/// No header begins in this segment.
+const NO_MARK: u32 = u32::MAX;
+
 const _: () = assert!(size_of::<Walk>() == 40);
 
-/// The unseen part of a segment.
+/// Where a segment lies in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Offset of the first unseen byte.
-    pub offset: u32,
-    /// Bytes in front of it that never came and may have held a header.
-    pub lost: u32,
+pub enum Admission {
+    /// Nothing in it is new, or it is not of this stream.
+    Old,
+    New {
+        /// Offset of the first unseen byte.
+        offset: u32,
+        /// Bytes in front of it that never came and may have held a header.
+        lost: u32,
+    },
+    /// Behind a hole that may hide a header and may still be filled.
+    Ahead,
 }
 
 /// What one step found.
@@ -82,8 +134,8 @@ pub enum Step {
     Frame(Header),
     /// Nothing to report; go on.
     Again,
-    /// In step with the frames from the start of this segment on; go on.
-    Synced,
+    /// In step again, after so many bytes of this segment that belong to no known frame; go on.
+    Synced(u32),
     /// These bytes belong to no known frame; go on.
     Unsynced(u32),
     /// The segment is done.
@@ -98,13 +150,163 @@ impl Walk {
         skip: 0,
         carry: Head([0; 2]),
         next_seq: 0,
-        head_end: HeadEnd::START,
+        mark: 0,
         mode: mode::HANDSHAKE,
         carry_len: 0,
         trial: 0,
-        started: 0,
+        flags: 0,
         notes: 0,
     };
+
+    /// A part of a stream from `seq` on, of which nothing is known yet. The chains in it are
+    /// numbered from `chain` on.
+    pub(crate) const fn island(seq: u32, chain: u32) -> Self {
+        Self {
+            next_seq: seq,
+            mode: mode::UNSYNCED,
+            flags: flag::STARTED | flag::ISLAND,
+            notes: chain,
+            ..Self::EMPTY
+        }
+    }
+
+    /// The number of the chain that is followed on an island.
+    #[inline(always)]
+    pub(crate) const fn chain(&self) -> u32 {
+        self.notes
+    }
+
+    /// The head of the 101 begins: frames come right behind it.
+    #[inline(always)]
+    pub(crate) fn begin_head(&mut self) {
+        self.mode = mode::HEAD;
+        self.mark = HeadEnd::START.0;
+        self.flags |= flag::CERTAIN;
+    }
+
+    /// Frames begin with the next byte.
+    #[inline(always)]
+    pub(crate) fn begin_frames(&mut self) {
+        self.mode = mode::FRAMES;
+        self.skip = 0;
+        self.trial = 0;
+        self.flags |= flag::CERTAIN;
+    }
+
+    /// Follows the chain of headers from the start of the segment in hand, without believing it.
+    #[inline(always)]
+    fn begin_trial(&mut self) {
+        if self.flags & flag::ISLAND != 0 {
+            self.notes = self.notes.wrapping_add(1);
+        }
+        self.flags |= flag::FRESH;
+        self.mode = mode::TRIAL;
+        self.skip = 0;
+        self.carry_len = 0;
+        self.trial = 0;
+        self.mark = NO_MARK;
+        self.forget_message();
+    }
+
+    /// Goes on, in step, where `other` is, whose chain is true from the header at `seq` on. Returns
+    /// the bytes in front of that which belong to no known frame.
+    #[inline(always)]
+    pub(crate) fn continue_as(&mut self, other: &Self, seq: u32) -> u32 {
+        let unsynced = if self.mode == mode::FRAMES {
+            0
+        } else {
+            seq.wrapping_sub(self.next_seq)
+        };
+        self.mode = mode::FRAMES;
+        self.trial = 0;
+        self.skip = other.skip;
+        self.carry = other.carry;
+        self.carry_len = other.carry_len;
+        self.next_seq = other.next_seq;
+        unsynced
+    }
+
+    /// Whether its place in the stream is known.
+    #[inline(always)]
+    pub const fn is_live(&self) -> bool {
+        self.flags & flag::STARTED != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_evidence(&self) -> bool {
+        self.mode == mode::TRIAL && self.trial >= ENOUGH
+    }
+
+    /// Where the next header begins, if that is known.
+    #[inline(always)]
+    pub(crate) const fn expected_header(&self) -> Option<u32> {
+        if self.mode == mode::FRAMES && self.carry_len == 0 {
+            Some(self.next_seq.wrapping_add(self.skip as u32))
+        } else {
+            None
+        }
+    }
+
+    /// Whether the next `len` bytes are known to be payload.
+    #[inline(always)]
+    pub(crate) const fn covers(&self, len: u64) -> bool {
+        self.mode == mode::FRAMES && self.carry_len == 0 && self.skip >= len
+    }
+
+    /// Takes note of a frame's place in its message; the broken rule as a bit by
+    /// [`ProtocolError`](crate::stats::ProtocolError), or 0.
+    #[inline(always)]
+    pub(crate) fn follow_message(&mut self, header: &Header) -> u16 {
+        let (next, broken) = self.message().after(header);
+        self.flags = (self.flags & !flag::MESSAGE) | (next.0 << flag::MESSAGE_SHIFT);
+        broken
+    }
+
+    /// Takes note of a close frame; whether one came before.
+    #[inline(always)]
+    pub(crate) fn pass_close_frame(&mut self) -> bool {
+        let repeated = self.flags & flag::CLOSED != 0;
+        self.flags |= flag::CLOSED;
+        repeated
+    }
+
+    /// Whether all of these bytes were seen before.
+    #[inline(always)]
+    pub(crate) const fn is_old(&self, seq: u32, len: u32) -> bool {
+        let left = seq.wrapping_add(len).wrapping_sub(self.next_seq);
+        self.is_live() && left as i32 <= 0
+    }
+
+    /// Whether a message waits for its end.
+    #[inline(always)]
+    pub fn is_inside_message(&self) -> bool {
+        self.message() == MessageState::INSIDE
+    }
+
+    #[inline(always)]
+    const fn message(&self) -> MessageState {
+        MessageState((self.flags & flag::MESSAGE) >> flag::MESSAGE_SHIFT)
+    }
+
+    #[inline(always)]
+    fn forget_message(&mut self) {
+        self.flags &= !flag::MESSAGE;
+    }
+
+    /// Whether there are islands ahead; see [`crate::holes`].
+    #[inline(always)]
+    pub const fn has_holes(&self) -> bool {
+        self.flags & flag::HOLES != 0
+    }
+
+    #[inline(always)]
+    pub fn set_holes(&mut self, holes: bool) {
+        if holes {
+            self.flags |= flag::HOLES;
+        } else {
+            self.flags &= !flag::HOLES;
+        }
+    }
 
     /// Adds to the notes about the segment in hand.
     ///
@@ -129,62 +331,71 @@ impl Walk {
         }
     }
 
-    /// Places `len` bytes at `seq` in the stream. `None` if there is nothing new in them.
+    /// Places `len` bytes at `seq` in the stream.
     ///
-    /// A hole that lies inside the payload of the current frame is harmless. A hole that may have
-    /// held a header makes the direction unsynced.
+    /// A hole that lies inside the payload of the current frame is harmless. One that may hold a
+    /// header is waited for if `patient`, and otherwise makes the direction unsynced.
     #[inline(always)]
-    pub fn admit(&mut self, seq: u32, len: u32) -> Option<Admission> {
+    pub fn admit(&mut self, seq: u32, len: u32, patient: bool) -> Admission {
         let end = seq.wrapping_add(len);
-        if self.started == 0 {
-            self.started = 1;
+        if self.flags & flag::STARTED == 0 {
+            self.flags |= flag::STARTED;
             self.next_seq = end;
-            return Some(Admission { offset: 0, lost: 0 });
+            return Admission::New { offset: 0, lost: 0 };
         }
         let ahead = seq.wrapping_sub(self.next_seq);
         if ahead as i32 <= 0 {
             let seen = ahead.wrapping_neg();
             if seen >= len {
-                return None;
+                return Admission::Old;
             }
             self.next_seq = end;
-            return Some(Admission {
+            return Admission::New {
                 offset: seen,
                 lost: 0,
-            });
+            };
         }
         if ahead > MAX_WINDOW {
-            return None;
+            return Admission::Old;
         }
+        if patient && self.mode == mode::FRAMES && !self.covers(ahead as u64) {
+            return Admission::Ahead;
+        }
+        let lost = self.leap(ahead);
         self.next_seq = end;
-        Some(Admission {
-            offset: 0,
-            lost: self.leap(ahead),
-        })
+        Admission::New { offset: 0, lost }
     }
 
     /// Passes a hole of `len` bytes; returns how many of them may have held a header.
     #[inline(always)]
-    fn leap(&mut self, len: u32) -> u32 {
-        match self.mode {
-            mode::HANDSHAKE => 0,
-            mode::FRAMES if self.carry_len == 0 && self.skip >= len as u64 => {
-                self.skip -= len as u64;
-                0
-            }
-            _ => {
-                self.lose_sync();
-                len
-            }
+    pub(crate) fn leap(&mut self, len: u32) -> u32 {
+        self.next_seq = self.next_seq.wrapping_add(len);
+        if self.mode == mode::HANDSHAKE {
+            return 0;
         }
+        if self.covers(len as u64) {
+            self.skip -= len as u64;
+            return 0;
+        }
+        // What was left of the current frame was announced, whatever is behind it; the beginning
+        // of a header leads nowhere.
+        let (known, begun) = if self.mode == mode::FRAMES {
+            (self.skip as u32, self.carry_len as u32)
+        } else {
+            (0, 0)
+        };
+        self.lose_sync();
+        len - known + begun
     }
 
-    /// Does one bounded piece of work on a segment of `len` payload bytes, of which `at` are done.
-    /// `from_client` is 1 for the client's direction, else 0.
+    /// Does one bounded piece of work on a segment of `len` payload bytes, of which those before
+    /// `begin` are old and those before `at` are done. `from_client` is 1 for the client's
+    /// direction, else 0.
     #[inline(always)]
     pub fn step(
         &mut self,
         at: &mut u32,
+        begin: u32,
         len: u32,
         from_client: u8,
         payload: &impl Payload,
@@ -193,11 +404,10 @@ impl Walk {
             return Step::End;
         }
         match self.mode {
-            mode::FRAMES | mode::TRIAL => self.step_frames(at, len, from_client, payload),
+            mode::FRAMES | mode::TRIAL => self.step_frames(at, begin, len, from_client, payload),
             mode::HEAD => self.step_head(at, len, payload),
             mode::UNSYNCED if *at == 0 => {
-                self.mode = mode::TRIAL;
-                self.trial = 0;
+                self.begin_trial();
                 Step::Again
             }
             mode::UNSYNCED => {
@@ -211,18 +421,31 @@ impl Walk {
 
     /// Gives up on what is left of the segment; returns the bytes given up.
     #[inline(always)]
-    pub fn abandon(&mut self, at: u32, len: u32) -> u32 {
+    pub fn abandon(&mut self, at: u32, begin: u32, len: u32) -> u32 {
         if at >= len || self.mode == mode::HANDSHAKE {
             return 0;
         }
+        let lost = if self.mode == mode::TRIAL {
+            len - begin
+        } else {
+            // Of the last frame the payload was announced with its header.
+            let rest = len - at;
+            let known = if self.skip < rest as u64 {
+                self.skip as u32
+            } else {
+                rest
+            };
+            rest - known + self.carry_len as u32
+        };
         self.lose_sync();
-        len - at
+        lost
     }
 
     #[inline(always)]
     fn step_frames(
         &mut self,
         at: &mut u32,
+        begin: u32,
         len: u32,
         from_client: u8,
         payload: &impl Payload,
@@ -231,7 +454,7 @@ impl Walk {
         if self.skip >= rest as u64 {
             self.skip -= rest as u64;
             *at = len;
-            return Step::End;
+            return self.pass(begin, len);
         }
         *at += self.skip as u32;
         self.skip = 0;
@@ -243,35 +466,59 @@ impl Walk {
         } else {
             1
         };
-        let Some(mut head) = payload.read(*at, wanted) else {
-            return self.unreadable();
+        let readable = payload.readable(*at);
+        let have = wanted.min(readable);
+        if have == 0 {
+            return self.unreadable(at, begin);
+        }
+        let Some(mut head) = payload.read(*at, have) else {
+            return self.unreadable(at, begin);
         };
-        let mut have = wanted;
+        let mut whole = have;
         if carried != 0 {
             let byte = head.byte(0);
             head = self.carry;
             head.put(carried, byte);
-            have = carried as u32 + 1;
+            whole = carried as u32 + 1;
         }
-        match Header::parse(&head, have) {
+        match Header::parse(&head, whole) {
             Some(header) => {
                 let fresh = header.taken as u32 - carried as u32;
                 self.carry_len = 0;
-                self.judge(header, at, len, fresh, from_client)
+                if self.mode == mode::TRIAL {
+                    self.try_header(&header, at, begin, len, fresh, from_client)
+                } else {
+                    self.take_header(header, at, len, fresh, from_client)
+                }
             }
-            None if self.mode == mode::TRIAL => self.fail_trial(at, len),
+            None if readable < wanted => self.unreadable(at, begin),
             None => {
                 self.carry = head;
-                self.carry_len = have as u8;
+                self.carry_len = whole as u8;
                 *at += wanted;
-                Step::Again
+                if *at < len {
+                    return Step::Again;
+                }
+                self.pass(begin, len)
             }
         }
     }
 
-    /// Believes a complete header or not; `fresh` of its bytes lie in this segment.
+    /// What reaching the end of the segment means.
     #[inline(always)]
-    fn judge(
+    fn pass(&mut self, begin: u32, len: u32) -> Step {
+        if self.mode == mode::TRIAL {
+            self.mark = NO_MARK;
+            self.flags &= !flag::FRESH;
+            Step::Unsynced(len - begin)
+        } else {
+            Step::End
+        }
+    }
+
+    /// In step, a complete header is believed; `fresh` of its bytes lie in this segment.
+    #[inline(always)]
+    fn take_header(
         &mut self,
         header: Header,
         at: &mut u32,
@@ -279,21 +526,20 @@ impl Walk {
         fresh: u32,
         from_client: u8,
     ) -> Step {
-        if !header.is_plausible(from_client) {
-            if self.mode == mode::TRIAL {
-                return self.fail_trial(at, len);
+        if header.violations(from_client) == 0 {
+            self.trial = 0;
+        } else {
+            self.trial += 1;
+            // An endpoint that breaks the protocol, or it is we who are out of step. No frame is as
+            // long as the forbidden top bit would make it.
+            let believable = self.flags & flag::CERTAIN != 0 && header.payload_len >> 63 == 0;
+            if !believable || self.trial >= MAX_ILLEGAL {
+                let begun = header.taken as u32 - fresh;
+                let lost = begun + (len - *at);
+                self.lose_sync();
+                *at = len;
+                return Step::Unsynced(lost);
             }
-            // Out of step, or an endpoint that breaks the protocol: either way the next bytes
-            // mean nothing to us.
-            self.lose_sync();
-            return Step::Again;
-        }
-        if self.mode == mode::TRIAL {
-            // Zeros are common in payload and would be an endless chain.
-            if header.is_blank() {
-                return self.fail_trial(at, len);
-            }
-            return self.follow_trial(&header, at, len, fresh);
         }
         *at += fresh;
         self.skip = header.bytes_to_skip();
@@ -306,55 +552,108 @@ impl Walk {
         Step::Frame(header)
     }
 
-    /// Follows the chain of headers from the segment's start without believing them yet. The
-    /// start is believed if the chain ends exactly with the segment or is long enough.
+    /// On trial, a complete header is evidence for or against the chain.
     #[inline(always)]
-    fn follow_trial(&mut self, header: &Header, at: &mut u32, len: u32, fresh: u32) -> Step {
-        self.trial += 1;
+    fn try_header(
+        &mut self,
+        header: &Header,
+        at: &mut u32,
+        begin: u32,
+        len: u32,
+        fresh: u32,
+        from_client: u8,
+    ) -> Step {
+        // Zeros are common in payload and would be an endless chain.
+        let broken = header.violations(from_client) as u16 | self.follow_message(header);
+        if broken != 0 || header.is_blank() {
+            return self.fail_trial(at, begin, len);
+        }
+        let island = self.flags & flag::ISLAND != 0;
+        let begins_here = fresh == header.taken as u32;
+        if island {
+            self.mark = (*at + fresh).wrapping_sub(header.taken as u32);
+        } else if begins_here && self.mark == NO_MARK {
+            self.mark = *at;
+        }
         let next = *at as u64 + fresh as u64 + header.bytes_to_skip();
-        if next == len as u64 || self.trial >= RESYNC_CHAIN {
+        let exact = (next == len as u64) as u8;
+        self.trial = self
+            .trial
+            .saturating_add(HEADER_BITS + EXACT_END_BITS * exact);
+        if self.trial >= ENOUGH && begins_here && !island {
+            *at = self.mark;
             self.mode = mode::FRAMES;
-            *at = 0;
-            return Step::Synced;
+            self.trial = 0;
+            self.forget_message();
+            return Step::Synced(*at - begin);
         }
-        if next > len as u64 {
-            return self.fail_trial(at, len);
+        if next >= len as u64 {
+            self.skip = next - len as u64;
+            *at = len;
+        } else {
+            *at = next as u32;
         }
-        *at = next as u32;
-        Step::Again
+        if island {
+            if *at == len {
+                self.flags &= !flag::FRESH;
+            }
+            return Step::Frame(*header);
+        }
+        if *at < len {
+            return Step::Again;
+        }
+        self.pass(begin, len)
     }
 
     #[inline(always)]
     fn step_head(&mut self, at: &mut u32, len: u32, payload: &impl Payload) -> Step {
-        let have = HeadEnd::CHUNK.min(len - *at);
+        let have = HeadEnd::CHUNK.min(len - *at).min(payload.readable(*at));
+        if have == 0 {
+            return self.unreadable(at, *at);
+        }
         let Some(chunk) = payload.read(*at, have) else {
-            return self.unreadable();
+            return self.unreadable(at, *at);
         };
-        let (taken, ended) = self.head_end.scan(chunk.0[0], have);
+        let mut head_end = HeadEnd(self.mark);
+        let (taken, ended) = head_end.scan(chunk.0[0], have);
+        self.mark = head_end.0;
         *at += taken;
         if ended {
             self.mode = mode::FRAMES;
+            self.trial = 0;
         }
         Step::Again
     }
 
     #[inline(always)]
-    fn fail_trial(&mut self, at: &mut u32, len: u32) -> Step {
+    fn fail_trial(&mut self, at: &mut u32, begin: u32, len: u32) -> Step {
+        let fresh = self.flags & flag::FRESH != 0;
         self.lose_sync();
+        if begin == 0 && !fresh {
+            // A chain from an earlier segment was wrong; one that begins here may be right.
+            *at = 0;
+            self.begin_trial();
+            return Step::Again;
+        }
         *at = len;
-        Step::Unsynced(len)
+        Step::Unsynced(len - begin)
     }
 
     #[inline(always)]
-    fn unreadable(&mut self) -> Step {
+    fn unreadable(&mut self, at: &mut u32, begin: u32) -> Step {
+        if self.mode == mode::TRIAL {
+            *at = begin;
+        }
         self.lose_sync();
         Step::Unreadable
     }
 
+    /// Whatever was believed of the next bytes, they mean nothing any more.
     #[inline(always)]
-    fn lose_sync(&mut self) {
+    pub(crate) fn lose_sync(&mut self) {
         self.mode = mode::UNSYNCED;
         self.skip = 0;
         self.carry_len = 0;
+        self.flags &= !(flag::CERTAIN | flag::MESSAGE);
     }
 }

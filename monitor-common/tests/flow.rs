@@ -5,9 +5,9 @@ mod ws;
 use monitor_common::{
     Direction,
     event::CloseHow,
-    flow::{Flow, notable},
+    flow::notable,
     listener::ListenerLimits,
-    replay,
+    replay::Connection,
     segment::{Segment, tcp_flags},
     snapshot::{origin, protocol},
     stats::ListenerStats,
@@ -21,7 +21,7 @@ const LIMIT: u64 = 60 * SECOND;
 
 /// A server's socket at its birth, and a clock.
 struct Socket {
-    flow: Flow,
+    connection: Connection,
     stats: ListenerStats,
     limits: ListenerLimits,
     now: u64,
@@ -30,7 +30,7 @@ struct Socket {
 impl Socket {
     fn born() -> Self {
         Self {
-            flow: Flow::EMPTY,
+            connection: Connection::EMPTY,
             stats: ListenerStats::EMPTY,
             limits: ListenerLimits {
                 idle_limit_ns: LIMIT,
@@ -48,8 +48,11 @@ impl Socket {
         );
         socket.tx(segment(5000 - RESPONSE.len() as u32, 1000), RESPONSE);
         socket.rx(segment(1000, 5000), b"");
-        assert_eq!(socket.flow.snapshot.protocol, protocol::WEBSOCKET);
-        assert_eq!(socket.flow.snapshot.outstanding(), 0);
+        assert_eq!(
+            socket.connection.flow.snapshot.protocol,
+            protocol::WEBSOCKET
+        );
+        assert_eq!(socket.connection.flow.snapshot.outstanding(), 0);
         socket
     }
 
@@ -71,17 +74,17 @@ impl Socket {
             payload_len: payload.len() as u32,
             ..segment
         };
-        replay::take(
-            &mut self.flow,
-            direction,
-            &segment,
-            payload,
-            self.now,
-            &self.limits,
-            &mut self.stats,
-            |_| {},
-        )
-        .notes
+        self.connection
+            .take(
+                direction,
+                &segment,
+                payload,
+                self.now,
+                &self.limits,
+                &mut self.stats,
+                |_| {},
+            )
+            .notes
     }
 }
 
@@ -125,7 +128,7 @@ fn a_silence_longer_than_the_limit_is_told_by_whoever_ends_it_and_at_the_limit_i
             Direction::Tx => socket.tx(segment(5000, 1000), b""),
         };
         assert_eq!(notes & notable::RESUMED != 0, told, "{silence} {by:?}");
-        let s = &socket.flow.snapshot;
+        let s = &socket.connection.flow.snapshot;
         let gap = if told {
             (from, from + silence, by as u8)
         } else {
@@ -165,20 +168,9 @@ fn a_pause_below_a_second_is_traffic_and_a_loss_is_no_silence() {
 #[test]
 fn without_a_limit_nothing_resumes() {
     let mut socket = Socket::upgraded();
-    socket.now += 10 * LIMIT;
-    let limits = ListenerLimits { idle_limit_ns: 0 };
-    let (flow, stats) = (&mut socket.flow, &mut socket.stats);
-    let taken = replay::take(
-        flow,
-        Direction::Rx,
-        &segment(1000, 5000),
-        b"",
-        socket.now,
-        &limits,
-        stats,
-        |_| {},
-    );
-    assert_eq!(taken.notes, 0);
+    socket.limits.idle_limit_ns = 0;
+    let notes = socket.wait(10 * LIMIT).rx(segment(1000, 5000), b"");
+    assert_eq!(notes, 0);
     assert_eq!(socket.stats.idle_gaps.sum.get(), 10 * LIMIT);
 }
 
@@ -197,11 +189,11 @@ fn the_second_transmission_after_a_long_silence_wakes_and_the_first_word_back_an
     );
     let third = socket.wait(SECOND / 2).tx(segment(5000, 1000), DATA);
     assert_eq!(third & notable::EVENTS, 0, "once");
-    assert_eq!(socket.flow.snapshot.unanswered_asks(), 3);
+    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 3);
 
     let back = socket.wait(SECOND).rx(segment(1000, 5100), b"");
     assert_ne!(back & notable::ANSWERED, 0);
-    assert_eq!(socket.flow.snapshot.unanswered_asks(), 0);
+    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 0);
     let again = socket.rx(segment(1000, 5100), b"");
     assert_eq!(again & notable::ANSWERED, 0, "once");
 }
@@ -211,15 +203,22 @@ fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
     let mut socket = Socket::upgraded();
     socket.tx(segment(5000, 1000), DATA);
     let wakes: Vec<u32> = (1..=8)
-        .filter(|_| socket.flow.retransmit(&mut socket.stats))
+        .filter(|_| socket.connection.flow.retransmit(&mut socket.stats))
         .collect();
     assert_eq!(wakes, [2, 5]);
     let notes = socket.rx(segment(1000, 5100), b"");
     assert_ne!(notes & notable::ANSWERED, 0);
-    assert_eq!(socket.flow.snapshot.retransmits_without_progress(), 0);
+    assert_eq!(
+        socket
+            .connection
+            .flow
+            .snapshot
+            .retransmits_without_progress(),
+        0
+    );
     assert_eq!(
         (
-            socket.flow.snapshot.retransmits,
+            socket.connection.flow.snapshot.retransmits,
             socket.stats.retransmits.get()
         ),
         (8, 8)
@@ -230,7 +229,7 @@ fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
 fn one_lost_segment_is_no_trouble_but_its_end_is_published() {
     let mut socket = Socket::upgraded();
     socket.tx(segment(5000, 1000), DATA);
-    assert!(!socket.flow.retransmit(&mut socket.stats));
+    assert!(!socket.connection.flow.retransmit(&mut socket.stats));
     let notes = socket.rx(segment(1000, 5100), b"");
     assert_eq!(
         notes & (notable::ANSWERED | notable::PUBLISH),
@@ -301,12 +300,19 @@ fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
         let mut socket = Socket::upgraded();
         let at = socket.wait(SECOND).now;
         socket.tx(sent, payload);
-        assert_eq!(socket.flow.snapshot.unanswered_asks(), asks, "{what}");
+        assert_eq!(
+            socket.connection.flow.snapshot.unanswered_asks(),
+            asks,
+            "{what}"
+        );
         if asks > 0 {
-            assert_eq!(socket.flow.snapshot.unanswered_since, at, "{what}");
+            assert_eq!(
+                socket.connection.flow.snapshot.unanswered_since, at,
+                "{what}"
+            );
         }
         assert_eq!(
-            socket.flow.snapshot.outstanding(),
+            socket.connection.flow.snapshot.outstanding(),
             payload.len() as u32 + u32::from(sent.has(tcp_flags::FIN)),
             "{what}"
         );
@@ -319,9 +325,9 @@ fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged()
     let first = socket.wait(SECOND).now;
     socket.tx(segment(5000, 1000), DATA);
     socket.wait(SECOND).tx(segment(5100, 1000), DATA);
-    assert_eq!(socket.flow.snapshot.unacked_since, first);
+    assert_eq!(socket.connection.flow.snapshot.unacked_since, first);
     socket.rx(segment(1000, 5100), b"");
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!(
         (s.outstanding(), s.unacked_since, s.ack_progress_at),
         (100, first, socket.now)
@@ -329,7 +335,7 @@ fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged()
     socket.rx(segment(1000, 5200), b"");
     let later = socket.wait(SECOND).now;
     socket.tx(segment(5200, 1000), DATA);
-    assert_eq!(socket.flow.snapshot.unacked_since, later);
+    assert_eq!(socket.connection.flow.snapshot.unacked_since, later);
 }
 
 #[test]
@@ -338,12 +344,12 @@ fn a_connection_ends_in_one_of_six_ways() {
     let end = |act: fn(&mut Socket, &[u8])| {
         let mut socket = Socket::upgraded();
         act(&mut socket, &closing);
-        socket.flow.snapshot.close_how()
+        socket.connection.flow.snapshot.close_how()
     };
     // A local abort sets the state before its reset leaves.
     assert_eq!(end(|_, _| {}), CloseHow::RstSent);
     assert_eq!(
-        end(|socket, _| socket.flow.snapshot.origin = origin::SEEDED),
+        end(|socket, _| socket.connection.flow.snapshot.origin = origin::SEEDED),
         CloseHow::Unknown,
         "no packet was ever seen, and so no FIN"
     );
@@ -357,7 +363,7 @@ fn a_connection_ends_in_one_of_six_ways() {
     assert_eq!(
         end(|socket, _| {
             socket.tx(segment(5000, 1000), DATA);
-            socket.flow.retransmit(&mut socket.stats);
+            socket.connection.flow.retransmit(&mut socket.stats);
         }),
         CloseHow::Timeout
     );
@@ -372,16 +378,16 @@ fn a_connection_ends_in_one_of_six_ways() {
     assert_eq!(
         end(|socket, _| {
             socket.rx(flagged(1000, 5000, tcp_flags::FIN), b"");
-            socket.flow.snapshot.rst_tx = 1;
+            socket.connection.flow.snapshot.rst_tx = 1;
         }),
         CloseHow::Fin
     );
     assert_eq!(
-        end(|socket, _| socket.flow.snapshot.rst_tx = 1),
+        end(|socket, _| socket.connection.flow.snapshot.rst_tx = 1),
         CloseHow::RstSent
     );
     assert_eq!(
-        end(|socket, _| socket.flow.snapshot.rst_rx = 1),
+        end(|socket, _| socket.connection.flow.snapshot.rst_rx = 1),
         CloseHow::RstReceived
     );
     assert_eq!(
@@ -394,8 +400,8 @@ fn a_connection_ends_in_one_of_six_ways() {
                 0,
                 "the close frame was the first sign"
             );
-            socket.flow.snapshot.rst_rx = 1;
-            assert_eq!(socket.flow.snapshot.close_code, 1001);
+            socket.connection.flow.snapshot.rst_rx = 1;
+            assert_eq!(socket.connection.flow.snapshot.close_code, 1001);
         }),
         CloseHow::CloseFrame
     );
@@ -404,22 +410,22 @@ fn a_connection_ends_in_one_of_six_ways() {
 #[test]
 fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
     let mut socket = Socket::born();
-    let s = &mut socket.flow.snapshot;
+    let s = &mut socket.connection.flow.snapshot;
     s.origin = origin::SEEDED;
     (s.snd_nxt, s.una_known, s.nxt_known) = (100, 1, 1);
     s.unacked_since = 5;
     s.retransmits = 3;
     assert_eq!(s.outstanding(), 100);
-    socket.flow.adopt(Direction::Tx);
+    socket.connection.flow.adopt(Direction::Tx);
     assert_eq!(
-        socket.flow.snapshot.outstanding(),
+        socket.connection.flow.snapshot.outstanding(),
         0,
         "the seed's numbers are not the stream's"
     );
 
     let notes = socket.tx(segment(70_000, 1), DATA);
     assert_ne!(notes & notable::OPENED, 0);
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!(
         (s.outstanding(), s.unacked_since),
         (100, 5),
@@ -434,16 +440,16 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
 
     let notes = socket.rx(segment(1, 70_100), b"");
     assert_ne!(notes & notable::ANSWERED, 0);
-    assert_eq!(socket.flow.snapshot.outstanding(), 0);
+    assert_eq!(socket.connection.flow.snapshot.outstanding(), 0);
 }
 
 #[test]
 fn an_adopted_flow_without_a_seed_is_outstanding_since_it_was_met() {
     let mut socket = Socket::born();
-    socket.flow.snapshot.unacked_since = 5;
-    socket.flow.adopt(Direction::Tx);
+    socket.connection.flow.snapshot.unacked_since = 5;
+    socket.connection.flow.adopt(Direction::Tx);
     socket.tx(segment(70_000, 1), DATA);
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!((s.outstanding(), s.unacked_since), (100, socket.now));
 }
 
@@ -456,8 +462,8 @@ fn plain_http_is_never_watched() {
         let notes = socket.tx(segment(1, 25), b"HTTP/1.1 200 OK\r\n\r\n");
         assert_eq!(notes & notable::EVENTS, 0);
     }
-    assert_eq!(socket.flow.snapshot.protocol, protocol::HTTP);
-    assert!(!socket.flow.snapshot.is_watched());
+    assert_eq!(socket.connection.flow.snapshot.protocol, protocol::HTTP);
+    assert!(!socket.connection.flow.snapshot.is_watched());
     assert_eq!(socket.stats, ListenerStats::EMPTY);
 }
 
@@ -468,16 +474,19 @@ fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
         (Direction::Tx, b"HTTP/1.1 404 Not Found\r\n\r\n"),
     ] {
         let mut socket = Socket::born();
-        socket.flow.snapshot.origin = origin::ADOPTED;
-        socket.flow.adopt(direction);
+        socket.connection.flow.snapshot.origin = origin::ADOPTED;
+        socket.connection.flow.adopt(direction);
         let notes = socket.take(direction, segment(1, 1), http);
         assert_ne!(notes & notable::DISMISSED, 0);
-        assert!(!socket.flow.snapshot.is_watched());
+        assert!(!socket.connection.flow.snapshot.is_watched());
 
         socket.rx(segment(100, 1), REQUEST);
         let notes = socket.tx(segment(100, 1), RESPONSE);
         assert_ne!(notes & notable::OPENED, 0);
-        assert_eq!(socket.flow.snapshot.protocol, protocol::WEBSOCKET);
+        assert_eq!(
+            socket.connection.flow.snapshot.protocol,
+            protocol::WEBSOCKET
+        );
         assert_eq!(socket.stats.opened.get(), 1);
     }
 }
@@ -490,13 +499,13 @@ fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
     let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 0); 3], true).bytes;
     socket.rx(segment(6, 1), &frames);
     socket.tx(segment(1, 6), RESPONSE);
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!(
         (s.protocol, s.rx.frames, s.rx.last_payload),
         (protocol::OPAQUE, 0, socket.now)
     );
     assert_eq!(socket.stats.unsynced_bytes.map(|n| n.get()), [0, 0]);
-    assert_eq!(socket.flow.rx_walk.mode, mode::HANDSHAKE);
+    assert_eq!(socket.connection.flow.rx_walk.mode, mode::HANDSHAKE);
 }
 
 #[test]
@@ -510,7 +519,7 @@ fn pings_without_pong_are_told_at_the_second_and_the_pong_answers_them_all() {
     let second = socket.wait(SECOND).tx(segment(5006, 1000), &ping);
     assert_eq!(second & notable::EVENTS, notable::PING_UNANSWERED);
     let sent_at = socket.now;
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!(
         (
             s.tx.pings_unanswered(),
@@ -522,7 +531,7 @@ fn pings_without_pong_are_told_at_the_second_and_the_pong_answers_them_all() {
 
     let answer = socket.wait(SECOND / 2).rx(segment(1000, 5012), &pong);
     assert_eq!(answer & notable::EVENTS, notable::ANSWERED);
-    let s = &socket.flow.snapshot;
+    let s = &socket.connection.flow.snapshot;
     assert_eq!((s.tx.pings_unanswered(), s.ping_rtt_us[1]), (0, 500_000));
     let unsolicited = socket.rx(segment(1010, 5012), &pong);
     assert_eq!(unsolicited & notable::EVENTS, 0);

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use monitor_common::{
+    Direction,
     drop::DropReason,
     event::EventKind,
     flow::Flow,
@@ -99,9 +100,24 @@ fn born(ctx: &BtfTracePointContext, sk: *const c_void) {
 fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
     let at = now();
     if let Some(flow) = flow_of(sk) {
+        if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
+            // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+            let stats = unsafe { &mut *stats };
+            if flow.rx_walk.has_holes()
+                && let Some(holes) = sock::holes(sk.cast_mut())
+            {
+                // SAFETY: the kernel keeps the storage while this program runs.
+                let waiting = unsafe { (*holes).waiting_bytes() };
+                stats.unsynced_bytes[Direction::Rx.index()].add(waiting);
+            }
+            flow.end(stats);
+        }
         let s = &mut flow.snapshot;
         if s.is_watched() {
             bury(s, at);
+        } else if s.protocol == protocol::UPGRADING {
+            emit(EventKind::Dismissed, 0, at, s);
+            s.protocol = protocol::GONE;
         }
         if DEBUG_LOG.load() != 0 {
             debug!(ctx, "socket {} closed", s.cookie);

@@ -16,10 +16,13 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod emit;
+mod handshake;
 mod lifecycle;
 mod maps;
+mod payload;
 mod sock;
 mod traffic;
+mod walk;
 
 /// The kernel gives tracing programs and most helpers to GPL-compatible programs only.
 #[unsafe(no_mangle)]

@@ -9,6 +9,7 @@ use monitor_common::{
     drop::DropReason,
     event::{FrameSample, HandshakeRecord, VitalEvent},
     flow::Flow,
+    holes::Holes,
     listener::{ListenerLimits, PortWatch},
     snapshot::Snapshot,
     stats::{Counter, ListenerStats},
@@ -17,6 +18,10 @@ use monitor_common::{
 /// The facts of each watched socket. Dies with the socket, so it cannot leak.
 #[btf_map]
 pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
+
+/// What waits behind holes in what a socket receives. Rare, and gone when the holes are filled.
+#[btf_map]
+pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
 
 /// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU: that would
 /// evict idle sockets first, the very ones that are watched.

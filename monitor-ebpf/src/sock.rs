@@ -4,15 +4,16 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
     helpers::{
         bpf_get_socket_cookie,
-        generated::{bpf_sk_fullsock, bpf_sk_storage_get},
+        generated::{bpf_sk_fullsock, bpf_sk_storage_delete, bpf_sk_storage_get},
     },
     programs::SkBuffContext,
 };
-use monitor_common::{flow::Flow, snapshot::role};
+use monitor_common::{flow::Flow, holes::Holes, snapshot::role};
 
-use crate::maps::{FLOWS, PORTS, WATCH_REMOTE};
+use crate::maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE};
 
 /// TCP states (include/net/tcp_states.h).
 pub(crate) mod state {
@@ -74,13 +75,13 @@ pub(crate) fn full_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
 /// The flow of a socket, if it has one; a minisocket never does.
 #[inline(always)]
 pub(crate) fn flow(sk: *mut c_void) -> Option<*mut Flow> {
-    storage(sk, 0)
+    storage(&FLOWS, sk, 0)
 }
 
 /// The flow of a socket, new and zeroed if it had none. `None` when the kernel has no memory.
 #[inline(always)]
 pub(crate) fn flow_or_new(sk: *mut c_void) -> Option<*mut Flow> {
-    storage(sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
+    storage(&FLOWS, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
 }
 
 #[inline(always)]
@@ -89,17 +90,37 @@ pub(crate) fn cookie(sk: *mut c_void) -> u64 {
     unsafe { bpf_get_socket_cookie(sk) }
 }
 
+/// What waits behind the holes of a socket, if anything does.
 #[inline(always)]
-fn storage(sk: *mut c_void, flags: u64) -> Option<*mut Flow> {
+pub(crate) fn holes(sk: *mut c_void) -> Option<*mut Holes> {
+    storage(&HOLES, sk, 0)
+}
+
+/// The same, new and zeroed if there was nothing. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn holes_or_new(sk: *mut c_void) -> Option<*mut Holes> {
+    storage(&HOLES, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+/// All holes are filled.
+#[inline(always)]
+pub(crate) fn forget_holes(sk: *mut c_void) {
+    // That there is nothing to forget is no failure.
+    // SAFETY: the helper checks map and socket.
+    unsafe { bpf_sk_storage_delete(ptr::from_ref(&HOLES).cast_mut().cast(), sk) };
+}
+
+#[inline(always)]
+fn storage<T>(map: &'static SkStorage<T>, sk: *mut c_void, flags: u64) -> Option<*mut T> {
     // SAFETY: the helper checks map and socket; the value type is the map's own.
-    let flow = unsafe {
+    let value = unsafe {
         bpf_sk_storage_get(
-            ptr::addr_of!(FLOWS).cast_mut().cast(),
+            ptr::from_ref(map).cast_mut().cast(),
             sk,
             ptr::null_mut(),
             flags,
         )
     }
-    .cast::<Flow>();
-    (!flow.is_null()).then_some(flow)
+    .cast::<T>();
+    (!value.is_null()).then_some(value)
 }

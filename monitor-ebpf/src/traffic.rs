@@ -1,35 +1,29 @@
 //! Every packet of a watched socket.
 
-use core::{
-    ffi::{c_long, c_void},
-    mem::MaybeUninit,
-};
+use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_cgroup_id, bpf_skb_load_bytes},
-    },
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
 use monitor_common::{
     Direction,
     drop::DropReason,
-    event::FrameSample,
-    flow::Flow,
-    frame::{Head, Header, opcode},
-    segment::{IP_PREFIX, IpHeader, Segment, TCP_HEADER, tcp_flags},
-    snapshot::{Snapshot, origin, protocol},
+    flow::{Flow, Place},
+    segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
+    snapshot::{origin, protocol},
     stats::ListenerStats,
-    stream::{MAX_STEPS, Payload, Step},
 };
 
 use crate::{
-    emit::{count_drop, report, sample},
-    maps::{LISTENERS, SAMPLE_EVERY, SNAPSHOTS, STATS},
+    emit::{count_drop, report},
+    handshake,
+    maps::{LISTENERS, SNAPSHOTS, STATS},
+    payload::SkbPayload,
     sock::{self, Watch, state},
+    walk::{self, Passage},
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -37,31 +31,18 @@ const PASS: i32 = 1;
 
 #[cgroup_skb(ingress)]
 pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
-    observe(&ctx, Direction::Rx, walk_rx);
+    observe(&ctx, Direction::Rx);
     PASS
 }
 
 #[cgroup_skb(egress)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    observe(&ctx, Direction::Tx, walk_tx);
+    observe(&ctx, Direction::Tx);
     PASS
 }
 
-type WalkCallback = unsafe extern "C" fn(u32, *mut WalkContext) -> c_long;
-
-/// What the walk needs across the iterations of `bpf_loop`; lives on the stack.
-#[repr(C)]
-struct WalkContext {
-    skb: *mut c_void,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    now: u64,
-    payload_offset: u32,
-    len: u32,
-}
-
 #[inline(always)]
-fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Option<()> {
+fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     // SAFETY: the context is valid while the program runs.
     let (local, remote) = unsafe {
         let skb = &*ctx.skb.skb;
@@ -93,26 +74,69 @@ fn observe(ctx: &SkBuffContext, direction: Direction, walk: WalkCallback) -> Opt
         Direction::Tx => flow.send(&segment, now, limits, counters),
     }
     if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
-        let payload = SkbPayload {
+        if flow.is_undecided(direction, &segment) {
+            recognise(ctx, flow, counters, &segment, direction, now);
+        }
+        let mut place = flow.place(
+            direction,
+            segment.seq,
+            segment.payload_len,
+            matches!(direction, Direction::Rx),
+            counters,
+        );
+        let mut passage = Passage {
             skb: ctx.as_ptr(),
-            offset: segment.payload_offset,
+            flow,
+            stats,
+            holes: ptr::null_mut(),
+            now,
+            seq: segment.seq,
+            payload_offset: segment.payload_offset,
+            begin: 0,
+            len: segment.payload_len,
         };
-        if let Some(at) = flow.place(direction, &segment, &payload, counters) {
-            flow.done[direction.index()] = at;
-            let mut context = WalkContext {
-                skb: ctx.as_ptr(),
-                flow,
-                stats,
-                now,
-                payload_offset: segment.payload_offset,
-                len: segment.payload_len,
-            };
-            walk_frames(&mut context, direction, walk);
+        // Only ingress waits for holes to be filled: what leaves is in order.
+        if matches!(direction, Direction::Rx) && matches!(place, Place::Ahead) {
+            place = walk::ahead(&mut passage, sk.cast());
+        }
+        if let Place::Front(at) = place {
+            passage.begin = at;
+            walk::front(&mut passage, direction);
+        }
+        if matches!(direction, Direction::Rx) && flow.rx_walk.has_holes() {
+            walk::bridge(&mut passage, sk.cast());
         }
     }
     let notes = flow.walk_mut(direction).take_notes();
     report(&mut flow.snapshot, notes, now);
     Some(())
+}
+
+/// Looks at the first bytes of a segment until it is known what the connection speaks.
+#[inline(always)]
+fn recognise(
+    ctx: &SkBuffContext,
+    flow: &mut Flow,
+    stats: &mut ListenerStats,
+    segment: &Segment,
+    direction: Direction,
+    now: u64,
+) {
+    let payload = SkbPayload {
+        skb: ctx.as_ptr(),
+        offset: segment.payload_offset,
+    };
+    let head = flow.recognise(
+        direction,
+        segment.payload_len,
+        &payload,
+        now,
+        stats,
+        |needle| handshake::find(&payload, segment.payload_len, needle),
+    );
+    if head != 0 {
+        handshake::report(&payload, segment.payload_len, head, &flow.snapshot, now);
+    }
 }
 
 /// The headers of a packet, read in place; they nearly always lie in the linear part.
@@ -122,16 +146,27 @@ fn headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
         return copied_headers(ctx);
     };
     let ip = IpHeader::parse(prefix)?;
+    if !ip.is_tcp() {
+        return copied_headers(ctx);
+    }
     let Some(tcp) = in_place::<TCP_HEADER>(ctx, ip.tcp_offset) else {
         return copied_headers(ctx);
     };
     Some((ip, Segment::parse(tcp, ip.tcp_offset, ctx.len())?))
 }
 
-/// The same for a packet whose headers lie in fragments.
+/// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(always)]
 fn copied_headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
-    let ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
+    let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
+    for _ in 0..MAX_EXTENSIONS {
+        if !ip.is_tcp() {
+            ip = ip.pass_extension(ctx.load(ip.tcp_offset as usize).ok()?)?;
+        }
+    }
+    if !ip.is_tcp() {
+        return None;
+    }
     let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
     Some((ip, Segment::parse(&tcp, ip.tcp_offset, ctx.len())?))
 }
@@ -221,140 +256,6 @@ fn identify(ctx: &SkBuffContext, flow: &mut Flow, ip: &IpHeader, direction: Dire
 #[inline(always)]
 fn widen(v4: [u8; 4]) -> [u8; 16] {
     (u32::from_le_bytes(v4) as u128).to_le_bytes()
-}
-
-#[inline(always)]
-fn walk_frames(context: &mut WalkContext, direction: Direction, walk: WalkCallback) {
-    // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
-    unsafe {
-        bpf_loop(
-            MAX_STEPS,
-            walk as *mut c_void,
-            (&raw mut *context).cast(),
-            0,
-        )
-    };
-    // SAFETY: map values that outlive this call; see `Flow` and `Counter` for who else may touch
-    // them.
-    let (flow, stats) = unsafe { (&mut *context.flow, &mut *context.stats) };
-    let done = flow.done[direction.index()];
-    let left = flow.walk_mut(direction).abandon(done, context.len);
-    if left > 0 {
-        count_drop(DropReason::WalkTooLong);
-        stats.unsynced_bytes[direction.index()].add(left as u64);
-    }
-}
-
-unsafe extern "C" fn walk_rx(_index: u32, context: *mut WalkContext) -> c_long {
-    // SAFETY: bpf_loop passes the context that `walk_frames` gave it.
-    walk_step(unsafe { &mut *context }, Direction::Rx)
-}
-
-unsafe extern "C" fn walk_tx(_index: u32, context: *mut WalkContext) -> c_long {
-    // SAFETY: bpf_loop passes the context that `walk_frames` gave it.
-    walk_step(unsafe { &mut *context }, Direction::Tx)
-}
-
-/// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
-#[inline(always)]
-fn walk_step(context: &mut WalkContext, direction: Direction) -> c_long {
-    // SAFETY: map values that outlive the loop; see `Flow` and `Counter` for who else may touch
-    // them.
-    let (flow, stats) = unsafe { (&mut *context.flow, &mut *context.stats) };
-    let payload = SkbPayload {
-        skb: context.skb,
-        offset: context.payload_offset,
-    };
-    let from_client = flow.snapshot.from_client(direction);
-    let mut done = flow.done[direction.index()];
-    let step = flow
-        .walk_mut(direction)
-        .step(&mut done, context.len, from_client, &payload);
-    flow.done[direction.index()] = done;
-    let mut now = context.now;
-    match step {
-        Step::End => return 1,
-        Step::Unreadable => {
-            count_drop(DropReason::PayloadUnreadable);
-            let left = context.len.saturating_sub(done);
-            stats.unsynced_bytes[direction.index()].add(left as u64);
-            flow.done[direction.index()] = context.len;
-            return 1;
-        }
-        Step::Frame(header) => {
-            // Only round trips need better than a tick.
-            if matches!(header.opcode(), opcode::PING | opcode::PONG) {
-                // SAFETY: no preconditions.
-                now = unsafe { bpf_ktime_get_ns() };
-            }
-            let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
-            if every != 0 {
-                offer_sample(&flow.snapshot, direction, &header, now, every);
-            }
-        }
-        Step::Again | Step::Synced | Step::Unsynced(_) => {}
-    }
-    flow.account(direction, &step, now, stats);
-    (done >= context.len) as c_long
-}
-
-/// Sends every n-th frame header of a direction to the live viewer.
-#[inline(always)]
-fn offer_sample(s: &Snapshot, direction: Direction, header: &Header, now: u64, every: u32) {
-    let frames = match direction {
-        Direction::Rx => s.rx.frames,
-        Direction::Tx => s.tx.frames,
-    };
-    if frames % every != 0 {
-        return;
-    }
-    sample(FrameSample {
-        at: now,
-        cookie: s.cookie,
-        payload_len: header.payload_len,
-        ping_rtt_us: 0,
-        close_code: header.close_code(),
-        listener: s.listener,
-        first_byte: header.first_byte(),
-        masked: header.masked() as u8,
-        direction: direction as u8,
-        _pad: [0; 5],
-    });
-}
-
-/// The payload of the packet in hand. Loopback and GRO keep it in fragments, so it is read
-/// through the helper and never by direct access.
-struct SkbPayload {
-    skb: *mut c_void,
-    offset: u32,
-}
-
-impl Payload for SkbPayload {
-    #[inline(always)]
-    fn read(&self, offset: u32, len: u32) -> Option<Head> {
-        // Callers keep to 1..=14, but the compiler proves it away through values that the verifier
-        // does not connect. Hidden from the compiler, the mask stays, and shows both bounds.
-        let mut len = u64::from(len);
-        // A real instruction: the line information of an empty one is refused by the kernel.
-        // SAFETY: moves a register to itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-        let len = (len.wrapping_sub(1) & 15) as u32 + 1;
-        let mut head = MaybeUninit::<[u64; 2]>::uninit();
-        let words = head.as_mut_ptr().cast::<u64>();
-        // Word by word and volatile: an array that is zeroed or copied as a whole becomes a call of
-        // `memset` or `memcpy`, which are loops over bytes here.
-        // SAFETY: both words are written before they are read, and the helper writes at most the
-        // 16 bytes they have.
-        unsafe {
-            words.write_volatile(0);
-            words.add(1).write_volatile(0);
-            let offset = self.offset.wrapping_add(offset);
-            if bpf_skb_load_bytes(self.skb, offset, words.cast(), len) != 0 {
-                return None;
-            }
-            Some(Head([words.read_volatile(), words.add(1).read_volatile()]))
-        }
-    }
 }
 
 const _: () = assert!(protocol::UNKNOWN == 0, "new storage is zeroed");

@@ -8,12 +8,13 @@ use std::ops::Range;
 use monitor_common::{
     Direction,
     flow::Flow,
+    frame::Header,
     listener::ListenerLimits,
-    replay::{self, Taken},
+    replay::{Connection, Taken},
     segment::{Segment, tcp_flags},
     snapshot::{protocol, role},
     stats::ListenerStats,
-    stream::{Step, mode},
+    stream::{Walk, mode},
 };
 use proptest::{prelude::*, sample::select};
 
@@ -23,9 +24,12 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-pub(crate) const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+pub(crate) const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 pub(crate) const RESPONSE: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// What fills payloads and masking keys: not the start of any legal header.
 pub(crate) const FILL: u8 = 0xff;
@@ -58,6 +62,15 @@ impl Frame {
         }
     }
 
+    /// Bytes of the payload that are taken with the header.
+    pub(crate) fn looked_at(&self) -> usize {
+        match self.opcode {
+            CLOSE if self.code.is_some() => 2,
+            PING | PONG => self.len.min(8),
+            _ => 0,
+        }
+    }
+
     /// Appends the frame as it is on the wire (RFC 6455 §5.2).
     fn write(&self, masked: bool, stream: &mut Vec<u8>) {
         stream.push(u8::from(self.fin) << 7 | self.opcode);
@@ -77,7 +90,8 @@ impl Frame {
             stream.extend([FILL; 4]);
         }
         let payload = stream.len();
-        stream.resize(payload + self.len, FILL);
+        // The same payload either way, so that pongs can have that of pings. Zeros have no mask bit.
+        stream.resize(payload + self.len, if masked { 0 } else { FILL });
         if let Some(code) = self.code {
             let key = if masked {
                 u16::from_be_bytes([FILL; 2])
@@ -95,7 +109,8 @@ pub(crate) struct Stream {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of HTTP in front of the frames.
     pub(crate) http: usize,
-    /// Each frame with the offset at which its header is complete, close code included.
+    /// Each frame with the offset at which its header is complete: with what is looked at of a
+    /// control frame's payload.
     pub(crate) frames: Vec<(usize, Frame)>,
 }
 
@@ -106,8 +121,7 @@ impl Stream {
             .iter()
             .map(|frame| {
                 frame.write(masked, &mut bytes);
-                let code = if frame.code.is_some() { 2 } else { 0 };
-                (bytes.len() - frame.len + code, *frame)
+                (bytes.len() - frame.len + frame.looked_at(), *frame)
             })
             .collect();
         Self {
@@ -120,8 +134,7 @@ impl Stream {
     /// Whether all of `range` is payload, so that losing it hides no header.
     pub(crate) fn is_payload(&self, range: &Range<usize>) -> bool {
         self.frames.iter().any(|(header_end, frame)| {
-            let code = if frame.code.is_some() { 2 } else { 0 };
-            *header_end <= range.start && range.end <= header_end - code + frame.len
+            *header_end <= range.start && range.end <= header_end - frame.looked_at() + frame.len
         })
     }
 }
@@ -224,19 +237,20 @@ pub(crate) fn fates() -> impl Strategy<Value = Vec<Fate>> {
     prop::collection::vec(fate, 1..20)
 }
 
-/// One flow that takes segments natively, and the exact account of each.
+/// One connection that takes segments natively, and the exact account of each.
 #[derive(Debug)]
 pub(crate) struct Monitor {
-    pub(crate) flow: Flow,
+    pub(crate) connection: Connection,
     pub(crate) stats: ListenerStats,
     pub(crate) limits: ListenerLimits,
     pub(crate) now: u64,
 }
 
 /// What one segment added, besides its [`Taken`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) taken: Taken,
+    pub(crate) frames: Vec<Header>,
     /// Bytes by which the stream went forward, holes included.
     pub(crate) advanced: u64,
     /// Bytes of the frames whose headers were completed.
@@ -244,16 +258,22 @@ pub(crate) struct Account {
     pub(crate) unsynced: u64,
     /// Bytes that wait for the rest of their frame or header: by how much they changed.
     pub(crate) pending: i64,
-    /// The direction was in step before, after and all through.
-    pub(crate) in_step: bool,
+}
+
+impl Account {
+    /// Bytes that were passed and are in no account.
+    pub(crate) fn missing(&self) -> i64 {
+        let told = (self.framed + self.unsynced).cast_signed() + self.pending;
+        self.advanced.cast_signed() - told
+    }
 }
 
 impl Monitor {
     pub(crate) fn new(role: u8) -> Self {
-        let mut flow = Flow::EMPTY;
-        flow.snapshot.role = role;
+        let mut connection = Connection::EMPTY;
+        connection.flow.snapshot.role = role;
         Self {
-            flow,
+            connection,
             stats: ListenerStats::EMPTY,
             limits: ListenerLimits { idle_limit_ns: 0 },
             now: 1,
@@ -263,22 +283,41 @@ impl Monitor {
     /// Past the upgrade, so that the next bytes of both directions are frames.
     pub(crate) fn upgraded(role: u8) -> Self {
         let mut monitor = Self::new(role);
-        monitor.flow.snapshot.protocol = protocol::WEBSOCKET;
-        monitor.flow.rx_walk.mode = mode::FRAMES;
-        monitor.flow.tx_walk.mode = mode::FRAMES;
+        monitor.connection.flow.snapshot.protocol = protocol::WEBSOCKET;
+        for direction in Direction::ALL {
+            monitor.walk(direction).mode = mode::FRAMES;
+        }
+        monitor
+    }
+
+    /// Past the upgrade, with the first byte of both directions at `seq`.
+    pub(crate) fn upgraded_at(role: u8, seq: u32) -> Self {
+        let mut monitor = Self::new(role);
+        let (client, server) = (monitor.client(), monitor.client().opposite());
+        monitor.take(client, seq.wrapping_sub(REQUEST.len() as u32), REQUEST);
+        monitor.take(server, seq.wrapping_sub(RESPONSE.len() as u32), RESPONSE);
+        assert_eq!(monitor.flow().snapshot.protocol, protocol::WEBSOCKET);
         monitor
     }
 
     /// Met in mid-stream.
     pub(crate) fn adopted(role: u8) -> Self {
         let mut monitor = Self::new(role);
-        monitor.flow.adopt(Direction::Rx);
+        monitor.connection.flow.adopt(Direction::Rx);
         monitor
+    }
+
+    pub(crate) fn flow(&self) -> &Flow {
+        &self.connection.flow
+    }
+
+    pub(crate) fn walk(&mut self, direction: Direction) -> &mut Walk {
+        self.connection.flow.walk_mut(direction)
     }
 
     /// The direction in which the client sends.
     pub(crate) fn client(&self) -> Direction {
-        if self.flow.snapshot.role == role::SERVER {
+        if self.flow().snapshot.role == role::SERVER {
             Direction::Rx
         } else {
             Direction::Tx
@@ -296,39 +335,39 @@ impl Monitor {
         payload: &[u8],
     ) -> Account {
         let i = direction.index();
-        let before = *self.flow.walk_mut(direction);
+        let before = *self.walk(direction);
         let unsynced = self.stats.unsynced_bytes[i].get();
         self.now += 1;
-        let (mut framed, mut in_step) = (0, before.mode == mode::FRAMES);
-        let taken = replay::take(
-            &mut self.flow,
+        let mut frames = Vec::new();
+        let taken = self.connection.take(
             direction,
             segment,
             payload,
             self.now,
             &self.limits,
             &mut self.stats,
-            |step| match step {
-                Step::Frame(header) => framed += u64::from(header.taken) + header.bytes_to_skip(),
-                Step::Synced => in_step = false,
-                _ => {}
-            },
+            |frame| frames.extend((frame.direction == direction).then_some(frame.header)),
         );
-        let after = *self.flow.walk_mut(direction);
-        let advanced = if before.started == 0 {
-            u64::from(segment.payload_len)
-        } else {
+        let after = *self.walk(direction);
+        let advanced = if before.is_live() {
             u64::from(after.next_seq.wrapping_sub(before.next_seq))
+        } else {
+            u64::from(segment.payload_len)
         };
-        let carry = i64::from(after.carry_len) - i64::from(before.carry_len);
-        let skip = after.skip.cast_signed() - before.skip.cast_signed();
+        let waiting = |walk: &Walk| match walk.mode {
+            mode::FRAMES => i64::from(walk.carry_len) - walk.skip.cast_signed(),
+            _ => 0,
+        };
         Account {
             taken,
             advanced,
-            framed,
+            framed: frames
+                .iter()
+                .map(|header| u64::from(header.taken) + header.bytes_to_skip())
+                .sum(),
+            frames,
             unsynced: self.stats.unsynced_bytes[i].get() - unsynced,
-            pending: carry - skip,
-            in_step: in_step && after.mode == mode::FRAMES,
+            pending: waiting(&after) - waiting(&before),
         }
     }
 }

@@ -149,7 +149,11 @@ pub(crate) struct Packet {
 impl Packet {
     /// `None` for what is no TCP.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
-        let ip = IpHeader::parse(packet.get(..IP_PREFIX)?.try_into().ok()?)?;
+        let mut ip = IpHeader::parse(packet.get(..IP_PREFIX)?.try_into().ok()?)?;
+        while !ip.is_tcp() {
+            let at = ip.tcp_offset as usize;
+            ip = ip.pass_extension(packet.get(at..at + 2)?.try_into().ok()?)?;
+        }
         let at = ip.tcp_offset as usize;
         let tcp: &[u8; TCP_HEADER] = packet.get(at..at + TCP_HEADER)?.try_into().ok()?;
         let segment = Segment::parse(tcp, ip.tcp_offset, packet.len() as u32)?;

@@ -1,0 +1,233 @@
+//! What a frame changes in its flow: counts, messages, pings and the closing handshake.
+
+use crate::{
+    Direction,
+    flow::{Flow, notable},
+    frame::{Header, opcode},
+    snapshot::{closing_by, protocol},
+    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
+};
+
+impl Flow {
+    /// Accounts for a frame. Of a pong that answers a ping, the round trip in microseconds, at
+    /// least 1; otherwise 0.
+    #[inline(always)]
+    pub fn frame(
+        &mut self,
+        direction: Direction,
+        header: &Header,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) -> u32 {
+        let i = direction.index();
+        stats.frames[i][(header.opcode() & 0x0f) as usize].add(1);
+        stats.payload_bytes[i].add(header.payload_len);
+        let own = self.snapshot.facts_mut(direction);
+        own.frames = own.frames.wrapping_add(1);
+        own.payload_bytes = own.payload_bytes.wrapping_add(header.payload_len);
+        own.last_frame = now;
+        let from_client = self.snapshot.from_client(direction);
+        let broken =
+            self.walk_mut(direction).follow_message(header) | header.violations(from_client) as u16;
+        if broken != 0 {
+            count_errors(broken, stats);
+        }
+        match header.opcode() {
+            opcode::PING => self.ping(direction, header, now, stats),
+            opcode::PONG => return self.pong(direction, header, now, stats),
+            opcode::CLOSE => self.close(direction, header, now, stats),
+            _ => self.data(direction, header, now, stats),
+        }
+        0
+    }
+
+    /// The connection ends: counts what stays unfinished.
+    #[inline(always)]
+    pub fn end(&mut self, stats: &mut ListenerStats) {
+        match self.snapshot.protocol {
+            protocol::GONE => return,
+            protocol::UPGRADING => stats.handshakes[answer::NONE].add(1),
+            _ => {}
+        }
+        for (i, walk) in [&self.rx_walk, &self.tx_walk].into_iter().enumerate() {
+            stats.unfinished_messages[i].add(walk.is_inside_message() as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn data(&mut self, direction: Direction, header: &Header, now: u64, stats: &mut ListenerStats) {
+        let i = direction.index();
+        self.snapshot.facts_mut(direction).last_data_frame = now;
+        let whole = header.fin();
+        let mut size = header.payload_len;
+        if header.opcode() == opcode::CONTINUATION {
+            size = size.saturating_add(self.message_len[i] as u64);
+        } else {
+            if !whole {
+                stats.fragmented_messages[i].add(1);
+            }
+            if header.rsv() != 0 {
+                stats.compressed_messages[i].add(1);
+            }
+        }
+        if whole {
+            stats.message_sizes[i].observe(size, &SIZE_BOUNDS);
+            size = 0;
+        }
+        self.message_len[i] = if size > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            size as u32
+        };
+    }
+
+    #[inline(always)]
+    fn ping(&mut self, direction: Direction, header: &Header, now: u64, stats: &mut ListenerStats) {
+        let tags = &mut self.ping_tags[direction.index()];
+        tags.last = header.tag();
+        let own = self.snapshot.facts_mut(direction);
+        let earlier = own.pings_unanswered();
+        if earlier == 0 {
+            own.first_unanswered_ping = now;
+            tags.first = tags.last;
+        }
+        own.last_ping = now;
+        own.pings = own.pings.wrapping_add(1);
+        let walk = self.walk_mut(direction);
+        walk.note(notable::PUBLISH);
+        if earlier != 0 {
+            stats.pings_unanswered[direction.index()].add(1);
+            if matches!(direction, Direction::Tx) {
+                walk.note(notable::PING_UNANSWERED);
+            }
+        }
+    }
+
+    /// A pong with the payload of the latest ping answers that and all before it (RFC 6455
+    /// §5.5.3); one with the payload of the oldest answers only that. Any other proves that the
+    /// side is alive, so that no ping counts as unanswered, but measures nothing.
+    #[inline(always)]
+    fn pong(
+        &mut self,
+        direction: Direction,
+        header: &Header,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) -> u32 {
+        let pinger = direction.opposite();
+        self.walk_mut(direction).note(notable::PUBLISH);
+        let tags = &mut self.ping_tags[pinger.index()];
+        let other = self.snapshot.facts_mut(pinger);
+        let unanswered = other.pings_unanswered();
+        let tag = header.tag();
+        let pongs = &mut stats.pongs[direction.index()];
+        if unanswered == 0 {
+            pongs[PongKind::Unsolicited as usize].add(1);
+            return 0;
+        }
+        let is_last = tag == tags.last;
+        let is_first = tag == tags.first && !is_last;
+        let sent_at = if is_last {
+            other.last_ping
+        } else {
+            other.first_unanswered_ping
+        };
+        if is_first {
+            other.pings_answered = other.pings_answered.wrapping_add(1);
+            // When the second left is known only if it was the last; otherwise the peer gets as
+            // much time for it as if it had left now.
+            other.first_unanswered_ping = if unanswered == 2 {
+                other.last_ping
+            } else {
+                now
+            };
+            tags.first = tags.last;
+        } else {
+            other.pings_answered = other.pings;
+        }
+        if unanswered > 1 && matches!(direction, Direction::Rx) {
+            self.walk_mut(direction).note(notable::ANSWERED);
+        }
+        if !is_last && !is_first {
+            // Of three outstanding pings, the one in the middle is not remembered.
+            let kind = if unanswered > 2 {
+                PongKind::Matched
+            } else {
+                PongKind::Mismatched
+            };
+            pongs[kind as usize].add(1);
+            return 0;
+        }
+        pongs[PongKind::Matched as usize].add(1);
+        let rtt = now.saturating_sub(sent_at);
+        stats.ping_rtt[pinger.index()].observe(rtt, &RTT_BOUNDS);
+        let rtt = micros(rtt);
+        self.snapshot.ping_rtt_us[pinger.index()] = rtt;
+        rtt
+    }
+
+    #[inline(always)]
+    fn close(
+        &mut self,
+        direction: Direction,
+        header: &Header,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) {
+        let code = header.close_code();
+        if !is_legal(code, header.payload_len) {
+            count_errors(1 << ProtocolError::InvalidCloseCode as u16, stats);
+        }
+        let repeated = self.walk_mut(direction).pass_close_frame();
+        let s = &mut self.snapshot;
+        let by = match direction {
+            Direction::Rx => closing_by::CLOSE_FRAME_RX,
+            Direction::Tx => closing_by::CLOSE_FRAME_TX,
+        };
+        let first = s.begin_closing(by, now);
+        let initiator = 1 + direction as u8;
+        if s.close_initiator == 0 {
+            s.close_initiator = initiator;
+            s.close_code = code;
+        } else if s.close_initiator != initiator && !repeated {
+            let took = now.saturating_sub(s.closing_at);
+            stats.close_handshake_time.observe(took, &RTT_BOUNDS);
+        }
+        let walk = self.walk_mut(direction);
+        walk.note(notable::PUBLISH);
+        if first {
+            walk.note(notable::CLOSING);
+        }
+    }
+}
+
+/// RFC 6455 §7.4.2 and the codes registered since. No body at all is legal, one byte is not.
+#[inline(always)]
+const fn is_legal(code: u16, payload_len: u64) -> bool {
+    match code {
+        0 => payload_len == 0,
+        1000..=1003 | 1007..=1014 | 3000..=4999 => true,
+        _ => false,
+    }
+}
+
+/// Counts each rule in `broken`, bits by [`ProtocolError`].
+#[inline(always)]
+fn count_errors(broken: u16, stats: &mut ListenerStats) {
+    let mut rule = 0;
+    // Straight-line: the verifier would follow every combination of branches.
+    while rule < stats.protocol_errors.len() {
+        stats.protocol_errors[rule].add((broken >> rule & 1) as u64);
+        rule += 1;
+    }
+}
+
+/// A round trip in microseconds, never 0, which means none.
+#[inline(always)]
+const fn micros(nanos: u64) -> u32 {
+    match nanos / 1000 {
+        0 => 1,
+        micros if micros > u32::MAX as u64 => u32::MAX,
+        micros => micros as u32,
+    }
+}

@@ -1,0 +1,169 @@
+//! What a connection speaks, told from the first bytes of its segments.
+
+use crate::{
+    Direction,
+    event::head_kind,
+    flow::{Flow, notable},
+    handshake::{self, Needle, OPENING_LEN, Opening},
+    segment::Segment,
+    snapshot::{origin, protocol},
+    stats::{ListenerStats, RTT_BOUNDS, answer},
+    stream::{Payload, mode},
+};
+
+/// HTTP status code of a finished upgrade (RFC 6455 §4.2.2).
+const SWITCHING: u16 = 101;
+
+impl Flow {
+    /// Whether a segment may tell what the connection speaks.
+    #[inline(always)]
+    pub fn is_undecided(&mut self, direction: Direction, segment: &Segment) -> bool {
+        let protocol = self.snapshot.protocol;
+        let walk = self.walk_mut(direction);
+        match protocol {
+            protocol::UNKNOWN | protocol::HTTP | protocol::UPGRADING => {
+                !walk.is_old(segment.seq, segment.payload_len)
+            }
+            protocol::ASSUMED => walk.mode == mode::UNSYNCED,
+            _ => false,
+        }
+    }
+
+    /// Looks at the first bytes of a segment. `find` looks for a needle in the payload.
+    ///
+    /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,
+    /// otherwise 0.
+    #[inline(always)]
+    pub fn recognise(
+        &mut self,
+        direction: Direction,
+        len: u32,
+        payload: &impl Payload,
+        now: u64,
+        stats: &mut ListenerStats,
+        find: impl FnOnce(Needle) -> bool,
+    ) -> u8 {
+        let have = OPENING_LEN.min(len).min(payload.readable(0));
+        let Some(head) = (have > 0).then(|| payload.read(0, have)).flatten() else {
+            return 0;
+        };
+        let from_client = self.snapshot.from_client(direction) != 0;
+        let before = self.snapshot.protocol;
+        let opening = Opening::of(&head, have);
+        let needle = match opening {
+            Opening::Request if from_client => Needle::KEY,
+            Opening::Switching if !from_client && before != protocol::UPGRADING => Needle::ACCEPT,
+            Opening::Tls if from_client && before != protocol::ASSUMED => {
+                self.open(direction, protocol::OPAQUE, now, stats);
+                return 0;
+            }
+            Opening::Switching | Opening::Response if !from_client => {
+                return self.answered(direction, handshake::status(&head, have), now, stats);
+            }
+            _ => return 0,
+        };
+        if !find(needle) {
+            self.dismiss(direction);
+            return 0;
+        }
+        if from_client {
+            if before == protocol::ASSUMED {
+                self.dismiss(direction);
+            }
+            self.snapshot.protocol = protocol::UPGRADING;
+            return head_kind::REQUEST;
+        }
+        self.answered(direction, SWITCHING, now, stats)
+    }
+
+    /// An answer to whatever was asked passes in `direction`; `status` is 0 if it has none.
+    #[inline(always)]
+    fn answered(
+        &mut self,
+        direction: Direction,
+        status: u16,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) -> u8 {
+        let asked = self.snapshot.protocol == protocol::UPGRADING;
+        if status != SWITCHING {
+            if !asked {
+                self.dismiss(direction);
+                return 0;
+            }
+            // 100 Continue and 103 Early Hints are no answer yet (RFC 9110 §15.2).
+            if status >= 100 && status < 200 {
+                return 0;
+            }
+        }
+        let slot = if status == 0 {
+            answer::MALFORMED
+        } else {
+            status as usize - 100
+        };
+        if let Some(counter) = stats.handshakes.get_mut(slot) {
+            counter.add(1);
+        }
+        if status == SWITCHING {
+            self.upgrade(direction);
+            self.open(direction, protocol::WEBSOCKET, now, stats);
+        } else {
+            self.snapshot.protocol = protocol::HTTP;
+            self.walk_mut(direction).note(notable::DISMISSED);
+        }
+        head_kind::RESPONSE
+    }
+
+    /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
+    /// begin with its next byte.
+    #[inline(always)]
+    fn upgrade(&mut self, direction: Direction) {
+        let (server, client) = match direction {
+            Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
+            Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
+        };
+        server.begin_head();
+        client.begin_frames();
+    }
+
+    /// A direction was found in step: if nothing but its age was known of the connection, it is a
+    /// WebSocket.
+    #[inline(always)]
+    pub fn resync(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
+        if self.snapshot.protocol == protocol::ASSUMED {
+            self.open(direction, protocol::WEBSOCKET, now, stats);
+        }
+    }
+
+    /// The connection now counts as one of ours.
+    #[inline(always)]
+    fn open(&mut self, direction: Direction, protocol: u8, now: u64, stats: &mut ListenerStats) {
+        let s = &mut self.snapshot;
+        s.protocol = protocol;
+        s.opened_at = now;
+        if s.origin == origin::BIRTH {
+            stats.opened.add(1);
+            if protocol == protocol::WEBSOCKET && s.established_at != 0 {
+                let took = now.saturating_sub(s.established_at);
+                stats.handshake_time.observe(took, &RTT_BOUNDS);
+            }
+        }
+        self.walk_mut(direction).note(notable::OPENED);
+    }
+
+    /// HTTP passes: whatever was assumed, it is no WebSocket yet.
+    #[inline(always)]
+    fn dismiss(&mut self, direction: Direction) {
+        let before = self.snapshot.protocol;
+        self.snapshot.protocol = protocol::HTTP;
+        if before == protocol::ASSUMED {
+            self.rx_walk.mode = mode::HANDSHAKE;
+            self.tx_walk.mode = mode::HANDSHAKE;
+            // From here on it is as well known as one that was met at its birth.
+            self.snapshot.origin = origin::BIRTH;
+        }
+        if before == protocol::ASSUMED || before == protocol::UPGRADING {
+            self.walk_mut(direction).note(notable::DISMISSED);
+        }
+    }
+}

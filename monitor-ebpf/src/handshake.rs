@@ -1,0 +1,129 @@
+//! The heads of upgrade requests and of their answers.
+
+use core::{
+    ffi::{c_long, c_void},
+    ptr,
+};
+
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use monitor_common::{
+    drop::DropReason,
+    event::{HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
+    frame::HEADER_MAX,
+    handshake::Needle,
+    snapshot::Snapshot,
+    stream::Payload,
+};
+
+use crate::{emit::count_drop, maps::HANDSHAKES, payload::SkbPayload};
+
+/// What the search needs across the iterations of `bpf_loop`; lives on the stack.
+#[repr(C)]
+struct Search {
+    skb: *mut c_void,
+    payload_offset: u32,
+    len: u32,
+    needle: Needle,
+    found: u32,
+    _pad: u32,
+}
+
+/// Whether `len` bytes of payload hold a needle, as far as it reaches.
+#[inline(always)]
+pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
+    let mut search = Search {
+        skb: payload.skb,
+        payload_offset: payload.offset,
+        len,
+        needle,
+        found: 0,
+        _pad: 0,
+    };
+    // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
+    unsafe {
+        bpf_loop(
+            Needle::LOOKS,
+            look as *mut c_void,
+            (&raw mut search).cast(),
+            0,
+        );
+        // Written behind the compiler's back.
+        (&raw const search.found).read_volatile() != 0
+    }
+}
+
+/// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
+unsafe extern "C" fn look(index: u32, search: *mut Search) -> c_long {
+    // SAFETY: bpf_loop passes the context that `find` gave it.
+    let search = unsafe { &mut *search };
+    let at = index * Needle::STRIDE;
+    if at >= search.len {
+        return 1;
+    }
+    let payload = SkbPayload {
+        skb: search.skb,
+        offset: search.payload_offset,
+    };
+    let Some(bytes) = payload.read(at, HEADER_MAX.min(search.len - at)) else {
+        return 1;
+    };
+    search.found = search.needle.is_in(&bytes) as u32;
+    search.found as c_long
+}
+
+/// Sends the head that a segment begins with to the daemon, or counts that it could not.
+#[inline(always)]
+pub(crate) fn report(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
+    let Some(mut entry) = HANDSHAKES.reserve(0) else {
+        count_drop(DropReason::HandshakesFull);
+        return;
+    };
+    let max = if kind == head_kind::REQUEST {
+        REQUEST_HEAD_MAX
+    } else {
+        RESPONSE_HEAD_MAX
+    } as u32;
+    let mut taken = u64::from(len.min(max));
+    // Hidden from the compiler, the mask stays, and shows the verifier both bounds.
+    // SAFETY: moves a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) taken, options(nomem, nostack)) };
+    let taken = (taken.wrapping_sub(1) & (REQUEST_HEAD_MAX as u64 - 1)) as u32 + 1;
+    let record: *mut HandshakeRecord = entry.as_mut_ptr();
+    // SAFETY: the entry has room for a record; every field that is read behind is written, and of
+    // `head` as much as `len` says.
+    unsafe {
+        (&raw mut (*record).at).write(now);
+        (&raw mut (*record).cookie).write(s.cookie);
+        (&raw mut (*record).established_at).write(s.established_at);
+        copy_address(&raw mut (*record).local_addr, &s.local_addr);
+        copy_address(&raw mut (*record).remote_addr, &s.remote_addr);
+        (&raw mut (*record).local_port).write(s.local_port);
+        (&raw mut (*record).remote_port).write(s.remote_port);
+        (&raw mut (*record).listener).write(s.listener);
+        (&raw mut (*record).len).write(taken as u16);
+        (&raw mut (*record).ip_version).write(s.ip_version);
+        (&raw mut (*record).role).write(s.role);
+        (&raw mut (*record).kind).write(kind);
+        let head: *mut u8 = (&raw mut (*record).head).cast();
+        if bpf_skb_load_bytes(payload.skb, payload.offset, head.cast(), taken) != 0 {
+            entry.discard(0);
+            count_drop(DropReason::PayloadUnreadable);
+            return;
+        }
+    }
+    entry.submit(0);
+}
+
+/// Word by word: a copy as a whole would become a call of `memcpy`, a loop over bytes.
+///
+/// # Safety
+/// `to` is valid for writes and aligned to 8 bytes.
+#[inline(always)]
+unsafe fn copy_address(to: *mut [u8; 16], from: &[u8; 16]) {
+    let (to, from) = (to.cast::<u64>(), ptr::from_ref(from).cast::<u64>());
+    // SAFETY: addresses in records and snapshots lie at multiples of 8 bytes.
+    unsafe {
+        to.write_volatile(from.read_volatile());
+        to.add(1).write_volatile(from.add(1).read_volatile());
+    }
+}

@@ -1,0 +1,180 @@
+//! The programs, attached, and what they say.
+
+use monitor::{
+    core::ListenerRules,
+    kernel::{
+        cgroup::find_cgroup2,
+        decode,
+        load::{LoadSettings, Loaded},
+        maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+    },
+    listeners::Listener,
+};
+use monitor_common::{
+    event::FrameSample,
+    replay::SeenFrame,
+    stats::{Counter, ListenerStats},
+};
+
+use super::link::Link;
+
+/// The programs, attached, and all they say.
+pub(super) struct Kernel {
+    pub(super) stats: Stats,
+    pub(super) drops: Drops,
+    pub(super) snapshots: Snapshots,
+    pub(super) vitals: Ring,
+    pub(super) samples: Ring,
+    /// What was counted for the connections before the one in hand.
+    before: ListenerStats,
+    /// Kept, because all of it goes with this value.
+    pub(super) loaded: Loaded,
+}
+
+impl Kernel {
+    pub(super) fn watching(port: u16) -> Self {
+        let mut loaded = load(port);
+        let mut rate = SampleRate::take(&mut loaded).unwrap();
+        rate.set_one_in(1).unwrap();
+        let mut kernel = Self {
+            stats: Stats::take(&mut loaded).unwrap(),
+            drops: Drops::take(&mut loaded).unwrap(),
+            snapshots: Snapshots::take(&mut loaded).unwrap(),
+            vitals: Ring::vitals(&mut loaded).unwrap(),
+            samples: Ring::samples(&mut loaded).unwrap(),
+            before: ListenerStats::EMPTY,
+            loaded,
+        };
+        kernel.loaded.attach(&find_cgroup2().unwrap()).unwrap();
+        kernel
+    }
+
+    /// The same once the socket is gone, with what that leaves unfinished.
+    #[track_caller]
+    pub(super) fn agrees_at_the_end(&mut self, link: Link, what: &str) {
+        let mut link = link.ended();
+        self.agrees_with(&mut link, what);
+    }
+
+    /// The counters of one connection, and its samples, are those of the native run.
+    #[track_caller]
+    pub(super) fn agrees_with(&mut self, link: &mut Link, what: &str) {
+        let [now] = self.stats.read().unwrap()[..] else {
+            panic!("one listener");
+        };
+        let figures = Figures::between(&self.before, &now);
+        let native = Figures::between(&link.compared, &link.native.stats);
+        (self.before, link.compared) = (now, link.native.stats);
+        assert_eq!(figures, native, "{what}");
+
+        let mut expected = link.native.seen.drain(..);
+        while let Some(sample) = self.samples.next(decode::sample) {
+            let sample = sample.expect("a valid record");
+            assert_eq!((sample.cookie, sample.listener), (link.cookie, 0));
+            assert_eq!(Some(Seen::from(sample)), expected.next(), "{what}");
+        }
+        assert_eq!(expected.next(), None, "{what}: not sampled");
+    }
+}
+
+pub(super) fn load(port: u16) -> Loaded {
+    let listener = Listener {
+        rules: ListenerRules::new("programs", None),
+        ports: port..=port,
+        remote: false,
+    };
+    Loaded::new(&[listener], &LoadSettings::default()).unwrap()
+}
+
+/// What does not depend on the clock.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Figures {
+    frames: [[u64; 16]; 2],
+    payload_bytes: [u64; 2],
+    unsynced_bytes: [u64; 2],
+    fragmented_messages: [u64; 2],
+    compressed_messages: [u64; 2],
+    unfinished_messages: [u64; 2],
+    message_sizes: [Vec<u64>; 2],
+    message_bytes: [u64; 2],
+    pongs: [Vec<u64>; 2],
+    protocol_errors: Vec<u64>,
+    handshakes: Vec<u64>,
+    pings_unanswered: [u64; 2],
+    round_trips: [u64; 2],
+    opened: u64,
+}
+
+impl Figures {
+    fn between(before: &ListenerStats, now: &ListenerStats) -> Self {
+        let pair =
+            |of: fn(&ListenerStats, usize) -> u64| [0, 1].map(|i| of(now, i) - of(before, i));
+        Self {
+            frames: [0, 1].map(|i| {
+                std::array::from_fn(|op| now.frames[i][op].get() - before.frames[i][op].get())
+            }),
+            payload_bytes: pair(|s, i| s.payload_bytes[i].get()),
+            unsynced_bytes: pair(|s, i| s.unsynced_bytes[i].get()),
+            fragmented_messages: pair(|s, i| s.fragmented_messages[i].get()),
+            compressed_messages: pair(|s, i| s.compressed_messages[i].get()),
+            unfinished_messages: pair(|s, i| s.unfinished_messages[i].get()),
+            message_sizes: [0, 1].map(|i| {
+                difference(
+                    &before.message_sizes[i].buckets,
+                    &now.message_sizes[i].buckets,
+                )
+            }),
+            message_bytes: pair(|s, i| s.message_sizes[i].sum.get()),
+            pongs: [0, 1].map(|i| difference(&before.pongs[i], &now.pongs[i])),
+            protocol_errors: difference(&before.protocol_errors, &now.protocol_errors),
+            handshakes: difference(&before.handshakes, &now.handshakes),
+            pings_unanswered: pair(|s, i| s.pings_unanswered[i].get()),
+            round_trips: pair(|s, i| s.ping_rtt[i].buckets.iter().map(|n| n.get()).sum()),
+            opened: now.opened.get() - before.opened.get(),
+        }
+    }
+}
+
+fn difference(before: &[Counter], now: &[Counter]) -> Vec<u64> {
+    now.iter()
+        .zip(before)
+        .map(|(now, before)| now.get() - before.get())
+        .collect()
+}
+
+/// A frame header as a live viewer sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    direction: u8,
+    first_byte: u8,
+    masked: bool,
+    payload_len: u64,
+    close_code: u16,
+    answers: bool,
+}
+
+impl From<FrameSample> for Seen {
+    fn from(sample: FrameSample) -> Self {
+        Self {
+            direction: sample.direction,
+            first_byte: sample.first_byte,
+            masked: sample.masked != 0,
+            payload_len: sample.payload_len,
+            close_code: sample.close_code,
+            answers: sample.ping_rtt_us != 0,
+        }
+    }
+}
+
+impl From<SeenFrame> for Seen {
+    fn from(frame: SeenFrame) -> Self {
+        Self {
+            direction: frame.direction as u8,
+            first_byte: frame.header.first_byte(),
+            masked: frame.header.masked(),
+            payload_len: frame.header.payload_len,
+            close_code: frame.header.close_code(),
+            answers: frame.ping_rtt_us != 0,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A connection between a hand-made peer and a socket of this kernel, with a native twin.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
+    time::Duration,
+};
+
+use monitor::core::ConnId;
+use monitor_common::{
+    Direction,
+    listener::ListenerLimits,
+    replay::Connection,
+    snapshot::{origin, role},
+    stats::ListenerStats,
+};
+use rustix::net::sockopt::{set_socket_linger, socket_cookie};
+
+use super::{
+    kernel::Seen,
+    tun::{Family, MAX_PAYLOAD, Packet, Peer, Tun},
+    ws::{REQUEST, RESPONSE},
+};
+
+/// The same packets, taken natively.
+pub(super) struct Native {
+    connection: Connection,
+    pub(super) stats: ListenerStats,
+    now: u64,
+    pub(super) seen: Vec<Seen>,
+}
+
+impl Native {
+    fn born() -> Self {
+        let mut connection = Connection::EMPTY;
+        connection.flow.snapshot.role = role::SERVER;
+        Self {
+            connection,
+            stats: ListenerStats::EMPTY,
+            now: 1,
+            seen: Vec::new(),
+        }
+    }
+
+    pub(super) fn adopted() -> Self {
+        let mut native = Self::born();
+        native.connection.flow.snapshot.origin = origin::ADOPTED;
+        native.connection.flow.adopt(Direction::Rx);
+        native
+    }
+
+    pub(super) fn take(&mut self, direction: Direction, packet: &Packet) {
+        self.now += 1;
+        self.connection.take(
+            direction,
+            &packet.segment,
+            &packet.payload,
+            self.now,
+            &ListenerLimits { idle_limit_ns: 0 },
+            &mut self.stats,
+            |frame| self.seen.push(Seen::from(*frame)),
+        );
+    }
+}
+
+/// A connection between a hand-made peer and a socket of this kernel, with a native twin.
+pub(super) struct Link {
+    pub(super) peer: Peer,
+    /// `None` once it was closed.
+    socket: Option<TcpStream>,
+    pub(super) cookie: u64,
+    pub(super) native: Native,
+    /// What the native run had counted when it was last compared.
+    pub(super) compared: ListenerStats,
+    /// The peer's next sequence number in [`Link::peer_sends_more`].
+    pub(super) next: u32,
+    /// Segments with payload so far.
+    pub(super) taken: usize,
+}
+
+impl Link {
+    pub(super) fn open(tun: &mut Tun, family: Family, port: u16, peer_port: u16, isn: u32) -> Self {
+        let listener = TcpListener::bind(SocketAddr::new(family.kernel(), port)).unwrap();
+        let (peer, socket) = Peer::connect(tun, family, &listener, peer_port, isn);
+        // Ends at once, with a reset, when it is dropped.
+        set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        Self {
+            peer,
+            cookie: socket_cookie(&socket).unwrap(),
+            socket: Some(socket),
+            native: Native::born(),
+            compared: ListenerStats::EMPTY,
+            next: isn,
+            taken: 0,
+        }
+    }
+
+    pub(super) fn upgraded(tun: &mut Tun, family: Family, port: u16, peer_port: u16) -> Self {
+        // Sequence numbers wrap in the first frames.
+        let mut link = Self::open(tun, family, port, peer_port, u32::MAX - 100);
+        link.peer_sends_more(tun, REQUEST);
+        link.socket_sends(tun, RESPONSE);
+        link
+    }
+
+    pub(super) fn conn(&self) -> ConnId {
+        ConnId(self.cookie)
+    }
+
+    /// What the socket received, `len` bytes of it.
+    pub(super) fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut received = vec![0; len];
+        let socket = self.socket.as_mut().expect("open");
+        socket.read_exact(&mut received).unwrap();
+        received
+    }
+
+    /// Closes the socket, with a reset.
+    pub(super) fn ended(mut self) -> Self {
+        self.socket = None;
+        let Native {
+            connection, stats, ..
+        } = &mut self.native;
+        connection.end(stats);
+        self
+    }
+
+    /// Sends a part of `stream`, whose first byte has the peer's first sequence number.
+    pub(super) fn peer_sends(&mut self, tun: &mut Tun, range: Range<usize>, stream: &[u8]) {
+        let seq = self.peer.isn.wrapping_add(range.start as u32);
+        let packet = self.peer.data(seq, &stream[range]);
+        self.peer_sends_packet(tun, &packet);
+    }
+
+    pub(super) fn peer_sends_more(&mut self, tun: &mut Tun, bytes: &[u8]) {
+        for bytes in bytes.chunks(MAX_PAYLOAD) {
+            let packet = self.peer.data(self.next, bytes);
+            self.next = self.next.wrapping_add(bytes.len() as u32);
+            self.peer_sends_packet(tun, &packet);
+        }
+    }
+
+    pub(super) fn peer_sends_packet(&mut self, tun: &mut Tun, packet: &[u8]) {
+        tun.write(packet);
+        let packet = Packet::parse(packet).expect("our own packet");
+        self.native.take(Direction::Rx, &packet);
+        self.taken += 1;
+        for answer in self.peer.received(tun) {
+            self.native.take(Direction::Tx, &answer);
+        }
+    }
+
+    /// The socket sends `bytes`, acknowledged before anything else goes.
+    pub(super) fn socket_sends(&mut self, tun: &mut Tun, bytes: &[u8]) {
+        self.socket
+            .as_mut()
+            .expect("open")
+            .write_all(bytes)
+            .unwrap();
+        for packet in self.peer.receive(tun, bytes.len()) {
+            self.taken += usize::from(!packet.payload.is_empty());
+            self.native.take(Direction::Tx, &packet);
+        }
+        let ack = self.peer.acknowledgement();
+        tun.write(&ack);
+        let ack = Packet::parse(&ack).expect("our own packet");
+        self.native.take(Direction::Rx, &ack);
+    }
+}
