@@ -1,5 +1,6 @@
 //! wsmon's own commands. `cargo xtask --help` lists them.
 
+mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
 mod demo;
@@ -9,6 +10,7 @@ mod root;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ enum Task {
     Lint,
     /// Run every test this machine and user can run
     Test(test::Args),
+    /// Run the tests of the kernel programs on other kernels, in QEMU
+    Vm(vm::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -46,6 +50,7 @@ Examples:
   cargo xtask build-ebpf --check       is the committed object what the sources give?
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
+  cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
 
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Test(args) => test::run(&args).map(done),
+        Task::Vm(args) => vm::run(&args).map(done),
     };
     match outcome {
         Ok(code) => code,

@@ -242,6 +242,9 @@ fn tests(steps: &Steps) -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("promtool", "prometheus"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("xz", "xz-utils"),
     ];
     let mut missing = Vec::new();
     for (program, package) in tools {

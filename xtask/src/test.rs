@@ -2,20 +2,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::root::{Prerequisite, TEST_AS_ROOT, is_root};
 use crate::workspace::{self, cargo};
-use crate::{build_ebpf, lint, setup};
+use crate::{build_ebpf, lint, setup, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install nothing first
     #[arg(long)]
     no_setup: bool,
-    /// Only tests whose name contains one of these; skips lint and the bytecode check
+    /// Only tests whose name contains one of these; skips lint, the bytecode check and other kernels
     filter: Vec<String>,
 }
 
@@ -37,6 +38,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         } else {
             report.skip(&target.title(), "needs root");
         }
+    }
+    if args.filter.is_empty() {
+        report.section(&vm::title(), vm::run_all);
     }
     report.finish()
 }
@@ -81,15 +85,7 @@ impl RootTarget {
     }
 
     fn run(&self, filter: &[String]) -> Result<()> {
-        // Both packages every time: cargo would build their dependencies anew for each alone.
-        let mut command = cargo(&[
-            "test",
-            "--release",
-            "--package",
-            "monitor",
-            "--package",
-            "lab",
-        ]);
+        let mut command = root_tests();
         match self {
             Self::Unit => command.args(["--lib", "--bins"]),
             Self::Integration(name) => command.args(["--test", name]),
@@ -104,6 +100,13 @@ impl RootTarget {
     fn is_serial(name: &str) -> bool {
         Self::ONE_TEST_AT_A_TIME.contains(&name)
     }
+}
+
+/// Builds the tests that need root, and runs them unless told otherwise. Both packages every time:
+/// cargo would build their dependencies anew for each alone.
+pub(crate) fn root_tests() -> Command {
+    let packages = ["--package", "monitor", "--package", "lab"];
+    cargo(&[&["test", "--release"][..], &packages].concat())
 }
 
 /// What cargo calls the test target at `path`, if there is one and some of its tests need root.

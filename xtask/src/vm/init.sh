@@ -1,0 +1,33 @@
+#!/bin/busybox sh
+# The first process of the guest. The first serial line is the kernel's; on the second one this
+# tells how the tests went, in lines that begin with @@. If a step fails, it ends, the kernel
+# panics, and the run has failed.
+set -eu
+busybox=/bin/busybox
+export PATH=/sbin:/usr/sbin:/bin:/usr/bin RUST_BACKTRACE=1
+
+$busybox mount -t devtmpfs none /dev
+exec </dev/null >/dev/ttyS1 2>&1
+$busybox mount -t proc none /proc
+$busybox mount -t sysfs none /sys
+$busybox mount -t cgroup2 none /sys/fs/cgroup
+$busybox mount -t tmpfs none /tmp
+echo "@@ booted $($busybox uname -r)"
+
+while read -r module; do
+    $busybox insmod "/modules/$module.ko"
+done </modules/order
+ip link set lo up
+
+filter=$($busybox cat /filter)
+for test in /tests/*; do
+    echo "@@ begin ${test##*/}"
+    status=0
+    # The filter is a list of words.
+    "$test" --ignored --show-output $filter || status=$?
+    # A test that died may have left half a line.
+    echo
+    echo "@@ end ${test##*/} $status"
+done
+echo "@@ done"
+$busybox poweroff -f
