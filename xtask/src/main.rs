@@ -5,6 +5,7 @@ mod bytecode_lock;
 mod demo;
 mod lint;
 mod peers;
+mod record;
 mod root;
 mod setup;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Check formatting, clippy and the documentation
     Lint,
+    /// Make the recordings in testdata/recordings anew
+    Record(record::Args),
     /// Run every test this machine and user can run
     Test(test::Args),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Lint => lint::run().map(done),
+        Task::Record(args) => record::run(&args).map(done),
         Task::Test(args) => test::run(&args).map(done),
     };
     match outcome {
