@@ -31,7 +31,7 @@ pub(crate) struct Conversation {
 const EPOCH_NANOSECONDS: u64 = 1_767_225_600_000_000_000;
 const BETWEEN_PACKETS_NANOSECONDS: u64 = 1_000_000;
 
-const REQUEST: &str = "GET /chat HTTP/1.1\r\n\
+pub(crate) const REQUEST: &str = "GET /chat HTTP/1.1\r\n\
     Host: 10.0.0.2:8080\r\n\
     Upgrade: websocket\r\n\
     Connection: Upgrade\r\n\

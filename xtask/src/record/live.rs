@@ -12,7 +12,7 @@ use anyhow::Result;
 use lab::{Client, Direction, Lab, Manner, Message, Namespace, Opcode, Server, wait_until};
 
 use self::capture::{Capture, Tool};
-use self::peer::{Library, Peer, spawn_client};
+use self::peer::{Library, Peer, run_client};
 use self::proxy::Proxy;
 use Library::{Aiohttp, Websockets, Ws};
 use Tool::{Cooked, CookedV2, Nanoseconds, PcapNg, Tcpdump};
@@ -23,6 +23,158 @@ const SOON: Duration = Duration::from_secs(20);
 const SERVER_PORT: u16 = 8080;
 const PROXY_PORT: u16 = 8000;
 
+/// Client and server in their own namespaces, captured at the server.
+const BETWEEN_NAMESPACES: [Scene; 25] = [
+    scene("ws-messages", Tcpdump, Ws, "/echo", &[(Ws, "messages")]),
+    scene("ws-deflate", Tcpdump, Ws, "/deflate", &[(Ws, "messages")]),
+    scene("ws-heartbeat", Tcpdump, Ws, "/heartbeat", &[(Ws, "listen")]),
+    scene("ws-long", Tcpdump, Ws, "/count", &[(Ws, "long")]),
+    scene(
+        "ws-early-frames",
+        Nanoseconds,
+        Ws,
+        "/early",
+        &[(Ws, "early")],
+    ),
+    scene("ws-refused", Tcpdump, Ws, "/refuse", &[(Ws, "messages")]),
+    scene(
+        "ws-refused-once",
+        Tcpdump,
+        Ws,
+        "/patience",
+        &[(Ws, "patience")],
+    ),
+    ending("ws-close-without-code", &[(Ws, "close-without-code")]),
+    ending("ws-asked-close", &[(Ws, "asked-close")]),
+    ending(
+        "ws-asked-close-without-code",
+        &[(Ws, "asked-close-without-code")],
+    ),
+    ending("ws-vanish", &[(Ws, "vanish")]),
+    ending("ws-reset", &[(Ws, "reset")]),
+    ending("ws-server-vanishes", &[(Ws, "server-vanishes")]),
+    ending("ws-server-resets", &[(Ws, "server-resets")]),
+    scene(
+        "websockets-messages",
+        Cooked,
+        Websockets,
+        "/echo",
+        &[(Websockets, "messages")],
+    ),
+    scene(
+        "websockets-deflate",
+        CookedV2,
+        Websockets,
+        "/echo",
+        &[(Websockets, "deflate")],
+    ),
+    scene(
+        "websockets-abort",
+        Tcpdump,
+        Websockets,
+        "/echo",
+        &[(Websockets, "abort")],
+    ),
+    scene(
+        "aiohttp-messages",
+        PcapNg,
+        Aiohttp,
+        "/echo",
+        &[(Aiohttp, "messages")],
+    ),
+    scene(
+        "aiohttp-deflate",
+        Tcpdump,
+        Aiohttp,
+        "/echo",
+        &[(Aiohttp, "deflate")],
+    ),
+    scene(
+        "aiohttp-browse",
+        Tcpdump,
+        Aiohttp,
+        "/echo",
+        &[(Aiohttp, "browse")],
+    ),
+    scene("many-clients", Cooked, Aiohttp, "/echo", &EVERYBODY),
+    scene(
+        "websockets-heartbeat-ipv6",
+        Tcpdump,
+        Websockets,
+        "/heartbeat",
+        &[(Websockets, "listen")],
+    )
+    .over_ipv6(),
+    scene(
+        "aiohttp-heartbeat-ipv6",
+        Tcpdump,
+        Aiohttp,
+        "/heartbeat",
+        &[(Aiohttp, "listen")],
+    )
+    .over_ipv6(),
+    scene("ws-burst-loopback", PcapNg, Ws, "/count", &[(Ws, "burst")]).on_loopback(),
+    scene("ws-long-loopback", Tcpdump, Ws, "/count", &[(Ws, "long")]).on_loopback(),
+];
+
+const EVERYBODY: [(Library, &str); 5] = [
+    (Ws, "asked-close"),
+    (Websockets, "deflate"),
+    (Aiohttp, "browse"),
+    (Ws, "messages"),
+    (Websockets, "asked-close"),
+];
+
+/// Clients that play their scenario on one server, one after another.
+struct Scene {
+    name: &'static str,
+    tool: Tool,
+    server: Library,
+    path: &'static str,
+    clients: &'static [(Library, &'static str)],
+    way: Way,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Ipv4,
+    Ipv6,
+    Loopback,
+}
+
+const fn scene(
+    name: &'static str,
+    tool: Tool,
+    server: Library,
+    path: &'static str,
+    clients: &'static [(Library, &'static str)],
+) -> Scene {
+    Scene {
+        name,
+        tool,
+        server,
+        path,
+        clients,
+        way: Way::Ipv4,
+    }
+}
+
+const fn ending(name: &'static str, client: &'static [(Library, &'static str)]) -> Scene {
+    scene(name, Tcpdump, Ws, "/echo", client)
+}
+
+impl Scene {
+    const fn over_ipv6(mut self) -> Self {
+        self.way = Way::Ipv6;
+        self
+    }
+
+    const fn on_loopback(mut self) -> Self {
+        self.way = Way::Loopback;
+        self
+    }
+}
+
 /// Makes them all.
 ///
 /// # Errors
@@ -32,105 +184,9 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
         lab: Lab::new()?,
         folder,
     };
-    for ending in [
-        "close-without-code",
-        "asked-close",
-        "asked-close-without-code",
-        "vanish",
-        "reset",
-        "server-vanishes",
-        "server-resets",
-    ] {
-        let name = format!("ws-{ending}");
-        stage.uplink(&name, Tcpdump, Ws, "/echo", &[(Ws, ending)])?;
+    for scene in &BETWEEN_NAMESPACES {
+        stage.play(scene)?;
     }
-    stage.uplink("ws-messages", Tcpdump, Ws, "/echo", &[(Ws, "messages")])?;
-    stage.uplink("ws-deflate", Tcpdump, Ws, "/deflate", &[(Ws, "messages")])?;
-    stage.uplink("ws-heartbeat", Tcpdump, Ws, "/heartbeat", &[(Ws, "listen")])?;
-    stage.uplink(
-        "ws-early-frames",
-        Nanoseconds,
-        Ws,
-        "/early",
-        &[(Ws, "early")],
-    )?;
-    stage.uplink("ws-refused", Tcpdump, Ws, "/refuse", &[(Ws, "messages")])?;
-    stage.uplink(
-        "ws-refused-once",
-        Tcpdump,
-        Ws,
-        "/patience",
-        &[(Ws, "patience")],
-    )?;
-    stage.loopback("ws-burst-loopback", PcapNg, Ws, "/count", (Ws, "burst"))?;
-    stage.loopback("ws-long-loopback", Tcpdump, Ws, "/count", (Ws, "long"))?;
-    stage.uplink("ws-long", Tcpdump, Ws, "/count", &[(Ws, "long")])?;
-
-    let websockets = Websockets;
-    stage.uplink(
-        "websockets-messages",
-        Cooked,
-        websockets,
-        "/echo",
-        &[(websockets, "messages")],
-    )?;
-    stage.uplink(
-        "websockets-deflate",
-        CookedV2,
-        websockets,
-        "/echo",
-        &[(websockets, "deflate")],
-    )?;
-    stage.uplink(
-        "websockets-abort",
-        Tcpdump,
-        websockets,
-        "/echo",
-        &[(websockets, "abort")],
-    )?;
-    stage.over_ipv6(
-        "websockets-heartbeat-ipv6",
-        websockets,
-        "/heartbeat",
-        (websockets, "listen"),
-    )?;
-
-    stage.uplink(
-        "aiohttp-messages",
-        PcapNg,
-        Aiohttp,
-        "/echo",
-        &[(Aiohttp, "messages")],
-    )?;
-    stage.uplink(
-        "aiohttp-deflate",
-        Tcpdump,
-        Aiohttp,
-        "/echo",
-        &[(Aiohttp, "deflate")],
-    )?;
-    stage.uplink(
-        "aiohttp-browse",
-        Tcpdump,
-        Aiohttp,
-        "/echo",
-        &[(Aiohttp, "browse")],
-    )?;
-    stage.over_ipv6(
-        "aiohttp-heartbeat-ipv6",
-        Aiohttp,
-        "/heartbeat",
-        (Aiohttp, "listen"),
-    )?;
-    let everybody = [
-        (Ws, "asked-close"),
-        (Websockets, "deflate"),
-        (Aiohttp, "browse"),
-        (Ws, "messages"),
-        (Websockets, "asked-close"),
-    ];
-    stage.uplink("many-clients", Cooked, Aiohttp, "/echo", &everybody)?;
-
     stage.tungstenite()?;
     stage.tungstenite_stream()?;
     stage.proxied("nginx", Proxy::nginx)?;
@@ -144,51 +200,23 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Client and server in their own namespaces, captured at the server's interface, or at all of
-    /// its interfaces with a cooked link type. The clients come one after another.
-    fn uplink(
-        &self,
-        name: &str,
-        tool: Tool,
-        server: Library,
-        path: &str,
-        clients: &[(Library, &str)],
-    ) -> Result<()> {
-        let addr = self.lab.server_addr(SERVER_PORT);
-        let _server = Peer::server(self.lab.server_ns(), server, addr)?;
-        let capture = self.capture(self.lab.server_ns(), "uplink", tool, name)?;
-        for (library, scenario) in clients {
-            self.client(self.lab.client_ns(), *library, addr, path, scenario)?;
+    fn play(&self, scene: &Scene) -> Result<()> {
+        let (servers, clients) = (self.lab.server_ns(), self.lab.client_ns());
+        let (addr, interface, clients) = match scene.way {
+            Way::Ipv4 => (self.lab.server_addr(SERVER_PORT), "uplink", clients),
+            Way::Ipv6 => (self.lab.server_addr_v6(SERVER_PORT), "uplink", clients),
+            Way::Loopback => (
+                SocketAddr::from(([127, 0, 0, 1], SERVER_PORT)),
+                "lo",
+                servers,
+            ),
+        };
+        let _server = Peer::server(servers, scene.server, addr)?;
+        let capture = self.capture(servers, interface, scene.tool, scene.name)?;
+        for (library, scenario) in scene.clients {
+            let url = format!("ws://{addr}{}", scene.path);
+            run_client(clients, *library, &url, scenario)?;
         }
-        capture.finish()
-    }
-
-    fn over_ipv6(
-        &self,
-        name: &str,
-        server: Library,
-        path: &str,
-        (library, scenario): (Library, &str),
-    ) -> Result<()> {
-        let addr = self.lab.server_addr_v6(SERVER_PORT);
-        let _server = Peer::server(self.lab.server_ns(), server, addr)?;
-        let capture = self.capture(self.lab.server_ns(), "uplink", Tcpdump, name)?;
-        self.client(self.lab.client_ns(), library, addr, path, scenario)?;
-        capture.finish()
-    }
-
-    fn loopback(
-        &self,
-        name: &str,
-        tool: Tool,
-        server: Library,
-        path: &str,
-        (library, scenario): (Library, &str),
-    ) -> Result<()> {
-        let addr = SocketAddr::from(([127, 0, 0, 1], SERVER_PORT));
-        let _server = Peer::server(self.lab.server_ns(), server, addr)?;
-        let capture = self.capture(self.lab.server_ns(), "lo", tool, name)?;
-        self.client(self.lab.server_ns(), library, addr, path, scenario)?;
         capture.finish()
     }
 
@@ -254,10 +282,11 @@ impl Stage<'_> {
         let client_side = self.capture(lb, "clients", Tcpdump, &format!("{name}-client-side"))?;
         let server_side = self.capture(lb, "servers", Tcpdump, &format!("{name}-server-side"))?;
         let both_sides = self.capture(lb, "any", Cooked, &format!("{name}-both-sides"))?;
+        let url = format!("ws://{at}/echo");
         for scenario in ["messages", "asked-close", "reset"] {
-            self.client(self.lab.client_ns(), Ws, at, "/echo", scenario)?;
+            run_client(self.lab.client_ns(), Ws, &url, scenario)?;
         }
-        self.client(self.lab.client_ns(), Websockets, at, "/echo", "messages")?;
+        run_client(self.lab.client_ns(), Websockets, &url, "messages")?;
         for capture in [client_side, server_side, both_sides] {
             capture.finish()?;
         }
@@ -269,7 +298,8 @@ impl Stage<'_> {
         let addr = self.lab.server_addr(SERVER_PORT);
         let _server = Peer::server(self.lab.server_ns(), Ws, addr)?;
         let capture = self.capture(self.lab.lb_ns(), "any", CookedV2, "router-sees-all-twice")?;
-        self.client(self.lab.client_ns(), Ws, addr, "/echo", "messages")?;
+        let url = format!("ws://{addr}/echo");
+        run_client(self.lab.client_ns(), Ws, &url, "messages")?;
         capture.finish()
     }
 
@@ -282,18 +312,5 @@ impl Stage<'_> {
     ) -> Result<Capture> {
         println!("record   {name}");
         Capture::start(namespace, interface, tool, &self.folder.join(name))
-    }
-
-    /// Waits until the client has ended by itself.
-    fn client(
-        &self,
-        namespace: &Namespace,
-        library: Library,
-        addr: SocketAddr,
-        path: &str,
-        scenario: &str,
-    ) -> Result<()> {
-        let url = format!("ws://{addr}{path}");
-        spawn_client(namespace, library, &url, scenario)
     }
 }

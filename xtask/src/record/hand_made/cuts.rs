@@ -1,6 +1,6 @@
 //! Where segments begin and end, with nothing lost: cuts, duplicates, overlaps, disorder.
 
-use super::super::conversation::{Conversation, SWITCHING, Side};
+use super::super::conversation::{Conversation, REQUEST, SWITCHING, Side};
 use super::super::frame::Frame;
 use super::Recording;
 use Side::{Client, Server};
@@ -208,8 +208,7 @@ fn overlapping() -> Recording {
 
 /// Sequence numbers pass 2^32: the client's inside a header, the server's inside payload.
 fn wrapping() -> Recording {
-    let request_and_syn = 1 + 158;
-    let client = 0_u32.wrapping_sub(request_and_syn + 3);
+    let client = 0_u32.wrapping_sub(1 + REQUEST.len() as u32 + 3);
     let server = 0_u32.wrapping_sub(1 + SWITCHING.len() as u32 + 100);
     let mut conversation = Conversation::new().starting_at(client, server).open();
     conversation.send(Client, &[Frame::binary(300), Frame::text("behind")]);
@@ -251,7 +250,7 @@ fn filled_hole() -> Recording {
     Recording::new("hole-filled", [conversation])
 }
 
-/// Two holes in each direction, filled back to front, the last after a retransmission timeout.
+/// Three lost segments in each direction, retransmitted back to front after all others.
 fn late_filled_hole() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {

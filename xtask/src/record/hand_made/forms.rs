@@ -53,7 +53,7 @@ fn lengths() -> Recording {
     Recording::new("lengths", [conversation])
 }
 
-/// Compressed messages in fragments, with control frames of both sides between them.
+/// Messages in fragments, with control frames of both sides between them.
 fn fragments() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -86,7 +86,7 @@ fn one_segment() -> Recording {
     Recording::new("hundreds-of-frames-in-a-segment", [conversation])
 }
 
-/// Frames in the segment of the FIN, and none behind a RST.
+/// Frames in the segment of the FIN; a RST instead of a close frame.
 fn last_words() -> Recording {
     let mut conversation = Conversation::new().open();
     conversation.send(Client, &[Frame::text("bye?")]);

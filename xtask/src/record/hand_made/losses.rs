@@ -10,7 +10,7 @@ pub(super) fn all() -> Vec<Recording> {
     vec![
         payload(),
         header(),
-        acknowledgements_only(),
+        direction(),
         mid_stream(),
         mid_payload(),
         snap_length(),
@@ -55,8 +55,8 @@ fn header() -> Recording {
     Recording::new("lost-headers", [conversation])
 }
 
-/// The capture misses the server's direction.
-fn acknowledgements_only() -> Recording {
+/// The capture misses the server's direction after the upgrade.
+fn direction() -> Recording {
     let mut conversation = Conversation::new().open();
     conversation.send(Client, &[Frame::text("one"), Frame::ping("two")]);
     conversation.cut(Server, &[Frame::pong("two").unknowable()], &[]);
@@ -94,7 +94,7 @@ fn mid_payload() -> Recording {
     Recording::new("mid-payload", [conversation])
 }
 
-/// Only the first 128 bytes of each packet: every header is there, most payload is not.
+/// Every header is there, most payload is not.
 fn snap_length() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -108,7 +108,7 @@ fn snap_length() -> Recording {
     }
     good_end(&mut conversation);
     let mut recording = Recording::new("snap-length", [conversation]);
-    // The upgrade's last line lies within: the answer has 129 bytes, its packet 183.
+    // The upgrade's answer is whole: its packet has 183 bytes.
     recording.snap = 200;
     recording
 }

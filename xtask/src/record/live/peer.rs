@@ -52,7 +52,7 @@ impl Peer {
 ///
 /// # Errors
 /// When it fails or does not end.
-pub(super) fn spawn_client(
+pub(super) fn run_client(
     namespace: &Namespace,
     library: Library,
     url: &str,
