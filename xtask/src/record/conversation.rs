@@ -82,8 +82,8 @@ impl Conversation {
         )
     }
 
-    pub(crate) fn with_options(mut self) -> Self {
-        self.options = Options::Both;
+    pub(crate) fn with(mut self, options: Options) -> Self {
+        self.options = options;
         self
     }
 

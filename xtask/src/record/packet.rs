@@ -22,13 +22,16 @@ pub(crate) struct Segment {
     pub(crate) options: Options,
 }
 
-/// What lies between the fixed headers and the payload.
+/// What is unusual about a packet's headers.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Options {
     #[default]
     None,
     /// TCP timestamps, an IPv4 router alert, an IPv6 hop-by-hop header.
     Both,
+    /// None, and an IPv4 length of 0: a packet of 64 KB and more that the network card has yet to
+    /// cut, as it is captured on its way out.
+    NoLength,
 }
 
 impl Segment {
@@ -38,11 +41,14 @@ impl Segment {
         let mut packet = match (self.from.ip(), self.to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let options: &[u8] = match self.options {
-                    Options::None => &[],
                     Options::Both => &[0x94, 4, 0, 0],
+                    _ => &[],
                 };
                 let header_len = 20 + options.len();
-                let total = (header_len + tcp.len()) as u16;
+                let total = match self.options {
+                    Options::NoLength => 0,
+                    _ => (header_len + tcp.len()) as u16,
+                };
                 let mut header = vec![0x40 | (header_len / 4) as u8, 0];
                 header.extend(total.to_be_bytes());
                 header.extend([0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
@@ -55,9 +61,9 @@ impl Segment {
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let hop_by_hop: &[u8] = match self.options {
-                    Options::None => &[],
                     // Six bytes of padding (RFC 8200 §4.2).
                     Options::Both => &[PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0],
+                    _ => &[],
                 };
                 let next = if hop_by_hop.is_empty() {
                     PROTOCOL_TCP
@@ -80,8 +86,8 @@ impl Segment {
 
     fn tcp(&self) -> Vec<u8> {
         let options: &[u8] = match self.options {
-            Options::None => &[],
             Options::Both => &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1],
+            _ => &[],
         };
         let header_words = (20 + options.len()) / 4;
         let mut tcp = self.from.port().to_be_bytes().to_vec();

@@ -1,6 +1,6 @@
 //! Frames, messages and connections that are legal and rare.
 
-use super::super::conversation::{Conversation, Side};
+use super::super::conversation::{Conversation, REQUEST, SWITCHING, Side};
 use super::super::frame::Frame;
 use super::Recording;
 use super::cuts::good_end;
@@ -16,6 +16,10 @@ pub(super) fn all() -> Vec<Recording> {
         port_again(),
         plain_http(),
         requests_before_the_upgrade(),
+        long_heads(),
+        other_protocol(),
+        without_syn(),
+        without_request(),
     ]
 }
 
@@ -151,4 +155,65 @@ fn requests_before_the_upgrade() -> Recording {
     conversation.send(Server, &[Frame::text("welcome")]);
     good_end(&mut conversation);
     Recording::new("requests-before-the-upgrade", [conversation])
+}
+
+/// Cookies that make request and answer longer than a segment.
+fn long_heads() -> Recording {
+    let mut conversation = Conversation::new().connect();
+    let cookies = |name| format!("\r\n{name}: id={}\r\n\r\n", "0123456789".repeat(500));
+    let request = REQUEST.replace("\r\n\r\n", &cookies("Cookie"));
+    let answer = SWITCHING.replace("\r\n\r\n", &cookies("Set-Cookie"));
+    let welcome = [Frame::text("welcome")];
+    for (side, head, frames) in [(Client, request, &[][..]), (Server, answer, &welcome)] {
+        for segment in conversation.cut_behind(side, &head, frames, &[1448, 2896, 4344]) {
+            conversation.put(&segment);
+        }
+        conversation.acknowledge(side.other());
+    }
+    conversation.send(Client, &[Frame::text("thank you")]);
+    good_end(&mut conversation);
+    Recording::new("long-heads", [conversation])
+}
+
+/// A 101 to HTTP/2 (RFC 7540 §3.2), whose bytes are no WebSocket frames.
+fn other_protocol() -> Recording {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const SETTINGS_ACKNOWLEDGED: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+    let mut conversation = Conversation::new().connect();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+        Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    conversation.say(Client, request);
+    conversation.say(Server, answer);
+    conversation.say(Server, SETTINGS);
+    conversation.say(Client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    conversation.say(Client, SETTINGS);
+    conversation.say(Client, SETTINGS_ACKNOWLEDGED);
+    conversation.say(Server, SETTINGS_ACKNOWLEDGED);
+    conversation.finish(Client);
+    let mut websocket = Conversation::new().number(1).open();
+    websocket.send(Client, &[Frame::text("a frame")]);
+    good_end(&mut websocket);
+    Recording::new("upgrade-to-http2", [conversation, websocket])
+}
+
+/// The capture starts with the request on a connection that was already there.
+fn without_syn() -> Recording {
+    let mut conversation = Conversation::new();
+    conversation.say(Client, REQUEST);
+    conversation.say(Server, SWITCHING);
+    conversation.send(Client, &[Frame::text("hello")]);
+    conversation.send(Server, &[Frame::text("hello")]);
+    good_end(&mut conversation);
+    Recording::new("upgrade-without-syn", [conversation])
+}
+
+/// The capture starts with the 101.
+fn without_request() -> Recording {
+    let mut conversation = Conversation::new();
+    conversation.say(Server, SWITCHING);
+    conversation.send(Client, &[Frame::text("hello")]);
+    conversation.send(Server, &[Frame::text("hello")]);
+    good_end(&mut conversation);
+    Recording::new("upgrade-without-request", [conversation])
 }

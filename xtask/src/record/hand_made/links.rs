@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::capture_file::Format;
 use super::super::conversation::{Conversation, Side};
 use super::super::frame::Frame;
-use super::super::packet::Link;
+use super::super::packet::{Link, Options};
 use super::Recording;
 use super::cuts::good_end;
 use Side::{Client, Server};
@@ -14,8 +14,8 @@ pub(super) fn all() -> Vec<Recording> {
     let both = || [talk(Conversation::new()), talk(Conversation::new().v6())];
     let options = || {
         [
-            talk(Conversation::new().with_options()),
-            talk(Conversation::new().v6().with_options()),
+            talk(Conversation::new().with(Options::Both)),
+            talk(Conversation::new().v6().with(Options::Both)),
         ]
     };
     vec![
@@ -25,6 +25,7 @@ pub(super) fn all() -> Vec<Recording> {
         Recording::new("link-stacked-vlan", both()).links(&[Link::StackedVlan]),
         Recording::new("link-padding", both()).links(&[Link::PaddedEthernet]),
         Recording::new("ip-and-tcp-options", options()),
+        Recording::new("ip-without-length", [to_be_cut()]),
         Recording::new("big-endian-nanoseconds", both()).format(Format::PcapNanosecondsBigEndian),
         Recording::new("big-endian", both()).format(Format::PcapNgBigEndian),
         Recording::new("three-interfaces", three())
@@ -44,6 +45,19 @@ fn talk(conversation: Conversation) -> Conversation {
     }
     conversation.acknowledge(Server);
     conversation.send(Server, &[Frame::text("bye").rsv(4)]);
+    good_end(&mut conversation);
+    conversation
+}
+
+fn to_be_cut() -> Conversation {
+    let mut conversation = Conversation::new().open().with(Options::NoLength);
+    let frames = [
+        Frame::text("before"),
+        Frame::binary(66_000),
+        Frame::text("behind"),
+    ];
+    conversation.send_together(Server, &frames);
+    let mut conversation = conversation.with(Options::None);
     good_end(&mut conversation);
     conversation
 }

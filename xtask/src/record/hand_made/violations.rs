@@ -58,6 +58,7 @@ pub(super) fn all() -> Vec<Recording> {
         close_codes(),
         fragments(),
         ignored(),
+        in_passing(),
     ]
 }
 
@@ -110,15 +111,8 @@ fn fragments() -> Recording {
 
 /// Peers that do not mind and talk on.
 fn ignored() -> Recording {
-    let wrong = [
-        Frame::text("wrong").rsv(2),
-        Frame::new(3, "wrong"),
-        Frame::ping("wrong").unfinished(),
-        Frame::text("wrong").sixteen_bit_length(),
-        Frame::text("wrong").wrong_mask_bit(),
-    ];
     let conversations: Vec<_> = (0..)
-        .zip(wrong.into_iter().flat_map(both_sides))
+        .zip(one_of_each())
         .map(|(number, (side, frame))| {
             let mut conversation = Conversation::new().number(number).open();
             conversation.send(side, &[Frame::text("right"), frame]);
@@ -129,4 +123,30 @@ fn ignored() -> Recording {
         })
         .collect();
     Recording::new("violation-ignored", conversations)
+}
+
+/// The wrong frame lies between right ones in one segment.
+fn in_passing() -> Recording {
+    let conversations: Vec<_> = (0..)
+        .zip(one_of_each())
+        .map(|(number, (side, frame))| {
+            let mut conversation = Conversation::new().number(number).open();
+            let frames = [Frame::text("right"), frame, Frame::text("right again")];
+            conversation.send_together(side, &frames);
+            good_end(&mut conversation);
+            conversation
+        })
+        .collect();
+    Recording::new("violation-in-passing", conversations)
+}
+
+fn one_of_each() -> impl Iterator<Item = (Side, Frame)> {
+    let wrong = [
+        Frame::text("wrong").rsv(2),
+        Frame::new(3, "wrong"),
+        Frame::ping("wrong").unfinished(),
+        Frame::text("wrong").sixteen_bit_length(),
+        Frame::text("wrong").wrong_mask_bit(),
+    ];
+    wrong.into_iter().flat_map(both_sides)
 }
