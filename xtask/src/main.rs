@@ -47,6 +47,7 @@ Examples:
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       is the committed object what the sources give?
+  cargo xtask record --hand-made       after a change in xtask/src/record/hand_made
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
 
