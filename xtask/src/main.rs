@@ -6,6 +6,7 @@ mod bytecode_lock;
 mod demo;
 mod lint;
 mod peers;
+mod record;
 mod root;
 mod setup;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Check formatting, clippy and the documentation
     Lint,
+    /// Make the recordings in testdata/recordings anew
+    Record(record::Args),
     /// Run every test this machine and user can run
     Test(test::Args),
     /// Run the tests of the kernel programs on other kernels, in QEMU
@@ -48,6 +51,7 @@ Examples:
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       is the committed object what the sources give?
+  cargo xtask record --hand-made       after a change in xtask/src/record/hand_made
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Lint => lint::run().map(done),
+        Task::Record(args) => record::run(&args).map(done),
         Task::Test(args) => test::run(&args).map(done),
         Task::Vm(args) => vm::run(&args).map(done),
     };

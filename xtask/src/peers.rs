@@ -32,13 +32,31 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
             .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
             .current_dir(&folder),
     )?;
-    let venv = folder.join("venv");
+    virtual_environment(steps, &folder.join("venv"), &locks.join("requirements.txt"))?;
+    steps.write(&stamp, &wanted)
+}
+
+/// The virtual environment in `target/peers` with what only `cargo xtask record` uses.
+pub(crate) const RECORDING_VENV: &str = "recording";
+
+/// Installs what `testdata/recordings/scripts` locks on top of [`install`].
+///
+/// # Errors
+/// When npm or pip fails.
+pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
+    install(steps)?;
+    let lock = workspace::root().join("testdata/recordings/scripts/requirements.txt");
+    let venv = workspace::root().join("target/peers").join(RECORDING_VENV);
+    virtual_environment(steps, &venv, &lock)
+}
+
+fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
     // A dry run comes here before python3 is installed.
     let python = python().unwrap_or_else(|| PathBuf::from("python3"));
     steps.step(
         Command::new(python)
             .args(["-m", "venv", "--clear"])
-            .arg(&venv),
+            .arg(venv),
     )?;
     steps.step(
         Command::new(venv.join("bin/python"))
@@ -52,9 +70,8 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
             // As root pip warns about itself, even inside a venv.
             .env("PIP_ROOT_USER_ACTION", "ignore")
             .arg("--requirement")
-            .arg(locks.join("requirements.txt")),
-    )?;
-    steps.write(&stamp, &wanted)
+            .arg(requirements),
+    )
 }
 
 /// A python3 that can make virtual environments and is new enough for the locked `websockets`.

@@ -5,6 +5,9 @@ use std::fmt;
 /// How to run the demo with root's rights and one's own toolchain.
 pub(crate) const DEMO_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask demo"#;
 
+/// How to make the recordings anew with root's rights and one's own toolchain.
+pub(crate) const RECORD_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask record"#;
+
 /// How to run the whole test suite with root's rights and one's own toolchain.
 pub(crate) const TEST_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask test"#;
 

@@ -64,6 +64,26 @@ pub(crate) fn lab_quietly() -> Result<()> {
     steps.packages(&lab::missing_packages())
 }
 
+/// What `cargo xtask record` uses, silent about what is already there.
+///
+/// # Errors
+/// [`Prerequisite`] when something is missing that only root or a person can install.
+pub(crate) fn recording_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    tests(&steps)?;
+    let tools = [
+        ("tcpdump", "tcpdump"),
+        ("editcap", "wireshark-common"),
+        ("nginx", "nginx-light"),
+        ("haproxy", "haproxy"),
+    ];
+    steps.programs(&tools)?;
+    peers::install_for_recording(&steps)
+}
+
 /// How steps are carried out and told.
 #[derive(Default)]
 pub(crate) struct Steps {
@@ -105,6 +125,21 @@ impl Steps {
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(file, content))
             .with_context(|| format!("could not write {}", file.display()))
+    }
+
+    /// Installs the Debian packages of those programs that are not here.
+    ///
+    /// # Errors
+    /// As [`packages`](Self::packages).
+    fn programs(&self, tools: &[(&str, &'static str)]) -> Result<()> {
+        let mut missing = Vec::new();
+        for (program, package) in tools {
+            match workspace::on_path(program) {
+                Some(path) => self.there(program, &path.display().to_string()),
+                None => missing.push(*package),
+            }
+        }
+        self.packages(&missing)
     }
 
     /// Installs Debian packages.
@@ -245,19 +280,13 @@ fn tests(steps: &Steps) -> Result<()> {
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("xz", "xz-utils"),
+        ("tshark", "tshark"),
     ];
-    let mut missing = Vec::new();
-    for (program, package) in tools {
-        match workspace::on_path(program) {
-            Some(path) => steps.there(program, &path.display().to_string()),
-            None => missing.push(package),
-        }
-    }
+    steps.programs(&tools)?;
     match peers::python() {
         Some(python) => steps.there("python3 with venv", &python.display().to_string()),
-        None => missing.extend(["python3", "python3-venv"]),
+        None => steps.packages(&["python3", "python3-venv"])?,
     }
-    steps.packages(&missing)?;
     peers::install(steps)
 }
 

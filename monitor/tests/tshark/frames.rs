@@ -1,0 +1,158 @@
+//! The frames of a recording, sorted so that two readers can be compared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+};
+
+use serde::Deserialize;
+
+/// One frame, as `wsmon replay --json` and the lists beside hand-made recordings have it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) conn: String,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) direction: Direction,
+    #[serde(flatten)]
+    pub(crate) frame: Frame,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Direction {
+    Rx,
+    Tx,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) fin: bool,
+    pub(crate) rsv: u8,
+    pub(crate) opcode: String,
+    pub(crate) masked: bool,
+    pub(crate) length: u64,
+    pub(crate) close_code: Option<u16>,
+}
+
+/// One direction of one connection. Readers number connections as they like, so the number here is
+/// the how-manieth between these two sockets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stream {
+    local: SocketAddr,
+    peer: SocketAddr,
+    number: usize,
+    direction: Direction,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Streams(BTreeMap<Stream, Vec<Frame>>);
+
+impl FromIterator<Line> for Streams {
+    fn from_iter<T: IntoIterator<Item = Line>>(lines: T) -> Self {
+        let mut connections: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for line in lines {
+            let Line {
+                conn,
+                local,
+                peer,
+                direction,
+                mut frame,
+            } = line;
+            // The kernel programs write "no code" as 0.
+            frame.close_code = frame.close_code.filter(|code| *code != 0);
+            let known = connections.entry((local, peer)).or_default();
+            let number = known.iter().position(|id| *id == conn).unwrap_or_else(|| {
+                known.push(conn);
+                known.len() - 1
+            });
+            let stream = Stream {
+                local,
+                peer,
+                number,
+                direction,
+            };
+            streams.entry(stream).or_default().push(frame);
+        }
+        Self(streams)
+    }
+}
+
+/// Whether two readers found the same.
+///
+/// # Errors
+/// Where they differ first, in each direction of each connection.
+pub(crate) fn compare(
+    left_name: &str,
+    left: &Streams,
+    right_name: &str,
+    right: &Streams,
+) -> Result<(), String> {
+    const ENOUGH: usize = 4;
+    let streams: BTreeSet<_> = left.0.keys().chain(right.0.keys()).collect();
+    let differences: Vec<_> = streams
+        .into_iter()
+        .filter_map(|stream| {
+            let (left, right) = (left.of(stream), right.of(stream));
+            let first = (0..left.len().max(right.len())).find(|i| left.get(*i) != right.get(*i))?;
+            Some(format!(
+                "\n  {stream}: {left_name} {} frames, {right_name} {}; \
+                 number {first}: {left_name} {}, {right_name} {}",
+                left.len(),
+                right.len(),
+                shown(left.get(first)),
+                shown(right.get(first)),
+            ))
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let (some, more) = differences.split_at(differences.len().min(ENOUGH));
+    Err(format!("{}\n  and {} more", some.concat(), more.len()))
+}
+
+impl Streams {
+    fn of(&self, stream: &Stream) -> &[Frame] {
+        self.0.get(stream).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn shown(frame: Option<&Frame>) -> String {
+    frame.map_or_else(|| "nothing".to_owned(), ToString::to_string)
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            local,
+            peer,
+            number,
+            direction,
+        } = self;
+        write!(f, "{local} {direction:?} {peer} (connection {number})")
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            fin,
+            rsv,
+            opcode,
+            masked,
+            length,
+            close_code,
+        } = self;
+        write!(
+            f,
+            "[{opcode} fin={fin} rsv={rsv} masked={masked} {length} bytes"
+        )?;
+        if let Some(code) = close_code {
+            write!(f, " code={code}")?;
+        }
+        write!(f, "]")
+    }
+}

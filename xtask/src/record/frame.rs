@@ -1,0 +1,195 @@
+//! WebSocket frames as they are on the wire (RFC 6455 §5.2), right ones and wrong ones.
+
+/// How the payload length is written.
+#[derive(Clone, Copy)]
+enum LengthForm {
+    Minimal,
+    SixteenBit,
+    SixtyFourBit,
+}
+
+#[derive(Clone)]
+enum Payload {
+    Bytes(Vec<u8>),
+    /// So many bytes that are 0xff on the wire, masked or not: no legal header starts with that, so
+    /// that payload behind a hole is not taken for one.
+    Fill(usize),
+}
+
+#[derive(Clone)]
+pub(crate) struct Frame {
+    pub(crate) fin: bool,
+    /// RSV1, RSV2, RSV3 as bits 2, 1, 0.
+    pub(crate) rsv: u8,
+    pub(crate) opcode: u8,
+    payload: Payload,
+    form: LengthForm,
+    wrong_mask_bit: bool,
+    /// Whether its header can be known from the recording.
+    pub(crate) knowable: bool,
+}
+
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+impl Frame {
+    pub(crate) fn new(opcode: u8, payload: impl Into<Vec<u8>>) -> Self {
+        Self {
+            fin: true,
+            rsv: 0,
+            opcode,
+            payload: Payload::Bytes(payload.into()),
+            form: LengthForm::Minimal,
+            wrong_mask_bit: false,
+            knowable: true,
+        }
+    }
+
+    pub(crate) fn text(text: &str) -> Self {
+        Self::new(TEXT, text)
+    }
+
+    /// With `len` bytes that look like no header on the wire.
+    pub(crate) fn binary(len: usize) -> Self {
+        Self {
+            payload: Payload::Fill(len),
+            ..Self::new(BINARY, [])
+        }
+    }
+
+    pub(crate) fn continuation(text: &str) -> Self {
+        Self::new(CONTINUATION, text)
+    }
+
+    pub(crate) fn ping(payload: &str) -> Self {
+        Self::new(PING, payload)
+    }
+
+    pub(crate) fn pong(payload: &str) -> Self {
+        Self::new(PONG, payload)
+    }
+
+    pub(crate) fn close(code: u16, reason: &str) -> Self {
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend(reason.as_bytes());
+        Self::new(CLOSE, payload)
+    }
+
+    pub(crate) fn close_without_code() -> Self {
+        Self::new(CLOSE, [])
+    }
+
+    /// More fragments follow.
+    pub(crate) fn unfinished(mut self) -> Self {
+        self.fin = false;
+        self
+    }
+
+    pub(crate) fn rsv(mut self, rsv: u8) -> Self {
+        self.rsv = rsv;
+        self
+    }
+
+    /// A length in 16 bits, needed or not.
+    pub(crate) fn sixteen_bit_length(mut self) -> Self {
+        self.form = LengthForm::SixteenBit;
+        self
+    }
+
+    /// A length in 64 bits, needed or not.
+    pub(crate) fn sixty_four_bit_length(mut self) -> Self {
+        self.form = LengthForm::SixtyFourBit;
+        self
+    }
+
+    /// Unmasked from a client, masked from a server.
+    pub(crate) fn wrong_mask_bit(mut self) -> Self {
+        self.wrong_mask_bit = true;
+        self
+    }
+
+    /// Its header is not in the recording.
+    pub(crate) fn unknowable(mut self) -> Self {
+        self.knowable = false;
+        self
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.payload {
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Fill(len) => *len,
+        }
+    }
+
+    pub(crate) fn masked(&self, from_client: bool) -> bool {
+        from_client != self.wrong_mask_bit
+    }
+
+    /// RFC 6455 §7.1.5: the first two bytes of a close frame that has them.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        match &self.payload {
+            Payload::Bytes(bytes) if self.opcode == CLOSE => {
+                bytes.first_chunk().map(|code| u16::from_be_bytes(*code))
+            }
+            _ => None,
+        }
+    }
+
+    /// The name in `wsmon replay --json`.
+    pub(crate) fn opcode_name(&self) -> String {
+        match self.opcode {
+            CONTINUATION => "continuation".to_owned(),
+            TEXT => "text".to_owned(),
+            BINARY => "binary".to_owned(),
+            CLOSE => "close".to_owned(),
+            PING => "ping".to_owned(),
+            PONG => "pong".to_owned(),
+            reserved => format!("reserved-{reserved}"),
+        }
+    }
+
+    pub(crate) fn bytes(&self, from_client: bool) -> Vec<u8> {
+        let masked = self.masked(from_client);
+        let mask_bit = u8::from(masked) << 7;
+        let len = self.len();
+        let mut bytes = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
+        match self.form {
+            LengthForm::Minimal if len <= 125 => bytes.push(mask_bit | len as u8),
+            LengthForm::SixtyFourBit => {
+                bytes.push(mask_bit | 127);
+                bytes.extend((len as u64).to_be_bytes());
+            }
+            LengthForm::Minimal if len > 0xffff => {
+                bytes.push(mask_bit | 127);
+                bytes.extend((len as u64).to_be_bytes());
+            }
+            _ => {
+                bytes.push(mask_bit | 126);
+                bytes.extend((len as u16).to_be_bytes());
+            }
+        }
+        if masked {
+            bytes.extend(MASKING_KEY);
+        }
+        match &self.payload {
+            Payload::Fill(len) => bytes.resize(bytes.len() + len, 0xff),
+            Payload::Bytes(payload) if masked => {
+                let key = MASKING_KEY.iter().cycle();
+                bytes.extend(payload.iter().zip(key).map(|(byte, key)| byte ^ key));
+            }
+            Payload::Bytes(payload) => bytes.extend(payload),
+        }
+        bytes
+    }
+
+    /// Bytes in front of the payload.
+    pub(crate) fn header_len(&self, from_client: bool) -> usize {
+        self.bytes(from_client).len() - self.len()
+    }
+}
