@@ -9,16 +9,16 @@
 //! cargo run --release -p monitor --example connection_cost -- target/release/wsmon 4000
 //! ```
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Daemon, Lab, Manner, Server, wait_until};
 use monitor::{
-    core::{Correlator, Event, Facts, Hop, Ktime, ListenerRules, OnExpiry},
+    core::{
+        Correlator, Event, Facts, Hop, Ktime, ListenerRules, OnExpiry,
+        event::Asker,
+        handshake::{UpgradeAnswer, UpgradeRequest},
+    },
     kernel::decode,
 };
 use monitor_common::snapshot::{Snapshot, protocol};
@@ -38,10 +38,19 @@ fn main() -> Result<()> {
         "client and server share this process's 20,000 files"
     );
 
-    println!(
-        "daemon: {:.0} bytes per connection at {TABLE} connections",
-        table_slope()?
-    );
+    println!("daemon: bytes per connection at {TABLE} connections");
+    // Kept to the end: memory that is given back would serve the next table.
+    let mut tables = Vec::new();
+    for (handshake, path) in [
+        ("handshake not seen", None),
+        ("one path for all", Some(Path::One)),
+        ("a path of 36 bytes each", Some(Path::Own)),
+    ] {
+        let (bytes, table) = table_slope(path)?;
+        println!("  {handshake:<24} {bytes:>4.0}");
+        tables.push(table);
+    }
+    drop(tables);
     println!("kernel: bytes per connection, both sockets, {connections} connections");
     let mut with = Vec::new();
     let mut without = Vec::new();
@@ -63,8 +72,15 @@ fn main() -> Result<()> {
 /// Connections in the table that is measured.
 const TABLE: u64 = 1_000_000;
 
+/// What the upgrade requests ask for.
+#[derive(Clone, Copy)]
+enum Path {
+    One,
+    Own,
+}
+
 /// Resident bytes per connection of the daemon's core, each flow armed and idle.
-fn table_slope() -> Result<f64> {
+fn table_slope(path: Option<Path>) -> Result<(f64, Correlator)> {
     let hop = Hop {
         name: "lb".into(),
         idle_timeout: Duration::from_secs(60),
@@ -75,11 +91,50 @@ fn table_slope() -> Result<f64> {
     let before = resident_bytes("self")?;
     for cookie in 1..=TABLE {
         let born = Ktime(1_000_000_000 + cookie * 1_000);
-        core.handle_event(Event::Opened(Box::new(flow(cookie, born))));
+        let facts = flow(cookie, born);
+        if let Some(path) = path {
+            upgrade(&mut core, &facts, path);
+        }
+        core.handle_event(Event::Opened(Box::new(facts)));
+        while core.poll_action().is_some() {}
     }
     let after = resident_bytes("self")?;
     ensure!(core.len() as u64 == TABLE, "every flow is in the table");
-    Ok((after as f64 - before as f64) / TABLE as f64)
+    Ok(((after as f64 - before as f64) / TABLE as f64, core))
+}
+
+/// The heads of a browser's handshake.
+fn upgrade(core: &mut Correlator, facts: &Facts, path: Path) {
+    let of = Asker {
+        at: facts.at,
+        conn: facts.conn,
+        listener: facts.listener,
+        role: facts.role,
+        local: facts.local,
+        peer: facts.peer,
+        established_at: facts.established_at,
+    };
+    let path = match path {
+        Path::One => "/socket".to_owned(),
+        Path::Own => format!("/rooms/{:029}", facts.conn.0),
+    };
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: chat.example.com\r\nOrigin: https://example.com\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    );
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    core.handle_event(Event::UpgradeRequested {
+        of: Box::new(of.clone()),
+        request: Box::new(UpgradeRequest::parse(request.as_bytes())),
+    });
+    core.handle_event(Event::UpgradeAnswered {
+        of: Box::new(of),
+        answer: Box::new(UpgradeAnswer::parse(answer.as_bytes())),
+    });
 }
 
 fn flow(cookie: u64, born: Ktime) -> Facts {
@@ -95,7 +150,7 @@ fn flow(cookie: u64, born: Ktime) -> Facts {
 }
 
 /// Slab bytes per connection.
-fn round(wsmon: &Path, connections: usize, watched: bool) -> Result<f64> {
+fn round(wsmon: &std::path::Path, connections: usize, watched: bool) -> Result<f64> {
     let lab = Lab::new()?;
     let server = Server::start(lab.server_ns(), lab.server_addr(PORT))?;
     let daemon = if watched {

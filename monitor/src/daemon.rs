@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    core::{Action, Correlator, Event, Ktime},
+    core::{Action, Correlator, Event, Ktime, Transition},
     kernel::{
-        clock, decode,
+        clock,
+        decode::{self, DecodeError},
         load::{LoadError, Loaded},
         maps::{Drops, Ring, Snapshots, Stats},
         netns::NetNsError,
@@ -43,6 +44,9 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 /// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Vitals that wait in memory while handshakes are drained.
+const VITALS_AT_ONCE: usize = 1024;
+
 /// Records in one drain after which the ring may well have been full.
 const BIG_DRAIN: usize = 4096;
 
@@ -54,12 +58,14 @@ pub struct Daemon {
     listeners: Vec<Listener>,
     core: Correlator,
     vitals: AsyncFd<Ring>,
+    handshakes: AsyncFd<Ring>,
     snapshots: Snapshots,
     stats: Stats,
     drops: Drops,
     alerts: AlertLog,
     reconciler: Reconciler,
     undecodable: u64,
+    undecodable_handshakes: u64,
     /// Connections older than the programs that found no room.
     no_room_at_start: u64,
     degradation: Degradation,
@@ -79,6 +85,9 @@ impl Daemon {
         let vitals = Ring::vitals(&mut loaded)?
             .watched()
             .map_err(DaemonError::Runtime)?;
+        let handshakes = Ring::handshakes(&mut loaded)?
+            .watched()
+            .map_err(DaemonError::Runtime)?;
         let rules = listeners
             .iter()
             .map(|listener| listener.rules.clone())
@@ -86,12 +95,14 @@ impl Daemon {
         Ok(Self {
             core: Correlator::new(rules, publish_interval + CLOCK_GRANULARITY),
             vitals,
+            handshakes,
             snapshots: Snapshots::take(&mut loaded)?,
             stats: Stats::take(&mut loaded)?,
             drops: Drops::take(&mut loaded)?,
             alerts,
             reconciler: Reconciler::default(),
             undecodable: 0,
+            undecodable_handshakes: 0,
             no_room_at_start: 0,
             degradation: Degradation::default(),
             kernel_release: rustix::system::uname()
@@ -133,9 +144,8 @@ impl Daemon {
                 .map(|at| instant(at + COMMIT_SLACK));
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                ready = self.vitals.readable_mut() => {
-                    // Cleared before the drain: a record committed after it wakes us again.
-                    ready.map_err(DaemonError::Runtime)?.clear_ready();
+                ready = readable(&mut self.vitals, &mut self.handshakes) => {
+                    ready.map_err(DaemonError::Runtime)?;
                     // In a rush one drain serves many records; a lone one is not kept waiting.
                     tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
                     drained = Instant::now();
@@ -161,7 +171,7 @@ impl Daemon {
         }
     }
 
-    /// One turn: the clock, then the ring, then the core's deadlines and wishes. In this order a
+    /// One turn: the clock, then the rings, then the core's deadlines and wishes. In this order a
     /// deadline is never judged without a record that is older than it.
     fn turn(&mut self) {
         let sampled = clock::now();
@@ -184,6 +194,7 @@ impl Daemon {
                         self.alerts.write(&alert, listener);
                     }
                 }
+                Action::Transition(transition) => self.transition(&transition),
                 Action::Reconcile => self
                     .reconciler
                     .compare_with_snapshots(&self.snapshots, &mut self.core),
@@ -191,30 +202,72 @@ impl Daemon {
         }
     }
 
-    /// Empties the ring. A record that makes no sense is counted and never stops the loop.
+    /// A connection went from one state to the next.
+    fn transition(&mut self, transition: &Transition) {
+        log::debug!(
+            "socket {}: {}: {}",
+            transition.conn.0,
+            transition.to.as_str(),
+            transition.reason
+        );
+    }
+
+    /// Empties both rings. A record that makes no sense is counted and never stops the loop.
     fn drain(&mut self) {
         let mut records = 0;
-        let ring = self.vitals.get_mut();
-        while let Some(event) = ring.next(decode::vital) {
-            match event {
-                Ok(event) => {
-                    // The kernel removed its snapshot too, unless it was seeded a moment ago.
-                    if let Some(conn) = event.ends()
-                        && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
-                    {
-                        log::warn!("socket {}: {error}", conn.0);
-                    }
-                    self.core.handle_event(event);
-                }
-                Err(error) => {
-                    self.undecodable += 1;
-                    log::warn!("a record of the vitals ring: {error}");
-                }
+        loop {
+            // Vitals are read before the handshakes and told after them: so the end of a handshake
+            // is never told before its beginning.
+            let vitals = self.read_vitals();
+            self.drain_handshakes();
+            if vitals.is_empty() {
+                break;
             }
-            records += 1;
+            records += vitals.len();
+            for event in vitals {
+                self.tell_vital(event);
+            }
         }
         if records >= BIG_DRAIN {
             self.notice_losses();
+        }
+    }
+
+    fn read_vitals(&mut self) -> Vec<Result<Event, DecodeError>> {
+        let ring = self.vitals.get_mut();
+        std::iter::from_fn(|| ring.next(decode::vital))
+            .take(VITALS_AT_ONCE)
+            .collect()
+    }
+
+    fn drain_handshakes(&mut self) {
+        let ring = self.handshakes.get_mut();
+        while let Some(event) = ring.next(decode::handshake) {
+            match event {
+                Ok(event) => self.core.handle_event(event),
+                Err(error) => {
+                    self.undecodable_handshakes += 1;
+                    log::warn!("a record of the handshakes ring: {error}");
+                }
+            }
+        }
+    }
+
+    fn tell_vital(&mut self, event: Result<Event, DecodeError>) {
+        match event {
+            Ok(event) => {
+                // The kernel removed its snapshot too, unless it was seeded a moment ago.
+                if let Some(conn) = event.ends()
+                    && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
+                {
+                    log::warn!("socket {}: {error}", conn.0);
+                }
+                self.core.handle_event(event);
+            }
+            Err(error) => {
+                self.undecodable += 1;
+                log::warn!("a record of the vitals ring: {error}");
+            }
         }
     }
 
@@ -263,6 +316,7 @@ impl Daemon {
             }),
             no_room_at_start: self.no_room_at_start,
             undecodable: self.undecodable + self.core.rejected(),
+            undecodable_handshakes: self.undecodable_handshakes,
             alert_lines: self.alerts.dropped(),
         }
     }
@@ -337,6 +391,16 @@ impl Degradation {
 /// The runtime's clock is CLOCK_MONOTONIC as well, with another origin.
 fn instant(at: Ktime) -> Instant {
     Instant::now() + at.since(clock::now())
+}
+
+/// Waits until one of the rings has records. Cleared before the drain: a record committed after it
+/// wakes us again.
+async fn readable(vitals: &mut AsyncFd<Ring>, handshakes: &mut AsyncFd<Ring>) -> io::Result<()> {
+    tokio::select! {
+        ready = vitals.readable_mut() => ready?.clear_ready(),
+        ready = handshakes.readable_mut() => ready?.clear_ready(),
+    }
+    Ok(())
 }
 
 /// Waits for a task that may not have been started.

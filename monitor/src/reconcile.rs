@@ -1,4 +1,4 @@
-//! Agreement between three tables: the core's flows, the published snapshots, and the sockets
+//! Agreement between three tables: the core's connections, the published snapshots, and the sockets
 //! that really exist.
 //!
 //! The kernel programs see every birth after the attach, so sock_diag is asked only for what is
@@ -44,6 +44,10 @@ pub struct Reconciler {
     /// Written by us and not yet seen to end. A flow stays here when packets come: it is then
     /// the kernel's too, and its death is reported like any other.
     seeds: HashSet<ConnId>,
+    /// Upgrade requests without an answer whose end may have been in a lost record.
+    doubtful: HashSet<ConnId>,
+    /// Those of them that the look under way may find to be gone.
+    looked_for: HashSet<ConnId>,
 }
 
 impl Reconciler {
@@ -82,31 +86,43 @@ impl Reconciler {
         Ok(seeded)
     }
 
-    /// Starts to look which seeds still have a socket; `None` if there is nothing to look for. On a
-    /// host with a million sockets this takes seconds, so it runs beside the daemon's loop.
-    pub fn look(&self, listeners: &[Listener]) -> Option<Look> {
-        if self.seeds.is_empty() {
+    /// Starts to look which seeds and doubtful requests still have a socket; `None` if there is
+    /// nothing to look for. On a host with a million sockets this takes seconds, so it runs beside
+    /// the daemon's loop.
+    pub fn look(&mut self, listeners: &[Listener]) -> Option<Look> {
+        if self.seeds.is_empty() && self.doubtful.is_empty() {
             return None;
         }
+        self.looked_for = std::mem::take(&mut self.doubtful);
         let listeners = listeners.to_vec();
         Some(tokio::task::spawn_blocking(move || {
             existing_conns(&listeners)
         }))
     }
 
-    /// Removes the seeds whose socket a look did not find.
+    /// Removes the seeds and requests whose socket a look did not find.
     pub fn finish(
         &mut self,
         looked: Result<Looked, JoinError>,
         snapshots: &mut Snapshots,
         core: &mut Correlator,
     ) {
-        match looked {
-            Ok(Ok(Some(existing))) => self.drop_missing(&existing, snapshots, core),
-            Ok(Ok(None)) => log::debug!("not every socket could be seen; no seed is given up"),
-            Ok(Err(error)) => log::warn!("cannot look at the sockets of this host: {error}"),
-            Err(error) => log::error!("the look at the sockets ended early: {error}"),
+        let existing = match looked {
+            Ok(Ok(existing)) => existing,
+            Ok(Err(error)) => {
+                log::warn!("cannot look at the sockets of this host: {error}");
+                None
+            }
+            Err(error) => {
+                log::error!("the look at the sockets ended early: {error}");
+                None
+            }
+        };
+        match &existing {
+            Some(existing) => self.drop_missing(existing, snapshots, core),
+            None => log::debug!("not every socket could be seen; nothing is given up"),
         }
+        self.drop_unanswered(existing.as_ref(), core);
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be.
@@ -123,6 +139,8 @@ impl Reconciler {
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
             }
         }
+        // Only the sockets can tell: the kernel publishes no connection before it is open.
+        self.doubtful.extend(core.unanswered());
     }
 
     /// A connection ended or is none of ours. If it was seeded, its seed may have been written after
@@ -132,6 +150,22 @@ impl Reconciler {
             snapshots.remove(conn)?;
         }
         Ok(())
+    }
+
+    /// Gives up the upgrade requests that were in doubt and whose socket is gone. What an incomplete
+    /// look did not find stays in doubt.
+    fn drop_unanswered(&mut self, existing: Option<&HashSet<ConnId>>, core: &mut Correlator) {
+        let looked_for = std::mem::take(&mut self.looked_for);
+        let Some(existing) = existing else {
+            self.doubtful.extend(looked_for);
+            return;
+        };
+        for conn in looked_for {
+            if !existing.contains(&conn) && core.is_unanswered(conn) {
+                let at = clock::now();
+                core.handle_event(Event::Gone { conn, at });
+            }
+        }
     }
 
     fn drop_missing(
@@ -175,4 +209,56 @@ fn existing_conns(listeners: &[Listener]) -> Looked {
             .map(|facts: &Facts| facts.conn)
             .collect()
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::{
+        Ktime, ListenerId, ListenerRules, event::Asker, facts::Role, handshake::UpgradeRequest,
+    };
+
+    fn request(conn: u64) -> Event {
+        Event::UpgradeRequested {
+            of: Box::new(Asker {
+                at: Ktime(1),
+                conn: ConnId(conn),
+                listener: ListenerId(0),
+                role: Role::Server,
+                local: ([127, 0, 0, 1], 8080).into(),
+                peer: ([127, 0, 0, 1], 40_000).into(),
+                established_at: None,
+            }),
+            request: Box::new(UpgradeRequest::parse(b"GET / HTTP/1.1\r\n\r\n")),
+        }
+    }
+
+    #[test]
+    fn requests_in_doubt_end_when_a_complete_look_does_not_find_their_socket() {
+        let rules = vec![ListenerRules::new("web", None)];
+        let mut core = Correlator::new(rules, Duration::ZERO);
+        let mut reconciler = Reconciler::default();
+        core.handle_event(request(1));
+        core.handle_event(request(2));
+        reconciler.looked_for.extend(core.unanswered());
+        // It came after the look began.
+        core.handle_event(request(3));
+
+        reconciler.drop_unanswered(None, &mut core);
+        assert_eq!(core.unanswered().len(), 3);
+        assert_eq!(
+            reconciler.doubtful.len(),
+            2,
+            "the next look is for them too"
+        );
+
+        reconciler.looked_for = std::mem::take(&mut reconciler.doubtful);
+        reconciler.drop_unanswered(Some(&[ConnId(1)].into()), &mut core);
+        let mut left = core.unanswered();
+        left.sort();
+        assert_eq!(left, [ConnId(1), ConnId(3)]);
+        assert!(reconciler.doubtful.is_empty());
+    }
 }

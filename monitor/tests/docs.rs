@@ -22,7 +22,7 @@ use monitor::{
         metrics::{self, Losses, ProgramRuns, Scrape},
     },
 };
-use monitor_common::stats::ListenerStats;
+use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, answer};
 use serde_json::Value;
 
 #[test]
@@ -40,6 +40,16 @@ fn every_exported_metric_is_documented_with_its_type_and_labels() {
         })
         .collect();
     assert_eq!(documented, exported_families());
+}
+
+#[test]
+fn every_protocol_error_and_kind_of_pong_is_documented() {
+    let page = read("docs/metrics.md");
+    let errors = ProtocolError::ALL.map(ProtocolError::as_str);
+    let pongs = PongKind::ALL.map(PongKind::as_str);
+    for kind in errors.into_iter().chain(pongs) {
+        assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
+    }
 }
 
 #[test]
@@ -153,9 +163,11 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
         .close_codes
         .counts
         .insert((Direction::Rx, Some(1000)), 1);
+    let mut stats = ListenerStats::EMPTY;
+    stats.handshakes[answer::NONE].add(1);
     let text = metrics::render(&Scrape {
         listeners: &[listener()],
-        stats: &[ListenerStats::EMPTY],
+        stats: &[stats],
         tallies: &[tally],
         losses: &Losses::default(),
         degraded: false,

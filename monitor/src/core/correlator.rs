@@ -14,6 +14,9 @@
 //! A flow has one wheel entry that counts, re-armed lazily: a later deadline waits for the entry to
 //! come due, an earlier one gets an entry of its own and leaves the old one to be dropped.
 
+mod ends;
+mod upgrades;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -21,13 +24,16 @@ use std::{
 
 use super::{
     alert::{Alert, Ending},
-    event::{CloseHow, Event},
-    facts::{ConnId, Facts, ListenerId},
+    event::Event,
+    facts::{ConnId, Facts, ListenerId, Protocol},
     flow::{Books, Flow},
     hop::ListenerRules,
     look::{Look, Source},
+    pending::{Attempt, Pending},
+    strings::Strings,
     tally::Tally,
     time::Ktime,
+    transition::{State, Transition},
     wheel::{Entry, Wheel},
 };
 
@@ -35,6 +41,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Alert(Box<Alert>),
+    /// Tell whoever follows the connections.
+    Transition(Transition),
     /// Compare the table with the kernel's sockets: records were lost.
     Reconcile,
 }
@@ -48,6 +56,9 @@ pub struct Correlator {
     /// The last moment shown.
     now: Ktime,
     flows: HashMap<ConnId, Flow>,
+    pending: Pending,
+    /// Of the flows' handshakes.
+    strings: Strings,
     wheel: Wheel,
     /// Never used twice within a turn of `u32`, so a new flow cannot own an old flow's entry.
     next_generation: u32,
@@ -66,6 +77,8 @@ impl Correlator {
             staleness,
             now: Ktime::ZERO,
             flows: HashMap::new(),
+            pending: Pending::default(),
+            strings: Strings::default(),
             wheel: Wheel::new(),
             next_generation: 0,
             inspect: VecDeque::new(),
@@ -77,11 +90,19 @@ impl Correlator {
     /// Takes in a record; it is judged at its own moment, not at the clock's.
     pub fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Opened(facts) | Event::Closing(facts) | Event::Trouble { facts, .. } => {
+            Event::Opened(facts) => {
+                if self.admit(&facts) {
+                    self.upgrade(&facts);
+                    self.judge(facts.conn, &facts, Source::Event);
+                }
+            }
+            Event::Closing(facts) | Event::Trouble { facts, .. } => {
                 if self.admit(&facts) {
                     self.judge(facts.conn, &facts, Source::Event);
                 }
             }
+            Event::UpgradeRequested { of, request } => self.requested(&of, request),
+            Event::UpgradeAnswered { of, answer } => self.answered(&of, answer),
             Event::Seeded(facts) => self.seed(&facts),
             Event::Closed { facts, how } => self.close(&facts, how),
             Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
@@ -107,6 +128,7 @@ impl Correlator {
     /// is ignored.
     pub fn handle_timeout(&mut self, now: Ktime) {
         self.now = self.now.max(now);
+        self.expire_attempts();
         for entry in self.wheel.expire(self.now) {
             let Some(flow) = self.flows.get_mut(&entry.conn) else {
                 continue;
@@ -120,7 +142,8 @@ impl Correlator {
 
     /// When the core next wants to be shown the time; `None` when only an event can matter.
     pub fn poll_timeout(&self) -> Option<Ktime> {
-        self.wheel.next_deadline()
+        let deadlines = [self.wheel.next_deadline(), self.pending.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// A flow whose snapshot is wanted; each must be answered with [`Correlator::handle_snapshot`].
@@ -136,7 +159,12 @@ impl Correlator {
 
     /// What is to be done, in the order in which it was decided.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            // A million connections found at the start must not keep the room for a million.
+            self.actions.shrink_to(ACTIONS_KEPT);
+        }
+        action
     }
 
     /// The counts per listener, indexed by [`ListenerId`].
@@ -173,6 +201,17 @@ impl Correlator {
             return false;
         };
         self.flows.insert(facts.conn, Flow::new(facts, tally));
+        match self.pending.get(facts.conn) {
+            // Found by sock_diag while it waits for its answer.
+            Some(attempt) if facts.protocol == Protocol::Assumed && attempt.is_unanswered() => {}
+            attempt => {
+                let upgraded = attempt.is_some_and(|attempt| attempt.answer.is_some());
+                let from = attempt.and_then(Attempt::state);
+                let opened = Transition::opened(facts, from, upgraded);
+                self.actions.push_back(Action::Transition(opened));
+                self.join(facts);
+            }
+        }
         true
     }
 
@@ -183,59 +222,6 @@ impl Correlator {
             self.queue_for_inspection(facts.conn);
         } else if self.admit(facts) {
             self.judge(facts.conn, facts, Source::Seed);
-        }
-    }
-
-    fn close(&mut self, facts: &Facts, how: CloseHow) {
-        if !self.admit(facts) {
-            return;
-        }
-        let Some(flow) = self.flows.remove(&facts.conn) else {
-            return;
-        };
-        let place = place(flow.listener);
-        let look = Look {
-            facts,
-            rules: &self.rules[place],
-            source: Source::Event,
-            now: facts.at,
-            staleness: self.staleness,
-            first_seen: flow.first_seen,
-        };
-        let tally = &mut self.tallies[place];
-        tally.count_close(facts);
-        let mut books = Books {
-            tally,
-            actions: &mut self.actions,
-            now: self.now,
-        };
-        flow.end(Ending::Closed(how), Some(&look), &mut books);
-    }
-
-    /// A flow ends without last facts.
-    fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
-        let Some(flow) = self.flows.remove(&conn) else {
-            return;
-        };
-        let tally = &mut self.tallies[place(flow.listener)];
-        let mut books = Books {
-            tally,
-            actions: &mut self.actions,
-            now: self.now.max(at),
-        };
-        flow.end(ending, None, &mut books);
-    }
-
-    /// The socket vanished between the deadline and the look: its `Closed` is normally on the way.
-    fn miss(&mut self, conn: ConnId) {
-        let Some(flow) = self.flows.get_mut(&conn) else {
-            return;
-        };
-        if flow.missing {
-            self.forget(conn, Ending::Gone, self.now);
-        } else {
-            flow.missing = true;
-            self.arm(conn, self.now + GRACE_FOR_CLOSED);
         }
     }
 
@@ -302,8 +288,8 @@ fn place(listener: ListenerId) -> usize {
     usize::from(listener.0)
 }
 
-/// How long a socket may be missing before it counts as gone.
-const GRACE_FOR_CLOSED: Duration = Duration::from_secs(5);
+/// Room that the queue of actions keeps once it is empty.
+const ACTIONS_KEPT: usize = 1024;
 /// Whatever a rule says, the clock moves before a flow is looked at again.
 const MIN_STEP: Duration = Duration::from_nanos(1);
 

@@ -1,7 +1,10 @@
 //! What the shell tells the core.
 
+use std::net::SocketAddr;
+
 use super::{
-    facts::{ConnId, Facts},
+    facts::{ConnId, Facts, ListenerId, Role},
+    handshake::{UpgradeAnswer, UpgradeRequest},
     time::Ktime,
 };
 
@@ -20,7 +23,19 @@ pub enum Event {
     Closed { facts: Box<Facts>, how: CloseHow },
     /// Something that may matter to a verdict; never sent for ordinary traffic.
     Trouble { facts: Box<Facts>, trouble: Trouble },
-    /// The flow turned out not to carry WebSocket at all (plain HTTP).
+    /// A WebSocket upgrade was asked for. A connection may ask again after a refusal.
+    UpgradeRequested {
+        of: Box<Asker>,
+        request: Box<UpgradeRequest>,
+    },
+    /// An upgrade request was answered. Comes from another ring than the events above, so before
+    /// or after [`Event::Opened`].
+    UpgradeAnswered {
+        of: Box<Asker>,
+        answer: Box<UpgradeAnswer>,
+    },
+    /// The flow turned out not to carry WebSocket: plain HTTP, or an upgrade request that was
+    /// refused or died unanswered.
     Dismissed { conn: ConnId, at: Ktime },
     /// The socket does not exist any more and its death was missed (ring loss, restart).
     Gone { conn: ConnId, at: Ktime },
@@ -38,9 +53,25 @@ impl Event {
             | Self::Seeded(_)
             | Self::Closing(_)
             | Self::Trouble { .. }
+            | Self::UpgradeRequested { .. }
+            | Self::UpgradeAnswered { .. }
             | Self::Lost { .. } => None,
         }
     }
+}
+
+/// A connection in its opening handshake, at the moment [`Asker::at`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// When the request or its answer passed.
+    pub at: Ktime,
+    pub conn: ConnId,
+    pub listener: ListenerId,
+    pub role: Role,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
+    pub established_at: Option<Ktime>,
 }
 
 /// Why the kernel woke us.

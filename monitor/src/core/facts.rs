@@ -61,6 +61,14 @@ impl Direction {
             Self::Tx => "tx",
         }
     }
+
+    /// Who sends in this direction, as named in metrics and logs.
+    pub fn sender(self) -> &'static str {
+        match self {
+            Self::Rx => "peer",
+            Self::Tx => "local",
+        }
+    }
 }
 
 /// One flow at the moment [`Facts::at`].
@@ -76,6 +84,9 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
     pub established_at: Option<Ktime>,
+    /// When the connection became what `protocol` says: the 101 passed, TLS began, or frames were
+    /// recognised.
+    pub opened_at: Option<Ktime>,
     pub rx: Activity,
     pub tx: Activity,
     /// Bytes sent and not acknowledged.
@@ -102,6 +113,8 @@ pub struct Facts {
     pub last_gap: Option<Gap>,
     /// The first close frame.
     pub close: Option<Close>,
+    /// The first close frame or FIN, whichever came first.
+    pub closing: Option<Closing>,
     pub fin_rx: bool,
     pub fin_tx: bool,
     pub rst_rx: bool,
@@ -139,6 +152,20 @@ pub struct Close {
     pub code: Option<u16>,
 }
 
+/// What began the end of a connection (RFC 6455 §7.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    pub at: Ktime,
+    pub by: ClosingBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosingBy {
+    CloseFrame(Close),
+    /// The side that sent it.
+    Fin(Direction),
+}
+
 impl Facts {
     /// A flow of which nothing is known but who it is.
     pub fn new(
@@ -159,6 +186,7 @@ impl Facts {
             local,
             peer,
             established_at: None,
+            opened_at: None,
             rx: Activity::default(),
             tx: Activity::default(),
             unacked_bytes: 0,
@@ -173,6 +201,7 @@ impl Facts {
             ping_rtt: None,
             last_gap: None,
             close: None,
+            closing: None,
             fin_rx: false,
             fin_tx: false,
             rst_rx: false,

@@ -6,9 +6,11 @@ use super::{
     alert::{Alert, Certainty, Ending},
     correlator::Action,
     facts::{Facts, ListenerId, Protocol},
+    kept::Kept,
     look::Look,
     tally::Tally,
     time::Ktime,
+    transition::{State, Transition},
     verdict::{self, Finding, Review, Verdict},
 };
 
@@ -16,6 +18,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Flow {
     zombie: Option<Box<Zombie>>,
+    /// Whoever takes the flow off the table gives its strings back.
+    pub(super) handshake: Option<Box<Kept>>,
     pub(super) first_seen: Ktime,
     /// The deadline of the wheel entry that counts; [`Ktime::NEVER`] without one.
     pub(super) armed: Ktime,
@@ -23,6 +27,7 @@ pub(super) struct Flow {
     pub(super) listener: ListenerId,
     protocol: Protocol,
     closing: bool,
+    told_closing: bool,
     at_risk: bool,
     death_recorded: bool,
     /// It waits in the inspect queue.
@@ -55,12 +60,14 @@ impl Flow {
         *tally.connections[facts.protocol as usize].of(closing) += 1;
         Self {
             zombie: None,
+            handshake: None,
             first_seen: facts.at,
             armed: Ktime::NEVER,
             generation: 0,
             listener: facts.listener,
             protocol: facts.protocol,
             closing,
+            told_closing: false,
             at_risk: false,
             death_recorded: false,
             queued: false,
@@ -76,9 +83,34 @@ impl Flow {
         *tally.connections[self.protocol as usize].of(self.closing) += 1;
     }
 
+    /// Tells, once, of what began the end.
+    pub(super) fn tell_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
+        if let Some(closing) = facts.closing
+            && !self.told_closing
+        {
+            self.told_closing = true;
+            let closing = Transition::closing(facts.conn, self.listener, closing);
+            actions.push_back(Action::Transition(closing));
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        if self.told_closing {
+            State::Closing
+        } else {
+            State::Open
+        }
+    }
+
+    /// Whether it is known what the connection is.
+    pub(super) fn is_proven(&self) -> bool {
+        self.protocol != Protocol::Assumed
+    }
+
     /// Takes in new facts and says when to look again.
     pub(super) fn judge(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
         self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
+        self.tell_closing(look.facts, books.actions);
         let mut next_look = self.review(look, books);
         if self.zombie.is_none() {
             match verdict::judge(look) {
@@ -207,7 +239,7 @@ mod tests {
     use crate::core::ConnId;
 
     #[test]
-    fn a_healthy_flow_costs_48_bytes_with_its_key() {
-        assert_eq!(size_of::<(ConnId, Flow)>(), 48);
+    fn a_healthy_flow_costs_56_bytes_with_its_key() {
+        assert_eq!(size_of::<(ConnId, Flow)>(), 56);
     }
 }

@@ -21,6 +21,8 @@ pub struct Tally {
     pub detected: [u64; 3],
     /// Episodes that ended with a sign of life, by `ZombieKind`.
     pub recovered: [u64; 3],
+    /// Gauge: upgrade requests without an answer for at least 10 s.
+    pub handshakes_stuck: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
     pub abnormal_closures: u64,
     pub close_codes: CloseCodes,

@@ -6,13 +6,18 @@ use std::{
 };
 
 use monitor_common::{
-    event::{self as wire, EventKind, FrameSample, VitalEvent},
-    snapshot::{DirectionFacts, Snapshot, origin, protocol, role},
+    event::{
+        self as wire, EventKind, FrameSample, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX,
+        VitalEvent, head_kind,
+    },
+    snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
 };
 
 use crate::core::{
     CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    facts::{Activity, Close, Direction, Gap, Protocol, Role},
+    event::Asker,
+    facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol, Role},
+    handshake::{UpgradeAnswer, UpgradeRequest},
 };
 
 /// A record that makes no sense. It is counted and never stops the loop.
@@ -26,6 +31,12 @@ pub enum DecodeError {
     CloseHow(u32),
     #[error("a flow of protocol {0} is not reported")]
     Protocol(u8),
+    #[error("unknown beginning of an end {0}")]
+    ClosingBy(u8),
+    #[error("unknown kind of head {0}")]
+    HeadKind(u8),
+    #[error("a head of {found} bytes, at most {max} were expected")]
+    HeadLen { found: u16, max: usize },
 }
 
 /// Decodes one record of the `VITALS` ring.
@@ -62,6 +73,37 @@ pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
     })
 }
 
+/// Decodes one record of the `HANDSHAKES` ring and parses its head.
+pub fn handshake(record: &[u8]) -> Result<Event, DecodeError> {
+    let record = read::<HandshakeRecord>(record)?;
+    let head = |max: usize| {
+        let found = record.len;
+        let fits = Some(usize::from(found)).filter(|len| *len <= max);
+        fits.and_then(|len| record.head.get(..len))
+            .ok_or(DecodeError::HeadLen { found, max })
+    };
+    let of = Box::new(Asker {
+        at: Ktime(record.at),
+        conn: ConnId(record.cookie),
+        listener: ListenerId(record.listener),
+        role: end(record.role),
+        local: address(record.ip_version, &record.local_addr, record.local_port),
+        peer: address(record.ip_version, &record.remote_addr, record.remote_port),
+        established_at: moment(record.established_at),
+    });
+    match record.kind {
+        head_kind::REQUEST => Ok(Event::UpgradeRequested {
+            of,
+            request: Box::new(UpgradeRequest::parse(head(REQUEST_HEAD_MAX)?)),
+        }),
+        head_kind::RESPONSE => Ok(Event::UpgradeAnswered {
+            of,
+            answer: Box::new(UpgradeAnswer::parse(head(RESPONSE_HEAD_MAX)?)),
+        }),
+        unknown => Err(DecodeError::HeadKind(unknown)),
+    }
+}
+
 /// Decodes one record of the `SAMPLES` ring.
 pub fn sample(record: &[u8]) -> Result<FrameSample, DecodeError> {
     read(record)
@@ -76,11 +118,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         at: Ktime(s.published_at),
         conn: ConnId(s.cookie),
         listener: ListenerId(s.listener),
-        role: if s.role == role::CLIENT {
-            Role::Client
-        } else {
-            Role::Server
-        },
+        role: end(s.role),
         protocol: match s.protocol {
             protocol::WEBSOCKET => Protocol::WebSocket,
             protocol::OPAQUE => Protocol::Opaque,
@@ -90,6 +128,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         local: address(s.ip_version, &s.local_addr, s.local_port),
         peer: address(s.ip_version, &s.remote_addr, s.remote_port),
         established_at: moment(s.established_at),
+        opened_at: moment(s.opened_at),
         rx: activity(&s.rx),
         tx: activity(&s.tx),
         unacked_bytes: outstanding,
@@ -122,15 +161,10 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
             }),
         close: match s.close_initiator {
             0 => None,
-            initiator => Some(Close {
-                initiator: if initiator == 1 {
-                    Direction::Rx
-                } else {
-                    Direction::Tx
-                },
-                code: (s.close_code != 0).then_some(s.close_code),
-            }),
+            1 => Some(close_frame(s, Direction::Rx)),
+            _ => Some(close_frame(s, Direction::Tx)),
         },
+        closing: closing(s)?,
         fin_rx: s.rx.fin != 0,
         fin_tx: s.tx.fin != 0,
         rst_rx: s.rst_rx != 0,
@@ -176,6 +210,34 @@ pub fn seed(facts: &Facts) -> Snapshot {
         asks: facts.unanswered_transmissions,
         unanswered_since: at(facts.unanswered_since),
         ..Snapshot::EMPTY
+    }
+}
+
+fn close_frame(s: &Snapshot, initiator: Direction) -> Close {
+    Close {
+        initiator,
+        code: (s.close_code != 0).then_some(s.close_code),
+    }
+}
+
+fn closing(s: &Snapshot) -> Result<Option<Closing>, DecodeError> {
+    let by = match s.closing_by {
+        closing_by::NOTHING => return Ok(None),
+        closing_by::CLOSE_FRAME_RX => ClosingBy::CloseFrame(close_frame(s, Direction::Rx)),
+        closing_by::CLOSE_FRAME_TX => ClosingBy::CloseFrame(close_frame(s, Direction::Tx)),
+        closing_by::FIN_RX => ClosingBy::Fin(Direction::Rx),
+        closing_by::FIN_TX => ClosingBy::Fin(Direction::Tx),
+        unknown => return Err(DecodeError::ClosingBy(unknown)),
+    };
+    let at = Ktime(s.closing_at);
+    Ok(Some(Closing { at, by }))
+}
+
+fn end(raw: u8) -> Role {
+    if raw == role::CLIENT {
+        Role::Client
+    } else {
+        Role::Server
     }
 }
 
@@ -245,4 +307,123 @@ unsafe trait Wire {}
 // SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for VitalEvent {}
 // SAFETY: the layout is asserted beside the type.
+unsafe impl Wire for HandshakeRecord {}
+// SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for FrameSample {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u8, head: &[u8]) -> HandshakeRecord {
+        let mut record = HandshakeRecord {
+            at: 9,
+            cookie: 7,
+            established_at: 5,
+            local_addr: [0; 16],
+            remote_addr: [0; 16],
+            local_port: 8080,
+            remote_port: 40_000,
+            listener: 3,
+            len: u16::try_from(head.len()).expect("a short head"),
+            ip_version: 4,
+            role: role::SERVER,
+            kind,
+            _pad: [0; 5],
+            head: [0xff; REQUEST_HEAD_MAX],
+        };
+        record.local_addr[..4].copy_from_slice(&[127, 0, 0, 1]);
+        record.head[..head.len()].copy_from_slice(head);
+        record
+    }
+
+    fn decoded(record: &HandshakeRecord) -> Result<Event, DecodeError> {
+        let bytes = std::ptr::from_ref(record).cast::<u8>();
+        // SAFETY: as many bytes as the record has, none of them padding.
+        handshake(unsafe { std::slice::from_raw_parts(bytes, size_of::<HandshakeRecord>()) })
+    }
+
+    #[test]
+    fn a_request_and_its_answer_are_decoded_with_whose_they_are() {
+        let request = record(
+            head_kind::REQUEST,
+            b"GET /chat?x HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
+        let Ok(Event::UpgradeRequested { of, request }) = decoded(&request) else {
+            panic!("no request");
+        };
+        let asker = Asker {
+            at: Ktime(9),
+            conn: ConnId(7),
+            listener: ListenerId(3),
+            role: Role::Server,
+            local: ([127, 0, 0, 1], 8080).into(),
+            peer: ([0, 0, 0, 0], 40_000).into(),
+            established_at: Some(Ktime(5)),
+        };
+        assert_eq!(*of, asker);
+        assert_eq!(request.path.as_deref(), Some("/chat"));
+        assert_eq!(request.host.as_deref(), Some("a"));
+
+        let answer = record(
+            head_kind::RESPONSE,
+            b"HTTP/1.1 429 Too Many Requests\r\n\r\n",
+        );
+        let Ok(Event::UpgradeAnswered { of, answer }) = decoded(&answer) else {
+            panic!("no answer");
+        };
+        assert_eq!((*of, answer.status), (asker, Some(429)));
+    }
+
+    #[test]
+    fn a_handshake_record_that_makes_no_sense_is_refused() {
+        let mut long = record(head_kind::RESPONSE, b"HTTP/1.1 200 OK\r\n\r\n");
+        long.len = 513;
+        let (found, max) = (513, RESPONSE_HEAD_MAX);
+        assert_eq!(decoded(&long), Err(DecodeError::HeadLen { found, max }));
+        long.kind = head_kind::REQUEST;
+        long.len = 1025;
+        let (found, max) = (1025, REQUEST_HEAD_MAX);
+        assert_eq!(decoded(&long), Err(DecodeError::HeadLen { found, max }));
+        let unknown = record(0, b"");
+        assert_eq!(decoded(&unknown), Err(DecodeError::HeadKind(0)));
+        let (found, expected) = (3, size_of::<HandshakeRecord>());
+        assert_eq!(
+            handshake(&[0; 3]),
+            Err(DecodeError::Size { found, expected })
+        );
+    }
+
+    #[test]
+    fn what_began_the_end_is_decoded() {
+        let close = |initiator| Close {
+            initiator,
+            code: Some(1001),
+        };
+        let (rx, tx) = (Direction::Rx, Direction::Tx);
+        for (raw, by) in [
+            (closing_by::CLOSE_FRAME_RX, ClosingBy::CloseFrame(close(rx))),
+            (closing_by::CLOSE_FRAME_TX, ClosingBy::CloseFrame(close(tx))),
+            (closing_by::FIN_RX, ClosingBy::Fin(rx)),
+            (closing_by::FIN_TX, ClosingBy::Fin(tx)),
+        ] {
+            let snapshot = Snapshot {
+                protocol: protocol::WEBSOCKET,
+                opened_at: 3,
+                closing_at: 4,
+                closing_by: raw,
+                close_code: 1001,
+                ..Snapshot::EMPTY
+            };
+            let facts = facts(&snapshot).expect("facts");
+            assert_eq!(facts.opened_at, Some(Ktime(3)));
+            assert_eq!(facts.closing, Some(Closing { at: Ktime(4), by }));
+        }
+        let unknown = Snapshot {
+            protocol: protocol::WEBSOCKET,
+            closing_by: 9,
+            ..Snapshot::EMPTY
+        };
+        assert_eq!(facts(&unknown), Err(DecodeError::ClosingBy(9)));
+    }
+}

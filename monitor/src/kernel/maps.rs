@@ -153,13 +153,18 @@ impl SampleRate {
     }
 }
 
-/// One of the two rings.
+/// One of the three rings.
 pub struct Ring(RingBuf<MapData>);
 
 impl Ring {
     /// Births, deaths and troubles.
     pub fn vitals(loaded: &mut Loaded) -> Result<Self, LoadError> {
         Self::take(loaded, "VITALS")
+    }
+
+    /// The heads of upgrade requests and of their answers.
+    pub fn handshakes(loaded: &mut Loaded) -> Result<Self, LoadError> {
+        Self::take(loaded, "HANDSHAKES")
     }
 
     /// Frame headers for a live viewer.

@@ -77,15 +77,20 @@ impl Family {
     }
 }
 
-/// The kernel's buckets are nanoseconds and not cumulative.
+/// How many of the kernel's units are one of Prometheus's.
+pub(super) const NANOSECONDS: f64 = 1e9;
+pub(super) const BYTES: f64 = 1.0;
+
+/// The kernel's buckets are not cumulative, and in a `unit` of their own.
 pub(super) fn kernel_histogram<const N: usize>(
     histogram: &KernelHistogram<N>,
     bounds: &[u64],
+    unit: f64,
 ) -> proto::Histogram {
     let mut total = 0;
     let mut cumulative = bounds
         .iter()
-        .map(|&bound| bound as f64 / 1e9)
+        .map(|&bound| bound as f64 / unit)
         .chain([f64::INFINITY])
         .zip(&histogram.buckets)
         .map(|(bound, bucket)| {
@@ -94,7 +99,7 @@ pub(super) fn kernel_histogram<const N: usize>(
         })
         .collect::<Vec<_>>();
     let all = cumulative.pop().map_or(0, |(_, total)| total);
-    prometheus_histogram(cumulative, all, histogram.sum.get() as f64 / 1e9)
+    prometheus_histogram(cumulative, all, histogram.sum.get() as f64 / unit)
 }
 
 pub(super) fn core_histogram(histogram: &Histogram) -> proto::Histogram {

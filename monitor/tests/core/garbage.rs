@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use monitor::core::{
     CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    facts::{Activity, Close, Direction, Gap, Protocol},
+    event::Asker,
+    facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol},
+    handshake::{UpgradeAnswer, UpgradeRequest},
 };
 use proptest::{option, prelude::*, sample::select};
 
@@ -42,6 +44,14 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
         (conn(), any_time()).prop_map(|(conn, at)| Event::Dismissed { conn, at }),
         (conn(), any_time()).prop_map(|(conn, at)| Event::Gone { conn, at }),
         (any::<u64>(), any_time()).prop_map(|(records, at)| Event::Lost { records, at }),
+        (asker(), heads()).prop_map(|(of, head)| Event::UpgradeRequested {
+            of,
+            request: Box::new(UpgradeRequest::parse(head.as_bytes())),
+        }),
+        (asker(), heads()).prop_map(|(of, head)| Event::UpgradeAnswered {
+            of,
+            answer: Box::new(UpgradeAnswer::parse(head.as_bytes())),
+        }),
     ];
     prop_oneof![
         6 => event.prop_map(Garbage::Event),
@@ -49,6 +59,32 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
         2 => (conn(), option::of(boxed())).prop_map(|(conn, facts)| Garbage::Unasked(conn, facts)),
         3 => any_time().prop_map(Garbage::Clock),
     ]
+}
+
+fn asker() -> impl Strategy<Value = Box<Asker>> {
+    let asker = (0..CONNS, 0u16..6, any_time());
+    asker.prop_map(|(conn, listener, at)| {
+        let facts = facts(ConnId(conn), ListenerId(listener), at);
+        Box::new(Asker {
+            at,
+            conn: facts.conn,
+            listener: facts.listener,
+            role: facts.role,
+            local: facts.local,
+            peer: facts.peer,
+            established_at: facts.established_at,
+        })
+    })
+}
+
+fn heads() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\n\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\n\r\n",
+        "nonsense",
+    ])
 }
 
 fn any_time() -> impl Strategy<Value = Ktime> {
@@ -96,6 +132,14 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         let (conn, listener, protocol, at, established_at) = identity;
         let (rx, tx, stalled, stalled_since, ack_progress_at, retransmits, unanswered, asked) = tcp;
         let (last_gap, close, flags) = rest;
+        let closing = close.map(|close| Closing {
+            at,
+            by: if flags[7] {
+                ClosingBy::Fin(close.initiator)
+            } else {
+                ClosingBy::CloseFrame(close)
+            },
+        });
         Facts {
             protocol,
             established_at,
@@ -113,6 +157,8 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             ping_rtt: pings.3,
             last_gap,
             close: close.filter(|_| flags[0]),
+            opened_at: established_at.filter(|_| flags[7]),
+            closing: closing.filter(|_| flags[0]),
             // Most flows are open.
             fin_rx: flags[1] && flags[2] && flags[3],
             fin_tx: flags[1] && flags[2] && flags[4],

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use monitor::core::{
     CloseHow, ConnId, Event, Facts, Hop, Ktime, ListenerId, ListenerRules, OnExpiry, Trouble,
-    facts::{Close, Direction},
+    facts::{Close, Closing, ClosingBy, Direction},
 };
 
 use crate::socket::{Cause, Socket, facts};
@@ -199,13 +199,18 @@ impl Kernel {
             Op::Deafen => socket.deaf = true,
             Op::Wake => socket.deaf = false,
             Op::CloseFrame => {
-                socket.facts.close = Some(Close {
+                let close = Close {
                     initiator: Direction::Tx,
                     code: Some(1000),
-                });
-                self.begin_close(index, at, CloseHow::CloseFrame);
+                };
+                socket.facts.close = Some(close);
+                let by = ClosingBy::CloseFrame(close);
+                self.begin_close(index, at, by, CloseHow::CloseFrame);
             }
-            Op::Fin => self.begin_close(index, at, CloseHow::Fin),
+            Op::Fin => {
+                let by = ClosingBy::Fin(Direction::Tx);
+                self.begin_close(index, at, by, CloseHow::Fin);
+            }
             Op::RstReceived if !broken => {
                 socket.hear(at);
                 socket.facts.rst_rx = true;
@@ -224,8 +229,9 @@ impl Kernel {
         self.next_op(index, at);
     }
 
-    fn begin_close(&mut self, index: usize, at: Ktime, how: CloseHow) {
+    fn begin_close(&mut self, index: usize, at: Ktime, by: ClosingBy, how: CloseHow) {
         let socket = &mut self.sockets[index];
+        socket.facts.closing.get_or_insert(Closing { at, by });
         socket.touch(at, Direction::Tx);
         socket.facts.fin_tx = true;
         socket.notable = true;

@@ -2,6 +2,7 @@
 //! how often the clock is shown, replayable, and quiet in the end.
 
 mod garbage;
+mod handshakes;
 mod kernel;
 mod oracle;
 mod socket;
@@ -112,7 +113,7 @@ impl Shell {
     fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.actions.iter().filter_map(|action| match action {
             Action::Alert(alert) => Some(&**alert),
-            Action::Reconcile => None,
+            Action::Transition(_) | Action::Reconcile => None,
         })
     }
 
@@ -273,6 +274,7 @@ proptest! {
         for tally in shell.core.tally() {
             prop_assert_eq!(tally.zombies, [0; 3]);
             prop_assert_eq!(tally.at_risk, 0);
+            prop_assert_eq!(tally.handshakes_stuck, 0);
         }
         // Only entries of flows that are gone are left, each due once.
         prop_assert!(shell.settle(500).is_some());
@@ -283,6 +285,12 @@ fn assert_gauges_add_up(core: &Correlator) {
     let phases = core.tally().iter().flat_map(|tally| tally.connections);
     let connections: u64 = phases.map(|phases| phases.open + phases.closing).sum();
     assert_eq!(connections, core.len() as u64);
+    let stuck: u64 = core
+        .tally()
+        .iter()
+        .map(|tally| tally.handshakes_stuck)
+        .sum();
+    assert!(stuck <= core.unanswered().len() as u64);
     for tally in core.tally() {
         let zombies: u64 = tally.zombies.iter().sum();
         assert!(zombies + tally.at_risk <= connections);

@@ -2,6 +2,7 @@
 //!
 //! Every test has ports of its own, because a daemon sees all namespaces of this host.
 
+mod handshakes;
 mod lifecycle;
 mod older;
 mod peers;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::core::{
-    Certainty, Hop, OnExpiry, Resolution, Status, Trouble, ZombieKind,
+    Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, ZombieKind,
     facts::{Close, Direction, Gap, Protocol},
 };
 
@@ -87,11 +87,13 @@ impl Bench {
     }
 
     fn listen(&mut self) {
-        while let Some(Action::Alert(alert)) = self.core.poll_action() {
-            let at = alert.at.0 / 1_000_000;
-            self.said
-                .push((at, alert.status, alert.kind, alert.certainty));
-            self.reasons.push(alert.reason);
+        while let Some(action) = self.core.poll_action() {
+            if let Action::Alert(alert) = action {
+                let at = alert.at.0 / 1_000_000;
+                self.said
+                    .push((at, alert.status, alert.kind, alert.certainty));
+                self.reasons.push(alert.reason);
+            }
         }
     }
 

@@ -1,0 +1,131 @@
+//! How connections leave the correlator's table.
+
+use std::time::Duration;
+
+use super::{Action, Correlator, place};
+use crate::core::{
+    alert::Ending,
+    event::CloseHow,
+    facts::{ConnId, Facts},
+    flow::{Books, Flow},
+    look::{Look, Source},
+    pending::Attempt,
+    time::Ktime,
+    transition::{Reason, State, Transition},
+};
+
+impl Correlator {
+    pub(super) fn close(&mut self, facts: &Facts, how: CloseHow) {
+        if !self.admit(facts) {
+            return;
+        }
+        self.take_attempt(facts.conn);
+        let Some(mut flow) = self.remove(facts.conn) else {
+            return;
+        };
+        flow.tell_closing(facts, &mut self.actions);
+        let (listener, from) = (flow.listener, flow.state());
+        let place = place(flow.listener);
+        let look = Look {
+            facts,
+            rules: &self.rules[place],
+            source: Source::Event,
+            now: facts.at,
+            staleness: self.staleness,
+            first_seen: flow.first_seen,
+        };
+        let tally = &mut self.tallies[place];
+        tally.count_close(facts);
+        let mut books = Books {
+            tally,
+            actions: &mut self.actions,
+            now: self.now,
+        };
+        flow.end(Ending::Closed(how), Some(&look), &mut books);
+        self.actions.push_back(Action::Transition(Transition {
+            conn: facts.conn,
+            listener,
+            at: facts.at,
+            from: Some(from),
+            to: State::Closed,
+            reason: Reason::Ended { how },
+        }));
+    }
+
+    /// A connection ends without last facts.
+    pub(super) fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
+        let attempt = self.take_ended(conn, ending, at);
+        let asking = attempt.as_ref().and_then(Attempt::state);
+        let flow = self.remove(conn);
+        let (listener, from, reason) = match (&flow, attempt) {
+            (Some(flow), _) => {
+                let from = asking.unwrap_or(flow.state());
+                (flow.listener, Some(from), ending.reason())
+            }
+            (None, Some(attempt)) if ending == Ending::Dismissed && attempt.is_unanswered() => {
+                (attempt.listener, asking, Reason::NoAnswer)
+            }
+            (None, Some(attempt)) => (attempt.listener, asking, ending.reason()),
+            (None, None) => return,
+        };
+        if let Some(flow) = flow {
+            let mut books = Books {
+                tally: &mut self.tallies[place(listener)],
+                actions: &mut self.actions,
+                now: self.now.max(at),
+            };
+            flow.end(ending, None, &mut books);
+        }
+        // Of a connection that asks for an upgrade already, only an earlier life is over.
+        if self.pending.get(conn).is_none() {
+            self.actions.push_back(Action::Transition(Transition {
+                conn,
+                listener,
+                at,
+                from,
+                to: State::Closed,
+                reason,
+            }));
+        }
+    }
+
+    /// Takes a flow off the table, with its handshake.
+    fn remove(&mut self, conn: ConnId) -> Option<Flow> {
+        let mut flow = self.flows.remove(&conn)?;
+        if let Some(kept) = flow.handshake.take() {
+            kept.release(&mut self.strings);
+        }
+        Some(flow)
+    }
+
+    /// The socket vanished between the deadline and the look: its `Closed` is normally on the way.
+    pub(super) fn miss(&mut self, conn: ConnId) {
+        let Some(flow) = self.flows.get_mut(&conn) else {
+            return;
+        };
+        if flow.missing {
+            self.forget(conn, Ending::Gone, self.now);
+        } else {
+            flow.missing = true;
+            self.arm(conn, self.now + GRACE_FOR_CLOSED);
+        }
+    }
+
+    /// The attempt that ends with this connection, off the table. A dismissal may mean an earlier
+    /// attempt, or the older connection that now asks for an upgrade.
+    fn take_ended(&mut self, conn: ConnId, ending: Ending, at: Ktime) -> Option<Attempt> {
+        let attempt = self.pending.get(conn)?;
+        let goes_on = match ending {
+            Ending::Dismissed if self.flows.contains_key(&conn) => attempt.at >= at,
+            Ending::Dismissed => attempt.at > at,
+            Ending::Recovered | Ending::Closed(_) | Ending::Gone => false,
+        };
+        if goes_on {
+            return None;
+        }
+        self.take_attempt(conn)
+    }
+}
+
+/// How long a socket may be missing before it counts as gone.
+const GRACE_FOR_CLOSED: Duration = Duration::from_secs(5);

@@ -1,0 +1,182 @@
+//! The opening handshake in the correlator's table.
+//!
+//! The heads come through one ring, births and deaths through another, and each of them may be
+//! lost. So an attempt is assembled from what comes, in any order, and leaves the table with the
+//! first sign that it is over.
+
+use super::{Action, Correlator, State, Transition, place};
+use crate::core::{
+    event::Asker,
+    facts::{ConnId, Facts},
+    flow::Flow,
+    handshake::{UpgradeAnswer, UpgradeRequest},
+    kept::{Handshake, Kept},
+    pending::{Attempt, PATIENCE},
+    time::Ktime,
+    transition::Reason,
+};
+
+impl Correlator {
+    /// How a connection was opened, or what it asks for while it waits for its answer. `None` if
+    /// neither head of its handshake was seen.
+    pub fn handshake(&self, conn: ConnId) -> Option<Handshake<'_>> {
+        let flow = self.flows.get(&conn);
+        match flow.and_then(|flow| flow.handshake.as_deref()) {
+            Some(kept) => Some(kept.view(&self.strings)),
+            None => self.pending.get(conn).map(Attempt::handshake),
+        }
+    }
+
+    /// The connections whose upgrade request has no answer yet.
+    pub fn unanswered(&self) -> Vec<ConnId> {
+        self.pending.unanswered().collect()
+    }
+
+    /// Whether an upgrade request of this connection has no answer yet.
+    pub fn is_unanswered(&self, conn: ConnId) -> bool {
+        self.pending.get(conn).is_some_and(Attempt::is_unanswered)
+    }
+
+    pub(super) fn requested(&mut self, of: &Asker, request: Box<UpgradeRequest>) {
+        if !self.has_listener(of) {
+            return;
+        }
+        let earlier = self.take_attempt(of.conn);
+        let mut attempt = Attempt::new(of.listener, of.at);
+        attempt.requested_at = Some(of.at);
+        attempt.request = Some(request);
+        attempt.opened = self.is_proven(of.conn);
+        let told = earlier.as_ref().and_then(Attempt::state).is_some();
+        if !told && !attempt.opened {
+            let from = self.flows.get(&of.conn).map(Flow::state);
+            self.tell(of, from, State::Connecting, Reason::Requested);
+        }
+        // An answer to this request that overtook it; one to an earlier request is older.
+        attempt.answer = earlier
+            .filter(|earlier| earlier.at >= of.at)
+            .and_then(|earlier| earlier.answer);
+        self.assemble(of.conn, attempt);
+    }
+
+    pub(super) fn answered(&mut self, of: &Asker, answer: Box<UpgradeAnswer>) {
+        if !self.has_listener(of) {
+            return;
+        }
+        match answer.status {
+            Some(UpgradeAnswer::SWITCHING_PROTOCOLS) => {
+                let attempt = self.take_attempt(of.conn);
+                let mut attempt = attempt.unwrap_or_else(|| Attempt::new(of.listener, of.at));
+                attempt.at = attempt.at.max(of.at);
+                attempt.deadline = attempt.at + PATIENCE;
+                attempt.answer = Some(answer);
+                attempt.opened = self.is_proven(of.conn);
+                self.assemble(of.conn, attempt);
+            }
+            // Interim (RFC 9110 §15.2): the answer is still to come.
+            Some(100..=199) => {}
+            status => self.refused(of, status, &answer),
+        }
+    }
+
+    /// A connection that was only assumed is open now.
+    pub(super) fn upgrade(&mut self, facts: &Facts) {
+        let Some(attempt) = self.pending.get(facts.conn).filter(|a| !a.opened) else {
+            return;
+        };
+        if let Some(from) = attempt.state() {
+            let opened = Transition::opened(facts, Some(from), attempt.answer.is_some());
+            self.actions.push_back(Action::Transition(opened));
+        }
+        self.join(facts);
+    }
+
+    /// The connection is open: what is known of its handshake is now its own.
+    pub(super) fn join(&mut self, facts: &Facts) {
+        if let Some(mut attempt) = self.take_attempt(facts.conn) {
+            attempt.opened = true;
+            attempt.deadline = facts.at + PATIENCE;
+            self.assemble(facts.conn, attempt);
+        }
+    }
+
+    pub(super) fn expire_attempts(&mut self) {
+        while let Some((conn, mut attempt)) = self.pending.take_due(self.now) {
+            if attempt.is_unanswered() {
+                attempt.stuck = true;
+                attempt.deadline = Ktime::NEVER;
+                self.tallies[place(attempt.listener)].handshakes_stuck += 1;
+                self.pending.put(conn, attempt);
+            } else {
+                // The other half was lost, or the connection was.
+                self.settle(conn, &attempt);
+            }
+        }
+    }
+
+    /// Takes an attempt off the table and the gauge.
+    pub(super) fn take_attempt(&mut self, conn: ConnId) -> Option<Attempt> {
+        let mut attempt = self.pending.take(conn)?;
+        if std::mem::take(&mut attempt.stuck) {
+            self.tallies[place(attempt.listener)].handshakes_stuck -= 1;
+        }
+        Some(attempt)
+    }
+
+    fn refused(&mut self, of: &Asker, status: Option<u16>, answer: &UpgradeAnswer) {
+        let asked_later = |attempt: &Attempt| attempt.at > of.at;
+        if self.is_proven(of.conn) || self.pending.get(of.conn).is_some_and(asked_later) {
+            return;
+        }
+        let attempt = self.take_attempt(of.conn);
+        let from = attempt.and_then(|attempt| attempt.state());
+        let reason = Reason::Refused {
+            status,
+            retry_after: answer.retry_after,
+        };
+        self.tell(of, from, State::Closed, reason);
+    }
+
+    /// Puts an attempt back to wait for what is missing, or settles it.
+    fn assemble(&mut self, conn: ConnId, attempt: Attempt) {
+        if attempt.opened && attempt.request.is_some() && attempt.answer.is_some() {
+            self.settle(conn, &attempt);
+        } else {
+            self.pending.put(conn, attempt);
+        }
+    }
+
+    /// Keeps the handshake with its connection, if that is there.
+    fn settle(&mut self, conn: ConnId, attempt: &Attempt) {
+        if let Some(flow) = self.flows.get_mut(&conn)
+            && flow.handshake.is_none()
+        {
+            let kept = Kept::new(&attempt.handshake(), &mut self.strings);
+            flow.handshake = Some(Box::new(kept));
+        }
+    }
+
+    /// Whether the connection is known to be open, not only assumed.
+    fn is_proven(&self, conn: ConnId) -> bool {
+        self.flows.get(&conn).is_some_and(Flow::is_proven)
+    }
+
+    fn has_listener(&mut self, of: &Asker) -> bool {
+        let known = place(of.listener) < self.tallies.len();
+        self.rejected += u64::from(!known);
+        known
+    }
+
+    fn tell(&mut self, of: &Asker, from: Option<State>, to: State, reason: Reason) {
+        self.actions.push_back(Action::Transition(Transition {
+            conn: of.conn,
+            listener: of.listener,
+            at: of.at,
+            from,
+            to,
+            reason,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

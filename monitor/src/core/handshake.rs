@@ -1,0 +1,312 @@
+//! The opening handshake (RFC 6455 §4): what an upgrade request asked for and what it was answered.
+//!
+//! The kernel side sends the first bytes of each head, so they may be cut off. What is whole is kept;
+//! what is wrong is a [`HandshakeFault`], never an error. Of the request target only the path is
+//! kept: a query may hold tokens.
+
+mod extensions;
+mod fault;
+mod forwarded;
+
+use std::{borrow::Cow, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use sha1::{Digest, Sha1};
+
+pub use extensions::Deflate;
+pub use fault::{Faults, HandshakeFault};
+pub use forwarded::ClientAddress;
+
+/// What a client asked for (RFC 6455 §4.2.1). A field is `None` where the head does not have it,
+/// or was cut off before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeRequest {
+    pub method: Option<Box<str>>,
+    /// Without the query.
+    pub path: Option<Box<str>>,
+    pub host: Option<Box<str>>,
+    pub origin: Option<Box<str>>,
+    /// `Sec-WebSocket-Key`, as it was sent.
+    pub key: Option<Box<str>>,
+    /// `Sec-WebSocket-Version`.
+    pub version: Option<u8>,
+    /// `Sec-WebSocket-Protocol`, in the client's order.
+    pub subprotocols: Vec<Box<str>>,
+    /// Whether permessage-deflate was offered (RFC 7692).
+    pub deflate_offered: bool,
+    /// Where a proxy says that the client is.
+    pub client: Option<ClientAddress>,
+    pub faults: Faults,
+}
+
+impl UpgradeRequest {
+    /// Reads the head of a request. Any bytes will do.
+    pub fn parse(head: &[u8]) -> Self {
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match lenient().parse_request(&mut request, head) {
+            Ok(Status::Complete(_)) => Self::of(&request, false),
+            Ok(Status::Partial) => {
+                let whole = whole_lines(head);
+                let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+                let mut lines = httparse::Request::new(&mut headers);
+                match lenient().parse_request(&mut lines, &whole) {
+                    Ok(Status::Complete(_)) => Self::of(&lines, true),
+                    // Not even the first line is whole; the method may be.
+                    _ => {
+                        request.headers = &mut [];
+                        Self::of(&request, true)
+                    }
+                }
+            }
+            Err(_) => Self {
+                faults: HandshakeFault::Malformed.into(),
+                ..Self::default()
+            },
+        }
+    }
+
+    fn of(request: &httparse::Request<'_, '_>, cut: bool) -> Self {
+        use HandshakeFault as Fault;
+        let headers = Headers(request.headers);
+        let key = headers.first("Sec-WebSocket-Key");
+        let version = headers.first("Sec-WebSocket-Version");
+        let host = headers.first("Host");
+        let is_key = |key: &str| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+        let mut faults = Faults::default();
+        faults.insert_if(Fault::CutOff, cut);
+        faults.insert_if(Fault::NotGet, request.method.is_some_and(|m| m != "GET"));
+        faults.insert_if(Fault::OldHttp, request.version == Some(0));
+        // What is missing from a head that was cut off may have been in the rest.
+        faults.insert_if(Fault::NoHost, !cut && host.is_none());
+        faults.insert_if(Fault::NoUpgrade, !cut && !headers.asks_for_websocket());
+        faults.insert_if(Fault::NoConnection, !cut && !headers.connection_upgrades());
+        faults.insert_if(Fault::BadKey, key.as_deref().map_or(!cut, |k| !is_key(k)));
+        let is_13 = |version: &str| version == "13";
+        faults.insert_if(
+            Fault::BadVersion,
+            version.as_deref().map_or(!cut, |v| !is_13(v)),
+        );
+        Self {
+            method: request.method.map(Box::from),
+            path: request.path.map(|target| path_of(target).into()),
+            host: boxed(host),
+            origin: boxed(headers.first("Origin")),
+            key: boxed(key),
+            version: version.and_then(|version| version.parse().ok()),
+            subprotocols: headers
+                .list("Sec-WebSocket-Protocol")
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+            deflate_offered: extensions::offers_deflate(&headers.all(EXTENSIONS)),
+            client: forwarded::client(
+                &headers.all("Forwarded"),
+                headers.first("X-Forwarded-For").as_deref(),
+            ),
+            faults,
+        }
+    }
+}
+
+/// What a server answered (RFC 6455 §4.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeAnswer {
+    /// `None` where there was no status line.
+    pub status: Option<u16>,
+    /// `Sec-WebSocket-Accept`, as it was sent.
+    pub accept: Option<Box<str>>,
+    /// The subprotocol that was chosen.
+    pub subprotocol: Option<Box<str>>,
+    /// Compression as agreed (RFC 7692); `None` without.
+    pub deflate: Option<Deflate>,
+    pub retry_after: Option<RetryAfter>,
+    pub faults: Faults,
+}
+
+/// When a refused client may come back (RFC 9110 §10.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryAfter {
+    /// Whole seconds.
+    #[serde(rename = "delay_seconds", serialize_with = "whole_seconds")]
+    Delay(Duration),
+    At(Timestamp),
+}
+
+impl UpgradeAnswer {
+    pub const SWITCHING_PROTOCOLS: u16 = 101;
+
+    /// Reads the head of a response. Any bytes will do.
+    pub fn parse(head: &[u8]) -> Self {
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        match lenient().parse_response(&mut response, head) {
+            Ok(Status::Complete(_)) => Self::of(&response, false),
+            Ok(Status::Partial) => {
+                let whole = whole_lines(head);
+                let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+                let mut lines = httparse::Response::new(&mut headers);
+                match lenient().parse_response(&mut lines, &whole) {
+                    Ok(Status::Complete(_)) => Self::of(&lines, true),
+                    // Not even the first line is whole; the status may be.
+                    _ => {
+                        response.headers = &mut [];
+                        Self::of(&response, true)
+                    }
+                }
+            }
+            Err(_) => Self {
+                faults: HandshakeFault::Malformed.into(),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// What is wrong with the answer, taken together with what was asked for.
+    pub fn faults_after(&self, request: &UpgradeRequest) -> Faults {
+        use HandshakeFault as Fault;
+        let mut faults = self.faults;
+        if self.status != Some(Self::SWITCHING_PROTOCOLS) {
+            return faults;
+        }
+        if let (Some(key), Some(accept)) = (&request.key, &self.accept) {
+            faults.insert_if(Fault::BadAccept, **accept != *accept_of(key));
+        }
+        // An offer may have been in what was cut off.
+        if !request.faults.contains(Fault::CutOff) {
+            let chosen = self.subprotocol.as_ref();
+            let unoffered = chosen.is_some_and(|chosen| !request.subprotocols.contains(chosen));
+            faults.insert_if(Fault::UnofferedSubprotocol, unoffered);
+            faults.insert_if(
+                Fault::UnofferedCompression,
+                self.deflate.is_some() && !request.deflate_offered,
+            );
+        }
+        faults
+    }
+
+    fn of(response: &httparse::Response<'_, '_>, cut: bool) -> Self {
+        use HandshakeFault as Fault;
+        let headers = Headers(response.headers);
+        let accept = headers.first("Sec-WebSocket-Accept");
+        let switches = response.code == Some(Self::SWITCHING_PROTOCOLS);
+        let deflate = extensions::accepted_deflate(&headers.all(EXTENSIONS));
+        let mut faults = Faults::default();
+        faults.insert_if(Fault::CutOff, cut);
+        if switches {
+            faults.insert_if(Fault::NoUpgrade, !cut && !headers.asks_for_websocket());
+            faults.insert_if(Fault::NoConnection, !cut && !headers.connection_upgrades());
+            faults.insert_if(Fault::BadAccept, !cut && accept.is_none());
+            faults.insert_if(Fault::BadExtension, deflate.is_err());
+        }
+        Self {
+            status: response.code,
+            accept: boxed(accept),
+            subprotocol: boxed(headers.first("Sec-WebSocket-Protocol")),
+            deflate: deflate.ok().flatten(),
+            retry_after: headers
+                .first("Retry-After")
+                .and_then(|value| retry_after(&value)),
+            faults,
+        }
+    }
+}
+
+/// The `Sec-WebSocket-Accept` that belongs to a `Sec-WebSocket-Key` (RFC 6455 §4.2.2).
+pub fn accept_of(key: &str) -> String {
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    BASE64.encode(digest)
+}
+
+struct Headers<'a>(&'a [Header<'a>]);
+
+impl<'a> Headers<'a> {
+    /// The values of every header of this name.
+    fn all(&self, name: &str) -> Vec<Cow<'a, str>> {
+        let named = self.0.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+        named
+            .map(|header| String::from_utf8_lossy(header.value.trim_ascii()))
+            .collect()
+    }
+
+    fn first(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.all(name).into_iter().next()
+    }
+
+    /// The members of a comma-separated list (RFC 9110 §5.6.1).
+    fn list(&self, name: &str) -> Vec<String> {
+        let values = self.all(name);
+        let members = values.iter().flat_map(|value| value.split(','));
+        members
+            .map(str::trim)
+            .filter(|member| !member.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn asks_for_websocket(&self) -> bool {
+        let mut protocols = self.list("Upgrade").into_iter();
+        protocols.any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+    }
+
+    fn connection_upgrades(&self) -> bool {
+        let mut options = self.list("Connection").into_iter();
+        options.any(|option| option.eq_ignore_ascii_case("upgrade"))
+    }
+}
+
+/// One broken header line must not hide the others.
+fn lenient() -> ParserConfig {
+    let mut config = ParserConfig::default();
+    config
+        .ignore_invalid_headers_in_requests(true)
+        .ignore_invalid_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    config
+}
+
+/// The lines of a head that was cut off which are whole, closed as if the head ended there.
+fn whole_lines(head: &[u8]) -> Vec<u8> {
+    let end = head.iter().rposition(|byte| *byte == b'\n');
+    let whole = end.map_or(&[][..], |end| &head[..=end]);
+    [whole, b"\r\n"].concat()
+}
+
+/// The path of a request target in origin or absolute form (RFC 9112 §3.2).
+fn path_of(target: &str) -> &str {
+    let end = target.find(['?', '#']).unwrap_or(target.len());
+    let target = &target[..end];
+    match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    }
+}
+
+fn retry_after(value: &str) -> Option<RetryAfter> {
+    if let Ok(seconds) = value.parse() {
+        return Some(RetryAfter::Delay(Duration::from_secs(seconds)));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?;
+    Some(RetryAfter::At(date.timestamp()))
+}
+
+fn whole_seconds<S: Serializer>(delay: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(delay.as_secs())
+}
+
+fn boxed(value: Option<Cow<'_, str>>) -> Option<Box<str>> {
+    value.map(|value| value.into_owned().into_boxed_str())
+}
+
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+/// As many as fit into a kilobyte: a name, a colon and a line end are 3 bytes.
+const MAX_HEADERS: usize = 342;
+
+#[cfg(test)]
+mod tests;

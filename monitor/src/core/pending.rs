@@ -1,0 +1,108 @@
+//! Opening handshakes under way, and the halves of those whose other half is still to come.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use super::{
+    facts::{ConnId, ListenerId},
+    handshake::{UpgradeAnswer, UpgradeRequest},
+    kept::Handshake,
+    time::Ktime,
+    transition::State,
+};
+
+/// A request without an answer for this long is stuck.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One attempt to open a WebSocket connection.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) listener: ListenerId,
+    /// When the latest of its heads passed.
+    pub(super) at: Ktime,
+    /// [`Ktime::NEVER`] once it is stuck.
+    pub(super) deadline: Ktime,
+    pub(super) requested_at: Option<Ktime>,
+    pub(super) request: Option<Box<UpgradeRequest>>,
+    /// A 101: any other answer ends the attempt.
+    pub(super) answer: Option<Box<UpgradeAnswer>>,
+    /// The connection is open; the attempt only waits for the head that is missing.
+    pub(super) opened: bool,
+    pub(super) stuck: bool,
+}
+
+impl Attempt {
+    pub(super) fn new(listener: ListenerId, at: Ktime) -> Self {
+        Self {
+            listener,
+            at,
+            deadline: at + PATIENCE,
+            requested_at: None,
+            request: None,
+            answer: None,
+            opened: false,
+            stuck: false,
+        }
+    }
+
+    /// The client waits for its answer.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.answer.is_none() && !self.opened
+    }
+
+    /// `None` if nothing was told of it: its request was not seen, or it is over.
+    pub(super) fn state(&self) -> Option<State> {
+        (self.request.is_some() && !self.opened).then_some(State::Connecting)
+    }
+
+    pub(super) fn handshake(&self) -> Handshake<'_> {
+        let (request, answer) = (self.request.as_deref(), self.answer.as_deref());
+        Handshake::of(self.requested_at, request, answer)
+    }
+}
+
+/// At most one attempt for each connection, and when to look at it.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    attempts: HashMap<ConnId, Attempt>,
+    deadlines: BTreeSet<(Ktime, ConnId)>,
+}
+
+impl Pending {
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Attempt> {
+        self.attempts.get(&conn)
+    }
+
+    /// Adds an attempt; there must be none for `conn`.
+    pub(super) fn put(&mut self, conn: ConnId, attempt: Attempt) {
+        if attempt.deadline != Ktime::NEVER {
+            self.deadlines.insert((attempt.deadline, conn));
+        }
+        self.attempts.insert(conn, attempt);
+    }
+
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&conn)?;
+        self.deadlines.remove(&(attempt.deadline, conn));
+        Some(attempt)
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next_deadline(&self) -> Option<Ktime> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes out an attempt whose deadline has come.
+    pub(super) fn take_due(&mut self, now: Ktime) -> Option<(ConnId, Attempt)> {
+        let (_, conn) = *self.deadlines.first().filter(|(at, _)| *at <= now)?;
+        self.take(conn).map(|attempt| (conn, attempt))
+    }
+
+    /// The connections whose client waits for its answer.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = ConnId> + '_ {
+        let unanswered = self.attempts.iter().filter(|(_, a)| a.is_unanswered());
+        unanswered.map(|(conn, _)| *conn)
+    }
+}

@@ -1,0 +1,67 @@
+//! Opening and closing handshakes.
+
+use std::borrow::Cow;
+
+use monitor_common::stats::{RTT_BOUNDS, answer};
+use prometheus::proto::MetricFamily;
+
+use super::{Family, Scrape, count};
+use crate::sink::families::{NANOSECONDS, kernel_histogram};
+
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let mut answers = Family::counter(
+        "handshakes_total",
+        "Upgrade requests, by the status of their answer.",
+    );
+    let mut opening = Family::histogram(
+        "handshake_seconds",
+        "Time from TCP's ESTABLISHED to the 101.",
+    );
+    let mut stuck = Family::gauge(
+        "handshakes_stuck",
+        "Upgrade requests without an answer for at least 10 s.",
+    );
+    let mut closing = Family::histogram(
+        "close_handshake_seconds",
+        "Time from the first close frame to the other side's.",
+    );
+    for (name, stats, tally) in scrape.each() {
+        for (slot, counter) in stats.handshakes.iter().enumerate() {
+            // 500 statuses are possible, a few are ever seen.
+            if counter.get() > 0 {
+                let labels = [("listener", name), ("status", &status(slot))];
+                answers.add(&labels, count(counter));
+            }
+        }
+        let labels = [("listener", name)];
+        let time = kernel_histogram(&stats.handshake_time, &RTT_BOUNDS, NANOSECONDS);
+        opening.add_histogram(&labels, time);
+        stuck.add(&labels, tally.handshakes_stuck as f64);
+        let time = kernel_histogram(&stats.close_handshake_time, &RTT_BOUNDS, NANOSECONDS);
+        closing.add_histogram(&labels, time);
+    }
+    out.extend([answers, opening, stuck, closing].map(Family::finish));
+}
+
+fn status(slot: usize) -> Cow<'static, str> {
+    match slot {
+        answer::MALFORMED => "malformed".into(),
+        answer::NONE => "none".into(),
+        code => (code + 100).to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_common::stats::ANSWER_SLOTS;
+
+    use super::*;
+
+    #[test]
+    fn every_slot_has_its_own_status() {
+        let shown: Vec<_> = (0..ANSWER_SLOTS).map(status).collect();
+        assert_eq!(&shown[0], "100");
+        assert_eq!(&shown[499], "599");
+        assert_eq!(&shown[500..], ["malformed", "none"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! wsmon itself: what it lost, and what it costs.
+
+use monitor_common::drop::DropReason;
+use prometheus::proto::MetricFamily;
+
+use super::{Family, Scrape};
+
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let losses = scrape.losses;
+    let mut lost = Family::counter(
+        "events_lost_total",
+        "What wsmon failed to see or to say, by where.",
+    );
+    for (ring, reason, n) in [
+        ("vitals", "full", losses.of(DropReason::VitalsFull)),
+        ("vitals", "undecodable", losses.undecodable),
+        ("handshakes", "full", losses.of(DropReason::HandshakesFull)),
+        ("handshakes", "undecodable", losses.undecodable_handshakes),
+        ("samples", "full", losses.of(DropReason::SamplesFull)),
+        ("samples", "late", losses.of(DropReason::SampledLate)),
+        (
+            "packets",
+            "header_unreadable",
+            losses.of(DropReason::HeaderUnreadable),
+        ),
+        (
+            "packets",
+            "payload_unreadable",
+            losses.of(DropReason::PayloadUnreadable),
+        ),
+        (
+            "packets",
+            "walk_too_long",
+            losses.of(DropReason::WalkTooLong),
+        ),
+        ("alerts", "full", losses.alert_lines),
+    ] {
+        lost.add(&[("ring", ring), ("reason", reason)], n as f64);
+    }
+    let mut untracked = Family::counter(
+        "untracked_connections_total",
+        "Connections on watched ports that could not be tracked.",
+    );
+    for reason in [DropReason::SnapshotsFull, DropReason::StorageFull] {
+        untracked.add(&[("reason", reason.as_str())], losses.of(reason) as f64);
+    }
+    untracked.add(
+        &[("reason", "no_room_at_start")],
+        losses.no_room_at_start as f64,
+    );
+    let mut degraded = Family::gauge(
+        "degraded",
+        "1 while something was lost within the last five minutes.",
+    );
+    degraded.add(&[], f64::from(u8::from(scrape.degraded)));
+    let mut runs = Family::counter(
+        "bpf_program_runs_total",
+        "Runs of each kernel program, while kernel.bpf_stats_enabled is on.",
+    );
+    let mut seconds = Family::counter(
+        "bpf_program_seconds_total",
+        "Time spent in each kernel program, while kernel.bpf_stats_enabled is on.",
+    );
+    for program in scrape.programs {
+        runs.add(&[("program", &program.name)], program.runs as f64);
+        seconds.add(&[("program", &program.name)], program.seconds);
+    }
+    let mut build = Family::gauge(
+        "build_info",
+        "Version of wsmon and of the kernel it runs on.",
+    );
+    build.add(
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("kernel", scrape.kernel),
+        ],
+        1.0,
+    );
+    out.extend([lost, untracked, degraded, runs, seconds, build].map(Family::finish));
+}

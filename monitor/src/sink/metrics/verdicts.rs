@@ -1,0 +1,63 @@
+//! What the core thinks of the connections.
+
+use prometheus::proto::MetricFamily;
+
+use super::{Family, Scrape};
+use crate::{core::ZombieKind, sink::families::core_histogram};
+
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let mut zombies = Family::gauge(
+        "zombie_connections",
+        "Connections that are dead and look open.",
+    );
+    let mut detected = Family::counter("zombies_detected_total", "Zombies found, one per episode.");
+    let mut recovered = Family::counter(
+        "zombies_recovered_total",
+        "Zombies whose peer was heard again.",
+    );
+    let mut at_risk = Family::gauge(
+        "at_risk_connections",
+        "Connections idle for at least 0.8 of the tightest hop's limit.",
+    );
+    let mut limits = Family::gauge(
+        "lb_idle_timeout_seconds",
+        "The configured idle timeout of a hop on the path.",
+    );
+    let mut idle_at_death = Family::histogram(
+        "idle_at_death_seconds",
+        "Silence before a connection died without a close frame; a spike names the hop.",
+    );
+    let mut age_at_death = Family::histogram(
+        "age_at_death_seconds",
+        "Age of connections that died without a close frame; a spike names a maximum lifetime.",
+    );
+    for ((name, _, tally), listener) in scrape.each().zip(scrape.listeners) {
+        for kind in ZombieKind::ALL {
+            let labels = [("listener", name), ("kind", kind.as_str())];
+            zombies.add(&labels, tally.zombies[kind as usize] as f64);
+            detected.add(&labels, tally.detected[kind as usize] as f64);
+            recovered.add(&labels, tally.recovered[kind as usize] as f64);
+        }
+        at_risk.add(&[("listener", name)], tally.at_risk as f64);
+        if let Some(hop) = &listener.rules.tightest_hop {
+            limits.add(
+                &[("listener", name), ("hop", &hop.name)],
+                hop.idle_timeout.as_secs_f64(),
+            );
+        }
+        idle_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.idle_at_death));
+        age_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.age_at_death));
+    }
+    out.extend(
+        [
+            zombies,
+            detected,
+            recovered,
+            at_risk,
+            limits,
+            idle_at_death,
+            age_at_death,
+        ]
+        .map(Family::finish),
+    );
+}
