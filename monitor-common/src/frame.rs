@@ -160,7 +160,7 @@ impl Header {
         let body = if self.body == 0 {
             0
         } else {
-            self.unmasked_body() & (u64::MAX >> (8 * (8 - self.body as u32 & 7) & 63))
+            self.unmasked_body() & (u64::MAX >> (8 * ((8 - self.body as u32) & 7)))
         };
         // Fibonacci hashing: the upper half depends on every bit.
         ((body ^ (self.payload_len << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32

@@ -28,7 +28,7 @@ pub fn status(head: &Head, have: u32) -> u16 {
     let code = (value & 0xff) * 100 + (value >> 8 & 0xff) * 10 + (value >> 16 & 0xff);
     let decimal =
         digits & 0x00f0_f0f0 == 0x0030_3030 && value.wrapping_add(0x0006_0606) & 0x00f0_f0f0 == 0;
-    if have >= OPENING_LEN && decimal && code >= 100 && code < 600 {
+    if have >= OPENING_LEN && decimal && matches!(code, 100..=599) {
         code as u16
     } else {
         0

@@ -92,7 +92,7 @@ impl Flow {
                 return 0;
             }
             // 100 Continue and 103 Early Hints are no answer yet (RFC 9110 §15.2).
-            if status >= 100 && status < 200 {
+            if matches!(status, 100..=199) {
                 return 0;
             }
         }

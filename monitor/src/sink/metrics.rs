@@ -51,10 +51,10 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Everything that makes wsmon worth less. A frame that a viewer does not see because packets
-    /// came out of order is none of it: it is counted, and on many networks it is everyday.
+    /// Everything that makes wsmon worth less. What a live viewer misses is none of it: that is
+    /// told to the viewer.
     pub fn total(&self) -> u64 {
-        let kernel = self.kernel.iter().sum::<u64>() - self.of(DropReason::SampledLate);
+        let kernel = self.kernel.iter().sum::<u64>() - self.of(DropReason::SamplesFull);
         kernel
             + self.no_room_at_start
             + self.undecodable

@@ -17,7 +17,6 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         ("handshakes", "full", losses.of(DropReason::HandshakesFull)),
         ("handshakes", "undecodable", losses.undecodable_handshakes),
         ("samples", "full", losses.of(DropReason::SamplesFull)),
-        ("samples", "late", losses.of(DropReason::SampledLate)),
         (
             "packets",
             "header_unreadable",
