@@ -62,7 +62,7 @@ pub struct Header {
     /// Bytes of payload, the body's beginning among them.
     pub payload_len: u64,
     /// Bytes taken from the stream: the header, and of a control frame what identifies it: the
-    /// code of a close frame, the first [`TAG_LEN`] bytes of a ping or pong.
+    /// code of a close frame, the first `TAG_LEN` bytes of a ping or pong.
     pub taken: u8,
     /// How many of them are payload.
     body: u8,
@@ -154,7 +154,7 @@ impl Header {
     }
 
     /// What tells the pings of a connection apart, and a pong with the same payload has too: a
-    /// hash of the first [`TAG_LEN`] bytes, unmasked, and of the length.
+    /// hash of the first `TAG_LEN` bytes, unmasked, and of the length.
     #[inline(always)]
     pub const fn tag(&self) -> u32 {
         let body = if self.body == 0 {

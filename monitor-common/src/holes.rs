@@ -68,12 +68,11 @@ struct Bridging {
     looked: u32,
     /// The next entry of the log to look at; [`LOG`] while no island is in hand.
     cursor: u32,
-    /// 1 if the front knows where the next header begins, and where. Otherwise the chain has only
-    /// its own evidence.
-    proof: u32,
+    /// Where the front expects a header.
     expected: u32,
     /// 1 once it was found: all that follows in the chain is true.
     found: u32,
+    _pad: u32,
 }
 
 /// What becomes of a segment that lies ahead.
@@ -127,9 +126,9 @@ impl Holes {
             island: 0,
             looked: 0,
             cursor: 0,
-            proof: 0,
             expected: 0,
             found: 0,
+            _pad: 0,
         },
     };
 
@@ -241,19 +240,17 @@ impl Holes {
                 front.leap(left)
             });
         }
-        match front.expected_header() {
-            Some(seq) => {
-                self.bridging.expected = seq;
-                self.bridging.proof = 1;
-            }
-            None if front.mode == mode::UNSYNCED && island.walk.has_evidence() => {
-                self.bridging.proof = 0;
-            }
-            None => {
-                island.walk = Walk::EMPTY;
-                return Bridge::Unsynced(front.leap(left));
-            }
-        }
+        let Some(expected) = front.expected_header() else {
+            let unsynced = if front.mode == mode::UNSYNCED && island.walk.mode == mode::TRIAL {
+                front.continue_trial(&island.walk);
+                left
+            } else {
+                front.leap(left)
+            };
+            island.walk = Walk::EMPTY;
+            return Bridge::Unsynced(unsynced);
+        };
+        self.bridging.expected = expected;
         self.bridging.island = i;
         self.bridging.found = 0;
         self.bridging.cursor = 0;
@@ -283,21 +280,11 @@ impl Holes {
             return Bridge::Again;
         }
         if self.bridging.found == 0 {
-            let fits = if self.bridging.proof != 0 {
-                entry.seq == self.bridging.expected
-            } else {
-                !after(front.next_seq, entry.seq)
-            };
-            if !fits {
+            if entry.seq != self.bridging.expected {
                 return Bridge::Again;
             }
             self.bridging.found = 1;
-            let unsynced = front.continue_as(&island.walk, entry.seq);
-            if unsynced > 0 {
-                // The frame itself is told in the next step.
-                self.bridging.cursor -= 1;
-                return Bridge::Unsynced(unsynced);
-            }
+            front.continue_as(&island.walk);
         }
         Bridge::Frame(entry.header)
     }

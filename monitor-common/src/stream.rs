@@ -90,9 +90,8 @@ pub struct Walk {
     carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
-    /// In [`mode::HEAD`] the last bytes seen. In [`mode::TRIAL`] where the first header of the
-    /// segment in hand begins, counted from the segment's start, or [`NO_MARK`]; on an island where
-    /// the last one does.
+    /// In [`mode::HEAD`] the last bytes seen. On an island where the last header begins, counted
+    /// from the start of its segment.
     pub(crate) mark: u32,
     /// A [`mode`].
     pub mode: u8,
@@ -106,9 +105,6 @@ pub struct Walk {
     /// number of the chain that is followed.
     notes: u32,
 }
-
-/// No header begins in this segment.
-const NO_MARK: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Walk>() == 40);
 
@@ -204,37 +200,31 @@ impl Walk {
         self.skip = 0;
         self.carry_len = 0;
         self.trial = 0;
-        self.mark = NO_MARK;
         self.forget_message();
     }
 
-    /// Goes on, in step, where `other` is, whose chain is true from the header at `seq` on. Returns
-    /// the bytes in front of that which belong to no known frame.
+    /// Goes on where `other` is.
     #[inline(always)]
-    pub(crate) fn continue_as(&mut self, other: &Self, seq: u32) -> u32 {
-        let unsynced = if self.mode == mode::FRAMES {
-            0
-        } else {
-            seq.wrapping_sub(self.next_seq)
-        };
-        self.mode = mode::FRAMES;
-        self.trial = 0;
+    pub(crate) fn continue_as(&mut self, other: &Self) {
         self.skip = other.skip;
         self.carry = other.carry;
         self.carry_len = other.carry_len;
         self.next_seq = other.next_seq;
-        unsynced
+    }
+
+    /// The same on trial, with the evidence that there is.
+    #[inline(always)]
+    pub(crate) fn continue_trial(&mut self, other: &Self) {
+        self.mode = mode::TRIAL;
+        self.trial = other.trial;
+        self.forget_message();
+        self.continue_as(other);
     }
 
     /// Whether its place in the stream is known.
     #[inline(always)]
     pub const fn is_live(&self) -> bool {
         self.flags & flag::STARTED != 0
-    }
-
-    #[inline(always)]
-    pub(crate) const fn has_evidence(&self) -> bool {
-        self.mode == mode::TRIAL && self.trial >= ENOUGH
     }
 
     /// Where the next header begins, if that is known.
@@ -508,7 +498,6 @@ impl Walk {
     #[inline(always)]
     fn pass(&mut self, begin: u32, len: u32) -> Step {
         if self.mode == mode::TRIAL {
-            self.mark = NO_MARK;
             self.flags &= !flag::FRESH;
             Step::Unsynced(len - begin)
         } else {
@@ -570,18 +559,15 @@ impl Walk {
         }
         let island = self.flags & flag::ISLAND != 0;
         let begins_here = fresh == header.taken as u32;
-        if island {
-            self.mark = (*at + fresh).wrapping_sub(header.taken as u32);
-        } else if begins_here && self.mark == NO_MARK {
-            self.mark = *at;
-        }
         let next = *at as u64 + fresh as u64 + header.bytes_to_skip();
         let exact = (next == len as u64) as u8;
         self.trial = self
             .trial
             .saturating_add(HEADER_BITS + EXACT_END_BITS * exact);
-        if self.trial >= ENOUGH && begins_here && !island {
-            *at = self.mark;
+        if island {
+            self.mark = (*at + fresh).wrapping_sub(header.taken as u32);
+        } else if self.trial >= ENOUGH && begins_here {
+            // Only this header is sure: a wrong one before it may have led to the right ones.
             self.mode = mode::FRAMES;
             self.trial = 0;
             self.forget_message();
