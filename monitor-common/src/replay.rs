@@ -268,7 +268,14 @@ fn forget_filled(direction: Direction, flow: &mut Flow, holes: &mut Option<Box<H
     }
 }
 
+/// The header that makes a 101 an upgrade to WebSocket may be in what was cut off: then the status
+/// line is all there is to go by.
 fn find(needle: Needle, payload: &impl Payload, len: u32) -> bool {
+    let is_cut = payload.readable(0) < len;
+    (is_cut && needle == Needle::ACCEPT) || is_there(needle, payload, len)
+}
+
+fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
     (0..Needle::LOOKS)
         .map(|look| look * Needle::STRIDE)
         .take_while(|at| *at < len)

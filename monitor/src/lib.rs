@@ -7,4 +7,5 @@ pub mod frames;
 pub mod kernel;
 pub mod listeners;
 pub mod reconcile;
+pub mod replay;
 pub mod sink;

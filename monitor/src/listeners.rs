@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
+use monitor_common::listener::ListenerLimits;
+
 use crate::core::{
     ListenerRules,
     facts::{ListenerId, Role},
@@ -17,6 +19,16 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// What the kernel programs have to know of the rules.
+    pub fn limits(&self) -> ListenerLimits {
+        let hop = self.rules.tightest_hop.as_ref();
+        ListenerLimits {
+            idle_limit_ns: hop.map_or(0, |hop| {
+                u64::try_from(hop.idle_timeout.as_nanos()).unwrap_or(u64::MAX)
+            }),
+        }
+    }
+
     /// The listener that watches a socket with these ports, and the socket's role. Our own ports
     /// come first, as in the kernel programs.
     pub fn watching(listeners: &[Self], local: u16, remote: u16) -> Option<(ListenerId, Role)> {

@@ -6,7 +6,7 @@ use clap::Parser;
 use monitor::cli::{
     Cli, Command, check,
     exit::{Failure, Outcome},
-    run,
+    replay, run,
 };
 
 fn main() -> ExitCode {
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Check(args) => {
             check::run(&args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
         }
+        Command::Replay(args) => replay::run(&args),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("wsmon: {failure}");

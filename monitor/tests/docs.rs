@@ -17,6 +17,7 @@ use monitor::{
         facts::{Activity, Direction, Protocol, Role},
     },
     listeners::Listener,
+    replay::Skip,
     sink::{
         alert_log::{AlertLog, Target},
         metrics::{self, Losses, ProgramRuns, Scrape},
@@ -77,28 +78,55 @@ fn only_exported_metrics_are_used_in_rules_and_pages() {
 }
 
 #[test]
-fn every_flag_of_run_is_documented_with_its_default() {
-    let command = Cli::command();
-    let run = command.find_subcommand("run").expect("wsmon run exists");
-    let flags: BTreeMap<_, _> = run
+fn every_flag_of_run_and_replay_is_documented_with_its_default() {
+    for (command, page) in [("run", "docs/running.md"), ("replay", "docs/replay.md")] {
+        let documented: BTreeMap<_, _> = table_rows(page)
+            .into_iter()
+            .filter_map(|row| {
+                let flag = code(row.first()?).first()?.split(' ').next()?.to_owned();
+                let default = code(row.get(1)?).into_iter().next();
+                (flag.starts_with("--") && flag != "--debug-kernel").then_some((flag, default))
+            })
+            .collect();
+        assert_eq!(documented, flags(command), "{page}");
+    }
+    assert!(read("docs/running.md").contains("`--debug-kernel`"));
+}
+
+/// The flags of a command with their defaults, apart from the one for its developers.
+fn flags(command: &str) -> BTreeMap<String, Option<String>> {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).expect("the command exists");
+    command
         .get_arguments()
+        .filter(|argument| {
+            argument
+                .get_long()
+                .is_some_and(|name| name != "debug-kernel")
+        })
         .filter_map(|argument| {
-            let default = argument.get_default_values().first();
+            // A flag without a value has an implicit one.
+            let default = argument
+                .get_default_values()
+                .first()
+                .filter(|_| argument.get_action().takes_values());
             let default = default.map(|value| value.to_string_lossy().into_owned());
             Some((format!("--{}", argument.get_long()?), default))
         })
-        .filter(|(flag, _)| flag != "--debug-kernel" && flag != "--help")
-        .collect();
-    let documented: BTreeMap<_, _> = table_rows("docs/running.md")
+        .filter(|(flag, _)| flag != "--help")
+        .collect()
+}
+
+#[test]
+fn every_reason_to_pass_over_a_packet_is_documented() {
+    let documented: BTreeSet<_> = table_rows("docs/replay.md")
         .into_iter()
-        .filter_map(|row| {
-            let flag = code(row.first()?).first()?.split(' ').next()?.to_owned();
-            let default = code(row.get(1)?).into_iter().next();
-            (flag.starts_with("--") && flag != "--debug-kernel").then_some((flag, default))
-        })
+        .filter(|row| row.len() == 2)
+        .filter_map(|row| code(row.first()?).into_iter().next())
         .collect();
-    assert_eq!(documented, flags);
-    assert!(read("docs/running.md").contains("`--debug-kernel`"));
+    for reason in Skip::ALL {
+        assert!(documented.contains(reason.as_str()), "{}", reason.as_str());
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod exit;
+pub mod replay;
 pub mod run;
+pub mod watch;
 
 /// See dead WebSocket connections from inside the kernel, before the application does.
 #[derive(Debug, Parser)]
@@ -12,7 +14,8 @@ pub mod run;
 #[command(after_help = "\
 Start with:
   wsmon check                                   can it run here?
-  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer")]
+  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
+  wsmon replay --lb-timeout 60s capture.pcap    the same rules over a recording")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -22,4 +25,5 @@ pub struct Cli {
 pub enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Replay(replay::ReplayArgs),
 }

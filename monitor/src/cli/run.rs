@@ -6,19 +6,19 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::Args;
-use monitor_common::listener::MAX_LISTENERS;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-use super::exit::{Failure, Outcome};
+use super::{
+    exit::{Failure, Outcome},
+    watch::WatchArgs,
+};
 use crate::{
-    core::{Hop, ListenerRules, OnExpiry},
     daemon::Daemon,
     kernel::{
         cgroup,
@@ -46,22 +46,8 @@ Examples:
 Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 if what was asked for makes no sense,
 3 if the kernel or the privileges are not enough (see `wsmon check`).")]
 pub struct RunArgs {
-    /// A local port of WebSocket servers, or a range of them; each is one listener
-    #[arg(long = "port", value_name = "PORT[-PORT]")]
-    pub ports: Vec<PortRange>,
-
-    /// A port of remote services that this host connects to, or a range of them
-    #[arg(long = "remote-port", value_name = "PORT[-PORT]")]
-    pub remote_ports: Vec<PortRange>,
-
-    /// After how much silence the load balancer forgets a connection, without a word to either
-    /// side
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub lb_timeout: Option<Duration>,
-
-    /// How long a single ping from this host may stay without its pong
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
-    pub ping_timeout: Duration,
+    #[command(flatten)]
+    pub watch: WatchArgs,
 
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9435")]
@@ -159,50 +145,9 @@ fn same_directory(a: &Path, b: &Path) -> bool {
     identity(a).is_some_and(|a| identity(b) == Some(a))
 }
 
-/// The listeners that the flags describe, each port in at most one of its kind.
+/// The listeners that the flags describe, at least one.
 fn listeners(args: &RunArgs) -> Result<Vec<Listener>, Failure> {
-    let hop = args.lb_timeout.map(|idle_timeout| Hop {
-        name: "lb".into(),
-        idle_timeout,
-        on_expiry: OnExpiry::Silent,
-    });
-    let mut listeners: Vec<Listener> = Vec::new();
-    let wanted = args
-        .ports
-        .iter()
-        .map(|range| (range, false))
-        .chain(args.remote_ports.iter().map(|range| (range, true)));
-    for (range, remote) in wanted {
-        let overlap = listeners.iter().find(|other| {
-            other.remote == remote
-                && other.ports.start() <= range.0.end()
-                && range.0.start() <= other.ports.end()
-        });
-        if let Some(other) = overlap {
-            return Err(Failure::usage(format!(
-                "ports {range} and {} overlap; name each port once",
-                other.rules.name
-            )));
-        }
-        let mut name = range.to_string();
-        if listeners.iter().any(|other| other.rules.name == name) {
-            name.push_str("-remote");
-        }
-        listeners.push(Listener {
-            rules: ListenerRules {
-                ping_timeout: args.ping_timeout,
-                ..ListenerRules::new(name, hop.clone())
-            },
-            ports: range.0.clone(),
-            remote,
-        });
-    }
-    if listeners.len() > MAX_LISTENERS {
-        return Err(Failure::usage(format!(
-            "{} groups of ports; one wsmon can watch {MAX_LISTENERS}, write neighbours as a range",
-            listeners.len()
-        )));
-    }
+    let listeners = args.watch.listeners()?;
     if listeners.is_empty() {
         return Err(Failure::usage(
             "nothing to watch; name the port of your WebSocket server, for example --port 8080",
@@ -324,74 +269,5 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it like 60s, 5m or 1500ms"))?;
-    if duration.is_zero() {
-        return Err("it must be longer than zero".into());
-    }
-    Ok(duration)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        run: RunArgs,
-    }
-
-    fn parse(args: &[&str]) -> Result<RunArgs, clap::Error> {
-        Cli::try_parse_from([&["wsmon"], args].concat()).map(|cli| cli.run)
-    }
-
-    fn names(args: &[&str]) -> Result<Vec<String>, Failure> {
-        let listeners = listeners(&parse(args).expect("valid flags"))?;
-        Ok(listeners
-            .into_iter()
-            .map(|listener| listener.rules.name)
-            .collect())
-    }
-
-    #[test]
-    fn each_port_flag_becomes_a_listener_named_after_it() {
-        let args = [
-            "--port",
-            "8080",
-            "--port",
-            "9000-9010",
-            "--remote-port",
-            "443",
-        ];
-        assert_eq!(names(&args).expect("valid"), ["8080", "9000-9010", "443"]);
-        let args = ["--port", "443", "--remote-port", "443"];
-        assert_eq!(names(&args).expect("valid"), ["443", "443-remote"]);
-    }
-
-    #[test]
-    fn overlapping_ports_and_no_ports_are_refused() {
-        let overlap = names(&["--port", "9000-9010", "--port", "9005"]).expect_err("they overlap");
-        assert!(overlap.to_string().contains("overlap"), "{overlap}");
-        let nothing = names(&[]).expect_err("nothing to watch");
-        assert!(nothing.to_string().contains("--port 8080"), "{nothing}");
-    }
-
-    #[test]
-    fn limits_of_zero_and_nonsense_are_refused() {
-        for bad in ["0s", "0", "soon", "-5s"] {
-            assert!(
-                parse(&["--port", "80", "--lb-timeout", bad]).is_err(),
-                "{bad}"
-            );
-        }
-        let args = parse(&["--port", "80", "--lb-timeout", "1500ms"]).expect("valid");
-        assert_eq!(args.lb_timeout, Some(Duration::from_millis(1500)));
     }
 }

@@ -41,7 +41,11 @@ pub enum DecodeError {
 
 /// Decodes one record of the `VITALS` ring.
 pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
-    let event = read::<VitalEvent>(record)?;
+    event(&read(record)?)
+}
+
+/// Decodes what a record of the `VITALS` ring says.
+pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
     let kind = EventKind::try_from(event.kind).map_err(DecodeError::Kind)?;
     let at = Ktime(event.at);
     let conn = ConnId(event.snapshot.cookie);
@@ -75,7 +79,11 @@ pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
 
 /// Decodes one record of the `HANDSHAKES` ring and parses its head.
 pub fn handshake(record: &[u8]) -> Result<Event, DecodeError> {
-    let record = read::<HandshakeRecord>(record)?;
+    upgrade(&read(record)?)
+}
+
+/// Decodes what a record of the `HANDSHAKES` ring says.
+pub fn upgrade(record: &HandshakeRecord) -> Result<Event, DecodeError> {
     let head = |max: usize| {
         let found = record.len;
         let fits = Some(usize::from(found)).filter(|len| *len <= max);
@@ -242,15 +250,21 @@ fn end(raw: u8) -> Role {
 }
 
 fn close_how(raw: u32) -> Result<CloseHow, DecodeError> {
-    let how = wire::CloseHow::try_from(raw).map_err(DecodeError::CloseHow)?;
-    Ok(match how {
+    wire::CloseHow::try_from(raw)
+        .map(how)
+        .map_err(DecodeError::CloseHow)
+}
+
+/// The core's name for a way to close.
+pub(crate) fn how(how: wire::CloseHow) -> CloseHow {
+    match how {
         wire::CloseHow::CloseFrame => CloseHow::CloseFrame,
         wire::CloseHow::Fin => CloseHow::Fin,
         wire::CloseHow::RstSent => CloseHow::RstSent,
         wire::CloseHow::RstReceived => CloseHow::RstReceived,
         wire::CloseHow::Timeout => CloseHow::Timeout,
         wire::CloseHow::Unknown => CloseHow::Unknown,
-    })
+    }
 }
 
 fn activity(facts: &DirectionFacts) -> Activity {
@@ -274,7 +288,8 @@ fn address(version: u8, octets: &[u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-fn octets(ip: IpAddr) -> (u8, [u8; 16]) {
+/// As in a [`Snapshot`]: the version, and the bytes in network order.
+pub(crate) fn octets(ip: IpAddr) -> (u8, [u8; 16]) {
     match ip {
         IpAddr::V4(v4) => {
             let mut wide = [0; 16];

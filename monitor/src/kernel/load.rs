@@ -209,11 +209,8 @@ impl Loaded {
     fn watch(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
         let mut limits = self.array::<ListenerLimits>("LISTENERS")?;
         for (i, listener) in listeners.iter().enumerate() {
-            let idle_limit_ns = listener.rules.tightest_hop.as_ref().map_or(0, |hop| {
-                u64::try_from(hop.idle_timeout.as_nanos()).unwrap_or(u64::MAX)
-            });
             limits
-                .set(i as u32, ListenerLimits { idle_limit_ns }, 0)
+                .set(i as u32, listener.limits(), 0)
                 .map_err(|source| LoadError::MapWrite {
                     name: "LISTENERS",
                     source,

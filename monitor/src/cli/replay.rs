@@ -1,0 +1,227 @@
+//! `wsmon replay`: the daemon's judgement over a recording.
+
+use std::{
+    fmt::Display,
+    fs::{File, Metadata},
+    io::{self, BufWriter, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{
+    exit::{Failure, Outcome},
+    watch::WatchArgs,
+};
+use crate::{
+    listeners::{Listener, PortRange},
+    replay::{self, Capture, CaptureError, Replay},
+};
+
+mod interrupt;
+mod json;
+mod source;
+mod text;
+
+use interrupt::Interrupt;
+use source::{Progress, Source};
+
+/// Judge a recording of packets by the rules of `wsmon run`.
+///
+/// Reads pcap and pcapng, and needs no privileges. Without --port and --remote-port every port is
+/// watched on which the recording has a WebSocket upgrade; for that the file is read twice.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon replay capture.pcap
+      every frame, alert and connection on the ports that upgrade to WebSocket
+  wsmon replay --no-frames --lb-timeout 60s capture.pcapng
+      which connections a load balancer with a 60 s limit has forgotten
+  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection\")'
+      one JSON object a line
+  tcpdump -i eth0 -s 512 -w - tcp port 8080 | wsmon replay --port 8080 -
+      as packets come; 512 bytes hold frame headers and most handshakes
+
+Exit status: 0 when the recording was judged, also if it is cut off or Ctrl-C ended it (a warning
+says so), 1 on a failure, 2 if what was asked for makes no sense or the file is no recording.")]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
+    /// No line for each frame and change of state: alerts, connections and the summary only
+    #[arg(long)]
+    pub no_frames: bool,
+
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// The recording, pcap or pcapng; - is stdin, and needs --port or --remote-port
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// What is told of a replay, and how.
+trait Report {
+    fn record(&mut self, replay: &Replay, record: &replay::Record) -> io::Result<()>;
+    fn warning(&mut self, message: &str) -> io::Result<()>;
+    fn summary(&mut self, replay: &Replay) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Judges the recording and prints what it tells.
+pub fn run(args: &ReplayArgs) -> Outcome {
+    let job = Job {
+        args,
+        interrupt: Interrupt::watch()
+            .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))?,
+    };
+    let named = args.watch.listeners()?;
+    let outcome = if named.is_empty() {
+        job.find_listeners()
+            .map_err(Stop::Failure)
+            .and_then(|found| job.print(found, true))
+    } else {
+        job.print(named, false)
+    };
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Whoever read this has seen enough.
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Stop::Output(error)) => Err(Failure::failed(format!("cannot print: {error}"))),
+        Err(Stop::Failure(failure)) => Err(failure),
+    }
+}
+
+enum Stop {
+    Output(io::Error),
+    Failure(Failure),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+struct Job<'a> {
+    args: &'a ReplayArgs,
+    interrupt: Interrupt,
+}
+
+impl Job<'_> {
+    fn print(&self, listeners: Vec<Listener>, found: bool) -> Result<(), Stop> {
+        let file = self.args.file.display();
+        let mut report = self.report();
+        let warn = |report: &mut dyn Report, message: String| {
+            eprintln!("wsmon: {message}");
+            report.warning(&message)
+        };
+        if found && listeners.is_empty() {
+            let message = format!(
+                "{file}: no WebSocket upgrade in this recording; if it begins later, or is of \
+                 TLS, name the server's port with --port"
+            );
+            warn(&mut *report, message)?;
+        }
+        let mut capture = self.open("judging").map_err(Stop::Failure)?;
+        let mut replay = Replay::new(listeners);
+        let end = replay::play(&mut capture, &mut replay, |replay, record| {
+            report.record(replay, &record)
+        })?;
+        drop(capture);
+        let end = match end {
+            _ if self.interrupt.is_raised() => Some("interrupted".to_owned()),
+            Some(error) => {
+                let failed = matches!(error, CaptureError::Io(_));
+                let message = format!("{file}: {error}");
+                if failed {
+                    report.summary(&replay)?;
+                    report.flush()?;
+                    return Err(Stop::Failure(Failure::failed(message)));
+                }
+                Some(message)
+            }
+            None => None,
+        };
+        if let Some(why) = end {
+            warn(
+                &mut *report,
+                format!("{why}; judged up to the packet before"),
+            )?;
+        }
+        report.summary(&replay)?;
+        report.flush()?;
+        Ok(())
+    }
+
+    fn report(&self) -> Box<dyn Report> {
+        let stdout = io::stdout();
+        // What comes as it happens is shown as it happens.
+        let out: Box<dyn Write> = if self.is_file() && !stdout.is_terminal() {
+            Box::new(BufWriter::with_capacity(OUTPUT_BUFFER, stdout.lock()))
+        } else {
+            Box::new(stdout.lock())
+        };
+        let frames = !self.args.no_frames;
+        if self.args.json {
+            Box::new(json::Json::new(out, frames))
+        } else {
+            Box::new(text::Text::new(out, frames))
+        }
+    }
+
+    /// One listener for each port that upgrades to WebSocket.
+    fn find_listeners(&self) -> Result<Vec<Listener>, Failure> {
+        let path = &self.args.file;
+        if !self.is_file() && (is_stdin(path) || path.exists()) {
+            return Err(Failure::usage(format!(
+                "{} can be read only once, so its ports cannot be looked for; name them with \
+                 --port",
+                path.display()
+            )));
+        }
+        let mut capture = self.open("looking for WebSocket ports")?;
+        let ports = replay::websocket_ports(&mut capture);
+        if self.interrupt.is_raised() {
+            return Err(Failure::failed(
+                "interrupted while looking for WebSocket ports",
+            ));
+        }
+        let listener = |port| self.args.watch.listener(&PortRange(port..=port), false);
+        Ok(ports.into_iter().map(listener).collect())
+    }
+
+    fn open(&self, doing: &'static str) -> Result<Capture<Source>, Failure> {
+        let path = &self.args.file;
+        let refused = |error: &dyn Display| {
+            Failure::usage(format!("cannot replay {}: {error}", path.display()))
+        };
+        let bytes: Box<dyn Read> = if is_stdin(path) {
+            Box::new(io::stdin())
+        } else {
+            Box::new(File::open(path).map_err(|error| refused(&error))?)
+        };
+        let size = path.metadata().ok().filter(Metadata::is_file);
+        // Lines on the same terminal are progress enough.
+        let is_quiet = self.args.no_frames || !io::stdout().is_terminal();
+        let progress = (is_quiet && io::stderr().is_terminal())
+            .then(|| Progress::new(doing, size.map(|meta| meta.len())));
+        let source = Source::new(bytes, self.interrupt.clone(), progress);
+        Capture::open(source).map_err(|error| refused(&error))
+    }
+
+    fn is_file(&self) -> bool {
+        let path = &self.args.file;
+        !is_stdin(path) && path.metadata().is_ok_and(|meta| meta.is_file())
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+const OUTPUT_BUFFER: usize = 64 << 10;

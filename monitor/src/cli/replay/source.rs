@@ -1,0 +1,103 @@
+//! Where a recording comes from: shows how far it was read, and ends when the user has had enough.
+
+use std::{
+    io::{self, Read, Write},
+    time::{Duration, Instant},
+};
+
+use super::interrupt::Interrupt;
+
+/// Nothing is shown for what takes less.
+const FIRST: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) struct Source {
+    bytes: Box<dyn Read>,
+    interrupt: Interrupt,
+    progress: Option<Progress>,
+}
+
+/// What is shown on stderr.
+#[derive(Debug)]
+pub(super) struct Progress {
+    doing: &'static str,
+    /// Bytes; `None` if nobody knows.
+    size: Option<u64>,
+    read: u64,
+    next: Instant,
+    written: bool,
+}
+
+impl Source {
+    pub(super) fn new(
+        bytes: Box<dyn Read>,
+        interrupt: Interrupt,
+        progress: Option<Progress>,
+    ) -> Self {
+        Self {
+            bytes,
+            interrupt,
+            progress,
+        }
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.interrupt.is_raised() {
+            return Ok(0);
+        }
+        let read = self.bytes.read(buffer)?;
+        if let Some(progress) = &mut self.progress {
+            progress.add(read);
+        }
+        Ok(read)
+    }
+}
+
+impl Progress {
+    pub(super) fn new(doing: &'static str, size: Option<u64>) -> Self {
+        Self {
+            doing,
+            size,
+            read: 0,
+            next: Instant::now() + FIRST,
+            written: false,
+        }
+    }
+
+    fn add(&mut self, read: usize) {
+        self.read += read as u64;
+        let now = Instant::now();
+        if now >= self.next {
+            self.next = now + INTERVAL;
+            self.show();
+        }
+    }
+
+    fn show(&mut self) {
+        let mebibytes = self.read >> 20;
+        let mut stderr = io::stderr().lock();
+        // Progress that cannot be shown is no loss.
+        let _ = match self.size.filter(|size| *size > 0) {
+            Some(size) => write!(
+                stderr,
+                "\r{}: {mebibytes} of {} MiB, {} %\x1b[K",
+                self.doing,
+                size >> 20,
+                (u128::from(self.read) * 100 / u128::from(size)).min(100)
+            ),
+            None => write!(stderr, "\r{}: {mebibytes} MiB\x1b[K", self.doing),
+        };
+        let _ = stderr.flush();
+        self.written = true;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.written {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Lines for people: frames and alerts as they pass, then a table of connections and a summary.
+
+use std::io::{self, Write};
+
+use super::Report;
+use crate::{
+    core::{Alert, Status, Transition, alert::Resolution},
+    frames::FrameRecord,
+    replay::{ConnectionRecord, Pair, Record, Replay, Summary},
+};
+
+pub(super) struct Text<W> {
+    out: W,
+    frames: bool,
+    /// For the table at the end.
+    connections: Vec<ConnectionRecord>,
+}
+
+impl<W: Write> Text<W> {
+    pub(super) fn new(out: W, frames: bool) -> Self {
+        Self {
+            out,
+            frames,
+            connections: Vec::new(),
+        }
+    }
+}
+
+impl<W: Write> Report for Text<W> {
+    fn record(&mut self, replay: &Replay, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
+            Record::Frame(frame) => write_frame(&mut self.out, frame),
+            Record::State(transition) => write_state(&mut self.out, replay, transition),
+            Record::Alert(alert) => write_alert(&mut self.out, replay, alert),
+            Record::Connection(connection) => {
+                self.connections.push((**connection).clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// It is on stderr already.
+    fn warning(&mut self, _message: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn summary(&mut self, replay: &Replay) -> io::Result<()> {
+        write_table(&mut self.out, &self.connections)?;
+        write_summary(&mut self.out, replay.summary())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn write_frame(out: &mut impl Write, frame: &FrameRecord) -> io::Result<()> {
+    write!(
+        out,
+        "{:.6}  #{:<4} {}  {:<2}  {:<12} {:>8} B  fin={} rsv={} mask={}",
+        frame.ts,
+        frame.conn.0,
+        frame.peer,
+        frame.direction.as_str(),
+        monitor_common::frame::opcode::name(frame.opcode),
+        frame.length,
+        u8::from(frame.fin),
+        frame.rsv,
+        u8::from(frame.masked),
+    )?;
+    if let Some(rtt) = frame.ping_rtt {
+        write!(out, "  rtt {:.3} ms", rtt.as_secs_f64() * 1000.0)?;
+    }
+    if let Some(code) = frame.close_code {
+        write!(out, "  code {code}")?;
+    }
+    writeln!(out)
+}
+
+fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:.6}  #{:<4} {}: {}",
+        replay.wall_clock(transition.at),
+        transition.conn.0,
+        transition.to.as_str(),
+        transition.reason
+    )
+}
+
+fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Result<()> {
+    let status = match alert.status {
+        Status::Firing => alert.certainty.as_str(),
+        Status::Resolved(Resolution::Recovered) => "recovered",
+        Status::Resolved(Resolution::Closed(how)) => how.as_str(),
+    };
+    writeln!(
+        out,
+        "{:.6}  #{:<4} {}  ALERT zombie/{} {status}: {}",
+        replay.wall_clock(alert.at),
+        alert.facts.conn.0,
+        alert.facts.peer,
+        alert.kind.as_str(),
+        alert.reason
+    )
+}
+
+fn write_table(out: &mut impl Write, connections: &[ConnectionRecord]) -> io::Result<()> {
+    if connections.is_empty() {
+        return Ok(());
+    }
+    let head = [
+        "conn",
+        "listener",
+        "role",
+        "peer",
+        "protocol",
+        "opened",
+        "lasted",
+        "end",
+        "code",
+        "frames rx/tx",
+        "bytes rx/tx",
+    ]
+    .map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(head)
+        .chain(connections.iter().map(row))
+        .collect();
+    let mut widths = [0; 11];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    writeln!(out)?;
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(connection: &ConnectionRecord) -> [String; 11] {
+    let begun = connection.established.or(connection.opened);
+    let lasted = begun
+        .zip(connection.closed)
+        .map(|(from, to)| format!("{:.1} s", to.duration_since(from).as_secs_f64()));
+    let close = connection.close.map(|close| match close.code {
+        Some(code) => format!("{code} ({})", close.initiator),
+        None => format!("none ({})", close.initiator),
+    });
+    let frames = |counts: &std::collections::BTreeMap<&str, u64>| counts.values().sum::<u64>();
+    let unknown = || "-".to_owned();
+    [
+        format!("#{}", connection.conn),
+        connection.listener.clone(),
+        connection.role.to_owned(),
+        connection.peer.to_string(),
+        connection.protocol.to_owned(),
+        begun.map_or_else(unknown, |at| format!("{at:.3}")),
+        lasted.unwrap_or_else(unknown),
+        connection.how.unwrap_or("open").to_owned(),
+        close.unwrap_or_else(unknown),
+        format!(
+            "{}/{}",
+            frames(&connection.frames.rx),
+            frames(&connection.frames.tx)
+        ),
+        pair(&connection.payload_bytes),
+    ]
+}
+
+fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    let mut lines = Vec::new();
+    if let (Some(from), Some(to)) = (summary.from, summary.to) {
+        let lasted = to.duration_since(from).as_secs_f64();
+        lines.push(("time", format!("{from:.6} to {to:.6}, {lasted:.3} s")));
+    }
+    lines.push((
+        "packets",
+        format!(
+            "{}, of watched connections {}",
+            summary.packets, summary.segments
+        ),
+    ));
+    for (reason, packets) in summary.skipped.iter() {
+        lines.push(("  passed over", format!("{packets} {}", reason.as_str())));
+    }
+    if summary.out_of_order > 0 {
+        lines.push(("  out of order", summary.out_of_order.to_string()));
+    }
+    if summary.untimed > 0 {
+        lines.push(("  without time", summary.untimed.to_string()));
+    }
+    lines.push((
+        "connections",
+        format!(
+            "{}, open at the end {}; others on these ports {}",
+            summary.connections, summary.open, summary.other_connections
+        ),
+    ));
+    lines.push(("frames rx/tx", pair(&summary.frames)));
+    lines.push(("payload rx/tx", pair(&summary.payload_bytes)));
+    if summary.unsynced_bytes != Pair::default() {
+        lines.push(("unsynced rx/tx", pair(&summary.unsynced_bytes)));
+    }
+    lines.push(("alerts", summary.alerts.to_string()));
+    writeln!(out)?;
+    for (name, value) in lines {
+        writeln!(out, "{name:<16}{value}")?;
+    }
+    Ok(())
+}
+
+fn pair(pair: &Pair<u64>) -> String {
+    format!("{}/{}", pair.rx, pair.tx)
+}

@@ -1,0 +1,270 @@
+//! Packets out of a pcap or a pcapng recording, one at a time.
+//!
+//! pcap: draft-ietf-opsawg-pcap, with microseconds, nanoseconds, or Kuznetzov's longer records, in
+//! either byte order. pcapng: draft-ietf-opsawg-pcapng, every block that holds a packet. Memory is
+//! one block, whatever the file's size.
+
+use std::io::{self, Read};
+
+mod pcapng;
+
+use pcapng::Interfaces;
+
+/// A block of this size or more is damage: no link has packets as large, and what holds no packets
+/// (name resolutions, secrets) is far smaller.
+const BLOCK_MAX: usize = 64 << 20;
+
+/// Bytes asked of the source at a time.
+const CHUNK: usize = 256 << 10;
+
+/// One captured packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Nanoseconds since the epoch; `None` for a pcapng Simple Packet Block.
+    pub at: Option<u64>,
+    /// The LINKTYPE_ value; `None` if the interface was never described.
+    pub link: Option<u32>,
+    /// What was captured.
+    pub bytes: &'a [u8],
+    /// Bytes that the packet had on the wire.
+    pub len: u32,
+}
+
+/// Why a recording cannot be read, or not any further.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error("not a pcap or pcapng recording{0}")]
+    Unrecognised(&'static str),
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("cut off in the middle of a packet, at byte {at}")]
+    Truncated { at: u64 },
+    #[error("damaged at byte {at}: {what}")]
+    Damaged { at: u64, what: &'static str },
+}
+
+/// A recording being read.
+#[derive(Debug)]
+pub struct Capture<R> {
+    bytes: Buffered<R>,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Pcap(Pcap),
+    PcapNg(Interfaces),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pcap {
+    order: Order,
+    /// Nanoseconds in a unit of the time stamps' fraction.
+    unit: u64,
+    record_header: usize,
+    link: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl<R: Read> Capture<R> {
+    /// Reads the file header.
+    pub fn open(source: R) -> Result<Self, CaptureError> {
+        let mut bytes = Buffered::new(source);
+        bytes.want(PCAP_HEADER)?;
+        let head = bytes.peek(PCAP_HEADER);
+        let format = match head {
+            [] => return Err(CaptureError::Unrecognised(": it is empty")),
+            [0x1f, 0x8b, ..]
+            | [0x28, 0xb5, 0x2f, 0xfd, ..]
+            | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+                return Err(CaptureError::Unrecognised(
+                    ": it is compressed; unpack it first",
+                ));
+            }
+            _ => match Pcap::parse(head) {
+                Some(pcap) => {
+                    bytes.consume(PCAP_HEADER);
+                    Format::Pcap(pcap)
+                }
+                None => Format::PcapNg(Interfaces::open(head)?),
+            },
+        };
+        Ok(Self { bytes, format })
+    }
+
+    /// The next packet; `None` at the end. Nothing follows an error.
+    pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, CaptureError> {
+        match &mut self.format {
+            Format::Pcap(pcap) => pcap.next(&mut self.bytes),
+            Format::PcapNg(interfaces) => interfaces.next(&mut self.bytes),
+        }
+    }
+}
+
+impl Pcap {
+    fn parse(head: &[u8]) -> Option<Self> {
+        let magic: [u8; 4] = head.get(..4)?.try_into().ok()?;
+        let order = match magic[0] {
+            0xa1 => Order::Big,
+            _ => Order::Little,
+        };
+        let (unit, record_header) = match order.u32(magic) {
+            0xa1b2_c3d4 => (1000, 16),
+            0xa1b2_3c4d => (1, 16),
+            0xa1b2_cd34 => (1000, 24),
+            _ => return None,
+        };
+        // The upper bits tell of the frame check sequence.
+        let link = order.read(head, 20)? & 0x03ff_ffff;
+        Some(Self {
+            order,
+            unit,
+            record_header,
+            link,
+        })
+    }
+
+    fn next<'a, R: Read>(
+        &self,
+        bytes: &'a mut Buffered<R>,
+    ) -> Result<Option<Packet<'a>>, CaptureError> {
+        if !bytes.begin(self.record_header)? {
+            return Ok(None);
+        }
+        let field = |at: usize| {
+            self.order
+                .read(bytes.peek(self.record_header), at)
+                .unwrap_or(0)
+        };
+        let (seconds, fraction, captured, len) = (field(0), field(4), field(8), field(12));
+        let captured = captured as usize;
+        if captured >= BLOCK_MAX {
+            return Err(bytes.damaged("a packet of impossible length"));
+        }
+        let whole = self.record_header + captured;
+        bytes.whole(whole)?;
+        Ok(Some(Packet {
+            at: Some(u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.unit),
+            link: Some(self.link),
+            bytes: &bytes.take(whole)[self.record_header..],
+            len,
+        }))
+    }
+}
+
+impl Order {
+    fn u32(self, bytes: [u8; 4]) -> u32 {
+        match self {
+            Self::Little => u32::from_le_bytes(bytes),
+            Self::Big => u32::from_be_bytes(bytes),
+        }
+    }
+
+    fn u16(self, bytes: [u8; 2]) -> u16 {
+        match self {
+            Self::Little => u16::from_le_bytes(bytes),
+            Self::Big => u16::from_be_bytes(bytes),
+        }
+    }
+
+    /// The 32-bit field at `at`.
+    fn read(self, bytes: &[u8], at: usize) -> Option<u32> {
+        let field = bytes.get(at..)?.first_chunk()?;
+        Some(self.u32(*field))
+    }
+}
+
+/// The bytes of the source that are in hand.
+#[derive(Debug)]
+struct Buffered<R> {
+    source: R,
+    buffer: Vec<u8>,
+    /// The part of `buffer` that was read and not yet consumed.
+    start: usize,
+    end: usize,
+    /// Position in the file of `start`.
+    position: u64,
+}
+
+impl<R: Read> Buffered<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source,
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+            position: 0,
+        }
+    }
+
+    /// Reads until `n` bytes are in hand or the source ends. What is not there is not asked for at
+    /// once: a length that lies costs no memory.
+    fn want(&mut self, n: usize) -> io::Result<()> {
+        while self.end - self.start < n {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if self.buffer.len() == self.end {
+                self.buffer.resize(self.end + CHUNK, 0);
+            }
+            match self.source.read(&mut self.buffer[self.end..]) {
+                Ok(0) => break,
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `n` bytes, as far as they are there.
+    fn peek(&self, n: usize) -> &[u8] {
+        &self.buffer[self.start..self.end.min(self.start + n)]
+    }
+
+    /// Makes sure that a header of `n` bytes is in hand; `false` at the end of the file.
+    fn begin(&mut self, n: usize) -> Result<bool, CaptureError> {
+        self.want(n)?;
+        if self.start == self.end {
+            return Ok(false);
+        }
+        self.whole(n).map(|()| true)
+    }
+
+    /// Makes sure that all `n` bytes are in hand.
+    fn whole(&mut self, n: usize) -> Result<(), CaptureError> {
+        self.want(n)?;
+        if self.end - self.start < n {
+            let at = self.position + (self.end - self.start) as u64;
+            return Err(CaptureError::Truncated { at });
+        }
+        Ok(())
+    }
+
+    /// Hands out `n` bytes that are in hand.
+    fn take(&mut self, n: usize) -> &[u8] {
+        let start = self.start;
+        self.consume(n);
+        &self.buffer[start..self.start]
+    }
+
+    fn consume(&mut self, n: usize) {
+        let n = n.min(self.end - self.start);
+        self.start += n;
+        self.position += n as u64;
+    }
+
+    fn damaged(&self, what: &'static str) -> CaptureError {
+        CaptureError::Damaged {
+            at: self.position,
+            what,
+        }
+    }
+}
+
+const PCAP_HEADER: usize = 24;

@@ -1,0 +1,324 @@
+//! One connection of a recording, seen from the watched socket: what the kernel programs keep in a
+//! socket's storage, and what TCP itself would tell them of births, resets and deaths.
+
+use std::net::SocketAddr;
+
+use monitor_common::{
+    Direction, replay,
+    segment::{Segment, after, tcp_flags},
+    snapshot::{Snapshot, closing_by, origin, role},
+    stats::{ListenerStats, ProtocolError},
+};
+
+use super::{copies::Recent, headers::Tcp};
+use crate::{
+    core::{Facts, ListenerId, facts::Role},
+    kernel::decode::{self, octets},
+};
+
+/// A connection that has not ended.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// What the kernel keeps of a connection.
+    pub(super) stream: replay::Connection,
+    pub(super) counts: Counts,
+    /// By the [`Direction`] they send in.
+    sides: [Side; 2],
+    /// The same for what passed just now.
+    recent: [Recent; 2],
+    established: bool,
+    /// A SYN for the same addresses and ports, which begins a new connection if it is answered.
+    successor: Option<Syn>,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    /// When its first packet passed.
+    pub(super) begun: u64,
+}
+
+/// Who watches a connection, and from which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    pub(super) listener: ListenerId,
+    pub(super) role: Role,
+    /// Where the packet in hand goes.
+    pub(super) direction: Direction,
+}
+
+/// What was counted on one connection; pairs are `[rx, tx]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// By raw opcode.
+    pub(super) frames: [[u64; 16]; 2],
+    pub(super) unsynced_bytes: [u64; 2],
+    pub(super) retransmits: u64,
+    pub(super) protocol_errors: [u64; ProtocolError::ALL.len()],
+}
+
+/// What one side's segments told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    /// The sequence number of its SYN.
+    syn: Option<u32>,
+    /// The sequence number after all that was sent.
+    end: Option<u32>,
+    /// The last acknowledgement it sent.
+    acked: Option<u32>,
+    /// The sequence number after its FIN.
+    fin: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Syn {
+    from: Direction,
+    seq: u32,
+}
+
+/// What a segment means for the connection it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Handshake packets that change nothing that is kept.
+    Handshake,
+    /// The last packet of the handshake, for a client's socket.
+    Established,
+    /// Traffic.
+    Segment,
+    /// The connection was refused before it was one.
+    Refused,
+    /// Another connection begins with the same addresses and ports.
+    Succeeded,
+    /// A reset that TCP would not believe (RFC 5961 §3.2).
+    NotBelieved,
+}
+
+impl Connection {
+    /// `number` takes the place of the socket's cookie.
+    pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &Tcp<'_>) -> Self {
+        let (local, peer) = match watched.direction {
+            Direction::Rx => (tcp.destination, tcp.source),
+            Direction::Tx => (tcp.source, tcp.destination),
+        };
+        let (ip_version, local_addr) = octets(local.ip());
+        let (_, remote_addr) = octets(peer.ip());
+        let mut stream = replay::Connection::EMPTY;
+        stream.flow.snapshot = Snapshot {
+            cookie: number,
+            local_addr,
+            remote_addr,
+            local_port: local.port(),
+            remote_port: peer.port(),
+            listener: watched.listener.0,
+            ip_version,
+            role: match watched.role {
+                Role::Server => role::SERVER,
+                Role::Client => role::CLIENT,
+            },
+            ..Snapshot::EMPTY
+        };
+        Self {
+            stream,
+            counts: Counts::default(),
+            sides: [Side::default(); 2],
+            recent: [Recent::default(); 2],
+            established: false,
+            successor: None,
+            local,
+            peer,
+            begun: now,
+        }
+    }
+
+    /// Where a packet between the two ends goes.
+    pub(super) fn direction(&self, tcp: &Tcp<'_>) -> Direction {
+        if tcp.destination == self.local && tcp.source == self.peer {
+            Direction::Rx
+        } else {
+            Direction::Tx
+        }
+    }
+
+    /// Whether the packet is a copy of one that was taken already.
+    pub(super) fn is_copy(&mut self, direction: Direction, tcp: &Tcp<'_>, now: u64) -> bool {
+        self.recent[direction.index()].holds(tcp, now)
+    }
+
+    /// TCP reached ESTABLISHED.
+    pub(super) fn establish(&mut self, now: u64) {
+        self.established = true;
+        self.stream.flow.snapshot.established_at = now;
+        self.stream.flow.snapshot.origin = origin::BIRTH;
+    }
+
+    /// Met in mid-stream: older than the recording.
+    pub(super) fn adopt(&mut self, direction: Direction) {
+        self.established = true;
+        self.stream.flow.snapshot.origin = origin::ADOPTED;
+        self.stream.flow.adopt(direction);
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Its facts at this moment; `None` if nothing says that it is a WebSocket, or hides one.
+    pub(super) fn facts(&self) -> Option<Facts> {
+        let s = &self.stream.flow.snapshot;
+        if !s.is_watched() {
+            return None;
+        }
+        decode::facts(s).ok()
+    }
+
+    /// A close frame or a FIN passed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.stream.flow.snapshot.closing_by != closing_by::NOTHING
+    }
+
+    /// Says what a segment means and takes note of its sequence numbers.
+    pub(super) fn interpret(&mut self, direction: Direction, segment: &Segment) -> Meaning {
+        if segment.has(tcp_flags::SYN) {
+            return self.interpret_syn(direction, segment);
+        }
+        if self.continues_successor(direction, segment) {
+            return Meaning::Succeeded;
+        }
+        if segment.has(tcp_flags::RST) {
+            return match (self.established, self.believes_reset(direction, segment)) {
+                (false, _) => Meaning::Refused,
+                (true, true) => Meaning::Segment,
+                (true, false) => Meaning::NotBelieved,
+            };
+        }
+        self.note(direction, segment);
+        Meaning::Segment
+    }
+
+    /// A retransmission: nothing in the segment was not sent before.
+    pub(super) fn is_repeated(&self, direction: Direction, segment: &Segment) -> bool {
+        let s = &self.stream.flow.snapshot;
+        let takes_space = segment.payload_len > 0 || segment.has(tcp_flags::FIN);
+        let probe = segment.payload_len <= 1
+            && s.outstanding() == 0
+            && segment.seq == s.snd_nxt.wrapping_sub(1)
+            && !segment.has(tcp_flags::FIN);
+        direction == Direction::Tx
+            && takes_space
+            && s.nxt_known != 0
+            && !probe
+            && !after(segment.end(), s.snd_nxt)
+    }
+
+    /// Both sides have said their last byte, and each knows it of the other.
+    pub(super) fn is_finished(&self) -> bool {
+        let [rx, tx] = &self.sides;
+        let acknowledged = |sender: &Side, other: &Side| match (sender.fin, other.acked) {
+            (Some(fin), Some(acked)) => !after(fin, acked),
+            _ => false,
+        };
+        acknowledged(rx, tx) && acknowledged(tx, rx)
+    }
+
+    /// Adds what one segment changed in the counters of its listener.
+    pub(super) fn count(&mut self, before: &Reading, after: &Reading) {
+        for i in 0..2 {
+            self.counts.unsynced_bytes[i] += after.unsynced_bytes[i] - before.unsynced_bytes[i];
+        }
+        for (i, count) in self.counts.protocol_errors.iter_mut().enumerate() {
+            *count += after.protocol_errors[i] - before.protocol_errors[i];
+        }
+    }
+
+    fn interpret_syn(&mut self, direction: Direction, segment: &Segment) -> Meaning {
+        let syn = Syn {
+            from: direction,
+            seq: segment.seq,
+        };
+        let is_answer = segment.has(tcp_flags::ACK);
+        if !self.established {
+            if !is_answer
+                && self.sides[direction.index()]
+                    .syn
+                    .is_some_and(|seq| seq != segment.seq)
+            {
+                // Another attempt with the same ports.
+                self.sides = [Side::default(); 2];
+            }
+            self.note(direction, segment);
+            // The server's socket waits for the acknowledgement of its SYN.
+            let clients = self.stream.flow.snapshot.role == role::CLIENT;
+            return match is_answer && clients && direction == Direction::Rx {
+                true => Meaning::Established,
+                false => Meaning::Handshake,
+            };
+        }
+        if is_answer {
+            let answered =
+                |syn: Syn| syn.from != direction && segment.ack == syn.seq.wrapping_add(1);
+            return match self.successor.is_some_and(answered) {
+                true => Meaning::Succeeded,
+                false => Meaning::Handshake,
+            };
+        }
+        if self.sides[direction.index()].syn != Some(segment.seq) {
+            // TCP answers it with an acknowledgement, unless its connection is gone
+            // (RFC 5961 §4.2).
+            self.successor = Some(syn);
+        }
+        Meaning::Handshake
+    }
+
+    fn continues_successor(&self, direction: Direction, segment: &Segment) -> bool {
+        self.successor.is_some_and(|syn| {
+            syn.from == direction
+                && segment.seq == syn.seq.wrapping_add(1)
+                && !segment.has(tcp_flags::RST)
+        })
+    }
+
+    /// A reset counts where its sequence number lies between what the other side has acknowledged
+    /// and what is known to have been sent.
+    fn believes_reset(&self, direction: Direction, segment: &Segment) -> bool {
+        let sender = &self.sides[direction.index()];
+        let receiver = &self.sides[direction.opposite().index()];
+        let newest = match (sender.end, receiver.acked) {
+            (Some(end), Some(acked)) if after(acked, end) => acked,
+            (Some(end), _) => end,
+            (None, Some(acked)) => acked,
+            (None, None) => return true,
+        };
+        let oldest = receiver.acked.unwrap_or(newest);
+        !after(oldest, segment.seq) && !after(segment.seq, newest)
+    }
+
+    fn note(&mut self, direction: Direction, segment: &Segment) {
+        let side = &mut self.sides[direction.index()];
+        let end = segment.end();
+        if side.end.is_none_or(|known| after(end, known)) {
+            side.end = Some(end);
+        }
+        if segment.has(tcp_flags::ACK) && side.acked.is_none_or(|known| after(segment.ack, known)) {
+            side.acked = Some(segment.ack);
+        }
+        if segment.has(tcp_flags::SYN) {
+            side.syn = Some(segment.seq);
+        }
+        if segment.has(tcp_flags::FIN) {
+            side.fin = Some(end);
+        }
+    }
+}
+
+/// The counters of a listener that are told per connection too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    unsynced_bytes: [u64; 2],
+    protocol_errors: [u64; ProtocolError::ALL.len()],
+}
+
+impl Reading {
+    pub(super) fn of(stats: &ListenerStats) -> Self {
+        Self {
+            unsynced_bytes: stats.unsynced_bytes.map(|counter| counter.get()),
+            protocol_errors: stats.protocol_errors.map(|counter| counter.get()),
+        }
+    }
+}

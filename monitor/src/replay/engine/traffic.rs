@@ -1,0 +1,222 @@
+//! A segment of an established connection: what the hook, the tracepoints and `emit.rs` of the
+//! kernel programs do with it, in the same order.
+
+use std::time::Duration;
+
+use monitor_common::{
+    Direction,
+    event::{EventKind, VitalEvent},
+    flow::notable,
+    segment::tcp_flags,
+    snapshot::{Snapshot, protocol},
+};
+
+use super::{LINGER, Place, Replay, Tuple};
+use crate::{
+    core::{ConnId, Correlator, Event, Ktime, facts},
+    frames::FrameRecord,
+    kernel::decode,
+    replay::{
+        connection::{Connection, Reading},
+        headers::Tcp,
+        report::{ConnectionRecord, End, Record, wall_clock},
+        upgrade,
+    },
+};
+
+impl Replay {
+    pub(super) fn traffic(
+        &mut self,
+        number: u64,
+        tuple: Tuple,
+        direction: Direction,
+        tcp: &Tcp<'_>,
+    ) {
+        let now = self.clock;
+        let segment = &tcp.segment;
+        let Some(connection) = self.connections.get_mut(&number) else {
+            return;
+        };
+        let place = usize::from(connection.stream.flow.snapshot.listener);
+        let (stats, limits) = (&mut self.stats[place], &self.limits[place]);
+        let is_repeated = connection.is_repeated(direction, segment);
+        let before = Reading::of(stats);
+        self.frames.clear();
+        let taken = connection.stream.take(
+            direction,
+            segment,
+            tcp.payload,
+            now,
+            limits,
+            stats,
+            |frame| self.frames.push(*frame),
+        );
+        let wakes = is_repeated && connection.stream.flow.retransmit(stats);
+        connection.counts.retransmits += u64::from(is_repeated);
+        connection.count(&before, &Reading::of(stats));
+
+        let s = &mut connection.stream.flow.snapshot;
+        s.published_at = now;
+        let core = &mut self.core;
+        if taken.head != 0 {
+            match upgrade::event(taken.head, tcp.payload, now, s) {
+                Ok(event) => core.handle_event(event),
+                Err(error) => log::error!("connection {number}: {error}"),
+            }
+        }
+        report(core, taken.notes, now, s);
+        if wakes {
+            emit(core, EventKind::Retransmit, 0, now, s);
+        }
+        let is_reset = segment.has(tcp_flags::RST);
+        if is_reset {
+            match direction {
+                Direction::Rx => s.rst_rx = 1,
+                Direction::Tx => s.rst_tx = 1,
+            }
+            emit(core, EventKind::Reset, 0, now, s);
+        }
+        let is_over = is_reset || connection.is_finished();
+        self.tell_frames(number);
+        self.act();
+        if is_over {
+            self.bury(number);
+            let forget_at = now + LINGER;
+            self.tuples.insert(tuple, Place::Ended { forget_at });
+            self.lingering.push_back((forget_at, tuple));
+        }
+    }
+
+    /// The end of a connection was missed: another one has its addresses and ports.
+    pub(super) fn supersede(&mut self, number: u64) {
+        if self
+            .connections
+            .get(&number)
+            .is_some_and(Connection::is_closing)
+        {
+            return self.bury(number);
+        }
+        if let Some(connection) = self.connections.remove(&number) {
+            self.core.handle_event(Event::Gone {
+                conn: ConnId(number),
+                at: Ktime(self.clock),
+            });
+            self.act();
+            self.tell(connection, End::Missed);
+        }
+    }
+
+    /// Tells of a connection that is over, or of its state at the recording's end.
+    pub(super) fn tell(&mut self, mut connection: Connection, end: End) {
+        let Some(facts) = connection.facts() else {
+            self.summary.other_connections += u64::from(connection.is_established());
+            return;
+        };
+        let place = usize::from(facts.listener.0);
+        let stats = &mut self.stats[place];
+        let before = Reading::of(stats);
+        connection.stream.end(stats);
+        connection.count(&before, &Reading::of(stats));
+        let listener = &self.listeners[place].rules.name;
+        let record = ConnectionRecord::new(&facts, listener, &connection, end);
+        self.summary.connections += 1;
+        self.summary.open += u64::from(end == End::Open);
+        self.summary.unsynced_bytes.rx += record.unsynced_bytes.rx;
+        self.summary.unsynced_bytes.tx += record.unsynced_bytes.tx;
+        self.records.push_back(Record::Connection(Box::new(record)));
+    }
+
+    /// The socket reached CLOSE.
+    fn bury(&mut self, number: u64) {
+        let Some(connection) = self.connections.remove(&number) else {
+            return;
+        };
+        let s = &connection.stream.flow.snapshot;
+        let (how, at) = (s.close_how(), Ktime(self.clock));
+        if s.protocol == protocol::UPGRADING {
+            let conn = ConnId(number);
+            self.core.handle_event(Event::Dismissed { conn, at });
+        }
+        emit(&mut self.core, EventKind::Closed, how as u32, at.0, s);
+        self.act();
+        let how = decode::how(how);
+        self.tell(connection, End::Closed { how, at });
+    }
+
+    /// Tells of the frames that the segment proved.
+    fn tell_frames(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else {
+            return;
+        };
+        let listener = &self.listeners[usize::from(connection.stream.flow.snapshot.listener)];
+        for seen in &self.frames {
+            let header = &seen.header;
+            let counts = &mut connection.counts.frames[seen.direction.index()];
+            counts[usize::from(header.opcode())] += 1;
+            let summary = &mut self.summary;
+            let (direction, frames, bytes) = match seen.direction {
+                Direction::Rx => (
+                    facts::Direction::Rx,
+                    &mut summary.frames.rx,
+                    &mut summary.payload_bytes.rx,
+                ),
+                Direction::Tx => (
+                    facts::Direction::Tx,
+                    &mut summary.frames.tx,
+                    &mut summary.payload_bytes.tx,
+                ),
+            };
+            *frames += 1;
+            *bytes = bytes.wrapping_add(header.payload_len);
+            let rtt = u64::from(seen.ping_rtt_us);
+            self.records.push_back(Record::Frame(FrameRecord {
+                ts: wall_clock(Ktime(self.clock)),
+                conn: ConnId(number),
+                listener: listener.rules.name.clone(),
+                local: connection.local,
+                peer: connection.peer,
+                direction,
+                fin: header.fin(),
+                rsv: header.rsv(),
+                opcode: header.opcode(),
+                masked: header.masked(),
+                length: header.payload_len,
+                ping_rtt: (rtt != 0).then(|| Duration::from_micros(rtt)),
+                close_code: (header.close_code() != 0).then(|| header.close_code()),
+            }));
+        }
+    }
+}
+
+/// Makes known what is notable about a segment.
+fn report(core: &mut Correlator, notes: u32, now: u64, snapshot: &Snapshot) {
+    if notes & notable::DISMISSED != 0 {
+        core.handle_event(Event::Dismissed {
+            conn: ConnId(snapshot.cookie),
+            at: Ktime(now),
+        });
+        return;
+    }
+    for (note, kind) in notable::RECORDS {
+        if notes & note != 0 {
+            emit(core, kind, 0, now, snapshot);
+        }
+    }
+}
+
+/// Hands a record to the core as the daemon does; none of a connection that is not watched.
+fn emit(core: &mut Correlator, kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
+    if !snapshot.is_watched() {
+        return;
+    }
+    let event = VitalEvent {
+        at,
+        kind: kind as u32,
+        detail,
+        snapshot: *snapshot,
+    };
+    match decode::event(&event) {
+        Ok(event) => core.handle_event(event),
+        Err(error) => log::error!("connection {}: {error}", snapshot.cookie),
+    }
+}

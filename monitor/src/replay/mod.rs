@@ -1,0 +1,51 @@
+//! `wsmon replay`: the stream code and the core of the daemon over a recording of packets.
+//!
+//! ```text
+//! capture ──► headers ──► engine (connections, clock) ──► core ──► records
+//! ```
+//!
+//! The engine is the native twin of the kernel programs: per connection one
+//! [`Connection`](monitor_common::replay::Connection), seen from the watched socket. No clock but the packets', no privileges, no unsafe.
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+
+mod capture;
+mod connection;
+mod copies;
+mod engine;
+mod headers;
+mod ports;
+mod report;
+mod skip;
+mod upgrade;
+
+pub use capture::{Capture, CaptureError, Packet};
+pub use engine::Replay;
+pub use ports::websocket_ports;
+pub use report::{CloseFrame, ConnectionRecord, Pair, Record, Summary};
+pub use skip::{Skip, Skipped};
+
+/// Plays a recording to its end, or to where it cannot be read any further, which is returned;
+/// what was good before is told all the same. Stops early only if `show` fails.
+pub fn play<R: Read, E>(
+    capture: &mut Capture<R>,
+    replay: &mut Replay,
+    mut show: impl FnMut(&Replay, Record) -> Result<(), E>,
+) -> Result<Option<CaptureError>, E> {
+    let end = loop {
+        match capture.next_packet() {
+            Ok(Some(packet)) => replay.packet(&packet),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+        while let Some(record) = replay.poll_record() {
+            show(replay, record)?;
+        }
+    };
+    replay.finish();
+    while let Some(record) = replay.poll_record() {
+        show(replay, record)?;
+    }
+    Ok(end)
+}

@@ -1,0 +1,86 @@
+//! Where WebSockets are served in a recording.
+
+use std::{collections::BTreeSet, io::Read};
+
+use monitor_common::{
+    frame::Head,
+    handshake::{OPENING_LEN, Opening},
+};
+
+use super::{
+    capture::{Capture, CaptureError},
+    headers,
+};
+
+/// The ports that are asked for an upgrade to WebSocket, or answer with a 101. Reads the recording
+/// as far as it can be read; whoever reads it again meets the same end.
+pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    loop {
+        let packet = match capture.next_packet() {
+            Ok(Some(packet)) => packet,
+            Ok(None) | Err(CaptureError::Truncated { .. } | CaptureError::Damaged { .. }) => {
+                return ports;
+            }
+            Err(CaptureError::Io(_) | CaptureError::Unrecognised(_)) => return ports,
+        };
+        let Ok(tcp) = headers::tcp(&packet) else {
+            continue;
+        };
+        match opening(tcp.payload) {
+            Opening::Request if asks_for_websocket(tcp.payload) => {
+                ports.insert(tcp.destination.port());
+            }
+            Opening::Switching => {
+                ports.insert(tcp.source.port());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn opening(payload: &[u8]) -> Opening {
+    let mut head = Head::default();
+    for (i, byte) in (0_u8..).zip(payload.iter().take(OPENING_LEN as usize)) {
+        head.put(i, *byte);
+    }
+    Opening::of(&head, OPENING_LEN.min(payload.len() as u32))
+}
+
+/// Whether a request has the header `Upgrade: websocket` (RFC 6455 §4.1), as far as it was
+/// captured.
+fn asks_for_websocket(request: &[u8]) -> bool {
+    let mut lines = request.split(|byte| *byte == b'\n').skip(1);
+    lines.any(|line| {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = parts.next().unwrap_or_default();
+        let value = parts.next().unwrap_or_default();
+        let mut protocols = value.split(|byte| *byte == b',');
+        name.trim_ascii().eq_ignore_ascii_case(b"upgrade")
+            && protocols.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upgrade_is_asked_for_in_any_spelling_of_the_header() {
+        for request in [
+            &b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nupgrade:WebSocket\r\n",
+            b"GET / HTTP/1.1\r\nUpgrade: h2c, websocket\r\n\r\n",
+        ] {
+            assert!(asks_for_websocket(request), "{}", request.escape_ascii());
+        }
+        for request in [
+            &b"GET /upgrade:websocket HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX-Upgrade: websocket\r\n\r\n",
+            b"",
+        ] {
+            assert!(!asks_for_websocket(request), "{}", request.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What a replay tells, besides frames and alerts.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use jiff::Timestamp;
+use monitor_common::{frame::opcode, stats::ProtocolError};
+use serde::Serialize;
+
+use super::{connection::Connection, skip::Skipped};
+use crate::{
+    core::{Alert, CloseHow, Facts, Ktime, Transition, facts::Direction},
+    frames::FrameRecord,
+};
+
+/// One thing a replay tells, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub enum Record {
+    Frame(FrameRecord),
+    /// A connection went from one state to the next.
+    State(Box<Transition>),
+    Alert(Box<Alert>),
+    /// A connection ended, or the recording did.
+    Connection(Box<ConnectionRecord>),
+}
+
+/// A value for each direction, seen from the watched socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pair<T> {
+    pub rx: T,
+    pub tx: T,
+}
+
+/// One connection from its beginning, or the recording's, to its end.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "connection")]
+pub struct ConnectionRecord {
+    /// Counts up in a recording; a string as the cookies of live connections are.
+    pub conn: String,
+    /// The listener's name.
+    pub listener: String,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub role: &'static str,
+    pub protocol: &'static str,
+    /// TCP was established; `None` if that was before the recording.
+    pub established: Option<Timestamp>,
+    /// The 101 passed, TLS began, or frames were recognised.
+    pub opened: Option<Timestamp>,
+    /// `None` if the end was not seen.
+    pub closed: Option<Timestamp>,
+    /// As in the metrics; `None` while the connection is open.
+    pub how: Option<&'static str>,
+    /// The first close frame.
+    pub close: Option<CloseFrame>,
+    /// By opcode; those that passed.
+    pub frames: Pair<BTreeMap<&'static str, u64>>,
+    pub payload_bytes: Pair<u64>,
+    pub unsynced_bytes: Pair<u64>,
+    pub retransmits: u64,
+    /// Of the last answered ping from here.
+    pub ping_rtt_seconds: Option<f64>,
+    pub pings_unanswered: u32,
+    /// By kind; those that occurred.
+    pub protocol_errors: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CloseFrame {
+    /// `peer` or `local`.
+    pub initiator: &'static str,
+    /// `None` without a body.
+    pub code: Option<u16>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It did not, in this recording.
+    Open,
+    Closed {
+        how: CloseHow,
+        at: Ktime,
+    },
+    /// Another one took its place.
+    Missed,
+}
+
+impl ConnectionRecord {
+    /// `facts` are the connection's own.
+    pub(super) fn new(facts: &Facts, listener: &str, connection: &Connection, end: End) -> Self {
+        let (s, counts) = (&connection.stream.flow.snapshot, &connection.counts);
+        let (closed, how) = match end {
+            End::Open => (None, None),
+            End::Closed { how, at } => (Some(at), Some(how)),
+            End::Missed => (None, Some(CloseHow::Unknown)),
+        };
+        let [rx, tx] = counts.frames.map(by_opcode);
+        Self {
+            conn: facts.conn.0.to_string(),
+            listener: listener.to_owned(),
+            local: facts.local,
+            peer: facts.peer,
+            role: facts.role.as_str(),
+            protocol: facts.protocol.as_str(),
+            established: facts.established_at.map(wall_clock),
+            opened: facts.opened_at.map(wall_clock),
+            closed: closed.map(wall_clock),
+            how: how.map(CloseHow::as_str),
+            close: facts.close.map(|close| CloseFrame {
+                initiator: match close.initiator {
+                    Direction::Rx => "peer",
+                    Direction::Tx => "local",
+                },
+                code: close.code,
+            }),
+            frames: Pair { rx, tx },
+            payload_bytes: Pair {
+                rx: s.rx.payload_bytes,
+                tx: s.tx.payload_bytes,
+            },
+            unsynced_bytes: Pair {
+                rx: counts.unsynced_bytes[0],
+                tx: counts.unsynced_bytes[1],
+            },
+            retransmits: counts.retransmits,
+            ping_rtt_seconds: facts.ping_rtt.as_ref().map(Duration::as_secs_f64),
+            pings_unanswered: facts.pings_unanswered,
+            protocol_errors: ProtocolError::ALL
+                .into_iter()
+                .zip(counts.protocol_errors)
+                .filter(|(_, count)| *count > 0)
+                .map(|(error, count)| (error.as_str(), count))
+                .collect(),
+        }
+    }
+}
+
+/// The whole recording in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "summary")]
+pub struct Summary {
+    /// The first and the latest time stamp.
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+    pub packets: u64,
+    /// Packets of watched connections.
+    pub segments: u64,
+    /// Connections that were watched.
+    pub connections: u64,
+    /// Those that had not ended.
+    pub open: u64,
+    /// Connections on watched ports that were no WebSockets as far as the recording tells.
+    pub other_connections: u64,
+    pub frames: Pair<u64>,
+    pub payload_bytes: Pair<u64>,
+    pub unsynced_bytes: Pair<u64>,
+    /// Verdicts that were reached.
+    pub alerts: u64,
+    /// Packets that were passed over, by reason.
+    pub skipped: Skipped,
+    /// Packets stamped earlier than one before them; they were taken at the latest time shown.
+    pub out_of_order: u64,
+    /// Packets without a time stamp, taken in the same way.
+    pub untimed: u64,
+}
+
+/// Nanoseconds since the epoch, as the clock of a replay counts.
+pub(super) fn wall_clock(at: Ktime) -> Timestamp {
+    Timestamp::from_nanosecond(at.0.into()).unwrap_or(Timestamp::MAX)
+}
+
+fn by_opcode(counts: [u64; 16]) -> BTreeMap<&'static str, u64> {
+    let mut named = BTreeMap::new();
+    for (raw, count) in (0_u8..).zip(counts).filter(|(_, count)| *count > 0) {
+        *named.entry(opcode::name(raw)).or_default() += count;
+    }
+    named
+}

@@ -1,0 +1,427 @@
+//! Files and link layers.
+
+use std::io::{self, Read};
+
+use monitor::replay::{Capture, CaptureError, Skip};
+use proptest::{prelude::*, sample::select};
+
+use crate::{
+    Played, frame, judge, opened,
+    packets::{
+        Block, Conversation, End, Link, MILLI, Order, Recording, SECOND, START, interface, ip,
+        pcap, pcapng, section, simple_pcap, tcp,
+    },
+    replay, server,
+    ws::{PING, PONG, TEXT},
+};
+
+/// A handshake, a ping with its pong, a text frame, and the end; eleven packets.
+fn short_story(mut conversation: Conversation) -> Recording {
+    let mut recording = opened(&mut conversation);
+    let at = START + SECOND;
+    conversation.says(&mut recording, at, End::Server, &frame(PING, b"1", false));
+    conversation.says(
+        &mut recording,
+        at + 250_000,
+        End::Client,
+        &frame(PONG, b"1", true),
+    );
+    conversation.says(
+        &mut recording,
+        at + MILLI,
+        End::Client,
+        &frame(TEXT, b"hello", true),
+    );
+    conversation.close(&mut recording, at + 5 * MILLI, End::Client);
+    recording
+}
+
+/// Everything that was told, as text.
+fn told(played: &Played) -> String {
+    let Played {
+        records, summary, ..
+    } = played;
+    format!("{records:#?}\n{summary:#?}")
+}
+
+#[test]
+fn every_link_layer_leads_to_the_same_connection() {
+    for conversation in [Conversation::v4(), Conversation::v6()] {
+        let recording = short_story(conversation);
+        let expected = judge(&recording, &[server(8080, None)]);
+        assert_eq!(expected.frames().len(), 3);
+        assert_eq!(expected.connections().len(), 1);
+        assert_eq!(expected.summary.segments, recording.packets.len() as u64);
+        for link in Link::ALL {
+            let file = pcap(&recording, link, 1 << 16, Order::Little, 0xa1b2_c3d4);
+            let played = replay(&file, &[server(8080, None)]).expect("a recording");
+            assert_eq!(told(&played), told(&expected), "{link:?}");
+        }
+    }
+}
+
+#[test]
+fn every_format_byte_order_and_time_stamp_tells_the_same() {
+    let recording = short_story(Conversation::v4());
+    let listeners = [server(8080, None)];
+    let expected = told(&judge(&recording, &listeners));
+    for order in [Order::Little, Order::Big] {
+        for magic in [0xa1b2_c3d4, 0xa1b2_3c4d, 0xa1b2_cd34] {
+            let file = pcap(&recording, Link::Ethernet, 1 << 16, order, magic);
+            let played = replay(&file, &listeners).expect("a pcap file");
+            assert_eq!(told(&played), expected, "{order:?} {magic:x}");
+        }
+        for block in [Block::Enhanced, Block::Obsolete] {
+            for resolution in [6, 9] {
+                let file = pcapng(&recording, order, block, resolution);
+                let played = replay(&file, &listeners).expect("a pcapng file");
+                assert_eq!(told(&played), expected, "{order:?} {block:?} {resolution}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_binary_time_stamp_is_exact_to_its_unit() {
+    let mut conversation = Conversation::v4();
+    let mut recording = Recording::default();
+    let at = START + SECOND / 2 + SECOND / 4;
+    conversation.open(&mut recording, at);
+    recording.packets.truncate(1);
+    let file = pcapng(&recording, Order::Little, Block::Enhanced, 0x80 | 10);
+    let mut capture = Capture::open(&file[..]).expect("a pcapng file");
+    let packet = capture.next_packet().expect("readable").expect("a packet");
+    assert_eq!(packet.at, Some(at));
+}
+
+#[test]
+fn sections_follow_each_other_with_their_own_byte_order_and_interfaces() {
+    let recording = short_story(Conversation::v4());
+    let (first, second) = recording.packets.split_at(5);
+    let part = |packets: &[(u64, Vec<u8>)], order| {
+        let packets = packets.to_vec();
+        pcapng(&Recording { packets }, order, Block::Enhanced, 6)
+    };
+    let file = [part(first, Order::Little), part(second, Order::Big)].concat();
+    let listeners = [server(8080, None)];
+    let played = replay(&file, &listeners).expect("a pcapng file");
+    assert_eq!(told(&played), told(&judge(&recording, &listeners)));
+}
+
+#[test]
+fn packets_without_a_time_stamp_are_taken_at_the_latest_time_shown() {
+    let recording = short_story(Conversation::v4());
+    let file = pcapng(&recording, Order::Little, Block::Simple, 6);
+    let played = replay(&file, &[server(8080, None)]).expect("a pcapng file");
+    assert_eq!(played.frames().len(), 3);
+    assert_eq!(played.summary.untimed, recording.packets.len() as u64);
+    assert_eq!(played.summary.from, None);
+}
+
+#[test]
+fn a_packet_of_an_interface_that_was_not_described_is_counted() {
+    let recording = short_story(Conversation::v4());
+    let whole = pcapng(&recording, Order::Little, Block::Enhanced, 6);
+    let described = interface(Order::Little, 147, 6).len();
+    let at = section(Order::Little).len();
+    let file = [&whole[..at], &whole[at + described..]].concat();
+    let played = replay(&file, &[server(8080, None)]).expect("a pcapng file");
+    let skipped = played.summary.skipped.get(Skip::LinkType);
+    assert_eq!(skipped, recording.packets.len() as u64);
+}
+
+#[test]
+fn a_file_cut_anywhere_is_judged_up_to_its_last_whole_packet() {
+    let recording = short_story(Conversation::v4());
+    let listeners = [server(8080, None)];
+    for (file, header, overhead) in [
+        (simple_pcap(&recording), 24, 16),
+        (
+            pcapng(&recording, Order::Big, Block::Obsolete, 6),
+            section(Order::Big).len() + 2 * interface(Order::Big, 1, 6).len(),
+            32,
+        ),
+    ] {
+        // Where each packet ends.
+        let mut ends = Vec::new();
+        let mut at = header;
+        for (_, packet) in &recording.packets {
+            let len = Link::Ethernet.wrap(packet).len();
+            at += overhead
+                + if overhead == 32 {
+                    len.next_multiple_of(4)
+                } else {
+                    len
+                };
+            ends.push(at);
+        }
+        let first = if overhead == 16 { header } else { 12 };
+        for cut in 0..=file.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count() as u64;
+            match replay(&file[..cut], &listeners) {
+                Ok(played) => {
+                    assert!(cut >= first);
+                    assert_eq!(played.summary.packets, whole, "cut at {cut}");
+                    let at_a_border = cut == header || ends.contains(&cut) || cut == file.len();
+                    match played.end {
+                        None => assert!(at_a_border || cut < header, "cut at {cut}"),
+                        Some(CaptureError::Truncated { at }) => {
+                            assert!(!at_a_border, "cut at {cut}");
+                            assert_eq!(at, cut as u64);
+                        }
+                        Some(other) => panic!("cut at {cut}: {other}"),
+                    }
+                }
+                Err(CaptureError::Unrecognised(_)) => assert!(cut < first, "cut at {cut}"),
+                Err(other) => panic!("cut at {cut}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_recording_is_refused_with_a_reason() {
+    let refusal = |bytes: &[u8]| match Capture::open(bytes) {
+        Err(error @ CaptureError::Unrecognised(_)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refusal(b"hello, world, this is text"),
+        "not a pcap or pcapng recording"
+    );
+    assert!(refusal(b"").ends_with("it is empty"));
+    assert!(
+        refusal(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]).ends_with("it is compressed; unpack it first")
+    );
+}
+
+#[test]
+fn damage_ends_the_replay_where_it_is_and_says_what_it_is() {
+    let recording = short_story(Conversation::v4());
+    let listeners = [server(8080, None)];
+    let mut file = simple_pcap(&recording);
+    let second = 24 + 16 + Link::Ethernet.wrap(&recording.packets[0].1).len();
+    file[second + 8..second + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let played = replay(&file, &listeners).expect("a recording");
+    assert_eq!(played.summary.packets, 1);
+    let end = played.end.expect("damage").to_string();
+    assert_eq!(
+        end,
+        format!("damaged at byte {second}: a packet of impossible length")
+    );
+
+    let mut file = pcapng(&recording, Order::Little, Block::Enhanced, 6);
+    let last = file.len() - 1;
+    file[last] = 1;
+    let played = replay(&file, &listeners).expect("a recording");
+    assert_eq!(played.summary.packets, recording.packets.len() as u64);
+    let end = played.end.expect("damage").to_string();
+    assert!(end.ends_with("a block whose two lengths differ"), "{end}");
+}
+
+#[test]
+fn a_source_that_gives_a_byte_at_a_time_tells_the_same() {
+    struct Slow<'a>(&'a [u8]);
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = buffer.len().min(1);
+            self.0.read(&mut buffer[..n])
+        }
+    }
+    let recording = short_story(Conversation::v6());
+    for file in [
+        simple_pcap(&recording),
+        pcapng(&recording, Order::Little, Block::Enhanced, 9),
+    ] {
+        let mut fast = Capture::open(&file[..]).expect("a recording");
+        let mut slow = Capture::open(Slow(&file)).expect("a recording");
+        for _ in 0..recording.packets.len() {
+            let expected = fast.next_packet().expect("readable");
+            assert!(expected.is_some());
+            assert_eq!(slow.next_packet().expect("readable"), expected);
+        }
+        assert!(slow.next_packet().expect("readable").is_none());
+    }
+}
+
+#[test]
+fn what_is_passed_over_is_counted_by_reason() {
+    let v4 = |protocol, payload: &[u8]| {
+        ip(
+            [10, 0, 0, 1].into(),
+            [10, 0, 0, 2].into(),
+            protocol,
+            payload,
+        )
+    };
+    let v6 = |next, payload: &[u8]| {
+        let [from, to] = [1, 2].map(|n| std::net::Ipv6Addr::from(n).into());
+        ip(from, to, next, payload)
+    };
+    let data = tcp(40_000, 8080, 1, 1, 0x10, b"x");
+    let mut later_fragment = v4(6, &data);
+    later_fragment[7] = 1;
+    let mut first_fragment = v4(6, &data);
+    first_fragment[6] = 0x20;
+    let mut no_header = tcp(40_000, 8080, 1, 1, 0x10, b"");
+    no_header[12] = 1 << 4;
+    let many_options = (0..4).fold(behind_options(6, &data), |rest, _| {
+        behind_options(60, &rest)
+    });
+    let cases = [
+        (Skip::NotTcp, v4(17, &[0; 30])),
+        (Skip::NotTcp, v6(58, &[0; 30])),
+        (Skip::Fragment, later_fragment),
+        (Skip::Fragment, first_fragment),
+        (Skip::Fragment, v6(44, &data)),
+        (Skip::Fragment, v6(0, &behind_options(44, &data))),
+        (Skip::NotTcp, v6(0, &behind_options(58, &[0; 30]))),
+        (Skip::ExtensionHeader, v6(51, &data)),
+        (Skip::ExtensionHeader, v6(60, &behind_options(135, &data))),
+        (Skip::ExtensionHeader, v6(60, &many_options)),
+        (Skip::TruncatedHeader, v6(60, &[])),
+        (Skip::TruncatedHeader, v4(6, &data[..19])),
+        (Skip::Malformed, v4(6, &no_header)),
+        (
+            Skip::NotWatched,
+            v4(6, &tcp(40_000, 8081, 1, 1, 0x10, b"x")),
+        ),
+        (Skip::StrayReset, v4(6, &tcp(40_000, 8080, 1, 1, 0x04, b""))),
+        (Skip::NotIp, vec![0x20; 40]),
+    ];
+    for (reason, packet) in cases {
+        let recording = Recording {
+            packets: vec![(START, packet)],
+        };
+        let file = pcap(&recording, Link::Raw, 1 << 16, Order::Little, 0xa1b2_c3d4);
+        let played = replay(&file, &[server(8080, None)]).expect("a recording");
+        let counted: Vec<_> = played.summary.skipped.iter().collect();
+        assert_eq!(counted, [(reason, 1)]);
+        assert_eq!(played.summary.segments, 0);
+    }
+}
+
+/// An IPv6 options header of 16 bytes in front of `rest`, which `next` names.
+fn behind_options(next: u8, rest: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 16];
+    header[..2].copy_from_slice(&[next, 1]);
+    [&header, rest].concat()
+}
+
+#[test]
+fn tcp_is_found_behind_the_extension_headers_that_may_precede_it() {
+    let mut recording = short_story(Conversation::v6());
+    let listeners = [server(8080, None)];
+    let expected = told(&judge(&recording, &listeners));
+    for (_, packet) in &mut recording.packets {
+        let (ip, tcp) = packet.split_at(40);
+        let mut ip = ip.to_vec();
+        ip[6] = 0;
+        let behind = behind_options(60, &behind_options(6, tcp));
+        ip[4..6].copy_from_slice(&(behind.len() as u16).to_be_bytes());
+        *packet = [ip, behind].concat();
+    }
+    assert_eq!(told(&judge(&recording, &listeners)), expected);
+}
+
+#[test]
+fn link_layers_that_are_not_read_are_counted() {
+    let mut file = simple_pcap(&short_story(Conversation::v4()));
+    file[20] = 105;
+    let played = replay(&file, &[server(8080, None)]).expect("a recording");
+    assert_eq!(
+        played.summary.skipped.get(Skip::LinkType),
+        played.summary.packets
+    );
+    // ARP
+    let mut frame = vec![2; 12];
+    frame.extend([8, 6]);
+    frame.extend([0; 28]);
+    let mut file = simple_pcap(&Recording::default());
+    file.extend([0; 8]);
+    file.extend((frame.len() as u32).to_le_bytes());
+    file.extend((frame.len() as u32).to_le_bytes());
+    file.extend(frame);
+    let played = replay(&file, &[server(8080, None)]).expect("a recording");
+    assert_eq!(played.summary.skipped.get(Skip::NotIp), 1);
+}
+
+/// A file header that is right, so that what follows is looked at.
+fn header() -> impl Strategy<Value = Vec<u8>> {
+    let link = select(vec![0_u32, 1, 12, 101, 108, 113, 228, 229, 276, 7]);
+    (link, any::<bool>(), any::<bool>()).prop_map(|(link, ng, big)| {
+        let order = if big { Order::Big } else { Order::Little };
+        if ng {
+            return [section(order), interface(order, link as u16, 6)].concat();
+        }
+        let mut header = order.u32(0xa1b2_c3d4).to_vec();
+        header.extend([0; 16]);
+        header.extend(order.u32(link));
+        header
+    })
+}
+
+/// Random bytes as the content of records that are framed as they should be.
+fn records() -> impl Strategy<Value = Vec<u8>> {
+    let record = (
+        prop::collection::vec(any::<u8>(), 0..120),
+        any::<u32>(),
+        any::<bool>(),
+    );
+    prop::collection::vec(record, 0..10).prop_map(|records| {
+        let mut bytes = Vec::new();
+        for (mut content, time, tcp) in records {
+            if tcp && content.len() > 40 {
+                // Towards the watched port, in mid-stream.
+                content[0] = 0x45;
+                content[2..4].copy_from_slice(&90_u16.to_be_bytes());
+                content[6..8].fill(0);
+                content[9] = 6;
+                content[20..24].copy_from_slice(&[0x10, 0, 0x1f, 0x90]);
+                content[32] = 0x50;
+            }
+            let len = (content.len() as u32).to_le_bytes();
+            bytes.extend(time.to_le_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(len);
+            bytes.extend(len);
+            bytes.extend(content);
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_judged_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = replay(&bytes, &[server(8080, None)]);
+    }
+
+    #[test]
+    fn any_bytes_behind_a_header_are_judged(header in header(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        replay(&[header, bytes].concat(), &[server(8080, None)]).expect("the header is right");
+    }
+
+    #[test]
+    fn any_packets_are_judged_or_passed_over(link in select(vec![0_u8, 1, 12, 101, 113]), bytes in records()) {
+        let mut file = simple_pcap(&Recording::default());
+        file[20] = link;
+        file.extend(bytes);
+        let limit = std::time::Duration::from_secs(60);
+        let played = replay(&file, &[server(8080, Some(limit))]).expect("the header is right");
+        prop_assert!(played.end.is_none());
+        let skipped: u64 = played.summary.skipped.iter().map(|(_, packets)| packets).sum();
+        prop_assert_eq!(played.summary.segments + skipped, played.summary.packets);
+    }
+
+    #[test]
+    fn a_recording_with_a_wrong_byte_is_judged(at in any::<prop::sample::Index>(), byte in any::<u8>(), ng in any::<bool>()) {
+        let recording = short_story(Conversation::v4());
+        let mut file = match ng {
+            true => pcapng(&recording, Order::Little, Block::Enhanced, 6),
+            false => simple_pcap(&recording),
+        };
+        *at.get_mut(&mut file) = byte;
+        let _ = replay(&file, &[server(8080, None)]);
+    }
+}

@@ -1,0 +1,116 @@
+//! Recordings made by hand, judged: formats and link layers, the life of connections, verdicts, and
+//! what the command prints.
+
+#[path = "../../../monitor-common/tests/ws/mod.rs"]
+mod ws;
+
+mod command;
+mod connections;
+mod disorder;
+mod formats;
+mod frames;
+mod packets;
+mod verdicts;
+
+use std::{convert::Infallible, time::Duration};
+
+use monitor::{
+    core::{Hop, ListenerRules, OnExpiry},
+    frames::FrameRecord,
+    listeners::Listener,
+    replay::{Capture, CaptureError, ConnectionRecord, Record, Replay, Summary, play},
+};
+
+use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
+
+/// What a replay told.
+#[derive(Debug)]
+struct Played {
+    records: Vec<Record>,
+    summary: Summary,
+    /// Where it could not be read any further.
+    end: Option<CaptureError>,
+}
+
+impl Played {
+    fn frames(&self) -> Vec<&FrameRecord> {
+        self.records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Frame(frame) => Some(frame),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn connections(&self) -> Vec<&ConnectionRecord> {
+        self.records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Connection(connection) => Some(&**connection),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
+    let mut capture = Capture::open(file)?;
+    let mut replay = Replay::new(listeners.to_vec());
+    let mut records = Vec::new();
+    let played = play(&mut capture, &mut replay, |_, record| {
+        records.push(record);
+        Ok::<_, Infallible>(())
+    });
+    let Ok(end) = played;
+    Ok(Played {
+        records,
+        summary: replay.summary().clone(),
+        end,
+    })
+}
+
+fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
+    let played = replay(&simple_pcap(recording), listeners).expect("a recording");
+    assert!(played.end.is_none(), "{:?}", played.end);
+    played
+}
+
+/// Servers on this port, behind a hop with this limit.
+fn server(port: u16, limit: Option<Duration>) -> Listener {
+    let hop = limit.map(|idle_timeout| Hop {
+        name: "lb".into(),
+        idle_timeout,
+        on_expiry: OnExpiry::Silent,
+    });
+    Listener {
+        rules: ListenerRules::new(port.to_string(), hop),
+        ports: port..=port,
+        remote: false,
+    }
+}
+
+/// The upgrade and its answer, from 5 ms after `at` on.
+fn upgrade(conversation: &mut Conversation, to: &mut Recording, at: u64) {
+    conversation.says(to, at + 5 * MILLI, End::Client, ws::REQUEST);
+    conversation.says(to, at + 6 * MILLI, End::Server, ws::RESPONSE);
+    conversation.ack(to, at + 7 * MILLI, End::Client);
+}
+
+/// A connection that opened at [`START`] and has exchanged nothing but the handshake.
+fn opened(conversation: &mut Conversation) -> Recording {
+    let mut recording = Recording::default();
+    conversation.open(&mut recording, START);
+    upgrade(conversation, &mut recording, START);
+    recording
+}
+
+/// The bytes of one frame.
+fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode, u8::from(masked) << 7 | payload.len() as u8];
+    if masked {
+        bytes.extend([0; 4]);
+    }
+    bytes.extend(payload);
+    bytes
+}
