@@ -3,8 +3,14 @@
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod client;
 pub mod exit;
+pub mod filter;
+pub mod frames;
+pub mod inspect;
+pub mod list;
 pub mod run;
+pub mod screen;
 
 /// See dead WebSocket connections from inside the kernel, before the application does.
 #[derive(Debug, Parser)]
@@ -12,7 +18,9 @@ pub mod run;
 #[command(after_help = "\
 Start with:
   wsmon check                                   can it run here?
-  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer")]
+  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
+  wsmon list                                    what it watches
+  wsmon frames                                  WebSocket frames as they pass")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -22,4 +30,7 @@ pub struct Cli {
 pub enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    List(list::ListArgs),
+    Inspect(inspect::InspectArgs),
+    Frames(frames::FramesArgs),
 }

@@ -3,7 +3,7 @@
 //! `kernel::decode` turns the wire's `Snapshot` into [`Facts`] once, checked; past that point there
 //! are no zeros that mean "never" and no integers that mean a time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use super::time::Ktime;
 
@@ -20,6 +20,16 @@ pub struct ListenerId(pub u16);
 pub enum Role {
     Server,
     Client,
+}
+
+impl Role {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// What the bytes of a flow are known to be.
@@ -67,6 +77,23 @@ impl Direction {
         match self {
             Self::Rx => "peer",
             Self::Tx => "local",
+        }
+    }
+}
+
+/// Neither `rx` nor `tx`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no direction; there are rx and tx, seen from this host")]
+pub struct NoDirection(String);
+
+impl FromStr for Direction {
+    type Err = NoDirection;
+
+    fn from_str(text: &str) -> Result<Self, NoDirection> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            other => Err(NoDirection(other.to_owned())),
         }
     }
 }

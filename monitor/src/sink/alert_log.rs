@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use crate::{
-    core::{Alert, Ktime, Status, alert::Resolution, facts::Role},
+    core::{Alert, Ktime, Status, alert::Resolution},
     kernel::clock,
     listeners::Listener,
 };
@@ -76,7 +77,8 @@ impl AlertLog {
 
     /// Queues one line.
     pub fn write(&mut self, alert: &Alert, listener: &Listener) {
-        let line = match serde_json::to_string(&Line::new(alert, listener, clock::now())) {
+        let ts = wall_clock(alert.at, clock::now());
+        let line = match serde_json::to_string(&Line::new(alert, listener, ts)) {
             Ok(line) => line,
             Err(error) => {
                 log::error!("cannot write an alert as JSON: {error}");
@@ -116,9 +118,11 @@ fn write_lines(mut out: Box<dyn Write + Send>, lines: impl Iterator<Item = Strin
     }
 }
 
+/// An alert as it is written.
 #[derive(Serialize)]
-struct Line<'a> {
-    ts: String,
+pub struct Line<'a> {
+    #[serde(serialize_with = "milliseconds")]
+    ts: Timestamp,
     status: &'static str,
     alert: &'static str,
     kind: &'static str,
@@ -156,16 +160,19 @@ struct Evidence {
 }
 
 impl<'a> Line<'a> {
-    fn new(alert: &'a Alert, listener: &'a Listener, now: Ktime) -> Self {
+    /// `ts` is [`Alert::at`] by the wall clock.
+    pub fn new(alert: &'a Alert, listener: &'a Listener, ts: Timestamp) -> Self {
         let facts = &alert.facts;
-        let since = |moment: Option<Ktime>| moment.map(|moment| seconds(alert.at.since(moment)));
+        // The evidence of a verdict that stands may be newer than its last report.
+        let seen_at = alert.at.max(facts.at);
+        let since = |moment: Option<Ktime>| moment.map(|moment| seconds(seen_at.since(moment)));
         let (status, resolution) = match alert.status {
             Status::Firing => ("firing", None),
             Status::Resolved(Resolution::Recovered) => ("resolved", Some("recovered")),
             Status::Resolved(Resolution::Closed(how)) => ("resolved", Some(how.as_str())),
         };
         Self {
-            ts: wall_clock(alert.at, now),
+            ts,
             status,
             alert: "zombie",
             kind: alert.kind.as_str(),
@@ -181,10 +188,7 @@ impl<'a> Line<'a> {
                 cookie: facts.conn.0.to_string(),
                 local: facts.local,
                 peer: facts.peer,
-                role: match facts.role {
-                    Role::Server => "server",
-                    Role::Client => "client",
-                },
+                role: facts.role.as_str(),
                 protocol: facts.protocol.as_str(),
                 age_seconds: since(facts.established_at),
             },
@@ -204,19 +208,18 @@ impl<'a> Line<'a> {
 }
 
 /// Seconds with millisecond precision: no clock behind them is better.
-fn seconds(duration: Duration) -> f64 {
+pub(crate) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// RFC 3339, UTC, of a moment that lies at or before `now`.
-fn wall_clock(at: Ktime, now: Ktime) -> String {
-    let ago = jiff::SignedDuration::try_from(now.since(at)).unwrap_or_default();
-    format!(
-        "{:.3}",
-        jiff::Timestamp::now()
-            .saturating_sub(ago)
-            .unwrap_or_default()
-    )
+/// RFC 3339, UTC.
+fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{ts:.3}"))
+}
+
+/// A moment that lies at or before `now`.
+pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
+    at.on_wall_clock(now, Timestamp::now())
 }
 
 #[cfg(test)]
@@ -226,7 +229,7 @@ mod tests {
     use super::*;
     use crate::core::{
         Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, ZombieKind,
-        facts::{Activity, Protocol},
+        facts::{Activity, Protocol, Role},
     };
 
     fn alert() -> Alert {
@@ -347,8 +350,10 @@ mod tests {
     #[test]
     fn time_stamps_are_rfc_3339_in_utc() {
         let stamp = wall_clock(Ktime(1), Ktime(2_000_000_001));
-        let parsed: jiff::Timestamp = stamp.parse().expect("RFC 3339");
-        let ago = jiff::Timestamp::now().duration_since(parsed);
+        let line = serde_json::to_value(Line::new(&alert(), &listener(), stamp)).expect("JSON");
+        let stamp = line["ts"].as_str().expect("a string");
+        let parsed: Timestamp = stamp.parse().expect("RFC 3339");
+        let ago = Timestamp::now().duration_since(parsed);
         assert!((2..4).contains(&ago.as_secs()), "{stamp}");
         assert!(stamp.ends_with('Z'), "{stamp}");
     }
