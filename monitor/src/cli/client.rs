@@ -34,6 +34,8 @@ pub enum ClientError {
     Connect { path: PathBuf, source: io::Error },
     #[error("the daemon does not speak HTTP as expected: {0}")]
     Http(#[from] hyper::Error),
+    #[error("the daemon stopped")]
+    Stopped,
     /// In the daemon's words.
     #[error("{0}")]
     Refused(String),
@@ -91,8 +93,12 @@ pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
 }
 
 impl Lines {
-    /// The next line without its end; `None` when the answer is over. `Err` when the daemon went
-    /// away in the middle of it.
+    /// The next line of an answer that goes on as long as the daemon does.
+    pub async fn next_of_stream(&mut self) -> Result<Bytes, ClientError> {
+        self.next().await?.ok_or(ClientError::Stopped)
+    }
+
+    /// The next line without its end; `None` when the answer is over.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -100,7 +106,8 @@ impl Lines {
                 line.truncate(end);
                 return Ok(Some(line.freeze()));
             }
-            match self.body.frame().await.transpose()? {
+            let frame = self.body.frame().await.transpose();
+            match frame.map_err(|_| ClientError::Stopped)? {
                 Some(frame) => {
                     if let Ok(data) = frame.into_data() {
                         self.unread.extend_from_slice(&data);

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    client::{self, ClientError, DEFAULT_CONTROL},
+    client::{self, DEFAULT_CONTROL},
     exit::{Failure, Outcome},
     filter::FilterArgs,
     screen::{self, Shown},
@@ -66,13 +66,7 @@ async fn show(args: &FramesArgs) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     while args.count.is_none_or(|count| frames < count) {
-        let line = match lines.next().await {
-            Ok(Some(line)) => line,
-            Ok(None) | Err(ClientError::Http(_)) => {
-                return Err(Failure::failed("the daemon stopped"));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let line = lines.next_of_stream().await?;
         let told: Told = client::read(&line)?;
         frames += u64::from(matches!(told, Told::Frame(_)));
         let shown = match (args.json, &told) {

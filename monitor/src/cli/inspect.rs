@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    client::{self, ClientError, DEFAULT_CONTROL},
+    client::{self, DEFAULT_CONTROL},
     exit::{Failure, Outcome},
     screen::{self, Age, Shown},
 };
@@ -61,9 +61,7 @@ async fn show(args: &InspectArgs) -> Outcome {
     };
     let target = format!("/v1/connections/{}", args.cookie);
     let mut lines = client::get(&args.control, &target).await?;
-    let Some(line) = lines.next().await? else {
-        return Err(Failure::failed("the daemon stopped"));
-    };
+    let line = lines.next_of_stream().await?;
     let record: ConnectionRecord = client::read(&line)?;
     let mut out = io::stdout();
     let mut shown = match args.json {
@@ -75,13 +73,7 @@ async fn show(args: &InspectArgs) -> Outcome {
         && !known.contains(&State::Closed)
         && shown == Shown::Written
     {
-        let line = match changes.next().await {
-            Ok(Some(line)) => line,
-            Ok(None) | Err(ClientError::Http(_)) => {
-                return Err(Failure::failed("the daemon stopped"));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let line = changes.next_of_stream().await?;
         shown = match client::read(&line)? {
             Told::Transition(change)
                 if change.conn == record.cookie && !known.contains(&change.to) =>
