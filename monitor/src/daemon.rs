@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    core::{Action, Correlator, Event, Ktime, Transition},
+    core::{Action, Closed, Correlator, Event, Ktime, Transition},
     kernel::{
         clock,
         decode::{self, DecodeError},
@@ -26,10 +26,14 @@ use crate::{
     reconcile::{Look, Reconciler, Seeded},
     sink::{
         alert_log::AlertLog,
+        control::{self as control_socket, EventViewers, History},
         http::Question,
         metrics::{self, Losses, ProgramRuns, Scrape},
     },
+    tap::{FrameTap, TapError},
 };
+
+mod control;
 
 /// A record is stamped before it is committed: a program that was interrupted in between commits
 /// a moment late. Time is shown to the core this much behind the clock.
@@ -53,6 +57,9 @@ const BIG_DRAIN: usize = 4096;
 /// How long a loss keeps `wsmon_degraded` up.
 const DEGRADED_FOR: Duration = Duration::from_secs(300);
 
+/// What a record of the vitals ring says, and the last words of a connection in it.
+type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
+
 /// The running daemon. Dropping it detaches everything.
 pub struct Daemon {
     listeners: Vec<Listener>,
@@ -64,6 +71,9 @@ pub struct Daemon {
     drops: Drops,
     alerts: AlertLog,
     reconciler: Reconciler,
+    tap: FrameTap,
+    events: EventViewers,
+    history: History,
     undecodable: u64,
     undecodable_handshakes: u64,
     /// Connections older than the programs that found no room.
@@ -101,6 +111,9 @@ impl Daemon {
             drops: Drops::take(&mut loaded)?,
             alerts,
             reconciler: Reconciler::default(),
+            tap: FrameTap::take(&mut loaded)?,
+            events: EventViewers::default(),
+            history: History::default(),
             undecodable: 0,
             undecodable_handshakes: 0,
             no_room_at_start: 0,
@@ -129,6 +142,7 @@ impl Daemon {
     pub async fn run(
         mut self,
         mut questions: mpsc::Receiver<Question>,
+        mut controls: mpsc::Receiver<control_socket::Question>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
@@ -150,7 +164,16 @@ impl Daemon {
                     tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
                     drained = Instant::now();
                 }
+                ready = self.tap.ready() => {
+                    ready.map_err(DaemonError::Runtime)?;
+                    tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
+                    drained = Instant::now();
+                }
                 () = sleep_until(deadline) => {}
+                Some(question) = controls.recv() => {
+                    self.turn();
+                    self.answer_control(question);
+                }
                 Some(question) = questions.recv() => {
                     // The answer holds what had happened when it was asked for.
                     self.turn();
@@ -200,6 +223,7 @@ impl Daemon {
                     .compare_with_snapshots(&self.snapshots, &mut self.core),
             }
         }
+        self.show_frames();
     }
 
     /// A connection went from one state to the next.
@@ -210,6 +234,7 @@ impl Daemon {
             transition.to.as_str(),
             transition.reason
         );
+        self.show_event(transition);
     }
 
     /// Empties both rings. A record that makes no sense is counted and never stops the loop.
@@ -224,7 +249,10 @@ impl Daemon {
                 break;
             }
             records += vitals.len();
-            for event in vitals {
+            for (event, closed) in vitals {
+                if let Some(closed) = closed {
+                    self.remember(*closed);
+                }
                 self.tell_vital(event);
             }
         }
@@ -233,9 +261,9 @@ impl Daemon {
         }
     }
 
-    fn read_vitals(&mut self) -> Vec<Result<Event, DecodeError>> {
+    fn read_vitals(&mut self) -> Vec<Vital> {
         let ring = self.vitals.get_mut();
-        std::iter::from_fn(|| ring.next(decode::vital))
+        std::iter::from_fn(|| ring.next(|record| (decode::vital(record), decode::closed(record))))
             .take(VITALS_AT_ONCE)
             .collect()
     }
@@ -301,6 +329,7 @@ impl Daemon {
             tallies: self.core.tally(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
+            frame_viewers: self.tap.viewers(),
             programs: &self.program_runs(),
             kernel: &self.kernel_release,
         })?)
@@ -348,6 +377,15 @@ pub enum DaemonError {
     Load(#[from] LoadError),
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
+}
+
+impl From<TapError> for DaemonError {
+    fn from(error: TapError) -> Self {
+        match error {
+            TapError::Load(error) => Self::Load(error),
+            TapError::Runtime(error) => Self::Runtime(error),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

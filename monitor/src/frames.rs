@@ -1,66 +1,155 @@
 //! One frame as people and programs see it: the line of `wsmon frames` and of `wsmon replay`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use monitor_common::frame::opcode;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::core::{ConnId, facts::Direction};
+use crate::{
+    core::{ConnId, facts::Direction},
+    json,
+};
+
+mod filter;
+mod line;
+
+pub use filter::{Filter, OneIn, Opcodes, Peers};
+pub use line::{Clock, Line, RoundTrip};
 
 /// One WebSocket frame header (RFC 6455 §5.2) and where it passed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "frame")]
 pub struct FrameRecord {
     pub ts: Timestamp,
-    #[serde(serialize_with = "conn_id")]
+    #[serde(with = "json::conn")]
     pub conn: ConnId,
     /// The listener's name.
     pub listener: String,
     pub local: SocketAddr,
     pub peer: SocketAddr,
     /// Seen from this host.
-    #[serde(serialize_with = "direction")]
+    #[serde(with = "json::direction")]
     pub direction: Direction,
     pub fin: bool,
     /// RSV1, RSV2, RSV3 as bits 2, 1, 0.
     pub rsv: u8,
     /// The raw four bits; see [`opcode`].
-    #[serde(serialize_with = "opcode_name")]
+    #[serde(with = "json::opcode")]
     pub opcode: u8,
     pub masked: bool,
     /// Payload, bytes.
     pub length: u64,
     /// Of a pong that answers a ping.
     #[serde(
+        default,
         rename = "ping_rtt_seconds",
         skip_serializing_if = "Option::is_none",
-        serialize_with = "seconds"
+        with = "json::seconds"
     )]
     pub ping_rtt: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close_code: Option<u16>,
 }
 
-/// A cookie does not fit into every JSON reader's numbers.
-fn conn_id<S: Serializer>(conn: &ConnId, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&conn.0)
-}
+/// An opcode as it is written: its name, and for a reserved one its number too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpcodeName(pub u8);
 
-fn direction<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(direction.as_str())
-}
-
-fn opcode_name<S: Serializer>(raw: &u8, to: S) -> Result<S::Ok, S::Error> {
-    match opcode::name(*raw) {
-        "reserved" => to.collect_str(&format_args!("reserved-{raw}")),
-        name => to.serialize_str(name),
+impl fmt::Display for OpcodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match opcode::name(self.0) {
+            "reserved" => f.pad(&format!("reserved-{}", self.0)),
+            name => f.pad(name),
+        }
     }
 }
 
-fn seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    match duration {
-        Some(duration) => to.serialize_f64(duration.as_secs_f64()),
-        None => to.serialize_none(),
+/// Not one of RFC 6455's opcodes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no opcode; there are continuation, text, binary, close, ping, pong, and reserved-3 to reserved-15"
+)]
+pub struct NoOpcode(String);
+
+impl FromStr for OpcodeName {
+    type Err = NoOpcode;
+
+    fn from_str(text: &str) -> Result<Self, NoOpcode> {
+        (0..=0xf)
+            .map(Self)
+            .find(|name| name.to_string() == text)
+            .ok_or_else(|| NoOpcode(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An unmasked text frame of 5 bytes from this host.
+    pub(crate) fn frame() -> FrameRecord {
+        FrameRecord {
+            ts: "2026-11-22T18:37:52.533Z".parse().expect("a time stamp"),
+            conn: ConnId(u64::MAX),
+            listener: "8080".to_owned(),
+            local: ([10, 77, 2, 10], 8080).into(),
+            peer: ([10, 77, 1, 12], 53_787).into(),
+            direction: Direction::Tx,
+            fin: true,
+            rsv: 0,
+            opcode: opcode::TEXT,
+            masked: false,
+            length: 5,
+            ping_rtt: None,
+            close_code: None,
+        }
+    }
+
+    #[test]
+    fn a_frame_is_one_json_object_and_can_be_read_back() {
+        let frames = [
+            frame(),
+            FrameRecord {
+                direction: Direction::Rx,
+                opcode: opcode::PONG,
+                ping_rtt: Some(Duration::from_micros(1500)),
+                ..frame()
+            },
+            FrameRecord {
+                opcode: 0xb,
+                close_code: Some(1001),
+                ..frame()
+            },
+        ];
+        let text = frames.each_ref().map(|frame| {
+            let text = serde_json::to_string(frame).expect("JSON");
+            let back: FrameRecord = serde_json::from_str(&text).expect("a frame");
+            assert_eq!(back, *frame);
+            text
+        });
+        assert_eq!(
+            text[0],
+            r#"{"type":"frame","ts":"2026-11-22T18:37:52.533Z","conn":"18446744073709551615","listener":"8080","local":"10.77.2.10:8080","peer":"10.77.1.12:53787","direction":"tx","fin":true,"rsv":0,"opcode":"text","masked":false,"length":5}"#
+        );
+        assert!(text[1].contains(r#""opcode":"pong""#), "{}", text[1]);
+        assert!(
+            text[1].contains(r#""ping_rtt_seconds":0.0015"#),
+            "{}",
+            text[1]
+        );
+        assert!(text[2].contains(r#""opcode":"reserved-11""#), "{}", text[2]);
+        assert!(text[2].contains(r#""close_code":1001"#), "{}", text[2]);
+    }
+
+    #[test]
+    fn every_opcode_has_one_name() {
+        for raw in 0..=0xf {
+            let name = OpcodeName(raw).to_string();
+            assert_eq!(name.parse(), Ok(OpcodeName(raw)), "{name}");
+        }
+        for wrong in ["", "Text", "reserved", "reserved-1", "16"] {
+            assert!(wrong.parse::<OpcodeName>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! wsmon as a library: the rooms of the daemon, for the binary and for the tests.
 
 pub mod cli;
+pub mod connections;
 pub mod core;
 pub mod daemon;
 pub mod frames;
+mod json;
 pub mod kernel;
 pub mod listeners;
 pub mod reconcile;
 pub mod replay;
 pub mod sink;
+pub mod tap;

@@ -6,13 +6,16 @@ use clap::Parser;
 use monitor::cli::{
     Cli, Command, check,
     exit::{Failure, Outcome},
-    replay, run,
+    frames, inspect, list, replay, run,
 };
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let outcome: Outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Frames(args) => frames::run(&args),
         Command::Check(args) => {
             check::run(&args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
         }

@@ -3,11 +3,12 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     process::{Command, Output},
 };
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
+const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const PREREQUISITE: i32 = 3;
 
@@ -103,6 +104,84 @@ fn an_alert_log_that_cannot_be_written_is_refused() {
 }
 
 #[test]
+fn what_looks_at_a_daemon_says_what_to_do_when_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("wsmon.sock");
+    let path = socket.to_str().unwrap();
+    // One that was left by a daemon that is gone, too.
+    for left_behind in [false, true] {
+        if left_behind {
+            drop(UnixListener::bind(&socket).unwrap());
+        }
+        for command in [&["frames"][..], &["list"], &["inspect", "7"]] {
+            let line = refusal(&[command, &["--control", path]].concat(), FAILURE);
+            let expected = format!("wsmon: no wsmon listens on {path}; start `wsmon run`");
+            assert!(line.starts_with(&expected), "{line}");
+        }
+    }
+}
+
+#[test]
+fn conditions_that_make_no_sense_are_refused_with_the_way_out() {
+    for (args, why) in [
+        (
+            &["frames", "--peer", "host"][..],
+            "write 10.0.0.7, 10.0.0.0/8",
+        ),
+        (
+            &["frames", "--opcode", "shout"],
+            "there are continuation, text",
+        ),
+        (&["frames", "--direction", "up"], "there are rx and tx"),
+        (&["frames", "--sample", "0"], "write 1/100"),
+        (&["frames", "--port", "0"], "0 is not in 1..=65535"),
+        (&["frames", "--conn", "x"], "invalid digit"),
+        (&["list", "--state", "dead"], "is open or closing"),
+        (&["inspect", "x"], "invalid digit"),
+    ] {
+        let line = refusal(args, USAGE);
+        assert!(line.contains(why), "{line}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: becomes nobody"]
+fn who_may_not_connect_is_told_who_may() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("wsmon.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
+    let output = as_nobody(&["list", "--control", socket.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(PREREQUISITE));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("this user may not connect"), "{stderr}");
+    assert!(stderr.contains("the socket's group"), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs root: comes as far as the control socket"]
+fn a_control_socket_that_cannot_be_had_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = folder.path().join("taken.sock");
+    let _listener = UnixListener::bind(&taken).unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "data").unwrap();
+    let missing = folder.path().join("a/b/wsmon.sock");
+    for (path, why) in [
+        (&taken, "another wsmon listens on"),
+        (&precious, "is no socket"),
+        (&missing, "cannot make the directory"),
+    ] {
+        let path = path.to_str().unwrap();
+        let flags = ["run", "--port", "80", "--metrics-addr", "127.0.0.1:0"];
+        let line = refusal(&[&flags[..], &["--control", path]].concat(), USAGE);
+        assert!(line.contains(why), "{line}");
+        assert!(line.contains("--control"), "{line}");
+    }
+}
+
+#[test]
 fn help_shows_examples() {
     let help = |args: &[&str]| {
         let output = wsmon(args);
@@ -118,8 +197,10 @@ fn help_shows_examples() {
     assert!(run.contains("Examples:"), "{run}");
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
-    let check = help(&["check", "--help"]);
-    assert!(check.contains("Examples:"), "{check}");
+    for command in ["check", "list", "inspect", "frames"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains("Examples:"), "{text}");
+    }
 }
 
 #[test]

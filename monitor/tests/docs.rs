@@ -11,11 +11,13 @@ use std::{
 use clap::CommandFactory;
 use monitor::{
     cli::Cli,
+    connections::{ConnectionRecord, State, TransitionRecord},
     core::{
         Alert, Certainty, CloseHow, ConnId, Facts, Hop, Ktime, ListenerId, ListenerRules, OnExpiry,
-        Resolution, Status, Tally, ZombieKind,
+        Reason, Resolution, Status, Tally, ZombieKind,
         facts::{Activity, Direction, Protocol, Role},
     },
+    frames::{FrameRecord, Line},
     listeners::Listener,
     replay::Skip,
     sink::{
@@ -60,6 +62,7 @@ fn only_exported_metrics_are_used_in_rules_and_pages() {
         "README.md",
         "deploy/prometheus-rules.yml",
         "docs/alerts.md",
+        "docs/frames.md",
         "docs/limitations.md",
         "docs/metrics.md",
         "docs/running.md",
@@ -128,6 +131,80 @@ fn every_reason_to_pass_over_a_packet_is_documented() {
         assert!(documented.contains(reason.as_str()), "{}", reason.as_str());
     }
 }
+
+#[test]
+fn every_flag_of_the_commands_that_look_is_documented() {
+    let command = Cli::command();
+    let flags: BTreeSet<_> = ["list", "inspect", "frames"]
+        .into_iter()
+        .flat_map(|name| {
+            let looks = command.find_subcommand(name).expect("the command exists");
+            let flags = looks.get_arguments().filter_map(|a| a.get_long());
+            flags.map(move |flag| (name, format!("--{flag}")))
+        })
+        .collect();
+    let documented: BTreeSet<_> = table_rows("docs/frames.md")
+        .into_iter()
+        .filter_map(|row| {
+            let flag = code(row.get(1)?).first()?.split(' ').next()?.to_owned();
+            flag.starts_with("--").then(|| (row[0].clone(), flag))
+        })
+        .flat_map(|(command, flag)| {
+            let every = ["list", "inspect", "frames"];
+            let named = move |name: &str| command == "all" || command == format!("`{name}`");
+            every
+                .into_iter()
+                .filter(move |name| named(name))
+                .map(move |name| (name, flag.clone()))
+        })
+        .collect();
+    assert_eq!(documented, flags);
+}
+
+#[test]
+fn examples_of_connections_and_frames_are_what_the_daemon_writes() {
+    let page = read("docs/frames.md");
+    let examples: Vec<&str> = page.lines().filter(|line| line.starts_with('{')).collect();
+    let [frame, lost, connection, change] = examples.as_slice() else {
+        panic!("a frame, a loss, a connection and a change: {examples:?}");
+    };
+    let shown: FrameRecord = serde_json::from_str(frame).expect("a frame");
+    assert_eq!(serde_json::to_string(&shown).expect("JSON"), **frame);
+    let record: ConnectionRecord = serde_json::from_str(connection).expect("a connection");
+    assert_eq!(serde_json::to_string(&record).expect("JSON"), **connection);
+    let lost: Value = serde_json::from_str(lost).expect("JSON");
+    assert_eq!(lost["type"], "lost");
+
+    let shown_change = TransitionRecord {
+        ts: shown.ts,
+        conn: shown.conn,
+        listener: &shown.listener,
+        local: Some(shown.local),
+        peer: Some(shown.peer),
+        from: Some(State::Open),
+        to: State::Closing,
+        reason: CLOSE_FRAME,
+        text: CLOSE_FRAME.to_string(),
+    };
+    assert_eq!(
+        serde_json::to_string(&shown_change).expect("JSON"),
+        **change
+    );
+
+    let table: Vec<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("TIME "))
+        .take_while(|line| *line != "```")
+        .collect();
+    assert_eq!(table[0], Line::HEAD);
+    let line = Line(&shown).to_string();
+    assert!(table.contains(&line.as_str()), "{line}");
+}
+
+const CLOSE_FRAME: Reason = Reason::CloseFrame {
+    by: Direction::Rx,
+    code: Some(1001),
+};
 
 #[test]
 fn every_verdict_and_every_end_of_one_is_documented() {
@@ -199,6 +276,7 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
         tallies: &[tally],
         losses: &Losses::default(),
         degraded: false,
+        frame_viewers: 0,
         programs: &[ProgramRuns {
             name: "ingress".into(),
             runs: 1,

@@ -3,9 +3,15 @@
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod client;
 pub mod exit;
+pub mod filter;
+pub mod frames;
+pub mod inspect;
+pub mod list;
 pub mod replay;
 pub mod run;
+pub mod screen;
 pub mod watch;
 
 /// See dead WebSocket connections from inside the kernel, before the application does.
@@ -15,6 +21,8 @@ pub mod watch;
 Start with:
   wsmon check                                   can it run here?
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
+  wsmon list                                    what it watches
+  wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules over a recording")]
 pub struct Cli {
     #[command(subcommand)]
@@ -25,5 +33,8 @@ pub struct Cli {
 pub enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    List(list::ListArgs),
+    Inspect(inspect::InspectArgs),
+    Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
 }

@@ -28,6 +28,7 @@ use crate::{
     listeners::{Listener, PortRange},
     sink::{
         alert_log::{AlertLog, Target},
+        control::{self, ControlSocket},
         http::Server,
     },
 };
@@ -56,6 +57,10 @@ pub struct RunArgs {
     /// Where alerts go, one JSON object a line: a file to append to, or - for stderr
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub alert_log: String,
+
+    /// The unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
+    #[arg(long, value_name = "PATH", default_value = super::client::DEFAULT_CONTROL)]
+    pub control: PathBuf,
 
     /// The cgroup v2 directory to watch, with all below it; by default everything on this host
     #[arg(long, value_name = "PATH")]
@@ -101,6 +106,7 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
         ))
     })?;
     refuse_missing(&prerequisites::survey(args.cgroup.as_deref()))?;
+    let control = control_socket(&args.control)?;
     let mut stop = StopSignals::new()?;
 
     let settings = LoadSettings {
@@ -130,13 +136,30 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     };
     let (questions, asked) = mpsc::channel(16);
     let served = tokio::spawn(server.serve(questions));
+    let (control_questions, control_asked) = mpsc::channel(16);
+    // The guard removes the socket's file at the end, however that comes.
+    let _guard = control.map(|socket| {
+        let (listener, guard) = socket.into_parts();
+        tokio::spawn(control::serve(listener, control_questions));
+        guard
+    });
     banner(args, &listeners, seeded.as_ref(), metrics_addr);
 
-    let ended = daemon.run(asked, stop.wait()).await;
+    let ended = daemon.run(asked, control_asked, stop.wait()).await;
     served.abort();
     ended.map_err(|error| Failure::failed(error.to_string()))?;
     eprintln!("wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The bound control socket, unless it is switched off.
+fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
+    if path == Path::new("none") {
+        return Ok(None);
+    }
+    ControlSocket::bind(path)
+        .map(Some)
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Also for a path through a link, a bind mount, or with dots in it.
@@ -245,6 +268,10 @@ fn banner(
         &args.alert_log
     };
     eprintln!("  alerts to {alerts}, metrics at http://{metrics_addr}/metrics");
+    match args.control.to_str() {
+        Some("none") => eprintln!("  no control socket"),
+        _ => eprintln!("  control socket {}", args.control.display()),
+    }
 }
 
 /// SIGTERM and SIGINT, from before the first attach on.

@@ -38,12 +38,6 @@ impl Alert {
         look: &Look<'_>,
         silence: Duration,
     ) -> Self {
-        let mut facts = Box::new(look.facts.clone());
-        if look.ack_may_be_unseen() {
-            // The copy that was judged is older than the last acknowledgement.
-            facts.unacked_bytes = 0;
-            facts.unanswered_transmissions = 0;
-        }
         Self {
             status: Status::Firing,
             kind: verdict.kind,
@@ -52,7 +46,7 @@ impl Alert {
             at,
             since: verdict.since,
             limit: verdict.limit,
-            facts,
+            facts: Box::new(look.evidence()),
             reason: why_firing(verdict, look, silence),
         }
     }

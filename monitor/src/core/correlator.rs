@@ -182,6 +182,18 @@ impl Correlator {
         self.flows.keys().copied().collect()
     }
 
+    /// The connections on which a verdict stands.
+    pub fn zombies(&self) -> Vec<ConnId> {
+        let zombies = self.flows.iter().filter(|(_, flow)| flow.is_zombie());
+        zombies.map(|(conn, _)| *conn).collect()
+    }
+
+    /// The verdict that stands on a connection: as it was last reported, with the evidence of the
+    /// last look.
+    pub fn standing(&self, conn: ConnId) -> Option<Alert> {
+        self.flows.get(&conn)?.standing()
+    }
+
     /// Connections in the table.
     pub fn len(&self) -> usize {
         self.flows.len()

@@ -3,7 +3,7 @@
 //! `kernel::decode` turns the wire's `Snapshot` into [`Facts`] once, checked; past that point there
 //! are no zeros that mean "never" and no integers that mean a time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use super::time::Ktime;
 
@@ -77,6 +77,23 @@ impl Direction {
         match self {
             Self::Rx => "peer",
             Self::Tx => "local",
+        }
+    }
+}
+
+/// Neither `rx` nor `tx`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no direction; there are rx and tx, seen from this host")]
+pub struct NoDirection(String);
+
+impl FromStr for Direction {
+    type Err = NoDirection;
+
+    fn from_str(text: &str) -> Result<Self, NoDirection> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            other => Err(NoDirection(other.to_owned())),
         }
     }
 }

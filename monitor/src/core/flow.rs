@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{Alert, Certainty, Ending},
+    alert::{Alert, Certainty, Ending, Status},
     correlator::Action,
     facts::{Facts, ListenerId, Protocol},
     kept::Kept,
@@ -43,6 +43,8 @@ struct Zombie {
     at: Ktime,
     /// The evidence at the last look.
     facts: Box<Facts>,
+    /// As it was last reported.
+    reason: String,
 }
 
 /// Where the consequences of a verdict go.
@@ -129,6 +131,25 @@ impl Flow {
         next_look.min(risk_look)
     }
 
+    pub(super) fn is_zombie(&self) -> bool {
+        self.zombie.is_some()
+    }
+
+    /// The verdict that stands as it was last reported, with the evidence of the last look.
+    pub(super) fn standing(&self) -> Option<Alert> {
+        self.zombie.as_ref().map(|zombie| Alert {
+            status: Status::Firing,
+            kind: zombie.verdict.kind,
+            certainty: zombie.verdict.certainty,
+            listener: self.listener,
+            at: zombie.at,
+            since: zombie.verdict.since,
+            limit: zombie.verdict.limit,
+            facts: zombie.facts.clone(),
+            reason: zombie.reason.clone(),
+        })
+    }
+
     /// Takes the flow off the books. `last` are its last facts, where the kernel told them.
     pub(super) fn end(mut self, ending: Ending, last: Option<&Look<'_>>, books: &mut Books<'_>) {
         if let (Ending::Closed(_), Some(look)) = (ending, last) {
@@ -156,7 +177,7 @@ impl Flow {
                 certainty,
                 next_look,
             } => {
-                *zombie.facts = look.facts.clone();
+                *zombie.facts = look.evidence();
                 if certainty > zombie.verdict.certainty {
                     zombie.verdict.certainty = certainty;
                     zombie.at = zombie.at.max(look.now).max(books.now);
@@ -176,7 +197,8 @@ impl Flow {
         self.zombie = Some(Box::new(Zombie {
             verdict,
             at,
-            facts: Box::new(look.facts.clone()),
+            facts: Box::new(look.evidence()),
+            reason: String::new(),
         }));
         self.report(&verdict, at, look, books);
     }
@@ -187,6 +209,9 @@ impl Flow {
             self.record_death(silence, look, books.tally);
         }
         let alert = Alert::firing(self.listener, at, verdict, look, silence);
+        if let Some(zombie) = &mut self.zombie {
+            zombie.reason.clone_from(&alert.reason);
+        }
         books.actions.push_back(Action::Alert(Box::new(alert)));
     }
 
@@ -194,7 +219,9 @@ impl Flow {
         let Some(zombie) = self.zombie.take() else {
             return;
         };
-        let Zombie { verdict, at, facts } = *zombie;
+        let Zombie {
+            verdict, at, facts, ..
+        } = *zombie;
         books.tally.zombies[verdict.kind as usize] -= 1;
         if matches!(ending, Ending::Recovered | Ending::Dismissed) {
             books.tally.recovered[verdict.kind as usize] += 1;

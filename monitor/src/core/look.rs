@@ -65,6 +65,16 @@ impl Look<'_> {
         self.source == Source::Snapshot && self.facts.retransmits == 0
     }
 
+    /// The facts as evidence: without what a copy that is older than the last acknowledgement claims.
+    pub(super) fn evidence(&self) -> Facts {
+        let mut facts = self.facts.clone();
+        if self.ack_may_be_unseen() {
+            facts.unacked_bytes = 0;
+            facts.unanswered_transmissions = 0;
+        }
+        facts
+    }
+
     /// Whether TCP has acknowledged what was sent at `sent`.
     pub(super) fn acks_cover(&self, sent: Ktime) -> bool {
         !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)

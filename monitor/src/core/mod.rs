@@ -7,6 +7,7 @@
 
 pub mod alert;
 pub mod correlator;
+pub mod detail;
 pub mod event;
 pub mod facts;
 mod flow;
@@ -25,6 +26,7 @@ mod wheel;
 
 pub use alert::{Alert, Certainty, Resolution, Status, ZombieKind};
 pub use correlator::{Action, Correlator};
+pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};
 pub use hop::{Hop, ListenerRules, OnExpiry};

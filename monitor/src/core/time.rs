@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
+
 /// A moment on the kernel's `CLOCK_MONOTONIC`, in nanoseconds since boot.
 ///
 /// The core never reads a clock: every `Ktime` comes from a kernel record or from the shell.
@@ -20,6 +22,17 @@ impl Ktime {
     /// The time since `earlier`, or zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment on the wall clock, which showed `ts` at `now`, to the millisecond: no clock behind
+    /// it is better. A later moment than `now` is taken for `now`.
+    pub fn on_wall_clock(self, now: Self, ts: Timestamp) -> Timestamp {
+        let ago = SignedDuration::try_from(now.since(self)).unwrap_or_default();
+        let exact = ts.saturating_sub(ago).unwrap_or_default();
+        let whole = TimestampRound::new()
+            .smallest(Unit::Millisecond)
+            .mode(RoundMode::Trunc);
+        exact.round(whole).unwrap_or(exact)
     }
 }
 

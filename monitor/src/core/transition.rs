@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     alert::Ending,
@@ -30,7 +30,7 @@ pub struct Transition {
 }
 
 /// The states of a WebSocket connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// An upgrade was asked for (RFC 6455 §4.1).
@@ -99,7 +99,7 @@ pub enum Reason {
 impl Transition {
     /// A connection is met for the first time after its handshake. `upgraded` says that a 101 is
     /// known of.
-    pub(super) fn opened(facts: &Facts, from: Option<State>, upgraded: bool) -> Self {
+    pub(crate) fn opened(facts: &Facts, from: Option<State>, upgraded: bool) -> Self {
         let at = facts.opened_at.unwrap_or(facts.at);
         let reason = match (facts.protocol, facts.established_at) {
             (Protocol::Opaque, _) => Reason::Tls,
@@ -119,7 +119,7 @@ impl Transition {
         }
     }
 
-    pub(super) fn closing(conn: ConnId, listener: ListenerId, closing: Closing) -> Self {
+    pub(crate) fn closing(conn: ConnId, listener: ListenerId, closing: Closing) -> Self {
         let reason = match closing.by {
             ClosingBy::CloseFrame(close) => Reason::CloseFrame {
                 by: close.initiator,

@@ -13,8 +13,9 @@ use monitor_common::{
     snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
 };
 
+pub use super::detail::detail;
 use crate::core::{
-    CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
+    CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
     event::Asker,
     facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol, Role},
     handshake::{UpgradeAnswer, UpgradeRequest},
@@ -75,6 +76,19 @@ pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
         EventKind::PingUnanswered => trouble(Trouble::PingUnanswered),
         EventKind::Reset => trouble(Trouble::Reset),
     })
+}
+
+/// Decodes the last words of a connection out of a record of the `VITALS` ring; `None` where it is
+/// no `Closed`, or makes no sense, which [`vital`] tells.
+pub fn closed(record: &[u8]) -> Option<Box<Closed>> {
+    let event = read::<VitalEvent>(record).ok()?;
+    if event.kind != EventKind::Closed as u32 {
+        return None;
+    }
+    let mut detail = detail(&event.snapshot).ok()?;
+    detail.facts.at = Ktime(event.at);
+    let how = close_how(event.detail).ok()?;
+    Some(Box::new(Closed { detail, how }))
 }
 
 /// Decodes one record of the `HANDSHAKES` ring and parses its head.
@@ -275,7 +289,7 @@ fn activity(facts: &DirectionFacts) -> Activity {
     }
 }
 
-fn moment(nanos: u64) -> Option<Ktime> {
+pub(super) fn moment(nanos: u64) -> Option<Ktime> {
     (nanos != 0).then_some(Ktime(nanos))
 }
 

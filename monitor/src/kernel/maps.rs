@@ -17,7 +17,7 @@ use super::{
     decode::{self, DecodeError},
     load::{LoadError, Loaded},
 };
-use crate::core::{ConnId, Facts};
+use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
 pub struct Snapshots(HashMap<MapData, u64, Snapshot>);
@@ -34,6 +34,15 @@ impl Snapshots {
     pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
         match self.0.get(&conn.0, 0) {
             Ok(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All about a flow; `None` if the kernel no longer has it.
+    pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
+        match self.0.get(&conn.0, 0) {
+            Ok(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod decode;
+mod detail;
 pub mod inet_diag;
 pub mod load;
 pub mod maps;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -163,7 +163,9 @@ impl<'a> Line<'a> {
     /// `ts` is [`Alert::at`] by the wall clock.
     pub fn new(alert: &'a Alert, listener: &'a Listener, ts: Timestamp) -> Self {
         let facts = &alert.facts;
-        let since = |moment: Option<Ktime>| moment.map(|moment| seconds(alert.at.since(moment)));
+        // The evidence of a verdict that stands may be newer than its last report.
+        let seen_at = alert.at.max(facts.at);
+        let since = |moment: Option<Ktime>| moment.map(|moment| seconds(seen_at.since(moment)));
         let (status, resolution) = match alert.status {
             Status::Firing => ("firing", None),
             Status::Resolved(Resolution::Recovered) => ("resolved", Some("recovered")),
@@ -206,7 +208,7 @@ impl<'a> Line<'a> {
 }
 
 /// Seconds with millisecond precision: no clock behind them is better.
-fn seconds(duration: Duration) -> f64 {
+pub(crate) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
@@ -216,9 +218,8 @@ fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error>
 }
 
 /// A moment that lies at or before `now`.
-fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
-    let ago = SignedDuration::try_from(now.since(at)).unwrap_or_default();
-    Timestamp::now().saturating_sub(ago).unwrap_or_default()
+pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
+    at.on_wall_clock(now, Timestamp::now())
 }
 
 #[cfg(test)]

@@ -70,9 +70,10 @@ async fn readyz(State(questions): State<mpsc::Sender<Question>>) -> Response {
     }
 }
 
-async fn ask<T>(
-    questions: &mpsc::Sender<Question>,
-    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+/// Asks the daemon; `None` when it has ended, or cannot answer.
+pub(super) async fn ask<Q, T>(
+    questions: &mpsc::Sender<Q>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Q,
 ) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     questions.send(question(answer)).await.ok()?;

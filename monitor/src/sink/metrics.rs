@@ -28,6 +28,8 @@ pub struct Scrape<'a> {
     pub tallies: &'a [Tally],
     pub losses: &'a Losses,
     pub degraded: bool,
+    /// Who looks at frames on the control socket.
+    pub frame_viewers: usize,
     /// Name, runs and seconds of each program; empty unless the kernel keeps run statistics.
     pub programs: &'a [ProgramRuns],
     /// The kernel's release.
@@ -145,6 +147,7 @@ mod tests {
             tallies: &[tally],
             losses: &Losses::default(),
             degraded: false,
+            frame_viewers: 1,
             programs: &[],
             kernel: "6.1.0",
         })
@@ -170,6 +173,7 @@ mod tests {
             "wsmon_zombie_connections{listener=\"8080\",kind=\"black_holed\"} 2",
             "wsmon_events_lost_total{ring=\"vitals\",reason=\"full\"} 0",
             "wsmon_degraded 0",
+            "wsmon_frame_viewers 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

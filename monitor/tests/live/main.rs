@@ -2,6 +2,8 @@
 //!
 //! Every test has ports of its own, because a daemon sees all namespaces of this host.
 
+mod control;
+mod frames;
 mod handshakes;
 mod lifecycle;
 mod older;
@@ -11,3 +13,4 @@ mod roles;
 mod stage;
 mod thousand;
 mod verdicts;
+mod viewer;

@@ -93,14 +93,14 @@ fn json_is_one_object_a_line_in_the_order_of_events() {
     assert_eq!(
         types(&objects),
         [
-            "state",
-            "state",
+            "transition",
+            "transition",
             "frame",
             "alert",
             "frame",
-            "state",
+            "transition",
             "alert",
-            "state",
+            "transition",
             "connection",
             "summary"
         ]
@@ -156,7 +156,7 @@ fn without_frames_and_states_the_rest_is_the_same() {
     )));
     let rest: Vec<_> = all
         .into_iter()
-        .filter(|object| object["type"] != "frame" && object["type"] != "state")
+        .filter(|object| object["type"] != "frame" && object["type"] != "transition")
         .collect();
     assert_eq!(few, rest);
 }
@@ -168,14 +168,14 @@ fn text_has_a_line_a_frame_then_connections_and_a_summary() {
     let text = stdout(&output);
     let lines: Vec<_> = text.lines().collect();
     for (line, parts) in [
-        (0, ["#1", "connecting: upgrade requested"]),
-        (1, ["#1", "open: 101 after 4 ms"]),
+        (0, ["1 ", "connecting: upgrade requested"]),
+        (1, ["1 ", "open: 101 after 4 ms"]),
         (2, ["text", "10.0.0.2:40000"]),
         (3, ["zombie/expired suspected", "idle 60.0 s"]),
         (4, ["close", "1000"]),
-        (5, ["#1", "closing: close frame 1000 from peer"]),
+        (5, ["1 ", "closing: close frame 1000 from peer"]),
         (6, ["zombie/expired recovered", "heard again"]),
-        (7, ["#1", "closed: close_frame"]),
+        (7, ["1 ", "closed: close_frame"]),
     ] {
         assert!(
             parts.iter().all(|part| lines[line].contains(part)),
@@ -184,7 +184,7 @@ fn text_has_a_line_a_frame_then_connections_and_a_summary() {
     }
     let row = lines
         .iter()
-        .find(|line| line.starts_with("#1"))
+        .find(|line| line.starts_with("1 "))
         .expect("a table");
     for cell in [
         "8080",
@@ -260,11 +260,11 @@ fn a_recording_that_is_cut_off_is_judged_with_a_warning() {
     assert_eq!(
         types(&objects),
         [
-            "state",
-            "state",
+            "transition",
+            "transition",
             "frame",
             "frame",
-            "state",
+            "transition",
             "connection",
             "warning",
             "summary"

@@ -1,8 +1,11 @@
+use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -58,12 +61,13 @@ pub struct Daemon {
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
     metrics_addr: SocketAddr,
+    control: PathBuf,
     http: ureq::Agent,
 }
 
 impl Daemon {
-    /// Starts `wsmon run` with `arguments`, a free metrics port on loopback and the alert log on
-    /// stderr, and waits until `/readyz` says that it is attached.
+    /// Starts `wsmon run` with `arguments`, a free metrics port on loopback, a control socket of its
+    /// own and the alert log on stderr, and waits until `/readyz` says that it is attached.
     ///
     /// # Errors
     /// [`LabError::DaemonEnded`] or [`LabError::DaemonNotReady`], each with what it printed.
@@ -72,12 +76,15 @@ impl Daemon {
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self, LabError> {
         let metrics_addr = free_loopback_port()?;
+        let control = fresh_socket_path();
         let mut process = Process::spawn(
             Command::new(wsmon)
                 .arg("run")
                 .args(arguments)
                 .args(["--metrics-addr", &metrics_addr.to_string()])
                 .args(["--alert-log", "-"])
+                .arg("--control")
+                .arg(&control)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
@@ -101,6 +108,7 @@ impl Daemon {
             log,
             readers: readers.into_iter().flatten().collect(),
             metrics_addr,
+            control,
             http: http_agent(),
         };
         daemon.wait_until_ready()?;
@@ -115,6 +123,11 @@ impl Daemon {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub fn metrics_addr(&self) -> SocketAddr {
         self.metrics_addr
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// The alerts as they come; disconnected once the daemon has ended.
@@ -220,6 +233,21 @@ fn read_lines(
             }
         }
     })
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A killed daemon leaves its socket. That it is gone already is what is wanted.
+        let _ = self.process.kill();
+        let _ = fs::remove_file(&self.control);
+    }
+}
+
+/// In the folder for temporary files, because the path of a socket may have 107 bytes only.
+fn fresh_socket_path() -> PathBuf {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("wsmon-lab-{}-{taken}.sock", process::id()))
 }
 
 /// Free a moment ago, at least: the daemon complains in its log if somebody was faster.

@@ -2,12 +2,11 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Report;
 use crate::{
-    core::transition,
+    connections::TransitionRecord,
     replay::{Record, Replay},
     sink::alert_log,
 };
@@ -31,17 +30,6 @@ struct Warning<'a> {
     message: &'a str,
 }
 
-/// A connection went from one state to the next.
-#[derive(Serialize)]
-struct State<'a> {
-    ts: Timestamp,
-    conn: String,
-    listener: &'a str,
-    from: Option<transition::State>,
-    to: transition::State,
-    reason: transition::Reason,
-}
-
 impl<W: Write> Json<W> {
     pub(super) fn new(out: W, frames: bool) -> Self {
         Self { out, frames }
@@ -58,17 +46,12 @@ impl<W: Write> Report for Json<W> {
         match record {
             Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
             Record::Frame(frame) => self.line(frame),
-            Record::State(transition) => self.line(&Typed {
-                kind: "state",
-                object: State {
-                    ts: replay.wall_clock(transition.at),
-                    conn: transition.conn.0.to_string(),
-                    listener: &replay.listener(transition.listener).rules.name,
-                    from: transition.from,
-                    to: transition.to,
-                    reason: transition.reason,
-                },
-            }),
+            Record::State(transition) => self.line(&TransitionRecord::new(
+                transition,
+                &replay.listener(transition.listener).rules.name,
+                None,
+                replay.wall_clock(transition.at),
+            )),
             Record::Alert(alert) => {
                 let listener = replay.listener(alert.listener);
                 let ts = replay.wall_clock(alert.at);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Report;
 use crate::{
     core::{Alert, Status, Transition, alert::Resolution},
-    frames::FrameRecord,
+    frames::{Clock, Line},
     replay::{ConnectionRecord, Pair, Record, Replay, Summary},
 };
 
@@ -30,7 +30,7 @@ impl<W: Write> Report for Text<W> {
     fn record(&mut self, replay: &Replay, record: &Record) -> io::Result<()> {
         match record {
             Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
-            Record::Frame(frame) => write_frame(&mut self.out, frame),
+            Record::Frame(frame) => writeln!(self.out, "{}", Line(frame)),
             Record::State(transition) => write_state(&mut self.out, replay, transition),
             Record::Alert(alert) => write_alert(&mut self.out, replay, alert),
             Record::Connection(connection) => {
@@ -55,34 +55,11 @@ impl<W: Write> Report for Text<W> {
     }
 }
 
-fn write_frame(out: &mut impl Write, frame: &FrameRecord) -> io::Result<()> {
-    write!(
-        out,
-        "{:.6}  #{:<4} {}  {:<2}  {:<12} {:>8} B  fin={} rsv={} mask={}",
-        frame.ts,
-        frame.conn.0,
-        frame.peer,
-        frame.direction.as_str(),
-        monitor_common::frame::opcode::name(frame.opcode),
-        frame.length,
-        u8::from(frame.fin),
-        frame.rsv,
-        u8::from(frame.masked),
-    )?;
-    if let Some(rtt) = frame.ping_rtt {
-        write!(out, "  rtt {:.3} ms", rtt.as_secs_f64() * 1000.0)?;
-    }
-    if let Some(code) = frame.close_code {
-        write!(out, "  code {code}")?;
-    }
-    writeln!(out)
-}
-
 fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -> io::Result<()> {
     writeln!(
         out,
-        "{:.6}  #{:<4} {}: {}",
-        replay.wall_clock(transition.at),
+        "{}  {:<9}  {}: {}",
+        Clock(replay.wall_clock(transition.at)),
         transition.conn.0,
         transition.to.as_str(),
         transition.reason
@@ -97,8 +74,8 @@ fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Resu
     };
     writeln!(
         out,
-        "{:.6}  #{:<4} {}  ALERT zombie/{} {status}: {}",
-        replay.wall_clock(alert.at),
+        "{}  {:<9}  {}  ALERT zombie/{} {status}: {}",
+        Clock(replay.wall_clock(alert.at)),
         alert.facts.conn.0,
         alert.facts.peer,
         alert.kind.as_str(),
@@ -156,7 +133,7 @@ fn row(connection: &ConnectionRecord) -> [String; 11] {
     let frames = |counts: &std::collections::BTreeMap<&str, u64>| counts.values().sum::<u64>();
     let unknown = || "-".to_owned();
     [
-        format!("#{}", connection.conn),
+        connection.conn.to_string(),
         connection.listener.clone(),
         connection.role.to_owned(),
         connection.peer.to_string(),

@@ -52,6 +52,11 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "1 while something was lost within the last five minutes.",
     );
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
+    let mut viewers = Family::gauge(
+        "frame_viewers",
+        "Viewers of single frames; frame headers leave the kernel only while there is one.",
+    );
+    viewers.add(&[], scrape.frame_viewers as f64);
     let mut runs = Family::counter(
         "bpf_program_runs_total",
         "Runs of each kernel program, while kernel.bpf_stats_enabled is on.",
@@ -75,5 +80,5 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         ],
         1.0,
     );
-    out.extend([lost, untracked, degraded, runs, seconds, build].map(Family::finish));
+    out.extend([lost, untracked, degraded, viewers, runs, seconds, build].map(Family::finish));
 }

@@ -1,0 +1,160 @@
+//! The commands' end of the control socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, StatusCode, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::exit::Failure;
+
+/// Where the daemon listens unless it is told otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
+
+/// Lines of an answer, as they come.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    unread: BytesMut,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no wsmon listens on {0}; start `wsmon run`, or name its socket with --control")]
+    NoDaemon(PathBuf),
+    #[error("this user may not connect to {0}; run as root, or as a member of the socket's group")]
+    NoPermission(PathBuf),
+    #[error("cannot connect to {path}: {source}; name the daemon's socket with --control")]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the daemon does not speak HTTP as expected: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the daemon stopped")]
+    Stopped,
+    /// In the daemon's words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NoPermission(_) => Self::prerequisite(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+/// `path` with `query` behind it, encoded. Conditions that are not set are left out.
+pub fn target(path: &str, query: &[(&str, Option<String>)]) -> String {
+    let set: Vec<_> = query
+        .iter()
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+        .collect();
+    if set.is_empty() {
+        return path.to_owned();
+    }
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(set)
+        .finish();
+    format!("{path}?{query}")
+}
+
+/// Asks the daemon on `socket` for `target`.
+pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| unreachable(socket, source))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its errors come to the answer as well.
+    tokio::spawn(connection);
+    // The parts are this program's own and form a valid request.
+    let request = Request::get(target)
+        .header("Host", "wsmon")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| ClientError::Refused(error.to_string()))?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body();
+    if status == StatusCode::OK {
+        return Ok(Lines {
+            body,
+            unread: BytesMut::new(),
+        });
+    }
+    let text = body.collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Err(ClientError::Refused(text))
+}
+
+impl Lines {
+    /// The next line of an answer that goes on as long as the daemon does.
+    pub async fn next_of_stream(&mut self) -> Result<Bytes, ClientError> {
+        self.next().await?.ok_or(ClientError::Stopped)
+    }
+
+    /// The next line without its end; `None` when the answer is over.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let mut line = self.unread.split_to(end + 1);
+                line.truncate(end);
+                return Ok(Some(line.freeze()));
+            }
+            let frame = self.body.frame().await.transpose();
+            match frame.map_err(|_| ClientError::Stopped)? {
+                Some(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.unread.extend_from_slice(&data);
+                    }
+                }
+                None if self.unread.is_empty() => return Ok(None),
+                None => return Ok(Some(self.unread.split().freeze())),
+            }
+        }
+    }
+}
+
+/// Reads one line of an answer.
+pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(line).map_err(|error| {
+        Failure::failed(format!(
+            "the daemon says what this wsmon does not understand ({error}); run the same version \
+             of both"
+        ))
+    })
+}
+
+fn unreachable(socket: &Path, source: io::Error) -> ClientError {
+    let path = socket.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon(path),
+        io::ErrorKind::PermissionDenied => ClientError::NoPermission(path),
+        _ => ClientError::Connect { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_conditions_that_are_set_are_asked_for_and_they_are_encoded() {
+        let none = target("/v1/frames", &[("port", None)]);
+        assert_eq!(none, "/v1/frames");
+        let some = target(
+            "/v1/frames",
+            &[
+                ("peer", Some("fd00::/8".into())),
+                ("port", None),
+                ("listener", Some("a&b c".into())),
+            ],
+        );
+        assert_eq!(some, "/v1/frames?peer=fd00%3A%3A%2F8&listener=a%26b+c");
+    }
+}

@@ -1,0 +1,184 @@
+//! `wsmon frames`: frames as they pass.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::{
+    client::{self, DEFAULT_CONTROL},
+    exit::{Failure, Outcome},
+    filter::FilterArgs,
+    screen::{self, Shown},
+};
+use crate::frames::{FrameRecord, Line, OneIn};
+
+/// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon frames                                     every frame on every watched connection
+  wsmon frames --control-only                      pings, pongs and closes
+  wsmon frames --peer 10.0.0.0/8 --opcode text --direction rx
+  wsmon frames --sample 1/100 --json | jq .length  one frame in a hundred, for a program
+  wsmon frames --conn 315653 --count 20            the next 20 frames of one connection
+
+Needs a running `wsmon run`. Frame headers leave the kernel only while somebody looks. What could
+not be shown is told where it is missing. Times are UTC, directions are seen from this host.
+
+Exit status: 0 after --count frames, Ctrl-C, or when nobody reads any more; 1 if there is no daemon
+or it stopped; 2 if what was asked for makes no sense; 3 if this user may not connect.")]
+pub struct FramesArgs {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    pub control: PathBuf,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Show a share of the frames of each connection
+    #[arg(long, value_name = "1/N", default_value_t = OneIn::ALL)]
+    pub sample: OneIn,
+
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// End after this many frames
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: &FramesArgs) -> Outcome {
+    screen::block_on(screen::until_interrupted(show(args)))?
+}
+
+async fn show(args: &FramesArgs) -> Outcome {
+    let mut lines = client::get(&args.control, &target(args)).await?;
+    let mut out = io::stdout();
+    let mut frames = 0;
+    if !args.json && write(&mut out, Line::HEAD)? == Shown::NobodyReads {
+        return Ok(ExitCode::SUCCESS);
+    }
+    while args.count.is_none_or(|count| frames < count) {
+        let line = lines.next_of_stream().await?;
+        let told: Told = client::read(&line)?;
+        frames += u64::from(matches!(told, Told::Frame(_)));
+        let shown = match (args.json, &told) {
+            (true, _) => screen::write_line(&mut out, &line),
+            (false, Told::Frame(frame)) => write(&mut out, &Line(frame).to_string()),
+            (false, Told::Lost { kernel, viewer }) => write(&mut out, &lost(*kernel, *viewer)),
+        }?;
+        if shown == Shown::NobodyReads {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of the stream.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Told {
+    Frame(FrameRecord),
+    Lost { kernel: u64, viewer: u64 },
+}
+
+fn lost(kernel: u64, viewer: u64) -> String {
+    let mut causes = Vec::new();
+    if kernel > 0 {
+        causes.push(format!("{kernel} in the kernel, of all connections"));
+    }
+    if viewer > 0 {
+        causes.push(format!(
+            "{viewer} because they were not read fast enough here"
+        ));
+    }
+    format!(
+        "-- lost: {} (--sample 1/N shows a share)",
+        causes.join(", ")
+    )
+}
+
+fn write(out: &mut impl Write, line: &str) -> Result<Shown, Failure> {
+    screen::write_line(out, line.as_bytes())
+}
+
+fn target(args: &FramesArgs) -> String {
+    let filter = &args.filter;
+    let text = |value: Option<&dyn ToString>| value.map(ToString::to_string);
+    client::target(
+        "/v1/frames",
+        &[
+            ("port", text(filter.port.as_ref().map(|v| v as _))),
+            ("peer", text(filter.peer.as_ref().map(|v| v as _))),
+            ("opcode", text(filter.opcode.as_ref().map(|v| v as _))),
+            (
+                "direction",
+                filter.direction.map(|direction| direction.as_str().into()),
+            ),
+            ("conn", text(filter.conn.as_ref().map(|v| v as _))),
+            (
+                "control_only",
+                filter.control_only.then(|| true.to_string()),
+            ),
+            (
+                "sample",
+                (args.sample != OneIn::ALL).then(|| args.sample.to_string()),
+            ),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        frames: FramesArgs,
+    }
+
+    fn asked(args: &[&str]) -> String {
+        let cli = Cli::try_parse_from([&["wsmon"], args].concat()).expect("valid flags");
+        target(&cli.frames)
+    }
+
+    #[test]
+    fn flags_become_conditions_of_the_stream() {
+        assert_eq!(asked(&[]), "/v1/frames");
+        let all = [
+            "--port=8080",
+            "--peer=10.0.0.0/8",
+            "--opcode=ping,text",
+            "--direction=rx",
+            "--conn=7",
+            "--control-only",
+            "--sample=1/10",
+        ];
+        assert_eq!(
+            asked(&all),
+            "/v1/frames?port=8080&peer=10.0.0.0%2F8&opcode=text%2Cping&direction=rx&conn=7&\
+             control_only=true&sample=1%2F10"
+        );
+    }
+
+    #[test]
+    fn losses_name_their_causes() {
+        assert_eq!(
+            lost(3, 0),
+            "-- lost: 3 in the kernel, of all connections (--sample 1/N shows a share)"
+        );
+        let both = lost(3, 4);
+        assert!(both.contains("3 in the kernel"), "{both}");
+        assert!(both.contains("4 because"), "{both}");
+    }
+}

@@ -1,0 +1,338 @@
+//! `wsmon inspect`: everything that is known about one connection.
+
+use std::{fmt, io, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    client::{self, DEFAULT_CONTROL},
+    exit::{Failure, Outcome},
+    screen::{self, Age, Shown},
+};
+use crate::{
+    connections::{ConnectionRecord, HandshakeRecord, Side, State, StateChange},
+    core::ConnId,
+    frames::RoundTrip,
+    json,
+};
+
+/// Show everything that is known about one connection.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon inspect 315653               the cookie is in every alert and in `wsmon list`
+  wsmon inspect 315653 --follow      and go on until it is closed
+  wsmon inspect 315653 --json | jq .verdict
+
+Needs a running `wsmon run`. It also remembers the last 1,024 connections that ended.
+
+Exit status: 0, 1 if there is no daemon or no such connection, 2 if what was asked for makes no
+sense, 3 if this user may not connect.")]
+pub struct InspectArgs {
+    /// The connection's cookie
+    #[arg(value_name = "COOKIE")]
+    pub cookie: u64,
+
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    pub control: PathBuf,
+
+    /// Go on with each change of its state until it is closed
+    #[arg(long)]
+    pub follow: bool,
+
+    /// JSON: one object, and with --follow one more line for each change
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the connection to stdout.
+pub fn run(args: &InspectArgs) -> Outcome {
+    screen::block_on(screen::until_interrupted(show(args)))?
+}
+
+async fn show(args: &InspectArgs) -> Outcome {
+    // Before the connection is asked for, so that no change falls in between.
+    let mut changes = match args.follow {
+        true => Some(client::get(&args.control, "/v1/events").await?),
+        false => None,
+    };
+    let target = format!("/v1/connections/{}", args.cookie);
+    let mut lines = client::get(&args.control, &target).await?;
+    let line = lines.next_of_stream().await?;
+    let record: ConnectionRecord = client::read(&line)?;
+    let mut out = io::stdout();
+    let mut shown = match args.json {
+        true => screen::write_line(&mut out, &line)?,
+        false => screen::write_line(&mut out, Page(&record).to_string().as_bytes())?,
+    };
+    let mut known: Vec<State> = record.states.iter().map(|change| change.state).collect();
+    while let Some(changes) = &mut changes
+        && !known.contains(&State::Closed)
+        && shown == Shown::Written
+    {
+        let line = changes.next_of_stream().await?;
+        shown = match client::read(&line)? {
+            Told::Transition(change)
+                if change.conn == record.cookie && !known.contains(&change.to) =>
+            {
+                known.push(change.to);
+                match args.json {
+                    true => screen::write_line(&mut out, &line)?,
+                    false => screen::write_line(&mut out, change.to_string().as_bytes())?,
+                }
+            }
+            Told::Transition(_) => Shown::Written,
+            // Its own changes may be among them: the states that it is asked about again are right.
+            Told::Lost {} => {
+                return Err(Failure::failed(
+                    "changes of state were lost, because they were not read fast enough; inspect \
+                     it again",
+                ));
+            }
+        };
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of the stream of changes.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Told {
+    Transition(Transition),
+    Lost {},
+}
+
+#[derive(Deserialize)]
+struct Transition {
+    ts: Timestamp,
+    #[serde(with = "json::conn")]
+    conn: ConnId,
+    to: State,
+    text: String,
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ts, to, text, .. } = self;
+        write!(f, "             {}", Change(*to, *ts, text))
+    }
+}
+
+/// A connection on a page.
+struct Page<'a>(&'a ConnectionRecord);
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        writeln!(f, "connection {}", record.cookie.0)?;
+        writeln!(
+            f,
+            "  listener   {}, this host is the {}",
+            record.listener, record.role
+        )?;
+        writeln!(f, "  local      {}", record.local)?;
+        writeln!(f, "  peer       {}", record.peer)?;
+        writeln!(
+            f,
+            "  protocol   {}, known by its {}",
+            record.protocol, record.known_from
+        )?;
+        if let Some(cgroup) = &record.cgroup_id {
+            writeln!(f, "  cgroup id  {cgroup}")?;
+        }
+        writeln!(f, "  state      {}", record.state.as_str())?;
+        for change in &record.states {
+            let StateChange { state, ts, reason } = change;
+            writeln!(f, "             {}", Change(*state, *ts, reason))?;
+        }
+        match &record.handshake {
+            Some(handshake) => writeln!(f, "  handshake  {}", Handshake(handshake))?,
+            None => writeln!(f, "  handshake  not seen")?,
+        }
+        match &record.verdict {
+            Some(verdict) => writeln!(
+                f,
+                "  verdict    {} ({}) since {}: {}",
+                verdict.kind,
+                verdict.certainty,
+                verdict.ts.strftime("%H:%M:%S.%3f"),
+                verdict.reason
+            )?,
+            None => writeln!(f, "  verdict    none")?,
+        }
+        writeln!(
+            f,
+            "  silent     {}, of {} since TCP was established",
+            Age(record.idle_seconds),
+            Age(record.age_seconds)
+        )?;
+        writeln!(f, "  received   {}", Direction(&record.rx))?;
+        writeln!(f, "  sent       {}", Direction(&record.tx))?;
+        writeln!(f, "  pings in   {}", Pings(&record.rx))?;
+        writeln!(f, "  pings out  {}", Pings(&record.tx))?;
+        let tcp = &record.tcp;
+        writeln!(
+            f,
+            "  tcp        unacknowledged bytes {}, for {}; last progress {} ago",
+            tcp.unacked_bytes,
+            Age(tcp.unacked_seconds),
+            Age(tcp.last_ack_seconds)
+        )?;
+        write!(
+            f,
+            "             retransmissions {}, without progress since {}; unanswered transmissions {}, \
+             for {}",
+            tcp.retransmits,
+            tcp.retransmits_without_progress,
+            tcp.unanswered_transmissions,
+            Age(tcp.unanswered_seconds)
+        )?;
+        if let Some(close) = &record.close {
+            let code = close
+                .code
+                .map_or("no code".to_owned(), |c| format!("code {c}"));
+            write!(
+                f,
+                "\n  close      {code}, first {}",
+                match close.initiator {
+                    crate::core::facts::Direction::Rx => "from the peer",
+                    crate::core::facts::Direction::Tx => "from this host",
+                }
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A state and when it began.
+struct Change<'a>(State, Timestamp, &'a str);
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(state, ts, reason) = self;
+        let when = ts.strftime("%Y-%m-%d %H:%M:%S.%3fZ");
+        write!(f, "{when}  {:<10}  {reason}", state.as_str())
+    }
+}
+
+/// The client's text is quoted and escaped: it must not reach the terminal's own language.
+struct Handshake<'a>(&'a HandshakeRecord);
+
+impl fmt::Display for Handshake<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HandshakeRecord {
+            path,
+            host,
+            origin,
+            subprotocol,
+            compressed,
+            faults,
+        } = self.0;
+        match path {
+            Some(path) => write!(f, "path {path:?}")?,
+            None => f.write_str("path not seen")?,
+        }
+        for (name, text) in [
+            ("host", host),
+            ("origin", origin),
+            ("subprotocol", subprotocol),
+        ] {
+            if let Some(text) = text {
+                write!(f, ", {name} {text:?}")?;
+            }
+        }
+        if *compressed {
+            f.write_str(", compressed")?;
+        }
+        for fault in faults {
+            write!(f, ", {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Direction<'a>(&'a Side);
+
+impl fmt::Display for Direction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = self.0;
+        write!(
+            f,
+            "frames {}, payload bytes {}; last packet {} ago, data {} ago, frame {} ago, data \
+             frame {} ago",
+            side.frames,
+            side.payload_bytes,
+            Age(side.last_packet_seconds),
+            Age(side.last_payload_seconds),
+            Age(side.last_frame_seconds),
+            Age(side.last_data_frame_seconds)
+        )
+    }
+}
+
+struct Pings<'a>(&'a Side);
+
+impl fmt::Display for Pings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = self.0;
+        if side.pings == 0 {
+            return f.write_str("none");
+        }
+        write!(
+            f,
+            "{}, unanswered {}, the last {} ago",
+            side.pings,
+            side.pings_unanswered,
+            Age(side.last_ping_seconds),
+        )?;
+        let rtt = side.ping_rtt_seconds.map(Duration::try_from_secs_f64);
+        match rtt {
+            Some(Ok(rtt)) => write!(f, ", round trip {}", RoundTrip(rtt)),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        connections::tests::{detail, record},
+        core::CloseHow,
+    };
+
+    #[test]
+    fn a_page_tells_all_and_says_never_where_nothing_happened() {
+        let mut record = record(&detail(7), Some(CloseHow::Fin));
+        record.handshake = Some(HandshakeRecord {
+            path: Some("/chat\x1b".to_owned()),
+            host: None,
+            origin: None,
+            subprotocol: None,
+            compressed: true,
+            faults: vec!["bad_key".to_owned()],
+        });
+        let page = Page(&record).to_string();
+        for line in [
+            "connection 7",
+            "  listener   8080, this host is the server",
+            "  protocol   websocket, known by its birth",
+            "  cgroup id  7",
+            "  state      closed",
+            "             2026-11-22 18:37:33.500Z  open        101 after 1000 ms",
+            "  handshake  path \"/chat\\u{1b}\", compressed, bad_key",
+            "  silent     5.0 s, of 20.0 s since TCP was established",
+            "  pings in   none",
+            "  verdict    none",
+        ] {
+            assert!(
+                page.lines().any(|l| l == line),
+                "{line:?} is not in\n{page}"
+            );
+        }
+        assert!(page.contains("frames 3, payload bytes 0; last packet 5.0 s ago, data - ago"));
+    }
+}

@@ -1,0 +1,143 @@
+//! `wsmon list`: the connections under watch.
+
+use std::{fmt, io, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{
+    client::{self, DEFAULT_CONTROL},
+    exit::Outcome,
+    screen::{self, Age, Shown},
+};
+use crate::{
+    connections::{ConnectionRecord, State},
+    frames::Peers,
+};
+
+/// List the connections under watch, oldest first.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon list
+  wsmon list --listener 8080 --state closing
+  wsmon list --json | jq -r 'select(.verdict) | .peer'      whose peers are dead
+
+Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
+missing from counts and ages.
+
+Exit status: 0, 1 if there is no daemon, 2 if what was asked for makes no sense, 3 if this user may
+not connect.")]
+pub struct ListArgs {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    pub control: PathBuf,
+
+    /// Only connections of this listener, by its name in metrics and alerts
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+
+    /// Only connections in this state: open or closing
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    pub state: Option<State>,
+
+    /// Only peers with this address, or in this block of addresses
+    #[arg(long, value_name = "IP[/BITS]")]
+    pub peer: Option<Peers>,
+
+    /// At most this many connections
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the list to stdout.
+pub fn run(args: &ListArgs) -> Outcome {
+    screen::block_on(screen::until_interrupted(show(args)))?
+}
+
+async fn show(args: &ListArgs) -> Outcome {
+    let query = [
+        ("listener", args.listener.clone()),
+        ("state", args.state.map(|state| state.as_str().to_owned())),
+        ("peer", args.peer.map(|peers| peers.to_string())),
+        ("limit", args.limit.map(|limit| limit.to_string())),
+    ];
+    let target = client::target("/v1/connections", &query);
+    let mut lines = client::get(&args.control, &target).await?;
+    let mut out = io::stdout();
+    let mut rows = 0_usize;
+    while let Some(line) = lines.next().await? {
+        let shown = if args.json {
+            screen::write_line(&mut out, &line)?
+        } else {
+            let record: ConnectionRecord = client::read(&line)?;
+            if rows == 0 {
+                screen::write_line(&mut out, Row::HEAD.as_bytes())?;
+            }
+            screen::write_line(&mut out, Row(&record).to_string().as_bytes())?
+        };
+        if shown == Shown::NobodyReads {
+            return Ok(ExitCode::SUCCESS);
+        }
+        rows += 1;
+    }
+    if rows == 0 && !args.json {
+        screen::write_line(&mut out, b"no connections")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A connection in one row.
+struct Row<'a>(&'a ConnectionRecord);
+
+impl Row<'_> {
+    const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
+         AGE        IDLE       FRAMES RX/TX     VERDICT";
+}
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        write!(
+            f,
+            "{:<9}  {:<10}  {:<21}  {:<9}  {:<7}  {:<9}  {:<9}  {:<15}  ",
+            record.cookie.0,
+            record.listener,
+            record.peer.to_string(),
+            record.protocol,
+            record.state.as_str(),
+            Age(record.age_seconds),
+            Age(record.idle_seconds),
+            format!("{}/{}", record.rx.frames, record.tx.frames),
+        )?;
+        match &record.verdict {
+            Some(verdict) => write!(f, "{} ({})", verdict.kind, verdict.certainty),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+fn state(text: &str) -> Result<State, String> {
+    [State::Open, State::Closing]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| "a connection under watch is open or closing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connections::tests::{detail, record};
+
+    #[test]
+    fn rows_stand_below_their_head() {
+        let record = record(&detail(315_653), None);
+        let expected = "\
+COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
+315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
+        assert_eq!(format!("{}\n{}", Row::HEAD, Row(&record)), expected);
+    }
+}

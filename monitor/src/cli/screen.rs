@@ -1,0 +1,101 @@
+//! What the commands that show something have in common.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use super::exit::{Failure, Outcome};
+
+/// What became of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Written,
+    /// The reader has gone (`| head`), which is its good right.
+    NobodyReads,
+}
+
+pub fn write_line(out: &mut impl Write, line: &[u8]) -> Result<Shown, Failure> {
+    let written = out
+        .write_all(line)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
+    match written {
+        Ok(()) => Ok(Shown::Written),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Shown::NobodyReads),
+        Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),
+    }
+}
+
+/// Runs a command that waits for the daemon.
+pub fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map(|runtime| runtime.block_on(command))
+        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}
+
+/// Ends well on Ctrl-C.
+pub async fn until_interrupted(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = command => outcome,
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => Err(Failure::failed(format!("cannot handle signals: {error}"))),
+        },
+    }
+}
+
+/// Seconds as people say them: `0.250 s`, `12.3 s`, `5 m 12 s`, `3 h 5 m`, `2 d 4 h`; `-` for never.
+#[derive(Clone, Copy, Debug)]
+pub struct Age(pub Option<f64>);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(seconds) = self.0 else {
+            return f.pad("-");
+        };
+        let whole = seconds as u64;
+        let text = match whole {
+            0..1 => format!("{seconds:.3} s"),
+            1..60 => format!("{seconds:.1} s"),
+            60..3_600 => format!("{} m {} s", whole / 60, whole % 60),
+            3_600..86_400 => format!("{} h {} m", whole / 3_600, whole % 3_600 / 60),
+            _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+        };
+        f.pad(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_shown_with_two_units_at_most() {
+        for (seconds, shown) in [
+            (0.25, "0.250 s"),
+            (12.34, "12.3 s"),
+            (59.96, "60.0 s"),
+            (312.0, "5 m 12 s"),
+            (11_100.0, "3 h 5 m"),
+            (187_200.0, "2 d 4 h"),
+        ] {
+            assert_eq!(Age(Some(seconds)).to_string(), shown);
+        }
+        assert_eq!(format!("{:<5}|", Age(None)), "-    |");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        assert_eq!(write_line(&mut writer, b"one").ok(), Some(Shown::Written));
+        drop(reader);
+        assert_eq!(
+            write_line(&mut writer, b"two").ok(),
+            Some(Shown::NobodyReads)
+        );
+    }
+}

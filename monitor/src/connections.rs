@@ -1,0 +1,416 @@
+//! One connection as people and programs see it: `wsmon list` and `wsmon inspect`.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::{
+        Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
+        detail::Traffic,
+        facts::{Activity, Direction},
+        transition::Reason,
+    },
+    json,
+    sink::alert_log::seconds,
+};
+
+pub use crate::core::transition::State;
+
+/// One connection at the moment `ts`. What is called `…_seconds` is an age at that moment; what
+/// never happened is `null`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "connection")]
+pub struct ConnectionRecord {
+    pub ts: Timestamp,
+    #[serde(with = "json::conn")]
+    pub cookie: ConnId,
+    /// The listener's name.
+    pub listener: String,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// `server` or `client`: this host's end.
+    pub role: String,
+    /// `websocket`, `opaque` or `assumed`.
+    pub protocol: String,
+    pub state: State,
+    /// `birth`, `packet` or `sock_diag`: how it came to be known.
+    pub known_from: String,
+    /// The cgroup v2 id of its socket, a string like the cookie.
+    pub cgroup_id: Option<String>,
+    /// `null` for a connection older than the monitor.
+    pub age_seconds: Option<f64>,
+    /// Since anything is known to have passed.
+    pub idle_seconds: Option<f64>,
+    /// The states it went through, oldest first; those before the monitor are not known.
+    pub states: Vec<StateChange>,
+    pub verdict: Option<StandingVerdict>,
+    /// `null` where neither head of it was seen.
+    pub handshake: Option<HandshakeRecord>,
+    pub rx: Side,
+    pub tx: Side,
+    pub tcp: Tcp,
+    pub close: Option<CloseFrame>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateChange {
+    pub state: State,
+    pub ts: Timestamp,
+    pub reason: String,
+}
+
+/// The verdict that stands, as it was last reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StandingVerdict {
+    pub kind: String,
+    pub certainty: String,
+    pub ts: Timestamp,
+    pub limit_seconds: f64,
+    pub reason: String,
+}
+
+/// How the connection was opened (RFC 6455 §4). A field is `null` where the head was cut off or does
+/// not have it. Text is the client's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeRecord {
+    /// Without the query.
+    pub path: Option<String>,
+    pub host: Option<String>,
+    pub origin: Option<String>,
+    /// As agreed.
+    pub subprotocol: Option<String>,
+    /// Whether permessage-deflate was agreed on (RFC 7692).
+    pub compressed: bool,
+    /// What is wrong with it, by name.
+    pub faults: Vec<String>,
+}
+
+impl HandshakeRecord {
+    pub(crate) fn of(handshake: &Handshake<'_>) -> Self {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            path: text(handshake.path),
+            host: text(handshake.host),
+            origin: text(handshake.origin),
+            subprotocol: text(handshake.subprotocol),
+            compressed: handshake.deflate.is_some(),
+            faults: handshake
+                .faults
+                .iter()
+                .map(|f| f.as_str().to_owned())
+                .collect(),
+        }
+    }
+}
+
+/// A connection changed its state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "transition")]
+pub struct TransitionRecord<'a> {
+    pub ts: Timestamp,
+    #[serde(with = "json::conn")]
+    pub conn: ConnId,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// Not known before the connection is open, and not told of a recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
+    pub from: Option<State>,
+    pub to: State,
+    pub reason: Reason,
+    /// The reason for people.
+    pub text: String,
+}
+
+impl<'a> TransitionRecord<'a> {
+    pub(crate) fn new(
+        transition: &Transition,
+        listener: &'a str,
+        ends: Option<(SocketAddr, SocketAddr)>,
+        ts: Timestamp,
+    ) -> Self {
+        Self {
+            ts,
+            conn: transition.conn,
+            listener,
+            local: ends.map(|(local, _)| local),
+            peer: ends.map(|(_, peer)| peer),
+            from: transition.from,
+            to: transition.to,
+            reason: transition.reason,
+            text: transition.reason.to_string(),
+        }
+    }
+}
+
+/// One direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    pub last_packet_seconds: Option<f64>,
+    pub last_payload_seconds: Option<f64>,
+    pub last_frame_seconds: Option<f64>,
+    pub last_data_frame_seconds: Option<f64>,
+    pub last_ping_seconds: Option<f64>,
+    pub frames: u32,
+    pub payload_bytes: u64,
+    pub pings: u32,
+    pub pings_unanswered: u32,
+    /// Of the last answered ping in this direction.
+    pub ping_rtt_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tcp {
+    pub last_ack_seconds: Option<f64>,
+    pub unacked_bytes: u32,
+    /// Since when without progress.
+    pub unacked_seconds: Option<f64>,
+    /// All, with progress or without.
+    pub retransmits: u32,
+    pub retransmits_without_progress: u32,
+    pub unanswered_transmissions: u32,
+    pub unanswered_seconds: Option<f64>,
+}
+
+/// The first close frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloseFrame {
+    #[serde(with = "json::direction")]
+    pub initiator: Direction,
+    pub code: Option<u16>,
+}
+
+/// What the record of a connection is made of.
+#[derive(Debug)]
+pub(crate) struct Picture<'a> {
+    pub(crate) detail: &'a Detail,
+    /// The listener's name.
+    pub(crate) listener: &'a str,
+    pub(crate) verdict: Option<&'a Alert>,
+    pub(crate) handshake: Option<HandshakeRecord>,
+    /// When the upgrade was asked for.
+    pub(crate) requested_at: Option<Ktime>,
+    /// Of a connection that is over.
+    pub(crate) how: Option<CloseHow>,
+    /// The moment that ages end at.
+    pub(crate) now: Ktime,
+    /// The wall clock at `now`.
+    pub(crate) ts: Timestamp,
+}
+
+impl Picture<'_> {
+    pub(crate) fn record(&self) -> ConnectionRecord {
+        let facts = &self.detail.facts;
+        let closing = facts.closing.is_some() || facts.close.is_some() || !facts.is_open();
+        ConnectionRecord {
+            ts: self.wall_clock(self.now),
+            cookie: facts.conn,
+            listener: self.listener.to_owned(),
+            local: facts.local,
+            peer: facts.peer,
+            role: facts.role.as_str().to_owned(),
+            protocol: facts.protocol.as_str().to_owned(),
+            state: match (self.how, closing) {
+                (Some(_), _) => State::Closed,
+                (None, true) => State::Closing,
+                (None, false) => State::Open,
+            },
+            known_from: self.detail.origin.as_str().to_owned(),
+            cgroup_id: self.detail.cgroup_id.map(|id| id.to_string()),
+            age_seconds: self.age(facts.established_at),
+            idle_seconds: self.age(facts.last_passed()),
+            states: self.states(),
+            verdict: self.verdict.map(|alert| StandingVerdict {
+                kind: alert.kind.as_str().to_owned(),
+                certainty: alert.certainty.as_str().to_owned(),
+                ts: self.wall_clock(alert.at),
+                limit_seconds: seconds(alert.limit),
+                reason: alert.reason.clone(),
+            }),
+            handshake: self.handshake.clone(),
+            rx: self.side(&facts.rx, &self.detail.rx),
+            tx: self.side(&facts.tx, &self.detail.tx),
+            tcp: Tcp {
+                last_ack_seconds: self.age(facts.ack_progress_at),
+                unacked_bytes: facts.unacked_bytes,
+                unacked_seconds: self.age(facts.stalled_since),
+                retransmits: self.detail.retransmits,
+                retransmits_without_progress: facts.retransmits,
+                unanswered_transmissions: facts.unanswered_transmissions,
+                unanswered_seconds: self.age(facts.unanswered_since),
+            },
+            close: facts.close.map(|close| CloseFrame {
+                initiator: close.initiator,
+                code: close.code,
+            }),
+        }
+    }
+
+    fn states(&self) -> Vec<StateChange> {
+        let facts = &self.detail.facts;
+        let change = |state, at, reason: Reason| StateChange {
+            state,
+            ts: self.wall_clock(at),
+            reason: reason.to_string(),
+        };
+        let requested = self
+            .requested_at
+            .map(|at| change(State::Connecting, at, Reason::Requested));
+        let opened = facts.opened_at.map(|at| {
+            let opened = Transition::opened(facts, None, self.requested_at.is_some());
+            change(State::Open, at, opened.reason)
+        });
+        let closing = facts.closing.map(|closing| {
+            let closing = Transition::closing(facts.conn, facts.listener, closing);
+            change(State::Closing, closing.at, closing.reason)
+        });
+        let closed = self
+            .how
+            .map(|how| change(State::Closed, facts.at, Reason::Ended { how }));
+        [requested, opened, closing, closed]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn side(&self, activity: &Activity, traffic: &Traffic) -> Side {
+        Side {
+            last_packet_seconds: self.age(activity.last_packet),
+            last_payload_seconds: self.age(activity.last_payload),
+            last_frame_seconds: self.age(activity.last_frame),
+            last_data_frame_seconds: self.age(traffic.last_data_frame),
+            last_ping_seconds: self.age(traffic.last_ping),
+            frames: traffic.frames,
+            payload_bytes: traffic.payload_bytes,
+            pings: traffic.pings,
+            pings_unanswered: traffic.pings_unanswered,
+            ping_rtt_seconds: traffic.ping_rtt.map(|rtt| rtt.as_secs_f64()),
+        }
+    }
+
+    fn age(&self, moment: Option<Ktime>) -> Option<f64> {
+        moment.map(|moment| seconds(self.now.since(moment)))
+    }
+
+    fn wall_clock(&self, at: Ktime) -> Timestamp {
+        at.on_wall_clock(self.now, self.ts)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::{
+        Facts, ListenerId,
+        detail::Origin,
+        facts::{Close, Closing, ClosingBy, Protocol, Role},
+    };
+
+    /// A server's WebSocket, born 10 s after boot and open since, seen 30 s after boot.
+    pub(crate) fn detail(conn: u64) -> Detail {
+        let second = |n: u64| Ktime(n * 1_000_000_000);
+        Detail {
+            facts: Facts {
+                established_at: Some(second(10)),
+                opened_at: Some(second(11)),
+                rx: Activity {
+                    last_packet: Some(second(25)),
+                    ..Activity::default()
+                },
+                ..Facts::new(
+                    second(30),
+                    ConnId(conn),
+                    ListenerId(0),
+                    Role::Server,
+                    Protocol::WebSocket,
+                    ([10, 77, 2, 10], 8080).into(),
+                    ([10, 77, 1, 12], 53_787).into(),
+                )
+            },
+            origin: Origin::Birth,
+            cgroup_id: Some(7),
+            retransmits: 0,
+            rx: Traffic {
+                frames: 3,
+                ping_rtt: Some(Duration::from_micros(250)),
+                ..Traffic::default()
+            },
+            tx: Traffic::default(),
+        }
+    }
+
+    pub(crate) fn record(detail: &Detail, how: Option<CloseHow>) -> ConnectionRecord {
+        Picture {
+            detail,
+            listener: "8080",
+            verdict: None,
+            handshake: None,
+            requested_at: Some(Ktime(10_500_000_000)),
+            how,
+            now: detail.facts.at,
+            ts: "2026-11-22T18:37:52.5Z".parse().expect("a time stamp"),
+        }
+        .record()
+    }
+
+    #[test]
+    fn a_connection_is_told_with_ages_and_its_states_with_times() {
+        let record = record(&detail(u64::MAX), None);
+        assert_eq!(record.age_seconds, Some(20.0));
+        assert_eq!(record.idle_seconds, Some(5.0));
+        assert_eq!(record.tx.last_packet_seconds, None);
+        assert_eq!(record.rx.ping_rtt_seconds, Some(0.000_25));
+        assert_eq!(record.state, State::Open);
+        let states: Vec<_> = record
+            .states
+            .iter()
+            .map(|change| (change.state, change.ts.to_string(), change.reason.as_str()))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                (
+                    State::Connecting,
+                    "2026-11-22T18:37:33Z".to_owned(),
+                    "upgrade requested"
+                ),
+                (
+                    State::Open,
+                    "2026-11-22T18:37:33.5Z".to_owned(),
+                    "101 after 1000 ms"
+                ),
+            ]
+        );
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(text.starts_with(r#"{"type":"connection","ts":"#), "{text}");
+        assert!(
+            text.contains(r#""cookie":"18446744073709551615""#),
+            "{text}"
+        );
+        let back: ConnectionRecord = serde_json::from_str(&text).expect("a record");
+        assert_eq!(back, record);
+    }
+
+    #[test]
+    fn what_began_the_end_and_what_ended_it_are_told() {
+        let mut detail = detail(1);
+        detail.facts.closing = Some(Closing {
+            at: Ktime(29_000_000_000),
+            by: ClosingBy::CloseFrame(Close {
+                initiator: Direction::Rx,
+                code: Some(1001),
+            }),
+        });
+        assert_eq!(record(&detail, None).state, State::Closing);
+        let closed = record(&detail, Some(CloseHow::CloseFrame));
+        assert_eq!(closed.state, State::Closed);
+        let reasons: Vec<_> = closed.states.iter().map(|c| c.reason.as_str()).collect();
+        assert_eq!(reasons[2..], ["close frame 1001 from peer", "close_frame"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! The daemon's answers on the control socket, and the frames that somebody looks at.
+
+use super::Daemon;
+use crate::{
+    connections::{ConnectionRecord, HandshakeRecord, Picture, TransitionRecord},
+    core::{Closed, ConnId, ListenerId, Transition},
+    kernel::clock,
+    sink::{
+        alert_log::{Line, wall_clock},
+        control::{Past, Question, WatchError},
+    },
+    tap::Now,
+};
+
+impl Daemon {
+    pub(super) fn answer_control(&mut self, question: Question) {
+        // Whoever asked may be gone by now; that is its affair.
+        match question {
+            Question::Conns(answer) => drop(answer.send(self.core.conns())),
+            Question::Zombies(answer) => drop(answer.send(self.core.zombies())),
+            Question::Connections(conns, answer) => {
+                let now = Now::read();
+                let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
+                drop(answer.send(records.collect()));
+            }
+            Question::Connection(conn, answer) => {
+                let record = self
+                    .alive(conn, &Now::read())
+                    .or_else(|| self.history.find(conn).map(|past| self.over(past)));
+                drop(answer.send(record));
+            }
+            Question::Alerts(conns, answer) => {
+                let lines = conns.iter().filter_map(|conn| self.standing(*conn));
+                drop(answer.send(lines.collect()));
+            }
+            Question::Frames(filter, one_in, answer) => {
+                let lines = self.tap.watch(filter, one_in, &self.drops);
+                drop(answer.send(lines));
+            }
+            Question::Events(answer) => {
+                drop(answer.send(self.events.admit().map_err(WatchError::from)));
+            }
+        }
+    }
+
+    /// Shows the frames that wait in the ring. Vitals are drained before and, for a connection that
+    /// is not known, after: what ends a connection is told before its snapshot goes.
+    pub(super) fn show_frames(&mut self) {
+        if self.tap.viewers() == 0 {
+            return;
+        }
+        let collected = self.tap.collect();
+        self.undecodable += collected.undecodable;
+        let now = Now::read();
+        let mut orphans = 0;
+        for sample in &collected.frames {
+            let conn = ConnId(sample.cookie);
+            if self.tap.ends(conn).is_none() {
+                match self.snapshots.get(conn) {
+                    Ok(Some(facts)) => self.tap.remember(&facts),
+                    Ok(None) => self.drain(),
+                    Err(error) => log::warn!("socket {}: {error}", conn.0),
+                }
+            }
+            match self.tap.ends(conn) {
+                Some(ends) => self.tap.show(sample, ends, &self.listeners, &now),
+                None => orphans += 1,
+            }
+        }
+        if let Err(error) = self.tap.tell_losses(orphans, &self.drops) {
+            log::warn!("cannot read the drop counters: {error}");
+        }
+    }
+
+    fn alive(&self, conn: ConnId, now: &Now) -> Option<ConnectionRecord> {
+        let detail = match self.snapshots.detail(conn) {
+            Ok(detail) => detail?,
+            Err(error) => {
+                log::warn!("socket {}: {error}", conn.0);
+                return None;
+            }
+        };
+        let verdict = self.core.standing(conn);
+        let handshake = self.core.handshake(conn);
+        let picture = Picture {
+            detail: &detail,
+            listener: self.listener_name(detail.facts.listener),
+            verdict: verdict.as_ref(),
+            handshake: handshake.as_ref().map(HandshakeRecord::of),
+            requested_at: handshake.and_then(|handshake| handshake.requested_at),
+            how: None,
+            now: now.at,
+            ts: now.ts,
+        };
+        Some(picture.record())
+    }
+
+    /// A connection that ended, as it was at its end.
+    fn over(&self, past: &Past) -> ConnectionRecord {
+        let Closed { detail, how } = &past.closed;
+        let (end, now) = (detail.facts.at, Now::read());
+        Picture {
+            detail,
+            listener: self.listener_name(detail.facts.listener),
+            verdict: None,
+            handshake: past.handshake.clone(),
+            requested_at: past.requested_at,
+            how: Some(*how),
+            now: end,
+            ts: end.on_wall_clock(now.at, now.ts),
+        }
+        .record()
+    }
+
+    /// Keeps the end of a connection for who asks later. Comes before the core hears of it, which
+    /// then forgets the handshake.
+    pub(super) fn remember(&mut self, closed: Closed) {
+        self.tap.remember(&closed.detail.facts);
+        let handshake = self.core.handshake(closed.detail.facts.conn);
+        self.history.remember(Past {
+            handshake: handshake.as_ref().map(HandshakeRecord::of),
+            requested_at: handshake.and_then(|handshake| handshake.requested_at),
+            closed,
+        });
+    }
+
+    /// Shows a change of state to who follows them.
+    pub(super) fn show_event(&mut self, transition: &Transition) {
+        if self.events.is_empty() {
+            return;
+        }
+        let conn = transition.conn;
+        let over = self
+            .history
+            .find(conn)
+            .map(|past| &past.closed.detail.facts);
+        let alive = || self.snapshots.get(conn).ok().flatten();
+        let ends = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
+        let now = Now::read();
+        let listener = usize::from(transition.listener.0);
+        let name = self
+            .listeners
+            .get(listener)
+            .map_or("", |listener| &listener.rules.name);
+        let ts = transition.at.on_wall_clock(now.at, now.ts);
+        self.events
+            .show(&TransitionRecord::new(transition, name, ends, ts));
+    }
+
+    fn standing(&self, conn: ConnId) -> Option<String> {
+        let alert = self.core.standing(conn)?;
+        let listener = self.listeners.get(usize::from(alert.listener.0))?;
+        let ts = wall_clock(alert.at, clock::now());
+        serde_json::to_string(&Line::new(&alert, listener, ts)).ok()
+    }
+
+    fn listener_name(&self, listener: ListenerId) -> &str {
+        let listener = self.listeners.get(usize::from(listener.0));
+        listener.map_or("", |listener| &listener.rules.name)
+    }
+}

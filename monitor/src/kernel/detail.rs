@@ -1,0 +1,72 @@
+//! From the wire's integers to what a person asks about one connection.
+
+use std::time::Duration;
+
+use monitor_common::snapshot::{DirectionFacts, Snapshot, origin};
+
+use super::decode::{DecodeError, facts, moment};
+use crate::core::{
+    Detail,
+    detail::{Origin, Traffic},
+};
+
+/// Decodes all of a snapshot.
+pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
+    let [rtt_rx, rtt_tx] = s.ping_rtt_us;
+    Ok(Detail {
+        facts: facts(s)?,
+        origin: match s.origin {
+            origin::BIRTH => Origin::Birth,
+            origin::SEEDED => Origin::SockDiag,
+            _ => Origin::Packet,
+        },
+        cgroup_id: (s.cgroup_id != 0).then_some(s.cgroup_id),
+        retransmits: s.retransmits,
+        rx: traffic(&s.rx, rtt_rx),
+        tx: traffic(&s.tx, rtt_tx),
+    })
+}
+
+fn traffic(facts: &DirectionFacts, ping_rtt_us: u32) -> Traffic {
+    Traffic {
+        frames: facts.frames,
+        payload_bytes: facts.payload_bytes,
+        last_data_frame: moment(facts.last_data_frame),
+        pings: facts.pings,
+        pings_unanswered: facts.pings_unanswered(),
+        last_ping: moment(facts.last_ping),
+        ping_rtt: (ping_rtt_us != 0).then(|| Duration::from_micros(ping_rtt_us.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_common::snapshot::protocol;
+
+    use super::*;
+
+    #[test]
+    fn zeros_mean_never_and_the_rest_keeps_its_place() {
+        let mut s = Snapshot {
+            protocol: protocol::WEBSOCKET,
+            ..Snapshot::EMPTY
+        };
+        let bare = detail(&s).expect("a WebSocket");
+        assert_eq!(bare.cgroup_id, None);
+        assert_eq!((bare.rx, bare.tx), (Traffic::default(), Traffic::default()));
+
+        s.cgroup_id = 5;
+        s.ping_rtt_us = [0, 1_500];
+        s.tx.pings = 3;
+        s.tx.pings_answered = 2;
+        s.rx.payload_bytes = 7;
+        let full = detail(&s).expect("a WebSocket");
+        assert_eq!(full.cgroup_id, Some(5));
+        assert_eq!(full.rx.payload_bytes, 7);
+        assert_eq!((full.tx.pings, full.tx.pings_unanswered), (3, 1));
+        assert_eq!(
+            (full.rx.ping_rtt, full.tx.ping_rtt),
+            (None, Some(Duration::from_micros(1_500)))
+        );
+    }
+}

@@ -1,0 +1,251 @@
+//! The control socket: everything that names a connection, over HTTP on a unix socket.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /v1/connections` | a line for each connection that is watched |
+//! | `GET /v1/connections/{cookie}` | one connection, also one that ended a while ago |
+//! | `GET /v1/alerts` | a line for each verdict that stands, as in the alert log |
+//! | `GET /v1/frames` | a stream of frames as they pass, and of what was lost |
+//! | `GET /v1/events` | a stream of connections that change their state |
+//!
+//! Lines are JSON. The daemon owns all state and is asked page by page, so that no answer holds it
+//! up for long.
+
+use std::{convert::Infallible, io};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, State as Shared},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use super::http::ask;
+use crate::{
+    connections::{ConnectionRecord, State},
+    core::{ConnId, facts::Direction},
+    frames::{Filter, OneIn, Opcodes, Peers},
+    json,
+};
+
+mod history;
+mod mailbox;
+mod socket;
+mod viewers;
+
+pub use history::{History, Past, REMEMBERED};
+pub use mailbox::Lines;
+pub use socket::{ControlSocket, Guard, SocketError};
+pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
+
+/// Connections in one question to the daemon: it answers within a millisecond.
+const PAGE: usize = 256;
+
+/// A question to the daemon, which owns all state; the answer goes back through the channel.
+#[derive(Debug)]
+pub enum Question {
+    /// The connections in the table, in no order.
+    Conns(oneshot::Sender<Vec<ConnId>>),
+    /// Those on which a verdict stands.
+    Zombies(oneshot::Sender<Vec<ConnId>>),
+    /// Of these, those that are still there.
+    Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
+    /// One, alive or remembered.
+    Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
+    /// The verdicts that stand on these, as lines of the alert log.
+    Alerts(Vec<ConnId>, oneshot::Sender<Vec<String>>),
+    Frames(Filter, OneIn, oneshot::Sender<Result<Lines, WatchError>>),
+    Events(oneshot::Sender<Result<Lines, WatchError>>),
+}
+
+/// Why nothing can be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error(transparent)]
+    TooManyViewers(#[from] TooManyViewers),
+    #[error("cannot ask the kernel for frames: {0}")]
+    Map(#[from] aya::maps::MapError),
+}
+
+type Questions = mpsc::Sender<Question>;
+
+/// Serves until the process ends.
+pub async fn serve(listener: UnixListener, questions: Questions) -> io::Result<()> {
+    let router = Router::new()
+        .route("/v1/connections", get(connections))
+        .route("/v1/connections/{cookie}", get(connection))
+        .route("/v1/alerts", get(alerts))
+        .route("/v1/frames", get(frames))
+        .route("/v1/events", get(events))
+        .with_state(questions);
+    axum::serve(listener, router).await
+}
+
+/// Which connections are listed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConnectionsQuery {
+    listener: Option<String>,
+    #[serde(deserialize_with = "json::text::deserialize")]
+    peer: Option<Peers>,
+    state: Option<State>,
+    limit: Option<usize>,
+}
+
+impl ConnectionsQuery {
+    fn accepts(&self, record: &ConnectionRecord) -> bool {
+        let Self {
+            listener,
+            peer,
+            state,
+            limit: _,
+        } = self;
+        listener
+            .as_ref()
+            .is_none_or(|name| *name == record.listener)
+            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
+            && state.is_none_or(|state| state == record.state)
+    }
+}
+
+async fn connections(
+    Shared(questions): Shared<Questions>,
+    Query(query): Query<ConnectionsQuery>,
+) -> Response {
+    let Some(conns) = ask(&questions, Question::Conns).await else {
+        return gone();
+    };
+    let mut left = query.limit.unwrap_or(usize::MAX);
+    json_lines(pages(conns, async move |page| {
+        if left == 0 {
+            return None;
+        }
+        let records = ask(&questions, |answer| Question::Connections(page, answer)).await?;
+        let wanted = records.iter().filter(|record| query.accepts(record));
+        let lines: Vec<String> = wanted
+            .take(left)
+            .filter_map(|record| serde_json::to_string(record).ok())
+            .collect();
+        left -= lines.len();
+        Some(lines)
+    }))
+}
+
+async fn connection(Shared(questions): Shared<Questions>, Path(cookie): Path<u64>) -> Response {
+    let asked = ask(&questions, |answer| {
+        Question::Connection(ConnId(cookie), answer)
+    });
+    match asked.await {
+        Some(Some(record)) => match serde_json::to_string(&record) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        },
+        Some(None) => {
+            let text = format!(
+                "no connection {cookie} is watched, and none of the last {REMEMBERED} that ended \
+                 was it\n"
+            );
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
+        None => gone(),
+    }
+}
+
+async fn alerts(Shared(questions): Shared<Questions>) -> Response {
+    let Some(conns) = ask(&questions, Question::Zombies).await else {
+        return gone();
+    };
+    json_lines(pages(conns, async move |page| {
+        ask(&questions, |answer| Question::Alerts(page, answer)).await
+    }))
+}
+
+/// Which frames are shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FramesQuery {
+    /// `1/N` or `N`.
+    #[serde(deserialize_with = "json::text::deserialize")]
+    sample: Option<OneIn>,
+    port: Option<u16>,
+    #[serde(deserialize_with = "json::text::deserialize")]
+    peer: Option<Peers>,
+    #[serde(deserialize_with = "json::text::deserialize")]
+    opcode: Option<Opcodes>,
+    #[serde(deserialize_with = "json::text::deserialize")]
+    direction: Option<Direction>,
+    conn: Option<u64>,
+    control_only: bool,
+}
+
+async fn frames(
+    Shared(questions): Shared<Questions>,
+    Query(query): Query<FramesQuery>,
+) -> Response {
+    let filter = Filter {
+        port: query.port,
+        peer: query.peer,
+        opcodes: query.opcode,
+        direction: query.direction,
+        conn: query.conn.map(ConnId),
+        control_only: query.control_only,
+    };
+    let one_in = query.sample.unwrap_or(OneIn::ALL);
+    let asked = ask(&questions, |answer| {
+        Question::Frames(filter, one_in, answer)
+    });
+    watch(asked.await)
+}
+
+async fn events(Shared(questions): Shared<Questions>) -> Response {
+    watch(ask(&questions, Question::Events).await)
+}
+
+fn watch(lines: Option<Result<Lines, WatchError>>) -> Response {
+    match lines {
+        Some(Ok(lines)) => json_lines(lines),
+        Some(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        None => gone(),
+    }
+}
+
+/// The lines about `conns`, oldest connection first, asked for page by page as the reader takes
+/// them.
+fn pages(
+    mut conns: Vec<ConnId>,
+    about: impl AsyncFnMut(Vec<ConnId>) -> Option<Vec<String>>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    // Cookies are given out in order; the pages are taken from the end.
+    conns.sort_unstable_by(|a, b| b.cmp(a));
+    stream::unfold((conns, about), async |(mut conns, mut about)| {
+        if conns.is_empty() {
+            return None;
+        }
+        let mut page = conns.split_off(conns.len().saturating_sub(PAGE));
+        page.reverse();
+        let mut text = String::new();
+        for line in about(page).await? {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        Some((Ok(text.into()), (conns, about)))
+    })
+}
+
+fn json_lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+    let headers = [(CONTENT_TYPE, "application/x-ndjson")];
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+fn gone() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}

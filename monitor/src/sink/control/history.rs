@@ -1,0 +1,62 @@
+//! Connections that are over and may still be asked about.
+
+use std::collections::VecDeque;
+
+use crate::{
+    connections::HandshakeRecord,
+    core::{Closed, ConnId, Ktime},
+};
+
+/// How many are remembered; older ones are forgotten first. About 1 KiB each.
+pub const REMEMBERED: usize = 1024;
+
+#[derive(Debug, Default)]
+pub struct History(VecDeque<Past>);
+
+/// A connection that is over, as it was at its end.
+#[derive(Debug)]
+pub struct Past {
+    pub closed: Closed,
+    pub handshake: Option<HandshakeRecord>,
+    pub requested_at: Option<Ktime>,
+}
+
+impl History {
+    pub fn remember(&mut self, past: Past) {
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(past);
+    }
+
+    pub fn find(&self, conn: ConnId) -> Option<&Past> {
+        let is_it = |past: &&Past| past.closed.detail.facts.conn == conn;
+        self.0.iter().rfind(is_it)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{connections::tests::detail, core::CloseHow};
+
+    #[test]
+    fn the_last_thousand_or_so_are_remembered() {
+        let mut history = History::default();
+        for conn in 0..=REMEMBERED as u64 {
+            history.remember(Past {
+                closed: Closed {
+                    detail: detail(conn),
+                    how: CloseHow::Fin,
+                },
+                handshake: None,
+                requested_at: None,
+            });
+        }
+        assert!(history.find(ConnId(0)).is_none());
+        for conn in [1, REMEMBERED as u64] {
+            let found = history.find(ConnId(conn)).expect("remembered");
+            assert_eq!(found.closed.detail.facts.conn, ConnId(conn));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Lines on their way to one viewer, who may be slow.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use tokio::sync::Notify;
+
+/// Lines that may wait for one viewer. More than one turn of the daemon brings, so that a viewer
+/// who reads loses nothing; with lines of 350 bytes at most 6 MB.
+pub(super) const WAITING_LINES: usize = 16_384;
+
+/// What one write to a viewer takes at most, bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The daemon's end.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<Shared>);
+
+/// The viewer's end: the body of its answer. Dropping it tells the daemon at once.
+#[derive(Debug)]
+pub struct Lines(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Told when the viewer goes.
+    left: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Bytes>,
+    lost: Lost,
+    viewer: Option<Waker>,
+    viewer_left: bool,
+    daemon_left: bool,
+}
+
+/// Lost, and not told yet.
+#[derive(Debug, Default)]
+struct Lost {
+    kernel: u64,
+    viewer: u64,
+}
+
+/// Both ends; `left` is notified when the viewer's is dropped.
+pub(super) fn mailbox(left: Arc<Notify>) -> (Slot, Lines) {
+    let shared = Arc::new(Shared {
+        waiting: Mutex::default(),
+        left,
+    });
+    (Slot(Arc::clone(&shared)), Lines(shared))
+}
+
+impl Slot {
+    /// Queues one line, or counts that there was no room. The line that follows a loss comes after
+    /// a line that tells it.
+    pub(super) fn send(&self, line: Bytes) {
+        let mut waiting = self.0.lock();
+        if waiting.lines.len() >= WAITING_LINES {
+            waiting.lost.viewer += 1;
+            return;
+        }
+        if let Some(told) = waiting.lost.tell() {
+            waiting.lines.push_back(told);
+        }
+        waiting.lines.push_back(line);
+        waiting.wake();
+    }
+
+    /// Counts what never came as far as here.
+    pub(super) fn lost_in_kernel(&self, n: u64) {
+        let mut waiting = self.0.lock();
+        waiting.lost.kernel += n;
+        waiting.wake();
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.lock().viewer_left
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.daemon_left = true;
+        waiting.wake();
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.viewer_left = true;
+        waiting.lines = VecDeque::new();
+        drop(waiting);
+        self.0.left.notify_one();
+    }
+}
+
+impl Stream for Lines {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut waiting = self.0.lock();
+        let mut chunk = BytesMut::new();
+        while chunk.len() < CHUNK {
+            let Some(line) = waiting.lines.pop_front() else {
+                // A loss that nothing follows is told too.
+                if let Some(told) = waiting.lost.tell() {
+                    chunk.extend_from_slice(&told);
+                }
+                break;
+            };
+            chunk.extend_from_slice(&line);
+        }
+        if !chunk.is_empty() {
+            return Poll::Ready(Some(Ok(chunk.freeze())));
+        }
+        if waiting.daemon_left {
+            return Poll::Ready(None);
+        }
+        waiting.viewer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that holds the lock can leave the queue half changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn wake(&mut self) {
+        if let Some(viewer) = self.viewer.take() {
+            viewer.wake();
+        }
+    }
+}
+
+impl Lost {
+    /// The line that tells of it, once.
+    fn tell(&mut self) -> Option<Bytes> {
+        let Self { kernel, viewer } = std::mem::take(self);
+        (kernel + viewer > 0).then(|| {
+            Bytes::from(format!(
+                "{{\"type\":\"lost\",\"kernel\":{kernel},\"viewer\":{viewer}}}\n"
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use futures_util::task::noop_waker;
+
+    use super::*;
+
+    /// What the viewer can read now; `None` at the end.
+    pub(in crate::sink::control) fn read(lines: &mut Lines) -> Option<String> {
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut text = String::new();
+        loop {
+            match Pin::new(&mut *lines).poll_next(&mut cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    assert!(chunk.len() < CHUNK + 1024, "one write is bounded");
+                    text += std::str::from_utf8(&chunk).expect("UTF-8");
+                }
+                Poll::Ready(None) if text.is_empty() => return None,
+                Poll::Ready(None) | Poll::Pending => return Some(text),
+            }
+        }
+    }
+
+    fn line(n: usize) -> Bytes {
+        Bytes::from(format!("{n}\n"))
+    }
+
+    #[test]
+    fn lines_arrive_in_order_and_the_end_after_the_last() {
+        let (slot, mut lines) = mailbox(Arc::default());
+        assert_eq!(read(&mut lines).as_deref(), Some(""));
+        slot.send(line(1));
+        slot.send(line(2));
+        drop(slot);
+        assert_eq!(read(&mut lines).as_deref(), Some("1\n2\n"));
+        assert_eq!(read(&mut lines), None);
+    }
+
+    #[test]
+    fn a_viewer_who_does_not_read_loses_what_has_no_room_and_is_told_where() {
+        let (slot, mut lines) = mailbox(Arc::default());
+        for n in 0..WAITING_LINES + 5 {
+            slot.send(line(n));
+        }
+        let text = read(&mut lines).expect("lines");
+        let got: Vec<&str> = text.lines().collect();
+        assert_eq!(got.len(), WAITING_LINES + 1);
+        assert_eq!(got[WAITING_LINES - 1], (WAITING_LINES - 1).to_string());
+        assert_eq!(
+            got[WAITING_LINES],
+            r#"{"type":"lost","kernel":0,"viewer":5}"#
+        );
+        slot.send(line(7));
+        assert_eq!(
+            read(&mut lines).as_deref(),
+            Some("7\n"),
+            "a loss is told once"
+        );
+    }
+
+    #[test]
+    fn a_loss_is_told_before_the_line_that_follows_it_and_without_one_too() {
+        let (slot, mut lines) = mailbox(Arc::default());
+        slot.send(line(1));
+        slot.lost_in_kernel(3);
+        slot.send(line(2));
+        slot.lost_in_kernel(1);
+        let text = read(&mut lines).expect("lines");
+        let first = r#"{"type":"lost","kernel":3,"viewer":0}"#;
+        let second = r#"{"type":"lost","kernel":1,"viewer":0}"#;
+        assert_eq!(text, format!("1\n{first}\n2\n{second}\n"));
+    }
+
+    #[tokio::test]
+    async fn a_viewer_who_goes_is_noticed() {
+        let left = Arc::<Notify>::default();
+        let (slot, lines) = mailbox(Arc::clone(&left));
+        assert!(!slot.is_abandoned());
+        drop(lines);
+        left.notified().await;
+        assert!(slot.is_abandoned());
+    }
+}

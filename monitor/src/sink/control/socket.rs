@@ -1,0 +1,192 @@
+//! The unix socket itself: who may use it, and what becomes of one that is there already.
+
+use std::{
+    fs::{self, DirBuilder, Metadata},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use rustix::{fs::Mode, process::umask};
+use tokio::net::UnixListener;
+
+/// Owner and group may connect, nobody else: what is served names connections.
+const MODE: u32 = 0o660;
+
+/// A bound control socket. The file goes when [`Guard`] is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    guard: Guard,
+}
+
+/// Removes the socket's file when it is dropped, if it is still the same.
+#[derive(Debug)]
+pub struct Guard {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// Device, inode and birth: an inode number is used again.
+type Identity = (u64, u64, Option<SystemTime>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("another wsmon listens on {0}; stop it, or choose another path with --control")]
+    InUse(PathBuf),
+    #[error("{0} is there and is no socket; remove it, or choose another path with --control")]
+    NoSocket(PathBuf),
+    #[error(
+        "cannot {what} {path}: {source}; choose a path that this user may write with --control, or \
+         switch the socket off with --control none"
+    )]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl ControlSocket {
+    /// Binds `path`. A missing directory is made, the socket of a daemon that is gone is replaced.
+    /// Must be called within a tokio runtime.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| SocketError::Io { what, path, source }
+        };
+        if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty())
+            && !directory.exists()
+        {
+            DirBuilder::new()
+                .mode(0o755)
+                .create(directory)
+                .map_err(failed("make the directory", directory))?;
+        }
+        clear(path)?;
+        // There is no moment at which others could connect.
+        let before = umask(Mode::from_raw_mode(0o777 & !MODE));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound.map_err(failed("listen on", path))?;
+        let identity = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+        Ok(Self {
+            listener,
+            guard: Guard {
+                path: path.to_owned(),
+                identity: identity_of(&identity),
+            },
+        })
+    }
+
+    /// What serves, and what removes the file at the end.
+    pub fn into_parts(self) -> (UnixListener, Guard) {
+        (self.listener, self.guard)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| identity_of(&found) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Makes room where a daemon that is gone left its socket.
+fn clear(path: &Path) -> Result<(), SocketError> {
+    let io = |what| {
+        move |source| SocketError::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("look at")(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(SocketError::NoSocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        // Nobody listens.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            log::info!("{} was left by a daemon that is gone", path.display());
+            fs::remove_file(path).map_err(io("remove the old socket"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A full queue of connections means a listener, too.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(SocketError::InUse(path.to_owned()))
+        }
+        Err(error) => Err(io("connect to the socket that is at")(error)),
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+    }
+}
+
+fn identity_of(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_for_owner_and_group_and_goes_with_its_guard() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("new/wsmon.sock");
+        let (listener, guard) = ControlSocket::bind(&path).expect("bound").into_parts();
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o7777, MODE);
+        drop(listener);
+        drop(guard);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_serves_is_replaced_and_one_in_use_is_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("wsmon.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        assert!(path.exists(), "a socket outlives its listener");
+        let socket = ControlSocket::bind(&path).expect("replaced");
+        let error = ControlSocket::bind(&path).expect_err("in use").to_string();
+        assert!(error.starts_with("another wsmon listens on"), "{error}");
+        let connected = UnixStream::connect(&path);
+        assert!(connected.is_ok(), "the refused one leaves it alone");
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("precious");
+        fs::write(&path, "data").expect("written");
+        let error = ControlSocket::bind(&path).expect_err("a file").to_string();
+        assert!(error.contains("is no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "data");
+    }
+
+    #[tokio::test]
+    async fn a_successor_s_socket_survives_the_guard_of_its_predecessor() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("wsmon.sock");
+        let (listener, guard) = ControlSocket::bind(&path).expect("bound").into_parts();
+        drop(listener);
+        let successor = ControlSocket::bind(&path).expect("the first one is stale");
+        drop(guard);
+        assert!(path.exists());
+        drop(successor);
+    }
+}

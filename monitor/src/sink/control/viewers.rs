@@ -1,0 +1,264 @@
+//! Who looks at what: the viewers of frames, each with a filter and a share, and those of events.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::mailbox::{Lines, Slot, mailbox};
+use crate::frames::{Filter, FrameRecord, OneIn};
+
+/// Viewers of one kind at a time: each may hold megabytes of what it has not read.
+pub const MAX_VIEWERS: usize = 32;
+
+/// The most viewers look already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_VIEWERS} viewers look already; end one of them")]
+pub struct TooManyViewers;
+
+/// The viewers of frames.
+#[derive(Debug, Default)]
+pub struct FrameViewers {
+    viewers: Vec<FrameViewer>,
+    left: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct FrameViewer {
+    filter: Filter,
+    one_in: u32,
+    dice: Dice,
+    slot: Slot,
+}
+
+impl FrameViewers {
+    /// A new viewer of one in `one_in` of the frames that pass `filter`.
+    pub fn admit(&mut self, filter: Filter, one_in: OneIn) -> Result<Lines, TooManyViewers> {
+        self.forget_those_who_left();
+        if self.viewers.len() >= MAX_VIEWERS {
+            return Err(TooManyViewers);
+        }
+        let (slot, lines) = mailbox(Arc::clone(&self.left));
+        self.viewers.push(FrameViewer {
+            filter,
+            one_in: one_in.0.get(),
+            dice: Dice::default(),
+            slot,
+        });
+        Ok(lines)
+    }
+
+    /// Returns after a viewer has gone.
+    pub async fn someone_left(&self) {
+        self.left.notified().await;
+    }
+
+    pub fn forget_those_who_left(&mut self) {
+        self.viewers.retain(|viewer| !viewer.slot.is_abandoned());
+    }
+
+    /// The share of frames that somebody wants to see: the `n` of one in `n`; 0 = nobody looks.
+    pub fn one_in(&self) -> u32 {
+        let shares = self.viewers.iter().map(|viewer| viewer.one_in);
+        shares.min().unwrap_or(0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.viewers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.viewers.is_empty()
+    }
+
+    /// Shows a frame that was sampled as one in `sampled` to everybody who wants it.
+    pub fn show(&mut self, frame: &FrameRecord, sampled: u32) {
+        let mut line: Option<Bytes> = None;
+        for viewer in &mut self.viewers {
+            if !viewer.filter.accepts(frame) || !viewer.dice.pick(sampled, viewer.one_in) {
+                continue;
+            }
+            let line = line.get_or_insert_with(|| json_line(frame));
+            viewer.slot.send(line.clone());
+        }
+    }
+
+    /// Tells everybody of frames that never came here.
+    pub fn lost(&self, frames: u64) {
+        for viewer in &self.viewers {
+            viewer.slot.lost_in_kernel(frames);
+        }
+    }
+}
+
+/// The viewers of a stream that everybody sees whole.
+#[derive(Debug, Default)]
+pub struct EventViewers {
+    slots: Vec<Slot>,
+}
+
+impl EventViewers {
+    pub fn admit(&mut self) -> Result<Lines, TooManyViewers> {
+        self.slots.retain(|slot| !slot.is_abandoned());
+        if self.slots.len() >= MAX_VIEWERS {
+            return Err(TooManyViewers);
+        }
+        let (slot, lines) = mailbox(Arc::default());
+        self.slots.push(slot);
+        Ok(lines)
+    }
+
+    /// Whether nobody looks.
+    pub fn is_empty(&mut self) -> bool {
+        self.slots.retain(|slot| !slot.is_abandoned());
+        self.slots.is_empty()
+    }
+
+    pub fn show(&mut self, event: &impl Serialize) {
+        if self.is_empty() {
+            return;
+        }
+        let line = json_line(event);
+        for slot in &self.slots {
+            slot.send(line.clone());
+        }
+    }
+}
+
+/// Picks a share evenly and without a pattern: counting would meet the rhythm of question and
+/// answer, and show one side only.
+#[derive(Debug, Default)]
+struct Dice(u64);
+
+impl Dice {
+    /// Of frames that are one in `sampled` already, one in `wanted`.
+    fn pick(&mut self, sampled: u32, wanted: u32) -> bool {
+        if wanted <= sampled {
+            return true;
+        }
+        // SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % u64::from(wanted) < u64::from(sampled)
+    }
+}
+
+fn json_line(value: &impl Serialize) -> Bytes {
+    // Records are text and numbers under fixed names: writing them to memory cannot fail.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::mailbox::tests::read, *};
+    use crate::{core::facts::Direction, frames::tests::frame};
+
+    fn one_in(n: &str) -> OneIn {
+        n.parse().expect("a share")
+    }
+
+    fn count(lines: &mut Lines) -> usize {
+        read(lines).map_or(0, |text| text.lines().count())
+    }
+
+    #[test]
+    fn the_kernel_sends_what_the_most_curious_viewer_wants_and_nothing_without_viewers() {
+        let mut viewers = FrameViewers::default();
+        assert_eq!(viewers.one_in(), 0);
+        let all = viewers.admit(Filter::default(), OneIn::ALL);
+        let few = viewers.admit(Filter::default(), one_in("1/10"));
+        let fewer = viewers.admit(Filter::default(), one_in("1/100"));
+        assert_eq!((viewers.one_in(), viewers.len()), (1, 3));
+        drop(all);
+        viewers.forget_those_who_left();
+        assert_eq!(viewers.one_in(), 10);
+        drop((few, fewer));
+        viewers.forget_those_who_left();
+        assert_eq!((viewers.one_in(), viewers.len()), (0, 0));
+    }
+
+    #[test]
+    fn each_viewer_sees_what_passes_its_own_filter() {
+        let mut viewers = FrameViewers::default();
+        let mut all = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
+        let received = Filter {
+            direction: Some(Direction::Rx),
+            ..Filter::default()
+        };
+        let mut received = viewers.admit(received, OneIn::ALL).expect("room");
+        for direction in [Direction::Rx, Direction::Tx, Direction::Tx] {
+            let frame = FrameRecord {
+                direction,
+                ..frame()
+            };
+            viewers.show(&frame, 1);
+        }
+        assert_eq!((count(&mut all), count(&mut received)), (3, 1));
+    }
+
+    #[test]
+    fn a_share_is_taken_after_what_the_kernel_took() {
+        let mut viewers = FrameViewers::default();
+        let mut half = viewers
+            .admit(Filter::default(), one_in("1/2"))
+            .expect("room");
+        let mut tenth = viewers
+            .admit(Filter::default(), one_in("1/10"))
+            .expect("room");
+        for _ in 0..10_000 {
+            viewers.show(&frame(), 2);
+        }
+        assert_eq!(count(&mut half), 10_000, "the kernel took the half already");
+        let tenth = count(&mut tenth);
+        assert!((1_850..2_150).contains(&tenth), "a fifth of them: {tenth}");
+    }
+
+    #[test]
+    fn every_viewer_is_told_of_losses_in_the_kernel_and_alone_of_its_own() {
+        let mut viewers = FrameViewers::default();
+        let mut slow = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
+        let mut fast = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
+        for _ in 0..20_000 {
+            viewers.show(&frame(), 1);
+            count(&mut fast);
+        }
+        viewers.lost(2);
+        let told = |lines: &mut Lines| {
+            let text = read(lines).expect("lines");
+            text.lines().last().map(str::to_owned).expect("a line")
+        };
+        let lost = |viewer| format!(r#"{{"type":"lost","kernel":2,"viewer":{viewer}}}"#);
+        assert_eq!(told(&mut fast), lost(0));
+        assert_eq!(told(&mut slow), lost(20_000 - 16_384));
+    }
+
+    #[test]
+    fn more_viewers_than_there_is_room_for_are_refused_until_one_leaves() {
+        let mut viewers = FrameViewers::default();
+        let mut looking: Vec<Lines> = (0..MAX_VIEWERS)
+            .map(|_| viewers.admit(Filter::default(), OneIn::ALL).expect("room"))
+            .collect();
+        let refused = viewers.admit(Filter::default(), OneIn::ALL);
+        assert_eq!(refused.map(drop), Err(TooManyViewers));
+        looking.pop();
+        assert!(viewers.admit(Filter::default(), OneIn::ALL).is_ok());
+    }
+
+    #[test]
+    fn an_event_reaches_everybody_who_looks() {
+        let mut viewers = EventViewers::default();
+        viewers.show(&"nobody");
+        let mut one = viewers.admit().expect("room");
+        let mut two = viewers.admit().expect("room");
+        viewers.show(&"all");
+        assert_eq!(read(&mut one).as_deref(), Some("\"all\"\n"));
+        drop(one);
+        viewers.show(&"one");
+        assert_eq!(read(&mut two).as_deref(), Some("\"all\"\n\"one\"\n"));
+    }
+}

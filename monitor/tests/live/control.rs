@@ -1,0 +1,199 @@
+//! What the control socket tells about connections.
+
+use std::{
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+};
+
+use lab::{Manner, Message};
+use serde_json::Value;
+
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+
+use crate::{
+    stage::{SOON, Stage},
+    viewer::{Viewer, ask, told},
+};
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn connections_are_listed_oldest_first_and_each_condition_holds() {
+    let stage = Stage::new();
+    let watch = stage.watch(&[]);
+    let control = watch.daemon.control();
+    assert_eq!(told(control, &["list"]), "no connections\n");
+    assert_eq!(told(control, &["list", "--json"]), "");
+    let clients: Vec<_> = (0..3)
+        .map(|index| stage.client(index, "/quiet", Manner::Responsive))
+        .collect();
+    watch.wait_for_metric("wsmon_connections", &[], 3.0);
+
+    let peers = |args: &[&str]| -> Vec<String> {
+        let text = told(control, &[&["list", "--json"], args].concat());
+        let records = text.lines().map(|line| json(line.as_bytes()));
+        records
+            .map(|record| record["peer"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let addrs: Vec<_> = clients.iter().map(|c| c.local_addr().to_string()).collect();
+    assert_eq!(peers(&[]), addrs);
+    assert_eq!(peers(&["--limit", "2"]), addrs[..2]);
+    assert_eq!(peers(&["--state", "open"]), addrs);
+    assert_eq!(peers(&["--state", "closing"]), Vec::<String>::new());
+    assert_eq!(peers(&["--listener", stage.port()]), addrs);
+    assert_eq!(peers(&["--listener", "elsewhere"]), Vec::<String>::new());
+    let second = clients[1].local_addr().ip().to_string();
+    assert_eq!(peers(&["--peer", &second]), addrs[1..2]);
+
+    let table = told(control, &["list"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(lines[0].starts_with("COOKIE "), "{table}");
+    for (line, addr) in lines[1..].iter().zip(&addrs) {
+        assert!(line.contains(addr.as_str()), "{table}");
+        assert!(line.contains("websocket"), "{table}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(&["--lb-timeout", "2s"]);
+    let client = stage.client(0, "/quiet", Manner::Responsive);
+    client.send(Message::text("hello")).unwrap();
+    // A ping is published at once, and all before it.
+    client.send(Message::Ping("12".into())).unwrap();
+    let alert = watch.verdict(client.local_addr(), "expired", SOON);
+    let cookie = alert.text("/conn/cookie").to_owned();
+    let control = watch.daemon.control();
+    let inspect = || json(told(control, &["inspect", &cookie, "--json"]).as_bytes());
+    let alive = inspect();
+    assert_eq!(alive["cookie"], cookie);
+    assert_eq!(alive["peer"], client.local_addr().to_string());
+    assert_eq!(alive["local"], stage.server.addr().to_string());
+    assert_eq!(alive["role"], "server");
+    assert_eq!(alive["state"], "open");
+    let states = |record: &Value| -> Vec<Value> {
+        let states = record["states"].as_array().unwrap();
+        states.iter().map(|s| s["state"].clone()).collect()
+    };
+    assert_eq!(states(&alive), ["connecting", "open"]);
+    assert_eq!(alive["handshake"]["path"], "/quiet");
+    assert_eq!(alive["handshake"]["faults"], Value::Array(vec![]));
+    assert_eq!(alive["verdict"]["kind"], "expired");
+    assert_eq!(alive["verdict"]["reason"], alert.json["reason"]);
+    assert_eq!(alive["rx"]["frames"], 2);
+    assert_eq!(alive["rx"]["payload_bytes"], 7);
+    assert_eq!(alive["rx"]["pings"], 1);
+    assert_eq!(alive["rx"]["pings_unanswered"], 0);
+    assert!(alive["rx"]["ping_rtt_seconds"].as_f64() > Some(0.0));
+    assert!(alive["idle_seconds"].as_f64() >= Some(2.0), "{alive}");
+    let page = told(control, &["inspect", &cookie]);
+    assert!(
+        page.starts_with(&format!("connection {cookie}\n")),
+        "{page}"
+    );
+    assert!(page.contains("verdict    expired (suspected)"), "{page}");
+
+    let standing = get(control, "/v1/alerts");
+    let standing: Vec<Value> = standing.lines().map(|line| json(line.as_bytes())).collect();
+    assert_eq!(standing.len(), 1);
+    for field in ["status", "kind", "certainty", "reason", "listener", "hop"] {
+        assert_eq!(standing[0][field], alert.json[field], "{field}");
+    }
+    assert_eq!(standing[0]["conn"]["cookie"], cookie);
+
+    client.send(Message::Close(None)).unwrap();
+    let closed = [("how", "close_frame")];
+    watch.wait_for_metric("wsmon_connections_closed_total", &closed, 1.0);
+    assert_eq!(get(control, "/v1/alerts"), "");
+    let control = watch.daemon.control();
+    let over = json(told(control, &["inspect", &cookie, "--json"]).as_bytes());
+    assert_eq!(over["state"], "closed");
+    assert_eq!(over["close"]["initiator"], "rx");
+    assert_eq!(over["verdict"], Value::Null);
+    assert_eq!(states(&over), ["connecting", "open", "closing", "closed"]);
+    assert_eq!(over["handshake"]["path"], "/quiet");
+    assert_eq!(told(control, &["list"]), "no connections\n");
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn whoever_follows_a_connection_hears_of_each_change_until_it_is_closed() {
+    let stage = Stage::new();
+    let watch = stage.watch(&[]);
+    let control = watch.daemon.control();
+    let client = stage.client(0, "/quiet", Manner::Responsive);
+    let other = stage.client(1, "/quiet", Manner::Responsive);
+    watch.wait_for_metric("wsmon_connections", &[], 2.0);
+    let peer = client.local_addr().ip().to_string();
+    let record = json(told(control, &["list", "--json", "--peer", &peer]).as_bytes());
+    let cookie = record["cookie"].as_str().unwrap();
+    let mut viewer = Viewer::run(control, &["inspect", cookie, "--json", "--follow"]);
+    viewer.read();
+    assert_eq!(viewer.next()["state"], "open");
+    other.send(Message::Close(None)).unwrap();
+    let closed = [("how", "close_frame")];
+    watch.wait_for_metric("wsmon_connections_closed_total", &closed, 1.0);
+    let close = CloseFrame {
+        code: CloseCode::Away,
+        reason: "".into(),
+    };
+    client.send(Message::Close(Some(close))).unwrap();
+    for (from, to, text) in [
+        ("open", "closing", "close frame 1001 from peer"),
+        ("closing", "closed", "close_frame"),
+    ] {
+        let change = viewer.next();
+        assert_eq!(change["type"], "transition");
+        assert_eq!(change["conn"], cookie, "the other one is not followed");
+        assert_eq!(change["listener"], stage.port());
+        assert_eq!(change["peer"], client.local_addr().to_string());
+        assert_eq!((&change["from"], &change["to"]), (&from.into(), &to.into()));
+        assert_eq!(change["text"], text);
+    }
+    let (status, said) = viewer.end();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn who_asks_for_what_is_not_there_or_makes_no_sense_is_told_so() {
+    let stage = Stage::new();
+    let watch = stage.watch(&[]);
+    let control = watch.daemon.control();
+    let unknown = ask(control, &["inspect", "1"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8(unknown.stderr).unwrap();
+    assert!(
+        said.starts_with("wsmon: no connection 1 is watched"),
+        "{said}"
+    );
+    assert!(get(control, "/v1/frames?opcode=shout").contains("\"shout\" is no opcode"));
+    assert!(get(control, "/v1/connections?colour=red").contains("unknown field"));
+
+    let socket = std::fs::metadata(control).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o7777, 0o660);
+    let metrics = std::net::TcpStream::connect(watch.daemon.metrics_addr()).unwrap();
+    let over_tcp = answer(metrics, "/v1/connections");
+    assert!(over_tcp.starts_with("HTTP/1.0 404"), "{over_tcp}");
+}
+
+/// The body of an answer that ends.
+fn get(control: &Path, target: &str) -> String {
+    let answer = answer(UnixStream::connect(control).unwrap(), target);
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    body.to_owned()
+}
+
+/// HTTP/1.0, in which a body has no chunks.
+fn answer(mut stream: impl Read + Write, target: &str) -> String {
+    write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
+fn json(text: &[u8]) -> Value {
+    serde_json::from_slice(text).unwrap()
+}

@@ -1,0 +1,108 @@
+//! The commands that look at a running daemon, as processes.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use lab::{Process, wait_for};
+use serde_json::Value;
+
+use crate::stage::{SOON, WSMON};
+
+/// Runs a command to its end.
+pub(crate) fn ask(control: &Path, args: &[&str]) -> Output {
+    command(control, args).output().unwrap()
+}
+
+/// What a command prints, which must succeed.
+pub(crate) fn told(control: &Path, args: &[&str]) -> String {
+    let output = ask(control, args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A command that goes on by itself, until it is dropped.
+pub(crate) struct Viewer {
+    process: Process,
+    lines: Option<Receiver<Value>>,
+}
+
+impl Viewer {
+    /// Starts `wsmon frames --json` and reads what it prints.
+    pub(crate) fn start(control: &Path, args: &[&str]) -> Self {
+        let mut viewer = Self::stuck(control, args);
+        viewer.read();
+        viewer
+    }
+
+    /// Starts `wsmon frames --json` and does not read what it prints.
+    pub(crate) fn stuck(control: &Path, args: &[&str]) -> Self {
+        Self::run(control, &[&["frames", "--json"], args].concat())
+    }
+
+    /// Starts a command and does not read what it prints.
+    pub(crate) fn run(control: &Path, args: &[&str]) -> Self {
+        let process = Process::spawn(&mut command(control, args)).unwrap();
+        Self {
+            process,
+            lines: None,
+        }
+    }
+
+    /// From now on, reads what it prints.
+    pub(crate) fn read(&mut self) {
+        let (sender, lines) = channel();
+        let stdout = self.child().stdout.take().unwrap();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // A test that no longer listens has dropped the receiver.
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        self.lines = Some(lines);
+    }
+
+    /// The next line.
+    pub(crate) fn next(&self) -> Value {
+        let lines = self.lines.as_ref().expect("it is read");
+        lines.recv_timeout(SOON).expect("another line")
+    }
+
+    /// Its standard output has no reader any more.
+    pub(crate) fn stop_listening(&mut self) {
+        drop(self.child().stdout.take());
+    }
+
+    /// Waits until it ends; also what it said on stderr.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+        let ended = wait_for("the viewer to end", SOON, || {
+            self.process.try_wait().unwrap()
+        });
+        let mut said = String::new();
+        let mut stderr = self.child().stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (ended.unwrap(), said)
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.process.child_mut()
+    }
+}
+
+fn command(control: &Path, args: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(WSMON);
+    command
+        .args(args)
+        .arg("--control")
+        .arg(control)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
