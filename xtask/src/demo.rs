@@ -5,7 +5,6 @@
 //! socket still believes, and the end is judged: a demo that fails, fails loudly.
 
 mod build;
-mod interrupt;
 mod report;
 mod screen;
 mod stage;
@@ -16,14 +15,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::root::{self, Prerequisite};
 use crate::setup;
-use interrupt::Interrupt;
 use screen::Screen;
 use stage::Stage;
-
-/// What a shell reports for a program that SIGINT ended.
-const EXIT_INTERRUPTED: u8 = 130;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -4,6 +4,8 @@ mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
 mod demo;
+mod fuzz;
+mod interrupt;
 mod lint;
 mod peers;
 mod record;
@@ -39,6 +41,8 @@ enum Task {
     Lint,
     /// Make the recordings in testdata/recordings anew
     Record(record::Args),
+    /// Look for inputs that break a promise, guided by coverage
+    Fuzz(fuzz::Args),
     /// Run every test this machine and user can run
     Test(test::Args),
     /// Run the tests of the kernel programs on other kernels, in QEMU
@@ -55,6 +59,7 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask fuzz segment             ten minutes of invented TCP segments
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
 
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Record(args) => record::run(&args).map(done),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args).map(done),
         Task::Vm(args) => vm::run(&args).map(done),
     };

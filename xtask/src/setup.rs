@@ -272,6 +272,7 @@ fn install_linker(steps: &Steps) -> Result<()> {
 
 fn tests(steps: &Steps) -> Result<()> {
     let tools = [
+        ("c++", "g++"),
         ("ip", "iproute2"),
         ("nft", "nftables"),
         ("node", "nodejs"),

@@ -9,14 +9,15 @@ use anyhow::{Result, bail};
 
 use crate::root::{Prerequisite, TEST_AS_ROOT, is_root};
 use crate::workspace::{self, cargo};
-use crate::{build_ebpf, lint, setup, vm};
+use crate::{build_ebpf, fuzz, lint, setup, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install nothing first
     #[arg(long)]
     no_setup: bool,
-    /// Only tests whose name contains one of these; skips lint, the bytecode check and other kernels
+    /// Only tests whose name contains one of these; skips lint, the bytecode check, fuzzing and other
+    /// kernels
     filter: Vec<String>,
 }
 
@@ -32,6 +33,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     report.section("unit, property and oracle tests", || {
         workspace::run(cargo(&["test", "--no-fail-fast", "--"]).args(&args.filter))
     });
+    if args.filter.is_empty() {
+        report.section("fuzz targets, briefly", fuzz::run_briefly);
+    }
     for target in RootTarget::all()? {
         if is_root() {
             report.section(&target.title(), || target.run(&args.filter));

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lab::{Alert, Client, Daemon, Direction, Lab, Message, Metrics, Opcode, Server};
 
-use super::interrupt::Interrupt;
 use super::report::Summary;
 use super::screen::Screen;
 use super::story::{LB_TIMEOUT, Outcome, Story, Verdict};
+use crate::interrupt::Interrupt;
 
 const PORT: u16 = 8080;
 const BLACK_HOLE_AT: Duration = Duration::from_secs(3);

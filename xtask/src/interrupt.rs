@@ -1,3 +1,5 @@
+//! Signals that end a program, as a question that it asks itself.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -6,14 +8,17 @@ use anyhow::{Context, Result};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What a shell reports for a program that SIGINT ended.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
 /// Turns SIGINT, SIGTERM and SIGHUP into a question, so that everything is dropped in order.
 #[derive(Debug)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     came: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    pub(super) fn watch() -> Result<Self> {
+    pub(crate) fn watch() -> Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -39,7 +44,7 @@ impl Interrupt {
         Ok(Self { came })
     }
 
-    pub(super) fn came(&self) -> bool {
+    pub(crate) fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
     }
 }

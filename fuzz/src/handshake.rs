@@ -1,0 +1,142 @@
+//! The opening handshake: as the kernel programs look at it, and as userspace parses it.
+
+use monitor::core::handshake::{HandshakeFault, UpgradeAnswer, UpgradeRequest, accept_of};
+use monitor_common::{
+    frame::Head,
+    handshake::{HeadEnd, OPENING_LEN, Opening},
+};
+
+/// Reads `data` as what a connection begins with.
+///
+/// # Panics
+/// When it is recognised as something else than its bytes say, the end of its head depends on how
+/// it is cut, or its parts on how much of it is there.
+pub fn check(data: &[u8]) {
+    for have in 0..=data.len().min(OPENING_LEN as usize) {
+        check_opening(&data[..have]);
+    }
+    let end = data.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.map(|at| at + 4);
+    for piece in 1..=HeadEnd::CHUNK as usize {
+        assert_eq!(head_end(data, piece), end, "{piece} bytes at a time");
+    }
+    let request = check_request(data);
+    let answer = check_answer(data);
+    let faults = answer.faults_after(&request);
+    assert!(answer.faults.iter().all(|fault| faults.contains(fault)));
+}
+
+fn check_request(data: &[u8]) -> UpgradeRequest {
+    let whole = UpgradeRequest::parse(data);
+    assert_eq!(whole, UpgradeRequest::parse(data), "not deterministic");
+    let path = whole.path.as_deref().unwrap_or_default();
+    assert!(!path.contains(['?', '#']), "a query was kept: {path}");
+    if let Some(key) = &whole.key {
+        assert_eq!(accept_of(key).len(), 28);
+    }
+    if is_complete(whole.faults) {
+        for len in lengths(data.len()) {
+            let cut = UpgradeRequest::parse(&data[..len]);
+            if cut.faults.contains(HandshakeFault::CutOff) {
+                assert_part(&cut.method, &whole.method);
+                assert_part(&cut.path, &whole.path);
+                assert_part(&cut.host, &whole.host);
+                assert_part(&cut.origin, &whole.origin);
+                assert_part(&cut.key, &whole.key);
+                assert_part(&cut.version, &whole.version);
+                assert!(whole.subprotocols.starts_with(&cut.subprotocols));
+                assert!(whole.deflate_offered || !cut.deflate_offered);
+            }
+        }
+    }
+    whole
+}
+
+fn check_answer(data: &[u8]) -> UpgradeAnswer {
+    let whole = UpgradeAnswer::parse(data);
+    assert_eq!(whole, UpgradeAnswer::parse(data), "not deterministic");
+    if data.starts_with(b"HTTP/1.") && whole.status.is_some() {
+        let switching = whole.status == Some(UpgradeAnswer::SWITCHING_PROTOCOLS);
+        let seen = opening(&data[..data.len().min(OPENING_LEN as usize)]);
+        assert_eq!(
+            switching,
+            seen == Opening::Switching,
+            "the kernel disagrees"
+        );
+    }
+    // A field may go on in the next line, which obsolete servers did (RFC 9112 §5.2): then its first
+    // line is whole and not all of it.
+    let folded = data
+        .windows(2)
+        .any(|two| matches!(two, [b'\n', b' ' | b'\t']));
+    if is_complete(whole.faults) && !folded {
+        for len in lengths(data.len()) {
+            let cut = UpgradeAnswer::parse(&data[..len]);
+            if cut.faults.contains(HandshakeFault::CutOff) {
+                assert_part(&cut.status, &whole.status);
+                assert_part(&cut.accept, &whole.accept);
+                assert_part(&cut.subprotocol, &whole.subprotocol);
+            }
+        }
+    }
+    whole
+}
+
+fn is_complete(faults: monitor::core::handshake::Faults) -> bool {
+    !faults.contains(HandshakeFault::CutOff) && !faults.contains(HandshakeFault::Malformed)
+}
+
+/// Places to cut: not all, which would only make runs slow.
+fn lengths(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by(1 + len / 64)
+}
+
+/// What is read from a part of a head is what is read from all of it.
+fn assert_part<T: PartialEq + std::fmt::Debug>(cut: &Option<T>, whole: &Option<T>) {
+    assert!(cut.is_none() || cut == whole, "{cut:?} of {whole:?}");
+}
+
+fn check_opening(bytes: &[u8]) {
+    const METHODS: [&[u8]; 7] = [
+        b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC",
+    ];
+    let expected = if bytes.len() >= 3 && bytes.starts_with(&[0x16, 0x03]) {
+        Opening::Tls
+    } else if bytes.len() >= 8 && bytes.starts_with(b"HTTP/1.") {
+        if bytes.get(8..12) == Some(b" 101") {
+            Opening::Switching
+        } else {
+            Opening::Response
+        }
+    } else if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        Opening::Request
+    } else {
+        Opening::Other
+    };
+    assert_eq!(opening(bytes), expected, "{bytes:x?}");
+}
+
+fn opening(bytes: &[u8]) -> Opening {
+    let mut head = Head::default();
+    for (i, byte) in (0..).zip(bytes) {
+        head.put(i, *byte);
+    }
+    Opening::of(&head, bytes.len() as u32)
+}
+
+/// Where the head ends, looked for in pieces of this many bytes.
+fn head_end(data: &[u8], piece: usize) -> Option<usize> {
+    let mut end = HeadEnd::START;
+    let mut at = 0;
+    for piece in data.chunks(piece) {
+        let mut chunk = [0; HeadEnd::CHUNK as usize];
+        chunk[..piece.len()].copy_from_slice(piece);
+        let (taken, found) = end.scan(u64::from_le_bytes(chunk), piece.len() as u32);
+        at += taken as usize;
+        if found {
+            return Some(at);
+        }
+        assert_eq!(taken as usize, piece.len(), "a head without end takes all");
+    }
+    None
+}

@@ -1,0 +1,21 @@
+//! What the fuzz targets do with their input, apart from the fuzzer: `fuzz_targets` hands each of
+//! these functions what libFuzzer makes up, and the tests what is in `seeds`.
+
+pub mod frame_header;
+pub mod handshake;
+pub mod pcap;
+pub mod ring_record;
+pub mod seeds;
+pub mod segment;
+
+/// A target's check.
+pub type Check = fn(&[u8]);
+
+/// All targets, by name.
+pub const TARGETS: [(&str, Check); 5] = [
+    ("frame_header", frame_header::check),
+    ("handshake", handshake::check),
+    ("pcap", pcap::check),
+    ("ring_record", ring_record::check),
+    ("segment", segment::check),
+];

@@ -1,0 +1,76 @@
+//! Recordings, as `wsmon replay` reads and judges them.
+
+use std::io::{self, Read};
+
+use monitor::{
+    core::{Hop, ListenerRules, OnExpiry},
+    listeners::Listener,
+    replay::{self, Capture, CaptureError, Replay},
+};
+
+/// Reads `data` as a recording: all at once and a few bytes at a time.
+///
+/// # Panics
+/// When a packet is neither taken nor passed over for a reason, or what is told depends on how the
+/// file was read.
+pub fn check(data: &[u8]) {
+    let whole = play(data);
+    let trickle = play(Trickle(data));
+    assert_eq!(whole, trickle, "a few bytes at a time");
+    if let Ok(mut capture) = Capture::open(data) {
+        replay::websocket_ports(&mut capture);
+    }
+}
+
+/// All that is told of a recording, and its end.
+fn play(source: impl Read) -> Vec<String> {
+    let mut capture = match Capture::open(source) {
+        Ok(capture) => capture,
+        Err(error) => return vec![format!("{error:?}")],
+    };
+    let mut replay = Replay::new(listeners());
+    let mut told = Vec::new();
+    let end = replay::play(&mut capture, &mut replay, |_, record| {
+        told.push(format!("{record:?}"));
+        Ok::<_, std::convert::Infallible>(())
+    });
+    let Ok(end) = end;
+    assert!(
+        !matches!(
+            end,
+            Some(CaptureError::Io(_) | CaptureError::Unrecognised(_))
+        ),
+        "{end:?}"
+    );
+    told.push(format!("{end:?}"));
+    let summary = replay.summary();
+    let skipped: u64 = summary.skipped.iter().map(|(_, packets)| packets).sum();
+    assert_eq!(summary.packets, summary.segments + skipped);
+    assert!(summary.open <= summary.connections && summary.connections <= summary.segments);
+    told.push(format!("{summary:?}"));
+    told
+}
+
+fn listeners() -> Vec<Listener> {
+    let hop = Hop {
+        name: "lb".to_owned(),
+        idle_timeout: std::time::Duration::from_secs(60),
+        on_expiry: OnExpiry::Silent,
+    };
+    let listener = |port: u16, remote| Listener {
+        rules: ListenerRules::new(port.to_string(), Some(hop.clone())),
+        ports: port..=port,
+        remote,
+    };
+    vec![listener(8080, false), listener(443, true)]
+}
+
+/// Gives a few bytes at a time.
+struct Trickle<'a>(&'a [u8]);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(7);
+        self.0.read(&mut buffer[..len])
+    }
+}

@@ -1,0 +1,179 @@
+//! Records of the ring buffers, which the kernel programs send and the daemon decodes once,
+//! checked.
+
+use std::mem::offset_of;
+
+use monitor::{
+    core::{
+        CloseHow, ConnId, Event, Facts, Ktime,
+        handshake::{UpgradeAnswer, UpgradeRequest},
+    },
+    kernel::decode::{self, DecodeError},
+};
+use monitor_common::{
+    event::{
+        self as wire, EventKind, FrameSample, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX,
+        VitalEvent, head_kind,
+    },
+    snapshot::{closing_by, protocol},
+};
+
+/// Decodes `data` as a record of each ring: as it is, and cut or filled up with zeros to the size
+/// of a record.
+///
+/// # Panics
+/// When a record is refused for another reason than its fields, or changed on its way.
+pub fn check(data: &[u8]) {
+    check_vital(data);
+    check_vital(&sized(data, size_of::<VitalEvent>()));
+    check_handshake(data);
+    check_handshake(&sized(data, size_of::<HandshakeRecord>()));
+    check_sample(data);
+    check_sample(&sized(data, size_of::<FrameSample>()));
+}
+
+fn check_vital(record: &[u8]) {
+    let decoded = decode::vital(record);
+    if record.len() != size_of::<VitalEvent>() {
+        assert_eq!(
+            decoded.err(),
+            Some(wrong_size(record, size_of::<VitalEvent>()))
+        );
+        return;
+    }
+    let u32_at = |at| u32::from_ne_bytes(array(record, at));
+    let kind = u32_at(offset_of!(VitalEvent, kind));
+    let detail = u32_at(offset_of!(VitalEvent, detail));
+    let [protocol] = array(record, offset_of!(VitalEvent, snapshot.protocol));
+    let conn = ConnId(u64::from_ne_bytes(array(
+        record,
+        offset_of!(VitalEvent, snapshot.cookie),
+    )));
+    let at = Ktime(u64::from_ne_bytes(array(
+        record,
+        offset_of!(VitalEvent, at),
+    )));
+    match (decoded, EventKind::try_from(kind)) {
+        (Err(DecodeError::Kind(unknown)), Err(_)) => assert_eq!(unknown, kind),
+        (Err(DecodeError::Protocol(unknown)), Ok(_)) => {
+            assert_eq!(unknown, protocol);
+            assert!(!is_watched(protocol), "protocol {protocol} was refused");
+        }
+        (Err(DecodeError::CloseHow(unknown)), Ok(EventKind::Closed)) => {
+            assert_eq!(unknown, detail);
+            assert!(wire::CloseHow::try_from(detail).is_err());
+        }
+        (Err(DecodeError::ClosingBy(unknown)), Ok(_)) => {
+            let closing_by = array(record, offset_of!(VitalEvent, snapshot.closing_by));
+            assert_eq!([unknown], closing_by);
+            assert!(unknown > closing_by::FIN_TX);
+        }
+        (Ok(event), Ok(kind)) => {
+            check_event(&event, kind, conn, at);
+            if let Event::Closed { how, .. } = event {
+                let index = CloseHow::ALL.iter().position(|known| *known == how);
+                assert_eq!(index, Some(detail as usize), "how it ended");
+            }
+        }
+        (decoded, kind) => panic!("{kind:?} was decoded to {decoded:?}"),
+    }
+}
+
+/// The event is the one that was sent, of the connection and at the time that were sent.
+fn check_event(event: &Event, kind: EventKind, conn: ConnId, at: Ktime) {
+    let facts: &Facts = match (event, kind) {
+        (Event::Dismissed { conn: of, at: when }, EventKind::Dismissed) => {
+            assert_eq!((*of, *when), (conn, at));
+            return;
+        }
+        (Event::Opened(facts), EventKind::Opened)
+        | (Event::Closing(facts), EventKind::Closing)
+        | (Event::Closed { facts, .. }, EventKind::Closed) => facts,
+        (Event::Trouble { facts, trouble }, kind) => {
+            assert_eq!(format!("{trouble:?}"), format!("{kind:?}"));
+            facts
+        }
+        (event, kind) => panic!("{kind:?} became {event:?}"),
+    };
+    assert_eq!((facts.conn, facts.at), (conn, at));
+    assert!(facts.stalled_since.is_none() || facts.unacked_bytes > 0);
+    assert!(facts.first_unanswered_ping.is_none() || facts.pings_unanswered > 0);
+}
+
+fn check_handshake(record: &[u8]) {
+    let decoded = decode::handshake(record);
+    if record.len() != size_of::<HandshakeRecord>() {
+        let expected = wrong_size(record, size_of::<HandshakeRecord>());
+        assert_eq!(decoded.err(), Some(expected));
+        return;
+    }
+    let [kind] = array(record, offset_of!(HandshakeRecord, kind));
+    let len = u16::from_ne_bytes(array(record, offset_of!(HandshakeRecord, len)));
+    let max = match kind {
+        head_kind::REQUEST => REQUEST_HEAD_MAX,
+        head_kind::RESPONSE => RESPONSE_HEAD_MAX,
+        _ => {
+            assert_eq!(decoded.err(), Some(DecodeError::HeadKind(kind)));
+            return;
+        }
+    };
+    let head = offset_of!(HandshakeRecord, head);
+    let head = &record[head..head + usize::from(len).min(max)];
+    let of = match decoded {
+        Ok(Event::UpgradeRequested { of, request }) => {
+            assert_eq!(kind, head_kind::REQUEST);
+            assert_eq!(*request, UpgradeRequest::parse(head));
+            of
+        }
+        Ok(Event::UpgradeAnswered { of, answer }) => {
+            assert_eq!(kind, head_kind::RESPONSE);
+            assert_eq!(*answer, UpgradeAnswer::parse(head));
+            of
+        }
+        Ok(event) => panic!("a handshake became {event:?}"),
+        Err(error) => {
+            assert_eq!(error, DecodeError::HeadLen { found: len, max });
+            assert!(usize::from(len) > max);
+            return;
+        }
+    };
+    let cookie = u64::from_ne_bytes(array(record, offset_of!(HandshakeRecord, cookie)));
+    let at = u64::from_ne_bytes(array(record, offset_of!(HandshakeRecord, at)));
+    assert_eq!((of.conn, of.at), (ConnId(cookie), Ktime(at)));
+}
+
+fn check_sample(record: &[u8]) {
+    match decode::sample(record) {
+        Ok(sample) => {
+            let first_byte = array::<1>(record, offset_of!(FrameSample, first_byte));
+            let payload_len = array(record, offset_of!(FrameSample, payload_len));
+            assert_eq!(sample.first_byte.to_ne_bytes(), first_byte);
+            assert_eq!(sample.payload_len.to_ne_bytes(), payload_len);
+        }
+        Err(error) => assert_eq!(error, wrong_size(record, size_of::<FrameSample>())),
+    }
+}
+
+fn is_watched(raw: u8) -> bool {
+    matches!(
+        raw,
+        protocol::WEBSOCKET | protocol::OPAQUE | protocol::ASSUMED
+    )
+}
+
+fn wrong_size(record: &[u8], expected: usize) -> DecodeError {
+    DecodeError::Size {
+        found: record.len(),
+        expected,
+    }
+}
+
+fn sized(data: &[u8], size: usize) -> Vec<u8> {
+    let mut record = data.to_vec();
+    record.resize(size, 0);
+    record
+}
+
+fn array<const N: usize>(record: &[u8], at: usize) -> [u8; N] {
+    std::array::from_fn(|i| record[at + i])
+}

@@ -1,0 +1,290 @@
+//! Scripts from the life of a connection.
+
+use monitor_common::Direction::{self, Rx, Tx};
+
+use crate::segment::script::{Act, Deed, Script, Start};
+
+const REQUEST: Deed = Deed::Http(0);
+const SWITCHING: Deed = Deed::Http(1);
+const PLAIN_REQUEST: Deed = Deed::Http(2);
+const REFUSAL: Deed = Deed::Http(3);
+const TLS: Deed = Deed::Http(4);
+/// Any length that ends with the stream.
+const REST: u8 = 255;
+const FIN_ACK: u8 = 0x11;
+const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+
+pub(super) fn scripts() -> Vec<(&'static str, Vec<u8>)> {
+    [
+        ("chat", chat()),
+        ("lost_and_late", lost_and_late()),
+        ("doubled_and_overlapping", doubled_and_overlapping()),
+        ("byte_by_byte", byte_by_byte()),
+        ("heartbeat_after_silence", heartbeat_after_silence()),
+        ("met_in_mid_stream", met_in_mid_stream()),
+        ("large_frames", large_frames()),
+        ("refused", refused()),
+        ("tls", tls()),
+        ("forged", forged()),
+        ("not_frames", not_frames()),
+        ("many_small_frames", many_small_frames()),
+    ]
+    .map(|(name, script)| (name, script.write()))
+    .into()
+}
+
+fn script(start: Start, acts: impl IntoIterator<Item = (Direction, Deed)>) -> Script {
+    Script {
+        is_client: false,
+        start,
+        idle_limit: true,
+        below_wrap: [1000, 20],
+        acts: acts
+            .into_iter()
+            .map(|(direction, deed)| Act {
+                direction,
+                wait: 6,
+                deed,
+            })
+            .collect(),
+    }
+}
+
+fn frame(first: u8, len: u8) -> Deed {
+    Deed::Frame {
+        first,
+        len,
+        fill: 0xff,
+    }
+}
+
+fn control(flags: u8, window: u8) -> Deed {
+    Deed::Control {
+        flags,
+        ack: 0,
+        window,
+    }
+}
+
+fn chat() -> Script {
+    script(
+        Start::Born,
+        [
+            (Rx, REQUEST),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, SWITCHING),
+            // Frames in the segment of the 101.
+            (Tx, frame(0x81, 30)),
+            (Tx, Deed::Deliver(REST)),
+            (Rx, control(ACK, 200)),
+            (Rx, frame(0x01, 20)),
+            (Rx, frame(0x80, 10)),
+            (Rx, Deed::Deliver(30)),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, frame(0x89, 4)),
+            (Tx, Deed::Deliver(REST)),
+            (Rx, frame(0x8a, 4)),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, frame(0x88, 9)),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, frame(0x88, 2)),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, control(FIN_ACK, 200)),
+            (Rx, control(FIN_ACK, 200)),
+        ],
+    )
+}
+
+fn lost_and_late() -> Script {
+    script(
+        Start::Upgraded,
+        [
+            (Rx, frame(0x82, 200)),
+            (Rx, frame(0x81, 50)),
+            (Rx, frame(0x81, 60)),
+            (Rx, Deed::Deliver(100)),
+            // Inside a payload, then over a header.
+            (Rx, Deed::Lose(50)),
+            (Rx, Deed::Deliver(10)),
+            (Rx, Deed::Lose(199)),
+            (Rx, Deed::Deliver(40)),
+            (
+                Rx,
+                Deed::Again {
+                    back: 239,
+                    len: 199,
+                },
+            ),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, frame(0x89, 0)),
+            (Rx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn doubled_and_overlapping() -> Script {
+    script(
+        Start::Upgraded,
+        [
+            (Tx, frame(0x81, 125)),
+            (Tx, frame(0x81, 126)),
+            (Tx, Deed::Deliver(90)),
+            (Tx, Deed::Again { back: 90, len: 90 }),
+            (Tx, Deed::Again { back: 30, len: 60 }),
+            (Tx, Deed::Deliver(REST)),
+            (
+                Tx,
+                Deed::Again {
+                    back: 300,
+                    len: REST,
+                },
+            ),
+        ],
+    )
+}
+
+fn byte_by_byte() -> Script {
+    let frames = [frame(0x81, 0), frame(0x82, 126), frame(0x88, 2)];
+    let deliveries = std::iter::repeat_n(Deed::Deliver(1), 200);
+    script(
+        Start::Upgraded,
+        frames.into_iter().chain(deliveries).map(|deed| (Rx, deed)),
+    )
+}
+
+fn heartbeat_after_silence() -> Script {
+    let mut script = script(
+        Start::Upgraded,
+        [
+            (Tx, frame(0x89, 4)),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, frame(0x89, 4)),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, Deed::Again { back: 6, len: 6 }),
+            (Tx, control(ACK | 0x40, 200)),
+            (Rx, frame(0x8a, 4)),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, control(ACK, 0)),
+            (Tx, control(ACK, 0)),
+            (Tx, control(RST, 0)),
+        ],
+    );
+    for act in &mut script.acts {
+        act.wait = 14;
+    }
+    script
+}
+
+fn met_in_mid_stream() -> Script {
+    script(
+        Start::Adopted,
+        [
+            (Rx, Deed::Bytes(vec![0x55; 40])),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, frame(0x81, 10)),
+            (Rx, frame(0x81, 20)),
+            (Rx, frame(0x89, 0)),
+            (Rx, frame(0x82, 30)),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, frame(0x82, 30)),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, frame(0x81, 20)),
+            (Tx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn large_frames() -> Script {
+    script(
+        Start::Upgraded,
+        [
+            (Tx, frame(0x82, 255)),
+            (Tx, frame(0x02, 253)),
+            (Tx, frame(0x80, 252)),
+            (Tx, Deed::Deliver(201)),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, Deed::Lose(210)),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn refused() -> Script {
+    script(
+        Start::Adopted,
+        [
+            (Rx, PLAIN_REQUEST),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, REFUSAL),
+            (Tx, Deed::Deliver(REST)),
+            (Rx, REQUEST),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, SWITCHING),
+            (Tx, Deed::Deliver(40)),
+            (Tx, Deed::Deliver(REST)),
+            (Rx, frame(0x81, 5)),
+            (Rx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn tls() -> Script {
+    script(
+        Start::Born,
+        [
+            (Rx, TLS),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, Deed::Bytes(vec![0x16, 0x03, 0x03, 0, 40])),
+            (Tx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn forged() -> Script {
+    let payload = vec![0x81, 0x80, 1, 2, 3, 4];
+    let stray = |ahead| Deed::Stray {
+        ahead,
+        payload: payload.clone(),
+    };
+    script(
+        Start::Upgraded,
+        [
+            (Rx, frame(0x81, 100)),
+            (Rx, Deed::Deliver(50)),
+            (Rx, stray(1 << 29)),
+            (Rx, stray(-70_000)),
+            (Rx, stray(i32::MIN)),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, control(0x02, 200)),
+        ],
+    )
+}
+
+fn not_frames() -> Script {
+    script(
+        Start::Upgraded,
+        [
+            (Rx, Deed::Bytes(vec![0; 100])),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, Deed::Bytes(vec![0xff; 30])),
+            (Rx, Deed::Deliver(REST)),
+            (Rx, frame(0x81, 8)),
+            (Rx, Deed::Deliver(REST)),
+            (Tx, Deed::Bytes(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())),
+            (Tx, Deed::Deliver(REST)),
+            (Tx, frame(0x81, 8)),
+            (Tx, Deed::Deliver(REST)),
+        ],
+    )
+}
+
+fn many_small_frames() -> Script {
+    let mut script = script(
+        Start::Upgraded,
+        std::iter::repeat_n((Rx, frame(0x8a, 0)), 60).chain([(Rx, Deed::Deliver(REST))]),
+    );
+    script.is_client = true;
+    script
+}

@@ -1,0 +1,43 @@
+//! TCP segments of both directions, cut, lost, late, doubled and forged, through the packet logic.
+//!
+//! What must hold whatever comes: the same input gives the same flow, a duplicate adds nothing, the
+//! walk is as short as its segment, no byte is told twice, behind an upgrade every byte is told, and
+//! frames are what was written however they are cut.
+
+mod in_order;
+mod network;
+pub mod script;
+mod sender;
+
+use network::Network;
+use script::Script;
+
+/// What is written at the start of a connection.
+pub const HTTP: [&[u8]; 6] = [
+    REQUEST,
+    SWITCHING,
+    b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",
+    b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+    b"HTTP/1.1 101 Switching",
+];
+
+const REQUEST: &[u8] =
+    b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCHING: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Plays the [`Script`] that `data` says.
+///
+/// # Panics
+/// When the packet logic breaks a promise.
+pub fn check(data: &[u8]) {
+    let script = Script::read(data);
+    let network = Network::play(&script);
+    let again = Network::play(&script);
+    assert_eq!(network.connection, again.connection, "not deterministic");
+    assert_eq!(network.stats, again.stats, "not deterministic");
+    in_order::check(&script, &network);
+}

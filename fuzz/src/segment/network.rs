@@ -1,0 +1,278 @@
+//! Plays a script, and checks after each segment.
+
+use monitor_common::{
+    Direction,
+    listener::ListenerLimits,
+    replay::{Connection, SeenFrame},
+    segment::{Segment, tcp_flags},
+    snapshot::role,
+    stats::ListenerStats,
+    stream::{MAX_STEPS, Walk, mode},
+};
+
+use super::{
+    HTTP, REQUEST, SWITCHING,
+    script::{Act, Deed, Script, Start, segment_len},
+    sender::{Frame, Sender},
+};
+
+/// In [`Deed::Control`], beside the flags of TCP.
+const KEEPALIVE: u8 = 0x40;
+
+/// Two ends, what lies between them, and the monitor on one of them.
+pub(super) struct Network {
+    pub(super) connection: Connection,
+    pub(super) stats: ListenerStats,
+    limits: ListenerLimits,
+    now: u64,
+    isn: [u32; 2],
+    pub(super) senders: [Sender; 2],
+    /// The frames that were recognised.
+    pub(super) seen: [Vec<Frame>; 2],
+    ledgers: [Ledger; 2],
+    /// A forged segment may move the cursor anywhere, and what is new is new from there.
+    forged: bool,
+    /// The upgrade is through: every byte behind it has to be told.
+    exact: bool,
+}
+
+/// What was told of one direction, in bytes of its stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ledger {
+    /// How far the stream went forward, holes included.
+    advanced: i128,
+    /// Frames, header and payload.
+    framed: i128,
+}
+
+impl Network {
+    fn new(is_client: bool, idle_limit: bool, isn: [u32; 2]) -> Self {
+        let mut connection = Connection::EMPTY;
+        let flow = &mut connection.flow;
+        flow.snapshot.role = if is_client {
+            role::CLIENT
+        } else {
+            role::SERVER
+        };
+        let masked = Direction::ALL.map(|direction| flow.snapshot.from_client(direction) != 0);
+        Self {
+            connection,
+            stats: ListenerStats::EMPTY,
+            limits: ListenerLimits {
+                idle_limit_ns: if idle_limit { 60_000_000_000 } else { 0 },
+            },
+            now: 1,
+            isn,
+            senders: masked.map(Sender::new),
+            seen: Default::default(),
+            ledgers: [Ledger::default(); 2],
+            forged: false,
+            exact: false,
+        }
+    }
+
+    /// A connection with the upgrade behind it.
+    pub(super) fn upgraded(is_client: bool, idle_limit: bool, isn: [u32; 2]) -> Self {
+        let mut network = Self::new(is_client, idle_limit, isn);
+        let client = Direction::ALL[usize::from(is_client)];
+        for (direction, head) in [(client, REQUEST), (client.opposite(), SWITCHING)] {
+            let sender = &mut network.senders[direction.index()];
+            sender.write_bytes(head);
+            sender.only_frames = true;
+            sender.first_frame = head.len();
+            network.deliver(direction, head.len());
+        }
+        network.ledgers = Default::default();
+        network.exact = true;
+        network
+    }
+
+    pub(super) fn play(script: &Script) -> Self {
+        let isn = script.isn();
+        let mut network = match script.start {
+            Start::Upgraded => Self::upgraded(script.is_client, script.idle_limit, isn),
+            _ => Self::new(script.is_client, script.idle_limit, isn),
+        };
+        if script.start == Start::Adopted {
+            network.connection.flow.adopt(Direction::Rx);
+        }
+        for act in &script.acts {
+            network.act(act);
+        }
+        network
+    }
+
+    fn act(&mut self, act: &Act) {
+        let direction = act.direction;
+        if act.wait > 0 {
+            self.now += 1 << (2 * act.wait + 8);
+        }
+        let sender = &mut self.senders[direction.index()];
+        match &act.deed {
+            Deed::Frame { .. } | Deed::Bytes(_) | Deed::Http(_) if sender.is_full() => {}
+            Deed::Frame { first, len, fill } => sender.write_frame(*first, *len, *fill),
+            Deed::Bytes(bytes) => sender.write_bytes(bytes),
+            Deed::Http(which) => sender.write_bytes(HTTP[usize::from(*which) % HTTP.len()]),
+            Deed::Deliver(len) => self.deliver(direction, segment_len(*len)),
+            Deed::Lose(len) => {
+                sender.send(segment_len(*len));
+            }
+            Deed::Again { back, len } => {
+                let range = sender.send_again(usize::from(*back), segment_len(*len));
+                self.show(direction, range);
+            }
+            Deed::Control { flags, ack, window } => self.control(direction, *flags, *ack, *window),
+            Deed::Stray { ahead, payload } => {
+                self.forged = true;
+                self.exact = false;
+                let seq = self.next_seq(direction).wrapping_add_signed(*ahead);
+                self.take(
+                    direction,
+                    &self.data(direction, seq, payload.len()),
+                    payload,
+                );
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, direction: Direction, len: usize) {
+        let range = self.senders[direction.index()].send(len);
+        self.show(direction, range);
+    }
+
+    /// Shows the monitor a part of the stream.
+    fn show(&mut self, direction: Direction, range: std::ops::Range<usize>) {
+        let i = direction.index();
+        let told = self.told(direction);
+        // What waits behind a hole is not told yet.
+        let waiting = self.connection.waiting_bytes(direction) > 0;
+        let seq = self.isn[i].wrapping_add(range.start as u32);
+        let fresh = self.senders[i].show(range.clone());
+        let stream = std::mem::take(&mut self.senders[i].bytes);
+        let payload = &stream[range];
+        self.take(
+            direction,
+            &self.data(direction, seq, payload.len()),
+            payload,
+        );
+        self.senders[i].bytes = stream;
+        if !fresh && !self.forged && !waiting {
+            assert_eq!(self.told(direction), told, "a duplicate was counted");
+        }
+    }
+
+    fn control(&mut self, direction: Direction, flags: u8, ack: i8, window: u8) {
+        let keepalive = flags & KEEPALIVE != 0;
+        let segment = Segment {
+            seq: self.next_seq(direction).wrapping_sub(keepalive.into()),
+            ack: self
+                .next_seq(direction.opposite())
+                .wrapping_add_signed(ack.into()),
+            window: window.into(),
+            flags: flags & !KEEPALIVE,
+            payload_offset: 40,
+            payload_len: 0,
+        };
+        self.take(direction, &segment, &[]);
+    }
+
+    fn next_seq(&self, direction: Direction) -> u32 {
+        let i = direction.index();
+        self.isn[i].wrapping_add(self.senders[i].sent as u32)
+    }
+
+    /// A segment that acknowledges what arrived without a gap.
+    fn data(&self, direction: Direction, seq: u32, len: usize) -> Segment {
+        let other = direction.opposite().index();
+        Segment {
+            seq,
+            ack: self.isn[other].wrapping_add(self.senders[other].arrived as u32),
+            window: 512,
+            flags: tcp_flags::ACK,
+            payload_offset: 40,
+            payload_len: len as u32,
+        }
+    }
+
+    /// Frames, their payload, and bytes that belong to none.
+    fn told(&self, direction: Direction) -> [u64; 3] {
+        let i = direction.index();
+        [
+            self.stats.frames[i].iter().map(|n| n.get()).sum(),
+            self.stats.payload_bytes[i].get(),
+            self.stats.unsynced_bytes[i].get(),
+        ]
+    }
+
+    fn take(&mut self, direction: Direction, segment: &Segment, payload: &[u8]) {
+        let before = Direction::ALL.map(|direction| (self.walk(direction), self.told(direction)));
+        let mut seen: [Vec<SeenFrame>; 2] = Default::default();
+        let taken = self.connection.take(
+            direction,
+            segment,
+            payload,
+            self.now,
+            &self.limits,
+            &mut self.stats,
+            |frame| seen[frame.direction.index()].push(*frame),
+        );
+        let len = payload.len() as u64;
+        assert!(!taken.unreadable, "all of the payload was there");
+        let steps = u64::from(taken.steps);
+        assert!(steps <= 3 * len + 8, "{steps} steps for {len} bytes");
+        assert!(taken.steps <= MAX_STEPS && (!taken.too_long || taken.steps == MAX_STEPS));
+        for (of, (walk, told)) in Direction::ALL.into_iter().zip(before) {
+            let fresh = if of == direction { len } else { 0 };
+            self.account(of, &walk, told, &seen[of.index()], fresh);
+            let frames = seen[of.index()].iter();
+            self.seen[of.index()].extend(frames.map(|frame| Frame::from(&frame.header)));
+        }
+    }
+
+    /// Checks what was told of one direction against how far it went.
+    fn account(
+        &mut self,
+        direction: Direction,
+        before: &Walk,
+        [frames, payload_bytes, _]: [u64; 3],
+        seen: &[SeenFrame],
+        fresh: u64,
+    ) {
+        let told = self.told(direction);
+        let sum = |sum: u64, frame: &SeenFrame| sum.wrapping_add(frame.header.payload_len);
+        assert_eq!(told[0] - frames, seen.len() as u64, "frames");
+        assert_eq!(told[1], seen.iter().fold(payload_bytes, sum), "payload");
+
+        let after = self.walk(direction);
+        let ledger = &mut self.ledgers[direction.index()];
+        if before.is_live() {
+            ledger.advanced += i128::from(after.next_seq.wrapping_sub(before.next_seq));
+        } else if after.is_live() {
+            ledger.advanced += i128::from(fresh);
+        }
+        for SeenFrame { header, .. } in seen {
+            ledger.framed += i128::from(header.taken) + i128::from(header.bytes_to_skip());
+        }
+        let attributed = ledger.framed + i128::from(told[2]);
+        let (to_come, begun) = if after.mode == mode::FRAMES {
+            (i128::from(after.skip), i128::from(after.carry_len))
+        } else {
+            (0, 0)
+        };
+        let passed = ledger.advanced + to_come - begun;
+        assert!(
+            attributed <= passed,
+            "{attributed} bytes told, {passed} passed"
+        );
+        if self.exact {
+            assert_eq!(attributed, passed, "bytes told and passed");
+        }
+    }
+
+    fn walk(&self, direction: Direction) -> Walk {
+        match direction {
+            Direction::Rx => self.connection.flow.rx_walk,
+            Direction::Tx => self.connection.flow.tx_walk,
+        }
+    }
+}
