@@ -23,6 +23,25 @@ impl Head {
         }
     }
 
+    /// These bytes behind the first `len` (1 to 13) of `front`.
+    #[inline(always)]
+    pub const fn behind(&self, front: &Self, len: u8) -> Self {
+        let [low, high] = self.0;
+        let bits = 8 * (len & 7) as u32;
+        let carried = if bits == 0 {
+            0
+        } else {
+            low >> ((64 - bits) & 63)
+        };
+        let (low, high) = (low << bits, (high << bits) | carried);
+        let [front_low, front_high] = front.0;
+        if len & 8 == 0 {
+            Self([front_low | low, front_high | high])
+        } else {
+            Self([front_low, front_high | low])
+        }
+    }
+
     /// Sets byte `i` (modulo 16), which must still be zero.
     #[inline(always)]
     pub const fn put(&mut self, i: u8, byte: u8) {
@@ -431,6 +450,15 @@ mod tests {
             let broken = broken.iter().fold(0, |bits, rule| bits | 1 << *rule as u8);
             let header = parse(bytes).expect("complete");
             assert_eq!(header.violations(from_client), broken, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_put_behind_others() {
+        let bytes = *b"0123456789abcd";
+        for cut in 1..14 {
+            let ((front, len), (back, _)) = (head(&bytes[..cut]), head(&bytes[cut..]));
+            assert_eq!(back.behind(&front, len as u8), head(&bytes).0, "{cut}");
         }
     }
 

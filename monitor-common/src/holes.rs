@@ -66,7 +66,7 @@ struct Bridging {
     island: u32,
     /// Islands looked at since the last success.
     looked: u32,
-    /// The next entry of the log to look at; [`LOG`] while no island is in hand.
+    /// The next entry of the log to look at, or [`NO_ISLAND`] in hand.
     cursor: u32,
     /// Where the front expects a header.
     expected: u32,
@@ -102,6 +102,9 @@ pub enum Bridge {
 /// In [`Holes::scratch`]: no island, or one that is free.
 const NOWHERE: u32 = u32::MAX;
 const FREE: u32 = 1 << 16;
+
+/// In [`Bridging::cursor`].
+const NO_ISLAND: u32 = u32::MAX;
 
 /// Chains of one island that have numbers of their own.
 const CHAIN_BITS: u32 = 16;
@@ -211,13 +214,13 @@ impl Holes {
     #[inline(always)]
     pub fn begin_bridge(&mut self) {
         self.bridging.looked = 0;
-        self.bridging.cursor = LOG as u32;
+        self.bridging.cursor = NO_ISLAND;
     }
 
     /// Does one bounded piece of work on joining the front with the islands that it has reached.
     #[inline(always)]
     pub fn bridge(&mut self, front: &mut Walk) -> Bridge {
-        if self.bridging.cursor < LOG as u32 {
+        if self.bridging.cursor != NO_ISLAND {
             return self.look_through_log(front);
         }
         if self.bridging.looked >= ISLANDS as u32 {
@@ -264,7 +267,7 @@ impl Holes {
         let island = &mut self.islands[self.bridging.island as usize % ISLANDS];
         let place = self.bridging.cursor as usize;
         if self.bridging.cursor >= self.log_len || place >= LOG {
-            self.bridging.cursor = LOG as u32;
+            self.bridging.cursor = NO_ISLAND;
             let left = island.walk.next_seq.wrapping_sub(front.next_seq);
             island.walk = Walk::EMPTY;
             return Bridge::Unsynced(if self.bridging.found != 0 {

@@ -49,10 +49,18 @@ impl Flow {
         };
         let from_client = self.snapshot.from_client(direction) != 0;
         let before = self.snapshot.protocol;
+        let (head, have) = if from_client {
+            (head, have)
+        } else {
+            self.walk_mut(direction).gather(head, have)
+        };
         let opening = Opening::of(&head, have);
         let needle = match opening {
             Opening::Request if from_client => Needle::KEY,
-            Opening::Switching if !from_client && before != protocol::UPGRADING => Needle::ACCEPT,
+            // Whoever answers a request that was not understood knows what was asked.
+            Opening::Switching if matches!(before, protocol::HTTP | protocol::ASSUMED) => {
+                Needle::ACCEPT
+            }
             Opening::Tls if from_client && before != protocol::ASSUMED => {
                 self.open(direction, protocol::OPAQUE, now, stats);
                 return 0;
@@ -63,7 +71,11 @@ impl Flow {
             _ => return 0,
         };
         if !find(needle) {
-            self.dismiss(direction);
+            // The rest of the head may come in another segment.
+            let whole = !from_client || ends_head(payload, len);
+            if whole || before != protocol::UNKNOWN {
+                self.dismiss(direction);
+            }
             return 0;
         }
         if from_client {
@@ -166,4 +178,15 @@ impl Flow {
             self.walk_mut(direction).note(notable::DISMISSED);
         }
     }
+}
+
+/// Whether an HTTP head ends with this segment.
+#[inline(always)]
+fn ends_head(payload: &impl Payload, len: u32) -> bool {
+    const CRLF_CRLF: u64 = u32::from_le_bytes(*b"\r\n\r\n") as u64;
+    len >= 4
+        && payload.readable(len - 4) >= 4
+        && payload
+            .read(len - 4, 4)
+            .is_some_and(|end| end.0[0] == CRLF_CRLF)
 }

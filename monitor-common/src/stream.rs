@@ -6,7 +6,7 @@
 
 use crate::{
     frame::{HEADER_MAX, Head, Header},
-    handshake::HeadEnd,
+    handshake::{HeadEnd, OPENING_LEN},
     message::MessageState,
 };
 
@@ -172,9 +172,28 @@ impl Walk {
         self.notes
     }
 
+    /// Puts the first bytes of a segment behind those of an answer that came in pieces, as long as
+    /// they are too few to tell what it is. Returns how many there are now.
+    #[inline(always)]
+    pub(crate) fn gather(&mut self, head: Head, have: u32) -> (Head, u32) {
+        if self.mode != mode::HANDSHAKE {
+            return (head, have);
+        }
+        let (mut head, mut have) = (head, have);
+        if self.carry_len != 0 {
+            head = head.behind(&self.carry, self.carry_len);
+            have += self.carry_len as u32;
+        }
+        let too_few = have < OPENING_LEN && head.byte(0) == b'H';
+        self.carry = head;
+        self.carry_len = if too_few { have as u8 } else { 0 };
+        (head, have)
+    }
+
     /// The head of the 101 begins: frames come right behind it.
     #[inline(always)]
     pub(crate) fn begin_head(&mut self) {
+        self.carry_len = 0;
         self.mode = mode::HEAD;
         self.mark = HeadEnd::START.0;
         self.flags |= flag::CERTAIN;
@@ -185,6 +204,7 @@ impl Walk {
     pub(crate) fn begin_frames(&mut self) {
         self.mode = mode::FRAMES;
         self.skip = 0;
+        self.carry_len = 0;
         self.trial = 0;
         self.flags |= flag::CERTAIN;
     }

@@ -167,7 +167,9 @@ impl Replay {
                 self.tuples.remove(&tuple);
             }
             Some(Place::Live(number)) => {
-                let waits = |c: &Connection| !c.is_established() && c.begun + LINGER <= self.clock;
+                let waits = |c: &Connection| {
+                    !c.is_established() && c.begun.saturating_add(LINGER) <= self.clock
+                };
                 if self.connections.get(number).is_some_and(waits) {
                     self.connections.remove(number);
                     self.tuples.remove(&tuple);
@@ -263,7 +265,9 @@ impl Replay {
             Origin::Unknown => connection.adopt(watched.direction),
         }
         match connection.interpret(watched.direction, segment) {
-            Meaning::Handshake => self.lingering.push_back((self.clock + LINGER, tuple)),
+            Meaning::Handshake => self
+                .lingering
+                .push_back((self.clock.saturating_add(LINGER), tuple)),
             Meaning::Established => connection.establish(self.clock),
             _ => {}
         }

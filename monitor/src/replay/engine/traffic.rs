@@ -81,7 +81,7 @@ impl Replay {
         self.act();
         if is_over {
             self.bury(number);
-            let forget_at = now + LINGER;
+            let forget_at = now.saturating_add(LINGER);
             self.tuples.insert(tuple, Place::Ended { forget_at });
             self.lingering.push_back((forget_at, tuple));
         }
