@@ -6,6 +6,9 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate alloc;
+
 #[cfg(target_endian = "big")]
 compile_error!("the packet logic reads headers from little-endian words");
 

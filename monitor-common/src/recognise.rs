@@ -52,7 +52,10 @@ impl Flow {
         let (head, have) = if from_client {
             (head, have)
         } else {
-            self.walk_mut(direction).gather(head, have)
+            match self.walk_mut(direction).gather(head, have) {
+                Some(gathered) => gathered,
+                None => return 0,
+            }
         };
         let opening = Opening::of(&head, have);
         let needle = match opening {

@@ -1,8 +1,10 @@
 //! Segments through the packet logic outside the kernel, in the order of the kernel programs.
 
-extern crate alloc;
+mod queue;
 
 use alloc::boxed::Box;
+
+use queue::Queue;
 
 use crate::{
     Direction,
@@ -22,6 +24,8 @@ pub struct Connection {
     pub flow: Flow,
     /// By [`Direction`].
     holes: [Option<Box<Holes>>; 2],
+    /// By [`Direction`], if segments are put in order first.
+    queues: Option<Box<[Queue; 2]>>,
 }
 
 /// What one segment led to, apart from what [`Flow`] and [`ListenerStats`] keep.
@@ -40,6 +44,16 @@ pub struct Taken {
     pub unreadable: bool,
 }
 
+impl Taken {
+    const NOTHING: Self = Self {
+        notes: 0,
+        head: 0,
+        steps: 0,
+        too_long: false,
+        unreadable: false,
+    };
+}
+
 /// A frame that was accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenFrame {
@@ -56,7 +70,17 @@ impl Connection {
     pub const EMPTY: Self = Self {
         flow: Flow::EMPTY,
         holes: [None, None],
+        queues: None,
     };
+
+    /// One that puts segments in order before it walks over them, which a recording allows and the
+    /// kernel does not: there, payload is not kept.
+    pub fn in_order() -> Self {
+        Self {
+            queues: Some(Box::default()),
+            ..Self::EMPTY
+        }
+    }
 
     /// Takes one segment at `now` (CLOCK_MONOTONIC, nanoseconds). `payload` may be shorter than the
     /// segment says, where it was cut off. Each frame is shown to `seen` once it is accounted for.
@@ -72,7 +96,7 @@ impl Connection {
         now: u64,
         limits: &ListenerLimits,
         stats: &mut ListenerStats,
-        seen: impl FnMut(&SeenFrame),
+        mut seen: impl FnMut(&SeenFrame),
     ) -> Taken {
         let mut passage = Passage {
             direction,
@@ -80,14 +104,8 @@ impl Connection {
             payload: Bytes(payload),
             now,
             stats,
-            seen,
-            taken: Taken {
-                notes: 0,
-                head: 0,
-                steps: 0,
-                too_long: false,
-                unreadable: false,
-            },
+            seen: &mut seen,
+            taken: Taken::NOTHING,
         };
         match direction {
             Direction::Rx => self.flow.receive(segment, now, limits, passage.stats),
@@ -111,33 +129,42 @@ impl Connection {
             stats.unsynced_bytes[direction.index()].add(waiting);
         }
         self.holes = [None, None];
+        self.queues = None;
         self.flow.end(stats);
     }
 
     /// Bytes that came behind a hole and are not accounted for: lost if the stream ends now.
     pub fn waiting_bytes(&self, direction: Direction) -> u64 {
-        self.holes[direction.index()]
+        let behind_holes = self.holes[direction.index()]
             .as_ref()
-            .map_or(0, |holes| holes.waiting_bytes())
+            .map_or(0, |holes| holes.waiting_bytes());
+        let in_queue = self
+            .queues
+            .as_ref()
+            .map_or(0, |queues| queues[direction.index()].bytes());
+        behind_holes + in_queue
     }
 }
 
 /// One segment on its way.
-struct Passage<'a, F> {
+struct Passage<'a> {
     direction: Direction,
     segment: &'a Segment,
     payload: Bytes<'a>,
     now: u64,
     stats: &'a mut ListenerStats,
-    seen: F,
+    seen: &'a mut dyn FnMut(&SeenFrame),
     taken: Taken,
 }
 
-impl<F: FnMut(&SeenFrame)> Passage<'_, F> {
+impl Passage<'_> {
     /// What is acknowledged has arrived: a hole in it is in the recording only.
     fn pass_acknowledged(&mut self, connection: &mut Connection) {
         let other = self.direction.opposite();
-        let Connection { flow, holes } = connection;
+        self.go_on_in_queue(connection, other, |front, queue| {
+            !queue.is_empty() && after(self.segment.ack, front)
+        });
+        let Connection { flow, holes, .. } = connection;
         if let Some(waiting) = &mut holes[other.index()] {
             while !waiting.is_empty() && after(self.segment.ack, flow.walk_mut(other).next_seq) {
                 let lost = waiting.give_up(flow.walk_mut(other));
@@ -149,7 +176,65 @@ impl<F: FnMut(&SeenFrame)> Passage<'_, F> {
     }
 
     fn go(&mut self, connection: &mut Connection) {
-        let Connection { flow, holes } = connection;
+        let direction = self.direction;
+        let Connection { flow, queues, .. } = connection;
+        let Some(queue) = queues.as_mut().map(|queues| &mut queues[direction.index()]) else {
+            self.pass(connection);
+            return;
+        };
+        if flow
+            .walk_mut(direction)
+            .waits_for(self.segment.seq, self.segment.payload_len)
+        {
+            queue.push(self.segment, self.payload.0);
+        } else {
+            self.pass(connection);
+        }
+        self.go_on_in_queue(connection, direction, |_, queue| queue.is_too_long());
+    }
+
+    /// Takes from a queue what is next in order; past a hole where `gives_up`, asked with the next
+    /// sequence number, says so.
+    fn go_on_in_queue(
+        &mut self,
+        connection: &mut Connection,
+        direction: Direction,
+        gives_up: impl Fn(u32, &Queue) -> bool,
+    ) {
+        loop {
+            let Connection { flow, queues, .. } = &mut *connection;
+            let Some(queue) = queues.as_mut().map(|queues| &mut queues[direction.index()]) else {
+                return;
+            };
+            let walk = flow.walk_mut(direction);
+            let next = match queue.pop(walk.next_seq) {
+                Some(next) => next,
+                None if gives_up(walk.next_seq, queue) => {
+                    let Some(hole) = queue.distance(walk.next_seq) else {
+                        return;
+                    };
+                    let lost = walk.leap(hole);
+                    self.count_unsynced(direction, lost);
+                    continue;
+                }
+                None => return,
+            };
+            let mut passage = Passage {
+                direction,
+                segment: &next.segment,
+                payload: Bytes(&next.payload),
+                now: self.now,
+                stats: &mut *self.stats,
+                seen: &mut *self.seen,
+                taken: Taken::NOTHING,
+            };
+            passage.pass(connection);
+        }
+    }
+
+    /// Passes the walk, now or when what was missing has come.
+    fn pass(&mut self, connection: &mut Connection) {
+        let Connection { flow, holes, .. } = connection;
         let (direction, segment) = (self.direction, self.segment);
         let holes = &mut holes[direction.index()];
         if flow.is_undecided(direction, segment) {

@@ -172,22 +172,25 @@ impl Walk {
         self.notes
     }
 
-    /// Puts the first bytes of a segment behind those of an answer that came in pieces, as long as
-    /// they are too few to tell what it is. Returns how many there are now.
+    /// Puts the first bytes of a segment behind those of an answer that came in pieces. `None` as
+    /// long as they are too few to tell what it is.
     #[inline(always)]
-    pub(crate) fn gather(&mut self, head: Head, have: u32) -> (Head, u32) {
+    pub(crate) fn gather(&mut self, head: Head, have: u32) -> Option<(Head, u32)> {
         if self.mode != mode::HANDSHAKE {
-            return (head, have);
+            return Some((head, have));
         }
         let (mut head, mut have) = (head, have);
         if self.carry_len != 0 {
             head = head.behind(&self.carry, self.carry_len);
             have += self.carry_len as u32;
         }
-        let too_few = have < OPENING_LEN && head.byte(0) == b'H';
-        self.carry = head;
-        self.carry_len = if too_few { have as u8 } else { 0 };
-        (head, have)
+        if have < OPENING_LEN && head.byte(0) == b'H' {
+            self.carry = head;
+            self.carry_len = have as u8;
+            return None;
+        }
+        self.carry_len = 0;
+        Some((head, have))
     }
 
     /// The head of the 101 begins: frames come right behind it.
@@ -278,6 +281,13 @@ impl Walk {
         let repeated = self.flags & flag::CLOSED != 0;
         self.flags |= flag::CLOSED;
         repeated
+    }
+
+    /// Whether `len` bytes at `seq` lie behind a hole that is not known to be payload.
+    #[cfg(not(target_arch = "bpf"))]
+    pub(crate) fn waits_for(&self, seq: u32, len: u32) -> bool {
+        let ahead = seq.wrapping_sub(self.next_seq);
+        len > 0 && self.is_live() && ahead != 0 && ahead <= MAX_WINDOW && !self.covers(ahead.into())
     }
 
     /// Whether all of these bytes were seen before.

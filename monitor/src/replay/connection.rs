@@ -99,7 +99,7 @@ impl Connection {
         };
         let (ip_version, local_addr) = octets(local.ip());
         let (_, remote_addr) = octets(peer.ip());
-        let mut stream = replay::Connection::EMPTY;
+        let mut stream = replay::Connection::in_order();
         stream.flow.snapshot = Snapshot {
             cookie: number,
             local_addr,

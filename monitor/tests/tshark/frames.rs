@@ -61,8 +61,10 @@ impl FromIterator<Line> for Streams {
                 direction,
                 mut frame,
             } = line;
-            // The kernel programs write "no code" as 0.
-            frame.close_code = frame.close_code.filter(|code| *code != 0);
+            // The kernel programs write "no code" as 0, and look for none in a close frame that is
+            // longer than one may be (RFC 6455 §5.5).
+            let legal = frame.length <= 125;
+            frame.close_code = frame.close_code.filter(|code| *code != 0 && legal);
             let known = connections.entry((local, peer)).or_default();
             let number = known.iter().position(|id| *id == conn).unwrap_or_else(|| {
                 known.push(conn);

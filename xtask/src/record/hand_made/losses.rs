@@ -19,6 +19,14 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
+/// What convinces a reader that is out of step, without being told by it: two segments that begin
+/// and end with a frame.
+fn evidence(conversation: &mut Conversation, side: Side) {
+    for text in ["sounds", "like frames"] {
+        conversation.send(side, &[Frame::text(text).unknowable()]);
+    }
+}
+
 /// Three segments of payload of one frame, which the receiver acknowledges.
 fn payload() -> Recording {
     let mut conversation = Conversation::new().open();
@@ -45,10 +53,12 @@ fn header() -> Recording {
         conversation.put(&segments[0]);
         conversation.put(&segments[2]);
         conversation.acknowledge(side.other());
+        evidence(&mut conversation, side);
         conversation.send(side, &[Frame::text("in step again")]);
         let lost = ["never", "captured"].map(|text| Frame::text(text).unknowable());
         conversation.cut(side, &lost, &[]);
         conversation.acknowledge(side.other());
+        evidence(&mut conversation, side);
         conversation.send(side, &[Frame::text("and again")]);
     }
     good_end(&mut conversation);
@@ -72,6 +82,8 @@ fn direction() -> Recording {
 /// The capture starts between two frames of an old connection.
 fn mid_stream() -> Recording {
     let mut conversation = Conversation::new();
+    evidence(&mut conversation, Client);
+    evidence(&mut conversation, Server);
     conversation.send(Client, &[Frame::text("how did we get here?")]);
     conversation.send(Server, &[Frame::binary(300), Frame::ping("")]);
     conversation.send(Client, &[Frame::pong("")]);
@@ -88,6 +100,7 @@ fn mid_payload() -> Recording {
         conversation.put(&segments[1]);
         conversation.put(&segments[2]);
         conversation.acknowledge(side.other());
+        evidence(&mut conversation, side);
         conversation.send(side, &[Frame::text("in step from here on")]);
     }
     good_end(&mut conversation);
@@ -119,6 +132,7 @@ fn snap_length_hides_headers() -> Recording {
     for side in [Client, Server] {
         let together = [Frame::binary(300), Frame::text("unseen").unknowable()];
         conversation.send_together(side, &together);
+        evidence(&mut conversation, side);
         conversation.send(side, &[Frame::text("in step again")]);
     }
     good_end(&mut conversation);

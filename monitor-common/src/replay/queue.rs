@@ -1,0 +1,62 @@
+//! Segments of one direction that came before what precedes them.
+
+use alloc::vec::Vec;
+
+use crate::segment::{Segment, after};
+
+/// Payload that may wait in one direction, bytes: the largest receive buffer of a usual Linux host.
+/// What is missing by then was not recorded.
+const MAX_BYTES: u64 = 6 << 20;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Queue {
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) segment: Segment,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, segment: &Segment, payload: &[u8]) {
+        self.waiting.push(Waiting {
+            segment: *segment,
+            payload: payload.to_vec(),
+        });
+    }
+
+    /// The segment that a stream which has come to `seq` can take next, if it is there.
+    pub(super) fn pop(&mut self, seq: u32) -> Option<Waiting> {
+        let next = self
+            .waiting
+            .iter()
+            .position(|waiting| !after(waiting.segment.seq, seq))?;
+        Some(self.waiting.swap_remove(next))
+    }
+
+    /// Bytes that are missing between `seq` and the first segment here.
+    pub(super) fn distance(&self, seq: u32) -> Option<u32> {
+        self.waiting
+            .iter()
+            .map(|waiting| waiting.segment.seq.wrapping_sub(seq))
+            .min()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn is_too_long(&self) -> bool {
+        self.bytes() > MAX_BYTES
+    }
+
+    /// Payload that waits; what came twice counts twice.
+    pub(super) fn bytes(&self) -> u64 {
+        self.waiting
+            .iter()
+            .map(|waiting| u64::from(waiting.segment.payload_len))
+            .sum()
+    }
+}
