@@ -19,6 +19,7 @@ mod emit;
 mod handshake;
 mod lifecycle;
 mod maps;
+mod passage;
 mod payload;
 mod sock;
 mod traffic;

@@ -11,19 +11,18 @@ use aya_ebpf::{
 use monitor_common::{
     Direction,
     drop::DropReason,
-    flow::{Flow, Place},
+    flow::Flow,
     segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
     snapshot::{origin, protocol},
-    stats::ListenerStats,
 };
 
 use crate::{
     emit::{count_drop, report},
     handshake,
     maps::{LISTENERS, SNAPSHOTS, STATS},
-    payload::SkbPayload,
+    passage::Passage,
     sock::{self, Watch, state},
-    walk::{self, Passage},
+    walk,
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -63,80 +62,91 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     };
     let stats = STATS.get_ptr_mut(watch.listener as u32)?;
     let limits = LISTENERS.get(watch.listener as u32)?;
-    // SAFETY: storage and per-CPU map values, not null; see `Flow` and `Counter` for who else may
-    // touch them.
-    let (flow, counters) = unsafe { (&mut *flow, &mut *stats) };
-    if flow.snapshot.ip_version == 0 {
-        identify(ctx, flow, &ip, direction);
+    // SAFETY: storage the kernel keeps while this program runs, not null.
+    if unsafe { (*flow).snapshot.ip_version } == 0 {
+        // SAFETY: as above.
+        identify(ctx, unsafe { &mut *flow }, &ip, direction);
     }
+    let mut passage = Passage {
+        skb: ctx.as_ptr(),
+        sk: sk.cast(),
+        flow,
+        stats,
+        limits,
+        holes: ptr::null_mut(),
+        now,
+        segment,
+        begin: 0,
+    };
     match direction {
-        Direction::Rx => flow.receive(&segment, now, limits, counters),
-        Direction::Tx => flow.send(&segment, now, limits, counters),
+        Direction::Rx => stages::<RX>(&mut passage),
+        Direction::Tx => stages::<TX>(&mut passage),
     }
-    if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
-        if flow.is_undecided(direction, &segment) {
-            recognise(ctx, flow, counters, &segment, direction, now);
-        }
-        let mut place = flow.place(
-            direction,
-            segment.seq,
-            segment.payload_len,
-            matches!(direction, Direction::Rx),
-            counters,
-        );
-        let mut passage = Passage {
-            skb: ctx.as_ptr(),
-            flow,
-            stats,
-            holes: ptr::null_mut(),
-            now,
-            seq: segment.seq,
-            payload_offset: segment.payload_offset,
-            begin: 0,
-            len: segment.payload_len,
-        };
-        // Only ingress waits for holes to be filled: what leaves is in order.
-        if matches!(direction, Direction::Rx) && matches!(place, Place::Ahead) {
-            place = walk::ahead(&mut passage, sk.cast());
-        }
-        if let Place::Front(at) = place {
-            passage.begin = at;
-            walk::front(&mut passage, direction);
-        }
-        if matches!(direction, Direction::Rx) && flow.rx_walk.has_holes() {
-            walk::bridge(&mut passage, sk.cast());
-        }
-    }
-    let notes = flow.walk_mut(direction).take_notes();
-    report(&mut flow.snapshot, notes, now);
     Some(())
 }
 
-/// Looks at the first bytes of a segment until it is known what the connection speaks.
+const RX: u8 = Direction::Rx as u8;
+const TX: u8 = Direction::Tx as u8;
+
+/// What a packet of a known flow goes through.
 #[inline(always)]
-fn recognise(
-    ctx: &SkBuffContext,
-    flow: &mut Flow,
-    stats: &mut ListenerStats,
-    segment: &Segment,
-    direction: Direction,
-    now: u64,
-) {
-    let payload = SkbPayload {
-        skb: ctx.as_ptr(),
-        offset: segment.payload_offset,
-    };
-    let head = flow.recognise(
-        direction,
-        segment.payload_len,
-        &payload,
-        now,
-        stats,
-        |needle| handshake::find(&payload, segment.payload_len, needle),
-    );
-    if head != 0 {
-        handshake::report(&payload, segment.payload_len, head, &flow.snapshot, now);
+fn stages<const DIRECTION: u8>(passage: &mut Passage) {
+    move_clocks::<DIRECTION>(passage);
+    let segment = &passage.segment;
+    if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+        recognise::<DIRECTION>(passage);
+        walk::over_payload::<DIRECTION>(passage);
     }
+    make_known::<DIRECTION>(passage);
+}
+
+/// Clocks, acknowledgements and flags.
+// These stages are functions of their own because the verifier then goes through each once for
+// every different state it begins in, and not for every path through the ones before.
+#[inline(never)]
+fn move_clocks<const DIRECTION: u8>(passage: &mut Passage) {
+    let (flow, stats) = passage.parts();
+    // SAFETY: a map value.
+    let limits = unsafe { &*passage.limits };
+    if DIRECTION == RX {
+        flow.receive(&passage.segment, passage.now, limits, stats);
+    } else {
+        flow.send(&passage.segment, passage.now, limits, stats);
+    }
+}
+
+/// Looks at the first bytes of a segment until it is known what the connection speaks.
+#[inline(never)]
+fn recognise<const DIRECTION: u8>(passage: &mut Passage) {
+    let direction = if DIRECTION == RX {
+        Direction::Rx
+    } else {
+        Direction::Tx
+    };
+    let (flow, stats) = passage.parts();
+    if !flow.is_undecided(direction, &passage.segment) {
+        return;
+    }
+    let payload = passage.payload();
+    let len = passage.segment.payload_len;
+    let head = flow.recognise(direction, len, &payload, passage.now, stats, |needle| {
+        handshake::find(&payload, len, needle)
+    });
+    if head != 0 {
+        handshake::report(&payload, len, head, &flow.snapshot, passage.now);
+    }
+}
+
+/// Publishes what changed, as far as it is notable.
+#[inline(never)]
+fn make_known<const DIRECTION: u8>(passage: &mut Passage) {
+    let (flow, _) = passage.parts();
+    let notes = if DIRECTION == RX {
+        flow.rx_walk.take_notes()
+    } else {
+        flow.tx_walk.take_notes()
+    };
+    report(&mut flow.snapshot, notes, passage.now);
 }
 
 /// The headers of a packet, read in place; they nearly always lie in the linear part.

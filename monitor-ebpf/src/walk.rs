@@ -12,7 +12,8 @@ use monitor_common::{
     event::FrameSample,
     flow::{Flow, Place},
     frame::{Header, opcode},
-    holes::{BRIDGE_STEPS, Bridge, Holes, Landing},
+    holes::{BRIDGE_STEPS, Bridge, Landing},
+    segment::Segment,
     snapshot::Snapshot,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
@@ -21,50 +22,67 @@ use monitor_common::{
 use crate::{
     emit::{count_drop, sample},
     maps::SAMPLE_EVERY,
-    payload::SkbPayload,
+    passage::Passage,
     sock,
 };
 
-/// One segment on its way: what the walk needs across the iterations of `bpf_loop`. Lives on the
-/// stack.
-#[repr(C)]
-pub(crate) struct Passage {
-    pub(crate) skb: *mut c_void,
-    pub(crate) flow: *mut Flow,
-    pub(crate) stats: *mut ListenerStats,
-    /// Null until a hole needs it.
-    pub(crate) holes: *mut Holes,
-    pub(crate) now: u64,
-    pub(crate) seq: u32,
-    /// Of the payload, in the packet.
-    pub(crate) payload_offset: u32,
-    /// Offset of the first unseen byte of the payload.
-    pub(crate) begin: u32,
-    /// Bytes of payload.
-    pub(crate) len: u32,
-}
-
 type Callback = unsafe extern "C" fn(u32, *mut Passage) -> c_long;
 
-/// Walks over what a segment adds to the front of its stream.
+/// Walks over the payload of a packet.
 #[inline(always)]
-pub(crate) fn front(passage: &mut Passage, direction: Direction) {
-    // SAFETY: map values that outlive this call; see `Flow` and `Counter` for who else may touch
-    // them.
-    let (flow, stats) = unsafe { (&mut *passage.flow, &mut *passage.stats) };
+pub(crate) fn over_payload<const DIRECTION: u8>(passage: &mut Passage) {
+    let rx = DIRECTION == Direction::Rx as u8;
+    let mut place = find_place::<DIRECTION>(passage);
+    // Only ingress waits for holes to be filled: what leaves is in order.
+    if rx && place == AHEAD {
+        place = ahead(passage);
+    }
+    if place == FRONT {
+        front::<DIRECTION>(passage);
+    }
+    let (flow, _) = passage.parts();
+    if rx && flow.rx_walk.has_holes() {
+        bridge(passage);
+    }
+}
+
+/// [`Place`] as a number, its offset in [`Passage::begin`].
+const NOWHERE: u64 = 0;
+const FRONT: u64 = 1;
+const AHEAD: u64 = 2;
+
+#[inline(never)]
+fn find_place<const DIRECTION: u8>(passage: &mut Passage) -> u64 {
+    place(passage, direction(DIRECTION), true)
+}
+
+#[inline(always)]
+fn place(passage: &mut Passage, direction: Direction, patient: bool) -> u64 {
+    let (flow, stats) = passage.parts();
+    let Segment {
+        seq, payload_len, ..
+    } = passage.segment;
+    let patient = patient && matches!(direction, Direction::Rx);
+    match flow.place(direction, seq, payload_len, patient, stats) {
+        Place::Nowhere => NOWHERE,
+        Place::Front(at) => {
+            passage.begin = at;
+            FRONT
+        }
+        Place::Ahead => AHEAD,
+    }
+}
+
+/// Walks over what a segment adds to the front of its stream.
+#[inline(never)]
+fn front<const DIRECTION: u8>(passage: &mut Passage) {
+    let direction = direction(DIRECTION);
+    let (flow, stats) = passage.parts();
     flow.done[direction.index()] = passage.begin;
-    repeat(
-        MAX_STEPS,
-        match direction {
-            Direction::Rx => front_rx,
-            Direction::Tx => front_tx,
-        },
-        passage,
-    );
+    repeat(MAX_STEPS, front_step::<DIRECTION>, passage);
     let done = flow.done[direction.index()];
-    let left = flow
-        .walk_mut(direction)
-        .abandon(done, passage.begin, passage.len);
+    let len = passage.segment.payload_len;
+    let left = flow.walk_mut(direction).abandon(done, passage.begin, len);
     if left > 0 {
         count_drop(DropReason::WalkTooLong);
         stats.unsynced_bytes[direction.index()].add(left as u64);
@@ -73,44 +91,46 @@ pub(crate) fn front(passage: &mut Passage, direction: Direction) {
 
 /// Takes in a received segment that lies behind a hole; where there is no room to wait for that,
 /// returns where to go on without.
-#[inline(always)]
-pub(crate) fn ahead(passage: &mut Passage, sk: *mut c_void) -> Place {
-    // SAFETY: as above.
-    let (flow, stats) = unsafe { (&mut *passage.flow, &mut *passage.stats) };
-    let Some(holes) = sock::holes_or_new(sk) else {
+#[inline(never)]
+fn ahead(passage: &mut Passage) -> u64 {
+    let (flow, _) = passage.parts();
+    let Some(holes) = sock::holes_or_new(passage.sk) else {
         count_drop(DropReason::StorageFull);
-        return flow.place(Direction::Rx, passage.seq, passage.len, false, stats);
+        return place(passage, Direction::Rx, false);
     };
     flow.rx_walk.set_holes(true);
     passage.holes = holes;
+    let Segment {
+        seq, payload_len, ..
+    } = passage.segment;
     // SAFETY: storage the kernel just handed out, not null.
-    match unsafe { (*holes).land(passage.seq, passage.len) } {
-        Landing::Old => Place::Nowhere,
+    match unsafe { (*holes).land(seq, payload_len) } {
+        Landing::Old => NOWHERE,
         Landing::Island(begin) => {
             passage.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
             repeat(MAX_STEPS, island, passage);
-            Place::Nowhere
+            NOWHERE
         }
-        Landing::NoRoom => flow.place(Direction::Rx, passage.seq, passage.len, false, stats),
+        Landing::NoRoom => place(passage, Direction::Rx, false),
     }
 }
 
 /// Joins the front with what waits behind the holes it has filled.
-#[inline(always)]
-pub(crate) fn bridge(passage: &mut Passage, sk: *mut c_void) {
-    let Some(holes) = sock::holes(sk) else {
+#[inline(never)]
+fn bridge(passage: &mut Passage) {
+    let Some(holes) = sock::holes(passage.sk) else {
         return;
     };
     passage.holes = holes;
     // SAFETY: storage of the kernel's, not null.
     unsafe { (*holes).begin_bridge() };
     repeat(BRIDGE_STEPS, bridge_step, passage);
-    // SAFETY: as in `ahead`; the storage stays until this program ends.
-    let (flow, holes) = unsafe { (&mut *passage.flow, &*holes) };
-    if holes.is_empty() {
+    // SAFETY: as above; the storage stays until this program ends.
+    if unsafe { (*holes).is_empty() } {
+        let (flow, _) = passage.parts();
         flow.rx_walk.set_holes(false);
-        sock::forget_holes(sk);
+        sock::forget_holes(passage.sk);
     }
 }
 
@@ -120,36 +140,26 @@ fn repeat(times: u32, step: Callback, passage: &mut Passage) {
     unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(passage).cast(), 0) };
 }
 
-unsafe extern "C" fn front_rx(_index: u32, passage: *mut Passage) -> c_long {
-    // SAFETY: bpf_loop passes the context that `repeat` gave it.
-    front_step(unsafe { &mut *passage }, Direction::Rx)
-}
-
-unsafe extern "C" fn front_tx(_index: u32, passage: *mut Passage) -> c_long {
-    // SAFETY: as above.
-    front_step(unsafe { &mut *passage }, Direction::Tx)
-}
-
 /// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
-#[inline(always)]
-fn front_step(passage: &mut Passage, direction: Direction) -> c_long {
-    // SAFETY: map values that outlive the loop; see `Flow` and `Counter` for who else may touch
-    // them.
-    let (flow, stats) = unsafe { (&mut *passage.flow, &mut *passage.stats) };
+unsafe extern "C" fn front_step<const DIRECTION: u8>(_index: u32, passage: *mut Passage) -> c_long {
+    let direction = direction(DIRECTION);
+    // SAFETY: bpf_loop passes the context that `repeat` gave it.
+    let passage = unsafe { &mut *passage };
+    let (flow, stats) = passage.parts();
+    let len = passage.segment.payload_len;
     let payload = passage.payload();
     let from_client = flow.snapshot.from_client(direction);
     let mut done = flow.done[direction.index()];
-    let step =
-        flow.walk_mut(direction)
-            .step(&mut done, passage.begin, passage.len, from_client, &payload);
+    let walk = flow.walk_mut(direction);
+    let step = walk.step(&mut done, passage.begin, len, from_client, &payload);
     flow.done[direction.index()] = done;
     match step {
         Step::End => return 1,
         Step::Unreadable => {
             count_drop(DropReason::PayloadUnreadable);
-            let left = passage.len.saturating_sub(done);
+            let left = len.saturating_sub(done);
             stats.unsynced_bytes[direction.index()].add(left as u64);
-            flow.done[direction.index()] = passage.len;
+            flow.done[direction.index()] = len;
             return 1;
         }
         Step::Frame(header) => frame(flow, stats, direction, &header, passage.now),
@@ -160,39 +170,37 @@ fn front_step(passage: &mut Passage, direction: Direction) -> c_long {
         }
         Step::Again => {}
     }
-    (done >= passage.len) as c_long
+    (done >= len) as c_long
 }
 
 /// The same for a segment behind a hole: its frames are kept, not counted.
 unsafe extern "C" fn island(_index: u32, passage: *mut Passage) -> c_long {
     // SAFETY: bpf_loop passes the context that `repeat` gave it, and there is an island.
     let passage = unsafe { &mut *passage };
-    let (flow, holes) = (passage.flow, passage.holes);
-    // SAFETY: map values that outlive the loop; see `Flow` for who else may touch them.
-    let (flow, holes) = unsafe { (&mut *flow, &mut *holes) };
+    let (flow, _) = passage.parts();
+    // SAFETY: storage that outlives the loop, not null.
+    let holes = unsafe { &mut *passage.holes };
     let payload = passage.payload();
     let from_client = flow.snapshot.from_client(Direction::Rx);
     let mut done = flow.done[Direction::Rx.index()];
-    let step =
-        holes
-            .island_walk()
-            .step(&mut done, passage.begin, passage.len, from_client, &payload);
+    let len = passage.segment.payload_len;
+    let walk = holes.island_walk();
+    let step = walk.step(&mut done, passage.begin, len, from_client, &payload);
     flow.done[Direction::Rx.index()] = done;
     match step {
         Step::End | Step::Unreadable => return 1,
-        Step::Frame(header) => holes.log(&header, passage.seq),
+        Step::Frame(header) => holes.log(&header, passage.segment.seq),
         Step::Again | Step::Synced(_) | Step::Unsynced(_) => {}
     }
-    (done >= passage.len) as c_long
+    (done >= len) as c_long
 }
 
 unsafe extern "C" fn bridge_step(_index: u32, passage: *mut Passage) -> c_long {
     // SAFETY: bpf_loop passes the context that `repeat` gave it, and `bridge` has holes.
     let passage = unsafe { &mut *passage };
-    let (flow, stats, holes) = (passage.flow, passage.stats, passage.holes);
-    // SAFETY: map values that outlive the loop; see `Flow` and `Counter` for who else may touch
-    // them.
-    let (flow, stats, holes) = unsafe { (&mut *flow, &mut *stats, &mut *holes) };
+    let (flow, stats) = passage.parts();
+    // SAFETY: storage that outlives the loop, not null.
+    let holes = unsafe { &mut *passage.holes };
     match holes.bridge(&mut flow.rx_walk) {
         Bridge::End => return 1,
         Bridge::Again => {}
@@ -257,12 +265,10 @@ fn offer_sample(
     });
 }
 
-impl Passage {
-    #[inline(always)]
-    fn payload(&self) -> SkbPayload {
-        SkbPayload {
-            skb: self.skb,
-            offset: self.payload_offset,
-        }
+const fn direction(number: u8) -> Direction {
+    if number == Direction::Rx as u8 {
+        Direction::Rx
+    } else {
+        Direction::Tx
     }
 }
