@@ -94,7 +94,11 @@ fn stages<const DIRECTION: u8>(passage: &mut Passage) {
     move_clocks::<DIRECTION>(passage);
     let segment = &passage.segment;
     if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
-        recognise::<DIRECTION>(passage);
+        let (flow, _) = passage.parts();
+        let direction = walk::direction(DIRECTION);
+        if flow.is_undecided(direction, segment) {
+            recognise::<DIRECTION>(passage);
+        }
         walk::over_payload::<DIRECTION>(passage);
     }
     make_known::<DIRECTION>(passage);
@@ -118,15 +122,8 @@ fn move_clocks<const DIRECTION: u8>(passage: &mut Passage) {
 /// Looks at the first bytes of a segment until it is known what the connection speaks.
 #[inline(never)]
 fn recognise<const DIRECTION: u8>(passage: &mut Passage) {
-    let direction = if DIRECTION == RX {
-        Direction::Rx
-    } else {
-        Direction::Tx
-    };
+    let direction = walk::direction(DIRECTION);
     let (flow, stats) = passage.parts();
-    if !flow.is_undecided(direction, &passage.segment) {
-        return;
-    }
     let payload = passage.payload();
     let len = passage.segment.payload_len;
     let head = flow.recognise(direction, len, &payload, passage.now, stats, |needle| {

@@ -46,8 +46,10 @@ const WINDOWS: usize = 12;
 /// The order of the kinds: A B C A' A' C B A.
 const TURNS: [usize; 8] = [0, 2, 3, 1, 1, 3, 2, 0];
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const PAYLOAD: usize = 125;
 
 fn main() -> Result<()> {
