@@ -21,10 +21,13 @@ pub enum DropReason {
     WalkTooLong = 6,
     /// `HANDSHAKES` was full: the head of an upgrade request or of its answer was not reported.
     HandshakesFull = 7,
+    /// Another CPU kept a socket's received segment in hand for too long: one that came meanwhile
+    /// was not looked at.
+    Contended = 8,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::VitalsFull,
         Self::SamplesFull,
         Self::SnapshotsFull,
@@ -33,6 +36,7 @@ impl DropReason {
         Self::PayloadUnreadable,
         Self::WalkTooLong,
         Self::HandshakesFull,
+        Self::Contended,
     ];
 
     /// Entries of the `DROPS` map.
@@ -49,6 +53,7 @@ impl DropReason {
             Self::PayloadUnreadable => "payload_unreadable",
             Self::WalkTooLong => "walk_too_long",
             Self::HandshakesFull => "handshakes_full",
+            Self::Contended => "contended",
         }
     }
 }

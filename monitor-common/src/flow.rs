@@ -59,14 +59,18 @@ pub struct Flow {
     /// By the side that pings: what the oldest outstanding ping and the last one are known by; see
     /// [`Header::tag`](crate::frame::Header::tag).
     pub(crate) ping_tags: [PingTags; 2],
+    /// 1 while a received segment is in hand. `tcp_filter` comes before the socket's lock, so two
+    /// CPUs may bring packets of one socket at once, where senders share this host or the network
+    /// card does not keep a connection on one CPU.
+    pub receiving: u64,
 }
 
 /// The outstanding pings that can be told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct PingTags {
-    pub(crate) first: u32,
-    pub(crate) last: u32,
+    pub(crate) first: u16,
+    pub(crate) last: u16,
 }
 
 impl Flow {
@@ -77,6 +81,7 @@ impl Flow {
         done: [0; 2],
         message_len: [0; 2],
         ping_tags: [PingTags { first: 0, last: 0 }; 2],
+        receiving: 0,
     };
 
     /// A socket older than the monitor, met at a packet: nothing is known of its stream, and of

@@ -175,14 +175,14 @@ impl Header {
     /// What tells the pings of a connection apart, and a pong with the same payload has too: a
     /// hash of the first `TAG_LEN` bytes, unmasked, and of the length.
     #[inline(always)]
-    pub const fn tag(&self) -> u32 {
+    pub const fn tag(&self) -> u16 {
         let body = if self.body == 0 {
             0
         } else {
             self.unmasked_body() & (u64::MAX >> (8 * ((8 - self.body as u32) & 7)))
         };
-        // Fibonacci hashing: the upper half depends on every bit.
-        ((body ^ (self.payload_len << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        // Fibonacci hashing: the upper bits depend on all.
+        ((body ^ (self.payload_len << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
     }
 
     /// The body's beginning in the lowest bytes, with bytes of no meaning above it.

@@ -23,6 +23,7 @@ mod passage;
 mod payload;
 mod sock;
 mod traffic;
+mod turn;
 mod walk;
 
 /// The kernel gives tracing programs and most helpers to GPL-compatible programs only.

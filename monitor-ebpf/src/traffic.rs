@@ -22,7 +22,7 @@ use crate::{
     maps::{LISTENERS, SNAPSHOTS, STATS},
     passage::Passage,
     sock::{self, Watch, state},
-    walk,
+    turn, walk,
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -79,7 +79,12 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
         begin: 0,
     };
     match direction {
-        Direction::Rx => stages::<RX>(&mut passage),
+        Direction::Rx if !turn::take(flow) => count_drop(DropReason::Contended),
+        Direction::Rx => {
+            stages::<RX>(&mut passage);
+            turn::give_back(flow);
+        }
+        // What leaves does so under the socket's lock.
         Direction::Tx => stages::<TX>(&mut passage),
     }
     Some(())
