@@ -199,7 +199,7 @@ impl Holes {
 
     /// The first hole will not be filled: the front goes on behind it, out of step. Returns the
     /// bytes that may have held a header.
-    #[cfg(not(target_arch = "bpf"))]
+    #[cfg(feature = "replay")]
     pub(crate) fn give_up(&mut self, front: &mut Walk) -> u32 {
         let nearest = self
             .islands

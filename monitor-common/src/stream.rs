@@ -284,7 +284,7 @@ impl Walk {
     }
 
     /// Whether `len` bytes at `seq` lie behind a hole that is not known to be payload.
-    #[cfg(not(target_arch = "bpf"))]
+    #[cfg(feature = "replay")]
     pub(crate) fn waits_for(&self, seq: u32, len: u32) -> bool {
         let ahead = seq.wrapping_sub(self.next_seq);
         len > 0 && self.is_live() && ahead != 0 && ahead <= MAX_WINDOW && !self.covers(ahead.into())

@@ -2,15 +2,20 @@
 //!
 //! Every test has ports of its own, because a daemon sees all namespaces of this host.
 
+mod capture;
 mod control;
+mod dice;
 mod frames;
 mod handshakes;
 mod lifecycle;
+mod lossy;
 mod older;
 mod peers;
 mod protocols;
 mod roles;
 mod stage;
+mod talk;
 mod thousand;
+mod torrent;
 mod verdicts;
 mod viewer;

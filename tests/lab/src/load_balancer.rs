@@ -15,16 +15,21 @@ pub struct DroppedPackets {
     pub forgotten: u64,
     /// Packets from or to a black-holed address.
     pub black_holed: u64,
+    /// Packets lost by chance.
+    pub lost: u64,
 }
 
-/// A chain of its own for the idle rule makes [`Lab::silent_idle_timeout`] repeatable.
+/// Chains of their own for the idle rule and the loss make [`Lab::silent_idle_timeout`] and
+/// [`Lab::lose_one_in`] repeatable.
 const RULES: &str = "
 table inet lab {
     counter forgotten { }
     counter black_holed { }
+    counter lost { }
     set black_holed4 { type ipv4_addr; }
     set black_holed6 { type ipv6_addr; }
     chain idle { }
+    chain loss { }
     chain forward {
         type filter hook forward priority filter; policy accept;
         ip saddr @black_holed4 counter name black_holed drop
@@ -32,6 +37,7 @@ table inet lab {
         ip6 saddr @black_holed6 counter name black_holed drop
         ip6 daddr @black_holed6 counter name black_holed drop
         jump idle
+        jump loss
     }
 }
 ";
@@ -91,6 +97,25 @@ impl Lab {
         self.nft(&format!("add element {set}\ndelete element {set}"))
     }
 
+    /// Drops one in `packets` TCP packets in each direction, at random. From now on both ends send
+    /// packets of the size they have on a wire, so that one loss is one segment's.
+    ///
+    /// # Errors
+    /// What `nft` and `ip` said.
+    pub fn lose_one_in(&self, packets: u32) -> Result<(), LabError> {
+        for namespace in [self.client_ns(), self.server_ns()] {
+            let mut ip = command::command("ip");
+            ip.args(["-netns", namespace.name(), "link", "set", "uplink"]);
+            ip.args(["gso_max_segs", "1"]);
+            command::run(ip, "")?;
+        }
+        self.nft(&format!(
+            "flush chain inet lab loss\n\
+             add rule inet lab loss meta l4proto tcp numgen random mod {packets} 0 \
+             counter name lost drop"
+        ))
+    }
+
     /// How many packets were dropped so far, and why.
     ///
     /// # Errors
@@ -108,6 +133,7 @@ impl Lab {
         Ok(DroppedPackets {
             forgotten: packets("forgotten")?,
             black_holed: packets("black_holed")?,
+            lost: packets("lost")?,
         })
     }
 

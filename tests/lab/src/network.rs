@@ -1,8 +1,10 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
@@ -98,6 +100,28 @@ impl Lab {
     /// When `index` is not below [`CLIENT_ADDRESSES`].
     pub fn client_addr_v6(&self, index: u8) -> IpAddr {
         client_v6(index).into()
+    }
+
+    /// From now on each connection's packets pass one CPU, as they do behind a network card that
+    /// spreads connections by their hash. Without it two packets that were sent on two CPUs can
+    /// overtake each other between the namespaces.
+    ///
+    /// # Errors
+    /// What the shell said that writes the kernel's parameters.
+    pub fn keep_each_connection_on_one_cpu(&self) -> Result<(), LabError> {
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        let mask = u32::MAX >> 32_usize.saturating_sub(cpus).min(31);
+        let spread = format!(
+            "set -e; for queue in /sys/class/net/*/queues/rx-*; do \
+             echo {mask:x} > $queue/rps_cpus; done"
+        );
+        for namespace in [&self.client, &self.lb, &self.server] {
+            // The namespace's own /sys is there for programs started by `ip netns exec` only.
+            let mut shell = namespace.command("sh");
+            shell.args(["-c", &spread]);
+            command::run(shell, "")?;
+        }
+        Ok(())
     }
 
     fn connect(&self) -> Result<(), LabError> {

@@ -27,6 +27,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             "payload_unreadable",
             losses.of(DropReason::PayloadUnreadable),
         ),
+        ("packets", "contended", losses.of(DropReason::Contended)),
         (
             "packets",
             "walk_too_long",
