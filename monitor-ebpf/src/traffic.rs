@@ -110,9 +110,7 @@ fn stages<const DIRECTION: u8>(passage: &mut Passage) {
 }
 
 /// Clocks, acknowledgements and flags.
-// These stages are functions of their own because the verifier then goes through each once for
-// every different state it begins in, and not for every path through the ones before.
-#[inline(never)]
+#[inline(always)]
 fn move_clocks<const DIRECTION: u8>(passage: &mut Passage) {
     let (flow, stats) = passage.parts();
     // SAFETY: a map value.
@@ -140,7 +138,7 @@ fn recognise<const DIRECTION: u8>(passage: &mut Passage) {
 }
 
 /// Publishes what changed, as far as it is notable.
-#[inline(never)]
+#[inline(always)]
 fn make_known<const DIRECTION: u8>(passage: &mut Passage) {
     let (flow, _) = passage.parts();
     let notes = if DIRECTION == RX {

@@ -11,8 +11,8 @@ use monitor::{
 /// Instructions the verifier may have to look at, per program. Generous enough for another
 /// compiler, tight enough that an unrolled loop is noticed.
 const BUDGET: [(&str, u32); 6] = [
-    ("ingress", 250_000),
-    ("egress", 250_000),
+    ("ingress", 400_000),
+    ("egress", 400_000),
     ("inet_sock_set_state", 10_000),
     ("tcp_retransmit_skb", 5_000),
     ("tcp_receive_reset", 5_000),
