@@ -4,8 +4,8 @@
 //! known where in them a frame begins. Each run of them is an *island*: where a segment starts like
 //! a frame, the chain of headers is followed from there, and its frames go to a log instead of
 //! being counted. When the hole is filled, the walk in front of it (the *front*) arrives with the
-//! knowledge of where the next header is. If the chain began just there it is proven, and its
-//! frames are accounted as if they had come in order; if not, they never existed.
+//! knowledge of where the next header is. If the chain has one just there it is proven from there
+//! on, and its frames are accounted as if they had come in order; if not, they never existed.
 //!
 //! Work is done in bounded steps, as in [`crate::stream`].
 
@@ -66,7 +66,7 @@ struct Bridging {
     island: u32,
     /// Islands looked at since the last success.
     looked: u32,
-    /// The next entry of the log to look at, or [`NO_ISLAND`] in hand.
+    /// The next entry of the log to look at, or [`NO_ISLAND`].
     cursor: u32,
     /// Where the front expects a header.
     expected: u32,
@@ -103,7 +103,7 @@ pub enum Bridge {
 const NOWHERE: u32 = u32::MAX;
 const FREE: u32 = 1 << 16;
 
-/// In [`Bridging::cursor`].
+/// In [`Bridging::cursor`]: none is in hand.
 const NO_ISLAND: u32 = u32::MAX;
 
 /// Chains of one island that have numbers of their own.
