@@ -115,20 +115,30 @@ pub(crate) fn root_tests() -> Command {
 
 /// What cargo calls the test target at `path`, if there is one and some of its tests need root.
 fn root_target(path: &Path) -> Result<Option<String>> {
-    let (name, sources) = if path.join("main.rs").is_file() {
-        let files = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
-        (path.file_name(), files.collect::<Result<_>>()?)
+    let name = if path.join("main.rs").is_file() {
+        path.file_name()
     } else if path.extension().is_some_and(|extension| extension == "rs") {
-        (path.file_stem(), vec![path.to_owned()])
+        path.file_stem()
     } else {
-        (None, Vec::new())
+        None
     };
-    for source in sources {
-        if fs::read_to_string(source)?.contains("#[ignore = \"needs root") {
-            return Ok(name.map(|name| name.to_string_lossy().into_owned()));
+    match name {
+        Some(name) if needs_root(path)? => Ok(Some(name.to_string_lossy().into_owned())),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a test in this file, or in a file below this folder, needs root.
+fn needs_root(path: &Path) -> Result<bool> {
+    if path.is_file() {
+        return Ok(fs::read_to_string(path)?.contains("#[ignore = \"needs root"));
+    }
+    for entry in fs::read_dir(path)? {
+        if needs_root(&entry?.path())? {
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
 #[derive(Default)]
