@@ -217,6 +217,14 @@ impl Header {
         self.faults | (wrong_mask << (ProtocolError::MaskedServer as u8 - from_client))
     }
 
+    /// Whether a legal header may begin with these bytes, of which at least two are there.
+    #[inline(always)]
+    pub const fn may_begin(head: &Head, from_client: u8) -> bool {
+        let word = head.0[0];
+        let faults = FIRST[word as u8 as usize] >> FAULTS_SHIFT;
+        faults == 0 && (word >> 15) as u8 & 1 == from_client && word as u16 != 0
+    }
+
     /// Whether FIN, opcode, mask and length are all zero: an empty continuation in the middle of a
     /// message, which is legal, or no header at all, which is likelier.
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! Segments that came before what precedes them.
 //!
 //! TCP keeps them and asks for the hole only, so they pass just once, at a moment when it is not
-//! known where in them a frame begins. Each run of them is an *island*: where a segment starts like
-//! a frame, the chain of headers is followed from there, and its frames go to a log instead of
-//! being counted. When the hole is filled, the walk in front of it (the *front*) arrives with the
+//! known where in them a frame begins. Each run of them is an *island*: from the first place that
+//! looks like a header the chain of headers is followed, and its frames go to a log instead of being
+//! counted; where the chain breaks, it was wrong, and the next place is tried. When the hole is filled, the walk in front of it (the *front*) arrives with the
 //! knowledge of where the next header is. If the chain has one just there it is proven from there
 //! on, and its frames are accounted as if they had come in order; if not, they never existed.
 //!
@@ -12,7 +12,7 @@
 use crate::{
     frame::Header,
     segment::after,
-    stream::{Walk, mode},
+    stream::{Payload, Step, Walk, mode},
 };
 
 /// Runs of segments that can wait at the same time, with a hole in front of each.
@@ -37,6 +37,8 @@ pub struct Holes {
     /// Scratch and cursor. They are kept here because the verifier follows every value of a local
     /// variable by itself.
     scratch: u32,
+    /// The chain of the last entry of the log.
+    last_logged: u32,
     bridging: Bridging,
 }
 
@@ -46,7 +48,8 @@ struct Island {
     /// Its `next_seq` is the island's end. It is not live where there is no island.
     walk: Walk,
     start: u32,
-    _pad: u32,
+    /// Where in the log the chain begins that is followed; beyond it if that is not known.
+    logged_from: u32,
 }
 
 /// A frame whose header began at `seq`.
@@ -80,8 +83,7 @@ struct Bridging {
 pub enum Landing {
     /// Nothing in it is new.
     Old,
-    /// It lies on an island, see [`Holes::island_walk`]; this is the offset of its first unseen
-    /// byte.
+    /// It lies on an island, see [`Holes::step`]; this is the offset of its first unseen byte.
     Island(u32),
     /// There is no room to wait for the hole in front of it.
     NoRoom,
@@ -115,7 +117,7 @@ impl Holes {
         islands: [Island {
             walk: Walk::EMPTY,
             start: 0,
-            _pad: 0,
+            logged_from: 0,
         }; ISLANDS],
         log: [Logged {
             header: Header::EMPTY,
@@ -125,6 +127,7 @@ impl Holes {
         log_len: 0,
         count: 0,
         scratch: 0,
+        last_logged: 0,
         bridging: Bridging {
             island: 0,
             looked: 0,
@@ -173,28 +176,80 @@ impl Holes {
         Landing::Island(seen)
     }
 
-    /// The walk of the island that [`Holes::land`] found.
+    /// Does one bounded piece of work on the island that [`Holes::land`] found; see [`Walk::step`].
+    /// The segment is at `seq`. False once the segment is done.
     #[inline(always)]
-    pub fn island_walk(&mut self) -> &mut Walk {
+    pub fn step(
+        &mut self,
+        at: &mut u32,
+        begin: u32,
+        seq: u32,
+        len: u32,
+        from_client: u8,
+        payload: &impl Payload,
+    ) -> bool {
         let picked = self.scratch() as usize % ISLANDS;
-        &mut self.islands[picked].walk
+        let log_len = self.log_len;
+        let island = &mut self.islands[picked];
+        let walk = &mut island.walk;
+        let (chain, was_on_trial, fresh) =
+            (walk.chain(), walk.mode == mode::TRIAL, walk.is_fresh());
+        match walk.step(at, begin, len, from_client, payload) {
+            Step::End | Step::Unreadable => return false,
+            Step::Frame(header) => self.log(&header, seq),
+            Step::Again if walk.chain() != chain => island.logged_from = log_len,
+            Step::Again if was_on_trial && walk.mode == mode::UNSYNCED => {
+                *at = self.refute(*at, begin, seq, fresh);
+            }
+            Step::Again | Step::Synced(_) | Step::Unsynced(_) => {}
+        }
+        *at < len
     }
 
-    /// Keeps a frame of that island until it is proven; it was found in a segment at `seq`.
+    /// The segment in hand takes too long: nothing more of its island is looked at.
     #[inline(always)]
-    pub fn log(&mut self, header: &Header, seq: u32) {
-        let walk = self.island_walk();
-        let (chain, seq) = (walk.chain(), seq.wrapping_add(walk.mark));
-        let place = self.log_len as usize;
-        if let Some(entry) = self.log.get_mut(place) {
-            entry.header = *header;
-            entry.chain = chain;
-            entry.seq = seq;
-            self.log_len = place as u32 + 1;
-        } else {
+    pub fn give_up_island(&mut self) {
+        let picked = self.scratch() as usize % ISLANDS;
+        self.islands[picked].walk.rest();
+    }
+
+    /// Keeps a frame of the island in hand until it is proven; it was found in a segment at `seq`.
+    #[inline(always)]
+    fn log(&mut self, header: &Header, seq: u32) {
+        let picked = self.scratch() as usize % ISLANDS;
+        let place = self.log_len;
+        let island = &mut self.islands[picked];
+        let chain = island.walk.chain();
+        let Some(entry) = self.log.get_mut(place as usize) else {
             // Half of a chain must not be taken for all of it.
-            self.island_walk().lose_sync();
+            island.walk.rest();
+            return;
+        };
+        if self.last_logged != chain && island.logged_from != place {
+            // Another island's frames are among this chain's.
+            island.logged_from = LOG as u32;
         }
+        self.last_logged = chain;
+        entry.header = *header;
+        entry.chain = chain;
+        entry.seq = seq.wrapping_add(island.walk.mark);
+        self.log_len = place + 1;
+    }
+
+    /// The chain in hand broke at offset `at`: its frames are forgotten. Returns the offset to go
+    /// on at: behind where it began, in this segment.
+    #[inline(always)]
+    fn refute(&mut self, at: u32, begin: u32, seq: u32, fresh: bool) -> u32 {
+        let picked = self.scratch() as usize % ISLANDS;
+        let from = self.islands[picked].logged_from;
+        let mut next = at + 1;
+        if from < self.log_len
+            && let Some(first) = self.log.get(from as usize)
+        {
+            next = first.seq.wrapping_sub(seq).wrapping_add(1);
+            self.log_len = from;
+        }
+        if fresh { next } else { begin }
     }
 
     /// The first hole will not be filled: the front goes on behind it, out of step. Returns the

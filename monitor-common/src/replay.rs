@@ -308,16 +308,14 @@ impl Passage<'_> {
         let len = self.segment.payload_len;
         let from_client = flow.snapshot.from_client(self.direction);
         let mut at = begin;
-        while self.taken.steps < MAX_STEPS {
+        for _ in 0..MAX_STEPS {
             self.taken.steps += 1;
-            let walk = holes.island_walk();
-            match walk.step(&mut at, begin, len, from_client, &self.payload) {
-                Step::End | Step::Unreadable => return,
-                Step::Frame(header) => holes.log(&header, self.segment.seq),
-                Step::Again | Step::Synced(_) | Step::Unsynced(_) => {}
+            let seq = self.segment.seq;
+            if !holes.step(&mut at, begin, seq, len, from_client, &self.payload) {
+                return;
             }
         }
-        holes.island_walk().abandon(at, begin, len);
+        holes.give_up_island();
     }
 
     fn bridge(&mut self, direction: Direction, flow: &mut Flow, holes: &mut Holes) {

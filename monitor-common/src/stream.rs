@@ -25,6 +25,13 @@ const HEADER_BITS: u8 = 5;
 /// One length of 128 ends with the segment.
 const EXACT_END_BITS: u8 = 7;
 
+/// A segment of 64 KiB has 2^16 places to begin at.
+const SCAN_BITS: u8 = 16;
+
+/// The longest payload that a header on trial may announce. Random bytes mostly announce more, if
+/// they take eight for it.
+const MAX_TRIAL_LEN: u64 = 16 << 20;
+
 /// Illegal headers in a row after which even a direction that was followed from its first byte does
 /// not speak WebSocket.
 const MAX_ILLEGAL: u8 = 3;
@@ -235,11 +242,12 @@ impl Walk {
         self.next_seq = other.next_seq;
     }
 
-    /// The same on trial, with the evidence that there is.
+    /// The same on trial, with the evidence that there is on an island, where every place was
+    /// tried.
     #[inline(always)]
     pub(crate) fn continue_trial(&mut self, other: &Self) {
         self.mode = mode::TRIAL;
-        self.trial = other.trial;
+        self.trial = other.trial.saturating_sub(SCAN_BITS);
         self.forget_message();
         self.continue_as(other);
     }
@@ -426,6 +434,9 @@ impl Walk {
         match self.mode {
             mode::FRAMES | mode::TRIAL => self.step_frames(at, begin, len, from_client, payload),
             mode::HEAD => self.step_head(at, len, payload),
+            mode::UNSYNCED if self.flags & flag::ISLAND != 0 => {
+                self.scan(at, len, from_client, payload)
+            }
             mode::UNSYNCED if *at == 0 => {
                 self.begin_trial();
                 Step::Again
@@ -584,7 +595,7 @@ impl Walk {
     ) -> Step {
         // Zeros are common in payload and would be an endless chain.
         let broken = header.violations(from_client) as u16 | self.follow_message(header);
-        if broken != 0 || header.is_blank() {
+        if broken != 0 || header.is_blank() || header.payload_len > MAX_TRIAL_LEN {
             return self.fail_trial(at, begin, len);
         }
         let island = self.flags & flag::ISLAND != 0;
@@ -621,6 +632,24 @@ impl Walk {
         self.pass(begin, len)
     }
 
+    /// On an island every place may be the beginning of a frame: what is wrong is not counted.
+    #[inline(always)]
+    fn scan(&mut self, at: &mut u32, len: u32, from_client: u8, payload: &impl Payload) -> Step {
+        if len - *at < 2 {
+            *at = len;
+            return Step::End;
+        }
+        let Some(head) = payload.read(*at, 2) else {
+            return Step::Unreadable;
+        };
+        if Header::may_begin(&head, from_client) {
+            self.begin_trial();
+        } else {
+            *at += 1;
+        }
+        Step::Again
+    }
+
     #[inline(always)]
     fn step_head(&mut self, at: &mut u32, len: u32, payload: &impl Payload) -> Step {
         let have = HeadEnd::CHUNK.min(len - *at).min(payload.readable(*at));
@@ -643,8 +672,11 @@ impl Walk {
 
     #[inline(always)]
     fn fail_trial(&mut self, at: &mut u32, begin: u32, len: u32) -> Step {
-        let fresh = self.flags & flag::FRESH != 0;
+        let fresh = self.is_fresh();
         self.lose_sync();
+        if self.flags & flag::ISLAND != 0 {
+            return Step::Again;
+        }
         if begin == 0 && !fresh {
             // A chain from an earlier segment was wrong; one that begins here may be right.
             *at = 0;
@@ -662,6 +694,18 @@ impl Walk {
         }
         self.lose_sync();
         Step::Unreadable
+    }
+
+    /// Nothing more is looked at.
+    #[inline(always)]
+    pub(crate) fn rest(&mut self) {
+        self.mode = mode::HANDSHAKE;
+    }
+
+    /// Whether the trial began in the segment in hand.
+    #[inline(always)]
+    pub(crate) const fn is_fresh(&self) -> bool {
+        self.flags & flag::FRESH != 0
     }
 
     /// Whatever was believed of the next bytes, they mean nothing any more.

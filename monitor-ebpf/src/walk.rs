@@ -114,7 +114,11 @@ fn ahead(passage: &mut Passage) -> u64 {
         Landing::Island(begin) => {
             passage.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
-            repeat(MAX_STEPS, island, passage);
+            let times = repeat(MAX_STEPS, island, passage);
+            if times == MAX_STEPS && flow.done[Direction::Rx.index()] < payload_len {
+                // SAFETY: as above.
+                unsafe { (*holes).give_up_island() };
+            }
             NOWHERE
         }
         Landing::NoRoom => place(passage, Direction::Rx, false),
@@ -139,10 +143,11 @@ fn bridge(passage: &mut Passage) {
     }
 }
 
+/// Returns how many times it was.
 #[inline(always)]
-fn repeat(times: u32, step: Callback, passage: &mut Passage) {
+fn repeat(times: u32, step: Callback, passage: &mut Passage) -> u32 {
     // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
-    unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(passage).cast(), 0) };
+    unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(passage).cast(), 0) as u32 }
 }
 
 unsafe extern "C" fn front_again<const DIRECTION: u8>(
@@ -195,16 +200,19 @@ unsafe extern "C" fn island(_index: u32, passage: *mut Passage) -> c_long {
     let payload = passage.payload();
     let from_client = flow.snapshot.from_client(Direction::Rx);
     let mut done = flow.done[Direction::Rx.index()];
-    let len = passage.segment.payload_len;
-    let walk = holes.island_walk();
-    let step = walk.step(&mut done, passage.begin, len, from_client, &payload);
+    let Segment {
+        seq, payload_len, ..
+    } = passage.segment;
+    let goes_on = holes.step(
+        &mut done,
+        passage.begin,
+        seq,
+        payload_len,
+        from_client,
+        &payload,
+    );
     flow.done[Direction::Rx.index()] = done;
-    match step {
-        Step::End | Step::Unreadable => return 1,
-        Step::Frame(header) => holes.log(&header, passage.segment.seq),
-        Step::Again | Step::Synced(_) | Step::Unsynced(_) => {}
-    }
-    (done >= len) as c_long
+    (!goes_on) as c_long
 }
 
 unsafe extern "C" fn bridge_step(_index: u32, passage: *mut Passage) -> c_long {

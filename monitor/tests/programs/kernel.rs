@@ -1,5 +1,7 @@
 //! The programs, attached, and what they say.
 
+use std::time::Duration;
+
 use monitor::{
     core::ListenerRules,
     kernel::{
@@ -53,6 +55,13 @@ impl Kernel {
     #[track_caller]
     pub(super) fn agrees_at_the_end(&mut self, link: Link, what: &str) {
         let mut link = link.ended();
+        // Another test may be starting a program, which then has a copy of the socket for a moment.
+        let closed = |stats: &ListenerStats| stats.closed.iter().map(Counter::get).sum::<u64>();
+        let before = closed(&self.before);
+        lab::wait_until(what, Duration::from_secs(10), || {
+            closed(&self.stats.read().unwrap()[0]) > before
+        })
+        .unwrap();
         self.agrees_with(&mut link, what);
     }
 
