@@ -21,6 +21,10 @@ pub const ISLANDS: usize = 4;
 /// Frames that can wait for their proof.
 pub const LOG: usize = 92;
 
+/// Steps that one segment of an island may take; the next one goes on looking. Behind a hole not
+/// everything has to be found, and time matters more.
+pub const ISLAND_STEPS: u32 = 2048;
+
 /// Steps of [`Holes::bridge`] after which it has said [`Bridge::End`]: each success looks through
 /// the log once, and lets every island be looked at again.
 pub const BRIDGE_STEPS: u32 = (ISLANDS * (LOG + 2) + (ISLANDS + 1) * ISLANDS + 1) as u32;
@@ -206,11 +210,11 @@ impl Holes {
         *at < len
     }
 
-    /// The segment in hand takes too long: nothing more of its island is looked at.
+    /// The segment in hand takes too long: the chain that is followed in it ends.
     #[inline(always)]
-    pub fn give_up_island(&mut self) {
+    pub fn give_up_segment(&mut self) {
         let picked = self.scratch() as usize % ISLANDS;
-        self.islands[picked].walk.rest();
+        self.islands[picked].walk.lose_sync();
     }
 
     /// Keeps a frame of the island in hand until it is proven; it was found in a segment at `seq`.

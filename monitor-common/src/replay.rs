@@ -11,7 +11,7 @@ use crate::{
     flow::{Flow, Place},
     frame::{Head, Header},
     handshake::Needle,
-    holes::{BRIDGE_STEPS, Bridge, Holes, Landing},
+    holes::{BRIDGE_STEPS, Bridge, Holes, ISLAND_STEPS, Landing},
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
     stats::ListenerStats,
@@ -308,14 +308,14 @@ impl Passage<'_> {
         let len = self.segment.payload_len;
         let from_client = flow.snapshot.from_client(self.direction);
         let mut at = begin;
-        for _ in 0..MAX_STEPS {
+        for _ in 0..ISLAND_STEPS {
             self.taken.steps += 1;
             let seq = self.segment.seq;
             if !holes.step(&mut at, begin, seq, len, from_client, &self.payload) {
                 return;
             }
         }
-        holes.give_up_island();
+        holes.give_up_segment();
     }
 
     fn bridge(&mut self, direction: Direction, flow: &mut Flow, holes: &mut Holes) {

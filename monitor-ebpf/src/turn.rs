@@ -5,8 +5,9 @@ use core::ffi::{c_long, c_void};
 use aya_ebpf::helpers::generated::bpf_loop;
 use monitor_common::flow::Flow;
 
-/// Tries for a turn: tens of microseconds, many times what a segment takes.
-const TRIES: u32 = 4096;
+/// Tries for a turn: most of a millisecond. A segment takes microseconds, but where this is a
+/// virtual machine, the other CPU may stand still in the middle of it.
+const TRIES: u32 = 1 << 16;
 
 /// Waits for the other CPU that has a segment of this socket in hand. False if it takes too long.
 #[inline(always)]

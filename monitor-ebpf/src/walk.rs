@@ -12,7 +12,7 @@ use monitor_common::{
     event::FrameSample,
     flow::{Flow, Place},
     frame::{Header, opcode},
-    holes::{BRIDGE_STEPS, Bridge, Landing},
+    holes::{BRIDGE_STEPS, Bridge, ISLAND_STEPS, Landing},
     segment::Segment,
     snapshot::Snapshot,
     stats::ListenerStats,
@@ -114,10 +114,10 @@ fn ahead(passage: &mut Passage) -> u64 {
         Landing::Island(begin) => {
             passage.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
-            let times = repeat(MAX_STEPS, island, passage);
-            if times == MAX_STEPS && flow.done[Direction::Rx.index()] < payload_len {
+            let times = repeat(ISLAND_STEPS, island, passage);
+            if times == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
                 // SAFETY: as above.
-                unsafe { (*holes).give_up_island() };
+                unsafe { (*holes).give_up_segment() };
             }
             NOWHERE
         }
