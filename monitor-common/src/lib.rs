@@ -13,6 +13,7 @@ extern crate alloc;
 compile_error!("the packet logic reads headers from little-endian words");
 
 mod account;
+mod bounds;
 pub mod drop;
 pub mod event;
 pub mod flow;

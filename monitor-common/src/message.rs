@@ -2,6 +2,7 @@
 //! frames may come in between.
 
 use crate::{
+    bounds::within,
     frame::{Header, opcode},
     stats::ProtocolError,
 };
@@ -21,13 +22,13 @@ impl MessageState {
 
     /// The state after a frame, and the broken rule as a bit by [`ProtocolError`], or 0.
     #[inline(always)]
-    pub const fn after(self, header: &Header) -> (Self, u16) {
+    pub fn after(self, header: &Header) -> (Self, u16) {
         let op = header.opcode();
         let place = (self.0 & 3) << 3
             | ((op >= opcode::CLOSE) as u8) << 2
             | ((op == opcode::CONTINUATION) as u8) << 1
             | header.fin() as u8;
-        let next = NEXT[place as usize];
+        let next = NEXT[within(place as usize, NEXT.len() - 1)];
         (Self(next & 3), (next as u16 >> 2) << FIRST_RULE)
     }
 }
