@@ -227,7 +227,7 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
         }
         ZombieKind::Unresponsive => {
             // A pong after a lone ping is no event, so this verdict is the one that has to watch.
-            let recheck = look.while_frames_leave(true, look.rules.ping_timeout / 20);
+            let recheck = look.while_frames_leave(true, pace_of_pongs(look.rules.ping_timeout));
             let second = look.second_ping_overdue_at(grace(look.facts.ping_rtt));
             if look.now < second {
                 stands(verdict.certainty, recheck.min(second))
@@ -300,6 +300,11 @@ fn next_look_for_confirmation(look: &Look<'_>, crossed: Ktime) -> Ktime {
         Some(asked) => look.while_tcp_retries(asked),
         None => Ktime::NEVER,
     }
+}
+
+/// How long a pong after a lone ping may go unnoticed: it is no event.
+pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
+    (ping_timeout / 20).max(RECHECK)
 }
 
 fn grace(ping_rtt: Option<Duration>) -> Duration {

@@ -74,6 +74,11 @@ pub(crate) fn rules() -> Vec<ListenerRules> {
     ]
 }
 
+/// The place in [`rules`] of the one that applies to a connection.
+pub(crate) fn listener(conn: ConnId) -> usize {
+    (conn.0 - 1) as usize % rules().len()
+}
+
 /// Runs the scripts for as long as they last and `tail` more.
 pub(crate) fn run(scripts: &[Script], tail: Duration) -> (Vec<Moment>, Ktime) {
     let mut kernel = Kernel::default();
@@ -81,7 +86,7 @@ pub(crate) fn run(scripts: &[Script], tail: Duration) -> (Vec<Moment>, Ktime) {
         kernel.open(index, script);
     }
     let mut end = BOOT;
-    while let Some(((at, _), step)) = kernel.steps.pop_first() {
+    while let Some((at, step)) = kernel.steps.pop_first() {
         if kernel.scripts_left == 0 && at > end + tail {
             break;
         }
@@ -119,8 +124,7 @@ enum Step {
 
 #[derive(Default)]
 struct Kernel {
-    steps: BTreeMap<(Ktime, u64), Step>,
-    sequence: u64,
+    steps: BTreeMap<Ktime, Step>,
     sockets: Vec<Socket>,
     timeline: Vec<Moment>,
     scripts_left: usize,
@@ -129,8 +133,8 @@ struct Kernel {
 impl Kernel {
     fn open(&mut self, index: usize, script: &Script) {
         let at = BOOT + Duration::from_micros(137 * index as u64);
-        let listener = ListenerId((index % rules().len()) as u16);
-        let facts = facts(ConnId(index as u64 + 1), listener, at);
+        let conn = ConnId(index as u64 + 1);
+        let facts = facts(conn, ListenerId(listener(conn) as u16), at);
         let mut socket = Socket::open(facts, script);
         self.timeline.push(socket.moment(at));
         self.sockets.push(socket);
@@ -146,9 +150,12 @@ impl Kernel {
         }
     }
 
-    fn at(&mut self, at: Ktime, step: Step) {
-        self.sequence += 1;
-        self.steps.insert((at, self.sequence), step);
+    /// One thing after the other: what falls on the moment of another step comes a nanosecond later.
+    fn at(&mut self, mut at: Ktime, step: Step) {
+        while self.steps.contains_key(&at) {
+            at = at + Duration::from_nanos(1);
+        }
+        self.steps.insert(at, step);
     }
 
     fn step(&mut self, at: Ktime, step: Step) {

@@ -6,7 +6,7 @@ use monitor::core::{
     Certainty, ConnId, Facts, Ktime, ListenerRules, OnExpiry, ZombieKind, facts::Direction,
 };
 
-use crate::kernel::Moment;
+use crate::kernel::{Moment, STALENESS};
 
 /// One line of what a monitor says about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub(crate) struct Saying {
     pub firing: bool,
 }
 
-/// Looks at every socket after every change and at least every `step`, up to `end`.
+/// Looks at every socket after every change and at least every `step`, up to `end`. Connections of
+/// which a monitor that reads copies may rightly say something else are left out.
 pub(crate) fn full_scan(
     rules: &[ListenerRules],
     timeline: &[Moment],
@@ -39,12 +40,16 @@ pub(crate) fn full_scan(
             };
             let rules = &rules[usize::from(truth.listener.0)];
             let mut at = moment.at;
-            while at <= until {
+            while at < until {
                 scan.look(truth, rules, at);
                 at = at + step;
             }
+            // What was true for less than a step.
+            scan.look(truth, rules, Ktime(until.0 - 1));
         }
-        said.insert(conn, scan.said);
+        if !scan.contested {
+            said.insert(conn, scan.said);
+        }
     }
     said
 }
@@ -70,10 +75,20 @@ pub(crate) fn is_true(
 struct Scan {
     standing: Option<(ZombieKind, Certainty, Ktime)>,
     said: Vec<Saying>,
+    /// A second rule came true within the staleness after `expired`: whose turn it is depends on how
+    /// old the copy is.
+    contested: bool,
 }
 
 impl Scan {
     fn look(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
+        if let Some(last) = self.said.last()
+            && last.firing
+            && last.kind == ZombieKind::Expired
+            && now.since(last.at) <= STALENESS
+        {
+            self.contested |= black_holed(t, r, now) || unresponsive(t, r, now).is_some();
+        }
         if let Some((kind, certainty, since)) = self.standing {
             if recovered(kind, since, t) {
                 self.standing = None;
