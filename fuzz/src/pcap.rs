@@ -52,11 +52,7 @@ fn play(source: impl Read) -> Vec<String> {
 }
 
 fn listeners() -> Vec<Listener> {
-    let hop = Hop {
-        name: "lb".to_owned(),
-        idle_timeout: std::time::Duration::from_secs(60),
-        on_expiry: OnExpiry::Silent,
-    };
+    let hop = Hop::new("lb", std::time::Duration::from_secs(60), OnExpiry::Silent);
     let listener = |port: u16, remote| Listener {
         rules: ListenerRules::new(port.to_string(), Some(hop.clone())),
         ports: port..=port,

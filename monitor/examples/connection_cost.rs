@@ -81,11 +81,7 @@ enum Path {
 
 /// Resident bytes per connection of the daemon's core, each flow armed and idle.
 fn table_slope(path: Option<Path>) -> Result<(f64, Correlator)> {
-    let hop = Hop {
-        name: "lb".into(),
-        idle_timeout: Duration::from_secs(60),
-        on_expiry: OnExpiry::Silent,
-    };
+    let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
     let rules = vec![ListenerRules::new("8080", Some(hop))];
     let mut core = Correlator::new(rules, Duration::from_millis(260));
     let before = resident_bytes("self")?;

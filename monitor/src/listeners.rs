@@ -21,10 +21,10 @@ pub struct Listener {
 impl Listener {
     /// What the kernel programs have to know of the rules.
     pub fn limits(&self) -> ListenerLimits {
-        let hop = self.rules.tightest_hop.as_ref();
+        let limit = self.rules.shortest_idle_timeout();
         ListenerLimits {
-            idle_limit_ns: hop.map_or(0, |hop| {
-                u64::try_from(hop.idle_timeout.as_nanos()).unwrap_or(u64::MAX)
+            idle_limit_ns: limit.map_or(0, |limit| {
+                u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
             }),
         }
     }

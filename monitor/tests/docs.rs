@@ -14,7 +14,7 @@ use monitor::{
     connections::{ConnectionRecord, State, TransitionRecord},
     core::{
         Alert, Certainty, CloseHow, ConnId, Facts, Hop, Ktime, ListenerId, ListenerRules, OnExpiry,
-        Reason, Resolution, Status, Tally, ZombieKind,
+        Reason, Resolution, Status, Tally, VerdictKind,
         facts::{Activity, Direction, Protocol, Role},
     },
     frames::{FrameRecord, Line},
@@ -209,12 +209,12 @@ const CLOSE_FRAME: Reason = Reason::CloseFrame {
 #[test]
 fn every_verdict_and_every_end_of_one_is_documented() {
     let page = read("docs/alerts.md");
-    for kind in ZombieKind::ALL {
+    for kind in VerdictKind::ALL {
         let heading = format!("### `{}`\n", kind.as_str());
         assert!(page.contains(&heading), "{heading}");
     }
     let ends = CloseHow::ALL.map(CloseHow::as_str);
-    for end in ends.into_iter().chain(["recovered"]) {
+    for end in ends.into_iter().chain(["recovered", "superseded"]) {
         assert!(page.contains(&format!("| `{end}` |")), "{end}");
     }
 }
@@ -315,7 +315,7 @@ fn written_alerts() -> Vec<Value> {
     let file = folder.path().join("alerts.jsonl");
     let mut log = AlertLog::open(&Target::File(file.clone())).expect("a writable file");
     let mut bare = listener();
-    bare.rules.tightest_hop = None;
+    bare.rules.path = None.into();
     log.write(&alert(Status::Firing, None), &bare);
     let resolved = Status::Resolved(Resolution::Recovered);
     log.write(&alert(resolved, Some(Ktime(1))), &listener());
@@ -351,11 +351,7 @@ fn types_of(value: &Value) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 fn listener() -> Listener {
-    let hop = Hop {
-        name: "lb".into(),
-        idle_timeout: Duration::from_secs(60),
-        on_expiry: OnExpiry::Silent,
-    };
+    let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
     Listener {
         rules: ListenerRules::new("8080", Some(hop)),
         ports: 8080..=8080,
@@ -368,12 +364,14 @@ fn alert(status: Status, clock: Option<Ktime>) -> Alert {
         last_packet: clock,
         last_payload: clock,
         last_frame: clock,
+        last_message: clock,
     };
     Alert {
         status,
-        kind: ZombieKind::Expired,
+        kind: VerdictKind::Expired,
         certainty: Certainty::Suspected,
         listener: ListenerId(0),
+        hop: clock.map(|_| "lb".into()),
         at: Ktime(2),
         since: Ktime(1),
         limit: Duration::from_secs(60),

@@ -28,11 +28,7 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
             let listeners = [Listener {
                 rules: ListenerRules::new(
                     "8080",
-                    Some(Hop {
-                        name: "lb".into(),
-                        idle_timeout: Duration::from_secs(60),
-                        on_expiry: OnExpiry::Silent,
-                    }),
+                    Some(Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent)),
                 ),
                 ports: 8080..=8081,
                 remote,

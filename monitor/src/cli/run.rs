@@ -227,10 +227,11 @@ fn banner(
     {
         let range = PortRange(ports.clone());
         let whose = if *remote { "remote" } else { "local" };
-        let limit = match &rules.tightest_hop {
-            Some(hop) => format!(
+        let tightest = rules.path.tightest();
+        let limit = match tightest.and_then(|hop| Some((hop, hop.idle_timeout?))) {
+            Some((hop, limit)) => format!(
                 "idle limit {} ({}, says nothing when it forgets)",
-                humantime::format_duration(hop.idle_timeout),
+                humantime::format_duration(limit),
                 hop.name
             ),
             None => "no idle limit (give --lb-timeout to find expired connections)".to_owned(),

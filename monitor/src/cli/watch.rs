@@ -74,11 +74,9 @@ impl WatchArgs {
 
     /// One group of ports, named after them, under the rules that the flags give to all.
     pub fn listener(&self, range: &PortRange, remote: bool) -> Listener {
-        let hop = self.lb_timeout.map(|idle_timeout| Hop {
-            name: "lb".into(),
-            idle_timeout,
-            on_expiry: OnExpiry::Silent,
-        });
+        let hop = self
+            .lb_timeout
+            .map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
         Listener {
             rules: ListenerRules {
                 ping_timeout: self.ping_timeout,

@@ -5,18 +5,29 @@ use std::{fmt, time::Duration};
 use super::{
     event::CloseHow,
     facts::{Facts, ListenerId},
+    hop::OnExpiry,
     look::Look,
     time::Ktime,
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
-/// A verdict that begins, changes its certainty, or ends.
+/// Something to be told: to the alert log and to every other sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    Connection(Box<Alert>),
+    Listener(Box<ListenerAlert>),
+    Group(Box<Group>),
+}
+
+/// A verdict on one connection that begins, changes its certainty, or ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
     pub status: Status,
-    pub kind: ZombieKind,
+    pub kind: VerdictKind,
     pub certainty: Certainty,
     pub listener: ListenerId,
+    /// The hop whose limit was crossed or is near, or else the tightest one of the path.
+    pub hop: Option<String>,
     /// The moment the verdict was reached or left.
     pub at: Ktime,
     /// The moment from which it was true: the limit crossed, the first byte unanswered.
@@ -27,6 +38,70 @@ pub struct Alert {
     pub facts: Box<Facts>,
     /// One sentence for a person.
     pub reason: String,
+}
+
+/// Many verdicts of one kind on one listener that began, or ended, at nearly the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Of a group that ended, how its first example ended.
+    pub status: Status,
+    pub kind: VerdictKind,
+    /// The lowest among them.
+    pub certainty: Certainty,
+    pub listener: ListenerId,
+    /// The last of them.
+    pub at: Ktime,
+    pub count: u64,
+    /// The first of them, at most [`Group::EXAMPLES`].
+    pub examples: Vec<Alert>,
+}
+
+impl Group {
+    pub const EXAMPLES: usize = 10;
+}
+
+/// Something that is wrong with all connections of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerAlert {
+    pub firing: bool,
+    pub listener: ListenerId,
+    /// The hop in question; `None` where none is configured.
+    pub hop: Option<String>,
+    pub at: Ktime,
+    pub finding: ListenerFinding,
+    /// One sentence for a person.
+    pub reason: String,
+}
+
+/// What the silences of a listener's connections show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerFinding {
+    /// Heartbeats come so late that one will lose the race against the hop's timeout.
+    AtRisk {
+        /// The 99th percentile of the silences.
+        gap: Duration,
+        /// The hop's idle timeout.
+        limit: Duration,
+    },
+    /// The configured timeout is not the real one.
+    LimitMismatch {
+        /// The tightest configured timeout.
+        limit: Option<Duration>,
+        /// The longest silence that connections survive.
+        survived: Option<Duration>,
+        /// The shortest silence that kills.
+        killed: Option<Duration>,
+    },
+}
+
+impl ListenerFinding {
+    /// What an alert about it is called in logs.
+    pub fn alert(&self) -> &'static str {
+        match self {
+            Self::AtRisk { .. } => "at_risk",
+            Self::LimitMismatch { .. } => "limit_mismatch",
+        }
+    }
 }
 
 impl Alert {
@@ -43,6 +118,7 @@ impl Alert {
             kind: verdict.kind,
             certainty: verdict.certainty,
             listener,
+            hop: look.hop(verdict).map(|hop| hop.name.clone()),
             at,
             since: verdict.since,
             limit: verdict.limit,
@@ -53,6 +129,7 @@ impl Alert {
 
     pub(super) fn resolved(
         listener: ListenerId,
+        hop: Option<String>,
         at: Ktime,
         verdict: &Verdict,
         ending: Ending,
@@ -63,6 +140,7 @@ impl Alert {
             kind: verdict.kind,
             certainty: verdict.certainty,
             listener,
+            hop,
             at,
             since: verdict.since,
             limit: verdict.limit,
@@ -83,23 +161,76 @@ pub enum Status {
 pub enum Resolution {
     /// The peer was heard again: it was no zombie, or is none any more.
     Recovered,
+    /// It was a warning, and a zombie took its place.
+    Superseded,
     /// The socket is gone.
     Closed(CloseHow),
 }
 
-/// Why a connection that looks open is dead.
+impl Resolution {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Superseded => "superseded",
+            Self::Closed(how) => how.as_str(),
+        }
+    }
+}
+
+/// What is wrong with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ZombieKind {
+pub enum VerdictKind {
     /// Idle past the limit of a hop that says nothing.
     Expired,
     /// Data goes out, nothing is acknowledged.
     BlackHoled,
     /// TCP acknowledges, the WebSocket peer does not pong.
     Unresponsive,
+    /// One side has sent its FIN, the other keeps the connection open.
+    HalfClosed,
+    /// This host's application does not read what arrives.
+    Stalled,
+    /// Close to the limit of a hop that closes what it gives up: a disconnect, not a zombie.
+    Expiring,
+    /// The peer has sent no message for long.
+    Quiet,
 }
 
-impl ZombieKind {
-    pub const ALL: [Self; 3] = [Self::Expired, Self::BlackHoled, Self::Unresponsive];
+impl VerdictKind {
+    pub const ALL: [Self; 7] = [
+        Self::Expired,
+        Self::BlackHoled,
+        Self::Unresponsive,
+        Self::HalfClosed,
+        Self::Stalled,
+        Self::Expiring,
+        Self::Quiet,
+    ];
+
+    /// Whether it says that the connection is dead and looks open.
+    pub fn is_zombie(self) -> bool {
+        !matches!(self, Self::Expiring | Self::Quiet)
+    }
+
+    /// Whether the path or the peer is dead, so that the silence before it says something about hops.
+    pub fn is_death(self) -> bool {
+        matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
+    }
+
+    /// The kinds for which [`VerdictKind::is_zombie`] holds.
+    pub fn zombies() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| kind.is_zombie())
+    }
+
+    /// What an alert about it is called in logs: `zombie`, or the kind itself.
+    pub fn alert(self) -> &'static str {
+        if self.is_zombie() {
+            "zombie"
+        } else {
+            self.as_str()
+        }
+    }
 
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -107,6 +238,10 @@ impl ZombieKind {
             Self::Expired => "expired",
             Self::BlackHoled => "black_holed",
             Self::Unresponsive => "unresponsive",
+            Self::HalfClosed => "half_closed",
+            Self::Stalled => "stalled",
+            Self::Expiring => "expiring",
+            Self::Quiet => "quiet",
         }
     }
 }
@@ -131,6 +266,8 @@ impl Certainty {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Recovered,
+    /// A graver verdict takes its place.
+    Superseded,
     /// It was no WebSocket.
     Dismissed,
     Closed(CloseHow),
@@ -142,6 +279,7 @@ impl Ending {
     fn resolution(self) -> Resolution {
         match self {
             Self::Recovered | Self::Dismissed => Resolution::Recovered,
+            Self::Superseded => Resolution::Superseded,
             Self::Closed(how) => Resolution::Closed(how),
             Self::Gone => Resolution::Closed(CloseHow::Unknown),
         }
@@ -150,13 +288,9 @@ impl Ending {
 
 fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
     let facts = look.facts;
+    let hop = look.hop(verdict).map_or("", |hop| hop.name.as_str());
     match (verdict.kind, verdict.certainty) {
-        (ZombieKind::Expired, certainty) => {
-            let hop = look
-                .rules
-                .tightest_hop
-                .as_ref()
-                .map_or("", |hop| hop.name.as_str());
+        (VerdictKind::Expired, certainty) => {
             let limit = Seconds(verdict.limit);
             let idle = Seconds(silence);
             let path = format!("idle {idle} on a path that forgets after {limit} ({hop})");
@@ -167,7 +301,7 @@ fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
             let waited = Seconds(elapsed(facts.unanswered_since, look.now));
             format!("{path}, then {sent} unanswered for {waited}: the path is dead")
         }
-        (ZombieKind::BlackHoled, _) => {
+        (VerdictKind::BlackHoled, _) => {
             let bytes = Counted(facts.unacked_bytes.into(), "byte");
             let waited = Seconds(elapsed(facts.stalled_since, look.now));
             let retransmits = Counted(facts.retransmits.into(), "retransmission");
@@ -176,7 +310,7 @@ fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
                  TCP itself gives up only after about 15 minutes"
             )
         }
-        (ZombieKind::Unresponsive, _) => {
+        (VerdictKind::Unresponsive, _) => {
             let pings = Counted(facts.pings_unanswered.into(), "ping");
             let waited = Seconds(elapsed(facts.first_unanswered_ping, look.now));
             format!(
@@ -184,23 +318,79 @@ fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
                  a kernel or proxy is alive, the client is not"
             )
         }
+        (VerdictKind::HalfClosed, _) => {
+            let waited = Seconds(look.now.since(verdict.since));
+            if facts.fin_rx {
+                format!(
+                    "the peer closed {waited} ago and this host's application has not: \
+                     it holds a socket that nobody is behind"
+                )
+            } else {
+                format!("this host closed {waited} ago and the peer has not")
+            }
+        }
+        (VerdictKind::Stalled, _) => {
+            let bytes = Counted(look.unread.map_or(0, |unread| unread.bytes.into()), "byte");
+            let waited = Seconds(look.now.since(verdict.since));
+            format!("this host's application has left {bytes} unread for {waited}")
+        }
+        (VerdictKind::Expiring, _) => {
+            let limit = Seconds(verdict.limit);
+            let how = look
+                .hop(verdict)
+                .map_or("closes", |hop| match hop.on_expiry {
+                    OnExpiry::Rst => "resets",
+                    OnExpiry::Fin | OnExpiry::Silent | OnExpiry::RstOnNextPacket => "closes",
+                });
+            let age = facts.established_at.map(|born| look.now.since(born));
+            match age.filter(|_| verdict::is_near_lifetime(look, verdict)) {
+                Some(age) => format!(
+                    "{} old; {hop} {how} connections after {limit}: expect a disconnect, busy or not",
+                    Seconds(age)
+                ),
+                None => format!(
+                    "idle {}; {hop} {how} connections after {limit} of silence: expect a \
+                     disconnect, not a zombie",
+                    Seconds(silence)
+                ),
+            }
+        }
+        (VerdictKind::Quiet, _) => {
+            let limit = Seconds(verdict.limit);
+            format!("no message from the peer for more than {limit}")
+        }
     }
 }
 
 fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> String {
     let lasted = match verdict.kind {
-        ZombieKind::Expired => at.since(verdict.since).saturating_add(verdict.limit),
-        ZombieKind::BlackHoled | ZombieKind::Unresponsive => at.since(verdict.since),
+        VerdictKind::Expired | VerdictKind::Quiet => {
+            at.since(verdict.since).saturating_add(verdict.limit)
+        }
+        VerdictKind::BlackHoled
+        | VerdictKind::Unresponsive
+        | VerdictKind::HalfClosed
+        | VerdictKind::Stalled
+        | VerdictKind::Expiring => at.since(verdict.since),
     };
     let lasted = Seconds(lasted);
     match (ending, verdict.kind) {
-        (Ending::Recovered, ZombieKind::Expired) => format!("heard again after {lasted}"),
-        (Ending::Recovered, ZombieKind::BlackHoled) => {
+        (Ending::Recovered, VerdictKind::Expired) => format!("heard again after {lasted}"),
+        (Ending::Recovered, VerdictKind::BlackHoled) => {
             format!("acknowledges again after {lasted}")
         }
-        (Ending::Recovered, ZombieKind::Unresponsive) => {
+        (Ending::Recovered, VerdictKind::Unresponsive) => {
             format!("answers pings again after {lasted}")
         }
+        (Ending::Recovered, VerdictKind::Stalled) => {
+            format!("the application reads again after {lasted}")
+        }
+        (Ending::Recovered, VerdictKind::Quiet) => format!("a message came after {lasted}"),
+        (Ending::Recovered, VerdictKind::Expiring) => {
+            "in use again, or open past the limit".to_owned()
+        }
+        (Ending::Recovered, VerdictKind::HalfClosed) => "open again".to_owned(),
+        (Ending::Superseded, _) => "a graver verdict takes its place".to_owned(),
         (Ending::Dismissed, _) => "not a WebSocket after all; no longer watched".to_owned(),
         (Ending::Gone, _) => "the socket is gone; how it ended was missed".to_owned(),
         (Ending::Closed(how), _) => format!("closed by {} after {lasted}", in_words(how)),
@@ -278,10 +468,11 @@ mod tests {
     #[test]
     fn a_resolved_verdict_says_how_it_ended() {
         let verdict = Verdict {
-            kind: ZombieKind::Expired,
+            kind: VerdictKind::Expired,
             certainty: Certainty::Suspected,
             since: Ktime(6_000_000_000),
             limit: Duration::from_secs(6),
+            hop: None,
         };
         let why = |ending| why_resolved(&verdict, ending, Ktime(7_500_000_000));
         assert_eq!(why(Ending::Recovered), "heard again after 7.5 s");

@@ -30,6 +30,7 @@ use super::{
     hop::ListenerRules,
     look::{Look, Source},
     pending::{Attempt, Pending},
+    queues::Queues,
     strings::Strings,
     tally::Tally,
     time::Ktime,
@@ -57,6 +58,7 @@ pub struct Correlator {
     now: Ktime,
     flows: HashMap<ConnId, Flow>,
     pending: Pending,
+    queues: Queues,
     /// Of the flows' handshakes.
     strings: Strings,
     wheel: Wheel,
@@ -78,6 +80,7 @@ impl Correlator {
             now: Ktime::ZERO,
             flows: HashMap::new(),
             pending: Pending::default(),
+            queues: Queues::default(),
             strings: Strings::default(),
             wheel: Wheel::new(),
             next_generation: 0,
@@ -107,6 +110,15 @@ impl Correlator {
             Event::Closed { facts, how } => self.close(&facts, how),
             Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
             Event::Gone { conn, at } => self.forget(conn, Ending::Gone, at),
+            Event::QueuesSeen {
+                at,
+                unread,
+                complete,
+            } => {
+                for conn in self.queues.look(at, &unread, complete) {
+                    self.queue_for_inspection(conn);
+                }
+            }
             Event::Lost { .. } => {
                 if !self.actions.contains(&Action::Reconcile) {
                     self.actions.push_back(Action::Reconcile);
@@ -121,6 +133,16 @@ impl Correlator {
             Some(facts) if facts.conn == conn => self.judge(conn, &facts, Source::Snapshot),
             Some(_) => self.rejected += 1,
             None => self.miss(conn),
+        }
+    }
+
+    /// Replaces the rules, which are of the same listeners in the same order. Every flow is looked at
+    /// again under the new ones.
+    pub fn handle_rules(&mut self, rules: Vec<ListenerRules>) {
+        assert_eq!(rules.len(), self.rules.len(), "the same listeners");
+        self.rules = rules;
+        for conn in self.conns() {
+            self.queue_for_inspection(conn);
         }
     }
 
@@ -183,9 +205,9 @@ impl Correlator {
     }
 
     /// The connections on which a verdict stands.
-    pub fn zombies(&self) -> Vec<ConnId> {
-        let zombies = self.flows.iter().filter(|(_, flow)| flow.is_zombie());
-        zombies.map(|(conn, _)| *conn).collect()
+    pub fn judged(&self) -> Vec<ConnId> {
+        let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
+        judged.map(|(conn, _)| *conn).collect()
     }
 
     /// The verdict that stands on a connection: as it was last reported, with the evidence of the
@@ -246,6 +268,7 @@ impl Correlator {
         let look = Look {
             facts,
             rules: &self.rules[place],
+            path: self.rules[place].path_to(facts.peer.ip()),
             source,
             now: if source == Source::Snapshot {
                 self.now
@@ -254,6 +277,7 @@ impl Correlator {
             },
             staleness: self.staleness,
             first_seen: flow.first_seen,
+            unread: self.queues.unread(conn),
         };
         let tally = &mut self.tallies[place];
         let mut books = Books {

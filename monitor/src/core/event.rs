@@ -39,6 +39,13 @@ pub enum Event {
     Dismissed { conn: ConnId, at: Ktime },
     /// The socket does not exist any more and its death was missed (ring loss, restart).
     Gone { conn: ConnId, at: Ktime },
+    /// The sockets were looked at, and these have bytes that their application has not read.
+    QueuesSeen {
+        at: Ktime,
+        unread: Vec<ReceiveQueue>,
+        /// All sockets were seen: what is not among these has nothing unread.
+        complete: bool,
+    },
     /// Records were lost between the kernel and here: the table can no longer be trusted.
     Lost { records: u64, at: Ktime },
 }
@@ -55,9 +62,19 @@ impl Event {
             | Self::Trouble { .. }
             | Self::UpgradeRequested { .. }
             | Self::UpgradeAnswered { .. }
+            | Self::QueuesSeen { .. }
             | Self::Lost { .. } => None,
         }
     }
+}
+
+/// What waits in a socket for its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveQueue {
+    pub conn: ConnId,
+    pub bytes: u32,
+    /// All that the application has read so far, bytes.
+    pub read: u64,
 }
 
 /// A connection in its opening handshake, at the moment [`Asker::at`].

@@ -157,6 +157,8 @@ pub struct Activity {
     pub last_payload: Option<Ktime>,
     /// A WebSocket frame of any kind.
     pub last_frame: Option<Ktime>,
+    /// A data frame: text, binary or continuation.
+    pub last_message: Option<Ktime>,
 }
 
 /// A silence that ended.

@@ -14,10 +14,10 @@ use super::{
     verdict::{self, Finding, Review, Verdict},
 };
 
-/// What the table holds per connection. Facts stay in the kernel; only a zombie keeps a copy.
+/// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
 #[derive(Debug)]
 pub(super) struct Flow {
-    zombie: Option<Box<Zombie>>,
+    standing: Option<Box<Standing>>,
     /// Whoever takes the flow off the table gives its strings back.
     pub(super) handshake: Option<Box<Kept>>,
     pub(super) first_seen: Ktime,
@@ -36,9 +36,12 @@ pub(super) struct Flow {
     pub(super) missing: bool,
 }
 
+/// The verdict that stands on a connection.
 #[derive(Debug)]
-struct Zombie {
+struct Standing {
     verdict: Verdict,
+    /// The name of the hop it is about.
+    hop: Option<String>,
     /// When it was last reported.
     at: Ktime,
     /// The evidence at the last look.
@@ -61,7 +64,7 @@ impl Flow {
         let closing = is_closing(facts);
         *tally.connections[facts.protocol as usize].of(closing) += 1;
         Self {
-            zombie: None,
+            standing: None,
             handshake: None,
             first_seen: facts.at,
             armed: Ktime::NEVER,
@@ -114,39 +117,51 @@ impl Flow {
         self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
         self.tell_closing(look.facts, books.actions);
         let mut next_look = self.review(look, books);
-        if self.zombie.is_none() {
-            match verdict::judge(look) {
-                Finding::NotBefore(at) => next_look = at,
-                Finding::Holds(verdict) => {
-                    self.fire(verdict, look, books);
-                    next_look = self.review(look, books);
-                }
+        let finding = match &self.standing {
+            Some(standing) if standing.verdict.kind.is_zombie() => None,
+            Some(_) => Some(verdict::judge_graver(look)),
+            None => Some(verdict::judge(look)),
+        };
+        match finding {
+            None => {}
+            Some(Finding::NotBefore(at)) => next_look = next_look.min(at),
+            Some(Finding::Holds(verdict)) => {
+                self.resolve(Ending::Superseded, Some((look.facts, look.now)), books);
+                self.fire(verdict, look, books);
+                next_look = self.review(look, books);
             }
         }
-        let (at_risk, risk_look) = match self.zombie {
-            Some(_) => (false, Ktime::NEVER),
-            None => verdict::at_risk(look),
+        let (at_risk, risk_look) = match self.is_zombie() {
+            true => (false, Ktime::NEVER),
+            false => verdict::at_risk(look),
         };
         self.set_at_risk(at_risk, books.tally);
         next_look.min(risk_look)
     }
 
     pub(super) fn is_zombie(&self) -> bool {
-        self.zombie.is_some()
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.verdict.kind.is_zombie())
+    }
+
+    /// Whether any verdict stands, grave or not.
+    pub(super) fn is_judged(&self) -> bool {
+        self.standing.is_some()
     }
 
     /// The verdict that stands as it was last reported, with the evidence of the last look.
     pub(super) fn standing(&self) -> Option<Alert> {
-        self.zombie.as_ref().map(|zombie| Alert {
+        self.standing.as_ref().map(|standing| Alert {
             status: Status::Firing,
-            kind: zombie.verdict.kind,
-            certainty: zombie.verdict.certainty,
+            kind: standing.verdict.kind,
+            certainty: standing.verdict.certainty,
             listener: self.listener,
-            at: zombie.at,
-            since: zombie.verdict.since,
-            limit: zombie.verdict.limit,
-            facts: zombie.facts.clone(),
-            reason: zombie.reason.clone(),
+            hop: standing.hop.clone(),
+            at: standing.at,
+            since: standing.verdict.since,
+            limit: standing.verdict.limit,
+            facts: standing.facts.clone(),
+            reason: standing.reason.clone(),
         })
     }
 
@@ -165,10 +180,10 @@ impl Flow {
 
     /// Reviews the verdict that stands, if one does.
     fn review(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
-        let Some(zombie) = &mut self.zombie else {
+        let Some(standing) = &mut self.standing else {
             return Ktime::NEVER;
         };
-        match verdict::review(look, &zombie.verdict, zombie.facts.rx.last_packet) {
+        match verdict::review(look, &standing.verdict, standing.facts.rx.last_packet) {
             Review::Recovered => {
                 self.resolve(Ending::Recovered, Some((look.facts, look.now)), books);
                 Ktime::NEVER
@@ -177,11 +192,11 @@ impl Flow {
                 certainty,
                 next_look,
             } => {
-                *zombie.facts = look.evidence();
-                if certainty > zombie.verdict.certainty {
-                    zombie.verdict.certainty = certainty;
-                    zombie.at = zombie.at.max(look.now).max(books.now);
-                    let (verdict, at) = (zombie.verdict, zombie.at);
+                *standing.facts = look.evidence();
+                if certainty > standing.verdict.certainty {
+                    standing.verdict.certainty = certainty;
+                    standing.at = standing.at.max(look.now).max(books.now);
+                    let (verdict, at) = (standing.verdict, standing.at);
                     self.report(&verdict, at, look, books);
                 }
                 next_look
@@ -194,8 +209,9 @@ impl Flow {
         books.tally.detected[kind] += 1;
         books.tally.zombies[kind] += 1;
         let at = look.now.max(books.now);
-        self.zombie = Some(Box::new(Zombie {
+        self.standing = Some(Box::new(Standing {
             verdict,
+            hop: look.hop(&verdict).map(|hop| hop.name.clone()),
             at,
             facts: Box::new(look.evidence()),
             reason: String::new(),
@@ -205,25 +221,32 @@ impl Flow {
 
     fn report(&mut self, verdict: &Verdict, at: Ktime, look: &Look<'_>, books: &mut Books<'_>) {
         let silence = verdict::silence_before(look, verdict);
-        if verdict.certainty == Certainty::Confirmed {
+        if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             self.record_death(silence, look, books.tally);
         }
         let alert = Alert::firing(self.listener, at, verdict, look, silence);
-        if let Some(zombie) = &mut self.zombie {
-            zombie.reason.clone_from(&alert.reason);
+        if let Some(standing) = &mut self.standing {
+            standing.reason.clone_from(&alert.reason);
         }
         books.actions.push_back(Action::Alert(Box::new(alert)));
     }
 
     fn resolve(&mut self, ending: Ending, last: Option<(&Facts, Ktime)>, books: &mut Books<'_>) {
-        let Some(zombie) = self.zombie.take() else {
+        let Some(standing) = self.standing.take() else {
             return;
         };
-        let Zombie {
-            verdict, at, facts, ..
-        } = *zombie;
+        let Standing {
+            verdict,
+            hop,
+            at,
+            facts,
+            ..
+        } = *standing;
         books.tally.zombies[verdict.kind as usize] -= 1;
-        if matches!(ending, Ending::Recovered | Ending::Dismissed) {
+        if matches!(
+            ending,
+            Ending::Recovered | Ending::Dismissed | Ending::Superseded
+        ) {
             books.tally.recovered[verdict.kind as usize] += 1;
         }
         let (facts, now) = match last {
@@ -231,7 +254,7 @@ impl Flow {
             None => (facts, at),
         };
         let at = at.max(now).max(books.now);
-        let alert = Alert::resolved(self.listener, at, &verdict, ending, facts);
+        let alert = Alert::resolved(self.listener, hop, at, &verdict, ending, facts);
         books.actions.push_back(Action::Alert(Box::new(alert)));
     }
 

@@ -1,15 +1,65 @@
-//! Middleboxes on the path and when they give a connection up.
+//! Middleboxes on the path, when they give a connection up, and the rules of a listener.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{facts::Facts, time::Ktime};
 
 /// One middlebox (load balancer, NAT, firewall) and its expiry rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// The name in metrics and alerts.
     pub name: String,
-    /// It forgets a connection that was idle for longer than this.
-    pub idle_timeout: Duration,
+    /// It forgets a connection that was idle for longer than this; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// It ends a connection that is older than this, busy or not; `None`: never.
+    pub max_lifetime: Option<Duration>,
+    /// What ends a silence for it.
+    pub activity: Activity,
+    /// Whether both directions share one clock.
+    pub direction: Directions,
     pub on_expiry: OnExpiry,
+}
+
+/// What a hop counts as a sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// Any TCP segment, keepalive probes and bare acknowledgements too.
+    #[default]
+    Packet,
+    /// Data bytes only, as a proxy that ends TCP sees them.
+    Payload,
+}
+
+impl Activity {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Payload => "payload",
+        }
+    }
+}
+
+/// Which directions must be idle for a hop to give up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Directions {
+    /// Activity in either direction keeps the connection.
+    #[default]
+    Either,
+    /// Each direction has a clock of its own; the first that runs out ends the connection.
+    Each,
+}
+
+impl Directions {
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Either => "either",
+            Self::Each => "each",
+        }
+    }
 }
 
 /// What this host's socket sees when the hop gives a connection up.
@@ -28,6 +78,88 @@ impl OnExpiry {
     pub fn leaves_a_zombie(self) -> bool {
         matches!(self, Self::Silent | Self::RstOnNextPacket)
     }
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::RstOnNextPacket => "rst_on_next_packet",
+            Self::Rst => "rst",
+            Self::Fin => "fin",
+        }
+    }
+}
+
+impl Hop {
+    /// A hop with an idle timeout that any packet in either direction restarts.
+    pub fn new(name: impl Into<String>, idle_timeout: Duration, on_expiry: OnExpiry) -> Self {
+        Self {
+            name: name.into(),
+            idle_timeout: Some(idle_timeout),
+            max_lifetime: None,
+            activity: Activity::Packet,
+            direction: Directions::Either,
+            on_expiry,
+        }
+    }
+
+    /// Whether every packet restarts its clock. The end of a silence longer than the limit is an event
+    /// then; otherwise it may pass unseen.
+    pub fn counts_every_packet(&self) -> bool {
+        self.activity == Activity::Packet && self.direction == Directions::Either
+    }
+
+    /// The last moment at which this hop's clock was restarted, as far as this host knows; `None`
+    /// where not even the birth was seen.
+    pub fn quiet_since(&self, facts: &Facts) -> Option<Ktime> {
+        let (rx, tx) = match self.activity {
+            Activity::Packet => (facts.rx.last_packet, facts.tx.last_packet),
+            Activity::Payload => (facts.rx.last_payload, facts.tx.last_payload),
+        };
+        let born = facts.established_at;
+        match self.direction {
+            Directions::Either => rx.max(tx).max(born),
+            Directions::Each => match (rx.max(born), tx.max(born)) {
+                (Some(rx), Some(tx)) => Some(rx.min(tx)),
+                (rx, tx) => rx.or(tx),
+            },
+        }
+    }
+}
+
+/// The hops between this host and a peer, nearest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    pub hops: Vec<Hop>,
+}
+
+impl Path {
+    /// The hop that forgets first; `None` where no idle timeout is known.
+    pub fn tightest(&self) -> Option<&Hop> {
+        self.hops
+            .iter()
+            .filter(|hop| hop.idle_timeout.is_some())
+            .min_by_key(|hop| hop.idle_timeout)
+    }
+
+    /// The shortest idle timeout of its hops.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.tightest().and_then(|hop| hop.idle_timeout)
+    }
+}
+
+impl From<Option<Hop>> for Path {
+    fn from(hop: Option<Hop>) -> Self {
+        let hops = hop.into_iter().collect();
+        Self { hops }
+    }
+}
+
+/// The path of the peers in one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub network: IpNet,
+    pub path: Path,
 }
 
 /// The rules for the flows of one listener.
@@ -35,21 +167,116 @@ impl OnExpiry {
 pub struct ListenerRules {
     /// The name in metrics and alerts.
     pub name: String,
-    /// The hop that expires first; `None` when no limit is known.
-    pub tightest_hop: Option<Hop>,
+    /// The path of peers that no route names.
+    pub path: Path,
+    /// Other paths by the peer's network; the longest prefix that holds the peer wins.
+    pub routes: Vec<Route>,
     /// A single ping from this host may stay unanswered for this long.
     pub ping_timeout: Duration,
+    /// After how long without a message from the peer a connection is called quiet; `None`: never.
+    pub message_gap: Option<Duration>,
 }
 
 impl ListenerRules {
     /// Patience with one unanswered ping: as Python `websockets` and uvicorn (20 s), and half more.
     pub const DEFAULT_PING_TIMEOUT: Duration = Duration::from_secs(30);
 
-    pub fn new(name: impl Into<String>, tightest_hop: Option<Hop>) -> Self {
+    /// The default rules, with a path of at most one hop.
+    pub fn new(name: impl Into<String>, hop: Option<Hop>) -> Self {
         Self {
             name: name.into(),
-            tightest_hop,
+            path: hop.into(),
+            routes: Vec::new(),
             ping_timeout: Self::DEFAULT_PING_TIMEOUT,
+            message_gap: None,
         }
+    }
+
+    /// The path between this host and a peer. An IPv4 address mapped into IPv6 is looked up as IPv4.
+    pub fn path_to(&self, peer: IpAddr) -> &Path {
+        let peer = peer.to_canonical();
+        self.routes
+            .iter()
+            .filter(|route| route.network.contains(&peer))
+            .max_by_key(|route| route.network.prefix_len())
+            .map_or(&self.path, |route| &route.path)
+    }
+
+    /// Every path of this listener.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [&self.path]
+            .into_iter()
+            .chain(self.routes.iter().map(|route| &route.path))
+    }
+
+    /// The shortest idle timeout on any of its paths.
+    pub fn shortest_idle_timeout(&self) -> Option<Duration> {
+        self.paths().filter_map(Path::idle_timeout).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(name: &str, seconds: u64) -> Hop {
+        Hop::new(name, Duration::from_secs(seconds), OnExpiry::Silent)
+    }
+
+    #[test]
+    fn the_longest_prefix_that_holds_the_peer_decides_its_path() {
+        let route = |network: &str, name| Route {
+            network: network.parse().expect("a network"),
+            path: Some(hop(name, 10)).into(),
+        };
+        let rules = ListenerRules {
+            routes: vec![route("10.0.0.0/8", "wide"), route("10.1.0.0/16", "narrow")],
+            ..ListenerRules::new("web", Some(hop("default", 60)))
+        };
+        let name = |peer: &str| {
+            let path = rules.path_to(peer.parse().expect("an address"));
+            path.hops[0].name.clone()
+        };
+        assert_eq!(name("10.1.2.3"), "narrow");
+        assert_eq!(name("::ffff:10.2.0.1"), "wide");
+        assert_eq!(name("192.0.2.1"), "default");
+        assert_eq!(name("2001:db8::1"), "default");
+        assert_eq!(rules.shortest_idle_timeout(), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_hop_has_the_clocks_it_counts_by() {
+        let mut facts = Facts::newborn(1, Ktime(1));
+        facts.rx.last_packet = Some(Ktime(40));
+        facts.rx.last_payload = Some(Ktime(20));
+        facts.tx.last_packet = Some(Ktime(30));
+        let since = |activity, direction| {
+            Hop {
+                activity,
+                direction,
+                ..hop("lb", 1)
+            }
+            .quiet_since(&facts)
+        };
+        use {Activity::*, Directions::*};
+        assert_eq!(since(Packet, Either), Some(Ktime(40)));
+        assert_eq!(since(Packet, Each), Some(Ktime(30)));
+        assert_eq!(since(Payload, Either), Some(Ktime(20)));
+        assert_eq!(
+            since(Payload, Each),
+            Some(Ktime(1)),
+            "nothing was ever sent"
+        );
+    }
+
+    #[test]
+    fn the_tightest_hop_is_the_one_with_the_shortest_timeout() {
+        let mut lasting = hop("lifetime only", 1);
+        lasting.idle_timeout = None;
+        let path = Path {
+            hops: vec![lasting, hop("b", 20), hop("a", 10)],
+        };
+        assert_eq!(path.tightest().map(|hop| hop.name.as_str()), Some("a"));
+        assert_eq!(Path::default().tightest(), None);
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{
     facts::{Direction, Facts, Gap},
-    hop::ListenerRules,
+    hop::{Hop, ListenerRules, Path},
     time::Ktime,
+    verdict::Verdict,
 };
 
 /// One look at a flow: its facts, the moment they are judged at, and the rules that apply.
@@ -13,12 +14,27 @@ use super::{
 pub struct Look<'a> {
     pub facts: &'a Facts,
     pub rules: &'a ListenerRules,
+    /// The path to the peer.
+    pub path: &'a Path,
     pub source: Source,
     pub now: Ktime,
     /// How far a snapshot may lag behind its socket.
     pub staleness: Duration,
     /// The silence of a flow whose facts know no activity begins here.
     pub first_seen: Ktime,
+    /// What its application has not read, if the last look at the sockets found anything.
+    pub unread: Option<Unread>,
+}
+
+/// Bytes that wait in a receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The first look that found the application no further than it is now.
+    pub since: Ktime,
+    /// The last look.
+    pub seen_at: Ktime,
+    /// In the queue at the last look.
+    pub bytes: u32,
 }
 
 /// Where facts come from, and so how far they can be trusted.
@@ -32,14 +48,24 @@ pub enum Source {
     Snapshot,
 }
 
-impl Look<'_> {
-    /// The last activity known.
-    pub(super) fn quiet_since(&self) -> Ktime {
-        self.facts.last_activity().unwrap_or(self.first_seen)
+impl<'a> Look<'a> {
+    /// The hop that a verdict is about, or else the tightest one.
+    pub(super) fn hop(&self, verdict: &Verdict) -> Option<&'a Hop> {
+        match verdict.hop {
+            Some(place) => self.path.hops.get(place),
+            None => self.path.tightest(),
+        }
     }
 
+    /// When this hop's clock was last restarted, as far as is known.
+    pub(super) fn quiet_since(&self, hop: &Hop) -> Ktime {
+        hop.quiet_since(self.facts).unwrap_or(self.first_seen)
+    }
+
+    /// Since the last packet in either direction.
     pub(super) fn idle(&self) -> Duration {
-        self.now.since(self.quiet_since())
+        let last = self.facts.last_activity().unwrap_or(self.first_seen);
+        self.now.since(last)
     }
 
     /// How much longer the silence must look before it surely is.
@@ -80,10 +106,14 @@ impl Look<'_> {
         !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)
     }
 
-    /// A silence past the hop's limit that this host ended, with nothing in flight before and
-    /// nothing heard since.
-    pub(super) fn unheard_gap(&self) -> Option<Gap> {
-        let limit = self.rules.tightest_hop.as_ref()?.idle_timeout;
+    /// A silence past the shortest limit of the path that this host ended; see [`Look::unheard_gap`].
+    pub(super) fn longest_unheard_gap(&self) -> Option<Gap> {
+        self.unheard_gap(self.path.idle_timeout()?)
+    }
+
+    /// A silence longer than `limit` that this host ended, with nothing in flight before and nothing
+    /// heard since.
+    pub(super) fn unheard_gap(&self, limit: Duration) -> Option<Gap> {
         let facts = self.facts;
         facts.last_gap.filter(|gap| {
             gap.ended_by == Direction::Tx
@@ -93,14 +123,14 @@ impl Look<'_> {
         })
     }
 
-    /// When something that nobody answered first left after the limit was `crossed`. What a snapshot
+    /// When something that nobody answered first left after `limit` was `crossed`. What a snapshot
     /// says about earlier transmissions may be out of date.
-    pub(super) fn asked_at(&self, crossed: Ktime) -> Option<Ktime> {
+    pub(super) fn asked_at(&self, crossed: Ktime, limit: Duration) -> Option<Ktime> {
         let facts = self.facts;
         let since = facts
             .unanswered_since
             .filter(|_| facts.unanswered_transmissions > 0)?;
-        match self.unheard_gap() {
+        match self.unheard_gap(limit) {
             Some(gap) => Some(since.max(gap.to)),
             None => facts
                 .tx

@@ -17,6 +17,7 @@ pub mod hop;
 mod kept;
 pub mod look;
 mod pending;
+mod queues;
 mod strings;
 pub mod tally;
 pub mod time;
@@ -24,7 +25,7 @@ pub mod transition;
 pub mod verdict;
 mod wheel;
 
-pub use alert::{Alert, Certainty, Resolution, Status, ZombieKind};
+pub use alert::{Alert, Certainty, Resolution, Status, VerdictKind};
 pub use correlator::{Action, Correlator};
 pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};

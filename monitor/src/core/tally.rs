@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::Histogram,
 };
@@ -15,12 +16,12 @@ pub struct Tally {
     pub connections: [Phases; 3],
     /// Gauge: idle for at least 0.8 of the limit, and not past it.
     pub at_risk: u64,
-    /// Gauge, by `ZombieKind`.
-    pub zombies: [u64; 3],
-    /// Firing episodes, by `ZombieKind`.
-    pub detected: [u64; 3],
-    /// Episodes that ended with a sign of life, by `ZombieKind`.
-    pub recovered: [u64; 3],
+    /// Gauge, by `VerdictKind`; what is no zombie is counted here too.
+    pub zombies: [u64; VerdictKind::ALL.len()],
+    /// Firing episodes, by `VerdictKind`.
+    pub detected: [u64; VerdictKind::ALL.len()],
+    /// Episodes that ended with a sign of life, by `VerdictKind`.
+    pub recovered: [u64; VerdictKind::ALL.len()],
     /// Gauge: upgrade requests without an answer for at least 10 s.
     pub handshakes_stuck: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
@@ -88,7 +89,7 @@ impl CloseCodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{CloseHow, ZombieKind};
+    use crate::core::CloseHow;
 
     #[test]
     fn a_peer_that_invents_codes_ends_in_the_overflow() {
@@ -117,7 +118,7 @@ mod tests {
                 .all(|(i, p)| *p as usize == i)
         );
         assert!(
-            ZombieKind::ALL
+            VerdictKind::ALL
                 .iter()
                 .enumerate()
                 .all(|(i, k)| *k as usize == i)

@@ -17,7 +17,7 @@ impl Daemon {
         // Whoever asked may be gone by now; that is its affair.
         match question {
             Question::Conns(answer) => drop(answer.send(self.core.conns())),
-            Question::Zombies(answer) => drop(answer.send(self.core.zombies())),
+            Question::Zombies(answer) => drop(answer.send(self.core.judged())),
             Question::Connections(conns, answer) => {
                 let now = Now::read();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));

@@ -203,6 +203,7 @@ pub fn seed(facts: &Facts) -> Snapshot {
         last_packet: at(activity.last_packet),
         last_payload: at(activity.last_payload),
         last_frame: at(activity.last_frame),
+        last_data_frame: at(activity.last_message),
         fin: u8::from(fin),
         ..DirectionFacts::default()
     };
@@ -286,6 +287,7 @@ fn activity(facts: &DirectionFacts) -> Activity {
         last_packet: moment(facts.last_packet),
         last_payload: moment(facts.last_payload),
         last_frame: moment(facts.last_frame),
+        last_message: moment(facts.last_data_frame),
     }
 }
 

@@ -155,11 +155,13 @@ impl Clocks {
                 last_packet: data_received_at.max(ack_received_at),
                 last_payload: data_received_at.filter(|_| info.bytes_received > 0),
                 last_frame: None,
+                last_message: None,
             },
             tx: Activity {
                 last_packet: data_sent_at.max(data_received_at),
                 last_payload: data_sent_at.filter(|_| info.data_segments_sent > 0),
                 last_frame: None,
+                last_message: None,
             },
             // The latest it can be: an acknowledgement may have repeated an earlier one.
             ack_progress_at: ack_received_at.filter(|_| info.bytes_acked > 0),

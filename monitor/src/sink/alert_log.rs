@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    core::{Alert, Ktime, Status, alert::Resolution},
+    core::{Alert, Ktime, Status},
     kernel::clock,
     listeners::Listener,
 };
@@ -168,21 +168,16 @@ impl<'a> Line<'a> {
         let since = |moment: Option<Ktime>| moment.map(|moment| seconds(seen_at.since(moment)));
         let (status, resolution) = match alert.status {
             Status::Firing => ("firing", None),
-            Status::Resolved(Resolution::Recovered) => ("resolved", Some("recovered")),
-            Status::Resolved(Resolution::Closed(how)) => ("resolved", Some(how.as_str())),
+            Status::Resolved(resolution) => ("resolved", Some(resolution.as_str())),
         };
         Self {
             ts,
             status,
-            alert: "zombie",
+            alert: alert.kind.alert(),
             kind: alert.kind.as_str(),
             certainty: alert.certainty.as_str(),
             listener: &listener.rules.name,
-            hop: listener
-                .rules
-                .tightest_hop
-                .as_ref()
-                .map(|hop| hop.name.as_str()),
+            hop: alert.hop.as_deref(),
             resolution,
             conn: Conn {
                 cookie: facts.conn.0.to_string(),
@@ -228,7 +223,8 @@ mod tests {
 
     use super::*;
     use crate::core::{
-        Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, ZombieKind,
+        Certainty, ConnId, Facts, Hop, ListenerId, ListenerRules, OnExpiry, Resolution,
+        VerdictKind,
         facts::{Activity, Protocol, Role},
     };
 
@@ -236,9 +232,10 @@ mod tests {
         let at = Ktime(100_000_000_000);
         Alert {
             status: Status::Firing,
-            kind: ZombieKind::Expired,
+            kind: VerdictKind::Expired,
             certainty: Certainty::Suspected,
             listener: ListenerId(0),
+            hop: Some("lb".into()),
             at,
             since: Ktime(99_000_000_000),
             limit: Duration::from_secs(6),
@@ -266,11 +263,7 @@ mod tests {
         Listener {
             rules: ListenerRules::new(
                 "8080",
-                Some(Hop {
-                    name: "lb".into(),
-                    idle_timeout: Duration::from_secs(6),
-                    on_expiry: OnExpiry::Silent,
-                }),
+                Some(Hop::new("lb", Duration::from_secs(6), OnExpiry::Silent)),
             ),
             ports: 8080..=8080,
             remote: false,

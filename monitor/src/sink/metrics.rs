@@ -115,7 +115,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::core::{ListenerRules, ZombieKind};
+    use crate::core::{ListenerRules, VerdictKind};
 
     #[test]
     fn a_scrape_shows_what_was_counted_in_base_units() {
@@ -140,7 +140,7 @@ mod tests {
             handshakes_stuck: 6,
             ..Tally::default()
         };
-        tally.zombies[ZombieKind::BlackHoled as usize] = 2;
+        tally.zombies[VerdictKind::BlackHoled as usize] = 2;
         let text = render(&Scrape {
             listeners: &listeners,
             stats: &[stats],

@@ -96,11 +96,14 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     let time = || option::of(any_time());
     let direction = || select(vec![Direction::Rx, Direction::Tx]);
     let activity = || {
-        (time(), time(), time()).prop_map(|(last_packet, last_payload, last_frame)| Activity {
-            last_packet,
-            last_payload,
-            last_frame,
-        })
+        (time(), time(), time(), time()).prop_map(
+            |(last_packet, last_payload, last_frame, last_message)| Activity {
+                last_packet,
+                last_payload,
+                last_frame,
+                last_message,
+            },
+        )
     };
     let gap = (any_time(), any_time(), direction()).prop_map(|(from, to, ended_by)| Gap {
         from,

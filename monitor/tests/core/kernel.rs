@@ -51,11 +51,7 @@ pub(crate) struct Moment {
 pub(crate) fn rules() -> Vec<ListenerRules> {
     let hop = |seconds, on_expiry| {
         let idle_timeout = Duration::from_secs(seconds);
-        Some(Hop {
-            name: "lb".to_owned(),
-            idle_timeout,
-            on_expiry,
-        })
+        Some(Hop::new("lb", idle_timeout, on_expiry))
     };
     let listener = |name: &str, hop, ping_timeout| ListenerRules {
         ping_timeout,

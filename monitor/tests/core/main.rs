@@ -14,7 +14,7 @@ use std::{
 
 use monitor::core::{
     Action, Alert, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime, ListenerId,
-    ListenerRules, Resolution, Status, verdict::pace_of_pongs,
+    ListenerRules, Resolution, Status, VerdictKind, verdict::pace_of_pongs,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -120,9 +120,10 @@ impl Shell {
         })
     }
 
+    /// What it said of zombies.
     fn said(&self) -> BTreeMap<ConnId, Vec<Saying>> {
         let mut said: BTreeMap<ConnId, Vec<Saying>> = BTreeMap::new();
-        for alert in self.alerts() {
+        for alert in self.alerts().filter(|alert| alert.kind.is_zombie()) {
             let Alert {
                 at,
                 kind,
@@ -161,7 +162,7 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     vec(script, 1..6)
 }
 
-fn key(saying: &Saying) -> (monitor::core::ZombieKind, Certainty, bool) {
+fn key(saying: &Saying) -> (VerdictKind, Certainty, bool) {
     (saying.kind, saying.certainty, saying.firing)
 }
 
@@ -282,6 +283,7 @@ proptest! {
                     let truth = truth.expect("a recovery of a socket that exists");
                     prop_assert!(oracle::recovered(alert.kind, alert.since, truth), "{:?}", alert);
                 }
+                Status::Resolved(Resolution::Superseded) => {}
                 Status::Resolved(Resolution::Closed(_)) => prop_assert!(truth.is_none()),
             }
         }
@@ -339,7 +341,7 @@ proptest! {
         assert_gauges_add_up(&shell.core);
         prop_assert!(shell.core.is_empty());
         for tally in shell.core.tally() {
-            prop_assert_eq!(tally.zombies, [0; 3]);
+            prop_assert_eq!(tally.zombies, [0; 7]);
             prop_assert_eq!(tally.at_risk, 0);
             prop_assert_eq!(tally.handshakes_stuck, 0);
         }
@@ -361,7 +363,7 @@ fn assert_gauges_add_up(core: &Correlator) {
     for tally in core.tally() {
         let zombies: u64 = tally.zombies.iter().sum();
         assert!(zombies + tally.at_risk <= connections);
-        for kind in 0..3 {
+        for kind in VerdictKind::ALL.map(|kind| kind as usize) {
             assert!(tally.detected[kind] >= tally.recovered[kind] + tally.zombies[kind]);
         }
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use monitor::core::{
-    Certainty, ConnId, Facts, Ktime, ListenerRules, OnExpiry, ZombieKind, facts::Direction,
+    Certainty, ConnId, Facts, Ktime, ListenerRules, OnExpiry, VerdictKind, facts::Direction,
 };
 
 use crate::kernel::{Moment, STALENESS};
@@ -12,12 +12,12 @@ use crate::kernel::{Moment, STALENESS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Saying {
     pub at: Ktime,
-    pub kind: ZombieKind,
+    pub kind: VerdictKind,
     pub certainty: Certainty,
     pub firing: bool,
 }
 
-/// Looks at every socket after every change and at least every `step`, up to `end`. Connections of
+/// What it says of zombies. Looks at every socket after every change and at least every `step`, up to `end`. Connections of
 /// which a monitor that reads copies may rightly say something else are left out.
 pub(crate) fn full_scan(
     rules: &[ListenerRules],
@@ -57,23 +57,28 @@ pub(crate) fn full_scan(
 /// Whether an alert of this kind and certainty is true of a socket right now. What is confirmed may
 /// have been suspected in a state that has passed: the flow has spoken since, or begun to close.
 pub(crate) fn is_true(
-    kind: ZombieKind,
+    kind: VerdictKind,
     certainty: Certainty,
     t: &Facts,
     r: &ListenerRules,
     now: Ktime,
 ) -> bool {
     match (kind, certainty) {
-        (ZombieKind::BlackHoled, _) => black_holed(t, r, now),
+        (VerdictKind::BlackHoled, _) => black_holed(t, r, now),
         (_, Certainty::Confirmed) => is_confirmed(kind, t, now),
-        (ZombieKind::Expired, _) => expired(t, r, now).is_some(),
-        (ZombieKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
+        (VerdictKind::Expired, _) => expired(t, r, now).is_some(),
+        (VerdictKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
+        (VerdictKind::Expiring, _) => r.path.tightest().is_some_and(|hop| {
+            let idle = now.since(t.last_activity().unwrap());
+            hop.on_expiry == OnExpiry::Fin && idle >= hop.idle_timeout.unwrap() / 20 * 19
+        }),
+        (VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet, _) => false,
     }
 }
 
 #[derive(Default)]
 struct Scan {
-    standing: Option<(ZombieKind, Certainty, Ktime)>,
+    standing: Option<(VerdictKind, Certainty, Ktime)>,
     said: Vec<Saying>,
     /// A second rule came true within the staleness after `expired`: whose turn it is depends on how
     /// old the copy is.
@@ -84,7 +89,7 @@ impl Scan {
     fn look(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
         if let Some(last) = self.said.last()
             && last.firing
-            && last.kind == ZombieKind::Expired
+            && last.kind == VerdictKind::Expired
             && now.since(last.at) <= STALENESS
         {
             self.contested |= black_holed(t, r, now) || unresponsive(t, r, now).is_some();
@@ -102,21 +107,21 @@ impl Scan {
             return;
         }
         if let Some(certainty) = expired(t, r, now) {
-            self.fire(now, ZombieKind::Expired, certainty, now);
+            self.fire(now, VerdictKind::Expired, certainty, now);
         } else if black_holed(t, r, now) {
             self.fire(
                 now,
-                ZombieKind::BlackHoled,
+                VerdictKind::BlackHoled,
                 Certainty::Confirmed,
                 t.stalled_since.unwrap(),
             );
         } else if let Some(certainty) = unresponsive(t, r, now) {
             let first = t.first_unanswered_ping.unwrap();
-            self.fire(now, ZombieKind::Unresponsive, certainty, first);
+            self.fire(now, VerdictKind::Unresponsive, certainty, first);
         }
     }
 
-    fn fire(&mut self, now: Ktime, kind: ZombieKind, certainty: Certainty, since: Ktime) {
+    fn fire(&mut self, now: Ktime, kind: VerdictKind, certainty: Certainty, since: Ktime) {
         self.standing = Some((kind, certainty, since));
         self.say(now, kind, certainty, true);
     }
@@ -127,7 +132,7 @@ impl Scan {
         }
     }
 
-    fn say(&mut self, at: Ktime, kind: ZombieKind, certainty: Certainty, firing: bool) {
+    fn say(&mut self, at: Ktime, kind: VerdictKind, certainty: Certainty, firing: bool) {
         self.said.push(Saying {
             at,
             kind,
@@ -138,13 +143,14 @@ impl Scan {
 }
 
 fn expired(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
-    let hop = r.tightest_hop.as_ref()?;
+    let hop = r.path.tightest()?;
+    let limit = hop.idle_timeout?;
     if !matches!(hop.on_expiry, OnExpiry::Silent | OnExpiry::RstOnNextPacket) || !t.is_open() {
         return None;
     }
     let idle = now.since(t.last_activity()?);
-    let silent = idle > hop.idle_timeout && t.unacked_bytes == 0;
-    let certainty = if is_confirmed(ZombieKind::Expired, t, now) {
+    let silent = idle > limit && t.unacked_bytes == 0;
+    let certainty = if is_confirmed(VerdictKind::Expired, t, now) {
         Certainty::Confirmed
     } else {
         Certainty::Suspected
@@ -165,21 +171,25 @@ fn unresponsive(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
     let acked = t.unacked_bytes == 0 || t.ack_progress_at.is_some_and(|at| at >= first);
     if !acked || !t.is_open() {
         None
-    } else if is_confirmed(ZombieKind::Unresponsive, t, now) {
+    } else if is_confirmed(VerdictKind::Unresponsive, t, now) {
         Some(Certainty::Confirmed)
     } else {
         (now.since(first) >= r.ping_timeout).then_some(Certainty::Suspected)
     }
 }
 
-fn is_confirmed(kind: ZombieKind, t: &Facts, now: Ktime) -> bool {
+fn is_confirmed(kind: VerdictKind, t: &Facts, now: Ktime) -> bool {
     let second = Duration::from_secs(1);
     match kind {
-        ZombieKind::Expired => {
+        VerdictKind::Expired => {
             t.unanswered_transmissions >= 2 && now.since(t.unanswered_since.unwrap()) >= second
         }
-        ZombieKind::BlackHoled => true,
-        ZombieKind::Unresponsive => {
+        VerdictKind::BlackHoled => true,
+        VerdictKind::HalfClosed
+        | VerdictKind::Stalled
+        | VerdictKind::Expiring
+        | VerdictKind::Quiet => false,
+        VerdictKind::Unresponsive => {
             let grace = second.max(t.ping_rtt.unwrap_or_default() * 4);
             t.pings_unanswered >= 2 && {
                 let first = t.first_unanswered_ping.unwrap();
@@ -190,21 +200,24 @@ fn is_confirmed(kind: ZombieKind, t: &Facts, now: Ktime) -> bool {
     }
 }
 
-pub(crate) fn recovered(kind: ZombieKind, since: Ktime, t: &Facts) -> bool {
+pub(crate) fn recovered(kind: VerdictKind, since: Ktime, t: &Facts) -> bool {
     let after = |at: Option<Ktime>| at.is_some_and(|at| at > since);
     !t.rst_rx
         && match kind {
-            ZombieKind::Expired => after(t.rx.last_packet),
-            ZombieKind::BlackHoled => t.unacked_bytes == 0 || after(t.ack_progress_at),
-            ZombieKind::Unresponsive => t.pings_unanswered == 0 || after(t.first_unanswered_ping),
+            VerdictKind::Expired => after(t.rx.last_packet),
+            VerdictKind::BlackHoled => t.unacked_bytes == 0 || after(t.ack_progress_at),
+            VerdictKind::Unresponsive => t.pings_unanswered == 0 || after(t.first_unanswered_ping),
+            // In use again, or past the limit of a hop that does not exist here.
+            VerdictKind::Expiring => true,
+            VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet => false,
         }
 }
 
 fn spoke_into_silence(t: &Facts, r: &ListenerRules) -> bool {
-    let Some((gap, hop)) = t.last_gap.zip(r.tightest_hop.as_ref()) else {
+    let Some((gap, limit)) = t.last_gap.zip(r.path.idle_timeout()) else {
         return false;
     };
     gap.ended_by == Direction::Tx
-        && gap.to.since(gap.from) > hop.idle_timeout
+        && gap.to.since(gap.from) > limit
         && t.rx.last_packet.is_none_or(|heard| heard < gap.to)
 }

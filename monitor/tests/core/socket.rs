@@ -48,7 +48,7 @@ impl Socket {
             script: script.ops.clone(),
             position: 0,
             rtt: Duration::from_millis(script.rtt),
-            limit: rules.tightest_hop.as_ref().map(|hop| hop.idle_timeout),
+            limit: rules.path.idle_timeout(),
             broken: false,
             deaf: false,
             closed: false,

@@ -78,11 +78,7 @@ fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
 
 /// Servers on this port, behind a hop with this limit.
 fn server(port: u16, limit: Option<Duration>) -> Listener {
-    let hop = limit.map(|idle_timeout| Hop {
-        name: "lb".into(),
-        idle_timeout,
-        on_expiry: OnExpiry::Silent,
-    });
+    let hop = limit.map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
     Listener {
         rules: ListenerRules::new(port.to_string(), hop),
         ports: port..=port,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use monitor::{
-    core::{Alert, Certainty, CloseHow, Resolution, Status, ZombieKind},
+    core::{Alert, Certainty, CloseHow, Resolution, Status, VerdictKind},
     replay::Record,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Each alert: seconds since the start, kind, status, certainty.
-fn alerts(played: &Played) -> Vec<(f64, ZombieKind, Status, Certainty)> {
+fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
     let brief = |alert: &Alert| {
         let at = (alert.at.0 - START) as f64 / SECOND as f64;
         (at, alert.kind, alert.status, alert.certainty)
@@ -51,7 +51,7 @@ fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard
     };
     // The last packet of the handshake was at 7 ms; the limit must be exceeded, not met.
     assert!((60.007..60.008).contains(&fired.0), "{fired:?}");
-    assert_eq!(fired.1, ZombieKind::Expired);
+    assert_eq!(fired.1, VerdictKind::Expired);
     assert_eq!((fired.2, fired.3), (Status::Firing, Certainty::Suspected));
     let recovered = Status::Resolved(Resolution::Recovered);
     assert_eq!((resolved.0, resolved.2), (100.0, recovered));
@@ -86,7 +86,7 @@ fn transmissions_into_the_void_confirm_that_it_is_expired() {
     assert_eq!(suspected.3, Certainty::Suspected);
     assert_eq!(
         (confirmed.1, confirmed.3),
-        (ZombieKind::Expired, Certainty::Confirmed)
+        (VerdictKind::Expired, Certainty::Confirmed)
     );
     assert!((71.0..72.1).contains(&confirmed.0), "{confirmed:?}");
     // The reset comes from the path, not from the peer: no recovery.
@@ -113,7 +113,7 @@ fn data_that_nobody_acknowledges_is_black_holed() {
         fired,
         (
             7.2,
-            ZombieKind::BlackHoled,
+            VerdictKind::BlackHoled,
             Status::Firing,
             Certainty::Confirmed
         )
@@ -148,7 +148,7 @@ fn pings_that_tcp_acknowledges_and_nobody_answers_are_unresponsive() {
     };
     // A second after the second ping that nobody answers.
     assert!((31.0..31.1).contains(&fired.0), "{fired:?}");
-    assert_eq!(fired.1, ZombieKind::Unresponsive);
+    assert_eq!(fired.1, VerdictKind::Unresponsive);
     assert_eq!(fired.3, Certainty::Confirmed);
     assert_eq!(played.connections()[0].pings_unanswered, 2);
 }

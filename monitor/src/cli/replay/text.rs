@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    core::{Alert, Status, Transition, alert::Resolution},
+    core::{Alert, Status, Transition},
     frames::{Clock, Line},
     replay::{ConnectionRecord, Pair, Record, Replay, Summary},
 };
@@ -69,15 +69,19 @@ fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -
 fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Result<()> {
     let status = match alert.status {
         Status::Firing => alert.certainty.as_str(),
-        Status::Resolved(Resolution::Recovered) => "recovered",
-        Status::Resolved(Resolution::Closed(how)) => how.as_str(),
+        Status::Resolved(resolution) => resolution.as_str(),
     };
     writeln!(
         out,
-        "{}  {:<9}  {}  ALERT zombie/{} {status}: {}",
+        "{}  {:<9}  {}  ALERT {}{} {status}: {}",
         Clock(replay.wall_clock(alert.at)),
         alert.facts.conn.0,
         alert.facts.peer,
+        if alert.kind.is_zombie() {
+            "zombie/"
+        } else {
+            ""
+        },
         alert.kind.as_str(),
         alert.reason
     )

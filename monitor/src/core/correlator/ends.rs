@@ -29,10 +29,12 @@ impl Correlator {
         let look = Look {
             facts,
             rules: &self.rules[place],
+            path: self.rules[place].path_to(facts.peer.ip()),
             source: Source::Event,
             now: facts.at,
             staleness: self.staleness,
             first_seen: flow.first_seen,
+            unread: None,
         };
         let tally = &mut self.tallies[place];
         tally.count_close(facts);
@@ -92,6 +94,7 @@ impl Correlator {
     /// Takes a flow off the table, with its handshake.
     fn remove(&mut self, conn: ConnId) -> Option<Flow> {
         let mut flow = self.flows.remove(&conn)?;
+        self.queues.forget(conn);
         if let Some(kept) = flow.handshake.take() {
             kept.release(&mut self.strings);
         }
@@ -118,7 +121,7 @@ impl Correlator {
         let goes_on = match ending {
             Ending::Dismissed if self.flows.contains_key(&conn) => attempt.at >= at,
             Ending::Dismissed => attempt.at > at,
-            Ending::Recovered | Ending::Closed(_) | Ending::Gone => false,
+            Ending::Recovered | Ending::Superseded | Ending::Closed(_) | Ending::Gone => false,
         };
         if goes_on {
             return None;

@@ -1,7 +1,9 @@
 use super::*;
 use crate::core::{
-    Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, ZombieKind,
-    facts::{Close, Direction, Gap, Protocol},
+    Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, VerdictKind,
+    event::ReceiveQueue,
+    facts::{Close, Closing, ClosingBy, Direction, Gap, Protocol},
+    hop::{Activity, Path},
 };
 
 const STALENESS: Duration = Duration::from_millis(260);
@@ -16,25 +18,24 @@ struct Bench {
     core: Correlator,
     snapshot: Option<Facts>,
     looks: u32,
-    said: Vec<(u64, Status, ZombieKind, Certainty)>,
+    said: Vec<(u64, Status, VerdictKind, Certainty)>,
     reasons: Vec<String>,
 }
 
 impl Bench {
-    fn behind(hop: Option<OnExpiry>) -> Self {
-        let hop = hop.map(|on_expiry| Hop {
-            name: "lb".to_owned(),
-            idle_timeout: Duration::from_secs(6),
-            on_expiry,
-        });
-        let core = Correlator::new(vec![ListenerRules::new("web", hop)], STALENESS);
+    fn under(rules: ListenerRules) -> Self {
         Self {
-            core,
+            core: Correlator::new(vec![rules], STALENESS),
             snapshot: None,
             looks: 0,
             said: Vec::new(),
             reasons: Vec::new(),
         }
+    }
+
+    fn behind(hop: Option<OnExpiry>) -> Self {
+        let hop = hop.map(|on_expiry| Hop::new("lb", Duration::from_secs(6), on_expiry));
+        Self::under(ListenerRules::new("web", hop))
     }
 
     fn opened(hop: Option<OnExpiry>) -> (Self, Facts) {
@@ -151,7 +152,7 @@ fn retransmit(facts: &mut Facts, at: u64) {
 const FIRING: Status = Status::Firing;
 const RECOVERED: Status = Status::Resolved(Resolution::Recovered);
 use Certainty::{Confirmed, Suspected};
-use ZombieKind::{BlackHoled, Expired, Unresponsive};
+use VerdictKind::{BlackHoled, Expired, Expiring, HalfClosed, Quiet, Stalled, Unresponsive};
 
 #[test]
 fn an_idle_flow_is_suspected_when_the_limit_has_surely_passed() {
@@ -186,10 +187,199 @@ fn a_hop_that_says_goodbye_leaves_no_zombie() {
     for hop in [None, Some(OnExpiry::Fin), Some(OnExpiry::Rst)] {
         let (mut bench, _) = Bench::opened(hop);
         bench.until(60_000);
-        assert_eq!(bench.said, []);
+        assert_eq!(bench.tally().detected.map(|n| n > 0), {
+            let mut detected = [false; 7];
+            detected[Expiring as usize] = hop.is_some();
+            detected
+        });
         assert_eq!(bench.tally().at_risk, 0);
         assert_eq!(bench.core.poll_timeout(), None);
     }
+}
+
+#[test]
+fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
+    bench.until(6_000);
+    assert_eq!(bench.said, [(5_960, FIRING, Expiring, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "idle 5.9 s; lb closes connections after 6 s of silence: expect a disconnect, not a zombie"
+    );
+    facts.fin_rx = true;
+    bench.closed(CloseHow::Fin, 6_050, &facts);
+    let closed = Status::Resolved(Resolution::Closed(CloseHow::Fin));
+    assert_eq!(bench.said[1..], [(6_050, closed, Expiring, Suspected)]);
+    assert_eq!(bench.tally().detected[Expiring as usize], 1);
+}
+
+#[test]
+fn a_message_in_time_ends_the_announcement() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
+    bench.until(5_970);
+    facts.rx.last_packet = Some(ms(5_980));
+    bench.snapshot = Some(facts);
+    bench.until(11_000);
+    assert_eq!(bench.said[1..], [(6_960, RECOVERED, Expiring, Suspected)]);
+}
+
+#[test]
+fn a_connection_near_its_longest_life_is_announced_however_busy() {
+    let hop = Hop {
+        idle_timeout: None,
+        max_lifetime: Some(Duration::from_secs(100)),
+        ..Hop::new("gateway", Duration::from_secs(1), OnExpiry::Fin)
+    };
+    let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
+    let mut facts = Facts::newborn(1, ms(0));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    facts.rx.last_packet = Some(ms(94_999));
+    bench.snapshot = Some(facts);
+    bench.until(100_000);
+    assert_eq!(bench.said, [(95_000, FIRING, Expiring, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "95 s old; gateway closes connections after 100 s: expect a disconnect, busy or not"
+    );
+}
+
+#[test]
+fn a_peer_that_closed_a_minute_ago_makes_a_half_closed_connection() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    facts.fin_rx = true;
+    facts.closing = Some(Closing {
+        at: ms(2_000),
+        by: ClosingBy::Fin(Direction::Rx),
+    });
+    facts.at = ms(2_000);
+    bench.event(Event::Closing(Box::new(facts.clone())));
+    bench.snapshot = Some(facts.clone());
+    bench.until(61_999);
+    assert_eq!(bench.said, []);
+    bench.until(62_000);
+    assert_eq!(bench.said, [(62_000, FIRING, HalfClosed, Confirmed)]);
+    facts.fin_tx = true;
+    bench.closed(CloseHow::Fin, 63_000, &facts);
+    assert_eq!(bench.said.len(), 2);
+    assert_eq!(
+        bench.tally().idle_at_death.count(),
+        1,
+        "of the close, not of the verdict"
+    );
+}
+
+#[test]
+fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does() {
+    let (mut bench, facts) = Bench::opened(None);
+    let look = |bench: &mut Bench, at: u64, read: u64, bytes: u32| {
+        let queue = ReceiveQueue {
+            conn: facts.conn,
+            bytes,
+            read,
+        };
+        let unread = (bytes > 0).then_some(queue).into_iter().collect();
+        bench.event(Event::QueuesSeen {
+            at: ms(at),
+            unread,
+            complete: true,
+        });
+        bench.until(at);
+    };
+    look(&mut bench, 10_000, 7, 100);
+    look(&mut bench, 25_000, 9, 200);
+    look(&mut bench, 50_000, 9, 300);
+    assert_eq!(bench.said, [], "it read in between, 25 s ago");
+    look(&mut bench, 56_000, 9, 400);
+    assert_eq!(bench.said, [(56_000, FIRING, Stalled, Confirmed)]);
+    assert_eq!(
+        bench.reasons[0],
+        "this host's application has left 400 bytes unread for 31 s"
+    );
+    look(&mut bench, 70_000, 409, 0);
+    assert_eq!(bench.said[1..], [(70_000, RECOVERED, Stalled, Confirmed)]);
+}
+
+#[test]
+fn a_peer_without_messages_is_quiet_whatever_else_it_sends() {
+    let mut bench = Bench::under(ListenerRules {
+        message_gap: Some(Duration::from_secs(35)),
+        ..ListenerRules::new("web", None)
+    });
+    let mut facts = Facts::newborn(1, ms(0));
+    facts.opened_at = Some(ms(10));
+    facts.rx.last_message = Some(ms(1_000));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    facts.rx.last_packet = Some(ms(36_000));
+    bench.snapshot = Some(facts.clone());
+    bench.until(36_259);
+    assert_eq!(bench.said, []);
+    bench.until(36_261);
+    assert_eq!(bench.said, [(36_260, FIRING, Quiet, Suspected)]);
+    facts.rx.last_message = Some(ms(36_500));
+    bench.snapshot = Some(facts);
+    bench.until(39_000);
+    assert_eq!(bench.said[1].1, RECOVERED);
+}
+
+#[test]
+fn a_zombie_takes_the_place_of_a_warning() {
+    let mut bench = Bench::under(ListenerRules {
+        message_gap: Some(Duration::from_secs(3)),
+        ..ListenerRules::new(
+            "web",
+            Some(Hop::new("lb", Duration::from_secs(6), OnExpiry::Silent)),
+        )
+    });
+    let facts = Facts::newborn(1, ms(0));
+    bench.event(Event::Opened(Box::new(facts)));
+    bench.until(7_000);
+    let superseded = Status::Resolved(Resolution::Superseded);
+    assert_eq!(
+        bench.said,
+        [
+            (3_260, FIRING, Quiet, Suspected),
+            (6_260, superseded, Quiet, Suspected),
+            (6_260, FIRING, Expired, Suspected),
+        ]
+    );
+}
+
+#[test]
+fn of_several_hops_the_first_to_forget_is_named() {
+    let hop = |name: &str, seconds| Hop::new(name, Duration::from_secs(seconds), OnExpiry::Silent);
+    let mut payload = hop("proxy", 5);
+    payload.activity = Activity::Payload;
+    let rules = ListenerRules {
+        path: Path {
+            hops: vec![hop("nat", 9), payload],
+        },
+        ..ListenerRules::new("web", None)
+    };
+    let mut bench = Bench::under(rules);
+    let mut facts = Facts::newborn(1, ms(0));
+    facts.rx.last_payload = Some(ms(1_000));
+    facts.rx.last_packet = Some(ms(4_000));
+    bench.event(Event::Opened(Box::new(facts)));
+    bench.until(6_261);
+    assert_eq!(bench.said, [(6_260, FIRING, Expired, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "idle 5 s on a path that forgets after 5 s (proxy): no FIN, no RST; the application still \
+         thinks it is open"
+    );
+}
+
+#[test]
+fn a_hop_that_should_have_forgotten_and_lets_packets_through_makes_no_zombie() {
+    let mut hop = Hop::new("proxy", Duration::from_secs(5), OnExpiry::Silent);
+    hop.activity = Activity::Payload;
+    let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
+    let mut facts = Facts::newborn(1, ms(0));
+    facts.rx.last_payload = Some(ms(1_000));
+    facts.rx.last_packet = Some(ms(6_100));
+    bench.event(Event::Opened(Box::new(facts)));
+    bench.until(60_000);
+    assert_eq!(bench.said, []);
 }
 
 #[test]
@@ -209,7 +399,7 @@ fn speaking_into_the_silence_is_suspected_at_once_and_confirmed_a_second_later()
         "idle 6.1 s on a path that forgets after 6 s (lb), then 2 transmissions unanswered \
          for 1 s: the path is dead"
     );
-    assert_eq!(bench.tally().detected, [1, 0, 0]);
+    assert_eq!(bench.tally().detected[Expired as usize], 1);
     assert_eq!(bench.tally().idle_at_death.count(), 1);
 }
 
@@ -257,7 +447,7 @@ fn a_reset_from_an_expired_path_is_not_a_recovery() {
     bench.closed(CloseHow::RstReceived, 7_040, &facts);
     let closed = Status::Resolved(Resolution::Closed(CloseHow::RstReceived));
     assert_eq!(bench.said[1], (7_040, closed, Expired, Suspected));
-    assert_eq!(bench.tally().zombies, [0; 3]);
+    assert_eq!(bench.tally().zombies, [0; 7]);
     assert!(bench.core.is_empty());
 }
 
@@ -527,5 +717,5 @@ fn a_flow_that_is_no_websocket_is_forgotten() {
     });
     assert_eq!(bench.said[1], (8_000, RECOVERED, Expired, Suspected));
     assert!(bench.core.is_empty());
-    assert_eq!(bench.tally().zombies, [0; 3]);
+    assert_eq!(bench.tally().zombies, [0; 7]);
 }

@@ -1,9 +1,11 @@
 //! What the core thinks of the connections.
 
+use std::collections::BTreeMap;
+
 use prometheus::proto::MetricFamily;
 
 use super::{Family, Scrape};
-use crate::{core::ZombieKind, sink::families::core_histogram};
+use crate::{core::VerdictKind, sink::families::core_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut zombies = Family::gauge(
@@ -32,18 +34,21 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "Age of connections that died without a close frame; a spike names a maximum lifetime.",
     );
     for ((name, _, tally), listener) in scrape.each().zip(scrape.listeners) {
-        for kind in ZombieKind::ALL {
+        for kind in VerdictKind::zombies() {
             let labels = [("listener", name), ("kind", kind.as_str())];
             zombies.add(&labels, tally.zombies[kind as usize] as f64);
             detected.add(&labels, tally.detected[kind as usize] as f64);
             recovered.add(&labels, tally.recovered[kind as usize] as f64);
         }
         at_risk.add(&[("listener", name)], tally.at_risk as f64);
-        if let Some(hop) = &listener.rules.tightest_hop {
-            limits.add(
-                &[("listener", name), ("hop", &hop.name)],
-                hop.idle_timeout.as_secs_f64(),
-            );
+        let hops: BTreeMap<_, _> = listener
+            .rules
+            .paths()
+            .flat_map(|path| &path.hops)
+            .filter_map(|hop| Some((&hop.name, hop.idle_timeout?)))
+            .collect();
+        for (hop, limit) in hops {
+            limits.add(&[("listener", name), ("hop", hop)], limit.as_secs_f64());
         }
         idle_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.idle_at_death));
         age_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.age_at_death));

@@ -1,0 +1,78 @@
+//! `unresponsive`: TCP acknowledges the pings, nobody answers them.
+
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::core::{
+    alert::{Certainty, VerdictKind},
+    look::{Look, RECHECK},
+    time::Ktime,
+};
+
+/// *Suspected* after one ping, *confirmed* after two.
+pub(super) fn find(look: &Look<'_>) -> Finding {
+    let facts = look.facts;
+    if !facts.is_open() {
+        return Finding::NotBefore(Ktime::NEVER);
+    }
+    let Some(since) = facts
+        .first_unanswered_ping
+        .filter(|_| facts.pings_unanswered > 0)
+    else {
+        // Every ping is published at once, so a look per timeout sees a lone one in time.
+        let pings = facts.ping_rtt.is_some();
+        return Finding::NotBefore(look.while_frames_leave(pings, look.rules.ping_timeout));
+    };
+    let grace = grace(facts.ping_rtt);
+    let second = look.second_ping_overdue_at(grace);
+    let first = since + look.rules.ping_timeout;
+    if look.now < first.min(second) {
+        return Finding::NotBefore(first.min(second));
+    }
+    if !look.acks_cover(since) {
+        return Finding::NotBefore(look.while_tcp_retries(since));
+    }
+    let (certainty, limit) = if look.now >= second {
+        (Certainty::Confirmed, grace)
+    } else {
+        (Certainty::Suspected, look.rules.ping_timeout)
+    };
+    Finding::Holds(Verdict {
+        kind: VerdictKind::Unresponsive,
+        certainty,
+        since,
+        limit,
+        hop: None,
+    })
+}
+
+/// A later first ping means that a pong came in between.
+pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
+    let first = look.facts.first_unanswered_ping;
+    look.facts.pings_unanswered == 0 || first.is_some_and(|at| at > verdict.since)
+}
+
+pub(super) fn review(look: &Look<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
+    // A pong after a lone ping is no event, so this verdict is the one that has to watch.
+    let recheck = look.while_frames_leave(true, pace_of_pongs(look.rules.ping_timeout));
+    let second = look.second_ping_overdue_at(grace(look.facts.ping_rtt));
+    if look.now < second {
+        (verdict.certainty, recheck.min(second))
+    } else {
+        (Certainty::Confirmed, recheck)
+    }
+}
+
+/// How long a pong after a lone ping may go unnoticed: it is no event.
+pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
+    (ping_timeout / 20).max(RECHECK)
+}
+
+fn grace(ping_rtt: Option<Duration>) -> Duration {
+    ping_rtt
+        .unwrap_or_default()
+        .saturating_mul(4)
+        .max(MIN_PING_GRACE)
+}
+
+const MIN_PING_GRACE: Duration = Duration::from_secs(1);
