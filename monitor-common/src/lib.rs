@@ -18,6 +18,7 @@ pub mod drop;
 pub mod event;
 pub mod flow;
 pub mod frame;
+pub mod gap_scale;
 pub mod handshake;
 pub mod holes;
 pub mod listener;

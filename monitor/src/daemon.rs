@@ -217,6 +217,7 @@ impl Daemon {
                         self.alerts.write(&alert, listener);
                     }
                 }
+                Action::ListenerAlert(alert) => log::warn!("{}", alert.reason),
                 Action::Transition(transition) => self.transition(&transition),
                 Action::Reconcile => self
                     .reconciler

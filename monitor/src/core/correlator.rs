@@ -23,7 +23,7 @@ use std::{
 };
 
 use super::{
-    alert::{Alert, Ending},
+    alert::{Alert, Ending, ListenerAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::{Books, Flow},
@@ -31,6 +31,7 @@ use super::{
     look::{Look, Source},
     pending::{Attempt, Pending},
     queues::Queues,
+    silences::{KnownHop, Silences},
     strings::Strings,
     tally::Tally,
     time::Ktime,
@@ -42,6 +43,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Alert(Box<Alert>),
+    /// The same for what is wrong with a whole listener.
+    ListenerAlert(Box<ListenerAlert>),
     /// Tell whoever follows the connections.
     Transition(Transition),
     /// Compare the table with the kernel's sockets: records were lost.
@@ -59,6 +62,9 @@ pub struct Correlator {
     flows: HashMap<ConnId, Flow>,
     pending: Pending,
     queues: Queues,
+    /// By listener.
+    silences: Vec<Silences>,
+    known_hops: Vec<KnownHop>,
     /// Of the flows' handshakes.
     strings: Strings,
     wheel: Wheel,
@@ -73,6 +79,7 @@ impl Correlator {
     /// `rules` are indexed by [`ListenerId`]; `staleness` is how far a snapshot may lag behind its
     /// socket, in time: the publish interval and the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
+        let silences = rules.iter().map(|_| Silences::default()).collect();
         Self {
             tallies: vec![Tally::default(); rules.len()],
             rules,
@@ -81,6 +88,8 @@ impl Correlator {
             flows: HashMap::new(),
             pending: Pending::default(),
             queues: Queues::default(),
+            silences,
+            known_hops: Vec::new(),
             strings: Strings::default(),
             wheel: Wheel::new(),
             next_generation: 0,
@@ -134,6 +143,27 @@ impl Correlator {
             Some(_) => self.rejected += 1,
             None => self.miss(conn),
         }
+    }
+
+    /// Middleboxes whose names may explain a timeout that is learned.
+    pub fn handle_known_hops(&mut self, known: Vec<KnownHop>) {
+        self.known_hops = known;
+    }
+
+    /// Takes in how many silences the connections of a listener have survived since the start, by slot
+    /// of [`monitor_common::gap_scale`]. How often this comes decides how soon a warning does.
+    pub fn handle_silences(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
+        let place = place(listener);
+        let (Some(silences), Some(rules)) = (self.silences.get_mut(place), self.rules.get(place))
+        else {
+            self.rejected += 1;
+            return;
+        };
+        silences.survive(at, survived);
+        let changes = silences.judge(listener, rules, &self.known_hops, at);
+        self.tallies[place].learned = silences.learned();
+        let changes = changes.into_iter().map(Box::new).map(Action::ListenerAlert);
+        self.actions.extend(changes);
     }
 
     /// Replaces the rules, which are of the same listeners in the same order. Every flow is looked at
@@ -282,6 +312,7 @@ impl Correlator {
         let tally = &mut self.tallies[place];
         let mut books = Books {
             tally,
+            silences: &mut self.silences[place],
             actions: &mut self.actions,
             now: self.now,
         };

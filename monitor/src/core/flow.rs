@@ -3,11 +3,13 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{Alert, Certainty, Ending, Status},
+    alert::{Alert, Certainty, Ending, Status, VerdictKind},
     correlator::Action,
-    facts::{Facts, ListenerId, Protocol},
+    event::CloseHow,
+    facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     kept::Kept,
     look::Look,
+    silences::Silences,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
@@ -53,6 +55,7 @@ struct Standing {
 /// Where the consequences of a verdict go.
 pub(super) struct Books<'a> {
     pub(super) tally: &'a mut Tally,
+    pub(super) silences: &'a mut Silences,
     pub(super) actions: &'a mut VecDeque<Action>,
     /// The last moment shown: an alert is never dated before it.
     pub(super) now: Ktime,
@@ -167,10 +170,14 @@ impl Flow {
 
     /// Takes the flow off the books. `last` are its last facts, where the kernel told them.
     pub(super) fn end(mut self, ending: Ending, last: Option<&Look<'_>>, books: &mut Books<'_>) {
-        if let (Ending::Closed(_), Some(look)) = (ending, last) {
+        if let (Ending::Closed(how), Some(look)) = (ending, last) {
             self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
             if look.facts.close.is_none() {
-                self.record_death(verdict::silence_before_close(look), look, books.tally);
+                let silence = verdict::silence_before_close(look);
+                if closed_by_path(how, look.facts) && !self.death_recorded {
+                    books.silences.kill(silence);
+                }
+                self.record_death(silence, look, books.tally);
             }
         }
         self.set_at_risk(false, books.tally);
@@ -222,6 +229,10 @@ impl Flow {
     fn report(&mut self, verdict: &Verdict, at: Ktime, look: &Look<'_>, books: &mut Books<'_>) {
         let silence = verdict::silence_before(look, verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
+            // Of a proxy that answers for a dead client the silence says nothing.
+            if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
+                books.silences.kill(silence);
+            }
             self.record_death(silence, look, books.tally);
         }
         let alert = Alert::firing(self.listener, at, verdict, look, silence);
@@ -276,6 +287,17 @@ impl Flow {
             _ => {}
         }
         self.at_risk = at_risk;
+    }
+}
+
+/// Whether the end came from the path or the peer, unannounced.
+fn closed_by_path(how: CloseHow, facts: &Facts) -> bool {
+    match how {
+        CloseHow::RstReceived | CloseHow::Timeout => true,
+        CloseHow::Fin => facts
+            .closing
+            .is_some_and(|closing| closing.by == ClosingBy::Fin(Direction::Rx)),
+        CloseHow::CloseFrame | CloseHow::RstSent | CloseHow::Unknown => false,
     }
 }
 

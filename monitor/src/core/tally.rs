@@ -6,6 +6,7 @@ use super::{
     alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::Histogram,
+    silences::Learned,
 };
 
 /// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),
@@ -29,6 +30,8 @@ pub struct Tally {
     pub close_codes: CloseCodes,
     /// The silence before a death; at the first confirmed verdict or at a close without close frame.
     pub idle_at_death: Histogram,
+    /// What is known of the hops' real timeouts.
+    pub learned: Learned,
     /// The age at the same moment, where the birth was seen.
     pub age_at_death: Histogram,
 }

@@ -202,6 +202,7 @@ impl Replay {
                 Action::Transition(transition) => {
                     self.records.push_back(Record::State(Box::new(transition)));
                 }
+                Action::ListenerAlert(_) => {}
                 // No record is lost here.
                 Action::Reconcile => {}
             }

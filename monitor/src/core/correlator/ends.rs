@@ -40,6 +40,7 @@ impl Correlator {
         tally.count_close(facts);
         let mut books = Books {
             tally,
+            silences: &mut self.silences[place],
             actions: &mut self.actions,
             now: self.now,
         };
@@ -73,6 +74,7 @@ impl Correlator {
         if let Some(flow) = flow {
             let mut books = Books {
                 tally: &mut self.tallies[place(listener)],
+                silences: &mut self.silences[place(listener)],
                 actions: &mut self.actions,
                 now: self.now.max(at),
             };

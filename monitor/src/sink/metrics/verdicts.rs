@@ -25,6 +25,16 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "lb_idle_timeout_seconds",
         "The configured idle timeout of a hop on the path.",
     );
+    let mut learned = Family::gauge(
+        "lb_idle_timeout_learned_seconds",
+        "What the connections say of the path's idle timeout: not below what is survived, not above \
+         what kills.",
+    );
+    let mut margin = Family::gauge(
+        "heartbeat_margin_seconds",
+        "The tightest hop's idle timeout less the 99th percentile of recent silences; negative: it \
+         will drop connections.",
+    );
     let mut idle_at_death = Family::histogram(
         "idle_at_death_seconds",
         "Silence before a connection died without a close frame; a spike names the hop.",
@@ -50,6 +60,23 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         for (hop, limit) in hops {
             limits.add(&[("listener", name), ("hop", hop)], limit.as_secs_f64());
         }
+        let bounds = [
+            ("lower", tally.learned.survived),
+            ("upper", tally.learned.killed),
+        ];
+        for (bound, timeout) in bounds {
+            if let Some(timeout) = timeout {
+                let labels = [("listener", name), ("bound", bound)];
+                learned.add(&labels, timeout.as_secs_f64());
+            }
+        }
+        let limit = listener.rules.shortest_idle_timeout();
+        if let Some((limit, gap)) = limit.zip(tally.learned.gap_p99) {
+            margin.add(
+                &[("listener", name)],
+                limit.as_secs_f64() - gap.as_secs_f64(),
+            );
+        }
         idle_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.idle_at_death));
         age_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.age_at_death));
     }
@@ -60,6 +87,8 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             recovered,
             at_risk,
             limits,
+            learned,
+            margin,
             idle_at_death,
             age_at_death,
         ]
