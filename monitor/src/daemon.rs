@@ -42,8 +42,11 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// How often the table is compared with the kernel's.
-const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a fiftieth of the time,
+/// within these bounds.
+const LOOK_SHARE: u32 = 50;
+const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -146,10 +149,9 @@ impl Daemon {
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
-        let mut reconcile = tokio::time::interval(RECONCILE_INTERVAL);
-        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        reconcile.reset();
         let mut look: Option<Look> = None;
+        let mut look_begun = Instant::now();
+        let mut look_at = look_begun + MIN_LOOK_INTERVAL;
         let mut drained = Instant::now();
         loop {
             let deadline = self
@@ -179,14 +181,15 @@ impl Daemon {
                     self.turn();
                     self.answer(question);
                 }
-                _ = reconcile.tick() => {
+                () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
-                    if look.is_none() {
-                        look = self.reconciler.look(&self.listeners);
-                    }
+                    look_begun = Instant::now();
+                    look = Some(self.reconciler.look(&self.listeners));
                 }
                 looked = finished(&mut look) => {
                     look = None;
+                    let pace = look_begun.elapsed() * LOOK_SHARE;
+                    look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
                     self.reconciler.finish(looked, &mut self.snapshots, &mut self.core);
                 }
             }

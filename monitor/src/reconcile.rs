@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    core::{ConnId, Correlator, Event, Facts},
+    core::{ConnId, Correlator, Event, Facts, Ktime, event::ReceiveQueue},
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
@@ -22,8 +22,20 @@ use crate::{
 /// A look at the sockets of this host that is under way.
 pub type Look = JoinHandle<Looked>;
 
-/// The connections that exist; `None` if some may have been overlooked.
-pub type Looked = Result<Option<HashSet<ConnId>>, NetNsError>;
+/// What a look at the sockets found.
+pub type Looked = Result<Seen, NetNsError>;
+
+/// The sockets on watched ports, as they were at one moment.
+#[derive(Debug)]
+pub struct Seen {
+    /// Before the first of them was looked at.
+    at: Ktime,
+    /// No socket can have been overlooked.
+    complete: bool,
+    /// Filled if something is looked for.
+    existing: HashSet<ConnId>,
+    unread: Vec<ReceiveQueue>,
+}
 
 /// What the first look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,35 +92,31 @@ impl Reconciler {
         }
         seeded.connections -= seeded.untracked;
         // A socket that closed between the scan and its seed left no trace but the seed.
-        if let Some(existing) = existing_conns(listeners)? {
-            self.drop_missing(&existing, snapshots, core);
+        let seen = look(listeners, true)?;
+        if seen.complete {
+            self.drop_missing(&seen.existing, snapshots, core);
         }
         Ok(seeded)
     }
 
-    /// Starts to look which seeds and doubtful requests still have a socket; `None` if there is
-    /// nothing to look for. On a host with a million sockets this takes seconds, so it runs beside
-    /// the daemon's loop.
-    pub fn look(&mut self, listeners: &[Listener]) -> Option<Look> {
-        if self.seeds.is_empty() && self.doubtful.is_empty() {
-            return None;
-        }
+    /// Starts to look which seeds and doubtful requests still have a socket, and what waits unread. On
+    /// a host with a million sockets this takes seconds, so it runs beside the daemon's loop.
+    pub fn look(&mut self, listeners: &[Listener]) -> Look {
+        let search = !(self.seeds.is_empty() && self.doubtful.is_empty());
         self.looked_for = std::mem::take(&mut self.doubtful);
         let listeners = listeners.to_vec();
-        Some(tokio::task::spawn_blocking(move || {
-            existing_conns(&listeners)
-        }))
+        tokio::task::spawn_blocking(move || look(&listeners, search))
     }
 
-    /// Removes the seeds and requests whose socket a look did not find.
+    /// Removes the seeds and requests whose socket a look did not find, and tells of what is unread.
     pub fn finish(
         &mut self,
         looked: Result<Looked, JoinError>,
         snapshots: &mut Snapshots,
         core: &mut Correlator,
     ) {
-        let existing = match looked {
-            Ok(Ok(existing)) => existing,
+        let seen = match looked {
+            Ok(Ok(seen)) => Some(seen),
             Ok(Err(error)) => {
                 log::warn!("cannot look at the sockets of this host: {error}");
                 None
@@ -118,11 +126,29 @@ impl Reconciler {
                 None
             }
         };
-        match &existing {
+        let existing = seen
+            .as_ref()
+            .filter(|seen| seen.complete)
+            .map(|seen| &seen.existing);
+        match existing {
             Some(existing) => self.drop_missing(existing, snapshots, core),
             None => log::debug!("not every socket could be seen; nothing is given up"),
         }
-        self.drop_unanswered(existing.as_ref(), core);
+        self.drop_unanswered(existing, core);
+        if let Some(Seen {
+            at,
+            complete,
+            mut unread,
+            ..
+        }) = seen
+        {
+            unread.retain(|queue| core.knows(queue.conn));
+            core.handle_event(Event::QueuesSeen {
+                at,
+                unread,
+                complete,
+            });
+        }
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be.
@@ -200,15 +226,17 @@ fn scan(listeners: &[Listener]) -> Result<Scan, NetNsError> {
 
 /// A connection that is missing from an incomplete scan is not gone: it must not lose its verdict
 /// because a namespace could not be entered for a moment.
-fn existing_conns(listeners: &[Listener]) -> Looked {
+fn look(listeners: &[Listener], search: bool) -> Looked {
+    let at = clock::now();
     let scan = scan(listeners)?;
     let complete = scan.refused.is_empty() && scan.unparsed == 0 && scan.interrupted == 0;
-    Ok(complete.then(|| {
-        scan.sockets
-            .iter()
-            .map(|facts: &Facts| facts.conn)
-            .collect()
-    }))
+    let conns = scan.sockets.iter().filter(|_| search);
+    Ok(Seen {
+        at,
+        complete,
+        existing: conns.map(|facts: &Facts| facts.conn).collect(),
+        unread: scan.unread,
+    })
 }
 
 #[cfg(test)]
@@ -217,7 +245,7 @@ mod tests {
 
     use super::*;
     use crate::core::{
-        Ktime, ListenerId, ListenerRules, event::Asker, facts::Role, handshake::UpgradeRequest,
+        ListenerId, ListenerRules, event::Asker, facts::Role, handshake::UpgradeRequest,
     };
 
     fn request(conn: u64) -> Event {

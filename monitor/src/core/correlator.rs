@@ -246,6 +246,11 @@ impl Correlator {
         self.flows.get(&conn)?.standing()
     }
 
+    /// Whether the connection is in the table.
+    pub fn knows(&self, conn: ConnId) -> bool {
+        self.flows.contains_key(&conn)
+    }
+
     /// Connections in the table.
     pub fn len(&self) -> usize {
         self.flows.len()

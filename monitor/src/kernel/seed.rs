@@ -10,6 +10,7 @@ use super::{
 };
 use crate::core::{
     Ktime,
+    event::ReceiveQueue,
     facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
 };
 
@@ -18,6 +19,8 @@ use crate::core::{
 pub struct Scan {
     /// The connections on watched ports. The kernel may show one twice, with the same cookie.
     pub sockets: Vec<Facts>,
+    /// Those of them whose application has not read all that has arrived.
+    pub unread: Vec<ReceiveQueue>,
     /// Network namespaces that were looked at.
     pub namespaces: usize,
     /// Network namespaces that could not be looked at: their older connections are unknown.
@@ -64,6 +67,8 @@ pub fn scan(
                 scan.namespaces += 1;
                 scan.interrupted += usize::from(interrupted);
                 scan.unparsed += dump.unparsed;
+                scan.unread
+                    .extend(dump.sockets.iter().filter_map(receive_queue));
                 scan.sockets
                     .extend(dump.sockets.iter().filter_map(|socket| {
                         let (listener, role) =
@@ -93,6 +98,27 @@ fn dump(namespace: &NetNs, wanted: impl Fn(u16, u16) -> bool) -> Result<(Dump, b
     Ok((sock_diag.dump(&wanted)?, true))
 }
 
+/// What waits in a socket's receive queue, if anything does.
+fn receive_queue(socket: &DiagSocket) -> Option<ReceiveQueue> {
+    let info = socket.info.as_ref()?;
+    // A FIN takes a place in the queue's arithmetic (`tcp_diag_get_info` in net/ipv4/tcp_diag.c).
+    let bytes = socket
+        .receive_queue
+        .saturating_sub(u32::from(has_received_fin(socket.state)));
+    (bytes > 0).then(|| ReceiveQueue {
+        conn: ConnId(socket.cookie),
+        bytes,
+        read: info.bytes_received.saturating_sub(bytes.into()),
+    })
+}
+
+fn has_received_fin(state: TcpState) -> bool {
+    matches!(
+        state,
+        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
+    )
+}
+
 /// One socket in the core's terms. What TCP does not remember is `None`, never a guess that would
 /// make a connection look more idle than it is.
 fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
@@ -110,10 +136,7 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         retransmits: clocks.retransmits,
         unanswered_transmissions: clocks.unanswered_transmissions,
         unanswered_since: clocks.unanswered_since,
-        fin_rx: matches!(
-            socket.state,
-            TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
-        ),
+        fin_rx: has_received_fin(socket.state),
         fin_tx: matches!(
             socket.state,
             TcpState::FinWait1 | TcpState::FinWait2 | TcpState::LastAck | TcpState::Closing
