@@ -163,6 +163,8 @@ pub enum Resolution {
     Recovered,
     /// It was a warning, and a zombie took its place.
     Superseded,
+    /// wsmon aborted it.
+    Reaped,
     /// The socket is gone.
     Closed(CloseHow),
 }
@@ -173,6 +175,7 @@ impl Resolution {
         match self {
             Self::Recovered => "recovered",
             Self::Superseded => "superseded",
+            Self::Reaped => "reaped",
             Self::Closed(how) => how.as_str(),
         }
     }
@@ -268,6 +271,8 @@ pub(super) enum Ending {
     Recovered,
     /// A graver verdict takes its place.
     Superseded,
+    /// The socket is gone because wsmon aborted it.
+    Reaped,
     /// It was no WebSocket.
     Dismissed,
     Closed(CloseHow),
@@ -280,6 +285,7 @@ impl Ending {
         match self {
             Self::Recovered | Self::Dismissed => Resolution::Recovered,
             Self::Superseded => Resolution::Superseded,
+            Self::Reaped => Resolution::Reaped,
             Self::Closed(how) => Resolution::Closed(how),
             Self::Gone => Resolution::Closed(CloseHow::Unknown),
         }
@@ -390,6 +396,7 @@ fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> String {
             "in use again, or open past the limit".to_owned()
         }
         (Ending::Recovered, VerdictKind::HalfClosed) => "open again".to_owned(),
+        (Ending::Reaped, _) => format!("aborted by wsmon after {lasted}"),
         (Ending::Superseded, _) => "a graver verdict takes its place".to_owned(),
         (Ending::Dismissed, _) => "not a WebSocket after all; no longer watched".to_owned(),
         (Ending::Gone, _) => "the socket is gone; how it ended was missed".to_owned(),

@@ -166,6 +166,13 @@ impl Correlator {
         self.actions.extend(changes);
     }
 
+    /// The shell has aborted this connection: that is what ends its verdict.
+    pub fn handle_reaped(&mut self, conn: ConnId) {
+        if let Some(flow) = self.flows.get_mut(&conn) {
+            flow.reaped = true;
+        }
+    }
+
     /// Replaces the rules, which are of the same listeners in the same order. Every flow is looked at
     /// again under the new ones.
     pub fn handle_rules(&mut self, rules: Vec<ListenerRules>) {

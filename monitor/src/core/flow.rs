@@ -36,6 +36,8 @@ pub(super) struct Flow {
     pub(super) queued: bool,
     /// Its socket was not there at the last look.
     pub(super) missing: bool,
+    /// Aborted by us.
+    pub(super) reaped: bool,
 }
 
 /// The verdict that stands on a connection.
@@ -80,6 +82,7 @@ impl Flow {
             death_recorded: false,
             queued: false,
             missing: false,
+            reaped: false,
         }
     }
 
@@ -181,6 +184,10 @@ impl Flow {
             }
         }
         self.set_at_risk(false, books.tally);
+        let ending = match ending {
+            Ending::Closed(_) | Ending::Gone if self.reaped => Ending::Reaped,
+            _ => ending,
+        };
         self.resolve(ending, last.map(|look| (look.facts, look.now)), books);
         *books.tally.connections[self.protocol as usize].of(self.closing) -= 1;
     }

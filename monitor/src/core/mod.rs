@@ -18,6 +18,7 @@ mod kept;
 pub mod look;
 mod pending;
 mod queues;
+pub mod reap;
 pub mod silences;
 mod strings;
 pub mod tally;

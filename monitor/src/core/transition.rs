@@ -144,7 +144,7 @@ impl Ending {
         match self {
             Self::Dismissed => Reason::NotWebSocket,
             Self::Closed(how) => Reason::Ended { how },
-            Self::Recovered | Self::Superseded | Self::Gone => Reason::Missed,
+            Self::Recovered | Self::Superseded | Self::Reaped | Self::Gone => Reason::Missed,
         }
     }
 }

@@ -283,7 +283,7 @@ proptest! {
                     let truth = truth.expect("a recovery of a socket that exists");
                     prop_assert!(oracle::recovered(alert.kind, alert.since, truth), "{:?}", alert);
                 }
-                Status::Resolved(Resolution::Superseded) => {}
+                Status::Resolved(Resolution::Superseded | Resolution::Reaped) => {}
                 Status::Resolved(Resolution::Closed(_)) => prop_assert!(truth.is_none()),
             }
         }

@@ -123,7 +123,11 @@ impl Correlator {
         let goes_on = match ending {
             Ending::Dismissed if self.flows.contains_key(&conn) => attempt.at >= at,
             Ending::Dismissed => attempt.at > at,
-            Ending::Recovered | Ending::Superseded | Ending::Closed(_) | Ending::Gone => false,
+            Ending::Recovered
+            | Ending::Superseded
+            | Ending::Reaped
+            | Ending::Closed(_)
+            | Ending::Gone => false,
         };
         if goes_on {
             return None;
