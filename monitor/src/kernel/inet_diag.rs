@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use netlink_packet_core::NlasIterator;
 use netlink_packet_sock_diag::constants::{
     AF_INET, AF_INET6, INET_DIAG_INFO, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-    TCP_FIN_WAIT2, TCP_LAST_ACK,
+    TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 
 use super::tcp_info::TcpInfo;
@@ -33,6 +33,9 @@ pub struct DiagSocket {
     pub uid: u32,
     /// The inode of the socket's file; 0 once the application has closed it.
     pub inode: u32,
+    /// The cgroup v2 in which the socket, or the listener it was accepted from, was made: the number
+    /// that `bpf_sk_cgroup_id` gives. `None` where the kernel gave none.
+    pub cgroup_id: Option<u64>,
     /// `None` where the kernel gave none.
     pub info: Option<TcpInfo>,
 }
@@ -55,8 +58,12 @@ pub enum TcpState {
     LastAck,
     Closing,
 }
+
 /// The size of `struct inet_diag_msg`.
 const INET_DIAG_MSG: usize = 72;
+
+/// `INET_DIAG_CGROUP_ID`, a `u64`: given since Linux 5.8, whatever was asked for.
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// `None` for a socket for which `wanted(local port, peer port)` does not hold.
 pub(super) fn parse_socket(
@@ -73,6 +80,15 @@ pub(super) fn parse_socket(
         return Ok(None);
     }
     describe(header, attributes, at).map(Some)
+}
+
+/// `None` for a socket that is not a connection yet, or not any more: what waits in SYN_RECV or
+/// TIME_WAIT carries the cookie of the connection.
+pub(super) fn parse_connection(payload: &[u8], at: Ktime) -> Result<Option<DiagSocket>, Malformed> {
+    match payload.get(1) {
+        Some(&(TCP_SYN_SENT | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN)) => Ok(None),
+        _ => parse_socket(payload, at, |_, _| true),
+    }
 }
 
 fn describe(
@@ -97,6 +113,7 @@ fn describe(
             u16::from_be_bytes([header[port_at], header[port_at + 1]]),
         )
     };
+    let attributes = Attributes::parse(attributes)?;
     Ok(DiagSocket {
         at,
         // Two 32-bit halves, the low one first on every architecture.
@@ -109,19 +126,35 @@ fn describe(
         send_queue: u32_at(60),
         uid: u32_at(64),
         inode: u32_at(68),
-        info: find_info(attributes)?,
+        cgroup_id: attributes.cgroup_id,
+        info: attributes.info,
     })
 }
 
-/// `None` where the kernel gave no `INET_DIAG_INFO`.
-fn find_info(attributes: &[u8]) -> Result<Option<TcpInfo>, Malformed> {
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.map_err(|_| Malformed)?;
-        if attribute.kind() == INET_DIAG_INFO {
-            return TcpInfo::parse(attribute.value()).map(Some).ok_or(Malformed);
+/// What follows a `struct inet_diag_msg`, as far as it is of interest.
+#[derive(Default)]
+struct Attributes {
+    cgroup_id: Option<u64>,
+    info: Option<TcpInfo>,
+}
+
+impl Attributes {
+    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut attributes = Self::default();
+        for attribute in NlasIterator::new(bytes) {
+            let attribute = attribute.map_err(|_| Malformed)?;
+            let value = attribute.value();
+            match attribute.kind() {
+                INET_DIAG_INFO => attributes.info = Some(TcpInfo::parse(value).ok_or(Malformed)?),
+                INET_DIAG_CGROUP_ID => {
+                    let id = value.try_into().map_err(|_| Malformed)?;
+                    attributes.cgroup_id = Some(u64::from_ne_bytes(id));
+                }
+                _ => {}
+            }
         }
+        Ok(attributes)
     }
-    Ok(None)
 }
 
 /// A socket that does not read as `inet_diag` says it should.
@@ -197,6 +230,13 @@ pub(super) mod tests {
         response
     }
 
+    pub(in crate::kernel) fn with_cgroup(mut response: Vec<u8>, id: &[u8]) -> Vec<u8> {
+        response.extend((4 + u16::try_from(id.len()).unwrap()).to_ne_bytes());
+        response.extend(INET_DIAG_CGROUP_ID.to_ne_bytes());
+        response.extend(id);
+        response
+    }
+
     fn parsed(payload: &[u8]) -> DiagSocket {
         parse_socket(payload, AT, |_, _| true).unwrap().unwrap()
     }
@@ -204,6 +244,7 @@ pub(super) mod tests {
     #[test]
     fn every_field_of_a_socket_is_read() {
         let payload = with_info(response(AF_INET, "127.0.0.1:8080", "192.0.2.1:40000"), 280);
+        let payload = with_cgroup(payload, &0x5_0000_0007_u64.to_ne_bytes());
         let expected = DiagSocket {
             at: AT,
             cookie: 0x22_0000_0011,
@@ -215,9 +256,29 @@ pub(super) mod tests {
             send_queue: 4,
             uid: 1000,
             inode: 4711,
+            cgroup_id: Some(0x5_0000_0007),
             info: TcpInfo::parse(&[1; 280]),
         };
         assert_eq!(parsed(&payload), expected);
+    }
+
+    #[test]
+    fn a_cgroup_of_another_width_is_malformed() {
+        let payload = with_cgroup(response(AF_INET, "127.0.0.1:1", "127.0.0.1:2"), &[0; 4]);
+        assert!(parse_socket(&payload, AT, |_, _| true).is_err());
+    }
+
+    #[test]
+    fn what_is_not_a_connection_yet_or_any_more_is_none() {
+        let mut payload = response(AF_INET, "127.0.0.1:1", "127.0.0.1:2");
+        assert!(parse_connection(&payload, AT).unwrap().is_some());
+        for state in [TCP_SYN_SENT, TCP_SYN_RECV, TCP_TIME_WAIT, TCP_LISTEN] {
+            payload[1] = state;
+            assert_eq!(parse_connection(&payload, AT).unwrap(), None);
+        }
+        payload[1] = 99;
+        assert!(parse_connection(&payload, AT).is_err());
+        assert!(parse_connection(&[], AT).is_err());
     }
 
     #[test]

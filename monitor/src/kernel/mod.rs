@@ -4,14 +4,21 @@
 pub mod cgroup;
 pub mod clock;
 pub mod decode;
+pub mod destroy;
 mod detail;
+pub mod exact;
 pub mod inet_diag;
 pub mod load;
+pub mod lookup;
 pub mod maps;
 mod mountinfo;
 pub mod netns;
 pub mod offsets;
+pub mod owner;
+mod pace;
 pub mod prerequisites;
 pub mod seed;
 pub mod sock_diag;
 pub mod tcp_info;
+#[cfg(test)]
+mod testing;

@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, Metadata},
     io,
+    ops::ControlFlow,
     os::{
         fd::AsFd,
         unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -132,6 +133,38 @@ pub fn in_namespace<T: Send>(
             })?
             .join()
             .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
+/// Calls `act` inside each of `namespaces` in turn, or with what stood in the way of entering it,
+/// until it breaks off; gives what it broke off with. All on one thread of its own, as in
+/// [`in_namespace`].
+///
+/// # Panics
+/// If `act` does.
+pub fn in_each<'a, T: Send>(
+    namespaces: &[&'a NetNs],
+    mut act: impl FnMut(&'a NetNs, Result<(), NetNsError>) -> ControlFlow<T> + Send,
+) -> Result<Option<T>, NetNsError> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, || {
+                namespaces.iter().find_map(|namespace| {
+                    let entered = enter(namespace).map_err(|source| NetNsError::Enter {
+                        name: namespace.name.clone(),
+                        source,
+                    });
+                    act(namespace, entered).break_value()
+                })
+            })
+            .map_err(|source| NetNsError::Thread {
+                name: format!("1 of {}", namespaces.len()),
+                source,
+            })?;
+        Ok(worker
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic)))
     })
 }
 
@@ -269,6 +302,26 @@ mod tests {
         let own = NetNs::own().unwrap();
         let inside = in_namespace(&own, || NetNs::own().unwrap().id()).unwrap();
         assert_eq!(inside, own.id());
+    }
+
+    #[test]
+    fn each_namespace_is_acted_in_until_that_breaks_off() {
+        let own = NetNs::own().unwrap();
+        let mut visits = 0;
+        let broke_off_with = in_each(&[&own; 3], |namespace, entered| {
+            entered.unwrap();
+            assert_eq!(NetNs::own().unwrap().id(), namespace.id());
+            visits += 1;
+            if visits == 2 {
+                ControlFlow::Break("enough")
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert_eq!(broke_off_with.unwrap(), Some("enough"));
+        assert_eq!(visits, 2);
+        let ended = in_each(&[&own], |_, _| ControlFlow::<()>::Continue(()));
+        assert_eq!(ended.unwrap(), None);
     }
 
     #[test]

@@ -259,6 +259,7 @@ mod tests {
             send_queue,
             uid: 0,
             inode: 1,
+            cgroup_id: None,
             info,
         };
         facts(&socket, ListenerId(3), Role::Server)

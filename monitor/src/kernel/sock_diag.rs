@@ -7,7 +7,7 @@ use std::io;
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
@@ -26,8 +26,10 @@ use crate::core::Ktime;
 /// time today; a longer datagram is an error, not a silent cut.
 const RECEIVE_BUFFER: usize = 256 * 1024;
 
-/// `MSG_TRUNC`: report the true length of a datagram even if it did not fit (recv(2)).
+/// Report the true length of a datagram even if it did not fit (recv(2)).
 const MSG_TRUNC: i32 = 0x20;
+/// Fail rather than wait (recv(2)).
+const MSG_DONTWAIT: i32 = 0x40;
 
 /// What one dump gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +50,10 @@ pub enum SockDiagError {
     Send(#[source] io::Error),
     #[error("cannot receive from sock_diag: {0}")]
     Receive(#[source] io::Error),
-    #[error("sock_diag refused the dump: {0}; the kernel needs CONFIG_INET_DIAG and tcp_diag")]
+    #[error("sock_diag refused the request: {0}; the kernel needs CONFIG_INET_DIAG and tcp_diag")]
     Refused(#[source] io::Error),
+    #[error("sock_diag described a socket in a way that is not understood")]
+    Malformed,
     #[error(
         "sock_diag sent a datagram of {length} bytes, of which {} fit",
         RECEIVE_BUFFER
@@ -92,46 +96,74 @@ impl SockDiag {
     ) -> Result<Dump, SockDiagError> {
         let mut dump = Dump::default();
         for family in [AF_INET, AF_INET6] {
-            self.request(family)?;
-            // The kernel fills the next datagram while it hands out this one: a picture is as old
-            // as the end of the system call before.
-            let mut filled_at = clock::now();
-            loop {
-                self.receive()?;
-                let progress = read_datagram(
-                    &self.buffer,
-                    self.sequence,
-                    filled_at,
-                    &mut wanted,
-                    &mut dump,
-                )?;
-                if progress == Progress::Done {
-                    break;
-                }
-                filled_at = clock::now();
-            }
+            self.add(family, connections(), &mut wanted, &mut dump)?;
         }
         Ok(dump)
     }
 
-    fn request(&mut self, family: u8) -> Result<(), SockDiagError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
+    /// Fails if the kernel cannot tell TCP sockets. Asks for none, so that it costs nothing.
+    pub(super) fn probe(&mut self) -> Result<(), SockDiagError> {
+        let mut none = Dump::default();
+        self.add(AF_INET, StateFlags::empty(), &mut |_, _| false, &mut none)
+    }
+
+    /// Adds the wanted sockets of one family to `dump`.
+    fn add(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        wanted: &mut impl FnMut(u16, u16) -> bool,
+        dump: &mut Dump,
+    ) -> Result<(), SockDiagError> {
+        self.request(family, states)?;
+        // The kernel fills the next datagram while it hands out this one: a picture is as old as the
+        // end of the system call before.
+        let mut filled_at = clock::now();
+        loop {
+            self.receive(0)?;
+            let progress =
+                read_datagram(&self.buffer, self.sequence, filled_at, &mut *wanted, dump)?;
+            if progress == Progress::Done {
+                return Ok(());
+            }
+            filled_at = clock::now();
+        }
+    }
+
+    /// Sends one request about one socket and gives its answer, if that is what `read(datagram,
+    /// sequence)` makes of it. The kernel answers within the send, so this never waits.
+    pub(super) fn ask<T>(
+        &mut self,
+        flags: u16,
+        payload: impl NetlinkSerializable,
+        mut read: impl FnMut(&[u8], u32) -> Result<Option<T>, SockDiagError>,
+    ) -> Result<T, SockDiagError> {
+        self.send(NLM_F_REQUEST | flags, payload)?;
+        loop {
+            self.receive(MSG_DONTWAIT)?;
+            if let Some(answer) = read(&self.buffer, self.sequence)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, family: u8, states: StateFlags) -> Result<(), SockDiagError> {
         let request = SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::INFO,
-            states: StateFlags::ESTABLISHED
-                | StateFlags::FIN_WAIT1
-                | StateFlags::FIN_WAIT2
-                | StateFlags::CLOSE_WAIT
-                | StateFlags::LAST_ACK
-                | StateFlags::CLOSING,
+            states,
             socket_id: SocketId::new_v4(),
         });
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        self.send(NLM_F_REQUEST | NLM_F_DUMP, request)
+    }
+
+    fn send(&mut self, flags: u16, payload: impl NetlinkSerializable) -> Result<(), SockDiagError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -142,10 +174,10 @@ impl SockDiag {
     }
 
     /// The next datagram into the buffer.
-    fn receive(&mut self) -> Result<(), SockDiagError> {
+    fn receive(&mut self, flags: i32) -> Result<(), SockDiagError> {
         loop {
             self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, MSG_TRUNC) {
+            match self.socket.recv(&mut self.buffer, MSG_TRUNC | flags) {
                 Ok(length) if length > self.buffer.len() => {
                     return Err(SockDiagError::DatagramTooLong { length });
                 }
@@ -155,6 +187,16 @@ impl SockDiag {
             }
         }
     }
+}
+
+/// The states of a [`TcpState`](super::inet_diag::TcpState).
+fn connections() -> StateFlags {
+    StateFlags::ESTABLISHED
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::LAST_ACK
+        | StateFlags::CLOSING
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,23 +247,23 @@ fn read_datagram(
 }
 
 /// The negative error number at the start of `NLMSG_ERROR` and `NLMSG_DONE`.
-fn refusal(payload: &[u8]) -> Option<SockDiagError> {
+pub(super) fn refusal(payload: &[u8]) -> Option<SockDiagError> {
     let errno = i32::from_ne_bytes(*payload.first_chunk()?);
     (errno < 0)
         .then(|| SockDiagError::Refused(io::Error::from_raw_os_error(errno.saturating_neg())))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use netlink_packet_core::NLMSG_NOOP;
 
     use super::*;
     use crate::kernel::inet_diag::tests::{response, with_info};
 
-    const SEQUENCE: u32 = 7;
+    pub(in crate::kernel) const SEQUENCE: u32 = 7;
     const AT: Ktime = Ktime(1_000_000_000);
 
-    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    pub(in crate::kernel) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
         let length = 16 + payload.len();
         let mut bytes = Vec::new();
         bytes.extend(u32::try_from(length).unwrap().to_ne_bytes());

@@ -1,0 +1,269 @@
+//! Who owns a socket: its cgroup, what that means to systemd and to Kubernetes, and its process.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use self::{cgroups::Cgroups, processes::Processes};
+use super::{lookup::Found, netns::NetNsId};
+
+mod cgroups;
+mod handle;
+mod processes;
+mod workload;
+
+pub use self::workload::Workload;
+
+/// Who owns a socket, as far as it could be found out.
+///
+/// All names are hostile input: a process chooses its own `comm`, and whoever may make a cgroup
+/// chooses its name. They are UTF-8, with U+FFFD for what was not, and may hold control characters:
+/// whoever shows them has to escape them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// From the root of the cgroup v2 hierarchy as it is mounted here, with a leading slash.
+    pub cgroup: Option<String>,
+    /// See [`Workload::unit`].
+    pub unit: Option<String>,
+    /// See [`Workload::container`].
+    pub container: Option<String>,
+    /// See [`Workload::pod`].
+    pub pod: Option<String>,
+    /// A process that holds the socket, numbered as in our own PID namespace.
+    pub pid: Option<u32>,
+    /// Its name, at most 15 bytes (proc_pid_comm(5)).
+    pub comm: Option<String>,
+    /// The inode of its network namespace: the number in `net:[4026531840]`.
+    pub netns: Option<u64>,
+}
+
+/// What is known of a socket whose owner is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnedSocket {
+    /// The inode of the socket's file; 0 once the application has closed it.
+    pub inode: u32,
+    pub cgroup_id: Option<u64>,
+    pub netns: Option<NetNsId>,
+}
+
+impl From<&Found> for OwnedSocket {
+    fn from(found: &Found) -> Self {
+        Self {
+            inode: found.socket.inode,
+            cgroup_id: found.socket.cgroup_id,
+            netns: Some(found.netns),
+        }
+    }
+}
+
+/// What could not be found out, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerGaps {
+    /// Questions for a cgroup that stayed without a path: it is gone, or hidden, or was not reached.
+    pub cgroups_unknown: u64,
+    /// Sockets with a file for which no process was found.
+    pub processes_unknown: u64,
+    /// Walks through `/proc` or the cgroups that were cut short for want of time.
+    pub walks_cut: u64,
+    /// Walks that were not begun because the last one was too short a time ago.
+    pub walks_put_off: u64,
+    /// Processes whose open files we may not see (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
+    pub processes_refused: u64,
+}
+
+/// Finds the owners of sockets. Each call holds up the daemon for 0.1 s at most.
+#[derive(Debug)]
+pub struct Owners {
+    cgroup_root: PathBuf,
+    cgroups: Cgroups,
+    processes: Processes,
+    gaps: OwnerGaps,
+}
+
+impl Owners {
+    /// `cgroup_root`: where the cgroup v2 hierarchy is mounted, as from
+    /// [`usable_cgroup2`](super::cgroup::usable_cgroup2).
+    pub fn new(cgroup_root: &Path) -> Self {
+        Self {
+            cgroup_root: cgroup_root.to_owned(),
+            cgroups: Cgroups::new(cgroup_root),
+            processes: Processes::default(),
+            gaps: OwnerGaps::default(),
+        }
+    }
+
+    /// The owners of `sockets`, in their order. Ask for all sockets of a burst at once: their
+    /// processes are found in one walk.
+    pub fn of(&mut self, sockets: &[OwnedSocket]) -> Vec<Owner> {
+        let paths: Vec<_> = sockets
+            .iter()
+            .map(|socket| {
+                let id = socket.cgroup_id?;
+                let path = self.cgroups.path(id, &mut self.gaps);
+                self.gaps.cgroups_unknown += u64::from(path.is_none());
+                path
+            })
+            .collect();
+
+        let cgroups: HashSet<_> = paths.iter().flatten().collect();
+        let near = cgroups
+            .into_iter()
+            .map(|path| self.cgroup_root.join(path).join("cgroup.procs"));
+        let inodes = sockets
+            .iter()
+            .map(|socket| socket.inode)
+            .filter(|&inode| inode != 0)
+            .collect();
+        let processes = self.processes.find(inodes, near, &mut self.gaps);
+
+        sockets
+            .iter()
+            .zip(paths)
+            .map(|(socket, path)| {
+                let cgroup = path.map(|path| format!("/{}", path.to_string_lossy()));
+                let workload = cgroup.as_deref().map(Workload::of).unwrap_or_default();
+                let process = processes.get(&socket.inode);
+                self.gaps.processes_unknown += u64::from(socket.inode != 0 && process.is_none());
+                Owner {
+                    cgroup,
+                    unit: workload.unit,
+                    container: workload.container,
+                    pod: workload.pod,
+                    pid: process.map(|process| process.pid),
+                    comm: process.and_then(|process| process.comm.clone()),
+                    netns: socket.netns.map(|id| id.inode),
+                }
+            })
+            .collect()
+    }
+
+    pub fn gaps(&self) -> OwnerGaps {
+        self.gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::TcpListener,
+        process::{Child, Command},
+    };
+
+    use super::*;
+    use crate::kernel::{
+        cgroup::find_cgroup2,
+        exact::SocketKey,
+        lookup::SocketFinder,
+        netns::NetNs,
+        sock_diag::SockDiag,
+        testing::{CgroupDir, Connection, key_of, wait_for},
+    };
+
+    #[test]
+    fn what_is_not_known_of_a_socket_is_not_known_of_its_owner() {
+        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        assert_eq!(owners.of(&[OwnedSocket::default()]), [Owner::default()]);
+        assert_eq!(owners.gaps(), OwnerGaps::default());
+        assert_eq!(owners.of(&[]), []);
+    }
+
+    #[test]
+    fn each_socket_without_an_owner_is_counted() {
+        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        let lost = OwnedSocket {
+            inode: u32::MAX,
+            cgroup_id: Some(u64::MAX),
+            netns: None,
+        };
+        assert_eq!(
+            owners.of(&[lost, lost]),
+            [Owner::default(), Owner::default()]
+        );
+        let gaps = owners.gaps();
+        assert_eq!((gaps.cgroups_unknown, gaps.processes_unknown), (2, 2));
+    }
+
+    /// A client that has made its connection in a cgroup; ends with this value.
+    struct Client(Child);
+
+    impl Drop for Client {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn the_client_in_a_container_is_found_by_the_socket_alone() {
+        let id = "0123456789abcdef".repeat(4);
+        let kubepods = CgroupDir::new("kubepods.slice");
+        let pod = kubepods.below("kubepods-pod2c48913c_b29f_11e7_9350_020968147796.slice");
+        let cgroup = pod.below(&format!("cri-containerd-{id}.scope"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let script = "echo $$ > $0/cgroup.procs && exec 3<>/dev/tcp/127.0.0.1/$1 && exec sleep 60";
+        let client = Client(
+            Command::new("bash")
+                .args(["-c", script])
+                .args([cgroup.path.as_os_str(), port.to_string().as_ref()])
+                .spawn()
+                .unwrap(),
+        );
+        let (server, peer) = listener.accept().unwrap();
+        let ours = key_of(&server);
+
+        let mut sock_diag = SockDiag::open().unwrap();
+        let dump = sock_diag.dump(|local, _| local == peer.port()).unwrap();
+        let cookie = dump.sockets[0].cookie;
+        let key = SocketKey::new(cookie, peer, ours.local()).unwrap();
+        let mut finder = SocketFinder::open().unwrap();
+        let found = finder.find(&key).unwrap().unwrap();
+        let mut owners = Owners::new(&cgroup.root);
+        let owner = wait_for("bash to become sleep", || {
+            let [owner] = <[Owner; 1]>::try_from(owners.of(&[OwnedSocket::from(&found)])).unwrap();
+            (owner.comm.as_deref() == Some("sleep")).then_some(owner)
+        });
+
+        let path = cgroup.path.strip_prefix(&cgroup.root).unwrap();
+        let expected = Owner {
+            cgroup: Some(format!("/{}", path.display())),
+            unit: Some(format!("cri-containerd-{id}.scope")),
+            container: Some(id),
+            pod: Some("2c48913c-b29f-11e7-9350-020968147796".to_owned()),
+            pid: Some(client.0.id()),
+            comm: Some("sleep".to_owned()),
+            netns: Some(NetNs::own().unwrap().id().inode),
+        };
+        assert_eq!(owner, expected);
+    }
+
+    #[test]
+    #[ignore = "needs root: walks through all processes"]
+    fn a_burst_is_one_walk() {
+        let connections: Vec<_> = (0..20)
+            .map(|_| Connection::new("127.0.0.1:0", "127.0.0.1:0"))
+            .collect();
+        let mut finder = SocketFinder::open().unwrap();
+        let sockets: Vec<_> = connections
+            .iter()
+            .map(|connection| {
+                let found = finder.find(&key_of(&connection.server)).unwrap();
+                OwnedSocket::from(&found.unwrap())
+            })
+            .collect();
+        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        let started = std::time::Instant::now();
+        let found = owners.of(&sockets);
+        println!("owners of 20 sockets: {:?}", started.elapsed());
+        let pid = Some(std::process::id());
+        assert!(found.iter().all(|owner| owner.pid == pid), "{found:#?}");
+        // Even root may not look into everybody.
+        let gaps = OwnerGaps {
+            processes_refused: owners.gaps().processes_refused,
+            ..OwnerGaps::default()
+        };
+        assert_eq!(owners.gaps(), gaps);
+    }
+}

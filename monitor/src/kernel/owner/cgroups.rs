@@ -1,0 +1,277 @@
+//! From the number of a cgroup to its path.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::{DirEntryExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::io::Errno;
+
+use super::{OwnerGaps, handle};
+use crate::kernel::pace::{self, Pace};
+
+/// Paths that are remembered: more cgroups than a host has pods, and some 3 MB.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// The paths of cgroups, relative to the root of the hierarchy.
+///
+/// A cgroup keeps its path for life, and its number is not given again, so what was found once stays
+/// true; of a cgroup that is gone, the path it had.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    root: PathBuf,
+    /// Open while cgroups can be found by handle; otherwise they are found by a walk.
+    mount: Option<fs::File>,
+    remembered: HashMap<u64, Arc<Path>>,
+    pace: Pace,
+}
+
+impl Cgroups {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            mount: fs::File::open(root).ok(),
+            remembered: HashMap::new(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// `None` for a cgroup that is gone, that is not below this root, or that a walk did not reach.
+    pub(super) fn path(&mut self, id: u64, gaps: &mut OwnerGaps) -> Option<Arc<Path>> {
+        if let Some(path) = self.remembered.get(&id) {
+            return Some(path.clone());
+        }
+        match self.by_handle(id) {
+            ByHandle::Found(path) => {
+                if self.remembered.len() >= MAX_REMEMBERED {
+                    self.remembered.clear();
+                }
+                self.remembered.insert(id, path.clone());
+                Some(path)
+            }
+            ByHandle::Absent => None,
+            ByHandle::Impossible => {
+                self.mount = None;
+                self.by_walk(id, gaps)
+            }
+        }
+    }
+
+    fn by_handle(&self, id: u64) -> ByHandle {
+        let Some(mount) = &self.mount else {
+            return ByHandle::Impossible;
+        };
+        match handle::open_cgroup(mount.as_fd(), id) {
+            Ok(directory) => {
+                let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+                fs::read_link(link)
+                    .ok()
+                    // One that has been removed meanwhile has "(deleted)" behind its path.
+                    .filter(|path| fs::metadata(path).is_ok_and(|found| found.ino() == id))
+                    .and_then(|path| Some(path.strip_prefix(&self.root).ok()?.into()))
+                    .map_or(ByHandle::Absent, ByHandle::Found)
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => {
+                ByHandle::Absent
+            }
+            // No capability, or a sandbox that forbids the call.
+            Err(_) => ByHandle::Impossible,
+        }
+    }
+
+    /// Remembers what it meets, and forgets what it would have met.
+    fn by_walk(&mut self, id: u64, gaps: &mut OwnerGaps) -> Option<Arc<Path>> {
+        let started = Instant::now();
+        if !self.pace.is_due(started) {
+            gaps.walks_put_off += 1;
+            return None;
+        }
+        let walk = walk(&self.root, id, started);
+        self.pace.took(started, Instant::now());
+        let before = std::mem::replace(&mut self.remembered, walk.met);
+        if walk.cut {
+            gaps.walks_cut += 1;
+            let room = MAX_REMEMBERED.saturating_sub(self.remembered.len());
+            self.remembered.extend(before.into_iter().take(room));
+        }
+        self.remembered.get(&id).cloned()
+    }
+}
+
+enum ByHandle {
+    Found(Arc<Path>),
+    Absent,
+    Impossible,
+}
+
+#[derive(Debug, Default)]
+struct Walk {
+    met: HashMap<u64, Arc<Path>>,
+    /// Time ran out before the end.
+    cut: bool,
+}
+
+/// Meets the cgroups below `root`, those near the root first: units and pods before what is in them.
+/// Remembers `wanted` in any case.
+fn walk(root: &Path, wanted: u64, started: Instant) -> Walk {
+    let mut walk = Walk::default();
+    let mut meet = |id, path: &Path| {
+        if id == wanted || walk.met.len() < MAX_REMEMBERED {
+            walk.met.insert(id, path.into());
+        }
+    };
+    if let Ok(metadata) = fs::metadata(root) {
+        meet(metadata.ino(), Path::new(""));
+    }
+    let mut unread = VecDeque::from([PathBuf::new()]);
+    while let Some(parent) = unread.pop_front() {
+        // Removed meanwhile, or not ours to read.
+        let Ok(entries) = fs::read_dir(root.join(&parent)) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            if started.elapsed() >= pace::LONGEST {
+                walk.cut = true;
+                return walk;
+            }
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = parent.join(entry.file_name());
+            meet(entry.ino(), &path);
+            // Most cgroups have none below them, which their link count says without reading the
+            // many files in them.
+            if entry.metadata().is_ok_and(|found| found.nlink() > LEAF) {
+                unread.push_back(path);
+            }
+        }
+    }
+    walk
+}
+
+/// The links to a directory without subdirectories: its name and its own `.`.
+const LEAF: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        cgroup::find_cgroup2,
+        testing::{CgroupDir, wait_for},
+    };
+
+    fn by_walk_only(root: &Path) -> Cgroups {
+        Cgroups {
+            mount: None,
+            ..Cgroups::new(root)
+        }
+    }
+
+    #[test]
+    fn the_root_is_found_without_privileges() {
+        let root = find_cgroup2().unwrap();
+        let id = fs::metadata(&root).unwrap().ino();
+        let path = by_walk_only(&root).path(id, &mut OwnerGaps::default());
+        assert_eq!(path.as_deref(), Some(Path::new("")));
+    }
+
+    #[test]
+    fn a_walk_right_after_a_walk_is_put_off_and_counted() {
+        let mut cgroups = by_walk_only(&find_cgroup2().unwrap());
+        let mut gaps = OwnerGaps::default();
+        let now = Instant::now();
+        cgroups
+            .pace
+            .took(now, now + std::time::Duration::from_secs(60));
+        assert_eq!(cgroups.path(u64::MAX, &mut gaps), None);
+        assert_eq!(gaps.walks_put_off, 1);
+    }
+
+    #[test]
+    fn a_walk_without_time_is_cut_and_knows_the_root() {
+        let root = find_cgroup2().unwrap();
+        let id = fs::metadata(&root).unwrap().ino();
+        let walk = walk(&root, id, Instant::now() - pace::LONGEST);
+        assert!(walk.cut);
+        assert_eq!(walk.met.len(), 1);
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn a_cgroup_is_found_by_handle_and_by_walk_alike() {
+        let outer = CgroupDir::new("outer");
+        let inner = outer.below("in ner\\x2d.scope");
+        for mut cgroups in [Cgroups::new(&outer.root), by_walk_only(&outer.root)] {
+            for directory in [&outer, &inner] {
+                let mut gaps = OwnerGaps::default();
+                let path = cgroups.path(directory.id(), &mut gaps).unwrap();
+                assert_eq!(outer.root.join(path), directory.path);
+                assert_eq!(gaps, OwnerGaps::default());
+            }
+        }
+        let by_handle = Cgroups::new(&outer.root).by_handle(outer.id());
+        assert!(matches!(by_handle, ByHandle::Found(_)));
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn a_removed_cgroup_has_the_path_it_had_if_that_is_known_and_otherwise_none() {
+        let mut seen = Cgroups::new(&find_cgroup2().unwrap());
+        let mut gaps = OwnerGaps::default();
+        let (id, path) = {
+            let directory = CgroupDir::new("short");
+            let id = directory.id();
+            (id, seen.path(id, &mut gaps).unwrap())
+        };
+        assert_eq!(seen.path(id, &mut gaps), Some(path));
+        for mut late in [Cgroups::new(&seen.root), by_walk_only(&seen.root)] {
+            assert_eq!(late.path(id, &mut gaps), None);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn a_cgroup_outside_the_root_is_not_told() {
+        let (ours, theirs) = (CgroupDir::new("ours"), CgroupDir::new("theirs"));
+        let mut gaps = OwnerGaps::default();
+        for mut cgroups in [Cgroups::new(&ours.path), by_walk_only(&ours.path)] {
+            assert_eq!(cgroups.path(theirs.id(), &mut gaps), None);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn thousands_of_cgroups_are_met_in_one_walk_or_a_few() {
+        const CGROUPS: u32 = 4_000;
+        let parent = CgroupDir::new("many");
+        let children: Vec<_> = (0..CGROUPS)
+            .map(|number| parent.below(&format!("pod{number}.scope")))
+            .collect();
+        let known = |cgroups: &mut Cgroups| {
+            let started = Instant::now();
+            let mut gaps = OwnerGaps::default();
+            let found = |child: &&CgroupDir| cgroups.path(child.id(), &mut gaps).is_some();
+            let found = children.iter().filter(found).count();
+            println!("{found} of {CGROUPS}: {:?}, {gaps:?}", started.elapsed());
+            (found == children.len()).then_some(())
+        };
+        let mut walking = by_walk_only(&parent.root);
+        wait_for("all cgroups to be met", || {
+            walking.remembered.clear();
+            walking.pace = Pace::default();
+            known(&mut walking)
+        });
+        for child in &children {
+            let path = walking.path(child.id(), &mut OwnerGaps::default()).unwrap();
+            assert_eq!(parent.root.join(path), child.path);
+        }
+        known(&mut Cgroups::new(&parent.root)).unwrap();
+    }
+}

@@ -1,0 +1,392 @@
+//! From the inode of a socket to a process that holds it: nothing but a look at all open files
+//! tells (proc_pid_fd(5)).
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::CStr,
+    fs,
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, RawDir, open, openat, readlinkat_raw},
+    io::{Errno, read},
+};
+
+use super::OwnerGaps;
+use crate::kernel::pace::{self, Pace};
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    /// `None` if it has ended meanwhile.
+    pub(super) comm: Option<String>,
+}
+
+/// Finds processes by their sockets.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    pace: Pace,
+}
+
+impl Processes {
+    /// The processes that hold sockets with these inodes. Those listed in the files `near`
+    /// (`cgroup.procs`) are looked at first, then all the others, until all sockets are found or time
+    /// is up ([`pace::LONGEST`]). Of several that share a socket, the first to be met.
+    pub(super) fn find(
+        &mut self,
+        inodes: HashSet<u32>,
+        near: impl IntoIterator<Item = PathBuf>,
+        gaps: &mut OwnerGaps,
+    ) -> HashMap<u32, Process> {
+        let started = Instant::now();
+        if inodes.is_empty() {
+            return HashMap::new();
+        }
+        if !self.pace.is_due(started) {
+            gaps.walks_put_off += 1;
+            return HashMap::new();
+        }
+        let mut walk = Walk::new(inodes, started);
+        walk.visit_all(near.into_iter().flat_map(|file| listed_in(&file)));
+        walk.visit_all(all());
+        self.pace.took(started, Instant::now());
+        gaps.walks_cut += u64::from(walk.cut);
+        gaps.processes_refused += walk.refused;
+        walk.found
+    }
+}
+
+/// The processes in a `cgroup.procs`, none if it cannot be read: the cgroup is gone, or threaded.
+fn listed_in(file: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    // 0 stands for a process that our PID namespace does not show.
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|&pid| pid != 0)
+        .collect()
+}
+
+/// All processes, as they are now; none without /proc.
+fn all() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Room for what one system call tells of a directory: some 300 open files.
+const ENTRIES: usize = 8192;
+
+struct Walk {
+    started: Instant,
+    wanted: HashSet<u32>,
+    found: HashMap<u32, Process>,
+    visited: HashSet<u32>,
+    refused: u64,
+    /// Time ran out before the end.
+    cut: bool,
+}
+
+impl Walk {
+    fn new(wanted: HashSet<u32>, started: Instant) -> Self {
+        Self {
+            started,
+            wanted,
+            found: HashMap::new(),
+            visited: HashSet::new(),
+            refused: 0,
+            cut: false,
+        }
+    }
+
+    fn visit_all(&mut self, pids: impl IntoIterator<Item = u32>) {
+        for pid in pids {
+            if self.is_over() {
+                return;
+            }
+            if self.visited.insert(pid) {
+                self.visit(pid);
+            }
+        }
+    }
+
+    /// All are found, or time is up.
+    fn is_over(&mut self) -> bool {
+        if self.wanted.is_empty() {
+            return true;
+        }
+        self.cut |= self.started.elapsed() >= pace::LONGEST;
+        self.cut
+    }
+
+    fn visit(&mut self, pid: u32) {
+        match self.look_into(pid) {
+            Ok(()) => {}
+            // It has ended.
+            Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    fn look_into(&mut self, pid: u32) -> Result<(), Errno> {
+        // Held open, so that all that is read is of this process and of no later one with its number.
+        let process = open(
+            format!("/proc/{pid}"),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let files = openat(
+            &process,
+            c"fd",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut name = None;
+        let mut buffer = [MaybeUninit::uninit(); ENTRIES];
+        let mut entries = RawDir::new(&files, &mut buffer);
+        while let Some(entry) = entries.next() {
+            if self.is_over() {
+                return Ok(());
+            }
+            let Some(inode) = socket_inode(&files, entry?.file_name())? else {
+                continue;
+            };
+            if self.wanted.remove(&inode) {
+                let comm = name.get_or_insert_with(|| comm(&process)).clone();
+                self.found.insert(inode, Process { pid, comm });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `None` for what is no socket, or has been closed.
+fn socket_inode(files: &OwnedFd, name: &CStr) -> Result<Option<u32>, Errno> {
+    // `socket:[4294967295]` fits; a longer link is none.
+    let mut buffer = [MaybeUninit::uninit(); 24];
+    match readlinkat_raw(files, name, &mut buffer) {
+        Ok((link, _)) => Ok(parse_link(link)),
+        // `.` and `..` are no links.
+        Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_link(link: &[u8]) -> Option<u32> {
+    let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn comm(process: &OwnedFd) -> Option<String> {
+    let file = openat(
+        process,
+        c"comm",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    // 15 bytes and a newline; a kernel thread's may be longer, but has no sockets with a file.
+    let mut buffer = [0; 64];
+    let length = read(&file, &mut buffer).ok()?;
+    let name = buffer[..length]
+        .strip_suffix(b"\n")
+        .unwrap_or(&buffer[..length]);
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsStr,
+        net::{TcpStream, UdpSocket},
+        os::unix::{
+            ffi::OsStrExt,
+            fs::{chown, symlink},
+            process::CommandExt,
+        },
+        process::{Child, Command},
+        time::Duration,
+    };
+
+    use rustix::fs::fstat;
+
+    use super::*;
+    use crate::kernel::testing::{CgroupDir, Connection, wait_for};
+
+    fn inode(socket: &TcpStream) -> u32 {
+        fstat(socket).unwrap().st_ino.try_into().unwrap()
+    }
+
+    fn find(inodes: &[u32], near: Option<&CgroupDir>) -> (HashMap<u32, Process>, OwnerGaps) {
+        let mut gaps = OwnerGaps::default();
+        let near = near.map(|cgroup| cgroup.path.join("cgroup.procs"));
+        let inodes = inodes.iter().copied().collect();
+        let found = Processes::default().find(inodes, near, &mut gaps);
+        (found, gaps)
+    }
+
+    /// Holds a socket until this value ends.
+    struct Holder(Child);
+
+    impl Holder {
+        /// Takes the command too, which would go on holding the socket.
+        fn of(socket: TcpStream, mut command: Command) -> Self {
+            let child = command.arg("60").stdin(OwnedFd::from(socket)).spawn();
+            Self(child.unwrap())
+        }
+    }
+
+    impl Drop for Holder {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn links_to_sockets_are_told_from_others() {
+        assert_eq!(parse_link(b"socket:[4294967295]"), Some(u32::MAX));
+        for other in [
+            "pipe:[5]",
+            "/tmp/socket:[5]",
+            "socket:[5",
+            "socket:[]",
+            "socket:[-5]",
+            "",
+        ] {
+            assert_eq!(parse_link(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn all_sockets_of_a_process_are_found_in_one_walk() {
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let inodes = [inode(&connection.client), inode(&connection.server)];
+        let mut walk = Walk::new(HashSet::from(inodes), Instant::now());
+        walk.visit(std::process::id());
+        let pids: Vec<_> = inodes.iter().map(|inode| walk.found[inode].pid).collect();
+        assert_eq!(pids, [std::process::id(); 2]);
+        assert!(walk.is_over() && !walk.cut);
+    }
+
+    #[test]
+    fn a_walk_without_time_finds_nothing_and_says_that_it_was_cut() {
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let inodes = HashSet::from([inode(&connection.client)]);
+        let mut walk = Walk::new(inodes, Instant::now() - pace::LONGEST);
+        walk.visit_all([std::process::id()]);
+        assert!(walk.cut && walk.found.is_empty());
+    }
+
+    #[test]
+    fn a_walk_right_after_a_walk_is_put_off_and_counted() {
+        let mut processes = Processes::default();
+        let mut gaps = OwnerGaps::default();
+        let now = Instant::now();
+        processes.pace.took(now, now + Duration::from_secs(60));
+        assert!(processes.find(HashSet::from([1]), [], &mut gaps).is_empty());
+        assert_eq!(gaps.walks_put_off, 1);
+        // Nothing to look for is no walk.
+        processes.find(HashSet::new(), [], &mut gaps);
+        assert_eq!(gaps.walks_put_off, 1);
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_no_refusal() {
+        let mut walk = Walk::new(HashSet::from([1]), Instant::now());
+        walk.visit(u32::MAX);
+        assert_eq!((walk.found.len(), walk.refused), (0, 0));
+    }
+
+    #[test]
+    #[ignore = "needs root: looks into other users' processes"]
+    fn the_process_of_another_user_is_found_and_its_hostile_name_is_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = OsStr::from_bytes(b"ev\x1b[2J\xffil");
+        symlink("/bin/sleep", folder.path().join(name)).unwrap();
+        chown(folder.path(), Some(65534), None).unwrap();
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let wanted = inode(&connection.client);
+        let mut evil = Command::new(folder.path().join(name));
+        evil.uid(65534);
+        let holder = Holder::of(connection.client, evil);
+        let process = wait_for("the process", || find(&[wanted], None).0.remove(&wanted));
+        assert_eq!(process.pid, holder.0.id());
+        assert_eq!(process.comm.as_deref(), Some("ev\x1b[2J\u{fffd}il"));
+    }
+
+    #[test]
+    #[ignore = "needs root: makes cgroups"]
+    fn the_processes_of_the_cgroup_are_looked_at_first() {
+        let cgroup = CgroupDir::new("near");
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let wanted = inode(&connection.client);
+        // Held by us too, and we are met earlier in /proc.
+        let ours = connection.client.try_clone().unwrap();
+        let holder = Holder::of(connection.client, Command::new("sleep"));
+        fs::write(cgroup.path.join("cgroup.procs"), holder.0.id().to_string()).unwrap();
+
+        let (found, gaps) = find(&[wanted], Some(&cgroup));
+        assert_eq!(found[&wanted].pid, holder.0.id());
+        assert_eq!(gaps, OwnerGaps::default());
+        drop(holder);
+        let (found, _) = find(&[wanted], Some(&cgroup));
+        assert_eq!(
+            found[&wanted].pid,
+            std::process::id(),
+            "then all the others"
+        );
+        drop(ours);
+    }
+
+    #[test]
+    #[ignore = "needs root: drops capabilities"]
+    fn processes_that_may_not_be_looked_into_are_counted_and_no_error() {
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let wanted = inode(&connection.client);
+        let mut stranger = Command::new("sleep");
+        stranger.uid(65534).gid(65534);
+        let _holder = Holder::of(connection.client, stranger);
+        // Capabilities are a thread's own.
+        let (found, gaps) = std::thread::spawn(move || {
+            caps::clear(None, caps::CapSet::Effective).unwrap();
+            find(&[wanted], None)
+        })
+        .join()
+        .unwrap();
+        assert!(found.is_empty());
+        assert!(gaps.processes_refused > 0);
+    }
+
+    #[test]
+    #[ignore = "needs root: looks into other users' processes"]
+    fn the_last_of_many_sockets_is_found() {
+        const SOCKETS: u32 = 2_000;
+        let sockets: Vec<_> = (0..SOCKETS)
+            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let last = fstat(sockets.last().unwrap()).unwrap();
+        let wanted = u32::try_from(last.st_ino).unwrap();
+        let started = Instant::now();
+        let mut walk = Walk::new(HashSet::from([wanted]), started);
+        walk.visit(std::process::id());
+        println!("an open file: {:?}", started.elapsed() / SOCKETS);
+        assert_eq!(walk.found[&wanted].pid, std::process::id());
+        drop(sockets);
+
+        let started = Instant::now();
+        let (found, gaps) = find(&[u32::MAX], None);
+        println!(
+            "{} processes: {:?}, {gaps:?}",
+            all().count(),
+            started.elapsed()
+        );
+        assert!(found.is_empty());
+    }
+}

@@ -1,0 +1,177 @@
+//! Network namespaces, connections and cgroups for the tests of this folder.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+
+use super::{
+    cgroup::find_cgroup2,
+    exact::SocketKey,
+    netns::{self, NetNs},
+};
+
+/// A name that no other test, of this run or another, has.
+fn unique(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("wsmon-{what}-{}-{number}", std::process::id())
+}
+
+/// A network namespace with its loopback up; gone with this value.
+pub(super) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub(super) fn new() -> Self {
+        let namespace = Self {
+            name: unique("kernel"),
+        };
+        ip(&["netns", "add", &namespace.name]);
+        ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
+        namespace
+    }
+
+    pub(super) fn netns(&self) -> NetNs {
+        let found = netns::enumerate().unwrap().found;
+        found
+            .into_iter()
+            .find(|found| found.name() == self.name)
+            .expect("it is mounted")
+    }
+
+    pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        netns::in_namespace(&self.netns(), act).unwrap()
+    }
+
+    /// A connection from inside to a listener that is closed again.
+    pub(super) fn connect(&self, listen: &str, server: &str) -> Connection {
+        self.enter(|| Connection::new(listen, server))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().unwrap();
+    assert!(status.success(), "ip {arguments:?}: {status}");
+}
+
+pub(super) struct Connection {
+    pub(super) client: TcpStream,
+    pub(super) server: TcpStream,
+}
+
+impl Connection {
+    /// In the calling thread's namespace. `server` may have port 0 for that of the listener.
+    pub(super) fn new(listen: &str, server: &str) -> Self {
+        let listener = TcpListener::bind(listen).unwrap();
+        let mut server: SocketAddr = server.parse().unwrap();
+        server.set_port(listener.local_addr().unwrap().port());
+        let client = TcpStream::connect(server).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        Self { client, server }
+    }
+
+    /// From a client's address that the caller chooses, which is free again at once: dropping the
+    /// client sends a RST.
+    pub(super) fn between(client: &str, server: &str) -> Self {
+        let server: SocketAddr = server.parse().unwrap();
+        let client: SocketAddr = client.parse().unwrap();
+        let listener = TcpListener::bind(server).unwrap();
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        bind(&socket, &client).unwrap();
+        connect(&socket, &server).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        Self {
+            client: TcpStream::from(socket),
+            server,
+        }
+    }
+
+    /// Bytes pass each way.
+    #[track_caller]
+    pub(super) fn assert_alive(&self) {
+        for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            from.write_all(b"x").unwrap();
+            to.read_exact(&mut [0]).unwrap();
+        }
+    }
+}
+
+pub(super) fn key_of(socket: &TcpStream) -> SocketKey {
+    SocketKey::new(
+        sockopt::socket_cookie(socket).unwrap(),
+        socket.local_addr().unwrap(),
+        socket.peer_addr().unwrap(),
+    )
+    .unwrap()
+}
+
+/// The same addresses with another cookie.
+pub(super) fn with_cookie(key: &SocketKey, cookie: u64) -> SocketKey {
+    SocketKey::new(cookie, key.local(), key.peer()).unwrap()
+}
+
+/// What `probe` gives at last.
+#[track_caller]
+pub(super) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let patience = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < patience, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A cgroup of the v2 hierarchy; gone with this value, once it is empty.
+pub(super) struct CgroupDir {
+    pub(super) root: PathBuf,
+    pub(super) path: PathBuf,
+}
+
+impl CgroupDir {
+    pub(super) fn new(name: &str) -> Self {
+        let root = find_cgroup2().unwrap();
+        let path = root.join(unique(name));
+        fs::create_dir(&path).unwrap();
+        Self { root, path }
+    }
+
+    pub(super) fn below(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        fs::create_dir(&path).unwrap();
+        Self {
+            root: self.root.clone(),
+            path,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        fs::metadata(&self.path).unwrap().ino()
+    }
+}
+
+impl Drop for CgroupDir {
+    fn drop(&mut self) {
+        // A process that was in it may take a moment to leave.
+        wait_for("a cgroup to be empty", || fs::remove_dir(&self.path).ok());
+    }
+}
