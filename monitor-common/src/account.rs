@@ -4,6 +4,7 @@ use crate::{
     Direction,
     flow::{Flow, notable},
     frame::{Header, opcode},
+    gap_scale,
     snapshot::{closing_by, protocol},
     stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
 };
@@ -86,6 +87,11 @@ impl Flow {
         let tags = &mut self.ping_tags[direction.index()];
         tags.last = header.tag();
         let own = self.snapshot.facts_mut(direction);
+        if own.last_ping != 0 {
+            let interval = now.saturating_sub(own.last_ping);
+            own.beat(interval);
+            stats.ping_intervals[direction.index()][gap_scale::slot_of(interval)].add(1);
+        }
         let earlier = own.pings_unanswered();
         if earlier == 0 {
             own.first_unanswered_ping = now;

@@ -1,7 +1,7 @@
 //! What a socket's storage holds, and how packets change it.
 
 use crate::{
-    Direction,
+    Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
     snapshot::{Snapshot, closing_by, protocol},
@@ -122,6 +122,10 @@ impl Flow {
         }
         if s.resumed_at > s.rx.last_packet {
             walk.note(notable::ANSWERED);
+        }
+        // A FIN proves nothing: it is how another kind of hop ends what it calls idle.
+        if s.gap_is_unheard() && !segment.has(tcp_flags::FIN) {
+            s.count_survival(stats);
         }
         s.rx.last_packet = now;
         if segment.payload_len > 0 {
@@ -266,6 +270,21 @@ impl Snapshot {
         true
     }
 
+    /// Whether nothing was heard since the end of the last silence.
+    #[inline(always)]
+    const fn gap_is_unheard(&self) -> bool {
+        self.gap_to > self.rx.last_packet
+    }
+
+    /// The path is alive behind the last silence. What keeps plain HTTP open are other timers.
+    #[inline(always)]
+    fn count_survival(&self, stats: &mut ListenerStats) {
+        if self.is_watched() {
+            let silence = self.gap_to.saturating_sub(self.gap_from);
+            stats.gaps_survived[gap_scale::slot_of(silence)].add(1);
+        }
+    }
+
     /// Notes the end of a silence; true if it was longer than the listener's limit.
     ///
     /// With bytes outstanding it is no silence but a loss, and the retransmissions tell of it.
@@ -287,13 +306,13 @@ impl Snapshot {
         if silence >= GAP_FLOOR {
             stats.idle_gaps.observe(silence, &GAP_BOUNDS);
         }
-        if !exceeds {
-            return false;
+        let outlasts = |gap: &Self| silence > gap.gap_to.saturating_sub(gap.gap_from);
+        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || outlasts(self) {
+            self.gap_from = last;
+            self.gap_to = now;
+            self.gap_ended_by = by as u8;
         }
-        self.gap_from = last;
-        self.gap_to = now;
-        self.gap_ended_by = by as u8;
-        true
+        exceeds
     }
 
     /// The acknowledgement of a received segment (RFC 9293 §3.4).

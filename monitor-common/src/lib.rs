@@ -20,6 +20,7 @@ pub mod flow;
 pub mod frame;
 pub mod gap_scale;
 pub mod handshake;
+mod heartbeat;
 pub mod holes;
 pub mod listener;
 pub mod message;

@@ -109,10 +109,13 @@ pub struct Snapshot {
     pub asks_at_answer: u32,
     /// When the first unanswered one left. Written by egress.
     pub unanswered_since: u64,
-    /// The last ended silence longer than the idle limit.
+    /// The last ended silence of at least [`GAP_FLOOR`](crate::stats::GAP_FLOOR), or longer than the
+    /// idle limit. While nothing was heard since this host ended one, a shorter one does not take its
+    /// place: what is asked into a dead path does not hide when it died.
     pub gap_from: u64,
     pub gap_to: u64,
-    /// When a transmission from here last ended such a silence. Written by egress.
+    /// When a transmission from here last ended a silence longer than the idle limit. Written by
+    /// egress.
     pub resumed_at: u64,
     /// The last ping round trip, by the side that pinged; microseconds, at least 1 once there was
     /// one.
@@ -148,8 +151,16 @@ pub struct DirectionFacts {
     /// `pings` as of the last pong from the other side.
     pub pings_answered: u32,
     pub fin: u8,
-    pub _pad: [u8; 3],
+    /// How far pings of this direction stray from [`ping_interval`](Self::ping_interval), smoothed;
+    /// in units of [`PING_UNIT`], at most 255 (4.3 s).
+    pub ping_jitter: u8,
+    /// Between consecutive pings of this direction, smoothed; in units of [`PING_UNIT`], at least 1
+    /// once there was an interval, at most 65,535 (18 min).
+    pub ping_interval: u16,
 }
+
+/// Nanoseconds: what heartbeats are kept in, 16.8 ms.
+pub const PING_UNIT: u64 = 1 << 24;
 
 impl DirectionFacts {
     #[inline(always)]
@@ -173,7 +184,8 @@ impl Snapshot {
             pings: 0,
             pings_answered: 0,
             fin: 0,
-            _pad: [0; 3],
+            ping_jitter: 0,
+            ping_interval: 0,
         };
         Self {
             cookie: 0,

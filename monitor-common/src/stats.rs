@@ -1,6 +1,6 @@
 //! Per-listener aggregates: what need not be an event.
 
-use crate::event::CLOSE_HOW_COUNT;
+use crate::{event::CLOSE_HOW_COUNT, gap_scale};
 
 /// Upper bounds in nanoseconds of the ping round-trip buckets; one more bucket holds the rest.
 pub const RTT_BOUNDS: [u64; 16] = [
@@ -279,6 +279,13 @@ pub struct ListenerStats {
     pub ping_rtt: [Histogram<{ RTT_BOUNDS.len() + 1 }>; 2],
     /// Silences of at least [`GAP_FLOOR`] that ended.
     pub idle_gaps: Histogram<{ GAP_BOUNDS.len() + 1 }>,
+    /// Those of watched connections after which the peer was heard, by
+    /// [`gap_scale`]: the path was alive behind them. Shorter ones are among them, in slot 0, where
+    /// the listener's limit is shorter.
+    pub gaps_survived: [Counter; gap_scale::SLOTS],
+    /// Times between consecutive pings of one connection, by the side that pings and
+    /// [`gap_scale`]; slot 0 has all those that are faster.
+    pub ping_intervals: [[Counter; gap_scale::SLOTS]; 2],
 }
 
 impl ListenerStats {
@@ -303,6 +310,8 @@ impl ListenerStats {
         zero_windows: [Counter(0); 2],
         ping_rtt: [Histogram::EMPTY; 2],
         idle_gaps: Histogram::EMPTY,
+        gaps_survived: [Counter(0); gap_scale::SLOTS],
+        ping_intervals: [[Counter(0); gap_scale::SLOTS]; 2],
     };
 
     /// Adds what another CPU counted.
@@ -329,6 +338,8 @@ impl ListenerStats {
             zero_windows,
             ping_rtt: [rtt_rx, rtt_tx],
             idle_gaps,
+            gaps_survived,
+            ping_intervals: [intervals_rx, intervals_tx],
         } = self;
         opened.add(other.opened.get());
         merge(closed, &other.closed);
@@ -354,6 +365,9 @@ impl ListenerStats {
         rtt_rx.merge(&other.ping_rtt[0]);
         rtt_tx.merge(&other.ping_rtt[1]);
         idle_gaps.merge(&other.idle_gaps);
+        merge(gaps_survived, &other.gaps_survived);
+        merge(intervals_rx, &other.ping_intervals[0]);
+        merge(intervals_tx, &other.ping_intervals[1]);
     }
 }
 
@@ -364,6 +378,8 @@ fn merge(into: &mut [Counter], from: &[Counter]) {
 }
 
 const _: () = assert!(size_of::<ListenerStats>().is_multiple_of(8));
+// The kernel refuses more for one CPU (`PCPU_MIN_UNIT_SIZE` in include/linux/percpu.h).
+const _: () = assert!(size_of::<ListenerStats>() <= 32 << 10);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), u64 all through, no padding.

@@ -22,7 +22,8 @@ use crate::{
     maps::{LISTENERS, SNAPSHOTS, STATS},
     passage::Passage,
     sock::{self, Watch, state},
-    turn, walk,
+    turn,
+    walk::{self, Rx, Tx, Way},
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -81,55 +82,49 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     match direction {
         Direction::Rx if !turn::take(flow) => count_drop(DropReason::Contended),
         Direction::Rx => {
-            stages::<RX>(&mut passage);
+            stages::<Rx>(&mut passage);
             turn::give_back(flow);
         }
         // What leaves does so under the socket's lock.
-        Direction::Tx => stages::<TX>(&mut passage),
+        Direction::Tx => stages::<Tx>(&mut passage),
     }
     Some(())
 }
 
-const RX: u8 = Direction::Rx as u8;
-const TX: u8 = Direction::Tx as u8;
-
 /// What a packet of a known flow goes through.
 #[inline(always)]
-fn stages<const DIRECTION: u8>(passage: &mut Passage) {
-    move_clocks::<DIRECTION>(passage);
+fn stages<W: Way>(passage: &mut Passage) {
+    move_clocks::<W>(passage);
     let segment = &passage.segment;
     if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
         let (flow, _) = passage.parts();
-        let direction = walk::direction(DIRECTION);
-        if flow.is_undecided(direction, segment) {
-            recognise::<DIRECTION>(passage);
+        if flow.is_undecided(W::DIRECTION, segment) {
+            recognise::<W>(passage);
         }
-        walk::over_payload::<DIRECTION>(passage);
+        walk::over_payload::<W>(passage);
     }
-    make_known::<DIRECTION>(passage);
+    make_known::<W>(passage);
 }
 
 /// Clocks, acknowledgements and flags.
 #[inline(always)]
-fn move_clocks<const DIRECTION: u8>(passage: &mut Passage) {
+fn move_clocks<W: Way>(passage: &mut Passage) {
     let (flow, stats) = passage.parts();
     // SAFETY: a map value.
     let limits = unsafe { &*passage.limits };
-    if DIRECTION == RX {
-        flow.receive(&passage.segment, passage.now, limits, stats);
-    } else {
-        flow.send(&passage.segment, passage.now, limits, stats);
+    match W::DIRECTION {
+        Direction::Rx => flow.receive(&passage.segment, passage.now, limits, stats),
+        Direction::Tx => flow.send(&passage.segment, passage.now, limits, stats),
     }
 }
 
 /// Looks at the first bytes of a segment until it is known what the connection speaks.
 #[inline(never)]
-fn recognise<const DIRECTION: u8>(passage: &mut Passage) {
-    let direction = walk::direction(DIRECTION);
+fn recognise<W: Way>(passage: &mut Passage) {
     let (flow, stats) = passage.parts();
     let payload = passage.payload();
     let len = passage.segment.payload_len;
-    let head = flow.recognise(direction, len, &payload, passage.now, stats, |needle| {
+    let head = flow.recognise(W::DIRECTION, len, &payload, passage.now, stats, |needle| {
         handshake::find(&payload, len, needle)
     });
     if head != 0 {
@@ -139,13 +134,9 @@ fn recognise<const DIRECTION: u8>(passage: &mut Passage) {
 
 /// Publishes what changed, as far as it is notable.
 #[inline(always)]
-fn make_known<const DIRECTION: u8>(passage: &mut Passage) {
+fn make_known<W: Way>(passage: &mut Passage) {
     let (flow, _) = passage.parts();
-    let notes = if DIRECTION == RX {
-        flow.rx_walk.take_notes()
-    } else {
-        flow.tx_walk.take_notes()
-    };
+    let notes = flow.walk_mut(W::DIRECTION).take_notes();
     report(&mut flow.snapshot, notes, passage.now);
 }
 

@@ -30,15 +30,19 @@ type Callback = unsafe extern "C" fn(u32, *mut Passage) -> c_long;
 
 /// Walks over the payload of a packet.
 #[inline(always)]
-pub(crate) fn over_payload<const DIRECTION: u8>(passage: &mut Passage) {
-    let rx = DIRECTION == Direction::Rx as u8;
-    let mut place = find_place::<DIRECTION>(passage);
+pub(crate) fn over_payload<W: Way>(passage: &mut Passage) {
     // Only ingress waits for holes to be filled: what leaves is in order.
-    if rx && place == AHEAD {
-        place = ahead(passage);
-    }
-    if place == FRONT {
-        front::<DIRECTION>(passage);
+    let rx = matches!(W::DIRECTION, Direction::Rx);
+    let in_front = match place(passage, W::DIRECTION, rx) {
+        Place::Nowhere => false,
+        Place::Front(at) => {
+            passage.begin = at;
+            true
+        }
+        Place::Ahead => rx && ahead(passage),
+    };
+    if in_front {
+        front::<W>(passage);
     }
     let (flow, _) = passage.parts();
     if rx && flow.rx_walk.has_holes() {
@@ -46,45 +50,27 @@ pub(crate) fn over_payload<const DIRECTION: u8>(passage: &mut Passage) {
     }
 }
 
-/// [`Place`] as a number, its offset in [`Passage::begin`].
-const NOWHERE: u64 = 0;
-const FRONT: u64 = 1;
-const AHEAD: u64 = 2;
-
 #[inline(always)]
-fn find_place<const DIRECTION: u8>(passage: &mut Passage) -> u64 {
-    place(passage, direction(DIRECTION), true)
-}
-
-#[inline(always)]
-fn place(passage: &mut Passage, direction: Direction, patient: bool) -> u64 {
+fn place(passage: &mut Passage, direction: Direction, patient: bool) -> Place {
     let (flow, stats) = passage.parts();
     let Segment {
         seq, payload_len, ..
     } = passage.segment;
-    let patient = patient && matches!(direction, Direction::Rx);
-    match flow.place(direction, seq, payload_len, patient, stats) {
-        Place::Nowhere => NOWHERE,
-        Place::Front(at) => {
-            passage.begin = at;
-            FRONT
-        }
-        Place::Ahead => AHEAD,
-    }
+    flow.place(direction, seq, payload_len, patient, stats)
 }
 
 /// Walks over what a segment adds to the front of its stream.
 #[inline(always)]
-fn front<const DIRECTION: u8>(passage: &mut Passage) {
-    let direction = direction(DIRECTION);
+fn front<W: Way>(passage: &mut Passage) {
+    let direction = W::DIRECTION;
     let (flow, stats) = passage.parts();
     flow.done[direction.index()] = passage.begin;
     // Mostly one step is all. Calls and returns are dear where the kernel guards them against
     // speculation: a loop of one iteration has three.
-    if front_step::<DIRECTION>(passage) != 0 {
+    if front_step::<W>(passage) != 0 {
         return;
     }
-    repeat(MAX_STEPS - 1, front_again::<DIRECTION>, passage);
+    repeat(MAX_STEPS - 1, front_again::<W>, passage);
     let done = flow.done[direction.index()];
     let len = passage.segment.payload_len;
     let left = flow.walk_mut(direction).abandon(done, passage.begin, len);
@@ -94,14 +80,14 @@ fn front<const DIRECTION: u8>(passage: &mut Passage) {
     }
 }
 
-/// Takes in a received segment that lies behind a hole; where there is no room to wait for that,
-/// returns where to go on without.
+/// Takes in a received segment that lies behind a hole. True where there is no room to wait for that,
+/// so that the walk has to go on at [`Passage::begin`].
 #[inline(never)]
-fn ahead(passage: &mut Passage) -> u64 {
+fn ahead(passage: &mut Passage) -> bool {
     let (flow, _) = passage.parts();
     let Some(holes) = sock::holes_or_new(passage.sk) else {
         count_drop(DropReason::StorageFull);
-        return place(passage, Direction::Rx, false);
+        return jump_ahead(passage);
     };
     flow.rx_walk.set_holes(true);
     passage.holes = holes;
@@ -110,7 +96,7 @@ fn ahead(passage: &mut Passage) -> u64 {
     } = passage.segment;
     // SAFETY: storage the kernel just handed out, not null.
     match unsafe { (*holes).land(seq, payload_len) } {
-        Landing::Old => NOWHERE,
+        Landing::Old => false,
         Landing::Island(begin) => {
             passage.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
@@ -119,10 +105,20 @@ fn ahead(passage: &mut Passage) -> u64 {
                 // SAFETY: as above.
                 unsafe { (*holes).give_up_segment() };
             }
-            NOWHERE
+            false
         }
-        Landing::NoRoom => place(passage, Direction::Rx, false),
+        Landing::NoRoom => jump_ahead(passage),
     }
+}
+
+/// Gives up the hole in front of a received segment; true if there is something to walk over.
+#[inline(always)]
+fn jump_ahead(passage: &mut Passage) -> bool {
+    let Place::Front(at) = place(passage, Direction::Rx, false) else {
+        return false;
+    };
+    passage.begin = at;
+    true
 }
 
 /// Joins the front with what waits behind the holes it has filled.
@@ -150,18 +146,15 @@ fn repeat(times: u32, step: Callback, passage: &mut Passage) -> u32 {
     unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(passage).cast(), 0) as u32 }
 }
 
-unsafe extern "C" fn front_again<const DIRECTION: u8>(
-    _index: u32,
-    passage: *mut Passage,
-) -> c_long {
+unsafe extern "C" fn front_again<W: Way>(_index: u32, passage: *mut Passage) -> c_long {
     // SAFETY: bpf_loop passes the context that `repeat` gave it.
-    front_step::<DIRECTION>(unsafe { &mut *passage })
+    front_step::<W>(unsafe { &mut *passage })
 }
 
 /// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
 #[inline(always)]
-fn front_step<const DIRECTION: u8>(passage: &mut Passage) -> c_long {
-    let direction = direction(DIRECTION);
+fn front_step<W: Way>(passage: &mut Passage) -> c_long {
+    let direction = W::DIRECTION;
     let (flow, stats) = passage.parts();
     let len = passage.segment.payload_len;
     let payload = passage.payload();
@@ -285,10 +278,18 @@ fn offer_sample(
     });
 }
 
-pub(crate) const fn direction(number: u8) -> Direction {
-    if number == Direction::Rx as u8 {
-        Direction::Rx
-    } else {
-        Direction::Tx
-    }
+/// A [`Direction`] as a type, so that each gets code of its own.
+pub(crate) trait Way {
+    const DIRECTION: Direction;
+}
+
+pub(crate) enum Rx {}
+pub(crate) enum Tx {}
+
+impl Way for Rx {
+    const DIRECTION: Direction = Direction::Rx;
+}
+
+impl Way for Tx {
+    const DIRECTION: Direction = Direction::Tx;
 }

@@ -161,6 +161,10 @@ pub struct Side {
     pub pings_unanswered: u32,
     /// Of the last answered ping in this direction.
     pub ping_rtt_seconds: Option<f64>,
+    /// Between its pings, smoothed.
+    pub ping_interval_seconds: Option<f64>,
+    /// How far they stray from that, smoothed.
+    pub ping_jitter_seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -289,6 +293,8 @@ impl Picture<'_> {
             pings: traffic.pings,
             pings_unanswered: traffic.pings_unanswered,
             ping_rtt_seconds: traffic.ping_rtt.map(|rtt| rtt.as_secs_f64()),
+            ping_interval_seconds: traffic.ping_interval.map(seconds),
+            ping_jitter_seconds: traffic.ping_jitter.map(seconds),
         }
     }
 
@@ -338,7 +344,10 @@ pub(crate) mod tests {
             retransmits: 0,
             rx: Traffic {
                 frames: 3,
+                pings: 2,
                 ping_rtt: Some(Duration::from_micros(250)),
+                ping_interval: Some(Duration::from_millis(15_017)),
+                ping_jitter: Some(Duration::ZERO),
                 ..Traffic::default()
             },
             tx: Traffic::default(),
@@ -366,6 +375,9 @@ pub(crate) mod tests {
         assert_eq!(record.idle_seconds, Some(5.0));
         assert_eq!(record.tx.last_packet_seconds, None);
         assert_eq!(record.rx.ping_rtt_seconds, Some(0.000_25));
+        assert_eq!(record.rx.ping_interval_seconds, Some(15.017));
+        assert_eq!(record.rx.ping_jitter_seconds, Some(0.0));
+        assert_eq!(record.tx.ping_interval_seconds, None);
         assert_eq!(record.state, State::Open);
         let states: Vec<_> = record
             .states

@@ -288,6 +288,12 @@ impl fmt::Display for Pings<'_> {
             side.pings_unanswered,
             Age(side.last_ping_seconds),
         )?;
+        if let (Some(interval), Some(jitter)) =
+            (side.ping_interval_seconds, side.ping_jitter_seconds)
+        {
+            let (interval, jitter) = (Age(Some(interval)), Age(Some(jitter)));
+            write!(f, ", every {interval}, jitter {jitter}")?;
+        }
         let rtt = side.ping_rtt_seconds.map(Duration::try_from_secs_f64);
         match rtt {
             Some(Ok(rtt)) => write!(f, ", round trip {}", RoundTrip(rtt)),
@@ -325,7 +331,8 @@ mod tests {
             "             2026-11-22 18:37:33.500Z  open        101 after 1000 ms",
             "  handshake  path \"/chat\\u{1b}\", compressed, bad_key",
             "  silent     5.0 s, of 20.0 s since TCP was established",
-            "  pings in   none",
+            "  pings in   2, unanswered 0, the last - ago, every 15.0 s, jitter 0.000 s, round trip 250 µs",
+            "  pings out  none",
             "  verdict    none",
         ] {
             assert!(

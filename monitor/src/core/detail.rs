@@ -55,6 +55,11 @@ pub struct Traffic {
     pub last_ping: Option<Ktime>,
     /// Of the last ping in this direction that was answered.
     pub ping_rtt: Option<Duration>,
+    /// Between the last pings in this direction, smoothed, to 17 ms; 18 min stand for more. `None`
+    /// before the second ping.
+    pub ping_interval: Option<Duration>,
+    /// How far they stray from that, smoothed; 4.3 s stand for more.
+    pub ping_jitter: Option<Duration>,
 }
 
 /// A connection that is over.

@@ -136,7 +136,8 @@ pub struct Facts {
     pub last_unanswered_ping: Option<Ktime>,
     /// The last round trip of a ping from this host.
     pub ping_rtt: Option<Duration>,
-    /// The last silence that was longer than the listener's idle limit and has ended.
+    /// The last silence of at least a second, or longer than the listener's idle limit, that has
+    /// ended; where nothing was heard since this host ended it, the longest such.
     pub last_gap: Option<Gap>,
     /// The first close frame.
     pub close: Option<Close>,

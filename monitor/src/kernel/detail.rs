@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use monitor_common::snapshot::{DirectionFacts, Snapshot, origin};
+use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot, origin};
 
 use super::decode::{DecodeError, facts, moment};
 use crate::core::{
@@ -28,6 +28,8 @@ pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
 }
 
 fn traffic(facts: &DirectionFacts, ping_rtt_us: u32) -> Traffic {
+    let has_interval = facts.ping_interval != 0;
+    let units = |n: u64| has_interval.then(|| Duration::from_nanos(n * PING_UNIT));
     Traffic {
         frames: facts.frames,
         payload_bytes: facts.payload_bytes,
@@ -36,6 +38,8 @@ fn traffic(facts: &DirectionFacts, ping_rtt_us: u32) -> Traffic {
         pings_unanswered: facts.pings_unanswered(),
         last_ping: moment(facts.last_ping),
         ping_rtt: (ping_rtt_us != 0).then(|| Duration::from_micros(ping_rtt_us.into())),
+        ping_interval: units(facts.ping_interval.into()),
+        ping_jitter: units(facts.ping_jitter.into()),
     }
 }
 
@@ -60,6 +64,7 @@ mod tests {
         s.tx.pings = 3;
         s.tx.pings_answered = 2;
         s.rx.payload_bytes = 7;
+        (s.tx.ping_interval, s.tx.ping_jitter) = (2, 1);
         let full = detail(&s).expect("a WebSocket");
         assert_eq!(full.cgroup_id, Some(5));
         assert_eq!(full.rx.payload_bytes, 7);
@@ -68,5 +73,8 @@ mod tests {
             (full.rx.ping_rtt, full.tx.ping_rtt),
             (None, Some(Duration::from_micros(1_500)))
         );
+        let unit = Duration::from_nanos(16_777_216);
+        let heartbeats = [full.rx, full.tx].map(|way| (way.ping_interval, way.ping_jitter));
+        assert_eq!(heartbeats, [(None, None), (Some(2 * unit), Some(unit))]);
     }
 }

@@ -1,6 +1,9 @@
 //! Building metric families from counters that are kept elsewhere.
 
-use monitor_common::stats::Histogram as KernelHistogram;
+use monitor_common::{
+    gap_scale,
+    stats::{Counter, Histogram as KernelHistogram},
+};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::core::histogram::Histogram;
@@ -100,6 +103,39 @@ pub(super) fn kernel_histogram<const N: usize>(
         .collect::<Vec<_>>();
     let all = cumulative.pop().map_or(0, |(_, total)| total);
     prometheus_histogram(cumulative, all, histogram.sum.get() as f64 / unit)
+}
+
+/// Counts on the kernel's [`gap_scale`] with coarser `bounds`, all in nanoseconds.
+///
+/// A slot belongs to the bucket that it begins in: a timer of 30 s fires a little later, and is to be
+/// found at 30 s. For the sum a slot counts with its middle, and those at the ends with their inner
+/// bound.
+pub(super) fn scale_histogram(
+    slots: &[Counter; gap_scale::SLOTS],
+    bounds: &[u64],
+) -> proto::Histogram {
+    let mut buckets = vec![0; bounds.len() + 1];
+    let mut sum = 0.0;
+    for (slot, counter) in slots.iter().enumerate() {
+        let (lower, upper) = gap_scale::bounds(slot);
+        buckets[bounds.partition_point(|bound| *bound <= lower)] += counter.get();
+        let value = match slot {
+            0 => upper as f64,
+            _ if upper == u64::MAX => lower as f64,
+            _ => (lower + upper) as f64 / 2.0,
+        };
+        sum += counter.get() as f64 * value / NANOSECONDS;
+    }
+    let mut total = 0;
+    let cumulative = bounds
+        .iter()
+        .zip(&buckets)
+        .map(|(&bound, bucket)| {
+            total += bucket;
+            (bound as f64 / NANOSECONDS, total)
+        })
+        .collect();
+    prometheus_histogram(cumulative, buckets.iter().sum(), sum)
 }
 
 pub(super) fn core_histogram(histogram: &Histogram) -> proto::Histogram {

@@ -111,6 +111,7 @@ fn count(counter: &Counter) -> f64 {
 mod tests {
     use monitor_common::{
         frame::opcode,
+        gap_scale,
         stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
     };
 
@@ -129,6 +130,9 @@ mod tests {
         stats.frames[1][usize::from(opcode::PING)].add(7);
         stats.ping_rtt[1].observe(300_000, &RTT_BOUNDS);
         stats.ping_rtt[1].observe(60_000_000_000, &RTT_BOUNDS);
+        for interval in [500_000_000, 30_005_000_000, 31_500_000_000] {
+            stats.ping_intervals[0][gap_scale::slot_of(interval)].add(1);
+        }
         stats.handshakes[1].add(5);
         stats.handshakes[answer::NONE].add(1);
         stats.handshake_time.observe(3_000_000, &RTT_BOUNDS);
@@ -160,6 +164,12 @@ mod tests {
             "wsmon_ping_rtt_seconds_bucket{listener=\"8080\",direction=\"tx\",le=\"0.0005\"} 1",
             "wsmon_ping_rtt_seconds_bucket{listener=\"8080\",direction=\"tx\",le=\"+Inf\"} 2",
             "wsmon_ping_rtt_seconds_sum{listener=\"8080\",direction=\"tx\"} 60.0003",
+            "wsmon_heartbeat_interval_seconds_bucket{listener=\"8080\",direction=\"rx\",le=\"2\"} 1",
+            "wsmon_heartbeat_interval_seconds_bucket{listener=\"8080\",direction=\"rx\",le=\"25\"} 1",
+            "wsmon_heartbeat_interval_seconds_bucket{listener=\"8080\",direction=\"rx\",le=\"30\"} 2",
+            "wsmon_heartbeat_interval_seconds_bucket{listener=\"8080\",direction=\"rx\",le=\"45\"} 3",
+            "wsmon_heartbeat_interval_seconds_count{listener=\"8080\",direction=\"rx\"} 3",
+            "wsmon_heartbeat_interval_seconds_count{listener=\"8080\",direction=\"tx\"} 0",
             "wsmon_handshakes_total{listener=\"8080\",status=\"101\"} 5",
             "wsmon_handshakes_total{listener=\"8080\",status=\"none\"} 1",
             "wsmon_handshakes_stuck{listener=\"8080\"} 6",

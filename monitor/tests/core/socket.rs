@@ -75,13 +75,24 @@ impl Socket {
     /// A packet passes.
     pub(crate) fn touch(&mut self, at: Ktime, ended_by: Direction) {
         let from = self.facts.last_activity().expect("born");
-        let silent = self.sent == self.acked && self.limit.is_some_and(|t| at.since(from) > t);
-        if silent {
-            self.facts.last_gap = Some(Gap {
-                from,
-                to: at,
-                ended_by,
+        let gap = Gap {
+            from,
+            to: at,
+            ended_by,
+        };
+        let length = |gap: &Gap| gap.to.since(gap.from);
+        let exceeds = self.limit.is_some_and(|limit| length(&gap) > limit);
+        if self.sent == self.acked && (exceeds || length(&gap) >= GAP_FLOOR) {
+            // What is asked into a dead path does not hide when it died.
+            let heard = self.facts.rx.last_packet;
+            let hidden = self.facts.last_gap.filter(|last| {
+                ended_by == Direction::Tx && heard.is_none_or(|heard| heard < last.to)
             });
+            if hidden.is_none_or(|last| length(&last) < length(&gap)) {
+                self.facts.last_gap = Some(gap);
+            }
+        }
+        if self.sent == self.acked && exceeds {
             self.asked |= ended_by == Direction::Tx;
             self.notable = true;
             self.events.push(Cause::Trouble(Trouble::Resumed));
@@ -190,6 +201,7 @@ pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
     }
 }
 
+const GAP_FLOOR: Duration = Duration::from_nanos(monitor_common::stats::GAP_FLOOR);
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Silences that end this shortly after the limit are made longer: whether a timer sees them depends
 /// on the staleness, and so is not for a test of exact sequences.

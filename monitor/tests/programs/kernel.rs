@@ -111,6 +111,7 @@ pub(super) struct Figures {
     handshakes: Vec<u64>,
     pings_unanswered: [u64; 2],
     round_trips: [u64; 2],
+    ping_intervals: [u64; 2],
     opened: u64,
 }
 
@@ -139,6 +140,7 @@ impl Figures {
             handshakes: difference(&before.handshakes, &now.handshakes),
             pings_unanswered: pair(|s, i| s.pings_unanswered[i].get()),
             round_trips: pair(|s, i| s.ping_rtt[i].buckets.iter().map(|n| n.get()).sum()),
+            ping_intervals: pair(|s, i| s.ping_intervals[i].iter().map(Counter::get).sum()),
             opened: now.opened.get() - before.opened.get(),
         }
     }

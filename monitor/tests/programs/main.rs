@@ -17,6 +17,8 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     ops::Range,
+    thread::sleep,
+    time::Duration,
 };
 
 use aya::programs::{TestRun, TestRunOptions};
@@ -24,7 +26,12 @@ use monitor::kernel::{
     decode,
     maps::{Drops, Snapshots},
 };
-use monitor_common::{drop::DropReason, stats::ListenerStats, stream::MAX_STEPS};
+use monitor_common::{
+    drop::DropReason,
+    gap_scale,
+    stats::{Counter, ListenerStats},
+    stream::MAX_STEPS,
+};
 use proptest::{
     prelude::*,
     strategy::ValueTree,
@@ -167,6 +174,39 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
         kernel.agrees_with(&mut link, "beyond the cap");
     });
     assert_eq!(kernel.drops.read(DropReason::WalkTooLong).unwrap(), 1);
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
+    const SILENCE: Duration = Duration::from_millis(1_200);
+    let port = 28_109;
+    let mut kernel = Kernel::watching(port);
+    let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
+    let (from_peer, from_here) = (ping(true), ping(false));
+    in_new_namespace(|tun| {
+        let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
+        link.peer_sends_more(tun, &from_peer);
+        sleep(SILENCE);
+        link.peer_sends_more(tun, &from_peer);
+        sleep(SILENCE);
+        link.socket_sends(tun, &from_here);
+        kernel.agrees_with(&mut link, "two silences, and two pings of the peer's");
+        let [stats] = kernel.stats.read().unwrap()[..] else {
+            panic!("one listener");
+        };
+        // The first acknowledgement may have been delayed into the silence.
+        let shortest = gap_scale::slot_of(1_000_000_000);
+        let longest = gap_scale::slot_of(10_000_000_000);
+        let within =
+            |slots: &[Counter]| -> u64 { slots[shortest..longest].iter().map(Counter::get).sum() };
+        assert_eq!(within(&stats.gaps_survived), 2);
+        assert_eq!(within(&stats.ping_intervals[0]), 1);
+        let s = kernel.snapshots.detail(link.conn()).unwrap().expect("open");
+        let interval = s.rx.ping_interval.expect("two pings");
+        assert!(interval.as_secs_f64() > 1.18, "{interval:?}");
+        assert_eq!(s.tx.ping_interval, None, "one ping");
+    });
 }
 
 #[test]

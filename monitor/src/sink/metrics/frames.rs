@@ -7,7 +7,7 @@ use monitor_common::{
 use prometheus::proto::MetricFamily;
 
 use super::{Family, Scrape, WAYS, count};
-use crate::sink::families::{BYTES, NANOSECONDS, kernel_histogram};
+use crate::sink::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     const KNOWN: [u8; 6] = [
@@ -54,6 +54,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "ping_rtt_seconds",
         "Time from a ping to its pong, by the side that sent the ping.",
     );
+    let mut heartbeats = Family::histogram(
+        "heartbeat_interval_seconds",
+        "Time between consecutive pings of one connection, by the side that sends them.",
+    );
     let mut gaps = Family::histogram(
         "idle_gap_seconds",
         "Silences of at least one second that ended.",
@@ -91,6 +95,8 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             }
             let time = kernel_histogram(&stats.ping_rtt[i], &RTT_BOUNDS, NANOSECONDS);
             rtt.add_histogram(&labels, time);
+            let intervals = scale_histogram(&stats.ping_intervals[i], &GAP_BOUNDS);
+            heartbeats.add_histogram(&labels, intervals);
         }
         for kind in ProtocolError::ALL {
             let labels = [("listener", name), ("kind", kind.as_str())];
@@ -102,7 +108,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     out.extend(
         [
             frames, bytes, fragmented, unfinished, compressed, sizes, errors, unsynced, pings,
-            unanswered, pongs, rtt, gaps,
+            unanswered, pongs, rtt, heartbeats, gaps,
         ]
         .map(Family::finish),
     );
