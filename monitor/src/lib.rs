@@ -8,6 +8,7 @@ pub mod frames;
 mod json;
 pub mod kernel;
 pub mod listeners;
+pub mod reaper;
 pub mod reconcile;
 pub mod replay;
 pub mod sink;

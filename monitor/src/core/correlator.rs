@@ -31,6 +31,7 @@ use super::{
     look::{Look, Source},
     pending::{Attempt, Pending},
     queues::Queues,
+    reap::ReapOutcome,
     silences::{KnownHop, Silences},
     strings::Strings,
     tally::Tally,
@@ -166,10 +167,11 @@ impl Correlator {
         self.actions.extend(changes);
     }
 
-    /// The shell has aborted this connection: that is what ends its verdict.
-    pub fn handle_reaped(&mut self, conn: ConnId) {
+    /// What became of a connection that was to be aborted. If it was, that is what ends its verdict.
+    pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
         if let Some(flow) = self.flows.get_mut(&conn) {
-            flow.reaped = true;
+            flow.reaped |= outcome == ReapOutcome::Destroyed;
+            self.tallies[place(flow.listener)].reaped[outcome as usize] += 1;
         }
     }
 

@@ -23,6 +23,32 @@ pub enum ReapMode {
     Confirmed,
 }
 
+/// What became of a connection whose turn it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReapOutcome {
+    Destroyed,
+    /// Its socket was gone already.
+    Gone,
+    /// It would have been aborted.
+    DryRun,
+    /// The kernel refused.
+    Failed,
+}
+
+impl ReapOutcome {
+    pub const ALL: [Self; 4] = [Self::Destroyed, Self::Gone, Self::DryRun, Self::Failed];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Destroyed => "destroyed",
+            Self::Gone => "gone",
+            Self::DryRun => "dry_run",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// How zombies are reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReapSettings {

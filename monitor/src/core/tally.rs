@@ -6,6 +6,7 @@ use super::{
     alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::Histogram,
+    reap::ReapOutcome,
     silences::Learned,
 };
 
@@ -23,6 +24,8 @@ pub struct Tally {
     pub detected: [u64; VerdictKind::ALL.len()],
     /// Episodes that ended with a sign of life, by `VerdictKind`.
     pub recovered: [u64; VerdictKind::ALL.len()],
+    /// Confirmed zombies whose turn to be aborted came, by `ReapOutcome`.
+    pub reaped: [u64; ReapOutcome::ALL.len()],
     /// Gauge: upgrade requests without an answer for at least 10 s.
     pub handshakes_stuck: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
@@ -125,6 +128,12 @@ mod tests {
                 .iter()
                 .enumerate()
                 .all(|(i, k)| *k as usize == i)
+        );
+        assert!(
+            ReapOutcome::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, o)| *o as usize == i)
         );
         assert!(
             CloseHow::ALL

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use prometheus::proto::MetricFamily;
 
 use super::{Family, Scrape};
-use crate::{core::VerdictKind, sink::families::core_histogram};
+use crate::{
+    core::{VerdictKind, reap::ReapOutcome},
+    sink::families::core_histogram,
+};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut zombies = Family::gauge(
@@ -16,6 +19,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut recovered = Family::counter(
         "zombies_recovered_total",
         "Zombies whose peer was heard again.",
+    );
+    let mut reaped = Family::counter(
+        "reaped_total",
+        "Confirmed zombies whose turn to be aborted came, by what became of it.",
     );
     let mut at_risk = Family::gauge(
         "at_risk_connections",
@@ -49,6 +56,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             zombies.add(&labels, tally.zombies[kind as usize] as f64);
             detected.add(&labels, tally.detected[kind as usize] as f64);
             recovered.add(&labels, tally.recovered[kind as usize] as f64);
+        }
+        for outcome in ReapOutcome::ALL {
+            let labels = [("listener", name), ("outcome", outcome.as_str())];
+            reaped.add(&labels, tally.reaped[outcome as usize] as f64);
         }
         at_risk.add(&[("listener", name)], tally.at_risk as f64);
         let hops: BTreeMap<_, _> = listener
@@ -85,6 +96,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             zombies,
             detected,
             recovered,
+            reaped,
             at_risk,
             limits,
             learned,

@@ -1,0 +1,87 @@
+//! Aborts confirmed zombies, as far as it was asked to: [`core::reap`](crate::core::reap) says which.
+
+use std::time::Instant;
+
+use crate::{
+    core::{
+        Alert, ConnId, Correlator, Ktime,
+        reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
+    },
+    kernel::{
+        destroy::{self, Outcome},
+        exact::SocketKey,
+        lookup::SocketFinder,
+    },
+};
+
+/// The policy, with the hand that carries it out.
+#[derive(Debug)]
+pub struct Reaping {
+    policy: Reaper,
+}
+
+impl Reaping {
+    pub fn new(settings: ReapSettings) -> Self {
+        Self {
+            policy: Reaper::new(settings),
+        }
+    }
+
+    /// Takes note of an alert.
+    pub fn offer(&mut self, alert: &Alert) {
+        self.policy.offer(alert);
+    }
+
+    /// When a connection that waits has its turn.
+    pub fn poll_timeout(&self) -> Option<Ktime> {
+        self.policy.poll_timeout()
+    }
+
+    /// Aborts those whose turn has come and on whom the verdict still stands. Every act is logged, and
+    /// told to the core.
+    pub fn turn(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
+        while let Some(conn) = self.policy.poll(now) {
+            let Some(alert) = core.standing(conn).filter(may_be_reaped) else {
+                continue;
+            };
+            let outcome = match self.policy.mode() {
+                ReapMode::Off => return,
+                ReapMode::DryRun => ReapOutcome::DryRun,
+                ReapMode::Confirmed => abort(conn, &alert, finder),
+            };
+            let verb = match outcome {
+                ReapOutcome::Destroyed => "aborted",
+                ReapOutcome::Gone => "already closed:",
+                ReapOutcome::DryRun => "would abort",
+                ReapOutcome::Failed => "could not abort",
+            };
+            let (facts, kind) = (&alert.facts, alert.kind.as_str());
+            log::warn!(
+                "reap: {verb} socket {}, {} to {}, {kind}: {}",
+                conn.0,
+                facts.local,
+                facts.peer,
+                alert.reason
+            );
+            core.handle_reaped(conn, outcome);
+        }
+    }
+}
+
+fn abort(conn: ConnId, alert: &Alert, finder: &mut SocketFinder) -> ReapOutcome {
+    let begun = Instant::now();
+    let Some(key) = SocketKey::new(conn.0, alert.facts.local, alert.facts.peer) else {
+        return ReapOutcome::Failed;
+    };
+    match destroy::destroy(finder, &key) {
+        Ok(Outcome::Destroyed) => {
+            log::debug!("socket {} aborted in {:?}", conn.0, begun.elapsed());
+            ReapOutcome::Destroyed
+        }
+        Ok(Outcome::Gone) => ReapOutcome::Gone,
+        Err(error) => {
+            log::warn!("socket {}: {error}", conn.0);
+            ReapOutcome::Failed
+        }
+    }
+}
