@@ -13,7 +13,7 @@ use crate::{
         transition::Reason,
     },
     json,
-    sink::alert_log::seconds,
+    sink::line::seconds,
 };
 
 pub use crate::core::transition::State;

@@ -9,12 +9,13 @@ use std::{
 use monitor_common::drop::DropReason;
 use tokio::{
     io::unix::AsyncFd,
+    signal::unix::Signal,
     sync::mpsc,
     task::{JoinError, JoinHandle},
 };
 
 use crate::{
-    core::{Action, Closed, Correlator, Event, Ktime, Transition},
+    core::{Action, Closed, Correlator, Event, Grouping, Ktime, ListenerId, Transition},
     kernel::{
         clock,
         decode::{self, DecodeError},
@@ -25,7 +26,7 @@ use crate::{
     listeners::Listener,
     reconcile::{Look, Reconciler, Seeded},
     sink::{
-        alert_log::AlertLog,
+        Sinks,
         control::{self as control_socket, EventViewers, History},
         http::Question,
         metrics::{self, Losses, ProgramRuns, Scrape},
@@ -67,12 +68,14 @@ type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
 pub struct Daemon {
     listeners: Vec<Listener>,
     core: Correlator,
+    /// Between the core's alerts and those who are told line by line.
+    grouping: Grouping,
     vitals: AsyncFd<Ring>,
     handshakes: AsyncFd<Ring>,
     snapshots: Snapshots,
     stats: Stats,
     drops: Drops,
-    alerts: AlertLog,
+    sinks: Sinks,
     reconciler: Reconciler,
     tap: FrameTap,
     events: EventViewers,
@@ -93,7 +96,7 @@ impl Daemon {
         mut loaded: Loaded,
         listeners: Vec<Listener>,
         publish_interval: Duration,
-        alerts: AlertLog,
+        sinks: Sinks,
     ) -> Result<Self, DaemonError> {
         let vitals = Ring::vitals(&mut loaded)?
             .watched()
@@ -107,12 +110,13 @@ impl Daemon {
             .collect();
         Ok(Self {
             core: Correlator::new(rules, publish_interval + CLOCK_GRANULARITY),
+            grouping: Grouping::default(),
             vitals,
             handshakes,
             snapshots: Snapshots::take(&mut loaded)?,
             stats: Stats::take(&mut loaded)?,
             drops: Drops::take(&mut loaded)?,
-            alerts,
+            sinks,
             reconciler: Reconciler::default(),
             tap: FrameTap::take(&mut loaded)?,
             events: EventViewers::default(),
@@ -141,11 +145,12 @@ impl Daemon {
         Ok(seeded)
     }
 
-    /// Runs until `stop` resolves.
+    /// Runs until `stop` resolves. `rotated` says that the alert log has been moved away.
     pub async fn run(
         mut self,
         mut questions: mpsc::Receiver<Question>,
         mut controls: mpsc::Receiver<control_socket::Question>,
+        mut rotated: Signal,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
@@ -154,12 +159,16 @@ impl Daemon {
         let mut look_at = look_begun + MIN_LOOK_INTERVAL;
         let mut drained = Instant::now();
         loop {
-            let deadline = self
-                .core
-                .poll_timeout()
-                .map(|at| instant(at + COMMIT_SLACK));
+            let deadlines = [self.core.poll_timeout(), self.grouping.poll_timeout()];
+            let deadline = deadlines.into_iter().flatten().min();
+            let deadline = deadline.map(|at| instant(at + COMMIT_SLACK));
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = &mut stop => {
+                    self.grouping.flush();
+                    self.tell();
+                    return Ok(());
+                }
+                Some(()) = rotated.recv() => self.sinks.reopen(),
                 ready = readable(&mut self.vitals, &mut self.handshakes) => {
                     ready.map_err(DaemonError::Runtime)?;
                     // In a rush one drain serves many records; a lone one is not kept waiting.
@@ -216,18 +225,31 @@ impl Daemon {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => {
-                    if let Some(listener) = self.listeners.get(usize::from(alert.listener.0)) {
-                        self.alerts.write(&alert, listener);
-                    }
+                    let listener = name_of(&self.listeners, alert.listener);
+                    self.sinks.follow(&alert, listener);
+                    self.grouping.offer(alert);
                 }
-                Action::ListenerAlert(alert) => log::warn!("{}", alert.reason),
+                Action::ListenerAlert(alert) => {
+                    let listener = name_of(&self.listeners, alert.listener);
+                    self.sinks.follow_listener(&alert, listener);
+                    self.grouping.pass(alert);
+                }
                 Action::Transition(transition) => self.transition(&transition),
                 Action::Reconcile => self
                     .reconciler
                     .compare_with_snapshots(&self.snapshots, &mut self.core),
             }
         }
+        self.grouping.handle_timeout(sampled - COMMIT_SLACK);
+        self.tell();
         self.show_frames();
+    }
+
+    fn tell(&mut self) {
+        while let Some(notice) = self.grouping.poll_notice() {
+            let listener = name_of(&self.listeners, notice.listener());
+            self.sinks.tell(&notice, listener);
+        }
     }
 
     /// A connection went from one state to the next.
@@ -350,7 +372,7 @@ impl Daemon {
             no_room_at_start: self.no_room_at_start,
             undecodable: self.undecodable + self.core.rejected(),
             undecodable_handshakes: self.undecodable_handshakes,
-            alert_lines: self.alerts.dropped(),
+            untold: self.sinks.untold(),
         }
     }
 
@@ -428,6 +450,12 @@ impl Degradation {
         self.last_loss
             .is_some_and(|last| now.since(last) < DEGRADED_FOR)
     }
+}
+
+/// The name of a listener; every alert of the core has one.
+fn name_of(listeners: &[Listener], id: ListenerId) -> &str {
+    let listener = listeners.get(usize::from(id.0));
+    listener.map_or("", |listener| &listener.rules.name)
 }
 
 /// The runtime's clock is CLOCK_MONOTONIC as well, with another origin.

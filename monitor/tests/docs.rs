@@ -9,19 +9,21 @@ use std::{
 };
 
 use clap::CommandFactory;
+use jiff::Timestamp;
 use monitor::{
     cli::Cli,
     connections::{ConnectionRecord, State, TransitionRecord},
     core::{
-        Alert, Certainty, CloseHow, ConnId, Facts, Hop, Ktime, Learned, ListenerId, ListenerRules,
-        OnExpiry, Reason, Resolution, Status, Tally, VerdictKind,
+        Alert, Certainty, CloseHow, ConnId, Facts, Group, Hop, Ktime, Learned, ListenerAlert,
+        ListenerFinding, ListenerId, ListenerRules, Notice, OnExpiry, Reason, Resolution, Status,
+        Tally, VerdictKind,
         facts::{Activity, Direction, Protocol, Role},
     },
     frames::{FrameRecord, Line},
     listeners::Listener,
     replay::Skip,
     sink::{
-        alert_log::{AlertLog, Target},
+        line,
         metrics::{self, Losses, ProgramRuns, Scrape},
     },
 };
@@ -226,18 +228,15 @@ fn alert_fields_and_examples_are_what_the_log_writes() {
         .into_iter()
         .filter_map(|row| {
             let types: BTreeSet<_> = row.get(1)?.split(" or ").map(str::to_owned).collect();
-            let known = types
-                .iter()
-                .all(|kind| ["string", "number", "null"].contains(&kind.as_str()));
+            let known = types.iter().all(|kind| {
+                ["array", "object", "string", "number", "null"].contains(&kind.as_str())
+            });
             known.then_some((code(&row[0]).first()?.clone(), types))
         })
         .collect();
     let written = written_alerts();
-    let [sparse, full] = written.as_slice() else {
-        panic!("two lines were written: {written:?}");
-    };
-    let mut fields = types_of(sparse);
-    for (field, kinds) in types_of(full) {
+    let mut fields: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (field, kinds) in written.iter().flat_map(types_of) {
         fields.entry(field).or_default().extend(kinds);
     }
     assert_eq!(documented, fields);
@@ -247,22 +246,61 @@ fn alert_fields_and_examples_are_what_the_log_writes() {
         .filter(|line| line.starts_with('{'))
         .map(|line| serde_json::from_str(line).expect("an example is JSON"))
         .collect();
-    assert_eq!(examples.len(), 2, "one that fires, one that is resolved");
-    for example in examples {
-        let wanted: BTreeSet<_> = match example["status"].as_str() {
-            Some("resolved") => fields.keys().collect(),
-            _ => fields
-                .keys()
-                .filter(|field| *field != "resolution")
-                .collect(),
-        };
-        let shown = types_of(&example);
-        assert_eq!(shown.keys().collect::<BTreeSet<_>>(), wanted);
-    }
+    assert_eq!(
+        examples.iter().map(shape).collect::<BTreeSet<_>>(),
+        written.iter().map(shape).collect::<BTreeSet<_>>()
+    );
+}
+
+/// The fields of a line, and those of the first example in it.
+fn shape(line: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
+    let names = |line: &Value| types_of(line).into_keys().collect();
+    (names(line), names(&line["examples"][0]))
+}
+
+#[test]
+fn every_place_where_something_is_lost_is_documented() {
+    let text = scraped();
+    let lost = text
+        .lines()
+        .filter(|line| line.starts_with("wsmon_events_lost_total{"));
+    let exported: BTreeSet<(String, String)> = lost
+        .map(|line| {
+            let mut values = line.split('"').skip(1).step_by(2).map(str::to_owned);
+            let ring = values.next().expect("a ring");
+            (ring, values.next().expect("a reason"))
+        })
+        .collect();
+    let documented: BTreeSet<_> = table_rows("docs/metrics.md")
+        .into_iter()
+        .filter(|row| row.len() == 3)
+        .filter_map(|row| {
+            let [ring, reason] = [&row[0], &row[1]].map(|cell| code(cell).into_iter().next());
+            Some((ring?, reason?))
+        })
+        .collect();
+    assert_eq!(documented, exported);
 }
 
 /// Type and label names of each family in a scrape in which nothing is left out for want of a series.
 fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut families = BTreeMap::new();
+    let mut current = String::new();
+    for line in scraped().lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').expect("a name and a type");
+            current = name.to_owned();
+            families.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (_, labels) = families.get_mut(&current).expect("a type comes first");
+            labels.extend(label_names(line).filter(|label| label != "le"));
+        }
+    }
+    families
+}
+
+/// A scrape in which nothing is left out for want of a series.
+fn scraped() -> String {
     let silence = Some(Duration::from_secs(55));
     let mut tally = Tally {
         learned: Learned {
@@ -278,7 +316,7 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
         .insert((Direction::Rx, Some(1000)), 1);
     let mut stats = ListenerStats::EMPTY;
     stats.handshakes[answer::NONE].add(1);
-    let text = metrics::render(&Scrape {
+    metrics::render(&Scrape {
         listeners: &[listener()],
         stats: &[stats],
         tallies: &[tally],
@@ -292,21 +330,7 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
         }],
         kernel: "6.1.0",
     })
-    .expect("valid families");
-
-    let mut families = BTreeMap::new();
-    let mut current = String::new();
-    for line in text.lines() {
-        if let Some(family) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = family.split_once(' ').expect("a name and a type");
-            current = name.to_owned();
-            families.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
-        } else if !line.starts_with('#') {
-            let (_, labels) = families.get_mut(&current).expect("a type comes first");
-            labels.extend(label_names(line).filter(|label| label != "le"));
-        }
-    }
-    families
+    .expect("valid families")
 }
 
 fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
@@ -317,20 +341,55 @@ fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
         .filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()))
 }
 
-/// A firing alert that knows as little as possible, and a resolved one that knows everything.
+/// Of each shape one: a firing alert that knows as little as possible, a resolved one that knows
+/// everything, a group, and the alerts on a listener.
 fn written_alerts() -> Vec<Value> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("alerts.jsonl");
-    let mut log = AlertLog::open(&Target::File(file.clone())).expect("a writable file");
-    let mut bare = listener();
-    bare.rules.path = None.into();
-    log.write(&alert(Status::Firing, None), &bare);
     let resolved = Status::Resolved(Resolution::Recovered);
-    log.write(&alert(resolved, Some(Ktime(1))), &listener());
-    drop(log);
-    let text = fs::read_to_string(file).expect("the log");
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+    let group = Group {
+        status: Status::Firing,
+        kind: VerdictKind::Expired,
+        certainty: Certainty::Suspected,
+        listener: ListenerId(0),
+        hop: None,
+        at: Ktime(2),
+        count: 2,
+        examples: vec![alert(Status::Firing, None), alert(Status::Firing, None)],
+    };
+    let mismatch = |known| ListenerFinding::LimitMismatch {
+        limit: known,
+        survived: known,
+        killed: known,
+    };
+    let findings = [
+        ListenerFinding::AtRisk {
+            gap: Duration::from_secs(58),
+            limit: Duration::from_secs(60),
+        },
+        mismatch(None),
+        mismatch(Some(Duration::from_secs(60))),
+    ];
+    let on_listener = |finding| {
+        Notice::Listener(Box::new(ListenerAlert {
+            firing: true,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(2),
+            finding,
+            reason: "a sentence".into(),
+        }))
+    };
+    let of_connections = [
+        Notice::Connection(Box::new(alert(Status::Firing, None))),
+        Notice::Connection(Box::new(alert(resolved, Some(Ktime(1))))),
+        Notice::Group(Box::new(group)),
+    ];
+    of_connections
+        .into_iter()
+        .chain(findings.map(on_listener))
+        .map(|notice| {
+            let line = line::Line::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
+            serde_json::from_str(&line).expect("a line is JSON")
+        })
         .collect()
 }
 
@@ -343,8 +402,12 @@ fn types_of(value: &Value) -> BTreeMap<String, BTreeSet<String>> {
                     let path = [path, name].join(if path.is_empty() { "" } else { "." });
                     visit(&path, field, types);
                 }
-                return;
+                if path.is_empty() {
+                    return;
+                }
+                "object"
             }
+            Value::Array(_) => "array",
             Value::Null => "null",
             Value::Number(_) => "number",
             Value::String(_) => "string",

@@ -278,6 +278,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("promtool", "prometheus"),
+        ("prometheus-alertmanager", "prometheus-alertmanager"),
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("xz", "xz-utils"),

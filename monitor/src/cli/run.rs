@@ -1,7 +1,7 @@
 //! `wsmon run`: the daemon.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -27,8 +27,10 @@ use crate::{
     },
     listeners::{Listener, PortRange},
     sink::{
-        alert_log::{AlertLog, Target},
+        SinkSettings, Sinks,
+        alert_log::Target,
         control::{self, ControlSocket},
+        endpoint::Endpoint,
         http::Server,
     },
 };
@@ -57,6 +59,14 @@ pub struct RunArgs {
     /// Where alerts go, one JSON object a line: a file to append to, or - for stderr
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub alert_log: String,
+
+    /// An Alertmanager to post alerts to; may be given several times, for the members of a cluster
+    #[arg(long = "alertmanager", value_name = "URL")]
+    pub alertmanagers: Vec<Endpoint>,
+
+    /// Where each line of the alert log is posted as well; may be given several times
+    #[arg(long = "webhook", value_name = "URL")]
+    pub webhooks: Vec<Endpoint>,
 
     /// The unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
     #[arg(long, value_name = "PATH", default_value = super::client::DEFAULT_CONTROL)]
@@ -93,18 +103,17 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
             Some(_) => Failure::usage(format!("--cgroup: {error}")),
             None => Failure::prerequisite(error.to_string()),
         })?;
-    let alerts = AlertLog::open(&Target::parse(&args.alert_log)).map_err(|error| {
-        Failure::usage(format!(
-            "cannot write --alert-log {}: {error}",
-            args.alert_log
-        ))
-    })?;
     let server = Server::bind(args.metrics_addr).await.map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
             args.metrics_addr
         ))
     })?;
+    let metrics_addr = server.local_addr().unwrap_or(args.metrics_addr);
+    // Before any thread: whoever rotates the log must not end the daemon.
+    let rotated = signal(SignalKind::user_defined1()).map_err(cannot_handle_signals)?;
+    let sinks = Sinks::open(&sink_settings(args, metrics_addr))
+        .map_err(|error| Failure::usage(error.to_string()))?;
     refuse_missing(&prerequisites::survey(args.cgroup.as_deref()))?;
     let control = control_socket(&args.control)?;
     let mut stop = StopSignals::new()?;
@@ -122,8 +131,7 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     loaded
         .attach(&cgroup)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
-    let metrics_addr = server.local_addr().unwrap_or(args.metrics_addr);
-    let mut daemon = Daemon::new(loaded, listeners.clone(), settings.publish_interval, alerts)
+    let mut daemon = Daemon::new(loaded, listeners.clone(), settings.publish_interval, sinks)
         .map_err(|error| Failure::failed(error.to_string()))?;
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
@@ -145,11 +153,21 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     });
     banner(args, &listeners, seeded.as_ref(), metrics_addr);
 
-    let ended = daemon.run(asked, control_asked, stop.wait()).await;
+    let ended = daemon.run(asked, control_asked, rotated, stop.wait()).await;
     served.abort();
     ended.map_err(|error| Failure::failed(error.to_string()))?;
     eprintln!("wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who is told of alerts.
+fn sink_settings(args: &RunArgs, metrics_addr: SocketAddr) -> SinkSettings {
+    SinkSettings {
+        alert_log: Target::parse(&args.alert_log),
+        alertmanagers: args.alertmanagers.clone(),
+        webhooks: args.webhooks.clone(),
+        metrics_addr,
+    }
 }
 
 /// The bound control socket, unless it is switched off.
@@ -268,11 +286,17 @@ fn banner(
     } else {
         &args.alert_log
     };
-    eprintln!("  alerts to {alerts}, metrics at http://{metrics_addr}/metrics");
+    let others = args.alertmanagers.iter().chain(&args.webhooks);
+    let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
+    eprintln!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
     match args.control.to_str() {
         Some("none") => eprintln!("  no control socket"),
         _ => eprintln!("  control socket {}", args.control.display()),
     }
+}
+
+fn cannot_handle_signals(error: io::Error) -> Failure {
+    Failure::failed(format!("cannot handle signals: {error}"))
 }
 
 /// SIGTERM and SIGINT, from before the first attach on.
@@ -283,9 +307,7 @@ struct StopSignals {
 
 impl StopSignals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
-        };
+        let listen = |kind| signal(kind).map_err(cannot_handle_signals);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

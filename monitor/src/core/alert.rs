@@ -19,6 +19,25 @@ pub enum Notice {
     Group(Box<Group>),
 }
 
+impl Notice {
+    pub fn listener(&self) -> ListenerId {
+        match self {
+            Self::Connection(alert) => alert.listener,
+            Self::Listener(alert) => alert.listener,
+            Self::Group(group) => group.listener,
+        }
+    }
+
+    /// The moment it is about; of a group, that of the last alert in it.
+    pub fn at(&self) -> Ktime {
+        match self {
+            Self::Connection(alert) => alert.at,
+            Self::Listener(alert) => alert.at,
+            Self::Group(group) => group.at,
+        }
+    }
+}
+
 /// A verdict on one connection that begins, changes its certainty, or ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
@@ -40,17 +59,19 @@ pub struct Alert {
     pub reason: String,
 }
 
-/// Many verdicts of one kind on one listener that began, or ended, at nearly the same time.
+/// Many alerts that say the same of connections of one listener at nearly the same time. Made by
+/// [`Grouping`](super::Grouping).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Of a group that ended, how its first example ended.
     pub status: Status,
     pub kind: VerdictKind,
-    /// The lowest among them.
     pub certainty: Certainty,
     pub listener: ListenerId,
+    /// `None` where they have not all the same.
+    pub hop: Option<String>,
     /// The last of them.
     pub at: Ktime,
+    /// A connection counts once for each of its alerts.
     pub count: u64,
     /// The first of them, at most [`Group::EXAMPLES`].
     pub examples: Vec<Alert>,

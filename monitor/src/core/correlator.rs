@@ -43,8 +43,9 @@ use super::{
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// A verdict on a connection. Which of them are told singly is up to [`super::Grouping`].
     Alert(Box<Alert>),
-    /// The same for what is wrong with a whole listener.
+    /// A finding on all connections of a listener.
     ListenerAlert(Box<ListenerAlert>),
     /// Tell whoever follows the connections.
     Transition(Transition),

@@ -11,6 +11,7 @@ pub mod detail;
 pub mod event;
 pub mod facts;
 mod flow;
+pub mod group;
 pub mod handshake;
 pub mod histogram;
 pub mod hop;
@@ -27,11 +28,15 @@ pub mod transition;
 pub mod verdict;
 mod wheel;
 
-pub use alert::{Alert, Certainty, Resolution, Status, VerdictKind};
+pub use alert::{
+    Alert, Certainty, Group, ListenerAlert, ListenerFinding, Notice, Resolution, Status,
+    VerdictKind,
+};
 pub use correlator::{Action, Correlator};
 pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};
+pub use group::Grouping;
 pub use hop::{Hop, ListenerRules, OnExpiry};
 pub use kept::Handshake;
 pub use silences::{KnownHop, Learned};

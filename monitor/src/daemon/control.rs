@@ -1,13 +1,13 @@
 //! The daemon's answers on the control socket, and the frames that somebody looks at.
 
-use super::Daemon;
+use super::{Daemon, name_of};
 use crate::{
     connections::{ConnectionRecord, HandshakeRecord, Picture, TransitionRecord},
     core::{Closed, ConnId, ListenerId, Transition},
     kernel::clock,
     sink::{
-        alert_log::{Line, wall_clock},
         control::{Past, Question, WatchError},
+        line::{Line, wall_clock},
     },
     tap::Now,
 };
@@ -149,13 +149,12 @@ impl Daemon {
 
     fn standing(&self, conn: ConnId) -> Option<String> {
         let alert = self.core.standing(conn)?;
-        let listener = self.listeners.get(usize::from(alert.listener.0))?;
         let ts = wall_clock(alert.at, clock::now());
-        serde_json::to_string(&Line::new(&alert, listener, ts)).ok()
+        let listener = self.listener_name(alert.listener);
+        Some(Line::connection(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
-        let listener = self.listeners.get(usize::from(listener.0));
-        listener.map_or("", |listener| &listener.rules.name)
+        name_of(&self.listeners, listener)
     }
 }

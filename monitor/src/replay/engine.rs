@@ -21,7 +21,7 @@ use super::{
     skip::Skip,
 };
 use crate::{
-    core::{Action, Correlator, Ktime, ListenerId, Status, facts::Role},
+    core::{Action, Correlator, Grouping, Ktime, ListenerId, Status, facts::Role},
     listeners::Listener,
 };
 
@@ -41,6 +41,7 @@ pub struct Replay {
     limits: Vec<ListenerLimits>,
     stats: Vec<ListenerStats>,
     core: Correlator,
+    grouping: Grouping,
     /// The latest time stamp, nanoseconds since the epoch.
     clock: u64,
     tuples: HashMap<Tuple, Place>,
@@ -78,6 +79,7 @@ impl Replay {
         Self {
             // Nothing is copied late here: a snapshot is exact.
             core: Correlator::new(rules.collect(), Duration::ZERO),
+            grouping: Grouping::default(),
             limits: listeners.iter().map(Listener::limits).collect(),
             stats: vec![ListenerStats::EMPTY; listeners.len()],
             listeners,
@@ -108,6 +110,8 @@ impl Replay {
     /// told.
     pub fn finish(&mut self) {
         self.judge_before(self.clock.saturating_add(1));
+        self.grouping.flush();
+        self.tell_notices();
         let mut numbers: Vec<_> = self.connections.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -181,7 +185,7 @@ impl Replay {
 
     /// Shows the core each of its deadlines before `end`.
     fn judge_before(&mut self, end: u64) {
-        while let Some(deadline) = self.core.poll_timeout().filter(|at| at.0 < end) {
+        while let Some(deadline) = self.deadline().filter(|at| at.0 < end) {
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
@@ -189,7 +193,14 @@ impl Replay {
                 self.core.handle_snapshot(conn, facts.map(Box::new));
             }
             self.act();
+            self.grouping.handle_timeout(deadline);
+            self.tell_notices();
         }
+    }
+
+    fn deadline(&self) -> Option<Ktime> {
+        let deadlines = [self.core.poll_timeout(), self.grouping.poll_timeout()];
+        deadlines.into_iter().flatten().min()
     }
 
     fn act(&mut self) {
@@ -197,16 +208,25 @@ impl Replay {
             match action {
                 Action::Alert(alert) => {
                     self.summary.alerts += u64::from(alert.status == Status::Firing);
-                    self.records.push_back(Record::Alert(alert));
+                    self.grouping.offer(alert);
+                }
+                Action::ListenerAlert(alert) => {
+                    self.summary.alerts += u64::from(alert.firing);
+                    self.grouping.pass(alert);
                 }
                 Action::Transition(transition) => {
                     self.records.push_back(Record::State(Box::new(transition)));
                 }
-                Action::ListenerAlert(_) => {}
                 // No record is lost here.
                 Action::Reconcile => {}
             }
+            self.tell_notices();
         }
+    }
+
+    fn tell_notices(&mut self) {
+        let notices = std::iter::from_fn(|| self.grouping.poll_notice());
+        self.records.extend(notices.map(Record::Notice));
     }
 
     fn segment(&mut self, tcp: &Tcp<'_>) -> Result<(), Skip> {

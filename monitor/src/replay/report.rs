@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{connection::Connection, skip::Skipped};
 use crate::{
-    core::{Alert, CloseHow, Facts, Ktime, Transition, facts::Direction},
+    core::{CloseHow, Facts, Ktime, Notice, Transition, facts::Direction},
     frames::FrameRecord,
 };
 
@@ -18,7 +18,7 @@ pub enum Record {
     Frame(FrameRecord),
     /// A connection went from one state to the next.
     State(Box<Transition>),
-    Alert(Box<Alert>),
+    Notice(Notice),
     /// A connection ended, or the recording did.
     Connection(Box<ConnectionRecord>),
 }

@@ -17,7 +17,7 @@ use monitor_common::{
 };
 use prometheus::TextEncoder;
 
-use super::families::Family;
+use super::{families::Family, sinks::Untold};
 use crate::{core::Tally, listeners::Listener};
 
 /// Everything a scrape is made of. `stats` and `tallies` have one entry per listener.
@@ -48,8 +48,8 @@ pub struct Losses {
     pub undecodable: u64,
     /// Handshake records that made no sense.
     pub undecodable_handshakes: u64,
-    /// Alert lines a slow reader did not take.
-    pub alert_lines: u64,
+    /// Alerts that somebody was not told.
+    pub untold: Untold,
 }
 
 impl Losses {
@@ -61,7 +61,7 @@ impl Losses {
             + self.no_room_at_start
             + self.undecodable
             + self.undecodable_handshakes
-            + self.alert_lines
+            + self.untold.total()
     }
 
     fn of(&self, reason: DropReason) -> u64 {

@@ -1,7 +1,19 @@
 //! Where the daemon's findings go.
 
 pub mod alert_log;
+pub mod alertmanager;
 pub mod control;
+mod delivery;
+pub mod endpoint;
 mod families;
 pub mod http;
+mod last_words;
+pub mod line;
 pub mod metrics;
+#[cfg(test)]
+mod receiver;
+pub mod sinks;
+pub mod webhook;
+
+pub use delivery::Undelivered;
+pub use sinks::{SinkSettings, Sinks};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use monitor::{
-    core::{ConnId, Status},
+    core::{ConnId, Notice, Status},
     replay::Record,
 };
 use proptest::{prelude::*, sample::select};
@@ -114,7 +114,7 @@ fn tell(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError>
     for record in &played.records {
         match record {
             Record::Frame(frame) => seen.entry(frame.conn).or_default().0 += 1,
-            Record::Alert(alert) => {
+            Record::Notice(Notice::Connection(alert)) => {
                 let stands = &mut seen.entry(alert.facts.conn).or_default().1;
                 let firing = alert.status == Status::Firing;
                 prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");

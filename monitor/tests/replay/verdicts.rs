@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use monitor::{
-    core::{Alert, Certainty, CloseHow, Resolution, Status, VerdictKind},
+    core::{Alert, Certainty, CloseHow, Notice, Resolution, Status, VerdictKind},
     replay::Record,
 };
 
@@ -26,7 +26,7 @@ fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
         .records
         .iter()
         .filter_map(|record| match record {
-            Record::Alert(alert) => Some(brief(alert)),
+            Record::Notice(Notice::Connection(alert)) => Some(brief(alert)),
             _ => None,
         })
         .collect()

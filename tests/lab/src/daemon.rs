@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::connection::lock;
@@ -45,6 +46,11 @@ impl Alert {
     pub fn peer(&self) -> Option<SocketAddr> {
         let peer: SocketAddr = self.text("/conn/peer").parse().ok()?;
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    }
+
+    /// How many verdicts it tells of: one, or as many as are in a group.
+    pub fn count(&self) -> f64 {
+        self.number("/count").unwrap_or(1.0)
     }
 
     /// Whether this says that a connection has just become a zombie.
@@ -163,6 +169,14 @@ impl Daemon {
     /// [`LabError::Io`] when the kernel will not say.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, LabError> {
         self.process.try_wait()
+    }
+
+    /// Tells it that its alert log was moved away (SIGUSR1).
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the kernel refuses.
+    pub fn rotate(&mut self) -> Result<(), LabError> {
+        self.process.signal(Signal::USR1)
     }
 
     /// Asks it to end (SIGTERM) and waits for it.
@@ -285,6 +299,7 @@ mod tests {
         assert_eq!(alerts[0].peer(), Some("10.77.1.11:5000".parse().unwrap()));
         assert_eq!(alerts[0].number("/evidence/idle_seconds"), Some(6.5));
         assert_eq!(alerts[0].text("/reason"), "");
+        assert_eq!(alerts[0].count(), 1.0);
         assert_eq!(
             *lock(&log),
             "watching 8080\n{\"level\":\"info\"}\n{broken\n"

@@ -67,7 +67,11 @@ impl Process {
             .map_err(LabError::io(format!("kill `{}`", self.name)))
     }
 
-    fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
+    /// Sends a signal, unless the process has ended.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the kernel refuses.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
         // A child that was already waited for has given its pid back: never signal that number.
         if self.try_wait()?.is_some() {
             return Ok(());

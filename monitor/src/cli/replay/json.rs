@@ -8,7 +8,7 @@ use super::Report;
 use crate::{
     connections::TransitionRecord,
     replay::{Record, Replay},
-    sink::alert_log,
+    sink::line::Line,
 };
 
 pub(super) struct Json<W> {
@@ -52,12 +52,12 @@ impl<W: Write> Report for Json<W> {
                 None,
                 replay.wall_clock(transition.at),
             )),
-            Record::Alert(alert) => {
-                let listener = replay.listener(alert.listener);
-                let ts = replay.wall_clock(alert.at);
+            Record::Notice(notice) => {
+                let listener = replay.listener(notice.listener());
+                let ts = replay.wall_clock(notice.at());
                 self.line(&Typed {
                     kind: "alert",
-                    object: alert_log::Line::new(alert, listener, ts),
+                    object: Line::new(notice, &listener.rules.name, ts),
                 })
             }
             Record::Connection(connection) => self.line(connection),

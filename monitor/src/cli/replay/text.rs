@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    core::{Alert, Status, Transition},
+    core::{Alert, Group, ListenerAlert, Notice, Status, Transition, VerdictKind},
     frames::{Clock, Line},
     replay::{ConnectionRecord, Pair, Record, Replay, Summary},
 };
@@ -32,7 +32,7 @@ impl<W: Write> Report for Text<W> {
             Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
             Record::Frame(frame) => writeln!(self.out, "{}", Line(frame)),
             Record::State(transition) => write_state(&mut self.out, replay, transition),
-            Record::Alert(alert) => write_alert(&mut self.out, replay, alert),
+            Record::Notice(notice) => write_notice(&mut self.out, replay, notice),
             Record::Connection(connection) => {
                 self.connections.push((**connection).clone());
                 Ok(())
@@ -66,6 +66,14 @@ fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -
     )
 }
 
+fn write_notice(out: &mut impl Write, replay: &Replay, notice: &Notice) -> io::Result<()> {
+    match notice {
+        Notice::Connection(alert) => write_alert(out, replay, alert),
+        Notice::Listener(alert) => write_listener_alert(out, replay, alert),
+        Notice::Group(group) => write_group(out, replay, group),
+    }
+}
+
 fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Result<()> {
     let status = match alert.status {
         Status::Firing => alert.certainty.as_str(),
@@ -73,18 +81,58 @@ fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Resu
     };
     writeln!(
         out,
-        "{}  {:<9}  {}  ALERT {}{} {status}: {}",
+        "{}  {:<9}  {}  ALERT {} {status}: {}",
         Clock(replay.wall_clock(alert.at)),
         alert.facts.conn.0,
         alert.facts.peer,
-        if alert.kind.is_zombie() {
-            "zombie/"
-        } else {
-            ""
-        },
-        alert.kind.as_str(),
+        full_name(alert.kind),
         alert.reason
     )
+}
+
+fn write_group(out: &mut impl Write, replay: &Replay, group: &Group) -> io::Result<()> {
+    let status = match group.status {
+        Status::Firing => group.certainty.as_str(),
+        Status::Resolved(resolution) => resolution.as_str(),
+    };
+    write!(
+        out,
+        "{}  {:<9}  ALERT {} {status}: {} more on {}, such as",
+        Clock(replay.wall_clock(group.at)),
+        "-",
+        full_name(group.kind),
+        group.count,
+        replay.listener(group.listener).rules.name,
+    )?;
+    for example in &group.examples {
+        write!(out, " {}", example.facts.conn.0)?;
+    }
+    writeln!(out)
+}
+
+fn write_listener_alert(
+    out: &mut impl Write,
+    replay: &Replay,
+    alert: &ListenerAlert,
+) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}  {:<9}  ALERT {} {} on {}: {}",
+        Clock(replay.wall_clock(alert.at)),
+        "-",
+        alert.finding.alert(),
+        if alert.firing { "firing" } else { "resolved" },
+        replay.listener(alert.listener).rules.name,
+        alert.reason
+    )
+}
+
+fn full_name(kind: VerdictKind) -> String {
+    if kind.is_zombie() {
+        format!("zombie/{}", kind.as_str())
+    } else {
+        kind.as_str().to_owned()
+    }
 }
 
 fn write_table(out: &mut impl Write, connections: &[ConnectionRecord]) -> io::Result<()> {

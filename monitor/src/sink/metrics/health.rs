@@ -7,6 +7,7 @@ use super::{Family, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let losses = scrape.losses;
+    let untold = &losses.untold;
     let mut lost = Family::counter(
         "events_lost_total",
         "What wsmon failed to see or to say, by where.",
@@ -33,7 +34,12 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             "walk_too_long",
             losses.of(DropReason::WalkTooLong),
         ),
-        ("alerts", "full", losses.alert_lines),
+        ("alerts", "full", untold.lines_full),
+        ("alerts", "unwritten", untold.lines_unwritten),
+        ("alertmanager", "full", untold.alertmanager.full),
+        ("alertmanager", "refused", untold.alertmanager.refused),
+        ("webhook", "full", untold.webhook.full),
+        ("webhook", "refused", untold.webhook.refused),
     ] {
         lost.add(&[("ring", ring), ("reason", reason)], n as f64);
     }

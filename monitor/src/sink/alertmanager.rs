@@ -1,0 +1,238 @@
+//! Verdicts as alerts of Prometheus' Alertmanager.
+//!
+//! Alertmanager holds states, not events: an alert is its labels, it is active until its `endsAt`, and
+//! who posts it has to repeat it. So this sink is told of every verdict, before any grouping, and keeps
+//! what stands ([`standing`]). What changes is posted at once, what stands every minute.
+//!
+//! A change that is lost heals itself: a beginning comes with the next minute, and an end when the
+//! last `endsAt` has passed.
+
+mod standing;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    delivery::{Courier, Delivery, Undelivered},
+    endpoint::Endpoint,
+    line::{milliseconds, wall_clock},
+};
+use crate::{
+    core::{Alert, ListenerAlert},
+    kernel::clock,
+};
+use standing::{Post, Standing};
+
+/// How often what stands is posted.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How long an alert holds without being posted again: three posts may fail. Below the five minutes
+/// that Alertmanager itself would give it (`resolve_timeout`).
+const HOLDS: Duration = Duration::from_secs(240);
+
+/// All Alertmanagers, which are told the same.
+#[derive(Debug)]
+pub struct Alertmanagers {
+    standing: Arc<Mutex<Standing>>,
+    deliveries: Vec<Delivery<Post>>,
+}
+
+impl Alertmanagers {
+    /// `metrics_addr` is where the alerts say that they come from.
+    pub fn start(endpoints: &[Endpoint], metrics_addr: SocketAddr) -> io::Result<Self> {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let source: Arc<str> = if metrics_addr.ip().is_unspecified() {
+            format!("http://{host}:{}/metrics", metrics_addr.port()).into()
+        } else {
+            format!("http://{metrics_addr}/metrics").into()
+        };
+        let standing = Arc::new(Mutex::new(Standing::new(&host)));
+        let deliveries = endpoints.iter().map(|endpoint| {
+            let herald = Herald {
+                url: endpoint.join("/api/v2/alerts"),
+                source: source.clone(),
+                standing: standing.clone(),
+            };
+            Delivery::start(endpoint, herald)
+        });
+        Ok(Self {
+            deliveries: deliveries.collect::<io::Result<_>>()?,
+            standing,
+        })
+    }
+
+    /// Takes in a verdict that begins, changes or ends. `listener` is the name of its listener.
+    pub fn follow(&mut self, alert: &Alert, listener: &str) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let (since, at) = (wall_clock(alert.since, now), wall_clock(alert.at, now));
+        let post = lock(&self.standing).connection(alert, listener, since, at);
+        self.post(post);
+    }
+
+    /// Takes in an alert on a listener.
+    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        let at = wall_clock(alert.at, clock::now());
+        let post = lock(&self.standing).listener(alert, listener, at);
+        self.post(post);
+    }
+
+    pub fn undelivered(&self) -> Undelivered {
+        self.deliveries.iter().map(Delivery::undelivered).sum()
+    }
+
+    pub(super) fn close(&mut self) {
+        self.deliveries.iter_mut().for_each(Delivery::close);
+    }
+
+    fn post(&mut self, post: Option<Post>) {
+        if let Some(post) = post {
+            for delivery in &mut self.deliveries {
+                delivery.send(post.clone());
+            }
+        }
+    }
+}
+
+/// Nobody leaves it half changed: a panic in another thread has to do with something else.
+fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
+    standing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Herald {
+    url: String,
+    /// Where the alerts come from, a URL.
+    source: Arc<str>,
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl Courier for Herald {
+    type Item = Post;
+
+    const BATCH: usize = 64;
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn body(&self, posts: &[Post]) -> String {
+        let now = Timestamp::now();
+        let alerts: Vec<_> = posts
+            .iter()
+            .map(|post| Posted {
+                labels: &post.labels,
+                annotations: &post.annotations,
+                starts_at: post.starts_at,
+                ends_at: post.ends_at.unwrap_or_else(|| {
+                    let holds_until = now.saturating_add(HOLDS);
+                    holds_until.unwrap_or(Timestamp::MAX)
+                }),
+                generator_url: &self.source,
+            })
+            .collect();
+        // Strings and maps of strings are always JSON.
+        serde_json::to_string(&alerts).unwrap_or_default()
+    }
+
+    fn again(&self) -> Option<Duration> {
+        Some(AGAIN)
+    }
+
+    fn standing(&self) -> Vec<Post> {
+        lock(&self.standing).all()
+    }
+}
+
+/// An alert in Alertmanager's API v2 (`postableAlert`).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Posted<'a> {
+    labels: &'a standing::Pairs,
+    annotations: &'a standing::Pairs,
+    #[serde(serialize_with = "milliseconds")]
+    starts_at: Timestamp,
+    #[serde(serialize_with = "milliseconds")]
+    ends_at: Timestamp,
+    #[serde(rename = "generatorURL")]
+    generator_url: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        core::{Certainty, Resolution, Status},
+        sink::{
+            line,
+            receiver::{Answer, Receiver},
+        },
+    };
+
+    fn posted(receiver: &Receiver) -> Value {
+        let request = receiver.requests(1).remove(0);
+        assert_eq!(request.path, "/am/api/v2/alerts");
+        assert_eq!(request.content_type, "application/json");
+        let mut alerts: Vec<Value> = serde_json::from_str(&request.body).expect("an array");
+        assert_eq!(alerts.len(), 1, "{alerts:?}");
+        alerts.remove(0)
+    }
+
+    fn moment(alert: &Value, field: &str) -> Timestamp {
+        let text = alert[field].as_str().expect("a string");
+        text.parse().expect("RFC 3339")
+    }
+
+    #[test]
+    fn a_verdict_keeps_its_labels_while_its_certainty_changes_and_when_it_ends() {
+        let receiver = Receiver::start([Answer::status(503)]);
+        let listening = "127.0.0.1:9435".parse().expect("an address");
+        let mut sink =
+            Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
+        let mut alert = line::tests::alert();
+        alert.at = clock::now();
+        alert.since = alert.at - Duration::from_secs(1);
+        sink.follow(&alert, "8080");
+        let failed = posted(&receiver);
+        let firing = posted(&receiver);
+        assert_eq!(firing["labels"], failed["labels"]);
+        assert_eq!(firing["labels"]["alertname"], "WebSocketZombie");
+        assert_eq!(firing["labels"]["cookie"], "18446744073709551615");
+        assert_eq!(firing["annotations"]["certainty"], "suspected");
+        assert_eq!(firing["annotations"]["peer"], "[fd00::1]:5000");
+        assert_eq!(firing["generatorURL"], "http://127.0.0.1:9435/metrics");
+        let ahead = moment(&firing, "endsAt").duration_since(Timestamp::now());
+        assert!((180..=240).contains(&ahead.as_secs()), "{ahead:?}");
+
+        alert.certainty = Certainty::Confirmed;
+        sink.follow(&alert, "8080");
+        let confirmed = posted(&receiver);
+        assert_eq!(confirmed["labels"], firing["labels"]);
+        assert_eq!(confirmed["startsAt"], firing["startsAt"]);
+        assert_eq!(confirmed["annotations"]["certainty"], "confirmed");
+
+        alert.status = Status::Resolved(Resolution::Recovered);
+        sink.follow(&alert, "8080");
+        let resolved = posted(&receiver);
+        assert_eq!(resolved["labels"], firing["labels"]);
+        assert_eq!(resolved["annotations"]["resolution"], "recovered");
+        assert!(moment(&resolved, "endsAt") <= Timestamp::now());
+        assert!(moment(&resolved, "endsAt") >= moment(&resolved, "startsAt"));
+        assert_eq!(lock(&sink.standing).all(), []);
+        assert_eq!(sink.undelivered(), Undelivered::default());
+    }
+}

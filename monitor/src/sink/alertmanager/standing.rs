@@ -1,0 +1,379 @@
+//! What holds at this moment, in Alertmanager's terms.
+//!
+//! Of each listener and kind at most [`SINGLES`] connections have an alert of their own, with the
+//! label `cookie`. All others share one without that label, which says how many they are. So what is
+//! posted every minute is bounded, whatever dies.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use crate::core::{
+    Alert, ConnId, ListenerAlert, ListenerFinding, ListenerId, Status, VerdictKind, group,
+};
+
+/// Connections of one listener and kind with an alert of their own.
+const SINGLES: usize = group::SINGLY;
+
+/// Labels or annotations.
+pub(super) type Pairs = BTreeMap<&'static str, String>;
+
+/// An alert as it is to be posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Post {
+    /// Its identity: nothing that changes while it stands.
+    pub(super) labels: Arc<Pairs>,
+    pub(super) annotations: Arc<Pairs>,
+    pub(super) starts_at: Timestamp,
+    /// `None` while it stands.
+    pub(super) ends_at: Option<Timestamp>,
+}
+
+/// All alerts that stand.
+#[derive(Debug)]
+pub(super) struct Standing {
+    instance: String,
+    families: BTreeMap<(ListenerId, VerdictKind), Family>,
+    /// By the name of the alert.
+    listeners: BTreeMap<(ListenerId, &'static str), Post>,
+}
+
+/// The alerts of one listener and kind.
+#[derive(Debug, Default)]
+struct Family {
+    singles: BTreeMap<ConnId, Post>,
+    rest: Option<Rest>,
+}
+
+/// Connections without an alert of their own.
+#[derive(Debug)]
+struct Rest {
+    conns: HashSet<ConnId>,
+    /// As it was when the first came.
+    post: Post,
+}
+
+impl Standing {
+    /// `instance` is the name of this host.
+    pub(super) fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            families: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a verdict, and says what is to be posted at once. `since` and `at` are those of the
+    /// alert by the wall clock.
+    pub(super) fn connection(
+        &mut self,
+        alert: &Alert,
+        listener: &str,
+        since: Timestamp,
+        at: Timestamp,
+    ) -> Option<Post> {
+        let labels = |conn| connection_labels(&self.instance, alert, listener, conn);
+        let key = (alert.listener, alert.kind);
+        let conn = alert.facts.conn;
+        let family = self.families.entry(key).or_default();
+        if alert.status != Status::Firing {
+            return family.end(alert, listener, at);
+        }
+        if let Some(single) = family.singles.get_mut(&conn) {
+            single.annotations = Arc::new(connection_annotations(alert, listener));
+            return Some(single.clone());
+        }
+        if family.singles.len() < SINGLES && !family.has_in_rest(conn) {
+            let post = Post {
+                labels: Arc::new(labels(Some(conn))),
+                annotations: Arc::new(connection_annotations(alert, listener)),
+                starts_at: since,
+                ends_at: None,
+            };
+            family.singles.insert(conn, post.clone());
+            return Some(post);
+        }
+        match &mut family.rest {
+            Some(rest) => {
+                rest.conns.insert(conn);
+                None
+            }
+            None => {
+                let rest = Rest {
+                    conns: HashSet::from([conn]),
+                    post: Post {
+                        labels: Arc::new(labels(None)),
+                        annotations: Arc::new(rest_annotations(alert, listener)),
+                        starts_at: since,
+                        ends_at: None,
+                    },
+                };
+                let post = rest.now();
+                family.rest = Some(rest);
+                Some(post)
+            }
+        }
+    }
+
+    /// Takes in an alert on a listener, and gives what is to be posted at once. `at` is the alert's
+    /// by the wall clock.
+    pub(super) fn listener(
+        &mut self,
+        alert: &ListenerAlert,
+        listener: &str,
+        at: Timestamp,
+    ) -> Option<Post> {
+        let key = (alert.listener, alert.finding.alert());
+        let mut post = match self.listeners.remove(&key) {
+            Some(post) => post,
+            None if !alert.firing => return None,
+            None => Post {
+                labels: Arc::new(listener_labels(&self.instance, alert, listener)),
+                annotations: Arc::default(),
+                starts_at: at,
+                ends_at: None,
+            },
+        };
+        post.annotations = Arc::new(listener_annotations(alert, listener));
+        if alert.firing {
+            self.listeners.insert(key, post.clone());
+        } else {
+            post.ends_at = Some(at.max(post.starts_at));
+        }
+        Some(post)
+    }
+
+    /// Everything that stands.
+    pub(super) fn all(&self) -> Vec<Post> {
+        let of_connections = self.families.values().flat_map(|family| {
+            let rest = family.rest.as_ref().map(Rest::now);
+            family.singles.values().cloned().chain(rest)
+        });
+        of_connections
+            .chain(self.listeners.values().cloned())
+            .collect()
+    }
+}
+
+impl Family {
+    fn has_in_rest(&self, conn: ConnId) -> bool {
+        let rest = self.rest.as_ref();
+        rest.is_some_and(|rest| rest.conns.contains(&conn))
+    }
+
+    fn end(&mut self, alert: &Alert, listener: &str, at: Timestamp) -> Option<Post> {
+        let conn = alert.facts.conn;
+        let mut post = match self.singles.remove(&conn) {
+            Some(single) => Post {
+                annotations: Arc::new(connection_annotations(alert, listener)),
+                ..single
+            },
+            None => {
+                let rest = self.rest.as_mut()?;
+                rest.conns.remove(&conn);
+                if !rest.conns.is_empty() {
+                    return None;
+                }
+                self.rest.take()?.now()
+            }
+        };
+        post.ends_at = Some(at.max(post.starts_at));
+        Some(post)
+    }
+}
+
+impl Rest {
+    fn now(&self) -> Post {
+        let mut annotations = (*self.post.annotations).clone();
+        annotations.insert("count", self.conns.len().to_string());
+        Post {
+            annotations: Arc::new(annotations),
+            ..self.post.clone()
+        }
+    }
+}
+
+fn connection_labels(instance: &str, alert: &Alert, listener: &str, conn: Option<ConnId>) -> Pairs {
+    let (name, severity) = match alert.kind {
+        VerdictKind::Expiring => ("WebSocketExpiring", "info"),
+        VerdictKind::Quiet => ("WebSocketQuiet", "info"),
+        _ => ("WebSocketZombie", "warning"),
+    };
+    let mut labels = Pairs::from([
+        ("alertname", name.to_owned()),
+        ("instance", instance.to_owned()),
+        ("kind", alert.kind.as_str().to_owned()),
+        ("listener", listener.to_owned()),
+        ("severity", severity.to_owned()),
+    ]);
+    labels.extend(conn.map(|conn| ("cookie", conn.0.to_string())));
+    labels
+}
+
+fn connection_annotations(alert: &Alert, listener: &str) -> Pairs {
+    let facts = &alert.facts;
+    let kind = alert.kind.as_str();
+    let mut annotations = Pairs::from([
+        ("certainty", alert.certainty.as_str().to_owned()),
+        ("description", alert.reason.clone()),
+        ("local", facts.local.to_string()),
+        ("peer", facts.peer.to_string()),
+        (
+            "summary",
+            format!("{kind}: connection of {} on {listener}", facts.peer),
+        ),
+    ]);
+    annotations.extend(alert.hop.clone().map(|hop| ("hop", hop)));
+    if let Status::Resolved(resolution) = alert.status {
+        annotations.insert("resolution", resolution.as_str().to_owned());
+    }
+    annotations
+}
+
+fn rest_annotations(alert: &Alert, listener: &str) -> Pairs {
+    let kind = alert.kind.as_str();
+    let first = &alert.facts.peer;
+    Pairs::from([
+        (
+            "description",
+            format!("the first of them, {first}: {}", alert.reason),
+        ),
+        (
+            "summary",
+            format!("{kind}: more connections on {listener} than have alerts of their own"),
+        ),
+    ])
+}
+
+fn listener_labels(instance: &str, alert: &ListenerAlert, listener: &str) -> Pairs {
+    let name = match alert.finding {
+        ListenerFinding::AtRisk { .. } => "WebSocketAtRisk",
+        ListenerFinding::LimitMismatch { .. } => "WebSocketLimitMismatch",
+    };
+    Pairs::from([
+        ("alertname", name.to_owned()),
+        ("instance", instance.to_owned()),
+        ("kind", alert.finding.alert().to_owned()),
+        ("listener", listener.to_owned()),
+        ("severity", "warning".to_owned()),
+    ])
+}
+
+fn listener_annotations(alert: &ListenerAlert, listener: &str) -> Pairs {
+    let name = alert.finding.alert();
+    let mut annotations = Pairs::from([
+        ("description", alert.reason.clone()),
+        ("summary", format!("{name} on {listener}")),
+    ]);
+    annotations.extend(alert.hop.clone().map(|hop| ("hop", hop)));
+    annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        core::{Certainty, Ktime, Resolution},
+        sink::line,
+    };
+
+    const AT: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn verdict(conn: u64, status: Status) -> Alert {
+        let mut alert = line::tests::alert();
+        alert.facts.conn = ConnId(conn);
+        alert.status = status;
+        alert
+    }
+
+    fn tell(standing: &mut Standing, conn: u64, status: Status) -> Option<Post> {
+        standing.connection(&verdict(conn, status), "8080", AT, AT)
+    }
+
+    const FIRING: Status = Status::Firing;
+    const RECOVERED: Status = Status::Resolved(Resolution::Recovered);
+
+    #[test]
+    fn ten_thousand_verdicts_are_twenty_alerts_and_one_for_the_rest_and_all_of_them_end() {
+        let mut standing = Standing::new("host");
+        let begun: Vec<_> = (0..10_000)
+            .filter_map(|conn| tell(&mut standing, conn, FIRING))
+            .collect();
+        assert_eq!(begun.len(), SINGLES + 1);
+        let rest = begun.last().expect("the one for the rest");
+        assert!(!rest.labels.contains_key("cookie"));
+        let all = standing.all();
+        assert_eq!(all.len(), SINGLES + 1);
+        assert!(all.iter().all(|post| post.ends_at.is_none()));
+        assert_eq!(all[SINGLES].annotations["count"], "9980");
+
+        let ended: Vec<_> = (0..10_000)
+            .filter_map(|conn| tell(&mut standing, conn, RECOVERED))
+            .collect();
+        let labels = |posts: &[Post]| -> HashSet<Pairs> {
+            posts.iter().map(|post| (*post.labels).clone()).collect()
+        };
+        assert_eq!(labels(&ended), labels(&begun));
+        assert!(ended.iter().all(|post| post.ends_at.is_some()));
+        assert_eq!(standing.all(), []);
+    }
+
+    #[test]
+    fn whoever_is_among_the_rest_stays_there_when_others_end() {
+        let mut standing = Standing::new("host");
+        for conn in 0..30 {
+            tell(&mut standing, conn, FIRING);
+        }
+        assert!(tell(&mut standing, 3, RECOVERED).is_some());
+        let mut confirmed = verdict(25, FIRING);
+        confirmed.certainty = Certainty::Confirmed;
+        assert_eq!(standing.connection(&confirmed, "8080", AT, AT), None);
+        // A new one takes the place.
+        let new = tell(&mut standing, 99, FIRING).expect("an alert of its own");
+        assert_eq!(new.labels["cookie"], "99");
+        assert_eq!(standing.all()[SINGLES].annotations["count"], "10");
+    }
+
+    #[test]
+    fn the_end_of_what_never_began_is_not_posted() {
+        let mut standing = Standing::new("host");
+        assert_eq!(tell(&mut standing, 1, RECOVERED), None);
+        tell(&mut standing, 1, FIRING);
+        assert_eq!(tell(&mut standing, 2, RECOVERED), None);
+        assert_eq!(standing.all().len(), 1);
+    }
+
+    #[test]
+    fn a_listeners_alert_stands_until_it_ends() {
+        let mut standing = Standing::new("host");
+        let mut alert = ListenerAlert {
+            firing: true,
+            listener: ListenerId(0),
+            hop: Some("lb".into()),
+            at: Ktime(1),
+            finding: ListenerFinding::AtRisk {
+                gap: Duration::from_secs(58),
+                limit: Duration::from_secs(60),
+            },
+            reason: "a sentence".into(),
+        };
+        let firing = standing.listener(&alert, "8080", AT).expect("posted");
+        assert_eq!(firing.labels["alertname"], "WebSocketAtRisk");
+        assert_eq!(standing.all(), std::slice::from_ref(&firing));
+        alert.firing = false;
+        alert.finding = ListenerFinding::AtRisk {
+            gap: Duration::from_secs(20),
+            limit: Duration::from_secs(60),
+        };
+        let ended = standing.listener(&alert, "8080", AT).expect("posted");
+        assert_eq!(ended.labels, firing.labels);
+        assert_eq!(ended.ends_at, Some(AT));
+        assert_eq!(standing.all(), []);
+        assert_eq!(standing.listener(&alert, "8080", AT), None);
+    }
+}

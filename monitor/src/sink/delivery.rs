@@ -1,0 +1,372 @@
+//! What sinks over HTTP have in common: a queue that never blocks the daemon, a thread that empties
+//! it, and patience with a receiver that is slow, busy or away.
+//!
+//! A request is repeated until it is taken, so order is kept and an outage costs nothing that fits
+//! into the queue. What does not fit is dropped and counted, as is what the receiver refuses.
+
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use ureq::{
+    Agent,
+    http::{Response, StatusCode, header::RETRY_AFTER},
+    tls::{RootCerts, TlsConfig},
+};
+
+use super::{
+    endpoint::Endpoint,
+    last_words::{LAST_WORDS, LastWords},
+};
+
+/// What may wait for a receiver.
+pub(super) const QUEUE: usize = 4096;
+
+/// How long one request may take, from the look-up of the name to the end of the answer.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// The first wait after a failure, and the longest; each is twice the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The longest wait that a receiver may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// What is shown of a refusal, in bytes.
+const SHOWN: u64 = 300;
+
+/// What a sink was given and its receiver did not get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// The queue had no room: the receiver was slow, or away for too long.
+    pub full: u64,
+    /// The receiver answered that it will never take it.
+    pub refused: u64,
+}
+
+impl Undelivered {
+    pub fn total(self) -> u64 {
+        self.full + self.refused
+    }
+}
+
+impl std::iter::Sum for Undelivered {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            full: sum.full + one.full,
+            refused: sum.refused + one.refused,
+        })
+    }
+}
+
+/// How the items of a queue become requests.
+pub(super) trait Courier: Send + 'static {
+    type Item: Send + 'static;
+
+    /// Items that one request may carry, at least one.
+    const BATCH: usize;
+
+    /// Where requests go.
+    fn url(&self) -> String;
+
+    /// The JSON for these items.
+    fn body(&self, items: &[Self::Item]) -> String;
+
+    /// How often [`Courier::standing`] is said again; `None` for a receiver that remembers.
+    fn again(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What holds at this moment.
+    fn standing(&self) -> Vec<Self::Item> {
+        Vec::new()
+    }
+}
+
+/// The queue of one receiver.
+#[derive(Debug)]
+pub(super) struct Delivery<T> {
+    name: String,
+    queue: Option<SyncSender<T>>,
+    /// Dropped to end waits.
+    stop: Option<Sender<Infallible>>,
+    full: u64,
+    refused: Arc<AtomicU64>,
+    last_words: LastWords,
+}
+
+impl<T: Send + 'static> Delivery<T> {
+    /// Starts the thread. Nothing is sent before there is something to say.
+    pub(super) fn start(endpoint: &Endpoint, courier: impl Courier<Item = T>) -> io::Result<Self> {
+        let (queue, inbox) = sync_channel(QUEUE);
+        let (stop, stopped) = channel();
+        let (ended, last_words) = LastWords::pair();
+        let refused = Arc::new(AtomicU64::new(0));
+        let name = endpoint.to_string();
+        let worker = Worker {
+            name: name.clone(),
+            url: courier.url(),
+            courier,
+            inbox,
+            stopped,
+            stopped_at: None,
+            refused: refused.clone(),
+            agent: agent(),
+            patience: Patience::default(),
+        };
+        std::thread::Builder::new()
+            .name("deliver".into())
+            .spawn(move || {
+                worker.run();
+                drop(ended);
+            })?;
+        Ok(Self {
+            name,
+            queue: Some(queue),
+            stop: Some(stop),
+            full: 0,
+            refused,
+            last_words,
+        })
+    }
+
+    /// Queues one item, or drops and counts it.
+    pub(super) fn send(&mut self, item: T) {
+        let queue = self.queue.as_ref();
+        if queue.is_none_or(|queue| queue.try_send(item).is_err()) {
+            self.full += 1;
+        }
+    }
+
+    pub(super) fn undelivered(&self) -> Undelivered {
+        Undelivered {
+            full: self.full,
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes nothing more; what waits has [`LAST_WORDS`] to be sent.
+    pub(super) fn close(&mut self) {
+        self.queue = None;
+        self.stop = None;
+        self.last_words.begin();
+    }
+}
+
+impl<T> Drop for Delivery<T> {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.stop = None;
+        if !self.last_words.wait() {
+            log::warn!("{} is too slow; the last alerts for it are lost", self.name);
+        }
+    }
+}
+
+struct Worker<C: Courier> {
+    name: String,
+    url: String,
+    courier: C,
+    inbox: Receiver<C::Item>,
+    stopped: Receiver<Infallible>,
+    /// When the daemon began to end.
+    stopped_at: Option<Instant>,
+    refused: Arc<AtomicU64>,
+    agent: Agent,
+    patience: Patience,
+}
+
+/// What became of a request.
+enum Outcome {
+    Taken,
+    /// It will never be taken.
+    Refused(String),
+    /// It may be taken later, not before the time that the receiver asked for.
+    Failed(String, Duration),
+}
+
+impl<C: Courier> Worker<C> {
+    fn run(mut self) {
+        let every = self.courier.again();
+        let mut last_said = Instant::now();
+        loop {
+            let wait = every.map_or(Duration::MAX, |every| {
+                every.saturating_sub(last_said.elapsed())
+            });
+            match self.inbox.recv_timeout(wait) {
+                Ok(first) => {
+                    let more = self.inbox.try_iter().take(C::BATCH - 1);
+                    let items: Vec<_> = std::iter::once(first).chain(more).collect();
+                    if !self.deliver(&items) {
+                        let lost = items.len() + self.inbox.try_iter().count();
+                        log::warn!("{}: the last {lost} alerts for it are lost", self.name);
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if every.is_some_and(|every| last_said.elapsed() >= every) && !self.is_stopped() {
+                last_said = Instant::now();
+                self.say_again();
+            }
+        }
+    }
+
+    /// Sends until the items are taken or refused; `false` if the end of the daemon came first.
+    fn deliver(&mut self, items: &[C::Item]) -> bool {
+        loop {
+            let is_last_try = self.is_stopped();
+            match self.post(items) {
+                Outcome::Taken => {
+                    if self.patience.is_tried() {
+                        log::info!("{} takes alerts again", self.name);
+                        self.patience = Patience::default();
+                    }
+                    return true;
+                }
+                Outcome::Refused(why) => {
+                    log::error!("{} refuses alerts: {why}", self.name);
+                    self.refused
+                        .fetch_add(items.len() as u64, Ordering::Relaxed);
+                    return true;
+                }
+                Outcome::Failed(why, at_least) => {
+                    if !self.patience.is_tried() {
+                        log::warn!("cannot tell {}: {why}; trying again", self.name);
+                    }
+                    let wait = self.patience.next_wait().max(at_least);
+                    let asks_for_too_much = self.is_stopped_within(wait) && at_least > LAST_WORDS;
+                    if is_last_try || asks_for_too_much {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One try is enough: the next round says the same.
+    fn say_again(&mut self) {
+        for items in self.courier.standing().chunks(C::BATCH) {
+            match self.post(items) {
+                Outcome::Taken => {}
+                Outcome::Refused(why) | Outcome::Failed(why, _) => {
+                    log::warn!("cannot remind {}: {why}", self.name);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, items: &[C::Item]) -> Outcome {
+        let sent = self
+            .agent
+            .post(&self.url)
+            .config()
+            .timeout_global(Some(self.time_for_a_request()))
+            .build()
+            .content_type("application/json")
+            .send(self.courier.body(items));
+        match sent {
+            Ok(response) => judge(response),
+            Err(error) => Outcome::Failed(error.to_string(), Duration::ZERO),
+        }
+    }
+
+    fn time_for_a_request(&mut self) -> Duration {
+        if !self.is_stopped() {
+            return REQUEST;
+        }
+        let gone = self.stopped_at.map_or(Duration::ZERO, |at| at.elapsed());
+        // A time of zero would mean no limit.
+        LAST_WORDS
+            .saturating_sub(gone)
+            .max(Duration::from_millis(1))
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        self.is_stopped_within(Duration::ZERO)
+    }
+
+    /// Waits, unless the daemon ends.
+    fn is_stopped_within(&mut self, wait: Duration) -> bool {
+        if self.stopped_at.is_none()
+            && self.stopped.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected)
+        {
+            self.stopped_at = Some(Instant::now());
+        }
+        self.stopped_at.is_some()
+    }
+}
+
+fn judge(mut response: Response<ureq::Body>) -> Outcome {
+    let status = response.status();
+    let asked = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    // Read to its end, or the connection cannot be used again. What it says is of use only where it
+    // is a refusal, and then only its beginning.
+    let body = response.body_mut().with_config().limit(SHOWN);
+    let said = body.lossy_utf8(true).read_to_string().unwrap_or_default();
+    if status.is_success() {
+        return Outcome::Taken;
+    }
+    let why = format!("it answers {status}: {}", said.trim());
+    if status.is_server_error()
+        || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
+    {
+        Outcome::Failed(why, asked.min(LONGEST_RETRY_AFTER))
+    } else {
+        Outcome::Refused(why)
+    }
+}
+
+/// Certificates are checked as this host does, so that a company's own authority counts. The way is
+/// always the direct one: a proxy that the environment names is for somebody else.
+fn agent() -> Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
+    Agent::config_builder()
+        .tls_config(tls.build())
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .user_agent(concat!("wsmon/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into()
+}
+
+/// How long to wait after each failure in a row: twice as long as before, and by chance up to half of
+/// it less, so that the wsmons of many hosts do not come back in step.
+#[derive(Debug, Default)]
+struct Patience {
+    failures: u32,
+}
+
+impl Patience {
+    fn is_tried(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        let whole = doubled.min(LONGEST_WAIT);
+        // The standard library's only source of chance.
+        let chance = RandomState::new().hash_one(self.failures) % 1_000;
+        whole - (whole / 2).mul_f64(chance as f64 / 1_000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

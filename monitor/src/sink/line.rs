@@ -1,0 +1,386 @@
+//! A notice as it is written: one JSON object, the same in every sink.
+
+use std::{borrow::Cow, net::SocketAddr, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::core::{Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status};
+
+/// A notice as it is written.
+#[derive(Serialize)]
+pub struct Line<'a> {
+    #[serde(serialize_with = "milliseconds")]
+    ts: Timestamp,
+    status: &'static str,
+    alert: &'static str,
+    kind: &'static str,
+    certainty: Option<&'static str>,
+    listener: &'a str,
+    hop: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<&'static str>,
+    conn: Option<Conn>,
+    evidence: Option<Evidence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    examples: Option<Vec<Example<'a>>>,
+    reason: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Conn {
+    /// A string: cookies do not fit in the 53 bits of a JSON number.
+    cookie: String,
+    local: SocketAddr,
+    peer: SocketAddr,
+    role: &'static str,
+    protocol: &'static str,
+    age_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Evidence {
+    Connection {
+        idle_seconds: Option<f64>,
+        last_rx_seconds: Option<f64>,
+        last_tx_seconds: Option<f64>,
+        last_ack_seconds: Option<f64>,
+        unacked_bytes: u32,
+        retransmits: u32,
+        pings_unanswered: u32,
+        limit_seconds: f64,
+    },
+    AtRisk {
+        limit_seconds: f64,
+        gap_p99_seconds: f64,
+        /// Below zero where the heartbeats come later than the limit.
+        margin_seconds: f64,
+    },
+    LimitMismatch {
+        limit_seconds: Option<f64>,
+        survived_seconds: Option<f64>,
+        killed_seconds: Option<f64>,
+    },
+}
+
+/// One connection of a group.
+#[derive(Serialize)]
+struct Example<'a> {
+    conn: Conn,
+    evidence: Evidence,
+    reason: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// `listener` is the name of the notice's listener, `ts` is [`Notice::at`] by the wall clock.
+    pub fn new(notice: &'a Notice, listener: &'a str, ts: Timestamp) -> Self {
+        match notice {
+            Notice::Connection(alert) => Self::connection(alert, listener, ts),
+            Notice::Listener(alert) => Self::listener(alert, listener, ts),
+            Notice::Group(group) => Self::group(group, listener, ts),
+        }
+    }
+
+    /// The object, without an end of line.
+    pub fn to_json(&self) -> String {
+        // No map, nothing that can fail: only what serde cannot know is an error here.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// `ts` is [`Alert::at`] by the wall clock.
+    pub fn connection(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
+        let (status, resolution) = status(alert.status);
+        Self {
+            ts,
+            status,
+            alert: alert.kind.alert(),
+            kind: alert.kind.as_str(),
+            certainty: Some(alert.certainty.as_str()),
+            listener,
+            hop: alert.hop.as_deref(),
+            resolution,
+            conn: Some(Conn::of(alert)),
+            evidence: Some(Evidence::of(alert)),
+            count: None,
+            examples: None,
+            reason: Cow::from(&alert.reason),
+        }
+    }
+
+    fn listener(alert: &'a ListenerAlert, listener: &'a str, ts: Timestamp) -> Self {
+        let name = alert.finding.alert();
+        Self {
+            ts,
+            status: if alert.firing { "firing" } else { "resolved" },
+            alert: name,
+            kind: name,
+            certainty: None,
+            listener,
+            hop: alert.hop.as_deref(),
+            resolution: None,
+            conn: None,
+            evidence: Some(Evidence::of_listener(&alert.finding)),
+            count: None,
+            examples: None,
+            reason: Cow::from(&alert.reason),
+        }
+    }
+
+    fn group(group: &'a Group, listener: &'a str, ts: Timestamp) -> Self {
+        let (status, resolution) = status(group.status);
+        let example = |alert: &'a Alert| Example {
+            conn: Conn::of(alert),
+            evidence: Evidence::of(alert),
+            reason: &alert.reason,
+        };
+        let first = group.examples.first();
+        let within = first.map_or(Duration::ZERO, |first| group.at.since(first.at));
+        let first = first.map_or("", |first| &first.reason);
+        let reason = format!(
+            "{} more connections within {:.1} s; the first: {first}",
+            group.count,
+            within.as_secs_f64()
+        );
+        Self {
+            ts,
+            status,
+            alert: group.kind.alert(),
+            kind: group.kind.as_str(),
+            certainty: Some(group.certainty.as_str()),
+            listener,
+            hop: group.hop.as_deref(),
+            resolution,
+            conn: None,
+            evidence: None,
+            count: Some(group.count),
+            examples: Some(group.examples.iter().map(example).collect()),
+            reason: Cow::from(reason),
+        }
+    }
+}
+
+/// The status and, of a verdict that ended, how.
+fn status(status: Status) -> (&'static str, Option<&'static str>) {
+    match status {
+        Status::Firing => ("firing", None),
+        Status::Resolved(resolution) => ("resolved", Some(resolution.as_str())),
+    }
+}
+
+impl Conn {
+    fn of(alert: &Alert) -> Self {
+        let facts = &alert.facts;
+        Self {
+            cookie: facts.conn.0.to_string(),
+            local: facts.local,
+            peer: facts.peer,
+            role: facts.role.as_str(),
+            protocol: facts.protocol.as_str(),
+            age_seconds: ago(alert, facts.established_at),
+        }
+    }
+}
+
+impl Evidence {
+    fn of(alert: &Alert) -> Self {
+        let facts = &alert.facts;
+        Self::Connection {
+            idle_seconds: ago(alert, facts.last_passed()),
+            last_rx_seconds: ago(alert, facts.rx.last_packet),
+            last_tx_seconds: ago(alert, facts.tx.last_packet),
+            last_ack_seconds: ago(alert, facts.ack_progress_at),
+            unacked_bytes: facts.unacked_bytes,
+            retransmits: facts.retransmits,
+            pings_unanswered: facts.pings_unanswered,
+            limit_seconds: seconds(alert.limit),
+        }
+    }
+
+    fn of_listener(finding: &ListenerFinding) -> Self {
+        match *finding {
+            ListenerFinding::AtRisk { gap, limit } => Self::AtRisk {
+                limit_seconds: seconds(limit),
+                gap_p99_seconds: seconds(gap),
+                margin_seconds: if gap > limit {
+                    -seconds(gap - limit)
+                } else {
+                    seconds(limit - gap)
+                },
+            },
+            ListenerFinding::LimitMismatch {
+                limit,
+                survived,
+                killed,
+            } => Self::LimitMismatch {
+                limit_seconds: limit.map(seconds),
+                survived_seconds: survived.map(seconds),
+                killed_seconds: killed.map(seconds),
+            },
+        }
+    }
+}
+
+/// The evidence of a verdict that stands may be newer than its last report.
+fn ago(alert: &Alert, moment: Option<Ktime>) -> Option<f64> {
+    let seen_at = alert.at.max(alert.facts.at);
+    moment.map(|moment| seconds(seen_at.since(moment)))
+}
+
+/// Seconds with millisecond precision: no clock behind them is better.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// RFC 3339, UTC.
+pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{ts:.3}"))
+}
+
+/// A moment that lies at or before `now`.
+pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
+    at.on_wall_clock(now, Timestamp::now())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::core::{
+        Certainty, ConnId, Facts, ListenerId, Resolution, VerdictKind,
+        facts::{Activity, Protocol, Role},
+    };
+
+    /// A suspicion on a connection that is full of traps for whoever writes it.
+    pub(in crate::sink) fn alert() -> Alert {
+        let at = Ktime(100_000_000_000);
+        Alert {
+            status: Status::Firing,
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            listener: ListenerId(0),
+            hop: Some("lb".into()),
+            at,
+            since: Ktime(99_000_000_000),
+            limit: Duration::from_secs(6),
+            facts: Box::new(Facts {
+                established_at: Some(Ktime(80_000_000_000)),
+                rx: Activity {
+                    last_packet: Some(Ktime(93_000_000_000)),
+                    ..Activity::default()
+                },
+                ..Facts::new(
+                    at,
+                    ConnId(u64::MAX),
+                    ListenerId(0),
+                    Role::Server,
+                    Protocol::WebSocket,
+                    "10.0.0.1:8080".parse().expect("an address"),
+                    "[fd00::1]:5000".parse().expect("an address"),
+                )
+            }),
+            reason: "quote \" and\nnewline".into(),
+        }
+    }
+
+    fn written(notice: &Notice) -> Value {
+        let line = Line::new(notice, "8080", Timestamp::UNIX_EPOCH);
+        let text = line.to_json();
+        assert!(!text.contains('\n'), "one line: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    #[test]
+    fn an_alert_is_one_line_with_the_documented_fields() {
+        let firing = written(&Notice::Connection(Box::new(alert())));
+        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(firing["status"], "firing");
+        assert_eq!(firing["alert"], "zombie");
+        assert_eq!(firing["kind"], "expired");
+        assert_eq!(firing["certainty"], "suspected");
+        assert_eq!(firing["listener"], "8080");
+        assert_eq!(firing["hop"], "lb");
+        assert_eq!(firing["conn"]["cookie"], "18446744073709551615");
+        assert_eq!(firing["conn"]["peer"], "[fd00::1]:5000");
+        assert_eq!(firing["conn"]["age_seconds"], 20.0);
+        assert_eq!(firing["evidence"]["idle_seconds"], 7.0);
+        assert_eq!(firing["evidence"]["last_tx_seconds"], Value::Null);
+        assert_eq!(firing["evidence"]["limit_seconds"], 6.0);
+        assert!(firing.get("resolution").is_none());
+        let resolved = Notice::Connection(Box::new(Alert {
+            status: Status::Resolved(Resolution::Recovered),
+            ..alert()
+        }));
+        assert_eq!(written(&resolved)["resolution"], "recovered");
+    }
+
+    #[test]
+    fn a_group_names_its_examples_instead_of_a_connection() {
+        let group = written(&Notice::Group(Box::new(Group {
+            status: Status::Firing,
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(102_500_000_000),
+            count: 480,
+            examples: vec![alert(), alert()],
+        })));
+        assert_eq!(group["conn"], Value::Null);
+        assert_eq!(group["evidence"], Value::Null);
+        assert_eq!(group["count"], 480);
+        let examples = group["examples"].as_array().expect("an array");
+        assert_eq!(examples.len(), 2);
+        assert_eq!(examples[0]["conn"]["peer"], "[fd00::1]:5000");
+        assert_eq!(examples[0]["evidence"]["limit_seconds"], 6.0);
+        let reason = group["reason"].as_str().expect("a string");
+        assert!(reason.starts_with("480 more connections within 2.5 s; the first: quote"));
+    }
+
+    #[test]
+    fn a_listeners_alert_has_the_evidence_of_its_finding() {
+        let of = |finding| {
+            written(&Notice::Listener(Box::new(ListenerAlert {
+                firing: false,
+                listener: ListenerId(0),
+                hop: Some("lb".into()),
+                at: Ktime(1),
+                finding,
+                reason: "a sentence".into(),
+            })))
+        };
+        let at_risk = of(ListenerFinding::AtRisk {
+            gap: Duration::from_millis(61_500),
+            limit: Duration::from_secs(60),
+        });
+        assert_eq!(at_risk["status"], "resolved");
+        assert_eq!(at_risk["alert"], "at_risk");
+        assert_eq!(at_risk["certainty"], Value::Null);
+        assert_eq!(at_risk["evidence"]["gap_p99_seconds"], 61.5);
+        assert_eq!(at_risk["evidence"]["margin_seconds"], -1.5);
+        let mismatch = of(ListenerFinding::LimitMismatch {
+            limit: Some(Duration::from_secs(60)),
+            survived: Some(Duration::from_secs(90)),
+            killed: None,
+        });
+        assert_eq!(mismatch["kind"], "limit_mismatch");
+        assert_eq!(mismatch["evidence"]["survived_seconds"], 90.0);
+        assert_eq!(mismatch["evidence"]["killed_seconds"], Value::Null);
+    }
+
+    #[test]
+    fn time_stamps_are_rfc_3339_in_utc() {
+        let stamp = wall_clock(Ktime(1), Ktime(2_000_000_001));
+        let alert = alert();
+        let line = Line::connection(&alert, "8080", stamp);
+        let line = serde_json::to_value(line).expect("JSON");
+        let stamp = line["ts"].as_str().expect("a string");
+        let parsed: Timestamp = stamp.parse().expect("RFC 3339");
+        let ago = Timestamp::now().duration_since(parsed);
+        assert!((2..4).contains(&ago.as_secs()), "{stamp}");
+        assert!(stamp.ends_with('Z'), "{stamp}");
+    }
+}

@@ -1,0 +1,127 @@
+//! All who are told: the alert log, the Alertmanagers, the webhooks.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use super::{
+    alert_log::{AlertLog, Target},
+    alertmanager::Alertmanagers,
+    delivery::Undelivered,
+    endpoint::Endpoint,
+    line::{Line, wall_clock},
+    webhook::Webhook,
+};
+use crate::{
+    core::{Alert, ListenerAlert, Notice},
+    kernel::clock,
+};
+
+/// Who is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSettings {
+    pub alert_log: Target,
+    pub alertmanagers: Vec<Endpoint>,
+    pub webhooks: Vec<Endpoint>,
+    /// Where the metrics are served: Alertmanager shows where an alert comes from.
+    pub metrics_addr: SocketAddr,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    #[error("cannot write --alert-log {}: {source}", path.display())]
+    AlertLog { path: PathBuf, source: io::Error },
+    #[error("cannot start a thread for alerts: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What the sinks did not pass on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// Lines of the alert log that a slow reader did not take.
+    pub lines_full: u64,
+    /// Lines of the alert log that could not be written.
+    pub lines_unwritten: u64,
+    pub alertmanager: Undelivered,
+    pub webhook: Undelivered,
+}
+
+impl Untold {
+    pub fn total(self) -> u64 {
+        let lines = self.lines_full + self.lines_unwritten;
+        lines + self.alertmanager.total() + self.webhook.total()
+    }
+}
+
+/// Each on threads of its own: none of them holds up the daemon, or another.
+#[derive(Debug)]
+pub struct Sinks {
+    log: AlertLog,
+    alertmanagers: Alertmanagers,
+    webhooks: Vec<Webhook>,
+}
+
+impl Sinks {
+    /// Opens the alert log and starts the threads. Whether anybody answers is not asked.
+    pub fn open(settings: &SinkSettings) -> Result<Self, SinkError> {
+        let log = AlertLog::open(&settings.alert_log).map_err(|source| {
+            let path = match &settings.alert_log {
+                Target::Stderr => PathBuf::from("-"),
+                Target::File(path) => path.clone(),
+            };
+            SinkError::AlertLog { path, source }
+        })?;
+        let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
+            .map_err(SinkError::Thread)?;
+        let webhooks = settings.webhooks.iter().map(Webhook::start);
+        Ok(Self {
+            log,
+            alertmanagers,
+            webhooks: webhooks
+                .collect::<io::Result<_>>()
+                .map_err(SinkError::Thread)?,
+        })
+    }
+
+    /// Every verdict that begins, changes or ends, for those who keep what stands. `listener` is the
+    /// name of its listener.
+    pub fn follow(&mut self, alert: &Alert, listener: &str) {
+        self.alertmanagers.follow(alert, listener);
+    }
+
+    /// The same for an alert on a listener.
+    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
+        self.alertmanagers.follow_listener(alert, listener);
+    }
+
+    /// What is to be told, for those who take it line by line.
+    pub fn tell(&mut self, notice: &Notice, listener: &str) {
+        let ts = wall_clock(notice.at(), clock::now());
+        let line = Line::new(notice, listener, ts).to_json();
+        for webhook in &mut self.webhooks {
+            webhook.tell(line.clone());
+        }
+        self.log.write(line);
+    }
+
+    /// See [`AlertLog::reopen`].
+    pub fn reopen(&self) {
+        self.log.reopen();
+    }
+
+    pub fn untold(&self) -> Untold {
+        Untold {
+            lines_full: self.log.full(),
+            lines_unwritten: self.log.unwritten(),
+            alertmanager: self.alertmanagers.undelivered(),
+            webhook: self.webhooks.iter().map(Webhook::undelivered).sum(),
+        }
+    }
+}
+
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        // All of them at once, so that their last words take no longer than those of one.
+        self.log.close();
+        self.alertmanagers.close();
+        self.webhooks.iter_mut().for_each(Webhook::close);
+    }
+}
