@@ -1,7 +1,8 @@
-//! A scale for silences from one second to six days, fine enough to name a timeout.
+//! A scale for silences and heartbeats from one second to six days, fine enough to name a timeout.
 //!
 //! Log-linear: each doubling of the time has 32 slots of equal width, so that a slot is at most 3.2 %
-//! wide. `slot_of` is straight-line up to its last step, because the verifier follows every branch.
+//! wide. Finding a slot takes no loop and branches at the two ends only, because the verifier follows
+//! every branch.
 
 use crate::stats::GAP_FLOOR;
 

@@ -279,12 +279,11 @@ pub struct ListenerStats {
     pub ping_rtt: [Histogram<{ RTT_BOUNDS.len() + 1 }>; 2],
     /// Silences of at least [`GAP_FLOOR`] that ended.
     pub idle_gaps: Histogram<{ GAP_BOUNDS.len() + 1 }>,
-    /// Those of watched connections after which the peer was heard, by
-    /// [`gap_scale`]: the path was alive behind them. Shorter ones are among them, in slot 0, where
-    /// the listener's limit is shorter.
+    /// Those of watched connections after which the peer was heard, by the slots of [`gap_scale`]:
+    /// the path was alive behind them. Slot 0 has shorter ones, where the listener's limit is.
     pub gaps_survived: [Counter; gap_scale::SLOTS],
-    /// Times between consecutive pings of one connection, by the side that pings and
-    /// [`gap_scale`]; slot 0 has all those that are faster.
+    /// Times between consecutive pings of one connection, by the side that pings and the slots of
+    /// [`gap_scale`]; slot 0 has all that are shorter.
     pub ping_intervals: [[Counter; gap_scale::SLOTS]; 2],
 }
 

@@ -15,15 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    core::{Action, Closed, Correlator, Event, Grouping, Ktime, ListenerId, Transition},
+    core::{
+        Action, Closed, Correlator, Event, Grouping, Ktime, ListenerId, Transition,
+        reap::ReapSettings,
+    },
     kernel::{
         clock,
         decode::{self, DecodeError},
         load::{LoadError, Loaded},
+        lookup::FindError,
         maps::{Drops, Ring, Snapshots, Stats},
         netns::NetNsError,
     },
     listeners::Listener,
+    reaper::Reaping,
     reconcile::{Look, Reconciler, Seeded},
     sink::{
         Sinks,
@@ -34,7 +39,12 @@ use crate::{
     tap::{FrameTap, TapError},
 };
 
+mod background;
 mod control;
+mod silences;
+
+use background::Inquiry;
+use silences::Pace;
 
 /// A record is stamped before it is committed: a program that was interrupted in between commits
 /// a moment late. Time is shown to the core this much behind the clock.
@@ -64,6 +74,16 @@ const DEGRADED_FOR: Duration = Duration::from_secs(300);
 /// What a record of the vitals ring says, and the last words of a connection in it.
 type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
 
+/// What the daemon does beside watching.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// That of the loaded programs.
+    pub publish_interval: Duration,
+    pub reap: ReapSettings,
+    /// Whether alerts may name the client behind a proxy: personal data.
+    pub client_address: bool,
+}
+
 /// The running daemon. Dropping it detaches everything.
 pub struct Daemon {
     listeners: Vec<Listener>,
@@ -76,6 +96,9 @@ pub struct Daemon {
     stats: Stats,
     drops: Drops,
     sinks: Sinks,
+    inquiry: Inquiry,
+    reaping: Reaping,
+    silences: Pace,
     reconciler: Reconciler,
     tap: FrameTap,
     events: EventViewers,
@@ -95,7 +118,7 @@ impl Daemon {
     pub fn new(
         mut loaded: Loaded,
         listeners: Vec<Listener>,
-        publish_interval: Duration,
+        settings: DaemonSettings,
         sinks: Sinks,
     ) -> Result<Self, DaemonError> {
         let vitals = Ring::vitals(&mut loaded)?
@@ -109,7 +132,10 @@ impl Daemon {
             .map(|listener| listener.rules.clone())
             .collect();
         Ok(Self {
-            core: Correlator::new(rules, publish_interval + CLOCK_GRANULARITY),
+            core: Correlator::new(rules, settings.publish_interval + CLOCK_GRANULARITY),
+            inquiry: Inquiry::new(settings.client_address)?,
+            reaping: Reaping::new(settings.reap),
+            silences: Pace::of(&listeners),
             grouping: Grouping::default(),
             vitals,
             handshakes,
@@ -159,7 +185,11 @@ impl Daemon {
         let mut look_at = look_begun + MIN_LOOK_INTERVAL;
         let mut drained = Instant::now();
         loop {
-            let deadlines = [self.core.poll_timeout(), self.grouping.poll_timeout()];
+            let deadlines = [
+                self.core.poll_timeout(),
+                self.grouping.poll_timeout(),
+                self.reaping.poll_timeout(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let deadline = deadline.map(|at| instant(at + COMMIT_SLACK));
             tokio::select! {
@@ -190,6 +220,7 @@ impl Daemon {
                     self.turn();
                     self.answer(question);
                 }
+                () = tokio::time::sleep_until(self.silences.next.into()) => self.tell_silences(),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
                     look_begun = Instant::now();
@@ -200,6 +231,7 @@ impl Daemon {
                     let pace = look_begun.elapsed() * LOOK_SHARE;
                     look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
                     self.reconciler.finish(looked, &mut self.snapshots, &mut self.core);
+                    self.inquiry.forget(&self.core);
                 }
             }
             self.turn();
@@ -227,6 +259,7 @@ impl Daemon {
                 Action::Alert(alert) => {
                     let listener = name_of(&self.listeners, alert.listener);
                     self.sinks.follow(&alert, listener);
+                    self.reaping.offer(&alert);
                     self.grouping.offer(alert);
                 }
                 Action::ListenerAlert(alert) => {
@@ -242,13 +275,17 @@ impl Daemon {
         }
         self.grouping.handle_timeout(sampled - COMMIT_SLACK);
         self.tell();
+        self.reaping
+            .turn(sampled, &mut self.core, &mut self.inquiry.finder);
         self.show_frames();
     }
 
     fn tell(&mut self) {
-        while let Some(notice) = self.grouping.poll_notice() {
+        let mut notices: Vec<_> = std::iter::from_fn(|| self.grouping.poll_notice()).collect();
+        self.inquiry.complete(&mut notices, &self.core);
+        for notice in &notices {
             let listener = name_of(&self.listeners, notice.listener());
-            self.sinks.tell(&notice, listener);
+            self.sinks.tell(notice, listener);
         }
     }
 
@@ -403,6 +440,8 @@ pub enum DaemonError {
     Load(#[from] LoadError),
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
+    #[error("cannot ask about single sockets: {0}")]
+    Inquiry(#[from] FindError),
 }
 
 impl From<TapError> for DaemonError {

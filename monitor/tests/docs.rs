@@ -461,6 +461,7 @@ fn alert(status: Status, clock: Option<Ktime>) -> Alert {
                 ([127, 0, 0, 1], 40_000).into(),
             )
         }),
+        background: None,
         reason: "a sentence".into(),
     }
 }

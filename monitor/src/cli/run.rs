@@ -19,7 +19,7 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    daemon::Daemon,
+    daemon::{Daemon, DaemonSettings},
     kernel::{
         cgroup,
         load::{LoadSettings, Loaded},
@@ -131,7 +131,11 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
     loaded
         .attach(&cgroup)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
-    let mut daemon = Daemon::new(loaded, listeners.clone(), settings.publish_interval, sinks)
+    let daemon_settings = DaemonSettings {
+        publish_interval: settings.publish_interval,
+        ..DaemonSettings::default()
+    };
+    let mut daemon = Daemon::new(loaded, listeners.clone(), daemon_settings, sinks)
         .map_err(|error| Failure::failed(error.to_string()))?;
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.

@@ -167,6 +167,7 @@ impl Flow {
             since: standing.verdict.since,
             limit: standing.verdict.limit,
             facts: standing.facts.clone(),
+            background: None,
             reason: standing.reason.clone(),
         })
     }

@@ -176,6 +176,7 @@ mod tests {
             since: Ktime(1),
             limit: Duration::from_secs(6),
             facts: Box::new(Facts::newborn(conn, Ktime(1))),
+            background: None,
             reason: String::new(),
         }
     }

@@ -1,11 +1,19 @@
 //! A notice as it is written: one JSON object, the same in every sink.
 
-use std::{borrow::Cow, net::SocketAddr, time::Duration};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::core::{Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status};
+use crate::core::{
+    Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status,
+    alert::{Background, TcpAccount},
+    handshake::ClientAddress,
+};
 
 /// A notice as it is written.
 #[derive(Serialize)]
@@ -20,7 +28,7 @@ pub struct Line<'a> {
     hop: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resolution: Option<&'static str>,
-    conn: Option<Conn>,
+    conn: Option<Conn<'a>>,
     evidence: Option<Evidence>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -30,7 +38,7 @@ pub struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct Conn {
+struct Conn<'a> {
     /// A string: cookies do not fit in the 53 bits of a JSON number.
     cookie: String,
     local: SocketAddr,
@@ -38,6 +46,15 @@ struct Conn {
     role: &'static str,
     protocol: &'static str,
     age_seconds: Option<f64>,
+    cgroup: Option<&'a str>,
+    unit: Option<&'a str>,
+    container: Option<&'a str>,
+    pod: Option<&'a str>,
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    netns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
 }
 
 #[derive(Serialize)]
@@ -52,6 +69,7 @@ enum Evidence {
         retransmits: u32,
         pings_unanswered: u32,
         limit_seconds: f64,
+        tcp: Option<Tcp>,
     },
     AtRisk {
         limit_seconds: f64,
@@ -66,10 +84,21 @@ enum Evidence {
     },
 }
 
+/// What TCP itself says, asked when the alert was told.
+#[derive(Serialize)]
+struct Tcp {
+    backoff: u8,
+    probes: u8,
+    rto_seconds: f64,
+    last_ack_seconds: f64,
+    unread_bytes: u32,
+    unsent_bytes: u32,
+}
+
 /// One connection of a group.
 #[derive(Serialize)]
 struct Example<'a> {
-    conn: Conn,
+    conn: Conn<'a>,
     evidence: Evidence,
     reason: &'a str,
 }
@@ -170,16 +199,43 @@ fn status(status: Status) -> (&'static str, Option<&'static str>) {
     }
 }
 
-impl Conn {
-    fn of(alert: &Alert) -> Self {
+impl<'a> Conn<'a> {
+    fn of(alert: &'a Alert) -> Self {
         let facts = &alert.facts;
+        let background = alert.background.as_deref();
+        let name = |name: fn(&Background) -> &Option<String>| {
+            background.and_then(|background| name(background).as_deref())
+        };
         Self {
+            cgroup: name(|background| &background.cgroup),
+            unit: name(|background| &background.unit),
+            container: name(|background| &background.container),
+            pod: name(|background| &background.pod),
+            pid: background.and_then(|background| background.pid),
+            comm: name(|background| &background.comm),
+            netns: background.and_then(|background| background.netns),
+            client: background
+                .and_then(|background| background.client)
+                .map(ClientAddress::reveal),
             cookie: facts.conn.0.to_string(),
             local: facts.local,
             peer: facts.peer,
             role: facts.role.as_str(),
             protocol: facts.protocol.as_str(),
             age_seconds: ago(alert, facts.established_at),
+        }
+    }
+}
+
+impl Tcp {
+    fn of(account: TcpAccount) -> Self {
+        Self {
+            backoff: account.backoff,
+            probes: account.probes,
+            rto_seconds: seconds(account.retransmission_timeout),
+            last_ack_seconds: seconds(account.last_ack),
+            unread_bytes: account.unread_bytes,
+            unsent_bytes: account.unsent_bytes,
         }
     }
 }
@@ -196,6 +252,11 @@ impl Evidence {
             retransmits: facts.retransmits,
             pings_unanswered: facts.pings_unanswered,
             limit_seconds: seconds(alert.limit),
+            tcp: alert
+                .background
+                .as_ref()
+                .and_then(|background| background.tcp)
+                .map(Tcp::of),
         }
     }
 
@@ -282,6 +343,7 @@ pub(super) mod tests {
                     "[fd00::1]:5000".parse().expect("an address"),
                 )
             }),
+            background: None,
             reason: "quote \" and\nnewline".into(),
         }
     }

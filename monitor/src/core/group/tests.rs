@@ -30,6 +30,7 @@ fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
         since: at,
         limit: Duration::from_secs(6),
         facts: Box::new(facts),
+        background: None,
         reason: format!("connection {conn}"),
     })
 }

@@ -1,0 +1,132 @@
+//! What is found out about a connection at the moment it is told of, and only then: who owns it, and
+//! TCP's own account of it.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use crate::{
+    core::{
+        Alert, ConnId, Correlator, Notice, Status,
+        alert::{Background, TcpAccount},
+    },
+    kernel::{
+        cgroup,
+        exact::SocketKey,
+        inet_diag::DiagSocket,
+        lookup::{FindError, Found, SocketFinder},
+        owner::{OwnedSocket, Owner, Owners},
+    },
+};
+
+/// Asks the kernel about single sockets.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    pub(super) finder: SocketFinder,
+    owners: Owners,
+    /// Of the connections whose verdict was told and stands: their end has no socket to ask.
+    told: HashMap<ConnId, Box<Background>>,
+    /// Whether alerts may name the client behind a proxy.
+    client_address: bool,
+}
+
+impl Inquiry {
+    pub(super) fn new(client_address: bool) -> Result<Self, FindError> {
+        // Without a hierarchy no cgroup has a path.
+        let cgroup_root =
+            cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
+        Ok(Self {
+            finder: SocketFinder::open()?,
+            owners: Owners::new(&cgroup_root),
+            told: HashMap::new(),
+            client_address,
+        })
+    }
+
+    /// Completes the alerts in these notices. All of a burst are asked for at once.
+    pub(super) fn complete(&mut self, notices: &mut [Notice], core: &Correlator) {
+        let (firing, ended): (Vec<_>, Vec<_>) = notices
+            .iter_mut()
+            .flat_map(alerts_in)
+            .partition(|alert| alert.status == Status::Firing);
+        for alert in ended {
+            alert.background = self.told.remove(&alert.facts.conn);
+        }
+        let found: Vec<Option<Found>> = firing.iter().map(|alert| self.find(alert)).collect();
+        let sockets: Vec<OwnedSocket> = found
+            .iter()
+            .map(|found| found.as_ref().map(OwnedSocket::from).unwrap_or_default())
+            .collect();
+        let owners = match sockets.is_empty() {
+            true => Vec::new(),
+            false => self.owners.of(&sockets),
+        };
+        for ((alert, found), owner) in firing.into_iter().zip(found).zip(owners) {
+            let conn = alert.facts.conn;
+            let mut background = background(owner, found.as_ref().map(|found| &found.socket));
+            if self.client_address {
+                let handshake = core.handshake(conn);
+                background.client = handshake.and_then(|handshake| handshake.client);
+            }
+            let background = Box::new(background);
+            self.told.insert(conn, background.clone());
+            alert.background = Some(background);
+        }
+    }
+
+    /// A connection is gone; if its end is told by a count only, nobody asks for it any more.
+    pub(super) fn forget(&mut self, core: &Correlator) {
+        self.told.retain(|conn, _| core.standing(*conn).is_some());
+        self.finder.close_unused();
+    }
+
+    fn find(&mut self, alert: &Alert) -> Option<Found> {
+        let facts = &alert.facts;
+        let key = SocketKey::new(facts.conn.0, facts.local, facts.peer)?;
+        self.finder.find(&key).unwrap_or_else(|error| {
+            log::debug!("socket {}: {error}", facts.conn.0);
+            None
+        })
+    }
+}
+
+/// The alerts of single connections in a notice.
+fn alerts_in(notice: &mut Notice) -> Box<dyn Iterator<Item = &mut Alert> + '_> {
+    match notice {
+        Notice::Connection(alert) => Box::new(std::iter::once(&mut **alert)),
+        Notice::Group(group) => Box::new(group.examples.iter_mut()),
+        Notice::Listener(_) => Box::new(std::iter::empty()),
+    }
+}
+
+fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
+    let Owner {
+        cgroup,
+        unit,
+        container,
+        pod,
+        pid,
+        comm,
+        netns,
+    } = owner;
+    let tcp = socket.and_then(|socket| {
+        let info = socket.info.as_ref()?;
+        Some(TcpAccount {
+            backoff: info.backoff,
+            probes: info.probes,
+            retransmission_timeout: info.retransmission_timeout,
+            last_ack: info.last_ack_recv,
+            unread_bytes: socket.receive_queue,
+            unsent_bytes: info.notsent_bytes,
+        })
+    });
+    Background {
+        cgroup,
+        unit,
+        container,
+        pod,
+        pid,
+        comm,
+        netns,
+        client: None,
+        tcp,
+    }
+}

@@ -1,0 +1,51 @@
+//! How often the core is told which silences were survived.
+
+use std::time::{Duration, Instant};
+
+use super::Daemon;
+use crate::{core::ListenerId, kernel::clock, listeners::Listener};
+
+/// When the counts are read next. A warning is due before the next heartbeat, so it follows the limits;
+/// reading costs some microseconds a listener and CPU.
+#[derive(Debug)]
+pub(super) struct Pace {
+    interval: Duration,
+    pub(super) next: Instant,
+}
+
+impl Pace {
+    pub(super) fn of(listeners: &[Listener]) -> Self {
+        let shortest = listeners
+            .iter()
+            .filter_map(|listener| listener.rules.shortest_idle_timeout())
+            .min();
+        let interval = shortest
+            .map_or(SLOWEST, |limit| limit / 10)
+            .clamp(FASTEST, SLOWEST);
+        Self {
+            interval,
+            next: Instant::now() + interval,
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn tell_silences(&mut self) {
+        self.silences.next = Instant::now() + self.silences.interval;
+        let stats = match self.stats.read() {
+            Ok(stats) => stats,
+            Err(error) => {
+                log::warn!("cannot read the counts of the kernel programs: {error}");
+                return;
+            }
+        };
+        let at = clock::now();
+        for (listener, stats) in (0..).map(ListenerId).zip(stats) {
+            let survived = stats.gaps_survived.map(|count| count.get());
+            self.core.handle_silences(at, listener, &survived);
+        }
+    }
+}
+
+const FASTEST: Duration = Duration::from_secs(1);
+const SLOWEST: Duration = Duration::from_secs(30);
