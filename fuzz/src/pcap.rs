@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use monitor::{
     core::{Hop, ListenerRules, OnExpiry},
-    listeners::Listener,
+    listeners::{Listener, PortRange},
     replay::{self, Capture, CaptureError, Replay},
 };
 
@@ -55,7 +55,7 @@ fn listeners() -> Vec<Listener> {
     let hop = Hop::new("lb", std::time::Duration::from_secs(60), OnExpiry::Silent);
     let listener = |port: u16, remote| Listener {
         rules: ListenerRules::new(port.to_string(), Some(hop.clone())),
-        ports: port..=port,
+        ports: vec![PortRange(port..=port)],
         remote,
     };
     vec![listener(8080, false), listener(443, true)]

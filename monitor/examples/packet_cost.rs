@@ -32,7 +32,7 @@ use monitor::{
         cgroup::find_cgroup2,
         load::{LoadSettings, Loaded, PACKET_HOOKS},
     },
-    listeners::Listener,
+    listeners::{Listener, PortRange},
 };
 use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
@@ -88,7 +88,7 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
     }
     let listener = Listener {
         rules: ListenerRules::new("bench", None),
-        ports: WATCHED..=WATCHED,
+        ports: vec![PortRange(WATCHED..=WATCHED)],
         remote: false,
     };
     let mut wsmon = Loaded::new(&[listener], &LoadSettings::default())?;

@@ -10,13 +10,13 @@ use monitor_common::drop::DropReason;
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::Signal,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
 };
 
 use crate::{
     core::{
-        Action, Closed, Correlator, Event, Grouping, Ktime, ListenerId, Transition,
+        Action, Closed, Correlator, Event, Grouping, KnownHop, Ktime, ListenerId, Transition,
         reap::ReapSettings,
     },
     kernel::{
@@ -82,6 +82,13 @@ pub struct DaemonSettings {
     pub reap: ReapSettings,
     /// Whether alerts may name the client behind a proxy: personal data.
     pub client_address: bool,
+}
+
+/// New rules for the listeners that are watched: the same ones in the same order.
+pub struct Reload {
+    pub listeners: Vec<Listener>,
+    /// Hears whether they came into force.
+    pub answer: oneshot::Sender<Result<(), LoadError>>,
 }
 
 /// The running daemon. Dropping it detaches everything.
@@ -160,6 +167,11 @@ impl Daemon {
         })
     }
 
+    /// Middleboxes whose names may explain a timeout that is learned.
+    pub fn know_hops(&mut self, known: Vec<KnownHop>) {
+        self.core.handle_known_hops(known);
+    }
+
     /// Finds the connections that are older than the programs. Blocks for about 2 µs a socket of
     /// the host.
     pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
@@ -177,6 +189,7 @@ impl Daemon {
         mut questions: mpsc::Receiver<Question>,
         mut controls: mpsc::Receiver<control_socket::Question>,
         mut rotated: Signal,
+        mut reloads: mpsc::Receiver<Reload>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
@@ -220,6 +233,10 @@ impl Daemon {
                     self.turn();
                     self.answer(question);
                 }
+                Some(Reload { listeners, answer }) = reloads.recv() => {
+                    // Whoever asked may be gone by now; that is its affair.
+                    drop(answer.send(self.adopt(listeners)));
+                }
                 () = tokio::time::sleep_until(self.silences.next.into()) => self.tell_silences(),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
@@ -236,6 +253,16 @@ impl Daemon {
             }
             self.turn();
         }
+    }
+
+    /// Goes on under new rules, with every connection it has.
+    fn adopt(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
+        self.loaded.set_limits(&listeners)?;
+        let rules = listeners.iter().map(|listener| listener.rules.clone());
+        self.core.handle_rules(rules.collect());
+        self.silences = Pace::of(&listeners);
+        self.listeners = listeners;
+        Ok(())
     }
 
     /// One turn: the clock, then the rings, then the core's deadlines and wishes. In this order a

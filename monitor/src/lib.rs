@@ -1,6 +1,7 @@
 //! wsmon as a library: the rooms of the daemon, for the binary and for the tests.
 
 pub mod cli;
+pub mod config;
 pub mod connections;
 pub mod core;
 pub mod daemon;
@@ -8,6 +9,7 @@ pub mod frames;
 mod json;
 pub mod kernel;
 pub mod listeners;
+pub mod profiles;
 pub mod reaper;
 pub mod reconcile;
 pub mod replay;

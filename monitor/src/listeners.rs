@@ -13,7 +13,8 @@ use crate::core::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub rules: ListenerRules,
-    pub ports: RangeInclusive<u16>,
+    /// None of them overlaps another, here or in another listener of the same kind.
+    pub ports: Vec<PortRange>,
     /// The ports of a remote service this host connects to, instead of its own.
     pub remote: bool,
 }
@@ -29,13 +30,28 @@ impl Listener {
         }
     }
 
+    /// Its name if it is given none: its ports, marked where `others` have a listener of that name.
+    pub fn default_name(&self, others: &[Self]) -> String {
+        let ports: Vec<_> = self.ports.iter().map(PortRange::to_string).collect();
+        let mut name = ports.join(",");
+        if others.iter().any(|other| other.rules.name == name) {
+            name.push_str("-remote");
+        }
+        name
+    }
+
+    /// Whether it watches this port.
+    pub fn has(&self, port: u16) -> bool {
+        self.ports.iter().any(|range| range.0.contains(&port))
+    }
+
     /// The listener that watches a socket with these ports, and the socket's role. Our own ports
     /// come first, as in the kernel programs.
     pub fn watching(listeners: &[Self], local: u16, remote: u16) -> Option<(ListenerId, Role)> {
         let position = |is_remote: bool, port: u16| {
             listeners
                 .iter()
-                .position(|l| l.remote == is_remote && l.ports.contains(&port))
+                .position(|l| l.remote == is_remote && l.has(port))
                 .and_then(|i| u16::try_from(i).ok())
                 .map(ListenerId)
         };
@@ -45,7 +61,19 @@ impl Listener {
     }
 }
 
-/// `8080` or `9000-9010`, as given on the command line.
+/// What already watches some of these ports: the listener, and which of its ranges.
+pub fn overlapping<'a>(
+    listeners: &'a [Listener],
+    range: &PortRange,
+    remote: bool,
+) -> Option<(&'a Listener, &'a PortRange)> {
+    let of_kind = listeners.iter().filter(|other| other.remote == remote);
+    of_kind
+        .flat_map(|other| other.ports.iter().map(move |ports| (other, ports)))
+        .find(|(_, ports)| ports.overlaps(range))
+}
+
+/// `8080` or `9000-9010`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRange(pub RangeInclusive<u16>);
 
@@ -55,6 +83,12 @@ pub enum PortRangeError {
     NotAPort(String),
     #[error("the range {0}-{1} is empty; write the lower port first")]
     Backwards(u16, u16),
+}
+
+impl PortRange {
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.0.start() <= other.0.end() && other.0.start() <= self.0.end()
+    }
 }
 
 impl FromStr for PortRange {
@@ -116,7 +150,7 @@ mod tests {
     fn our_own_port_wins_over_a_remote_one() {
         let listener = |ports, remote| Listener {
             rules: ListenerRules::new("l", None),
-            ports,
+            ports: vec![PortRange(ports)],
             remote,
         };
         let listeners = [listener(443..=443, true), listener(8080..=8080, false)];

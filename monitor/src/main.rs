@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use monitor::cli::{
-    Cli, Command, check,
+    Cli, Command, check, config,
     exit::{Failure, Outcome},
-    frames, inspect, list, replay, run,
+    frames, inspect, list, profiles, replay, run,
 };
 
 fn main() -> ExitCode {
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
             check::run(&args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
         }
         Command::Replay(args) => replay::run(&args),
+        Command::Profiles(args) => profiles::run(&args),
+        Command::Config(args) => config::run(&args),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("wsmon: {failure}");

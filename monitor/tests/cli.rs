@@ -47,7 +47,7 @@ fn without_a_port_there_is_nothing_to_watch() {
 
 #[test]
 fn limits_of_zero_and_nonsense_are_refused() {
-    for flag in ["--lb-timeout", "--ping-timeout"] {
+    for flag in ["--lb-timeout", "--ping-timeout", "--message-gap"] {
         let line = refusal(&["run", "--port", "80", flag, "0s"], USAGE);
         assert!(line.contains(flag), "{line}");
         assert!(line.contains("longer than zero"), "{line}");
@@ -55,6 +55,110 @@ fn limits_of_zero_and_nonsense_are_refused() {
         assert!(line.contains("'soon'"), "{line}");
         assert!(line.contains("write it like 60s"), "{line}");
     }
+}
+
+#[test]
+fn a_load_balancer_that_is_not_known_leads_to_one_that_is() {
+    let line = refusal(&["run", "--port", "80", "--lb", "aws-abl"], USAGE);
+    assert!(line.contains("did you mean \"aws-alb\"?"), "{line}");
+    assert!(line.contains("`wsmon profiles` lists them"), "{line}");
+    let line = refusal(&["profiles", "apache"], USAGE);
+    assert!(line.contains("no profile \"apache\""), "{line}");
+    let line = refusal(&["run", "--port", "80", "--lb", "haproxy"], USAGE);
+    assert!(
+        line.contains("--lb-timeout with the value of timeout tunnel"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_file_that_makes_no_sense_is_refused_by_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsmon.toml");
+    let path = file.to_str().unwrap();
+    fs::write(
+        &file,
+        "[[listener]]\nports = [\"80\"]\nping_timeout = \"soon\"\n",
+    )
+    .unwrap();
+    let expected = format!("wsmon: {path}:3:16: ");
+    for command in [&["run"][..], &["replay", "capture.pcap"]] {
+        let line = refusal(&[command, &["--config", path]].concat(), USAGE);
+        assert!(line.starts_with(&expected), "{line}");
+        assert!(line.contains("write it like 60s"), "{line}");
+    }
+    let line = refusal(&["run", "--config", "/nowhere.toml"], USAGE);
+    assert!(
+        line.contains("cannot read /nowhere.toml: No such file"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_check_of_a_file_points_at_everything_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsmon.toml");
+    let path = file.to_str().unwrap();
+    let text = "[[listener]]\nports = [\"80\", \"80\"]\npath = [{ profile = \"nginz\" }]\n";
+    fs::write(&file, text).unwrap();
+    let output = wsmon(&["config", "check", path]);
+    assert_eq!(output.status.code(), Some(USAGE));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert!(
+        lines[0].starts_with(&format!("{path}:2:16: ports 80 and 80")),
+        "{stderr}"
+    );
+    assert_eq!(lines[1], "2 | ports = [\"80\", \"80\"]");
+    assert_eq!(lines[2], "  |                ^^^^");
+    assert!(
+        lines[3].starts_with(&format!("{path}:3:21: no profile")),
+        "{stderr}"
+    );
+    assert_eq!(lines[6], format!("wsmon: {path}: 2 things are wrong"));
+}
+
+#[test]
+fn the_example_file_passes_the_check_which_says_what_it_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsmon.toml");
+    let example = wsmon(&["config", "example"]);
+    assert_eq!(example.status.code(), Some(0));
+    fs::write(&file, &example.stdout).unwrap();
+    let output = wsmon(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+    let meaning = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        meaning.contains("listener edge, local ports 8080, 9000-9010"),
+        "{meaning}"
+    );
+    let tightest = meaning
+        .lines()
+        .find(|line| line.ends_with("<- the tightest"));
+    assert!(
+        tightest.is_some_and(|line| line.contains("aws-alb")),
+        "{meaning}"
+    );
+    assert!(
+        meaning.contains("heartbeat: every 20s or more often"),
+        "{meaning}"
+    );
+    assert!(meaning.contains("path of peers in 10.0.0.0/8"), "{meaning}");
+}
+
+#[test]
+fn profiles_are_listed_as_a_table_and_as_json() {
+    let table = wsmon(&["profiles"]);
+    assert_eq!(table.status.code(), Some(0));
+    let table = String::from_utf8(table.stdout).unwrap();
+    let json = wsmon(&["profiles", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let rows = json.as_array().unwrap();
+    assert_eq!(table.lines().count(), rows.len() + 1);
+    let nginx = rows.iter().find(|row| row["name"] == "nginx").unwrap();
+    assert_eq!(nginx["idle_timeout_seconds"], 60);
+    assert_eq!(nginx["max_lifetime_seconds"], serde_json::Value::Null);
 }
 
 #[test]
@@ -197,7 +301,7 @@ fn help_shows_examples() {
     assert!(run.contains("Examples:"), "{run}");
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
-    for command in ["check", "list", "inspect", "frames"] {
+    for command in ["check", "list", "inspect", "frames", "profiles", "config"] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:"), "{text}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use monitor::{
     core::{Hop, ListenerRules, OnExpiry},
     kernel::load::{LoadSettings, Loaded},
-    listeners::Listener,
+    listeners::{Listener, PortRange},
 };
 
 /// Instructions the verifier may have to look at, per program. Generous enough for another
@@ -30,7 +30,7 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
                     "8080",
                     Some(Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent)),
                 ),
-                ports: 8080..=8081,
+                ports: vec![PortRange(8080..=8081)],
                 remote,
             }];
             let settings = LoadSettings {

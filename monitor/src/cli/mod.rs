@@ -4,11 +4,14 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod client;
+pub mod config;
+pub mod describe;
 pub mod exit;
 pub mod filter;
 pub mod frames;
 pub mod inspect;
 pub mod list;
+pub mod profiles;
 pub mod replay;
 pub mod run;
 pub mod screen;
@@ -21,6 +24,9 @@ pub mod watch;
 Start with:
   wsmon check                                   can it run here?
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
+  wsmon run --port 8080 --lb aws-alb            the same, by what is known of that load balancer
+  wsmon profiles                                which ones are known
+  wsmon config example                          a configuration file to begin with
   wsmon list                                    what it watches
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules over a recording")]
@@ -37,4 +43,6 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
+    Profiles(profiles::ProfilesArgs),
+    Config(config::ConfigArgs),
 }

@@ -29,8 +29,8 @@ use source::{Progress, Source};
 
 /// Judge a recording of packets by the rules of `wsmon run`.
 ///
-/// Reads pcap and pcapng, and needs no privileges. Without --port and --remote-port every port is
-/// watched on which the recording has a WebSocket upgrade; for that the file is read twice.
+/// Reads pcap and pcapng, and needs no privileges. Without --port, --remote-port and --config every
+/// port is watched on which the recording has a WebSocket upgrade; for that the file is read twice.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -77,7 +77,7 @@ pub fn run(args: &ReplayArgs) -> Outcome {
         interrupt: Interrupt::watch()
             .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))?,
     };
-    let named = args.watch.listeners()?;
+    let named = args.watch.listeners(&args.watch.file()?)?;
     let outcome = if named.is_empty() {
         job.find_listeners()
             .map_err(Stop::Failure)
@@ -191,8 +191,8 @@ impl Job<'_> {
                 "interrupted while looking for WebSocket ports",
             ));
         }
-        let listener = |port| self.args.watch.listener(&PortRange(port..=port), false);
-        Ok(ports.into_iter().map(listener).collect())
+        let listener = |port| self.args.watch.listener(PortRange(port..=port));
+        ports.into_iter().map(listener).collect()
     }
 
     fn open(&self, doing: &'static str) -> Result<Capture<Source>, Failure> {

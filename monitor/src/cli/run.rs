@@ -1,7 +1,8 @@
 //! `wsmon run`: the daemon.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -10,25 +11,33 @@ use std::{
 
 use clap::Args;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
+mod reload;
+mod settings;
+
+use reload::Reloader;
+use settings::Settings;
+
 use super::{
+    describe::Banner,
     exit::{Failure, Outcome},
     watch::WatchArgs,
 };
 use crate::{
+    core::reap::{ReapMode, ReapSettings},
     daemon::{Daemon, DaemonSettings},
     kernel::{
         cgroup,
+        destroy::{self, DestroyError},
         load::{LoadSettings, Loaded},
         prerequisites::{self, Prerequisite},
     },
-    listeners::{Listener, PortRange},
+    profiles,
     sink::{
-        SinkSettings, Sinks,
-        alert_log::Target,
+        Sinks,
         control::{self, ControlSocket},
         endpoint::Endpoint,
         http::Server,
@@ -43,8 +52,14 @@ Examples:
       our server on port 8080, behind a load balancer that forgets after 60 s
   wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
       several groups of ports, alerts to a file
+  wsmon run --port 8080 --lb nginx,aws-alb
+      behind nginx on this host and an ALB before it, by what `wsmon profiles` knows of them
   wsmon run --remote-port 443 --lb-timeout 350s
       connections that this host opens to others
+  wsmon run --port 8080 --lb-timeout 60s --reap confirmed
+      and abort what is confirmed dead, so that the application hears of it now
+  wsmon run --config /etc/wsmon.toml
+      listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
 Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 if what was asked for makes no sense,
 3 if the kernel or the privileges are not enough (see `wsmon check`).")]
@@ -52,13 +67,13 @@ pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// Where /metrics, /healthz and /readyz are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9435")]
-    pub metrics_addr: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served [default: 127.0.0.1:9435]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
 
-    /// Where alerts go, one JSON object a line: a file to append to, or - for stderr
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub alert_log: String,
+    /// Where alerts go, one JSON object a line: a file to append to, or - for stderr [default: -]
+    #[arg(long, value_name = "FILE")]
+    pub alert_log: Option<String>,
 
     /// An Alertmanager to post alerts to; may be given several times, for the members of a cluster
     #[arg(long = "alertmanager", value_name = "URL")]
@@ -69,17 +84,34 @@ pub struct RunArgs {
     pub webhooks: Vec<Endpoint>,
 
     /// The unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
-    #[arg(long, value_name = "PATH", default_value = super::client::DEFAULT_CONTROL)]
-    pub control: PathBuf,
+    /// [default: /run/wsmon.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
 
     /// The cgroup v2 directory to watch, with all below it; by default everything on this host
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Connections that can be tracked at a time
-    #[arg(long, value_name = "N", default_value_t = LoadSettings::default().max_connections,
-          value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
-    pub max_connections: u32,
+    /// Abort connections that are confirmed dead, so that the application hears of it now: off,
+    /// dry-run or confirmed [default: off]
+    #[arg(long, value_name = "MODE")]
+    pub reap: Option<ReapMode>,
+
+    /// The same as --reap dry-run: say what would be aborted, and abort nothing
+    #[arg(long)]
+    pub reap_dry_run: bool,
+
+    /// How many connections are aborted in a minute at most [default: 60]
+    #[arg(long, value_name = "N")]
+    pub reap_max_per_minute: Option<u32>,
+
+    /// Put the client's address that a proxy forwards into alerts; it is personal data
+    #[arg(long)]
+    pub client_address: bool,
+
+    /// Connections that can be tracked at a time [default: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_connections: Option<u32>,
 
     /// Log debug events of the kernel programs; show them with RUST_LOG=wsmon_bpf=debug
     #[arg(long)]
@@ -88,42 +120,46 @@ pub struct RunArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &RunArgs) -> Outcome {
-    let listeners = listeners(args)?;
+    let settings = Settings::of(args, args.watch.file()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(serve(args, listeners))
+    runtime.block_on(serve(args, settings))
 }
 
-async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
+async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     // Everything that can be refused is refused before anything is attached.
     let cgroup =
-        cgroup::usable_cgroup2(args.cgroup.as_deref()).map_err(|error| match args.cgroup {
-            Some(_) => Failure::usage(format!("--cgroup: {error}")),
-            None => Failure::prerequisite(error.to_string()),
+        cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
+            match settings.cgroup {
+                Some(_) => Failure::usage(format!("--cgroup: {error}")),
+                None => Failure::prerequisite(error.to_string()),
+            }
         })?;
-    let server = Server::bind(args.metrics_addr).await.map_err(|error| {
+    let server = Server::bind(settings.metrics_addr).await.map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
-            args.metrics_addr
+            settings.metrics_addr
         ))
     })?;
-    let metrics_addr = server.local_addr().unwrap_or(args.metrics_addr);
+    let metrics_addr = server.local_addr().unwrap_or(settings.metrics_addr);
     // Before any thread: whoever rotates the log must not end the daemon.
-    let rotated = signal(SignalKind::user_defined1()).map_err(cannot_handle_signals)?;
-    let sinks = Sinks::open(&sink_settings(args, metrics_addr))
+    let rotated = listen(SignalKind::user_defined1())?;
+    let sinks = Sinks::open(&settings.sinks(metrics_addr))
         .map_err(|error| Failure::usage(error.to_string()))?;
-    refuse_missing(&prerequisites::survey(args.cgroup.as_deref()))?;
-    let control = control_socket(&args.control)?;
+    refuse_missing(&prerequisites::survey(settings.cgroup.as_deref()))?;
+    refuse_reaping_without_means(settings.reap)?;
+    let control = control_socket(&settings.control)?;
     let mut stop = StopSignals::new()?;
+    let hangups = listen(SignalKind::hangup())?;
 
-    let settings = LoadSettings {
-        max_connections: args.max_connections,
+    let load_settings = LoadSettings {
+        max_connections: settings.max_connections,
         debug_log: args.debug_kernel,
         ..LoadSettings::default()
     };
-    let mut loaded = Loaded::new(&listeners, &settings)
+    let mut loaded = Loaded::new(&settings.listeners, &load_settings)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
     if args.debug_kernel {
         forward_kernel_log(&mut loaded)?;
@@ -132,11 +168,13 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
         .attach(&cgroup)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
     let daemon_settings = DaemonSettings {
-        publish_interval: settings.publish_interval,
-        ..DaemonSettings::default()
+        publish_interval: load_settings.publish_interval,
+        reap: settings.reap,
+        client_address: settings.client_address,
     };
-    let mut daemon = Daemon::new(loaded, listeners.clone(), daemon_settings, sinks)
+    let mut daemon = Daemon::new(loaded, settings.listeners.clone(), daemon_settings, sinks)
         .map_err(|error| Failure::failed(error.to_string()))?;
+    daemon.know_hops(profiles::known_hops());
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
     let whole_host = cgroup::find_cgroup2().is_ok_and(|root| same_directory(&root, &cgroup));
@@ -155,22 +193,32 @@ async fn serve(args: &RunArgs, listeners: Vec<Listener>) -> Outcome {
         tokio::spawn(control::serve(listener, control_questions));
         guard
     });
-    banner(args, &listeners, seeded.as_ref(), metrics_addr);
+    banner(&settings, seeded.as_ref(), metrics_addr);
+    let (reloads, reloaded) = mpsc::channel(1);
+    tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
-    let ended = daemon.run(asked, control_asked, rotated, stop.wait()).await;
+    let ended = daemon
+        .run(asked, control_asked, rotated, reloaded, stop.wait())
+        .await;
     served.abort();
     ended.map_err(|error| Failure::failed(error.to_string()))?;
-    eprintln!("wsmon: stopped, nothing is attached any more");
+    // The terminal it was started from may have gone: it survives SIGHUP.
+    let _ = writeln!(io::stderr(), "wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who is told of alerts.
-fn sink_settings(args: &RunArgs, metrics_addr: SocketAddr) -> SinkSettings {
-    SinkSettings {
-        alert_log: Target::parse(&args.alert_log),
-        alertmanagers: args.alertmanagers.clone(),
-        webhooks: args.webhooks.clone(),
-        metrics_addr,
+/// Without its means, reaping would fail at the first zombie, perhaps in a month.
+fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
+    if reap.mode != ReapMode::Confirmed {
+        return Ok(());
+    }
+    match destroy::is_supported() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::prerequisite(format!(
+            "--reap confirmed: {}",
+            DestroyError::Unsupported
+        ))),
+        Err(error) => Err(Failure::prerequisite(format!("--reap confirmed: {error}"))),
     }
 }
 
@@ -188,17 +236,6 @@ fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
 fn same_directory(a: &Path, b: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     identity(a).is_some_and(|a| identity(b) == Some(a))
-}
-
-/// The listeners that the flags describe, at least one.
-fn listeners(args: &RunArgs) -> Result<Vec<Listener>, Failure> {
-    let listeners = args.watch.listeners()?;
-    if listeners.is_empty() {
-        return Err(Failure::usage(
-            "nothing to watch; name the port of your WebSocket server, for example --port 8080",
-        ));
-    }
-    Ok(listeners)
 }
 
 fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
@@ -235,33 +272,13 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
 
 /// What is watched, with which limits, and where to look.
 fn banner(
-    args: &RunArgs,
-    listeners: &[Listener],
+    settings: &Settings,
     seeded: Option<&crate::reconcile::Seeded>,
     metrics_addr: SocketAddr,
 ) {
     eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
-    for Listener {
-        rules,
-        ports,
-        remote,
-    } in listeners
-    {
-        let range = PortRange(ports.clone());
-        let whose = if *remote { "remote" } else { "local" };
-        let tightest = rules.path.tightest();
-        let limit = match tightest.and_then(|hop| Some((hop, hop.idle_timeout?))) {
-            Some((hop, limit)) => format!(
-                "idle limit {} ({}, says nothing when it forgets)",
-                humantime::format_duration(limit),
-                hop.name
-            ),
-            None => "no idle limit (give --lb-timeout to find expired connections)".to_owned(),
-        };
-        eprintln!(
-            "  {whose} port {range}: {limit}, ping timeout {}",
-            humantime::format_duration(rules.ping_timeout)
-        );
+    for listener in &settings.listeners {
+        eprintln!("{}", Banner(listener));
     }
     match seeded {
         Some(seeded) => {
@@ -279,39 +296,46 @@ fn banner(
                 eprintln!(
                     "  {} older connections are not watched: there is room for {}, raise \
                      --max-connections",
-                    seeded.untracked, args.max_connections
+                    seeded.untracked, settings.max_connections
                 );
             }
         }
         None => eprintln!("  connections older than this start are met at their next packet"),
     }
-    let alerts = if args.alert_log == "-" {
+    let alerts = if settings.alert_log == "-" {
         "stderr"
     } else {
-        &args.alert_log
+        &settings.alert_log
     };
-    let others = args.alertmanagers.iter().chain(&args.webhooks);
+    let others = settings.alertmanagers.iter().chain(&settings.webhooks);
     let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
     eprintln!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
-    match args.control.to_str() {
+    match settings.reap.mode {
+        ReapMode::Off => {}
+        ReapMode::DryRun => eprintln!("  says which confirmed zombies it would abort"),
+        ReapMode::Confirmed => eprintln!(
+            "  aborts confirmed zombies, at most {} a minute",
+            settings.reap.max_per_minute
+        ),
+    }
+    match settings.control.to_str() {
         Some("none") => eprintln!("  no control socket"),
-        _ => eprintln!("  control socket {}", args.control.display()),
+        _ => eprintln!("  control socket {}", settings.control.display()),
     }
 }
 
-fn cannot_handle_signals(error: io::Error) -> Failure {
-    Failure::failed(format!("cannot handle signals: {error}"))
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
 /// SIGTERM and SIGINT, from before the first attach on.
 struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(cannot_handle_signals);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

@@ -1,19 +1,26 @@
 //! What is watched, and by which rules: the flags that `wsmon run` and `wsmon replay` share.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use monitor_common::listener::MAX_LISTENERS;
 
 use super::exit::Failure;
 use crate::{
-    core::{Hop, ListenerRules, OnExpiry},
-    listeners::{Listener, PortRange},
+    config::{Config, Limit},
+    core::{Hop, ListenerRules, OnExpiry, hop::Path},
+    listeners::{Listener, PortRange, overlapping},
+    profiles::{self, Idle, Profile},
 };
 
 #[derive(Args, Clone, Debug)]
 pub struct WatchArgs {
-    /// A local port of WebSocket servers, or a range of them; each is one listener
+    /// A file with listeners and settings (`wsmon config example`); what a flag says overrides it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// A local port of WebSocket servers, or a range of them; each is one listener. Instead of the
+    /// file's listeners
     #[arg(long = "port", value_name = "PORT[-PORT]")]
     pub ports: Vec<PortRange>,
 
@@ -21,20 +28,61 @@ pub struct WatchArgs {
     #[arg(long = "remote-port", value_name = "PORT[-PORT]")]
     pub remote_ports: Vec<PortRange>,
 
-    /// After how much silence the load balancer forgets a connection, without a word to either
-    /// side
+    /// What stands on the path, nearest first, by the names that `wsmon profiles` lists; for every
+    /// listener
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',', value_parser = profile)]
+    pub lb: Vec<&'static Profile>,
+
+    /// After how much silence the load balancer forgets a connection: the one of --lb, or one that
+    /// says nothing to either side
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub lb_timeout: Option<Duration>,
 
-    /// How long a single ping from this host may stay without its pong
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
-    pub ping_timeout: Duration,
+    /// How long a single ping from this host may stay without its pong [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub ping_timeout: Option<Duration>,
+
+    /// Call a connection quiet that has brought no message for this long
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub message_gap: Option<Duration>,
 }
 
 impl WatchArgs {
-    /// The listeners that the flags describe, each port in at most one of its kind; none if none
-    /// is named.
-    pub fn listeners(&self) -> Result<Vec<Listener>, Failure> {
+    /// What the file says, with its warnings on stderr; nothing without a file.
+    pub fn file(&self) -> Result<Config, Failure> {
+        let Some(path) = &self.config else {
+            return Ok(Config::default());
+        };
+        let config = Config::read(path).map_err(|error| Failure::usage(error.to_string()))?;
+        for warning in &config.warnings {
+            eprintln!("wsmon: warning: {}:{warning}", path.display());
+        }
+        Ok(config)
+    }
+
+    /// The listeners of the flags, or else of the file, under the rules that the flags give to all;
+    /// none if none is named.
+    pub fn listeners(&self, file: &Config) -> Result<Vec<Listener>, Failure> {
+        let mut listeners = self.of_ports()?;
+        if listeners.is_empty() {
+            listeners.clone_from(&file.listeners);
+        }
+        let path = self.path()?;
+        for listener in &mut listeners {
+            self.override_rules(&mut listener.rules, path.as_ref());
+        }
+        Ok(listeners)
+    }
+
+    /// One group of ports, named after them, under the rules that the flags give to all.
+    pub fn listener(&self, range: PortRange) -> Result<Listener, Failure> {
+        let mut listener = named_after_ports(range, false, &[]);
+        self.override_rules(&mut listener.rules, self.path()?.as_ref());
+        Ok(listener)
+    }
+
+    /// Each port in at most one listener of its kind.
+    fn of_ports(&self) -> Result<Vec<Listener>, Failure> {
         let mut listeners: Vec<Listener> = Vec::new();
         let wanted = self
             .ports
@@ -42,25 +90,12 @@ impl WatchArgs {
             .map(|range| (range, false))
             .chain(self.remote_ports.iter().map(|range| (range, true)));
         for (range, remote) in wanted {
-            let overlap = listeners.iter().find(|other| {
-                other.remote == remote
-                    && other.ports.start() <= range.0.end()
-                    && range.0.start() <= other.ports.end()
-            });
-            if let Some(other) = overlap {
+            if let Some((_, other)) = overlapping(&listeners, range, remote) {
                 return Err(Failure::usage(format!(
-                    "ports {range} and {} overlap; name each port once",
-                    other.rules.name
+                    "ports {range} and {other} overlap; name each port once"
                 )));
             }
-            let mut listener = self.listener(range, remote);
-            if listeners
-                .iter()
-                .any(|other| other.rules.name == listener.rules.name)
-            {
-                listener.rules.name.push_str("-remote");
-            }
-            listeners.push(listener);
+            listeners.push(named_after_ports(range.clone(), remote, &listeners));
         }
         if listeners.len() > MAX_LISTENERS {
             return Err(Failure::usage(format!(
@@ -72,29 +107,75 @@ impl WatchArgs {
         Ok(listeners)
     }
 
-    /// One group of ports, named after them, under the rules that the flags give to all.
-    pub fn listener(&self, range: &PortRange, remote: bool) -> Listener {
-        let hop = self
-            .lb_timeout
-            .map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
-        Listener {
-            rules: ListenerRules {
-                ping_timeout: self.ping_timeout,
-                ..ListenerRules::new(range.to_string(), hop)
-            },
-            ports: range.0.clone(),
-            remote,
+    fn override_rules(&self, rules: &mut ListenerRules, path: Option<&Path>) {
+        if let Some(path) = path {
+            rules.path.clone_from(path);
+            rules.routes.clear();
         }
+        rules.ping_timeout = self.ping_timeout.unwrap_or(rules.ping_timeout);
+        rules.message_gap = self.message_gap.or(rules.message_gap);
+    }
+
+    /// The path that the flags describe; `None` if they describe none.
+    fn path(&self) -> Result<Option<Path>, Failure> {
+        let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--lb: {error}"));
+        let hops = match (self.lb.as_slice(), self.lb_timeout) {
+            ([], None) => return Ok(None),
+            ([], Some(limit)) => vec![Hop::new("lb", limit, OnExpiry::Silent)],
+            ([profile], Some(limit)) => {
+                if let Some(doubt) = profile.doubt(limit) {
+                    eprintln!("wsmon: warning: --lb-timeout: {doubt}");
+                }
+                vec![profile.hop_with(Some(limit))]
+            }
+            (several, Some(_)) => {
+                return Err(usage(&format!(
+                    "{} hops cannot share one --lb-timeout; give each its idle_timeout in a file \
+                     (--config)",
+                    several.len()
+                )));
+            }
+            ([profile], None) if profile.idle_timeout == Idle::Yours => {
+                let knob = profile.knob.as_deref().unwrap_or("its configuration");
+                return Err(usage(&format!(
+                    "{} has no default idle timeout; give --lb-timeout with the value of {knob}",
+                    profile.name
+                )));
+            }
+            (several, None) => {
+                let hops = several.iter().map(|profile| profile.hop());
+                hops.collect::<Result<_, _>>()
+                    .map_err(|error| usage(&format!("{error} in a file (--config)")))?
+            }
+        };
+        for (place, hop) in hops.iter().enumerate() {
+            if hops[..place].iter().any(|other| other.name == hop.name) {
+                return Err(usage(&format!(
+                    "{} is there twice; two of a kind need names of their own in a file (--config)",
+                    hop.name
+                )));
+            }
+        }
+        Ok(Some(Path { hops }))
     }
 }
 
+fn named_after_ports(range: PortRange, remote: bool, others: &[Listener]) -> Listener {
+    let mut listener = Listener {
+        rules: ListenerRules::new("", None),
+        ports: vec![range],
+        remote,
+    };
+    listener.rules.name = listener.default_name(others);
+    listener
+}
+
+fn profile(name: &str) -> Result<&'static Profile, String> {
+    profiles::find(name).map_err(|error| error.to_string())
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it like 60s, 5m or 1500ms"))?;
-    if duration.is_zero() {
-        return Err("it must be longer than zero".into());
-    }
-    Ok(duration)
+    text.parse().map(|Limit(limit)| limit)
 }
 
 #[cfg(test)]
@@ -113,13 +194,28 @@ mod tests {
         Cli::try_parse_from([&["wsmon"], args].concat()).map(|cli| cli.watch)
     }
 
+    fn listeners(args: &[&str], file: &str) -> Result<Vec<Listener>, Failure> {
+        let file = Config::parse(file).expect("a valid file");
+        parse(args).expect("valid flags").listeners(&file)
+    }
+
     fn names(args: &[&str]) -> Result<Vec<String>, Failure> {
-        let listeners = parse(args).expect("valid flags").listeners()?;
+        let listeners = listeners(args, "")?;
         Ok(listeners
             .into_iter()
             .map(|listener| listener.rules.name)
             .collect())
     }
+
+    const FILE: &str = r#"
+        [[listener]]
+        name = "edge"
+        ports = ["8080"]
+        ping_timeout = "10s"
+        message_gap = "35s"
+        path = [{ profile = "nginx" }]
+        route = [{ network = "10.0.0.0/8", path = [] }]
+    "#;
 
     #[test]
     fn each_port_flag_becomes_a_listener_named_after_it() {
@@ -153,5 +249,65 @@ mod tests {
         }
         let args = parse(&["--port", "80", "--lb-timeout", "1500ms"]).expect("valid");
         assert_eq!(args.lb_timeout, Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn without_flags_the_file_decides() {
+        let listeners = listeners(&[], FILE).expect("valid");
+        assert_eq!(listeners, Config::parse(FILE).expect("valid").listeners);
+        assert_eq!(listeners[0].rules.ping_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_a_flag_says_overrides_the_file_and_nothing_else_does() {
+        let rules = |args: &[&str]| listeners(args, FILE).expect("valid").remove(0).rules;
+        let of_file = rules(&[]);
+        let other_path = rules(&["--lb-timeout", "5s"]);
+        assert_eq!(other_path.path.hops[0].name, "lb");
+        assert!(other_path.routes.is_empty(), "the flag is for every peer");
+        assert_eq!(other_path.ping_timeout, of_file.ping_timeout);
+        assert_eq!(other_path.message_gap, of_file.message_gap);
+        let other_gap = rules(&["--message-gap", "5s"]);
+        assert_eq!(other_gap.message_gap, Some(Duration::from_secs(5)));
+        assert_eq!(other_gap.path, of_file.path);
+        let other_ports = rules(&["--port", "9000"]);
+        assert_eq!(other_ports, ListenerRules::new("9000", None));
+    }
+
+    #[test]
+    fn profiles_become_the_hops_of_a_path() {
+        let path = |flags: &[&str]| {
+            let flags = [&["--port", "80"], flags].concat();
+            listeners(&flags, "").map(|mut listeners| listeners.remove(0).rules.path)
+        };
+        let names = |path: Path| {
+            path.hops
+                .into_iter()
+                .map(|hop| hop.name)
+                .collect::<Vec<_>>()
+        };
+        let both = path(&["--lb", "aws-nlb,nginx"]).expect("valid");
+        assert_eq!(both.idle_timeout(), Some(Duration::from_secs(60)));
+        assert_eq!(names(both), ["aws-nlb", "nginx"]);
+        let haproxy = path(&["--lb", "haproxy", "--lb-timeout", "1h"]).expect("valid");
+        assert_eq!(haproxy.idle_timeout(), Some(Duration::from_secs(3600)));
+        assert_eq!(names(haproxy), ["haproxy"]);
+        for (flags, why) in [
+            (&["--lb", "haproxy"][..], "timeout tunnel"),
+            (&["--lb", "nginx,haproxy"], "timeout tunnel"),
+            (&["--lb", "nginx,nginx"], "nginx is there twice"),
+            (
+                &["--lb", "nginx,caddy", "--lb-timeout", "9s"],
+                "cannot share",
+            ),
+        ] {
+            let refusal = path(flags).expect_err("no path").to_string();
+            assert!(refusal.contains(why), "{flags:?}: {refusal}");
+        }
+        let wrong = parse(&["--lb", "nginz"]).expect_err("no such profile");
+        assert!(
+            wrong.to_string().contains("did you mean \"nginx\"?"),
+            "{wrong}"
+        );
     }
 }

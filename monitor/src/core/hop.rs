@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{facts::Facts, time::Ktime};
 
@@ -23,7 +24,8 @@ pub struct Hop {
 }
 
 /// What a hop counts as a sign of life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activity {
     /// Any TCP segment, keepalive probes and bare acknowledgements too.
     #[default]
@@ -43,7 +45,8 @@ impl Activity {
 }
 
 /// Which directions must be idle for a hop to give up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Directions {
     /// Activity in either direction keeps the connection.
     #[default]
@@ -63,7 +66,8 @@ impl Directions {
 }
 
 /// What this host's socket sees when the hop gives a connection up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
     /// Nothing, ever: packets vanish.
     Silent,

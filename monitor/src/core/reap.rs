@@ -2,8 +2,11 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    str::FromStr,
     time::Duration,
 };
+
+use serde::Deserialize;
 
 use super::{
     alert::{Alert, Certainty, Status, VerdictKind},
@@ -12,7 +15,8 @@ use super::{
 };
 
 /// What becomes of confirmed zombies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ReapMode {
     /// They are reported, like all others.
     #[default]
@@ -21,6 +25,24 @@ pub enum ReapMode {
     DryRun,
     /// They are aborted.
     Confirmed,
+}
+
+/// Neither `off`, `dry-run` nor `confirmed`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no way to reap; there are off, dry-run and confirmed")]
+pub struct NoReapMode(String);
+
+impl FromStr for ReapMode {
+    type Err = NoReapMode;
+
+    fn from_str(text: &str) -> Result<Self, NoReapMode> {
+        match text {
+            "off" => Ok(Self::Off),
+            "dry-run" => Ok(Self::DryRun),
+            "confirmed" => Ok(Self::Confirmed),
+            other => Err(NoReapMode(other.to_owned())),
+        }
+    }
 }
 
 /// What became of a connection whose turn it was.
@@ -50,7 +72,8 @@ impl ReapOutcome {
 }
 
 /// How zombies are reaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ReapSettings {
     pub mode: ReapMode,
     /// At most as many in a minute, and as many at once after a quiet one.

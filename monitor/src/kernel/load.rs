@@ -207,21 +207,27 @@ impl Loaded {
     }
 
     fn watch(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
-        let mut limits = self.array::<ListenerLimits>("LISTENERS")?;
-        for (i, listener) in listeners.iter().enumerate() {
-            limits
-                .set(i as u32, listener.limits(), 0)
-                .map_err(|source| LoadError::MapWrite {
-                    name: "LISTENERS",
-                    source,
-                })?;
-        }
+        self.set_limits(listeners)?;
         let mut ports = self.array::<PortWatch>("PORTS")?;
         for (port, watch) in port_table(listeners) {
             ports
                 .set(u32::from(port), watch, 0)
                 .map_err(|source| LoadError::MapWrite {
                     name: "PORTS",
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs the limits of the listeners they were loaded with, from now on.
+    pub fn set_limits(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
+        let mut limits = self.array::<ListenerLimits>("LISTENERS")?;
+        for (i, listener) in listeners.iter().enumerate() {
+            limits
+                .set(i as u32, listener.limits(), 0)
+                .map_err(|source| LoadError::MapWrite {
+                    name: "LISTENERS",
                     source,
                 })?;
         }
@@ -318,7 +324,7 @@ where
 fn port_table(listeners: &[Listener]) -> std::collections::BTreeMap<u16, PortWatch> {
     let mut table = std::collections::BTreeMap::<u16, PortWatch>::new();
     for (listener, tag) in listeners.iter().zip(1_u16..) {
-        for port in listener.ports.clone() {
+        for port in listener.ports.iter().flat_map(|range| range.0.clone()) {
             let entry = table.entry(port).or_default();
             let slot = if listener.remote {
                 &mut entry.remote
@@ -334,13 +340,13 @@ fn port_table(listeners: &[Listener]) -> std::collections::BTreeMap<u16, PortWat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ListenerRules;
+    use crate::{core::ListenerRules, listeners::PortRange};
 
     #[test]
     fn a_port_can_be_watched_as_local_and_as_remote() {
         let listener = |ports, remote| Listener {
             rules: ListenerRules::new("l", None),
-            ports,
+            ports: vec![PortRange(ports)],
             remote,
         };
         let table = port_table(&[listener(8080..=8081, false), listener(8081..=8081, true)]);

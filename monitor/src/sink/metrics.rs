@@ -116,13 +116,16 @@ mod tests {
     };
 
     use super::*;
-    use crate::core::{ListenerRules, VerdictKind};
+    use crate::{
+        core::{ListenerRules, VerdictKind},
+        listeners::PortRange,
+    };
 
     #[test]
     fn a_scrape_shows_what_was_counted_in_base_units() {
         let listeners = [Listener {
             rules: ListenerRules::new("8080", None),
-            ports: 8080..=8080,
+            ports: vec![PortRange(8080..=8080)],
             remote: false,
         }];
         let mut stats = ListenerStats::EMPTY;

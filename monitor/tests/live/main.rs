@@ -12,6 +12,7 @@ mod lossy;
 mod older;
 mod peers;
 mod protocols;
+mod reload;
 mod roles;
 mod stage;
 mod talk;

@@ -10,7 +10,7 @@ use monitor::{
         load::{LoadSettings, Loaded},
         maps::{Drops, Ring, SampleRate, Snapshots, Stats},
     },
-    listeners::Listener,
+    listeners::{Listener, PortRange},
 };
 use monitor_common::{
     event::FrameSample,
@@ -89,7 +89,7 @@ impl Kernel {
 pub(super) fn load(port: u16) -> Loaded {
     let listener = Listener {
         rules: ListenerRules::new("programs", None),
-        ports: port..=port,
+        ports: vec![PortRange(port..=port)],
         remote: false,
     };
     Loaded::new(&[listener], &LoadSettings::default()).unwrap()

@@ -2,7 +2,7 @@
 
 use monitor::{
     core::{ListenerRules, State},
-    listeners::Listener,
+    listeners::{Listener, PortRange},
     replay::{Capture, ConnectionRecord, Record, Skip, websocket_ports},
 };
 
@@ -275,7 +275,7 @@ fn a_remote_port_is_seen_from_the_clients_end() {
     conversation.says(&mut recording, LATER, End::Client, &frame(PING, b"", true));
     let remote = Listener {
         rules: ListenerRules::new("8080", None),
-        ports: 8080..=8080,
+        ports: vec![PortRange(8080..=8080)],
         remote: true,
     };
     let played = judge(&recording, std::slice::from_ref(&remote));

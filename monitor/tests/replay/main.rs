@@ -17,7 +17,7 @@ use std::{convert::Infallible, time::Duration};
 use monitor::{
     core::{Hop, ListenerRules, OnExpiry},
     frames::FrameRecord,
-    listeners::Listener,
+    listeners::{Listener, PortRange},
     replay::{Capture, CaptureError, ConnectionRecord, Record, Replay, Summary, play},
 };
 
@@ -81,7 +81,7 @@ fn server(port: u16, limit: Option<Duration>) -> Listener {
     let hop = limit.map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
     Listener {
         rules: ListenerRules::new(port.to_string(), hop),
-        ports: port..=port,
+        ports: vec![PortRange(port..=port)],
         remote: false,
     }
 }

@@ -1,0 +1,225 @@
+//! `wsmon config`: the configuration file, explained.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use humantime::format_duration;
+
+use super::{
+    describe::{self, gives_up},
+    exit::{Failure, Outcome},
+};
+use crate::{
+    config::{Config, ConfigError, EXAMPLE, Problem},
+    core::{Hop, hop},
+    listeners::Listener,
+};
+
+/// Check a configuration file, or print one to begin with.
+#[derive(Args, Clone, Debug)]
+#[command(arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  wsmon config example > wsmon.toml      every key, with its default
+  wsmon config check wsmon.toml          what is wrong with it, or what would be watched
+
+docs/running.md explains every key.
+
+Exit status: 0 if the file is valid, 2 if not.")]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with a file, by line and column, or what it would have watched
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print an example that shows every key
+    Example,
+}
+
+pub fn run(args: &ConfigArgs) -> Outcome {
+    let shown = match &args.command {
+        ConfigCommand::Example => io::stdout().lock().write_all(EXAMPLE.as_bytes()),
+        ConfigCommand::Check { file } => match Config::read(file) {
+            Ok(config) => {
+                for warning in &config.warnings {
+                    eprint!("{}", Pointed(file, "warning: ", warning));
+                }
+                write!(io::stdout().lock(), "{}", Meaning(file, &config))
+            }
+            Err(ConfigError::Wrong { problems, .. }) => {
+                for problem in problems.iter() {
+                    eprint!("{}", Pointed(file, "", problem));
+                }
+                let message = match problems.iter().count() {
+                    1 => "1 thing is wrong".to_owned(),
+                    count => format!("{count} things are wrong"),
+                };
+                return Err(Failure::usage(format!("{}: {message}", file.display())));
+            }
+            Err(error) => return Err(Failure::usage(error.to_string())),
+        },
+    };
+    match shown {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot print: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A problem with the line it is about, and a mark below.
+struct Pointed<'a>(&'a Path, &'static str, &'a Problem);
+
+impl fmt::Display for Pointed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(file, grade, problem) = self;
+        let Problem {
+            line,
+            column,
+            message,
+            text,
+            width,
+        } = problem;
+        writeln!(f, "{}:{line}:{column}: {grade}{message}", file.display())?;
+        // Tabs stay tabs, so that the mark stands where the text does.
+        let indent: String = text
+            .chars()
+            .take(column - 1)
+            .map(|c| if c == '\t' { c } else { ' ' })
+            .collect();
+        let margin = line.to_string().len();
+        writeln!(f, "{line} | {text}")?;
+        writeln!(f, "{:margin$} | {indent}{}", "", "^".repeat(*width))
+    }
+}
+
+/// What would be watched.
+struct Meaning<'a>(&'a Path, &'a Config);
+
+impl fmt::Display for Meaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(file, config) = self;
+        writeln!(f, "{} is valid", file.display())?;
+        if config.listeners.is_empty() {
+            writeln!(
+                f,
+                "\nno listener: `wsmon run` needs --port or --remote-port with it"
+            )?;
+        }
+        for listener in &config.listeners {
+            writeln!(f, "\n{}", ListenerMeaning(listener))?;
+        }
+        Ok(())
+    }
+}
+
+struct ListenerMeaning<'a>(&'a Listener);
+
+impl fmt::Display for ListenerMeaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = &self.0.rules;
+        writeln!(f, "listener {}", describe::title(self.0))?;
+        write!(f, "  {}", describe::patience(rules))?;
+        write!(f, "\n  path{}", PathMeaning(&rules.path))?;
+        for route in &rules.routes {
+            write!(
+                f,
+                "\n  path of peers in {}{}",
+                route.network,
+                PathMeaning(&route.path)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Every hop, which one counts, and what it asks of a heartbeat.
+struct PathMeaning<'a>(&'a hop::Path);
+
+impl fmt::Display for PathMeaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hops = &self.0.hops;
+        if hops.is_empty() {
+            return f.write_str(": unknown, so nothing is called expired");
+        }
+        let tightest = self.0.tightest();
+        let name_width = hops.iter().map(|hop| hop.name.chars().count()).max();
+        let width = name_width.unwrap_or_default();
+        for hop in hops {
+            let mark = match tightest.filter(|tightest| hops.len() > 1 && tightest.name == hop.name)
+            {
+                Some(_) => "  <- the tightest",
+                None => "",
+            };
+            write!(f, "\n    {:width$}  {}{mark}", hop.name, HopMeaning(hop))?;
+        }
+        match tightest.and_then(|hop| Some((hop, hop.idle_timeout?))) {
+            Some((hop, limit)) => {
+                let interval = format_duration(describe::heartbeat(limit));
+                write!(
+                    f,
+                    "\n    heartbeat: every {interval} or more often{}",
+                    what_counts(hop)
+                )
+            }
+            None => write!(
+                f,
+                "\n    no idle limit, so no heartbeat is needed for this path"
+            ),
+        }
+    }
+}
+
+/// What a heartbeat has to be for this hop.
+fn what_counts(hop: &Hop) -> &'static str {
+    match (hop.activity, hop.direction) {
+        (hop::Activity::Packet, hop::Directions::Either) => "",
+        (hop::Activity::Payload, hop::Directions::Either) => "; TCP keepalives do not count",
+        (hop::Activity::Packet, hop::Directions::Each) => ", in both directions",
+        (hop::Activity::Payload, hop::Directions::Each) => {
+            ", in both directions; TCP keepalives do not count"
+        }
+    }
+}
+
+struct HopMeaning<'a>(&'a Hop);
+
+impl fmt::Display for HopMeaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hop {
+            idle_timeout,
+            max_lifetime,
+            activity,
+            direction,
+            on_expiry,
+            ..
+        } = self.0;
+        match idle_timeout {
+            Some(limit) => write!(
+                f,
+                "idle limit {} of no {} in {} direction, {}",
+                format_duration(*limit),
+                activity.as_str(),
+                direction.as_str(),
+                gives_up(*on_expiry)
+            )?,
+            None => f.write_str("no idle limit")?,
+        }
+        match max_lifetime {
+            Some(limit) => write!(f, ", closes at the age of {}", format_duration(*limit)),
+            None => Ok(()),
+        }
+    }
+}

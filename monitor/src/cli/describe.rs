@@ -1,0 +1,206 @@
+//! What is watched, in words: for the banner of `wsmon run`, `wsmon config check`, and reloads.
+
+use std::{fmt, time::Duration};
+
+use humantime::format_duration;
+
+use crate::{
+    core::{Hop, ListenerRules, OnExpiry, hop::Path},
+    listeners::{Listener, PortRange},
+};
+
+/// `local port 8080`, `remote ports 443, 8443-8450`.
+pub fn ports(listener: &Listener) -> String {
+    let whose = if listener.remote { "remote" } else { "local" };
+    let ports: Vec<_> = listener.ports.iter().map(PortRange::to_string).collect();
+    let is_one = matches!(listener.ports.as_slice(), [range] if range.0.start() == range.0.end());
+    let noun = if is_one { "port" } else { "ports" };
+    format!("{whose} {noun} {}", ports.join(", "))
+}
+
+/// The same, behind the name where it has one of its own.
+pub fn title(listener: &Listener) -> String {
+    let name = &listener.rules.name;
+    match *name == listener.default_name(&[]) {
+        true => ports(listener),
+        false => format!("{name}, {}", ports(listener)),
+    }
+}
+
+/// What the hop does with a connection that was silent for too long.
+pub fn gives_up(on_expiry: OnExpiry) -> &'static str {
+    match on_expiry {
+        OnExpiry::Silent => "says nothing when it forgets",
+        OnExpiry::RstOnNextPacket => "resets who speaks after it forgot",
+        OnExpiry::Rst => "resets what it gives up",
+        OnExpiry::Fin => "closes what it gives up",
+    }
+}
+
+/// `ping timeout 30s, message gap 35s`.
+pub fn patience(rules: &ListenerRules) -> String {
+    let ping = format!("ping timeout {}", format_duration(rules.ping_timeout));
+    match rules.message_gap {
+        Some(gap) => format!("{ping}, message gap {}", format_duration(gap)),
+        None => ping,
+    }
+}
+
+/// The interval of heartbeats that stands two lost ones in a row.
+pub fn heartbeat(idle_timeout: Duration) -> Duration {
+    let third = idle_timeout / 3;
+    match third.as_secs() {
+        0 => third,
+        seconds => Duration::from_secs(seconds),
+    }
+}
+
+/// The limit that counts: `idle limit 1m (lb, says nothing when it forgets)`.
+pub struct Tightest<'a>(pub &'a Path);
+
+impl fmt::Display for Tightest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tightest = self.0.tightest();
+        match tightest.and_then(|hop| Some((hop, hop.idle_timeout?))) {
+            Some((hop, limit)) => write!(
+                f,
+                "idle limit {} ({}, {})",
+                format_duration(limit),
+                hop.name,
+                gives_up(hop.on_expiry)
+            ),
+            None => f.write_str("no idle limit"),
+        }
+    }
+}
+
+/// Every hop, nearest first, with its limits: `nginx 1m 15s, aws-nlb 5m 50s`.
+pub struct Hops<'a>(pub &'a Path);
+
+impl fmt::Display for Hops<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.hops.is_empty() {
+            return f.write_str("none");
+        }
+        for (place, hop) in self.0.hops.iter().enumerate() {
+            if place > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{}", Limits(hop))?;
+        }
+        Ok(())
+    }
+}
+
+/// `corp-fw 30m, at most 8h old`.
+struct Limits<'a>(&'a Hop);
+
+impl fmt::Display for Limits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hop {
+            name,
+            idle_timeout,
+            max_lifetime,
+            ..
+        } = self.0;
+        f.write_str(name)?;
+        if let Some(limit) = idle_timeout {
+            write!(f, " {}", format_duration(*limit))?;
+        }
+        if let Some(limit) = max_lifetime {
+            write!(f, " (closed at the age of {})", format_duration(*limit))?;
+        }
+        Ok(())
+    }
+}
+
+/// One listener for the banner: a line, and one for every path that is more than one hop's idle limit.
+pub struct Banner<'a>(pub &'a Listener);
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Listener { rules, .. } = self.0;
+        write!(f, "  {}: {}", title(self.0), Tightest(&rules.path))?;
+        if rules.shortest_idle_timeout().is_none() {
+            f.write_str(" (give --lb or --lb-timeout to find expired connections)")?;
+        }
+        write!(f, ", {}", patience(rules))?;
+        if is_more_than_a_limit(&rules.path) {
+            write!(f, "\n    path: {}", Hops(&rules.path))?;
+        }
+        for route in &rules.routes {
+            let (network, path) = (route.network, &route.path);
+            write!(f, "\n    peers in {network}: {}", Tightest(path))?;
+            if is_more_than_a_limit(path) {
+                write!(f, "; path: {}", Hops(path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_more_than_a_limit(path: &Path) -> bool {
+    match path.hops.as_slice() {
+        [] => false,
+        [hop] => hop.max_lifetime.is_some(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn banner(file: &str) -> String {
+        let config = Config::parse(file).expect("a valid file");
+        let banners = config
+            .listeners
+            .iter()
+            .map(|listener| Banner(listener).to_string());
+        banners.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn one_silent_hop_is_one_line() {
+        let file = r#"
+            [[listener]]
+            ports = ["8080"]
+            path = [{ name = "lb", idle_timeout = "60s" }]
+        "#;
+        assert_eq!(
+            banner(file),
+            "  local port 8080: idle limit 1m (lb, says nothing when it forgets), ping timeout 30s"
+        );
+    }
+
+    #[test]
+    fn several_hops_and_routes_are_all_told() {
+        let file = r#"
+            [[listener]]
+            name = "edge"
+            ports = ["8080", "9000-9010"]
+            message_gap = "35s"
+            path = [{ profile = "nginx" }, { profile = "azure-front-door" }]
+            route = [
+                { network = "10.0.0.0/8", path = [{ profile = "gcp-cloud-run" }] },
+                { network = "fd00::/8", path = [] },
+            ]
+        "#;
+        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, closes what it \
+                        gives up), ping timeout 30s, message gap 35s\n    \
+                        path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
+                        peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age \
+                        of 5m)\n    \
+                        peers in fd00::/8: no idle limit";
+        assert_eq!(banner(file), expected);
+    }
+
+    #[test]
+    fn a_heartbeat_is_a_third_of_the_limit_in_whole_seconds() {
+        for (limit, interval) in [(60_000, 20_000), (350_000, 116_000), (2_400, 800)] {
+            let interval = Duration::from_millis(interval);
+            assert_eq!(heartbeat(Duration::from_millis(limit)), interval);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `wsmon profiles`: the middleboxes whose limits are known.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Args;
+use humantime::format_duration;
+
+use super::exit::{Failure, Outcome};
+use crate::profiles::{self, Idle, Known, Profile, Seconds};
+
+/// List load balancers, proxies, NATs and firewalls, and when they give a connection up.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmon profiles                       all of them
+  wsmon profiles aws-alb               one in full: what counts, how it is set, where that is from
+  wsmon profiles --json | jq -r '.[] | select(.on_expiry == \"silent\") | .name'
+  wsmon run --port 8080 --lb aws-alb   use one
+
+These are defaults: ask whoever runs yours, and give --lb-timeout (or idle_timeout in a file) where it
+is set otherwise. A limit of \"yours\" has no default.
+
+Exit status: 0, 2 if there is no such profile.")]
+pub struct ProfilesArgs {
+    /// One profile, in full
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: &ProfilesArgs) -> Outcome {
+    let shown: Vec<&Profile> = match &args.name {
+        Some(name) => {
+            vec![profiles::find(name).map_err(|error| Failure::usage(error.to_string()))?]
+        }
+        None => profiles::all().iter().collect(),
+    };
+    let mut out = io::stdout().lock();
+    let printed = match shown.as_slice() {
+        profiles if args.json => serde_json::to_writer_pretty(&mut out, profiles)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out)),
+        [profile] => write!(out, "{}", InFull(profile)),
+        profiles => write!(out, "{}", Table(profiles, terminal_width())),
+    };
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot print: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Columns of the terminal on stdout; `None` if it is no terminal.
+fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    Some(size.ws_col.into()).filter(|columns| *columns > 0)
+}
+
+/// One line each. What is wider than the terminal is cut: the source comes last.
+struct Table<'a>(&'a [&'a Profile], Option<usize>);
+
+const HEAD: [&str; COLUMNS] = [
+    "NAME",
+    "IDLE",
+    "COUNTS",
+    "DIRECTION",
+    "ON EXPIRY",
+    "LIFETIME",
+    "CONFIDENCE",
+    "SOURCE",
+];
+const COLUMNS: usize = 8;
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(profiles, terminal) = self;
+        let head = HEAD.map(str::to_owned);
+        let rows: Vec<_> = [head]
+            .into_iter()
+            .chain(profiles.iter().map(|p| row(p)))
+            .collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<_> = (0..COLUMNS - 1)
+            .map(|column| width(column).unwrap_or(0))
+            .collect();
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(&format!("{cell:width$}  "));
+            }
+            line.push_str(&row[COLUMNS - 1]);
+            writeln!(f, "{}", cut(&line, *terminal))?;
+        }
+        Ok(())
+    }
+}
+
+fn row(profile: &Profile) -> [String; COLUMNS] {
+    let lifetime = profile
+        .max_lifetime
+        .map(|limit| format_duration(limit).to_string());
+    [
+        profile.name.clone(),
+        idle(profile),
+        profile.activity.as_str().to_owned(),
+        profile.direction.as_str().to_owned(),
+        profile.on_expiry.as_str().to_owned(),
+        lifetime.unwrap_or_else(|| "-".to_owned()),
+        profile.confidence.as_str().to_owned(),
+        profile.source.clone(),
+    ]
+}
+
+fn idle(profile: &Profile) -> String {
+    match profile.idle_timeout {
+        Idle::After(limit) => format_duration(limit).to_string(),
+        Idle::Never => "never".to_owned(),
+        Idle::Yours => "yours".to_owned(),
+    }
+}
+
+fn cut(line: &str, columns: Option<usize>) -> String {
+    match columns {
+        Some(columns) if line.chars().count() > columns => {
+            let kept: String = line.chars().take(columns - 1).collect();
+            format!("{kept}…")
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// All that is known of one.
+struct InFull<'a>(&'a Profile);
+
+impl fmt::Display for InFull<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let profile = self.0;
+        let known = |what: &str, known: Known| match known {
+            Known::Yes => format!("{what} count"),
+            Known::No => format!("{what} do not count"),
+            Known::Unknown => format!("whether {what} count is unknown"),
+        };
+        let mut facts = vec![("idle timeout", idle(profile))];
+        if let Some(range) = profile.range {
+            let range = match range.least == range.greatest {
+                true => "it cannot be changed".to_owned(),
+                false => format!("{} to {}", Seconds(range.least), Seconds(range.greatest)),
+            };
+            facts.push(("range", range));
+        }
+        facts.extend(profile.knob.clone().map(|knob| ("set with", knob)));
+        facts.push((
+            "counts",
+            format!(
+                "{}, in {} direction; {}; {}",
+                profile.activity.as_str(),
+                profile.direction.as_str(),
+                known("TCP keepalives", profile.tcp_keepalive_counts),
+                known("WebSocket pings", profile.ws_ping_counts)
+            ),
+        ));
+        facts.push(("on expiry", profile.on_expiry.as_str().to_owned()));
+        let lifetime = profile
+            .max_lifetime
+            .map(|limit| format_duration(limit).to_string());
+        facts.push((
+            "lifetime",
+            lifetime.unwrap_or_else(|| "no limit".to_owned()),
+        ));
+        facts.extend(profile.note.clone().map(|note| ("note", note)));
+        facts.push(("confidence", profile.confidence.as_str().to_owned()));
+        facts.push(("source", profile.source.clone()));
+        writeln!(f, "{}", profile.name)?;
+        for (what, fact) in facts {
+            writeln!(f, "  {what:12}  {fact}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_as_wide_as_the_terminal_and_uncut_in_a_pipe() {
+        let profiles: Vec<_> = profiles::all().iter().collect();
+        let table = |width| Table(&profiles, width).to_string();
+        for width in [40, 80, 120] {
+            let widest = table(Some(width))
+                .lines()
+                .map(|line| line.chars().count())
+                .max();
+            assert_eq!(widest, Some(width));
+        }
+        let whole = table(None);
+        assert!(!whole.contains('…'));
+        for profile in profiles::all() {
+            let line = whole
+                .lines()
+                .find(|line| line.starts_with(&format!("{} ", profile.name)));
+            let line = line.expect("every profile has a line");
+            assert!(line.ends_with(&profile.source), "{line}");
+        }
+    }
+
+    #[test]
+    fn one_profile_is_told_in_full() {
+        let text = InFull(profiles::find("nginx").expect("it exists")).to_string();
+        for part in [
+            "1m",
+            "proxy_read_timeout",
+            "TCP keepalives do not count",
+            "fin",
+            "measured",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! SIGHUP: the file is read again, and new rules come into force without losing a connection.
+
+use std::io::{self, Write};
+
+use humantime::format_duration;
+use tokio::{
+    signal::unix::Signal,
+    sync::{mpsc, oneshot},
+};
+
+use super::{RunArgs, settings::Settings};
+use crate::{
+    cli::{describe::Hops, exit::Failure},
+    config::Config,
+    core::ListenerRules,
+    daemon::Reload,
+};
+
+/// What is in force, and where it came from.
+pub(super) struct Reloader {
+    args: RunArgs,
+    in_force: Settings,
+}
+
+impl Reloader {
+    pub(super) fn new(args: RunArgs, in_force: Settings) -> Self {
+        Self { args, in_force }
+    }
+
+    /// Reloads at every SIGHUP, and says on one line of stderr what came of it.
+    pub(super) async fn run(mut self, mut hangups: Signal, daemon: mpsc::Sender<Reload>) {
+        while hangups.recv().await.is_some() {
+            let outcome = self.reload(&daemon).await;
+            // Where SIGHUP came from a terminal that has gone, nobody is there to be told.
+            let _ = writeln!(io::stderr(), "wsmon: {outcome}");
+        }
+    }
+
+    async fn reload(&mut self, daemon: &mpsc::Sender<Reload>) -> String {
+        let Some(path) = self.args.watch.config.clone() else {
+            return "SIGHUP: no --config, nothing to reload".to_owned();
+        };
+        let path = path.display();
+        match self.bring_into_force(daemon).await {
+            Ok(changes) if changes.is_empty() => format!("reloaded {path}: nothing changed"),
+            Ok(changes) => format!("reloaded {path}: {}", changes.join("; ")),
+            Err(failure) => {
+                format!("not reloaded, the old configuration stays in force: {failure}")
+            }
+        }
+    }
+
+    /// What changed, in words.
+    async fn bring_into_force(
+        &mut self,
+        daemon: &mpsc::Sender<Reload>,
+    ) -> Result<Vec<String>, Failure> {
+        let file = self.args.watch.file()?;
+        let new = self.accept(file)?;
+        let changes = changes(&self.in_force, &new);
+        let (answer, answered) = oneshot::channel();
+        let reload = Reload {
+            listeners: new.listeners.clone(),
+            answer,
+        };
+        let gone = "the daemon is ending";
+        let sent = daemon.send(reload).await;
+        sent.map_err(|_| Failure::failed(gone))?;
+        let outcome = answered.await.map_err(|_| Failure::failed(gone))?;
+        outcome.map_err(|error| Failure::failed(error.to_string()))?;
+        self.in_force = new;
+        Ok(changes)
+    }
+
+    /// The new settings, unless they need a restart.
+    fn accept(&self, file: Config) -> Result<Settings, Failure> {
+        let new = Settings::of(&self.args, file)?;
+        let fixed = self.in_force.fixed_differences(&new);
+        if fixed.is_empty() {
+            Ok(new)
+        } else {
+            Err(Failure::usage(format!(
+                "restart needed for {}",
+                fixed.join(", ")
+            )))
+        }
+    }
+}
+
+/// What differs between the rules of the same listeners.
+fn changes(old: &Settings, new: &Settings) -> Vec<String> {
+    let pairs = old.listeners.iter().zip(&new.listeners);
+    pairs
+        .filter(|(old, new)| old.rules != new.rules)
+        .map(|(old, new)| {
+            format!(
+                "{}: {}",
+                new.rules.name,
+                differences(&old.rules, &new.rules).join(", ")
+            )
+        })
+        .collect()
+}
+
+fn differences(old: &ListenerRules, new: &ListenerRules) -> Vec<String> {
+    let mut found = Vec::new();
+    if old.path != new.path {
+        let (before, after) = (Hops(&old.path).to_string(), Hops(&new.path).to_string());
+        found.push(match before == after {
+            // A hop counts or closes otherwise than before.
+            true => format!("path {after} with other rules"),
+            false => format!("path {before} -> {after}"),
+        });
+    }
+    if old.routes != new.routes {
+        found.push("routes".to_owned());
+    }
+    if old.ping_timeout != new.ping_timeout {
+        let [old, new] = [old.ping_timeout, new.ping_timeout].map(format_duration);
+        found.push(format!("ping timeout {old} -> {new}"));
+    }
+    if old.message_gap != new.message_gap {
+        let [old, new] = [old.message_gap, new.message_gap].map(|gap| {
+            gap.map_or_else(
+                || "never".to_owned(),
+                |gap| format_duration(gap).to_string(),
+            )
+        });
+        found.push(format!("message gap {old} -> {new}"));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_from_what_to_what() {
+        let rules = |text: &str| {
+            let text = format!("[[listener]]\nname = \"edge\"\nports = [\"80\"]\n{text}");
+            let mut config = Config::parse(&text).expect("a valid file");
+            config.listeners.remove(0).rules
+        };
+        let told = |old: &str, new: &str| differences(&rules(old), &rules(new)).join(", ");
+        let path = |hop: &str| format!("path = [{{ profile = \"nginx\"{hop} }}]");
+        assert_eq!(told(&path(""), &path("")), "");
+        assert_eq!(
+            told(&path(""), &path(", idle_timeout = \"2s\"")),
+            "path nginx 1m -> nginx 2s"
+        );
+        assert_eq!(
+            told(&path(""), &path(", on_expiry = \"silent\"")),
+            "path nginx 1m with other rules"
+        );
+        assert_eq!(
+            told("", "ping_timeout = \"9s\"\nmessage_gap = \"35s\""),
+            "ping timeout 30s -> 9s, message gap never -> 35s"
+        );
+        let route = "route = [{ network = \"::/0\", path = [] }]";
+        assert_eq!(told("", route), "routes");
+    }
+}

@@ -1,0 +1,235 @@
+//! What is in force: flags before the file, the file before the defaults.
+
+use std::{
+    fmt::Debug,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::RunArgs;
+use crate::{
+    cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
+    config::Config,
+    core::reap::{ReapMode, ReapSettings},
+    kernel::load::LoadSettings,
+    listeners::Listener,
+    sink::{SinkSettings, alert_log::Target, endpoint::Endpoint},
+};
+
+/// The settings of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) metrics_addr: SocketAddr,
+    /// A path, or `none`.
+    pub(super) control: PathBuf,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) max_connections: u32,
+    /// A file, or `-` for stderr.
+    pub(super) alert_log: String,
+    pub(super) alertmanagers: Vec<Endpoint>,
+    pub(super) webhooks: Vec<Endpoint>,
+    pub(super) reap: ReapSettings,
+    /// Whether alerts may name the client behind a proxy.
+    pub(super) client_address: bool,
+}
+
+/// Where metrics are served: on loopback.
+pub(super) const DEFAULT_METRICS_ADDR: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9435);
+
+impl Settings {
+    /// Needs at least one listener.
+    pub(super) fn of(args: &RunArgs, file: Config) -> Result<Self, Failure> {
+        let listeners = args.watch.listeners(&file)?;
+        if listeners.is_empty() {
+            return Err(Failure::usage(
+                "nothing to watch; name the port of your WebSocket server, for example --port 8080, \
+                 or a file with a [[listener]] by --config",
+            ));
+        }
+        let Config {
+            daemon,
+            alerts,
+            reap,
+            privacy,
+            ..
+        } = file;
+        let control = args.control.clone().or(daemon.control);
+        let alert_log = args.alert_log.clone().or(alerts.log);
+        Ok(Self {
+            listeners,
+            metrics_addr: args
+                .metrics_addr
+                .or(daemon.metrics_addr)
+                .unwrap_or(DEFAULT_METRICS_ADDR),
+            control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
+            cgroup: args.cgroup.clone().or(daemon.cgroup),
+            max_connections: args
+                .max_connections
+                .or(daemon.max_connections)
+                .unwrap_or(LoadSettings::default().max_connections),
+            alert_log: alert_log.unwrap_or_else(|| "-".to_owned()),
+            alertmanagers: given_or(&args.alertmanagers, alerts.alertmanager),
+            webhooks: given_or(&args.webhooks, alerts.webhook),
+            reap: ReapSettings {
+                mode: match (args.reap, args.reap_dry_run) {
+                    (_, true) => ReapMode::DryRun,
+                    (Some(mode), false) => mode,
+                    (None, false) => reap.mode,
+                },
+                max_per_minute: args.reap_max_per_minute.unwrap_or(reap.max_per_minute),
+            },
+            client_address: args.client_address || privacy.client_address,
+        })
+    }
+
+    /// Who is told of alerts.
+    pub(super) fn sinks(&self, metrics_addr: SocketAddr) -> SinkSettings {
+        SinkSettings {
+            alert_log: Target::parse(&self.alert_log),
+            alertmanagers: self.alertmanagers.clone(),
+            webhooks: self.webhooks.clone(),
+            metrics_addr,
+        }
+    }
+
+    /// What of `new` cannot come into force while the daemon runs, each by its key.
+    pub(super) fn fixed_differences(&self, new: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |key: &str, old: &dyn Debug, new: &dyn Debug| {
+            let (old, new) = (format!("{old:?}"), format!("{new:?}"));
+            if old != new {
+                found.push(format!("{key} ({old} -> {new})"));
+            }
+        };
+        compare("daemon.metrics_addr", &self.metrics_addr, &new.metrics_addr);
+        compare("daemon.control", &self.control, &new.control);
+        compare("daemon.cgroup", &self.cgroup, &new.cgroup);
+        compare(
+            "daemon.max_connections",
+            &self.max_connections,
+            &new.max_connections,
+        );
+        compare("alerts.log", &self.alert_log, &new.alert_log);
+        compare(
+            "alerts.alertmanager",
+            &self.alertmanagers,
+            &new.alertmanagers,
+        );
+        compare("alerts.webhook", &self.webhooks, &new.webhooks);
+        compare("reap.mode", &self.reap.mode, &new.reap.mode);
+        compare(
+            "reap.max_per_minute",
+            &self.reap.max_per_minute,
+            &new.reap.max_per_minute,
+        );
+        compare(
+            "privacy.client_address",
+            &self.client_address,
+            &new.client_address,
+        );
+        compare("listeners", &self.watched(), &new.watched());
+        found
+    }
+
+    /// What the kernel programs and the counters are bound to: which ports, in which order, by which
+    /// names.
+    fn watched(&self) -> String {
+        let listeners = self.listeners.iter().map(describe::title);
+        listeners.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// What the flags name, or else what the file does.
+fn given_or<T: Clone>(flags: &[T], file: Vec<T>) -> Vec<T> {
+    match flags.is_empty() {
+        true => file,
+        false => flags.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn settings(flags: &[&str], file: &str) -> Result<Settings, Failure> {
+        let cli = Cli::try_parse_from([&["wsmon"], flags].concat()).expect("valid flags");
+        Settings::of(&cli.run, Config::parse(file).expect("a valid file"))
+    }
+
+    const FILE: &str = r#"
+        [[listener]]
+        ports = ["8080"]
+
+        [daemon]
+        metrics_addr = "10.0.0.1:9000"
+        control = "none"
+        cgroup = "/sys/fs/cgroup/a"
+        max_connections = 7
+
+        [alerts]
+        log = "/var/log/a"
+    "#;
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+        let of_file = settings(&[], FILE).expect("valid");
+        assert_eq!(of_file.metrics_addr.to_string(), "10.0.0.1:9000");
+        assert_eq!(of_file.control, PathBuf::from("none"));
+        assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
+        assert_eq!(of_file.max_connections, 7);
+        assert_eq!(of_file.alert_log, "/var/log/a");
+
+        let flags = [
+            ["--metrics-addr", "127.0.0.1:1"],
+            ["--control", "/b"],
+            ["--cgroup", "/c"],
+            ["--max-connections", "8"],
+            ["--alert-log", "-"],
+        ];
+        let of_flags = settings(&flags.concat(), FILE).expect("valid");
+        assert_eq!(of_flags.metrics_addr.to_string(), "127.0.0.1:1");
+        assert_eq!(of_flags.control, PathBuf::from("/b"));
+        assert_eq!(of_flags.cgroup, Some("/c".into()));
+        assert_eq!(of_flags.max_connections, 8);
+        assert_eq!(of_flags.alert_log, "-");
+
+        let defaults = settings(&["--port", "80"], "").expect("valid");
+        assert_eq!(defaults.metrics_addr, DEFAULT_METRICS_ADDR);
+        assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
+        assert_eq!(defaults.max_connections, 262_144);
+        assert_eq!(defaults.alert_log, "-");
+    }
+
+    #[test]
+    fn a_file_without_a_listener_needs_a_port() {
+        assert!(settings(&[], "[daemon]").is_err());
+        assert!(settings(&["--port", "80"], "[daemon]").is_ok());
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_a_new_rule_does_not() {
+        let old = settings(&[], FILE).expect("valid");
+        let changed = |from: &str, to: &str| {
+            let new = settings(&[], &FILE.replace(from, to)).expect("valid");
+            old.fixed_differences(&new).join(", ")
+        };
+        assert_eq!(changed("= 7", "= 9"), "daemon.max_connections (7 -> 9)");
+        let ports = changed("\"8080\"", "\"8080\", \"443\"");
+        assert!(ports.starts_with("listeners ("), "{ports}");
+        let renamed = changed("ports =", "name = \"a\"\nports =");
+        assert!(renamed.starts_with("listeners ("), "{renamed}");
+        let remote = changed("ports =", "remote = true\nports =");
+        assert!(remote.starts_with("listeners ("), "{remote}");
+        assert_eq!(changed("ports =", "ping_timeout = \"1s\"\nports ="), "");
+    }
+}

@@ -1,0 +1,182 @@
+//! Values that are more than what TOML has: each is read from a text in quotes, and what is refused is
+//! refused where it stands, with the form it should have.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
+
+use crate::{listeners::PortRange, sink::endpoint::Endpoint};
+
+/// A duration longer than zero, written `60s`, `5m` or `1500ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Duration);
+
+/// A network, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network(pub(super) IpNet);
+
+/// One of the ports that are watched, or a range of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ports(pub(super) PortRange);
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write it like 60s, 5m or 1500ms"))?;
+        if duration.is_zero() {
+            return Err("it must be longer than zero".into());
+        }
+        Ok(Self(duration))
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Self)
+            .map_err(|_| {
+                format!("{text:?} is no network; write it like 10.0.0.0/8, fd00::/8 or 10.0.0.7")
+            })
+    }
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error: crate::listeners::PortRangeError| error.to_string())
+    }
+}
+
+/// A text in quotes that becomes a `T`.
+struct Quoted<T> {
+    /// What stands there instead of what `toml` found.
+    what: &'static str,
+    value: PhantomData<T>,
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Quoted<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+fn quoted<'de, D, T>(deserializer: D, what: &'static str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let value = PhantomData;
+    deserializer.deserialize_str(Quoted { what, value })
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        quoted(deserializer, "a duration in quotes, like \"60s\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        quoted(deserializer, "a network in quotes, like \"10.0.0.0/8\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        quoted(
+            deserializer,
+            "ports in quotes, like \"8080\" or \"9000-9010\"",
+        )
+    }
+}
+
+pub(super) fn address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    struct Address(SocketAddr);
+    impl FromStr for Address {
+        type Err = String;
+
+        fn from_str(text: &str) -> Result<Self, String> {
+            text.parse().map(Self).map_err(|_| {
+                format!("{text:?} is no address with a port; write it like 127.0.0.1:9435")
+            })
+        }
+    }
+    let address: Address = quoted(
+        deserializer,
+        "an address in quotes, like \"127.0.0.1:9435\"",
+    )?;
+    Ok(Some(address.0))
+}
+
+pub(super) fn connections<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    let wanted = i64::deserialize(deserializer)?;
+    match u32::try_from(wanted) {
+        Ok(wanted @ 1..=16_777_216) => Ok(Some(wanted)),
+        _ => Err(D::Error::custom(format!(
+            "{wanted} is not in 1..=16777216, the connections that can be tracked"
+        ))),
+    }
+}
+
+/// One text or a list of them.
+pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+    #[derive(Deserialize)]
+    struct Element(#[serde(deserialize_with = "url")] Endpoint);
+
+    struct Urls;
+    impl<'de> Visitor<'de> for Urls {
+        type Value = Vec<Endpoint>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an address like \"https://host/path\", or a list of them")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Endpoint>, E> {
+            Ok(vec![text.parse().map_err(E::custom)?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Endpoint>, A::Error> {
+            let mut urls = Vec::new();
+            while let Some(Element(url)) = list.next_element()? {
+                urls.push(url);
+            }
+            Ok(urls)
+        }
+    }
+    deserializer.deserialize_any(Urls)
+}
+
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    quoted(
+        deserializer,
+        "an address in quotes, like \"https://host/path\"",
+    )
+}
