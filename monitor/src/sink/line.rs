@@ -115,7 +115,7 @@ impl<'a> Line<'a> {
 
     /// The object, without an end of line.
     pub fn to_json(&self) -> String {
-        // No map, nothing that can fail: only what serde cannot know is an error here.
+        // Cannot fail: it is made of strings, numbers and lists of them.
         serde_json::to_string(self).unwrap_or_default()
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Every test has ports of its own, because a daemon sees all namespaces of this host.
 
+mod alertmanager;
 mod capture;
 mod control;
 mod dice;
@@ -14,6 +15,7 @@ mod peers;
 mod protocols;
 mod reload;
 mod roles;
+mod rotation;
 mod stage;
 mod talk;
 mod thousand;

@@ -55,6 +55,17 @@ impl Stage {
         Watch::start(&[&["--port", self.port()], flags].concat())
     }
 
+    /// The same, with its alerts in a file.
+    pub(crate) fn watch_to(&self, alert_log: &Path, flags: &[&str]) -> Watch {
+        let alert_log = [
+            "--port",
+            self.port(),
+            "--alert-log",
+            alert_log.to_str().unwrap(),
+        ];
+        Watch::start(&[&alert_log, flags].concat())
+    }
+
     pub(crate) fn client(&self, index: u8, path: &str, manner: Manner) -> Client {
         let from = self.lab.client_addr(index);
         Client::connect(self.lab.client_ns(), from, &self.server.url(path), manner).unwrap()

@@ -2,7 +2,7 @@
 //! counter agrees with what the server counted itself.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
@@ -10,7 +10,12 @@ use std::{
 
 use lab::{Client, Counts, Direction, Manner, Message, Opcode, Server, wait_until};
 
-use crate::stage::{SOON, Stage, Watch, fresh_port};
+use serde_json::Value;
+
+use crate::{
+    stage::{SOON, Stage, Watch, fresh_port},
+    viewer,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -185,28 +190,69 @@ impl Crowd {
     }
 }
 
+/// Each verdict is told once, singly or in a group, and in time; and who is dead is named by who looks.
 fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
-    let mut accused = BTreeSet::new();
+    let mut told: BTreeMap<String, f64> = BTreeMap::new();
+    let dead = crowd.dead();
+    let accuse = |kind: &str, line: &Value| {
+        let evidence = |name: &str| line["evidence"][name].as_f64();
+        let in_time = match kind {
+            "expired" => (10.0..=11.0).contains(&evidence("idle_seconds").unwrap()),
+            "black_holed" => evidence("last_ack_seconds").unwrap() <= 10.0,
+            _ => evidence("pings_unanswered") == Some(2.0),
+        };
+        assert!(in_time, "{line}");
+        let peer: SocketAddr = line["conn"]["peer"].as_str().unwrap().parse().unwrap();
+        let accused = (peer, kind.to_owned());
+        assert!(dead.contains(&accused), "wrongly accused: {line}");
+    };
     for alert in watch.alerts() {
         assert!(alert.is_firing_zombie(), "{}", alert.json);
-        let kind = alert.text("/kind").to_owned();
-        let in_time = match kind.as_str() {
-            "expired" => {
-                let idle = alert.number("/evidence/idle_seconds").unwrap();
-                (10.0..=11.0).contains(&idle)
+        let kind = alert.text("/kind");
+        *told.entry(kind.to_owned()).or_default() += alert.count();
+        match alert.json["examples"].as_array() {
+            Some(examples) => examples.iter().for_each(|line| accuse(kind, line)),
+            None => {
+                accuse(kind, &alert.json);
+                let latest = dropped_at + Duration::from_secs(10);
+                assert!(
+                    kind != "black_holed" || alert.at <= latest,
+                    "{}",
+                    alert.json
+                );
             }
-            "black_holed" => alert.at <= dropped_at + Duration::from_secs(10),
-            _ => alert.number("/evidence/pings_unanswered") == Some(2.0),
-        };
-        assert!(in_time, "{}", alert.json);
-        accused.insert((alert.peer().unwrap(), kind));
+        }
     }
-    let dead = crowd.dead();
+    let expected = [
+        ("black_holed", 167.0),
+        ("expired", 167.0),
+        ("unresponsive", 166.0),
+    ];
+    assert_eq!(told, expected.map(|(kind, n)| (kind.to_owned(), n)).into());
+    let groups = watch.alerts().iter().filter(|alert| alert.count() > 1.0);
+    assert!(groups.count() >= 3, "each kind came in a burst");
+
     assert_eq!(dead.len(), 500);
-    let false_ones: Vec<_> = accused.difference(&dead).collect();
-    let missed: Vec<_> = dead.difference(&accused).collect();
+    let listed = told_by_list(watch);
+    let false_ones: Vec<_> = listed.difference(&dead).collect();
+    let missed: Vec<_> = dead.difference(&listed).collect();
     assert!(false_ones.is_empty(), "wrongly accused: {false_ones:?}");
     assert!(missed.is_empty(), "missed: {missed:?}");
+}
+
+/// The connections on which a verdict stands, and which.
+fn told_by_list(watch: &Watch) -> BTreeSet<(SocketAddr, String)> {
+    let text = viewer::told(
+        watch.daemon.control(),
+        &["list", "--json", "--limit", "1000"],
+    );
+    text.lines()
+        .filter_map(|line| {
+            let record: Value = serde_json::from_str(line).unwrap();
+            let kind = record["verdict"]["kind"].as_str()?.to_owned();
+            Some((record["peer"].as_str()?.parse().ok()?, kind))
+        })
+        .collect()
 }
 
 /// The server's count of each opcode and direction is the daemon's.

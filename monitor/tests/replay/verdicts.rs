@@ -10,7 +10,7 @@ use monitor::{
 use crate::{
     Played, frame, judge, opened,
     packets::{Block, Conversation, End, MILLI, Order, Recording, SECOND, START, pcapng},
-    replay, server,
+    replay, server, upgrade,
     ws::{PING, PONG, TEXT},
 };
 
@@ -55,6 +55,31 @@ fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard
     assert_eq!((fired.2, fired.3), (Status::Firing, Certainty::Suspected));
     let recovered = Status::Resolved(Resolution::Recovered);
     assert_eq!((resolved.0, resolved.2), (100.0, recovered));
+}
+
+#[test]
+fn a_burst_of_verdicts_is_told_as_live_and_each_of_them_counts_in_the_summary() {
+    let mut recording = Recording::default();
+    for n in 0..30 {
+        let at = START + n * 10 * MILLI;
+        let client = format!("10.0.0.{n}:40000");
+        let mut conversation = Conversation::new(&client, "10.1.0.1:8080");
+        conversation.open(&mut recording, at);
+        upgrade(&mut conversation, &mut recording, at);
+    }
+    tick(&mut recording, 100);
+    let played = judge(&recording, &[server(8080, Some(LIMIT))]);
+    assert_eq!(alerts(&played).len(), 20);
+    let groups: Vec<_> = played
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Notice(Notice::Group(group)) => Some((group.count, group.examples.len())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(groups, [(10, 10)]);
+    assert_eq!(played.summary.alerts, 30);
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `wsmon run` with `arguments`, a free metrics port on loopback, a control socket of its
-    /// own and the alert log on stderr, and waits until `/readyz` says that it is attached.
+    /// own, and waits until `/readyz` says that it is attached.
     ///
     /// # Errors
     /// [`LabError::DaemonEnded`] or [`LabError::DaemonNotReady`], each with what it printed.
@@ -88,7 +88,6 @@ impl Daemon {
                 .arg("run")
                 .args(arguments)
                 .args(["--metrics-addr", &metrics_addr.to_string()])
-                .args(["--alert-log", "-"])
                 .arg("--control")
                 .arg(&control)
                 .stdin(Stdio::null())
