@@ -1,7 +1,7 @@
 //! The configuration file: what it may say, and what is wrong with it, by line and column.
 //!
-//! [`Config::parse`] goes in two steps. serde and `toml` read the shape ([`file`]) and stop at the first
-//! thing that cannot be read; what can be read is then held against itself ([`build`]), and everything
+//! [`Config::parse`] goes in two steps. serde and `toml` read the shape (`file.rs`) and stop at the first
+//! thing that cannot be read; what can be read is then held against itself (`build.rs`), and everything
 //! that makes no sense is told at once.
 
 use std::{

@@ -103,8 +103,7 @@ pub enum ProfileError {
     #[error("no profile {name:?}{}; `wsmon profiles` lists them", did_you_mean(near.as_deref()))]
     Unknown { name: String, near: Option<String> },
     #[error(
-        "profile {name:?} has no default idle timeout: {}; give idle_timeout with the value of {}",
-        "whoever runs it chooses",
+        "profile {name:?} has no default idle timeout: whoever runs it chooses; give idle_timeout with the value of {}",
         knob.as_deref().unwrap_or("its configuration")
     )]
     NoDefault { name: String, knob: Option<String> },

@@ -1,6 +1,10 @@
 //! What is watched, and by which rules: the flags that `wsmon run` and `wsmon replay` share.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use monitor_common::listener::MAX_LISTENERS;
@@ -55,7 +59,8 @@ impl WatchArgs {
         };
         let config = Config::read(path).map_err(|error| Failure::usage(error.to_string()))?;
         for warning in &config.warnings {
-            eprintln!("wsmon: warning: {}:{warning}", path.display());
+            // A reload must survive that the terminal has gone.
+            let _ = writeln!(io::stderr(), "wsmon: warning: {}:{warning}", path.display());
         }
         Ok(config)
     }
@@ -124,7 +129,7 @@ impl WatchArgs {
             ([], Some(limit)) => vec![Hop::new("lb", limit, OnExpiry::Silent)],
             ([profile], Some(limit)) => {
                 if let Some(doubt) = profile.doubt(limit) {
-                    eprintln!("wsmon: warning: --lb-timeout: {doubt}");
+                    let _ = writeln!(io::stderr(), "wsmon: warning: --lb-timeout: {doubt}");
                 }
                 vec![profile.hop_with(Some(limit))]
             }

@@ -111,7 +111,10 @@ fn what_cannot_be_read_is_refused_where_it_stands() {
             &listener("ping_timeout = \"0s\""),
             "3:16: it must be longer than zero",
         ),
-        (&listener("ping_timeout = \"30\""), "3:16: time unit needed"),
+        (
+            &listener("ping_timeout = \"30\""),
+            "3:16: \"30\" is no duration (time unit needed",
+        ),
         (
             "[[listener]]\nports = [8080]",
             "2:10: invalid type: integer `8080`, expected ports in quotes",
@@ -138,7 +141,7 @@ fn what_cannot_be_read_is_refused_where_it_stands() {
         ),
         (
             "[alerts]\nwebhook = [\"ftp://x\"]",
-            "2:12: \"ftp://x\" is no address",
+            "2:12: it must begin with http:// or https://",
         ),
         ("[reap]\nmode = \"on\"", "2:8: unknown value `on`"),
     ] {

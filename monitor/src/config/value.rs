@@ -33,8 +33,9 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; write it like 60s, 5m or 1500ms"))?;
+        let duration = humantime::parse_duration(text).map_err(|error| {
+            format!("{text:?} is no duration ({error}); write it like 60s, 5m or 1500ms")
+        })?;
         if duration.is_zero() {
             return Err("it must be longer than zero".into());
         }

@@ -48,7 +48,12 @@ impl Inquiry {
             .flat_map(alerts_in)
             .partition(|alert| alert.status == Status::Firing);
         for alert in ended {
-            alert.background = self.told.remove(&alert.facts.conn);
+            // TCP's account was that of the beginning.
+            let told = self.told.remove(&alert.facts.conn);
+            alert.background = told.map(|mut background| {
+                background.tcp = None;
+                background
+            });
         }
         let found: Vec<Option<Found>> = firing.iter().map(|alert| self.find(alert)).collect();
         let sockets: Vec<OwnedSocket> = found

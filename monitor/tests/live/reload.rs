@@ -75,7 +75,7 @@ fn open_connections_are_judged_by_new_rules_and_a_broken_file_changes_none() {
 
     running.reload(
         &file(&stage, "soon"),
-        &format!("the old configuration stays in force: {name}:4:40: "),
+        &format!("the old configuration stays in force: {name}:4:39: "),
     );
     let moved = file(&stage, "2s").replace("edge", "moved");
     running.reload(&moved, "restart needed for listeners (");
