@@ -237,7 +237,7 @@ impl Daemon {
                     // Whoever asked may be gone by now; that is its affair.
                     drop(answer.send(self.adopt(listeners)));
                 }
-                () = tokio::time::sleep_until(self.silences.next.into()) => self.tell_silences(),
+                () = tokio::time::sleep_until(self.silences.next.into()) => self.read_silences(),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
                     look_begun = Instant::now();
@@ -413,9 +413,11 @@ impl Daemon {
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
         let losses = self.notice_losses();
+        let stats = self.stats.read()?;
+        self.tell_silences(&stats);
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
-            stats: &self.stats.read()?,
+            stats: &stats,
             tallies: self.core.tally(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use monitor_common::stats::ListenerStats;
+
 use super::Daemon;
 use crate::{core::ListenerId, kernel::clock, listeners::Listener};
 
@@ -30,15 +32,19 @@ impl Pace {
 }
 
 impl Daemon {
-    pub(super) fn tell_silences(&mut self) {
-        self.silences.next = Instant::now() + self.silences.interval;
-        let stats = match self.stats.read() {
-            Ok(stats) => stats,
+    pub(super) fn read_silences(&mut self) {
+        match self.stats.read() {
+            Ok(stats) => self.tell_silences(&stats),
             Err(error) => {
+                self.silences.next = Instant::now() + self.silences.interval;
                 log::warn!("cannot read the counts of the kernel programs: {error}");
-                return;
             }
-        };
+        }
+    }
+
+    /// Tells the core, and counts the interval anew.
+    pub(super) fn tell_silences(&mut self, stats: &[ListenerStats]) {
+        self.silences.next = Instant::now() + self.silences.interval;
         let at = clock::now();
         for (listener, stats) in (0..).map(ListenerId).zip(stats) {
             let survived = stats.gaps_survived.map(|count| count.get());

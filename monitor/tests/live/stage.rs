@@ -18,11 +18,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// A port that no other test watches, in this process or in one beside it. The ephemeral ports
 /// begin above.
 pub(crate) fn fresh_port() -> u16 {
-    const PORTS_PER_PROCESS: u16 = 40;
+    const PORTS_PER_PROCESS: u16 = 110;
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     assert!(taken < PORTS_PER_PROCESS, "raise PORTS_PER_PROCESS");
-    let process = u16::try_from(process::id() % 500).unwrap();
+    let process = u16::try_from(process::id() % 200).unwrap();
     10_000 + process * PORTS_PER_PROCESS + taken
 }
 

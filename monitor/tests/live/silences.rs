@@ -1,0 +1,106 @@
+//! What silences tell of a listener: the race that heartbeats will lose, and the real timeout.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use lab::{CLIENT_ADDRESSES, Client, Lab, Manner, Message, Server, wait_until};
+
+use crate::stage::{SOON, Stage, Watch, fresh_port};
+
+/// A heartbeat of 55 s against a limit of 60 s, ten times as fast, and twenty times at once.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn heartbeats_that_will_lose_the_race_are_told_before_the_first_connection_dies() {
+    const RUNS: u8 = 20;
+    let lab = Lab::new().unwrap();
+    let servers: Vec<Server> = (0..RUNS)
+        .map(|_| Server::start(lab.server_ns(), lab.server_addr(fresh_port())).unwrap())
+        .collect();
+    let ports: Vec<String> = servers
+        .iter()
+        .map(|server| server.addr().port().to_string())
+        .collect();
+    let mut flags = vec!["--lb-timeout", "6s"];
+    for port in &ports {
+        flags.extend(["--port", port]);
+    }
+    let mut watch = Watch::start(&flags);
+    let begun = Instant::now();
+    let clients: Vec<Client> = servers
+        .iter()
+        .zip(0..)
+        .flat_map(|(server, run)| {
+            let connect = |index: u8| {
+                let from = lab.client_addr((2 * run + index) % CLIENT_ADDRESSES);
+                let url = server.url("/heartbeat?every=5500ms");
+                Client::connect(lab.client_ns(), from, &url, Manner::Responsive).unwrap()
+            };
+            [connect(0), connect(1)]
+        })
+        .collect();
+    for port in &ports {
+        let alert = watch.alert(&format!("the warning of {port}"), SOON * 2, |alert| {
+            alert.text("/alert") == "at_risk" && alert.text("/listener") == port
+        });
+        assert_eq!(alert.text("/status"), "firing");
+        assert_eq!(alert.number("/evidence/limit_seconds"), Some(6.0));
+        let margin = alert.number("/evidence/margin_seconds").unwrap();
+        assert!((0.2..0.6).contains(&margin), "{}", alert.json);
+        // Three heartbeats of two connections: the second round brings the third and the fourth.
+        let after = alert.at.duration_since(begun);
+        assert!(after < Duration::from_millis(5_500 * 3), "{after:?}");
+    }
+    assert_eq!(watch.metric("wsmon_zombies_detected_total", &[]), 0.0);
+    drop(clients);
+}
+
+/// A hop whose timeout nobody configured, and connections whose server speaks after silences of every
+/// length.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_hidden_timeout_is_learned_within_a_tenth_from_fifty_deaths() {
+    let learners: Vec<_> = [2.0, 3.0, 4.0]
+        .map(|hidden| thread::spawn(move || learn(hidden)))
+        .into();
+    for learner in learners {
+        learner.join().unwrap();
+    }
+}
+
+fn learn(hidden: f64) {
+    const CONNECTIONS: u8 = 100;
+    let stage = Stage::new();
+    let timeout = Duration::from_secs_f64(hidden);
+    stage.lab.silent_idle_timeout(timeout).unwrap();
+    let watch = stage.watch(&[]);
+    let mut clients: Vec<(Client, Instant)> = (0..CONNECTIONS)
+        .map(|index| {
+            let client = stage.client(index % CLIENT_ADDRESSES, "/quiet", Manner::Responsive);
+            // From 0.55 to 2.05 of the timeout.
+            let share = 0.55 + 1.5 * f64::from(index) / f64::from(CONNECTIONS);
+            let speaks_at = client.connected_at() + timeout.mul_f64(share);
+            (client, speaks_at)
+        })
+        .collect();
+    clients.sort_by_key(|(_, speaks_at)| *speaks_at);
+    for (client, speaks_at) in &clients {
+        wait_until("its turn", SOON, || Instant::now() >= *speaks_at).unwrap();
+        let hello = Message::text("hello?");
+        stage.server.send(client.local_addr(), hello).unwrap();
+    }
+    wait_until("fifty deaths", SOON * 2, || {
+        watch.metric("wsmon_zombies_detected_total", &[]) >= 50.0
+    })
+    .unwrap();
+    let learned = |bound| {
+        let labels = [("listener", stage.port()), ("bound", bound)];
+        watch.metric("wsmon_lb_idle_timeout_learned_seconds", &labels)
+    };
+    let (lower, upper) = (learned("lower"), learned("upper"));
+    assert!(
+        lower >= hidden * 0.9 && lower <= hidden && upper >= hidden && upper <= hidden * 1.1,
+        "{hidden} s is said to lie between {lower} s and {upper} s"
+    );
+}
