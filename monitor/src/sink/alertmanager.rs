@@ -2,7 +2,7 @@
 //!
 //! Alertmanager holds states, not events: an alert is its labels, it is active until its `endsAt`, and
 //! who posts it has to repeat it. So this sink is told of every verdict, before any grouping, and keeps
-//! what stands ([`standing`]). What changes is posted at once, what stands every minute.
+//! what stands (`standing.rs`). What changes is posted at once, what stands every minute.
 //!
 //! A change that is lost heals itself: a beginning comes with the next minute, and an end when the
 //! last `endsAt` has passed.

@@ -189,7 +189,7 @@ fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
 proptest! {
     /// Whatever comes, and whether time is shown at its deadlines or only by what comes next.
     #[test]
-    fn every_alert_is_told_once_in_order_and_no_later_than_ten_seconds(
+    fn every_alert_is_told_once_and_no_later_than_ten_seconds(
         alerts in vec(any_alert(), 0..600),
         punctual: bool,
     ) {
