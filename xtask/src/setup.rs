@@ -74,12 +74,7 @@ pub(crate) fn recording_quietly() -> Result<()> {
         ..Steps::default()
     };
     tests(&steps)?;
-    let tools = [
-        ("tcpdump", "tcpdump"),
-        ("editcap", "wireshark-common"),
-        ("nginx", "nginx-light"),
-        ("haproxy", "haproxy"),
-    ];
+    let tools = [("tcpdump", "tcpdump"), ("editcap", "wireshark-common")];
     steps.programs(&tools)?;
     peers::install_for_recording(&steps)
 }
@@ -283,6 +278,8 @@ fn tests(steps: &Steps) -> Result<()> {
         ("busybox", "busybox-static"),
         ("xz", "xz-utils"),
         ("tshark", "tshark"),
+        ("nginx", "nginx-light"),
+        ("haproxy", "haproxy"),
     ];
     steps.programs(&tools)?;
     match peers::python() {

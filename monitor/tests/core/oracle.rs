@@ -76,12 +76,18 @@ pub(crate) fn is_true(
     }
 }
 
+/// How long after the bytes the last try must be.
+const LATE: Duration = Duration::from_secs(5);
+/// How long a monitor waits for the answer to what has just left.
+const ANSWER: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct Scan {
     standing: Option<(VerdictKind, Certainty, Ktime)>,
     said: Vec<Saying>,
     /// A second rule came true within the staleness after `expired`: whose turn it is depends on how
-    /// old the copy is.
+    /// old the copy is. Or what came true did so right behind an acknowledgement, or did not last until an
+    /// answer could come: a monitor may wait for that.
     contested: bool,
 }
 
@@ -97,6 +103,7 @@ impl Scan {
         if let Some((kind, certainty, since)) = self.standing {
             if recovered(kind, since, t) {
                 self.standing = None;
+                self.contested |= self.was_short(now);
                 self.say(now, kind, certainty, false);
             } else if certainty == Certainty::Suspected && is_confirmed(kind, t, now) {
                 self.standing = Some((kind, Certainty::Confirmed, since));
@@ -109,6 +116,8 @@ impl Scan {
         if let Some(certainty) = expired(t, r, now) {
             self.fire(now, VerdictKind::Expired, certainty, now);
         } else if black_holed(t, r, now) {
+            // Of a copy it is not known.
+            self.contested |= !tried_late(t, LATE + STALENESS) && t.retransmits >= 5;
             self.fire(
                 now,
                 VerdictKind::BlackHoled,
@@ -117,8 +126,21 @@ impl Scan {
             );
         } else if let Some(certainty) = unresponsive(t, r, now) {
             let first = t.first_unanswered_ping.unwrap();
+            self.contested |= t
+                .ack_progress_at
+                .is_some_and(|at| now.since(at) <= STALENESS);
             self.fire(now, VerdictKind::Unresponsive, certainty, first);
         }
+    }
+
+    fn was_short(&self, now: Ktime) -> bool {
+        self.said.last().is_some_and(|last| {
+            let waits = matches!(
+                last.kind,
+                VerdictKind::BlackHoled | VerdictKind::Unresponsive
+            );
+            waits && now.since(last.at) <= ANSWER + STALENESS
+        })
     }
 
     fn fire(&mut self, now: Ktime, kind: VerdictKind, certainty: Certainty, since: Ktime) {
@@ -128,6 +150,7 @@ impl Scan {
 
     fn close(&mut self, now: Ktime) {
         if let Some((kind, certainty, _)) = self.standing {
+            self.contested |= self.was_short(now);
             self.say(now, kind, certainty, false);
         }
     }
@@ -163,7 +186,14 @@ fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
         return false;
     };
     let fast = spoke_into_silence(t, r) && t.retransmits >= 2 && stalled.as_secs() >= 1;
-    !t.rst_rx && (fast || t.retransmits >= 5 && stalled.as_secs() >= 6)
+    !t.rst_rx
+        && (fast || t.retransmits >= 5 && stalled.as_secs() >= 7 && tried_late(t, LATE - STALENESS))
+}
+
+/// The last packet left when the bytes had waited for so long.
+fn tried_late(t: &Facts, late: Duration) -> bool {
+    let last = t.stalled_since.zip(t.tx.last_packet);
+    last.is_some_and(|(since, last)| last.since(since) >= late)
 }
 
 fn unresponsive(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {

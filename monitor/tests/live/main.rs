@@ -8,6 +8,7 @@ mod control;
 mod dice;
 mod frames;
 mod handshakes;
+mod hops;
 mod lifecycle;
 mod lossy;
 mod older;

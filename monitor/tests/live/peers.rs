@@ -109,8 +109,8 @@ enum Library {
 }
 
 /// A script of `testdata/peers`, running in a namespace.
-struct Peer {
-    process: Process,
+pub(crate) struct Peer {
+    pub(crate) process: Process,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -127,6 +127,13 @@ impl Peer {
         );
         server.wait_until_ready();
         server
+    }
+
+    /// A client on node's `ws` that answers pings and says nothing. Waits until it is connected.
+    pub(crate) fn listener(namespace: &Namespace, url: &str) -> Self {
+        let mut client = Self::spawn(namespace, Library::Ws, "listen", &[url]);
+        client.wait_until_ready();
+        client
     }
 
     /// `ending` is what its script documents.

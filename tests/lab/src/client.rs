@@ -98,6 +98,14 @@ impl Client {
         self.connection.stop_reading()
     }
 
+    /// Ends its half of the connection with a FIN, without a close frame, and keeps the socket.
+    ///
+    /// # Errors
+    /// [`LabError::Closed`] when the client knows that the connection is over.
+    pub fn hang_up(&self) -> Result<(), LabError> {
+        self.connection.hang_up()
+    }
+
     /// Closes the socket with a RST.
     ///
     /// # Errors

@@ -20,7 +20,12 @@ pub fn missing_packages() -> Vec<&'static str> {
 }
 
 pub(crate) fn require_programs() -> Result<(), LabError> {
-    for (program, package) in PROGRAMS {
+    require(&PROGRAMS)
+}
+
+/// Fails for the first program that is not installed.
+pub(crate) fn require(programs: &[(&'static str, &'static str)]) -> Result<(), LabError> {
+    for &(program, package) in programs {
         if locate(program).is_none() {
             return Err(LabError::MissingProgram { program, package });
         }

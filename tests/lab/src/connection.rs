@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -103,6 +104,8 @@ pub(crate) struct Connection {
 enum Command {
     Send(Message),
     StopReading,
+    ReadOn,
+    HangUp,
     Reset,
 }
 
@@ -152,6 +155,14 @@ impl Connection {
         self.order(Command::StopReading)
     }
 
+    pub(crate) fn read_on(&self) -> Result<(), LabError> {
+        self.order(Command::ReadOn)
+    }
+
+    pub(crate) fn hang_up(&self) -> Result<(), LabError> {
+        self.order(Command::HangUp)
+    }
+
     pub(crate) fn reset(&self) -> Result<(), LabError> {
         self.order(Command::Reset)
     }
@@ -189,6 +200,14 @@ async fn converse(
                 Command::Send(message) => message,
                 Command::StopReading => {
                     conduct.reads = false;
+                    continue;
+                }
+                Command::ReadOn => {
+                    conduct.reads = true;
+                    continue;
+                }
+                Command::HangUp => {
+                    socket.get_mut().shutdown().await?;
                     continue;
                 }
                 Command::Reset => {

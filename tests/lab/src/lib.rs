@@ -11,6 +11,7 @@
 //! dropping a value stops what it started, and dropping the [`Lab`] removes its namespaces.
 
 mod client;
+mod client_side;
 mod command;
 mod connection;
 mod daemon;
@@ -20,6 +21,7 @@ mod metrics;
 mod namespace;
 mod network;
 mod process;
+mod proxy;
 mod script;
 mod server;
 mod wait;
@@ -34,6 +36,7 @@ pub use metrics::{Metrics, Series};
 pub use namespace::Namespace;
 pub use network::{CLIENT_ADDRESSES, Lab};
 pub use process::Process;
+pub use proxy::Proxy;
 pub use script::Script;
 pub use server::{Counts, Server};
 pub use tokio_tungstenite::tungstenite::Message;

@@ -42,11 +42,6 @@ table inet lab {
 }
 ";
 
-const IDLE_RULE: &str = "
-flush chain inet lab idle
-add rule inet lab idle ct state invalid counter name forgotten drop
-";
-
 impl Lab {
     /// Makes the load balancer forget every TCP connection that carried no packet in either
     /// direction for `timeout`, and from then on drop its packets without a word: no FIN, no RST,
@@ -63,11 +58,27 @@ impl Lab {
     /// # Errors
     /// [`LabError::IdleTimeout`] unless `timeout` is whole seconds, at least one.
     pub fn silent_idle_timeout(&self, timeout: Duration) -> Result<(), LabError> {
+        self.forget_idle(timeout, "drop")
+    }
+
+    /// As [`silent_idle_timeout`](Self::silent_idle_timeout), but a packet of a connection that is
+    /// forgotten is answered with a RST.
+    ///
+    /// # Errors
+    /// As [`silent_idle_timeout`](Self::silent_idle_timeout).
+    pub fn rejecting_idle_timeout(&self, timeout: Duration) -> Result<(), LabError> {
+        self.forget_idle(timeout, "reject with tcp reset")
+    }
+
+    fn forget_idle(&self, timeout: Duration, answer: &str) -> Result<(), LabError> {
         if timeout.as_secs() == 0 || timeout.subsec_nanos() != 0 {
             return Err(LabError::IdleTimeout(timeout));
         }
         // The rule first: it is what loads conntrack, and with it its parameters.
-        self.nft(IDLE_RULE)?;
+        self.nft(&format!(
+            "flush chain inet lab idle\n\
+             add rule inet lab idle ct state invalid counter name forgotten {answer}"
+        ))?;
         self.lb.run(|| {
             let tcp = "net/netfilter/nf_conntrack_tcp";
             write_sysctl(&format!("{tcp}_timeout_established"), timeout.as_secs())?;
@@ -85,6 +96,19 @@ impl Lab {
     /// What `nft` said.
     pub fn black_hole(&self, client: IpAddr) -> Result<(), LabError> {
         self.nft(&format!("add element {}", set_of(client)))
+    }
+
+    /// From now on answers every packet to `client` with a RST, as at the end of a connection's
+    /// lifetime.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn reject(&self, client: IpAddr) -> Result<(), LabError> {
+        let family = if client.is_ipv4() { "ip" } else { "ip6" };
+        self.nft(&format!(
+            "insert rule inet lab forward {family} daddr {client} meta l4proto tcp \
+             reject with tcp reset"
+        ))
     }
 
     /// Ends a [`black_hole`](Self::black_hole); harmless if there was none.
@@ -114,6 +138,14 @@ impl Lab {
              add rule inet lab loss meta l4proto tcp numgen random mod {packets} 0 \
              counter name lost drop"
         ))
+    }
+
+    /// Ends [`lose_one_in`](Self::lose_one_in).
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn lose_nothing(&self) -> Result<(), LabError> {
+        self.nft("flush chain inet lab loss")
     }
 
     /// How many packets were dropped so far, and why.
@@ -146,8 +178,8 @@ pub(crate) fn install(lb: &Namespace) -> Result<(), LabError> {
     nft(lb, RULES)
 }
 
-fn nft(lb: &Namespace, script: &str) -> Result<(), LabError> {
-    let mut nft = lb.command("nft");
+pub(crate) fn nft(namespace: &Namespace, script: &str) -> Result<(), LabError> {
+    let mut nft = namespace.command("nft");
     nft.args(["--file", "-"]);
     // nft 1.0 refuses a script whose last line is not ended.
     command::run(nft, &format!("{script}\n")).map(drop)

@@ -14,6 +14,7 @@ use crate::{LabError, Namespace, command, load_balancer, namespace};
 pub const CLIENT_ADDRESSES: u8 = 32;
 
 const FIRST_CLIENT: u8 = 11;
+const LB_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
 const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 10);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 2, 0, 0, 0, 0, 0, 0x10);
 const NAME_PREFIX: &str = "wsmon-";
@@ -74,6 +75,11 @@ impl Lab {
     /// Where the server lives.
     pub fn server_ns(&self) -> &Namespace {
         &self.server
+    }
+
+    /// The load balancer's IPv4 address on the clients' side, with `port`.
+    pub fn lb_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((LB_V4, port))
     }
 
     /// The server's IPv4 address with `port`.

@@ -8,14 +8,16 @@ use tokio_tungstenite::tungstenite::http::Uri;
 /// | path | the server |
 /// |---|---|
 /// | `/quiet` | says nothing and waits in its read |
+/// | `/deaf` | never reads, as one that hangs, until it is [told to](crate::Server::read_on) |
 /// | `/heartbeat?every=2s` | sends a ping at every interval |
 /// | `/stream?every=200ms&size=1024` | sends a binary message at every interval |
 /// | `/echo` | sends every data message back |
 ///
-/// On every path it reads, answers pings with pongs and a close frame with a close frame.
+/// On every other path it reads, answers pings with pongs and a close frame with a close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     Quiet,
+    Deaf,
     Heartbeat { every: Duration },
     Stream { every: Duration, size: usize },
     Echo,
@@ -49,6 +51,7 @@ impl FromStr for Script {
         };
         match uri.path() {
             "/quiet" => Ok(Self::Quiet),
+            "/deaf" => Ok(Self::Deaf),
             "/heartbeat" => Ok(Self::Heartbeat { every: every()? }),
             "/stream" => Ok(Self::Stream {
                 every: every()?,
@@ -56,7 +59,7 @@ impl FromStr for Script {
             }),
             "/echo" => Ok(Self::Echo),
             other => Err(format!(
-                "{other}: not one of /quiet, /heartbeat, /stream, /echo"
+                "{other}: not one of /quiet, /deaf, /heartbeat, /stream, /echo"
             )),
         }
     }

@@ -99,6 +99,24 @@ impl Server {
         self.find(peer).map(|connection| connection.view())
     }
 
+    /// Who has completed a handshake, in this order.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        lock(&self.connections)
+            .iter()
+            .map(Connection::peer)
+            .collect()
+    }
+
+    /// Lets the application read from `peer` that has not done so on `/deaf`.
+    ///
+    /// # Errors
+    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] when the server knows it is over.
+    pub fn read_on(&self, peer: SocketAddr) -> Result<(), LabError> {
+        self.find(peer)
+            .ok_or(LabError::UnknownPeer(peer))?
+            .read_on()
+    }
+
     /// Lets the application send `message` to `peer`, a close frame included. The message is only
     /// queued here: [`connection`](Self::connection) tells what became of it.
     ///
@@ -164,12 +182,12 @@ async fn serve(stream: TcpStream, peer: SocketAddr, connections: Arc<Mutex<Vec<C
 
 fn conduct(script: Script) -> Conduct {
     let sends = match script {
-        Script::Quiet | Script::Echo => None,
+        Script::Quiet | Script::Deaf | Script::Echo => None,
         Script::Heartbeat { every } => Some((every, Message::Ping("wsmon lab".into()))),
         Script::Stream { every, size } => Some((every, Message::Binary(vec![0x77; size].into()))),
     };
     Conduct {
-        reads: true,
+        reads: script != Script::Deaf,
         echoes: script == Script::Echo,
         sends,
     }

@@ -2,23 +2,26 @@
 
 mod capture;
 mod peer;
-mod proxy;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{Client, Direction, Lab, Manner, Message, Namespace, Opcode, Server, wait_until};
+use lab::{
+    Client, Direction, Lab, LabError, Manner, Message, Namespace, Opcode, Proxy, Server, wait_until,
+};
 
 use self::capture::{Capture, Tool};
 use self::peer::{Library, Peer, run_client};
-use self::proxy::Proxy;
 use Library::{Aiohttp, Websockets, Ws};
 use Tool::{Cooked, CookedV2, Nanoseconds, PcapNg, Tcpdump};
 
 /// Peers and proxies answer within this, or something is wrong with them.
 const SOON: Duration = Duration::from_secs(20);
+
+/// Longer than any conversation here is silent.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 const SERVER_PORT: u16 = 8080;
 const PROXY_PORT: u16 = 8000;
@@ -189,8 +192,10 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
     }
     stage.tungstenite()?;
     stage.tungstenite_stream()?;
-    stage.proxied("nginx", Proxy::nginx)?;
-    stage.proxied("haproxy", Proxy::haproxy)?;
+    stage.proxied("nginx", |lb, at, to| Proxy::nginx(lb, at, to, IDLE_LIMIT))?;
+    stage.proxied("haproxy", |lb, at, to| {
+        Proxy::haproxy(lb, at, to, IDLE_LIMIT)
+    })?;
     stage.forwarded_twice()
 }
 
@@ -273,11 +278,11 @@ impl Stage<'_> {
     fn proxied(
         &self,
         name: &str,
-        start: fn(&Namespace, [SocketAddr; 2]) -> Result<Proxy>,
+        start: fn(&Namespace, SocketAddr, SocketAddr) -> Result<Proxy, LabError>,
     ) -> Result<()> {
         let (lb, to) = (self.lab.lb_ns(), self.lab.server_addr(SERVER_PORT));
-        let at = SocketAddr::from(([10, 77, 1, 1], PROXY_PORT));
-        let _proxy = start(lb, [at, to])?;
+        let at = self.lab.lb_addr(PROXY_PORT);
+        let _proxy = start(lb, at, to)?;
         let _server = Peer::server(self.lab.server_ns(), Ws, to)?;
         let client_side = self.capture(lb, "clients", Tcpdump, &format!("{name}-client-side"))?;
         let server_side = self.capture(lb, "servers", Tcpdump, &format!("{name}-server-side"))?;

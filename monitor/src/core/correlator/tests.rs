@@ -465,7 +465,7 @@ fn the_at_risk_gauge_rises_at_four_fifths_and_falls_with_activity() {
 }
 
 #[test]
-fn five_retransmissions_in_six_seconds_are_a_black_hole() {
+fn five_retransmissions_in_seven_seconds_are_a_black_hole() {
     let (mut bench, mut facts) = Bench::opened(None);
     send(&mut facts, 1_000);
     facts.unacked_bytes = 4_096;
@@ -473,18 +473,70 @@ fn five_retransmissions_in_six_seconds_are_a_black_hole() {
         retransmit(&mut facts, at);
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
-    bench.until(6_999);
+    bench.until(7_999);
     assert_eq!(bench.said, []);
-    bench.until(7_000);
-    assert_eq!(bench.said, [(7_000, FIRING, BlackHoled, Confirmed)]);
+    bench.until(8_000);
+    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Confirmed)]);
     assert_eq!(
         bench.reasons[0],
-        "4,096 bytes unacknowledged for 6 s after 5 retransmissions; \
+        "4,096 bytes unacknowledged for 7 s after 5 retransmissions; \
          TCP itself gives up only after about 15 minutes"
     );
     ack(&mut facts, 9_000);
     bench.trouble(Trouble::Answered, 9_000, &facts);
     assert_eq!(bench.said[1], (9_000, RECOVERED, BlackHoled, Confirmed));
+}
+
+#[test]
+fn a_fifth_retransmission_that_left_early_or_just_now_proves_nothing() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    send(&mut facts, 1_000);
+    for at in [1_020, 1_230, 1_640, 2_470, 4_130] {
+        retransmit(&mut facts, at);
+        bench.trouble(Trouble::Retransmit, at, &facts);
+    }
+    bench.snapshot = Some(facts.clone());
+    bench.until(8_499);
+    retransmit(&mut facts, 8_500);
+    bench.snapshot = Some(facts.clone());
+    assert_eq!(bench.said, []);
+    bench.until(9_000);
+    assert_eq!(bench.said, [(9_000, FIRING, BlackHoled, Confirmed)]);
+
+    let (mut bench, mut facts) = Bench::opened(None);
+    send(&mut facts, 1_000);
+    for at in [1_400, 2_200, 3_800, 7_000, 13_400] {
+        retransmit(&mut facts, at);
+        bench.trouble(Trouble::Retransmit, at, &facts);
+    }
+    bench.until(14_399);
+    assert_eq!(bench.said, []);
+    bench.until(14_400);
+    assert_eq!(bench.said, [(14_400, FIRING, BlackHoled, Confirmed)]);
+}
+
+#[test]
+fn an_outage_of_five_seconds_is_no_zombie() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    ping(&mut facts, 1_000);
+    for at in [1_200, 1_600, 2_400, 4_000, 7_200] {
+        retransmit(&mut facts, at);
+        bench.trouble(Trouble::Retransmit, at, &facts);
+    }
+    ack(&mut facts, 7_203);
+    bench.trouble(Trouble::Answered, 7_203, &facts);
+    // What had to wait for the acknowledgement leaves at once.
+    for _ in 0..6 {
+        ping(&mut facts, 7_203);
+        bench.trouble(Trouble::PingUnanswered, 7_203, &facts);
+    }
+    ack(&mut facts, 7_206);
+    facts.pings_unanswered = 0;
+    facts.first_unanswered_ping = None;
+    facts.last_unanswered_ping = None;
+    bench.snapshot = Some(facts);
+    bench.until(20_000);
+    assert_eq!(bench.said, []);
 }
 
 #[test]

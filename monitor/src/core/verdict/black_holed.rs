@@ -5,11 +5,10 @@ use std::time::Duration;
 use super::{Finding, Verdict};
 use crate::core::{
     alert::{Certainty, VerdictKind},
-    look::{Look, RECHECK},
+    look::{Look, RECHECK, Source},
     time::Ktime,
 };
 
-/// After a silence longer than a hop's limit less evidence is needed.
 pub(super) fn find(look: &Look<'_>) -> Finding {
     let facts = look.facts;
     let stalled = facts
@@ -18,24 +17,51 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
     let Some(since) = stalled else {
         return Finding::NotBefore(Ktime::NEVER);
     };
-    let (retransmits, limit) = match look.longest_unheard_gap() {
-        Some(_) => (RETRANSMITS_AFTER_GAP, STALL_AFTER_GAP),
-        None => (RETRANSMITS, STALL),
-    };
-    if facts.retransmits < retransmits {
+    if look.longest_unheard_gap().is_some() {
+        after_silence(look, since)
+    } else {
+        in_conversation(look, since)
+    }
+}
+
+fn in_conversation(look: &Look<'_>, since: Ktime) -> Finding {
+    let facts = look.facts;
+    let last = facts.tx.last_packet.unwrap_or(since);
+    if facts.retransmits < RETRANSMITS {
         // The kernel reports the second and the fifth.
         Finding::NotBefore(Ktime::NEVER)
-    } else if look.now < since + limit {
-        Finding::NotBefore(since + limit)
+    } else if look.source == Source::Event {
+        // As the report of a retransmission comes, its acknowledgement cannot have come yet.
+        Finding::NotBefore((since + STALL).max(look.now + ANSWER))
+    } else if look.now < since + STALL {
+        Finding::NotBefore(since + STALL)
+    } else if last + look.margin() < since + LATE {
+        // With a tail loss probe the fifth leaves after 3 s already, and the sixth after 6 s.
+        Finding::NotBefore(look.while_tcp_retries(since))
     } else {
-        Finding::Holds(Verdict {
-            kind: VerdictKind::BlackHoled,
-            certainty: Certainty::Confirmed,
-            since,
-            limit,
-            hop: None,
-        })
+        holds(since, STALL)
     }
+}
+
+/// After a silence longer than a hop's limit less evidence is needed.
+fn after_silence(look: &Look<'_>, since: Ktime) -> Finding {
+    if look.facts.retransmits < RETRANSMITS_AFTER_GAP {
+        Finding::NotBefore(Ktime::NEVER)
+    } else if look.now < since + STALL_AFTER_GAP {
+        Finding::NotBefore(since + STALL_AFTER_GAP)
+    } else {
+        holds(since, STALL_AFTER_GAP)
+    }
+}
+
+fn holds(since: Ktime, limit: Duration) -> Finding {
+    Finding::Holds(Verdict {
+        kind: VerdictKind::BlackHoled,
+        certainty: Certainty::Confirmed,
+        since,
+        limit,
+        hop: None,
+    })
 }
 
 pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
@@ -53,8 +79,11 @@ pub(super) fn review(look: &Look<'_>, heard_before: Option<Ktime>) -> Ktime {
     }
 }
 
-/// The fifth retransmission leaves about 6 s after the bytes; a path that only hiccups is back by then.
+/// A path that comes back within `LATE` shows it by an answer to what leaves after that. TCP tries some
+/// 6 s after the bytes, with or without a tail loss probe at the start.
 const RETRANSMITS: u32 = 5;
-const STALL: Duration = Duration::from_secs(6);
+const LATE: Duration = Duration::from_secs(5);
+const STALL: Duration = Duration::from_secs(7);
+const ANSWER: Duration = Duration::from_secs(1);
 const RETRANSMITS_AFTER_GAP: u32 = 2;
 const STALL_AFTER_GAP: Duration = Duration::from_secs(1);

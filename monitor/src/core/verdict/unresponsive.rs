@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Finding, Verdict};
 use crate::core::{
     alert::{Certainty, VerdictKind},
-    look::{Look, RECHECK},
+    look::{Look, RECHECK, Source},
     time::Ktime,
 };
 
@@ -31,6 +31,14 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
     }
     if !look.acks_cover(since) {
         return Finding::NotBefore(look.while_tcp_retries(since));
+    }
+    // Pings that had to wait behind a loss leave all at once, and are not even; the pongs may be right
+    // behind the acknowledgement.
+    let acked = facts
+        .ack_progress_at
+        .filter(|at| look.source == Source::Event && look.now < *at + grace);
+    if let Some(acked) = acked {
+        return Finding::NotBefore(acked + grace);
     }
     let (certainty, limit) = if look.now >= second {
         (Certainty::Confirmed, grace)
