@@ -207,6 +207,9 @@ fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
         "idle 5.9 s; lb closes connections after 6 s of silence: expect a disconnect, not a zombie"
     );
     facts.fin_rx = true;
+    facts.at = ms(6_040);
+    bench.event(Event::Closing(Box::new(facts.clone())));
+    assert_eq!(bench.said.len(), 1, "the FIN is what was announced");
     bench.closed(CloseHow::Fin, 6_050, &facts);
     let closed = Status::Resolved(Resolution::Closed(CloseHow::Fin));
     assert_eq!(bench.said[1..], [(6_050, closed, Expiring, Suspected)]);

@@ -79,9 +79,13 @@ fn holds(place: usize, since: Ktime, limit: Duration) -> Finding {
     })
 }
 
-/// Traffic ends an idle time, and is no event.
+/// Traffic ends an idle time, and is no event. A FIN is what was announced.
 pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
-    !matches!(find(look), Finding::Holds(now) if now.hop == verdict.hop && now.since == verdict.since)
+    let holds = matches!(
+        find(look),
+        Finding::Holds(now) if now.hop == verdict.hop && now.since == verdict.since
+    );
+    look.facts.is_open() && !holds
 }
 
 pub(super) fn next_look(look: &Look<'_>, verdict: &Verdict) -> Ktime {
