@@ -112,7 +112,7 @@ const BLACK_HOLED: RangeInclusive<f64> = 7.0..=8.2;
 const SIXTH: f64 = 6.9;
 /// `tcp_retries2` of the servers and the proxies: TCP gives up some time behind the sixth retransmission.
 const RETRIES: &str = "6";
-const GIVES_UP: RangeInclusive<f64> = 7.0..=30.0;
+const GIVES_UP: RangeInclusive<f64> = 7.0..=45.0;
 
 /// The limits are small, so that a test can wait for them; but of one that is announced a twentieth is
 /// longer than [`STALENESS`] and more.
@@ -590,9 +590,10 @@ impl std::fmt::Display for Row {
 #[ignore = "needs root: network namespaces and programs"]
 fn neither_a_lossy_path_nor_an_outage_of_five_seconds_makes_a_zombie() {
     const CLIENTS: usize = 20;
-    /// Of the packets each way, so that of ping and acknowledgement one in five gets lost. Where one in
-    /// three does, a ping in some thousands finds no way in six attempts, and that is a black hole.
-    const LOST: u32 = 10;
+    /// Of the packets each way, so that an attempt fails once in ten times, and six in a row once in a
+    /// million. Where one in five fails, a ping in some ten thousands finds no way in six attempts: for
+    /// seven seconds that is a black hole.
+    const LOST: u32 = 20;
     const LOSSY: Duration = Duration::from_secs(30);
     const OUTAGE: Duration = Duration::from_secs(5);
     /// TCP has found its way again after the fifth retransmission.
@@ -626,8 +627,8 @@ fn neither_a_lossy_path_nor_an_outage_of_five_seconds_makes_a_zombie() {
         .map(|alert| alert.json.to_string())
         .collect();
     assert!(confirmed.is_empty(), "{}", confirmed.join("\n"));
-    // A tenth of a ping, an answer and an acknowledgement a second from each client.
-    assert!(dropped.lost > 150, "{dropped:?}");
+    // A twentieth of a ping, an answer and an acknowledgement a second from each client.
+    assert!(dropped.lost > 75, "{dropped:?}");
     assert!(dropped.black_holed > 20, "{dropped:?}");
     assert!(clients.iter().all(|client| client.view().open));
 }

@@ -130,6 +130,11 @@ fn data_that_nobody_acknowledges_is_black_holed() {
     for after in [200, 600, 1400, 3000, 6200] {
         conversation.repeats(&mut recording, at + after * MILLI, End::Server, &text);
     }
+    // The fifth has had no second for its answer when the recording ends.
+    let played = judge(&recording, &[server(8080, None)]);
+    assert_eq!(alerts(&played), []);
+
+    conversation.repeats(&mut recording, at + 12_800 * MILLI, End::Server, &text);
     let played = judge(&recording, &[server(8080, None)]);
     let [fired] = alerts(&played)[..] else {
         panic!("{played:?}");
@@ -137,7 +142,7 @@ fn data_that_nobody_acknowledges_is_black_holed() {
     assert_eq!(
         fired,
         (
-            7.2,
+            8.2,
             VerdictKind::BlackHoled,
             Status::Firing,
             Certainty::Confirmed
@@ -145,12 +150,12 @@ fn data_that_nobody_acknowledges_is_black_holed() {
     );
 
     conversation.acked[0] = conversation.next[1];
-    conversation.ack(&mut recording, at + 9 * SECOND, End::Client);
+    conversation.ack(&mut recording, at + 14 * SECOND, End::Client);
     let played = judge(&recording, &[server(8080, None)]);
     let recovered = Status::Resolved(Resolution::Recovered);
-    assert_eq!(alerts(&played)[1].0, 10.0);
+    assert_eq!(alerts(&played)[1].0, 15.0);
     assert_eq!(alerts(&played)[1].2, recovered);
-    assert_eq!(played.connections()[0].retransmits, 5);
+    assert_eq!(played.connections()[0].retransmits, 6);
 }
 
 #[test]
