@@ -66,35 +66,30 @@ pub enum Review {
 
 /// Judges a flow that is believed healthy: the first rule that holds, or else the earliest deadline.
 pub fn judge(look: &Look<'_>) -> Finding {
-    first(
-        look,
-        &[
-            expired::find,
-            black_holed::find,
-            unresponsive::find,
-            half_closed::find,
-            stalled::find,
-            expiring::find,
-            quiet::find,
-        ],
-    )
+    first(look, RULES)
 }
 
 /// Judges a flow that is `expiring` or `quiet` already: is it dead?
 pub fn judge_graver(look: &Look<'_>) -> Finding {
-    first(
-        look,
-        &[
-            expired::find,
-            black_holed::find,
-            unresponsive::find,
-            half_closed::find,
-            stalled::find,
-        ],
-    )
+    first(look, &RULES[..ZOMBIES])
 }
 
-fn first(look: &Look<'_>, rules: &[fn(&Look<'_>) -> Finding]) -> Finding {
+type Rule = fn(&Look<'_>) -> Finding;
+
+/// In the order in which they are asked: those that find a zombie first.
+const RULES: &[Rule] = &[
+    expired::find,
+    black_holed::find,
+    unresponsive::find,
+    half_closed::find,
+    stalled::find,
+    expiring::find,
+    quiet::find,
+];
+/// How many of them find zombies.
+const ZOMBIES: usize = 5;
+
+fn first(look: &Look<'_>, rules: &[Rule]) -> Finding {
     let mut earliest = Ktime::NEVER;
     for rule in rules {
         match rule(look) {

@@ -33,13 +33,15 @@ impl Pace {
 
 impl Daemon {
     pub(super) fn read_silences(&mut self) {
+        let begun = Instant::now();
+        self.silences.next = begun + self.silences.interval;
         match self.stats.read() {
             Ok(stats) => self.tell_silences(&stats),
-            Err(error) => {
-                self.silences.next = Instant::now() + self.silences.interval;
-                log::warn!("cannot read the counts of the kernel programs: {error}");
-            }
+            Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
         }
+        // Hundreds of listeners on hundreds of CPUs are not read every second.
+        let rest = begun.elapsed() * SHARE;
+        self.silences.next = self.silences.next.max(Instant::now() + rest);
     }
 
     /// Tells the core, and counts the interval anew.
@@ -53,5 +55,7 @@ impl Daemon {
     }
 }
 
+/// Reading takes at most this part of the time.
+const SHARE: u32 = 100;
 const FASTEST: Duration = Duration::from_secs(1);
 const SLOWEST: Duration = Duration::from_secs(30);
