@@ -18,7 +18,7 @@ use monitor::{
         Alert, Certainty, CloseHow, ConnId, Facts, Group, Hop, Ktime, Learned, ListenerAlert,
         ListenerFinding, ListenerId, ListenerRules, Notice, OnExpiry, Reason, Resolution, Status,
         Tally, VerdictKind,
-        alert::{Background, TcpAccount},
+        background::{Background, Owner, TcpAccount},
         facts::{Activity, Direction, Protocol, Role},
     },
     frames::{FrameRecord, Line},
@@ -519,13 +519,15 @@ fn listener() -> Listener {
 fn everything_known() -> Background {
     let name = || Some("a".to_owned());
     Background {
-        cgroup: name(),
-        unit: name(),
-        container: name(),
-        pod: name(),
-        pid: Some(1),
-        comm: name(),
-        netns: Some(1),
+        owner: Owner {
+            cgroup: name(),
+            unit: name(),
+            container: name(),
+            pod: name(),
+            pid: Some(1),
+            comm: name(),
+            netns: Some(1),
+        },
         client: None,
         tcp: Some(TcpAccount {
             backoff: 1,

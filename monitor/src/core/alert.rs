@@ -3,9 +3,9 @@
 use std::{fmt, time::Duration};
 
 use super::{
+    background::Background,
     event::CloseHow,
     facts::{Facts, ListenerId},
-    handshake::ClientAddress,
     hop::OnExpiry,
     look::Look,
     time::Ktime,
@@ -60,42 +60,6 @@ pub struct Alert {
     pub background: Option<Box<Background>>,
     /// One sentence for a person.
     pub reason: String,
-}
-
-/// What is asked about a connection when it is told of. `None` is "not known". The names are hostile
-/// input: whoever shows them escapes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Background {
-    /// From the root of the cgroup v2 hierarchy.
-    pub cgroup: Option<String>,
-    /// The systemd unit, the container's id and the pod's uid in that path.
-    pub unit: Option<String>,
-    pub container: Option<String>,
-    pub pod: Option<String>,
-    /// A process that holds the socket.
-    pub pid: Option<u32>,
-    pub comm: Option<String>,
-    /// The inode of the network namespace.
-    pub netns: Option<u64>,
-    /// Only where it was asked for: it is personal data.
-    pub client: Option<ClientAddress>,
-    pub tcp: Option<TcpAccount>,
-}
-
-/// TCP's own account of a socket (`struct tcp_info`, include/uapi/linux/tcp.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpAccount {
-    /// How many times the retransmission timer has doubled.
-    pub backoff: u8,
-    /// Zero-window or keepalive probes in a row without an answer.
-    pub probes: u8,
-    pub retransmission_timeout: Duration,
-    /// Since an acceptable acknowledgement came in.
-    pub last_ack: Duration,
-    /// Received, not read by the application.
-    pub unread_bytes: u32,
-    /// Written by the application, never sent.
-    pub unsent_bytes: u32,
 }
 
 /// Many alerts that say the same of connections of one listener at nearly the same time. Made by

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod background;
 pub mod correlator;
 pub mod detail;
 pub mod event;

@@ -6,14 +6,14 @@ use std::{collections::HashMap, path::PathBuf};
 use crate::{
     core::{
         Alert, ConnId, Correlator, Notice, Status,
-        alert::{Background, TcpAccount},
+        background::{Background, Owner, TcpAccount},
     },
     kernel::{
         cgroup,
         exact::SocketKey,
         inet_diag::DiagSocket,
         lookup::{FindError, Found, SocketFinder},
-        owner::{OwnedSocket, Owner, Owners},
+        owner::{OwnedSocket, Owners},
     },
 };
 
@@ -103,15 +103,6 @@ fn alerts_in(notice: &mut Notice) -> Box<dyn Iterator<Item = &mut Alert> + '_> {
 }
 
 fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
-    let Owner {
-        cgroup,
-        unit,
-        container,
-        pod,
-        pid,
-        comm,
-        netns,
-    } = owner;
     let tcp = socket.and_then(|socket| {
         let info = socket.info.as_ref()?;
         Some(TcpAccount {
@@ -124,13 +115,7 @@ fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
         })
     });
     Background {
-        cgroup,
-        unit,
-        container,
-        pod,
-        pid,
-        comm,
-        netns,
+        owner,
         client: None,
         tcp,
     }

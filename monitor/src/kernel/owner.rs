@@ -14,29 +14,7 @@ mod processes;
 mod workload;
 
 pub use self::workload::Workload;
-
-/// Who owns a socket, as far as it could be found out.
-///
-/// All names are hostile input: a process chooses its own `comm`, and whoever may make a cgroup
-/// chooses its name. They are UTF-8, with U+FFFD for what was not, and may hold control characters:
-/// whoever shows them has to escape them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// From the root of the cgroup v2 hierarchy as it is mounted here, with a leading slash.
-    pub cgroup: Option<String>,
-    /// See [`Workload::unit`].
-    pub unit: Option<String>,
-    /// See [`Workload::container`].
-    pub container: Option<String>,
-    /// See [`Workload::pod`].
-    pub pod: Option<String>,
-    /// A process that holds the socket, numbered as in our own PID namespace.
-    pub pid: Option<u32>,
-    /// Its name, at most 15 bytes (proc_pid_comm(5)).
-    pub comm: Option<String>,
-    /// The inode of its network namespace: the number in `net:[4026531840]`.
-    pub netns: Option<u64>,
-}
+pub use crate::core::background::Owner;
 
 /// What is known of a socket whose owner is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

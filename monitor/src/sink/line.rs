@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::core::{
     Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status,
-    alert::{Background, TcpAccount},
+    background::{Owner, TcpAccount},
     handshake::ClientAddress,
 };
 
@@ -203,17 +203,17 @@ impl<'a> Conn<'a> {
     fn of(alert: &'a Alert) -> Self {
         let facts = &alert.facts;
         let background = alert.background.as_deref();
-        let name = |name: fn(&Background) -> &Option<String>| {
-            background.and_then(|background| name(background).as_deref())
-        };
+        let owner = background.map(|background| &background.owner);
+        let name =
+            |name: fn(&Owner) -> &Option<String>| owner.and_then(|owner| name(owner).as_deref());
         Self {
-            cgroup: name(|background| &background.cgroup),
-            unit: name(|background| &background.unit),
-            container: name(|background| &background.container),
-            pod: name(|background| &background.pod),
-            pid: background.and_then(|background| background.pid),
-            comm: name(|background| &background.comm),
-            netns: background.and_then(|background| background.netns),
+            cgroup: name(|owner| &owner.cgroup),
+            unit: name(|owner| &owner.unit),
+            container: name(|owner| &owner.container),
+            pod: name(|owner| &owner.pod),
+            pid: owner.and_then(|owner| owner.pid),
+            comm: name(|owner| &owner.comm),
+            netns: owner.and_then(|owner| owner.netns),
             client: background
                 .and_then(|background| background.client)
                 .map(ClientAddress::reveal),

@@ -7,6 +7,8 @@ use crate::sink::receiver::{self, Answer, Receiver as Http};
 struct Numbers {
     url: String,
     again: Option<(Duration, Arc<Mutex<Vec<u64>>>)>,
+    /// Hears of each request before it is sent.
+    tries: Option<Sender<()>>,
 }
 
 impl Courier for Numbers {
@@ -19,6 +21,9 @@ impl Courier for Numbers {
     }
 
     fn body(&self, items: &[u64]) -> String {
+        if let Some(tries) = &self.tries {
+            tries.send(()).expect("somebody counts");
+        }
         serde_json::to_string(items).expect("JSON")
     }
 
@@ -38,6 +43,7 @@ fn start(endpoint: &Endpoint) -> Delivery<u64> {
     let numbers = Numbers {
         url: endpoint.url(),
         again: None,
+        tries: None,
     };
     Delivery::start(endpoint, numbers).expect("a thread")
 }
@@ -65,12 +71,21 @@ fn a_receiver_that_comes_late_gets_what_waited_in_order_and_in_batches() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.local_addr().expect("bound")
     };
-    let mut delivery = start(&receiver::endpoint(addr, "/"));
+    let endpoint = receiver::endpoint(addr, "/");
+    let (tries, tried) = channel();
+    let numbers = Numbers {
+        url: endpoint.url(),
+        again: None,
+        tries: Some(tries),
+    };
+    let mut delivery = Delivery::start(&endpoint, numbers).expect("a thread");
     for n in 0..7 {
         delivery.send(n);
     }
-    // Long enough for a refused connection, which is what is under test.
-    std::thread::sleep(FIRST_WAIT);
+    // The second try begins once the first was refused.
+    for _ in 0..2 {
+        tried.recv_timeout(Duration::from_secs(60)).expect("a try");
+    }
     let http = Http::on(TcpListener::bind(addr).expect("still free"), []);
     let mut got = Vec::new();
     while got.len() < 7 {
@@ -131,6 +146,7 @@ fn what_stands_is_said_again_until_it_no_longer_does() {
     let numbers = Numbers {
         url: endpoint.url(),
         again: Some((Duration::from_millis(50), standing.clone())),
+        tries: None,
     };
     let _delivery = Delivery::start(&endpoint, numbers).expect("a thread");
     // The second half of the first round fails; the next round says everything.
