@@ -4,7 +4,7 @@ use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{Snapshot, closing_by, protocol},
+    snapshot::{LOSS_MEMORY, Snapshot, closing_by, protocol},
     stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
@@ -43,6 +43,10 @@ pub mod notable {
 /// Retransmissions without progress at which the daemon is woken: the first that is more than a
 /// tail-loss probe, and the one that makes a black hole.
 pub const RETRANSMIT_WAKES: [u32; 2] = [2, 5];
+
+/// What counts as one segment of what an acknowledgement covers: more than most are, so that a path
+/// rather looks too lossy.
+const SEGMENT_BYTES: u32 = 2048;
 
 /// Everything kept in a socket's storage: what is published, and the parse state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,14 +332,15 @@ impl Snapshot {
             self.una_known = 1;
             self.snd_una = segment.ack;
             self.ack_progress_at = now;
-            self.retransmits_at_progress = self.retransmits;
+            self.retransmits_at_progress = self.retransmits as u16;
             return;
         }
         if after(segment.ack, self.snd_una) {
             let retransmits = self.retransmits_without_progress();
+            self.count_delivery(segment.ack.wrapping_sub(self.snd_una), retransmits, stats);
             self.snd_una = segment.ack;
             self.ack_progress_at = now;
-            self.retransmits_at_progress = self.retransmits;
+            self.retransmits_at_progress = self.retransmits as u16;
             if retransmits >= RETRANSMIT_WAKES[0] {
                 walk.note(notable::ANSWERED);
             } else if retransmits > 0 {
@@ -354,6 +359,31 @@ impl Snapshot {
         {
             stats.duplicate_acks.add(1);
         }
+    }
+
+    /// Bytes arrived, after so many retransmissions: what tells how lossy the path is. What was never
+    /// acknowledged tells nothing of it.
+    #[inline(always)]
+    fn count_delivery(&mut self, bytes: u32, retransmits: u32, stats: &mut ListenerStats) {
+        let mut segments = bytes / SEGMENT_BYTES;
+        if segments == 0 {
+            segments = 1;
+        }
+        let late = if retransmits < segments {
+            retransmits
+        } else {
+            segments
+        };
+        stats.segments_delivered.add(segments as u64);
+        if late > 0 {
+            stats.segments_delivered_late.add(late as u64);
+            stats.retransmits_delivered.add(retransmits as u64);
+        }
+        let mut share = u16::MAX as u64 * late as u64;
+        if segments > 1 {
+            share /= segments as u64;
+        }
+        self.loss = self.loss - self.loss / LOSS_MEMORY + share as u16 / LOSS_MEMORY;
     }
 
     /// The sequence space of a sent segment.

@@ -101,8 +101,11 @@ pub struct Snapshot {
     pub ack_progress_at: u64,
     /// All retransmissions. Written by the retransmit tracepoint.
     pub retransmits: u32,
-    /// `retransmits` as of the last ack progress. Written by ingress.
-    pub retransmits_at_progress: u32,
+    /// The lower half of `retransmits` as of the last ack progress. Written by ingress.
+    pub retransmits_at_progress: u16,
+    /// The share of what was acknowledged that had to be sent again, smoothed over some
+    /// [`LOSS_MEMORY`] acknowledgements; of 65,536. Written by ingress.
+    pub loss: u16,
     /// Transmissions that ask for an answer. Written by egress.
     pub asks: u32,
     /// `asks` as of the last packet from the peer. Written by ingress.
@@ -158,6 +161,9 @@ pub struct DirectionFacts {
     /// once there was an interval, at most 65,535 (18 min).
     pub ping_interval: u16,
 }
+
+/// Acknowledgements over which a flow's losses are smoothed.
+pub const LOSS_MEMORY: u16 = 32;
 
 /// Nanoseconds: what heartbeats are kept in, 16.8 ms.
 pub const PING_UNIT: u64 = 1 << 24;
@@ -216,6 +222,7 @@ impl Snapshot {
             ack_progress_at: 0,
             retransmits: 0,
             retransmits_at_progress: 0,
+            loss: 0,
             asks: 0,
             asks_at_answer: 0,
             unanswered_since: 0,
@@ -256,7 +263,7 @@ impl Snapshot {
 
     #[inline(always)]
     pub const fn retransmits_without_progress(&self) -> u32 {
-        self.retransmits.wrapping_sub(self.retransmits_at_progress)
+        (self.retransmits as u16).wrapping_sub(self.retransmits_at_progress) as u32
     }
 
     #[inline(always)]

@@ -272,6 +272,12 @@ pub struct ListenerStats {
     /// Pings that saw no pong before the next ping.
     pub pings_unanswered: [Counter; 2],
     pub retransmits: Counter,
+    /// What acknowledgements covered, in segments: at least one each.
+    pub segments_delivered: Counter,
+    /// Those of them that were sent again before.
+    pub segments_delivered_late: Counter,
+    /// How often they were sent again, all of them.
+    pub retransmits_delivered: Counter,
     pub duplicate_acks: Counter,
     /// Times that a window closed: the peer's (rx) or ours (tx).
     pub zero_windows: [Counter; 2],
@@ -305,6 +311,9 @@ impl ListenerStats {
         close_handshake_time: Histogram::EMPTY,
         pings_unanswered: [Counter(0); 2],
         retransmits: Counter(0),
+        segments_delivered: Counter(0),
+        segments_delivered_late: Counter(0),
+        retransmits_delivered: Counter(0),
         duplicate_acks: Counter(0),
         zero_windows: [Counter(0); 2],
         ping_rtt: [Histogram::EMPTY; 2],
@@ -333,6 +342,9 @@ impl ListenerStats {
             close_handshake_time,
             pings_unanswered,
             retransmits,
+            segments_delivered,
+            segments_delivered_late,
+            retransmits_delivered,
             duplicate_acks,
             zero_windows,
             ping_rtt: [rtt_rx, rtt_tx],
@@ -359,6 +371,9 @@ impl ListenerStats {
         close_handshake_time.merge(&other.close_handshake_time);
         merge(pings_unanswered, &other.pings_unanswered);
         retransmits.add(other.retransmits.get());
+        segments_delivered.add(other.segments_delivered.get());
+        segments_delivered_late.add(other.segments_delivered_late.get());
+        retransmits_delivered.add(other.retransmits_delivered.get());
         duplicate_acks.add(other.duplicate_acks.get());
         merge(zero_windows, &other.zero_windows);
         rtt_rx.merge(&other.ping_rtt[0]);

@@ -348,6 +348,57 @@ fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
     );
 }
 
+/// Of what is never acknowledged nothing is counted.
+#[test]
+fn what_arrived_after_retransmissions_is_counted_once_it_is_acknowledged() {
+    let mut socket = Socket::upgraded();
+    let counts = |socket: &Socket| {
+        let stats = &socket.stats;
+        [
+            &stats.segments_delivered,
+            &stats.segments_delivered_late,
+            &stats.retransmits_delivered,
+        ]
+        .map(|counter| counter.get())
+    };
+    let [before, ..] = counts(&socket);
+    socket.tx(segment(5000, 1000), DATA);
+    for _ in 0..3 {
+        socket.connection.flow.retransmit(&mut socket.stats);
+    }
+    assert_eq!(counts(&socket), [before, 0, 0]);
+    socket.rx(segment(1000, 5100), b"");
+    assert_eq!(counts(&socket), [before + 1, 1, 3]);
+    // Ten times as much as one segment has, of which one was lost.
+    socket.connection.flow.retransmit(&mut socket.stats);
+    socket.rx(segment(1000, 5100 + 20_480), b"");
+    assert_eq!(counts(&socket), [before + 11, 2, 4]);
+}
+
+#[test]
+fn the_losses_of_a_flow_are_smoothed_over_some_acknowledgements() {
+    let mut socket = Socket::upgraded();
+    let mut end = 5000;
+    let mut deliver = |late: bool| {
+        if late {
+            socket.connection.flow.retransmit(&mut socket.stats);
+        }
+        end += 100;
+        socket.rx(segment(1000, end), b"");
+        f64::from(socket.connection.flow.snapshot.loss) / 65_536.0
+    };
+    assert_eq!(deliver(false), 0.0);
+    let once = deliver(true);
+    assert!((0.03..0.04).contains(&once), "{once}");
+    // One in four, for long.
+    let long = (0..400).map(|i| deliver(i % 4 == 0)).last().unwrap();
+    assert!((0.2..0.3).contains(&long), "{long}");
+    let clean = (0..200).map(|_| deliver(false)).last().unwrap();
+    assert!(clean < 0.01, "{clean}");
+    let all = (0..400).map(|_| deliver(true)).last().unwrap();
+    assert!(all > 0.95, "{all}");
+}
+
 #[test]
 fn one_lost_segment_is_no_trouble_but_its_end_is_published() {
     let mut socket = Socket::upgraded();

@@ -281,6 +281,9 @@ impl Daemon {
                 }
             }
         }
+        if self.core.wants_deliveries() {
+            self.silences.hurry();
+        }
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => {

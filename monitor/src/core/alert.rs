@@ -333,14 +333,18 @@ fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
             let waited = Seconds(elapsed(facts.unanswered_since, look.now));
             format!("{path}, then {sent} unanswered for {waited}: the path is dead")
         }
-        (VerdictKind::BlackHoled, _) => {
+        (VerdictKind::BlackHoled, certainty) => {
             let bytes = Counted(facts.unacked_bytes.into(), "byte");
             let waited = Seconds(elapsed(facts.stalled_since, look.now));
             let retransmits = Counted(facts.retransmits.into(), "retransmission");
-            format!(
-                "{bytes} unacknowledged for {waited} after {retransmits}; \
-                 TCP itself gives up only after about 15 minutes"
-            )
+            let stuck = format!("{bytes} unacknowledged for {waited} after {retransmits}");
+            if certainty == Certainty::Suspected {
+                let percent = look.loss().ratio() * 100.0;
+                return format!(
+                    "{stuck}, on a path where {percent:.0} % of the tries fail anyway: it may be chance"
+                );
+            }
+            format!("{stuck}; TCP itself gives up only after about 15 minutes")
         }
         (VerdictKind::Unresponsive, _) => {
             let pings = Counted(facts.pings_unanswered.into(), "ping");

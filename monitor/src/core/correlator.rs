@@ -29,6 +29,7 @@ use super::{
     flow::{Books, Flow},
     hop::ListenerRules,
     look::{Look, Source},
+    loss::{Deliveries, LossMeter},
     pending::{Attempt, Pending},
     queues::Queues,
     reap::ReapOutcome,
@@ -66,6 +67,10 @@ pub struct Correlator {
     queues: Queues,
     /// By listener.
     silences: Vec<Silences>,
+    /// By listener.
+    losses: Vec<LossMeter>,
+    /// Until when a verdict may depend on what is lost right now.
+    doubtful_until: Ktime,
     known_hops: Vec<KnownHop>,
     /// Of the flows' handshakes.
     strings: Strings,
@@ -82,6 +87,7 @@ impl Correlator {
     /// socket, in time: the publish interval and the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
         let silences = rules.iter().map(|_| Silences::default()).collect();
+        let losses = rules.iter().map(|_| LossMeter::default()).collect();
         Self {
             tallies: vec![Tally::default(); rules.len()],
             rules,
@@ -91,6 +97,8 @@ impl Correlator {
             pending: Pending::default(),
             queues: Queues::default(),
             silences,
+            losses,
+            doubtful_until: Ktime::ZERO,
             known_hops: Vec::new(),
             strings: Strings::default(),
             wheel: Wheel::new(),
@@ -166,6 +174,23 @@ impl Correlator {
         self.tallies[place].learned = silences.learned();
         let changes = changes.into_iter().map(Box::new).map(Action::ListenerAlert);
         self.actions.extend(changes);
+    }
+
+    /// Takes in what of a listener's connections was acknowledged, and how easily.
+    pub fn handle_deliveries(&mut self, at: Ktime, listener: ListenerId, deliveries: Deliveries) {
+        let place = place(listener);
+        let Some(meter) = self.losses.get_mut(place) else {
+            self.rejected += 1;
+            return;
+        };
+        meter.take_in(at, deliveries);
+        self.tallies[place].loss = meter.loss();
+    }
+
+    /// Whether [`Correlator::handle_deliveries`] should come every second or so: something is not
+    /// acknowledged, and it matters whether that can be chance.
+    pub fn wants_deliveries(&self) -> bool {
+        self.now < self.doubtful_until
     }
 
     /// What became of a connection that was to be aborted. If it was, that is what ends its verdict.
@@ -323,7 +348,11 @@ impl Correlator {
             staleness: self.staleness,
             first_seen: flow.first_seen,
             unread: self.queues.unread(conn),
+            listener_loss: self.losses[place].loss(),
         };
+        if look.is_in_doubt() {
+            self.doubtful_until = self.doubtful_until.max(look.now + DOUBT);
+        }
         let tally = &mut self.tallies[place];
         let mut books = Books {
             tally,
@@ -372,6 +401,9 @@ fn place(listener: ListenerId) -> usize {
 
 /// Room that the queue of actions keeps once it is empty.
 const ACTIONS_KEPT: usize = 1024;
+/// How long after a look at a flow that waits for an acknowledgement, or a pong, the deliveries are
+/// told every second. TCP's retransmissions and the looks they cause follow each other faster at first.
+const DOUBT: Duration = Duration::from_secs(10);
 /// Whatever a rule says, the clock moves before a flow is looked at again.
 const MIN_STEP: Duration = Duration::from_nanos(1);
 

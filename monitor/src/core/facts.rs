@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
-use super::time::Ktime;
+use super::{loss::Loss, time::Ktime};
 
 /// A socket, by its kernel cookie: unique until reboot, unlike a socket pointer or a 4-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +124,8 @@ pub struct Facts {
     pub ack_progress_at: Option<Ktime>,
     /// Retransmissions since the last ack progress.
     pub retransmits: u32,
+    /// What of its bytes that were acknowledged lately had been sent more than once.
+    pub loss: Loss,
     /// Transmissions that ask for an answer (payload, keepalive probes, retransmissions) since the
     /// last packet from the peer.
     pub unanswered_transmissions: u32,
@@ -223,6 +225,7 @@ impl Facts {
             stalled_since: None,
             ack_progress_at: None,
             retransmits: 0,
+            loss: Loss::default(),
             unanswered_transmissions: 0,
             unanswered_since: None,
             pings_unanswered: 0,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     facts::{Direction, Facts, Gap},
     hop::{Hop, ListenerRules, Path},
+    loss::Loss,
     time::Ktime,
     verdict::Verdict,
 };
@@ -24,6 +25,8 @@ pub struct Look<'a> {
     pub first_seen: Ktime,
     /// What its application has not read, if the last look at the sockets found anything.
     pub unread: Option<Unread>,
+    /// That of the listener's connections, lately.
+    pub listener_loss: Loss,
 }
 
 /// Bytes that wait in a receive queue.
@@ -76,6 +79,11 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// The loss to reckon with: one client may have a worse path than the others.
+    pub(super) fn loss(&self) -> Loss {
+        self.facts.loss.max(self.listener_loss)
+    }
+
     pub(super) fn is_reset(&self) -> bool {
         self.facts.rst_rx || self.facts.rst_tx
     }
@@ -83,6 +91,12 @@ impl<'a> Look<'a> {
     /// Whether bytes really are in flight.
     pub(super) fn is_outstanding(&self) -> bool {
         self.facts.unacked_bytes > 0 && !self.ack_may_be_unseen()
+    }
+
+    /// Whether it matters how lossy the path is right now.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let waits = self.is_outstanding() && self.facts.retransmits > 1;
+        waits || self.facts.pings_unanswered > 1
     }
 
     /// A snapshot can miss the acknowledgement that came right after it; but TCP does not wait in
@@ -161,6 +175,14 @@ impl<'a> Look<'a> {
             self.now + RECHECK
         } else {
             Ktime::NEVER
+        }
+    }
+
+    /// The same where what is waited for is the number of tries: they are ever further apart.
+    pub(super) fn while_tcp_backs_off(&self, since: Ktime) -> Ktime {
+        match self.while_tcp_retries(since) {
+            Ktime::NEVER => Ktime::NEVER,
+            soon => soon.max(self.now + self.now.since(since) / 32),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod histogram;
 pub mod hop;
 mod kept;
 pub mod look;
+pub mod loss;
 mod pending;
 mod queues;
 pub mod reap;

@@ -6,6 +6,7 @@ use super::{
     alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::Histogram,
+    loss::Loss,
     reap::ReapOutcome,
     silences::Learned,
 };
@@ -35,6 +36,8 @@ pub struct Tally {
     pub idle_at_death: Histogram,
     /// What is known of the hops' real timeouts.
     pub learned: Learned,
+    /// What the connections have lost lately.
+    pub loss: Loss,
     /// The age at the same moment, where the birth was seen.
     pub age_at_death: Histogram,
 }

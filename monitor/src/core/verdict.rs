@@ -140,7 +140,7 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
     }
     let (certainty, next_look) = match verdict.kind {
         VerdictKind::Expired => expired::review(look, verdict),
-        VerdictKind::BlackHoled => (verdict.certainty, black_holed::review(look, heard_before)),
+        VerdictKind::BlackHoled => black_holed::review(look, verdict, heard_before),
         VerdictKind::Unresponsive => unresponsive::review(look, verdict),
         VerdictKind::HalfClosed | VerdictKind::Stalled => (verdict.certainty, Ktime::NEVER),
         VerdictKind::Expiring => (verdict.certainty, expiring::next_look(look, verdict)),

@@ -1,17 +1,24 @@
-//! How often the core is told which silences were survived.
+//! How often the core is told which silences were survived, and what was lost.
 
 use std::time::{Duration, Instant};
 
 use monitor_common::stats::ListenerStats;
 
 use super::Daemon;
-use crate::{core::ListenerId, kernel::clock, listeners::Listener};
+use crate::{
+    core::{ListenerId, loss::Deliveries},
+    kernel::clock,
+    listeners::Listener,
+};
 
 /// When the counts are read next. A warning is due before the next heartbeat, so it follows the limits;
 /// reading costs some microseconds a listener and CPU.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
+    read_at: Instant,
+    /// Reading too often would cost too much.
+    earliest: Instant,
     pub(super) next: Instant,
 }
 
@@ -24,10 +31,19 @@ impl Pace {
         let interval = shortest
             .map_or(SLOWEST, |limit| limit / 10)
             .clamp(FASTEST, SLOWEST);
+        let now = Instant::now();
         Self {
             interval,
-            next: Instant::now() + interval,
+            read_at: now,
+            earliest: now,
+            next: now + interval,
         }
+    }
+
+    /// The next reading is soon: a verdict depends on it.
+    pub(super) fn hurry(&mut self) {
+        let soon = (self.read_at + FASTEST).max(self.earliest);
+        self.next = self.next.min(soon);
     }
 }
 
@@ -40,17 +56,20 @@ impl Daemon {
             Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
         }
         // Hundreds of listeners on hundreds of CPUs are not read every second.
-        let rest = begun.elapsed() * SHARE;
-        self.silences.next = self.silences.next.max(Instant::now() + rest);
+        self.silences.earliest = Instant::now() + begun.elapsed() * SHARE;
+        self.silences.next = self.silences.next.max(self.silences.earliest);
     }
 
     /// Tells the core, and counts the interval anew.
     pub(super) fn tell_silences(&mut self, stats: &[ListenerStats]) {
-        self.silences.next = Instant::now() + self.silences.interval;
+        self.silences.read_at = Instant::now();
+        self.silences.next = self.silences.read_at + self.silences.interval;
         let at = clock::now();
         for (listener, stats) in (0..).map(ListenerId).zip(stats) {
             let survived = stats.gaps_survived.map(|count| count.get());
             self.core.handle_silences(at, listener, &survived);
+            let deliveries = Deliveries::of(stats);
+            self.core.handle_deliveries(at, listener, deliveries);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::core::{
     event::Asker,
     facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol, Role},
     handshake::{UpgradeAnswer, UpgradeRequest},
+    loss::Loss,
 };
 
 /// A record that makes no sense. It is counted and never stops the loop.
@@ -159,6 +160,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
             .flatten(),
         ack_progress_at: moment(s.ack_progress_at),
         retransmits: s.retransmits_without_progress(),
+        loss: Loss::from_late(s.loss),
         unanswered_transmissions: s.unanswered_asks(),
         unanswered_since: (s.unanswered_asks() > 0)
             .then(|| moment(s.unanswered_since))

@@ -21,7 +21,9 @@ use super::{
     skip::Skip,
 };
 use crate::{
-    core::{Action, Correlator, Grouping, Ktime, ListenerId, Status, facts::Role},
+    core::{
+        Action, Correlator, Grouping, Ktime, ListenerId, Status, facts::Role, loss::Deliveries,
+    },
     listeners::Listener,
 };
 
@@ -186,6 +188,7 @@ impl Replay {
     /// Shows the core each of its deadlines before `end`.
     fn judge_before(&mut self, end: u64) {
         while let Some(deadline) = self.deadline().filter(|at| at.0 < end) {
+            self.tell_deliveries(deadline);
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
@@ -195,6 +198,13 @@ impl Replay {
             self.act();
             self.grouping.handle_timeout(deadline);
             self.tell_notices();
+        }
+    }
+
+    fn tell_deliveries(&mut self, at: Ktime) {
+        for (listener, stats) in (0..).map(ListenerId).zip(&self.stats) {
+            let deliveries = Deliveries::of(stats);
+            self.core.handle_deliveries(at, listener, deliveries);
         }
     }
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use monitor::core::{
     CloseHow, ConnId, Event, Facts, Hop, Ktime, ListenerId, ListenerRules, OnExpiry, Trouble,
     facts::{Close, Closing, ClosingBy, Direction},
+    loss::Loss,
 };
 
 use crate::socket::{Cause, Socket, facts};
@@ -30,10 +31,11 @@ pub(crate) enum Op {
     RstReceived,
 }
 
-/// A connection: its round trip in ms, and ops with the ms between them.
+/// A connection: its round trip in ms, what it has lost before, and ops with the ms between them.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub rtt: u64,
+    pub loss: Loss,
     pub ops: Vec<(u64, Op)>,
 }
 
@@ -130,7 +132,10 @@ impl Kernel {
     fn open(&mut self, index: usize, script: &Script) {
         let at = BOOT + Duration::from_micros(137 * index as u64);
         let conn = ConnId(index as u64 + 1);
-        let facts = facts(conn, ListenerId(listener(conn) as u16), at);
+        let facts = Facts {
+            loss: script.loss,
+            ..facts(conn, ListenerId(listener(conn) as u16), at)
+        };
         let mut socket = Socket::open(facts, script);
         self.timeline.push(socket.moment(at));
         self.sockets.push(socket);

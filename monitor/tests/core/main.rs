@@ -14,7 +14,7 @@ use std::{
 
 use monitor::core::{
     Action, Alert, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime, ListenerId,
-    ListenerRules, Resolution, Status, VerdictKind, verdict::pace_of_pongs,
+    ListenerRules, Resolution, Status, VerdictKind, loss::Loss, verdict::pace_of_pongs,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -155,9 +155,12 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     let last = select(vec![Op::Send, Op::CloseFrame, Op::Fin, Op::RstReceived]);
     let pause = || prop_oneof![1u64..400, 400u64..3_500, 3_500u64..14_000];
     let ops = (vec((pause(), op), 0..14), (pause(), last));
-    let script = (1u64..150, ops).prop_map(|(rtt, (mut ops, last))| {
+    // Most lose nothing. The others must have tried 7 or 8 times.
+    let loss =
+        prop_oneof![4 => Just(0), 1 => Just(4_000), 1 => Just(5_200)].prop_map(Loss::from_late);
+    let script = (1u64..150, loss, ops).prop_map(|(rtt, loss, (mut ops, last))| {
         ops.push(last);
-        Script { rtt, ops }
+        Script { rtt, loss, ops }
     });
     vec(script, 1..6)
 }
@@ -236,10 +239,12 @@ fn as_seen_in_steps(said: &[Saying], expected: &[Saying]) -> Vec<Saying> {
 fn a_pong_right_after_a_lone_ping_was_given_up_is_noticed_within_the_pace_of_pongs() {
     let idle = Script {
         rtt: 1,
+        loss: Loss::default(),
         ops: vec![(1, Op::Send)],
     };
     let patient = Script {
         rtt: 1,
+        loss: Loss::default(),
         ops: vec![
             (1, Op::Deafen),
             (1, Op::Ping),

@@ -64,7 +64,10 @@ pub(crate) fn is_true(
     now: Ktime,
 ) -> bool {
     match (kind, certainty) {
-        (VerdictKind::BlackHoled, _) => black_holed(t, r, now),
+        (VerdictKind::BlackHoled, Certainty::Suspected) => black_holed(t, r, now).is_some(),
+        (VerdictKind::BlackHoled, Certainty::Confirmed) => {
+            is_stuck(t, r, now) && is_confirmed(kind, t, now)
+        }
         (_, Certainty::Confirmed) => is_confirmed(kind, t, now),
         (VerdictKind::Expired, _) => expired(t, r, now).is_some(),
         (VerdictKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
@@ -98,7 +101,7 @@ impl Scan {
             && last.kind == VerdictKind::Expired
             && now.since(last.at) <= STALENESS
         {
-            self.contested |= black_holed(t, r, now) || unresponsive(t, r, now).is_some();
+            self.contested |= black_holed(t, r, now).is_some() || unresponsive(t, r, now).is_some();
         }
         if let Some((kind, certainty, since)) = self.standing {
             if recovered(kind, since, t) {
@@ -115,13 +118,13 @@ impl Scan {
         }
         if let Some(certainty) = expired(t, r, now) {
             self.fire(now, VerdictKind::Expired, certainty, now);
-        } else if black_holed(t, r, now) {
+        } else if let Some(certainty) = black_holed(t, r, now) {
             // Of a copy it is not known.
             self.contested |= !tried_late(t, LATE + STALENESS) && t.retransmits >= 5;
             self.fire(
                 now,
                 VerdictKind::BlackHoled,
-                Certainty::Confirmed,
+                certainty,
                 t.stalled_since.unwrap(),
             );
         } else if let Some(certainty) = unresponsive(t, r, now) {
@@ -181,13 +184,27 @@ fn expired(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
     (silent || spoke_into_silence(t, r)).then_some(certainty)
 }
 
-fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
+fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
+    let certainty = if is_confirmed(VerdictKind::BlackHoled, t, now) {
+        Certainty::Confirmed
+    } else {
+        Certainty::Suspected
+    };
+    (!t.rst_rx && is_stuck(t, r, now)).then_some(certainty)
+}
+
+/// Whether so many tries may all have been lost by chance.
+fn may_be_chance(t: &Facts, tries: u32) -> bool {
+    let loss = t.loss.ratio();
+    loss > 0.05 && loss.powi(tries as i32) > 1e-6
+}
+
+fn is_stuck(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
     let Some(stalled) = t.stalled_since.map(|since| now.since(since)) else {
         return false;
     };
     let fast = spoke_into_silence(t, r) && t.retransmits >= 2 && stalled.as_secs() >= 1;
-    !t.rst_rx
-        && (fast || t.retransmits >= 5 && stalled.as_secs() >= 7 && tried_late(t, LATE - STALENESS))
+    fast || t.retransmits >= 5 && stalled.as_secs() >= 7 && tried_late(t, LATE - STALENESS)
 }
 
 /// The last packet left when the bytes had waited for so long.
@@ -212,15 +229,27 @@ fn is_confirmed(kind: VerdictKind, t: &Facts, now: Ktime) -> bool {
     let second = Duration::from_secs(1);
     match kind {
         VerdictKind::Expired => {
-            t.unanswered_transmissions >= 2 && now.since(t.unanswered_since.unwrap()) >= second
+            let tries = t.unanswered_transmissions;
+            tries >= 2
+                && !may_be_chance(t, tries)
+                && now.since(t.unanswered_since.unwrap()) >= second
         }
-        VerdictKind::BlackHoled => true,
+        VerdictKind::BlackHoled => !may_be_chance(t, 1 + t.retransmits),
         VerdictKind::HalfClosed
         | VerdictKind::Stalled
         | VerdictKind::Expiring
         | VerdictKind::Quiet => false,
         VerdictKind::Unresponsive => {
-            let grace = second.max(t.ping_rtt.unwrap_or_default() * 4);
+            let rtt = t.ping_rtt.unwrap_or_default();
+            let mut grace = second.max(rtt * 4);
+            let (mut waited, mut wait) = (Duration::ZERO, rtt + Duration::from_millis(200));
+            for tries in 2..20 {
+                if may_be_chance(t, tries - 1) {
+                    waited += wait;
+                    wait *= 2;
+                }
+            }
+            grace = grace.max(waited);
             t.pings_unanswered >= 2 && {
                 let first = t.first_unanswered_ping.unwrap();
                 let pings_took = t.last_unanswered_ping.unwrap().since(first);

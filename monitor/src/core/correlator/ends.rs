@@ -35,6 +35,7 @@ impl Correlator {
             staleness: self.staleness,
             first_seen: flow.first_seen,
             unread: None,
+            listener_loss: self.losses[place].loss(),
         };
         let tally = &mut self.tallies[place];
         tally.count_close(facts);

@@ -4,6 +4,7 @@ use crate::core::{
     event::ReceiveQueue,
     facts::{Close, Closing, ClosingBy, Direction, Gap, Protocol},
     hop::{Activity, Path},
+    loss::Loss,
 };
 
 const STALENESS: Duration = Duration::from_millis(260);
@@ -488,6 +489,104 @@ fn five_retransmissions_in_seven_seconds_are_a_black_hole() {
     ack(&mut facts, 9_000);
     bench.trouble(Trouble::Answered, 9_000, &facts);
     assert_eq!(bench.said[1], (9_000, RECOVERED, BlackHoled, Confirmed));
+}
+
+/// Where one try in seven fails, eight in a row are chance less than once in a million times.
+fn lossy() -> Loss {
+    let loss = Loss::from_late(5_200);
+    assert_eq!(loss.tries_beyond_chance(), 8);
+    loss
+}
+
+#[test]
+fn on_a_lossy_path_a_black_hole_is_suspected_until_tcp_has_tried_often_enough() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    facts.loss = lossy();
+    send(&mut facts, 1_000);
+    for at in [1_200, 1_600, 2_400, 4_000, 6_900] {
+        retransmit(&mut facts, at);
+        bench.trouble(Trouble::Retransmit, at, &facts);
+    }
+    bench.until(8_500);
+    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "100 bytes unacknowledged for 7 s after 5 retransmissions, on a path where 15 % of the tries \
+         fail anyway: it may be chance"
+    );
+    retransmit(&mut facts, 13_500);
+    bench.snapshot = Some(facts.clone());
+    bench.until(26_000);
+    assert_eq!(bench.said.len(), 1, "seven tries");
+    retransmit(&mut facts, 26_300);
+    bench.snapshot = Some(facts);
+    bench.until(28_000);
+    assert_eq!(bench.said[1..], [(27_000, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(bench.core.poll_timeout(), None);
+    assert_eq!(bench.tally().detected[BlackHoled as usize], 1);
+}
+
+#[test]
+fn what_the_other_connections_lose_makes_one_that_lost_nothing_yet_suspected_only() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    let deliveries = Deliveries {
+        delivered: 1_000,
+        late: 250,
+        retransmits: 390,
+    };
+    bench
+        .core
+        .handle_deliveries(ms(0), ListenerId(0), deliveries);
+    send(&mut facts, 1_000);
+    for at in [1_200, 1_600, 2_400, 4_000, 6_900] {
+        assert_eq!(bench.core.wants_deliveries(), at > 1_600, "at {at}");
+        retransmit(&mut facts, at);
+        bench.trouble(Trouble::Retransmit, at, &facts);
+        bench.until(at + 50);
+    }
+    bench.until(8_000);
+    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Suspected)]);
+    bench.until(200_000);
+    assert!(!bench.core.wants_deliveries(), "TCP has given up");
+}
+
+#[test]
+fn on_a_lossy_path_an_expired_flow_is_confirmed_by_more_than_two_tries() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Silent));
+    facts.loss = lossy();
+    speak_into_silence(&mut facts, 0, 8_000);
+    bench.trouble(Trouble::Resumed, 8_000, &facts);
+    assert_eq!(bench.said, [(8_000, FIRING, Expired, Suspected)]);
+    for at in [8_200, 8_600, 9_400, 11_000, 14_200, 20_600] {
+        bench.until(at);
+        retransmit(&mut facts, at);
+        bench.snapshot = Some(facts.clone());
+    }
+    bench.until(33_000);
+    assert_eq!(bench.said.len(), 1, "seven tries");
+    retransmit(&mut facts, 33_400);
+    bench.snapshot = Some(facts);
+    bench.until(34_000);
+    assert_eq!(bench.said[1..], [(34_000, FIRING, Expired, Confirmed)]);
+}
+
+#[test]
+fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    facts.loss = lossy();
+    facts.ping_rtt = Some(Duration::from_millis(10));
+    for at in [1_000, 2_000] {
+        ping(&mut facts, at);
+        ack(&mut facts, at + 10);
+    }
+    bench.trouble(Trouble::PingUnanswered, 2_010, &facts);
+    // 0.21 s, doubled seven times.
+    bench.until(2_000 + 26_600);
+    assert_eq!(bench.said, []);
+    bench.until(2_000 + 26_700);
+    let [(_, FIRING, Unresponsive, Confirmed)] = bench.said[..] else {
+        panic!("{:?}", bench.said);
+    };
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! `black_holed`: bytes go out again and again and nothing is acknowledged.
+//!
+//! *Confirmed* unless the path is so lossy that it can be chance; then *suspected* until TCP has tried
+//! often enough.
 
 use std::time::Duration;
 
@@ -39,7 +42,7 @@ fn in_conversation(look: &Look<'_>, since: Ktime) -> Finding {
         // With a tail loss probe the fifth leaves after 3 s already, and the sixth after 6 s.
         Finding::NotBefore(look.while_tcp_retries(since))
     } else {
-        holds(since, STALL)
+        holds(look, since, STALL)
     }
 }
 
@@ -50,14 +53,14 @@ fn after_silence(look: &Look<'_>, since: Ktime) -> Finding {
     } else if look.now < since + STALL_AFTER_GAP {
         Finding::NotBefore(since + STALL_AFTER_GAP)
     } else {
-        holds(since, STALL_AFTER_GAP)
+        holds(look, since, STALL_AFTER_GAP)
     }
 }
 
-fn holds(since: Ktime, limit: Duration) -> Finding {
+fn holds(look: &Look<'_>, since: Ktime, limit: Duration) -> Finding {
     Finding::Holds(Verdict {
         kind: VerdictKind::BlackHoled,
-        certainty: Certainty::Confirmed,
+        certainty: certainty(look),
         since,
         limit,
         hop: None,
@@ -69,14 +72,30 @@ pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
     look.facts.unacked_bytes == 0 || progress.is_some_and(|at| at > verdict.since)
 }
 
-/// When to look again.
-pub(super) fn review(look: &Look<'_>, heard_before: Option<Ktime>) -> Ktime {
-    // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
-    if look.facts.rx.last_packet > heard_before {
+fn certainty(look: &Look<'_>) -> Certainty {
+    // The first one is no retransmission.
+    let tries = look.facts.retransmits.saturating_add(1);
+    match look.loss().excuses(tries) {
+        true => Certainty::Suspected,
+        false => Certainty::Confirmed,
+    }
+}
+
+pub(super) fn review(
+    look: &Look<'_>,
+    verdict: &Verdict,
+    heard_before: Option<Ktime>,
+) -> (Certainty, Ktime) {
+    let certainty = certainty(look).max(verdict.certainty);
+    let next_look = if look.facts.rx.last_packet > heard_before {
+        // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
         look.now + RECHECK
+    } else if certainty == Certainty::Suspected {
+        look.while_tcp_backs_off(verdict.since)
     } else {
         Ktime::NEVER
-    }
+    };
+    (certainty, next_look)
 }
 
 /// A path that comes back within `LATE` shows it by an answer to what leaves after that. TCP tries some

@@ -10,7 +10,7 @@ use crate::core::{
     time::Ktime,
 };
 
-/// *Suspected* until two transmissions stay unanswered for a second. Of several hops the one whose
+/// *Suspected* until two transmissions stay unanswered for a second, on a lossy path more. Of several hops the one whose
 /// limit was crossed first.
 pub(super) fn find(look: &Look<'_>) -> Finding {
     if !look.facts.is_open() {
@@ -73,7 +73,8 @@ pub(super) fn review(look: &Look<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
 }
 
 fn certainty(look: &Look<'_>, crossed: Ktime, limit: Duration) -> Certainty {
-    let enough = look.facts.unanswered_transmissions >= UNANSWERED_TRANSMISSIONS;
+    let tries = look.facts.unanswered_transmissions;
+    let enough = tries >= UNANSWERED_TRANSMISSIONS && !look.loss().excuses(tries);
     match look.asked_at(crossed, limit) {
         Some(asked) if enough && look.now >= asked + UNANSWERED => Certainty::Confirmed,
         _ => Certainty::Suspected,
@@ -84,7 +85,7 @@ fn certainty(look: &Look<'_>, crossed: Ktime, limit: Duration) -> Certainty {
 fn next_look(look: &Look<'_>, verdict: &Verdict) -> Ktime {
     match look.asked_at(verdict.since, verdict.limit) {
         Some(asked) if look.now < asked + UNANSWERED => asked + UNANSWERED,
-        Some(asked) => look.while_tcp_retries(asked),
+        Some(asked) => look.while_tcp_backs_off(asked),
         None => Ktime::NEVER,
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
         let pings = facts.ping_rtt.is_some();
         return Finding::NotBefore(look.while_frames_leave(pings, look.rules.ping_timeout));
     };
-    let grace = grace(facts.ping_rtt);
+    let grace = grace(look);
     let second = look.second_ping_overdue_at(grace);
     let first = since + look.rules.ping_timeout;
     if look.now < first.min(second) {
@@ -36,9 +36,9 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
     // behind the acknowledgement.
     let acked = facts
         .ack_progress_at
-        .filter(|at| look.source == Source::Event && look.now < *at + grace);
+        .filter(|at| look.source == Source::Event && look.now < *at + usual_grace(look));
     if let Some(acked) = acked {
-        return Finding::NotBefore(acked + grace);
+        return Finding::NotBefore(acked + usual_grace(look));
     }
     let (certainty, limit) = if look.now >= second {
         (Certainty::Confirmed, grace)
@@ -63,7 +63,7 @@ pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
 pub(super) fn review(look: &Look<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
     // A pong after a lone ping is no event, so this verdict is the one that has to watch.
     let recheck = look.while_frames_leave(true, pace_of_pongs(look.rules.ping_timeout));
-    let second = look.second_ping_overdue_at(grace(look.facts.ping_rtt));
+    let second = look.second_ping_overdue_at(grace(look));
     if look.now < second {
         (verdict.certainty, recheck.min(second))
     } else {
@@ -76,11 +76,28 @@ pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
     (ping_timeout / 20).max(RECHECK)
 }
 
-fn grace(ping_rtt: Option<Duration>) -> Duration {
-    ping_rtt
-        .unwrap_or_default()
-        .saturating_mul(4)
-        .max(MIN_PING_GRACE)
+/// How long a ping may wait for its pong where nothing is lost.
+fn usual_grace(look: &Look<'_>) -> Duration {
+    let rtt = look.facts.ping_rtt.unwrap_or_default();
+    rtt.saturating_mul(4).max(MIN_PING_GRACE)
+}
+
+/// How long it may wait anyhow. Where the path is lossy the peer's TCP may be sending the
+/// pong again, while its acknowledgements come through.
+fn grace(look: &Look<'_>) -> Duration {
+    let (usual, loss) = (usual_grace(look), look.loss());
+    if loss.is_usual() {
+        return usual;
+    }
+    // Each try waits twice as long as the one before.
+    let rtt = look.facts.ping_rtt.unwrap_or_default();
+    let waits = 2u32.saturating_pow(loss.tries_beyond_chance() - 1) - 1;
+    let retrying = (MIN_RTO + rtt).saturating_mul(waits);
+    usual.max(retrying.min(MAX_PING_GRACE))
 }
 
 const MIN_PING_GRACE: Duration = Duration::from_secs(1);
+/// `TCP_RTO_MIN` (`include/net/tcp.h`).
+const MIN_RTO: Duration = Duration::from_millis(200);
+/// By then most peers' TCP gives up.
+const MAX_PING_GRACE: Duration = Duration::from_secs(900);

@@ -14,13 +14,18 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "tcp_zero_windows_total",
         "Times that a receive window closed: the peer's (rx) or this host's (tx).",
     );
-    for (name, stats, _) in scrape.each() {
+    let mut loss = Family::gauge(
+        "tcp_loss_ratio",
+        "Share of what was acknowledged lately that had to be sent again before; verdicts reckon with it.",
+    );
+    for (name, stats, tally) in scrape.each() {
         retransmits.add(&[("listener", name)], count(&stats.retransmits));
         duplicates.add(&[("listener", name)], count(&stats.duplicate_acks));
+        loss.add(&[("listener", name)], tally.loss.ratio());
         for (way, direction) in WAYS {
             let labels = [("listener", name), ("direction", direction)];
             zero_windows.add(&labels, count(&stats.zero_windows[way.index()]));
         }
     }
-    out.extend([retransmits, duplicates, zero_windows].map(Family::finish));
+    out.extend([retransmits, loss, duplicates, zero_windows].map(Family::finish));
 }
