@@ -83,6 +83,8 @@ fn is_unsupported(cause: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod tests {
     use std::{
         fs,
