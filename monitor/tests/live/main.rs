@@ -12,6 +12,7 @@ mod hops;
 mod lifecycle;
 mod lossy;
 mod older;
+mod outages;
 mod peers;
 mod protocols;
 mod reaping;
