@@ -2,9 +2,12 @@
 //! method, which is a program that does nothing.
 //!
 //! ```text
+//! cargo xtask bench                                             # with all else that is measured
 //! cargo run --release -p monitor --example packet_cost          # as root, about half a minute
 //! cargo run --release -p monitor --example packet_cost -- 30    # more windows of each kind
 //! ```
+//!
+//! `--json` prints JSON instead of a table.
 //!
 //! One client and one server exchange frames of 125 bytes over loopback, in a network namespace of
 //! their own. The kinds of window take turns as A B C A' A' C B A, so that a drift of the machine
@@ -26,6 +29,10 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkb, ProgramInfo},
     sys::{Stats, enable_stats},
 };
+use lab::{
+    Opcode,
+    wire::{REQUEST, RESPONSE, Sender, frame},
+};
 use monitor::{
     core::ListenerRules,
     kernel::{
@@ -46,19 +53,20 @@ const WINDOWS: usize = 12;
 /// The order of the kinds: A B C A' A' C B A.
 const TURNS: [usize; 8] = [0, 2, 3, 1, 1, 3, 2, 0];
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const PAYLOAD: usize = 125;
 
 fn main() -> Result<()> {
-    let windows = match std::env::args().nth(1) {
-        Some(count) => count
-            .parse()
-            .context("the number of windows of each kind")?,
-        None => WINDOWS,
-    };
+    let (mut windows, mut json) = (WINDOWS, false);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--json" => json = true,
+            count => {
+                windows = count
+                    .parse()
+                    .context("the number of windows of each kind")?
+            }
+        }
+    }
     let measurement = thread::spawn(move || {
         // SAFETY: file descriptors stay shared; only this new thread changes its namespace.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("this needs root")?;
@@ -71,7 +79,10 @@ fn main() -> Result<()> {
     let kinds = measurement
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    report(&kinds);
+    match json {
+        true => println!("{:#}", as_json(&kinds)),
+        false => report(&kinds),
+    }
     Ok(())
 }
 
@@ -95,10 +106,10 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
     wsmon.attach(&own.path)?;
 
     let mut kinds = [
-        Kind::new("A   empty program", &idle, 0)?,
-        Kind::new("A'  empty program", &idle, 0)?,
-        Kind::new("B   wsmon, watched port", &own, WATCHED)?,
-        Kind::new("C   wsmon, another port", &own, 0)?,
+        Kind::new("empty program", &idle, 0)?,
+        Kind::new("empty program, again", &idle, 0)?,
+        Kind::new("wsmon, watched port", &own, WATCHED)?,
+        Kind::new("wsmon, another port", &own, 0)?,
     ];
     for kind in &mut kinds {
         kind.connection.echo(ROUND_TRIPS / 2)?;
@@ -125,8 +136,32 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
     Ok(kinds)
 }
 
+/// The cost of a program that does nothing, by hook.
+fn floor(kinds: &[Kind; 4]) -> [f64; 2] {
+    [0, 1].map(|hook| kinds[0].median(hook).midpoint(kinds[1].median(hook)))
+}
+
+fn as_json(kinds: &[Kind; 4]) -> serde_json::Value {
+    let floor = floor(kinds);
+    let tenths = |nanos: f64| (nanos * 10.0).round() / 10.0;
+    let both = |of: &dyn Fn(usize) -> f64| serde_json::json!({ "ingress": tenths(of(0)), "egress": tenths(of(1)) });
+    let kinds = kinds.iter().map(|kind| {
+        serde_json::json!({
+            "name": kind.name,
+            "median_nanos": both(&|hook| kind.median(hook)),
+            "lower_quartile_nanos": both(&|hook| kind.quartile(hook, 1)),
+            "upper_quartile_nanos": both(&|hook| kind.quartile(hook, 3)),
+            "above_floor_nanos": both(&|hook| kind.median(hook) - floor[hook]),
+        })
+    });
+    serde_json::json!({
+        "payload_bytes": PAYLOAD,
+        "kinds": kinds.collect::<Vec<_>>(),
+    })
+}
+
 fn report(kinds: &[Kind; 4]) {
-    let floor = [0, 1].map(|hook| kinds[0].median(hook).midpoint(kinds[1].median(hook)));
+    let floor = floor(kinds);
     println!(
         "nanoseconds per run, median (and quartiles) of {} windows",
         kinds[0].nanos[0].len()
@@ -222,8 +257,8 @@ impl Connection {
     }
 
     fn echo(&mut self, round_trips: u32) -> Result<()> {
-        let ping = frame(true);
-        let mut pong = frame(false);
+        let ping = frame(Sender::Client, Opcode::Binary, PAYLOAD);
+        let mut pong = frame(Sender::Server, Opcode::Binary, PAYLOAD);
         for _ in 0..round_trips {
             self.client.write_all(&ping)?;
             self.client.read_exact(&mut pong)?;
@@ -236,21 +271,12 @@ impl Connection {
 fn serve(mut server: TcpStream) -> Result<()> {
     server.read_exact(&mut [0; REQUEST.len()])?;
     server.write_all(RESPONSE)?;
-    let mut received = frame(true);
-    let answer = frame(false);
+    let mut received = frame(Sender::Client, Opcode::Binary, PAYLOAD);
+    let answer = frame(Sender::Server, Opcode::Binary, PAYLOAD);
     loop {
         server.read_exact(&mut received)?;
         server.write_all(&answer)?;
     }
-}
-
-/// A binary frame (RFC 6455 §5.2); a client's is masked.
-fn frame(from_client: bool) -> Vec<u8> {
-    let mask = u8::from(from_client) << 7;
-    let key = if from_client { 4 } else { 0 };
-    let mut frame = vec![0x82, mask | PAYLOAD as u8];
-    frame.resize(2 + key + PAYLOAD, 0);
-    frame
 }
 
 /// A cgroup of this measurement, removed with the value.

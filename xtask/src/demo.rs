@@ -4,7 +4,6 @@
 //! the host. Every fact and every alert is shown as it comes, beside what the application's own
 //! socket still believes, and the end is judged: a demo that fails, fails loudly.
 
-mod build;
 mod report;
 mod screen;
 mod stage;
@@ -17,7 +16,7 @@ use anyhow::Result;
 
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::root::{self, Prerequisite};
-use crate::setup;
+use crate::{build, setup};
 use screen::Screen;
 use stage::Stage;
 

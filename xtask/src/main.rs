@@ -1,16 +1,23 @@
 //! wsmon's own commands. `cargo xtask --help` lists them.
 
 mod artifacts;
+mod bench;
+mod build;
 mod build_ebpf;
 mod bytecode_lock;
 mod demo;
 mod fuzz;
 mod interrupt;
 mod lint;
+mod machine;
 mod peers;
+mod picture;
+mod progress;
 mod record;
 mod root;
+mod scale;
 mod setup;
+mod statistics;
 mod test;
 mod toolchain;
 mod vm;
@@ -43,6 +50,13 @@ enum Task {
     Record(record::Args),
     /// Look for inputs that break a promise, guided by coverage
     Fuzz(fuzz::Args),
+    /// Measure what watching costs the traffic that is watched
+    Bench(bench::Args),
+    /// Measure what watching very many connections costs, and how soon deaths are found
+    Scale(scale::Args),
+    /// One of the processes behind `scale`
+    #[command(hide = true)]
+    ScaleWorker(scale::WorkerArgs),
     /// Run every test this machine and user can run
     Test(test::Args),
     /// Run the tests of the kernel programs on other kernels, in QEMU
@@ -59,6 +73,8 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask bench --workload echo    what wsmon, tcpdump and others take of the throughput
+  cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask fuzz segment             ten minutes of invented TCP segments
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
@@ -71,6 +87,9 @@ fn main() -> ExitCode {
         Task::Lint => lint::run().map(done),
         Task::Record(args) => record::run(&args).map(done),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Scale(args) => scale::run(&args),
+        Task::ScaleWorker(args) => scale::run_worker(&args).map(done),
         Task::Test(args) => test::run(&args).map(done),
         Task::Vm(args) => vm::run(&args).map(done),
     };

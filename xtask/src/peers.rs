@@ -36,6 +36,11 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     steps.write(&stamp, &wanted)
 }
 
+/// Where node finds `ws`, as its `NODE_PATH`.
+pub(crate) fn node_modules() -> PathBuf {
+    workspace::root().join("target/peers/node_modules")
+}
+
 /// The virtual environment in `target/peers` with what only `cargo xtask record` uses.
 pub(crate) const RECORDING_VENV: &str = "recording";
 

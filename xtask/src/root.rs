@@ -5,6 +5,12 @@ use std::fmt;
 /// How to run the demo with root's rights and one's own toolchain.
 pub(crate) const DEMO_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask demo"#;
 
+/// How to compare with root's rights and one's own toolchain.
+pub(crate) const BENCH_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask bench"#;
+
+/// How to measure many connections with root's rights and one's own toolchain.
+pub(crate) const SCALE_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask scale"#;
+
 /// How to make the recordings anew with root's rights and one's own toolchain.
 pub(crate) const RECORD_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask record"#;
 

@@ -64,6 +64,20 @@ pub(crate) fn lab_quietly() -> Result<()> {
     steps.packages(&lab::missing_packages())
 }
 
+/// What `cargo xtask bench` uses beside a [`lab::Lab`], silent about what is already there. It can do
+/// without.
+///
+/// # Errors
+/// [`Prerequisite`] when something is missing that only root or a person can install.
+pub(crate) fn bench_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    steps.programs(&[TCPDUMP, NODE, NPM])?;
+    peers::install(&steps)
+}
+
 /// What `cargo xtask record` uses, silent about what is already there.
 ///
 /// # Errors
@@ -74,10 +88,14 @@ pub(crate) fn recording_quietly() -> Result<()> {
         ..Steps::default()
     };
     tests(&steps)?;
-    let tools = [("tcpdump", "tcpdump"), ("editcap", "wireshark-common")];
-    steps.programs(&tools)?;
+    steps.programs(&[TCPDUMP, ("editcap", "wireshark-common")])?;
     peers::install_for_recording(&steps)
 }
+
+/// Programs that several commands use, and their packages.
+const TCPDUMP: (&str, &str) = ("tcpdump", "tcpdump");
+const NODE: (&str, &str) = ("node", "nodejs");
+const NPM: (&str, &str) = ("npm", "npm");
 
 /// How steps are carried out and told.
 #[derive(Default)]
@@ -270,14 +288,15 @@ fn tests(steps: &Steps) -> Result<()> {
         ("c++", "g++"),
         ("ip", "iproute2"),
         ("nft", "nftables"),
-        ("node", "nodejs"),
-        ("npm", "npm"),
+        NODE,
+        NPM,
         ("promtool", "prometheus"),
         ("prometheus-alertmanager", "prometheus-alertmanager"),
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("xz", "xz-utils"),
         ("tshark", "tshark"),
+        TCPDUMP,
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
     ];

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::root::{Prerequisite, TEST_AS_ROOT, is_root};
 use crate::workspace::{self, cargo};
-use crate::{build_ebpf, fuzz, lint, setup, vm};
+use crate::{bench, build_ebpf, fuzz, lint, scale, setup, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,10 +44,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if args.filter.is_empty() {
+        for (title, run) in MEASUREMENTS {
+            if is_root() {
+                report.section(title, run);
+            } else {
+                report.skip(title, "needs root");
+            }
+        }
         report.section(&vm::title(), vm::run_all);
     }
     report.finish()
 }
+
+/// The measuring commands, as small as they get: whether they work and what they count, not how
+/// fast anything is.
+const MEASUREMENTS: [Measurement; 2] = [
+    ("root: bench, briefly", bench::run_briefly),
+    ("root: scale, briefly", scale::run_briefly),
+];
+
+type Measurement = (&'static str, fn() -> Result<()>);
 
 /// A test target whose `#[ignore = "needs root: …"]` tests are to run.
 enum RootTarget {

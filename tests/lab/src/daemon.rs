@@ -81,6 +81,19 @@ impl Daemon {
         wsmon: &Path,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self, LabError> {
+        Self::start_within(READY_LIMIT, wsmon, arguments)
+    }
+
+    /// As [`start`](Self::start), but gives it `limit` to be ready: beside very many connections
+    /// it has much to look at first.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_within<A: AsRef<OsStr>>(
+        limit: Duration,
+        wsmon: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self, LabError> {
         let metrics_addr = free_loopback_port()?;
         let control = fresh_socket_path();
         let mut process = Process::spawn(
@@ -116,7 +129,7 @@ impl Daemon {
             control,
             http: http_agent(),
         };
-        daemon.wait_until_ready()?;
+        daemon.wait_until_ready(limit)?;
         Ok(daemon)
     }
 
@@ -194,10 +207,10 @@ impl Daemon {
         self.process.kill()
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), LabError> {
+    fn wait_until_ready(&mut self, limit: Duration) -> Result<(), LabError> {
         let url = format!("http://{}/readyz", self.metrics_addr);
         let mut ended = None;
-        let waited = wait_until("wsmon to be ready", READY_LIMIT, || {
+        let waited = wait_until("wsmon to be ready", limit, || {
             ended = self.process.try_wait().ok().flatten();
             ended.is_some() || self.http.get(&url).call().is_ok()
         });
@@ -209,7 +222,7 @@ impl Daemon {
             });
         }
         waited.map_err(|_| LabError::DaemonNotReady {
-            waited: READY_LIMIT,
+            waited: limit,
             log: self.log(),
         })
     }

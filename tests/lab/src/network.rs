@@ -37,17 +37,9 @@ impl Lab {
     /// # Errors
     /// [`LabError::NotRoot`], [`LabError::MissingProgram`], or what `ip` and `nft` said.
     pub fn new() -> Result<Self, LabError> {
-        static INSTANCE: AtomicU32 = AtomicU32::new(0);
-        if !geteuid().is_root() {
-            return Err(LabError::NotRoot);
-        }
-        command::require_programs()?;
-        raise_open_files_limit()?;
-        remove_leftovers();
-
-        let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
-        let add =
-            |role| Namespace::add(format!("{NAME_PREFIX}{}-{instance}-{role}", process::id()));
+        prepare()?;
+        let instance = fresh_instance();
+        let add = |role| Namespace::add(name(instance, role));
         let lab = Self {
             client: add("client")?,
             lb: add("lb")?,
@@ -162,6 +154,39 @@ impl Lab {
     }
 }
 
+impl Namespace {
+    /// A network of its own with nothing but loopback, for traffic that shall cost as little as it
+    /// can. Prepares as [`Lab::new`] does.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn loopback() -> Result<Self, LabError> {
+        prepare()?;
+        let namespace = Self::add(name(fresh_instance(), "loopback"))?;
+        ip_batch(Some(namespace.name()), "link set lo up\n")?;
+        Ok(namespace)
+    }
+}
+
+fn prepare() -> Result<(), LabError> {
+    if !geteuid().is_root() {
+        return Err(LabError::NotRoot);
+    }
+    command::require_programs()?;
+    raise_open_files_limit()?;
+    remove_leftovers();
+    Ok(())
+}
+
+fn fresh_instance() -> u32 {
+    static INSTANCE: AtomicU32 = AtomicU32::new(0);
+    INSTANCE.fetch_add(1, Ordering::Relaxed)
+}
+
+fn name(instance: u32, role: &str) -> String {
+    format!("{NAME_PREFIX}{}-{instance}-{role}", process::id())
+}
+
 fn client_v4(index: u8) -> Ipv4Addr {
     assert!(index < CLIENT_ADDRESSES, "no client address {index}");
     Ipv4Addr::new(10, 77, 1, FIRST_CLIENT + index)
@@ -208,7 +233,11 @@ pub(crate) fn write_sysctl(name: &str, value: u64) -> Result<(), LabError> {
     fs::write(&path, value.to_string()).map_err(LabError::io(format!("write {value} to {path}")))
 }
 
-fn raise_open_files_limit() -> Result<(), LabError> {
+/// Raises this process's limit of open files to the hard limit.
+///
+/// # Errors
+/// [`LabError::Io`] when the kernel refuses.
+pub fn raise_open_files_limit() -> Result<(), LabError> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

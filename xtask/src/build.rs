@@ -1,3 +1,5 @@
+//! Programs of this workspace that other commands run.
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -6,7 +8,7 @@ use crate::artifacts::executables;
 use crate::workspace::cargo;
 
 /// Builds wsmon in release mode and says where cargo put it.
-pub(super) fn wsmon() -> Result<PathBuf> {
+pub(crate) fn wsmon() -> Result<PathBuf> {
     let mut command = cargo(&["build", "--quiet", "--release"]);
     command.args(["--package", "monitor", "--bin", "wsmon"]);
     executables(&mut command)?

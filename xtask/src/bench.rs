@@ -1,0 +1,210 @@
+//! `cargo xtask bench`: what watching costs the traffic that is watched, beside what else could
+//! watch it.
+
+mod observer;
+mod packets;
+mod report;
+mod ring;
+mod traffic;
+mod windows;
+mod workload;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+
+use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
+use crate::progress::Progress;
+use crate::root::{self, Prerequisite};
+use crate::{build, setup};
+use observer::Observer;
+use packets::Packets;
+use report::Report;
+use windows::Extent;
+use workload::Workload;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Runs WebSocket traffic over loopback as fast as it goes, and compares windows with \
+and without somebody who watches: wsmon, wsmon with its frame viewer, tcpdump, a packet ring, ss. \
+Windows take turns (A B B A), each pair gives a ratio of throughputs, and what is told is their median \
+with a bootstrap interval. `nobody` is the control: how far two windows lie apart by themselves. \
+Nanoseconds per packet follow. Needs root, and a machine that does nothing else: about 7 minutes for \
+each workload.",
+    after_help = EXAMPLES
+)]
+pub(crate) struct Args {
+    /// Which traffic; all of it without
+    #[arg(long, value_enum)]
+    workload: Vec<Workload>,
+    /// Who watches; all of them without
+    #[arg(long, value_enum)]
+    observer: Vec<Observer>,
+    /// How many pairs of windows for each observer and workload
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
+    /// How long each window is; with `ss` whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    window: Duration,
+    /// A few windows that only show whether all works, as in `cargo xtask test`
+    #[arg(long, conflicts_with_all = ["workload", "observer", "pairs", "window"])]
+    brief: bool,
+    /// Leave the nanoseconds per packet out
+    #[arg(long)]
+    no_packets: bool,
+    /// Where bench.json and bench.svg go
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    out: PathBuf,
+    /// Measure this wsmon instead of building one
+    #[arg(long, value_name = "FILE")]
+    wsmon: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench                                        everything, about half an hour
+  cargo xtask bench --workload echo --pairs 10             one workload, roughly
+  cargo xtask bench --observer nobody --observer wsmon     wsmon and the control only
+  cargo xtask bench --out docs                             the figures of docs/benchmarks.md
+
+Exit codes: 0 measured, 1 failure, 2 usage error, 3 not root or a tool is missing, 130 interrupted.";
+
+/// Runs the comparison and writes what it gave.
+///
+/// # Errors
+/// When something could not be measured.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !root::is_root() {
+        return Err(Prerequisite {
+            missing:
+                "the benchmark makes network namespaces and loads kernel programs: it needs root"
+                    .into(),
+            remedy: vec![root::BENCH_AS_ROOT.into()],
+        }
+        .into());
+    }
+    if args.brief {
+        return run_briefly().map(|()| ExitCode::SUCCESS);
+    }
+    setup::lab_quietly()?;
+    let interrupt = Interrupt::watch()?;
+    let mut progress = Progress::new(&interrupt);
+    if let Err(error) = setup::bench_quietly() {
+        progress.note(&format!("going on without: {error:#}"));
+    }
+    let measured = measure(args, &mut progress);
+    progress.clear();
+    if interrupt.came() {
+        progress.note("interrupted; nothing is left behind");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let report = measured?;
+    print!("{}", report.table());
+    write(&report, &args.out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A few windows of one workload, for `cargo xtask test`: that the tools work and that wsmon counts
+/// what passes, not how fast.
+///
+/// # Errors
+/// When they do not.
+pub(crate) fn run_briefly() -> Result<()> {
+    setup::lab_quietly()?;
+    setup::bench_quietly()?;
+    let interrupt = Interrupt::watch()?;
+    let extent = Extent {
+        pairs: 2,
+        window: Duration::from_millis(150),
+    };
+    let observers = [Observer::Wsmon, Observer::Tcpdump, Observer::Ring];
+    let mut progress = Progress::new(&interrupt);
+    let wsmon = build::wsmon()?;
+    let comparison = windows::compare(Workload::Echo, &observers, extent, &wsmon, &mut progress)?;
+    progress.clear();
+    for row in &comparison.rows {
+        let seen = row.seen().unwrap_or_default();
+        ensure!(seen > 0.0, "{} saw nothing", row.observer.name());
+        if row.observer == Observer::Wsmon {
+            ensure!(row.lost() == 0.0, "wsmon lost {} events", row.lost());
+            // Frames and metrics are counted one after the other, while thousands pass: that they
+            // agree exactly is for the live tests.
+            ensure!(
+                (0.5..2.0).contains(&seen),
+                "wsmon counted {seen:.3} of the frames"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
+    let workloads = chosen(&args.workload);
+    let observers = chosen(&args.observer);
+    ensure!(
+        !observers.contains(&Observer::Ss) || args.window.subsec_nanos() == 0,
+        "`ss` runs every second: --window must be whole seconds, or choose observers without it"
+    );
+    let wsmon = match &args.wsmon {
+        Some(wsmon) => wsmon.clone(),
+        None => {
+            progress.note("building wsmon (release) …");
+            build::wsmon()?
+        }
+    };
+    let without = |workload: &Workload| Some((workload.name(), workload.missing()?));
+    let unseen = |observer: &Observer| Some((observer.name(), observer.missing()?));
+    let left_out = workloads.iter().filter_map(without);
+    let left_out = left_out
+        .chain(observers.iter().filter_map(unseen))
+        .collect();
+    let extent = Extent {
+        pairs: args.pairs.into(),
+        window: args.window,
+    };
+    let mut report = Report {
+        extent,
+        comparisons: Vec::new(),
+        packets: None,
+        left_out,
+    };
+    let observers: Vec<_> = observers
+        .into_iter()
+        .filter(|observer| observer.missing().is_none())
+        .collect();
+    for workload in workloads {
+        if workload.missing().is_some() {
+            continue;
+        }
+        let comparison = windows::compare(workload, &observers, extent, &wsmon, progress)?;
+        report.comparisons.push(comparison);
+    }
+    if !args.no_packets {
+        report.packets = Some(Packets::measure(progress)?);
+    }
+    Ok(report)
+}
+
+/// What was named on the command line, or everything.
+fn chosen<T: ValueEnum>(named: &[T]) -> Vec<T> {
+    match named {
+        [] => T::value_variants().to_vec(),
+        named => named.to_vec(),
+    }
+}
+
+fn write(report: &Report, folder: &Path) -> Result<()> {
+    let write = |name: &str, content: String| {
+        let path = folder.join(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {}", path.display());
+        Ok(())
+    };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write("bench.json", format!("{:#}\n", report.json()))
+        .and_then(|()| write("bench.svg", report.picture()))
+}

@@ -1,0 +1,331 @@
+//! A packet capture as cheap as Linux makes them: an `AF_PACKET` ring (TPACKET_V3) that is shared
+//! with the kernel, a filter in the kernel, and a reader that looks at each packet's headers and
+//! the first bytes behind them, and keeps nothing. `linux/if_packet.h`,
+//! Documentation/networking/packet_mmap.rst.
+
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::Namespace;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const BLOCK: usize = 1 << 20;
+const BLOCKS: usize = 32;
+
+/// A block that is not full is handed over after this many milliseconds.
+const RETIRE_MILLIS: u32 = 60;
+
+/// Bytes of a packet that are kept: all headers, and a frame header where one begins the payload.
+const SNAP: u32 = 128;
+
+/// Loopback is the first interface of every network namespace.
+const LOOPBACK: i32 = 1;
+
+/// Where a block's header has what (`struct tpacket_block_desc`): the status, the number of
+/// packets, the offset of the first.
+const STATUS: usize = 8;
+const PACKETS: usize = 12;
+const FIRST: usize = 16;
+
+/// And a packet's (`struct tpacket3_hdr`): the offset of the next, the bytes kept, where they are.
+const NEXT: usize = 0;
+const KEPT: usize = 12;
+const MAC: usize = 24;
+
+/// The reader at work on a thread of its own.
+#[derive(Debug)]
+pub(super) struct RingReader {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Ring>>,
+}
+
+/// What became of the packets.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// That passed the filter.
+    pub(super) packets: u32,
+    /// Of these, for which the ring had no room.
+    pub(super) dropped: u32,
+}
+
+impl RingReader {
+    /// Reads what passes loopback in `namespace` from and to `port`.
+    pub(super) fn start(namespace: &Namespace, port: u16) -> Result<Self> {
+        let ring = namespace
+            .run(|| Ring::open(port))?
+            .context("cannot open a packet ring")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut ring = ring;
+            ring.read(&told);
+            ring
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn stop(mut self) -> Result<Taken> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("stopped once already")?;
+        let ring = thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ring.taken().context("cannot ask what the ring dropped")
+    }
+}
+
+impl Drop for RingReader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The socket and the memory it shares with the kernel.
+#[derive(Debug)]
+struct Ring {
+    socket: OwnedFd,
+    memory: NonNull<u8>,
+    next: usize,
+    /// Packets by the first byte of their payload, as a monitor would count opcodes.
+    first_bytes: Box<[u64; 256]>,
+}
+
+// SAFETY: the memory belongs to this value alone, apart from the kernel.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    fn open(port: u16) -> io::Result<Self> {
+        // SAFETY: no pointers. Protocol 0: nothing comes before `bind`.
+        let socket =
+            unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let filter = filter(port);
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+        let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
+        // Loopback shows each packet twice, as it goes and as it comes.
+        let yes: libc::c_int = 1;
+        set_option(
+            &socket,
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            &yes,
+        )?;
+        let request = libc::tpacket_req3 {
+            tp_block_size: BLOCK as u32,
+            tp_block_nr: BLOCKS as u32,
+            tp_frame_size: 2_048,
+            tp_frame_nr: (BLOCK * BLOCKS / 2_048) as u32,
+            tp_retire_blk_tov: RETIRE_MILLIS,
+            tp_sizeof_priv: 0,
+            tp_feature_req_word: 0,
+        };
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
+        // SAFETY: a new mapping of the ring just made, of just its size.
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                BLOCK * BLOCKS,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                socket.as_raw_fd(),
+                0,
+            )
+        };
+        let memory = match NonNull::new(memory) {
+            Some(mapped) if memory != libc::MAP_FAILED => mapped.cast(),
+            _ => return Err(io::Error::last_os_error()),
+        };
+        let ring = Self {
+            socket,
+            memory,
+            next: 0,
+            first_bytes: Box::new([0; 256]),
+        };
+        ring.bind()?;
+        Ok(ring)
+    }
+
+    fn bind(&self) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+            sll_ifindex: LOOPBACK,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: the address lives through the call and its size is its own.
+        let bound = unsafe {
+            libc::bind(
+                self.socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as u32,
+            )
+        };
+        match bound {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn read(&mut self, stop: &AtomicBool) {
+        let patience = Timespec::try_from(Duration::from_millis(100)).ok();
+        while !stop.load(Ordering::Relaxed) {
+            if !self.read_block() {
+                let mut wanted = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+                // Fails only when a signal interrupts it: then the ring is looked at again.
+                let _ = poll(&mut wanted, patience.as_ref());
+            }
+        }
+    }
+
+    /// Reads the next block and gives it back, if the kernel has handed it over.
+    fn read_block(&mut self) -> bool {
+        // SAFETY: `next` is below BLOCKS, so the block is inside the mapping, which is as old as
+        // this value; the status is an aligned u32 that kernel and reader hand to and fro.
+        let (block, status) = unsafe {
+            let block = self.memory.add(self.next * BLOCK);
+            (
+                block,
+                AtomicU32::from_ptr(block.add(STATUS).cast().as_ptr()),
+            )
+        };
+        if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            return false;
+        }
+        // SAFETY: the kernel does not touch the block before the status says that it may.
+        let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), BLOCK) };
+        let mut packet = word(bytes, FIRST) as usize;
+        for _ in 0..word(bytes, PACKETS) {
+            let mac = packet + usize::from(half(bytes, packet + MAC));
+            let kept = word(bytes, packet + KEPT) as usize;
+            let first = bytes.get(mac..mac + kept).and_then(first_payload_byte);
+            if let Some(first) = first {
+                self.first_bytes[usize::from(first)] += 1;
+            }
+            packet += word(bytes, packet + NEXT) as usize;
+        }
+        status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        self.next = (self.next + 1) % BLOCKS;
+        true
+    }
+
+    fn taken(&self) -> io::Result<Taken> {
+        let mut statistics = libc::tpacket_stats_v3 {
+            tp_packets: 0,
+            tp_drops: 0,
+            tp_freeze_q_cnt: 0,
+        };
+        let mut size = size_of_val(&statistics) as u32;
+        // SAFETY: both live through the call, and the size is the struct's.
+        let asked = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut size,
+            )
+        };
+        match asked {
+            0 => Ok(Taken {
+                packets: statistics.tp_packets,
+                dropped: statistics.tp_drops,
+            }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `open` with this size; nobody has a reference into it.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), BLOCK * BLOCKS) };
+    }
+}
+
+fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the value lives through the call, and its size is its own.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(value).cast(),
+            size_of_val(value) as u32,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `ip proto tcp and port PORT`, in classic BPF (`linux/filter.h`).
+fn filter(port: u16) -> [libc::sock_filter; 13] {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF_BEHIND: u16 = 0x48;
+    const HEADER_LENGTH: u16 = 0xb1;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let op = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let port = u32::from(port);
+    [
+        op(LOAD_HALF, 12, 0, 0),
+        op(IF_EQUAL, 0x0800, 0, 10),
+        op(LOAD_BYTE, 23, 0, 0),
+        op(IF_EQUAL, 6, 0, 8),
+        op(LOAD_HALF, 20, 0, 0),
+        op(IF_SET, 0x1fff, 6, 0),
+        op(HEADER_LENGTH, 14, 0, 0),
+        op(LOAD_HALF_BEHIND, 14, 0, 0),
+        op(IF_EQUAL, port, 2, 0),
+        op(LOAD_HALF_BEHIND, 16, 0, 0),
+        op(IF_EQUAL, port, 0, 1),
+        op(RETURN, SNAP, 0, 0),
+        op(RETURN, 0, 0, 0),
+    ]
+}
+
+/// Behind Ethernet's, IPv4's and TCP's headers.
+fn first_payload_byte(packet: &[u8]) -> Option<u8> {
+    let ip = packet.get(14..)?;
+    let tcp = ip.get(usize::from(ip.first()? & 0xf) * 4..)?;
+    tcp.get(usize::from(tcp.get(12)? >> 4) * 4).copied()
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..at + 2)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u16::from_ne_bytes)
+}

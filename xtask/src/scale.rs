@@ -1,0 +1,196 @@
+//! `cargo xtask scale`: what wsmon costs and how well it sees beside very many connections.
+
+mod crowd;
+mod report;
+mod resources;
+mod stage;
+mod verdicts;
+mod worker;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
+use crate::progress::Progress;
+use crate::root::{self, Prerequisite};
+use crate::{build, setup};
+use report::Report;
+use stage::Plan;
+
+pub(crate) use worker::{Args as WorkerArgs, run as run_worker};
+
+/// What a connection takes on this host with both its ends, and some room: measured, 4.3 kB a
+/// socket, and what wsmon and the processes add.
+const BYTES_PER_CONNECTION: u64 = 11_000;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Opens real WebSocket connections on loopback while wsmon watches, pings each from \
+the server every so often, and lets some die in silence at known moments: a share of them one by one, \
+ten thousand at once. Measures set-up time, CPU and memory of daemon and kernel, how soon each death \
+is found, what is missed or wrong or lost, how long /metrics and `wsmon list` take, and a start beside \
+all these connections. Takes about three and a half minutes for each number of connections, and six \
+for a million, which needs 11 GB of memory. Needs root.",
+    after_help = EXAMPLES
+)]
+pub(crate) struct Args {
+    /// How many connections; several numbers, with commas, show how the cost grows
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "10000", value_parser = clap::value_parser!(u32).range(100..=8_000_000))]
+    connections: Vec<u32>,
+    /// How often each connection is pinged
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    ping_every: Duration,
+    /// The silence after which wsmon is to call a connection expired
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    lb_timeout: Duration,
+    /// How long the daemon's CPU time is measured while nothing but pings happens
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    steady: Duration,
+    /// Which share of the connections dies one by one
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    fading: f64,
+    /// How many connections die at once; a tenth of all at most
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    at_once: u32,
+    /// A few hundred connections for some seconds, as in `cargo xtask test`
+    #[arg(long, conflicts_with_all = ["connections", "ping_every", "lb_timeout", "steady"])]
+    brief: bool,
+    /// Where scale.json and scale.svg go
+    #[arg(long, value_name = "FOLDER", default_value = "target/scale")]
+    out: PathBuf,
+    /// Measure this wsmon instead of building one
+    #[arg(long, value_name = "FILE")]
+    wsmon: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask scale                                          10,000 connections
+  cargo xtask scale --connections 10000,100000,1000000       how the cost grows
+  cargo xtask scale --connections 1000 --ping-every 2s --lb-timeout 5s --steady 10s
+                                                             a quick look
+  cargo xtask scale --connections 10000,100000,1000000 --out docs
+                                                             the figures of docs/benchmarks.md
+
+Exit codes: 0 nothing missed, wrong or lost, 1 something was, 2 usage error, 3 not root or a tool is
+missing, 130 interrupted.";
+
+/// Measures each number of connections, the smallest first.
+///
+/// # Errors
+/// When something could not be measured; what was measured and is wrong is an exit code.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !root::is_root() {
+        return Err(Prerequisite {
+            missing: "this makes a network namespace and loads kernel programs: it needs root"
+                .into(),
+            remedy: vec![root::SCALE_AS_ROOT.into()],
+        }
+        .into());
+    }
+    if args.brief {
+        return run_briefly().map(|()| ExitCode::SUCCESS);
+    }
+    ensure!(
+        args.lb_timeout > args.ping_every,
+        "--lb-timeout must be longer than --ping-every: otherwise every connection is dead"
+    );
+    ensure!(
+        (0.0..=0.5).contains(&args.fading),
+        "--fading is a share of all connections, half of them at most"
+    );
+    setup::lab_quietly()?;
+    let interrupt = Interrupt::watch()?;
+    let mut progress = Progress::new(&interrupt);
+    let measured = measure(args, &mut progress);
+    progress.clear();
+    if interrupt.came() {
+        progress.note("interrupted; nothing is left behind");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let report = measured?;
+    print!("{}", report.table());
+    write(&report, &args.out)?;
+    Ok(ExitCode::from(u8::from(!report.failures().is_empty())))
+}
+
+/// A few hundred connections for a few seconds, for `cargo xtask test`: that nothing is missed,
+/// wrong or lost, not how fast.
+///
+/// # Errors
+/// When something is.
+pub(crate) fn run_briefly() -> Result<()> {
+    setup::lab_quietly()?;
+    let interrupt = Interrupt::watch()?;
+    let plan = Plan {
+        connections: 600,
+        ping_every: Duration::from_secs(1),
+        // A machine that is busy with other tests may keep a process waiting for seconds.
+        limit: Duration::from_secs(6),
+        steady: Duration::from_secs(1),
+        fading: 30,
+        at_once: 100,
+    };
+    let mut progress = Progress::new(&interrupt);
+    let measured = stage::play(plan, &build::wsmon()?, &mut progress);
+    progress.clear();
+    let failures = measured?.failures();
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
+    let wsmon = match &args.wsmon {
+        Some(wsmon) => wsmon.clone(),
+        None => {
+            progress.note("building wsmon (release) …");
+            build::wsmon()?
+        }
+    };
+    let mut numbers = args.connections.clone();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let most = numbers.last().copied().unwrap_or_default();
+    let (needed, there) = (
+        u64::from(most) * BYTES_PER_CONNECTION,
+        resources::available_bytes()?,
+    );
+    ensure!(
+        needed <= there,
+        "{most} connections need {} MB of memory, and {} MB are available",
+        needed / 1_000_000,
+        there / 1_000_000
+    );
+    let mut crowds = Vec::new();
+    for number in numbers {
+        let connections = number as usize;
+        let plan = Plan {
+            connections,
+            ping_every: args.ping_every,
+            limit: args.lb_timeout,
+            steady: args.steady,
+            fading: (connections as f64 * args.fading) as usize,
+            at_once: (args.at_once as usize).min(connections / 10),
+        };
+        crowds.push(stage::play(plan, &wsmon, progress)?);
+    }
+    Ok(Report { crowds })
+}
+
+fn write(report: &Report, folder: &Path) -> Result<()> {
+    let write = |name: &str, content: String| {
+        let path = folder.join(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {}", path.display());
+        Ok(())
+    };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write("scale.json", format!("{:#}\n", report.json()))
+        .and_then(|()| write("scale.svg", report.picture()))
+}

@@ -1,0 +1,98 @@
+//! What a process and the kernel use, from `/proc`.
+
+use std::fs;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// The CPU time that a process has used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuTime {
+    /// All its threads, those that have ended too.
+    pub(super) process: Duration,
+    /// Its first thread: wsmon's loop. The others look at the host's sockets.
+    pub(super) main_thread: Duration,
+}
+
+impl CpuTime {
+    pub(super) fn of(pid: u32) -> Result<Self> {
+        Ok(Self {
+            process: ticks(&format!("/proc/{pid}/stat"))?,
+            main_thread: ticks(&format!("/proc/{pid}/task/{pid}/stat"))?,
+        })
+    }
+
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            process: self.process.saturating_sub(before.process),
+            main_thread: self.main_thread.saturating_sub(before.main_thread),
+        }
+    }
+
+    pub(super) fn other_threads(self) -> Duration {
+        self.process.saturating_sub(self.main_thread)
+    }
+}
+
+/// Bytes of a process in memory.
+pub(super) fn resident_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    kib_of(&text, "VmRSS:").with_context(|| format!("no VmRSS in {path}"))
+}
+
+/// Bytes that could be given to programs.
+pub(super) fn available_bytes() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    kib_of(&text, "MemAvailable:").context("no MemAvailable in /proc/meminfo")
+}
+
+/// Bytes of all living objects in the kernel's slabs: sockets and what hangs on them.
+pub(super) fn slab_bytes() -> Result<u64> {
+    let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
+    let sizes = text.lines().skip(2).map(|line| {
+        // The name, living objects, objects, the size of one …
+        let mut fields = line.split_whitespace().skip(1);
+        let active: u64 = parse(fields.next(), line)?;
+        let size: u64 = parse(fields.nth(1), line)?;
+        Ok(active * size)
+    });
+    sizes.sum()
+}
+
+/// User and system time in `/proc/PID/stat`, behind a name that may hold anything.
+fn ticks(path: &str) -> Result<Duration> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let (_, fields) = text.rsplit_once(')').with_context(|| text.clone())?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = parse(fields.next(), &text)?;
+    let system: u64 = parse(fields.next(), &text)?;
+    let rate = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_nanos((user + system) * 1_000_000_000 / rate))
+}
+
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1_024)
+}
+
+fn parse<T: FromStr>(field: Option<&str>, line: &str) -> Result<T> {
+    let field = field.and_then(|field| field.parse().ok());
+    field.with_context(|| format!("cannot understand `{line}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory_and_has_a_main_thread() {
+        let pid = std::process::id();
+        let cpu = CpuTime::of(pid).unwrap();
+        assert!(cpu.main_thread <= cpu.process);
+        assert!(resident_bytes(pid).unwrap() > 100_000);
+        assert!(available_bytes().unwrap() > 0);
+    }
+}
