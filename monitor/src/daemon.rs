@@ -99,6 +99,8 @@ pub struct Daemon {
     grouping: Grouping,
     vitals: AsyncFd<Ring>,
     handshakes: AsyncFd<Ring>,
+    /// Vitals that are read and not yet told. Empty between drains; it keeps its room.
+    waiting: Vec<Vital>,
     snapshots: Snapshots,
     stats: Stats,
     drops: Drops,
@@ -146,6 +148,7 @@ impl Daemon {
             grouping: Grouping::default(),
             vitals,
             handshakes,
+            waiting: Vec::with_capacity(VITALS_AT_ONCE),
             snapshots: Snapshots::take(&mut loaded)?,
             stats: Stats::take(&mut loaded)?,
             drops: Drops::take(&mut loaded)?,
@@ -336,29 +339,32 @@ impl Daemon {
         loop {
             // Vitals are read before the handshakes and told after them: so the end of a handshake
             // is never told before its beginning.
-            let vitals = self.read_vitals();
+            self.read_vitals();
             self.drain_handshakes();
-            if vitals.is_empty() {
+            if self.waiting.is_empty() {
                 break;
             }
-            records += vitals.len();
-            for (event, closed) in vitals {
+            records += self.waiting.len();
+            let mut waiting = std::mem::take(&mut self.waiting);
+            for (event, closed) in waiting.drain(..) {
                 if let Some(closed) = closed {
                     self.remember(*closed);
                 }
                 self.tell_vital(event);
             }
+            self.waiting = waiting;
         }
         if records >= BIG_DRAIN {
             self.notice_losses();
         }
     }
 
-    fn read_vitals(&mut self) -> Vec<Vital> {
+    fn read_vitals(&mut self) {
         let ring = self.vitals.get_mut();
-        std::iter::from_fn(|| ring.next(|record| (decode::vital(record), decode::closed(record))))
-            .take(VITALS_AT_ONCE)
-            .collect()
+        let read = std::iter::from_fn(|| {
+            ring.next(|record| (decode::vital(record), decode::closed(record)))
+        });
+        self.waiting.extend(read.take(VITALS_AT_ONCE));
     }
 
     fn drain_handshakes(&mut self) {

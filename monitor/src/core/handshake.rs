@@ -8,10 +8,10 @@ mod extensions;
 mod fault;
 mod forwarded;
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, mem::MaybeUninit, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
+use httparse::{Header, ParserConfig, Status};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sha1::{Digest, Sha1};
@@ -45,15 +45,15 @@ pub struct UpgradeRequest {
 impl UpgradeRequest {
     /// Reads the head of a request. Any bytes will do.
     pub fn parse(head: &[u8]) -> Self {
-        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match lenient().parse_request(&mut request, head) {
+        let mut room = NO_HEADERS;
+        let mut request = httparse::Request::new(&mut []);
+        match lenient().parse_request_with_uninit_headers(&mut request, head, &mut room) {
             Ok(Status::Complete(_)) => Self::of(&request, false),
             Ok(Status::Partial) => {
                 let whole = whole_lines(head);
-                let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-                let mut lines = httparse::Request::new(&mut headers);
-                match lenient().parse_request(&mut lines, &whole) {
+                let mut room = NO_HEADERS;
+                let mut lines = httparse::Request::new(&mut []);
+                match lenient().parse_request_with_uninit_headers(&mut lines, &whole, &mut room) {
                     Ok(Status::Complete(_)) => Self::of(&lines, true),
                     // Not even the first line is whole; the method may be.
                     _ => {
@@ -75,7 +75,7 @@ impl UpgradeRequest {
         let key = headers.first("Sec-WebSocket-Key");
         let version = headers.first("Sec-WebSocket-Version");
         let host = headers.first("Host");
-        let is_key = |key: &str| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+        let is_key = |key: &str| BASE64.decode_slice(key, &mut [0; KEY_ROOM]) == Ok(KEY_LEN);
         let mut faults = Faults::default();
         faults.insert_if(Fault::CutOff, cut);
         faults.insert_if(Fault::NotGet, request.method.is_some_and(|m| m != "GET"));
@@ -97,14 +97,10 @@ impl UpgradeRequest {
             origin: boxed(headers.first("Origin")),
             key: boxed(key),
             version: version.and_then(|version| version.parse().ok()),
-            subprotocols: headers
-                .list("Sec-WebSocket-Protocol")
-                .iter()
-                .map(|name| name.as_str().into())
-                .collect(),
-            deflate_offered: extensions::offers_deflate(&headers.all(EXTENSIONS)),
+            subprotocols: headers.subprotocols(),
+            deflate_offered: extensions::offers_deflate(&headers.collect(EXTENSIONS)),
             client: forwarded::client(
-                &headers.all("Forwarded"),
+                &headers.collect("Forwarded"),
                 headers.first("X-Forwarded-For").as_deref(),
             ),
             faults,
@@ -142,15 +138,15 @@ impl UpgradeAnswer {
 
     /// Reads the head of a response. Any bytes will do.
     pub fn parse(head: &[u8]) -> Self {
-        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        match lenient().parse_response(&mut response, head) {
+        let mut room = NO_HEADERS;
+        let mut response = httparse::Response::new(&mut []);
+        match lenient().parse_response_with_uninit_headers(&mut response, head, &mut room) {
             Ok(Status::Complete(_)) => Self::of(&response, false),
             Ok(Status::Partial) => {
                 let whole = whole_lines(head);
-                let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-                let mut lines = httparse::Response::new(&mut headers);
-                match lenient().parse_response(&mut lines, &whole) {
+                let mut room = NO_HEADERS;
+                let mut lines = httparse::Response::new(&mut []);
+                match lenient().parse_response_with_uninit_headers(&mut lines, &whole, &mut room) {
                     Ok(Status::Complete(_)) => Self::of(&lines, true),
                     // Not even the first line is whole; the status may be.
                     _ => {
@@ -194,7 +190,7 @@ impl UpgradeAnswer {
         let headers = Headers(response.headers);
         let accept = headers.first("Sec-WebSocket-Accept");
         let switches = response.code == Some(Self::SWITCHING_PROTOCOLS);
-        let deflate = extensions::accepted_deflate(&headers.all(EXTENSIONS));
+        let deflate = extensions::accepted_deflate(&headers.collect(EXTENSIONS));
         let mut faults = Faults::default();
         faults.insert_if(Fault::CutOff, cut);
         if switches {
@@ -223,41 +219,51 @@ pub fn accept_of(key: &str) -> String {
     BASE64.encode(digest)
 }
 
+/// The fields of a head. Nothing is copied: a storm of handshakes is a storm of these look-ups.
 struct Headers<'a>(&'a [Header<'a>]);
 
 impl<'a> Headers<'a> {
     /// The values of every header of this name.
-    fn all(&self, name: &str) -> Vec<Cow<'a, str>> {
-        let named = self.0.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
-        named
-            .map(|header| String::from_utf8_lossy(header.value.trim_ascii()))
-            .collect()
+    fn all(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        let named = self
+            .0
+            .iter()
+            .filter(move |h| h.name.eq_ignore_ascii_case(name));
+        named.map(|header| String::from_utf8_lossy(header.value.trim_ascii()))
     }
 
     fn first(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.all(name).into_iter().next()
+        self.all(name).next()
     }
 
-    /// The members of a comma-separated list (RFC 9110 §5.6.1).
-    fn list(&self, name: &str) -> Vec<String> {
-        let values = self.all(name);
-        let members = values.iter().flat_map(|value| value.split(','));
-        members
-            .map(str::trim)
-            .filter(|member| !member.is_empty())
-            .map(str::to_owned)
-            .collect()
+    fn collect(&self, name: &str) -> Vec<Cow<'a, str>> {
+        self.all(name).collect()
+    }
+
+    fn subprotocols(&self) -> Vec<Box<str>> {
+        let values = self.collect("Sec-WebSocket-Protocol");
+        let names = values.iter().flat_map(|value| members(value));
+        names.map(Box::from).collect()
     }
 
     fn asks_for_websocket(&self) -> bool {
-        let mut protocols = self.list("Upgrade").into_iter();
-        protocols.any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+        self.has_member("Upgrade", "websocket")
     }
 
     fn connection_upgrades(&self) -> bool {
-        let mut options = self.list("Connection").into_iter();
-        options.any(|option| option.eq_ignore_ascii_case("upgrade"))
+        self.has_member("Connection", "upgrade")
     }
+
+    fn has_member(&self, name: &str, member: &str) -> bool {
+        let is_it = |other: &str| other.eq_ignore_ascii_case(member);
+        self.all(name).any(|value| members(&value).any(is_it))
+    }
+}
+
+/// The members of a comma-separated list (RFC 9110 §5.6.1).
+fn members(value: &str) -> impl Iterator<Item = &str> {
+    let members = value.split(',').map(str::trim);
+    members.filter(|member| !member.is_empty())
 }
 
 /// One broken header line must not hide the others.
@@ -305,8 +311,13 @@ fn boxed(value: Option<Cow<'_, str>>) -> Option<Box<str>> {
 }
 
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+/// Bytes of a key's nonce (RFC 6455 §4.1), and what they take while they are decoded.
+const KEY_LEN: usize = 16;
+const KEY_ROOM: usize = 18;
 /// As many as fit into a kilobyte: a name, a colon and a line end are 3 bytes.
 const MAX_HEADERS: usize = 342;
+/// Room for headers. To fill all of it first would cost more than to read a head.
+const NO_HEADERS: [MaybeUninit<Header<'_>>; MAX_HEADERS] = [MaybeUninit::uninit(); MAX_HEADERS];
 
 #[cfg(test)]
 mod tests;
