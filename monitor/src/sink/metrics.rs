@@ -110,9 +110,9 @@ fn count(counter: &Counter) -> f64 {
 #[cfg(test)]
 mod tests {
     use monitor_common::{
-        frame::opcode,
+        frame::{Head, Header},
         gap_scale,
-        stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
+        stats::{PongKind, ProtocolError, RTT_BOUNDS, answer},
     };
 
     use super::*;
@@ -130,7 +130,8 @@ mod tests {
         }];
         let mut stats = ListenerStats::EMPTY;
         stats.opened.add(3);
-        stats.frames[1][usize::from(opcode::PING)].add(7);
+        let ping = Header::parse(&Head([0x89, 0]), 2).expect("a header");
+        (0..7).for_each(|_| stats.frames[1].add(&ping));
         stats.ping_rtt[1].observe(300_000, &RTT_BOUNDS);
         stats.ping_rtt[1].observe(60_000_000_000, &RTT_BOUNDS);
         for interval in [500_000_000, 30_005_000_000, 31_500_000_000] {
@@ -139,8 +140,8 @@ mod tests {
         stats.handshakes[1].add(5);
         stats.handshakes[answer::NONE].add(1);
         stats.handshake_time.observe(3_000_000, &RTT_BOUNDS);
-        stats.message_sizes[0].observe(126, &SIZE_BOUNDS);
-        stats.message_sizes[0].observe(1 << 30, &SIZE_BOUNDS);
+        stats.frames[0].finish(126);
+        stats.frames[0].finish(1 << 30);
         stats.pongs[0][PongKind::Mismatched as usize].add(2);
         stats.protocol_errors[ProtocolError::MaskedServer as usize].add(4);
         let mut tally = Tally {
