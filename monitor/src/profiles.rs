@@ -119,14 +119,14 @@ pub fn all() -> &'static [Profile] {
     &TABLE
 }
 
-/// Those with a default idle timeout, as names for one that is learned.
+/// All of them, as names for a timeout or a lifetime that is learned.
 pub fn known_hops() -> Vec<KnownHop> {
-    let with_default = all().iter().filter_map(|profile| {
-        let idle_timeout = profile.hop().ok()?.idle_timeout?;
-        let name = profile.name.clone();
-        Some(KnownHop { name, idle_timeout })
+    let known = all().iter().map(|profile| KnownHop {
+        name: profile.name.clone(),
+        idle_timeout: profile.hop().ok().and_then(|hop| hop.idle_timeout),
+        max_lifetime: profile.max_lifetime,
     });
-    with_default.collect()
+    known.collect()
 }
 
 /// The profile of this name.

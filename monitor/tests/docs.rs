@@ -446,7 +446,14 @@ fn written_alerts() -> Vec<Value> {
         survived: known,
         killed: known,
     };
+    let lifetime = |limit| ListenerFinding::LifetimeMismatch {
+        limit,
+        age: Duration::from_secs(3600),
+        deaths: 12,
+    };
     let findings = [
+        lifetime(None),
+        lifetime(Some(Duration::from_secs(7200))),
         ListenerFinding::AtRisk {
             gap: Duration::from_secs(58),
             limit: Duration::from_secs(60),

@@ -116,6 +116,15 @@ pub enum ListenerFinding {
         /// The shortest silence that kills.
         killed: Option<Duration>,
     },
+    /// Connections end at one age, and no hop is configured to do so.
+    LifetimeMismatch {
+        /// The shortest configured lifetime.
+        limit: Option<Duration>,
+        /// At which they end.
+        age: Duration,
+        /// How many did so.
+        deaths: usize,
+    },
 }
 
 impl ListenerFinding {
@@ -123,7 +132,15 @@ impl ListenerFinding {
     pub fn alert(&self) -> &'static str {
         match self {
             Self::AtRisk { .. } => "at_risk",
-            Self::LimitMismatch { .. } => "limit_mismatch",
+            Self::LimitMismatch { .. } | Self::LifetimeMismatch { .. } => "limit_mismatch",
+        }
+    }
+
+    /// What tells it from the others on the same listener.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AtRisk { .. } | Self::LimitMismatch { .. } => self.alert(),
+            Self::LifetimeMismatch { .. } => "lifetime_mismatch",
         }
     }
 }

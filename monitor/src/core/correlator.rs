@@ -23,6 +23,7 @@ use std::{
 };
 
 use super::{
+    ages::Ages,
     alert::{Alert, Ending, ListenerAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
@@ -68,6 +69,8 @@ pub struct Correlator {
     /// By listener.
     silences: Vec<Silences>,
     /// By listener.
+    ages: Vec<Ages>,
+    /// By listener.
     losses: Vec<LossMeter>,
     /// Until when a verdict may depend on what is lost right now.
     doubtful_until: Ktime,
@@ -87,6 +90,7 @@ impl Correlator {
     /// socket, in time: the publish interval and the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
         let silences = rules.iter().map(|_| Silences::default()).collect();
+        let ages = rules.iter().map(|_| Ages::default()).collect();
         let losses = rules.iter().map(|_| LossMeter::default()).collect();
         Self {
             tallies: vec![Tally::default(); rules.len()],
@@ -97,6 +101,7 @@ impl Correlator {
             pending: Pending::default(),
             queues: Queues::default(),
             silences,
+            ages,
             losses,
             doubtful_until: Ktime::ZERO,
             known_hops: Vec::new(),
@@ -172,7 +177,13 @@ impl Correlator {
         silences.survive(at, survived);
         let changes = silences.judge(listener, rules, &self.known_hops, at);
         self.tallies[place].learned = silences.learned();
-        let changes = changes.into_iter().map(Box::new).map(Action::ListenerAlert);
+        let (survived, known) = (silences.longest(), &self.known_hops);
+        let lifetime = self.ages[place].judge(listener, rules, known, survived, at);
+        let changes = changes
+            .into_iter()
+            .chain(lifetime)
+            .map(Box::new)
+            .map(Action::ListenerAlert);
         self.actions.extend(changes);
     }
 
@@ -357,6 +368,7 @@ impl Correlator {
         let mut books = Books {
             tally,
             silences: &mut self.silences[place],
+            ages: &mut self.ages[place],
             actions: &mut self.actions,
             now: self.now,
         };

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
+    ages::Ages,
     alert::{Alert, Certainty, Ending, Status, VerdictKind},
     correlator::Action,
     event::CloseHow,
@@ -58,6 +59,7 @@ struct Standing {
 pub(super) struct Books<'a> {
     pub(super) tally: &'a mut Tally,
     pub(super) silences: &'a mut Silences,
+    pub(super) ages: &'a mut Ages,
     pub(super) actions: &'a mut VecDeque<Action>,
     /// The last moment shown: an alert is never dated before it.
     pub(super) now: Ktime,
@@ -180,6 +182,8 @@ impl Flow {
                 let silence = verdict::silence_before_close(look);
                 if closed_by_path(how, look.facts) && !self.death_recorded {
                     books.silences.kill(silence);
+                    let ended_at = look.facts.closing.map_or(look.now, |closing| closing.at);
+                    note_age(ended_at, silence, look, books);
                 }
                 self.record_death(silence, look, books.tally);
             }
@@ -240,6 +244,9 @@ impl Flow {
             // Of a proxy that answers for a dead client the silence says nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
                 books.silences.kill(silence);
+                if verdict.kind == VerdictKind::BlackHoled {
+                    note_age(verdict.since, silence, look, books);
+                }
             }
             self.record_death(silence, look, books.tally);
         }
@@ -295,6 +302,12 @@ impl Flow {
             _ => {}
         }
         self.at_risk = at_risk;
+    }
+}
+
+fn note_age(ended_at: Ktime, silence: Duration, look: &Look<'_>, books: &mut Books<'_>) {
+    if let Some(born) = look.facts.established_at {
+        books.ages.kill(ended_at, ended_at.since(born), silence);
     }
 }
 

@@ -5,6 +5,7 @@
 //! actions, so every bug report can be replayed.
 #![forbid(unsafe_code)]
 
+mod ages;
 pub mod alert;
 pub mod background;
 pub mod correlator;

@@ -27,11 +27,23 @@ pub struct Learned {
     pub killed: Option<Duration>,
 }
 
-/// A middlebox that is known to forget after a certain time.
+/// A middlebox that is known to end connections after a certain silence, or at a certain age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownHop {
     pub name: String,
-    pub idle_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
+    pub max_lifetime: Option<Duration>,
+}
+
+/// The slot of the longest silence that was survived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Survived(Option<usize>);
+
+impl Survived {
+    /// Whether a silence is one, and longer.
+    pub(super) fn is_exceeded_by(self, silence: Duration) -> bool {
+        slot_of(silence) > self.0.unwrap_or(0)
+    }
 }
 
 /// The silences of one listener.
@@ -61,8 +73,7 @@ impl Default for Silences {
 impl Silences {
     /// A connection died after this silence, and nothing on this host or of the peer's doing ended it.
     pub(super) fn kill(&mut self, silence: Duration) {
-        let nanos = u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX);
-        self.killed[gap_scale::slot_of(nanos)] += 1;
+        self.killed[slot_of(silence)] += 1;
     }
 
     /// Takes in all silences that were survived so far, by slot.
@@ -80,6 +91,10 @@ impl Silences {
                 self.epochs.pop_front();
             }
         }
+    }
+
+    pub(super) fn longest(&self) -> Survived {
+        Survived(self.longest_survived())
     }
 
     pub(super) fn learned(&self) -> Learned {
@@ -100,9 +115,10 @@ impl Silences {
         at: Ktime,
     ) -> Vec<ListenerAlert> {
         let found = self.at_risk(listener, rules, at);
-        let changes = turn(&mut self.at_risk, found, at);
+        let at_risk = turn(&mut self.at_risk, found, at);
         let found = self.mismatch(listener, rules, known, at);
-        [changes, turn(&mut self.mismatch, found, at)].concat()
+        let mismatch = turn(&mut self.mismatch, found, at);
+        at_risk.into_iter().chain(mismatch).collect()
     }
 
     fn at_risk(
@@ -247,27 +263,23 @@ impl Silences {
 }
 
 /// Replaces what stands by what was found; says what changed.
-fn turn(
+pub(super) fn turn(
     standing: &mut Option<ListenerAlert>,
     found: Option<ListenerAlert>,
     at: Ktime,
-) -> Vec<ListenerAlert> {
+) -> Option<ListenerAlert> {
     match (standing.as_ref(), found) {
-        (None, None) | (Some(_), Some(_)) => Vec::new(),
+        (None, None) | (Some(_), Some(_)) => None,
         (None, Some(found)) => {
             *standing = Some(found.clone());
-            vec![found]
+            Some(found)
         }
-        (Some(before), None) => {
-            let resolved = ListenerAlert {
-                firing: false,
-                at,
-                reason: "the silences no longer say so".to_owned(),
-                ..before.clone()
-            };
-            *standing = None;
-            vec![resolved]
-        }
+        (Some(_), None) => standing.take().map(|before| ListenerAlert {
+            firing: false,
+            at,
+            reason: "the connections no longer say so".to_owned(),
+            ..before
+        }),
     }
 }
 
@@ -283,9 +295,15 @@ fn tightest(rules: &ListenerRules) -> Option<(&Hop, Duration)> {
 /// Known middleboxes with a timeout in or near a slot, in words; empty if there are none.
 fn typical(known: &[KnownHop], slot: usize) -> String {
     let (shortest, longest) = (lower(slot) / 100 * 95, upper(slot) / 100 * 105);
+    let near = |limit: Duration| (shortest..=longest).contains(&limit);
+    names_of(known, |hop| hop.idle_timeout.is_some_and(near))
+}
+
+/// The names of some known middleboxes, in words; empty if there are none.
+pub(super) fn names_of(known: &[KnownHop], wanted: impl Fn(&KnownHop) -> bool) -> String {
     let names: Vec<&str> = known
         .iter()
-        .filter(|hop| (shortest..=longest).contains(&hop.idle_timeout))
+        .filter(|hop| wanted(hop))
         .map(|hop| hop.name.as_str())
         .take(MOST_NAMES)
         .collect();
@@ -293,6 +311,10 @@ fn typical(known: &[KnownHop], slot: usize) -> String {
         true => String::new(),
         false => format!("; typical of {}", names.join(", ")),
     }
+}
+
+fn slot_of(silence: Duration) -> usize {
+    gap_scale::slot_of(u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn lower(slot: usize) -> Duration {
@@ -353,7 +375,8 @@ mod tests {
     fn judge(silences: &mut Silences, rules: &ListenerRules, minutes: u64) -> Vec<ListenerAlert> {
         let known = [("aws-nlb", 350), ("nginx", 60)].map(|(name, idle)| KnownHop {
             name: name.to_owned(),
-            idle_timeout: Duration::from_secs(idle),
+            idle_timeout: Some(Duration::from_secs(idle)),
+            max_lifetime: None,
         });
         silences.judge(LISTENER, rules, &known, at(minutes))
     }

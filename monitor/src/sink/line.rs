@@ -82,6 +82,11 @@ enum Evidence {
         survived_seconds: Option<f64>,
         killed_seconds: Option<f64>,
     },
+    LifetimeMismatch {
+        limit_seconds: Option<f64>,
+        age_seconds: f64,
+        deaths: usize,
+    },
 }
 
 /// What TCP itself says, asked when the alert was told.
@@ -140,12 +145,11 @@ impl<'a> Line<'a> {
     }
 
     fn listener(alert: &'a ListenerAlert, listener: &'a str, ts: Timestamp) -> Self {
-        let name = alert.finding.alert();
         Self {
             ts,
             status: if alert.firing { "firing" } else { "resolved" },
-            alert: name,
-            kind: name,
+            alert: alert.finding.alert(),
+            kind: alert.finding.kind(),
             certainty: None,
             listener,
             hop: alert.hop.as_deref(),
@@ -279,6 +283,11 @@ impl Evidence {
                 limit_seconds: limit.map(seconds),
                 survived_seconds: survived.map(seconds),
                 killed_seconds: killed.map(seconds),
+            },
+            ListenerFinding::LifetimeMismatch { limit, age, deaths } => Self::LifetimeMismatch {
+                limit_seconds: limit.map(seconds),
+                age_seconds: seconds(age),
+                deaths,
             },
         }
     }
@@ -431,6 +440,15 @@ pub(super) mod tests {
         assert_eq!(mismatch["kind"], "limit_mismatch");
         assert_eq!(mismatch["evidence"]["survived_seconds"], 90.0);
         assert_eq!(mismatch["evidence"]["killed_seconds"], Value::Null);
+        let lifetime = of(ListenerFinding::LifetimeMismatch {
+            limit: None,
+            age: Duration::from_secs(3600),
+            deaths: 12,
+        });
+        assert_eq!(lifetime["alert"], "limit_mismatch");
+        assert_eq!(lifetime["kind"], "lifetime_mismatch");
+        assert_eq!(lifetime["evidence"]["age_seconds"], 3600.0);
+        assert_eq!(lifetime["evidence"]["deaths"], 12);
     }
 
     #[test]

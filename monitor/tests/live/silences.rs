@@ -1,6 +1,7 @@
 //! What silences tell of a listener: the race that heartbeats will lose, and the real timeout.
 
 use std::{
+    collections::VecDeque,
     thread,
     time::{Duration, Instant},
 };
@@ -102,5 +103,52 @@ fn learn(hidden: f64) {
     assert!(
         lower >= hidden * 0.9 && lower <= hidden && upper >= hidden && upper <= hidden * 1.1,
         "{hidden} s is said to lie between {lower} s and {upper} s"
+    );
+}
+
+/// Somebody hangs up on each connection when it is five seconds old, though there is a ping every 0.3 s.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_lifetime_that_nobody_configured_is_told_by_the_age_at_which_connections_end() {
+    const CONNECTIONS: u8 = 24;
+    const LIFETIME: Duration = Duration::from_secs(5);
+    const APART: Duration = Duration::from_millis(150);
+    let stage = Stage::new();
+    let mut watch = stage.watch(&[]);
+    let began = Instant::now();
+    let mut clients = VecDeque::new();
+    let age = |client: &Client| client.connected_at().elapsed();
+    let mut opened = 0;
+    while opened < CONNECTIONS || !clients.is_empty() {
+        let due = opened < CONNECTIONS && began.elapsed() >= APART * u32::from(opened);
+        if due {
+            let path = "/heartbeat?every=300ms";
+            clients.push_back(stage.client(opened % CLIENT_ADDRESSES, path, Manner::Responsive));
+            opened += 1;
+        }
+        if let Some(oldest) = clients.pop_front_if(|client| age(client) >= LIFETIME) {
+            oldest.hang_up().unwrap();
+        }
+        thread::yield_now();
+    }
+    let closed = [("listener", stage.port()), ("how", "fin")];
+    watch.wait_for_metric(
+        "wsmon_connections_closed_total",
+        &closed,
+        f64::from(CONNECTIONS),
+    );
+    // A scrape tells the core what the kernel has counted.
+    watch.metrics();
+    let alert = watch.alert("the lifetime", SOON, |alert| {
+        alert.text("/kind") == "lifetime_mismatch"
+    });
+    assert_eq!(alert.text("/alert"), "limit_mismatch");
+    assert_eq!(alert.text("/status"), "firing");
+    let age = alert.number("/evidence/age_seconds").unwrap();
+    assert!((4.9..5.6).contains(&age), "{}", alert.json);
+    assert!(
+        alert.text("/reason").contains("no hop is configured"),
+        "{}",
+        alert.json
     );
 }

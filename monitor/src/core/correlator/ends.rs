@@ -42,6 +42,7 @@ impl Correlator {
         let mut books = Books {
             tally,
             silences: &mut self.silences[place],
+            ages: &mut self.ages[place],
             actions: &mut self.actions,
             now: self.now,
         };
@@ -76,6 +77,7 @@ impl Correlator {
             let mut books = Books {
                 tally: &mut self.tallies[place(listener)],
                 silences: &mut self.silences[place(listener)],
+                ages: &mut self.ages[place(listener)],
                 actions: &mut self.actions,
                 now: self.now.max(at),
             };

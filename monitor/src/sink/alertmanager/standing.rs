@@ -126,7 +126,7 @@ impl Standing {
         listener: &str,
         at: Timestamp,
     ) -> Option<Post> {
-        let key = (alert.listener, alert.finding.alert());
+        let key = (alert.listener, alert.finding.kind());
         let mut post = match self.listeners.remove(&key) {
             Some(post) => post,
             None if !alert.firing => return None,
@@ -251,12 +251,14 @@ fn rest_annotations(alert: &Alert, listener: &str) -> Pairs {
 fn listener_labels(instance: &str, alert: &ListenerAlert, listener: &str) -> Pairs {
     let name = match alert.finding {
         ListenerFinding::AtRisk { .. } => "WebSocketAtRisk",
-        ListenerFinding::LimitMismatch { .. } => "WebSocketLimitMismatch",
+        ListenerFinding::LimitMismatch { .. } | ListenerFinding::LifetimeMismatch { .. } => {
+            "WebSocketLimitMismatch"
+        }
     };
     Pairs::from([
         ("alertname", name.to_owned()),
         ("instance", instance.to_owned()),
-        ("kind", alert.finding.alert().to_owned()),
+        ("kind", alert.finding.kind().to_owned()),
         ("listener", listener.to_owned()),
         ("severity", "warning".to_owned()),
     ])
