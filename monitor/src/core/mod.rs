@@ -21,6 +21,7 @@ mod pending;
 mod queues;
 pub mod reap;
 pub mod silences;
+pub mod storm;
 mod strings;
 pub mod tally;
 pub mod time;
