@@ -20,6 +20,7 @@ pub mod look;
 mod pending;
 mod queues;
 pub mod reap;
+mod servers;
 pub mod silences;
 pub mod storm;
 mod strings;
@@ -31,9 +32,9 @@ mod wheel;
 
 pub use alert::{
     Alert, Certainty, Group, ListenerAlert, ListenerFinding, Notice, Resolution, Status,
-    VerdictKind,
+    StormAlert, VerdictKind,
 };
-pub use correlator::{Action, Correlator};
+pub use correlator::{Action, Correlator, StormSetup};
 pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};

@@ -417,7 +417,7 @@ impl Storm {
         if rate < self.settings.least_rate {
             return false;
         }
-        let usual = self.learner.baseline().arrivals;
+        let usual = self.learner.usual_arrivals();
         let expected = usual.fast * at.since(episode.since).as_secs_f64();
         let came = self.totals.since(&episode.before).attempts as f64;
         let least = (self.settings.least_rate as f64).max(episode.closes as f64 / 4.0);
@@ -487,7 +487,7 @@ impl Storm {
 
     /// Looks at the storm once a second.
     fn look(&mut self, now: Ktime) {
-        let usual = self.learner.baseline().arrivals.fast;
+        let usual = self.learner.usual_arrivals().fast;
         let busy =
             (self.settings.least_rate as f64 / 2.0).max(self.settings.times_baseline / 2.0 * usual);
         let (peak, rate) = (self.trace.take_peak(), self.trace.rate());
@@ -540,7 +540,7 @@ impl Storm {
             period: episode.seen.period,
             rate: self.trace.rate() as f64,
             peak_rate: episode.peak as f64,
-            baseline_rate: self.learner.baseline().arrivals.fast,
+            baseline_rate: self.learner.usual_arrivals().fast,
             attempts: of_it.attempts,
             successes: of_it.accepted,
             attempts_per_success: per(of_it.attempts, of_it.accepted),

@@ -21,7 +21,7 @@ use super::{
     skip::Skip,
 };
 use crate::{
-    core::{Action, Correlator, Grouping, Ktime, ListenerId, Status, facts::Role},
+    core::{Action, Correlator, Grouping, Ktime, ListenerId, Notice, Status, facts::Role},
     listeners::Listener,
 };
 
@@ -212,7 +212,11 @@ impl Replay {
                 }
                 Action::ListenerAlert(alert) => {
                     self.summary.alerts += u64::from(alert.firing);
-                    self.grouping.pass(alert);
+                    self.grouping.pass(Notice::Listener(alert));
+                }
+                Action::Storm(alert) => {
+                    self.summary.alerts += u64::from(alert.is_firing());
+                    self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => {
                     self.records.push_back(Record::State(Box::new(transition)));

@@ -141,6 +141,15 @@ impl Learner {
         self.baseline
     }
 
+    /// The usual arrivals; none as long as too little was learned: those who come as the daemon starts
+    /// may be all there are.
+    pub(super) fn usual_arrivals(&self) -> Usual {
+        match self.baseline.is_learned() {
+            true => self.baseline.arrivals,
+            false => Usual::default(),
+        }
+    }
+
     /// Takes in a second at `pace` of the usual speed.
     pub(super) fn learn(&mut self, arrivals: u64, closes: u64, pace: f64) {
         if self.baseline.is_learned() {
