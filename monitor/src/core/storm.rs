@@ -9,14 +9,17 @@ mod baseline;
 mod cause;
 mod clients;
 mod delays;
+mod echo;
 mod episode;
 mod finding;
 mod pattern;
+mod phase;
 mod regular;
 mod sample;
 mod seconds;
 mod totals;
 mod trace;
+mod waves;
 
 use std::{
     collections::VecDeque,
@@ -216,7 +219,11 @@ impl Storm {
             }
         }
         self.clients.settle(client, hash, accepted);
-        self.sample.settle(at, hash, !accepted);
+        let number = self.episode.as_ref().map_or(0, |episode| episode.number);
+        let failed = self.sample.settle(at, hash, !accepted, number);
+        if let (Some(episode), Some(attempt)) = (&mut self.episode, failed) {
+            episode.delays.expect(attempt);
+        }
     }
 
     /// A connection is over; `established` were open before it.
@@ -299,6 +306,12 @@ impl Storm {
     /// The clients that ask most often, heaviest first, at most 1,024.
     pub fn clients(&self) -> Vec<ClientRow> {
         self.clients.heaviest(usize::MAX)
+    }
+
+    /// About the memory that it holds.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.trace.bytes() + self.sample.bytes() + self.clients.bytes()
     }
 
     fn hash(&self, client: IpAddr) -> u64 {
@@ -435,13 +448,14 @@ impl Storm {
         if closes <= least {
             return false;
         }
-        // Where connections come and go all the time, many closes are usual: it is a mass close if fewer
-        // and fewer are left, or if it is far more than usual.
-        let lost = (recent.established + 1).saturating_sub(established) as f64;
-        let noise = ((recent.closes + recent.arrivals) as f64).sqrt();
+        // Where connections come and go all the time, many closes are usual. It is a mass close if these are
+        // far more than usual; or more than usual, and so many fewer are left.
         let baseline = self.learner.baseline();
         let usual = 10.0 * baseline.closes.rate();
-        lost > least.max(6.0 * noise)
+        let changes = (recent.closes + recent.arrivals) as f64;
+        let noise = (changes * baseline.closes.dispersion()).sqrt();
+        let lost = (recent.established + 1).saturating_sub(established) as f64;
+        lost.min(closes - usual) > least.max(6.0 * noise)
             || (baseline.is_learned()
                 && closes >= self.settings.times_baseline * usual
                 && baseline.closes.is_no_chance(closes, usual))
@@ -453,6 +467,7 @@ impl Storm {
         let mut episode = self.new_episode(since, at, Phase::MassClose, self.totals);
         episode.closes = self.seconds.sum(seconds::number(since), now).closes;
         episode.closed = Some(at);
+        episode.lost = Some(since);
         self.trace.take_peak();
         self.episode = Some(episode);
     }
@@ -503,18 +518,13 @@ impl Storm {
             episode.cause = self.deaths.cause(episode.since).or(episode.cause);
         }
         if episode.phase == Phase::Storm {
-            episode.judge_pattern();
+            episode.judge_pattern(&self.trace);
         }
         if episode.is_over(now, &self.totals) {
             episode.phase = Phase::Over;
         }
-        let state = (
-            episode.phase,
-            episode.seen.pattern,
-            episode.cause.map(Cause::as_str),
-        );
         let is_over = episode.phase == Phase::Over;
-        if episode.told != Some(state) && (is_over || episode.tellings < TELLINGS) {
+        if episode.has_news() {
             self.tell(now);
         }
         if is_over {
@@ -527,7 +537,7 @@ impl Storm {
             return;
         };
         let pattern = episode.seen.pattern;
-        episode.told = Some((episode.phase, pattern, episode.cause.map(Cause::as_str)));
+        episode.told = Some(episode.to_tell());
         episode.tellings += 1;
         let of_it = self.totals.since(&episode.before);
         let per = |whole: u64, part: u64| (part > 0).then(|| whole as f64 / part as f64);
@@ -607,6 +617,9 @@ const FAILING: u64 = 30;
 const LEAST_FAILING: u64 = 5;
 /// Within this, two unusual seconds belong together.
 const TWICE_WITHIN: Duration = Duration::from_secs(5);
-/// What is told of one storm, apart from its end.
-const TELLINGS: u32 = 12;
 const THRASH_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,13 @@ impl Clients {
         self.sorted(self.rows.iter(), most)
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+            + self.heap.capacity() * size_of::<u16>()
+            + self.index.allocation_size()
+    }
+
     fn sorted<'a>(&self, rows: impl Iterator<Item = &'a Row>, most: usize) -> Vec<ClientRow> {
         let mut rows: Vec<&Row> = rows.collect();
         rows.sort_by_key(|row| (std::cmp::Reverse(row.weight), row.client));

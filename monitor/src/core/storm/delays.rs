@@ -10,8 +10,8 @@ pub(super) struct Delays {
     /// From the loss of the connection to the first attempt that was seen.
     pub(super) first: Slots,
     /// Attempts of sampled clients, and those from addresses that several share.
-    pub(super) attempts: u64,
-    pub(super) shared: u64,
+    attempts: u64,
+    shared: u64,
 }
 
 /// The delays before the nth attempt.
@@ -21,6 +21,8 @@ pub(super) struct Step {
     pub(super) since_attempt: Slots,
     /// Since that attempt failed.
     pub(super) since_failure: Slots,
+    /// How many are to come: attempts before that failed.
+    pub(super) expected: u64,
 }
 
 impl Delays {
@@ -43,15 +45,33 @@ impl Delays {
             self.first.add(back.since_attempt);
             return;
         }
-        let step = usize::from(back.attempt - 2).min(STEPS - 1);
+        let step = self.step(back.attempt - 2);
+        step.since_attempt.add(back.since_attempt);
+        step.since_failure.add(back.since_failure);
+    }
+
+    /// The nth attempt of a client failed: another is to come.
+    pub(super) fn expect(&mut self, attempt: u8) {
+        if attempt > 0 {
+            self.step(attempt - 1).expected += 1;
+        }
+    }
+
+    /// Whether the delays are those of most clients: few come from an address that several share.
+    pub(super) fn tell_clients_apart(&self) -> bool {
+        self.shared * 2 <= self.attempts
+    }
+
+    fn step(&mut self, number: u8) -> &mut Step {
+        let step = usize::from(number).min(STEPS - 1);
         while self.steps.len() <= step {
             self.steps.push(Step {
                 since_attempt: Slots::new(),
                 since_failure: Slots::new(),
+                expected: 0,
             });
         }
-        self.steps[step].since_attempt.add(back.since_attempt);
-        self.steps[step].since_failure.add(back.since_failure);
+        &mut self.steps[step]
     }
 
     pub(super) fn steps(&self) -> &[Step] {
@@ -95,9 +115,9 @@ impl Slots {
         self.total += other.total;
     }
 
-    /// The narrowest range of slots that holds `share` of the durations.
-    pub(super) fn core(&self, share: f64) -> Option<Core> {
-        let wanted = (self.total as f64 * share).ceil().max(1.0);
+    /// The narrowest range of slots that holds so many of the durations.
+    pub(super) fn core(&self, wanted: f64) -> Option<Core> {
+        let wanted = wanted.ceil().max(1.0);
         let mut best: Option<(f64, usize, usize)> = None;
         let (mut from, mut inside) = (0, 0.0);
         for to in 0..SLOTS {
@@ -131,6 +151,19 @@ impl Slots {
             .map(|slot| u64::from(self.counts[slot]))
             .sum::<u64>();
         inside as f64 / self.total.max(1) as f64
+    }
+
+    /// Seconds; `None` if there are no durations.
+    pub(super) fn quantile(&self, share: f64) -> Option<f64> {
+        let wanted = share * self.total as f64;
+        let mut before = 0.0;
+        for (slot, count) in self.counts.iter().enumerate() {
+            before += f64::from(*count);
+            if *count > 0 && before >= wanted {
+                return Some(middle(slot as f64));
+            }
+        }
+        None
     }
 
     fn median(&self, from: usize, to: usize) -> f64 {

@@ -4,11 +4,27 @@ use std::time::Duration;
 
 use super::{
     delays::Delays,
-    finding::{Cause, Pattern, Phase},
-    pattern::{self, Seen},
+    finding::{Cause, Phase},
+    pattern::{self, Evidence, Seen},
     totals::Totals,
+    trace::Trace,
 };
 use crate::core::time::Ktime;
+
+/// What is worth another line when it changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) phase: Phase,
+    pub(super) seen: Seen,
+    pub(super) cause: Option<Cause>,
+}
+
+impl Told {
+    fn agrees(&self, other: &Self) -> bool {
+        let cause = |told: &Self| told.cause.map(Cause::as_str);
+        self.phase == other.phase && self.seen.agrees(&other.seen) && cause(self) == cause(other)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Episode {
@@ -22,16 +38,20 @@ pub(super) struct Episode {
     pub(super) closes: u64,
     /// Connections were lost at once, the last of them then.
     pub(super) closed: Option<Ktime>,
+    /// When the connections were lost with which it began.
+    pub(super) lost: Option<Ktime>,
     pub(super) peak: u64,
     pub(super) cause: Option<Cause>,
     pub(super) seen: Seen,
+    /// What was seen last.
+    pub(super) proposed: Seen,
     pub(super) delays: Delays,
     /// When there were many attempts last.
     pub(super) busy: Ktime,
     /// The longest quiet time after which there were many again.
     pub(super) longest_quiet: Duration,
     /// What was told last, and how often something was.
-    pub(super) told: Option<(Phase, Pattern, Option<&'static str>)>,
+    pub(super) told: Option<Told>,
     pub(super) tellings: u32,
     /// When it is to be looked at.
     pub(super) due: Ktime,
@@ -46,9 +66,11 @@ impl Episode {
             before,
             closes: 0,
             closed: None,
+            lost: None,
             peak: 0,
             cause: None,
             seen: Seen::NOTHING,
+            proposed: Seen::NOTHING,
             delays: Delays::new(),
             busy: now,
             longest_quiet: Duration::ZERO,
@@ -56,6 +78,20 @@ impl Episode {
             tellings: 0,
             due: now + EVERY,
         }
+    }
+
+    pub(super) fn to_tell(&self) -> Told {
+        Told {
+            phase: self.phase,
+            seen: self.seen,
+            cause: self.cause,
+        }
+    }
+
+    /// Whether there is something to tell that was not told. The end always is.
+    pub(super) fn has_news(&self) -> bool {
+        let is_told = self.told.is_some_and(|told| told.agrees(&self.to_tell()));
+        !is_told && (self.tellings < TELLINGS || self.phase == Phase::Over)
     }
 
     /// Notes that there are many attempts at `now`.
@@ -67,12 +103,23 @@ impl Episode {
         self.busy = self.busy.max(now);
     }
 
-    /// Looks at the rhythm of the attempts.
-    pub(super) fn judge_pattern(&mut self) {
-        let first = self.closed.and_then(|_| self.delays.first.core(0.4));
-        let seen = pattern::of_clients(&self.delays, first.map(|first| first.seconds));
+    /// Looks at the rhythm of the attempts. What was seen twice stays until something else is.
+    pub(super) fn judge_pattern(&mut self, trace: &Trace) {
+        let from = self.lost.unwrap_or(self.since) - LEAD;
+        let (first_bin, arrivals, failures) = trace.since(from);
+        let lost = self.lost.filter(|lost| *lost >= first_bin);
+        let seen = pattern::judge(&Evidence {
+            delays: &self.delays,
+            arrivals: &arrivals,
+            failures: &failures,
+            lost: lost.map(|lost| lost.since(first_bin).as_secs_f64()),
+        });
         if seen != Seen::NOTHING {
-            self.seen = seen;
+            // Once is chance.
+            if seen.agrees(&self.proposed) {
+                self.seen = seen;
+            }
+            self.proposed = seen;
         }
     }
 
@@ -84,7 +131,11 @@ impl Episode {
             closes => closes,
         };
         let recovered = of_it.accepted * 10 >= wanted * 9;
-        let quiet = now.since(self.busy.max(self.closed.unwrap_or_default()));
+        let closed = self.closed.unwrap_or_default();
+        if self.phase == Phase::MassClose && now.since(closed) >= RETURN {
+            return true;
+        }
+        let quiet = now.since(self.busy.max(closed));
         let patience = match self.phase {
             _ if recovered => CALM,
             Phase::MassClose => RETURN,
@@ -95,6 +146,10 @@ impl Episode {
     }
 }
 
+/// Attempts just before the beginning belong to it.
+const LEAD: Duration = Duration::from_millis(250);
+/// What is told of one storm, apart from its end.
+const TELLINGS: u32 = 12;
 /// How often it is looked at.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// So long without many attempts: over.

@@ -95,15 +95,23 @@ impl Sample {
         })
     }
 
-    pub(super) fn settle(&mut self, at: Ktime, hash: u64, failed: bool) {
-        let Some(known) = self.entry(at, hash) else {
-            return;
-        };
+    /// Takes in an outcome. If the attempt failed: the number it had in this episode, if the address is
+    /// that of one client.
+    pub(super) fn settle(
+        &mut self,
+        at: Ktime,
+        hash: u64,
+        failed: bool,
+        episode: u32,
+    ) -> Option<u8> {
+        let known = self.entry(at, hash)?;
         known.pending = known.pending.saturating_sub(1);
-        if failed {
-            known.failed = at;
-            known.lost = known.lost.saturating_add(1);
+        if !failed {
+            return None;
         }
+        known.failed = at;
+        known.lost = known.lost.saturating_add(1);
+        (known.episode == episode && !known.shared).then_some(known.attempts)
     }
 
     pub(super) fn depart(&mut self, at: Ktime, hash: u64) {
@@ -111,6 +119,11 @@ impl Sample {
             known.departed = at;
             known.lost = known.lost.saturating_add(1);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.clients.allocation_size()
     }
 
     fn entry(&mut self, at: Ktime, hash: u64) -> Option<&mut Known> {
@@ -150,8 +163,7 @@ impl Sample {
     }
 
     fn contains(&self, hash: u64) -> bool {
-        // Not the bits that the table uses.
-        (hash >> 24) & ((1 << self.level) - 1) == 0
+        is_in(hash, self.level)
     }
 
     fn make_room(&mut self, at: Ktime) {
@@ -164,12 +176,17 @@ impl Sample {
             .retain(|known| at.since(known.last).as_secs() < RETURNING_WITHIN);
         if self.clients.len() > CAPACITY * 3 / 4 && self.level < 24 {
             self.level += 1;
-            let mask = (1_u64 << self.level) - 1;
-            self.clients.retain(|known| (known.hash >> 24) & mask == 0);
+            let level = self.level;
+            self.clients.retain(|known| is_in(known.hash, level));
         } else if self.clients.len() < CAPACITY / 4 {
             self.level = self.level.saturating_sub(1);
         }
     }
+}
+
+fn is_in(hash: u64, level: u32) -> bool {
+    // Not the bits that the table uses.
+    (hash >> 24) & ((1 << level) - 1) == 0
 }
 
 fn gap(from: Ktime, to: Ktime) -> Option<u64> {

@@ -74,6 +74,21 @@ impl Trace {
         std::mem::replace(&mut self.peak, self.second)
     }
 
+    /// The counts from `from` until the latest bin, as far as they are kept: the beginning of the first
+    /// bin, arrivals and failures.
+    pub(super) fn since(&self, from: Ktime) -> (Ktime, Vec<u32>, Vec<u32>) {
+        let oldest = self.latest.saturating_sub(LENGTH as u64 - 1);
+        let bins = number(from).max(oldest)..=self.latest;
+        let of = |counts: &[u32]| bins.clone().map(|index| counts[slot_of(index)]).collect();
+        let first = Ktime(bins.start().saturating_mul(BIN.as_nanos() as u64));
+        (first, of(&self.arrivals), of(&self.failures))
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.arrivals) + size_of_val(&*self.failures)
+    }
+
     /// `None` if it is too long ago.
     fn slot(&mut self, at: Ktime) -> Option<usize> {
         self.advance(at);
