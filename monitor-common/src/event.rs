@@ -16,7 +16,24 @@ pub struct VitalEvent {
     pub snapshot: Snapshot,
 }
 
-/// Why a [`VitalEvent`] was sent.
+/// The other record of the `VITALS` ring: a socket began to listen on a watched port, or ended. Its
+/// length tells it from a [`VitalEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListenEvent {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at: u64,
+    /// [`EventKind::Listening`] or [`EventKind::ListenEnded`].
+    pub kind: u32,
+    /// The inode of its network namespace.
+    pub netns: u32,
+    pub cookie: u64,
+    pub listener: u16,
+    pub port: u16,
+    pub _pad: u32,
+}
+
+/// Why a [`VitalEvent`] or a [`ListenEvent`] was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
@@ -38,6 +55,10 @@ pub enum EventKind {
     PingUnanswered = 8,
     /// A reset was sent or received.
     Reset = 9,
+    /// A socket listens on a watched port of this host.
+    Listening = 10,
+    /// It does not any more.
+    ListenEnded = 11,
 }
 
 impl TryFrom<u32> for EventKind {
@@ -55,6 +76,8 @@ impl TryFrom<u32> for EventKind {
             7 => Self::Answered,
             8 => Self::PingUnanswered,
             9 => Self::Reset,
+            10 => Self::Listening,
+            11 => Self::ListenEnded,
             unknown => return Err(unknown),
         })
     }
@@ -157,6 +180,7 @@ pub struct FrameSample {
 
 const _: () = assert!(size_of::<VitalEvent>() == 16 + size_of::<Snapshot>());
 const _: () = assert!(core::mem::offset_of!(VitalEvent, snapshot) == 16);
+const _: () = assert!(size_of::<ListenEvent>() == 32);
 const _: () = assert!(size_of::<HandshakeRecord>() == 72 + REQUEST_HEAD_MAX);
 const _: () = assert!(core::mem::offset_of!(HandshakeRecord, head) == 72);
 const _: () = assert!(size_of::<FrameSample>() == 40);

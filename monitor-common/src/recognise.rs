@@ -86,6 +86,7 @@ impl Flow {
                 self.dismiss(direction);
             }
             self.snapshot.protocol = protocol::UPGRADING;
+            stats.upgrade_requests.add(1);
             return head_kind::REQUEST;
         }
         self.answered(direction, SWITCHING, now, stats)

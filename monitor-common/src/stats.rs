@@ -267,6 +267,8 @@ pub struct ListenerStats {
     pub pongs: [[Counter; PongKind::ALL.len()]; 2],
     /// By [`ProtocolError`].
     pub protocol_errors: [Counter; ProtocolError::ALL.len()],
+    /// Upgrade requests, answered or not.
+    pub upgrade_requests: Counter,
     /// Answers to upgrade requests: status code - 100, or an [`answer`].
     pub handshakes: [Counter; ANSWER_SLOTS],
     /// From TCP's ESTABLISHED to the 101.
@@ -308,6 +310,7 @@ impl ListenerStats {
         compressed_messages: [Counter(0); 2],
         pongs: [[Counter(0); PongKind::ALL.len()]; 2],
         protocol_errors: [Counter(0); ProtocolError::ALL.len()],
+        upgrade_requests: Counter(0),
         handshakes: [Counter(0); ANSWER_SLOTS],
         handshake_time: Histogram::EMPTY,
         close_handshake_time: Histogram::EMPTY,
@@ -337,6 +340,7 @@ impl ListenerStats {
             compressed_messages,
             pongs: [pongs_rx, pongs_tx],
             protocol_errors,
+            upgrade_requests,
             handshakes,
             handshake_time,
             close_handshake_time,
@@ -363,6 +367,7 @@ impl ListenerStats {
         merge(pongs_rx, &other.pongs[0]);
         merge(pongs_tx, &other.pongs[1]);
         merge(protocol_errors, &other.protocol_errors);
+        upgrade_requests.add(other.upgrade_requests.get());
         merge(handshakes, &other.handshakes);
         handshake_time.merge(&other.handshake_time);
         close_handshake_time.merge(&other.close_handshake_time);

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use monitor_common::{
     drop::DropReason,
-    event::{EventKind, FrameSample, VitalEvent},
+    event::{EventKind, FrameSample, ListenEvent, VitalEvent},
     flow::notable,
     snapshot::{Snapshot, protocol},
 };
@@ -33,6 +33,14 @@ pub(crate) fn emit(kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
             entry.submit(0);
         }
         None => count_drop(DropReason::VitalsFull),
+    }
+}
+
+/// Sends the record of a listening socket to `VITALS`, or counts that it could not.
+#[inline(always)]
+pub(crate) fn emit_listen(event: &ListenEvent) {
+    if VITALS.output_untyped::<ListenEvent>(event, 0).is_err() {
+        count_drop(DropReason::VitalsFull);
     }
 }
 

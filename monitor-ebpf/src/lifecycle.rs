@@ -7,14 +7,17 @@ use aya_log_ebpf::debug;
 use monitor_common::{
     Direction,
     drop::DropReason,
-    event::EventKind,
+    event::{EventKind, ListenEvent},
     flow::Flow,
-    snapshot::{Snapshot, origin, protocol},
+    snapshot::{Snapshot, origin, protocol, role},
 };
 
 use crate::{
-    emit::{count_drop, emit, publish, unpublish},
-    maps::{DEBUG_LOG, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NUM_OFFSET, SNAPSHOTS, STATS},
+    emit::{count_drop, emit, emit_listen, publish, unpublish},
+    maps::{
+        DEBUG_LOG, NET_INUM_OFFSET, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NET_OFFSET,
+        SKC_NUM_OFFSET, SNAPSHOTS, STATS,
+    },
     sock::{self, Watch, state},
 };
 
@@ -28,6 +31,8 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     match new as u32 {
         state::ESTABLISHED => born(&ctx, sk),
+        state::LISTEN => listen(sk, EventKind::Listening),
+        state::CLOSE if old as u32 == state::LISTEN => listen(sk, EventKind::ListenEnded),
         state::CLOSE if had_peer(old as u32) => died(&ctx, sk),
         _ => {}
     }
@@ -134,6 +139,26 @@ fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
     }
 }
 
+/// A server's socket begins to listen, or ends.
+#[inline(always)]
+fn listen(sk: *const c_void, kind: EventKind) {
+    let Some((watch, port, _)) = watch_of(sk) else {
+        return;
+    };
+    if watch.role != role::SERVER {
+        return;
+    }
+    emit_listen(&ListenEvent {
+        at: now(),
+        kind: kind as u32,
+        netns: netns(sk),
+        cookie: sock::cookie(sk.cast_mut()),
+        listener: watch.listener,
+        port,
+        _pad: 0,
+    });
+}
+
 #[inline(always)]
 fn bury(s: &mut Snapshot, at: u64) {
     let how = s.close_how();
@@ -194,6 +219,21 @@ fn field(sk: *const c_void, offset: u32) -> u16 {
     // SAFETY: the loader took the offset from the running kernel's BTF and checked the width; the
     // verifier checks the access against the same BTF.
     unsafe { sk.byte_add(offset as usize).cast::<u16>().read_volatile() }
+}
+
+/// The inode of a socket's network namespace.
+#[inline(always)]
+fn netns(sk: *const c_void) -> u32 {
+    // SAFETY: as for `field`; the verifier knows what the pointer in `struct sock` points to.
+    unsafe {
+        let net = sk
+            .byte_add(SKC_NET_OFFSET.load() as usize)
+            .cast::<*const c_void>()
+            .read_volatile();
+        net.byte_add(NET_INUM_OFFSET.load() as usize)
+            .cast::<u32>()
+            .read_volatile()
+    }
 }
 
 #[inline(always)]

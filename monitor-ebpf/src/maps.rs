@@ -45,7 +45,8 @@ pub(crate) static STATS: PerCpuArray<ListenerStats, 256> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = PerCpuArray::new();
 
-/// Births, deaths and troubles: never sampled. 8 MiB hold about 21,000 records.
+/// Births, deaths and troubles, and the few records of listening sockets: never sampled. 8 MiB hold
+/// about 21,000 records.
 #[btf_map]
 pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
 
@@ -72,6 +73,12 @@ pub(crate) static SKC_NUM_OFFSET: Global<u32> = Global::new(0);
 pub(crate) static SKC_DPORT_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SK_PROTOCOL_OFFSET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SKC_NET_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of a network namespace's inode number in `struct net`.
+#[unsafe(no_mangle)]
+pub(crate) static NET_INUM_OFFSET: Global<u32> = Global::new(0);
 
 /// 1 = watch remote ports too. Frozen at load, so that the verifier prunes the branch.
 #[unsafe(no_mangle)]

@@ -47,6 +47,8 @@ pub struct Daemon {
     pub metrics_addr: Option<SocketAddr>,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
+    /// Where what was learned is kept.
+    pub state: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: Option<u32>,

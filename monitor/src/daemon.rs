@@ -2,6 +2,7 @@
 //! and questions into calls on the core, and the core's actions into alerts.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     io,
     time::{Duration, Instant},
 };
@@ -16,8 +17,8 @@ use tokio::{
 
 use crate::{
     core::{
-        Action, Closed, Correlator, Event, Grouping, KnownHop, Ktime, ListenerId, Transition,
-        reap::ReapSettings,
+        Action, Closed, Correlator, Event, Grouping, KnownHop, Ktime, ListenerId, Notice,
+        StormSetup, Transition, reap::ReapSettings, storm::StormSettings,
     },
     kernel::{
         clock,
@@ -36,15 +37,18 @@ use crate::{
         http::Question,
         metrics::{self, Losses, ProgramRuns, Scrape},
     },
+    state::StateFile,
     tap::{FrameTap, TapError},
 };
 
 mod background;
 mod control;
 mod silences;
+mod state;
 
 use background::Inquiry;
 use silences::Pace;
+use state::Keeper;
 
 /// A record is stamped before it is committed: a program that was interrupted in between commits
 /// a moment late. Time is shown to the core this much behind the clock.
@@ -80,7 +84,7 @@ pub struct DaemonSettings {
     /// That of the loaded programs.
     pub publish_interval: Duration,
     pub reap: ReapSettings,
-    /// Whether alerts may name the client behind a proxy: personal data.
+    /// Whether a client is who a proxy says, in alerts too: personal data.
     pub client_address: bool,
 }
 
@@ -108,6 +112,7 @@ pub struct Daemon {
     inquiry: Inquiry,
     reaping: Reaping,
     silences: Pace,
+    keeper: Keeper,
     reconciler: Reconciler,
     tap: FrameTap,
     events: EventViewers,
@@ -129,6 +134,7 @@ impl Daemon {
         listeners: Vec<Listener>,
         settings: DaemonSettings,
         sinks: Sinks,
+        state: Option<StateFile>,
     ) -> Result<Self, DaemonError> {
         let vitals = Ring::vitals(&mut loaded)?
             .watched()
@@ -140,8 +146,22 @@ impl Daemon {
             .iter()
             .map(|listener| listener.rules.clone())
             .collect();
+        let storms = StormSetup {
+            settings: StormSettings {
+                // Nobody can choose addresses that make its tables slow.
+                seed: RandomState::new().hash_one(()),
+                ..StormSettings::default()
+            },
+            baselines: state
+                .iter()
+                .flat_map(|state| state.baselines().clone())
+                .collect(),
+            forwarded: settings.client_address,
+        };
+        let staleness = settings.publish_interval + CLOCK_GRANULARITY;
         Ok(Self {
-            core: Correlator::new(rules, settings.publish_interval + CLOCK_GRANULARITY),
+            core: Correlator::new(rules, staleness).with_storms(&storms),
+            keeper: Keeper::new(state),
             inquiry: Inquiry::new(settings.client_address)?,
             reaping: Reaping::new(settings.reap),
             silences: Pace::of(&listeners),
@@ -212,6 +232,7 @@ impl Daemon {
                 () = &mut stop => {
                     self.grouping.flush();
                     self.tell();
+                    self.keep_state_at_the_end().await;
                     return Ok(());
                 }
                 Some(()) = rotated.recv() => self.sinks.reopen(),
@@ -241,6 +262,8 @@ impl Daemon {
                     drop(answer.send(self.adopt(listeners)));
                 }
                 () = tokio::time::sleep_until(self.silences.next.into()) => self.read_silences(),
+                () = sleep_until(self.keeper.due()) => self.keep_state(),
+                written = self.keeper.written() => self.keeper.take_back(written),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
                     look_begun = Instant::now();
@@ -298,7 +321,12 @@ impl Daemon {
                 Action::ListenerAlert(alert) => {
                     let listener = name_of(&self.listeners, alert.listener);
                     self.sinks.follow_listener(&alert, listener);
-                    self.grouping.pass(alert);
+                    self.grouping.pass(Notice::Listener(alert));
+                }
+                Action::Storm(alert) => {
+                    let listener = name_of(&self.listeners, alert.listener);
+                    self.sinks.follow_storm(&alert, listener);
+                    self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => self.transition(&transition),
                 Action::Reconcile => self

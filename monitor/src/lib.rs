@@ -1,6 +1,7 @@
 //! wsmon as a library: the rooms of the daemon, for the binary and for the tests.
 
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod connections;
 pub mod core;
@@ -14,4 +15,5 @@ pub mod reaper;
 pub mod reconcile;
 pub mod replay;
 pub mod sink;
+pub mod state;
 pub mod tap;

@@ -9,7 +9,10 @@ use std::collections::HashSet;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    core::{ConnId, Correlator, Event, Facts, Ktime, event::ReceiveQueue},
+    core::{
+        ConnId, Correlator, Event, Facts, Ktime,
+        event::{ListeningSocket, ReceiveQueue},
+    },
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
@@ -35,6 +38,7 @@ pub struct Seen {
     /// Filled if something is looked for.
     existing: HashSet<ConnId>,
     unread: Vec<ReceiveQueue>,
+    listening: Vec<ListeningSocket>,
 }
 
 /// What the first look found.
@@ -96,6 +100,11 @@ impl Reconciler {
         if seen.complete {
             self.drop_missing(&seen.existing, snapshots, core);
         }
+        core.handle_event(Event::ListenersSeen {
+            at: seen.at,
+            sockets: seen.listening,
+            complete: seen.complete,
+        });
         Ok(seeded)
     }
 
@@ -139,9 +148,15 @@ impl Reconciler {
             at,
             complete,
             mut unread,
+            listening,
             ..
         }) = seen
         {
+            core.handle_event(Event::ListenersSeen {
+                at,
+                sockets: listening,
+                complete,
+            });
             unread.retain(|queue| core.knows(queue.conn));
             core.handle_event(Event::QueuesSeen {
                 at,
@@ -236,6 +251,7 @@ fn look(listeners: &[Listener], search: bool) -> Looked {
         complete,
         existing: conns.map(|facts: &Facts| facts.conn).collect(),
         unread: scan.unread,
+        listening: scan.listening,
     })
 }
 

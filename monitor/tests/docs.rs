@@ -12,14 +12,16 @@ use clap::CommandFactory;
 use jiff::Timestamp;
 use monitor::{
     cli::Cli,
+    clients::ClientRecord,
     config::Config,
     connections::{ConnectionRecord, State, TransitionRecord},
     core::{
         Alert, Certainty, CloseHow, ConnId, Facts, Group, Hop, Ktime, Learned, ListenerAlert,
         ListenerFinding, ListenerId, ListenerRules, Notice, OnExpiry, Reason, Resolution, Status,
-        Tally, VerdictKind,
+        StormAlert, Tally, VerdictKind,
         background::{Background, Owner, TcpAccount},
         facts::{Activity, Direction, Protocol, Role},
+        storm::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash},
     },
     frames::{FrameRecord, Line},
     listeners::{Listener, PortRange},
@@ -253,9 +255,11 @@ fn every_flag_of_the_commands_that_look_is_documented() {
 fn examples_of_connections_and_frames_are_what_the_daemon_writes() {
     let page = read("docs/frames.md");
     let examples: Vec<&str> = page.lines().filter(|line| line.starts_with('{')).collect();
-    let [frame, lost, connection, change] = examples.as_slice() else {
-        panic!("a frame, a loss, a connection and a change: {examples:?}");
+    let [frame, lost, connection, client, change] = examples.as_slice() else {
+        panic!("a frame, a loss, a connection, a client and a change: {examples:?}");
     };
+    let shown: ClientRecord = serde_json::from_str(client).expect("a client");
+    assert_eq!(serde_json::to_string(&shown).expect("JSON"), **client);
     let shown: FrameRecord = serde_json::from_str(frame).expect("a frame");
     assert_eq!(serde_json::to_string(&shown).expect("JSON"), **frame);
     let record: ConnectionRecord = serde_json::from_str(connection).expect("a connection");
@@ -479,11 +483,91 @@ fn written_alerts() -> Vec<Value> {
     of_connections
         .into_iter()
         .chain(findings.map(on_listener))
+        .chain(storms())
         .map(|notice| {
             let line = line::Line::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
             serde_json::from_str(&line).expect("a line is JSON")
         })
         .collect()
+}
+
+/// Storms of which as little as possible is known, and as much; and a client that thrashes.
+fn storms() -> Vec<Notice> {
+    let row = ClientRow {
+        client: [127, 0, 0, 1].into(),
+        attempts: 1,
+        at_most_over: 0,
+        accepted: 1,
+        refused: 0,
+        short_lived: 1,
+        rate_per_minute: 1.0,
+        interval: None,
+        last: Ktime(1),
+    };
+    let storm = |cause: Option<Cause>| ReconnectStorm {
+        firing: cause.is_some(),
+        at: Ktime(2),
+        since: Ktime(1),
+        phase: Phase::Storm,
+        pattern: Pattern::Unknown,
+        period: cause.map(|_| Duration::from_secs(1)),
+        rate: 1.0,
+        peak_rate: 1.0,
+        baseline_rate: 1.0,
+        attempts: 1,
+        successes: 1,
+        attempts_per_success: cause.map(|_| 1.0),
+        refused: vec![(Some(503), 1)],
+        returning_share: cause.map(|_| 1.0),
+        closes: 1,
+        cause,
+        examples: vec![row.clone()],
+        reason: "a sentence".into(),
+    };
+    let causes = [
+        None,
+        Some(Cause::Lifetime(Duration::from_secs(60))),
+        Some(Cause::ProxyDeploy([127, 0, 0, 1].into())),
+    ];
+    let thrash = StormFinding::Thrash(Box::new(Thrash {
+        firing: true,
+        at: Ktime(2),
+        since: Ktime(1),
+        clients: 1,
+        examples: vec![row.clone()],
+        reason: "a sentence".into(),
+    }));
+    let findings = causes.map(|cause| StormFinding::Reconnect(Box::new(storm(cause))));
+    let told = |finding| {
+        Notice::Storm(Box::new(StormAlert {
+            listener: ListenerId(0),
+            finding,
+        }))
+    };
+    findings.into_iter().chain([thrash]).map(told).collect()
+}
+
+#[test]
+fn every_phase_pattern_and_cause_of_a_storm_is_documented() {
+    let page = read("docs/alerts.md");
+    let causes = [
+        Cause::ServerRestart,
+        Cause::IdleTimeout(Duration::ZERO),
+        Cause::Lifetime(Duration::ZERO),
+        Cause::PeerNetwork,
+        Cause::ProxyDeploy([127, 0, 0, 1].into()),
+    ];
+    let words = Phase::ALL
+        .map(Phase::as_str)
+        .into_iter()
+        .chain(Pattern::ALL.map(Pattern::as_str))
+        .chain(causes.map(Cause::as_str));
+    for word in words {
+        assert!(page.contains(&format!("| `{word}` |")), "{word}");
+    }
+    for alert in ["reconnect_storm", "thrash"] {
+        assert!(page.contains(&format!("### `{alert}`\n")), "{alert}");
+    }
 }
 
 /// The JSON type of each field, by its path.

@@ -1,8 +1,10 @@
-//! `wsmon list`: the connections under watch.
+//! `wsmon list`: the connections under watch, or the clients that make them.
+
+mod clients;
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     client::{self, DEFAULT_CONTROL},
@@ -14,13 +16,15 @@ use crate::{
     frames::Peers,
 };
 
-/// List the connections under watch, oldest first.
+/// List the connections under watch, oldest first, or the clients, heaviest first.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon list
   wsmon list --listener 8080 --state closing
   wsmon list --json | jq -r 'select(.verdict) | .peer'      whose peers are dead
+
+  wsmon list --by client --limit 10                         who asks most often, and how regularly
 
 Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
@@ -32,19 +36,23 @@ pub struct ListArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
+    /// List the clients that ask most often, with what is counted of each, instead of connections
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+
     /// Only connections of this listener, by its name in metrics and alerts
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
 
     /// Only connections in this state: open or closing
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = state, conflicts_with = "by")]
     pub state: Option<State>,
 
-    /// Only peers with this address, or in this block of addresses
+    /// Only peers (or clients) with this address, or in this block of addresses
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
-    /// At most this many connections
+    /// At most this many of them
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
@@ -53,9 +61,18 @@ pub struct ListArgs {
     pub json: bool,
 }
 
+/// What is listed instead of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    Client,
+}
+
 /// Prints the list to stdout.
 pub fn run(args: &ListArgs) -> Outcome {
-    screen::block_on(screen::until_interrupted(show(args)))?
+    match args.by {
+        Some(By::Client) => screen::block_on(screen::until_interrupted(clients::show(args)))?,
+        None => screen::block_on(screen::until_interrupted(show(args)))?,
+    }
 }
 
 async fn show(args: &ListArgs) -> Outcome {

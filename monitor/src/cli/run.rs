@@ -42,6 +42,7 @@ use crate::{
         endpoint::Endpoint,
         http::Server,
     },
+    state::StateFile,
 };
 
 /// Watch WebSocket connections and say which are dead.
@@ -88,6 +89,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
+    /// Where what was learned of each listener is kept over a restart: how many clients usually come
+    /// and go
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+
     /// The cgroup v2 directory to watch, with all below it; by default everything on this host
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
@@ -105,7 +111,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub reap_max_per_minute: Option<u32>,
 
-    /// Put the client's address that a proxy forwards into alerts; it is personal data
+    /// Take the address that a proxy forwards for the client's, and put it into alerts; it is personal
+    /// data
     #[arg(long)]
     pub client_address: bool,
 
@@ -172,7 +179,9 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         reap: settings.reap,
         client_address: settings.client_address,
     };
-    let mut daemon = Daemon::new(loaded, settings.listeners.clone(), daemon_settings, sinks)
+    let state = settings.state.as_deref().and_then(state_file);
+    let listeners = settings.listeners.clone();
+    let mut daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, state)
         .map_err(|error| Failure::failed(error.to_string()))?;
     daemon.know_hops(profiles::known_hops());
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
@@ -230,6 +239,15 @@ fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
     ControlSocket::bind(path)
         .map(Some)
         .map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The state file, unless what is there must not be used.
+fn state_file(path: &Path) -> Option<StateFile> {
+    StateFile::open(path)
+        .inspect_err(|error| {
+            log::warn!("{error}. wsmon learns anew, and keeps nothing when it ends");
+        })
+        .ok()
 }
 
 /// Also for a path through a link, a bind mount, or with dots in it.

@@ -8,16 +8,18 @@ use super::{
     facts::{Facts, ListenerId},
     hop::OnExpiry,
     look::Look,
+    storm::StormFinding,
     time::Ktime,
     verdict::{self, Verdict},
 };
 
 /// Something to be told: to the alert log and to every other sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     Connection(Box<Alert>),
     Listener(Box<ListenerAlert>),
     Group(Box<Group>),
+    Storm(Box<StormAlert>),
 }
 
 impl Notice {
@@ -26,6 +28,7 @@ impl Notice {
             Self::Connection(alert) => alert.listener,
             Self::Listener(alert) => alert.listener,
             Self::Group(group) => group.listener,
+            Self::Storm(alert) => alert.listener,
         }
     }
 
@@ -35,6 +38,7 @@ impl Notice {
             Self::Connection(alert) => alert.at,
             Self::Listener(alert) => alert.at,
             Self::Group(group) => group.at,
+            Self::Storm(alert) => alert.at(),
         }
     }
 }
@@ -141,6 +145,53 @@ impl ListenerFinding {
         match self {
             Self::AtRisk { .. } | Self::LimitMismatch { .. } => self.alert(),
             Self::LifetimeMismatch { .. } => "lifetime_mismatch",
+        }
+    }
+}
+
+/// What the storm engine says of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StormAlert {
+    pub listener: ListenerId,
+    pub finding: StormFinding,
+}
+
+impl StormAlert {
+    /// What an alert about it is called in logs.
+    pub fn alert(&self) -> &'static str {
+        match self.finding {
+            StormFinding::Reconnect(_) => "reconnect_storm",
+            StormFinding::Thrash(_) => "thrash",
+        }
+    }
+
+    pub fn is_firing(&self) -> bool {
+        match &self.finding {
+            StormFinding::Reconnect(storm) => storm.firing,
+            StormFinding::Thrash(thrash) => thrash.firing,
+        }
+    }
+
+    pub fn at(&self) -> Ktime {
+        match &self.finding {
+            StormFinding::Reconnect(storm) => storm.at,
+            StormFinding::Thrash(thrash) => thrash.at,
+        }
+    }
+
+    /// The moment from which it was true.
+    pub fn since(&self) -> Ktime {
+        match &self.finding {
+            StormFinding::Reconnect(storm) => storm.since,
+            StormFinding::Thrash(thrash) => thrash.since,
+        }
+    }
+
+    /// One sentence for a person.
+    pub fn reason(&self) -> &str {
+        match &self.finding {
+            StormFinding::Reconnect(storm) => &storm.reason,
+            StormFinding::Thrash(thrash) => &thrash.reason,
         }
     }
 }

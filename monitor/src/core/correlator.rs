@@ -15,6 +15,7 @@
 //! come due, an earlier one gets an entry of its own and leaves the old one to be dropped.
 
 mod ends;
+mod storms;
 mod upgrades;
 
 use std::{
@@ -22,9 +23,11 @@ use std::{
     time::Duration,
 };
 
+pub use storms::StormSetup;
+
 use super::{
     ages::Ages,
-    alert::{Alert, Ending, ListenerAlert},
+    alert::{Alert, Ending, ListenerAlert, StormAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::{Books, Flow},
@@ -34,21 +37,26 @@ use super::{
     pending::{Attempt, Pending},
     queues::Queues,
     reap::ReapOutcome,
+    servers::Servers,
     silences::{KnownHop, Silences},
+    storm::{ServerChange, StormSettings},
     strings::Strings,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
     wheel::{Entry, Wheel},
 };
+use storms::{StormWatch, departure};
 
 /// What the core wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// A verdict on a connection. Which of them are told singly is up to [`super::Grouping`].
     Alert(Box<Alert>),
     /// A finding on all connections of a listener.
     ListenerAlert(Box<ListenerAlert>),
+    /// What all clients of a listener do together.
+    Storm(Box<StormAlert>),
     /// Tell whoever follows the connections.
     Transition(Transition),
     /// Compare the table with the kernel's sockets: records were lost.
@@ -75,6 +83,11 @@ pub struct Correlator {
     /// Until when a verdict may depend on what is lost right now.
     doubtful_until: Ktime,
     known_hops: Vec<KnownHop>,
+    /// By listener.
+    storms: Vec<StormWatch>,
+    servers: Servers,
+    /// Whether a client is who a proxy says that it is.
+    forwarded: bool,
     /// Of the flows' handshakes.
     strings: Strings,
     wheel: Wheel,
@@ -92,7 +105,12 @@ impl Correlator {
         let silences = rules.iter().map(|_| Silences::default()).collect();
         let ages = rules.iter().map(|_| Ages::default()).collect();
         let losses = rules.iter().map(|_| LossMeter::default()).collect();
+        let settings = StormSettings::default();
+        let storms = rules.iter().map(|_| StormWatch::new(&settings, None));
         Self {
+            storms: storms.collect(),
+            servers: Servers::default(),
+            forwarded: false,
             tallies: vec![Tally::default(); rules.len()],
             rules,
             staleness,
@@ -118,6 +136,7 @@ impl Correlator {
     pub fn handle_event(&mut self, event: Event) {
         match event {
             Event::Opened(facts) => {
+                self.count_opening(&facts);
                 if self.admit(&facts) {
                     self.upgrade(&facts);
                     self.judge(facts.conn, &facts, Source::Event);
@@ -134,6 +153,24 @@ impl Correlator {
             Event::Closed { facts, how } => self.close(&facts, how),
             Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
             Event::Gone { conn, at } => self.forget(conn, Ending::Gone, at),
+            Event::Listening { at, socket, begins } => {
+                let change = match begins {
+                    true => self.servers.began(at, &socket),
+                    false => self.servers.ended(&socket),
+                };
+                if let Some(change) = change {
+                    self.server_changed(socket.listener, at, change);
+                }
+            }
+            Event::ListenersSeen {
+                at,
+                sockets,
+                complete,
+            } => {
+                for listener in self.servers.seen(at, &sockets, complete) {
+                    self.server_changed(listener, at, ServerChange::Gone);
+                }
+            }
             Event::QueuesSeen {
                 at,
                 unread,
@@ -227,6 +264,7 @@ impl Correlator {
     pub fn handle_timeout(&mut self, now: Ktime) {
         self.now = self.now.max(now);
         self.expire_attempts();
+        self.expire_storms();
         for entry in self.wheel.expire(self.now) {
             let Some(flow) = self.flows.get_mut(&entry.conn) else {
                 continue;
@@ -240,7 +278,11 @@ impl Correlator {
 
     /// When the core next wants to be shown the time; `None` when only an event can matter.
     pub fn poll_timeout(&self) -> Option<Ktime> {
-        let deadlines = [self.wheel.next_deadline(), self.pending.next_deadline()];
+        let deadlines = [
+            self.wheel.next_deadline(),
+            self.pending.next_deadline(),
+            self.next_storm_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -345,7 +387,8 @@ impl Correlator {
             return;
         };
         flow.missing = false;
-        let place = place(flow.listener);
+        let listener = flow.listener;
+        let place = place(listener);
         let look = Look {
             facts,
             rules: &self.rules[place],
@@ -365,6 +408,13 @@ impl Correlator {
             self.doubtful_until = self.doubtful_until.max(look.now + DOUBT);
         }
         let tally = &mut self.tallies[place];
+        let departs = facts.closing.is_some() && !flow.departed;
+        if departs {
+            flow.departed = true;
+            let forwarded = flow.forwarded().filter(|_| self.forwarded);
+            let client = storms::client(facts, forwarded);
+            self.storms[place].depart(&departure(&look, None, client), tally);
+        }
         let mut books = Books {
             tally,
             silences: &mut self.silences[place],
@@ -374,6 +424,9 @@ impl Correlator {
         };
         let next_look = flow.judge(&look, &mut books);
         self.arm(conn, next_look);
+        if departs {
+            self.tell_storm(listener);
+        }
     }
 
     /// Sees to it that the flow is looked at no later than `deadline`, and not again at this moment.

@@ -39,6 +39,21 @@ pub enum Event {
     Dismissed { conn: ConnId, at: Ktime },
     /// The socket does not exist any more and its death was missed (ring loss, restart).
     Gone { conn: ConnId, at: Ktime },
+    /// A server's socket began to listen, or ended.
+    Listening {
+        at: Ktime,
+        socket: ListeningSocket,
+        /// False where it ended.
+        begins: bool,
+    },
+    /// The sockets were looked at, and these listen.
+    ListenersSeen {
+        /// Before the first of them was looked at.
+        at: Ktime,
+        sockets: Vec<ListeningSocket>,
+        /// All sockets were seen: there are no others.
+        complete: bool,
+    },
     /// The sockets were looked at, and these have bytes that their application has not read.
     QueuesSeen {
         at: Ktime,
@@ -62,10 +77,22 @@ impl Event {
             | Self::Trouble { .. }
             | Self::UpgradeRequested { .. }
             | Self::UpgradeAnswered { .. }
+            | Self::Listening { .. }
+            | Self::ListenersSeen { .. }
             | Self::QueuesSeen { .. }
             | Self::Lost { .. } => None,
         }
     }
+}
+
+/// A socket of this host that listens on a watched port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListeningSocket {
+    pub conn: ConnId,
+    pub listener: ListenerId,
+    /// The inode of its network namespace.
+    pub netns: u32,
+    pub port: u16,
 }
 
 /// What waits in a socket for its application.

@@ -8,6 +8,7 @@ use super::{
     correlator::Action,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
+    handshake::ClientAddress,
     kept::Kept,
     look::Look,
     silences::Silences,
@@ -31,6 +32,8 @@ pub(super) struct Flow {
     protocol: Protocol,
     closing: bool,
     told_closing: bool,
+    /// The storm engine knows that it is over.
+    pub(super) departed: bool,
     at_risk: bool,
     death_recorded: bool,
     /// It waits in the inspect queue.
@@ -80,6 +83,7 @@ impl Flow {
             protocol: facts.protocol,
             closing,
             told_closing: false,
+            departed: false,
             at_risk: false,
             death_recorded: false,
             queued: false,
@@ -113,6 +117,11 @@ impl Flow {
         } else {
             State::Open
         }
+    }
+
+    /// Where a proxy says that the client is.
+    pub(super) fn forwarded(&self) -> Option<ClientAddress> {
+        self.handshake.as_deref()?.client()
     }
 
     /// Whether it is known what the connection is.

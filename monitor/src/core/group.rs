@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    alert::{Alert, Certainty, Group, ListenerAlert, Notice, Status, VerdictKind},
+    alert::{Alert, Certainty, Group, Notice, Status, VerdictKind},
     facts::{ConnId, ListenerId},
     time::Ktime,
 };
@@ -65,9 +65,9 @@ impl Grouping {
         }
     }
 
-    /// Takes in an alert on a listener: there are few of these, and each is told at once.
-    pub fn pass(&mut self, alert: Box<ListenerAlert>) {
-        self.notices.push_back(Notice::Listener(alert));
+    /// Takes in what is about a listener: there is little of that, and each is told at once.
+    pub fn pass(&mut self, notice: Notice) {
+        self.notices.push_back(notice);
     }
 
     /// What is to be told next.

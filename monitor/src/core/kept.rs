@@ -91,9 +91,13 @@ impl Kept {
             origin: text(&self.origin),
             subprotocol: text(&self.subprotocol),
             deflate: self.deflate,
-            client: self.client.as_deref().copied().map(ClientAddress::new),
+            client: self.client(),
             faults: self.faults,
         }
+    }
+
+    pub(super) fn client(&self) -> Option<ClientAddress> {
+        self.client.as_deref().copied().map(ClientAddress::new)
     }
 
     /// Gives the strings back.

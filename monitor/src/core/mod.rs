@@ -23,7 +23,9 @@ pub mod loss;
 mod pending;
 mod queues;
 pub mod reap;
+mod servers;
 pub mod silences;
+pub mod storm;
 mod strings;
 pub mod tally;
 pub mod time;
@@ -33,9 +35,9 @@ mod wheel;
 
 pub use alert::{
     Alert, Certainty, Group, ListenerAlert, ListenerFinding, Notice, Resolution, Status,
-    VerdictKind,
+    StormAlert, VerdictKind,
 };
-pub use correlator::{Action, Correlator};
+pub use correlator::{Action, Correlator, StormSetup};
 pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};

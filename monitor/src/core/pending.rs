@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) listener: ListenerId,
+    /// Who asks.
+    pub(super) client: IpAddr,
     /// When the latest of its heads passed.
     pub(super) at: Ktime,
     /// [`Ktime::NEVER`] once it is stuck.
@@ -31,12 +34,15 @@ pub(super) struct Attempt {
     /// The connection is open; the attempt only waits for the head that is missing.
     pub(super) opened: bool,
     pub(super) stuck: bool,
+    /// The storm engine knows what became of it.
+    pub(super) settled: bool,
 }
 
 impl Attempt {
-    pub(super) fn new(listener: ListenerId, at: Ktime) -> Self {
+    pub(super) fn new(listener: ListenerId, client: IpAddr, at: Ktime) -> Self {
         Self {
             listener,
+            client,
             at,
             deadline: at + PATIENCE,
             requested_at: None,
@@ -44,6 +50,7 @@ impl Attempt {
             answer: None,
             opened: false,
             stuck: false,
+            settled: false,
         }
     }
 

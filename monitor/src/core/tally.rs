@@ -29,6 +29,10 @@ pub struct Tally {
     pub reaped: [u64; ReapOutcome::ALL.len()],
     /// Gauge: upgrade requests without an answer for at least 10 s.
     pub handshakes_stuck: u64,
+    /// Gauge: clients come back all at once.
+    pub reconnect_storm: bool,
+    /// Attempts of clients that had lost a connection, or had been refused, shortly before.
+    pub reconnects: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
     pub abnormal_closures: u64,
     pub close_codes: CloseCodes,

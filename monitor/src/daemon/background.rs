@@ -98,7 +98,7 @@ fn alerts_in(notice: &mut Notice) -> Box<dyn Iterator<Item = &mut Alert> + '_> {
     match notice {
         Notice::Connection(alert) => Box::new(std::iter::once(&mut **alert)),
         Notice::Group(group) => Box::new(group.examples.iter_mut()),
-        Notice::Listener(_) => Box::new(std::iter::empty()),
+        Notice::Listener(_) | Notice::Storm(_) => Box::new(std::iter::empty()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Daemon, name_of};
 use crate::{
+    clients::ClientRecord,
     connections::{ConnectionRecord, HandshakeRecord, Picture, TransitionRecord},
     core::{Closed, ConnId, ListenerId, Transition},
     kernel::clock,
@@ -32,6 +33,32 @@ impl Daemon {
             Question::Alerts(conns, answer) => {
                 let lines = conns.iter().filter_map(|conn| self.standing(*conn));
                 drop(answer.send(lines.collect()));
+            }
+            Question::Storms(answer) => {
+                let now = clock::now();
+                let standing = self.core.standing_storms();
+                let lines = standing.map(|alert| {
+                    let listener = self.listener_name(alert.listener);
+                    Line::storm(alert, listener, wall_clock(alert.at(), now)).to_json()
+                });
+                drop(answer.send(lines.collect()));
+            }
+            Question::Clients(answer) => {
+                let now = Now::read();
+                let clients = self.core.clients().flat_map(|(listener, rows)| {
+                    let name = self.listener_name(listener);
+                    let record = |row: &_| ClientRecord::new(row, name, now.at, now.ts);
+                    rows.iter().map(record).collect::<Vec<_>>()
+                });
+                drop(answer.send(clients.collect()));
+            }
+            Question::Owners(conns, answer) => {
+                let owners = conns.iter().filter_map(|conn| {
+                    let facts = self.snapshots.get(*conn).ok().flatten()?;
+                    let listener = self.listener_name(facts.listener).to_owned();
+                    Some((listener, self.core.client_of(&facts)))
+                });
+                drop(answer.send(owners.collect()));
             }
             Question::Frames(filter, one_in, answer) => {
                 let lines = self.tap.watch(filter, one_in, &self.drops);

@@ -7,8 +7,8 @@ use std::{
 
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX,
-        VitalEvent, head_kind,
+        self as wire, EventKind, FrameSample, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
+        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
 };
@@ -16,7 +16,7 @@ use monitor_common::{
 pub use super::detail::detail;
 use crate::core::{
     CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    event::Asker,
+    event::{Asker, ListeningSocket},
     facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol, Role},
     handshake::{UpgradeAnswer, UpgradeRequest},
     loss::Loss,
@@ -43,7 +43,28 @@ pub enum DecodeError {
 
 /// Decodes one record of the `VITALS` ring.
 pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
-    event(&read(record)?)
+    match record.len() == size_of::<ListenEvent>() {
+        true => listening(&read(record)?),
+        false => event(&read(record)?),
+    }
+}
+
+fn listening(event: &ListenEvent) -> Result<Event, DecodeError> {
+    let begins = match EventKind::try_from(event.kind) {
+        Ok(EventKind::Listening) => true,
+        Ok(EventKind::ListenEnded) => false,
+        _ => return Err(DecodeError::Kind(event.kind)),
+    };
+    Ok(Event::Listening {
+        at: Ktime(event.at),
+        socket: ListeningSocket {
+            conn: ConnId(event.cookie),
+            listener: ListenerId(event.listener),
+            netns: event.netns,
+            port: event.port,
+        },
+        begins,
+    })
 }
 
 /// Decodes what a record of the `VITALS` ring says.
@@ -76,6 +97,9 @@ pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
         EventKind::Answered => trouble(Trouble::Answered),
         EventKind::PingUnanswered => trouble(Trouble::PingUnanswered),
         EventKind::Reset => trouble(Trouble::Reset),
+        EventKind::Listening | EventKind::ListenEnded => {
+            return Err(DecodeError::Kind(event.kind));
+        }
     })
 }
 
@@ -340,6 +364,8 @@ unsafe trait Wire {}
 // SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for VitalEvent {}
 // SAFETY: the layout is asserted beside the type.
+unsafe impl Wire for ListenEvent {}
+// SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for HandshakeRecord {}
 // SAFETY: the layout is asserted beside the type.
 unsafe impl Wire for FrameSample {}
@@ -406,6 +432,39 @@ mod tests {
             panic!("no answer");
         };
         assert_eq!((*of, answer.status), (asker, Some(429)));
+    }
+
+    #[test]
+    fn a_listening_socket_is_told_by_the_length_of_its_record() {
+        let record = |kind| ListenEvent {
+            at: 9,
+            kind,
+            netns: 4,
+            cookie: 7,
+            listener: 3,
+            port: 8080,
+            _pad: 0,
+        };
+        let decoded = |record: ListenEvent| {
+            let bytes = std::ptr::from_ref(&record).cast::<u8>();
+            // SAFETY: as many bytes as the record has, none of them padding.
+            vital(unsafe { std::slice::from_raw_parts(bytes, size_of::<ListenEvent>()) })
+        };
+        let listening = |begins| Event::Listening {
+            at: Ktime(9),
+            socket: ListeningSocket {
+                conn: ConnId(7),
+                listener: ListenerId(3),
+                netns: 4,
+                port: 8080,
+            },
+            begins,
+        };
+        assert_eq!(decoded(record(10)), Ok(listening(true)));
+        assert_eq!(decoded(record(11)), Ok(listening(false)));
+        for wrong in [0, 3, 12] {
+            assert_eq!(decoded(record(wrong)), Err(DecodeError::Kind(wrong)));
+        }
     }
 
     #[test]

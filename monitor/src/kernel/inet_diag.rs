@@ -47,8 +47,8 @@ pub enum Family {
     Inet6,
 }
 
-/// The states of a connection, from the end of the handshake to its last acknowledgement
-/// (`include/net/tcp_states.h`). The others are not asked for.
+/// The states of a connection, from the end of the handshake to its last acknowledgement, and that of
+/// a socket that waits for them (`include/net/tcp_states.h`). The others are not asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TcpState {
     Established,
@@ -57,6 +57,7 @@ pub enum TcpState {
     CloseWait,
     LastAck,
     Closing,
+    Listen,
 }
 
 /// The size of `struct inet_diag_msg`.
@@ -180,6 +181,7 @@ impl TcpState {
             TCP_CLOSE_WAIT => Ok(Self::CloseWait),
             TCP_LAST_ACK => Ok(Self::LastAck),
             TCP_CLOSING => Ok(Self::Closing),
+            TCP_LISTEN => Ok(Self::Listen),
             _ => Err(Malformed),
         }
     }

@@ -130,6 +130,8 @@ impl Loaded {
             .override_global("SKC_NUM_OFFSET", &offsets.skc_num, true)
             .override_global("SKC_DPORT_OFFSET", &offsets.skc_dport, true)
             .override_global("SK_PROTOCOL_OFFSET", &offsets.sk_protocol, true)
+            .override_global("SKC_NET_OFFSET", &offsets.skc_net, true)
+            .override_global("NET_INUM_OFFSET", &offsets.net_inum, true)
             .override_global("WATCH_REMOTE", &watch_remote, true)
             .override_global("DEBUG_LOG", &u8::from(settings.debug_log), true)
             .override_global("PUBLISH_INTERVAL_NS", &publish_interval, true)

@@ -1,4 +1,4 @@
-//! Where the few `struct sock` fields lie that the programs read, from the running kernel's BTF.
+//! Where the few fields lie that the programs read, from the running kernel's BTF.
 
 use std::path::Path;
 
@@ -7,15 +7,19 @@ use btf_rs::{Btf, BtfType, Struct, Type};
 /// The kernel's own type information.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Byte offsets into `struct sock` (include/net/sock.h); each field is 16 bits wide.
+/// Byte offsets into `struct sock` (include/net/sock.h), where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SockOffsets {
-    /// `__sk_common.skc_num`: the local port, host order.
+    /// `__sk_common.skc_num`: the local port, host order, 16 bits.
     pub skc_num: u32,
-    /// `__sk_common.skc_dport`: the remote port, network order.
+    /// `__sk_common.skc_dport`: the remote port, network order, 16 bits.
     pub skc_dport: u32,
-    /// `sk_protocol`
+    /// `sk_protocol`, 16 bits.
     pub sk_protocol: u32,
+    /// `__sk_common.skc_net`: a pointer to the `struct net` (include/net/net_namespace.h) it is in.
+    pub skc_net: u32,
+    /// `ns.inum` in `struct net`: the inode of the namespace, 32 bits.
+    pub net_inum: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +36,7 @@ pub enum BtfError {
         field: &'static str,
     },
     #[error(
-        "the kernel's field {field} is not a plain 16-bit integer: this kernel is too new or too old for wsmon"
+        "the kernel's field {field} is not of the type that it has had for years: this kernel is too new or too old for wsmon"
     )]
     WrongShape { field: &'static str },
 }
@@ -51,10 +55,16 @@ impl SockOffsets {
         // `__sk_common` is the first member of `struct sock`, so its offsets are the same.
         let common = structure(&btf, "sock_common")?;
         let sock = structure(&btf, "sock")?;
+        let net = structure(&btf, "net")?;
+        let ns_common = structure(&btf, "ns_common")?;
+        let ns = field(&btf, &net, "net", "ns", Shape::Struct)?;
         Ok(Self {
-            skc_num: u16_field(&btf, &common, "sock_common", "skc_num")?,
-            skc_dport: u16_field(&btf, &common, "sock_common", "skc_dport")?,
-            sk_protocol: u16_field(&btf, &sock, "sock", "sk_protocol")?,
+            skc_num: field(&btf, &common, "sock_common", "skc_num", Shape::Integer(2))?,
+            skc_dport: field(&btf, &common, "sock_common", "skc_dport", Shape::Integer(2))?,
+            sk_protocol: field(&btf, &sock, "sock", "sk_protocol", Shape::Integer(2))?,
+            // `possible_net_t`: a struct around the pointer.
+            skc_net: field(&btf, &common, "sock_common", "skc_net", Shape::Struct)?,
+            net_inum: ns + field(&btf, &ns_common, "ns_common", "inum", Shape::Integer(4))?,
         })
     }
 }
@@ -69,19 +79,19 @@ fn structure(btf: &Btf, name: &'static str) -> Result<Struct, BtfError> {
         .ok_or(BtfError::NoStruct(name))
 }
 
-fn u16_field(
+/// The byte offset of a field that must have this shape.
+fn field(
     btf: &Btf,
     of: &Struct,
     in_struct: &'static str,
     field: &'static str,
+    shape: Shape,
 ) -> Result<u32, BtfError> {
     let found = find(btf, of, 0, field)?.ok_or(BtfError::NoField { in_struct, field })?;
-    match found {
-        Member {
-            bit_offset,
-            size: 2,
-        } if bit_offset % 8 == 0 => Ok(bit_offset / 8),
-        _ => Err(BtfError::WrongShape { field }),
+    if found.shape == shape && found.bit_offset % 8 == 0 {
+        Ok(found.bit_offset / 8)
+    } else {
+        Err(BtfError::WrongShape { field })
     }
 }
 
@@ -89,8 +99,15 @@ fn u16_field(
 struct Member {
     /// From the start of the outermost struct.
     bit_offset: u32,
-    /// Bytes; 0 for anything but a whole integer.
-    size: usize,
+    shape: Shape,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// A whole integer, by its size in bytes.
+    Integer(usize),
+    Struct,
+    Other,
 }
 
 /// Looks for a member by name, also inside anonymous structs and unions.
@@ -101,8 +118,11 @@ fn find(btf: &Btf, of: &Struct, base: u32, name: &str) -> Result<Option<Member>,
         let member_name = btf.resolve_name(member).unwrap_or_default();
         if member_name == name {
             let whole = member.bitfield_size().unwrap_or(0) == 0;
-            let size = if whole { integer_size(btf, member)? } else { 0 };
-            return Ok(Some(Member { bit_offset, size }));
+            let shape = match whole {
+                true => shape(btf, member)?,
+                false => Shape::Other,
+            };
+            return Ok(Some(Member { bit_offset, shape }));
         }
         if !member_name.is_empty() {
             continue;
@@ -119,15 +139,16 @@ fn find(btf: &Btf, of: &Struct, base: u32, name: &str) -> Result<Option<Member>,
     Ok(None)
 }
 
-/// The size of an integer behind typedefs and qualifiers; 0 if it is no integer.
-fn integer_size(btf: &Btf, of: &dyn BtfType) -> Result<usize, BtfError> {
+/// What is behind typedefs and qualifiers.
+fn shape(btf: &Btf, of: &dyn BtfType) -> Result<Shape, BtfError> {
     let mut current = btf.resolve_chained_type(of)?;
     loop {
         current = match current {
-            Type::Int(int) => return Ok(int.size()),
+            Type::Int(int) => return Ok(Shape::Integer(int.size())),
+            Type::Struct(_) => return Ok(Shape::Struct),
             Type::Typedef(inner) => btf.resolve_chained_type(&inner)?,
             Type::Const(inner) | Type::Volatile(inner) => btf.resolve_chained_type(&inner)?,
-            _ => return Ok(0),
+            _ => return Ok(Shape::Other),
         };
     }
 }

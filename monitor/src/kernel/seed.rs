@@ -10,7 +10,7 @@ use super::{
 };
 use crate::core::{
     Ktime,
-    event::ReceiveQueue,
+    event::{ListeningSocket, ReceiveQueue},
     facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
 };
 
@@ -21,6 +21,8 @@ pub struct Scan {
     pub sockets: Vec<Facts>,
     /// Those of them whose application has not read all that has arrived.
     pub unread: Vec<ReceiveQueue>,
+    /// What listens on watched ports of this host.
+    pub listening: Vec<ListeningSocket>,
     /// Network namespaces that were looked at.
     pub namespaces: usize,
     /// Network namespaces that could not be looked at: their older connections are unknown.
@@ -62,11 +64,21 @@ pub fn scan(
         ..Scan::default()
     };
     for namespace in &namespaces.found {
-        match dump(namespace, |local, peer| listener_of(local, peer).is_some()) {
-            Ok((dump, interrupted)) => {
+        let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
+        match dump(namespace, &listener_of) {
+            Ok((dump, listening, interrupted)) => {
                 scan.namespaces += 1;
                 scan.interrupted += usize::from(interrupted);
-                scan.unparsed += dump.unparsed;
+                scan.unparsed += dump.unparsed + listening.unparsed;
+                let listening = listening.sockets.iter().filter_map(|socket| {
+                    Some(ListeningSocket {
+                        conn: ConnId(socket.cookie),
+                        listener: listener_of(socket.local.port(), 0)?.0,
+                        netns,
+                        port: socket.local.port(),
+                    })
+                });
+                scan.listening.extend(listening);
                 scan.unread
                     .extend(dump.sockets.iter().filter_map(receive_queue));
                 scan.sockets
@@ -88,14 +100,23 @@ pub fn scan(
     Ok(scan)
 }
 
-/// A dump of one namespace, and whether it had to be made twice.
-fn dump(namespace: &NetNs, wanted: impl Fn(u16, u16) -> bool) -> Result<(Dump, bool), SeedError> {
+/// The connections and the listening sockets of one namespace, and whether one of the two had to be
+/// asked for twice.
+fn dump(
+    namespace: &NetNs,
+    listener_of: impl Fn(u16, u16) -> Option<(ListenerId, Role)>,
+) -> Result<(Dump, Dump, bool), SeedError> {
     let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
-    let dump = sock_diag.dump(&wanted)?;
-    if !dump.interrupted {
-        return Ok((dump, false));
+    let is_server = |local| matches!(listener_of(local, 0), Some((_, Role::Server)));
+    let wanted = |local, peer| listener_of(local, peer).is_some();
+    let mut listening = sock_diag.dump_listening(is_server)?;
+    let mut dump = sock_diag.dump(wanted)?;
+    let interrupted = dump.interrupted || listening.interrupted;
+    if interrupted {
+        listening = sock_diag.dump_listening(is_server)?;
+        dump = sock_diag.dump(wanted)?;
     }
-    Ok((sock_diag.dump(&wanted)?, true))
+    Ok((dump, listening, interrupted))
 }
 
 /// What waits in a socket's receive queue, if anything does.

@@ -101,6 +101,20 @@ impl SockDiag {
         Ok(dump)
     }
 
+    /// The listening sockets on ports for which `wanted(local port)` holds, of both families. Costs
+    /// nothing for connections.
+    pub fn dump_listening(
+        &mut self,
+        mut wanted: impl FnMut(u16) -> bool,
+    ) -> Result<Dump, SockDiagError> {
+        let mut dump = Dump::default();
+        for family in [AF_INET, AF_INET6] {
+            let mut wanted = |local, _| wanted(local);
+            self.add(family, StateFlags::LISTEN, &mut wanted, &mut dump)?;
+        }
+        Ok(dump)
+    }
+
     /// Fails if the kernel cannot tell TCP sockets. Asks for none, so that it costs nothing.
     pub(super) fn probe(&mut self) -> Result<(), SockDiagError> {
         let mut none = Dump::default();

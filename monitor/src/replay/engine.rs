@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     core::{
-        Action, Correlator, Grouping, Ktime, ListenerId, Status, facts::Role, loss::Deliveries,
+        Action, Correlator, Grouping, Ktime, ListenerId, Notice, Status, facts::Role,
+        loss::Deliveries,
     },
     listeners::Listener,
 };
@@ -222,7 +223,11 @@ impl Replay {
                 }
                 Action::ListenerAlert(alert) => {
                     self.summary.alerts += u64::from(alert.firing);
-                    self.grouping.pass(alert);
+                    self.grouping.pass(Notice::Listener(alert));
+                }
+                Action::Storm(alert) => {
+                    self.summary.alerts += u64::from(alert.is_firing());
+                    self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => {
                     self.records.push_back(Record::State(Box::new(transition)));

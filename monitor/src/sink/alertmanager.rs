@@ -25,7 +25,7 @@ use super::{
     line::{milliseconds, wall_clock},
 };
 use crate::{
-    core::{Alert, ListenerAlert},
+    core::{Alert, ListenerAlert, StormAlert},
     kernel::clock,
 };
 use standing::{Post, Standing};
@@ -87,6 +87,17 @@ impl Alertmanagers {
         }
         let at = wall_clock(alert.at, clock::now());
         let post = lock(&self.standing).listener(alert, listener, at);
+        self.post(post);
+    }
+
+    /// Takes in what is said of a storm.
+    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let (since, at) = (wall_clock(alert.since(), now), wall_clock(alert.at(), now));
+        let post = lock(&self.standing).storm(alert, listener, since, at);
         self.post(post);
     }
 

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | `GET /v1/connections` | a line for each connection that is watched |
 //! | `GET /v1/connections/{cookie}` | one connection, also one that ended a while ago |
-//! | `GET /v1/alerts` | a line for each verdict that stands, as in the alert log |
+//! | `GET /v1/clients` | a line for each client that asks often, with what is counted of it |
+//! | `GET /v1/alerts` | a line for each storm and each verdict that stands, as in the alert log |
 //! | `GET /v1/frames` | a stream of frames as they pass, and of what was lost |
 //! | `GET /v1/events` | a stream of connections that change their state |
 //!
 //! Lines are JSON. The daemon owns all state and is asked page by page, so that no answer holds it
 //! up for long.
 
-use std::{convert::Infallible, io};
+use std::{collections::HashMap, convert::Infallible, io, net::IpAddr};
 
 use axum::{
     Router,
@@ -22,7 +23,7 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::{
     net::UnixListener,
@@ -31,6 +32,7 @@ use tokio::{
 
 use super::http::ask;
 use crate::{
+    clients::ClientRecord,
     connections::{ConnectionRecord, State},
     core::{ConnId, facts::Direction},
     frames::{Filter, OneIn, Opcodes, Peers},
@@ -63,6 +65,12 @@ pub enum Question {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The verdicts that stand on these, as lines of the alert log.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<String>>),
+    /// The storms that go on, and the clients that thrash, as lines of the alert log.
+    Storms(oneshot::Sender<Vec<String>>),
+    /// Of each listener the heaviest first; their open connections are not counted yet.
+    Clients(oneshot::Sender<Vec<ClientRecord>>),
+    /// Of these connections, by listener and client those that are still there.
+    Owners(Vec<ConnId>, oneshot::Sender<Vec<(String, IpAddr)>>),
     Frames(Filter, OneIn, oneshot::Sender<Result<Lines, WatchError>>),
     Events(oneshot::Sender<Result<Lines, WatchError>>),
 }
@@ -83,6 +91,7 @@ pub async fn serve(listener: UnixListener, questions: Questions) -> io::Result<(
     let router = Router::new()
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
+        .route("/v1/clients", get(clients))
         .route("/v1/alerts", get(alerts))
         .route("/v1/frames", get(frames))
         .route("/v1/events", get(events))
@@ -160,13 +169,76 @@ async fn connection(Shared(questions): Shared<Questions>, Path(cookie): Path<u64
     }
 }
 
+/// Which clients are listed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClientsQuery {
+    listener: Option<String>,
+    #[serde(deserialize_with = "json::text::deserialize")]
+    peer: Option<Peers>,
+    limit: Option<usize>,
+}
+
+impl ClientsQuery {
+    fn accepts(&self, record: &ClientRecord) -> bool {
+        let listener = self.listener.as_ref();
+        listener.is_none_or(|name| *name == record.listener)
+            && self
+                .peer
+                .is_none_or(|peers| peers.contains(record.figures.client))
+    }
+}
+
+async fn clients(
+    Shared(questions): Shared<Questions>,
+    Query(query): Query<ClientsQuery>,
+) -> Response {
+    let Some(mut records) = ask(&questions, Question::Clients).await else {
+        return gone();
+    };
+    records.retain(|record| query.accepts(record));
+    records.truncate(query.limit.unwrap_or(usize::MAX));
+    let Some(conns) = ask(&questions, Question::Conns).await else {
+        return gone();
+    };
+    let mut places: HashMap<(String, IpAddr), &mut u64> = records
+        .iter_mut()
+        .map(|record| {
+            let key = (record.listener.clone(), record.figures.client);
+            (key, &mut record.open)
+        })
+        .collect();
+    for page in conns.chunks(PAGE) {
+        let page = page.to_vec();
+        let asked = ask(&questions, |answer| Question::Owners(page, answer));
+        let Some(owners) = asked.await else {
+            return gone();
+        };
+        for owner in owners {
+            if let Some(open) = places.get_mut(&owner) {
+                **open += 1;
+            }
+        }
+    }
+    let lines = records.iter().filter_map(|record| {
+        let line = serde_json::to_string(record).ok()?;
+        Some(Ok(Bytes::from(line + "\n")))
+    });
+    json_lines(stream::iter(lines.collect::<Vec<_>>()))
+}
+
 async fn alerts(Shared(questions): Shared<Questions>) -> Response {
+    let Some(storms) = ask(&questions, Question::Storms).await else {
+        return gone();
+    };
     let Some(conns) = ask(&questions, Question::Zombies).await else {
         return gone();
     };
-    json_lines(pages(conns, async move |page| {
+    let storms = storms.into_iter().map(|line| Ok(Bytes::from(line + "\n")));
+    let verdicts = pages(conns, async move |page| {
         ask(&questions, |answer| Question::Alerts(page, answer)).await
-    }))
+    });
+    json_lines(stream::iter(storms).chain(verdicts))
 }
 
 /// Which frames are shown.

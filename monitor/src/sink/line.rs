@@ -9,10 +9,16 @@ use std::{
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::core::{
-    Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status,
-    background::{Owner, TcpAccount},
-    handshake::ClientAddress,
+mod storm;
+
+use crate::{
+    clients::ClientFigures,
+    core::{
+        Alert, Group, Ktime, ListenerAlert, ListenerFinding, Notice, Status, StormAlert,
+        background::{Owner, TcpAccount},
+        handshake::ClientAddress,
+        storm::{ClientRow, StormFinding},
+    },
 };
 
 /// A notice as it is written.
@@ -30,6 +36,8 @@ pub struct Line<'a> {
     resolution: Option<&'static str>,
     conn: Option<Conn<'a>>,
     evidence: Option<Evidence>,
+    #[serde(flatten)]
+    storm: Option<storm::Fields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,12 +108,16 @@ struct Tcp {
     unsent_bytes: u32,
 }
 
-/// One connection of a group.
 #[derive(Serialize)]
-struct Example<'a> {
-    conn: Conn<'a>,
-    evidence: Evidence,
-    reason: &'a str,
+#[serde(untagged)]
+enum Example<'a> {
+    /// One connection of a group.
+    Connection {
+        conn: Box<Conn<'a>>,
+        evidence: Box<Evidence>,
+        reason: &'a str,
+    },
+    Client(ClientFigures),
 }
 
 impl<'a> Line<'a> {
@@ -115,6 +127,7 @@ impl<'a> Line<'a> {
             Notice::Connection(alert) => Self::connection(alert, listener, ts),
             Notice::Listener(alert) => Self::listener(alert, listener, ts),
             Notice::Group(group) => Self::group(group, listener, ts),
+            Notice::Storm(alert) => Self::storm(alert, listener, ts),
         }
     }
 
@@ -138,6 +151,7 @@ impl<'a> Line<'a> {
             resolution,
             conn: Some(Conn::of(alert)),
             evidence: Some(Evidence::of(alert)),
+            storm: None,
             count: None,
             examples: None,
             reason: Cow::from(&alert.reason),
@@ -156,17 +170,50 @@ impl<'a> Line<'a> {
             resolution: None,
             conn: None,
             evidence: Some(Evidence::of_listener(&alert.finding)),
+            storm: None,
             count: None,
             examples: None,
             reason: Cow::from(&alert.reason),
         }
     }
 
+    /// `ts` is [`StormAlert::at`] by the wall clock.
+    pub fn storm(alert: &'a StormAlert, listener: &'a str, ts: Timestamp) -> Self {
+        let name = alert.alert();
+        let (fields, count, examples) = match &alert.finding {
+            StormFinding::Reconnect(storm) => {
+                (Some(storm::Fields::of(storm)), None, &storm.examples)
+            }
+            StormFinding::Thrash(thrash) => (None, Some(thrash.clients), &thrash.examples),
+        };
+        let example = |row: &ClientRow| Example::Client(ClientFigures::of(row));
+        Self {
+            ts,
+            status: if alert.is_firing() {
+                "firing"
+            } else {
+                "resolved"
+            },
+            alert: name,
+            kind: name,
+            certainty: None,
+            listener,
+            hop: None,
+            resolution: None,
+            conn: None,
+            evidence: None,
+            storm: fields,
+            count,
+            examples: Some(examples.iter().map(example).collect()),
+            reason: Cow::from(alert.reason()),
+        }
+    }
+
     fn group(group: &'a Group, listener: &'a str, ts: Timestamp) -> Self {
         let (status, resolution) = status(group.status);
-        let example = |alert: &'a Alert| Example {
-            conn: Conn::of(alert),
-            evidence: Evidence::of(alert),
+        let example = |alert: &'a Alert| Example::Connection {
+            conn: Box::new(Conn::of(alert)),
+            evidence: Box::new(Evidence::of(alert)),
             reason: &alert.reason,
         };
         let first = group.examples.first();
@@ -188,6 +235,7 @@ impl<'a> Line<'a> {
             resolution,
             conn: None,
             evidence: None,
+            storm: None,
             count: Some(group.count),
             examples: Some(group.examples.iter().map(example).collect()),
             reason: Cow::from(reason),
@@ -301,7 +349,12 @@ fn ago(alert: &Alert, moment: Option<Ktime>) -> Option<f64> {
 
 /// Seconds with millisecond precision: no clock behind them is better.
 pub(crate) fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+    thousandths(duration.as_secs_f64())
+}
+
+/// As exact as anybody reads it.
+pub(crate) fn thousandths(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 /// RFC 3339, UTC.
@@ -322,6 +375,7 @@ pub(super) mod tests {
     use crate::core::{
         Certainty, ConnId, Facts, ListenerId, Resolution, VerdictKind,
         facts::{Activity, Protocol, Role},
+        storm::{Cause, Pattern, Phase, ReconnectStorm},
     };
 
     /// A suspicion on a connection that is full of traps for whoever writes it.
@@ -355,6 +409,72 @@ pub(super) mod tests {
             background: None,
             reason: "quote \" and\nnewline".into(),
         }
+    }
+
+    /// The middle of a storm after a deploy of a proxy.
+    pub(in crate::sink) fn storm() -> ReconnectStorm {
+        ReconnectStorm {
+            firing: true,
+            at: Ktime(102_500_000_000),
+            since: Ktime(100_000_000_000),
+            phase: Phase::Storm,
+            pattern: Pattern::Lockstep,
+            period: Some(Duration::from_millis(5_000)),
+            rate: 1_000.0,
+            peak_rate: 2_000.0,
+            baseline_rate: 0.123_456,
+            attempts: 30,
+            successes: 9,
+            attempts_per_success: Some(30.0 / 9.0),
+            refused: vec![(Some(503), 20), (None, 1)],
+            returning_share: Some(1.0),
+            closes: 40,
+            cause: Some(Cause::ProxyDeploy([192, 0, 2, 1].into())),
+            examples: vec![ClientRow {
+                client: [192, 0, 2, 7].into(),
+                attempts: 5,
+                at_most_over: 1,
+                accepted: 1,
+                refused: 3,
+                short_lived: 0,
+                rate_per_minute: 12.0,
+                interval: Some(Duration::from_secs(5)),
+                last: Ktime(102_000_000_000),
+            }],
+            reason: "as the proxy 192.0.2.1 closed them".into(),
+        }
+    }
+
+    #[test]
+    fn a_storm_has_its_fields_and_its_clients() {
+        let finding = StormFinding::Reconnect(Box::new(storm()));
+        let line = written(&Notice::Storm(Box::new(StormAlert {
+            listener: ListenerId(0),
+            finding,
+        })));
+        assert_eq!(
+            (&line["alert"], &line["status"]),
+            (&"reconnect_storm".into(), &"firing".into())
+        );
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            (&line["phase"], &line["pattern"]),
+            (&"storm".into(), &"lockstep".into())
+        );
+        assert_eq!(line["period_seconds"], 5.0);
+        assert_eq!(line["baseline_rate"], 0.123);
+        assert_eq!(line["attempts_per_success"], 3.333);
+        assert_eq!(
+            (&line["cause"], &line["cause_peer"]),
+            (&"proxy_deploy".into(), &"192.0.2.1".into())
+        );
+        assert_eq!(line["cause_seconds"], Value::Null);
+        assert_eq!(line["lasted_seconds"], 2.5);
+        assert_eq!(line["refused"][0]["status"], 503);
+        assert_eq!(line["refused"][1]["status"], Value::Null);
+        assert_eq!(line["examples"][0]["client"], "192.0.2.7");
+        assert_eq!(line["examples"][0]["attempts_per_minute"], 12.0);
+        assert!(line.get("count").is_none() && line["conn"].is_null());
     }
 
     fn written(notice: &Notice) -> Value {

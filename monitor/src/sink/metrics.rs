@@ -7,6 +7,7 @@ mod connections;
 mod frames;
 mod handshakes;
 mod health;
+mod storms;
 mod tcp;
 mod verdicts;
 
@@ -81,6 +82,7 @@ pub fn render(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
     let mut families = Vec::new();
     connections::families(scrape, &mut families);
     handshakes::families(scrape, &mut families);
+    storms::families(scrape, &mut families);
     verdicts::families(scrape, &mut families);
     frames::families(scrape, &mut families);
     tcp::families(scrape, &mut families);

@@ -11,7 +11,7 @@ use super::{
     webhook::Webhook,
 };
 use crate::{
-    core::{Alert, ListenerAlert, Notice},
+    core::{Alert, ListenerAlert, Notice, StormAlert},
     kernel::clock,
 };
 
@@ -90,6 +90,11 @@ impl Sinks {
     /// The same for an alert on a listener.
     pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
         self.alertmanagers.follow_listener(alert, listener);
+    }
+
+    /// The same for a storm.
+    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
+        self.alertmanagers.follow_storm(alert, listener);
     }
 
     /// What is to be told, for those who take it line by line.

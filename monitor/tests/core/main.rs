@@ -116,7 +116,10 @@ impl Shell {
     fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.actions.iter().filter_map(|action| match action {
             Action::Alert(alert) => Some(&**alert),
-            Action::ListenerAlert(_) | Action::Transition(_) | Action::Reconcile => None,
+            Action::ListenerAlert(_)
+            | Action::Storm(_)
+            | Action::Transition(_)
+            | Action::Reconcile => None,
         })
     }
 

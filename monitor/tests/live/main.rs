@@ -3,8 +3,10 @@
 //! Every test has ports of its own, because a daemon sees all namespaces of this host.
 
 mod alertmanager;
+mod backend;
 mod capture;
 mod control;
+mod crowd;
 mod dice;
 mod frames;
 mod handshakes;
@@ -21,6 +23,8 @@ mod roles;
 mod rotation;
 mod silences;
 mod stage;
+mod state;
+mod storms;
 mod talk;
 mod thousand;
 mod torrent;

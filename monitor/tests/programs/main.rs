@@ -17,14 +17,18 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     ops::Range,
+    os::unix::fs::MetadataExt,
     thread::sleep,
     time::Duration,
 };
 
 use aya::programs::{TestRun, TestRunOptions};
-use monitor::kernel::{
-    decode,
-    maps::{Drops, Snapshots},
+use monitor::{
+    core::Event,
+    kernel::{
+        decode,
+        maps::{Drops, Snapshots},
+    },
 };
 use monitor_common::{
     drop::DropReason,
@@ -428,7 +432,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     };
     assert_eq!(stats.pings_unanswered[1].get(), PINGS - 1);
 
-    let mut read = [0_u64; 10];
+    let mut read = [0_u64; 12];
     let kind = |record: &[u8]| {
         decode::vital(record).expect("a valid record");
         usize::from(record[8])
@@ -441,18 +445,46 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     println!("{consumed} read, {dropped} dropped: {read:?}");
     assert!(dropped > 0, "the ring was never full");
     assert_eq!(read[1], 1, "opened");
-    // Opened, every ping but the first, the first FIN, and the death.
-    assert_eq!(consumed + dropped, 1 + (PINGS - 1) + 1 + 1);
+    // Opened, every ping but the first, the first FIN, and the death; and the listening socket, as it
+    // came and as it went.
+    assert_eq!(consumed + dropped, 1 + (PINGS - 1) + 1 + 1 + 2);
 
     // Once there is room again, the next events arrive.
     in_new_namespace(|tun| {
         let _link = Link::upgraded(tun, Family::V4, port, 20_000);
     });
-    assert_eq!(kernel.vitals.next(kind), Some(1));
+    let told: Vec<_> = std::iter::from_fn(|| kernel.vitals.next(kind)).collect();
+    assert_eq!((told[0], told.contains(&1)), (10, true), "{told:?}");
     assert_eq!(kernel.drops.read(DropReason::VitalsFull).unwrap(), dropped);
 }
 
 /// What comes after the HTTP: a number of pieces as they were generated, then large ones.
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes() {
+    let port = 28_109;
+    let mut kernel = Kernel::watching(port);
+    let netns = in_new_namespace(|_| {
+        let elsewhere = TcpListener::bind(("10.99.0.1", port + 1)).unwrap();
+        let listener = TcpListener::bind(("10.99.0.1", port)).unwrap();
+        drop((elsewhere, listener));
+        std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
+    });
+    let told: Vec<_> = std::iter::from_fn(|| kernel.vitals.next(decode::vital))
+        .map(|event| match event {
+            Ok(Event::Listening { socket, begins, .. }) => {
+                assert_eq!((socket.port, u64::from(socket.netns)), (port, netns));
+                (socket.conn, begins)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let [(begun, true), (ended, false)] = told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(begun, ended);
+}
+
 fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
     const GENERATED: usize = 60;
     let mut ranges = cut(stream.bytes.len() - stream.http, sizes);

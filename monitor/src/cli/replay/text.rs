@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    core::{Alert, Group, ListenerAlert, Notice, Status, Transition, VerdictKind},
+    core::{
+        Alert, Group, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
+        storm::StormFinding,
+    },
     frames::{Clock, Line},
     replay::{ConnectionRecord, Pair, Record, Replay, Summary},
 };
@@ -71,6 +74,7 @@ fn write_notice(out: &mut impl Write, replay: &Replay, notice: &Notice) -> io::R
         Notice::Connection(alert) => write_alert(out, replay, alert),
         Notice::Listener(alert) => write_listener_alert(out, replay, alert),
         Notice::Group(group) => write_group(out, replay, group),
+        Notice::Storm(alert) => write_storm(out, replay, alert),
     }
 }
 
@@ -124,6 +128,23 @@ fn write_listener_alert(
         if alert.firing { "firing" } else { "resolved" },
         replay.listener(alert.listener).rules.name,
         alert.reason
+    )
+}
+
+fn write_storm(out: &mut impl Write, replay: &Replay, alert: &StormAlert) -> io::Result<()> {
+    let state = match &alert.finding {
+        StormFinding::Reconnect(storm) => storm.phase.as_str(),
+        StormFinding::Thrash(thrash) if thrash.firing => "firing",
+        StormFinding::Thrash(_) => "resolved",
+    };
+    writeln!(
+        out,
+        "{}  {:<9}  ALERT {} {state} on {}: {}",
+        Clock(replay.wall_clock(alert.at())),
+        "-",
+        alert.alert(),
+        replay.listener(alert.listener).rules.name,
+        alert.reason()
     )
 }
 

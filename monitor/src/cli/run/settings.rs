@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub(super) metrics_addr: SocketAddr,
     /// A path, or `none`.
     pub(super) control: PathBuf,
+    /// Nothing is kept without it.
+    pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
@@ -64,6 +66,7 @@ impl Settings {
                 .or(daemon.metrics_addr)
                 .unwrap_or(DEFAULT_METRICS_ADDR),
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
+            state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
             max_connections: args
                 .max_connections
@@ -105,6 +108,7 @@ impl Settings {
         };
         compare("daemon.metrics_addr", &self.metrics_addr, &new.metrics_addr);
         compare("daemon.control", &self.control, &new.control);
+        compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
         compare(
             "daemon.max_connections",
@@ -173,6 +177,7 @@ mod tests {
         [daemon]
         metrics_addr = "10.0.0.1:9000"
         control = "none"
+        state = "/var/lib/a"
         cgroup = "/sys/fs/cgroup/a"
         max_connections = 7
 
@@ -185,6 +190,7 @@ mod tests {
         let of_file = settings(&[], FILE).expect("valid");
         assert_eq!(of_file.metrics_addr.to_string(), "10.0.0.1:9000");
         assert_eq!(of_file.control, PathBuf::from("none"));
+        assert_eq!(of_file.state, Some("/var/lib/a".into()));
         assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
         assert_eq!(of_file.max_connections, 7);
         assert_eq!(of_file.alert_log, "/var/log/a");
@@ -192,6 +198,7 @@ mod tests {
         let flags = [
             ["--metrics-addr", "127.0.0.1:1"],
             ["--control", "/b"],
+            ["--state", "/s"],
             ["--cgroup", "/c"],
             ["--max-connections", "8"],
             ["--alert-log", "-"],
@@ -199,6 +206,7 @@ mod tests {
         let of_flags = settings(&flags.concat(), FILE).expect("valid");
         assert_eq!(of_flags.metrics_addr.to_string(), "127.0.0.1:1");
         assert_eq!(of_flags.control, PathBuf::from("/b"));
+        assert_eq!(of_flags.state, Some("/s".into()));
         assert_eq!(of_flags.cgroup, Some("/c".into()));
         assert_eq!(of_flags.max_connections, 8);
         assert_eq!(of_flags.alert_log, "-");
@@ -206,6 +214,7 @@ mod tests {
         let defaults = settings(&["--port", "80"], "").expect("valid");
         assert_eq!(defaults.metrics_addr, DEFAULT_METRICS_ADDR);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
+        assert_eq!(defaults.state, None);
         assert_eq!(defaults.max_connections, 262_144);
         assert_eq!(defaults.alert_log, "-");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Correlator, place};
+use super::{Action, Correlator, place, storms::departure};
 use crate::core::{
     alert::Ending,
     event::CloseHow,
@@ -19,7 +19,10 @@ impl Correlator {
         if !self.admit(facts) {
             return;
         }
-        self.take_attempt(facts.conn);
+        if let Some(attempt) = self.take_attempt(facts.conn) {
+            self.give_up(&attempt, facts.at);
+        }
+        let client = self.client_of(facts);
         let Some(mut flow) = self.remove(facts.conn) else {
             return;
         };
@@ -38,6 +41,9 @@ impl Correlator {
             listener_loss: self.losses[place].loss(),
         };
         let tally = &mut self.tallies[place];
+        if !flow.departed {
+            self.storms[place].depart(&departure(&look, Some(how), client), tally);
+        }
         tally.count_close(facts);
         let mut books = Books {
             tally,
@@ -55,11 +61,15 @@ impl Correlator {
             to: State::Closed,
             reason: Reason::Ended { how },
         }));
+        self.tell_storm(listener);
     }
 
     /// A connection ends without last facts.
     pub(super) fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
         let attempt = self.take_ended(conn, ending, at);
+        if let Some(attempt) = &attempt {
+            self.give_up(attempt, at);
+        }
         let asking = attempt.as_ref().and_then(Attempt::state);
         let flow = self.remove(conn);
         let (listener, from, reason) = match (&flow, attempt) {

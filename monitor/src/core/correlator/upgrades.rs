@@ -12,6 +12,7 @@ use crate::core::{
     handshake::{UpgradeAnswer, UpgradeRequest},
     kept::{Handshake, Kept},
     pending::{Attempt, PATIENCE},
+    storm::Outcome,
     time::Ktime,
     transition::Reason,
 };
@@ -42,7 +43,8 @@ impl Correlator {
             return;
         }
         let earlier = self.take_attempt(of.conn);
-        let mut attempt = Attempt::new(of.listener, of.at);
+        let client = self.asker(of, Some(&request));
+        let mut attempt = Attempt::new(of.listener, client, of.at);
         attempt.requested_at = Some(of.at);
         attempt.request = Some(request);
         attempt.opened = self.is_proven(of.conn);
@@ -52,9 +54,19 @@ impl Correlator {
             self.tell(of, from, State::Connecting, Reason::Requested);
         }
         // An answer to this request that overtook it; one to an earlier request is older.
-        attempt.answer = earlier
-            .filter(|earlier| earlier.at >= of.at)
-            .and_then(|earlier| earlier.answer);
+        match earlier {
+            Some(earlier) if earlier.at >= of.at => {
+                attempt.answer = earlier.answer;
+                attempt.settled = earlier.settled;
+            }
+            Some(earlier) => self.give_up(&earlier, of.at),
+            None => {}
+        }
+        // One that is open already was counted when it opened.
+        attempt.settled |= attempt.opened;
+        if !attempt.settled {
+            self.arrived(of.listener, of.at, client);
+        }
         self.assemble(of.conn, attempt);
     }
 
@@ -65,11 +77,12 @@ impl Correlator {
         match answer.status {
             Some(UpgradeAnswer::SWITCHING_PROTOCOLS) => {
                 let attempt = self.take_attempt(of.conn);
-                let mut attempt = attempt.unwrap_or_else(|| Attempt::new(of.listener, of.at));
+                let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
                 attempt.at = attempt.at.max(of.at);
                 attempt.deadline = attempt.at + PATIENCE;
                 attempt.answer = Some(answer);
                 attempt.opened = self.is_proven(of.conn);
+                self.conclude(&mut attempt, of.at, Outcome::Accepted);
                 self.assemble(of.conn, attempt);
             }
             // Interim (RFC 9110 §15.2): the answer is still to come.
@@ -93,6 +106,8 @@ impl Correlator {
     /// The connection is open: what is known of its handshake is now its own.
     pub(super) fn join(&mut self, facts: &Facts) {
         if let Some(mut attempt) = self.take_attempt(facts.conn) {
+            let at = facts.opened_at.unwrap_or(facts.at);
+            self.conclude(&mut attempt, at, Outcome::Accepted);
             attempt.opened = true;
             attempt.deadline = facts.at + PATIENCE;
             self.assemble(facts.conn, attempt);
@@ -113,6 +128,43 @@ impl Correlator {
         }
     }
 
+    /// A connection opens that is not known: TLS begins, or nothing was heard of its request.
+    pub(super) fn count_opening(&mut self, facts: &Facts) {
+        let known = self.flows.contains_key(&facts.conn) || self.pending.get(facts.conn).is_some();
+        // One that is older than the monitor is none that comes.
+        if known || facts.established_at.is_none() || place(facts.listener) >= self.storms.len() {
+            return;
+        }
+        let (at, client) = (facts.opened_at.unwrap_or(facts.at), self.client_of(facts));
+        self.arrived(facts.listener, at, client);
+        self.settled(facts.listener, at, client, Outcome::Accepted);
+    }
+
+    /// Nothing is left to come for an attempt.
+    pub(super) fn give_up(&mut self, attempt: &Attempt, at: Ktime) {
+        if !attempt.settled {
+            self.settled(attempt.listener, at, attempt.client, Outcome::Unanswered);
+        }
+    }
+
+    /// An attempt whose request was not heard of; it is counted now, unless its connection is open, and
+    /// so was counted as it opened.
+    fn unheard(&mut self, of: &Asker) -> Attempt {
+        let client = self.asker(of, None);
+        let mut attempt = Attempt::new(of.listener, client, of.at);
+        attempt.settled = self.is_proven(of.conn);
+        if !attempt.settled {
+            self.arrived(of.listener, of.at, client);
+        }
+        attempt
+    }
+
+    fn conclude(&mut self, attempt: &mut Attempt, at: Ktime, outcome: Outcome) {
+        if !std::mem::replace(&mut attempt.settled, true) {
+            self.settled(attempt.listener, at, attempt.client, outcome);
+        }
+    }
+
     /// Takes an attempt off the table and the gauge.
     pub(super) fn take_attempt(&mut self, conn: ConnId) -> Option<Attempt> {
         let mut attempt = self.pending.take(conn)?;
@@ -128,7 +180,9 @@ impl Correlator {
             return;
         }
         let attempt = self.take_attempt(of.conn);
-        let from = attempt.and_then(|attempt| attempt.state());
+        let from = attempt.as_ref().and_then(Attempt::state);
+        let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
+        self.conclude(&mut attempt, of.at, Outcome::Refused(status));
         let reason = Reason::Refused {
             status,
             retry_after: answer.retry_after,

@@ -47,7 +47,7 @@ fn counts(notices: &[Notice]) -> Vec<u64> {
 fn count(notice: &Notice) -> u64 {
     match notice {
         Notice::Group(group) => group.count,
-        Notice::Connection(_) | Notice::Listener(_) => 1,
+        Notice::Connection(_) | Notice::Listener(_) | Notice::Storm(_) => 1,
     }
 }
 
@@ -245,7 +245,7 @@ proptest! {
                     }
                     *counted.entry(key(first)).or_default() += group.count;
                 }
-                Notice::Listener(_) => prop_assert!(false, "no such alert was offered"),
+                Notice::Listener(_) | Notice::Storm(_) => prop_assert!(false, "no such alert was offered"),
             }
         }
         prop_assert_eq!(offered, counted);

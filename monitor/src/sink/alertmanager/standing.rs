@@ -12,7 +12,8 @@ use std::{
 use jiff::Timestamp;
 
 use crate::core::{
-    Alert, ConnId, ListenerAlert, ListenerFinding, ListenerId, Status, VerdictKind, group,
+    Alert, ConnId, ListenerAlert, ListenerFinding, ListenerId, Status, StormAlert, VerdictKind,
+    group, storm::StormFinding,
 };
 
 /// Connections of one listener and kind with an alert of their own.
@@ -127,21 +128,44 @@ impl Standing {
         at: Timestamp,
     ) -> Option<Post> {
         let key = (alert.listener, alert.finding.kind());
-        let mut post = match self.listeners.remove(&key) {
-            Some(post) => post,
-            None if !alert.firing => return None,
-            None => Post {
-                labels: Arc::new(listener_labels(&self.instance, alert, listener)),
-                annotations: Arc::default(),
-                starts_at: at,
-                ends_at: None,
-            },
+        let post = Post {
+            labels: Arc::new(listener_labels(&self.instance, alert, listener)),
+            annotations: Arc::new(listener_annotations(alert, listener)),
+            starts_at: at,
+            ends_at: (!alert.firing).then_some(at),
         };
-        post.annotations = Arc::new(listener_annotations(alert, listener));
-        if alert.firing {
-            self.listeners.insert(key, post.clone());
-        } else {
-            post.ends_at = Some(at.max(post.starts_at));
+        self.stand(key, post)
+    }
+
+    /// Takes in what is said of a storm, and gives what is to be posted at once. `since` and `at` are the
+    /// alert's by the wall clock.
+    pub(super) fn storm(
+        &mut self,
+        alert: &StormAlert,
+        listener: &str,
+        since: Timestamp,
+        at: Timestamp,
+    ) -> Option<Post> {
+        let key = (alert.listener, alert.alert());
+        let post = Post {
+            labels: Arc::new(storm_labels(&self.instance, alert, listener)),
+            annotations: Arc::new(storm_annotations(alert, listener)),
+            starts_at: since,
+            ends_at: (!alert.is_firing()).then_some(at),
+        };
+        self.stand(key, post)
+    }
+
+    /// Keeps an alert on a listener until it ends. Its beginning stays that of the first post.
+    fn stand(&mut self, key: (ListenerId, &'static str), mut post: Post) -> Option<Post> {
+        match self.listeners.remove(&key) {
+            Some(before) => post.starts_at = before.starts_at,
+            None if post.ends_at.is_some() => return None,
+            None => {}
+        }
+        match &mut post.ends_at {
+            Some(end) => *end = (*end).max(post.starts_at),
+            None => drop(self.listeners.insert(key, post.clone())),
         }
         Some(post)
     }
@@ -264,6 +288,39 @@ fn listener_labels(instance: &str, alert: &ListenerAlert, listener: &str) -> Pai
     ])
 }
 
+fn storm_labels(instance: &str, alert: &StormAlert, listener: &str) -> Pairs {
+    let name = match alert.finding {
+        StormFinding::Reconnect(_) => "WebSocketReconnectStorm",
+        StormFinding::Thrash(_) => "WebSocketThrash",
+    };
+    Pairs::from([
+        ("alertname", name.to_owned()),
+        ("instance", instance.to_owned()),
+        ("kind", alert.alert().to_owned()),
+        ("listener", listener.to_owned()),
+        ("severity", "warning".to_owned()),
+    ])
+}
+
+fn storm_annotations(alert: &StormAlert, listener: &str) -> Pairs {
+    let mut annotations = Pairs::from([
+        ("description", alert.reason().to_owned()),
+        ("summary", format!("{} on {listener}", alert.alert())),
+    ]);
+    match &alert.finding {
+        StormFinding::Reconnect(storm) => {
+            annotations.insert("phase", storm.phase.as_str().to_owned());
+            annotations.insert("pattern", storm.pattern.as_str().to_owned());
+            let cause = storm.cause.map(|cause| cause.as_str().to_owned());
+            annotations.extend(cause.map(|cause| ("cause", cause)));
+        }
+        StormFinding::Thrash(thrash) => {
+            annotations.insert("count", thrash.clients.to_string());
+        }
+    }
+    annotations
+}
+
 fn listener_annotations(alert: &ListenerAlert, listener: &str) -> Pairs {
     let name = alert.finding.alert();
     let mut annotations = Pairs::from([
@@ -280,7 +337,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::{Certainty, Ktime, Resolution},
+        core::{Certainty, Ktime, Resolution, storm::Phase},
         sink::line,
     };
 
@@ -348,6 +405,44 @@ mod tests {
         tell(&mut standing, 1, FIRING);
         assert_eq!(tell(&mut standing, 2, RECOVERED), None);
         assert_eq!(standing.all().len(), 1);
+    }
+
+    #[test]
+    fn a_storm_is_one_alert_from_its_first_line_to_its_end_and_names_no_client_in_a_label() {
+        let mut standing = Standing::new("host");
+        let storm = line::tests::storm();
+        let told = |phase| {
+            let mut storm = storm.clone();
+            storm.phase = phase;
+            storm.firing = phase != Phase::Over;
+            StormAlert {
+                listener: ListenerId(0),
+                finding: StormFinding::Reconnect(Box::new(storm)),
+            }
+        };
+        let later = AT + jiff::Span::new().seconds(9);
+        let begun = standing.storm(&told(Phase::MassClose), "8080", AT, AT);
+        let begun = begun.expect("posted");
+        assert_eq!(begun.labels["alertname"], "WebSocketReconnectStorm");
+        assert!(
+            begun
+                .labels
+                .values()
+                .all(|label| !label.contains("192.0.2"))
+        );
+        let raging = standing.storm(&told(Phase::Storm), "8080", later, later);
+        let raging = raging.expect("posted");
+        assert_eq!((&raging.labels, raging.starts_at), (&begun.labels, AT));
+        assert_eq!(raging.annotations["phase"], "storm");
+        assert_eq!(standing.all(), std::slice::from_ref(&raging));
+        let over = standing.storm(&told(Phase::Over), "8080", later, later);
+        let over = over.expect("posted");
+        assert_eq!((&over.labels, over.ends_at), (&begun.labels, Some(later)));
+        assert_eq!(standing.all(), []);
+        assert_eq!(
+            standing.storm(&told(Phase::Over), "8080", later, later),
+            None
+        );
     }
 
     #[test]

@@ -9,6 +9,10 @@ use super::{Family, Scrape, count};
 use crate::sink::families::{NANOSECONDS, kernel_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let mut requests = Family::counter(
+        "upgrade_requests_total",
+        "WebSocket upgrade requests, answered or not.",
+    );
     let mut answers = Family::counter(
         "handshakes_total",
         "Upgrade requests, by the status of their answer.",
@@ -34,13 +38,14 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             }
         }
         let labels = [("listener", name)];
+        requests.add(&labels, count(&stats.upgrade_requests));
         let time = kernel_histogram(&stats.handshake_time, &RTT_BOUNDS, NANOSECONDS);
         opening.add_histogram(&labels, time);
         stuck.add(&labels, tally.handshakes_stuck as f64);
         let time = kernel_histogram(&stats.close_handshake_time, &RTT_BOUNDS, NANOSECONDS);
         closing.add_histogram(&labels, time);
     }
-    out.extend([answers, opening, stuck, closing].map(Family::finish));
+    out.extend([requests, answers, opening, stuck, closing].map(Family::finish));
 }
 
 fn status(slot: usize) -> Cow<'static, str> {

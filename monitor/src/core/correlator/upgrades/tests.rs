@@ -61,7 +61,9 @@ fn told(core: &mut Correlator) -> Vec<(Option<State>, State, Reason)> {
     actions
         .filter_map(|action| match action {
             Action::Transition(told) => Some((told.from, told.to, told.reason)),
-            Action::Alert(_) | Action::ListenerAlert(_) | Action::Reconcile => None,
+            Action::Alert(_) | Action::ListenerAlert(_) | Action::Storm(_) | Action::Reconcile => {
+                None
+            }
         })
         .collect()
 }

@@ -1,0 +1,72 @@
+//! The clients of a listener as people and programs see them: `wsmon list --by client`, and the examples
+//! of alerts.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::{Ktime, storm::ClientRow},
+    sink::line::{seconds, thousandths},
+};
+
+/// One client at the moment `ts`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "client")]
+pub struct ClientRecord {
+    pub ts: Timestamp,
+    /// The listener's name.
+    pub listener: String,
+    #[serde(flatten)]
+    pub figures: ClientFigures,
+    /// Connections that are open now. Exact, unlike the counts.
+    pub open: u64,
+    /// Since its last attempt.
+    pub last_seconds: f64,
+}
+
+/// What is counted of one client since it is among the heaviest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientFigures {
+    pub client: IpAddr,
+    /// Never too few; the true number is at most `at_most_over` less.
+    pub attempts: u64,
+    pub at_most_over: u64,
+    /// Of its latest attempts.
+    pub attempts_per_minute: f64,
+    pub accepted: u64,
+    pub refused: u64,
+    /// Connections that lived for less than 5 s.
+    pub short_lived: u64,
+    /// The interval at which it tries, if it keeps one; `null` if not.
+    pub interval_seconds: Option<f64>,
+}
+
+impl ClientFigures {
+    pub(crate) fn of(row: &ClientRow) -> Self {
+        Self {
+            client: row.client,
+            attempts: row.attempts,
+            at_most_over: row.at_most_over,
+            attempts_per_minute: thousandths(row.rate_per_minute),
+            accepted: row.accepted,
+            refused: row.refused,
+            short_lived: row.short_lived,
+            interval_seconds: row.interval.map(seconds),
+        }
+    }
+}
+
+impl ClientRecord {
+    /// `now` and `ts` are the same moment by two clocks.
+    pub(crate) fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
+        Self {
+            ts: now.on_wall_clock(now, ts),
+            listener: listener.to_owned(),
+            figures: ClientFigures::of(row),
+            open: 0,
+            last_seconds: seconds(now.since(row.last)),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What the storm engine of each listener is told, and what it says.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use super::{Action, Correlator, place};
+use crate::core::{
+    alert::StormAlert,
+    event::{Asker, CloseHow},
+    facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
+    flow::Flow,
+    handshake::{ClientAddress, UpgradeRequest},
+    look::Look,
+    storm::{
+        Baseline, ClientRow, Departure, Outcome, ServerChange, Storm, StormFinding, StormSettings,
+    },
+    tally::Tally,
+    time::Ktime,
+    verdict,
+};
+
+/// How storms are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct StormSetup {
+    pub settings: StormSettings,
+    /// What was learned before, by the name of the listener.
+    pub baselines: HashMap<String, Baseline>,
+    /// Whether a client is who a proxy says that it is. Whoever can reach the server can claim anything.
+    pub forwarded: bool,
+}
+
+/// The engine of one listener, and what it said last that stands.
+#[derive(Debug)]
+pub(super) struct StormWatch {
+    storm: Storm,
+    reconnect: Option<Box<StormAlert>>,
+    thrash: Option<Box<StormAlert>>,
+}
+
+impl StormWatch {
+    pub(super) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
+        Self {
+            storm: Storm::new(settings, baseline),
+            reconnect: None,
+            thrash: None,
+        }
+    }
+
+    fn standing(&self) -> impl Iterator<Item = &StormAlert> {
+        let both = [&self.reconnect, &self.thrash];
+        both.into_iter().filter_map(Option::as_deref)
+    }
+
+    pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
+        let open = tally.connections.iter().map(|phases| phases.open).sum();
+        self.storm.departed(departure, open);
+    }
+
+    /// Passes on what the engine has to say.
+    fn tell(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
+        tally.reconnects = self.storm.reconnects();
+        tally.reconnect_storm = self.storm.is_storm();
+        while let Some(finding) = self.storm.poll_finding() {
+            let alert = Box::new(StormAlert { listener, finding });
+            let standing = match alert.finding {
+                StormFinding::Reconnect(_) => &mut self.reconnect,
+                StormFinding::Thrash(_) => &mut self.thrash,
+            };
+            *standing = alert.is_firing().then(|| alert.clone());
+            actions.push_back(Action::Storm(alert));
+        }
+    }
+}
+
+impl Correlator {
+    /// Looks for storms in this way. Comes before the first event.
+    pub fn with_storms(mut self, setup: &StormSetup) -> Self {
+        self.forwarded = setup.forwarded;
+        let names = self.rules.iter().map(|rules| &rules.name);
+        let baselines = names.map(|name| setup.baselines.get(name).copied());
+        self.storms = baselines
+            .map(|baseline| StormWatch::new(&setup.settings, baseline))
+            .collect();
+        self
+    }
+
+    /// What was learned of each listener, by its name.
+    pub fn baselines(&self) -> impl Iterator<Item = (&str, Baseline)> {
+        let watches = self.rules.iter().zip(&self.storms);
+        watches.map(|(rules, watch)| (rules.name.as_str(), watch.storm.baseline()))
+    }
+
+    /// The clients of each listener that ask most often, heaviest first.
+    pub fn clients(&self) -> impl Iterator<Item = (ListenerId, Vec<ClientRow>)> + '_ {
+        let watches = (0..).map(ListenerId).zip(&self.storms);
+        watches.map(|(listener, watch)| (listener, watch.storm.clients()))
+    }
+
+    /// Whose connection it is, as [`Correlator::clients`] names clients.
+    pub fn client_of(&self, facts: &Facts) -> IpAddr {
+        let flow = self.flows.get(&facts.conn);
+        let forwarded = flow.and_then(Flow::forwarded);
+        client(facts, forwarded.filter(|_| self.forwarded))
+    }
+
+    /// The storms, and the clients that thrash, of which was told last that they go on.
+    pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
+        self.storms.iter().flat_map(StormWatch::standing)
+    }
+
+    pub(super) fn arrived(&mut self, listener: ListenerId, at: Ktime, client: IpAddr) {
+        self.storms[place(listener)].storm.arrived(at, client);
+        self.tell_storm(listener);
+    }
+
+    pub(super) fn settled(
+        &mut self,
+        listener: ListenerId,
+        at: Ktime,
+        client: IpAddr,
+        outcome: Outcome,
+    ) {
+        let watch = &mut self.storms[place(listener)];
+        watch.storm.settled(at, client, outcome);
+        self.tell_storm(listener);
+    }
+
+    pub(super) fn server_changed(&mut self, listener: ListenerId, at: Ktime, change: ServerChange) {
+        if let Some(watch) = self.storms.get_mut(place(listener)) {
+            watch.storm.server(at, change);
+            self.tell_storm(listener);
+        } else {
+            self.rejected += 1;
+        }
+    }
+
+    pub(super) fn expire_storms(&mut self) {
+        for index in 0..self.storms.len() {
+            self.storms[index].storm.handle_timeout(self.now);
+            self.tell_storm(ListenerId(index as u16));
+        }
+    }
+
+    pub(super) fn next_storm_deadline(&self) -> Option<Ktime> {
+        let deadlines = self.storms.iter().map(|watch| watch.storm.poll_timeout());
+        deadlines.flatten().min()
+    }
+
+    pub(super) fn tell_storm(&mut self, listener: ListenerId) {
+        let place = place(listener);
+        self.storms[place].tell(listener, &mut self.tallies[place], &mut self.actions);
+    }
+
+    /// Who asks, by what is known when it asks.
+    pub(super) fn asker(&self, of: &Asker, request: Option<&UpgradeRequest>) -> IpAddr {
+        let forwarded = request.and_then(|request| request.client);
+        let forwarded = forwarded.filter(|_| self.forwarded);
+        identify(of.role, of.local.ip(), of.peer.ip(), forwarded)
+    }
+}
+
+/// Whose connection it is; `forwarded` is what a proxy says and is to be trusted with.
+pub(super) fn client(facts: &Facts, forwarded: Option<ClientAddress>) -> IpAddr {
+    identify(facts.role, facts.local.ip(), facts.peer.ip(), forwarded)
+}
+
+/// The client is the end that asks.
+fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAddress>) -> IpAddr {
+    match (role, forwarded) {
+        (Role::Client, _) => local.to_canonical(),
+        (Role::Server, Some(client)) => client.reveal(),
+        (Role::Server, None) => peer.to_canonical(),
+    }
+}
+
+/// How a connection that was open is over, as of its first FIN or close frame, or else of its end.
+pub(super) fn departure(look: &Look<'_>, how: Option<CloseHow>, client: IpAddr) -> Departure {
+    let facts = look.facts;
+    let (at, how, by) = match (facts.closing, how) {
+        (Some(Closing { at, by }), _) => match by {
+            ClosingBy::CloseFrame(close) => (at, CloseHow::CloseFrame, Some(close.initiator)),
+            ClosingBy::Fin(by) => (at, CloseHow::Fin, Some(by)),
+        },
+        (None, how) => {
+            let how = how.unwrap_or(CloseHow::Unknown);
+            let by = match how {
+                CloseHow::RstReceived => Some(Direction::Rx),
+                CloseHow::RstSent => Some(Direction::Tx),
+                CloseHow::CloseFrame | CloseHow::Fin | CloseHow::Timeout | CloseHow::Unknown => {
+                    None
+                }
+            };
+            (facts.at, how, by)
+        }
+    };
+    Departure {
+        at,
+        client,
+        peer: facts.peer.ip().to_canonical(),
+        how,
+        by,
+        idle: verdict::silence_before_close(look),
+        age: facts.established_at.map(|born| at.since(born)),
+        unacked: facts.retransmits > 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

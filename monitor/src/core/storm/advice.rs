@@ -1,0 +1,112 @@
+//! What to say to people about a storm, and the advice beside it.
+
+use std::time::Duration;
+
+use super::finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm};
+
+/// The sentence of a [`ReconnectStorm`].
+pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
+    match storm.phase {
+        Phase::MassClose => format!(
+            "{} connections were lost at once{}",
+            storm.closes,
+            because(storm.cause)
+        ),
+        Phase::Storm => format!("{}; {}", seen(storm), advice(storm)),
+        Phase::Over => over(storm),
+    }
+}
+
+/// The sentence of a [`Thrash`](super::finding::Thrash).
+pub(super) fn of_thrash(clients: u64, heaviest: Option<&ClientRow>) -> String {
+    let who = match clients {
+        1 => "a client connects".to_owned(),
+        many => format!("{many} clients connect"),
+    };
+    let every = heaviest.and_then(|row| row.interval).map_or_else(
+        || "again and again".to_owned(),
+        |interval| format!("every {:.1} s", interval.as_secs_f64()),
+    );
+    format!(
+        "{who} {every} and stay for less than 5 s: look for what ends these connections, and have clients \
+         reset their delay only after a connection has lasted"
+    )
+}
+
+fn seen(storm: &ReconnectStorm) -> String {
+    let period = storm.period.unwrap_or_default().as_secs_f64();
+    let how = match storm.pattern {
+        Pattern::Lockstep => format!("clients retry every {period:.1} s without jitter"),
+        Pattern::Backoff => {
+            format!("clients back off from {period:.1} s without jitter, all in the same rhythm")
+        }
+        Pattern::Jittered => "clients retry with jitter".to_owned(),
+        Pattern::Unknown => "clients come back at once".to_owned(),
+    };
+    let after = match storm.closes {
+        0 => String::new(),
+        closes => format!(" after {closes} were lost{}", because(storm.cause)),
+    };
+    let tries = match (storm.attempts_per_success, storm.attempts) {
+        (Some(tries), _) if tries >= 1.5 => format!(", {tries:.1} for each success"),
+        (None, attempts) if attempts > 0 => ", none successful".to_owned(),
+        _ => String::new(),
+    };
+    let usual = storm.baseline_rate;
+    format!(
+        "{how}{after}: {:.0} attempts/s where {usual:.1} are usual{tries}",
+        storm.peak_rate.max(storm.rate),
+    )
+}
+
+/// What the clients lack; the server's part is the same for all.
+fn advice(storm: &ReconnectStorm) -> &'static str {
+    match storm.pattern {
+        Pattern::Lockstep => {
+            "have them wait 1 s, twice as long after each failure up to 30 s, plus up to 50 % at random, \
+             and answer 429 above a rate per address"
+        }
+        Pattern::Backoff => {
+            "add up to 50 % of the delay at random, with 30 s as the longest, and answer 429 above a rate \
+             per address"
+        }
+        Pattern::Jittered => "answer 429 above a rate per address, and let the delay grow to 30 s",
+        Pattern::Unknown => {
+            "clients should wait 1 s, twice as long after each failure up to 30 s, plus up to 50 % at \
+             random; answer 429 above a rate per address"
+        }
+    }
+}
+
+fn over(storm: &ReconnectStorm) -> String {
+    let lasted = storm.at.since(storm.since).as_secs_f64();
+    if storm.attempts == 0 {
+        return format!(
+            "{} connections were lost, and none came back within {lasted:.0} s",
+            storm.closes
+        );
+    }
+    format!(
+        "over after {lasted:.0} s: {} attempts, {} successful, at most {:.0}/s",
+        storm.attempts, storm.successes, storm.peak_rate
+    )
+}
+
+fn because(cause: Option<Cause>) -> String {
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    match cause {
+        None => String::new(),
+        Some(Cause::ServerRestart) => " when the server on this host ended".to_owned(),
+        Some(Cause::IdleTimeout(idle)) => {
+            format!(
+                " after {:.0} s of silence, the idle timeout of a hop",
+                seconds(idle)
+            )
+        }
+        Some(Cause::Lifetime(age)) => {
+            format!(" at the age of {:.0} s, a maximum lifetime", seconds(age))
+        }
+        Some(Cause::PeerNetwork) => " as the network to the peers failed".to_owned(),
+        Some(Cause::ProxyDeploy(peer)) => format!(" as the proxy {peer} closed them"),
+    }
+}

@@ -1,0 +1,209 @@
+//! What is usual on a listener: how many arrive and how many leave in a second.
+
+use serde::{Deserialize, Serialize};
+
+/// What was learned of a listener, to be kept over a restart of the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Attempts per second.
+    pub arrivals: Usual,
+    /// Connections closed per second.
+    pub closes: Usual,
+    /// How long has been learned.
+    pub seconds: u64,
+}
+
+impl Baseline {
+    /// Whether it can be what was learned from a listener: it may come from a file that somebody edited.
+    pub fn is_plausible(&self) -> bool {
+        self.arrivals.is_plausible() && self.closes.is_plausible()
+    }
+
+    /// Whether enough was learned to tell the unusual from the usual.
+    pub fn is_learned(&self) -> bool {
+        self.seconds >= WARM_UP as u64
+    }
+}
+
+/// A rate per second and how it varies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// The exponentially weighted mean of the last minute.
+    pub fast: f64,
+    /// That of the last half day: what a quiet night does not wipe out.
+    pub slow: f64,
+    /// The mean square of the deviation from `fast`, of the last ten minutes.
+    pub variance: f64,
+}
+
+impl Usual {
+    fn is_plausible(&self) -> bool {
+        let rates = [self.fast, self.slow];
+        rates.iter().all(|rate| (0.0..=MOST).contains(rate))
+            && (0.0..=MOST * MOST).contains(&self.variance)
+    }
+
+    /// What is to be expected in a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.fast.max(self.slow)
+    }
+
+    /// How much more it varies than independent arrivals would: the Fano factor, at least 1.
+    pub(super) fn dispersion(&self) -> f64 {
+        (self.variance / self.rate().max(SCARCELY)).max(1.0)
+    }
+
+    /// Whether `count` where `expected` are usual is no chance: Chernoff's bound on the tail of a Poisson
+    /// distribution is below 1e-6. What comes in bundles of `dispersion` is counted in bundles.
+    pub(super) fn is_no_chance(&self, count: f64, expected: f64) -> bool {
+        let expected = expected.max(SCARCELY);
+        count > expected
+            && count * (count / expected).ln() - count + expected >= TAIL * self.dispersion()
+    }
+
+    /// The fewest in a second that are `times` the usual, no chance, and at least `least`.
+    pub(super) fn alarm(&self, least: u64, times: f64) -> u64 {
+        let rate = self.rate();
+        let mut low = (rate * times).ceil().max(least as f64);
+        if self.is_no_chance(low, rate) {
+            return low as u64;
+        }
+        let mut high = low * 2.0;
+        while !self.is_no_chance(high, rate) && high < MOST {
+            (low, high) = (high, high * 2.0);
+        }
+        while high - low > 1.0 {
+            let middle = (low + high) / 2.0;
+            match self.is_no_chance(middle, rate) {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+        high.ceil() as u64
+    }
+
+    fn learn(&mut self, count: f64, pace: f64) {
+        // One burst must not become the usual.
+        let usual = count.min(5.0 * self.fast + 20.0);
+        let limit = 10.0 * self.variance.sqrt() + 20.0;
+        let deviation = (count - self.fast).clamp(-limit, limit);
+        self.variance += weight(VARIANCE, pace) * (deviation * deviation - self.variance);
+        self.fast += weight(FAST, pace) * (usual - self.fast);
+        self.slow += weight(SLOW, pace) * (usual - self.slow);
+    }
+
+    /// As often as that nothing came.
+    fn learn_silence(&mut self, seconds: f64) {
+        // While the rate falls, the deviations are of its order; they fade as well.
+        self.variance *= (-seconds / VARIANCE).exp();
+        self.fast *= (-seconds / FAST).exp();
+        self.slow *= (-seconds / SLOW).exp();
+    }
+
+    fn begin(counts: &mut [u64]) -> Self {
+        counts.sort_unstable();
+        let median = median(counts);
+        // The few largest may be the clients that found a new server.
+        let most = counts[(counts.len() * 9 / 10).min(counts.len() - 1)];
+        let deviations = counts
+            .iter()
+            .map(|count| (*count).min(most) as f64 - median);
+        let variance = deviations.map(|d| d * d).sum::<f64>() / counts.len() as f64;
+        Self {
+            fast: median,
+            slow: median,
+            variance,
+        }
+    }
+}
+
+/// Learns a [`Baseline`], one second after the other.
+#[derive(Debug)]
+pub(super) struct Learner {
+    baseline: Baseline,
+    /// The arrivals and closes of the first seconds, until there are enough of them.
+    first: Vec<(u64, u64)>,
+}
+
+impl Learner {
+    /// Goes on from what was learned before; what is not plausible, or too little, is not used.
+    pub(super) fn new(before: Option<Baseline>) -> Self {
+        let baseline = before
+            .filter(|before| before.is_plausible() && before.is_learned())
+            .unwrap_or_default();
+        Self {
+            baseline,
+            first: Vec::new(),
+        }
+    }
+
+    pub(super) fn baseline(&self) -> Baseline {
+        self.baseline
+    }
+
+    /// The usual arrivals; none as long as too little was learned: those who come as the daemon starts
+    /// may be all there are.
+    pub(super) fn usual_arrivals(&self) -> Usual {
+        match self.baseline.is_learned() {
+            true => self.baseline.arrivals,
+            false => Usual::default(),
+        }
+    }
+
+    /// Takes in a second at `pace` of the usual speed.
+    pub(super) fn learn(&mut self, arrivals: u64, closes: u64, pace: f64) {
+        if self.baseline.is_learned() {
+            self.baseline.arrivals.learn(arrivals as f64, pace);
+            self.baseline.closes.learn(closes as f64, pace);
+            self.baseline.seconds += 1;
+            return;
+        }
+        self.first.push((arrivals, closes));
+        self.baseline.seconds = self.first.len() as u64;
+        let mut counts: Vec<u64> = self.first.iter().map(|first| first.0).collect();
+        self.baseline.arrivals = Usual::begin(&mut counts);
+        let mut counts: Vec<u64> = self.first.iter().map(|first| first.1).collect();
+        self.baseline.closes = Usual::begin(&mut counts);
+        if self.baseline.is_learned() {
+            self.first = Vec::new();
+        }
+    }
+
+    /// Takes in seconds in which nothing happened.
+    pub(super) fn learn_silence(&mut self, seconds: u64) {
+        let mut rest = seconds;
+        while rest > 0 && !self.baseline.is_learned() {
+            self.learn(0, 0, 1.0);
+            rest -= 1;
+        }
+        self.baseline.arrivals.learn_silence(rest as f64);
+        self.baseline.closes.learn_silence(rest as f64);
+        self.baseline.seconds = self.baseline.seconds.saturating_add(rest);
+    }
+}
+
+fn median(sorted: &[u64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => sorted[middle] as f64,
+        _ => (sorted[middle - 1] + sorted[middle]) as f64 / 2.0,
+    }
+}
+
+/// The weight of one second in a mean over `window` seconds.
+fn weight(window: f64, pace: f64) -> f64 {
+    1.0 - (-pace / window).exp()
+}
+
+/// Seconds that must be seen before arrivals alone can be unusual.
+const WARM_UP: usize = 60;
+/// Windows of the means, seconds.
+const FAST: f64 = 60.0;
+const SLOW: f64 = 43_200.0;
+const VARIANCE: f64 = 600.0;
+/// The natural logarithm of 1e6.
+const TAIL: f64 = 13.815_510_557_964_274;
+/// Where nothing is usual, one in ten seconds is not surprising.
+const SCARCELY: f64 = 0.1;
+/// No host takes more connections in a second.
+const MOST: f64 = 1e9;

@@ -1,0 +1,96 @@
+//! Whether the attempts of one moment are those of an earlier one, come again.
+//!
+//! Where a server or the clients are so busy that attempts arrive nearly all the time, there are no waves
+//! to see, and they gather nowhere. But clients that wait the same time come back in the order in which
+//! they left, so the small ups and downs come back as well: the counts correlate with themselves, shifted
+//! by the interval. Where each waits a time of its own the next ups and downs are new ones.
+
+/// What the counts have in common with themselves, later.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Echo {
+    /// Seconds.
+    pub(super) interval: f64,
+    /// Of the correlation, from -1 to 1.
+    pub(super) strength: f64,
+    /// The ups and downs become smaller, as they do after a common start.
+    pub(super) fades: bool,
+    /// Their variance by the mean.
+    pub(super) dispersion: f64,
+}
+
+/// The strongest echo; `None` while the time is too short, or too few come.
+pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
+    let first = arrivals.iter().position(|count| *count > 0)?;
+    let wide = WIDE as f64 * bin;
+    // The first waves are those of the beginning, not of the clients.
+    let settled = arrivals.get(first + (SETTLED / bin) as usize..)?;
+    let latest = &settled[settled.len().saturating_sub((LONG / bin) as usize)..];
+    let counts: Vec<f64> = latest
+        .chunks_exact(WIDE)
+        .map(|chunk| chunk.iter().map(|count| f64::from(*count)).sum())
+        .collect();
+    let mean = counts.iter().sum::<f64>() / counts.len().max(1) as f64;
+    if mean < ENOUGH {
+        return None;
+    }
+    let about = (TREND / wide) as usize;
+    let ups: Vec<f64> = (0..counts.len())
+        .map(|i| {
+            let near = &counts[i.saturating_sub(about)..(i + about + 1).min(counts.len())];
+            counts[i] - near.iter().sum::<f64>() / near.len() as f64
+        })
+        .collect();
+    let shortest = (SHORTEST / wide).ceil() as usize;
+    let longest = counts.len() / TURNS;
+    let strength = |lag: usize| {
+        let (early, late) = (&ups[..ups.len() - lag], &ups[lag..]);
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        product(early, late)
+            / (product(early, early) * product(late, late))
+                .sqrt()
+                .max(1e-9)
+    };
+    let echoes: Vec<(usize, f64)> = (shortest..=longest)
+        .map(|lag| (lag, strength(lag)))
+        .collect();
+    let strongest = echoes.iter().map(|echo| echo.1).fold(f64::MIN, f64::max);
+    // What comes back after one interval comes back after two: the shortest is the interval.
+    let near = echoes.iter().position(|echo| echo.1 >= strongest * 0.8)?;
+    let (lag, strength) = echoes[near..]
+        .iter()
+        .take_while(|echo| echo.1 >= strongest * 0.6)
+        .copied()
+        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let square = |ups: &[f64]| ups.iter().map(|up| up * up).sum::<f64>();
+    let (early, late) = ups.split_at(ups.len() / 2);
+    // The top of the parabola through the three.
+    let at = |lag: usize| {
+        echoes
+            .iter()
+            .find(|echo| echo.0 == lag)
+            .map_or(strength, |echo| echo.1)
+    };
+    let (before, after) = (at(lag - 1), at(lag + 1));
+    let bend = (before - 2.0 * strength + after).min(-1e-9);
+    let beside = (0.5 * (before - after) / bend).clamp(-0.5, 0.5);
+    Some(Echo {
+        interval: (lag as f64 + beside) * wide,
+        strength,
+        fades: square(late) < square(early) * FADED,
+        dispersion: square(&ups) / (mean * ups.len() as f64),
+    })
+}
+
+/// Bins of the trace in one of these.
+const WIDE: usize = 2;
+/// Seconds: the beginning, which is left out; what is looked at; the range of the moving average.
+const SETTLED: f64 = 2.0;
+const LONG: f64 = 8.0;
+const TREND: f64 = 0.75;
+const SHORTEST: f64 = 0.3;
+/// Of the squares, from one half of the time to the other.
+const FADED: f64 = 0.75;
+/// An interval must fit so often.
+const TURNS: usize = 3;
+/// On average, in one bin.
+const ENOUGH: f64 = 5.0;

@@ -1,0 +1,322 @@
+//! How the clients space their attempts.
+
+use std::time::Duration;
+
+use super::{
+    delays::{Delays, Slots, Step},
+    echo,
+    finding::Pattern,
+    phase::{self, Running},
+    trace, waves,
+};
+
+/// What the attempts look like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) pattern: Pattern,
+    /// Lockstep: the interval. Backoff: the first delay.
+    pub(super) period: Option<Duration>,
+}
+
+impl Seen {
+    pub(super) const NOTHING: Self = Self {
+        pattern: Pattern::Unknown,
+        period: None,
+    };
+    pub(super) const SPREAD: Self = Self {
+        pattern: Pattern::Jittered,
+        period: None,
+    };
+
+    /// Whether they say the same, the period within a tenth.
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+            && match (self.period, other.period) {
+                (Some(one), Some(other)) => one.abs_diff(other) * 10 <= one,
+                (one, other) => one == other,
+            }
+    }
+
+    pub(super) fn lockstep(seconds: f64) -> Self {
+        Self {
+            pattern: Pattern::Lockstep,
+            period: Duration::try_from_secs_f64(seconds).ok(),
+        }
+    }
+
+    pub(super) fn backoff(seconds: f64) -> Self {
+        Self {
+            pattern: Pattern::Backoff,
+            period: Duration::try_from_secs_f64(seconds).ok(),
+        }
+    }
+}
+
+/// The delay between one attempt and the next, as nearly all clients have it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Beat {
+    pub(super) seconds: f64,
+    /// How far the delays differ, as the logarithm of a ratio.
+    pub(super) width: f64,
+    /// How many delays that says.
+    pub(super) count: f64,
+}
+
+impl Beat {
+    /// Nobody adds a random part worth the name. Of few delays more agreement is asked for: it may be
+    /// chance.
+    fn is_tight(&self) -> bool {
+        self.width <= TIGHT * (1.0 - 2.0 / self.count.max(4.0).sqrt())
+    }
+}
+
+/// All that is known of the attempts of a storm.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    pub(super) delays: &'a Delays,
+    /// Counts by bins of [`trace::BIN`](super::trace::BIN), from the beginning of the storm on.
+    pub(super) arrivals: &'a [u32],
+    pub(super) failures: &'a [u32],
+    /// When the connections were lost, seconds from the first bin.
+    pub(super) lost: Option<f64>,
+}
+
+/// Single clients say it best; but behind a proxy all may have one address, so the moments alone must do.
+pub(super) fn judge(evidence: &Evidence<'_>) -> Seen {
+    match evidence.delays.tell_clients_apart() {
+        true => of_clients(evidence.delays, evidence.lost.is_some()),
+        false => of_moments(evidence),
+    }
+}
+
+/// What the delays of single clients say.
+fn of_clients(delays: &Delays, lost: bool) -> Seen {
+    // Some wait from one attempt to the next, others from the failure: what fits better is how they do it.
+    let of_attempt = Rhythm::new(delays, |step| &step.since_attempt);
+    let of_failure = Rhythm::new(delays, |step| &step.since_failure);
+    let kinds = match of_failure.width() <= of_attempt.width() {
+        true => [of_failure, of_attempt],
+        false => [of_attempt, of_failure],
+    };
+    let steadiest = &kinds[0];
+    if let Some(pooled) = steadiest.pooled
+        && pooled.is_tight()
+        && steadiest.steps_at_pooled >= 2
+    {
+        return Seen::lockstep(pooled.seconds);
+    }
+    let first = lost.then(|| delays.first.quantile(0.1)).flatten();
+    if let Some(seen) = twice(first, &steadiest.beats).or_else(|| growing(first, &steadiest.beats))
+    {
+        return seen;
+    }
+    let is_loose = |kind: &Rhythm| {
+        kind.pooled.is_some_and(|pooled| pooled.width >= LOOSE)
+            && kind.beats.iter().all(|beat| beat.width >= LOOSE)
+    };
+    match kinds.iter().all(is_loose) {
+        true => Seen::SPREAD,
+        false => Seen::NOTHING,
+    }
+}
+
+/// The delays of clients, attempt by attempt.
+struct Rhythm {
+    beats: Vec<Beat>,
+    /// All delays together, if there are enough.
+    pooled: Option<Beat>,
+    /// In how many steps a good part of the delays is the pooled one.
+    steps_at_pooled: usize,
+}
+
+impl Rhythm {
+    /// That of the first delay.
+    fn width(&self) -> f64 {
+        let first = self.beats.first().or(self.pooled.as_ref());
+        first.map_or(f64::MAX, |beat| beat.width)
+    }
+
+    fn new(delays: &Delays, of: impl Fn(&Step) -> &Slots) -> Self {
+        let mut all = Slots::new();
+        let mut expected = 0;
+        for step in delays.steps() {
+            all.merge(of(step));
+            expected += step.expected;
+        }
+        // Late clients are still to come: their share must not be missing, or the delays look more alike
+        // than they are.
+        let beat = |slots: &Slots, expected: u64, least: u64| {
+            let wanted = SHARE * expected.max(slots.total()) as f64;
+            let core = slots.core(wanted).filter(|_| slots.total() >= least)?;
+            Some(Beat {
+                seconds: core.seconds,
+                width: core.width,
+                count: slots.total() as f64,
+            })
+        };
+        let pooled = beat(&all, expected, ENOUGH);
+        let is_at_pooled = |step: &&Step| {
+            pooled.is_some_and(|pooled| {
+                of(step).total() >= ENOUGH_OF_ONE / 2
+                    && of(step).near(pooled.seconds, TIGHT) >= SHARE * 0.75
+            })
+        };
+        let steps = delays.steps();
+        Self {
+            beats: steps
+                .iter()
+                .map_while(|step| beat(of(step), step.expected, ENOUGH_OF_ONE))
+                .collect(),
+            pooled,
+            steps_at_pooled: steps.iter().filter(is_at_pooled).count(),
+        }
+    }
+}
+
+/// What the moments of all attempts say.
+fn of_moments(evidence: &Evidence<'_>) -> Seen {
+    let bin = trace::BIN.as_secs_f64();
+    let ended = evidence.arrivals.iter().rposition(|count| *count > 0);
+    // Once clients are accepted they stop to come: that is no part of their rhythm.
+    let arrivals = &evidence.arrivals[..ended.map_or(0, |last| last + 1)];
+    let circles = phase::circles(&Running::new(arrivals, bin));
+    if let Some(interval) = circles.interval {
+        return Seen::lockstep(interval);
+    }
+    let echo = echo::echo(arrivals, bin);
+    if let Some(echo) = echo.filter(|echo| echo.strength >= LOUD && !echo.fades) {
+        return Seen::lockstep(echo.interval);
+    }
+    let waves = waves::waves(evidence.arrivals, bin);
+    let beats = waves::beats(&waves, evidence.failures, bin);
+    let first = evidence
+        .lost
+        .and_then(|lost| Some(waves.first()?.tenth - lost));
+    // The spread of a small wave is not well known: then one delay is not enough.
+    let enough = beats.len() > 1 || beats.iter().all(|beat| beat.count >= ENOUGH_IN_WAVE);
+    if enough && let Some(seen) = twice(first, &beats).or_else(|| growing(first, &beats)) {
+        return seen;
+    }
+    let known = |seconds: f64| arrivals.len() as f64 * bin >= seconds;
+    let nowhere = circles.most.is_some_and(|most| most < NOT_GATHERED);
+    // A server that answers one after the other makes a steady flow of clients in lockstep; chance does not.
+    let silent = echo.is_some_and(|echo| echo.strength < FAINT && echo.dispersion >= BY_CHANCE);
+    match known(SPREAD_FOR) && nowhere && silent && occupied(arrivals) >= OCCUPIED {
+        true => Seen::SPREAD,
+        false => Seen::NOTHING,
+    }
+}
+
+/// The share of the quarters of a second, from the first attempt on, in which there were about as many as
+/// on average.
+fn occupied(arrivals: &[u32]) -> f64 {
+    let first = arrivals.iter().position(|count| *count > 0);
+    let quarters: Vec<u32> = arrivals[first.unwrap_or(0)..]
+        .chunks(10)
+        .map(|quarter| quarter.iter().sum())
+        .collect();
+    let mean = quarters.iter().sum::<u32>() as f64 / quarters.len().max(1) as f64;
+    let like_it = quarters
+        .iter()
+        .filter(|count| f64::from(**count) >= mean / 5.0);
+    like_it.count() as f64 / quarters.len().max(1) as f64
+}
+
+/// Whether the time from the loss to the first attempt is that from there to the next.
+fn twice(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
+    let next = beats.first().filter(|beat| beat.is_tight())?;
+    let is_same = (first? / next.seconds).ln().abs() <= TWICE;
+    is_same.then(|| Seen::lockstep(next.seconds))
+}
+
+/// Whether delays grow by a constant factor; `first` is the time from the loss of the connections to the
+/// first attempt that was seen.
+///
+/// A server that is not there answers no attempt, so the first ones are not seen. With the first delay b
+/// and the factor f, attempt n comes b (f^n - 1) / (f - 1) after the loss, and b f^n before the next.
+pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
+    let tight = beats.iter().take_while(|beat| beat.is_tight()).count();
+    let beats = &beats[..tight];
+    match beats {
+        [] => None,
+        [only] => {
+            // A constant delay cannot be longer than the time to the first attempt.
+            let first = first.filter(|first| *first < only.seconds * 0.82)?;
+            FACTORS
+                .into_iter()
+                .filter_map(|factor| first_delay(first, only.seconds, factor, SAME_FIRST))
+                .min_by(|a, b| a.1.total_cmp(&b.1))
+                .map(|(base, _)| Seen::backoff(base))
+        }
+        [one, two, ..] => {
+            let factor = two.seconds / one.seconds;
+            let constant = beats.windows(3).take(2).all(|three| {
+                let next = three[2].seconds / three[1].seconds;
+                // The delay may have reached its cap.
+                (next / factor).ln().abs() <= SAME || next < factor
+            });
+            if !(LEAST_FACTOR..=MOST_FACTOR).contains(&factor) || !constant {
+                return None;
+            }
+            let usual = FACTORS
+                .into_iter()
+                .find(|usual| (factor / usual).ln().abs() <= SAME / 2.0);
+            let factor = usual.unwrap_or(factor);
+            match first {
+                // Nobody knows what was before.
+                None => Some(Seen::backoff(one.seconds)),
+                Some(first) => Some(Seen {
+                    pattern: Pattern::Backoff,
+                    period: first_delay(first, one.seconds, factor, SAME)
+                        .and_then(|(base, _)| Duration::try_from_secs_f64(base).ok()),
+                }),
+            }
+        }
+    }
+}
+
+/// The first delay, if the attempts before `delay` fit into `first` with this factor, and how badly.
+fn first_delay(first: f64, delay: f64, factor: f64, tolerance: f64) -> Option<(f64, f64)> {
+    (1..=MOST_UNSEEN)
+        .map(|unseen| {
+            let base = delay / factor.powi(unseen);
+            let expected = base * (factor.powi(unseen) - 1.0) / (factor - 1.0);
+            (base, (expected / first).ln().abs())
+        })
+        .filter(|(_, misfit)| *misfit <= tolerance)
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// The part of the delays that must agree. Less than half, so that clients of another kind do not hide
+/// them; more than chance could bring together.
+const SHARE: f64 = 0.4;
+/// Agreement: 40 % of the delays within this (logarithm of a ratio). With up to half of the delay at
+/// random it is 0.14, with full jitter 0.5.
+const TIGHT: f64 = 0.12;
+/// No agreement.
+const LOOSE: f64 = 0.135;
+/// Delays before anything is said.
+const ENOUGH: u64 = 50;
+const ENOUGH_OF_ONE: u64 = 20;
+const ENOUGH_IN_WAVE: f64 = 200.0;
+/// Two delays, or two ratios, are the same.
+const SAME: f64 = 0.15;
+/// With a factor of 2 they differ by more, as long as they are below 30 s.
+const TWICE: f64 = 0.04;
+const SAME_FIRST: f64 = 0.06;
+/// Attempts at a server that is not there. After more, the first delay is a guess.
+const MOST_UNSEEN: i32 = 6;
+/// Where nothing gathers (see [`phase`]), and attempts come nearly all the time, for so many seconds: they
+/// are spread.
+const NOT_GATHERED: f64 = 0.2;
+const OCCUPIED: f64 = 0.7;
+const SPREAD_FOR: f64 = 5.0;
+/// Echoes that are believed, and that are no sign of an interval.
+const LOUD: f64 = 0.6;
+const FAINT: f64 = 0.4;
+/// The Fano factor of counts that come by chance is 1.
+const BY_CHANCE: f64 = 0.5;
+/// Factors that programs have.
+const FACTORS: [f64; 3] = [2.0, 1.5, 3.0];
+const LEAST_FACTOR: f64 = 1.3;
+const MOST_FACTOR: f64 = 3.5;

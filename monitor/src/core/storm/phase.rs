@@ -1,0 +1,211 @@
+//! Whether attempts keep a fixed interval, from their moments alone.
+//!
+//! Each attempt is a point on a circle whose length is the interval in question. Where attempts keep that
+//! interval the points gather, and the length R of their mean vector is near 1; where they do not, it is
+//! near 0, and n R^2 exceeds 12 by chance once in e^12 times (Rayleigh's test). Chance is not all:
+//!
+//! * a half or a third of the interval gathers them as well, but then every second turn is empty;
+//! * one hump of any shape gathers on a long circle, so there must be several turns, all alike;
+//! * clients that start together and wait by chance gather at first, less with each turn.
+
+use std::f64::consts::TAU;
+
+/// Counts of bins, as running sums: the count between any two moments takes two looks.
+#[derive(Debug)]
+pub(super) struct Running {
+    sums: Vec<f64>,
+    /// Seconds.
+    bin: f64,
+}
+
+impl Running {
+    pub(super) fn new(counts: &[u32], bin: f64) -> Self {
+        let mut sums = vec![0.0];
+        let mut sum = 0.0;
+        sums.extend(counts.iter().map(|count| {
+            sum += f64::from(*count);
+            sum
+        }));
+        Self { sums, bin }
+    }
+
+    /// Seconds.
+    pub(super) fn end(&self) -> f64 {
+        (self.sums.len() - 1) as f64 * self.bin
+    }
+
+    /// The count before this moment.
+    fn until(&self, seconds: f64) -> f64 {
+        let place = (seconds / self.bin).clamp(0.0, (self.sums.len() - 1) as f64);
+        let low = self.sums[place.floor() as usize];
+        low + (self.sums[place.ceil() as usize] - low) * place.fract()
+    }
+
+    /// When the first one came.
+    fn start(&self) -> f64 {
+        self.sums
+            .partition_point(|sum| *sum <= 0.0)
+            .saturating_sub(1) as f64
+            * self.bin
+    }
+}
+
+/// What the circles say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Circles {
+    /// The interval that is kept, seconds.
+    pub(super) interval: Option<f64>,
+    /// The largest R of any circle that was tried; `None` if none could be.
+    pub(super) most: Option<f64>,
+}
+
+/// Tries all intervals.
+pub(super) fn circles(arrivals: &Running) -> Circles {
+    let known = arrivals.end() - arrivals.start();
+    let mut found = Circles {
+        interval: None,
+        most: None,
+    };
+    let mut best = 0.0;
+    let mut interval = SHORTEST;
+    while interval * FEWEST_TURNS as f64 <= known && interval <= LONGEST {
+        if let Some(turns) = Turns::new(arrivals, interval, known) {
+            if turns.of.len() >= MORE_TURNS {
+                found.most = Some(found.most.unwrap_or_default().max(turns.r));
+            }
+            if turns.r > best
+                && let Some(kept) = turns.kept()
+            {
+                best = turns.r;
+                found.interval = Some(kept);
+            }
+        }
+        interval *= STEP;
+    }
+    found
+}
+
+/// The attempts of the latest turns on a circle.
+struct Turns {
+    interval: f64,
+    /// The count and the mean vector of each, the latest first.
+    of: Vec<(f64, f64, f64)>,
+    count: f64,
+    r: f64,
+}
+
+impl Turns {
+    /// A turn is cut where the fewest are: opposite to the mean.
+    fn new(arrivals: &Running, interval: f64, known: f64) -> Option<Self> {
+        let most = ((known / interval) as usize).min(MOST_TURNS);
+        let end = arrivals.end();
+        let all = turn(arrivals, end - most as f64 * interval, interval, most);
+        let (x, y) = (all.1, all.2);
+        let ahead = (y.atan2(x) / TAU + 0.5).rem_euclid(1.0) * interval;
+        let end = end - most as f64 * interval + ahead + (most - 1) as f64 * interval;
+        let most = (((end - arrivals.start()) / interval + 0.25) as usize).min(MOST_TURNS);
+        if most < FEWEST_TURNS {
+            return None;
+        }
+        let of: Vec<_> = (1..=most)
+            .map(|back| turn(arrivals, end - back as f64 * interval, interval, 1))
+            .collect();
+        let (count, x, y) = of.iter().fold((0.0, 0.0, 0.0), |sum, t| {
+            (sum.0 + t.0, sum.1 + t.1, sum.2 + t.2)
+        });
+        Some(Self {
+            interval,
+            of,
+            count,
+            r: x.hypot(y) / count.max(1.0),
+        })
+    }
+
+    /// The interval that is kept, if one near this circle's is.
+    fn kept(&self) -> Option<f64> {
+        let turns = self.of.len();
+        if self.count < ENOUGH
+            || self.r < GATHERED
+            || self.count * self.r * self.r <= CHANCE
+            || (turns < MORE_TURNS && self.r < SHARP)
+        {
+            return None;
+        }
+        let mean = self.count / turns as f64;
+        let gathered = |turn: &(f64, f64, f64)| turn.1.hypot(turn.2) / turn.0.max(1.0);
+        if !self
+            .of
+            .iter()
+            .all(|turn| turn.0 >= mean / 2.0 && gathered(turn) >= GATHERED * 0.8)
+        {
+            return None;
+        }
+        let half = turns / 2;
+        let of = |turns: &[(f64, f64, f64)]| {
+            turns.iter().map(gathered).sum::<f64>() / turns.len() as f64
+        };
+        let (late, early) = (of(&self.of[..half]), of(&self.of[turns - half..]));
+        if late < early * FADING.powi((turns - half) as i32) {
+            return None;
+        }
+        // Turns are cut opposite to the mean, so where they gather is near half a turn. A constant drift
+        // from one to the next is what the interval differs from the circle's.
+        let places: Vec<f64> = self
+            .of
+            .iter()
+            .rev()
+            .map(|turn| (turn.2.atan2(turn.1) / TAU).rem_euclid(1.0))
+            .collect();
+        let middle = (turns - 1) as f64 / 2.0;
+        let average = places.iter().sum::<f64>() / turns as f64;
+        let from_middle = places
+            .iter()
+            .enumerate()
+            .map(|(i, place)| (i as f64 - middle, place - average));
+        let (above, below) = from_middle
+            .clone()
+            .fold((0.0, 0.0), |sum, (x, y)| (sum.0 + x * y, sum.1 + x * x));
+        let drift = above / below;
+        let steady = from_middle
+            .into_iter()
+            .all(|(x, y)| (y - drift * x).abs() <= STEADY);
+        (steady && drift.abs() <= STEADY).then_some(self.interval * (1.0 + drift))
+    }
+}
+
+/// The count and the vector sum of `turns` turns from this moment.
+fn turn(arrivals: &Running, from: f64, interval: f64, turns: usize) -> (f64, f64, f64) {
+    let mut sum = (0.0, 0.0, 0.0);
+    let mut before = arrivals.until(from);
+    for part in 0..turns * PARTS {
+        let now = arrivals.until(from + (part + 1) as f64 / PARTS as f64 * interval);
+        let angle = ((part % PARTS) as f64 + 0.5) / PARTS as f64 * TAU;
+        let count = now - before;
+        if count > 0.0 {
+            sum.0 += count;
+            sum.1 += count * angle.cos();
+            sum.2 += count * angle.sin();
+        }
+        before = now;
+    }
+    sum
+}
+
+/// Intervals that are tried: from, to, seconds, and by which factor the next is longer.
+const SHORTEST: f64 = 0.25;
+const LONGEST: f64 = 32.0;
+const STEP: f64 = 1.02;
+const PARTS: usize = 32;
+const FEWEST_TURNS: usize = 3;
+const MORE_TURNS: usize = 4;
+const MOST_TURNS: usize = 6;
+/// Attempts.
+const ENOUGH: f64 = 50.0;
+const GATHERED: f64 = 0.3;
+/// R that three turns are enough for.
+const SHARP: f64 = 0.6;
+/// Turns: how far the place where a turn gathers may be from where it is expected.
+const STEADY: f64 = 0.08;
+const CHANCE: f64 = 12.0;
+/// Of R, from one turn to the next: half of the delay at random leaves 0.76.
+const FADING: f64 = 0.88;

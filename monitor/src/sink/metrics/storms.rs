@@ -1,0 +1,19 @@
+//! Clients that come back.
+
+use prometheus::proto::MetricFamily;
+
+use super::{Family, Scrape};
+
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let mut storm = Family::gauge("reconnect_storm", "1 while clients come back all at once.");
+    let mut reconnects = Family::counter(
+        "reconnects_total",
+        "Attempts of clients that had lost a connection, or had been refused, shortly before.",
+    );
+    for (name, _, tally) in scrape.each() {
+        let labels = [("listener", name)];
+        storm.add(&labels, u64::from(tally.reconnect_storm) as f64);
+        reconnects.add(&labels, tally.reconnects as f64);
+    }
+    out.extend([storm, reconnects].map(Family::finish));
+}

@@ -1,0 +1,226 @@
+//! The state file: what was learned of each listener, kept over a restart of the daemon.
+//!
+//! Without it the daemon starts anew and learns in a minute what is usual at that hour. So nothing that
+//! is wrong with the file ends the daemon. It is replaced as a whole, so that there is always a whole
+//! one, and what is no state file of wsmon is never written over.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::storm::Baseline;
+
+/// What is usual on each listener, by its name.
+pub type Baselines = BTreeMap<String, Baseline>;
+
+/// The form of the file. One with another number is not read.
+const VERSION: u32 = 1;
+
+/// Far more than 256 listeners take, bytes.
+const LONGEST: u64 = 1 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    wsmon_state: u32,
+    baselines: Baselines,
+}
+
+/// A place to keep the state.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    /// As it was read or written last. What is kept of listeners that are not watched now stays.
+    kept: Baselines,
+    /// The last attempt to write it failed, which was told.
+    failing: bool,
+}
+
+/// Why a file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("cannot read the state file {}: {source}; make it readable, or choose another with --state", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is no state file of wsmon, or it is broken ({why}); it is left as it is: remove it, or choose \
+         another with --state",
+        path.display()
+    )]
+    Foreign { path: PathBuf, why: String },
+    #[error(
+        "the state file {} is of version {found}, this wsmon writes version {VERSION}; it is left as it is: \
+         remove it, or choose another with --state",
+        path.display()
+    )]
+    OtherVersion { path: PathBuf, found: u32 },
+}
+
+impl StateFile {
+    /// Reads what is there. A file that is not there yet is made when there is something to keep.
+    ///
+    /// # Errors
+    /// A [`StateError`] for a file that is there and must not be written over.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let contents = match read(path) {
+            Ok(contents) => contents,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                let path = path.to_owned();
+                return Err(StateError::Unreadable { path, source });
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            kept: match contents {
+                Some(text) => parse(path, &text)?,
+                None => Baselines::new(),
+            },
+            failing: false,
+        })
+    }
+
+    /// What was learned before.
+    pub fn baselines(&self) -> &Baselines {
+        &self.kept
+    }
+
+    /// Writes what was learned if it has changed. A failure is told once, until it works again.
+    pub fn keep<'a>(&mut self, learned: impl Iterator<Item = (&'a str, Baseline)>) {
+        let mut baselines = self.kept.clone();
+        baselines.extend(learned.map(|(name, baseline)| (name.to_owned(), baseline)));
+        if baselines == self.kept {
+            return;
+        }
+        match write(&self.path, &baselines) {
+            Ok(()) => {
+                self.kept = baselines;
+                self.failing = false;
+            }
+            Err(error) if !self.failing => {
+                log::warn!(
+                    "cannot write the state file {}: {error}; what is learned will be lost when wsmon \
+                     ends. Make its directory writable, or choose another with --state",
+                    self.path.display()
+                );
+                self.failing = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// `None` for an empty file: somebody made a place for it.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > LONGEST {
+        return Ok(Some(String::new()));
+    }
+    let bytes = fs::read(path)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((!bytes.is_empty()).then_some(text))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Baselines, StateError> {
+    #[derive(Deserialize)]
+    struct Version {
+        wsmon_state: u32,
+    }
+    let foreign = |error: serde_json::Error| StateError::Foreign {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    let Version { wsmon_state: found } = serde_json::from_str(text).map_err(foreign)?;
+    if found != VERSION {
+        let path = path.to_owned();
+        return Err(StateError::OtherVersion { path, found });
+    }
+    let contents: Contents = serde_json::from_str(text).map_err(foreign)?;
+    Ok(contents.baselines)
+}
+
+fn write(path: &Path, baselines: &Baselines) -> io::Result<()> {
+    let contents = Contents {
+        wsmon_state: VERSION,
+        baselines: baselines.clone(),
+    };
+    let text = serde_json::to_string(&contents)? + "\n";
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    // Without it a power failure may leave the new name with nothing behind it.
+    file.sync_data()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learned(fast: f64) -> Baseline {
+        let mut baseline = Baseline::default();
+        baseline.arrivals.fast = fast;
+        baseline.seconds = 100;
+        baseline
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("state.json");
+        (folder, path)
+    }
+
+    #[test]
+    fn what_was_learned_is_there_after_a_restart_and_with_it_other_listeners() {
+        let (folder, path) = folder();
+        let mut state = StateFile::open(&path).expect("none is there yet");
+        assert!(state.baselines().is_empty());
+        state.keep([("8080", learned(3.5)), ("quote \" name", learned(1.0))].into_iter());
+        let mut again = StateFile::open(&path).expect("readable");
+        assert_eq!(again.baselines()["8080"], learned(3.5));
+        again.keep([("8080", learned(4.0))].into_iter());
+        let third = StateFile::open(&path).expect("readable");
+        assert_eq!(third.baselines()["8080"], learned(4.0));
+        assert_eq!(third.baselines()["quote \" name"], learned(1.0));
+        let files = fs::read_dir(folder.path()).expect("readable").count();
+        assert_eq!(files, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_is_no_state_file_is_refused_with_the_remedy_and_left_alone() {
+        let (_folder, path) = folder();
+        let cut = "{\"wsmon_state\":1,\"baselines\":{\"8080\":{\"arr";
+        for text in ["root:x:0:0", "{}", "[]", cut, "{\"wsmon_state\":2}"] {
+            fs::write(&path, text).expect("written");
+            let error = StateFile::open(&path).expect_err(text).to_string();
+            assert!(error.contains("remove it"), "{error}");
+            assert_eq!(fs::read_to_string(&path).expect("there"), text);
+        }
+        assert!(StateFile::open(Path::new("/")).is_err(), "a directory");
+    }
+
+    #[test]
+    fn an_empty_file_is_a_place_for_one() {
+        let (_folder, path) = folder();
+        fs::write(&path, "").expect("written");
+        assert!(StateFile::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_tried_again_and_costs_nothing_but_the_state() {
+        let (folder, path) = folder();
+        let missing = folder.path().join("missing/state.json");
+        let mut state = StateFile::open(&missing).expect("none is there yet");
+        state.keep([("8080", learned(1.0))].into_iter());
+        assert!(state.failing);
+        fs::create_dir(folder.path().join("missing")).expect("made");
+        state.keep([("8080", learned(1.0))].into_iter());
+        assert!(!state.failing && missing.exists());
+        assert!(!path.exists());
+    }
+}
