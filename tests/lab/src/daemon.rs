@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::connection::lock;
 use crate::{LabError, Metrics, Process, wait_until};
 
-const READY_LIMIT: Duration = Duration::from_secs(15);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 const HTTP_LIMIT: Duration = Duration::from_secs(2);
 
 /// One line of the alert log.
