@@ -1,0 +1,168 @@
+//! The table of connections, its deadlines and its counts.
+
+use super::*;
+
+#[test]
+fn a_chatty_flow_is_looked_at_once_per_four_fifths_of_the_limit() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Silent));
+    for at in (0..60_000).step_by(100) {
+        facts.rx.last_packet = Some(ms(at));
+        bench.snapshot = Some(facts.clone());
+        bench.until(at);
+    }
+    assert!(bench.looks <= 13, "{} looks in 60 s", bench.looks);
+    assert_eq!(bench.said, []);
+}
+
+#[test]
+fn the_entry_of_a_closed_flow_does_not_wake_its_successor() {
+    let (mut bench, facts) = Bench::opened(Some(OnExpiry::Silent));
+    bench.closed(CloseHow::Fin, 4_000, &facts);
+    bench.event(Event::Opened(Box::new(Facts::newborn(1, ms(4_000)))));
+    bench.until(8_799);
+    assert_eq!(bench.looks, 0);
+    bench.until(8_800);
+    assert_eq!(bench.looks, 1);
+}
+
+#[test]
+fn a_vanished_socket_gets_a_grace_period_for_its_close_event() {
+    let (mut bench, facts) = Bench::opened(Some(OnExpiry::Silent));
+    bench.snapshot = None;
+    bench.until(9_000);
+    assert_eq!(bench.core.len(), 1);
+    bench.until(10_000);
+    assert_eq!(bench.core.len(), 0);
+    assert_eq!(bench.said, []);
+    assert_eq!(bench.core.poll_timeout(), None);
+    bench.closed(CloseHow::Fin, 10_001, &facts);
+    assert_eq!(bench.tally().abnormal_closures, 1, "late, but a close");
+}
+
+#[test]
+fn lost_records_ask_for_one_reconciliation_at_a_time() {
+    let mut core = Bench::behind(None).core;
+    core.handle_event(Event::Lost {
+        records: 3,
+        at: ms(1),
+    });
+    core.handle_event(Event::Lost {
+        records: 1,
+        at: ms(2),
+    });
+    assert_eq!(core.poll_action(), Some(Action::Reconcile));
+    assert_eq!(core.poll_action(), None);
+}
+
+#[test]
+fn what_reconciliation_finds_of_a_known_flow_is_read_from_its_snapshot() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    ping(&mut facts, 1_000);
+    ping(&mut facts, 2_000);
+    bench.trouble(Trouble::PingUnanswered, 2_000, &facts);
+    bench.until(4_000);
+    let looks = bench.looks;
+    // sock_diag knows no pings: believing it would resolve the alert.
+    let seeded = Facts {
+        protocol: Protocol::Assumed,
+        ..Facts::newborn(1, ms(4_000))
+    };
+    bench.event(Event::Seeded(Box::new(seeded)));
+    bench.show(ms(4_000));
+    assert_eq!(bench.looks, looks + 1);
+    assert_eq!(bench.said.len(), 1);
+    assert_eq!(
+        bench.tally().connections[Protocol::WebSocket as usize].open,
+        1
+    );
+}
+
+#[test]
+fn a_flow_older_than_the_daemon_is_judged_at_the_same_moment() {
+    let mut bench = Bench::behind(Some(OnExpiry::Silent));
+    let mut facts = Facts {
+        established_at: None,
+        ..Facts::newborn(1, ms(5_000))
+    };
+    facts.rx.last_packet = Some(ms(1_000));
+    bench.snapshot = Some(facts.clone());
+    bench.event(Event::Seeded(Box::new(facts)));
+    bench.until(9_000);
+    assert_eq!(bench.said, [(7_260, FIRING, Expired, Suspected)]);
+}
+
+#[test]
+fn an_unknown_listener_is_counted_and_ignored() {
+    let mut core = Bench::behind(None).core;
+    let facts = Box::new(Facts {
+        listener: ListenerId(7),
+        ..Facts::newborn(1, ms(1))
+    });
+    core.handle_event(Event::Opened(facts.clone()));
+    core.handle_event(Event::Closed {
+        facts,
+        how: CloseHow::Fin,
+    });
+    assert_eq!((core.rejected(), core.len()), (2, 0));
+}
+
+#[test]
+fn closes_are_tallied_by_code_and_without_one_as_abnormal() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    facts.tx.last_payload = Some(ms(1_000));
+    facts.rx.last_packet = Some(ms(61_000));
+    bench.closed(CloseHow::RstReceived, 61_500, &facts);
+    let tally = bench.tally();
+    assert_eq!(
+        (tally.abnormal_closures, tally.idle_at_death.sum().as_secs()),
+        (1, 60)
+    );
+    assert_eq!(tally.age_at_death.sum(), Duration::from_millis(61_500));
+
+    facts.close = Some(Close {
+        initiator: Direction::Rx,
+        code: Some(1001),
+    });
+    bench.closed(CloseHow::CloseFrame, 62_000, &facts);
+    let tally = bench.tally();
+    assert_eq!(tally.close_codes.counts[&(Direction::Rx, Some(1001))], 1);
+    assert_eq!(
+        (tally.abnormal_closures, tally.idle_at_death.count()),
+        (1, 1)
+    );
+    assert_eq!(
+        tally.connections.map(|phases| phases.open + phases.closing),
+        [0; 3]
+    );
+}
+
+#[test]
+fn a_protocol_that_becomes_known_moves_the_gauge() {
+    let mut bench = Bench::behind(None);
+    let assumed = Facts {
+        protocol: Protocol::Assumed,
+        ..Facts::newborn(1, ms(0))
+    };
+    bench.event(Event::Opened(Box::new(assumed.clone())));
+    bench.event(Event::Opened(Box::new(Facts {
+        protocol: Protocol::WebSocket,
+        ..assumed
+    })));
+    assert_eq!(
+        bench.tally().connections.map(|phases| phases.open),
+        [1, 0, 0]
+    );
+}
+
+#[test]
+fn a_flow_that_is_no_websocket_is_forgotten() {
+    let (mut bench, _) = Bench::opened(Some(OnExpiry::Silent));
+    bench.until(7_000);
+    bench.event(Event::Dismissed {
+        conn: ConnId(1),
+        at: ms(8_000),
+    });
+    assert_eq!(bench.said[1], (8_000, RECOVERED, Expired, Suspected));
+    assert!(bench.core.is_empty());
+    assert_eq!(bench.tally().zombies, [0; 7]);
+}

@@ -1,0 +1,110 @@
+//! What is told of a connection that lives: it is at risk, about to expire, or quiet.
+
+use super::*;
+
+#[test]
+fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
+    bench.until(6_000);
+    assert_eq!(bench.said, [(5_960, FIRING, Expiring, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "idle 5.9 s; lb closes connections after 6 s of silence: expect a disconnect, not a zombie"
+    );
+    facts.fin_rx = true;
+    facts.at = ms(6_040);
+    bench.event(Event::Closing(Box::new(facts.clone())));
+    assert_eq!(bench.said.len(), 1, "the FIN is what was announced");
+    bench.closed(CloseHow::Fin, 6_050, &facts);
+    let closed = Status::Resolved(Resolution::Closed(CloseHow::Fin));
+    assert_eq!(bench.said[1..], [(6_050, closed, Expiring, Suspected)]);
+    assert_eq!(bench.tally().detected[Expiring as usize], 1);
+}
+
+#[test]
+fn a_message_in_time_ends_the_announcement() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
+    bench.until(5_970);
+    facts.rx.last_packet = Some(ms(5_980));
+    bench.snapshot = Some(facts);
+    bench.until(11_000);
+    assert_eq!(bench.said[1..], [(6_960, RECOVERED, Expiring, Suspected)]);
+}
+
+#[test]
+fn a_connection_near_its_longest_life_is_announced_however_busy() {
+    let hop = Hop {
+        idle_timeout: None,
+        max_lifetime: Some(Duration::from_secs(100)),
+        ..Hop::new("gateway", Duration::from_secs(1), OnExpiry::Fin)
+    };
+    let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
+    let mut facts = Facts::newborn(1, ms(0));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    facts.rx.last_packet = Some(ms(94_999));
+    bench.snapshot = Some(facts);
+    bench.until(100_000);
+    assert_eq!(bench.said, [(95_000, FIRING, Expiring, Suspected)]);
+    assert_eq!(
+        bench.reasons[0],
+        "95 s old; gateway closes connections after 100 s: expect a disconnect, busy or not"
+    );
+}
+
+#[test]
+fn a_peer_without_messages_is_quiet_whatever_else_it_sends() {
+    let mut bench = Bench::under(ListenerRules {
+        message_gap: Some(Duration::from_secs(35)),
+        ..ListenerRules::new("web", None)
+    });
+    let mut facts = Facts::newborn(1, ms(0));
+    facts.opened_at = Some(ms(10));
+    facts.rx.last_message = Some(ms(1_000));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    facts.rx.last_packet = Some(ms(36_000));
+    bench.snapshot = Some(facts.clone());
+    bench.until(36_259);
+    assert_eq!(bench.said, []);
+    bench.until(36_261);
+    assert_eq!(bench.said, [(36_260, FIRING, Quiet, Suspected)]);
+    facts.rx.last_message = Some(ms(36_500));
+    bench.snapshot = Some(facts);
+    bench.until(39_000);
+    assert_eq!(bench.said[1].1, RECOVERED);
+}
+
+#[test]
+fn a_zombie_takes_the_place_of_a_warning() {
+    let mut bench = Bench::under(ListenerRules {
+        message_gap: Some(Duration::from_secs(3)),
+        ..ListenerRules::new(
+            "web",
+            Some(Hop::new("lb", Duration::from_secs(6), OnExpiry::Silent)),
+        )
+    });
+    let facts = Facts::newborn(1, ms(0));
+    bench.event(Event::Opened(Box::new(facts)));
+    bench.until(7_000);
+    let superseded = Status::Resolved(Resolution::Superseded);
+    assert_eq!(
+        bench.said,
+        [
+            (3_260, FIRING, Quiet, Suspected),
+            (6_260, superseded, Quiet, Suspected),
+            (6_260, FIRING, Expired, Suspected),
+        ]
+    );
+}
+
+#[test]
+fn the_at_risk_gauge_rises_at_four_fifths_and_falls_with_activity() {
+    let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
+    bench.until(4_799);
+    assert_eq!(bench.tally().at_risk, 0);
+    bench.until(4_800);
+    assert_eq!(bench.tally().at_risk, 1);
+    facts.rx.last_packet = Some(ms(4_900));
+    bench.snapshot = Some(facts);
+    bench.until(5_800);
+    assert_eq!(bench.tally().at_risk, 0);
+}
