@@ -12,8 +12,8 @@ use monitor::{
 };
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX,
-        VitalEvent, head_kind,
+        self as wire, EventKind, FrameSample, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
+        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     snapshot::{closing_by, protocol},
 };
@@ -26,6 +26,7 @@ use monitor_common::{
 pub fn check(data: &[u8]) {
     check_vital(data);
     check_vital(&sized(data, size_of::<VitalEvent>()));
+    check_listen(&sized(data, size_of::<ListenEvent>()));
     check_handshake(data);
     check_handshake(&sized(data, size_of::<HandshakeRecord>()));
     check_sample(data);
@@ -33,6 +34,9 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_vital(record: &[u8]) {
+    if record.len() == size_of::<ListenEvent>() {
+        return check_listen(record);
+    }
     let decoded = decode::vital(record);
     if record.len() != size_of::<VitalEvent>() {
         assert_eq!(
@@ -54,7 +58,10 @@ fn check_vital(record: &[u8]) {
         offset_of!(VitalEvent, at),
     )));
     match (decoded, EventKind::try_from(kind)) {
-        (Err(DecodeError::Kind(unknown)), Err(_)) => assert_eq!(unknown, kind),
+        (
+            Err(DecodeError::Kind(unknown)),
+            Err(_) | Ok(EventKind::Listening | EventKind::ListenEnded),
+        ) => assert_eq!(unknown, kind),
         (Err(DecodeError::Protocol(unknown)), Ok(_)) => {
             assert_eq!(unknown, protocol);
             assert!(!is_watched(protocol), "protocol {protocol} was refused");
@@ -77,6 +84,32 @@ fn check_vital(record: &[u8]) {
         }
         (decoded, kind) => panic!("{kind:?} was decoded to {decoded:?}"),
     }
+}
+
+/// The other record of that ring.
+fn check_listen(record: &[u8]) {
+    let kind = u32::from_ne_bytes(array(record, offset_of!(ListenEvent, kind)));
+    let (socket, begins) = match decode::vital(record) {
+        Ok(Event::Listening { socket, begins, .. }) => (socket, begins),
+        Ok(event) => panic!("a listening socket became {event:?}"),
+        Err(error) => {
+            assert_eq!(error, DecodeError::Kind(kind));
+            let kind = EventKind::try_from(kind);
+            assert!(!matches!(
+                kind,
+                Ok(EventKind::Listening | EventKind::ListenEnded)
+            ));
+            return;
+        }
+    };
+    let expected = match begins {
+        true => EventKind::Listening,
+        false => EventKind::ListenEnded,
+    };
+    assert_eq!(kind, expected as u32);
+    let cookie = u64::from_ne_bytes(array(record, offset_of!(ListenEvent, cookie)));
+    let netns = u32::from_ne_bytes(array(record, offset_of!(ListenEvent, netns)));
+    assert_eq!((socket.conn, socket.netns), (ConnId(cookie), netns));
 }
 
 /// The event is the one that was sent, of the connection and at the time that were sent.

@@ -3,7 +3,9 @@
 use std::mem::offset_of;
 
 use monitor_common::{
-    event::{CloseHow, EventKind, FrameSample, HandshakeRecord, VitalEvent, head_kind},
+    event::{
+        CloseHow, EventKind, FrameSample, HandshakeRecord, ListenEvent, VitalEvent, head_kind,
+    },
     snapshot::{DirectionFacts, Snapshot, protocol},
 };
 
@@ -51,6 +53,9 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
             vital(EventKind::PingUnanswered, 0, protocol::WEBSOCKET),
         ),
         ("reset", vital(EventKind::Reset, 0, protocol::WEBSOCKET)),
+        ("listening", listen(EventKind::Listening)),
+        ("listen_ended", listen(EventKind::ListenEnded)),
+        ("listen_somehow", listen(EventKind::Opened)),
         ("opened_http", vital(EventKind::Opened, 0, protocol::HTTP)),
         ("upgrade_request", handshake(head_kind::REQUEST, HTTP[0])),
         ("upgrade_answer", handshake(head_kind::RESPONSE, HTTP[1])),
@@ -112,6 +117,26 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
         (offset_of!(Snapshot, nxt_known), &[1]),
     ] {
         put(&mut record, snapshot + at, value);
+    }
+    record
+}
+
+/// A record of the `VITALS` ring: a listening socket.
+fn listen(kind: EventKind) -> Vec<u8> {
+    let mut record = vec![0; size_of::<ListenEvent>()];
+    for (at, value) in [
+        (
+            offset_of!(ListenEvent, kind),
+            &(kind as u32).to_ne_bytes()[..],
+        ),
+        (
+            offset_of!(ListenEvent, netns),
+            &4_026_531_840_u32.to_ne_bytes(),
+        ),
+        (offset_of!(ListenEvent, cookie), &4711_u64.to_ne_bytes()),
+        (offset_of!(ListenEvent, port), &8080_u16.to_ne_bytes()),
+    ] {
+        put(&mut record, at, value);
     }
     record
 }
