@@ -473,6 +473,14 @@ impl Storm {
     }
 
     fn begin_storm(&mut self, at: Ktime, since: Ktime, before: Totals) {
+        if self
+            .episode
+            .as_ref()
+            .is_some_and(|episode| episode.told.is_none())
+        {
+            // What came before is told before.
+            self.look(at);
+        }
         let mut episode = match self.episode.take() {
             Some(episode) => episode,
             None => self.new_episode(since, at, Phase::Storm, before),

@@ -207,3 +207,73 @@ const TAIL: f64 = 13.815_510_557_964_274;
 const SCARCELY: f64 = 0.1;
 /// No host takes more connections in a second.
 const MOST: f64 = 1e9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_on_the_tail_of_a_poisson_distribution_is_one_in_a_million() {
+        let usual = Usual::default();
+        // P(X >= 20) is 1e-7 for a mean of 4.5, and 2e-6 for 5.5.
+        assert!(usual.is_no_chance(22.0, 4.5));
+        assert!(!usual.is_no_chance(20.0, 5.5));
+        assert!(!usual.is_no_chance(4.0, 4.5));
+    }
+
+    #[test]
+    fn the_alarm_is_the_multiple_or_the_least_rate_or_what_bundles_ask_for() {
+        let of = |rate: f64, variance: f64| {
+            let usual = Usual {
+                fast: rate,
+                slow: 0.0,
+                variance,
+            };
+            usual.alarm(20, 5.0)
+        };
+        assert_eq!(of(0.0, 0.0), 20);
+        assert_eq!(of(100.0, 100.0), 500);
+        // Bundles of fifty.
+        assert!(of(15.0, 750.0) > 200, "{}", of(15.0, 750.0));
+    }
+
+    #[test]
+    fn a_quiet_night_leaves_the_slow_mean_and_one_burst_does_not_raise_the_fast_one() {
+        let mut learner = Learner::new(None);
+        for _ in 0..600 {
+            learner.learn(50, 50, 1.0);
+        }
+        learner.learn_silence(8 * 3_600);
+        let arrivals = learner.baseline().arrivals;
+        assert!(arrivals.fast < 1e-6, "{arrivals:?}");
+        assert!((25.0..27.0).contains(&arrivals.slow), "{arrivals:?}");
+        learner.learn(100_000, 0, 1.0);
+        assert!(learner.baseline().arrivals.fast < 1.0);
+    }
+
+    #[test]
+    fn a_rate_that_stays_becomes_the_usual_one() {
+        let mut learner = Learner::new(None);
+        for second in 0..900 {
+            let rate = if second < 100 { 10 } else { 400 };
+            learner.learn(rate, rate, 1.0);
+        }
+        let learned = learner.baseline().arrivals.fast;
+        assert!((380.0..=400.0).contains(&learned), "{learned}");
+    }
+
+    #[test]
+    fn what_the_first_minute_saw_is_its_median() {
+        let mut learner = Learner::new(None);
+        learner.learn(2_000, 0, 1.0);
+        for _ in 0..58 {
+            learner.learn(3, 3, 1.0);
+        }
+        assert!(!learner.baseline().is_learned());
+        learner.learn(3, 3, 1.0);
+        let baseline = learner.baseline();
+        assert!(baseline.is_learned());
+        assert_eq!(baseline.arrivals.fast, 3.0);
+        assert!(baseline.arrivals.variance < 1.0, "{baseline:?}");
+    }
+}

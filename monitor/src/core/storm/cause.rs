@@ -147,3 +147,107 @@ const SPREAD: Duration = Duration::from_secs(3);
 const SHORTEST_LIMIT: Duration = Duration::from_secs(5);
 const TOLERANCE: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> Ktime {
+        Ktime((seconds * 1e9) as u64)
+    }
+
+    fn death(seconds: f64, by: Direction) -> Departure {
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        Departure {
+            at: at(seconds),
+            client: peer,
+            peer,
+            how: CloseHow::Fin,
+            by: Some(by),
+            // No two alike.
+            idle: Duration::from_secs_f64(1.0 + (seconds * 977.0) % 50.0),
+            age: Some(Duration::from_secs_f64(60.0 + (seconds * 7_919.0) % 900.0)),
+            unacked: false,
+        }
+    }
+
+    /// What 100 deaths within ten seconds are put down to.
+    fn cause(gone: Option<f64>, of: impl Fn(usize, f64) -> Departure) -> Option<Cause> {
+        let mut deaths = Deaths::default();
+        for n in 0..100 {
+            deaths.add(&of(n, 1_000.0 + n as f64 / 10.0));
+        }
+        if let Some(gone) = gone {
+            deaths.server_gone(at(gone));
+        }
+        deaths.cause(at(1_000.0))
+    }
+
+    #[test]
+    fn a_server_that_ends_takes_its_connections_with_it() {
+        let ended = |_, now| death(now, Direction::Tx);
+        assert_eq!(cause(Some(1_000.5), ended), Some(Cause::ServerRestart));
+        assert_eq!(cause(Some(700.0), ended), None, "long before");
+        assert_eq!(cause(None, ended), None);
+    }
+
+    #[test]
+    fn a_proxy_is_named_where_nearly_all_are_from_it_and_it_closed_them() {
+        let one = |_, now| death(now, Direction::Rx);
+        let proxy = IpAddr::from([10, 0, 0, 1]);
+        assert_eq!(cause(None, one), Some(Cause::ProxyDeploy(proxy)));
+        let many = |n: usize, now| Departure {
+            peer: IpAddr::from([10, 0, 1, n as u8]),
+            ..death(now, Direction::Rx)
+        };
+        assert_eq!(cause(None, many), None);
+    }
+
+    #[test]
+    fn a_network_that_fails_leaves_bytes_unacknowledged() {
+        let lost = |n: usize, now| Departure {
+            how: if n < 33 {
+                CloseHow::RstSent
+            } else {
+                CloseHow::Timeout
+            },
+            by: None,
+            ..death(now, Direction::Tx)
+        };
+        assert_eq!(cause(None, lost), Some(Cause::PeerNetwork));
+    }
+
+    #[test]
+    fn deaths_that_gather_at_one_silence_or_age_name_it() {
+        let idle = |n: usize, now| match n % 2 {
+            0 => Departure {
+                idle: Duration::from_millis(60_000 + n as u64),
+                ..death(now, Direction::Rx)
+            },
+            _ => death(now, Direction::Rx),
+        };
+        let Some(Cause::IdleTimeout(found)) = cause(None, idle) else {
+            panic!("{:?}", cause(None, idle));
+        };
+        assert_eq!(found.as_secs(), 60);
+        let lifetime = |n: usize, now| Departure {
+            age: Some(Duration::from_millis(3_600_000 + 300 * n as u64)),
+            ..death(now, Direction::Rx)
+        };
+        let Some(Cause::Lifetime(found)) = cause(None, lifetime) else {
+            panic!("{:?}", cause(None, lifetime));
+        };
+        assert!((3_600..3_630).contains(&found.as_secs()), "{found:?}");
+    }
+
+    #[test]
+    fn connections_that_were_opened_and_closed_together_have_no_lifetime() {
+        let together = |n: usize, _| Departure {
+            at: at(1_000.0 + n as f64 / 1_000.0),
+            age: Some(Duration::from_secs(600)),
+            idle: Duration::from_secs(30),
+            ..death(1_000.0, Direction::Tx)
+        };
+        assert_eq!(cause(None, together), None);
+    }
+}

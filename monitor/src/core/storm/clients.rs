@@ -292,3 +292,93 @@ const ENDS: usize = 8;
 const MINUTE: u64 = 60_000;
 /// Nanoseconds.
 const HALF_LIFE: u64 = 30_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn arrive(clients: &mut Clients, ms: u64, client: u32) {
+        let hash = u64::from(client).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        clients.arrive(Ktime(ms * 1_000_000), Ipv4Addr::from(client).into(), hash);
+    }
+
+    #[test]
+    fn the_heaviest_are_found_among_many_who_come_once() {
+        let mut clients = Clients::new();
+        for n in 0..200_000_u32 {
+            arrive(&mut clients, u64::from(n / 10), 1_000 + n);
+            if n % 100 == 0 {
+                arrive(&mut clients, u64::from(n / 10), n / 100 % 5);
+            }
+        }
+        let heaviest: Vec<ClientRow> = clients.heaviest(5);
+        for row in &heaviest {
+            let IpAddr::V4(client) = row.client else {
+                panic!("{row:?}");
+            };
+            assert!(u32::from(client) < 5, "{row:?}");
+            assert!(
+                (400..=400 + row.at_most_over).contains(&row.attempts),
+                "{row:?}"
+            );
+        }
+        assert_eq!(clients.heaviest(usize::MAX).len(), CAPACITY);
+    }
+
+    #[test]
+    fn one_who_was_heavy_long_ago_makes_room() {
+        let mut clients = Clients::new();
+        for n in 0..10_000 {
+            arrive(&mut clients, n, 7);
+        }
+        for n in 0..2_000 {
+            arrive(&mut clients, 3_600_000 + u64::from(n), 100 + n);
+        }
+        let old = Ipv4Addr::from(7);
+        assert!(
+            clients
+                .heaviest(usize::MAX)
+                .iter()
+                .all(|row| row.client != IpAddr::V4(old))
+        );
+    }
+
+    #[test]
+    fn a_row_tells_rate_and_interval() {
+        let mut clients = Clients::new();
+        for n in 0..20 {
+            arrive(&mut clients, 5_000 + n * 2_000, 1);
+        }
+        let row = &clients.heaviest(1)[0];
+        assert_eq!((row.attempts, row.at_most_over), (20, 0));
+        assert_eq!(row.interval, Some(std::time::Duration::from_secs(2)));
+        assert!((row.rate_per_minute - 30.0).abs() < 1e-9);
+        assert_eq!(row.last, Ktime(43_000_000_000));
+    }
+
+    proptest! {
+        /// Within one half minute, where no weight is halved.
+        #[test]
+        fn a_count_is_never_too_low_and_not_too_high_by_more_than_it_says(
+            comers in prop::collection::vec(0..3_000_u32, 0..6_000)
+        ) {
+            let mut clients = Clients::new();
+            let mut exact = HashMap::new();
+            for client in comers {
+                arrive(&mut clients, 1, client);
+                *exact.entry(IpAddr::from(Ipv4Addr::from(client))).or_insert(0) += 1;
+            }
+            let rows = clients.heaviest(usize::MAX);
+            prop_assert_eq!(rows.len(), exact.len().min(CAPACITY));
+            for row in rows {
+                let count = exact[&row.client];
+                prop_assert!(row.attempts >= count);
+                prop_assert!(row.attempts <= count + row.at_most_over);
+            }
+        }
+    }
+}

@@ -22,7 +22,9 @@ pub(super) struct Told {
 impl Told {
     fn agrees(&self, other: &Self) -> bool {
         let cause = |told: &Self| told.cause.map(Cause::as_str);
-        self.phase == other.phase && self.seen.agrees(&other.seen) && cause(self) == cause(other)
+        self.phase == other.phase
+            && self.seen.agrees(&other.seen, TOLD)
+            && cause(self) == cause(other)
     }
 }
 
@@ -116,7 +118,7 @@ impl Episode {
         });
         if seen != Seen::NOTHING {
             // Once is chance.
-            if seen.agrees(&self.proposed) {
+            if seen.agrees(&self.proposed, CHANCE) {
                 self.seen = seen;
             }
             self.proposed = seen;
@@ -148,6 +150,9 @@ impl Episode {
 
 /// Attempts just before the beginning belong to it.
 const LEAD: Duration = Duration::from_millis(250);
+/// Periods that differ by less are one: of two looks, and of two lines.
+const CHANCE: f64 = 0.1;
+const TOLD: f64 = 0.03;
 /// What is told of one storm, apart from its end.
 const TELLINGS: u32 = 12;
 /// How often it is looked at.

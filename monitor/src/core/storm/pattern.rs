@@ -28,11 +28,13 @@ impl Seen {
         period: None,
     };
 
-    /// Whether they say the same, the period within a tenth.
-    pub(super) fn agrees(&self, other: &Self) -> bool {
+    /// Whether they say the same, with periods that differ by no more than this part.
+    pub(super) fn agrees(&self, other: &Self, part: f64) -> bool {
         self.pattern == other.pattern
             && match (self.period, other.period) {
-                (Some(one), Some(other)) => one.abs_diff(other) * 10 <= one,
+                (Some(one), Some(other)) => {
+                    one.abs_diff(other).as_secs_f64() <= part * one.as_secs_f64()
+                }
                 (one, other) => one == other,
             }
     }
@@ -103,7 +105,7 @@ fn of_clients(delays: &Delays, lost: bool) -> Seen {
         && pooled.is_tight()
         && steadiest.steps_at_pooled >= 2
     {
-        return Seen::lockstep(pooled.seconds);
+        return Seen::lockstep(steadiest.interval.unwrap_or(pooled.seconds));
     }
     let first = lost.then(|| delays.first.quantile(0.1)).flatten();
     if let Some(seen) = twice(first, &steadiest.beats).or_else(|| growing(first, &steadiest.beats))
@@ -127,6 +129,9 @@ struct Rhythm {
     pooled: Option<Beat>,
     /// In how many steps a good part of the delays is the pooled one.
     steps_at_pooled: usize,
+    /// Where these steps have the most, in the lower third: moments in which all are late shift some of
+    /// the steps, nearly always up.
+    interval: Option<f64>,
 }
 
 impl Rhythm {
@@ -148,8 +153,10 @@ impl Rhythm {
         let beat = |slots: &Slots, expected: u64, least: u64| {
             let wanted = SHARE * expected.max(slots.total()) as f64;
             let core = slots.core(wanted).filter(|_| slots.total() >= least)?;
+            // A busy machine is late, never early: the delay is where the most are, not in their middle.
+            let most = slots.core(MOST * slots.total() as f64)?;
             Some(Beat {
-                seconds: core.seconds,
+                seconds: most.seconds,
                 width: core.width,
                 count: slots.total() as f64,
             })
@@ -162,13 +169,21 @@ impl Rhythm {
             })
         };
         let steps = delays.steps();
+        let at_pooled: Vec<&Step> = steps.iter().filter(is_at_pooled).collect();
+        let mut intervals: Vec<f64> = at_pooled
+            .iter()
+            .filter_map(|step| of(step).core(MOST * of(step).total() as f64))
+            .map(|core| core.seconds)
+            .collect();
+        intervals.sort_unstable_by(f64::total_cmp);
         Self {
             beats: steps
                 .iter()
                 .map_while(|step| beat(of(step), step.expected, ENOUGH_OF_ONE))
                 .collect(),
             pooled,
-            steps_at_pooled: steps.iter().filter(is_at_pooled).count(),
+            steps_at_pooled: at_pooled.len(),
+            interval: intervals.get(intervals.len() / 3).copied(),
         }
     }
 }
@@ -244,9 +259,9 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
             let first = first.filter(|first| *first < only.seconds * 0.82)?;
             FACTORS
                 .into_iter()
-                .filter_map(|factor| first_delay(first, only.seconds, factor, SAME_FIRST))
-                .min_by(|a, b| a.1.total_cmp(&b.1))
-                .map(|(base, _)| Seen::backoff(base))
+                .filter_map(|factor| FirstDelay::fit(first, only.seconds, factor, SAME_FIRST))
+                .min_by(|a, b| a.misfit.total_cmp(&b.misfit))
+                .map(|fit| Seen::backoff(fit.seconds))
         }
         [one, two, ..] => {
             let factor = two.seconds / one.seconds;
@@ -262,34 +277,64 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
                 .into_iter()
                 .find(|usual| (factor / usual).ln().abs() <= SAME / 2.0);
             let factor = usual.unwrap_or(factor);
-            match first {
+            let Some(first) = first else {
                 // Nobody knows what was before.
-                None => Some(Seen::backoff(one.seconds)),
-                Some(first) => Some(Seen {
+                return Some(Seen::backoff(one.seconds));
+            };
+            let Some(fit) = FirstDelay::fit(first, one.seconds, factor, SAME) else {
+                return Some(Seen {
                     pattern: Pattern::Backoff,
-                    period: first_delay(first, one.seconds, factor, SAME)
-                        .and_then(|(base, _)| Duration::try_from_secs_f64(base).ok()),
-                }),
-            }
+                    period: None,
+                });
+            };
+            let expected =
+                |beat: &Beat, n: i32| fit.seconds * factor.powi(fit.unseen + n) / beat.seconds;
+            let grown = beats
+                .iter()
+                .zip(0..)
+                .filter(|(beat, n)| expected(beat, *n).ln().abs() <= SAME);
+            // Late, never early.
+            let of_each = grown.map(|(beat, n)| beat.seconds / factor.powi(fit.unseen + n));
+            Some(Seen::backoff(of_each.fold(fit.seconds, f64::min)))
         }
     }
 }
 
-/// The first delay, if the attempts before `delay` fit into `first` with this factor, and how badly.
-fn first_delay(first: f64, delay: f64, factor: f64, tolerance: f64) -> Option<(f64, f64)> {
-    (1..=MOST_UNSEEN)
-        .map(|unseen| {
-            let base = delay / factor.powi(unseen);
-            let expected = base * (factor.powi(unseen) - 1.0) / (factor - 1.0);
-            (base, (expected / first).ln().abs())
-        })
-        .filter(|(_, misfit)| *misfit <= tolerance)
-        .min_by(|a, b| a.1.total_cmp(&b.1))
+/// What the first delay was, by an attempt and the delay after it.
+struct FirstDelay {
+    seconds: f64,
+    /// Attempts that were not seen.
+    unseen: i32,
+    /// How badly the two fit together.
+    misfit: f64,
+}
+
+impl FirstDelay {
+    /// `None` if the attempts before `delay` do not fit into the time `first` with this factor.
+    fn fit(first: f64, delay: f64, factor: f64, tolerance: f64) -> Option<Self> {
+        (1..=MOST_UNSEEN)
+            .map(|unseen| {
+                let by_delay = delay / factor.powi(unseen);
+                let by_first = first * (factor - 1.0) / (factor.powi(unseen) - 1.0);
+                Self {
+                    seconds: by_delay.min(by_first),
+                    unseen,
+                    // Late, never early: the first attempt was hardly seen before its time.
+                    misfit: match (by_delay / by_first).ln() {
+                        late if late <= 0.0 => -late,
+                        early => 2.0 * early,
+                    },
+                }
+            })
+            .filter(|fit| fit.misfit <= tolerance)
+            .min_by(|a, b| a.misfit.total_cmp(&b.misfit))
+    }
 }
 
 /// The part of the delays that must agree. Less than half, so that clients of another kind do not hide
 /// them; more than chance could bring together.
 const SHARE: f64 = 0.4;
+const MOST: f64 = 0.15;
 /// Agreement: 40 % of the delays within this (logarithm of a ratio). With up to half of the delay at
 /// random it is 0.14, with full jitter 0.5.
 const TIGHT: f64 = 0.12;
@@ -312,7 +357,7 @@ const NOT_GATHERED: f64 = 0.2;
 const OCCUPIED: f64 = 0.7;
 const SPREAD_FOR: f64 = 5.0;
 /// Echoes that are believed, and that are no sign of an interval.
-const LOUD: f64 = 0.6;
+const LOUD: f64 = 0.7;
 const FAINT: f64 = 0.4;
 /// The Fano factor of counts that come by chance is 1.
 const BY_CHANCE: f64 = 0.5;

@@ -125,8 +125,13 @@ impl Turns {
     fn kept(&self) -> Option<f64> {
         let turns = self.of.len();
         if self.count < ENOUGH
-            || self.r < GATHERED
-            || self.count * self.r * self.r <= CHANCE
+            || self.r < GATHERED_BY_MANY
+            || self.count * self.r * self.r
+                <= if self.r < GATHERED {
+                    CHANCE_OF_MANY
+                } else {
+                    CHANCE
+                }
             || (turns < MORE_TURNS && self.r < SHARP)
         {
             return None;
@@ -136,7 +141,7 @@ impl Turns {
         if !self
             .of
             .iter()
-            .all(|turn| turn.0 >= mean / 2.0 && gathered(turn) >= GATHERED * 0.8)
+            .all(|turn| turn.0 >= mean / 2.0 && gathered(turn) >= self.r * 0.7)
         {
             return None;
         }
@@ -148,28 +153,24 @@ impl Turns {
         if late < early * FADING.powi((turns - half) as i32) {
             return None;
         }
-        // Turns are cut opposite to the mean, so where they gather is near half a turn. A constant drift
-        // from one to the next is what the interval differs from the circle's.
+        // Turns are cut opposite to the mean, so where they gather is near half a turn. The step from one to
+        // the next is what the interval differs from the circle's. Clients that wait after each failure do
+        // not make up for a moment in which all were late: not all steps agree, and most that do not are long.
         let places: Vec<f64> = self
             .of
             .iter()
             .rev()
             .map(|turn| (turn.2.atan2(turn.1) / TAU).rem_euclid(1.0))
             .collect();
-        let middle = (turns - 1) as f64 / 2.0;
-        let average = places.iter().sum::<f64>() / turns as f64;
-        let from_middle = places
+        let mut steps: Vec<f64> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        steps.sort_unstable_by(f64::total_cmp);
+        let median = steps[(steps.len() - 1) / 2];
+        let usual = steps[(steps.len() - 1) / 3];
+        let agree = steps
             .iter()
-            .enumerate()
-            .map(|(i, place)| (i as f64 - middle, place - average));
-        let (above, below) = from_middle
-            .clone()
-            .fold((0.0, 0.0), |sum, (x, y)| (sum.0 + x * y, sum.1 + x * x));
-        let drift = above / below;
-        let steady = from_middle
-            .into_iter()
-            .all(|(x, y)| (y - drift * x).abs() <= STEADY);
-        (steady && drift.abs() <= STEADY).then_some(self.interval * (1.0 + drift))
+            .filter(|step| (**step - median).abs() <= STEADY);
+        let steady = agree.count() * 4 >= steps.len() * 3 && median.abs() <= STEADY;
+        steady.then_some(self.interval * (1.0 + usual))
     }
 }
 
@@ -202,10 +203,68 @@ const MOST_TURNS: usize = 6;
 /// Attempts.
 const ENOUGH: f64 = 50.0;
 const GATHERED: f64 = 0.3;
+/// Where a server takes nearly the whole interval to answer all, waves nearly touch. Many tell them from
+/// chance all the same.
+const GATHERED_BY_MANY: f64 = 0.2;
+const CHANCE_OF_MANY: f64 = 100.0;
 /// R that three turns are enough for.
 const SHARP: f64 = 0.6;
-/// Turns: how far the place where a turn gathers may be from where it is expected.
-const STEADY: f64 = 0.08;
+/// Turns: how far a step may be from the median, and that from nothing.
+const STEADY: f64 = 0.1;
 const CHANCE: f64 = 12.0;
 /// Of R, from one turn to the next: half of the delay at random leaves 0.76.
 const FADING: f64 = 0.88;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waves of 100 that are `width` seconds wide, one each `interval` seconds.
+    fn waves(interval: f64, width: f64, waves: usize) -> Running {
+        let mut counts = vec![0; (interval * waves as f64 / 0.025) as usize + 8];
+        for wave in 0..waves {
+            for n in 0..100 {
+                let seconds = 0.1 + wave as f64 * interval + width * f64::from(n) / 100.0;
+                counts[(seconds / 0.025) as usize] += 1;
+            }
+        }
+        Running::new(&counts, 0.025)
+    }
+
+    #[test]
+    fn the_interval_is_the_true_one_and_not_half_or_double() {
+        for interval in [0.5, 1.0, 3.0, 5.0, 10.0, 29.0] {
+            for part in [0.05, 0.3, 0.6] {
+                let found = circles(&waves(interval, interval * part, 6)).interval;
+                let found = found.expect("an interval");
+                assert!((found / interval - 1.0).abs() < 0.02, "{interval}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_hump_or_two_are_no_interval() {
+        assert_eq!(circles(&waves(1.0, 0.6, 1)).interval, None);
+        assert_eq!(circles(&waves(1.0, 0.6, 2)).interval, None);
+    }
+
+    #[test]
+    fn delays_that_double_are_no_interval() {
+        let mut counts = vec![0; 1_400];
+        for seconds in [1.0, 3.0, 7.0, 15.0, 31.0] {
+            for bin in 0..8 {
+                counts[(seconds / 0.025) as usize + bin] += 50;
+            }
+        }
+        for end in [400, 700, 1_400] {
+            assert_eq!(circles(&Running::new(&counts[..end], 0.025)).interval, None);
+        }
+    }
+
+    #[test]
+    fn a_steady_flow_gathers_nowhere() {
+        let found = circles(&Running::new(&[25; 1_000], 0.025));
+        assert_eq!(found.interval, None);
+        assert!(found.most.is_some_and(|most| most < 0.1), "{found:?}");
+    }
+}

@@ -197,3 +197,89 @@ fn gap(from: Ktime, to: Ktime) -> Option<u64> {
 const CAPACITY: usize = 4_096;
 /// How long after a loss an attempt is a return, seconds.
 const RETURNING_WITHIN: u64 = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(client: u64) -> u64 {
+        let mixed = (client + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+
+    fn at(ms: u64) -> Ktime {
+        Ktime(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_share_of_many_clients_is_found_in_a_sample() {
+        let mut sample = Sample::new();
+        let (mut all, mut returning) = (0, 0);
+        // All come once and are refused; a third comes again.
+        for client in 0..300_000 {
+            sample.arrive(at(1_000), hash(client), 1);
+            sample.settle(at(1_001), hash(client), true, 1);
+        }
+        for client in 0..300_000 {
+            let client = if client % 3 == 0 {
+                client
+            } else {
+                client + 300_000
+            };
+            if let Some(back) = sample.arrive(at(60_000), hash(client), 1) {
+                all += back.weight;
+                returning += u64::from(back.returning) * back.weight;
+            }
+        }
+        assert!(sample.clients.len() <= CAPACITY);
+        assert!((250_000..350_000).contains(&all), "{all}");
+        let share = returning as f64 / all as f64;
+        assert!((0.28..0.38).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn an_address_that_several_share_is_told_from_a_client() {
+        let mut sample = Sample::new();
+        sample.depart(at(1_000), hash(1));
+        let alone = sample.arrive(at(2_000), hash(1), 1).expect("all fit");
+        assert!(!alone.shared && alone.returning);
+        assert_eq!(
+            (alone.attempt, alone.since_attempt),
+            (1, Some(1_000_000_000))
+        );
+        sample.depart(at(3_000), hash(2));
+        sample.depart(at(3_000), hash(2));
+        assert!(
+            sample
+                .arrive(at(4_000), hash(2), 1)
+                .expect("all fit")
+                .shared
+        );
+    }
+
+    #[test]
+    fn delays_are_counted_from_the_attempt_and_from_its_failure() {
+        let mut sample = Sample::new();
+        sample.arrive(at(1_000), hash(1), 1);
+        assert_eq!(sample.settle(at(1_200), hash(1), true, 1), Some(1));
+        let next = sample.arrive(at(2_200), hash(1), 1).expect("all fit");
+        assert_eq!(next.attempt, 2);
+        assert_eq!(next.since_attempt, Some(1_200_000_000));
+        assert_eq!(next.since_failure, Some(1_000_000_000));
+        let other = sample.arrive(at(3_000), hash(1), 2).expect("all fit");
+        assert_eq!(other.attempt, 1, "of another storm");
+    }
+
+    #[test]
+    fn the_sample_grows_again_when_the_many_are_gone() {
+        let mut sample = Sample::new();
+        for client in 0..50_000 {
+            sample.arrive(at(1_000), hash(client), 1);
+        }
+        assert!(sample.level > 0);
+        for n in 0..40 {
+            sample.arrive(at(1_000_000 + n * 400_000), hash(1_000_000 + n), 1);
+        }
+        assert_eq!(sample.level, 0);
+    }
+}

@@ -82,6 +82,8 @@ pub(super) struct Outage {
     pub(super) server_cost: f64,
     /// Timers are late by this, on average.
     pub(super) late: f64,
+    /// About once a second both processes stand still, for up to this long, seconds.
+    pub(super) stall: f64,
     pub(super) seed: u64,
 }
 
@@ -95,6 +97,7 @@ impl Outage {
             client_cost: 0.000_05,
             server_cost: 0.000_1,
             late: 0.002,
+            stall: 0.0,
             seed: 1,
         }
     }
@@ -163,11 +166,17 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
         Wire::Server(ServerChange::Listening),
     ));
     let end = to(KILLED + 130.0);
+    let mut stalls_at = KILLED;
     while let Some(Reverse((at, client, step))) = steps.pop() {
         if at > end {
             break;
         }
         let now = at.0 as f64 / 1e9;
+        if now >= stalls_at {
+            let until = now + outage.stall * random.uniform();
+            (client_free, server_free) = (client_free.max(until), server_free.max(until));
+            stalls_at = now + random.exponential(1.0);
+        }
         match step {
             Step::Wakes => {
                 client_free = client_free.max(now) + outage.client_cost;

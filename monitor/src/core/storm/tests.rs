@@ -41,7 +41,9 @@ fn patterns(storms: &[ReconnectStorm]) -> (Pattern, Option<Duration>, Vec<Patter
         .rfind(|storm| storm.phase == Phase::Storm)
         .expect("a storm");
     let all = storms.iter().map(|storm| storm.pattern).collect();
-    (last.pattern, last.period, all)
+    // At the end the most is known.
+    let period = storms.last().and_then(|end| end.period);
+    (last.pattern, period, all)
 }
 
 /// A light and a heavily loaded machine: what a step costs the clients and the server.
@@ -60,6 +62,7 @@ fn each_outage(policy: Policy) -> impl Iterator<Item = Outage> {
             client_cost,
             server_cost,
             late: 0.005,
+            stall: 0.05,
             ..Outage::of(2_000, policy)
         })
     })
@@ -301,7 +304,7 @@ fn a_steady_rate_is_never_a_storm() {
     assert_eq!(sim::storms(&feed(&mut engine(), even, 20.0)), []);
     let by_chance = poisson(|_| 100.0, 100.0, HALF_AN_HOUR, 1);
     assert_eq!(sim::storms(&feed(&mut engine(), by_chance, 20.0)), []);
-    let short = poisson(|_| 100.0, 100.0, HALF_AN_HOUR, 2);
+    let short = poisson(|_| 100.0, 100.0, 300.0, 2);
     assert_eq!(sim::storms(&feed(&mut engine(), short, 0.5)), []);
 }
 
@@ -325,11 +328,11 @@ fn traffic_that_comes_in_bursts_by_nature_is_never_a_storm() {
 
 #[test]
 fn a_daily_swing_is_no_storm_and_neither_is_the_morning_after_a_quiet_night() {
-    // A day in an hour is steeper than any day.
+    // A day in twenty minutes is steeper than any day.
     let swing = poisson(
-        |now| 155.0 - 145.0 * (now / 3_600.0 * TAU).cos(),
+        |now| 155.0 - 145.0 * (now / 1_200.0 * TAU).cos(),
         300.0,
-        3_600.0,
+        1_200.0,
         4,
     );
     assert_eq!(sim::storms(&feed(&mut engine(), swing, 30.0)), []);
@@ -509,6 +512,21 @@ fn a_client_that_thrashes_is_told_and_a_thousand_are_one_line() {
     }
 }
 
+#[test]
+fn an_event_that_comes_late_changes_nothing() {
+    let case = Outage::of(500, Policy::Fixed(1.0));
+    let mut wire = sim::wire(&case);
+    let mut random = Random(5);
+    // By up to 30 ms.
+    wire.sort_by_cached_key(|(time, _)| time.0 + random.bits() % 30_000_000);
+    let storms = sim::storms(&sim::play(&mut engine(), &wire));
+    let (pattern, period, _) = patterns(&storms);
+    assert_eq!(pattern, Pattern::Lockstep);
+    assert_period(period, 1.0, &case);
+    let last = storms.last().expect("an end");
+    assert_eq!((last.phase, last.successes), (Phase::Over, 500));
+}
+
 /// How an event came.
 #[derive(Clone, Debug)]
 enum Input {
@@ -584,6 +602,38 @@ proptest! {
         }
         prop_assert!(!firing, "a storm that does not end");
     }
+}
+
+#[test]
+fn a_million_addresses_take_no_more_memory_than_a_few_thousand() {
+    let mut storm = engine();
+    let mut bytes = 0;
+    for n in 0..1_000_000 {
+        let now = Ktime(1_000_000_000 + n as u64 * 10_000);
+        storm.arrived(now, address(n));
+        if n == 10_000 {
+            bytes = storm.bytes();
+        }
+    }
+    assert!(storm.bytes() <= bytes && bytes <= 1_000_000, "{bytes}");
+    assert_eq!(storm.clients().len(), 1_024);
+}
+
+#[test]
+fn a_client_that_comes_back_is_counted_and_a_new_one_is_not() {
+    let mut storm = engine();
+    storm.arrived(at(1.0), address(1));
+    assert_eq!(storm.reconnects(), 0);
+    storm.settled(at(1.1), address(1), Outcome::Refused(Some(503)));
+    storm.arrived(at(2.0), address(1));
+    assert_eq!(storm.reconnects(), 1);
+    storm.settled(at(2.1), address(1), Outcome::Accepted);
+    storm.arrived(at(3.0), address(1));
+    assert_eq!(storm.reconnects(), 1, "a second connection");
+    storm.departed(&sim::departure(at(4.0), address(1)), 2);
+    storm.departed(&sim::departure(at(4.0), address(1)), 1);
+    storm.arrived(at(400.0), address(1));
+    assert_eq!(storm.reconnects(), 1, "long after");
 }
 
 /// What it costs with a million addresses. Not a test of speed: it prints.

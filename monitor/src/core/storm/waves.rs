@@ -48,6 +48,19 @@ pub(super) fn waves(counts: &[u32], bin: f64) -> Vec<Wave> {
         }
     }
     cuts.push(counts.len());
+    let mut waves = between(counts, &cuts, bin);
+    while let Some(broken) = broken(&waves) {
+        let second = waves[broken + 1].from;
+        // The cut before the second part: it is the last one that is not behind it.
+        let cut = cuts.partition_point(|cut| *cut <= second) - 1;
+        cuts.remove(cut);
+        waves = between(counts, &cuts, bin);
+    }
+    waves
+}
+
+/// The waves between these cuts, without the small ones.
+fn between(counts: &[u32], cuts: &[usize], bin: f64) -> Vec<Wave> {
     let mut waves: Vec<Wave> = cuts
         .windows(2)
         .filter_map(|cut| Wave::new(counts, cut[0], cut[1], bin))
@@ -55,6 +68,21 @@ pub(super) fn waves(counts: &[u32], bin: f64) -> Vec<Wave> {
     let largest = waves.iter().map(|wave| wave.count).fold(0.0, f64::max);
     waves.retain(|wave| wave.count >= (largest / 10.0).max(SMALLEST));
     waves
+}
+
+/// A wave that is one with the next: the time between them is short beside the times around. Clients or
+/// the server stood still for a moment.
+fn broken(waves: &[Wave]) -> Option<usize> {
+    let quiet: Vec<f64> = waves
+        .windows(2)
+        .map(|pair| pair[1].tenth - pair[0].last_tenth)
+        .collect();
+    (0..quiet.len()).find(|&i| {
+        let before = i.checked_sub(1).map(|before| quiet[before]);
+        let around = before.into_iter().chain(quiet.get(i + 1).copied());
+        let least = around.reduce(f64::min);
+        least.is_some_and(|least| quiet[i] < least * BROKEN)
+    })
 }
 
 /// The delays from wave to wave; those of the failures that came after the attempts of each, if there were
@@ -146,6 +174,8 @@ impl Beat {
 
 /// Bins on each side.
 const SMOOTH: usize = 2;
+/// Delays that grow do so by a factor of 3 at most.
+const BROKEN: f64 = 0.25;
 /// Attempts.
 const SMALLEST: f64 = 10.0;
 /// The part of those who failed that must be back.
