@@ -81,7 +81,11 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn open(tun: &mut Tun, family: Family, port: u16, peer_port: u16, isn: u32) -> Self {
-        let listener = TcpListener::bind(SocketAddr::new(family.kernel(), port)).unwrap();
+        // Another test may be starting a program, which then has a copy of the last listener for a
+        // moment.
+        let addr = SocketAddr::new(family.kernel(), port);
+        let bound = || TcpListener::bind(addr).ok();
+        let listener = lab::wait_for("the port", Duration::from_secs(10), bound).unwrap();
         let (peer, socket) = Peer::connect(tun, family, &listener, peer_port, isn);
         // Ends at once, with a reset, when it is dropped.
         set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
