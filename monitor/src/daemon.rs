@@ -459,6 +459,13 @@ impl Daemon {
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
             frame_viewers: self.tap.viewers(),
+            rings: [
+                ("vitals", self.vitals.get_ref().fill()),
+                ("handshakes", self.handshakes.get_ref().fill()),
+                ("samples", self.tap.ring_fill()),
+            ],
+            tracked: self.core.len(),
+            max_connections: self.snapshots.max_entries(),
             programs: &self.program_runs(),
             kernel: &self.kernel_release,
         })?)

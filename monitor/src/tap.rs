@@ -19,7 +19,7 @@ use crate::{
     kernel::{
         clock, decode,
         load::{LoadError, Loaded},
-        maps::{Drops, Ring, SampleRate},
+        maps::{Drops, Ring, RingFill, SampleRate},
     },
     listeners::Listener,
     sink::control::{FrameViewers, Lines, WatchError},
@@ -72,6 +72,11 @@ impl FrameTap {
     /// Who looks at frames.
     pub fn viewers(&self) -> usize {
         self.viewers.len()
+    }
+
+    /// How full the ring was found.
+    pub fn ring_fill(&self) -> RingFill {
+        self.ring.get_ref().fill()
     }
 
     /// Returns when there is something to do: frames, losses, or a viewer that left. Never, while

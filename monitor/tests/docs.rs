@@ -24,6 +24,7 @@ use monitor::{
         storm::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash},
     },
     frames::{FrameRecord, Line},
+    kernel::maps::RingFill,
     listeners::{Listener, PortRange},
     profiles,
     replay::Skip,
@@ -413,6 +414,9 @@ fn scraped() -> String {
         losses: &Losses::default(),
         degraded: false,
         frame_viewers: 0,
+        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingFill::default())),
+        tracked: 0,
+        max_connections: 1,
         programs: &[ProgramRuns {
             name: "ingress".into(),
             runs: 1,

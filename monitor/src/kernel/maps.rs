@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
     snapshot::{Snapshot, origin},
@@ -14,25 +14,40 @@ use monitor_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
+    clock,
     decode::{self, DecodeError},
+    fill::Peak,
     load::{LoadError, Loaded},
 };
 use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
-pub struct Snapshots(HashMap<MapData, u64, Snapshot>);
+pub struct Snapshots {
+    map: HashMap<MapData, u64, Snapshot>,
+    max_entries: u32,
+}
 
 impl Snapshots {
     pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
         let name = "SNAPSHOTS";
-        HashMap::try_from(loaded.take_map(name)?)
-            .map(Self)
-            .map_err(|source| LoadError::MapWrite { name, source })
+        let map = loaded.take_map(name)?;
+        let open = || {
+            Ok(Self {
+                max_entries: max_entries(&map)?,
+                map: HashMap::try_from(map)?,
+            })
+        };
+        open().map_err(|source| LoadError::MapWrite { name, source })
+    }
+
+    /// For how many flows there is room.
+    pub fn max_entries(&self) -> u32 {
+        self.max_entries
     }
 
     /// The facts of a flow; `None` if the kernel no longer has it.
     pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
-        match self.0.get(&conn.0, 0) {
+        match self.map.get(&conn.0, 0) {
             Ok(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
@@ -41,7 +56,7 @@ impl Snapshots {
 
     /// All about a flow; `None` if the kernel no longer has it.
     pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
-        match self.0.get(&conn.0, 0) {
+        match self.map.get(&conn.0, 0) {
             Ok(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
@@ -53,7 +68,7 @@ impl Snapshots {
     pub fn seed(&mut self, facts: &Facts) -> Result<bool, SnapshotError> {
         const BPF_NOEXIST: u64 = 1;
         match self
-            .0
+            .map
             .insert(facts.conn.0, decode::seed(facts), BPF_NOEXIST)
         {
             Ok(()) => Ok(true),
@@ -73,14 +88,14 @@ impl Snapshots {
 
     /// Whether all that is known of a flow is its seed: no packet has passed since.
     pub fn is_seed(&self, conn: ConnId) -> bool {
-        self.0
+        self.map
             .get(&conn.0, 0)
             .is_ok_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.
     pub fn remove(&mut self, conn: ConnId) -> Result<(), SnapshotError> {
-        match self.0.remove(&conn.0) {
+        match self.map.remove(&conn.0) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -88,7 +103,7 @@ impl Snapshots {
 
     /// Every flow the kernel has published.
     pub fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
-        self.0.keys().filter_map(|key| key.ok().map(ConnId))
+        self.map.keys().filter_map(|key| key.ok().map(ConnId))
     }
 }
 
@@ -163,7 +178,14 @@ impl SampleRate {
 }
 
 /// One of the three rings.
-pub struct Ring(RingBuf<MapData>);
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    /// Bytes.
+    size: u32,
+    /// Bytes taken since it was last empty.
+    taken: u64,
+    peak: Peak,
+}
 
 impl Ring {
     /// Births, deaths and troubles.
@@ -190,24 +212,69 @@ impl Ring {
 
     /// Hands the next record to `f`; `None` when the ring is empty.
     pub fn next<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.0.next().map(|record| f(&record))
+        let Some(record) = self.ring.next() else {
+            if self.taken > 0 {
+                self.peak.observe(self.taken, clock::now());
+                self.taken = 0;
+            }
+            return None;
+        };
+        // As the kernel lays records out: each behind a header, both at multiples of 8 bytes.
+        self.taken += (RECORD_HEADER + record.len()).next_multiple_of(8) as u64;
+        Some(f(&record))
+    }
+
+    /// How many bytes of records it holds, and the most that one emptying found in the last one to
+    /// two minutes.
+    pub fn fill(&self) -> RingFill {
+        RingFill {
+            size: self.size.into(),
+            peak: self.peak.lately(clock::now()),
+        }
     }
 
     fn take(loaded: &mut Loaded, name: &'static str) -> Result<Self, LoadError> {
-        RingBuf::try_from(loaded.take_map(name)?)
-            .map(Self)
-            .map_err(|source| LoadError::MapWrite { name, source })
+        let map = loaded.take_map(name)?;
+        let open = || {
+            Ok(Self {
+                size: max_entries(&map)?,
+                ring: RingBuf::try_from(map)?,
+                taken: 0,
+                peak: Peak::default(),
+            })
+        };
+        open().map_err(|source| LoadError::MapWrite { name, source })
     }
 }
 
+/// Bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingFill {
+    pub size: u64,
+    /// More than `size` where records came while it was being emptied.
+    pub peak: u64,
+}
+
+/// Of a ring the size in bytes.
+fn max_entries(map: &Map) -> Result<u32, MapError> {
+    match map {
+        Map::HashMap(data) | Map::RingBuf(data) => Ok(data.info()?.max_entries()),
+        // The conversion that follows refuses any other kind.
+        _ => Ok(0),
+    }
+}
+
+/// Bytes (`BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER: usize = 8;
+
 impl AsRawFd for Ring {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.ring.as_raw_fd()
     }
 }
 
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.ring.as_fd()
     }
 }

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod destroy;
 mod detail;
 pub mod exact;
+mod fill;
 pub mod inet_diag;
 pub mod load;
 pub mod lookup;

@@ -19,7 +19,7 @@ use monitor_common::{
 use prometheus::TextEncoder;
 
 use super::{families::Family, sinks::Untold};
-use crate::{core::Tally, listeners::Listener};
+use crate::{core::Tally, kernel::maps::RingFill, listeners::Listener};
 
 /// Everything a scrape is made of. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
@@ -31,6 +31,11 @@ pub struct Scrape<'a> {
     pub degraded: bool,
     /// Who looks at frames on the control socket.
     pub frame_viewers: usize,
+    /// Each ring by name.
+    pub rings: [(&'static str, RingFill); 3],
+    /// Connections in the daemon's table, and how many snapshots there is room for.
+    pub tracked: usize,
+    pub max_connections: u32,
     /// Name, runs and seconds of each program; empty unless the kernel keeps run statistics.
     pub programs: &'a [ProgramRuns],
     /// The kernel's release.
@@ -158,6 +163,12 @@ mod tests {
             losses: &Losses::default(),
             degraded: false,
             frame_viewers: 1,
+            rings: ["vitals", "handshakes", "samples"].map(|ring| {
+                let (size, peak) = (8 << 20, 704);
+                (ring, RingFill { size, peak })
+            }),
+            tracked: 9,
+            max_connections: 262_144,
             programs: &[],
             kernel: "6.1.0",
         })
@@ -190,6 +201,10 @@ mod tests {
             "wsmon_events_lost_total{ring=\"vitals\",reason=\"full\"} 0",
             "wsmon_degraded 0",
             "wsmon_frame_viewers 1",
+            "wsmon_ring_size_bytes{ring=\"vitals\"} 8388608",
+            "wsmon_ring_peak_bytes{ring=\"handshakes\"} 704",
+            "wsmon_map_entries{map=\"snapshots\"} 9",
+            "wsmon_map_max_entries{map=\"snapshots\"} 262144",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -64,6 +64,23 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "Viewers of single frames; frame headers leave the kernel only while there is one.",
     );
     viewers.add(&[], scrape.frame_viewers as f64);
+    let mut size = Family::gauge("ring_size_bytes", "Bytes of records that a ring holds.");
+    let mut peak = Family::gauge(
+        "ring_peak_bytes",
+        "The most that one emptying of a ring found in it in the last one to two minutes.",
+    );
+    for (ring, fill) in &scrape.rings {
+        size.add(&[("ring", ring)], fill.size as f64);
+        peak.add(&[("ring", ring)], fill.peak as f64);
+    }
+    let snapshots = [("map", "snapshots")];
+    let mut entries = Family::gauge(
+        "map_entries",
+        "Entries of the kernel's table of connections, as the daemon counts them.",
+    );
+    entries.add(&snapshots, scrape.tracked as f64);
+    let mut max_entries = Family::gauge("map_max_entries", "Entries that it has room for.");
+    max_entries.add(&snapshots, f64::from(scrape.max_connections));
     let mut runs = Family::counter(
         "bpf_program_runs_total",
         "Runs of each kernel program, while kernel.bpf_stats_enabled is on.",
@@ -87,5 +104,18 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         ],
         1.0,
     );
-    out.extend([lost, untracked, degraded, viewers, runs, seconds, build].map(Family::finish));
+    let families = [
+        lost,
+        untracked,
+        degraded,
+        viewers,
+        size,
+        peak,
+        entries,
+        max_entries,
+        runs,
+        seconds,
+        build,
+    ];
+    out.extend(families.map(Family::finish));
 }
