@@ -97,15 +97,13 @@ impl Exchange {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let mut frames = 0;
             for event in &events {
                 // Its number is what was registered.
                 let end = &mut self.ends[event.data.u64() as usize];
                 let whole = end.take_in(&self.turn, &mut buffer)?;
+                count.fetch_add(whole as u64, Ordering::Relaxed);
                 end.answer(&self.turn, whole)?;
-                frames += whole as u64;
             }
-            count.fetch_add(frames, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Report {
         let packets = self
             .packets
             .as_ref()
-            .map(|packets| json!({ "one_cpu": packets.one_cpu, "own_cpus": packets.own_cpus }));
+            .map(|packets| json!({ "one_cpu": packets.one_cpu, "any_cpu": packets.any_cpu }));
         let left_out = self
             .left_out
             .iter()
@@ -180,7 +180,7 @@ fn comparison_json(comparison: &Comparison) -> Value {
 fn places(packets: &Packets) -> [(&'static str, &Value); 2] {
     [
         ("both ends on one CPU", &packets.one_cpu),
-        ("each end on its own CPU", &packets.own_cpus),
+        ("both ends where the scheduler puts them", &packets.any_cpu),
     ]
 }
 

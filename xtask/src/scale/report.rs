@@ -1,5 +1,7 @@
 //! What crowds of several sizes gave: a table, JSON, and a picture of how it grows.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::stage::Measured;
@@ -69,7 +71,7 @@ impl Report {
             format!("{} in {}", crowd.told, crowd.alert_lines)
         });
         table += &cells("events lost / untracked", &|crowd| {
-            format!("{} / {}", crowd.lost_events, crowd.untracked)
+            format!("{} / {}", lost(crowd), crowd.untracked)
         });
         table += &cells("scrape every 5 s, median", &|crowd| {
             seconds(quantile(&crowd.scrapes, 0.5))
@@ -280,7 +282,8 @@ fn crowd_json(crowd: &Measured) -> Value {
             "alert_lines": crowd.alert_lines,
             "taken_back": crowd.recovered,
         },
-        "events_lost": crowd.lost_events,
+        "events_lost": crowd.lost.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "events_lost_in_set_up": crowd.lost_in_set_up,
         "untracked": crowd.untracked,
         "scrape_seconds": {
             "median": quantile(&crowd.scrapes, 0.5),
@@ -293,6 +296,10 @@ fn crowd_json(crowd: &Measured) -> Value {
         },
         "most_late_ping_seconds": crowd.most_late,
     })
+}
+
+fn lost(crowd: &Measured) -> f64 {
+    crowd.lost.iter().fold(0.0, |sum, (_, number)| sum + number)
 }
 
 fn daemon_growth(crowd: &Measured) -> f64 {

@@ -30,6 +30,8 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+const LOST: &str = "wsmon_events_lost_total";
+
 /// `wsmon list --limit`: a screen full.
 const SCREEN: &str = "40";
 
@@ -77,7 +79,10 @@ pub(super) struct Measured {
     /// Verdicts that the alert log told of, in how many lines.
     pub(super) told: f64,
     pub(super) alert_lines: usize,
-    pub(super) lost_events: f64,
+    /// What wsmon says that it has lost, by series.
+    pub(super) lost: Vec<(String, f64)>,
+    /// All of it, until every connection was open.
+    pub(super) lost_in_set_up: f64,
     pub(super) untracked: f64,
     pub(super) recovered: f64,
     /// A second daemon, started beside all these connections.
@@ -116,8 +121,10 @@ impl Measured {
                 self.told
             ),
         );
+        for (series, number) in &self.lost {
+            check(false, format!("{number} in {series}"));
+        }
         for (what, number) in [
-            ("events lost", self.lost_events),
             ("connections untracked", self.untracked),
             ("verdicts taken back", self.recovered),
         ] {
@@ -138,7 +145,8 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     let daemon_empty_bytes = resident_bytes(daemon.id())?;
     let mut crowd = Crowd::new(plan.connections)?;
     let set_up = crowd.open(plan.ping_every, progress)?.as_secs_f64();
-    let known = daemon.metrics()?.sum("wsmon_connections", &[]);
+    let opened = daemon.metrics()?;
+    let known = opened.sum("wsmon_connections", &[]);
     ensure!(
         known == plan.connections as f64,
         "wsmon knows {known} of {name}"
@@ -197,7 +205,8 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
         wrong: judgement.wrong,
         told: alerts.iter().map(Alert::count).sum(),
         alert_lines: alerts.len(),
-        lost_events: metrics.sum("wsmon_events_lost_total", &[]),
+        lost: lost(&metrics),
+        lost_in_set_up: opened.sum(LOST, &[]),
         untracked: metrics.sum("wsmon_untracked_connections_total", &[]),
         recovered: metrics.sum("wsmon_zombies_recovered_total", &[]),
         ready_beside,
@@ -256,6 +265,14 @@ fn end(daemon: &mut Daemon) -> Result<()> {
         daemon.log()
     );
     Ok(())
+}
+
+fn lost(metrics: &Metrics) -> Vec<(String, f64)> {
+    metrics
+        .iter()
+        .filter(|(series, value)| series.name == LOST && *value > 0.0)
+        .map(|(series, value)| (series.to_string(), value))
+        .collect()
 }
 
 /// Seconds that `wsmon list` takes.
