@@ -27,6 +27,9 @@ pub(crate) use worker::{Args as WorkerArgs, run as run_worker};
 /// socket, and what wsmon and the processes add.
 const BYTES_PER_CONNECTION: u64 = 11_000;
 
+/// Enough for a million connections, which took a few seconds.
+const SETTLE: Duration = Duration::from_secs(30);
+
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Opens real WebSocket connections on loopback while wsmon watches, pings each from \
@@ -132,6 +135,7 @@ pub(crate) fn run_briefly() -> Result<()> {
         // A machine that is busy with other tests may keep a process waiting for seconds.
         limit: Duration::from_secs(6),
         steady: Duration::from_secs(1),
+        settle: Duration::ZERO,
         fading: 30,
         at_once: 100,
     };
@@ -175,6 +179,7 @@ fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
             ping_every: args.ping_every,
             limit: args.lb_timeout,
             steady: args.steady,
+            settle: SETTLE,
             fading: (connections as f64 * args.fading) as usize,
             at_once: (args.at_once as usize).min(connections / 10),
         };

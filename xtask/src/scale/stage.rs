@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub(super) limit: Duration,
     /// How long the daemon's share of the CPU is measured.
     pub(super) steady: Duration,
+    /// How long the kernel may take to free what it kept for wsmon.
+    pub(super) settle: Duration,
     /// Connections that fall silent one by one.
     pub(super) fading: usize,
     /// Connections that fall silent at the same moment.
@@ -176,7 +178,7 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     progress.at(&format!("{name}: without wsmon"));
     let with = slab_bytes()?;
     end(&mut daemon)?;
-    let without = settled_slab_bytes(progress)?;
+    let without = settled_slab_bytes(plan.settle, progress)?;
     progress.at(&format!("{name}: starting wsmon beside them"));
     let begin = Instant::now();
     let mut second = start(plan, wsmon)?;
@@ -332,16 +334,15 @@ fn hear(daemon: &Daemon, verdicts: usize, progress: &Progress<'_>) -> Result<Vec
 }
 
 /// The kernel frees what hung on a million sockets in its own time.
-fn settled_slab_bytes(progress: &Progress<'_>) -> Result<u64> {
+fn settled_slab_bytes(at_most: Duration, progress: &Progress<'_>) -> Result<u64> {
     const AT_LEAST: Duration = Duration::from_secs(3);
-    const AT_MOST: Duration = Duration::from_secs(30);
     let begin = Instant::now();
     let mut before = slab_bytes()?;
     loop {
         progress.sleep(Duration::from_secs(1))?;
         let now = slab_bytes()?;
         let steady = now.abs_diff(before) * 2_000 < now;
-        if (begin.elapsed() > AT_LEAST && steady) || begin.elapsed() > AT_MOST {
+        if (begin.elapsed() > AT_LEAST && steady) || begin.elapsed() > at_most {
             return Ok(now);
         }
         before = now;
