@@ -6,7 +6,7 @@ use crate::{
     frame::{Header, opcode},
     gap_scale,
     snapshot::{closing_by, protocol},
-    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, answer},
+    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
 };
 
 impl Flow {
@@ -20,7 +20,9 @@ impl Flow {
         now: u64,
         stats: &mut ListenerStats,
     ) -> u32 {
-        stats.frames[direction.index()].add(header);
+        let i = direction.index();
+        stats.frames[i][(header.opcode() & 0x0f) as usize].add(1);
+        stats.payload_bytes[i].add(header.payload_len);
         let own = self.snapshot.facts_mut(direction);
         own.frames = own.frames.wrapping_add(1);
         own.payload_bytes = own.payload_bytes.wrapping_add(header.payload_len);
@@ -61,9 +63,6 @@ impl Flow {
         let mut size = header.payload_len;
         if header.opcode() == opcode::CONTINUATION {
             size = size.saturating_add(self.message_len[i] as u64);
-            if whole {
-                stats.frames[i].finish(size);
-            }
         } else {
             if !whole {
                 stats.fragmented_messages[i].add(1);
@@ -73,6 +72,7 @@ impl Flow {
             }
         }
         if whole {
+            stats.message_sizes[i].observe(size, &SIZE_BOUNDS);
             size = 0;
         }
         self.message_len[i] = if size > u32::MAX as u64 {

@@ -18,7 +18,6 @@ pub mod drop;
 pub mod event;
 pub mod flow;
 pub mod frame;
-pub mod frame_counts;
 pub mod gap_scale;
 pub mod handshake;
 mod heartbeat;

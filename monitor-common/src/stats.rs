@@ -1,6 +1,6 @@
 //! Per-listener aggregates: what need not be an event.
 
-use crate::{event::CLOSE_HOW_COUNT, frame_counts::FrameCounts, gap_scale};
+use crate::{event::CLOSE_HOW_COUNT, gap_scale};
 
 /// Upper bounds in nanoseconds of the ping round-trip buckets; one more bucket holds the rest.
 pub const RTT_BOUNDS: [u64; 16] = [
@@ -167,8 +167,6 @@ impl ProtocolError {
 pub struct Counter(u64);
 
 impl Counter {
-    pub const ZERO: Self = Self(0);
-
     #[inline(always)]
     pub fn add(&mut self, n: u64) {
         add(&mut self.0, n);
@@ -220,15 +218,6 @@ impl<const N: usize> Histogram<N> {
     /// Adds one value to the first bucket whose bound it does not exceed.
     #[inline(always)]
     pub fn observe(&mut self, value: u64, bounds: &[u64]) {
-        if let Some(counter) = self.buckets.get_mut(Self::bucket_of(value, bounds)) {
-            counter.add(1);
-        }
-        self.sum.add(value);
-    }
-
-    /// The first bucket whose bound `value` does not exceed.
-    #[inline(always)]
-    pub(crate) fn bucket_of(value: u64, bounds: &[u64]) -> usize {
         let mut bucket = 0;
         let mut i = 0;
         // Counting the bounds below the value needs no branch and no variable-length loop.
@@ -236,10 +225,13 @@ impl<const N: usize> Histogram<N> {
             bucket += (value > bounds[i]) as usize;
             i += 1;
         }
-        bucket
+        if let Some(counter) = self.buckets.get_mut(bucket) {
+            counter.add(1);
+        }
+        self.sum.add(value);
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    fn merge(&mut self, other: &Self) {
         merge(&mut self.buckets, &other.buckets);
         self.sum.add(other.sum.get());
     }
@@ -253,8 +245,10 @@ pub struct ListenerStats {
     pub opened: Counter,
     /// Connections that ended, by [`crate::event::CloseHow`].
     pub closed: [Counter; CLOSE_HOW_COUNT],
-    /// Frames, and the messages they make.
-    pub frames: [FrameCounts; 2],
+    /// Frames by raw opcode.
+    pub frames: [[Counter; 16]; 2],
+    /// Frame payload, bytes.
+    pub payload_bytes: [Counter; 2],
     /// Stream bytes that could not be attributed to frames.
     pub unsynced_bytes: [Counter; 2],
     /// Messages that began with FIN=0 (RFC 6455 §5.4).
@@ -263,6 +257,8 @@ pub struct ListenerStats {
     pub unfinished_messages: [Counter; 2],
     /// Messages that began with RSV1: compressed by permessage-deflate (RFC 7692 §6).
     pub compressed_messages: [Counter; 2],
+    /// Finished data messages by size on the wire: payload bytes of all their frames.
+    pub message_sizes: [Histogram<{ SIZE_BOUNDS.len() + 1 }>; 2],
     /// By [`PongKind`].
     pub pongs: [[Counter; PongKind::ALL.len()]; 2],
     /// By [`ProtocolError`].
@@ -303,11 +299,13 @@ impl ListenerStats {
     pub const EMPTY: Self = Self {
         opened: Counter(0),
         closed: [Counter(0); CLOSE_HOW_COUNT],
-        frames: [FrameCounts::EMPTY; 2],
+        frames: [[Counter(0); 16]; 2],
+        payload_bytes: [Counter(0); 2],
         unsynced_bytes: [Counter(0); 2],
         fragmented_messages: [Counter(0); 2],
         unfinished_messages: [Counter(0); 2],
         compressed_messages: [Counter(0); 2],
+        message_sizes: [Histogram::EMPTY; 2],
         pongs: [[Counter(0); PongKind::ALL.len()]; 2],
         protocol_errors: [Counter(0); ProtocolError::ALL.len()],
         upgrade_requests: Counter(0),
@@ -334,10 +332,12 @@ impl ListenerStats {
             opened,
             closed,
             frames: [frames_rx, frames_tx],
+            payload_bytes,
             unsynced_bytes,
             fragmented_messages,
             unfinished_messages,
             compressed_messages,
+            message_sizes: [sizes_rx, sizes_tx],
             pongs: [pongs_rx, pongs_tx],
             protocol_errors,
             upgrade_requests,
@@ -358,12 +358,15 @@ impl ListenerStats {
         } = self;
         opened.add(other.opened.get());
         merge(closed, &other.closed);
-        frames_rx.merge(&other.frames[0]);
-        frames_tx.merge(&other.frames[1]);
+        merge(frames_rx, &other.frames[0]);
+        merge(frames_tx, &other.frames[1]);
+        merge(payload_bytes, &other.payload_bytes);
         merge(unsynced_bytes, &other.unsynced_bytes);
         merge(fragmented_messages, &other.fragmented_messages);
         merge(unfinished_messages, &other.unfinished_messages);
         merge(compressed_messages, &other.compressed_messages);
+        sizes_rx.merge(&other.message_sizes[0]);
+        sizes_tx.merge(&other.message_sizes[1]);
         merge(pongs_rx, &other.pongs[0]);
         merge(pongs_tx, &other.pongs[1]);
         merge(protocol_errors, &other.protocol_errors);
@@ -387,7 +390,7 @@ impl ListenerStats {
     }
 }
 
-pub(crate) fn merge(into: &mut [Counter], from: &[Counter]) {
+fn merge(into: &mut [Counter], from: &[Counter]) {
     for (into, from) in into.iter_mut().zip(from) {
         into.add(from.get());
     }

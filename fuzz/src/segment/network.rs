@@ -199,8 +199,8 @@ impl Network {
     fn told(&self, direction: Direction) -> [u64; 3] {
         let i = direction.index();
         [
-            self.stats.frames[i].by_opcode().iter().sum(),
-            self.stats.frames[i].payload_bytes(),
+            self.stats.frames[i].iter().map(|n| n.get()).sum(),
+            self.stats.payload_bytes[i].get(),
             self.stats.unsynced_bytes[i].get(),
         ]
     }

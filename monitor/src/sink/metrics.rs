@@ -117,9 +117,9 @@ fn count(counter: &Counter) -> f64 {
 #[cfg(test)]
 mod tests {
     use monitor_common::{
-        frame::{Head, Header},
+        frame::opcode,
         gap_scale,
-        stats::{PongKind, ProtocolError, RTT_BOUNDS, answer},
+        stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
     };
 
     use super::*;
@@ -137,8 +137,7 @@ mod tests {
         }];
         let mut stats = ListenerStats::EMPTY;
         stats.opened.add(3);
-        let ping = Header::parse(&Head([0x89, 0]), 2).expect("a header");
-        (0..7).for_each(|_| stats.frames[1].add(&ping));
+        stats.frames[1][usize::from(opcode::PING)].add(7);
         stats.ping_rtt[1].observe(300_000, &RTT_BOUNDS);
         stats.ping_rtt[1].observe(60_000_000_000, &RTT_BOUNDS);
         for interval in [500_000_000, 30_005_000_000, 31_500_000_000] {
@@ -147,8 +146,8 @@ mod tests {
         stats.handshakes[1].add(5);
         stats.handshakes[answer::NONE].add(1);
         stats.handshake_time.observe(3_000_000, &RTT_BOUNDS);
-        stats.frames[0].finish(126);
-        stats.frames[0].finish(1 << 30);
+        stats.message_sizes[0].observe(126, &SIZE_BOUNDS);
+        stats.message_sizes[0].observe(1 << 30, &SIZE_BOUNDS);
         stats.pongs[0][PongKind::Mismatched as usize].add(2);
         stats.protocol_errors[ProtocolError::MaskedServer as usize].add(4);
         let mut tally = Tally {

@@ -121,21 +121,20 @@ impl Figures {
             |of: fn(&ListenerStats, usize) -> u64| [0, 1].map(|i| of(now, i) - of(before, i));
         Self {
             frames: [0, 1].map(|i| {
-                let (before, now) = (before.frames[i].by_opcode(), now.frames[i].by_opcode());
-                std::array::from_fn(|op| now[op] - before[op])
+                std::array::from_fn(|op| now.frames[i][op].get() - before.frames[i][op].get())
             }),
-            payload_bytes: pair(|s, i| s.frames[i].payload_bytes()),
+            payload_bytes: pair(|s, i| s.payload_bytes[i].get()),
             unsynced_bytes: pair(|s, i| s.unsynced_bytes[i].get()),
             fragmented_messages: pair(|s, i| s.fragmented_messages[i].get()),
             compressed_messages: pair(|s, i| s.compressed_messages[i].get()),
             unfinished_messages: pair(|s, i| s.unfinished_messages[i].get()),
             message_sizes: [0, 1].map(|i| {
                 difference(
-                    &before.frames[i].message_sizes().buckets,
-                    &now.frames[i].message_sizes().buckets,
+                    &before.message_sizes[i].buckets,
+                    &now.message_sizes[i].buckets,
                 )
             }),
-            message_bytes: pair(|s, i| s.frames[i].message_sizes().sum.get()),
+            message_bytes: pair(|s, i| s.message_sizes[i].sum.get()),
             pongs: [0, 1].map(|i| difference(&before.pongs[i], &now.pongs[i])),
             protocol_errors: difference(&before.protocol_errors, &now.protocol_errors),
             handshakes: difference(&before.handshakes, &now.handshakes),

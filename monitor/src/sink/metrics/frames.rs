@@ -65,7 +65,6 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     for (name, stats, _) in scrape.each() {
         for (way, direction) in WAYS {
             let i = way.index();
-            let by_opcode = stats.frames[i].by_opcode().map(|frames| frames as f64);
             for op in KNOWN {
                 frames.add(
                     &[
@@ -73,18 +72,18 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
                         ("direction", direction),
                         ("opcode", opcode::name(op)),
                     ],
-                    by_opcode[usize::from(op)],
+                    count(&stats.frames[i][usize::from(op)]),
                 );
             }
             let labels = [("listener", name), ("direction", direction)];
-            bytes.add(&labels, stats.frames[i].payload_bytes() as f64);
+            bytes.add(&labels, count(&stats.payload_bytes[i]));
             fragmented.add(&labels, count(&stats.fragmented_messages[i]));
             unfinished.add(&labels, count(&stats.unfinished_messages[i]));
             compressed.add(&labels, count(&stats.compressed_messages[i]));
-            let size = kernel_histogram(&stats.frames[i].message_sizes(), &SIZE_BOUNDS, BYTES);
+            let size = kernel_histogram(&stats.message_sizes[i], &SIZE_BOUNDS, BYTES);
             sizes.add_histogram(&labels, size);
             unsynced.add(&labels, count(&stats.unsynced_bytes[i]));
-            pings.add(&labels, by_opcode[usize::from(opcode::PING)]);
+            pings.add(&labels, count(&stats.frames[i][usize::from(opcode::PING)]));
             unanswered.add(&labels, count(&stats.pings_unanswered[i]));
             for kind in PongKind::ALL {
                 let labels = [
