@@ -19,16 +19,16 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
 
 /// The sentence of a [`Thrash`](super::finding::Thrash).
 pub(super) fn of_thrash(clients: u64, heaviest: Option<&ClientRow>) -> String {
-    let who = match clients {
-        1 => "a client connects".to_owned(),
-        many => format!("{many} clients connect"),
+    let (who, stay) = match clients {
+        1 => ("a client connects".to_owned(), "stays"),
+        many => (format!("{many} clients connect"), "stay"),
     };
     let every = heaviest.and_then(|row| row.interval).map_or_else(
         || "again and again".to_owned(),
         |interval| format!("every {:.1} s", interval.as_secs_f64()),
     );
     format!(
-        "{who} {every} and stay for less than 5 s: look for what ends these connections, and have clients \
+        "{who} {every} and {stay} for less than 5 s: look for what ends these connections, and have clients \
          reset their delay only after a connection has lasted"
     )
 }
@@ -52,9 +52,13 @@ fn seen(storm: &ReconnectStorm) -> String {
         (None, attempts) if attempts > 0 => ", none successful".to_owned(),
         _ => String::new(),
     };
-    let usual = storm.baseline_rate;
+    let usual = match storm.baseline_rate {
+        // Nothing is known, or nobody comes.
+        0.0 => String::new(),
+        usual => format!(" where {usual:.1} are usual"),
+    };
     format!(
-        "{how}{after}: {:.0} attempts/s where {usual:.1} are usual{tries}",
+        "{how}{after}: {:.0} attempts/s{usual}{tries}",
         storm.peak_rate.max(storm.rate),
     )
 }
