@@ -126,7 +126,13 @@ fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
     assert_eq!((close_codes, abnormal), (ended / 3.0, ended / 3.0 * 2.0));
     assert_eq!(watch.metric("wsmon_untracked_connections_total", &[]), 0.0);
     assert_eq!(watch.metric("wsmon_events_lost_total", &[]), 0.0);
-    assert!(watch.alerts().is_empty());
+    // Who comes and goes like this thrashes; nothing else is wrong.
+    let told: Vec<_> = watch
+        .alerts()
+        .iter()
+        .map(|alert| alert.text("/alert").to_owned())
+        .collect();
+    assert!(told.iter().all(|alert| alert == "thrash"), "{told:?}");
 }
 
 /// Sends a message and waits for its echo, the `nth` of this client.
