@@ -9,18 +9,17 @@ mod traffic;
 mod windows;
 mod workload;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::progress::Progress;
 use crate::root::{self, Prerequisite};
-use crate::{build, setup};
+use crate::{build, results, setup};
 use observer::Observer;
 use packets::Packets;
 use report::Report;
@@ -104,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let report = measured?;
     print!("{}", report.table());
-    write(&report, &args.out)?;
+    results::write(&args.out, "bench", &report.json(), report.picture())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,16 +194,4 @@ fn chosen<T: ValueEnum>(named: &[T]) -> Vec<T> {
         [] => T::value_variants().to_vec(),
         named => named.to_vec(),
     }
-}
-
-fn write(report: &Report, folder: &Path) -> Result<()> {
-    let write = |name: &str, content: String| {
-        let path = folder.join(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("wrote {}", path.display());
-        Ok(())
-    };
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    write("bench.json", format!("{:#}\n", report.json()))
-        .and_then(|()| write("bench.svg", report.picture()))
 }

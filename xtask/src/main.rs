@@ -14,6 +14,7 @@ mod peers;
 mod picture;
 mod progress;
 mod record;
+mod results;
 mod root;
 mod scale;
 mod setup;

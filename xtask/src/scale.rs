@@ -7,17 +7,16 @@ mod stage;
 mod verdicts;
 mod worker;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
 use crate::progress::Progress;
 use crate::root::{self, Prerequisite};
-use crate::{build, setup};
+use crate::{build, results, setup};
 use report::Report;
 use stage::Plan;
 
@@ -117,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let report = measured?;
     print!("{}", report.table());
-    write(&report, &args.out)?;
+    results::write(&args.out, "scale", &report.json(), report.picture())?;
     Ok(ExitCode::from(u8::from(!report.failures().is_empty())))
 }
 
@@ -186,16 +185,4 @@ fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
         crowds.push(stage::play(plan, &wsmon, progress)?);
     }
     Ok(Report { crowds })
-}
-
-fn write(report: &Report, folder: &Path) -> Result<()> {
-    let write = |name: &str, content: String| {
-        let path = folder.join(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("wrote {}", path.display());
-        Ok(())
-    };
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    write("scale.json", format!("{:#}\n", report.json()))
-        .and_then(|()| write("scale.svg", report.picture()))
 }

@@ -5,6 +5,7 @@ mod clients;
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
@@ -83,18 +84,30 @@ async fn show(args: &ListArgs) -> Outcome {
         ("limit", args.limit.map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
-    let mut lines = client::get(&args.control, &target).await?;
+    let row = |record: &ConnectionRecord| Row(record).to_string();
+    print(args, &target, Row::HEAD, row, "no connections").await
+}
+
+/// Asks for records and prints one in a row, as they come.
+async fn print<T: DeserializeOwned>(
+    args: &ListArgs,
+    target: &str,
+    head: &str,
+    row: impl Fn(&T) -> String,
+    nothing: &str,
+) -> Outcome {
+    let mut lines = client::get(&args.control, target).await?;
     let mut out = io::stdout();
     let mut rows = 0_usize;
     while let Some(line) = lines.next().await? {
         let shown = if args.json {
             screen::write_line(&mut out, &line)?
         } else {
-            let record: ConnectionRecord = client::read(&line)?;
+            let record: T = client::read(&line)?;
             if rows == 0 {
-                screen::write_line(&mut out, Row::HEAD.as_bytes())?;
+                screen::write_line(&mut out, head.as_bytes())?;
             }
-            screen::write_line(&mut out, Row(&record).to_string().as_bytes())?
+            screen::write_line(&mut out, row(&record).as_bytes())?
         };
         if shown == Shown::NobodyReads {
             return Ok(ExitCode::SUCCESS);
@@ -102,7 +115,7 @@ async fn show(args: &ListArgs) -> Outcome {
         rows += 1;
     }
     if rows == 0 && !args.json {
-        screen::write_line(&mut out, b"no connections")?;
+        screen::write_line(&mut out, nothing.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

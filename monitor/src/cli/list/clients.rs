@@ -1,14 +1,10 @@
 //! `wsmon list --by client`: who asks most often.
 
-use std::{fmt, io, process::ExitCode};
+use std::fmt;
 
 use super::ListArgs;
 use crate::{
-    cli::{
-        client,
-        exit::Outcome,
-        screen::{self, Age, Shown},
-    },
+    cli::{client, exit::Outcome, screen::Age},
     clients::ClientRecord,
 };
 
@@ -19,28 +15,8 @@ pub(super) async fn show(args: &ListArgs) -> Outcome {
         ("limit", args.limit.map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/clients", &query);
-    let mut lines = client::get(&args.control, &target).await?;
-    let mut out = io::stdout();
-    let mut rows = 0_usize;
-    while let Some(line) = lines.next().await? {
-        let shown = if args.json {
-            screen::write_line(&mut out, &line)?
-        } else {
-            let record: ClientRecord = client::read(&line)?;
-            if rows == 0 {
-                screen::write_line(&mut out, Row::HEAD.as_bytes())?;
-            }
-            screen::write_line(&mut out, Row(&record).to_string().as_bytes())?
-        };
-        if shown == Shown::NobodyReads {
-            return Ok(ExitCode::SUCCESS);
-        }
-        rows += 1;
-    }
-    if rows == 0 && !args.json {
-        screen::write_line(&mut out, b"no clients")?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let row = |record: &ClientRecord| Row(record).to_string();
+    super::print(args, &target, Row::HEAD, row, "no clients").await
 }
 
 /// A client in one row.

@@ -1,0 +1,25 @@
+//! Where the measuring commands leave what they found.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+/// Writes `NAME.json` and `NAME.svg` into a folder, which is made if it is not there.
+///
+/// # Errors
+/// When one of them cannot be written; the message names it.
+pub(crate) fn write(
+    folder: &Path,
+    name: &str,
+    json: &serde_json::Value,
+    picture: String,
+) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (kind, content) in [("json", format!("{json:#}\n")), ("svg", picture)] {
+        let path = folder.join(format!("{name}.{kind}"));
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {}", path.display());
+    }
+    Ok(())
+}
