@@ -185,8 +185,7 @@ impl Storm {
         if let Some(back) = self.sample.arrive(at, hash, number) {
             self.totals.sampled += back.weight;
             if back.returning {
-                self.totals.returning += back.weight;
-                self.reconnects += back.weight;
+                self.came_back(back.weight);
             }
             if let Some(episode) = &mut self.episode {
                 episode.delays.add(&back);
@@ -220,8 +219,9 @@ impl Storm {
         }
         self.clients.settle(client, hash, accepted);
         let number = self.episode.as_ref().map_or(0, |episode| episode.number);
-        let failed = self.sample.settle(at, hash, !accepted, number);
-        if let (Some(episode), Some(attempt)) = (&mut self.episode, failed) {
+        let settled = self.sample.settle(at, hash, outcome, number);
+        self.came_back(settled.returned);
+        if let (Some(episode), Some(attempt)) = (&mut self.episode, settled.failed) {
             episode.delays.expect(attempt);
         }
     }
@@ -235,7 +235,8 @@ impl Storm {
         second.closes += 1;
         second.established = second.established.max(established);
         self.trace.fail(at);
-        self.sample.depart(at, hash);
+        let returned = self.sample.depart(at, hash, departure.age);
+        self.came_back(returned);
         self.deaths.add(departure);
         let short = departure
             .age
@@ -312,6 +313,11 @@ impl Storm {
     #[cfg(test)]
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.trace.bytes() + self.sample.bytes() + self.clients.bytes()
+    }
+
+    fn came_back(&mut self, clients: u64) {
+        self.totals.returning += clients;
+        self.reconnects += clients;
     }
 
     fn hash(&self, client: IpAddr) -> u64 {

@@ -62,7 +62,13 @@ impl Storm {
         })
         .unwrap();
         watch.wait_for_metric("wsmon_connections", &labels, CLIENTS.into());
-        let before = server.answers();
+        // A client may have its answer a moment before the server has counted it.
+        let mut before = server.answers();
+        wait_until("the server to have counted them", SOON, || {
+            before = server.answers();
+            before.accepted == u64::from(CLIENTS)
+        })
+        .unwrap();
 
         server.kill();
         wait_until("everybody to have lost it", SOON, || {

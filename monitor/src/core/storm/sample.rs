@@ -4,8 +4,11 @@
 //! on (Wegman's adaptive sampling). A client that is in the sample is in it with all its attempts, so
 //! shares and delays are not distorted, and what is counted here is multiplied by the step.
 
+use std::time::Duration;
+
 use hashbrown::HashTable;
 
+use super::Outcome;
 use crate::core::time::Ktime;
 
 #[derive(Debug)]
@@ -31,6 +34,8 @@ struct Known {
     lost: u32,
     /// Attempts without an outcome.
     pending: u32,
+    /// Nothing was known to be lost when it last came.
+    unexplained: bool,
     /// The episode of which `attempts` tells.
     episode: u32,
     attempts: u8,
@@ -53,6 +58,23 @@ pub(super) struct Return {
     pub(super) since_failure: Option<u64>,
 }
 
+/// What an outcome says of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// The attempt failed: the number it had in this episode, if the address is that of one client.
+    pub(super) failed: Option<u8>,
+    /// How many clients that had come already came back, as this shows.
+    pub(super) returned: u64,
+}
+
+impl Known {
+    /// Whether a loss at this moment is why the client came last. Ends of connections are told after
+    /// the requests of the same moment, so a client that comes back at once is heard of before its loss.
+    fn explain(&mut self, at: Ktime) -> bool {
+        std::mem::take(&mut self.unexplained) && at <= self.arrived + TICK
+    }
+}
+
 impl Sample {
     pub(super) fn new() -> Self {
         Self {
@@ -70,6 +92,7 @@ impl Sample {
         let returning = known.lost > 0;
         let lost = known.lost;
         known.lost = lost.saturating_sub(1);
+        known.unexplained = !returning;
         if known.episode != episode {
             known.episode = episode;
             known.attempts = 0;
@@ -95,30 +118,47 @@ impl Sample {
         })
     }
 
-    /// Takes in an outcome. If the attempt failed: the number it had in this episode, if the address is
-    /// that of one client.
+    /// Takes in an outcome.
     pub(super) fn settle(
         &mut self,
         at: Ktime,
         hash: u64,
-        failed: bool,
+        outcome: Outcome,
         episode: u32,
-    ) -> Option<u8> {
-        let known = self.entry(at, hash)?;
+    ) -> Settled {
+        let weight = 1 << self.level;
+        let Some(known) = self.entry(at, hash) else {
+            return Settled::default();
+        };
         known.pending = known.pending.saturating_sub(1);
-        if !failed {
-            return None;
+        if outcome == Outcome::Accepted {
+            return Settled::default();
         }
         known.failed = at;
-        known.lost = known.lost.saturating_add(1);
-        (known.episode == episode && !known.shared).then_some(known.attempts)
+        // An answer is told in its order, a missing one with the end of its connection.
+        let overtaken = outcome == Outcome::Unanswered && known.pending > 0;
+        let explains = overtaken && known.explain(at);
+        known.lost += u32::from(!explains);
+        let one = known.episode == episode && !known.shared;
+        Settled {
+            failed: one.then_some(known.attempts),
+            returned: if explains { weight } else { 0 },
+        }
     }
 
-    pub(super) fn depart(&mut self, at: Ktime, hash: u64) {
-        if let Some(known) = self.entry(at, hash) {
-            known.departed = at;
-            known.lost = known.lost.saturating_add(1);
-        }
+    /// Takes in that a connection was lost, with its age if it is known. Gives how many clients that had
+    /// come already came back, as this shows.
+    pub(super) fn depart(&mut self, at: Ktime, hash: u64, age: Option<Duration>) -> u64 {
+        let weight = 1 << self.level;
+        let Some(known) = self.entry(at, hash) else {
+            return 0;
+        };
+        known.departed = at;
+        // Not if it is the connection that came of the last attempt.
+        let earlier = age.is_none_or(|age| at.since(known.arrived) + TICK < age);
+        let explains = earlier && known.explain(at);
+        known.lost += u32::from(!explains);
+        if explains { weight } else { 0 }
     }
 
     #[cfg(test)]
@@ -147,6 +187,7 @@ impl Sample {
                 departed: Ktime::ZERO,
                 lost: 0,
                 pending: 0,
+                unexplained: false,
                 episode: 0,
                 attempts: 0,
                 shared: false,
@@ -195,12 +236,17 @@ fn gap(from: Ktime, to: Ktime) -> Option<u64> {
 
 /// A share of these is right within 2 % (standard error at one half: 0.8 %).
 const CAPACITY: usize = 4_096;
+/// Requests are stamped by a clock that ticks with the scheduler, 10 ms at most, and ends by an exact
+/// one: an end may seem to be so much later than the request that followed it.
+const TICK: Duration = Duration::from_millis(10);
 /// How long after a loss an attempt is a return, seconds.
 const RETURNING_WITHIN: u64 = 300;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const REFUSED: Outcome = Outcome::Refused(Some(503));
 
     fn hash(client: u64) -> u64 {
         let mixed = (client + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -218,7 +264,7 @@ mod tests {
         // All come once and are refused; a third comes again.
         for client in 0..300_000 {
             sample.arrive(at(1_000), hash(client), 1);
-            sample.settle(at(1_001), hash(client), true, 1);
+            sample.settle(at(1_001), hash(client), REFUSED, 1);
         }
         for client in 0..300_000 {
             let client = if client % 3 == 0 {
@@ -238,17 +284,59 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_that_is_told_after_the_return_makes_it_one() {
+        const OLD: Option<Duration> = Some(Duration::from_secs(60));
+        let mut sample = Sample::new();
+        let came = |sample: &mut Sample, ms, client| {
+            let back = sample.arrive(at(ms), hash(client), 0).expect("all fit");
+            back.returning
+        };
+        // A connection is lost at 1.004 s, and the client is back before that is told.
+        assert!(!came(&mut sample, 1_000, 1));
+        assert_eq!(sample.depart(at(1_004), hash(1), OLD), 1);
+        assert!(!came(&mut sample, 1_010, 1), "nothing is lost any more");
+        // Another is lost while the new one lives: that is why the client comes next.
+        assert_eq!(sample.depart(at(9_000), hash(1), OLD), 0);
+        assert!(came(&mut sample, 9_005, 1));
+        assert_eq!(
+            sample.depart(at(9_006), hash(1), OLD),
+            0,
+            "explained already"
+        );
+        // One that ends as soon as it began is no reason for its own beginning.
+        assert!(!came(&mut sample, 20_000, 4));
+        let life = Some(Duration::from_millis(3));
+        assert_eq!(sample.depart(at(20_002), hash(4), life), 0);
+        assert!(came(&mut sample, 20_003, 4));
+
+        // The same with an attempt that got no answer, but not with the last attempt itself.
+        came(&mut sample, 1_000, 2);
+        came(&mut sample, 1_001, 2);
+        let unanswered = |sample: &mut Sample| {
+            let settled = sample.settle(at(1_001), hash(2), Outcome::Unanswered, 0);
+            settled.returned
+        };
+        assert_eq!(unanswered(&mut sample), 1);
+        assert_eq!(unanswered(&mut sample), 0);
+        // An answer comes in its order: what follows it is a return without this.
+        came(&mut sample, 1_000, 3);
+        came(&mut sample, 1_001, 3);
+        let refused = sample.settle(at(1_001), hash(3), REFUSED, 0);
+        assert_eq!(refused.returned, 0);
+    }
+
+    #[test]
     fn an_address_that_several_share_is_told_from_a_client() {
         let mut sample = Sample::new();
-        sample.depart(at(1_000), hash(1));
+        sample.depart(at(1_000), hash(1), None);
         let alone = sample.arrive(at(2_000), hash(1), 1).expect("all fit");
         assert!(!alone.shared && alone.returning);
         assert_eq!(
             (alone.attempt, alone.since_attempt),
             (1, Some(1_000_000_000))
         );
-        sample.depart(at(3_000), hash(2));
-        sample.depart(at(3_000), hash(2));
+        sample.depart(at(3_000), hash(2), None);
+        sample.depart(at(3_000), hash(2), None);
         assert!(
             sample
                 .arrive(at(4_000), hash(2), 1)
@@ -261,7 +349,10 @@ mod tests {
     fn delays_are_counted_from_the_attempt_and_from_its_failure() {
         let mut sample = Sample::new();
         sample.arrive(at(1_000), hash(1), 1);
-        assert_eq!(sample.settle(at(1_200), hash(1), true, 1), Some(1));
+        assert_eq!(
+            sample.settle(at(1_200), hash(1), REFUSED, 1).failed,
+            Some(1)
+        );
         let next = sample.arrive(at(2_200), hash(1), 1).expect("all fit");
         assert_eq!(next.attempt, 2);
         assert_eq!(next.since_attempt, Some(1_200_000_000));
