@@ -1,0 +1,97 @@
+//! Flags of the commands, and what they say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::CommandFactory;
+use monitor::{cli::Cli, replay::Skip};
+
+use crate::pages::{code, read, table_rows};
+
+#[test]
+fn every_flag_of_run_and_replay_is_documented_with_its_default() {
+    for (command, page) in [("run", "docs/running.md"), ("replay", "docs/replay.md")] {
+        let documented: BTreeMap<_, _> = table_rows(page)
+            .into_iter()
+            .filter_map(|row| {
+                let flag = code(row.first()?).first()?.split(' ').next()?.to_owned();
+                let default = code(row.get(1)?).into_iter().next();
+                (flag.starts_with("--") && flag != "--debug-kernel").then_some((flag, default))
+            })
+            .collect();
+        assert_eq!(documented, flags(command), "{page}");
+    }
+    assert!(read("docs/running.md").contains("`--debug-kernel`"));
+}
+
+/// The flags of a command with their defaults, apart from the one for its developers.
+fn flags(command: &str) -> BTreeMap<String, Option<String>> {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).expect("the command exists");
+    command
+        .get_arguments()
+        .filter(|argument| {
+            argument
+                .get_long()
+                .is_some_and(|name| name != "debug-kernel")
+        })
+        .filter_map(|argument| {
+            // A flag without a value has an implicit one.
+            let default = argument
+                .get_default_values()
+                .first()
+                .filter(|_| argument.get_action().takes_values());
+            let default = default.map(|value| value.to_string_lossy().into_owned());
+            let default = default.or_else(|| told_default(argument));
+            Some((format!("--{}", argument.get_long()?), default))
+        })
+        .filter(|(flag, _)| flag != "--help")
+        .collect()
+}
+
+/// A flag that a file may stand in for has no default of its own, only in its help.
+fn told_default(argument: &clap::Arg) -> Option<String> {
+    let help = argument.get_help()?.to_string();
+    let (_, default) = help.split_once("[default: ")?;
+    Some(default.strip_suffix(']')?.to_owned())
+}
+
+#[test]
+fn every_flag_of_the_commands_that_look_is_documented() {
+    let command = Cli::command();
+    let flags: BTreeSet<_> = ["list", "inspect", "frames"]
+        .into_iter()
+        .flat_map(|name| {
+            let looks = command.find_subcommand(name).expect("the command exists");
+            let flags = looks.get_arguments().filter_map(|a| a.get_long());
+            flags.map(move |flag| (name, format!("--{flag}")))
+        })
+        .collect();
+    let documented: BTreeSet<_> = table_rows("docs/frames.md")
+        .into_iter()
+        .filter_map(|row| {
+            let flag = code(row.get(1)?).first()?.split(' ').next()?.to_owned();
+            flag.starts_with("--").then(|| (row[0].clone(), flag))
+        })
+        .flat_map(|(command, flag)| {
+            let every = ["list", "inspect", "frames"];
+            let named = move |name: &str| command == "all" || command == format!("`{name}`");
+            every
+                .into_iter()
+                .filter(move |name| named(name))
+                .map(move |name| (name, flag.clone()))
+        })
+        .collect();
+    assert_eq!(documented, flags);
+}
+
+#[test]
+fn every_reason_to_pass_over_a_packet_is_documented() {
+    let documented: BTreeSet<_> = table_rows("docs/replay.md")
+        .into_iter()
+        .filter(|row| row.len() == 2)
+        .filter_map(|row| code(row.first()?).into_iter().next())
+        .collect();
+    for reason in Skip::ALL {
+        assert!(documented.contains(reason.as_str()), "{}", reason.as_str());
+    }
+}

@@ -1,0 +1,82 @@
+//! The configuration file and the profiles that it names.
+
+use std::collections::BTreeSet;
+
+use monitor::{config::Config, profiles};
+
+use crate::pages::{code, read, table_rows};
+
+#[test]
+fn every_key_of_the_configuration_file_is_documented_and_none_that_does_not_exist() {
+    let documented: BTreeSet<_> = table_rows("docs/running.md")
+        .into_iter()
+        .filter_map(|row| code(row.first()?).first().cloned())
+        .filter(|cell| cell.starts_with('['))
+        .collect();
+    let mut keys = BTreeSet::new();
+    for (table, around) in TABLES {
+        for key in keys_of(around) {
+            keys.insert(format!("{table} {key}"));
+        }
+    }
+    assert_eq!(documented, keys);
+}
+
+/// The tables of a configuration file as the page calls them, and a file with a wrong key in each.
+const TABLES: [(&str, &str); 7] = [
+    ("[daemon]", "[daemon]\nwrong = 1"),
+    ("[alerts]", "[alerts]\nwrong = 1"),
+    ("[reap]", "[reap]\nwrong = 1"),
+    ("[privacy]", "[privacy]\nwrong = 1"),
+    ("[[listener]]", "[[listener]]\nwrong = 1"),
+    (
+        "[[listener.route]]",
+        "[[listener]]\n[[listener.route]]\nwrong = 1",
+    ),
+    ("[[listener]] path", "[[listener]]\npath = [{ wrong = 1 }]"),
+];
+
+/// The keys that would have been right, from the refusal of a wrong one.
+fn keys_of(text: &str) -> Vec<String> {
+    let problems = Config::parse(text).expect_err("a wrong key");
+    let problem = problems.iter().next().expect("a problem");
+    let mut keys = code(&problem.message).into_iter();
+    assert_eq!(keys.next().as_deref(), Some("wrong"), "{problem}");
+    keys.collect()
+}
+
+#[test]
+fn every_configuration_file_on_the_pages_is_valid() {
+    let mut found = 0;
+    for page in ["README.md", "docs/running.md"] {
+        let page = read(page);
+        for block in page.split("```toml\n").skip(1) {
+            let text = block.split("```").next().expect("a block");
+            let config = Config::parse(text);
+            assert!(
+                config.is_ok_and(|config| config.warnings.is_empty()),
+                "{text}"
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 0, "no page shows a file");
+}
+
+#[test]
+fn every_word_of_the_profiles_is_explained() {
+    let page = read("docs/running.md");
+    for profile in profiles::all() {
+        for word in [
+            profile.on_expiry.as_str(),
+            profile.activity.as_str(),
+            profile.direction.as_str(),
+        ] {
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "{word} of {}",
+                profile.name
+            );
+        }
+    }
+}

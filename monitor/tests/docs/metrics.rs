@@ -1,0 +1,170 @@
+//! Metrics: each one, its type, its labels and their values.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use monitor::{
+    core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction},
+    kernel::maps::RingFill,
+    listeners::{Listener, PortRange},
+    sink::metrics::{self, Losses, ProgramRuns, Scrape},
+};
+use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, answer};
+
+use crate::pages::{code, read, table_rows};
+
+#[test]
+fn every_exported_metric_is_documented_with_its_type_and_labels() {
+    let documented: BTreeMap<_, _> = table_rows("docs/metrics.md")
+        .into_iter()
+        .filter_map(|row| {
+            let [name, kind, labels, ..] = row.as_slice() else {
+                return None;
+            };
+            let name = code(name).first()?.clone();
+            let labels = code(labels).into_iter().collect();
+            name.starts_with("wsmon_")
+                .then(|| (name, (kind.clone(), labels)))
+        })
+        .collect();
+    assert_eq!(documented, exported_families());
+}
+
+#[test]
+fn every_protocol_error_and_kind_of_pong_is_documented() {
+    let page = read("docs/metrics.md");
+    let errors = ProtocolError::ALL.map(ProtocolError::as_str);
+    let pongs = PongKind::ALL.map(PongKind::as_str);
+    for kind in errors.into_iter().chain(pongs) {
+        assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+}
+
+#[test]
+fn only_exported_metrics_are_used_in_rules_and_pages() {
+    let exported = exported_families();
+    for path in [
+        "README.md",
+        "deploy/prometheus-rules.yml",
+        "docs/alerts.md",
+        "docs/frames.md",
+        "docs/limitations.md",
+        "docs/metrics.md",
+        "docs/running.md",
+    ] {
+        for name in metric_names(&read(path)) {
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(&name);
+            assert!(
+                exported.contains_key(family),
+                "{path} names {name}, which is not exported"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_place_where_something_is_lost_is_documented() {
+    let text = scraped();
+    let lost = text
+        .lines()
+        .filter(|line| line.starts_with("wsmon_events_lost_total{"));
+    let exported: BTreeSet<(String, String)> = lost
+        .map(|line| {
+            let mut values = line.split('"').skip(1).step_by(2).map(str::to_owned);
+            let ring = values.next().expect("a ring");
+            (ring, values.next().expect("a reason"))
+        })
+        .collect();
+    let documented: BTreeSet<_> = table_rows("docs/metrics.md")
+        .into_iter()
+        .filter(|row| row.len() == 3 && row[0] != "`ring`")
+        .filter_map(|row| {
+            let [ring, reason] = [&row[0], &row[1]].map(|cell| code(cell).into_iter().next());
+            Some((ring?, reason?))
+        })
+        .collect();
+    assert_eq!(documented, exported);
+}
+
+/// Type and label names of each family in a scrape in which nothing is left out for want of a series.
+fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut families = BTreeMap::new();
+    let mut current = String::new();
+    for line in scraped().lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').expect("a name and a type");
+            current = name.to_owned();
+            families.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (_, labels) = families.get_mut(&current).expect("a type comes first");
+            labels.extend(label_names(line).filter(|label| label != "le"));
+        }
+    }
+    families
+}
+
+/// A scrape in which nothing is left out for want of a series.
+fn scraped() -> String {
+    let silence = Some(Duration::from_secs(55));
+    let mut tally = Tally {
+        learned: Learned {
+            gap_p99: silence,
+            survived: silence,
+            killed: silence,
+        },
+        ..Tally::default()
+    };
+    tally
+        .close_codes
+        .counts
+        .insert((Direction::Rx, Some(1000)), 1);
+    let mut stats = ListenerStats::EMPTY;
+    stats.handshakes[answer::NONE].add(1);
+    metrics::render(&Scrape {
+        listeners: &[listener()],
+        stats: &[stats],
+        tallies: &[tally],
+        losses: &Losses::default(),
+        degraded: false,
+        frame_viewers: 0,
+        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingFill::default())),
+        tracked: 0,
+        max_connections: 1,
+        programs: &[ProgramRuns {
+            name: "ingress".into(),
+            runs: 1,
+            seconds: 1.0,
+        }],
+        kernel: "6.1.0",
+    })
+    .expect("valid families")
+}
+
+fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
+    series
+        .split_once('{')
+        .map_or("", |(_, labels)| labels)
+        .split(['{', ','])
+        .filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()))
+}
+
+fn metric_names(text: &str) -> BTreeSet<String> {
+    text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
+        .filter(|word| word.starts_with("wsmon_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn listener() -> Listener {
+    let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
+    Listener {
+        rules: ListenerRules::new("8080", Some(hop)),
+        ports: vec![PortRange(8080..=8080)],
+        remote: false,
+    }
+}

@@ -1,0 +1,26 @@
+//! What stands on the pages.
+
+use std::{fs, path::PathBuf};
+
+/// The cells of every table row of a page.
+pub(crate) fn table_rows(path: &str) -> Vec<Vec<String>> {
+    read(path)
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// What stands between backticks.
+pub(crate) fn code(cell: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+pub(crate) fn read(path: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

@@ -1,0 +1,193 @@
+//! Lines of the alert log, one of each shape.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use monitor::{
+    core::{
+        Alert, Certainty, ConnId, Facts, Group, Ktime, ListenerAlert, ListenerFinding, ListenerId,
+        Notice, Resolution, Status, StormAlert, VerdictKind,
+        background::{Background, Owner, TcpAccount},
+        facts::{Activity, Protocol, Role},
+        storm::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash},
+    },
+    sink::line,
+};
+use serde_json::Value;
+
+/// Of each shape one: a firing alert that knows as little as possible, a resolved one that knows
+/// everything, a group, and the alerts on a listener.
+pub(crate) fn written_alerts() -> Vec<Value> {
+    let resolved = Status::Resolved(Resolution::Recovered);
+    let group = Group {
+        status: Status::Firing,
+        kind: VerdictKind::Expired,
+        certainty: Certainty::Suspected,
+        listener: ListenerId(0),
+        hop: None,
+        at: Ktime(2),
+        count: 2,
+        examples: vec![alert(Status::Firing, None), alert(Status::Firing, None)],
+    };
+    let mismatch = |known| ListenerFinding::LimitMismatch {
+        limit: known,
+        survived: known,
+        killed: known,
+    };
+    let lifetime = |limit| ListenerFinding::LifetimeMismatch {
+        limit,
+        age: Duration::from_secs(3600),
+        deaths: 12,
+    };
+    let findings = [
+        lifetime(None),
+        lifetime(Some(Duration::from_secs(7200))),
+        ListenerFinding::AtRisk {
+            gap: Duration::from_secs(58),
+            limit: Duration::from_secs(60),
+        },
+        mismatch(None),
+        mismatch(Some(Duration::from_secs(60))),
+    ];
+    let on_listener = |finding| {
+        Notice::Listener(Box::new(ListenerAlert {
+            firing: true,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(2),
+            finding,
+            reason: "a sentence".into(),
+        }))
+    };
+    let of_connections = [
+        Notice::Connection(Box::new(alert(Status::Firing, None))),
+        Notice::Connection(Box::new(alert(resolved, Some(Ktime(1))))),
+        Notice::Group(Box::new(group)),
+    ];
+    of_connections
+        .into_iter()
+        .chain(findings.map(on_listener))
+        .chain(storms())
+        .map(|notice| {
+            let line = line::Line::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
+            serde_json::from_str(&line).expect("a line is JSON")
+        })
+        .collect()
+}
+
+/// Storms of which as little as possible is known, and as much; and a client that thrashes.
+fn storms() -> Vec<Notice> {
+    let row = ClientRow {
+        client: [127, 0, 0, 1].into(),
+        attempts: 1,
+        at_most_over: 0,
+        accepted: 1,
+        refused: 0,
+        short_lived: 1,
+        rate_per_minute: 1.0,
+        interval: None,
+        last: Ktime(1),
+    };
+    let storm = |cause: Option<Cause>| ReconnectStorm {
+        firing: cause.is_some(),
+        at: Ktime(2),
+        since: Ktime(1),
+        phase: Phase::Storm,
+        pattern: Pattern::Unknown,
+        period: cause.map(|_| Duration::from_secs(1)),
+        rate: 1.0,
+        peak_rate: 1.0,
+        baseline_rate: 1.0,
+        attempts: 1,
+        successes: 1,
+        attempts_per_success: cause.map(|_| 1.0),
+        refused: vec![(Some(503), 1)],
+        returning_share: cause.map(|_| 1.0),
+        closes: 1,
+        cause,
+        examples: vec![row.clone()],
+        reason: "a sentence".into(),
+    };
+    let causes = [
+        None,
+        Some(Cause::Lifetime(Duration::from_secs(60))),
+        Some(Cause::ProxyDeploy([127, 0, 0, 1].into())),
+    ];
+    let thrash = StormFinding::Thrash(Box::new(Thrash {
+        firing: true,
+        at: Ktime(2),
+        since: Ktime(1),
+        clients: 1,
+        examples: vec![row.clone()],
+        reason: "a sentence".into(),
+    }));
+    let findings = causes.map(|cause| StormFinding::Reconnect(Box::new(storm(cause))));
+    let told = |finding| {
+        Notice::Storm(Box::new(StormAlert {
+            listener: ListenerId(0),
+            finding,
+        }))
+    };
+    findings.into_iter().chain([thrash]).map(told).collect()
+}
+
+fn alert(status: Status, clock: Option<Ktime>) -> Alert {
+    let activity = Activity {
+        last_packet: clock,
+        last_payload: clock,
+        last_frame: clock,
+        last_message: clock,
+    };
+    Alert {
+        status,
+        kind: VerdictKind::Expired,
+        certainty: Certainty::Suspected,
+        listener: ListenerId(0),
+        hop: clock.map(|_| "lb".into()),
+        at: Ktime(2),
+        since: Ktime(1),
+        limit: Duration::from_secs(60),
+        facts: Box::new(Facts {
+            established_at: clock,
+            rx: activity,
+            tx: activity,
+            ack_progress_at: clock,
+            ..Facts::new(
+                Ktime(2),
+                ConnId(1),
+                ListenerId(0),
+                Role::Server,
+                Protocol::WebSocket,
+                ([127, 0, 0, 1], 8080).into(),
+                ([127, 0, 0, 1], 40_000).into(),
+            )
+        }),
+        // Of a connection that is gone nothing can be asked.
+        background: (status == Status::Firing).then(|| Box::new(everything_known())),
+        reason: "a sentence".into(),
+    }
+}
+
+fn everything_known() -> Background {
+    let name = || Some("a".to_owned());
+    Background {
+        owner: Owner {
+            cgroup: name(),
+            unit: name(),
+            container: name(),
+            pod: name(),
+            pid: Some(1),
+            comm: name(),
+            netns: Some(1),
+        },
+        client: None,
+        tcp: Some(TcpAccount {
+            backoff: 1,
+            probes: 1,
+            retransmission_timeout: Duration::from_secs(1),
+            last_ack: Duration::from_secs(1),
+            unread_bytes: 1,
+            unsent_bytes: 1,
+        }),
+    }
+}
