@@ -12,11 +12,15 @@ mod delays;
 mod echo;
 mod episode;
 mod finding;
+mod input;
+mod onset;
 mod pattern;
 mod phase;
 mod regular;
 mod sample;
 mod seconds;
+mod settings;
+mod thrash;
 mod totals;
 mod trace;
 mod waves;
@@ -25,91 +29,18 @@ use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hasher},
     net::IpAddr,
-    time::Duration,
 };
 
 pub use baseline::{Baseline, Usual};
 pub use finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash};
+pub use input::{Departure, Outcome, ServerChange};
+pub use settings::StormSettings;
 
 use self::{
-    baseline::Learner, cause::Deaths, clients::Clients, episode::Episode, sample::Sample,
-    seconds::Seconds, totals::Totals, trace::Trace,
+    baseline::Learner, cause::Deaths, clients::Clients, episode::Episode, onset::FAILING,
+    sample::Sample, seconds::Seconds, thrash::Thrashing, totals::Totals, trace::Trace,
 };
-use super::{event::CloseHow, facts::Direction, time::Ktime};
-
-/// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Accepted,
-    /// With this HTTP status, if it could be read.
-    Refused(Option<u16>),
-    /// The connection ended without an answer.
-    Unanswered,
-}
-
-/// A connection of the listener that was open is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
-    pub at: Ktime,
-    /// The peer's address, or that of the client behind a proxy where it is known.
-    pub client: IpAddr,
-    /// The other end of the TCP connection.
-    pub peer: IpAddr,
-    pub how: CloseHow,
-    /// Who began the end: [`Direction::Tx`] is this host.
-    pub by: Option<Direction>,
-    /// The silence before the end.
-    pub idle: Duration,
-    pub age: Option<Duration>,
-    /// Bytes were outstanding.
-    pub unacked: bool,
-}
-
-/// What the listening sockets did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerChange {
-    /// The last one was closed.
-    Gone,
-    /// There is one again.
-    Listening,
-}
-
-/// When something is a storm.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StormSettings {
-    /// A mass close is more than this in 10 s, and more than [`StormSettings::mass_close_share`] of the
-    /// connections.
-    pub mass_close_least: u64,
-    pub mass_close_share: f64,
-    /// A storm is at least this many attempts per second, and at least
-    /// [`StormSettings::times_baseline`] times what is usual.
-    pub least_rate: u64,
-    pub times_baseline: f64,
-    /// A storm is also more than this many attempts for each success, for 30 s.
-    pub attempts_per_success: f64,
-    /// Thrash: so many connections of one client in a minute (at most 8), each shorter than
-    /// [`StormSettings::short_life`].
-    pub thrash_connections: usize,
-    pub short_life: Duration,
-    /// The key of the hash of addresses. Addresses can be chosen to be slow for a known key: take a random
-    /// one, except where a run must be the same as another.
-    pub seed: u64,
-}
-
-impl Default for StormSettings {
-    fn default() -> Self {
-        Self {
-            mass_close_least: 20,
-            mass_close_share: 0.05,
-            least_rate: 20,
-            times_baseline: 5.0,
-            attempts_per_success: 2.0,
-            thrash_connections: 5,
-            short_life: Duration::from_secs(5),
-            seed: 0,
-        }
-    }
-}
+use super::time::Ktime;
 
 /// The storm engine of one listener.
 #[derive(Debug)]
@@ -135,14 +66,6 @@ pub struct Storm {
     thrash: Option<Thrashing>,
     findings: VecDeque<StormFinding>,
     reconnects: u64,
-}
-
-/// That clients thrash, as it was told.
-#[derive(Debug)]
-struct Thrashing {
-    since: Ktime,
-    told: u64,
-    due: Ktime,
 }
 
 impl Storm {
@@ -387,133 +310,6 @@ impl Storm {
         };
     }
 
-    /// Whether more attempts failed than clients should make for one success, in each third of the
-    /// half minute before second `until`.
-    fn is_failing(&self, until: u64) -> bool {
-        let third = FAILING / 3;
-        until >= FAILING
-            && self.seconds.sum(until - FAILING, until - 1).arrivals >= FAILING * LEAST_FAILING
-            && (1..=3).all(|n| {
-                let from = until - n * third;
-                let of_it = self.seconds.sum(from, from + third - 1);
-                let limit = self.settings.attempts_per_success * of_it.accepted as f64;
-                of_it.arrivals as f64 > limit && of_it.failed * 2 > of_it.arrivals
-            })
-    }
-
-    fn judge_arrivals(&mut self, at: Ktime, arrivals: u64) {
-        if let Some(episode) = &self.episode
-            && self.is_return(at, episode)
-        {
-            let (since, before) = (episode.since, episode.before);
-            self.begin_storm(at, since, before);
-            return;
-        }
-        if arrivals < self.alarm {
-            return;
-        }
-        let index = seconds::number(at);
-        while let Some((_, first)) = self.crossed.front()
-            && at.since(*first) > TWICE_WITHIN
-        {
-            self.crossed.pop_front();
-        }
-        if let Some((other, first)) = self.crossed.front()
-            && *other != index
-            && at.since(*first) >= episode::EVERY
-        {
-            let since = *first;
-            self.begin_storm(at, since, self.before(since));
-        } else if self.crossed.back().is_none_or(|last| last.0 != index) {
-            self.crossed.push_back((index, at));
-        }
-    }
-
-    /// Whether those who lost their connections come back at once: more than chance and a quarter of
-    /// them, at the least rate of a storm.
-    fn is_return(&self, at: Ktime, episode: &Episode) -> bool {
-        let rate = self.trace.rate();
-        if rate < self.settings.least_rate {
-            return false;
-        }
-        let usual = self.learner.usual_arrivals();
-        let expected = usual.fast * at.since(episode.since).as_secs_f64();
-        let came = self.totals.since(&episode.before).attempts as f64;
-        let least = (self.settings.least_rate as f64).max(episode.closes as f64 / 4.0);
-        came - expected >= least
-            && came - expected >= 6.0 * (expected * usual.dispersion()).sqrt()
-            && rate as f64 >= 2.0 * usual.fast
-    }
-
-    fn is_mass_close(&self, at: Ktime, established: u64) -> bool {
-        let now = seconds::number(at);
-        let recent = self.seconds.sum(now.saturating_sub(9), now);
-        let share = recent.established as f64 * self.settings.mass_close_share;
-        let least = share.max(self.settings.mass_close_least as f64);
-        let closes = recent.closes as f64;
-        if closes <= least {
-            return false;
-        }
-        // Where connections come and go all the time, many closes are usual. It is a mass close if these are
-        // far more than usual; or more than usual, and so many fewer are left.
-        let baseline = self.learner.baseline();
-        let usual = 10.0 * baseline.closes.rate();
-        let changes = (recent.closes + recent.arrivals) as f64;
-        let noise = (changes * baseline.closes.dispersion()).sqrt();
-        let lost = (recent.established + 1).saturating_sub(established) as f64;
-        lost.min(closes - usual) > least.max(6.0 * noise)
-            || (baseline.is_learned()
-                && closes >= self.settings.times_baseline * usual
-                && baseline.closes.is_no_chance(closes, usual))
-    }
-
-    fn begin_mass_close(&mut self, at: Ktime) {
-        let now = seconds::number(at);
-        let since = self.deaths.begin(at);
-        let mut episode = self.new_episode(since, at, Phase::MassClose, self.totals);
-        episode.closes = self.seconds.sum(seconds::number(since), now).closes;
-        episode.closed = Some(at);
-        episode.lost = Some(since);
-        self.trace.take_peak();
-        self.episode = Some(episode);
-    }
-
-    fn begin_storm(&mut self, at: Ktime, since: Ktime, before: Totals) {
-        if self
-            .episode
-            .as_ref()
-            .is_some_and(|episode| episode.told.is_none())
-        {
-            // What came before is told before.
-            self.look(at);
-        }
-        let mut episode = match self.episode.take() {
-            Some(episode) => episode,
-            None => self.new_episode(since, at, Phase::Storm, before),
-        };
-        episode.phase = Phase::Storm;
-        episode.busy = at;
-        episode.due = at + episode::EVERY;
-        episode.peak = episode.peak.max(self.trace.take_peak());
-        if episode.closed.is_some() {
-            episode.cause = self.deaths.cause(episode.since);
-        }
-        self.crossed.clear();
-        self.episode = Some(episode);
-        self.tell(at);
-    }
-
-    fn new_episode(
-        &mut self,
-        since: Ktime,
-        at: Ktime,
-        phase: Phase,
-        before: Totals,
-    ) -> Box<Episode> {
-        self.episodes = self.episodes.wrapping_add(1).max(1);
-        Box::new(Episode::new(self.episodes, since, at, phase, before))
-    }
-
     /// Looks at the storm once a second.
     fn look(&mut self, now: Ktime) {
         let usual = self.learner.usual_arrivals().fast;
@@ -555,6 +351,8 @@ impl Storm {
         episode.tellings += 1;
         let of_it = self.totals.since(&episode.before);
         let per = |whole: u64, part: u64| (part > 0).then(|| whole as f64 / part as f64);
+        // A return may be known a moment later than its attempt, which was before all this.
+        let share = per(of_it.returning.min(of_it.sampled), of_it.sampled);
         let mut storm = ReconnectStorm {
             firing: episode.phase != Phase::Over,
             at,
@@ -569,7 +367,7 @@ impl Storm {
             successes: of_it.accepted,
             attempts_per_success: per(of_it.attempts, of_it.accepted),
             refused: of_it.refused.by_status(),
-            returning_share: per(of_it.returning, of_it.sampled),
+            returning_share: share,
             closes: episode.closes,
             cause: episode.cause,
             examples: self.clients.heaviest(ReconnectStorm::EXAMPLES),
@@ -579,59 +377,7 @@ impl Storm {
         self.findings
             .push_back(StormFinding::Reconnect(Box::new(storm)));
     }
-
-    fn begin_thrash(&mut self, at: Ktime) {
-        self.thrash = Some(Thrashing {
-            since: at,
-            told: 0,
-            due: at,
-        });
-        self.look_at_thrash(at);
-    }
-
-    /// Tells of all clients that thrash in one line, and again when they have become twice as many.
-    fn look_at_thrash(&mut self, now: Ktime) {
-        let Some(thrash) = &mut self.thrash else {
-            return;
-        };
-        thrash.due = now + THRASH_EVERY;
-        let mut rows = self.clients.thrashing(now);
-        let clients = rows.len() as u64;
-        let firing = clients > 0;
-        if firing && clients < thrash.told * 2 {
-            return;
-        }
-        thrash.told = clients;
-        let since = thrash.since;
-        if !firing {
-            self.thrash = None;
-        }
-        let reason = match firing {
-            true => advice::of_thrash(clients, rows.first()),
-            false => {
-                "no client has connected for seconds only, again and again, for a minute".into()
-            }
-        };
-        rows.truncate(Thrash::EXAMPLES);
-        self.findings
-            .push_back(StormFinding::Thrash(Box::new(Thrash {
-                firing,
-                at: now,
-                since,
-                clients,
-                examples: rows,
-                reason,
-            })));
-    }
 }
-
-/// Seconds of failing attempts that are a storm, by themselves.
-const FAILING: u64 = 30;
-/// As far as there are so many attempts in a second.
-const LEAST_FAILING: u64 = 5;
-/// Within this, two unusual seconds belong together.
-const TWICE_WITHIN: Duration = Duration::from_secs(5);
-const THRASH_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod sim;

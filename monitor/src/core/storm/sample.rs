@@ -138,7 +138,7 @@ impl Sample {
         // An answer is told in its order, a missing one with the end of its connection.
         let overtaken = outcome == Outcome::Unanswered && known.pending > 0;
         let explains = overtaken && known.explain(at);
-        known.lost += u32::from(!explains);
+        known.lost = known.lost.saturating_add(u32::from(!explains));
         let one = known.episode == episode && !known.shared;
         Settled {
             failed: one.then_some(known.attempts),
@@ -157,7 +157,7 @@ impl Sample {
         // Not if it is the connection that came of the last attempt.
         let earlier = age.is_none_or(|age| at.since(known.arrived) + TICK < age);
         let explains = earlier && known.explain(at);
-        known.lost += u32::from(!explains);
+        known.lost = known.lost.saturating_add(u32::from(!explains));
         if explains { weight } else { 0 }
     }
 

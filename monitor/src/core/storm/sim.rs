@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::*;
+use crate::core::{event::CloseHow, facts::Direction};
 
 /// A small generator (splitmix64), the same on each run.
 #[derive(Clone, Debug)]

@@ -1,0 +1,74 @@
+//! What is told of a storm, from its beginning to its end.
+
+use super::{
+    super::sim::{KILLED, Outage, Policy, Wire},
+    *,
+};
+
+#[test]
+fn a_killed_server_is_told_from_the_mass_close_to_the_end() {
+    let case = Outage::of(2_000, Policy::Fixed(1.0));
+    let storms = outage(&case);
+    let [first, .., last] = storms.as_slice() else {
+        panic!("{storms:?}");
+    };
+    assert_eq!((first.phase, first.firing), (Phase::MassClose, true));
+    assert_eq!(
+        (first.closes, first.cause),
+        (2_000, Some(Cause::ServerRestart))
+    );
+    assert_eq!((last.phase, last.firing), (Phase::Over, false));
+    assert_eq!(storms.iter().filter(|storm| !storm.firing).count(), 1);
+    assert_eq!(last.successes, 2_000);
+    let arrivals = sim::wire(&case)
+        .iter()
+        .filter(|(time, event)| *time > at(KILLED) && matches!(event, Wire::Arrived(_)))
+        .count() as u64;
+    assert_eq!(last.attempts, arrivals);
+    assert_eq!(last.refused, [(Some(503), arrivals - 2_000)]);
+    assert_eq!(last.returning_share, Some(1.0));
+    assert!(last.peak_rate >= 1_900.0, "{}", last.peak_rate);
+}
+
+#[test]
+fn a_storm_is_told_within_a_second_of_its_first_wave() {
+    for policy in [
+        Policy::Fixed(1.0),
+        Policy::Backoff(1.0, 2.0),
+        Policy::FullJitter(1.0, 2.0),
+    ] {
+        let case = Outage::of(2_000, policy);
+        let wire = sim::wire(&case);
+        let first = wire
+            .iter()
+            .find(|(time, event)| *time > at(KILLED) && matches!(event, Wire::Arrived(_)))
+            .expect("an attempt");
+        let storms = outage(&case);
+        let told = storms.iter().find(|storm| storm.phase == Phase::Storm);
+        let told = told.expect("a storm").at;
+        assert!(told.since(first.0) <= Duration::from_secs(1), "{policy:?}");
+    }
+}
+
+#[test]
+fn the_reason_tells_what_was_seen_and_fits_the_advice_to_it() {
+    let reason = |policy| {
+        let storms = outage(&Outage::of(2_000, policy));
+        let named = storms
+            .into_iter()
+            .rfind(|storm| storm.phase == Phase::Storm);
+        named.expect("a storm").reason
+    };
+    let lockstep = reason(Policy::Fixed(1.0));
+    assert!(
+        lockstep.starts_with(
+            "clients retry every 1.0 s without jitter after 2000 were lost when the server on this host \
+             ended"
+        ),
+        "{lockstep}"
+    );
+    assert!(lockstep.contains("up to 50 % at random"), "{lockstep}");
+    let jittered = reason(Policy::FullJitter(1.0, 2.0));
+    assert!(!jittered.contains("at random"), "{jittered}");
+    assert!(jittered.contains("429"), "{jittered}");
+}

@@ -1,0 +1,65 @@
+//! Clients that come for seconds only, again and again.
+
+use std::time::Duration;
+
+use super::{
+    Storm, advice,
+    finding::{StormFinding, Thrash},
+};
+use crate::core::time::Ktime;
+
+/// That clients thrash, as it was told.
+#[derive(Debug)]
+pub(super) struct Thrashing {
+    pub(super) since: Ktime,
+    pub(super) told: u64,
+    pub(super) due: Ktime,
+}
+
+impl Storm {
+    pub(super) fn begin_thrash(&mut self, at: Ktime) {
+        self.thrash = Some(Thrashing {
+            since: at,
+            told: 0,
+            due: at,
+        });
+        self.look_at_thrash(at);
+    }
+
+    /// Tells of all clients that thrash in one line, and again when they have become twice as many.
+    pub(super) fn look_at_thrash(&mut self, now: Ktime) {
+        let Some(thrash) = &mut self.thrash else {
+            return;
+        };
+        thrash.due = now + THRASH_EVERY;
+        let mut rows = self.clients.thrashing(now);
+        let clients = rows.len() as u64;
+        let firing = clients > 0;
+        if firing && clients < thrash.told * 2 {
+            return;
+        }
+        thrash.told = clients;
+        let since = thrash.since;
+        if !firing {
+            self.thrash = None;
+        }
+        let reason = match firing {
+            true => advice::of_thrash(clients, rows.first()),
+            false => {
+                "no client has connected for seconds only, again and again, for a minute".into()
+            }
+        };
+        rows.truncate(Thrash::EXAMPLES);
+        self.findings
+            .push_back(StormFinding::Thrash(Box::new(Thrash {
+                firing,
+                at: now,
+                since,
+                clients,
+                examples: rows,
+                reason,
+            })));
+    }
+}
+
+const THRASH_EVERY: Duration = Duration::from_secs(10);
