@@ -1,17 +1,19 @@
 //! What the core says to people.
 
-use std::{fmt, time::Duration};
+mod words;
+
+use std::time::Duration;
 
 use super::{
     background::Background,
     event::CloseHow,
     facts::{Facts, ListenerId},
-    hop::OnExpiry,
     look::Look,
     storm::StormFinding,
     time::Ktime,
-    verdict::{self, Verdict},
+    verdict::Verdict,
 };
+use words::{why_firing, why_resolved};
 
 /// Something to be told: to the alert log and to every other sink.
 #[derive(Clone, Debug, PartialEq)]
@@ -383,207 +385,5 @@ impl Ending {
             Self::Closed(how) => Resolution::Closed(how),
             Self::Gone => Resolution::Closed(CloseHow::Unknown),
         }
-    }
-}
-
-fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
-    let facts = look.facts;
-    let hop = look.hop(verdict).map_or("", |hop| hop.name.as_str());
-    match (verdict.kind, verdict.certainty) {
-        (VerdictKind::Expired, certainty) => {
-            let limit = Seconds(verdict.limit);
-            let idle = Seconds(silence);
-            let path = format!("idle {idle} on a path that forgets after {limit} ({hop})");
-            if certainty == Certainty::Suspected {
-                return format!("{path}: no FIN, no RST; the application still thinks it is open");
-            }
-            let sent = Counted(facts.unanswered_transmissions.into(), "transmission");
-            let waited = Seconds(elapsed(facts.unanswered_since, look.now));
-            format!("{path}, then {sent} unanswered for {waited}: the path is dead")
-        }
-        (VerdictKind::BlackHoled, certainty) => {
-            let bytes = Counted(facts.unacked_bytes.into(), "byte");
-            let waited = Seconds(elapsed(facts.stalled_since, look.now));
-            let retransmits = Counted(facts.retransmits.into(), "retransmission");
-            let stuck = format!("{bytes} unacknowledged for {waited} after {retransmits}");
-            if certainty == Certainty::Suspected {
-                let percent = look.loss().ratio() * 100.0;
-                return format!(
-                    "{stuck}, on a path where {percent:.0} % of the tries fail anyway: it may be chance"
-                );
-            }
-            format!("{stuck}; TCP itself gives up only after about 15 minutes")
-        }
-        (VerdictKind::Unresponsive, _) => {
-            let pings = Counted(facts.pings_unanswered.into(), "ping");
-            let waited = Seconds(elapsed(facts.first_unanswered_ping, look.now));
-            format!(
-                "{pings} unanswered for {waited} while TCP acknowledges: \
-                 a kernel or proxy is alive, the client is not"
-            )
-        }
-        (VerdictKind::HalfClosed, _) => {
-            let waited = Seconds(look.now.since(verdict.since));
-            if facts.fin_rx {
-                format!(
-                    "the peer closed {waited} ago and this host's application has not: \
-                     it holds a socket that nobody is behind"
-                )
-            } else {
-                format!("this host closed {waited} ago and the peer has not")
-            }
-        }
-        (VerdictKind::Stalled, _) => {
-            let bytes = Counted(look.unread.map_or(0, |unread| unread.bytes.into()), "byte");
-            let waited = Seconds(look.now.since(verdict.since));
-            format!("this host's application has left {bytes} unread for {waited}")
-        }
-        (VerdictKind::Expiring, _) => {
-            let limit = Seconds(verdict.limit);
-            let how = look
-                .hop(verdict)
-                .map_or("closes", |hop| match hop.on_expiry {
-                    OnExpiry::Rst => "resets",
-                    OnExpiry::Fin | OnExpiry::Silent | OnExpiry::RstOnNextPacket => "closes",
-                });
-            let age = facts.established_at.map(|born| look.now.since(born));
-            match age.filter(|_| verdict::is_near_lifetime(look, verdict)) {
-                Some(age) => format!(
-                    "{} old; {hop} {how} connections after {limit}: expect a disconnect, busy or not",
-                    Seconds(age)
-                ),
-                None => format!(
-                    "idle {}; {hop} {how} connections after {limit} of silence: expect a \
-                     disconnect, not a zombie",
-                    Seconds(silence)
-                ),
-            }
-        }
-        (VerdictKind::Quiet, _) => {
-            let limit = Seconds(verdict.limit);
-            format!("no message from the peer for more than {limit}")
-        }
-    }
-}
-
-fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> String {
-    let lasted = match verdict.kind {
-        VerdictKind::Expired | VerdictKind::Quiet => {
-            at.since(verdict.since).saturating_add(verdict.limit)
-        }
-        VerdictKind::BlackHoled
-        | VerdictKind::Unresponsive
-        | VerdictKind::HalfClosed
-        | VerdictKind::Stalled
-        | VerdictKind::Expiring => at.since(verdict.since),
-    };
-    let lasted = Seconds(lasted);
-    match (ending, verdict.kind) {
-        (Ending::Recovered, VerdictKind::Expired) => format!("heard again after {lasted}"),
-        (Ending::Recovered, VerdictKind::BlackHoled) => {
-            format!("acknowledges again after {lasted}")
-        }
-        (Ending::Recovered, VerdictKind::Unresponsive) => {
-            format!("answers pings again after {lasted}")
-        }
-        (Ending::Recovered, VerdictKind::Stalled) => {
-            format!("the application reads again after {lasted}")
-        }
-        (Ending::Recovered, VerdictKind::Quiet) => format!("a message came after {lasted}"),
-        (Ending::Recovered, VerdictKind::Expiring) => {
-            "in use again, or open past the limit".to_owned()
-        }
-        (Ending::Recovered, VerdictKind::HalfClosed) => "open again".to_owned(),
-        (Ending::Reaped, _) => format!("aborted by wsmon after {lasted}"),
-        (Ending::Superseded, _) => "a graver verdict takes its place".to_owned(),
-        (Ending::Dismissed, _) => "not a WebSocket after all; no longer watched".to_owned(),
-        (Ending::Gone, _) => "the socket is gone; how it ended was missed".to_owned(),
-        (Ending::Closed(how), _) => format!("closed by {} after {lasted}", in_words(how)),
-    }
-}
-
-fn in_words(how: CloseHow) -> &'static str {
-    match how {
-        CloseHow::CloseFrame => "a close frame",
-        CloseHow::Fin => "a FIN without a close frame",
-        CloseHow::RstSent => "a RST from this host",
-        CloseHow::RstReceived => "a RST from the path",
-        CloseHow::Timeout => "TCP, which gave up,",
-        CloseHow::Unknown => "something that was not seen",
-    }
-}
-
-fn elapsed(since: Option<Ktime>, now: Ktime) -> Duration {
-    since.map_or(Duration::ZERO, |since| now.since(since))
-}
-
-/// Whole seconds stay whole, others get one decimal, rounded down: "idle 6.0 s" for a limit of
-/// 6 s would claim more than was seen.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.as_secs(), self.0.subsec_nanos()) {
-            (whole, 0) => write!(f, "{} s", Grouped(whole)),
-            (whole, nanos) => write!(f, "{}.{} s", Grouped(whole), nanos / 100_000_000),
-        }
-    }
-}
-
-/// A number and its noun, in the plural where needed.
-struct Counted(u64, &'static str);
-
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0 == 1 { "" } else { "s" };
-        write!(f, "{} {}{plural}", Grouped(self.0), self.1)
-    }
-}
-
-/// `4096` as `4,096`.
-struct Grouped(u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 1000 {
-            write!(f, "{}", self.0)
-        } else {
-            write!(f, "{},{:03}", Grouped(self.0 / 1000), self.0 % 1000)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!(Counted(1, "ping").to_string(), "1 ping");
-        assert_eq!(Counted(4_096, "byte").to_string(), "4,096 bytes");
-        assert_eq!(Counted(1_000_003, "byte").to_string(), "1,000,003 bytes");
-        assert_eq!(Seconds(Duration::from_millis(6_399)).to_string(), "6.3 s");
-        assert_eq!(Seconds(Duration::from_secs(3_600)).to_string(), "3,600 s");
-        assert_eq!(
-            Seconds(Duration::MAX).to_string(),
-            "18,446,744,073,709,551,615.9 s"
-        );
-    }
-
-    #[test]
-    fn a_resolved_verdict_says_how_it_ended() {
-        let verdict = Verdict {
-            kind: VerdictKind::Expired,
-            certainty: Certainty::Suspected,
-            since: Ktime(6_000_000_000),
-            limit: Duration::from_secs(6),
-            hop: None,
-        };
-        let why = |ending| why_resolved(&verdict, ending, Ktime(7_500_000_000));
-        assert_eq!(why(Ending::Recovered), "heard again after 7.5 s");
-        assert_eq!(
-            why(Ending::Closed(CloseHow::RstReceived)),
-            "closed by a RST from the path after 7.5 s"
-        );
     }
 }
