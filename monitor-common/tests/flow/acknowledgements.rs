@@ -1,0 +1,218 @@
+//! What is sent, what is acknowledged, and what is sent again.
+
+use super::*;
+
+#[test]
+fn the_second_transmission_after_a_long_silence_wakes_and_the_first_word_back_answers() {
+    let mut socket = Socket::upgraded();
+    let first = socket.wait(2 * LIMIT).tx(segment(5000, 1000), DATA);
+    assert_eq!(
+        first & (notable::RESUMED | notable::RETRANSMIT),
+        notable::RESUMED
+    );
+    let second = socket.wait(SECOND / 5).tx(segment(5000, 1000), DATA);
+    assert_eq!(
+        second & (notable::RESUMED | notable::RETRANSMIT),
+        notable::RETRANSMIT
+    );
+    let third = socket.wait(SECOND / 2).tx(segment(5000, 1000), DATA);
+    assert_eq!(third & notable::EVENTS, 0, "once");
+    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 3);
+
+    let back = socket.wait(SECOND).rx(segment(1000, 5100), b"");
+    assert_ne!(back & notable::ANSWERED, 0);
+    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 0);
+    let again = socket.rx(segment(1000, 5100), b"");
+    assert_eq!(again & notable::ANSWERED, 0, "once");
+}
+
+#[test]
+fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
+    let mut socket = Socket::upgraded();
+    socket.tx(segment(5000, 1000), DATA);
+    let wakes: Vec<u32> = (1..=8)
+        .filter(|_| socket.connection.flow.retransmit(&mut socket.stats))
+        .collect();
+    assert_eq!(wakes, [2, 5]);
+    let notes = socket.rx(segment(1000, 5100), b"");
+    assert_ne!(notes & notable::ANSWERED, 0);
+    assert_eq!(
+        socket
+            .connection
+            .flow
+            .snapshot
+            .retransmits_without_progress(),
+        0
+    );
+    assert_eq!(
+        (
+            socket.connection.flow.snapshot.retransmits,
+            socket.stats.retransmits.get()
+        ),
+        (8, 8)
+    );
+}
+
+/// Of what is never acknowledged nothing is counted.
+#[test]
+fn what_arrived_after_retransmissions_is_counted_once_it_is_acknowledged() {
+    let mut socket = Socket::upgraded();
+    let counts = |socket: &Socket| {
+        let stats = &socket.stats;
+        [
+            &stats.segments_delivered,
+            &stats.segments_delivered_late,
+            &stats.retransmits_delivered,
+        ]
+        .map(|counter| counter.get())
+    };
+    let [before, ..] = counts(&socket);
+    socket.tx(segment(5000, 1000), DATA);
+    for _ in 0..3 {
+        socket.connection.flow.retransmit(&mut socket.stats);
+    }
+    assert_eq!(counts(&socket), [before, 0, 0]);
+    socket.rx(segment(1000, 5100), b"");
+    assert_eq!(counts(&socket), [before + 1, 1, 3]);
+    // Ten times as much as one segment has, of which one was lost.
+    socket.connection.flow.retransmit(&mut socket.stats);
+    socket.rx(segment(1000, 5100 + 20_480), b"");
+    assert_eq!(counts(&socket), [before + 11, 2, 4]);
+}
+
+#[test]
+fn the_losses_of_a_flow_are_smoothed_over_some_acknowledgements() {
+    let mut socket = Socket::upgraded();
+    let mut end = 5000;
+    let mut deliver = |late: bool| {
+        if late {
+            socket.connection.flow.retransmit(&mut socket.stats);
+        }
+        end += 100;
+        socket.rx(segment(1000, end), b"");
+        f64::from(socket.connection.flow.snapshot.loss) / 65_536.0
+    };
+    assert_eq!(deliver(false), 0.0);
+    let once = deliver(true);
+    assert!((0.03..0.04).contains(&once), "{once}");
+    // One in four, for long.
+    let long = (0..400).map(|i| deliver(i % 4 == 0)).last().unwrap();
+    assert!((0.2..0.3).contains(&long), "{long}");
+    let clean = (0..200).map(|_| deliver(false)).last().unwrap();
+    assert!(clean < 0.01, "{clean}");
+    let all = (0..400).map(|_| deliver(true)).last().unwrap();
+    assert!(all > 0.95, "{all}");
+}
+
+#[test]
+fn one_lost_segment_is_no_trouble_but_its_end_is_published() {
+    let mut socket = Socket::upgraded();
+    socket.tx(segment(5000, 1000), DATA);
+    assert!(!socket.connection.flow.retransmit(&mut socket.stats));
+    let notes = socket.rx(segment(1000, 5100), b"");
+    assert_eq!(
+        notes & (notable::ANSWERED | notable::PUBLISH),
+        notable::PUBLISH
+    );
+}
+
+#[test]
+fn acks_are_duplicates_only_with_bytes_outstanding_and_nothing_else_to_say() {
+    for (what, outstanding, ack, payload, duplicates) in [
+        ("a duplicate", true, segment(1000, 5000), &b""[..], 1),
+        ("a keepalive reply", false, segment(1000, 5000), b"", 0),
+        ("a window update", true, windowed(1000, 5000, 600), b"", 0),
+        ("data of the peer's", true, segment(1000, 5000), DATA, 0),
+        ("progress", true, segment(1000, 5050), b"", 0),
+        ("an old acknowledgement", true, segment(1000, 4990), b"", 0),
+        ("a FIN", true, flagged(1000, 5000, tcp_flags::FIN), b"", 0),
+        ("a reset", true, flagged(1000, 5000, tcp_flags::RST), b"", 0),
+    ] {
+        let mut socket = Socket::upgraded();
+        if outstanding {
+            socket.tx(segment(5000, 1000), DATA);
+        }
+        socket.rx(ack, payload);
+        assert_eq!(socket.stats.duplicate_acks.get(), duplicates, "{what}");
+    }
+}
+
+#[test]
+fn a_window_is_counted_when_it_closes_and_not_while_it_is_closed() {
+    let mut socket = Socket::upgraded();
+    for window in [0, 0, 300, 0] {
+        socket.rx(windowed(1000, 5000, window), b"");
+        socket.tx(windowed(5000, 1000, window), b"");
+    }
+    socket.rx(
+        Segment {
+            window: 0,
+            ..flagged(1000, 5000, tcp_flags::RST)
+        },
+        b"",
+    );
+    assert_eq!(socket.stats.zero_windows.map(|n| n.get()), [2, 2]);
+
+    let mut socket = Socket::upgraded();
+    socket.rx(
+        Segment {
+            window: 0,
+            ..flagged(1000, 5000, tcp_flags::RST)
+        },
+        b"",
+    );
+    assert_eq!(
+        socket.stats.zero_windows[0].get(),
+        0,
+        "a reset carries no window"
+    );
+}
+
+#[test]
+fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
+    for (what, sent, payload, asks) in [
+        ("data", segment(5000, 1000), DATA, 1),
+        ("a keepalive probe", segment(4999, 1000), &b""[..], 1),
+        ("an acknowledgement", segment(5000, 1000), b"", 0),
+        ("a FIN", flagged(5000, 1000, tcp_flags::FIN), b"", 0),
+    ] {
+        let mut socket = Socket::upgraded();
+        let at = socket.wait(SECOND).now;
+        socket.tx(sent, payload);
+        assert_eq!(
+            socket.connection.flow.snapshot.unanswered_asks(),
+            asks,
+            "{what}"
+        );
+        if asks > 0 {
+            assert_eq!(
+                socket.connection.flow.snapshot.unanswered_since, at,
+                "{what}"
+            );
+        }
+        assert_eq!(
+            socket.connection.flow.snapshot.outstanding(),
+            payload.len() as u32 + u32::from(sent.has(tcp_flags::FIN)),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged() {
+    let mut socket = Socket::upgraded();
+    let first = socket.wait(SECOND).now;
+    socket.tx(segment(5000, 1000), DATA);
+    socket.wait(SECOND).tx(segment(5100, 1000), DATA);
+    assert_eq!(socket.connection.flow.snapshot.unacked_since, first);
+    socket.rx(segment(1000, 5100), b"");
+    let s = &socket.connection.flow.snapshot;
+    assert_eq!(
+        (s.outstanding(), s.unacked_since, s.ack_progress_at),
+        (100, first, socket.now)
+    );
+    socket.rx(segment(1000, 5200), b"");
+    let later = socket.wait(SECOND).now;
+    socket.tx(segment(5200, 1000), DATA);
+    assert_eq!(socket.connection.flow.snapshot.unacked_since, later);
+}

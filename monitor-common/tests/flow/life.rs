@@ -1,0 +1,182 @@
+//! How a flow begins, what it is taken for, and how it ends.
+
+use monitor_common::{
+    event::CloseHow,
+    snapshot::{origin, protocol},
+    stream::mode,
+};
+
+use super::{
+    ws::{Frame, Stream},
+    *,
+};
+
+#[test]
+fn a_connection_ends_in_one_of_six_ways() {
+    let closing = Stream::new(b"", &[Frame::close(1001, 0)], true).bytes;
+    let end = |act: fn(&mut Socket, &[u8])| {
+        let mut socket = Socket::upgraded();
+        act(&mut socket, &closing);
+        socket.connection.flow.snapshot.close_how()
+    };
+    // A local abort sets the state before its reset leaves.
+    assert_eq!(end(|_, _| {}), CloseHow::RstSent);
+    assert_eq!(
+        end(|socket, _| socket.connection.flow.snapshot.origin = origin::SEEDED),
+        CloseHow::Unknown,
+        "no packet was ever seen, and so no FIN"
+    );
+    assert_eq!(
+        end(|socket, _| {
+            socket.tx(segment(5000, 1000), DATA);
+        }),
+        CloseHow::RstSent,
+        "TCP does not give up before it has tried again"
+    );
+    assert_eq!(
+        end(|socket, _| {
+            socket.tx(segment(5000, 1000), DATA);
+            socket.connection.flow.retransmit(&mut socket.stats);
+        }),
+        CloseHow::Timeout
+    );
+    assert_eq!(
+        end(|socket, _| {
+            socket.tx(segment(5000, 1000), DATA);
+            socket.rx(flagged(1000, 5000, tcp_flags::FIN), b"");
+        }),
+        CloseHow::Fin
+    );
+    // The two tracepoints write these; what a reset tears down after a FIN had ended already.
+    assert_eq!(
+        end(|socket, _| {
+            socket.rx(flagged(1000, 5000, tcp_flags::FIN), b"");
+            socket.connection.flow.snapshot.rst_tx = 1;
+        }),
+        CloseHow::Fin
+    );
+    assert_eq!(
+        end(|socket, _| socket.connection.flow.snapshot.rst_tx = 1),
+        CloseHow::RstSent
+    );
+    assert_eq!(
+        end(|socket, _| socket.connection.flow.snapshot.rst_rx = 1),
+        CloseHow::RstReceived
+    );
+    assert_eq!(
+        end(|socket, close| {
+            let notes = socket.rx(segment(1000, 5000), close);
+            assert_ne!(notes & notable::CLOSING, 0);
+            let fin = socket.rx(flagged(1008, 5000, tcp_flags::FIN), b"");
+            assert_eq!(
+                fin & notable::CLOSING,
+                0,
+                "the close frame was the first sign"
+            );
+            socket.connection.flow.snapshot.rst_rx = 1;
+            assert_eq!(socket.connection.flow.snapshot.close_code, 1001);
+        }),
+        CloseHow::CloseFrame
+    );
+}
+
+#[test]
+fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
+    let mut socket = Socket::born();
+    let s = &mut socket.connection.flow.snapshot;
+    s.origin = origin::SEEDED;
+    (s.snd_nxt, s.una_known, s.nxt_known) = (100, 1, 1);
+    s.unacked_since = 5;
+    s.retransmits = 3;
+    assert_eq!(s.outstanding(), 100);
+    socket.connection.flow.adopt(Direction::Tx);
+    assert_eq!(
+        socket.connection.flow.snapshot.outstanding(),
+        0,
+        "the seed's numbers are not the stream's"
+    );
+
+    let notes = socket.tx(segment(70_000, 1), DATA);
+    assert_ne!(notes & notable::OPENED, 0);
+    let s = &socket.connection.flow.snapshot;
+    assert_eq!(
+        (s.outstanding(), s.unacked_since),
+        (100, 5),
+        "outstanding since before"
+    );
+    assert_eq!(s.protocol, protocol::ASSUMED);
+    assert_eq!(
+        socket.stats.opened.get(),
+        0,
+        "it opened before the monitor did"
+    );
+
+    let notes = socket.rx(segment(1, 70_100), b"");
+    assert_ne!(notes & notable::ANSWERED, 0);
+    assert_eq!(socket.connection.flow.snapshot.outstanding(), 0);
+}
+
+#[test]
+fn an_adopted_flow_without_a_seed_is_outstanding_since_it_was_met() {
+    let mut socket = Socket::born();
+    socket.connection.flow.snapshot.unacked_since = 5;
+    socket.connection.flow.adopt(Direction::Tx);
+    socket.tx(segment(70_000, 1), DATA);
+    let s = &socket.connection.flow.snapshot;
+    assert_eq!((s.outstanding(), s.unacked_since), (100, socket.now));
+}
+
+#[test]
+fn plain_http_is_never_watched() {
+    let mut socket = Socket::born();
+    for _ in 0..2 {
+        let notes = socket.rx(segment(1, 1), b"GET /health HTTP/1.1\r\n\r\n");
+        assert_eq!(notes & notable::EVENTS, 0);
+        let notes = socket.tx(segment(1, 25), b"HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(notes & notable::EVENTS, 0);
+    }
+    assert_eq!(socket.connection.flow.snapshot.protocol, protocol::HTTP);
+    assert!(!socket.connection.flow.snapshot.is_watched());
+    assert_eq!(socket.stats, ListenerStats::EMPTY);
+}
+
+#[test]
+fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
+    for (direction, http) in [
+        (Direction::Rx, &b"POST /a HTTP/1.1\r\n\r\n"[..]),
+        (Direction::Tx, b"HTTP/1.1 404 Not Found\r\n\r\n"),
+    ] {
+        let mut socket = Socket::born();
+        socket.connection.flow.snapshot.origin = origin::ADOPTED;
+        socket.connection.flow.adopt(direction);
+        let notes = socket.take(direction, segment(1, 1), http);
+        assert_ne!(notes & notable::DISMISSED, 0);
+        assert!(!socket.connection.flow.snapshot.is_watched());
+
+        socket.rx(segment(100, 1), REQUEST);
+        let notes = socket.tx(segment(100, 1), RESPONSE);
+        assert_ne!(notes & notable::OPENED, 0);
+        assert_eq!(
+            socket.connection.flow.snapshot.protocol,
+            protocol::WEBSOCKET
+        );
+        assert_eq!(socket.stats.opened.get(), 1);
+    }
+}
+
+#[test]
+fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
+    let mut socket = Socket::born();
+    let notes = socket.rx(segment(1, 1), &[0x16, 3, 1, 0, 200]);
+    assert_ne!(notes & notable::OPENED, 0);
+    let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 0); 3], true).bytes;
+    socket.rx(segment(6, 1), &frames);
+    socket.tx(segment(1, 6), RESPONSE);
+    let s = &socket.connection.flow.snapshot;
+    assert_eq!(
+        (s.protocol, s.rx.frames, s.rx.last_payload),
+        (protocol::OPAQUE, 0, socket.now)
+    );
+    assert_eq!(socket.stats.unsynced_bytes.map(|n| n.get()), [0, 0]);
+    assert_eq!(socket.connection.flow.rx_walk.mode, mode::HANDSHAKE);
+}
