@@ -69,6 +69,9 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Vitals that wait in memory while handshakes are drained.
 const VITALS_AT_ONCE: usize = 1024;
 
+/// Connections that are looked at in one turn: some milliseconds.
+const INSPECTIONS_AT_ONCE: usize = 4096;
+
 /// Records in one drain after which the ring may well have been full.
 const BIG_DRAIN: usize = 4096;
 
@@ -195,14 +198,19 @@ impl Daemon {
         self.core.handle_known_hops(known);
     }
 
-    /// Finds the connections that are older than the programs. Blocks for about 2 µs a socket of
-    /// the host.
+    /// Finds the connections that are older than the programs. Blocks for some microseconds each; the
+    /// rings are read all the while.
     pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
-        let seeded = self
+        let older = self
             .reconciler
-            .seed(&self.listeners, &mut self.snapshots, &mut self.core)?;
+            .find_older(&self.listeners, &mut self.core)?;
+        while let Some(slice) = older.next() {
+            self.reconciler
+                .seed(slice, &mut self.snapshots, &mut self.core);
+            self.turn();
+        }
+        let seeded = self.reconciler.end_seeding(older)?;
         self.no_room_at_start += seeded.untracked as u64;
-        self.turn();
         Ok(seeded)
     }
 
@@ -218,7 +226,8 @@ impl Daemon {
         tokio::pin!(stop);
         let mut look: Option<Look> = None;
         let mut look_begun = Instant::now();
-        let mut look_at = look_begun + MIN_LOOK_INTERVAL;
+        // At once: some of the connections that were seeded may have closed meanwhile.
+        let mut look_at = look_begun;
         let mut drained = Instant::now();
         loop {
             let deadlines = [
@@ -248,6 +257,8 @@ impl Daemon {
                     drained = Instant::now();
                 }
                 () = sleep_until(deadline) => {}
+                // What is left of a large piece of work takes turns with everything else.
+                () = tokio::task::yield_now(), if self.is_behind() => {}
                 Some(question) = controls.recv() => {
                     self.turn();
                     self.answer_control(question);
@@ -273,7 +284,7 @@ impl Daemon {
                     look = None;
                     let pace = look_begun.elapsed() * LOOK_SHARE;
                     look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
-                    self.reconciler.finish(looked, &mut self.snapshots, &mut self.core);
+                    self.reconciler.finish(looked, &mut self.core);
                     self.inquiry.forget(&self.core);
                 }
             }
@@ -291,13 +302,23 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether the last turn left something undone.
+    fn is_behind(&self) -> bool {
+        self.core.wants_inspection() || self.reconciler.is_behind()
+    }
+
     /// One turn: the clock, then the rings, then the core's deadlines and wishes. In this order a
-    /// deadline is never judged without a record that is older than it.
+    /// deadline is never judged without a record that is older than it. What concerns very many
+    /// connections is done over several turns, so that no ring waits for all of it.
     fn turn(&mut self) {
         let sampled = clock::now();
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
-        while let Some(conn) = self.core.poll_inspect() {
+        self.reconciler.step(&mut self.snapshots, &mut self.core);
+        for _ in 0..INSPECTIONS_AT_ONCE {
+            let Some(conn) = self.core.poll_inspect() else {
+                break;
+            };
             match self.snapshots.get(conn) {
                 Ok(facts) => self.core.handle_snapshot(conn, facts.map(Box::new)),
                 Err(error) => {
@@ -329,9 +350,7 @@ impl Daemon {
                     self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => self.transition(&transition),
-                Action::Reconcile => self
-                    .reconciler
-                    .compare_with_snapshots(&self.snapshots, &mut self.core),
+                Action::Reconcile => self.reconciler.compare_with_snapshots(&self.core),
             }
         }
         self.grouping.handle_timeout(sampled - COMMIT_SLACK);

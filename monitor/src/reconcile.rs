@@ -2,25 +2,33 @@
 //! that really exist.
 //!
 //! The kernel programs see every birth after the attach, so sock_diag is asked only for what is
-//! older, and for seeds whose socket went away unseen.
+//! older, and for seeds whose socket went away unseen. What touches very many connections is done in
+//! slices, so that the daemon reads its rings in between.
 
 use std::collections::HashSet;
 
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    core::{
-        ConnId, Correlator, Event, Facts, Ktime,
-        event::{ListeningSocket, ReceiveQueue},
-    },
+    core::{ConnId, Correlator, Event},
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
         netns::NetNsError,
-        seed::{self, Scan},
     },
     listeners::Listener,
 };
+
+mod comparison;
+mod look;
+mod older;
+mod seeds;
+
+use comparison::Comparison;
+use look::{Seen, Sought};
+use older::Seeding;
+pub use older::{Older, Seeded};
+use seeds::Seeds;
 
 /// A look at the sockets of this host that is under way.
 pub type Look = JoinHandle<Looked>;
@@ -28,102 +36,42 @@ pub type Look = JoinHandle<Looked>;
 /// What a look at the sockets found.
 pub type Looked = Result<Seen, NetNsError>;
 
-/// The sockets on watched ports, as they were at one moment.
-#[derive(Debug)]
-pub struct Seen {
-    /// Before the first of them was looked at.
-    at: Ktime,
-    /// No socket can have been overlooked.
-    complete: bool,
-    /// Filled if something is looked for.
-    existing: HashSet<ConnId>,
-    unread: Vec<ReceiveQueue>,
-    listening: Vec<ListeningSocket>,
-}
-
-/// What the first look found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seeded {
-    pub connections: usize,
-    /// Connections that found no room in the snapshots: nobody tells if they die in silence.
-    pub untracked: usize,
-    pub namespaces: usize,
-    /// Namespaces that could not be entered: connections there are known from their next packet.
-    pub refused: usize,
-    /// Processes whose namespace is hidden from us; the same holds for what is in there.
-    pub hidden: usize,
-}
+/// Connections that are dealt with between two looks at the rings: some milliseconds.
+const SLICE: usize = 2048;
 
 /// Keeps track of the flows that only sock_diag has told of.
 #[derive(Debug, Default)]
 pub struct Reconciler {
+    /// While the older connections are being told of.
+    seeding: Option<Seeding>,
     /// Written by us and not yet seen to end. A flow stays here when packets come: it is then
     /// the kernel's too, and its death is reported like any other.
-    seeds: HashSet<ConnId>,
+    seeds: Seeds,
+    /// Seeds that a look did not find, to be given up.
+    missing: Vec<ConnId>,
     /// Upgrade requests without an answer whose end may have been in a lost record.
     doubtful: HashSet<ConnId>,
     /// Those of them that the look under way may find to be gone.
     looked_for: HashSet<ConnId>,
+    comparison: Option<Comparison>,
 }
 
 impl Reconciler {
-    /// Tells of every connection older than the programs, once they are attached.
-    pub fn seed(
-        &mut self,
-        listeners: &[Listener],
-        snapshots: &mut Snapshots,
-        core: &mut Correlator,
-    ) -> Result<Seeded, NetNsError> {
-        let scan = scan(listeners)?;
-        let mut seeded = Seeded {
-            connections: scan.sockets.len(),
-            untracked: 0,
-            namespaces: scan.namespaces,
-            refused: scan.refused.len(),
-            hidden: scan.hidden,
-        };
-        for facts in scan.sockets {
-            match snapshots.seed(&facts) {
-                Ok(true) => {
-                    self.seeds.insert(facts.conn);
-                    core.handle_event(Event::Seeded(Box::new(facts)));
-                }
-                // The kernel met it in between and knows more.
-                Ok(false) => {}
-                Err(SnapshotError::Full) => seeded.untracked += 1,
-                Err(error) => log::warn!("socket {}: {error}", facts.conn.0),
-            }
-        }
-        seeded.connections -= seeded.untracked;
-        // A socket that closed between the scan and its seed left no trace but the seed.
-        let seen = look(listeners, true)?;
-        if seen.complete {
-            self.drop_missing(&seen.existing, snapshots, core);
-        }
-        core.handle_event(Event::ListenersSeen {
-            at: seen.at,
-            sockets: seen.listening,
-            complete: seen.complete,
-        });
-        Ok(seeded)
-    }
-
     /// Starts to look which seeds and doubtful requests still have a socket, and what waits unread. On
     /// a host with a million sockets this takes seconds, so it runs beside the daemon's loop.
     pub fn look(&mut self, listeners: &[Listener]) -> Look {
-        let search = !(self.seeds.is_empty() && self.doubtful.is_empty());
         self.looked_for = std::mem::take(&mut self.doubtful);
+        let sought = Sought {
+            seeds: self.seeds.share(),
+            requests: look::sorted(self.looked_for.iter().copied()),
+        };
         let listeners = listeners.to_vec();
-        tokio::task::spawn_blocking(move || look(&listeners, search))
+        tokio::task::spawn_blocking(move || look::look(&listeners, &sought))
     }
 
-    /// Removes the seeds and requests whose socket a look did not find, and tells of what is unread.
-    pub fn finish(
-        &mut self,
-        looked: Result<Looked, JoinError>,
-        snapshots: &mut Snapshots,
-        core: &mut Correlator,
-    ) {
+    /// Takes in what a look did not find, which is given up in [`Reconciler::step`], and tells of what
+    /// is unread.
+    pub fn finish(&mut self, looked: Result<Looked, JoinError>, core: &mut Correlator) {
         let seen = match looked {
             Ok(Ok(seen)) => Some(seen),
             Ok(Err(error)) => {
@@ -135,124 +83,106 @@ impl Reconciler {
                 None
             }
         };
-        let existing = seen
-            .as_ref()
-            .filter(|seen| seen.complete)
-            .map(|seen| &seen.existing);
-        match existing {
-            Some(existing) => self.drop_missing(existing, snapshots, core),
-            None => log::debug!("not every socket could be seen; nothing is given up"),
+        let Some(mut seen) = seen else {
+            self.drop_unanswered(None, core);
+            return;
+        };
+        if seen.complete {
+            self.missing.append(&mut seen.missing_seeds);
+        } else {
+            log::debug!("not every socket could be seen; nothing is given up");
         }
-        self.drop_unanswered(existing, core);
-        if let Some(Seen {
-            at,
-            complete,
-            mut unread,
-            listening,
-            ..
-        }) = seen
-        {
-            core.handle_event(Event::ListenersSeen {
-                at,
-                sockets: listening,
-                complete,
-            });
-            unread.retain(|queue| core.knows(queue.conn));
-            core.handle_event(Event::QueuesSeen {
-                at,
-                unread,
-                complete,
-            });
-        }
+        let requests = seen.complete.then_some(&seen.missing_requests);
+        self.drop_unanswered(requests.map(Vec::as_slice), core);
+        core.handle_event(Event::ListenersSeen {
+            at: seen.at,
+            sockets: seen.listening,
+            complete: seen.complete,
+        });
+        seen.unread.retain(|queue| core.knows(queue.conn));
+        core.handle_event(Event::QueuesSeen {
+            at: seen.at,
+            unread: seen.unread,
+            complete: seen.complete,
+        });
     }
 
-    /// After a loss: what the kernel published is right, the core's table may not be.
-    pub fn compare_with_snapshots(&mut self, snapshots: &Snapshots, core: &mut Correlator) {
-        let known = core.conns();
-        let conns = known.iter().copied().chain(snapshots.conns());
-        for conn in conns.collect::<HashSet<_>>() {
-            match snapshots.get(conn) {
-                Ok(Some(facts)) => core.handle_event(Event::Seeded(Box::new(facts))),
-                Ok(None) => {
-                    let at = clock::now();
-                    core.handle_event(Event::Gone { conn, at });
-                }
-                Err(error) => log::warn!("socket {}: {error}", conn.0),
-            }
-        }
+    /// After a loss: what the kernel published is right, the core's table may not be. They are compared
+    /// in [`Reconciler::step`].
+    pub fn compare_with_snapshots(&mut self, core: &Correlator) {
+        // What one under way has passed may have been lost since.
+        self.comparison = Some(Comparison::begin(core));
         // Only the sockets can tell: the kernel publishes no connection before it is open.
         self.doubtful.extend(core.unanswered());
+    }
+
+    /// Whether there is something to be done in [`Reconciler::step`].
+    pub fn is_behind(&self) -> bool {
+        self.comparison.is_some() || !self.missing.is_empty()
+    }
+
+    /// Does a slice of what is to be done. The rings must have been read just before, as whatever ended
+    /// since is told by them.
+    pub fn step(&mut self, snapshots: &mut Snapshots, core: &mut Correlator) {
+        for conn in self.give_up_missing(|conn| snapshots.is_seed(conn), core) {
+            if let Err(error) = snapshots.remove(conn) {
+                log::warn!("socket {}: {error}", conn.0);
+            }
+        }
+        if let Some(comparison) = &mut self.comparison
+            && comparison.step(snapshots, core)
+        {
+            self.comparison = None;
+        }
     }
 
     /// A connection ended or is none of ours. If it was seeded, its seed may have been written after
     /// the kernel removed what it had.
     pub fn forget(&mut self, conn: ConnId, snapshots: &mut Snapshots) -> Result<(), SnapshotError> {
-        if self.seeds.remove(&conn) {
+        let seeded = match &mut self.seeding {
+            Some(seeding) => seeding.end(conn),
+            None => self.seeds.remove(conn),
+        };
+        if seeded {
             snapshots.remove(conn)?;
         }
         Ok(())
     }
 
-    /// Gives up the upgrade requests that were in doubt and whose socket is gone. What an incomplete
-    /// look did not find stays in doubt.
-    fn drop_unanswered(&mut self, existing: Option<&HashSet<ConnId>>, core: &mut Correlator) {
+    /// Gives up the upgrade requests that were in doubt and whose socket is `missing`, as far as a
+    /// complete look tells. What an incomplete look did not find stays in doubt.
+    fn drop_unanswered(&mut self, missing: Option<&[ConnId]>, core: &mut Correlator) {
         let looked_for = std::mem::take(&mut self.looked_for);
-        let Some(existing) = existing else {
+        let Some(missing) = missing else {
             self.doubtful.extend(looked_for);
             return;
         };
-        for conn in looked_for {
-            if !existing.contains(&conn) && core.is_unanswered(conn) {
+        for conn in missing.iter().copied() {
+            if core.is_unanswered(conn) {
                 let at = clock::now();
                 core.handle_event(Event::Gone { conn, at });
             }
         }
     }
 
-    fn drop_missing(
+    /// Gives up a slice of the seeds that a look did not find: those whose snapshot is to be removed.
+    fn give_up_missing(
         &mut self,
-        existing: &HashSet<ConnId>,
-        snapshots: &mut Snapshots,
+        is_seed: impl Fn(ConnId) -> bool,
         core: &mut Correlator,
-    ) {
+    ) -> Vec<ConnId> {
+        let slice = self.missing.len().saturating_sub(SLICE);
+        let mut slice = self.missing.split_off(slice);
+        // What is no seed any more has ended meanwhile, and that was told.
+        slice.retain(|conn| self.seeds.remove(*conn));
         // A seed that has met a packet is the kernel's: it reports the death, whatever we see.
-        self.seeds.retain(|conn| snapshots.is_seed(*conn));
-        let gone: Vec<ConnId> = self.seeds.difference(existing).copied().collect();
-        for conn in gone {
-            if let Err(error) = self.forget(conn, snapshots) {
-                log::warn!("socket {}: {error}", conn.0);
-            }
+        slice.retain(|conn| is_seed(*conn));
+        for conn in slice.iter().copied() {
             let at = clock::now();
             core.handle_event(Event::Gone { conn, at });
         }
+        slice
     }
-}
-
-fn scan(listeners: &[Listener]) -> Result<Scan, NetNsError> {
-    let scan = seed::scan(|local, peer| Listener::watching(listeners, local, peer))?;
-    for refused in &scan.refused {
-        log::warn!("network namespace {}: {}", refused.name, refused.error);
-    }
-    if scan.unparsed > 0 {
-        log::warn!("{} sockets could not be understood", scan.unparsed);
-    }
-    Ok(scan)
-}
-
-/// A connection that is missing from an incomplete scan is not gone: it must not lose its verdict
-/// because a namespace could not be entered for a moment.
-fn look(listeners: &[Listener], search: bool) -> Looked {
-    let at = clock::now();
-    let scan = scan(listeners)?;
-    let complete = scan.refused.is_empty() && scan.unparsed == 0 && scan.interrupted == 0;
-    let conns = scan.sockets.iter().filter(|_| search);
-    Ok(Seen {
-        at,
-        complete,
-        existing: conns.map(|facts: &Facts| facts.conn).collect(),
-        unread: scan.unread,
-        listening: scan.listening,
-    })
 }
 
 #[cfg(test)]
@@ -261,8 +191,31 @@ mod tests {
 
     use super::*;
     use crate::core::{
-        ListenerId, ListenerRules, event::Asker, facts::Role, handshake::UpgradeRequest,
+        Facts, Ktime, ListenerId, ListenerRules,
+        event::Asker,
+        facts::{Protocol, Role},
+        handshake::UpgradeRequest,
     };
+
+    pub(super) fn empty_core() -> Correlator {
+        Correlator::new(vec![ListenerRules::new("web", None)], Duration::ZERO)
+    }
+
+    pub(super) fn facts(conn: u64) -> Facts {
+        Facts::new(
+            Ktime(1),
+            ConnId(conn),
+            ListenerId(0),
+            Role::Server,
+            Protocol::Assumed,
+            ([127, 0, 0, 1], 8080).into(),
+            ([127, 0, 0, 1], 40_000).into(),
+        )
+    }
+
+    pub(super) fn seeded(conn: u64) -> Event {
+        Event::Seeded(Box::new(facts(conn)))
+    }
 
     fn request(conn: u64) -> Event {
         Event::UpgradeRequested {
@@ -281,8 +234,7 @@ mod tests {
 
     #[test]
     fn requests_in_doubt_end_when_a_complete_look_does_not_find_their_socket() {
-        let rules = vec![ListenerRules::new("web", None)];
-        let mut core = Correlator::new(rules, Duration::ZERO);
+        let mut core = empty_core();
         let mut reconciler = Reconciler::default();
         core.handle_event(request(1));
         core.handle_event(request(2));
@@ -299,10 +251,53 @@ mod tests {
         );
 
         reconciler.looked_for = std::mem::take(&mut reconciler.doubtful);
-        reconciler.drop_unanswered(Some(&[ConnId(1)].into()), &mut core);
+        reconciler.drop_unanswered(Some(&[ConnId(2)]), &mut core);
         let mut left = core.unanswered();
         left.sort();
         assert_eq!(left, [ConnId(1), ConnId(3)]);
         assert!(reconciler.doubtful.is_empty());
+    }
+
+    #[test]
+    fn of_missing_seeds_only_those_that_are_still_ours_are_given_up() {
+        let mut core = empty_core();
+        for conn in 1..=4 {
+            core.handle_event(seeded(conn));
+        }
+        let mut reconciler = Reconciler {
+            seeds: Seeds::new((1..=4).map(ConnId)),
+            missing: [1, 2, 3].map(ConnId).to_vec(),
+            ..Reconciler::default()
+        };
+        // Told of after the look and before its turn.
+        assert!(reconciler.seeds.remove(ConnId(1)));
+        let met_a_packet = ConnId(2);
+        let gone = reconciler.give_up_missing(|conn| conn != met_a_packet, &mut core);
+        assert_eq!(gone, [ConnId(3)], "only this one leaves no other trace");
+        let known = [1, 2, 3, 4].map(|conn| core.knows(ConnId(conn)));
+        assert_eq!(known, [true, true, false, true]);
+        assert!(!reconciler.is_behind());
+        assert!(!reconciler.seeds.remove(ConnId(2)), "it is the kernel's");
+        assert!(reconciler.seeds.remove(ConnId(4)), "it was found");
+    }
+
+    #[test]
+    fn very_many_missing_seeds_are_given_up_in_slices() {
+        let all = SLICE as u64 * 2 + 1;
+        let mut core = empty_core();
+        for conn in 0..all {
+            core.handle_event(seeded(conn));
+        }
+        let mut reconciler = Reconciler {
+            seeds: Seeds::new((0..all).map(ConnId)),
+            missing: (0..all).map(ConnId).collect(),
+            ..Reconciler::default()
+        };
+        let mut slices = Vec::new();
+        while reconciler.is_behind() {
+            slices.push(reconciler.give_up_missing(|_| true, &mut core).len());
+        }
+        assert_eq!(slices, [SLICE, SLICE, 1]);
+        assert!(core.is_empty());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use monitor::{
     core::{
-        Ktime, ListenerId,
+        Ktime, ListenerId, ListenerRules,
         facts::{Facts, Role},
     },
     kernel::{
@@ -19,6 +19,7 @@ use monitor::{
         netns::{self, NetNs},
         seed::{self, Scan},
     },
+    listeners::{Listener, PortRange},
 };
 use rustix::net::sockopt::socket_cookie;
 
@@ -185,33 +186,53 @@ fn a_dump_of_many_datagrams_is_complete() {
         };
         (0..CONNECTIONS).map(|_| connect()).collect()
     });
-    let scan = scan_server(18_061);
+    let found = scan_server(18_061);
     println!(
         "{CONNECTIONS} of {} sockets: {:?}",
         u32::from(CONNECTIONS) * 2,
-        scan.elapsed
+        found.scan.elapsed
     );
-    assert_eq!(scan.sockets.len(), usize::from(CONNECTIONS));
-    assert_eq!(scan.unparsed, 0);
+    assert_eq!(found.sockets.len(), usize::from(CONNECTIONS));
+    assert_eq!(found.scan.unparsed, 0);
 }
 
-fn scan_server(port: u16) -> Scan {
-    seed::scan(|local, _| (local == port).then_some((SERVER, Role::Server))).unwrap()
+/// What a scan found.
+struct Found {
+    sockets: Vec<Facts>,
+    scan: Scan,
 }
 
-fn scan_client(port: u16) -> Scan {
-    seed::scan(|_, peer| (peer == port).then_some((REMOTE, Role::Client))).unwrap()
+fn scan_server(port: u16) -> Found {
+    scan(&[listener(1, false), listener(port, false)])
+}
+
+fn scan_client(port: u16) -> Found {
+    scan(&[listener(1, false), listener(2, false), listener(port, true)])
+}
+
+fn scan(listeners: &[Listener]) -> Found {
+    let mut sockets = Vec::new();
+    let scan = seed::scan(listeners, |found| sockets.push(found.facts())).unwrap();
+    Found { sockets, scan }
+}
+
+fn listener(port: u16, remote: bool) -> Listener {
+    Listener {
+        rules: ListenerRules::new("l", None),
+        ports: vec![PortRange(port..=port)],
+        remote,
+    }
 }
 
 /// The only socket that a scan found.
-fn only(scan: Scan) -> Facts {
-    assert_eq!(scan.unparsed, 0);
-    let [facts] = <[Facts; 1]>::try_from(scan.sockets).expect("one socket on this port");
+fn only(found: Found) -> Facts {
+    assert_eq!(found.scan.unparsed, 0);
+    let [facts] = <[Facts; 1]>::try_from(found.sockets).expect("one socket on this port");
     facts
 }
 
 /// Scans until `holds`.
-fn wait_for(scan: impl Fn() -> Scan, holds: impl Fn(&Facts) -> bool) -> Facts {
+fn wait_for(scan: impl Fn() -> Found, holds: impl Fn(&Facts) -> bool) -> Facts {
     let patience = clock::now() + Duration::from_secs(20);
     loop {
         let facts = only(scan());

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
+use crate::sink::control;
 
 /// Where the daemon listens unless it is told otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
@@ -20,6 +21,8 @@ pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 /// Lines of an answer, as they come.
 #[derive(Debug)]
 pub struct Lines {
+    /// How many connections the daemon watched when it began to list them, if it does.
+    pub connections: Option<usize>,
     body: Incoming,
     unread: BytesMut,
 }
@@ -80,9 +83,12 @@ pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
         .map_err(|error| ClientError::Refused(error.to_string()))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
+    let connections = answer.headers().get(control::TOTAL);
+    let connections = connections.and_then(|total| total.to_str().ok()?.parse().ok());
     let body = answer.into_body();
     if status == StatusCode::OK {
         return Ok(Lines {
+            connections,
             body,
             unread: BytesMut::new(),
         });

@@ -17,12 +17,13 @@ use crate::{
     frames::Peers,
 };
 
-/// List the connections under watch, oldest first, or the clients, heaviest first.
+/// List the connections under watch, those with a verdict first, or the clients, heaviest first.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon list
   wsmon list --listener 8080 --state closing
+  wsmon list --limit 0                                      all of them, not a screen full
   wsmon list --json | jq -r 'select(.verdict) | .peer'      whose peers are dead
 
   wsmon list --by client --limit 10                         who asks most often, and how regularly
@@ -53,11 +54,11 @@ pub struct ListArgs {
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
-    /// At most this many of them
+    /// At most this many of them; 0 lists all [default: 40 connections, all with --json]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// One JSON object a line
+    /// One JSON object a line, the oldest connection first
     #[arg(long)]
     pub json: bool,
 }
@@ -81,11 +82,37 @@ async fn show(args: &ListArgs) -> Outcome {
         ("listener", args.listener.clone()),
         ("state", args.state.map(|state| state.as_str().to_owned())),
         ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit.map(|limit| limit.to_string())),
+        ("order", (!args.json).then(|| "urgency".to_owned())),
+        ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
     let row = |record: &ConnectionRecord| Row(record).to_string();
     print(args, &target, Row::HEAD, row, "no connections").await
+}
+
+/// A screen full.
+const SCREEN: usize = 40;
+
+impl ListArgs {
+    /// `None` for all of them.
+    fn limit(&self) -> Option<usize> {
+        let all = self.json || self.by.is_some();
+        let default = (!all).then_some(SCREEN);
+        self.limit.or(default).filter(|limit| *limit > 0)
+    }
+
+    /// What a list of `rows` leaves out of so many connections, if it may leave out any.
+    fn left_out(&self, rows: usize, connections: usize) -> Option<String> {
+        let left = connections.saturating_sub(rows);
+        if left == 0 || self.limit().is_none_or(|limit| rows < limit) {
+            return None;
+        }
+        let chosen = self.listener.is_some() || self.state.is_some() || self.peer.is_some();
+        Some(match chosen {
+            true => format!("more of the other {left} connections may match: --limit 0 shows all"),
+            false => format!("{left} more connections: --limit 0 shows all"),
+        })
+    }
 }
 
 /// Asks for records and prints one in a row, as they come.
@@ -116,6 +143,11 @@ async fn print<T: DeserializeOwned>(
     }
     if rows == 0 && !args.json {
         screen::write_line(&mut out, nothing.as_bytes())?;
+    }
+    let connections = lines.connections.filter(|_| !args.json);
+    if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {
+        // Not among the rows: they may go to another program.
+        eprintln!("{left_out}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,6 +193,41 @@ fn state(text: &str) -> Result<State, String> {
 mod tests {
     use super::*;
     use crate::connections::tests::{detail, record};
+
+    fn args(flags: &[&str]) -> ListArgs {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            list: ListArgs,
+        }
+        let flags = ["list"].iter().chain(flags);
+        <Alone as clap::Parser>::parse_from(flags).list
+    }
+
+    #[test]
+    fn a_table_is_a_screen_full_unless_it_is_told_otherwise_and_json_is_all() {
+        assert_eq!(args(&[]).limit(), Some(SCREEN));
+        assert_eq!(args(&["--limit", "7"]).limit(), Some(7));
+        assert_eq!(args(&["--limit", "0"]).limit(), None);
+        assert_eq!(args(&["--json"]).limit(), None);
+        assert_eq!(args(&["--json", "--limit", "7"]).limit(), Some(7));
+        assert_eq!(args(&["--by", "client"]).limit(), None);
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        assert_eq!(args(&[]).left_out(40, 40), None);
+        let told = args(&[]).left_out(40, 1_000_000).expect("a line");
+        assert_eq!(told, "999960 more connections: --limit 0 shows all");
+        assert_eq!(args(&["--limit", "0"]).left_out(9, 10), None, "one ended");
+        let chosen = args(&["--listener", "a"]);
+        assert_eq!(chosen.left_out(39, 100), None, "all were looked at");
+        let told = chosen.left_out(40, 100).expect("a line");
+        assert!(
+            told.contains("the other 60 connections may match"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn rows_stand_below_their_head() {

@@ -294,7 +294,14 @@ impl Correlator {
                 return Some(conn);
             }
         }
+        // Once all connections wanted to be looked at, most never will again.
+        self.inspect.shrink_to(QUEUE_KEPT);
         None
+    }
+
+    /// Whether [`Correlator::poll_inspect`] may have one.
+    pub fn wants_inspection(&self) -> bool {
+        !self.inspect.is_empty()
     }
 
     /// What is to be done, in the order in which it was decided.
@@ -302,7 +309,7 @@ impl Correlator {
         let action = self.actions.pop_front();
         if action.is_none() {
             // A million connections found at the start must not keep the room for a million.
-            self.actions.shrink_to(ACTIONS_KEPT);
+            self.actions.shrink_to(QUEUE_KEPT);
         }
         action
     }
@@ -464,8 +471,8 @@ fn place(listener: ListenerId) -> usize {
     usize::from(listener.0)
 }
 
-/// Room that the queue of actions keeps once it is empty.
-const ACTIONS_KEPT: usize = 1024;
+/// Room that a queue keeps once it is empty.
+const QUEUE_KEPT: usize = 1024;
 /// How long after a look at a flow that waits for an acknowledgement, or a pong, the deliveries are
 /// told every second. TCP's retransmissions and the looks they cause follow each other faster at first.
 const DOUBT: Duration = Duration::from_secs(10);

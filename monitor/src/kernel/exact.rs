@@ -185,6 +185,7 @@ mod tests {
             Family,
             tests::{response, with_info},
         },
+        port_filter::PortFilter,
         sock_diag::tests::{SEQUENCE, message},
         testing::{Connection, Namespace, key_of, wait_for, with_cookie},
     };
@@ -309,7 +310,10 @@ mod tests {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.server);
         let mut sock_diag = SockDiag::open().unwrap();
-        sock_diag.request(AF_INET, StateFlags::ESTABLISHED).unwrap();
+        let all = PortFilter::default();
+        sock_diag
+            .request(AF_INET, StateFlags::ESTABLISHED, &all)
+            .unwrap();
         let found = sock_diag.find(&key).unwrap().unwrap();
         assert_eq!(found.cookie, key.cookie());
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -18,12 +18,15 @@ use super::{
     decode::{self, DecodeError},
     fill::Peak,
     load::{LoadError, Loaded},
+    pages::Pages,
 };
 use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
 pub struct Snapshots {
     map: HashMap<MapData, u64, Snapshot>,
+    /// Another descriptor of it.
+    fd: OwnedFd,
     max_entries: u32,
 }
 
@@ -34,6 +37,7 @@ impl Snapshots {
         let open = || {
             Ok(Self {
                 max_entries: max_entries(&map)?,
+                fd: duplicate(&map)?,
                 map: HashMap::try_from(map)?,
             })
         };
@@ -101,16 +105,27 @@ impl Snapshots {
         }
     }
 
-    /// Every flow the kernel has published.
-    pub fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
-        self.map.keys().filter_map(|key| key.ok().map(ConnId))
+    /// The next page of all that the kernel has published, as its connections and their facts, and
+    /// whether it is the last page.
+    pub fn next_page(&self, pages: &mut Pages) -> Result<(Vec<Published>, bool), SnapshotError> {
+        let (page, last) = pages.next(self.fd.as_fd()).map_err(SnapshotError::Pages)?;
+        let published = page.iter().map(|snapshot| {
+            let facts = decode::facts(snapshot).map_err(SnapshotError::from);
+            (ConnId(snapshot.cookie), facts)
+        });
+        Ok((published.collect(), last))
     }
 }
+
+/// A connection, and its facts if they make sense.
+pub type Published = (ConnId, Result<Facts, SnapshotError>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error("cannot access the snapshots: {0}")]
     Map(#[from] MapError),
+    #[error("cannot go through the snapshots: {0}")]
+    Pages(#[source] io::Error),
     #[error("no room for another connection; raise --max-connections")]
     Full,
     #[error("a snapshot makes no sense: {0}")]
@@ -261,6 +276,17 @@ fn max_entries(map: &Map) -> Result<u32, MapError> {
         Map::HashMap(data) | Map::RingBuf(data) => Ok(data.info()?.max_entries()),
         // The conversion that follows refuses any other kind.
         _ => Ok(0),
+    }
+}
+
+fn duplicate(map: &Map) -> Result<OwnedFd, MapError> {
+    match map {
+        Map::HashMap(data) => data
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(MapError::IoError),
+        _ => Err(MapError::InvalidMapType { map_type: 0 }),
     }
 }
 

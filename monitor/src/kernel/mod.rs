@@ -17,6 +17,8 @@ pub mod netns;
 pub mod offsets;
 pub mod owner;
 mod pace;
+pub mod pages;
+mod port_filter;
 pub mod prerequisites;
 pub mod seed;
 pub mod sock_diag;

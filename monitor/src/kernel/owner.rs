@@ -134,6 +134,7 @@ mod tests {
         exact::SocketKey,
         lookup::SocketFinder,
         netns::NetNs,
+        port_filter::PortFilter,
         sock_diag::SockDiag,
         testing::{CgroupDir, Connection, key_of, wait_for},
     };
@@ -193,8 +194,12 @@ mod tests {
         let ours = key_of(&server);
 
         let mut sock_diag = SockDiag::open().unwrap();
-        let dump = sock_diag.dump(|local, _| local == peer.port()).unwrap();
-        let cookie = dump.sockets[0].cookie;
+        let mut cookie = 0;
+        let wanted = |local, _| local == peer.port();
+        let all = PortFilter::default();
+        sock_diag
+            .dump(&all, wanted, |socket| cookie = socket.cookie)
+            .unwrap();
         let key = SocketKey::new(cookie, peer, ours.local()).unwrap();
         let mut finder = SocketFinder::open().unwrap();
         let found = finder.find(&key).unwrap().unwrap();

@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 use super::{
     inet_diag::{DiagSocket, TcpState},
     netns::{self, NetNs, NetNsError},
+    port_filter::PortFilter,
     sock_diag::{Dump, SockDiag, SockDiagError},
     tcp_info::TcpInfo,
 };
-use crate::core::{
-    Ktime,
-    event::{ListeningSocket, ReceiveQueue},
-    facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
+use crate::{
+    core::{
+        Ktime,
+        event::{ListeningSocket, ReceiveQueue},
+        facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
+    },
+    listeners::Listener,
 };
 
-/// What a look at all the sockets of the host gave.
+/// What a look at all the sockets of the host gave beside the connections.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// The connections on watched ports. The kernel may show one twice, with the same cookie.
-    pub sockets: Vec<Facts>,
-    /// Those of them whose application has not read all that has arrived.
-    pub unread: Vec<ReceiveQueue>,
     /// What listens on watched ports of this host.
     pub listening: Vec<ListeningSocket>,
     /// Network namespaces that were looked at.
@@ -34,6 +34,13 @@ pub struct Scan {
     /// Namespaces whose dump was interrupted, and was made a second time.
     pub interrupted: usize,
     pub elapsed: Duration,
+}
+
+impl Scan {
+    /// No socket can have been overlooked.
+    pub fn is_complete(&self) -> bool {
+        self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
+    }
 }
 
 #[derive(Debug)]
@@ -50,12 +57,53 @@ pub enum SeedError {
     SockDiag(#[from] SockDiagError),
 }
 
-/// All connections in all network namespaces for which `listener_of(local port, peer port)` knows a
-/// listener. Of a connection with both ends on this host each end is asked about on its own.
+/// One connection on a watched port.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    socket: &'a DiagSocket,
+    listener: ListenerId,
+    role: Role,
+}
+
+/// What listens on the watched ports, in all network namespaces.
 ///
 /// Fails only where the namespaces cannot even be listed.
-pub fn scan(
-    listener_of: impl Fn(u16, u16) -> Option<(ListenerId, Role)>,
+pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
+    walk(listeners, |sock_diag, listening| {
+        Ok([dump_listening(sock_diag, listeners, listening)?; 2])
+    })
+}
+
+/// What listens, and `meet` with each connection on a watched port, in all network namespaces. A
+/// connection may be met more than once. Of one with both ends on this host each end is asked about
+/// on its own.
+///
+/// Fails only where the namespaces cannot even be listed.
+pub fn scan(listeners: &[Listener], mut meet: impl FnMut(&Found<'_>)) -> Result<Scan, NetNsError> {
+    let filter = PortFilter::of(listeners);
+    let watching = |local, peer| Listener::watching(listeners, local, peer);
+    walk(listeners, |sock_diag, listening| {
+        let of_listening = dump_listening(sock_diag, listeners, listening)?;
+        let wanted = |local, peer| watching(local, peer).is_some();
+        let of_connections = sock_diag.dump(&filter, wanted, |socket| {
+            if let Some((listener, role)) = watching(socket.local.port(), socket.peer.port()) {
+                let socket = &socket;
+                meet(&Found {
+                    socket,
+                    listener,
+                    role,
+                });
+            }
+        })?;
+        Ok([of_listening, of_connections])
+    })
+}
+
+/// Looks into each namespace, once more where a dump was interrupted. `dump` is given room for what
+/// listens.
+fn walk(
+    listeners: &[Listener],
+    mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
 ) -> Result<Scan, NetNsError> {
     let started = Instant::now();
     let namespaces = netns::enumerate()?;
@@ -65,58 +113,72 @@ pub fn scan(
     };
     for namespace in &namespaces.found {
         let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
-        match dump(namespace, &listener_of) {
-            Ok((dump, listening, interrupted)) => {
+        let mut sockets = Vec::new();
+        let mut look = || -> Result<[Dump; 2], SeedError> {
+            let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
+            let mut dumps = dump(&mut sock_diag, &mut sockets)?;
+            if dumps.iter().any(|dump| dump.interrupted) {
+                scan.interrupted += 1;
+                sockets.clear();
+                dumps = dump(&mut sock_diag, &mut sockets)?;
+            }
+            Ok(dumps)
+        };
+        match look() {
+            Ok(dumps) => {
                 scan.namespaces += 1;
-                scan.interrupted += usize::from(interrupted);
-                scan.unparsed += dump.unparsed + listening.unparsed;
-                let listening = listening.sockets.iter().filter_map(|socket| {
+                scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
+                let listening = sockets.iter().filter_map(|socket| {
+                    let port = socket.local.port();
                     Some(ListeningSocket {
                         conn: ConnId(socket.cookie),
-                        listener: listener_of(socket.local.port(), 0)?.0,
+                        listener: Listener::watching(listeners, port, 0)?.0,
                         netns,
-                        port: socket.local.port(),
+                        port,
                     })
                 });
                 scan.listening.extend(listening);
-                scan.unread
-                    .extend(dump.sockets.iter().filter_map(receive_queue));
-                scan.sockets
-                    .extend(dump.sockets.iter().filter_map(|socket| {
-                        let (listener, role) =
-                            listener_of(socket.local.port(), socket.peer.port())?;
-                        Some(facts(socket, listener, role))
-                    }));
             }
-            Err(error) => {
-                scan.refused.push(RefusedNamespace {
-                    name: namespace.name().to_owned(),
-                    error,
-                });
-            }
+            Err(error) => scan.refused.push(refused(namespace, error)),
         }
     }
     scan.elapsed = started.elapsed();
     Ok(scan)
 }
 
-/// The connections and the listening sockets of one namespace, and whether one of the two had to be
-/// asked for twice.
-fn dump(
-    namespace: &NetNs,
-    listener_of: impl Fn(u16, u16) -> Option<(ListenerId, Role)>,
-) -> Result<(Dump, Dump, bool), SeedError> {
-    let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
-    let is_server = |local| matches!(listener_of(local, 0), Some((_, Role::Server)));
-    let wanted = |local, peer| listener_of(local, peer).is_some();
-    let mut listening = sock_diag.dump_listening(is_server)?;
-    let mut dump = sock_diag.dump(wanted)?;
-    let interrupted = dump.interrupted || listening.interrupted;
-    if interrupted {
-        listening = sock_diag.dump_listening(is_server)?;
-        dump = sock_diag.dump(wanted)?;
+fn refused(namespace: &NetNs, error: SeedError) -> RefusedNamespace {
+    RefusedNamespace {
+        name: namespace.name().to_owned(),
+        error,
     }
-    Ok((dump, listening, interrupted))
+}
+
+fn dump_listening(
+    sock_diag: &mut SockDiag,
+    listeners: &[Listener],
+    listening: &mut Vec<DiagSocket>,
+) -> Result<Dump, SockDiagError> {
+    let is_server = |local| {
+        let watching = Listener::watching(listeners, local, 0);
+        matches!(watching, Some((_, Role::Server)))
+    };
+    sock_diag.dump_listening(is_server, |socket| listening.push(socket))
+}
+
+impl Found<'_> {
+    pub fn conn(&self) -> ConnId {
+        ConnId(self.socket.cookie)
+    }
+
+    /// In the core's terms.
+    pub fn facts(&self) -> Facts {
+        facts(self.socket, self.listener, self.role)
+    }
+
+    /// What its application has not read, if anything.
+    pub fn receive_queue(&self) -> Option<ReceiveQueue> {
+        receive_queue(self.socket)
+    }
 }
 
 /// What waits in a socket's receive queue, if anything does.

@@ -1,7 +1,7 @@
 //! TCP sockets of one network namespace, by `NETLINK_SOCK_DIAG` (sock_diag(7)).
 //!
 //! The kernel hands out a dump in datagrams of some 70 sockets, each filled when the one before is
-//! received, so a million sockets cost no more memory here than the ones that are wanted.
+//! received, and each socket is shown to the caller and forgotten: a million cost no memory here.
 
 use std::io;
 
@@ -15,10 +15,12 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use rustix::io::Errno;
 
 use super::{
     clock,
     inet_diag::{DiagSocket, Malformed, parse_socket},
+    port_filter::PortFilter,
 };
 use crate::core::Ktime;
 
@@ -31,11 +33,9 @@ const MSG_TRUNC: i32 = 0x20;
 /// Fail rather than wait (recv(2)).
 const MSG_DONTWAIT: i32 = 0x40;
 
-/// What one dump gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What one dump says beside its sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
-    /// A socket that changed its hash chain meanwhile may be here twice, with the same cookie.
-    pub sockets: Vec<DiagSocket>,
     /// Sockets on wanted ports that could not be understood.
     pub unparsed: u64,
     /// The kernel says that its tables changed too much to be sure that nothing was skipped.
@@ -88,56 +88,94 @@ impl SockDiag {
         })
     }
 
-    /// The connections for which `wanted(local port, peer port)` holds, of both families. Nothing
-    /// is allocated for the others.
+    /// Shows the connections for which `wanted(local port, peer port)` holds, of both families. One
+    /// that changes its hash chain meanwhile may be shown twice, with the same cookie.
+    ///
+    /// The kernel leaves out what `filter` does; all that is wanted must pass it.
     pub fn dump(
         &mut self,
+        filter: &PortFilter,
         mut wanted: impl FnMut(u16, u16) -> bool,
+        mut show: impl FnMut(DiagSocket),
     ) -> Result<Dump, SockDiagError> {
         let mut dump = Dump::default();
         for family in [AF_INET, AF_INET6] {
-            self.add(family, connections(), &mut wanted, &mut dump)?;
+            let states = connections();
+            self.add(family, states, filter, &mut wanted, &mut show, &mut dump)?;
         }
         Ok(dump)
     }
 
-    /// The listening sockets on ports for which `wanted(local port)` holds, of both families. Costs
-    /// nothing for connections.
+    /// Shows the listening sockets on ports for which `wanted(local port)` holds, of both families.
+    /// Costs nothing for connections.
     pub fn dump_listening(
         &mut self,
         mut wanted: impl FnMut(u16) -> bool,
+        mut show: impl FnMut(DiagSocket),
     ) -> Result<Dump, SockDiagError> {
         let mut dump = Dump::default();
+        let all = PortFilter::default();
         for family in [AF_INET, AF_INET6] {
             let mut wanted = |local, _| wanted(local);
-            self.add(family, StateFlags::LISTEN, &mut wanted, &mut dump)?;
+            let states = StateFlags::LISTEN;
+            self.add(family, states, &all, &mut wanted, &mut show, &mut dump)?;
         }
         Ok(dump)
     }
 
     /// Fails if the kernel cannot tell TCP sockets. Asks for none, so that it costs nothing.
     pub(super) fn probe(&mut self) -> Result<(), SockDiagError> {
-        let mut none = Dump::default();
-        self.add(AF_INET, StateFlags::empty(), &mut |_, _| false, &mut none)
+        let (all, none) = (PortFilter::default(), StateFlags::empty());
+        let mut dump = Dump::default();
+        self.add(AF_INET, none, &all, &mut |_, _| false, &mut drop, &mut dump)
     }
 
-    /// Adds the wanted sockets of one family to `dump`.
+    /// Shows the wanted sockets of one family.
     fn add(
         &mut self,
         family: u8,
         states: StateFlags,
+        filter: &PortFilter,
         wanted: &mut impl FnMut(u16, u16) -> bool,
+        show: &mut impl FnMut(DiagSocket),
         dump: &mut Dump,
     ) -> Result<(), SockDiagError> {
-        self.request(family, states)?;
+        let filtered = self.add_passed(family, states.clone(), filter, wanted, show, dump);
+        match filtered {
+            // A kernel that does not understand its filter says so before it shows a socket.
+            Err(SockDiagError::Refused(cause)) if is_invalid(&cause) && !filter.is_empty() => {
+                let all = PortFilter::default();
+                self.add_passed(family, states, &all, wanted, show, dump)
+            }
+            _ => filtered,
+        }
+    }
+
+    fn add_passed(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        filter: &PortFilter,
+        wanted: &mut impl FnMut(u16, u16) -> bool,
+        show: &mut impl FnMut(DiagSocket),
+        dump: &mut Dump,
+    ) -> Result<(), SockDiagError> {
+        self.request(family, states, filter)?;
         // The kernel fills the next datagram while it hands out this one: a picture is as old as the
         // end of the system call before.
         let mut filled_at = clock::now();
         loop {
             self.receive(0)?;
-            let progress =
-                read_datagram(&self.buffer, self.sequence, filled_at, &mut *wanted, dump)?;
-            if progress == Progress::Done {
+            let (datagram, sequence) = (&self.buffer, self.sequence);
+            let read = read_datagram(
+                datagram,
+                sequence,
+                filled_at,
+                &mut *wanted,
+                &mut *show,
+                dump,
+            )?;
+            if read == Progress::Done {
                 return Ok(());
             }
             filled_at = clock::now();
@@ -161,14 +199,23 @@ impl SockDiag {
         }
     }
 
-    pub(super) fn request(&mut self, family: u8, states: StateFlags) -> Result<(), SockDiagError> {
-        let request = SockDiagMessage::InetRequest(InetRequest {
+    pub(super) fn request(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        filter: &PortFilter,
+    ) -> Result<(), SockDiagError> {
+        let request = InetRequest {
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::INFO,
             states,
             socket_id: SocketId::new_v4(),
-        });
+        };
+        let request = Filtered {
+            request: SockDiagMessage::InetRequest(request),
+            attribute: filter.attribute(),
+        };
         self.send(NLM_F_REQUEST | NLM_F_DUMP, request)
     }
 
@@ -203,6 +250,33 @@ impl SockDiag {
     }
 }
 
+/// A request for a dump, and the attribute that filters it.
+struct Filtered {
+    request: SockDiagMessage,
+    /// May be empty.
+    attribute: Vec<u8>,
+}
+
+impl NetlinkSerializable for Filtered {
+    fn message_type(&self) -> u16 {
+        NetlinkSerializable::message_type(&self.request)
+    }
+
+    fn buffer_len(&self) -> usize {
+        NetlinkSerializable::buffer_len(&self.request) + self.attribute.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (request, attribute) = buffer.split_at_mut(buffer.len() - self.attribute.len());
+        self.request.serialize(request);
+        attribute.copy_from_slice(&self.attribute);
+    }
+}
+
+fn is_invalid(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+}
+
 /// The states of a [`TcpState`](super::inet_diag::TcpState).
 fn connections() -> StateFlags {
     StateFlags::ESTABLISHED
@@ -219,13 +293,14 @@ enum Progress {
     Done,
 }
 
-/// Adds the wanted sockets of one datagram to `dump`. Messages of another sequence belong to an
+/// Shows the wanted sockets of one datagram. Messages of another sequence belong to an
 /// earlier dump that ended in an error, and are skipped.
 fn read_datagram(
     datagram: &[u8],
     sequence: u32,
     at: Ktime,
     mut wanted: impl FnMut(u16, u16) -> bool,
+    mut show: impl FnMut(DiagSocket),
     dump: &mut Dump,
 ) -> Result<Progress, SockDiagError> {
     let mut offset = 0;
@@ -250,7 +325,7 @@ fn read_datagram(
             NLMSG_ERROR => return Err(refusal(message.payload()).unwrap_or(truncated)),
             NLMSG_OVERRUN => return Err(SockDiagError::Overrun),
             SOCK_DIAG_BY_FAMILY => match parse_socket(message.payload(), at, &mut wanted) {
-                Ok(Some(socket)) => dump.sockets.push(socket),
+                Ok(Some(socket)) => show(socket),
                 Ok(None) => {}
                 Err(Malformed) => dump.unparsed += 1,
             },
@@ -294,10 +369,19 @@ pub(super) mod tests {
         message(SOCK_DIAG_BY_FAMILY, 0, payload)
     }
 
-    fn read(datagram: &[u8]) -> Result<(Progress, Dump), SockDiagError> {
-        let mut dump = Dump::default();
-        let progress = read_datagram(datagram, SEQUENCE, AT, |_, _| true, &mut dump)?;
-        Ok((progress, dump))
+    /// The sockets of a datagram on ports for which `wanted` holds, and what it says beside them.
+    fn read_wanted(
+        datagram: &[u8],
+        wanted: impl FnMut(u16, u16) -> bool,
+    ) -> Result<(Progress, Vec<DiagSocket>, Dump), SockDiagError> {
+        let (mut sockets, mut dump) = (Vec::new(), Dump::default());
+        let show = |socket| sockets.push(socket);
+        let progress = read_datagram(datagram, SEQUENCE, AT, wanted, show, &mut dump)?;
+        Ok((progress, sockets, dump))
+    }
+
+    fn read(datagram: &[u8]) -> Result<(Progress, Vec<DiagSocket>, Dump), SockDiagError> {
+        read_wanted(datagram, |_, _| true)
     }
 
     #[test]
@@ -318,9 +402,9 @@ pub(super) mod tests {
             message(NLMSG_DONE, 0, &0_i32.to_ne_bytes()),
         ]
         .concat();
-        let (progress, dump) = read(&datagram).unwrap();
+        let (progress, sockets, dump) = read(&datagram).unwrap();
         assert_eq!(progress, Progress::Done);
-        assert_eq!((dump.sockets.len(), dump.unparsed), (1, 5));
+        assert_eq!((sockets.len(), dump.unparsed), (1, 5));
     }
 
     #[test]
@@ -330,15 +414,15 @@ pub(super) mod tests {
             socket_message(&response(AF_INET, "127.0.0.1:40000", "127.0.0.1:8080")),
         ]
         .concat();
-        let mut dump = Dump::default();
-        read_datagram(&datagram, SEQUENCE, AT, |local, _| local == 8080, &mut dump).unwrap();
-        assert_eq!(dump.sockets.len(), 1);
-        assert_eq!(dump.sockets[0].local.port(), 8080);
+        let (_, sockets, _) = read_wanted(&datagram, |local, _| local == 8080).unwrap();
+        assert_eq!(sockets.len(), 1);
+        assert_eq!(sockets[0].local.port(), 8080);
     }
 
     #[test]
     fn an_interrupted_dump_says_so() {
-        let (_, dump) = read(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes())).unwrap();
+        let (_, _, dump) =
+            read(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes())).unwrap();
         assert!(dump.interrupted);
     }
 
@@ -361,7 +445,8 @@ pub(super) mod tests {
     fn messages_of_an_earlier_dump_are_skipped() {
         let mut stale = message(NLMSG_DONE, 0, &0_i32.to_ne_bytes());
         stale[8..12].copy_from_slice(&(SEQUENCE - 1).to_ne_bytes());
-        assert_eq!(read(&stale).unwrap(), (Progress::More, Dump::default()));
+        let skipped = (Progress::More, Vec::new(), Dump::default());
+        assert_eq!(read(&stale).unwrap(), skipped);
     }
 
     #[test]

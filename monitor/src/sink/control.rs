@@ -12,13 +12,19 @@
 //! Lines are JSON. The daemon owns all state and is asked page by page, so that no answer holds it
 //! up for long.
 
-use std::{collections::HashMap, convert::Infallible, io, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    convert::Infallible,
+    io,
+    net::IpAddr,
+};
 
 use axum::{
     Router,
     body::Body,
     extract::{Path, Query, State as Shared},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -107,8 +113,23 @@ struct ConnectionsQuery {
     #[serde(deserialize_with = "json::text::deserialize")]
     peer: Option<Peers>,
     state: Option<State>,
+    order: Order,
     limit: Option<usize>,
 }
+
+/// In which order connections are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    /// The oldest first.
+    #[default]
+    Age,
+    /// Those on which a verdict stands before the others, and of each the oldest first.
+    Urgency,
+}
+
+/// How many connections were watched when a list of them was begun.
+pub const TOTAL: HeaderName = HeaderName::from_static("wsmon-connections");
 
 impl ConnectionsQuery {
     fn accepts(&self, record: &ConnectionRecord) -> bool {
@@ -116,6 +137,7 @@ impl ConnectionsQuery {
             listener,
             peer,
             state,
+            order: _,
             limit: _,
         } = self;
         listener
@@ -130,11 +152,17 @@ async fn connections(
     Shared(questions): Shared<Questions>,
     Query(query): Query<ConnectionsQuery>,
 ) -> Response {
-    let Some(conns) = ask(&questions, Question::Conns).await else {
+    let urgent = match query.order {
+        Order::Age => Some(Vec::new()),
+        Order::Urgency => ask(&questions, Question::Zombies).await,
+    };
+    let conns = ask(&questions, Question::Conns).await;
+    let (Some(urgent), Some(conns)) = (urgent, conns) else {
         return gone();
     };
+    let total = [(TOTAL, conns.len().to_string())];
     let mut left = query.limit.unwrap_or(usize::MAX);
-    json_lines(pages(conns, async move |page| {
+    let lines = pages(Queue::new(urgent, conns), async move |page| {
         if left == 0 {
             return None;
         }
@@ -146,7 +174,8 @@ async fn connections(
             .collect();
         left -= lines.len();
         Some(lines)
-    }))
+    });
+    (total, json_lines(lines)).into_response()
 }
 
 async fn connection(Shared(questions): Shared<Questions>, Path(cookie): Path<u64>) -> Response {
@@ -235,7 +264,7 @@ async fn alerts(Shared(questions): Shared<Questions>) -> Response {
         return gone();
     };
     let storms = storms.into_iter().map(|line| Ok(Bytes::from(line + "\n")));
-    let verdicts = pages(conns, async move |page| {
+    let verdicts = pages(Queue::new(Vec::new(), conns), async move |page| {
         ask(&questions, |answer| Question::Alerts(page, answer)).await
     });
     json_lines(stream::iter(storms).chain(verdicts))
@@ -290,27 +319,57 @@ fn watch(lines: Option<Result<Lines, WatchError>>) -> Response {
     }
 }
 
-/// The lines about `conns`, oldest connection first, asked for page by page as the reader takes
-/// them.
+/// The lines about the connections of `queue`, asked for page by page as the reader takes them.
 fn pages(
-    mut conns: Vec<ConnId>,
+    queue: Queue,
     about: impl AsyncFnMut(Vec<ConnId>) -> Option<Vec<String>>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    // Cookies are given out in order; the pages are taken from the end.
-    conns.sort_unstable_by(|a, b| b.cmp(a));
-    stream::unfold((conns, about), async |(mut conns, mut about)| {
-        if conns.is_empty() {
+    stream::unfold((queue, about), async |(mut queue, mut about)| {
+        let page = queue.next_page();
+        if page.is_empty() {
             return None;
         }
-        let mut page = conns.split_off(conns.len().saturating_sub(PAGE));
-        page.reverse();
         let mut text = String::new();
         for line in about(page).await? {
             text.push_str(&line);
             text.push('\n');
         }
-        Some((Ok(text.into()), (conns, about)))
+        Some((Ok(text.into()), (queue, about)))
     })
+}
+
+/// Connections that are still to be told of. It is put in order only as far as it is read: to sort a
+/// million would hold up the daemon.
+struct Queue {
+    /// Cookies are given out in order.
+    urgent: BinaryHeap<Reverse<ConnId>>,
+    others: BinaryHeap<Reverse<ConnId>>,
+    told: HashSet<ConnId>,
+}
+
+impl Queue {
+    /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
+    fn new(urgent: Vec<ConnId>, all: Vec<ConnId>) -> Self {
+        Self {
+            told: urgent.iter().copied().collect(),
+            urgent: urgent.into_iter().map(Reverse).collect(),
+            others: all.into_iter().map(Reverse).collect(),
+        }
+    }
+
+    /// Empty when all were told of.
+    fn next_page(&mut self) -> Vec<ConnId> {
+        let next = || loop {
+            if let Some(Reverse(conn)) = self.urgent.pop() {
+                return Some(conn);
+            }
+            let Reverse(conn) = self.others.pop()?;
+            if !self.told.contains(&conn) {
+                return Some(conn);
+            }
+        };
+        std::iter::from_fn(next).take(PAGE).collect()
+    }
 }
 
 fn json_lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
@@ -320,4 +379,26 @@ fn json_lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'sta
 
 fn gone() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_urgent_come_first_and_every_connection_once() {
+        let all: Vec<ConnId> = (0..600).rev().map(ConnId).collect();
+        let mut queue = Queue::new([400, 7].map(ConnId).to_vec(), all);
+        let pages: Vec<_> = std::iter::from_fn(|| {
+            let page = queue.next_page();
+            (!page.is_empty()).then_some(page)
+        })
+        .collect();
+        assert_eq!(pages.len(), 3);
+        let told = pages.concat();
+        assert_eq!(told[..4], [7, 400, 0, 1].map(ConnId));
+        assert!(told[2..].is_sorted(), "the oldest first");
+        assert_eq!(told.len(), 600);
+        assert_eq!(told.iter().collect::<HashSet<_>>().len(), 600);
+    }
 }

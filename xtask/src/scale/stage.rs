@@ -159,7 +159,7 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     let daemon_bytes = resident_bytes(daemon.id())?;
     progress.at(&format!("{name}: listing"));
     let list_screen = list(wsmon, &daemon, &["--limit", SCREEN])?;
-    let list_all = list(wsmon, &daemon, &[])?;
+    let list_all = list(wsmon, &daemon, &["--limit", "0"])?;
 
     progress.at(&format!("{name}: falling silent"));
     let fading = crowd.fade(plan.fading, plan.ping_every, progress)?;

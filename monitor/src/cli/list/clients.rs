@@ -12,7 +12,7 @@ pub(super) async fn show(args: &ListArgs) -> Outcome {
     let query = [
         ("listener", args.listener.clone()),
         ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit.map(|limit| limit.to_string())),
+        ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/clients", &query);
     let row = |record: &ClientRecord| Row(record).to_string();

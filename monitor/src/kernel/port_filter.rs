@@ -1,0 +1,226 @@
+//! What the kernel leaves out of a dump by itself: `INET_DIAG_REQ_BYTECODE`
+//! (`include/uapi/linux/inet_diag.h`, run by `inet_diag_bc_run` in `net/ipv4/inet_diag.c`).
+//!
+//! Looking at a socket costs the kernel far more than passing it over. Where both ends of the
+//! connections are on this host, half of the sockets are passed over.
+
+use std::ops::RangeInclusive;
+
+use crate::listeners::Listener;
+
+/// Which ports a socket must have to be in a dump. Lets pass all that is wanted, and perhaps more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortFilter {
+    /// Any of these holds; everything passes where there are none.
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    end: End,
+    ports: RangeInclusive<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Local,
+    Peer,
+}
+
+/// Ranges of ports for each end. The kernel goes through them one by one, some nanoseconds each;
+/// instead of more, the one range is taken that covers them all.
+const MAX_RANGES: usize = 16;
+
+/// `INET_DIAG_REQ_BYTECODE`, the type of the attribute.
+const REQ_BYTECODE: u16 = 1;
+
+/// `INET_DIAG_BC_…`.
+const JMP: u8 = 1;
+const S_GE: u8 = 2;
+const S_LE: u8 = 3;
+const D_GE: u8 = 4;
+const D_LE: u8 = 5;
+
+/// Bytes of a `struct inet_diag_bc_op`, and of one that is followed by a port.
+const OP: u8 = 4;
+const COMPARISON: u8 = 8;
+/// Bytes of one condition: two comparisons, and the jump to the end where both hold.
+const CONDITION: usize = 20;
+
+impl PortFilter {
+    /// Lets pass what one of these watches.
+    pub fn of(listeners: &[Listener]) -> Self {
+        let ranges = |remote: bool| {
+            let listeners = listeners.iter().filter(move |l| l.remote == remote);
+            listeners.flat_map(|listener| listener.ports.iter().map(|range| range.0.clone()))
+        };
+        let local = bounded(ranges(false).collect()).into_iter();
+        let peer = bounded(ranges(true).collect()).into_iter();
+        let condition = |end| move |ports| Condition { end, ports };
+        Self {
+            conditions: local
+                .map(condition(End::Local))
+                .chain(peer.map(condition(End::Peer)))
+                .collect(),
+        }
+    }
+
+    /// Lets everything pass.
+    pub(super) fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// The netlink attribute; nothing where everything passes.
+    pub(super) fn attribute(&self) -> Vec<u8> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let program = self.program();
+        // At most 2 * 16 conditions of 20 bytes.
+        let length = 4 + program.len() as u16;
+        let header = [length.to_ne_bytes(), REQ_BYTECODE.to_ne_bytes()].concat();
+        [header, program].concat()
+    }
+
+    /// A socket passes if the program ends exactly at its end. `yes` and `no` are how far to go from
+    /// here; every place must lie on the way of `yes` from the beginning.
+    fn program(&self) -> Vec<u8> {
+        let mut program = Vec::new();
+        let mut op = |code: u8, yes: u8, no: u16| {
+            program.extend([code, yes]);
+            program.extend(no.to_ne_bytes());
+        };
+        let (one, whole) = (u16::from(COMPARISON), CONDITION as u16);
+        // The jump that refuses is behind all conditions.
+        let refusal = u16::from(OP);
+        for (place, condition) in (0..).zip(&self.conditions) {
+            let behind = (self.conditions.len() as u16 - place - 1) * whole;
+            let (at_least, at_most) = match condition.end {
+                End::Local => (S_GE, S_LE),
+                End::Peer => (D_GE, D_LE),
+            };
+            op(at_least, COMPARISON, whole);
+            op(0, 0, *condition.ports.start());
+            op(at_most, COMPARISON, whole - one);
+            op(0, 0, *condition.ports.end());
+            op(JMP, OP, u16::from(OP) + behind + refusal);
+        }
+        // Beyond the end.
+        op(JMP, OP, 2 * u16::from(OP));
+        program
+    }
+}
+
+/// At most [`MAX_RANGES`] that cover the same ports.
+fn bounded(ranges: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>> {
+    if ranges.len() <= MAX_RANGES {
+        return ranges;
+    }
+    let first = ranges.iter().map(|range| *range.start()).min();
+    let last = ranges.iter().map(|range| *range.end()).max();
+    first
+        .zip(last)
+        .map(|(first, last)| first..=last)
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::ListenerRules,
+        kernel::{
+            inet_diag::DiagSocket,
+            sock_diag::SockDiag,
+            testing::{Connection, key_of},
+        },
+        listeners::PortRange,
+    };
+
+    fn listener(remote: bool, ports: &[RangeInclusive<u16>]) -> Listener {
+        Listener {
+            rules: ListenerRules::new("l", None),
+            ports: ports.iter().cloned().map(PortRange).collect(),
+            remote,
+        }
+    }
+
+    /// `inet_diag_bc_run`.
+    fn passes(program: &[u8], local: u16, peer: u16) -> bool {
+        let word = |at: usize| u16::from_ne_bytes([program[at + 2], program[at + 3]]);
+        let mut at = 0;
+        while at < program.len() {
+            let holds = match program[at] {
+                JMP => false,
+                S_GE => local >= word(at + 4),
+                S_LE => local <= word(at + 4),
+                D_GE => peer >= word(at + 4),
+                D_LE => peer <= word(at + 4),
+                code => panic!("code {code} at {at}"),
+            };
+            at += match holds {
+                true => usize::from(program[at + 1]),
+                false => usize::from(word(at)),
+            };
+        }
+        at == program.len()
+    }
+
+    #[test]
+    fn what_is_watched_passes_and_its_neighbours_do_not() {
+        let listeners = [
+            listener(false, &[80..=80, 9000..=9010]),
+            listener(true, &[443..=443]),
+        ];
+        let program = PortFilter::of(&listeners).program();
+        for local in [1, 79, 80, 81, 8999, 9000, 9005, 9010, 9011, u16::MAX] {
+            for peer in [1, 442, 443, 444, 80, 9000] {
+                let watched = Listener::watching(&listeners, local, peer).is_some();
+                assert_eq!(passes(&program, local, peer), watched, "{local} {peer}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernel_shows_what_passes_and_nothing_else() {
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let key = key_of(&connection.server);
+        let (local, peer) = (key.local().port(), key.peer().port());
+        for (remote, port, expected) in
+            [(false, local, [local, peer]), (true, local, [peer, local])]
+        {
+            let filter =
+                PortFilter::of(&[listener(remote, &[port..=port]), listener(remote, &[1..=1])]);
+            let mut shown = Vec::new();
+            let show = |socket: DiagSocket| {
+                shown.push([socket.local.port(), socket.peer.port()]);
+            };
+            let mut sock_diag = SockDiag::open().unwrap();
+            sock_diag.dump(&filter, |_, _| true, show).unwrap();
+            assert_eq!(shown, [expected], "remote: {remote}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_ranges_each_passes_and_the_program_stays_short() {
+        let ranges: Vec<_> = (1..1000_u16).map(|n| n * 60..=n * 60).collect();
+        let listeners = [listener(false, &ranges)];
+        let program = PortFilter::of(&listeners).program();
+        assert_eq!(program.len(), CONDITION + usize::from(OP));
+        assert!(
+            ranges
+                .iter()
+                .all(|range| passes(&program, *range.start(), 1))
+        );
+        assert!(!passes(&program, 59, 1));
+    }
+
+    #[test]
+    fn without_ports_there_is_no_attribute_and_with_them_its_length_is_right() {
+        assert!(PortFilter::of(&[]).attribute().is_empty());
+        let attribute = PortFilter::of(&[listener(false, &[1..=2])]).attribute();
+        assert_eq!(attribute[..2], 28_u16.to_ne_bytes());
+        assert_eq!(attribute.len(), 28);
+    }
+}

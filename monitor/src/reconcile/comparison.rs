@@ -1,0 +1,145 @@
+//! The core's table against the published snapshots, after records were lost.
+
+use super::SLICE;
+use crate::{
+    core::{ConnId, Correlator, Event, Facts},
+    kernel::{
+        clock,
+        maps::{Published, SnapshotError, Snapshots},
+        pages::Pages,
+    },
+};
+
+/// A comparison under way. First come the snapshots, for what the core does not know, then what the
+/// core knew at the beginning, for what the kernel does not have any more. What is born or dies
+/// meanwhile is told by the rings.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// `None` when all were met.
+    unmet: Option<Pages>,
+    known: Vec<ConnId>,
+}
+
+impl Comparison {
+    pub(super) fn begin(core: &Correlator) -> Self {
+        Self {
+            unmet: Some(Pages::new(SLICE)),
+            known: core.conns(),
+        }
+    }
+
+    /// Compares a slice. Whether it was the last one.
+    pub(super) fn step(&mut self, snapshots: &Snapshots, core: &mut Correlator) -> bool {
+        let Some(pages) = &mut self.unmet else {
+            self.check_known(|conn| snapshots.get(conn), core);
+            return self.known.is_empty();
+        };
+        match snapshots.next_page(pages) {
+            Ok((page, last)) => {
+                adopt_unknown(page, core);
+                if last {
+                    self.unmet = None;
+                }
+            }
+            Err(error) => {
+                log::error!("connections whose records were lost are met at their next: {error}");
+                self.unmet = None;
+            }
+        }
+        false
+    }
+
+    /// Looks whether the kernel still has a slice of what the core knew.
+    fn check_known(
+        &mut self,
+        get: impl Fn(ConnId) -> Result<Option<Facts>, SnapshotError>,
+        core: &mut Correlator,
+    ) {
+        let slice = self.known.len().saturating_sub(SLICE);
+        for conn in self.known.split_off(slice) {
+            match get(conn) {
+                Ok(Some(facts)) => core.handle_snapshot(conn, Some(Box::new(facts))),
+                Ok(None) => {
+                    let at = clock::now();
+                    core.handle_event(Event::Gone { conn, at });
+                }
+                Err(error) => warn(conn, &error),
+            }
+        }
+    }
+}
+
+fn adopt_unknown(page: Vec<Published>, core: &mut Correlator) {
+    for (conn, facts) in page {
+        match facts {
+            Ok(facts) if !core.knows(conn) => core.handle_event(Event::Seeded(Box::new(facts))),
+            Ok(_) => {}
+            Err(error) => warn(conn, &error),
+        }
+    }
+}
+
+fn warn(conn: ConnId, error: &SnapshotError) {
+    log::warn!("socket {}: {error}", conn.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::{Action, CloseHow, State},
+        reconcile::tests::{empty_core, facts, seeded},
+    };
+
+    /// The connections of which an end was told, in order.
+    fn ended(core: &mut Correlator) -> Vec<u64> {
+        let actions = std::iter::from_fn(|| core.poll_action());
+        let ended = actions.filter_map(|action| match action {
+            Action::Transition(t) if t.to == State::Closed => Some(t.conn.0),
+            _ => None,
+        });
+        ended.collect()
+    }
+
+    #[test]
+    fn what_dies_or_is_born_between_two_slices_is_told_once_or_left_alone() {
+        let all = SLICE as u64 + 3;
+        let mut core = empty_core();
+        for conn in 0..all {
+            core.handle_event(seeded(conn));
+        }
+        let mut comparison = Comparison::begin(&core);
+        comparison.known.sort_unstable();
+        // The last ones come first: one of them is gone, and nobody told of it.
+        let lost = all - 1;
+        let get = |conn: ConnId| Ok((conn.0 != lost).then(|| facts(conn.0)));
+        comparison.check_known(get, &mut core);
+        assert_eq!(ended(&mut core), [lost]);
+        assert_eq!(comparison.known.len(), 3);
+
+        let closed = Event::Closed {
+            facts: Box::new(facts(1)),
+            how: CloseHow::Fin,
+        };
+        core.handle_event(closed);
+        core.handle_event(seeded(all));
+        let get = |conn: ConnId| Ok((conn.0 == 0).then(|| facts(conn.0)));
+        comparison.check_known(get, &mut core);
+        assert_eq!(ended(&mut core), [1, 2], "the first by its record");
+        assert!(comparison.known.is_empty());
+        assert!(core.knows(ConnId(all)), "born after the beginning");
+        assert!(core.knows(ConnId(0)));
+        assert_eq!(core.len(), SLICE + 1);
+    }
+
+    #[test]
+    fn what_the_core_does_not_know_is_adopted_once() {
+        let mut core = empty_core();
+        core.handle_event(seeded(1));
+        let page = || [1, 2].map(|conn| (ConnId(conn), Ok(facts(conn)))).into();
+        adopt_unknown(page(), &mut core);
+        adopt_unknown(page(), &mut core);
+        assert_eq!(core.len(), 2);
+        assert!(!core.wants_inspection(), "what is known is looked at later");
+    }
+}

@@ -1,0 +1,117 @@
+//! A look at all sockets of the host, beside the daemon's loop.
+
+use std::sync::Arc;
+
+use crate::{
+    core::{
+        ConnId, Ktime,
+        event::{ListeningSocket, ReceiveQueue},
+    },
+    kernel::{
+        clock,
+        netns::NetNsError,
+        seed::{self, Scan},
+    },
+    listeners::Listener,
+};
+
+/// What a look is to find; each sorted.
+#[derive(Debug)]
+pub(super) struct Sought {
+    pub(super) seeds: Arc<[ConnId]>,
+    pub(super) requests: Arc<[ConnId]>,
+}
+
+/// The sockets on watched ports, as they were at one moment.
+#[derive(Debug)]
+pub struct Seen {
+    /// Before the first of them was looked at.
+    pub(super) at: Ktime,
+    /// No socket can have been overlooked. Only then is what is missing gone: a connection must not
+    /// lose its verdict because a namespace could not be entered for a moment.
+    pub(super) complete: bool,
+    pub(super) missing_seeds: Vec<ConnId>,
+    pub(super) missing_requests: Vec<ConnId>,
+    pub(super) unread: Vec<ReceiveQueue>,
+    pub(super) listening: Vec<ListeningSocket>,
+}
+
+pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetNsError> {
+    let at = clock::now();
+    let mut seeds = Search::new(&sought.seeds);
+    let mut requests = Search::new(&sought.requests);
+    let mut unread = Vec::new();
+    let scan = seed::scan(listeners, |found| {
+        seeds.meet(found.conn());
+        requests.meet(found.conn());
+        unread.extend(found.receive_queue());
+    })?;
+    warn_of_gaps(&scan);
+    Ok(Seen {
+        at,
+        complete: scan.is_complete(),
+        missing_seeds: seeds.missing(),
+        missing_requests: requests.missing(),
+        unread,
+        listening: scan.listening,
+    })
+}
+
+pub(super) fn warn_of_gaps(scan: &Scan) {
+    for refused in &scan.refused {
+        log::warn!("network namespace {}: {}", refused.name, refused.error);
+    }
+    if scan.unparsed > 0 {
+        log::warn!("{} sockets could not be understood", scan.unparsed);
+    }
+}
+
+/// In their order, each once.
+pub(super) fn sorted(conns: impl IntoIterator<Item = ConnId>) -> Arc<[ConnId]> {
+    let mut conns: Vec<ConnId> = conns.into_iter().collect();
+    conns.sort_unstable();
+    conns.dedup();
+    conns.into()
+}
+
+/// Which of the sought were not met.
+struct Search<'a> {
+    sought: &'a [ConnId],
+    met: Vec<bool>,
+}
+
+impl<'a> Search<'a> {
+    fn new(sought: &'a [ConnId]) -> Self {
+        let met = vec![false; sought.len()];
+        Self { sought, met }
+    }
+
+    fn meet(&mut self, conn: ConnId) {
+        if let Ok(place) = self.sought.binary_search(&conn) {
+            self.met[place] = true;
+        }
+    }
+
+    fn missing(&self) -> Vec<ConnId> {
+        let sought = self.sought.iter().zip(&self.met);
+        sought
+            .filter(|(_, met)| !**met)
+            .map(|(conn, _)| *conn)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_met_twice_or_was_not_sought_is_not_missing() {
+        let sought = sorted([3, 1, 3, 2].map(ConnId));
+        let mut search = Search::new(&sought);
+        for met in [3, 3, 7] {
+            search.meet(ConnId(met));
+        }
+        assert_eq!(search.missing(), [1, 2].map(ConnId));
+    }
+}

@@ -1,0 +1,64 @@
+//! The seeds: flows that are in the snapshots because we wrote them.
+
+use std::sync::Arc;
+
+use super::look::sorted;
+use crate::core::ConnId;
+
+/// Seeds only ever end, so a look may go through them while the loop goes on.
+#[derive(Debug, Default)]
+pub(super) struct Seeds {
+    /// Sorted.
+    conns: Arc<[ConnId]>,
+    /// Of each, by its place, whether it has ended.
+    ended: Vec<bool>,
+    /// How many have.
+    ended_count: usize,
+}
+
+impl Seeds {
+    pub(super) fn new(conns: impl IntoIterator<Item = ConnId>) -> Self {
+        let conns = sorted(conns);
+        Self {
+            ended: vec![false; conns.len()],
+            ended_count: 0,
+            conns,
+        }
+    }
+
+    /// Those that have not ended, for a look.
+    pub(super) fn share(&mut self) -> Arc<[ConnId]> {
+        if self.ended_count > 0 {
+            let left = self.conns.iter().zip(&self.ended);
+            *self = Self::new(left.filter(|(_, ended)| !**ended).map(|(conn, _)| *conn));
+        }
+        Arc::clone(&self.conns)
+    }
+
+    /// Whether it was a seed.
+    pub(super) fn remove(&mut self, conn: ConnId) -> bool {
+        let Ok(place) = self.conns.binary_search(&conn) else {
+            return false;
+        };
+        let ended = std::mem::replace(&mut self.ended[place], true);
+        self.ended_count += usize::from(!ended);
+        !ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_ends_once_and_the_look_under_way_keeps_what_it_was_given() {
+        let mut seeds = Seeds::new([3, 1, 2].map(ConnId));
+        let under_way = seeds.share();
+        assert!(seeds.remove(ConnId(2)));
+        assert!(!seeds.remove(ConnId(2)), "a second time");
+        assert!(!seeds.remove(ConnId(9)), "never one");
+        assert_eq!(*under_way, [1, 2, 3].map(ConnId));
+        assert_eq!(*seeds.share(), [1, 3].map(ConnId));
+        assert!(seeds.remove(ConnId(3)), "in its new place");
+    }
+}
