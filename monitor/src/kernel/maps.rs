@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -18,13 +18,17 @@ use super::{
     decode::{self, DecodeError},
     fill::Peak,
     load::{LoadError, Loaded},
+    sweep::Sweep,
 };
 use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
 pub struct Snapshots {
     map: HashMap<MapData, u64, Snapshot>,
+    /// The map once more, for what the wrapper cannot do.
+    fd: OwnedFd,
     max_entries: u32,
+    sweep: Sweep,
 }
 
 impl Snapshots {
@@ -32,9 +36,12 @@ impl Snapshots {
         let name = "SNAPSHOTS";
         let map = loaded.take_map(name)?;
         let open = || {
+            let max_entries = max_entries(&map)?;
             Ok(Self {
-                max_entries: max_entries(&map)?,
+                fd: descriptor(&map)?,
                 map: HashMap::try_from(map)?,
+                max_entries,
+                sweep: Sweep::over(max_entries),
             })
         };
         open().map_err(|source| LoadError::MapWrite { name, source })
@@ -52,6 +59,22 @@ impl Snapshots {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Shows the facts of every flow that lies in this share of the map, from 0 to 1, and was not
+    /// shown since [`Snapshots::restart_sweep`].
+    pub fn sweep(
+        &mut self,
+        share: f64,
+        mut show: impl FnMut(Result<Facts, DecodeError>),
+    ) -> io::Result<()> {
+        let map = self.fd.as_fd();
+        self.sweep
+            .up_to(share, map, |snapshot| show(decode::facts(snapshot)))
+    }
+
+    pub fn restart_sweep(&mut self) {
+        self.sweep.restart();
     }
 
     /// All about a flow; `None` if the kernel no longer has it.
@@ -253,6 +276,14 @@ pub struct RingFill {
     pub size: u64,
     /// More than `size` where records came while it was being emptied.
     pub peak: u64,
+}
+
+/// Another descriptor of a hash map.
+fn descriptor(map: &Map) -> Result<OwnedFd, MapError> {
+    match map {
+        Map::HashMap(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
+        _ => Err(MapError::InvalidMapType { map_type: 0 }),
+    }
 }
 
 /// Of a ring the size in bytes.

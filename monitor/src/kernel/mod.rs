@@ -20,6 +20,7 @@ mod pace;
 pub mod prerequisites;
 pub mod seed;
 pub mod sock_diag;
+pub mod sweep;
 pub mod tcp_info;
 #[cfg(test)]
 mod testing;
