@@ -45,10 +45,12 @@ mod background;
 mod control;
 mod silences;
 mod state;
+mod sweep;
 
 use background::Inquiry;
 use silences::Pace;
 use state::Keeper;
+use sweep::Sweeps;
 
 /// A record is stamped before it is committed: a program that was interrupted in between commits
 /// a moment late. Time is shown to the core this much behind the clock.
@@ -115,6 +117,7 @@ pub struct Daemon {
     inquiry: Inquiry,
     reaping: Reaping,
     silences: Pace,
+    sweeps: Sweeps,
     keeper: Keeper,
     reconciler: Reconciler,
     tap: FrameTap,
@@ -162,12 +165,16 @@ impl Daemon {
             forwarded: settings.client_address,
         };
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
+        let sweeps = Sweeps::of(&listeners);
+        let mut core = Correlator::new(rules, staleness).with_storms(&storms);
+        core.expect_sweeps(sweeps.at_least_every());
         Ok(Self {
-            core: Correlator::new(rules, staleness).with_storms(&storms),
+            core,
             keeper: Keeper::new(state),
             inquiry: Inquiry::new(settings.client_address)?,
             reaping: Reaping::new(settings.reap),
             silences: Pace::of(&listeners),
+            sweeps,
             grouping: Grouping::default(),
             vitals,
             handshakes,
@@ -273,6 +280,7 @@ impl Daemon {
                     drop(answer.send(self.adopt(listeners)));
                 }
                 () = tokio::time::sleep_until(self.silences.next.into()) => self.read_silences(),
+                () = tokio::time::sleep_until(self.sweeps.next.into()), if !self.core.is_empty() => {}
                 () = sleep_until(self.keeper.due()) => self.keep_state(),
                 written = self.keeper.written() => self.keeper.take_back(written),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
@@ -295,6 +303,9 @@ impl Daemon {
     /// Goes on under new rules, with every connection it has.
     fn adopt(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
         self.loaded.set_limits(&listeners)?;
+        self.sweeps = Sweeps::of(&listeners);
+        self.snapshots.restart_sweep();
+        self.core.expect_sweeps(self.sweeps.at_least_every());
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         self.core.handle_rules(rules.collect());
         self.silences = Pace::of(&listeners);
@@ -314,6 +325,7 @@ impl Daemon {
         let sampled = clock::now();
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
+        self.sweep();
         self.reconciler.step(&mut self.snapshots, &mut self.core);
         for _ in 0..INSPECTIONS_AT_ONCE {
             let Some(conn) = self.core.poll_inspect() else {

@@ -5,6 +5,7 @@
 //!     let sampled = clock();
 //!     for event in ring { core.handle_event(event) }
 //!     core.handle_timeout(sampled - slack);
+//!     for facts in next part of all snapshots { core.handle_swept(facts) }
 //!     while let Some(conn) = core.poll_inspect() { core.handle_snapshot(conn, read(conn)) }
 //!     while let Some(action) = core.poll_action() { act(action) }
 //!     sleep_until(core.poll_timeout() + slack or ring readable);
@@ -12,16 +13,15 @@
 //! ```
 //!
 //! A flow has one wheel entry that counts, re-armed lazily: a later deadline waits for the entry to
-//! come due, an earlier one gets an entry of its own and leaves the old one to be dropped.
+//! come due, an earlier one gets an entry of its own and leaves the old one to be dropped. Under
+//! [sweeps](Correlator::handle_swept) a healthy flow has none.
 
 mod ends;
 mod storms;
+mod sweep;
 mod upgrades;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 pub use storms::StormSetup;
 
@@ -31,6 +31,7 @@ use super::{
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::{Books, Flow},
+    flows::Flows,
     hop::ListenerRules,
     look::{Look, Source},
     loss::{Deliveries, LossMeter},
@@ -71,7 +72,7 @@ pub struct Correlator {
     staleness: Duration,
     /// The last moment shown.
     now: Ktime,
-    flows: HashMap<ConnId, Flow>,
+    flows: Flows,
     pending: Pending,
     queues: Queues,
     /// By listener.
@@ -91,6 +92,8 @@ pub struct Correlator {
     /// Of the flows' handshakes.
     strings: Strings,
     wheel: Wheel,
+    /// Every snapshot is shown at least this often; `None`: only those that are asked for.
+    sweeps: Option<Duration>,
     /// Never used twice within a turn of `u32`, so a new flow cannot own an old flow's entry.
     next_generation: u32,
     inspect: VecDeque<ConnId>,
@@ -115,7 +118,7 @@ impl Correlator {
             rules,
             staleness,
             now: Ktime::ZERO,
-            flows: HashMap::new(),
+            flows: Flows::default(),
             pending: Pending::default(),
             queues: Queues::default(),
             silences,
@@ -125,6 +128,7 @@ impl Correlator {
             known_hops: Vec::new(),
             strings: Strings::default(),
             wheel: Wheel::new(),
+            sweeps: None,
             next_generation: 0,
             inspect: VecDeque::new(),
             actions: VecDeque::new(),
@@ -243,7 +247,7 @@ impl Correlator {
 
     /// What became of a connection that was to be aborted. If it was, that is what ends its verdict.
     pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
-        if let Some(flow) = self.flows.get_mut(&conn) {
+        if let Some(flow) = self.flows.get_mut(conn) {
             flow.reaped |= outcome == ReapOutcome::Destroyed;
             self.tallies[place(flow.listener)].reaped[outcome as usize] += 1;
         }
@@ -266,7 +270,7 @@ impl Correlator {
         self.expire_attempts();
         self.expire_storms();
         for entry in self.wheel.expire(self.now) {
-            let Some(flow) = self.flows.get_mut(&entry.conn) else {
+            let Some(flow) = self.flows.get_mut(entry.conn) else {
                 continue;
             };
             if flow.armed != Ktime::NEVER && flow.generation == entry.generation {
@@ -289,7 +293,7 @@ impl Correlator {
     /// A flow whose snapshot is wanted; each must be answered with [`Correlator::handle_snapshot`].
     pub fn poll_inspect(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.inspect.pop_front() {
-            if let Some(flow) = self.flows.get_mut(&conn).filter(|flow| flow.queued) {
+            if let Some(flow) = self.flows.get_mut(conn).filter(|flow| flow.queued) {
                 flow.queued = false;
                 return Some(conn);
             }
@@ -326,24 +330,24 @@ impl Correlator {
 
     /// The connections in the table.
     pub fn conns(&self) -> Vec<ConnId> {
-        self.flows.keys().copied().collect()
+        self.flows.iter().map(|(conn, _)| conn).collect()
     }
 
     /// The connections on which a verdict stands.
     pub fn judged(&self) -> Vec<ConnId> {
         let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
-        judged.map(|(conn, _)| *conn).collect()
+        judged.map(|(conn, _)| conn).collect()
     }
 
     /// The verdict that stands on a connection: as it was last reported, with the evidence of the
     /// last look.
     pub fn standing(&self, conn: ConnId) -> Option<Alert> {
-        self.flows.get(&conn)?.standing()
+        self.flows.get(conn)?.standing()
     }
 
     /// Whether the connection is in the table.
     pub fn knows(&self, conn: ConnId) -> bool {
-        self.flows.contains_key(&conn)
+        self.flows.contains(conn)
     }
 
     /// Connections in the table.
@@ -357,7 +361,7 @@ impl Correlator {
 
     /// Makes sure that the flow is in the table; `false` where it cannot be.
     fn admit(&mut self, facts: &Facts) -> bool {
-        if self.flows.contains_key(&facts.conn) {
+        if self.flows.contains(facts.conn) {
             return true;
         }
         let Some(tally) = self.tallies.get_mut(usize::from(facts.listener.0)) else {
@@ -382,7 +386,7 @@ impl Correlator {
     /// A socket found by `sock_diag`. Of a known one it tells less than the kernel's own snapshot,
     /// which is what has to be read where records may have been lost.
     fn seed(&mut self, facts: &Facts) {
-        if self.flows.contains_key(&facts.conn) {
+        if self.flows.contains(facts.conn) {
             self.queue_for_inspection(facts.conn);
         } else if self.admit(facts) {
             self.judge(facts.conn, facts, Source::Seed);
@@ -390,7 +394,7 @@ impl Correlator {
     }
 
     fn judge(&mut self, conn: ConnId, facts: &Facts, source: Source) {
-        let Some(flow) = self.flows.get_mut(&conn) else {
+        let Some(flow) = self.flows.get_mut(conn) else {
             return;
         };
         flow.missing = false;
@@ -430,7 +434,12 @@ impl Correlator {
             now: self.now,
         };
         let next_look = flow.judge(&look, &mut books);
-        self.arm(conn, next_look);
+        let now = look.now.max(self.now);
+        // What is seeded may be old news by now, with its deadline before the next sweep.
+        let waits = flow.is_at_ease() && source != Source::Seed;
+        if !(waits && self.is_swept_before(next_look, now)) {
+            self.arm(conn, next_look);
+        }
         if departs {
             self.tell_storm(listener);
         }
@@ -438,7 +447,7 @@ impl Correlator {
 
     /// Sees to it that the flow is looked at no later than `deadline`, and not again at this moment.
     fn arm(&mut self, conn: ConnId, deadline: Ktime) {
-        let Some(flow) = self.flows.get_mut(&conn) else {
+        let Some(flow) = self.flows.get_mut(conn) else {
             return;
         };
         let deadline = deadline.max(self.now + MIN_STEP);
@@ -456,7 +465,7 @@ impl Correlator {
     }
 
     fn queue_for_inspection(&mut self, conn: ConnId) {
-        let Some(flow) = self.flows.get_mut(&conn) else {
+        let Some(flow) = self.flows.get_mut(conn) else {
             return;
         };
         if !flow.queued {

@@ -161,6 +161,11 @@ impl Flow {
         standing.is_some_and(|standing| standing.verdict.kind.is_zombie())
     }
 
+    /// Whether nothing is remembered of it that its facts do not tell.
+    pub(super) fn is_at_ease(&self) -> bool {
+        self.standing.is_none() && !self.at_risk
+    }
+
     /// Whether any verdict stands, grave or not.
     pub(super) fn is_judged(&self) -> bool {
         self.standing.is_some()

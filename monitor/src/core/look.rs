@@ -88,6 +88,13 @@ impl<'a> Look<'a> {
         self.facts.rst_rx || self.facts.rst_tx
     }
 
+    /// Whether a rule may fall back on `first_seen`.
+    pub(super) fn needs_first_seen(&self) -> bool {
+        let hops = || self.path.hops.iter();
+        let unknown = || hops().any(|hop| hop.quiet_since(self.facts).is_none());
+        self.facts.established_at.is_none() && (self.rules.message_gap.is_some() || unknown())
+    }
+
     /// Whether bytes really are in flight.
     pub(super) fn is_outstanding(&self) -> bool {
         self.facts.unacked_bytes > 0 && !self.ack_may_be_unseen()

@@ -13,6 +13,7 @@ pub mod detail;
 pub mod event;
 pub mod facts;
 mod flow;
+mod flows;
 pub mod group;
 pub mod handshake;
 pub mod histogram;

@@ -19,6 +19,7 @@ use super::{
     fill::Peak,
     load::{LoadError, Loaded},
     pages::Pages,
+    sweep::Sweep,
 };
 use crate::core::{ConnId, Detail, Facts};
 
@@ -28,6 +29,7 @@ pub struct Snapshots {
     /// Another descriptor of it.
     fd: OwnedFd,
     max_entries: u32,
+    sweep: Sweep,
 }
 
 impl Snapshots {
@@ -35,10 +37,12 @@ impl Snapshots {
         let name = "SNAPSHOTS";
         let map = loaded.take_map(name)?;
         let open = || {
+            let max_entries = max_entries(&map)?;
             Ok(Self {
-                max_entries: max_entries(&map)?,
                 fd: duplicate(&map)?,
                 map: HashMap::try_from(map)?,
+                max_entries,
+                sweep: Sweep::over(max_entries),
             })
         };
         open().map_err(|source| LoadError::MapWrite { name, source })
@@ -56,6 +60,22 @@ impl Snapshots {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Shows the facts of every flow that lies in this share of the map, from 0 to 1, and was not
+    /// shown since [`Snapshots::restart_sweep`].
+    pub fn sweep(
+        &mut self,
+        share: f64,
+        mut show: impl FnMut(Result<Facts, DecodeError>),
+    ) -> io::Result<()> {
+        let map = self.fd.as_fd();
+        self.sweep
+            .up_to(share, map, |snapshot| show(decode::facts(snapshot)))
+    }
+
+    pub fn restart_sweep(&mut self) {
+        self.sweep.restart();
     }
 
     /// All about a flow; `None` if the kernel no longer has it.

@@ -22,6 +22,7 @@ mod port_filter;
 pub mod prerequisites;
 pub mod seed;
 pub mod sock_diag;
+pub mod sweep;
 pub mod tcp_info;
 #[cfg(test)]
 mod testing;

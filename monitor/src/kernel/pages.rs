@@ -48,6 +48,16 @@ impl Pages {
         }
     }
 
+    /// From the first page on.
+    pub(super) fn restart(&mut self) {
+        self.position = None;
+    }
+
+    /// The number of the bucket with which the next page begins.
+    pub(super) fn bucket(&self) -> u32 {
+        self.position.unwrap_or_default()
+    }
+
     /// The next page, and whether it is the last one. `map` holds snapshots by `u64`.
     pub(super) fn next(&mut self, map: BorrowedFd<'_>) -> io::Result<(&[Snapshot], bool)> {
         loop {

@@ -16,7 +16,7 @@ use monitor::core::{
     Action, Alert, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime, ListenerId,
     ListenerRules, Resolution, Status, VerdictKind, loss::Loss, verdict::pace_of_pongs,
 };
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use garbage::{CONNS, Garbage, garbage};
 use kernel::{Moment, Op, STALENESS, Script};
@@ -39,6 +39,8 @@ struct Shell {
     snapshots: BTreeMap<ConnId, Facts>,
     actions: Vec<Action>,
     looks: usize,
+    /// Where all snapshots are swept: how often, and when next.
+    sweep: Option<(Duration, Ktime)>,
 }
 
 impl Shell {
@@ -49,7 +51,15 @@ impl Shell {
             snapshots: BTreeMap::new(),
             actions: Vec::new(),
             looks: 0,
+            sweep: None,
         }
+    }
+
+    fn sweeping(every: Duration, first: Ktime) -> Self {
+        let mut shell = Self::new();
+        shell.core.expect_sweeps(every);
+        shell.sweep = Some((every, first));
+        shell
     }
 
     /// Shows the clock when the core asks for it and at every moment of `extra`.
@@ -59,6 +69,7 @@ impl Shell {
         loop {
             let deadline = self.core.poll_timeout().unwrap_or(Ktime::NEVER);
             let show = extra.peek().map_or(deadline, |at| deadline.min(*at));
+            let show = self.sweep.map_or(show, |(_, at)| show.min(at));
             if let Some(moment) = timeline.next_if(|moment| moment.at <= show.min(end)) {
                 self.take_in(moment);
             } else if show <= end {
@@ -88,6 +99,14 @@ impl Shell {
 
     fn show(&mut self, now: Ktime) {
         self.core.handle_timeout(now);
+        if let Some((every, at)) = &mut self.sweep
+            && *at <= now
+        {
+            *at = now + *every;
+            for facts in self.snapshots.values() {
+                self.core.handle_swept(facts);
+            }
+        }
         while let Some(conn) = self.core.poll_inspect() {
             self.looks += 1;
             assert!(self.looks < MOST_LOOKS, "a busy loop at {now}");
@@ -168,6 +187,14 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     vec(script, 1..6)
 }
 
+/// How often all snapshots are swept, and how long after the first birth for the first time.
+fn sweeps() -> impl Strategy<Value = (Duration, Duration)> {
+    (100u64..12_000, 0.0..=1.0).prop_map(|(every, first)| {
+        let every = Duration::from_millis(every);
+        (every, every.mul_f64(first))
+    })
+}
+
 fn key(saying: &Saying) -> (VerdictKind, Certainty, bool) {
     (saying.kind, saying.certainty, saying.firing)
 }
@@ -180,9 +207,12 @@ fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     past.next_back().and_then(|moment| moment.truth.as_ref())
 }
 
-fn agrees_with_a_full_scan(scripts: &[Script]) -> Result<(), TestCaseError> {
+fn agrees_with_a_full_scan(
+    scripts: &[Script],
+    shell: impl FnOnce(Ktime) -> Shell,
+) -> Result<(), TestCaseError> {
     let (timeline, end) = kernel::run(scripts, TAIL);
-    let mut shell = Shell::new();
+    let mut shell = shell(timeline[0].at);
     shell.run(&timeline, end, &BTreeSet::new());
     let core = shell.said();
     let rules = kernel::rules();
@@ -260,7 +290,8 @@ fn a_pong_right_after_a_lone_ping_was_given_up_is_noticed_within_the_pace_of_pon
             (702, Op::Send),
         ],
     };
-    agrees_with_a_full_scan(&[idle, patient]).expect("the sayings of a full scan");
+    agrees_with_a_full_scan(&[idle, patient], |_| Shell::new())
+        .expect("the sayings of a full scan");
 }
 
 proptest! {
@@ -268,13 +299,24 @@ proptest! {
 
     #[test]
     fn the_core_says_what_a_full_scan_of_the_truth_says(scripts in scripts()) {
-        agrees_with_a_full_scan(&scripts)?;
+        agrees_with_a_full_scan(&scripts, |_| Shell::new())?;
     }
 
     #[test]
-    fn no_alert_is_early(scripts in scripts()) {
+    fn the_core_says_the_same_where_the_snapshots_are_swept(
+        scripts in scripts(),
+        (every, first) in sweeps(),
+    ) {
+        agrees_with_a_full_scan(&scripts, |start| Shell::sweeping(every, start + first))?;
+    }
+
+    #[test]
+    fn no_alert_is_early(scripts in scripts(), sweeps in option::of(sweeps())) {
         let (timeline, end) = kernel::run(&scripts, TAIL);
-        let mut shell = Shell::new();
+        let mut shell = match sweeps {
+            Some((every, first)) => Shell::sweeping(every, timeline[0].at + first),
+            None => Shell::new(),
+        };
         shell.run(&timeline, end, &BTreeSet::new());
         let rules = kernel::rules();
         for alert in shell.alerts() {

@@ -15,7 +15,7 @@ mod link;
 use std::{
     collections::VecDeque,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     ops::Range,
     os::unix::fs::MetadataExt,
     thread::sleep,
@@ -24,7 +24,10 @@ use std::{
 
 use aya::programs::{TestRun, TestRunOptions};
 use monitor::{
-    core::{ConnId, Event},
+    core::{
+        ConnId, Event, Facts, Ktime, ListenerId,
+        facts::{Protocol, Role},
+    },
     kernel::{
         decode,
         maps::{Drops, Snapshots},
@@ -515,4 +518,42 @@ fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
         .into_iter()
         .map(|r| r.start + stream.http..r.end + stream.http)
         .collect()
+}
+
+#[test]
+#[ignore = "needs root: loads programs"]
+fn a_sweep_shows_every_snapshot_once_in_however_many_parts() {
+    const CONNS: u64 = 5_000;
+    let mut loaded = load(0);
+    let mut snapshots = Snapshots::take(&mut loaded).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+    for conn in (1..=CONNS).map(ConnId) {
+        let (listener, role) = (ListenerId(0), Role::Server);
+        let facts = Facts::new(
+            Ktime(1),
+            conn,
+            listener,
+            role,
+            Protocol::Assumed,
+            address,
+            address,
+        );
+        assert!(snapshots.seed(&facts).unwrap());
+    }
+    for parts in [1, 2, 7, 1_000] {
+        let mut seen = Vec::new();
+        for part in 1..=parts {
+            let before = seen.len();
+            let share = f64::from(part) / f64::from(parts);
+            snapshots
+                .sweep(share, |facts| seen.push(facts.unwrap().conn.0))
+                .unwrap();
+            // A system call may reach a few hundred into the next part.
+            let fair = CONNS as usize / parts as usize;
+            assert!(seen.len() - before < fair + fair / 2 + 512, "{parts} parts");
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(1..=CONNS), "{parts} parts");
+        snapshots.restart_sweep();
+    }
 }

@@ -108,7 +108,7 @@ impl Correlator {
 
     /// Takes a flow off the table, with its handshake.
     fn remove(&mut self, conn: ConnId) -> Option<Flow> {
-        let mut flow = self.flows.remove(&conn)?;
+        let mut flow = self.flows.remove(conn)?;
         self.queues.forget(conn);
         if let Some(kept) = flow.handshake.take() {
             kept.release(&mut self.strings);
@@ -118,7 +118,7 @@ impl Correlator {
 
     /// The socket vanished between the deadline and the look: its `Closed` is normally on the way.
     pub(super) fn miss(&mut self, conn: ConnId) {
-        let Some(flow) = self.flows.get_mut(&conn) else {
+        let Some(flow) = self.flows.get_mut(conn) else {
             return;
         };
         if flow.missing {
@@ -134,7 +134,7 @@ impl Correlator {
     fn take_ended(&mut self, conn: ConnId, ending: Ending, at: Ktime) -> Option<Attempt> {
         let attempt = self.pending.get(conn)?;
         let goes_on = match ending {
-            Ending::Dismissed if self.flows.contains_key(&conn) => attempt.at >= at,
+            Ending::Dismissed if self.flows.contains(conn) => attempt.at >= at,
             Ending::Dismissed => attempt.at > at,
             Ending::Recovered
             | Ending::Superseded

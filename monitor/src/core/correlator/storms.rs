@@ -100,7 +100,7 @@ impl Correlator {
 
     /// Whose connection it is, as [`Correlator::clients`] names clients.
     pub fn client_of(&self, facts: &Facts) -> IpAddr {
-        let flow = self.flows.get(&facts.conn);
+        let flow = self.flows.get(facts.conn);
         let forwarded = flow.and_then(Flow::forwarded);
         client(facts, forwarded.filter(|_| self.forwarded))
     }

@@ -21,7 +21,7 @@ impl Correlator {
     /// How a connection was opened, or what it asks for while it waits for its answer. `None` if
     /// neither head of its handshake was seen.
     pub fn handshake(&self, conn: ConnId) -> Option<Handshake<'_>> {
-        let flow = self.flows.get(&conn);
+        let flow = self.flows.get(conn);
         match flow.and_then(|flow| flow.handshake.as_deref()) {
             Some(kept) => Some(kept.view(&self.strings)),
             None => self.pending.get(conn).map(Attempt::handshake),
@@ -50,7 +50,7 @@ impl Correlator {
         attempt.opened = self.is_proven(of.conn);
         let told = earlier.as_ref().and_then(Attempt::state).is_some();
         if !told && !attempt.opened {
-            let from = self.flows.get(&of.conn).map(Flow::state);
+            let from = self.flows.get(of.conn).map(Flow::state);
             self.tell(of, from, State::Connecting, Reason::Requested);
         }
         // An answer to this request that overtook it; one to an earlier request is older.
@@ -130,7 +130,7 @@ impl Correlator {
 
     /// A connection opens that is not known: TLS begins, or nothing was heard of its request.
     pub(super) fn count_opening(&mut self, facts: &Facts) {
-        let known = self.flows.contains_key(&facts.conn) || self.pending.get(facts.conn).is_some();
+        let known = self.flows.contains(facts.conn) || self.pending.get(facts.conn).is_some();
         // One that is older than the monitor is none that comes.
         if known || facts.established_at.is_none() || place(facts.listener) >= self.storms.len() {
             return;
@@ -201,7 +201,7 @@ impl Correlator {
 
     /// Keeps the handshake with its connection, if that is there.
     fn settle(&mut self, conn: ConnId, attempt: &Attempt) {
-        if let Some(flow) = self.flows.get_mut(&conn)
+        if let Some(flow) = self.flows.get_mut(conn)
             && flow.handshake.is_none()
         {
             let kept = Kept::new(&attempt.handshake(), &mut self.strings);
@@ -211,7 +211,7 @@ impl Correlator {
 
     /// Whether the connection is known to be open, not only assumed.
     fn is_proven(&self, conn: ConnId) -> bool {
-        self.flows.get(&conn).is_some_and(Flow::is_proven)
+        self.flows.get(conn).is_some_and(Flow::is_proven)
     }
 
     fn has_listener(&mut self, of: &Asker) -> bool {
