@@ -165,16 +165,13 @@ impl Daemon {
             forwarded: settings.client_address,
         };
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
-        let sweeps = Sweeps::of(&listeners);
-        let mut core = Correlator::new(rules, staleness).with_storms(&storms);
-        core.expect_sweeps(sweeps.at_least_every());
         Ok(Self {
-            core,
+            core: Correlator::new(rules, staleness).with_storms(&storms),
             keeper: Keeper::new(state),
             inquiry: Inquiry::new(settings.client_address)?,
             reaping: Reaping::new(settings.reap),
             silences: Pace::of(&listeners),
-            sweeps,
+            sweeps: Sweeps::of(&listeners),
             grouping: Grouping::default(),
             vitals,
             handshakes,
@@ -280,7 +277,7 @@ impl Daemon {
                     drop(answer.send(self.adopt(listeners)));
                 }
                 () = tokio::time::sleep_until(self.silences.next.into()) => self.read_silences(),
-                () = tokio::time::sleep_until(self.sweeps.next.into()), if !self.core.is_empty() => {}
+                () = sleep_until(self.sweeps.due()) => {}
                 () = sleep_until(self.keeper.due()) => self.keep_state(),
                 written = self.keeper.written() => self.keeper.take_back(written),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
@@ -305,7 +302,8 @@ impl Daemon {
         self.loaded.set_limits(&listeners)?;
         self.sweeps = Sweeps::of(&listeners);
         self.snapshots.restart_sweep();
-        self.core.expect_sweeps(self.sweeps.at_least_every());
+        // Until the first of them, each connection has a deadline.
+        self.core.expect_sweeps(None);
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         self.core.handle_rules(rules.collect());
         self.silences = Pace::of(&listeners);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use crate::listeners::Listener;
 
-/// The pace of the sweeps.
+/// The pace of the sweeps. There are none while there are few connections: they have deadlines of their
+/// own, and the daemon sleeps until the first of them.
 #[derive(Debug)]
 pub(super) struct Sweeps {
     /// How long one takes.
@@ -13,7 +14,16 @@ pub(super) struct Sweeps {
     /// The one that is under way.
     begun: Instant,
     /// When its next part is due.
-    pub(super) next: Instant,
+    next: Instant,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Resting,
+    Sweeping,
+    /// The last sweep, which gives every connection its own deadline.
+    Ending,
 }
 
 impl Sweeps {
@@ -29,12 +39,47 @@ impl Sweeps {
             length: length.map_or(SLOWEST, |length| length.clamp(FASTEST, SLOWEST)),
             begun: now,
             next: now,
+            phase: Phase::Resting,
         }
     }
 
-    /// How far two looks at a snapshot may lie apart: a sweep, two of its parts, and some delay.
-    pub(super) fn at_least_every(&self) -> Duration {
-        self.length + DELAY
+    /// What the core may expect: how far two looks at a snapshot may lie apart, which is a sweep, two of
+    /// its parts, and some delay.
+    fn at_least_every(&self) -> Option<Duration> {
+        (self.phase == Phase::Sweeping).then(|| self.length + DELAY)
+    }
+
+    /// When the next part is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.phase != Phase::Resting).then_some(self.next)
+    }
+
+    /// Which share of the snapshots, from 0 to 1, is to be shown by now. Begins a sweep where there are
+    /// many connections.
+    fn share(&mut self, now: Instant, connections: usize) -> Option<f64> {
+        if self.phase == Phase::Resting {
+            if connections > MANY {
+                (self.begun, self.next) = (now, now + PART);
+                self.phase = Phase::Sweeping;
+            }
+            return None;
+        }
+        if now < self.next {
+            return None;
+        }
+        self.next = now + PART;
+        let elapsed = now.duration_since(self.begun);
+        Some(elapsed.div_duration_f64(self.length))
+    }
+
+    /// All were shown.
+    fn complete(&mut self, now: Instant, connections: usize) {
+        self.begun = now;
+        self.phase = match self.phase {
+            _ if connections >= FEW => Phase::Sweeping,
+            Phase::Sweeping => Phase::Ending,
+            Phase::Ending | Phase::Resting => Phase::Resting,
+        };
     }
 }
 
@@ -42,12 +87,11 @@ impl Daemon {
     /// Shows the core the next snapshots, if it is time.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
-        if now < self.sweeps.next || self.core.is_empty() {
+        let share = self.sweeps.share(now, self.core.len());
+        self.core.expect_sweeps(self.sweeps.at_least_every());
+        let Some(share) = share else {
             return;
-        }
-        self.sweeps.next = now + PART;
-        let elapsed = now.duration_since(self.sweeps.begun);
-        let share = elapsed.div_duration_f64(self.sweeps.length);
+        };
         let shown = self.snapshots.sweep(share, |facts| match facts {
             Ok(facts) => self.core.handle_swept(&facts),
             Err(error) => {
@@ -57,7 +101,8 @@ impl Daemon {
         });
         match shown {
             Ok(()) if share >= 1.0 => {
-                self.sweeps.begun = now;
+                self.sweeps.complete(now, self.core.len());
+                self.core.expect_sweeps(self.sweeps.at_least_every());
                 self.snapshots.restart_sweep();
             }
             Ok(()) => {}
@@ -72,3 +117,48 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// How often a part of a sweep is shown: of a million connections some 12,000 then, in 10 ms.
 const PART: Duration = Duration::from_millis(250);
 const DELAY: Duration = Duration::from_millis(1_250);
+/// With a heartbeat every 30 s so many have some 20 deadlines a second, and a sweep has 4 parts.
+const MANY: usize = 500;
+const FEW: usize = MANY / 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_begin_with_many_connections_and_end_with_one_more_when_few_are_left() {
+        let mut sweeps = Sweeps::of(&[]);
+        let mut now = sweeps.begun;
+        assert_eq!((sweeps.share(now, MANY), sweeps.due()), (None, None));
+        assert_eq!(
+            sweeps.share(now, MANY + 1),
+            None,
+            "the first part has to come"
+        );
+        let every = sweeps.at_least_every().expect("sweeps");
+        let mut sweep = |sweeps: &mut Sweeps, connections| {
+            loop {
+                now = sweeps.due().expect("the next part");
+                let share = sweeps.share(now, connections).expect("a part");
+                if share >= 1.0 {
+                    sweeps.complete(now, connections);
+                    return now;
+                }
+            }
+        };
+        let first = sweep(&mut sweeps, FEW);
+        assert!(
+            sweeps.at_least_every().is_some(),
+            "between few and many nothing changes"
+        );
+        let second = sweep(&mut sweeps, FEW - 1);
+        assert!(second - first + PART <= every);
+        assert_eq!(sweeps.at_least_every(), None, "one more is on its way");
+        let last = sweep(&mut sweeps, FEW - 1);
+        assert!(last > second);
+        assert_eq!(sweeps.due(), None);
+        assert_eq!(sweeps.share(now, FEW), None);
+        assert_eq!(sweeps.share(now, MANY + 1), None);
+        assert!(sweeps.at_least_every().is_some());
+    }
+}

@@ -57,7 +57,7 @@ impl Shell {
 
     fn sweeping(every: Duration, first: Ktime) -> Self {
         let mut shell = Self::new();
-        shell.core.expect_sweeps(every);
+        shell.core.expect_sweeps(Some(every));
         shell.sweep = Some((every, first));
         shell
     }

@@ -16,9 +16,10 @@ use crate::core::{
 
 impl Correlator {
     /// From now on every snapshot there is will be shown to [`Correlator::handle_swept`] at least this
-    /// often. Where that is less often than before, [`Correlator::handle_rules`] has to follow.
-    pub fn expect_sweeps(&mut self, at_least_every: Duration) {
-        self.sweeps = Some(at_least_every);
+    /// often. Where that is less often than before, [`Correlator::handle_rules`] has to follow; where it
+    /// is never again, one last sweep.
+    pub fn expect_sweeps(&mut self, at_least_every: Option<Duration>) {
+        self.sweeps = at_least_every;
     }
 
     /// Takes in a snapshot that was not asked for. It is judged like one that was, unless nothing can
@@ -86,7 +87,7 @@ mod tests {
     fn core() -> Correlator {
         let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
         let mut core = Correlator::new(vec![ListenerRules::new("web", Some(hop))], STALENESS);
-        core.expect_sweeps(SWEEP);
+        core.expect_sweeps(Some(SWEEP));
         core
     }
 
@@ -134,6 +135,18 @@ mod tests {
         }
         assert_eq!(alerts(&mut core), []);
         assert_eq!(core.tally()[0].at_risk, 0);
+    }
+
+    #[test]
+    fn after_the_last_sweep_a_flow_has_a_deadline_of_its_own() {
+        let mut core = core();
+        let mut facts = opened(&mut core);
+        beat(&mut facts, s(30));
+        core.handle_timeout(s(31));
+        core.expect_sweeps(None);
+        core.handle_swept(&facts);
+        let deadline = core.poll_timeout().expect("a deadline");
+        assert!(deadline <= s(91), "{deadline}");
     }
 
     #[test]
