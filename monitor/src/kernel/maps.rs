@@ -8,6 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
+    published::Published,
     snapshot::{Snapshot, origin},
     stats::{Counter, ListenerStats},
 };
@@ -23,7 +24,7 @@ use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
 pub struct Snapshots {
-    map: HashMap<MapData, u64, Snapshot>,
+    map: HashMap<MapData, u64, Published>,
     max_entries: u32,
 }
 
@@ -47,19 +48,17 @@ impl Snapshots {
 
     /// The facts of a flow; `None` if the kernel no longer has it.
     pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.look_up(conn)? {
+            Some(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
+            None => Ok(None),
         }
     }
 
     /// All about a flow; `None` if the kernel no longer has it.
     pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.look_up(conn)? {
+            Some(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
+            None => Ok(None),
         }
     }
 
@@ -88,9 +87,8 @@ impl Snapshots {
 
     /// Whether all that is known of a flow is its seed: no packet has passed since.
     pub fn is_seed(&self, conn: ConnId) -> bool {
-        self.map
-            .get(&conn.0, 0)
-            .is_ok_and(|snapshot| snapshot.origin == origin::SEEDED)
+        let snapshot = self.look_up(conn).ok().flatten();
+        snapshot.is_some_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.
@@ -104,6 +102,14 @@ impl Snapshots {
     /// Every flow the kernel has published.
     pub fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.map.keys().filter_map(|key| key.ok().map(ConnId))
+    }
+
+    fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapError> {
+        match self.map.get(&conn.0, 0) {
+            Ok(published) => Ok(Some(published.snapshot(conn.0, clock::now().0))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
