@@ -12,10 +12,11 @@ use monitor::{
 };
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
-        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
+        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
-    snapshot::{closing_by, protocol},
+    published::{Published, TICK},
+    snapshot::{Snapshot, closing_by, protocol},
 };
 
 /// Decodes `data` as a record of each ring: as it is, and cut or filled up with zeros to the size
@@ -28,7 +29,10 @@ pub fn check(data: &[u8]) {
     check_vital(&sized(data, size_of::<VitalEvent>()));
     check_listen(&sized(data, size_of::<ListenEvent>()));
     check_handshake(data);
-    check_handshake(&sized(data, size_of::<HandshakeRecord>()));
+    for room in HEAD_ROOMS {
+        check_handshake(&sized(data, offset_of!(HandshakeRecord, head) + room));
+    }
+    check_published(&sized(data, size_of::<VitalEvent>()));
     check_sample(data);
     check_sample(&sized(data, size_of::<FrameSample>()));
 }
@@ -135,13 +139,25 @@ fn check_event(event: &Event, kind: EventKind, conn: ConnId, at: Ktime) {
 
 fn check_handshake(record: &[u8]) {
     let decoded = decode::handshake(record);
-    if record.len() != size_of::<HandshakeRecord>() {
+    let head = offset_of!(HandshakeRecord, head);
+    let room = HEAD_ROOMS
+        .into_iter()
+        .find(|room| head + room == record.len());
+    let Some(room) = room else {
         let expected = wrong_size(record, size_of::<HandshakeRecord>());
         assert_eq!(decoded.err(), Some(expected));
         return;
-    }
+    };
     let [kind] = array(record, offset_of!(HandshakeRecord, kind));
     let len = u16::from_ne_bytes(array(record, offset_of!(HandshakeRecord, len)));
+    if usize::from(len) > room {
+        let beyond = DecodeError::HeadLen {
+            found: len,
+            max: room,
+        };
+        assert_eq!(decoded.err(), Some(beyond));
+        return;
+    }
     let max = match kind {
         head_kind::REQUEST => REQUEST_HEAD_MAX,
         head_kind::RESPONSE => RESPONSE_HEAD_MAX,
@@ -150,7 +166,6 @@ fn check_handshake(record: &[u8]) {
             return;
         }
     };
-    let head = offset_of!(HandshakeRecord, head);
     let head = &record[head..head + usize::from(len).min(max)];
     let of = match decoded {
         Ok(Event::UpgradeRequested { of, request }) => {
@@ -173,6 +188,26 @@ fn check_handshake(record: &[u8]) {
     let cookie = u64::from_ne_bytes(array(record, offset_of!(HandshakeRecord, cookie)));
     let at = u64::from_ne_bytes(array(record, offset_of!(HandshakeRecord, at)));
     assert_eq!((of.conn, of.at), (ConnId(cookie), Ktime(at)));
+}
+
+/// The snapshot in a record, as the daemon would read it from the table.
+fn check_published(record: &[u8]) {
+    let at = offset_of!(VitalEvent, snapshot);
+    let bytes = &record[at..at + size_of::<Snapshot>()];
+    // SAFETY: as many bytes as it has, and integers only.
+    let known = unsafe { bytes.as_ptr().cast::<Snapshot>().read_unaligned() };
+    let now = known.published_at;
+    let read = Published::of(&known).snapshot(known.cookie, now);
+    // No clock has run for longer than 36 years.
+    if now < 1 << 60 {
+        assert_eq!(Published::of(&read).snapshot(known.cookie, now), read);
+        assert_eq!(read.published_at, now.next_multiple_of(TICK));
+    }
+    assert_eq!(read.rx.frames, known.rx.frames);
+    assert_eq!(
+        (read.local_addr, read.cgroup_id),
+        (known.local_addr, known.cgroup_id)
+    );
 }
 
 fn check_sample(record: &[u8]) {

@@ -118,9 +118,12 @@ impl TryFrom<u32> for CloseHow {
 
 /// One record of the `HANDSHAKES` ring: the first bytes of an upgrade request or of its answer
 /// (RFC 6455 §4), once each per attempt. Userspace parses them.
+///
+/// `ROOM` is the smallest of [`HEAD_ROOMS`] that the head fits into: most need a quarter of the largest,
+/// and so the ring holds three times as many.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct HandshakeRecord {
+pub struct HandshakeRecord<const ROOM: usize = REQUEST_HEAD_MAX> {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub at: u64,
     pub cookie: u64,
@@ -141,8 +144,11 @@ pub struct HandshakeRecord {
     /// A [`head_kind`].
     pub kind: u8,
     pub _pad: [u8; 5],
-    pub head: [u8; REQUEST_HEAD_MAX],
+    pub head: [u8; ROOM],
 }
+
+/// Bytes of a head that a [`HandshakeRecord`] has room for.
+pub const HEAD_ROOMS: [usize; 3] = [256, RESPONSE_HEAD_MAX, REQUEST_HEAD_MAX];
 
 /// What a [`HandshakeRecord`] holds.
 pub mod head_kind {
@@ -183,5 +189,6 @@ const _: () = assert!(core::mem::offset_of!(VitalEvent, snapshot) == 16);
 const _: () = assert!(size_of::<ListenEvent>() == 32);
 const _: () = assert!(size_of::<HandshakeRecord>() == 72 + REQUEST_HEAD_MAX);
 const _: () = assert!(core::mem::offset_of!(HandshakeRecord, head) == 72);
+const _: () = assert!(size_of::<HandshakeRecord<256>>() == 72 + HEAD_ROOMS[0]);
 const _: () = assert!(size_of::<FrameSample>() == 40);
 const _: () = assert!(core::mem::offset_of!(FrameSample, first_byte) == 32);

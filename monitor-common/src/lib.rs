@@ -24,6 +24,7 @@ mod heartbeat;
 pub mod holes;
 pub mod listener;
 pub mod message;
+pub mod published;
 mod recognise;
 #[cfg(feature = "replay")]
 pub mod replay;

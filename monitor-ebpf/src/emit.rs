@@ -6,6 +6,7 @@ use monitor_common::{
     drop::DropReason,
     event::{EventKind, FrameSample, ListenEvent, VitalEvent},
     flow::notable,
+    published::Published,
     snapshot::{Snapshot, protocol},
 };
 
@@ -57,13 +58,11 @@ pub(crate) fn sample(sample: FrameSample) {
 }
 
 /// Copies the facts to where the daemon looks for them.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn publish(snapshot: &mut Snapshot) {
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "by value the snapshot would be copied to the 512-byte stack"
-    )]
-    let published = SNAPSHOTS.insert(snapshot.cookie, &*snapshot, 0).is_ok();
+    let mut facts = Published::EMPTY;
+    facts.fill(snapshot);
+    let published = SNAPSHOTS.insert(snapshot.cookie, &facts, 0).is_ok();
     if !published && snapshot.unpublished == 0 {
         count_drop(DropReason::SnapshotsFull);
     }
@@ -73,6 +72,15 @@ pub(crate) fn publish(snapshot: &mut Snapshot) {
     // SAFETY: a live reference; volatile because another program may have written it.
     if unsafe { (&raw const snapshot.protocol).read_volatile() } == protocol::GONE {
         unpublish(snapshot.cookie);
+    }
+}
+
+/// Takes over what the daemon wrote of a socket that is older than the monitor. `snapshot` is new.
+#[inline(never)]
+pub(crate) fn take_seed(snapshot: &mut Snapshot, now: u64) {
+    if let Some(seed) = SNAPSHOTS.get_ptr(snapshot.cookie) {
+        // SAFETY: a map value; it stays readable while this program runs.
+        unsafe { &*seed }.restore(snapshot, now);
     }
 }
 

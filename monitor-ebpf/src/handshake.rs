@@ -8,7 +8,7 @@ use core::{
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use monitor_common::{
     drop::DropReason,
-    event::{HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
+    event::{HEAD_ROOMS, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
     frame::HEADER_MAX,
     handshake::Needle,
     snapshot::Snapshot,
@@ -74,21 +74,37 @@ unsafe extern "C" fn look(index: u32, search: *mut Search) -> c_long {
 /// Sends the head that a segment begins with to the daemon, or counts that it could not.
 #[inline(always)]
 pub(crate) fn report(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
-    let Some(mut entry) = HANDSHAKES.reserve(0) else {
-        count_drop(DropReason::HandshakesFull);
-        return;
-    };
+    const SHORT: usize = HEAD_ROOMS[0];
+    const MIDDLE: usize = HEAD_ROOMS[1];
+    const LONG: usize = HEAD_ROOMS[2];
     let max = if kind == head_kind::REQUEST {
         REQUEST_HEAD_MAX
     } else {
         RESPONSE_HEAD_MAX
     } as u32;
-    let mut taken = u64::from(len.min(max));
+    let len = len.min(max);
+    if len <= SHORT as u32 {
+        send::<SHORT>(payload, len, kind, s, now);
+    } else if len <= MIDDLE as u32 {
+        send::<MIDDLE>(payload, len, kind, s, now);
+    } else {
+        send::<LONG>(payload, len, kind, s, now);
+    }
+}
+
+/// The same in a record with room for `ROOM` bytes, a power of two and at least `len`.
+#[inline(always)]
+fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
+    let Some(mut entry) = HANDSHAKES.reserve_untyped::<HandshakeRecord<ROOM>>(0) else {
+        count_drop(DropReason::HandshakesFull);
+        return;
+    };
+    let mut taken = u64::from(len);
     // Hidden from the compiler, the mask stays, and shows the verifier both bounds.
     // SAFETY: moves a register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) taken, options(nomem, nostack)) };
-    let taken = (taken.wrapping_sub(1) & (REQUEST_HEAD_MAX as u64 - 1)) as u32 + 1;
-    let record: *mut HandshakeRecord = entry.as_mut_ptr();
+    let taken = (taken.wrapping_sub(1) & (ROOM as u64 - 1)) as u32 + 1;
+    let record: *mut HandshakeRecord<ROOM> = entry.as_mut_ptr();
     // SAFETY: the entry has room for a record; every field that is read behind is written, and of
     // `head` as much as `len` says.
     unsafe {

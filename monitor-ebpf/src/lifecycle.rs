@@ -13,7 +13,7 @@ use monitor_common::{
 };
 
 use crate::{
-    emit::{count_drop, emit, emit_listen, publish, unpublish},
+    emit::{count_drop, emit, emit_listen, publish, take_seed, unpublish},
     maps::{
         DEBUG_LOG, NET_INUM_OFFSET, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NET_OFFSET,
         SKC_NUM_OFFSET, SNAPSHOTS, STATS,
@@ -133,10 +133,19 @@ fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
     if watch_of(sk).is_none() {
         return;
     }
-    if let Some(seed) = SNAPSHOTS.get_ptr_mut(sock::cookie(sk.cast_mut())) {
-        // SAFETY: a map value; it stays readable while this program runs.
-        bury(unsafe { &mut *seed }, at);
+    let cookie = sock::cookie(sk.cast_mut());
+    if SNAPSHOTS.get_ptr(cookie).is_none() {
+        return;
     }
+    let Some(flow) = sock::flow_or_new(sk.cast_mut()) else {
+        count_drop(DropReason::StorageFull);
+        return;
+    };
+    // SAFETY: storage the kernel just handed out, not null.
+    let s = unsafe { &mut (*flow).snapshot };
+    s.cookie = cookie;
+    take_seed(s, at);
+    bury(s, at);
 }
 
 /// A server's socket begins to listen, or ends.

@@ -11,7 +11,7 @@ use monitor_common::{
     flow::Flow,
     holes::Holes,
     listener::{ListenerLimits, PortWatch},
-    snapshot::Snapshot,
+    published::Published,
     stats::{Counter, ListenerStats},
 };
 
@@ -26,7 +26,7 @@ pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
 /// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU: that would
 /// evict idle sockets first, the very ones that are watched.
 #[btf_map]
-pub(crate) static SNAPSHOTS: HashMap<u64, Snapshot, 262_144, { BPF_F_NO_PREALLOC }> =
+pub(crate) static SNAPSHOTS: HashMap<u64, Published, 262_144, { BPF_F_NO_PREALLOC }> =
     HashMap::new();
 
 /// Which listener watches a port. One array access decides that a packet is none of ours.
@@ -50,7 +50,8 @@ pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = 
 #[btf_map]
 pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
 
-/// The heads of upgrade requests and of their answers, parsed by the daemon. 4 MiB hold about 3,700.
+/// The heads of upgrade requests and of their answers, parsed by the daemon. 4 MiB hold from 3,700 of
+/// the longest to 12,400 of up to 256 bytes.
 #[btf_map]
 pub(crate) static HANDSHAKES: RingBuf<HandshakeRecord, { 4 << 20 }> = RingBuf::new();
 

@@ -17,9 +17,9 @@ use monitor_common::{
 };
 
 use crate::{
-    emit::{count_drop, report},
+    emit::{count_drop, report, take_seed},
     handshake,
-    maps::{LISTENERS, SNAPSHOTS, STATS},
+    maps::{LISTENERS, STATS},
     passage::Passage,
     sock::{self, Watch, state},
     turn,
@@ -59,7 +59,7 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(ctx, watch, local, remote, direction)?,
+        None => adopt(ctx, watch, local, remote, direction, now)?,
     };
     let stats = STATS.get_ptr_mut(watch.listener as u32)?;
     let limits = LISTENERS.get(watch.listener as u32)?;
@@ -157,7 +157,7 @@ fn headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
 }
 
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
-#[inline(always)]
+#[inline(never)]
 fn copied_headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     for _ in 0..MAX_EXTENSIONS {
@@ -195,6 +195,7 @@ fn adopt(
     local: u16,
     remote: u16,
     direction: Direction,
+    now: u64,
 ) -> Option<*mut Flow> {
     let sk = sock::full_sock(ctx)?;
     // SAFETY: a full socket, checked for null.
@@ -211,13 +212,9 @@ fn adopt(
     };
     // SAFETY: storage the kernel just handed out, not null.
     let flow = unsafe { &mut *storage };
-    let cookie = sock::cookie(ctx.as_ptr());
-    if let Some(seed) = SNAPSHOTS.get_ptr(cookie) {
-        // SAFETY: a map value; it stays readable while this program runs.
-        flow.snapshot = unsafe { *seed };
-    }
     let s = &mut flow.snapshot;
-    s.cookie = cookie;
+    s.cookie = sock::cookie(ctx.as_ptr());
+    take_seed(s, now);
     s.local_port = local;
     s.remote_port = remote;
     s.listener = watch.listener;
@@ -229,7 +226,7 @@ fn adopt(
 }
 
 /// Fills in what only a packet can tell: addresses and cgroup.
-#[inline(always)]
+#[inline(never)]
 fn identify(ctx: &SkBuffContext, flow: &mut Flow, ip: &IpHeader, direction: Direction) {
     let s = &mut flow.snapshot;
     let (source, destination) = match direction {

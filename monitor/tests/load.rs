@@ -9,7 +9,7 @@ use monitor::{
 };
 
 /// Instructions the verifier may have to look at, per program. Generous enough for another
-/// compiler and for Linux 6.1, which looks at four times as many as 6.12; tight enough that an
+/// compiler and for Linux 6.1, which looks at twice as many as 6.12; tight enough that an
 /// unrolled loop is noticed.
 const BUDGET: [(&str, u32); 6] = [
     ("ingress", 700_000),

@@ -61,6 +61,10 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
         ("upgrade_answer", handshake(head_kind::RESPONSE, HTTP[1])),
         ("refusal", handshake(head_kind::RESPONSE, HTTP[3])),
         ("no_head", handshake(3, b"")),
+        (
+            "short_request",
+            handshake(head_kind::REQUEST, HTTP[0])[..72 + 256].to_vec(),
+        ),
         ("text_frame", sample(0x81, 5)),
         ("close_frame", sample(0x88, 2)),
         (

@@ -46,7 +46,7 @@ impl Origin {
 pub struct Traffic {
     /// Modulo 2³².
     pub frames: u32,
-    /// Of frames.
+    /// Of frames; of an open connection modulo 2⁴⁸.
     pub payload_bytes: u64,
     pub last_data_frame: Option<Ktime>,
     /// Sent in this direction.

@@ -1,15 +1,17 @@
 //! From the wire's integers to the core's facts, checked once.
 
 use std::{
+    mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
-        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
+        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
+    published::Published,
     snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
 };
 
@@ -42,11 +44,27 @@ pub enum DecodeError {
 }
 
 /// Decodes one record of the `VITALS` ring.
+///
+/// The clocks in it are rounded as those of a published snapshot are: the rules compare what the one
+/// says with what the other says, and the same packet must be the same moment in both.
 pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
-    match record.len() == size_of::<ListenEvent>() {
-        true => listening(&read(record)?),
-        false => event(&read(record)?),
+    if record.len() == size_of::<ListenEvent>() {
+        return listening(&read(record)?);
     }
+    let record: VitalEvent = read(record)?;
+    let known = &record.snapshot;
+    event(&VitalEvent {
+        snapshot: Snapshot {
+            // No clocks, but when something happened, of which the record tells.
+            opened_at: known.opened_at,
+            closing_at: known.closing_at,
+            // Refused where they make no sense.
+            protocol: known.protocol,
+            closing_by: known.closing_by,
+            ..Published::of(known).snapshot(known.cookie, record.at)
+        },
+        ..record
+    })
 }
 
 fn listening(event: &ListenEvent) -> Result<Event, DecodeError> {
@@ -118,7 +136,24 @@ pub fn closed(record: &[u8]) -> Option<Box<Closed>> {
 
 /// Decodes one record of the `HANDSHAKES` ring and parses its head.
 pub fn handshake(record: &[u8]) -> Result<Event, DecodeError> {
-    upgrade(&read(record)?)
+    let mut whole = [0; size_of::<HandshakeRecord>()];
+    let rooms = HEAD_ROOMS.map(|room| (offset_of!(HandshakeRecord, head) + room, room));
+    let room = rooms.into_iter().find(|(size, _)| *size == record.len());
+    let (Some((_, room)), Some(begin)) = (room, whole.get_mut(..record.len())) else {
+        return Err(DecodeError::Size {
+            found: record.len(),
+            expected: whole.len(),
+        });
+    };
+    begin.copy_from_slice(record);
+    let record: HandshakeRecord = read(&whole)?;
+    if usize::from(record.len) > room {
+        return Err(DecodeError::HeadLen {
+            found: record.len,
+            max: room,
+        });
+    }
+    upgrade(&record)
 }
 
 /// Decodes what a record of the `HANDSHAKES` ring says.
@@ -156,7 +191,7 @@ pub fn sample(record: &[u8]) -> Result<FrameSample, DecodeError> {
     read(record)
 }
 
-/// Decodes a snapshot as the daemon reads it from the map.
+/// Decodes a snapshot.
 pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     let outstanding = s.outstanding();
     let unanswered_pings = s.tx.pings_unanswered();
@@ -221,7 +256,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
 }
 
 /// Writes the facts of a socket that only sock_diag knows as the kernel would have.
-pub fn seed(facts: &Facts) -> Snapshot {
+pub fn seed(facts: &Facts) -> Published {
     let (ip_version, local_addr) = octets(facts.local.ip());
     let (_, remote_addr) = octets(facts.peer.ip());
     let at = |moment: Option<Ktime>| moment.map_or(0, |at| at.0);
@@ -233,7 +268,7 @@ pub fn seed(facts: &Facts) -> Snapshot {
         fin: u8::from(fin),
         ..DirectionFacts::default()
     };
-    Snapshot {
+    Published::of(&Snapshot {
         cookie: facts.conn.0,
         published_at: facts.at.0,
         local_addr,
@@ -259,7 +294,7 @@ pub fn seed(facts: &Facts) -> Snapshot {
         asks: facts.unanswered_transmissions,
         unanswered_since: at(facts.unanswered_since),
         ..Snapshot::EMPTY
-    }
+    })
 }
 
 fn close_frame(s: &Snapshot, initiator: Direction) -> Close {
@@ -397,9 +432,34 @@ mod tests {
     }
 
     fn decoded(record: &HandshakeRecord) -> Result<Event, DecodeError> {
+        cut(record, REQUEST_HEAD_MAX)
+    }
+
+    /// With room for so many bytes of the head.
+    fn cut(record: &HandshakeRecord, room: usize) -> Result<Event, DecodeError> {
         let bytes = std::ptr::from_ref(record).cast::<u8>();
-        // SAFETY: as many bytes as the record has, none of them padding.
-        handshake(unsafe { std::slice::from_raw_parts(bytes, size_of::<HandshakeRecord>()) })
+        let size = offset_of!(HandshakeRecord, head) + room;
+        // SAFETY: at most as many bytes as the record has, none of them padding.
+        handshake(unsafe { std::slice::from_raw_parts(bytes, size) })
+    }
+
+    #[test]
+    fn a_head_is_the_same_in_a_record_of_any_size_that_has_room_for_it() {
+        let short = record(head_kind::REQUEST, b"GET /chat HTTP/1.1\r\n\r\n");
+        for room in HEAD_ROOMS {
+            assert_eq!(cut(&short, room), decoded(&short), "{room}");
+        }
+        let mut long = record(head_kind::REQUEST, &[b'a'; 300]);
+        let (found, max) = (300, 256);
+        assert_eq!(cut(&long, 256), Err(DecodeError::HeadLen { found, max }));
+        assert_eq!(cut(&long, 512), decoded(&long));
+        long.kind = 0;
+        assert_eq!(cut(&long, 512), Err(DecodeError::HeadKind(0)));
+        for room in [0, 255, 257, 511, 1023] {
+            let (found, expected) = (72 + room, size_of::<HandshakeRecord>());
+            let wrong_size = DecodeError::Size { found, expected };
+            assert_eq!(cut(&short, room), Err(wrong_size));
+        }
     }
 
     #[test]
@@ -465,6 +525,46 @@ mod tests {
         for wrong in [0, 3, 12] {
             assert_eq!(decoded(record(wrong)), Err(DecodeError::Kind(wrong)));
         }
+    }
+
+    #[test]
+    fn the_same_packet_is_the_same_moment_in_a_record_and_in_the_table() {
+        let mut snapshot = Snapshot {
+            cookie: 7,
+            published_at: 50_000_000_001,
+            established_at: 20_000_000_001,
+            opened_at: 20_000_000_003,
+            unacked_since: 49_000_000_001,
+            gap_from: 30_000_000_001,
+            gap_to: 40_000_000_001,
+            snd_nxt: 9,
+            una_known: 1,
+            nxt_known: 1,
+            protocol: protocol::WEBSOCKET,
+            ..Snapshot::EMPTY
+        };
+        snapshot.rx.last_packet = 40_000_000_001;
+        snapshot.tx.last_packet = 49_000_000_001;
+        let record = VitalEvent {
+            at: 60_000_000_001,
+            kind: EventKind::Opened as u32,
+            detail: 0,
+            snapshot,
+        };
+        let bytes = std::ptr::from_ref(&record).cast::<u8>();
+        // SAFETY: as many bytes as the record has, none of them padding.
+        let told = vital(unsafe { std::slice::from_raw_parts(bytes, size_of::<VitalEvent>()) });
+        let Ok(Event::Opened(told)) = told else {
+            panic!("{told:?}")
+        };
+        let in_table = Published::of(&snapshot).snapshot(7, 70_000_000_001);
+        let expected = Facts {
+            at: Ktime(60_000_000_001),
+            opened_at: Some(Ktime(20_000_000_003)),
+            ..facts(&in_table).expect("a WebSocket")
+        };
+        assert_eq!(*told, expected);
+        assert_ne!(told.rx.last_packet, Some(Ktime(40_000_000_001)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
     drop::DropReason,
+    published::Published,
     snapshot::{Snapshot, origin},
     stats::{Counter, ListenerStats},
 };
@@ -25,7 +26,7 @@ use crate::core::{ConnId, Detail, Facts};
 
 /// The published facts of every tracked flow.
 pub struct Snapshots {
-    map: HashMap<MapData, u64, Snapshot>,
+    map: HashMap<MapData, u64, Published>,
     /// Another descriptor of it.
     fd: OwnedFd,
     max_entries: u32,
@@ -55,10 +56,9 @@ impl Snapshots {
 
     /// The facts of a flow; `None` if the kernel no longer has it.
     pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.look_up(conn)? {
+            Some(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
+            None => Ok(None),
         }
     }
 
@@ -71,7 +71,7 @@ impl Snapshots {
     ) -> io::Result<()> {
         let map = self.fd.as_fd();
         self.sweep
-            .up_to(share, map, |snapshot| show(decode::facts(snapshot)))
+            .up_to(share, map, |snapshot| show(decode::facts(&snapshot)))
     }
 
     pub fn restart_sweep(&mut self) {
@@ -80,10 +80,9 @@ impl Snapshots {
 
     /// All about a flow; `None` if the kernel no longer has it.
     pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.look_up(conn)? {
+            Some(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
+            None => Ok(None),
         }
     }
 
@@ -112,9 +111,8 @@ impl Snapshots {
 
     /// Whether all that is known of a flow is its seed: no packet has passed since.
     pub fn is_seed(&self, conn: ConnId) -> bool {
-        self.map
-            .get(&conn.0, 0)
-            .is_ok_and(|snapshot| snapshot.origin == origin::SEEDED)
+        let snapshot = self.look_up(conn).ok().flatten();
+        snapshot.is_some_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.
@@ -127,18 +125,26 @@ impl Snapshots {
 
     /// The next page of all that the kernel has published, as its connections and their facts, and
     /// whether it is the last page.
-    pub fn next_page(&self, pages: &mut Pages) -> Result<(Vec<Published>, bool), SnapshotError> {
+    pub fn next_page(&self, pages: &mut Pages) -> Result<(Vec<Met>, bool), SnapshotError> {
         let (page, last) = pages.next(self.fd.as_fd()).map_err(SnapshotError::Pages)?;
-        let published = page.iter().map(|snapshot| {
-            let facts = decode::facts(snapshot).map_err(SnapshotError::from);
+        let met = page.map(|snapshot| {
+            let facts = decode::facts(&snapshot).map_err(SnapshotError::from);
             (ConnId(snapshot.cookie), facts)
         });
-        Ok((published.collect(), last))
+        Ok((met.collect(), last))
+    }
+
+    fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapError> {
+        match self.map.get(&conn.0, 0) {
+            Ok(published) => Ok(Some(published.snapshot(conn.0, clock::now().0))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// A connection, and its facts if they make sense.
-pub type Published = (ConnId, Result<Facts, SnapshotError>);
+pub type Met = (ConnId, Result<Facts, SnapshotError>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

@@ -9,8 +9,10 @@ use std::{
     ptr,
 };
 
-use monitor_common::snapshot::Snapshot;
+use monitor_common::{published::Published, snapshot::Snapshot};
 use rustix::io::Errno;
+
+use super::clock;
 
 /// A way through a hash map of snapshots. What comes or goes meanwhile may be met or not; all that
 /// stays is met.
@@ -19,7 +21,7 @@ pub struct Pages {
     /// The kernel's; `None` before the first page.
     position: Option<u32>,
     keys: Vec<u64>,
-    values: Vec<Snapshot>,
+    values: Vec<Published>,
 }
 
 /// `BPF_MAP_LOOKUP_BATCH`.
@@ -44,7 +46,7 @@ impl Pages {
         Self {
             position: None,
             keys: vec![0; page],
-            values: vec![Snapshot::EMPTY; page],
+            values: vec![Published::EMPTY; page],
         }
     }
 
@@ -58,19 +60,30 @@ impl Pages {
         self.position.unwrap_or_default()
     }
 
-    /// The next page, and whether it is the last one. `map` holds snapshots by `u64`.
-    pub(super) fn next(&mut self, map: BorrowedFd<'_>) -> io::Result<(&[Snapshot], bool)> {
+    /// The next page, and whether it is the last one. `map` holds [`Published`] by `u64`.
+    pub(super) fn next(
+        &mut self,
+        map: BorrowedFd<'_>,
+    ) -> io::Result<(impl Iterator<Item = Snapshot>, bool)> {
+        let (count, last) = self.read(map)?;
+        // No moment in them is later.
+        let now = clock::now().0;
+        let page = self.keys.iter().zip(&self.values).take(count);
+        Ok((
+            page.map(move |(cookie, it)| it.snapshot(*cookie, now)),
+            last,
+        ))
+    }
+
+    fn read(&mut self, map: BorrowedFd<'_>) -> io::Result<(usize, bool)> {
         loop {
             match self.look_up(map) {
-                Ok((count, last)) => {
-                    let count = count.min(self.values.len());
-                    return Ok((&self.values[..count], last));
-                }
+                Ok(answer) => return Ok(answer),
                 // A bucket that holds more than a page.
                 Err(Errno::NOSPC) => {
                     let room = self.keys.len() * 2;
                     self.keys.resize(room, 0);
-                    self.values.resize(room, Snapshot::EMPTY);
+                    self.values.resize(room, Published::EMPTY);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -92,7 +105,7 @@ impl Pages {
             flags: 0,
         };
         // SAFETY: the attribute is whole; both rooms hold `count` entries of the map's key and value
-        // sizes, any bytes are a valid snapshot, and all of it outlives the call.
+        // sizes, any bytes are a valid value, and all of it outlives the call.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use monitor_common::published::rounded;
+
 use super::{
     inet_diag::{DiagSocket, TcpState},
     netns::{self, NetNs, NetNsError},
@@ -172,7 +174,7 @@ impl Found<'_> {
 
     /// In the core's terms.
     pub fn facts(&self) -> Facts {
-        facts(self.socket, self.listener, self.role)
+        as_published(facts(self.socket, self.listener, self.role))
     }
 
     /// What its application has not read, if anything.
@@ -234,6 +236,23 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
             socket.peer,
         )
     }
+}
+
+/// With its moments rounded as they will be read from the kernel's table: the rules compare what is
+/// told now with what is read there later.
+fn as_published(mut facts: Facts) -> Facts {
+    for moment in [
+        &mut facts.rx.last_packet,
+        &mut facts.rx.last_payload,
+        &mut facts.tx.last_packet,
+        &mut facts.tx.last_payload,
+        &mut facts.stalled_since,
+        &mut facts.ack_progress_at,
+        &mut facts.unanswered_since,
+    ] {
+        *moment = moment.map(|at| Ktime(rounded(at.0)));
+    }
+    facts
 }
 
 /// What `tcp_info` says about time.

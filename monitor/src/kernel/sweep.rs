@@ -34,12 +34,12 @@ impl Sweep {
         &mut self,
         share: f64,
         map: BorrowedFd<'_>,
-        mut show: impl FnMut(&Snapshot),
+        mut show: impl FnMut(Snapshot),
     ) -> io::Result<()> {
         let end = (f64::from(self.buckets) * share.min(1.0)) as u32;
         while !self.complete && self.pages.bucket() < end {
             let (page, last) = self.pages.next(map)?;
-            page.iter().for_each(&mut show);
+            page.for_each(&mut show);
             self.complete = last;
         }
         Ok(())

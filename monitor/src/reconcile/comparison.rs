@@ -5,7 +5,7 @@ use crate::{
     core::{ConnId, Correlator, Event, Facts},
     kernel::{
         clock,
-        maps::{Published, SnapshotError, Snapshots},
+        maps::{Met, SnapshotError, Snapshots},
         pages::Pages,
     },
 };
@@ -69,7 +69,7 @@ impl Comparison {
     }
 }
 
-fn adopt_unknown(page: Vec<Published>, core: &mut Correlator) {
+fn adopt_unknown(page: Vec<Met>, core: &mut Correlator) {
     for (conn, facts) in page {
         match facts {
             Ok(facts) if !core.knows(conn) => core.handle_event(Event::Seeded(Box::new(facts))),

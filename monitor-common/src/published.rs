@@ -1,0 +1,611 @@
+//! What the daemon looks up about a socket: its [`Snapshot`] in 192 bytes.
+//!
+//! An element of the kernel's hash map is its key, its value and 56 bytes more, and takes 128, 192, 256
+//! or 512 bytes: a whole snapshot would take twice as much. So moments are rounded up to a tick, numbers
+//! that stay small are narrow, and what only the kernel programs need is left out.
+
+use crate::snapshot::{DirectionFacts, Snapshot};
+
+/// Nanoseconds, 8.4 ms: what moments are rounded up to, so that nothing looks older than it is. The
+/// kernel's coarse clock, which gives most of them, has ticks of up to 10 ms.
+pub const TICK: u64 = 2 << HALF_TICK_SHIFT;
+
+/// The facts of one socket, but for its cookie, which is the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Published {
+    cgroup_id: u64,
+    local_addr: [u8; 16],
+    remote_addr: [u8; 16],
+    published_at: Moment,
+    established_at: Moment,
+    opened_at: Moment,
+    closing_at: Moment,
+    rx: PublishedDirection,
+    tx: PublishedDirection,
+    first_unanswered_ping: Moment,
+    unacked_since: Moment,
+    ack_progress_at: Moment,
+    unanswered_since: Moment,
+    gap_from: Moment,
+    gap_to: Moment,
+    outstanding: u32,
+    retransmits: u32,
+    retransmits_without_progress: u16,
+    loss: u16,
+    /// 65,535 stand for more.
+    unanswered_asks: u16,
+    local_port: u16,
+    remote_port: u16,
+    listener: u16,
+    close_code: u16,
+    /// What has few values; see [`pack`].
+    kinds: u16,
+}
+
+/// The facts of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+struct PublishedDirection {
+    last_packet: Moment,
+    last_payload: Moment,
+    last_frame: Moment,
+    last_data_frame: Moment,
+    last_ping: Moment,
+    payload_bytes: u32,
+    payload_bytes_high: u16,
+    ping_interval: u16,
+    frames: u32,
+    pings: u32,
+    ping_rtt_us: u32,
+    /// 65,535 stand for more.
+    pings_unanswered: u16,
+    ping_jitter: u8,
+    /// Bit 0 for a FIN, bit 1 for a reset.
+    ends: u8,
+}
+
+impl Published {
+    /// All zero.
+    pub const EMPTY: Self = Self {
+        cgroup_id: 0,
+        local_addr: [0; 16],
+        remote_addr: [0; 16],
+        published_at: Moment::NEVER,
+        established_at: Moment::NEVER,
+        opened_at: Moment::NEVER,
+        closing_at: Moment::NEVER,
+        rx: PublishedDirection::EMPTY,
+        tx: PublishedDirection::EMPTY,
+        first_unanswered_ping: Moment::NEVER,
+        unacked_since: Moment::NEVER,
+        ack_progress_at: Moment::NEVER,
+        unanswered_since: Moment::NEVER,
+        gap_from: Moment::NEVER,
+        gap_to: Moment::NEVER,
+        outstanding: 0,
+        retransmits: 0,
+        retransmits_without_progress: 0,
+        loss: 0,
+        unanswered_asks: 0,
+        local_port: 0,
+        remote_port: 0,
+        listener: 0,
+        close_code: 0,
+        kinds: 0,
+    };
+
+    pub const fn of(s: &Snapshot) -> Self {
+        let mut published = Self::EMPTY;
+        published.fill(s);
+        published
+    }
+
+    /// Takes over all facts of a snapshot. In place: as a value it would be on the kernel's stack of
+    /// 512 bytes more than once.
+    #[inline(always)]
+    pub const fn fill(&mut self, s: &Snapshot) {
+        // What has branches comes first, or the compiler sets zeros before it overwrites them.
+        self.outstanding = s.outstanding();
+        self.cgroup_id = s.cgroup_id;
+        self.local_addr = s.local_addr;
+        self.remote_addr = s.remote_addr;
+        self.published_at = Moment::of(s.published_at);
+        self.established_at = Moment::of(within_reach(s.established_at, s.published_at));
+        self.opened_at = Moment::of(within_reach(s.opened_at, s.published_at));
+        self.closing_at = Moment::of(s.closing_at);
+        self.rx.fill(&s.rx, s.ping_rtt_us[0], s.rst_rx);
+        self.tx.fill(&s.tx, s.ping_rtt_us[1], s.rst_tx);
+        self.first_unanswered_ping = Moment::of(s.tx.first_unanswered_ping);
+        self.unacked_since = Moment::of(s.unacked_since);
+        self.ack_progress_at = Moment::of(s.ack_progress_at);
+        self.unanswered_since = Moment::of(s.unanswered_since);
+        self.gap_from = Moment::of(s.gap_from);
+        // Rounded down, because no silence may look longer than it was.
+        self.gap_to = Moment::of(s.gap_to.wrapping_sub(TICK - 1));
+        self.retransmits = s.retransmits;
+        self.retransmits_without_progress = s.retransmits_without_progress() as u16;
+        self.loss = s.loss;
+        self.unanswered_asks = narrowed(s.unanswered_asks());
+        self.local_port = s.local_port;
+        self.remote_port = s.remote_port;
+        self.listener = s.listener;
+        self.close_code = s.close_code;
+        self.kinds = pack(s);
+    }
+
+    /// What a snapshot that was published before `now` said, moments rounded up. What only the kernel
+    /// programs need stays as it is in `s`, which had better be [`Snapshot::EMPTY`].
+    #[inline(always)]
+    pub const fn restore(&self, s: &mut Snapshot, now: u64) {
+        s.published_at = self.published_at.nanos(now);
+        let near = if s.published_at == 0 {
+            now
+        } else {
+            s.published_at
+        };
+        s.established_at = self.established_at.nanos(near);
+        s.opened_at = self.opened_at.nanos(near);
+        s.closing_at = self.closing_at.nanos(near);
+        s.cgroup_id = self.cgroup_id;
+        s.local_addr = self.local_addr;
+        s.remote_addr = self.remote_addr;
+        s.local_port = self.local_port;
+        s.remote_port = self.remote_port;
+        s.listener = self.listener;
+        s.close_code = self.close_code;
+        self.rx.restore(&mut s.rx, near);
+        self.tx.restore(&mut s.tx, near);
+        s.rst_rx = self.rx.ends >> 1;
+        s.rst_tx = self.tx.ends >> 1;
+        s.ping_rtt_us = [self.rx.ping_rtt_us, self.tx.ping_rtt_us];
+        s.tx.first_unanswered_ping = self.first_unanswered_ping.nanos(near);
+        // Only the difference means something until a packet brings real sequence numbers.
+        s.snd_nxt = self.outstanding;
+        s.snd_una = 0;
+        s.una_known = 1;
+        s.nxt_known = 1;
+        s.unacked_since = self.unacked_since.nanos(near);
+        s.ack_progress_at = self.ack_progress_at.nanos(near);
+        s.retransmits = self.retransmits;
+        s.retransmits_at_progress =
+            (self.retransmits as u16).wrapping_sub(self.retransmits_without_progress);
+        s.loss = self.loss;
+        s.asks = self.unanswered_asks as u32;
+        s.asks_at_answer = 0;
+        s.unanswered_since = self.unanswered_since.nanos(near);
+        s.gap_from = self.gap_from.nanos(near);
+        s.gap_to = self.gap_to.nanos(near);
+        unpack(self.kinds, s);
+    }
+
+    /// The same as a value.
+    pub const fn snapshot(&self, cookie: u64, now: u64) -> Snapshot {
+        let mut s = Snapshot::EMPTY;
+        s.cookie = cookie;
+        self.restore(&mut s, now);
+        s
+    }
+}
+
+impl PublishedDirection {
+    const EMPTY: Self = Self {
+        last_packet: Moment::NEVER,
+        last_payload: Moment::NEVER,
+        last_frame: Moment::NEVER,
+        last_data_frame: Moment::NEVER,
+        last_ping: Moment::NEVER,
+        payload_bytes: 0,
+        payload_bytes_high: 0,
+        ping_interval: 0,
+        frames: 0,
+        pings: 0,
+        ping_rtt_us: 0,
+        pings_unanswered: 0,
+        ping_jitter: 0,
+        ends: 0,
+    };
+
+    #[inline(always)]
+    const fn fill(&mut self, facts: &DirectionFacts, ping_rtt_us: u32, rst: u8) {
+        self.last_packet = Moment::of(facts.last_packet);
+        self.last_payload = Moment::of(facts.last_payload);
+        self.last_frame = Moment::of(facts.last_frame);
+        self.last_data_frame = Moment::of(facts.last_data_frame);
+        self.last_ping = Moment::of(facts.last_ping);
+        self.payload_bytes = facts.payload_bytes as u32;
+        self.payload_bytes_high = (facts.payload_bytes >> 32) as u16;
+        self.ping_interval = facts.ping_interval;
+        self.frames = facts.frames;
+        self.pings = facts.pings;
+        self.ping_rtt_us = ping_rtt_us;
+        self.pings_unanswered = narrowed(facts.pings_unanswered());
+        self.ping_jitter = facts.ping_jitter;
+        self.ends = (facts.fin & 1) | (rst & 1) << 1;
+    }
+
+    #[inline(always)]
+    const fn restore(&self, facts: &mut DirectionFacts, near: u64) {
+        facts.last_packet = self.last_packet.nanos(near);
+        facts.last_payload = self.last_payload.nanos(near);
+        facts.last_frame = self.last_frame.nanos(near);
+        facts.last_data_frame = self.last_data_frame.nanos(near);
+        facts.last_ping = self.last_ping.nanos(near);
+        facts.payload_bytes = (self.payload_bytes_high as u64) << 32 | self.payload_bytes as u64;
+        facts.ping_interval = self.ping_interval;
+        facts.frames = self.frames;
+        facts.pings = self.pings;
+        facts.pings_answered = self.pings.wrapping_sub(self.pings_unanswered as u32);
+        facts.ping_jitter = self.ping_jitter;
+        facts.fin = self.ends & 1;
+    }
+}
+
+/// Rounds a moment as the publication of a snapshot does, all but the end of a silence.
+pub const fn rounded(nanos: u64) -> u64 {
+    nanos.wrapping_add(TICK - 1) & !(TICK - 1)
+}
+
+/// A moment, rounded up to a tick: the lower bits of the number of the tick that it ends, and bit 0,
+/// without which it is never. Which upper bits belong to them is told by another moment near it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+struct Moment(u32);
+
+impl Moment {
+    const NEVER: Self = Self(0);
+
+    /// Without a branch, because there are nineteen of them for the verifier to follow.
+    #[inline(always)]
+    const fn of(nanos: u64) -> Self {
+        let before = nanos.wrapping_sub(1);
+        let is_never = before >> 63;
+        Self(((before >> HALF_TICK_SHIFT | 1) ^ is_never) as u32)
+    }
+
+    #[inline(always)]
+    const fn nanos(self, near: u64) -> u64 {
+        if self.0 & 1 == 0 {
+            return 0;
+        }
+        let newest = (near >> HALF_TICK_SHIFT | 1) + AHEAD;
+        let age = (newest as u32).wrapping_sub(self.0);
+        ((newest.saturating_sub(age as u64) | 1) + 1) << HALF_TICK_SHIFT
+    }
+}
+
+/// A moment that may be longer ago than [`REACH`]; then that long before `near`.
+#[inline(always)]
+const fn within_reach(nanos: u64, near: u64) -> u64 {
+    if nanos != 0 && near.wrapping_sub(nanos) as i64 > REACH {
+        near - REACH as u64
+    } else {
+        nanos
+    }
+}
+
+/// At most 65,535; without a branch, as in [`Moment::of`].
+#[inline(always)]
+const fn narrowed(count: u32) -> u16 {
+    let is_more = (u16::MAX as u64).wrapping_sub(count as u64) >> 63;
+    (count as u64 | is_more.wrapping_neg()) as u16
+}
+
+/// All that has few values, in 16 bits.
+#[inline(always)]
+const fn pack(s: &Snapshot) -> u16 {
+    bits(s.ip_version >> 1, VERSION)
+        | bits(s.role, ROLE)
+        | bits(s.protocol, PROTOCOL)
+        | bits(s.origin, ORIGIN)
+        | bits(s.close_initiator, INITIATOR)
+        | bits(s.gap_ended_by, ENDED_BY)
+        | bits(s.closing_by, CLOSING_BY)
+}
+
+#[inline(always)]
+const fn unpack(kinds: u16, s: &mut Snapshot) {
+    s.ip_version = value(kinds, VERSION) << 1;
+    s.role = value(kinds, ROLE);
+    s.protocol = value(kinds, PROTOCOL);
+    s.origin = value(kinds, ORIGIN);
+    s.close_initiator = value(kinds, INITIATOR);
+    s.gap_ended_by = value(kinds, ENDED_BY);
+    s.closing_by = value(kinds, CLOSING_BY);
+}
+
+/// Where a value lies among the 16 bits: the first one, and how many.
+type Place = (u32, u32);
+
+const VERSION: Place = (0, 2);
+const ROLE: Place = (2, 1);
+const PROTOCOL: Place = (3, 3);
+const ORIGIN: Place = (6, 2);
+const INITIATOR: Place = (8, 2);
+const ENDED_BY: Place = (10, 1);
+const CLOSING_BY: Place = (11, 3);
+
+#[inline(always)]
+const fn bits(value: u8, (first, width): Place) -> u16 {
+    (value as u16 & mask(width)) << first
+}
+
+#[inline(always)]
+const fn value(kinds: u16, (first, width): Place) -> u8 {
+    (kinds >> first & mask(width)) as u8
+}
+
+#[inline(always)]
+const fn mask(width: u32) -> u16 {
+    (1 << width) - 1
+}
+
+const HALF_TICK_SHIFT: u32 = 22;
+/// Half ticks, 73 minutes: how much later than the publication, or than now, a moment may be.
+const AHEAD: u64 = 1 << 20;
+/// Nanoseconds, 208 days: how much earlier it may be.
+const REACH: i64 = ((1 << 32) - 2 * AHEAD as i64) << HALF_TICK_SHIFT;
+
+const _: () = assert!(size_of::<Published>() == 192);
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), integers only, no padding: the sizes of the fields add up to that of the whole.
+unsafe impl aya::Pod for Published {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::snapshot::{closing_by, origin, protocol, role};
+
+    /// A year and a half of nanoseconds: the lower bits of a moment have wrapped before.
+    const LATE: u64 = 1 << 55;
+
+    fn round_trip(s: &Snapshot) -> Snapshot {
+        Published::of(s).snapshot(s.cookie, s.published_at)
+    }
+
+    /// Every moment that is published.
+    fn moments(s: &Snapshot) -> [u64; 19] {
+        let of = |facts: &DirectionFacts| {
+            [
+                facts.last_packet,
+                facts.last_payload,
+                facts.last_frame,
+                facts.last_data_frame,
+                facts.last_ping,
+            ]
+        };
+        let [a, b, c, d, e] = of(&s.rx);
+        let [f, g, h, i, j] = of(&s.tx);
+        [
+            s.published_at,
+            s.established_at,
+            s.opened_at,
+            s.closing_at,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            i,
+            j,
+            s.tx.first_unanswered_ping,
+            s.unacked_since,
+            s.ack_progress_at,
+            s.unanswered_since,
+            s.gap_from,
+        ]
+    }
+
+    fn any_direction(
+        at: impl Strategy<Value = u64> + Clone,
+    ) -> impl Strategy<Value = DirectionFacts> {
+        (
+            [at.clone(), at.clone(), at.clone(), at.clone(), at],
+            0..1_u64 << 48,
+            any::<[u32; 2]>(),
+            0..=u32::from(u16::MAX),
+            0..=1_u8,
+            any::<(u8, u16)>(),
+        )
+            .prop_map(
+                |(at, payload_bytes, [frames, pings], unanswered, fin, beat)| DirectionFacts {
+                    last_packet: at[0],
+                    last_payload: at[1],
+                    last_frame: at[2],
+                    last_data_frame: at[3],
+                    last_ping: at[4],
+                    first_unanswered_ping: 0,
+                    payload_bytes,
+                    frames,
+                    pings,
+                    pings_answered: pings.wrapping_sub(unanswered),
+                    fin,
+                    ping_jitter: beat.0,
+                    ping_interval: beat.1,
+                },
+            )
+    }
+
+    prop_compose! {
+        fn any_snapshot()(near in prop_oneof![TICK..1 << 40, LATE..LATE << 2])(
+            near in Just(near),
+            rx in any_direction(moment_near(near)),
+            tx in any_direction(moment_near(near)),
+            more in prop::collection::vec(moment_near(near), 9),
+            [cookie, cgroup_id] in any::<[u64; 2]>(),
+            [local_addr, remote_addr] in any::<[[u8; 16]; 2]>(),
+            [local_port, remote_port, listener, close_code, loss] in any::<[u16; 5]>(),
+            [version, initiator, ended_by] in [0..4_u8, 0..3, 0..2],
+            [role, rst_rx, rst_tx] in [role::SERVER..=role::CLIENT, 0..=1, 0..=1],
+            protocol in protocol::UNKNOWN..=protocol::UPGRADING,
+            origin in origin::BIRTH..=origin::SEEDED,
+            closing_by in closing_by::NOTHING..=closing_by::FIN_TX,
+            [snd_nxt, retransmits, rtt_rx, rtt_tx] in any::<[u32; 4]>(),
+            outstanding in 0..1_u32 << 31,
+            [without_progress, unanswered] in any::<[u16; 2]>(),
+        ) -> Snapshot {
+            let mut tx = tx;
+            tx.first_unanswered_ping = more[0];
+            Snapshot {
+                cookie,
+                published_at: near,
+                established_at: more[1],
+                opened_at: more[2],
+                closing_at: more[3],
+                cgroup_id,
+                local_addr,
+                remote_addr,
+                local_port,
+                remote_port,
+                listener,
+                close_code,
+                ip_version: version * 2,
+                role,
+                protocol,
+                origin,
+                close_initiator: initiator,
+                rst_rx,
+                rst_tx,
+                rx,
+                tx,
+                snd_nxt,
+                snd_una: snd_nxt.wrapping_sub(outstanding),
+                unacked_since: more[4],
+                ack_progress_at: more[5],
+                retransmits,
+                retransmits_at_progress: (retransmits as u16).wrapping_sub(without_progress),
+                loss,
+                asks: u32::from(unanswered),
+                unanswered_since: more[6],
+                gap_from: more[7],
+                gap_to: more[8],
+                ping_rtt_us: [rtt_rx, rtt_tx],
+                una_known: 1,
+                nxt_known: 1,
+                gap_ended_by: ended_by,
+                closing_by,
+                ..Snapshot::EMPTY
+            }
+        }
+    }
+
+    /// Never, or from 200 days before a moment to a minute after it.
+    fn moment_near(near: u64) -> impl Strategy<Value = u64> + Clone {
+        const DAYS: u64 = 200 * 86_400_000_000_000;
+        prop_oneof![
+            Just(0),
+            near.saturating_sub(DAYS).max(1)..near + 60_000_000_000,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_published_is_what_was_known(s in any_snapshot()) {
+            let seen = round_trip(&s);
+            for (seen, known) in moments(&seen).into_iter().zip(moments(&s)) {
+                prop_assert_eq!(seen == 0, known == 0);
+                prop_assert_eq!(seen, rounded(known));
+            }
+            prop_assert!(seen.gap_to <= s.gap_to && s.gap_to - seen.gap_to < TICK);
+            // But for the moments and for numbers of which only the difference means something.
+            prop_assert_eq!(seen.outstanding(), s.outstanding());
+            prop_assert_eq!(seen.unanswered_asks(), s.unanswered_asks());
+            prop_assert_eq!(seen.retransmits_without_progress(), s.retransmits_without_progress());
+            let of = |facts: DirectionFacts, from: DirectionFacts| DirectionFacts {
+                last_packet: from.last_packet,
+                last_payload: from.last_payload,
+                last_frame: from.last_frame,
+                last_data_frame: from.last_data_frame,
+                last_ping: from.last_ping,
+                first_unanswered_ping: from.first_unanswered_ping,
+                ..facts
+            };
+            let expected = Snapshot {
+                published_at: seen.published_at,
+                established_at: seen.established_at,
+                opened_at: seen.opened_at,
+                closing_at: seen.closing_at,
+                rx: of(s.rx, seen.rx),
+                tx: of(s.tx, seen.tx),
+                snd_nxt: s.outstanding(),
+                snd_una: 0,
+                unacked_since: seen.unacked_since,
+                ack_progress_at: seen.ack_progress_at,
+                unanswered_since: seen.unanswered_since,
+                gap_from: seen.gap_from,
+                gap_to: seen.gap_to,
+                ..s
+            };
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn what_was_rounded_is_not_rounded_again(s in any_snapshot()) {
+            let once = round_trip(&s);
+            prop_assert_eq!(round_trip(&once), once);
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes in any::<[u64; 24]>(), now: u64) {
+            // SAFETY: integers only, of the same size.
+            let published: Published = unsafe { core::mem::transmute(bytes) };
+            let _ = published.snapshot(1, now);
+        }
+    }
+
+    #[test]
+    fn nothing_known_is_published_as_nothing() {
+        let nothing = Published::EMPTY.snapshot(7, LATE);
+        let of_nothing = Published::of(&Snapshot::EMPTY).snapshot(7, LATE);
+        let expected = Snapshot {
+            cookie: 7,
+            una_known: 1,
+            nxt_known: 1,
+            ..Snapshot::EMPTY
+        };
+        assert_eq!([nothing, of_nothing], [expected; 2]);
+    }
+
+    #[test]
+    fn a_connection_of_a_year_is_told_to_be_of_208_days() {
+        const DAY: u64 = 86_400_000_000_000;
+        let s = Snapshot {
+            published_at: LATE,
+            established_at: LATE - 365 * DAY,
+            ..Snapshot::EMPTY
+        };
+        let age = LATE - round_trip(&s).established_at;
+        assert_eq!(age / DAY, 208);
+    }
+
+    #[test]
+    fn what_was_published_long_ago_is_told_from_its_own_time() {
+        const DAY: u64 = 86_400_000_000_000;
+        let mut s = Snapshot {
+            published_at: LATE - 100 * DAY,
+            ..Snapshot::EMPTY
+        };
+        s.rx.last_packet = LATE - 250 * DAY;
+        let seen = Published::of(&s).snapshot(0, LATE);
+        assert!(seen.rx.last_packet.abs_diff(s.rx.last_packet) < TICK);
+    }
+
+    #[test]
+    fn counts_without_room_stop_at_the_highest() {
+        let mut s = Snapshot {
+            asks: 70_000,
+            ..Snapshot::EMPTY
+        };
+        s.tx.pings = u32::MAX;
+        let seen = round_trip(&s);
+        assert_eq!(seen.unanswered_asks(), 65_535);
+        assert_eq!(seen.tx.pings, u32::MAX);
+        assert_eq!(seen.tx.pings_unanswered(), 65_535);
+    }
+}
