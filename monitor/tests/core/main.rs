@@ -207,6 +207,18 @@ fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     past.next_back().and_then(|moment| moment.truth.as_ref())
 }
 
+/// The same, or as it was a moment before its end if that was at `at` too: a reset is told, and then the
+/// end that it brings.
+fn alive_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
+    truth_at(timeline, conn, at).or_else(|| {
+        let mut now = timeline
+            .iter()
+            .filter(|moment| moment.conn == conn && moment.at == at);
+        now.rfind(|moment| moment.truth.is_some())
+            .and_then(|moment| moment.truth.as_ref())
+    })
+}
+
 fn agrees_with_a_full_scan(
     scripts: &[Script],
     shell: impl FnOnce(Ktime) -> Shell,
@@ -320,9 +332,11 @@ proptest! {
         shell.run(&timeline, end, &BTreeSet::new());
         let rules = kernel::rules();
         for alert in shell.alerts() {
-            let truth = truth_at(&timeline, alert.facts.conn, alert.at);
+            let conn = alert.facts.conn;
+            let truth = truth_at(&timeline, conn, alert.at);
             match alert.status {
                 Status::Firing => {
+                    let truth = alive_at(&timeline, conn, alert.at);
                     let truth = truth.expect("an alert for a socket that exists");
                     let rules = &rules[usize::from(alert.listener.0)];
                     let Alert { kind, certainty, at, .. } = *alert;
