@@ -59,9 +59,9 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a hundredth of the time,
+/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a fiftieth of the time,
 /// within these bounds.
-const LOOK_SHARE: u32 = 100;
+const LOOK_SHARE: u32 = 50;
 const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(120);
 
