@@ -278,7 +278,8 @@ impl Moment {
 #[inline(always)]
 const fn within_reach(nanos: u64, near: u64) -> u64 {
     if nanos != 0 && near.wrapping_sub(nanos) as i64 > REACH {
-        near - REACH as u64
+        // Of moments that make no sense the result makes none either.
+        near.wrapping_sub(REACH as u64)
     } else {
         nanos
     }
@@ -556,6 +557,22 @@ mod tests {
             // SAFETY: integers only, of the same size.
             let published: Published = unsafe { core::mem::transmute(bytes) };
             let _ = published.snapshot(1, now);
+        }
+    }
+
+    #[test]
+    fn moments_that_make_no_sense_leave_the_rest_alone() {
+        let odd = [0, 1, TICK, u64::MAX / 2, u64::MAX / 2 + 2, u64::MAX];
+        for (near, moment) in odd.into_iter().flat_map(|near| odd.map(|it| (near, it))) {
+            let s = Snapshot {
+                published_at: near,
+                established_at: moment,
+                opened_at: moment,
+                closing_at: moment,
+                local_port: 8080,
+                ..Snapshot::EMPTY
+            };
+            assert_eq!(round_trip(&s).local_port, 8080, "{near} {moment}");
         }
     }
 

@@ -59,7 +59,7 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a fiftieth of the time,
+/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a fiftieth of a CPU's time,
 /// within these bounds.
 const LOOK_SHARE: u32 = 50;
 const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -229,10 +229,9 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
         let mut look: Option<Look> = None;
-        let mut look_begun = Instant::now();
         // At once: some of the connections that were seeded may have closed meanwhile.
-        let mut look_at = look_begun;
-        let mut drained = Instant::now();
+        let mut look_at = Instant::now();
+        let mut drained = look_at;
         loop {
             let deadlines = [
                 self.core.poll_timeout(),
@@ -282,14 +281,13 @@ impl Daemon {
                 written = self.keeper.written() => self.keeper.take_back(written),
                 () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
                     self.notice_losses();
-                    look_begun = Instant::now();
                     look = Some(self.reconciler.look(&self.listeners));
                 }
                 looked = finished(&mut look) => {
                     look = None;
-                    let pace = look_begun.elapsed() * LOOK_SHARE;
+                    let cost = self.reconciler.finish(looked, &mut self.core);
+                    let pace = cost.unwrap_or_default() * LOOK_SHARE;
                     look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
-                    self.reconciler.finish(looked, &mut self.core);
                     self.inquiry.forget(&self.core);
                 }
             }

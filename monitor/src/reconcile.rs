@@ -5,7 +5,7 @@
 //! older, and for seeds whose socket went away unseen. What touches very many connections is done in
 //! slices, so that the daemon reads its rings in between.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::task::{JoinError, JoinHandle};
 
@@ -70,8 +70,12 @@ impl Reconciler {
     }
 
     /// Takes in what a look did not find, which is given up in [`Reconciler::step`], and tells of what
-    /// is unread.
-    pub fn finish(&mut self, looked: Result<Looked, JoinError>, core: &mut Correlator) {
+    /// is unread. Gives the processor time that the look took, if it came to an end.
+    pub fn finish(
+        &mut self,
+        looked: Result<Looked, JoinError>,
+        core: &mut Correlator,
+    ) -> Option<Duration> {
         let seen = match looked {
             Ok(Ok(seen)) => Some(seen),
             Ok(Err(error)) => {
@@ -85,7 +89,7 @@ impl Reconciler {
         };
         let Some(mut seen) = seen else {
             self.drop_unanswered(None, core);
-            return;
+            return None;
         };
         if seen.complete {
             self.missing.append(&mut seen.missing_seeds);
@@ -105,6 +109,7 @@ impl Reconciler {
             unread: seen.unread,
             complete: seen.complete,
         });
+        Some(seen.cost)
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be. They are compared
@@ -187,8 +192,6 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::core::{
         Facts, Ktime, ListenerId, ListenerRules,

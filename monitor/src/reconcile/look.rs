@@ -1,6 +1,6 @@
 //! A look at all sockets of the host, beside the daemon's loop.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     core::{
@@ -34,10 +34,12 @@ pub struct Seen {
     pub(super) missing_requests: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
     pub(super) listening: Vec<ListeningSocket>,
+    /// Processor time. How long it took says little on a host that is busy with something else.
+    pub(super) cost: Duration,
 }
 
 pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetNsError> {
-    let at = clock::now();
+    let (at, begun) = (clock::now(), clock::of_thread());
     let mut seeds = Search::new(&sought.seeds);
     let mut requests = Search::new(&sought.requests);
     let mut unread = Vec::new();
@@ -54,6 +56,7 @@ pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetN
         missing_requests: requests.missing(),
         unread,
         listening: scan.listening,
+        cost: clock::of_thread().saturating_sub(begun),
     })
 }
 
