@@ -62,6 +62,10 @@ pub(crate) fn sample(sample: FrameSample) {
 pub(crate) fn publish(snapshot: &mut Snapshot) {
     let mut facts = Published::EMPTY;
     facts.fill(snapshot);
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "as a value it would be on the kernel's stack of 512 bytes twice"
+    )]
     let published = SNAPSHOTS.insert(snapshot.cookie, &facts, 0).is_ok();
     if !published && snapshot.unpublished == 0 {
         count_drop(DropReason::SnapshotsFull);
