@@ -170,8 +170,10 @@ async fn answer(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>) {
         true => (SWITCHING, &counters.accepted),
         false => (UNAVAILABLE, &counters.refused),
     };
-    if stream.write_all(text).await.is_ok() {
-        counter.fetch_add(1, Relaxed);
+    // Before it leaves: whoever has read the answer may ask for the count at once.
+    counter.fetch_add(1, Relaxed);
+    if stream.write_all(text).await.is_err() {
+        counter.fetch_sub(1, Relaxed);
     }
     while accepts && stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
 }
