@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use monitor_common::drop::DropReason;
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::Signal,
@@ -17,12 +16,11 @@ use tokio::{
 
 use crate::{
     core::{
-        Action, Closed, Correlator, Event, Grouping, KnownHop, Ktime, ListenerId, Notice,
-        StormSetup, Transition, reap::ReapSettings, storm::StormSettings,
+        Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
+        reap::ReapSettings, storm::StormSettings,
     },
     kernel::{
         clock,
-        decode::{self, DecodeError},
         load::{LoadError, Loaded},
         lookup::FindError,
         maps::{Drops, Ring, Snapshots, Stats},
@@ -35,7 +33,6 @@ use crate::{
         Sinks,
         control::{self as control_socket, EventViewers, History},
         http::Question,
-        metrics::{self, Losses, ProgramRuns, Scrape},
     },
     state::StateFile,
     tap::{FrameTap, TapError},
@@ -43,11 +40,16 @@ use crate::{
 
 mod background;
 mod control;
+mod drain;
+mod losses;
+mod scrape;
 mod silences;
 mod state;
 mod sweep;
 
 use background::Inquiry;
+use drain::Vital;
+use losses::Degradation;
 use silences::Pace;
 use state::Keeper;
 use sweep::Sweeps;
@@ -68,20 +70,8 @@ const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(120);
 /// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Vitals that wait in memory while handshakes are drained.
-const VITALS_AT_ONCE: usize = 1024;
-
 /// Connections that are looked at in one turn: some milliseconds.
 const INSPECTIONS_AT_ONCE: usize = 4096;
-
-/// Records in one drain after which the ring may well have been full.
-const BIG_DRAIN: usize = 4096;
-
-/// How long a loss keeps `wsmon_degraded` up.
-const DEGRADED_FOR: Duration = Duration::from_secs(300);
-
-/// What a record of the vitals ring says, and the last words of a connection in it.
-type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
 
 /// What the daemon does beside watching.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,7 +165,7 @@ impl Daemon {
             grouping: Grouping::default(),
             vitals,
             handshakes,
-            waiting: Vec::with_capacity(VITALS_AT_ONCE),
+            waiting: Vec::new(),
             snapshots: Snapshots::take(&mut loaded)?,
             stats: Stats::take(&mut loaded)?,
             drops: Drops::take(&mut loaded)?,
@@ -387,151 +377,6 @@ impl Daemon {
         );
         self.show_event(transition);
     }
-
-    /// Empties both rings. A record that makes no sense is counted and never stops the loop.
-    fn drain(&mut self) {
-        let mut records = 0;
-        loop {
-            // Vitals are read before the handshakes and told after them: so the end of a handshake
-            // is never told before its beginning.
-            self.read_vitals();
-            self.drain_handshakes();
-            if self.waiting.is_empty() {
-                break;
-            }
-            records += self.waiting.len();
-            let mut waiting = std::mem::take(&mut self.waiting);
-            for (event, closed) in waiting.drain(..) {
-                if let Some(closed) = closed {
-                    self.remember(*closed);
-                }
-                self.tell_vital(event);
-            }
-            self.waiting = waiting;
-        }
-        if records >= BIG_DRAIN {
-            self.notice_losses();
-        }
-    }
-
-    fn read_vitals(&mut self) {
-        let ring = self.vitals.get_mut();
-        let read = std::iter::from_fn(|| {
-            ring.next(|record| (decode::vital(record), decode::closed(record)))
-        });
-        self.waiting.extend(read.take(VITALS_AT_ONCE));
-    }
-
-    fn drain_handshakes(&mut self) {
-        let ring = self.handshakes.get_mut();
-        while let Some(event) = ring.next(decode::handshake) {
-            match event {
-                Ok(event) => self.core.handle_event(event),
-                Err(error) => {
-                    self.undecodable_handshakes += 1;
-                    log::warn!("a record of the handshakes ring: {error}");
-                }
-            }
-        }
-    }
-
-    fn tell_vital(&mut self, event: Result<Event, DecodeError>) {
-        match event {
-            Ok(event) => {
-                // The kernel removed its snapshot too, unless it was seeded a moment ago.
-                if let Some(conn) = event.ends()
-                    && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
-                {
-                    log::warn!("socket {}: {error}", conn.0);
-                }
-                self.core.handle_event(event);
-            }
-            Err(error) => {
-                self.undecodable += 1;
-                log::warn!("a record of the vitals ring: {error}");
-            }
-        }
-    }
-
-    /// Tells the core of vitals that the ring had no room for.
-    fn notice_losses(&mut self) -> Losses {
-        let losses = self.losses();
-        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
-            let at = clock::now();
-            self.core.handle_event(Event::Lost { records, at });
-        }
-        self.degradation.update(&losses, clock::now());
-        losses
-    }
-
-    fn answer(&mut self, question: Question) {
-        // Whoever asked may be gone by now; that is its affair.
-        match question {
-            Question::Ready(answer) => drop(answer.send(true)),
-            Question::Metrics(answer) => match self.scrape() {
-                Ok(text) => drop(answer.send(text)),
-                Err(error) => log::error!("cannot answer a scrape: {error}"),
-            },
-        }
-    }
-
-    fn scrape(&mut self) -> Result<String, ScrapeError> {
-        let losses = self.notice_losses();
-        let stats = self.stats.read()?;
-        self.tell_silences(&stats);
-        Ok(metrics::render(&Scrape {
-            listeners: &self.listeners,
-            stats: &stats,
-            tallies: self.core.tally(),
-            losses: &losses,
-            degraded: self.degradation.is_degraded(clock::now()),
-            frame_viewers: self.tap.viewers(),
-            rings: [
-                ("vitals", self.vitals.get_ref().fill()),
-                ("handshakes", self.handshakes.get_ref().fill()),
-                ("samples", self.tap.ring_fill()),
-            ],
-            tracked: self.core.len(),
-            max_connections: self.snapshots.max_entries(),
-            programs: &self.program_runs(),
-            kernel: &self.kernel_release,
-        })?)
-    }
-
-    fn losses(&self) -> Losses {
-        Losses {
-            kernel: DropReason::ALL.map(|reason| {
-                self.drops.read(reason).unwrap_or_else(|error| {
-                    log::warn!("cannot read the drop counters: {error}");
-                    0
-                })
-            }),
-            no_room_at_start: self.no_room_at_start,
-            undecodable: self.undecodable + self.core.rejected(),
-            undecodable_handshakes: self.undecodable_handshakes,
-            untold: self.sinks.untold(),
-        }
-    }
-
-    /// The kernel counts runs only while `kernel.bpf_stats_enabled` is on.
-    fn program_runs(&self) -> Vec<ProgramRuns> {
-        let enabled = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
-            .is_ok_and(|value| value.trim() == "1");
-        if !enabled {
-            return Vec::new();
-        }
-        let mut programs: Vec<_> = self
-            .loaded
-            .programs()
-            .map(|(name, info)| ProgramRuns {
-                name: name.to_owned(),
-                runs: info.run_count(),
-                seconds: info.run_time().as_secs_f64(),
-            })
-            .collect();
-        programs.sort_by(|a, b| a.name.cmp(&b.name));
-        programs
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -550,44 +395,6 @@ impl From<TapError> for DaemonError {
             TapError::Load(error) => Self::Load(error),
             TapError::Runtime(error) => Self::Runtime(error),
         }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ScrapeError {
-    #[error(transparent)]
-    Map(#[from] aya::maps::MapError),
-    #[error(transparent)]
-    Encode(#[from] prometheus::Error),
-}
-
-/// Remembers what was lost, and when last.
-#[derive(Debug, Default)]
-struct Degradation {
-    seen: Losses,
-    vitals_told: u64,
-    last_loss: Option<Ktime>,
-}
-
-impl Degradation {
-    fn update(&mut self, losses: &Losses, now: Ktime) {
-        if losses.total() > self.seen.total() {
-            self.last_loss = Some(now);
-            self.seen = losses.clone();
-        }
-    }
-
-    /// Vitals that were lost since this was last asked.
-    fn new_vitals_lost(&mut self, losses: &Losses) -> Option<u64> {
-        let lost = losses.kernel[DropReason::VitalsFull as usize];
-        let new = lost.saturating_sub(self.vitals_told);
-        self.vitals_told = lost;
-        (new > 0).then_some(new)
-    }
-
-    fn is_degraded(&self, now: Ktime) -> bool {
-        self.last_loss
-            .is_some_and(|last| now.since(last) < DEGRADED_FOR)
     }
 }
 
@@ -624,33 +431,5 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn degraded_rises_with_a_loss_and_falls_five_minutes_after_the_last() {
-        let mut degradation = Degradation::default();
-        let mut losses = Losses::default();
-        let start = Ktime(1_000_000_000);
-        degradation.update(&losses, start);
-        assert!(!degradation.is_degraded(start));
-        losses.kernel[DropReason::SnapshotsFull as usize] = 1;
-        degradation.update(&losses, start);
-        degradation.update(&losses, start + Duration::from_secs(299));
-        assert!(degradation.is_degraded(start + Duration::from_secs(299)));
-        assert!(!degradation.is_degraded(start + Duration::from_secs(300)));
-    }
-
-    #[test]
-    fn a_lost_vital_is_told_to_the_core_once() {
-        let mut degradation = Degradation::default();
-        let mut losses = Losses::default();
-        losses.kernel[DropReason::VitalsFull as usize] = 5;
-        assert_eq!(degradation.new_vitals_lost(&losses), Some(5));
-        assert_eq!(degradation.new_vitals_lost(&losses), None);
     }
 }

@@ -1,0 +1,101 @@
+//! What was lost, and how long that is said.
+
+use std::time::Duration;
+
+use monitor_common::drop::DropReason;
+
+use super::Daemon;
+use crate::{
+    core::{Event, Ktime},
+    kernel::clock,
+    sink::metrics::Losses,
+};
+
+/// How long a loss keeps `wsmon_degraded` up.
+const DEGRADED_FOR: Duration = Duration::from_secs(300);
+
+impl Daemon {
+    /// Tells the core of vitals that the ring had no room for.
+    pub(super) fn notice_losses(&mut self) -> Losses {
+        let losses = self.losses();
+        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
+            let at = clock::now();
+            self.core.handle_event(Event::Lost { records, at });
+        }
+        self.degradation.update(&losses, clock::now());
+        losses
+    }
+
+    fn losses(&self) -> Losses {
+        Losses {
+            kernel: DropReason::ALL.map(|reason| {
+                self.drops.read(reason).unwrap_or_else(|error| {
+                    log::warn!("cannot read the drop counters: {error}");
+                    0
+                })
+            }),
+            no_room_at_start: self.no_room_at_start,
+            undecodable: self.undecodable + self.core.rejected(),
+            undecodable_handshakes: self.undecodable_handshakes,
+            untold: self.sinks.untold(),
+        }
+    }
+}
+
+/// Remembers what was lost, and when last.
+#[derive(Debug, Default)]
+pub(super) struct Degradation {
+    seen: Losses,
+    vitals_told: u64,
+    last_loss: Option<Ktime>,
+}
+
+impl Degradation {
+    fn update(&mut self, losses: &Losses, now: Ktime) {
+        if losses.total() > self.seen.total() {
+            self.last_loss = Some(now);
+            self.seen = losses.clone();
+        }
+    }
+
+    /// Vitals that were lost since this was last asked.
+    fn new_vitals_lost(&mut self, losses: &Losses) -> Option<u64> {
+        let lost = losses.kernel[DropReason::VitalsFull as usize];
+        let new = lost.saturating_sub(self.vitals_told);
+        self.vitals_told = lost;
+        (new > 0).then_some(new)
+    }
+
+    pub(super) fn is_degraded(&self, now: Ktime) -> bool {
+        self.last_loss
+            .is_some_and(|last| now.since(last) < DEGRADED_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn degraded_rises_with_a_loss_and_falls_five_minutes_after_the_last() {
+        let mut degradation = Degradation::default();
+        let mut losses = Losses::default();
+        let start = Ktime(1_000_000_000);
+        degradation.update(&losses, start);
+        assert!(!degradation.is_degraded(start));
+        losses.kernel[DropReason::SnapshotsFull as usize] = 1;
+        degradation.update(&losses, start);
+        degradation.update(&losses, start + Duration::from_secs(299));
+        assert!(degradation.is_degraded(start + Duration::from_secs(299)));
+        assert!(!degradation.is_degraded(start + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_lost_vital_is_told_to_the_core_once() {
+        let mut degradation = Degradation::default();
+        let mut losses = Losses::default();
+        losses.kernel[DropReason::VitalsFull as usize] = 5;
+        assert_eq!(degradation.new_vitals_lost(&losses), Some(5));
+        assert_eq!(degradation.new_vitals_lost(&losses), None);
+    }
+}

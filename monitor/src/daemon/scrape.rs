@@ -1,0 +1,74 @@
+//! Answers to those who come by HTTP.
+
+use super::Daemon;
+use crate::{
+    kernel::clock,
+    sink::{
+        http::Question,
+        metrics::{self, ProgramRuns, Scrape},
+    },
+};
+
+impl Daemon {
+    pub(super) fn answer(&mut self, question: Question) {
+        // Whoever asked may be gone by now; that is its affair.
+        match question {
+            Question::Ready(answer) => drop(answer.send(true)),
+            Question::Metrics(answer) => match self.scrape() {
+                Ok(text) => drop(answer.send(text)),
+                Err(error) => log::error!("cannot answer a scrape: {error}"),
+            },
+        }
+    }
+
+    fn scrape(&mut self) -> Result<String, ScrapeError> {
+        let losses = self.notice_losses();
+        let stats = self.stats.read()?;
+        self.tell_silences(&stats);
+        Ok(metrics::render(&Scrape {
+            listeners: &self.listeners,
+            stats: &stats,
+            tallies: self.core.tally(),
+            losses: &losses,
+            degraded: self.degradation.is_degraded(clock::now()),
+            frame_viewers: self.tap.viewers(),
+            rings: [
+                ("vitals", self.vitals.get_ref().fill()),
+                ("handshakes", self.handshakes.get_ref().fill()),
+                ("samples", self.tap.ring_fill()),
+            ],
+            tracked: self.core.len(),
+            max_connections: self.snapshots.max_entries(),
+            programs: &self.program_runs(),
+            kernel: &self.kernel_release,
+        })?)
+    }
+
+    /// The kernel counts runs only while `kernel.bpf_stats_enabled` is on.
+    fn program_runs(&self) -> Vec<ProgramRuns> {
+        let enabled = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
+            .is_ok_and(|value| value.trim() == "1");
+        if !enabled {
+            return Vec::new();
+        }
+        let mut programs: Vec<_> = self
+            .loaded
+            .programs()
+            .map(|(name, info)| ProgramRuns {
+                name: name.to_owned(),
+                runs: info.run_count(),
+                seconds: info.run_time().as_secs_f64(),
+            })
+            .collect();
+        programs.sort_by(|a, b| a.name.cmp(&b.name));
+        programs
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ScrapeError {
+    #[error(transparent)]
+    Map(#[from] aya::maps::MapError),
+    #[error(transparent)]
+    Encode(#[from] prometheus::Error),
+}
