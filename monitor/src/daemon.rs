@@ -61,11 +61,11 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// A look at all sockets costs about 2 µs each: it is repeated so that it takes a fiftieth of a CPU's time,
-/// within these bounds.
-const LOOK_SHARE: u32 = 50;
+/// A look at all sockets costs more than 1 µs each: it is repeated so that it takes a 66th of a CPU's
+/// time, within these bounds.
+const LOOK_SHARE: u32 = 66;
 const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(120);
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(240);
 
 /// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);

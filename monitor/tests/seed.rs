@@ -17,7 +17,7 @@ use monitor::{
     kernel::{
         clock,
         netns::{self, NetNs},
-        seed::{self, Scan},
+        scan::{self, Scan},
     },
     listeners::{Listener, PortRange},
 };
@@ -212,7 +212,7 @@ fn scan_client(port: u16) -> Found {
 
 fn scan(listeners: &[Listener]) -> Found {
     let mut sockets = Vec::new();
-    let scan = seed::scan(listeners, |found| sockets.push(found.facts())).unwrap();
+    let scan = scan::connections(listeners, |found| sockets.push(found.facts())).unwrap();
     Found { sockets, scan }
 }
 

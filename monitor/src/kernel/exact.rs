@@ -311,9 +311,7 @@ mod tests {
         let key = key_of(&connection.server);
         let mut sock_diag = SockDiag::open().unwrap();
         let all = PortFilter::default();
-        sock_diag
-            .request(AF_INET, StateFlags::ESTABLISHED, &all)
-            .unwrap();
+        sock_diag.request(&StateFlags::ESTABLISHED, &all).unwrap();
         let found = sock_diag.find(&key).unwrap().unwrap();
         assert_eq!(found.cookie, key.cookie());
     }

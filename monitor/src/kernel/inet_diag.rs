@@ -26,7 +26,8 @@ pub struct DiagSocket {
     pub local: SocketAddr,
     /// In the same form as `local`.
     pub peer: SocketAddr,
-    /// Bytes received and not yet read by the application.
+    /// Bytes received and not yet read by the application; a FIN counts as one (`tcp_diag_get_info`
+    /// in `net/ipv4/tcp_diag.c`).
     pub receive_queue: u32,
     /// Bytes written and not yet acknowledged, sent or not; a FIN counts as one.
     pub send_queue: u32,
@@ -184,6 +185,10 @@ impl TcpState {
             TCP_LISTEN => Ok(Self::Listen),
             _ => Err(Malformed),
         }
+    }
+
+    pub fn has_received_fin(self) -> bool {
+        matches!(self, Self::CloseWait | Self::LastAck | Self::Closing)
     }
 }
 

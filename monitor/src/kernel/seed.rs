@@ -1,212 +1,26 @@
-//! Connections older than the daemon, back-dated from what TCP remembers of them.
+//! What TCP remembers of a connection that is older than the daemon, in the core's terms.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use monitor_common::published::rounded;
 
 use super::{
     inet_diag::{DiagSocket, TcpState},
-    netns::{self, NetNs, NetNsError},
-    port_filter::PortFilter,
-    sock_diag::{Dump, SockDiag, SockDiagError},
     tcp_info::TcpInfo,
 };
-use crate::{
-    core::{
-        Ktime,
-        event::{ListeningSocket, ReceiveQueue},
-        facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
-    },
-    listeners::Listener,
+use crate::core::{
+    Ktime,
+    facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
 };
 
-/// What a look at all the sockets of the host gave beside the connections.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// What listens on watched ports of this host.
-    pub listening: Vec<ListeningSocket>,
-    /// Network namespaces that were looked at.
-    pub namespaces: usize,
-    /// Network namespaces that could not be looked at: their older connections are unknown.
-    pub refused: Vec<RefusedNamespace>,
-    /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
-    pub hidden: usize,
-    /// Sockets on watched ports that could not be understood.
-    pub unparsed: u64,
-    /// Namespaces whose dump was interrupted, and was made a second time.
-    pub interrupted: usize,
-    pub elapsed: Duration,
+/// One socket on a watched port, of which `tcp_info` was asked for.
+pub(super) fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
+    as_published(described(socket, listener, role))
 }
 
-impl Scan {
-    /// No socket can have been overlooked.
-    pub fn is_complete(&self) -> bool {
-        self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
-    }
-}
-
-#[derive(Debug)]
-pub struct RefusedNamespace {
-    pub name: String,
-    pub error: SeedError,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SeedError {
-    #[error(transparent)]
-    NetNs(#[from] NetNsError),
-    #[error(transparent)]
-    SockDiag(#[from] SockDiagError),
-}
-
-/// One connection on a watched port.
-#[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
-    socket: &'a DiagSocket,
-    listener: ListenerId,
-    role: Role,
-}
-
-/// What listens on the watched ports, in all network namespaces.
-///
-/// Fails only where the namespaces cannot even be listed.
-pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
-    walk(listeners, |sock_diag, listening| {
-        Ok([dump_listening(sock_diag, listeners, listening)?; 2])
-    })
-}
-
-/// What listens, and `meet` with each connection on a watched port, in all network namespaces. A
-/// connection may be met more than once. Of one with both ends on this host each end is asked about
-/// on its own.
-///
-/// Fails only where the namespaces cannot even be listed.
-pub fn scan(listeners: &[Listener], mut meet: impl FnMut(&Found<'_>)) -> Result<Scan, NetNsError> {
-    let filter = PortFilter::of(listeners);
-    let watching = |local, peer| Listener::watching(listeners, local, peer);
-    walk(listeners, |sock_diag, listening| {
-        let of_listening = dump_listening(sock_diag, listeners, listening)?;
-        let wanted = |local, peer| watching(local, peer).is_some();
-        let of_connections = sock_diag.dump(&filter, wanted, |socket| {
-            if let Some((listener, role)) = watching(socket.local.port(), socket.peer.port()) {
-                let socket = &socket;
-                meet(&Found {
-                    socket,
-                    listener,
-                    role,
-                });
-            }
-        })?;
-        Ok([of_listening, of_connections])
-    })
-}
-
-/// Looks into each namespace, once more where a dump was interrupted. `dump` is given room for what
-/// listens.
-fn walk(
-    listeners: &[Listener],
-    mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
-) -> Result<Scan, NetNsError> {
-    let started = Instant::now();
-    let namespaces = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: namespaces.refused,
-        ..Scan::default()
-    };
-    for namespace in &namespaces.found {
-        let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
-        let mut sockets = Vec::new();
-        let mut look = || -> Result<[Dump; 2], SeedError> {
-            let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
-            let mut dumps = dump(&mut sock_diag, &mut sockets)?;
-            if dumps.iter().any(|dump| dump.interrupted) {
-                scan.interrupted += 1;
-                sockets.clear();
-                dumps = dump(&mut sock_diag, &mut sockets)?;
-            }
-            Ok(dumps)
-        };
-        match look() {
-            Ok(dumps) => {
-                scan.namespaces += 1;
-                scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
-                let listening = sockets.iter().filter_map(|socket| {
-                    let port = socket.local.port();
-                    Some(ListeningSocket {
-                        conn: ConnId(socket.cookie),
-                        listener: Listener::watching(listeners, port, 0)?.0,
-                        netns,
-                        port,
-                    })
-                });
-                scan.listening.extend(listening);
-            }
-            Err(error) => scan.refused.push(refused(namespace, error)),
-        }
-    }
-    scan.elapsed = started.elapsed();
-    Ok(scan)
-}
-
-fn refused(namespace: &NetNs, error: SeedError) -> RefusedNamespace {
-    RefusedNamespace {
-        name: namespace.name().to_owned(),
-        error,
-    }
-}
-
-fn dump_listening(
-    sock_diag: &mut SockDiag,
-    listeners: &[Listener],
-    listening: &mut Vec<DiagSocket>,
-) -> Result<Dump, SockDiagError> {
-    let is_server = |local| {
-        let watching = Listener::watching(listeners, local, 0);
-        matches!(watching, Some((_, Role::Server)))
-    };
-    sock_diag.dump_listening(is_server, |socket| listening.push(socket))
-}
-
-impl Found<'_> {
-    pub fn conn(&self) -> ConnId {
-        ConnId(self.socket.cookie)
-    }
-
-    /// In the core's terms.
-    pub fn facts(&self) -> Facts {
-        as_published(facts(self.socket, self.listener, self.role))
-    }
-
-    /// What its application has not read, if anything.
-    pub fn receive_queue(&self) -> Option<ReceiveQueue> {
-        receive_queue(self.socket)
-    }
-}
-
-/// What waits in a socket's receive queue, if anything does.
-fn receive_queue(socket: &DiagSocket) -> Option<ReceiveQueue> {
-    let info = socket.info.as_ref()?;
-    // A FIN takes a place in the queue's arithmetic (`tcp_diag_get_info` in net/ipv4/tcp_diag.c).
-    let bytes = socket
-        .receive_queue
-        .saturating_sub(u32::from(has_received_fin(socket.state)));
-    (bytes > 0).then(|| ReceiveQueue {
-        conn: ConnId(socket.cookie),
-        bytes,
-        read: info.bytes_received.saturating_sub(bytes.into()),
-    })
-}
-
-fn has_received_fin(state: TcpState) -> bool {
-    matches!(
-        state,
-        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
-    )
-}
-
-/// One socket in the core's terms. What TCP does not remember is `None`, never a guess that would
+/// What TCP does not remember is `None`, never a guess that would
 /// make a connection look more idle than it is.
-fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
+fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
     let clocks = socket
         .info
         .as_ref()
@@ -221,7 +35,7 @@ fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         retransmits: clocks.retransmits,
         unanswered_transmissions: clocks.unanswered_transmissions,
         unanswered_since: clocks.unanswered_since,
-        fin_rx: has_received_fin(socket.state),
+        fin_rx: socket.state.has_received_fin(),
         fin_tx: matches!(
             socket.state,
             TcpState::FinWait1 | TcpState::FinWait2 | TcpState::LastAck | TcpState::Closing
@@ -364,7 +178,7 @@ mod tests {
             cgroup_id: None,
             info,
         };
-        facts(&socket, ListenerId(3), Role::Server)
+        described(&socket, ListenerId(3), Role::Server)
     }
 
     #[test]

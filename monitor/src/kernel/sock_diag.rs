@@ -9,11 +9,7 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY},
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
-};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, StateFlags};
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use rustix::io::Errno;
 
@@ -98,12 +94,7 @@ impl SockDiag {
         mut wanted: impl FnMut(u16, u16) -> bool,
         mut show: impl FnMut(DiagSocket),
     ) -> Result<Dump, SockDiagError> {
-        let mut dump = Dump::default();
-        for family in [AF_INET, AF_INET6] {
-            let states = connections();
-            self.add(family, states, filter, &mut wanted, &mut show, &mut dump)?;
-        }
-        Ok(dump)
+        self.dump_states(connections(), filter, &mut wanted, &mut show)
     }
 
     /// Shows the listening sockets on ports for which `wanted(local port)` holds, of both families.
@@ -113,54 +104,45 @@ impl SockDiag {
         mut wanted: impl FnMut(u16) -> bool,
         mut show: impl FnMut(DiagSocket),
     ) -> Result<Dump, SockDiagError> {
-        let mut dump = Dump::default();
+        let mut wanted = |local, _| wanted(local);
         let all = PortFilter::default();
-        for family in [AF_INET, AF_INET6] {
-            let mut wanted = |local, _| wanted(local);
-            let states = StateFlags::LISTEN;
-            self.add(family, states, &all, &mut wanted, &mut show, &mut dump)?;
-        }
-        Ok(dump)
+        self.dump_states(StateFlags::LISTEN, &all, &mut wanted, &mut show)
     }
 
     /// Fails if the kernel cannot tell TCP sockets. Asks for none, so that it costs nothing.
     pub(super) fn probe(&mut self) -> Result<(), SockDiagError> {
         let (all, none) = (PortFilter::default(), StateFlags::empty());
-        let mut dump = Dump::default();
-        self.add(AF_INET, none, &all, &mut |_, _| false, &mut drop, &mut dump)
+        self.dump_states(none, &all, &mut |_, _| false, &mut drop)
+            .map(drop)
     }
 
-    /// Shows the wanted sockets of one family.
-    fn add(
+    /// Shows the wanted sockets in these states.
+    fn dump_states(
         &mut self,
-        family: u8,
         states: StateFlags,
         filter: &PortFilter,
         wanted: &mut impl FnMut(u16, u16) -> bool,
         show: &mut impl FnMut(DiagSocket),
-        dump: &mut Dump,
-    ) -> Result<(), SockDiagError> {
-        let filtered = self.add_passed(family, states.clone(), filter, wanted, show, dump);
+    ) -> Result<Dump, SockDiagError> {
+        let filtered = self.dump_passed(&states, filter, wanted, show);
         match filtered {
             // A kernel that does not understand its filter says so before it shows a socket.
             Err(SockDiagError::Refused(cause)) if is_invalid(&cause) && !filter.is_empty() => {
-                let all = PortFilter::default();
-                self.add_passed(family, states, &all, wanted, show, dump)
+                self.dump_passed(&states, &PortFilter::default(), wanted, show)
             }
             _ => filtered,
         }
     }
 
-    fn add_passed(
+    fn dump_passed(
         &mut self,
-        family: u8,
-        states: StateFlags,
+        states: &StateFlags,
         filter: &PortFilter,
         wanted: &mut impl FnMut(u16, u16) -> bool,
         show: &mut impl FnMut(DiagSocket),
-        dump: &mut Dump,
-    ) -> Result<(), SockDiagError> {
-        self.request(family, states, filter)?;
+    ) -> Result<Dump, SockDiagError> {
+        self.request(states, filter)?;
+        let mut dump = Dump::default();
         // The kernel fills the next datagram while it hands out this one: a picture is as old as the
         // end of the system call before.
         let mut filled_at = clock::now();
@@ -173,10 +155,10 @@ impl SockDiag {
                 filled_at,
                 &mut *wanted,
                 &mut *show,
-                dump,
+                &mut dump,
             )?;
             if read == Progress::Done {
-                return Ok(());
+                return Ok(dump);
             }
             filled_at = clock::now();
         }
@@ -201,19 +183,11 @@ impl SockDiag {
 
     pub(super) fn request(
         &mut self,
-        family: u8,
-        states: StateFlags,
+        states: &StateFlags,
         filter: &PortFilter,
     ) -> Result<(), SockDiagError> {
-        let request = InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::INFO,
-            states,
-            socket_id: SocketId::new_v4(),
-        };
-        let request = Filtered {
-            request: SockDiagMessage::InetRequest(request),
+        let request = DumpRequest {
+            states: states.bits(),
             attribute: filter.attribute(),
         };
         self.send(NLM_F_REQUEST | NLM_F_DUMP, request)
@@ -250,25 +224,33 @@ impl SockDiag {
     }
 }
 
-/// A request for a dump, and the attribute that filters it.
-struct Filtered {
-    request: SockDiagMessage,
+/// A request for the sockets of both families: `struct inet_diag_req`, with `TCPDIAG_GETSOCK` for its
+/// type. Its successor `struct inet_diag_req_v2` asks for one family, and the kernel goes through all
+/// sockets of the host for each.
+struct DumpRequest {
+    states: u32,
     /// May be empty.
     attribute: Vec<u8>,
 }
 
-impl NetlinkSerializable for Filtered {
+/// `TCPDIAG_GETSOCK`, and the size of `struct inet_diag_req` (`include/uapi/linux/inet_diag.h`).
+const GETSOCK: u16 = 18;
+const INET_DIAG_REQ: usize = 60;
+
+impl NetlinkSerializable for DumpRequest {
     fn message_type(&self) -> u16 {
-        NetlinkSerializable::message_type(&self.request)
+        GETSOCK
     }
 
     fn buffer_len(&self) -> usize {
-        NetlinkSerializable::buffer_len(&self.request) + self.attribute.len()
+        INET_DIAG_REQ + self.attribute.len()
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        let (request, attribute) = buffer.split_at_mut(buffer.len() - self.attribute.len());
-        self.request.serialize(request);
+        let (request, attribute) = buffer.split_at_mut(INET_DIAG_REQ);
+        request.fill(0);
+        request[3] = ExtensionFlags::INFO.bits();
+        request[52..56].copy_from_slice(&self.states.to_ne_bytes());
         attribute.copy_from_slice(&self.attribute);
     }
 }
@@ -324,7 +306,7 @@ fn read_datagram(
             }
             NLMSG_ERROR => return Err(refusal(message.payload()).unwrap_or(truncated)),
             NLMSG_OVERRUN => return Err(SockDiagError::Overrun),
-            SOCK_DIAG_BY_FAMILY => match parse_socket(message.payload(), at, &mut wanted) {
+            GETSOCK => match parse_socket(message.payload(), at, &mut wanted) {
                 Ok(Some(socket)) => show(socket),
                 Ok(None) => {}
                 Err(Malformed) => dump.unparsed += 1,
@@ -345,6 +327,7 @@ pub(super) fn refusal(payload: &[u8]) -> Option<SockDiagError> {
 #[cfg(test)]
 pub(super) mod tests {
     use netlink_packet_core::NLMSG_NOOP;
+    use netlink_packet_sock_diag::constants::AF_INET;
 
     use super::*;
     use crate::kernel::inet_diag::tests::{response, with_info};
@@ -366,7 +349,7 @@ pub(super) mod tests {
     }
 
     fn socket_message(payload: &[u8]) -> Vec<u8> {
-        message(SOCK_DIAG_BY_FAMILY, 0, payload)
+        message(GETSOCK, 0, payload)
     }
 
     /// The sockets of a datagram on ports for which `wanted` holds, and what it says beside them.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use rustix::net::{AddressFamily, SocketType, bind, connect, netdevice, socket, sockopt};
 
 use super::{
     cgroup::find_cgroup2,
@@ -51,6 +51,22 @@ impl Namespace {
 
     pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         netns::in_namespace(&self.netns(), act).unwrap()
+    }
+
+    /// An address that is bound to a new interface, whose number is given.
+    pub(super) fn add_link_local(&self, address: &str) -> u32 {
+        let inside = |arguments: &[&str]| ip(&[&["-n", &self.name], arguments].concat());
+        inside(&[
+            "link", "add", "scoped", "type", "veth", "peer", "name", "other",
+        ]);
+        inside(&["link", "set", "scoped", "up"]);
+        inside(&["link", "set", "other", "up"]);
+        let address = format!("{address}/64");
+        inside(&["address", "add", &address, "dev", "scoped", "nodad"]);
+        self.enter(|| {
+            let any = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+            netdevice::name_to_index(&any, "scoped").unwrap()
+        })
     }
 
     /// A connection from inside to a listener that is closed again.

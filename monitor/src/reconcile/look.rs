@@ -10,7 +10,7 @@ use crate::{
     kernel::{
         clock,
         netns::NetNsError,
-        seed::{self, Scan},
+        scan::{self, Scan},
     },
     listeners::Listener,
 };
@@ -43,7 +43,7 @@ pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetN
     let mut seeds = Search::new(&sought.seeds);
     let mut requests = Search::new(&sought.requests);
     let mut unread = Vec::new();
-    let scan = seed::scan(listeners, |found| {
+    let scan = scan::connections(listeners, |found| {
         seeds.meet(found.conn());
         requests.meet(found.conn());
         unread.extend(found.receive_queue());

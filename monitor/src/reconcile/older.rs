@@ -14,7 +14,7 @@ use crate::{
         clock,
         maps::{SnapshotError, Snapshots},
         netns::NetNsError,
-        seed::{self, Scan},
+        scan::{self, Scan},
     },
     listeners::Listener,
 };
@@ -77,7 +77,7 @@ impl Older {
 /// is nobody's.
 fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Scan, NetNsError> {
     let mut slice = Vec::with_capacity(SLICE);
-    let scan = seed::scan(listeners, |found| {
+    let scan = scan::connections(listeners, |found| {
         slice.push(found.facts());
         if slice.len() == SLICE {
             let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
@@ -114,7 +114,7 @@ impl Reconciler {
         core: &mut Correlator,
     ) -> Result<Older, NetNsError> {
         let at = clock::now();
-        let scan = seed::listening(listeners)?;
+        let scan = scan::listening(listeners)?;
         core.handle_event(Event::ListenersSeen {
             at,
             complete: scan.is_complete(),

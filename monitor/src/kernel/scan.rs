@@ -1,0 +1,266 @@
+//! A look at the TCP sockets of this host, in every network namespace.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    inet_diag::DiagSocket,
+    netns::{self, NetNs, NetNsError},
+    port_filter::PortFilter,
+    seed,
+    sock_diag::{Dump, SockDiag, SockDiagError},
+};
+use crate::{
+    core::{
+        event::{ListeningSocket, ReceiveQueue},
+        facts::{ConnId, Facts, ListenerId, Role},
+    },
+    listeners::Listener,
+};
+
+/// What a look at all the sockets of the host gave beside the connections.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// What listens on watched ports of this host.
+    pub listening: Vec<ListeningSocket>,
+    /// Network namespaces that were looked at.
+    pub namespaces: usize,
+    /// Network namespaces that could not be looked at: their older connections are unknown.
+    pub refused: Vec<RefusedNamespace>,
+    /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
+    pub hidden: usize,
+    /// Sockets on watched ports that could not be understood.
+    pub unparsed: u64,
+    /// Namespaces whose dump was interrupted, and was made a second time.
+    pub interrupted: usize,
+    pub elapsed: Duration,
+}
+
+impl Scan {
+    /// No socket can have been overlooked.
+    pub fn is_complete(&self) -> bool {
+        self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
+    }
+}
+
+#[derive(Debug)]
+pub struct RefusedNamespace {
+    pub name: String,
+    pub error: ScanError,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+}
+
+/// One connection on a watched port.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    socket: &'a DiagSocket,
+    listener: ListenerId,
+    role: Role,
+}
+
+impl Found<'_> {
+    pub fn conn(&self) -> ConnId {
+        ConnId(self.socket.cookie)
+    }
+
+    /// In the core's terms.
+    pub fn facts(&self) -> Facts {
+        seed::facts(self.socket, self.listener, self.role)
+    }
+
+    /// What its application has not read, if anything.
+    pub fn receive_queue(&self) -> Option<ReceiveQueue> {
+        let received = self.socket.info.as_ref()?.bytes_received;
+        // A FIN takes a place in the queue's arithmetic (`tcp_diag_get_info` in net/ipv4/tcp_diag.c),
+        // and was received like a byte (`tcp_rcv_nxt_update` in net/ipv4/tcp_input.c).
+        let queue = self.socket.receive_queue;
+        let fin = u32::from(self.socket.state.has_received_fin());
+        let bytes = queue.saturating_sub(fin);
+        (bytes > 0).then_some(ReceiveQueue {
+            conn: self.conn(),
+            bytes,
+            read: received.saturating_sub(queue.into()),
+        })
+    }
+}
+
+/// What listens on the watched ports, in all network namespaces.
+///
+/// Fails only where the namespaces cannot even be listed.
+pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
+    walk(listeners, |sock_diag, listening| {
+        Ok([
+            dump_listening(sock_diag, listeners, listening)?,
+            Dump::default(),
+        ])
+    })
+}
+
+/// What listens, and `meet` with each connection on a watched port, in all network namespaces. A
+/// connection may be met more than once. Of one with both ends on this host each end is asked about
+/// on its own.
+///
+/// Fails only where the namespaces cannot even be listed.
+pub fn connections(
+    listeners: &[Listener],
+    mut meet: impl FnMut(&Found<'_>),
+) -> Result<Scan, NetNsError> {
+    let filter = PortFilter::of(listeners);
+    let watching = |local, peer| Listener::watching(listeners, local, peer);
+    walk(listeners, |sock_diag, listening| {
+        let of_listening = dump_listening(sock_diag, listeners, listening)?;
+        let wanted = |local, peer| watching(local, peer).is_some();
+        let of_connections = sock_diag.dump(&filter, wanted, |socket| {
+            if let Some((listener, role)) = watching(socket.local.port(), socket.peer.port()) {
+                let socket = &socket;
+                meet(&Found {
+                    socket,
+                    listener,
+                    role,
+                });
+            }
+        })?;
+        Ok([of_listening, of_connections])
+    })
+}
+
+/// Looks into each namespace, once more where a dump was interrupted. `dump` is given room for what
+/// listens.
+fn walk(
+    listeners: &[Listener],
+    mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
+) -> Result<Scan, NetNsError> {
+    let started = Instant::now();
+    let namespaces = netns::enumerate()?;
+    let mut scan = Scan {
+        hidden: namespaces.refused,
+        ..Scan::default()
+    };
+    for namespace in &namespaces.found {
+        let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
+        let mut sockets = Vec::new();
+        let mut look = || -> Result<[Dump; 2], ScanError> {
+            let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
+            let mut dumps = dump(&mut sock_diag, &mut sockets)?;
+            if dumps.iter().any(|dump| dump.interrupted) {
+                scan.interrupted += 1;
+                sockets.clear();
+                dumps = dump(&mut sock_diag, &mut sockets)?;
+            }
+            Ok(dumps)
+        };
+        match look() {
+            Ok(dumps) => {
+                scan.namespaces += 1;
+                scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
+                let listening = sockets.iter().filter_map(|socket| {
+                    let port = socket.local.port();
+                    Some(ListeningSocket {
+                        conn: ConnId(socket.cookie),
+                        listener: Listener::watching(listeners, port, 0)?.0,
+                        netns,
+                        port,
+                    })
+                });
+                scan.listening.extend(listening);
+            }
+            Err(error) => scan.refused.push(refused(namespace, error)),
+        }
+    }
+    scan.elapsed = started.elapsed();
+    Ok(scan)
+}
+
+fn refused(namespace: &NetNs, error: ScanError) -> RefusedNamespace {
+    RefusedNamespace {
+        name: namespace.name().to_owned(),
+        error,
+    }
+}
+
+fn dump_listening(
+    sock_diag: &mut SockDiag,
+    listeners: &[Listener],
+    listening: &mut Vec<DiagSocket>,
+) -> Result<Dump, SockDiagError> {
+    let is_server = |local| {
+        let watching = Listener::watching(listeners, local, 0);
+        matches!(watching, Some((_, Role::Server)))
+    };
+    sock_diag.dump_listening(is_server, |socket| listening.push(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::Shutdown,
+    };
+
+    use rustix::net::sockopt::socket_cookie;
+
+    use super::*;
+    use crate::{
+        core::ListenerRules,
+        kernel::testing::{Namespace, wait_for},
+        listeners::PortRange,
+    };
+
+    fn listener(port: u16) -> Listener {
+        Listener {
+            rules: ListenerRules::new("l", None),
+            ports: vec![PortRange(port..=port)],
+            remote: false,
+        }
+    }
+
+    /// The connections on a port of this host's servers, and what they have not read.
+    fn look(port: u16) -> (Vec<ConnId>, Vec<ReceiveQueue>) {
+        let (mut met, mut unread) = (Vec::new(), Vec::new());
+        let scan = connections(&[listener(port)], |found| {
+            met.push(found.conn());
+            unread.extend(found.receive_queue());
+        });
+        assert!(scan.unwrap().is_complete());
+        (met, unread)
+    }
+
+    /// Of both families, and on an address that means nothing without its interface.
+    #[test]
+    #[ignore = "needs root: makes network namespaces"]
+    fn what_waits_unread_is_told_with_how_far_it_was_read() {
+        let namespace = Namespace::new();
+        let scoped = namespace.add_link_local("fe80::1");
+        for (port, address) in [
+            (18_201, "127.0.0.1:18201".to_owned()),
+            (18_202, "[::1]:18202".to_owned()),
+            (18_203, format!("[fe80::1%{scoped}]:18203")),
+        ] {
+            let mut connection = namespace.connect(&address, &address);
+            let conn = ConnId(socket_cookie(&connection.server).unwrap());
+            assert_eq!(look(port), (vec![conn], vec![]), "{address}");
+
+            connection.client.write_all(b"hello").unwrap();
+            connection.server.read_exact(&mut [0; 2]).unwrap();
+            // It takes a place in the queue and is no byte.
+            connection.client.shutdown(Shutdown::Write).unwrap();
+            let expected = ReceiveQueue {
+                conn,
+                bytes: 3,
+                read: 2,
+            };
+            wait_for("three bytes unread", || {
+                (look(port) == (vec![conn], vec![expected])).then_some(())
+            });
+
+            connection.server.read_exact(&mut [0; 3]).unwrap();
+            assert_eq!(look(port), (vec![conn], vec![]), "{address}");
+        }
+    }
+}
