@@ -75,7 +75,7 @@ Examples:
   cargo xtask scale --connections 10000,100000,1000000       how the cost grows
   cargo xtask scale --connections 1000 --ping-every 2s --lb-timeout 5s --steady 10s
                                                              a quick look
-  cargo xtask scale --connections 10000,100000,1000000 --out docs
+  cargo xtask scale --connections 10000,100000,1000000 --steady 205s --out docs
                                                              the figures of docs/benchmarks.md
 
 Exit codes: 0 nothing missed, wrong or lost, 1 something was, 2 usage error, 3 not root or a tool is
