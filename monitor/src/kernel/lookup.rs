@@ -63,6 +63,7 @@ pub struct Coverage {
     pub unsearched: usize,
 }
 
+/// Why the sockets of a namespace cannot be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     #[error(transparent)]

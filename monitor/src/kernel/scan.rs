@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     inet_diag::DiagSocket,
+    lookup::FindError,
     netns::{self, NetNs, NetNsError},
     port_filter::PortFilter,
     seed,
@@ -45,15 +46,7 @@ impl Scan {
 #[derive(Debug)]
 pub struct RefusedNamespace {
     pub name: String,
-    pub error: ScanError,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    #[error(transparent)]
-    NetNs(#[from] NetNsError),
-    #[error(transparent)]
-    SockDiag(#[from] SockDiagError),
+    pub error: FindError,
 }
 
 /// One connection on a watched port.
@@ -145,7 +138,7 @@ fn walk(
     for namespace in &namespaces.found {
         let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
         let mut sockets = Vec::new();
-        let mut look = || -> Result<[Dump; 2], ScanError> {
+        let mut look = || -> Result<[Dump; 2], FindError> {
             let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
             let mut dumps = dump(&mut sock_diag, &mut sockets)?;
             if dumps.iter().any(|dump| dump.interrupted) {
@@ -177,7 +170,7 @@ fn walk(
     Ok(scan)
 }
 
-fn refused(namespace: &NetNs, error: ScanError) -> RefusedNamespace {
+fn refused(namespace: &NetNs, error: FindError) -> RefusedNamespace {
     RefusedNamespace {
         name: namespace.name().to_owned(),
         error,
