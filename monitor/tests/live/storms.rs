@@ -75,6 +75,7 @@ impl Storm {
             crowd.seen().connected == 0
         })
         .unwrap();
+        // How long the server is down: a length of time, and nothing that could be waited for.
         std::thread::sleep(Duration::from_secs(2));
         crowd.expect_a_wave();
         let mut server = Backend::start(lab.server_ns(), addr, Duration::from_secs(8));
