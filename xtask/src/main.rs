@@ -5,7 +5,9 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod bytecode_lock;
+mod cross;
 mod demo;
+mod dist;
 mod fuzz;
 mod interrupt;
 mod lint;
@@ -45,6 +47,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
+    /// Build wsmon and pack it with its documentation
+    Dist(dist::Args),
     /// Check formatting, clippy and the documentation
     Lint,
     /// Make the recordings in testdata/recordings anew
@@ -60,7 +64,7 @@ enum Task {
     ScaleWorker(scale::WorkerArgs),
     /// Run every test this machine and user can run
     Test(test::Args),
-    /// Run the tests of the kernel programs on other kernels, in QEMU
+    /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
     Vm(vm::Args),
 }
 
@@ -74,6 +78,7 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask dist                     an archive to install from, in target/dist
   cargo xtask bench --workload echo    what wsmon, tcpdump and others take of the throughput
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask fuzz segment             ten minutes of invented TCP segments
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Task::Dist(args) => dist::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Record(args) => record::run(&args).map(done),
         Task::Fuzz(args) => fuzz::run(&args),

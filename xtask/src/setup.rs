@@ -9,7 +9,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::root::{Prerequisite, is_root};
 use crate::toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker};
-use crate::{build_ebpf, peers, workspace};
+use crate::{build_ebpf, cross, peers, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -293,6 +293,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("promtool", "prometheus"),
         ("prometheus-alertmanager", "prometheus-alertmanager"),
         ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-system-aarch64", "qemu-system-arm"),
         ("busybox", "busybox-static"),
         ("xz", "xz-utils"),
         ("tshark", "tshark"),
@@ -301,11 +302,35 @@ fn tests(steps: &Steps) -> Result<()> {
         ("haproxy", "haproxy"),
     ];
     steps.programs(&tools)?;
+    cross_builds(steps)?;
     match peers::python() {
         Some(python) => steps.there("python3 with venv", &python.display().to_string()),
         None => steps.packages(&["python3", "python3-venv"])?,
     }
     peers::install(steps)
+}
+
+/// What `cargo xtask vm` and `cargo xtask dist` build other processors' programs with.
+fn cross_builds(steps: &Steps) -> Result<()> {
+    for target in cross::TARGETS.iter().filter(|target| !target.is_native()) {
+        steps.programs(&[(target.linker, target.linker_package)])?;
+        if is_package_installed(target.library_package) {
+            steps.there(target.library_package, "installed");
+        } else {
+            steps.packages(&[target.library_package])?;
+        }
+        let what = format!("standard library for {}", target.name);
+        if cross::has_standard_library(target.name) {
+            steps.there(&what, "installed");
+        } else if workspace::on_path("rustup").is_some() {
+            steps.step(Command::new("rustup").args(["target", "add", target.name]))?;
+        } else {
+            println!(
+                "skipped  {what}: it needs rustup; `cargo xtask vm` skips the guests that need it"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn is_package_installed(package: &str) -> bool {

@@ -1,223 +1,284 @@
-//! `cargo xtask vm`: the kernel's side of the tests on other kernels than this machine's.
+//! `cargo xtask vm`: what other kernels and processors than this machine's make of wsmon.
 
+mod apt;
+mod architecture;
 mod cpio;
+mod guest;
 mod initramfs;
 mod kernel;
 mod machine;
 mod module;
+mod page;
 mod pins;
 mod results;
 mod table;
+mod update;
 
-use std::fs;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::artifacts::{Executable, executables};
-use crate::{test, workspace};
+use crate::root::Prerequisite;
+use crate::{cross, workspace};
+use architecture::Architecture;
+use guest::{Guest, Programs, Run};
 use kernel::Kernel;
 use machine::Accelerator;
-use pins::Pin;
-use results::Results;
-
-/// The test targets that say what a kernel makes of the programs.
-const TARGETS: [&str; 2] = ["load", "programs"];
-const CONSOLE_LINES_SHOWN: usize = 60;
+use pins::Pins;
 
 #[derive(clap::Args)]
 #[command(
-    long_about = "Boots Debian's kernels in QEMU, with nothing but the tests of the kernel programs \
-in their memory, and runs there what needs root in monitor/tests/load.rs (the verifier accepts every \
-configuration) and monitor/tests/programs.rs (packets are accounted as they are natively). Prints \
-the results as the tables of docs/kernels.md (the verifier's numbers are the largest over all \
-configurations). Needs no root and no KVM, only the packages that \
-`cargo xtask setup --tests` installs. Kernels are fetched through apt at the versions and hashes of \
-xtask/kernels.lock, and kept in target/vm, beside what the guests said.",
+    long_about = "Boots other kernels in QEMU, with nothing but wsmon and its tests in their memory, \
+and runs there what needs root in monitor/tests/load.rs (the verifier accepts every configuration), \
+monitor/tests/programs (packets are accounted as they are natively) and monitor/tests/end_to_end.rs (a dead \
+connection is found from end to end). Prints the results as the tables of docs/kernels.md. Needs no \
+root and no KVM, only the packages that `cargo xtask setup --tests` installs. Guests run side by \
+side, as many as there are processors and memory for. Debian's kernels are fetched from the mirrors \
+that apt is configured with, at the hashes of xtask/kernels.lock, and kept in target/vm, where the \
+consoles of the guests are too. A kernel that no mirror has any more is skipped.",
     after_help = "\
 Examples:
-  cargo xtask vm                            every pinned kernel
-  cargo xtask vm 6.1                        one of them
-  cargo xtask vm 6.1 --filter every_shape   only tests whose name contains this
-  cargo xtask vm --update-pins              pin the newest kernels that apt knows, and run nothing
+  cargo xtask vm                                every pinned kernel
+  cargo xtask vm 6.1                            Linux 6.1 on every processor
+  cargo xtask vm aarch64                        every kernel for this processor
+  cargo xtask vm x86_64/6.1 --filter shape      only tests whose name contains this
+  cargo xtask vm --out docs                     and write the results into docs/kernels.md
+  cargo xtask vm --update-pins                  pin the newest packages, and run nothing
+  cargo xtask vm --update-pins x86_64/7.4       and one more kernel
+  cargo xtask vm --kernel-deb linux-binary.deb,linux-modules.deb
+  cargo xtask vm --package 'linux-image-unsigned-6.8.0-*-generic' \\
+      --apt-source 'deb [signed-by=KEYRING] URI noble-updates main'
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first."
 )]
 pub(crate) struct Args {
-    /// Series of pinned kernels, by default all [example: 6.1]
-    #[arg(value_name = "KERNEL", value_parser = pins::of_series)]
-    kernels: Vec<Pin>,
+    /// Pinned kernels: a series, a processor, or both, by default all [example: x86_64/6.1]
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<String>,
     /// Only tests whose name contains one of these
     #[arg(long, value_name = "NAME")]
     filter: Vec<String>,
-    /// Pin the newest packages of the same series that apt knows, in xtask/kernels.lock
-    #[arg(long, exclusive = true)]
+    /// A kernel in a Debian package, its modules in another one if necessary
+    #[arg(long, value_name = "FILE[,FILE]", conflicts_with = "kernels")]
+    kernel_deb: Vec<String>,
+    /// The archive of --package, as a line of a sources.list
+    #[arg(long, value_name = "LINE", requires = "package")]
+    apt_source: Option<String>,
+    /// A kernel of --apt-source by the name of its package; of several that match, the newest
+    #[arg(
+        long,
+        value_name = "NAME[,NAME]",
+        requires = "apt_source",
+        conflicts_with = "kernels"
+    )]
+    package: Vec<String>,
+    /// Put the results into kernels.md of this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "filter")]
+    out: Option<PathBuf>,
+    /// Pin the newest packages in xtask/kernels.lock, of KERNEL too if it is not pinned yet
+    #[arg(long, conflicts_with_all = ["filter", "kernel_deb", "package", "out"])]
     update_pins: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.update_pins {
-        return pins::update();
+        return update::run(&args.kernels);
     }
-    let pins = match &args.kernels[..] {
-        [] => pins::read()?,
-        some => some.to_vec(),
-    };
-    run_on(&pins, &args.filter)
+    let mut plan = Plan::default();
+    for files in &args.kernel_deb {
+        let files: Vec<_> = files.split(',').map(PathBuf::from).collect();
+        plan.kernels.push(Kernel::of_files(&files)?);
+    }
+    if let Some(source) = &args.apt_source {
+        for names in &args.package {
+            plan.kernels.push(from_archive(source, names)?);
+        }
+    }
+    if plan.kernels.is_empty() {
+        plan = Plan::of_pins(&args.kernels)?;
+    }
+    let runs = plan.run(&args.filter)?;
+    if let Some(folder) = &args.out {
+        page::update(folder, &runs)?;
+    }
+    conclude(&runs, &plan.skipped, &args.filter)
 }
 
 /// Everything on every pinned kernel.
 ///
 /// # Errors
-/// When a test fails anywhere; a [`Prerequisite`](crate::root::Prerequisite) when there is no QEMU.
+/// When a test fails anywhere; a [`Prerequisite`] when there is no QEMU.
 pub(crate) fn run_all() -> Result<()> {
-    run_on(&pins::read()?, &[])
+    let mut plan = Plan::of_pins(&[])?;
+    let runs = plan.run(&[])?;
+    conclude(&runs, &plan.skipped, &[])
 }
 
 /// What [`run_all`] is called in a summary.
 pub(crate) fn title() -> String {
-    let series: Vec<_> = pins::read()
-        .into_iter()
-        .flatten()
-        .map(|pin| pin.series)
-        .collect();
-    format!("vm: {}", series.join(", "))
+    let kernels = Pins::read().map_or(0, |pins| pins.kernels.len());
+    format!("vm: {kernels} other kernels")
 }
 
-fn run_on(pins: &[Pin], filter: &[String]) -> Result<()> {
-    machine::require()?;
-    let tests = tests()?;
-    let kernels = pins.iter().map(Kernel::get).collect::<Result<Vec<_>>>()?;
-    let Some(first) = kernels.first() else {
-        bail!("no kernel to boot");
-    };
-    let accelerator = Accelerator::find(&first.image()?);
-    println!("guests run by {accelerator}");
-    let runs: Vec<_> = thread::scope(|scope| {
-        let guests: Vec<_> = kernels
-            .iter()
-            .map(|kernel| scope.spawn(|| boot(kernel, accelerator, &tests, filter)))
-            .collect();
-        guests
-            .into_iter()
-            .map(|guest| {
-                guest
+/// What is to be booted, and what cannot be.
+#[derive(Default)]
+struct Plan {
+    kernels: Vec<Kernel>,
+    /// Names of guests, and why they are not run.
+    skipped: Vec<(String, String)>,
+}
+
+impl Plan {
+    fn of_pins(selections: &[String]) -> Result<Self> {
+        let mut plan = Self::default();
+        let archives = archives()?;
+        for pin in Pins::read()?.select(selections)? {
+            let target = pin.name.architecture.target();
+            if !pin.name.architecture.is_native() && !cross::has_standard_library(target) {
+                let why = format!("rustc cannot build for it: rustup target add {target}");
+                plan.skipped.push((pin.name.to_string(), why));
+                continue;
+            }
+            match Kernel::pinned(&pin, &archives)? {
+                Ok(kernel) => plan.kernels.push(kernel),
+                Err(gone) => {
+                    let why = format!(
+                        "no archive has {} any more: cargo xtask vm --update-pins",
+                        gone.file_name
+                    );
+                    plan.skipped.push((pin.name.to_string(), why));
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Boots all, as many side by side as this machine can bear.
+    fn run(&mut self, filter: &[String]) -> Result<Vec<Run>> {
+        for (name, why) in &self.skipped {
+            println!("{name}: skipped, {why}");
+        }
+        ensure!(!self.kernels.is_empty(), "no kernel to boot");
+        let mut architectures: Vec<_> = self.kernels.iter().map(|k| k.name.architecture).collect();
+        architectures.sort();
+        architectures.dedup();
+        machine::require(&architectures)?;
+        let mut programs = BTreeMap::new();
+        let pins = Pins::read()?;
+        for architecture in architectures {
+            if !architecture.is_native() {
+                cross::require(architecture.target())?;
+            }
+            println!("{architecture}: building the tests");
+            let built = Programs::build(architecture, &pins, &archives()?)?;
+            let kernel = self
+                .kernels
+                .iter()
+                .find(|k| k.name.architecture == architecture);
+            let image = kernel.context("a processor without a kernel")?.image()?;
+            let accelerator = Accelerator::find(architecture, &image);
+            println!("{architecture}: guests run by {accelerator}");
+            programs.insert(architecture, (accelerator, built));
+        }
+
+        let mut guests: Vec<_> = self.kernels.drain(..).enumerate().collect();
+        // Those that take longest first: an emulated processor, then the newest verifiers.
+        guests.sort_by_key(|(index, kernel)| {
+            (
+                kernel.name.architecture.is_native(),
+                std::cmp::Reverse(*index),
+            )
+        });
+        let slots = guest::slots()?.min(guests.len());
+        println!("{} guests, {slots} side by side", guests.len());
+        let queue = Mutex::new(VecDeque::from(guests));
+        let runs = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..slots)
+                .map(|_| {
+                    scope.spawn(|| -> Result<()> {
+                        loop {
+                            let next = queue.lock().expect("no worker panics").pop_front();
+                            let Some((index, kernel)) = next else {
+                                return Ok(());
+                            };
+                            let name = kernel.name.to_string();
+                            let (accelerator, programs) = &programs[&kernel.name.architecture];
+                            let news = |text: &str| println!("{name}: {text}");
+                            let run = Guest { kernel }.run(*accelerator, programs, filter, news)?;
+                            runs.lock().expect("no worker panics").push((index, run));
+                        }
+                    })
+                })
+                .collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
-            .collect::<Result<_>>()
-    })?;
-    for run in &runs {
+        })?;
+        let mut runs = runs.into_inner().expect("no worker panicked");
+        runs.sort_by_key(|(index, _)| *index);
+        Ok(runs.into_iter().map(|(_, run)| run).collect())
+    }
+}
+
+/// Prints everything that was found.
+///
+/// # Errors
+/// When a test failed anywhere.
+fn conclude(runs: &[Run], skipped: &[(String, String)], filter: &[String]) -> Result<()> {
+    for run in runs {
         run.explain(filter);
     }
-    println!("\n{}", table::tables(&runs));
+    println!("\n{}", table::tables(runs, skipped));
     let failed: Vec<_> = runs
         .iter()
         .filter(|run| !run.complaints(filter).is_empty())
-        .map(|run| run.kernel.pin.series.as_str())
+        .map(|run| run.kernel.name.to_string())
         .collect();
     ensure!(failed.is_empty(), "failed on {}", failed.join(", "));
     Ok(())
 }
 
-/// One guest's run, to its end.
-pub(crate) struct Run<'a> {
-    kernel: &'a Kernel,
-    results: Results,
-    /// What QEMU had to say, if the guest did not end by itself.
-    broken: Option<anyhow::Error>,
-}
-
-impl Run<'_> {
-    fn complaints(&self, filter: &[String]) -> Vec<String> {
-        let broken = self.broken.iter().map(|error| format!("{error:#}"));
-        let results = self.results.complaints(&TARGETS, !filter.is_empty());
-        broken.chain(results).collect()
+/// The newest packages of an archive whose names match, as a kernel.
+fn from_archive(source: &str, names: &str) -> Result<Kernel> {
+    let apt = apt::Apt::new(&folder().join("apt-source"), &[source.to_owned()])?;
+    let archives: Vec<_> = apt.archives()?.into_iter().collect();
+    let mut files = Vec::new();
+    for name in names.split(',') {
+        let mut offers = Vec::new();
+        for architecture in Architecture::ALL {
+            offers.extend(apt.offers(name, architecture)?);
+        }
+        let Some(offer) = apt::newest(&offers)? else {
+            bail!("{source} has no package {name}");
+        };
+        println!("{}: fetching {}", offer.name, offer.version);
+        let file = folder().join(offer.package.file_name());
+        kernel::fetch(&offer.package, &archives, &file)?
+            .map_err(|gone| anyhow::anyhow!("{source} has no {}", gone.file_name))?;
+        files.push(file);
     }
+    Kernel::of_files(&files)
+}
 
-    /// Shows all there is to know about a failure.
-    fn explain(&self, filter: &[String]) {
-        let complaints = self.complaints(filter);
-        if complaints.is_empty() {
-            return;
+/// The archives that this machine's apt is configured with; none where there is no apt.
+fn archives() -> Result<Vec<String>> {
+    if workspace::on_path("apt-get").is_none() {
+        return Err(Prerequisite {
+            missing: "pinned kernels come from Debian's archives, and apt-get is not here".into(),
+            remedy: vec!["cargo xtask vm --kernel-deb FILE".into()],
         }
-        let series = &self.kernel.pin.series;
-        for target in &self.results.targets {
-            if target.status != Some(0) {
-                println!("\n--- {series}: {} printed\n{}", target.name, target.output);
-            }
-        }
-        if !self.results.finished {
-            print!("\n--- {series}: the guest said\n{}", self.results.rest);
-            let console = fs::read(console(series)).unwrap_or_default();
-            let console = String::from_utf8_lossy(&console);
-            let lines: Vec<_> = console.lines().collect();
-            println!("--- {series}: the end of its console");
-            for line in &lines[lines.len().saturating_sub(CONSOLE_LINES_SHOWN)..] {
-                println!("{}", line.trim_end_matches('\r'));
-            }
-        }
-        for complaint in complaints {
-            println!("{series}: {complaint}");
-        }
+        .into());
     }
+    Ok(apt::host_archives()?.into_keys().collect())
 }
 
-fn boot<'a>(
-    kernel: &'a Kernel,
-    accelerator: Accelerator,
-    tests: &[Executable],
-    filter: &[String],
-) -> Result<Run<'a>> {
-    let series = &kernel.pin.series;
-    let archive = initramfs::archive(kernel, tests, filter)?;
-    let initramfs = folder().join(format!("{series}.cpio"));
-    fs::write(&initramfs, archive)
-        .with_context(|| format!("could not write {}", initramfs.display()))?;
-
-    let begin = Instant::now();
-    let mut results = Results::default();
-    let ended = machine::run(
-        accelerator,
-        &kernel.image()?,
-        &initramfs,
-        &console(series),
-        |line| {
-            if let Some(news) = results.line(line) {
-                println!("{series}: {news} ({:.0} s)", begin.elapsed().as_secs_f64());
-            }
-        },
-    );
-    Ok(Run {
-        kernel,
-        results,
-        broken: ended.err(),
-    })
-}
-
-/// Builds the tests as `cargo xtask test` does, so that nothing is compiled twice.
-fn tests() -> Result<Vec<Executable>> {
-    let mut command = test::root_tests();
-    command.args(["--quiet", "--no-run"]);
-    for target in TARGETS {
-        command.args(["--test", target]);
-    }
-    let mut made = executables(&mut command)?;
-    made.retain(|executable| TARGETS.contains(&executable.name.as_str()));
-    ensure!(
-        made.len() == TARGETS.len(),
-        anyhow!("cargo did not say where it put {}", TARGETS.join(" and "))
-    );
-    Ok(made)
-}
-
-/// Where kernels are kept, and what guests say.
+/// Where kernels are kept, and what guests said.
 fn folder() -> PathBuf {
     workspace::root().join("target/vm")
-}
-
-fn console(series: &str) -> PathBuf {
-    folder().join(format!("{series}.console.log"))
 }

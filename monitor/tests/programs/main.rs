@@ -7,6 +7,7 @@
 #[path = "../../../monitor-common/tests/ws/mod.rs"]
 mod ws;
 
+#[path = "../tun/mod.rs"]
 mod tun;
 
 mod kernel;

@@ -1,13 +1,14 @@
 #!/bin/busybox sh
 # The first process of the guest. The first serial line is the kernel's; on the second one this
-# tells how the tests went, in lines that begin with @@. If a step fails, it ends, the kernel
+# reports how the tests went, in lines that begin with @@. If a step fails, it ends, the kernel
 # panics, and the run has failed.
 set -eu
 busybox=/bin/busybox
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin RUST_BACKTRACE=1
 
 $busybox mount -t devtmpfs none /dev
-exec </dev/null >/dev/ttyS1 2>&1
+read -r results </results
+exec </dev/null >"/dev/$results" 2>&1
 $busybox mount -t proc none /proc
 $busybox mount -t sysfs none /sys
 $busybox mount -t cgroup2 none /sys/fs/cgroup
@@ -20,14 +21,14 @@ done </modules/order
 ip link set lo up
 
 filter=$($busybox cat /filter)
-for test in /tests/*; do
-    echo "@@ begin ${test##*/}"
+while read -r test; do
+    echo "@@ begin $test"
     status=0
     # The filter is a list of words.
-    "$test" --ignored --show-output $filter || status=$?
+    "/tests/$test" --include-ignored --show-output $filter || status=$?
     # A test that died may have left half a line.
     echo
-    echo "@@ end ${test##*/} $status"
-done
+    echo "@@ end $test $status"
+done </tests/order
 echo "@@ done"
 $busybox poweroff -f

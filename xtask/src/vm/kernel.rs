@@ -1,6 +1,5 @@
-//! A pinned kernel on this machine: fetched through apt, checked, unpacked under `target/vm`.
+//! A kernel on this machine: fetched if it is a pinned one, checked, unpacked under `target/vm`.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,74 +7,131 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{folder, module, pins::Pin};
+use super::apt::{self, Download};
+use super::architecture::Architecture;
+use super::pins::{Name, Package, Pin};
+use super::{folder, module};
 use crate::bytecode_lock::sha256;
 use crate::root::Prerequisite;
 use crate::workspace;
 
-/// apt's own downloader: it knows the proxy and the mirrors that apt is told to use.
-const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
-
-/// An unpacked kernel package.
+/// An unpacked kernel.
+#[derive(Debug)]
 pub(crate) struct Kernel {
-    /// What was pinned.
-    pub(crate) pin: Pin,
-    unpacked: PathBuf,
+    pub(crate) name: Name,
+    /// The version of the package, as its distribution counts.
+    pub(crate) version: String,
+    unpacked: Vec<PathBuf>,
+}
+
+/// No archive has the package.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) file_name: String,
 }
 
 impl Kernel {
-    /// Fetches and unpacks what is not there yet.
+    /// A pinned one. Fetches and unpacks what is not there yet.
     ///
     /// # Errors
-    /// [`Prerequisite`] when no archive has the pinned package.
-    pub(crate) fn get(pin: &Pin) -> Result<Self> {
-        // Only a complete and checked package ever gets this name.
-        let unpacked = folder().join(&pin.sha256[..16]);
-        if !unpacked.is_dir() {
-            let package = folder().join(pin.file_name());
-            if !is_intact(&package, pin) {
-                println!("{}: fetching {}", pin.series, pin.file_name());
-                fetch(pin, &package)?;
+    /// [`Prerequisite`] when the archives do not answer.
+    pub(crate) fn pinned(pin: &Pin, archives: &[String]) -> Result<Result<Self, Gone>> {
+        let mut unpacked = Vec::new();
+        for package in &pin.packages {
+            match get(package, archives)? {
+                Ok(folder) => unpacked.push(folder),
+                Err(gone) => return Ok(Err(gone)),
             }
-            unpack(&package, &unpacked)?;
         }
-        Ok(Self {
-            pin: pin.clone(),
+        Ok(Ok(Self {
+            name: pin.name.clone(),
+            version: pin.version().to_owned(),
             unpacked,
-        })
+        }))
+    }
+
+    /// The one in these package files.
+    ///
+    /// # Errors
+    /// When they are not packages, or there is no kernel in them.
+    pub(crate) fn of_files(files: &[PathBuf]) -> Result<Self> {
+        let first = files.first().context("no package is named")?;
+        let field = |name: &str| {
+            let file = first.to_string_lossy();
+            workspace::answer("dpkg-deb", &["--field", &file, name])
+                .with_context(|| format!("{file} is not a Debian package"))
+        };
+        let debian = field("Architecture")?;
+        let architecture = Architecture::of_debian(&debian)
+            .with_context(|| format!("{}: no guest for {debian}", first.display()))?;
+        let mut unpacked = Vec::new();
+        for file in files {
+            let bytes =
+                fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
+            unpacked.push(unpack(file, &sha256(&bytes))?);
+        }
+        let mut kernel = Self {
+            name: Name {
+                architecture,
+                series: String::new(),
+            },
+            version: field("Version")?,
+            unpacked,
+        };
+        kernel.name.series = kernel.release()?;
+        Ok(kernel)
     }
 
     /// The file to boot.
     ///
     /// # Errors
-    /// When the package has none.
+    /// When the packages have none.
     pub(crate) fn image(&self) -> Result<PathBuf> {
-        let boot = self.unpacked.join("boot");
-        let files = fs::read_dir(&boot)
-            .with_context(|| format!("could not list {}", boot.display()))?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<_>>>()?;
-        files
-            .into_iter()
-            .find(|file| {
-                file.file_name()
-                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"))
-            })
-            .with_context(|| format!("no kernel in {}", boot.display()))
+        let places = self.unpacked.iter().flat_map(|folder| {
+            let releases = children(&folder.join("usr/lib/modules"));
+            releases.into_iter().chain([folder.join("boot")])
+        });
+        places
+            .flat_map(|place| children(&place))
+            .find(|file| file_name(file).starts_with("vmlinuz"))
+            .with_context(|| format!("no kernel is in the packages of {}", self.name))
     }
 
-    /// The modules named and those they need, uncompressed, in the order to load them.
+    /// What `uname -r` prints, from the place of the image.
+    fn release(&self) -> Result<String> {
+        let image = self.image()?;
+        let release = match file_name(&image).strip_prefix("vmlinuz-") {
+            Some(release) => release.to_owned(),
+            None => image.parent().map(file_name).unwrap_or_default(),
+        };
+        ensure!(!release.is_empty(), "{} has no version", image.display());
+        Ok(release)
+    }
+
+    /// The modules named and those they need, uncompressed, in the order to load them, if the
+    /// packages have them: a kernel may have them built in.
     ///
     /// # Errors
-    /// When this kernel has no such module.
+    /// When a module cannot be read.
     pub(crate) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut files = Vec::new();
-        module_files(&self.unpacked.join("lib/modules"), &mut files)?;
-        module::in_order(wanted, |name| {
-            let file = files
+        for folder in &self.unpacked {
+            module_files(&folder.join("lib/modules"), &mut files)?;
+            module_files(&folder.join("usr/lib/modules"), &mut files)?;
+        }
+        let file_of = |name: &str| {
+            files
                 .iter()
                 .find(|file| module::name(file).as_deref() == Some(name))
-                .with_context(|| format!("this kernel has no module {name}"))?;
+        };
+        let there: Vec<_> = wanted
+            .iter()
+            .copied()
+            .filter(|name| file_of(name).is_some())
+            .collect();
+        module::in_order(&there, |name| {
+            let file =
+                file_of(name).with_context(|| format!("this kernel has no module {name}"))?;
             let content = uncompressed(file)?;
             let needed = module::dependencies(&content)
                 .with_context(|| format!("could not read {}", file.display()))?;
@@ -84,47 +140,80 @@ impl Kernel {
     }
 }
 
-fn is_intact(package: &Path, pin: &Pin) -> bool {
-    fs::read(package).is_ok_and(|bytes| sha256(&bytes) == pin.sha256)
+/// The folder of an unpacked package, which is fetched if it is not there.
+///
+/// # Errors
+/// [`Prerequisite`] when the archives do not answer.
+pub(crate) fn get(package: &Package, archives: &[String]) -> Result<Result<PathBuf, Gone>> {
+    // Only a complete and checked package ever gets this name.
+    let unpacked = folder().join(&package.sha256[..16]);
+    if unpacked.is_dir() {
+        return Ok(Ok(unpacked));
+    }
+    let file = folder().join(package.file_name());
+    if !is_intact(&file, package) {
+        println!("fetching {}", package.file_name());
+        if let Err(gone) = fetch(package, archives, &file)? {
+            return Ok(Err(gone));
+        }
+    }
+    let unpacked = unpack(&file, &package.sha256)?;
+    fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))?;
+    Ok(Ok(unpacked))
 }
 
-/// Tries every archive that apt is configured with: which of them has a package changes.
-fn fetch(pin: &Pin, package: &Path) -> Result<()> {
-    let archives = workspace::answer("apt-get", &["indextargets", "--format", "$(REPO_URI)"]);
-    let archives: BTreeSet<_> = archives.iter().flat_map(|list| list.lines()).collect();
+fn is_intact(file: &Path, package: &Package) -> bool {
+    fs::read(file).is_ok_and(|bytes| sha256(&bytes) == package.sha256)
+}
+
+/// Tries every archive: which of them has a package changes.
+///
+/// # Errors
+/// [`Prerequisite`] when an archive failed.
+pub(crate) fn fetch(
+    package: &Package,
+    archives: &[String],
+    file: &Path,
+) -> Result<Result<(), Gone>> {
     fs::create_dir_all(folder()).context("could not make target/vm")?;
     let mut told = String::new();
     for archive in archives {
-        let output = Command::new(APT_HELPER)
-            // Its own user could not write here.
-            .args(["-o", "APT::Sandbox::User=root", "download-file"])
-            .arg(format!("{archive}{}", pin.place))
-            .arg(package)
-            .arg(format!("SHA256:{}", pin.sha256))
-            .output();
-        match output {
-            Ok(output) if output.status.success() && is_intact(package, pin) => return Ok(()),
-            Ok(output) => told += &String::from_utf8_lossy(&output.stderr),
-            Err(error) => told += &format!("could not start {APT_HELPER}: {error}\n"),
+        match apt::download(archive, package, file) {
+            Download::Complete if is_intact(file, package) => return Ok(Ok(())),
+            Download::Complete => told += "the file has another hash than the pin\n",
+            Download::NotFound => {}
+            Download::Failed(words) => told += &format!("{words}\n"),
         }
+    }
+    if told.is_empty() {
+        return Ok(Err(Gone {
+            file_name: package.file_name().to_owned(),
+        }));
     }
     Err(Prerequisite {
         missing: format!(
             "could not fetch {} from any archive that apt is configured with\n{}",
-            pin.file_name(),
+            package.file_name(),
             told.trim_end()
         ),
         remedy: vec![
-            "if the archives have replaced it: apt-get update, `cargo xtask vm --update-pins`, and commit xtask/kernels.lock".into(),
-            format!("elsewhere than on Debian: put that file into {}", folder().display()),
+            "check that the archives of apt answer: apt-get update".into(),
+            format!(
+                "elsewhere than on Debian: put that file into {}",
+                folder().display()
+            ),
         ],
     }
     .into())
 }
 
-/// Unpacks beside the place and moves it there, so that half an unpacked kernel is never taken for
+/// Unpacks beside the place and moves it there, so that half an unpacked package is never taken for
 /// a whole one.
-fn unpack(package: &Path, unpacked: &Path) -> Result<()> {
+fn unpack(package: &Path, sha256: &str) -> Result<PathBuf> {
+    let unpacked = folder().join(&sha256[..16]);
+    if unpacked.is_dir() {
+        return Ok(unpacked);
+    }
     let partial = unpacked.with_extension("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial)
@@ -135,11 +224,29 @@ fn unpack(package: &Path, unpacked: &Path) -> Result<()> {
             .arg("--extract")
             .args([package, &partial]),
     )?;
-    fs::rename(&partial, unpacked).with_context(|| format!("could not make {}", unpacked.display()))
+    fs::rename(&partial, &unpacked)
+        .with_context(|| format!("could not make {}", unpacked.display()))?;
+    Ok(unpacked)
 }
 
-/// All modules below a folder.
+/// What is in a folder; nothing if there is no such folder.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// All modules below a folder, which need not be there.
 fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
     let entries =
         fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))?;
     for entry in entries {
@@ -155,24 +262,24 @@ fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn uncompressed(module: &Path) -> Result<Vec<u8>> {
-    match module.extension().and_then(OsStr::to_str) {
+    let program = match module.extension().and_then(OsStr::to_str) {
         Some("ko") => {
-            fs::read(module).with_context(|| format!("could not read {}", module.display()))
+            return fs::read(module)
+                .with_context(|| format!("could not read {}", module.display()));
         }
-        Some("xz") => {
-            let mut xz = Command::new("xz");
-            let output = xz
-                .args(["--decompress", "--stdout"])
-                .arg(module)
-                .output()
-                .context("could not start xz")?;
-            ensure!(
-                output.status.success(),
-                "xz could not unpack {}",
-                module.display()
-            );
-            Ok(output.stdout)
-        }
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
         _ => bail!("no way to unpack {}", module.display()),
-    }
+    };
+    let output = Command::new(program)
+        .args(["--decompress", "--stdout"])
+        .arg(module)
+        .output()
+        .with_context(|| format!("could not start {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} could not unpack {}",
+        module.display()
+    );
+    Ok(output.stdout)
 }

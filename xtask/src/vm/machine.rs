@@ -7,14 +7,16 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::architecture::Architecture;
 use crate::root::Prerequisite;
 use crate::workspace;
 
-const QEMU: &str = "qemu-system-x86_64";
 /// What `timeout` reports when it had to kill.
 const KILLED: i32 = 137;
 /// A guest that hangs must not hang the caller. Several times what emulation takes.
-const TIME_LIMIT_SECONDS: u32 = 600;
+const TIME_LIMIT_SECONDS: u32 = 900;
+/// A guest's memory.
+pub(crate) const MEMORY_MIB: u64 = 1024;
 const PROBE_LIMIT_SECONDS: u32 = 10;
 
 /// Who executes the guest's instructions.
@@ -38,11 +40,11 @@ impl fmt::Display for Accelerator {
 impl Accelerator {
     /// KVM if it boots this kernel up to its first words. That `/dev/kvm` is there says little:
     /// inside other virtual machines it may fail at the first instructions.
-    pub(crate) fn find(image: &Path) -> Self {
-        if !Path::new("/dev/kvm").exists() {
+    pub(crate) fn find(architecture: Architecture, image: &Path) -> Self {
+        if !architecture.is_native() || !Path::new("/dev/kvm").exists() {
             return Self::Tcg;
         }
-        let mut qemu = qemu(Self::Kvm, image, PROBE_LIMIT_SECONDS);
+        let mut qemu = qemu(Self::Kvm, architecture, image, PROBE_LIMIT_SECONDS);
         // Without a file system it panics, and so ends.
         let output = qemu.args(["-serial", "stdio"]).output();
         match output {
@@ -54,21 +56,14 @@ impl Accelerator {
     }
 }
 
-/// Fails unless QEMU is installed.
+/// Fails unless what boots these guests is installed.
 ///
 /// # Errors
 /// [`Prerequisite`].
-pub(crate) fn require() -> Result<()> {
-    if cfg!(not(target_arch = "x86_64")) {
-        return Err(Prerequisite {
-            missing: "the pinned kernels are for x86_64, and this is another processor".into(),
-            remedy: vec!["run `cargo xtask vm` on an x86_64 machine".into()],
-        }
-        .into());
-    }
-    let tools = [QEMU, "busybox", "dpkg-deb", "ip", "xz"];
-    let missing: Vec<_> = tools
-        .into_iter()
+pub(crate) fn require(architectures: &[Architecture]) -> Result<()> {
+    let emulators = architectures.iter().map(|architecture| architecture.qemu());
+    let missing: Vec<_> = emulators
+        .chain(["busybox", "dpkg-deb", "xz"])
         .filter(|tool| workspace::on_path(tool).is_none())
         .collect();
     if missing.is_empty() {
@@ -88,18 +83,20 @@ pub(crate) fn require() -> Result<()> {
 /// When QEMU fails, or the guest does not end in time.
 pub(crate) fn run(
     accelerator: Accelerator,
+    architecture: Architecture,
     image: &Path,
     initramfs: &Path,
     console: &Path,
     mut line: impl FnMut(&str),
 ) -> Result<()> {
-    let mut command = qemu(accelerator, image, TIME_LIMIT_SECONDS);
+    let mut command = qemu(accelerator, architecture, image, TIME_LIMIT_SECONDS);
     command
         .arg("-initrd")
         .arg(initramfs)
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .args(["-serial", "stdio"]);
+        .args(["-chardev", "stdio,id=results,signal=off"])
+        .args(architecture.results_port());
     let mut qemu = command
         .stdout(Stdio::piped())
         .spawn()
@@ -118,21 +115,32 @@ pub(crate) fn run(
 }
 
 /// A guest that ends when it powers off, panics, or is too slow: even if nobody waits any more.
-fn qemu(accelerator: Accelerator, image: &Path, limit_seconds: u32) -> Command {
+fn qemu(
+    accelerator: Accelerator,
+    architecture: Architecture,
+    image: &Path,
+    limit_seconds: u32,
+) -> Command {
     let accelerator = match accelerator {
         Accelerator::Kvm => "kvm",
-        Accelerator::Tcg => "tcg",
+        Accelerator::Tcg => "tcg,thread=multi",
     };
     let mut command = Command::new("timeout");
     command
         .args(["--foreground", "--signal=KILL"])
         .arg(limit_seconds.to_string())
-        .arg(QEMU)
-        .args(["-accel", accelerator, "-cpu", "max", "-smp", "2"])
-        .args(["-m", "1024", "-no-user-config", "-nodefaults"])
+        .arg(architecture.qemu())
+        .args(architecture.machine())
+        .args(["-accel", accelerator, "-smp", "2"])
+        .args(["-m", &MEMORY_MIB.to_string()])
+        .args(["-no-user-config", "-nodefaults"])
         .args(["-display", "none", "-no-reboot", "-kernel"])
         .arg(image)
-        .args(["-append", "console=ttyS0 panic=-1 oops=panic"])
+        .arg("-append")
+        .arg(format!(
+            "console={} panic=-1 oops=panic",
+            architecture.console()
+        ))
         .stdin(Stdio::null());
     command
 }

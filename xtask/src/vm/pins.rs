@@ -1,192 +1,212 @@
-//! `xtask/kernels.lock`: which kernel packages are booted, pinned by hash.
+//! `xtask/kernels.lock`: which packages the guests are made of, pinned by hash.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use super::architecture::Architecture;
 use crate::workspace;
 
 const HEAD: &str = "\
-# Debian's cloud kernels that `cargo xtask vm` boots: series, SHA-256 of the package, its place in
-# the archive. `cargo xtask vm --update-pins` writes the newest that apt knows.
+# Debian's packages for the guests of `cargo xtask vm`, one a line: processor/series of the guest,
+# SHA-256 of the package, its place in the archive. A kernel in two packages has two lines, and
+# processor/busybox is the shell of another processor's guests.
+# `cargo xtask vm --update-pins` writes the newest packages.
 ";
-const FLAVOUR: &str = "-cloud-amd64";
+/// What takes the place of a series in the line of a shell.
+const BUSYBOX: &str = "busybox";
 
-/// One kernel package.
+/// One package of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pin {
-    /// Major and minor version: `6.1`.
-    pub(crate) series: String,
+pub(crate) struct Package {
     /// SHA-256 of the package, in hexadecimal.
     pub(crate) sha256: String,
     /// Where the package is, below the archive's base.
     pub(crate) place: String,
 }
 
-impl Pin {
+impl Package {
     /// The name of the package's file.
     pub(crate) fn file_name(&self) -> &str {
         self.place.rsplit('/').next().unwrap_or(&self.place)
     }
 
+    /// Debian's version of the package: `6.1.192-2`.
+    pub(crate) fn version(&self) -> &str {
+        let mut parts = self.file_name().split('_');
+        parts.nth(1).unwrap_or_else(|| self.file_name())
+    }
+}
+
+/// A guest's kernel: what a person calls it, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub(crate) name: Name,
+    /// The package with the image, and if the modules are in another one, that.
+    pub(crate) packages: Vec<Package>,
+}
+
+impl Pin {
     /// Debian's version of the kernel: `6.1.192-2`.
     pub(crate) fn version(&self) -> &str {
-        self.file_name()
-            .split('_')
-            .nth(1)
-            .unwrap_or_else(|| self.file_name())
+        self.packages.first().map_or("?", Package::version)
     }
 }
 
-/// All pinned kernels, oldest first.
-///
-/// # Errors
-/// When the file is missing or malformed.
-pub(crate) fn read() -> Result<Vec<Pin>> {
-    let path = file();
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-    parse(&text).with_context(|| format!("in {}", path.display()))
+/// A processor, and what it runs: `x86_64/6.1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) architecture: Architecture,
+    /// Major and minor version, and the variant if there is one: `6.1`, `6.12-16k`.
+    pub(crate) series: String,
 }
 
-/// The pinned kernel of a series.
-///
-/// # Errors
-/// When there is none.
-pub(crate) fn of_series(series: &str) -> Result<Pin> {
-    let pins = read()?;
-    let known: Vec<_> = pins.iter().map(|pin| pin.series.clone()).collect();
-    pins.into_iter()
-        .find(|pin| pin.series == series)
-        .with_context(|| format!("the pinned kernels are {}", known.join(", ")))
+impl Name {
+    /// The name in a text as [`Display`](std::fmt::Display) writes it.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (architecture, series) = text.split_once('/')?;
+        let architecture = Architecture::ALL
+            .into_iter()
+            .find(|known| known.name() == architecture)?;
+        let is_series = series.starts_with(|first: char| first.is_ascii_digit());
+        (is_series || series == BUSYBOX).then(|| Self {
+            architecture,
+            series: series.to_owned(),
+        })
+    }
+
+    /// Whether a person who says `selection` means this one among others.
+    pub(crate) fn is_selected(&self, selection: &str) -> bool {
+        [self.architecture.name(), &self.series, &self.to_string()].contains(&selection)
+    }
+
+    /// What its files in `target/vm` are called.
+    pub(crate) fn file_stem(&self) -> String {
+        format!("{}-{}", self.architecture, self.series)
+    }
 }
 
-/// Pins the newest packages that apt knows for the series that are pinned.
-///
-/// # Errors
-/// When apt knows none for a series.
-pub(crate) fn update() -> Result<()> {
-    let mut pins = read()?;
-    for pin in &mut pins {
-        let newest = newest(&pin.series)?;
-        if newest == *pin {
-            println!("{}: {} is the newest", pin.series, pin.version());
-        } else {
-            println!("{}: {} -> {}", pin.series, pin.version(), newest.version());
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.architecture, self.series)
+    }
+}
+
+/// All that is pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pins {
+    /// The kernels, in the order of the file.
+    pub(crate) kernels: Vec<Pin>,
+    /// The shells of processors that are not this machine's.
+    pub(crate) shells: Vec<(Architecture, Package)>,
+}
+
+impl Pins {
+    /// What `xtask/kernels.lock` says.
+    ///
+    /// # Errors
+    /// When the file is missing or malformed.
+    pub(crate) fn read() -> Result<Self> {
+        let path = file();
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self) -> Result<()> {
+        fs::write(file(), self.written()).context("could not write the pins")
+    }
+
+    /// The kernels that are selected by one of these, all if there is none.
+    ///
+    /// # Errors
+    /// When one of them selects no kernel.
+    pub(crate) fn select(&self, selections: &[String]) -> Result<Vec<Pin>> {
+        for selection in selections {
+            let known: Vec<_> = self
+                .kernels
+                .iter()
+                .map(|pin| pin.name.to_string())
+                .collect();
+            ensure!(
+                self.kernels
+                    .iter()
+                    .any(|pin| pin.name.is_selected(selection)),
+                "no kernel {selection:?} is pinned, only {}",
+                known.join(", ")
+            );
         }
-        *pin = newest;
+        let is_selected = |pin: &&Pin| {
+            selections.is_empty() || selections.iter().any(|s| pin.name.is_selected(s))
+        };
+        Ok(self.kernels.iter().filter(is_selected).cloned().collect())
     }
-    fs::write(file(), written(&pins)).context("could not write the pins")
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut pins = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            if line.starts_with('#') || line.is_empty() {
+                continue;
+            }
+            let (name, package) = parse_line(line).with_context(|| {
+                format!(
+                    "line {}: expected processor/series, SHA-256 and place",
+                    index + 1
+                )
+            })?;
+            if name.series == BUSYBOX {
+                pins.shells.push((name.architecture, package));
+                continue;
+            }
+            match pins.kernels.iter_mut().find(|pin| pin.name == name) {
+                Some(pin) => pin.packages.push(package),
+                None => pins.kernels.push(Pin {
+                    name,
+                    packages: vec![package],
+                }),
+            }
+        }
+        ensure!(!pins.kernels.is_empty(), "no kernel is pinned");
+        Ok(pins)
+    }
+
+    fn written(&self) -> String {
+        let kernels = self.kernels.iter().flat_map(|pin| {
+            let name = pin.name.to_string();
+            pin.packages
+                .iter()
+                .map(move |package| (name.clone(), package))
+        });
+        let shells = self
+            .shells
+            .iter()
+            .map(|(architecture, package)| (format!("{architecture}/{BUSYBOX}"), package));
+        let mut text = HEAD.to_owned();
+        for (name, Package { sha256, place }) in kernels.chain(shells) {
+            text += &format!("{name} {sha256} {place}\n");
+        }
+        text
+    }
 }
 
 fn file() -> PathBuf {
     workspace::root().join("xtask/kernels.lock")
 }
 
-fn parse(text: &str) -> Result<Vec<Pin>> {
-    let lines = text.lines().enumerate();
-    let pins: Vec<_> = lines
-        .filter(|(_, line)| !line.starts_with('#') && !line.is_empty())
-        .map(|(index, line)| {
-            pin(line)
-                .with_context(|| format!("line {}: wanted series, SHA-256 and place", index + 1))
-        })
-        .collect::<Result<_>>()?;
-    ensure!(!pins.is_empty(), "no kernel is pinned");
-    Ok(pins)
-}
-
-fn pin(line: &str) -> Option<Pin> {
-    let [series, sha256, place] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+fn parse_line(line: &str) -> Option<(Name, Package)> {
+    let [name, sha256, place] = line.split_whitespace().collect::<Vec<_>>()[..] else {
         return None;
     };
     let is_hash = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_package = place.starts_with("pool/") && place.ends_with(".deb");
-    (!series.is_empty() && is_hash && is_package).then(|| Pin {
-        series: series.to_owned(),
+    let package = (is_hash && is_package).then(|| Package {
         sha256: sha256.to_owned(),
         place: place.to_owned(),
-    })
-}
-
-fn written(pins: &[Pin]) -> String {
-    let mut text = HEAD.to_owned();
-    for Pin {
-        series,
-        sha256,
-        place,
-    } in pins
-    {
-        text += &format!("{series} {sha256} {place}\n");
-    }
-    text
-}
-
-/// The newest package of a series in apt's lists, which carry the archive's signature.
-fn newest(series: &str) -> Result<Pin> {
-    let prefix = format!("linux-image-{series}.");
-    let names = workspace::answer("apt-cache", &["pkgnames", &prefix]).unwrap_or_default();
-    let names: Vec<_> = names
-        .lines()
-        .filter(|name| name.ends_with(FLAVOUR))
-        .collect();
-    let records = workspace::answer("apt-cache", &[&["show"], &names[..]].concat());
-    let mut newest: Option<Pin> = None;
-    for pin in packages(series, &records.unwrap_or_default()) {
-        if match &newest {
-            None => true,
-            Some(best) => compare(pin.version(), best.version())? == Ordering::Greater,
-        } {
-            newest = Some(pin);
-        }
-    }
-    newest.with_context(|| {
-        format!(
-            "apt knows no {prefix}*{FLAVOUR}; run `apt-get update` on a Debian whose archives have Linux {series}"
-        )
-    })
-}
-
-/// The packages in the records of `apt-cache show`.
-fn packages(series: &str, records: &str) -> Vec<Pin> {
-    let fields = |record: &str| -> BTreeMap<String, String> {
-        let lines = record.lines().filter_map(|line| line.split_once(": "));
-        lines
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
-    };
-    records
-        .split("\n\n")
-        .map(fields)
-        .filter_map(|mut record| {
-            Some(Pin {
-                series: series.to_owned(),
-                sha256: record.remove("SHA256")?,
-                place: record.remove("Filename")?,
-            })
-        })
-        .collect()
-}
-
-/// Debian's order of versions, as dpkg knows it.
-fn compare(a: &str, b: &str) -> Result<Ordering> {
-    for (word, order) in [("gt", Ordering::Greater), ("eq", Ordering::Equal)] {
-        let mut dpkg = Command::new("dpkg");
-        let status = dpkg
-            .args(["--compare-versions", a, word, b])
-            .status()
-            .context("could not start dpkg")?;
-        match status.code() {
-            Some(0) => return Ok(order),
-            Some(1) => {}
-            _ => bail!("dpkg cannot compare the versions {a} and {b}"),
-        }
-    }
-    Ok(Ordering::Less)
+    })?;
+    Some((Name::parse(name)?, package))
 }
 
 #[cfg(test)]
@@ -195,63 +215,97 @@ mod tests {
 
     const PLACE: &str = "pool/main/l/linux/linux-image-6.1.0-50-cloud-amd64_6.1.176-1_amd64.deb";
 
-    fn some_pin() -> Pin {
-        Pin {
-            series: "6.1".into(),
+    fn some_package() -> Package {
+        Package {
             sha256: "ab".repeat(32),
             place: PLACE.into(),
         }
     }
 
-    #[test]
-    fn what_is_written_is_read_again() {
-        let pins = vec![
-            some_pin(),
-            Pin {
-                series: "6.12".into(),
-                ..some_pin()
-            },
-        ];
-        assert_eq!(parse(&written(&pins)).unwrap(), pins);
+    fn pin(name: &str, packages: usize) -> Pin {
+        Pin {
+            name: Name::parse(name).unwrap(),
+            packages: vec![some_package(); packages],
+        }
+    }
+
+    fn some_pins() -> Pins {
+        Pins {
+            kernels: vec![
+                pin("x86_64/6.1", 1),
+                pin("x86_64/7.3", 2),
+                pin("aarch64/6.1", 1),
+                pin("aarch64/6.1-16k", 1),
+            ],
+            shells: vec![(Architecture::Aarch64, some_package())],
+        }
     }
 
     #[test]
-    fn the_committed_pins_are_two_kernels_with_their_versions() {
-        let pins = read().unwrap();
-        assert!(pins.iter().map(|pin| &pin.series).eq(["6.1", "6.12"]));
-        for pin in pins {
-            let series = format!("{}.", pin.series);
-            assert!(pin.version().starts_with(&series), "{pin:?}");
-            assert!(pin.file_name().contains(FLAVOUR), "{pin:?}");
+    fn what_is_written_is_read_again() {
+        let pins = some_pins();
+        assert_eq!(Pins::parse(&pins.written()).unwrap(), pins);
+    }
+
+    #[test]
+    fn the_committed_pins_are_packages_of_their_series_and_processor() {
+        let pins = Pins::read().unwrap();
+        for pin in &pins.kernels {
+            let (series, variant) = pin
+                .name
+                .series
+                .split_once('-')
+                .unwrap_or((&pin.name.series, "cloud"));
+            let debian = pin.name.architecture.debian();
+            assert!(pin.version().starts_with(&format!("{series}.")), "{pin:?}");
+            for package in &pin.packages {
+                assert_eq!(package.version(), pin.version(), "{pin:?}");
+                let file = package.file_name();
+                assert!(file.contains(variant), "{pin:?}");
+                assert!(file.ends_with(&format!("_{debian}.deb")), "{pin:?}");
+            }
         }
+        let of = |series: &str| pins.select(&[series.into()]).unwrap().len();
+        assert_eq!([of("6.1"), of("6.12"), of("6.12-16k")], [2, 2, 1]);
+        assert!(of("x86_64") >= 6);
     }
 
     #[test]
     fn a_malformed_line_is_named() {
+        let hash = "0".repeat(64);
         for line in [
-            "6.1",
-            "6.1 abc pool/a.deb",
-            &format!("6.1 {} http://host/a.deb", "0".repeat(64)),
-            &format!("6.1 {} {PLACE} more", "0".repeat(64)),
+            "x86_64/6.1",
+            "x86_64/6.1 abc pool/a.deb",
+            &format!("x86_64/6.1 {hash} http://host/a.deb"),
+            &format!("x86_64/6.1 {hash} {PLACE} more"),
+            &format!("vax/6.1 {hash} {PLACE}"),
+            &format!("6.1 {hash} {PLACE}"),
         ] {
-            let error = parse(&format!("# pins\n{line}\n")).unwrap_err();
+            let error = Pins::parse(&format!("# pins\n{line}\n")).unwrap_err();
             assert!(error.to_string().starts_with("line 2: "), "{line}: {error}");
         }
-        assert!(parse("# nothing\n").is_err());
+        assert!(Pins::parse("# nothing\n").is_err());
     }
 
     #[test]
     fn the_version_is_in_the_name_of_the_file() {
-        assert_eq!(some_pin().version(), "6.1.176-1");
+        assert_eq!(some_package().version(), "6.1.176-1");
     }
 
     #[test]
-    fn packages_are_read_from_apt_s_records() {
-        let records = format!(
-            "Package: a\nVersion: 1\nDescription: x\n y: z\nFilename: {PLACE}\nSHA256: {}\n\n\
-             Package: not-in-an-archive\nVersion: 2\n",
-            "ab".repeat(32)
-        );
-        assert_eq!(packages("6.1", &records), [some_pin()]);
+    fn kernels_are_selected_by_series_by_processor_and_by_both() {
+        let pins = some_pins();
+        let selected = |selections: &[&str]| -> Vec<String> {
+            let selections: Vec<_> = selections.iter().map(|&s| s.to_owned()).collect();
+            let selected = pins.select(&selections).unwrap();
+            selected.iter().map(|pin| pin.name.to_string()).collect()
+        };
+        assert_eq!(selected(&["6.1"]), ["x86_64/6.1", "aarch64/6.1"]);
+        assert_eq!(selected(&["aarch64/6.1"]), ["aarch64/6.1"]);
+        assert_eq!(selected(&["aarch64"]), ["aarch64/6.1", "aarch64/6.1-16k"]);
+        assert_eq!(selected(&[]).len(), 4);
+        let error = pins.select(&["6.2".into()]).unwrap_err().to_string();
+        assert!(error.contains("\"6.2\""), "{error}");
+        assert!(error.contains("x86_64/7.3"), "{error}");
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// What the programs may repeat a step with.
+const LOOP_HELPERS: [&str; 2] = ["bpf_loop", "bpf_for_each_map_elem"];
+
 /// All that one guest said, in the protocol of `init.sh`.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
@@ -91,6 +94,15 @@ impl Results {
             complaints.push("no test has such a name".to_owned());
         }
         complaints
+    }
+
+    /// The helper that the programs repeat a step with, as `wsmon check` prints it.
+    pub(crate) fn loop_helper(&self) -> Option<&'static str> {
+        let mut lines = self.targets.iter().flat_map(|target| target.output.lines());
+        lines.find_map(|line| {
+            let helper = line.strip_prefix("loop helper: ")?;
+            LOOP_HELPERS.into_iter().find(|known| helper == *known)
+        })
     }
 
     /// The most instructions that the verifier looked at for each program, over all shapes of the

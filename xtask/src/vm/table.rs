@@ -1,53 +1,180 @@
 //! The results as the tables of docs/kernels.md.
 
-use std::collections::BTreeSet;
+use super::guest::{Run, TARGETS};
+use super::results::Target;
 
-use super::{Run, TARGETS};
+/// Which distributions ship a series. What was run is the package named beside it.
+const DISTRIBUTIONS: [(&str, &str); 8] = [
+    ("5.15", "Ubuntu 22.04"),
+    ("6.1", "Debian 12, Amazon Linux 2023"),
+    ("6.8", "Ubuntu 24.04, Ubuntu 22.04 HWE"),
+    ("6.12", "Debian 13, RHEL 10"),
+    ("6.18", "Talos 1.12 and 1.13"),
+    ("7.0", "Ubuntu 26.04, Ubuntu 24.04 HWE"),
+    ("7.1", "Fedora 44"),
+    ("7.3", "Debian 13 backports"),
+];
+/// The programs whose instructions the verifier counts.
+const PROGRAMS: [&str; 6] = [
+    "ingress",
+    "egress",
+    "inet_sock_set_state",
+    "tcp_retransmit_skb",
+    "tcp_receive_reset",
+    "tcp_send_reset",
+];
+/// What a cell holds when nothing is known.
+const UNKNOWN: &str = "-";
 
-/// Markdown tables: how the tests went, and what the verifier counted, if the load test ran.
-pub(crate) fn tables(runs: &[Run<'_>]) -> String {
-    let results = runs.iter().flat_map(|run| {
-        TARGETS.map(|name| {
-            let version = run.kernel.pin.version().to_owned();
-            let target = run
-                .results
-                .targets
-                .iter()
-                .find(|target| target.name == name);
-            let (passed, failed) = match target.map(|target| (target.status, target.tally())) {
-                Some((Some(_), (passed, failed))) => (passed.to_string(), failed.to_string()),
-                _ => ("did not end".to_owned(), String::new()),
-            };
-            vec![version, format!("`{name}`"), passed, failed]
-        })
-    });
-    let results = markdown(&["Debian's kernel", "tests", "passed", "failed"], results);
-
-    let verified: Vec<_> = runs.iter().map(|run| run.results.verified()).collect();
-    let programs: BTreeSet<_> = verified.iter().flat_map(|counts| counts.keys()).collect();
-    if programs.is_empty() {
-        return results;
-    }
-    let mut head = vec!["verified instructions"];
-    head.extend(runs.iter().map(|run| run.kernel.pin.series.as_str()));
-    let verified = programs.into_iter().map(|program| {
-        let counts = verified.iter().map(|counts| {
-            let count = counts.get(program);
-            count.map_or_else(|| "-".to_owned(), |count| thousands(*count))
-        });
-        [format!("`{program}`")].into_iter().chain(counts).collect()
-    });
-    let verified = markdown(&head, verified);
-    format!("{results}\n{verified}")
+/// A table in Markdown. The first two cells of a row say which guest it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) head: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
-fn markdown(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let rule = "|---".repeat(head.len());
-    let mut table = format!("| {} |\n{rule}|\n", head.join(" | "));
-    for row in rows {
-        table += &format!("| {} |\n", row.join(" | "));
+impl Table {
+    /// How the tests went.
+    pub(crate) fn of_results(runs: &[Run]) -> Self {
+        let head = ["series", "processor", "package", "ships in"];
+        let head = head.into_iter().map(str::to_owned);
+        let targets = TARGETS.iter().map(|target| format!("`{target}`"));
+        let rows = runs.iter().map(|run| {
+            let mut row = key(run);
+            row.push(run.kernel.version.clone());
+            row.push(distributions(&run.kernel.name.series).to_owned());
+            row.extend(TARGETS.iter().map(|name| {
+                let mut targets = run.results.targets.iter();
+                outcome(targets.find(|target| target.name == *name))
+            }));
+            row.push(run.results.loop_helper().unwrap_or(UNKNOWN).to_owned());
+            row
+        });
+        Self {
+            head: head.chain(targets).chain(["loop".to_owned()]).collect(),
+            rows: rows.collect(),
+        }
     }
-    table
+
+    /// How many instructions the verifier looked at, in the configuration with the most.
+    pub(crate) fn of_instructions(runs: &[Run]) -> Self {
+        let head = ["series", "processor"].map(str::to_owned).into_iter();
+        let rows = runs.iter().map(|run| {
+            let verified = run.results.verified();
+            let count = |program: &&str| match verified.get(*program) {
+                Some(count) => thousands(*count),
+                None => UNKNOWN.to_owned(),
+            };
+            key(run)
+                .into_iter()
+                .chain(PROGRAMS.iter().map(count))
+                .collect()
+        });
+        Self {
+            head: head
+                .chain(PROGRAMS.iter().map(|program| format!("`{program}`")))
+                .collect(),
+            rows: rows.collect(),
+        }
+    }
+
+    /// The table in these lines, if there is one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let cells = |line: &str| -> Option<Vec<String>> {
+            let inside = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+            Some(
+                inside
+                    .split('|')
+                    .map(|cell| cell.trim().to_owned())
+                    .collect(),
+            )
+        };
+        let mut lines = text.lines().filter_map(cells);
+        let head = lines.next()?;
+        Some(Self {
+            head,
+            rows: lines.skip(1).collect(),
+        })
+    }
+
+    /// Takes the rows of `newer` in place of its own about the same guests, sorted by processor and
+    /// series. What has another head is not taken over.
+    pub(crate) fn update(&mut self, newer: Self) {
+        if self.head != newer.head {
+            *self = newer;
+            return;
+        }
+        for row in newer.rows {
+            match self.rows.iter_mut().find(|old| old[..2] == row[..2]) {
+                Some(old) => *old = row,
+                None => self.rows.push(row),
+            }
+        }
+        self.rows.sort_by_key(|row| {
+            let numbers: Vec<u64> = row[0]
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|number| number.parse().ok())
+                .collect();
+            (std::cmp::Reverse(row[1].clone()), numbers, row[0].clone())
+        });
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "| {} |", self.head.join(" | "))?;
+        writeln!(f, "{}|", "|---".repeat(self.head.len()))?;
+        self.rows
+            .iter()
+            .try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
+    }
+}
+
+/// Everything for a terminal: both tables, what was skipped, and how long the guests took.
+pub(crate) fn tables(runs: &[Run], skipped: &[(String, String)]) -> String {
+    let mut text = Table::of_results(runs).to_string();
+    for (name, why) in skipped {
+        text += &format!("| {name} | skipped: {why} |\n");
+    }
+    text += &format!(
+        "\nVerified instructions:\n{}\n",
+        Table::of_instructions(runs)
+    );
+    let seconds = runs
+        .iter()
+        .map(|run| format!("{} {:.0} s", run.kernel.name, run.seconds));
+    text += &format!("guests took {}", seconds.collect::<Vec<_>>().join(", "));
+    text
+}
+
+fn key(run: &Run) -> Vec<String> {
+    vec![
+        run.kernel.name.series.clone(),
+        run.kernel.name.architecture.to_string(),
+    ]
+}
+
+fn distributions(series: &str) -> &'static str {
+    let is_of = |known: &str| {
+        series
+            .strip_prefix(known)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+    };
+    DISTRIBUTIONS
+        .into_iter()
+        .find(|(known, _)| is_of(known))
+        .map_or(UNKNOWN, |(_, names)| names)
+}
+
+fn outcome(target: Option<&Target>) -> String {
+    match target.map(|target| (target.status, target.tally())) {
+        None => UNKNOWN.to_owned(),
+        Some((Some(0), (passed, 0))) => format!("{passed} passed"),
+        Some((Some(_), (passed, failed))) if failed > 0 => {
+            format!("{failed} of {} failed", passed + failed)
+        }
+        Some(_) => "did not end".to_owned(),
+    }
 }
 
 /// A number with commas: `12,345`.
@@ -67,13 +194,49 @@ fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
 
+    fn table(rows: &[[&str; 3]]) -> Table {
+        let owned = |cells: &[&str; 3]| cells.iter().map(|&cell| cell.to_owned()).collect();
+        Table {
+            head: owned(&["series", "processor", "x"]),
+            rows: rows.iter().map(owned).collect(),
+        }
+    }
+
     #[test]
-    fn a_table_has_a_rule_under_its_head() {
-        let rows = [vec!["1".to_owned(), "2".to_owned()]];
+    fn a_table_has_a_rule_under_its_head_and_is_read_again() {
+        let table = table(&[["6.1", "x86_64", "1"]]);
+        let text = table.to_string();
         assert_eq!(
-            markdown(&["a", "b"], rows.into_iter()),
-            "| a | b |\n|---|---|\n| 1 | 2 |\n"
+            text,
+            "| series | processor | x |\n|---|---|---|\n| 6.1 | x86_64 | 1 |\n"
         );
+        assert_eq!(Table::parse(&text), Some(table));
+        assert_eq!(Table::parse("no table\n"), None);
+    }
+
+    #[test]
+    fn a_run_replaces_the_rows_of_its_guests_and_leaves_the_others() {
+        let mut old = table(&[["6.1", "x86_64", "old"], ["6.12", "x86_64", "kept"]]);
+        old.update(table(&[
+            ["6.12-16k", "aarch64", "new"],
+            ["6.8", "x86_64", "new"],
+            ["6.1", "x86_64", "new"],
+        ]));
+        let expected = table(&[
+            ["6.1", "x86_64", "new"],
+            ["6.8", "x86_64", "new"],
+            ["6.12", "x86_64", "kept"],
+            ["6.12-16k", "aarch64", "new"],
+        ]);
+        assert_eq!(old, expected);
+    }
+
+    #[test]
+    fn a_series_is_not_taken_for_one_that_begins_like_it() {
+        assert_eq!(distributions("6.1"), "Debian 12, Amazon Linux 2023");
+        assert_eq!(distributions("6.12-16k"), "Debian 13, RHEL 10");
+        assert_eq!(distributions("5.15.0-204-generic"), "Ubuntu 22.04");
+        assert_eq!(distributions("6.19"), UNKNOWN);
     }
 
     #[test]

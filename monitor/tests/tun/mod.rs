@@ -1,27 +1,19 @@
-//! A peer made of hand-written packets, at the far end of a tun device: real sockets of this
+//! A peer made of hand-written packets, at the far end of a network device: real sockets of this
 //! kernel take whatever segments a test wants them to see.
-//!
-//! The kernel takes a packet to its end before the write to the device returns, so there is
-//! nothing to wait for in the direction towards it.
+#![allow(dead_code, reason = "each test target uses its part")]
+
+mod device;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
-    os::unix::fs::OpenOptionsExt,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use monitor_common::segment::{IP_PREFIX, IpHeader, Segment, TCP_HEADER, tcp_flags};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-    ioctl::{Setter, ioctl},
-    thread::{UnshareFlags, unshare_unsafe},
-};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+pub(crate) use device::Tun;
 
 /// The largest payload of one IPv4 packet.
 pub(crate) const MAX_PAYLOAD: usize = 65_535 - 40;
@@ -63,65 +55,6 @@ impl Family {
         match self {
             Self::V4 => IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
             Self::V6 => IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2)),
-        }
-    }
-}
-
-/// The device; packets written to it arrive here, packets for the peers come out of it.
-pub(crate) struct Tun(File);
-
-impl Tun {
-    fn new() -> Self {
-        const TUNSETIFF: u32 = 0x4004_54ca;
-        const IFF_TUN_NO_PI: u16 = 0x1001;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open("/dev/net/tun")
-            .expect("a kernel with tun devices");
-        // struct ifreq: the name in 16 bytes, then the flags.
-        let mut request = [0_u8; 40];
-        request[..4].copy_from_slice(b"peer");
-        request[16..18].copy_from_slice(&IFF_TUN_NO_PI.to_ne_bytes());
-        // SAFETY: TUNSETIFF reads one struct ifreq.
-        unsafe { ioctl(&file, Setter::<TUNSETIFF, _>::new(request)) }.expect("a new tun device");
-        for arguments in [
-            "addr add 10.99.0.1/24 dev peer",
-            "addr add fd99::1/64 dev peer nodad",
-            "link set peer mtu 65535 up",
-            "link set lo up",
-        ] {
-            let status = Command::new("ip").args(arguments.split(' ')).status();
-            assert!(status.unwrap().success(), "ip {arguments}");
-        }
-        Self(file)
-    }
-
-    pub(crate) fn write(&mut self, packet: &[u8]) {
-        assert_eq!(self.0.write(packet).unwrap(), packet.len());
-    }
-
-    /// The next packet that came out; `None` if there is none by then.
-    pub(crate) fn read(&mut self, until: Instant) -> Option<Vec<u8>> {
-        let mut packet = vec![0; 0x1_0000];
-        loop {
-            match self.0.read(&mut packet) {
-                Ok(len) => {
-                    packet.truncate(len);
-                    return Some(packet);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let left = until.checked_duration_since(Instant::now())?;
-                    let left = Timespec::try_from(left).unwrap();
-                    poll(
-                        &mut [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)],
-                        Some(&left),
-                    )
-                    .unwrap();
-                }
-                Err(error) => panic!("{error}"),
-            }
         }
     }
 }

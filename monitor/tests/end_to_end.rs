@@ -1,0 +1,177 @@
+//! From end to end on the kernel that runs this: what a user of wsmon sees of one dead connection.
+//!
+//! Runs on the development machine and, with nothing else around it, in the guests of
+//! `cargo xtask vm`. Those are slow: every wait is for a condition, with a generous limit.
+
+#[path = "../../monitor-common/tests/ws/mod.rs"]
+mod ws;
+
+mod tun;
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use lab::{Daemon, wait_for, wait_until};
+use rustix::net::sockopt::set_socket_linger;
+use serde_json::Value;
+use tun::{Family, Peer, in_new_namespace};
+
+/// Far more than anything takes in a guest that is emulated on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+const PORT: u16 = 28_301;
+
+#[test]
+#[ignore = "needs root: asks the kernel for every feature"]
+fn the_check_says_that_wsmon_can_run_here() {
+    let output = wsmon(&["check"]);
+    let table = text(&output);
+    println!("{table}");
+    assert_eq!(output.status.code(), Some(0), "{table}");
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let alert_log = folder.path().join("alerts");
+    let port = PORT.to_string();
+    let flags = ["--port", &port, "--lb-timeout", "1s", "--alert-log"];
+    let flags = flags
+        .map(Path::new)
+        .into_iter()
+        .chain([alert_log.as_path()]);
+    let mut daemon = Daemon::start_within(LIMIT, &binary(), flags).unwrap();
+
+    let peer_addr = in_new_namespace(|tun| {
+        let peer_port = 20_001;
+        let peer_addr = SocketAddr::new(Family::V4.peer(), peer_port);
+        let listener = TcpListener::bind((Family::V4.kernel(), PORT)).unwrap();
+        let (mut peer, mut socket) = Peer::connect(tun, Family::V4, &listener, peer_port, 1_000);
+        // Ends at once, with a reset, when it is dropped.
+        set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        tun.write(&peer.data(peer.isn, ws::REQUEST));
+        socket.read_exact(&mut vec![0; ws::REQUEST.len()]).unwrap();
+        socket.write_all(ws::RESPONSE).unwrap();
+        peer.receive(tun, ws::RESPONSE.len());
+        tun.write(&peer.acknowledgement());
+
+        // From here on the peer is silent. The path has forgotten the connection after a second.
+        alert(&alert_log, peer_addr, "suspected");
+        // Now somebody sends, and nothing comes back.
+        socket.write_all(&[0x89, 0]).unwrap();
+        alert(&alert_log, peer_addr, "confirmed");
+
+        let control = daemon.control().to_str().unwrap().to_owned();
+        let list = text(&wsmon(&["list", "--json", "--control", &control]));
+        let listed: Vec<Value> = list.lines().map(json).collect();
+        assert_eq!(listed.len(), 1, "{list}");
+        assert_eq!(listed[0]["peer"], peer_addr.to_string(), "{list}");
+        let table = text(&wsmon(&["list", "--control", &control]));
+        assert!(table.contains(&peer_addr.to_string()), "{table}");
+        assert!(table.contains("expired"), "{table}");
+        let expired = [("listener", port.as_str()), ("kind", "expired")];
+        let metrics = daemon.metrics().unwrap();
+        for name in ["wsmon_zombie_connections", "wsmon_zombies_detected_total"] {
+            assert_eq!(metrics.sum(name, &expired), 1.0, "{name}");
+        }
+        peer_addr
+    });
+
+    wait_until("the verdict to end", LIMIT, || {
+        let metrics = daemon.metrics().unwrap();
+        metrics.sum("wsmon_zombie_connections", &[]) == 0.0
+    })
+    .unwrap();
+    wait_for("the last alert", LIMIT, || {
+        alerts(&alert_log).into_iter().find(|alert| {
+            alert["conn"]["peer"] == peer_addr.to_string() && alert["status"] == "resolved"
+        })
+    })
+    .unwrap();
+    let status = daemon.terminate(LIMIT).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", daemon.log());
+}
+
+/// The list beside the recording is what was put into it.
+#[test]
+#[ignore = "needs root: with the others of this file, where the kernel is another one"]
+fn a_recording_gives_the_frames_that_were_put_into_it() {
+    const RECORDING: &[u8] = include_bytes!("../../testdata/recordings/fragments.pcap");
+    const TRUTH: &str = include_str!("../../testdata/recordings/fragments.json");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fragments.pcap");
+    fs::write(&file, RECORDING).unwrap();
+    let output = wsmon(&["replay", "--json", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let frames: Vec<Value> = text(&output)
+        .lines()
+        .map(json)
+        .filter(|line| line["type"] == "frame")
+        .collect();
+    let truth = json(TRUTH);
+    let truth = truth.as_array().unwrap();
+    assert_eq!(frames.len(), truth.len());
+    for (frame, expected) in frames.iter().zip(truth) {
+        for (field, value) in expected.as_object().unwrap() {
+            // Readers number connections as they like.
+            if field != "conn" {
+                assert_eq!(
+                    &frame[field], value,
+                    "{field} of {frame}, expected {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// Waits until the log has a firing alert about `peer` that is this certain.
+fn alert(alert_log: &Path, peer: SocketAddr, certainty: &str) {
+    let peer = peer.to_string();
+    let found = wait_until(&format!("a {certainty} alert about {peer}"), LIMIT, || {
+        alerts(alert_log).iter().any(|alert| {
+            alert["alert"] == "zombie"
+                && alert["status"] == "firing"
+                && alert["kind"] == "expired"
+                && alert["certainty"] == certainty
+                && alert["conn"]["peer"] == peer
+        })
+    });
+    found.unwrap_or_else(|error| panic!("{error}; alerts: {:?}", alerts(alert_log)));
+}
+
+/// The whole lines of the log so far.
+fn alerts(alert_log: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(alert_log).unwrap();
+    let end = log.rfind('\n').map_or(0, |newline| newline + 1);
+    log[..end].lines().map(json).collect()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn text(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.is_empty(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn wsmon(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).output().unwrap()
+}
+
+/// Where cargo put it, or in the folder of this test where that has moved.
+fn binary() -> PathBuf {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_wsmon"));
+    if built.is_file() {
+        return built;
+    }
+    let test = env::current_exe().expect("the path of this test");
+    test.with_file_name("wsmon")
+}
