@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// What the programs may repeat a step with.
-const LOOP_HELPERS: [&str; 2] = ["bpf_loop", "bpf_for_each_map_elem"];
-
 /// All that one guest said, in the protocol of `init.sh`.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
@@ -96,12 +93,13 @@ impl Results {
         complaints
     }
 
-    /// The helper that the programs repeat a step with, as `wsmon check` prints it.
-    pub(crate) fn loop_helper(&self) -> Option<&'static str> {
+    /// The helper that the programs repeat a step with, from the table of `wsmon check -v`.
+    pub(crate) fn loop_helper(&self) -> Option<&str> {
         let mut lines = self.targets.iter().flat_map(|target| target.output.lines());
         lines.find_map(|line| {
-            let helper = line.strip_prefix("loop helper: ")?;
-            LOOP_HELPERS.into_iter().find(|known| helper == *known)
+            let mut words = line.split_whitespace();
+            let row = [words.next()?, words.next()?];
+            (row == ["yes", "loop"]).then(|| words.next())?
         })
     }
 
@@ -198,6 +196,16 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
                 .into_iter()
                 .eq([("egress".to_owned(), 99), ("ingress".to_owned(), 1204)])
         );
+    }
+
+    #[test]
+    fn the_loop_helper_is_the_one_that_the_check_names() {
+        let lines = GOOD.replace(
+            "test every_shape_loads ... ok",
+            "yes  cgroup v2  /sys/fs/cgroup\nyes  loop       bpf_for_each_map_elem",
+        );
+        assert_eq!(told(&lines).loop_helper(), Some("bpf_for_each_map_elem"));
+        assert_eq!(told(GOOD).loop_helper(), None);
     }
 
     #[test]
