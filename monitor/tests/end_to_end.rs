@@ -93,7 +93,6 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
 
 /// The list beside the recording is what was put into it.
 #[test]
-#[ignore = "needs root: runs with the others of this file"]
 fn a_recording_gives_the_frames_that_were_put_into_it() {
     const RECORDING: &[u8] = include_bytes!("../../testdata/recordings/fragments.pcap");
     const TRUTH: &str = include_str!("../../testdata/recordings/fragments.json");
