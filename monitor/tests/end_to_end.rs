@@ -29,7 +29,7 @@ const PORT: u16 = 28_301;
 #[test]
 #[ignore = "needs root: loads programs"]
 fn the_check_says_that_wsmon_can_run_here() {
-    let output = wsmon(&["check"]);
+    let output = wsmon(&["check", "-v"]);
     let table = text(&output);
     println!("{table}");
     assert_eq!(output.status.code(), Some(0), "{table}");

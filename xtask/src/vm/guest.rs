@@ -18,6 +18,11 @@ use crate::{cross, test};
 
 /// The test targets that show what a kernel makes of wsmon, in the order to run them.
 pub(crate) const TARGETS: [&str; 3] = ["load", "programs", "end_to_end"];
+/// Targets that cannot run without a module, and why.
+const REQUIRED_MODULES: [(&str, &str); 1] = [
+    // wsmon refuses to start without the kernel's list of TCP sockets.
+    ("end_to_end", "tcp_diag"),
+];
 /// Unit tests that need nothing of a kernel: they run on processors that are not this machine's.
 const UNITS: &str = "monitor_common";
 const WSMON: &str = "wsmon";
@@ -73,11 +78,6 @@ impl Programs {
             tests,
         })
     }
-
-    /// The names of the test targets.
-    pub(crate) fn names(&self) -> Vec<&str> {
-        self.tests.iter().map(|test| test.name.as_str()).collect()
-    }
 }
 
 fn units(architecture: Architecture) -> Result<Executable> {
@@ -131,7 +131,17 @@ impl Guest {
         news: impl Fn(&str),
     ) -> Result<Run> {
         let architecture = self.kernel.name.architecture;
-        let archive = initramfs::archive(&self, programs, filter)?;
+        let mut not_run = Vec::new();
+        for (target, module) in REQUIRED_MODULES {
+            if !self.kernel.has_module(module)? {
+                let why = format!("its packages have no module {module}");
+                news(&format!("{target} is not run, {why}"));
+                not_run.push((target.to_owned(), why));
+            }
+        }
+        let is_run = |test: &&Executable| not_run.iter().all(|(name, _)| *name != test.name);
+        let tests: Vec<_> = programs.tests.iter().filter(is_run).collect();
+        let archive = initramfs::archive(&self.kernel, programs, &tests, filter)?;
         let stem = self.kernel.name.file_stem();
         let initramfs = folder().join(format!("{stem}.cpio"));
         fs::write(&initramfs, archive)
@@ -157,7 +167,8 @@ impl Guest {
             .with_context(|| format!("could not remove {}", initramfs.display()))?;
         Ok(Run {
             kernel: self.kernel,
-            expected: programs.names().into_iter().map(str::to_owned).collect(),
+            expected: tests.iter().map(|test| test.name.clone()).collect(),
+            not_run,
             results,
             broken: ended.err(),
             console,
@@ -171,6 +182,8 @@ pub(crate) struct Run {
     pub(crate) kernel: Kernel,
     pub(crate) results: Results,
     pub(crate) seconds: f64,
+    /// Test targets that this kernel cannot run, and why.
+    pub(crate) not_run: Vec<(String, String)>,
     expected: Vec<String>,
     /// What QEMU had to say, if the guest did not end by itself.
     broken: Option<anyhow::Error>,

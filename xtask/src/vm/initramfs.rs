@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::cpio::Archive;
-use super::guest::{Guest, Programs};
+use super::guest::Programs;
+use super::kernel::Kernel;
+use crate::artifacts::Executable;
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
-/// What the tests need and most kernels have as a module.
-const MODULES: [&str; 1] = ["tun"];
+/// What the tests use and most kernels have as a module.
+const MODULES: [&str; 2] = ["tun", "tcp_diag"];
 /// Where the shell is, and the commands of it that the tests start.
 const SHELL: [&str; 2] = ["bin/busybox", "sbin/ip"];
 
@@ -20,8 +22,13 @@ const SHELL: [&str; 2] = ["bin/busybox", "sbin/ip"];
 ///
 /// # Errors
 /// When something that belongs into it is missing.
-pub(crate) fn archive(guest: &Guest, programs: &Programs, filter: &[String]) -> Result<Vec<u8>> {
-    let architecture = guest.kernel.name.architecture;
+pub(crate) fn archive(
+    kernel: &Kernel,
+    programs: &Programs,
+    tests: &[&Executable],
+    filter: &[String],
+) -> Result<Vec<u8>> {
+    let architecture = kernel.name.architecture;
     let mut archive = Archive::default();
     for folder in MOUNT_POINTS {
         archive.folder(Path::new(folder));
@@ -34,7 +41,7 @@ pub(crate) fn archive(guest: &Guest, programs: &Programs, filter: &[String]) -> 
     );
 
     let mut order = String::new();
-    for (name, content) in guest.kernel.modules(&MODULES)? {
+    for (name, content) in kernel.modules(&MODULES)? {
         archive.file(Path::new(&format!("modules/{name}.ko")), &content);
         order += &line(&name);
     }
@@ -45,11 +52,11 @@ pub(crate) fn archive(guest: &Guest, programs: &Programs, filter: &[String]) -> 
     }
     let mut libraries: Vec<(PathBuf, PathBuf)> = architecture.libraries(&programs.shell)?;
     let mut order = String::new();
-    for program in &programs.tests {
+    for program in tests {
         order += &line(&program.name);
     }
     archive.file(Path::new("tests/order"), order.as_bytes());
-    for program in programs.tests.iter().chain([&programs.wsmon]) {
+    for program in tests.iter().chain([&&programs.wsmon]) {
         archive.file(
             &Path::new("tests").join(&program.name),
             &read(&program.path)?,
