@@ -49,9 +49,11 @@ const PREREQUISITE_MISSING: u8 = 3;
 
 /// Prints the survey to stdout. Fails if stdout does.
 pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
-    let mut survey = prerequisites::survey(args.cgroup.as_deref());
+    let mut survey = prerequisites::for_programs(args.cgroup.as_deref());
     // Without the privileges a refusal would say nothing about the programs.
-    if !survey.iter().any(Prerequisite::is_fatal) {
+    let can_load = !survey.iter().any(Prerequisite::is_fatal);
+    survey.extend(prerequisites::for_older_connections());
+    if can_load {
         let settings = LoadSettings {
             refused_shape: args.refused_shape,
             ..LoadSettings::default()

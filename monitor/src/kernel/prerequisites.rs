@@ -69,6 +69,13 @@ impl Missing {
 
 /// Everything that can be known before a program is loaded. `cgroup` is the path the user named.
 pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
+    let mut survey = for_programs(cgroup);
+    survey.extend(for_older_connections());
+    survey
+}
+
+/// What has to be there before it makes sense to load a program.
+pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
     let mut survey = vec![
         Prerequisite::required("kernel", Ok(release())),
         Prerequisite::required("kernel types (BTF)", btf()),
@@ -82,12 +89,16 @@ pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
     let are_held = !capabilities.iter().any(Prerequisite::is_fatal);
     survey.extend(capabilities);
     survey.extend(are_held.then(|| Prerequisite::required("bpf(2)", sandbox::bpf_call())));
-    survey.extend([
-        Prerequisite::required("memory lock", memory_lock()),
+    survey.push(Prerequisite::required("memory lock", memory_lock()));
+    survey
+}
+
+/// What the search for connections older than wsmon needs.
+pub fn for_older_connections() -> Vec<Prerequisite> {
+    vec![
         Prerequisite::required("sock_diag", sock_diag()),
         Prerequisite::recommended("network namespaces", network_namespaces()),
-    ]);
-    survey
+    ]
 }
 
 /// `BPF_MAP_*` memory counts for the memory cgroup instead of the lock limit (commit 3ac1f01b43b6).

@@ -3,7 +3,8 @@
 use std::{
     io::{self, Read},
     mem::MaybeUninit,
-    process::{Command, Output, Stdio},
+    os::unix::process::ExitStatusExt,
+    process::{Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -77,39 +78,38 @@ fn measured(arguments: &[&str]) -> Run {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Both are far smaller than a pipe.
+    let ended = lab::wait_for("wsmon to end", 6 * LIMIT, || wait4(child.id()).transpose());
+    let took = start.elapsed();
+    let Ok(ended) = ended else {
+        child.kill().unwrap();
+        panic!("{arguments:?} was not refused");
+    };
+    let (status, usage) = ended.unwrap();
+    // Both are smaller than a pipe, so that they never held it up.
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut stdout)
-        .unwrap();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_end(&mut stderr)
-        .unwrap();
-    let (status, usage) = wait4(child.id()).unwrap();
+    child.stdout.unwrap().read_to_end(&mut stdout).unwrap();
+    child.stderr.unwrap().read_to_end(&mut stderr).unwrap();
     Run {
         output: Output {
-            status: std::os::unix::process::ExitStatusExt::from_raw(status),
+            status: ExitStatus::from_raw(status),
             stdout,
             stderr,
         },
-        took: start.elapsed(),
+        took,
         max_rss_kib: usage.ru_maxrss,
     }
 }
 
-fn wait4(child: u32) -> io::Result<(i32, libc::rusage)> {
+/// The status and the account of a child, once it has ended.
+fn wait4(child: u32) -> io::Result<Option<(i32, libc::rusage)>> {
     let (mut status, mut usage) = (0, MaybeUninit::zeroed());
-    // SAFETY: both are writable, and all zeros are a valid `rusage`.
-    let waited = unsafe { libc::wait4(child as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+    let child = libc::pid_t::try_from(child).expect("process ids are positive");
+    // SAFETY: both are writable, and the kernel fills them before it returns.
+    let waited = unsafe { libc::wait4(child, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
     match waited {
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: zeroed above, so initialised in any case.
-        _ => Ok((status, unsafe { usage.assume_init() })),
+        0 => Ok(None),
+        // SAFETY: the kernel has filled it, and all zeros were a valid value before.
+        _ => Ok(Some((status, unsafe { usage.assume_init() }))),
     }
 }
