@@ -181,7 +181,9 @@ pub struct FrameSample {
     pub masked: u8,
     /// A [`crate::Direction`].
     pub direction: u8,
-    pub _pad: [u8; 5],
+    // A byte and a word: an array of five would be zeroed by a call of `memset`.
+    pub _pad: u8,
+    pub _pad_word: u32,
 }
 
 const _: () = assert!(size_of::<VitalEvent>() == 16 + size_of::<Snapshot>());

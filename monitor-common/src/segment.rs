@@ -14,14 +14,17 @@ const EXTENSIONS: [u8; 3] = [0, 43, 60];
 /// Extension headers that are followed; RFC 8200 knows four that may stand there.
 pub const MAX_EXTENSIONS: usize = 4;
 
-/// Where the TCP header begins and who talks to whom.
+/// What an IP header says about the header that follows it.
+///
+/// Words only: Linux before 6.3 refuses a program that copies padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct IpHeader {
     /// 4 or 6.
-    pub version: u8,
+    pub version: u32,
     /// Offset of what follows, bytes: the TCP header if [`IpHeader::is_tcp`].
     pub tcp_offset: u32,
-    next: u8,
+    next: u32,
 }
 
 impl IpHeader {
@@ -35,13 +38,13 @@ impl IpHeader {
             4 if prefix[9] == PROTOCOL_TCP && prefix[0] & 0x0f >= 5 => Some(Self {
                 version: 4,
                 tcp_offset: (prefix[0] & 0x0f) as u32 * 4,
-                next: PROTOCOL_TCP,
+                next: PROTOCOL_TCP as u32,
             }),
             // RFC 8200 §3: next header at byte 6, fixed length of 40.
             6 if may_follow(prefix[6]) => Some(Self {
                 version: 6,
                 tcp_offset: 40,
-                next: prefix[6],
+                next: prefix[6] as u32,
             }),
             _ => None,
         }
@@ -50,7 +53,7 @@ impl IpHeader {
     /// Whether the TCP header follows; otherwise an extension header does.
     #[inline(always)]
     pub const fn is_tcp(&self) -> bool {
-        self.next == PROTOCOL_TCP
+        self.next == PROTOCOL_TCP as u32
     }
 
     /// Passes an extension header that begins with these bytes (RFC 8200 §4.3). `None` when what
@@ -60,7 +63,7 @@ impl IpHeader {
         let [next, length] = first;
         may_follow(next).then_some(Self {
             tcp_offset: self.tcp_offset + (length as u32 + 1) * 8,
-            next,
+            next: next as u32,
             ..self
         })
     }
@@ -74,27 +77,41 @@ const fn may_follow(next: u8) -> bool {
 
 /// Flag bits of byte 13 (RFC 9293 §3.1).
 pub mod tcp_flags {
-    pub const FIN: u8 = 0x01;
-    pub const SYN: u8 = 0x02;
-    pub const RST: u8 = 0x04;
-    pub const ACK: u8 = 0x10;
+    pub const FIN: u16 = 0x01;
+    pub const SYN: u16 = 0x02;
+    pub const RST: u16 = 0x04;
+    pub const ACK: u16 = 0x10;
 }
 
 /// What one TCP segment says, apart from its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Segment {
     pub seq: u32,
     pub ack: u32,
     /// As advertised, before scaling.
     pub window: u16,
-    pub flags: u8,
+    /// Bits of [`tcp_flags`]; a word as wide as the window, so that there is no padding.
+    pub flags: u16,
     /// Offset of the payload from the IP header, bytes.
     pub payload_offset: u32,
     /// Bytes; with GSO or GRO up to 64 KiB and more.
     pub payload_len: u32,
 }
 
+const _: () = assert!(size_of::<Segment>() == 20, "no padding");
+
 impl Segment {
+    /// All zero: no segment is in hand.
+    pub const EMPTY: Self = Self {
+        seq: 0,
+        ack: 0,
+        window: 0,
+        flags: 0,
+        payload_offset: 0,
+        payload_len: 0,
+    };
+
     /// Reads a TCP header that lies at `tcp_offset` of a packet of `packet_len` bytes.
     ///
     /// The length comes from the packet, not from the IP header, whose 16 bits are too small for
@@ -110,14 +127,14 @@ impl Segment {
             seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
             ack: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
             window: u16::from_be_bytes([tcp[14], tcp[15]]),
-            flags: tcp[13],
+            flags: tcp[13] as u16,
             payload_offset,
             payload_len: packet_len - payload_offset,
         })
     }
 
     #[inline(always)]
-    pub const fn has(&self, flag: u8) -> bool {
+    pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
@@ -141,12 +158,12 @@ pub const fn after(a: u32, b: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn tcp(data_offset_words: u8, flags: u8) -> [u8; TCP_HEADER] {
+    fn tcp(data_offset_words: u8, flags: u16) -> [u8; TCP_HEADER] {
         let mut header = [0; TCP_HEADER];
         header[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
         header[8..12].copy_from_slice(&0x0506_0708_u32.to_be_bytes());
         header[12] = data_offset_words << 4;
-        header[13] = flags;
+        header[13] = flags as u8;
         header[14..16].copy_from_slice(&512_u16.to_be_bytes());
         header
     }

@@ -58,8 +58,15 @@ pub(crate) fn sample(sample: FrameSample) {
 }
 
 /// Copies the facts to where the daemon looks for them.
+///
+/// A global function: the verifier looks at it once, alone, whatever calls it.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn publish(snapshot: &mut Snapshot) {
+pub(crate) extern "C" fn publish(snapshot: *mut Snapshot) -> u32 {
+    // SAFETY: callers pass null or a flow's snapshot, which lives as long as the program runs.
+    let Some(snapshot) = (unsafe { snapshot.as_mut() }) else {
+        return 0;
+    };
     let mut facts = Published::EMPTY;
     facts.fill(snapshot);
     #[expect(
@@ -77,6 +84,7 @@ pub(crate) fn publish(snapshot: &mut Snapshot) {
     if unsafe { (&raw const snapshot.protocol).read_volatile() } == protocol::GONE {
         unpublish(snapshot.cookie);
     }
+    0
 }
 
 /// Takes over what the daemon wrote of a socket that is older than the monitor. `snapshot` is new.
@@ -95,10 +103,10 @@ pub(crate) fn unpublish(cookie: u64) {
     let _ = SNAPSHOTS.remove(cookie);
 }
 
-/// Makes known what a packet changed: at once if it is notable, otherwise at most once in a
-/// publish interval.
+/// Publishes what a packet changed: at once if it is notable, otherwise at most once in a publish
+/// interval.
 #[inline(always)]
-pub(crate) fn report(snapshot: &mut Snapshot, notes: u32, now: u64) {
+pub(crate) fn publish_changes(snapshot: &mut Snapshot, notes: u32, now: u64) {
     if notes & notable::DISMISSED != 0 {
         unpublish(snapshot.cookie);
         emit(EventKind::Dismissed, 0, now, snapshot);
@@ -113,12 +121,23 @@ pub(crate) fn report(snapshot: &mut Snapshot, notes: u32, now: u64) {
     }
     snapshot.published_at = now;
     publish(snapshot);
-    if notes & notable::EVENTS == 0 {
-        return;
+    if notes & notable::EVENTS != 0 {
+        emit_events(snapshot, notes, now);
     }
+}
+
+/// Sends a record for each event among the notes. A global function, like [`publish`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_events(snapshot: *const Snapshot, notes: u32, now: u64) -> u32 {
+    // SAFETY: as for `publish`.
+    let Some(snapshot) = (unsafe { snapshot.as_ref() }) else {
+        return 0;
+    };
     for (note, kind) in notable::RECORDS {
         if notes & note != 0 {
             emit(kind, 0, now, snapshot);
         }
     }
+    0
 }

@@ -1,11 +1,8 @@
 //! The heads of upgrade requests and of their answers.
 
-use core::{
-    ffi::{c_long, c_void},
-    ptr,
-};
+use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use monitor_common::{
     drop::DropReason,
     event::{HEAD_ROOMS, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
@@ -15,9 +12,15 @@ use monitor_common::{
     stream::Payload,
 };
 
-use crate::{emit::count_drop, maps::HANDSHAKES, payload::SkbPayload};
+use crate::{
+    emit::count_drop,
+    maps::HANDSHAKES,
+    opaque::opaque,
+    payload::SkbPayload,
+    repeat::{Body, repeat},
+};
 
-/// What the search needs across the iterations of `bpf_loop`; lives on the stack.
+/// Shared by the steps of a search; lives on the stack.
 #[repr(C)]
 struct Search {
     skb: *mut c_void,
@@ -28,7 +31,7 @@ struct Search {
     _pad: u32,
 }
 
-/// Whether `len` bytes of payload hold a needle, as far as it reaches.
+/// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
 #[inline(always)]
 pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
     let mut search = Search {
@@ -39,36 +42,32 @@ pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
         found: 0,
         _pad: 0,
     };
-    // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
-    unsafe {
-        bpf_loop(
-            Needle::LOOKS,
-            look as *mut c_void,
-            (&raw mut search).cast(),
-            0,
-        );
-        // Written behind the compiler's back.
-        (&raw const search.found).read_volatile() != 0
-    }
+    repeat::<{ Needle::LOOKS }, Look>(&mut search);
+    // SAFETY: a live local; volatile because it was written behind the compiler's back.
+    unsafe { (&raw const search.found).read_volatile() != 0 }
 }
 
-/// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
-unsafe extern "C" fn look(index: u32, search: *mut Search) -> c_long {
-    // SAFETY: bpf_loop passes the context that `find` gave it.
-    let search = unsafe { &mut *search };
-    let at = index * Needle::STRIDE;
-    if at >= search.len {
-        return 1;
+enum Look {}
+
+impl Body for Look {
+    type Context = Search;
+
+    #[inline(always)]
+    fn step(index: u32, search: &mut Search) -> bool {
+        let at = index * Needle::STRIDE;
+        if at >= search.len {
+            return false;
+        }
+        let payload = SkbPayload {
+            skb: search.skb,
+            offset: search.payload_offset,
+        };
+        let Some(bytes) = payload.read(at, HEADER_MAX.min(search.len - at)) else {
+            return false;
+        };
+        search.found = search.needle.is_in(&bytes) as u32;
+        search.found == 0
     }
-    let payload = SkbPayload {
-        skb: search.skb,
-        offset: search.payload_offset,
-    };
-    let Some(bytes) = payload.read(at, HEADER_MAX.min(search.len - at)) else {
-        return 1;
-    };
-    search.found = search.needle.is_in(&bytes) as u32;
-    search.found as c_long
 }
 
 /// Sends the head that a segment begins with to the daemon, or counts that it could not.
@@ -99,11 +98,8 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
         count_drop(DropReason::HandshakesFull);
         return;
     };
-    let mut taken = u64::from(len);
-    // Hidden from the compiler, the mask stays, and shows the verifier both bounds.
-    // SAFETY: moves a register to itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) taken, options(nomem, nostack)) };
-    let taken = (taken.wrapping_sub(1) & (ROOM as u64 - 1)) as u32 + 1;
+    // The mask shows the verifier both bounds.
+    let taken = (opaque(len.into()).wrapping_sub(1) & (ROOM as u64 - 1)) as u32 + 1;
     let record: *mut HandshakeRecord<ROOM> = entry.as_mut_ptr();
     // SAFETY: the entry has room for a record; every field that is read behind is written, and of
     // `head` as much as `len` says.

@@ -30,10 +30,10 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     match new as u32 {
-        state::ESTABLISHED => born(&ctx, sk),
+        state::ESTABLISHED => on_established(&ctx, sk),
         state::LISTEN => listen(sk, EventKind::Listening),
         state::CLOSE if old as u32 == state::LISTEN => listen(sk, EventKind::ListenEnded),
-        state::CLOSE if had_peer(old as u32) => died(&ctx, sk),
+        state::CLOSE if had_peer(old as u32) => on_close(&ctx, sk),
         _ => {}
     }
     0
@@ -79,7 +79,7 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn born(ctx: &BtfTracePointContext, sk: *const c_void) {
+fn on_established(ctx: &BtfTracePointContext, sk: *const c_void) {
     let Some((watch, local, remote)) = watch_of(sk) else {
         return;
     };
@@ -102,7 +102,11 @@ fn born(ctx: &BtfTracePointContext, sk: *const c_void) {
 }
 
 #[inline(always)]
-fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
+fn on_close(ctx: &BtfTracePointContext, sk: *const c_void) {
+    // Some kernels (6.8 of Ubuntu) take the argument of the tracepoint for a pointer that may be null.
+    if sk.is_null() {
+        return;
+    }
     let at = now();
     if let Some(flow) = flow_of(sk) {
         if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
@@ -119,7 +123,7 @@ fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
         }
         let s = &mut flow.snapshot;
         if s.is_watched() {
-            bury(s, at);
+            report_close(s, at);
         } else if s.protocol == protocol::UPGRADING {
             emit(EventKind::Dismissed, 0, at, s);
             s.protocol = protocol::GONE;
@@ -145,7 +149,7 @@ fn died(ctx: &BtfTracePointContext, sk: *const c_void) {
     let s = unsafe { &mut (*flow).snapshot };
     s.cookie = cookie;
     take_seed(s, at);
-    bury(s, at);
+    report_close(s, at);
 }
 
 /// A server's socket begins to listen, or ends.
@@ -169,7 +173,7 @@ fn listen(sk: *const c_void, kind: EventKind) {
 }
 
 #[inline(always)]
-fn bury(s: &mut Snapshot, at: u64) {
+fn report_close(s: &mut Snapshot, at: u64) {
     let how = s.close_how();
     if let Some(stats) = STATS.get_ptr_mut(s.listener as u32) {
         // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.

@@ -4,7 +4,7 @@
 //! |------------------------|-------------------|--------------------------------------------------------|
 //! | `ingress`              | cgroup_skb in     | every packet to a watched socket: clocks, acks, frames |
 //! | `egress`               | cgroup_skb out    | every packet from a watched socket: the same           |
-//! | `inet_sock_set_state`  | tp_btf            | birth (ESTABLISHED) and death (CLOSE)                  |
+//! | `inet_sock_set_state`  | tp_btf            | opened (ESTABLISHED), closed (CLOSE), listening sockets |
 //! | `tcp_retransmit_skb`   | tp_btf            | retransmissions                                        |
 //! | `tcp_receive_reset`    | tp_btf            | the peer reset                                         |
 //! | `tcp_send_reset`       | tp_btf            | this host reset                                        |
@@ -18,12 +18,14 @@
 mod emit;
 mod handshake;
 mod lifecycle;
+mod lock;
 mod maps;
-mod passage;
+mod opaque;
+mod packet;
 mod payload;
+mod repeat;
 mod sock;
 mod traffic;
-mod turn;
 mod walk;
 
 /// The kernel gives tracing programs and most helpers to GPL-compatible programs only.

@@ -81,6 +81,20 @@ pub(crate) static SKC_NET_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NET_INUM_OFFSET: Global<u32> = Global::new(0);
 
+/// A [`loop_kind`]. Frozen at load, so that the verifier prunes the other one.
+#[unsafe(no_mangle)]
+pub(crate) static LOOP_KIND: Global<u8> = Global::new(loop_kind::BPF_LOOP);
+
+/// Which helper repeats a step; the daemon takes what the running kernel has.
+pub(crate) mod loop_kind {
+    /// `bpf_loop`, Linux 5.17. Any other value is `bpf_for_each_map_elem`, Linux 5.13.
+    pub(crate) const BPF_LOOP: u8 = 0;
+}
+
+/// 1 = every kernel refuses `ingress` as too large. Only a test of a refusal wants that.
+#[unsafe(no_mangle)]
+pub(crate) static REFUSED_SHAPE: Global<u8> = Global::new(0);
+
 /// 1 = watch remote ports too. Frozen at load, so that the verifier prunes the branch.
 #[unsafe(no_mangle)]
 pub(crate) static WATCH_REMOTE: Global<u8> = Global::new(0);

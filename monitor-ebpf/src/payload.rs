@@ -5,6 +5,8 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use monitor_common::{frame::Head, stream::Payload};
 
+use crate::opaque::opaque;
+
 /// The payload of the packet in hand. Loopback and GRO keep it in fragments, so it is read
 /// through the helper and never by direct access.
 pub(crate) struct SkbPayload {
@@ -15,13 +17,8 @@ pub(crate) struct SkbPayload {
 impl Payload for SkbPayload {
     #[inline(always)]
     fn read(&self, offset: u32, len: u32) -> Option<Head> {
-        // Callers keep to 1..=14, but the compiler proves it away through values that the verifier
-        // does not connect. Hidden from the compiler, the mask stays, and shows both bounds.
-        let mut len = u64::from(len);
-        // A real instruction: the line information of an empty one is refused by the kernel.
-        // SAFETY: moves a register to itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-        let len = (len.wrapping_sub(1) & 15) as u32 + 1;
+        // Callers keep to 1..=14; the mask shows the verifier both bounds.
+        let len = (opaque(len.into()).wrapping_sub(1) & 15) as u32 + 1;
         let mut head = MaybeUninit::<[u64; 2]>::uninit();
         let words = head.as_mut_ptr().cast::<u64>();
         // Word by word and volatile: an array that is zeroed or copied as a whole becomes a call of

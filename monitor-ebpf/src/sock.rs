@@ -3,13 +3,12 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::SkStorage,
     helpers::{
         bpf_get_socket_cookie,
-        generated::{bpf_sk_fullsock, bpf_sk_storage_delete, bpf_sk_storage_get},
+        generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
     },
-    programs::SkBuffContext,
 };
 use monitor_common::{flow::Flow, holes::Holes, snapshot::role};
 
@@ -53,23 +52,6 @@ impl Watch {
             role: role::CLIENT,
         })
     }
-}
-
-/// The socket a packet belongs to, of any kind.
-#[inline(always)]
-pub(crate) fn any_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
-    // SAFETY: the context is valid while the program runs.
-    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-    (!sk.is_null()).then_some(sk)
-}
-
-/// The same if it is a full one; `None` for request and TIME_WAIT minisockets.
-#[inline(always)]
-pub(crate) fn full_sock(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
-    let sk = any_sock(ctx)?;
-    // SAFETY: a socket the verifier knows.
-    let sk = unsafe { bpf_sk_fullsock(sk) };
-    (!sk.is_null()).then_some(sk)
 }
 
 /// The flow of a socket, if it has one; a minisocket never does.

@@ -1,9 +1,8 @@
 //! Every packet of a watched socket.
 
-use core::ptr;
-
 use aya_ebpf::{
-    EbpfContext,
+    EbpfContext as _,
+    bindings::__sk_buff,
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
     macros::cgroup_skb,
     programs::SkBuffContext,
@@ -14,16 +13,17 @@ use monitor_common::{
     flow::Flow,
     segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
     snapshot::{origin, protocol},
+    stats::ListenerStats,
 };
 
 use crate::{
-    emit::{count_drop, report, take_seed},
-    handshake,
-    maps::{LISTENERS, STATS},
-    passage::Passage,
+    emit::{count_drop, publish_changes, take_seed},
+    handshake, lock,
+    maps::{LISTENERS, REFUSED_SHAPE, STATS},
+    packet::{Piece, any_sock, full_sock},
+    payload::SkbPayload,
     sock::{self, Watch, state},
-    turn,
-    walk::{self, Rx, Tx, Way},
+    walk::{Rx, Tx, walk},
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -31,6 +31,9 @@ const PASS: i32 = 1;
 
 #[cgroup_skb(ingress)]
 pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
+    if REFUSED_SHAPE.load() != 0 {
+        exhaust_verifier();
+    }
     observe(&ctx, Direction::Rx);
     PASS
 }
@@ -50,8 +53,10 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
         (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
     };
     let watch = Watch::of_ports(local, remote)?;
-    let sk = sock::any_sock(ctx)?;
-    let Some((ip, segment)) = headers(ctx) else {
+    // SAFETY: as above.
+    let sk = unsafe { any_sock(ctx.skb.skb) }?;
+    let mut piece = Piece::EMPTY;
+    let Some(ip_version) = headers(ctx, &mut piece.segment) else {
         count_drop(DropReason::HeaderUnreadable);
         return None;
     };
@@ -62,103 +67,136 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
         None => adopt(ctx, watch, local, remote, direction, now)?,
     };
     let stats = STATS.get_ptr_mut(watch.listener as u32)?;
-    let limits = LISTENERS.get(watch.listener as u32)?;
     // SAFETY: storage the kernel keeps while this program runs, not null.
     if unsafe { (*flow).snapshot.ip_version } == 0 {
-        // SAFETY: as above.
-        identify(ctx, unsafe { &mut *flow }, &ip, direction);
+        identify(ctx.skb.skb, flow, ip_version, direction as u32);
     }
-    let mut passage = Passage {
-        skb: ctx.as_ptr(),
-        sk: sk.cast(),
-        flow,
-        stats,
-        limits,
-        holes: ptr::null_mut(),
-        now,
-        segment,
-        begin: 0,
-    };
     match direction {
-        Direction::Rx if !turn::take(flow) => count_drop(DropReason::Contended),
+        Direction::Rx if !lock::try_lock(flow) => count_drop(DropReason::Contended),
         Direction::Rx => {
-            stages::<Rx>(&mut passage);
-            turn::give_back(flow);
+            account(ctx, flow, stats, watch.listener, &mut piece, direction, now);
+            lock::unlock(flow);
         }
         // What leaves does so under the socket's lock.
-        Direction::Tx => stages::<Tx>(&mut passage),
+        Direction::Tx => account(ctx, flow, stats, watch.listener, &mut piece, direction, now),
     }
     Some(())
 }
 
-/// What a packet of a known flow goes through.
+/// What a packet of a known flow changes: clocks, then frames; then what changed is published.
 #[inline(always)]
-fn stages<W: Way>(passage: &mut Passage) {
-    move_clocks::<W>(passage);
-    let segment = &passage.segment;
+fn account(
+    ctx: &SkBuffContext,
+    flow_ptr: *mut Flow,
+    stats_ptr: *mut ListenerStats,
+    listener: u16,
+    piece: &mut Piece,
+    direction: Direction,
+    now: u64,
+) {
+    let Some(limits) = LISTENERS.get(listener as u32) else {
+        return;
+    };
+    // SAFETY: storage and a map value that the kernel keeps while this program runs, not null; see
+    // `Flow` and `Counter` for who else may touch them.
+    let (flow, stats) = unsafe { (&mut *flow_ptr, &mut *stats_ptr) };
+    let segment = &piece.segment;
+    match direction {
+        Direction::Rx => flow.receive(segment, now, limits, stats),
+        Direction::Tx => flow.send(segment, now, limits, stats),
+    }
     if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
-        let (flow, _) = passage.parts();
-        if flow.is_undecided(W::DIRECTION, segment) {
-            recognise::<W>(passage);
+        let skb = ctx.skb.skb;
+        if flow.is_undecided(direction, segment) {
+            match direction {
+                Direction::Rx => recognise_received(skb, flow_ptr, stats_ptr, segment, now),
+                Direction::Tx => recognise_sent(skb, flow_ptr, stats_ptr, segment, now),
+            };
         }
-        walk::over_payload::<W>(passage);
+        match direction {
+            Direction::Rx => walk::<Rx>(skb, flow_ptr, stats_ptr, piece, now),
+            Direction::Tx => walk::<Tx>(skb, flow_ptr, stats_ptr, piece, now),
+        }
     }
-    make_known::<W>(passage);
-}
-
-/// Clocks, acknowledgements and flags.
-#[inline(always)]
-fn move_clocks<W: Way>(passage: &mut Passage) {
-    let (flow, stats) = passage.parts();
-    // SAFETY: a map value.
-    let limits = unsafe { &*passage.limits };
-    match W::DIRECTION {
-        Direction::Rx => flow.receive(&passage.segment, passage.now, limits, stats),
-        Direction::Tx => flow.send(&passage.segment, passage.now, limits, stats),
-    }
+    let notes = flow.walk_mut(direction).take_notes();
+    publish_changes(&mut flow.snapshot, notes, now);
 }
 
 /// Looks at the first bytes of a segment until it is known what the connection speaks.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn recognise<W: Way>(passage: &mut Passage) {
-    let (flow, stats) = passage.parts();
-    let payload = passage.payload();
-    let len = passage.segment.payload_len;
-    let head = flow.recognise(W::DIRECTION, len, &payload, passage.now, stats, |needle| {
+extern "C" fn recognise_received(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    segment: *const Segment,
+    now: u64,
+) -> u32 {
+    recognise(skb, flow, stats, segment, now, Direction::Rx)
+}
+
+/// The same for a segment that leaves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn recognise_sent(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    segment: *const Segment,
+    now: u64,
+) -> u32 {
+    recognise(skb, flow, stats, segment, now, Direction::Tx)
+}
+
+#[inline(always)]
+fn recognise(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    segment: *const Segment,
+    now: u64,
+    direction: Direction,
+) -> u32 {
+    // SAFETY: callers pass null, or map values and a segment that live as long as the call.
+    let parts = unsafe { (flow.as_mut(), stats.as_mut(), segment.as_ref()) };
+    let (Some(flow), Some(stats), Some(segment)) = parts else {
+        return 0;
+    };
+    let payload = SkbPayload {
+        skb: skb.cast(),
+        offset: segment.payload_offset,
+    };
+    let len = segment.payload_len;
+    let head = flow.recognise(direction, len, &payload, now, stats, |needle| {
         handshake::find(&payload, len, needle)
     });
     if head != 0 {
-        handshake::report(&payload, len, head, &flow.snapshot, passage.now);
+        handshake::report(&payload, len, head, &flow.snapshot, now);
     }
+    0
 }
 
-/// Publishes what changed, as far as it is notable.
+/// Reads the headers of a packet in place; they nearly always lie in the linear part. Returns the IP
+/// version.
 #[inline(always)]
-fn make_known<W: Way>(passage: &mut Passage) {
-    let (flow, _) = passage.parts();
-    let notes = flow.walk_mut(W::DIRECTION).take_notes();
-    report(&mut flow.snapshot, notes, passage.now);
-}
-
-/// The headers of a packet, read in place; they nearly always lie in the linear part.
-#[inline(always)]
-fn headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
+fn headers(ctx: &SkBuffContext, segment: &mut Segment) -> Option<u32> {
     let Some(prefix) = in_place::<IP_PREFIX>(ctx, 0) else {
-        return copied_headers(ctx);
+        return copied_headers(ctx, segment);
     };
     let ip = IpHeader::parse(prefix)?;
     if !ip.is_tcp() {
-        return copied_headers(ctx);
+        return copied_headers(ctx, segment);
     }
     let Some(tcp) = in_place::<TCP_HEADER>(ctx, ip.tcp_offset) else {
-        return copied_headers(ctx);
+        return copied_headers(ctx, segment);
     };
-    Some((ip, Segment::parse(tcp, ip.tcp_offset, ctx.len())?))
+    *segment = Segment::parse(tcp, ip.tcp_offset, ctx.len())?;
+    Some(ip.version)
 }
 
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(never)]
-fn copied_headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
+fn copied_headers(ctx: &SkBuffContext, segment: &mut Segment) -> Option<u32> {
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     for _ in 0..MAX_EXTENSIONS {
         if !ip.is_tcp() {
@@ -169,7 +207,8 @@ fn copied_headers(ctx: &SkBuffContext) -> Option<(IpHeader, Segment)> {
         return None;
     }
     let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
-    Some((ip, Segment::parse(&tcp, ip.tcp_offset, ctx.len())?))
+    *segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
+    Some(ip.version)
 }
 
 /// `N` bytes at `offset` of the packet's linear part.
@@ -197,7 +236,8 @@ fn adopt(
     direction: Direction,
     now: u64,
 ) -> Option<*mut Flow> {
-    let sk = sock::full_sock(ctx)?;
+    // SAFETY: the context of the running program.
+    let sk = unsafe { full_sock(ctx.skb.skb) }?;
     // SAFETY: a full socket, checked for null.
     let tcp_state = unsafe { (*sk).state };
     if matches!(
@@ -225,15 +265,27 @@ fn adopt(
     Some(storage)
 }
 
-/// Fills in what only a packet can tell: addresses and cgroup.
+/// Fills in what only a packet shows: addresses and cgroup. A global function, see [`crate::walk`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn identify(ctx: &SkBuffContext, flow: &mut Flow, ip: &IpHeader, direction: Direction) {
-    let s = &mut flow.snapshot;
-    let (source, destination) = match direction {
-        Direction::Rx => (&mut s.remote_addr, &mut s.local_addr),
-        Direction::Tx => (&mut s.local_addr, &mut s.remote_addr),
+extern "C" fn identify(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    ip_version: u32,
+    direction: u32,
+) -> u32 {
+    // SAFETY: callers pass null, or storage that lives as long as the call.
+    let Some(flow) = (unsafe { flow.as_mut() }) else {
+        return 0;
     };
-    if ip.version == 4 {
+    let ctx = SkBuffContext::new(skb);
+    let s = &mut flow.snapshot;
+    let (source, destination) = if direction == Direction::Rx as u32 {
+        (&mut s.remote_addr, &mut s.local_addr)
+    } else {
+        (&mut s.local_addr, &mut s.remote_addr)
+    };
+    if ip_version == 4 {
         // RFC 791 §3.1: addresses at bytes 12 and 16.
         if let Ok(addresses) = ctx.load::<[[u8; 4]; 2]>(12) {
             *source = widen(addresses[0]);
@@ -244,11 +296,13 @@ fn identify(ctx: &SkBuffContext, flow: &mut Flow, ip: &IpHeader, direction: Dire
         *source = addresses[0];
         *destination = addresses[1];
     }
-    s.ip_version = ip.version;
-    if let Some(sk) = sock::full_sock(ctx) {
+    s.ip_version = ip_version as u8;
+    // SAFETY: the context of the running program.
+    if let Some(sk) = unsafe { full_sock(skb) } {
         // SAFETY: a full socket.
         s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
     }
+    0
 }
 
 #[inline(always)]
@@ -257,3 +311,23 @@ fn widen(v4: [u8; 4]) -> [u8; 16] {
 }
 
 const _: () = assert!(protocol::UNKNOWN == 0, "new storage is zeroed");
+
+/// Takes the verifier past the million instructions it looks at, so that it refuses the program.
+#[inline(always)]
+fn exhaust_verifier() {
+    let mut rounds: u64 = 1 << 20;
+    while rounds > 0 {
+        rounds -= 1;
+        // A long body without a branch: the verifier remembers few states.
+        // SAFETY: moves a register to itself.
+        unsafe {
+            core::arch::asm!(
+                ".rept 128",
+                "{0} = {0}",
+                ".endr",
+                inout(reg) rounds,
+                options(nomem, nostack)
+            );
+        }
+    }
+}

@@ -1,11 +1,13 @@
-//! The walk over the frames of one segment, under `bpf_loop`.
+//! The walk over the frames of a segment that continues its stream, and over what is behind a hole.
+//!
+//! Each part is a global function (`extern "C"`, `no_mangle`, never inlined): the verifier looks at
+//! it once, alone, with arguments it knows nothing of. Inlined, all parts together take some kernels
+//! beyond a million instructions. The price is a null check for each argument, and that only plain
+//! memory and the context can be passed: no socket, no structure with pointers.
 
-use core::{
-    ffi::{c_long, c_void},
-    ptr,
-};
+use core::marker::PhantomData;
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
 use monitor_common::{
     Direction,
     drop::DropReason,
@@ -22,219 +24,347 @@ use monitor_common::{
 use crate::{
     emit::{count_drop, sample},
     maps::SAMPLE_EVERY,
-    passage::Passage,
+    opaque::opaque,
+    packet::{PacketContext, Piece, any_sock},
+    payload::SkbPayload,
+    repeat::{Body, repeat},
     sock,
 };
 
-type Callback = unsafe extern "C" fn(u32, *mut Passage) -> c_long;
-
-/// Walks over the payload of a packet.
+/// Walks over the payload of a segment.
 #[inline(always)]
-pub(crate) fn over_payload<W: Way>(passage: &mut Passage) {
+pub(crate) fn walk<M: DirectionMarker>(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: &mut Piece,
+    now: u64,
+) {
     // Only ingress waits for holes to be filled: what leaves is in order.
-    let rx = matches!(W::DIRECTION, Direction::Rx);
-    let in_front = match place(passage, W::DIRECTION, rx) {
-        Place::Nowhere => false,
-        Place::Front(at) => {
-            passage.begin = at;
-            true
+    let rx = matches!(M::DIRECTION, Direction::Rx);
+    // SAFETY: map values that outlive the program's run; see `Flow` and `Counter` for who else may
+    // touch them.
+    let placed = place(unsafe { (&mut *flow, &mut *stats) }, M::DIRECTION, piece, rx);
+    let begin = match placed {
+        Place::Nowhere => NOTHING_LEFT,
+        Place::Front(at) => at,
+        Place::Ahead => walk_ahead(skb, flow, stats, piece, now),
+    };
+    if begin != NOTHING_LEFT {
+        piece.begin = begin;
+        // SAFETY: as above.
+        unsafe { (*flow).done[M::DIRECTION.index()] = begin };
+        // Mostly one step is all. Calls are dear where the kernel guards them against speculation: a
+        // loop of one iteration has three.
+        if M::step(skb, flow, stats, piece, now) != 0 {
+            M::walk_on(skb, flow, stats, piece, now);
         }
-        Place::Ahead => rx && ahead(passage),
-    };
-    if in_front {
-        front::<W>(passage);
     }
-    let (flow, _) = passage.parts();
-    if rx && flow.rx_walk.has_holes() {
-        bridge(passage);
+    // SAFETY: as above.
+    if rx && unsafe { (*flow).rx_walk.has_holes() } {
+        bridge_holes(skb, flow, stats, now);
     }
 }
 
-#[inline(always)]
-fn place(passage: &mut Passage, direction: Direction, patient: bool) -> Place {
-    let (flow, stats) = passage.parts();
-    let Segment {
-        seq, payload_len, ..
-    } = passage.segment;
-    flow.place(direction, seq, payload_len, patient, stats)
-}
+/// Marks that nothing is left to walk over.
+const NOTHING_LEFT: u32 = u32::MAX;
 
-/// Walks over what a segment adds to the front of its stream.
-#[inline(always)]
-fn front<W: Way>(passage: &mut Passage) {
-    let direction = W::DIRECTION;
-    let (flow, stats) = passage.parts();
-    flow.done[direction.index()] = passage.begin;
-    // Mostly one step is all. Calls and returns are dear where the kernel guards them against
-    // speculation: a loop of one iteration has three.
-    if front_step::<W>(passage) != 0 {
-        return;
-    }
-    repeat(MAX_STEPS - 1, front_again::<W>, passage);
-    let done = flow.done[direction.index()];
-    let len = passage.segment.payload_len;
-    let left = flow.walk_mut(direction).abandon(done, passage.begin, len);
-    if left > 0 {
-        count_drop(DropReason::WalkTooLong);
-        stats.unsynced_bytes[direction.index()].add(left as u64);
-    }
-}
-
-/// Takes in a received segment that lies behind a hole. True where there is no room to wait for that,
-/// so that the walk has to go on at [`Passage::begin`].
+/// One step of the walk over a received segment; 1 to go on.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn ahead(passage: &mut Passage) -> bool {
-    let (flow, _) = passage.parts();
-    let Some(holes) = sock::holes_or_new(passage.sk) else {
-        count_drop(DropReason::StorageFull);
-        return jump_ahead(passage);
-    };
-    flow.rx_walk.set_holes(true);
-    passage.holes = holes;
-    let Segment {
-        seq, payload_len, ..
-    } = passage.segment;
-    // SAFETY: storage the kernel just handed out, not null.
-    match unsafe { (*holes).land(seq, payload_len) } {
-        Landing::Old => false,
-        Landing::Island(begin) => {
-            passage.begin = begin;
-            flow.done[Direction::Rx.index()] = begin;
-            let times = repeat(ISLAND_STEPS, island, passage);
-            if times == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
-                // SAFETY: as above.
-                unsafe { (*holes).give_up_segment() };
-            }
-            false
-        }
-        Landing::NoRoom => jump_ahead(passage),
-    }
+extern "C" fn step_received(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    step::<Rx>(skb, flow, stats, piece, now)
 }
 
-/// Gives up the hole in front of a received segment; true if there is something to walk over.
-#[inline(always)]
-fn jump_ahead(passage: &mut Passage) -> bool {
-    let Place::Front(at) = place(passage, Direction::Rx, false) else {
-        return false;
-    };
-    passage.begin = at;
-    true
-}
-
-/// Joins the front with what waits behind the holes it has filled.
+/// The same for a segment that leaves.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn bridge(passage: &mut Passage) {
-    let Some(holes) = sock::holes(passage.sk) else {
-        return;
+extern "C" fn step_sent(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    step::<Tx>(skb, flow, stats, piece, now)
+}
+
+#[inline(always)]
+fn step<M: DirectionMarker>(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    let direction = M::DIRECTION;
+    // SAFETY: callers pass null, or map values and a piece that live as long as the call.
+    let parts = unsafe { (flow.as_mut(), stats.as_mut(), piece.as_ref()) };
+    let (Some(flow), Some(stats), Some(piece)) = parts else {
+        return 0;
     };
-    passage.holes = holes;
-    // SAFETY: storage of the kernel's, not null.
-    unsafe { (*holes).begin_bridge() };
-    repeat(BRIDGE_STEPS, bridge_step, passage);
-    // SAFETY: as above; the storage stays until this program ends.
-    if unsafe { (*holes).is_empty() } {
-        let (flow, _) = passage.parts();
-        flow.rx_walk.set_holes(false);
-        sock::forget_holes(passage.sk);
-    }
-}
-
-/// Returns how many times it was.
-#[inline(always)]
-fn repeat(times: u32, step: Callback, passage: &mut Passage) -> u32 {
-    // SAFETY: the callback has the signature bpf_loop wants and the context outlives the loop.
-    unsafe { bpf_loop(times, step as *mut c_void, ptr::from_mut(passage).cast(), 0) as u32 }
-}
-
-unsafe extern "C" fn front_again<W: Way>(_index: u32, passage: *mut Passage) -> c_long {
-    // SAFETY: bpf_loop passes the context that `repeat` gave it.
-    front_step::<W>(unsafe { &mut *passage })
-}
-
-/// One iteration of `bpf_loop`: 0 goes on, 1 ends the loop.
-#[inline(always)]
-fn front_step<W: Way>(passage: &mut Passage) -> c_long {
-    let direction = W::DIRECTION;
-    let (flow, stats) = passage.parts();
-    let len = passage.segment.payload_len;
-    let payload = passage.payload();
+    let len = piece.segment.payload_len;
+    let payload = SkbPayload {
+        skb: skb.cast(),
+        offset: piece.segment.payload_offset,
+    };
     let from_client = flow.snapshot.from_client(direction);
     let mut done = flow.done[direction.index()];
     let walk = flow.walk_mut(direction);
-    let step = walk.step(&mut done, passage.begin, len, from_client, &payload);
+    let step = walk.step(&mut done, piece.begin, len, from_client, &payload);
     flow.done[direction.index()] = done;
     match step {
-        Step::End => return 1,
+        Step::End => return 0,
         Step::Unreadable => {
             count_drop(DropReason::PayloadUnreadable);
             let left = len.saturating_sub(done);
             stats.unsynced_bytes[direction.index()].add(left as u64);
             flow.done[direction.index()] = len;
-            return 1;
+            return 0;
         }
-        Step::Frame(header) => frame(flow, stats, direction, &header, passage.now),
+        Step::Frame(header) => account_frame(flow, stats, direction, &header, now),
         Step::Unsynced(bytes) => stats.unsynced_bytes[direction.index()].add(bytes as u64),
         Step::Synced(bytes) => {
             stats.unsynced_bytes[direction.index()].add(bytes as u64);
-            flow.resync(direction, passage.now, stats);
+            flow.resync(direction, now, stats);
         }
         Step::Again => {}
     }
-    (done >= len) as c_long
+    (done < len) as u32
 }
 
-/// The same for a segment behind a hole: its frames are kept, not counted.
-unsafe extern "C" fn island(_index: u32, passage: *mut Passage) -> c_long {
-    // SAFETY: bpf_loop passes the context that `repeat` gave it, and there is an island.
-    let passage = unsafe { &mut *passage };
-    let (flow, _) = passage.parts();
-    // SAFETY: storage that outlives the loop, not null.
-    let holes = unsafe { &mut *passage.holes };
-    let payload = passage.payload();
-    let from_client = flow.snapshot.from_client(Direction::Rx);
-    let mut done = flow.done[Direction::Rx.index()];
-    let Segment {
-        seq, payload_len, ..
-    } = passage.segment;
-    let goes_on = holes.step(
-        &mut done,
-        passage.begin,
-        seq,
-        payload_len,
-        from_client,
-        &payload,
-    );
-    flow.done[Direction::Rx.index()] = done;
-    (!goes_on) as c_long
+/// Goes on with a received segment that has more than one step.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_on_received(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    walk_on::<Rx>(skb, flow, stats, piece, now)
 }
 
-unsafe extern "C" fn bridge_step(_index: u32, passage: *mut Passage) -> c_long {
-    // SAFETY: bpf_loop passes the context that `repeat` gave it, and `bridge` has holes.
-    let passage = unsafe { &mut *passage };
-    let (flow, stats) = passage.parts();
-    // SAFETY: storage that outlives the loop, not null.
-    let holes = unsafe { &mut *passage.holes };
-    match holes.bridge(&mut flow.rx_walk) {
-        Bridge::End => return 1,
-        Bridge::Again => {}
-        Bridge::Frame(header) => frame(flow, stats, Direction::Rx, &header, passage.now),
-        Bridge::Unsynced(bytes) => {
-            stats.unsynced_bytes[Direction::Rx.index()].add(bytes as u64);
-        }
+/// The same for a segment that leaves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_on_sent(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    walk_on::<Tx>(skb, flow, stats, piece, now)
+}
+
+#[inline(always)]
+fn walk_on<M: DirectionMarker>(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    let Some(mut packet) = PacketContext::new(skb, flow, stats, piece, now) else {
+        return 0;
+    };
+    repeat::<{ MAX_STEPS - 1 }, FrontStep<M>>(&mut packet);
+    let (flow, stats) = packet.parts();
+    let direction = M::DIRECTION;
+    let Piece { segment, begin } = packet.piece;
+    let done = flow.done[direction.index()];
+    let left = flow
+        .walk_mut(direction)
+        .abandon(done, begin, segment.payload_len);
+    if left > 0 {
+        count_drop(DropReason::WalkTooLong);
+        stats.unsynced_bytes[direction.index()].add(left as u64);
     }
     0
 }
 
+struct FrontStep<M>(PhantomData<M>);
+
+impl<M: DirectionMarker> Body for FrontStep<M> {
+    type Context = PacketContext;
+
+    #[inline(always)]
+    fn step(_index: u32, packet: &mut PacketContext) -> bool {
+        let goes_on = M::step(packet.skb, packet.flow, packet.stats, &packet.piece, packet.now);
+        opaque(goes_on.into()) != 0
+    }
+}
+
+/// Takes in a received segment that lies behind a hole. Where there is no room to wait for what is
+/// missing, returns the offset at which the walk goes on, otherwise [`NOTHING_LEFT`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_ahead(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *const Piece,
+    now: u64,
+) -> u32 {
+    let Some(mut packet) = PacketContext::new(skb, flow, stats, piece, now) else {
+        return NOTHING_LEFT;
+    };
+    // SAFETY: the context of the running program.
+    let holes = unsafe { any_sock(skb) }.and_then(|sk| sock::holes_or_new(sk.cast()));
+    let Some(holes) = holes else {
+        count_drop(DropReason::StorageFull);
+        return jump_ahead(&packet);
+    };
+    packet.holes = holes;
+    let (flow, _) = packet.parts();
+    flow.rx_walk.set_holes(true);
+    let Segment {
+        seq, payload_len, ..
+    } = packet.piece.segment;
+    // SAFETY: storage the kernel just handed out, not null.
+    match unsafe { (*holes).land(seq, payload_len) } {
+        Landing::Old => NOTHING_LEFT,
+        Landing::Island(begin) => {
+            packet.piece.begin = begin;
+            flow.done[Direction::Rx.index()] = begin;
+            let steps = repeat::<ISLAND_STEPS, AheadStep>(&mut packet);
+            if steps == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
+                // SAFETY: as above.
+                unsafe { (*holes).give_up_segment() };
+            }
+            NOTHING_LEFT
+        }
+        Landing::NoRoom => jump_ahead(&packet),
+    }
+}
+
+/// Gives up the hole in front of a received segment; returns what [`walk_ahead`] does.
+#[inline(always)]
+fn jump_ahead(packet: &PacketContext) -> u32 {
+    match place(packet.parts(), Direction::Rx, &packet.piece, false) {
+        Place::Front(at) => at,
+        Place::Nowhere | Place::Ahead => NOTHING_LEFT,
+    }
+}
+
+#[inline(always)]
+fn place(
+    (flow, stats): (&mut Flow, &mut ListenerStats),
+    direction: Direction,
+    piece: &Piece,
+    patient: bool,
+) -> Place {
+    let Segment {
+        seq, payload_len, ..
+    } = piece.segment;
+    flow.place(direction, seq, payload_len, patient, stats)
+}
+
+/// A step of the walk over a segment behind a hole: its frames are kept, not counted.
+enum AheadStep {}
+
+impl Body for AheadStep {
+    type Context = PacketContext;
+
+    #[inline(always)]
+    fn step(_index: u32, packet: &mut PacketContext) -> bool {
+        let (flow, _) = packet.parts();
+        // SAFETY: storage that outlives the loop, not null.
+        let holes = unsafe { &mut *packet.holes };
+        let Piece { segment, begin } = packet.piece;
+        let payload = SkbPayload {
+            skb: packet.skb.cast(),
+            offset: segment.payload_offset,
+        };
+        let from_client = flow.snapshot.from_client(Direction::Rx);
+        let mut done = flow.done[Direction::Rx.index()];
+        let goes_on = holes.step(
+            &mut done,
+            begin,
+            segment.seq,
+            segment.payload_len,
+            from_client,
+            &payload,
+        );
+        flow.done[Direction::Rx.index()] = done;
+        goes_on
+    }
+}
+
+/// Joins the front with what waits behind the holes it has filled.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bridge_holes(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    now: u64,
+) -> u32 {
+    let Some(mut packet) = PacketContext::new(skb, flow, stats, &Piece::EMPTY, now) else {
+        return 0;
+    };
+    // SAFETY: the context of the running program.
+    let Some(sk) = (unsafe { any_sock(skb) }) else {
+        return 0;
+    };
+    let Some(holes) = sock::holes(sk.cast()) else {
+        return 0;
+    };
+    packet.holes = holes;
+    // SAFETY: storage of the kernel's, not null.
+    unsafe { (*holes).begin_bridge() };
+    repeat::<BRIDGE_STEPS, BridgeStep>(&mut packet);
+    // SAFETY: as above; the storage stays until this program ends.
+    if unsafe { (*holes).is_empty() } {
+        let (flow, _) = packet.parts();
+        flow.rx_walk.set_holes(false);
+        sock::forget_holes(sk.cast());
+    }
+    0
+}
+
+enum BridgeStep {}
+
+impl Body for BridgeStep {
+    type Context = PacketContext;
+
+    #[inline(always)]
+    fn step(_index: u32, packet: &mut PacketContext) -> bool {
+        let (flow, stats) = packet.parts();
+        // SAFETY: storage that outlives the loop, not null.
+        let holes = unsafe { &mut *packet.holes };
+        match holes.bridge(&mut flow.rx_walk) {
+            Bridge::End => return false,
+            Bridge::Again => {}
+            Bridge::Frame(header) => {
+                account_frame(flow, stats, Direction::Rx, &header, packet.now);
+            }
+            Bridge::Unsynced(bytes) => {
+                stats.unsynced_bytes[Direction::Rx.index()].add(bytes as u64);
+            }
+        }
+        true
+    }
+}
+
 /// Accounts for a frame and offers it to a live viewer.
 #[inline(always)]
-fn frame(
+fn account_frame(
     flow: &mut Flow,
     stats: &mut ListenerStats,
     direction: Direction,
     header: &Header,
-    coarse: u64,
+    coarse_now: u64,
 ) {
-    let mut now = coarse;
+    let mut now = coarse_now;
     // Only round trips need better than a tick.
     if matches!(header.opcode(), opcode::PING | opcode::PONG) {
         // SAFETY: no preconditions.
@@ -274,22 +404,61 @@ fn offer_sample(
         first_byte: header.first_byte(),
         masked: header.masked() as u8,
         direction: direction as u8,
-        _pad: [0; 5],
+        _pad: 0,
+        _pad_word: 0,
     });
 }
 
 /// A [`Direction`] as a type, so that each gets code of its own.
-pub(crate) trait Way {
+pub(crate) trait DirectionMarker {
     const DIRECTION: Direction;
+
+    /// [`step_received`] or [`step_sent`].
+    fn step(
+        skb: *mut __sk_buff,
+        flow: *mut Flow,
+        stats: *mut ListenerStats,
+        piece: &Piece,
+        now: u64,
+    ) -> u32;
+
+    /// [`walk_on_received`] or [`walk_on_sent`].
+    fn walk_on(
+        skb: *mut __sk_buff,
+        flow: *mut Flow,
+        stats: *mut ListenerStats,
+        piece: &Piece,
+        now: u64,
+    ) -> u32;
 }
 
 pub(crate) enum Rx {}
 pub(crate) enum Tx {}
 
-impl Way for Rx {
+impl DirectionMarker for Rx {
     const DIRECTION: Direction = Direction::Rx;
+
+    #[inline(always)]
+    fn step(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
+        step_received(s, f, c, p, now)
+    }
+
+    #[inline(always)]
+    fn walk_on(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
+        walk_on_received(s, f, c, p, now)
+    }
 }
 
-impl Way for Tx {
+impl DirectionMarker for Tx {
     const DIRECTION: Direction = Direction::Tx;
+
+    #[inline(always)]
+    fn step(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
+        step_sent(s, f, c, p, now)
+    }
+
+    #[inline(always)]
+    fn walk_on(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
+        walk_on_sent(s, f, c, p, now)
+    }
 }

@@ -302,7 +302,8 @@ mod tests {
             first_byte: 0b1100_1000,
             masked: 1,
             direction: Way::Rx as u8,
-            _pad: [0; 5],
+            _pad: 0,
+            _pad_word: 0,
         };
         let now = Now {
             at: Ktime(6_500_000_000),

@@ -8,13 +8,12 @@ use monitor::{
     listeners::{Listener, PortRange},
 };
 
-/// Instructions the verifier may have to look at, per program. Generous enough for another
-/// compiler and for Linux 6.1, which looks at twice as many as 6.12; tight enough that an
-/// unrolled loop is noticed.
+/// Instructions the verifier may look at, per program. Its limit is a million, kernels differ by
+/// half, and a newer one may look at several times as many: the distance to the limit is the point.
 const BUDGET: [(&str, u32); 6] = [
-    ("ingress", 700_000),
-    ("egress", 700_000),
-    ("inet_sock_set_state", 10_000),
+    ("ingress", 300_000),
+    ("egress", 300_000),
+    ("inet_sock_set_state", 15_000),
     ("tcp_retransmit_skb", 5_000),
     ("tcp_receive_reset", 5_000),
     ("tcp_send_reset", 5_000),
@@ -40,7 +39,10 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
             let loaded = Loaded::new(&listeners, &settings)
                 .unwrap_or_else(|e| panic!("remote {remote}, debug_log {debug_log}: {e:?}"));
             for (name, info) in loaded.programs() {
-                let verified = info.verified_instruction_count().expect("told since 5.16");
+                // Linux reports the count since 5.16 (commit aba64c7da983).
+                let Some(verified) = info.verified_instruction_count() else {
+                    continue;
+                };
                 println!(
                     "remote {remote} debug_log {debug_log}: {name:<20} {verified:>6} verified instructions"
                 );

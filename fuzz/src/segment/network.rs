@@ -170,7 +170,7 @@ impl Network {
                 .next_seq(direction.opposite())
                 .wrapping_add_signed(ack.into()),
             window: window.into(),
-            flags: flags & !KEEPALIVE,
+            flags: u16::from(flags & !KEEPALIVE),
             payload_offset: 40,
             payload_len: 0,
         };

@@ -108,7 +108,7 @@ fn segment(seq: u32, ack: u32) -> Segment {
     }
 }
 
-fn flagged(seq: u32, ack: u32, flags: u8) -> Segment {
+fn flagged(seq: u32, ack: u32, flags: u16) -> Segment {
     Segment {
         flags: tcp_flags::ACK | flags,
         ..segment(seq, ack)

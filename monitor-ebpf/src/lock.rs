@@ -1,0 +1,69 @@
+//! One received segment of a socket at a time.
+
+use monitor_common::flow::Flow;
+
+use crate::repeat::{Body, repeat};
+
+/// Attempts at the lock: most of a millisecond. A segment takes microseconds, but in a virtual machine
+/// the other CPU may stand still in the middle of it.
+const ATTEMPTS: u32 = 1 << 16;
+
+/// Waits while another CPU has a segment of this socket in hand. False if that takes too long.
+#[inline(always)]
+pub(crate) fn try_lock(flow: *mut Flow) -> bool {
+    // SAFETY: storage the kernel keeps while this program runs.
+    let word = unsafe { &raw mut (*flow).receiving };
+    if swap(word, 1) == 0 {
+        return true;
+    }
+    wait(word)
+}
+
+#[inline(always)]
+pub(crate) fn unlock(flow: *mut Flow) {
+    // SAFETY: storage the kernel keeps while this program runs.
+    swap(unsafe { &raw mut (*flow).receiving }, 0);
+}
+
+/// Shared by the attempts; lives on the stack.
+#[repr(C)]
+struct Waiting {
+    word: *mut u64,
+    locked: u64,
+}
+
+#[inline(never)]
+fn wait(word: *mut u64) -> bool {
+    let mut waiting = Waiting { word, locked: 0 };
+    repeat::<ATTEMPTS, Attempt>(&mut waiting);
+    // SAFETY: a live local; volatile because it was written behind the compiler's back.
+    unsafe { (&raw const waiting.locked).read_volatile() != 0 }
+}
+
+enum Attempt {}
+
+impl Body for Attempt {
+    type Context = Waiting;
+
+    #[inline(always)]
+    fn step(_index: u32, waiting: &mut Waiting) -> bool {
+        waiting.locked = (swap(waiting.word, 1) == 0) as u64;
+        waiting.locked == 0
+    }
+}
+
+/// Puts `value` into a word and returns what was there; orders everything before and after.
+#[inline(always)]
+fn swap(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: callers pass a live, aligned word of a map value.
+    unsafe {
+        core::arch::asm!(
+            "{value} = xchg_64({word} + 0, {value})",
+            value = inout(reg) value,
+            word = in(reg) word,
+            options(nostack),
+        );
+    }
+    value
+}
