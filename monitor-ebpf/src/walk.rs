@@ -44,7 +44,12 @@ pub(crate) fn walk<M: DirectionMarker>(
     let rx = matches!(M::DIRECTION, Direction::Rx);
     // SAFETY: map values that outlive the program's run; see `Flow` and `Counter` for who else may
     // touch them.
-    let placed = place(unsafe { (&mut *flow, &mut *stats) }, M::DIRECTION, piece, rx);
+    let placed = place(
+        unsafe { (&mut *flow, &mut *stats) },
+        M::DIRECTION,
+        piece,
+        rx,
+    );
     let begin = match placed {
         Place::Nowhere => NOTHING_LEFT,
         Place::Front(at) => at,
@@ -198,7 +203,13 @@ impl<M: DirectionMarker> Body for FrontStep<M> {
 
     #[inline(always)]
     fn step(_index: u32, packet: &mut PacketContext) -> bool {
-        let goes_on = M::step(packet.skb, packet.flow, packet.stats, &packet.piece, packet.now);
+        let goes_on = M::step(
+            packet.skb,
+            packet.flow,
+            packet.stats,
+            &packet.piece,
+            packet.now,
+        );
         opaque(goes_on.into()) != 0
     }
 }

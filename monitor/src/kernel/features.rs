@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn every_kernel_gets_the_loop_it_has_or_a_refusal_that_names_what_it_lacks() {
         use Feature::{AtomicExchange, CookieInTracing, Loop, StorageInTracing};
-        let table: [(&str, Features, Result<LoopKind, Vec<Feature>>); 8] = [
+        type Row = (&'static str, Features, Result<LoopKind, Vec<Feature>>);
+        let table: [Row; 8] = [
             ("7.0, x86_64", ALL, Ok(LoopKind::Loop)),
             ("6.1, arm64", ALL, Ok(LoopKind::Loop)),
             ("5.15, x86_64", WITHOUT_LOOP, Ok(LoopKind::ForEachMapElem)),

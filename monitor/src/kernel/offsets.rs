@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_btf_is_refused_by_name() {
-        let error = read(Path::new("/proc/version")).expect_err("no BTF");
+        let error = read(Path::new("/proc/version")).err().expect("no BTF");
         assert!(error.to_string().contains("/proc/version"), "{error}");
     }
 }
