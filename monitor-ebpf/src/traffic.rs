@@ -52,7 +52,10 @@ fn observe<M: DirectionMarker>(ctx: &SkBuffContext) -> Option<()> {
     // SAFETY: the context is valid while the program runs.
     let (local, remote) = unsafe {
         // The kernel hands out the remote port in network order, in the upper half of the word.
-        ((*skb).local_port as u16, u32::from_be((*skb).remote_port) as u16)
+        (
+            (*skb).local_port as u16,
+            u32::from_be((*skb).remote_port) as u16,
+        )
     };
     let watch = Watch::of_ports(local, remote)?;
     // SAFETY: as above.

@@ -245,13 +245,14 @@ impl Peer {
         }
     }
 
-    fn packet(&self, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    fn packet(&self, seq: u32, flags: u16, payload: &[u8]) -> Vec<u8> {
         let mut tcp = Vec::with_capacity(TCP_HEADER + payload.len());
         tcp.extend(self.own_port.to_be_bytes());
         tcp.extend(self.kernel_port.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(self.expected.to_be_bytes());
-        tcp.extend([5 << 4, flags]);
+        // A header of five words.
+        tcp.extend((5 << 12 | flags).to_be_bytes());
         tcp.extend(WINDOW.to_be_bytes());
         tcp.extend([0; 4]);
         tcp.extend(payload);
