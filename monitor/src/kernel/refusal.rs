@@ -95,18 +95,21 @@ impl fmt::Display for LogTail<'_> {
     }
 }
 
-/// The last line that is no statistic: there the verifier says what it minds.
+/// The last line before the verifier's statistics: there it says what it minds.
 fn last_word(log: &str) -> Option<&str> {
-    const STATISTICS: [&str; 4] = [
-        "processed ",
-        "verification time",
-        "stack depth",
-        "mark_precise",
-    ];
     log.lines()
-        .rev()
         .map(str::trim)
-        .find(|line| !line.is_empty() && !STATISTICS.iter().any(|it| line.starts_with(it)))
+        .take_while(|line| !is_statistic(line))
+        .filter(|line| !line.is_empty())
+        .last()
+}
+
+/// Whether the statistics begin here (`print_verification_stats` in `kernel/bpf/verifier.c`). Linux
+/// 7.3 adds a line for each function.
+fn is_statistic(line: &str) -> bool {
+    const BEGINNINGS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    BEGINNINGS.iter().any(|text| line.starts_with(text))
+        || (line.starts_with("subprog ") && line.contains(" insns_self "))
 }
 
 /// Of `processed 1000001 insns (limit 1000000) max_states_per_insn …`.
@@ -137,6 +140,10 @@ mod tests {
             Some("BPF program is too large. Processed 1000001 insn")
         );
         assert_eq!(instructions(TOO_LARGE), Some(1_000_001));
+        let of_each_function = "BPF program is too large. Processed 1000001 insn\n\
+            verification time 841233 usec\nstack depth 0+0\n\
+            subprog 24 (emit) static insns_self 0 insns_total 0 stack 0\n";
+        assert_eq!(last_word(of_each_function), last_word(TOO_LARGE));
         assert_eq!(
             last_word("\nR2 invalid mem access 'scalar'\n"),
             Some("R2 invalid mem access 'scalar'")
