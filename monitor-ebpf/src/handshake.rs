@@ -2,13 +2,16 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use monitor_common::{
+    Direction,
     drop::DropReason,
     event::{HEAD_ROOMS, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
+    flow::Flow,
     frame::HEADER_MAX,
     handshake::Needle,
     snapshot::Snapshot,
+    stats::ListenerStats,
     stream::Payload,
 };
 
@@ -16,9 +19,59 @@ use crate::{
     emit::count_drop,
     maps::HANDSHAKES,
     opaque::opaque,
+    packet::{PacketContext, Piece},
     payload::SkbPayload,
     repeat::{Body, repeat},
 };
+
+/// Looks at the first bytes of a segment until it is known what the connection speaks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn recognise_received(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *mut Piece,
+    now: u64,
+) -> u32 {
+    recognise(
+        PacketContext::new(skb, flow, stats, piece, now),
+        Direction::Rx,
+    )
+}
+
+/// The same for a segment that leaves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn recognise_sent(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
+    piece: *mut Piece,
+    now: u64,
+) -> u32 {
+    recognise(
+        PacketContext::new(skb, flow, stats, piece, now),
+        Direction::Tx,
+    )
+}
+
+#[inline(always)]
+fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
+    let Some(packet) = packet else {
+        return 0;
+    };
+    let (flow, stats) = packet.parts();
+    let (payload, now) = (packet.payload(), packet.now);
+    let len = packet.piece().segment.payload_len;
+    let head = flow.recognise(direction, len, &payload, now, stats, |needle| {
+        find(&payload, len, needle)
+    });
+    if head != 0 {
+        report(&payload, len, head, &flow.snapshot, now);
+    }
+    0
+}
 
 /// Shared by the steps of a search; lives on the stack.
 #[repr(C)]
@@ -33,7 +86,7 @@ struct Search {
 
 /// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
 #[inline(always)]
-pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
+fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
     let mut search = Search {
         skb: payload.skb,
         payload_offset: payload.offset,
@@ -72,7 +125,7 @@ impl Body for Look {
 
 /// Sends the head that a segment begins with to the daemon, or counts that it could not.
 #[inline(always)]
-pub(crate) fn report(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
+fn report(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
     const SHORT: usize = HEAD_ROOMS[0];
     const MIDDLE: usize = HEAD_ROOMS[1];
     const LONG: usize = HEAD_ROOMS[2];

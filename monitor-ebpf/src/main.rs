@@ -20,6 +20,7 @@ mod handshake;
 mod lifecycle;
 mod lock;
 mod maps;
+mod marker;
 mod opaque;
 mod packet;
 mod payload;

@@ -8,6 +8,8 @@ use aya_ebpf::{
 };
 use monitor_common::{flow::Flow, holes::Holes, segment::Segment, stats::ListenerStats};
 
+use crate::payload::SkbPayload;
+
 /// The new bytes of a segment: plain words, so that it can be passed to a global function.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -33,7 +35,8 @@ pub(crate) struct PacketContext {
     /// Null where no hole is in play.
     pub(crate) holes: *mut Holes,
     pub(crate) now: u64,
-    pub(crate) piece: Piece,
+    /// A pointer, so that the rest can stay in registers where nothing else points to it.
+    pub(crate) piece: *mut Piece,
 }
 
 impl PacketContext {
@@ -43,21 +46,19 @@ impl PacketContext {
         skb: *mut __sk_buff,
         flow: *mut Flow,
         stats: *mut ListenerStats,
-        piece: *const Piece,
+        piece: *mut Piece,
         now: u64,
     ) -> Option<Self> {
-        if flow.is_null() || stats.is_null() {
+        if flow.is_null() || stats.is_null() || piece.is_null() {
             return None;
         }
-        // SAFETY: callers pass null or a piece that lives as long as the call.
-        let piece = unsafe { piece.as_ref() }?;
         Some(Self {
             skb,
             flow,
             stats,
             holes: ptr::null_mut(),
             now,
-            piece: *piece,
+            piece,
         })
     }
 
@@ -67,6 +68,20 @@ impl PacketContext {
         // SAFETY: map values that outlive the program's run; see `Flow` and `Counter` for who else
         // may touch them.
         unsafe { (&mut *self.flow, &mut *self.stats) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn piece<'a>(&self) -> &'a mut Piece {
+        // SAFETY: lives in the program's first function.
+        unsafe { &mut *self.piece }
+    }
+
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> SkbPayload {
+        SkbPayload {
+            skb: self.skb.cast(),
+            offset: self.piece().segment.payload_offset,
+        }
     }
 }
 

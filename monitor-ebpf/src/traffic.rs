@@ -1,5 +1,7 @@
 //! Every packet of a watched socket.
 
+use core::ptr;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
@@ -11,19 +13,19 @@ use monitor_common::{
     Direction,
     drop::DropReason,
     flow::Flow,
+    listener::ListenerLimits,
     segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
     snapshot::{origin, protocol},
-    stats::ListenerStats,
 };
 
 use crate::{
     emit::{count_drop, publish_changes, take_seed},
-    handshake, lock,
+    lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
-    packet::{Piece, any_sock, full_sock},
-    payload::SkbPayload,
+    marker::{DirectionMarker, Rx, Tx},
+    packet::{PacketContext, Piece, any_sock, full_sock},
     sock::{self, Watch, state},
-    walk::{Rx, Tx, walk},
+    walk::walk,
 };
 
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
@@ -34,27 +36,30 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if REFUSED_SHAPE.load() != 0 {
         exhaust_verifier();
     }
-    observe(&ctx, Direction::Rx);
+    observe::<Rx>(&ctx);
     PASS
 }
 
 #[cgroup_skb(egress)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    observe(&ctx, Direction::Tx);
+    observe::<Tx>(&ctx);
     PASS
 }
 
 #[inline(always)]
-fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
+fn observe<M: DirectionMarker>(ctx: &SkBuffContext) -> Option<()> {
+    let skb = ctx.skb.skb;
     // SAFETY: the context is valid while the program runs.
     let (local, remote) = unsafe {
-        let skb = &*ctx.skb.skb;
         // The kernel hands out the remote port in network order, in the upper half of the word.
-        (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
+        (
+            (*skb).local_port as u16,
+            u32::from_be((*skb).remote_port) as u16,
+        )
     };
     let watch = Watch::of_ports(local, remote)?;
     // SAFETY: as above.
-    let sk = unsafe { any_sock(ctx.skb.skb) }?;
+    let sk = unsafe { any_sock(skb) }?;
     let mut piece = Piece::EMPTY;
     let Some(ip_version) = headers(ctx, &mut piece.segment) else {
         count_drop(DropReason::HeaderUnreadable);
@@ -64,116 +69,50 @@ fn observe(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(ctx, watch, local, remote, direction, now)?,
+        None => adopt(ctx, watch, local, remote, M::DIRECTION, now)?,
     };
-    let stats = STATS.get_ptr_mut(watch.listener as u32)?;
-    // SAFETY: storage the kernel keeps while this program runs, not null.
-    if unsafe { (*flow).snapshot.ip_version } == 0 {
-        identify(ctx.skb.skb, flow, ip_version, direction as u32);
+    let limits = LISTENERS.get(watch.listener as u32)?;
+    let packet = PacketContext {
+        skb,
+        flow,
+        stats: STATS.get_ptr_mut(watch.listener as u32)?,
+        holes: ptr::null_mut(),
+        now,
+        piece: &mut piece,
+    };
+    if packet.parts().0.snapshot.ip_version == 0 {
+        identify(skb, flow, ip_version, M::DIRECTION as u32);
     }
-    match direction {
+    match M::DIRECTION {
         Direction::Rx if !lock::try_lock(flow) => count_drop(DropReason::Contended),
         Direction::Rx => {
-            account(ctx, flow, stats, watch.listener, &mut piece, direction, now);
+            account::<M>(&packet, limits);
             lock::unlock(flow);
         }
         // What leaves does so under the socket's lock.
-        Direction::Tx => account(ctx, flow, stats, watch.listener, &mut piece, direction, now),
+        Direction::Tx => account::<M>(&packet, limits),
     }
     Some(())
 }
 
 /// What a packet of a known flow changes: clocks, then frames; then what changed is published.
 #[inline(always)]
-fn account(
-    ctx: &SkBuffContext,
-    flow_ptr: *mut Flow,
-    stats_ptr: *mut ListenerStats,
-    listener: u16,
-    piece: &mut Piece,
-    direction: Direction,
-    now: u64,
-) {
-    let Some(limits) = LISTENERS.get(listener as u32) else {
-        return;
-    };
-    // SAFETY: storage and a map value that the kernel keeps while this program runs, not null; see
-    // `Flow` and `Counter` for who else may touch them.
-    let (flow, stats) = unsafe { (&mut *flow_ptr, &mut *stats_ptr) };
-    let segment = &piece.segment;
-    match direction {
-        Direction::Rx => flow.receive(segment, now, limits, stats),
-        Direction::Tx => flow.send(segment, now, limits, stats),
+fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) {
+    let (flow, stats) = packet.parts();
+    let segment = &packet.piece().segment;
+    match M::DIRECTION {
+        Direction::Rx => flow.receive(segment, packet.now, limits, stats),
+        Direction::Tx => flow.send(segment, packet.now, limits, stats),
     }
     if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
-        let skb = ctx.skb.skb;
-        if flow.is_undecided(direction, segment) {
-            match direction {
-                Direction::Rx => recognise_received(skb, flow_ptr, stats_ptr, segment, now),
-                Direction::Tx => recognise_sent(skb, flow_ptr, stats_ptr, segment, now),
-            };
+        if flow.is_undecided(M::DIRECTION, segment) {
+            M::recognise(packet);
         }
-        match direction {
-            Direction::Rx => walk::<Rx>(skb, flow_ptr, stats_ptr, piece, now),
-            Direction::Tx => walk::<Tx>(skb, flow_ptr, stats_ptr, piece, now),
-        }
+        walk::<M>(packet);
     }
-    let notes = flow.walk_mut(direction).take_notes();
-    publish_changes(&mut flow.snapshot, notes, now);
-}
-
-/// Looks at the first bytes of a segment until it is known what the connection speaks.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn recognise_received(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    segment: *const Segment,
-    now: u64,
-) -> u32 {
-    recognise(skb, flow, stats, segment, now, Direction::Rx)
-}
-
-/// The same for a segment that leaves.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn recognise_sent(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    segment: *const Segment,
-    now: u64,
-) -> u32 {
-    recognise(skb, flow, stats, segment, now, Direction::Tx)
-}
-
-#[inline(always)]
-fn recognise(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    segment: *const Segment,
-    now: u64,
-    direction: Direction,
-) -> u32 {
-    // SAFETY: callers pass null, or map values and a segment that live as long as the call.
-    let parts = unsafe { (flow.as_mut(), stats.as_mut(), segment.as_ref()) };
-    let (Some(flow), Some(stats), Some(segment)) = parts else {
-        return 0;
-    };
-    let payload = SkbPayload {
-        skb: skb.cast(),
-        offset: segment.payload_offset,
-    };
-    let len = segment.payload_len;
-    let head = flow.recognise(direction, len, &payload, now, stats, |needle| {
-        handshake::find(&payload, len, needle)
-    });
-    if head != 0 {
-        handshake::report(&payload, len, head, &flow.snapshot, now);
-    }
-    0
+    let (flow, _) = packet.parts();
+    let notes = flow.walk_mut(M::DIRECTION).take_notes();
+    publish_changes(&mut flow.snapshot, notes, packet.now);
 }
 
 /// Reads the headers of a packet in place; they nearly always lie in the linear part. Returns the IP
@@ -322,7 +261,7 @@ fn exhaust_verifier() {
         // SAFETY: moves a register to itself.
         unsafe {
             core::arch::asm!(
-                ".rept 128",
+                ".rept 512",
                 "{0} = {0}",
                 ".endr",
                 inout(reg) rounds,

@@ -24,50 +24,40 @@ use monitor_common::{
 use crate::{
     emit::{count_drop, sample},
     maps::SAMPLE_EVERY,
+    marker::{DirectionMarker, Rx, Tx},
     opaque::opaque,
     packet::{PacketContext, Piece, any_sock},
-    payload::SkbPayload,
     repeat::{Body, repeat},
     sock,
 };
 
 /// Walks over the payload of a segment.
 #[inline(always)]
-pub(crate) fn walk<M: DirectionMarker>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    piece: &mut Piece,
-    now: u64,
-) {
+pub(crate) fn walk<M: DirectionMarker>(packet: &PacketContext) {
     // Only ingress waits for holes to be filled: what leaves is in order.
     let rx = matches!(M::DIRECTION, Direction::Rx);
-    // SAFETY: map values that outlive the program's run; see `Flow` and `Counter` for who else may
-    // touch them.
-    let placed = place(
-        unsafe { (&mut *flow, &mut *stats) },
-        M::DIRECTION,
-        piece,
-        rx,
-    );
-    let begin = match placed {
+    let begin = match place(packet, M::DIRECTION, rx) {
         Place::Nowhere => NOTHING_LEFT,
         Place::Front(at) => at,
-        Place::Ahead => walk_ahead(skb, flow, stats, piece, now),
+        Place::Ahead => walk_ahead(
+            packet.skb,
+            packet.flow,
+            packet.stats,
+            packet.piece,
+            packet.now,
+        ),
     };
     if begin != NOTHING_LEFT {
-        piece.begin = begin;
-        // SAFETY: as above.
-        unsafe { (*flow).done[M::DIRECTION.index()] = begin };
+        packet.piece().begin = begin;
+        packet.parts().0.done[M::DIRECTION.index()] = begin;
         // Mostly one step is all. Calls are dear where the kernel guards them against speculation: a
         // loop of one iteration has three.
-        if M::step(skb, flow, stats, piece, now) != 0 {
-            M::walk_on(skb, flow, stats, piece, now);
+        if M::step(packet) != 0 {
+            M::walk_on(packet);
         }
     }
-    // SAFETY: as above.
-    if rx && unsafe { (*flow).rx_walk.has_holes() } {
-        bridge_holes(skb, flow, stats, now);
+    if rx && packet.parts().0.rx_walk.has_holes() {
+        bridge_holes(packet.skb, packet.flow, packet.stats, packet.now);
     }
 }
 
@@ -77,52 +67,48 @@ const NOTHING_LEFT: u32 = u32::MAX;
 /// One step of the walk over a received segment; 1 to go on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_received(
+pub(crate) extern "C" fn step_received(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stats: *mut ListenerStats,
-    piece: *const Piece,
+    piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    step::<Rx>(skb, flow, stats, piece, now)
+    step(
+        PacketContext::new(skb, flow, stats, piece, now),
+        Direction::Rx,
+    )
 }
 
 /// The same for a segment that leaves.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_sent(
+pub(crate) extern "C" fn step_sent(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stats: *mut ListenerStats,
-    piece: *const Piece,
+    piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    step::<Tx>(skb, flow, stats, piece, now)
+    step(
+        PacketContext::new(skb, flow, stats, piece, now),
+        Direction::Tx,
+    )
 }
 
 #[inline(always)]
-fn step<M: DirectionMarker>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    piece: *const Piece,
-    now: u64,
-) -> u32 {
-    let direction = M::DIRECTION;
-    // SAFETY: callers pass null, or map values and a piece that live as long as the call.
-    let parts = unsafe { (flow.as_mut(), stats.as_mut(), piece.as_ref()) };
-    let (Some(flow), Some(stats), Some(piece)) = parts else {
+fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
+    let Some(packet) = packet else {
         return 0;
     };
-    let len = piece.segment.payload_len;
-    let payload = SkbPayload {
-        skb: skb.cast(),
-        offset: piece.segment.payload_offset,
-    };
+    let (flow, stats) = packet.parts();
+    let Piece { segment, begin } = packet.piece();
+    let (len, now) = (segment.payload_len, packet.now);
+    let payload = packet.payload();
     let from_client = flow.snapshot.from_client(direction);
     let mut done = flow.done[direction.index()];
     let walk = flow.walk_mut(direction);
-    let step = walk.step(&mut done, piece.begin, len, from_client, &payload);
+    let step = walk.step(&mut done, *begin, len, from_client, &payload);
     flow.done[direction.index()] = done;
     match step {
         Step::End => return 0,
@@ -147,48 +133,42 @@ fn step<M: DirectionMarker>(
 /// Goes on with a received segment that has more than one step.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn walk_on_received(
+pub(crate) extern "C" fn walk_on_received(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stats: *mut ListenerStats,
-    piece: *const Piece,
+    piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    walk_on::<Rx>(skb, flow, stats, piece, now)
+    walk_on::<Rx>(PacketContext::new(skb, flow, stats, piece, now))
 }
 
 /// The same for a segment that leaves.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn walk_on_sent(
+pub(crate) extern "C" fn walk_on_sent(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stats: *mut ListenerStats,
-    piece: *const Piece,
+    piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    walk_on::<Tx>(skb, flow, stats, piece, now)
+    walk_on::<Tx>(PacketContext::new(skb, flow, stats, piece, now))
 }
 
 #[inline(always)]
-fn walk_on<M: DirectionMarker>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stats: *mut ListenerStats,
-    piece: *const Piece,
-    now: u64,
-) -> u32 {
-    let Some(mut packet) = PacketContext::new(skb, flow, stats, piece, now) else {
+fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
+    let Some(mut packet) = packet else {
         return 0;
     };
     repeat::<{ MAX_STEPS - 1 }, FrontStep<M>>(&mut packet);
     let (flow, stats) = packet.parts();
     let direction = M::DIRECTION;
-    let Piece { segment, begin } = packet.piece;
+    let Piece { segment, begin } = packet.piece();
     let done = flow.done[direction.index()];
     let left = flow
         .walk_mut(direction)
-        .abandon(done, begin, segment.payload_len);
+        .abandon(done, *begin, segment.payload_len);
     if left > 0 {
         count_drop(DropReason::WalkTooLong);
         stats.unsynced_bytes[direction.index()].add(left as u64);
@@ -203,14 +183,7 @@ impl<M: DirectionMarker> Body for FrontStep<M> {
 
     #[inline(always)]
     fn step(_index: u32, packet: &mut PacketContext) -> bool {
-        let goes_on = M::step(
-            packet.skb,
-            packet.flow,
-            packet.stats,
-            &packet.piece,
-            packet.now,
-        );
-        opaque(goes_on.into()) != 0
+        opaque(M::step(packet).into()) != 0
     }
 }
 
@@ -222,7 +195,7 @@ extern "C" fn walk_ahead(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stats: *mut ListenerStats,
-    piece: *const Piece,
+    piece: *mut Piece,
     now: u64,
 ) -> u32 {
     let Some(mut packet) = PacketContext::new(skb, flow, stats, piece, now) else {
@@ -239,12 +212,12 @@ extern "C" fn walk_ahead(
     flow.rx_walk.set_holes(true);
     let Segment {
         seq, payload_len, ..
-    } = packet.piece.segment;
+    } = packet.piece().segment;
     // SAFETY: storage the kernel just handed out, not null.
     match unsafe { (*holes).land(seq, payload_len) } {
         Landing::Old => NOTHING_LEFT,
         Landing::Island(begin) => {
-            packet.piece.begin = begin;
+            packet.piece().begin = begin;
             flow.done[Direction::Rx.index()] = begin;
             let steps = repeat::<ISLAND_STEPS, AheadStep>(&mut packet);
             if steps == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
@@ -260,22 +233,18 @@ extern "C" fn walk_ahead(
 /// Gives up the hole in front of a received segment; returns what [`walk_ahead`] does.
 #[inline(always)]
 fn jump_ahead(packet: &PacketContext) -> u32 {
-    match place(packet.parts(), Direction::Rx, &packet.piece, false) {
+    match place(packet, Direction::Rx, false) {
         Place::Front(at) => at,
         Place::Nowhere | Place::Ahead => NOTHING_LEFT,
     }
 }
 
 #[inline(always)]
-fn place(
-    (flow, stats): (&mut Flow, &mut ListenerStats),
-    direction: Direction,
-    piece: &Piece,
-    patient: bool,
-) -> Place {
+fn place(packet: &PacketContext, direction: Direction, patient: bool) -> Place {
+    let (flow, stats) = packet.parts();
     let Segment {
         seq, payload_len, ..
-    } = piece.segment;
+    } = packet.piece().segment;
     flow.place(direction, seq, payload_len, patient, stats)
 }
 
@@ -290,16 +259,13 @@ impl Body for AheadStep {
         let (flow, _) = packet.parts();
         // SAFETY: storage that outlives the loop, not null.
         let holes = unsafe { &mut *packet.holes };
-        let Piece { segment, begin } = packet.piece;
-        let payload = SkbPayload {
-            skb: packet.skb.cast(),
-            offset: segment.payload_offset,
-        };
+        let Piece { segment, begin } = packet.piece();
+        let payload = packet.payload();
         let from_client = flow.snapshot.from_client(Direction::Rx);
         let mut done = flow.done[Direction::Rx.index()];
         let goes_on = holes.step(
             &mut done,
-            begin,
+            *begin,
             segment.seq,
             segment.payload_len,
             from_client,
@@ -319,7 +285,8 @@ extern "C" fn bridge_holes(
     stats: *mut ListenerStats,
     now: u64,
 ) -> u32 {
-    let Some(mut packet) = PacketContext::new(skb, flow, stats, &Piece::EMPTY, now) else {
+    let mut none = Piece::EMPTY;
+    let Some(mut packet) = PacketContext::new(skb, flow, stats, &mut none, now) else {
         return 0;
     };
     // SAFETY: the context of the running program.
@@ -418,58 +385,4 @@ fn offer_sample(
         _pad: 0,
         _pad_word: 0,
     });
-}
-
-/// A [`Direction`] as a type, so that each gets code of its own.
-pub(crate) trait DirectionMarker {
-    const DIRECTION: Direction;
-
-    /// [`step_received`] or [`step_sent`].
-    fn step(
-        skb: *mut __sk_buff,
-        flow: *mut Flow,
-        stats: *mut ListenerStats,
-        piece: &Piece,
-        now: u64,
-    ) -> u32;
-
-    /// [`walk_on_received`] or [`walk_on_sent`].
-    fn walk_on(
-        skb: *mut __sk_buff,
-        flow: *mut Flow,
-        stats: *mut ListenerStats,
-        piece: &Piece,
-        now: u64,
-    ) -> u32;
-}
-
-pub(crate) enum Rx {}
-pub(crate) enum Tx {}
-
-impl DirectionMarker for Rx {
-    const DIRECTION: Direction = Direction::Rx;
-
-    #[inline(always)]
-    fn step(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
-        step_received(s, f, c, p, now)
-    }
-
-    #[inline(always)]
-    fn walk_on(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
-        walk_on_received(s, f, c, p, now)
-    }
-}
-
-impl DirectionMarker for Tx {
-    const DIRECTION: Direction = Direction::Tx;
-
-    #[inline(always)]
-    fn step(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
-        step_sent(s, f, c, p, now)
-    }
-
-    #[inline(always)]
-    fn walk_on(s: *mut __sk_buff, f: *mut Flow, c: *mut ListenerStats, p: &Piece, now: u64) -> u32 {
-        walk_on_sent(s, f, c, p, now)
-    }
 }

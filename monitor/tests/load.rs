@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use monitor::{
     core::{Hop, ListenerRules, OnExpiry},
-    kernel::load::{LoadSettings, Loaded},
+    kernel::{
+        features::LoopKind,
+        load::{LoadSettings, Loaded},
+    },
     listeners::{Listener, PortRange},
 };
 
@@ -22,6 +25,13 @@ const BUDGET: [(&str, u32); 6] = [
 #[test]
 #[ignore = "needs root: loads programs"]
 fn every_shape_of_the_configuration_loads_within_its_budget() {
+    // What this kernel has, and what every kernel has that wsmon runs on.
+    for loop_kind in [None, Some(LoopKind::ForEachMapElem)] {
+        every_shape_loads(loop_kind);
+    }
+}
+
+fn every_shape_loads(loop_kind: Option<LoopKind>) {
     for remote in [false, true] {
         for debug_log in [false, true] {
             let listeners = [Listener {
@@ -34,17 +44,20 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
             }];
             let settings = LoadSettings {
                 debug_log,
+                loop_kind,
                 ..LoadSettings::default()
             };
-            let loaded = Loaded::new(&listeners, &settings)
-                .unwrap_or_else(|e| panic!("remote {remote}, debug_log {debug_log}: {e:?}"));
+            let loaded = Loaded::new(&listeners, &settings).unwrap_or_else(|error| {
+                panic!("remote {remote}, debug_log {debug_log}, {loop_kind:?}: {error:?}")
+            });
+            let helper = loaded.loop_kind().helper();
             for (name, info) in loaded.programs() {
                 // Linux reports the count since 5.16 (commit aba64c7da983).
                 let Some(verified) = info.verified_instruction_count() else {
                     continue;
                 };
                 println!(
-                    "remote {remote} debug_log {debug_log}: {name:<20} {verified:>6} verified instructions"
+                    "remote {remote} debug_log {debug_log} {helper}: {name:<20} {verified:>6} verified instructions"
                 );
                 let (_, budget) = BUDGET
                     .iter()

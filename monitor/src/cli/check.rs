@@ -10,8 +10,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::kernel::{
-    load,
-    prerequisites::{self, Prerequisite},
+    load::LoadSettings,
+    prerequisites::{
+        self, Prerequisite,
+        programs::{self, ProgramSurvey},
+    },
+    refusal::Refusal,
 };
 
 /// Say whether this host and these privileges are enough, and what to do where they are not.
@@ -19,6 +23,7 @@ use crate::kernel::{
 #[command(after_help = "\
 Examples:
   wsmon check                        what is there, what is missing
+  wsmon check -v                     also how it runs on this kernel, and why it does not
   wsmon check --json | jq '.[] | select(.ok | not)'
   wsmon check --cgroup /sys/fs/cgroup/system.slice
 
@@ -30,6 +35,13 @@ pub struct CheckArgs {
     /// One JSON array instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Also what was chosen for this kernel and, on stderr, the end of the verifier's log if it
+    /// refuses a program.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Load programs that every kernel refuses.
+    #[arg(long, hide = true)]
+    pub refused_shape: bool,
 }
 
 /// Exit status 3: a prerequisite of the kernel or of the privileges is missing.
@@ -37,10 +49,21 @@ const PREREQUISITE_MISSING: u8 = 3;
 
 /// Prints the survey to stdout. Fails if stdout does.
 pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
-    let mut survey = prerequisites::survey(args.cgroup.as_deref());
+    let mut survey = prerequisites::for_programs(args.cgroup.as_deref());
     // Without the privileges a refusal would say nothing about the programs.
-    if !survey.iter().any(Prerequisite::is_fatal) {
-        survey.extend(load::survey());
+    let can_load = !survey.iter().any(Prerequisite::is_fatal);
+    survey.extend(prerequisites::for_older_connections());
+    if can_load {
+        let settings = LoadSettings {
+            refused_shape: args.refused_shape,
+            ..LoadSettings::default()
+        };
+        let ProgramSurvey { rows, refusal } =
+            programs::survey(args.cgroup.as_deref(), &settings, args.verbose);
+        survey.extend(rows);
+        if let Some(refusal) = refusal {
+            write_log(&refusal, &mut io::stderr().lock())?;
+        }
     }
     let mut stdout = io::stdout().lock();
     if args.json {
@@ -50,6 +73,12 @@ pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
     }
     stdout.flush()?;
     Ok(exit_code(&survey))
+}
+
+/// The end of the verifier's log.
+fn write_log(refusal: &Refusal, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "the verifier's log of program {}:", refusal.program)?;
+    write!(out, "{}", refusal.log_tail())
 }
 
 /// 0 if all that is required is there, otherwise 3.

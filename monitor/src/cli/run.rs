@@ -1,10 +1,8 @@
 //! `wsmon run`: the daemon.
 
 use std::{
-    fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -30,7 +28,7 @@ use crate::{
     core::reap::{ReapMode, ReapSettings},
     daemon::{Daemon, DaemonSettings},
     kernel::{
-        cgroup,
+        cgroup::{self, WatchedCgroup},
         destroy::{self, DestroyError},
         load::{LoadSettings, Loaded},
         prerequisites::{self, Prerequisite},
@@ -123,6 +121,10 @@ pub struct RunArgs {
     /// Log debug events of the kernel programs; show them with RUST_LOG=wsmon_bpf=debug
     #[arg(long)]
     pub debug_kernel: bool,
+
+    /// Load programs that every kernel refuses
+    #[arg(long, hide = true)]
+    pub refused_shape: bool,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -137,13 +139,13 @@ pub fn run(args: &RunArgs) -> Outcome {
 
 async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     // Everything that can be refused is refused before anything is attached.
-    let cgroup =
-        cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
-            match settings.cgroup {
-                Some(_) => Failure::usage(format!("--cgroup: {error}")),
-                None => Failure::prerequisite(error.to_string()),
-            }
-        })?;
+    let cgroup = cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
+        let remedy = error.remedy();
+        match settings.cgroup {
+            Some(_) => Failure::usage(format!("--cgroup: {error}; {remedy}")),
+            None => Failure::prerequisite(format!("{error}; {remedy}")),
+        }
+    })?;
     let server = Server::bind(settings.metrics_addr).await.map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
@@ -164,6 +166,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
         debug_log: args.debug_kernel,
+        refused_shape: args.refused_shape,
         ..LoadSettings::default()
     };
     let mut loaded = Loaded::new(&settings.listeners, &load_settings)
@@ -172,7 +175,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         forward_kernel_log(&mut loaded)?;
     }
     loaded
-        .attach(&cgroup)
+        .attach(&cgroup.path)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
     let daemon_settings = DaemonSettings {
         publish_interval: load_settings.publish_interval,
@@ -186,8 +189,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     daemon.know_hops(profiles::known_hops());
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
-    let whole_host = cgroup::find_cgroup2().is_ok_and(|root| same_directory(&root, &cgroup));
-    let seeded = match whole_host {
+    let seeded = match cgroup.is_root {
         true => Some(daemon.seed().map_err(|error| {
             Failure::failed(format!("cannot look at the sockets of this host: {error}"))
         })?),
@@ -202,7 +204,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         tokio::spawn(control::serve(listener, control_questions));
         guard
     });
-    banner(&settings, seeded.as_ref(), metrics_addr);
+    banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
@@ -250,12 +252,6 @@ fn state_file(path: &Path) -> Option<StateFile> {
         .ok()
 }
 
-/// Also for a path through a link, a bind mount, or with dots in it.
-fn same_directory(a: &Path, b: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    identity(a).is_some_and(|a| identity(b) == Some(a))
-}
-
 fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
     let missing: Vec<String> = survey
         .iter()
@@ -291,12 +287,19 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
 /// What is watched, with which limits, and where to look.
 fn banner(
     settings: &Settings,
+    cgroup: &WatchedCgroup,
     seeded: Option<&crate::reconcile::Seeded>,
     metrics_addr: SocketAddr,
 ) {
     eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
     for listener in &settings.listeners {
         eprintln!("{}", Banner(listener));
+    }
+    if !cgroup.is_root {
+        eprintln!(
+            "  only sockets of cgroup {} and below",
+            cgroup.path.display()
+        );
     }
     match seeded {
         Some(seeded) => {

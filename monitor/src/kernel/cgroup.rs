@@ -1,39 +1,83 @@
 //! Where the cgroup v2 hierarchy is mounted: the programs attach at its root.
 
 use std::{
-    io,
+    fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags, fstatfs, open};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
 
 use super::mountinfo::{self, Mount};
 
 /// `CGROUP2_SUPER_MAGIC` in `include/uapi/linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
+/// The inode of the root of the hierarchy, also where it is seen from a cgroup namespace or by a
+/// bind mount. Every other cgroup has another one, and so has a namespace's root.
+const ROOT_INODE: u64 = 1;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     #[error("cannot read /proc/self/mountinfo: {0}")]
     Mountinfo(#[source] io::Error),
-    #[error("no cgroup v2 hierarchy is mounted here; mount one and name it with --cgroup")]
+    #[error("no cgroup v2 hierarchy is mounted here")]
     NotMounted,
     #[error("cannot open cgroup {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} is not on a cgroup v2 file system; name a cgroup v2 directory with --cgroup", .0.display())]
+    #[error("{} is not on a cgroup v2 file system", .0.display())]
     NotCgroup2(PathBuf),
+    #[error(
+        "{} is not the root of the host's hierarchy but that of a cgroup namespace: only this \
+         container's sockets are below it", .0.display()
+    )]
+    NamespaceRoot(PathBuf),
+}
+
+impl CgroupError {
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Mountinfo(_) => "mount /proc in this container".to_owned(),
+            Self::NotMounted => {
+                "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2".to_owned()
+            }
+            Self::Unreadable { .. } => "make it readable, or pass another with --cgroup".to_owned(),
+            Self::NotCgroup2(_) => {
+                "pass a directory below a cgroup2 mount with --cgroup (findmnt -t cgroup2)"
+                    .to_owned()
+            }
+            Self::NamespaceRoot(path) => format!(
+                "start the container with the host's hierarchy (-v /sys/fs/cgroup:/host/cgroup:ro) \
+                 and pass --cgroup /host/cgroup, or start it with --cgroupns=host; to watch this \
+                 container alone, pass --cgroup {}",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// The cgroup to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedCgroup {
+    pub path: PathBuf,
+    /// It is the root of the hierarchy: every socket of the host is below it.
+    pub is_root: bool,
 }
 
 /// The root of the cgroup v2 hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid
-/// host, or wherever else it is mounted. Inside a cgroup namespace it is that namespace's root.
+/// host, or wherever else it is mounted. Inside a cgroup namespace that shows no more it is that
+/// namespace's root.
 pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     let mounts = mountinfo::read().map_err(CgroupError::Mountinfo)?;
-    choose(mounts).ok_or(CgroupError::NotMounted)
+    choose(mounts, |path| {
+        usable_cgroup2(Some(path)).is_ok_and(|cgroup| cgroup.is_root)
+    })
+    .ok_or(CgroupError::NotMounted)
 }
 
 /// `wanted`, or else the root of the hierarchy, once it is known to be a readable cgroup v2
-/// directory.
-pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<PathBuf, CgroupError> {
+/// directory. Without `wanted`, a namespace's root is refused.
+pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<WatchedCgroup, CgroupError> {
     let path = match wanted {
         Some(path) => path.to_owned(),
         None => find_cgroup2()?,
@@ -49,25 +93,47 @@ pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<PathBuf, CgroupError> {
         Mode::empty(),
     )
     .map_err(unreadable)?;
-    let filesystem = fstatfs(&directory).map_err(unreadable)?;
-    // f_type is signed or unsigned and of different width by architecture; the magic fits all.
-    if filesystem.f_type as u64 != CGROUP2_SUPER_MAGIC {
+    if !is_on_cgroup2(&directory).map_err(unreadable)? {
         return Err(CgroupError::NotCgroup2(path));
     }
-    Ok(path)
+    let is_root = fstat(&directory).map_err(unreadable)?.st_ino == ROOT_INODE;
+    if wanted.is_none() && !is_root {
+        return Err(CgroupError::NamespaceRoot(path));
+    }
+    Ok(WatchedCgroup { path, is_root })
 }
 
-/// A mount of the whole hierarchy wins over a bind mount of a part of it.
-fn choose(mounts: impl IntoIterator<Item = Mount>) -> Option<PathBuf> {
-    let (whole, part): (Vec<_>, Vec<_>) = mounts
-        .into_iter()
+/// The cgroup and those above it that are visible here, from the inside out.
+pub(super) fn with_ancestors(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
+    let cgroup = fs::canonicalize(cgroup)?;
+    let mut found = Vec::new();
+    for path in cgroup.ancestors() {
+        let directory = fs::File::open(path)?;
+        if !is_on_cgroup2(&directory)? {
+            break;
+        }
+        found.push(path.to_owned());
+    }
+    Ok(found)
+}
+
+fn is_on_cgroup2(file: impl AsFd) -> rustix::io::Result<bool> {
+    // f_type is signed or unsigned and of different width by architecture; the magic fits all.
+    Ok(fstatfs(file)?.f_type as u64 == CGROUP2_SUPER_MAGIC)
+}
+
+/// The mount whose root is that of the hierarchy; else one that looks like the whole of it, as a
+/// namespace's root does; else one of a part.
+fn choose(
+    mounts: impl IntoIterator<Item = Mount>,
+    is_root: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let mounts = mounts.into_iter();
+    let mut found: Vec<_> = mounts
         .filter(|mount| mount.filesystem == "cgroup2")
-        .partition(|mount| mount.root == "/");
-    whole
-        .into_iter()
-        .chain(part)
-        .next()
-        .map(|mount| mount.mount_point)
+        .collect();
+    found.sort_by_key(|mount| (!is_root(&mount.mount_point), mount.root != "/"));
+    found.into_iter().next().map(|mount| mount.mount_point)
 }
 
 #[cfg(test)]
@@ -75,7 +141,7 @@ mod tests {
     use super::*;
 
     fn chosen(mountinfo: &str) -> Option<PathBuf> {
-        choose(mountinfo::parse(mountinfo.as_bytes()))
+        choose(mountinfo::parse(mountinfo.as_bytes()), |_| false)
     }
 
     #[test]
@@ -114,6 +180,30 @@ mod tests {
             31 30 0:27 /kubepods /mnt/part rw - cgroup2 none rw\n\
             32 30 0:27 / /run/cgroup rw - cgroup2 none rw\n";
         assert_eq!(chosen(mountinfo), Some("/run/cgroup".into()));
+    }
+
+    #[test]
+    fn the_true_root_wins_over_what_only_looks_like_one() {
+        let mountinfo = b"\
+            31 30 0:27 / /sys/fs/cgroup rw - cgroup2 none rw\n\
+            32 30 0:27 /../../.. /host/cgroup ro - cgroup2 none rw\n\
+            33 30 0:27 /kubepods /mnt/part rw - cgroup2 none rw\n";
+        let chosen = choose(mountinfo::parse(mountinfo), |path| {
+            path == Path::new("/host/cgroup")
+        });
+        assert_eq!(chosen, Some("/host/cgroup".into()));
+    }
+
+    #[test]
+    fn the_remedy_for_a_namespace_names_both_ways_and_the_way_to_watch_it_alone() {
+        let remedy = CgroupError::NamespaceRoot("/sys/fs/cgroup".into()).remedy();
+        for way in [
+            "--cgroup /host/cgroup",
+            "--cgroupns=host",
+            "--cgroup /sys/fs/cgroup",
+        ] {
+            assert!(remedy.contains(way), "{remedy}");
+        }
     }
 
     #[test]

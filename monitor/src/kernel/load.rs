@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Array, MapData, MapError},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, ProgramInfo,
@@ -20,8 +20,11 @@ use monitor_common::listener::{ListenerLimits, MAX_LISTENERS, PortWatch};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    offsets::{BtfError, SockOffsets},
-    prerequisites::{Missing, Prerequisite},
+    attached::{self, Conflict, ConflictKind},
+    error_chain::one_line,
+    features::{Features, Lacking, LoopKind, ProbeError},
+    offsets::{self, BtfError, SockOffsets, VMLINUX_BTF},
+    refusal::Refusal,
 };
 use crate::listeners::Listener;
 
@@ -51,6 +54,23 @@ pub struct LoadSettings {
     pub max_connections: u32,
     /// Debug events of the kernel programs, through aya-log.
     pub debug_log: bool,
+    /// How the programs loop; by default what the kernel's features decide.
+    pub loop_kind: Option<LoopKind>,
+    /// What the verifier writes if it refuses a program.
+    pub verifier_log: VerifierLog,
+    /// Programs that every verifier gives up on, after a million instructions: for tests of a
+    /// refusal.
+    pub refused_shape: bool,
+}
+
+/// How much the verifier writes. aya repeats a refused load with ever larger buffers until the log
+/// fits, and each of these tries takes the verifier as long as the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifierLog {
+    /// Its last word and its statistics, which always fit.
+    Brief,
+    /// Every instruction on the way to the refusal.
+    Full,
 }
 
 impl Default for LoadSettings {
@@ -59,6 +79,18 @@ impl Default for LoadSettings {
             publish_interval: Duration::from_millis(250),
             max_connections: 262_144,
             debug_log: false,
+            loop_kind: None,
+            verifier_log: VerifierLog::Brief,
+            refused_shape: false,
+        }
+    }
+}
+
+impl VerifierLog {
+    fn level(self) -> VerifierLogLevel {
+        match self {
+            Self::Brief => VerifierLogLevel::STATS,
+            Self::Full => VerifierLogLevel::DEBUG | VerifierLogLevel::STATS,
         }
     }
 }
@@ -67,23 +99,26 @@ impl Default for LoadSettings {
 pub enum LoadError {
     #[error(transparent)]
     Btf(#[from] BtfError),
-    #[error("cannot load the kernel's BTF: {0}")]
+    #[error("cannot load the kernel's BTF: {}", one_line(.0))]
     KernelBtf(#[from] aya::BtfError),
-    #[error("cannot create the maps: {0}")]
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error("{0}; {remedy}", remedy = .0.remedy())]
+    Lacking(Lacking),
+    #[error("cannot create the maps: {}", one_line(.0))]
     Maps(#[from] aya::EbpfError),
-    #[error("the kernel refuses program {name}: {}", in_short(source))]
-    Refused {
-        name: &'static str,
-        source: ProgramError,
-    },
-    #[error("cannot attach program {name}: {source}")]
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("cannot attach program {name}: {}", one_line(source))]
     Attach {
         name: &'static str,
         source: ProgramError,
     },
+    #[error("cannot attach to cgroup {}: {conflict}; {remedy}", cgroup.display(), remedy = conflict.remedy())]
+    Conflict { cgroup: PathBuf, conflict: Conflict },
     #[error("cannot open cgroup {path}: {source}")]
     Cgroup { path: PathBuf, source: io::Error },
-    #[error("cannot write map {name}: {source}")]
+    #[error("cannot write map {name}: {}", one_line(source))]
     MapWrite {
         name: &'static str,
         source: MapError,
@@ -111,6 +146,7 @@ pub enum KernelLogError {
 /// The loaded programs. Dropping it detaches and unloads everything.
 pub struct Loaded {
     ebpf: Ebpf,
+    loop_kind: LoopKind,
 }
 
 impl Loaded {
@@ -119,7 +155,14 @@ impl Loaded {
         if listeners.len() > MAX_LISTENERS {
             return Err(LoadError::TooManyListeners(listeners.len()));
         }
-        let offsets = SockOffsets::of_running_kernel()?;
+        let types = offsets::read(Path::new(VMLINUX_BTF))?;
+        let offsets = SockOffsets::of(&types)?;
+        let loop_kind = match settings.loop_kind {
+            Some(forced) => forced,
+            None => Features::of_running_kernel(&types)?
+                .loop_kind()
+                .map_err(LoadError::Lacking)?,
+        };
         let btf = Btf::from_sys_fs()?;
         let watch_remote = u8::from(listeners.iter().any(|listener| listener.remote));
         let entries = listeners.len().max(1) as u32;
@@ -127,6 +170,7 @@ impl Loaded {
             u64::try_from(settings.publish_interval.as_nanos()).unwrap_or(u64::MAX);
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
+            .verifier_log_level(settings.verifier_log.level())
             .override_global("SKC_NUM_OFFSET", &offsets.skc_num, true)
             .override_global("SKC_DPORT_OFFSET", &offsets.skc_dport, true)
             .override_global("SK_PROTOCOL_OFFSET", &offsets.sk_protocol, true)
@@ -135,6 +179,8 @@ impl Loaded {
             .override_global("WATCH_REMOTE", &watch_remote, true)
             .override_global("DEBUG_LOG", &u8::from(settings.debug_log), true)
             .override_global("PUBLISH_INTERVAL_NS", &publish_interval, true)
+            .override_global("LOOP_KIND", &(loop_kind as u8), true)
+            .override_global("REFUSED_SHAPE", &u8::from(settings.refused_shape), true)
             .map_max_entries("SNAPSHOTS", settings.max_connections)
             .map_max_entries("LISTENERS", entries)
             .map_max_entries("STATS", entries)
@@ -143,22 +189,31 @@ impl Loaded {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
                 .load(name, &btf)
-                .map_err(|source| LoadError::Refused { name, source })?;
+                .map_err(|error| Refusal::new(name, &error))?;
         }
         for (name, _) in PACKET_HOOKS {
             let program: &mut CgroupSkb = program(&mut ebpf, name)?;
-            program
-                .load()
-                .map_err(|source| LoadError::Refused { name, source })?;
+            program.load().map_err(|error| Refusal::new(name, &error))?;
         }
-        let mut loaded = Self { ebpf };
+        let mut loaded = Self { ebpf, loop_kind };
         loaded.watch(listeners)?;
         Ok(loaded)
     }
 
     /// Attaches everything: tracepoints first, so that a socket born in between is known before
     /// its first packet is seen.
+    ///
+    /// A program that others had attached stays in force: where ours would take its place, or the
+    /// kernel lets nobody else in, this fails and names it.
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), LoadError> {
+        for (_, hook) in PACKET_HOOKS {
+            // A kernel that does not answer has not refused: attaching will tell.
+            if let Ok(Some(conflict)) = attached::conflict(cgroup, hook)
+                && conflict.kind == ConflictKind::Overridden
+            {
+                return Err(conflict_on(cgroup, conflict));
+            }
+        }
         for name in TRACEPOINTS {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program
@@ -174,9 +229,17 @@ impl Loaded {
             // By bpf_link: other programs on this cgroup stay, and ours goes if this process dies.
             program
                 .attach(&dir, hook, CgroupAttachMode::Single)
-                .map_err(|source| LoadError::Attach { name, source })?;
+                .map_err(|source| match attached::conflict(cgroup, hook) {
+                    Ok(Some(conflict)) => conflict_on(cgroup, conflict),
+                    _ => LoadError::Attach { name, source },
+                })?;
         }
         Ok(())
+    }
+
+    /// How the programs were made to loop.
+    pub fn loop_kind(&self) -> LoopKind {
+        self.loop_kind
     }
 
     /// The verifier's and the kernel's account of each program.
@@ -248,64 +311,10 @@ impl Loaded {
     }
 }
 
-/// Loads every program once, to see what the verifier says, and unloads it again.
-pub fn survey() -> Vec<Prerequisite> {
-    const REMEDY: &str = "run a kernel that docs/kernels.md lists, or report this line";
-    let settings = LoadSettings {
-        max_connections: 1,
-        ..LoadSettings::default()
-    };
-    let loads = |name: &str| format!("program {name}");
-    match Loaded::new(&[], &settings) {
-        Ok(loaded) => {
-            let mut rows: Vec<_> = loaded
-                .programs()
-                .map(|(name, info)| {
-                    let detail = match info.verified_instruction_count() {
-                        Some(count) => format!("{count} instructions verified"),
-                        None => "loads".to_owned(),
-                    };
-                    Prerequisite::required(loads(name), Ok(detail))
-                })
-                .collect();
-            rows.sort_by(|a, b| a.name.cmp(&b.name));
-            rows
-        }
-        Err(LoadError::Refused { name, source }) => {
-            let missing = Missing::new(in_short(&source), REMEDY);
-            vec![Prerequisite::required(loads(name), Err(missing))]
-        }
-        Err(other) => vec![Prerequisite::required(
-            "programs",
-            Err(Missing::new(other.to_string(), REMEDY)),
-        )],
-    }
-}
-
-/// One line of what may be thousands: the verifier says last what it minds.
-fn in_short(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
-        return error.to_string();
-    };
-    let log = verifier_log.to_string();
-    log::debug!("{log}");
-    let is_statistic = |line: &&str| {
-        ["processed ", "verification time", "stack depth"]
-            .iter()
-            .any(|prefix| line.starts_with(prefix))
-    };
-    let last_word = log
-        .lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !is_statistic(line));
-    match last_word {
-        Some(line) => format!("{io_error}; the verifier says: {line}"),
-        None => io_error.to_string(),
+fn conflict_on(cgroup: &Path, conflict: Conflict) -> LoadError {
+    LoadError::Conflict {
+        cgroup: cgroup.to_owned(),
+        conflict,
     }
 }
 
@@ -319,7 +328,7 @@ where
             name,
         })?
         .try_into()
-        .map_err(|source| LoadError::Refused { name, source })
+        .map_err(|error| Refusal::new(name, &error).into())
 }
 
 /// The entries of the `PORTS` map: each watched port with its listener's index plus one.

@@ -1,12 +1,16 @@
 //! Everything that touches the kernel: load, attach, maps, rings, sockets. The only unsafe code
 //! of the daemon is here.
 
+pub mod attached;
+mod bpf;
 pub mod cgroup;
 pub mod clock;
 pub mod decode;
 pub mod destroy;
 mod detail;
+mod error_chain;
 pub mod exact;
+pub mod features;
 mod fill;
 pub mod inet_diag;
 pub mod load;
@@ -20,6 +24,7 @@ mod pace;
 pub mod pages;
 mod port_filter;
 pub mod prerequisites;
+pub mod refusal;
 pub mod scan;
 mod seed;
 pub mod sock_diag;

@@ -30,6 +30,8 @@ pub enum BtfError {
     Inconsistent(#[from] btf_rs::Error),
     #[error("the kernel's BTF has no struct {0}")]
     NoStruct(&'static str),
+    #[error("the kernel's BTF has no tracepoint {0}")]
+    NoTracepoint(&'static str),
     #[error("the kernel's struct {in_struct} has no field {field}")]
     NoField {
         in_struct: &'static str,
@@ -42,31 +44,44 @@ pub enum BtfError {
 }
 
 impl SockOffsets {
-    pub fn of_running_kernel() -> Result<Self, BtfError> {
-        Self::of_btf(Path::new(VMLINUX_BTF))
-    }
-
-    /// Reads the offsets from a BTF file.
-    pub fn of_btf(path: &Path) -> Result<Self, BtfError> {
-        let btf = Btf::from_file(path).map_err(|source| BtfError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
+    /// Looks the offsets up in a kernel's BTF.
+    pub(super) fn of(btf: &Btf) -> Result<Self, BtfError> {
         // `__sk_common` is the first member of `struct sock`, so its offsets are the same.
-        let common = structure(&btf, "sock_common")?;
-        let sock = structure(&btf, "sock")?;
-        let net = structure(&btf, "net")?;
-        let ns_common = structure(&btf, "ns_common")?;
-        let ns = field(&btf, &net, "net", "ns", Shape::Struct)?;
+        let common = structure(btf, "sock_common")?;
+        let sock = structure(btf, "sock")?;
+        let net = structure(btf, "net")?;
+        let ns_common = structure(btf, "ns_common")?;
+        let ns = field(btf, &net, "net", "ns", Shape::Struct)?;
         Ok(Self {
-            skc_num: field(&btf, &common, "sock_common", "skc_num", Shape::Integer(2))?,
-            skc_dport: field(&btf, &common, "sock_common", "skc_dport", Shape::Integer(2))?,
-            sk_protocol: field(&btf, &sock, "sock", "sk_protocol", Shape::Integer(2))?,
+            skc_num: field(btf, &common, "sock_common", "skc_num", Shape::Integer(2))?,
+            skc_dport: field(btf, &common, "sock_common", "skc_dport", Shape::Integer(2))?,
+            sk_protocol: field(btf, &sock, "sock", "sk_protocol", Shape::Integer(2))?,
             // `possible_net_t`: a struct around the pointer.
-            skc_net: field(&btf, &common, "sock_common", "skc_net", Shape::Struct)?,
-            net_inum: ns + field(&btf, &ns_common, "ns_common", "inum", Shape::Integer(4))?,
+            skc_net: field(btf, &common, "sock_common", "skc_net", Shape::Struct)?,
+            net_inum: ns + field(btf, &ns_common, "ns_common", "inum", Shape::Integer(4))?,
         })
     }
+}
+
+/// Reads a BTF file, such as [`VMLINUX_BTF`].
+pub(super) fn read(path: &Path) -> Result<Btf, BtfError> {
+    Btf::from_file(path).map_err(|source| BtfError::Unreadable {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// The id of the typedef that stands for a tracepoint.
+pub(super) fn tracepoint_id(btf: &Btf, name: &'static str) -> Result<u32, BtfError> {
+    let ids = btf
+        .resolve_ids_by_name(&format!("btf_trace_{name}"))
+        .unwrap_or_default();
+    for id in ids {
+        if matches!(btf.resolve_type_by_id(id)?, Type::Typedef(_)) {
+            return Ok(id);
+        }
+    }
+    Err(BtfError::NoTracepoint(name))
 }
 
 fn structure(btf: &Btf, name: &'static str) -> Result<Struct, BtfError> {
@@ -163,14 +178,15 @@ mod tests {
             eprintln!("skipped: no {VMLINUX_BTF}");
             return;
         }
-        let offsets = SockOffsets::of_running_kernel().expect("readable BTF");
+        let btf = read(Path::new(VMLINUX_BTF)).expect("readable BTF");
+        let offsets = SockOffsets::of(&btf).expect("known fields");
         assert_eq!((offsets.skc_dport, offsets.skc_num), (12, 14));
         assert!(offsets.sk_protocol > 136, "behind sock_common");
     }
 
     #[test]
     fn a_file_that_is_no_btf_is_refused_by_name() {
-        let error = SockOffsets::of_btf(Path::new("/proc/version")).expect_err("no BTF");
+        let error = read(Path::new("/proc/version")).err().expect("no BTF");
         assert!(error.to_string().contains("/proc/version"), "{error}");
     }
 }

@@ -1,5 +1,8 @@
 //! What wsmon needs from the kernel and from its privileges, and what to do where it is missing.
 
+pub mod programs;
+mod sandbox;
+
 use std::{fs, io, path::Path};
 
 use caps::{CapSet, Capability};
@@ -9,8 +12,9 @@ use rustix::{
 };
 
 use super::{
-    cgroup::{self, CgroupError},
+    cgroup::{self, WatchedCgroup},
     netns,
+    offsets::VMLINUX_BTF,
     sock_diag::SockDiag,
 };
 
@@ -65,48 +69,40 @@ impl Missing {
 
 /// Everything that can be known before a program is loaded. `cgroup` is the path the user named.
 pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
-    let mut survey = vec![
-        Prerequisite::required("kernel", kernel()),
-        Prerequisite::required("kernel types (BTF)", btf()),
-        Prerequisite::required("cgroup v2", cgroup_v2(cgroup)),
-    ];
-    survey.extend(NEEDED_CAPABILITIES.iter().map(CapabilityUse::prerequisite));
-    survey.extend([
-        Prerequisite::required("memory lock", memory_lock()),
-        Prerequisite::required("sock_diag", sock_diag()),
-        Prerequisite::recommended("network namespaces", network_namespaces()),
-    ]);
+    let mut survey = for_programs(cgroup);
+    survey.extend(for_older_connections());
     survey
 }
 
-const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// What has to be there before it makes sense to load a program.
+pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
+    let mut survey = vec![
+        Prerequisite::required("kernel", Ok(release())),
+        Prerequisite::required("kernel types (BTF)", btf()),
+        Prerequisite::required("cgroup v2", cgroup_v2(cgroup)),
+    ];
+    let capabilities: Vec<_> = NEEDED_CAPABILITIES
+        .iter()
+        .map(CapabilityUse::prerequisite)
+        .collect();
+    // Without them, a refusal would say nothing about the sandbox.
+    let are_held = !capabilities.iter().any(Prerequisite::is_fatal);
+    survey.extend(capabilities);
+    survey.extend(are_held.then(|| Prerequisite::required("bpf(2)", sandbox::bpf_call())));
+    survey.push(Prerequisite::required("memory lock", memory_lock()));
+    survey
+}
 
-/// `bpf_loop` came with Linux 5.17 (commit e6f2dd0f8067); without it the frame walk does not
-/// verify. Some vendors carry it in an older kernel, which then names it in its BTF.
-const BPF_LOOP_SINCE: Version = Version(5, 17);
+/// What the search for connections older than wsmon needs.
+pub fn for_older_connections() -> Vec<Prerequisite> {
+    vec![
+        Prerequisite::required("sock_diag", sock_diag()),
+        Prerequisite::recommended("network namespaces", network_namespaces()),
+    ]
+}
 
 /// `BPF_MAP_*` memory counts for the memory cgroup instead of the lock limit (commit 3ac1f01b43b6).
 const MEMCG_ACCOUNTING_SINCE: Version = Version(5, 11);
-
-fn kernel() -> Result<String, Missing> {
-    let release = release();
-    if Version::parse(&release).is_some_and(|version| version >= BPF_LOOP_SINCE) {
-        return Ok(release);
-    }
-    let has_bpf_loop = fs::read(VMLINUX_BTF).is_ok_and(|btf| names(&btf, b"BPF_FUNC_loop"));
-    if has_bpf_loop {
-        return Ok(format!("{release}, with bpf_loop"));
-    }
-    Err(Missing::new(
-        format!("Linux {release} has no bpf_loop"),
-        format!("run Linux {BPF_LOOP_SINCE} or newer"),
-    ))
-}
-
-/// Whether the string section of a BTF blob holds `name` as a whole string.
-fn names(btf: &[u8], name: &[u8]) -> bool {
-    btf.split(|&byte| byte == 0).any(|string| string == name)
-}
 
 fn btf() -> Result<String, Missing> {
     let readable = fs::File::open(VMLINUX_BTF).and_then(|file| file.metadata());
@@ -125,20 +121,11 @@ fn btf() -> Result<String, Missing> {
 
 fn cgroup_v2(wanted: Option<&Path>) -> Result<String, Missing> {
     cgroup::usable_cgroup2(wanted)
-        .map(|path| path.display().to_string())
-        .map_err(|error| {
-            let remedy = match &error {
-                CgroupError::Mountinfo(_) => "mount /proc in this container",
-                CgroupError::NotMounted => {
-                    "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2"
-                }
-                CgroupError::Unreadable { .. } => "make it readable, or pass another with --cgroup",
-                CgroupError::NotCgroup2(_) => {
-                    "pass a directory below a cgroup2 mount (findmnt -t cgroup2)"
-                }
-            };
-            Missing::new(error.to_string(), remedy)
+        .map(|WatchedCgroup { path, is_root }| match is_root {
+            true => format!("{}, the root: all sockets of this host", path.display()),
+            false => format!("{}: only sockets of this cgroup and below", path.display()),
         })
+        .map_err(|error| Missing::new(error.to_string(), error.remedy()))
 }
 
 /// What a capability is for, and so what is lost without it.
@@ -264,7 +251,7 @@ fn network_namespaces() -> Result<String, Missing> {
     }
 }
 
-fn release() -> String {
+pub(super) fn release() -> String {
     uname().release().to_string_lossy().into_owned()
 }
 
@@ -281,12 +268,6 @@ impl Version {
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,20 +278,10 @@ mod tests {
         assert_eq!(version("6.1.0-38-cloud-amd64"), Version(6, 1));
         assert_eq!(version("5.17"), Version(5, 17));
         assert_eq!(version("7.0-rc1"), Version(7, 0));
-        assert!(version("5.9.16") < BPF_LOOP_SINCE);
-        assert!(version("6.1") > BPF_LOOP_SINCE);
+        assert!(version("5.9.16") < MEMCG_ACCOUNTING_SINCE);
+        assert!(version("6.1") > MEMCG_ACCOUNTING_SINCE);
         assert_eq!(Version::parse("linux"), None);
         assert_eq!(Version::parse("6."), None);
-    }
-
-    #[test]
-    fn a_name_in_btf_must_match_as_a_whole() {
-        let strings = b"\0BPF_FUNC_loop_counter\0MY_BPF_FUNC_loop\0";
-        assert!(!names(strings, b"BPF_FUNC_loop"));
-        assert!(names(
-            b"\0BPF_FUNC_snprintf\0BPF_FUNC_loop\0",
-            b"BPF_FUNC_loop"
-        ));
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn flags(command: &str) -> BTreeMap<String, Option<String>> {
     let command = cli.find_subcommand(command).expect("the command exists");
     command
         .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
         .filter(|argument| {
             argument
                 .get_long()

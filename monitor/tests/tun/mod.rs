@@ -184,7 +184,7 @@ impl Peer {
         tcp.extend(self.kernel_port.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(self.expected.to_be_bytes());
-        // A header of five words without options.
+        // A header of five words.
         tcp.extend((5 << 12 | flags).to_be_bytes());
         tcp.extend(WINDOW.to_be_bytes());
         tcp.extend([0; 4]);
