@@ -91,6 +91,10 @@ pub(crate) mod loop_kind {
     pub(crate) const BPF_LOOP: u8 = 0;
 }
 
+/// 1 = this processor makes stores visible in their order, as x86 does: a plain store releases a lock.
+#[unsafe(no_mangle)]
+pub(crate) static STORES_ARE_ORDERED: Global<u8> = Global::new(0);
+
 /// 1 = every kernel refuses `ingress` as too large. Only a test of a refusal wants that.
 #[unsafe(no_mangle)]
 pub(crate) static REFUSED_SHAPE: Global<u8> = Global::new(0);

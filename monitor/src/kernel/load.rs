@@ -164,6 +164,7 @@ impl Loaded {
                 .map_err(LoadError::Lacking)?,
         };
         let btf = Btf::from_sys_fs()?;
+        let stores_are_ordered = u8::from(cfg!(target_arch = "x86_64"));
         let watch_remote = u8::from(listeners.iter().any(|listener| listener.remote));
         let entries = listeners.len().max(1) as u32;
         let publish_interval =
@@ -176,6 +177,7 @@ impl Loaded {
             .override_global("SK_PROTOCOL_OFFSET", &offsets.sk_protocol, true)
             .override_global("SKC_NET_OFFSET", &offsets.skc_net, true)
             .override_global("NET_INUM_OFFSET", &offsets.net_inum, true)
+            .override_global("STORES_ARE_ORDERED", &stores_are_ordered, true)
             .override_global("WATCH_REMOTE", &watch_remote, true)
             .override_global("DEBUG_LOG", &u8::from(settings.debug_log), true)
             .override_global("PUBLISH_INTERVAL_NS", &publish_interval, true)

@@ -18,7 +18,8 @@ use crate::connection::lock;
 use crate::{LabError, Metrics, Process, wait_until};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
-const HTTP_LIMIT: Duration = Duration::from_secs(2);
+/// An emulated guest on a busy machine takes seconds for an answer.
+const HTTP_LIMIT: Duration = Duration::from_secs(60);
 
 /// One line of the alert log.
 #[derive(Debug, Clone)]
