@@ -74,18 +74,12 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
         assert_eq!(listed[0]["peer"], peer_addr.to_string(), "{list}");
         assert_eq!(listed[0]["verdict"]["kind"], "expired", "{list}");
         let expired = [("listener", port.as_str()), ("kind", "expired")];
-        let metrics = daemon.metrics().unwrap();
-        for name in ["wsmon_zombie_connections", "wsmon_zombies_detected_total"] {
-            assert_eq!(metrics.sum(name, &expired), 1.0, "{name}");
-        }
+        wait_for_metric(&daemon, "wsmon_zombie_connections", &expired, 1.0);
+        wait_for_metric(&daemon, "wsmon_zombies_detected_total", &expired, 1.0);
 
         drop(socket);
         wait_for_alert(&alert_log, peer_addr, "resolved", "confirmed");
-        wait_until("no zombie to be counted", LIMIT, || {
-            let metrics = daemon.metrics().unwrap();
-            metrics.sum("wsmon_zombie_connections", &expired) == 0.0
-        })
-        .unwrap();
+        wait_for_metric(&daemon, "wsmon_zombie_connections", &expired, 0.0);
         let status = daemon.terminate(LIMIT).unwrap();
         assert_eq!(status.code(), Some(0), "{}", daemon.log());
     });
@@ -136,6 +130,19 @@ fn wait_for_alert(alert_log: &Path, peer: SocketAddr, status: &str, certainty: &
         })
     });
     found.unwrap_or_else(|error| panic!("{error}; alerts: {:?}", alerts(alert_log)));
+}
+
+/// Waits until a scrape gives the metric this value. On a slow machine a scrape may take too long.
+fn wait_for_metric(daemon: &Daemon, name: &str, labels: &[(&str, &str)], value: f64) {
+    let mut last = None;
+    let reached = wait_until(&format!("{name} to be {value}"), LIMIT, || {
+        last = daemon
+            .metrics()
+            .ok()
+            .map(|metrics| metrics.sum(name, labels));
+        last == Some(value)
+    });
+    reached.unwrap_or_else(|error| panic!("{error}; it is {last:?}\n{}", daemon.log()));
 }
 
 /// The whole lines of the log so far.
