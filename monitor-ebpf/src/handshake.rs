@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use monitor_common::{
     Direction,
     drop::DropReason,
@@ -19,7 +19,7 @@ use crate::{
     emit::count_drop,
     maps::HANDSHAKES,
     opaque::opaque,
-    packet::{PacketContext, Piece},
+    packet::{__sk_buff, PacketContext, Piece},
     payload::SkbPayload,
     repeat::{Body, repeat},
 };
@@ -95,14 +95,14 @@ fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
         found: 0,
         _pad: 0,
     };
-    repeat::<{ Needle::LOOKS }, Look>(&mut search);
+    repeat::<{ Needle::LOOKS }, SearchStep>(&mut search);
     // SAFETY: a live local; volatile because it was written behind the compiler's back.
     unsafe { (&raw const search.found).read_volatile() != 0 }
 }
 
-enum Look {}
+enum SearchStep {}
 
-impl Body for Look {
+impl Body for SearchStep {
     type Context = Search;
 
     #[inline(always)]

@@ -15,7 +15,7 @@ pub(crate) trait DirectionMarker {
 
     fn recognise(packet: &PacketContext);
 
-    /// One step of the walk; 1 to go on, as far as the compiler knows. The verifier knows less.
+    /// One step of the walk; 1 to go on. Only the compiler knows that it is 0 or 1, not the verifier.
     fn step(packet: &PacketContext) -> u32;
 
     fn walk_on(packet: &PacketContext);

@@ -3,12 +3,30 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock},
+    bindings::{self, bpf_sock},
     helpers::generated::bpf_sk_fullsock,
+    programs::SkBuffContext,
 };
 use monitor_common::{flow::Flow, holes::Holes, segment::Segment, stats::ListenerStats};
 
 use crate::payload::SkbPayload;
+
+/// The context of a packet program. The verifier knows it by its name.
+///
+/// Opaque in signatures: the kernel's own definition points to two structures that are known by name
+/// only, and the compiler puts those into the BTF now in one order, now in the other.
+#[repr(C)]
+pub(crate) struct __sk_buff {
+    _opaque: [u32; 0],
+}
+
+impl __sk_buff {
+    /// The same context with its fields and helpers.
+    #[inline(always)]
+    pub(crate) fn context(skb: *mut Self) -> SkBuffContext {
+        SkBuffContext::new(skb.cast())
+    }
+}
 
 /// The new bytes of a segment: plain words, so that it can be passed to a global function.
 #[derive(Clone, Copy)]
@@ -90,9 +108,9 @@ impl PacketContext {
 /// # Safety
 /// `skb` is the context of the running program.
 #[inline(always)]
-pub(crate) unsafe fn any_sock(skb: *const __sk_buff) -> Option<*mut bpf_sock> {
+pub(crate) unsafe fn any_sock(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     // SAFETY: the caller's promise.
-    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    let sk = unsafe { (*skb.cast::<bindings::__sk_buff>()).__bindgen_anon_2.sk };
     (!sk.is_null()).then_some(sk)
 }
 
@@ -101,7 +119,7 @@ pub(crate) unsafe fn any_sock(skb: *const __sk_buff) -> Option<*mut bpf_sock> {
 /// # Safety
 /// As for [`any_sock`].
 #[inline(always)]
-pub(crate) unsafe fn full_sock(skb: *const __sk_buff) -> Option<*mut bpf_sock> {
+pub(crate) unsafe fn full_sock(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     // SAFETY: the caller's promise.
     let sk = unsafe { any_sock(skb) }?;
     // SAFETY: a socket the verifier knows.

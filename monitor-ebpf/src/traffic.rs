@@ -3,10 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::__sk_buff,
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
-    macros::cgroup_skb,
     programs::SkBuffContext,
 };
 use monitor_common::{
@@ -23,7 +20,7 @@ use crate::{
     lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
     marker::{DirectionMarker, Rx, Tx},
-    packet::{PacketContext, Piece, any_sock, full_sock},
+    packet::{__sk_buff, PacketContext, Piece, any_sock, full_sock},
     sock::{self, Watch, state},
     walk::walk,
 };
@@ -31,37 +28,38 @@ use crate::{
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
 const PASS: i32 = 1;
 
-#[cgroup_skb(ingress)]
-pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
+// By hand instead of by aya's attribute, which puts its own type of the context into the signature.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "cgroup_skb/ingress")]
+extern "C" fn ingress(skb: *mut __sk_buff) -> i32 {
     if REFUSED_SHAPE.load() != 0 {
         exhaust_verifier();
     }
-    observe::<Rx>(&ctx);
+    observe::<Rx>(skb);
     PASS
 }
 
-#[cgroup_skb(egress)]
-pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    observe::<Tx>(&ctx);
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "cgroup_skb/egress")]
+extern "C" fn egress(skb: *mut __sk_buff) -> i32 {
+    observe::<Tx>(skb);
     PASS
 }
 
 #[inline(always)]
-fn observe<M: DirectionMarker>(ctx: &SkBuffContext) -> Option<()> {
-    let skb = ctx.skb.skb;
+fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
+    let ctx = &__sk_buff::context(skb);
     // SAFETY: the context is valid while the program runs.
     let (local, remote) = unsafe {
+        let skb = &*ctx.skb.skb;
         // The kernel hands out the remote port in network order, in the upper half of the word.
-        (
-            (*skb).local_port as u16,
-            u32::from_be((*skb).remote_port) as u16,
-        )
+        (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
     };
     let watch = Watch::of_ports(local, remote)?;
     // SAFETY: as above.
     let sk = unsafe { any_sock(skb) }?;
     let mut piece = Piece::EMPTY;
-    let Some(ip_version) = headers(ctx, &mut piece.segment) else {
+    let Some(ip_version) = headers(skb, &mut piece.segment) else {
         count_drop(DropReason::HeaderUnreadable);
         return None;
     };
@@ -69,7 +67,7 @@ fn observe<M: DirectionMarker>(ctx: &SkBuffContext) -> Option<()> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(ctx, watch, local, remote, M::DIRECTION, now)?,
+        None => adopt(skb, watch, local, remote, M::DIRECTION, now)?,
     };
     let limits = LISTENERS.get(watch.listener as u32)?;
     let packet = PacketContext {
@@ -118,16 +116,17 @@ fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) 
 /// Reads the headers of a packet in place; they nearly always lie in the linear part. Returns the IP
 /// version.
 #[inline(always)]
-fn headers(ctx: &SkBuffContext, segment: &mut Segment) -> Option<u32> {
+fn headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
+    let ctx = &__sk_buff::context(skb);
     let Some(prefix) = in_place::<IP_PREFIX>(ctx, 0) else {
-        return copied_headers(ctx, segment);
+        return copied_headers(skb, segment);
     };
     let ip = IpHeader::parse(prefix)?;
     if !ip.is_tcp() {
-        return copied_headers(ctx, segment);
+        return copied_headers(skb, segment);
     }
     let Some(tcp) = in_place::<TCP_HEADER>(ctx, ip.tcp_offset) else {
-        return copied_headers(ctx, segment);
+        return copied_headers(skb, segment);
     };
     *segment = Segment::parse(tcp, ip.tcp_offset, ctx.len())?;
     Some(ip.version)
@@ -135,7 +134,8 @@ fn headers(ctx: &SkBuffContext, segment: &mut Segment) -> Option<u32> {
 
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(never)]
-fn copied_headers(ctx: &SkBuffContext, segment: &mut Segment) -> Option<u32> {
+fn copied_headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
+    let ctx = __sk_buff::context(skb);
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     for _ in 0..MAX_EXTENSIONS {
         if !ip.is_tcp() {
@@ -168,7 +168,7 @@ fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]
 /// Storage for a socket that was established before the programs were attached.
 #[inline(always)]
 fn adopt(
-    ctx: &SkBuffContext,
+    skb: *mut __sk_buff,
     watch: Watch,
     local: u16,
     remote: u16,
@@ -176,7 +176,7 @@ fn adopt(
     now: u64,
 ) -> Option<*mut Flow> {
     // SAFETY: the context of the running program.
-    let sk = unsafe { full_sock(ctx.skb.skb) }?;
+    let sk = unsafe { full_sock(skb) }?;
     // SAFETY: a full socket, checked for null.
     let tcp_state = unsafe { (*sk).state };
     if matches!(
@@ -192,7 +192,7 @@ fn adopt(
     // SAFETY: storage the kernel just handed out, not null.
     let flow = unsafe { &mut *storage };
     let s = &mut flow.snapshot;
-    s.cookie = sock::cookie(ctx.as_ptr());
+    s.cookie = sock::cookie(skb.cast());
     take_seed(s, now);
     s.local_port = local;
     s.remote_port = remote;
@@ -217,7 +217,7 @@ extern "C" fn identify(
     let Some(flow) = (unsafe { flow.as_mut() }) else {
         return 0;
     };
-    let ctx = SkBuffContext::new(skb);
+    let ctx = __sk_buff::context(skb);
     let s = &mut flow.snapshot;
     let (source, destination) = if direction == Direction::Rx as u32 {
         (&mut s.remote_addr, &mut s.local_addr)

@@ -7,7 +7,7 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use monitor_common::{
     Direction,
     drop::DropReason,
@@ -26,7 +26,7 @@ use crate::{
     maps::SAMPLE_EVERY,
     marker::{DirectionMarker, Rx, Tx},
     opaque::opaque,
-    packet::{PacketContext, Piece, any_sock},
+    packet::{__sk_buff, PacketContext, Piece, any_sock},
     repeat::{Body, repeat},
     sock,
 };
