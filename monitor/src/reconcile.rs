@@ -54,6 +54,8 @@ pub struct Reconciler {
     /// Those of them that the look under way may find to be gone.
     looked_for: HashSet<ConnId>,
     comparison: Option<Comparison>,
+    /// What the last look could not look at: it was warned of.
+    gaps: Vec<String>,
 }
 
 impl Reconciler {
@@ -91,6 +93,7 @@ impl Reconciler {
             self.drop_unanswered(None, core);
             return None;
         };
+        self.warn_of(std::mem::take(&mut seen.gaps));
         if seen.complete {
             self.missing.append(&mut seen.missing_seeds);
         } else {
@@ -110,6 +113,14 @@ impl Reconciler {
             complete: seen.complete,
         });
         Some(seen.cost)
+    }
+
+    /// Warns of what could not be looked at, once as long as it lasts.
+    fn warn_of(&mut self, gaps: Vec<String>) {
+        for gap in gaps.iter().filter(|gap| !self.gaps.contains(gap)) {
+            log::warn!("{gap}");
+        }
+        self.gaps = gaps;
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be. They are compared

@@ -14,7 +14,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lab::{Daemon, wait_until};
@@ -83,6 +83,22 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
         let status = daemon.terminate(LIMIT).unwrap();
         assert_eq!(status.code(), Some(0), "{}", daemon.log());
     });
+}
+
+/// How long this takes says little in an emulated guest, so it is only shown; `host/refusal.rs`
+/// holds it against its limit.
+#[test]
+#[ignore = "needs root: loads programs"]
+fn a_kernel_that_refuses_a_program_is_told_of_in_one_line() {
+    let begin = Instant::now();
+    let run = "run --refused-shape --port 80 --metrics-addr 127.0.0.1:0 --control none";
+    let output = wsmon(&run.split(' ').collect::<Vec<_>>());
+    println!("refused after {:?}", begin.elapsed());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("refuses program "), "{stderr}");
+    assert!(stderr.contains("program is too large"), "{stderr}");
 }
 
 /// The list beside the recording is what was put into it.

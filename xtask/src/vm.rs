@@ -38,7 +38,7 @@ connection is found from end to end). Prints the results as the tables of docs/k
 root and no KVM, only the packages that `cargo xtask setup --tests` installs. Guests run side by \
 side, as many as there are processors and memory for. Debian's kernels are fetched from the mirrors \
 that apt is configured with, at the hashes of xtask/kernels.lock, and kept in target/vm, where the \
-consoles of the guests are too. A kernel that no mirror has any more is skipped.",
+consoles of the guests and all that the tests printed are too. A kernel that no mirror has any more is skipped.",
     after_help = "\
 Examples:
   cargo xtask vm                                every pinned kernel

@@ -31,7 +31,7 @@ use crate::{
         cgroup::{self, WatchedCgroup},
         destroy::{self, DestroyError},
         load::{LoadSettings, Loaded},
-        prerequisites::{self, Prerequisite},
+        prerequisites::{self, Missing, Prerequisite},
     },
     profiles,
     sink::{
@@ -157,7 +157,8 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     let rotated = listen(SignalKind::user_defined1())?;
     let sinks = Sinks::open(&settings.sinks(metrics_addr))
         .map_err(|error| Failure::usage(error.to_string()))?;
-    refuse_missing(&prerequisites::survey(settings.cgroup.as_deref()))?;
+    let survey = prerequisites::survey(settings.cgroup.as_deref());
+    refuse_missing(&survey)?;
     refuse_reaping_without_means(settings.reap)?;
     let control = control_socket(&settings.control)?;
     let mut stop = StopSignals::new()?;
@@ -205,6 +206,11 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         guard
     });
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
+    for prerequisite in &survey {
+        if let Err(missing) = &prerequisite.outcome {
+            eprintln!("  missing: {}", missing_line(&prerequisite.name, missing));
+        }
+    }
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
@@ -258,10 +264,7 @@ fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
         .filter(|prerequisite| prerequisite.is_fatal())
         .filter_map(|prerequisite| {
             let missing = prerequisite.outcome.as_ref().err()?;
-            Some(format!(
-                "{}: {}; {}",
-                prerequisite.name, missing.what, missing.remedy
-            ))
+            Some(missing_line(&prerequisite.name, missing))
         })
         .collect();
     if missing.is_empty() {
@@ -269,6 +272,10 @@ fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
     } else {
         Err(Failure::prerequisite(missing.join("\n       ")))
     }
+}
+
+fn missing_line(name: &str, missing: &Missing) -> String {
+    format!("{name}: {}; {}", missing.what, missing.remedy)
 }
 
 fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {

@@ -96,7 +96,7 @@ pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
 /// What the search for connections older than wsmon needs.
 pub fn for_older_connections() -> Vec<Prerequisite> {
     vec![
-        Prerequisite::required("sock_diag", sock_diag()),
+        Prerequisite::recommended("sock_diag", sock_diag()),
         Prerequisite::recommended("network namespaces", network_namespaces()),
     ]
 }
@@ -227,7 +227,10 @@ fn sock_diag() -> Result<String, Missing> {
         .map(|()| "tells of TCP connections".to_owned())
         .map_err(|error| {
             Missing::new(
-                error.to_string(),
+                format!(
+                    "{error}; wsmon cannot find connections older than itself before their next \
+                     packet, or receive queues that are full"
+                ),
                 "modprobe tcp_diag, and allow AF_NETLINK in this sandbox",
             )
         })

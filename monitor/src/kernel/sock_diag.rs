@@ -46,7 +46,7 @@ pub enum SockDiagError {
     Send(#[source] io::Error),
     #[error("cannot receive from sock_diag: {0}")]
     Receive(#[source] io::Error),
-    #[error("sock_diag refused the request: {0}; the kernel needs CONFIG_INET_DIAG and tcp_diag")]
+    #[error("sock_diag refused the request: {0}; it needs the module tcp_diag")]
     Refused(#[source] io::Error),
     #[error("sock_diag described a socket in a way that is not understood")]
     Malformed,

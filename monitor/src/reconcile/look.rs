@@ -34,6 +34,8 @@ pub struct Seen {
     pub(super) missing_requests: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
     pub(super) listening: Vec<ListeningSocket>,
+    /// What could not be looked at, and why.
+    pub(super) gaps: Vec<String>,
     /// Processor time. How long it took says little on a host that is busy with something else.
     pub(super) cost: Duration,
 }
@@ -48,10 +50,10 @@ pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetN
         requests.meet(found.conn());
         unread.extend(found.receive_queue());
     })?;
-    warn_of_gaps(&scan);
     Ok(Seen {
         at,
         complete: scan.is_complete(),
+        gaps: gaps(&scan),
         missing_seeds: seeds.missing(),
         missing_requests: requests.missing(),
         unread,
@@ -60,13 +62,15 @@ pub(super) fn look(listeners: &[Listener], sought: &Sought) -> Result<Seen, NetN
     })
 }
 
-pub(super) fn warn_of_gaps(scan: &Scan) {
-    for refused in &scan.refused {
-        log::warn!("network namespace {}: {}", refused.name, refused.error);
-    }
-    if scan.unparsed > 0 {
-        log::warn!("{} sockets could not be understood", scan.unparsed);
-    }
+/// What a scan could not look at, and why.
+pub(super) fn gaps(scan: &Scan) -> Vec<String> {
+    let refused = scan
+        .refused
+        .iter()
+        .map(|refused| format!("network namespace {}: {}", refused.name, refused.error));
+    let unparsed =
+        (scan.unparsed > 0).then(|| format!("{} sockets could not be understood", scan.unparsed));
+    refused.chain(unparsed).collect()
 }
 
 /// In their order, each once.

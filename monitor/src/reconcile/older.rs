@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use super::{Reconciler, Seeds, look::warn_of_gaps};
+use super::{Reconciler, Seeds, look::gaps};
 use crate::{
     core::{ConnId, Correlator, Event, Facts},
     kernel::{
@@ -153,7 +153,7 @@ impl Reconciler {
             Ok(scan) => scan?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        warn_of_gaps(&scan);
+        self.warn_of(gaps(&scan));
         let seeded = Seeded {
             connections: seeding.seeds.len() + seeding.met.len(),
             untracked: seeding.untracked.len(),

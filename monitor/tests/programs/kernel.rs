@@ -1,6 +1,10 @@
 //! The programs, attached, and what they say.
 
-use std::time::Duration;
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use monitor::{
     core::ListenerRules,
@@ -13,6 +17,7 @@ use monitor::{
     listeners::{Listener, PortRange},
 };
 use monitor_common::{
+    drop::DropReason,
     event::FrameSample,
     replay::SeenFrame,
     stats::{Counter, ListenerStats},
@@ -20,22 +25,54 @@ use monitor_common::{
 
 use super::link::Link;
 
+/// The ports that the shared programs watch: each has a listener of its own, so that a test finds
+/// its own counters only.
+pub(super) const PORTS: Range<u16> = 28_101..28_111;
+
+/// Programs that are loaded once for all tests, as that takes most of the time in a guest. One
+/// test at a time has them: the rings and the counters of losses are for all listeners together.
+static SHARED: Mutex<Option<Kernel>> = Mutex::new(None);
+
+/// The shared programs, in the hands of one test.
+pub(super) struct Turn(MutexGuard<'static, Option<Kernel>>);
+
+impl Turn {
+    /// Waits until no other test has the shared programs.
+    pub(super) fn wait() -> Self {
+        // Each test notes what was counted before it, so one that failed is no reason for others to.
+        Self(SHARED.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The shared programs, for the connections of the watched `port`.
+    pub(super) fn watching(&mut self, port: u16) -> &mut Kernel {
+        let kernel = self.0.get_or_insert_with(|| Kernel::watching(PORTS));
+        kernel.begin(port);
+        kernel
+    }
+}
+
 /// The programs, attached, and all they say.
 pub(super) struct Kernel {
-    pub(super) stats: Stats,
-    pub(super) drops: Drops,
+    stats: Stats,
+    drops: Drops,
     pub(super) snapshots: Snapshots,
     pub(super) vitals: Ring,
     pub(super) samples: Ring,
+    /// The first port watched: the one of the first listener.
+    first: u16,
+    listener: usize,
+    dropped_before: [u64; DropReason::ALL.len()],
     /// What was counted for the connections before the one in hand.
     before: ListenerStats,
     /// Kept, because all of it goes with this value.
-    pub(super) loaded: Loaded,
+    loaded: Loaded,
 }
 
 impl Kernel {
-    pub(super) fn watching(port: u16) -> Self {
-        let mut loaded = load(port);
+    /// Programs of one's own, in each port a listener.
+    pub(super) fn watching(ports: Range<u16>) -> Self {
+        let first = ports.start;
+        let mut loaded = load(ports);
         let mut rate = SampleRate::take(&mut loaded).unwrap();
         rate.set_one_in(1).unwrap();
         let mut kernel = Self {
@@ -44,11 +81,34 @@ impl Kernel {
             snapshots: Snapshots::take(&mut loaded).unwrap(),
             vitals: Ring::vitals(&mut loaded).unwrap(),
             samples: Ring::samples(&mut loaded).unwrap(),
+            first,
+            listener: 0,
+            dropped_before: Default::default(),
             before: ListenerStats::EMPTY,
             loaded,
         };
         kernel.loaded.attach(&find_cgroup2().unwrap()).unwrap();
         kernel
+    }
+
+    /// Turns to the listener of `port`, with nothing left of the test before.
+    fn begin(&mut self, port: u16) {
+        self.listener = usize::from(port - self.first);
+        while self.vitals.next(|_| ()).is_some() {}
+        while self.samples.next(|_| ()).is_some() {}
+        self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
+        self.before = self.stats();
+        assert_eq!(self.before, ListenerStats::EMPTY, "one test a port");
+    }
+
+    /// The counters of the listener.
+    pub(super) fn stats(&self) -> ListenerStats {
+        self.stats.read().unwrap()[self.listener]
+    }
+
+    /// What was lost for this reason since the test began.
+    pub(super) fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.read(reason).unwrap() - self.dropped_before[reason as usize]
     }
 
     /// The same once the socket is gone, with what that leaves unfinished.
@@ -59,7 +119,7 @@ impl Kernel {
         let closed = |stats: &ListenerStats| stats.closed.iter().map(Counter::get).sum::<u64>();
         let before = closed(&self.before);
         lab::wait_until(what, Duration::from_secs(10), || {
-            closed(&self.stats.read().unwrap()[0]) > before
+            closed(&self.stats()) > before
         })
         .unwrap();
         self.agrees_with(&mut link, what);
@@ -68,9 +128,7 @@ impl Kernel {
     /// The counters of one connection, and its samples, are those of the native run.
     #[track_caller]
     pub(super) fn agrees_with(&mut self, link: &mut Link, what: &str) {
-        let [now] = self.stats.read().unwrap()[..] else {
-            panic!("one listener");
-        };
+        let now = self.stats();
         let figures = Figures::between(&self.before, &now);
         let native = Figures::between(&link.compared, &link.native.stats);
         (self.before, link.compared) = (now, link.native.stats);
@@ -79,20 +137,23 @@ impl Kernel {
         let mut expected = link.native.seen.drain(..);
         while let Some(sample) = self.samples.next(decode::sample) {
             let sample = sample.expect("a valid record");
-            assert_eq!((sample.cookie, sample.listener), (link.cookie, 0));
+            let of = (sample.cookie, usize::from(sample.listener));
+            assert_eq!(of, (link.cookie, self.listener));
             assert_eq!(Some(Seen::from(sample)), expected.next(), "{what}");
         }
         assert_eq!(expected.next(), None, "{what}: not sampled");
     }
 }
 
-pub(super) fn load(port: u16) -> Loaded {
-    let listener = Listener {
-        rules: ListenerRules::new("programs", None),
-        ports: vec![PortRange(port..=port)],
-        remote: false,
-    };
-    Loaded::new(&[listener], &LoadSettings::default()).unwrap()
+pub(super) fn load(ports: Range<u16>) -> Loaded {
+    let listeners: Vec<_> = ports
+        .map(|port| Listener {
+            rules: ListenerRules::new(&port.to_string(), None),
+            ports: vec![PortRange(port..=port)],
+            remote: false,
+        })
+        .collect();
+    Loaded::new(&listeners, &LoadSettings::default()).unwrap()
 }
 
 /// What does not depend on the clock.

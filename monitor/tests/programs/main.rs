@@ -47,7 +47,7 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-use kernel::{Kernel, load};
+use kernel::{Kernel, Turn, load};
 use link::{Link, Native};
 use tun::{Family, MAX_PAYLOAD, in_new_namespace};
 use ws::{Fate, Frame, REQUEST, RESPONSE, Stream, cut, fates, frames, lengths, sizes};
@@ -58,7 +58,8 @@ fn generated_connections_are_accounted_as_they_are_natively() {
     const CONNECTIONS: u16 = 260;
     const SEGMENTS: usize = 10_000;
     let port = 28_101;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     let mut runner = TestRunner::new_with_rng(
         ProptestConfig::default(),
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
@@ -126,7 +127,7 @@ fn generated_connections_are_accounted_as_they_are_natively() {
     println!("{segments} segments compared");
     assert!(segments >= SEGMENTS, "only {segments} segments");
     for reason in DropReason::ALL {
-        assert_eq!(kernel.drops.read(reason).unwrap(), 0, "{}", reason.as_str());
+        assert_eq!(kernel.dropped(reason), 0, "{}", reason.as_str());
     }
 }
 
@@ -134,7 +135,8 @@ fn generated_connections_are_accounted_as_they_are_natively() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_header_is_read_wherever_it_is_cut() {
     let port = 28_102;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let long = [Frame::new(true, ws::BINARY, 70_000); 15];
         let client = Stream::new(b"", &long, true);
@@ -166,7 +168,8 @@ fn a_header_is_read_wherever_it_is_cut() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_counted() {
     let port = 28_103;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
@@ -182,7 +185,7 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
         );
         kernel.agrees_with(&mut link, "beyond the cap");
     });
-    assert_eq!(kernel.drops.read(DropReason::WalkTooLong).unwrap(), 1);
+    assert_eq!(kernel.dropped(DropReason::WalkTooLong), 1);
 }
 
 #[test]
@@ -190,7 +193,8 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
 fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
     const SILENCE: Duration = Duration::from_millis(1_200);
     let port = 28_109;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
     let (from_peer, from_here) = (ping(true), ping(false));
     in_new_namespace(|tun| {
@@ -201,9 +205,7 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
         sleep(SILENCE);
         link.socket_sends(tun, &from_here);
         kernel.agrees_with(&mut link, "two silences, and two pings of the peer's");
-        let [stats] = kernel.stats.read().unwrap()[..] else {
-            panic!("one listener");
-        };
+        let stats = kernel.stats();
         // The first acknowledgement may have been delayed into the silence.
         let shortest = gap_scale::slot_of(1_000_000_000);
         let longest = gap_scale::slot_of(10_000_000_000);
@@ -221,11 +223,12 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
-    let port = 28_104;
+    let port = 28_111;
+    let _turn = Turn::wait();
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V6, port, 20_000);
         link.native = Native::adopted();
-        let mut kernel = Kernel::watching(port);
+        let mut kernel = Kernel::watching(port..port + 1);
 
         let sent = [
             Frame::new(true, ws::TEXT, 300),
@@ -271,7 +274,8 @@ fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn odd_but_valid_ip_headers_are_read_or_counted() {
     let port = 28_105;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
     in_new_namespace(|tun| {
         let mut v4 = Link::upgraded(tun, Family::V4, port, 20_000);
@@ -282,7 +286,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
         v4.peer_sends_packet(tun, &packet);
         assert_eq!(v4.native.stats.frames[0][9].get(), 1);
         kernel.agrees_with(&mut v4, "IPv4 options");
-        assert_eq!(kernel.drops.read(DropReason::HeaderUnreadable).unwrap(), 0);
+        assert_eq!(kernel.dropped(DropReason::HeaderUnreadable), 0);
 
         let mut v6 = Link::upgraded(tun, Family::V6, port, 20_001);
         // Destination options with six bytes of padding (RFC 8200 §4.6): the socket takes them.
@@ -302,7 +306,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
             ping.repeat(2)
         );
         kernel.agrees_with(&mut v6, "unread, so unchanged");
-        assert_eq!(kernel.drops.read(DropReason::HeaderUnreadable).unwrap(), 1);
+        assert_eq!(kernel.dropped(DropReason::HeaderUnreadable), 1);
     });
 }
 
@@ -310,7 +314,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
 #[ignore = "needs root: loads programs"]
 fn absurd_packets_are_counted_and_always_pass() {
     // The socket of a test run has no ports: port 0 is watched in its stead.
-    let mut loaded = load(0);
+    let mut loaded = load(0..1);
     let drops = Drops::take(&mut loaded).unwrap();
     let snapshots = Snapshots::take(&mut loaded).unwrap();
     let tcp = |offset_words: u8| {
@@ -396,14 +400,15 @@ fn absurd_packets_are_counted_and_always_pass() {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_connection_on_another_port_leaves_no_trace() {
-    let mut kernel = Kernel::watching(28_106);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(28_106);
     in_new_namespace(|tun| {
-        let mut link = Link::upgraded(tun, Family::V4, 28_107, 20_000);
+        let mut link = Link::upgraded(tun, Family::V4, 28_112, 20_000);
         let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 3); 10], true).bytes;
         link.peer_sends_more(tun, &frames);
         assert_eq!(link.native.stats.frames[0][9].get(), 10);
     });
-    assert_eq!(kernel.stats.read().unwrap(), [ListenerStats::EMPTY]);
+    assert_eq!(kernel.stats(), ListenerStats::EMPTY);
     assert_eq!(published(&kernel.snapshots), []);
     assert!(kernel.vitals.next(|_| ()).is_none());
     assert!(kernel.samples.next(|_| ()).is_none());
@@ -414,7 +419,8 @@ fn a_connection_on_another_port_leaves_no_trace() {
 fn every_vital_event_is_either_read_or_counted_as_dropped() {
     const PINGS: u64 = 30_000;
     let port = 28_108;
-    let mut kernel = Kernel::watching(port);
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     in_new_namespace(|_| {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -432,9 +438,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
             client.read_exact(&mut received).unwrap();
         }
     });
-    let [stats] = kernel.stats.read().unwrap()[..] else {
-        panic!("one listener");
-    };
+    let stats = kernel.stats();
     assert_eq!(stats.pings_unanswered[1].get(), PINGS - 1);
 
     let mut read = [0_u64; 12];
@@ -445,7 +449,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     while let Some(kind) = kernel.vitals.next(kind) {
         read[kind] += 1;
     }
-    let dropped = kernel.drops.read(DropReason::VitalsFull).unwrap();
+    let dropped = kernel.dropped(DropReason::VitalsFull);
     let consumed = read.iter().sum::<u64>();
     println!("{consumed} read, {dropped} dropped: {read:?}");
     assert!(dropped > 0, "the ring was never full");
@@ -460,17 +464,17 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     });
     let told: Vec<_> = std::iter::from_fn(|| kernel.vitals.next(kind)).collect();
     assert_eq!((told[0], told.contains(&1)), (10, true), "{told:?}");
-    assert_eq!(kernel.drops.read(DropReason::VitalsFull).unwrap(), dropped);
+    assert_eq!(kernel.dropped(DropReason::VitalsFull), dropped);
 }
 
-/// What comes after the HTTP: a number of pieces as they were generated, then large ones.
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes() {
-    let port = 28_109;
-    let mut kernel = Kernel::watching(port);
+    let port = 28_110;
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
     let netns = in_new_namespace(|_| {
-        let elsewhere = TcpListener::bind(("10.99.0.1", port + 1)).unwrap();
+        let elsewhere = TcpListener::bind(("10.99.0.1", 28_112)).unwrap();
         let listener = TcpListener::bind(("10.99.0.1", port)).unwrap();
         drop((elsewhere, listener));
         std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
@@ -504,6 +508,7 @@ fn published(snapshots: &Snapshots) -> Vec<ConnId> {
     }
 }
 
+/// What comes after the HTTP: a number of pieces as they were generated, then large ones.
 fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
     const GENERATED: usize = 60;
     let mut ranges = cut(stream.bytes.len() - stream.http, sizes);
@@ -525,7 +530,7 @@ fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
 #[ignore = "needs root: loads programs"]
 fn a_sweep_shows_every_snapshot_once_in_however_many_parts() {
     const CONNS: u64 = 5_000;
-    let mut loaded = load(0);
+    let mut loaded = load(0..1);
     let mut snapshots = Snapshots::take(&mut loaded).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], 8080));
     for conn in (1..=CONNS).map(ConnId) {

@@ -18,11 +18,6 @@ use crate::{cross, test};
 
 /// The test targets that show what a kernel makes of wsmon, in the order to run them.
 pub(crate) const TARGETS: [&str; 3] = ["load", "programs", "end_to_end"];
-/// Targets that cannot run without a module, and why.
-const REQUIRED_MODULES: [(&str, &str); 1] = [
-    // wsmon refuses to start without the kernel's list of TCP sockets.
-    ("end_to_end", "tcp_diag"),
-];
 /// Unit tests that need nothing of a kernel: they run on processors that are not this machine's.
 const UNITS: &str = "monitor_common";
 const WSMON: &str = "wsmon";
@@ -131,17 +126,7 @@ impl Guest {
         news: impl Fn(&str),
     ) -> Result<Run> {
         let architecture = self.kernel.name.architecture;
-        let mut not_run = Vec::new();
-        for (target, module) in REQUIRED_MODULES {
-            if !self.kernel.has_module(module)? {
-                let why = format!("its packages have no module {module}");
-                news(&format!("{target} is not run, {why}"));
-                not_run.push((target.to_owned(), why));
-            }
-        }
-        let is_run = |test: &&Executable| not_run.iter().all(|(name, _)| *name != test.name);
-        let tests: Vec<_> = programs.tests.iter().filter(is_run).collect();
-        let archive = initramfs::archive(&self.kernel, programs, &tests, filter)?;
+        let archive = initramfs::archive(&self.kernel, programs, filter)?;
         let stem = self.kernel.name.file_stem();
         let initramfs = folder().join(format!("{stem}.cpio"));
         fs::write(&initramfs, archive)
@@ -151,6 +136,7 @@ impl Guest {
         let begin = Instant::now();
         let seconds = || begin.elapsed().as_secs_f64();
         let mut results = Results::default();
+        let mut said = String::new();
         let ended = machine::run(
             accelerator,
             architecture,
@@ -158,17 +144,24 @@ impl Guest {
             &initramfs,
             &console,
             |line| {
+                said.push_str(line);
+                said.push('\n');
                 if let Some(text) = results.line(line) {
                     news(&format!("{text} ({:.0} s)", seconds()));
                 }
             },
         );
+        let log = folder().join(format!("{stem}.results.log"));
+        fs::write(&log, said).with_context(|| format!("could not write {}", log.display()))?;
         fs::remove_file(&initramfs)
             .with_context(|| format!("could not remove {}", initramfs.display()))?;
         Ok(Run {
             kernel: self.kernel,
-            expected: tests.iter().map(|test| test.name.clone()).collect(),
-            not_run,
+            expected: programs
+                .tests
+                .iter()
+                .map(|test| test.name.clone())
+                .collect(),
             results,
             broken: ended.err(),
             console,
@@ -182,8 +175,6 @@ pub(crate) struct Run {
     pub(crate) kernel: Kernel,
     pub(crate) results: Results,
     pub(crate) seconds: f64,
-    /// Test targets that this kernel cannot run, and why.
-    pub(crate) not_run: Vec<(String, String)>,
     expected: Vec<String>,
     /// What QEMU had to say, if the guest did not end by itself.
     broken: Option<anyhow::Error>,

@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result};
 use super::cpio::Archive;
 use super::guest::Programs;
 use super::kernel::Kernel;
-use crate::artifacts::Executable;
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -22,12 +21,7 @@ const SHELL: [&str; 2] = ["bin/busybox", "sbin/ip"];
 ///
 /// # Errors
 /// When something that belongs into it is missing.
-pub(crate) fn archive(
-    kernel: &Kernel,
-    programs: &Programs,
-    tests: &[&Executable],
-    filter: &[String],
-) -> Result<Vec<u8>> {
+pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -> Result<Vec<u8>> {
     let architecture = kernel.name.architecture;
     let mut archive = Archive::default();
     for folder in MOUNT_POINTS {
@@ -52,11 +46,11 @@ pub(crate) fn archive(
     }
     let mut libraries: Vec<(PathBuf, PathBuf)> = architecture.libraries(&programs.shell)?;
     let mut order = String::new();
-    for program in tests {
+    for program in &programs.tests {
         order += &line(&program.name);
     }
     archive.file(Path::new("tests/order"), order.as_bytes());
-    for program in tests.iter().chain([&&programs.wsmon]) {
+    for program in programs.tests.iter().chain([&programs.wsmon]) {
         archive.file(
             &Path::new("tests").join(&program.name),
             &read(&program.path)?,

@@ -108,28 +108,6 @@ impl Kernel {
         Ok(release)
     }
 
-    /// Whether it has a module, in the packages or built in. Without the packages of the modules
-    /// nothing says what is built in.
-    ///
-    /// # Errors
-    /// When a folder of the packages cannot be read.
-    pub(crate) fn has_module(&self, name: &str) -> Result<bool> {
-        let built_in = |folder: &PathBuf| {
-            fs::read_to_string(folder.join("modules.builtin")).is_ok_and(|list| {
-                list.lines()
-                    .any(|line| module::name(Path::new(line)).as_deref() == Some(name))
-            })
-        };
-        let releases = self.unpacked.iter().flat_map(|folder| {
-            let places = ["lib/modules", "usr/lib/modules"];
-            places
-                .into_iter()
-                .flat_map(|place| children(&folder.join(place)))
-        });
-        Ok(releases.into_iter().any(|release| built_in(&release))
-            || !self.modules(&[name])?.is_empty())
-    }
-
     /// The modules named and those they need, uncompressed, in the order to load them, if the
     /// packages have them: a kernel may have them built in.
     ///

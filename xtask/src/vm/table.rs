@@ -44,9 +44,6 @@ impl Table {
             row.push(run.kernel.version.clone());
             row.push(distributions(&run.kernel.name.series).to_owned());
             row.extend(TARGETS.iter().map(|name| {
-                if run.not_run.iter().any(|(target, _)| target == name) {
-                    return "not run".to_owned();
-                }
                 let mut targets = run.results.targets.iter();
                 outcome(targets.find(|target| target.name == *name))
             }));
@@ -138,11 +135,6 @@ pub(crate) fn tables(runs: &[Run], skipped: &[(String, String)]) -> String {
     let mut text = Table::of_results(runs).to_string();
     for (name, why) in skipped {
         text += &format!("| {name} | skipped: {why} |\n");
-    }
-    for run in runs {
-        for (target, why) in &run.not_run {
-            text += &format!("{}: {target} not run, {why}\n", run.kernel.name);
-        }
     }
     text += &format!(
         "\nVerified instructions:\n{}\n",
