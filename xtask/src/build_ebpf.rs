@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use btf_rs::{Btf, Type};
 use object::build::elf::{Builder, SectionData};
 
 use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
@@ -121,7 +122,40 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
     let linked = target_folder.join(TARGET).join("release/wsmon-bpf");
     let bytes =
         fs::read(&linked).with_context(|| format!("could not read {}", linked.display()))?;
-    strip(&bytes).with_context(|| format!("could not strip {}", linked.display()))
+    let object = strip(&bytes).with_context(|| format!("could not strip {}", linked.display()))?;
+    refuse_forward_declarations(&object)?;
+    Ok(object)
+}
+
+/// Fails if the object could differ from its next build.
+///
+/// LLVM orders forward declarations of the same rank by address, so that with two of them the same
+/// sources give one of two objects by chance.
+fn refuse_forward_declarations(object: &[u8]) -> Result<()> {
+    let elf = Builder::read(object)?;
+    let section = elf
+        .sections
+        .iter()
+        .find(|section| *section.name == *b".BTF");
+    let Some(SectionData::Data(types)) = section.map(|section| &section.data) else {
+        bail!("the object has no section .BTF");
+    };
+    let btf = Btf::from_bytes(types)?;
+    let declared: Vec<_> = (1..)
+        .map_while(|id| btf.resolve_type_by_id(id).ok())
+        .filter_map(|it| match it {
+            Type::Fwd(declared) => btf.resolve_name(&declared).ok(),
+            _ => None,
+        })
+        .collect();
+    if declared.len() > 1 {
+        bail!(
+            "the types {} are only declared, and builds with more than one of these differ by chance: \
+             use opaque pointers instead",
+            declared.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// The flags with every path that differs between machines mapped to a fixed name.
