@@ -1,9 +1,9 @@
-//! Where the capabilities are held, and bpf(2) is refused all the same.
+//! Where the capabilities are held, and system calls are refused all the same.
 
 use std::{
-    io,
+    io::{self, BufRead as _, BufReader},
     os::unix::process::CommandExt,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use crate::{PREREQUISITE, RUN, only_line, wsmon};
@@ -41,29 +41,100 @@ fn a_user_namespace_is_named_where_its_root_may_do_nothing() {
     assert!(line.contains("--userns=host"), "{line}");
 }
 
-/// `wsmon` under a filter that gives EPERM for bpf(2), as the default profiles of container
-/// engines do without `CAP_BPF` and `CAP_SYS_ADMIN`.
-fn without_bpf(arguments: &[&str]) -> Output {
-    let mut command = Command::new(wsmon());
-    command.args(arguments);
-    // SAFETY: the closure makes one system call, which is allowed between fork and exec, and
-    // touches no memory but its own.
-    unsafe { command.pre_exec(refuse_bpf) };
-    command.output().unwrap()
+/// As with `RestrictAddressFamilies=` in a systemd unit.
+#[test]
+#[ignore = "needs root: loads programs"]
+fn without_netlink_it_watches_and_names_what_it_cannot_see() {
+    let mut check = Command::new(wsmon());
+    let check = sandboxed(check.arg("check"), NETLINK).output().unwrap();
+    let table = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(0), "{table}");
+    assert!(
+        table.contains("allow AF_NETLINK in this sandbox"),
+        "{table}"
+    );
+
+    let mut run = Command::new(wsmon());
+    let mut run = sandboxed(run.args(RUN), NETLINK)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    // Its last word comes when it has stopped, at the latest.
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("missing: sock_diag")));
+    let line = line.expect("a line about sock_diag");
+    assert!(line.contains("connections older than itself"), "{line}");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&run),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("stopped")));
+    assert_eq!(run.wait().unwrap().code(), Some(0));
 }
 
-fn refuse_bpf() -> io::Result<()> {
+/// `wsmon` under a filter as the default profiles of container engines have without `CAP_BPF` and
+/// `CAP_SYS_ADMIN`.
+fn without_bpf(arguments: &[&str]) -> Output {
+    let mut command = Command::new(wsmon());
+    sandboxed(command.args(arguments), BPF).output().unwrap()
+}
+
+/// System calls that a filter gives EPERM for.
+#[derive(Clone, Copy)]
+struct Refused {
+    call: libc::c_long,
+    /// Only with this first argument.
+    argument: Option<libc::c_int>,
+}
+
+const BPF: Refused = Refused {
+    call: libc::SYS_bpf,
+    argument: None,
+};
+const NETLINK: Refused = Refused {
+    call: libc::SYS_socket,
+    argument: Some(libc::AF_NETLINK),
+};
+
+fn sandboxed(command: &mut Command, refused: Refused) -> &mut Command {
+    // SAFETY: the closure makes one system call, which is allowed between fork and exec, and
+    // touches no memory but its own.
+    unsafe { command.pre_exec(move || refuse(refused)) }
+}
+
+fn refuse(Refused { call, argument }: Refused) -> io::Result<()> {
+    /// Places in `struct seccomp_data`: the number of the call, the lower half of its first argument.
+    const CALL: u32 = 0;
+    const ARGUMENT: u32 = 16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let filter = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
-    let mut filters = [
-        // The number of the system call (`struct seccomp_data`).
-        filter((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0, 0, 0),
+    let load = |place| {
+        filter(
+            (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+            0,
+            0,
+            place,
+        )
+    };
+    // Where it is anything else, skips what follows up to the last filter.
+    let unless = |value, skip| {
         filter(
             (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
             0,
-            1,
-            libc::SYS_bpf as u32,
-        ),
+            skip,
+            value,
+        )
+    };
+    let (place, value) = match argument {
+        Some(value) => (ARGUMENT, value as u32),
+        None => (CALL, call as u32),
+    };
+    let mut filters = [
+        load(CALL),
+        unless(call as u32, 3),
+        load(place),
+        unless(value, 1),
         filter(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         filter(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
