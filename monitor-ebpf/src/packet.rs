@@ -38,10 +38,12 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    pub(crate) const EMPTY: Self = Self {
-        segment: Segment::EMPTY,
-        begin: 0,
-    };
+    pub(crate) const EMPTY: Self = Self::whole(Segment::EMPTY);
+
+    #[inline(always)]
+    pub(crate) const fn whole(segment: Segment) -> Self {
+        Self { segment, begin: 0 }
+    }
 }
 
 /// What the steps of a loop share. Lives on the stack of the function that loops.

@@ -1,6 +1,6 @@
 //! Every packet of a watched socket.
 
-use core::ptr;
+use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
@@ -58,8 +58,9 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     let watch = Watch::of_ports(local, remote)?;
     // SAFETY: as above.
     let sk = unsafe { any_sock(skb) }?;
-    let mut piece = Piece::EMPTY;
-    let Some(ip_version) = headers(skb, &mut piece.segment) else {
+    // Clearing it first would take longer than filling it: a loop over its bytes.
+    let mut piece = MaybeUninit::uninit();
+    let Some(ip_version) = headers(skb, &mut piece) else {
         count_drop(DropReason::HeaderUnreadable);
         return None;
     };
@@ -76,7 +77,7 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
         stats: STATS.get_ptr_mut(watch.listener as u32)?,
         holes: ptr::null_mut(),
         now,
-        piece: &mut piece,
+        piece: piece.as_mut_ptr(),
     };
     if packet.parts().0.snapshot.ip_version == 0 {
         identify(skb, flow, ip_version, M::DIRECTION as u32);
@@ -113,28 +114,28 @@ fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) 
     publish_changes(&mut flow.snapshot, notes, packet.now);
 }
 
-/// Reads the headers of a packet in place; they nearly always lie in the linear part. Returns the IP
-/// version.
+/// Reads the headers of a packet in place; they nearly always lie in the linear part. Fills `piece` and
+/// returns the IP version.
 #[inline(always)]
-fn headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
+fn headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
     let ctx = &__sk_buff::context(skb);
     let Some(prefix) = in_place::<IP_PREFIX>(ctx, 0) else {
-        return copied_headers(skb, segment);
+        return copied_headers(skb, piece);
     };
     let ip = IpHeader::parse(prefix)?;
     if !ip.is_tcp() {
-        return copied_headers(skb, segment);
+        return copied_headers(skb, piece);
     }
     let Some(tcp) = in_place::<TCP_HEADER>(ctx, ip.tcp_offset) else {
-        return copied_headers(skb, segment);
+        return copied_headers(skb, piece);
     };
-    *segment = Segment::parse(tcp, ip.tcp_offset, ctx.len())?;
+    piece.write(Piece::whole(Segment::parse(tcp, ip.tcp_offset, ctx.len())?));
     Some(ip.version)
 }
 
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(never)]
-fn copied_headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
+fn copied_headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
     let ctx = __sk_buff::context(skb);
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     for _ in 0..MAX_EXTENSIONS {
@@ -146,7 +147,11 @@ fn copied_headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
         return None;
     }
     let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
-    *segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
+    piece.write(Piece::whole(Segment::parse(
+        &tcp,
+        ip.tcp_offset,
+        ctx.len(),
+    )?));
     Some(ip.version)
 }
 
