@@ -15,6 +15,7 @@ compile_error!("the packet logic reads headers from little-endian words");
 mod account;
 mod bounds;
 pub mod drop;
+pub mod early;
 pub mod event;
 pub mod flow;
 pub mod frame;

@@ -22,7 +22,7 @@ impl Flow {
         let walk = self.walk_mut(direction);
         match protocol {
             protocol::UNKNOWN | protocol::HTTP | protocol::UPGRADING => {
-                !walk.is_old(segment.seq, segment.payload_len)
+                !walk.is_old(segment.payload_seq(), segment.payload_len)
             }
             protocol::ASSUMED => walk.mode == mode::UNSYNCED,
             _ => false,
@@ -64,7 +64,10 @@ impl Flow {
             Opening::Switching if matches!(before, protocol::HTTP | protocol::ASSUMED) => {
                 Needle::ACCEPT
             }
-            Opening::Tls if from_client && before != protocol::ASSUMED => {
+            // The server's answer is enough where the client's first bytes were not seen.
+            Opening::Tls
+                if before == protocol::UNKNOWN || (from_client && before != protocol::ASSUMED) =>
+            {
                 self.open(direction, protocol::OPAQUE, now, stats);
                 return 0;
             }

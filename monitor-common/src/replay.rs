@@ -114,7 +114,7 @@ impl Connection {
         if segment.has(tcp_flags::ACK) {
             passage.pass_acknowledged(self);
         }
-        if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+        if segment.payload_len > 0 {
             passage.go(self);
         }
         let mut taken = passage.taken;
@@ -184,7 +184,7 @@ impl Passage<'_> {
         };
         if flow
             .walk_mut(direction)
-            .waits_for(self.segment.seq, self.segment.payload_len)
+            .waits_for(self.segment.payload_seq(), self.segment.payload_len)
         {
             queue.push(self.segment, self.payload.0);
         } else {
@@ -252,7 +252,7 @@ impl Passage<'_> {
         if place == Place::Ahead {
             let waiting = holes.get_or_insert_with(|| Box::new(Holes::EMPTY));
             flow.walk_mut(direction).set_holes(true);
-            match waiting.land(segment.seq, segment.payload_len) {
+            match waiting.land(segment.payload_seq(), segment.payload_len) {
                 Landing::Old => {}
                 Landing::Island(begin) => self.walk_island(flow, waiting, begin),
                 Landing::NoRoom => place = self.place(flow, false),
@@ -268,10 +268,8 @@ impl Passage<'_> {
     }
 
     fn place(&mut self, flow: &mut Flow, patient: bool) -> Place {
-        let Segment {
-            seq, payload_len, ..
-        } = *self.segment;
-        flow.place(self.direction, seq, payload_len, patient, self.stats)
+        let (seq, len) = (self.segment.payload_seq(), self.segment.payload_len);
+        flow.place(self.direction, seq, len, patient, self.stats)
     }
 
     /// Walks over the unseen part of the segment, which begins at `begin`.
@@ -310,7 +308,7 @@ impl Passage<'_> {
         let mut at = begin;
         for _ in 0..ISLAND_STEPS {
             self.taken.steps += 1;
-            let seq = self.segment.seq;
+            let seq = self.segment.payload_seq();
             if !holes.step(&mut at, begin, seq, len, from_client, &self.payload) {
                 return;
             }

@@ -59,7 +59,8 @@ pub struct Snapshot {
     /// When a packet last made the flow be published. Nothing else moves it: a packet may stay
     /// unpublished for one publish interval after it, and no longer.
     pub published_at: u64,
-    /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
+    /// When TCP reached ESTABLISHED, or by TCP Fast Open could carry data; 0 if that was before the
+    /// monitor.
     pub established_at: u64,
     /// When the connection became what [`Snapshot::protocol`] says: the 101 passed, TLS began, or
     /// frames were recognised.

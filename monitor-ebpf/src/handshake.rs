@@ -86,7 +86,7 @@ struct Search {
 
 /// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
 #[inline(always)]
-fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
+pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
     let mut search = Search {
         skb: payload.skb,
         payload_offset: payload.offset,
@@ -184,7 +184,7 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
 /// # Safety
 /// `to` is valid for writes and aligned to 8 bytes.
 #[inline(always)]
-unsafe fn copy_address(to: *mut [u8; 16], from: &[u8; 16]) {
+pub(crate) unsafe fn copy_address(to: *mut [u8; 16], from: &[u8; 16]) {
     let (to, from) = (to.cast::<u64>(), ptr::from_ref(from).cast::<u64>());
     // SAFETY: addresses in records and snapshots lie at multiples of 8 bytes.
     unsafe {

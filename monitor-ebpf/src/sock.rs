@@ -10,9 +10,17 @@ use aya_ebpf::{
         generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
     },
 };
-use monitor_common::{flow::Flow, holes::Holes, snapshot::role};
+use monitor_common::{
+    drop::DropReason,
+    flow::Flow,
+    holes::Holes,
+    snapshot::{origin, role},
+};
 
-use crate::maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE};
+use crate::{
+    emit::count_drop,
+    maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE},
+};
 
 /// TCP states (include/net/tcp_states.h).
 pub(crate) mod state {
@@ -64,6 +72,31 @@ pub(crate) fn flow(sk: *mut c_void) -> Option<*mut Flow> {
 #[inline(always)]
 pub(crate) fn flow_or_new(sk: *mut c_void) -> Option<*mut Flow> {
     storage(&FLOWS, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+/// The flow of a socket that can carry data from now on. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn newborn(
+    sk: *mut c_void,
+    cookie: u64,
+    watch: Watch,
+    (local, remote): (u16, u16),
+    now: u64,
+) -> Option<*mut Flow> {
+    let Some(flow) = flow_or_new(sk) else {
+        count_drop(DropReason::StorageFull);
+        return None;
+    };
+    // SAFETY: storage the kernel just handed out, not null.
+    let s = unsafe { &mut (*flow).snapshot };
+    s.cookie = cookie;
+    s.established_at = now;
+    s.local_port = local;
+    s.remote_port = remote;
+    s.listener = watch.listener;
+    s.role = watch.role;
+    s.origin = origin::BIRTH;
+    Some(flow)
 }
 
 #[inline(always)]

@@ -11,11 +11,12 @@ use monitor_common::{
     drop::DropReason,
     flow::Flow,
     listener::ListenerLimits,
-    segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
-    snapshot::{origin, protocol},
+    segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER},
+    snapshot::{origin, protocol, role},
 };
 
 use crate::{
+    early::{keep_early, take_early},
     emit::{count_drop, publish_changes, take_seed},
     lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
@@ -67,7 +68,7 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(skb, watch, local, remote, M::DIRECTION, now)?,
+        None => meet(skb, &piece, watch, (local, remote), M::DIRECTION, now)?,
     };
     let limits = LISTENERS.get(watch.listener as u32)?;
     let packet = PacketContext {
@@ -102,7 +103,7 @@ fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) 
         Direction::Rx => flow.receive(segment, packet.now, limits, stats),
         Direction::Tx => flow.send(segment, packet.now, limits, stats),
     }
-    if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+    if segment.payload_len > 0 {
         if flow.is_undecided(M::DIRECTION, segment) {
             M::recognise(packet);
         }
@@ -135,19 +136,23 @@ fn headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(never)]
 fn copied_headers(skb: *mut __sk_buff, segment: &mut Segment) -> Option<u32> {
-    let ctx = __sk_buff::context(skb);
+    let ctx = &__sk_buff::context(skb);
+    let ip = ip_header(ctx)?;
+    let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
+    *segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
+    Some(ip.version)
+}
+
+/// The IP header of a packet with TCP in it, wherever its bytes lie.
+#[inline(always)]
+pub(crate) fn ip_header(ctx: &SkBuffContext) -> Option<IpHeader> {
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
     for _ in 0..MAX_EXTENSIONS {
         if !ip.is_tcp() {
             ip = ip.pass_extension(ctx.load(ip.tcp_offset as usize).ok()?)?;
         }
     }
-    if !ip.is_tcp() {
-        return None;
-    }
-    let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
-    *segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
-    Some(ip.version)
+    ip.is_tcp().then_some(ip)
 }
 
 /// `N` bytes at `offset` of the packet's linear part.
@@ -165,13 +170,14 @@ fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]
     }
 }
 
-/// Storage for a socket that was established before the programs were attached.
+/// What becomes of a packet whose socket has no storage. Its storage, if it gets one: a socket that was
+/// established before the programs were attached, or that carries data before it is established.
 #[inline(always)]
-fn adopt(
+fn meet(
     skb: *mut __sk_buff,
+    piece: &Piece,
     watch: Watch,
-    local: u16,
-    remote: u16,
+    (local, remote): (u16, u16),
     direction: Direction,
     now: u64,
 ) -> Option<*mut Flow> {
@@ -179,11 +185,30 @@ fn adopt(
     let sk = unsafe { full_sock(skb) }?;
     // SAFETY: a full socket, checked for null.
     let tcp_state = unsafe { (*sk).state };
-    if matches!(
-        tcp_state,
-        state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::LISTEN | state::NEW_SYN_RECV
-    ) {
-        return None;
+    let has_payload = piece.segment.payload_len > 0;
+    match tcp_state {
+        state::LISTEN => {
+            if matches!(direction, Direction::Rx) {
+                keep_early(skb, piece, now);
+            }
+            return None;
+        }
+        // A child of TCP Fast Open: its SYN carried data, and its server may answer at once.
+        state::SYN_RECV if matches!(direction, Direction::Tx) => {
+            let cookie = sock::cookie(skb.cast());
+            let flow = sock::newborn(sk.cast(), cookie, watch, (local, remote), now)?;
+            let notes = take_early(flow, now);
+            // SAFETY: storage the kernel just handed out, not null.
+            unsafe { (*flow).tx_walk.note(notes) };
+            return Some(flow);
+        }
+        // TCP Fast Open from here.
+        state::SYN_SENT if has_payload && watch.role == role::CLIENT => {
+            let cookie = sock::cookie(skb.cast());
+            return sock::newborn(sk.cast(), cookie, watch, (local, remote), now);
+        }
+        state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::NEW_SYN_RECV => return None,
+        _ => {}
     }
     let Some(storage) = sock::flow_or_new(sk.cast()) else {
         count_drop(DropReason::StorageFull);
@@ -217,13 +242,30 @@ extern "C" fn identify(
     let Some(flow) = (unsafe { flow.as_mut() }) else {
         return 0;
     };
-    let ctx = __sk_buff::context(skb);
     let s = &mut flow.snapshot;
     let (source, destination) = if direction == Direction::Rx as u32 {
         (&mut s.remote_addr, &mut s.local_addr)
     } else {
         (&mut s.local_addr, &mut s.remote_addr)
     };
+    addresses(&__sk_buff::context(skb), ip_version, source, destination);
+    s.ip_version = ip_version as u8;
+    // SAFETY: the context of the running program.
+    if let Some(sk) = unsafe { full_sock(skb) } {
+        // SAFETY: a full socket.
+        s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    }
+    0
+}
+
+/// Reads the addresses of a packet.
+#[inline(always)]
+pub(crate) fn addresses(
+    ctx: &SkBuffContext,
+    ip_version: u32,
+    source: &mut [u8; 16],
+    destination: &mut [u8; 16],
+) {
     if ip_version == 4 {
         // RFC 791 §3.1: addresses at bytes 12 and 16.
         if let Ok(addresses) = ctx.load::<[[u8; 4]; 2]>(12) {
@@ -235,13 +277,6 @@ extern "C" fn identify(
         *source = addresses[0];
         *destination = addresses[1];
     }
-    s.ip_version = ip_version as u8;
-    // SAFETY: the context of the running program.
-    if let Some(sk) = unsafe { full_sock(skb) } {
-        // SAFETY: a full socket.
-        s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
-    }
-    0
 }
 
 #[inline(always)]

@@ -180,3 +180,41 @@ fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
     assert_eq!(socket.stats.unsynced_bytes.map(|n| n.get()), [0, 0]);
     assert_eq!(socket.connection.flow.rx_walk.mode, mode::HANDSHAKE);
 }
+
+#[test]
+fn tls_is_known_by_the_servers_answer_where_the_client_was_not_seen() {
+    for direction in Direction::ALL {
+        let mut socket = Socket::born();
+        let notes = socket.take(direction, segment(1, 1), &[0x16, 3, 3, 0, 90]);
+        assert_ne!(notes & notable::OPENED, 0);
+        assert_eq!(socket.connection.flow.snapshot.protocol, protocol::OPAQUE);
+    }
+    // After a request it is an answer like any other.
+    let mut socket = Socket::born();
+    socket.rx(segment(1, 1), b"GET /health HTTP/1.1\r\n\r\n");
+    socket.tx(segment(1, 25), &[0x16, 3, 3, 0, 90]);
+    assert!(!socket.connection.flow.snapshot.is_watched());
+}
+
+#[test]
+fn data_with_a_syn_is_followed_by_what_comes_next() {
+    let mut socket = Socket::born();
+    let syn = Segment {
+        flags: tcp_flags::SYN,
+        ..segment(u32::MAX - 20, 0)
+    };
+    socket.rx(syn, REQUEST);
+    assert_eq!(
+        socket.connection.flow.snapshot.protocol,
+        protocol::UPGRADING
+    );
+    let next = syn.payload_seq().wrapping_add(REQUEST.len() as u32);
+    // It comes again, without the SYN.
+    socket.rx(segment(syn.payload_seq(), 1), REQUEST);
+    assert_eq!(socket.stats.upgrade_requests.get(), 1);
+    socket.tx(segment(1, next), RESPONSE);
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    socket.rx(segment(next, 1), &ping);
+    assert_eq!(socket.stats.frames[0][9].get(), 1);
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}

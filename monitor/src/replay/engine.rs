@@ -262,13 +262,17 @@ impl Replay {
             return Err(Skip::CapturedTwice);
         }
         match connection.interpret(direction, segment) {
-            Meaning::Handshake => {}
-            Meaning::Established => connection.establish(self.clock),
+            Meaning::Handshake => connection.keep_early(direction, tcp),
+            Meaning::Established => {
+                connection.establish(self.clock);
+                self.early_traffic(number, tuple);
+            }
             Meaning::Segment => {
                 if !connection.is_established() {
                     connection.establish(self.clock);
+                    self.early_traffic(number, tuple);
                 }
-                self.traffic(number, tuple, direction, tcp);
+                self.traffic(number, tuple, direction, tcp.into());
             }
             Meaning::Refused => {
                 self.connections.remove(&number);
@@ -301,16 +305,18 @@ impl Replay {
             Origin::Unknown => connection.adopt(watched.direction),
         }
         match connection.interpret(watched.direction, segment) {
-            Meaning::Handshake => self
-                .lingering
-                .push_back((self.clock.saturating_add(LINGER), tuple)),
+            Meaning::Handshake => {
+                connection.keep_early(watched.direction, tcp);
+                self.lingering
+                    .push_back((self.clock.saturating_add(LINGER), tuple));
+            }
             Meaning::Established => connection.establish(self.clock),
             _ => {}
         }
         self.connections.insert(number, connection);
         self.tuples.insert(tuple, Place::Live(number));
         if !begins {
-            self.traffic(number, tuple, watched.direction, tcp);
+            self.traffic(number, tuple, watched.direction, tcp.into());
         }
         Ok(())
     }

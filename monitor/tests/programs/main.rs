@@ -10,6 +10,7 @@ mod ws;
 #[path = "../tun/mod.rs"]
 mod tun;
 
+mod early;
 mod kernel;
 mod link;
 

@@ -494,3 +494,70 @@ fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
     conversation.rst(&mut recording, LATER, End::Server);
     assert_eq!(states(&recording), [asked, ended("no answer")]);
 }
+
+/// A connection whose SYN brings data, which the server takes or not (RFC 7413 §4.2).
+fn fast_open(recording: &mut Recording, data: &[u8], is_taken: bool) -> Conversation {
+    let mut conversation = Conversation::v4();
+    conversation.segment(recording, START, End::Client, SYN, data);
+    if !is_taken {
+        conversation.next[0] -= data.len() as u32;
+    }
+    conversation.acked[1] = conversation.next[0];
+    conversation.syn_ack(recording, START + MILLI);
+    conversation
+}
+
+#[test]
+fn data_in_a_syn_is_the_request_whether_the_server_takes_it_or_it_comes_again() {
+    for is_taken in [true, false] {
+        let mut recording = Recording::default();
+        let mut conversation = fast_open(&mut recording, REQUEST, is_taken);
+        if is_taken {
+            // It need not wait for the last acknowledgement.
+            conversation.says(&mut recording, START + 2 * MILLI, End::Server, RESPONSE);
+            conversation.ack(&mut recording, START + 3 * MILLI, End::Client);
+        } else {
+            conversation.ack(&mut recording, START + 2 * MILLI, End::Client);
+            conversation.says(&mut recording, START + 3 * MILLI, End::Client, REQUEST);
+            conversation.says(&mut recording, START + 4 * MILLI, End::Server, RESPONSE);
+        }
+        let text = frame(TEXT, b"hi", true);
+        conversation.says(&mut recording, LATER, End::Client, &text);
+        let played = judge(&recording, &[server(8080, None)]);
+        let [connection] = played.connections()[..] else {
+            panic!("{played:?}");
+        };
+        assert_eq!(connection.protocol, "websocket");
+        assert_eq!(connection.frames.rx, [("text", 1)].into(), "{is_taken}");
+        assert_eq!(
+            (connection.unsynced_bytes.rx, connection.unsynced_bytes.tx),
+            (0, 0)
+        );
+        let asked = played.records.iter().any(|record| {
+            matches!(record, Record::State(transition) if transition.to == State::Connecting)
+        });
+        assert!(asked, "{played:?}");
+    }
+}
+
+#[test]
+fn a_client_hello_in_a_syn_is_tls_and_one_that_is_refused_is_nothing() {
+    let hello = b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
+    let mut recording = Recording::default();
+    let mut conversation = fast_open(&mut recording, hello, true);
+    conversation.ack(&mut recording, START + 2 * MILLI, End::Client);
+    let played = judge(&recording, &[server(8080, None)]);
+    let [connection] = played.connections()[..] else {
+        panic!("{played:?}");
+    };
+    assert_eq!(connection.protocol, "opaque");
+
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::v4();
+    conversation.segment(&mut recording, START, End::Client, SYN, hello);
+    conversation.rst(&mut recording, START + MILLI, End::Server);
+    assert_eq!(
+        judge(&recording, &[server(8080, None)]).connections().len(),
+        0
+    );
+}
