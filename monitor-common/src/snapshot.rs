@@ -23,6 +23,8 @@ pub mod protocol {
     pub const GONE: u8 = 5;
     /// A WebSocket upgrade was asked for and has no answer yet.
     pub const UPGRADING: u8 = 6;
+    /// None of ours: this host opened it, and its own port is watched only as a server's.
+    pub const FOREIGN: u8 = 7;
 }
 
 /// Which end of the connection this socket is.

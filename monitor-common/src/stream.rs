@@ -10,6 +10,7 @@ use crate::{
     frame::{HEADER_MAX, Head, Header},
     handshake::{HeadEnd, OPENING_LEN},
     message::MessageState,
+    segment::Segment,
 };
 pub use trial::ENOUGH;
 
@@ -267,6 +268,15 @@ impl Walk {
     pub(crate) const fn is_old(&self, seq: u32, len: u32) -> bool {
         let left = seq.wrapping_add(len).wrapping_sub(self.next_seq);
         self.is_live() && left as i32 <= 0
+    }
+
+    /// Whether a segment is a keepalive that repeats the last byte before the next one: no news, for TCP or
+    /// for a hop that counts payload (RFC 9293 §3.8.4).
+    #[inline(always)]
+    pub(crate) const fn is_probe(&self, segment: &Segment) -> bool {
+        self.is_live()
+            && segment.payload_len == 1
+            && segment.payload_seq().wrapping_add(1) == self.next_seq
     }
 
     /// Whether a message waits for its end.

@@ -31,7 +31,7 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     match new as u32 {
-        state::ESTABLISHED => on_established(&ctx, sk),
+        state::ESTABLISHED => on_established(&ctx, sk, old as u32 == state::SYN_SENT),
         state::LISTEN => listen(sk, EventKind::Listening),
         state::CLOSE if old as u32 == state::LISTEN => listen(sk, EventKind::ListenEnded),
         state::CLOSE => on_close(&ctx, sk, had_peer(old as u32)),
@@ -80,13 +80,19 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_established(ctx: &BtfTracePointContext, sk: *const c_void) {
-    let Some((watch, local, remote)) = watch_of(sk) else {
+fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bool) {
+    let Some((mut watch, local, remote)) = watch_of(sk) else {
         return;
     };
     if sock::flow(sk.cast_mut()).is_some() {
         // It carried data before, by TCP Fast Open.
         return;
+    }
+    if is_outgoing && watch.role == role::SERVER {
+        let Some(by_remote) = Watch::of_outgoing(remote) else {
+            return sock::mark_foreign(sk.cast_mut());
+        };
+        watch = by_remote;
     }
     let (cookie, at) = (sock::cookie(sk.cast_mut()), now());
     let Some(flow) = sock::newborn(sk.cast_mut(), cookie, watch, (local, remote), at) else {
@@ -210,7 +216,8 @@ fn flow_of<'a>(sk: *const c_void) -> Option<&'a mut Flow> {
     }
     // SAFETY: the kernel keeps the storage as long as the socket, and the socket as long as this
     // program runs.
-    sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })
+    let flow = sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })?;
+    (flow.snapshot.protocol != protocol::FOREIGN).then_some(flow)
 }
 
 /// Who watches this socket, and its local and remote port.

@@ -14,7 +14,7 @@ use monitor_common::{
     drop::DropReason,
     flow::Flow,
     holes::Holes,
-    snapshot::{origin, role},
+    snapshot::{origin, protocol, role},
 };
 
 use crate::{
@@ -51,6 +51,12 @@ impl Watch {
                 role: role::SERVER,
             });
         }
+        Self::of_outgoing(remote)
+    }
+
+    /// The same for a socket that this host opened: whatever port it comes from, it is no server's.
+    #[inline(always)]
+    pub(crate) fn of_outgoing(remote: u16) -> Option<Self> {
         if WATCH_REMOTE.load() == 0 {
             return None;
         }
@@ -97,6 +103,16 @@ pub(crate) fn newborn(
     s.role = watch.role;
     s.origin = origin::BIRTH;
     Some(flow)
+}
+
+/// Takes note that nobody watches a socket whose ports look as if somebody did.
+#[inline(always)]
+pub(crate) fn mark_foreign(sk: *mut c_void) {
+    // Without memory for it, it will be met again.
+    if let Some(flow) = flow_or_new(sk) {
+        // SAFETY: storage the kernel just handed out, not null.
+        unsafe { (*flow).snapshot.protocol = protocol::FOREIGN };
+    }
 }
 
 #[inline(always)]

@@ -3,7 +3,10 @@
 use core::ptr;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
+    bindings::BPF_F_CURRENT_NETNS,
+    helpers::generated::{
+        bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
     programs::SkBuffContext,
 };
 use monitor_common::{
@@ -68,13 +71,27 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => meet(skb, &piece, watch, (local, remote), M::DIRECTION, now)?,
+        None => meet(
+            skb,
+            &piece,
+            ip_version,
+            watch,
+            (local, remote),
+            M::DIRECTION,
+            now,
+        )?,
     };
-    let limits = LISTENERS.get(watch.listener as u32)?;
+    // SAFETY: storage that outlives the program's run.
+    let s = unsafe { &(*flow).snapshot };
+    if s.protocol == protocol::FOREIGN {
+        return None;
+    }
+    let listener = s.listener as u32;
+    let limits = LISTENERS.get(listener)?;
     let packet = PacketContext {
         skb,
         flow,
-        stats: STATS.get_ptr_mut(watch.listener as u32)?,
+        stats: STATS.get_ptr_mut(listener)?,
         holes: ptr::null_mut(),
         now,
         piece: &mut piece,
@@ -176,6 +193,7 @@ fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]
 fn meet(
     skb: *mut __sk_buff,
     piece: &Piece,
+    ip_version: u32,
     watch: Watch,
     (local, remote): (u16, u16),
     direction: Direction,
@@ -203,12 +221,26 @@ fn meet(
             return Some(flow);
         }
         // TCP Fast Open from here.
-        state::SYN_SENT if has_payload && watch.role == role::CLIENT => {
+        state::SYN_SENT if has_payload => {
+            let watch = Watch::of_outgoing(remote)?;
             let cookie = sock::cookie(skb.cast());
             return sock::newborn(sk.cast(), cookie, watch, (local, remote), now);
         }
         state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::NEW_SYN_RECV => return None,
         _ => {}
+    }
+    let mut watch = watch;
+    // Whoever connects from a port of its own mostly has one above the server's, and a server mostly
+    // listens.
+    if watch.role == role::SERVER
+        && local > remote
+        && has_listener(skb, ip_version, direction as u32, local as u32) == 0
+    {
+        let Some(by_remote) = Watch::of_outgoing(remote) else {
+            sock::mark_foreign(sk.cast());
+            return None;
+        };
+        watch = by_remote;
     }
     let Some(storage) = sock::flow_or_new(sk.cast()) else {
         count_drop(DropReason::StorageFull);
@@ -227,6 +259,57 @@ fn meet(
     s.ip_version = 0;
     flow.adopt(direction);
     Some(storage)
+}
+
+/// Whether a socket of this network namespace listens on the local port of a packet; 0 or 1. A global
+/// function, see [`crate::walk`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn has_listener(skb: *mut __sk_buff, ip_version: u32, direction: u32, port: u32) -> u32 {
+    const V4: u32 = size_of::<[u32; 3]>() as u32;
+    const V6: u32 = size_of::<[u32; 9]>() as u32;
+    let ctx = &__sk_buff::context(skb);
+    let is_received = direction == Direction::Rx as u32;
+    // Remote and local address, then the ports, in network order. No connection has remote port 0.
+    let mut tuple = [0_u32; 9];
+    let ports = ((port as u16).to_be() as u32) << 16;
+    let len = if ip_version == 4 {
+        let Ok([source, destination]) = ctx.load::<[u32; 2]>(12) else {
+            return 0;
+        };
+        [tuple[0], tuple[1]] = if is_received {
+            [source, destination]
+        } else {
+            [destination, source]
+        };
+        tuple[2] = ports;
+        V4
+    } else {
+        let (remote, local) = if is_received { (8, 24) } else { (24, 8) };
+        let (Ok(remote), Ok(local)) = (ctx.load::<[u32; 4]>(remote), ctx.load::<[u32; 4]>(local))
+        else {
+            return 0;
+        };
+        [tuple[0], tuple[1], tuple[2], tuple[3]] = remote;
+        [tuple[4], tuple[5], tuple[6], tuple[7]] = local;
+        tuple[8] = ports;
+        V6
+    };
+    // SAFETY: the tuple is a live local, as long as `len` says.
+    unsafe {
+        let found = bpf_skc_lookup_tcp(
+            skb.cast(),
+            tuple.as_mut_ptr().cast(),
+            len,
+            BPF_F_CURRENT_NETNS as u64,
+            0,
+        );
+        if found.is_null() {
+            return 0;
+        }
+        bpf_sk_release(found.cast());
+    }
+    1
 }
 
 /// Fills in what only a packet shows: addresses and cgroup. A global function, see [`crate::walk`].

@@ -13,6 +13,7 @@ mod tun;
 mod early;
 mod kernel;
 mod link;
+mod outgoing;
 
 use std::{
     collections::VecDeque,
@@ -227,7 +228,7 @@ fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
     let port = 28_111;
     let _turn = Turn::wait();
     in_new_namespace(|tun| {
-        let mut link = Link::upgraded(tun, Family::V6, port, 20_000);
+        let mut link = Link::upgraded(tun, Family::V6, port, 40_000);
         link.native = Native::adopted();
         let mut kernel = Kernel::watching(port..port + 1);
 

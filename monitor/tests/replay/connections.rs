@@ -561,3 +561,25 @@ fn a_client_hello_in_a_syn_is_tls_and_one_that_is_refused_is_nothing() {
         0
     );
 }
+
+#[test]
+fn a_connection_opened_from_a_watched_port_is_no_servers() {
+    let watched = [server(12_530, None)];
+    for met_at in ["SYN", "answer"] {
+        let mut recording = Recording::default();
+        let mut conversation = Conversation::new("10.0.0.1:12530", "10.0.0.2:8080");
+        conversation.open(&mut recording, START);
+        upgrade(&mut conversation, &mut recording, START);
+        if met_at == "answer" {
+            recording.packets.remove(0);
+        }
+        let played = judge(&recording, &watched);
+        assert_eq!(played.connections().len(), 0, "{met_at}: {played:?}");
+    }
+    // The other way round it is.
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::new("10.0.0.2:8080", "10.0.0.1:12530");
+    conversation.open(&mut recording, START);
+    upgrade(&mut conversation, &mut recording, START);
+    assert_eq!(judge(&recording, &watched).connections().len(), 1);
+}
