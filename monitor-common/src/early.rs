@@ -22,13 +22,16 @@ pub struct EarlySegment {
     pub at: u64,
     /// Of the listening socket, which its children inherit.
     pub cgroup_id: u64,
-    /// The first bytes of the payload, and its last four.
+    /// The first bytes of the payload behind `skip`, and its last four.
     pub opening: Head,
     pub ending: Head,
     pub segment: Segment,
     /// 1 if it begins with a request for an upgrade to WebSocket.
     pub has_key: u32,
-    /// Addresses, ports and the beginning of the payload; the rest is known with the socket.
+    /// Bytes of [`ProxyHeader`](crate::proxy_header::ProxyHeader) in front of what is described here.
+    pub skip: u32,
+    pub _pad: u32,
+    /// Addresses, ports and the beginning of the payload behind `skip`; the rest is known with the socket.
     pub record: HandshakeRecord,
 }
 
@@ -76,7 +79,8 @@ impl Flow {
         let segment = &early.segment;
         self.receive(segment, now, limits, stats);
         let (seq, len) = (segment.payload_seq(), segment.payload_len);
-        let head = self.recognise(Direction::Rx, len, early, now, stats, |_| {
+        let rest = len.saturating_sub(early.skip);
+        let head = self.recognise(Direction::Rx, rest, early, now, stats, |_| {
             early.has_key != 0
         });
         self.place(Direction::Rx, seq, len, false, stats);
@@ -84,7 +88,7 @@ impl Flow {
     }
 }
 
-const _: () = assert!(size_of::<EarlySegment>() == 72 + size_of::<HandshakeRecord>());
+const _: () = assert!(size_of::<EarlySegment>() == 80 + size_of::<HandshakeRecord>());
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +103,8 @@ mod tests {
             ending: Head::default(),
             segment: Segment::EMPTY,
             has_key: 0,
+            skip: 0,
+            _pad: 0,
             record: HandshakeRecord {
                 at: 0,
                 cookie: 0,

@@ -29,6 +29,13 @@ impl Flow {
         }
     }
 
+    /// Whether a segment of this direction may begin with a [`ProxyHeader`](crate::proxy_header::ProxyHeader),
+    /// which has to be passed before [`Flow::recognise`].
+    #[inline(always)]
+    pub const fn may_be_proxied(&self, direction: Direction) -> bool {
+        self.snapshot.protocol == protocol::UNKNOWN && self.snapshot.from_client(direction) != 0
+    }
+
     /// Looks at the first bytes of a segment. `find` looks for a needle in the payload.
     ///
     /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,

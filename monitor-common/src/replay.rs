@@ -13,6 +13,7 @@ use crate::{
     handshake::Needle,
     holes::{BRIDGE_STEPS, Bridge, Holes, ISLAND_STEPS, Landing},
     listener::ListenerLimits,
+    proxy_header::ProxyHeader,
     segment::{Segment, after, tcp_flags},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
@@ -35,6 +36,8 @@ pub struct Taken {
     pub notes: u32,
     /// The [`head_kind`](crate::event::head_kind) that it begins with, if that belongs to an upgrade, otherwise 0.
     pub head: u8,
+    /// Offset at which the head begins: behind a [`ProxyHeader`].
+    pub head_at: u32,
     /// Steps of the walk; at most [`MAX_STEPS`].
     pub steps: u32,
     /// The walk reached the cap: what was left is in
@@ -48,6 +51,7 @@ impl Taken {
     const NOTHING: Self = Self {
         notes: 0,
         head: 0,
+        head_at: 0,
         steps: 0,
         too_long: false,
         unreadable: false,
@@ -238,15 +242,17 @@ impl Passage<'_> {
         let (direction, segment) = (self.direction, self.segment);
         let holes = &mut holes[direction.index()];
         if flow.is_undecided(direction, segment) {
-            let payload = &self.payload;
-            self.taken.head = flow.recognise(
-                direction,
-                segment.payload_len,
-                payload,
-                self.now,
-                self.stats,
-                |needle| find(needle, payload, segment.payload_len),
-            );
+            let len = segment.payload_len;
+            let skip = match flow.may_be_proxied(direction) {
+                true => ProxyHeader::len_in(&self.payload, len),
+                false => 0,
+            };
+            let (rest, len) = (self.payload.behind(skip), len - skip);
+            self.taken.head_at = skip;
+            self.taken.head =
+                flow.recognise(direction, len, &rest, self.now, self.stats, |needle| {
+                    find(needle, &rest, len)
+                });
         }
         let mut place = self.place(flow, true);
         if place == Place::Ahead {
@@ -364,7 +370,22 @@ fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
         .any(|bytes| needle.is_in(&bytes))
 }
 
+/// What comes behind the [`ProxyHeader`] that a payload begins with, if it does.
+pub fn behind_proxy_header(payload: &[u8]) -> &[u8] {
+    let bytes = Bytes(payload);
+    bytes
+        .behind(ProxyHeader::len_in(&bytes, payload.len() as u32))
+        .0
+}
+
 struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    /// What comes behind the first `skip` bytes.
+    fn behind(&self, skip: u32) -> Bytes<'a> {
+        Bytes(self.0.get(skip as usize..).unwrap_or_default())
+    }
+}
 
 impl Payload for Bytes<'_> {
     fn read(&self, offset: u32, len: u32) -> Option<Head> {

@@ -14,7 +14,7 @@ use monitor_common::{
 
 use crate::{
     emit::{count_drop, publish_changes},
-    handshake::{copy_address, find},
+    handshake::{copy_address, find, proxy_header_len},
     maps::{EARLY, HANDSHAKES, LISTENERS, STATS},
     opaque::opaque,
     packet::{__sk_buff, Piece, full_sock},
@@ -53,13 +53,17 @@ pub(crate) extern "C" fn keep_early(skb: *mut __sk_buff, piece: *const Piece, no
 fn read_early(skb: *mut __sk_buff, piece: &Piece, early: &mut EarlySegment) -> Option<()> {
     let ctx = &__sk_buff::context(skb);
     let segment = piece.segment;
-    let len = segment.payload_len;
+    let skip = proxy_header_len(skb, segment.payload_offset, segment.payload_len);
+    let len = segment.payload_len.saturating_sub(skip);
+    early.skip = skip;
     let payload = SkbPayload {
         skb: skb.cast(),
-        offset: segment.payload_offset,
+        offset: segment.payload_offset.wrapping_add(skip),
     };
     let have = OPENING_LEN.min(len);
-    early.opening = payload.read(0, have)?;
+    if len > 0 {
+        early.opening = payload.read(0, have)?;
+    }
     if len > 4 {
         early.ending = payload.read(len - 4, 4)?;
     }
@@ -165,10 +169,13 @@ fn report(record: &mut HandshakeRecord, kind: u8, flow: &Flow, now: u64) {
     record.kind = kind;
     const SHORT: usize = HEAD_ROOMS[0];
     const MIDDLE: usize = HEAD_ROOMS[1];
-    let sent = match record.len as usize {
-        ..=SHORT => send::<SHORT>(record),
-        ..=MIDDLE => send::<MIDDLE>(record),
-        _ => send::<REQUEST_HEAD_MAX>(record),
+    let len = record.len as usize;
+    let sent = if len <= SHORT {
+        send::<SHORT>(record)
+    } else if len <= MIDDLE {
+        send::<MIDDLE>(record)
+    } else {
+        send::<REQUEST_HEAD_MAX>(record)
     };
     if !sent {
         count_drop(DropReason::HandshakesFull);

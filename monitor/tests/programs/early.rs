@@ -261,3 +261,72 @@ fn padded_request(padding: usize) -> Vec<u8> {
     let cookie = format!("Cookie: {}\r\n", "c".repeat(padding));
     [&REQUEST[..at], cookie.as_bytes(), &REQUEST[at..]].concat()
 }
+
+/// Headers of both versions, of the shortest and the longest kind.
+fn proxy_headers() -> Vec<Vec<u8>> {
+    let binary = |variable: usize| {
+        let len = (variable as u16).to_be_bytes();
+        [
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
+            &len[..],
+            &vec![7; variable],
+        ]
+        .concat()
+    };
+    let longest = "ffff:f...f:ffff ".repeat(4);
+    vec![
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n".to_vec(),
+        format!("PROXY TCP6 {longest:.94}\r\n").into_bytes(),
+        binary(0),
+        binary(12),
+        binary(36),
+        binary(300),
+    ]
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
+fn what_stands_behind_a_proxy_header_is_known_whether_it_shares_a_segment_with_it_or_not() {
+    let port = 28_095;
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
+    in_new_namespace(|tun| {
+        let mut own_port = 24_000;
+        for header in proxy_headers() {
+            // In one segment behind the handshake, in two, and in one that completes it.
+            for way in 0..3 {
+                for first in [REQUEST, CLIENT_HELLO] {
+                    own_port += 1;
+                    let what = format!("{} {way} {own_port}", header.escape_ascii());
+                    let both = [&header[..], first].concat();
+                    let mut link = if way == 2 {
+                        open(tun, Manner::AckLost, Family::V4, port, own_port, &both)
+                    } else {
+                        Link::open(tun, Family::V4, port, own_port, ISN)
+                    };
+                    match way {
+                        0 => link.peer_sends_more(tun, &both),
+                        1 => {
+                            link.peer_sends_more(tun, &header);
+                            link.peer_sends_more(tun, first);
+                        }
+                        _ => {}
+                    }
+                    let expected = if first == REQUEST {
+                        link.socket_sends(tun, RESPONSE);
+                        Protocol::WebSocket
+                    } else {
+                        Protocol::Opaque
+                    };
+                    kernel.agrees_with(&mut link, &what);
+                    let facts = kernel.snapshots.get(link.conn()).unwrap().expect("watched");
+                    assert_eq!(facts.protocol, expected, "{what}");
+                    let asked = usize::from(first == REQUEST);
+                    assert_eq!(requests(kernel, &link), ["/chat"][..asked], "{what}");
+                    kernel.agrees_at_the_end(link, &what);
+                }
+            }
+        }
+    });
+}

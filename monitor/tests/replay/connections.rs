@@ -533,10 +533,7 @@ fn data_in_a_syn_is_the_request_whether_the_server_takes_it_or_it_comes_again() 
             (connection.unsynced_bytes.rx, connection.unsynced_bytes.tx),
             (0, 0)
         );
-        let asked = played.records.iter().any(|record| {
-            matches!(record, Record::State(transition) if transition.to == State::Connecting)
-        });
-        assert!(asked, "{played:?}");
+        assert_eq!(played.connecting(), 1, "{played:?}");
     }
 }
 
@@ -582,4 +579,24 @@ fn a_connection_opened_from_a_watched_port_is_no_servers() {
     conversation.open(&mut recording, START);
     upgrade(&mut conversation, &mut recording, START);
     assert_eq!(judge(&recording, &watched).connections().len(), 1);
+}
+
+#[test]
+fn a_proxy_header_in_the_segment_of_the_request_hides_neither_it_nor_its_port() {
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::v4();
+    conversation.open(&mut recording, START);
+    let request = [b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", REQUEST].concat();
+    conversation.says(&mut recording, START + 5 * MILLI, End::Client, &request);
+    let file = simple_pcap(&recording);
+    let mut capture = Capture::open(&file[..]).expect("a recording");
+    assert_eq!(websocket_ports(&mut capture), [8080].into());
+
+    conversation.says(&mut recording, START + 6 * MILLI, End::Server, RESPONSE);
+    let played = judge(&recording, &[server(8080, None)]);
+    let [connection] = played.connections()[..] else {
+        panic!("{played:?}");
+    };
+    assert_eq!(connection.protocol, "websocket");
+    assert_eq!(played.connecting(), 1);
 }

@@ -84,7 +84,8 @@ impl Replay {
         s.published_at = now;
         let core = &mut self.core;
         if taken.head != 0 {
-            match upgrade::event(taken.head, payload, now, s) {
+            let head = payload.get(taken.head_at as usize..).unwrap_or_default();
+            match upgrade::event(taken.head, head, now, s) {
                 Ok(event) => core.handle_event(event),
                 Err(error) => log::error!("connection {number}: {error}"),
             }
