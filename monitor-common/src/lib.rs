@@ -27,7 +27,7 @@ pub mod listener;
 pub mod message;
 pub mod proxy_header;
 pub mod published;
-mod recognise;
+pub mod recognise;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod segment;

@@ -194,13 +194,17 @@ impl Flow {
     }
 }
 
-/// Whether an HTTP head ends with this segment.
+/// Bytes that [`ends_head`] looks at.
+pub const ENDING_LEN: u32 = 12;
+
+/// Whether an HTTP head ends with this segment, or 8 bytes before: so much stands behind the request of
+/// the draft hybi-00, which browsers spoke before RFC 6455.
 #[inline(always)]
 fn ends_head(payload: &impl Payload, len: u32) -> bool {
-    const CRLF_CRLF: u64 = u32::from_le_bytes(*b"\r\n\r\n") as u64;
-    len >= 4
-        && payload.readable(len - 4) >= 4
+    const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+    len >= ENDING_LEN
+        && payload.readable(len - ENDING_LEN) >= ENDING_LEN
         && payload
-            .read(len - 4, 4)
-            .is_some_and(|end| end.0[0] == CRLF_CRLF)
+            .read(len - ENDING_LEN, ENDING_LEN)
+            .is_some_and(|end| end.0[0] as u32 == CRLF_CRLF || end.0[1] as u32 == CRLF_CRLF)
 }

@@ -9,6 +9,7 @@ use monitor_common::{
     event::{HEAD_ROOMS, HandshakeRecord, REQUEST_HEAD_MAX},
     flow::Flow,
     handshake::{Needle, OPENING_LEN, Opening},
+    recognise::ENDING_LEN,
     stream::Payload,
 };
 
@@ -64,8 +65,8 @@ fn read_early(skb: *mut __sk_buff, piece: &Piece, early: &mut EarlySegment) -> O
     if len > 0 {
         early.opening = payload.read(0, have)?;
     }
-    if len > 4 {
-        early.ending = payload.read(len - 4, 4)?;
+    if len > ENDING_LEN {
+        early.ending = payload.read(len - ENDING_LEN, ENDING_LEN)?;
     }
     let asks = Opening::of(&early.opening, have) == Opening::Request;
     early.has_key = (asks && find(&payload, len, Needle::KEY)) as u32;

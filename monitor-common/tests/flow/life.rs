@@ -218,3 +218,35 @@ fn data_with_a_syn_is_followed_by_what_comes_next() {
     assert_eq!(socket.stats.frames[0][9].get(), 1);
     assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
 }
+
+/// The example of draft-ietf-hybi-thewebsocketprotocol-00 §1.2, and its frames (§4.2).
+#[test]
+fn the_draft_before_rfc_6455_is_left_alone() {
+    let request: &[u8] = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\nUpgrade: WebSocket\r\n\
+        Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nOrigin: http://example.com\r\n\r\n^n:ds[4U";
+    let response: &[u8] = b"HTTP/1.1 101 WebSocket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Origin: http://example.com\r\n\
+        Sec-WebSocket-Location: ws://example.com/demo\r\n\r\n8jKS'y:G*Co,Wxa-";
+    let mut socket = Socket::born();
+    let mut notes = socket.rx(segment(1, 1), request);
+    let next = 1 + request.len() as u32;
+    notes |= socket.tx(segment(1, next), response);
+    for n in 0..20 {
+        notes |= socket.rx(segment(next + 7 * n, 1), b"\0hello\xff");
+    }
+    assert_eq!(notes & notable::EVENTS, 0);
+    assert!(!socket.connection.flow.snapshot.is_watched());
+    assert_eq!(socket.stats, ListenerStats::EMPTY);
+
+    // A server that speaks RFC 6455 and names the location too is none of that draft.
+    let mut socket = Socket::born();
+    socket.rx(segment(1, 1), REQUEST);
+    let both = [
+        &RESPONSE[..RESPONSE.len() - 2],
+        b"WebSocket-Location: ws://a/\r\n\r\n",
+    ]
+    .concat();
+    socket.tx(segment(1, 1 + REQUEST.len() as u32), &both);
+    assert!(socket.connection.flow.snapshot.is_watched());
+}
