@@ -40,10 +40,17 @@ impl Flow {
     ///
     /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,
     /// otherwise 0.
+    ///
+    /// `payload` is that of `segment` from where it counts on, `len` bytes.
     #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a segment and its payload on one side, the listener and the clock on the other"
+    )]
     pub fn recognise(
         &mut self,
         direction: Direction,
+        segment: &Segment,
         len: u32,
         payload: &impl Payload,
         now: u64,
@@ -65,6 +72,14 @@ impl Flow {
             }
         };
         let opening = Opening::of(&head, have);
+        if from_client && before == protocol::UPGRADING && opening != Opening::Request {
+            // The rest of the head, or what should have waited for the answer.
+            let walk = self.walk_mut(direction);
+            if walk.mode == mode::HANDSHAKE && ends_head(payload, len) {
+                walk.begin_early(segment);
+            }
+            return 0;
+        }
         let needle = match opening {
             Opening::Request if from_client => Needle::KEY,
             // Whoever answers a request that was not understood knows what was asked.
@@ -79,7 +94,8 @@ impl Flow {
                 return 0;
             }
             Opening::Switching | Opening::Response if !from_client => {
-                return self.answered(direction, handshake::status(&head, have), now, stats);
+                let status = handshake::status(&head, have);
+                return self.answered(direction, status, segment.ack, now, stats);
             }
             _ => return 0,
         };
@@ -96,10 +112,13 @@ impl Flow {
                 self.dismiss(direction);
             }
             self.snapshot.protocol = protocol::UPGRADING;
+            if ends_head(payload, len) {
+                self.walk_mut(direction).begin_early(segment);
+            }
             stats.upgrade_requests.add(1);
             return head_kind::REQUEST;
         }
-        self.answered(direction, SWITCHING, now, stats)
+        self.answered(direction, SWITCHING, segment.ack, now, stats)
     }
 
     /// An answer to whatever was asked passes in `direction`; `status` is 0 if it has none.
@@ -108,6 +127,7 @@ impl Flow {
         &mut self,
         direction: Direction,
         status: u16,
+        ack: u32,
         now: u64,
         stats: &mut ListenerStats,
     ) -> u8 {
@@ -131,25 +151,27 @@ impl Flow {
             counter.add(1);
         }
         if status == SWITCHING {
-            self.upgrade(direction);
+            self.upgrade(direction, ack, stats);
             self.open(direction, protocol::WEBSOCKET, now, stats);
         } else {
             self.snapshot.protocol = protocol::HTTP;
+            self.walk_mut(direction.opposite()).end_early();
             self.walk_mut(direction).note(notable::DISMISSED);
         }
         head_kind::RESPONSE
     }
 
     /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
-    /// begin with its next byte.
+    /// begin with its next byte, or began before.
     #[inline(always)]
-    fn upgrade(&mut self, direction: Direction) {
+    fn upgrade(&mut self, direction: Direction, ack: u32, stats: &mut ListenerStats) {
         let (server, client) = match direction {
             Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
             Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
         };
         server.begin_head();
-        client.begin_frames();
+        let early = client.begin_frames(ack);
+        stats.unsynced_bytes[direction.opposite().index()].add(early);
     }
 
     /// A direction was found in step: if nothing but its age was known of the connection, it is a
@@ -182,6 +204,8 @@ impl Flow {
     fn dismiss(&mut self, direction: Direction) {
         let before = self.snapshot.protocol;
         self.snapshot.protocol = protocol::HTTP;
+        self.rx_walk.end_early();
+        self.tx_walk.end_early();
         if before == protocol::ASSUMED {
             self.rx_walk.mode = mode::HANDSHAKE;
             self.tx_walk.mode = mode::HANDSHAKE;

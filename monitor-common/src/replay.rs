@@ -249,10 +249,15 @@ impl Passage<'_> {
             };
             let (rest, len) = (self.payload.behind(skip), len - skip);
             self.taken.head_at = skip;
-            self.taken.head =
-                flow.recognise(direction, len, &rest, self.now, self.stats, |needle| {
-                    find(needle, &rest, len)
-                });
+            self.taken.head = flow.recognise(
+                direction,
+                segment,
+                len,
+                &rest,
+                self.now,
+                self.stats,
+                |needle| find(needle, &rest, len),
+            );
         }
         let mut place = self.place(flow, true);
         if place == Place::Ahead {

@@ -70,9 +70,15 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
         payload.offset = payload.offset.wrapping_add(skip);
         len = len.saturating_sub(skip);
     }
-    let head = flow.recognise(direction, len, &payload, now, stats, |needle| {
-        find(&payload, len, needle)
-    });
+    let head = flow.recognise(
+        direction,
+        &packet.piece().segment,
+        len,
+        &payload,
+        now,
+        stats,
+        |needle| find(&payload, len, needle),
+    );
     if head != 0 {
         report(&payload, len, head, &flow.snapshot, now);
     }

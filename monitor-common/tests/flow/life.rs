@@ -250,3 +250,76 @@ fn the_draft_before_rfc_6455_is_left_alone() {
     socket.tx(segment(1, 1 + REQUEST.len() as u32), &both);
     assert!(socket.connection.flow.snapshot.is_watched());
 }
+
+/// A request, and what the client sends behind it in these pieces, `early` of them before the 101.
+fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
+    let mut socket = Socket::born();
+    let mut next = u32::MAX - 100;
+    let mut say = |socket: &mut Socket, bytes: &[u8]| {
+        socket.rx(segment(next, 1), bytes);
+        next = next.wrapping_add(bytes.len() as u32);
+    };
+    request.iter().for_each(|part| say(&mut socket, part));
+    pieces[..early]
+        .iter()
+        .for_each(|part| say(&mut socket, part));
+    socket.tx(segment(1, 1), RESPONSE);
+    pieces[early..]
+        .iter()
+        .for_each(|part| say(&mut socket, part));
+    socket
+}
+
+#[test]
+fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    let frame = frames.len() / 4;
+    let in_two = REQUEST.split_at(REQUEST.len() - 20);
+    for cut in 1..frames.len() {
+        let (before, behind) = frames.split_at(cut);
+        for request in [&[REQUEST][..], &[in_two.0, in_two.1]] {
+            let socket = impatient(request, &[before, behind], 1);
+            // The one whose header the 101 cuts is whole behind it.
+            let lost = cut / frame + usize::from(cut % frame >= frame - 50);
+            let counted = socket.stats.frames[0][1].get();
+            assert_eq!(counted, 4 - lost as u64, "{cut}");
+            let unsynced = socket.stats.unsynced_bytes[0].get();
+            assert_eq!(unsynced, (lost * frame) as u64, "{cut}");
+            assert_eq!(socket.stats.protocol_errors.map(|n| n.get()), [0; 10]);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_forgets_what_did_not_wait_for_it() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::born();
+    let mut next = 1;
+    for status in ["401 Unauthorized", "429 Too Many Requests"] {
+        socket.rx(segment(next, 1), REQUEST);
+        socket.rx(segment(next + REQUEST.len() as u32, 1), &frames[..70]);
+        next += REQUEST.len() as u32 + 70;
+        let refusal = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        socket.tx(segment(1, next), refusal.as_bytes());
+    }
+    socket.rx(segment(next, 1), REQUEST);
+    next += REQUEST.len() as u32;
+    socket.tx(segment(1000, next), RESPONSE);
+    socket.rx(segment(next, 1), &frames);
+    assert_eq!(socket.stats.frames[0][1].get(), 2);
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}
+
+#[test]
+fn what_the_101_acknowledges_is_the_request_even_if_it_was_not_seen_or_comes_again() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::born();
+    socket.tx(segment(1, 1 + REQUEST.len() as u32), RESPONSE);
+    socket.rx(segment(1, 1), REQUEST);
+    socket.rx(segment(1 + REQUEST.len() as u32, 1), &frames);
+    assert_eq!(
+        socket.stats.frames[0].map(|n| n.get()).iter().sum::<u64>(),
+        2
+    );
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}
