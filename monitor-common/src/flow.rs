@@ -132,7 +132,7 @@ impl Flow {
             s.count_survival(stats);
         }
         s.rx.last_packet = now;
-        if segment.payload_len > 0 {
+        if segment.payload_len > 0 && !walk.is_probe(segment) {
             s.rx.last_payload = now;
         }
         s.asks_at_answer = s.asks;
@@ -163,7 +163,9 @@ impl Flow {
     ) {
         let s = &mut self.snapshot;
         let walk = &mut self.tx_walk;
-        let keepalive = segment.payload_len == 0
+        // Of all that was sent the last byte goes again, or is only pointed at (RFC 9293 §3.8.4).
+        let keepalive = (segment.payload_len == 0
+            || (segment.payload_len == 1 && s.outstanding() == 0))
             && s.nxt_known != 0
             && segment.seq == s.snd_nxt.wrapping_sub(1);
         let asks = segment.payload_len > 0 || keepalive;
@@ -174,7 +176,7 @@ impl Flow {
             }
         }
         s.tx.last_packet = now;
-        if segment.payload_len > 0 {
+        if segment.payload_len > 0 && !keepalive {
             s.tx.last_payload = now;
         }
         if asks {

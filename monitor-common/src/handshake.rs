@@ -42,8 +42,8 @@ pub fn status(head: &Head, have: u32) -> u16 {
 pub struct Needle(u64);
 
 impl Needle {
-    /// Out of `Sec-WebSocket-Key`.
-    pub const KEY: Self = Self(word(b"ocket-ke"));
+    /// Out of `Sec-WebSocket-Key:`. The drafts before RFC 6455 had a `Sec-WebSocket-Key1`, or none.
+    pub const KEY: Self = Self(word(b"ket-key:"));
     /// Out of `Sec-WebSocket-Accept`.
     pub const ACCEPT: Self = Self(word(b"ocket-ac"));
 
@@ -238,6 +238,10 @@ mod tests {
             }
         }
         assert!(find(Needle::ACCEPT, b"\r\nSec-WebSocket-Accept: abc"));
+        assert!(!find(
+            Needle::KEY,
+            b"\r\nSec-WebSocket-Key1: 4 @1  46546xW%0l 1 5"
+        ));
         assert!(!find(
             Needle::KEY,
             b"GET /websocket-k HTTP/1.1\r\nUpgrade: websocket\r\n"

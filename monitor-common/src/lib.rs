@@ -15,6 +15,7 @@ compile_error!("the packet logic reads headers from little-endian words");
 mod account;
 mod bounds;
 pub mod drop;
+pub mod early;
 pub mod event;
 pub mod flow;
 pub mod frame;
@@ -24,8 +25,9 @@ mod heartbeat;
 pub mod holes;
 pub mod listener;
 pub mod message;
+pub mod proxy_header;
 pub mod published;
-mod recognise;
+pub mod recognise;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod segment;

@@ -22,21 +22,35 @@ impl Flow {
         let walk = self.walk_mut(direction);
         match protocol {
             protocol::UNKNOWN | protocol::HTTP | protocol::UPGRADING => {
-                !walk.is_old(segment.seq, segment.payload_len)
+                !walk.is_old(segment.payload_seq(), segment.payload_len)
             }
             protocol::ASSUMED => walk.mode == mode::UNSYNCED,
             _ => false,
         }
     }
 
+    /// Whether a segment of this direction may begin with a [`ProxyHeader`](crate::proxy_header::ProxyHeader),
+    /// which has to be passed before [`Flow::recognise`].
+    #[inline(always)]
+    pub const fn may_be_proxied(&self, direction: Direction) -> bool {
+        self.snapshot.protocol == protocol::UNKNOWN && self.snapshot.from_client(direction) != 0
+    }
+
     /// Looks at the first bytes of a segment. `find` looks for a needle in the payload.
     ///
     /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,
     /// otherwise 0.
+    ///
+    /// `payload` is that of `segment` from where it counts on, `len` bytes.
     #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a segment and its payload on one side, the listener and the clock on the other"
+    )]
     pub fn recognise(
         &mut self,
         direction: Direction,
+        segment: &Segment,
         len: u32,
         payload: &impl Payload,
         now: u64,
@@ -58,18 +72,30 @@ impl Flow {
             }
         };
         let opening = Opening::of(&head, have);
+        if from_client && before == protocol::UPGRADING && opening != Opening::Request {
+            // The rest of the head, or what should have waited for the answer.
+            let walk = self.walk_mut(direction);
+            if walk.mode == mode::HANDSHAKE && ends_head(payload, len) {
+                walk.begin_early(segment);
+            }
+            return 0;
+        }
         let needle = match opening {
             Opening::Request if from_client => Needle::KEY,
             // Whoever answers a request that was not understood knows what was asked.
             Opening::Switching if matches!(before, protocol::HTTP | protocol::ASSUMED) => {
                 Needle::ACCEPT
             }
-            Opening::Tls if from_client && before != protocol::ASSUMED => {
+            // The server's answer is enough where the client's first bytes were not seen.
+            Opening::Tls
+                if before == protocol::UNKNOWN || (from_client && before != protocol::ASSUMED) =>
+            {
                 self.open(direction, protocol::OPAQUE, now, stats);
                 return 0;
             }
             Opening::Switching | Opening::Response if !from_client => {
-                return self.answered(direction, handshake::status(&head, have), now, stats);
+                let status = handshake::status(&head, have);
+                return self.answered(direction, status, segment.ack, now, stats);
             }
             _ => return 0,
         };
@@ -86,10 +112,13 @@ impl Flow {
                 self.dismiss(direction);
             }
             self.snapshot.protocol = protocol::UPGRADING;
+            if ends_head(payload, len) {
+                self.walk_mut(direction).begin_early(segment);
+            }
             stats.upgrade_requests.add(1);
             return head_kind::REQUEST;
         }
-        self.answered(direction, SWITCHING, now, stats)
+        self.answered(direction, SWITCHING, segment.ack, now, stats)
     }
 
     /// An answer to whatever was asked passes in `direction`; `status` is 0 if it has none.
@@ -98,6 +127,7 @@ impl Flow {
         &mut self,
         direction: Direction,
         status: u16,
+        ack: u32,
         now: u64,
         stats: &mut ListenerStats,
     ) -> u8 {
@@ -121,25 +151,27 @@ impl Flow {
             counter.add(1);
         }
         if status == SWITCHING {
-            self.upgrade(direction);
+            self.upgrade(direction, ack, stats);
             self.open(direction, protocol::WEBSOCKET, now, stats);
         } else {
             self.snapshot.protocol = protocol::HTTP;
+            self.walk_mut(direction.opposite()).end_early();
             self.walk_mut(direction).note(notable::DISMISSED);
         }
         head_kind::RESPONSE
     }
 
     /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
-    /// begin with its next byte.
+    /// begin with its next byte, or began before.
     #[inline(always)]
-    fn upgrade(&mut self, direction: Direction) {
+    fn upgrade(&mut self, direction: Direction, ack: u32, stats: &mut ListenerStats) {
         let (server, client) = match direction {
             Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
             Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
         };
         server.begin_head();
-        client.begin_frames();
+        let early = client.begin_frames(ack);
+        stats.unsynced_bytes[direction.opposite().index()].add(early);
     }
 
     /// A direction was found in step: if nothing but its age was known of the connection, it is a
@@ -172,6 +204,8 @@ impl Flow {
     fn dismiss(&mut self, direction: Direction) {
         let before = self.snapshot.protocol;
         self.snapshot.protocol = protocol::HTTP;
+        self.rx_walk.end_early();
+        self.tx_walk.end_early();
         if before == protocol::ASSUMED {
             self.rx_walk.mode = mode::HANDSHAKE;
             self.tx_walk.mode = mode::HANDSHAKE;
@@ -184,13 +218,17 @@ impl Flow {
     }
 }
 
-/// Whether an HTTP head ends with this segment.
+/// Bytes that [`ends_head`] looks at.
+pub const ENDING_LEN: u32 = 12;
+
+/// Whether an HTTP head ends with this segment, or 8 bytes before: so much stands behind the request of
+/// the draft hybi-00, which browsers spoke before RFC 6455.
 #[inline(always)]
 fn ends_head(payload: &impl Payload, len: u32) -> bool {
-    const CRLF_CRLF: u64 = u32::from_le_bytes(*b"\r\n\r\n") as u64;
-    len >= 4
-        && payload.readable(len - 4) >= 4
+    const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+    len >= ENDING_LEN
+        && payload.readable(len - ENDING_LEN) >= ENDING_LEN
         && payload
-            .read(len - 4, 4)
-            .is_some_and(|end| end.0[0] == CRLF_CRLF)
+            .read(len - ENDING_LEN, ENDING_LEN)
+            .is_some_and(|end| end.0[0] as u32 == CRLF_CRLF || end.0[1] as u32 == CRLF_CRLF)
 }

@@ -13,6 +13,7 @@ use crate::{
     handshake::Needle,
     holes::{BRIDGE_STEPS, Bridge, Holes, ISLAND_STEPS, Landing},
     listener::ListenerLimits,
+    proxy_header::ProxyHeader,
     segment::{Segment, after, tcp_flags},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
@@ -35,6 +36,8 @@ pub struct Taken {
     pub notes: u32,
     /// The [`head_kind`](crate::event::head_kind) that it begins with, if that belongs to an upgrade, otherwise 0.
     pub head: u8,
+    /// Offset at which the head begins: behind a [`ProxyHeader`].
+    pub head_at: u32,
     /// Steps of the walk; at most [`MAX_STEPS`].
     pub steps: u32,
     /// The walk reached the cap: what was left is in
@@ -48,6 +51,7 @@ impl Taken {
     const NOTHING: Self = Self {
         notes: 0,
         head: 0,
+        head_at: 0,
         steps: 0,
         too_long: false,
         unreadable: false,
@@ -114,7 +118,7 @@ impl Connection {
         if segment.has(tcp_flags::ACK) {
             passage.pass_acknowledged(self);
         }
-        if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+        if segment.payload_len > 0 {
             passage.go(self);
         }
         let mut taken = passage.taken;
@@ -184,7 +188,7 @@ impl Passage<'_> {
         };
         if flow
             .walk_mut(direction)
-            .waits_for(self.segment.seq, self.segment.payload_len)
+            .waits_for(self.segment.payload_seq(), self.segment.payload_len)
         {
             queue.push(self.segment, self.payload.0);
         } else {
@@ -238,21 +242,28 @@ impl Passage<'_> {
         let (direction, segment) = (self.direction, self.segment);
         let holes = &mut holes[direction.index()];
         if flow.is_undecided(direction, segment) {
-            let payload = &self.payload;
+            let len = segment.payload_len;
+            let skip = match flow.may_be_proxied(direction) {
+                true => ProxyHeader::len_in(&self.payload, len),
+                false => 0,
+            };
+            let (rest, len) = (self.payload.behind(skip), len - skip);
+            self.taken.head_at = skip;
             self.taken.head = flow.recognise(
                 direction,
-                segment.payload_len,
-                payload,
+                segment,
+                len,
+                &rest,
                 self.now,
                 self.stats,
-                |needle| find(needle, payload, segment.payload_len),
+                |needle| find(needle, &rest, len),
             );
         }
         let mut place = self.place(flow, true);
         if place == Place::Ahead {
             let waiting = holes.get_or_insert_with(|| Box::new(Holes::EMPTY));
             flow.walk_mut(direction).set_holes(true);
-            match waiting.land(segment.seq, segment.payload_len) {
+            match waiting.land(segment.payload_seq(), segment.payload_len) {
                 Landing::Old => {}
                 Landing::Island(begin) => self.walk_island(flow, waiting, begin),
                 Landing::NoRoom => place = self.place(flow, false),
@@ -268,10 +279,8 @@ impl Passage<'_> {
     }
 
     fn place(&mut self, flow: &mut Flow, patient: bool) -> Place {
-        let Segment {
-            seq, payload_len, ..
-        } = *self.segment;
-        flow.place(self.direction, seq, payload_len, patient, self.stats)
+        let (seq, len) = (self.segment.payload_seq(), self.segment.payload_len);
+        flow.place(self.direction, seq, len, patient, self.stats)
     }
 
     /// Walks over the unseen part of the segment, which begins at `begin`.
@@ -310,7 +319,7 @@ impl Passage<'_> {
         let mut at = begin;
         for _ in 0..ISLAND_STEPS {
             self.taken.steps += 1;
-            let seq = self.segment.seq;
+            let seq = self.segment.payload_seq();
             if !holes.step(&mut at, begin, seq, len, from_client, &self.payload) {
                 return;
             }
@@ -366,7 +375,22 @@ fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
         .any(|bytes| needle.is_in(&bytes))
 }
 
+/// What comes behind the [`ProxyHeader`] that a payload begins with, if it does.
+pub fn behind_proxy_header(payload: &[u8]) -> &[u8] {
+    let bytes = Bytes(payload);
+    bytes
+        .behind(ProxyHeader::len_in(&bytes, payload.len() as u32))
+        .0
+}
+
 struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    /// What comes behind the first `skip` bytes.
+    fn behind(&self, skip: u32) -> Bytes<'a> {
+        Bytes(self.0.get(skip as usize..).unwrap_or_default())
+    }
+}
 
 impl Payload for Bytes<'_> {
     fn read(&self, offset: u32, len: u32) -> Option<Head> {

@@ -138,6 +138,12 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// The sequence number of the payload's first byte: data may come with a SYN, behind it (RFC 7413).
+    #[inline(always)]
+    pub const fn payload_seq(&self) -> u32 {
+        self.seq.wrapping_add(self.has(tcp_flags::SYN) as u32)
+    }
+
     /// The sequence number after this segment; FIN and SYN take one (RFC 9293 §3.4).
     #[inline(always)]
     pub const fn end(&self) -> u32 {
@@ -194,6 +200,14 @@ mod tests {
     fn fin_takes_a_sequence_number() {
         let segment = Segment::parse(&tcp(5, tcp_flags::FIN), 20, 50).expect("a valid header");
         assert_eq!(segment.end(), 0x0102_0304 + 10 + 1);
+    }
+
+    #[test]
+    fn data_with_a_syn_begins_behind_it() {
+        let syn = Segment::parse(&tcp(5, tcp_flags::SYN), 20, 50).expect("a valid header");
+        assert_eq!(syn.payload_seq(), 0x0102_0304 + 1);
+        let later = Segment::parse(&tcp(5, tcp_flags::ACK), 20, 50).expect("a valid header");
+        assert_eq!(later.payload_seq(), 0x0102_0304);
     }
 
     #[test]

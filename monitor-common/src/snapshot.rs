@@ -23,6 +23,8 @@ pub mod protocol {
     pub const GONE: u8 = 5;
     /// A WebSocket upgrade was asked for and has no answer yet.
     pub const UPGRADING: u8 = 6;
+    /// None of ours: this host opened it, and its own port is watched only as a server's.
+    pub const FOREIGN: u8 = 7;
 }
 
 /// Which end of the connection this socket is.
@@ -59,7 +61,8 @@ pub struct Snapshot {
     /// When a packet last made the flow be published. Nothing else moves it: a packet may stay
     /// unpublished for one publish interval after it, and no longer.
     pub published_at: u64,
-    /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
+    /// When TCP reached ESTABLISHED, or by TCP Fast Open could carry data; 0 if that was before the
+    /// monitor.
     pub established_at: u64,
     /// When the connection became what [`Snapshot::protocol`] says: the 101 passed, TLS began, or
     /// frames were recognised.

@@ -10,6 +10,7 @@ use crate::{
     frame::{HEADER_MAX, Head, Header},
     handshake::{HeadEnd, OPENING_LEN},
     message::MessageState,
+    segment::Segment,
 };
 pub use trial::ENOUGH;
 
@@ -47,6 +48,9 @@ pub mod mode {
     pub const FRAMES: u8 = 2;
     /// Somewhere between frames: waits for a segment that starts like a frame.
     pub const UNSYNCED: u8 = 3;
+    /// The client's request is complete and has no answer yet. What follows is walked over as frames, but
+    /// belongs to none that is accounted for.
+    pub const EARLY: u8 = 5;
     /// A segment did. The chain of headers from there on is followed until there is [`ENOUGH`]
     /// evidence.
     ///
@@ -85,7 +89,7 @@ pub struct Walk {
     carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
-    /// In [`mode::HEAD`] the last bytes seen. On an island where the last header begins, counted
+    /// In [`mode::HEAD`] the last bytes seen. In [`mode::EARLY`] the sequence number behind the request. On an island where the last header begins, counted
     /// from the start of its segment.
     pub(crate) mark: u32,
     /// A [`mode`].
@@ -197,14 +201,47 @@ impl Walk {
         self.flags |= flag::CERTAIN;
     }
 
-    /// Frames begin with the next byte.
+    /// The request ends with a segment that is not placed yet, and never has to be.
     #[inline(always)]
-    pub(crate) fn begin_frames(&mut self) {
-        self.mode = mode::FRAMES;
+    pub(crate) fn begin_early(&mut self, segment: &Segment) {
+        self.next_seq = segment.payload_seq().wrapping_add(segment.payload_len);
+        self.flags |= flag::STARTED;
+        self.mark = self.next_seq;
+        self.mode = mode::EARLY;
         self.skip = 0;
         self.carry_len = 0;
         self.trial = 0;
+    }
+
+    /// What follows a request turns out to be something else.
+    #[inline(always)]
+    pub(crate) fn end_early(&mut self) {
+        if self.mode == mode::EARLY {
+            self.lose_sync();
+        }
+    }
+
+    /// Frames begin with the next byte, or have begun behind the request. Returns the bytes of those that
+    /// are accounted for nowhere. `ack` is what the answer acknowledges, where the request was not seen.
+    #[inline(always)]
+    pub(crate) fn begin_frames(&mut self, ack: u32) -> u64 {
+        let mut early = 0;
+        if self.mode == mode::EARLY {
+            // A header that is not complete will be told when it is.
+            let passed = self.next_seq.wrapping_sub(self.mark) - self.carry_len as u32;
+            early = (passed as u64).saturating_add(self.skip);
+        } else {
+            self.skip = 0;
+            self.carry_len = 0;
+            self.trial = 0;
+        }
+        if !self.is_live() {
+            self.flags |= flag::STARTED;
+            self.next_seq = ack;
+        }
+        self.mode = mode::FRAMES;
         self.flags |= flag::CERTAIN;
+        early
     }
 
     /// Goes on where `other` is.
@@ -235,7 +272,7 @@ impl Walk {
     /// Whether the next `len` bytes are known to be payload.
     #[inline(always)]
     pub(crate) const fn covers(&self, len: u64) -> bool {
-        self.mode == mode::FRAMES && self.carry_len == 0 && self.skip >= len
+        matches!(self.mode, mode::FRAMES | mode::EARLY) && self.carry_len == 0 && self.skip >= len
     }
 
     /// Takes note of a frame's place in its message; the broken rule as a bit by
@@ -267,6 +304,15 @@ impl Walk {
     pub(crate) const fn is_old(&self, seq: u32, len: u32) -> bool {
         let left = seq.wrapping_add(len).wrapping_sub(self.next_seq);
         self.is_live() && left as i32 <= 0
+    }
+
+    /// Whether a segment is a keepalive that repeats the last byte before the next one: no news, for TCP or
+    /// for a hop that counts payload (RFC 9293 §3.8.4).
+    #[inline(always)]
+    pub(crate) const fn is_probe(&self, segment: &Segment) -> bool {
+        self.is_live()
+            && segment.payload_len == 1
+            && segment.payload_seq().wrapping_add(1) == self.next_seq
     }
 
     /// Whether a message waits for its end.
@@ -369,6 +415,10 @@ impl Walk {
             self.skip -= len as u64;
             return 0;
         }
+        if self.mode == mode::EARLY {
+            self.lose_sync();
+            return 0;
+        }
         // What was left of the current frame was announced, whatever is behind it; the beginning
         // of a header leads nowhere.
         let (known, begun) = if self.mode == mode::FRAMES {
@@ -396,7 +446,9 @@ impl Walk {
             return Step::End;
         }
         match self.mode {
-            mode::FRAMES | mode::TRIAL => self.step_frames(at, begin, len, from_client, payload),
+            mode::FRAMES | mode::TRIAL | mode::EARLY => {
+                self.step_frames(at, begin, len, from_client, payload)
+            }
             mode::HEAD => self.step_head(at, len, payload),
             mode::UNSYNCED if self.flags & flag::ISLAND != 0 => {
                 self.scan(at, len, from_client, payload)
@@ -418,6 +470,10 @@ impl Walk {
     #[inline(always)]
     pub fn abandon(&mut self, at: u32, begin: u32, len: u32) -> u32 {
         if at >= len || self.mode == mode::HANDSHAKE {
+            return 0;
+        }
+        if self.mode == mode::EARLY {
+            self.lose_sync();
             return 0;
         }
         let lost = if self.mode == mode::TRIAL {
@@ -526,6 +582,11 @@ impl Walk {
             self.trial += 1;
             // An endpoint that breaks the protocol, or it is we who are out of step. No frame is as
             // long as the forbidden top bit would make it.
+            if self.mode == mode::EARLY {
+                self.lose_sync();
+                *at = len;
+                return Step::End;
+            }
             let believable = self.flags & flag::CERTAIN != 0 && header.payload_len >> 63 == 0;
             if !believable || self.trial >= MAX_ILLEGAL {
                 let begun = header.taken as u32 - fresh;
@@ -542,6 +603,10 @@ impl Walk {
         if self.skip >= rest {
             self.skip -= rest;
             *at = len;
+        }
+        if self.mode == mode::EARLY {
+            self.follow_message(&header);
+            return Step::Again;
         }
         Step::Frame(header)
     }
@@ -584,7 +649,11 @@ impl Walk {
     /// Whatever was believed of the next bytes, they mean nothing any more.
     #[inline(always)]
     pub(crate) fn lose_sync(&mut self) {
-        self.mode = mode::UNSYNCED;
+        self.mode = if self.mode == mode::EARLY {
+            mode::HANDSHAKE
+        } else {
+            mode::UNSYNCED
+        };
         self.skip = 0;
         self.carry_len = 0;
         self.flags &= !(flag::CERTAIN | flag::MESSAGE);

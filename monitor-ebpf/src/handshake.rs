@@ -10,6 +10,7 @@ use monitor_common::{
     flow::Flow,
     frame::HEADER_MAX,
     handshake::Needle,
+    proxy_header::ProxyHeader,
     snapshot::Snapshot,
     stats::ListenerStats,
     stream::Payload,
@@ -62,15 +63,71 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
         return 0;
     };
     let (flow, stats) = packet.parts();
-    let (payload, now) = (packet.payload(), packet.now);
-    let len = packet.piece().segment.payload_len;
-    let head = flow.recognise(direction, len, &payload, now, stats, |needle| {
-        find(&payload, len, needle)
-    });
+    let (mut payload, now) = (packet.payload(), packet.now);
+    let mut len = packet.piece().segment.payload_len;
+    if flow.may_be_proxied(direction) {
+        let skip = proxy_header_len(packet.skb, payload.offset, len);
+        payload.offset = payload.offset.wrapping_add(skip);
+        len = len.saturating_sub(skip);
+    }
+    let head = flow.recognise(
+        direction,
+        &packet.piece().segment,
+        len,
+        &payload,
+        now,
+        stats,
+        |needle| find(&payload, len, needle),
+    );
     if head != 0 {
         report(&payload, len, head, &flow.snapshot, now);
     }
     0
+}
+
+/// Bytes of PROXY protocol in front of what `len` bytes of payload at `offset` say.
+///
+/// A global function, see [`crate::walk`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn proxy_header_len(skb: *mut __sk_buff, offset: u32, len: u32) -> u32 {
+    let payload = SkbPayload {
+        skb: skb.cast(),
+        offset,
+    };
+    let mut line = Line {
+        skb: skb.cast(),
+        offset,
+        len,
+        header: ProxyHeader::of(&payload, len),
+    };
+    repeat::<{ ProxyHeader::LOOKS }, LineStep>(&mut line);
+    // SAFETY: a live local; volatile because it was written behind the compiler's back.
+    unsafe { (&raw const line.header.len).read_volatile() }
+}
+
+/// Shared by the looks for the end of a line; lives on the stack.
+#[repr(C)]
+struct Line {
+    skb: *mut c_void,
+    offset: u32,
+    len: u32,
+    header: ProxyHeader,
+}
+
+enum LineStep {}
+
+impl Body for LineStep {
+    type Context = Line;
+
+    #[inline(always)]
+    fn step(_index: u32, line: &mut Line) -> bool {
+        let payload = SkbPayload {
+            skb: line.skb,
+            offset: line.offset,
+        };
+        line.header.look(&payload, line.len)
+    }
 }
 
 /// Shared by the steps of a search; lives on the stack.
@@ -86,7 +143,7 @@ struct Search {
 
 /// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
 #[inline(always)]
-fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
+pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
     let mut search = Search {
         skb: payload.skb,
         payload_offset: payload.offset,
@@ -184,7 +241,7 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
 /// # Safety
 /// `to` is valid for writes and aligned to 8 bytes.
 #[inline(always)]
-unsafe fn copy_address(to: *mut [u8; 16], from: &[u8; 16]) {
+pub(crate) unsafe fn copy_address(to: *mut [u8; 16], from: &[u8; 16]) {
     let (to, from) = (to.cast::<u64>(), ptr::from_ref(from).cast::<u64>());
     // SAFETY: addresses in records and snapshots lie at multiples of 8 bytes.
     unsafe {

@@ -9,10 +9,11 @@ use monitor_common::{
     drop::DropReason,
     event::{EventKind, ListenEvent},
     flow::Flow,
-    snapshot::{Snapshot, origin, protocol, role},
+    snapshot::{Snapshot, protocol, role},
 };
 
 use crate::{
+    early::begin_early,
     emit::{count_drop, emit, emit_listen, publish, take_seed, unpublish},
     maps::{
         DEBUG_LOG, NET_INUM_OFFSET, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NET_OFFSET,
@@ -30,10 +31,10 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     match new as u32 {
-        state::ESTABLISHED => on_established(&ctx, sk),
+        state::ESTABLISHED => on_established(&ctx, sk, old as u32 == state::SYN_SENT),
         state::LISTEN => listen(sk, EventKind::Listening),
         state::CLOSE if old as u32 == state::LISTEN => listen(sk, EventKind::ListenEnded),
-        state::CLOSE if had_peer(old as u32) => on_close(&ctx, sk),
+        state::CLOSE => on_close(&ctx, sk, had_peer(old as u32)),
         _ => {}
     }
     0
@@ -79,30 +80,34 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn on_established(ctx: &BtfTracePointContext, sk: *const c_void) {
-    let Some((watch, local, remote)) = watch_of(sk) else {
+fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bool) {
+    let Some((mut watch, local, remote)) = watch_of(sk) else {
         return;
     };
-    let Some(flow) = sock::flow_or_new(sk.cast_mut()) else {
-        count_drop(DropReason::StorageFull);
+    if sock::flow(sk.cast_mut()).is_some() {
+        // It carried data before, by TCP Fast Open.
+        return;
+    }
+    if is_outgoing && watch.role == role::SERVER {
+        let Some(by_remote) = Watch::of_outgoing(remote) else {
+            return sock::mark_foreign(sk.cast_mut());
+        };
+        watch = by_remote;
+    }
+    let (cookie, at) = (sock::cookie(sk.cast_mut()), now());
+    let Some(flow) = sock::newborn(sk.cast_mut(), cookie, watch, (local, remote), at) else {
         return;
     };
-    // SAFETY: storage the kernel just handed out, not null.
-    let s = unsafe { &mut (*flow).snapshot };
-    s.cookie = sock::cookie(sk.cast_mut());
-    s.established_at = now();
-    s.local_port = local;
-    s.remote_port = remote;
-    s.listener = watch.listener;
-    s.role = watch.role;
-    s.origin = origin::BIRTH;
+    if watch.role == role::SERVER {
+        begin_early(flow, at);
+    }
     if DEBUG_LOG.load() != 0 {
-        debug!(ctx, "socket {} established, local port {}", s.cookie, local);
+        debug!(ctx, "socket {} established, local port {}", cookie, local);
     }
 }
 
 #[inline(always)]
-fn on_close(ctx: &BtfTracePointContext, sk: *const c_void) {
+fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     // Some kernels (6.8 of Ubuntu) take the argument of the tracepoint for a pointer that may be null.
     if sk.is_null() {
         return;
@@ -134,7 +139,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void) {
         return;
     }
     // Older than the monitor and silent ever since: only the daemon's seed knows it.
-    if watch_of(sk).is_none() {
+    if !had_peer || watch_of(sk).is_none() {
         return;
     }
     let cookie = sock::cookie(sk.cast_mut());
@@ -211,7 +216,8 @@ fn flow_of<'a>(sk: *const c_void) -> Option<&'a mut Flow> {
     }
     // SAFETY: the kernel keeps the storage as long as the socket, and the socket as long as this
     // program runs.
-    sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })
+    let flow = sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })?;
+    (flow.snapshot.protocol != protocol::FOREIGN).then_some(flow)
 }
 
 /// Who watches this socket, and its local and remote port.

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     drop::DropReason,
+    early::EarlySegment,
     event::{FrameSample, HandshakeRecord, VitalEvent},
     flow::Flow,
     holes::Holes,
@@ -22,6 +23,11 @@ pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
 /// What waits behind holes in what a socket receives. Rare, and gone when the holes are filled.
 #[btf_map]
 pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
+
+/// The segment with payload that came to a listening socket last, on each CPU: until its own socket is
+/// born, which the kernel does next.
+#[btf_map]
+pub(crate) static EARLY: PerCpuArray<EarlySegment, 1> = PerCpuArray::new();
 
 /// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU: that would
 /// evict idle sockets first, the very ones that are watched.

@@ -10,9 +10,17 @@ use aya_ebpf::{
         generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
     },
 };
-use monitor_common::{flow::Flow, holes::Holes, snapshot::role};
+use monitor_common::{
+    drop::DropReason,
+    flow::Flow,
+    holes::Holes,
+    snapshot::{origin, protocol, role},
+};
 
-use crate::maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE};
+use crate::{
+    emit::count_drop,
+    maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE},
+};
 
 /// TCP states (include/net/tcp_states.h).
 pub(crate) mod state {
@@ -43,6 +51,12 @@ impl Watch {
                 role: role::SERVER,
             });
         }
+        Self::of_outgoing(remote)
+    }
+
+    /// The same for a socket that this host opened: whatever port it comes from, it is no server's.
+    #[inline(always)]
+    pub(crate) fn of_outgoing(remote: u16) -> Option<Self> {
         if WATCH_REMOTE.load() == 0 {
             return None;
         }
@@ -64,6 +78,41 @@ pub(crate) fn flow(sk: *mut c_void) -> Option<*mut Flow> {
 #[inline(always)]
 pub(crate) fn flow_or_new(sk: *mut c_void) -> Option<*mut Flow> {
     storage(&FLOWS, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+/// The flow of a socket that can carry data from now on. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn newborn(
+    sk: *mut c_void,
+    cookie: u64,
+    watch: Watch,
+    (local, remote): (u16, u16),
+    now: u64,
+) -> Option<*mut Flow> {
+    let Some(flow) = flow_or_new(sk) else {
+        count_drop(DropReason::StorageFull);
+        return None;
+    };
+    // SAFETY: storage the kernel just handed out, not null.
+    let s = unsafe { &mut (*flow).snapshot };
+    s.cookie = cookie;
+    s.established_at = now;
+    s.local_port = local;
+    s.remote_port = remote;
+    s.listener = watch.listener;
+    s.role = watch.role;
+    s.origin = origin::BIRTH;
+    Some(flow)
+}
+
+/// Takes note that nobody watches a socket whose ports look as if somebody did.
+#[inline(always)]
+pub(crate) fn mark_foreign(sk: *mut c_void) {
+    // Without memory for it, it will be met again.
+    if let Some(flow) = flow_or_new(sk) {
+        // SAFETY: storage the kernel just handed out, not null.
+        unsafe { (*flow).snapshot.protocol = protocol::FOREIGN };
+    }
 }
 
 #[inline(always)]

@@ -3,7 +3,10 @@
 use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id},
+    bindings::BPF_F_CURRENT_NETNS,
+    helpers::generated::{
+        bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
     programs::SkBuffContext,
 };
 use monitor_common::{
@@ -11,11 +14,12 @@ use monitor_common::{
     drop::DropReason,
     flow::Flow,
     listener::ListenerLimits,
-    segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER, tcp_flags},
-    snapshot::{origin, protocol},
+    segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER},
+    snapshot::{origin, protocol, role},
 };
 
 use crate::{
+    early::{keep_early, take_early},
     emit::{count_drop, publish_changes, take_seed},
     lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
@@ -64,20 +68,36 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
         count_drop(DropReason::HeaderUnreadable);
         return None;
     };
+    // SAFETY: filled, as there is an IP version.
+    let piece = unsafe { piece.assume_init_mut() };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = match sock::flow(sk.cast()) {
         Some(flow) => flow,
-        None => adopt(skb, watch, local, remote, M::DIRECTION, now)?,
+        None => meet(
+            skb,
+            piece,
+            ip_version,
+            watch,
+            (local, remote),
+            M::DIRECTION,
+            now,
+        )?,
     };
-    let limits = LISTENERS.get(watch.listener as u32)?;
+    // SAFETY: storage that outlives the program's run.
+    let s = unsafe { &(*flow).snapshot };
+    if s.protocol == protocol::FOREIGN {
+        return None;
+    }
+    let listener = s.listener as u32;
+    let limits = LISTENERS.get(listener)?;
     let packet = PacketContext {
         skb,
         flow,
-        stats: STATS.get_ptr_mut(watch.listener as u32)?,
+        stats: STATS.get_ptr_mut(listener)?,
         holes: ptr::null_mut(),
         now,
-        piece: piece.as_mut_ptr(),
+        piece,
     };
     if packet.parts().0.snapshot.ip_version == 0 {
         identify(skb, flow, ip_version, M::DIRECTION as u32);
@@ -103,7 +123,7 @@ fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) 
         Direction::Rx => flow.receive(segment, packet.now, limits, stats),
         Direction::Tx => flow.send(segment, packet.now, limits, stats),
     }
-    if segment.payload_len > 0 && !segment.has(tcp_flags::SYN) {
+    if segment.payload_len > 0 {
         if flow.is_undecided(M::DIRECTION, segment) {
             M::recognise(packet);
         }
@@ -136,16 +156,8 @@ fn headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
 /// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
 #[inline(never)]
 fn copied_headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
-    let ctx = __sk_buff::context(skb);
-    let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
-    for _ in 0..MAX_EXTENSIONS {
-        if !ip.is_tcp() {
-            ip = ip.pass_extension(ctx.load(ip.tcp_offset as usize).ok()?)?;
-        }
-    }
-    if !ip.is_tcp() {
-        return None;
-    }
+    let ctx = &__sk_buff::context(skb);
+    let ip = ip_header(ctx)?;
     let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
     piece.write(Piece::whole(Segment::parse(
         &tcp,
@@ -153,6 +165,18 @@ fn copied_headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option
         ctx.len(),
     )?));
     Some(ip.version)
+}
+
+/// The IP header of a packet with TCP in it, wherever its bytes lie.
+#[inline(always)]
+pub(crate) fn ip_header(ctx: &SkBuffContext) -> Option<IpHeader> {
+    let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
+    for _ in 0..MAX_EXTENSIONS {
+        if !ip.is_tcp() {
+            ip = ip.pass_extension(ctx.load(ip.tcp_offset as usize).ok()?)?;
+        }
+    }
+    ip.is_tcp().then_some(ip)
 }
 
 /// `N` bytes at `offset` of the packet's linear part.
@@ -170,13 +194,15 @@ fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]
     }
 }
 
-/// Storage for a socket that was established before the programs were attached.
+/// What becomes of a packet whose socket has no storage. Its storage, if it gets one: a socket that was
+/// established before the programs were attached, or that carries data before it is established.
 #[inline(always)]
-fn adopt(
+fn meet(
     skb: *mut __sk_buff,
+    piece: &Piece,
+    ip_version: u32,
     watch: Watch,
-    local: u16,
-    remote: u16,
+    (local, remote): (u16, u16),
     direction: Direction,
     now: u64,
 ) -> Option<*mut Flow> {
@@ -184,11 +210,44 @@ fn adopt(
     let sk = unsafe { full_sock(skb) }?;
     // SAFETY: a full socket, checked for null.
     let tcp_state = unsafe { (*sk).state };
-    if matches!(
-        tcp_state,
-        state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::LISTEN | state::NEW_SYN_RECV
-    ) {
-        return None;
+    let has_payload = piece.segment.payload_len > 0;
+    match tcp_state {
+        state::LISTEN => {
+            if matches!(direction, Direction::Rx) {
+                keep_early(skb, piece, now);
+            }
+            return None;
+        }
+        // A child of TCP Fast Open: its SYN carried data, and its server may answer at once.
+        state::SYN_RECV if matches!(direction, Direction::Tx) => {
+            let cookie = sock::cookie(skb.cast());
+            let flow = sock::newborn(sk.cast(), cookie, watch, (local, remote), now)?;
+            let notes = take_early(flow, now);
+            // SAFETY: storage the kernel just handed out, not null.
+            unsafe { (*flow).tx_walk.note(notes) };
+            return Some(flow);
+        }
+        // TCP Fast Open from here.
+        state::SYN_SENT if has_payload => {
+            let watch = Watch::of_outgoing(remote)?;
+            let cookie = sock::cookie(skb.cast());
+            return sock::newborn(sk.cast(), cookie, watch, (local, remote), now);
+        }
+        state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::NEW_SYN_RECV => return None,
+        _ => {}
+    }
+    let mut watch = watch;
+    // Whoever connects from a port of its own mostly has one above the server's, and a server mostly
+    // listens.
+    if watch.role == role::SERVER
+        && local > remote
+        && has_listener(skb, ip_version, direction as u32, local as u32) == 0
+    {
+        let Some(by_remote) = Watch::of_outgoing(remote) else {
+            sock::mark_foreign(sk.cast());
+            return None;
+        };
+        watch = by_remote;
     }
     let Some(storage) = sock::flow_or_new(sk.cast()) else {
         count_drop(DropReason::StorageFull);
@@ -209,6 +268,57 @@ fn adopt(
     Some(storage)
 }
 
+/// Whether a socket of this network namespace listens on the local port of a packet; 0 or 1. A global
+/// function, see [`crate::walk`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn has_listener(skb: *mut __sk_buff, ip_version: u32, direction: u32, port: u32) -> u32 {
+    const V4: u32 = size_of::<[u32; 3]>() as u32;
+    const V6: u32 = size_of::<[u32; 9]>() as u32;
+    let ctx = &__sk_buff::context(skb);
+    let is_received = direction == Direction::Rx as u32;
+    // Remote and local address, then the ports, in network order. No connection has remote port 0.
+    let mut tuple = [0_u32; 9];
+    let ports = ((port as u16).to_be() as u32) << 16;
+    let len = if ip_version == 4 {
+        let Ok([source, destination]) = ctx.load::<[u32; 2]>(12) else {
+            return 0;
+        };
+        [tuple[0], tuple[1]] = if is_received {
+            [source, destination]
+        } else {
+            [destination, source]
+        };
+        tuple[2] = ports;
+        V4
+    } else {
+        let (remote, local) = if is_received { (8, 24) } else { (24, 8) };
+        let (Ok(remote), Ok(local)) = (ctx.load::<[u32; 4]>(remote), ctx.load::<[u32; 4]>(local))
+        else {
+            return 0;
+        };
+        [tuple[0], tuple[1], tuple[2], tuple[3]] = remote;
+        [tuple[4], tuple[5], tuple[6], tuple[7]] = local;
+        tuple[8] = ports;
+        V6
+    };
+    // SAFETY: the tuple is a live local, as long as `len` says.
+    unsafe {
+        let found = bpf_skc_lookup_tcp(
+            skb.cast(),
+            tuple.as_mut_ptr().cast(),
+            len,
+            BPF_F_CURRENT_NETNS as u64,
+            0,
+        );
+        if found.is_null() {
+            return 0;
+        }
+        bpf_sk_release(found.cast());
+    }
+    1
+}
+
 /// Fills in what only a packet shows: addresses and cgroup. A global function, see [`crate::walk`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -222,13 +332,30 @@ extern "C" fn identify(
     let Some(flow) = (unsafe { flow.as_mut() }) else {
         return 0;
     };
-    let ctx = __sk_buff::context(skb);
     let s = &mut flow.snapshot;
     let (source, destination) = if direction == Direction::Rx as u32 {
         (&mut s.remote_addr, &mut s.local_addr)
     } else {
         (&mut s.local_addr, &mut s.remote_addr)
     };
+    addresses(&__sk_buff::context(skb), ip_version, source, destination);
+    s.ip_version = ip_version as u8;
+    // SAFETY: the context of the running program.
+    if let Some(sk) = unsafe { full_sock(skb) } {
+        // SAFETY: a full socket.
+        s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    }
+    0
+}
+
+/// Reads the addresses of a packet.
+#[inline(always)]
+pub(crate) fn addresses(
+    ctx: &SkBuffContext,
+    ip_version: u32,
+    source: &mut [u8; 16],
+    destination: &mut [u8; 16],
+) {
     if ip_version == 4 {
         // RFC 791 §3.1: addresses at bytes 12 and 16.
         if let Ok(addresses) = ctx.load::<[[u8; 4]; 2]>(12) {
@@ -240,13 +367,6 @@ extern "C" fn identify(
         *source = addresses[0];
         *destination = addresses[1];
     }
-    s.ip_version = ip_version as u8;
-    // SAFETY: the context of the running program.
-    if let Some(sk) = unsafe { full_sock(skb) } {
-        // SAFETY: a full socket.
-        s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
-    }
-    0
 }
 
 #[inline(always)]

@@ -15,7 +15,6 @@ use monitor_common::{
     flow::{Flow, Place},
     frame::{Header, opcode},
     holes::{BRIDGE_STEPS, Bridge, ISLAND_STEPS, Landing},
-    segment::Segment,
     snapshot::Snapshot,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
@@ -210,9 +209,8 @@ extern "C" fn walk_ahead(
     packet.holes = holes;
     let (flow, _) = packet.parts();
     flow.rx_walk.set_holes(true);
-    let Segment {
-        seq, payload_len, ..
-    } = packet.piece().segment;
+    let segment = packet.piece().segment;
+    let (seq, payload_len) = (segment.payload_seq(), segment.payload_len);
     // SAFETY: storage the kernel just handed out, not null.
     match unsafe { (*holes).land(seq, payload_len) } {
         Landing::Old => NOTHING_LEFT,
@@ -242,9 +240,8 @@ fn jump_ahead(packet: &PacketContext) -> u32 {
 #[inline(always)]
 fn place(packet: &PacketContext, direction: Direction, patient: bool) -> Place {
     let (flow, stats) = packet.parts();
-    let Segment {
-        seq, payload_len, ..
-    } = packet.piece().segment;
+    let segment = packet.piece().segment;
+    let (seq, payload_len) = (segment.payload_seq(), segment.payload_len);
     flow.place(direction, seq, payload_len, patient, stats)
 }
 
@@ -266,7 +263,7 @@ impl Body for AheadStep {
         let goes_on = holes.step(
             &mut done,
             *begin,
-            segment.seq,
+            segment.payload_seq(),
             segment.payload_len,
             from_client,
             &payload,

@@ -48,16 +48,21 @@ impl Listener {
     /// The listener that watches a socket with these ports, and the socket's role. Our own ports
     /// come first, as in the kernel programs.
     pub fn watching(listeners: &[Self], local: u16, remote: u16) -> Option<(ListenerId, Role)> {
-        let position = |is_remote: bool, port: u16| {
-            listeners
-                .iter()
-                .position(|l| l.remote == is_remote && l.has(port))
-                .and_then(|i| u16::try_from(i).ok())
-                .map(ListenerId)
-        };
-        position(false, local)
+        Self::position(listeners, false, local)
             .map(|id| (id, Role::Server))
-            .or_else(|| position(true, remote).map(|id| (id, Role::Client)))
+            .or_else(|| Self::watching_outgoing(listeners, remote))
+    }
+
+    /// The same for a socket that this host opened: whatever port it comes from, it is no server's.
+    pub fn watching_outgoing(listeners: &[Self], remote: u16) -> Option<(ListenerId, Role)> {
+        Self::position(listeners, true, remote).map(|id| (id, Role::Client))
+    }
+
+    fn position(listeners: &[Self], is_remote: bool, port: u16) -> Option<ListenerId> {
+        let position = listeners
+            .iter()
+            .position(|l| l.remote == is_remote && l.has(port))?;
+        u16::try_from(position).ok().map(ListenerId)
     }
 }
 

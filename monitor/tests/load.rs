@@ -16,7 +16,7 @@ use monitor::{
 const BUDGET: [(&str, u32); 6] = [
     ("ingress", 300_000),
     ("egress", 300_000),
-    ("inet_sock_set_state", 15_000),
+    ("inet_sock_set_state", 30_000),
     ("tcp_retransmit_skb", 5_000),
     ("tcp_receive_reset", 5_000),
     ("tcp_send_reset", 5_000),

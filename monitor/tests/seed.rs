@@ -212,7 +212,7 @@ fn scan_client(port: u16) -> Found {
 
 fn scan(listeners: &[Listener]) -> Found {
     let mut sockets = Vec::new();
-    let scan = scan::connections(listeners, |found| sockets.push(found.facts())).unwrap();
+    let scan = scan::connections(listeners, |found| sockets.extend(found.facts())).unwrap();
     Found { sockets, scan }
 }
 
@@ -334,4 +334,44 @@ impl Drop for Hermit {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_connection_that_this_host_opened_from_a_watched_port_is_no_servers() {
+    let namespace = Namespace::new();
+    let from_watched_port = |server: u16, own: u16| {
+        namespace.enter(|| {
+            let listener = TcpListener::bind(("127.0.0.1", server)).unwrap();
+            let client = connect_from(own, server);
+            let (server, _) = listener.accept().unwrap();
+            // The server's end goes on without its listening socket.
+            (client, server)
+        })
+    };
+    let outgoing = from_watched_port(18_091, 18_095);
+    assert!(scan_server(18_095).sockets.is_empty());
+    // From the other end it is a connection of the port that it went to.
+    assert_eq!(only(scan_server(18_091)).peer.port(), 18_095);
+    assert_eq!(only(scan_client(18_091)).role, Role::Client);
+    drop(outgoing);
+
+    // Whoever listens on a port is a server, whatever port its client has.
+    let _served = namespace.enter(|| {
+        let listener = TcpListener::bind("127.0.0.1:18096").unwrap();
+        let client = connect_from(18_092, 18_096);
+        let (server, _) = listener.accept().unwrap();
+        (listener, client, server)
+    });
+    assert_eq!(only(scan_server(18_096)).peer.port(), 18_092);
+}
+
+/// Connects to a port of this host from a port of one's own.
+fn connect_from(own: u16, server: u16) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&client, &address(own)).unwrap();
+    connect(&client, &address(server)).unwrap();
+    client.into()
 }

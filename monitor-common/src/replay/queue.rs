@@ -32,7 +32,7 @@ impl Queue {
         let next = self
             .waiting
             .iter()
-            .position(|waiting| !after(waiting.segment.seq, seq))?;
+            .position(|waiting| !after(waiting.segment.payload_seq(), seq))?;
         Some(self.waiting.swap_remove(next))
     }
 
@@ -40,7 +40,7 @@ impl Queue {
     pub(super) fn distance(&self, seq: u32) -> Option<u32> {
         self.waiting
             .iter()
-            .map(|waiting| waiting.segment.seq.wrapping_sub(seq))
+            .map(|waiting| waiting.segment.payload_seq().wrapping_sub(seq))
             .min()
     }
 

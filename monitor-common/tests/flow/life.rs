@@ -180,3 +180,146 @@ fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
     assert_eq!(socket.stats.unsynced_bytes.map(|n| n.get()), [0, 0]);
     assert_eq!(socket.connection.flow.rx_walk.mode, mode::HANDSHAKE);
 }
+
+#[test]
+fn tls_is_known_by_the_servers_answer_where_the_client_was_not_seen() {
+    for direction in Direction::ALL {
+        let mut socket = Socket::born();
+        let notes = socket.take(direction, segment(1, 1), &[0x16, 3, 3, 0, 90]);
+        assert_ne!(notes & notable::OPENED, 0);
+        assert_eq!(socket.connection.flow.snapshot.protocol, protocol::OPAQUE);
+    }
+    // After a request it is an answer like any other.
+    let mut socket = Socket::born();
+    socket.rx(segment(1, 1), b"GET /health HTTP/1.1\r\n\r\n");
+    socket.tx(segment(1, 25), &[0x16, 3, 3, 0, 90]);
+    assert!(!socket.connection.flow.snapshot.is_watched());
+}
+
+#[test]
+fn data_with_a_syn_is_followed_by_what_comes_next() {
+    let mut socket = Socket::born();
+    let syn = Segment {
+        flags: tcp_flags::SYN,
+        ..segment(u32::MAX - 20, 0)
+    };
+    socket.rx(syn, REQUEST);
+    assert_eq!(
+        socket.connection.flow.snapshot.protocol,
+        protocol::UPGRADING
+    );
+    let next = syn.payload_seq().wrapping_add(REQUEST.len() as u32);
+    // It comes again, without the SYN.
+    socket.rx(segment(syn.payload_seq(), 1), REQUEST);
+    assert_eq!(socket.stats.upgrade_requests.get(), 1);
+    socket.tx(segment(1, next), RESPONSE);
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    socket.rx(segment(next, 1), &ping);
+    assert_eq!(socket.stats.frames[0][9].get(), 1);
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}
+
+/// The example of draft-ietf-hybi-thewebsocketprotocol-00 §1.2, and its frames (§4.2).
+#[test]
+fn the_draft_before_rfc_6455_is_left_alone() {
+    let request: &[u8] = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\nUpgrade: WebSocket\r\n\
+        Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nOrigin: http://example.com\r\n\r\n^n:ds[4U";
+    let response: &[u8] = b"HTTP/1.1 101 WebSocket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Origin: http://example.com\r\n\
+        Sec-WebSocket-Location: ws://example.com/demo\r\n\r\n8jKS'y:G*Co,Wxa-";
+    let mut socket = Socket::born();
+    let mut notes = socket.rx(segment(1, 1), request);
+    let next = 1 + request.len() as u32;
+    notes |= socket.tx(segment(1, next), response);
+    for n in 0..20 {
+        notes |= socket.rx(segment(next + 7 * n, 1), b"\0hello\xff");
+    }
+    assert_eq!(notes & notable::EVENTS, 0);
+    assert!(!socket.connection.flow.snapshot.is_watched());
+    assert_eq!(socket.stats, ListenerStats::EMPTY);
+
+    // A server that speaks RFC 6455 and names the location too is none of that draft.
+    let mut socket = Socket::born();
+    socket.rx(segment(1, 1), REQUEST);
+    let both = [
+        &RESPONSE[..RESPONSE.len() - 2],
+        b"WebSocket-Location: ws://a/\r\n\r\n",
+    ]
+    .concat();
+    socket.tx(segment(1, 1 + REQUEST.len() as u32), &both);
+    assert!(socket.connection.flow.snapshot.is_watched());
+}
+
+/// A request, and what the client sends behind it in these pieces, `early` of them before the 101.
+fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
+    let mut socket = Socket::born();
+    let mut next = u32::MAX - 100;
+    let mut say = |socket: &mut Socket, bytes: &[u8]| {
+        socket.rx(segment(next, 1), bytes);
+        next = next.wrapping_add(bytes.len() as u32);
+    };
+    request.iter().for_each(|part| say(&mut socket, part));
+    pieces[..early]
+        .iter()
+        .for_each(|part| say(&mut socket, part));
+    socket.tx(segment(1, 1), RESPONSE);
+    pieces[early..]
+        .iter()
+        .for_each(|part| say(&mut socket, part));
+    socket
+}
+
+#[test]
+fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    let frame = frames.len() / 4;
+    let in_two = REQUEST.split_at(REQUEST.len() - 20);
+    for cut in 1..frames.len() {
+        let (before, behind) = frames.split_at(cut);
+        for request in [&[REQUEST][..], &[in_two.0, in_two.1]] {
+            let socket = impatient(request, &[before, behind], 1);
+            // The one whose header the 101 cuts is whole behind it.
+            let lost = cut / frame + usize::from(cut % frame >= frame - 50);
+            let counted = socket.stats.frames[0][1].get();
+            assert_eq!(counted, 4 - lost as u64, "{cut}");
+            let unsynced = socket.stats.unsynced_bytes[0].get();
+            assert_eq!(unsynced, (lost * frame) as u64, "{cut}");
+            assert_eq!(socket.stats.protocol_errors.map(|n| n.get()), [0; 10]);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_forgets_what_did_not_wait_for_it() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::born();
+    let mut next = 1;
+    for status in ["401 Unauthorized", "429 Too Many Requests"] {
+        socket.rx(segment(next, 1), REQUEST);
+        socket.rx(segment(next + REQUEST.len() as u32, 1), &frames[..70]);
+        next += REQUEST.len() as u32 + 70;
+        let refusal = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        socket.tx(segment(1, next), refusal.as_bytes());
+    }
+    socket.rx(segment(next, 1), REQUEST);
+    next += REQUEST.len() as u32;
+    socket.tx(segment(1000, next), RESPONSE);
+    socket.rx(segment(next, 1), &frames);
+    assert_eq!(socket.stats.frames[0][1].get(), 2);
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}
+
+#[test]
+fn what_the_101_acknowledges_is_the_request_even_if_it_was_not_seen_or_comes_again() {
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::born();
+    socket.tx(segment(1, 1 + REQUEST.len() as u32), RESPONSE);
+    socket.rx(segment(1, 1), REQUEST);
+    socket.rx(segment(1 + REQUEST.len() as u32, 1), &frames);
+    assert_eq!(
+        socket.stats.frames[0].map(|n| n.get()).iter().sum::<u64>(),
+        2
+    );
+    assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
+}

@@ -151,3 +151,36 @@ fn what_plain_http_survives_is_not_counted() {
     assert_eq!(socket.survived(), [0_u64; 0]);
     assert_eq!(socket.stats.idle_gaps.sum.get(), 50 * SECOND);
 }
+
+#[test]
+fn a_keepalive_with_the_last_byte_again_moves_no_payload_clock_on_either_side() {
+    for byte in [&b""[..], b"\0"] {
+        let mut socket = Socket::upgraded();
+        let ping = ws::Stream::new(b"", &[ws::Frame::new(true, ws::PING, 3)], true).bytes;
+        socket.rx(segment(1000, 5000), &ping);
+        let next = 1000 + ping.len() as u32;
+        let payload_at = [socket.now, SECOND];
+        for _ in 0..20 {
+            socket.wait(3 * SECOND).rx(segment(next - 1, 5000), byte);
+            socket.tx(segment(5000, next), b"");
+            socket.wait(3 * SECOND).tx(segment(4999, next), byte);
+            socket.rx(segment(next, 5000), b"");
+        }
+        let s = &socket.connection.flow.snapshot;
+        assert_eq!(
+            [s.rx.last_payload, s.tx.last_payload],
+            payload_at,
+            "{byte:?}"
+        );
+        assert_eq!([s.rx.last_packet, s.tx.last_packet], [socket.now; 2]);
+        assert_eq!(s.unanswered_asks(), 0);
+        // What is new moves it, and so does a single byte that is.
+        socket.wait(SECOND).rx(segment(next, 5000), b"\x89");
+        socket.tx(segment(5000, next + 1), b"\x89");
+        let s = &socket.connection.flow.snapshot;
+        assert_eq!([s.rx.last_payload, s.tx.last_payload], [socket.now; 2]);
+        // Not acknowledged, it is sent again: no keepalive.
+        socket.wait(SECOND).tx(segment(5000, next + 1), b"\x89");
+        assert_eq!(socket.connection.flow.snapshot.tx.last_payload, socket.now);
+    }
+}

@@ -31,7 +31,7 @@ proptest! {
             prop_assert!(account.taken.steps <= MAX_STEPS && !account.taken.unreadable);
 
             let after = *monitor.walk(direction);
-            let http = |mode| matches!(mode, mode::HANDSHAKE | mode::HEAD);
+            let http = |mode| matches!(mode, mode::HANDSHAKE | mode::HEAD | mode::EARLY);
             if http(before.mode) || http(after.mode) || payload.starts_with(b"HTTP/1.") {
                 continue;
             }

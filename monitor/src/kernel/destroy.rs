@@ -32,22 +32,31 @@ pub enum DestroyError {
          the socket's network namespace"
     )]
     NotPermitted,
+    #[error(
+        "not aborted: it is one subflow of an MPTCP connection, which may live on by another subflow"
+    )]
+    Subflow,
     #[error(transparent)]
     Find(#[from] FindError),
 }
 
 /// Aborts the connection with these addresses and this cookie, in whichever network namespace it is,
-/// and no other.
+/// and no other. Subflows of MPTCP are left alone.
 pub fn destroy(finder: &mut SocketFinder, key: &SocketKey) -> Result<Outcome, DestroyError> {
-    let hit = finder.search(|sock_diag| match sock_diag.destroy(key) {
-        Ok(true) => Ok(Some(Ok(()))),
-        Ok(false) => Ok(None),
-        // No other namespace will say better.
-        Err(SockDiagError::Refused(cause)) => match final_refusal(&cause) {
-            Some(error) => Ok(Some(Err(error))),
-            None => Err(SockDiagError::Refused(cause)),
-        },
-        Err(error) => Err(error),
+    let hit = finder.search(|sock_diag| {
+        if sock_diag.find(key)?.is_some_and(|socket| socket.is_subflow) {
+            return Ok(Some(Err(DestroyError::Subflow)));
+        }
+        match sock_diag.destroy(key) {
+            Ok(true) => Ok(Some(Ok(()))),
+            Ok(false) => Ok(None),
+            // No other namespace will say better.
+            Err(SockDiagError::Refused(cause)) => match final_refusal(&cause) {
+                Some(error) => Ok(Some(Err(error))),
+                None => Err(SockDiagError::Refused(cause)),
+            },
+            Err(error) => Err(error),
+        }
     })?;
     match hit {
         Some((_, destroyed)) => destroyed.map(|()| Outcome::Destroyed),
@@ -89,7 +98,7 @@ mod tests {
     use std::{
         fs,
         io::{ErrorKind, Read},
-        net::{TcpListener, TcpStream},
+        net::{SocketAddr, TcpListener, TcpStream},
         sync::mpsc,
         thread,
         time::Duration,
@@ -98,7 +107,14 @@ mod tests {
     use rustix::thread::gettid;
 
     use super::*;
-    use crate::kernel::testing::{Connection, Namespace, key_of, wait_for, with_cookie};
+    use crate::{
+        core::ListenerRules,
+        kernel::{
+            scan,
+            testing::{Connection, Namespace, key_of, wait_for, with_cookie},
+        },
+        listeners::{Listener, PortRange},
+    };
 
     /// Once a look around is due.
     fn destroyed(finder: &mut SocketFinder, key: &SocketKey) {
@@ -237,6 +253,58 @@ mod tests {
             second.assert_alive();
             destroyed(&mut finder, &key_of(&second.server));
         });
+    }
+
+    /// The two ends of a connection to a listening socket of MPTCP, from a socket of `protocol`.
+    fn to_mptcp(port: u16, protocol: Option<rustix::net::Protocol>) -> Option<Connection> {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let open = |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol);
+        let listening = open(Some(MPTCP)).ok()?;
+        bind(&listening, &address).unwrap();
+        listen(&listening, 1).unwrap();
+        let client = open(protocol).unwrap();
+        connect(&client, &address).unwrap();
+        let (server, _) = TcpListener::from(listening).accept().unwrap();
+        let client = client.into();
+        Some(Connection { client, server })
+    }
+
+    const MPTCP: rustix::net::Protocol = rustix::net::ipproto::MPTCP;
+
+    #[test]
+    #[ignore = "needs root: makes network namespaces, aborts connections"]
+    fn a_subflow_of_mptcp_is_left_alone_and_plain_tcp_to_the_same_listener_is_not() {
+        let mut finder = SocketFinder::open().unwrap();
+        let namespace = Namespace::new();
+        for (port, protocol) in [(18_341, Some(MPTCP)), (18_342, None)] {
+            let Some(connection) = namespace.enter(|| to_mptcp(port, protocol)) else {
+                eprintln!("skipped: this kernel has no MPTCP");
+                return;
+            };
+            let listeners = [Listener {
+                rules: ListenerRules::new("l", None),
+                ports: vec![PortRange(port..=port)],
+                remote: false,
+            }];
+            // The application's socket has another cookie than its subflow.
+            let mut facts = None;
+            scan::connections(&listeners, |found| facts = found.facts()).unwrap();
+            let facts = facts.expect("a connection");
+            let key = SocketKey::new(facts.conn.0, facts.local, facts.peer).unwrap();
+            if protocol.is_none() {
+                destroyed(&mut finder, &key);
+                continue;
+            }
+            wait_for("the socket to be met", || {
+                match destroy(&mut finder, &key) {
+                    Err(DestroyError::Subflow) => Some(()),
+                    Ok(Outcome::Gone) => None,
+                    other => panic!("{other:?}"),
+                }
+            });
+            connection.assert_alive();
+        }
     }
 
     #[test]

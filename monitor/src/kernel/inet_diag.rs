@@ -37,6 +37,9 @@ pub struct DiagSocket {
     /// The cgroup v2 in which the socket, or the listener it was accepted from, was made: the number
     /// that `bpf_sk_cgroup_id` gives. `None` where the kernel gave none.
     pub cgroup_id: Option<u64>,
+    /// One of the connections that make up an MPTCP one (RFC 8684). The kernel says so to whoever may
+    /// administer the network namespace.
+    pub is_subflow: bool,
     /// `None` where the kernel gave none.
     pub info: Option<TcpInfo>,
 }
@@ -66,6 +69,11 @@ const INET_DIAG_MSG: usize = 72;
 
 /// `INET_DIAG_CGROUP_ID`, a `u64`: given since Linux 5.8, whatever was asked for.
 const INET_DIAG_CGROUP_ID: u16 = 21;
+
+/// `INET_DIAG_ULP_INFO`, a nest: what speaks TCP in the application's stead, if anything does.
+const INET_DIAG_ULP_INFO: u16 = 19;
+/// `INET_ULP_INFO_NAME` in it, a string.
+const INET_ULP_INFO_NAME: u16 = 1;
 
 /// `None` for a socket for which `wanted(local port, peer port)` does not hold.
 pub(super) fn parse_socket(
@@ -129,6 +137,7 @@ fn describe(
         uid: u32_at(64),
         inode: u32_at(68),
         cgroup_id: attributes.cgroup_id,
+        is_subflow: attributes.is_subflow,
         info: attributes.info,
     })
 }
@@ -137,6 +146,7 @@ fn describe(
 #[derive(Default)]
 struct Attributes {
     cgroup_id: Option<u64>,
+    is_subflow: bool,
     info: Option<TcpInfo>,
 }
 
@@ -152,11 +162,23 @@ impl Attributes {
                     let id = value.try_into().map_err(|_| Malformed)?;
                     attributes.cgroup_id = Some(u64::from_ne_bytes(id));
                 }
+                INET_DIAG_ULP_INFO => attributes.is_subflow = is_mptcp(value)?,
                 _ => {}
             }
         }
         Ok(attributes)
     }
+}
+
+/// Whether this is the name of the protocol above a subflow.
+fn is_mptcp(ulp: &[u8]) -> Result<bool, Malformed> {
+    for attribute in NlasIterator::new(ulp) {
+        let attribute = attribute.map_err(|_| Malformed)?;
+        if attribute.kind() == INET_ULP_INFO_NAME {
+            return Ok(attribute.value() == b"mptcp\0");
+        }
+    }
+    Ok(false)
 }
 
 /// A socket that does not read as `inet_diag` says it should.
@@ -264,6 +286,7 @@ pub(super) mod tests {
             uid: 1000,
             inode: 4711,
             cgroup_id: Some(0x5_0000_0007),
+            is_subflow: false,
             info: TcpInfo::parse(&[1; 280]),
         };
         assert_eq!(parsed(&payload), expected);

@@ -1,6 +1,9 @@
 //! A look at the TCP sockets of this host, in every network namespace.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     inet_diag::DiagSocket,
@@ -53,8 +56,8 @@ pub struct RefusedNamespace {
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
     socket: &'a DiagSocket,
-    listener: ListenerId,
-    role: Role,
+    /// `None` where nobody watches it, though its port is watched.
+    watched: Option<(ListenerId, Role)>,
 }
 
 impl Found<'_> {
@@ -62,9 +65,11 @@ impl Found<'_> {
         ConnId(self.socket.cookie)
     }
 
-    /// In the core's terms.
-    pub fn facts(&self) -> Facts {
-        seed::facts(self.socket, self.listener, self.role)
+    /// In the core's terms; `None` for a connection that this host seems to have opened from a watched
+    /// port, by the rule of the kernel programs.
+    pub fn facts(&self) -> Option<Facts> {
+        let (listener, role) = self.watched?;
+        Some(seed::facts(self.socket, listener, role))
     }
 
     /// What its application has not read, if anything.
@@ -105,19 +110,21 @@ pub fn connections(
     mut meet: impl FnMut(&Found<'_>),
 ) -> Result<Scan, NetNsError> {
     let filter = PortFilter::of(listeners);
-    let watching = |local, peer| Listener::watching(listeners, local, peer);
     walk(listeners, |sock_diag, listening| {
         let of_listening = dump_listening(sock_diag, listeners, listening)?;
-        let wanted = |local, peer| watching(local, peer).is_some();
+        let served: BTreeSet<u16> = listening.iter().map(|s| s.local.port()).collect();
+        let wanted = |local, peer| Listener::watching(listeners, local, peer).is_some();
         let of_connections = sock_diag.dump(&filter, wanted, |socket| {
-            if let Some((listener, role)) = watching(socket.local.port(), socket.peer.port()) {
-                let socket = &socket;
-                meet(&Found {
-                    socket,
-                    listener,
-                    role,
-                });
-            }
+            let (local, peer) = (socket.local.port(), socket.peer.port());
+            let watched = if local > peer && !served.contains(&local) {
+                Listener::watching_outgoing(listeners, peer)
+            } else {
+                Listener::watching(listeners, local, peer)
+            };
+            meet(&Found {
+                socket: &socket,
+                watched,
+            });
         })?;
         Ok([of_listening, of_connections])
     })

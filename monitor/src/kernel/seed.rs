@@ -176,6 +176,7 @@ mod tests {
             uid: 0,
             inode: 1,
             cgroup_id: None,
+            is_subflow: false,
             info,
         };
         described(&socket, ListenerId(3), Role::Server)

@@ -78,7 +78,7 @@ impl Older {
 fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Scan, NetNsError> {
     let mut slice = Vec::with_capacity(SLICE);
     let scan = scan::connections(listeners, |found| {
-        slice.push(found.facts());
+        slice.extend(found.facts());
         if slice.len() == SLICE {
             let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
             drop(slices.send(full));

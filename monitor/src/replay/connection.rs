@@ -27,6 +27,8 @@ pub(super) struct Connection {
     /// The same for what passed just now.
     recent: [Recent; 2],
     established: bool,
+    /// Data that came with its SYN (RFC 7413), for the moment when it is established.
+    early: Option<(Direction, Segment, Box<[u8]>)>,
     /// A SYN for the same addresses and ports, which begins a new connection if it is answered.
     successor: Option<Syn>,
     pub(super) local: SocketAddr,
@@ -120,6 +122,7 @@ impl Connection {
             sides: [Side::default(); 2],
             recent: [Recent::default(); 2],
             established: false,
+            early: None,
             successor: None,
             local,
             peer,
@@ -139,6 +142,18 @@ impl Connection {
     /// Whether the packet is a copy of one that was taken already.
     pub(super) fn is_copy(&mut self, direction: Direction, tcp: &Tcp<'_>, now: u64) -> bool {
         self.recent[direction.index()].holds(tcp, now)
+    }
+
+    /// Keeps data that comes with a SYN.
+    pub(super) fn keep_early(&mut self, direction: Direction, tcp: &Tcp<'_>) {
+        if !self.established && tcp.segment.payload_len > 0 {
+            self.early = Some((direction, tcp.segment, tcp.payload.into()));
+        }
+    }
+
+    /// Takes what came with the SYN of a connection that is established now.
+    pub(super) fn take_early(&mut self) -> Option<(Direction, Segment, Box<[u8]>)> {
+        self.early.take_if(|_| self.established)
     }
 
     /// TCP reached ESTABLISHED.

@@ -66,7 +66,11 @@ struct Tuple(SocketAddr, SocketAddr);
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Live(u64),
-    Ended { forget_at: u64 },
+    Ended {
+        forget_at: u64,
+    },
+    /// Opened from a watched port, as its SYN said: none of ours.
+    Foreign,
 }
 
 /// How a connection came to be, as far as it was seen before its first packet.
@@ -252,6 +256,7 @@ impl Replay {
             Some(Place::Ended { .. }) if !segment.has(tcp_flags::SYN) => {
                 return Err(Skip::AfterClose);
             }
+            Some(Place::Foreign) if !segment.has(tcp_flags::SYN) => return Err(Skip::NotWatched),
             _ => return self.meet(tuple, tcp, Origin::Unknown),
         };
         let Some(connection) = self.connections.get_mut(&number) else {
@@ -262,13 +267,17 @@ impl Replay {
             return Err(Skip::CapturedTwice);
         }
         match connection.interpret(direction, segment) {
-            Meaning::Handshake => {}
-            Meaning::Established => connection.establish(self.clock),
+            Meaning::Handshake => connection.keep_early(direction, tcp),
+            Meaning::Established => {
+                connection.establish(self.clock);
+                self.early_traffic(number, tuple);
+            }
             Meaning::Segment => {
                 if !connection.is_established() {
                     connection.establish(self.clock);
+                    self.early_traffic(number, tuple);
                 }
-                self.traffic(number, tuple, direction, tcp);
+                self.traffic(number, tuple, direction, tcp.into());
             }
             Meaning::Refused => {
                 self.connections.remove(&number);
@@ -286,7 +295,15 @@ impl Replay {
     /// The first packet of a connection.
     fn meet(&mut self, tuple: Tuple, tcp: &Tcp<'_>, origin: Origin) -> Result<(), Skip> {
         let segment = &tcp.segment;
-        let watched = self.watched(tcp).ok_or(Skip::NotWatched)?;
+        let Some(watched) = self.watched(tcp) else {
+            let ports = (tcp.source.port(), tcp.destination.port());
+            if [ports, (ports.1, ports.0)].iter().any(|(local, remote)| {
+                Listener::watching(&self.listeners, *local, *remote).is_some()
+            }) {
+                self.tuples.insert(tuple, Place::Foreign);
+            }
+            return Err(Skip::NotWatched);
+        };
         if segment.has(tcp_flags::RST) {
             return Err(Skip::StrayReset);
         }
@@ -301,16 +318,18 @@ impl Replay {
             Origin::Unknown => connection.adopt(watched.direction),
         }
         match connection.interpret(watched.direction, segment) {
-            Meaning::Handshake => self
-                .lingering
-                .push_back((self.clock.saturating_add(LINGER), tuple)),
+            Meaning::Handshake => {
+                connection.keep_early(watched.direction, tcp);
+                self.lingering
+                    .push_back((self.clock.saturating_add(LINGER), tuple));
+            }
             Meaning::Established => connection.establish(self.clock),
             _ => {}
         }
         self.connections.insert(number, connection);
         self.tuples.insert(tuple, Place::Live(number));
         if !begins {
-            self.traffic(number, tuple, watched.direction, tcp);
+            self.traffic(number, tuple, watched.direction, tcp.into());
         }
         Ok(())
     }
@@ -319,26 +338,30 @@ impl Replay {
     /// where both ends are on a watched port, the handshake tells the server, or else the packet
     /// goes to it.
     fn watched(&self, tcp: &Tcp<'_>) -> Option<Watched> {
-        let end = |local: SocketAddr, remote: SocketAddr, direction| {
-            Listener::watching(&self.listeners, local.port(), remote.port()).map(
-                |(listener, role)| Watched {
-                    listener,
-                    role,
-                    direction,
-                },
-            )
+        let begins = tcp.segment.has(tcp_flags::SYN);
+        let answers = begins && tcp.segment.has(tcp_flags::ACK);
+        let opens = begins && !answers;
+        // Whoever opens a connection is no server, whatever port it comes from.
+        let end = |is_client, local: SocketAddr, remote: SocketAddr, direction| {
+            let watching = match is_client {
+                true => Listener::watching_outgoing(&self.listeners, remote.port()),
+                false => Listener::watching(&self.listeners, local.port(), remote.port()),
+            };
+            watching.map(|(listener, role)| Watched {
+                listener,
+                role,
+                direction,
+            })
         };
-        let received = end(tcp.destination, tcp.source, Direction::Rx);
-        let sent = end(tcp.source, tcp.destination, Direction::Tx);
+        let received = end(answers, tcp.destination, tcp.source, Direction::Rx);
+        let sent = end(opens, tcp.source, tcp.destination, Direction::Tx);
         let (Some(received), Some(sent)) = (received, sent) else {
             return received.or(sent);
         };
-        let answer = tcp.segment.has(tcp_flags::SYN) && tcp.segment.has(tcp_flags::ACK);
         let by_receiver = match (received.role, sent.role) {
-            (Role::Server, Role::Client) => true,
+            (Role::Server, _) => true,
             (Role::Client, Role::Server) => false,
-            (Role::Server, Role::Server) => !answer,
-            (Role::Client, Role::Client) => answer,
+            (Role::Client, Role::Client) => answers,
         };
         Some(if by_receiver { received } else { sent })
     }

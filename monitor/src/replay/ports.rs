@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, io::Read};
 use monitor_common::{
     frame::Head,
     handshake::{OPENING_LEN, Opening},
+    replay::behind_proxy_header,
 };
 
 use super::{
@@ -27,8 +28,9 @@ pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
         let Ok(tcp) = headers::tcp(&packet) else {
             continue;
         };
-        match opening(tcp.payload) {
-            Opening::Request if asks_for_websocket(tcp.payload) => {
+        let payload = behind_proxy_header(tcp.payload);
+        match opening(payload) {
+            Opening::Request if asks_for_websocket(payload) => {
                 ports.insert(tcp.destination.port());
             }
             Opening::Switching => {

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,10 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::stage::{SOON, Watch, fresh_port};
+use crate::{
+    stage::{SOON, Watch, fresh_port},
+    viewer::told,
+};
 
 /// RFC 6455 §1.2.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -30,10 +34,17 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::listening_as(|_| ())
+    }
+
+    /// On a socket that `prepare` has seen.
+    fn listening_as(prepare: impl FnOnce(&TcpListener)) -> Self {
         let lab = Lab::new().unwrap();
         let addr = lab.server_addr(fresh_port());
         let listener = lab.server_ns().block_on(TcpListener::bind(addr));
-        let serving = lab.server_ns().spawn(serve(listener.unwrap().unwrap()));
+        let listener = listener.unwrap().unwrap();
+        prepare(&listener);
+        let serving = lab.server_ns().spawn(serve(listener));
         Self {
             lab,
             addr,
@@ -214,4 +225,58 @@ fn an_upgrade_after_plain_requests_and_a_refusal_opens_the_connection() {
     drop(connection);
     watch.wait_for_metric("wsmon_connections", &[], 0.0);
     assert!(!watch.daemon.log().contains("secret"));
+}
+
+/// Connections reach the server with their first data (TCP_DEFER_ACCEPT, tcp(7)).
+fn defer(listener: &TcpListener) {
+    let seconds: libc::c_int = 5;
+    // SAFETY: the option is an int, and the pointer is to one.
+    let set = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_server_that_waits_for_data_is_watched_like_any_other() {
+    let host = Host::listening_as(defer);
+    let watch = host.watch();
+    let (open, status) = host.ask(host.connect(), upgrade("/chat"));
+    assert_eq!(status, 101);
+    let (refused, status) = host.ask(host.connect(), upgrade("/refuse/503"));
+    assert_eq!(status, 503);
+    let (plain, status) = host.ask(host.connect(), plain());
+    assert_eq!(status, 200);
+    let tls = host.send(host.connect(), "\x16\x03\x01 and so on".to_owned());
+
+    for protocol in ["websocket", "opaque"] {
+        watch.wait_for_metric("wsmon_connections", &[("protocol", protocol)], 1.0);
+    }
+    for (status, times) in [("101", 1.0), ("503", 1.0)] {
+        watch.wait_for_metric("wsmon_handshakes_total", &[("status", status)], times);
+    }
+    assert_eq!(watch.metric("wsmon_handshake_seconds_count", &[]), 1.0);
+    let control = watch.daemon.control();
+    let peer = open.local_addr().unwrap().to_string();
+    let list = told(control, &["list", "--json"]);
+    let record = list
+        .lines()
+        .find(|line| line.contains(&peer))
+        .expect("listed");
+    let record: serde_json::Value = serde_json::from_str(record).unwrap();
+    assert_eq!(record["known_from"], "birth");
+    assert_eq!(record["handshake"]["path"], "/chat", "{record}");
+    assert_eq!(record["states"][0]["state"], "connecting", "{record}");
+
+    drop((open, refused, plain, tls));
+    watch.wait_for_metric("wsmon_connections_closed_total", &[], 2.0);
+    assert_eq!(watch.metric("wsmon_handshakes_total", &[]), 2.0);
+    assert_eq!(watch.metric("wsmon_events_lost_total", &[]), 0.0);
 }

@@ -27,7 +27,7 @@ use super::link::Link;
 
 /// The ports that the shared programs watch: each has a listener of its own, so that a test finds
 /// its own counters only.
-pub(super) const PORTS: Range<u16> = 28_101..28_111;
+pub(super) const PORTS: Range<u16> = 28_090..28_111;
 
 /// Programs that are loaded once for all tests, as that takes most of the time in a guest. One
 /// test at a time has them: the rings and the counters of losses are for all listeners together.
@@ -58,6 +58,7 @@ pub(super) struct Kernel {
     pub(super) snapshots: Snapshots,
     pub(super) vitals: Ring,
     pub(super) samples: Ring,
+    pub(super) handshakes: Ring,
     /// The first port watched: the one of the first listener.
     first: u16,
     listener: usize,
@@ -81,6 +82,7 @@ impl Kernel {
             snapshots: Snapshots::take(&mut loaded).unwrap(),
             vitals: Ring::vitals(&mut loaded).unwrap(),
             samples: Ring::samples(&mut loaded).unwrap(),
+            handshakes: Ring::handshakes(&mut loaded).unwrap(),
             first,
             listener: 0,
             dropped_before: Default::default(),
@@ -96,6 +98,7 @@ impl Kernel {
         self.listener = usize::from(port - self.first);
         while self.vitals.next(|_| ()).is_some() {}
         while self.samples.next(|_| ()).is_some() {}
+        while self.handshakes.next(|_| ()).is_some() {}
         self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
         self.before = self.stats();
         assert_eq!(self.before, ListenerStats::EMPTY, "one test a port");

@@ -64,6 +64,14 @@ impl Native {
     }
 }
 
+/// A listening socket.
+pub(super) fn listen(family: Family, port: u16) -> TcpListener {
+    // Another test may be starting a program, which then has a copy of the last listener for a moment.
+    let addr = SocketAddr::new(family.kernel(), port);
+    let bound = || TcpListener::bind(addr).ok();
+    lab::wait_for("the port", Duration::from_secs(10), bound).unwrap()
+}
+
 /// A connection between a hand-made peer and a socket of this kernel, with a native twin.
 pub(super) struct Link {
     pub(super) peer: Peer,
@@ -81,14 +89,16 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn open(tun: &mut Tun, family: Family, port: u16, peer_port: u16, isn: u32) -> Self {
-        // Another test may be starting a program, which then has a copy of the last listener for a
-        // moment.
-        let addr = SocketAddr::new(family.kernel(), port);
-        let bound = || TcpListener::bind(addr).ok();
-        let listener = lab::wait_for("the port", Duration::from_secs(10), bound).unwrap();
+        let listener = listen(family, port);
         let (peer, socket) = Peer::connect(tun, family, &listener, peer_port, isn);
+        Self::new(peer, socket)
+    }
+
+    /// A connection that `peer` has begun, with its socket.
+    pub(super) fn new(peer: Peer, socket: TcpStream) -> Self {
         // Ends at once, with a reset, when it is dropped.
         set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        let isn = peer.isn;
         Self {
             peer,
             cookie: socket_cookie(&socket).unwrap(),
@@ -147,6 +157,11 @@ impl Link {
 
     pub(super) fn peer_sends_packet(&mut self, tun: &mut Tun, packet: &[u8]) {
         tun.write(packet);
+        self.has_taken(tun, packet);
+    }
+
+    /// Shows the native run a packet of the peer's that the socket has taken, and what that led to.
+    pub(super) fn has_taken(&mut self, tun: &mut Tun, packet: &[u8]) {
         let packet = Packet::parse(packet).expect("our own packet");
         self.native.take(Direction::Rx, &packet);
         self.taken += 1;

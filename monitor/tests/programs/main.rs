@@ -10,8 +10,10 @@ mod ws;
 #[path = "../tun/mod.rs"]
 mod tun;
 
+mod early;
 mod kernel;
 mod link;
+mod outgoing;
 
 use std::{
     collections::VecDeque,
@@ -166,6 +168,28 @@ fn a_header_is_read_wherever_it_is_cut() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
+fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
+    let port = 28_096;
+    let mut turn = Turn::wait();
+    let kernel = turn.watching(port);
+    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    in_new_namespace(|tun| {
+        for (own_port, cut) in (25_000..).zip((1..frames.len()).step_by(5)) {
+            let mut link = Link::open(tun, Family::V4, port, own_port, u32::MAX - 200);
+            link.peer_sends_more(tun, REQUEST);
+            link.peer_sends_more(tun, &frames[..cut]);
+            link.socket_sends(tun, RESPONSE);
+            link.peer_sends_more(tun, &frames[cut..]);
+            let stats = &link.native.stats;
+            let told = stats.frames[0][1].get() * 56 + stats.unsynced_bytes[0].get();
+            assert_eq!(told, frames.len() as u64);
+            kernel.agrees_at_the_end(link, &format!("cut at {cut}"));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_counted() {
     let port = 28_103;
     let mut turn = Turn::wait();
@@ -226,7 +250,7 @@ fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
     let port = 28_111;
     let _turn = Turn::wait();
     in_new_namespace(|tun| {
-        let mut link = Link::upgraded(tun, Family::V6, port, 20_000);
+        let mut link = Link::upgraded(tun, Family::V6, port, 40_000);
         link.native = Native::adopted();
         let mut kernel = Kernel::watching(port..port + 1);
 

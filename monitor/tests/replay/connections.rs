@@ -494,3 +494,109 @@ fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
     conversation.rst(&mut recording, LATER, End::Server);
     assert_eq!(states(&recording), [asked, ended("no answer")]);
 }
+
+/// A connection whose SYN brings data, which the server takes or not (RFC 7413 §4.2).
+fn fast_open(recording: &mut Recording, data: &[u8], is_taken: bool) -> Conversation {
+    let mut conversation = Conversation::v4();
+    conversation.segment(recording, START, End::Client, SYN, data);
+    if !is_taken {
+        conversation.next[0] -= data.len() as u32;
+    }
+    conversation.acked[1] = conversation.next[0];
+    conversation.syn_ack(recording, START + MILLI);
+    conversation
+}
+
+#[test]
+fn data_in_a_syn_is_the_request_whether_the_server_takes_it_or_it_comes_again() {
+    for is_taken in [true, false] {
+        let mut recording = Recording::default();
+        let mut conversation = fast_open(&mut recording, REQUEST, is_taken);
+        if is_taken {
+            // It need not wait for the last acknowledgement.
+            conversation.says(&mut recording, START + 2 * MILLI, End::Server, RESPONSE);
+            conversation.ack(&mut recording, START + 3 * MILLI, End::Client);
+        } else {
+            conversation.ack(&mut recording, START + 2 * MILLI, End::Client);
+            conversation.says(&mut recording, START + 3 * MILLI, End::Client, REQUEST);
+            conversation.says(&mut recording, START + 4 * MILLI, End::Server, RESPONSE);
+        }
+        let text = frame(TEXT, b"hi", true);
+        conversation.says(&mut recording, LATER, End::Client, &text);
+        let played = judge(&recording, &[server(8080, None)]);
+        let [connection] = played.connections()[..] else {
+            panic!("{played:?}");
+        };
+        assert_eq!(connection.protocol, "websocket");
+        assert_eq!(connection.frames.rx, [("text", 1)].into(), "{is_taken}");
+        assert_eq!(
+            (connection.unsynced_bytes.rx, connection.unsynced_bytes.tx),
+            (0, 0)
+        );
+        assert_eq!(played.connecting(), 1, "{played:?}");
+    }
+}
+
+#[test]
+fn a_client_hello_in_a_syn_is_tls_and_one_that_is_refused_is_nothing() {
+    let hello = b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
+    let mut recording = Recording::default();
+    let mut conversation = fast_open(&mut recording, hello, true);
+    conversation.ack(&mut recording, START + 2 * MILLI, End::Client);
+    let played = judge(&recording, &[server(8080, None)]);
+    let [connection] = played.connections()[..] else {
+        panic!("{played:?}");
+    };
+    assert_eq!(connection.protocol, "opaque");
+
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::v4();
+    conversation.segment(&mut recording, START, End::Client, SYN, hello);
+    conversation.rst(&mut recording, START + MILLI, End::Server);
+    assert_eq!(
+        judge(&recording, &[server(8080, None)]).connections().len(),
+        0
+    );
+}
+
+#[test]
+fn a_connection_opened_from_a_watched_port_is_no_servers() {
+    let watched = [server(12_530, None)];
+    for met_at in ["SYN", "answer"] {
+        let mut recording = Recording::default();
+        let mut conversation = Conversation::new("10.0.0.1:12530", "10.0.0.2:8080");
+        conversation.open(&mut recording, START);
+        upgrade(&mut conversation, &mut recording, START);
+        if met_at == "answer" {
+            recording.packets.remove(0);
+        }
+        let played = judge(&recording, &watched);
+        assert_eq!(played.connections().len(), 0, "{met_at}: {played:?}");
+    }
+    // The other way round it is.
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::new("10.0.0.2:8080", "10.0.0.1:12530");
+    conversation.open(&mut recording, START);
+    upgrade(&mut conversation, &mut recording, START);
+    assert_eq!(judge(&recording, &watched).connections().len(), 1);
+}
+
+#[test]
+fn a_proxy_header_in_the_segment_of_the_request_hides_neither_it_nor_its_port() {
+    let mut recording = Recording::default();
+    let mut conversation = Conversation::v4();
+    conversation.open(&mut recording, START);
+    let request = [b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", REQUEST].concat();
+    conversation.says(&mut recording, START + 5 * MILLI, End::Client, &request);
+    let file = simple_pcap(&recording);
+    let mut capture = Capture::open(&file[..]).expect("a recording");
+    assert_eq!(websocket_ports(&mut capture), [8080].into());
+
+    conversation.says(&mut recording, START + 6 * MILLI, End::Server, RESPONSE);
+    let played = judge(&recording, &[server(8080, None)]);
+    let [connection] = played.connections()[..] else {
+        panic!("{played:?}");
+    };
+    assert_eq!(connection.protocol, "websocket");
+    assert_eq!(played.connecting(), 1);
+}

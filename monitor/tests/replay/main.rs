@@ -15,7 +15,7 @@ mod verdicts;
 use std::{convert::Infallible, time::Duration};
 
 use monitor::{
-    core::{Hop, ListenerRules, OnExpiry},
+    core::{Hop, ListenerRules, OnExpiry, State},
     frames::FrameRecord,
     listeners::{Listener, PortRange},
     replay::{Capture, CaptureError, ConnectionRecord, Record, Replay, Summary, play},
@@ -41,6 +41,12 @@ impl Played {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Requests for an upgrade that were understood.
+    fn connecting(&self) -> usize {
+        let is_connecting = |record: &&Record| matches!(record, Record::State(transition) if transition.to == State::Connecting);
+        self.records.iter().filter(is_connecting).count()
     }
 
     fn connections(&self) -> Vec<&ConnectionRecord> {

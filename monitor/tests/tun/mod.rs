@@ -61,7 +61,7 @@ impl Family {
 
 /// The far end of one connection.
 pub(crate) struct Peer {
-    family: Family,
+    pub(crate) family: Family,
     kernel_port: u16,
     own_port: u16,
     /// The sequence number of the first byte to send.
@@ -105,6 +105,21 @@ impl Peer {
         own_port: u16,
         isn: u32,
     ) -> (Self, TcpStream) {
+        let (peer, ..) = Self::knock(tun, family, listener, own_port, isn, b"");
+        tun.write(&peer.packet(isn, tcp_flags::ACK, &[]));
+        let socket = peer.accepted(listener);
+        (peer, socket)
+    }
+
+    /// The first half of the handshake, with `data` in the SYN (RFC 7413): the SYN and its answer too.
+    pub(crate) fn knock(
+        tun: &mut Tun,
+        family: Family,
+        listener: &TcpListener,
+        own_port: u16,
+        isn: u32,
+        data: &[u8],
+    ) -> (Self, Packet, Packet) {
         let mut peer = Self {
             family,
             kernel_port: listener.local_addr().unwrap().port(),
@@ -117,7 +132,7 @@ impl Peer {
         // out at once.
         let mut syn = peer.packet(isn.wrapping_sub(1), tcp_flags::SYN, &[]);
         let mss = (MAX_PAYLOAD as u16 - 20).to_be_bytes();
-        peer.add_options(&mut syn, &[2, 4, mss[0], mss[1], 1, 3, 3, 6]);
+        peer.add_options(&mut syn, &[2, 4, mss[0], mss[1], 1, 3, 3, 6], data);
         let patience = Instant::now() + PATIENCE;
         let answer = loop {
             tun.write(&syn);
@@ -128,11 +143,16 @@ impl Peer {
         };
         assert!(answer.segment.has(tcp_flags::SYN), "{answer:?}");
         peer.expected = answer.segment.seq.wrapping_add(1);
-        tun.write(&peer.packet(isn, tcp_flags::ACK, &[]));
+        let syn = Packet::parse(&syn).expect("our own packet");
+        (peer, syn, answer)
+    }
+
+    /// The socket at the other end, which waits in the queue of `listener`.
+    pub(crate) fn accepted(&self, listener: &TcpListener) -> TcpStream {
         let (socket, from) = listener.accept().unwrap();
-        assert_eq!(from, SocketAddr::new(family.peer(), own_port));
+        assert_eq!(from, SocketAddr::new(self.family.peer(), self.own_port));
         socket.set_nodelay(true).unwrap();
-        (peer, socket)
+        socket
     }
 
     /// A segment that begins at `seq`, acknowledging all that came.
@@ -192,11 +212,12 @@ impl Peer {
         self.finish(&[], tcp)
     }
 
-    /// The same packet with eight bytes of TCP options.
-    fn add_options(&self, packet: &mut Vec<u8>, options: &[u8; 8]) {
+    /// The same packet with eight bytes of TCP options, and payload behind them.
+    fn add_options(&self, packet: &mut Vec<u8>, options: &[u8; 8], payload: &[u8]) {
         let mut tcp = packet.split_off(packet.len() - TCP_HEADER);
         tcp[12] += 2 << 4;
         tcp.extend(options);
+        tcp.extend(payload);
         *packet = self.finish(&[], tcp);
     }
 

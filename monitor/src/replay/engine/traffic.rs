@@ -7,7 +7,7 @@ use monitor_common::{
     Direction,
     event::{EventKind, VitalEvent},
     flow::notable,
-    segment::tcp_flags,
+    segment::{Segment, tcp_flags},
     snapshot::{Snapshot, protocol},
 };
 
@@ -24,16 +24,44 @@ use crate::{
     },
 };
 
+/// A segment with the captured part of its payload.
+#[derive(Clone, Copy)]
+pub(super) struct Piece<'a> {
+    segment: &'a Segment,
+    payload: &'a [u8],
+}
+
+impl<'a> From<&'a Tcp<'a>> for Piece<'a> {
+    fn from(tcp: &'a Tcp<'a>) -> Self {
+        Self {
+            segment: &tcp.segment,
+            payload: tcp.payload,
+        }
+    }
+}
+
 impl Replay {
+    /// What came with the SYN of a connection that is established now.
+    pub(super) fn early_traffic(&mut self, number: u64, tuple: Tuple) {
+        let connection = self.connections.get_mut(&number);
+        if let Some((direction, segment, payload)) = connection.and_then(Connection::take_early) {
+            let piece = Piece {
+                segment: &segment,
+                payload: &payload,
+            };
+            self.traffic(number, tuple, direction, piece);
+        }
+    }
+
     pub(super) fn traffic(
         &mut self,
         number: u64,
         tuple: Tuple,
         direction: Direction,
-        tcp: &Tcp<'_>,
+        piece: Piece<'_>,
     ) {
         let now = self.clock;
-        let segment = &tcp.segment;
+        let Piece { segment, payload } = piece;
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
@@ -42,15 +70,12 @@ impl Replay {
         let is_repeated = connection.is_repeated(direction, segment);
         let before = Reading::of(stats);
         self.frames.clear();
-        let taken = connection.stream.take(
-            direction,
-            segment,
-            tcp.payload,
-            now,
-            limits,
-            stats,
-            |frame| self.frames.push(*frame),
-        );
+        let taken =
+            connection
+                .stream
+                .take(direction, segment, payload, now, limits, stats, |frame| {
+                    self.frames.push(*frame)
+                });
         let wakes = is_repeated && connection.stream.flow.retransmit(stats);
         connection.counts.retransmits += u64::from(is_repeated);
         connection.count(&before, &Reading::of(stats));
@@ -59,7 +84,8 @@ impl Replay {
         s.published_at = now;
         let core = &mut self.core;
         if taken.head != 0 {
-            match upgrade::event(taken.head, tcp.payload, now, s) {
+            let head = payload.get(taken.head_at as usize..).unwrap_or_default();
+            match upgrade::event(taken.head, head, now, s) {
                 Ok(event) => core.handle_event(event),
                 Err(error) => log::error!("connection {number}: {error}"),
             }
