@@ -51,7 +51,7 @@ pub enum EventKind {
     Resumed = 6,
     /// The peer was heard after a trouble.
     Answered = 7,
-    /// A ping left while an earlier one was unanswered.
+    /// The second try left; see [`Snapshot::second_try`].
     PingUnanswered = 8,
     /// A reset was sent or received.
     Reset = 9,

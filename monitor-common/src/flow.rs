@@ -4,7 +4,7 @@ use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{LOSS_MEMORY, Snapshot, closing_by, protocol},
+    snapshot::{LOSS_MEMORY, Snapshot, TRY_APART, closing_by, protocol},
     stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
@@ -134,6 +134,9 @@ impl Flow {
         s.rx.last_packet = now;
         if segment.payload_len > 0 {
             s.rx.last_payload = now;
+            if walk.is_news(segment) {
+                s.excuse_tries(walk);
+            }
         }
         s.asks_at_answer = s.asks;
         if segment.has(tcp_flags::ACK) {
@@ -191,6 +194,11 @@ impl Flow {
             stats.zero_windows[Direction::Tx.index()].add(1);
         }
         s.own_window = segment.window;
+        if segment.window == 0 {
+            // The answer cannot come before this host reads.
+            s.first_try = 0;
+            s.second_try = 0;
+        }
         if segment.has(tcp_flags::FIN) && s.tx.fin == 0 {
             if s.begin_closing(closing_by::FIN_TX, now) {
                 walk.note(notable::CLOSING);
@@ -272,6 +280,38 @@ impl Snapshot {
         self.closing_by = by;
         self.closing_at = now;
         true
+    }
+
+    /// A ping leaves, for which nothing but the peer delays an answer; true if it is the second try.
+    #[inline(always)]
+    pub(crate) fn try_again(&mut self, now: u64) -> bool {
+        if self.own_window == 0 {
+            return false;
+        }
+        if !self.has_tries() {
+            self.first_try = now;
+            self.second_try = 0;
+            self.new_payloads_at_try = self.new_payloads;
+            return false;
+        }
+        let is_second = self.second_try == 0 && now.saturating_sub(self.first_try) >= TRY_APART;
+        if is_second {
+            self.second_try = now;
+        }
+        is_second
+    }
+
+    /// New payload comes from the peer.
+    #[inline(always)]
+    fn excuse_tries(&mut self, walk: &mut Walk) {
+        if self.has_tries() {
+            walk.note(if self.second_try != 0 {
+                notable::ANSWERED
+            } else {
+                notable::PUBLISH
+            });
+        }
+        self.new_payloads = self.new_payloads.wrapping_add(1);
     }
 
     /// Whether nothing was heard since the end of the last silence.
@@ -410,4 +450,4 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 440);
+const _: () = assert!(size_of::<Flow>() == 464);

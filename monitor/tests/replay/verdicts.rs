@@ -176,7 +176,7 @@ fn pings_that_tcp_acknowledges_and_nobody_answers_are_unresponsive() {
     let [fired] = alerts(&played)[..] else {
         panic!("{:?}", alerts(&played));
     };
-    // A second after the second ping that nobody answers.
+    // A second after the second ping that nobody answers; the floor is over since a second.
     assert!((31.0..31.1).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Unresponsive);
     assert_eq!(fired.3, Certainty::Confirmed);
