@@ -4,7 +4,7 @@ use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{LOSS_MEMORY, Snapshot, TRY_APART, closing_by, protocol},
+    snapshot::{CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, closing_by, protocol},
     stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
@@ -21,19 +21,27 @@ pub mod notable {
     /// Something the daemon may not see late, though it is no event by itself: a control frame, a
     /// FIN, the end of a loss.
     pub const PUBLISH: u32 = 1 << 7;
+    pub const WINDOW_CLOSED: u32 = 1 << 8;
 
     /// The bits that go to the `VITALS` ring.
-    pub const EVENTS: u32 =
-        OPENED | CLOSING | DISMISSED | RESUMED | ANSWERED | PING_UNANSWERED | RETRANSMIT;
+    pub const EVENTS: u32 = OPENED
+        | CLOSING
+        | DISMISSED
+        | RESUMED
+        | ANSWERED
+        | PING_UNANSWERED
+        | RETRANSMIT
+        | WINDOW_CLOSED;
 
     /// The records they become, in the order in which they are sent. [`DISMISSED`] is not among
     /// them: it goes alone.
-    pub const RECORDS: [(u32, EventKind); 6] = [
+    pub const RECORDS: [(u32, EventKind); 7] = [
         (OPENED, EventKind::Opened),
         (RESUMED, EventKind::Resumed),
         (ANSWERED, EventKind::Answered),
         (RETRANSMIT, EventKind::Retransmit),
         (PING_UNANSWERED, EventKind::PingUnanswered),
+        (WINDOW_CLOSED, EventKind::WindowClosed),
         (CLOSING, EventKind::Closing),
     ];
 
@@ -166,6 +174,7 @@ impl Flow {
     ) {
         let s = &mut self.snapshot;
         let walk = &mut self.tx_walk;
+        let last_packet = s.tx.last_packet;
         let keepalive = segment.payload_len == 0
             && s.nxt_known != 0
             && segment.seq == s.snd_nxt.wrapping_sub(1);
@@ -190,14 +199,8 @@ impl Flow {
             }
         }
         s.extend(segment, now);
-        if segment.window == 0 && s.own_window != 0 && !segment.has(tcp_flags::RST) {
-            stats.zero_windows[Direction::Tx.index()].add(1);
-        }
-        s.own_window = segment.window;
-        if segment.window == 0 {
-            // The answer cannot come before this host reads.
-            s.first_try = 0;
-            s.second_try = 0;
+        if !segment.has(tcp_flags::RST) {
+            s.advertise(segment.window, last_packet, now, walk, stats);
         }
         if segment.has(tcp_flags::FIN) && s.tx.fin == 0 {
             if s.begin_closing(closing_by::FIN_TX, now) {
@@ -282,10 +285,48 @@ impl Snapshot {
         true
     }
 
+    /// This host tells the peer how much it takes in. `last_packet` is when it last sent anything.
+    #[inline(always)]
+    fn advertise(
+        &mut self,
+        window: u16,
+        last_packet: u64,
+        now: u64,
+        walk: &mut Walk,
+        stats: &mut ListenerStats,
+    ) {
+        if window == 0 && self.own_window != 0 {
+            stats.zero_windows[Direction::Tx.index()].add(1);
+        }
+        self.own_window = window;
+        let closed_at = self.own_window_closed_at;
+        let told_at = closed_at.wrapping_add(CLOSED_WINDOW_TOLD);
+        if window != 0 {
+            if closed_at != 0 {
+                self.own_window_closed_at = 0;
+                walk.note(if now >= told_at {
+                    notable::ANSWERED
+                } else {
+                    notable::PUBLISH
+                });
+            }
+            return;
+        }
+        // No answer can come before this host reads.
+        self.first_try = 0;
+        self.second_try = 0;
+        if closed_at == 0 {
+            self.own_window_closed_at = now;
+            walk.note(notable::PUBLISH);
+        } else if now >= told_at && last_packet < told_at {
+            walk.note(notable::WINDOW_CLOSED);
+        }
+    }
+
     /// A ping leaves, for which nothing but the peer delays an answer; true if it is the second try.
     #[inline(always)]
     pub(crate) fn try_again(&mut self, now: u64) -> bool {
-        if self.own_window == 0 {
+        if self.own_window_closed_at != 0 {
             return false;
         }
         if !self.has_tries() {
@@ -450,4 +491,4 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 464);
+const _: () = assert!(size_of::<Flow>() == 472);

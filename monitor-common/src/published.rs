@@ -26,7 +26,9 @@ pub struct Published {
     closing_at: Moment,
     rx: PublishedDirection,
     tx: PublishedDirection,
-    first_try: Moment,
+    /// Of the first try; or with the bit [`CLOSED`] of `kinds`, since when this host's window is closed,
+    /// which leaves no tries.
+    first_try_or_closed: Moment,
     unacked_since: Moment,
     ack_progress_at: Moment,
     unanswered_since: Moment,
@@ -85,7 +87,7 @@ impl Published {
         closing_at: Moment::NEVER,
         rx: PublishedDirection::EMPTY,
         tx: PublishedDirection::EMPTY,
-        first_try: Moment::NEVER,
+        first_try_or_closed: Moment::NEVER,
         unacked_since: Moment::NEVER,
         ack_progress_at: Moment::NEVER,
         unanswered_since: Moment::NEVER,
@@ -146,10 +148,14 @@ impl Published {
     /// Only tries that say something are told.
     #[inline(always)]
     const fn fill_tries(&mut self, s: &Snapshot) {
+        if s.own_window_closed_at != 0 {
+            self.first_try_or_closed = Moment::of(s.own_window_closed_at);
+            return;
+        }
         if !s.has_tries() {
             return;
         }
-        self.first_try = Moment::of(s.first_try);
+        self.first_try_or_closed = Moment::of(s.first_try);
         let after = rounded(s.second_try).wrapping_sub(rounded(s.first_try)) / TICK;
         if s.second_try != 0 && after <= u16::MAX as u64 {
             self.second_try_after = after as u16;
@@ -181,7 +187,12 @@ impl Published {
         s.rst_rx = self.rx.ends >> 1;
         s.rst_tx = self.tx.ends >> 1;
         s.ping_rtt_us = [self.rx.ping_rtt_us, self.tx.ping_rtt_us];
-        s.first_try = self.first_try.nanos(near);
+        let first_try_or_closed = self.first_try_or_closed.nanos(near);
+        if value(self.kinds, CLOSED) == 0 {
+            s.first_try = first_try_or_closed;
+        } else {
+            s.own_window_closed_at = first_try_or_closed;
+        }
         s.second_try = match self.second_try_after {
             0 => 0,
             ticks => s.first_try.saturating_add(ticks as u64 * TICK),
@@ -335,6 +346,7 @@ const fn pack(s: &Snapshot) -> u16 {
         | bits(s.close_initiator, INITIATOR)
         | bits(s.gap_ended_by, ENDED_BY)
         | bits(s.closing_by, CLOSING_BY)
+        | bits((s.own_window_closed_at != 0) as u8, CLOSED)
 }
 
 #[inline(always)]
@@ -358,6 +370,7 @@ const ORIGIN: Place = (6, 2);
 const INITIATOR: Place = (8, 2);
 const ENDED_BY: Place = (10, 1);
 const CLOSING_BY: Place = (11, 3);
+const CLOSED: Place = (14, 1);
 
 #[inline(always)]
 const fn bits(value: u8, (first, width): Place) -> u16 {

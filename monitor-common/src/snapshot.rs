@@ -126,6 +126,8 @@ pub struct Snapshot {
     /// When the first ping left after that which is a try of its own, [`TRY_APART`] later; 0 = none.
     /// Written by egress.
     pub second_try: u64,
+    /// Since when this host advertises a window of 0; 0 = it is open. Written by egress.
+    pub own_window_closed_at: u64,
     /// Segments from the peer with payload that was not there before. Written by ingress.
     pub new_payloads: u32,
     /// `new_payloads` as of the first try. Written by egress.
@@ -178,6 +180,10 @@ pub const LOSS_MEMORY: u16 = 32;
 /// Nanoseconds: pings that leave closer together than this are one try. They were queued together, and
 /// what delays the answer to one delays that to the other.
 pub const TRY_APART: u64 = 250_000_000;
+
+/// Nanoseconds: a window that has been closed for longer is told of. Readers that are slow close and
+/// open theirs all the time.
+pub const CLOSED_WINDOW_TOLD: u64 = 2_000_000_000;
 
 /// Nanoseconds: what heartbeats are kept in, 16.8 ms.
 pub const PING_UNIT: u64 = 1 << 24;
@@ -245,6 +251,7 @@ impl Snapshot {
             resumed_at: 0,
             first_try: 0,
             second_try: 0,
+            own_window_closed_at: 0,
             new_payloads: 0,
             new_payloads_at_try: 0,
             ping_rtt_us: [0; 2],
@@ -349,7 +356,7 @@ impl Snapshot {
 }
 
 const _: () = assert!(size_of::<DirectionFacts>() == 72);
-const _: () = assert!(size_of::<Snapshot>() == 352);
+const _: () = assert!(size_of::<Snapshot>() == 360);
 const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 96);
 
 #[cfg(feature = "user")]

@@ -291,4 +291,8 @@ fn tries_are_published_while_they_say_something() {
     assert_eq!(tries(&s), [rounded(s.first_try), 0], "ten minutes apart");
     s.new_payloads += 1;
     assert_eq!(tries(&s), [0, 0], "excused");
+    (s.first_try, s.own_window_closed_at) = (0, LATE - MINUTE);
+    assert_eq!(tries(&s), [0, 0]);
+    let closed_at = round_trip(&s).own_window_closed_at;
+    assert_eq!(closed_at, rounded(s.own_window_closed_at));
 }

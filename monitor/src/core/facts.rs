@@ -138,6 +138,8 @@ pub struct Facts {
     pub first_try: Option<Ktime>,
     /// When the next left that is a try of its own, not in one go with the first.
     pub second_try: Option<Ktime>,
+    /// Since when this host advertises a window of 0; `None` while it is open.
+    pub own_window_closed_at: Option<Ktime>,
     /// The last round trip of a ping from this host.
     pub ping_rtt: Option<Duration>,
     /// The last silence of at least a second, or longer than the listener's idle limit, that has
@@ -233,6 +235,7 @@ impl Facts {
             pings_unanswered: 0,
             first_try: None,
             second_try: None,
+            own_window_closed_at: None,
             ping_rtt: None,
             last_gap: None,
             close: None,

@@ -38,6 +38,8 @@ pub struct Unread {
     pub seen_at: Ktime,
     /// In the queue at the last look.
     pub bytes: u32,
+    /// Whether the last look found the application further than the one before.
+    pub moved: bool,
 }
 
 /// Where facts come from, and so how far they can be trusted.

@@ -149,7 +149,12 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
             limit = crossed;
             (certainty, next_look)
         }
-        VerdictKind::HalfClosed | VerdictKind::Stalled => (verdict.certainty, Ktime::NEVER),
+        VerdictKind::HalfClosed => (verdict.certainty, Ktime::NEVER),
+        VerdictKind::Stalled => {
+            let (certainty, crossed) = stalled::review(look, verdict);
+            limit = crossed;
+            (certainty, Ktime::NEVER)
+        }
         VerdictKind::Expiring => (verdict.certainty, expiring::next_look(look, verdict)),
         VerdictKind::Quiet => (verdict.certainty, quiet::next_look(look, verdict.limit)),
     };

@@ -149,6 +149,32 @@ fn a_client_whose_data_arrives_is_alive_however_many_pings_it_owes() {
     watch.verdict(peer, "unresponsive", SOON);
 }
 
+/// Packets show it, before a look at the sockets can.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_server_that_takes_nothing_in_is_stalled_and_reads_on() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(&["--lb-timeout", "60s"]);
+    let uploading = stage.client(0, "/deaf", Manner::Responsive);
+    let peer = uploading.local_addr();
+    let began = Instant::now();
+    let more_than_fits = vec![0x77; 8 << 20];
+    uploading
+        .send(Message::Binary(more_than_fits.into()))
+        .unwrap();
+    let alert = watch.verdict(peer, "stalled", SOON);
+    assert_between(
+        began + Duration::from_secs(10),
+        alert.at,
+        began + Duration::from_secs(12),
+    );
+    assert_eq!(alert.text("/certainty"), "suspected");
+    assert_eq!(alert.number("/evidence/limit_seconds"), Some(10.0));
+    assert!(alert.number("/evidence/tcp/unread_bytes") > Some(0.0));
+    stage.server.read_on(peer).unwrap();
+    assert_eq!(watch.resolution(peer, SOON), "recovered");
+}
+
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_reset_ends_an_expired_connection_and_is_no_sign_of_life() {

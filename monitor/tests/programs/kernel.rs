@@ -58,6 +58,7 @@ pub(super) struct Kernel {
     pub(super) snapshots: Snapshots,
     pub(super) vitals: Ring,
     pub(super) samples: Ring,
+    handshakes: Ring,
     /// The first port watched: the one of the first listener.
     first: u16,
     listener: usize,
@@ -81,6 +82,7 @@ impl Kernel {
             snapshots: Snapshots::take(&mut loaded).unwrap(),
             vitals: Ring::vitals(&mut loaded).unwrap(),
             samples: Ring::samples(&mut loaded).unwrap(),
+            handshakes: Ring::handshakes(&mut loaded).unwrap(),
             first,
             listener: 0,
             dropped_before: Default::default(),
@@ -94,8 +96,9 @@ impl Kernel {
     /// Turns to the listener of `port`, with nothing left of the test before.
     fn begin(&mut self, port: u16) {
         self.listener = usize::from(port - self.first);
-        while self.vitals.next(|_| ()).is_some() {}
-        while self.samples.next(|_| ()).is_some() {}
+        for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
+            while ring.next(|_| ()).is_some() {}
+        }
         self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
         self.before = self.stats();
         assert_eq!(self.before, ListenerStats::EMPTY, "one test a port");
@@ -148,7 +151,7 @@ impl Kernel {
 pub(super) fn load(ports: Range<u16>) -> Loaded {
     let listeners: Vec<_> = ports
         .map(|port| Listener {
-            rules: ListenerRules::new(&port.to_string(), None),
+            rules: ListenerRules::new(port.to_string(), None),
             ports: vec![PortRange(port..=port)],
             remote: false,
         })

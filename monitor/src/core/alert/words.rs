@@ -60,7 +60,14 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
                 format!("this host closed {waited} ago and the peer has not")
             }
         }
-        (VerdictKind::Stalled, _) => {
+        (VerdictKind::Stalled, Certainty::Suspected) => {
+            let waited = Seconds(elapsed(facts.own_window_closed_at, look.now));
+            format!(
+                "this host's window has been closed for {waited}: its application does not read, \
+                 or hardly"
+            )
+        }
+        (VerdictKind::Stalled, Certainty::Confirmed) => {
             let bytes = Counted(look.unread.map_or(0, |unread| unread.bytes.into()), "byte");
             let waited = Seconds(look.now.since(verdict.since));
             format!("this host's application has left {bytes} unread for {waited}")

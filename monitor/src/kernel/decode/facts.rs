@@ -52,6 +52,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         pings_unanswered: s.tx.pings_unanswered(),
         first_try: tried(s.first_try),
         second_try: tried(s.second_try),
+        own_window_closed_at: moment(s.own_window_closed_at),
         ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
