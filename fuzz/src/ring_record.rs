@@ -134,7 +134,7 @@ fn check_event(event: &Event, kind: EventKind, conn: ConnId, at: Ktime) {
     };
     assert_eq!((facts.conn, facts.at), (conn, at));
     assert!(facts.stalled_since.is_none() || facts.unacked_bytes > 0);
-    assert!(facts.first_unanswered_ping.is_none() || facts.pings_unanswered > 0);
+    assert!(facts.second_try.is_none() || facts.first_try.is_some());
 }
 
 fn check_handshake(record: &[u8]) {

@@ -99,14 +99,14 @@ impl Flow {
         }
         own.last_ping = now;
         own.pings = own.pings.wrapping_add(1);
-        let walk = self.walk_mut(direction);
-        walk.note(notable::PUBLISH);
         if earlier != 0 {
             stats.pings_unanswered[direction.index()].add(1);
-            if matches!(direction, Direction::Tx) {
-                walk.note(notable::PING_UNANSWERED);
-            }
         }
+        let mut notes = notable::PUBLISH;
+        if matches!(direction, Direction::Tx) && self.snapshot.try_again(now) {
+            notes |= notable::PING_UNANSWERED;
+        }
+        self.walk_mut(direction).note(notes);
     }
 
     /// A pong with the payload of the latest ping answers that and all before it (RFC 6455
@@ -150,9 +150,6 @@ impl Flow {
             tags.first = tags.last;
         } else {
             other.pings_answered = other.pings;
-        }
-        if unanswered > 1 && matches!(direction, Direction::Rx) {
-            self.walk_mut(direction).note(notable::ANSWERED);
         }
         if !is_last && !is_first {
             // Of three outstanding pings, the one in the middle is not remembered.

@@ -49,9 +49,9 @@ pub enum EventKind {
     Retransmit = 5,
     /// A silence longer than the idle limit ended.
     Resumed = 6,
-    /// The peer was heard after a trouble.
+    /// The peer was heard after a trouble, or this host's window is open again.
     Answered = 7,
-    /// A ping left while an earlier one was unanswered.
+    /// The second try left; see [`Snapshot::second_try`].
     PingUnanswered = 8,
     /// A reset was sent or received.
     Reset = 9,
@@ -59,6 +59,9 @@ pub enum EventKind {
     Listening = 10,
     /// It does not any more.
     ListenEnded = 11,
+    /// This host has advertised a window of 0 for
+    /// [`CLOSED_WINDOW_TOLD`](crate::snapshot::CLOSED_WINDOW_TOLD).
+    WindowClosed = 12,
 }
 
 impl TryFrom<u32> for EventKind {
@@ -78,6 +81,7 @@ impl TryFrom<u32> for EventKind {
             9 => Self::Reset,
             10 => Self::Listening,
             11 => Self::ListenEnded,
+            12 => Self::WindowClosed,
             unknown => return Err(unknown),
         })
     }

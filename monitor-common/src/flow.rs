@@ -4,7 +4,7 @@ use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{LOSS_MEMORY, Snapshot, closing_by, protocol},
+    snapshot::{CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, closing_by, protocol},
     stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
@@ -21,19 +21,27 @@ pub mod notable {
     /// Something the daemon may not see late, though it is no event by itself: a control frame, a
     /// FIN, the end of a loss.
     pub const PUBLISH: u32 = 1 << 7;
+    pub const WINDOW_CLOSED: u32 = 1 << 8;
 
     /// The bits that go to the `VITALS` ring.
-    pub const EVENTS: u32 =
-        OPENED | CLOSING | DISMISSED | RESUMED | ANSWERED | PING_UNANSWERED | RETRANSMIT;
+    pub const EVENTS: u32 = OPENED
+        | CLOSING
+        | DISMISSED
+        | RESUMED
+        | ANSWERED
+        | PING_UNANSWERED
+        | RETRANSMIT
+        | WINDOW_CLOSED;
 
     /// The records they become, in the order in which they are sent. [`DISMISSED`] is not among
     /// them: it goes alone.
-    pub const RECORDS: [(u32, EventKind); 6] = [
+    pub const RECORDS: [(u32, EventKind); 7] = [
         (OPENED, EventKind::Opened),
         (RESUMED, EventKind::Resumed),
         (ANSWERED, EventKind::Answered),
         (RETRANSMIT, EventKind::Retransmit),
         (PING_UNANSWERED, EventKind::PingUnanswered),
+        (WINDOW_CLOSED, EventKind::WindowClosed),
         (CLOSING, EventKind::Closing),
     ];
 
@@ -134,6 +142,9 @@ impl Flow {
         s.rx.last_packet = now;
         if segment.payload_len > 0 && !walk.is_probe(segment) {
             s.rx.last_payload = now;
+            if walk.is_news(segment) {
+                s.excuse_tries(walk);
+            }
         }
         s.asks_at_answer = s.asks;
         if segment.has(tcp_flags::ACK) {
@@ -163,6 +174,7 @@ impl Flow {
     ) {
         let s = &mut self.snapshot;
         let walk = &mut self.tx_walk;
+        let last_packet = s.tx.last_packet;
         // Of all that was sent the last byte goes again, or is only pointed at (RFC 9293 §3.8.4).
         let keepalive = (segment.payload_len == 0
             || (segment.payload_len == 1 && s.outstanding() == 0))
@@ -189,10 +201,9 @@ impl Flow {
             }
         }
         s.extend(segment, now);
-        if segment.window == 0 && s.own_window != 0 && !segment.has(tcp_flags::RST) {
-            stats.zero_windows[Direction::Tx.index()].add(1);
+        if !segment.has(tcp_flags::RST) {
+            s.advertise(segment.window, last_packet, now, walk, stats);
         }
-        s.own_window = segment.window;
         if segment.has(tcp_flags::FIN) && s.tx.fin == 0 {
             if s.begin_closing(closing_by::FIN_TX, now) {
                 walk.note(notable::CLOSING);
@@ -274,6 +285,76 @@ impl Snapshot {
         self.closing_by = by;
         self.closing_at = now;
         true
+    }
+
+    /// This host tells the peer how much it takes in. `last_packet` is when it last sent anything.
+    #[inline(always)]
+    fn advertise(
+        &mut self,
+        window: u16,
+        last_packet: u64,
+        now: u64,
+        walk: &mut Walk,
+        stats: &mut ListenerStats,
+    ) {
+        if window == 0 && self.own_window != 0 {
+            stats.zero_windows[Direction::Tx.index()].add(1);
+        }
+        self.own_window = window;
+        let closed_at = self.own_window_closed_at;
+        let told_at = closed_at.wrapping_add(CLOSED_WINDOW_TOLD);
+        if window != 0 {
+            if closed_at != 0 {
+                self.own_window_closed_at = 0;
+                walk.note(if now >= told_at {
+                    notable::ANSWERED
+                } else {
+                    notable::PUBLISH
+                });
+            }
+            return;
+        }
+        // No answer can come before this host reads.
+        self.first_try = 0;
+        self.second_try = 0;
+        if closed_at == 0 {
+            self.own_window_closed_at = now;
+            walk.note(notable::PUBLISH);
+        } else if now >= told_at && last_packet < told_at {
+            walk.note(notable::WINDOW_CLOSED);
+        }
+    }
+
+    /// A ping leaves, for which nothing but the peer delays an answer; true if it is the second try.
+    #[inline(always)]
+    pub(crate) fn try_again(&mut self, now: u64) -> bool {
+        if self.own_window_closed_at != 0 {
+            return false;
+        }
+        if !self.has_tries() {
+            self.first_try = now;
+            self.second_try = 0;
+            self.new_payloads_at_try = self.new_payloads;
+            return false;
+        }
+        let is_second = self.second_try == 0 && now.saturating_sub(self.first_try) >= TRY_APART;
+        if is_second {
+            self.second_try = now;
+        }
+        is_second
+    }
+
+    /// New payload comes from the peer.
+    #[inline(always)]
+    fn excuse_tries(&mut self, walk: &mut Walk) {
+        if self.has_tries() {
+            walk.note(if self.second_try != 0 {
+                notable::ANSWERED
+            } else {
+                notable::PUBLISH
+            });
+        }
+        self.new_payloads = self.new_payloads.wrapping_add(1);
     }
 
     /// Whether nothing was heard since the end of the last silence.
@@ -412,4 +493,4 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 440);
+const _: () = assert!(size_of::<Flow>() == 472);

@@ -4,7 +4,10 @@
 //! or 512 bytes: a whole snapshot would take twice as much. So moments are rounded up to a tick, numbers
 //! that stay small are narrow, and what only the kernel programs need is left out.
 
-use crate::snapshot::{DirectionFacts, Snapshot};
+use crate::{
+    listener::MAX_LISTENERS,
+    snapshot::{DirectionFacts, Snapshot},
+};
 
 /// Nanoseconds, 8.4 ms: what moments are rounded up to, so that nothing looks older than it is. The
 /// kernel's coarse clock, which gives most of them, has ticks of up to 10 ms.
@@ -23,7 +26,9 @@ pub struct Published {
     closing_at: Moment,
     rx: PublishedDirection,
     tx: PublishedDirection,
-    first_unanswered_ping: Moment,
+    /// Of the first try; or with the bit [`CLOSED`] of `kinds`, since when this host's window is closed,
+    /// which leaves no tries.
+    first_try_or_closed: Moment,
     unacked_since: Moment,
     ack_progress_at: Moment,
     unanswered_since: Moment,
@@ -31,14 +36,19 @@ pub struct Published {
     gap_to: Moment,
     outstanding: u32,
     retransmits: u32,
-    retransmits_without_progress: u16,
     loss: u16,
     /// 65,535 stand for more.
     unanswered_asks: u16,
     local_port: u16,
     remote_port: u16,
-    listener: u16,
     close_code: u16,
+    /// How long after the first try the second left, in ticks; 0 where there was none, or more than
+    /// 65,535 ticks (9 min) later.
+    second_try_after: u16,
+    /// 255 stand for more.
+    retransmits_without_progress: u8,
+    /// There are at most 256.
+    listener: u8,
     /// What has few values; see [`pack`].
     kinds: u16,
 }
@@ -77,7 +87,7 @@ impl Published {
         closing_at: Moment::NEVER,
         rx: PublishedDirection::EMPTY,
         tx: PublishedDirection::EMPTY,
-        first_unanswered_ping: Moment::NEVER,
+        first_try_or_closed: Moment::NEVER,
         unacked_since: Moment::NEVER,
         ack_progress_at: Moment::NEVER,
         unanswered_since: Moment::NEVER,
@@ -85,13 +95,14 @@ impl Published {
         gap_to: Moment::NEVER,
         outstanding: 0,
         retransmits: 0,
-        retransmits_without_progress: 0,
         loss: 0,
         unanswered_asks: 0,
         local_port: 0,
         remote_port: 0,
-        listener: 0,
         close_code: 0,
+        second_try_after: 0,
+        retransmits_without_progress: 0,
+        listener: 0,
         kinds: 0,
     };
 
@@ -107,6 +118,7 @@ impl Published {
     pub const fn fill(&mut self, s: &Snapshot) {
         // What has branches comes first, or the compiler sets zeros before it overwrites them.
         self.outstanding = s.outstanding();
+        self.fill_tries(s);
         self.cgroup_id = s.cgroup_id;
         self.local_addr = s.local_addr;
         self.remote_addr = s.remote_addr;
@@ -116,7 +128,6 @@ impl Published {
         self.closing_at = Moment::of(s.closing_at);
         self.rx.fill(&s.rx, s.ping_rtt_us[0], s.rst_rx);
         self.tx.fill(&s.tx, s.ping_rtt_us[1], s.rst_tx);
-        self.first_unanswered_ping = Moment::of(s.tx.first_unanswered_ping);
         self.unacked_since = Moment::of(s.unacked_since);
         self.ack_progress_at = Moment::of(s.ack_progress_at);
         self.unanswered_since = Moment::of(s.unanswered_since);
@@ -124,14 +135,31 @@ impl Published {
         // Rounded down, because no silence may look longer than it was.
         self.gap_to = Moment::of(s.gap_to.wrapping_sub(TICK - 1));
         self.retransmits = s.retransmits;
-        self.retransmits_without_progress = s.retransmits_without_progress() as u16;
+        self.retransmits_without_progress = narrowed_to_byte(s.retransmits_without_progress());
         self.loss = s.loss;
         self.unanswered_asks = narrowed(s.unanswered_asks());
         self.local_port = s.local_port;
         self.remote_port = s.remote_port;
-        self.listener = s.listener;
+        self.listener = s.listener as u8;
         self.close_code = s.close_code;
         self.kinds = pack(s);
+    }
+
+    /// Only tries that say something are told.
+    #[inline(always)]
+    const fn fill_tries(&mut self, s: &Snapshot) {
+        if s.own_window_closed_at != 0 {
+            self.first_try_or_closed = Moment::of(s.own_window_closed_at);
+            return;
+        }
+        if !s.has_tries() {
+            return;
+        }
+        self.first_try_or_closed = Moment::of(s.first_try);
+        let after = rounded(s.second_try).wrapping_sub(rounded(s.first_try)) / TICK;
+        if s.second_try != 0 && after <= u16::MAX as u64 {
+            self.second_try_after = after as u16;
+        }
     }
 
     /// What a snapshot that was published before `now` said, moments rounded up. What only the kernel
@@ -152,14 +180,23 @@ impl Published {
         s.remote_addr = self.remote_addr;
         s.local_port = self.local_port;
         s.remote_port = self.remote_port;
-        s.listener = self.listener;
+        s.listener = self.listener as u16;
         s.close_code = self.close_code;
         self.rx.restore(&mut s.rx, near);
         self.tx.restore(&mut s.tx, near);
         s.rst_rx = self.rx.ends >> 1;
         s.rst_tx = self.tx.ends >> 1;
         s.ping_rtt_us = [self.rx.ping_rtt_us, self.tx.ping_rtt_us];
-        s.tx.first_unanswered_ping = self.first_unanswered_ping.nanos(near);
+        let first_try_or_closed = self.first_try_or_closed.nanos(near);
+        if value(self.kinds, CLOSED) == 0 {
+            s.first_try = first_try_or_closed;
+        } else {
+            s.own_window_closed_at = first_try_or_closed;
+        }
+        s.second_try = match self.second_try_after {
+            0 => 0,
+            ticks => s.first_try.saturating_add(ticks as u64 * TICK),
+        };
         // Only the difference means something until a packet brings real sequence numbers.
         s.snd_nxt = self.outstanding;
         s.snd_una = 0;
@@ -169,7 +206,7 @@ impl Published {
         s.ack_progress_at = self.ack_progress_at.nanos(near);
         s.retransmits = self.retransmits;
         s.retransmits_at_progress =
-            (self.retransmits as u16).wrapping_sub(self.retransmits_without_progress);
+            (self.retransmits as u16).wrapping_sub(self.retransmits_without_progress as u16);
         s.loss = self.loss;
         s.asks = self.unanswered_asks as u32;
         s.asks_at_answer = 0;
@@ -292,6 +329,13 @@ const fn narrowed(count: u32) -> u16 {
     (count as u64 | is_more.wrapping_neg()) as u16
 }
 
+/// At most 255.
+#[inline(always)]
+const fn narrowed_to_byte(count: u32) -> u8 {
+    let is_more = (u8::MAX as u64).wrapping_sub(count as u64) >> 63;
+    (count as u64 | is_more.wrapping_neg()) as u8
+}
+
 /// All that has few values, in 16 bits.
 #[inline(always)]
 const fn pack(s: &Snapshot) -> u16 {
@@ -302,6 +346,7 @@ const fn pack(s: &Snapshot) -> u16 {
         | bits(s.close_initiator, INITIATOR)
         | bits(s.gap_ended_by, ENDED_BY)
         | bits(s.closing_by, CLOSING_BY)
+        | bits((s.own_window_closed_at != 0) as u8, CLOSED)
 }
 
 #[inline(always)]
@@ -325,6 +370,7 @@ const ORIGIN: Place = (6, 2);
 const INITIATOR: Place = (8, 2);
 const ENDED_BY: Place = (10, 1);
 const CLOSING_BY: Place = (11, 3);
+const CLOSED: Place = (14, 1);
 
 #[inline(always)]
 const fn bits(value: u8, (first, width): Place) -> u16 {
@@ -348,6 +394,7 @@ const AHEAD: u64 = 1 << 20;
 const REACH: i64 = ((1 << 32) - 2 * AHEAD as i64) << HALF_TICK_SHIFT;
 
 const _: () = assert!(size_of::<Published>() == 192);
+const _: () = assert!(MAX_LISTENERS <= 1 << u8::BITS);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding: the sizes of the fields add up to that of the whole.

@@ -123,6 +123,18 @@ pub struct Snapshot {
     /// When a transmission from here last ended a silence longer than the idle limit. Written by
     /// egress.
     pub resumed_at: u64,
+    /// When the first *try* left: a ping since which no new payload has come from the peer, and which
+    /// left while it could have come. Counts only while [`Snapshot::has_tries`]. Written by egress.
+    pub first_try: u64,
+    /// When the first ping left after that which is a try of its own, [`TRY_APART`] later; 0 = none.
+    /// Written by egress.
+    pub second_try: u64,
+    /// Since when this host advertises a window of 0; 0 = it is open. Written by egress.
+    pub own_window_closed_at: u64,
+    /// Segments from the peer with payload that was not there before. Written by ingress.
+    pub new_payloads: u32,
+    /// `new_payloads` as of the first try. Written by egress.
+    pub new_payloads_at_try: u32,
     /// The last ping round trip, by the side that pinged; microseconds, at least 1 once there was
     /// one.
     pub ping_rtt_us: [u32; 2],
@@ -167,6 +179,14 @@ pub struct DirectionFacts {
 
 /// Acknowledgements over which a flow's losses are smoothed.
 pub const LOSS_MEMORY: u16 = 32;
+
+/// Nanoseconds: pings that leave closer together than this are one try. They were queued together, and
+/// what delays the answer to one delays that to the other.
+pub const TRY_APART: u64 = 250_000_000;
+
+/// Nanoseconds: a window that has been closed for longer is told of. Readers that are slow close and
+/// open theirs all the time.
+pub const CLOSED_WINDOW_TOLD: u64 = 2_000_000_000;
 
 /// Nanoseconds: what heartbeats are kept in, 16.8 ms.
 pub const PING_UNIT: u64 = 1 << 24;
@@ -232,6 +252,11 @@ impl Snapshot {
             gap_from: 0,
             gap_to: 0,
             resumed_at: 0,
+            first_try: 0,
+            second_try: 0,
+            own_window_closed_at: 0,
+            new_payloads: 0,
+            new_payloads_at_try: 0,
             ping_rtt_us: [0; 2],
             peer_window: 0,
             own_window: 0,
@@ -272,6 +297,13 @@ impl Snapshot {
     #[inline(always)]
     pub const fn unanswered_asks(&self) -> u32 {
         self.asks.wrapping_sub(self.asks_at_answer)
+    }
+
+    /// Whether the tries still say something. A peer whose bytes arrive is alive: its pong may be queued
+    /// behind them.
+    #[inline(always)]
+    pub const fn has_tries(&self) -> bool {
+        self.first_try != 0 && self.new_payloads == self.new_payloads_at_try
     }
 
     /// 1 if frames of this direction are the client's, so that they must be masked (RFC 6455
@@ -327,7 +359,7 @@ impl Snapshot {
 }
 
 const _: () = assert!(size_of::<DirectionFacts>() == 72);
-const _: () = assert!(size_of::<Snapshot>() == 328);
+const _: () = assert!(size_of::<Snapshot>() == 360);
 const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 96);
 
 #[cfg(feature = "user")]

@@ -10,7 +10,7 @@ use crate::{
     frame::{HEADER_MAX, Head, Header},
     handshake::{HeadEnd, OPENING_LEN},
     message::MessageState,
-    segment::Segment,
+    segment::{Segment, after},
 };
 pub use trial::ENOUGH;
 
@@ -402,6 +402,12 @@ impl Walk {
         let lost = self.leap(ahead);
         self.next_seq = end;
         Admission::New { offset: 0, lost }
+    }
+
+    /// Whether the payload of a segment reaches beyond all that came in order.
+    #[inline(always)]
+    pub(crate) const fn is_news(&self, segment: &Segment) -> bool {
+        self.flags & flag::STARTED == 0 || after(segment.end(), self.next_seq)
     }
 
     /// Passes a hole of `len` bytes; returns how many of them may have held a header.

@@ -47,7 +47,12 @@ fn without_a_port_there_is_nothing_to_watch() {
 
 #[test]
 fn limits_of_zero_and_nonsense_are_refused() {
-    for flag in ["--lb-timeout", "--ping-timeout", "--message-gap"] {
+    for flag in [
+        "--lb-timeout",
+        "--ping-timeout",
+        "--unresponsive-floor",
+        "--message-gap",
+    ] {
         let line = refusal(&["run", "--port", "80", flag, "0s"], USAGE);
         assert!(line.contains(flag), "{line}");
         assert!(line.contains("longer than zero"), "{line}");

@@ -52,6 +52,10 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
             "ping_unanswered",
             vital(EventKind::PingUnanswered, 0, protocol::WEBSOCKET),
         ),
+        (
+            "window_closed",
+            vital(EventKind::WindowClosed, 0, protocol::WEBSOCKET),
+        ),
         ("reset", vital(EventKind::Reset, 0, protocol::WEBSOCKET)),
         ("listening", listen(EventKind::Listening)),
         ("listen_ended", listen(EventKind::ListenEnded)),

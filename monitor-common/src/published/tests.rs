@@ -38,7 +38,7 @@ fn moments(s: &Snapshot) -> [u64; 19] {
         h,
         i,
         j,
-        s.tx.first_unanswered_ping,
+        s.first_try,
         s.unacked_since,
         s.ack_progress_at,
         s.unanswered_since,
@@ -82,7 +82,7 @@ prop_compose! {
         more in prop::collection::vec(moment_near(near), 9),
         [cookie, cgroup_id] in any::<[u64; 2]>(),
         [local_addr, remote_addr] in any::<[[u8; 16]; 2]>(),
-        [local_port, remote_port, listener, close_code, loss] in any::<[u16; 5]>(),
+        [local_port, remote_port, close_code, loss, second_try_after] in any::<[u16; 5]>(),
         [version, initiator, ended_by] in [0..4_u8, 0..3, 0..2],
         [role, rst_rx, rst_tx] in [role::SERVER..=role::CLIENT, 0..=1, 0..=1],
         protocol in protocol::UNKNOWN..=protocol::UPGRADING,
@@ -90,10 +90,10 @@ prop_compose! {
         closing_by in closing_by::NOTHING..=closing_by::FIN_TX,
         [snd_nxt, retransmits, rtt_rx, rtt_tx] in any::<[u32; 4]>(),
         outstanding in 0..1_u32 << 31,
-        [without_progress, unanswered] in any::<[u16; 2]>(),
+        unanswered in any::<u16>(),
+        [listener, without_progress] in any::<[u8; 2]>(),
     ) -> Snapshot {
-        let mut tx = tx;
-        tx.first_unanswered_ping = more[0];
+        let (first_try, has_second) = (more[0], more[0] != 0 && second_try_after != 0);
         Snapshot {
             cookie,
             published_at: near,
@@ -105,7 +105,7 @@ prop_compose! {
             remote_addr,
             local_port,
             remote_port,
-            listener,
+            listener: listener.into(),
             close_code,
             ip_version: version * 2,
             role,
@@ -121,12 +121,14 @@ prop_compose! {
             unacked_since: more[4],
             ack_progress_at: more[5],
             retransmits,
-            retransmits_at_progress: (retransmits as u16).wrapping_sub(without_progress),
+            retransmits_at_progress: (retransmits as u16).wrapping_sub(without_progress.into()),
             loss,
             asks: u32::from(unanswered),
             unanswered_since: more[6],
             gap_from: more[7],
             gap_to: more[8],
+            first_try,
+            second_try: if has_second { first_try + u64::from(second_try_after) * TICK } else { 0 },
             ping_rtt_us: [rtt_rx, rtt_tx],
             una_known: 1,
             nxt_known: 1,
@@ -155,6 +157,7 @@ proptest! {
             prop_assert_eq!(seen, rounded(known));
         }
         prop_assert!(seen.gap_to <= s.gap_to && s.gap_to - seen.gap_to < TICK);
+        prop_assert_eq!(seen.second_try, rounded(s.second_try));
         // But for the moments and for numbers of which only the difference means something.
         prop_assert_eq!(seen.outstanding(), s.outstanding());
         prop_assert_eq!(seen.unanswered_asks(), s.unanswered_asks());
@@ -165,7 +168,6 @@ proptest! {
             last_frame: from.last_frame,
             last_data_frame: from.last_data_frame,
             last_ping: from.last_ping,
-            first_unanswered_ping: from.first_unanswered_ping,
             ..facts
         };
         let expected = Snapshot {
@@ -182,6 +184,8 @@ proptest! {
             unanswered_since: seen.unanswered_since,
             gap_from: seen.gap_from,
             gap_to: seen.gap_to,
+            first_try: seen.first_try,
+            second_try: seen.second_try,
             ..s
         };
         prop_assert_eq!(seen, expected);
@@ -265,4 +269,30 @@ fn counts_without_room_stop_at_the_highest() {
     assert_eq!(seen.unanswered_asks(), 65_535);
     assert_eq!(seen.tx.pings, u32::MAX);
     assert_eq!(seen.tx.pings_unanswered(), 65_535);
+    s.retransmits = 300;
+    assert_eq!(round_trip(&s).retransmits_without_progress(), 255);
+}
+
+#[test]
+fn tries_are_published_while_they_say_something() {
+    const MINUTE: u64 = 60_000_000_000;
+    let mut s = Snapshot {
+        published_at: LATE,
+        first_try: LATE - 20 * MINUTE,
+        second_try: LATE - 19 * MINUTE,
+        ..Snapshot::EMPTY
+    };
+    let tries = |s: &Snapshot| {
+        let seen = round_trip(s);
+        [seen.first_try, seen.second_try]
+    };
+    assert_eq!(tries(&s), [rounded(s.first_try), rounded(s.second_try)]);
+    s.second_try = LATE - 10 * MINUTE;
+    assert_eq!(tries(&s), [rounded(s.first_try), 0], "ten minutes apart");
+    s.new_payloads += 1;
+    assert_eq!(tries(&s), [0, 0], "excused");
+    (s.first_try, s.own_window_closed_at) = (0, LATE - MINUTE);
+    assert_eq!(tries(&s), [0, 0]);
+    let closed_at = round_trip(&s).own_window_closed_at;
+    assert_eq!(closed_at, rounded(s.own_window_closed_at));
 }

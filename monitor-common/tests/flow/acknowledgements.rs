@@ -216,3 +216,30 @@ fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged()
     socket.tx(segment(5200, 1000), DATA);
     assert_eq!(socket.connection.flow.snapshot.unacked_since, later);
 }
+
+#[test]
+fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
+    let mut socket = Socket::upgraded();
+    let closed_at = socket.wait(SECOND).now;
+    let advertise = |socket: &mut Socket, window| {
+        let notes = socket.tx(windowed(5000, 1000, window), b"");
+        (notes, socket.connection.flow.snapshot.own_window_closed_at)
+    };
+    assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
+    // The peer's probes are answered.
+    for (after, notes) in [
+        (CLOSED_WINDOW_TOLD - 1, 0),
+        (1, notable::WINDOW_CLOSED),
+        (SECOND, 0),
+        (60 * SECOND, 0),
+    ] {
+        assert_eq!(advertise(socket.wait(after), 0), (notes, closed_at));
+    }
+    assert_eq!(advertise(&mut socket, 300), (notable::ANSWERED, 0));
+    assert_eq!(advertise(&mut socket, 300), (0, 0));
+
+    let closed_at = socket.wait(SECOND).now;
+    assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
+    let opened = advertise(socket.wait(CLOSED_WINDOW_TOLD - 1), 300);
+    assert_eq!(opened, (notable::PUBLISH, 0), "a slow reader");
+}

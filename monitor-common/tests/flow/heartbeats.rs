@@ -53,3 +53,105 @@ fn pings_without_pong_are_told_at_the_second_and_the_pong_answers_them_all() {
     assert_eq!(unsolicited & notable::EVENTS, 0);
     assert_eq!(socket.stats.ping_rtt[1].sum.get(), SECOND / 2);
 }
+
+/// A ping of the socket leaves at `seq`.
+fn ping_at(socket: &mut Socket, seq: u32) -> u32 {
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
+    socket.tx(segment(seq, 1000), &ping)
+}
+
+/// The tries as of now: how many, and when the first left.
+fn tries(socket: &Socket) -> (usize, u64) {
+    let s = &socket.connection.flow.snapshot;
+    match (s.has_tries(), s.second_try) {
+        (false, _) => (0, 0),
+        (true, 0) => (1, s.first_try),
+        (true, _) => (2, s.first_try),
+    }
+}
+
+#[test]
+fn pings_that_leave_in_one_go_are_one_try() {
+    let pings = Stream::new(b"", &[Frame::new(true, ws::PING, 4); 3], false).bytes;
+    let mut socket = Socket::upgraded();
+    let first = socket.wait(SECOND).now;
+    assert_eq!(socket.tx(segment(5000, 1000), &pings) & notable::EVENTS, 0);
+    for (n, apart) in [(0, TRY_APART / 2), (1, TRY_APART / 2 - 1)] {
+        socket.wait(apart);
+        assert_eq!(ping_at(&mut socket, 5018 + 6 * n) & notable::EVENTS, 0);
+        assert_eq!(tries(&socket), (1, first));
+    }
+    socket.wait(1);
+    let notes = ping_at(&mut socket, 5030);
+    assert_eq!(notes & notable::EVENTS, notable::PING_UNANSWERED);
+    assert_eq!(tries(&socket), (2, first));
+    let second = socket.connection.flow.snapshot.second_try;
+    let later = ping_at(socket.wait(SECOND), 5036);
+    assert_eq!(later & notable::EVENTS, 0, "told already");
+    assert_eq!(socket.connection.flow.snapshot.second_try, second);
+}
+
+#[test]
+fn only_payload_that_was_not_there_before_excuses_a_peer() {
+    for (what, at, payload, excuses) in [
+        ("an acknowledgement", 1_200, &b""[..], false),
+        ("data again", 1_000, &[FILL; 200][..], false),
+        ("the end of the data again", 1_100, &[FILL; 100], false),
+        ("a keepalive probe with a byte", 1_199, &[FILL; 1], false),
+        ("data", 1_200, &[FILL; 1], true),
+        ("old data and new", 1_100, &[FILL; 101], true),
+        ("data behind a hole", 1_300, &[FILL; 10], true),
+    ] {
+        for pings in [1, 2] {
+            let mut socket = Socket::upgraded();
+            socket.rx(segment(1000, 5000), &[FILL; 200]);
+            for n in 0..pings {
+                ping_at(socket.wait(SECOND), 5000 + 6 * n);
+            }
+            let notes = socket.wait(SECOND).rx(segment(at, 5012), payload);
+            assert_eq!(tries(&socket).0 == 0, excuses, "{what}");
+            let answered = notes & notable::ANSWERED != 0;
+            assert_eq!(answered, excuses && pings == 2, "{what}");
+            assert_eq!(
+                notes & notable::PUBLISH != 0,
+                excuses && pings == 1,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn after_an_excuse_the_next_ping_is_a_first_try() {
+    let mut socket = Socket::upgraded();
+    for n in 0..3 {
+        ping_at(socket.wait(SECOND), 5000 + 6 * n);
+    }
+    socket.wait(SECOND).rx(segment(1000, 5018), &[FILL; 50]);
+    assert_eq!(tries(&socket).0, 0);
+    let first = socket.wait(SECOND).now;
+    assert_eq!(ping_at(&mut socket, 5018) & notable::EVENTS, 0);
+    assert_eq!(tries(&socket), (1, first));
+    assert_eq!(socket.connection.flow.snapshot.tx.pings_unanswered(), 4);
+}
+
+#[test]
+fn while_this_host_takes_nothing_in_no_ping_is_a_try() {
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
+    let mut socket = Socket::upgraded();
+    ping_at(socket.wait(SECOND), 5000);
+    ping_at(socket.wait(SECOND), 5006);
+    assert_eq!(tries(&socket).0, 2);
+    socket.wait(SECOND).tx(windowed(5012, 1000, 0), b"");
+    assert_eq!(tries(&socket).0, 0);
+    for n in 0..5 {
+        let notes = socket
+            .wait(SECOND)
+            .tx(windowed(5012 + 6 * n, 1000, 0), &ping);
+        assert_eq!(notes & notable::PING_UNANSWERED, 0);
+    }
+    assert_eq!(tries(&socket).0, 0);
+    let first = socket.wait(SECOND).now;
+    ping_at(&mut socket, 5042);
+    assert_eq!(tries(&socket), (1, first), "the window is open again");
+}

@@ -37,9 +37,13 @@ pub fn gives_up(on_expiry: OnExpiry) -> &'static str {
     }
 }
 
-/// `ping timeout 30s, message gap 35s`.
+/// `ping timeout 30s, unresponsive after 10s, message gap 35s`.
 pub fn patience(rules: &ListenerRules) -> String {
-    let ping = format!("ping timeout {}", format_duration(rules.ping_timeout));
+    let ping = format!(
+        "ping timeout {}, unresponsive after {}",
+        format_duration(rules.ping_timeout),
+        format_duration(rules.unresponsive_floor)
+    );
     match rules.message_gap {
         Some(gap) => format!("{ping}, message gap {}", format_duration(gap)),
         None => ping,
@@ -170,7 +174,7 @@ mod tests {
         "#;
         assert_eq!(
             banner(file),
-            "  local port 8080: idle limit 1m (lb, says nothing when it forgets), ping timeout 30s"
+            "  local port 8080: idle limit 1m (lb, says nothing when it forgets), ping timeout 30s, unresponsive after 10s"
         );
     }
 
@@ -188,7 +192,7 @@ mod tests {
             ]
         "#;
         let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, closes what it \
-                        gives up), ping timeout 30s, message gap 35s\n    \
+                        gives up), ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
                         path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
                         peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age \
                         of 5m)\n    \

@@ -46,6 +46,11 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub ping_timeout: Option<Duration>,
 
+    /// How long a peer must have answered nothing before it is called unresponsive for certain
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub unresponsive_floor: Option<Duration>,
+
     /// Call a connection quiet that has brought no message for this long
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub message_gap: Option<Duration>,
@@ -118,6 +123,7 @@ impl WatchArgs {
             rules.routes.clear();
         }
         rules.ping_timeout = self.ping_timeout.unwrap_or(rules.ping_timeout);
+        rules.unresponsive_floor = self.unresponsive_floor.unwrap_or(rules.unresponsive_floor);
         rules.message_gap = self.message_gap.or(rules.message_gap);
     }
 
@@ -217,6 +223,7 @@ mod tests {
         name = "edge"
         ports = ["8080"]
         ping_timeout = "10s"
+        unresponsive_floor = "3s"
         message_gap = "35s"
         path = [{ profile = "nginx" }]
         route = [{ network = "10.0.0.0/8", path = [] }]
@@ -271,6 +278,9 @@ mod tests {
         assert_eq!(other_path.path.hops[0].name, "lb");
         assert!(other_path.routes.is_empty(), "the flag is for every peer");
         assert_eq!(other_path.ping_timeout, of_file.ping_timeout);
+        let floor = |rules: &ListenerRules| rules.unresponsive_floor.as_secs();
+        assert_eq!(floor(&other_path), 3);
+        assert_eq!(floor(&rules(&["--unresponsive-floor", "20s"])), 20);
         assert_eq!(other_path.message_gap, of_file.message_gap);
         let other_gap = rules(&["--message-gap", "5s"]);
         assert_eq!(other_gap.message_gap, Some(Duration::from_secs(5)));

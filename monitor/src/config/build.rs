@@ -78,6 +78,9 @@ impl Builder<'_> {
         if let Some(Limit(limit)) = table.ping_timeout {
             listener.rules.ping_timeout = limit;
         }
+        if let Some(Limit(limit)) = table.unresponsive_floor {
+            listener.rules.unresponsive_floor = limit;
+        }
         listener.rules.message_gap = table.message_gap.map(|Limit(limit)| limit);
         self.listeners.push(listener);
     }

@@ -32,6 +32,7 @@ pub(super) struct ListenerTable {
     #[serde(default)]
     pub(super) remote: bool,
     pub(super) ping_timeout: Option<Limit>,
+    pub(super) unresponsive_floor: Option<Limit>,
     pub(super) message_gap: Option<Limit>,
     #[serde(default)]
     pub(super) path: Vec<Spanned<HopTable>>,

@@ -125,10 +125,12 @@ pub enum Trouble {
     Retransmit,
     /// A silence longer than the listener's idle limit ended; see [`Facts::last_gap`].
     Resumed,
-    /// The peer was heard again after one of the other troubles.
+    /// The peer was heard again after one of the other troubles, or this host's window is open again.
     Answered,
-    /// A ping left while an earlier one was still unanswered.
+    /// The second try left; see [`Facts::second_try`].
     PingUnanswered,
+    /// This host has taken nothing in for some seconds; see [`Facts::own_window_closed_at`].
+    WindowClosed,
     /// A reset was sent or received.
     Reset,
 }

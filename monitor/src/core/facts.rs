@@ -133,9 +133,13 @@ pub struct Facts {
     pub unanswered_since: Option<Ktime>,
     /// Pings from this host without a pong.
     pub pings_unanswered: u32,
-    /// When the first and the last of them left; both `None` when all are answered.
-    pub first_unanswered_ping: Option<Ktime>,
-    pub last_unanswered_ping: Option<Ktime>,
+    /// When the first of them left since which no new payload has come from the peer, though it could
+    /// have: what `unresponsive` calls the first try.
+    pub first_try: Option<Ktime>,
+    /// When the next left that is a try of its own, not in one go with the first.
+    pub second_try: Option<Ktime>,
+    /// Since when this host advertises a window of 0; `None` while it is open.
+    pub own_window_closed_at: Option<Ktime>,
     /// The last round trip of a ping from this host.
     pub ping_rtt: Option<Duration>,
     /// The last silence of at least a second, or longer than the listener's idle limit, that has
@@ -229,8 +233,9 @@ impl Facts {
             unanswered_transmissions: 0,
             unanswered_since: None,
             pings_unanswered: 0,
-            first_unanswered_ping: None,
-            last_unanswered_ping: None,
+            first_try: None,
+            second_try: None,
+            own_window_closed_at: None,
             ping_rtt: None,
             last_gap: None,
             close: None,

@@ -223,11 +223,13 @@ impl Flow {
             }
             Review::Stands {
                 certainty,
+                limit,
                 next_look,
             } => {
                 *standing.facts = look.evidence();
                 if certainty > standing.verdict.certainty {
                     standing.verdict.certainty = certainty;
+                    standing.verdict.limit = limit;
                     standing.at = standing.at.max(look.now).max(books.now);
                     let (verdict, at) = (standing.verdict, standing.at);
                     self.report(&verdict, at, look, books);

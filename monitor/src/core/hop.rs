@@ -177,6 +177,9 @@ pub struct ListenerRules {
     pub routes: Vec<Route>,
     /// A single ping from this host may stay unanswered for this long.
     pub ping_timeout: Duration,
+    /// How long a peer must have answered nothing before `unresponsive` is confirmed, and once more
+    /// before the connection is aborted for it.
+    pub unresponsive_floor: Duration,
     /// After how long without a message from the peer a connection is called quiet; `None`: never.
     pub message_gap: Option<Duration>,
 }
@@ -185,6 +188,9 @@ impl ListenerRules {
     /// Patience with one unanswered ping: as Python `websockets` and uvicorn (20 s), and half more.
     pub const DEFAULT_PING_TIMEOUT: Duration = Duration::from_secs(30);
 
+    /// Longer than a garbage collection, a blocking call or a page in the background usually takes.
+    pub const DEFAULT_UNRESPONSIVE_FLOOR: Duration = Duration::from_secs(10);
+
     /// The default rules, with a path of at most one hop.
     pub fn new(name: impl Into<String>, hop: Option<Hop>) -> Self {
         Self {
@@ -192,6 +198,7 @@ impl ListenerRules {
             path: hop.into(),
             routes: Vec::new(),
             ping_timeout: Self::DEFAULT_PING_TIMEOUT,
+            unresponsive_floor: Self::DEFAULT_UNRESPONSIVE_FLOOR,
             message_gap: None,
         }
     }

@@ -38,6 +38,8 @@ pub struct Unread {
     pub seen_at: Ktime,
     /// In the queue at the last look.
     pub bytes: u32,
+    /// Whether the last look found the application further than the one before.
+    pub moved: bool,
 }
 
 /// Where facts come from, and so how far they can be trusted.
@@ -103,7 +105,7 @@ impl<'a> Look<'a> {
     /// Whether it matters how lossy the path is right now.
     pub(super) fn is_in_doubt(&self) -> bool {
         let waits = self.is_outstanding() && self.facts.retransmits > 1;
-        waits || self.facts.pings_unanswered > 1
+        waits || self.facts.second_try.is_some()
     }
 
     /// A snapshot can miss the acknowledgement that came right after it; but TCP does not wait in
@@ -158,20 +160,6 @@ impl<'a> Look<'a> {
                 .last_packet
                 .filter(|sent| *sent > crossed)
                 .map(|_| since.max(crossed)),
-        }
-    }
-
-    /// When the second unanswered ping will have waited for `grace`. The facts know the first and the
-    /// last; in between a heartbeat is even. The last alone would never be overdue where pings
-    /// leave faster than `grace`.
-    pub(super) fn second_ping_overdue_at(&self, grace: Duration) -> Ktime {
-        let facts = self.facts;
-        let pings = facts.first_unanswered_ping.zip(facts.last_unanswered_ping);
-        match (pings, facts.pings_unanswered) {
-            (Some((first, last)), 2..) => {
-                first + last.since(first) / (facts.pings_unanswered - 1) + grace
-            }
-            _ => Ktime::NEVER,
         }
     }
 

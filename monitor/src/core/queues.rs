@@ -28,14 +28,16 @@ impl Queues {
     ) -> Vec<ConnId> {
         let before = std::mem::take(&mut self.unread);
         for queue in unread {
-            let since = before
-                .get(&queue.conn)
-                .filter(|entry| entry.read == queue.read)
+            let last = before.get(&queue.conn);
+            let moved = last.is_some_and(|entry| entry.read != queue.read);
+            let since = last
+                .filter(|_| !moved)
                 .map_or(at, |entry| entry.unread.since);
             let unread = Unread {
                 since,
                 seen_at: at,
                 bytes: queue.bytes,
+                moved,
             };
             let read = queue.read;
             self.unread.insert(queue.conn, Entry { unread, read });
@@ -84,11 +86,16 @@ mod tests {
             queues.unread(CONN).map(|unread| unread.since),
             Some(Ktime(1))
         );
+        let moved = |queues: &Queues| queues.unread(CONN).is_some_and(|unread| unread.moved);
+        assert!(!moved(&queues));
         queues.look(Ktime(3), &queue(8), true);
         assert_eq!(
             queues.unread(CONN).map(|unread| unread.since),
             Some(Ktime(3))
         );
+        assert!(moved(&queues));
+        queues.look(Ktime(4), &queue(8), true);
+        assert!(!moved(&queues));
     }
 
     #[test]

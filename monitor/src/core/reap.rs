@@ -1,7 +1,7 @@
 //! Which confirmed zombies are aborted, and when: policy only, the shell does it.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashMap},
     str::FromStr,
     time::Duration,
 };
@@ -98,10 +98,14 @@ pub struct Reaper {
     allowed: u32,
     /// When `allowed` was last brought up to date.
     counted_at: Ktime,
-    waiting: VecDeque<ConnId>,
-    /// Those in `waiting`.
-    known: HashSet<ConnId>,
+    /// By the moment from which they may be aborted, and in the order in which they were offered.
+    waiting: BTreeMap<Turn, ConnId>,
+    /// Where in `waiting` each is.
+    turns: HashMap<ConnId, Turn>,
+    offered: u64,
 }
+
+type Turn = (Ktime, u64);
 
 impl Reaper {
     pub fn new(settings: ReapSettings) -> Self {
@@ -109,8 +113,9 @@ impl Reaper {
             settings,
             allowed: settings.max_per_minute,
             counted_at: Ktime::ZERO,
-            waiting: VecDeque::new(),
-            known: HashSet::new(),
+            waiting: BTreeMap::new(),
+            turns: HashMap::new(),
+            offered: 0,
         }
     }
 
@@ -118,11 +123,22 @@ impl Reaper {
         self.settings.mode
     }
 
-    /// Takes note of an alert; a connection whose death it confirms will have its turn.
+    /// Takes note of an alert; a connection whose death it confirms will have its turn, unless the
+    /// verdict ends before.
     pub fn offer(&mut self, alert: &Alert) {
         let conn = alert.facts.conn;
-        if self.settings.mode != ReapMode::Off && may_be_reaped(alert) && self.known.insert(conn) {
-            self.waiting.push_back(conn);
+        if alert.status != Status::Firing {
+            if let Some(turn) = self.turns.remove(&conn) {
+                self.waiting.remove(&turn);
+            }
+        } else if self.settings.mode != ReapMode::Off
+            && may_be_reaped(alert)
+            && !self.turns.contains_key(&conn)
+        {
+            self.offered += 1;
+            let turn = (alert.at + hesitation(alert), self.offered);
+            self.turns.insert(conn, turn);
+            self.waiting.insert(turn, conn);
         }
     }
 
@@ -132,18 +148,19 @@ impl Reaper {
         if self.allowed == 0 {
             return None;
         }
-        let conn = self.waiting.pop_front()?;
-        self.known.remove(&conn);
+        let first = self.waiting.first_entry().filter(|it| it.key().0 <= now)?;
+        let conn = first.remove();
+        self.turns.remove(&conn);
         self.allowed -= 1;
         Some(conn)
     }
 
     /// When [`Reaper::poll`] next has something to give; `None` while nobody waits.
     pub fn poll_timeout(&self) -> Option<Ktime> {
-        match (self.waiting.is_empty(), self.allowed) {
-            (true, _) => None,
-            (false, 0) => Some(self.counted_at + self.interval()?),
-            (false, _) => Some(self.counted_at),
+        let (due, _) = *self.waiting.first_key_value()?.0;
+        match self.allowed {
+            0 => Some(due.max(self.counted_at + self.interval()?)),
+            _ => Some(due.max(self.counted_at)),
         }
     }
 
@@ -181,12 +198,48 @@ pub fn may_be_reaped(alert: &Alert) -> bool {
     dead && alert.status == Status::Firing && alert.certainty == Certainty::Confirmed
 }
 
+/// What TCP says of a dead path is a fact. That nobody answers pings may still change, and so it is
+/// given once more the time that made it certain.
+fn hesitation(alert: &Alert) -> Duration {
+    match alert.kind {
+        VerdictKind::Unresponsive => alert.limit,
+        _ => Duration::ZERO,
+    }
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::{Facts, ListenerId};
+
+    #[test]
+    fn an_unresponsive_client_has_once_more_the_time_that_made_it_certain() {
+        let mut reaper = reaper(10);
+        let unresponsive = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
+        reaper.offer(&unresponsive);
+        reaper.offer(&alert(2, VerdictKind::Expired, Certainty::Confirmed));
+        assert_eq!(reaper.poll(second(1)), Some(ConnId(2)));
+        assert_eq!(reaper.poll(second(6)), None);
+        let due = unresponsive.at + unresponsive.limit;
+        assert_eq!(reaper.poll_timeout(), Some(due));
+        assert_eq!(reaper.poll(due), Some(ConnId(1)));
+    }
+
+    #[test]
+    fn a_connection_that_recovers_loses_its_turn_and_waits_anew() {
+        let mut reaper = reaper(10);
+        let mut alert = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
+        reaper.offer(&alert);
+        alert.status = Status::Resolved(crate::core::Resolution::Recovered);
+        reaper.offer(&alert);
+        assert_eq!(reaper.poll_timeout(), None);
+        (alert.status, alert.at) = (Status::Firing, second(5));
+        reaper.offer(&alert);
+        assert_eq!(reaper.poll(second(10)), None);
+        assert_eq!(reaper.poll(second(11)), Some(ConnId(1)));
+    }
 
     fn alert(conn: u64, kind: VerdictKind, certainty: Certainty) -> Alert {
         Alert {

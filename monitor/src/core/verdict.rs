@@ -59,6 +59,8 @@ pub enum Review {
     Recovered,
     Stands {
         certainty: Certainty,
+        /// The limit that was crossed for this certainty.
+        limit: Duration,
         /// When to look again; [`Ktime::NEVER`] leaves it to events.
         next_look: Ktime,
     },
@@ -138,16 +140,27 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
     if !look.is_reset() && has_recovered(look, verdict) {
         return Review::Recovered;
     }
+    let mut limit = verdict.limit;
     let (certainty, next_look) = match verdict.kind {
         VerdictKind::Expired => expired::review(look, verdict),
         VerdictKind::BlackHoled => black_holed::review(look, verdict, heard_before),
-        VerdictKind::Unresponsive => unresponsive::review(look, verdict),
-        VerdictKind::HalfClosed | VerdictKind::Stalled => (verdict.certainty, Ktime::NEVER),
+        VerdictKind::Unresponsive => {
+            let (certainty, crossed, next_look) = unresponsive::review(look, verdict);
+            limit = crossed;
+            (certainty, next_look)
+        }
+        VerdictKind::HalfClosed => (verdict.certainty, Ktime::NEVER),
+        VerdictKind::Stalled => {
+            let (certainty, crossed) = stalled::review(look, verdict);
+            limit = crossed;
+            (certainty, Ktime::NEVER)
+        }
         VerdictKind::Expiring => (verdict.certainty, expiring::next_look(look, verdict)),
         VerdictKind::Quiet => (verdict.certainty, quiet::next_look(look, verdict.limit)),
     };
     Review::Stands {
         certainty: certainty.max(verdict.certainty),
+        limit,
         next_look,
     }
 }

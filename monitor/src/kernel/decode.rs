@@ -114,6 +114,7 @@ pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
         EventKind::Resumed => trouble(Trouble::Resumed),
         EventKind::Answered => trouble(Trouble::Answered),
         EventKind::PingUnanswered => trouble(Trouble::PingUnanswered),
+        EventKind::WindowClosed => trouble(Trouble::WindowClosed),
         EventKind::Reset => trouble(Trouble::Reset),
         EventKind::Listening | EventKind::ListenEnded => {
             return Err(DecodeError::Kind(event.kind));

@@ -32,6 +32,7 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
         Trouble::Resumed,
         Trouble::Answered,
         Trouble::PingUnanswered,
+        Trouble::WindowClosed,
         Trouble::Reset,
     ]);
     let how = select(CloseHow::ALL.to_vec());
@@ -129,7 +130,13 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         0u32..4,
         time(),
     );
-    let pings = (0u32..4, time(), time(), option::of(any::<Duration>()));
+    let pings = (
+        0u32..4,
+        time(),
+        time(),
+        option::of(any::<Duration>()),
+        option::weighted(0.2, any_time()),
+    );
     let rest = (option::of(gap), option::of(close), any::<[bool; 8]>());
     (identity, tcp, pings, rest).prop_map(|(identity, tcp, pings, rest)| {
         let (conn, listener, protocol, at, established_at) = identity;
@@ -155,9 +162,10 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             unanswered_transmissions: unanswered,
             unanswered_since: asked,
             pings_unanswered: pings.0,
-            first_unanswered_ping: pings.1,
-            last_unanswered_ping: pings.2,
+            first_try: pings.1,
+            second_try: pings.2,
             ping_rtt: pings.3,
+            own_window_closed_at: pings.4,
             last_gap,
             close: close.filter(|_| flags[0]),
             opened_at: established_at.filter(|_| flags[7]),

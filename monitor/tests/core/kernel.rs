@@ -55,20 +55,27 @@ pub(crate) fn rules() -> Vec<ListenerRules> {
         let idle_timeout = Duration::from_secs(seconds);
         Some(Hop::new("lb", idle_timeout, on_expiry))
     };
-    let listener = |name: &str, hop, ping_timeout| ListenerRules {
+    let listener = |name: &str, hop, ping_timeout, floor| ListenerRules {
         ping_timeout,
+        unresponsive_floor: Duration::from_secs(floor),
         ..ListenerRules::new(name, hop)
     };
     vec![
-        listener("silent", hop(6, OnExpiry::Silent), Duration::from_secs(5)),
+        listener(
+            "silent",
+            hop(6, OnExpiry::Silent),
+            Duration::from_secs(5),
+            3,
+        ),
         listener(
             "rst",
             hop(4, OnExpiry::RstOnNextPacket),
             Duration::from_secs(30),
+            10,
         ),
-        listener("fin", hop(4, OnExpiry::Fin), Duration::from_secs(7)),
+        listener("fin", hop(4, OnExpiry::Fin), Duration::from_secs(7), 6),
         // Nothing but a first ping would show that a flow without a hop needs a timer.
-        listener("free", None, Duration::MAX),
+        listener("free", None, Duration::MAX, 10),
     ]
 }
 
@@ -197,6 +204,7 @@ impl Kernel {
             }
             Op::Hear if !broken => {
                 socket.hear(at);
+                socket.excuse_tries();
                 socket.facts.rx.last_payload = Some(at);
                 socket.facts.rx.last_frame = Some(at);
                 socket.facts.tx.last_packet = Some(at);

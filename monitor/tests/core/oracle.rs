@@ -66,9 +66,9 @@ pub(crate) fn is_true(
     match (kind, certainty) {
         (VerdictKind::BlackHoled, Certainty::Suspected) => black_holed(t, r, now).is_some(),
         (VerdictKind::BlackHoled, Certainty::Confirmed) => {
-            is_stuck(t, r, now) && is_confirmed(kind, t, now)
+            is_stuck(t, r, now) && is_confirmed(kind, t, r, now)
         }
-        (_, Certainty::Confirmed) => is_confirmed(kind, t, now),
+        (_, Certainty::Confirmed) => is_confirmed(kind, t, r, now),
         (VerdictKind::Expired, _) => expired(t, r, now).is_some(),
         (VerdictKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
         (VerdictKind::Expiring, _) => r.path.tightest().is_some_and(|hop| {
@@ -108,7 +108,7 @@ impl Scan {
                 self.standing = None;
                 self.contested |= self.was_short(now);
                 self.say(now, kind, certainty, false);
-            } else if certainty == Certainty::Suspected && is_confirmed(kind, t, now) {
+            } else if certainty == Certainty::Suspected && is_confirmed(kind, t, r, now) {
                 self.standing = Some((kind, Certainty::Confirmed, since));
                 self.say(now, kind, Certainty::Confirmed, true);
             }
@@ -128,7 +128,7 @@ impl Scan {
                 t.stalled_since.unwrap(),
             );
         } else if let Some(certainty) = unresponsive(t, r, now) {
-            let first = t.first_unanswered_ping.unwrap();
+            let first = t.first_try.unwrap();
             self.contested |= t
                 .ack_progress_at
                 .is_some_and(|at| now.since(at) <= STALENESS);
@@ -176,7 +176,7 @@ fn expired(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
     }
     let idle = now.since(t.last_activity()?);
     let silent = idle > limit && t.unacked_bytes == 0;
-    let certainty = if is_confirmed(VerdictKind::Expired, t, now) {
+    let certainty = if is_confirmed(VerdictKind::Expired, t, r, now) {
         Certainty::Confirmed
     } else {
         Certainty::Suspected
@@ -185,7 +185,7 @@ fn expired(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
 }
 
 fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
-    let certainty = if is_confirmed(VerdictKind::BlackHoled, t, now) {
+    let certainty = if is_confirmed(VerdictKind::BlackHoled, t, r, now) {
         Certainty::Confirmed
     } else {
         Certainty::Suspected
@@ -214,18 +214,27 @@ fn tried_late(t: &Facts, late: Duration) -> bool {
 }
 
 fn unresponsive(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
-    let first = t.first_unanswered_ping?;
-    let acked = t.unacked_bytes == 0 || t.ack_progress_at.is_some_and(|at| at >= first);
-    if !acked || !t.is_open() {
-        None
-    } else if is_confirmed(VerdictKind::Unresponsive, t, now) {
-        Some(Certainty::Confirmed)
-    } else {
-        (now.since(first) >= r.ping_timeout).then_some(Certainty::Suspected)
+    let first = t.first_try?;
+    if !is_acked(t, first) || !t.is_open() {
+        return None;
     }
+    if is_confirmed(VerdictKind::Unresponsive, t, r, now) {
+        return Some(Certainty::Confirmed);
+    }
+    let second = t.second_try.is_some_and(|at| now.since(at) >= grace(t));
+    (second || now.since(first) >= r.ping_timeout).then_some(Certainty::Suspected)
 }
 
-fn is_confirmed(kind: VerdictKind, t: &Facts, now: Ktime) -> bool {
+fn is_acked(t: &Facts, sent: Ktime) -> bool {
+    t.unacked_bytes == 0 || t.ack_progress_at.is_some_and(|at| at >= sent)
+}
+
+/// How long a pong may take where nothing is lost.
+fn grace(t: &Facts) -> Duration {
+    Duration::from_secs(1).max(t.ping_rtt.unwrap_or_default() * 4)
+}
+
+fn is_confirmed(kind: VerdictKind, t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
     let second = Duration::from_secs(1);
     match kind {
         VerdictKind::Expired => {
@@ -241,7 +250,6 @@ fn is_confirmed(kind: VerdictKind, t: &Facts, now: Ktime) -> bool {
         | VerdictKind::Quiet => false,
         VerdictKind::Unresponsive => {
             let rtt = t.ping_rtt.unwrap_or_default();
-            let mut grace = second.max(rtt * 4);
             let (mut waited, mut wait) = (Duration::ZERO, rtt + Duration::from_millis(200));
             for tries in 2..20 {
                 if may_be_chance(t, tries - 1) {
@@ -249,12 +257,14 @@ fn is_confirmed(kind: VerdictKind, t: &Facts, now: Ktime) -> bool {
                     wait *= 2;
                 }
             }
-            grace = grace.max(waited);
-            t.pings_unanswered >= 2 && {
-                let first = t.first_unanswered_ping.unwrap();
-                let pings_took = t.last_unanswered_ping.unwrap().since(first);
-                now.since(first) >= pings_took / (t.pings_unanswered - 1) + grace
-            }
+            let grace = grace(t).max(waited);
+            t.first_try
+                .zip(t.second_try)
+                .is_some_and(|(first, second)| {
+                    now.since(first) >= r.unresponsive_floor
+                        && now.since(second) >= grace
+                        && is_acked(t, second)
+                })
         }
     }
 }
@@ -265,7 +275,7 @@ pub(crate) fn recovered(kind: VerdictKind, since: Ktime, t: &Facts) -> bool {
         && match kind {
             VerdictKind::Expired => after(t.rx.last_packet),
             VerdictKind::BlackHoled => t.unacked_bytes == 0 || after(t.ack_progress_at),
-            VerdictKind::Unresponsive => t.pings_unanswered == 0 || after(t.first_unanswered_ping),
+            VerdictKind::Unresponsive => t.first_try.is_none() || after(t.first_try),
             // In use again, or past the limit of a hop that does not exist here.
             VerdictKind::Expiring => true,
             VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet => false,

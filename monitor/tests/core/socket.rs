@@ -122,7 +122,9 @@ impl Socket {
 
     pub(crate) fn ping(&mut self, at: Ktime) {
         self.notable = true;
-        if !self.pings.is_empty() {
+        let first = *self.facts.first_try.get_or_insert(at);
+        if self.facts.second_try.is_none() && at.since(first) >= TRY_APART {
+            self.facts.second_try = Some(at);
             self.pings_missing = true;
             self.events.push(Cause::Trouble(Trouble::PingUnanswered));
         }
@@ -138,14 +140,19 @@ impl Socket {
             self.facts.ping_rtt = Some(rtt);
             self.pings.retain(|sent| *sent + rtt > at);
             self.count_pings();
-            self.answered(|socket| &mut socket.pings_missing);
+            self.excuse_tries();
         }
+    }
+
+    /// New payload has come from the peer.
+    pub(crate) fn excuse_tries(&mut self) {
+        self.notable |= self.facts.first_try.is_some();
+        (self.facts.first_try, self.facts.second_try) = (None, None);
+        self.answered(|socket| &mut socket.pings_missing);
     }
 
     pub(crate) fn count_pings(&mut self) {
         self.facts.pings_unanswered = self.pings.len() as u32;
-        self.facts.first_unanswered_ping = self.pings.first().copied();
-        self.facts.last_unanswered_ping = self.pings.last().copied();
     }
 
     pub(crate) fn answered(&mut self, trouble: impl Fn(&mut Self) -> &mut bool) {
@@ -202,6 +209,7 @@ pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
 }
 
 const GAP_FLOOR: Duration = Duration::from_nanos(monitor_common::stats::GAP_FLOOR);
+const TRY_APART: Duration = Duration::from_nanos(monitor_common::snapshot::TRY_APART);
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Silences that end this shortly after the limit are made longer: whether a timer sees them depends
 /// on the staleness, and so is not for a test of exact sequences.

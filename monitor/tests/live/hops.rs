@@ -229,7 +229,7 @@ const CASES: &[Case] = &[
         client: Who::Node,
         script: "/heartbeat?every=2s",
         steps: &[
-            step(StopClient, Confirmed("unresponsive"), 3.0..=5.0),
+            step(StopClient, Suspected("unresponsive"), 3.0..=5.0),
             step(ContinueClient, Resolved("recovered"), 0.0..=1.5),
         ],
     },
@@ -237,6 +237,7 @@ const CASES: &[Case] = &[
         name: "client stopped; slow heartbeat",
         rules: r#"
             ping_timeout = "2s"
+            unresponsive_floor = "1s"
             path = [{ name = "lb", idle_timeout = "10s" }]
         "#,
         hop: Hop::Router,
@@ -250,7 +251,10 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "client dead behind nginx",
-        rules: r#"path = [{ profile = "nginx", idle_timeout = "60s" }]"#,
+        rules: r#"
+            unresponsive_floor = "1s"
+            path = [{ profile = "nginx", idle_timeout = "60s" }]
+        "#,
         hop: Hop::Nginx(60),
         client: Who::Node,
         script: "/heartbeat?every=2s",
@@ -261,7 +265,10 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "client dead behind haproxy",
-        rules: r#"path = [{ profile = "haproxy", idle_timeout = "60s" }]"#,
+        rules: r#"
+            unresponsive_floor = "1s"
+            path = [{ profile = "haproxy", idle_timeout = "60s" }]
+        "#,
         hop: Hop::Haproxy(60),
         client: Who::Node,
         script: "/heartbeat?every=2s",

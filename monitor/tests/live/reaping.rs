@@ -68,6 +68,33 @@ fn a_dry_run_says_what_would_be_aborted_and_aborts_nothing() {
     assert_eq!(view.to_string(), "open, no error");
 }
 
+/// Between the confirmation and the end the client has as long again to show that it lives.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn an_unresponsive_client_is_aborted_once_the_floor_has_passed_again() {
+    let stage = Stage::new();
+    let flags = ["--unresponsive-floor", "3s", "--reap", "confirmed"];
+    let mut watch = stage.watch(&flags);
+    let heartbeat = "/heartbeat?every=500ms";
+    let deaf = stage.client(0, heartbeat, Manner::Deaf);
+    let late = stage.client(1, heartbeat, Manner::Deaf);
+    let confirmation = |watch: &mut Watch, peer| {
+        watch.alert("the confirmation", SOON, |alert| {
+            alert.peer() == Some(peer) && alert.text("/certainty") == "confirmed"
+        })
+    };
+    let confirmed = confirmation(&mut watch, deaf.local_addr());
+    confirmation(&mut watch, late.local_addr());
+    late.send(Message::text("here I am")).unwrap();
+    assert_eq!(watch.resolution(late.local_addr(), SOON), "recovered");
+    assert_eq!(watch.resolution(deaf.local_addr(), SOON), "reaped");
+    let waited = Instant::now().duration_since(confirmed.at);
+    assert!(waited >= LIMIT, "aborted after {waited:?}");
+    assert_eq!(watch.metric("wsmon_reaped_total", &[]), 1.0);
+    let view = stage.server.connection(late.local_addr()).unwrap();
+    assert!(view.open);
+}
+
 /// Suspicion is as far as it goes without a transmission.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]

@@ -38,7 +38,10 @@ fn a_thousand_connections_get_five_hundred_right_verdicts_and_counters_that_agre
     let doomed_addr = stage.lab.server_addr(fresh_port());
     let doomed_server = Server::start(stage.lab.server_ns(), doomed_addr).unwrap();
     let doomed_port = doomed_addr.port().to_string();
-    let mut watch = stage.watch(&["--port", &doomed_port, "--lb-timeout", "10s"]);
+    // Suspected and confirmed at once, so that one line tells of each.
+    let at_once = ["--unresponsive-floor", "1s"];
+    let flags = ["--port", &doomed_port, "--lb-timeout", "10s"];
+    let mut watch = stage.watch(&[&flags[..], &at_once].concat());
     let crowd = Crowd::gather(&stage, &doomed_server);
     let gathered_at = Instant::now();
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Manner, Message};
+use lab::{Manner, Message, wait_until};
 
 use crate::stage::{SOON, Stage, assert_between};
 
@@ -100,7 +100,7 @@ fn a_black_holed_sender_is_found_within_ten_seconds_and_recovers_when_the_path_h
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_deaf_client_is_found_soon_after_its_second_unanswered_ping() {
+fn a_deaf_client_is_suspected_at_its_second_ping_and_confirmed_after_the_floor() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "60s"]);
     let healthy = stage.client(1, HEARTBEAT, Manner::Responsive);
@@ -115,10 +115,64 @@ fn a_deaf_client_is_found_soon_after_its_second_unanswered_ping() {
         alert.at,
         second_ping + Duration::from_millis(1500),
     );
-    assert_eq!(alert.text("/certainty"), "confirmed");
+    assert_eq!(alert.text("/certainty"), "suspected");
     assert!(alert.number("/evidence/pings_unanswered") >= Some(2.0));
     assert_eq!(alert.number("/evidence/retransmits"), Some(0.0));
+    let confirmed = watch.alert("the confirmation", SOON, |alert| {
+        alert.peer() == Some(peer) && alert.text("/certainty") == "confirmed"
+    });
+    let floor = view.pings_sent_at[0] + Duration::from_secs(10);
+    assert_between(floor, confirmed.at, floor + A_SECOND);
+    assert_eq!(confirmed.number("/evidence/limit_seconds"), Some(10.0));
     watch.assert_never_accused(healthy.local_addr());
+}
+
+/// As a client that uploads over a slow link: its pongs wait behind its data.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_client_whose_data_arrives_is_alive_however_many_pings_it_owes() {
+    let stage = Stage::new();
+    let flags = ["--lb-timeout", "60s", "--unresponsive-floor", "2s"];
+    let mut watch = stage.watch(&flags);
+    let uploading = stage.client(0, "/heartbeat?every=400ms", Manner::Deaf);
+    let peer = uploading.local_addr();
+    let began = Instant::now();
+    wait_until("a dozen pings without a pong", SOON, || {
+        uploading.send(Message::text("more")).unwrap();
+        began.elapsed() > A_SECOND * 5
+    })
+    .unwrap();
+    let view = stage.server.connection(peer).unwrap();
+    assert!(view.pings_sent_at.len() > 10);
+    watch.assert_never_accused(peer);
+    // And then it has nothing to say any more.
+    watch.verdict(peer, "unresponsive", SOON);
+}
+
+/// Packets show it, before a look at the sockets can.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_server_that_takes_nothing_in_is_stalled_and_reads_on() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(&["--lb-timeout", "60s"]);
+    let uploading = stage.client(0, "/deaf", Manner::Responsive);
+    let peer = uploading.local_addr();
+    let began = Instant::now();
+    let more_than_fits = vec![0x77; 8 << 20];
+    uploading
+        .send(Message::Binary(more_than_fits.into()))
+        .unwrap();
+    let alert = watch.verdict(peer, "stalled", SOON);
+    assert_between(
+        began + Duration::from_secs(10),
+        alert.at,
+        began + Duration::from_secs(12),
+    );
+    assert_eq!(alert.text("/certainty"), "suspected");
+    assert_eq!(alert.number("/evidence/limit_seconds"), Some(10.0));
+    assert!(alert.number("/evidence/tcp/unread_bytes") > Some(0.0));
+    stage.server.read_on(peer).unwrap();
+    assert_eq!(watch.resolution(peer, SOON), "recovered");
 }
 
 #[test]

@@ -96,9 +96,9 @@ impl Kernel {
     /// Turns to the listener of `port`, with nothing left of the test before.
     fn begin(&mut self, port: u16) {
         self.listener = usize::from(port - self.first);
-        while self.vitals.next(|_| ()).is_some() {}
-        while self.samples.next(|_| ()).is_some() {}
-        while self.handshakes.next(|_| ()).is_some() {}
+        for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
+            while ring.next(|_| ()).is_some() {}
+        }
         self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
         self.before = self.stats();
         assert_eq!(self.before, ListenerStats::EMPTY, "one test a port");

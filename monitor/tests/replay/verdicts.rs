@@ -176,11 +176,151 @@ fn pings_that_tcp_acknowledges_and_nobody_answers_are_unresponsive() {
     let [fired] = alerts(&played)[..] else {
         panic!("{:?}", alerts(&played));
     };
-    // A second after the second ping that nobody answers.
+    // A second after the second ping that nobody answers; the floor is over since a second.
     assert!((31.0..31.1).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Unresponsive);
     assert_eq!(fired.3, Certainty::Confirmed);
     assert_eq!(played.connections()[0].pings_unanswered, 2);
+}
+
+/// A server that pings every so often, and a client that answers as the test says.
+struct Heartbeat {
+    conversation: Conversation,
+    recording: Recording,
+    pings: u8,
+}
+
+impl Heartbeat {
+    fn new() -> Self {
+        let mut conversation = Conversation::v4();
+        let recording = opened(&mut conversation);
+        Self {
+            conversation,
+            recording,
+            pings: 0,
+        }
+    }
+
+    /// So many pings in one segment, which TCP acknowledges.
+    fn ping(&mut self, at: u64, pings: u8) {
+        let mut bytes = Vec::new();
+        for _ in 0..pings {
+            bytes.extend(frame(PING, &[self.pings], false));
+            self.pings += 1;
+        }
+        self.says(at, End::Server, &bytes);
+        self.conversation
+            .ack(&mut self.recording, at + MILLI, End::Client);
+    }
+
+    /// All pongs that the client owes.
+    fn pong(&mut self, at: u64) {
+        let pongs = (0..self.pings).flat_map(|n| frame(PONG, &[n], true));
+        let pongs: Vec<u8> = pongs.collect();
+        self.pings = 0;
+        self.says(at, End::Client, &pongs);
+    }
+
+    fn says(&mut self, at: u64, from: End, payload: &[u8]) {
+        self.conversation
+            .says(&mut self.recording, at, from, payload);
+    }
+
+    /// The last packet, with 24 bytes before its TCP header, advertises a window of 0.
+    fn close_window(&mut self) {
+        let (_, packet) = self.recording.packets.last_mut().expect("a packet");
+        packet[38..40].copy_from_slice(&[0, 0]);
+    }
+
+    /// What is said until so many seconds have passed.
+    fn alerts(&mut self, seconds: u64) -> Vec<(f64, VerdictKind, Status, Certainty)> {
+        tick(&mut self.recording, seconds);
+        alerts(&judge(&self.recording, &[server(8080, None)]))
+    }
+}
+
+#[test]
+fn a_client_that_uploads_over_a_slow_link_is_not_unresponsive() {
+    const SIZE: usize = 200_000;
+    for (kilobits, ping_every) in [(100, 1), (100, 6), (300, 2), (1_000, 1)] {
+        let mut it = Heartbeat::new();
+        let message = [&[0x82, 0xff][..], &(SIZE as u64).to_be_bytes(), &[0; 4]].concat();
+        it.says(START + SECOND, End::Client, &message);
+        let between = 1_400 * 8 * MILLI / kilobits;
+        let mut at = START + SECOND;
+        let mut next_ping = START + 2 * SECOND;
+        for chunk in vec![0x77; SIZE].chunks(1_400) {
+            at += between;
+            if at >= next_ping {
+                it.ping(at, 1);
+                next_ping += ping_every * SECOND;
+            }
+            it.says(at + 2 * MILLI, End::Client, chunk);
+        }
+        let owed = it.pings;
+        it.pong(at + 10 * MILLI);
+        assert_eq!(it.alerts(60), [], "{kilobits} kbit/s, {owed} pongs late");
+    }
+}
+
+#[test]
+fn pings_in_one_segment_are_one_try() {
+    let mut it = Heartbeat::new();
+    it.ping(START + SECOND, 3);
+    assert_eq!(it.alerts(25), []);
+    it.ping(START + 26 * SECOND, 1);
+    let said = it.alerts(40);
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[test]
+fn a_client_that_pauses_for_less_than_the_floor_is_suspected_at_most() {
+    for pause in [1_500, 2_300, 5_000, 9_900] {
+        let mut it = Heartbeat::new();
+        for second in 0..=pause / 1_000 {
+            it.ping(START + (1_000 + second * 1_000) * MILLI, 1);
+        }
+        it.pong(START + (1_000 + pause) * MILLI);
+        let said = it.alerts(60);
+        let fired = said.iter().filter(|it| it.2 == Status::Firing);
+        assert_eq!(
+            fired.clone().count(),
+            usize::from(pause >= 2_000),
+            "{said:?}"
+        );
+        assert!(
+            said.iter().all(|it| it.3 == Certainty::Suspected),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
+    let mut it = Heartbeat::new();
+    it.says(
+        START + SECOND,
+        End::Client,
+        &frame(TEXT, b"to be continued", true),
+    );
+    it.conversation
+        .ack(&mut it.recording, START + SECOND, End::Server);
+    it.close_window();
+    for n in 1..20 {
+        let at = START + (1 + 2 * n) * SECOND;
+        let ping = frame(PING, &[n as u8], false);
+        it.says(at, End::Server, &ping);
+        it.close_window();
+        it.conversation.ack(&mut it.recording, at, End::Client);
+    }
+    it.conversation
+        .ack(&mut it.recording, START + 41 * SECOND, End::Server);
+    let recovered = Status::Resolved(Resolution::Recovered);
+    let stalled = |at, status| (at, VerdictKind::Stalled, status, Certainty::Suspected);
+    assert_eq!(
+        it.alerts(60),
+        [stalled(11.0, Status::Firing), stalled(41.0, recovered)]
+    );
 }
 
 #[test]

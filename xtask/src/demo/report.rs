@@ -131,7 +131,8 @@ fn connection_json(outcome: &Outcome) -> Value {
         json!({
             "kind": first.kind,
             "certainty": outcome.certainty(),
-            "seconds_after_fact": outcome.delay().map(|delay| (delay * 1e3).round() / 1e3),
+            "seconds_after_fact": outcome.delay().map(to_millis),
+            "confirmed_seconds_after_fact": outcome.confirmation_delay().map(to_millis),
             "application": first.application,
         })
     });
@@ -143,6 +144,11 @@ fn connection_json(outcome: &Outcome) -> Value {
         "verdict": verdict,
         "application_at_end": outcome.application_at_end,
     })
+}
+
+/// Seconds, to a thousandth.
+fn to_millis(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
 }
 
 /// Columns as wide as their widest cell, with a rule below the first row.

@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 const PORT: u16 = 8080;
 const BLACK_HOLE_AT: Duration = Duration::from_secs(3);
 /// A last look after the third zombie, so that the healthy connection has every chance to be
-/// accused and the idle one to be confirmed.
+/// accused.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(25);
 const TICK: Duration = Duration::from_millis(10);
@@ -210,7 +210,7 @@ impl Actor {
     fn is_found(&self) -> bool {
         self.story
             .expected_kind()
-            .is_none_or(|kind| self.verdicts.iter().any(|verdict| verdict.kind == kind))
+            .is_none_or(|kind| self.verdicts.iter().any(|it| it.is_certain_of(kind)))
     }
 
     fn outcome(&self, server: &Server) -> Outcome {

@@ -1,6 +1,9 @@
 //! The four connections: what happens to each, and what wsmon must say about it.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use lab::Manner;
 
@@ -10,6 +13,8 @@ pub(super) const LB_TIMEOUT: Duration = Duration::from_secs(6);
 const EXPIRED_WITHIN: f64 = 1.0;
 const BLACK_HOLED_WITHIN: f64 = 10.0;
 const UNRESPONSIVE_WITHIN: f64 = 1.5;
+/// Of a deaf client, seconds from its second ping: 10 s after the first, which left 2 s before.
+const DEAF_CONFIRMED: RangeInclusive<f64> = 7.8..=9.5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Story {
@@ -76,6 +81,12 @@ pub(super) struct Verdict {
     pub(super) application: String,
 }
 
+impl Verdict {
+    pub(super) fn is_certain_of(&self, kind: &str) -> bool {
+        self.kind == kind && self.certainty == "confirmed"
+    }
+}
+
 /// How one story went.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -94,6 +105,13 @@ impl Outcome {
     /// Seconds from the fact to the first verdict; negative if the verdict came first.
     pub(super) fn delay(&self) -> Option<f64> {
         let verdict = self.verdicts.first()?;
+        Some(seconds_between(self.fact?, verdict.at))
+    }
+
+    /// Seconds from the fact to the verdict that is certain.
+    pub(super) fn confirmation_delay(&self) -> Option<f64> {
+        let confirmed = |verdict: &&Verdict| verdict.certainty == "confirmed";
+        let verdict = self.verdicts.iter().find(confirmed)?;
         Some(seconds_between(self.fact?, verdict.at))
     }
 
@@ -135,7 +153,24 @@ impl Outcome {
             ));
         };
         self.delay_failure(delay)
+            .or_else(|| self.confirmation_failure())
             .map(|complaint| format!("{name}: {complaint}"))
+    }
+
+    /// A suspicion comes at once, certainty about a deaf client only after the floor.
+    fn confirmation_failure(&self) -> Option<String> {
+        if self.story != Story::Deaf {
+            return None;
+        }
+        match self.confirmation_delay() {
+            None => Some("never confirmed".to_owned()),
+            Some(delay) if DEAF_CONFIRMED.contains(&delay) => None,
+            Some(delay) => Some(format!(
+                "confirmed {delay:.2} s after the second unanswered ping, expected {} to {} s",
+                DEAF_CONFIRMED.start(),
+                DEAF_CONFIRMED.end()
+            )),
+        }
     }
 
     fn delay_failure(&self, delay: f64) -> Option<String> {
@@ -150,9 +185,7 @@ impl Outcome {
                 "alert {delay:.2} s after {after}, expected within {latest} s"
             ));
         }
-        // An old enough first ping may convict a deaf client before the second one is sent.
-        let may_be_early = self.story == Story::Deaf;
-        (delay < 0.0 && !may_be_early).then(|| {
+        (delay < 0.0).then(|| {
             format!(
                 "alert {:.2} s before {after}, expected never before",
                 -delay
@@ -174,18 +207,22 @@ mod tests {
     fn outcome(story: Story, verdict: Option<(&str, f64)>) -> Outcome {
         let origin = Instant::now();
         let fact = origin + Duration::from_secs(60);
-        let verdicts = verdict.map(|(kind, delay)| Verdict {
+        let verdict_at = |kind: &str, certainty: &str, delay| Verdict {
             at: origin + Duration::from_secs_f64(60.0 + delay),
             kind: kind.to_owned(),
-            certainty: "suspected".to_owned(),
+            certainty: certainty.to_owned(),
             application: "open, no error".to_owned(),
+        };
+        let verdicts = verdict.into_iter().flat_map(|(kind, delay)| {
+            let suspected = verdict_at(kind, "suspected", delay);
+            [suspected, verdict_at(kind, "confirmed", 8.1)]
         });
         Outcome {
             story,
             peer: "10.77.1.11:1".to_owned(),
             what_happened: "something".to_owned(),
             fact: Some(fact),
-            verdicts: verdicts.into_iter().collect(),
+            verdicts: verdicts.collect(),
             application_at_end: "open, no error".to_owned(),
         }
     }
@@ -197,7 +234,6 @@ mod tests {
             (Story::Idle, Some(("expired", 0.3))),
             (Story::BlackHoled, Some(("black_holed", 9.9))),
             (Story::Deaf, Some(("unresponsive", 1.4))),
-            (Story::Deaf, Some(("unresponsive", -0.5))),
         ] {
             assert_eq!(outcome(story, verdict).failure(), None, "{story:?}");
         }
@@ -240,11 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn a_deaf_client_has_to_be_confirmed_and_not_before_its_time() {
+        let mut outcome = outcome(Story::Deaf, Some(("unresponsive", 1.0)));
+        let fact = outcome.fact.unwrap();
+        outcome.verdicts[1].at = fact + Duration::from_secs(1);
+        let failure = outcome.failure().unwrap();
+        assert!(failure.contains("confirmed 1.00 s after"), "{failure}");
+        outcome.verdicts.truncate(1);
+        assert_eq!(outcome.failure().unwrap(), "deaf: never confirmed");
+    }
+
+    #[test]
     fn the_certainty_is_the_latest_about_the_same_kind() {
-        let mut outcome = outcome(Story::Idle, Some(("expired", 0.3)));
-        let mut confirmed = outcome.verdicts[0].clone();
-        confirmed.certainty = "confirmed".to_owned();
-        outcome.verdicts.push(confirmed);
+        let outcome = outcome(Story::Idle, Some(("expired", 0.3)));
         assert_eq!(outcome.certainty(), Some("confirmed"));
     }
 }

@@ -119,6 +119,10 @@ fn differences(old: &ListenerRules, new: &ListenerRules) -> Vec<String> {
         let [old, new] = [old.ping_timeout, new.ping_timeout].map(format_duration);
         found.push(format!("ping timeout {old} -> {new}"));
     }
+    if old.unresponsive_floor != new.unresponsive_floor {
+        let [old, new] = [old, new].map(|rules| format_duration(rules.unresponsive_floor));
+        found.push(format!("unresponsive floor {old} -> {new}"));
+    }
     if old.message_gap != new.message_gap {
         let [old, new] = [old.message_gap, new.message_gap].map(|gap| {
             gap.map_or_else(
@@ -154,8 +158,11 @@ mod tests {
             "path nginx 1m with other rules"
         );
         assert_eq!(
-            told("", "ping_timeout = \"9s\"\nmessage_gap = \"35s\""),
-            "ping timeout 30s -> 9s, message gap never -> 35s"
+            told(
+                "",
+                "ping_timeout = \"9s\"\nunresponsive_floor = \"4s\"\nmessage_gap = \"35s\""
+            ),
+            "ping timeout 30s -> 9s, unresponsive floor 10s -> 4s, message gap never -> 35s"
         );
         let route = "route = [{ network = \"::/0\", path = [] }]";
         assert_eq!(told("", route), "routes");

@@ -39,13 +39,15 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
             }
             format!("{stuck}; TCP itself gives up only after about 15 minutes")
         }
-        (VerdictKind::Unresponsive, _) => {
+        (VerdictKind::Unresponsive, certainty) => {
             let pings = Counted(facts.pings_unanswered.into(), "ping");
-            let waited = Seconds(elapsed(facts.first_unanswered_ping, look.now));
-            format!(
-                "{pings} unanswered for {waited} while TCP acknowledges: \
-                 a kernel or proxy is alive, the client is not"
-            )
+            let waited = Seconds(elapsed(facts.first_try, look.now));
+            let deaf =
+                format!("{pings} unanswered, and no data for {waited} while TCP acknowledges");
+            if certainty == Certainty::Suspected {
+                return format!("{deaf}: the client is busy, or gone");
+            }
+            format!("{deaf}: a kernel or proxy is alive, the client is not")
         }
         (VerdictKind::HalfClosed, _) => {
             let waited = Seconds(look.now.since(verdict.since));
@@ -58,7 +60,14 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
                 format!("this host closed {waited} ago and the peer has not")
             }
         }
-        (VerdictKind::Stalled, _) => {
+        (VerdictKind::Stalled, Certainty::Suspected) => {
+            let waited = Seconds(elapsed(facts.own_window_closed_at, look.now));
+            format!(
+                "this host's window has been closed for {waited}: its application does not read, \
+                 or hardly"
+            )
+        }
+        (VerdictKind::Stalled, Certainty::Confirmed) => {
             let bytes = Counted(look.unread.map_or(0, |unread| unread.bytes.into()), "byte");
             let waited = Seconds(look.now.since(verdict.since));
             format!("this host's application has left {bytes} unread for {waited}")
@@ -109,7 +118,7 @@ pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> Stri
             format!("acknowledges again after {lasted}")
         }
         (Ending::Recovered, VerdictKind::Unresponsive) => {
-            format!("answers pings again after {lasted}")
+            format!("the client is heard again after {lasted}")
         }
         (Ending::Recovered, VerdictKind::Stalled) => {
             format!("the application reads again after {lasted}")

@@ -185,8 +185,7 @@ mod tests {
         core.handle_timeout(s(31));
         core.handle_swept(&facts);
         facts.pings_unanswered = 1;
-        facts.first_unanswered_ping = Some(s(32));
-        facts.last_unanswered_ping = Some(s(32));
+        facts.first_try = Some(s(32));
         facts.tx.last_packet = Some(s(32));
         facts.rx.last_packet = Some(s(32));
         core.handle_timeout(s(51));

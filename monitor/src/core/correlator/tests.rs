@@ -7,6 +7,8 @@ mod table;
 mod unresponsive;
 mod warnings;
 
+use monitor_common::snapshot::TRY_APART;
+
 use super::*;
 use crate::core::{
     Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, VerdictKind,
@@ -119,8 +121,23 @@ fn ping(facts: &mut Facts, at: u64) {
     facts.tx.last_packet = Some(at);
     facts.tx.last_frame = Some(at);
     facts.pings_unanswered += 1;
-    facts.first_unanswered_ping.get_or_insert(at);
-    facts.last_unanswered_ping = Some(at);
+    let first = *facts.first_try.get_or_insert(at);
+    if at.since(first) >= Duration::from_nanos(TRY_APART) {
+        facts.second_try.get_or_insert(at);
+    }
+}
+
+/// New payload comes from the peer, which is no pong.
+fn hear(facts: &mut Facts, at: u64) {
+    facts.rx.last_packet = Some(ms(at));
+    facts.rx.last_payload = Some(ms(at));
+    (facts.first_try, facts.second_try) = (None, None);
+}
+
+/// A pong that answers all pings.
+fn pong(facts: &mut Facts, at: u64) {
+    hear(facts, at);
+    facts.pings_unanswered = 0;
 }
 
 /// Everything sent is acknowledged.

@@ -20,8 +20,7 @@ use crate::core::{
 /// Decodes a snapshot.
 pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     let outstanding = s.outstanding();
-    let unanswered_pings = s.tx.pings_unanswered();
-    let pinged = |at: u64| (unanswered_pings > 0).then_some(at).and_then(moment);
+    let tried = |at: u64| moment(at).filter(|_| s.has_tries());
     Ok(Facts {
         at: Ktime(s.published_at),
         conn: ConnId(s.cookie),
@@ -50,9 +49,10 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         unanswered_since: (s.unanswered_asks() > 0)
             .then(|| moment(s.unanswered_since))
             .flatten(),
-        pings_unanswered: unanswered_pings,
-        first_unanswered_ping: pinged(s.tx.first_unanswered_ping),
-        last_unanswered_ping: pinged(s.tx.last_ping),
+        pings_unanswered: s.tx.pings_unanswered(),
+        first_try: tried(s.first_try),
+        second_try: tried(s.second_try),
+        own_window_closed_at: moment(s.own_window_closed_at),
         ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),

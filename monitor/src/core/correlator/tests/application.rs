@@ -57,3 +57,100 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
     look(&mut bench, 70_000, 409, 0);
     assert_eq!(bench.said[1..], [(70_000, RECOVERED, Stalled, Confirmed)]);
 }
+
+/// The window of this host closes at `at`, and the kernel tells of it two seconds later.
+fn close_window(bench: &mut Bench, facts: &mut Facts, at: u64) {
+    facts.own_window_closed_at = Some(ms(at));
+    bench.snapshot = Some(facts.clone());
+    bench.until(at + 2_000);
+    bench.trouble(Trouble::WindowClosed, at + 2_000, facts);
+}
+
+fn open_window(bench: &mut Bench, facts: &mut Facts, at: u64) {
+    bench.until(at);
+    facts.own_window_closed_at = None;
+    bench.trouble(Trouble::Answered, at, facts);
+}
+
+fn scan(bench: &mut Bench, at: u64, read: u64) {
+    let unread = vec![ReceiveQueue {
+        conn: ConnId(1),
+        bytes: 60_000,
+        read,
+    }];
+    bench.until(at);
+    bench.event(Event::QueuesSeen {
+        at: ms(at),
+        unread,
+        complete: true,
+    });
+    bench.until(at);
+}
+
+#[test]
+fn a_closed_window_is_suspected_after_ten_seconds_without_a_look_at_the_sockets() {
+    for lasts in [2_500, 5_000, 9_900, 10_100, 60_000] {
+        let (mut bench, mut facts) = Bench::opened(None);
+        close_window(&mut bench, &mut facts, 5_000);
+        open_window(&mut bench, &mut facts, 5_000 + lasts);
+        bench.until(200_000);
+        let expected = [
+            (15_000, FIRING, Stalled, Suspected),
+            (5_000 + lasts, RECOVERED, Stalled, Suspected),
+        ];
+        let told = if lasts > 10_000 { 2 } else { 0 };
+        assert_eq!(bench.said, expected[..told], "{lasts}");
+    }
+}
+
+#[test]
+fn a_window_that_opens_again_and_again_is_that_of_a_slow_reader() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    for n in 0..50 {
+        close_window(&mut bench, &mut facts, 1_000 + n * 10_000);
+        open_window(&mut bench, &mut facts, 10_900 + n * 10_000);
+    }
+    assert_eq!(bench.said, []);
+}
+
+#[test]
+fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    close_window(&mut bench, &mut facts, 1_000);
+    for at in [9_000, 19_000, 29_000, 39_000] {
+        scan(&mut bench, at, 7);
+    }
+    let suspected = (11_000, FIRING, Stalled, Suspected);
+    assert_eq!(
+        bench.said,
+        [suspected, (39_000, FIRING, Stalled, Confirmed)]
+    );
+    assert_eq!(
+        bench.reasons,
+        [
+            "this host's window has been closed for 10 s: its application does not read, or hardly",
+            "this host's application has left 60,000 bytes unread for 38 s"
+        ]
+    );
+    open_window(&mut bench, &mut facts, 45_000);
+    scan(&mut bench, 49_000, 50_000);
+    assert_eq!(bench.said[2..], [(49_000, RECOVERED, Stalled, Confirmed)]);
+
+    // It reads a little between two looks, too little to open the window.
+    let (mut bench, mut facts) = Bench::opened(None);
+    close_window(&mut bench, &mut facts, 1_000);
+    for n in 1..20 {
+        scan(&mut bench, 9_000 + n * 10_000, n);
+    }
+    let recovered = (29_000, RECOVERED, Stalled, Suspected);
+    assert_eq!(bench.said, [suspected, recovered]);
+}
+
+#[test]
+fn while_the_window_is_closed_no_client_is_blamed_for_its_pongs() {
+    let (mut bench, mut facts) = Bench::opened(None);
+    facts.pings_unanswered = 20;
+    close_window(&mut bench, &mut facts, 1_000);
+    bench.until(100_000);
+    assert_eq!(bench.said, [(11_000, FIRING, Stalled, Suspected)]);
+}
