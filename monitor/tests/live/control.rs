@@ -34,11 +34,12 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
         let text = told(control, &[&["list", "--json"], args].concat());
         text.lines().map(|line| json(line.as_bytes())).collect()
     };
+    let opened = |record: &Value| record["states"][1]["ts"].as_str().unwrap().to_owned();
     let peer = |record: &Value| record["peer"].as_str().unwrap().to_owned();
     let peers = |args: &[&str]| listed(args).iter().map(peer).collect::<Vec<_>>();
     // Those that were opened within one tick come by cookie, which processors hand out in batches.
     let all = listed(&[]);
-    assert!(all.is_sorted_by_key(|record| record["opened"].as_str().unwrap().to_owned()));
+    assert!(all.is_sorted_by_key(|record| opened(record)));
     let addrs: Vec<_> = all.iter().map(peer).collect();
     let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().to_string()).collect();
     assert_eq!(

@@ -215,7 +215,9 @@ fn a_recording_that_begins_with_a_request_tells_each_state_once() {
     const REFUSAL: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    let cases: [(&[(End, &[u8])], &[State]); 5] = [
+    /// What is said, and the states that it leads to.
+    type Case<'a> = (&'a [(End, &'a [u8])], &'a [State]);
+    let cases: [Case<'_>; 5] = [
         (
             &[(End::Client, REQUEST), (End::Server, RESPONSE)],
             &[Connecting, Open],

@@ -113,11 +113,11 @@ fn some_shared_addresses_among_clients_are_counted() {
         storm.departed(&departure, 50);
         said.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    let reasons = said.iter().filter_map(|finding| match finding {
+    let mut reasons = said.iter().filter_map(|finding| match finding {
         StormFinding::Thrash(thrash) => Some(thrash.reason.as_str()),
         StormFinding::Reconnect(_) => None,
     });
-    let last = reasons.last().expect("all thrash");
+    let last = reasons.next_back().expect("all thrash");
     assert!(last.starts_with("4 clients connect "), "{last}");
     assert!(
         last.contains("(2 of them are proxies, NATs or load balancers)"),
