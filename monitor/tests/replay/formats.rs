@@ -544,6 +544,21 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
+    fn a_packed_recording_with_wrong_bytes_is_judged_or_refused(
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        end in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        for (_, mut bytes) in packed(&simple_pcap(&short_story(Conversation::v4()))) {
+            for (at, byte) in &wrong {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes.truncate(end.map_or(bytes.len(), |end| end.index(bytes.len())));
+            let _ = played(&bytes);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_judged_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = replay(&bytes, &[server(8080, None)]);
     }
