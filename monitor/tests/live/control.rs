@@ -39,7 +39,7 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
     let peers = |args: &[&str]| listed(args).iter().map(peer).collect::<Vec<_>>();
     // Those that were opened within one tick come by cookie, which processors hand out in batches.
     let all = listed(&[]);
-    assert!(all.is_sorted_by_key(|record| opened(record)));
+    assert!(all.is_sorted_by_key(opened));
     let addrs: Vec<_> = all.iter().map(peer).collect();
     let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().to_string()).collect();
     assert_eq!(

@@ -148,7 +148,7 @@ impl Kernel {
 pub(super) fn load(ports: Range<u16>) -> Loaded {
     let listeners: Vec<_> = ports
         .map(|port| Listener {
-            rules: ListenerRules::new(&port.to_string(), None),
+            rules: ListenerRules::new(port.to_string(), None),
             ports: vec![PortRange(port..=port)],
             remote: false,
         })

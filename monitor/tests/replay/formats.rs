@@ -233,9 +233,9 @@ fn packed(file: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// What a packed file tells, and why it ends.
-fn played(file: &[u8]) -> Result<Played, CaptureError> {
+fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
     let mut bytes = Vec::new();
-    let mut unpacked = unpacked(file)?;
+    let mut unpacked = unpacked(source)?;
     match unpacked.read_to_end(&mut bytes) {
         Ok(_) => replay(&bytes, &[server(8080, None)]),
         Err(error) => Err(error.into()),
@@ -248,12 +248,19 @@ fn a_packed_recording_tells_the_same() {
     let file = simple_pcap(&recording);
     let expected = told(&judge(&recording, &[server(8080, None)]));
     for (kind, packed) in packed(&file) {
-        let played = played(&packed).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let played =
+            played(Box::new(&packed[..])).unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(told(&played), expected, "{kind}");
     }
-    assert_eq!(told(&played(&file).expect("as it is")), expected);
+    assert_eq!(
+        told(&played(Box::new(&file[..])).expect("as it is")),
+        expected
+    );
     for short in [&b""[..], b"\x1f", b"abc"] {
-        assert!(matches!(played(short), Err(CaptureError::Unrecognised(_))));
+        assert!(matches!(
+            played(Box::new(short)),
+            Err(CaptureError::Unrecognised(_))
+        ));
     }
 }
 
@@ -285,7 +292,7 @@ fn a_packed_recording_that_is_cut_off_or_damaged_says_so() {
         for byte in &mut damaged[30..60] {
             *byte ^= 0x5a;
         }
-        let error = played(&damaged).expect_err(kind);
+        let error = played(Box::new(&damaged[..])).expect_err(kind);
         let said = error.to_string();
         assert!(said.starts_with("compressed, and "), "{kind}: {said}");
     }
@@ -331,15 +338,18 @@ fn damage_ends_the_replay_where_it_is_and_says_what_it_is() {
     assert!(end.ends_with("a block whose two lengths differ"), "{end}");
 }
 
+/// A source that gives a byte at a time.
+struct Slow<'a>(&'a [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = buffer.len().min(1);
+        self.0.read(&mut buffer[..n])
+    }
+}
+
 #[test]
 fn a_source_that_gives_a_byte_at_a_time_tells_the_same() {
-    struct Slow<'a>(&'a [u8]);
-    impl Read for Slow<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let n = buffer.len().min(1);
-            self.0.read(&mut buffer[..n])
-        }
-    }
     let recording = short_story(Conversation::v6());
     for file in [
         simple_pcap(&recording),
@@ -554,7 +564,11 @@ proptest! {
                 bytes[at] = *byte;
             }
             bytes.truncate(end.map_or(bytes.len(), |end| end.index(bytes.len())));
-            let _ = played(&bytes);
+            let outcome = |source| match played(source) {
+                Ok(played) => told(&played),
+                Err(error) => error.to_string(),
+            };
+            prop_assert_eq!(outcome(Box::new(&bytes[..])), outcome(Box::new(Slow(&bytes))));
         }
     }
 
