@@ -24,7 +24,8 @@ pub fn check(data: &[u8]) {
 
 /// All that is told of a recording, and its end.
 fn play(source: impl Read) -> Vec<String> {
-    let mut capture = match Capture::open(source) {
+    let opened = replay::unpacked(source).map_err(CaptureError::from);
+    let mut capture = match opened.and_then(Capture::open) {
         Ok(capture) => capture,
         Err(error) => return vec![format!("{error:?}")],
     };

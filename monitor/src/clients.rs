@@ -20,8 +20,6 @@ pub struct ClientRecord {
     pub listener: String,
     #[serde(flatten)]
     pub figures: ClientFigures,
-    /// Connections that are open now. Exact, unlike the counts.
-    pub open: u64,
     /// Since its last attempt.
     pub last_seconds: f64,
 }
@@ -33,14 +31,20 @@ pub struct ClientFigures {
     /// Never too few; the true number is at most `at_most_over` less.
     pub attempts: u64,
     pub at_most_over: u64,
-    /// Of its latest attempts.
+    /// In the minute that its last attempt ended.
     pub attempts_per_minute: f64,
     pub accepted: u64,
     pub refused: u64,
     /// Connections that lived for less than 5 s.
     pub short_lived: u64,
-    /// The interval at which it tries, if it keeps one; `null` if not.
+    /// The interval at which it tries, if it keeps one; `null` if not, or if several clients have the
+    /// address.
     pub interval_seconds: Option<f64>,
+    /// Connections that are open now. Exact, unlike the counts.
+    pub open: u64,
+    /// Whether it is the address of a proxy, a NAT or a load balancer: it had 20 connections or more at
+    /// once.
+    pub shared: bool,
 }
 
 impl ClientFigures {
@@ -49,11 +53,13 @@ impl ClientFigures {
             client: row.client,
             attempts: row.attempts,
             at_most_over: row.at_most_over,
-            attempts_per_minute: thousandths(row.rate_per_minute),
+            attempts_per_minute: thousandths(row.attempts_per_minute),
             accepted: row.accepted,
             refused: row.refused,
             short_lived: row.short_lived,
             interval_seconds: row.interval.map(seconds),
+            open: row.open,
+            shared: row.is_shared(),
         }
     }
 }
@@ -65,7 +71,6 @@ impl ClientRecord {
             ts: now.on_wall_clock(now, ts),
             listener: listener.to_owned(),
             figures: ClientFigures::of(row),
-            open: 0,
             last_seconds: seconds(now.since(row.last)),
         }
     }

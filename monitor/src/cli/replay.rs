@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     listeners::{Listener, PortRange},
-    replay::{self, Capture, CaptureError, Replay},
+    replay::{self, Capture, CaptureError, Replay, Skip, Summary},
 };
 
 mod interrupt;
@@ -29,7 +29,7 @@ use source::{Progress, Source};
 
 /// Judge a recording of packets by the rules of `wsmon run`.
 ///
-/// Reads pcap and pcapng, and needs no privileges. Without --port, --remote-port and --config every
+/// Reads pcap and pcapng, also compressed by gzip, xz or zstd, and needs no privileges. Without --port, --remote-port and --config every
 /// port is watched on which the recording has a WebSocket upgrade; for that the file is read twice.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -120,19 +120,24 @@ impl Job<'_> {
             eprintln!("wsmon: {message}");
             report.warning(&message)
         };
-        if found && listeners.is_empty() {
-            let message = format!(
-                "{file}: no WebSocket upgrade in this recording; if it begins later, or is of \
-                 TLS, name the server's port with --port"
-            );
-            warn(&mut *report, message)?;
-        }
+        let finds_nothing = found && listeners.is_empty();
         let mut capture = self.open("judging").map_err(Stop::Failure)?;
         let mut replay = Replay::new(listeners);
         let end = replay::play(&mut capture, &mut replay, |replay, record| {
             report.record(replay, &record)
         })?;
         drop(capture);
+        if finds_nothing {
+            let why = match nothing_readable(replay.summary()) {
+                Some(why) => why,
+                None => {
+                    "no WebSocket upgrade in this recording; if it begins later, or is of TLS, \
+                         name the server's port with --port"
+                        .to_owned()
+                }
+            };
+            warn(&mut *report, format!("{file}: {why}"))?;
+        }
         let end = match end {
             _ if self.interrupt.is_raised() => Some("interrupted".to_owned()),
             Some(error) => {
@@ -177,7 +182,7 @@ impl Job<'_> {
     /// One listener for each port that upgrades to WebSocket.
     fn find_listeners(&self) -> Result<Vec<Listener>, Failure> {
         let path = &self.args.file;
-        if !self.is_file() && (is_stdin(path) || path.exists()) {
+        if !self.is_file() && !path.is_dir() && (is_stdin(path) || path.exists()) {
             return Err(Failure::usage(format!(
                 "{} can be read only once, so its ports cannot be looked for; name them with \
                  --port",
@@ -195,11 +200,14 @@ impl Job<'_> {
         ports.into_iter().map(listener).collect()
     }
 
-    fn open(&self, doing: &'static str) -> Result<Capture<Source>, Failure> {
+    fn open(&self, doing: &'static str) -> Result<Capture<Box<dyn Read>>, Failure> {
         let path = &self.args.file;
         let refused = |error: &dyn Display| {
             Failure::usage(format!("cannot replay {}: {error}", path.display()))
         };
+        if !is_stdin(path) && path.is_dir() {
+            return Err(refused(&"it is a directory; name a recording in it"));
+        }
         let bytes: Box<dyn Read> = if is_stdin(path) {
             Box::new(io::stdin())
         } else {
@@ -211,7 +219,8 @@ impl Job<'_> {
         let progress = (is_quiet && io::stderr().is_terminal())
             .then(|| Progress::new(doing, size.map(|meta| meta.len())));
         let source = Source::new(bytes, self.interrupt.clone(), progress);
-        Capture::open(source).map_err(|error| refused(&error))
+        let unpacked = replay::unpacked(source).map_err(|error| refused(&error))?;
+        Capture::open(unpacked).map_err(|error| refused(&error))
     }
 
     fn is_file(&self) -> bool {
@@ -219,6 +228,40 @@ impl Job<'_> {
         !is_stdin(path) && path.metadata().is_ok_and(|meta| meta.is_file())
     }
 }
+
+/// Why no packet of a recording can tell of a connection; `None` if one has TCP in it.
+fn nothing_readable(summary: &Summary) -> Option<String> {
+    let unread: u64 = UNREADABLE
+        .into_iter()
+        .map(|reason| summary.skipped.get(reason))
+        .sum();
+    if summary.packets == 0 || unread < summary.packets {
+        return None;
+    }
+    let mut reasons: Vec<String> = UNREADABLE
+        .into_iter()
+        .map(|reason| (reason, summary.skipped.get(reason)))
+        .filter(|(reason, packets)| *packets > 0 && *reason != Skip::LinkType)
+        .map(|(reason, packets)| format!("{packets} {}", reason.as_str()))
+        .collect();
+    let links = summary.unread_links.iter();
+    reasons.extend(links.map(|(link, packets)| format!("{packets} of link type {link}")));
+    Some(format!(
+        "no packet in this recording can be read as TCP: {}",
+        reasons.join(", ")
+    ))
+}
+
+/// Why a packet was passed over before its ports were known.
+const UNREADABLE: [Skip; 7] = [
+    Skip::LinkType,
+    Skip::NotIp,
+    Skip::NotTcp,
+    Skip::Fragment,
+    Skip::ExtensionHeader,
+    Skip::TruncatedHeader,
+    Skip::Malformed,
+];
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"

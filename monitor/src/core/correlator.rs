@@ -333,10 +333,17 @@ impl Correlator {
         self.flows.iter().map(|(conn, _)| conn).collect()
     }
 
-    /// The connections on which a verdict stands.
-    pub fn judged(&self) -> Vec<ConnId> {
+    /// The connections in the table, each with the moment since when it is known: in their order the oldest
+    /// comes first. Cookies alone do not tell: each processor hands out some of its own.
+    pub fn known_since(&self) -> Vec<(Ktime, ConnId)> {
+        let known = self.flows.iter();
+        known.map(|(conn, flow)| (flow.first_seen, conn)).collect()
+    }
+
+    /// The same of those on which a verdict stands.
+    pub fn judged_since(&self) -> Vec<(Ktime, ConnId)> {
         let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
-        judged.map(|(conn, _)| conn).collect()
+        judged.map(|(conn, flow)| (flow.first_seen, conn)).collect()
     }
 
     /// The verdict that stands on a connection: as it was last reported, with the evidence of the
@@ -368,7 +375,13 @@ impl Correlator {
             self.rejected += 1;
             return false;
         };
-        self.flows.insert(facts.conn, Flow::new(facts, tally));
+        let mut flow = Flow::new(facts, tally);
+        let client = match self.pending.get(facts.conn) {
+            Some(attempt) => attempt.client,
+            None => storms::client(facts, None),
+        };
+        self.storms[place(facts.listener)].connect(&mut flow, facts.at, client);
+        self.flows.insert(facts.conn, flow);
         match self.pending.get(facts.conn) {
             // Found by sock_diag while it waits for its answer.
             Some(attempt) if facts.protocol == Protocol::Assumed && attempt.is_unanswered() => {}
@@ -419,9 +432,8 @@ impl Correlator {
             self.doubtful_until = self.doubtful_until.max(look.now + DOUBT);
         }
         let tally = &mut self.tallies[place];
-        let departs = facts.closing.is_some() && !flow.departed;
+        let departs = facts.closing.is_some() && self.storms[place].disconnect(flow);
         if departs {
-            flow.departed = true;
             let forwarded = flow.forwarded().filter(|_| self.forwarded);
             let client = storms::client(facts, forwarded);
             self.storms[place].depart(&departure(&look, None, client), tally);

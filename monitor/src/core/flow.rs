@@ -12,6 +12,7 @@ use super::{
     kept::Kept,
     look::Look,
     silences::Silences,
+    storm::ClientSlot,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
@@ -24,6 +25,8 @@ pub(super) struct Flow {
     standing: Option<Box<Standing>>,
     /// Whoever takes the flow off the table gives its strings back.
     pub(super) handshake: Option<Box<Kept>>,
+    /// Its place among its client's connections; `None` once the storm engine knows that it is over.
+    pub(super) client: Option<ClientSlot>,
     pub(super) first_seen: Ktime,
     /// The deadline of the wheel entry that counts; [`Ktime::NEVER`] without one.
     pub(super) armed: Ktime,
@@ -32,8 +35,6 @@ pub(super) struct Flow {
     protocol: Protocol,
     closing: bool,
     told_closing: bool,
-    /// The storm engine knows that it is over.
-    pub(super) departed: bool,
     at_risk: bool,
     death_recorded: bool,
     /// It waits in the inspect queue.
@@ -76,6 +77,7 @@ impl Flow {
         Self {
             standing: None,
             handshake: None,
+            client: None,
             first_seen: facts.at,
             armed: Ktime::NEVER,
             generation: 0,
@@ -83,7 +85,6 @@ impl Flow {
             protocol: facts.protocol,
             closing,
             told_closing: false,
-            departed: false,
             at_risk: false,
             death_recorded: false,
             queued: false,
@@ -348,7 +349,7 @@ mod tests {
     use crate::core::ConnId;
 
     #[test]
-    fn a_healthy_flow_costs_56_bytes_with_its_key() {
-        assert_eq!(size_of::<(ConnId, Flow)>(), 56);
+    fn a_healthy_flow_costs_64_bytes_with_its_key() {
+        assert_eq!(size_of::<(ConnId, Flow)>(), 64);
     }
 }

@@ -7,12 +7,14 @@
 mod advice;
 mod baseline;
 mod cause;
+mod client_connections;
 mod clients;
 mod delays;
 mod echo;
 mod episode;
 mod finding;
 mod input;
+mod minute;
 mod onset;
 mod pattern;
 mod phase;
@@ -32,13 +34,15 @@ use std::{
 };
 
 pub use baseline::{Baseline, Usual};
+pub use client_connections::ClientSlot;
 pub use finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash};
 pub use input::{Departure, Outcome, ServerChange};
 pub use settings::StormSettings;
 
 use self::{
-    baseline::Learner, cause::Deaths, clients::Clients, episode::Episode, onset::FAILING,
-    sample::Sample, seconds::Seconds, thrash::Thrashing, totals::Totals, trace::Trace,
+    baseline::Learner, cause::Deaths, client_connections::ClientConnections, clients::Clients,
+    episode::Episode, onset::FAILING, sample::Sample, seconds::Seconds, thrash::Thrashing,
+    totals::Totals, trace::Trace,
 };
 use super::time::Ktime;
 
@@ -50,7 +54,10 @@ pub struct Storm {
     trace: Trace,
     sample: Sample,
     clients: Clients,
+    connections: ClientConnections,
     deaths: Deaths,
+    /// When the first connection was known.
+    watched_since: Option<Ktime>,
     learner: Learner,
     totals: Totals,
     /// What they were when each of the last seconds with an event began.
@@ -77,7 +84,9 @@ impl Storm {
             trace: Trace::new(),
             sample: Sample::new(),
             clients: Clients::new(),
+            connections: ClientConnections::default(),
             deaths: Deaths::default(),
+            watched_since: None,
             learner: Learner::new(baseline),
             totals: Totals::default(),
             marks: VecDeque::new(),
@@ -94,6 +103,20 @@ impl Storm {
         storm
     }
 
+    /// A connection of the client is known to be open from now on, whether it was opened now or earlier.
+    /// The slot is for [`Storm::disconnect`]. `client` is canonical.
+    pub fn connect(&mut self, at: Ktime, client: IpAddr) -> ClientSlot {
+        self.watched_since.get_or_insert(at);
+        let seed = self.settings.seed;
+        self.connections.open(client, |client| hash(seed, client))
+    }
+
+    /// It is open no more; comes before [`Storm::departed`].
+    pub fn disconnect(&mut self, slot: ClientSlot) {
+        let seed = self.settings.seed;
+        self.connections.close(slot, |client| hash(seed, client));
+    }
+
     /// A client asks: an upgrade request, or the opening of TLS. `client` is canonical.
     pub fn arrived(&mut self, at: Ktime, client: IpAddr) {
         self.roll(at);
@@ -103,7 +126,8 @@ impl Storm {
         let arrivals = second.arrivals;
         self.totals.attempts += 1;
         self.trace.arrive(at);
-        self.clients.arrive(at, client, hash);
+        let open = self.connections.count(client, hash);
+        self.clients.arrive(at, client, hash, open);
         let number = self.episode.as_ref().map_or(0, |episode| episode.number);
         if let Some(back) = self.sample.arrive(at, hash, number) {
             self.totals.sampled += back.weight;
@@ -154,18 +178,20 @@ impl Storm {
         let Departure { at, client, .. } = *departure;
         self.roll(at);
         let hash = self.hash(client);
+        let short = departure
+            .age
+            .is_some_and(|age| age < self.settings.short_life);
         let second = self.seconds.at(at);
         second.closes += 1;
+        second.lasting_closes += u64::from(!short);
         second.established = second.established.max(established);
         self.trace.fail(at);
         let returned = self.sample.depart(at, hash, departure.age);
         self.came_back(returned);
         self.deaths.add(departure);
-        let short = departure
-            .age
-            .is_some_and(|age| age < self.settings.short_life);
         let thrash = self.settings.thrash_connections;
-        let thrashes = self.clients.depart(at, client, hash, short, thrash);
+        let open = self.connections.count(client, hash);
+        let thrashes = self.clients.depart(at, (client, hash), short, open, thrash);
         if let Some(episode) = &mut self.episode {
             if episode.closed.is_some() {
                 episode.closes += 1;
@@ -229,13 +255,19 @@ impl Storm {
 
     /// The clients that ask most often, heaviest first, at most 1,024.
     pub fn clients(&self) -> Vec<ClientRow> {
-        self.clients.heaviest(usize::MAX)
+        self.with_open(self.clients.heaviest(usize::MAX))
     }
 
     /// About the memory that it holds.
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.trace.bytes() + self.sample.bytes() + self.clients.bytes()
+        let tables = [
+            self.trace.bytes(),
+            self.sample.bytes(),
+            self.clients.bytes(),
+            self.connections.bytes(),
+        ];
+        size_of::<Self>() + tables.iter().sum::<usize>()
     }
 
     fn came_back(&mut self, clients: u64) {
@@ -244,13 +276,15 @@ impl Storm {
     }
 
     fn hash(&self, client: IpAddr) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.settings.seed);
-        match client {
-            IpAddr::V4(v4) => hasher.write_u32(v4.into()),
-            IpAddr::V6(v6) => hasher.write_u128(v6.into()),
+        hash(self.settings.seed, client)
+    }
+
+    /// Fills in how many connections each has open.
+    fn with_open(&self, mut rows: Vec<ClientRow>) -> Vec<ClientRow> {
+        for row in &mut rows {
+            row.open = self.connections.count(row.client, self.hash(row.client));
         }
-        hasher.finish()
+        rows
     }
 
     /// Learns from the seconds that are over. One second late, so that none is still to get an event.
@@ -370,13 +404,23 @@ impl Storm {
             returning_share: share,
             closes: episode.closes,
             cause: episode.cause,
-            examples: self.clients.heaviest(ReconnectStorm::EXAMPLES),
+            examples: self.with_open(self.clients.heaviest(ReconnectStorm::EXAMPLES)),
             reason: String::new(),
         };
         storm.reason = advice::of_storm(&storm);
         self.findings
             .push_back(StormFinding::Reconnect(Box::new(storm)));
     }
+}
+
+fn hash(seed: u64, client: IpAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(seed);
+    match client {
+        IpAddr::V4(v4) => hasher.write_u32(v4.into()),
+        IpAddr::V6(v6) => hasher.write_u128(v6.into()),
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]

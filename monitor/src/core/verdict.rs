@@ -184,9 +184,14 @@ pub fn silence_before(look: &Look<'_>, verdict: &Verdict) -> Duration {
     if let Some(gap) = look.longest_unheard_gap() {
         return gap.to.since(gap.from);
     }
+    // The hop's own clock may count payload only, or one direction.
+    let idle = || match look.hop(verdict) {
+        Some(hop) => look.now.since(look.quiet_since(hop)),
+        None => look.idle(),
+    };
     match verdict.kind {
-        VerdictKind::Expired => look.idle().max(verdict.limit),
-        VerdictKind::Expiring => look.idle(),
+        VerdictKind::Expired => idle().max(verdict.limit),
+        VerdictKind::Expiring => idle(),
         VerdictKind::BlackHoled => silence_until(verdict.since, facts.rx.last_packet),
         VerdictKind::Unresponsive => {
             silence_until(verdict.since, facts.rx.last_frame.or(facts.rx.last_payload))

@@ -17,8 +17,8 @@ impl Daemon {
     pub(super) fn answer_control(&mut self, question: Question) {
         // Whoever asked may be gone by now; that is its affair.
         match question {
-            Question::Conns(answer) => drop(answer.send(self.core.conns())),
-            Question::Zombies(answer) => drop(answer.send(self.core.judged())),
+            Question::Conns(answer) => drop(answer.send(self.core.known_since())),
+            Question::Zombies(answer) => drop(answer.send(self.core.judged_since())),
             Question::Connections(conns, answer) => {
                 let now = Now::read();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
@@ -51,14 +51,6 @@ impl Daemon {
                     rows.iter().map(record).collect::<Vec<_>>()
                 });
                 drop(answer.send(clients.collect()));
-            }
-            Question::Owners(conns, answer) => {
-                let owners = conns.iter().filter_map(|conn| {
-                    let facts = self.snapshots.get(*conn).ok().flatten()?;
-                    let listener = self.listener_name(facts.listener).to_owned();
-                    Some((listener, self.core.client_of(&facts)))
-                });
-                drop(answer.send(owners.collect()));
             }
             Question::Frames(filter, one_in, answer) => {
                 let lines = self.tap.watch(filter, one_in, &self.drops);

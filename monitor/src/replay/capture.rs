@@ -36,11 +36,24 @@ pub enum CaptureError {
     #[error("not a pcap or pcapng recording{0}")]
     Unrecognised(&'static str),
     #[error("cannot be read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("cut off in the middle of a packet, at byte {at}")]
     Truncated { at: u64 },
+    /// See [`unpacked`](super::unpacked).
+    #[error("compressed, and {0}")]
+    Packed(&'static str),
     #[error("damaged at byte {at}: {what}")]
     Damaged { at: u64, what: &'static str },
+}
+
+impl From<io::Error> for CaptureError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Packed("cut off"),
+            io::ErrorKind::InvalidData => Self::Packed("damaged"),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// A recording being read.
@@ -77,22 +90,26 @@ impl<R: Read> Capture<R> {
         let mut bytes = Buffered::new(source);
         bytes.want(PCAP_HEADER)?;
         let head = bytes.peek(PCAP_HEADER);
-        let format = match head {
-            [] => return Err(CaptureError::Unrecognised(": it is empty")),
-            [0x1f, 0x8b, ..]
-            | [0x28, 0xb5, 0x2f, 0xfd, ..]
-            | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
-                return Err(CaptureError::Unrecognised(
-                    ": it is compressed; unpack it first",
-                ));
+        let foreign = match head {
+            [] => Some(": it is empty"),
+            [b'B', b'Z', b'h', ..] => Some(": it is compressed by bzip2; unpack it first"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some(": it is compressed by lz4; unpack it first"),
+            [b'P', b'K', 3, 4, ..] => Some(": it is a zip archive; unpack it first"),
+            [b'7', b'z', 0xbc, 0xaf, ..] => Some(": it is a 7z archive; unpack it first"),
+            [b's', b'n', b'o', b'o', b'p', 0, ..] => {
+                Some(": it is of snoop; editcap turns it into pcapng")
             }
-            _ => match Pcap::parse(head) {
-                Some(pcap) => {
-                    bytes.consume(PCAP_HEADER);
-                    Format::Pcap(pcap)
-                }
-                None => Format::PcapNg(Interfaces::open(head)?),
-            },
+            _ => None,
+        };
+        if let Some(kind) = foreign {
+            return Err(CaptureError::Unrecognised(kind));
+        }
+        let format = match Pcap::parse(head) {
+            Some(pcap) => {
+                bytes.consume(PCAP_HEADER);
+                Format::Pcap(pcap)
+            }
+            None => Format::PcapNg(Interfaces::open(head)?),
         };
         Ok(Self { bytes, format })
     }

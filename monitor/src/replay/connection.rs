@@ -16,6 +16,9 @@ use crate::{
     kernel::decode::{self, octets},
 };
 
+/// So often a connection's segments wait in vain.
+const PATIENCE: u8 = 3;
+
 /// A connection that has not ended.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -29,6 +32,8 @@ pub(super) struct Connection {
     established: bool,
     /// Data that came with its SYN (RFC 7413), for the moment when it is established.
     early: Option<(Direction, Segment, Box<[u8]>)>,
+    /// How often segments waited for what they acknowledge, and it did not come.
+    pub(super) in_vain: u8,
     /// A SYN for the same addresses and ports, which begins a new connection if it is answered.
     successor: Option<Syn>,
     pub(super) local: SocketAddr,
@@ -123,6 +128,7 @@ impl Connection {
             recent: [Recent::default(); 2],
             established: false,
             early: None,
+            in_vain: 0,
             successor: None,
             local,
             peer,
@@ -205,6 +211,22 @@ impl Connection {
         }
         self.note(direction, segment);
         Meaning::Segment
+    }
+
+    /// Whether a segment acknowledges what the other side is not known to have sent. Not asked any more where
+    /// the other side was not recorded.
+    pub(super) fn acknowledges_unseen(&self, direction: Direction, segment: &Segment) -> bool {
+        let other = self.sides[direction.opposite().index()];
+        let of_itself = self.sides[direction.index()];
+        let is_new = of_itself
+            .acked
+            .is_none_or(|acked| after(segment.ack, acked));
+        self.in_vain < PATIENCE
+            && segment.has(tcp_flags::ACK)
+            && !segment.has(tcp_flags::SYN)
+            && !segment.has(tcp_flags::RST)
+            && is_new
+            && other.end.is_some_and(|end| after(segment.ack, end))
     }
 
     /// A retransmission: nothing in the segment was not sent before.

@@ -16,13 +16,15 @@ use monitor_common::{
 use super::{
     capture::Packet,
     connection::{Connection, Meaning, Watched},
+    early::Early,
     headers::{self, Tcp},
+    ports,
     report::{End, Record, Summary, wall_clock},
     skip::Skip,
 };
 use crate::{
     core::{
-        Action, Correlator, Grouping, Ktime, ListenerId, Notice, Status, facts::Role,
+        Action, Correlator, Grouping, Ktime, ListenerId, Notice, State, Status, facts::Role,
         loss::Deliveries,
     },
     listeners::Listener,
@@ -52,16 +54,18 @@ pub struct Replay {
     connections: HashMap<u64, Connection>,
     /// When to forget handshakes that came to nothing, and connections that ended.
     lingering: VecDeque<(u64, Tuple)>,
+    /// Packets that wait for what they acknowledge.
+    early: Early,
     last_number: u64,
-    /// Those of the segment in hand.
-    frames: Vec<SeenFrame>,
+    /// Those of the segment in hand, and the connection it belongs to.
+    frames: (u64, Vec<SeenFrame>),
     records: VecDeque<Record>,
     summary: Summary,
 }
 
 /// Both ends of a connection, whichever sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Tuple(SocketAddr, SocketAddr);
+pub(super) struct Tuple(pub(super) SocketAddr, pub(super) SocketAddr);
 
 #[derive(Clone, Copy, Debug)]
 enum Place {
@@ -94,8 +98,9 @@ impl Replay {
             tuples: HashMap::new(),
             connections: HashMap::new(),
             lingering: VecDeque::new(),
+            early: Early::default(),
             last_number: 0,
-            frames: Vec::new(),
+            frames: (0, Vec::new()),
             records: VecDeque::new(),
             summary: Summary::default(),
         }
@@ -105,17 +110,92 @@ impl Replay {
     pub fn packet(&mut self, packet: &Packet<'_>) {
         self.summary.packets += 1;
         self.tick(packet.at);
-        let taken = headers::tcp(packet).and_then(|tcp| self.segment(&tcp));
-        match taken {
+        match headers::tcp(packet) {
+            Ok(tcp) => self.put_in_order(packet, &tcp),
+            Err(reason) => {
+                self.summary.skipped.count(reason);
+                if let (Skip::LinkType, Some(link)) = (reason, packet.link) {
+                    *self.summary.unread_links.entry(link).or_default() += 1;
+                }
+            }
+        }
+        self.act();
+    }
+
+    /// Takes a segment, or lets it wait for one that it acknowledges and that is still to come.
+    fn put_in_order(&mut self, packet: &Packet<'_>, tcp: &Tcp<'_>) {
+        let tuple = Tuple::of(tcp);
+        // What comes from the side that is waited for is taken at once, whatever it acknowledges.
+        let waits = match self.early.waits(tuple) {
+            Some(from) => from == tcp.source,
+            None => self.is_early(tuple, tcp),
+        };
+        if waits {
+            self.early.hold(self.clock, tuple, tcp.source, packet);
+            if self.early.is_full(tuple) {
+                self.give_up_waiting(tuple);
+            }
+            while let Some(overdue) = self.early.overdue(self.clock) {
+                self.give_up_waiting(overdue);
+            }
+            return;
+        }
+        self.take(tcp);
+        // It may be what others wait for.
+        while let Some(held) = self.early.first(tuple) {
+            match headers::tcp(&held.packet()) {
+                Ok(tcp) if self.is_early(tuple, &tcp) => return,
+                _ => self.take_held(tuple),
+            }
+        }
+    }
+
+    /// What a connection's packets wait for does not come.
+    fn give_up_waiting(&mut self, tuple: Tuple) {
+        if let Some(Place::Live(number)) = self.tuples.get(&tuple)
+            && let Some(connection) = self.connections.get_mut(number)
+        {
+            connection.in_vain = connection.in_vain.saturating_add(1);
+        }
+        while self.early.first(tuple).is_some() {
+            self.take_held(tuple);
+        }
+    }
+
+    fn take_held(&mut self, tuple: Tuple) {
+        if let Some(held) = self.early.take(tuple)
+            && let Ok(tcp) = headers::tcp(&held.packet())
+        {
+            self.take(&tcp);
+        }
+    }
+
+    fn take(&mut self, tcp: &Tcp<'_>) {
+        match self.segment(tcp) {
             Ok(()) => self.summary.segments += 1,
             Err(reason) => self.summary.skipped.count(reason),
         }
         self.act();
     }
 
+    /// Whether a segment answers what was not recorded yet: it acknowledges bytes that nobody sent, or is
+    /// the 101 of a connection of which nothing else is known.
+    fn is_early(&self, tuple: Tuple, tcp: &Tcp<'_>) -> bool {
+        match self.tuples.get(&tuple) {
+            Some(Place::Live(number)) => self.connections.get(number).is_some_and(|connection| {
+                connection.acknowledges_unseen(connection.direction(tcp), &tcp.segment)
+            }),
+            Some(Place::Ended { .. } | Place::Foreign) => false,
+            None => ports::is_switching(tcp.payload) && self.watched(tcp).is_some(),
+        }
+    }
+
     /// The recording is over: what was due by its last packet is judged, and what is still open is
     /// told.
     pub fn finish(&mut self) {
+        while let Some(overdue) = self.early.overdue(u64::MAX) {
+            self.give_up_waiting(overdue);
+        }
         self.judge_before(self.clock.saturating_add(1));
         self.grouping.flush();
         self.tell_notices();
@@ -155,6 +235,9 @@ impl Replay {
         // 0 means "never" in a snapshot.
         match at.map(|at| at.clamp(1, CLOCK_MAX)) {
             Some(at) if at >= self.clock => {
+                while let Some(overdue) = self.early.overdue(at) {
+                    self.give_up_waiting(overdue);
+                }
                 self.judge_before(at);
                 self.clock = at;
                 self.summary.from.get_or_insert(wall_clock(Ktime(at)));
@@ -234,7 +317,11 @@ impl Replay {
                     self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => {
+                    let opens = transition.to == State::Open;
                     self.records.push_back(Record::State(Box::new(transition)));
+                    if opens {
+                        self.tell_frames();
+                    }
                 }
                 // No record is lost here.
                 Action::Reconcile => {}

@@ -13,11 +13,14 @@ use std::io::Read;
 mod capture;
 mod connection;
 mod copies;
+mod early;
 mod engine;
 mod headers;
+mod layers;
 mod ports;
 mod report;
 mod skip;
+mod unpack;
 mod upgrade;
 
 pub use capture::{Capture, CaptureError, Packet};
@@ -25,6 +28,7 @@ pub use engine::Replay;
 pub use ports::websocket_ports;
 pub use report::{CloseFrame, ConnectionRecord, Pair, Record, Summary};
 pub use skip::{Skip, Skipped};
+pub use unpack::unpacked;
 
 /// Plays a recording to its end, or to where it cannot be read any further, which is returned;
 /// what was good before is told all the same. Stops early only if `show` fails.

@@ -8,10 +8,7 @@ use monitor_common::{
     replay::behind_proxy_header,
 };
 
-use super::{
-    capture::{Capture, CaptureError},
-    headers,
-};
+use super::{capture::Capture, headers};
 
 /// The ports that are asked for an upgrade to WebSocket, or answer with a 101. Reads the recording
 /// as far as it can be read; whoever reads it again meets the same end.
@@ -20,10 +17,7 @@ pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
     loop {
         let packet = match capture.next_packet() {
             Ok(Some(packet)) => packet,
-            Ok(None) | Err(CaptureError::Truncated { .. } | CaptureError::Damaged { .. }) => {
-                return ports;
-            }
-            Err(CaptureError::Io(_) | CaptureError::Unrecognised(_)) => return ports,
+            Ok(None) | Err(_) => return ports,
         };
         let Ok(tcp) = headers::tcp(&packet) else {
             continue;
@@ -47,6 +41,11 @@ fn opening(payload: &[u8]) -> Opening {
         head.put(i, *byte);
     }
     Opening::of(&head, OPENING_LEN.min(payload.len() as u32))
+}
+
+/// Whether a payload begins with the status line of a 101.
+pub(super) fn is_switching(payload: &[u8]) -> bool {
+    opening(payload) == Opening::Switching
 }
 
 /// Whether a request has the header `Upgrade: websocket` (RFC 6455 §4.1), as far as it was

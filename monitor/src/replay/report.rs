@@ -158,6 +158,9 @@ pub struct Summary {
     pub alerts: u64,
     /// Packets that were passed over, by reason.
     pub skipped: Skipped,
+    /// Of those, the ones of link layers that are not read, by LINKTYPE_ value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread_links: BTreeMap<u32, u64>,
     /// Packets stamped earlier than one before them; they were taken at the latest time shown.
     pub out_of_order: u64,
     /// Packets without a time stamp, taken in the same way.

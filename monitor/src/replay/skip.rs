@@ -9,6 +9,7 @@ pub enum Skip {
     LinkType,
     /// ARP and the like.
     NotIp,
+    /// UDP that is no tunnel, ICMP and the like.
     NotTcp,
     /// A part of a larger IP packet: not put together.
     Fragment,

@@ -14,10 +14,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{BinaryHeap, HashSet},
     convert::Infallible,
     io,
-    net::IpAddr,
 };
 
 use axum::{
@@ -40,7 +39,7 @@ use super::http::ask;
 use crate::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    core::{ConnId, facts::Direction},
+    core::{ConnId, Ktime, facts::Direction},
     frames::{Filter, OneIn, Opcodes, Peers},
     json,
 };
@@ -61,10 +60,10 @@ const PAGE: usize = 256;
 /// A question to the daemon, which owns all state; the answer goes back through the channel.
 #[derive(Debug)]
 pub enum Question {
-    /// The connections in the table, in no order.
-    Conns(oneshot::Sender<Vec<ConnId>>),
+    /// The connections in the table, in no order, each with the moment since when it is known.
+    Conns(oneshot::Sender<Vec<(Ktime, ConnId)>>),
     /// Those on which a verdict stands.
-    Zombies(oneshot::Sender<Vec<ConnId>>),
+    Zombies(oneshot::Sender<Vec<(Ktime, ConnId)>>),
     /// Of these, those that are still there.
     Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
     /// One, alive or remembered.
@@ -73,10 +72,8 @@ pub enum Question {
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<String>>),
     /// The storms that go on, and the clients that thrash, as lines of the alert log.
     Storms(oneshot::Sender<Vec<String>>),
-    /// Of each listener the heaviest first; their open connections are not counted yet.
+    /// Of each listener the heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
-    /// Of these connections, by listener and client those that are still there.
-    Owners(Vec<ConnId>, oneshot::Sender<Vec<(String, IpAddr)>>),
     Frames(Filter, OneIn, oneshot::Sender<Result<Lines, WatchError>>),
     Events(oneshot::Sender<Result<Lines, WatchError>>),
 }
@@ -227,28 +224,6 @@ async fn clients(
     };
     records.retain(|record| query.accepts(record));
     records.truncate(query.limit.unwrap_or(usize::MAX));
-    let Some(conns) = ask(&questions, Question::Conns).await else {
-        return gone();
-    };
-    let mut places: HashMap<(String, IpAddr), &mut u64> = records
-        .iter_mut()
-        .map(|record| {
-            let key = (record.listener.clone(), record.figures.client);
-            (key, &mut record.open)
-        })
-        .collect();
-    for page in conns.chunks(PAGE) {
-        let page = page.to_vec();
-        let asked = ask(&questions, |answer| Question::Owners(page, answer));
-        let Some(owners) = asked.await else {
-            return gone();
-        };
-        for owner in owners {
-            if let Some(open) = places.get_mut(&owner) {
-                **open += 1;
-            }
-        }
-    }
     let lines = records.iter().filter_map(|record| {
         let line = serde_json::to_string(record).ok()?;
         Some(Ok(Bytes::from(line + "\n")))
@@ -341,17 +316,17 @@ fn pages(
 /// Connections that are still to be told of. It is put in order only as far as it is read: to sort a
 /// million would hold up the daemon.
 struct Queue {
-    /// Cookies are given out in order.
-    urgent: BinaryHeap<Reverse<ConnId>>,
-    others: BinaryHeap<Reverse<ConnId>>,
+    /// Ties of age are broken by cookie.
+    urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
+    others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     told: HashSet<ConnId>,
 }
 
 impl Queue {
     /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
-    fn new(urgent: Vec<ConnId>, all: Vec<ConnId>) -> Self {
+    fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
         Self {
-            told: urgent.iter().copied().collect(),
+            told: urgent.iter().map(|(_, conn)| *conn).collect(),
             urgent: urgent.into_iter().map(Reverse).collect(),
             others: all.into_iter().map(Reverse).collect(),
         }
@@ -360,10 +335,10 @@ impl Queue {
     /// Empty when all were told of.
     fn next_page(&mut self) -> Vec<ConnId> {
         let next = || loop {
-            if let Some(Reverse(conn)) = self.urgent.pop() {
+            if let Some(Reverse((_, conn))) = self.urgent.pop() {
                 return Some(conn);
             }
-            let Reverse(conn) = self.others.pop()?;
+            let Reverse((_, conn)) = self.others.pop()?;
             if !self.told.contains(&conn) {
                 return Some(conn);
             }
@@ -387,17 +362,19 @@ mod tests {
 
     #[test]
     fn the_urgent_come_first_and_every_connection_once() {
-        let all: Vec<ConnId> = (0..600).rev().map(ConnId).collect();
-        let mut queue = Queue::new([400, 7].map(ConnId).to_vec(), all);
+        // Three at a time are as old as each other; each processor has a batch of cookies.
+        let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
+        let all: Vec<_> = (0..600).rev().map(known).collect();
+        let mut queue = Queue::new([400, 7].map(known).to_vec(), all);
         let pages: Vec<_> = std::iter::from_fn(|| {
             let page = queue.next_page();
             (!page.is_empty()).then_some(page)
         })
         .collect();
         assert_eq!(pages.len(), 3);
-        let told = pages.concat();
-        assert_eq!(told[..4], [7, 400, 0, 1].map(ConnId));
-        assert!(told[2..].is_sorted(), "the oldest first");
+        let told: Vec<_> = pages.concat().iter().map(|c| known(c.0 ^ 0x100)).collect();
+        assert_eq!(told[..4], [7, 400, 0, 1].map(known));
+        assert!(told[2..].is_sorted(), "the oldest first, then by cookie");
         assert_eq!(told.len(), 600);
         assert_eq!(told.iter().collect::<HashSet<_>>().len(), 600);
     }

@@ -84,8 +84,10 @@ fn storms() -> Vec<Notice> {
         accepted: 1,
         refused: 0,
         short_lived: 1,
-        rate_per_minute: 1.0,
+        attempts_per_minute: 1.0,
         interval: None,
+        open: 1,
+        most_open: 1,
         last: Ktime(1),
     };
     let storm = |cause: Option<Cause>| ReconnectStorm {

@@ -153,6 +153,30 @@ impl Storm {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
+fn a_daemon_that_has_just_started_tells_of_a_mass_close() {
+    const FEW: u16 = 45;
+    let lab = Lab::new().unwrap();
+    let addr = lab.server_addr(fresh_port());
+    let server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
+    let crowd = Crowd::gather(&lab, addr, 0..FEW, Retry::Fixed(BASE));
+    wait_until("everybody to be connected", SOON, || {
+        crowd.seen().connected == FEW
+    })
+    .unwrap();
+    let port = addr.port().to_string();
+    let mut watch = Watch::start(&["--port", &port]);
+    watch.wait_for_metric("wsmon_connections", &[], FEW.into());
+    server.kill();
+    let close = watch.alert("a mass close", SOON, |alert| {
+        alert.text("/alert") == "reconnect_storm"
+    });
+    assert_eq!(close.text("/phase"), "mass_close", "{}", close.json);
+    assert_eq!(close.number("/closes"), Some(FEW.into()), "{}", close.json);
+    assert_eq!(close.text("/cause"), "server_restart", "{}", close.json);
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
 fn clients_that_come_and_go_are_named_and_listed() {
     let lab = Lab::new().unwrap();
     let addr = lab.server_addr(fresh_port());

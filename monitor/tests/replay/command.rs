@@ -252,6 +252,59 @@ fn what_is_no_recording_or_not_there_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_no_file_of_packets_is_called_what_it_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let bzip2 = file(b"BZh91AY&SY\x12\x34\x56\x78");
+    for (path, flags, what) in [
+        (folder.path(), &[][..], "it is a directory"),
+        (folder.path(), &["--port", "8080"], "it is a directory"),
+        (&bzip2.path, &[], "compressed by bzip2"),
+    ] {
+        let output = wsmon(flags, path);
+        assert_eq!(output.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(what), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_packed_recording_tells_the_same_as_the_recording_and_its_cut_is_a_warning() {
+    let whole = story();
+    let expected = stdout(&wsmon(&["--json"], &file(&whole).path));
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packer.write_all(&whole).expect("memory");
+    let packed = packer.finish().expect("memory");
+    assert_eq!(stdout(&wsmon(&["--json"], &file(&packed).path)), expected);
+
+    let cut = file(&packed[..packed.len() - 12]);
+    let objects = objects(&stdout(&wsmon(&["--json"], &cut.path)));
+    let kinds = types(&objects);
+    assert!(
+        kinds.ends_with(&["connection", "warning", "summary"]),
+        "{kinds:?}"
+    );
+    let message = objects[objects.len() - 2]["message"].to_string();
+    assert!(message.contains("compressed, and cut off"), "{message}");
+}
+
+#[test]
+fn a_recording_of_a_link_layer_that_is_not_read_names_it() {
+    let mut bytes = story();
+    bytes[20] = 147;
+    let unread = file(&bytes);
+    let output = wsmon(&["--json"], &unread.path);
+    let objects = objects(&stdout(&output));
+    assert_eq!(types(&objects), ["warning", "summary"]);
+    let message = objects[0]["message"].as_str().expect("a message");
+    assert!(message.contains("of link type 147"), "{message}");
+    assert!(!message.contains("--port"), "{message}");
+    assert_eq!(objects[1]["unread_links"]["147"], objects[1]["packets"]);
+    let text = stdout(&wsmon(&[], &unread.path));
+    assert!(text.contains("  link type     147, "), "{text}");
+}
+
+#[test]
 fn a_recording_that_is_cut_off_is_judged_with_a_warning() {
     let whole = story();
     let cut = file(&whole[..whole.len() - 5]);

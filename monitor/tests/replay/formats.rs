@@ -1,8 +1,8 @@
 //! Files and link layers.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
-use monitor::replay::{Capture, CaptureError, Skip};
+use monitor::replay::{Capture, CaptureError, Skip, unpacked};
 use proptest::{prelude::*, sample::select};
 
 use crate::{
@@ -190,9 +190,128 @@ fn what_is_no_recording_is_refused_with_a_reason() {
         "not a pcap or pcapng recording"
     );
     assert!(refusal(b"").ends_with("it is empty"));
-    assert!(
-        refusal(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]).ends_with("it is compressed; unpack it first")
+    for (bytes, kind) in [
+        (&b"BZh91AY&SY\x12\x34"[..], "bzip2"),
+        (&[0x04, 0x22, 0x4d, 0x18, 0x64, 0x40, 0xa7, 0], "lz4"),
+        (b"PK\x03\x04\x14\0\0\0", "zip"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
+        (b"snoop\0\0\0\0\0\0\x02", "snoop"),
+    ] {
+        let refusal = refusal(bytes);
+        assert!(refusal.contains(kind), "{kind}: {refusal}");
+    }
+}
+
+/// The file as gzip, xz and zstd pack it, in one piece and in two.
+fn packed(file: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let gzip = |part: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(part).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let xz = |part: &[u8]| {
+        let options = lzma_rust2::XzOptions::with_preset(1);
+        let mut packer = lzma_rust2::XzWriter::new(Vec::new(), options).expect("an xz file");
+        packer.write_all(part).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let zstd = |part: &[u8]| {
+        use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+        compress_to_vec(part, CompressionLevel::Fastest)
+    };
+    // Something else that may lie between (RFC 8878 §3.1.2).
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+    let (first, second) = file.split_at(file.len() / 3);
+    vec![
+        ("gzip", gzip(file)),
+        ("gzip", [gzip(first), gzip(second)].concat()),
+        ("xz", xz(file)),
+        ("xz", [xz(first), xz(second)].concat()),
+        ("zstd", zstd(file)),
+        ("zstd", [zstd(first), skippable, zstd(second)].concat()),
+    ]
+}
+
+/// What a packed file tells, and why it ends.
+fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
+    let mut bytes = Vec::new();
+    let mut unpacked = unpacked(source)?;
+    match unpacked.read_to_end(&mut bytes) {
+        Ok(_) => replay(&bytes, &[server(8080, None)]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn a_packed_recording_tells_the_same() {
+    let recording = short_story(Conversation::v4());
+    let file = simple_pcap(&recording);
+    let expected = told(&judge(&recording, &[server(8080, None)]));
+    for (kind, packed) in packed(&file) {
+        let played =
+            played(Box::new(&packed[..])).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(told(&played), expected, "{kind}");
+    }
+    assert_eq!(
+        told(&played(Box::new(&file[..])).expect("as it is")),
+        expected
     );
+    for short in [&b""[..], b"\x1f", b"abc"] {
+        assert!(matches!(
+            played(Box::new(short)),
+            Err(CaptureError::Unrecognised(_))
+        ));
+    }
+}
+
+#[test]
+fn a_packed_recording_that_is_cut_off_or_damaged_says_so() {
+    let file = simple_pcap(&short_story(Conversation::v4()));
+    for (kind, packed) in packed(&file) {
+        for cut in [20, packed.len() / 2, packed.len() - 5] {
+            let mut capture = match unpacked(&packed[..cut]).map(Capture::open) {
+                Ok(Ok(capture)) => capture,
+                Ok(Err(CaptureError::Packed("cut off"))) => continue,
+                other => panic!("{kind}, {cut}: {:?}", other.map(|opened| opened.err())),
+            };
+            let last = loop {
+                match capture.next_packet() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            let is_cut = matches!(last, Some(CaptureError::Packed("cut off")));
+            // The second piece of two may be gone without a trace.
+            assert!(
+                is_cut || matches!(last, Some(CaptureError::Truncated { .. })),
+                "{kind}, {cut}: {last:?}"
+            );
+        }
+        let mut damaged = packed.clone();
+        for byte in &mut damaged[30..60] {
+            *byte ^= 0x5a;
+        }
+        let error = played(Box::new(&damaged[..])).expect_err(kind);
+        let said = error.to_string();
+        assert!(said.starts_with("compressed, and "), "{kind}: {said}");
+    }
+}
+
+#[test]
+fn a_source_that_fails_is_not_called_damaged() {
+    struct Failing;
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(5))
+        }
+    }
+    let file = simple_pcap(&short_story(Conversation::v4()));
+    for (kind, packed) in packed(&file) {
+        let mut half = unpacked(packed[..packed.len() / 4].chain(Failing)).expect(kind);
+        let error = half.read_to_end(&mut Vec::new()).expect_err(kind);
+        assert_eq!(error.raw_os_error(), Some(5), "{kind}: {error}");
+    }
 }
 
 #[test]
@@ -219,15 +338,18 @@ fn damage_ends_the_replay_where_it_is_and_says_what_it_is() {
     assert!(end.ends_with("a block whose two lengths differ"), "{end}");
 }
 
+/// A source that gives a byte at a time.
+struct Slow<'a>(&'a [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = buffer.len().min(1);
+        self.0.read(&mut buffer[..n])
+    }
+}
+
 #[test]
 fn a_source_that_gives_a_byte_at_a_time_tells_the_same() {
-    struct Slow<'a>(&'a [u8]);
-    impl Read for Slow<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let n = buffer.len().min(1);
-            self.0.read(&mut buffer[..n])
-        }
-    }
     let recording = short_story(Conversation::v6());
     for file in [
         simple_pcap(&recording),
@@ -325,14 +447,53 @@ fn tcp_is_found_behind_the_extension_headers_that_may_precede_it() {
 }
 
 #[test]
+fn a_fragment_that_is_the_whole_packet_is_read() {
+    let listeners = [server(8080, None)];
+    let story = short_story(Conversation::v6());
+    let expected = judge(&story, &listeners);
+    // The offset and flags of the fragment header (RFC 8200 §4.5): reserved bits count for nothing.
+    for (place, more, is_whole) in [
+        (0, 0, true),
+        (0, 6, true),
+        (0, 1, false),
+        (0, 8, false),
+        (1, 0, false),
+    ] {
+        for before in [0, 1] {
+            let mut recording = story.clone();
+            for (_, packet) in &mut recording.packets {
+                let (ip, tcp) = packet.split_at(40);
+                let mut ip = ip.to_vec();
+                let mut behind = [&[6, 0, place, more, 0, 0, 0, 9][..], tcp].concat();
+                ip[6] = 44;
+                if before == 1 {
+                    behind = behind_options(44, &behind);
+                    ip[6] = 60;
+                }
+                ip[4..6].copy_from_slice(&(behind.len() as u16).to_be_bytes());
+                *packet = [ip, behind].concat();
+            }
+            let played = judge(&recording, &listeners);
+            match is_whole {
+                true => assert_eq!(told(&played), told(&expected)),
+                false => assert_eq!(
+                    played.summary.skipped.get(Skip::Fragment),
+                    played.summary.packets
+                ),
+            }
+        }
+    }
+}
+
+#[test]
 fn link_layers_that_are_not_read_are_counted() {
     let mut file = simple_pcap(&short_story(Conversation::v4()));
-    file[20] = 105;
+    // LINKTYPE_USER0.
+    file[20] = 147;
     let played = replay(&file, &[server(8080, None)]).expect("a recording");
-    assert_eq!(
-        played.summary.skipped.get(Skip::LinkType),
-        played.summary.packets
-    );
+    let packets = played.summary.packets;
+    assert_eq!(played.summary.skipped.get(Skip::LinkType), packets);
+    assert_eq!(played.summary.unread_links, [(147, packets)].into());
     // ARP
     let mut frame = vec![2; 12];
     frame.extend([8, 6]);
@@ -392,6 +553,25 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn a_packed_recording_with_wrong_bytes_is_judged_or_refused(
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        end in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        for (_, mut bytes) in packed(&simple_pcap(&short_story(Conversation::v4()))) {
+            for (at, byte) in &wrong {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes.truncate(end.map_or(bytes.len(), |end| end.index(bytes.len())));
+            let outcome = |source| match played(source) {
+                Ok(played) => told(&played),
+                Err(error) => error.to_string(),
+            };
+            prop_assert_eq!(outcome(Box::new(&bytes[..])), outcome(Box::new(Slow(&bytes))));
+        }
+    }
+
     #[test]
     fn any_bytes_are_judged_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = replay(&bytes, &[server(8080, None)]);

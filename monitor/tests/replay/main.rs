@@ -9,6 +9,7 @@ mod connections;
 mod disorder;
 mod formats;
 mod frames;
+mod order;
 mod packets;
 mod verdicts;
 

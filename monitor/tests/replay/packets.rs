@@ -209,10 +209,38 @@ pub(crate) enum Link {
     Null,
     NullSwapped,
     Loop,
+    Ppp,
+    /// Without address and control, and with a protocol of one byte.
+    PppShort,
+    PppInHdlc,
+    CiscoHdlc,
+    PppPppd,
+    PppWithDirection,
+    PppEther,
+    Pppoe,
+    /// Two labels.
+    Mpls,
+    /// A pseudo-wire: a label, a control word, Ethernet.
+    MplsEthernet,
+    /// 802.11: from a station, between access points with quality of service, and behind radiotap.
+    Wireless,
+    WirelessQos,
+    Radiotap,
+    RadiotapPadded,
+    IpInIp,
+    Gre,
+    GrePptp,
+    /// With key and sequence number.
+    GreEthernet,
+    Vxlan,
+    GeneveEthernet,
+    GeneveIp,
+    /// VXLAN in IP in GRE in a VLAN.
+    TunnelInTunnel,
 }
 
 impl Link {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::Ethernet,
         Self::Vlan,
         Self::QinQ,
@@ -225,6 +253,28 @@ impl Link {
         Self::Null,
         Self::NullSwapped,
         Self::Loop,
+        Self::Ppp,
+        Self::PppShort,
+        Self::PppInHdlc,
+        Self::CiscoHdlc,
+        Self::PppPppd,
+        Self::PppWithDirection,
+        Self::PppEther,
+        Self::Pppoe,
+        Self::Mpls,
+        Self::MplsEthernet,
+        Self::Wireless,
+        Self::WirelessQos,
+        Self::Radiotap,
+        Self::RadiotapPadded,
+        Self::IpInIp,
+        Self::Gre,
+        Self::GrePptp,
+        Self::GreEthernet,
+        Self::Vxlan,
+        Self::GeneveEthernet,
+        Self::GeneveIp,
+        Self::TunnelInTunnel,
     ];
 
     pub(crate) fn number(self, packet: &[u8]) -> u32 {
@@ -243,6 +293,25 @@ impl Link {
             }
             Self::Null | Self::NullSwapped => 0,
             Self::Loop => 108,
+            Self::Ppp | Self::PppShort => 9,
+            Self::PppInHdlc => 50,
+            Self::CiscoHdlc => 104,
+            Self::PppPppd => 166,
+            Self::PppWithDirection => 204,
+            Self::PppEther => 51,
+            Self::Wireless | Self::WirelessQos => 105,
+            Self::Radiotap | Self::RadiotapPadded => 127,
+            Self::Pppoe
+            | Self::Mpls
+            | Self::MplsEthernet
+            | Self::IpInIp
+            | Self::Gre
+            | Self::GrePptp
+            | Self::GreEthernet
+            | Self::Vxlan
+            | Self::GeneveEthernet
+            | Self::GeneveIp
+            | Self::TunnelInTunnel => 1,
         }
     }
 
@@ -266,6 +335,7 @@ impl Link {
             Self::Null => frame.extend(family.to_le_bytes()),
             Self::NullSwapped | Self::Loop => frame.extend(family.to_be_bytes()),
             Self::Raw | Self::RawBsd | Self::Ip => {}
+            _ => return self.wrap_deeper(packet, kind),
         }
         if matches!(
             self,
@@ -279,6 +349,89 @@ impl Link {
             frame.resize(frame.len().max(60), 0xee);
         }
         frame
+    }
+}
+
+impl Link {
+    fn wrap_deeper(self, packet: &[u8], kind: [u8; 2]) -> Vec<u8> {
+        let ppp: [u8; 2] = if is_v6(packet) { [0, 0x57] } else { [0, 0x21] };
+        let ethernet = |kind: [u8; 2], packet: &[u8]| [&[2; 12][..], &kind, packet].concat();
+        let [from, to] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let outer = |protocol, content: &[u8]| ip(from, to, protocol, content);
+        let in_ip = |protocol, content: &[u8]| ethernet([8, 0], &outer(protocol, content));
+        let udp = |port: u16, content: &[u8]| {
+            let len = (8 + content.len() as u16).to_be_bytes();
+            [&[0xc0, 0][..], &port.to_be_bytes(), &len, &[0, 0], content].concat()
+        };
+        let vxlan = udp(
+            4789,
+            &[&[8, 0, 0, 0, 0, 0, 7, 0][..], &ethernet(kind, packet)].concat(),
+        );
+        let snap = [&[0xaa, 0xaa, 3, 0, 0, 0][..], &kind, packet].concat();
+        let wireless =
+            |control: [u8; 2], more: &[u8]| [&control[..], &[0; 22], more, &snap].concat();
+        match self {
+            Self::Ppp | Self::PppInHdlc => [&[0xff, 3][..], &ppp, packet].concat(),
+            Self::PppShort => [&ppp[1..], packet].concat(),
+            Self::CiscoHdlc => [&[0x0f, 0][..], &kind, packet].concat(),
+            Self::PppPppd => [&[1, 3][..], &ppp, packet].concat(),
+            Self::PppWithDirection => [&[0, 0xff, 3][..], &ppp, packet].concat(),
+            Self::PppEther => [&[0x11, 0, 0, 1, 0, 9][..], &ppp, packet].concat(),
+            Self::Pppoe => {
+                let session = [&[0x11, 0, 0, 1, 0, 9][..], &ppp, packet].concat();
+                ethernet([0x88, 0x64], &session)
+            }
+            Self::Mpls => {
+                let labels = [0, 1, 0x40, 64, 0, 2, 0x41, 64];
+                ethernet([0x88, 0x47], &[&labels[..], packet].concat())
+            }
+            Self::MplsEthernet => {
+                let wire = [&[0, 2, 1, 64, 0, 0, 0, 0][..], &ethernet(kind, packet)].concat();
+                ethernet([0x88, 0x48], &wire)
+            }
+            Self::Wireless => wireless([0x08, 0x01], &[]),
+            Self::WirelessQos => wireless(
+                [0x88, 0x83],
+                &[[0; 6].as_slice(), &[5, 0], &[0; 4]].concat(),
+            ),
+            // Time, flags.
+            Self::Radiotap => {
+                let head = [&[0, 0, 17, 0, 3, 0, 0, 0][..], &[9; 8], &[0x10]].concat();
+                [head, wireless([0x08, 0x02], &[])].concat()
+            }
+            // Two words of what is present, flags that say padding; 26 bytes become 28.
+            Self::RadiotapPadded => {
+                let head = [0, 0, 13, 0, 2, 0, 0, 0x80, 0, 0, 0, 0, 0x20];
+                [&head[..], &wireless([0x88, 0x02], &[0, 0, 0, 0])].concat()
+            }
+            Self::IpInIp => in_ip(if is_v6(packet) { 41 } else { 4 }, packet),
+            Self::Gre => in_ip(47, &[&[0x80, 0][..], &kind, &[0; 4], packet].concat()),
+            Self::GrePptp => {
+                let head = [0x30, 0x81, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+                in_ip(47, &[&head[..], &ppp, packet].concat())
+            }
+            Self::GreEthernet => {
+                let head = [0x30, 0, 0x65, 0x58, 0, 0, 0, 1, 0, 0, 0, 2];
+                in_ip(47, &[&head[..], &ethernet(kind, packet)].concat())
+            }
+            Self::Vxlan => in_ip(17, &vxlan),
+            Self::GeneveEthernet => {
+                let head = [2, 0, 0x65, 0x58, 0, 0, 1, 0, 0, 1, 2, 1, 0, 0, 0, 0];
+                in_ip(
+                    17,
+                    &udp(6081, &[&head[..], &ethernet(kind, packet)].concat()),
+                )
+            }
+            Self::GeneveIp => {
+                let head = [0, 0, kind[0], kind[1], 0, 0, 1, 0];
+                in_ip(17, &udp(6081, &[&head[..], packet].concat()))
+            }
+            Self::TunnelInTunnel => {
+                let gre = [&[0, 0, 8, 0][..], &outer(17, &vxlan)].concat();
+                [&[2; 12][..], &[0x81, 0, 0, 5, 8, 0], &outer(47, &gre)].concat()
+            }
+            _ => unreachable!("{self:?} has its bytes in wrap"),
+        }
     }
 }
 

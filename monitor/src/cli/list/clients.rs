@@ -45,7 +45,7 @@ impl fmt::Display for Row<'_> {
             figures.accepted,
             figures.refused,
             figures.short_lived,
-            record.open,
+            figures.open,
             match figures.interval_seconds {
                 Some(interval) => format!("{interval:.1} s"),
                 None => "-".to_owned(),
@@ -73,8 +73,10 @@ mod tests {
             accepted: 1,
             refused: 112,
             short_lived: 1,
-            rate_per_minute: 60.04,
+            attempts_per_minute: 60.04,
             interval: Some(Duration::from_secs(1)),
+            open: 0,
+            most_open: 1,
             last: Ktime(1_000_000_000),
         };
         let now = Ktime(1_400_000_000);

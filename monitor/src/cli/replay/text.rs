@@ -240,6 +240,9 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     for (reason, packets) in summary.skipped.iter() {
         lines.push(("  passed over", format!("{packets} {}", reason.as_str())));
     }
+    for (link, packets) in &summary.unread_links {
+        lines.push(("  link type", format!("{link}, {packets} not read")));
+    }
     if summary.out_of_order > 0 {
         lines.push(("  out of order", summary.out_of_order.to_string()));
     }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use super::{Certainty, Ending, VerdictKind};
 use crate::core::{
     event::CloseHow,
-    hop::OnExpiry,
+    hop::{Activity, OnExpiry},
     look::Look,
     time::Ktime,
     verdict::{self, Verdict},
@@ -17,8 +17,8 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
     match (verdict.kind, verdict.certainty) {
         (VerdictKind::Expired, certainty) => {
             let limit = Seconds(verdict.limit);
-            let idle = Seconds(silence);
-            let path = format!("idle {idle} on a path that forgets after {limit} ({hop})");
+            let idle = idle_for(look, verdict, silence);
+            let path = format!("{idle} on a path that forgets after {limit} ({hop})");
             if certainty == Certainty::Suspected {
                 return format!("{path}: no FIN, no RST; the application still thinks it is open");
             }
@@ -87,9 +87,9 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
                     Seconds(age)
                 ),
                 None => format!(
-                    "idle {}; {hop} {how} connections after {limit} of silence: expect a \
-                     disconnect, not a zombie",
-                    Seconds(silence)
+                    "{}; {hop} {how} connections after {limit} of silence: expect a disconnect, not a \
+                     zombie",
+                    idle_for(look, verdict, silence)
                 ),
             }
         }
@@ -133,6 +133,15 @@ pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> Stri
         (Ending::Dismissed, _) => "not a WebSocket after all; no longer watched".to_owned(),
         (Ending::Gone, _) => "the socket is gone; how it ended was missed".to_owned(),
         (Ending::Closed(how), _) => format!("closed by {} after {lasted}", in_words(how)),
+    }
+}
+
+/// How long the hop has counted no activity.
+fn idle_for(look: &Look, verdict: &Verdict, silence: Duration) -> String {
+    let silence = Seconds(silence);
+    match look.hop(verdict).map(|hop| hop.activity) {
+        Some(Activity::Payload) => format!("without payload for {silence}"),
+        Some(Activity::Packet) | None => format!("idle {silence}"),
     }
 }
 

@@ -41,7 +41,7 @@ impl Correlator {
             listener_loss: self.losses[place].loss(),
         };
         let tally = &mut self.tallies[place];
-        if !flow.departed {
+        if self.storms[place].disconnect(&mut flow) {
             self.storms[place].depart(&departure(&look, Some(how), client), tally);
         }
         tally.count_close(facts);
@@ -83,7 +83,8 @@ impl Correlator {
             (None, Some(attempt)) => (attempt.listener, asking, ending.reason()),
             (None, None) => return,
         };
-        if let Some(flow) = flow {
+        if let Some(mut flow) = flow {
+            self.storms[place(listener)].disconnect(&mut flow);
             let mut books = Books {
                 tally: &mut self.tallies[place(listener)],
                 silences: &mut self.silences[place(listener)],

@@ -53,6 +53,22 @@ impl StormWatch {
         both.into_iter().filter_map(Option::as_deref)
     }
 
+    /// The flow is one of the client's connections, and no other's.
+    pub(super) fn connect(&mut self, flow: &mut Flow, at: Ktime, client: IpAddr) {
+        self.disconnect(flow);
+        flow.client = Some(self.storm.connect(at, client));
+    }
+
+    /// The flow is over. False if that was known.
+    pub(super) fn disconnect(&mut self, flow: &mut Flow) -> bool {
+        let slot = flow.client.take();
+        let was_open = slot.is_some();
+        if let Some(slot) = slot {
+            self.storm.disconnect(slot);
+        }
+        was_open
+    }
+
     pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
         let open = tally.connections.iter().map(|phases| phases.open).sum();
         self.storm.departed(departure, open);
@@ -99,7 +115,7 @@ impl Correlator {
     }
 
     /// Whose connection it is, as [`Correlator::clients`] names clients.
-    pub fn client_of(&self, facts: &Facts) -> IpAddr {
+    pub(super) fn client_of(&self, facts: &Facts) -> IpAddr {
         let flow = self.flows.get(facts.conn);
         let forwarded = flow.and_then(Flow::forwarded);
         client(facts, forwarded.filter(|_| self.forwarded))

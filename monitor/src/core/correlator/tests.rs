@@ -14,7 +14,7 @@ use crate::core::{
     Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, VerdictKind,
     event::ReceiveQueue,
     facts::{Close, Closing, ClosingBy, Direction, Gap, Protocol},
-    hop::{Activity, Path},
+    hop::{Activity, Directions, Path},
     loss::Loss,
 };
 

@@ -206,6 +206,10 @@ impl Correlator {
         {
             let kept = Kept::new(&attempt.handshake(), &mut self.strings);
             flow.handshake = Some(Box::new(kept));
+            // Its request may have come after it was known to be open.
+            if self.forwarded && flow.client.is_some() {
+                self.storms[place(flow.listener)].connect(flow, attempt.at, attempt.client);
+            }
         }
     }
 

@@ -17,19 +17,35 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
     }
 }
 
-/// The sentence of a [`Thrash`](super::finding::Thrash).
-pub(super) fn of_thrash(clients: u64, heaviest: Option<&ClientRow>) -> String {
-    let (who, stay) = match clients {
-        1 => ("a client connects".to_owned(), "stays"),
-        many => (format!("{many} clients connect"), "stay"),
-    };
-    let every = heaviest.and_then(|row| row.interval).map_or_else(
+/// The sentence of a [`Thrash`](super::finding::Thrash); `rows` are all that do so, heaviest first.
+pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
+    let shared = rows.iter().filter(|row| row.is_shared()).count();
+    let every = rows.first().and_then(|row| row.interval).map_or_else(
         || "again and again".to_owned(),
         |interval| format!("every {:.1} s", interval.as_secs_f64()),
     );
+    if let [row] = rows
+        && row.is_shared()
+    {
+        return format!(
+            "most connections from {}, a proxy, NAT or load balancer ({} connections at once), end within \
+             5 s: look for what ends them; --client-address tells its clients apart where it forwards \
+             their addresses",
+            row.client, row.most_open
+        );
+    }
+    let (who, stay) = match rows {
+        [_] => ("a client connects".to_owned(), "stays"),
+        many => (format!("{} clients connect", many.len()), "stay"),
+    };
+    let among = match shared {
+        0 => String::new(),
+        1 => " (one of them is a proxy, NAT or load balancer)".to_owned(),
+        many => format!(" ({many} of them are proxies, NATs or load balancers)"),
+    };
     format!(
-        "{who} {every} and {stay} for less than 5 s: look for what ends these connections, and have clients \
-         reset their delay only after a connection has lasted"
+        "{who} {every} and {stay} for less than 5 s{among}: look for what ends these connections, and have \
+         clients reset their delay only after a connection has lasted"
     )
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashTable;
 
-use super::{finding::ClientRow, regular};
+use super::{finding::ClientRow, minute::Minute, regular};
 use crate::core::time::Ktime;
 
 #[derive(Debug)]
@@ -40,10 +40,15 @@ struct Row {
     times: [u64; TIMES],
     /// How many of them are known.
     known: u8,
+    /// How many attempts there were.
+    lately: Minute,
     /// The ends of the latest short connections.
     ends: [u64; ENDS],
-    /// Connections of any length that ended since the client has a row.
-    ended: u64,
+    /// The connections that ended, short ones and others.
+    short: Minute,
+    longer: Minute,
+    /// The most that were open at once.
+    most_open: u64,
     /// It is counted as one that thrashes until a minute after this.
     thrashed: Option<Ktime>,
 }
@@ -58,7 +63,8 @@ impl Clients {
         }
     }
 
-    pub(super) fn arrive(&mut self, at: Ktime, client: IpAddr, hash: u64) {
+    /// A client comes that has so many connections open.
+    pub(super) fn arrive(&mut self, at: Ktime, client: IpAddr, hash: u64, open: u64) {
         self.age(at);
         let slot = match self.find(client, hash) {
             Some(slot) => slot,
@@ -71,6 +77,8 @@ impl Clients {
         row.times.rotate_left(1);
         row.times[TIMES - 1] = millis(at);
         row.known = (row.known + 1).min(TIMES as u8);
+        row.lately.add(at);
+        row.most_open = row.most_open.max(open);
         let place = row.place;
         self.sink(place.into());
     }
@@ -85,24 +93,26 @@ impl Clients {
         }
     }
 
-    /// A connection of the client ended, after less than the life of a short one if `short`. True if the
-    /// client has had `thrash` short ones in a minute, and they are most of what it had.
+    /// A connection of the client ended, after less than the life of a short one if `short`; `open` are
+    /// left. True if the client has had `thrash` short ones in a minute, and they are most of what it had.
     pub(super) fn depart(
         &mut self,
         at: Ktime,
-        client: IpAddr,
-        hash: u64,
+        (client, hash): (IpAddr, u64),
         short: bool,
+        open: u64,
         thrash: usize,
     ) -> bool {
         let Some(slot) = self.find(client, hash) else {
             return false;
         };
         let row = &mut self.rows[slot];
-        row.ended += 1;
+        row.most_open = row.most_open.max(open + 1);
         if !short {
+            row.longer.add(at);
             return false;
         }
+        row.short.add(at);
         row.short_lived += 1;
         row.ends.rotate_left(1);
         row.ends[ENDS - 1] = millis(at);
@@ -111,7 +121,7 @@ impl Clients {
         let thrashes = row.short_lived >= thrash as u64
             && millis(at).saturating_sub(first) <= MINUTE
             // Many clients may share the address: among them are always some that leave at once.
-            && row.short_lived * 2 > row.ended;
+            && row.short.sum(at) > row.longer.sum(at) + open as f64;
         if thrashes {
             row.thrashed = Some(at);
         }
@@ -250,31 +260,36 @@ impl Row {
             short_lived: 0,
             times: [0; TIMES],
             known: 0,
+            lately: Minute::default(),
             ends: [0; ENDS],
-            ended: 0,
+            short: Minute::default(),
+            longer: Minute::default(),
+            most_open: 0,
             thrashed: None,
         }
     }
 
     fn show(&self) -> ClientRow {
         let times = &self.times[TIMES - usize::from(self.known)..];
-        let last = self.times[TIMES - 1];
-        let span = times.first().map_or(0, |first| last.saturating_sub(*first));
-        let gaps = times.len().saturating_sub(1) as f64;
-        ClientRow {
+        let last = Ktime(self.times[TIMES - 1].saturating_mul(1_000_000));
+        let mut row = ClientRow {
             client: self.client,
             attempts: self.attempts,
             at_most_over: self.over,
             accepted: self.accepted,
             refused: self.refused,
             short_lived: self.short_lived,
-            rate_per_minute: match span {
-                0 => 0.0,
-                span => gaps * MINUTE as f64 / span as f64,
-            },
-            interval: regular::interval(times),
-            last: Ktime(last.saturating_mul(1_000_000)),
+            attempts_per_minute: self.lately.sum(last),
+            interval: None,
+            open: 0,
+            most_open: self.most_open,
+            last,
+        };
+        // Of many clients the times between attempts say nothing.
+        if !row.is_shared() {
+            row.interval = regular::interval(times);
         }
+        row
     }
 }
 
@@ -282,7 +297,7 @@ fn millis(at: Ktime) -> u64 {
     at.0 / 1_000_000
 }
 
-/// Whoever makes more than a thousandth of the attempts has a row. A row is about 200 bytes.
+/// Whoever makes more than a thousandth of the attempts has a row. A row is about 300 bytes.
 pub(super) const CAPACITY: usize = 1_024;
 /// Eight gaps: a robust statistic wants five.
 const TIMES: usize = 9;
@@ -303,7 +318,12 @@ mod tests {
 
     fn arrive(clients: &mut Clients, ms: u64, client: u32) {
         let hash = u64::from(client).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        clients.arrive(Ktime(ms * 1_000_000), Ipv4Addr::from(client).into(), hash);
+        clients.arrive(
+            Ktime(ms * 1_000_000),
+            Ipv4Addr::from(client).into(),
+            hash,
+            0,
+        );
     }
 
     #[test]
@@ -356,7 +376,7 @@ mod tests {
         let row = &clients.heaviest(1)[0];
         assert_eq!((row.attempts, row.at_most_over), (20, 0));
         assert_eq!(row.interval, Some(std::time::Duration::from_secs(2)));
-        assert!((row.rate_per_minute - 30.0).abs() < 1e-9);
+        assert_eq!(row.attempts_per_minute, 20.0, "all within a minute");
         assert_eq!(row.last, Ktime(43_000_000_000));
     }
 

@@ -166,9 +166,23 @@ pub struct ClientRow {
     pub refused: u64,
     /// Connections that lived for less than 5 s.
     pub short_lived: u64,
-    /// Of its latest attempts.
-    pub rate_per_minute: f64,
-    /// The interval, if its latest attempts keep one.
+    /// In the minute that its last attempt ended.
+    pub attempts_per_minute: f64,
+    /// The interval, if its latest attempts keep one and the address is that of one client.
     pub interval: Option<Duration>,
+    /// Connections that are open.
+    pub open: u64,
+    /// The most that were open at once since it is being counted.
+    pub most_open: u64,
     pub last: Ktime,
+}
+
+impl ClientRow {
+    /// More connections at once than one client has: the address of a proxy, a NAT or a load balancer.
+    pub fn is_shared(&self) -> bool {
+        self.most_open >= Self::SHARED
+    }
+
+    /// Browsers and mobile applications hold a few connections to one server.
+    pub const SHARED: u64 = 20;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Storm,
+    Storm, Usual,
     episode::{self, Episode},
     finding::Phase,
     seconds,
@@ -90,6 +90,27 @@ impl Storm {
             || (baseline.is_learned()
                 && closes >= self.settings.times_baseline * usual
                 && baseline.closes.is_no_chance(closes, usual))
+            || (!baseline.is_learned()
+                && recent.lasting_closes as f64 > least
+                && self.is_first_mass_close(at, least))
+    }
+
+    /// Whether connections that had lasted close at once where nothing is learned yet: far more than in the
+    /// time before, of which one more is assumed than there were.
+    fn is_first_mass_close(&self, at: Ktime, least: f64) -> bool {
+        let since = self.deaths.begin(at);
+        let watched = self
+            .watched_since
+            .map_or(Duration::ZERO, |begun| since.since(begun))
+            .min(Duration::from_secs(seconds::LENGTH as u64));
+        let (first, now) = (seconds::number(since), seconds::number(at));
+        let closes = self.seconds.sum(first, now).lasting_closes as f64;
+        let before = self.seconds.sum(0, first.saturating_sub(1)).lasting_closes;
+        let lasted = at.since(since).max(episode::EVERY).as_secs_f64();
+        let usual = (before + 1) as f64 / watched.as_secs_f64() * lasted;
+        closes > least
+            && closes >= self.settings.times_baseline * usual
+            && Usual::default().is_no_chance(closes, usual)
     }
 
     pub(super) fn begin_mass_close(&mut self, at: Ktime) {

@@ -10,6 +10,8 @@ pub(super) struct Second {
     /// Refused, or ended without an answer.
     pub(super) failed: u64,
     pub(super) closes: u64,
+    /// Those of connections that had not been short.
+    pub(super) lasting_closes: u64,
     /// The most connections that were open.
     pub(super) established: u64,
 }
@@ -20,6 +22,7 @@ impl Second {
         self.accepted += other.accepted;
         self.failed += other.failed;
         self.closes += other.closes;
+        self.lasting_closes += other.lasting_closes;
         self.established = self.established.max(other.established);
     }
 }

@@ -12,6 +12,8 @@ mod course;
 mod engine;
 mod onsets;
 mod rhythms;
+mod shared;
+mod young;
 
 fn at(seconds: f64) -> Ktime {
     Ktime((seconds * 1e9) as u64)

@@ -28,11 +28,11 @@ impl Storm {
 
     /// Tells of all clients that thrash in one line, and again when they have become twice as many.
     pub(super) fn look_at_thrash(&mut self, now: Ktime) {
+        let mut rows = self.with_open(self.clients.thrashing(now));
         let Some(thrash) = &mut self.thrash else {
             return;
         };
         thrash.due = now + THRASH_EVERY;
-        let mut rows = self.clients.thrashing(now);
         let clients = rows.len() as u64;
         let firing = clients > 0;
         if firing && clients < thrash.told * 2 {
@@ -44,7 +44,7 @@ impl Storm {
             self.thrash = None;
         }
         let reason = match firing {
-            true => advice::of_thrash(clients, rows.first()),
+            true => advice::of_thrash(&rows),
             false => {
                 "no client has connected for seconds only, again and again, for a minute".into()
             }

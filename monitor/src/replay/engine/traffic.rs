@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use monitor_common::{
     Direction,
-    event::{EventKind, VitalEvent},
+    event::{EventKind, VitalEvent, head_kind},
     flow::notable,
     segment::{Segment, tcp_flags},
     snapshot::{Snapshot, protocol},
@@ -69,12 +69,13 @@ impl Replay {
         let (stats, limits) = (&mut self.stats[place], &self.limits[place]);
         let is_repeated = connection.is_repeated(direction, segment);
         let before = Reading::of(stats);
-        self.frames.clear();
+        self.frames.0 = number;
+        self.frames.1.clear();
         let taken =
             connection
                 .stream
                 .take(direction, segment, payload, now, limits, stats, |frame| {
-                    self.frames.push(*frame)
+                    self.frames.1.push(*frame)
                 });
         let wakes = is_repeated && connection.stream.flow.retransmit(stats);
         connection.counts.retransmits += u64::from(is_repeated);
@@ -83,6 +84,12 @@ impl Replay {
         let s = &mut connection.stream.flow.snapshot;
         s.published_at = now;
         let core = &mut self.core;
+        let mut notes = taken.notes;
+        if taken.head == head_kind::REQUEST && notes & notable::DISMISSED != 0 {
+            // What was assumed is over before it asks for an upgrade.
+            report(core, notes, now, s);
+            notes = 0;
+        }
         if taken.head != 0 {
             let head = payload.get(taken.head_at as usize..).unwrap_or_default();
             match upgrade::event(taken.head, head, now, s) {
@@ -90,7 +97,7 @@ impl Replay {
                 Err(error) => log::error!("connection {number}: {error}"),
             }
         }
-        report(core, taken.notes, now, s);
+        report(core, notes, now, s);
         if wakes {
             emit(core, EventKind::Retransmit, 0, now, s);
         }
@@ -103,8 +110,12 @@ impl Replay {
             emit(core, EventKind::Reset, 0, now, s);
         }
         let is_over = is_reset || connection.is_finished();
-        self.tell_frames(number);
+        if notes & notable::OPENED == 0 {
+            self.tell_frames();
+        }
+        // What comes in the segment that opens is told between the opening and what it begins.
         self.act();
+        self.tell_frames();
         if is_over {
             self.bury(number);
             let forget_at = now.saturating_add(LINGER);
@@ -169,13 +180,15 @@ impl Replay {
         self.tell(connection, End::Closed { how, at });
     }
 
-    /// Tells of the frames that the segment proved.
-    fn tell_frames(&mut self, number: u64) {
+    /// Tells, once, of the frames that the segment in hand proved.
+    pub(super) fn tell_frames(&mut self) {
+        let (number, frames) = &mut self.frames;
+        let number = *number;
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
         let listener = &self.listeners[usize::from(connection.stream.flow.snapshot.listener)];
-        for seen in &self.frames {
+        for seen in frames.drain(..) {
             let header = &seen.header;
             let counts = &mut connection.counts.frames[seen.direction.index()];
             counts[usize::from(header.opcode())] += 1;

@@ -177,6 +177,92 @@ fn of_a_connection_to_others_this_host_is_the_client() {
     assert_eq!(core.client_of(&outgoing), outgoing.local.ip());
 }
 
+#[test]
+fn older_connections_of_an_address_are_among_those_it_has_open() {
+    // All of one proxy: what sock_diag found at the start, and five that are short.
+    let of_proxy = |facts: Facts| Facts {
+        peer: ([10, 9, 9, 9], facts.conn.0 as u16).into(),
+        ..facts
+    };
+    for older in [0, 4, 5, 115] {
+        let mut core = core(false);
+        for conn in 0..older {
+            let mut facts = of_proxy(facts(conn, 1));
+            (facts.established_at, facts.opened_at) = (None, None);
+            facts.protocol = Protocol::Assumed;
+            core.handle_event(Event::Seeded(Box::new(facts)));
+        }
+        for n in 0..5 {
+            let facts = of_proxy(facts(1_000 + n, 10_000 + n * 5_000));
+            core.handle_event(Event::Opened(Box::new(facts.clone())));
+            core.handle_event(Event::Closed {
+                facts: Box::new(Facts {
+                    at: facts.at + Duration::from_secs(1),
+                    ..facts
+                }),
+                how: CloseHow::Fin,
+            });
+        }
+        let (_, rows) = core.clients().next().expect("a listener");
+        assert_eq!((rows[0].open, rows[0].attempts), (older, 5));
+        assert_eq!(core.standing_storms().count() > 0, older < 5, "{older}");
+        for conn in 0..older {
+            core.handle_event(Event::Gone {
+                conn: ConnId(conn),
+                at: ms(60_000),
+            });
+        }
+        let (_, rows) = core.clients().next().expect("a listener");
+        assert_eq!(rows[0].open, 0);
+    }
+}
+
+#[test]
+fn a_connection_is_the_clients_that_a_proxy_names_though_its_request_is_told_late() {
+    let proxy = peer(1).ip().to_string();
+    let named = || [("192.0.2.7".to_owned(), 1)].into();
+    // One that is open before anything else is known counts as an attempt of the proxy.
+    let orders = [
+        ([request(1, 1), answer(1, 2, 101), opened(1, 2)], named()),
+        (
+            [answer(1, 2, 101), opened(1, 2), request(1, 1)],
+            [(proxy.clone(), 0)].into(),
+        ),
+        (
+            [opened(1, 2), request(1, 1), answer(1, 2, 101)],
+            [(proxy, 0)].into(),
+        ),
+    ];
+    for (order, expected) in orders {
+        let mut core = core(true);
+        order.into_iter().for_each(|event| core.handle_event(event));
+        let (_, rows) = core.clients().next().expect("a listener");
+        let open = |row: &ClientRow| (row.client.to_string(), row.open);
+        let all: BTreeMap<_, _> = rows.iter().map(open).collect();
+        assert_eq!(all, expected);
+        core.handle_event(closed(1, 9));
+        let (_, rows) = core.clients().next().expect("a listener");
+        assert!(rows.iter().all(|row| row.open == 0));
+    }
+}
+
+#[test]
+fn a_connection_that_closes_is_open_no_more_and_leaves_once() {
+    let mut core = core(false);
+    core.handle_event(opened(1, 1));
+    let open = |core: &Correlator| core.clients().next().expect("a listener").1[0].open;
+    assert_eq!(open(&core), 1);
+    let by = ClosingBy::Fin(Direction::Rx);
+    let closing = Facts {
+        closing: Some(Closing { at: ms(3), by }),
+        ..facts(1, 3)
+    };
+    core.handle_event(Event::Closing(Box::new(closing)));
+    assert_eq!(open(&core), 0);
+    core.handle_event(closed(1, 9));
+    assert_eq!(open(&core), 0);
+}
+
 /// A server that is gone with 40 connections, which end in a FIN or a RST.
 fn killed(core: &mut Correlator) -> Vec<StormAlert> {
     for conn in 0..40 {

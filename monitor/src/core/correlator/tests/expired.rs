@@ -65,7 +65,7 @@ fn of_several_hops_the_first_to_forget_is_named() {
     assert_eq!(bench.said, [(6_260, FIRING, Expired, Suspected)]);
     assert_eq!(
         bench.reasons[0],
-        "idle 5 s on a path that forgets after 5 s (proxy): no FIN, no RST; the application still \
+        "without payload for 5.2 s on a path that forgets after 5 s (proxy): no FIN, no RST; the application still \
          thinks it is open"
     );
 }

@@ -32,6 +32,70 @@ fn a_message_in_time_ends_the_announcement() {
 }
 
 #[test]
+fn the_silence_that_is_told_is_that_of_the_hops_own_clock() {
+    use Activity::{Packet, Payload};
+    use Directions::{Each, Either};
+    // What the hop counts; the last packet and the last payload of each side; what is told 95 s after the
+    // last moment that counts, of 100.
+    for (activity, direction, rx, tx, told) in [
+        (
+            Packet,
+            Either,
+            (5_000, 1_000),
+            (3_000, 1_000),
+            "idle 95.2 s",
+        ),
+        (
+            Payload,
+            Either,
+            (90_000, 5_000),
+            (94_000, 1_000),
+            "without payload for 95.2 s",
+        ),
+        (
+            Payload,
+            Either,
+            (90_000, 1_000),
+            (94_000, 5_000),
+            "without payload for 95.2 s",
+        ),
+        (
+            Packet,
+            Each,
+            (5_000, 5_000),
+            (94_000, 94_000),
+            "idle 95.2 s",
+        ),
+        (
+            Payload,
+            Each,
+            (94_000, 94_000),
+            (90_000, 5_000),
+            "without payload for 95.2 s",
+        ),
+    ] {
+        let hop = Hop {
+            activity,
+            direction,
+            ..Hop::new("lb", Duration::from_secs(100), OnExpiry::Fin)
+        };
+        let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
+        let mut facts = Facts::newborn(1, ms(0));
+        bench.event(Event::Opened(Box::new(facts.clone())));
+        for (side, (packet, payload)) in [(&mut facts.rx, rx), (&mut facts.tx, tx)] {
+            side.last_packet = Some(ms(packet));
+            side.last_payload = Some(ms(payload));
+        }
+        bench.snapshot = Some(facts);
+        bench.until(101_000);
+        assert_eq!(bench.said.len(), 1, "{told}: {:?}", bench.said);
+        let sentence = format!("{told}; lb closes connections after 100 s of silence");
+        let reason = &bench.reasons[0];
+        assert!(reason.starts_with(&sentence), "{reason}, not {sentence}");
+    }
+}
+
+#[test]
 fn a_connection_near_its_longest_life_is_announced_however_busy() {
     let hop = Hop {
         idle_timeout: None,

@@ -1,0 +1,319 @@
+//! What was recorded in another order than it passed, and what begins in the middle.
+
+use monitor::{core::State, replay::Record};
+
+use crate::{
+    Played, frame, judge, opened,
+    packets::{ACK, Conversation, End, MILLI, Recording, SECOND, START, SYN},
+    server, upgrade,
+    ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
+};
+
+/// A conversation, in which each side answers the other: 3 packets of TCP's handshake, 3 of the upgrade,
+/// then frames, and the end.
+fn story() -> Recording {
+    let mut conversation = Conversation::v4();
+    let mut recording = opened(&mut conversation);
+    let mut at = START + SECOND;
+    for n in 0..4_u8 {
+        conversation.says(&mut recording, at, End::Server, &frame(PING, &[n], false));
+        conversation.says(
+            &mut recording,
+            at + MILLI,
+            End::Client,
+            &frame(PONG, &[n], true),
+        );
+        conversation.says(
+            &mut recording,
+            at + 2 * MILLI,
+            End::Client,
+            &frame(TEXT, b"hello", true),
+        );
+        conversation.says(
+            &mut recording,
+            at + 3 * MILLI,
+            End::Server,
+            &frame(TEXT, b"hi", false),
+        );
+        at += 10 * MILLI;
+    }
+    conversation.says(
+        &mut recording,
+        at,
+        End::Client,
+        &frame(CLOSE, &[3, 232], true),
+    );
+    conversation.says(
+        &mut recording,
+        at + MILLI,
+        End::Server,
+        &frame(CLOSE, &[3, 232], false),
+    );
+    conversation.close(&mut recording, at + 2 * MILLI, End::Server);
+    recording
+}
+
+/// What does not depend on the moments: how the connection went, and the frames each way.
+fn gist(played: &Played) -> String {
+    let connections = played.connections();
+    let [connection] = &connections[..] else {
+        panic!("{:?}", played.records);
+    };
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {}",
+        connection.frames,
+        connection.payload_bytes,
+        connection.unsynced_bytes,
+        connection.how,
+        connection.close.map(|close| close.code),
+        connection.pings_unanswered,
+    )
+}
+
+fn states(played: &Played) -> Vec<State> {
+    let states = played.records.iter().filter_map(|record| match record {
+        Record::State(transition) => Some(transition.to),
+        _ => None,
+    });
+    states.collect()
+}
+
+/// The same packets in another order, at the moments at which one was recorded.
+fn reordered(recording: &Recording, order: impl Fn(&mut [Vec<u8>])) -> Recording {
+    let (moments, mut packets): (Vec<u64>, Vec<Vec<u8>>) =
+        recording.packets.iter().cloned().unzip();
+    order(&mut packets);
+    Recording {
+        packets: moments.into_iter().zip(packets).collect(),
+    }
+}
+
+#[test]
+fn neighbours_in_the_wrong_order_change_nothing() {
+    let recording = story();
+    let listeners = [server(8080, None)];
+    let expected = judge(&recording, &listeners);
+    assert_eq!(
+        states(&expected),
+        [
+            State::Connecting,
+            State::Open,
+            State::Closing,
+            State::Closed
+        ]
+    );
+    for first in 3..recording.packets.len() - 1 {
+        let mut swapped = reordered(&recording, |packets| packets.swap(first, first + 1));
+        let played = judge(&swapped, &listeners);
+        assert_eq!(gist(&played), gist(&expected), "{first}");
+        assert_eq!(states(&played), states(&expected), "{first}");
+        // Also if their time stamps say so.
+        swapped.packets.swap(first, first + 1);
+        let moments = [first, first + 1].map(|i| swapped.packets[i].0);
+        swapped.packets[first].0 = moments[0].max(moments[1]);
+        let played = judge(&swapped, &listeners);
+        assert_eq!(gist(&played), gist(&expected), "{first}, by time");
+    }
+}
+
+#[test]
+fn a_101_that_was_recorded_before_its_request_waits_for_it() {
+    let listeners = [server(8080, None)];
+    // Where the recording begins, and whether a frame comes with the 101.
+    for (from, with_frame) in [(0, false), (3, false), (0, true), (3, true)] {
+        let mut conversation = Conversation::v4();
+        let mut recording = Recording::default();
+        conversation.open(&mut recording, START);
+        conversation.says(&mut recording, START + 5 * MILLI, End::Client, REQUEST);
+        let mut answer = RESPONSE.to_vec();
+        if with_frame {
+            answer.extend(frame(TEXT, b"welcome", false));
+        }
+        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &answer);
+        conversation.says(
+            &mut recording,
+            START + 7 * MILLI,
+            End::Client,
+            &frame(TEXT, b"hello", true),
+        );
+        recording.packets.drain(..from);
+        let expected = judge(&recording, &listeners);
+        let request = recording.packets.len() - 3;
+        let swapped = reordered(&recording, |packets| packets.swap(request, request + 1));
+        let played = judge(&swapped, &listeners);
+        assert_eq!(gist(&played), gist(&expected), "{from} {with_frame}");
+        assert_eq!(states(&played), [State::Connecting, State::Open]);
+        assert_eq!(played.frames().len(), 1 + usize::from(with_frame));
+    }
+}
+
+#[test]
+fn what_is_waited_for_and_never_comes_loses_nothing() {
+    let whole = story();
+    let listeners = [server(8080, None)];
+    let is_of = |packet: &[u8], port: u16| packet[24..26] == port.to_be_bytes();
+    for (what, kept) in [
+        (
+            "the server's packets only",
+            Box::new(|n: usize, p: &[u8]| n < 3 || is_of(p, 8080))
+                as Box<dyn Fn(usize, &[u8]) -> bool>,
+        ),
+        (
+            "nothing of the opening, and the server's only",
+            Box::new(|_, p| is_of(p, 8080)),
+        ),
+        ("no request", Box::new(|n, _| n != 3)),
+        ("no ping", Box::new(|n, _| n != 6)),
+        ("no pongs", Box::new(|n, _| n < 6 || n % 4 != 3)),
+    ] {
+        let packets = whole.packets.iter().enumerate();
+        let packets = packets.filter(|(n, (_, packet))| kept(*n, packet));
+        let recording = Recording {
+            packets: packets.map(|(_, packet)| packet.clone()).collect(),
+        };
+        let played = judge(&recording, &listeners);
+        let summary = &played.summary;
+        let skipped: u64 = summary.skipped.iter().map(|(_, packets)| packets).sum();
+        assert_eq!(
+            summary.segments + skipped,
+            recording.packets.len() as u64,
+            "{what}"
+        );
+        assert_eq!(summary.connections, 1, "{what}: {:?}", played.records);
+        assert!(states(&played).contains(&State::Open), "{what}");
+    }
+}
+
+#[test]
+fn more_than_may_wait_is_taken_in_its_order() {
+    let mut conversation = Conversation::v4();
+    let mut recording = opened(&mut conversation);
+    // The client's frame is recorded behind 200 segments that acknowledge it, all within its patience.
+    let at = START + SECOND;
+    conversation.says(&mut recording, at, End::Client, &frame(TEXT, b"late", true));
+    for n in 0..200 {
+        conversation.says(
+            &mut recording,
+            at + 1 + n,
+            End::Server,
+            &frame(TEXT, b"early", false),
+        );
+    }
+    let late = recording.packets.len() - 201;
+    let recording = reordered(&recording, |packets| packets[late..].rotate_left(1));
+    let played = judge(&recording, &[server(8080, None)]);
+    assert_eq!(played.frames().len(), 201);
+    assert_eq!(
+        played.summary.unsynced_bytes.rx + played.summary.unsynced_bytes.tx,
+        0
+    );
+}
+
+#[test]
+fn a_recording_that_begins_with_a_request_tells_each_state_once() {
+    use State::{Closed, Connecting, Open};
+    const REFUSAL: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    /// What is said, and the states that it leads to.
+    type Case<'a> = (&'a [(End, &'a [u8])], &'a [State]);
+    let cases: [Case<'_>; 5] = [
+        (
+            &[(End::Client, REQUEST), (End::Server, RESPONSE)],
+            &[Connecting, Open],
+        ),
+        (
+            &[(End::Client, REQUEST), (End::Server, REFUSAL)],
+            &[Connecting, Closed],
+        ),
+        (&[(End::Client, REQUEST)], &[Connecting]),
+        (&[(End::Client, PAGE), (End::Server, OK)], &[]),
+        (
+            &[
+                (End::Client, PAGE),
+                (End::Server, OK),
+                (End::Client, REQUEST),
+                (End::Server, RESPONSE),
+            ],
+            &[Connecting, Open],
+        ),
+    ];
+    for (said, expected) in cases {
+        // Answers within a tick, or seconds later.
+        for pause in [0, MILLI, 3 * SECOND] {
+            let mut conversation = Conversation::v4();
+            let mut recording = Recording::default();
+            conversation.acked = [conversation.next[1], conversation.next[0]];
+            for (n, (from, bytes)) in (0..).zip(said) {
+                conversation.says(&mut recording, START + n * pause, *from, bytes);
+            }
+            let played = judge(&recording, &[server(8080, None)]);
+            assert_eq!(states(&played), expected, "{said:?} {pause}");
+        }
+    }
+}
+
+#[test]
+fn frames_are_told_after_the_opening_that_they_came_with_and_before_the_end_that_they_begin() {
+    let text = frame(TEXT, b"welcome", false);
+    let close = frame(CLOSE, &[3, 232], false);
+    for (behind, expected) in [
+        (text.clone(), vec!["connecting", "open", "text"]),
+        (
+            [text, close.clone()].concat(),
+            vec!["connecting", "open", "text", "close", "closing"],
+        ),
+        (close, vec!["connecting", "open", "close", "closing"]),
+    ] {
+        let mut conversation = Conversation::v4();
+        let mut recording = Recording::default();
+        conversation.open(&mut recording, START);
+        conversation.says(&mut recording, START + 5 * MILLI, End::Client, REQUEST);
+        let answer = [RESPONSE, &behind].concat();
+        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &answer);
+        let played = judge(&recording, &[server(8080, None)]);
+        let told = played.records.iter().filter_map(|record| match record {
+            Record::State(transition) => Some(transition.to.as_str()),
+            Record::Frame(frame) => Some(if frame.opcode == CLOSE {
+                "close"
+            } else {
+                "text"
+            }),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_segment_that_acknowledges_too_much_is_no_reason_to_wait_for_another_connection() {
+    let mut one = Conversation::v4();
+    let mut other = Conversation::new("10.0.0.3:40000", "10.0.0.1:8080");
+    let mut recording = opened(&mut one);
+    one.acked[1] = one.next[0].wrapping_add(500);
+    one.shouts(
+        &mut recording,
+        START + SECOND,
+        End::Server,
+        &frame(TEXT, b"odd", false),
+    );
+    other.open(&mut recording, START + SECOND + MILLI);
+    upgrade(&mut other, &mut recording, START + SECOND + MILLI);
+    other.segment(
+        &mut recording,
+        START + SECOND + 9 * MILLI,
+        End::Client,
+        SYN | ACK,
+        &[],
+    );
+    let played = judge(&recording, &[server(8080, None)]);
+    let opened = played.records.iter().filter_map(|record| match record {
+        Record::State(transition) if transition.to == State::Open => Some(transition.at.0),
+        _ => None,
+    });
+    assert_eq!(
+        opened.collect::<Vec<_>>(),
+        [START + 6 * MILLI, START + SECOND + 7 * MILLI]
+    );
+    assert_eq!(played.frames().len(), 1);
+}
