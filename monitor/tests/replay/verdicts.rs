@@ -364,3 +364,75 @@ fn a_time_stamp_beyond_all_reason_breaks_nothing() {
     assert_eq!(alerts(&played).len(), 2, "expired, then closed");
     assert_eq!(played.connections()[0].how, Some("fin"));
 }
+
+/// What storm findings say of `users` behind one address, who come within 20 s; each `leaver`th stays for
+/// 100 ms, and `lost` of the others end at once when all have been there for 8 s.
+fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
+    let mut recording = Recording::default();
+    let mut stay = Vec::new();
+    for n in 0..users {
+        let at = START + u64::from(n) * 20 * SECOND / u64::from(users);
+        let client = format!("192.0.2.1:{}", 2_000 + n);
+        let mut conversation = Conversation::new(&client, "10.0.0.1:8080");
+        conversation.open(&mut recording, at);
+        upgrade(&mut conversation, &mut recording, at);
+        if n % leaver == leaver - 1 {
+            conversation.close(&mut recording, at + 100 * MILLI, End::Client);
+        } else {
+            stay.push(conversation);
+        }
+    }
+    let at = START + 28 * SECOND;
+    for (n, conversation) in (0..).zip(&mut stay[..lost]) {
+        conversation.close(&mut recording, at + n * MILLI, End::Server);
+    }
+    tick(&mut recording, 32);
+    recording.packets.sort_by_key(|(at, _)| *at);
+    let played = judge(&recording, &[server(8080, None)]);
+    let storms = played.records.iter().filter_map(|record| match record {
+        Record::Notice(Notice::Storm(alert)) => Some(alert.reason().to_owned()),
+        _ => None,
+    });
+    storms.collect()
+}
+
+#[test]
+fn users_who_leave_a_crowd_behind_one_address_are_no_client_that_thrashes() {
+    for (users, leaver) in [
+        (2, 2),
+        (12, 2),
+        (20, 4),
+        (120, 24),
+        (120, 3),
+        (500, 10),
+        (2_000, 20),
+    ] {
+        assert_eq!(
+            behind_a_proxy(users, leaver, 0),
+            [""; 0],
+            "{users}, {leaver}"
+        );
+    }
+    // All leave.
+    let told = behind_a_proxy(60, 1, 0);
+    assert!(
+        told[0].starts_with("a client connects again and again"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_recording_that_begins_just_before_a_mass_close_tells_of_it() {
+    for (users, lost) in [(45, 45), (45, 22), (300, 100), (1_000, 60)] {
+        let told = behind_a_proxy(users, u16::MAX, lost);
+        let expected = format!("{lost} connections were lost at once");
+        assert_eq!(told, [expected], "{users}");
+    }
+    for (users, lost) in [(45, 20), (1_000, 50)] {
+        assert_eq!(
+            behind_a_proxy(users, u16::MAX, lost),
+            [""; 0],
+            "{lost} of {users}"
+        );
+    }
+}
