@@ -87,7 +87,8 @@ impl Flow {
         let tags = &mut self.ping_tags[direction.index()];
         tags.last = header.tag();
         let own = self.snapshot.facts_mut(direction);
-        if own.last_ping != 0 {
+        let is_first = own.last_ping == 0;
+        if !is_first {
             let interval = now.saturating_sub(own.last_ping);
             own.beat(interval);
             stats.ping_intervals[direction.index()][gap_scale::slot_of(interval)].add(1);
@@ -103,7 +104,8 @@ impl Flow {
             stats.pings_unanswered[direction.index()].add(1);
         }
         let mut notes = notable::PUBLISH;
-        if matches!(direction, Direction::Tx) && self.snapshot.try_again(now) {
+        // From the first on the daemon looks every ping timeout, and so sees a lone one in time.
+        if matches!(direction, Direction::Tx) && (self.snapshot.try_again(now) || is_first) {
             notes |= notable::PING_UNANSWERED;
         }
         self.walk_mut(direction).note(notes);

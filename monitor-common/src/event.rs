@@ -51,7 +51,7 @@ pub enum EventKind {
     Resumed = 6,
     /// The peer was heard after a trouble, or this host's window is open again.
     Answered = 7,
-    /// The second try left; see [`Snapshot::second_try`].
+    /// The first ping of this host left, or the second try; see [`Snapshot::second_try`].
     PingUnanswered = 8,
     /// A reset was sent or received.
     Reset = 9,

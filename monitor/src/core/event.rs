@@ -127,7 +127,7 @@ pub enum Trouble {
     Resumed,
     /// The peer was heard again after one of the other troubles, or this host's window is open again.
     Answered,
-    /// The second try left; see [`Facts::second_try`].
+    /// The first ping of this host left, or the second try; see [`Facts::second_try`].
     PingUnanswered,
     /// This host has taken nothing in for some seconds; see [`Facts::own_window_closed_at`].
     WindowClosed,

@@ -24,6 +24,7 @@ pub(crate) struct Socket {
     pub(crate) sent: u32,
     pub(crate) acked: u32,
     pub(crate) pings: Vec<Ktime>,
+    pub(crate) has_pinged: bool,
     pub(crate) timer: u32,
     pub(crate) published_at: Ktime,
     /// Troubles that were told and have not been answered.
@@ -55,6 +56,7 @@ impl Socket {
             sent: 0,
             acked: 0,
             pings: Vec::new(),
+            has_pinged: false,
             timer: 0,
             published_at: facts.at,
             asked: false,
@@ -122,6 +124,9 @@ impl Socket {
 
     pub(crate) fn ping(&mut self, at: Ktime) {
         self.notable = true;
+        if !std::mem::replace(&mut self.has_pinged, true) {
+            self.events.push(Cause::Trouble(Trouble::PingUnanswered));
+        }
         let first = *self.facts.first_try.get_or_insert(at);
         if self.facts.second_try.is_none() && at.since(first) >= TRY_APART {
             self.facts.second_try = Some(at);

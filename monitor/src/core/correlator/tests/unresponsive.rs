@@ -178,3 +178,32 @@ fn a_lone_ping_is_suspected_after_its_timeout_and_a_late_pong_is_noticed() {
     bench.until(42_000);
     assert_eq!(bench.said[1], (41_500, RECOVERED, Unresponsive, Suspected));
 }
+
+/// The kernel tells of the first ping, and of none that is answered.
+#[test]
+fn a_lone_ping_is_noticed_in_time_on_a_path_without_a_limit_however_long_all_were_answered() {
+    for answered in [0, 1, 2, 10] {
+        let (mut bench, mut facts) = floor_of(10);
+        for n in 0..=answered {
+            let at = 1_000 + n * 60_000;
+            bench.until(at);
+            ping(&mut facts, at);
+            ack(&mut facts, at + 1);
+            bench.snapshot = Some(facts.clone());
+            if n == 0 {
+                bench.trouble(Trouble::PingUnanswered, at, &facts);
+            }
+            if n < answered {
+                facts.ping_rtt = Some(Duration::from_millis(40));
+                pong(&mut facts, at + 40);
+                bench.snapshot = Some(facts.clone());
+            }
+        }
+        let lone = 1_000 + answered * 60_000;
+        bench.until(lone + 59_000);
+        assert_eq!(
+            bench.said,
+            [(lone + 30_000, FIRING, Unresponsive, Suspected)]
+        );
+    }
+}
