@@ -46,8 +46,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub ping_timeout: Option<Duration>,
 
-    /// How long a peer must have answered nothing before it is called unresponsive for certain
-    /// [default: 10s]
+    /// Minimum time without an answer before `unresponsive` is confirmed [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub unresponsive_floor: Option<Duration>,
 

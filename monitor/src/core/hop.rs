@@ -177,8 +177,8 @@ pub struct ListenerRules {
     pub routes: Vec<Route>,
     /// A single ping from this host may stay unanswered for this long.
     pub ping_timeout: Duration,
-    /// How long a peer must have answered nothing before `unresponsive` is confirmed, and once more
-    /// before the connection is aborted for it.
+    /// The minimum time without an answer before `unresponsive` is confirmed. Reaping waits as long
+    /// again.
     pub unresponsive_floor: Duration,
     /// After how long without a message from the peer a connection is called quiet; `None`: never.
     pub message_gap: Option<Duration>,
