@@ -218,7 +218,7 @@ impl Flow {
     }
 }
 
-/// Bytes that [`ends_head`] looks at.
+/// Bytes that `ends_head` looks at.
 pub const ENDING_LEN: u32 = 12;
 
 /// Whether an HTTP head ends with this segment, or 8 bytes before: so much stands behind the request of
