@@ -193,9 +193,9 @@ impl Published {
         } else {
             s.own_window_closed_at = first_try_or_closed;
         }
-        s.second_try = match self.second_try_after {
-            0 => 0,
-            ticks => s.first_try.saturating_add(ticks as u64 * TICK),
+        s.second_try = match (s.first_try, self.second_try_after) {
+            (0, _) | (_, 0) => 0,
+            (first, ticks) => first.saturating_add(ticks as u64 * TICK),
         };
         // Only the difference means something until a packet brings real sequence numbers.
         s.snd_nxt = self.outstanding;
