@@ -4,7 +4,9 @@ use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
     segment::{Segment, after, tcp_flags},
-    snapshot::{CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, closing_by, protocol},
+    snapshot::{
+        CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, TRY_QUEUED, closing_by, protocol,
+    },
     stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
@@ -325,10 +327,12 @@ impl Snapshot {
         }
     }
 
-    /// A ping leaves, for which nothing but the peer delays an answer; true if it is the second try.
+    /// A ping leaves; true if it is the second try. It is none where this host itself, or the queue in
+    /// front of it, delays the answer.
     #[inline(always)]
     pub(crate) fn try_again(&mut self, now: u64) -> bool {
-        if self.own_window_closed_at != 0 {
+        let queued = self.outstanding() > 0 && now.saturating_sub(self.unacked_since) >= TRY_QUEUED;
+        if self.own_window_closed_at != 0 || queued {
             return false;
         }
         if !self.has_tries() {

@@ -184,6 +184,10 @@ pub const LOSS_MEMORY: u16 = 32;
 /// what delays the answer to one delays that to the other.
 pub const TRY_APART: u64 = 250_000_000;
 
+/// Nanoseconds: where TCP has had bytes outstanding for so long without a break, a ping waits behind
+/// them. That it has no answer says nothing of the peer.
+pub const TRY_QUEUED: u64 = 1_000_000_000;
+
 /// Nanoseconds: a window that has been closed for longer is told of. Readers that are slow close and
 /// open theirs all the time.
 pub const CLOSED_WINDOW_TOLD: u64 = 2_000_000_000;

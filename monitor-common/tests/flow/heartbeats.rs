@@ -32,6 +32,7 @@ fn the_first_ping_and_the_second_without_a_pong_are_told_of_and_the_pong_answers
     let first_at = socket.wait(SECOND).now;
     let first = socket.tx(segment(5000, 1000), &ping);
     assert_eq!(first & notable::EVENTS, notable::PING_UNANSWERED);
+    socket.rx(segment(1000, 5006), b"");
     let second = socket.wait(SECOND).tx(segment(5006, 1000), &ping);
     assert_eq!(second & notable::EVENTS, notable::PING_UNANSWERED);
     let sent_at = socket.now;
@@ -54,8 +55,9 @@ fn the_first_ping_and_the_second_without_a_pong_are_told_of_and_the_pong_answers
     assert_eq!(socket.stats.ping_rtt[1].sum.get(), SECOND / 2);
 }
 
-/// A ping of the socket leaves at `seq`.
+/// A ping of the socket leaves at `seq`. The peer has acknowledged all before it.
 fn ping_at(socket: &mut Socket, seq: u32) -> u32 {
+    socket.rx(segment(1000, seq), b"");
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
     socket.tx(segment(seq, 1000), &ping)
 }
@@ -134,6 +136,29 @@ fn after_an_excuse_the_next_ping_is_a_first_try() {
     assert_eq!(ping_at(&mut socket, 5018) & notable::EVENTS, 0);
     assert_eq!(tries(&socket), (1, first));
     assert_eq!(socket.connection.flow.snapshot.tx.pings_unanswered(), 4);
+}
+
+#[test]
+fn a_ping_behind_bytes_that_tcp_has_been_sending_for_a_second_is_no_try() {
+    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
+    let message = Stream::new(b"", &[Frame::new(true, ws::BINARY, 996)], false).bytes;
+    for (queued_for, is_try) in [(0, true), (TRY_QUEUED - 1, true), (TRY_QUEUED, false)] {
+        let mut socket = Socket::upgraded();
+        ping_at(socket.wait(SECOND), 5000);
+        let first = socket.now;
+        // The second waits behind a message of which the peer has acknowledged a part.
+        socket.rx(segment(1000, 5006), b"");
+        socket.wait(SECOND).tx(segment(5006, 1000), &message);
+        socket.wait(queued_for).rx(segment(1000, 5900), b"");
+        let notes = socket.tx(segment(6006, 1000), &ping);
+        assert_eq!(notes & notable::EVENTS != 0, is_try, "{queued_for}");
+        assert_eq!(tries(&socket), (1 + usize::from(is_try), first));
+        // So does no other until the peer has caught up.
+        let later = socket.wait(SECOND).tx(segment(6012, 1000), &ping);
+        assert_eq!(later & notable::EVENTS, 0);
+        ping_at(socket.wait(SECOND), 6018);
+        assert_eq!(tries(&socket), (2, first));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use monitor_common::{
     listener::ListenerLimits,
     replay::Connection,
     segment::{Segment, tcp_flags},
-    snapshot::{CLOSED_WINDOW_TOLD, TRY_APART, protocol},
+    snapshot::{CLOSED_WINDOW_TOLD, TRY_APART, TRY_QUEUED, protocol},
     stats::{Counter, ListenerStats},
 };
 use ws::{FILL, REQUEST, RESPONSE};
