@@ -1,0 +1,290 @@
+//! Plays a story through the packet logic and the core, and holds what was reported against the row and
+//! against what was true.
+
+use std::{convert::Infallible, fmt};
+
+use monitor::{
+    core::{
+        Alert, Certainty, ConnId, Notice, Status, VerdictKind,
+        facts::Facts,
+        storm::{Pattern, StormFinding},
+    },
+    listeners::{Listener, PortRange},
+    replay::{Capture, Record, Replay, play},
+};
+
+use crate::{
+    packets::{Conversation, Recording, SECOND, START, simple_pcap},
+    story::Story,
+    world::{Life, nanos, simulate},
+};
+
+/// One report.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) at: f64,
+    /// As the rows write it.
+    pub(crate) what: String,
+    /// That of the connection, or the examples of a group.
+    alerts: Vec<Alert>,
+    /// Of a group: how many zombies it reports besides the examples.
+    grouped: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s: {}", self.at, self.what)
+    }
+}
+
+impl Report {
+    pub(crate) fn of_notice(notice: Notice) -> Self {
+        let at = seconds(notice.at().0);
+        let over = |firing: bool| if firing { "" } else { " over" };
+        let (mut alerts, mut grouped) = (Vec::new(), 0);
+        let what = match notice {
+            Notice::Connection(alert) => {
+                let what = brief(alert.kind, alert.status, alert.certainty);
+                alerts.push(*alert);
+                what
+            }
+            Notice::Group(group) => {
+                if is_death(group.kind, group.status) {
+                    grouped = group.count - group.examples.len() as u64;
+                }
+                let what = brief(group.kind, group.status, group.certainty);
+                alerts = group.examples;
+                format!("{what} x{}", group.count)
+            }
+            Notice::Listener(alert) => {
+                format!("{}{}", alert.finding.kind(), over(alert.firing))
+            }
+            Notice::Storm(alert) => match &alert.finding {
+                StormFinding::Reconnect(storm) => {
+                    let pattern = match storm.pattern {
+                        Pattern::Unknown => String::new(),
+                        known => format!(" {}", known.as_str()),
+                    };
+                    format!("reconnect_storm {}{pattern}", storm.phase.as_str())
+                }
+                StormFinding::Thrash(thrash) => format!("thrash{}", over(thrash.firing)),
+            },
+        };
+        Self {
+            at,
+            what,
+            alerts,
+            grouped,
+        }
+    }
+}
+
+fn is_death(kind: VerdictKind, status: Status) -> bool {
+    kind.is_zombie() && status == Status::Firing
+}
+
+fn brief(kind: VerdictKind, status: Status, certainty: Certainty) -> String {
+    let how = match status {
+        Status::Firing => certainty.as_str(),
+        Status::Resolved(resolution) => resolution.as_str(),
+    };
+    format!("{} {how}", kind.as_str())
+}
+
+fn seconds(at: u64) -> f64 {
+    at.saturating_sub(START) as f64 / SECOND as f64
+}
+
+/// What a replay of the story's packets reports, and the reasons of the connections' states.
+pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
+    let mut recording = Recording::default();
+    let mut lives = Vec::new();
+    for connection in &story.connections {
+        let (of_one, life) = simulate(story, connection);
+        recording.packets.extend(of_one.packets);
+        lives.push(life);
+    }
+    // A packet of no watched connection, so that time goes on until then.
+    Conversation::new("10.9.9.9:50000", "10.9.9.8:9999")
+        .syn(&mut recording, START + nanos(story.until));
+    recording.packets.sort_by_key(|(at, _)| *at);
+
+    let mut replay = Replay::new(vec![Listener {
+        rules: story.rules.clone(),
+        ports: vec![PortRange(8080..=8080)],
+        remote: story.is_outgoing,
+    }]);
+    let (mut reported, mut reasons) = (Vec::new(), Vec::new());
+    let file = simple_pcap(&recording);
+    let mut capture = Capture::open(&file[..]).expect("a recording");
+    let played = play(&mut capture, &mut replay, |_, record| {
+        match record {
+            Record::Notice(notice) => reported.push(Report::of_notice(notice)),
+            Record::State(transition) => reasons.push(transition.reason.to_string()),
+            Record::Frame(_) | Record::Connection(_) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    let Ok(end) = played;
+    assert!(end.is_none(), "{end:?}");
+    (reported, reasons, lives)
+}
+
+/// Everything that is wrong with what is reported of a story; empty if it passes.
+pub(crate) fn check(story: &Story) -> Vec<String> {
+    let (reported, reasons, lives) = replay(story);
+    let mut wrong = compare(story.reports.as_slice(), &reported);
+    for reason in &story.shows {
+        if !reasons.iter().any(|shown| shown == reason) {
+            wrong.push(format!("no state shows {reason:?}, only {reasons:?}"));
+        }
+    }
+    for one in &reported {
+        for alert in &one.alerts {
+            let life = &lives[connection_of(story, &alert.facts)];
+            wrong.extend(invariants(story, one, alert, &reported, life));
+        }
+    }
+    wrong.extend(deaths(story, &reported, &lives));
+    wrong
+        .into_iter()
+        .map(|wrong| format!("{} ({}): {wrong}", story.name, story.source))
+        .collect()
+}
+
+/// Which connection of the story this is.
+fn connection_of(story: &Story, facts: &Facts) -> usize {
+    let client = match story.is_outgoing {
+        true => facts.local,
+        false => facts.peer,
+    };
+    let client = client.to_string();
+    let mut connections = story.connections.iter();
+    connections
+        .position(|connection| connection.client == client)
+        .expect("a connection of the story")
+}
+
+/// Each expected report must come, in this order and within its time, and no other.
+pub(crate) fn compare(
+    expected: &[(&str, std::ops::Range<f64>)],
+    reported: &[Report],
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut reported = reported.iter().peekable();
+    for (what, when) in expected {
+        match reported.peek() {
+            Some(next) if next.what == *what => {
+                if !when.contains(&next.at) {
+                    wrong.push(format!(
+                        "{next}, expected from {} to {} s",
+                        when.start, when.end
+                    ));
+                }
+                reported.next();
+            }
+            Some(next) => wrong.push(format!("{what} is missing, next is {next}")),
+            None => wrong.push(format!("{what} is missing, nothing follows")),
+        }
+    }
+    wrong.extend(reported.map(|extra| format!("must not be reported: {extra}")));
+    wrong
+}
+
+/// What holds in every story: nothing is reported too early or too late by docs/alerts.md, and whatever
+/// `--reap confirmed` would act on is dead at that moment.
+fn invariants(
+    story: &Story,
+    one: &Report,
+    alert: &Alert,
+    reported: &[Report],
+    life: &Life,
+) -> Vec<String> {
+    if alert.status != Status::Firing {
+        return Vec::new();
+    }
+    let mut wrong = Vec::new();
+    let at = seconds(alert.at.0);
+    let waited = alert.at.since(alert.since).as_secs_f64();
+    let floor = story.rules.unresponsive_floor.as_secs_f64();
+    let ping_timeout = story.rules.ping_timeout.as_secs_f64();
+    let (earliest, latest) = match (alert.kind, alert.certainty) {
+        (VerdictKind::Expired, Certainty::Suspected) => (0.0, 0.3),
+        (VerdictKind::BlackHoled, _) => (alert.limit.as_secs_f64(), 16.0),
+        (VerdictKind::Unresponsive, Certainty::Suspected) => (1.0, ping_timeout * 1.05 + 1.0),
+        (VerdictKind::Unresponsive, Certainty::Confirmed) => (floor, f64::INFINITY),
+        (VerdictKind::HalfClosed, _) => (60.0, 60.1),
+        (VerdictKind::Stalled, Certainty::Suspected) => (10.0, 10.1),
+        (VerdictKind::Stalled, Certainty::Confirmed) => (30.0, f64::INFINITY),
+        _ => (0.0, f64::INFINITY),
+    };
+    if !(earliest..=latest).contains(&waited) {
+        wrong.push(format!(
+            "{one}: {waited} s after it became true, not {earliest} to {latest} s"
+        ));
+    }
+    let is_reaped = matches!(
+        alert.kind,
+        VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive
+    );
+    if alert.certainty == Certainty::Confirmed && is_reaped {
+        if !life.is_dead(at) {
+            wrong.push(format!("{one}: wrongly confirmed, the peer is alive"));
+        }
+        let turn = match alert.kind {
+            VerdictKind::Unresponsive => at + alert.limit.as_secs_f64(),
+            _ => at,
+        };
+        let stands = ends(reported, alert.facts.conn, at).is_none_or(|end| end > turn);
+        if stands && turn <= story.until && !life.is_dead(turn) {
+            wrong.push(format!("{one}: reaped alive at {turn} s"));
+        }
+    }
+    wrong
+}
+
+/// When a verdict that stood at `after` ended.
+fn ends(reported: &[Report], conn: ConnId, after: f64) -> Option<f64> {
+    let of_it = |one: &&Report| {
+        let ends = |alert: &Alert| alert.facts.conn == conn && alert.status != Status::Firing;
+        one.alerts.iter().any(ends)
+    };
+    reported
+        .iter()
+        .filter(of_it)
+        .map(|one| one.at)
+        .find(|at| *at > after)
+}
+
+/// Every connection that is dead at the end must have been found, unless the row says why it can't be.
+fn deaths(story: &Story, reported: &[Report], lives: &[Life]) -> Vec<String> {
+    let died = |place: usize| lives[place].died();
+    let dead: Vec<_> = (0..lives.len())
+        .filter(|place| died(*place).is_some())
+        .collect();
+    let finds = |one: &Report, place: usize| {
+        one.alerts.iter().any(|alert| {
+            is_death(alert.kind, alert.status)
+                && connection_of(story, &alert.facts) == place
+                && died(place).is_some_and(|died| seconds(alert.at.0) >= died)
+        })
+    };
+    let is_missing = |place: &&usize| !reported.iter().any(|one| finds(one, **place));
+    let missing: Vec<_> = dead.iter().filter(is_missing).collect();
+    let grouped: u64 = reported.iter().map(|one| one.grouped).sum();
+    match (story.unseen, missing.first()) {
+        (None, Some(first)) if missing.len() as u64 > grouped => {
+            let (client, since) = (&story.connections[**first].client, died(**first));
+            vec![format!(
+                "{} of {} deaths not found, the first of {client}, dead since {} s",
+                missing.len() as u64 - grouped,
+                dead.len(),
+                since.unwrap_or_default()
+            )]
+        }
+        (Some(why), _) if dead.is_empty() || missing.len() < dead.len() => {
+            vec![format!("there is no unseen death: {why}")]
+        }
+        _ => Vec::new(),
+    }
+}

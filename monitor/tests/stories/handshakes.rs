@@ -1,0 +1,143 @@
+//! How connections begin, and those that don't.
+
+use crate::{
+    assert_all,
+    story::{Act::*, Step::*, *},
+    ws,
+};
+
+#[test]
+fn beginnings() {
+    assert_all(stories());
+}
+
+/// The connection opens whatever surrounds its handshake, and its frames are read from the first one on.
+fn opens(name: &'static str, source: &'static str, opening: Opening) -> Story {
+    story(name, source)
+        .opening(opening)
+        .at(10.0, Peer(Close(1000)))
+        .at(10.1, Host(Close(1000)))
+        .at(10.2, Host(Fin))
+        .at(10.3, Peer(Fin))
+        .until(20.0)
+        .shows("upgrade requested")
+        .shows("101 after 4 ms")
+        .shows("close frame 1000 from peer")
+}
+
+pub(crate) fn stories() -> Vec<Story> {
+    let refused = |name, source, answer| {
+        story(name, source)
+            .opening(Opening::Refused(answer))
+            .until(200.0)
+    };
+    let spoken = |before: &[u8], behind: &[u8]| {
+        let request = [before, ws::REQUEST, behind].concat();
+        Opening::Spoken(request, ws::RESPONSE.to_vec())
+    };
+    vec![
+        Story {
+            // TCP is established by the request only.
+            shows: vec!["101 after 1 ms", "close frame 1000 from peer"],
+            ..opens("a listener that waits for data", "TCP_DEFER_ACCEPT", Opening::Deferred)
+        },
+        opens(
+            "a PROXY line in the segment of the request",
+            "haproxy send-proxy",
+            spoken(b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", b""),
+        ),
+        opens(
+            "a message before the 101",
+            "RFC 6455 4.1",
+            spoken(b"", b"\x81\x81\0\0\0\0a"),
+        ),
+        story("early hints come before the 101", "RFC 8297")
+            .opening(Opening::Refused("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"))
+            .at(0.102, Host(Raw(ws::RESPONSE)))
+            .at(10.0, Peer(Fin))
+            .at(10.1, Host(Fin))
+            .until(20.0)
+            .shows("101 after 100 ms"),
+        opens(
+            "the server's first message in the segment of the 101",
+            "RFC 6455 4.2.2",
+            Opening::Spoken(ws::REQUEST.to_vec(), [ws::RESPONSE, b"\x81\x02hi"].concat()),
+        ),
+        refused(
+            "a server in a deploy has no backend",
+            "apisix#12469",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+        )
+        .shows("refused 503"),
+        refused(
+            "a gateway times out",
+            "RFC 9110 15.6.5",
+            "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n",
+        )
+        .shows("refused 504"),
+        refused(
+            "a token has expired",
+            "RFC 9110 15.5.2",
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+        )
+        .shows("refused 401"),
+        refused(
+            "a limit of attempts",
+            "RFC 6585 4",
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n",
+        )
+        .shows("refused 429, retry after 5 s"),
+        refused(
+            "a proxy drops the Upgrade header",
+            "nginx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        )
+        .shows("refused 200"),
+        refused(
+            "a server wants another version",
+            "RFC 6455 4.4",
+            "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
+        )
+        .shows("refused 426"),
+        story("a request is never answered, and the client gives up", "RFC 6455 4.1")
+            .opening(Opening::Unanswered)
+            .at(30.0, Peer(Rst))
+            .until(200.0)
+            .shows("no answer"),
+        story("TLS, idle past the limit", "wss")
+            .opening(Opening::Tls)
+            .behind(silent(60.0))
+            .at(60.0, PathBreaks)
+            .until(100.0)
+            .reports("expired suspected", 60.0..60.3),
+        story("TLS, and the client dies behind a proxy", "wss")
+            .opening(Opening::Tls)
+            .every(20.0, 20.0..200.0, Host(Ping))
+            .at(50.0, PeerFreezes)
+            .until(200.0)
+            .unseen("frames in TLS can't be read"),
+        story("TLS, closed by a FIN", "wss")
+            .opening(Opening::Tls)
+            .every(5.0, 5.0..30.0, Peer(Message(300)))
+            .at(30.0, Peer(Fin))
+            .at(30.1, Host(Fin))
+            .until(200.0)
+            .shows("TLS began")
+            .shows("fin"),
+        story("a connection that is older than the recording, idle past the limit", "mid-stream")
+            .opening(Opening::Unseen)
+            .behind(silent(60.0))
+            .every(5.0, 10.0..31.0, Host(Message(200)))
+            .every(5.0, 11.0..31.0, Peer(Message(200)))
+            .at(60.0, PathBreaks)
+            .until(200.0)
+            .reports("expired suspected", 90.0..91.5),
+        story("a connection that is older than the recording, and its path breaks", "mid-stream")
+            .opening(Opening::Unseen)
+            .every(5.0, 10.0..200.0, Host(Message(200)))
+            .every(5.0, 11.0..31.0, Peer(Message(200)))
+            .at(33.0, PathBreaks)
+            .until(100.0)
+            .reports("black_holed confirmed", 42.0..44.0),
+    ]
+}

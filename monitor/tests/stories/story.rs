@@ -1,0 +1,304 @@
+//! The language of the stories: who does what when, and what wsmon must report.
+//!
+//! ```ignore
+//! story("the path dies while the server pings", "ws#1014")
+//!     .every(20.0, 20.0..100.0, Host(Ping))
+//!     .at(50.0, PathBreaks)
+//!     .until(120.0)
+//!     .reports("black_holed confirmed", 67.0..76.0)
+//! ```
+//!
+//! Times are seconds since the SYN of the first connection. The *host* is the machine that wsmon watches, a
+//! server unless the story is [`outgoing`](Story::outgoing); the *peer* is the other end. Both TCPs
+//! acknowledge, retransmit and probe without a step ([`World`](crate::world::World)), and an
+//! application answers pings, unless a step takes that from it.
+//!
+//! A story lists **everything** that wsmon reports, in order. Any other report fails it.
+
+use std::{ops::Range, time::Duration};
+
+use monitor::core::{
+    Hop, ListenerRules, OnExpiry,
+    hop::{Activity, Directions},
+};
+
+/// What one end does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Act {
+    /// A binary message with so many bytes of payload.
+    Message(usize),
+    Ping,
+    /// So many pings in one segment.
+    Pings(u8),
+    /// A pong that answers nothing.
+    Pong,
+    /// A close frame with this code.
+    Close(u16),
+    Fin,
+    Rst,
+    /// A TCP keepalive probe: no payload, one byte behind what was acknowledged.
+    KeepAlive,
+    /// Bytes as they are, HTTP for example.
+    Raw(&'static [u8]),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Host(Act),
+    Peer(Act),
+    /// No packet passes any more, either way.
+    PathBreaks,
+    /// The path answers every packet of the host with a RST, and nothing else passes.
+    PathResets,
+    PathHeals,
+    /// Every so many-th segment of the host is lost; 0: none.
+    PathLoses(u32),
+    /// The path takes this many kbit/s from the host.
+    PathSlows(u32),
+    /// The round trip in seconds.
+    PathTakes(f64),
+    /// The peer's application does nothing any more. Its TCP, or a proxy before it, acknowledges.
+    PeerFreezes,
+    /// It goes on, and answers what it owes.
+    PeerWakes,
+    /// A proxy answers pings from now on, whatever the peer does.
+    ProxyAnswersPings,
+    /// The peer lives, but its library has no pongs.
+    PeerIgnoresPings,
+    /// The peer reads nothing more: its window is 0 from its next acknowledgement on.
+    PeerStopsReading,
+    PeerReads,
+    /// One message of so many bytes, at so many kbit/s. Pongs wait behind it.
+    PeerUploads(usize, u32),
+    /// The host reads nothing more: its window is 0 from its next acknowledgement on.
+    HostStopsReading,
+    HostReads,
+}
+
+/// How the opening handshake goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Opening {
+    /// 101.
+    Upgrade,
+    /// TLS; frames are hidden.
+    Tls,
+    /// The client's first segment, and the server's.
+    Spoken(Vec<u8>, Vec<u8>),
+    /// The request comes in the segment that completes TCP's handshake (TCP_DEFER_ACCEPT).
+    Deferred,
+    /// This answer instead of a 101.
+    Refused(&'static str),
+    /// A request and no answer.
+    Unanswered,
+    /// It was before the recording.
+    Unseen,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// Where the SYN comes from.
+    pub(crate) client: String,
+    pub(crate) begins: f64,
+    pub(crate) opening: Opening,
+    /// Seconds since the story's beginning, in any order.
+    pub(crate) steps: Vec<(f64, Step)>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Story {
+    pub(crate) name: &'static str,
+    /// A project and the number of a report, a rule of an RFC, or what it is about.
+    pub(crate) source: &'static str,
+    pub(crate) rules: ListenerRules,
+    /// The host is the client.
+    pub(crate) is_outgoing: bool,
+    pub(crate) connections: Vec<Connection>,
+    /// When the recording ends.
+    pub(crate) until: f64,
+    /// What must be reported, and when.
+    pub(crate) reports: Vec<(&'static str, Range<f64>)>,
+    /// What must be among the reasons of the connections' states.
+    pub(crate) shows: Vec<&'static str>,
+    /// Why a death at the end can't be found.
+    pub(crate) unseen: Option<&'static str>,
+}
+
+pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
+    Story {
+        name,
+        source,
+        rules: ListenerRules::new("8080", None),
+        is_outgoing: false,
+        connections: vec![connection("10.0.0.2:40000", 0.0)],
+        until: 0.0,
+        reports: Vec::new(),
+        shows: Vec::new(),
+        unseen: None,
+    }
+}
+
+/// A connection that is opened by an upgrade and does nothing yet.
+pub(crate) fn connection(client: impl Into<String>, begins: f64) -> Connection {
+    Connection {
+        client: client.into(),
+        begins,
+        opening: Opening::Upgrade,
+        steps: Vec::new(),
+    }
+}
+
+impl Connection {
+    pub(crate) fn opening(mut self, opening: Opening) -> Self {
+        self.opening = opening;
+        self
+    }
+
+    pub(crate) fn at(mut self, at: f64, step: Step) -> Self {
+        self.steps.push((at, step));
+        self
+    }
+
+    /// The step each `period` seconds in `during`, whose end is not included.
+    pub(crate) fn every(mut self, period: f64, during: Range<f64>, step: Step) -> Self {
+        let times = (0..).map(|n| during.start + period * f64::from(n));
+        let times = times.take_while(|at| *at < during.end);
+        self.steps.extend(times.map(|at| (at, step)));
+        self
+    }
+}
+
+impl Story {
+    fn first(mut self, change: impl FnOnce(Connection) -> Connection) -> Self {
+        let first = self.connections.remove(0);
+        self.connections.insert(0, change(first));
+        self
+    }
+
+    /// What happens on the first connection.
+    pub(crate) fn at(self, at: f64, step: Step) -> Self {
+        self.first(|connection| connection.at(at, step))
+    }
+
+    /// As [`Connection::every`], on the first connection.
+    pub(crate) fn every(self, period: f64, during: Range<f64>, step: Step) -> Self {
+        self.first(|connection| connection.every(period, during, step))
+    }
+
+    pub(crate) fn opening(self, opening: Opening) -> Self {
+        self.first(|connection| connection.opening(opening))
+    }
+
+    /// These connections instead of the usual one.
+    pub(crate) fn connections(mut self, connections: impl IntoIterator<Item = Connection>) -> Self {
+        self.connections = connections.into_iter().collect();
+        self
+    }
+
+    /// The host opened the connection: its frames are masked, and the watched port is remote.
+    pub(crate) fn outgoing(mut self) -> Self {
+        self.is_outgoing = true;
+        self
+    }
+
+    /// A middlebox on the path, as it is configured.
+    pub(crate) fn behind(mut self, hop: Hop) -> Self {
+        self.rules.path.hops.push(hop);
+        self
+    }
+
+    pub(crate) fn message_gap(mut self, seconds: f64) -> Self {
+        self.rules.message_gap = Some(Duration::from_secs_f64(seconds));
+        self
+    }
+
+    pub(crate) fn ping_timeout(mut self, seconds: f64) -> Self {
+        self.rules.ping_timeout = Duration::from_secs_f64(seconds);
+        self
+    }
+
+    /// When the recording ends. What is due later isn't reported.
+    pub(crate) fn until(mut self, seconds: f64) -> Self {
+        self.until = seconds;
+        self
+    }
+
+    /// The next report: `KIND CERTAINTY` of a verdict, `KIND RESOLUTION` of its end, `thrash`,
+    /// `reconnect_storm PHASE` with the pattern once it is known, or the name of another alert. A group has ` xCOUNT` behind it, and what
+    /// ends on a listener or among clients ` over`.
+    pub(crate) fn reports(mut self, what: &'static str, when: Range<f64>) -> Self {
+        self.reports.push((what, when));
+        self
+    }
+
+    /// The same `count` times, for as many connections.
+    pub(crate) fn reports_each(
+        mut self,
+        count: usize,
+        what: &'static str,
+        when: Range<f64>,
+    ) -> Self {
+        self.reports
+            .extend(std::iter::repeat_n((what, when), count));
+        self
+    }
+
+    /// The reason of a state as `wsmon replay` prints it: `refused 503`.
+    pub(crate) fn shows(mut self, reason: &'static str) -> Self {
+        self.shows.push(reason);
+        self
+    }
+
+    /// The peer is dead at the end, and nothing can show it.
+    pub(crate) fn unseen(mut self, why: &'static str) -> Self {
+        self.unseen = Some(why);
+        self
+    }
+}
+
+/// Forgets after so many seconds and reports it to nobody.
+pub(crate) fn silent(seconds: f64) -> Hop {
+    Hop::new("hop", Duration::from_secs_f64(seconds), OnExpiry::Silent)
+}
+
+/// Forgets, and answers the next packet with a RST.
+pub(crate) fn resetting(seconds: f64) -> Hop {
+    Hop {
+        on_expiry: OnExpiry::RstOnNextPacket,
+        ..silent(seconds)
+    }
+}
+
+/// Closes what it gives up, by a FIN.
+pub(crate) fn closing(seconds: f64) -> Hop {
+    Hop {
+        on_expiry: OnExpiry::Fin,
+        ..silent(seconds)
+    }
+}
+
+/// A proxy that ends TCP: it counts payload only, and closes.
+pub(crate) fn proxy(seconds: f64) -> Hop {
+    Hop {
+        activity: Activity::Payload,
+        ..closing(seconds)
+    }
+}
+
+/// The same with a clock for each direction.
+pub(crate) fn proxy_each_way(seconds: f64) -> Hop {
+    Hop {
+        direction: Directions::Each,
+        ..proxy(seconds)
+    }
+}
+
+/// Closes what is this old.
+pub(crate) fn lifetime(seconds: f64) -> Hop {
+    Hop {
+        idle_timeout: None,
+        max_lifetime: Some(Duration::from_secs_f64(seconds)),
+        ..closing(seconds)
+    }
+}

@@ -1,0 +1,690 @@
+//! Both ends and the path between them in virtual time: steps of a story become the packets that the host's
+//! capture has.
+//!
+//! The TCPs are as simple as a story needs: every segment is acknowledged on arrival, what is lost is
+//! retransmitted 0.2 s after the last round trip that was measured, then after twice as long, and so on (RFC 6298 §5.5). A closed
+//! window is probed at the same pace.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use crate::{
+    packets::{ACK, Conversation, End, FIN, MILLI, RST, Recording, SECOND, START},
+    story::{Act, Connection, Opening, Step, Story},
+    ws::{self, BINARY, CLOSE, PING, PONG},
+};
+
+const SEGMENT: usize = 1400;
+/// TCP waits no longer for an acknowledgement (TCP_RTO_MAX).
+const LONGEST_RTO: u64 = 120 * SECOND;
+/// Then it gives up (net.ipv4.tcp_retries2).
+const RETRIES: u32 = 15;
+
+/// What was true of a connection, whatever wsmon saw of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life {
+    /// When the peer could not be reached or did nothing, seconds.
+    pub(crate) dead: Vec<Range<f64>>,
+    /// Whether a RST or the FINs of both ends have passed.
+    pub(crate) is_over: bool,
+}
+
+impl Life {
+    pub(crate) fn is_dead(&self, at: f64) -> bool {
+        self.dead.iter().any(|dead| dead.contains(&at))
+    }
+
+    /// Since when it is dead for good, if nobody has closed it.
+    pub(crate) fn died(&self) -> Option<f64> {
+        let last = self.dead.last()?;
+        (!self.is_over && last.end.is_infinite()).then_some(last.start)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Up,
+    Broken,
+    Resets,
+}
+
+#[derive(Debug)]
+enum Event {
+    Step(Step),
+    /// A segment of the host, up to this sequence number, reaches the peer, which answers.
+    Reaches {
+        seq: u32,
+        end: u32,
+    },
+    /// The path's RST.
+    Resets,
+    /// The host takes what came.
+    HostTakes,
+    /// The retransmission timer; void if there was progress since.
+    Timer {
+        generation: u32,
+    },
+    /// The host asks whether the window is still closed.
+    Probe {
+        after: u64,
+    },
+    /// The peer's TCP sends what waits.
+    Flush,
+    /// The next piece of an upload.
+    Upload {
+        left: usize,
+        kbits: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// When it left; `None` once it left again (Karn's algorithm).
+    at: Option<u64>,
+    seq: u32,
+    end: u32,
+    flags: u8,
+    bytes: Vec<u8>,
+    is_lost: bool,
+}
+
+pub(crate) struct World {
+    talk: Conversation,
+    recording: Recording,
+    host: End,
+    is_tls: bool,
+    now: u64,
+    agenda: BTreeMap<(u64, u64), Event>,
+    entries: u64,
+    path: Path,
+    loses: u32,
+    sent: u32,
+    kbits: u32,
+    link_free_at: u64,
+    round_trip: u64,
+    /// The last round trip that the host's TCP has measured.
+    measured: u64,
+    // The host.
+    unacked: VecDeque<Sent>,
+    waiting: VecDeque<Vec<u8>>,
+    generation: u32,
+    tries: u32,
+    pings: u8,
+    reads: bool,
+    window_closed: bool,
+    pongs_to_give: u8,
+    // The peer.
+    is_awake: bool,
+    proxy_answers: bool,
+    ignores_pings: bool,
+    has_left: bool,
+    uploads: bool,
+    owed: Vec<u8>,
+    peer_reads: bool,
+    peer_window_closed: bool,
+    held: VecDeque<Vec<u8>>,
+    fins: [bool; 2],
+    life: Life,
+}
+
+/// The packets of a connection, and what was true.
+pub(crate) fn simulate(story: &Story, connection: &Connection) -> (Recording, Life) {
+    let mut world = World::new(story, connection);
+    for (at, step) in &connection.steps {
+        world.plan(START + nanos(*at), Event::Step(*step));
+    }
+    let until = START + nanos(story.until);
+    while let Some(entry) = world.agenda.first_entry() {
+        let (at, _) = *entry.key();
+        let event = entry.remove();
+        if at > until || world.life.is_over {
+            break;
+        }
+        world.now = at;
+        world.handle(event);
+    }
+    if matches!(connection.opening, Opening::Unseen) {
+        let first = connection
+            .steps
+            .iter()
+            .map(|(at, _)| START + nanos(*at))
+            .min();
+        world.recording.packets.retain(|(at, _)| Some(*at) >= first);
+    }
+    (world.recording, world.life)
+}
+
+pub(crate) fn nanos(seconds: f64) -> u64 {
+    (seconds * SECOND as f64).round() as u64
+}
+
+impl World {
+    fn new(story: &Story, connection: &Connection) -> Self {
+        let mut talk = Conversation::new(&connection.client, "10.0.0.1:8080");
+        let mut recording = Recording::default();
+        let at = START + nanos(connection.begins);
+        talk.syn(&mut recording, at);
+        talk.syn_ack(&mut recording, at + MILLI);
+        if !matches!(connection.opening, Opening::Deferred) {
+            talk.ack(&mut recording, at + 2 * MILLI, End::Client);
+        }
+        let (request, answer) = match &connection.opening {
+            Opening::Upgrade | Opening::Deferred | Opening::Unseen => (ws::REQUEST, ws::RESPONSE),
+            Opening::Tls => (CLIENT_HELLO, SERVER_HELLO),
+            Opening::Spoken(request, answer) => (&request[..], &answer[..]),
+            Opening::Refused(answer) => (ws::REQUEST, answer.as_bytes()),
+            Opening::Unanswered => (ws::REQUEST, &b""[..]),
+        };
+        talk.says(&mut recording, at + 5 * MILLI, End::Client, request);
+        talk.says(&mut recording, at + 6 * MILLI, End::Server, answer);
+        talk.ack(&mut recording, at + 7 * MILLI, End::Client);
+        Self {
+            talk,
+            recording,
+            host: match story.is_outgoing {
+                true => End::Client,
+                false => End::Server,
+            },
+            is_tls: matches!(connection.opening, Opening::Tls),
+            now: at,
+            agenda: BTreeMap::new(),
+            entries: 0,
+            path: Path::Up,
+            loses: 0,
+            sent: 0,
+            kbits: 0,
+            link_free_at: 0,
+            round_trip: 20 * MILLI,
+            measured: 20 * MILLI,
+            unacked: VecDeque::new(),
+            waiting: VecDeque::new(),
+            generation: 0,
+            tries: 0,
+            pings: 0,
+            reads: true,
+            window_closed: false,
+            pongs_to_give: 0,
+            is_awake: true,
+            proxy_answers: false,
+            ignores_pings: false,
+            has_left: false,
+            uploads: false,
+            owed: Vec::new(),
+            peer_reads: true,
+            peer_window_closed: false,
+            held: VecDeque::new(),
+            fins: [false; 2],
+            life: Life::default(),
+        }
+    }
+
+    fn plan(&mut self, at: u64, event: Event) {
+        self.entries += 1;
+        self.agenda.insert((at, self.entries), event);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Step(step) => self.step(step),
+            Event::Reaches { seq, end } => self.reach(seq, end),
+            Event::Resets => self.peer_resets(),
+            Event::HostTakes => self.host_takes(),
+            Event::Timer { generation } if generation == self.generation => self.time_out(),
+            Event::Timer { .. } => {}
+            Event::Probe { after } => self.probe(after),
+            Event::Flush => self.flush(),
+            Event::Upload { left, kbits } => self.upload(left, kbits),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Host(act) => self.host_acts(act),
+            Step::Peer(act) => self.peer_acts(act),
+            Step::PathBreaks => self.turn(Path::Broken),
+            Step::PathResets => self.turn(Path::Resets),
+            Step::PathHeals => {
+                self.turn(Path::Up);
+                self.plan(self.now + 300 * MILLI, Event::Flush);
+            }
+            Step::PathLoses(each) => self.loses = each,
+            Step::PathSlows(kbits) => self.kbits = kbits,
+            Step::PathTakes(seconds) => self.round_trip = nanos(seconds),
+            Step::PeerFreezes => {
+                self.is_awake = false;
+                self.note_death();
+            }
+            Step::PeerWakes => {
+                self.is_awake = true;
+                self.note_death();
+                self.answer();
+            }
+            Step::ProxyAnswersPings => self.proxy_answers = true,
+            Step::PeerIgnoresPings => self.ignores_pings = true,
+            Step::PeerStopsReading => self.peer_reads = false,
+            Step::PeerReads => {
+                self.peer_reads = true;
+                self.peer_window_closed = false;
+                self.acknowledge(self.host.other());
+                while let Some(bytes) = self.waiting.pop_front() {
+                    self.host_sends(bytes, ACK);
+                }
+            }
+            Step::PeerUploads(bytes, kbits) => {
+                self.uploads = true;
+                let masked = self.host == End::Server;
+                self.peer_sends(header(BINARY, bytes, masked));
+                self.plan(self.now, Event::Upload { left: bytes, kbits });
+            }
+            Step::HostStopsReading => self.reads = false,
+            Step::HostReads => {
+                self.reads = true;
+                self.window_closed = false;
+                self.acknowledge(self.host);
+                self.plan(self.now + self.round_trip, Event::Flush);
+            }
+        }
+    }
+
+    fn turn(&mut self, path: Path) {
+        self.path = path;
+        self.note_death();
+    }
+
+    fn note_death(&mut self) {
+        let now = (self.now - START) as f64 / SECOND as f64;
+        let is_dead = self.path != Path::Up || !self.is_awake;
+        let dead = &mut self.life.dead;
+        let was_dead = dead.last().is_some_and(|last| last.end.is_infinite());
+        match dead.last_mut() {
+            Some(last) if was_dead && !is_dead => last.end = now,
+            _ if is_dead && !was_dead => dead.push(now..f64::INFINITY),
+            _ => {}
+        }
+    }
+
+    // What the host does.
+
+    fn host_acts(&mut self, act: Act) {
+        let masked = self.host == End::Client;
+        match act {
+            Act::Message(len) => self.host_writes(message(len, masked)),
+            Act::Ping => self.host_acts(Act::Pings(1)),
+            Act::Pings(count) => {
+                let mut bytes = Vec::new();
+                for _ in 0..count {
+                    self.pings = self.pings.wrapping_add(1);
+                    bytes.extend(control(PING, &[self.pings], masked));
+                }
+                self.host_writes(bytes);
+            }
+            Act::Pong => self.host_writes(control(PONG, b"", masked)),
+            Act::Close(code) => self.host_writes(control(CLOSE, &code.to_be_bytes(), masked)),
+            Act::Raw(bytes) => self.host_writes(bytes.to_vec()),
+            Act::Fin => self.host_sends(Vec::new(), FIN | ACK),
+            Act::Rst => {
+                self.record(self.host, RST | ACK, &[]);
+                self.life.is_over = true;
+            }
+            Act::KeepAlive => {
+                let seq = self.talk.next[self.host as usize].wrapping_sub(1);
+                self.record_at(self.host, seq, ACK, &[]);
+                self.transit(seq, seq);
+            }
+        }
+    }
+
+    fn host_writes(&mut self, bytes: Vec<u8>) {
+        let bytes = self.sealed(bytes);
+        for piece in bytes.chunks(SEGMENT) {
+            self.host_sends(piece.to_vec(), ACK);
+        }
+    }
+
+    fn host_sends(&mut self, bytes: Vec<u8>, flags: u8) {
+        if self.peer_window_closed {
+            if self.waiting.is_empty() {
+                let after = self.timeout();
+                self.plan(self.now + after, Event::Probe { after });
+            }
+            self.waiting.push_back(bytes);
+            return;
+        }
+        let seq = self.talk.next[self.host as usize];
+        self.record(self.host, flags, &bytes);
+        let end = self.talk.next[self.host as usize];
+        let is_lost = self.transit(seq, end);
+        self.unacked.push_back(Sent {
+            at: Some(self.now),
+            seq,
+            end,
+            flags,
+            bytes,
+            is_lost,
+        });
+        if self.unacked.len() == 1 {
+            self.tries = 0;
+            self.arm();
+        }
+        self.note_fin(self.host, flags);
+    }
+
+    /// Sends a segment on its way; whether it gets lost there.
+    fn transit(&mut self, seq: u32, end: u32) -> bool {
+        self.sent += 1;
+        let lost =
+            self.path != Path::Up || (self.loses != 0 && self.sent.is_multiple_of(self.loses));
+        if self.path == Path::Resets {
+            self.plan(self.now + self.round_trip, Event::Resets);
+        } else if !lost {
+            let bits = u64::from(end.wrapping_sub(seq)) * 8;
+            let takes = bits * MILLI / u64::from(self.kbits.max(1)) * u64::from(self.kbits != 0);
+            self.link_free_at = self.link_free_at.max(self.now) + takes;
+            let at = self.link_free_at + self.round_trip;
+            self.plan(at, Event::Reaches { seq, end });
+        }
+        lost
+    }
+
+    /// After what time a segment is retransmitted.
+    fn timeout(&self) -> u64 {
+        self.measured + 200 * MILLI
+    }
+
+    fn arm(&mut self) {
+        self.generation += 1;
+        let generation = self.generation;
+        let after = (self.timeout() << self.tries.min(16)).min(LONGEST_RTO);
+        self.plan(self.now + after, Event::Timer { generation });
+    }
+
+    fn time_out(&mut self) {
+        self.tries += 1;
+        if self.tries <= RETRIES && !self.unacked.is_empty() {
+            self.retransmit();
+            self.arm();
+        }
+    }
+
+    fn retransmit(&mut self) {
+        let Some(mut first) = self.unacked.pop_front() else {
+            return;
+        };
+        self.record_at(self.host, first.seq, first.flags, &first.bytes);
+        first.is_lost = self.transit(first.seq, first.end);
+        first.at = None;
+        self.unacked.push_front(first);
+    }
+
+    fn probe(&mut self, after: u64) {
+        if self.peer_window_closed && !self.waiting.is_empty() {
+            self.host_acts(Act::KeepAlive);
+            let after = (after * 2).min(LONGEST_RTO);
+            self.plan(self.now + after, Event::Probe { after });
+        }
+    }
+
+    /// The host's TCP acknowledges, and its application answers pings.
+    fn host_takes(&mut self) {
+        if !self.reads {
+            self.window_closed = true;
+        }
+        self.acknowledge(self.host);
+        if self.reads {
+            for _ in 0..std::mem::take(&mut self.pongs_to_give) {
+                self.host_acts(Act::Pong);
+            }
+        }
+    }
+
+    // What the peer does.
+
+    fn peer_acts(&mut self, act: Act) {
+        let peer = self.host.other();
+        let masked = peer == End::Client;
+        match act {
+            Act::Message(len) => self.peer_sends(message(len, masked)),
+            Act::Ping => self.peer_acts(Act::Pings(1)),
+            Act::Pings(count) => {
+                self.pongs_to_give += count;
+                self.peer_sends(control(PING, b"", masked).repeat(usize::from(count)));
+            }
+            Act::Pong => self.peer_sends(control(PONG, b"", masked)),
+            Act::Close(code) => {
+                self.has_left = true;
+                self.peer_sends(control(CLOSE, &code.to_be_bytes(), masked));
+            }
+            Act::Raw(bytes) => self.peer_sends(bytes.to_vec()),
+            Act::Fin => {
+                self.has_left = true;
+                self.record(peer, FIN | ACK, &[]);
+                self.talk.acked[self.host as usize] = self.talk.next[peer as usize];
+                self.plan(self.now + MILLI, Event::HostTakes);
+                self.note_fin(peer, FIN);
+            }
+            Act::Rst => self.peer_resets(),
+            Act::KeepAlive if self.path == Path::Up => {
+                let seq = self.talk.next[peer as usize].wrapping_sub(1);
+                self.record_at(peer, seq, ACK, &[]);
+                self.plan(self.now + MILLI, Event::HostTakes);
+            }
+            Act::KeepAlive => {}
+        }
+    }
+
+    fn peer_resets(&mut self) {
+        self.record(self.host.other(), RST | ACK, &[]);
+        self.life.is_over = true;
+    }
+
+    fn peer_sends(&mut self, bytes: Vec<u8>) {
+        let bytes = self.sealed(bytes);
+        self.held.extend(bytes.chunks(SEGMENT).map(<[u8]>::to_vec));
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while self.path == Path::Up && !self.window_closed {
+            let Some(bytes) = self.held.pop_front() else {
+                return;
+            };
+            let peer = self.host.other();
+            self.record(peer, ACK, &bytes);
+            self.talk.acked[self.host as usize] = self.talk.next[peer as usize];
+            self.plan(self.now + MILLI, Event::HostTakes);
+            if !self.reads {
+                // What follows waits for the answer, which closes the window.
+                self.window_closed = true;
+            }
+        }
+    }
+
+    fn upload(&mut self, left: usize, kbits: u32) {
+        let piece = left.min(SEGMENT);
+        self.peer_sends(vec![0x77; piece]);
+        let at = self.now + piece as u64 * 8 * MILLI / u64::from(kbits);
+        if left > piece {
+            let left = left - piece;
+            self.plan(at, Event::Upload { left, kbits });
+        } else {
+            self.uploads = false;
+            self.answer();
+        }
+    }
+
+    fn reach(&mut self, seq: u32, end: u32) {
+        if self.path != Path::Up {
+            // The answer is lost.
+            return;
+        }
+        let peer = self.host.other();
+        let expected = &mut self.talk.acked[peer as usize];
+        if seq == *expected && end != seq {
+            *expected = end;
+            let sent = self.unacked.iter().find(|sent| sent.seq == seq);
+            let bytes = sent.map_or(&[][..], |sent| &sent.bytes);
+            self.owed.extend(pings_in(bytes, self.is_tls));
+            if !self.peer_reads {
+                self.peer_window_closed = true;
+            }
+        }
+        // A pong acknowledges as well.
+        if self.owed.is_empty() || !self.can_answer() || self.window_closed {
+            self.acknowledge(peer);
+        }
+        self.answer();
+        self.make_progress();
+    }
+
+    fn make_progress(&mut self) {
+        let acked = self.talk.acked[self.host.other() as usize];
+        let before = self.unacked.len();
+        while let Some(first) = self.unacked.front()
+            && (acked.wrapping_sub(first.end) as i32) >= 0
+        {
+            if let Some(at) = first.at {
+                self.measured = self.now - at;
+            }
+            self.unacked.pop_front();
+        }
+        if self.unacked.len() == before {
+            return;
+        }
+        self.tries = 0;
+        self.generation += 1;
+        match self.unacked.front() {
+            Some(first) if first.is_lost => {
+                self.retransmit();
+                self.arm();
+            }
+            Some(_) => self.arm(),
+            None => {}
+        }
+    }
+
+    fn can_answer(&self) -> bool {
+        let is_awake = self.is_awake || self.proxy_answers;
+        let is_able = is_awake && self.peer_reads && !self.uploads;
+        is_able && !self.has_left && !self.ignores_pings
+    }
+
+    /// All pongs that the peer's application owes, in one segment.
+    fn answer(&mut self) {
+        if !self.can_answer() || self.owed.is_empty() {
+            return;
+        }
+        let masked = self.host == End::Server;
+        let owed = std::mem::take(&mut self.owed);
+        let pongs = owed.iter().flat_map(|n| control(PONG, &[*n], masked));
+        self.peer_sends(pongs.collect());
+    }
+
+    // Packets.
+
+    fn acknowledge(&mut self, from: End) {
+        if from == self.host || self.path == Path::Up {
+            self.record(from, ACK, &[]);
+        }
+    }
+
+    fn record(&mut self, from: End, flags: u8, bytes: &[u8]) {
+        self.talk
+            .segment(&mut self.recording, self.now, from, flags, bytes);
+        let is_closed = match from == self.host {
+            true => self.window_closed,
+            false => self.peer_window_closed,
+        };
+        if is_closed && let Some((_, packet)) = self.recording.packets.last_mut() {
+            // Behind 24 bytes of IPv4 header.
+            packet[38..40].copy_from_slice(&[0, 0]);
+        }
+    }
+
+    /// Something that was sent before.
+    fn record_at(&mut self, from: End, seq: u32, flags: u8, bytes: &[u8]) {
+        let next = std::mem::replace(&mut self.talk.next[from as usize], seq);
+        self.record(from, flags, bytes);
+        self.talk.next[from as usize] = next;
+    }
+
+    fn note_fin(&mut self, from: End, flags: u8) {
+        self.fins[from as usize] |= flags & FIN != 0;
+        if self.fins == [true; 2] && self.path == Path::Up {
+            let [client, server] = self.talk.next;
+            self.talk.acked = [server, client];
+            self.acknowledge(from.other());
+            self.life.is_over = true;
+        }
+    }
+
+    /// The bytes in a TLS record, where there is TLS.
+    fn sealed(&self, bytes: Vec<u8>) -> Vec<u8> {
+        if !self.is_tls {
+            return bytes;
+        }
+        let len = (bytes.len() as u16).to_be_bytes();
+        [&[0x17, 3, 3][..], &len, &bytes].concat()
+    }
+}
+
+fn header(opcode: u8, len: usize, masked: bool) -> Vec<u8> {
+    let mask = u8::from(masked) << 7;
+    let mut bytes = vec![0x80 | opcode];
+    match len {
+        0..=125 => bytes.push(mask | len as u8),
+        126..=0xffff => {
+            bytes.push(mask | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(mask | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        bytes.extend([0; 4]);
+    }
+    bytes
+}
+
+fn message(len: usize, masked: bool) -> Vec<u8> {
+    let mut bytes = header(BINARY, len, masked);
+    bytes.resize(bytes.len() + len, 0x77);
+    bytes
+}
+
+fn control(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut bytes = header(opcode, payload.len(), masked);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The payloads of the pings that a segment of the host begins with.
+fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
+    let mut pings = Vec::new();
+    if is_tls {
+        bytes = bytes.get(5..).unwrap_or_default();
+    }
+    while let [first, len, rest @ ..] = bytes
+        && *first == 0x80 | PING
+    {
+        let rest = if len & 0x80 != 0 {
+            rest.get(4..)
+        } else {
+            Some(rest)
+        };
+        let Some([number, rest @ ..]) = rest else {
+            break;
+        };
+        pings.push(*number);
+        bytes = rest;
+    }
+    pings
+}
+
+const CLIENT_HELLO: &[u8] =
+    b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
+const SERVER_HELLO: &[u8] =
+    b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03 and then 32 bytes of random";
