@@ -249,6 +249,15 @@ pub(crate) fn stories() -> Vec<Story> {
         .at(1.0, Host(Message(300_000)))
         .every(20.0, 2.0..60.0, Host(Ping))
         .until(70.0),
+        story("pings wait behind a download of 1 MB at 200 kbit/s", "ws")
+            .at(0.5, PathSlows(200))
+            .at(1.0, Host(Message(1_000_000)))
+            .every(1.0, 2.0..60.0, Host(Ping))
+            .until(70.0),
+        story("a round trip of 2.5 s, pings every second", "RFC 2488")
+            .at(0.5, PathTakes(2.5))
+            .every(1.0, 1.0..60.0, Host(Ping))
+            .until(70.0),
         story("a round trip of 1.4 s, pings every second", "RFC 2488")
             .at(0.5, PathTakes(1.4))
             .every(1.0, 1.0..60.0, Host(Ping))
