@@ -15,7 +15,8 @@ use monitor_common::{
         self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
         REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
-    published::{Published, TICK},
+    moment::TICK,
+    published::Published,
     snapshot::{Snapshot, closing_by, protocol},
 };
 

@@ -3,6 +3,7 @@
 use crate::{
     Direction, gap_scale,
     listener::ListenerLimits,
+    moment::{Moment, TICK, ticks_between},
     segment::{Segment, after, tcp_flags},
     snapshot::{
         CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, TRY_QUEUED, closing_by, protocol,
@@ -144,7 +145,7 @@ impl Flow {
         s.rx.last_packet = now;
         if segment.payload_len > 0 && !walk.is_probe(segment) {
             s.rx.last_payload = now;
-            if walk.is_news(segment) {
+            if s.has_tries() && walk.is_news(segment) {
                 s.excuse_tries(walk);
             }
         }
@@ -195,7 +196,7 @@ impl Flow {
         }
         if asks {
             if s.unanswered_asks() == 0 {
-                s.unanswered_since = now;
+                s.unanswered_since = Moment::of(now);
             }
             s.asks = s.asks.wrapping_add(1);
             if s.resumed_at > s.rx.last_packet && s.unanswered_asks() == 2 {
@@ -203,8 +204,9 @@ impl Flow {
             }
         }
         s.extend(segment, now);
-        if !segment.has(tcp_flags::RST) {
-            s.advertise(segment.window, last_packet, now, walk, stats);
+        let is_closed = segment.window == 0;
+        if (is_closed || s.own_window_closed_at.is_some()) && !segment.has(tcp_flags::RST) {
+            s.advertise(is_closed, last_packet, now, walk, stats);
         }
         if segment.has(tcp_flags::FIN) && s.tx.fin == 0 {
             if s.begin_closing(closing_by::FIN_TX, now) {
@@ -289,61 +291,61 @@ impl Snapshot {
         true
     }
 
-    /// This host tells the peer how much it takes in. `last_packet` is when it last sent anything.
+    /// This host closes its window, keeps it closed, or opens it again. `last_packet` is when it last sent
+    /// anything.
     #[inline(always)]
     fn advertise(
         &mut self,
-        window: u16,
+        is_closed: bool,
         last_packet: u64,
         now: u64,
         walk: &mut Walk,
         stats: &mut ListenerStats,
     ) {
-        if window == 0 && self.own_window != 0 {
-            stats.zero_windows[Direction::Tx.index()].add(1);
-        }
-        self.own_window = window;
         let closed_at = self.own_window_closed_at;
-        let told_at = closed_at.wrapping_add(CLOSED_WINDOW_TOLD);
-        if window != 0 {
-            if closed_at != 0 {
-                self.own_window_closed_at = 0;
-                walk.note(if now >= told_at {
-                    notable::ANSWERED
-                } else {
-                    notable::PUBLISH
-                });
-            }
+        let told_at = closed_at.nanos(now).wrapping_add(CLOSED_WINDOW_TOLD);
+        if !is_closed {
+            self.own_window_closed_at = Moment::NEVER;
+            walk.note(if now >= told_at {
+                notable::ANSWERED
+            } else {
+                notable::PUBLISH
+            });
             return;
         }
         // No answer can come before this host reads.
-        self.first_try = 0;
-        self.second_try = 0;
-        if closed_at == 0 {
-            self.own_window_closed_at = now;
+        self.first_try = Moment::NEVER;
+        if !closed_at.is_some() {
+            self.own_window_closed_at = Moment::of(now);
+            stats.zero_windows[Direction::Tx.index()].add(1);
             walk.note(notable::PUBLISH);
         } else if now >= told_at && last_packet < told_at {
             walk.note(notable::WINDOW_CLOSED);
         }
     }
 
-    /// A ping leaves; true if it is the second try. It is none where this host itself, or the queue in
+    /// A ping leaves; true if it is the second try. It isn't one where this host itself, or the queue in
     /// front of it, delays the answer.
     #[inline(always)]
     pub(crate) fn try_again(&mut self, now: u64) -> bool {
         let queued = self.outstanding() > 0 && now.saturating_sub(self.unacked_since) >= TRY_QUEUED;
-        if self.own_window_closed_at != 0 || queued {
+        if self.own_window_closed_at.is_some() || queued {
             return false;
         }
         if !self.has_tries() {
-            self.first_try = now;
-            self.second_try = 0;
-            self.new_payloads_at_try = self.new_payloads;
+            self.second_try_after = 0;
+            self.first_try = Moment::of(now);
             return false;
         }
-        let is_second = self.second_try == 0 && now.saturating_sub(self.first_try) >= TRY_APART;
+        let first = self.first_try.nanos(now);
+        let is_second = self.second_try_after == 0 && now.saturating_sub(first) >= TRY_APART;
         if is_second {
-            self.second_try = now;
+            let ticks = now.saturating_sub(first).div_ceil(TICK);
+            self.second_try_after = if ticks <= u16::MAX as u64 {
+                ticks as u16
+            } else {
+                0
+            };
         }
         is_second
     }
@@ -351,14 +353,12 @@ impl Snapshot {
     /// New payload comes from the peer.
     #[inline(always)]
     fn excuse_tries(&mut self, walk: &mut Walk) {
-        if self.has_tries() {
-            walk.note(if self.second_try != 0 {
-                notable::ANSWERED
-            } else {
-                notable::PUBLISH
-            });
-        }
-        self.new_payloads = self.new_payloads.wrapping_add(1);
+        walk.note(if self.second_try_after != 0 {
+            notable::ANSWERED
+        } else {
+            notable::PUBLISH
+        });
+        self.first_try = Moment::NEVER;
     }
 
     /// Whether nothing was heard since the end of the last silence.
@@ -371,8 +371,7 @@ impl Snapshot {
     #[inline(always)]
     fn count_survival(&self, stats: &mut ListenerStats) {
         if self.is_watched() {
-            let silence = self.gap_to.saturating_sub(self.gap_from);
-            stats.gaps_survived[gap_scale::slot_of(silence)].add(1);
+            stats.gaps_survived[gap_scale::slot_of(self.last_gap())].add(1);
         }
     }
 
@@ -397,9 +396,8 @@ impl Snapshot {
         if silence >= GAP_FLOOR {
             stats.idle_gaps.observe(silence, &GAP_BOUNDS);
         }
-        let outlasts = |gap: &Self| silence > gap.gap_to.saturating_sub(gap.gap_from);
-        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || outlasts(self) {
-            self.gap_from = last;
+        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || silence > self.last_gap() {
+            self.gap_ticks = ticks_between(last, now);
             self.gap_to = now;
             self.gap_ended_by = by as u8;
         }
@@ -497,4 +495,4 @@ impl Snapshot {
     }
 }
 
-const _: () = assert!(size_of::<Flow>() == 472);
+const _: () = assert!(size_of::<Flow>() == 440);

@@ -6,12 +6,9 @@
 
 use crate::{
     listener::MAX_LISTENERS,
+    moment::{AHEAD, HALF_TICK_SHIFT, Moment, TICK},
     snapshot::{DirectionFacts, Snapshot},
 };
-
-/// Nanoseconds, 8.4 ms: what moments are rounded up to, so that nothing looks older than it is. The
-/// kernel's coarse clock, which gives most of them, has ticks of up to 10 ms.
-pub const TICK: u64 = 2 << HALF_TICK_SHIFT;
 
 /// The facts of one socket, but for its cookie, which is the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +29,8 @@ pub struct Published {
     unacked_since: Moment,
     ack_progress_at: Moment,
     unanswered_since: Moment,
-    gap_from: Moment,
     gap_to: Moment,
+    gap_ticks: u32,
     outstanding: u32,
     retransmits: u32,
     loss: u16,
@@ -42,8 +39,7 @@ pub struct Published {
     local_port: u16,
     remote_port: u16,
     close_code: u16,
-    /// How long after the first try the second left, in ticks; 0 where there was none, or more than
-    /// 65,535 ticks (9 min) later.
+    /// As in the snapshot.
     second_try_after: u16,
     /// 255 stand for more.
     retransmits_without_progress: u8,
@@ -91,8 +87,8 @@ impl Published {
         unacked_since: Moment::NEVER,
         ack_progress_at: Moment::NEVER,
         unanswered_since: Moment::NEVER,
-        gap_from: Moment::NEVER,
         gap_to: Moment::NEVER,
+        gap_ticks: 0,
         outstanding: 0,
         retransmits: 0,
         loss: 0,
@@ -130,10 +126,10 @@ impl Published {
         self.tx.fill(&s.tx, s.ping_rtt_us[1], s.rst_tx);
         self.unacked_since = Moment::of(s.unacked_since);
         self.ack_progress_at = Moment::of(s.ack_progress_at);
-        self.unanswered_since = Moment::of(s.unanswered_since);
-        self.gap_from = Moment::of(s.gap_from);
-        // Rounded down, because no silence may look longer than it was.
+        self.unanswered_since = s.unanswered_since;
+        // Rounded down, as its length is.
         self.gap_to = Moment::of(s.gap_to.wrapping_sub(TICK - 1));
+        self.gap_ticks = s.gap_ticks;
         self.retransmits = s.retransmits;
         self.retransmits_without_progress = narrowed_to_byte(s.retransmits_without_progress());
         self.loss = s.loss;
@@ -145,20 +141,14 @@ impl Published {
         self.kinds = pack(s);
     }
 
-    /// Only tries that say something are told.
+    /// A closed window leaves no tries.
     #[inline(always)]
     const fn fill_tries(&mut self, s: &Snapshot) {
-        if s.own_window_closed_at != 0 {
-            self.first_try_or_closed = Moment::of(s.own_window_closed_at);
-            return;
-        }
-        if !s.has_tries() {
-            return;
-        }
-        self.first_try_or_closed = Moment::of(s.first_try);
-        let after = rounded(s.second_try).wrapping_sub(rounded(s.first_try)) / TICK;
-        if s.second_try != 0 && after <= u16::MAX as u64 {
-            self.second_try_after = after as u16;
+        if s.own_window_closed_at.is_some() {
+            self.first_try_or_closed = s.own_window_closed_at;
+        } else if s.has_tries() {
+            self.first_try_or_closed = s.first_try;
+            self.second_try_after = s.second_try_after;
         }
     }
 
@@ -187,16 +177,12 @@ impl Published {
         s.rst_rx = self.rx.ends >> 1;
         s.rst_tx = self.tx.ends >> 1;
         s.ping_rtt_us = [self.rx.ping_rtt_us, self.tx.ping_rtt_us];
-        let first_try_or_closed = self.first_try_or_closed.nanos(near);
         if value(self.kinds, CLOSED) == 0 {
-            s.first_try = first_try_or_closed;
+            s.first_try = self.first_try_or_closed;
+            s.second_try_after = self.second_try_after;
         } else {
-            s.own_window_closed_at = first_try_or_closed;
+            s.own_window_closed_at = self.first_try_or_closed;
         }
-        s.second_try = match (s.first_try, self.second_try_after) {
-            (0, _) | (_, 0) => 0,
-            (first, ticks) => first.saturating_add(ticks as u64 * TICK),
-        };
         // Only the difference means something until a packet brings real sequence numbers.
         s.snd_nxt = self.outstanding;
         s.snd_una = 0;
@@ -210,9 +196,9 @@ impl Published {
         s.loss = self.loss;
         s.asks = self.unanswered_asks as u32;
         s.asks_at_answer = 0;
-        s.unanswered_since = self.unanswered_since.nanos(near);
-        s.gap_from = self.gap_from.nanos(near);
+        s.unanswered_since = self.unanswered_since;
         s.gap_to = self.gap_to.nanos(near);
+        s.gap_ticks = self.gap_ticks;
         unpack(self.kinds, s);
     }
 
@@ -278,39 +264,6 @@ impl PublishedDirection {
     }
 }
 
-/// Rounds a moment as the publication of a snapshot does, all but the end of a silence.
-pub const fn rounded(nanos: u64) -> u64 {
-    nanos.wrapping_add(TICK - 1) & !(TICK - 1)
-}
-
-/// A moment, rounded up to a tick: the lower bits of the number of the tick that it ends, and bit 0,
-/// without which it is never. Which upper bits belong to them is told by another moment near it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-struct Moment(u32);
-
-impl Moment {
-    const NEVER: Self = Self(0);
-
-    /// Without a branch, because there are nineteen of them for the verifier to follow.
-    #[inline(always)]
-    const fn of(nanos: u64) -> Self {
-        let before = nanos.wrapping_sub(1);
-        let is_never = before >> 63;
-        Self(((before >> HALF_TICK_SHIFT | 1) ^ is_never) as u32)
-    }
-
-    #[inline(always)]
-    const fn nanos(self, near: u64) -> u64 {
-        if self.0 & 1 == 0 {
-            return 0;
-        }
-        let newest = (near >> HALF_TICK_SHIFT | 1) + AHEAD;
-        let age = (newest as u32).wrapping_sub(self.0);
-        ((newest.saturating_sub(age as u64) | 1) + 1) << HALF_TICK_SHIFT
-    }
-}
-
 /// A moment that may be longer ago than [`REACH`]; then that long before `near`.
 #[inline(always)]
 const fn within_reach(nanos: u64, near: u64) -> u64 {
@@ -346,7 +299,7 @@ const fn pack(s: &Snapshot) -> u16 {
         | bits(s.close_initiator, INITIATOR)
         | bits(s.gap_ended_by, ENDED_BY)
         | bits(s.closing_by, CLOSING_BY)
-        | bits((s.own_window_closed_at != 0) as u8, CLOSED)
+        | bits(s.own_window_closed_at.is_some() as u8, CLOSED)
 }
 
 #[inline(always)]
@@ -387,10 +340,7 @@ const fn mask(width: u32) -> u16 {
     (1 << width) - 1
 }
 
-const HALF_TICK_SHIFT: u32 = 22;
-/// Half ticks, 73 minutes: how much later than the publication, or than now, a moment may be.
-const AHEAD: u64 = 1 << 20;
-/// Nanoseconds, 208 days: how much earlier it may be.
+/// Nanoseconds, 208 days: how much earlier than the publication a moment may be.
 const REACH: i64 = ((1 << 32) - 2 * AHEAD as i64) << HALF_TICK_SHIFT;
 
 const _: () = assert!(size_of::<Published>() == 192);

@@ -4,7 +4,11 @@
 //! on two CPUs: every field has one writer (the doc says which where it is not obvious), and what
 //! needs both sides is derived on reading.
 
-use crate::{Direction, event::CloseHow};
+use crate::{
+    Direction,
+    event::CloseHow,
+    moment::{Moment, TICK},
+};
 
 /// What the bytes of a flow are known to be.
 pub mod protocol {
@@ -52,7 +56,7 @@ pub mod closing_by {
     pub const FIN_TX: u8 = 4;
 }
 
-/// The published facts of one socket. All times are CLOCK_MONOTONIC nanoseconds, 0 = never.
+/// The published facts of one socket. Times are CLOCK_MONOTONIC nanoseconds, 0 = never, or a [`Moment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Snapshot {
@@ -114,34 +118,31 @@ pub struct Snapshot {
     /// `asks` as of the last packet from the peer. Written by ingress.
     pub asks_at_answer: u32,
     /// When the first unanswered one left. Written by egress.
-    pub unanswered_since: u64,
-    /// The last ended silence of at least [`GAP_FLOOR`](crate::stats::GAP_FLOOR), or longer than the
-    /// idle limit. While nothing was heard since this host ended one, a shorter one does not take its
-    /// place: what is asked into a dead path does not hide when it died.
-    pub gap_from: u64,
+    pub unanswered_since: Moment,
+    /// The length of the silence that ended at `gap_to`, rounded down.
+    pub gap_ticks: u32,
+    /// When the last silence ended that took at least [`GAP_FLOOR`](crate::stats::GAP_FLOOR), or longer
+    /// than the idle limit. While nothing was heard since this host ended one, a shorter one does not
+    /// take its place: what is sent into a dead path does not hide when it died.
     pub gap_to: u64,
     /// When a transmission from here last ended a silence longer than the idle limit. Written by
     /// egress.
     pub resumed_at: u64,
     /// When the first *try* left: a ping since which no new payload has come from the peer, and which
-    /// left while it could have come. Counts only while [`Snapshot::has_tries`]. Written by egress.
-    pub first_try: u64,
-    /// When the first ping left after that which is a try of its own, [`TRY_APART`] later; 0 = none.
-    /// Written by egress.
-    pub second_try: u64,
-    /// Since when this host advertises a window of 0; 0 = it is open. Written by egress.
-    pub own_window_closed_at: u64,
-    /// Segments from the peer with payload that was not there before. Written by ingress.
-    pub new_payloads: u32,
-    /// `new_payloads` as of the first try. Written by egress.
-    pub new_payloads_at_try: u32,
+    /// left while it could have come. Written by egress, cleared by ingress: where both happen at once,
+    /// either outcome is right.
+    pub first_try: Moment,
+    /// Since when this host advertises a window of 0. Written by egress.
+    pub own_window_closed_at: Moment,
     /// The last ping round trip, by the side that pinged; microseconds, at least 1 once there was
     /// one.
     pub ping_rtt_us: [u32; 2],
     /// The last window the peer advertised, unscaled.
     pub peer_window: u16,
-    /// The last window we advertised, unscaled.
-    pub own_window: u16,
+    /// Ticks from the first try to the second: the first ping behind it that is a try of its own,
+    /// [`TRY_APART`] later. 0 if there was none within 65,535 ticks (9 min). Means something only while
+    /// there is a first try. Written by egress.
+    pub second_try_after: u16,
     /// 1 once `snd_una` / `snd_nxt` mean something.
     pub una_known: u8,
     pub nxt_known: u8,
@@ -252,18 +253,15 @@ impl Snapshot {
             loss: 0,
             asks: 0,
             asks_at_answer: 0,
-            unanswered_since: 0,
-            gap_from: 0,
+            unanswered_since: Moment::NEVER,
+            gap_ticks: 0,
             gap_to: 0,
             resumed_at: 0,
-            first_try: 0,
-            second_try: 0,
-            own_window_closed_at: 0,
-            new_payloads: 0,
-            new_payloads_at_try: 0,
+            first_try: Moment::NEVER,
+            own_window_closed_at: Moment::NEVER,
             ping_rtt_us: [0; 2],
             peer_window: 0,
-            own_window: 0,
+            second_try_after: 0,
             una_known: 0,
             nxt_known: 0,
             gap_ended_by: 0,
@@ -303,11 +301,26 @@ impl Snapshot {
         self.asks.wrapping_sub(self.asks_at_answer)
     }
 
-    /// Whether the tries still say something. A peer whose bytes arrive is alive: its pong may be queued
+    /// Whether a ping waits for a sign of life. A peer whose bytes arrive is alive: its pong may be queued
     /// behind them.
     #[inline(always)]
     pub const fn has_tries(&self) -> bool {
-        self.first_try != 0 && self.new_payloads == self.new_payloads_at_try
+        self.first_try.is_some()
+    }
+
+    /// When the second try left, `first` being when the first did; 0 = there was none.
+    #[inline(always)]
+    pub const fn second_try(&self, first: u64) -> u64 {
+        if first == 0 || self.second_try_after == 0 {
+            return 0;
+        }
+        first.saturating_add(self.second_try_after as u64 * TICK)
+    }
+
+    /// How long the last silence was, nanoseconds, rounded down to a tick.
+    #[inline(always)]
+    pub const fn last_gap(&self) -> u64 {
+        self.gap_ticks as u64 * TICK
     }
 
     /// 1 if frames of this direction are the client's, so that they must be masked (RFC 6455
@@ -363,7 +376,7 @@ impl Snapshot {
 }
 
 const _: () = assert!(size_of::<DirectionFacts>() == 72);
-const _: () = assert!(size_of::<Snapshot>() == 360);
+const _: () = assert!(size_of::<Snapshot>() == 328);
 const _: () = assert!(core::mem::offset_of!(Snapshot, rx) == 96);
 
 #[cfg(feature = "user")]

@@ -6,6 +6,7 @@ use monitor_common::{
     event::{
         CloseHow, EventKind, FrameSample, HandshakeRecord, ListenEvent, VitalEvent, head_kind,
     },
+    moment::ticks_between,
     snapshot::{DirectionFacts, Snapshot, protocol},
 };
 
@@ -96,7 +97,6 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
             snapshot + offset_of!(Snapshot, ack_progress_at),
             80 * SECOND,
         ),
-        (snapshot + offset_of!(Snapshot, gap_from), 20 * SECOND),
         (snapshot + offset_of!(Snapshot, gap_to), 80 * SECOND),
         (rx, 80 * SECOND),
         (tx, 88 * SECOND),
@@ -106,6 +106,10 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
     for (at, value) in [
         (offset_of!(VitalEvent, kind), kind as u32),
         (offset_of!(VitalEvent, detail), detail),
+        (
+            snapshot + offset_of!(Snapshot, gap_ticks),
+            ticks_between(20 * SECOND, 80 * SECOND),
+        ),
         (snapshot + offset_of!(Snapshot, snd_nxt), 5100),
         (snapshot + offset_of!(Snapshot, snd_una), 5000),
         (snapshot + offset_of!(Snapshot, retransmits), 2),

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{closing_by, origin, protocol, role};
+use crate::{
+    moment::rounded,
+    snapshot::{closing_by, origin, protocol, role},
+};
 
 /// A year and a half of nanoseconds: the lower bits of a moment have wrapped before.
 const LATE: u64 = 1 << 55;
@@ -10,8 +13,8 @@ fn round_trip(s: &Snapshot) -> Snapshot {
     Published::of(s).snapshot(s.cookie, s.published_at)
 }
 
-/// Every moment that is published.
-fn moments(s: &Snapshot) -> [u64; 19] {
+/// Every point in time that is published and kept in full before.
+fn moments(s: &Snapshot) -> [u64; 16] {
     let of = |facts: &DirectionFacts| {
         [
             facts.last_packet,
@@ -38,11 +41,8 @@ fn moments(s: &Snapshot) -> [u64; 19] {
         h,
         i,
         j,
-        s.first_try,
         s.unacked_since,
         s.ack_progress_at,
-        s.unanswered_since,
-        s.gap_from,
     ]
 }
 
@@ -79,7 +79,7 @@ prop_compose! {
         near in Just(near),
         rx in any_direction(moment_near(near)),
         tx in any_direction(moment_near(near)),
-        more in prop::collection::vec(moment_near(near), 9),
+        more in prop::collection::vec(moment_near(near), 8),
         [cookie, cgroup_id] in any::<[u64; 2]>(),
         [local_addr, remote_addr] in any::<[[u8; 16]; 2]>(),
         [local_port, remote_port, close_code, loss, second_try_after] in any::<[u16; 5]>(),
@@ -88,12 +88,11 @@ prop_compose! {
         protocol in protocol::UNKNOWN..=protocol::UPGRADING,
         origin in origin::BIRTH..=origin::SEEDED,
         closing_by in closing_by::NOTHING..=closing_by::FIN_TX,
-        [snd_nxt, retransmits, rtt_rx, rtt_tx] in any::<[u32; 4]>(),
+        [snd_nxt, retransmits, rtt_rx, rtt_tx, gap_ticks] in any::<[u32; 5]>(),
         outstanding in 0..1_u32 << 31,
         unanswered in any::<u16>(),
         [listener, without_progress] in any::<[u8; 2]>(),
     ) -> Snapshot {
-        let (first_try, has_second) = (more[0], more[0] != 0 && second_try_after != 0);
         Snapshot {
             cookie,
             published_at: near,
@@ -124,11 +123,11 @@ prop_compose! {
             retransmits_at_progress: (retransmits as u16).wrapping_sub(without_progress.into()),
             loss,
             asks: u32::from(unanswered),
-            unanswered_since: more[6],
-            gap_from: more[7],
-            gap_to: more[8],
-            first_try,
-            second_try: if has_second { first_try + u64::from(second_try_after) * TICK } else { 0 },
+            unanswered_since: Moment::of(more[6]),
+            gap_to: more[7],
+            gap_ticks,
+            first_try: Moment::of(more[0]),
+            second_try_after: if more[0] == 0 { 0 } else { second_try_after },
             ping_rtt_us: [rtt_rx, rtt_tx],
             una_known: 1,
             nxt_known: 1,
@@ -157,7 +156,6 @@ proptest! {
             prop_assert_eq!(seen, rounded(known));
         }
         prop_assert!(seen.gap_to <= s.gap_to && s.gap_to - seen.gap_to < TICK);
-        prop_assert_eq!(seen.second_try, rounded(s.second_try));
         // But for the moments and for numbers of which only the difference means something.
         prop_assert_eq!(seen.outstanding(), s.outstanding());
         prop_assert_eq!(seen.unanswered_asks(), s.unanswered_asks());
@@ -181,11 +179,7 @@ proptest! {
             snd_una: 0,
             unacked_since: seen.unacked_since,
             ack_progress_at: seen.ack_progress_at,
-            unanswered_since: seen.unanswered_since,
-            gap_from: seen.gap_from,
             gap_to: seen.gap_to,
-            first_try: seen.first_try,
-            second_try: seen.second_try,
             ..s
         };
         prop_assert_eq!(seen, expected);
@@ -274,25 +268,22 @@ fn counts_without_room_stop_at_the_highest() {
 }
 
 #[test]
-fn tries_are_published_while_they_say_something() {
+fn a_closed_window_is_published_in_place_of_tries() {
     const MINUTE: u64 = 60_000_000_000;
     let mut s = Snapshot {
         published_at: LATE,
-        first_try: LATE - 20 * MINUTE,
-        second_try: LATE - 19 * MINUTE,
+        first_try: Moment::of(LATE - 20 * MINUTE),
+        second_try_after: 7,
         ..Snapshot::EMPTY
     };
-    let tries = |s: &Snapshot| {
-        let seen = round_trip(s);
-        [seen.first_try, seen.second_try]
-    };
-    assert_eq!(tries(&s), [rounded(s.first_try), rounded(s.second_try)]);
-    s.second_try = LATE - 10 * MINUTE;
-    assert_eq!(tries(&s), [rounded(s.first_try), 0], "ten minutes apart");
-    s.new_payloads += 1;
-    assert_eq!(tries(&s), [0, 0], "excused");
-    (s.first_try, s.own_window_closed_at) = (0, LATE - MINUTE);
-    assert_eq!(tries(&s), [0, 0]);
-    let closed_at = round_trip(&s).own_window_closed_at;
-    assert_eq!(closed_at, rounded(s.own_window_closed_at));
+    let seen = round_trip(&s);
+    assert_eq!((seen.first_try, seen.second_try_after), (s.first_try, 7));
+    assert!(!seen.own_window_closed_at.is_some());
+    s.first_try = Moment::NEVER;
+    let seen = round_trip(&s);
+    assert_eq!((seen.has_tries(), seen.second_try_after), (false, 0));
+    s.own_window_closed_at = Moment::of(LATE - MINUTE);
+    let seen = round_trip(&s);
+    assert_eq!(seen.own_window_closed_at, s.own_window_closed_at);
+    assert!(!seen.has_tries());
 }

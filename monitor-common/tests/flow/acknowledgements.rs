@@ -186,7 +186,8 @@ fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
         );
         if asks > 0 {
             assert_eq!(
-                socket.connection.flow.snapshot.unanswered_since, at,
+                socket.connection.flow.snapshot.unanswered_since,
+                Moment::of(at),
                 "{what}"
             );
         }
@@ -220,10 +221,12 @@ fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged()
 #[test]
 fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
     let mut socket = Socket::upgraded();
-    let closed_at = socket.wait(SECOND).now;
+    socket.now = rounded(socket.now);
+    let closed_at = socket.now;
     let advertise = |socket: &mut Socket, window| {
         let notes = socket.tx(windowed(5000, 1000, window), b"");
-        (notes, socket.connection.flow.snapshot.own_window_closed_at)
+        let closed_at = socket.connection.flow.snapshot.own_window_closed_at;
+        (notes, closed_at.nanos(socket.now))
     };
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
     // The peer's probes are answered.
@@ -238,7 +241,8 @@ fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
     assert_eq!(advertise(&mut socket, 300), (notable::ANSWERED, 0));
     assert_eq!(advertise(&mut socket, 300), (0, 0));
 
-    let closed_at = socket.wait(SECOND).now;
+    socket.now = rounded(socket.now);
+    let closed_at = socket.now;
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
     let opened = advertise(socket.wait(CLOSED_WINDOW_TOLD - 1), 300);
     assert_eq!(opened, (notable::PUBLISH, 0), "a slow reader");

@@ -65,19 +65,18 @@ fn ping_at(socket: &mut Socket, seq: u32) -> u32 {
 /// The tries as of now: how many, and when the first left.
 fn tries(socket: &Socket) -> (usize, u64) {
     let s = &socket.connection.flow.snapshot;
-    match (s.has_tries(), s.second_try) {
-        (false, _) => (0, 0),
-        (true, 0) => (1, s.first_try),
-        (true, _) => (2, s.first_try),
-    }
+    let first = s.first_try.nanos(socket.now);
+    let tries = [first, s.second_try(first)];
+    (tries.into_iter().filter(|&at| at != 0).count(), first)
 }
 
 #[test]
 fn pings_that_leave_in_one_go_are_one_try() {
     let pings = Stream::new(b"", &[Frame::new(true, ws::PING, 4); 3], false).bytes;
     let mut socket = Socket::upgraded();
-    let first = socket.wait(SECOND).now;
+    let first = rounded(socket.wait(SECOND).now);
     socket.tx(segment(5000, 1000), &pings);
+    socket.now = first;
     for (n, apart) in [(0, TRY_APART / 2), (1, TRY_APART / 2 - 1)] {
         socket.wait(apart);
         assert_eq!(ping_at(&mut socket, 5018 + 6 * n) & notable::EVENTS, 0);
@@ -87,10 +86,10 @@ fn pings_that_leave_in_one_go_are_one_try() {
     let notes = ping_at(&mut socket, 5030);
     assert_eq!(notes & notable::EVENTS, notable::PING_UNANSWERED);
     assert_eq!(tries(&socket), (2, first));
-    let second = socket.connection.flow.snapshot.second_try;
+    let second = socket.connection.flow.snapshot.second_try_after;
     let later = ping_at(socket.wait(SECOND), 5036);
     assert_eq!(later & notable::EVENTS, 0, "told already");
-    assert_eq!(socket.connection.flow.snapshot.second_try, second);
+    assert_eq!(socket.connection.flow.snapshot.second_try_after, second);
 }
 
 #[test]
@@ -132,7 +131,7 @@ fn after_an_excuse_the_next_ping_is_a_first_try() {
     let answer = socket.wait(SECOND).rx(segment(1000, 5018), &[FILL; 50]);
     assert_eq!(answer & notable::EVENTS, notable::ANSWERED);
     assert_eq!(tries(&socket).0, 0);
-    let first = socket.wait(SECOND).now;
+    let first = rounded(socket.wait(SECOND).now);
     assert_eq!(ping_at(&mut socket, 5018) & notable::EVENTS, 0);
     assert_eq!(tries(&socket), (1, first));
     assert_eq!(socket.connection.flow.snapshot.tx.pings_unanswered(), 4);
@@ -145,7 +144,7 @@ fn a_ping_behind_bytes_that_tcp_has_been_sending_for_a_second_is_no_try() {
     for (queued_for, is_try) in [(0, true), (TRY_QUEUED - 1, true), (TRY_QUEUED, false)] {
         let mut socket = Socket::upgraded();
         ping_at(socket.wait(SECOND), 5000);
-        let first = socket.now;
+        let first = rounded(socket.now);
         // The second waits behind a message of which the peer has acknowledged a part.
         socket.rx(segment(1000, 5006), b"");
         socket.wait(SECOND).tx(segment(5006, 1000), &message);
@@ -177,7 +176,7 @@ fn while_this_host_takes_nothing_in_no_ping_is_a_try() {
         assert_eq!(notes & notable::PING_UNANSWERED, 0);
     }
     assert_eq!(tries(&socket).0, 0);
-    let first = socket.wait(SECOND).now;
+    let first = rounded(socket.wait(SECOND).now);
     ping_at(&mut socket, 5042);
     assert_eq!(tries(&socket), (1, first), "the window is open again");
 }

@@ -12,6 +12,7 @@ use monitor_common::{
     flow::notable,
     gap_scale,
     listener::ListenerLimits,
+    moment::{Moment, rounded, ticks_between},
     replay::Connection,
     segment::{Segment, tcp_flags},
     snapshot::{CLOSED_WINDOW_TOLD, TRY_APART, TRY_QUEUED, protocol},

@@ -19,8 +19,12 @@ fn a_silence_longer_than_the_limit_is_told_by_whoever_ends_it_and_at_the_limit_i
         };
         assert_eq!(notes & notable::RESUMED != 0, told, "{silence} {by:?}");
         let s = &socket.connection.flow.snapshot;
-        let gap = (from, from + silence, by as u8);
-        assert_eq!((s.gap_from, s.gap_to, s.gap_ended_by), gap, "told or not");
+        let gap = (
+            ticks_between(from, from + silence),
+            from + silence,
+            by as u8,
+        );
+        assert_eq!((s.gap_ticks, s.gap_to, s.gap_ended_by), gap, "told or not");
         let gaps = &socket.stats.idle_gaps;
         assert_eq!(
             gaps.sum.get(),
@@ -123,7 +127,7 @@ fn probes_into_a_dead_path_keep_the_silence_that_it_died_in() {
         let probe = socket.wait(LIMIT + 1).tx(segment(4999, 1000), b"");
         assert_ne!(probe & notable::RESUMED, 0, "it still was a long silence");
         let s = &socket.connection.flow.snapshot;
-        assert_eq!((s.gap_from, s.gap_to), (from, to));
+        assert_eq!((s.gap_ticks, s.gap_to), (ticks_between(from, to), to));
     }
     assert_eq!(socket.survived(), [0_u64; 0]);
     let longer = socket.wait(3 * LIMIT).now;
@@ -134,8 +138,11 @@ fn probes_into_a_dead_path_keep_the_silence_that_it_died_in() {
     socket.wait(2 * SECOND).tx(segment(4999, 1000), b"");
     let s = &socket.connection.flow.snapshot;
     assert_eq!(
-        (s.gap_from, s.gap_to),
-        (socket.now - 2 * SECOND, socket.now),
+        (s.gap_ticks, s.gap_to),
+        (
+            ticks_between(socket.now - 2 * SECOND, socket.now),
+            socket.now
+        ),
         "the old one was heard of"
     );
 }

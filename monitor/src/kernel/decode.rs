@@ -371,7 +371,7 @@ mod tests {
             established_at: 20_000_000_001,
             opened_at: 20_000_000_003,
             unacked_since: 49_000_000_001,
-            gap_from: 30_000_000_001,
+            gap_ticks: 1_000,
             gap_to: 40_000_000_001,
             snd_nxt: 9,
             una_known: 1,

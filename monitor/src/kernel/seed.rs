@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use monitor_common::published::rounded;
+use monitor_common::moment::rounded;
 
 use super::{
     inet_diag::{DiagSocket, TcpState},

@@ -6,6 +6,7 @@ use monitor::{
     core::{Alert, Certainty, CloseHow, Notice, Resolution, Status, VerdictKind},
     replay::Record,
 };
+use monitor_common::moment::rounded;
 
 use crate::{
     Played, frame, judge, opened,
@@ -317,9 +318,12 @@ fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
         .ack(&mut it.recording, START + 41 * SECOND, End::Server);
     let recovered = Status::Resolved(Resolution::Recovered);
     let stalled = |at, status| (at, VerdictKind::Stalled, status, Certainty::Suspected);
+    // The moment of closing is kept in ticks.
+    let due = rounded(START + SECOND) - START + 10 * SECOND;
+    let due = due as f64 / SECOND as f64;
     assert_eq!(
         it.alerts(60),
-        [stalled(11.0, Status::Firing), stalled(41.0, recovered)]
+        [stalled(due, Status::Firing), stalled(41.0, recovered)]
     );
 }
 

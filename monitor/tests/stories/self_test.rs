@@ -35,7 +35,7 @@ fn a_right_row_passes() {
 fn a_report_that_is_not_in_the_row_fails_it() {
     fails(
         &dies(),
-        &["must not be reported: 81.000 s: unresponsive confirmed"],
+        &["must not be reported: 81.003 s: unresponsive confirmed"],
     );
 }
 
@@ -56,7 +56,7 @@ fn a_report_of_another_kind_or_certainty_fails_its_row() {
         let row = dies().reports(what, 81.0..81.1);
         fails(
             &row,
-            &["is missing, next is 81.000 s", "must not be reported"],
+            &["is missing, next is 81.003 s", "must not be reported"],
         );
     }
 }
@@ -66,7 +66,7 @@ fn a_report_at_another_time_fails_its_row() {
     let row = dies().reports("unresponsive confirmed", 70.0..80.0);
     fails(
         &row,
-        &["81.000 s: unresponsive confirmed, expected from 70 to 80 s"],
+        &["81.003 s: unresponsive confirmed, expected from 70 to 80 s"],
     );
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use monitor_common::{
+    moment::Moment,
     published::Published,
     snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
 };
@@ -20,7 +21,7 @@ use crate::core::{
 /// Decodes a snapshot.
 pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     let outstanding = s.outstanding();
-    let tried = |at: u64| moment(at).filter(|_| s.has_tries());
+    let first_try = s.first_try.nanos(s.published_at);
     Ok(Facts {
         at: Ktime(s.published_at),
         conn: ConnId(s.cookie),
@@ -47,27 +48,25 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         loss: Loss::from_late(s.loss),
         unanswered_transmissions: s.unanswered_asks(),
         unanswered_since: (s.unanswered_asks() > 0)
-            .then(|| moment(s.unanswered_since))
+            .then(|| moment(s.unanswered_since.nanos(s.published_at)))
             .flatten(),
         pings_unanswered: s.tx.pings_unanswered(),
-        first_try: tried(s.first_try),
-        second_try: tried(s.second_try),
-        own_window_closed_at: moment(s.own_window_closed_at),
+        first_try: moment(first_try),
+        second_try: moment(s.second_try(first_try)),
+        own_window_closed_at: moment(s.own_window_closed_at.nanos(s.published_at)),
         ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         },
-        last_gap: moment(s.gap_from)
-            .zip(moment(s.gap_to))
-            .map(|(from, to)| Gap {
-                from,
-                to,
-                ended_by: if s.gap_ended_by == 0 {
-                    Direction::Rx
-                } else {
-                    Direction::Tx
-                },
-            }),
+        last_gap: moment(s.gap_to).map(|to| Gap {
+            from: Ktime(s.gap_to.saturating_sub(s.last_gap())),
+            to,
+            ended_by: if s.gap_ended_by == 0 {
+                Direction::Rx
+            } else {
+                Direction::Tx
+            },
+        }),
         close: match s.close_initiator {
             0 => None,
             1 => Some(close_frame(s, Direction::Rx)),
@@ -118,7 +117,7 @@ pub fn seed(facts: &Facts) -> Published {
         unacked_since: at(facts.stalled_since),
         retransmits: facts.retransmits,
         asks: facts.unanswered_transmissions,
-        unanswered_since: at(facts.unanswered_since),
+        unanswered_since: Moment::of(at(facts.unanswered_since)),
         ..Snapshot::EMPTY
     })
 }
