@@ -48,6 +48,7 @@ fn only_exported_metrics_are_used_in_rules_and_pages() {
     for path in [
         "README.md",
         "deploy/prometheus-rules.yml",
+        "docs/alert-log.md",
         "docs/alerts.md",
         "docs/frames.md",
         "docs/limitations.md",

@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use serde_json::Value;
+
 /// The cells of every table row of a page.
 pub(crate) fn table_rows(path: &str) -> Vec<Vec<String>> {
     read(path)
@@ -23,4 +25,17 @@ pub(crate) fn code(cell: &str) -> Vec<String> {
 pub(crate) fn read(path: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The JSON examples of a page. `…` stands for the fields that were left out of an object.
+pub(crate) fn examples(path: &str) -> Vec<Value> {
+    read(path)
+        .split("```json\n")
+        .skip(1)
+        .map(|block| {
+            let (text, _) = block.split_once("```").expect("a block ends");
+            let text = text.replace(", …", "").replace("{ … }", "{}");
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+        })
+        .collect()
 }

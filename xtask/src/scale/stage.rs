@@ -22,7 +22,7 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 /// Verdicts later than this count as missed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A burst of alerts is told within ten seconds (docs/alerts.md).
+/// A burst of alerts is reported within ten seconds (docs/alert-log.md).
 const TOLD_WITHIN: Duration = Duration::from_secs(15);
 
 /// Beside a million connections it has two million sockets to look at.
