@@ -24,13 +24,16 @@ use super::{
 };
 use crate::{
     core::{
-        Action, Correlator, Grouping, Ktime, ListenerId, Notice, State, Status, facts::Role,
-        loss::Deliveries,
+        Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status,
+        facts::Role,
     },
     listeners::Listener,
 };
 
+mod counts;
 mod traffic;
+
+use counts::CountsTimer;
 
 /// How long a handshake may take, and for how long packets may follow a connection's end. Longer
 /// than Linux retries a SYN (tcp_syn_retries) or stays in TIME_WAIT.
@@ -45,6 +48,7 @@ pub struct Replay {
     listeners: Vec<Listener>,
     limits: Vec<ListenerLimits>,
     stats: Vec<ListenerStats>,
+    counts_timer: CountsTimer,
     core: Correlator,
     grouping: Grouping,
     /// The latest time stamp, nanoseconds since the epoch.
@@ -93,6 +97,7 @@ impl Replay {
             grouping: Grouping::default(),
             limits: listeners.iter().map(Listener::limits).collect(),
             stats: vec![ListenerStats::EMPTY; listeners.len()],
+            counts_timer: CountsTimer::new(&listeners),
             listeners,
             clock: 0,
             tuples: HashMap::new(),
@@ -104,6 +109,11 @@ impl Replay {
             records: VecDeque::new(),
             summary: Summary::default(),
         }
+    }
+
+    /// Middleboxes whose names may explain a timeout that is learned.
+    pub fn know_hops(&mut self, known: Vec<KnownHop>) {
+        self.core.handle_known_hops(known);
     }
 
     /// Takes in the next packet.
@@ -240,6 +250,7 @@ impl Replay {
                 }
                 self.judge_before(at);
                 self.clock = at;
+                self.counts_timer.arm(at);
                 self.summary.from.get_or_insert(wall_clock(Ktime(at)));
                 self.summary.to = Some(wall_clock(Ktime(at)));
             }
@@ -276,7 +287,7 @@ impl Replay {
     /// Shows the core each of its deadlines before `end`.
     fn judge_before(&mut self, end: u64) {
         while let Some(deadline) = self.deadline().filter(|at| at.0 < end) {
-            self.tell_deliveries(deadline);
+            self.show_counts(deadline);
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
@@ -289,15 +300,12 @@ impl Replay {
         }
     }
 
-    fn tell_deliveries(&mut self, at: Ktime) {
-        for (listener, stats) in (0..).map(ListenerId).zip(&self.stats) {
-            let deliveries = Deliveries::of(stats);
-            self.core.handle_deliveries(at, listener, deliveries);
-        }
-    }
-
     fn deadline(&self) -> Option<Ktime> {
-        let deadlines = [self.core.poll_timeout(), self.grouping.poll_timeout()];
+        let deadlines = [
+            self.core.poll_timeout(),
+            self.grouping.poll_timeout(),
+            self.counts_timer.deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -306,6 +314,8 @@ impl Replay {
             match action {
                 Action::Alert(alert) => {
                     self.summary.alerts += u64::from(alert.status == Status::Firing);
+                    // It may be a death that tells of a limit.
+                    self.counts_timer.arm(alert.at.0);
                     self.grouping.offer(alert);
                 }
                 Action::ListenerAlert(alert) => {

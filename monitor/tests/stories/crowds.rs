@@ -92,6 +92,19 @@ pub(crate) fn stories() -> Vec<Story> {
         .connections((0..6).map(short_lived))
         .until(40.0)
         .reports("thrash", 20.0..22.0),
+        story(
+            "ten busy connections end at an age of 30 s, and no hop is configured",
+            "boundary#3133",
+        )
+        .connections(clients(10, 200.0).map(|client| {
+            let begins = client.begins;
+            let busy = client.every(3.0, begins + 3.0..begins + 30.0, Peer(Message(9)));
+            busy.at(begins + 29.0, Peer(Message(9)))
+                .at(begins + 30.0, Peer(Fin))
+                .at(begins + 30.1, Host(Fin))
+        }))
+        .until(250.0)
+        .reports("lifetime_mismatch", 210.0..241.0),
         story("one client comes back four times", "MetaMask/core#6861")
             .connections((0..4).map(short_lived))
             .until(40.0),

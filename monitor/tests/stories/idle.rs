@@ -70,7 +70,16 @@ pub(crate) fn stories() -> Vec<Story> {
         )
         .behind(silent(60.0))
         .every(60.0, 60.0..601.0, Host(Ping))
-        .until(610.0),
+        .until(610.0)
+        .reports("at_risk", 180.0..187.0),
+        story(
+            "a ping every 55 s on a path of 60 s is one late ping from death",
+            "at_risk",
+        )
+        .behind(silent(60.0))
+        .every(55.0, 55.0..250.0, Host(Ping))
+        .until(250.0)
+        .reports("at_risk", 165.0..172.0),
         story(
             "a ping every 65 s on a path of 60 s comes too late",
             "mattermost/docs#8929",
