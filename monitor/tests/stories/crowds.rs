@@ -93,6 +93,16 @@ pub(crate) fn stories() -> Vec<Story> {
         .until(40.0)
         .reports("thrash", 20.0..22.0),
         story(
+            "ten connections are reset after 30 s of silence, and no hop is configured",
+            "limit_mismatch",
+        )
+        .connections(clients(10, 200.0).map(|client| {
+            let at = client.begins + 30.0;
+            client.at(at, Peer(Rst))
+        }))
+        .until(250.0)
+        .reports("limit_mismatch", 210.0..241.0),
+        story(
             "ten busy connections end at an age of 30 s, and no hop is configured",
             "boundary#3133",
         )
