@@ -10,6 +10,7 @@ mod packets;
 mod ws;
 
 mod check;
+mod frames;
 mod story;
 mod world;
 

@@ -22,6 +22,8 @@ use monitor::core::{
     hop::{Activity, Directions},
 };
 
+use crate::ws;
+
 /// What one end does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
@@ -93,6 +95,24 @@ pub(crate) enum Opening {
     /// It was before the recording.
     Unseen,
 }
+
+impl Opening {
+    /// The first segments of client and server.
+    pub(crate) fn heads(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Upgrade | Self::Deferred | Self::Unseen => (ws::REQUEST, ws::RESPONSE),
+            Self::Tls => (CLIENT_HELLO, SERVER_HELLO),
+            Self::Spoken(request, answer) => (request, answer),
+            Self::Refused(answer) => (ws::REQUEST, answer.as_bytes()),
+            Self::Unanswered => (ws::REQUEST, b""),
+        }
+    }
+}
+
+const CLIENT_HELLO: &[u8] =
+    b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
+const SERVER_HELLO: &[u8] =
+    b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03 and then 32 bytes of random";
 
 /// One connection.
 #[derive(Clone, Debug)]
