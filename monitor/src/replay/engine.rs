@@ -39,6 +39,10 @@ use counts::CountsTimer;
 /// than Linux retries a SYN (tcp_syn_retries) or stays in TIME_WAIT.
 const LINGER: u64 = 130_000_000_000;
 
+/// How many connections that were opened from a watched port are remembered, so that their later packets are
+/// not taken for a server's.
+const MOST_FOREIGN: usize = 65_536;
+
 /// In the year 2262. A time stamp beyond it is nonsense, and must not make sums overflow.
 const CLOCK_MAX: u64 = i64::MAX as u64;
 
@@ -56,6 +60,8 @@ pub struct Replay {
     tuples: HashMap<Tuple, Place>,
     /// By number, which takes the place of the socket cookie.
     connections: HashMap<u64, Connection>,
+    /// Those in [`Place::Foreign`], in their order.
+    foreign: VecDeque<Tuple>,
     /// When to forget handshakes that came to nothing, and connections that ended.
     lingering: VecDeque<(u64, Tuple)>,
     /// Packets that wait for what they acknowledge.
@@ -102,6 +108,7 @@ impl Replay {
             clock: 0,
             tuples: HashMap::new(),
             connections: HashMap::new(),
+            foreign: VecDeque::new(),
             lingering: VecDeque::new(),
             early: Early::default(),
             last_number: 0,
@@ -217,6 +224,7 @@ impl Replay {
             }
         }
         self.tuples.clear();
+        self.foreign.clear();
         self.lingering.clear();
     }
 
@@ -397,7 +405,7 @@ impl Replay {
             if [ports, (ports.1, ports.0)].iter().any(|(local, remote)| {
                 Listener::watching(&self.listeners, *local, *remote).is_some()
             }) {
-                self.tuples.insert(tuple, Place::Foreign);
+                self.note_foreign(tuple);
             }
             return Err(Skip::NotWatched);
         };
@@ -429,6 +437,20 @@ impl Replay {
             self.traffic(number, tuple, watched.direction, tcp.into());
         }
         Ok(())
+    }
+
+    fn note_foreign(&mut self, tuple: Tuple) {
+        if let Some(Place::Foreign) = self.tuples.insert(tuple, Place::Foreign) {
+            return;
+        }
+        self.foreign.push_back(tuple);
+        if self.foreign.len() > MOST_FOREIGN
+            && let Some(oldest) = self.foreign.pop_front()
+            && let Some(Place::Foreign) = self.tuples.get(&oldest)
+        {
+            self.tuples.remove(&oldest);
+            self.summary.forgotten_outgoing += 1;
+        }
     }
 
     /// Who watches this packet's connection. A server's end comes first, as with `wsmon run`;
