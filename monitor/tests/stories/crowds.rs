@@ -36,6 +36,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "45 clients are lost in a deploy, 8 s after the last came",
             "deploy",
         )
+        .live(1.0)
         .connections(clients(45, 20.0).map(|client| ended(client, 28.0)))
         .until(32.0)
         .reports("reconnect_storm mass_close", 28.0..30.5),
@@ -60,6 +61,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "60 clients come back every 3 s, in step, until a restart is over",
             "garimto81#200",
         )
+        .live(1.0)
         .connections(clients(60, 20.0).flat_map(|client| {
             let again = |n: u16| {
                 let from = client.client.replace(":40000", &format!(":{}", 41_000 + n));
@@ -81,7 +83,7 @@ pub(crate) fn stories() -> Vec<Story> {
                 .chain([back])
         }))
         .until(120.0)
-        .reports("reconnect_storm mass_close", 29.0..30.1)
+        .reports("reconnect_storm mass_close", 28.0..30.1)
         .reports("reconnect_storm storm", 31.0..32.1)
         .reports("reconnect_storm storm lockstep", 34.0..41.0)
         .reports("reconnect_storm over lockstep", 56.0..59.0),
@@ -89,6 +91,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "one client comes back every 5 s and stays for half a second",
             "MetaMask/core#6861",
         )
+        .live(1.0)
         .connections((0..6).map(short_lived))
         .until(40.0)
         .reports("thrash", 20.0..22.0),
@@ -116,12 +119,14 @@ pub(crate) fn stories() -> Vec<Story> {
         .until(250.0)
         .reports("lifetime_mismatch", 210.0..241.0),
         story("one client comes back four times", "MetaMask/core#6861")
+            .live(1.0)
             .connections((0..4).map(short_lived))
             .until(40.0),
         story(
             "five of 100 users behind one address stay for half a second",
             "proxy",
         )
+        .live(1.0)
         .connections((0..100).map(|n| {
             let begins = f64::from(n) * 0.2;
             let client = connection(format!("192.0.2.1:{}", 2000 + n), begins);
@@ -132,6 +137,7 @@ pub(crate) fn stories() -> Vec<Story> {
         }))
         .until(40.0),
         story("30 clients are forgotten at once", "omi#5194")
+            .live(1.0)
             .behind(silent(60.0))
             .connections(clients(30, 3.0).map(|client| client.at(60.0, PathBreaks)))
             .until(100.0)
@@ -141,6 +147,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "the path of twelve clients breaks, and no limit is blamed",
             "crowd",
         )
+        .live(1.0)
         .connections(clients(12, 3.0).map(|client| {
             client
                 .every(20.0, 20.0..100.0, Host(Ping))

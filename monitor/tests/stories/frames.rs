@@ -91,3 +91,51 @@ pub(crate) fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
     }
     pings
 }
+
+/// What an end receives, of which the pings are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    held: Vec<u8>,
+    /// Bytes to pass over: the rest of a frame.
+    skip: usize,
+}
+
+impl Incoming {
+    /// The numbers of the pings that these bytes complete.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut pings = Vec::new();
+        self.held.extend(bytes);
+        loop {
+            let passed = self.skip.min(self.held.len());
+            self.held.drain(..passed);
+            self.skip -= passed;
+            let Some((header, len)) = lengths(&self.held) else {
+                return pings;
+            };
+            if self.held[0] & 0xf == PING {
+                let Some(number) = self.held.get(header) else {
+                    return pings;
+                };
+                // The mask is zero.
+                pings.push(*number);
+            }
+            self.skip = header + len;
+        }
+    }
+}
+
+/// How long a frame's header and payload are, as soon as its lengths are there.
+fn lengths(frame: &[u8]) -> Option<(usize, usize)> {
+    let second = *frame.get(1)?;
+    let mask = usize::from(second >> 7) * 4;
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    Some(match second & 0x7f {
+        126 => (4 + mask, number(frame.get(2..4)?)),
+        127 => (10 + mask, number(frame.get(2..10)?)),
+        len => (2 + mask, usize::from(len)),
+    })
+}

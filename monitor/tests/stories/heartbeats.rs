@@ -90,6 +90,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a client uploads 1 MB at 300 kbit/s, its pongs behind it",
             "socket.io#3135",
         )
+        .live(1.0)
         .at(1.0, PeerUploads(1_000_000, 300))
         .every(1.0, 2.0..40.0, Host(Ping))
         .until(60.0),
@@ -101,6 +102,7 @@ pub(crate) fn stories() -> Vec<Story> {
         .every(20.0, 2.0..100.0, Host(Ping))
         .until(100.0),
         story("a client uploads 3 MB at 1 Mbit/s", "sockjs-node#169")
+            .live(1.0)
             .at(1.0, PeerUploads(3_000_000, 1000))
             .every(5.0, 2.0..60.0, Host(Ping))
             .until(60.0),
@@ -108,12 +110,14 @@ pub(crate) fn stories() -> Vec<Story> {
             "a client that uploads dies in the middle",
             "python-websockets#1005",
         )
+        .live(1.0)
         .at(1.0, PeerUploads(300_000, 100))
         .at(10.0, PathBreaks)
         .every(5.0, 2.5..60.0, Host(Ping))
         .until(60.0)
         .reports("black_holed confirmed", 19.5..22.0),
         story("a collector pauses a client for 2.9 s", "floor")
+            .live(1.0)
             .every(1.0, 1.0..30.0, Host(Ping))
             .at(2.5, PeerFreezes)
             .at(5.4, PeerWakes)
@@ -134,6 +138,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a page in the background for longer than the floor",
             "floor",
         )
+        .live(1.0)
         .every(1.0, 1.0..30.0, Host(Ping))
         .at(2.9, PeerFreezes)
         .at(17.9, PeerWakes)
@@ -145,6 +150,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a client dies behind a proxy, pings every 20 s",
             "orca#1500",
         )
+        .live(4.0)
         .every(20.0, 20.0..120.0, Host(Ping))
         .at(50.0, PeerFreezes)
         .until(120.0)
@@ -153,6 +159,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a client dies behind a proxy, pings every second",
             "multica#916",
         )
+        .live(1.0)
         .every(1.0, 1.0..60.0, Host(Ping))
         .at(30.5, PeerFreezes)
         .until(60.0)
@@ -162,12 +169,14 @@ pub(crate) fn stories() -> Vec<Story> {
             "a client dies behind a proxy, pings every minute",
             "ping_timeout",
         )
+        .live(5.0)
         .every(60.0, 60.0..300.0, Host(Ping))
         .at(70.0, PeerFreezes)
         .until(300.0)
         .reports("unresponsive suspected", 150.0..152.0)
         .reports("unresponsive confirmed", 181.0..181.1),
         story("only one ping was ever sent", "ping_timeout")
+            .live(2.0)
             .at(5.0, PeerFreezes)
             .at(10.0, Host(Ping))
             .until(100.0)
@@ -179,11 +188,13 @@ pub(crate) fn stories() -> Vec<Story> {
             .until(100.0)
             .reports("unresponsive suspected", 30.0..31.5),
         story("three pings in one segment are one try", "RFC 6455 5.5.3")
+            .live(1.0)
             .at(0.5, PeerFreezes)
             .at(1.0, Host(Pings(3)))
             .at(20.0, PeerWakes)
             .until(60.0),
         story("pings 0.1 s apart are one try", "RFC 6455 5.5.3")
+            .live(1.0)
             .at(0.5, PeerFreezes)
             .at(1.0, Host(Ping))
             .at(1.1, Host(Ping))
@@ -191,9 +202,11 @@ pub(crate) fn stories() -> Vec<Story> {
             .at(20.0, PeerWakes)
             .until(60.0),
         story("one pong for several pings", "RFC 6455 5.5.3")
+            .live(1.0)
             .every(1.0, 1.0..20.0, Host(Pings(2)))
             .until(30.0),
         story("a library without pongs sends messages", "sockjs-node#169")
+            .live(1.0)
             .at(0.5, PeerIgnoresPings)
             .every(2.0, 1.0..60.0, Host(Ping))
             .every(1.9, 1.0..60.0, Peer(Message(20)))
@@ -202,6 +215,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a proxy answers pings for a client that is gone",
             "hxa-connect#174",
         )
+        .live(5.0)
         .every(20.0, 20.0..300.0, Host(Ping))
         .at(50.0, ProxyAnswersPings)
         .at(50.1, PeerFreezes)
@@ -215,6 +229,7 @@ pub(crate) fn stories() -> Vec<Story> {
             .every(30.0, 30.0..300.0, Host(Ping))
             .until(300.0),
         story("both sides ping", "uWebSockets")
+            .live(4.0)
             .every(7.0, 7.0..200.0, Peer(Ping))
             .every(5.0, 5.0..200.0, Host(Ping))
             .until(200.0),
@@ -228,6 +243,7 @@ pub(crate) fn stories() -> Vec<Story> {
         .until(300.0)
         .unseen("there are no pings, and a proxy acknowledges"),
         story("the same, found by the gap between its messages", "SignalR")
+            .live(5.0)
             .message_gap(30.0)
             .every(15.0, 15.0..300.0, Host(Message(11)))
             .every(15.0, 15.1..61.0, Peer(Message(11)))
@@ -273,6 +289,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a server behind a proxy dies, seen by its client",
             "socket.io-client",
         )
+        .live(2.0)
         .outgoing()
         .every(10.0, 10.0..100.0, Host(Ping))
         .at(35.0, PeerFreezes)

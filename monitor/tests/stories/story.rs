@@ -143,6 +143,8 @@ pub(crate) struct Story {
     pub(crate) shows: Vec<&'static str>,
     /// Why a death at the end can't be found.
     pub(crate) unseen: Option<&'static str>,
+    /// How many times as fast it is enacted with real sockets.
+    pub(crate) live: Option<f64>,
 }
 
 pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
@@ -156,6 +158,7 @@ pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
         reports: Vec::new(),
         shows: Vec::new(),
         unseen: None,
+        live: None,
     }
 }
 
@@ -267,6 +270,13 @@ impl Story {
     /// The reason of a state as `wsmon replay` prints it: `refused 503`.
     pub(crate) fn shows(mut self, reason: &'static str) -> Self {
         self.shows.push(reason);
+        self
+    }
+
+    /// The row is enacted with real sockets too, so many times as fast. The limits of its rules shrink with it.
+    /// What is the same for all rules, such as the 7 s of a black hole, doesn't: then it is 1.
+    pub(crate) fn live(mut self, speed: f64) -> Self {
+        self.live = Some(speed);
         self
     }
 
