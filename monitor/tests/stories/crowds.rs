@@ -2,12 +2,38 @@
 
 use crate::{
     assert_all,
+    check::check,
     story::{Act::*, Step::*, *},
 };
 
 #[test]
 fn crowds() {
     assert_all(stories());
+}
+
+#[test]
+fn thrash_behind_an_address_is_measured_by_all_of_its_connections() {
+    for open in [2, 4, 5, 20, 100, 1000, 5000] {
+        let stay = (0..open).map(|n| {
+            let begins = f64::from(n) * 20.0 / f64::from(open);
+            connection(format!("192.0.2.1:{}", 2000 + n), begins)
+        });
+        let leave = (0..5).map(|n| {
+            let begins = 21.0 + f64::from(n);
+            ended(
+                connection(format!("192.0.2.1:{}", 1000 + n), begins),
+                begins + 0.5,
+            )
+        });
+        let mut row = story("five leave", "proxy")
+            .connections(stay.chain(leave))
+            .until(40.0);
+        if open < 5 {
+            row = row.reports("thrash", 25.5..27.5);
+        }
+        let wrong = check(&row);
+        assert!(wrong.is_empty(), "{open} stay: {wrong:?}");
+    }
 }
 
 /// So many clients with addresses of their own, who come within `during` seconds.

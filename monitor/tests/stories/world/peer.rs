@@ -7,6 +7,10 @@ use crate::{
     story::Act,
 };
 
+/// From this rate on, kbit/s, segments are joined.
+const FAST: u32 = 10_000;
+const JOINED: usize = 60_000;
+
 impl World {
     pub(super) fn peer_acts(&mut self, act: Act) {
         let peer = self.host.other();
@@ -61,8 +65,11 @@ impl World {
     }
 
     pub(super) fn upload(&mut self, left: usize, kbits: u32) {
-        let piece = left.min(SEGMENT);
-        self.peer_sends(vec![0x77; piece]);
+        // On a fast link the capture has what offloads join.
+        let longest = if kbits < FAST { SEGMENT } else { JOINED };
+        let piece = left.min(longest);
+        self.held.push_back(vec![0x77; piece]);
+        self.flush();
         let at = self.now + piece as u64 * 8 * MILLI / u64::from(kbits);
         if left > piece {
             let left = left - piece;
