@@ -1,6 +1,6 @@
 //! What is watched: groups of ports, each with its rules.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use monitor_common::listener::ListenerLimits;
 
@@ -65,6 +65,22 @@ impl Listener {
         u16::try_from(position).ok().map(ListenerId)
     }
 }
+
+/// How often the core wants the counts of these listeners. A warning is due before the next heartbeat, so
+/// it follows the limits.
+pub fn counts_interval(listeners: &[Listener]) -> Duration {
+    let limits = listeners
+        .iter()
+        .filter_map(|listener| listener.rules.shortest_idle_timeout());
+    limits
+        .min()
+        .map_or(RAREST_COUNTS, |limit| limit / 10)
+        .clamp(DENSEST_COUNTS, RAREST_COUNTS)
+}
+
+/// The bounds of [`counts_interval`].
+pub const DENSEST_COUNTS: Duration = Duration::from_secs(1);
+const RAREST_COUNTS: Duration = Duration::from_secs(30);
 
 /// What already watches some of these ports: the listener, and which of its ranges.
 pub fn overlapping<'a>(

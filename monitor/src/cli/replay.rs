@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     listeners::{Listener, PortRange},
+    profiles,
     replay::{self, Capture, CaptureError, Replay, Skip, Summary},
 };
 
@@ -123,6 +124,7 @@ impl Job<'_> {
         let finds_nothing = found && listeners.is_empty();
         let mut capture = self.open("judging").map_err(Stop::Failure)?;
         let mut replay = Replay::new(listeners);
+        replay.know_hops(profiles::known_hops());
         let end = replay::play(&mut capture, &mut replay, |replay, record| {
             report.record(replay, &record)
         })?;

@@ -204,8 +204,8 @@ pub fn silence_before(look: &Look<'_>, verdict: &Verdict) -> Duration {
 
 /// The silence before the end of a connection that closed without a close frame.
 ///
-/// The FIN or the RST is itself a packet, so payload is what counts; unless bytes were still in
-/// flight, then it is the peer's last packet.
+/// A FIN is itself a packet, so payload is what counts. A RST moves no clock: if nothing else began the end,
+/// the silence lasts until now. With bytes still in flight it begins at the peer's last packet.
 pub fn silence_before_close(look: &Look<'_>) -> Duration {
     let facts = look.facts;
     if let Some(gap) = look.longest_unheard_gap() {
@@ -219,7 +219,11 @@ pub fn silence_before_close(look: &Look<'_>) -> Duration {
         .last_payload
         .max(facts.tx.last_payload)
         .max(facts.established_at);
-    silence_until(facts.last_activity().unwrap_or(look.now), spoken)
+    let ended = match facts.rst_rx && facts.closing.is_none() {
+        true => None,
+        false => facts.last_activity(),
+    };
+    silence_until(ended.unwrap_or(look.now), spoken)
 }
 
 fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {

@@ -8,11 +8,10 @@ use super::Daemon;
 use crate::{
     core::{ListenerId, loss::Deliveries},
     kernel::clock,
-    listeners::Listener,
+    listeners::{DENSEST_COUNTS, Listener, counts_interval},
 };
 
-/// When the counts are read next. A warning is due before the next heartbeat, so it follows the limits;
-/// reading costs some microseconds a listener and CPU.
+/// When the counts are read next. Reading costs some microseconds a listener and CPU.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
@@ -24,13 +23,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn of(listeners: &[Listener]) -> Self {
-        let shortest = listeners
-            .iter()
-            .filter_map(|listener| listener.rules.shortest_idle_timeout())
-            .min();
-        let interval = shortest
-            .map_or(SLOWEST, |limit| limit / 10)
-            .clamp(FASTEST, SLOWEST);
+        let interval = counts_interval(listeners);
         let now = Instant::now();
         Self {
             interval,
@@ -42,7 +35,7 @@ impl Pace {
 
     /// The next reading is soon: a verdict depends on it.
     pub(super) fn hurry(&mut self) {
-        let soon = (self.read_at + FASTEST).max(self.earliest);
+        let soon = (self.read_at + DENSEST_COUNTS).max(self.earliest);
         self.next = self.next.min(soon);
     }
 }
@@ -76,5 +69,3 @@ impl Daemon {
 
 /// Reading takes at most this part of the time.
 const SHARE: u32 = 100;
-const FASTEST: Duration = Duration::from_secs(1);
-const SLOWEST: Duration = Duration::from_secs(30);

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, netdevice, socket, sockopt};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType, bind, connect, listen, netdevice, socket, sockopt},
+};
 
 use super::{
     cgroup::find_cgroup2,
@@ -105,19 +108,35 @@ impl Connection {
     /// From a client's address that the caller chooses, which is free again at once: dropping the
     /// client sends a RST.
     pub(super) fn between(client: &str, server: &str) -> Self {
-        let server: SocketAddr = server.parse().unwrap();
-        let client: SocketAddr = client.parse().unwrap();
-        let listener = TcpListener::bind(server).unwrap();
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
-        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
-        bind(&socket, &client).unwrap();
-        connect(&socket, &server).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        Self {
+        let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
+        // A program that another test starts has copies of all sockets until it is executed, and holds their
+        // addresses for as long.
+        wait_for("the addresses to be free", || {
+            match Self::try_between(client, server) {
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => None,
+                made => Some(made.unwrap()),
+            }
+        })
+    }
+
+    fn try_between(client: SocketAddr, server: SocketAddr) -> rustix::io::Result<Self> {
+        let open = || {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            Ok(socket)
+        };
+        let listener = open()?;
+        bind(&listener, &server)?;
+        listen(&listener, 1)?;
+        let socket = open()?;
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        bind(&socket, &client)?;
+        connect(&socket, &server)?;
+        let (server, _) = TcpListener::from(listener).accept().unwrap();
+        Ok(Self {
             client: TcpStream::from(socket),
             server,
-        }
+        })
     }
 
     /// Bytes pass each way.

@@ -24,17 +24,24 @@ use super::{
 };
 use crate::{
     core::{
-        Action, Correlator, Grouping, Ktime, ListenerId, Notice, State, Status, facts::Role,
-        loss::Deliveries,
+        Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status,
+        facts::Role,
     },
     listeners::Listener,
 };
 
+mod counts;
 mod traffic;
+
+use counts::CountsTimer;
 
 /// How long a handshake may take, and for how long packets may follow a connection's end. Longer
 /// than Linux retries a SYN (tcp_syn_retries) or stays in TIME_WAIT.
 const LINGER: u64 = 130_000_000_000;
+
+/// How many connections that were opened from a watched port are remembered, so that their later packets are
+/// not taken for a server's.
+const MOST_FOREIGN: usize = 65_536;
 
 /// In the year 2262. A time stamp beyond it is nonsense, and must not make sums overflow.
 const CLOCK_MAX: u64 = i64::MAX as u64;
@@ -45,6 +52,7 @@ pub struct Replay {
     listeners: Vec<Listener>,
     limits: Vec<ListenerLimits>,
     stats: Vec<ListenerStats>,
+    counts_timer: CountsTimer,
     core: Correlator,
     grouping: Grouping,
     /// The latest time stamp, nanoseconds since the epoch.
@@ -52,6 +60,8 @@ pub struct Replay {
     tuples: HashMap<Tuple, Place>,
     /// By number, which takes the place of the socket cookie.
     connections: HashMap<u64, Connection>,
+    /// Those in [`Place::Foreign`], in their order.
+    foreign: VecDeque<Tuple>,
     /// When to forget handshakes that came to nothing, and connections that ended.
     lingering: VecDeque<(u64, Tuple)>,
     /// Packets that wait for what they acknowledge.
@@ -93,10 +103,12 @@ impl Replay {
             grouping: Grouping::default(),
             limits: listeners.iter().map(Listener::limits).collect(),
             stats: vec![ListenerStats::EMPTY; listeners.len()],
+            counts_timer: CountsTimer::new(&listeners),
             listeners,
             clock: 0,
             tuples: HashMap::new(),
             connections: HashMap::new(),
+            foreign: VecDeque::new(),
             lingering: VecDeque::new(),
             early: Early::default(),
             last_number: 0,
@@ -104,6 +116,11 @@ impl Replay {
             records: VecDeque::new(),
             summary: Summary::default(),
         }
+    }
+
+    /// Middleboxes whose names may explain a timeout that is learned.
+    pub fn know_hops(&mut self, known: Vec<KnownHop>) {
+        self.core.handle_known_hops(known);
     }
 
     /// Takes in the next packet.
@@ -207,6 +224,7 @@ impl Replay {
             }
         }
         self.tuples.clear();
+        self.foreign.clear();
         self.lingering.clear();
     }
 
@@ -240,6 +258,7 @@ impl Replay {
                 }
                 self.judge_before(at);
                 self.clock = at;
+                self.counts_timer.arm(at);
                 self.summary.from.get_or_insert(wall_clock(Ktime(at)));
                 self.summary.to = Some(wall_clock(Ktime(at)));
             }
@@ -276,7 +295,7 @@ impl Replay {
     /// Shows the core each of its deadlines before `end`.
     fn judge_before(&mut self, end: u64) {
         while let Some(deadline) = self.deadline().filter(|at| at.0 < end) {
-            self.tell_deliveries(deadline);
+            self.show_counts(deadline);
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
@@ -289,15 +308,12 @@ impl Replay {
         }
     }
 
-    fn tell_deliveries(&mut self, at: Ktime) {
-        for (listener, stats) in (0..).map(ListenerId).zip(&self.stats) {
-            let deliveries = Deliveries::of(stats);
-            self.core.handle_deliveries(at, listener, deliveries);
-        }
-    }
-
     fn deadline(&self) -> Option<Ktime> {
-        let deadlines = [self.core.poll_timeout(), self.grouping.poll_timeout()];
+        let deadlines = [
+            self.core.poll_timeout(),
+            self.grouping.poll_timeout(),
+            self.counts_timer.deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -306,6 +322,8 @@ impl Replay {
             match action {
                 Action::Alert(alert) => {
                     self.summary.alerts += u64::from(alert.status == Status::Firing);
+                    // It may be a death that tells of a limit.
+                    self.counts_timer.arm(alert.at.0);
                     self.grouping.offer(alert);
                 }
                 Action::ListenerAlert(alert) => {
@@ -387,7 +405,7 @@ impl Replay {
             if [ports, (ports.1, ports.0)].iter().any(|(local, remote)| {
                 Listener::watching(&self.listeners, *local, *remote).is_some()
             }) {
-                self.tuples.insert(tuple, Place::Foreign);
+                self.note_foreign(tuple);
             }
             return Err(Skip::NotWatched);
         };
@@ -419,6 +437,20 @@ impl Replay {
             self.traffic(number, tuple, watched.direction, tcp.into());
         }
         Ok(())
+    }
+
+    fn note_foreign(&mut self, tuple: Tuple) {
+        if let Some(Place::Foreign) = self.tuples.insert(tuple, Place::Foreign) {
+            return;
+        }
+        self.foreign.push_back(tuple);
+        if self.foreign.len() > MOST_FOREIGN
+            && let Some(oldest) = self.foreign.pop_front()
+            && let Some(Place::Foreign) = self.tuples.get(&oldest)
+        {
+            self.tuples.remove(&oldest);
+            self.summary.forgotten_outgoing += 1;
+        }
     }
 
     /// Who watches this packet's connection. A server's end comes first, as with `wsmon run`;

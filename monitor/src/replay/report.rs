@@ -151,6 +151,10 @@ pub struct Summary {
     pub open: u64,
     /// Connections on watched ports that were no WebSockets as far as the recording tells.
     pub other_connections: u64,
+    /// Connections opened from a watched port that were forgotten for newer ones: what comes of them later is
+    /// taken for a server's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub forgotten_outgoing: u64,
     pub frames: Pair<u64>,
     pub payload_bytes: Pair<u64>,
     pub unsynced_bytes: Pair<u64>,
@@ -165,6 +169,10 @@ pub struct Summary {
     pub out_of_order: u64,
     /// Packets without a time stamp, taken in the same way.
     pub untimed: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Nanoseconds since the epoch, as the clock of a replay counts.

@@ -57,7 +57,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// Connects these clients to `server`, a thousand in a second.
     pub(crate) fn gather(lab: &Lab, server: SocketAddr, who: Range<u16>, retry: Retry) -> Self {
-        give_addresses(lab);
+        lab.add_client_network("10.78.0.0/16").unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
         let client = |number: u16| {
             let seen = Arc::clone(&seen);
@@ -94,21 +94,6 @@ impl Drop for Crowd {
 pub(crate) fn address(number: u16) -> IpAddr {
     let [high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, 78, high, low).into()
-}
-
-/// All of 10.78.0.0/16 is the client namespace itself.
-fn give_addresses(lab: &Lab) {
-    let route = |namespace: &lab::Namespace, words: &str| {
-        let mut ip = namespace.command("ip");
-        let status = ip
-            .args(["route", "replace"])
-            .args(words.split(' '))
-            .status();
-        assert!(status.unwrap().success(), "ip route replace {words}");
-    };
-    route(lab.client_ns(), "local 10.78.0.0/16 dev lo");
-    let gateway = lab.client_addr(0);
-    route(lab.lb_ns(), &format!("10.78.0.0/16 via {gateway}"));
 }
 
 async fn live(from: IpAddr, server: SocketAddr, retry: Retry, mut dice: Dice, seen: &Mutex<Seen>) {

@@ -2,11 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
-use lab::{Lab, wait_for};
+use lab::{Lab, defer_accept, wait_for};
 use monitor::core::handshake::{UpgradeRequest, accept_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -227,26 +226,10 @@ fn an_upgrade_after_plain_requests_and_a_refusal_opens_the_connection() {
     assert!(!watch.daemon.log().contains("secret"));
 }
 
-/// Connections reach the server with their first data (TCP_DEFER_ACCEPT, tcp(7)).
-fn defer(listener: &TcpListener) {
-    let seconds: libc::c_int = 5;
-    // SAFETY: the option is an int, and the pointer is to one.
-    let set = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
-}
-
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_server_that_waits_for_data_is_watched_like_any_other() {
-    let host = Host::listening_as(defer);
+    let host = Host::listening_as(|listener| defer_accept(listener).unwrap());
     let watch = host.watch();
     let (open, status) = host.ask(host.connect(), upgrade("/chat"));
     assert_eq!(status, 101);

@@ -3,28 +3,17 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    process,
-    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 use lab::{Alert, Client, Daemon, Lab, Manner, Metrics, Server, wait_for};
 
+pub(crate) use lab::fresh_port;
+
 pub(crate) const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 
 /// Far more than anything takes that is not itself a limit under test.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
-
-/// A port that no other test watches, in this process or in one beside it. The ephemeral ports
-/// begin above.
-pub(crate) fn fresh_port() -> u16 {
-    const PORTS_PER_PROCESS: u16 = 110;
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
-    assert!(taken < PORTS_PER_PROCESS, "raise PORTS_PER_PROCESS");
-    let process = u16::try_from(process::id() % 200).unwrap();
-    10_000 + process * PORTS_PER_PROCESS + taken
-}
 
 /// The network and one server.
 pub(crate) struct Stage {

@@ -1,8 +1,9 @@
 //! Data in the segment that completes a handshake, or begins it: its socket is not there yet when the
 //! hook sees it.
 
-use std::{fs, net::TcpListener, os::fd::AsRawFd};
+use std::fs;
 
+use lab::defer_accept;
 use monitor::{
     core::{Event, facts::Protocol},
     kernel::decode,
@@ -52,7 +53,7 @@ fn open(
     }
     let listener = listen(family, port);
     if matches!(manner, Manner::Deferred) {
-        defer(&listener);
+        defer_accept(&listener).unwrap();
     }
     if matches!(manner, Manner::InSyn) {
         let isn = ISN.wrapping_add(data.len() as u32);
@@ -76,22 +77,6 @@ fn open(
     link.has_taken(tun, &packet);
     link.next = ISN.wrapping_add(data.len() as u32);
     link
-}
-
-/// Bare acknowledgements make no connection on this listening socket.
-fn defer(listener: &TcpListener) {
-    let seconds: libc::c_int = 5;
-    // SAFETY: the option is an int, and the pointer is to one.
-    let set = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// The paths of the requests that the daemon hears of, all of this connection.

@@ -10,6 +10,7 @@ mod disorder;
 mod formats;
 mod frames;
 mod order;
+mod outgoing;
 mod packets;
 mod verdicts;
 

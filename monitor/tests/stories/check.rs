@@ -38,6 +38,16 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// One of which nothing else is known.
+    pub(crate) fn new(at: f64, what: String) -> Self {
+        Self {
+            at,
+            what,
+            alerts: Vec::new(),
+            grouped: 0,
+        }
+    }
+
     pub(crate) fn of_notice(notice: Notice) -> Self {
         let at = seconds(notice.at().0);
         let over = |firing: bool| if firing { "" } else { " over" };

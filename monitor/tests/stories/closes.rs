@@ -27,9 +27,13 @@ fn closed(name: &'static str, source: &'static str, by_host: bool, code: u16) ->
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        closed("a user leaves", "RFC 6455 7.4.1", false, 1000).shows("close frame 1000 from peer"),
+        closed("a user leaves", "RFC 6455 7.4.1", false, 1000)
+            .live(1.0)
+            .shows("close frame 1000 from peer"),
         closed("a page is left", "RFC 6455 7.4.1", false, 1001).shows("close frame 1001 from peer"),
-        closed("a server goes away", "deploy", true, 1001).shows("close frame 1001 from local"),
+        closed("a server goes away", "deploy", true, 1001)
+            .live(1.0)
+            .shows("close frame 1001 from local"),
         closed("a server fails", "RFC 6455 7.4.1", true, 1011).shows("close frame 1011 from local"),
         closed("a server restarts", "IANA 1012", true, 1012).shows("close frame 1012 from local"),
         closed(
@@ -40,22 +44,26 @@ pub(crate) fn stories() -> Vec<Story> {
         )
         .shows("close frame 4001 from local"),
         story("a close frame without a code", "RFC 6455 5.5.1")
+            .live(1.0)
             .at(10.0, Peer(Raw(&[0x88, 0x80, 0, 0, 0, 0])))
             .at(10.1, Peer(Fin))
             .at(10.2, Host(Fin))
             .until(100.0)
             .shows("close frame without code from peer"),
         story("1006: a FIN without a close frame", "RFC 6455 7.1.5")
+            .live(1.0)
             .at(10.0, Peer(Fin))
             .at(10.1, Host(Fin))
             .until(100.0)
             .shows("fin from peer")
             .shows("fin"),
         story("1006: a tab crashes", "RFC 6455 7.1.5")
+            .live(1.0)
             .at(10.0, Peer(Rst))
             .until(100.0)
             .shows("rst_received"),
         story("1006: the server aborts", "RFC 6455 7.1.5")
+            .live(1.0)
             .at(10.0, Host(Rst))
             .until(100.0)
             .shows("rst_sent"),
@@ -63,6 +71,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "the client hangs up and the server leaks the socket",
             "RFC 6455 7.1.1",
         )
+        .live(1.0)
         .at(10.0, Peer(Fin))
         .until(200.0)
         .reports("half_closed confirmed", 70.0..70.1),
@@ -77,6 +86,7 @@ pub(crate) fn stories() -> Vec<Story> {
             .reports("half_closed confirmed", 70.0..70.1)
             .reports("half_closed fin", 100.0..100.1),
         story("the other FIN takes 50 s", "RFC 6455 7.1.1")
+            .live(1.0)
             .at(10.0, Peer(Fin))
             .at(60.0, Host(Fin))
             .until(200.0),
@@ -89,6 +99,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "pings aren't answered any more once the peer closes",
             "RFC 6455 5.5.1",
         )
+        .live(1.0)
         .every(1.0, 1.0..20.0, Host(Ping))
         .at(5.5, Peer(Close(1000)))
         .at(5.6, Peer(Fin))

@@ -2,12 +2,38 @@
 
 use crate::{
     assert_all,
+    check::check,
     story::{Act::*, Step::*, *},
 };
 
 #[test]
 fn crowds() {
     assert_all(stories());
+}
+
+#[test]
+fn thrash_behind_an_address_is_measured_by_all_of_its_connections() {
+    for open in [2, 4, 5, 20, 100, 1000, 5000] {
+        let stay = (0..open).map(|n| {
+            let begins = f64::from(n) * 20.0 / f64::from(open);
+            connection(format!("192.0.2.1:{}", 2000 + n), begins)
+        });
+        let leave = (0..5).map(|n| {
+            let begins = 21.0 + f64::from(n);
+            ended(
+                connection(format!("192.0.2.1:{}", 1000 + n), begins),
+                begins + 0.5,
+            )
+        });
+        let mut row = story("five leave", "proxy")
+            .connections(stay.chain(leave))
+            .until(40.0);
+        if open < 5 {
+            row = row.reports("thrash", 25.5..27.5);
+        }
+        let wrong = check(&row);
+        assert!(wrong.is_empty(), "{open} stay: {wrong:?}");
+    }
 }
 
 /// So many clients with addresses of their own, who come within `during` seconds.
@@ -36,6 +62,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "45 clients are lost in a deploy, 8 s after the last came",
             "deploy",
         )
+        .live(1.0)
         .connections(clients(45, 20.0).map(|client| ended(client, 28.0)))
         .until(32.0)
         .reports("reconnect_storm mass_close", 28.0..30.5),
@@ -60,6 +87,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "60 clients come back every 3 s, in step, until a restart is over",
             "garimto81#200",
         )
+        .live(1.0)
         .connections(clients(60, 20.0).flat_map(|client| {
             let again = |n: u16| {
                 let from = client.client.replace(":40000", &format!(":{}", 41_000 + n));
@@ -81,7 +109,7 @@ pub(crate) fn stories() -> Vec<Story> {
                 .chain([back])
         }))
         .until(120.0)
-        .reports("reconnect_storm mass_close", 29.0..30.1)
+        .reports("reconnect_storm mass_close", 28.0..30.1)
         .reports("reconnect_storm storm", 31.0..32.1)
         .reports("reconnect_storm storm lockstep", 34.0..41.0)
         .reports("reconnect_storm over lockstep", 56.0..59.0),
@@ -89,16 +117,42 @@ pub(crate) fn stories() -> Vec<Story> {
             "one client comes back every 5 s and stays for half a second",
             "MetaMask/core#6861",
         )
+        .live(1.0)
         .connections((0..6).map(short_lived))
         .until(40.0)
         .reports("thrash", 20.0..22.0),
+        story(
+            "ten connections are reset after 30 s of silence, and no hop is configured",
+            "limit_mismatch",
+        )
+        .connections(clients(10, 200.0).map(|client| {
+            let at = client.begins + 30.0;
+            client.at(at, Peer(Rst))
+        }))
+        .until(250.0)
+        .reports("limit_mismatch", 210.0..241.0),
+        story(
+            "ten busy connections end at an age of 30 s, and no hop is configured",
+            "boundary#3133",
+        )
+        .connections(clients(10, 200.0).map(|client| {
+            let begins = client.begins;
+            let busy = client.every(3.0, begins + 3.0..begins + 30.0, Peer(Message(9)));
+            busy.at(begins + 29.0, Peer(Message(9)))
+                .at(begins + 30.0, Peer(Fin))
+                .at(begins + 30.1, Host(Fin))
+        }))
+        .until(250.0)
+        .reports("lifetime_mismatch", 210.0..241.0),
         story("one client comes back four times", "MetaMask/core#6861")
+            .live(1.0)
             .connections((0..4).map(short_lived))
             .until(40.0),
         story(
             "five of 100 users behind one address stay for half a second",
             "proxy",
         )
+        .live(1.0)
         .connections((0..100).map(|n| {
             let begins = f64::from(n) * 0.2;
             let client = connection(format!("192.0.2.1:{}", 2000 + n), begins);
@@ -109,6 +163,7 @@ pub(crate) fn stories() -> Vec<Story> {
         }))
         .until(40.0),
         story("30 clients are forgotten at once", "omi#5194")
+            .live(1.0)
             .behind(silent(60.0))
             .connections(clients(30, 3.0).map(|client| client.at(60.0, PathBreaks)))
             .until(100.0)
@@ -118,6 +173,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "the path of twelve clients breaks, and no limit is blamed",
             "crowd",
         )
+        .live(1.0)
         .connections(clients(12, 3.0).map(|client| {
             client
                 .every(20.0, 20.0..100.0, Host(Ping))

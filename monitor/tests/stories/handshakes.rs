@@ -39,19 +39,19 @@ pub(crate) fn stories() -> Vec<Story> {
         Story {
             // TCP is established by the request only.
             shows: vec!["101 after 1 ms", "close frame 1000 from peer"],
-            ..opens("a listener that waits for data", "TCP_DEFER_ACCEPT", Opening::Deferred)
+            ..opens("a listener that waits for data", "TCP_DEFER_ACCEPT", Opening::Deferred).live(1.0)
         },
         opens(
             "a PROXY line in the segment of the request",
             "haproxy send-proxy",
             spoken(b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", b""),
-        ),
+        ).live(1.0),
         opens(
             "a message before the 101",
             "RFC 6455 4.1",
             spoken(b"", b"\x81\x81\0\0\0\0a"),
-        ),
-        story("early hints come before the 101", "RFC 8297")
+        ).live(1.0),
+        story("early hints come before the 101", "RFC 8297").live(1.0)
             .opening(Opening::Refused("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"))
             .at(0.102, Host(Raw(ws::RESPONSE)))
             .at(10.0, Peer(Fin))
@@ -67,7 +67,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a server in a deploy has no backend",
             "apisix#12469",
             "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
-        )
+        ).live(1.0)
         .shows("refused 503"),
         refused(
             "a gateway times out",
@@ -85,7 +85,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a limit of attempts",
             "RFC 6585 4",
             "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n",
-        )
+        ).live(1.0)
         .shows("refused 429, retry after 5 s"),
         refused(
             "a proxy drops the Upgrade header",
@@ -99,12 +99,12 @@ pub(crate) fn stories() -> Vec<Story> {
             "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
         )
         .shows("refused 426"),
-        story("a request is never answered, and the client gives up", "RFC 6455 4.1")
+        story("a request is never answered, and the client gives up", "RFC 6455 4.1").live(1.0)
             .opening(Opening::Unanswered)
             .at(30.0, Peer(Rst))
             .until(200.0)
             .shows("no answer"),
-        story("TLS, idle past the limit", "wss")
+        story("TLS, idle past the limit", "wss").live(10.0)
             .opening(Opening::Tls)
             .behind(silent(60.0))
             .at(60.0, PathBreaks)

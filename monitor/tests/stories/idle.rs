@@ -16,11 +16,13 @@ pub(crate) fn stories() -> Vec<Story> {
             "nobody writes, and a load balancer forgets after 350 s",
             "teleport#56379",
         )
+        .live(50.0)
         .behind(silent(350.0))
         .at(350.0, PathBreaks)
         .until(400.0)
         .reports("expired suspected", 350.0..350.3),
         story("a ping every 300 s keeps a path of 350 s", "teleport#56379")
+            .live(20.0)
             .behind(silent(350.0))
             .every(300.0, 300.0..1600.0, Host(Ping))
             .until(1600.0),
@@ -28,6 +30,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "the first packet after 350 s of silence is answered by a RST",
             "aws-nlb",
         )
+        .live(20.0)
         .behind(resetting(350.0))
         .at(350.0, PathResets)
         .at(400.0, Host(Message(10)))
@@ -70,11 +73,22 @@ pub(crate) fn stories() -> Vec<Story> {
         )
         .behind(silent(60.0))
         .every(60.0, 60.0..601.0, Host(Ping))
-        .until(610.0),
+        .until(610.0)
+        .reports("at_risk", 180.0..187.0),
+        story(
+            "a ping every 55 s on a path of 60 s is one late ping from death",
+            "at_risk",
+        )
+        .live(10.0)
+        .behind(silent(60.0))
+        .every(55.0, 55.0..250.0, Host(Ping))
+        .until(250.0)
+        .reports("at_risk", 165.0..172.0),
         story(
             "a ping every 65 s on a path of 60 s comes too late",
             "mattermost/docs#8929",
         )
+        .live(10.0)
         .behind(silent(60.0))
         .at(60.01, PathBreaks)
         .every(65.0, 65.0..200.0, Host(Ping))
@@ -85,6 +99,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "IPVS forgets after 900 s and drops the client's next message",
             "kubelb#539",
         )
+        .live(100.0)
         .behind(silent(900.0))
         .at(900.0, PathBreaks)
         .at(1000.0, Peer(Message(50)))
@@ -94,6 +109,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "the configured limit is lower than the real one",
             "RFC 5382 REQ-5",
         )
+        .live(10.0)
         .behind(silent(60.0))
         .at(100.0, Peer(Message(50)))
         .until(130.0)
@@ -115,6 +131,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a load balancer ends every WebSocket at an age of 30 s",
             "gcp-lb",
         )
+        .live(1.0)
         .behind(lifetime(30.0))
         .every(1.0, 1.0..30.0, Host(Message(20)))
         .at(30.0, Peer(Fin))

@@ -35,6 +35,7 @@ fn an_outage_of_five_seconds_is_never_reported() {
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         story("a cable is pulled, pings every 20 s", "ws#1014")
+            .live(1.0)
             .every(20.0, 20.0..200.0, Host(Ping))
             .at(50.0, PathBreaks)
             .until(150.0)
@@ -43,6 +44,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a cable is pulled below a stream of messages",
             "libwebsockets#1408",
         )
+        .live(1.0)
         .every(1.0, 1.0..60.0, Host(Message(100)))
         .at(10.5, PathBreaks)
         .until(60.0)
@@ -60,21 +62,24 @@ pub(crate) fn stories() -> Vec<Story> {
             .until(1000.0)
             .unseen("nothing is sent, and no hop is configured"),
         story("a tunnel of 5 s", "mobile")
+            .live(1.0)
             .every(1.0, 1.0..60.0, Host(Ping))
             .at(20.5, PathBreaks)
             .at(25.5, PathHeals)
             .until(60.0),
         story("a tunnel of 13 s", "mobile")
+            .live(1.0)
             .every(20.0, 20.0..200.0, Host(Ping))
             .at(59.0, PathBreaks)
             .at(72.0, PathHeals)
             .until(150.0)
             .reports("black_holed confirmed", 67.0..69.0)
-            .reports("black_holed recovered", 73.0..75.0),
+            .reports("black_holed recovered", 72.5..75.0),
         story(
             "a phone changes its network and comes back from another address",
             "mobile",
         )
+        .live(1.0)
         .connections([
             connection("10.0.0.2:40000", 0.0)
                 .every(10.0, 10.0..60.0, Host(Ping))
@@ -98,6 +103,7 @@ pub(crate) fn stories() -> Vec<Story> {
             "a peer that was restarted answers by a RST",
             "RFC 9293 3.5.1",
         )
+        .live(1.0)
         .at(30.0, PathResets)
         .at(40.0, Host(Ping))
         .until(60.0)
@@ -125,12 +131,14 @@ pub(crate) fn stories() -> Vec<Story> {
             "the path to the server breaks, seen by its client",
             "socket.io-client",
         )
+        .live(1.0)
         .outgoing()
         .every(20.0, 20.0..200.0, Host(Ping))
         .at(50.0, PathBreaks)
         .until(150.0)
         .reports("black_holed confirmed", 67.0..69.0),
         story("the server closes what the path has forgotten", "deploy")
+            .live(10.0)
             .behind(silent(60.0))
             .at(60.0, PathBreaks)
             .at(100.0, Host(Close(1001)))
@@ -142,12 +150,14 @@ pub(crate) fn stories() -> Vec<Story> {
             "the server closes a connection whose path is broken",
             "deploy",
         )
+        .live(1.0)
         .at(20.0, PathBreaks)
         .at(30.0, Host(Close(1001)))
         .at(30.1, Host(Fin))
         .until(60.0)
         .reports("black_holed confirmed", 37.0..39.0),
         story("the path breaks inside TLS", "wss")
+            .live(1.0)
             .opening(Opening::Tls)
             .every(20.0, 20.0..200.0, Host(Ping))
             .at(50.0, PathBreaks)

@@ -22,6 +22,8 @@ use monitor::core::{
     hop::{Activity, Directions},
 };
 
+use crate::ws;
+
 /// What one end does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
@@ -94,6 +96,24 @@ pub(crate) enum Opening {
     Unseen,
 }
 
+impl Opening {
+    /// The first segments of client and server.
+    pub(crate) fn heads(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Upgrade | Self::Deferred | Self::Unseen => (ws::REQUEST, ws::RESPONSE),
+            Self::Tls => (CLIENT_HELLO, SERVER_HELLO),
+            Self::Spoken(request, answer) => (request, answer),
+            Self::Refused(answer) => (ws::REQUEST, answer.as_bytes()),
+            Self::Unanswered => (ws::REQUEST, b""),
+        }
+    }
+}
+
+const CLIENT_HELLO: &[u8] =
+    b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
+const SERVER_HELLO: &[u8] =
+    b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03 and then 32 bytes of random";
+
 /// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
@@ -123,6 +143,8 @@ pub(crate) struct Story {
     pub(crate) shows: Vec<&'static str>,
     /// Why a death at the end can't be found.
     pub(crate) unseen: Option<&'static str>,
+    /// How many times as fast it is enacted with real sockets.
+    pub(crate) live: Option<f64>,
 }
 
 pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
@@ -136,6 +158,7 @@ pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
         reports: Vec::new(),
         shows: Vec::new(),
         unseen: None,
+        live: None,
     }
 }
 
@@ -247,6 +270,13 @@ impl Story {
     /// The reason of a state as `wsmon replay` prints it: `refused 503`.
     pub(crate) fn shows(mut self, reason: &'static str) -> Self {
         self.shows.push(reason);
+        self
+    }
+
+    /// The row is enacted with real sockets too, so many times as fast. The limits of its rules shrink with it.
+    /// What is the same for all rules, such as the 7 s of a black hole, doesn't: then it is 1.
+    pub(crate) fn live(mut self, speed: f64) -> Self {
+        self.live = Some(speed);
         self
     }
 

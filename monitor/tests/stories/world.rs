@@ -11,10 +11,14 @@ use std::{
 };
 
 use crate::{
-    packets::{ACK, Conversation, End, FIN, MILLI, RST, Recording, SECOND, START},
-    story::{Act, Connection, Opening, Step, Story},
-    ws::{self, BINARY, CLOSE, PING, PONG},
+    frames::{header, sealed},
+    packets::{ACK, Conversation, End, FIN, MILLI, Recording, SECOND, START},
+    story::{Connection, Opening, Step, Story},
+    ws::BINARY,
 };
+
+mod host;
+mod peer;
 
 const SEGMENT: usize = 1400;
 /// TCP waits no longer for an acknowledgement (TCP_RTO_MAX).
@@ -114,7 +118,7 @@ pub(crate) struct World {
     pings: u8,
     reads: bool,
     window_closed: bool,
-    pongs_to_give: u8,
+    pongs_to_give: Vec<u8>,
     // The peer.
     is_awake: bool,
     proxy_answers: bool,
@@ -122,6 +126,7 @@ pub(crate) struct World {
     has_left: bool,
     uploads: bool,
     owed: Vec<u8>,
+    peer_pings: u8,
     peer_reads: bool,
     peer_window_closed: bool,
     held: VecDeque<Vec<u8>>,
@@ -170,13 +175,7 @@ impl World {
         if !matches!(connection.opening, Opening::Deferred) {
             talk.ack(&mut recording, at + 2 * MILLI, End::Client);
         }
-        let (request, answer) = match &connection.opening {
-            Opening::Upgrade | Opening::Deferred | Opening::Unseen => (ws::REQUEST, ws::RESPONSE),
-            Opening::Tls => (CLIENT_HELLO, SERVER_HELLO),
-            Opening::Spoken(request, answer) => (&request[..], &answer[..]),
-            Opening::Refused(answer) => (ws::REQUEST, answer.as_bytes()),
-            Opening::Unanswered => (ws::REQUEST, &b""[..]),
-        };
+        let (request, answer) = connection.opening.heads();
         talk.says(&mut recording, at + 5 * MILLI, End::Client, request);
         talk.says(&mut recording, at + 6 * MILLI, End::Server, answer);
         talk.ack(&mut recording, at + 7 * MILLI, End::Client);
@@ -205,13 +204,14 @@ impl World {
             pings: 0,
             reads: true,
             window_closed: false,
-            pongs_to_give: 0,
+            pongs_to_give: Vec::new(),
             is_awake: true,
             proxy_answers: false,
             ignores_pings: false,
             has_left: false,
             uploads: false,
             owed: Vec::new(),
+            peer_pings: 0,
             peer_reads: true,
             peer_window_closed: false,
             held: VecDeque::new(),
@@ -305,72 +305,6 @@ impl World {
         }
     }
 
-    // What the host does.
-
-    fn host_acts(&mut self, act: Act) {
-        let masked = self.host == End::Client;
-        match act {
-            Act::Message(len) => self.host_writes(message(len, masked)),
-            Act::Ping => self.host_acts(Act::Pings(1)),
-            Act::Pings(count) => {
-                let mut bytes = Vec::new();
-                for _ in 0..count {
-                    self.pings = self.pings.wrapping_add(1);
-                    bytes.extend(control(PING, &[self.pings], masked));
-                }
-                self.host_writes(bytes);
-            }
-            Act::Pong => self.host_writes(control(PONG, b"", masked)),
-            Act::Close(code) => self.host_writes(control(CLOSE, &code.to_be_bytes(), masked)),
-            Act::Raw(bytes) => self.host_writes(bytes.to_vec()),
-            Act::Fin => self.host_sends(Vec::new(), FIN | ACK),
-            Act::Rst => {
-                self.record(self.host, RST | ACK, &[]);
-                self.life.is_over = true;
-            }
-            Act::KeepAlive => {
-                let seq = self.talk.next[self.host as usize].wrapping_sub(1);
-                self.record_at(self.host, seq, ACK, &[]);
-                self.transit(seq, seq);
-            }
-        }
-    }
-
-    fn host_writes(&mut self, bytes: Vec<u8>) {
-        let bytes = self.sealed(bytes);
-        for piece in bytes.chunks(SEGMENT) {
-            self.host_sends(piece.to_vec(), ACK);
-        }
-    }
-
-    fn host_sends(&mut self, bytes: Vec<u8>, flags: u8) {
-        if self.peer_window_closed {
-            if self.waiting.is_empty() {
-                let after = self.timeout();
-                self.plan(self.now + after, Event::Probe { after });
-            }
-            self.waiting.push_back(bytes);
-            return;
-        }
-        let seq = self.talk.next[self.host as usize];
-        self.record(self.host, flags, &bytes);
-        let end = self.talk.next[self.host as usize];
-        let is_lost = self.transit(seq, end);
-        self.unacked.push_back(Sent {
-            at: Some(self.now),
-            seq,
-            end,
-            flags,
-            bytes,
-            is_lost,
-        });
-        if self.unacked.len() == 1 {
-            self.tries = 0;
-            self.arm();
-        }
-        self.note_fin(self.host, flags);
-    }
-
     /// Sends a segment on its way; whether it gets lost there.
     fn transit(&mut self, seq: u32, end: u32) -> bool {
         self.sent += 1;
@@ -387,201 +321,6 @@ impl World {
         }
         lost
     }
-
-    /// After what time a segment is retransmitted.
-    fn timeout(&self) -> u64 {
-        self.measured + 200 * MILLI
-    }
-
-    fn arm(&mut self) {
-        self.generation += 1;
-        let generation = self.generation;
-        let after = (self.timeout() << self.tries.min(16)).min(LONGEST_RTO);
-        self.plan(self.now + after, Event::Timer { generation });
-    }
-
-    fn time_out(&mut self) {
-        self.tries += 1;
-        if self.tries <= RETRIES && !self.unacked.is_empty() {
-            self.retransmit();
-            self.arm();
-        }
-    }
-
-    fn retransmit(&mut self) {
-        let Some(mut first) = self.unacked.pop_front() else {
-            return;
-        };
-        self.record_at(self.host, first.seq, first.flags, &first.bytes);
-        first.is_lost = self.transit(first.seq, first.end);
-        first.at = None;
-        self.unacked.push_front(first);
-    }
-
-    fn probe(&mut self, after: u64) {
-        if self.peer_window_closed && !self.waiting.is_empty() {
-            self.host_acts(Act::KeepAlive);
-            let after = (after * 2).min(LONGEST_RTO);
-            self.plan(self.now + after, Event::Probe { after });
-        }
-    }
-
-    /// The host's TCP acknowledges, and its application answers pings.
-    fn host_takes(&mut self) {
-        if !self.reads {
-            self.window_closed = true;
-        }
-        self.acknowledge(self.host);
-        if self.reads {
-            for _ in 0..std::mem::take(&mut self.pongs_to_give) {
-                self.host_acts(Act::Pong);
-            }
-        }
-    }
-
-    // What the peer does.
-
-    fn peer_acts(&mut self, act: Act) {
-        let peer = self.host.other();
-        let masked = peer == End::Client;
-        match act {
-            Act::Message(len) => self.peer_sends(message(len, masked)),
-            Act::Ping => self.peer_acts(Act::Pings(1)),
-            Act::Pings(count) => {
-                self.pongs_to_give += count;
-                self.peer_sends(control(PING, b"", masked).repeat(usize::from(count)));
-            }
-            Act::Pong => self.peer_sends(control(PONG, b"", masked)),
-            Act::Close(code) => {
-                self.has_left = true;
-                self.peer_sends(control(CLOSE, &code.to_be_bytes(), masked));
-            }
-            Act::Raw(bytes) => self.peer_sends(bytes.to_vec()),
-            Act::Fin => {
-                self.has_left = true;
-                self.record(peer, FIN | ACK, &[]);
-                self.talk.acked[self.host as usize] = self.talk.next[peer as usize];
-                self.plan(self.now + MILLI, Event::HostTakes);
-                self.note_fin(peer, FIN);
-            }
-            Act::Rst => self.peer_resets(),
-            Act::KeepAlive if self.path == Path::Up => {
-                let seq = self.talk.next[peer as usize].wrapping_sub(1);
-                self.record_at(peer, seq, ACK, &[]);
-                self.plan(self.now + MILLI, Event::HostTakes);
-            }
-            Act::KeepAlive => {}
-        }
-    }
-
-    fn peer_resets(&mut self) {
-        self.record(self.host.other(), RST | ACK, &[]);
-        self.life.is_over = true;
-    }
-
-    fn peer_sends(&mut self, bytes: Vec<u8>) {
-        let bytes = self.sealed(bytes);
-        self.held.extend(bytes.chunks(SEGMENT).map(<[u8]>::to_vec));
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        while self.path == Path::Up && !self.window_closed {
-            let Some(bytes) = self.held.pop_front() else {
-                return;
-            };
-            let peer = self.host.other();
-            self.record(peer, ACK, &bytes);
-            self.talk.acked[self.host as usize] = self.talk.next[peer as usize];
-            self.plan(self.now + MILLI, Event::HostTakes);
-            if !self.reads {
-                // What follows waits for the answer, which closes the window.
-                self.window_closed = true;
-            }
-        }
-    }
-
-    fn upload(&mut self, left: usize, kbits: u32) {
-        let piece = left.min(SEGMENT);
-        self.peer_sends(vec![0x77; piece]);
-        let at = self.now + piece as u64 * 8 * MILLI / u64::from(kbits);
-        if left > piece {
-            let left = left - piece;
-            self.plan(at, Event::Upload { left, kbits });
-        } else {
-            self.uploads = false;
-            self.answer();
-        }
-    }
-
-    fn reach(&mut self, seq: u32, end: u32) {
-        if self.path != Path::Up {
-            // The answer is lost.
-            return;
-        }
-        let peer = self.host.other();
-        let expected = &mut self.talk.acked[peer as usize];
-        if seq == *expected && end != seq {
-            *expected = end;
-            let sent = self.unacked.iter().find(|sent| sent.seq == seq);
-            let bytes = sent.map_or(&[][..], |sent| &sent.bytes);
-            self.owed.extend(pings_in(bytes, self.is_tls));
-            if !self.peer_reads {
-                self.peer_window_closed = true;
-            }
-        }
-        // A pong acknowledges as well.
-        if self.owed.is_empty() || !self.can_answer() || self.window_closed {
-            self.acknowledge(peer);
-        }
-        self.answer();
-        self.make_progress();
-    }
-
-    fn make_progress(&mut self) {
-        let acked = self.talk.acked[self.host.other() as usize];
-        let before = self.unacked.len();
-        while let Some(first) = self.unacked.front()
-            && (acked.wrapping_sub(first.end) as i32) >= 0
-        {
-            if let Some(at) = first.at {
-                self.measured = self.now - at;
-            }
-            self.unacked.pop_front();
-        }
-        if self.unacked.len() == before {
-            return;
-        }
-        self.tries = 0;
-        self.generation += 1;
-        match self.unacked.front() {
-            Some(first) if first.is_lost => {
-                self.retransmit();
-                self.arm();
-            }
-            Some(_) => self.arm(),
-            None => {}
-        }
-    }
-
-    fn can_answer(&self) -> bool {
-        let is_awake = self.is_awake || self.proxy_answers;
-        let is_able = is_awake && self.peer_reads && !self.uploads;
-        is_able && !self.has_left && !self.ignores_pings
-    }
-
-    /// All pongs that the peer's application owes, in one segment.
-    fn answer(&mut self) {
-        if !self.can_answer() || self.owed.is_empty() {
-            return;
-        }
-        let masked = self.host == End::Server;
-        let owed = std::mem::take(&mut self.owed);
-        let pongs = owed.iter().flat_map(|n| control(PONG, &[*n], masked));
-        self.peer_sends(pongs.collect());
-    }
-
-    // Packets.
 
     fn acknowledge(&mut self, from: End) {
         if from == self.host || self.path == Path::Up {
@@ -619,72 +358,11 @@ impl World {
         }
     }
 
-    /// The bytes in a TLS record, where there is TLS.
-    fn sealed(&self, bytes: Vec<u8>) -> Vec<u8> {
-        if !self.is_tls {
-            return bytes;
-        }
-        let len = (bytes.len() as u16).to_be_bytes();
-        [&[0x17, 3, 3][..], &len, &bytes].concat()
-    }
-}
-
-fn header(opcode: u8, len: usize, masked: bool) -> Vec<u8> {
-    let mask = u8::from(masked) << 7;
-    let mut bytes = vec![0x80 | opcode];
-    match len {
-        0..=125 => bytes.push(mask | len as u8),
-        126..=0xffff => {
-            bytes.push(mask | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask | 127);
-            bytes.extend((len as u64).to_be_bytes());
+    /// As TLS has it, where there is TLS.
+    fn on_wire(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.is_tls {
+            true => sealed(&bytes),
+            false => bytes,
         }
     }
-    if masked {
-        bytes.extend([0; 4]);
-    }
-    bytes
 }
-
-fn message(len: usize, masked: bool) -> Vec<u8> {
-    let mut bytes = header(BINARY, len, masked);
-    bytes.resize(bytes.len() + len, 0x77);
-    bytes
-}
-
-fn control(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
-    let mut bytes = header(opcode, payload.len(), masked);
-    bytes.extend(payload);
-    bytes
-}
-
-/// The payloads of the pings that a segment of the host begins with.
-fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
-    let mut pings = Vec::new();
-    if is_tls {
-        bytes = bytes.get(5..).unwrap_or_default();
-    }
-    while let [first, len, rest @ ..] = bytes
-        && *first == 0x80 | PING
-    {
-        let rest = if len & 0x80 != 0 {
-            rest.get(4..)
-        } else {
-            Some(rest)
-        };
-        let Some([number, rest @ ..]) = rest else {
-            break;
-        };
-        pings.push(*number);
-        bytes = rest;
-    }
-    pings
-}
-
-const CLIENT_HELLO: &[u8] =
-    b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
-const SERVER_HELLO: &[u8] =
-    b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03 and then 32 bytes of random";

@@ -100,6 +100,22 @@ impl Lab {
         client_v6(index).into()
     }
 
+    /// Makes every address of an IPv4 network, such as `10.78.0.0/16`, one of the client namespace.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn add_client_network(&self, network: &str) -> Result<(), LabError> {
+        let gateway = self.client_addr(0);
+        ip_batch(
+            Some(self.client.name()),
+            &format!("route replace local {network} dev lo\n"),
+        )?;
+        ip_batch(
+            Some(self.lb.name()),
+            &format!("route replace {network} via {gateway}\n"),
+        )
+    }
+
     /// From now on each connection's packets pass one CPU, as they do behind a network card that
     /// spreads connections by their hash. Without it two packets that were sent on two CPUs can
     /// overtake each other between the namespaces.

@@ -256,6 +256,9 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
             summary.connections, summary.open, summary.other_connections
         ),
     ));
+    if summary.forgotten_outgoing > 0 {
+        lines.push(("  forgotten", summary.forgotten_outgoing.to_string()));
+    }
     lines.push(("frames rx/tx", pair(&summary.frames)));
     lines.push(("payload rx/tx", pair(&summary.payload_bytes)));
     if summary.unsynced_bytes != Pair::default() {

@@ -1,0 +1,52 @@
+//! When the core is shown the counts of the listeners: the silences that were survived, and what was lost.
+
+use super::Replay;
+use crate::{
+    core::{Ktime, ListenerId, loss::Deliveries},
+    listeners::{Listener, counts_interval},
+};
+
+/// As often as the daemon reads them, as long as anything happens: a recording may have years without a
+/// packet.
+#[derive(Debug)]
+pub(super) struct CountsTimer {
+    interval: u64,
+    next: Option<u64>,
+}
+
+impl CountsTimer {
+    pub(super) fn new(listeners: &[Listener]) -> Self {
+        let interval = counts_interval(listeners).as_nanos();
+        Self {
+            interval: u64::try_from(interval).unwrap_or(u64::MAX),
+            next: None,
+        }
+    }
+
+    /// Something has happened that may change what the counts say.
+    pub(super) fn arm(&mut self, at: u64) {
+        self.next.get_or_insert(at.saturating_add(self.interval));
+    }
+
+    pub(super) fn deadline(&self) -> Option<Ktime> {
+        self.next.map(Ktime)
+    }
+}
+
+impl Replay {
+    /// Shows what was lost, which every verdict needs, and the silences when their time has come.
+    pub(super) fn show_counts(&mut self, at: Ktime) {
+        let is_due = self.counts_timer.next.is_some_and(|next| next <= at.0);
+        if is_due {
+            self.counts_timer.next = None;
+        }
+        for (listener, stats) in (0..).map(ListenerId).zip(&self.stats) {
+            if is_due {
+                let survived = stats.gaps_survived.map(|count| count.get());
+                self.core.handle_silences(at, listener, &survived);
+            }
+            let deliveries = Deliveries::of(stats);
+            self.core.handle_deliveries(at, listener, deliveries);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The bytes that the ends of a story say.
+
+use crate::{
+    story::Act,
+    ws::{BINARY, CLOSE, PING, PONG},
+};
+
+/// What an end writes to do this, and `None` if no bytes can. Its pings are numbered.
+pub(crate) fn bytes_of(act: Act, masked: bool, pings: &mut u8) -> Option<Vec<u8>> {
+    Some(match act {
+        Act::Message(len) => message(len, masked),
+        Act::Ping => return bytes_of(Act::Pings(1), masked, pings),
+        Act::Pings(count) => {
+            let mut bytes = Vec::new();
+            for _ in 0..count {
+                *pings = pings.wrapping_add(1);
+                bytes.extend(control(PING, &[*pings], masked));
+            }
+            bytes
+        }
+        Act::Pong => control(PONG, b"", masked),
+        Act::Close(code) => control(CLOSE, &code.to_be_bytes(), masked),
+        Act::Raw(bytes) => bytes.to_vec(),
+        Act::Fin | Act::Rst | Act::KeepAlive => return None,
+    })
+}
+
+/// The answers to these pings.
+pub(crate) fn pongs(pings: &[u8], masked: bool) -> Vec<u8> {
+    let pongs = pings.iter().flat_map(|n| control(PONG, &[*n], masked));
+    pongs.collect()
+}
+
+/// The bytes in a TLS record.
+pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let len = (bytes.len() as u16).to_be_bytes();
+    [&[0x17, 3, 3][..], &len, bytes].concat()
+}
+
+pub(crate) fn header(opcode: u8, len: usize, masked: bool) -> Vec<u8> {
+    let mask = u8::from(masked) << 7;
+    let mut bytes = vec![0x80 | opcode];
+    match len {
+        0..=125 => bytes.push(mask | len as u8),
+        126..=0xffff => {
+            bytes.push(mask | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(mask | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        bytes.extend([0; 4]);
+    }
+    bytes
+}
+
+fn message(len: usize, masked: bool) -> Vec<u8> {
+    let mut bytes = header(BINARY, len, masked);
+    bytes.resize(bytes.len() + len, 0x77);
+    bytes
+}
+
+fn control(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut bytes = header(opcode, payload.len(), masked);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The payloads of the pings that a segment of the host begins with.
+pub(crate) fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
+    let mut pings = Vec::new();
+    if is_tls {
+        bytes = bytes.get(5..).unwrap_or_default();
+    }
+    while let [first, len, rest @ ..] = bytes
+        && *first == 0x80 | PING
+    {
+        let rest = if len & 0x80 != 0 {
+            rest.get(4..)
+        } else {
+            Some(rest)
+        };
+        let Some([number, rest @ ..]) = rest else {
+            break;
+        };
+        pings.push(*number);
+        bytes = rest;
+    }
+    pings
+}
+
+/// What an end receives, of which the pings are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    held: Vec<u8>,
+    /// Bytes to pass over: the rest of a frame.
+    skip: usize,
+}
+
+impl Incoming {
+    /// The numbers of the pings that these bytes complete.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut pings = Vec::new();
+        self.held.extend(bytes);
+        loop {
+            let passed = self.skip.min(self.held.len());
+            self.held.drain(..passed);
+            self.skip -= passed;
+            let Some((header, len)) = lengths(&self.held) else {
+                return pings;
+            };
+            if self.held[0] & 0xf == PING {
+                let Some(number) = self.held.get(header) else {
+                    return pings;
+                };
+                // The mask is zero.
+                pings.push(*number);
+            }
+            self.skip = header + len;
+        }
+    }
+}
+
+/// How long a frame's header and payload are, as soon as its lengths are there.
+fn lengths(frame: &[u8]) -> Option<(usize, usize)> {
+    let second = *frame.get(1)?;
+    let mask = usize::from(second >> 7) * 4;
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    Some(match second & 0x7f {
+        126 => (4 + mask, number(frame.get(2..4)?)),
+        127 => (10 + mask, number(frame.get(2..10)?)),
+        len => (2 + mask, usize::from(len)),
+    })
+}

@@ -1,0 +1,235 @@
+//! One end of an enacted connection: it does the steps of the row at their times, and answers pings as long as
+//! the row lets it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep_until, timeout_at},
+};
+
+use super::Row;
+use crate::{
+    frames::{Incoming, bytes_of, header, pongs, sealed},
+    story::{Act, Connection, Opening, Step},
+    ws::BINARY,
+};
+
+/// What of an upload is written at once.
+const PIECE: usize = 1400;
+
+/// What an end has to do.
+pub(super) struct Part {
+    /// The first bytes of client and server.
+    heads: (Vec<u8>, Vec<u8>),
+    /// Its own, in order.
+    steps: VecDeque<(Instant, Step)>,
+    ends: Instant,
+    speed: f64,
+    /// A client's frames are.
+    is_masked: bool,
+    is_tls: bool,
+}
+
+impl Part {
+    pub(super) fn new(row: &Row, connection: &Connection, is_host: bool, began: Instant) -> Self {
+        let moment = |at: f64| began + Duration::from_secs_f64(at);
+        let own = connection.steps.iter().filter(|(_, step)| match step {
+            Step::Host(Act::KeepAlive)
+            | Step::Peer(Act::KeepAlive)
+            | Step::PathLoses(_)
+            | Step::PathSlows(_)
+            | Step::PathTakes(_) => panic!("the lab can't enact {step:?}"),
+            Step::PathBreaks | Step::PathHeals | Step::PathResets => false,
+            Step::Host(_) | Step::HostStopsReading | Step::HostReads => is_host,
+            _ => !is_host,
+        });
+        let mut steps: Vec<_> = own
+            .map(|(at, step)| (moment(*at / row.speed), *step))
+            .collect();
+        steps.sort_by_key(|(at, _)| *at);
+        let (request, answer) = connection.opening.heads();
+        Self {
+            heads: (request.to_vec(), answer.to_vec()),
+            steps: steps.into(),
+            ends: moment(row.ends),
+            speed: row.speed,
+            is_masked: is_host == row.story.is_outgoing,
+            is_tls: matches!(connection.opening, Opening::Tls),
+        }
+    }
+
+    /// The client's end.
+    pub(super) async fn opens(self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.write_all(&self.heads.0).await?;
+        stream.read_exact(&mut vec![0; self.heads.1.len()]).await?;
+        self.lives(stream).await
+    }
+
+    /// The server's end.
+    pub(super) async fn accepts(self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.read_exact(&mut vec![0; self.heads.0.len()]).await?;
+        stream.write_all(&self.heads.1).await?;
+        self.lives(stream).await
+    }
+
+    async fn lives(self, stream: TcpStream) -> io::Result<()> {
+        let ends = self.ends;
+        let end = End {
+            part: self,
+            stream,
+            incoming: Incoming::default(),
+            pings: 0,
+            owed: Vec::new(),
+            upload: None,
+            reads: true,
+            is_awake: true,
+            proxy_answers: false,
+            ignores_pings: false,
+            has_left: false,
+            has_heard_all: false,
+        };
+        // Its socket closes then.
+        timeout_at(ends.into(), end.run()).await.unwrap_or(Ok(()))
+    }
+}
+
+struct Upload {
+    left: usize,
+    /// How long a piece takes.
+    interval: Duration,
+    next: Instant,
+}
+
+struct End {
+    part: Part,
+    stream: TcpStream,
+    incoming: Incoming,
+    pings: u8,
+    owed: Vec<u8>,
+    upload: Option<Upload>,
+    reads: bool,
+    is_awake: bool,
+    proxy_answers: bool,
+    ignores_pings: bool,
+    has_left: bool,
+    has_heard_all: bool,
+}
+
+impl End {
+    /// Until both sides have closed, or one resets.
+    async fn run(mut self) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        while !(self.has_left && self.has_heard_all) {
+            let steps = self.part.steps.front().map(|(at, _)| *at);
+            let upload = self.upload.as_ref().map(|upload| upload.next);
+            let next = steps
+                .into_iter()
+                .chain(upload)
+                .min()
+                .unwrap_or(self.part.ends);
+            tokio::select! {
+                read = self.stream.read(&mut buffer), if self.reads && !self.has_heard_all => {
+                    let read = read?;
+                    self.has_heard_all = read == 0;
+                    if !self.part.is_tls {
+                        self.owed.extend(self.incoming.take(&buffer[..read]));
+                    }
+                }
+                () = sleep_until(next.into()) => {
+                    if upload == Some(next) {
+                        self.upload_piece().await?;
+                    } else if let Some((_, step)) = self.part.steps.pop_front()
+                        && !self.step(step).await?
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+            self.answer().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything left of the connection.
+    async fn step(&mut self, step: Step) -> io::Result<bool> {
+        match step {
+            Step::Host(act) | Step::Peer(act) => return self.act(act).await,
+            Step::PeerFreezes => self.is_awake = false,
+            Step::PeerWakes => self.is_awake = true,
+            Step::ProxyAnswersPings => self.proxy_answers = true,
+            Step::PeerIgnoresPings => self.ignores_pings = true,
+            Step::PeerStopsReading | Step::HostStopsReading => self.reads = false,
+            Step::PeerReads | Step::HostReads => self.reads = true,
+            Step::PeerUploads(bytes, kbits) => {
+                let header = header(BINARY, bytes, self.part.is_masked);
+                self.stream.write_all(&header).await?;
+                let bits = (PIECE * 8) as f64;
+                let seconds = bits / (f64::from(kbits) * 1000.0 * self.part.speed);
+                self.upload = Some(Upload {
+                    left: bytes,
+                    interval: Duration::from_secs_f64(seconds),
+                    next: Instant::now(),
+                });
+            }
+            Step::PathBreaks
+            | Step::PathHeals
+            | Step::PathResets
+            | Step::PathLoses(_)
+            | Step::PathSlows(_)
+            | Step::PathTakes(_) => unreachable!("no end's step: {step:?}"),
+        }
+        Ok(true)
+    }
+
+    async fn act(&mut self, act: Act) -> io::Result<bool> {
+        match bytes_of(act, self.part.is_masked, &mut self.pings) {
+            Some(bytes) => self.write(&bytes).await?,
+            None if matches!(act, Act::Fin) => self.stream.shutdown().await?,
+            None => {
+                self.stream.set_zero_linger()?;
+                return Ok(false);
+            }
+        }
+        self.has_left |= matches!(act, Act::Fin);
+        self.ignores_pings |= matches!(act, Act::Close(_));
+        Ok(true)
+    }
+
+    async fn upload_piece(&mut self) -> io::Result<()> {
+        let Some(mut upload) = self.upload.take() else {
+            return Ok(());
+        };
+        let piece = upload.left.min(PIECE);
+        self.stream.write_all(&[0x77; PIECE][..piece]).await?;
+        upload.left -= piece;
+        upload.next += upload.interval;
+        self.upload = (upload.left > 0).then_some(upload);
+        Ok(())
+    }
+
+    /// All pongs that are owed, in one segment.
+    async fn answer(&mut self) -> io::Result<()> {
+        let is_able = (self.is_awake || self.proxy_answers) && self.upload.is_none();
+        let is_willing = self.reads && !self.ignores_pings && !self.has_left;
+        if self.owed.is_empty() || !is_able || !is_willing {
+            return Ok(());
+        }
+        let owed = std::mem::take(&mut self.owed);
+        self.write(&pongs(&owed, self.part.is_masked)).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.part.is_tls {
+            true => self.stream.write_all(&sealed(bytes)).await,
+            false => self.stream.write_all(bytes).await,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where the servers of tests listen, and how.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    process,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use crate::LabError;
+
+const PORTS_PER_PROCESS: u16 = 110;
+
+/// A port that no other test watches, in this process or in one beside it: a daemon sees all namespaces of
+/// its host. The ephemeral ports begin above.
+///
+/// # Panics
+/// When this process has taken all of its ports.
+pub fn fresh_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+    assert!(taken < PORTS_PER_PROCESS, "raise PORTS_PER_PROCESS");
+    // Less than 200, so it fits.
+    let process = (process::id() % 200) as u16;
+    10_000 + process * PORTS_PER_PROCESS + taken
+}
+
+/// From now on connections reach this listening socket with their first data (TCP_DEFER_ACCEPT, tcp(7)).
+///
+/// # Errors
+/// [`LabError::Io`] when the kernel refuses.
+pub fn defer_accept(listener: &impl AsRawFd) -> Result<(), LabError> {
+    let seconds: libc::c_int = 5;
+    // SAFETY: the option is an int, and the pointer is to one.
+    let set = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).map_err(LabError::io("set TCP_DEFER_ACCEPT")),
+    }
+}
