@@ -25,6 +25,7 @@ mod heartbeat;
 pub mod holes;
 pub mod listener;
 pub mod message;
+pub mod mptcp;
 pub mod proxy_header;
 pub mod published;
 pub mod recognise;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{closing_by, origin, protocol, role};
+use crate::snapshot::{closing_by, multipath, origin, protocol, role};
 
 /// A year and a half of nanoseconds: the lower bits of a moment have wrapped before.
 const LATE: u64 = 1 << 55;
@@ -92,6 +92,7 @@ prop_compose! {
         outstanding in 0..1_u32 << 31,
         unanswered in any::<u16>(),
         [listener, without_progress] in any::<[u8; 2]>(),
+        multipath in prop_oneof![Just(multipath::UNKNOWN), Just(multipath::SUBFLOW)],
     ) -> Snapshot {
         let (first_try, has_second) = (more[0], more[0] != 0 && second_try_after != 0);
         Snapshot {
@@ -105,7 +106,8 @@ prop_compose! {
             remote_addr,
             local_port,
             remote_port,
-            listener: listener.into(),
+            listener,
+            multipath,
             close_code,
             ip_version: version * 2,
             role,

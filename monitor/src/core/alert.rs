@@ -317,6 +317,12 @@ impl VerdictKind {
         matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
     }
 
+    /// Whether it says something of path or peer, and so of a subflow of MPTCP only, not of its connection. What
+    /// this host's application leaves unread is all of it.
+    pub fn is_about_connection(self) -> bool {
+        self != Self::Stalled
+    }
+
     /// The kinds for which [`VerdictKind::is_zombie`] holds.
     pub fn zombies() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kind| kind.is_zombie())

@@ -18,6 +18,7 @@ mod crowds;
 mod handshakes;
 mod heartbeats;
 mod idle;
+mod multipath;
 mod paths;
 mod readers;
 mod self_test;
@@ -39,6 +40,7 @@ fn there_are_sixty_and_no_name_is_used_twice() {
         paths::stories(),
         closes::stories(),
         readers::stories(),
+        multipath::stories(),
         handshakes::stories(),
         crowds::stories(),
     ];
