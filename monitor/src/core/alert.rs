@@ -317,9 +317,9 @@ impl VerdictKind {
         matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
     }
 
-    /// Whether it says something of path or peer, and so of a subflow of MPTCP only, not of its connection. What
-    /// this host's application leaves unread is all of it.
-    pub fn is_about_connection(self) -> bool {
+    /// Whether it is about the path or the peer. Of a subflow of MPTCP it then says nothing about the connection, which
+    /// has other paths.
+    pub fn is_about_path_or_peer(self) -> bool {
         self != Self::Stalled
     }
 

@@ -109,7 +109,7 @@ fn first(look: &Look<'_>, rules: &[Rule]) -> Finding {
 
 /// A rule's certainty, or less where the flow is only a part of its connection.
 fn allowed(look: &Look<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
-    match look.facts.is_subflow && kind.is_about_connection() {
+    match look.facts.is_subflow && kind.is_about_path_or_peer() {
         true => Certainty::Suspected,
         false => certainty,
     }

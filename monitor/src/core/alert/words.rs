@@ -13,7 +13,7 @@ use crate::core::{
 
 pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
     let (evidence, conclusion) = evidence(verdict, look, silence);
-    match look.facts.is_subflow && verdict.kind.is_about_connection() {
+    match look.facts.is_subflow && verdict.kind.is_about_path_or_peer() {
         true => {
             format!("{evidence}: one subflow of an MPTCP connection, which may live on by another")
         }
