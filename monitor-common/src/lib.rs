@@ -26,6 +26,7 @@ pub mod holes;
 pub mod listener;
 pub mod message;
 pub mod moment;
+pub mod mptcp;
 pub mod proxy_header;
 pub mod published;
 pub mod recognise;

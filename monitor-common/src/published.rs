@@ -136,7 +136,7 @@ impl Published {
         self.unanswered_asks = narrowed(s.unanswered_asks());
         self.local_port = s.local_port;
         self.remote_port = s.remote_port;
-        self.listener = s.listener as u8;
+        self.listener = s.listener;
         self.close_code = s.close_code;
         self.kinds = pack(s);
     }
@@ -170,7 +170,7 @@ impl Published {
         s.remote_addr = self.remote_addr;
         s.local_port = self.local_port;
         s.remote_port = self.remote_port;
-        s.listener = self.listener as u16;
+        s.listener = self.listener;
         s.close_code = self.close_code;
         self.rx.restore(&mut s.rx, near);
         self.tx.restore(&mut s.tx, near);
@@ -300,6 +300,7 @@ const fn pack(s: &Snapshot) -> u16 {
         | bits(s.gap_ended_by, ENDED_BY)
         | bits(s.closing_by, CLOSING_BY)
         | bits(s.own_window_closed_at.is_some() as u8, CLOSED)
+        | bits(s.multipath >> 1, SUBFLOW)
 }
 
 #[inline(always)]
@@ -311,6 +312,7 @@ const fn unpack(kinds: u16, s: &mut Snapshot) {
     s.close_initiator = value(kinds, INITIATOR);
     s.gap_ended_by = value(kinds, ENDED_BY);
     s.closing_by = value(kinds, CLOSING_BY);
+    s.multipath = value(kinds, SUBFLOW) << 1;
 }
 
 /// Where a value lies among the 16 bits: the first one, and how many.
@@ -324,6 +326,8 @@ const INITIATOR: Place = (8, 2);
 const ENDED_BY: Place = (10, 1);
 const CLOSING_BY: Place = (11, 3);
 const CLOSED: Place = (14, 1);
+/// The upper bit of a [`multipath`](crate::snapshot::multipath): plain TCP is read as unknown.
+const SUBFLOW: Place = (15, 1);
 
 #[inline(always)]
 const fn bits(value: u8, (first, width): Place) -> u16 {

@@ -47,6 +47,14 @@ pub mod origin {
     pub const SEEDED: u8 = 2;
 }
 
+/// Whether a flow is one of those that make up a connection of Multipath TCP (RFC 8684).
+pub mod multipath {
+    /// No packet has shown it.
+    pub const UNKNOWN: u8 = 0;
+    pub const PLAIN: u8 = 1;
+    pub const SUBFLOW: u8 = 2;
+}
+
 /// What began the end of a connection (RFC 6455 §7.1.3): the first close frame or FIN.
 pub mod closing_by {
     pub const NOTHING: u8 = 0;
@@ -79,7 +87,10 @@ pub struct Snapshot {
     pub remote_addr: [u8; 16],
     pub local_port: u16,
     pub remote_port: u16,
-    pub listener: u16,
+    /// There are at most 256.
+    pub listener: u8,
+    /// A [`multipath`].
+    pub multipath: u8,
     /// The first close frame's code; 0 = none.
     pub close_code: u16,
     /// 4 or 6; 0 = no packet seen yet.
@@ -233,6 +244,7 @@ impl Snapshot {
             local_port: 0,
             remote_port: 0,
             listener: 0,
+            multipath: multipath::UNKNOWN,
             close_code: 0,
             ip_version: 0,
             role: role::SERVER,

@@ -165,7 +165,7 @@ fn report(record: &mut HandshakeRecord, kind: u8, flow: &Flow, now: u64) {
     record.at = now;
     record.cookie = s.cookie;
     record.established_at = s.established_at;
-    record.listener = s.listener;
+    record.listener = s.listener.into();
     record.role = s.role;
     record.kind = kind;
     const SHORT: usize = HEAD_ROOMS[0];

@@ -221,7 +221,7 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
         copy_address(&raw mut (*record).remote_addr, &s.remote_addr);
         (&raw mut (*record).local_port).write(s.local_port);
         (&raw mut (*record).remote_port).write(s.remote_port);
-        (&raw mut (*record).listener).write(s.listener);
+        (&raw mut (*record).listener).write(s.listener.into());
         (&raw mut (*record).len).write(taken as u16);
         (&raw mut (*record).ip_version).write(s.ip_version);
         (&raw mut (*record).role).write(s.role);

@@ -171,7 +171,7 @@ fn listen(sk: *const c_void, kind: EventKind) {
         kind: kind as u32,
         netns: netns(sk),
         cookie: sock::cookie(sk.cast_mut()),
-        listener: watch.listener,
+        listener: watch.listener.into(),
         port,
         _pad: 0,
     });

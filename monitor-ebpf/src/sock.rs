@@ -35,7 +35,7 @@ pub(crate) mod state {
 /// Who watches a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
-    pub(crate) listener: u16,
+    pub(crate) listener: u8,
     /// A [`role`].
     pub(crate) role: u8,
 }
@@ -47,7 +47,7 @@ impl Watch {
         let by_local = PORTS.get(local as u32)?.local;
         if by_local != 0 {
             return Some(Self {
-                listener: by_local - 1,
+                listener: (by_local - 1) as u8,
                 role: role::SERVER,
             });
         }
@@ -62,7 +62,7 @@ impl Watch {
         }
         let by_remote = PORTS.get(remote as u32)?.remote;
         (by_remote != 0).then(|| Self {
-            listener: by_remote - 1,
+            listener: (by_remote - 1) as u8,
             role: role::CLIENT,
         })
     }

@@ -5,7 +5,8 @@ use core::{mem::MaybeUninit, ptr};
 use aya_ebpf::{
     bindings::BPF_F_CURRENT_NETNS,
     helpers::generated::{
-        bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id, bpf_sk_release, bpf_skc_lookup_tcp,
+        bpf_ktime_get_coarse_ns, bpf_sk_cgroup_id, bpf_sk_release, bpf_skb_load_bytes,
+        bpf_skc_lookup_tcp,
     },
     programs::SkBuffContext,
 };
@@ -14,8 +15,9 @@ use monitor_common::{
     drop::DropReason,
     flow::Flow,
     listener::ListenerLimits,
+    mptcp::OPTIONS_ROOM,
     segment::{IP_PREFIX, IpHeader, MAX_EXTENSIONS, Segment, TCP_HEADER},
-    snapshot::{origin, protocol, role},
+    snapshot::{Snapshot, multipath, origin, protocol, role},
 };
 
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
     marker::{DirectionMarker, Rx, Tx},
+    opaque::opaque,
     packet::{__sk_buff, PacketContext, Piece, any_sock, full_sock},
     sock::{self, Watch, state},
     walk::walk,
@@ -99,7 +102,7 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
         now,
         piece,
     };
-    if packet.parts().0.snapshot.ip_version == 0 {
+    if packet.parts().0.snapshot.multipath == multipath::UNKNOWN {
         identify(skb, flow, ip_version, M::DIRECTION as u32);
     }
     match M::DIRECTION {
@@ -263,7 +266,7 @@ fn meet(
     s.listener = watch.listener;
     s.role = watch.role;
     s.origin = origin::ADOPTED;
-    s.ip_version = 0;
+    s.multipath = multipath::UNKNOWN;
     flow.adopt(direction);
     Some(storage)
 }
@@ -319,7 +322,8 @@ extern "C" fn has_listener(skb: *mut __sk_buff, ip_version: u32, direction: u32,
     1
 }
 
-/// Fills in what only a packet shows: addresses and cgroup. A global function, see [`crate::walk`].
+/// Fills in what only a packet shows: addresses, cgroup, and whether the flow is a subflow. A global function, see
+/// [`crate::walk`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn identify(
@@ -345,7 +349,37 @@ extern "C" fn identify(
         // SAFETY: a full socket.
         s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
     }
+    // Where it can't be read, the next packet shows it.
+    let _ = note_options(skb, s, direction);
     0
+}
+
+/// Reads the options of a packet, wherever its bytes lie.
+#[inline(always)]
+fn note_options(skb: *mut __sk_buff, s: &mut Snapshot, direction: u32) -> Option<()> {
+    let ctx = &__sk_buff::context(skb);
+    let ip = ip_header(ctx)?;
+    let tcp = ctx.load::<[u8; TCP_HEADER]>(ip.tcp_offset as usize).ok()?;
+    let segment = Segment::parse(&tcp, ip.tcp_offset, ctx.len())?;
+    let begin = ip.tcp_offset + TCP_HEADER as u32;
+    let len = segment.payload_offset - begin;
+    let mut options = [0; OPTIONS_ROOM];
+    if len > 0 {
+        // The mask shows the verifier both bounds.
+        let taken = (opaque(len.into()).wrapping_sub(1) & (OPTIONS_ROOM as u64 - 1)) as u32 + 1;
+        // SAFETY: there is room for what `taken` can be.
+        let read =
+            unsafe { bpf_skb_load_bytes(skb.cast(), begin, options.as_mut_ptr().cast(), taken) };
+        if read != 0 {
+            return None;
+        }
+    }
+    let direction = match direction == Direction::Rx as u32 {
+        true => Direction::Rx,
+        false => Direction::Tx,
+    };
+    s.note_options(direction, &segment, &options, len);
+    Some(())
 }
 
 /// Reads the addresses of a packet.

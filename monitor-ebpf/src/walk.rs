@@ -375,7 +375,7 @@ fn offer_sample(
         payload_len: header.payload_len,
         ping_rtt_us,
         close_code: header.close_code(),
-        listener: s.listener,
+        listener: s.listener.into(),
         first_byte: header.first_byte(),
         masked: header.masked() as u8,
         direction: direction as u8,

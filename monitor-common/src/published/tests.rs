@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     moment::rounded,
-    snapshot::{closing_by, origin, protocol, role},
+    snapshot::{closing_by, multipath, origin, protocol, role},
 };
 
 /// A year and a half of nanoseconds: the lower bits of a moment have wrapped before.
@@ -92,6 +92,7 @@ prop_compose! {
         outstanding in 0..1_u32 << 31,
         unanswered in any::<u16>(),
         [listener, without_progress] in any::<[u8; 2]>(),
+        multipath in prop_oneof![Just(multipath::UNKNOWN), Just(multipath::SUBFLOW)],
     ) -> Snapshot {
         Snapshot {
             cookie,
@@ -104,7 +105,8 @@ prop_compose! {
             remote_addr,
             local_port,
             remote_port,
-            listener: listener.into(),
+            listener,
+            multipath,
             close_code,
             ip_version: version * 2,
             role,

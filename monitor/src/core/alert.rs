@@ -317,6 +317,12 @@ impl VerdictKind {
         matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
     }
 
+    /// Whether it is about the path or the peer. Of a subflow of MPTCP it then says nothing about the connection, which
+    /// has other paths.
+    pub fn is_about_path_or_peer(self) -> bool {
+        self != Self::Stalled
+    }
+
     /// The kinds for which [`VerdictKind::is_zombie`] holds.
     pub fn zombies() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kind| kind.is_zombie())

@@ -109,6 +109,8 @@ pub struct Facts {
     pub protocol: Protocol,
     pub local: SocketAddr,
     pub peer: SocketAddr,
+    /// One of the TCP connections that make up one of MPTCP (RFC 8684), which may live on by another.
+    pub is_subflow: bool,
     /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
     pub established_at: Option<Ktime>,
     /// When the connection became what `protocol` says: the 101 passed, TLS began, or frames were
@@ -221,6 +223,7 @@ impl Facts {
             protocol,
             local,
             peer,
+            is_subflow: false,
             established_at: None,
             opened_at: None,
             rx: Activity::default(),

@@ -193,7 +193,8 @@ impl Flow {
     pub(super) fn end(mut self, ending: Ending, last: Option<&Look<'_>>, books: &mut Books<'_>) {
         if let (Ending::Closed(how), Some(look)) = (ending, last) {
             self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
-            if look.facts.close.is_none() {
+            // A subflow ends without its connection.
+            if look.facts.close.is_none() && !look.facts.is_subflow {
                 let silence = verdict::silence_before_close(look);
                 if closed_by_path(how, look.facts) && !self.death_recorded {
                     books.silences.kill(silence);

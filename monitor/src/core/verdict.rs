@@ -12,6 +12,8 @@
 //! A flow with a FIN in either direction gets no `expired` and no `unresponsive` verdict (the peer
 //! owes nothing any more); `black_holed` applies until a RST passes. A RST never counts as a
 //! recovery: it is how an `rst_on_next_packet` hop says that the connection is long dead.
+//!
+//! On a subflow of MPTCP no rule confirms that the connection is dead: it may live on by another subflow.
 
 mod black_holed;
 mod expired;
@@ -95,11 +97,22 @@ fn first(look: &Look<'_>, rules: &[Rule]) -> Finding {
     let mut earliest = Ktime::NEVER;
     for rule in rules {
         match rule(look) {
-            Finding::Holds(verdict) => return Finding::Holds(verdict),
+            Finding::Holds(mut verdict) => {
+                verdict.certainty = allowed(look, verdict.kind, verdict.certainty);
+                return Finding::Holds(verdict);
+            }
             Finding::NotBefore(at) => earliest = earliest.min(at),
         }
     }
     Finding::NotBefore(earliest)
+}
+
+/// A rule's certainty, or less where the flow is only a part of its connection.
+fn allowed(look: &Look<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
+    match look.facts.is_subflow && kind.is_about_path_or_peer() {
+        true => Certainty::Suspected,
+        false => certainty,
+    }
 }
 
 /// Of what two hops say, what became true first, or else the earlier deadline.
@@ -159,7 +172,7 @@ pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -
         VerdictKind::Quiet => (verdict.certainty, quiet::next_look(look, verdict.limit)),
     };
     Review::Stands {
-        certainty: certainty.max(verdict.certainty),
+        certainty: allowed(look, verdict.kind, certainty).max(verdict.certainty),
         limit,
         next_look,
     }

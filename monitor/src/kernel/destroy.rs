@@ -104,7 +104,7 @@ mod tests {
         time::Duration,
     };
 
-    use rustix::thread::gettid;
+    use rustix::{net::Protocol, thread::gettid};
 
     use super::*;
     use crate::{
@@ -255,43 +255,49 @@ mod tests {
         });
     }
 
-    /// The two ends of a connection to a listening socket of MPTCP, from a socket of `protocol`.
-    fn to_mptcp(port: u16, protocol: Option<rustix::net::Protocol>) -> Option<Connection> {
+    /// The two ends of a connection between sockets of these protocols, the client's and the listening one; `None`
+    /// where this kernel has no MPTCP.
+    fn connected(port: u16, of: [Option<Protocol>; 2]) -> Option<Connection> {
         use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let open = |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol);
-        let listening = open(Some(MPTCP)).ok()?;
+        let opened = of.map(|protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol));
+        let [Ok(client), Ok(listening)] = opened else {
+            eprintln!("skipped: this kernel has no MPTCP");
+            return None;
+        };
         bind(&listening, &address).unwrap();
         listen(&listening, 1).unwrap();
-        let client = open(protocol).unwrap();
         connect(&client, &address).unwrap();
         let (server, _) = TcpListener::from(listening).accept().unwrap();
         let client = client.into();
         Some(Connection { client, server })
     }
 
-    const MPTCP: rustix::net::Protocol = rustix::net::ipproto::MPTCP;
+    /// The only connection on a watched port. The application's socket has another cookie than its subflow.
+    fn key_on(port: u16, remote: bool) -> SocketKey {
+        let listeners = [Listener {
+            rules: ListenerRules::new("l", None),
+            ports: vec![PortRange(port..=port)],
+            remote,
+        }];
+        let mut facts = None;
+        scan::connections(&listeners, |found| facts = found.facts()).unwrap();
+        let facts = facts.expect("a connection");
+        SocketKey::new(facts.conn.0, facts.local, facts.peer).unwrap()
+    }
+
+    const MPTCP: Option<Protocol> = Some(rustix::net::ipproto::MPTCP);
 
     #[test]
     #[ignore = "needs root: makes network namespaces, aborts connections"]
     fn a_subflow_of_mptcp_is_left_alone_and_plain_tcp_to_the_same_listener_is_not() {
         let mut finder = SocketFinder::open().unwrap();
         let namespace = Namespace::new();
-        for (port, protocol) in [(18_341, Some(MPTCP)), (18_342, None)] {
-            let Some(connection) = namespace.enter(|| to_mptcp(port, protocol)) else {
-                eprintln!("skipped: this kernel has no MPTCP");
+        for (port, protocol) in [(18_341, MPTCP), (18_342, None)] {
+            let Some(connection) = namespace.enter(|| connected(port, [protocol, MPTCP])) else {
                 return;
             };
-            let listeners = [Listener {
-                rules: ListenerRules::new("l", None),
-                ports: vec![PortRange(port..=port)],
-                remote: false,
-            }];
-            // The application's socket has another cookie than its subflow.
-            let mut facts = None;
-            scan::connections(&listeners, |found| facts = found.facts()).unwrap();
-            let facts = facts.expect("a connection");
-            let key = SocketKey::new(facts.conn.0, facts.local, facts.peer).unwrap();
+            let key = key_on(port, false);
             if protocol.is_none() {
                 destroyed(&mut finder, &key);
                 continue;
@@ -305,6 +311,19 @@ mod tests {
             });
             connection.assert_alive();
         }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes network namespaces, aborts connections"]
+    fn a_client_of_mptcp_that_fell_back_to_plain_tcp_is_aborted_and_hears_of_it() {
+        let mut finder = SocketFinder::open().unwrap();
+        let namespace = Namespace::new();
+        let Some(mut connection) = namespace.enter(|| connected(18_343, [MPTCP, None])) else {
+            return;
+        };
+        destroyed(&mut finder, &key_on(18_343, true));
+        let error = connection.client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub struct DiagSocket {
     /// The cgroup v2 in which the socket, or the listener it was accepted from, was made: the number
     /// that `bpf_sk_cgroup_id` gives. `None` where the kernel gave none.
     pub cgroup_id: Option<u64>,
-    /// One of the connections that make up an MPTCP one (RFC 8684). The kernel says so to whoever may
-    /// administer the network namespace.
+    /// One of the connections that make up an MPTCP one (RFC 8684), and no fallback to plain TCP. The kernel says so
+    /// to whoever may administer the network namespace.
     pub is_subflow: bool,
     /// `None` where the kernel gave none.
     pub info: Option<TcpInfo>,
@@ -72,8 +72,12 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// `INET_DIAG_ULP_INFO`, a nest: what speaks TCP in the application's stead, if anything does.
 const INET_DIAG_ULP_INFO: u16 = 19;
-/// `INET_ULP_INFO_NAME` in it, a string.
-const INET_ULP_INFO_NAME: u16 = 1;
+/// `INET_ULP_INFO_MPTCP` in it, the nest of a subflow.
+const INET_ULP_INFO_MPTCP: u16 = 3;
+/// `MPTCP_SUBFLOW_ATTR_FLAGS` in that, a `u32` (`include/uapi/linux/mptcp.h`).
+const MPTCP_SUBFLOW_ATTR_FLAGS: u16 = 8;
+/// `MPTCP_SUBFLOW_FLAG_MCAP_REM` and `MPTCP_SUBFLOW_FLAG_JOIN_REM`: the peer speaks MPTCP too.
+const AGREED: u32 = 1 | 1 << 2;
 
 /// `None` for a socket for which `wanted(local port, peer port)` does not hold.
 pub(super) fn parse_socket(
@@ -162,7 +166,7 @@ impl Attributes {
                     let id = value.try_into().map_err(|_| Malformed)?;
                     attributes.cgroup_id = Some(u64::from_ne_bytes(id));
                 }
-                INET_DIAG_ULP_INFO => attributes.is_subflow = is_mptcp(value)?,
+                INET_DIAG_ULP_INFO => attributes.is_subflow = is_subflow(value)?,
                 _ => {}
             }
         }
@@ -170,15 +174,25 @@ impl Attributes {
     }
 }
 
-/// Whether this is the name of the protocol above a subflow.
-fn is_mptcp(ulp: &[u8]) -> Result<bool, Malformed> {
-    for attribute in NlasIterator::new(ulp) {
+/// Whether the protocol above is MPTCP. Where the peer has none, the client's kernel keeps it, without a use for it.
+fn is_subflow(ulp: &[u8]) -> Result<bool, Malformed> {
+    let Some(subflow) = find(ulp, INET_ULP_INFO_MPTCP)? else {
+        return Ok(false);
+    };
+    let flags = find(&subflow, MPTCP_SUBFLOW_ATTR_FLAGS)?.ok_or(Malformed)?;
+    let flags = flags.try_into().map_err(|_| Malformed)?;
+    Ok(u32::from_ne_bytes(flags) & AGREED != 0)
+}
+
+/// The value of an attribute in a nest.
+fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, Malformed> {
+    for attribute in NlasIterator::new(nest) {
         let attribute = attribute.map_err(|_| Malformed)?;
-        if attribute.kind() == INET_ULP_INFO_NAME {
-            return Ok(attribute.value() == b"mptcp\0");
+        if attribute.kind() == kind {
+            return Ok(Some(attribute.value().to_vec()));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// A socket that does not read as `inet_diag` says it should.

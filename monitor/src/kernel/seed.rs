@@ -27,6 +27,7 @@ fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         .map(|info| Clocks::of(info, socket))
         .unwrap_or_default();
     Facts {
+        is_subflow: socket.is_subflow,
         rx: clocks.rx,
         tx: clocks.tx,
         unacked_bytes: clocks.unacked_bytes,

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use monitor_common::{
-    Direction, replay,
+    Direction,
+    mptcp::OPTIONS_ROOM,
+    replay,
     segment::{Segment, after, tcp_flags},
     snapshot::{Snapshot, closing_by, origin, role},
     stats::{ListenerStats, ProtocolError},
@@ -113,7 +115,7 @@ impl Connection {
             remote_addr,
             local_port: local.port(),
             remote_port: peer.port(),
-            listener: watched.listener.0,
+            listener: watched.listener.0 as u8,
             ip_version,
             role: match watched.role {
                 Role::Server => role::SERVER,
@@ -194,8 +196,10 @@ impl Connection {
         self.stream.flow.snapshot.closing_by != closing_by::NOTHING
     }
 
-    /// Says what a segment means and takes note of its sequence numbers.
-    pub(super) fn interpret(&mut self, direction: Direction, segment: &Segment) -> Meaning {
+    /// Says what a segment means and takes note of its sequence numbers and options.
+    pub(super) fn interpret(&mut self, direction: Direction, tcp: &Tcp<'_>) -> Meaning {
+        let segment = &tcp.segment;
+        self.note_options(direction, tcp);
         if segment.has(tcp_flags::SYN) {
             return self.interpret_syn(direction, segment);
         }
@@ -301,6 +305,16 @@ impl Connection {
             self.successor = Some(syn);
         }
         Meaning::Handshake
+    }
+
+    fn note_options(&mut self, direction: Direction, tcp: &Tcp<'_>) {
+        let Some(options) = tcp.options() else {
+            return;
+        };
+        let mut room = [0; OPTIONS_ROOM];
+        room[..options.len()].copy_from_slice(options);
+        let s = &mut self.stream.flow.snapshot;
+        s.note_options(direction, &tcp.segment, &room, options.len() as u32);
     }
 
     fn continues_successor(&self, direction: Direction, segment: &Segment) -> bool {

@@ -371,7 +371,7 @@ impl Replay {
         if connection.is_copy(direction, tcp, self.clock) {
             return Err(Skip::CapturedTwice);
         }
-        match connection.interpret(direction, segment) {
+        match connection.interpret(direction, tcp) {
             Meaning::Handshake => connection.keep_early(direction, tcp),
             Meaning::Established => {
                 connection.establish(self.clock);
@@ -422,7 +422,7 @@ impl Replay {
             Origin::SynSeen => connection.establish(self.clock),
             Origin::Unknown => connection.adopt(watched.direction),
         }
-        match connection.interpret(watched.direction, segment) {
+        match connection.interpret(watched.direction, tcp) {
             Meaning::Handshake => {
                 connection.keep_early(watched.direction, tcp);
                 self.lingering

@@ -42,6 +42,14 @@ pub(super) struct Tcp<'a> {
     pub(super) id: u16,
 }
 
+impl<'a> Tcp<'a> {
+    /// The options in the header; `None` where they were cut off.
+    pub(super) fn options(&self) -> Option<&'a [u8]> {
+        let (fixed, options) = self.header.split_first_chunk::<TCP_HEADER>()?;
+        (self.header.len() == usize::from(fixed[12] >> 4) * 4).then_some(options)
+    }
+}
+
 /// What an IP header says.
 struct Ip {
     source: IpAddr,

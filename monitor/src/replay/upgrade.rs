@@ -33,7 +33,7 @@ pub(super) fn event(
         remote_addr: s.remote_addr,
         local_port: s.local_port,
         remote_port: s.remote_port,
-        listener: s.listener,
+        listener: s.listener.into(),
         len: taken.len() as u16,
         ip_version: s.ip_version,
         role: s.role,

@@ -13,6 +13,7 @@ mod handshakes;
 mod hops;
 mod lifecycle;
 mod lossy;
+mod multipath;
 mod older;
 mod outages;
 mod peers;

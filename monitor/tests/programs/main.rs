@@ -13,6 +13,7 @@ mod tun;
 mod early;
 mod kernel;
 mod link;
+mod multipath;
 mod outgoing;
 
 use std::{

@@ -48,6 +48,11 @@ impl Report {
         }
     }
 
+    /// Why it is reported, in one sentence; empty for what isn't about one connection.
+    pub(crate) fn reason(&self) -> &str {
+        self.alerts.first().map_or("", |alert| &alert.reason)
+    }
+
     pub(crate) fn of_notice(notice: Notice) -> Self {
         let at = seconds(notice.at().0);
         let over = |firing: bool| if firing { "" } else { " over" };
@@ -238,6 +243,11 @@ fn invariants(
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive
     );
     if alert.certainty == Certainty::Confirmed && is_reaped {
+        if story.is_mptcp {
+            wrong.push(format!(
+                "{one}: confirmed of a subflow, its connection may live"
+            ));
+        }
         if !life.is_dead(at) {
             wrong.push(format!("{one}: wrongly confirmed, the peer is alive"));
         }

@@ -21,6 +21,7 @@ mod crowds;
 mod handshakes;
 mod heartbeats;
 mod idle;
+mod multipath;
 mod paths;
 mod readers;
 mod self_test;
@@ -42,6 +43,7 @@ fn all() -> Vec<Story> {
         paths::stories(),
         closes::stories(),
         readers::stories(),
+        multipath::stories(),
         handshakes::stories(),
         crowds::stories(),
     ];

@@ -134,6 +134,8 @@ pub(crate) struct Story {
     pub(crate) rules: ListenerRules,
     /// The host is the client.
     pub(crate) is_outgoing: bool,
+    /// Every segment has an option of MPTCP.
+    pub(crate) is_mptcp: bool,
     pub(crate) connections: Vec<Connection>,
     /// When the recording ends.
     pub(crate) until: f64,
@@ -153,6 +155,7 @@ pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
         source,
         rules: ListenerRules::new("8080", None),
         is_outgoing: false,
+        is_mptcp: false,
         connections: vec![connection("10.0.0.2:40000", 0.0)],
         until: 0.0,
         reports: Vec::new(),
@@ -222,6 +225,13 @@ impl Story {
     /// The host opened the connection: its frames are masked, and the watched port is remote.
     pub(crate) fn outgoing(mut self) -> Self {
         self.is_outgoing = true;
+        self
+    }
+
+    /// Each connection is the first subflow of one of MPTCP. Its other subflows are not in the recording: the peer
+    /// may live whatever happens to this one.
+    pub(crate) fn over_mptcp(mut self) -> Self {
+        self.is_mptcp = true;
         self
     }
 

@@ -158,6 +158,12 @@ pub(crate) fn simulate(story: &Story, connection: &Connection) -> (Recording, Li
             .min();
         world.recording.packets.retain(|(at, _)| Some(*at) >= first);
     }
+    if story.is_mptcp {
+        for (_, packet) in &mut world.recording.packets {
+            // DSS (RFC 8684 §3.3) in place of padding, behind the headers of IPv4 and TCP.
+            packet[44..56].copy_from_slice(&[30, 12, 0x20, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        }
+    }
     (world.recording, world.life)
 }
 

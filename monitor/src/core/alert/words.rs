@@ -12,19 +12,32 @@ use crate::core::{
 };
 
 pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> String {
+    let (evidence, conclusion) = evidence(verdict, look, silence);
+    match look.facts.is_subflow && verdict.kind.is_about_path_or_peer() {
+        true => {
+            format!("{evidence}: one subflow of an MPTCP connection, which may live on by another")
+        }
+        false => evidence + &conclusion,
+    }
+}
+
+/// What was seen, and what follows from it.
+fn evidence(verdict: &Verdict, look: &Look<'_>, silence: Duration) -> (String, String) {
     let facts = look.facts;
     let hop = look.hop(verdict).map_or("", |hop| hop.name.as_str());
-    match (verdict.kind, verdict.certainty) {
+    let (evidence, conclusion) = match (verdict.kind, verdict.certainty) {
         (VerdictKind::Expired, certainty) => {
             let limit = Seconds(verdict.limit);
             let idle = idle_for(look, verdict, silence);
             let path = format!("{idle} on a path that forgets after {limit} ({hop})");
             if certainty == Certainty::Suspected {
-                return format!("{path}: no FIN, no RST; the application still thinks it is open");
+                let open = ": no FIN, no RST; the application still thinks it is open";
+                return (path, open.to_owned());
             }
             let sent = Counted(facts.unanswered_transmissions.into(), "transmission");
             let waited = Seconds(elapsed(facts.unanswered_since, look.now));
-            format!("{path}, then {sent} unanswered for {waited}: the path is dead")
+            let tried = format!("{path}, then {sent} unanswered for {waited}");
+            (tried, ": the path is dead")
         }
         (VerdictKind::BlackHoled, certainty) => {
             let bytes = Counted(facts.unacked_bytes.into(), "byte");
@@ -33,44 +46,55 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
             let stuck = format!("{bytes} unacknowledged for {waited} after {retransmits}");
             if certainty == Certainty::Suspected {
                 let percent = look.loss().ratio() * 100.0;
-                return format!(
-                    "{stuck}, on a path where {percent:.0} % of the tries fail anyway: it may be chance"
+                let chance = format!(
+                    ", on a path where {percent:.0} % of the tries fail anyway: it may be chance"
                 );
+                return (stuck, chance);
             }
-            format!("{stuck}; TCP itself gives up only after about 15 minutes")
+            (stuck, "; TCP itself gives up only after about 15 minutes")
         }
         (VerdictKind::Unresponsive, certainty) => {
             let pings = Counted(facts.pings_unanswered.into(), "ping");
             let waited = Seconds(elapsed(facts.first_try, look.now));
             let deaf =
                 format!("{pings} unanswered, and no data for {waited} while TCP acknowledges");
-            if certainty == Certainty::Suspected {
-                return format!("{deaf}: the client is busy, or gone");
+            match certainty {
+                Certainty::Suspected => (deaf, ": the client is busy, or gone"),
+                Certainty::Confirmed => (deaf, ": a kernel or proxy is alive, the client is not"),
             }
-            format!("{deaf}: a kernel or proxy is alive, the client is not")
         }
         (VerdictKind::HalfClosed, _) => {
             let waited = Seconds(look.now.since(verdict.since));
-            if facts.fin_rx {
-                format!(
-                    "the peer closed {waited} ago and this host's application has not: \
-                     it holds a socket that nobody is behind"
-                )
-            } else {
-                format!("this host closed {waited} ago and the peer has not")
+            match facts.fin_rx {
+                true => (
+                    format!("the peer closed {waited} ago and this host's application has not"),
+                    ": it holds a socket that nobody is behind",
+                ),
+                false => (
+                    format!("this host closed {waited} ago and the peer has not"),
+                    "",
+                ),
             }
         }
         (VerdictKind::Stalled, Certainty::Suspected) => {
             let waited = Seconds(elapsed(facts.own_window_closed_at, look.now));
-            format!(
-                "this host's window has been closed for {waited}: its application does not read, \
-                 or hardly"
-            )
+            let closed = format!("this host's window has been closed for {waited}");
+            match facts.is_subflow {
+                false => (closed, ": its application does not read, or hardly"),
+                true => (
+                    closed,
+                    ": its application does not read, or hardly; what it leaves unread is in the outer socket of an MPTCP \
+                     connection, where no scan sees it",
+                ),
+            }
         }
         (VerdictKind::Stalled, Certainty::Confirmed) => {
             let bytes = Counted(look.unread.map_or(0, |unread| unread.bytes.into()), "byte");
             let waited = Seconds(look.now.since(verdict.since));
-            format!("this host's application has left {bytes} unread for {waited}")
+            (
+                format!("this host's application has left {bytes} unread for {waited}"),
+                "",
+            )
         }
         (VerdictKind::Expiring, _) => {
             let limit = Seconds(verdict.limit);
@@ -82,22 +106,31 @@ pub(super) fn why_firing(verdict: &Verdict, look: &Look<'_>, silence: Duration) 
                 });
             let age = facts.established_at.map(|born| look.now.since(born));
             match age.filter(|_| verdict::is_near_lifetime(look, verdict)) {
-                Some(age) => format!(
-                    "{} old; {hop} {how} connections after {limit}: expect a disconnect, busy or not",
-                    Seconds(age)
+                Some(age) => (
+                    format!(
+                        "{} old; {hop} {how} connections after {limit}",
+                        Seconds(age)
+                    ),
+                    ": expect a disconnect, busy or not",
                 ),
-                None => format!(
-                    "{}; {hop} {how} connections after {limit} of silence: expect a disconnect, not a \
-                     zombie",
-                    idle_for(look, verdict, silence)
+                None => (
+                    format!(
+                        "{}; {hop} {how} connections after {limit} of silence",
+                        idle_for(look, verdict, silence)
+                    ),
+                    ": expect a disconnect, not a zombie",
                 ),
             }
         }
         (VerdictKind::Quiet, _) => {
             let limit = Seconds(verdict.limit);
-            format!("no message from the peer for more than {limit}")
+            (
+                format!("no message from the peer for more than {limit}"),
+                "",
+            )
         }
-    }
+    };
+    (evidence, conclusion.to_owned())
 }
 
 pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> String {

@@ -3,6 +3,7 @@
 mod application;
 mod black_holed;
 mod expired;
+mod mptcp;
 mod table;
 mod unresponsive;
 mod warnings;

@@ -8,7 +8,7 @@ use std::{
 use monitor_common::{
     moment::Moment,
     published::Published,
-    snapshot::{DirectionFacts, Snapshot, closing_by, origin, protocol, role},
+    snapshot::{DirectionFacts, Snapshot, closing_by, multipath, origin, protocol, role},
 };
 
 use super::DecodeError;
@@ -25,7 +25,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     Ok(Facts {
         at: Ktime(s.published_at),
         conn: ConnId(s.cookie),
-        listener: ListenerId(s.listener),
+        listener: ListenerId(s.listener.into()),
         role: end(s.role),
         protocol: match s.protocol {
             protocol::WEBSOCKET => Protocol::WebSocket,
@@ -35,6 +35,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         },
         local: address(s.ip_version, &s.local_addr, s.local_port),
         peer: address(s.ip_version, &s.remote_addr, s.remote_port),
+        is_subflow: s.multipath == multipath::SUBFLOW,
         established_at: moment(s.established_at),
         opened_at: moment(s.opened_at),
         rx: activity(&s.rx),
@@ -100,7 +101,11 @@ pub fn seed(facts: &Facts) -> Published {
         remote_addr,
         local_port: facts.local.port(),
         remote_port: facts.peer.port(),
-        listener: facts.listener.0,
+        listener: facts.listener.0 as u8,
+        multipath: match facts.is_subflow {
+            true => multipath::SUBFLOW,
+            false => multipath::UNKNOWN,
+        },
         ip_version,
         role: match facts.role {
             Role::Server => role::SERVER,
