@@ -10,6 +10,7 @@ pub mod frames;
 mod json;
 pub mod kernel;
 pub mod listeners;
+pub mod log_limit;
 pub mod profiles;
 pub mod reaper;
 pub mod reconcile;

@@ -3,6 +3,7 @@
 use super::Daemon;
 use crate::{
     kernel::clock,
+    log_limit,
     sink::{
         http::Question,
         metrics::{self, ProgramRuns, Scrape},
@@ -31,6 +32,7 @@ impl Daemon {
             tallies: self.core.tally(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
+            suppressed_log_lines: log_limit::suppressed(),
             frame_viewers: self.tap.viewers(),
             rings: [
                 ("vitals", self.vitals.get_ref().fill()),

@@ -117,10 +117,8 @@ impl Snapshots {
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.
     pub fn remove(&mut self, conn: ConnId) -> Result<(), SnapshotError> {
-        match self.map.remove(&conn.0) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        present(self.map.remove(&conn.0))?;
+        Ok(())
     }
 
     /// The next page of all that the kernel has published, as its connections and their facts, and
@@ -135,11 +133,21 @@ impl Snapshots {
     }
 
     fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(published) => Ok(Some(published.snapshot(conn.0, clock::now().0))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error),
+        let published = present(self.map.get(&conn.0, 0))?;
+        Ok(published.map(|published| published.snapshot(conn.0, clock::now().0)))
+    }
+}
+
+/// What a lookup or a removal by key gave; `None` if the map has no such key. aya reports that as
+/// `KeyNotFound` for a lookup, but as a failed system call for a removal.
+fn present<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
         }
+        Err(error) => Err(error),
     }
 }
 

@@ -131,6 +131,7 @@ fn scraped() -> String {
         tallies: &[tally],
         losses: &Losses::default(),
         degraded: false,
+        suppressed_log_lines: 0,
         frame_viewers: 0,
         rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingFill::default())),
         tracked: 0,

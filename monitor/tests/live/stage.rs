@@ -5,6 +5,7 @@ use std::{
     path::Path,
     process,
     sync::atomic::{AtomicU16, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -72,10 +73,11 @@ impl Stage {
     }
 }
 
-/// A daemon and all it said.
+/// A daemon and all it said. A warning or an error in its log fails the test, unless it was allowed.
 pub(crate) struct Watch {
     pub(crate) daemon: Daemon,
     alerts: Vec<Alert>,
+    allowed: Vec<&'static str>,
 }
 
 impl Watch {
@@ -83,7 +85,13 @@ impl Watch {
         Self {
             daemon: Daemon::start(Path::new(WSMON), flags).unwrap(),
             alerts: Vec::new(),
+            allowed: Vec::new(),
         }
+    }
+
+    /// Allows log lines that contain this text.
+    pub(crate) fn allow(&mut self, text: &'static str) {
+        self.allowed.push(text);
     }
 
     /// The first firing alert about `peer`, which must come within `limit` and be of this `kind`.
@@ -150,6 +158,15 @@ impl Watch {
             (last == value).then_some(())
         });
         reached.unwrap_or_else(|error| panic!("{error}: it is {last}\n{}", self.daemon.log()));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let complaints = self.daemon.complaints(&self.allowed).unwrap();
+            assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+        }
     }
 }
 

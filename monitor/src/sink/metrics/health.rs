@@ -59,6 +59,11 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "1 while something was lost within the last five minutes.",
     );
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
+    let mut suppressed = Family::counter(
+        "log_lines_suppressed_total",
+        "Warnings and errors that the log left out because they repeat.",
+    );
+    suppressed.add(&[], scrape.suppressed_log_lines as f64);
     let mut viewers = Family::gauge(
         "frame_viewers",
         "Viewers of single frames; frame headers leave the kernel only while there is one.",
@@ -108,6 +113,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         lost,
         untracked,
         degraded,
+        suppressed,
         viewers,
         size,
         peak,
