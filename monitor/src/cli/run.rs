@@ -38,7 +38,7 @@ use crate::{
         Sinks,
         control::{self, ControlSocket},
         endpoint::Endpoint,
-        http::Server,
+        http::{self, Server},
     },
     state::StateFile,
 };
@@ -66,8 +66,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// Where /metrics, /healthz and /readyz are served [default: 127.0.0.1:9435]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = format!("Where /metrics, /healthz and /readyz are served [default: {}]", http::DEFAULT_ADDR)
+    )]
     pub metrics_addr: Option<SocketAddr>,
 
     /// Where alerts go, one JSON object a line: a file to append to, or - for stderr [default: -]

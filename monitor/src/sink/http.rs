@@ -1,6 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz` over TCP. Nothing here names a connection.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use axum::{
     Router,
@@ -14,6 +17,9 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
 };
+
+/// Where metrics are served unless another address is given. The port stands for RFC 6455.
+pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
 
 /// A question to the daemon, which owns all state; the answer goes back through the channel.
 #[derive(Debug)]
