@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use btf_rs::{Btf, Type};
+use btf::{Btf, Kind};
 use object::build::elf::{Builder, SectionData};
 
 use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
@@ -140,13 +140,11 @@ fn refuse_forward_declarations(object: &[u8]) -> Result<()> {
     let Some(SectionData::Data(types)) = section.map(|section| &section.data) else {
         bail!("the object has no section .BTF");
     };
-    let btf = Btf::from_bytes(types)?;
-    let declared: Vec<_> = (1..)
-        .map_while(|id| btf.resolve_type_by_id(id).ok())
-        .filter_map(|it| match it {
-            Type::Fwd(declared) => btf.resolve_name(&declared).ok(),
-            _ => None,
-        })
+    let btf = Btf::parse(types.to_vec())?;
+    let declared: Vec<_> = btf
+        .types()
+        .filter(|it| it.kind() == Kind::Forward)
+        .map(|it| String::from_utf8_lossy(it.name()))
         .collect();
     if declared.len() > 1 {
         bail!(

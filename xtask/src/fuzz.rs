@@ -60,6 +60,8 @@ Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Target {
+    /// The reader of kernel types
+    BtfFile,
     /// The frame header's parser, beside tungstenite's
     FrameHeader,
     /// The parsers of HTTP upgrade requests and answers
@@ -83,7 +85,7 @@ impl Target {
         match self {
             Self::FrameHeader => 1_000_000,
             Self::Handshake | Self::Pcap | Self::Segment => 20_000,
-            Self::RingRecord => 200_000,
+            Self::BtfFile | Self::RingRecord => 200_000,
         }
     }
 }
