@@ -6,6 +6,7 @@ pub mod config;
 pub mod connections;
 pub mod core;
 pub mod daemon;
+mod error_chain;
 pub mod frames;
 mod json;
 pub mod kernel;
