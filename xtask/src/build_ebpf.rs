@@ -1,15 +1,16 @@
 //! `cargo xtask build-ebpf`: from `monitor-ebpf` to the object that is committed.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use btf::{Btf, Kind};
 use object::build::elf::{Builder, SectionData};
 
-use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
-use crate::toolchain::{Identity, Toolchain};
-use crate::workspace;
+use crate::{
+    bytecode_lock::{BytecodeLock, sha256, sources_hash},
+    toolchain::{Identity, Toolchain},
+    workspace,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -113,6 +114,8 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
             .args(["--target", TARGET, "--package", "monitor-ebpf"])
             .arg("--target-dir")
             .arg(&target_folder)
+            // The loader needs symbols and types; what it does not need, `strip` drops.
+            .env("CARGO_PROFILE_RELEASE_STRIP", "none")
             // Unlike RUSTFLAGS, this one can hold paths with spaces.
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",

@@ -5,18 +5,22 @@
 
 mod libfuzzer;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Duration;
-use std::{env, fs};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::artifacts::{Executable, executables};
-use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{
+    artifacts::{Executable, executables},
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    root::Prerequisite,
+    workspace,
+};
 use libfuzzer::Fuzzer;
 
 #[derive(Debug, clap::Args)]

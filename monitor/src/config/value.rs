@@ -76,7 +76,7 @@ struct Quoted<'a, T> {
     value: PhantomData<T>,
 }
 
-impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Quoted<'_, T> {
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Quoted<'_, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

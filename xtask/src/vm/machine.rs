@@ -1,15 +1,16 @@
 //! One boot of a virtual machine, by QEMU.
 
-use std::fmt;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::architecture::Architecture;
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{root::Prerequisite, workspace};
 
 /// What `timeout` reports when it had to kill.
 const KILLED: i32 = 137;
@@ -162,9 +163,11 @@ fn bounded(limit_seconds: u32, program: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::{
+        io::Read as _,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
