@@ -1,6 +1,7 @@
 //! What the fuzz targets do with their input, apart from the fuzzer: `fuzz_targets` hands each of
 //! these functions what libFuzzer makes up, and the tests what is in `seeds`.
 
+pub mod btf_file;
 pub mod frame_header;
 pub mod handshake;
 pub mod pcap;
@@ -12,7 +13,8 @@ pub mod segment;
 pub type Check = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Check); 5] = [
+pub const TARGETS: [(&str, Check); 6] = [
+    ("btf_file", btf_file::check),
     ("frame_header", frame_header::check),
     ("handshake", handshake::check),
     ("pcap", pcap::check),

@@ -3,6 +3,7 @@
 //!
 //! What a fuzzer found is kept there too, under a name that says what broke.
 
+mod btf_file;
 mod pcap;
 mod ring_record;
 mod segment;
@@ -41,7 +42,8 @@ pub fn all() -> Vec<Seed> {
             bytes,
         })
     };
-    of("frame_header", frame_headers())
+    of("btf_file", btf_file::files())
+        .chain(of("frame_header", frame_headers()))
         .chain(of("handshake", handshakes()))
         .chain(of("pcap", pcap::recordings()))
         .chain(of("ring_record", ring_record::records()))

@@ -20,7 +20,7 @@ use crate::{
     emit::count_drop,
     maps::HANDSHAKES,
     opaque::opaque,
-    packet::{__sk_buff, PacketContext, Piece},
+    packet::{__sk_buff, PacketContext, Parts, Piece},
     payload::SkbPayload,
     repeat::{Body, repeat},
 };
@@ -35,10 +35,9 @@ pub(crate) extern "C" fn recognise_received(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    recognise(
-        PacketContext::new(skb, flow, stats, piece, now),
-        Direction::Rx,
-    )
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    recognise(packet, Direction::Rx)
 }
 
 /// The same for a segment that leaves.
@@ -51,28 +50,27 @@ pub(crate) extern "C" fn recognise_sent(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    recognise(
-        PacketContext::new(skb, flow, stats, piece, now),
-        Direction::Tx,
-    )
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    recognise(packet, Direction::Tx)
 }
 
 #[inline(always)]
 fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
-    let Some(packet) = packet else {
+    let Some(mut packet) = packet else {
         return 0;
     };
-    let (flow, stats) = packet.parts();
-    let (mut payload, now) = (packet.payload(), packet.now);
-    let mut len = packet.piece().segment.payload_len;
+    let (skb, mut payload, now) = (packet.skb, packet.payload(), packet.now);
+    let Parts { flow, stats, piece } = packet.parts();
+    let mut len = piece.segment.payload_len;
     if flow.may_be_proxied(direction) {
-        let skip = proxy_header_len(packet.skb, payload.offset, len);
+        let skip = proxy_header_len(skb, payload.offset, len);
         payload.offset = payload.offset.wrapping_add(skip);
         len = len.saturating_sub(skip);
     }
     let head = flow.recognise(
         direction,
-        &packet.piece().segment,
+        &piece.segment,
         len,
         &payload,
         now,

@@ -43,7 +43,8 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
-    if let Some(flow) = flow_of(ctx.arg(0))
+    // SAFETY: the only one in this program.
+    if let Some(flow) = unsafe { TracedSock::new(ctx.arg(0)) }.flow()
         && let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32)
     {
         // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
@@ -61,7 +62,8 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
 /// `tcp_receive_reset(struct sock *sk)`
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub(crate) fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
-    if let Some(flow) = flow_of(ctx.arg(0)) {
+    // SAFETY: the only one in this program.
+    if let Some(flow) = unsafe { TracedSock::new(ctx.arg(0)) }.flow() {
         flow.snapshot.rst_rx = 1;
         reset(&mut flow.snapshot);
     }
@@ -72,7 +74,8 @@ pub(crate) fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     // A reset in answer to a packet without a connection has no socket.
-    if let Some(flow) = flow_of(ctx.arg(0)) {
+    // SAFETY: the only one in this program.
+    if let Some(flow) = unsafe { TracedSock::new(ctx.arg(0)) }.flow() {
         flow.snapshot.rst_tx = 1;
         reset(&mut flow.snapshot);
     }
@@ -113,7 +116,8 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
         return;
     }
     let at = now();
-    if let Some(flow) = flow_of(sk) {
+    // SAFETY: the only one in this program, and its flow is not used below this branch.
+    if let Some(flow) = unsafe { TracedSock::new(sk) }.flow() {
         if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
             // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
             let stats = unsafe { &mut *stats };
@@ -209,15 +213,29 @@ fn had_peer(old: u32) -> bool {
     )
 }
 
-#[inline(always)]
-fn flow_of<'a>(sk: *const c_void) -> Option<&'a mut Flow> {
-    if sk.is_null() {
-        return None;
+/// The socket that a tracepoint passes. Its flow is borrowed from it, so there is one reference at a
+/// time.
+struct TracedSock(*const c_void);
+
+impl TracedSock {
+    /// # Safety
+    /// `sk` is null or the tracepoint's argument. Where a flow is borrowed from this, the running program
+    /// makes no other reference to it.
+    #[inline(always)]
+    unsafe fn new(sk: *const c_void) -> Self {
+        Self(sk)
     }
-    // SAFETY: the kernel keeps the storage as long as the socket, and the socket as long as this
-    // program runs.
-    let flow = sock::flow(sk.cast_mut()).map(|flow| unsafe { &mut *flow })?;
-    (flow.snapshot.protocol != protocol::FOREIGN).then_some(flow)
+
+    #[inline(always)]
+    fn flow(&mut self) -> Option<&mut Flow> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: the kernel keeps the storage as long as the socket, and the socket as long as this
+        // program runs; `new` was promised that this is the only reference.
+        let flow = sock::flow(self.0.cast_mut()).map(|flow| unsafe { &mut *flow })?;
+        (flow.snapshot.protocol != protocol::FOREIGN).then_some(flow)
+    }
 }
 
 /// Who watches this socket, and its local and remote port.

@@ -13,12 +13,12 @@ use crate::{
 pub(crate) trait DirectionMarker {
     const DIRECTION: Direction;
 
-    fn recognise(packet: &PacketContext);
+    fn recognise(packet: &mut PacketContext);
 
     /// One step of the walk; 1 to go on. Only the compiler knows that it is 0 or 1, not the verifier.
-    fn step(packet: &PacketContext) -> u32;
+    fn step(packet: &mut PacketContext) -> u32;
 
-    fn walk_on(packet: &PacketContext);
+    fn walk_on(packet: &mut PacketContext);
 }
 
 pub(crate) enum Rx {}
@@ -28,18 +28,21 @@ impl DirectionMarker for Rx {
     const DIRECTION: Direction = Direction::Rx;
 
     #[inline(always)]
-    fn recognise(p: &PacketContext) {
-        recognise_received(p.skb, p.flow, p.stats, p.piece, p.now);
+    fn recognise(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        recognise_received(skb, flow, stats, piece, now);
     }
 
     #[inline(always)]
-    fn step(p: &PacketContext) -> u32 {
-        step_received(p.skb, p.flow, p.stats, p.piece, p.now)
+    fn step(packet: &mut PacketContext) -> u32 {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        step_received(skb, flow, stats, piece, now)
     }
 
     #[inline(always)]
-    fn walk_on(p: &PacketContext) {
-        walk_on_received(p.skb, p.flow, p.stats, p.piece, p.now);
+    fn walk_on(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        walk_on_received(skb, flow, stats, piece, now);
     }
 }
 
@@ -47,17 +50,20 @@ impl DirectionMarker for Tx {
     const DIRECTION: Direction = Direction::Tx;
 
     #[inline(always)]
-    fn recognise(p: &PacketContext) {
-        recognise_sent(p.skb, p.flow, p.stats, p.piece, p.now);
+    fn recognise(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        recognise_sent(skb, flow, stats, piece, now);
     }
 
     #[inline(always)]
-    fn step(p: &PacketContext) -> u32 {
-        step_sent(p.skb, p.flow, p.stats, p.piece, p.now)
+    fn step(packet: &mut PacketContext) -> u32 {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        step_sent(skb, flow, stats, piece, now)
     }
 
     #[inline(always)]
-    fn walk_on(p: &PacketContext) {
-        walk_on_sent(p.skb, p.flow, p.stats, p.piece, p.now);
+    fn walk_on(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        walk_on_sent(skb, flow, stats, piece, now);
     }
 }

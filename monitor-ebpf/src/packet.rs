@@ -1,7 +1,5 @@
 //! The packet in hand: what the steps of a loop need of it, and its socket.
 
-use core::ptr;
-
 use aya_ebpf::{
     bindings::{self, bpf_sock},
     helpers::generated::bpf_sk_fullsock,
@@ -47,61 +45,112 @@ impl Piece {
 }
 
 /// What the steps of a loop share. Lives on the stack of the function that loops.
+///
+/// It is the only way to the flow, its counters and the piece: they are borrowed from it, so they
+/// can't be held across a call that takes the context, or its [`Arguments`], and borrows them again.
 #[repr(C)]
 pub(crate) struct PacketContext {
     pub(crate) skb: *mut __sk_buff,
-    pub(crate) flow: *mut Flow,
-    pub(crate) stats: *mut ListenerStats,
-    /// Null where no hole is in play.
-    pub(crate) holes: *mut Holes,
+    flow: *mut Flow,
+    stats: *mut ListenerStats,
     pub(crate) now: u64,
     /// A pointer, so that the rest can stay in registers where nothing else points to it.
-    pub(crate) piece: *mut Piece,
+    piece: *mut Piece,
+}
+
+/// A context as the arguments of a global function.
+pub(crate) type Arguments = (
+    *mut __sk_buff,
+    *mut Flow,
+    *mut ListenerStats,
+    *mut Piece,
+    u64,
+);
+
+/// What a packet changes.
+pub(crate) struct Parts<'a> {
+    pub(crate) flow: &'a mut Flow,
+    pub(crate) stats: &'a mut ListenerStats,
+    pub(crate) piece: &'a mut Piece,
 }
 
 impl PacketContext {
-    /// From the arguments of a global function, which the verifier takes for maybe null.
+    /// # Safety
+    /// The pointers are valid for as long as the context is used. Until then the running program makes
+    /// no reference to what they point to but by this context, or by one made from its arguments.
     #[inline(always)]
-    pub(crate) fn new(
-        skb: *mut __sk_buff,
-        flow: *mut Flow,
-        stats: *mut ListenerStats,
-        piece: *mut Piece,
-        now: u64,
-    ) -> Option<Self> {
-        if flow.is_null() || stats.is_null() || piece.is_null() {
-            return None;
-        }
-        Some(Self {
+    pub(crate) unsafe fn new((skb, flow, stats, piece, now): Arguments) -> Self {
+        Self {
             skb,
             flow,
             stats,
-            holes: ptr::null_mut(),
             now,
             piece,
-        })
+        }
     }
 
-    /// The flow and its listener's counters.
+    /// From the arguments of a global function, which the verifier takes for maybe null.
+    ///
+    /// # Safety
+    /// Each pointer is null, or as for [`PacketContext::new`].
     #[inline(always)]
-    pub(crate) fn parts<'a>(&self) -> (&'a mut Flow, &'a mut ListenerStats) {
-        // SAFETY: map values that outlive the program's run; see `Flow` and `Counter` for who else
-        // may touch them.
-        unsafe { (&mut *self.flow, &mut *self.stats) }
+    pub(crate) unsafe fn from_arguments(arguments: Arguments) -> Option<Self> {
+        let (_, flow, stats, piece, _) = arguments;
+        if flow.is_null() || stats.is_null() || piece.is_null() {
+            return None;
+        }
+        // SAFETY: the caller's promise, and none is null.
+        Some(unsafe { Self::new(arguments) })
+    }
+
+    /// For a call; what was borrowed before is given back by then.
+    #[inline(always)]
+    pub(crate) fn arguments(&mut self) -> Arguments {
+        (self.skb, self.flow, self.stats, self.piece, self.now)
     }
 
     #[inline(always)]
-    pub(crate) fn piece<'a>(&self) -> &'a mut Piece {
-        // SAFETY: lives in the program's first function.
-        unsafe { &mut *self.piece }
+    pub(crate) fn parts(&mut self) -> Parts<'_> {
+        // SAFETY: valid and borrowed by nobody else, as `new` was promised; see `Flow` and `Counter`
+        // for which other programs may touch them.
+        unsafe {
+            Parts {
+                flow: &mut *self.flow,
+                stats: &mut *self.stats,
+                piece: &mut *self.piece,
+            }
+        }
     }
 
     #[inline(always)]
     pub(crate) fn payload(&self) -> SkbPayload {
         SkbPayload {
             skb: self.skb.cast(),
-            offset: self.piece().segment.payload_offset,
+            // SAFETY: as for `parts`; a reference to it would be to all of the piece.
+            offset: unsafe { (*self.piece).segment.payload_offset },
         }
+    }
+}
+
+/// The context of a packet whose flow has holes.
+#[repr(C)]
+pub(crate) struct HolesContext {
+    pub(crate) packet: PacketContext,
+    holes: *mut Holes,
+}
+
+impl HolesContext {
+    /// # Safety
+    /// As for [`PacketContext::new`].
+    #[inline(always)]
+    pub(crate) unsafe fn new(packet: PacketContext, holes: *mut Holes) -> Self {
+        Self { packet, holes }
+    }
+
+    #[inline(always)]
+    pub(crate) fn parts(&mut self) -> (Parts<'_>, &mut Holes) {
+        // SAFETY: as for `PacketContext::parts`.
+        (self.packet.parts(), unsafe { &mut *self.holes })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every packet of a watched socket.
 
-use core::{mem::MaybeUninit, ptr};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::BPF_F_CURRENT_NETNS,
@@ -27,7 +27,7 @@ use crate::{
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
     marker::{DirectionMarker, Rx, Tx},
     opaque::opaque,
-    packet::{__sk_buff, PacketContext, Piece, any_sock, full_sock},
+    packet::{__sk_buff, PacketContext, Parts, Piece, any_sock, full_sock},
     sock::{self, Watch, state},
     walk::walk,
 };
@@ -94,37 +94,35 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     }
     let listener = s.listener as u32;
     let limits = LISTENERS.get(listener)?;
-    let packet = PacketContext {
-        skb,
-        flow,
-        stats: STATS.get_ptr_mut(listener)?,
-        holes: ptr::null_mut(),
-        now,
-        piece,
-    };
-    if packet.parts().0.snapshot.multipath == multipath::UNKNOWN {
+    let stats = STATS.get_ptr_mut(listener)?;
+    // SAFETY: map values that outlive the program's run, and a piece that outlives the context; see
+    // `Flow` and `Counter` for which other programs may touch them.
+    let mut packet = unsafe { PacketContext::new((skb, flow, stats, piece, now)) };
+    if packet.parts().flow.snapshot.multipath == multipath::UNKNOWN {
+        let (skb, flow, ..) = packet.arguments();
         identify(skb, flow, ip_version, M::DIRECTION as u32);
     }
     match M::DIRECTION {
         Direction::Rx if !lock::try_lock(flow) => count_drop(DropReason::Contended),
         Direction::Rx => {
-            account::<M>(&packet, limits);
+            account::<M>(&mut packet, limits);
             lock::unlock(flow);
         }
         // What leaves does so under the socket's lock.
-        Direction::Tx => account::<M>(&packet, limits),
+        Direction::Tx => account::<M>(&mut packet, limits),
     }
     Some(())
 }
 
 /// What a packet of a known flow changes: clocks, then frames; then what changed is published.
 #[inline(always)]
-fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) {
-    let (flow, stats) = packet.parts();
-    let segment = &packet.piece().segment;
+fn account<M: DirectionMarker>(packet: &mut PacketContext, limits: &ListenerLimits) {
+    let now = packet.now;
+    let Parts { flow, stats, piece } = packet.parts();
+    let segment = &piece.segment;
     match M::DIRECTION {
-        Direction::Rx => flow.receive(segment, packet.now, limits, stats),
-        Direction::Tx => flow.send(segment, packet.now, limits, stats),
+        Direction::Rx => flow.receive(segment, now, limits, stats),
+        Direction::Tx => flow.send(segment, now, limits, stats),
     }
     if segment.payload_len > 0 {
         if flow.is_undecided(M::DIRECTION, segment) {
@@ -132,9 +130,9 @@ fn account<M: DirectionMarker>(packet: &PacketContext, limits: &ListenerLimits) 
         }
         walk::<M>(packet);
     }
-    let (flow, _) = packet.parts();
+    let flow = packet.parts().flow;
     let notes = flow.walk_mut(M::DIRECTION).take_notes();
-    publish_changes(&mut flow.snapshot, notes, packet.now);
+    publish_changes(&mut flow.snapshot, notes, now);
 }
 
 /// Reads the headers of a packet in place; they nearly always lie in the linear part. Fills `piece` and

@@ -25,38 +25,37 @@ use crate::{
     maps::SAMPLE_EVERY,
     marker::{DirectionMarker, Rx, Tx},
     opaque::opaque,
-    packet::{__sk_buff, PacketContext, Piece, any_sock},
+    packet::{__sk_buff, HolesContext, PacketContext, Parts, Piece, any_sock},
     repeat::{Body, repeat},
     sock,
 };
 
 /// Walks over the payload of a segment.
 #[inline(always)]
-pub(crate) fn walk<M: DirectionMarker>(packet: &PacketContext) {
+pub(crate) fn walk<M: DirectionMarker>(packet: &mut PacketContext) {
     // Only ingress waits for holes to be filled: what leaves is in order.
     let rx = matches!(M::DIRECTION, Direction::Rx);
     let begin = match place(packet, M::DIRECTION, rx) {
         Place::Nowhere => NOTHING_LEFT,
         Place::Front(at) => at,
-        Place::Ahead => walk_ahead(
-            packet.skb,
-            packet.flow,
-            packet.stats,
-            packet.piece,
-            packet.now,
-        ),
+        Place::Ahead => {
+            let (skb, flow, stats, piece, now) = packet.arguments();
+            walk_ahead(skb, flow, stats, piece, now)
+        }
     };
     if begin != NOTHING_LEFT {
-        packet.piece().begin = begin;
-        packet.parts().0.done[M::DIRECTION.index()] = begin;
+        let Parts { flow, piece, .. } = packet.parts();
+        piece.begin = begin;
+        flow.done[M::DIRECTION.index()] = begin;
         // Mostly one step is all. Calls are dear where the kernel guards them against speculation: a
         // loop of one iteration has three.
         if M::step(packet) != 0 {
             M::walk_on(packet);
         }
     }
-    if rx && packet.parts().0.rx_walk.has_holes() {
-        bridge_holes(packet.skb, packet.flow, packet.stats, packet.now);
+    if rx && packet.parts().flow.rx_walk.has_holes() {
+        let (skb, flow, stats, _, now) = packet.arguments();
+        bridge_holes(skb, flow, stats, now);
     }
 }
 
@@ -73,10 +72,9 @@ pub(crate) extern "C" fn step_received(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    step(
-        PacketContext::new(skb, flow, stats, piece, now),
-        Direction::Rx,
-    )
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    step(packet, Direction::Rx)
 }
 
 /// The same for a segment that leaves.
@@ -89,21 +87,20 @@ pub(crate) extern "C" fn step_sent(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    step(
-        PacketContext::new(skb, flow, stats, piece, now),
-        Direction::Tx,
-    )
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    step(packet, Direction::Tx)
 }
 
 #[inline(always)]
 fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
-    let Some(packet) = packet else {
+    let Some(mut packet) = packet else {
         return 0;
     };
-    let (flow, stats) = packet.parts();
-    let Piece { segment, begin } = packet.piece();
-    let (len, now) = (segment.payload_len, packet.now);
-    let payload = packet.payload();
+    let (payload, now) = (packet.payload(), packet.now);
+    let Parts { flow, stats, piece } = packet.parts();
+    let Piece { segment, begin } = piece;
+    let len = segment.payload_len;
     let from_client = flow.snapshot.from_client(direction);
     let mut done = flow.done[direction.index()];
     let walk = flow.walk_mut(direction);
@@ -139,7 +136,9 @@ pub(crate) extern "C" fn walk_on_received(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    walk_on::<Rx>(PacketContext::new(skb, flow, stats, piece, now))
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    walk_on::<Rx>(packet)
 }
 
 /// The same for a segment that leaves.
@@ -152,7 +151,9 @@ pub(crate) extern "C" fn walk_on_sent(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    walk_on::<Tx>(PacketContext::new(skb, flow, stats, piece, now))
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    walk_on::<Tx>(packet)
 }
 
 #[inline(always)]
@@ -161,9 +162,9 @@ fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
         return 0;
     };
     repeat::<{ MAX_STEPS - 1 }, FrontStep<M>>(&mut packet);
-    let (flow, stats) = packet.parts();
+    let Parts { flow, stats, piece } = packet.parts();
     let direction = M::DIRECTION;
-    let Piece { segment, begin } = packet.piece();
+    let Piece { segment, begin } = piece;
     let done = flow.done[direction.index()];
     let left = flow
         .walk_mut(direction)
@@ -197,40 +198,41 @@ extern "C" fn walk_ahead(
     piece: *mut Piece,
     now: u64,
 ) -> u32 {
-    let Some(mut packet) = PacketContext::new(skb, flow, stats, piece, now) else {
+    // SAFETY: from the caller's context.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, piece, now)) };
+    let Some(mut packet) = packet else {
         return NOTHING_LEFT;
     };
     // SAFETY: the context of the running program.
     let holes = unsafe { any_sock(skb) }.and_then(|sk| sock::holes_or_new(sk.cast()));
     let Some(holes) = holes else {
         count_drop(DropReason::StorageFull);
-        return jump_ahead(&packet);
+        return jump_ahead(&mut packet);
     };
-    packet.holes = holes;
-    let (flow, _) = packet.parts();
-    flow.rx_walk.set_holes(true);
-    let segment = packet.piece().segment;
-    let (seq, payload_len) = (segment.payload_seq(), segment.payload_len);
     // SAFETY: storage the kernel just handed out, not null.
-    match unsafe { (*holes).land(seq, payload_len) } {
+    let mut context = unsafe { HolesContext::new(packet, holes) };
+    let (Parts { flow, piece, .. }, holes) = context.parts();
+    flow.rx_walk.set_holes(true);
+    let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
+    match holes.land(seq, payload_len) {
         Landing::Old => NOTHING_LEFT,
         Landing::Island(begin) => {
-            packet.piece().begin = begin;
+            piece.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
-            let steps = repeat::<ISLAND_STEPS, AheadStep>(&mut packet);
+            let steps = repeat::<ISLAND_STEPS, AheadStep>(&mut context);
+            let (Parts { flow, .. }, holes) = context.parts();
             if steps == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
-                // SAFETY: as above.
-                unsafe { (*holes).give_up_segment() };
+                holes.give_up_segment();
             }
             NOTHING_LEFT
         }
-        Landing::NoRoom => jump_ahead(&packet),
+        Landing::NoRoom => jump_ahead(&mut context.packet),
     }
 }
 
 /// Gives up the hole in front of a received segment; returns what [`walk_ahead`] does.
 #[inline(always)]
-fn jump_ahead(packet: &PacketContext) -> u32 {
+fn jump_ahead(packet: &mut PacketContext) -> u32 {
     match place(packet, Direction::Rx, false) {
         Place::Front(at) => at,
         Place::Nowhere | Place::Ahead => NOTHING_LEFT,
@@ -238,10 +240,9 @@ fn jump_ahead(packet: &PacketContext) -> u32 {
 }
 
 #[inline(always)]
-fn place(packet: &PacketContext, direction: Direction, patient: bool) -> Place {
-    let (flow, stats) = packet.parts();
-    let segment = packet.piece().segment;
-    let (seq, payload_len) = (segment.payload_seq(), segment.payload_len);
+fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> Place {
+    let Parts { flow, stats, piece } = packet.parts();
+    let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
     flow.place(direction, seq, payload_len, patient, stats)
 }
 
@@ -249,15 +250,13 @@ fn place(packet: &PacketContext, direction: Direction, patient: bool) -> Place {
 enum AheadStep {}
 
 impl Body for AheadStep {
-    type Context = PacketContext;
+    type Context = HolesContext;
 
     #[inline(always)]
-    fn step(_index: u32, packet: &mut PacketContext) -> bool {
-        let (flow, _) = packet.parts();
-        // SAFETY: storage that outlives the loop, not null.
-        let holes = unsafe { &mut *packet.holes };
-        let Piece { segment, begin } = packet.piece();
-        let payload = packet.payload();
+    fn step(_index: u32, context: &mut HolesContext) -> bool {
+        let payload = context.packet.payload();
+        let (Parts { flow, piece, .. }, holes) = context.parts();
+        let Piece { segment, begin } = piece;
         let from_client = flow.snapshot.from_client(Direction::Rx);
         let mut done = flow.done[Direction::Rx.index()];
         let goes_on = holes.step(
@@ -283,7 +282,9 @@ extern "C" fn bridge_holes(
     now: u64,
 ) -> u32 {
     let mut none = Piece::EMPTY;
-    let Some(mut packet) = PacketContext::new(skb, flow, stats, &mut none, now) else {
+    // SAFETY: from the caller's context, but for the piece, which nothing else points to.
+    let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, &mut none, now)) };
+    let Some(packet) = packet else {
         return 0;
     };
     // SAFETY: the context of the running program.
@@ -293,13 +294,12 @@ extern "C" fn bridge_holes(
     let Some(holes) = sock::holes(sk.cast()) else {
         return 0;
     };
-    packet.holes = holes;
-    // SAFETY: storage of the kernel's, not null.
-    unsafe { (*holes).begin_bridge() };
-    repeat::<BRIDGE_STEPS, BridgeStep>(&mut packet);
-    // SAFETY: as above; the storage stays until this program ends.
-    if unsafe { (*holes).is_empty() } {
-        let (flow, _) = packet.parts();
+    // SAFETY: storage of the kernel's, not null; it stays until this program ends.
+    let mut context = unsafe { HolesContext::new(packet, holes) };
+    context.parts().1.begin_bridge();
+    repeat::<BRIDGE_STEPS, BridgeStep>(&mut context);
+    let (Parts { flow, .. }, holes) = context.parts();
+    if holes.is_empty() {
         flow.rx_walk.set_holes(false);
         sock::forget_holes(sk.cast());
     }
@@ -309,18 +309,17 @@ extern "C" fn bridge_holes(
 enum BridgeStep {}
 
 impl Body for BridgeStep {
-    type Context = PacketContext;
+    type Context = HolesContext;
 
     #[inline(always)]
-    fn step(_index: u32, packet: &mut PacketContext) -> bool {
-        let (flow, stats) = packet.parts();
-        // SAFETY: storage that outlives the loop, not null.
-        let holes = unsafe { &mut *packet.holes };
+    fn step(_index: u32, context: &mut HolesContext) -> bool {
+        let now = context.packet.now;
+        let (Parts { flow, stats, .. }, holes) = context.parts();
         match holes.bridge(&mut flow.rx_walk) {
             Bridge::End => return false,
             Bridge::Again => {}
             Bridge::Frame(header) => {
-                account_frame(flow, stats, Direction::Rx, &header, packet.now);
+                account_frame(flow, stats, Direction::Rx, &header, now);
             }
             Bridge::Unsynced(bytes) => {
                 stats.unsynced_bytes[Direction::Rx.index()].add(bytes as u64);

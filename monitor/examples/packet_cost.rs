@@ -63,7 +63,7 @@ fn main() -> Result<()> {
             count => {
                 windows = count
                     .parse()
-                    .context("the number of windows of each kind")?
+                    .context("the number of windows of each kind")?;
             }
         }
     }

@@ -279,6 +279,7 @@ impl Daemon {
                     let pace = cost.unwrap_or_default() * LOOK_SHARE;
                     look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
                     self.inquiry.forget(&self.core);
+                    log::logger().flush();
                 }
             }
             self.turn();

@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use monitor::cli::{
-    Cli, Command, check, config,
-    exit::{Failure, Outcome},
-    frames, inspect, list, profiles, replay, run,
+use monitor::{
+    cli::{
+        Cli, Command, check, config,
+        exit::{Failure, Outcome},
+        frames, inspect, list, profiles, replay, run,
+    },
+    log_limit,
 };
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    log_limit::install();
     let outcome: Outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
         Command::Profiles(args) => profiles::run(&args),
         Command::Config(args) => config::run(&args),
     };
+    log::logger().flush();
     outcome.unwrap_or_else(|failure| {
         eprintln!("wsmon: {failure}");
         failure.exit_code()

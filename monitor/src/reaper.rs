@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// In the log: where it says what was aborted.
+pub(crate) const LOG_TARGET: &str = module_path!();
+
 /// The policy, with the hand that carries it out.
 #[derive(Debug)]
 pub struct Reaping {

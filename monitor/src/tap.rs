@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::MapError;
 use jiff::Timestamp;
 use monitor_common::{Direction as Way, drop::DropReason, event::FrameSample};
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
@@ -19,7 +18,7 @@ use crate::{
     kernel::{
         clock, decode,
         load::{LoadError, Loaded},
-        maps::{Drops, Ring, RingFill, SampleRate},
+        maps::{Drops, MapAccessError, Ring, RingFill, SampleRate},
     },
     listeners::Listener,
     sink::control::{FrameViewers, Lines, WatchError},
@@ -174,7 +173,7 @@ impl FrameTap {
 
     /// Tells the viewers of frames that were lost on the way here: those that the kernel counted
     /// since the last time, and `orphans`, whose connection nobody knows.
-    pub fn tell_losses(&mut self, orphans: u64, drops: &Drops) -> Result<(), MapError> {
+    pub fn tell_losses(&mut self, orphans: u64, drops: &Drops) -> Result<(), MapAccessError> {
         if self.viewers.is_empty() {
             return Ok(());
         }
@@ -187,7 +186,7 @@ impl FrameTap {
         Ok(())
     }
 
-    fn ask_the_kernel(&mut self) -> Result<(), MapError> {
+    fn ask_the_kernel(&mut self) -> Result<(), MapAccessError> {
         let one_in = self.viewers.one_in();
         if one_in != self.one_in {
             self.rate.set_one_in(one_in)?;
@@ -229,7 +228,7 @@ pub enum TapError {
     Runtime(#[from] io::Error),
 }
 
-fn lost_in_kernel(drops: &Drops) -> Result<u64, MapError> {
+fn lost_in_kernel(drops: &Drops) -> Result<u64, MapAccessError> {
     drops.read(DropReason::SamplesFull)
 }
 

@@ -1,7 +1,9 @@
 //! The executables that a cargo command makes, and where cargo put them.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;

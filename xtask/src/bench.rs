@@ -9,17 +9,19 @@ mod traffic;
 mod windows;
 mod workload;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
-use crate::progress::Progress;
-use crate::root::{self, Prerequisite};
-use crate::{build, results, setup};
+use crate::{
+    build,
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    progress::Progress,
+    results,
+    root::{self, Prerequisite},
+    setup,
+};
 use observer::Observer;
 use packets::Packets;
 use report::Report;

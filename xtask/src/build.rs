@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::artifacts::executables;
-use crate::workspace::cargo;
+use crate::{artifacts::executables, workspace::cargo};
 
 /// Builds wsmon in release mode and says where cargo put it.
 pub(crate) fn wsmon() -> Result<PathBuf> {

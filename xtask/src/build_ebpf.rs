@@ -1,15 +1,16 @@
 //! `cargo xtask build-ebpf`: from `monitor-ebpf` to the object that is committed.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use btf_rs::{Btf, Type};
+use btf::{Btf, Kind};
 use object::build::elf::{Builder, SectionData};
 
-use crate::bytecode_lock::{BytecodeLock, sha256, sources_hash};
-use crate::toolchain::{Identity, Toolchain};
-use crate::workspace;
+use crate::{
+    bytecode_lock::{BytecodeLock, sha256, sources_hash},
+    toolchain::{Identity, Toolchain},
+    workspace,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -113,6 +114,8 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
             .args(["--target", TARGET, "--package", "monitor-ebpf"])
             .arg("--target-dir")
             .arg(&target_folder)
+            // The loader needs symbols and types; what it does not need, `strip` drops.
+            .env("CARGO_PROFILE_RELEASE_STRIP", "none")
             // Unlike RUSTFLAGS, this one can hold paths with spaces.
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",
@@ -140,13 +143,11 @@ fn refuse_forward_declarations(object: &[u8]) -> Result<()> {
     let Some(SectionData::Data(types)) = section.map(|section| &section.data) else {
         bail!("the object has no section .BTF");
     };
-    let btf = Btf::from_bytes(types)?;
-    let declared: Vec<_> = (1..)
-        .map_while(|id| btf.resolve_type_by_id(id).ok())
-        .filter_map(|it| match it {
-            Type::Fwd(declared) => btf.resolve_name(&declared).ok(),
-            _ => None,
-        })
+    let btf = Btf::parse(types.to_vec())?;
+    let declared: Vec<_> = btf
+        .types()
+        .filter(|it| it.kind() == Kind::Forward)
+        .map(|it| String::from_utf8_lossy(it.name()))
         .collect();
     if declared.len() > 1 {
         bail!(

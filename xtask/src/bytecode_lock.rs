@@ -1,9 +1,11 @@
 //! `monitor/bpf/wsmon.bpf.lock`: which sources and which toolchain gave the committed object.
 
-use std::fmt::{self, Write as _};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context as _, Error, Result, bail};
 use sha2::{Digest as _, Sha256};

@@ -1,13 +1,10 @@
 //! Builds for other processors than this machine's.
 
-use std::env;
-use std::path::Path;
-use std::process::Command;
+use std::{env, path::Path, process::Command};
 
 use anyhow::Result;
 
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{root::Prerequisite, workspace};
 
 /// The targets that wsmon is built and tested for.
 pub(crate) const TARGETS: [Target; 2] = [

@@ -9,14 +9,16 @@ mod screen;
 mod stage;
 mod story;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 
-use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
-use crate::root::{self, Prerequisite};
-use crate::{build, setup};
+use crate::{
+    build,
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    root::{self, Prerequisite},
+    setup,
+};
 use screen::Screen;
 use stage::Stage;
 

@@ -1,16 +1,20 @@
 //! `cargo xtask dist`: an archive to install wsmon from.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::artifacts::executables;
-use crate::bytecode_lock::sha256;
-use crate::cross;
-use crate::workspace::{self, cargo};
+use crate::{
+    artifacts::executables,
+    bytecode_lock::sha256,
+    cross,
+    workspace::{self, cargo},
+};
 
 const PROGRAM: &str = "wsmon";
 /// Files at the top of the workspace that a user of wsmon wants or must be given.

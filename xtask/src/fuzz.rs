@@ -5,18 +5,22 @@
 
 mod libfuzzer;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Duration;
-use std::{env, fs};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::artifacts::{Executable, executables};
-use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{
+    artifacts::{Executable, executables},
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    root::Prerequisite,
+    workspace,
+};
 use libfuzzer::Fuzzer;
 
 #[derive(Debug, clap::Args)]
@@ -60,6 +64,8 @@ Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Target {
+    /// The reader of kernel types
+    BtfFile,
     /// The frame header's parser, beside tungstenite's
     FrameHeader,
     /// The parsers of HTTP upgrade requests and answers
@@ -83,7 +89,7 @@ impl Target {
         match self {
             Self::FrameHeader => 1_000_000,
             Self::Handshake | Self::Pcap | Self::Segment => 20_000,
-            Self::RingRecord => 200_000,
+            Self::BtfFile | Self::RingRecord => 200_000,
         }
     }
 }

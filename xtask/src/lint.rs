@@ -1,5 +1,7 @@
 //! `cargo xtask lint`: what CI refuses before it runs a test.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::workspace::{self, cargo};
@@ -27,6 +29,10 @@ pub(crate) fn run() -> Result<()> {
     for mut check in checks {
         failures.extend(workspace::run(&mut check).err());
     }
+    match dependencies() {
+        Ok(mut check) => failures.extend(workspace::run(&mut check).err()),
+        Err(reason) => println!("skipped: cargo deny check: {reason}"),
+    }
     if !failures.is_empty() {
         bail!(
             "{}",
@@ -38,4 +44,23 @@ pub(crate) fn run() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The rules of `deny.toml` for dependencies. Known vulnerabilities are looked for where their database
+/// was fetched before, by `cargo deny fetch`: a lint asks no network.
+///
+/// # Errors
+/// Why they can't be checked here.
+fn dependencies() -> Result<Command, &'static str> {
+    if workspace::on_path("cargo-deny").is_none() {
+        return Err("not installed, `cargo install --locked cargo-deny` does that");
+    }
+    let mut command = cargo(&["deny", "--offline", "check"]);
+    command.args(["bans", "licenses", "sources"]);
+    if workspace::cargo_home().join("advisory-dbs").is_dir() {
+        command.arg("advisories");
+    } else {
+        println!("skipped: advisories: no database, `cargo deny fetch` gets it");
+    }
+    Ok(command)
 }

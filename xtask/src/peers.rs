@@ -1,15 +1,15 @@
 //! The WebSocket implementations that live tests talk to, at the versions `testdata/peers` locks:
 //! node's `ws` in `target/peers/node_modules`, Python's `websockets` in `target/peers/venv`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::bytecode_lock::sha256;
-use crate::setup::Steps;
-use crate::workspace;
+use crate::{bytecode_lock::sha256, setup::Steps, workspace};
 
 /// Installs both, unless the same locks were installed in this folder before.
 ///

@@ -1,7 +1,9 @@
 //! A line that says how far a long measurement is, on stderr: stdout is for its results.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 

@@ -9,8 +9,10 @@ mod packet;
 
 use anyhow::Result;
 
-use crate::root::{Prerequisite, RECORD_AS_ROOT, is_root};
-use crate::{setup, workspace};
+use crate::{
+    root::{Prerequisite, RECORD_AS_ROOT, is_root},
+    setup, workspace,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -1,7 +1,6 @@
 //! Where the measuring commands leave what they found.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 

@@ -7,16 +7,18 @@ mod stage;
 mod verdicts;
 mod worker;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::interrupt::{EXIT_INTERRUPTED, Interrupt};
-use crate::progress::Progress;
-use crate::root::{self, Prerequisite};
-use crate::{build, results, setup};
+use crate::{
+    build,
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    progress::Progress,
+    results,
+    root::{self, Prerequisite},
+    setup,
+};
 use report::Report;
 use stage::Plan;
 

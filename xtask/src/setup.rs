@@ -1,15 +1,20 @@
 //! `cargo xtask setup`: installs what the bytecode and the tests need, and skips what is there.
 
-use std::cell::Cell;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::{env, fs};
+use std::{
+    cell::Cell,
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 
-use crate::root::{Prerequisite, is_root};
-use crate::toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker};
-use crate::{build_ebpf, cross, peers, workspace};
+use crate::{
+    build_ebpf, cross, peers,
+    root::{Prerequisite, is_root},
+    toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
+    workspace,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -219,7 +224,7 @@ fn install_compiler(steps: &Steps) -> Result<()> {
         match way(steps) {
             Ok(()) if steps.dry_run || !Compiler::all().is_empty() => return Ok(()),
             Ok(()) => {
-                println!("         not usable: too old, too new for bpf-linker, or no sources")
+                println!("         not usable: too old, too new for bpf-linker, or no sources");
             }
             Err(error) => {
                 println!("         {error:#}");

@@ -1,15 +1,20 @@
 //! `cargo xtask test`: everything this machine and user can run, from cheap to dear.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
-use crate::root::{Prerequisite, TEST_AS_ROOT, is_root};
-use crate::workspace::{self, cargo};
-use crate::{bench, build_ebpf, fuzz, lint, scale, setup, vm};
+use crate::{
+    bench, build_ebpf, fuzz, lint,
+    root::{Prerequisite, TEST_AS_ROOT, is_root},
+    scale, setup, vm,
+    workspace::{self, cargo},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

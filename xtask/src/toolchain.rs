@@ -4,12 +4,13 @@
 //! its library. Two kinds do: rustup's nightly with `rust-src`, and the distribution's own. Either
 //! needs bpf-linker, whose LLVM must be at least as new as the compiler's.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{root::Prerequisite, workspace};
 
 /// The bpf-linker release that the project builds with.
 pub(crate) const BPF_LINKER: &str = "0.13.0";

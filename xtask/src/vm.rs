@@ -14,15 +14,16 @@ mod results;
 mod table;
 mod update;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::thread;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Mutex,
+    thread,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::root::Prerequisite;
-use crate::{cross, workspace};
+use crate::{cross, root::Prerequisite, workspace};
 use architecture::Architecture;
 use guest::{Guest, Programs, Run};
 use kernel::Kernel;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
-use crate::sink::control;
+use crate::{error_chain::one_line, sink::control};
 
 /// Where the daemon listens unless it is told otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
@@ -35,7 +35,7 @@ pub enum ClientError {
     NoPermission(PathBuf),
     #[error("cannot connect to {path}: {source}; name the daemon's socket with --control")]
     Connect { path: PathBuf, source: io::Error },
-    #[error("the daemon does not speak HTTP as expected: {0}")]
+    #[error("the daemon does not speak HTTP as expected: {}", one_line(.0))]
     Http(#[from] hyper::Error),
     #[error("the daemon stopped")]
     Stopped,

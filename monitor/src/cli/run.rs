@@ -38,7 +38,7 @@ use crate::{
         Sinks,
         control::{self, ControlSocket},
         endpoint::Endpoint,
-        http::Server,
+        http::{self, Server},
     },
     state::StateFile,
 };
@@ -66,8 +66,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// Where /metrics, /healthz and /readyz are served [default: 127.0.0.1:9435]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = format!("Where /metrics, /healthz and /readyz are served [default: {}]", http::DEFAULT_ADDR)
+    )]
     pub metrics_addr: Option<SocketAddr>,
 
     /// Where alerts go, one JSON object a line: a file to append to, or - for stderr [default: -]
@@ -146,7 +149,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
             None => Failure::prerequisite(format!("{error}; {remedy}")),
         }
     })?;
-    let server = Server::bind(settings.metrics_addr).await.map_err(|error| {
+    let server = Server::bind(settings.metrics_addr).map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
             settings.metrics_addr
@@ -164,6 +167,9 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     let mut stop = StopSignals::new()?;
     let hangups = listen(SignalKind::hangup())?;
 
+    let serving = server
+        .start()
+        .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
         debug_log: args.debug_kernel,
@@ -196,8 +202,6 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         })?),
         false => None,
     };
-    let (questions, asked) = mpsc::channel(16);
-    let served = tokio::spawn(server.serve(questions));
     let (control_questions, control_asked) = mpsc::channel(16);
     // The guard removes the socket's file at the end, however that comes.
     let _guard = control.map(|socket| {
@@ -215,9 +219,14 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
     let ended = daemon
-        .run(asked, control_asked, rotated, reloaded, stop.wait())
+        .run(
+            serving.begin(),
+            control_asked,
+            rotated,
+            reloaded,
+            stop.wait(),
+        )
         .await;
-    served.abort();
     ended.map_err(|error| Failure::failed(error.to_string()))?;
     // The terminal it was started from may have gone: it survives SIGHUP.
     let _ = writeln!(io::stderr(), "wsmon: stopped, nothing is attached any more");

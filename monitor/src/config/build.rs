@@ -1,6 +1,6 @@
 //! From what the file says to what is watched.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use monitor_common::listener::MAX_LISTENERS;
 use toml::Spanned;
@@ -179,7 +179,7 @@ impl Builder<'_> {
             (Some(profile), _) => self.hop_of_profile(profile, idle_timeout.as_ref())?,
             (None, Some(name)) => Hop {
                 idle_timeout: idle_timeout.as_ref().map(|limit| limit.get_ref().0),
-                ..Hop::new(name.get_ref(), Default::default(), OnExpiry::Silent)
+                ..Hop::new(name.get_ref(), Duration::ZERO, OnExpiry::Silent)
             },
             (None, None) => {
                 let message = "a hop without a name; give it a profile, as `wsmon profiles` lists \

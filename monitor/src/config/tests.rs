@@ -132,8 +132,8 @@ fn what_cannot_be_read_is_refused_where_it_stands() {
             "3:34: unknown value `packets` (did you mean \"packet\"?)",
         ),
         (
-            "[daemon]\nmetrics_addr = \"9435\"",
-            "2:16: \"9435\" is no address with a port",
+            "[daemon]\nmetrics_addr = \"6455\"",
+            "2:16: \"6455\" is no address with a port",
         ),
         (
             "[daemon]\nmax_connections = 0",

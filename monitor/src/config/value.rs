@@ -15,7 +15,10 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use crate::{listeners::PortRange, sink::endpoint::Endpoint};
+use crate::{
+    listeners::PortRange,
+    sink::{endpoint::Endpoint, http::DEFAULT_ADDR},
+};
 
 /// A duration longer than zero, written `60s`, `5m` or `1500ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +70,13 @@ impl FromStr for Ports {
 }
 
 /// A text in quotes that becomes a `T`.
-struct Quoted<T> {
+struct Quoted<'a, T> {
     /// What stands there instead of what `toml` found.
-    what: &'static str,
+    what: &'a str,
     value: PhantomData<T>,
 }
 
-impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Quoted<T> {
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Quoted<'_, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +88,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Quoted<T> {
     }
 }
 
-fn quoted<'de, D, T>(deserializer: D, what: &'static str) -> Result<T, D::Error>
+fn quoted<'de, D, T>(deserializer: D, what: &str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err: fmt::Display>,
@@ -124,13 +127,13 @@ pub(super) fn address<'de, D: Deserializer<'de>>(
 
         fn from_str(text: &str) -> Result<Self, String> {
             text.parse().map(Self).map_err(|_| {
-                format!("{text:?} is no address with a port; write it like 127.0.0.1:9435")
+                format!("{text:?} is no address with a port; write it like {DEFAULT_ADDR}")
             })
         }
     }
     let address: Address = quoted(
         deserializer,
-        "an address in quotes, like \"127.0.0.1:9435\"",
+        &format!("an address in quotes, like \"{DEFAULT_ADDR}\""),
     )?;
     Ok(Some(address.0))
 }

@@ -40,7 +40,7 @@ use super::{
     reap::ReapOutcome,
     servers::Servers,
     silences::{KnownHop, Silences},
-    storm::{ServerChange, StormSettings},
+    storm::StormSettings,
     strings::Strings,
     tally::Tally,
     time::Ktime,
@@ -158,12 +158,10 @@ impl Correlator {
             Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
             Event::Gone { conn, at } => self.forget(conn, Ending::Gone, at),
             Event::Listening { at, socket, begins } => {
-                let change = match begins {
-                    true => self.servers.began(at, &socket),
-                    false => self.servers.ended(&socket),
-                };
-                if let Some(change) = change {
-                    self.server_changed(socket.listener, at, change);
+                if begins {
+                    self.servers.began(at, &socket);
+                } else if self.servers.ended(&socket) {
+                    self.server_gone(socket.listener, at);
                 }
             }
             Event::ListenersSeen {
@@ -172,7 +170,7 @@ impl Correlator {
                 complete,
             } => {
                 for listener in self.servers.seen(at, &sockets, complete) {
-                    self.server_changed(listener, at, ServerChange::Gone);
+                    self.server_gone(listener, at);
                 }
             }
             Event::QueuesSeen {

@@ -62,7 +62,7 @@ pub enum Event {
         complete: bool,
     },
     /// Records were lost between the kernel and here: the table can no longer be trusted.
-    Lost { records: u64, at: Ktime },
+    Lost { at: Ktime },
 }
 
 impl Event {

@@ -269,7 +269,8 @@ mod tests {
             }
             .quiet_since(&facts)
         };
-        use {Activity::*, Directions::*};
+        use Activity::*;
+        use Directions::*;
         assert_eq!(since(Packet, Either), Some(Ktime(40)));
         assert_eq!(since(Packet, Each), Some(Ktime(30)));
         assert_eq!(since(Payload, Either), Some(Ktime(20)));

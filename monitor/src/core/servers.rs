@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use super::{
     event::ListeningSocket,
     facts::{ConnId, ListenerId},
-    storm::ServerChange,
     time::Ktime,
 };
 
@@ -29,26 +28,20 @@ struct Port {
 
 impl Servers {
     /// A socket began to listen.
-    pub(super) fn began(&mut self, at: Ktime, socket: &ListeningSocket) -> Option<ServerChange> {
+    pub(super) fn began(&mut self, at: Ktime, socket: &ListeningSocket) {
         let port = Port::of(socket);
-        if self.sockets.insert(socket.conn, (at, port)).is_some() {
-            return None;
+        if self.sockets.insert(socket.conn, (at, port)).is_none() {
+            *self.counts.entry(port).or_default() += 1;
         }
-        let count = self.counts.entry(port).or_default();
-        *count += 1;
-        (*count == 1).then_some(ServerChange::Listening)
     }
 
-    /// A socket does not listen any more.
-    pub(super) fn ended(&mut self, socket: &ListeningSocket) -> Option<ServerChange> {
+    /// A socket does not listen any more. Whether its port has no other.
+    pub(super) fn ended(&mut self, socket: &ListeningSocket) -> bool {
         self.ended.insert(socket.conn);
         match self.sockets.remove(&socket.conn) {
             Some((_, port)) => self.take(port),
             // Nobody told of it. What others tell of listens on.
-            None => {
-                let others = self.counts.contains_key(&Port::of(socket));
-                (!others).then_some(ServerChange::Gone)
-            }
+            None => !self.counts.contains_key(&Port::of(socket)),
         }
     }
 
@@ -62,8 +55,7 @@ impl Servers {
     ) -> Vec<ListenerId> {
         let ended = std::mem::take(&mut self.ended);
         for socket in found.iter().filter(|s| !ended.contains(&s.conn)) {
-            // That it was there before is no change.
-            let _ = self.began(at, socket);
+            self.began(at, socket);
         }
         if !complete {
             return Vec::new();
@@ -76,19 +68,22 @@ impl Servers {
         let missing: Vec<_> = self.sockets.iter().filter_map(missing).collect();
         let gone = missing.into_iter().filter_map(|(conn, port)| {
             self.sockets.remove(&conn);
-            self.take(port).map(|_| port.listener)
+            self.take(port).then_some(port.listener)
         });
         gone.collect()
     }
 
-    fn take(&mut self, port: Port) -> Option<ServerChange> {
-        let count = self.counts.get_mut(&port)?;
+    /// Takes one socket away. Whether it was the last one.
+    fn take(&mut self, port: Port) -> bool {
+        let Some(count) = self.counts.get_mut(&port) else {
+            return false;
+        };
         *count -= 1;
-        if *count > 0 {
-            return None;
+        let is_last = *count == 0;
+        if is_last {
+            self.counts.remove(&port);
         }
-        self.counts.remove(&port);
-        Some(ServerChange::Gone)
+        is_last
     }
 }
 
@@ -121,28 +116,28 @@ mod tests {
     fn a_server_is_gone_with_the_last_socket_of_its_port() {
         let mut servers = Servers::default();
         let [one, two] = [socket(1, 7, 80), socket(2, 7, 80)];
-        assert_eq!(servers.began(AT, &one), Some(ServerChange::Listening));
-        assert_eq!(servers.began(AT, &two), None);
-        assert_eq!(servers.ended(&one), None);
-        assert_eq!(servers.ended(&two), Some(ServerChange::Gone));
-        assert_eq!(servers.began(AT, &one), Some(ServerChange::Listening));
+        servers.began(AT, &one);
+        servers.began(AT, &two);
+        assert!(!servers.ended(&one));
+        assert!(servers.ended(&two));
+        servers.began(AT, &one);
     }
 
     #[test]
     fn a_socket_in_another_container_or_on_another_port_does_not_stand_in() {
         let mut servers = Servers::default();
         for there in [socket(1, 7, 80), socket(2, 8, 80), socket(3, 7, 81)] {
-            assert_eq!(servers.began(AT, &there), Some(ServerChange::Listening));
+            servers.began(AT, &there);
         }
-        assert_eq!(servers.ended(&socket(1, 7, 80)), Some(ServerChange::Gone));
+        assert!(servers.ended(&socket(1, 7, 80)));
     }
 
     #[test]
     fn the_end_of_a_socket_that_was_never_heard_of_counts_if_there_is_no_other() {
         let mut servers = Servers::default();
-        assert_eq!(servers.ended(&socket(1, 7, 80)), Some(ServerChange::Gone));
+        assert!(servers.ended(&socket(1, 7, 80)));
         servers.began(AT, &socket(2, 7, 80));
-        assert_eq!(servers.ended(&socket(1, 7, 80)), None);
+        assert!(!servers.ended(&socket(1, 7, 80)));
     }
 
     #[test]
@@ -155,8 +150,8 @@ mod tests {
         let found = std::slice::from_ref(&other);
         assert_eq!(servers.seen(look, found, false), []);
         assert_eq!(servers.seen(look, found, true), [ListenerId(0)]);
-        assert_eq!(servers.ended(&late), Some(ServerChange::Gone));
-        assert_eq!(servers.ended(&other), Some(ServerChange::Gone));
+        assert!(servers.ended(&late));
+        assert!(servers.ended(&other));
     }
 
     #[test]
@@ -167,6 +162,6 @@ mod tests {
         servers.ended(&old);
         servers.began(AT, &new);
         servers.seen(AT, &[old, new], true);
-        assert_eq!(servers.ended(&new), Some(ServerChange::Gone));
+        assert!(servers.ended(&new));
     }
 }

@@ -36,7 +36,7 @@ use std::{
 pub use baseline::{Baseline, Usual};
 pub use client_connections::ClientSlot;
 pub use finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash};
-pub use input::{Departure, Outcome, ServerChange};
+pub use input::{Departure, Outcome};
 pub use settings::StormSettings;
 
 use self::{
@@ -203,11 +203,9 @@ impl Storm {
         }
     }
 
-    /// A listening socket came or the last one went.
-    pub fn server(&mut self, at: Ktime, change: ServerChange) {
-        if change == ServerChange::Gone {
-            self.deaths.server_gone(at);
-        }
+    /// The last listening socket of a port was closed.
+    pub fn server_gone(&mut self, at: Ktime) {
+        self.deaths.server_gone(at);
     }
 
     /// When to be shown the time; `None` while nothing is wrong.

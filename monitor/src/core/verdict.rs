@@ -31,7 +31,8 @@ use super::{
     time::Ktime,
 };
 
-pub use {expiring::is_near_lifetime, unresponsive::pace_of_pongs};
+pub use expiring::is_near_lifetime;
+pub use unresponsive::pace_of_pongs;
 
 /// What a rule believes about a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::{
         exact::SocketKey,
         inet_diag::DiagSocket,
         lookup::{FindError, Found, SocketFinder},
-        owner::{OwnedSocket, Owners},
+        owner::{OwnedSocket, OwnerGaps, Owners},
     },
 };
 
@@ -81,6 +81,11 @@ impl Inquiry {
     pub(super) fn forget(&mut self, core: &Correlator) {
         self.told.retain(|conn, _| core.standing(*conn).is_some());
         self.finder.close_unused();
+    }
+
+    /// What could not be found out, since the start.
+    pub(super) fn gaps(&self) -> OwnerGaps {
+        self.owners.gaps()
     }
 
     fn find(&mut self, alert: &Alert) -> Option<Found> {

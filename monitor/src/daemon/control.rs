@@ -37,9 +37,9 @@ impl Daemon {
             Question::Storms(answer) => {
                 let now = clock::now();
                 let standing = self.core.standing_storms();
-                let lines = standing.map(|alert| {
+                let lines = standing.filter_map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    Line::storm(alert, listener, wall_clock(alert.at(), now)).to_json()
+                    json(&Line::storm(alert, listener, wall_clock(alert.at(), now)))
                 });
                 drop(answer.send(lines.collect()));
             }
@@ -170,10 +170,17 @@ impl Daemon {
         let alert = self.core.standing(conn)?;
         let ts = wall_clock(alert.at, clock::now());
         let listener = self.listener_name(alert.listener);
-        Some(Line::connection(&alert, listener, ts).to_json())
+        json(&Line::connection(&alert, listener, ts))
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
         name_of(&self.listeners, listener)
     }
+}
+
+/// A line without its end; one that can't be written is left out of the answer.
+fn json(line: &Line<'_>) -> Option<String> {
+    line.to_json()
+        .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))
+        .ok()
 }

@@ -18,9 +18,9 @@ impl Daemon {
     /// Tells the core of vitals that the ring had no room for.
     pub(super) fn notice_losses(&mut self) -> Losses {
         let losses = self.losses();
-        if let Some(records) = self.degradation.new_vitals_lost(&losses) {
+        if self.degradation.new_vitals_lost(&losses) {
             let at = clock::now();
-            self.core.handle_event(Event::Lost { records, at });
+            self.core.handle_event(Event::Lost { at });
         }
         self.degradation.update(&losses, clock::now());
         losses
@@ -58,12 +58,10 @@ impl Degradation {
         }
     }
 
-    /// Vitals that were lost since this was last asked.
-    fn new_vitals_lost(&mut self, losses: &Losses) -> Option<u64> {
+    /// Whether vitals were lost since this was last asked.
+    fn new_vitals_lost(&mut self, losses: &Losses) -> bool {
         let lost = losses.kernel[DropReason::VitalsFull as usize];
-        let new = lost.saturating_sub(self.vitals_told);
-        self.vitals_told = lost;
-        (new > 0).then_some(new)
+        lost > std::mem::replace(&mut self.vitals_told, lost)
     }
 
     pub(super) fn is_degraded(&self, now: Ktime) -> bool {
@@ -95,7 +93,7 @@ mod tests {
         let mut degradation = Degradation::default();
         let mut losses = Losses::default();
         losses.kernel[DropReason::VitalsFull as usize] = 5;
-        assert_eq!(degradation.new_vitals_lost(&losses), Some(5));
-        assert_eq!(degradation.new_vitals_lost(&losses), None);
+        assert!(degradation.new_vitals_lost(&losses));
+        assert!(!degradation.new_vitals_lost(&losses));
     }
 }

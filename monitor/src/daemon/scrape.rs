@@ -2,7 +2,8 @@
 
 use super::Daemon;
 use crate::{
-    kernel::clock,
+    kernel::{clock, maps::MapAccessError},
+    log_limit,
     sink::{
         http::Question,
         metrics::{self, ProgramRuns, Scrape},
@@ -13,7 +14,7 @@ impl Daemon {
     pub(super) fn answer(&mut self, question: Question) {
         // Whoever asked may be gone by now; that is its affair.
         match question {
-            Question::Ready(answer) => drop(answer.send(true)),
+            Question::Alive(answer) => drop(answer.send(())),
             Question::Metrics(answer) => match self.scrape() {
                 Ok(text) => drop(answer.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
@@ -31,6 +32,8 @@ impl Daemon {
             tallies: self.core.tally(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
+            owner_gaps: self.inquiry.gaps(),
+            suppressed_log_lines: log_limit::suppressed(),
             frame_viewers: self.tap.viewers(),
             rings: [
                 ("vitals", self.vitals.get_ref().fill()),
@@ -68,7 +71,7 @@ impl Daemon {
 #[derive(Debug, thiserror::Error)]
 enum ScrapeError {
     #[error(transparent)]
-    Map(#[from] aya::maps::MapError),
+    Map(#[from] MapAccessError),
     #[error(transparent)]
     Encode(#[from] prometheus::Error),
 }

@@ -3,7 +3,7 @@
 
 use std::{fmt, io, os::fd::AsFd};
 
-use btf_rs::Btf;
+use btf::Btf;
 
 use super::{
     bpf::{self, Instruction, ProgramKind, Verdict},

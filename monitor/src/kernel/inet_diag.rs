@@ -31,7 +31,6 @@ pub struct DiagSocket {
     pub receive_queue: u32,
     /// Bytes written and not yet acknowledged, sent or not; a FIN counts as one.
     pub send_queue: u32,
-    pub uid: u32,
     /// The inode of the socket's file; 0 once the application has closed it.
     pub inode: u32,
     /// The cgroup v2 in which the socket, or the listener it was accepted from, was made: the number
@@ -138,7 +137,6 @@ fn describe(
         peer: address(6, 24),
         receive_queue: u32_at(56),
         send_queue: u32_at(60),
-        uid: u32_at(64),
         inode: u32_at(68),
         cgroup_id: attributes.cgroup_id,
         is_subflow: attributes.is_subflow,
@@ -297,7 +295,6 @@ pub(super) mod tests {
             peer: "192.0.2.1:40000".parse().unwrap(),
             receive_queue: 3,
             send_queue: 4,
-            uid: 1000,
             inode: 4711,
             cgroup_id: Some(0x5_0000_0007),
             is_subflow: false,

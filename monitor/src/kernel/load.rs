@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    maps::{Array, MapData, MapError},
+    maps::{Array, MapData},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, ProgramInfo,
     },
@@ -21,12 +21,12 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     attached::{self, Conflict, ConflictKind},
-    error_chain::one_line,
     features::{Features, Lacking, LoopKind, ProbeError},
+    maps::{MapAccessError, cannot},
     offsets::{self, BtfError, SockOffsets, VMLINUX_BTF},
     refusal::Refusal,
 };
-use crate::listeners::Listener;
+use crate::{error_chain::one_line, listeners::Listener};
 
 /// The compiled kernel programs; `cargo xtask build-ebpf` makes them from `monitor-ebpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/wsmon.bpf.o");
@@ -118,11 +118,8 @@ pub enum LoadError {
     Conflict { cgroup: PathBuf, conflict: Conflict },
     #[error("cannot open cgroup {path}: {source}")]
     Cgroup { path: PathBuf, source: io::Error },
-    #[error("cannot write map {name}: {}", one_line(source))]
-    MapWrite {
-        name: &'static str,
-        source: MapError,
-    },
+    #[error(transparent)]
+    Map(#[from] MapAccessError),
     #[error("{0} listeners; {MAX_LISTENERS} is the most one daemon can watch")]
     TooManyListeners(usize),
     #[error("the committed object has no {what} {name}: rebuild it with `cargo xtask build-ebpf`")]
@@ -137,7 +134,7 @@ pub type KernelLog = EbpfLogger<&'static dyn log::Log>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KernelLogError {
-    #[error("the programs have no log: {0}")]
+    #[error("the programs have no log: {}", one_line(.0))]
     NoLog(#[from] aya_log::Error),
     #[error("cannot wait for the programs' log: {0}")]
     Runtime(#[from] io::Error),
@@ -279,10 +276,7 @@ impl Loaded {
         for (port, watch) in port_table(listeners) {
             ports
                 .set(u32::from(port), watch, 0)
-                .map_err(|source| LoadError::MapWrite {
-                    name: "PORTS",
-                    source,
-                })?;
+                .map_err(cannot("write", "PORTS"))?;
         }
         Ok(())
     }
@@ -293,10 +287,7 @@ impl Loaded {
         for (i, listener) in listeners.iter().enumerate() {
             limits
                 .set(i as u32, listener.limits(), 0)
-                .map_err(|source| LoadError::MapWrite {
-                    name: "LISTENERS",
-                    source,
-                })?;
+                .map_err(cannot("write", "LISTENERS"))?;
         }
         Ok(())
     }
@@ -309,7 +300,7 @@ impl Loaded {
             .ebpf
             .map_mut(name)
             .ok_or(LoadError::StaleObject { what: "map", name })?;
-        Array::try_from(map).map_err(|source| LoadError::MapWrite { name, source })
+        Ok(Array::try_from(map).map_err(cannot("open", name))?)
     }
 }
 

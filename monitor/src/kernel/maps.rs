@@ -22,7 +22,15 @@ use super::{
     pages::Pages,
     sweep::Sweep,
 };
-use crate::core::{ConnId, Detail, Facts};
+use crate::{
+    core::{ConnId, Detail, Facts},
+    error_chain::one_line,
+};
+
+const SNAPSHOTS: &str = "SNAPSHOTS";
+const STATS: &str = "STATS";
+const DROPS: &str = "DROPS";
+const SAMPLE_EVERY: &str = "SAMPLE_EVERY";
 
 /// The published facts of every tracked flow.
 pub struct Snapshots {
@@ -35,8 +43,7 @@ pub struct Snapshots {
 
 impl Snapshots {
     pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
-        let name = "SNAPSHOTS";
-        let map = loaded.take_map(name)?;
+        let map = loaded.take_map(SNAPSHOTS)?;
         let open = || {
             let max_entries = max_entries(&map)?;
             Ok(Self {
@@ -46,7 +53,7 @@ impl Snapshots {
                 sweep: Sweep::over(max_entries),
             })
         };
-        open().map_err(|source| LoadError::MapWrite { name, source })
+        Ok(open().map_err(cannot("open", SNAPSHOTS))?)
     }
 
     /// For how many flows there is room.
@@ -105,7 +112,7 @@ impl Snapshots {
             {
                 Err(SnapshotError::Full)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(cannot("write", SNAPSHOTS)(error).into()),
         }
     }
 
@@ -117,10 +124,8 @@ impl Snapshots {
 
     /// Forgets a flow whose socket is gone. That it is not there is no error.
     pub fn remove(&mut self, conn: ConnId) -> Result<(), SnapshotError> {
-        match self.map.remove(&conn.0) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        present(self.map.remove(&conn.0)).map_err(cannot("write", SNAPSHOTS))?;
+        Ok(())
     }
 
     /// The next page of all that the kernel has published, as its connections and their facts, and
@@ -134,12 +139,43 @@ impl Snapshots {
         Ok((met.collect(), last))
     }
 
-    fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapError> {
-        match self.map.get(&conn.0, 0) {
-            Ok(published) => Ok(Some(published.snapshot(conn.0, clock::now().0))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error),
+    fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapAccessError> {
+        let published = present(self.map.get(&conn.0, 0)).map_err(cannot("read", SNAPSHOTS))?;
+        Ok(published.map(|published| published.snapshot(conn.0, clock::now().0)))
+    }
+}
+
+/// A map that the kernel does not let be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} map {map}: {}", one_line(source))]
+pub struct MapAccessError {
+    action: &'static str,
+    map: &'static str,
+    source: MapError,
+}
+
+/// For `map_err`: what could not be done, and to which map.
+pub(super) fn cannot(
+    action: &'static str,
+    map: &'static str,
+) -> impl Fn(MapError) -> MapAccessError {
+    move |source| MapAccessError {
+        action,
+        map,
+        source,
+    }
+}
+
+/// What a lookup or a removal by key gave; `None` if the map has no such key. aya reports that as
+/// `KeyNotFound` for a lookup, but as a failed system call for a removal.
+fn present<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -148,8 +184,8 @@ pub type Met = (ConnId, Result<Facts, SnapshotError>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    #[error("cannot access the snapshots: {0}")]
-    Map(#[from] MapError),
+    #[error(transparent)]
+    Map(#[from] MapAccessError),
     #[error("cannot go through the snapshots: {0}")]
     Pages(#[source] io::Error),
     #[error("no room for another connection; raise --max-connections")]
@@ -163,17 +199,15 @@ pub struct Stats(PerCpuArray<MapData, ListenerStats>);
 
 impl Stats {
     pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
-        let name = "STATS";
-        PerCpuArray::try_from(loaded.take_map(name)?)
-            .map(Self)
-            .map_err(|source| LoadError::MapWrite { name, source })
+        let map = PerCpuArray::try_from(loaded.take_map(STATS)?);
+        Ok(Self(map.map_err(cannot("open", STATS))?))
     }
 
     /// One entry per listener, in their order.
-    pub fn read(&self) -> Result<Vec<ListenerStats>, MapError> {
+    pub fn read(&self) -> Result<Vec<ListenerStats>, MapAccessError> {
         (0..self.0.len())
             .map(|i| {
-                let per_cpu = self.0.get(&i, 0)?;
+                let per_cpu = self.0.get(&i, 0).map_err(cannot("read", STATS))?;
                 let mut sum = ListenerStats::EMPTY;
                 for cpu in per_cpu.iter() {
                     sum.merge(cpu);
@@ -189,14 +223,13 @@ pub struct Drops(PerCpuArray<MapData, Counter>);
 
 impl Drops {
     pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
-        let name = "DROPS";
-        PerCpuArray::try_from(loaded.take_map(name)?)
-            .map(Self)
-            .map_err(|source| LoadError::MapWrite { name, source })
+        let map = PerCpuArray::try_from(loaded.take_map(DROPS)?);
+        Ok(Self(map.map_err(cannot("open", DROPS))?))
     }
 
-    pub fn read(&self, reason: DropReason) -> Result<u64, MapError> {
-        let per_cpu = self.0.get(&(reason as u32), 0)?;
+    pub fn read(&self, reason: DropReason) -> Result<u64, MapAccessError> {
+        let per_cpu = self.0.get(&(reason as u32), 0);
+        let per_cpu = per_cpu.map_err(cannot("read", DROPS))?;
         Ok(per_cpu.iter().map(Counter::get).sum())
     }
 }
@@ -206,15 +239,15 @@ pub struct SampleRate(Array<MapData, u32>);
 
 impl SampleRate {
     pub fn take(loaded: &mut Loaded) -> Result<Self, LoadError> {
-        let name = "SAMPLE_EVERY";
-        Array::try_from(loaded.take_map(name)?)
-            .map(Self)
-            .map_err(|source| LoadError::MapWrite { name, source })
+        let map = Array::try_from(loaded.take_map(SAMPLE_EVERY)?);
+        Ok(Self(map.map_err(cannot("open", SAMPLE_EVERY))?))
     }
 
     /// From now on one in `frames` of each flow and direction is sent; 0 = none.
-    pub fn set_one_in(&mut self, frames: u32) -> Result<(), MapError> {
-        self.0.set(0, frames, 0)
+    pub fn set_one_in(&mut self, frames: u32) -> Result<(), MapAccessError> {
+        self.0
+            .set(0, frames, 0)
+            .map_err(cannot("write", SAMPLE_EVERY))
     }
 }
 
@@ -284,7 +317,7 @@ impl Ring {
                 peak: Peak::default(),
             })
         };
-        open().map_err(|source| LoadError::MapWrite { name, source })
+        Ok(open().map_err(cannot("open", name))?)
     }
 }
 
@@ -328,5 +361,37 @@ impl AsRawFd for Ring {
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    fn refused(errno: i32) -> MapError {
+        MapError::SyscallError(SyscallError {
+            call: "bpf_map_delete_elem",
+            io_error: io::Error::from_raw_os_error(errno),
+        })
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_is_no_error_however_it_is_reported() {
+        assert_eq!(present(Ok(7)).expect("present"), Some(7));
+        for absent in [MapError::KeyNotFound, refused(libc::ENOENT)] {
+            assert_eq!(present::<()>(Err(absent)).expect("absent"), None);
+        }
+        present::<()>(Err(refused(libc::EPERM))).expect_err("another error");
+    }
+
+    #[test]
+    fn a_refused_access_names_action_map_and_errno() {
+        assert_eq!(
+            cannot("write", SNAPSHOTS)(refused(libc::EPERM)).to_string(),
+            "cannot write map SNAPSHOTS: `bpf_map_delete_elem` failed: \
+             Operation not permitted (os error 1)"
+        );
     }
 }

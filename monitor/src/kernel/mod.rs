@@ -8,7 +8,6 @@ pub mod clock;
 pub mod decode;
 pub mod destroy;
 mod detail;
-mod error_chain;
 pub mod exact;
 pub mod features;
 mod fill;

@@ -59,6 +59,26 @@ pub struct Owners {
     gaps: OwnerGaps,
 }
 
+impl OwnerGaps {
+    /// Each with the reason as in metrics.
+    pub fn by_reason(self) -> [(&'static str, u64); 5] {
+        let Self {
+            cgroups_unknown,
+            processes_unknown,
+            walks_cut,
+            walks_put_off,
+            processes_refused,
+        } = self;
+        [
+            ("cgroup_unknown", cgroups_unknown),
+            ("process_unknown", processes_unknown),
+            ("walk_cut", walks_cut),
+            ("walk_put_off", walks_put_off),
+            ("process_refused", processes_refused),
+        ]
+    }
+}
+
 impl Owners {
     /// `cgroup_root`: where the cgroup v2 hierarchy is mounted, as from
     /// [`usable_cgroup2`](super::cgroup::usable_cgroup2).

@@ -4,7 +4,8 @@ use std::fmt;
 
 use aya::programs::ProgramError;
 
-use super::{error_chain::one_line, prerequisites::release};
+use super::prerequisites::release;
+use crate::error_chain::one_line;
 
 /// What the kernel said when it refused a program.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -174,7 +174,6 @@ mod tests {
             peer: "127.0.0.1:40000".parse().unwrap(),
             receive_queue: 0,
             send_queue,
-            uid: 0,
             inode: 1,
             cgroup_id: None,
             is_subflow: false,

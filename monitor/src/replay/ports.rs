@@ -15,9 +15,8 @@ use super::{capture::Capture, headers};
 pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
     let mut ports = BTreeSet::new();
     loop {
-        let packet = match capture.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) | Err(_) => return ports,
+        let Ok(Some(packet)) = capture.next_packet() else {
+            return ports;
         };
         let Ok(tcp) = headers::tcp(&packet) else {
             continue;

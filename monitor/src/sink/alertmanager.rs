@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_verdict_keeps_its_labels_while_its_certainty_changes_and_when_it_ends() {
         let receiver = Receiver::start([Answer::status(503)]);
-        let listening = "127.0.0.1:9435".parse().expect("an address");
+        let listening = "127.0.0.1:6455".parse().expect("an address");
         let mut sink =
             Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
         let mut alert = line::tests::alert();
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(firing["labels"]["cookie"], "18446744073709551615");
         assert_eq!(firing["annotations"]["certainty"], "suspected");
         assert_eq!(firing["annotations"]["peer"], "[fd00::1]:5000");
-        assert_eq!(firing["generatorURL"], "http://127.0.0.1:9435/metrics");
+        assert_eq!(firing["generatorURL"], "http://127.0.0.1:6455/metrics");
         let ahead = moment(&firing, "endsAt").duration_since(Timestamp::now());
         assert!((180..=240).contains(&ahead.as_secs()), "{ahead:?}");
 

@@ -42,6 +42,7 @@ use crate::{
     core::{ConnId, Ktime, facts::Direction},
     frames::{Filter, OneIn, Opcodes, Peers},
     json,
+    kernel::maps::MapAccessError,
 };
 
 mod history;
@@ -84,7 +85,7 @@ pub enum WatchError {
     #[error(transparent)]
     TooManyViewers(#[from] TooManyViewers),
     #[error("cannot ask the kernel for frames: {0}")]
-    Map(#[from] aya::maps::MapError),
+    Map(#[from] MapAccessError),
 }
 
 type Questions = mpsc::Sender<Question>;

@@ -1,6 +1,14 @@
 //! `/metrics`, `/healthz` and `/readyz` over TCP. Nothing here names a connection.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use axum::{
     Router,
@@ -11,62 +19,114 @@ use axum::{
 };
 use prometheus::TEXT_FORMAT;
 use tokio::{
-    net::TcpListener,
+    runtime,
     sync::{mpsc, oneshot},
 };
+
+/// Where metrics are served unless another address is given. The port stands for RFC 6455.
+pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
 
 /// A question to the daemon, which owns all state; the answer goes back through the channel.
 #[derive(Debug)]
 pub enum Question {
     /// The exposition text.
     Metrics(oneshot::Sender<String>),
-    /// Whether everything is attached and older connections are known.
-    Ready(oneshot::Sender<bool>),
+    /// Whether the loop turns.
+    Alive(oneshot::Sender<()>),
 }
 
-/// The socket, bound before anything is attached, so that a taken port is told at once.
+/// The socket, bound before anything is attached, so that a taken port is reported at once.
 #[derive(Debug)]
 pub struct Server(TcpListener);
 
 impl Server {
-    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
-        TcpListener::bind(addr).await.map(Self)
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(listener))
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Serves until the process ends.
-    pub async fn serve(self, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    /// Serves until the process ends. On a thread of its own, because loading the programs and finding
+    /// the older connections block the daemon's: until then the answer is 503.
+    pub fn start(self) -> io::Result<Serving> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (questions, asked) = mpsc::channel(16);
+        let is_started = Arc::new(AtomicBool::new(false));
+        let daemon = Daemon {
+            questions,
+            is_started: is_started.clone(),
+        };
         let router = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
-            .with_state(questions);
-        axum::serve(self.0, router).await
+            .with_state(daemon);
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(self.0)?;
+            axum::serve(listener, router).await
+        };
+        thread::Builder::new()
+            .name("http".into())
+            .spawn(move || runtime.block_on(serve))?;
+        Ok(Serving { asked, is_started })
     }
 }
 
-async fn metrics(State(questions): State<mpsc::Sender<Question>>) -> Response {
-    match ask(&questions, Question::Metrics).await {
+/// A server that answers 503 until the daemon's loop takes its questions.
+#[derive(Debug)]
+pub struct Serving {
+    asked: mpsc::Receiver<Question>,
+    is_started: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Everything is attached and older connections are known: from now on the loop answers.
+    pub fn begin(self) -> mpsc::Receiver<Question> {
+        self.is_started.store(true, Ordering::Release);
+        self.asked
+    }
+}
+
+/// The daemon as the server's end of it.
+#[derive(Clone)]
+struct Daemon {
+    questions: mpsc::Sender<Question>,
+    is_started: Arc<AtomicBool>,
+}
+
+impl Daemon {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        if !self.is_started.load(Ordering::Acquire) {
+            return None;
+        }
+        ask(&self.questions, question).await
+    }
+}
+
+async fn metrics(State(daemon): State<Daemon>) -> Response {
+    match daemon.ask(Question::Metrics).await {
         Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-/// The daemon's loop turns: it answers, ready or not.
-async fn healthz(State(questions): State<mpsc::Sender<Question>>) -> Response {
-    match ask(&questions, Question::Ready).await {
-        Some(_) => "ok\n".into_response(),
+async fn healthz(State(daemon): State<Daemon>) -> Response {
+    match daemon.ask(Question::Alive).await {
+        Some(()) => "ok\n".into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-async fn readyz(State(questions): State<mpsc::Sender<Question>>) -> Response {
-    match ask(&questions, Question::Ready).await {
-        Some(true) => "ready\n".into_response(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+async fn readyz(State(daemon): State<Daemon>) -> Response {
+    match daemon.ask(Question::Alive).await {
+        Some(()) => "ready\n".into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
@@ -78,4 +138,43 @@ pub(super) async fn ask<Q, T>(
     let (answer, answered) = oneshot::channel();
     questions.send(question(answer)).await.ok()?;
     answered.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status of an answer.
+    fn status(addr: SocketAddr, path: &str) -> u16 {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let answer = agent.get(format!("http://{addr}{path}")).call();
+        answer.expect("an answer").status().as_u16()
+    }
+
+    #[test]
+    fn nothing_is_ready_before_the_loop_turns_or_after_it_has_ended() {
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let addr = server.local_addr().expect("an address");
+        let serving = server.start().expect("a thread");
+        for path in ["/readyz", "/healthz", "/metrics"] {
+            assert_eq!(status(addr, path), 503, "{path} before");
+        }
+        let mut asked = serving.begin();
+        let daemon = thread::spawn(move || {
+            for _ in 0..2 {
+                match asked.blocking_recv().expect("a question") {
+                    Question::Alive(answer) => answer.send(()).expect("it waits"),
+                    Question::Metrics(_) => panic!("nobody asks for them"),
+                }
+            }
+        });
+        assert_eq!(status(addr, "/readyz"), 200);
+        assert_eq!(status(addr, "/healthz"), 200);
+        daemon.join().expect("no panic");
+        assert_eq!(status(addr, "/readyz"), 503, "after");
+    }
 }

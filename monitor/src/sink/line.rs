@@ -92,9 +92,8 @@ impl<'a> Line<'a> {
     }
 
     /// The object, without an end of line.
-    pub fn to_json(&self) -> String {
-        // Cannot fail: it is made of strings, numbers and lists of them.
-        serde_json::to_string(self).unwrap_or_default()
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
     }
 
     /// `ts` is [`Alert::at`] by the wall clock.
@@ -373,7 +372,7 @@ pub(super) mod tests {
 
     fn written(notice: &Notice) -> Value {
         let line = Line::new(notice, "8080", Timestamp::UNIX_EPOCH);
-        let text = line.to_json();
+        let text = line.to_json().expect("JSON");
         assert!(!text.contains('\n'), "one line: {text}");
         serde_json::from_str(&text).expect("JSON")
     }

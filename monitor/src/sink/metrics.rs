@@ -19,7 +19,11 @@ use monitor_common::{
 use prometheus::TextEncoder;
 
 use super::{families::Family, sinks::Untold};
-use crate::{core::Tally, kernel::maps::RingFill, listeners::Listener};
+use crate::{
+    core::Tally,
+    kernel::{maps::RingFill, owner::OwnerGaps},
+    listeners::Listener,
+};
 
 /// Everything a scrape is made of. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
@@ -29,6 +33,10 @@ pub struct Scrape<'a> {
     pub tallies: &'a [Tally],
     pub losses: &'a Losses,
     pub degraded: bool,
+    /// Owners of connections that could not be found.
+    pub owner_gaps: OwnerGaps,
+    /// Warnings and errors that the log left out because they repeat.
+    pub suppressed_log_lines: u64,
     /// Who looks at frames on the control socket.
     pub frame_viewers: usize,
     /// Each ring by name.
@@ -161,6 +169,11 @@ mod tests {
             tallies: &[tally],
             losses: &Losses::default(),
             degraded: false,
+            owner_gaps: OwnerGaps {
+                walks_cut: 8,
+                ..OwnerGaps::default()
+            },
+            suppressed_log_lines: 5,
             frame_viewers: 1,
             rings: ["vitals", "handshakes", "samples"].map(|ring| {
                 let (size, peak) = (8 << 20, 704);
@@ -199,6 +212,8 @@ mod tests {
             "wsmon_zombie_connections{listener=\"8080\",kind=\"black_holed\"} 2",
             "wsmon_events_lost_total{ring=\"vitals\",reason=\"full\"} 0",
             "wsmon_degraded 0",
+            "wsmon_owner_gaps_total{reason=\"walk_cut\"} 8",
+            "wsmon_log_lines_suppressed_total 5",
             "wsmon_frame_viewers 1",
             "wsmon_ring_size_bytes{ring=\"vitals\"} 8388608",
             "wsmon_ring_peak_bytes{ring=\"handshakes\"} 704",

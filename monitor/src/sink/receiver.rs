@@ -56,9 +56,7 @@ impl Receiver {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // The client is gone, or the test is.
-                if converse(stream, &mut answers, &told).is_err() {
-                    continue;
-                }
+                let _ = converse(stream, &mut answers, &told);
             }
         });
         Self { addr, requests }

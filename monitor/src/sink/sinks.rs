@@ -40,13 +40,15 @@ pub struct Untold {
     pub lines_full: u64,
     /// Lines of the alert log that could not be written.
     pub lines_unwritten: u64,
+    /// Alerts that could not be made a line, for the webhooks neither.
+    pub lines_unencodable: u64,
     pub alertmanager: Undelivered,
     pub webhook: Undelivered,
 }
 
 impl Untold {
     pub fn total(self) -> u64 {
-        let lines = self.lines_full + self.lines_unwritten;
+        let lines = self.lines_full + self.lines_unwritten + self.lines_unencodable;
         lines + self.alertmanager.total() + self.webhook.total()
     }
 }
@@ -57,6 +59,7 @@ pub struct Sinks {
     log: AlertLog,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
+    lines_unencodable: u64,
 }
 
 impl Sinks {
@@ -78,6 +81,7 @@ impl Sinks {
             webhooks: webhooks
                 .collect::<io::Result<_>>()
                 .map_err(SinkError::Thread)?,
+            lines_unencodable: 0,
         })
     }
 
@@ -100,7 +104,14 @@ impl Sinks {
     /// What is to be told, for those who take it line by line.
     pub fn tell(&mut self, notice: &Notice, listener: &str) {
         let ts = wall_clock(notice.at(), clock::now());
-        let line = Line::new(notice, listener, ts).to_json();
+        let line = match Line::new(notice, listener, ts).to_json() {
+            Ok(line) => line,
+            Err(error) => {
+                log::error!("an alert on {listener} can't be written as JSON: {error}");
+                self.lines_unencodable += 1;
+                return;
+            }
+        };
         for webhook in &mut self.webhooks {
             webhook.tell(line.clone());
         }
@@ -116,6 +127,7 @@ impl Sinks {
         Untold {
             lines_full: self.log.full(),
             lines_unwritten: self.log.unwritten(),
+            lines_unencodable: self.lines_unencodable,
             alertmanager: self.alertmanagers.undelivered(),
             webhook: self.webhooks.iter().map(Webhook::undelivered).sum(),
         }

@@ -44,7 +44,7 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
         (boxed(), trouble).prop_map(|(facts, trouble)| Event::Trouble { facts, trouble }),
         (conn(), any_time()).prop_map(|(conn, at)| Event::Dismissed { conn, at }),
         (conn(), any_time()).prop_map(|(conn, at)| Event::Gone { conn, at }),
-        (any::<u64>(), any_time()).prop_map(|(records, at)| Event::Lost { records, at }),
+        any_time().prop_map(|at| Event::Lost { at }),
         (asker(), heads()).prop_map(|(of, head)| Event::UpgradeRequested {
             of,
             request: Box::new(UpgradeRequest::parse(head.as_bytes())),

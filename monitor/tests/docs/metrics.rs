@@ -7,7 +7,7 @@ use std::{
 
 use monitor::{
     core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction},
-    kernel::maps::RingFill,
+    kernel::{maps::RingFill, owner::OwnerGaps},
     listeners::{Listener, PortRange},
     sink::metrics::{self, Losses, ProgramRuns, Scrape},
 };
@@ -132,6 +132,8 @@ fn scraped() -> String {
         tallies: &[tally],
         losses: &Losses::default(),
         degraded: false,
+        owner_gaps: OwnerGaps::default(),
+        suppressed_log_lines: 0,
         frame_viewers: 0,
         rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingFill::default())),
         tracked: 0,

@@ -70,7 +70,7 @@ pub(crate) fn written_alerts() -> Vec<Value> {
         .chain(storms())
         .map(|notice| {
             let line = line::Line::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
-            serde_json::from_str(&line).expect("a line is JSON")
+            serde_json::from_str(&line.expect("JSON")).expect("a line is JSON")
         })
         .collect()
 }

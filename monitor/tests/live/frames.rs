@@ -248,7 +248,7 @@ fn one_in(daemon: &Daemon) -> u32 {
     let ids: BTreeSet<u32> = fs::read_dir(format!("/proc/{}/fdinfo", daemon.id()))
         .unwrap()
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
-        .flat_map(|info| {
+        .filter_map(|info| {
             let id = info.lines().find_map(|line| line.strip_prefix("map_id:"));
             id.and_then(|id| id.trim().parse().ok())
         })

@@ -84,7 +84,8 @@ enum Told {
     Resolved(&'static str),
 }
 
-use {Deed::*, Told::*};
+use Deed::*;
+use Told::*;
 
 const QUIETLY: Who = Who::Lab(Manner::Responsive);
 const TALKING: Who = Who::Lab(Manner::Talkative {

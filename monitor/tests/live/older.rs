@@ -34,6 +34,27 @@ fn a_connection_twenty_seconds_older_than_the_daemon_expires_at_the_same_moment(
     watch.assert_never_accused(healthy.local_addr());
 }
 
+/// The kernel removes what it published of the older connection too, and that is no reason for a
+/// warning.
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn older_connections_end_without_a_line_in_the_log() {
+    let stage = Stage::new();
+    let older = stage.client(0, "/quiet", Manner::Responsive);
+    let busy = stage.client(1, "/heartbeat?every=100ms", Manner::Responsive);
+    let mut watch = stage.watch(&[]);
+    assert_eq!(watch.metric("wsmon_connections", &[]), 2.0);
+    let pings = [("direction", "tx")];
+    wait_until("packets of one of them", SOON, || {
+        watch.metric("wsmon_pings_total", &pings) >= 3.0
+    })
+    .unwrap();
+    drop((older, busy));
+    watch.wait_for_metric("wsmon_connections", &[], 0.0);
+    watch.wait_for_metric("wsmon_connections_closed_total", &[], 2.0);
+    assert_eq!(watch.daemon.complaints(&[]).unwrap(), Vec::<String>::new());
+}
+
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn what_died_before_the_daemon_came_is_found_at_once() {

@@ -27,6 +27,7 @@ fn a_confirmed_zombie_is_aborted_and_its_application_hears_of_it_within_a_second
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     let mut watch = stage.watch(&["--lb-timeout", "3s", "--reap", "confirmed"]);
+    watch.allow("reap: aborted socket");
     let healthy = stage.client(1, "/heartbeat?every=1s", Manner::Responsive);
     let (idle, confirmed) = confirmed_zombie(&stage, &mut watch);
     let peer = idle.local_addr();
@@ -54,6 +55,7 @@ fn a_dry_run_says_what_would_be_aborted_and_aborts_nothing() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     let mut watch = stage.watch(&["--lb-timeout", "3s", "--reap-dry-run"]);
+    watch.allow("reap: would abort socket");
     let (idle, _) = confirmed_zombie(&stage, &mut watch);
     let peer = idle.local_addr();
 
@@ -75,6 +77,7 @@ fn an_unresponsive_client_is_aborted_once_the_floor_has_passed_again() {
     let stage = Stage::new();
     let flags = ["--unresponsive-floor", "3s", "--reap", "confirmed"];
     let mut watch = stage.watch(&flags);
+    watch.allow("reap: aborted socket");
     let heartbeat = "/heartbeat?every=500ms";
     let deaf = stage.client(0, heartbeat, Manner::Deaf);
     let late = stage.client(1, heartbeat, Manner::Deaf);

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -61,10 +62,11 @@ impl Stage {
     }
 }
 
-/// A daemon and all it said.
+/// A daemon and all it said. A warning or an error in its log fails the test, unless it was allowed.
 pub(crate) struct Watch {
     pub(crate) daemon: Daemon,
     alerts: Vec<Alert>,
+    allowed: Vec<&'static str>,
 }
 
 impl Watch {
@@ -72,7 +74,13 @@ impl Watch {
         Self {
             daemon: Daemon::start(Path::new(WSMON), flags).unwrap(),
             alerts: Vec::new(),
+            allowed: Vec::new(),
         }
+    }
+
+    /// Allows log lines that contain this text.
+    pub(crate) fn allow(&mut self, text: &'static str) {
+        self.allowed.push(text);
     }
 
     /// The first firing alert about `peer`, which must come within `limit` and be of this `kind`.
@@ -139,6 +147,15 @@ impl Watch {
             (last == value).then_some(())
         });
         reached.unwrap_or_else(|error| panic!("{error}: it is {last}\n{}", self.daemon.log()));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let complaints = self.daemon.complaints(&self.allowed).unwrap();
+            assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! A row is added to the file of its theme; [`story`] has the words it is written in.
 
-#[allow(dead_code, reason = "the tests of recordings use more of it")]
+#[expect(dead_code, reason = "the tests of recordings use more of it")]
 #[path = "../replay/packets.rs"]
 mod packets;
 #[path = "../../../monitor-common/tests/ws/mod.rs"]

@@ -183,10 +183,7 @@ impl Host {
                 conn: CONN,
                 at: now,
             },
-            LosesRecords => Event::Lost {
-                records: 9,
-                at: now,
-            },
+            LosesRecords => Event::Lost { at: now },
         };
         match &event {
             Event::Opened(facts) | Event::Seeded(facts) => self.socket = Some((**facts).clone()),

@@ -7,8 +7,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Write},
     mem::size_of,
-    os::fd::{AsFd, AsRawFd, FromRawFd},
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd},
+        unix::fs::OpenOptionsExt,
+    },
     process::Command,
     time::Instant,
 };

@@ -1,15 +1,19 @@
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
-use tokio::net::TcpSocket;
-use tokio::task::AbortHandle;
-use tokio_tungstenite::client_async;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio::{net::TcpSocket, task::AbortHandle};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Message, http::Uri},
+};
 
-use crate::connection::{Conduct, Connection};
-use crate::{ConnectionView, LabError, Namespace};
+use crate::{
+    ConnectionView, LabError, Namespace,
+    connection::{Conduct, Connection},
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 

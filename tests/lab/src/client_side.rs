@@ -1,7 +1,6 @@
 //! What can happen to all clients at once, at their own end.
 
-use crate::load_balancer::nft;
-use crate::{Lab, LabError, command};
+use crate::{Lab, LabError, command, load_balancer::nft};
 
 const NOTHING_COMES_IN: &str = "
 table inet lab {

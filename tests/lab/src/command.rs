@@ -1,9 +1,11 @@
 //! Short-lived external commands: `ip` and `nft`.
 
-use std::env;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::{
+    env,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use crate::LabError;
 

@@ -1,21 +1,24 @@
-use std::env;
-use std::ffi::OsStr;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{self, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{self, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::connection::lock;
-use crate::{LabError, Metrics, Process, wait_until};
+use crate::{LabError, Metrics, Process, connection::lock, wait_until};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// An emulated guest on a busy machine takes seconds for an answer.
@@ -159,6 +162,17 @@ impl Daemon {
         lock(&self.log).clone()
     }
 
+    /// Kills it, and returns the warnings and errors of its log that contain none of the `expected`
+    /// texts.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the kernel refuses.
+    pub fn complaints(&mut self, expected: &[&str]) -> Result<Vec<String>, LabError> {
+        self.kill()?;
+        self.read_to_the_end();
+        Ok(complaints(&self.log(), expected))
+    }
+
     /// Scrapes `/metrics`.
     ///
     /// # Errors
@@ -262,6 +276,19 @@ fn read_lines(
     })
 }
 
+/// See [`Daemon::complaints`]. A line begins like `[2026-11-24T08:14:56Z WARN  monitor::daemon]`.
+fn complaints(log: &str, expected: &[&str]) -> Vec<String> {
+    let is_complaint = |line: &&str| {
+        let level = line.split(' ').nth(1);
+        line.starts_with('[') && matches!(level, Some("WARN" | "ERROR"))
+    };
+    log.lines()
+        .filter(is_complaint)
+        .filter(|line| !expected.iter().any(|text| line.contains(text)))
+        .map(str::to_owned)
+        .collect()
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // A killed daemon leaves its socket. That it is gone already is what is wanted.
@@ -317,6 +344,19 @@ mod tests {
             *lock(&log),
             "watching 8080\n{\"level\":\"info\"}\n{broken\n"
         );
+    }
+
+    #[test]
+    fn warnings_and_errors_are_complaints_unless_expected() {
+        let log = "wsmon 0.1.0 watches\n\
+            [2026-11-24T08:14:56Z WARN  monitor::daemon] socket 7: bad\n\
+            [2026-11-24T08:14:56Z WARN  monitor::reaper] reap: would abort\n\
+            [2026-11-24T08:14:56Z INFO  monitor::sink] WARN is not its level\n\
+            [2026-11-24T08:14:56Z ERROR monitor::tap] worse\n";
+        let found = complaints(log, &["would abort"]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].ends_with("socket 7: bad"));
+        assert!(found[1].ends_with("worse"));
     }
 
     #[test]

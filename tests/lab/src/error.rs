@@ -1,7 +1,4 @@
-use std::io;
-use std::net::SocketAddr;
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
 
 use tokio_tungstenite::tungstenite;
 

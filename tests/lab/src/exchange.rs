@@ -1,9 +1,11 @@
 //! One side of many connections on one thread: reads frames of one size, and answers them.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::TcpStream,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use rustix::event::{Timespec, epoll};
 
@@ -153,12 +155,13 @@ impl End {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::thread;
+    use std::{net::TcpListener, thread};
 
     use super::*;
-    use crate::wire::{Sender, frame};
-    use crate::{Opcode, Pair, wait_until};
+    use crate::{
+        Opcode, Pair, wait_until,
+        wire::{Sender, frame},
+    };
 
     #[test]
     fn frames_larger_than_a_socket_s_buffer_go_to_and_fro() {

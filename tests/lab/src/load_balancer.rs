@@ -1,12 +1,10 @@
 //! What the load balancer does to connections, with nftables and connection tracking.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use serde_json::Value;
 
-use crate::network::write_sysctl;
-use crate::{Lab, LabError, Namespace, command};
+use crate::{Lab, LabError, Namespace, command, network::write_sysctl};
 
 /// Packets the load balancer has swallowed since the lab began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,16 +1,20 @@
-use std::fs::File;
-use std::future::Future;
-use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::Command;
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
+use std::{
+    fs::File,
+    future::Future,
+    io,
+    os::fd::AsFd,
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 use crate::{LabError, command};
 

@@ -1,10 +1,12 @@
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZero;
-use std::path::Path;
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZero,
+    path::Path,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 

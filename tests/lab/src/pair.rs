@@ -1,13 +1,17 @@
 //! Connections by the hundred thousand: both ends in one process, no parser, no task, no buffer.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
-use crate::LabError;
-use crate::wire::{REQUEST, RESPONSE};
+use crate::{
+    LabError,
+    wire::{REQUEST, RESPONSE},
+};
 
 /// Over loopback a packet has arrived before the call that sent it returns, unless the machine is
 /// very busy: then the reader waits.

@@ -1,6 +1,8 @@
-use std::io;
-use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::{
+    io,
+    process::{Child, Command, ExitStatus},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -93,8 +95,7 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
-    use std::path::Path;
+    use std::{os::unix::process::ExitStatusExt, path::Path};
 
     #[test]
     fn dropping_a_process_kills_it() {

@@ -1,11 +1,13 @@
 //! Middleboxes that end TCP themselves: real ones, with the one limit that matters.
 
-use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{self, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{self, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use crate::{LabError, Namespace, Process, command, wait_until};
 

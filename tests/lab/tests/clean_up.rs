@@ -1,7 +1,9 @@
 //! The lab leaves nothing behind, and cleans up after those who could not.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use lab::{Client, Lab, Manner, Process, Server};
 

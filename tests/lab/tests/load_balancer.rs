@@ -1,7 +1,6 @@
 //! The lab's own promise: connections die here as they die behind a real load balancer.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use lab::{Client, Direction, Lab, Manner, Message, Opcode, Server, wait_until};
 

@@ -1,19 +1,25 @@
 //! Who looks at the traffic: wsmon, and what could be used instead.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use lab::{Daemon, Metrics, Process, wait_until};
 
-use super::ring::RingReader;
-use super::traffic::{PORT, Traffic};
+use super::{
+    ring::RingReader,
+    traffic::{PORT, Traffic},
+};
 use crate::workspace;
 
 /// Also how often Prometheus would hear of it at best.

@@ -1,16 +1,16 @@
 //! Nanoseconds per packet: `monitor/examples/packet_cost.rs`, which needs the kernel programs at
 //! hand, run with both ends on one CPU and with each where the scheduler puts it.
 
-use std::process::{Command, Stdio};
-use std::thread;
+use std::{
+    process::{Command, Stdio},
+    thread,
+};
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
-use crate::artifacts::executables;
-use crate::progress::Progress;
-use crate::workspace::cargo;
+use crate::{artifacts::executables, progress::Progress, workspace::cargo};
 
 /// What packets cost, by where the two ends run.
 #[derive(Debug)]

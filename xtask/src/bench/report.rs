@@ -2,12 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::observer::Observer;
-use super::packets::{Kind, Packets};
-use super::windows::{Comparison, Extent, Row};
-use crate::machine;
-use crate::picture::{Anchor, GRID, LINE_HEIGHT, OTHERS, OURS, Picture};
-use crate::statistics::{Estimate, quantile};
+use super::{
+    observer::Observer,
+    packets::{Kind, Packets},
+    windows::{Comparison, Extent, Row},
+};
+use crate::{
+    machine,
+    picture::{Anchor, GRID, LINE_HEIGHT, OTHERS, OURS, Picture},
+    statistics::{Estimate, quantile},
+};
 
 /// Everything that one run measured.
 #[derive(Debug)]

@@ -3,14 +3,18 @@
 //! the first bytes behind them, and keeps nothing. `linux/if_packet.h`,
 //! Documentation/networking/packet_mmap.rst.
 
-use std::io;
-use std::mem::size_of_val;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{
+    io,
+    mem::size_of_val,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use lab::Namespace;

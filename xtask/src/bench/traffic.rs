@@ -1,15 +1,21 @@
 //! A workload at work.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::wire::{self, Sender, frame};
-use lab::{Exchange, LabError, Namespace, Opcode, Pair, Process, Turn};
+use lab::{
+    Exchange, LabError, Namespace, Opcode, Pair, Process, Turn,
+    wire::{self, Sender, frame},
+};
 
 use super::workload::Workload;
 use crate::{peers, workspace};

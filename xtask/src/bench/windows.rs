@@ -8,17 +8,20 @@
 //! A window with an observer is held against the one without that is next to it. Between them lies
 //! the observer's start or end, and a moment to settle.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
-use super::observer::{Observer, Seen};
-use super::traffic::Traffic;
-use super::workload::Workload;
-use crate::progress::Progress;
-use crate::statistics::quantile;
+use super::{
+    observer::{Observer, Seen},
+    traffic::Traffic,
+    workload::Workload,
+};
+use crate::{progress::Progress, statistics::quantile};
 
 /// After an observer has come or gone.
 const SETTLE: Duration = Duration::from_millis(300);

@@ -177,8 +177,7 @@ fn align(rows: &[[String; 5]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::story::Story;
-    use super::*;
+    use super::{super::story::Story, *};
 
     fn summary() -> Summary {
         let outcome = |story| Outcome {

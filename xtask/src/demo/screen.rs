@@ -1,13 +1,14 @@
 //! What the viewer sees while the demo runs.
 
-use std::env;
-use std::io::{self, IsTerminal, Write};
-use std::time::Instant;
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    time::Instant,
+};
 
 use lab::Alert;
 
-use super::report::Summary;
-use super::story::Story;
+use super::{report::Summary, story::Story};
 
 const BOLD: &str = "1";
 const RED: &str = "1;31";

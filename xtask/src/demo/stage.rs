@@ -1,15 +1,19 @@
 //! The network, the server, the clients and wsmon, and the order of events.
 
-use std::path::Path;
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    sync::mpsc::RecvTimeoutError,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use lab::{Alert, Client, Daemon, Direction, Lab, Message, Metrics, Opcode, Server};
 
-use super::report::Summary;
-use super::screen::Screen;
-use super::story::{LB_TIMEOUT, Outcome, Story, Verdict};
+use super::{
+    report::Summary,
+    screen::Screen,
+    story::{LB_TIMEOUT, Outcome, Story, Verdict},
+};
 use crate::interrupt::Interrupt;
 
 const PORT: u16 = 8080;

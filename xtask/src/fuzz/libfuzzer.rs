@@ -1,19 +1,20 @@
 //! One run of one target: libFuzzer's arguments, and what it says.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use lab::Process;
 
 use super::fuzz_folder;
-use crate::interrupt::Interrupt;
-use crate::workspace;
+use crate::{interrupt::Interrupt, workspace};
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(30);

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::frame::Frame;
-use super::packet::{Options, Segment, flags};
+use super::{
+    frame::Frame,
+    packet::{Options, Segment, flags},
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {

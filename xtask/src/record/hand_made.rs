@@ -7,15 +7,16 @@ mod links;
 mod losses;
 mod violations;
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::capture_file::{Format, Packet};
-use super::conversation::{Conversation, Side};
-use super::packet::Link;
+use super::{
+    capture_file::{Format, Packet},
+    conversation::{Conversation, Side},
+    packet::Link,
+};
 
 /// One file to be.
 pub(crate) struct Recording {

@@ -3,17 +3,17 @@
 mod capture;
 mod peer;
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Result;
 use lab::{
     Client, Direction, Lab, LabError, Manner, Message, Namespace, Opcode, Proxy, Server, wait_until,
 };
 
-use self::capture::{Capture, Tool};
-use self::peer::{Library, Peer, run_client};
+use self::{
+    capture::{Capture, Tool},
+    peer::{Library, Peer, run_client},
+};
 use Library::{Aiohttp, Websockets, Ws};
 use Tool::{Cooked, CookedV2, Nanoseconds, PcapNg, Tcpdump};
 

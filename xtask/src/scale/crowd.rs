@@ -1,10 +1,13 @@
 //! The connections of one measurement, and the processes that hold them.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
-use std::process::{ChildStdin, ChildStdout, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{ChildStdin, ChildStdout, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use lab::{Namespace, Process};

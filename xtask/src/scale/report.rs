@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::stage::Measured;
-use crate::machine;
-use crate::picture::{Anchor, GRID, INK, LINE_HEIGHT, OURS, Picture, TARGET};
-use crate::statistics::{quantile, slope};
+use crate::{
+    machine,
+    picture::{Anchor, GRID, INK, LINE_HEIGHT, OURS, Picture, TARGET},
+    statistics::{quantile, slope},
+};
 
 const MEBI: f64 = 1_048_576.0;
 

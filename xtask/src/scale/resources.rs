@@ -1,8 +1,6 @@
 //! What a process and the kernel use, from `/proc`.
 
-use std::fs;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fs, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result};
 

@@ -1,16 +1,20 @@
 //! One crowd of connections from its first to its last moment, and what is measured when.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Alert, Daemon, Metrics};
 
-use super::crowd::{Crowd, Death};
-use super::resources::{CpuTime, resident_bytes, slab_bytes};
-use super::verdicts::{self, Judgement};
-use super::worker::PORT;
+use super::{
+    crowd::{Crowd, Death},
+    resources::{CpuTime, resident_bytes, slab_bytes},
+    verdicts::{self, Judgement},
+    worker::PORT,
+};
 use crate::progress::Progress;
 
 /// What Prometheus asks by default is every 15 s or more.

@@ -10,11 +10,13 @@
 //!
 //! The moments are those of CLOCK_MONOTONIC just before the last packets. It ends with its input.
 
-use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, BufWriter, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use lab::Pair;

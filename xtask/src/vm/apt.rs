@@ -1,16 +1,17 @@
 //! apt with a state of its own, so that other suites and processors than this machine's can be
 //! looked at without touching its configuration.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::architecture::Architecture;
-use super::pins::Package;
+use super::{architecture::Architecture, pins::Package};
 use crate::workspace;
 
 /// apt's own downloader: it knows the proxy that apt is told to use.

@@ -1,7 +1,9 @@
 //! The processors that guests have, and what differs between them.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 

@@ -1,8 +1,10 @@
 //! A cpio archive in the "newc" format, as the kernel unpacks it into its first file system
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-use std::collections::BTreeSet;
-use std::path::{Component, Path};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path},
+};
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;

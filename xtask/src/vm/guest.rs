@@ -1,20 +1,22 @@
 //! One guest from its kernel to its results, and the programs that run in it.
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::architecture::Architecture;
-use super::kernel::Kernel;
-use super::machine::{self, Accelerator};
-use super::pins::Pins;
-use super::results::Results;
-use super::{folder, initramfs, kernel};
-use crate::artifacts::{Executable, executables};
-use crate::workspace::{cargo, on_path};
-use crate::{cross, test};
+use super::{
+    architecture::Architecture,
+    folder, initramfs, kernel,
+    kernel::Kernel,
+    machine::{self, Accelerator},
+    pins::Pins,
+    results::Results,
+};
+use crate::{
+    artifacts::{Executable, executables},
+    cross, test,
+    workspace::{cargo, on_path},
+};
 
 /// The test targets that show what a kernel makes of wsmon, in the order to run them.
 pub(crate) const TARGETS: [&str; 3] = ["load", "programs", "end_to_end"];

@@ -1,14 +1,14 @@
 //! The first and only file system of the guest: the tests, the programs and libraries they need,
 //! and the kernel's modules.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
-use super::cpio::Archive;
-use super::guest::Programs;
-use super::kernel::Kernel;
+use super::{cpio::Archive, guest::Programs, kernel::Kernel};
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];

@@ -1,19 +1,21 @@
 //! A kernel on this machine: fetched if it is a pinned one, checked, unpacked under `target/vm`.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::apt::{self, Download};
-use super::architecture::Architecture;
-use super::pins::{Name, Package, Pin};
-use super::{folder, module};
-use crate::bytecode_lock::sha256;
-use crate::root::Prerequisite;
-use crate::workspace;
+use super::{
+    apt::{self, Download},
+    architecture::Architecture,
+    folder, module,
+    pins::{Name, Package, Pin},
+};
+use crate::{bytecode_lock::sha256, root::Prerequisite, workspace};
 
 /// An unpacked kernel.
 #[derive(Debug)]

@@ -1,15 +1,16 @@
 //! One boot of a virtual machine, by QEMU.
 
-use std::fmt;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::architecture::Architecture;
-use crate::root::Prerequisite;
-use crate::workspace;
+use crate::{root::Prerequisite, workspace};
 
 /// What `timeout` reports when it had to kill.
 const KILLED: i32 = 137;
@@ -65,7 +66,7 @@ impl Accelerator {
 pub(crate) fn require(architectures: &[Architecture]) -> Result<()> {
     let emulators = architectures.iter().map(|architecture| architecture.qemu());
     let missing: Vec<_> = emulators
-        .chain(["busybox", "dpkg-deb", "xz"])
+        .chain(["busybox", "dpkg-deb", "setpriv", "xz"])
         .filter(|tool| workspace::on_path(tool).is_none())
         .collect();
     if missing.is_empty() {
@@ -116,7 +117,7 @@ pub(crate) fn run(
     }
 }
 
-/// A guest that ends when it powers off, panics, or is too slow: even if nobody waits any more.
+/// A guest that ends when it powers off, panics, is too slow, or has no parent any more.
 fn qemu(
     accelerator: Accelerator,
     architecture: Architecture,
@@ -127,11 +128,8 @@ fn qemu(
         Accelerator::Kvm => "kvm",
         Accelerator::Tcg => "tcg,thread=multi",
     };
-    let mut command = Command::new("timeout");
+    let mut command = bounded(limit_seconds, architecture.qemu());
     command
-        .args(["--foreground", "--signal=KILL"])
-        .arg(limit_seconds.to_string())
-        .arg(architecture.qemu())
         .args(architecture.machine())
         .args(["-accel", accelerator, "-smp", "2"])
         .args(["-m", &MEMORY_MIB.to_string()])
@@ -145,4 +143,55 @@ fn qemu(
         ))
         .stdin(Stdio::null());
     command
+}
+
+/// A program that is killed after a while, and when the thread that started it ends, however that
+/// comes: a killed parent drops nothing.
+fn bounded(limit_seconds: u32, program: &str) -> Command {
+    // From the parent to `timeout`, and from `timeout` to the program.
+    const DIE_WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+    let [setpriv, arguments @ ..] = DIE_WITH_PARENT;
+    let mut command = Command::new(setpriv);
+    command
+        .args(arguments)
+        .args(["timeout", "--foreground", "--signal=KILL"])
+        .arg(limit_seconds.to_string())
+        .args(DIE_WITH_PARENT)
+        .arg(program);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_program_dies_with_the_thread_that_started_it() {
+        let limit = Duration::from_secs(60);
+        let begun = Instant::now();
+        let start = move || {
+            let mut child = bounded(limit.as_secs() as u32, "sh")
+                .args(["-c", "echo started; exec sleep 60"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            assert_eq!(line, "started\n");
+            (child, output)
+        };
+        let (mut child, mut output) = thread::spawn(start).join().unwrap();
+        // Ends when nobody has the other end any more, the program least of all.
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(begun.elapsed() < limit, "the limit ended it");
+    }
 }

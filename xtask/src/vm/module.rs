@@ -1,7 +1,6 @@
 //! What a kernel module's file says about itself.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _};

@@ -1,12 +1,10 @@
 //! The tables between two marks of kernels.md.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::guest::Run;
-use super::table::Table;
+use super::{guest::Run, table::Table};
 
 const PAGE: &str = "kernels.md";
 const BEGIN: &str = "<!-- results: cargo xtask vm --out docs -->\n";
@@ -48,8 +46,7 @@ fn split(text: &str) -> Option<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pins::Pins;
-    use super::*;
+    use super::{super::pins::Pins, *};
     use crate::workspace;
 
     #[test]

@@ -1,7 +1,6 @@
 //! `xtask/kernels.lock`: which packages the guests are made of, pinned by hash.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 

@@ -1,7 +1,9 @@
 //! The results as the tables of docs/kernels.md.
 
-use super::guest::{Run, TARGETS};
-use super::results::Target;
+use super::{
+    guest::{Run, TARGETS},
+    results::Target,
+};
 
 /// Which distributions ship a series. What was run is the package named beside it.
 const DISTRIBUTIONS: [(&str, &str); 8] = [

@@ -2,9 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::apt::{self, Apt, Offer, host_archives};
-use super::folder;
-use super::pins::{Name, Package, Pin, Pins};
+use super::{
+    apt::{self, Apt, Offer, host_archives},
+    folder,
+    pins::{Name, Package, Pin, Pins},
+};
 
 /// Debian's suites with kernels, by the label of their archive.
 const SUITES: [(&str, &[&str]); 2] = [

@@ -206,7 +206,7 @@ fn row(connection: &ConnectionRecord) -> [String; 11] {
     let frames = |counts: &std::collections::BTreeMap<&str, u64>| counts.values().sum::<u64>();
     let unknown = || "-".to_owned();
     [
-        connection.conn.to_string(),
+        connection.conn.clone(),
         connection.listener.clone(),
         connection.role.to_owned(),
         connection.peer.to_string(),

@@ -1,10 +1,6 @@
 //! What is in force: flags before the file, the file before the defaults.
 
-use std::{
-    fmt::Debug,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
 use super::RunArgs;
 use crate::{
@@ -13,7 +9,7 @@ use crate::{
     core::reap::{ReapMode, ReapSettings},
     kernel::load::LoadSettings,
     listeners::Listener,
-    sink::{SinkSettings, alert_log::Target, endpoint::Endpoint},
+    sink::{SinkSettings, alert_log::Target, endpoint::Endpoint, http},
 };
 
 /// The settings of a daemon.
@@ -35,10 +31,6 @@ pub(super) struct Settings {
     /// Whether alerts may name the client behind a proxy.
     pub(super) client_address: bool,
 }
-
-/// Where metrics are served: on loopback.
-pub(super) const DEFAULT_METRICS_ADDR: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9435);
 
 impl Settings {
     /// Needs at least one listener.
@@ -64,7 +56,7 @@ impl Settings {
             metrics_addr: args
                 .metrics_addr
                 .or(daemon.metrics_addr)
-                .unwrap_or(DEFAULT_METRICS_ADDR),
+                .unwrap_or(http::DEFAULT_ADDR),
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
@@ -212,7 +204,7 @@ mod tests {
         assert_eq!(of_flags.alert_log, "-");
 
         let defaults = settings(&["--port", "80"], "").expect("valid");
-        assert_eq!(defaults.metrics_addr, DEFAULT_METRICS_ADDR);
+        assert_eq!(defaults.metrics_addr, http::DEFAULT_ADDR);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
         assert_eq!(defaults.state, None);
         assert_eq!(defaults.max_connections, 262_144);

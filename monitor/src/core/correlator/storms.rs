@@ -13,9 +13,7 @@ use crate::core::{
     flow::Flow,
     handshake::{ClientAddress, UpgradeRequest},
     look::Look,
-    storm::{
-        Baseline, ClientRow, Departure, Outcome, ServerChange, Storm, StormFinding, StormSettings,
-    },
+    storm::{Baseline, ClientRow, Departure, Outcome, Storm, StormFinding, StormSettings},
     tally::Tally,
     time::Ktime,
     verdict,
@@ -143,9 +141,9 @@ impl Correlator {
         self.tell_storm(listener);
     }
 
-    pub(super) fn server_changed(&mut self, listener: ListenerId, at: Ktime, change: ServerChange) {
+    pub(super) fn server_gone(&mut self, listener: ListenerId, at: Ktime) {
         if let Some(watch) = self.storms.get_mut(place(listener)) {
-            watch.storm.server(at, change);
+            watch.storm.server_gone(at);
             self.tell_storm(listener);
         } else {
             self.rejected += 1;

@@ -74,8 +74,9 @@ impl Correlator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Action, ConnId};
-    use crate::core::{Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind, alert::Alert};
+    use crate::core::{
+        Action, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind, alert::Alert,
+    };
 
     const STALENESS: Duration = Duration::from_millis(260);
     const SWEEP: Duration = Duration::from_secs(22);

@@ -31,12 +31,3 @@ pub struct Departure {
     /// Bytes were outstanding.
     pub unacked: bool,
 }
-
-/// What the listening sockets did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerChange {
-    /// The last one was closed.
-    Gone,
-    /// There is one again.
-    Listening,
-}

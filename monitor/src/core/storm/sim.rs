@@ -110,7 +110,7 @@ pub(super) enum Wire {
     Arrived(IpAddr),
     Settled(IpAddr, Outcome),
     Departed(IpAddr),
-    Server(ServerChange),
+    ServerGone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,11 +161,7 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
         let wakes = noticed + delay + random.exponential(outage.late);
         steps.push(Reverse((to(wakes), client, Step::Wakes)));
     }
-    events.push((to(KILLED + 0.01), Wire::Server(ServerChange::Gone)));
-    events.push((
-        to(KILLED + outage.down),
-        Wire::Server(ServerChange::Listening),
-    ));
+    events.push((to(KILLED + 0.01), Wire::ServerGone));
     let end = to(KILLED + 130.0);
     let mut stalls_at = KILLED;
     while let Some(Reverse((at, client, step))) = steps.pop() {
@@ -237,7 +233,7 @@ pub(super) fn play(storm: &mut Storm, events: &[(Ktime, Wire)]) -> Vec<StormFind
                 storm.departed(&departure(*at, client), open);
                 open -= 1;
             }
-            Wire::Server(change) => storm.server(*at, change),
+            Wire::ServerGone => storm.server_gone(*at),
         }
         said.extend(std::iter::from_fn(|| storm.poll_finding()));
     }

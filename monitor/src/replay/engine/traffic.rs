@@ -75,7 +75,7 @@ impl Replay {
             connection
                 .stream
                 .take(direction, segment, payload, now, limits, stats, |frame| {
-                    self.frames.1.push(*frame)
+                    self.frames.1.push(*frame);
                 });
         let wakes = is_repeated && connection.stream.flow.retransmit(stats);
         connection.counts.retransmits += u64::from(is_repeated);

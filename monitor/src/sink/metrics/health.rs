@@ -36,6 +36,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         ),
         ("alerts", "full", untold.lines_full),
         ("alerts", "unwritten", untold.lines_unwritten),
+        ("alerts", "unencodable", untold.lines_unencodable),
         ("alertmanager", "full", untold.alertmanager.full),
         ("alertmanager", "refused", untold.alertmanager.refused),
         ("webhook", "full", untold.webhook.full),
@@ -59,6 +60,18 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "1 while something was lost within the last five minutes.",
     );
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
+    let mut owner_gaps = Family::counter(
+        "owner_gaps_total",
+        "What of the owners of connections could not be found out for an alert, by reason.",
+    );
+    for (reason, n) in scrape.owner_gaps.by_reason() {
+        owner_gaps.add(&[("reason", reason)], n as f64);
+    }
+    let mut suppressed = Family::counter(
+        "log_lines_suppressed_total",
+        "Warnings and errors that the log left out because they repeat.",
+    );
+    suppressed.add(&[], scrape.suppressed_log_lines as f64);
     let mut viewers = Family::gauge(
         "frame_viewers",
         "Viewers of single frames; frame headers leave the kernel only while there is one.",
@@ -108,6 +121,8 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         lost,
         untracked,
         degraded,
+        owner_gaps,
+        suppressed,
         viewers,
         size,
         peak,

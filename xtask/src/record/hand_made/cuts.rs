@@ -1,8 +1,12 @@
 //! Where segments begin and end, with nothing lost: cuts, duplicates, overlaps, disorder.
 
-use super::super::conversation::{Conversation, REQUEST, SWITCHING, Side};
-use super::super::frame::Frame;
-use super::Recording;
+use super::{
+    super::{
+        conversation::{Conversation, REQUEST, SWITCHING, Side},
+        frame::Frame,
+    },
+    Recording,
+};
 use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {

@@ -1,9 +1,13 @@
 //! Frames, messages and connections that are legal and rare.
 
-use super::super::conversation::{Conversation, REQUEST, SWITCHING, Side};
-use super::super::frame::Frame;
-use super::Recording;
-use super::cuts::good_end;
+use super::{
+    super::{
+        conversation::{Conversation, REQUEST, SWITCHING, Side},
+        frame::Frame,
+    },
+    Recording,
+    cuts::good_end,
+};
 use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {

@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 
-use super::super::capture_file::Format;
-use super::super::conversation::{Conversation, Side};
-use super::super::frame::Frame;
-use super::super::packet::{Link, Options};
-use super::Recording;
-use super::cuts::good_end;
+use super::{
+    super::{
+        capture_file::Format,
+        conversation::{Conversation, Side},
+        frame::Frame,
+        packet::{Link, Options},
+    },
+    Recording,
+    cuts::good_end,
+};
 use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {

@@ -1,9 +1,13 @@
 //! Bytes that are not in the recording: never captured, cut off, or before its start.
 
-use super::super::conversation::{Conversation, Side};
-use super::super::frame::Frame;
-use super::Recording;
-use super::cuts::good_end;
+use super::{
+    super::{
+        conversation::{Conversation, Side},
+        frame::Frame,
+    },
+    Recording,
+    cuts::good_end,
+};
 use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {

@@ -1,10 +1,14 @@
 //! What RFC 6455 forbids. The peer answers with a close frame of code 1002 or 1007, unless it is
 //! told otherwise.
 
-use super::super::conversation::{Conversation, Side};
-use super::super::frame::Frame;
-use super::Recording;
-use super::cuts::good_end;
+use super::{
+    super::{
+        conversation::{Conversation, Side},
+        frame::Frame,
+    },
+    Recording,
+    cuts::good_end,
+};
 use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {

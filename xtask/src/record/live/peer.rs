@@ -1,8 +1,10 @@
 //! The scripts of `testdata/recordings/scripts`, running in a namespace.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 use lab::{Namespace, Process, wait_for};

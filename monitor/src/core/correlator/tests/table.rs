@@ -42,14 +42,8 @@ fn a_vanished_socket_gets_a_grace_period_for_its_close_event() {
 #[test]
 fn lost_records_ask_for_one_reconciliation_at_a_time() {
     let mut core = Bench::behind(None).core;
-    core.handle_event(Event::Lost {
-        records: 3,
-        at: ms(1),
-    });
-    core.handle_event(Event::Lost {
-        records: 1,
-        at: ms(2),
-    });
+    core.handle_event(Event::Lost { at: ms(1) });
+    core.handle_event(Event::Lost { at: ms(2) });
     assert_eq!(core.poll_action(), Some(Action::Reconcile));
     assert_eq!(core.poll_action(), None);
 }

@@ -87,7 +87,7 @@ enum Input {
     Arrived(u8),
     Settled(u8, Option<u16>),
     Departed(u8, u8),
-    Server(bool),
+    ServerGone,
     Wait,
 }
 
@@ -96,7 +96,7 @@ fn input() -> impl Strategy<Value = Input> {
         4 => any::<u8>().prop_map(Input::Arrived),
         3 => (any::<u8>(), prop::option::of(200..600_u16)).prop_map(|(c, s)| Input::Settled(c, s)),
         3 => (any::<u8>(), any::<u8>()).prop_map(|(c, h)| Input::Departed(c, h)),
-        1 => any::<bool>().prop_map(Input::Server),
+        1 => Just(Input::ServerGone),
         1 => Just(Input::Wait),
     ]
 }
@@ -134,10 +134,7 @@ proptest! {
                         };
                         storm.departed(&departure, 60 - n.min(60));
                     }
-                    Input::Server(gone) => storm.server(at, match gone {
-                        true => ServerChange::Gone,
-                        false => ServerChange::Listening,
-                    }),
+                    Input::ServerGone => storm.server_gone(at),
                     Input::Wait => now = now.saturating_add(step * 10),
                 }
                 sim::run(&mut storm, Ktime(now), &mut said);

@@ -1,10 +1,10 @@
-//! Errors with what caused them: aya's messages leave the errno to `source()`.
+//! Errors with what caused them: messages of aya and hyper leave the cause to `source()`.
 
 use std::error::Error;
 
 /// The messages of an error and of its causes in one line. A message that ends with its cause's is
 /// not repeated.
-pub(super) fn one_line(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

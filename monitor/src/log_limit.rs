@@ -1,0 +1,192 @@
+//! The log on stderr, with a limit on lines that repeat.
+//!
+//! A fault of the kernel side may come once for each of a million connections. The first lines say
+//! what is wrong; the rest only hides other messages and fills the disk.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use env_logger::{Env, Logger};
+use log::{Level, Log, Metadata, Record};
+
+use crate::reaper;
+
+/// Warnings and errors that one place in the code may log within [`WINDOW`].
+const LINES_PER_WINDOW: u64 = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Lines that were suppressed since the start.
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+
+/// Makes this the log of the process: warnings and errors, or what `RUST_LOG` selects.
+pub fn install() {
+    let logger = env_logger::Builder::from_env(Env::default().default_filter_or("warn")).build();
+    log::set_max_level(logger.filter());
+    let limited = LimitedLog {
+        logger,
+        repeats: Mutex::default(),
+    };
+    // Fails only where there is a logger, which then stays.
+    let _ = log::set_boxed_logger(Box::new(limited));
+}
+
+/// Lines that were suppressed since the start.
+pub fn suppressed() -> u64 {
+    SUPPRESSED.load(Ordering::Relaxed)
+}
+
+struct LimitedLog {
+    logger: Logger,
+    repeats: Mutex<Repeats>,
+}
+
+impl Log for LimitedLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let limited = is_limited(record.level(), record.target()) && self.logger.matches(record);
+        if limited && let (Some(file), Some(line)) = (record.file_static(), record.line()) {
+            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+            let (admitted, before) = repeats.admit((file, line), Instant::now());
+            drop(repeats);
+            if before > 0 {
+                self.report((file, line), before);
+            }
+            if !admitted {
+                SUPPRESSED.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        self.logger.log(record);
+    }
+
+    /// Reports what is suppressed and not reported yet.
+    fn flush(&self) {
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreported = repeats.take_unreported();
+        drop(repeats);
+        for (place, lines) in unreported {
+            self.report(place, lines);
+        }
+        self.logger.flush();
+    }
+}
+
+impl LimitedLog {
+    fn report(&self, (file, line): Place, lines: u64) {
+        let text = format_args!("{lines} more lines from {file}:{line} were suppressed");
+        let record = Record::builder()
+            .level(Level::Warn)
+            .target(module_path!())
+            .args(text)
+            .build();
+        self.logger.log(&record);
+    }
+}
+
+fn is_limited(level: Level, target: &str) -> bool {
+    // Whoever selects more than warnings wants all of it. What was aborted must be on record; there is
+    // a limit on how often that happens.
+    level <= Level::Warn && target != reaper::LOG_TARGET
+}
+
+/// A file and a line in it.
+type Place = (&'static str, u32);
+
+/// What was logged lately, by the place that logged it.
+#[derive(Debug, Default)]
+struct Repeats(HashMap<Place, Window>);
+
+#[derive(Debug)]
+struct Window {
+    begun: Instant,
+    lines: u64,
+    unreported: u64,
+}
+
+impl Repeats {
+    /// Whether a line may be written, and how many before it were suppressed and are to be reported
+    /// now.
+    fn admit(&mut self, place: Place, now: Instant) -> (bool, u64) {
+        let window = self.0.entry(place).or_insert(Window {
+            begun: now,
+            lines: 0,
+            unreported: 0,
+        });
+        let mut before = 0;
+        if now.duration_since(window.begun) >= WINDOW {
+            before = window.unreported;
+            *window = Window {
+                begun: now,
+                lines: 0,
+                unreported: 0,
+            };
+        }
+        window.lines += 1;
+        let admitted = window.lines <= LINES_PER_WINDOW;
+        window.unreported += u64::from(!admitted);
+        (admitted, before)
+    }
+
+    fn take_unreported(&mut self) -> Vec<(Place, u64)> {
+        let all = self.0.iter_mut();
+        all.map(|(place, window)| (*place, std::mem::take(&mut window.unreported)))
+            .filter(|(_, lines)| *lines > 0)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place = ("a.rs", 1);
+    const THERE: Place = ("a.rs", 2);
+
+    /// How many of `lines` are written that come at once.
+    fn written(repeats: &mut Repeats, place: Place, lines: u64, now: Instant) -> usize {
+        (0..lines).filter(|_| repeats.admit(place, now).0).count()
+    }
+
+    #[test]
+    fn each_place_may_log_ten_lines_a_minute_and_the_rest_is_counted() {
+        let mut repeats = Repeats::default();
+        let start = Instant::now();
+        assert_eq!(written(&mut repeats, HERE, 1_000, start), 10);
+        assert_eq!(written(&mut repeats, THERE, 10, start), 10, "its own limit");
+        let late = start + WINDOW - Duration::from_millis(1);
+        assert_eq!(repeats.admit(HERE, late), (false, 0));
+        let next = start + WINDOW;
+        assert_eq!(repeats.admit(HERE, next), (true, 991));
+        assert_eq!(repeats.admit(HERE, next), (true, 0), "reported once");
+        assert_eq!(repeats.admit(THERE, next), (true, 0));
+    }
+
+    #[test]
+    fn aborted_connections_and_what_was_asked_for_have_no_limit() {
+        assert!(is_limited(Level::Error, "monitor::daemon"));
+        assert!(is_limited(Level::Warn, "monitor::daemon::drain"));
+        assert!(!is_limited(Level::Warn, "monitor::reaper"));
+        assert!(!is_limited(Level::Info, "monitor::daemon"));
+    }
+
+    #[test]
+    fn what_was_suppressed_can_be_reported_before_the_place_logs_again() {
+        let mut repeats = Repeats::default();
+        let start = Instant::now();
+        written(&mut repeats, HERE, 17, start);
+        written(&mut repeats, THERE, 3, start);
+        assert_eq!(repeats.take_unreported(), [(HERE, 7)]);
+        assert_eq!(repeats.take_unreported(), []);
+        assert_eq!(repeats.admit(HERE, start), (false, 0), "the limit stays");
+        assert_eq!(repeats.admit(HERE, start + WINDOW), (true, 1));
+    }
+}
