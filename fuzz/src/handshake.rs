@@ -1,6 +1,6 @@
 //! The opening handshake: as the kernel programs look at it, and as userspace parses it.
 
-use monitor::core::handshake::{HandshakeFault, UpgradeAnswer, UpgradeRequest, accept_of};
+use monitor::core::handshake::{HandshakeFault, UpgradeRequest, UpgradeResponse, accept_of};
 use monitor_common::{
     frame::Head,
     handshake::{HeadEnd, OPENING_LEN, Opening},
@@ -52,11 +52,11 @@ fn check_request(data: &[u8]) -> UpgradeRequest {
     whole
 }
 
-fn check_answer(data: &[u8]) -> UpgradeAnswer {
-    let whole = UpgradeAnswer::parse(data);
-    assert_eq!(whole, UpgradeAnswer::parse(data), "not deterministic");
+fn check_answer(data: &[u8]) -> UpgradeResponse {
+    let whole = UpgradeResponse::parse(data);
+    assert_eq!(whole, UpgradeResponse::parse(data), "not deterministic");
     if data.starts_with(b"HTTP/1.") && whole.status.is_some() {
-        let switching = whole.status == Some(UpgradeAnswer::SWITCHING_PROTOCOLS);
+        let switching = whole.status == Some(UpgradeResponse::SWITCHING_PROTOCOLS);
         let seen = opening(&data[..data.len().min(OPENING_LEN as usize)]);
         assert_eq!(
             switching,
@@ -71,7 +71,7 @@ fn check_answer(data: &[u8]) -> UpgradeAnswer {
         .any(|two| matches!(two, [b'\n', b' ' | b'\t']));
     if is_complete(whole.faults) && !folded {
         for len in lengths(data.len()) {
-            let cut = UpgradeAnswer::parse(&data[..len]);
+            let cut = UpgradeResponse::parse(&data[..len]);
             if cut.faults.contains(HandshakeFault::CutOff) {
                 assert_part(&cut.status, &whole.status);
                 assert_part(&cut.accept, &whole.accept);

@@ -11,7 +11,7 @@ use monitor::{
 /// Reads `data` as a recording: all at once and a few bytes at a time.
 ///
 /// # Panics
-/// When a packet is neither taken nor passed over for a reason, or what is told depends on how the
+/// When a packet is neither taken nor passed over for a reason, or what is reported depends on how the
 /// file was read.
 pub fn check(data: &[u8]) {
     let whole = play(data);
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// All that is told of a recording, and its end.
+/// All that is reported about a recording, and its end.
 fn play(source: impl Read) -> Vec<String> {
     let opened = replay::unpacked(source).map_err(CaptureError::from);
     let mut capture = match opened.and_then(Capture::open) {

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use monitor::{
     core::{
         CloseHow, ConnId, Event, Facts, Ktime,
-        handshake::{UpgradeAnswer, UpgradeRequest},
+        handshake::{UpgradeRequest, UpgradeResponse},
     },
     kernel::decode::{self, DecodeError},
 };
@@ -174,9 +174,9 @@ fn check_handshake(record: &[u8]) {
             assert_eq!(*request, UpgradeRequest::parse(head));
             of
         }
-        Ok(Event::UpgradeAnswered { of, answer }) => {
+        Ok(Event::UpgradeResponded { of, response }) => {
             assert_eq!(kind, head_kind::RESPONSE);
-            assert_eq!(*answer, UpgradeAnswer::parse(head));
+            assert_eq!(*response, UpgradeResponse::parse(head));
             of
         }
         Ok(event) => panic!("a handshake became {event:?}"),

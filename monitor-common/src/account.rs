@@ -4,9 +4,9 @@ use crate::{
     Direction,
     flow::{Flow, notable},
     frame::{Header, opcode},
-    gap_scale,
+    idle_gap_scale,
     snapshot::{closing_by, protocol},
-    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
+    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, response},
 };
 
 impl Flow {
@@ -47,7 +47,7 @@ impl Flow {
     pub fn end(&mut self, stats: &mut ListenerStats) {
         match self.snapshot.protocol {
             protocol::GONE => return,
-            protocol::UPGRADING => stats.handshakes[answer::NONE].add(1),
+            protocol::UPGRADING => stats.handshakes[response::NONE].add(1),
             _ => {}
         }
         for (i, walk) in [&self.rx_walk, &self.tx_walk].into_iter().enumerate() {
@@ -91,7 +91,7 @@ impl Flow {
         if !is_first {
             let interval = now.saturating_sub(own.last_ping);
             own.beat(interval);
-            stats.ping_intervals[direction.index()][gap_scale::slot_of(interval)].add(1);
+            stats.ping_intervals[direction.index()][idle_gap_scale::slot_of(interval)].add(1);
         }
         let earlier = own.pings_unanswered();
         if earlier == 0 {

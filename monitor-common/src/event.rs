@@ -60,7 +60,7 @@ pub enum EventKind {
     /// It does not any more.
     ListenEnded = 11,
     /// This host has advertised a window of 0 for
-    /// [`CLOSED_WINDOW_TOLD`](crate::snapshot::CLOSED_WINDOW_TOLD).
+    /// [`CLOSED_WINDOW_REPORT`](crate::snapshot::CLOSED_WINDOW_REPORT).
     WindowClosed = 12,
 }
 

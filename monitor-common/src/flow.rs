@@ -1,14 +1,14 @@
 //! What a socket's storage holds, and how packets change it.
 
 use crate::{
-    Direction, gap_scale,
+    Direction, idle_gap_scale,
     listener::ListenerLimits,
     moment::{Moment, TICK, ticks_between},
     segment::{Segment, after, tcp_flags},
     snapshot::{
-        CLOSED_WINDOW_TOLD, LOSS_MEMORY, Snapshot, TRY_APART, TRY_QUEUED, closing_by, protocol,
+        CLOSED_WINDOW_REPORT, LOSS_MEMORY, Snapshot, TRY_APART, TRY_QUEUED, closing_by, protocol,
     },
-    stats::{GAP_BOUNDS, GAP_FLOOR, ListenerStats},
+    stats::{IDLE_GAP_BOUNDS, IDLE_GAP_FLOOR, ListenerStats},
     stream::{Admission, Walk, mode},
 };
 
@@ -102,7 +102,7 @@ impl Flow {
     /// A socket older than the monitor, met at a packet: nothing is known of its stream, and of
     /// its past only what the daemon may have seeded.
     #[inline(always)]
-    pub fn adopt(&mut self, met_in: Direction) {
+    pub fn join_mid_stream(&mut self, met_in: Direction) {
         let s = &mut self.snapshot;
         if s.outstanding() == 0 {
             s.unacked_since = 0;
@@ -149,7 +149,7 @@ impl Flow {
                 s.excuse_tries(walk);
             }
         }
-        s.asks_at_answer = s.asks;
+        s.eliciting_sends_at_answer = s.eliciting_sends;
         if segment.has(tcp_flags::ACK) {
             s.acknowledge(segment, now, walk, stats);
         }
@@ -183,10 +183,10 @@ impl Flow {
             || (segment.payload_len == 1 && s.outstanding() == 0))
             && s.nxt_known != 0
             && segment.seq == s.snd_nxt.wrapping_sub(1);
-        let asks = segment.payload_len > 0 || keepalive;
+        let elicits = segment.payload_len > 0 || keepalive;
         if s.end_silence(Direction::Tx, now, limits, stats) {
             walk.note(notable::RESUMED);
-            if asks {
+            if elicits {
                 s.resumed_at = now;
             }
         }
@@ -194,12 +194,12 @@ impl Flow {
         if segment.payload_len > 0 && !keepalive {
             s.tx.last_payload = now;
         }
-        if asks {
-            if s.unanswered_asks() == 0 {
+        if elicits {
+            if s.unanswered_sends() == 0 {
                 s.unanswered_since = Moment::of(now);
             }
-            s.asks = s.asks.wrapping_add(1);
-            if s.resumed_at > s.rx.last_packet && s.unanswered_asks() == 2 {
+            s.eliciting_sends = s.eliciting_sends.wrapping_add(1);
+            if s.resumed_at > s.rx.last_packet && s.unanswered_sends() == 2 {
                 walk.note(notable::RETRANSMIT);
             }
         }
@@ -217,7 +217,7 @@ impl Flow {
         }
     }
 
-    /// Takes in a retransmission, as TCP itself tells it; true if the daemon has to hear of it.
+    /// Takes in a retransmission, as TCP itself reports it; true if the daemon has to hear of it.
     #[inline(always)]
     pub fn retransmit(&mut self, stats: &mut ListenerStats) -> bool {
         let s = &mut self.snapshot;
@@ -240,20 +240,20 @@ impl Flow {
         len: u32,
         patient: bool,
         stats: &mut ListenerStats,
-    ) -> Place {
+    ) -> SegmentPlace {
         let walk = self.walk_mut(direction);
         match walk.admit(seq, len, patient) {
-            Admission::Old => Place::Nowhere,
-            Admission::Ahead => Place::Ahead,
+            Admission::Old => SegmentPlace::Nowhere,
+            Admission::Ahead => SegmentPlace::Ahead,
             Admission::New { offset, lost } => {
                 let walks = walk.mode != mode::HANDSHAKE;
                 if lost > 0 {
                     stats.unsynced_bytes[direction.index()].add(lost as u64);
                 }
                 if walks {
-                    Place::Front(offset)
+                    SegmentPlace::Front(offset)
                 } else {
-                    Place::Nowhere
+                    SegmentPlace::Nowhere
                 }
             }
         }
@@ -270,7 +270,7 @@ impl Flow {
 
 /// Where the payload of a segment belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SegmentPlace {
     /// There is nothing to walk over: old bytes, or HTTP.
     Nowhere,
     /// The walk goes on at this offset.
@@ -303,10 +303,10 @@ impl Snapshot {
         stats: &mut ListenerStats,
     ) {
         let closed_at = self.own_window_closed_at;
-        let told_at = closed_at.nanos(now).wrapping_add(CLOSED_WINDOW_TOLD);
+        let reported_at = closed_at.nanos(now).wrapping_add(CLOSED_WINDOW_REPORT);
         if !is_closed {
             self.own_window_closed_at = Moment::NEVER;
-            walk.note(if now >= told_at {
+            walk.note(if now >= reported_at {
                 notable::ANSWERED
             } else {
                 notable::PUBLISH
@@ -319,7 +319,7 @@ impl Snapshot {
             self.own_window_closed_at = Moment::of(now);
             stats.zero_windows[Direction::Tx.index()].add(1);
             walk.note(notable::PUBLISH);
-        } else if now >= told_at && last_packet < told_at {
+        } else if now >= reported_at && last_packet < reported_at {
             walk.note(notable::WINDOW_CLOSED);
         }
     }
@@ -371,7 +371,7 @@ impl Snapshot {
     #[inline(always)]
     fn count_survival(&self, stats: &mut ListenerStats) {
         if self.is_watched() {
-            stats.gaps_survived[gap_scale::slot_of(self.last_gap())].add(1);
+            stats.idle_gaps_survived[idle_gap_scale::slot_of(self.last_idle_gap())].add(1);
         }
     }
 
@@ -390,13 +390,13 @@ impl Snapshot {
         let silence = now.saturating_sub(last);
         let limit = limits.idle_limit_ns;
         let exceeds = limit != 0 && silence > limit;
-        if last == 0 || (silence < GAP_FLOOR && !exceeds) || self.outstanding() > 0 {
+        if last == 0 || (silence < IDLE_GAP_FLOOR && !exceeds) || self.outstanding() > 0 {
             return false;
         }
-        if silence >= GAP_FLOOR {
-            stats.idle_gaps.observe(silence, &GAP_BOUNDS);
+        if silence >= IDLE_GAP_FLOOR {
+            stats.idle_gaps.observe(silence, &IDLE_GAP_BOUNDS);
         }
-        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || silence > self.last_gap() {
+        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || silence > self.last_idle_gap() {
             self.gap_ticks = ticks_between(last, now);
             self.gap_to = now;
             self.gap_ended_by = by as u8;

@@ -52,7 +52,7 @@ impl Needle {
     /// By how much one look goes on.
     pub const STRIDE: u32 = 7;
     /// Looks that reach all of it.
-    pub const LOOKS: u32 = Self::REACH / Self::STRIDE;
+    pub const MAX_STEPS: u32 = Self::REACH / Self::STRIDE;
 
     /// Whether it begins at one of the first [`Needle::STRIDE`] of 14 bytes, in any case.
     #[inline(always)]

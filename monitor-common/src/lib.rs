@@ -14,22 +14,22 @@ compile_error!("the packet logic reads headers from little-endian words");
 
 mod account;
 mod bounds;
-pub mod drop;
-pub mod early;
+pub mod drop_reason;
+pub mod early_data;
 pub mod event;
 pub mod flow;
 pub mod frame;
-pub mod gap_scale;
 pub mod handshake;
 mod heartbeat;
 pub mod holes;
+pub mod idle_gap_scale;
 pub mod listener;
 pub mod message;
 pub mod moment;
 pub mod mptcp;
 pub mod proxy_header;
 pub mod published;
-pub mod recognise;
+pub mod recognition;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod segment;

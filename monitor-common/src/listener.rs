@@ -1,4 +1,4 @@
-//! What the daemon tells the kernel programs to watch.
+//! What the kernel programs are to watch.
 
 /// Most listeners one daemon can watch.
 pub const MAX_LISTENERS: usize = 256;

@@ -25,10 +25,10 @@ impl ProxyHeader {
     /// Looks at less than a whole line, so that CRLF is found however the looks are cut.
     const STRIDE: u32 = HEADER_MAX - 1;
     /// Looks that reach all of a line.
-    pub const LOOKS: u32 = LINE_MAX.div_ceil(Self::STRIDE);
+    pub const MAX_STEPS: u32 = LINE_MAX.div_ceil(Self::STRIDE);
 
     /// Looks at the first of `len` bytes of payload. The length is known with version 2; with version 1
-    /// after up to [`ProxyHeader::LOOKS`] calls of [`ProxyHeader::look`].
+    /// after up to [`ProxyHeader::MAX_STEPS`] calls of [`ProxyHeader::look`].
     #[inline(always)]
     pub fn of(payload: &impl Payload, len: u32) -> Self {
         const LINE: u64 = u64::from_le_bytes(*b"PROXY \0\0");
@@ -61,7 +61,7 @@ impl ProxyHeader {
     /// The length of the header that `len` bytes of payload begin with; 0 if they begin with none.
     pub fn len_in(payload: &impl Payload, len: u32) -> u32 {
         let mut header = Self::of(payload, len);
-        let mut looks = 0..Self::LOOKS;
+        let mut looks = 0..Self::MAX_STEPS;
         while looks.next().is_some() && header.look(payload, len) {}
         header.len
     }
@@ -117,9 +117,9 @@ fn line_end(bytes: &Head) -> u32 {
 mod tests {
     use super::*;
 
-    struct Bytes<'a>(&'a [u8]);
+    struct LineBytes<'a>(&'a [u8]);
 
-    impl Payload for Bytes<'_> {
+    impl Payload for LineBytes<'_> {
         fn read(&self, offset: u32, len: u32) -> Option<Head> {
             let mut head = Head::default();
             let bytes = self.0.get(offset as usize..(offset + len) as usize)?;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn len_of(bytes: &[u8]) -> usize {
-        ProxyHeader::len_in(&Bytes(bytes), bytes.len() as u32) as usize
+        ProxyHeader::len_in(&LineBytes(bytes), bytes.len() as u32) as usize
     }
 
     #[test]

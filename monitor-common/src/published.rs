@@ -35,7 +35,7 @@ pub struct Published {
     retransmits: u32,
     loss: u16,
     /// 65,535 stand for more.
-    unanswered_asks: u16,
+    unanswered_sends: u16,
     local_port: u16,
     remote_port: u16,
     close_code: u16,
@@ -92,7 +92,7 @@ impl Published {
         outstanding: 0,
         retransmits: 0,
         loss: 0,
-        unanswered_asks: 0,
+        unanswered_sends: 0,
         local_port: 0,
         remote_port: 0,
         close_code: 0,
@@ -133,7 +133,7 @@ impl Published {
         self.retransmits = s.retransmits;
         self.retransmits_without_progress = narrowed_to_byte(s.retransmits_without_progress());
         self.loss = s.loss;
-        self.unanswered_asks = narrowed(s.unanswered_asks());
+        self.unanswered_sends = narrowed(s.unanswered_sends());
         self.local_port = s.local_port;
         self.remote_port = s.remote_port;
         self.listener = s.listener;
@@ -194,8 +194,8 @@ impl Published {
         s.retransmits_at_progress =
             (self.retransmits as u16).wrapping_sub(self.retransmits_without_progress as u16);
         s.loss = self.loss;
-        s.asks = self.unanswered_asks as u32;
-        s.asks_at_answer = 0;
+        s.eliciting_sends = self.unanswered_sends as u32;
+        s.eliciting_sends_at_answer = 0;
         s.unanswered_since = self.unanswered_since;
         s.gap_to = self.gap_to.nanos(near);
         s.gap_ticks = self.gap_ticks;
@@ -316,26 +316,26 @@ const fn unpack(kinds: u16, s: &mut Snapshot) {
 }
 
 /// Where a value lies among the 16 bits: the first one, and how many.
-type Place = (u32, u32);
+type BitRange = (u32, u32);
 
-const VERSION: Place = (0, 2);
-const ROLE: Place = (2, 1);
-const PROTOCOL: Place = (3, 3);
-const ORIGIN: Place = (6, 2);
-const INITIATOR: Place = (8, 2);
-const ENDED_BY: Place = (10, 1);
-const CLOSING_BY: Place = (11, 3);
-const CLOSED: Place = (14, 1);
+const VERSION: BitRange = (0, 2);
+const ROLE: BitRange = (2, 1);
+const PROTOCOL: BitRange = (3, 3);
+const ORIGIN: BitRange = (6, 2);
+const INITIATOR: BitRange = (8, 2);
+const ENDED_BY: BitRange = (10, 1);
+const CLOSING_BY: BitRange = (11, 3);
+const CLOSED: BitRange = (14, 1);
 /// The upper bit of a [`multipath`](crate::snapshot::multipath): plain TCP is read as unknown.
-const SUBFLOW: Place = (15, 1);
+const SUBFLOW: BitRange = (15, 1);
 
 #[inline(always)]
-const fn bits(value: u8, (first, width): Place) -> u16 {
+const fn bits(value: u8, (first, width): BitRange) -> u16 {
     (value as u16 & mask(width)) << first
 }
 
 #[inline(always)]
-const fn value(kinds: u16, (first, width): Place) -> u8 {
+const fn value(kinds: u16, (first, width): BitRange) -> u8 {
     (kinds >> first & mask(width)) as u8
 }
 

@@ -4,14 +4,14 @@ mod queue;
 
 use alloc::boxed::Box;
 
-use queue::Queue;
+use queue::SegmentQueue;
 
 use crate::{
     Direction,
-    flow::{Flow, Place},
+    flow::{Flow, SegmentPlace},
     frame::{Head, Header},
     handshake::Needle,
-    holes::{BRIDGE_STEPS, Bridge, Holes, ISLAND_STEPS, Landing},
+    holes::{BRIDGE_STEPS, Bridge, Holes, Landing, PENDING_RUN_STEPS},
     listener::ListenerLimits,
     proxy_header::ProxyHeader,
     segment::{Segment, after, tcp_flags},
@@ -26,7 +26,7 @@ pub struct Connection {
     /// By [`Direction`].
     holes: [Option<Box<Holes>>; 2],
     /// By [`Direction`], if segments are put in order first.
-    queues: Option<Box<[Queue; 2]>>,
+    queues: Option<Box<[SegmentQueue; 2]>>,
 }
 
 /// What one segment led to, apart from what [`Flow`] and [`ListenerStats`] keep.
@@ -102,26 +102,26 @@ impl Connection {
         stats: &mut ListenerStats,
         mut seen: impl FnMut(&SeenFrame),
     ) -> Taken {
-        let mut passage = Passage {
+        let mut segment_walk = SegmentWalk {
             direction,
             segment,
-            payload: Bytes(payload),
+            payload: PayloadBytes(payload),
             now,
             stats,
             seen: &mut seen,
             taken: Taken::NOTHING,
         };
         match direction {
-            Direction::Rx => self.flow.receive(segment, now, limits, passage.stats),
-            Direction::Tx => self.flow.send(segment, now, limits, passage.stats),
+            Direction::Rx => self.flow.receive(segment, now, limits, segment_walk.stats),
+            Direction::Tx => self.flow.send(segment, now, limits, segment_walk.stats),
         }
         if segment.has(tcp_flags::ACK) {
-            passage.pass_acknowledged(self);
+            segment_walk.pass_acknowledged(self);
         }
         if segment.payload_len > 0 {
-            passage.go(self);
+            segment_walk.go(self);
         }
-        let mut taken = passage.taken;
+        let mut taken = segment_walk.taken;
         taken.notes = self.flow.walk_mut(direction).take_notes();
         taken
     }
@@ -151,17 +151,17 @@ impl Connection {
 }
 
 /// One segment on its way.
-struct Passage<'a> {
+struct SegmentWalk<'a> {
     direction: Direction,
     segment: &'a Segment,
-    payload: Bytes<'a>,
+    payload: PayloadBytes<'a>,
     now: u64,
     stats: &'a mut ListenerStats,
     seen: &'a mut dyn FnMut(&SeenFrame),
     taken: Taken,
 }
 
-impl Passage<'_> {
+impl SegmentWalk<'_> {
     /// What is acknowledged has arrived: a hole in it is in the recording only.
     fn pass_acknowledged(&mut self, connection: &mut Connection) {
         let other = self.direction.opposite();
@@ -203,7 +203,7 @@ impl Passage<'_> {
         &mut self,
         connection: &mut Connection,
         direction: Direction,
-        gives_up: impl Fn(u32, &Queue) -> bool,
+        gives_up: impl Fn(u32, &SegmentQueue) -> bool,
     ) {
         loop {
             let Connection { flow, queues, .. } = &mut *connection;
@@ -223,16 +223,16 @@ impl Passage<'_> {
                 }
                 None => return,
             };
-            let mut passage = Passage {
+            let mut segment_walk = SegmentWalk {
                 direction,
                 segment: &next.segment,
-                payload: Bytes(&next.payload),
+                payload: PayloadBytes(&next.payload),
                 now: self.now,
                 stats: &mut *self.stats,
                 seen: &mut *self.seen,
                 taken: Taken::NOTHING,
             };
-            passage.pass(connection);
+            segment_walk.pass(connection);
         }
     }
 
@@ -260,16 +260,16 @@ impl Passage<'_> {
             );
         }
         let mut place = self.place(flow, true);
-        if place == Place::Ahead {
+        if place == SegmentPlace::Ahead {
             let waiting = holes.get_or_insert_with(|| Box::new(Holes::EMPTY));
             flow.walk_mut(direction).set_holes(true);
             match waiting.land(segment.payload_seq(), segment.payload_len) {
                 Landing::Old => {}
-                Landing::Island(begin) => self.walk_island(flow, waiting, begin),
+                Landing::PendingRun(begin) => self.walk_pending_run(flow, waiting, begin),
                 Landing::NoRoom => place = self.place(flow, false),
             }
         }
-        if let Place::Front(at) = place {
+        if let SegmentPlace::Front(at) = place {
             self.walk(flow, at);
         }
         if let Some(waiting) = holes {
@@ -278,7 +278,7 @@ impl Passage<'_> {
         }
     }
 
-    fn place(&mut self, flow: &mut Flow, patient: bool) -> Place {
+    fn place(&mut self, flow: &mut Flow, patient: bool) -> SegmentPlace {
         let (seq, len) = (self.segment.payload_seq(), self.segment.payload_len);
         flow.place(self.direction, seq, len, patient, self.stats)
     }
@@ -313,11 +313,11 @@ impl Passage<'_> {
         self.count_unsynced(self.direction, left);
     }
 
-    fn walk_island(&mut self, flow: &Flow, holes: &mut Holes, begin: u32) {
+    fn walk_pending_run(&mut self, flow: &Flow, holes: &mut Holes, begin: u32) {
         let len = self.segment.payload_len;
         let from_client = flow.snapshot.from_client(self.direction);
         let mut at = begin;
-        for _ in 0..ISLAND_STEPS {
+        for _ in 0..PENDING_RUN_STEPS {
             self.taken.steps += 1;
             let seq = self.segment.payload_seq();
             if !holes.step(&mut at, begin, seq, len, from_client, &self.payload) {
@@ -368,7 +368,7 @@ fn find(needle: Needle, payload: &impl Payload, len: u32) -> bool {
 }
 
 fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
-    (0..Needle::LOOKS)
+    (0..Needle::MAX_STEPS)
         .map(|look| look * Needle::STRIDE)
         .take_while(|at| *at < len)
         .filter_map(|at| payload.read(at, 14.min(len - at).min(payload.readable(at)).max(1)))
@@ -377,22 +377,22 @@ fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
 
 /// What comes behind the [`ProxyHeader`] that a payload begins with, if it does.
 pub fn behind_proxy_header(payload: &[u8]) -> &[u8] {
-    let bytes = Bytes(payload);
+    let bytes = PayloadBytes(payload);
     bytes
         .behind(ProxyHeader::len_in(&bytes, payload.len() as u32))
         .0
 }
 
-struct Bytes<'a>(&'a [u8]);
+struct PayloadBytes<'a>(&'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> PayloadBytes<'a> {
     /// What comes behind the first `skip` bytes.
-    fn behind(&self, skip: u32) -> Bytes<'a> {
-        Bytes(self.0.get(skip as usize..).unwrap_or_default())
+    fn behind(&self, skip: u32) -> PayloadBytes<'a> {
+        PayloadBytes(self.0.get(skip as usize..).unwrap_or_default())
     }
 }
 
-impl Payload for Bytes<'_> {
+impl Payload for PayloadBytes<'_> {
     fn read(&self, offset: u32, len: u32) -> Option<Head> {
         let range = offset as usize..offset as usize + len as usize;
         let mut head = Head::default();

@@ -124,15 +124,15 @@ pub struct Snapshot {
     /// The share of what was acknowledged that had to be sent again, smoothed over some
     /// [`LOSS_MEMORY`] acknowledgements; of 65,536. Written by ingress.
     pub loss: u16,
-    /// Transmissions that ask for an answer. Written by egress.
-    pub asks: u32,
+    /// Transmissions that elicit an answer. Written by egress.
+    pub eliciting_sends: u32,
     /// `asks` as of the last packet from the peer. Written by ingress.
-    pub asks_at_answer: u32,
+    pub eliciting_sends_at_answer: u32,
     /// When the first unanswered one left. Written by egress.
     pub unanswered_since: Moment,
     /// The length of the silence that ended at `gap_to`, rounded down.
     pub gap_ticks: u32,
-    /// When the last silence ended that took at least [`GAP_FLOOR`](crate::stats::GAP_FLOOR), or longer
+    /// When the last silence ended that took at least [`IDLE_GAP_FLOOR`](crate::stats::IDLE_GAP_FLOOR), or longer
     /// than the idle limit. While nothing was heard since this host ended one, a shorter one does not
     /// take its place: what is sent into a dead path does not hide when it died.
     pub gap_to: u64,
@@ -200,9 +200,9 @@ pub const TRY_APART: u64 = 250_000_000;
 /// them. That it has no answer says nothing of the peer.
 pub const TRY_QUEUED: u64 = 1_000_000_000;
 
-/// Nanoseconds: a window that has been closed for longer is told of. Readers that are slow close and
+/// Nanoseconds: a window that has been closed for longer is reported. Readers that are slow close and
 /// open theirs all the time.
-pub const CLOSED_WINDOW_TOLD: u64 = 2_000_000_000;
+pub const CLOSED_WINDOW_REPORT: u64 = 2_000_000_000;
 
 /// Nanoseconds: what heartbeats are kept in, 16.8 ms.
 pub const PING_UNIT: u64 = 1 << 24;
@@ -263,8 +263,8 @@ impl Snapshot {
             retransmits: 0,
             retransmits_at_progress: 0,
             loss: 0,
-            asks: 0,
-            asks_at_answer: 0,
+            eliciting_sends: 0,
+            eliciting_sends_at_answer: 0,
             unanswered_since: Moment::NEVER,
             gap_ticks: 0,
             gap_to: 0,
@@ -309,8 +309,9 @@ impl Snapshot {
     }
 
     #[inline(always)]
-    pub const fn unanswered_asks(&self) -> u32 {
-        self.asks.wrapping_sub(self.asks_at_answer)
+    pub const fn unanswered_sends(&self) -> u32 {
+        self.eliciting_sends
+            .wrapping_sub(self.eliciting_sends_at_answer)
     }
 
     /// Whether a ping waits for a sign of life. A peer whose bytes arrive is alive: its pong may be queued
@@ -331,7 +332,7 @@ impl Snapshot {
 
     /// How long the last silence was, nanoseconds, rounded down to a tick.
     #[inline(always)]
-    pub const fn last_gap(&self) -> u64 {
+    pub const fn last_idle_gap(&self) -> u64 {
         self.gap_ticks as u64 * TICK
     }
 
@@ -345,7 +346,7 @@ impl Snapshot {
         }
     }
 
-    /// How the connection ended, told at its death: the first thing that decided it.
+    /// How the connection ended, reported at its end: the first thing that decided it.
     ///
     /// A local abort (`tcp_disconnect` and `tcp_close` in net/ipv4/tcp.c) sets the state first and
     /// sends its reset afterwards. It is known by what is missing: no FIN, no reset from the peer,

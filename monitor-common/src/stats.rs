@@ -1,6 +1,6 @@
 //! Per-listener aggregates: what need not be an event.
 
-use crate::{event::CLOSE_HOW_COUNT, gap_scale};
+use crate::{event::CLOSE_HOW_COUNT, idle_gap_scale};
 
 /// Upper bounds in nanoseconds of the ping round-trip buckets; one more bucket holds the rest.
 pub const RTT_BOUNDS: [u64; 16] = [
@@ -23,11 +23,11 @@ pub const RTT_BOUNDS: [u64; 16] = [
 ];
 
 /// Silences below this are traffic, not gaps, and are not recorded.
-pub const GAP_FLOOR: u64 = SECOND;
+pub const IDLE_GAP_FLOOR: u64 = SECOND;
 
 /// Upper bounds in nanoseconds of the idle-gap buckets; one more bucket holds the rest. The
 /// well-known limits of load balancers stand at bucket edges.
-pub const GAP_BOUNDS: [u64; 20] = [
+pub const IDLE_GAP_BOUNDS: [u64; 20] = [
     2 * SECOND,
     5 * SECOND,
     10 * SECOND,
@@ -66,10 +66,10 @@ pub const SIZE_BOUNDS: [u64; 8] = [
 
 /// Answers to upgrade requests: one slot for each status code from 100 to 599, then the two of
 /// [`answer`].
-pub const ANSWER_SLOTS: usize = 502;
+pub const RESPONSE_SLOTS: usize = 502;
 
 /// Slots of [`ListenerStats::handshakes`] that are no status code.
-pub mod answer {
+pub mod response {
     /// A status line without a status code between 100 and 599.
     pub const MALFORMED: usize = 500;
     /// The connection ended before there was an answer.
@@ -266,7 +266,7 @@ pub struct ListenerStats {
     /// Upgrade requests, answered or not.
     pub upgrade_requests: Counter,
     /// Answers to upgrade requests: status code - 100, or an [`answer`].
-    pub handshakes: [Counter; ANSWER_SLOTS],
+    pub handshakes: [Counter; RESPONSE_SLOTS],
     /// From TCP's ESTABLISHED to the 101.
     pub handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,
     /// From the first close frame to the other side's (RFC 6455 §7.1.4).
@@ -285,14 +285,14 @@ pub struct ListenerStats {
     pub zero_windows: [Counter; 2],
     /// Ping to pong, by the side that sent the ping.
     pub ping_rtt: [Histogram<{ RTT_BOUNDS.len() + 1 }>; 2],
-    /// Silences of at least [`GAP_FLOOR`] that ended.
-    pub idle_gaps: Histogram<{ GAP_BOUNDS.len() + 1 }>,
-    /// Those of watched connections after which the peer was heard, by the slots of [`gap_scale`]:
+    /// Silences of at least [`IDLE_GAP_FLOOR`] that ended.
+    pub idle_gaps: Histogram<{ IDLE_GAP_BOUNDS.len() + 1 }>,
+    /// Those of watched connections after which the peer was heard, by the slots of [`idle_gap_scale`]:
     /// the path was alive behind them. Slot 0 has shorter ones, where the listener's limit is.
-    pub gaps_survived: [Counter; gap_scale::SLOTS],
+    pub idle_gaps_survived: [Counter; idle_gap_scale::SLOTS],
     /// Times between consecutive pings of one connection, by the side that pings and the slots of
-    /// [`gap_scale`]; slot 0 has all that are shorter.
-    pub ping_intervals: [[Counter; gap_scale::SLOTS]; 2],
+    /// [`idle_gap_scale`]; slot 0 has all that are shorter.
+    pub ping_intervals: [[Counter; idle_gap_scale::SLOTS]; 2],
 }
 
 impl ListenerStats {
@@ -309,7 +309,7 @@ impl ListenerStats {
         pongs: [[Counter(0); PongKind::ALL.len()]; 2],
         protocol_errors: [Counter(0); ProtocolError::ALL.len()],
         upgrade_requests: Counter(0),
-        handshakes: [Counter(0); ANSWER_SLOTS],
+        handshakes: [Counter(0); RESPONSE_SLOTS],
         handshake_time: Histogram::EMPTY,
         close_handshake_time: Histogram::EMPTY,
         pings_unanswered: [Counter(0); 2],
@@ -321,8 +321,8 @@ impl ListenerStats {
         zero_windows: [Counter(0); 2],
         ping_rtt: [Histogram::EMPTY; 2],
         idle_gaps: Histogram::EMPTY,
-        gaps_survived: [Counter(0); gap_scale::SLOTS],
-        ping_intervals: [[Counter(0); gap_scale::SLOTS]; 2],
+        idle_gaps_survived: [Counter(0); idle_gap_scale::SLOTS],
+        ping_intervals: [[Counter(0); idle_gap_scale::SLOTS]; 2],
     };
 
     /// Adds what another CPU counted.
@@ -353,7 +353,7 @@ impl ListenerStats {
             zero_windows,
             ping_rtt: [rtt_rx, rtt_tx],
             idle_gaps,
-            gaps_survived,
+            idle_gaps_survived,
             ping_intervals: [intervals_rx, intervals_tx],
         } = self;
         opened.add(other.opened.get());
@@ -384,7 +384,7 @@ impl ListenerStats {
         rtt_rx.merge(&other.ping_rtt[0]);
         rtt_tx.merge(&other.ping_rtt[1]);
         idle_gaps.merge(&other.idle_gaps);
-        merge(gaps_survived, &other.gaps_survived);
+        merge(idle_gaps_survived, &other.idle_gaps_survived);
         merge(intervals_rx, &other.ping_intervals[0]);
         merge(intervals_tx, &other.ping_intervals[1]);
     }
@@ -413,11 +413,11 @@ mod tests {
 
     #[test]
     fn a_value_on_a_bound_belongs_below_it() {
-        let mut histogram = Histogram::<{ GAP_BOUNDS.len() + 1 }>::EMPTY;
-        histogram.observe(60 * SECOND, &GAP_BOUNDS);
-        histogram.observe(60 * SECOND + 1, &GAP_BOUNDS);
-        histogram.observe(u64::MAX / 2, &GAP_BOUNDS);
-        let filled: Vec<_> = (0..=GAP_BOUNDS.len())
+        let mut histogram = Histogram::<{ IDLE_GAP_BOUNDS.len() + 1 }>::EMPTY;
+        histogram.observe(60 * SECOND, &IDLE_GAP_BOUNDS);
+        histogram.observe(60 * SECOND + 1, &IDLE_GAP_BOUNDS);
+        histogram.observe(u64::MAX / 2, &IDLE_GAP_BOUNDS);
+        let filled: Vec<_> = (0..=IDLE_GAP_BOUNDS.len())
             .filter(|i| histogram.buckets[*i].get() > 0)
             .collect();
         assert_eq!(filled, [10, 11, 20]);

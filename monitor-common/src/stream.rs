@@ -66,8 +66,8 @@ mod flag {
     /// fault, not ours.
     pub(super) const CERTAIN: u8 = 2;
     /// Followed on trial only: its frames are kept until they are proven. See [`crate::holes`].
-    pub(super) const ISLAND: u8 = 4;
-    /// There are islands ahead.
+    pub(super) const PENDING_RUN: u8 = 4;
+    /// There are pending runs ahead.
     pub(super) const HOLES: u8 = 8;
     /// A close frame passed.
     pub(super) const CLOSED: u8 = 0x40;
@@ -89,7 +89,7 @@ pub struct Walk {
     carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
-    /// In [`mode::HEAD`] the last bytes seen. In [`mode::EARLY`] the sequence number behind the request. On an island where the last header begins, counted
+    /// In [`mode::HEAD`] the last bytes seen. In [`mode::EARLY`] the sequence number behind the request. On a pending run where the last header begins, counted
     /// from the start of its segment.
     pub(crate) mark: u32,
     /// A [`mode`].
@@ -100,7 +100,7 @@ pub struct Walk {
     trial: u8,
     /// A set of [`flag`].
     flags: u8,
-    /// What is notable about the segment in hand; see [`crate::flow::notable`]. On an island the
+    /// What is notable about the segment in hand; see [`crate::flow::notable`]. On a pending run the
     /// number of the chain that is followed.
     notes: u32,
 }
@@ -155,17 +155,17 @@ impl Walk {
 
     /// A part of a stream from `seq` on, of which nothing is known yet. The chains in it are
     /// numbered from `chain` on.
-    pub(crate) const fn island(seq: u32, chain: u32) -> Self {
+    pub(crate) const fn pending_run(seq: u32, chain: u32) -> Self {
         Self {
             next_seq: seq,
             mode: mode::UNSYNCED,
-            flags: flag::STARTED | flag::ISLAND,
+            flags: flag::STARTED | flag::PENDING_RUN,
             notes: chain,
             ..Self::EMPTY
         }
     }
 
-    /// The number of the chain that is followed on an island.
+    /// The number of the chain that is followed on a pending run.
     #[inline(always)]
     pub(crate) const fn chain(&self) -> u32 {
         self.notes
@@ -227,7 +227,7 @@ impl Walk {
     pub(crate) fn begin_frames(&mut self, ack: u32) -> u64 {
         let mut early = 0;
         if self.mode == mode::EARLY {
-            // A header that is not complete will be told when it is.
+            // A header that is not complete will be reported when it is.
             let passed = self.next_seq.wrapping_sub(self.mark) - self.carry_len as u32;
             early = (passed as u64).saturating_add(self.skip);
         } else {
@@ -331,7 +331,7 @@ impl Walk {
         self.flags &= !flag::MESSAGE;
     }
 
-    /// Whether there are islands ahead; see [`crate::holes`].
+    /// Whether there are pending runs ahead; see [`crate::holes`].
     #[inline(always)]
     pub const fn has_holes(&self) -> bool {
         self.flags & flag::HOLES != 0
@@ -456,7 +456,7 @@ impl Walk {
                 self.step_frames(at, begin, len, from_client, payload)
             }
             mode::HEAD => self.step_head(at, len, payload),
-            mode::UNSYNCED if self.flags & flag::ISLAND != 0 => {
+            mode::UNSYNCED if self.flags & flag::PENDING_RUN != 0 => {
                 self.scan(at, len, from_client, payload)
             }
             mode::UNSYNCED if *at == 0 => {

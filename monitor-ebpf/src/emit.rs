@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use monitor_common::{
-    drop::DropReason,
+    drop_reason::DropReason,
     event::{EventKind, FrameSample, ListenEvent, VitalEvent},
     flow::notable,
     published::Published,

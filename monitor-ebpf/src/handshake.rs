@@ -5,7 +5,7 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use monitor_common::{
     Direction,
-    drop::DropReason,
+    drop_reason::DropReason,
     event::{HEAD_ROOMS, HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
     flow::Flow,
     frame::HEADER_MAX,
@@ -93,20 +93,20 @@ pub(crate) extern "C" fn proxy_header_len(skb: *mut __sk_buff, offset: u32, len:
         skb: skb.cast(),
         offset,
     };
-    let mut line = Line {
+    let mut line = HeaderLine {
         skb: skb.cast(),
         offset,
         len,
         header: ProxyHeader::of(&payload, len),
     };
-    repeat::<{ ProxyHeader::LOOKS }, LineStep>(&mut line);
+    repeat::<{ ProxyHeader::MAX_STEPS }, LineStep>(&mut line);
     // SAFETY: a live local; volatile because it was written behind the compiler's back.
     unsafe { (&raw const line.header.len).read_volatile() }
 }
 
 /// Shared by the looks for the end of a line; lives on the stack.
 #[repr(C)]
-struct Line {
+struct HeaderLine {
     skb: *mut c_void,
     offset: u32,
     len: u32,
@@ -116,10 +116,10 @@ struct Line {
 enum LineStep {}
 
 impl Body for LineStep {
-    type Context = Line;
+    type Context = HeaderLine;
 
     #[inline(always)]
-    fn step(_index: u32, line: &mut Line) -> bool {
+    fn step(_index: u32, line: &mut HeaderLine) -> bool {
         let payload = SkbPayload {
             skb: line.skb,
             offset: line.offset,
@@ -130,7 +130,7 @@ impl Body for LineStep {
 
 /// Shared by the steps of a search; lives on the stack.
 #[repr(C)]
-struct Search {
+struct NeedleSearch {
     skb: *mut c_void,
     payload_offset: u32,
     len: u32,
@@ -142,7 +142,7 @@ struct Search {
 /// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
 #[inline(always)]
 pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
-    let mut search = Search {
+    let mut search = NeedleSearch {
         skb: payload.skb,
         payload_offset: payload.offset,
         len,
@@ -150,7 +150,7 @@ pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
         found: 0,
         _pad: 0,
     };
-    repeat::<{ Needle::LOOKS }, SearchStep>(&mut search);
+    repeat::<{ Needle::MAX_STEPS }, SearchStep>(&mut search);
     // SAFETY: a live local; volatile because it was written behind the compiler's back.
     unsafe { (&raw const search.found).read_volatile() != 0 }
 }
@@ -158,10 +158,10 @@ pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
 enum SearchStep {}
 
 impl Body for SearchStep {
-    type Context = Search;
+    type Context = NeedleSearch;
 
     #[inline(always)]
-    fn step(index: u32, search: &mut Search) -> bool {
+    fn step(index: u32, search: &mut NeedleSearch) -> bool {
         let at = index * Needle::STRIDE;
         if at >= search.len {
             return false;

@@ -6,20 +6,20 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfT
 use aya_log_ebpf::debug;
 use monitor_common::{
     Direction,
-    drop::DropReason,
+    drop_reason::DropReason,
     event::{EventKind, ListenEvent},
     flow::Flow,
     snapshot::{Snapshot, protocol, role},
 };
 
 use crate::{
-    early::begin_early,
+    early_data::begin_early,
     emit::{count_drop, emit, emit_listen, publish, take_seed, unpublish},
     maps::{
         DEBUG_LOG, NET_INUM_OFFSET, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NET_OFFSET,
         SKC_NUM_OFFSET, SNAPSHOTS, STATS,
     },
-    sock::{self, Watch, state},
+    sock::{self, WatchedEnd, state},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -92,13 +92,13 @@ fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bo
         return;
     }
     if is_outgoing && watch.role == role::SERVER {
-        let Some(by_remote) = Watch::of_outgoing(remote) else {
+        let Some(by_remote) = WatchedEnd::of_outgoing(remote) else {
             return sock::mark_foreign(sk.cast_mut());
         };
         watch = by_remote;
     }
     let (cookie, at) = (sock::cookie(sk.cast_mut()), now());
-    let Some(flow) = sock::newborn(sk.cast_mut(), cookie, watch, (local, remote), at) else {
+    let Some(flow) = sock::new_flow(sk.cast_mut(), cookie, watch, (local, remote), at) else {
         return;
     };
     if watch.role == role::SERVER {
@@ -240,14 +240,14 @@ impl TracedSock {
 
 /// Who watches this socket, and its local and remote port.
 #[inline(always)]
-fn watch_of(sk: *const c_void) -> Option<(Watch, u16, u16)> {
+fn watch_of(sk: *const c_void) -> Option<(WatchedEnd, u16, u16)> {
     // The tracepoint fires for MPTCP's outer sockets too.
     if field(sk, SK_PROTOCOL_OFFSET.load()) != IPPROTO_TCP {
         return None;
     }
     let local = field(sk, SKC_NUM_OFFSET.load());
     let remote = u16::from_be(field(sk, SKC_DPORT_OFFSET.load()));
-    Some((Watch::of_ports(local, remote)?, local, remote))
+    Some((WatchedEnd::of_ports(local, remote)?, local, remote))
 }
 
 /// A 16-bit field of `struct sock`.

@@ -44,26 +44,26 @@ pub(crate) fn unlock(flow: *mut Flow) {
 
 /// Shared by the attempts; lives on the stack.
 #[repr(C)]
-struct Waiting {
+struct LockWait {
     word: *mut u64,
     locked: u64,
 }
 
 #[inline(never)]
 fn wait(word: *mut u64) -> bool {
-    let mut waiting = Waiting { word, locked: 0 };
-    repeat::<ATTEMPTS, Attempt>(&mut waiting);
+    let mut waiting = LockWait { word, locked: 0 };
+    repeat::<ATTEMPTS, LockAttempt>(&mut waiting);
     // SAFETY: a live local; volatile because it was written behind the compiler's back.
     unsafe { (&raw const waiting.locked).read_volatile() != 0 }
 }
 
-enum Attempt {}
+enum LockAttempt {}
 
-impl Body for Attempt {
-    type Context = Waiting;
+impl Body for LockAttempt {
+    type Context = LockWait;
 
     #[inline(always)]
-    fn step(_index: u32, waiting: &mut Waiting) -> bool {
+    fn step(_index: u32, waiting: &mut LockWait) -> bool {
         waiting.locked = (swap(waiting.word, 1) == 0) as u64;
         waiting.locked == 0
     }

@@ -15,7 +15,7 @@
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-mod early;
+mod early_data;
 mod emit;
 mod handshake;
 mod lifecycle;

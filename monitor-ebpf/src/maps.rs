@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use monitor_common::{
-    drop::DropReason,
-    early::EarlySegment,
+    drop_reason::DropReason,
+    early_data::EarlySegment,
     event::{FrameSample, HandshakeRecord, VitalEvent},
     flow::Flow,
     holes::Holes,

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use monitor_common::{
-    drop::DropReason,
+    drop_reason::DropReason,
     flow::Flow,
     holes::Holes,
     snapshot::{origin, protocol, role},
@@ -34,13 +34,13 @@ pub(crate) mod state {
 
 /// Who watches a socket.
 #[derive(Clone, Copy)]
-pub(crate) struct Watch {
+pub(crate) struct WatchedEnd {
     pub(crate) listener: u8,
     /// A [`role`].
     pub(crate) role: u8,
 }
 
-impl Watch {
+impl WatchedEnd {
     /// Two array look-ups at most: all that a packet of a foreign socket costs.
     #[inline(always)]
     pub(crate) fn of_ports(local: u16, remote: u16) -> Option<Self> {
@@ -82,10 +82,10 @@ pub(crate) fn flow_or_new(sk: *mut c_void) -> Option<*mut Flow> {
 
 /// The flow of a socket that can carry data from now on. `None` when the kernel has no memory.
 #[inline(always)]
-pub(crate) fn newborn(
+pub(crate) fn new_flow(
     sk: *mut c_void,
     cookie: u64,
-    watch: Watch,
+    watch: WatchedEnd,
     (local, remote): (u16, u16),
     now: u64,
 ) -> Option<*mut Flow> {

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     Direction,
-    drop::DropReason,
+    drop_reason::DropReason,
     flow::Flow,
     listener::ListenerLimits,
     mptcp::OPTIONS_ROOM,
@@ -21,14 +21,14 @@ use monitor_common::{
 };
 
 use crate::{
-    early::{keep_early, take_early},
+    early_data::{keep_early, take_early},
     emit::{count_drop, publish_changes, take_seed},
     lock,
     maps::{LISTENERS, REFUSED_SHAPE, STATS},
     marker::{DirectionMarker, Rx, Tx},
     opaque::opaque,
     packet::{__sk_buff, PacketContext, Parts, Piece, any_sock, full_sock},
-    sock::{self, Watch, state},
+    sock::{self, WatchedEnd, state},
     walk::walk,
 };
 
@@ -62,7 +62,7 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
         // The kernel hands out the remote port in network order, in the upper half of the word.
         (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
     };
-    let watch = Watch::of_ports(local, remote)?;
+    let watch = WatchedEnd::of_ports(local, remote)?;
     // SAFETY: as above.
     let sk = unsafe { any_sock(skb) }?;
     // Clearing it first would take longer than filling it: a loop over its bytes.
@@ -202,7 +202,7 @@ fn meet(
     skb: *mut __sk_buff,
     piece: &Piece,
     ip_version: u32,
-    watch: Watch,
+    watch: WatchedEnd,
     (local, remote): (u16, u16),
     direction: Direction,
     now: u64,
@@ -222,7 +222,7 @@ fn meet(
         // A child of TCP Fast Open: its SYN carried data, and its server may answer at once.
         state::SYN_RECV if matches!(direction, Direction::Tx) => {
             let cookie = sock::cookie(skb.cast());
-            let flow = sock::newborn(sk.cast(), cookie, watch, (local, remote), now)?;
+            let flow = sock::new_flow(sk.cast(), cookie, watch, (local, remote), now)?;
             let notes = take_early(flow, now);
             // SAFETY: storage the kernel just handed out, not null.
             unsafe { (*flow).tx_walk.note(notes) };
@@ -230,9 +230,9 @@ fn meet(
         }
         // TCP Fast Open from here.
         state::SYN_SENT if has_payload => {
-            let watch = Watch::of_outgoing(remote)?;
+            let watch = WatchedEnd::of_outgoing(remote)?;
             let cookie = sock::cookie(skb.cast());
-            return sock::newborn(sk.cast(), cookie, watch, (local, remote), now);
+            return sock::new_flow(sk.cast(), cookie, watch, (local, remote), now);
         }
         state::SYN_SENT | state::SYN_RECV | state::CLOSE | state::NEW_SYN_RECV => return None,
         _ => {}
@@ -244,7 +244,7 @@ fn meet(
         && local > remote
         && has_listener(skb, ip_version, direction as u32, local as u32) == 0
     {
-        let Some(by_remote) = Watch::of_outgoing(remote) else {
+        let Some(by_remote) = WatchedEnd::of_outgoing(remote) else {
             sock::mark_foreign(sk.cast());
             return None;
         };
@@ -265,7 +265,7 @@ fn meet(
     s.role = watch.role;
     s.origin = origin::ADOPTED;
     s.multipath = multipath::UNKNOWN;
-    flow.adopt(direction);
+    flow.join_mid_stream(direction);
     Some(storage)
 }
 

@@ -10,11 +10,11 @@ use core::marker::PhantomData;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use monitor_common::{
     Direction,
-    drop::DropReason,
+    drop_reason::DropReason,
     event::FrameSample,
-    flow::{Flow, Place},
+    flow::{Flow, SegmentPlace},
     frame::{Header, opcode},
-    holes::{BRIDGE_STEPS, Bridge, ISLAND_STEPS, Landing},
+    holes::{BRIDGE_STEPS, Bridge, Landing, PENDING_RUN_STEPS},
     snapshot::Snapshot,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
@@ -36,9 +36,9 @@ pub(crate) fn walk<M: DirectionMarker>(packet: &mut PacketContext) {
     // Only ingress waits for holes to be filled: what leaves is in order.
     let rx = matches!(M::DIRECTION, Direction::Rx);
     let begin = match place(packet, M::DIRECTION, rx) {
-        Place::Nowhere => NOTHING_LEFT,
-        Place::Front(at) => at,
-        Place::Ahead => {
+        SegmentPlace::Nowhere => NOTHING_LEFT,
+        SegmentPlace::Front(at) => at,
+        SegmentPlace::Ahead => {
             let (skb, flow, stats, piece, now) = packet.arguments();
             walk_ahead(skb, flow, stats, piece, now)
         }
@@ -216,12 +216,12 @@ extern "C" fn walk_ahead(
     let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
     match holes.land(seq, payload_len) {
         Landing::Old => NOTHING_LEFT,
-        Landing::Island(begin) => {
+        Landing::PendingRun(begin) => {
             piece.begin = begin;
             flow.done[Direction::Rx.index()] = begin;
-            let steps = repeat::<ISLAND_STEPS, AheadStep>(&mut context);
+            let steps = repeat::<PENDING_RUN_STEPS, AheadStep>(&mut context);
             let (Parts { flow, .. }, holes) = context.parts();
-            if steps == ISLAND_STEPS && flow.done[Direction::Rx.index()] < payload_len {
+            if steps == PENDING_RUN_STEPS && flow.done[Direction::Rx.index()] < payload_len {
                 holes.give_up_segment();
             }
             NOTHING_LEFT
@@ -234,13 +234,13 @@ extern "C" fn walk_ahead(
 #[inline(always)]
 fn jump_ahead(packet: &mut PacketContext) -> u32 {
     match place(packet, Direction::Rx, false) {
-        Place::Front(at) => at,
-        Place::Nowhere | Place::Ahead => NOTHING_LEFT,
+        SegmentPlace::Front(at) => at,
+        SegmentPlace::Nowhere | SegmentPlace::Ahead => NOTHING_LEFT,
     }
 }
 
 #[inline(always)]
-fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> Place {
+fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> SegmentPlace {
     let Parts { flow, stats, piece } = packet.parts();
     let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
     flow.place(direction, seq, payload_len, patient, stats)

@@ -37,7 +37,7 @@ use monitor::{
     core::ListenerRules,
     kernel::{
         cgroup::find_cgroup2,
-        load::{LoadSettings, Loaded, PACKET_HOOKS},
+        loader::{LoadSettings, Loaded, PACKET_HOOKS},
     },
     listeners::{Listener, PortRange},
 };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{Ktime, storm::ClientRow},
-    sink::line::{seconds, thousandths},
+    sink::alert_line::{seconds, thousandths},
 };
 
 /// One client at the moment `ts`.

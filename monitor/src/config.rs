@@ -2,7 +2,7 @@
 //!
 //! [`Config::parse`] goes in two steps. serde and `toml` read the shape (`file.rs`) and stop at the first
 //! thing that cannot be read; what can be read is then held against itself (`build.rs`), and everything
-//! that makes no sense is told at once.
+//! that makes no sense is reported at once.
 
 use std::{
     fs, io,
@@ -29,7 +29,7 @@ pub const EXAMPLE: &str = include_str!("../../deploy/wsmon.toml");
 /// What a valid file says. `None` where it says nothing: flags and defaults decide then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    pub daemon: Daemon,
+    pub daemon: DaemonTable,
     pub alerts: Alerts,
     pub reap: ReapSettings,
     pub privacy: Privacy,
@@ -42,7 +42,7 @@ pub struct Config {
 /// `[daemon]`: as the flags of the same names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Daemon {
+pub struct DaemonTable {
     #[serde(deserialize_with = "value::address")]
     pub metrics_addr: Option<SocketAddr>,
     /// A path, or `none`.

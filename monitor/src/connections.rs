@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
-        detail::Traffic,
-        facts::{Activity, Direction},
+        detail::DirectionTraffic,
+        facts::{Direction, DirectionActivity},
         transition::Reason,
     },
     json,
-    sink::line::seconds,
+    sink::alert_line::seconds,
 };
 
 pub use crate::core::transition::State;
@@ -45,12 +45,12 @@ pub struct ConnectionRecord {
     pub idle_seconds: Option<f64>,
     /// The states it went through, oldest first; those before the monitor are not known.
     pub states: Vec<StateChange>,
-    pub verdict: Option<StandingVerdict>,
+    pub verdict: Option<VerdictRecord>,
     /// `null` where neither head of it was seen.
-    pub handshake: Option<HandshakeRecord>,
-    pub rx: Side,
-    pub tx: Side,
-    pub tcp: Tcp,
+    pub handshake: Option<HandshakeSummary>,
+    pub rx: DirectionRecord,
+    pub tx: DirectionRecord,
+    pub tcp: TcpRecord,
     pub close: Option<CloseFrame>,
 }
 
@@ -63,7 +63,7 @@ pub struct StateChange {
 
 /// The verdict that stands, as it was last reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StandingVerdict {
+pub struct VerdictRecord {
     pub kind: String,
     pub certainty: String,
     pub ts: Timestamp,
@@ -74,7 +74,7 @@ pub struct StandingVerdict {
 /// How the connection was opened (RFC 6455 §4). A field is `null` where the head was cut off or does
 /// not have it. Text is the client's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HandshakeRecord {
+pub struct HandshakeSummary {
     /// Without the query.
     pub path: Option<String>,
     pub host: Option<String>,
@@ -87,7 +87,7 @@ pub struct HandshakeRecord {
     pub faults: Vec<String>,
 }
 
-impl HandshakeRecord {
+impl HandshakeSummary {
     pub(crate) fn of(handshake: &Handshake<'_>) -> Self {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Self {
@@ -114,7 +114,7 @@ pub struct TransitionRecord<'a> {
     pub conn: ConnId,
     /// The listener's name.
     pub listener: &'a str,
-    /// Not known before the connection is open, and not told of a recording.
+    /// Not known before the connection is open, and not reported for a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ impl<'a> TransitionRecord<'a> {
 
 /// One direction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub struct DirectionRecord {
     pub last_packet_seconds: Option<f64>,
     pub last_payload_seconds: Option<f64>,
     pub last_frame_seconds: Option<f64>,
@@ -168,7 +168,7 @@ pub struct Side {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tcp {
+pub struct TcpRecord {
     pub last_ack_seconds: Option<f64>,
     pub unacked_bytes: u32,
     /// Since when without progress.
@@ -190,12 +190,12 @@ pub struct CloseFrame {
 
 /// What the record of a connection is made of.
 #[derive(Debug)]
-pub(crate) struct Picture<'a> {
+pub(crate) struct ConnectionView<'a> {
     pub(crate) detail: &'a Detail,
     /// The listener's name.
     pub(crate) listener: &'a str,
     pub(crate) verdict: Option<&'a Alert>,
-    pub(crate) handshake: Option<HandshakeRecord>,
+    pub(crate) handshake: Option<HandshakeSummary>,
     /// When the upgrade was asked for.
     pub(crate) requested_at: Option<Ktime>,
     /// Of a connection that is over.
@@ -206,7 +206,7 @@ pub(crate) struct Picture<'a> {
     pub(crate) ts: Timestamp,
 }
 
-impl Picture<'_> {
+impl ConnectionView<'_> {
     pub(crate) fn record(&self) -> ConnectionRecord {
         let facts = &self.detail.facts;
         let closing = facts.closing.is_some() || facts.close.is_some() || !facts.is_open();
@@ -228,7 +228,7 @@ impl Picture<'_> {
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
             states: self.states(),
-            verdict: self.verdict.map(|alert| StandingVerdict {
+            verdict: self.verdict.map(|alert| VerdictRecord {
                 kind: alert.kind.as_str().to_owned(),
                 certainty: alert.certainty.as_str().to_owned(),
                 ts: self.wall_clock(alert.at),
@@ -238,7 +238,7 @@ impl Picture<'_> {
             handshake: self.handshake.clone(),
             rx: self.side(&facts.rx, &self.detail.rx),
             tx: self.side(&facts.tx, &self.detail.tx),
-            tcp: Tcp {
+            tcp: TcpRecord {
                 last_ack_seconds: self.age(facts.ack_progress_at),
                 unacked_bytes: facts.unacked_bytes,
                 unacked_seconds: self.age(facts.stalled_since),
@@ -281,8 +281,8 @@ impl Picture<'_> {
             .collect()
     }
 
-    fn side(&self, activity: &Activity, traffic: &Traffic) -> Side {
-        Side {
+    fn side(&self, activity: &DirectionActivity, traffic: &DirectionTraffic) -> DirectionRecord {
+        DirectionRecord {
             last_packet_seconds: self.age(activity.last_packet),
             last_payload_seconds: self.age(activity.last_payload),
             last_frame_seconds: self.age(activity.last_frame),
@@ -325,9 +325,9 @@ pub(crate) mod tests {
             facts: Facts {
                 established_at: Some(second(10)),
                 opened_at: Some(second(11)),
-                rx: Activity {
+                rx: DirectionActivity {
                     last_packet: Some(second(25)),
-                    ..Activity::default()
+                    ..DirectionActivity::default()
                 },
                 ..Facts::new(
                     second(30),
@@ -342,20 +342,20 @@ pub(crate) mod tests {
             origin: Origin::Birth,
             cgroup_id: Some(7),
             retransmits: 0,
-            rx: Traffic {
+            rx: DirectionTraffic {
                 frames: 3,
                 pings: 2,
                 ping_rtt: Some(Duration::from_micros(250)),
                 ping_interval: Some(Duration::from_millis(15_017)),
                 ping_jitter: Some(Duration::ZERO),
-                ..Traffic::default()
+                ..DirectionTraffic::default()
             },
-            tx: Traffic::default(),
+            tx: DirectionTraffic::default(),
         }
     }
 
     pub(crate) fn record(detail: &Detail, how: Option<CloseHow>) -> ConnectionRecord {
-        Picture {
+        ConnectionView {
             detail,
             listener: "8080",
             verdict: None,

@@ -19,39 +19,39 @@ use crate::{
         Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
         reap::ReapSettings, storm::StormSettings,
     },
+    frame_stream::{FrameStream, FrameStreamError},
     kernel::{
         clock,
-        load::{LoadError, Loaded},
-        lookup::FindError,
+        loader::{LoadError, Loaded},
         maps::{Drops, Ring, Snapshots, Stats},
         netns::NetNsError,
+        socket_finder::FindError,
     },
     listeners::Listener,
     reaper::Reaping,
-    reconcile::{Look, Reconciler, Seeded},
+    reconcile::{Reconciler, Seeded, SocketScan},
     sink::{
         Sinks,
         control::{self as control_socket, EventViewers, History},
-        http::Question,
+        http::MetricsRequest,
     },
     state::StateFile,
-    tap::{FrameTap, TapError},
 };
 
-mod background;
 mod control;
 mod drain;
 mod losses;
+mod owner_lookup;
 mod scrape;
-mod silences;
-mod state;
+mod state_writer;
+mod stats_poll;
 mod sweep;
 
-use background::Inquiry;
 use drain::Vital;
 use losses::Degradation;
-use silences::Pace;
-use state::Keeper;
+use owner_lookup::OwnerLookup;
+use state_writer::StateWriter;
+use stats_poll::StatsPoll;
 use sweep::Sweeps;
 
 /// A record is stamped before it is committed: a program that was interrupted in between commits
@@ -61,16 +61,16 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// A look at all sockets costs more than 1 µs each: it is repeated so that it takes a 66th of a CPU's
+/// A scan of all sockets costs more than 1 µs each: it is repeated so that it takes a 66th of a CPU's
 /// time, within these bounds.
-const LOOK_SHARE: u32 = 66;
-const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(240);
+const SCAN_SHARE: u32 = 66;
+const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_SCAN_INTERVAL: Duration = Duration::from_secs(240);
 
 /// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Connections that are looked at in one turn: some milliseconds.
+/// Connections that are looked at in one tick: some milliseconds.
 const INSPECTIONS_AT_ONCE: usize = 4096;
 
 /// What the daemon does beside watching.
@@ -87,36 +87,36 @@ pub struct DaemonSettings {
 pub struct Reload {
     pub listeners: Vec<Listener>,
     /// Hears whether they came into force.
-    pub answer: oneshot::Sender<Result<(), LoadError>>,
+    pub reply: oneshot::Sender<Result<(), LoadError>>,
 }
 
 /// The running daemon. Dropping it detaches everything.
 pub struct Daemon {
     listeners: Vec<Listener>,
     core: Correlator,
-    /// Between the core's alerts and those who are told line by line.
+    /// Between the core's alerts and the line-based outputs.
     grouping: Grouping,
     vitals: AsyncFd<Ring>,
     handshakes: AsyncFd<Ring>,
-    /// Vitals that are read and not yet told. Empty between drains; it keeps its room.
+    /// Vitals that are read and not yet reported. Empty between drains; it keeps its room.
     waiting: Vec<Vital>,
     snapshots: Snapshots,
     stats: Stats,
     drops: Drops,
     sinks: Sinks,
-    inquiry: Inquiry,
+    owner_lookup: OwnerLookup,
     reaping: Reaping,
-    silences: Pace,
+    stats_poll: StatsPoll,
     sweeps: Sweeps,
-    keeper: Keeper,
+    state_writer: StateWriter,
     reconciler: Reconciler,
-    tap: FrameTap,
+    frame_stream: FrameStream,
     events: EventViewers,
     history: History,
     undecodable: u64,
     undecodable_handshakes: u64,
     /// Connections older than the programs that found no room.
-    no_room_at_start: u64,
+    untracked_at_start: u64,
     degradation: Degradation,
     kernel_release: String,
     /// Keeps the programs attached.
@@ -157,10 +157,10 @@ impl Daemon {
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
         Ok(Self {
             core: Correlator::new(rules, staleness).with_storms(&storms),
-            keeper: Keeper::new(state),
-            inquiry: Inquiry::new(settings.client_address)?,
+            state_writer: StateWriter::new(state),
+            owner_lookup: OwnerLookup::new(settings.client_address)?,
             reaping: Reaping::new(settings.reap),
-            silences: Pace::of(&listeners),
+            stats_poll: StatsPoll::of(&listeners),
             sweeps: Sweeps::of(&listeners),
             grouping: Grouping::default(),
             vitals,
@@ -171,12 +171,12 @@ impl Daemon {
             drops: Drops::take(&mut loaded)?,
             sinks,
             reconciler: Reconciler::default(),
-            tap: FrameTap::take(&mut loaded)?,
+            frame_stream: FrameStream::take(&mut loaded)?,
             events: EventViewers::default(),
             history: History::default(),
             undecodable: 0,
             undecodable_handshakes: 0,
-            no_room_at_start: 0,
+            untracked_at_start: 0,
             degradation: Degradation::default(),
             kernel_release: rustix::system::uname()
                 .release()
@@ -188,7 +188,7 @@ impl Daemon {
     }
 
     /// Middleboxes whose names may explain a timeout that is learned.
-    pub fn know_hops(&mut self, known: Vec<KnownHop>) {
+    pub fn set_known_hops(&mut self, known: Vec<KnownHop>) {
         self.core.handle_known_hops(known);
     }
 
@@ -201,27 +201,27 @@ impl Daemon {
         while let Some(slice) = older.next() {
             self.reconciler
                 .seed(slice, &mut self.snapshots, &mut self.core);
-            self.turn();
+            self.tick();
         }
         let seeded = self.reconciler.end_seeding(older)?;
-        self.no_room_at_start += seeded.untracked as u64;
+        self.untracked_at_start += seeded.untracked as u64;
         Ok(seeded)
     }
 
     /// Runs until `stop` resolves. `rotated` says that the alert log has been moved away.
     pub async fn run(
         mut self,
-        mut questions: mpsc::Receiver<Question>,
-        mut controls: mpsc::Receiver<control_socket::Question>,
+        mut requests: mpsc::Receiver<MetricsRequest>,
+        mut controls: mpsc::Receiver<control_socket::ControlRequest>,
         mut rotated: Signal,
         mut reloads: mpsc::Receiver<Reload>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
-        let mut look: Option<Look> = None;
+        let mut scan: Option<SocketScan> = None;
         // At once: some of the connections that were seeded may have closed meanwhile.
-        let mut look_at = Instant::now();
-        let mut drained = look_at;
+        let mut scan_at = Instant::now();
+        let mut drained = scan_at;
         loop {
             let deadlines = [
                 self.core.poll_timeout(),
@@ -233,8 +233,8 @@ impl Daemon {
             tokio::select! {
                 () = &mut stop => {
                     self.grouping.flush();
-                    self.tell();
-                    self.keep_state_at_the_end().await;
+                    self.emit_notices();
+                    self.write_final_state().await;
                     return Ok(());
                 }
                 Some(()) = rotated.recv() => self.sinks.reopen(),
@@ -244,7 +244,7 @@ impl Daemon {
                     tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
                     drained = Instant::now();
                 }
-                ready = self.tap.ready() => {
+                ready = self.frame_stream.ready() => {
                     ready.map_err(DaemonError::Runtime)?;
                     tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
                     drained = Instant::now();
@@ -252,42 +252,42 @@ impl Daemon {
                 () = sleep_until(deadline) => {}
                 // What is left of a large piece of work takes turns with everything else.
                 () = tokio::task::yield_now(), if self.is_behind() => {}
-                Some(question) = controls.recv() => {
-                    self.turn();
-                    self.answer_control(question);
+                Some(request) = controls.recv() => {
+                    self.tick();
+                    self.respond_to_control(request);
                 }
-                Some(question) = questions.recv() => {
+                Some(request) = requests.recv() => {
                     // The answer holds what had happened when it was asked for.
-                    self.turn();
-                    self.answer(question);
+                    self.tick();
+                    self.respond(request);
                 }
-                Some(Reload { listeners, answer }) = reloads.recv() => {
+                Some(Reload { listeners, reply }) = reloads.recv() => {
                     // Whoever asked may be gone by now; that is its affair.
-                    drop(answer.send(self.adopt(listeners)));
+                    drop(reply.send(self.apply_rules(listeners)));
                 }
-                () = tokio::time::sleep_until(self.silences.next.into()) => self.read_silences(),
+                () = tokio::time::sleep_until(self.stats_poll.next.into()) => self.poll_stats(),
                 () = sleep_until(self.sweeps.due()) => {}
-                () = sleep_until(self.keeper.due()) => self.keep_state(),
-                written = self.keeper.written() => self.keeper.take_back(written),
-                () = tokio::time::sleep_until(look_at.into()), if look.is_none() => {
+                () = sleep_until(self.state_writer.due()) => self.write_state(),
+                written = self.state_writer.written() => self.state_writer.finish_write(written),
+                () = tokio::time::sleep_until(scan_at.into()), if scan.is_none() => {
                     self.notice_losses();
-                    look = Some(self.reconciler.look(&self.listeners));
+                    scan = Some(self.reconciler.start_scan(&self.listeners));
                 }
-                looked = finished(&mut look) => {
-                    look = None;
-                    let cost = self.reconciler.finish(looked, &mut self.core);
-                    let pace = cost.unwrap_or_default() * LOOK_SHARE;
-                    look_at = Instant::now() + pace.clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
-                    self.inquiry.forget(&self.core);
+                result = finished(&mut scan) => {
+                    scan = None;
+                    let cost = self.reconciler.finish(result, &mut self.core);
+                    let interval = cost.unwrap_or_default() * SCAN_SHARE;
+                    scan_at = Instant::now() + interval.clamp(MIN_SCAN_INTERVAL, MAX_SCAN_INTERVAL);
+                    self.owner_lookup.forget(&self.core);
                     log::logger().flush();
                 }
             }
-            self.turn();
+            self.tick();
         }
     }
 
     /// Goes on under new rules, with every connection it has.
-    fn adopt(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
+    fn apply_rules(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
         self.loaded.set_limits(&listeners)?;
         self.sweeps = Sweeps::of(&listeners);
         self.snapshots.restart_sweep();
@@ -295,20 +295,20 @@ impl Daemon {
         self.core.expect_sweeps(None);
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         self.core.handle_rules(rules.collect());
-        self.silences = Pace::of(&listeners);
+        self.stats_poll = StatsPoll::of(&listeners);
         self.listeners = listeners;
         Ok(())
     }
 
-    /// Whether the last turn left something undone.
+    /// Whether the last tick left something undone.
     fn is_behind(&self) -> bool {
         self.core.wants_inspection() || self.reconciler.is_behind()
     }
 
-    /// One turn: the clock, then the rings, then the core's deadlines and wishes. In this order a
+    /// One tick: the clock, then the rings, then the core's deadlines and wishes. In this order a
     /// deadline is never judged without a record that is older than it. What concerns very many
-    /// connections is done over several turns, so that no ring waits for all of it.
-    fn turn(&mut self) {
+    /// connections is done over several ticks, so that no ring waits for all of it.
+    fn tick(&mut self) {
         let sampled = clock::now();
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
@@ -328,7 +328,7 @@ impl Daemon {
             }
         }
         if self.core.wants_deliveries() {
-            self.silences.hurry();
+            self.stats_poll.hurry();
         }
         while let Some(action) = self.core.poll_action() {
             match action {
@@ -353,18 +353,18 @@ impl Daemon {
             }
         }
         self.grouping.handle_timeout(sampled - COMMIT_SLACK);
-        self.tell();
+        self.emit_notices();
         self.reaping
-            .turn(sampled, &mut self.core, &mut self.inquiry.finder);
+            .tick(sampled, &mut self.core, &mut self.owner_lookup.finder);
         self.show_frames();
     }
 
-    fn tell(&mut self) {
+    fn emit_notices(&mut self) {
         let mut notices: Vec<_> = std::iter::from_fn(|| self.grouping.poll_notice()).collect();
-        self.inquiry.complete(&mut notices, &self.core);
+        self.owner_lookup.complete(&mut notices, &self.core);
         for notice in &notices {
             let listener = name_of(&self.listeners, notice.listener());
-            self.sinks.tell(notice, listener);
+            self.sinks.emit(notice, listener);
         }
     }
 
@@ -387,14 +387,14 @@ pub enum DaemonError {
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
     #[error("cannot ask about single sockets: {0}")]
-    Inquiry(#[from] FindError),
+    OwnerLookup(#[from] FindError),
 }
 
-impl From<TapError> for DaemonError {
-    fn from(error: TapError) -> Self {
+impl From<FrameStreamError> for DaemonError {
+    fn from(error: FrameStreamError) -> Self {
         match error {
-            TapError::Load(error) => Self::Load(error),
-            TapError::Runtime(error) => Self::Runtime(error),
+            FrameStreamError::Load(error) => Self::Load(error),
+            FrameStreamError::Runtime(error) => Self::Runtime(error),
         }
     }
 }

@@ -12,10 +12,10 @@ use crate::{
 };
 
 mod filter;
-mod line;
+mod frame_line;
 
 pub use filter::{Filter, OneIn, Opcodes, Peers};
-pub use line::{Clock, Line, RoundTrip};
+pub use frame_line::{Clock, FrameLine, RoundTrip};
 
 /// One WebSocket frame header (RFC 6455 §5.2) and where it passed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use clap::Parser;
 use monitor::{
     cli::{
         Cli, Command, check, config,
-        exit::{Failure, Outcome},
+        exit::{CommandResult, Failure},
         frames, inspect, list, profiles, replay, run,
     },
     log_limit,
@@ -14,7 +14,7 @@ use monitor::{
 
 fn main() -> ExitCode {
     log_limit::install();
-    let outcome: Outcome = match Cli::parse().command {
+    let outcome: CommandResult = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -28,10 +28,10 @@ pub struct Profile {
     pub activity: Activity,
     pub direction: Directions,
     /// Whether TCP keepalive probes keep a connection.
-    pub tcp_keepalive_counts: Known,
+    pub tcp_keepalive_counts: TriState,
     /// Whether WebSocket pings and pongs keep a connection.
-    pub ws_ping_counts: Known,
-    pub on_expiry: Ending,
+    pub ws_ping_counts: TriState,
+    pub on_expiry: IdleEnding,
     /// It closes a connection of this age, whatever passes; `None`: never.
     #[serde(
         default,
@@ -70,7 +70,7 @@ pub struct Range {
 /// Whether something is so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Known {
+pub enum TriState {
     Yes,
     No,
     Unknown,
@@ -79,7 +79,7 @@ pub enum Known {
 /// What this host's socket sees when it gives a connection up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub enum IdleEnding {
     Fin,
     Rst,
     Silent,
@@ -113,7 +113,7 @@ pub enum ProfileError {
 pub fn all() -> &'static [Profile] {
     static TABLE: LazyLock<Vec<Profile>> = LazyLock::new(|| {
         // Part of the program, like its code: a test parses it.
-        let Table { profile } = toml::from_str(TEXT).expect("data/profiles.toml is valid");
+        let ProfileFile { profile } = toml::from_str(TEXT).expect("data/profiles.toml is valid");
         profile
     });
     &TABLE
@@ -211,7 +211,7 @@ impl Profile {
     }
 }
 
-impl Ending {
+impl IdleEnding {
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -239,7 +239,7 @@ impl Ending {
     }
 }
 
-impl Known {
+impl TriState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Yes => "yes",
@@ -273,7 +273,7 @@ const TEXT: &str = include_str!("../data/profiles.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct ProfileFile {
     profile: Vec<Profile>,
 }
 
@@ -363,9 +363,9 @@ mod tests {
             }
             // What counts any packet cannot fail to count a keepalive probe.
             if profile.activity == Activity::Packet {
-                assert_ne!(profile.tcp_keepalive_counts, Known::No, "{name}");
+                assert_ne!(profile.tcp_keepalive_counts, TriState::No, "{name}");
             } else {
-                assert_ne!(profile.tcp_keepalive_counts, Known::Yes, "{name}");
+                assert_ne!(profile.tcp_keepalive_counts, TriState::Yes, "{name}");
             }
         }
     }

@@ -8,9 +8,9 @@ use crate::{
         reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
     },
     kernel::{
-        destroy::{self, Outcome},
-        exact::SocketKey,
-        lookup::SocketFinder,
+        sock_destroy::{self, DestroyOutcome},
+        socket_finder::SocketFinder,
+        socket_query::SocketKey,
     },
 };
 
@@ -42,7 +42,7 @@ impl Reaping {
 
     /// Aborts those whose turn has come and on whom the verdict still stands. Every act is logged, and
     /// told to the core.
-    pub fn turn(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
+    pub fn tick(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
         while let Some(conn) = self.policy.poll(now) {
             let Some(alert) = core.standing(conn).filter(may_be_reaped) else {
                 continue;
@@ -76,12 +76,12 @@ fn abort(conn: ConnId, alert: &Alert, finder: &mut SocketFinder) -> ReapOutcome 
     let Some(key) = SocketKey::new(conn.0, alert.facts.local, alert.facts.peer) else {
         return ReapOutcome::Failed;
     };
-    match destroy::destroy(finder, &key) {
-        Ok(Outcome::Destroyed) => {
+    match sock_destroy::destroy(finder, &key) {
+        Ok(DestroyOutcome::Destroyed) => {
             log::debug!("socket {} aborted in {:?}", conn.0, begun.elapsed());
             ReapOutcome::Destroyed
         }
-        Ok(Outcome::Gone) => ReapOutcome::Gone,
+        Ok(DestroyOutcome::Gone) => ReapOutcome::Gone,
         Err(error) => {
             log::warn!("socket {}: {error}", conn.0);
             ReapOutcome::Failed

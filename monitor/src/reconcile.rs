@@ -20,65 +20,65 @@ use crate::{
 };
 
 mod comparison;
-mod look;
-mod older;
+mod older_connections;
 mod seeds;
+mod socket_scan;
 
 use comparison::Comparison;
-use look::{Seen, Sought};
-use older::Seeding;
-pub use older::{Older, Seeded};
+use older_connections::Seeding;
+pub use older_connections::{Older, Seeded};
 use seeds::Seeds;
+use socket_scan::{ScanTargets, ScannedSockets};
 
-/// A look at the sockets of this host that is under way.
-pub type Look = JoinHandle<Looked>;
+/// A scan of the sockets of this host that is under way.
+pub type SocketScan = JoinHandle<ScanResult>;
 
-/// What a look at the sockets found.
-pub type Looked = Result<Seen, NetNsError>;
+/// What a scan of the sockets found.
+pub type ScanResult = Result<ScannedSockets, NetNsError>;
 
-/// Connections that are dealt with between two looks at the rings: some milliseconds.
+/// Connections that are dealt with between two readings of the rings: some milliseconds.
 const SLICE: usize = 2048;
 
-/// Keeps track of the flows that only sock_diag has told of.
+/// Keeps track of the flows that only sock_diag has reported.
 #[derive(Debug, Default)]
 pub struct Reconciler {
-    /// While the older connections are being told of.
+    /// While the older connections are being reported.
     seeding: Option<Seeding>,
     /// Written by us and not yet seen to end. A flow stays here when packets come: it is then
     /// the kernel's too, and its death is reported like any other.
     seeds: Seeds,
-    /// Seeds that a look did not find, to be given up.
+    /// Seeds that a scan did not find, to be given up.
     missing: Vec<ConnId>,
     /// Upgrade requests without an answer whose end may have been in a lost record.
-    doubtful: HashSet<ConnId>,
-    /// Those of them that the look under way may find to be gone.
-    looked_for: HashSet<ConnId>,
+    uncertain: HashSet<ConnId>,
+    /// Those of them that the scan under way may find to be gone.
+    requests_sought: HashSet<ConnId>,
     comparison: Option<Comparison>,
-    /// What the last look could not look at: it was warned of.
-    gaps: Vec<String>,
+    /// What the last scan could not read: it was warned of.
+    omissions: Vec<String>,
 }
 
 impl Reconciler {
-    /// Starts to look which seeds and doubtful requests still have a socket, and what waits unread. On
-    /// a host with a million sockets this takes seconds, so it runs beside the daemon's loop.
-    pub fn look(&mut self, listeners: &[Listener]) -> Look {
-        self.looked_for = std::mem::take(&mut self.doubtful);
-        let sought = Sought {
+    /// Starts to find out which seeds and doubtful requests still have a socket, and what waits unread. On
+    /// a host with a million sockets this takes seconds, so it runs in the background.
+    pub fn start_scan(&mut self, listeners: &[Listener]) -> SocketScan {
+        self.requests_sought = std::mem::take(&mut self.uncertain);
+        let targets = ScanTargets {
             seeds: self.seeds.share(),
-            requests: look::sorted(self.looked_for.iter().copied()),
+            requests: socket_scan::sorted(self.requests_sought.iter().copied()),
         };
         let listeners = listeners.to_vec();
-        tokio::task::spawn_blocking(move || look::look(&listeners, &sought))
+        tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, &targets))
     }
 
-    /// Takes in what a look did not find, which is given up in [`Reconciler::step`], and tells of what
-    /// is unread. Gives the processor time that the look took, if it came to an end.
+    /// Takes in what a scan did not find, which is given up in [`Reconciler::step`], and reports what
+    /// is unread. Gives the processor time that the scan took, if it came to an end.
     pub fn finish(
         &mut self,
-        looked: Result<Looked, JoinError>,
+        result: Result<ScanResult, JoinError>,
         core: &mut Correlator,
     ) -> Option<Duration> {
-        let seen = match looked {
+        let seen = match result {
             Ok(Ok(seen)) => Some(seen),
             Ok(Err(error)) => {
                 log::warn!("cannot look at the sockets of this host: {error}");
@@ -93,7 +93,7 @@ impl Reconciler {
             self.drop_unanswered(None, core);
             return None;
         };
-        self.warn_of(std::mem::take(&mut seen.gaps));
+        self.warn_omissions(std::mem::take(&mut seen.omissions));
         if seen.complete {
             self.missing.append(&mut seen.missing_seeds);
         } else {
@@ -101,13 +101,13 @@ impl Reconciler {
         }
         let requests = seen.complete.then_some(&seen.missing_requests);
         self.drop_unanswered(requests.map(Vec::as_slice), core);
-        core.handle_event(Event::ListenersSeen {
+        core.handle_event(Event::ListenSocketsScanned {
             at: seen.at,
             sockets: seen.listening,
             complete: seen.complete,
         });
         seen.unread.retain(|queue| core.knows(queue.conn));
-        core.handle_event(Event::QueuesSeen {
+        core.handle_event(Event::RecvQueuesScanned {
             at: seen.at,
             unread: seen.unread,
             complete: seen.complete,
@@ -115,12 +115,15 @@ impl Reconciler {
         Some(seen.cost)
     }
 
-    /// Warns of what could not be looked at, once as long as it lasts.
-    fn warn_of(&mut self, gaps: Vec<String>) {
-        for gap in gaps.iter().filter(|gap| !self.gaps.contains(gap)) {
-            log::warn!("{gap}");
+    /// Warns of what could not be scanned, once as long as it lasts.
+    fn warn_omissions(&mut self, omissions: Vec<String>) {
+        for omission in omissions
+            .iter()
+            .filter(|omission| !self.omissions.contains(omission))
+        {
+            log::warn!("{omission}");
         }
-        self.gaps = gaps;
+        self.omissions = omissions;
     }
 
     /// After a loss: what the kernel published is right, the core's table may not be. They are compared
@@ -129,7 +132,7 @@ impl Reconciler {
         // What one under way has passed may have been lost since.
         self.comparison = Some(Comparison::begin(core));
         // Only the sockets can tell: the kernel publishes no connection before it is open.
-        self.doubtful.extend(core.unanswered());
+        self.uncertain.extend(core.unanswered());
     }
 
     /// Whether there is something to be done in [`Reconciler::step`].
@@ -138,7 +141,7 @@ impl Reconciler {
     }
 
     /// Does a slice of what is to be done. The rings must have been read just before, as whatever ended
-    /// since is told by them.
+    /// since is reported by them.
     pub fn step(&mut self, snapshots: &mut Snapshots, core: &mut Correlator) {
         for conn in self.give_up_missing(|conn| snapshots.is_seed(conn), core) {
             if let Err(error) = snapshots.remove(conn) {
@@ -166,11 +169,11 @@ impl Reconciler {
     }
 
     /// Gives up the upgrade requests that were in doubt and whose socket is `missing`, as far as a
-    /// complete look tells. What an incomplete look did not find stays in doubt.
+    /// complete scan tells. What an incomplete scan did not find stays in doubt.
     fn drop_unanswered(&mut self, missing: Option<&[ConnId]>, core: &mut Correlator) {
-        let looked_for = std::mem::take(&mut self.looked_for);
+        let requests_sought = std::mem::take(&mut self.requests_sought);
         let Some(missing) = missing else {
-            self.doubtful.extend(looked_for);
+            self.uncertain.extend(requests_sought);
             return;
         };
         for conn in missing.iter().copied() {
@@ -181,7 +184,7 @@ impl Reconciler {
         }
     }
 
-    /// Gives up a slice of the seeds that a look did not find: those whose snapshot is to be removed.
+    /// Gives up a slice of the seeds that a scan did not find: those whose snapshot is to be removed.
     fn give_up_missing(
         &mut self,
         is_seed: impl Fn(ConnId) -> bool,
@@ -189,7 +192,7 @@ impl Reconciler {
     ) -> Vec<ConnId> {
         let slice = self.missing.len().saturating_sub(SLICE);
         let mut slice = self.missing.split_off(slice);
-        // What is no seed any more has ended meanwhile, and that was told.
+        // What is no seed any more has ended meanwhile, and that was reported.
         slice.retain(|conn| self.seeds.remove(*conn));
         // A seed that has met a packet is the kernel's: it reports the death, whatever we see.
         slice.retain(|conn| is_seed(*conn));
@@ -206,7 +209,7 @@ mod tests {
     use super::*;
     use crate::core::{
         Facts, Ktime, ListenerId, ListenerRules,
-        event::Asker,
+        event::HandshakeSocket,
         facts::{Protocol, Role},
         handshake::UpgradeRequest,
     };
@@ -233,7 +236,7 @@ mod tests {
 
     fn request(conn: u64) -> Event {
         Event::UpgradeRequested {
-            of: Box::new(Asker {
+            of: Box::new(HandshakeSocket {
                 at: Ktime(1),
                 conn: ConnId(conn),
                 listener: ListenerId(0),
@@ -252,24 +255,24 @@ mod tests {
         let mut reconciler = Reconciler::default();
         core.handle_event(request(1));
         core.handle_event(request(2));
-        reconciler.looked_for.extend(core.unanswered());
-        // It came after the look began.
+        reconciler.requests_sought.extend(core.unanswered());
+        // It came after the scan began.
         core.handle_event(request(3));
 
         reconciler.drop_unanswered(None, &mut core);
         assert_eq!(core.unanswered().len(), 3);
         assert_eq!(
-            reconciler.doubtful.len(),
+            reconciler.uncertain.len(),
             2,
             "the next look is for them too"
         );
 
-        reconciler.looked_for = std::mem::take(&mut reconciler.doubtful);
+        reconciler.requests_sought = std::mem::take(&mut reconciler.uncertain);
         reconciler.drop_unanswered(Some(&[ConnId(2)]), &mut core);
         let mut left = core.unanswered();
         left.sort();
         assert_eq!(left, [ConnId(1), ConnId(3)]);
-        assert!(reconciler.doubtful.is_empty());
+        assert!(reconciler.uncertain.is_empty());
     }
 
     #[test]
@@ -283,7 +286,7 @@ mod tests {
             missing: [1, 2, 3].map(ConnId).to_vec(),
             ..Reconciler::default()
         };
-        // Told of after the look and before its turn.
+        // Told of after the scan and before its turn.
         assert!(reconciler.seeds.remove(ConnId(1)));
         let met_a_packet = ConnId(2);
         let gone = reconciler.give_up_missing(|conn| conn != met_a_packet, &mut core);

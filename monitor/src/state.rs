@@ -36,7 +36,7 @@ pub struct StateFile {
     path: PathBuf,
     /// As it was read or written last. What is kept of listeners that are not watched now stays.
     kept: Baselines,
-    /// The last attempt to write it failed, which was told.
+    /// The last attempt to write it failed, which was reported.
     failing: bool,
 }
 
@@ -88,7 +88,7 @@ impl StateFile {
         &self.kept
     }
 
-    /// Writes what was learned if it has changed. A failure is told once, until it works again.
+    /// Writes what was learned if it has changed. A failure is reported once, until it works again.
     pub fn keep<'a>(&mut self, learned: impl Iterator<Item = (&'a str, Baseline)>) {
         let mut baselines = self.kept.clone();
         baselines.extend(learned.map(|(name, baseline)| (name.to_owned(), baseline)));
@@ -126,14 +126,14 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 fn parse(path: &Path, text: &str) -> Result<Baselines, StateError> {
     #[derive(Deserialize)]
-    struct Version {
+    struct StateVersion {
         wsmon_state: u32,
     }
     let foreign = |error: serde_json::Error| StateError::Foreign {
         path: path.to_owned(),
         why: error.to_string(),
     };
-    let Version { wsmon_state: found } = serde_json::from_str(text).map_err(foreign)?;
+    let StateVersion { wsmon_state: found } = serde_json::from_str(text).map_err(foreign)?;
     if found != VERSION {
         let path = path.to_owned();
         return Err(StateError::OtherVersion { path, found });

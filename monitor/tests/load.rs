@@ -6,7 +6,7 @@ use monitor::{
     core::{Hop, ListenerRules, OnExpiry},
     kernel::{
         features::LoopKind,
-        load::{LoadSettings, Loaded},
+        loader::{LoadSettings, Loaded},
     },
     listeners::{Listener, PortRange},
 };

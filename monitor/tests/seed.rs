@@ -157,13 +157,13 @@ fn a_namespace_without_a_name_is_found_by_its_process() {
             .unwrap(),
     );
     let name = format!("pid {}", hermit.0.id());
-    let patience = clock::now() + Duration::from_secs(10);
+    let deadline = clock::now() + Duration::from_secs(10);
     let found = loop {
         let mut found = netns::enumerate().unwrap().found;
         if let Some(index) = found.iter().position(|namespace| namespace.name() == name) {
             break found.swap_remove(index);
         }
-        assert!(clock::now() < patience, "no {name} among {found:?}");
+        assert!(clock::now() < deadline, "no {name} among {found:?}");
         thread::yield_now();
     };
     let inside = netns::in_namespace(&found, || NetNs::own().unwrap().id()).unwrap();
@@ -233,13 +233,13 @@ fn only(found: Found) -> Facts {
 
 /// Scans until `holds`.
 fn wait_for(scan: impl Fn() -> Found, holds: impl Fn(&Facts) -> bool) -> Facts {
-    let patience = clock::now() + Duration::from_secs(20);
+    let deadline = clock::now() + Duration::from_secs(20);
     loop {
         let facts = only(scan());
         if holds(&facts) {
             return facts;
         }
-        assert!(clock::now() < patience, "still {facts:#?}");
+        assert!(clock::now() < deadline, "still {facts:#?}");
         thread::sleep(Duration::from_millis(20));
     }
 }

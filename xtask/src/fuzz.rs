@@ -70,7 +70,7 @@ enum Target {
     FrameHeader,
     /// The parsers of HTTP upgrade requests and answers
     Handshake,
-    /// The reader of recordings, and what is told of them
+    /// The reader of recordings, and what is reported about them
     Pcap,
     /// The decoder of ring-buffer records
     RingRecord,

@@ -113,7 +113,7 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
         (snapshot + offset_of!(Snapshot, snd_nxt), 5100),
         (snapshot + offset_of!(Snapshot, snd_una), 5000),
         (snapshot + offset_of!(Snapshot, retransmits), 2),
-        (snapshot + offset_of!(Snapshot, asks), 1),
+        (snapshot + offset_of!(Snapshot, eliciting_sends), 1),
         (tx + offset_of!(DirectionFacts, pings), 1),
     ] {
         put(&mut record, at, &value.to_ne_bytes());

@@ -2,13 +2,13 @@
 
 use monitor_common::Direction::{self, Rx, Tx};
 
-use crate::segment::script::{Act, Deed, Script, Start};
+use crate::segment::script::{Act, Action, Script, Start};
 
-const REQUEST: Deed = Deed::Http(0);
-const SWITCHING: Deed = Deed::Http(1);
-const PLAIN_REQUEST: Deed = Deed::Http(2);
-const REFUSAL: Deed = Deed::Http(3);
-const TLS: Deed = Deed::Http(4);
+const REQUEST: Action = Action::Http(0);
+const SWITCHING: Action = Action::Http(1);
+const PLAIN_REQUEST: Action = Action::Http(2);
+const REFUSAL: Action = Action::Http(3);
+const TLS: Action = Action::Http(4);
 /// Any length that ends with the stream.
 const REST: u8 = 255;
 const FIN_ACK: u8 = 0x11;
@@ -34,7 +34,7 @@ pub(super) fn scripts() -> Vec<(&'static str, Vec<u8>)> {
     .into()
 }
 
-fn script(start: Start, acts: impl IntoIterator<Item = (Direction, Deed)>) -> Script {
+fn script(start: Start, acts: impl IntoIterator<Item = (Direction, Action)>) -> Script {
     Script {
         is_client: false,
         start,
@@ -42,25 +42,25 @@ fn script(start: Start, acts: impl IntoIterator<Item = (Direction, Deed)>) -> Sc
         below_wrap: [1000, 20],
         acts: acts
             .into_iter()
-            .map(|(direction, deed)| Act {
+            .map(|(direction, action)| Act {
                 direction,
                 wait: 6,
-                deed,
+                action,
             })
             .collect(),
     }
 }
 
-fn frame(first: u8, len: u8) -> Deed {
-    Deed::Frame {
+fn frame(first: u8, len: u8) -> Action {
+    Action::Frame {
         first,
         len,
         fill: 0xff,
     }
 }
 
-fn control(flags: u8, window: u8) -> Deed {
-    Deed::Control {
+fn control(flags: u8, window: u8) -> Action {
+    Action::Control {
         flags,
         ack: 0,
         window,
@@ -69,27 +69,27 @@ fn control(flags: u8, window: u8) -> Deed {
 
 fn chat() -> Script {
     script(
-        Start::Born,
+        Start::Established,
         [
             (Rx, REQUEST),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Tx, SWITCHING),
             // Frames in the segment of the 101.
             (Tx, frame(0x81, 30)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
             (Rx, control(ACK, 200)),
             (Rx, frame(0x01, 20)),
             (Rx, frame(0x80, 10)),
-            (Rx, Deed::Deliver(30)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(30)),
+            (Rx, Action::Deliver(REST)),
             (Tx, frame(0x89, 4)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
             (Rx, frame(0x8a, 4)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Rx, frame(0x88, 9)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Tx, frame(0x88, 2)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
             (Tx, control(FIN_ACK, 200)),
             (Rx, control(FIN_ACK, 200)),
         ],
@@ -103,22 +103,22 @@ fn lost_and_late() -> Script {
             (Rx, frame(0x82, 200)),
             (Rx, frame(0x81, 50)),
             (Rx, frame(0x81, 60)),
-            (Rx, Deed::Deliver(100)),
+            (Rx, Action::Deliver(100)),
             // Inside a payload, then over a header.
-            (Rx, Deed::Lose(50)),
-            (Rx, Deed::Deliver(10)),
-            (Rx, Deed::Lose(199)),
-            (Rx, Deed::Deliver(40)),
+            (Rx, Action::Lose(50)),
+            (Rx, Action::Deliver(10)),
+            (Rx, Action::Lose(199)),
+            (Rx, Action::Deliver(40)),
             (
                 Rx,
-                Deed::Again {
+                Action::Again {
                     back: 239,
                     len: 199,
                 },
             ),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Rx, frame(0x89, 0)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
         ],
     )
 }
@@ -129,13 +129,13 @@ fn doubled_and_overlapping() -> Script {
         [
             (Tx, frame(0x81, 125)),
             (Tx, frame(0x81, 126)),
-            (Tx, Deed::Deliver(90)),
-            (Tx, Deed::Again { back: 90, len: 90 }),
-            (Tx, Deed::Again { back: 30, len: 60 }),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(90)),
+            (Tx, Action::Again { back: 90, len: 90 }),
+            (Tx, Action::Again { back: 30, len: 60 }),
+            (Tx, Action::Deliver(REST)),
             (
                 Tx,
-                Deed::Again {
+                Action::Again {
                     back: 300,
                     len: REST,
                 },
@@ -146,10 +146,13 @@ fn doubled_and_overlapping() -> Script {
 
 fn byte_by_byte() -> Script {
     let frames = [frame(0x81, 0), frame(0x82, 126), frame(0x88, 2)];
-    let deliveries = std::iter::repeat_n(Deed::Deliver(1), 200);
+    let deliveries = std::iter::repeat_n(Action::Deliver(1), 200);
     script(
         Start::Upgraded,
-        frames.into_iter().chain(deliveries).map(|deed| (Rx, deed)),
+        frames
+            .into_iter()
+            .chain(deliveries)
+            .map(|action| (Rx, action)),
     )
 }
 
@@ -158,13 +161,13 @@ fn heartbeat_after_silence() -> Script {
         Start::Upgraded,
         [
             (Tx, frame(0x89, 4)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
             (Tx, frame(0x89, 4)),
-            (Tx, Deed::Deliver(REST)),
-            (Tx, Deed::Again { back: 6, len: 6 }),
+            (Tx, Action::Deliver(REST)),
+            (Tx, Action::Again { back: 6, len: 6 }),
             (Tx, control(ACK | 0x40, 200)),
             (Rx, frame(0x8a, 4)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Rx, control(ACK, 0)),
             (Tx, control(ACK, 0)),
             (Tx, control(RST, 0)),
@@ -180,17 +183,17 @@ fn met_in_mid_stream() -> Script {
     script(
         Start::Adopted,
         [
-            (Rx, Deed::Bytes(vec![0x55; 40])),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Bytes(vec![0x55; 40])),
+            (Rx, Action::Deliver(REST)),
             (Rx, frame(0x81, 10)),
             (Rx, frame(0x81, 20)),
             (Rx, frame(0x89, 0)),
             (Rx, frame(0x82, 30)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Rx, frame(0x82, 30)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Tx, frame(0x81, 20)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
         ],
     )
 }
@@ -202,11 +205,11 @@ fn large_frames() -> Script {
             (Tx, frame(0x82, 255)),
             (Tx, frame(0x02, 253)),
             (Tx, frame(0x80, 252)),
-            (Tx, Deed::Deliver(201)),
-            (Tx, Deed::Deliver(REST)),
-            (Tx, Deed::Lose(210)),
-            (Tx, Deed::Deliver(REST)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(201)),
+            (Tx, Action::Deliver(REST)),
+            (Tx, Action::Lose(210)),
+            (Tx, Action::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
         ],
     )
 }
@@ -216,35 +219,35 @@ fn refused() -> Script {
         Start::Adopted,
         [
             (Rx, PLAIN_REQUEST),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Tx, REFUSAL),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
             (Rx, REQUEST),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Tx, SWITCHING),
-            (Tx, Deed::Deliver(40)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(40)),
+            (Tx, Action::Deliver(REST)),
             (Rx, frame(0x81, 5)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
         ],
     )
 }
 
 fn tls() -> Script {
     script(
-        Start::Born,
+        Start::Established,
         [
             (Rx, TLS),
-            (Rx, Deed::Deliver(REST)),
-            (Tx, Deed::Bytes(vec![0x16, 0x03, 0x03, 0, 40])),
-            (Tx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
+            (Tx, Action::Bytes(vec![0x16, 0x03, 0x03, 0, 40])),
+            (Tx, Action::Deliver(REST)),
         ],
     )
 }
 
 fn forged() -> Script {
     let payload = vec![0x81, 0x80, 1, 2, 3, 4];
-    let stray = |ahead| Deed::Stray {
+    let stray = |ahead| Action::Stray {
         ahead,
         payload: payload.clone(),
     };
@@ -252,11 +255,11 @@ fn forged() -> Script {
         Start::Upgraded,
         [
             (Rx, frame(0x81, 100)),
-            (Rx, Deed::Deliver(50)),
+            (Rx, Action::Deliver(50)),
             (Rx, stray(1 << 29)),
             (Rx, stray(-70_000)),
             (Rx, stray(i32::MIN)),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
             (Rx, control(0x02, 200)),
         ],
     )
@@ -266,16 +269,16 @@ fn not_frames() -> Script {
     script(
         Start::Upgraded,
         [
-            (Rx, Deed::Bytes(vec![0; 100])),
-            (Rx, Deed::Deliver(REST)),
-            (Rx, Deed::Bytes(vec![0xff; 30])),
-            (Rx, Deed::Deliver(REST)),
+            (Rx, Action::Bytes(vec![0; 100])),
+            (Rx, Action::Deliver(REST)),
+            (Rx, Action::Bytes(vec![0xff; 30])),
+            (Rx, Action::Deliver(REST)),
             (Rx, frame(0x81, 8)),
-            (Rx, Deed::Deliver(REST)),
-            (Tx, Deed::Bytes(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())),
-            (Tx, Deed::Deliver(REST)),
+            (Rx, Action::Deliver(REST)),
+            (Tx, Action::Bytes(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())),
+            (Tx, Action::Deliver(REST)),
             (Tx, frame(0x81, 8)),
-            (Tx, Deed::Deliver(REST)),
+            (Tx, Action::Deliver(REST)),
         ],
     )
 }
@@ -283,7 +286,7 @@ fn not_frames() -> Script {
 fn many_small_frames() -> Script {
     let mut script = script(
         Start::Upgraded,
-        std::iter::repeat_n((Rx, frame(0x8a, 0)), 60).chain([(Rx, Deed::Deliver(REST))]),
+        std::iter::repeat_n((Rx, frame(0x8a, 0)), 60).chain([(Rx, Action::Deliver(REST))]),
     );
     script.is_client = true;
     script

@@ -4,7 +4,7 @@ use monitor_common::{Direction, stats::ListenerStats};
 
 use super::{
     network::Network,
-    script::{Deed, Script, segment_len},
+    script::{Action, Script, segment_len},
     sender::Frame,
 };
 
@@ -42,8 +42,8 @@ fn assert_same(seen: &[Frame], written: &[Frame], sizes: &[usize]) {
 /// How the script cuts a stream of `len` bytes.
 fn sizes(script: &Script, direction: Direction, len: usize) -> Vec<usize> {
     let least = 1 + len / MOST_SEGMENTS;
-    let deliveries = script.acts.iter().filter_map(|act| match act.deed {
-        Deed::Deliver(len) if act.direction == direction => Some(segment_len(len).max(least)),
+    let deliveries = script.acts.iter().filter_map(|act| match act.action {
+        Action::Deliver(len) if act.direction == direction => Some(segment_len(len).max(least)),
         _ => None,
     });
     let sizes: Vec<_> = deliveries.collect();

@@ -1,7 +1,7 @@
 //! TCP segments of both directions, cut, lost, late, doubled and forged, through the packet logic.
 //!
 //! What must hold whatever comes: the same input gives the same flow, a duplicate adds nothing, the
-//! walk is as short as its segment, no byte is told twice, behind an upgrade every byte is told, and
+//! walk is as short as its segment, no byte is reported twice, behind an upgrade every byte is reported, and
 //! frames are what was written however they are cut.
 
 mod in_order;

@@ -2,7 +2,7 @@
 
 use monitor_common::{
     Direction,
-    holes::ISLAND_STEPS,
+    holes::PENDING_RUN_STEPS,
     listener::ListenerLimits,
     replay::{Connection, SeenFrame},
     segment::{Segment, tcp_flags},
@@ -13,11 +13,11 @@ use monitor_common::{
 
 use super::{
     HTTP, REQUEST, SWITCHING,
-    script::{Act, Deed, Script, Start, segment_len},
+    script::{Act, Action, Script, Start, segment_len},
     sender::{Frame, Sender},
 };
 
-/// In [`Deed::Control`], beside the flags of TCP.
+/// In [`Action::Control`], beside the flags of TCP.
 const KEEPALIVE: u8 = 0x40;
 
 /// Two ends, what lies between them, and the monitor on one of them.
@@ -33,11 +33,11 @@ pub(super) struct Network {
     ledgers: [Ledger; 2],
     /// A forged segment may move the cursor anywhere, and what is new is new from there.
     forged: bool,
-    /// The upgrade is through: every byte behind it has to be told.
+    /// The upgrade is through: every byte behind it has to be reported.
     exact: bool,
 }
 
-/// What was told of one direction, in bytes of its stream.
+/// What was reported about one direction, in bytes of its stream.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ledger {
     /// How far the stream went forward, holes included.
@@ -95,7 +95,7 @@ impl Network {
             _ => Self::new(script.is_client, script.idle_limit, isn),
         };
         if script.start == Start::Adopted {
-            network.connection.flow.adopt(Direction::Rx);
+            network.connection.flow.join_mid_stream(Direction::Rx);
         }
         for act in &script.acts {
             network.act(act);
@@ -109,21 +109,23 @@ impl Network {
             self.now += 1 << (2 * act.wait + 8);
         }
         let sender = &mut self.senders[direction.index()];
-        match &act.deed {
-            Deed::Frame { .. } | Deed::Bytes(_) | Deed::Http(_) if sender.is_full() => {}
-            Deed::Frame { first, len, fill } => sender.write_frame(*first, *len, *fill),
-            Deed::Bytes(bytes) => sender.write_bytes(bytes),
-            Deed::Http(which) => sender.write_bytes(HTTP[usize::from(*which) % HTTP.len()]),
-            Deed::Deliver(len) => self.deliver(direction, segment_len(*len)),
-            Deed::Lose(len) => {
+        match &act.action {
+            Action::Frame { .. } | Action::Bytes(_) | Action::Http(_) if sender.is_full() => {}
+            Action::Frame { first, len, fill } => sender.write_frame(*first, *len, *fill),
+            Action::Bytes(bytes) => sender.write_bytes(bytes),
+            Action::Http(which) => sender.write_bytes(HTTP[usize::from(*which) % HTTP.len()]),
+            Action::Deliver(len) => self.deliver(direction, segment_len(*len)),
+            Action::Lose(len) => {
                 sender.send(segment_len(*len));
             }
-            Deed::Again { back, len } => {
+            Action::Again { back, len } => {
                 let range = sender.send_again(usize::from(*back), segment_len(*len));
                 self.show(direction, range);
             }
-            Deed::Control { flags, ack, window } => self.control(direction, *flags, *ack, *window),
-            Deed::Stray { ahead, payload } => {
+            Action::Control { flags, ack, window } => {
+                self.control(direction, *flags, *ack, *window)
+            }
+            Action::Stray { ahead, payload } => {
                 self.forged = true;
                 self.exact = false;
                 let seq = self.next_seq(direction).wrapping_add_signed(*ahead);
@@ -145,7 +147,7 @@ impl Network {
     fn show(&mut self, direction: Direction, range: std::ops::Range<usize>) {
         let i = direction.index();
         let told = self.told(direction);
-        // What waits behind a hole is not told yet.
+        // What waits behind a hole is not reported yet.
         let waiting = self.connection.waiting_bytes(direction) > 0;
         let seq = self.isn[i].wrapping_add(range.start as u32);
         let fresh = self.senders[i].show(range.clone());
@@ -223,7 +225,11 @@ impl Network {
         let steps = u64::from(taken.steps);
         // Behind a hole every place may be tried as the beginning of a frame.
         let searches = was_waiting || self.connection.waiting_bytes(direction) > 0;
-        let search = if searches { ISLAND_STEPS.into() } else { 0 };
+        let search = if searches {
+            PENDING_RUN_STEPS.into()
+        } else {
+            0
+        };
         assert!(
             steps <= 3 * len + 8 + search,
             "{steps} steps for {len} bytes"
@@ -237,7 +243,7 @@ impl Network {
         }
     }
 
-    /// Checks what was told of one direction against how far it went.
+    /// Checks what was reported about one direction against how far it went.
     fn account(
         &mut self,
         direction: Direction,

@@ -23,7 +23,7 @@ pub struct Script {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At its birth, so that all of its bytes are seen.
-    Born,
+    Established,
     /// At its birth, and the upgrade is through.
     Upgraded,
     /// In mid-stream.
@@ -36,12 +36,12 @@ pub struct Act {
     pub direction: Direction,
     /// 0 = at once, else 2^(2 * wait + 8) nanoseconds: 1 µs to 275 s.
     pub wait: u8,
-    pub deed: Deed,
+    pub action: Action,
 }
 
 /// Writing appends to the stream of a direction; only a delivery makes the monitor see something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Writes a legal frame: `first` gives FIN, RSV1 and the opcode, `len` its length (see
     /// [`frame_len`]), `fill` its payload and masking key.
     Frame { first: u8, len: u8, fill: u8 },
@@ -90,7 +90,7 @@ impl Script {
             start: match setup >> 1 & 3 {
                 1 => Start::Upgraded,
                 2 => Start::Adopted,
-                _ => Start::Born,
+                _ => Start::Established,
             },
             idle_limit: setup & 8 != 0,
             below_wrap: [bytes.u16(), bytes.u16()],
@@ -111,7 +111,7 @@ impl Script {
     /// The bytes that [`Script::read`] reads as this script.
     pub fn write(&self) -> Vec<u8> {
         let start = match self.start {
-            Start::Born => 0,
+            Start::Established => 0,
             Start::Upgraded => 1,
             Start::Adopted => 2,
         };
@@ -133,26 +133,26 @@ impl Act {
         Self {
             direction: Direction::ALL[usize::from(tag >> 3 & 1)],
             wait: tag >> 4,
-            deed: match tag & 7 {
-                0 => Deed::Frame {
+            action: match tag & 7 {
+                0 => Action::Frame {
                     first: bytes.u8(),
                     len: bytes.u8(),
                     fill: bytes.u8(),
                 },
-                1 => Deed::Bytes(bytes.some()),
-                2 => Deed::Http(bytes.u8()),
-                3 => Deed::Deliver(bytes.u8()),
-                4 => Deed::Lose(bytes.u8()),
-                5 => Deed::Again {
+                1 => Action::Bytes(bytes.some()),
+                2 => Action::Http(bytes.u8()),
+                3 => Action::Deliver(bytes.u8()),
+                4 => Action::Lose(bytes.u8()),
+                5 => Action::Again {
                     back: bytes.u16(),
                     len: bytes.u8(),
                 },
-                6 => Deed::Control {
+                6 => Action::Control {
                     flags: bytes.u8(),
                     ack: bytes.u8().cast_signed(),
                     window: bytes.u8(),
                 },
-                _ => Deed::Stray {
+                _ => Action::Stray {
                     ahead: i32::from_le_bytes(bytes.array()),
                     payload: bytes.some(),
                 },
@@ -161,15 +161,17 @@ impl Act {
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
-        let (kind, rest) = match &self.deed {
-            Deed::Frame { first, len, fill } => (0, vec![*first, *len, *fill]),
-            Deed::Bytes(some) => (1, with_len(some)),
-            Deed::Http(which) => (2, vec![*which]),
-            Deed::Deliver(len) => (3, vec![*len]),
-            Deed::Lose(len) => (4, vec![*len]),
-            Deed::Again { back, len } => (5, [&back.to_le_bytes()[..], &[*len]].concat()),
-            Deed::Control { flags, ack, window } => (6, vec![*flags, ack.cast_unsigned(), *window]),
-            Deed::Stray { ahead, payload } => {
+        let (kind, rest) = match &self.action {
+            Action::Frame { first, len, fill } => (0, vec![*first, *len, *fill]),
+            Action::Bytes(some) => (1, with_len(some)),
+            Action::Http(which) => (2, vec![*which]),
+            Action::Deliver(len) => (3, vec![*len]),
+            Action::Lose(len) => (4, vec![*len]),
+            Action::Again { back, len } => (5, [&back.to_le_bytes()[..], &[*len]].concat()),
+            Action::Control { flags, ack, window } => {
+                (6, vec![*flags, ack.cast_unsigned(), *window])
+            }
+            Action::Stray { ahead, payload } => {
                 (7, [&ahead.to_le_bytes()[..], &with_len(payload)].concat())
             }
         };
@@ -219,30 +221,30 @@ mod tests {
     #[test]
     fn a_script_is_read_as_it_was_written() {
         let deeds = [
-            Deed::Frame {
+            Action::Frame {
                 first: 0x81,
                 len: 7,
                 fill: 0xff,
             },
-            Deed::Bytes(vec![1, 2, 3]),
-            Deed::Http(4),
-            Deed::Deliver(200),
-            Deed::Lose(9),
-            Deed::Again { back: 300, len: 8 },
-            Deed::Control {
+            Action::Bytes(vec![1, 2, 3]),
+            Action::Http(4),
+            Action::Deliver(200),
+            Action::Lose(9),
+            Action::Again { back: 300, len: 8 },
+            Action::Control {
                 flags: 0x11,
                 ack: -3,
                 window: 2,
             },
-            Deed::Stray {
+            Action::Stray {
                 ahead: -70_000,
                 payload: vec![5; 255],
             },
         ];
-        let acts = deeds.into_iter().zip(0..).map(|(deed, i)| Act {
+        let acts = deeds.into_iter().zip(0..).map(|(action, i)| Act {
             direction: Direction::ALL[usize::from(i % 2 == 0)],
             wait: i,
-            deed,
+            action,
         });
         let script = Script {
             is_client: true,
@@ -257,12 +259,12 @@ mod tests {
     #[test]
     fn a_script_that_ends_in_the_middle_of_an_act_is_read_with_zeros() {
         let script = Script::read(&[2, 0, 0, 0, 0, 0, 0x81]);
-        let frame = Deed::Frame {
+        let frame = Action::Frame {
             first: 0x81,
             len: 0,
             fill: 0,
         };
         assert_eq!(script.start, Start::Upgraded);
-        assert_eq!(script.acts.last().map(|act| &act.deed), Some(&frame));
+        assert_eq!(script.acts.last().map(|act| &act.action), Some(&frame));
     }
 }

@@ -124,7 +124,7 @@ prop_compose! {
             retransmits,
             retransmits_at_progress: (retransmits as u16).wrapping_sub(without_progress.into()),
             loss,
-            asks: u32::from(unanswered),
+            eliciting_sends: u32::from(unanswered),
             unanswered_since: Moment::of(more[6]),
             gap_to: more[7],
             gap_ticks,
@@ -160,7 +160,7 @@ proptest! {
         prop_assert!(seen.gap_to <= s.gap_to && s.gap_to - seen.gap_to < TICK);
         // But for the moments and for numbers of which only the difference means something.
         prop_assert_eq!(seen.outstanding(), s.outstanding());
-        prop_assert_eq!(seen.unanswered_asks(), s.unanswered_asks());
+        prop_assert_eq!(seen.unanswered_sends(), s.unanswered_sends());
         prop_assert_eq!(seen.retransmits_without_progress(), s.retransmits_without_progress());
         let of = |facts: DirectionFacts, from: DirectionFacts| DirectionFacts {
             last_packet: from.last_packet,
@@ -257,12 +257,12 @@ fn what_was_published_long_ago_is_told_from_its_own_time() {
 #[test]
 fn counts_without_room_stop_at_the_highest() {
     let mut s = Snapshot {
-        asks: 70_000,
+        eliciting_sends: 70_000,
         ..Snapshot::EMPTY
     };
     s.tx.pings = u32::MAX;
     let seen = round_trip(&s);
-    assert_eq!(seen.unanswered_asks(), 65_535);
+    assert_eq!(seen.unanswered_sends(), 65_535);
     assert_eq!(seen.tx.pings, u32::MAX);
     assert_eq!(seen.tx.pings_unanswered(), 65_535);
     s.retransmits = 300;

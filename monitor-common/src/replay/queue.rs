@@ -9,26 +9,26 @@ use crate::segment::{Segment, after};
 const MAX_BYTES: u64 = 6 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Queue {
-    waiting: Vec<Waiting>,
+pub(super) struct SegmentQueue {
+    waiting: Vec<QueuedSegment>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct QueuedSegment {
     pub(super) segment: Segment,
     pub(super) payload: Vec<u8>,
 }
 
-impl Queue {
+impl SegmentQueue {
     pub(super) fn push(&mut self, segment: &Segment, payload: &[u8]) {
-        self.waiting.push(Waiting {
+        self.waiting.push(QueuedSegment {
             segment: *segment,
             payload: payload.to_vec(),
         });
     }
 
     /// The segment that a stream which has come to `seq` can take next, if it is there.
-    pub(super) fn pop(&mut self, seq: u32) -> Option<Waiting> {
+    pub(super) fn pop(&mut self, seq: u32) -> Option<QueuedSegment> {
         let next = self
             .waiting
             .iter()

@@ -23,7 +23,7 @@ impl Walk {
     /// Follows the chain of headers from the start of the segment in hand, without believing it.
     #[inline(always)]
     pub(super) fn begin_trial(&mut self) {
-        if self.flags & flag::ISLAND != 0 {
+        if self.flags & flag::PENDING_RUN != 0 {
             self.notes = self.notes.wrapping_add(1);
         }
         self.flags |= flag::FRESH;
@@ -34,7 +34,7 @@ impl Walk {
         self.forget_message();
     }
 
-    /// Goes on where `other` is, on trial, with the evidence that there is on an island, where every
+    /// Goes on where `other` is, on trial, with the evidence that there is on a pending run, where every
     /// place was tried.
     #[inline(always)]
     pub(crate) fn continue_trial(&mut self, other: &Self) {
@@ -60,14 +60,14 @@ impl Walk {
         if broken != 0 || header.is_blank() || header.payload_len > MAX_TRIAL_LEN {
             return self.fail_trial(at, begin, len);
         }
-        let island = self.flags & flag::ISLAND != 0;
+        let pending_run = self.flags & flag::PENDING_RUN != 0;
         let begins_here = fresh == header.taken as u32;
         let next = *at as u64 + fresh as u64 + header.bytes_to_skip();
         let exact = (next == len as u64) as u8;
         self.trial = self
             .trial
             .saturating_add(HEADER_BITS + EXACT_END_BITS * exact);
-        if island {
+        if pending_run {
             self.mark = (*at + fresh).wrapping_sub(header.taken as u32);
         } else if self.trial >= ENOUGH && begins_here {
             // Only this header is sure: a wrong one before it may have led to the right ones.
@@ -82,7 +82,7 @@ impl Walk {
         } else {
             *at = next as u32;
         }
-        if island {
+        if pending_run {
             if *at == len {
                 self.flags &= !flag::FRESH;
             }
@@ -94,7 +94,7 @@ impl Walk {
         self.pass(begin, len)
     }
 
-    /// On an island every place may be the beginning of a frame: what is wrong is not counted.
+    /// On a pending run every place may be the beginning of a frame: what is wrong is not counted.
     #[inline(always)]
     pub(super) fn scan(
         &mut self,
@@ -122,7 +122,7 @@ impl Walk {
     fn fail_trial(&mut self, at: &mut u32, begin: u32, len: u32) -> Step {
         let fresh = self.is_fresh();
         self.lose_sync();
-        if self.flags & flag::ISLAND != 0 {
+        if self.flags & flag::PENDING_RUN != 0 {
             return Step::Again;
         }
         if begin == 0 && !fresh {

@@ -17,11 +17,11 @@ fn the_second_transmission_after_a_long_silence_wakes_and_the_first_word_back_an
     );
     let third = socket.wait(SECOND / 2).tx(segment(5000, 1000), DATA);
     assert_eq!(third & notable::EVENTS, 0, "once");
-    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 3);
+    assert_eq!(socket.connection.flow.snapshot.unanswered_sends(), 3);
 
     let back = socket.wait(SECOND).rx(segment(1000, 5100), b"");
     assert_ne!(back & notable::ANSWERED, 0);
-    assert_eq!(socket.connection.flow.snapshot.unanswered_asks(), 0);
+    assert_eq!(socket.connection.flow.snapshot.unanswered_sends(), 0);
     let again = socket.rx(segment(1000, 5100), b"");
     assert_eq!(again & notable::ANSWERED, 0, "once");
 }
@@ -170,7 +170,7 @@ fn a_window_is_counted_when_it_closes_and_not_while_it_is_closed() {
 
 #[test]
 fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
-    for (what, sent, payload, asks) in [
+    for (what, sent, payload, unanswered) in [
         ("data", segment(5000, 1000), DATA, 1),
         ("a keepalive probe", segment(4999, 1000), &b""[..], 1),
         ("an acknowledgement", segment(5000, 1000), b"", 0),
@@ -180,11 +180,11 @@ fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
         let at = socket.wait(SECOND).now;
         socket.tx(sent, payload);
         assert_eq!(
-            socket.connection.flow.snapshot.unanswered_asks(),
-            asks,
+            socket.connection.flow.snapshot.unanswered_sends(),
+            unanswered,
             "{what}"
         );
-        if asks > 0 {
+        if unanswered > 0 {
             assert_eq!(
                 socket.connection.flow.snapshot.unanswered_since,
                 Moment::of(at),
@@ -231,7 +231,7 @@ fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
     // The peer's probes are answered.
     for (after, notes) in [
-        (CLOSED_WINDOW_TOLD - 1, 0),
+        (CLOSED_WINDOW_REPORT - 1, 0),
         (1, notable::WINDOW_CLOSED),
         (SECOND, 0),
         (60 * SECOND, 0),
@@ -244,6 +244,6 @@ fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
     socket.now = rounded(socket.now);
     let closed_at = socket.now;
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
-    let opened = advertise(socket.wait(CLOSED_WINDOW_TOLD - 1), 300);
+    let opened = advertise(socket.wait(CLOSED_WINDOW_REPORT - 1), 300);
     assert_eq!(opened, (notable::PUBLISH, 0), "a slow reader");
 }

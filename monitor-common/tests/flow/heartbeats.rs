@@ -17,7 +17,7 @@ fn the_times_between_pings_are_counted_by_the_side_that_pings() {
         seq += from_peer.len() as u32;
     }
     let counted = socket.stats.ping_intervals.map(|slots| filled(&slots));
-    let thirty = gap_scale::slot_of(30 * SECOND);
+    let thirty = idle_gap_scale::slot_of(30 * SECOND);
     assert_eq!(counted, [vec![(0, 1), (thirty, 2)], vec![]]);
     let s = &socket.connection.flow.snapshot;
     assert!(s.rx.ping_interval > 0 && s.rx.ping_jitter > 0);

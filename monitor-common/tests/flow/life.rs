@@ -89,7 +89,7 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
     s.unacked_since = 5;
     s.retransmits = 3;
     assert_eq!(s.outstanding(), 100);
-    socket.connection.flow.adopt(Direction::Tx);
+    socket.connection.flow.join_mid_stream(Direction::Tx);
     assert_eq!(
         socket.connection.flow.snapshot.outstanding(),
         0,
@@ -120,7 +120,7 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
 fn an_adopted_flow_without_a_seed_is_outstanding_since_it_was_met() {
     let mut socket = Socket::born();
     socket.connection.flow.snapshot.unacked_since = 5;
-    socket.connection.flow.adopt(Direction::Tx);
+    socket.connection.flow.join_mid_stream(Direction::Tx);
     socket.tx(segment(70_000, 1), DATA);
     let s = &socket.connection.flow.snapshot;
     assert_eq!((s.outstanding(), s.unacked_since), (100, socket.now));
@@ -148,7 +148,7 @@ fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
     ] {
         let mut socket = Socket::born();
         socket.connection.flow.snapshot.origin = origin::ADOPTED;
-        socket.connection.flow.adopt(direction);
+        socket.connection.flow.join_mid_stream(direction);
         let notes = socket.take(direction, segment(1, 1), http);
         assert_ne!(notes & notable::DISMISSED, 0);
         assert!(!socket.connection.flow.snapshot.is_watched());

@@ -2,20 +2,20 @@
 
 mod acknowledgements;
 mod heartbeats;
+mod idle_gaps;
 mod life;
-mod silences;
 #[path = "../ws/mod.rs"]
 mod ws;
 
 use monitor_common::{
     Direction,
     flow::notable,
-    gap_scale,
+    idle_gap_scale,
     listener::ListenerLimits,
     moment::{Moment, rounded, ticks_between},
     replay::Connection,
     segment::{Segment, tcp_flags},
-    snapshot::{CLOSED_WINDOW_TOLD, TRY_APART, TRY_QUEUED, protocol},
+    snapshot::{CLOSED_WINDOW_REPORT, TRY_APART, TRY_QUEUED, protocol},
     stats::{Counter, ListenerStats},
 };
 use ws::{FILL, REQUEST, RESPONSE};
@@ -76,8 +76,8 @@ impl Socket {
 
     /// The silences that were survived, in seconds, as far as slots can tell them apart.
     fn survived(&self) -> Vec<u64> {
-        let seconds = |slot| gap_scale::bounds(slot).1 / SECOND;
-        filled(&self.stats.gaps_survived)
+        let seconds = |slot| idle_gap_scale::bounds(slot).1 / SECOND;
+        filled(&self.stats.idle_gaps_survived)
             .into_iter()
             .flat_map(|(slot, n)| (0..n).map(move |_| seconds(slot)))
             .collect()

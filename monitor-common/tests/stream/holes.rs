@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::VecDeque, ops::Range};
 
-use monitor_common::{Direction, holes::ISLANDS, segment::Segment, snapshot::role};
+use monitor_common::{Direction, holes::PENDING_RUNS, segment::Segment, snapshot::role};
 use proptest::{
     prelude::prop::test_runner::{RngAlgorithm, TestRng},
     prelude::*,
@@ -53,7 +53,7 @@ proptest! {
         }
     }
 
-    /// Segments need not begin with frames: where a frame begins is found on the island, and proven.
+    /// Segments need not begin with frames: where a frame begins is found on the pending run, and proven.
     #[test]
     fn a_hole_between_unaligned_segments_hides_few_frames_and_invents_none(
         seed in any::<[u8; 16]>(),
@@ -81,7 +81,7 @@ proptest! {
         BRIDGED.with(|(bridged, tried)| {
             bridged.set(bridged.get() + u32::from(all));
             tried.set(tried.get() + 1);
-            // Random payload may look like a frame that is longer than the island.
+            // Random payload may look like a frame that is longer than the pending run.
             if tried.get() == 256 {
                 assert!(bridged.get() > 205, "{} of 256", bridged.get());
             }
@@ -163,7 +163,7 @@ fn delayed(ranges: Vec<Range<usize>>, late: &[bool], by: usize) -> Vec<Range<usi
     let mut out = Vec::new();
     let mut late = late.iter().cycle();
     for (i, range) in ranges.into_iter().enumerate() {
-        if *late.next().expect("a cycle") && held.len() < ISLANDS {
+        if *late.next().expect("a cycle") && held.len() < PENDING_RUNS {
             held.push_back((i + by, range));
         } else {
             out.push(range);

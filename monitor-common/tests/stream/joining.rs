@@ -73,7 +73,7 @@ fn a_run_of_one_byte_is_not_taken_for_frames() {
 }
 
 /// Met in mid-stream, random masked payload is never taken for a header, and the first frame that
-/// is told begins where a true one does.
+/// is reported begins where a true one does.
 #[test]
 fn of_a_million_streams_of_random_payload_none_is_joined_at_a_wrong_place() {
     const STREAMS: u32 = 1_000_000;

@@ -303,7 +303,7 @@ impl Monitor {
     /// Met in mid-stream.
     pub(crate) fn adopted(role: u8) -> Self {
         let mut monitor = Self::new(role);
-        monitor.connection.flow.adopt(Direction::Rx);
+        monitor.connection.flow.join_mid_stream(Direction::Rx);
         monitor
     }
 

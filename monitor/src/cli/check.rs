@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::kernel::{
-    load::LoadSettings,
+    loader::LoadSettings,
     prerequisites::{
         self, Prerequisite,
         programs::{self, ProgramSurvey},
@@ -125,7 +125,7 @@ pub fn write_table(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<
 
 /// One row of `--json`.
 #[derive(Serialize)]
-struct Row<'a> {
+struct CheckRow<'a> {
     name: &'a str,
     required: bool,
     ok: bool,
@@ -135,12 +135,12 @@ struct Row<'a> {
 }
 
 pub fn write_json(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<()> {
-    let rows: Vec<_> = survey.iter().map(Row::of).collect();
+    let rows: Vec<_> = survey.iter().map(CheckRow::of).collect();
     serde_json::to_writer_pretty(&mut *out, &rows)?;
     writeln!(out)
 }
 
-impl<'a> Row<'a> {
+impl<'a> CheckRow<'a> {
     fn of(
         Prerequisite {
             name,

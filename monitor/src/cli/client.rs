@@ -15,12 +15,12 @@ use tokio::net::UnixStream;
 use super::exit::Failure;
 use crate::{error_chain::one_line, sink::control};
 
-/// Where the daemon listens unless it is told otherwise.
+/// Where the daemon listens by default.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 
 /// Lines of an answer, as they come.
 #[derive(Debug)]
-pub struct Lines {
+pub struct ResponseLines {
     /// How many connections the daemon watched when it began to list them, if it does.
     pub connections: Option<usize>,
     body: Incoming,
@@ -69,7 +69,7 @@ pub fn target(path: &str, query: &[(&str, Option<String>)]) -> String {
 }
 
 /// Asks the daemon on `socket` for `target`.
-pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
+pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| unreachable(socket, source))?;
@@ -81,13 +81,13 @@ pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
         .header("Host", "wsmon")
         .body(Empty::<Bytes>::new())
         .map_err(|error| ClientError::Refused(error.to_string()))?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let connections = answer.headers().get(control::TOTAL);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let connections = response.headers().get(control::TOTAL);
     let connections = connections.and_then(|total| total.to_str().ok()?.parse().ok());
-    let body = answer.into_body();
+    let body = response.into_body();
     if status == StatusCode::OK {
-        return Ok(Lines {
+        return Ok(ResponseLines {
             connections,
             body,
             unread: BytesMut::new(),
@@ -98,7 +98,7 @@ pub async fn get(socket: &Path, target: &str) -> Result<Lines, ClientError> {
     Err(ClientError::Refused(text))
 }
 
-impl Lines {
+impl ResponseLines {
     /// The next line of an answer that goes on as long as the daemon does.
     pub async fn next_of_stream(&mut self) -> Result<Bytes, ClientError> {
         self.next().await?.ok_or(ClientError::Stopped)

@@ -12,7 +12,7 @@ use humantime::format_duration;
 
 use super::{
     describe::{self, gives_up},
-    exit::{Failure, Outcome},
+    exit::{CommandResult, Failure},
 };
 use crate::{
     config::{Config, ConfigError, EXAMPLE, Problem},
@@ -48,7 +48,7 @@ pub enum ConfigCommand {
     Example,
 }
 
-pub fn run(args: &ConfigArgs) -> Outcome {
+pub fn run(args: &ConfigArgs) -> CommandResult {
     let shown = match &args.command {
         ConfigCommand::Example => io::stdout().lock().write_all(EXAMPLE.as_bytes()),
         ConfigCommand::Check { file } => match Config::read(file) {
@@ -56,7 +56,7 @@ pub fn run(args: &ConfigArgs) -> Outcome {
                 for warning in &config.warnings {
                     eprint!("{}", Pointed(file, "warning: ", warning));
                 }
-                write!(io::stdout().lock(), "{}", Meaning(file, &config))
+                write!(io::stdout().lock(), "{}", ConfigText(file, &config))
             }
             Err(ConfigError::Wrong { problems, .. }) => {
                 for problem in problems.iter() {
@@ -106,9 +106,9 @@ impl fmt::Display for Pointed<'_> {
 }
 
 /// What would be watched.
-struct Meaning<'a>(&'a Path, &'a Config);
+struct ConfigText<'a>(&'a Path, &'a Config);
 
-impl fmt::Display for Meaning<'_> {
+impl fmt::Display for ConfigText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(file, config) = self;
         writeln!(f, "{} is valid", file.display())?;
@@ -131,7 +131,7 @@ impl fmt::Display for ListenerMeaning<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = &self.0.rules;
         writeln!(f, "listener {}", describe::title(self.0))?;
-        write!(f, "  {}", describe::patience(rules))?;
+        write!(f, "  {}", describe::timeouts(rules))?;
         write!(f, "\n  path{}", PathMeaning(&rules.path))?;
         for route in &rules.routes {
             write!(

@@ -38,7 +38,7 @@ pub fn gives_up(on_expiry: OnExpiry) -> &'static str {
 }
 
 /// `ping timeout 30s, unresponsive after 10s, message gap 35s`.
-pub fn patience(rules: &ListenerRules) -> String {
+pub fn timeouts(rules: &ListenerRules) -> String {
     let ping = format!(
         "ping timeout {}, unresponsive after {}",
         format_duration(rules.ping_timeout),
@@ -128,7 +128,7 @@ impl fmt::Display for Banner<'_> {
         if rules.shortest_idle_timeout().is_none() {
             f.write_str(" (give --lb or --lb-timeout to find expired connections)")?;
         }
-        write!(f, ", {}", patience(rules))?;
+        write!(f, ", {}", timeouts(rules))?;
         if is_more_than_a_limit(&rules.path) {
             write!(f, "\n    path: {}", Hops(&rules.path))?;
         }

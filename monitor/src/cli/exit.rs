@@ -3,7 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 /// A command's end: its exit code, or why it failed.
-pub type Outcome = Result<ExitCode, Failure>;
+pub type CommandResult = Result<ExitCode, Failure>;
 
 /// A failure with the exit code that belongs to it.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use serde::Deserialize;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
-    exit::{Failure, Outcome},
+    exit::{CommandResult, Failure},
     filter::FilterArgs,
     screen::{self, Shown},
 };
-use crate::frames::{FrameRecord, Line, OneIn};
+use crate::frames::{FrameLine, FrameRecord, OneIn};
 
 /// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
 #[derive(Args, Clone, Debug)]
@@ -54,25 +54,27 @@ pub struct FramesArgs {
 }
 
 /// Runs until it is told to stop.
-pub fn run(args: &FramesArgs) -> Outcome {
+pub fn run(args: &FramesArgs) -> CommandResult {
     screen::block_on(screen::until_interrupted(show(args)))?
 }
 
-async fn show(args: &FramesArgs) -> Outcome {
+async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
     let mut out = io::stdout();
     let mut frames = 0;
-    if !args.json && write(&mut out, Line::HEAD)? == Shown::NobodyReads {
+    if !args.json && write(&mut out, FrameLine::HEAD)? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
     while args.count.is_none_or(|count| frames < count) {
         let line = lines.next_of_stream().await?;
-        let told: Told = client::read(&line)?;
-        frames += u64::from(matches!(told, Told::Frame(_)));
-        let shown = match (args.json, &told) {
+        let record: StreamRecord = client::read(&line)?;
+        frames += u64::from(matches!(record, StreamRecord::Frame(_)));
+        let shown = match (args.json, &record) {
             (true, _) => screen::write_line(&mut out, &line),
-            (false, Told::Frame(frame)) => write(&mut out, &Line(frame).to_string()),
-            (false, Told::Lost { kernel, viewer }) => write(&mut out, &lost(*kernel, *viewer)),
+            (false, StreamRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
+            (false, StreamRecord::Lost { kernel, viewer }) => {
+                write(&mut out, &lost(*kernel, *viewer))
+            }
         }?;
         if shown == Shown::NobodyReads {
             break;
@@ -84,7 +86,7 @@ async fn show(args: &FramesArgs) -> Outcome {
 /// A line of the stream.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Told {
+enum StreamRecord {
     Frame(FrameRecord),
     Lost { kernel: u64, viewer: u64 },
 }

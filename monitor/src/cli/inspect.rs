@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
-    exit::{Failure, Outcome},
+    exit::{CommandResult, Failure},
     screen::{self, Age, Shown},
 };
 use crate::{
-    connections::{ConnectionRecord, HandshakeRecord, Side, State, StateChange},
+    connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
     core::ConnId,
     frames::RoundTrip,
     json,
@@ -49,11 +49,11 @@ pub struct InspectArgs {
 }
 
 /// Prints the connection to stdout.
-pub fn run(args: &InspectArgs) -> Outcome {
+pub fn run(args: &InspectArgs) -> CommandResult {
     screen::block_on(screen::until_interrupted(show(args)))?
 }
 
-async fn show(args: &InspectArgs) -> Outcome {
+async fn show(args: &InspectArgs) -> CommandResult {
     // Before the connection is asked for, so that no change falls in between.
     let mut changes = match args.follow {
         true => Some(client::get(&args.control, "/v1/events").await?),
@@ -75,7 +75,7 @@ async fn show(args: &InspectArgs) -> Outcome {
     {
         let line = changes.next_of_stream().await?;
         shown = match client::read(&line)? {
-            Told::Transition(change)
+            StreamRecord::Transition(change)
                 if change.conn == record.cookie && !known.contains(&change.to) =>
             {
                 known.push(change.to);
@@ -84,9 +84,9 @@ async fn show(args: &InspectArgs) -> Outcome {
                     false => screen::write_line(&mut out, change.to_string().as_bytes())?,
                 }
             }
-            Told::Transition(_) => Shown::Written,
+            StreamRecord::Transition(_) => Shown::Written,
             // Its own changes may be among them: the states that it is asked about again are right.
-            Told::Lost {} => {
+            StreamRecord::Lost {} => {
                 return Err(Failure::failed(
                     "changes of state were lost, because they were not read fast enough; inspect \
                      it again",
@@ -100,7 +100,7 @@ async fn show(args: &InspectArgs) -> Outcome {
 /// A line of the stream of changes.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Told {
+enum StreamRecord {
     Transition(Transition),
     Lost {},
 }
@@ -219,11 +219,11 @@ impl fmt::Display for Change<'_> {
 }
 
 /// The client's text is quoted and escaped: it must not reach the terminal's own language.
-struct Handshake<'a>(&'a HandshakeRecord);
+struct Handshake<'a>(&'a HandshakeSummary);
 
 impl fmt::Display for Handshake<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HandshakeRecord {
+        let HandshakeSummary {
             path,
             host,
             origin,
@@ -254,7 +254,7 @@ impl fmt::Display for Handshake<'_> {
     }
 }
 
-struct Direction<'a>(&'a Side);
+struct Direction<'a>(&'a DirectionRecord);
 
 impl fmt::Display for Direction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,7 +273,7 @@ impl fmt::Display for Direction<'_> {
     }
 }
 
-struct Pings<'a>(&'a Side);
+struct Pings<'a>(&'a DirectionRecord);
 
 impl fmt::Display for Pings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn a_page_tells_all_and_says_never_where_nothing_happened() {
         let mut record = record(&detail(7), Some(CloseHow::Fin));
-        record.handshake = Some(HandshakeRecord {
+        record.handshake = Some(HandshakeSummary {
             path: Some("/chat\x1b".to_owned()),
             host: None,
             origin: None,

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
-    exit::Outcome,
+    exit::CommandResult,
     screen::{self, Age, Shown},
 };
 use crate::{
@@ -70,14 +70,14 @@ pub enum By {
 }
 
 /// Prints the list to stdout.
-pub fn run(args: &ListArgs) -> Outcome {
+pub fn run(args: &ListArgs) -> CommandResult {
     match args.by {
         Some(By::Client) => screen::block_on(screen::until_interrupted(clients::show(args)))?,
         None => screen::block_on(screen::until_interrupted(show(args)))?,
     }
 }
 
-async fn show(args: &ListArgs) -> Outcome {
+async fn show(args: &ListArgs) -> CommandResult {
     let query = [
         ("listener", args.listener.clone()),
         ("state", args.state.map(|state| state.as_str().to_owned())),
@@ -86,8 +86,8 @@ async fn show(args: &ListArgs) -> Outcome {
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
-    let row = |record: &ConnectionRecord| Row(record).to_string();
-    print(args, &target, Row::HEAD, row, "no connections").await
+    let row = |record: &ConnectionRecord| ConnectionRow(record).to_string();
+    print(args, &target, ConnectionRow::HEAD, row, "no connections").await
 }
 
 /// A screen full.
@@ -122,7 +122,7 @@ async fn print<T: DeserializeOwned>(
     head: &str,
     row: impl Fn(&T) -> String,
     nothing: &str,
-) -> Outcome {
+) -> CommandResult {
     let mut lines = client::get(&args.control, target).await?;
     let mut out = io::stdout();
     let mut rows = 0_usize;
@@ -153,14 +153,14 @@ async fn print<T: DeserializeOwned>(
 }
 
 /// A connection in one row.
-struct Row<'a>(&'a ConnectionRecord);
+struct ConnectionRow<'a>(&'a ConnectionRecord);
 
-impl Row<'_> {
+impl ConnectionRow<'_> {
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
          AGE        IDLE       FRAMES RX/TX     VERDICT";
 }
 
-impl fmt::Display for Row<'_> {
+impl fmt::Display for ConnectionRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         write!(
@@ -217,15 +217,15 @@ mod tests {
     #[test]
     fn what_is_left_out_is_told() {
         assert_eq!(args(&[]).left_out(40, 40), None);
-        let told = args(&[]).left_out(40, 1_000_000).expect("a line");
-        assert_eq!(told, "999960 more connections: --limit 0 shows all");
+        let line = args(&[]).left_out(40, 1_000_000).expect("a line");
+        assert_eq!(line, "999960 more connections: --limit 0 shows all");
         assert_eq!(args(&["--limit", "0"]).left_out(9, 10), None, "one ended");
         let chosen = args(&["--listener", "a"]);
         assert_eq!(chosen.left_out(39, 100), None, "all were looked at");
-        let told = chosen.left_out(40, 100).expect("a line");
+        let line = chosen.left_out(40, 100).expect("a line");
         assert!(
-            told.contains("the other 60 connections may match"),
-            "{told}"
+            line.contains("the other 60 connections may match"),
+            "{line}"
         );
     }
 
@@ -235,6 +235,9 @@ mod tests {
         let expected = "\
 COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
 315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
-        assert_eq!(format!("{}\n{}", Row::HEAD, Row(&record)), expected);
+        assert_eq!(
+            format!("{}\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
+            expected
+        );
     }
 }

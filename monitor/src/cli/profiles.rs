@@ -9,8 +9,8 @@ use std::{
 use clap::Args;
 use humantime::format_duration;
 
-use super::exit::{Failure, Outcome};
-use crate::profiles::{self, Idle, Known, Profile, Seconds};
+use super::exit::{CommandResult, Failure};
+use crate::profiles::{self, Idle, Profile, Seconds, TriState};
 
 /// List load balancers, proxies, NATs and firewalls, and when they give a connection up.
 #[derive(Args, Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct ProfilesArgs {
     pub json: bool,
 }
 
-pub fn run(args: &ProfilesArgs) -> Outcome {
+pub fn run(args: &ProfilesArgs) -> CommandResult {
     let shown: Vec<&Profile> = match &args.name {
         Some(name) => {
             vec![profiles::find(name).map_err(|error| Failure::usage(error.to_string()))?]
@@ -48,7 +48,7 @@ pub fn run(args: &ProfilesArgs) -> Outcome {
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
         [profile] => write!(out, "{}", InFull(profile)),
-        profiles => write!(out, "{}", Table(profiles, terminal_width())),
+        profiles => write!(out, "{}", ProfileTable(profiles, terminal_width())),
     };
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -69,7 +69,7 @@ fn terminal_width() -> Option<usize> {
 }
 
 /// One line each. What is wider than the terminal is cut: the source comes last.
-struct Table<'a>(&'a [&'a Profile], Option<usize>);
+struct ProfileTable<'a>(&'a [&'a Profile], Option<usize>);
 
 const HEAD: [&str; COLUMNS] = [
     "NAME",
@@ -83,7 +83,7 @@ const HEAD: [&str; COLUMNS] = [
 ];
 const COLUMNS: usize = 8;
 
-impl fmt::Display for Table<'_> {
+impl fmt::Display for ProfileTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(profiles, terminal) = self;
         let head = HEAD.map(str::to_owned);
@@ -147,10 +147,10 @@ struct InFull<'a>(&'a Profile);
 impl fmt::Display for InFull<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let profile = self.0;
-        let known = |what: &str, known: Known| match known {
-            Known::Yes => format!("{what} count"),
-            Known::No => format!("{what} do not count"),
-            Known::Unknown => format!("whether {what} count is unknown"),
+        let known = |what: &str, known: TriState| match known {
+            TriState::Yes => format!("{what} count"),
+            TriState::No => format!("{what} do not count"),
+            TriState::Unknown => format!("whether {what} count is unknown"),
         };
         let mut facts = vec![("idle timeout", idle(profile))];
         if let Some(range) = profile.range {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn the_table_is_as_wide_as_the_terminal_and_uncut_in_a_pipe() {
         let profiles: Vec<_> = profiles::all().iter().collect();
-        let table = |width| Table(&profiles, width).to_string();
+        let table = |width| ProfileTable(&profiles, width).to_string();
         for width in [40, 80, 120] {
             let widest = table(Some(width))
                 .lines()

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    exit::{Failure, Outcome},
+    exit::{CommandResult, Failure},
     watch::WatchArgs,
 };
 use crate::{
@@ -26,7 +26,7 @@ mod source;
 mod text;
 
 use interrupt::Interrupt;
-use source::{Progress, Source};
+use source::{CaptureSource, ReadProgress};
 
 /// Judge a recording of packets by the rules of `wsmon run`.
 ///
@@ -63,16 +63,16 @@ pub struct ReplayArgs {
     pub file: PathBuf,
 }
 
-/// What is told of a replay, and how.
+/// What is reported about a replay, and how.
 trait Report {
-    fn record(&mut self, replay: &Replay, record: &replay::Record) -> io::Result<()>;
+    fn record(&mut self, replay: &Replay, record: &replay::ReplayRecord) -> io::Result<()>;
     fn warning(&mut self, message: &str) -> io::Result<()>;
     fn summary(&mut self, replay: &Replay) -> io::Result<()>;
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// Judges the recording and prints what it tells.
-pub fn run(args: &ReplayArgs) -> Outcome {
+/// Judges the recording and prints the result.
+pub fn run(args: &ReplayArgs) -> CommandResult {
     let job = Job {
         args,
         interrupt: Interrupt::watch()
@@ -124,7 +124,7 @@ impl Job<'_> {
         let finds_nothing = found && listeners.is_empty();
         let mut capture = self.open("judging").map_err(Stop::Failure)?;
         let mut replay = Replay::new(listeners);
-        replay.know_hops(profiles::known_hops());
+        replay.set_known_hops(profiles::known_hops());
         let end = replay::play(&mut capture, &mut replay, |replay, record| {
             report.record(replay, &record)
         })?;
@@ -177,7 +177,7 @@ impl Job<'_> {
         if self.args.json {
             Box::new(json::Json::new(out, frames))
         } else {
-            Box::new(text::Text::new(out, frames))
+            Box::new(text::TextReport::new(out, frames))
         }
     }
 
@@ -219,8 +219,8 @@ impl Job<'_> {
         // Lines on the same terminal are progress enough.
         let is_quiet = self.args.no_frames || !io::stdout().is_terminal();
         let progress = (is_quiet && io::stderr().is_terminal())
-            .then(|| Progress::new(doing, size.map(|meta| meta.len())));
-        let source = Source::new(bytes, self.interrupt.clone(), progress);
+            .then(|| ReadProgress::new(doing, size.map(|meta| meta.len())));
+        let source = CaptureSource::new(bytes, self.interrupt.clone(), progress);
         let unpacked = replay::unpacked(source).map_err(|error| refused(&error))?;
         Capture::open(unpacked).map_err(|error| refused(&error))
     }

@@ -21,7 +21,7 @@ use settings::Settings;
 
 use super::{
     describe::Banner,
-    exit::{Failure, Outcome},
+    exit::{CommandResult, Failure},
     watch::WatchArgs,
 };
 use crate::{
@@ -29,16 +29,16 @@ use crate::{
     daemon::{Daemon, DaemonSettings},
     kernel::{
         cgroup::{self, WatchedCgroup},
-        destroy::{self, DestroyError},
-        load::{LoadSettings, Loaded},
+        loader::{LoadSettings, Loaded},
         prerequisites::{self, Missing, Prerequisite},
+        sock_destroy::{self, DestroyError},
     },
     profiles,
     sink::{
         Sinks,
         control::{self, ControlSocket},
         endpoint::Endpoint,
-        http::{self, Server},
+        http::{self, MetricsServer},
     },
     state::StateFile,
 };
@@ -131,7 +131,7 @@ pub struct RunArgs {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub fn run(args: &RunArgs) -> Outcome {
+pub fn run(args: &RunArgs) -> CommandResult {
     let settings = Settings::of(args, args.watch.file()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -140,7 +140,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     runtime.block_on(serve(args, settings))
 }
 
-async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
+async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // Everything that can be refused is refused before anything is attached.
     let cgroup = cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
         let remedy = error.remedy();
@@ -149,7 +149,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
             None => Failure::prerequisite(format!("{error}; {remedy}")),
         }
     })?;
-    let server = Server::bind(settings.metrics_addr).map_err(|error| {
+    let server = MetricsServer::bind(settings.metrics_addr).map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
             settings.metrics_addr
@@ -193,7 +193,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     let listeners = settings.listeners.clone();
     let mut daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, state)
         .map_err(|error| Failure::failed(error.to_string()))?;
-    daemon.know_hops(profiles::known_hops());
+    daemon.set_known_hops(profiles::known_hops());
     // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
     // they are met at their next packet.
     let seeded = match cgroup.is_root {
@@ -202,11 +202,11 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
         })?),
         false => None,
     };
-    let (control_questions, control_asked) = mpsc::channel(16);
+    let (control_requests, control_requests_received) = mpsc::channel(16);
     // The guard removes the socket's file at the end, however that comes.
     let _guard = control.map(|socket| {
         let (listener, guard) = socket.into_parts();
-        tokio::spawn(control::serve(listener, control_questions));
+        tokio::spawn(control::serve(listener, control_requests));
         guard
     });
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
@@ -221,7 +221,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> Outcome {
     let ended = daemon
         .run(
             serving.begin(),
-            control_asked,
+            control_requests_received,
             rotated,
             reloaded,
             stop.wait(),
@@ -238,7 +238,7 @@ fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
     if reap.mode != ReapMode::Confirmed {
         return Ok(());
     }
-    match destroy::is_supported() {
+    match sock_destroy::is_supported() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::prerequisite(format!(
             "--reap confirmed: {}",

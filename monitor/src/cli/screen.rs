@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::exit::{Failure, Outcome};
+use super::exit::{CommandResult, Failure};
 
 /// What became of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
 }
 
 /// Ends well on Ctrl-C.
-pub async fn until_interrupted(command: impl Future<Output = Outcome>) -> Outcome {
+pub async fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::select! {
         outcome = command => outcome,
         interrupted = tokio::signal::ctrl_c() => match interrupted {

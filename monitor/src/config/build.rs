@@ -164,7 +164,7 @@ impl Builder<'_> {
         Path { hops }
     }
 
-    /// `None` if it makes no sense, which is told.
+    /// `None` if it makes no sense, which is reported.
     fn hop(&mut self, table: &Spanned<HopTable>) -> Option<Hop> {
         let HopTable {
             profile,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Alerts, Daemon, Privacy,
+    Alerts, DaemonTable, Privacy,
     value::{Limit, Network, Ports},
 };
 use crate::core::{
@@ -16,7 +16,7 @@ use crate::core::{
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    pub(super) daemon: Daemon,
+    pub(super) daemon: DaemonTable,
     pub(super) alerts: Alerts,
     pub(super) reap: ReapSettings,
     pub(super) privacy: Privacy,

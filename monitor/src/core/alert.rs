@@ -1,6 +1,6 @@
 //! What the core says to people.
 
-mod words;
+mod message;
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use super::{
     background::Background,
     event::CloseHow,
     facts::{Facts, ListenerId},
-    look::Look,
+    observation::Observation,
     storm::StormFinding,
     time::Ktime,
     verdict::Verdict,
 };
-use words::{why_firing, why_resolved};
+use message::{why_firing, why_resolved};
 
-/// Something to be told: to the alert log and to every other sink.
+/// Something to be reported: to the alert log and to every other sink.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     Connection(Box<Alert>),
     Listener(Box<ListenerAlert>),
-    Group(Box<Group>),
+    Group(Box<AlertGroup>),
     Storm(Box<StormAlert>),
 }
 
@@ -62,7 +62,7 @@ pub struct Alert {
     pub limit: Duration,
     /// The evidence.
     pub facts: Box<Facts>,
-    /// What else was found out when it was told; the core knows nothing of it.
+    /// What else was found out when it was reported; the core knows nothing of it.
     pub background: Option<Box<Background>>,
     /// One sentence for a person.
     pub reason: String,
@@ -71,7 +71,7 @@ pub struct Alert {
 /// Many alerts that say the same of connections of one listener at nearly the same time. Made by
 /// [`Grouping`](super::Grouping).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct AlertGroup {
     pub status: Status,
     pub kind: VerdictKind,
     pub certainty: Certainty,
@@ -82,11 +82,11 @@ pub struct Group {
     pub at: Ktime,
     /// A connection counts once for each of its alerts.
     pub count: u64,
-    /// The first of them, at most [`Group::EXAMPLES`].
+    /// The first of them, at most [`AlertGroup::EXAMPLES`].
     pub examples: Vec<Alert>,
 }
 
-impl Group {
+impl AlertGroup {
     pub const EXAMPLES: usize = 10;
 }
 
@@ -204,7 +204,7 @@ impl Alert {
         listener: ListenerId,
         at: Ktime,
         verdict: &Verdict,
-        look: &Look<'_>,
+        observation: &Observation<'_>,
         silence: Duration,
     ) -> Self {
         Self {
@@ -212,13 +212,13 @@ impl Alert {
             kind: verdict.kind,
             certainty: verdict.certainty,
             listener,
-            hop: look.hop(verdict).map(|hop| hop.name.clone()),
+            hop: observation.hop(verdict).map(|hop| hop.name.clone()),
             at,
             since: verdict.since,
             limit: verdict.limit,
-            facts: Box::new(look.evidence()),
+            facts: Box::new(observation.evidence()),
             background: None,
-            reason: why_firing(verdict, look, silence),
+            reason: why_firing(verdict, observation, silence),
         }
     }
 
@@ -249,12 +249,12 @@ impl Alert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     Firing,
-    Resolved(Resolution),
+    Resolved(AlertResolution),
 }
 
 /// How a verdict ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resolution {
+pub enum AlertResolution {
     /// The peer was heard again: it was no zombie, or is none any more.
     Recovered,
     /// It was a warning, and a zombie took its place.
@@ -265,7 +265,7 @@ pub enum Resolution {
     Closed(CloseHow),
 }
 
-impl Resolution {
+impl AlertResolution {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -367,7 +367,7 @@ impl Certainty {
     }
 }
 
-/// What ends a verdict, in more detail than a [`Resolution`] tells.
+/// What ends a verdict, in more detail than a [`AlertResolution`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Recovered,
@@ -383,13 +383,13 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    fn resolution(self) -> Resolution {
+    fn resolution(self) -> AlertResolution {
         match self {
-            Self::Recovered | Self::Dismissed => Resolution::Recovered,
-            Self::Superseded => Resolution::Superseded,
-            Self::Reaped => Resolution::Reaped,
-            Self::Closed(how) => Resolution::Closed(how),
-            Self::Gone => Resolution::Closed(CloseHow::Unknown),
+            Self::Recovered | Self::Dismissed => AlertResolution::Recovered,
+            Self::Superseded => AlertResolution::Superseded,
+            Self::Reaped => AlertResolution::Reaped,
+            Self::Closed(how) => AlertResolution::Closed(how),
+            Self::Gone => AlertResolution::Closed(CloseHow::Unknown),
         }
     }
 }

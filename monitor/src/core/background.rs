@@ -1,11 +1,11 @@
-//! What is found out about a connection at the moment it is told of; the core itself knows nothing of
+//! What is found out about a connection at the moment it is reported; the core itself knows nothing of
 //! it.
 
 use std::time::Duration;
 
 use super::handshake::ClientAddress;
 
-/// What is asked about a connection when it is told of. `None` is "not known".
+/// What is asked about a connection when it is reported. `None` is "not known".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Background {
     pub owner: Owner,

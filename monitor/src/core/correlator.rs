@@ -16,7 +16,7 @@
 //! come due, an earlier one gets an entry of its own and leaves the old one to be dropped. Under
 //! [sweeps](Correlator::handle_swept) a healthy flow has none.
 
-mod ends;
+mod close;
 mod storms;
 mod sweep;
 mod upgrades;
@@ -26,39 +26,39 @@ use std::{collections::VecDeque, time::Duration};
 pub use storms::StormSetup;
 
 use super::{
-    ages::Ages,
     alert::{Alert, Ending, ListenerAlert, StormAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
-    flow::{Books, Flow},
+    flow::{Books, TrackedFlow},
     flows::Flows,
     hop::ListenerRules,
-    look::{Look, Source},
+    idle_gaps::{IdleGaps, KnownHop},
+    interner::Interner,
+    lifetimes::Lifetimes,
+    listen_sockets::ListenSockets,
     loss::{Deliveries, LossMeter},
-    pending::{Attempt, Pending},
-    queues::Queues,
+    observation::{FactsSource, Observation},
+    pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
-    servers::Servers,
-    silences::{KnownHop, Silences},
+    recv_queues::RecvQueues,
     storm::StormSettings,
-    strings::Strings,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
-    wheel::{Entry, Wheel},
+    wheel::{Wheel, WheelEntry},
 };
 use storms::{StormWatch, departure};
 
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// A verdict on a connection. Which of them are told singly is up to [`super::Grouping`].
+    /// A verdict on a connection. Which of them are reported singly is up to [`super::Grouping`].
     Alert(Box<Alert>),
     /// A finding on all connections of a listener.
     ListenerAlert(Box<ListenerAlert>),
     /// What all clients of a listener do together.
     Storm(Box<StormAlert>),
-    /// Tell whoever follows the connections.
+    /// Report to those who follow the connections.
     Transition(Transition),
     /// Compare the table with the kernel's sockets: records were lost.
     Reconcile,
@@ -74,23 +74,23 @@ pub struct Correlator {
     now: Ktime,
     flows: Flows,
     pending: Pending,
-    queues: Queues,
+    recv_queues: RecvQueues,
     /// By listener.
-    silences: Vec<Silences>,
+    idle_gaps: Vec<IdleGaps>,
     /// By listener.
-    ages: Vec<Ages>,
+    lifetimes: Vec<Lifetimes>,
     /// By listener.
     losses: Vec<LossMeter>,
     /// Until when a verdict may depend on what is lost right now.
-    doubtful_until: Ktime,
+    uncertain_until: Ktime,
     known_hops: Vec<KnownHop>,
     /// By listener.
     storms: Vec<StormWatch>,
-    servers: Servers,
+    listen_sockets: ListenSockets,
     /// Whether a client is who a proxy says that it is.
     forwarded: bool,
     /// Of the flows' handshakes.
-    strings: Strings,
+    interner: Interner,
     wheel: Wheel,
     /// Every snapshot is shown at least this often; `None`: only those that are asked for.
     sweeps: Option<Duration>,
@@ -105,14 +105,14 @@ impl Correlator {
     /// `rules` are indexed by [`ListenerId`]; `staleness` is how far a snapshot may lag behind its
     /// socket, in time: the publish interval and the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
-        let silences = rules.iter().map(|_| Silences::default()).collect();
-        let ages = rules.iter().map(|_| Ages::default()).collect();
+        let idle_gaps = rules.iter().map(|_| IdleGaps::default()).collect();
+        let lifetimes = rules.iter().map(|_| Lifetimes::default()).collect();
         let losses = rules.iter().map(|_| LossMeter::default()).collect();
         let settings = StormSettings::default();
         let storms = rules.iter().map(|_| StormWatch::new(&settings, None));
         Self {
             storms: storms.collect(),
-            servers: Servers::default(),
+            listen_sockets: ListenSockets::default(),
             forwarded: false,
             tallies: vec![Tally::default(); rules.len()],
             rules,
@@ -120,13 +120,13 @@ impl Correlator {
             now: Ktime::ZERO,
             flows: Flows::default(),
             pending: Pending::default(),
-            queues: Queues::default(),
-            silences,
-            ages,
+            recv_queues: RecvQueues::default(),
+            idle_gaps,
+            lifetimes,
             losses,
-            doubtful_until: Ktime::ZERO,
+            uncertain_until: Ktime::ZERO,
             known_hops: Vec::new(),
-            strings: Strings::default(),
+            interner: Interner::default(),
             wheel: Wheel::new(),
             sweeps: None,
             next_generation: 0,
@@ -143,42 +143,42 @@ impl Correlator {
                 self.count_opening(&facts);
                 if self.admit(&facts) {
                     self.upgrade(&facts);
-                    self.judge(facts.conn, &facts, Source::Event);
+                    self.judge(facts.conn, &facts, FactsSource::Event);
                 }
             }
             Event::Closing(facts) | Event::Trouble { facts, .. } => {
                 if self.admit(&facts) {
-                    self.judge(facts.conn, &facts, Source::Event);
+                    self.judge(facts.conn, &facts, FactsSource::Event);
                 }
             }
             Event::UpgradeRequested { of, request } => self.requested(&of, request),
-            Event::UpgradeAnswered { of, answer } => self.answered(&of, answer),
+            Event::UpgradeResponded { of, response } => self.responded(&of, response),
             Event::Seeded(facts) => self.seed(&facts),
             Event::Closed { facts, how } => self.close(&facts, how),
             Event::Dismissed { conn, at } => self.forget(conn, Ending::Dismissed, at),
             Event::Gone { conn, at } => self.forget(conn, Ending::Gone, at),
             Event::Listening { at, socket, begins } => {
                 if begins {
-                    self.servers.began(at, &socket);
-                } else if self.servers.ended(&socket) {
+                    self.listen_sockets.began(at, &socket);
+                } else if self.listen_sockets.ended(&socket) {
                     self.server_gone(socket.listener, at);
                 }
             }
-            Event::ListenersSeen {
+            Event::ListenSocketsScanned {
                 at,
                 sockets,
                 complete,
             } => {
-                for listener in self.servers.seen(at, &sockets, complete) {
+                for listener in self.listen_sockets.observe(at, &sockets, complete) {
                     self.server_gone(listener, at);
                 }
             }
-            Event::QueuesSeen {
+            Event::RecvQueuesScanned {
                 at,
                 unread,
                 complete,
             } => {
-                for conn in self.queues.look(at, &unread, complete) {
+                for conn in self.recv_queues.observe(at, &unread, complete) {
                     self.queue_for_inspection(conn);
                 }
             }
@@ -193,7 +193,7 @@ impl Correlator {
     /// Takes in the answer to [`Correlator::poll_inspect`]: `None` where the socket is gone.
     pub fn handle_snapshot(&mut self, conn: ConnId, facts: Option<Box<Facts>>) {
         match facts {
-            Some(facts) if facts.conn == conn => self.judge(conn, &facts, Source::Snapshot),
+            Some(facts) if facts.conn == conn => self.judge(conn, &facts, FactsSource::Snapshot),
             Some(_) => self.rejected += 1,
             None => self.miss(conn),
         }
@@ -205,19 +205,19 @@ impl Correlator {
     }
 
     /// Takes in how many silences the connections of a listener have survived since the start, by slot
-    /// of [`monitor_common::gap_scale`]. How often this comes decides how soon a warning does.
-    pub fn handle_silences(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
-        let place = place(listener);
-        let (Some(silences), Some(rules)) = (self.silences.get_mut(place), self.rules.get(place))
+    /// of [`monitor_common::idle_gap_scale`]. How often this comes decides how soon a warning does.
+    pub fn handle_idle_gaps(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
+        let index = listener.index();
+        let (Some(idle_gaps), Some(rules)) = (self.idle_gaps.get_mut(index), self.rules.get(index))
         else {
             self.rejected += 1;
             return;
         };
-        silences.survive(at, survived);
-        let changes = silences.judge(listener, rules, &self.known_hops, at);
-        self.tallies[place].learned = silences.learned();
-        let (survived, known) = (silences.longest(), &self.known_hops);
-        let lifetime = self.ages[place].judge(listener, rules, known, survived, at);
+        idle_gaps.survive(at, survived);
+        let changes = idle_gaps.judge(listener, rules, &self.known_hops, at);
+        self.tallies[index].learned = idle_gaps.learned();
+        let (survived, known) = (idle_gaps.longest(), &self.known_hops);
+        let lifetime = self.lifetimes[index].judge(listener, rules, known, survived, at);
         let changes = changes
             .into_iter()
             .chain(lifetime)
@@ -228,30 +228,30 @@ impl Correlator {
 
     /// Takes in what of a listener's connections was acknowledged, and how easily.
     pub fn handle_deliveries(&mut self, at: Ktime, listener: ListenerId, deliveries: Deliveries) {
-        let place = place(listener);
-        let Some(meter) = self.losses.get_mut(place) else {
+        let index = listener.index();
+        let Some(meter) = self.losses.get_mut(index) else {
             self.rejected += 1;
             return;
         };
         meter.take_in(at, deliveries);
-        self.tallies[place].loss = meter.loss();
+        self.tallies[index].loss = meter.loss();
     }
 
     /// Whether [`Correlator::handle_deliveries`] should come every second or so: something is not
     /// acknowledged, and it matters whether that can be chance.
     pub fn wants_deliveries(&self) -> bool {
-        self.now < self.doubtful_until
+        self.now < self.uncertain_until
     }
 
     /// What became of a connection that was to be aborted. If it was, that is what ends its verdict.
     pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
         if let Some(flow) = self.flows.get_mut(conn) {
             flow.reaped |= outcome == ReapOutcome::Destroyed;
-            self.tallies[place(flow.listener)].reaped[outcome as usize] += 1;
+            self.tallies[flow.listener.index()].reaped[outcome as usize] += 1;
         }
     }
 
-    /// Replaces the rules, which are of the same listeners in the same order. Every flow is looked at
+    /// Replaces the rules, which are of the same listeners in the same order. Every flow is checked
     /// again under the new ones.
     pub fn handle_rules(&mut self, rules: Vec<ListenerRules>) {
         assert_eq!(rules.len(), self.rules.len(), "the same listeners");
@@ -296,7 +296,7 @@ impl Correlator {
                 return Some(conn);
             }
         }
-        // Once all connections wanted to be looked at, most never will again.
+        // Once all connections wanted to be checked, most never will again.
         self.inspect.shrink_to(QUEUE_KEPT);
         None
     }
@@ -345,7 +345,7 @@ impl Correlator {
     }
 
     /// The verdict that stands on a connection: as it was last reported, with the evidence of the
-    /// last look.
+    /// last check.
     pub fn standing(&self, conn: ConnId) -> Option<Alert> {
         self.flows.get(conn)?.standing()
     }
@@ -373,19 +373,19 @@ impl Correlator {
             self.rejected += 1;
             return false;
         };
-        let mut flow = Flow::new(facts, tally);
+        let mut flow = TrackedFlow::new(facts, tally);
         let client = match self.pending.get(facts.conn) {
             Some(attempt) => attempt.client,
             None => storms::client(facts, None),
         };
-        self.storms[place(facts.listener)].connect(&mut flow, facts.at, client);
+        self.storms[facts.listener.index()].connect(&mut flow, facts.at, client);
         self.flows.insert(facts.conn, flow);
         match self.pending.get(facts.conn) {
             // Found by sock_diag while it waits for its answer.
             Some(attempt) if facts.protocol == Protocol::Assumed && attempt.is_unanswered() => {}
             attempt => {
-                let upgraded = attempt.is_some_and(|attempt| attempt.answer.is_some());
-                let from = attempt.and_then(Attempt::state);
+                let upgraded = attempt.is_some_and(|attempt| attempt.response.is_some());
+                let from = attempt.and_then(UpgradeAttempt::state);
                 let opened = Transition::opened(facts, from, upgraded);
                 self.actions.push_back(Action::Transition(opened));
                 self.join(facts);
@@ -400,62 +400,62 @@ impl Correlator {
         if self.flows.contains(facts.conn) {
             self.queue_for_inspection(facts.conn);
         } else if self.admit(facts) {
-            self.judge(facts.conn, facts, Source::Seed);
+            self.judge(facts.conn, facts, FactsSource::Seed);
         }
     }
 
-    fn judge(&mut self, conn: ConnId, facts: &Facts, source: Source) {
+    fn judge(&mut self, conn: ConnId, facts: &Facts, source: FactsSource) {
         let Some(flow) = self.flows.get_mut(conn) else {
             return;
         };
         flow.missing = false;
         let listener = flow.listener;
-        let place = place(listener);
-        let look = Look {
+        let index = listener.index();
+        let observation = Observation {
             facts,
-            rules: &self.rules[place],
-            path: self.rules[place].path_to(facts.peer.ip()),
+            rules: &self.rules[index],
+            path: self.rules[index].path_to(facts.peer.ip()),
             source,
-            now: if source == Source::Snapshot {
+            now: if source == FactsSource::Snapshot {
                 self.now
             } else {
                 facts.at
             },
             staleness: self.staleness,
             first_seen: flow.first_seen,
-            unread: self.queues.unread(conn),
-            listener_loss: self.losses[place].loss(),
+            unread: self.recv_queues.unread(conn),
+            listener_loss: self.losses[index].loss(),
         };
-        if look.is_in_doubt() {
-            self.doubtful_until = self.doubtful_until.max(look.now + DOUBT);
+        if observation.is_in_doubt() {
+            self.uncertain_until = self.uncertain_until.max(observation.now + UNCERTAIN_FOR);
         }
-        let tally = &mut self.tallies[place];
-        let departs = facts.closing.is_some() && self.storms[place].disconnect(flow);
+        let tally = &mut self.tallies[index];
+        let departs = facts.closing.is_some() && self.storms[index].disconnect(flow);
         if departs {
             let forwarded = flow.forwarded().filter(|_| self.forwarded);
             let client = storms::client(facts, forwarded);
-            self.storms[place].depart(&departure(&look, None, client), tally);
+            self.storms[index].depart(&departure(&observation, None, client), tally);
         }
         let mut books = Books {
             tally,
-            silences: &mut self.silences[place],
-            ages: &mut self.ages[place],
+            idle_gaps: &mut self.idle_gaps[index],
+            lifetimes: &mut self.lifetimes[index],
             actions: &mut self.actions,
             now: self.now,
         };
-        let next_look = flow.judge(&look, &mut books);
-        let now = look.now.max(self.now);
+        let next_check = flow.judge(&observation, &mut books);
+        let now = observation.now.max(self.now);
         // What is seeded may be old news by now, with its deadline before the next sweep.
-        let waits = flow.is_at_ease() && source != Source::Seed;
-        if !(waits && self.is_swept_before(next_look, now)) {
-            self.arm(conn, next_look);
+        let waits = flow.is_healthy() && source != FactsSource::Seed;
+        if !(waits && self.is_swept_before(next_check, now)) {
+            self.arm(conn, next_check);
         }
         if departs {
-            self.tell_storm(listener);
+            self.report_storm(listener);
         }
     }
 
-    /// Sees to it that the flow is looked at no later than `deadline`, and not again at this moment.
+    /// Sees to it that the flow is checked no later than `deadline`, and not again at this moment.
     fn arm(&mut self, conn: ConnId, deadline: Ktime) {
         let Some(flow) = self.flows.get_mut(conn) else {
             return;
@@ -467,7 +467,7 @@ impl Correlator {
         self.next_generation = self.next_generation.wrapping_add(1);
         flow.armed = deadline;
         flow.generation = self.next_generation;
-        self.wheel.insert(Entry {
+        self.wheel.insert(WheelEntry {
             deadline,
             conn,
             generation: flow.generation,
@@ -485,17 +485,12 @@ impl Correlator {
     }
 }
 
-/// Index of a listener whose flow was admitted, and so within `rules` and `tallies`.
-fn place(listener: ListenerId) -> usize {
-    usize::from(listener.0)
-}
-
 /// Room that a queue keeps once it is empty.
 const QUEUE_KEPT: usize = 1024;
-/// How long after a look at a flow that waits for an acknowledgement, or a pong, the deliveries are
-/// told every second. TCP's retransmissions and the looks they cause follow each other faster at first.
-const DOUBT: Duration = Duration::from_secs(10);
-/// Whatever a rule says, the clock moves before a flow is looked at again.
+/// How long after a check of a flow that waits for an acknowledgement, or a pong, the deliveries are
+/// told every second. TCP's retransmissions and the checks they cause follow each other faster at first.
+const UNCERTAIN_FOR: Duration = Duration::from_secs(10);
+/// Whatever a rule says, the clock moves before a flow is checked again.
 const MIN_STEP: Duration = Duration::from_nanos(1);
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ pub struct Detail {
     pub cgroup_id: Option<u64>,
     /// All retransmissions, with progress or without.
     pub retransmits: u32,
-    pub rx: Traffic,
-    pub tx: Traffic,
+    pub rx: DirectionTraffic,
+    pub tx: DirectionTraffic,
 }
 
 /// How a connection came to be known.
@@ -43,7 +43,7 @@ impl Origin {
 
 /// What one direction carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct DirectionTraffic {
     /// Modulo 2³².
     pub frames: u32,
     /// Of frames; of an open connection modulo 2⁴⁸.

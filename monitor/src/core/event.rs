@@ -1,10 +1,10 @@
-//! What the shell tells the core.
+//! What the shell reports to the core.
 
 use std::net::SocketAddr;
 
 use super::{
     facts::{ConnId, Facts, ListenerId, Role},
-    handshake::{UpgradeAnswer, UpgradeRequest},
+    handshake::{UpgradeRequest, UpgradeResponse},
     time::Ktime,
 };
 
@@ -25,14 +25,14 @@ pub enum Event {
     Trouble { facts: Box<Facts>, trouble: Trouble },
     /// A WebSocket upgrade was asked for. A connection may ask again after a refusal.
     UpgradeRequested {
-        of: Box<Asker>,
+        of: Box<HandshakeSocket>,
         request: Box<UpgradeRequest>,
     },
     /// An upgrade request was answered. Comes from another ring than the events above, so before
     /// or after [`Event::Opened`].
-    UpgradeAnswered {
-        of: Box<Asker>,
-        answer: Box<UpgradeAnswer>,
+    UpgradeResponded {
+        of: Box<HandshakeSocket>,
+        response: Box<UpgradeResponse>,
     },
     /// The flow turned out not to carry WebSocket: plain HTTP, or an upgrade request that was
     /// refused or died unanswered.
@@ -46,16 +46,16 @@ pub enum Event {
         /// False where it ended.
         begins: bool,
     },
-    /// The sockets were looked at, and these listen.
-    ListenersSeen {
-        /// Before the first of them was looked at.
+    /// The sockets were scanned, and these listen.
+    ListenSocketsScanned {
+        /// Before the first of them was scanned.
         at: Ktime,
         sockets: Vec<ListeningSocket>,
         /// All sockets were seen: there are no others.
         complete: bool,
     },
-    /// The sockets were looked at, and these have bytes that their application has not read.
-    QueuesSeen {
+    /// The sockets were scanned, and these have bytes that their application has not read.
+    RecvQueuesScanned {
         at: Ktime,
         unread: Vec<ReceiveQueue>,
         /// All sockets were seen: what is not among these has nothing unread.
@@ -76,10 +76,10 @@ impl Event {
             | Self::Closing(_)
             | Self::Trouble { .. }
             | Self::UpgradeRequested { .. }
-            | Self::UpgradeAnswered { .. }
+            | Self::UpgradeResponded { .. }
             | Self::Listening { .. }
-            | Self::ListenersSeen { .. }
-            | Self::QueuesSeen { .. }
+            | Self::ListenSocketsScanned { .. }
+            | Self::RecvQueuesScanned { .. }
             | Self::Lost { .. } => None,
         }
     }
@@ -104,9 +104,9 @@ pub struct ReceiveQueue {
     pub read: u64,
 }
 
-/// A connection in its opening handshake, at the moment [`Asker::at`].
+/// A connection in its opening handshake, at the moment [`HandshakeSocket::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct HandshakeSocket {
     /// When the request or its answer passed.
     pub at: Ktime,
     pub conn: ConnId,
@@ -123,7 +123,7 @@ pub struct Asker {
 pub enum Trouble {
     /// The same bytes went out again without any ack progress in between.
     Retransmit,
-    /// A silence longer than the listener's idle limit ended; see [`Facts::last_gap`].
+    /// A silence longer than the listener's idle limit ended; see [`Facts::last_idle_gap`].
     Resumed,
     /// The peer was heard again after one of the other troubles, or this host's window is open again.
     Answered,

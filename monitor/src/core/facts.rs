@@ -15,6 +15,13 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub u16);
 
+impl ListenerId {
+    /// Its index among the listeners that are watched.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// Which end of the WebSocket this host's socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -116,8 +123,8 @@ pub struct Facts {
     /// When the connection became what `protocol` says: the 101 passed, TLS began, or frames were
     /// recognised.
     pub opened_at: Option<Ktime>,
-    pub rx: Activity,
-    pub tx: Activity,
+    pub rx: DirectionActivity,
+    pub tx: DirectionActivity,
     /// Bytes sent and not acknowledged.
     pub unacked_bytes: u32,
     /// Since when bytes have been outstanding without any ack progress; `None` when none are.
@@ -146,7 +153,7 @@ pub struct Facts {
     pub ping_rtt: Option<Duration>,
     /// The last silence of at least a second, or longer than the listener's idle limit, that has
     /// ended; where nothing was heard since this host ended it, the longest such.
-    pub last_gap: Option<Gap>,
+    pub last_idle_gap: Option<IdleGap>,
     /// The first close frame.
     pub close: Option<Close>,
     /// The first close frame or FIN, whichever came first.
@@ -159,7 +166,7 @@ pub struct Facts {
 
 /// The clocks of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Activity {
+pub struct DirectionActivity {
     /// Any TCP segment.
     pub last_packet: Option<Ktime>,
     /// A segment with data bytes.
@@ -172,7 +179,7 @@ pub struct Activity {
 
 /// A silence that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct IdleGap {
     /// The last activity before it.
     pub from: Ktime,
     /// The packet that ended it.
@@ -226,8 +233,8 @@ impl Facts {
             is_subflow: false,
             established_at: None,
             opened_at: None,
-            rx: Activity::default(),
-            tx: Activity::default(),
+            rx: DirectionActivity::default(),
+            tx: DirectionActivity::default(),
             unacked_bytes: 0,
             stalled_since: None,
             ack_progress_at: None,
@@ -240,7 +247,7 @@ impl Facts {
             second_try: None,
             own_window_closed_at: None,
             ping_rtt: None,
-            last_gap: None,
+            last_idle_gap: None,
             close: None,
             closing: None,
             fin_rx: false,

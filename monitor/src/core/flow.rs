@@ -3,15 +3,15 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    ages::Ages,
     alert::{Alert, Certainty, Ending, Status, VerdictKind},
     correlator::Action,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
-    kept::Kept,
-    look::Look,
-    silences::Silences,
+    idle_gaps::IdleGaps,
+    interned_handshake::InternedHandshake,
+    lifetimes::Lifetimes,
+    observation::Observation,
     storm::ClientSlot,
     tally::Tally,
     time::Ktime,
@@ -21,10 +21,10 @@ use super::{
 
 /// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
 #[derive(Debug)]
-pub(super) struct Flow {
-    standing: Option<Box<Standing>>,
-    /// Whoever takes the flow off the table gives its strings back.
-    pub(super) handshake: Option<Box<Kept>>,
+pub(super) struct TrackedFlow {
+    standing: Option<Box<StandingVerdict>>,
+    /// Its strings are released when the flow leaves the table.
+    pub(super) handshake: Option<Box<InternedHandshake>>,
     /// Its place among its client's connections; `None` once the storm engine knows that it is over.
     pub(super) client: Option<ClientSlot>,
     pub(super) first_seen: Ktime,
@@ -34,12 +34,12 @@ pub(super) struct Flow {
     pub(super) listener: ListenerId,
     protocol: Protocol,
     closing: bool,
-    told_closing: bool,
+    closing_reported: bool,
     at_risk: bool,
     death_recorded: bool,
     /// It waits in the inspect queue.
     pub(super) queued: bool,
-    /// Its socket was not there at the last look.
+    /// Its socket was not there at the last check.
     pub(super) missing: bool,
     /// Aborted by us.
     pub(super) reaped: bool,
@@ -47,13 +47,13 @@ pub(super) struct Flow {
 
 /// The verdict that stands on a connection.
 #[derive(Debug)]
-struct Standing {
+struct StandingVerdict {
     verdict: Verdict,
     /// The name of the hop it is about.
     hop: Option<String>,
     /// When it was last reported.
     at: Ktime,
-    /// The evidence at the last look.
+    /// The evidence at the last check.
     facts: Box<Facts>,
     /// As it was last reported.
     reason: String,
@@ -62,14 +62,14 @@ struct Standing {
 /// Where the consequences of a verdict go.
 pub(super) struct Books<'a> {
     pub(super) tally: &'a mut Tally,
-    pub(super) silences: &'a mut Silences,
-    pub(super) ages: &'a mut Ages,
+    pub(super) idle_gaps: &'a mut IdleGaps,
+    pub(super) lifetimes: &'a mut Lifetimes,
     pub(super) actions: &'a mut VecDeque<Action>,
     /// The last moment shown: an alert is never dated before it.
     pub(super) now: Ktime,
 }
 
-impl Flow {
+impl TrackedFlow {
     /// A new flow, counted.
     pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
         let closing = is_closing(facts);
@@ -84,7 +84,7 @@ impl Flow {
             listener: facts.listener,
             protocol: facts.protocol,
             closing,
-            told_closing: false,
+            closing_reported: false,
             at_risk: false,
             death_recorded: false,
             queued: false,
@@ -101,19 +101,19 @@ impl Flow {
         *tally.connections[self.protocol as usize].of(self.closing) += 1;
     }
 
-    /// Tells, once, of what began the end.
-    pub(super) fn tell_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
+    /// Reports once what began the end.
+    pub(super) fn report_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
         if let Some(closing) = facts.closing
-            && !self.told_closing
+            && !self.closing_reported
         {
-            self.told_closing = true;
+            self.closing_reported = true;
             let closing = Transition::closing(facts.conn, self.listener, closing);
             actions.push_back(Action::Transition(closing));
         }
     }
 
     pub(super) fn state(&self) -> State {
-        if self.told_closing {
+        if self.closing_reported {
             State::Closing
         } else {
             State::Open
@@ -130,31 +130,39 @@ impl Flow {
         self.protocol != Protocol::Assumed
     }
 
-    /// Takes in new facts and says when to look again.
-    pub(super) fn judge(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
-        self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
-        self.tell_closing(look.facts, books.actions);
-        let mut next_look = self.review(look, books);
+    /// Takes in new facts and says when to check again.
+    pub(super) fn judge(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
+        self.recount(
+            observation.facts.protocol,
+            is_closing(observation.facts),
+            books.tally,
+        );
+        self.report_closing(observation.facts, books.actions);
+        let mut next_check = self.review(observation, books);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
-            Some(_) => Some(verdict::judge_graver(look)),
-            None => Some(verdict::judge(look)),
+            Some(_) => Some(verdict::judge_graver(observation)),
+            None => Some(verdict::judge(observation)),
         };
         match finding {
             None => {}
-            Some(Finding::NotBefore(at)) => next_look = next_look.min(at),
+            Some(Finding::NotBefore(at)) => next_check = next_check.min(at),
             Some(Finding::Holds(verdict)) => {
-                self.resolve(Ending::Superseded, Some((look.facts, look.now)), books);
-                self.fire(verdict, look, books);
-                next_look = self.review(look, books);
+                self.resolve(
+                    Ending::Superseded,
+                    Some((observation.facts, observation.now)),
+                    books,
+                );
+                self.fire(verdict, observation, books);
+                next_check = self.review(observation, books);
             }
         }
-        let (at_risk, risk_look) = match self.is_zombie() {
+        let (at_risk, risk_check) = match self.is_zombie() {
             true => (false, Ktime::NEVER),
-            false => verdict::at_risk(look),
+            false => verdict::at_risk(observation),
         };
         self.set_at_risk(at_risk, books.tally);
-        next_look.min(risk_look)
+        next_check.min(risk_check)
     }
 
     pub(super) fn is_zombie(&self) -> bool {
@@ -163,7 +171,7 @@ impl Flow {
     }
 
     /// Whether nothing is remembered of it that its facts do not tell.
-    pub(super) fn is_at_ease(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.standing.is_none() && !self.at_risk
     }
 
@@ -172,7 +180,7 @@ impl Flow {
         self.standing.is_some()
     }
 
-    /// The verdict that stands as it was last reported, with the evidence of the last look.
+    /// The verdict that stands as it was last reported, with the evidence of the last check.
     pub(super) fn standing(&self) -> Option<Alert> {
         self.standing.as_ref().map(|standing| Alert {
             status: Status::Firing,
@@ -189,19 +197,31 @@ impl Flow {
         })
     }
 
-    /// Takes the flow off the books. `last` are its last facts, where the kernel told them.
-    pub(super) fn end(mut self, ending: Ending, last: Option<&Look<'_>>, books: &mut Books<'_>) {
-        if let (Ending::Closed(how), Some(look)) = (ending, last) {
-            self.recount(look.facts.protocol, is_closing(look.facts), books.tally);
+    /// Removes the flow from all counts. `last` are its last facts, if the kernel reported them.
+    pub(super) fn end(
+        mut self,
+        ending: Ending,
+        last: Option<&Observation<'_>>,
+        books: &mut Books<'_>,
+    ) {
+        if let (Ending::Closed(how), Some(observation)) = (ending, last) {
+            self.recount(
+                observation.facts.protocol,
+                is_closing(observation.facts),
+                books.tally,
+            );
             // A subflow ends without its connection.
-            if look.facts.close.is_none() && !look.facts.is_subflow {
-                let silence = verdict::silence_before_close(look);
-                if closed_by_path(how, look.facts) && !self.death_recorded {
-                    books.silences.kill(silence);
-                    let ended_at = look.facts.closing.map_or(look.now, |closing| closing.at);
-                    note_age(ended_at, silence, look, books);
+            if observation.facts.close.is_none() && !observation.facts.is_subflow {
+                let silence = verdict::silence_before_close(observation);
+                if closed_by_path(how, observation.facts) && !self.death_recorded {
+                    books.idle_gaps.kill(silence);
+                    let ended_at = observation
+                        .facts
+                        .closing
+                        .map_or(observation.now, |closing| closing.at);
+                    note_age(ended_at, silence, observation, books);
                 }
-                self.record_death(silence, look, books.tally);
+                self.record_death(silence, observation, books.tally);
             }
         }
         self.set_at_risk(false, books.tally);
@@ -209,66 +229,84 @@ impl Flow {
             Ending::Closed(_) | Ending::Gone if self.reaped => Ending::Reaped,
             _ => ending,
         };
-        self.resolve(ending, last.map(|look| (look.facts, look.now)), books);
+        self.resolve(
+            ending,
+            last.map(|observation| (observation.facts, observation.now)),
+            books,
+        );
         *books.tally.connections[self.protocol as usize].of(self.closing) -= 1;
     }
 
     /// Reviews the verdict that stands, if one does.
-    fn review(&mut self, look: &Look<'_>, books: &mut Books<'_>) -> Ktime {
+    fn review(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
         let Some(standing) = &mut self.standing else {
             return Ktime::NEVER;
         };
-        match verdict::review(look, &standing.verdict, standing.facts.rx.last_packet) {
+        match verdict::review(
+            observation,
+            &standing.verdict,
+            standing.facts.rx.last_packet,
+        ) {
             Review::Recovered => {
-                self.resolve(Ending::Recovered, Some((look.facts, look.now)), books);
+                self.resolve(
+                    Ending::Recovered,
+                    Some((observation.facts, observation.now)),
+                    books,
+                );
                 Ktime::NEVER
             }
             Review::Stands {
                 certainty,
                 limit,
-                next_look,
+                next_check,
             } => {
-                *standing.facts = look.evidence();
+                *standing.facts = observation.evidence();
                 if certainty > standing.verdict.certainty {
                     standing.verdict.certainty = certainty;
                     standing.verdict.limit = limit;
-                    standing.at = standing.at.max(look.now).max(books.now);
+                    standing.at = standing.at.max(observation.now).max(books.now);
                     let (verdict, at) = (standing.verdict, standing.at);
-                    self.report(&verdict, at, look, books);
+                    self.report(&verdict, at, observation, books);
                 }
-                next_look
+                next_check
             }
         }
     }
 
-    fn fire(&mut self, verdict: Verdict, look: &Look<'_>, books: &mut Books<'_>) {
+    fn fire(&mut self, verdict: Verdict, observation: &Observation<'_>, books: &mut Books<'_>) {
         let kind = verdict.kind as usize;
         books.tally.detected[kind] += 1;
         books.tally.zombies[kind] += 1;
-        let at = look.now.max(books.now);
-        self.standing = Some(Box::new(Standing {
+        let at = observation.now.max(books.now);
+        self.standing = Some(Box::new(StandingVerdict {
             verdict,
-            hop: look.hop(&verdict).map(|hop| hop.name.clone()),
+            hop: observation.hop(&verdict).map(|hop| hop.name.clone()),
             at,
-            facts: Box::new(look.evidence()),
+            facts: Box::new(observation.evidence()),
             reason: String::new(),
         }));
-        self.report(&verdict, at, look, books);
+        self.report(&verdict, at, observation, books);
     }
 
-    fn report(&mut self, verdict: &Verdict, at: Ktime, look: &Look<'_>, books: &mut Books<'_>) {
-        let silence = verdict::silence_before(look, verdict);
+    fn report(
+        &mut self,
+        verdict: &Verdict,
+        at: Ktime,
+        observation: &Observation<'_>,
+        books: &mut Books<'_>,
+    ) {
+        let silence = verdict::silence_before(observation, verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // Of a proxy that answers for a dead client the silence says nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
-                books.silences.kill(silence);
+                books.idle_gaps.kill(silence);
                 if verdict.kind == VerdictKind::BlackHoled {
-                    note_age(verdict.since, silence, look, books);
+                    note_age(verdict.since, silence, observation, books);
                 }
             }
-            self.record_death(silence, look, books.tally);
+            self.record_death(silence, observation, books.tally);
         }
-        let alert = Alert::firing(self.listener, at, verdict, look, silence);
+        let alert = Alert::firing(self.listener, at, verdict, observation, silence);
         if let Some(standing) = &mut self.standing {
             standing.reason.clone_from(&alert.reason);
         }
@@ -279,7 +317,7 @@ impl Flow {
         let Some(standing) = self.standing.take() else {
             return;
         };
-        let Standing {
+        let StandingVerdict {
             verdict,
             hop,
             at,
@@ -302,14 +340,21 @@ impl Flow {
         books.actions.push_back(Action::Alert(Box::new(alert)));
     }
 
-    fn record_death(&mut self, silence: Duration, look: &Look<'_>, tally: &mut Tally) {
+    fn record_death(
+        &mut self,
+        silence: Duration,
+        observation: &Observation<'_>,
+        tally: &mut Tally,
+    ) {
         if self.death_recorded {
             return;
         }
         self.death_recorded = true;
         tally.idle_at_death.observe(silence);
-        if let Some(born) = look.facts.established_at {
-            tally.age_at_death.observe(look.now.since(born));
+        if let Some(established_at) = observation.facts.established_at {
+            tally
+                .age_at_death
+                .observe(observation.now.since(established_at));
         }
     }
 
@@ -323,9 +368,16 @@ impl Flow {
     }
 }
 
-fn note_age(ended_at: Ktime, silence: Duration, look: &Look<'_>, books: &mut Books<'_>) {
-    if let Some(born) = look.facts.established_at {
-        books.ages.kill(ended_at, ended_at.since(born), silence);
+fn note_age(
+    ended_at: Ktime,
+    silence: Duration,
+    observation: &Observation<'_>,
+    books: &mut Books<'_>,
+) {
+    if let Some(established_at) = observation.facts.established_at {
+        books
+            .lifetimes
+            .kill(ended_at, ended_at.since(established_at), silence);
     }
 }
 
@@ -351,6 +403,6 @@ mod tests {
 
     #[test]
     fn a_healthy_flow_costs_64_bytes_with_its_key() {
-        assert_eq!(size_of::<(ConnId, Flow)>(), 64);
+        assert_eq!(size_of::<(ConnId, TrackedFlow)>(), 64);
     }
 }

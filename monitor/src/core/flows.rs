@@ -2,23 +2,23 @@
 
 use hashbrown::HashTable;
 
-use super::{facts::ConnId, flow::Flow};
+use super::{facts::ConnId, flow::TrackedFlow};
 
 /// Flows lie one after the other, and the hash table holds only their places: its empty slots, up to
 /// more than half of all, cost 5 bytes each and not a flow.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
-    flows: Vec<(ConnId, Flow)>,
+    flows: Vec<(ConnId, TrackedFlow)>,
     places: HashTable<u32>,
 }
 
 impl Flows {
-    pub(super) fn get(&self, conn: ConnId) -> Option<&Flow> {
+    pub(super) fn get(&self, conn: ConnId) -> Option<&TrackedFlow> {
         let place = self.place(conn)?;
         self.flows.get(place).map(|(_, flow)| flow)
     }
 
-    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Flow> {
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut TrackedFlow> {
         let place = self.place(conn)?;
         self.flows.get_mut(place).map(|(_, flow)| flow)
     }
@@ -28,7 +28,7 @@ impl Flows {
     }
 
     /// Puts a flow in that is not there yet.
-    pub(super) fn insert(&mut self, conn: ConnId, flow: Flow) {
+    pub(super) fn insert(&mut self, conn: ConnId, flow: TrackedFlow) {
         // Four thousand million sockets do not fit into memory.
         let place = self.flows.len() as u32;
         self.flows.push((conn, flow));
@@ -37,7 +37,7 @@ impl Flows {
             .insert_unique(hash(conn), place, |&i| hash(flows[i as usize].0));
     }
 
-    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Flow> {
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<TrackedFlow> {
         let flows = &self.flows;
         let entry = self
             .places
@@ -54,7 +54,7 @@ impl Flows {
         Some(flow)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Flow)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &TrackedFlow)> {
         self.flows.iter().map(|(conn, flow)| (*conn, flow))
     }
 
@@ -112,7 +112,7 @@ mod tests {
                 let conn = ConnId(cookie);
                 if insert && !flows.contains(conn) {
                     let facts = Facts::newborn(cookie, Ktime(step));
-                    flows.insert(conn, Flow::new(&facts, &mut Tally::default()));
+                    flows.insert(conn, TrackedFlow::new(&facts, &mut Tally::default()));
                     model.insert(conn, Ktime(step));
                 } else if !insert {
                     let removed = flows.remove(conn).map(|flow| flow.first_seen);

@@ -1,8 +1,8 @@
-//! Many alerts at once: a burst is told in a few lines instead of one for each connection.
+//! Many alerts at once: a burst is reported in a few lines instead of one for each connection.
 //!
 //! An alert that comes within [`WINDOW`] of [`SINGLY`] others like it, or of more, is withheld. Like
 //! it is what says the same of the same listener: kind, certainty, status. Ten seconds after the first
-//! one that was withheld they are told together, as one [`Group`] for each status and certainty.
+//! one that was withheld they are reported together, as one [`AlertGroup`] for each status and certainty.
 //!
 //! Nothing is lost: what was offered is told singly or is in the count of one group. And nobody hears
 //! of the end of a verdict before its beginning: an alert on a connection that is withheld makes later
@@ -14,12 +14,12 @@ use std::{
 };
 
 use super::{
-    alert::{Alert, Certainty, Group, Notice, Status, VerdictKind},
+    alert::{Alert, AlertGroup, Certainty, Notice, Status, VerdictKind},
     facts::{ConnId, ListenerId},
     time::Ktime,
 };
 
-/// Alerts alike that are told singly within [`WINDOW`].
+/// Alerts alike that are reported singly within [`WINDOW`].
 pub const SINGLY: usize = 20;
 
 /// How long alerts count as one burst, and how long they are withheld at most.
@@ -28,15 +28,15 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// What passes alerts on to the sinks, one by one or together.
 #[derive(Debug, Default)]
 pub struct Grouping {
-    families: BTreeMap<(ListenerId, VerdictKind), Family>,
+    families: BTreeMap<(ListenerId, VerdictKind), AlertFamily>,
     notices: VecDeque<Notice>,
 }
 
 /// The alerts of one kind on one listener.
 #[derive(Debug, Default)]
-struct Family {
+struct AlertFamily {
     tracks: Vec<Track>,
-    /// When what is withheld has to be told.
+    /// When what is withheld has to be reported.
     due: Option<Ktime>,
     /// The connections of which something is withheld.
     withheld: HashSet<ConnId>,
@@ -49,55 +49,55 @@ struct Track {
     certainty: Certainty,
     /// The moments of the last [`SINGLY`].
     recent: VecDeque<Ktime>,
-    group: Option<Group>,
+    group: Option<AlertGroup>,
 }
 
 impl Grouping {
-    /// Takes in an alert, which is told at once or withheld.
+    /// Takes in an alert, which is reported at once or withheld.
     pub fn offer(&mut self, alert: Box<Alert>) {
         let key = (alert.listener, alert.kind);
         let family = self.families.entry(key).or_default();
         if family.due.is_some_and(|due| due <= alert.at) {
-            family.tell(&mut self.notices);
+            family.report(&mut self.notices);
         }
         if let Some(alert) = family.withhold(alert) {
             self.notices.push_back(Notice::Connection(alert));
         }
     }
 
-    /// Takes in what is about a listener: there is little of that, and each is told at once.
+    /// Takes in what is about a listener: there is little of that, and each is reported at once.
     pub fn pass(&mut self, notice: Notice) {
         self.notices.push_back(notice);
     }
 
-    /// What is to be told next.
+    /// What is to be reported next.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
 
-    /// When something that is withheld has to be told; `None` while nothing is.
+    /// When something that is withheld has to be reported; `None` while nothing is.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         self.families.values().filter_map(|family| family.due).min()
     }
 
-    /// Shows the time: what is due is told.
+    /// Shows the time: what is due is reported.
     pub fn handle_timeout(&mut self, now: Ktime) {
         for family in self.families.values_mut() {
             if family.due.is_some_and(|due| due <= now) {
-                family.tell(&mut self.notices);
+                family.report(&mut self.notices);
             }
         }
     }
 
-    /// Tells everything that is withheld, for an end at which nobody will ask again.
+    /// Reports everything that is withheld, for an end at which nobody will ask again.
     pub fn flush(&mut self) {
         for family in self.families.values_mut() {
-            family.tell(&mut self.notices);
+            family.report(&mut self.notices);
         }
     }
 }
 
-impl Family {
+impl AlertFamily {
     /// Gives the alert back if it may pass.
     fn withhold(&mut self, alert: Box<Alert>) -> Option<Box<Alert>> {
         let alike = |track: &Track| (track.status, track.certainty);
@@ -121,7 +121,7 @@ impl Family {
     }
 
     /// Beginnings before ends, suspicions before certainty: as they come on one connection.
-    fn tell(&mut self, notices: &mut VecDeque<Notice>) {
+    fn report(&mut self, notices: &mut VecDeque<Notice>) {
         self.due = None;
         self.withheld = HashSet::new();
         let mut groups: Vec<_> = self
@@ -130,7 +130,7 @@ impl Family {
             .filter_map(|track| track.group.take())
             .collect();
         groups.sort_by_key(|group| (group.status != Status::Firing, group.certainty));
-        notices.extend(groups.into_iter().map(Group::into_notice));
+        notices.extend(groups.into_iter().map(AlertGroup::into_notice));
     }
 }
 
@@ -156,7 +156,7 @@ impl Track {
 
     fn add(&mut self, alert: Alert) {
         let Some(group) = &mut self.group else {
-            self.group = Some(Group {
+            self.group = Some(AlertGroup {
                 status: alert.status,
                 kind: alert.kind,
                 certainty: alert.certainty,
@@ -173,13 +173,13 @@ impl Track {
         if group.hop != alert.hop {
             group.hop = None;
         }
-        if group.examples.len() < Group::EXAMPLES {
+        if group.examples.len() < AlertGroup::EXAMPLES {
             group.examples.push(alert);
         }
     }
 }
 
-impl Group {
+impl AlertGroup {
     /// One alone is no group.
     fn into_notice(mut self) -> Notice {
         match self.examples.pop() {

@@ -82,7 +82,7 @@ impl UpgradeRequest {
         faults.insert_if(Fault::OldHttp, request.version == Some(0));
         // What is missing from a head that was cut off may have been in the rest.
         faults.insert_if(Fault::NoHost, !cut && host.is_none());
-        faults.insert_if(Fault::NoUpgrade, !cut && !headers.asks_for_websocket());
+        faults.insert_if(Fault::NoUpgrade, !cut && !headers.requests_websocket());
         faults.insert_if(Fault::NoConnection, !cut && !headers.connection_upgrades());
         faults.insert_if(Fault::BadKey, key.as_deref().map_or(!cut, |k| !is_key(k)));
         let is_13 = |version: &str| version == "13";
@@ -110,7 +110,7 @@ impl UpgradeRequest {
 
 /// What a server answered (RFC 6455 §4.2.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpgradeAnswer {
+pub struct UpgradeResponse {
     /// `None` where there was no status line.
     pub status: Option<u16>,
     /// `Sec-WebSocket-Accept`, as it was sent.
@@ -133,7 +133,7 @@ pub enum RetryAfter {
     At(Timestamp),
 }
 
-impl UpgradeAnswer {
+impl UpgradeResponse {
     pub const SWITCHING_PROTOCOLS: u16 = 101;
 
     /// Reads the head of a response. Any bytes will do.
@@ -194,7 +194,7 @@ impl UpgradeAnswer {
         let mut faults = Faults::default();
         faults.insert_if(Fault::CutOff, cut);
         if switches {
-            faults.insert_if(Fault::NoUpgrade, !cut && !headers.asks_for_websocket());
+            faults.insert_if(Fault::NoUpgrade, !cut && !headers.requests_websocket());
             faults.insert_if(Fault::NoConnection, !cut && !headers.connection_upgrades());
             faults.insert_if(Fault::BadAccept, !cut && accept.is_none());
             faults.insert_if(Fault::BadExtension, deflate.is_err());
@@ -246,7 +246,7 @@ impl<'a> Headers<'a> {
         names.map(Box::from).collect()
     }
 
-    fn asks_for_websocket(&self) -> bool {
+    fn requests_websocket(&self) -> bool {
         self.has_member("Upgrade", "websocket")
     }
 

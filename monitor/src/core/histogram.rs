@@ -11,7 +11,7 @@ pub const BOUNDS: [u64; 28] = [
 
 /// Durations counted in the buckets of [`BOUNDS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
+pub struct DurationHistogram {
     /// Per bucket, not cumulative.
     counts: [u64; BOUNDS.len()],
     /// Longer than the last bound.
@@ -19,7 +19,7 @@ pub struct Histogram {
     sum: Duration,
 }
 
-impl Histogram {
+impl DurationHistogram {
     /// Counts `value` in the first bucket whose bound is not below it.
     pub fn observe(&mut self, value: Duration) {
         let bucket = BOUNDS.partition_point(|bound| Duration::from_secs(*bound) < value);
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_value_on_a_bound_belongs_to_that_bucket() {
-        let mut histogram = Histogram::default();
+        let mut histogram = DurationHistogram::default();
         for seconds in [60, 60, 61, 0, 90_000] {
             histogram.observe(Duration::from_secs(seconds));
         }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_longest_duration_there_is_does_not_overflow() {
-        let mut histogram = Histogram::default();
+        let mut histogram = DurationHistogram::default();
         histogram.observe(Duration::MAX);
         histogram.observe(Duration::MAX);
         assert_eq!((histogram.count(), histogram.sum()), (2, Duration::MAX));

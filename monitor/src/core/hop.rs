@@ -120,10 +120,10 @@ impl Hop {
             Activity::Packet => (facts.rx.last_packet, facts.tx.last_packet),
             Activity::Payload => (facts.rx.last_payload, facts.tx.last_payload),
         };
-        let born = facts.established_at;
+        let established_at = facts.established_at;
         match self.direction {
-            Directions::Either => rx.max(tx).max(born),
-            Directions::Each => match (rx.max(born), tx.max(born)) {
+            Directions::Either => rx.max(tx).max(established_at),
+            Directions::Each => match (rx.max(established_at), tx.max(established_at)) {
                 (Some(rx), Some(tx)) => Some(rx.min(tx)),
                 (rx, tx) => rx.or(tx),
             },

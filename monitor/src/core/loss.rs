@@ -87,8 +87,8 @@ impl Deliveries {
 /// What a listener's connections have lost lately.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
-    told: Deliveries,
-    told_at: Option<Ktime>,
+    reported: Deliveries,
+    reported_at: Option<Ktime>,
     windows: [Window; MEMORIES.len()],
 }
 
@@ -98,14 +98,14 @@ struct Window([f64; 3]);
 
 impl LossMeter {
     pub(super) fn take_in(&mut self, at: Ktime, deliveries: Deliveries) {
-        let (new, old) = (deliveries.counts(), self.told.counts());
+        let (new, old) = (deliveries.counts(), self.reported.counts());
         let more: [f64; 3] = array::from_fn(|i| new[i].saturating_sub(old[i]) as f64);
-        let passed = at.since(self.told_at.unwrap_or(at));
+        let passed = at.since(self.reported_at.unwrap_or(at));
         for (window, memory) in self.windows.iter_mut().zip(MEMORIES) {
             window.take_in(passed, memory, more);
         }
-        self.told = deliveries;
-        self.told_at = self.told_at.max(Some(at));
+        self.reported = deliveries;
+        self.reported_at = self.reported_at.max(Some(at));
     }
 
     /// The worse of what the windows say: the short one sees a loss that begins, the long one has seen
@@ -154,7 +154,7 @@ mod tests {
 
     const USUAL: u32 = 6;
 
-    /// Traffic on a path, told to a meter every second.
+    /// Traffic on a path, reported to a meter every second.
     #[derive(Default)]
     struct Traffic {
         meter: LossMeter,
@@ -181,7 +181,7 @@ mod tests {
                     self.deliver(1, retransmits.into());
                 }
                 self.seconds += 1;
-                self.tell();
+                self.report();
             }
         }
 
@@ -191,7 +191,7 @@ mod tests {
             self.counts.retransmits += retransmits;
         }
 
-        fn tell(&mut self) {
+        fn report(&mut self) {
             let at = Ktime(self.seconds * 1_000_000_000);
             self.meter.take_in(at, self.counts);
         }
@@ -224,7 +224,7 @@ mod tests {
     fn one_late_segment_is_no_lossy_path_nor_is_one_in_fifty() {
         let mut traffic = Traffic::default();
         traffic.deliver(1, 1);
-        traffic.tell();
+        traffic.report();
         assert!(traffic.loss().is_usual());
         traffic.pass(300, 100, [0.02; 2]);
         assert!(traffic.loss().is_usual(), "{:?}", traffic.loss());
@@ -239,7 +239,7 @@ mod tests {
         for message in 0..7 {
             traffic.deliver(200, if message % 2 == 0 { 60 } else { 70 });
             traffic.seconds += 1;
-            traffic.tell();
+            traffic.report();
         }
         traffic.pass(1_000, 200, LOSSY_PATH);
         let tries = traffic.loss().tries_beyond_chance();
@@ -255,7 +255,7 @@ mod tests {
         for _ in 0..7 {
             traffic.seconds += 1;
             traffic.deliver(20, 5);
-            traffic.tell();
+            traffic.report();
         }
         assert!(traffic.loss().excuses(USUAL), "{:?}", traffic.loss());
     }
@@ -264,7 +264,7 @@ mod tests {
     fn a_daemon_that_starts_into_a_loss_sees_it_too() {
         let mut traffic = Traffic::default();
         traffic.deliver(140, 35);
-        traffic.tell();
+        traffic.report();
         assert!(traffic.loss().excuses(USUAL), "{:?}", traffic.loss());
     }
 
@@ -304,7 +304,7 @@ mod tests {
         let before = traffic.loss();
         for _ in 0..600 {
             traffic.seconds += 1;
-            traffic.tell();
+            traffic.report();
         }
         assert!(traffic.loss().is_usual());
         assert!(traffic.loss() >= before, "the prior comes back");
@@ -314,16 +314,16 @@ mod tests {
     fn it_does_not_matter_how_often_it_is_told() {
         let [mut often, mut rarely] = [Traffic::default(), Traffic::default()];
         for traffic in [&mut often, &mut rarely] {
-            traffic.tell();
+            traffic.report();
         }
         for _ in 0..30 {
             often.seconds += 1;
             often.deliver(40, 10);
-            often.tell();
+            often.report();
         }
         rarely.seconds += 30;
         rarely.deliver(1200, 300);
-        rarely.tell();
+        rarely.report();
         let (often, rarely) = (often.loss().ratio(), rarely.loss().ratio());
         assert!((often - rarely).abs() < 0.01, "{often} {rarely}");
     }

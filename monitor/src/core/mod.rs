@@ -1,11 +1,10 @@
 //! All the thinking, sans-IO: no clock, no sockets, no kernel types, no unsafe.
 //!
 //! The shell ([`crate::daemon`]) shows the core events, snapshots and the time; the core answers
-//! with deadlines, wishes to look at a flow, and actions. The same trace always gives the same
+//! with deadlines, requests to inspect a flow, and actions. The same trace always gives the same
 //! actions, so every bug report can be replayed.
 #![forbid(unsafe_code)]
 
-mod ages;
 pub mod alert;
 pub mod background;
 pub mod correlator;
@@ -18,16 +17,17 @@ pub mod group;
 pub mod handshake;
 pub mod histogram;
 pub mod hop;
-mod kept;
-pub mod look;
+pub mod idle_gaps;
+mod interned_handshake;
+mod interner;
+mod lifetimes;
+mod listen_sockets;
 pub mod loss;
+pub mod observation;
 mod pending;
-mod queues;
 pub mod reap;
-mod servers;
-pub mod silences;
+mod recv_queues;
 pub mod storm;
-mod strings;
 pub mod tally;
 pub mod time;
 pub mod transition;
@@ -35,7 +35,7 @@ pub mod verdict;
 mod wheel;
 
 pub use alert::{
-    Alert, Certainty, Group, ListenerAlert, ListenerFinding, Notice, Resolution, Status,
+    Alert, AlertGroup, AlertResolution, Certainty, ListenerAlert, ListenerFinding, Notice, Status,
     StormAlert, VerdictKind,
 };
 pub use correlator::{Action, Correlator, StormSetup};
@@ -44,8 +44,8 @@ pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};
 pub use group::Grouping;
 pub use hop::{Hop, ListenerRules, OnExpiry};
-pub use kept::Handshake;
-pub use silences::{KnownHop, Learned};
+pub use idle_gaps::{KnownHop, Learned};
+pub use interned_handshake::Handshake;
 pub use tally::Tally;
 pub use time::Ktime;
 pub use transition::{Reason, State, Transition};

@@ -8,18 +8,18 @@ use std::{
 
 use super::{
     facts::{ConnId, ListenerId},
-    handshake::{UpgradeAnswer, UpgradeRequest},
-    kept::Handshake,
+    handshake::{UpgradeRequest, UpgradeResponse},
+    interned_handshake::Handshake,
     time::Ktime,
     transition::State,
 };
 
 /// A request without an answer for this long is stuck.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One attempt to open a WebSocket connection.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct UpgradeAttempt {
     pub(super) listener: ListenerId,
     /// Who asks.
     pub(super) client: IpAddr,
@@ -30,7 +30,7 @@ pub(super) struct Attempt {
     pub(super) requested_at: Option<Ktime>,
     pub(super) request: Option<Box<UpgradeRequest>>,
     /// A 101: any other answer ends the attempt.
-    pub(super) answer: Option<Box<UpgradeAnswer>>,
+    pub(super) response: Option<Box<UpgradeResponse>>,
     /// The connection is open; the attempt only waits for the head that is missing.
     pub(super) opened: bool,
     pub(super) stuck: bool,
@@ -38,16 +38,16 @@ pub(super) struct Attempt {
     pub(super) settled: bool,
 }
 
-impl Attempt {
+impl UpgradeAttempt {
     pub(super) fn new(listener: ListenerId, client: IpAddr, at: Ktime) -> Self {
         Self {
             listener,
             client,
             at,
-            deadline: at + PATIENCE,
+            deadline: at + TIMEOUT,
             requested_at: None,
             request: None,
-            answer: None,
+            response: None,
             opened: false,
             stuck: false,
             settled: false,
@@ -56,41 +56,41 @@ impl Attempt {
 
     /// The client waits for its answer.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.answer.is_none() && !self.opened
+        self.response.is_none() && !self.opened
     }
 
-    /// `None` if nothing was told of it: its request was not seen, or it is over.
+    /// `None` if nothing was reported about it: its request was not seen, or it is over.
     pub(super) fn state(&self) -> Option<State> {
         (self.request.is_some() && !self.opened).then_some(State::Connecting)
     }
 
     pub(super) fn handshake(&self) -> Handshake<'_> {
-        let (request, answer) = (self.request.as_deref(), self.answer.as_deref());
-        Handshake::of(self.requested_at, request, answer)
+        let (request, response) = (self.request.as_deref(), self.response.as_deref());
+        Handshake::of(self.requested_at, request, response)
     }
 }
 
-/// At most one attempt for each connection, and when to look at it.
+/// At most one attempt for each connection, and when to check it.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    attempts: HashMap<ConnId, Attempt>,
+    attempts: HashMap<ConnId, UpgradeAttempt>,
     deadlines: BTreeSet<(Ktime, ConnId)>,
 }
 
 impl Pending {
-    pub(super) fn get(&self, conn: ConnId) -> Option<&Attempt> {
+    pub(super) fn get(&self, conn: ConnId) -> Option<&UpgradeAttempt> {
         self.attempts.get(&conn)
     }
 
     /// Adds an attempt; there must be none for `conn`.
-    pub(super) fn put(&mut self, conn: ConnId, attempt: Attempt) {
+    pub(super) fn put(&mut self, conn: ConnId, attempt: UpgradeAttempt) {
         if attempt.deadline != Ktime::NEVER {
             self.deadlines.insert((attempt.deadline, conn));
         }
         self.attempts.insert(conn, attempt);
     }
 
-    pub(super) fn take(&mut self, conn: ConnId) -> Option<Attempt> {
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<UpgradeAttempt> {
         let attempt = self.attempts.remove(&conn)?;
         self.deadlines.remove(&(attempt.deadline, conn));
         Some(attempt)
@@ -102,7 +102,7 @@ impl Pending {
     }
 
     /// Takes out an attempt whose deadline has come.
-    pub(super) fn take_due(&mut self, now: Ktime) -> Option<(ConnId, Attempt)> {
+    pub(super) fn take_due(&mut self, now: Ktime) -> Option<(ConnId, UpgradeAttempt)> {
         let (_, conn) = *self.deadlines.first().filter(|(at, _)| *at <= now)?;
         self.take(conn).map(|attempt| (conn, attempt))
     }

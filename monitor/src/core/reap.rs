@@ -89,7 +89,7 @@ impl Default for ReapSettings {
     }
 }
 
-/// The connections that wait to be aborted. Each is to be looked at once more when its turn comes: it
+/// The connections that wait to be aborted. Each is to be checked once more when its turn comes: it
 /// may have recovered.
 #[derive(Debug)]
 pub struct Reaper {
@@ -99,13 +99,13 @@ pub struct Reaper {
     /// When `allowed` was last brought up to date.
     counted_at: Ktime,
     /// By the moment from which they may be aborted, and in the order in which they were offered.
-    waiting: BTreeMap<Turn, ConnId>,
+    waiting: BTreeMap<QueueKey, ConnId>,
     /// Where in `waiting` each is.
-    turns: HashMap<ConnId, Turn>,
+    queue_keys: HashMap<ConnId, QueueKey>,
     offered: u64,
 }
 
-type Turn = (Ktime, u64);
+type QueueKey = (Ktime, u64);
 
 impl Reaper {
     pub fn new(settings: ReapSettings) -> Self {
@@ -114,7 +114,7 @@ impl Reaper {
             allowed: settings.max_per_minute,
             counted_at: Ktime::ZERO,
             waiting: BTreeMap::new(),
-            turns: HashMap::new(),
+            queue_keys: HashMap::new(),
             offered: 0,
         }
     }
@@ -128,17 +128,17 @@ impl Reaper {
     pub fn offer(&mut self, alert: &Alert) {
         let conn = alert.facts.conn;
         if alert.status != Status::Firing {
-            if let Some(turn) = self.turns.remove(&conn) {
-                self.waiting.remove(&turn);
+            if let Some(key) = self.queue_keys.remove(&conn) {
+                self.waiting.remove(&key);
             }
         } else if self.settings.mode != ReapMode::Off
             && may_be_reaped(alert)
-            && !self.turns.contains_key(&conn)
+            && !self.queue_keys.contains_key(&conn)
         {
             self.offered += 1;
-            let turn = (alert.at + hesitation(alert), self.offered);
-            self.turns.insert(conn, turn);
-            self.waiting.insert(turn, conn);
+            let key = (alert.at + reap_delay(alert), self.offered);
+            self.queue_keys.insert(conn, key);
+            self.waiting.insert(key, conn);
         }
     }
 
@@ -150,7 +150,7 @@ impl Reaper {
         }
         let first = self.waiting.first_entry().filter(|it| it.key().0 <= now)?;
         let conn = first.remove();
-        self.turns.remove(&conn);
+        self.queue_keys.remove(&conn);
         self.allowed -= 1;
         Some(conn)
     }
@@ -200,7 +200,7 @@ pub fn may_be_reaped(alert: &Alert) -> bool {
 
 /// What TCP says of a dead path is a fact. That nobody answers pings may still change, and so it is
 /// given once more the time that made it certain.
-fn hesitation(alert: &Alert) -> Duration {
+fn reap_delay(alert: &Alert) -> Duration {
     match alert.kind {
         VerdictKind::Unresponsive => alert.limit,
         _ => Duration::ZERO,
@@ -232,7 +232,7 @@ mod tests {
         let mut reaper = reaper(10);
         let mut alert = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
         reaper.offer(&alert);
-        alert.status = Status::Resolved(crate::core::Resolution::Recovered);
+        alert.status = Status::Resolved(crate::core::AlertResolution::Recovered);
         reaper.offer(&alert);
         assert_eq!(reaper.poll_timeout(), None);
         (alert.status, alert.at) = (Status::Firing, second(5));
@@ -276,7 +276,7 @@ mod tests {
             assert_eq!(confirmed, kind.is_death(), "{kind:?}");
         }
         let mut resolved = alert(1, VerdictKind::Expired, Certainty::Confirmed);
-        resolved.status = Status::Resolved(crate::core::Resolution::Recovered);
+        resolved.status = Status::Resolved(crate::core::AlertResolution::Recovered);
         assert!(!may_be_reaped(&resolved));
     }
 

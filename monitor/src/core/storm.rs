@@ -1,6 +1,6 @@
 //! Reconnect storms: when a server restarts, its clients come back all at once and take it down again.
 //!
-//! One [`Storm`] for each listener. It is told of every attempt and every end, learns what is usual, and
+//! One [`StormDetector`] for each listener. It gets every attempt and every end, learns what is usual, and
 //! says when clients lose their connections at once, when they come back at once, in what rhythm, and why.
 //! Memory is bounded and an event costs the same however many clients there are.
 
@@ -35,22 +35,22 @@ use std::{
 
 pub use baseline::{Baseline, Usual};
 pub use client_connections::ClientSlot;
-pub use finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash};
-pub use input::{Departure, Outcome};
+pub use finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash};
+pub use input::{AttemptOutcome, Departure};
 pub use settings::StormSettings;
 
 use self::{
     baseline::Learner, cause::Deaths, client_connections::ClientConnections, clients::Clients,
-    episode::Episode, onset::FAILING, sample::Sample, seconds::Seconds, thrash::Thrashing,
+    episode::Episode, onset::FAILING, sample::Sample, seconds::PerSecond, thrash::Thrashing,
     totals::Totals, trace::Trace,
 };
 use super::time::Ktime;
 
 /// The storm engine of one listener.
 #[derive(Debug)]
-pub struct Storm {
+pub struct StormDetector {
     settings: StormSettings,
-    seconds: Seconds,
+    seconds: PerSecond,
     trace: Trace,
     sample: Sample,
     clients: Clients,
@@ -75,12 +75,12 @@ pub struct Storm {
     reconnects: u64,
 }
 
-impl Storm {
+impl StormDetector {
     /// A `baseline` that is not plausible, or was learned for less than a minute, is not used.
     pub fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
         let mut storm = Self {
             settings: *settings,
-            seconds: Seconds::new(),
+            seconds: PerSecond::new(),
             trace: Trace::new(),
             sample: Sample::new(),
             clients: Clients::new(),
@@ -104,14 +104,14 @@ impl Storm {
     }
 
     /// A connection of the client is known to be open from now on, whether it was opened now or earlier.
-    /// The slot is for [`Storm::disconnect`]. `client` is canonical.
+    /// The slot is for [`StormDetector::disconnect`]. `client` is canonical.
     pub fn connect(&mut self, at: Ktime, client: IpAddr) -> ClientSlot {
         self.watched_since.get_or_insert(at);
         let seed = self.settings.seed;
         self.connections.open(client, |client| hash(seed, client))
     }
 
-    /// It is open no more; comes before [`Storm::departed`].
+    /// It is open no more; comes before [`StormDetector::departed`].
     pub fn disconnect(&mut self, slot: ClientSlot) {
         let seed = self.settings.seed;
         self.connections.close(slot, |client| hash(seed, client));
@@ -144,21 +144,21 @@ impl Storm {
     }
 
     /// An attempt has its outcome.
-    pub fn settled(&mut self, at: Ktime, client: IpAddr, outcome: Outcome) {
+    pub fn settled(&mut self, at: Ktime, client: IpAddr, outcome: AttemptOutcome) {
         self.roll(at);
         let hash = self.hash(client);
-        let accepted = outcome == Outcome::Accepted;
+        let accepted = outcome == AttemptOutcome::Accepted;
         let second = self.seconds.at(at);
         match outcome {
-            Outcome::Accepted => {
+            AttemptOutcome::Accepted => {
                 second.accepted += 1;
                 self.totals.accepted += 1;
             }
-            Outcome::Refused(_) | Outcome::Unanswered => {
+            AttemptOutcome::Refused(_) | AttemptOutcome::Unanswered => {
                 second.failed += 1;
                 self.trace.fail(at);
                 let status = match outcome {
-                    Outcome::Refused(status) => status,
+                    AttemptOutcome::Refused(status) => status,
                     _ => None,
                 };
                 self.totals.refused.add(status);
@@ -221,14 +221,14 @@ impl Storm {
             self.roll(now);
             self.seconds.advance(now);
             self.trace.advance(now);
-            self.look(now);
+            self.evaluate(now);
         }
         if self.thrash.as_ref().is_some_and(|t| t.due <= now) {
             self.look_at_thrash(now);
         }
     }
 
-    /// What is to be told next.
+    /// What is to be reported next.
     pub fn poll_finding(&mut self) -> Option<StormFinding> {
         self.findings.pop_front()
     }
@@ -237,7 +237,7 @@ impl Storm {
     pub fn is_storm(&self) -> bool {
         self.episode
             .as_ref()
-            .is_some_and(|episode| episode.phase == Phase::Storm)
+            .is_some_and(|episode| episode.phase == StormPhase::Storm)
     }
 
     /// Attempts of clients that had lost a connection, or had been refused, in the five minutes before.
@@ -343,7 +343,7 @@ impl Storm {
     }
 
     /// Looks at the storm once a second.
-    fn look(&mut self, now: Ktime) {
+    fn evaluate(&mut self, now: Ktime) {
         let usual = self.learner.usual_arrivals().fast;
         let busy =
             (self.settings.least_rate as f64 / 2.0).max(self.settings.times_baseline / 2.0 * usual);
@@ -359,34 +359,34 @@ impl Storm {
         if episode.closed.is_some() {
             episode.cause = self.deaths.cause(episode.since).or(episode.cause);
         }
-        if episode.phase == Phase::Storm {
+        if episode.phase == StormPhase::Storm {
             episode.judge_pattern(&self.trace);
         }
         if episode.is_over(now, &self.totals) {
-            episode.phase = Phase::Over;
+            episode.phase = StormPhase::Over;
         }
-        let is_over = episode.phase == Phase::Over;
+        let is_over = episode.phase == StormPhase::Over;
         if episode.has_news() {
-            self.tell(now);
+            self.report(now);
         }
         if is_over {
             self.episode = None;
         }
     }
 
-    fn tell(&mut self, at: Ktime) {
+    fn report(&mut self, at: Ktime) {
         let Some(episode) = &mut self.episode else {
             return;
         };
         let pattern = episode.seen.pattern;
-        episode.told = Some(episode.to_tell());
-        episode.tellings += 1;
+        episode.reported = Some(episode.report_content());
+        episode.reports += 1;
         let of_it = self.totals.since(&episode.before);
         let per = |whole: u64, part: u64| (part > 0).then(|| whole as f64 / part as f64);
         // A return may be known a moment later than its attempt, which was before all this.
         let share = per(of_it.returning.min(of_it.sampled), of_it.sampled);
         let mut storm = ReconnectStorm {
-            firing: episode.phase != Phase::Over,
+            firing: episode.phase != StormPhase::Over,
             at,
             since: episode.since,
             phase: episode.phase,

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::{
     alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
-    histogram::Histogram,
+    histogram::DurationHistogram,
+    idle_gaps::Learned,
     loss::Loss,
     reap::ReapOutcome,
-    silences::Learned,
 };
 
 /// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),
@@ -37,13 +37,13 @@ pub struct Tally {
     pub abnormal_closures: u64,
     pub close_codes: CloseCodes,
     /// The silence before a death; at the first confirmed verdict or at a close without close frame.
-    pub idle_at_death: Histogram,
+    pub idle_at_death: DurationHistogram,
     /// What is known of the hops' real timeouts.
     pub learned: Learned,
     /// What the connections have lost lately.
     pub loss: Loss,
     /// The age at the same moment, where the birth was seen.
-    pub age_at_death: Histogram,
+    pub age_at_death: DurationHistogram,
 }
 
 impl Tally {

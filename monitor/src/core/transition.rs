@@ -103,8 +103,8 @@ impl Transition {
         let at = facts.opened_at.unwrap_or(facts.at);
         let reason = match (facts.protocol, facts.established_at) {
             (Protocol::Opaque, _) => Reason::Tls,
-            (Protocol::WebSocket, Some(born)) => Reason::Upgraded {
-                after: Some(at.since(born)),
+            (Protocol::WebSocket, Some(established_at)) => Reason::Upgraded {
+                after: Some(at.since(established_at)),
             },
             (Protocol::WebSocket, None) if upgraded => Reason::Upgraded { after: None },
             (Protocol::WebSocket | Protocol::Assumed, _) => Reason::Found,

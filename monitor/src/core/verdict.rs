@@ -1,6 +1,6 @@
-//! The rules: from facts to a verdict, and to the moment at which to look again.
+//! The rules: from facts to a verdict, and to the moment at which to check again.
 //!
-//! Every rule is a pure function of one [`Look`]. It says what holds now, or the earliest moment at
+//! Every rule is a pure function of one [`Observation`]. It says what holds now, or the earliest moment at
 //! which it could hold if nothing else is heard. A flow's deadline is the earliest of its rules', so
 //! a healthy flow needs one timer and no memory of its facts.
 //!
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use super::{
     alert::{Certainty, VerdictKind},
-    look::{Look, RECHECK},
+    observation::{Observation, RECHECK},
     time::Ktime,
 };
 
@@ -64,22 +64,22 @@ pub enum Review {
         certainty: Certainty,
         /// The limit that was crossed for this certainty.
         limit: Duration,
-        /// When to look again; [`Ktime::NEVER`] leaves it to events.
-        next_look: Ktime,
+        /// When to check again; [`Ktime::NEVER`] leaves it to events.
+        next_check: Ktime,
     },
 }
 
 /// Judges a flow that is believed healthy: the first rule that holds, or else the earliest deadline.
-pub fn judge(look: &Look<'_>) -> Finding {
-    first(look, RULES)
+pub fn judge(observation: &Observation<'_>) -> Finding {
+    first(observation, RULES)
 }
 
 /// Judges a flow that is `expiring` or `quiet` already: is it dead?
-pub fn judge_graver(look: &Look<'_>) -> Finding {
-    first(look, &RULES[..ZOMBIES])
+pub fn judge_graver(observation: &Observation<'_>) -> Finding {
+    first(observation, &RULES[..ZOMBIES])
 }
 
-type Rule = fn(&Look<'_>) -> Finding;
+type Rule = fn(&Observation<'_>) -> Finding;
 
 /// In the order in which they are asked: those that find a zombie first.
 const RULES: &[Rule] = &[
@@ -94,12 +94,12 @@ const RULES: &[Rule] = &[
 /// How many of them find zombies.
 const ZOMBIES: usize = 5;
 
-fn first(look: &Look<'_>, rules: &[Rule]) -> Finding {
+fn first(observation: &Observation<'_>, rules: &[Rule]) -> Finding {
     let mut earliest = Ktime::NEVER;
     for rule in rules {
-        match rule(look) {
+        match rule(observation) {
             Finding::Holds(mut verdict) => {
-                verdict.certainty = allowed(look, verdict.kind, verdict.certainty);
+                verdict.certainty = allowed(observation, verdict.kind, verdict.certainty);
                 return Finding::Holds(verdict);
             }
             Finding::NotBefore(at) => earliest = earliest.min(at),
@@ -109,8 +109,8 @@ fn first(look: &Look<'_>, rules: &[Rule]) -> Finding {
 }
 
 /// A rule's certainty, or less where the flow is only a part of its connection.
-fn allowed(look: &Look<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
-    match look.facts.is_subflow && kind.is_about_path_or_peer() {
+fn allowed(observation: &Observation<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
+    match observation.facts.is_subflow && kind.is_about_path_or_peer() {
         true => Certainty::Suspected,
         false => certainty,
     }
@@ -128,80 +128,93 @@ fn sooner(one: Finding, other: Finding) -> Finding {
     }
 }
 
-/// Whether the flow is close to the limit of its tightest hop, and when to look again for this rule's
+/// Whether the flow is close to the limit of its tightest hop, and when to check again for this rule's
 /// sake.
-pub fn at_risk(look: &Look<'_>) -> (bool, Ktime) {
-    let hop = look.path.tightest().filter(|_| look.facts.is_open());
+pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
+    let hop = observation
+        .path
+        .tightest()
+        .filter(|_| observation.facts.is_open());
     let Some((hop, limit)) = hop.and_then(|hop| Some((hop, hop.idle_timeout?))) else {
         return (false, Ktime::NEVER);
     };
     let threshold = limit / 5 * 4;
-    let quiet_since = look.quiet_since(hop);
-    let idle = look.now.since(quiet_since);
-    if idle > limit.saturating_add(look.staleness) {
+    let quiet_since = observation.quiet_since(hop);
+    let idle = observation.now.since(quiet_since);
+    if idle > limit.saturating_add(observation.staleness) {
         // No longer at risk: expired, or the limit is not what the configuration says.
         (false, Ktime::NEVER)
     } else if idle >= threshold {
-        (true, look.now + RECHECK.max(limit / 20))
+        (true, observation.now + RECHECK.max(limit / 20))
     } else {
         (false, quiet_since + threshold)
     }
 }
 
-/// Looks again at a verdict that stands. `heard_before` is the last packet from the peer that was
-/// known at the look before.
-pub fn review(look: &Look<'_>, verdict: &Verdict, heard_before: Option<Ktime>) -> Review {
-    if !look.is_reset() && has_recovered(look, verdict) {
+/// Reviews a verdict that stands. `heard_before` is the last packet from the peer that was
+/// known at the check before.
+pub fn review(
+    observation: &Observation<'_>,
+    verdict: &Verdict,
+    heard_before: Option<Ktime>,
+) -> Review {
+    if !observation.is_reset() && has_recovered(observation, verdict) {
         return Review::Recovered;
     }
     let mut limit = verdict.limit;
-    let (certainty, next_look) = match verdict.kind {
-        VerdictKind::Expired => expired::review(look, verdict),
-        VerdictKind::BlackHoled => black_holed::review(look, verdict, heard_before),
+    let (certainty, next_check) = match verdict.kind {
+        VerdictKind::Expired => expired::review(observation, verdict),
+        VerdictKind::BlackHoled => black_holed::review(observation, verdict, heard_before),
         VerdictKind::Unresponsive => {
-            let (certainty, crossed, next_look) = unresponsive::review(look, verdict);
+            let (certainty, crossed, next_check) = unresponsive::review(observation, verdict);
             limit = crossed;
-            (certainty, next_look)
+            (certainty, next_check)
         }
         VerdictKind::HalfClosed => (verdict.certainty, Ktime::NEVER),
         VerdictKind::Stalled => {
-            let (certainty, crossed) = stalled::review(look, verdict);
+            let (certainty, crossed) = stalled::review(observation, verdict);
             limit = crossed;
             (certainty, Ktime::NEVER)
         }
-        VerdictKind::Expiring => (verdict.certainty, expiring::next_look(look, verdict)),
-        VerdictKind::Quiet => (verdict.certainty, quiet::next_look(look, verdict.limit)),
+        VerdictKind::Expiring => (
+            verdict.certainty,
+            expiring::next_check(observation, verdict),
+        ),
+        VerdictKind::Quiet => (
+            verdict.certainty,
+            quiet::next_check(observation, verdict.limit),
+        ),
     };
     Review::Stands {
-        certainty: allowed(look, verdict.kind, certainty).max(verdict.certainty),
+        certainty: allowed(observation, verdict.kind, certainty).max(verdict.certainty),
         limit,
-        next_look,
+        next_check,
     }
 }
 
-fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     match verdict.kind {
-        VerdictKind::Expired => expired::has_recovered(look, verdict),
-        VerdictKind::BlackHoled => black_holed::has_recovered(look, verdict),
-        VerdictKind::Unresponsive => unresponsive::has_recovered(look, verdict),
+        VerdictKind::Expired => expired::has_recovered(observation, verdict),
+        VerdictKind::BlackHoled => black_holed::has_recovered(observation, verdict),
+        VerdictKind::Unresponsive => unresponsive::has_recovered(observation, verdict),
         // Only the other FIN or a RST ends it.
         VerdictKind::HalfClosed => false,
-        VerdictKind::Stalled => stalled::has_recovered(look, verdict),
-        VerdictKind::Expiring => expiring::has_recovered(look, verdict),
-        VerdictKind::Quiet => quiet::has_recovered(look, verdict),
+        VerdictKind::Stalled => stalled::has_recovered(observation, verdict),
+        VerdictKind::Expiring => expiring::has_recovered(observation, verdict),
+        VerdictKind::Quiet => quiet::has_recovered(observation, verdict),
     }
 }
 
 /// The silence that ended in this verdict: what a hop's idle limit has to be compared with.
-pub fn silence_before(look: &Look<'_>, verdict: &Verdict) -> Duration {
-    let facts = look.facts;
-    if let Some(gap) = look.longest_unheard_gap() {
+pub fn silence_before(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
+    let facts = observation.facts;
+    if let Some(gap) = observation.longest_unheard_gap() {
         return gap.to.since(gap.from);
     }
     // The hop's own clock may count payload only, or one direction.
-    let idle = || match look.hop(verdict) {
-        Some(hop) => look.now.since(look.quiet_since(hop)),
-        None => look.idle(),
+    let idle = || match observation.hop(verdict) {
+        Some(hop) => observation.now.since(observation.quiet_since(hop)),
+        None => observation.idle(),
     };
     match verdict.kind {
         VerdictKind::Expired => idle().max(verdict.limit),
@@ -211,7 +224,7 @@ pub fn silence_before(look: &Look<'_>, verdict: &Verdict) -> Duration {
             silence_until(verdict.since, facts.rx.last_frame.or(facts.rx.last_payload))
         }
         VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet => {
-            look.now.since(verdict.since)
+            observation.now.since(verdict.since)
         }
     }
 }
@@ -220,9 +233,9 @@ pub fn silence_before(look: &Look<'_>, verdict: &Verdict) -> Duration {
 ///
 /// A FIN is itself a packet, so payload is what counts. A RST moves no clock: if nothing else began the end,
 /// the silence lasts until now. With bytes still in flight it begins at the peer's last packet.
-pub fn silence_before_close(look: &Look<'_>) -> Duration {
-    let facts = look.facts;
-    if let Some(gap) = look.longest_unheard_gap() {
+pub fn silence_before_close(observation: &Observation<'_>) -> Duration {
+    let facts = observation.facts;
+    if let Some(gap) = observation.longest_unheard_gap() {
         return gap.to.since(gap.from);
     }
     if let Some(stalled) = facts.stalled_since {
@@ -237,7 +250,7 @@ pub fn silence_before_close(look: &Look<'_>) -> Duration {
         true => None,
         false => facts.last_activity(),
     };
-    silence_until(ended.unwrap_or(look.now), spoken)
+    silence_until(ended.unwrap_or(observation.now), spoken)
 }
 
 fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {

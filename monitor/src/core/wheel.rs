@@ -7,9 +7,9 @@ use std::mem;
 
 use super::{facts::ConnId, time::Ktime};
 
-/// A promise to look at a flow.
+/// A promise to check a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct WheelEntry {
     pub(super) deadline: Ktime,
     pub(super) conn: ConnId,
     pub(super) generation: u32,
@@ -39,7 +39,7 @@ impl Wheel {
     }
 
     /// Adds an entry; a deadline in the past is due at the next [`Wheel::expire`].
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: WheelEntry) {
         self.len += 1;
         self.place(entry);
     }
@@ -51,7 +51,7 @@ impl Wheel {
     }
 
     /// Takes out all entries due at `now`, by deadline and then in the order of insertion.
-    pub(super) fn expire(&mut self, now: Ktime) -> Vec<Entry> {
+    pub(super) fn expire(&mut self, now: Ktime) -> Vec<WheelEntry> {
         let mut due = Vec::new();
         while let Some((level, slot)) = self.first_slot() {
             if self.levels[level].slots[slot].earliest > now {
@@ -76,7 +76,7 @@ impl Wheel {
         due
     }
 
-    fn place(&mut self, entry: Entry) {
+    fn place(&mut self, entry: WheelEntry) {
         let tick = tick(entry.deadline).max(self.elapsed);
         let highest_bit = 63 - ((tick ^ self.elapsed) | SLOT_MASK).leading_zeros();
         let level = highest_bit / SLOT_BITS;
@@ -105,18 +105,18 @@ impl Wheel {
 struct Level {
     /// One bit per slot that is not empty.
     occupied: u64,
-    slots: [Slot; SLOTS],
+    slots: [WheelSlot; SLOTS],
 }
 
 impl Level {
-    fn push(&mut self, slot: usize, entry: Entry) {
+    fn push(&mut self, slot: usize, entry: WheelEntry) {
         self.occupied |= 1 << slot;
         let slot = &mut self.slots[slot];
         slot.earliest = slot.earliest.min(entry.deadline);
         slot.entries.push(entry);
     }
 
-    fn take(&mut self, slot: usize) -> Vec<Entry> {
+    fn take(&mut self, slot: usize) -> Vec<WheelEntry> {
         self.occupied &= !(1 << slot);
         mem::take(&mut self.slots[slot]).entries
     }
@@ -126,18 +126,18 @@ impl Default for Level {
     fn default() -> Self {
         Self {
             occupied: 0,
-            slots: std::array::from_fn(|_| Slot::default()),
+            slots: std::array::from_fn(|_| WheelSlot::default()),
         }
     }
 }
 
 #[derive(Debug)]
-struct Slot {
-    entries: Vec<Entry>,
+struct WheelSlot {
+    entries: Vec<WheelEntry>,
     earliest: Ktime,
 }
 
-impl Default for Slot {
+impl Default for WheelSlot {
     fn default() -> Self {
         Self {
             entries: Vec::new(),
@@ -166,21 +166,21 @@ mod tests {
 
     use super::*;
 
-    fn entry(deadline: u64, conn: u64) -> Entry {
-        Entry {
+    fn entry(deadline: u64, conn: u64) -> WheelEntry {
+        WheelEntry {
             deadline: Ktime(deadline),
             conn: ConnId(conn),
             generation: 0,
         }
     }
 
-    fn conns(due: &[Entry]) -> Vec<u64> {
+    fn conns(due: &[WheelEntry]) -> Vec<u64> {
         due.iter().map(|entry| entry.conn.0).collect()
     }
 
     #[test]
     fn an_entry_costs_24_bytes() {
-        assert_eq!(size_of::<Entry>(), 24);
+        assert_eq!(size_of::<WheelEntry>(), 24);
     }
 
     #[test]

@@ -1,92 +1,98 @@
-//! The daemon's answers on the control socket, and the frames that somebody looks at.
+//! The daemon's responses on the control socket, and the frames that somebody looks at.
 
 use super::{Daemon, name_of};
 use crate::{
     clients::ClientRecord,
-    connections::{ConnectionRecord, HandshakeRecord, Picture, TransitionRecord},
+    connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
     core::{Closed, ConnId, ListenerId, Transition},
+    frame_stream::Now,
     kernel::clock,
     sink::{
-        control::{Past, Question, WatchError},
-        line::{Line, wall_clock},
+        alert_line::{AlertLine, wall_clock},
+        control::{ControlRequest, Past, WatchError},
     },
-    tap::Now,
 };
 
 impl Daemon {
-    pub(super) fn answer_control(&mut self, question: Question) {
+    pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
         // Whoever asked may be gone by now; that is its affair.
-        match question {
-            Question::Conns(answer) => drop(answer.send(self.core.known_since())),
-            Question::Zombies(answer) => drop(answer.send(self.core.judged_since())),
-            Question::Connections(conns, answer) => {
+        match request {
+            ControlRequest::Conns(reply) => drop(reply.send(self.core.known_since())),
+            ControlRequest::Zombies(reply) => drop(reply.send(self.core.judged_since())),
+            ControlRequest::Connections(conns, reply) => {
                 let now = Now::read();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
-                drop(answer.send(records.collect()));
+                drop(reply.send(records.collect()));
             }
-            Question::Connection(conn, answer) => {
+            ControlRequest::Connection(conn, reply) => {
                 let record = self
                     .alive(conn, &Now::read())
                     .or_else(|| self.history.find(conn).map(|past| self.over(past)));
-                drop(answer.send(record));
+                drop(reply.send(record));
             }
-            Question::Alerts(conns, answer) => {
+            ControlRequest::Alerts(conns, reply) => {
                 let lines = conns.iter().filter_map(|conn| self.standing(*conn));
-                drop(answer.send(lines.collect()));
+                drop(reply.send(lines.collect()));
             }
-            Question::Storms(answer) => {
+            ControlRequest::Storms(reply) => {
                 let now = clock::now();
                 let standing = self.core.standing_storms();
                 let lines = standing.filter_map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&Line::storm(alert, listener, wall_clock(alert.at(), now)))
+                    json(&AlertLine::storm(
+                        alert,
+                        listener,
+                        wall_clock(alert.at(), now),
+                    ))
                 });
-                drop(answer.send(lines.collect()));
+                drop(reply.send(lines.collect()));
             }
-            Question::Clients(answer) => {
+            ControlRequest::Clients(reply) => {
                 let now = Now::read();
                 let clients = self.core.clients().flat_map(|(listener, rows)| {
                     let name = self.listener_name(listener);
                     let record = |row: &_| ClientRecord::new(row, name, now.at, now.ts);
                     rows.iter().map(record).collect::<Vec<_>>()
                 });
-                drop(answer.send(clients.collect()));
+                drop(reply.send(clients.collect()));
             }
-            Question::Frames(filter, one_in, answer) => {
-                let lines = self.tap.watch(filter, one_in, &self.drops);
-                drop(answer.send(lines));
+            ControlRequest::Frames(filter, one_in, reply) => {
+                let lines = self.frame_stream.watch(filter, one_in, &self.drops);
+                drop(reply.send(lines));
             }
-            Question::Events(answer) => {
-                drop(answer.send(self.events.admit().map_err(WatchError::from)));
+            ControlRequest::Events(reply) => {
+                drop(reply.send(self.events.admit().map_err(WatchError::from)));
             }
         }
     }
 
     /// Shows the frames that wait in the ring. Vitals are drained before and, for a connection that
-    /// is not known, after: what ends a connection is told before its snapshot goes.
+    /// is not known, after: what ends a connection is reported before its snapshot goes.
     pub(super) fn show_frames(&mut self) {
-        if self.tap.viewers() == 0 {
+        if self.frame_stream.viewers() == 0 {
             return;
         }
-        let collected = self.tap.collect();
+        let collected = self.frame_stream.collect();
         self.undecodable += collected.undecodable;
         let now = Now::read();
         let mut orphans = 0;
         for sample in &collected.frames {
             let conn = ConnId(sample.cookie);
-            if self.tap.ends(conn).is_none() {
+            if self.frame_stream.endpoints(conn).is_none() {
                 match self.snapshots.get(conn) {
-                    Ok(Some(facts)) => self.tap.remember(&facts),
+                    Ok(Some(facts)) => self.frame_stream.remember(&facts),
                     Ok(None) => self.drain(),
                     Err(error) => log::warn!("socket {}: {error}", conn.0),
                 }
             }
-            match self.tap.ends(conn) {
-                Some(ends) => self.tap.show(sample, ends, &self.listeners, &now),
+            match self.frame_stream.endpoints(conn) {
+                Some(endpoints) => self
+                    .frame_stream
+                    .show(sample, endpoints, &self.listeners, &now),
                 None => orphans += 1,
             }
         }
-        if let Err(error) = self.tap.tell_losses(orphans, &self.drops) {
+        if let Err(error) = self.frame_stream.report_losses(orphans, &self.drops) {
             log::warn!("cannot read the drop counters: {error}");
         }
     }
@@ -101,11 +107,11 @@ impl Daemon {
         };
         let verdict = self.core.standing(conn);
         let handshake = self.core.handshake(conn);
-        let picture = Picture {
+        let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
             verdict: verdict.as_ref(),
-            handshake: handshake.as_ref().map(HandshakeRecord::of),
+            handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             how: None,
             now: now.at,
@@ -118,7 +124,7 @@ impl Daemon {
     fn over(&self, past: &Past) -> ConnectionRecord {
         let Closed { detail, how } = &past.closed;
         let (end, now) = (detail.facts.at, Now::read());
-        Picture {
+        ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
             verdict: None,
@@ -134,10 +140,10 @@ impl Daemon {
     /// Keeps the end of a connection for who asks later. Comes before the core hears of it, which
     /// then forgets the handshake.
     pub(super) fn remember(&mut self, closed: Closed) {
-        self.tap.remember(&closed.detail.facts);
+        self.frame_stream.remember(&closed.detail.facts);
         let handshake = self.core.handshake(closed.detail.facts.conn);
         self.history.remember(Past {
-            handshake: handshake.as_ref().map(HandshakeRecord::of),
+            handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             closed,
         });
@@ -154,7 +160,7 @@ impl Daemon {
             .find(conn)
             .map(|past| &past.closed.detail.facts);
         let alive = || self.snapshots.get(conn).ok().flatten();
-        let ends = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
+        let endpoints = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
         let now = Now::read();
         let listener = usize::from(transition.listener.0);
         let name = self
@@ -163,14 +169,14 @@ impl Daemon {
             .map_or("", |listener| &listener.rules.name);
         let ts = transition.at.on_wall_clock(now.at, now.ts);
         self.events
-            .show(&TransitionRecord::new(transition, name, ends, ts));
+            .show(&TransitionRecord::new(transition, name, endpoints, ts));
     }
 
     fn standing(&self, conn: ConnId) -> Option<String> {
         let alert = self.core.standing(conn)?;
         let ts = wall_clock(alert.at, clock::now());
         let listener = self.listener_name(alert.listener);
-        json(&Line::connection(&alert, listener, ts))
+        json(&AlertLine::connection(&alert, listener, ts))
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
@@ -179,7 +185,7 @@ impl Daemon {
 }
 
 /// A line without its end; one that can't be written is left out of the answer.
-fn json(line: &Line<'_>) -> Option<String> {
+fn json(line: &AlertLine<'_>) -> Option<String> {
     line.to_json()
         .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))
         .ok()

@@ -1,4 +1,4 @@
-//! Reading the rings, and in which order what they hold is told.
+//! Reading the rings, and in which order what they hold is reported.
 
 use super::Daemon;
 use crate::{
@@ -21,7 +21,7 @@ impl Daemon {
         let mut records = 0;
         loop {
             // Vitals are read before the handshakes and told after them: so the end of a handshake
-            // is never told before its beginning.
+            // is never reported before its beginning.
             self.read_vitals();
             self.drain_handshakes();
             if self.waiting.is_empty() {
@@ -33,7 +33,7 @@ impl Daemon {
                 if let Some(closed) = closed {
                     self.remember(*closed);
                 }
-                self.tell_vital(event);
+                self.handle_vital(event);
             }
             self.waiting = waiting;
         }
@@ -63,7 +63,7 @@ impl Daemon {
         }
     }
 
-    fn tell_vital(&mut self, event: Result<Event, DecodeError>) {
+    fn handle_vital(&mut self, event: Result<Event, DecodeError>) {
         match event {
             Ok(event) => {
                 // The kernel removed its snapshot too, unless it was seeded a moment ago.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use monitor_common::drop::DropReason;
+use monitor_common::drop_reason::DropReason;
 
 use super::Daemon;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 const DEGRADED_FOR: Duration = Duration::from_secs(300);
 
 impl Daemon {
-    /// Tells the core of vitals that the ring had no room for.
+    /// Reports to the core the vitals that the ring had no room for.
     pub(super) fn notice_losses(&mut self) -> Losses {
         let losses = self.losses();
         if self.degradation.new_vitals_lost(&losses) {
@@ -34,10 +34,10 @@ impl Daemon {
                     0
                 })
             }),
-            no_room_at_start: self.no_room_at_start,
+            untracked_at_start: self.untracked_at_start,
             undecodable: self.undecodable + self.core.rejected(),
             undecodable_handshakes: self.undecodable_handshakes,
-            untold: self.sinks.untold(),
+            undelivered: self.sinks.undelivered(),
         }
     }
 }
@@ -46,7 +46,7 @@ impl Daemon {
 #[derive(Debug, Default)]
 pub(super) struct Degradation {
     seen: Losses,
-    vitals_told: u64,
+    vitals_reported: u64,
     last_loss: Option<Ktime>,
 }
 
@@ -61,7 +61,7 @@ impl Degradation {
     /// Whether vitals were lost since this was last asked.
     fn new_vitals_lost(&mut self, losses: &Losses) -> bool {
         let lost = losses.kernel[DropReason::VitalsFull as usize];
-        lost > std::mem::replace(&mut self.vitals_told, lost)
+        lost > std::mem::replace(&mut self.vitals_reported, lost)
     }
 
     pub(super) fn is_degraded(&self, now: Ktime) -> bool {

@@ -5,18 +5,18 @@ use crate::{
     kernel::{clock, maps::MapAccessError},
     log_limit,
     sink::{
-        http::Question,
+        http::MetricsRequest,
         metrics::{self, ProgramRuns, Scrape},
     },
 };
 
 impl Daemon {
-    pub(super) fn answer(&mut self, question: Question) {
+    pub(super) fn respond(&mut self, request: MetricsRequest) {
         // Whoever asked may be gone by now; that is its affair.
-        match question {
-            Question::Alive(answer) => drop(answer.send(())),
-            Question::Metrics(answer) => match self.scrape() {
-                Ok(text) => drop(answer.send(text)),
+        match request {
+            MetricsRequest::Alive(reply) => drop(reply.send(())),
+            MetricsRequest::Metrics(reply) => match self.scrape() {
+                Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
             },
         }
@@ -25,20 +25,20 @@ impl Daemon {
     fn scrape(&mut self) -> Result<String, ScrapeError> {
         let losses = self.notice_losses();
         let stats = self.stats.read()?;
-        self.tell_silences(&stats);
+        self.report_stats(&stats);
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
             stats: &stats,
             tallies: self.core.tally(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
-            owner_gaps: self.inquiry.gaps(),
+            owner_gaps: self.owner_lookup.misses(),
             suppressed_log_lines: log_limit::suppressed(),
-            frame_viewers: self.tap.viewers(),
+            frame_viewers: self.frame_stream.viewers(),
             rings: [
-                ("vitals", self.vitals.get_ref().fill()),
-                ("handshakes", self.handshakes.get_ref().fill()),
-                ("samples", self.tap.ring_fill()),
+                ("vitals", self.vitals.get_ref().usage()),
+                ("handshakes", self.handshakes.get_ref().usage()),
+                ("samples", self.frame_stream.ring_use()),
             ],
             tracked: self.core.len(),
             max_connections: self.snapshots.max_entries(),

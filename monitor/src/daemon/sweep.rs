@@ -15,11 +15,11 @@ pub(super) struct Sweeps {
     begun: Instant,
     /// When its next part is due.
     next: Instant,
-    phase: Phase,
+    phase: SweepPhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum SweepPhase {
     Resting,
     Sweeping,
     /// The last sweep, which gives every connection its own deadline.
@@ -39,28 +39,28 @@ impl Sweeps {
             length: length.map_or(SLOWEST, |length| length.clamp(FASTEST, SLOWEST)),
             begun: now,
             next: now,
-            phase: Phase::Resting,
+            phase: SweepPhase::Resting,
         }
     }
 
-    /// What the core may expect: how far two looks at a snapshot may lie apart, which is a sweep, two of
+    /// What the core may expect: how far apart two readings of a snapshot may be, which is a sweep, two of
     /// its parts, and some delay.
     fn at_least_every(&self) -> Option<Duration> {
-        (self.phase == Phase::Sweeping).then(|| self.length + DELAY)
+        (self.phase == SweepPhase::Sweeping).then(|| self.length + DELAY)
     }
 
     /// When the next part is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.phase != Phase::Resting).then_some(self.next)
+        (self.phase != SweepPhase::Resting).then_some(self.next)
     }
 
     /// Which share of the snapshots, from 0 to 1, is to be shown by now. Begins a sweep where there are
     /// many connections.
     fn share(&mut self, now: Instant, connections: usize) -> Option<f64> {
-        if self.phase == Phase::Resting {
+        if self.phase == SweepPhase::Resting {
             if connections > MANY {
                 (self.begun, self.next) = (now, now + PART);
-                self.phase = Phase::Sweeping;
+                self.phase = SweepPhase::Sweeping;
             }
             return None;
         }
@@ -76,9 +76,9 @@ impl Sweeps {
     fn complete(&mut self, now: Instant, connections: usize) {
         self.begun = now;
         self.phase = match self.phase {
-            _ if connections >= FEW => Phase::Sweeping,
-            Phase::Sweeping => Phase::Ending,
-            Phase::Ending | Phase::Resting => Phase::Resting,
+            _ if connections >= FEW => SweepPhase::Sweeping,
+            SweepPhase::Sweeping => SweepPhase::Ending,
+            SweepPhase::Ending | SweepPhase::Resting => SweepPhase::Resting,
         };
     }
 }

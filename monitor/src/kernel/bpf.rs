@@ -9,7 +9,7 @@ use std::{
 /// `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
-enum Command {
+enum BpfCommand {
     ProgLoad = 5,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
@@ -69,7 +69,7 @@ pub(super) enum ProgramKind {
 
 /// What the verifier says to a probe.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum LoadVerdict {
     Loaded(OwnedFd),
     /// With the verifier's log; an empty one if it never saw the program.
     Refused {
@@ -106,7 +106,7 @@ struct ProgLoad {
 const _: () = assert!(size_of::<ProgLoad>() == 112);
 
 /// Shows a program to the verifier. It is never attached.
-pub(super) fn load(kind: ProgramKind, program: &[Instruction]) -> Verdict {
+pub(super) fn load(kind: ProgramKind, program: &[Instruction]) -> LoadVerdict {
     const CGROUP_SKB: u32 = 8;
     const TRACING: u32 = 26;
     const TRACE_RAW_TP: u32 = 23;
@@ -141,12 +141,12 @@ pub(super) fn load(kind: ProgramKind, program: &[Instruction]) -> Verdict {
     };
     // SAFETY: the pointers in `attr` are to `program`, `license` and `log`, with their lengths, and
     // all three live until the call returns.
-    match unsafe { bpf(Command::ProgLoad, &mut attr) } {
+    match unsafe { bpf(BpfCommand::ProgLoad, &mut attr) } {
         // SAFETY: a successful BPF_PROG_LOAD returns a new descriptor that nobody else has.
-        Ok(fd) => Verdict::Loaded(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Ok(fd) => LoadVerdict::Loaded(unsafe { OwnedFd::from_raw_fd(fd) }),
         Err(error) => {
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-            Verdict::Refused {
+            LoadVerdict::Refused {
                 error,
                 log: String::from_utf8_lossy(&log[..end]).into_owned(),
             }
@@ -182,7 +182,7 @@ pub(super) fn is_jited(program: BorrowedFd<'_>) -> io::Result<bool> {
         info: &raw mut info as u64,
     };
     // SAFETY: `info` points to that many writable bytes, which live until the call returns.
-    unsafe { bpf(Command::ObjGetInfoByFd, &mut attr) }?;
+    unsafe { bpf(BpfCommand::ObjGetInfoByFd, &mut attr) }?;
     Ok(info.jited_prog_len > 0)
 }
 
@@ -220,7 +220,7 @@ pub(super) fn query(cgroup: impl AsFd, attach_type: u32) -> io::Result<Query> {
         padding: 0,
     };
     // SAFETY: `prog_ids` points to `prog_cnt` writable integers, which live until the call returns.
-    unsafe { bpf(Command::ProgQuery, &mut attr) }?;
+    unsafe { bpf(BpfCommand::ProgQuery, &mut attr) }?;
     Ok(Query {
         attach_flags: attr.attach_flags,
         program_ids: ids.into_iter().take(attr.prog_cnt as usize).collect(),
@@ -229,7 +229,7 @@ pub(super) fn query(cgroup: impl AsFd, attach_type: u32) -> io::Result<Query> {
 
 /// # Safety
 /// Every pointer in `attr` must be valid for what `command` reads and writes there.
-unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+unsafe fn bpf<T>(command: BpfCommand, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is as long as the size says; its pointers are the caller's promise.
     let result: c_long = unsafe {
         libc::syscall(

@@ -16,8 +16,8 @@ mod facts;
 pub use super::detail::detail;
 use crate::core::{
     CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    event::{Asker, ListeningSocket},
-    handshake::{UpgradeAnswer, UpgradeRequest},
+    event::{HandshakeSocket, ListeningSocket},
+    handshake::{UpgradeRequest, UpgradeResponse},
 };
 pub(super) use facts::moment;
 pub(crate) use facts::octets;
@@ -165,7 +165,7 @@ pub fn upgrade(record: &HandshakeRecord) -> Result<Event, DecodeError> {
         fits.and_then(|len| record.head.get(..len))
             .ok_or(DecodeError::HeadLen { found, max })
     };
-    let of = Box::new(Asker {
+    let of = Box::new(HandshakeSocket {
         at: Ktime(record.at),
         conn: ConnId(record.cookie),
         listener: ListenerId(record.listener),
@@ -179,9 +179,9 @@ pub fn upgrade(record: &HandshakeRecord) -> Result<Event, DecodeError> {
             of,
             request: Box::new(UpgradeRequest::parse(head(REQUEST_HEAD_MAX)?)),
         }),
-        head_kind::RESPONSE => Ok(Event::UpgradeAnswered {
+        head_kind::RESPONSE => Ok(Event::UpgradeResponded {
             of,
-            answer: Box::new(UpgradeAnswer::parse(head(RESPONSE_HEAD_MAX)?)),
+            response: Box::new(UpgradeResponse::parse(head(RESPONSE_HEAD_MAX)?)),
         }),
         unknown => Err(DecodeError::HeadKind(unknown)),
     }
@@ -307,7 +307,7 @@ mod tests {
         let Ok(Event::UpgradeRequested { of, request }) = decoded(&request) else {
             panic!("no request");
         };
-        let asker = Asker {
+        let handshake_socket = HandshakeSocket {
             at: Ktime(9),
             conn: ConnId(7),
             listener: ListenerId(3),
@@ -316,18 +316,18 @@ mod tests {
             peer: ([0, 0, 0, 0], 40_000).into(),
             established_at: Some(Ktime(5)),
         };
-        assert_eq!(*of, asker);
+        assert_eq!(*of, handshake_socket);
         assert_eq!(request.path.as_deref(), Some("/chat"));
         assert_eq!(request.host.as_deref(), Some("a"));
 
-        let answer = record(
+        let response = record(
             head_kind::RESPONSE,
             b"HTTP/1.1 429 Too Many Requests\r\n\r\n",
         );
-        let Ok(Event::UpgradeAnswered { of, answer }) = decoded(&answer) else {
+        let Ok(Event::UpgradeResponded { of, response }) = decoded(&response) else {
             panic!("no answer");
         };
-        assert_eq!((*of, answer.status), (asker, Some(429)));
+        assert_eq!((*of, response.status), (handshake_socket, Some(429)));
     }
 
     #[test]
@@ -389,9 +389,9 @@ mod tests {
         };
         let bytes = std::ptr::from_ref(&record).cast::<u8>();
         // SAFETY: as many bytes as the record has, none of them padding.
-        let told = vital(unsafe { std::slice::from_raw_parts(bytes, size_of::<VitalEvent>()) });
-        let Ok(Event::Opened(told)) = told else {
-            panic!("{told:?}")
+        let decoded = vital(unsafe { std::slice::from_raw_parts(bytes, size_of::<VitalEvent>()) });
+        let Ok(Event::Opened(decoded)) = decoded else {
+            panic!("{decoded:?}")
         };
         let in_table = Published::of(&snapshot).snapshot(7, 70_000_000_001);
         let expected = Facts {
@@ -399,8 +399,8 @@ mod tests {
             opened_at: Some(Ktime(20_000_000_003)),
             ..facts(&in_table).expect("a WebSocket")
         };
-        assert_eq!(*told, expected);
-        assert_ne!(told.rx.last_packet, Some(Ktime(40_000_000_001)));
+        assert_eq!(*decoded, expected);
+        assert_ne!(decoded.rx.last_packet, Some(Ktime(40_000_000_001)));
     }
 
     #[test]

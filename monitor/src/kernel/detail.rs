@@ -7,7 +7,7 @@ use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot, origin};
 use super::decode::{DecodeError, facts, moment};
 use crate::core::{
     Detail,
-    detail::{Origin, Traffic},
+    detail::{DirectionTraffic, Origin},
 };
 
 /// Decodes all of a snapshot.
@@ -27,10 +27,10 @@ pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
     })
 }
 
-fn traffic(facts: &DirectionFacts, ping_rtt_us: u32) -> Traffic {
+fn traffic(facts: &DirectionFacts, ping_rtt_us: u32) -> DirectionTraffic {
     let has_interval = facts.ping_interval != 0;
     let units = |n: u64| has_interval.then(|| Duration::from_nanos(n * PING_UNIT));
-    Traffic {
+    DirectionTraffic {
         frames: facts.frames,
         payload_bytes: facts.payload_bytes,
         last_data_frame: moment(facts.last_data_frame),
@@ -57,7 +57,10 @@ mod tests {
         };
         let bare = detail(&s).expect("a WebSocket");
         assert_eq!(bare.cgroup_id, None);
-        assert_eq!((bare.rx, bare.tx), (Traffic::default(), Traffic::default()));
+        assert_eq!(
+            (bare.rx, bare.tx),
+            (DirectionTraffic::default(), DirectionTraffic::default())
+        );
 
         s.cgroup_id = 5;
         s.ping_rtt_us = [0, 1_500];
@@ -74,7 +77,7 @@ mod tests {
             (None, Some(Duration::from_micros(1_500)))
         );
         let unit = Duration::from_nanos(16_777_216);
-        let heartbeats = [full.rx, full.tx].map(|way| (way.ping_interval, way.ping_jitter));
+        let heartbeats = [full.rx, full.tx].map(|side| (side.ping_interval, side.ping_jitter));
         assert_eq!(heartbeats, [(None, None), (Some(2 * unit), Some(unit))]);
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt, io, os::fd::AsFd};
 use btf::Btf;
 
 use super::{
-    bpf::{self, Instruction, ProgramKind, Verdict},
+    bpf::{self, Instruction, LoadVerdict, ProgramKind},
     offsets::{BtfError, tracepoint_id},
 };
 
@@ -160,12 +160,12 @@ fn has_helper(kind: ProgramKind, id: i32, feature: &'static str) -> Result<bool,
         "helper call is not allowed",
     ];
     match bpf::load(kind, &[Instruction::call(id), Instruction::EXIT]) {
-        Verdict::Loaded(_) => Ok(true),
-        Verdict::Refused { error, log } if log.is_empty() => Err(ProbeError::Refused {
+        LoadVerdict::Loaded(_) => Ok(true),
+        LoadVerdict::Refused { error, log } if log.is_empty() => Err(ProbeError::Refused {
             feature,
             source: error,
         }),
-        Verdict::Refused { log, .. } => Ok(!UNKNOWN.iter().any(|reason| log.contains(reason))),
+        LoadVerdict::Refused { log, .. } => Ok(!UNKNOWN.iter().any(|reason| log.contains(reason))),
     }
 }
 
@@ -184,16 +184,16 @@ const EXCHANGE: [Instruction; 5] = [
 /// interpreted, or refused where there is no interpreter.
 fn is_compiled(program: &[Instruction], feature: &'static str) -> Result<bool, ProbeError> {
     match bpf::load(ProgramKind::CgroupSkb, program) {
-        Verdict::Loaded(program) => {
+        LoadVerdict::Loaded(program) => {
             bpf::is_jited(program.as_fd()).map_err(|source| ProbeError::Refused { feature, source })
         }
-        Verdict::Refused { error, .. } if error.raw_os_error() == Some(libc::EPERM) => {
+        LoadVerdict::Refused { error, .. } if error.raw_os_error() == Some(libc::EPERM) => {
             Err(ProbeError::Refused {
                 feature,
                 source: error,
             })
         }
-        Verdict::Refused { .. } => Ok(false),
+        LoadVerdict::Refused { .. } => Ok(false),
     }
 }
 

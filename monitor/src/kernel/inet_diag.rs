@@ -19,7 +19,7 @@ pub struct DiagSocket {
     pub at: Ktime,
     /// The number that `bpf_get_socket_cookie` gives.
     pub cookie: u64,
-    pub family: Family,
+    pub family: AddressFamily,
     pub state: TcpState,
     /// IPv4 also where an IPv6 socket carries it (`::ffff:192.0.2.1` becomes `192.0.2.1`); without
     /// an IPv6 scope.
@@ -43,9 +43,9 @@ pub struct DiagSocket {
     pub info: Option<TcpInfo>,
 }
 
-/// The family of the socket itself: an [`Inet6`](Family::Inet6) one may carry IPv4.
+/// The family of the socket itself: an [`Inet6`](AddressFamily::Inet6) one may carry IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum AddressFamily {
     Inet,
     Inet6,
 }
@@ -112,11 +112,11 @@ fn describe(
     let array = |offset: usize| -> [u8; 4] { std::array::from_fn(|index| header[offset + index]) };
     let u32_at = |offset| u32::from_ne_bytes(array(offset));
 
-    let family = Family::of(header[0])?;
+    let family = AddressFamily::of(header[0])?;
     let address = |port_at: usize, address_at: usize| {
         let ip = match family {
-            Family::Inet => IpAddr::V4(Ipv4Addr::from(array(address_at))),
-            Family::Inet6 => {
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::from(array(address_at))),
+            AddressFamily::Inet6 => {
                 let octets: [u8; 16] = std::array::from_fn(|index| header[address_at + index]);
                 Ipv6Addr::from(octets).to_canonical()
             }
@@ -197,7 +197,7 @@ fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, Malformed> {
 #[derive(Debug)]
 pub(super) struct Malformed;
 
-impl Family {
+impl AddressFamily {
     fn of(family: u8) -> Result<Self, Malformed> {
         match family {
             AF_INET => Ok(Self::Inet),
@@ -289,7 +289,7 @@ pub(super) mod tests {
         let expected = DiagSocket {
             at: AT,
             cookie: 0x22_0000_0011,
-            family: Family::Inet,
+            family: AddressFamily::Inet,
             state: TcpState::Established,
             local: "127.0.0.1:8080".parse().unwrap(),
             peer: "192.0.2.1:40000".parse().unwrap(),
@@ -340,7 +340,7 @@ pub(super) mod tests {
             let socket = parsed(&payload);
             assert_eq!(socket.local, expected.parse().unwrap());
             assert_eq!(socket.peer, expected.parse().unwrap());
-            assert_eq!(socket.family, Family::Inet6);
+            assert_eq!(socket.family, AddressFamily::Inet6);
             assert_eq!(socket.info, None);
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use monitor_common::{
-    drop::DropReason,
+    drop_reason::DropReason,
     published::Published,
     snapshot::{Snapshot, origin},
     stats::{Counter, ListenerStats},
@@ -17,10 +17,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock,
     decode::{self, DecodeError},
-    fill::Peak,
-    load::{LoadError, Loaded},
-    pages::Pages,
-    sweep::Sweep,
+    loader::{LoadError, Loaded},
+    ring_peak::RingPeak,
+    snapshot_pages::Pages,
+    snapshot_sweep::Sweep,
 };
 use crate::{
     core::{ConnId, Detail, Facts},
@@ -63,7 +63,7 @@ impl Snapshots {
 
     /// The facts of a flow; `None` if the kernel no longer has it.
     pub fn get(&self, conn: ConnId) -> Result<Option<Facts>, SnapshotError> {
-        match self.look_up(conn)? {
+        match self.lookup(conn)? {
             Some(snapshot) => Ok(Some(decode::facts(&snapshot)?)),
             None => Ok(None),
         }
@@ -87,7 +87,7 @@ impl Snapshots {
 
     /// All about a flow; `None` if the kernel no longer has it.
     pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
-        match self.look_up(conn)? {
+        match self.lookup(conn)? {
             Some(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
             None => Ok(None),
         }
@@ -118,7 +118,7 @@ impl Snapshots {
 
     /// Whether all that is known of a flow is its seed: no packet has passed since.
     pub fn is_seed(&self, conn: ConnId) -> bool {
-        let snapshot = self.look_up(conn).ok().flatten();
+        let snapshot = self.lookup(conn).ok().flatten();
         snapshot.is_some_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
@@ -139,7 +139,7 @@ impl Snapshots {
         Ok((met.collect(), last))
     }
 
-    fn look_up(&self, conn: ConnId) -> Result<Option<Snapshot>, MapAccessError> {
+    fn lookup(&self, conn: ConnId) -> Result<Option<Snapshot>, MapAccessError> {
         let published = present(self.map.get(&conn.0, 0)).map_err(cannot("read", SNAPSHOTS))?;
         Ok(published.map(|published| published.snapshot(conn.0, clock::now().0)))
     }
@@ -234,7 +234,7 @@ impl Drops {
     }
 }
 
-/// How many frame headers go to the `SAMPLES` ring; none unless it is told otherwise.
+/// How many frame headers go to the `SAMPLES` ring; none by default.
 pub struct SampleRate(Array<MapData, u32>);
 
 impl SampleRate {
@@ -258,7 +258,7 @@ pub struct Ring {
     size: u32,
     /// Bytes taken since it was last empty.
     taken: u64,
-    peak: Peak,
+    peak: RingPeak,
 }
 
 impl Ring {
@@ -300,10 +300,10 @@ impl Ring {
 
     /// How many bytes of records it holds, and the most that one emptying found in the last one to
     /// two minutes.
-    pub fn fill(&self) -> RingFill {
-        RingFill {
+    pub fn usage(&self) -> RingUse {
+        RingUse {
             size: self.size.into(),
-            peak: self.peak.lately(clock::now()),
+            peak: self.peak.recent(clock::now()),
         }
     }
 
@@ -314,7 +314,7 @@ impl Ring {
                 size: max_entries(&map)?,
                 ring: RingBuf::try_from(map)?,
                 taken: 0,
-                peak: Peak::default(),
+                peak: RingPeak::default(),
             })
         };
         Ok(open().map_err(cannot("open", name))?)
@@ -323,7 +323,7 @@ impl Ring {
 
 /// Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingFill {
+pub struct RingUse {
     pub size: u64,
     /// More than `size` where records came while it was being emptied.
     pub peak: u64,

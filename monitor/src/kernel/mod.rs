@@ -1,33 +1,33 @@
 //! Everything that touches the kernel: load, attach, maps, rings, sockets. The only unsafe code
 //! of the daemon is here.
 
-pub mod attached;
+pub mod attachments;
 mod bpf;
 pub mod cgroup;
 pub mod clock;
 pub mod decode;
-pub mod destroy;
 mod detail;
-pub mod exact;
+mod duty_cycle;
 pub mod features;
-mod fill;
 pub mod inet_diag;
-pub mod load;
-pub mod lookup;
+pub mod loader;
 pub mod maps;
 mod mountinfo;
 pub mod netns;
 pub mod offsets;
 pub mod owner;
-mod pace;
-pub mod pages;
 mod port_filter;
 pub mod prerequisites;
 pub mod refusal;
+mod ring_peak;
 pub mod scan;
 mod seed;
+pub mod snapshot_pages;
+pub mod snapshot_sweep;
+pub mod sock_destroy;
 pub mod sock_diag;
-pub mod sweep;
+pub mod socket_finder;
+pub mod socket_query;
 pub mod tcp_info;
 #[cfg(test)]
 mod testing;

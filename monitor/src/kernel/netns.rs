@@ -86,7 +86,7 @@ impl NetNsId {
 /// an open file, is not found.
 pub fn enumerate() -> Result<NetNsList, NetNsError> {
     let own = NetNs::own().map_err(NetNsError::Proc)?;
-    let mut walk = Walk {
+    let mut walk = NetNsWalk {
         nsfs: own.id.dev,
         seen: HashSet::from([own.id]),
         found: vec![own],
@@ -179,7 +179,7 @@ fn enter(namespace: &NetNs) -> io::Result<()> {
     Ok(())
 }
 
-struct Walk {
+struct NetNsWalk {
     /// The device of all namespace files.
     nsfs: u64,
     seen: HashSet<NetNsId>,
@@ -187,7 +187,7 @@ struct Walk {
     refused: usize,
 }
 
-impl Walk {
+impl NetNsWalk {
     fn visit_mount(&mut self, mount: &Mount) {
         let Some(id) = mounted_netns(mount).map(|inode| NetNsId {
             dev: self.nsfs,
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_process_that_does_not_exist_is_no_refusal() {
         let own = NetNs::own().unwrap();
-        let mut walk = Walk {
+        let mut walk = NetNsWalk {
             nsfs: own.id.dev,
             seen: HashSet::new(),
             found: Vec::new(),

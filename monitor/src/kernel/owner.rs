@@ -6,7 +6,7 @@ use std::{
 };
 
 use self::{cgroups::Cgroups, processes::Processes};
-use super::{lookup::Found, netns::NetNsId};
+use super::{netns::NetNsId, socket_finder::FoundSocket};
 
 mod cgroups;
 mod handle;
@@ -25,8 +25,8 @@ pub struct OwnedSocket {
     pub netns: Option<NetNsId>,
 }
 
-impl From<&Found> for OwnedSocket {
-    fn from(found: &Found) -> Self {
+impl From<&FoundSocket> for OwnedSocket {
+    fn from(found: &FoundSocket) -> Self {
         Self {
             inode: found.socket.inode,
             cgroup_id: found.socket.cgroup_id,
@@ -37,7 +37,7 @@ impl From<&Found> for OwnedSocket {
 
 /// What could not be found out, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnerGaps {
+pub struct OwnerMisses {
     /// Questions for a cgroup that stayed without a path: it is gone, or hidden, or was not reached.
     pub cgroups_unknown: u64,
     /// Sockets with a file for which no process was found.
@@ -56,10 +56,10 @@ pub struct Owners {
     cgroup_root: PathBuf,
     cgroups: Cgroups,
     processes: Processes,
-    gaps: OwnerGaps,
+    misses: OwnerMisses,
 }
 
-impl OwnerGaps {
+impl OwnerMisses {
     /// Each with the reason as in metrics.
     pub fn by_reason(self) -> [(&'static str, u64); 5] {
         let Self {
@@ -87,7 +87,7 @@ impl Owners {
             cgroup_root: cgroup_root.to_owned(),
             cgroups: Cgroups::new(cgroup_root),
             processes: Processes::default(),
-            gaps: OwnerGaps::default(),
+            misses: OwnerMisses::default(),
         }
     }
 
@@ -98,8 +98,8 @@ impl Owners {
             .iter()
             .map(|socket| {
                 let id = socket.cgroup_id?;
-                let path = self.cgroups.path(id, &mut self.gaps);
-                self.gaps.cgroups_unknown += u64::from(path.is_none());
+                let path = self.cgroups.path(id, &mut self.misses);
+                self.misses.cgroups_unknown += u64::from(path.is_none());
                 path
             })
             .collect();
@@ -113,7 +113,7 @@ impl Owners {
             .map(|socket| socket.inode)
             .filter(|&inode| inode != 0)
             .collect();
-        let processes = self.processes.find(inodes, near, &mut self.gaps);
+        let processes = self.processes.find(inodes, near, &mut self.misses);
 
         sockets
             .iter()
@@ -122,7 +122,7 @@ impl Owners {
                 let cgroup = path.map(|path| format!("/{}", path.to_string_lossy()));
                 let workload = cgroup.as_deref().map(Workload::of).unwrap_or_default();
                 let process = processes.get(&socket.inode);
-                self.gaps.processes_unknown += u64::from(socket.inode != 0 && process.is_none());
+                self.misses.processes_unknown += u64::from(socket.inode != 0 && process.is_none());
                 Owner {
                     cgroup,
                     unit: workload.unit,
@@ -136,8 +136,8 @@ impl Owners {
             .collect()
     }
 
-    pub fn gaps(&self) -> OwnerGaps {
-        self.gaps
+    pub fn misses(&self) -> OwnerMisses {
+        self.misses
     }
 }
 
@@ -151,11 +151,11 @@ mod tests {
     use super::*;
     use crate::kernel::{
         cgroup::find_cgroup2,
-        exact::SocketKey,
-        lookup::SocketFinder,
         netns::NetNs,
         port_filter::PortFilter,
         sock_diag::SockDiag,
+        socket_finder::SocketFinder,
+        socket_query::SocketKey,
         testing::{CgroupDir, Connection, key_of, wait_for},
     };
 
@@ -163,7 +163,7 @@ mod tests {
     fn what_is_not_known_of_a_socket_is_not_known_of_its_owner() {
         let mut owners = Owners::new(&find_cgroup2().unwrap());
         assert_eq!(owners.of(&[OwnedSocket::default()]), [Owner::default()]);
-        assert_eq!(owners.gaps(), OwnerGaps::default());
+        assert_eq!(owners.misses(), OwnerMisses::default());
         assert_eq!(owners.of(&[]), []);
     }
 
@@ -179,8 +179,8 @@ mod tests {
             owners.of(&[lost, lost]),
             [Owner::default(), Owner::default()]
         );
-        let gaps = owners.gaps();
-        assert_eq!((gaps.cgroups_unknown, gaps.processes_unknown), (2, 2));
+        let misses = owners.misses();
+        assert_eq!((misses.cgroups_unknown, misses.processes_unknown), (2, 2));
     }
 
     /// A client that has made its connection in a cgroup; ends with this value.
@@ -263,10 +263,10 @@ mod tests {
         let pid = Some(std::process::id());
         assert!(found.iter().all(|owner| owner.pid == pid), "{found:#?}");
         // Even root may not look into everybody.
-        let gaps = OwnerGaps {
-            processes_refused: owners.gaps().processes_refused,
-            ..OwnerGaps::default()
+        let misses = OwnerMisses {
+            processes_refused: owners.misses().processes_refused,
+            ..OwnerMisses::default()
         };
-        assert_eq!(owners.gaps(), gaps);
+        assert_eq!(owners.misses(), misses);
     }
 }

@@ -17,12 +17,12 @@ pub struct PortFilter {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Condition {
-    end: End,
+    end: PortEnd,
     ports: RangeInclusive<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum PortEnd {
     Local,
     Peer,
 }
@@ -59,8 +59,8 @@ impl PortFilter {
         let condition = |end| move |ports| Condition { end, ports };
         Self {
             conditions: local
-                .map(condition(End::Local))
-                .chain(peer.map(condition(End::Peer)))
+                .map(condition(PortEnd::Local))
+                .chain(peer.map(condition(PortEnd::Peer)))
                 .collect(),
         }
     }
@@ -96,8 +96,8 @@ impl PortFilter {
         for (place, condition) in (0..).zip(&self.conditions) {
             let behind = (self.conditions.len() as u16 - place - 1) * whole;
             let (at_least, at_most) = match condition.end {
-                End::Local => (S_GE, S_LE),
-                End::Peer => (D_GE, D_LE),
+                PortEnd::Local => (S_GE, S_LE),
+                PortEnd::Peer => (D_GE, D_LE),
             };
             op(at_least, COMPARISON, whole);
             op(0, 0, *condition.ports.start());

@@ -102,7 +102,7 @@ pub fn for_older_connections() -> Vec<Prerequisite> {
 }
 
 /// `BPF_MAP_*` memory counts for the memory cgroup instead of the lock limit (commit 3ac1f01b43b6).
-const MEMCG_ACCOUNTING_SINCE: Version = Version(5, 11);
+const MEMCG_ACCOUNTING_SINCE: KernelVersion = KernelVersion(5, 11);
 
 fn btf() -> Result<String, Missing> {
     let readable = fs::File::open(VMLINUX_BTF).and_then(|file| file.metadata());
@@ -203,7 +203,7 @@ fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::Caps
 }
 
 fn memory_lock() -> Result<String, Missing> {
-    let version = Version::parse(&release());
+    let version = KernelVersion::parse(&release());
     let limit = getrlimit(Resource::Memlock).current;
     if version.is_some_and(|version| version >= MEMCG_ACCOUNTING_SINCE) {
         return Ok("maps count for the memory cgroup, the limit does not matter".to_owned());
@@ -260,9 +260,9 @@ pub(super) fn release() -> String {
 
 /// Major and minor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u16, u16);
+struct KernelVersion(u16, u16);
 
-impl Version {
+impl KernelVersion {
     /// `6.1.0-38-cloud-amd64` is 6.1.
     fn parse(release: &str) -> Option<Self> {
         let (major, rest) = release.split_once('.')?;
@@ -277,14 +277,14 @@ mod tests {
 
     #[test]
     fn kernel_releases_of_all_kinds_are_compared_as_numbers() {
-        let version = |release| Version::parse(release).unwrap();
-        assert_eq!(version("6.1.0-38-cloud-amd64"), Version(6, 1));
-        assert_eq!(version("5.17"), Version(5, 17));
-        assert_eq!(version("7.0-rc1"), Version(7, 0));
+        let version = |release| KernelVersion::parse(release).unwrap();
+        assert_eq!(version("6.1.0-38-cloud-amd64"), KernelVersion(6, 1));
+        assert_eq!(version("5.17"), KernelVersion(5, 17));
+        assert_eq!(version("7.0-rc1"), KernelVersion(7, 0));
         assert!(version("5.9.16") < MEMCG_ACCOUNTING_SINCE);
         assert!(version("6.1") > MEMCG_ACCOUNTING_SINCE);
-        assert_eq!(Version::parse("linux"), None);
-        assert_eq!(Version::parse("6."), None);
+        assert_eq!(KernelVersion::parse("linux"), None);
+        assert_eq!(KernelVersion::parse("6."), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A look at the TCP sockets of this host, in every network namespace.
+//! A scan of the TCP sockets of this host, in every network namespace.
 
 use std::{
     collections::BTreeSet,
@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     inet_diag::DiagSocket,
-    lookup::FindError,
     netns::{self, NetNs, NetNsError},
     port_filter::PortFilter,
     seed,
     sock_diag::{Dump, SockDiag, SockDiagError},
+    socket_finder::FindError,
 };
 use crate::{
     core::{
@@ -21,14 +21,14 @@ use crate::{
     listeners::Listener,
 };
 
-/// What a look at all the sockets of the host gave beside the connections.
+/// What a scan of all sockets of the host found besides the connections.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// What listens on watched ports of this host.
     pub listening: Vec<ListeningSocket>,
-    /// Network namespaces that were looked at.
+    /// Network namespaces that were scanned.
     pub namespaces: usize,
-    /// Network namespaces that could not be looked at: their older connections are unknown.
+    /// Network namespaces that could not be scanned: their older connections are unknown.
     pub refused: Vec<RefusedNamespace>,
     /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
     pub hidden: usize,
@@ -54,13 +54,13 @@ pub struct RefusedNamespace {
 
 /// One connection on a watched port.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub struct ScannedSocket<'a> {
     socket: &'a DiagSocket,
     /// `None` where nobody watches it, though its port is watched.
     watched: Option<(ListenerId, Role)>,
 }
 
-impl Found<'_> {
+impl ScannedSocket<'_> {
     pub fn conn(&self) -> ConnId {
         ConnId(self.socket.cookie)
     }
@@ -107,7 +107,7 @@ pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
 /// Fails only where the namespaces cannot even be listed.
 pub fn connections(
     listeners: &[Listener],
-    mut meet: impl FnMut(&Found<'_>),
+    mut meet: impl FnMut(&ScannedSocket<'_>),
 ) -> Result<Scan, NetNsError> {
     let filter = PortFilter::of(listeners);
     walk(listeners, |sock_diag, listening| {
@@ -121,7 +121,7 @@ pub fn connections(
             } else {
                 Listener::watching(listeners, local, peer)
             };
-            meet(&Found {
+            meet(&ScannedSocket {
                 socket: &socket,
                 watched,
             });
@@ -130,7 +130,7 @@ pub fn connections(
     })
 }
 
-/// Looks into each namespace, once more where a dump was interrupted. `dump` is given room for what
+/// Scans each namespace, once more where a dump was interrupted. `dump` is given room for what
 /// listens.
 fn walk(
     listeners: &[Listener],

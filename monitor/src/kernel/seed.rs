@@ -10,7 +10,7 @@ use super::{
 };
 use crate::core::{
     Ktime,
-    facts::{Activity, ConnId, Facts, ListenerId, Protocol, Role},
+    facts::{ConnId, DirectionActivity, Facts, ListenerId, Protocol, Role},
 };
 
 /// One socket on a watched port, of which `tcp_info` was asked for.
@@ -54,7 +54,7 @@ fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
 }
 
 /// With its moments rounded as they will be read from the kernel's table: the rules compare what is
-/// told now with what is read there later.
+/// reported now with what is read there later.
 fn as_published(mut facts: Facts) -> Facts {
     for moment in [
         &mut facts.rx.last_packet,
@@ -73,8 +73,8 @@ fn as_published(mut facts: Facts) -> Facts {
 /// What `tcp_info` says about time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Clocks {
-    rx: Activity,
-    tx: Activity,
+    rx: DirectionActivity,
+    tx: DirectionActivity,
     unacked_bytes: u32,
     stalled_since: Option<Ktime>,
     ack_progress_at: Option<Ktime>,
@@ -91,13 +91,13 @@ impl Clocks {
         let ack_received_at = before(at, info.last_ack_recv);
         // Data is acknowledged within 200 ms (delayed ACK), so it is a packet each way.
         let mut clocks = Self {
-            rx: Activity {
+            rx: DirectionActivity {
                 last_packet: data_received_at.max(ack_received_at),
                 last_payload: data_received_at.filter(|_| info.bytes_received > 0),
                 last_frame: None,
                 last_message: None,
             },
-            tx: Activity {
+            tx: DirectionActivity {
                 last_packet: data_sent_at.max(data_received_at),
                 last_payload: data_sent_at.filter(|_| info.data_segments_sent > 0),
                 last_frame: None,
@@ -142,7 +142,7 @@ fn before(at: Ktime, ago: Duration) -> Option<Ktime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::inet_diag::Family;
+    use crate::kernel::inet_diag::AddressFamily;
 
     const AT: Ktime = Ktime(100_000_000_000);
 
@@ -168,7 +168,7 @@ mod tests {
         let socket = DiagSocket {
             at: AT,
             cookie: 42,
-            family: Family::Inet,
+            family: AddressFamily::Inet,
             state,
             local: "127.0.0.1:8080".parse().unwrap(),
             peer: "127.0.0.1:40000".parse().unwrap(),

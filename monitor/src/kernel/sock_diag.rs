@@ -157,7 +157,7 @@ impl SockDiag {
                 &mut *show,
                 &mut dump,
             )?;
-            if read == Progress::Done {
+            if read == DumpProgress::Done {
                 return Ok(dump);
             }
             filled_at = clock::now();
@@ -166,7 +166,7 @@ impl SockDiag {
 
     /// Sends one request about one socket and gives its answer, if that is what `read(datagram,
     /// sequence)` makes of it. The kernel answers within the send, so this never waits.
-    pub(super) fn ask<T>(
+    pub(super) fn exchange<T>(
         &mut self,
         flags: u16,
         payload: impl NetlinkSerializable,
@@ -270,7 +270,7 @@ fn connections() -> StateFlags {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum DumpProgress {
     More,
     Done,
 }
@@ -284,7 +284,7 @@ fn read_datagram(
     mut wanted: impl FnMut(u16, u16) -> bool,
     mut show: impl FnMut(DiagSocket),
     dump: &mut Dump,
-) -> Result<Progress, SockDiagError> {
+) -> Result<DumpProgress, SockDiagError> {
     let mut offset = 0;
     while offset < datagram.len() {
         let truncated = SockDiagError::Truncated {
@@ -302,7 +302,7 @@ fn read_datagram(
         match message.message_type() {
             // A dump that broke off ends with an error number in place of 0.
             NLMSG_DONE => {
-                return refusal(message.payload()).map_or(Ok(Progress::Done), Err);
+                return refusal(message.payload()).map_or(Ok(DumpProgress::Done), Err);
             }
             NLMSG_ERROR => return Err(refusal(message.payload()).unwrap_or(truncated)),
             NLMSG_OVERRUN => return Err(SockDiagError::Overrun),
@@ -314,7 +314,7 @@ fn read_datagram(
             _ => {}
         }
     }
-    Ok(Progress::More)
+    Ok(DumpProgress::More)
 }
 
 /// The negative error number at the start of `NLMSG_ERROR` and `NLMSG_DONE`.
@@ -356,14 +356,14 @@ pub(super) mod tests {
     fn read_wanted(
         datagram: &[u8],
         wanted: impl FnMut(u16, u16) -> bool,
-    ) -> Result<(Progress, Vec<DiagSocket>, Dump), SockDiagError> {
+    ) -> Result<(DumpProgress, Vec<DiagSocket>, Dump), SockDiagError> {
         let (mut sockets, mut dump) = (Vec::new(), Dump::default());
         let show = |socket| sockets.push(socket);
         let progress = read_datagram(datagram, SEQUENCE, AT, wanted, show, &mut dump)?;
         Ok((progress, sockets, dump))
     }
 
-    fn read(datagram: &[u8]) -> Result<(Progress, Vec<DiagSocket>, Dump), SockDiagError> {
+    fn read(datagram: &[u8]) -> Result<(DumpProgress, Vec<DiagSocket>, Dump), SockDiagError> {
         read_wanted(datagram, |_, _| true)
     }
 
@@ -386,7 +386,7 @@ pub(super) mod tests {
         ]
         .concat();
         let (progress, sockets, dump) = read(&datagram).unwrap();
-        assert_eq!(progress, Progress::Done);
+        assert_eq!(progress, DumpProgress::Done);
         assert_eq!((sockets.len(), dump.unparsed), (1, 5));
     }
 
@@ -428,7 +428,7 @@ pub(super) mod tests {
     fn messages_of_an_earlier_dump_are_skipped() {
         let mut stale = message(NLMSG_DONE, 0, &0_i32.to_ne_bytes());
         stale[8..12].copy_from_slice(&(SEQUENCE - 1).to_ne_bytes());
-        let skipped = (Progress::More, Vec::new(), Dump::default());
+        let skipped = (DumpProgress::More, Vec::new(), Dump::default());
         assert_eq!(read(&stale).unwrap(), skipped);
     }
 

@@ -18,8 +18,8 @@ use rustix::{
 
 use super::{
     cgroup::find_cgroup2,
-    exact::SocketKey,
     netns::{self, NetNs},
+    socket_query::SocketKey,
 };
 
 /// A name that no other test, of this run or another, has.
@@ -166,12 +166,12 @@ pub(super) fn with_cookie(key: &SocketKey, cookie: u64) -> SocketKey {
 /// What `probe` gives at last.
 #[track_caller]
 pub(super) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let patience = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < patience, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::yield_now();
     }
 }

@@ -6,13 +6,13 @@ use crate::{
     kernel::{
         clock,
         maps::{Met, SnapshotError, Snapshots},
-        pages::Pages,
+        snapshot_pages::Pages,
     },
 };
 
 /// A comparison under way. First come the snapshots, for what the core does not know, then what the
 /// core knew at the beginning, for what the kernel does not have any more. What is born or dies
-/// meanwhile is told by the rings.
+/// meanwhile is reported by the rings.
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// `None` when all were met.
@@ -91,7 +91,7 @@ mod tests {
         reconcile::tests::{empty_core, facts, seeded},
     };
 
-    /// The connections of which an end was told, in order.
+    /// The connections of which an end was reported, in order.
     fn ended(core: &mut Correlator) -> Vec<u64> {
         let actions = std::iter::from_fn(|| core.poll_action());
         let ended = actions.filter_map(|action| match action {

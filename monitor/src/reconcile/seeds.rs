@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::look::sorted;
+use super::socket_scan::sorted;
 use crate::core::ConnId;
 
-/// Seeds only ever end, so a look may go through them while the loop goes on.
+/// Seeds only ever end, so a scan may go through them while the loop goes on.
 #[derive(Debug, Default)]
 pub(super) struct Seeds {
     /// Sorted.
@@ -26,7 +26,7 @@ impl Seeds {
         }
     }
 
-    /// Those that have not ended, for a look.
+    /// Those that have not ended, for a scan.
     pub(super) fn share(&mut self) -> Arc<[ConnId]> {
         if self.ended_count > 0 {
             let left = self.conns.iter().zip(&self.ended);

@@ -71,7 +71,7 @@ enum Format {
 
 #[derive(Clone, Copy, Debug)]
 struct Pcap {
-    order: Order,
+    order: ByteOrder,
     /// Nanoseconds in a unit of the time stamps' fraction.
     unit: u64,
     record_header: usize,
@@ -79,7 +79,7 @@ struct Pcap {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
@@ -127,8 +127,8 @@ impl Pcap {
     fn parse(head: &[u8]) -> Option<Self> {
         let magic: [u8; 4] = head.get(..4)?.try_into().ok()?;
         let order = match magic[0] {
-            0xa1 => Order::Big,
-            _ => Order::Little,
+            0xa1 => ByteOrder::Big,
+            _ => ByteOrder::Little,
         };
         let (unit, record_header) = match order.u32(magic) {
             0xa1b2_c3d4 => (1000, 16),
@@ -174,7 +174,7 @@ impl Pcap {
     }
 }
 
-impl Order {
+impl ByteOrder {
     fn u32(self, bytes: [u8; 4]) -> u32 {
         match self {
             Self::Little => u32::from_le_bytes(bytes),

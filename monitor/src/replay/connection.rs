@@ -12,25 +12,25 @@ use monitor_common::{
     stats::{ListenerStats, ProtocolError},
 };
 
-use super::{copies::Recent, headers::Tcp};
+use super::{dedup::RecentPackets, headers::TcpSegment};
 use crate::{
     core::{Facts, ListenerId, facts::Role},
     kernel::decode::{self, octets},
 };
 
 /// So often a connection's segments wait in vain.
-const PATIENCE: u8 = 3;
+const TIMEOUT: u8 = 3;
 
 /// A connection that has not ended.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// What the kernel keeps of a connection.
     pub(super) stream: replay::Connection,
-    pub(super) counts: Counts,
+    pub(super) counts: FrameTotals,
     /// By the [`Direction`] they send in.
-    sides: [Side; 2],
+    sides: [StreamSide; 2],
     /// The same for what passed just now.
-    recent: [Recent; 2],
+    recent: [RecentPackets; 2],
     established: bool,
     /// Data that came with its SYN (RFC 7413), for the moment when it is established.
     early: Option<(Direction, Segment, Box<[u8]>)>,
@@ -55,7 +55,7 @@ pub(super) struct Watched {
 
 /// What was counted on one connection; pairs are `[rx, tx]`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct FrameTotals {
     /// By raw opcode.
     pub(super) frames: [[u64; 16]; 2],
     pub(super) unsynced_bytes: [u64; 2],
@@ -65,7 +65,7 @@ pub(super) struct Counts {
 
 /// What one side's segments told.
 #[derive(Clone, Copy, Debug, Default)]
-struct Side {
+struct StreamSide {
     /// The sequence number of its SYN.
     syn: Option<u32>,
     /// The sequence number after all that was sent.
@@ -84,7 +84,7 @@ struct Syn {
 
 /// What a segment means for the connection it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum PacketMeaning {
     /// Handshake packets that change nothing that is kept.
     Handshake,
     /// The last packet of the handshake, for a client's socket.
@@ -101,7 +101,7 @@ pub(super) enum Meaning {
 
 impl Connection {
     /// `number` takes the place of the socket's cookie.
-    pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &Tcp<'_>) -> Self {
+    pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &TcpSegment<'_>) -> Self {
         let (local, peer) = match watched.direction {
             Direction::Rx => (tcp.destination, tcp.source),
             Direction::Tx => (tcp.source, tcp.destination),
@@ -125,9 +125,9 @@ impl Connection {
         };
         Self {
             stream,
-            counts: Counts::default(),
-            sides: [Side::default(); 2],
-            recent: [Recent::default(); 2],
+            counts: FrameTotals::default(),
+            sides: [StreamSide::default(); 2],
+            recent: [RecentPackets::default(); 2],
             established: false,
             early: None,
             in_vain: 0,
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// Where a packet between the two ends goes.
-    pub(super) fn direction(&self, tcp: &Tcp<'_>) -> Direction {
+    pub(super) fn direction(&self, tcp: &TcpSegment<'_>) -> Direction {
         if tcp.destination == self.local && tcp.source == self.peer {
             Direction::Rx
         } else {
@@ -148,12 +148,12 @@ impl Connection {
     }
 
     /// Whether the packet is a copy of one that was taken already.
-    pub(super) fn is_copy(&mut self, direction: Direction, tcp: &Tcp<'_>, now: u64) -> bool {
+    pub(super) fn is_copy(&mut self, direction: Direction, tcp: &TcpSegment<'_>, now: u64) -> bool {
         self.recent[direction.index()].holds(tcp, now)
     }
 
     /// Keeps data that comes with a SYN.
-    pub(super) fn keep_early(&mut self, direction: Direction, tcp: &Tcp<'_>) {
+    pub(super) fn keep_early(&mut self, direction: Direction, tcp: &TcpSegment<'_>) {
         if !self.established && tcp.segment.payload_len > 0 {
             self.early = Some((direction, tcp.segment, tcp.payload.into()));
         }
@@ -172,10 +172,10 @@ impl Connection {
     }
 
     /// Met in mid-stream: older than the recording.
-    pub(super) fn adopt(&mut self, direction: Direction) {
+    pub(super) fn join_mid_stream(&mut self, direction: Direction) {
         self.established = true;
         self.stream.flow.snapshot.origin = origin::ADOPTED;
-        self.stream.flow.adopt(direction);
+        self.stream.flow.join_mid_stream(direction);
     }
 
     pub(super) fn is_established(&self) -> bool {
@@ -197,24 +197,28 @@ impl Connection {
     }
 
     /// Says what a segment means and takes note of its sequence numbers and options.
-    pub(super) fn interpret(&mut self, direction: Direction, tcp: &Tcp<'_>) -> Meaning {
+    pub(super) fn interpret(
+        &mut self,
+        direction: Direction,
+        tcp: &TcpSegment<'_>,
+    ) -> PacketMeaning {
         let segment = &tcp.segment;
         self.note_options(direction, tcp);
         if segment.has(tcp_flags::SYN) {
             return self.interpret_syn(direction, segment);
         }
         if self.continues_successor(direction, segment) {
-            return Meaning::Succeeded;
+            return PacketMeaning::Succeeded;
         }
         if segment.has(tcp_flags::RST) {
             return match (self.established, self.believes_reset(direction, segment)) {
-                (false, _) => Meaning::Refused,
-                (true, true) => Meaning::Segment,
-                (true, false) => Meaning::NotBelieved,
+                (false, _) => PacketMeaning::Refused,
+                (true, true) => PacketMeaning::Segment,
+                (true, false) => PacketMeaning::NotBelieved,
             };
         }
         self.note(direction, segment);
-        Meaning::Segment
+        PacketMeaning::Segment
     }
 
     /// Whether a segment acknowledges what the other side is not known to have sent. Not asked any more where
@@ -225,7 +229,7 @@ impl Connection {
         let is_new = of_itself
             .acked
             .is_none_or(|acked| after(segment.ack, acked));
-        self.in_vain < PATIENCE
+        self.in_vain < TIMEOUT
             && segment.has(tcp_flags::ACK)
             && !segment.has(tcp_flags::SYN)
             && !segment.has(tcp_flags::RST)
@@ -251,7 +255,8 @@ impl Connection {
     /// Both sides have said their last byte, and each knows it of the other.
     pub(super) fn is_finished(&self) -> bool {
         let [rx, tx] = &self.sides;
-        let acknowledged = |sender: &Side, other: &Side| match (sender.fin, other.acked) {
+        let acknowledged = |sender: &StreamSide, other: &StreamSide| match (sender.fin, other.acked)
+        {
             (Some(fin), Some(acked)) => !after(fin, acked),
             _ => false,
         };
@@ -268,7 +273,7 @@ impl Connection {
         }
     }
 
-    fn interpret_syn(&mut self, direction: Direction, segment: &Segment) -> Meaning {
+    fn interpret_syn(&mut self, direction: Direction, segment: &Segment) -> PacketMeaning {
         let syn = Syn {
             from: direction,
             seq: segment.seq,
@@ -281,22 +286,22 @@ impl Connection {
                     .is_some_and(|seq| seq != segment.seq)
             {
                 // Another attempt with the same ports.
-                self.sides = [Side::default(); 2];
+                self.sides = [StreamSide::default(); 2];
             }
             self.note(direction, segment);
             // The server's socket waits for the acknowledgement of its SYN.
             let clients = self.stream.flow.snapshot.role == role::CLIENT;
             return match is_answer && clients && direction == Direction::Rx {
-                true => Meaning::Established,
-                false => Meaning::Handshake,
+                true => PacketMeaning::Established,
+                false => PacketMeaning::Handshake,
             };
         }
         if is_answer {
             let answered =
                 |syn: Syn| syn.from != direction && segment.ack == syn.seq.wrapping_add(1);
             return match self.successor.is_some_and(answered) {
-                true => Meaning::Succeeded,
-                false => Meaning::Handshake,
+                true => PacketMeaning::Succeeded,
+                false => PacketMeaning::Handshake,
             };
         }
         if self.sides[direction.index()].syn != Some(segment.seq) {
@@ -304,10 +309,10 @@ impl Connection {
             // (RFC 5961 §4.2).
             self.successor = Some(syn);
         }
-        Meaning::Handshake
+        PacketMeaning::Handshake
     }
 
-    fn note_options(&mut self, direction: Direction, tcp: &Tcp<'_>) {
+    fn note_options(&mut self, direction: Direction, tcp: &TcpSegment<'_>) {
         let Some(options) = tcp.options() else {
             return;
         };
@@ -358,7 +363,7 @@ impl Connection {
     }
 }
 
-/// The counters of a listener that are told per connection too.
+/// The counters of a listener that are reported per connection too.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     unsynced_bytes: [u64; 2],

@@ -15,11 +15,11 @@ use monitor_common::{
 
 use super::{
     capture::Packet,
-    connection::{Connection, Meaning, Watched},
-    early::Early,
-    headers::{self, Tcp},
+    connection::{Connection, PacketMeaning, Watched},
+    early_data::Early,
+    headers::{self, TcpSegment},
     ports,
-    report::{End, Record, Summary, wall_clock},
+    report::{ConnectionEnd, ReplayRecord, Summary, wall_clock},
     skip::Skip,
 };
 use crate::{
@@ -57,10 +57,10 @@ pub struct Replay {
     grouping: Grouping,
     /// The latest time stamp, nanoseconds since the epoch.
     clock: u64,
-    tuples: HashMap<Tuple, Place>,
+    tuples: HashMap<Tuple, TablePlace>,
     /// By number, which takes the place of the socket cookie.
     connections: HashMap<u64, Connection>,
-    /// Those in [`Place::Foreign`], in their order.
+    /// Those in [`TablePlace::Foreign`], in their order.
     foreign: VecDeque<Tuple>,
     /// When to forget handshakes that came to nothing, and connections that ended.
     lingering: VecDeque<(u64, Tuple)>,
@@ -69,7 +69,7 @@ pub struct Replay {
     last_number: u64,
     /// Those of the segment in hand, and the connection it belongs to.
     frames: (u64, Vec<SeenFrame>),
-    records: VecDeque<Record>,
+    records: VecDeque<ReplayRecord>,
     summary: Summary,
 }
 
@@ -78,7 +78,7 @@ pub struct Replay {
 pub(super) struct Tuple(pub(super) SocketAddr, pub(super) SocketAddr);
 
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum TablePlace {
     Live(u64),
     Ended {
         forget_at: u64,
@@ -89,7 +89,7 @@ enum Place {
 
 /// How a connection came to be, as far as it was seen before its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+enum StreamOrigin {
     SynSeen,
     Unknown,
 }
@@ -119,7 +119,7 @@ impl Replay {
     }
 
     /// Middleboxes whose names may explain a timeout that is learned.
-    pub fn know_hops(&mut self, known: Vec<KnownHop>) {
+    pub fn set_known_hops(&mut self, known: Vec<KnownHop>) {
         self.core.handle_known_hops(known);
     }
 
@@ -140,7 +140,7 @@ impl Replay {
     }
 
     /// Takes a segment, or lets it wait for one that it acknowledges and that is still to come.
-    fn put_in_order(&mut self, packet: &Packet<'_>, tcp: &Tcp<'_>) {
+    fn put_in_order(&mut self, packet: &Packet<'_>, tcp: &TcpSegment<'_>) {
         let tuple = Tuple::of(tcp);
         // What comes from the side that is waited for is taken at once, whatever it acknowledges.
         let waits = match self.early.waits(tuple) {
@@ -148,7 +148,7 @@ impl Replay {
             None => self.is_early(tuple, tcp),
         };
         if waits {
-            self.early.hold(self.clock, tuple, tcp.source, packet);
+            self.early.store(self.clock, tuple, tcp.source, packet);
             if self.early.is_full(tuple) {
                 self.give_up_waiting(tuple);
             }
@@ -169,7 +169,7 @@ impl Replay {
 
     /// What a connection's packets wait for does not come.
     fn give_up_waiting(&mut self, tuple: Tuple) {
-        if let Some(Place::Live(number)) = self.tuples.get(&tuple)
+        if let Some(TablePlace::Live(number)) = self.tuples.get(&tuple)
             && let Some(connection) = self.connections.get_mut(number)
         {
             connection.in_vain = connection.in_vain.saturating_add(1);
@@ -187,7 +187,7 @@ impl Replay {
         }
     }
 
-    fn take(&mut self, tcp: &Tcp<'_>) {
+    fn take(&mut self, tcp: &TcpSegment<'_>) {
         match self.segment(tcp) {
             Ok(()) => self.summary.segments += 1,
             Err(reason) => self.summary.skipped.count(reason),
@@ -197,12 +197,14 @@ impl Replay {
 
     /// Whether a segment answers what was not recorded yet: it acknowledges bytes that nobody sent, or is
     /// the 101 of a connection of which nothing else is known.
-    fn is_early(&self, tuple: Tuple, tcp: &Tcp<'_>) -> bool {
+    fn is_early(&self, tuple: Tuple, tcp: &TcpSegment<'_>) -> bool {
         match self.tuples.get(&tuple) {
-            Some(Place::Live(number)) => self.connections.get(number).is_some_and(|connection| {
-                connection.acknowledges_unseen(connection.direction(tcp), &tcp.segment)
-            }),
-            Some(Place::Ended { .. } | Place::Foreign) => false,
+            Some(TablePlace::Live(number)) => {
+                self.connections.get(number).is_some_and(|connection| {
+                    connection.acknowledges_unseen(connection.direction(tcp), &tcp.segment)
+                })
+            }
+            Some(TablePlace::Ended { .. } | TablePlace::Foreign) => false,
             None => ports::is_switching(tcp.payload) && self.watched(tcp).is_some(),
         }
     }
@@ -215,12 +217,12 @@ impl Replay {
         }
         self.judge_before(self.clock.saturating_add(1));
         self.grouping.flush();
-        self.tell_notices();
+        self.emit_notices();
         let mut numbers: Vec<_> = self.connections.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
             if let Some(connection) = self.connections.remove(&number) {
-                self.tell(connection, End::Open);
+                self.emit_connection(connection, ConnectionEnd::Open);
             }
         }
         self.tuples.clear();
@@ -228,8 +230,8 @@ impl Replay {
         self.lingering.clear();
     }
 
-    /// What is to be told, in order.
-    pub fn poll_record(&mut self) -> Option<Record> {
+    /// What is to be reported, in order.
+    pub fn poll_record(&mut self) -> Option<ReplayRecord> {
         self.records.pop_front()
     }
 
@@ -276,10 +278,10 @@ impl Replay {
 
     fn forget(&mut self, tuple: Tuple) {
         match self.tuples.get(&tuple) {
-            Some(Place::Ended { forget_at }) if *forget_at <= self.clock => {
+            Some(TablePlace::Ended { forget_at }) if *forget_at <= self.clock => {
                 self.tuples.remove(&tuple);
             }
-            Some(Place::Live(number)) => {
+            Some(TablePlace::Live(number)) => {
                 let waits = |c: &Connection| {
                     !c.is_established() && c.begun.saturating_add(LINGER) <= self.clock
                 };
@@ -304,7 +306,7 @@ impl Replay {
             }
             self.act();
             self.grouping.handle_timeout(deadline);
-            self.tell_notices();
+            self.emit_notices();
         }
     }
 
@@ -336,69 +338,77 @@ impl Replay {
                 }
                 Action::Transition(transition) => {
                     let opens = transition.to == State::Open;
-                    self.records.push_back(Record::State(Box::new(transition)));
+                    self.records
+                        .push_back(ReplayRecord::State(Box::new(transition)));
                     if opens {
-                        self.tell_frames();
+                        self.emit_frames();
                     }
                 }
                 // No record is lost here.
                 Action::Reconcile => {}
             }
-            self.tell_notices();
+            self.emit_notices();
         }
     }
 
-    fn tell_notices(&mut self) {
+    fn emit_notices(&mut self) {
         let notices = std::iter::from_fn(|| self.grouping.poll_notice());
-        self.records.extend(notices.map(Record::Notice));
+        self.records.extend(notices.map(ReplayRecord::Notice));
     }
 
-    fn segment(&mut self, tcp: &Tcp<'_>) -> Result<(), Skip> {
+    fn segment(&mut self, tcp: &TcpSegment<'_>) -> Result<(), Skip> {
         let tuple = Tuple::of(tcp);
         let segment = &tcp.segment;
         let number = match self.tuples.get(&tuple) {
-            Some(Place::Live(number)) => *number,
-            Some(Place::Ended { .. }) if !segment.has(tcp_flags::SYN) => {
+            Some(TablePlace::Live(number)) => *number,
+            Some(TablePlace::Ended { .. }) if !segment.has(tcp_flags::SYN) => {
                 return Err(Skip::AfterClose);
             }
-            Some(Place::Foreign) if !segment.has(tcp_flags::SYN) => return Err(Skip::NotWatched),
-            _ => return self.meet(tuple, tcp, Origin::Unknown),
+            Some(TablePlace::Foreign) if !segment.has(tcp_flags::SYN) => {
+                return Err(Skip::NotWatched);
+            }
+            _ => return self.meet(tuple, tcp, StreamOrigin::Unknown),
         };
         let Some(connection) = self.connections.get_mut(&number) else {
-            return self.meet(tuple, tcp, Origin::Unknown);
+            return self.meet(tuple, tcp, StreamOrigin::Unknown);
         };
         let direction = connection.direction(tcp);
         if connection.is_copy(direction, tcp, self.clock) {
             return Err(Skip::CapturedTwice);
         }
         match connection.interpret(direction, tcp) {
-            Meaning::Handshake => connection.keep_early(direction, tcp),
-            Meaning::Established => {
+            PacketMeaning::Handshake => connection.keep_early(direction, tcp),
+            PacketMeaning::Established => {
                 connection.establish(self.clock);
                 self.early_traffic(number, tuple);
             }
-            Meaning::Segment => {
+            PacketMeaning::Segment => {
                 if !connection.is_established() {
                     connection.establish(self.clock);
                     self.early_traffic(number, tuple);
                 }
                 self.traffic(number, tuple, direction, tcp.into());
             }
-            Meaning::Refused => {
+            PacketMeaning::Refused => {
                 self.connections.remove(&number);
                 self.tuples.remove(&tuple);
             }
-            Meaning::Succeeded => {
+            PacketMeaning::Succeeded => {
                 self.supersede(number);
-                return self.meet(tuple, tcp, Origin::SynSeen);
+                return self.meet(tuple, tcp, StreamOrigin::SynSeen);
             }
-            Meaning::NotBelieved => return Err(Skip::StrayReset),
+            PacketMeaning::NotBelieved => return Err(Skip::StrayReset),
         }
         Ok(())
     }
 
     /// The first packet of a connection.
-    fn meet(&mut self, tuple: Tuple, tcp: &Tcp<'_>, origin: Origin) -> Result<(), Skip> {
+    fn meet(
+        &mut self,
+        tuple: Tuple,
+        tcp: &TcpSegment<'_>,
+        origin: StreamOrigin,
+    ) -> Result<(), Skip> {
         let segment = &tcp.segment;
         let Some(watched) = self.watched(tcp) else {
             let ports = (tcp.source.port(), tcp.destination.port());
@@ -419,20 +429,20 @@ impl Replay {
         connection.is_copy(watched.direction, tcp, self.clock);
         match origin {
             _ if begins => {}
-            Origin::SynSeen => connection.establish(self.clock),
-            Origin::Unknown => connection.adopt(watched.direction),
+            StreamOrigin::SynSeen => connection.establish(self.clock),
+            StreamOrigin::Unknown => connection.join_mid_stream(watched.direction),
         }
         match connection.interpret(watched.direction, tcp) {
-            Meaning::Handshake => {
+            PacketMeaning::Handshake => {
                 connection.keep_early(watched.direction, tcp);
                 self.lingering
                     .push_back((self.clock.saturating_add(LINGER), tuple));
             }
-            Meaning::Established => connection.establish(self.clock),
+            PacketMeaning::Established => connection.establish(self.clock),
             _ => {}
         }
         self.connections.insert(number, connection);
-        self.tuples.insert(tuple, Place::Live(number));
+        self.tuples.insert(tuple, TablePlace::Live(number));
         if !begins {
             self.traffic(number, tuple, watched.direction, tcp.into());
         }
@@ -440,13 +450,13 @@ impl Replay {
     }
 
     fn note_foreign(&mut self, tuple: Tuple) {
-        if let Some(Place::Foreign) = self.tuples.insert(tuple, Place::Foreign) {
+        if let Some(TablePlace::Foreign) = self.tuples.insert(tuple, TablePlace::Foreign) {
             return;
         }
         self.foreign.push_back(tuple);
         if self.foreign.len() > MOST_FOREIGN
             && let Some(oldest) = self.foreign.pop_front()
-            && let Some(Place::Foreign) = self.tuples.get(&oldest)
+            && let Some(TablePlace::Foreign) = self.tuples.get(&oldest)
         {
             self.tuples.remove(&oldest);
             self.summary.forgotten_outgoing += 1;
@@ -456,7 +466,7 @@ impl Replay {
     /// Who watches this packet's connection. A server's end comes first, as with `wsmon run`;
     /// where both ends are on a watched port, the handshake tells the server, or else the packet
     /// goes to it.
-    fn watched(&self, tcp: &Tcp<'_>) -> Option<Watched> {
+    fn watched(&self, tcp: &TcpSegment<'_>) -> Option<Watched> {
         let begins = tcp.segment.has(tcp_flags::SYN);
         let answers = begins && tcp.segment.has(tcp_flags::ACK);
         let opens = begins && !answers;
@@ -487,7 +497,7 @@ impl Replay {
 }
 
 impl Tuple {
-    fn of(tcp: &Tcp<'_>) -> Self {
+    fn of(tcp: &TcpSegment<'_>) -> Self {
         let (a, b) = (tcp.source, tcp.destination);
         if a <= b { Self(a, b) } else { Self(b, a) }
     }

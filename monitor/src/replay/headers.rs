@@ -6,7 +6,7 @@ use monitor_common::segment::{MAX_EXTENSIONS, Segment, TCP_HEADER};
 
 use super::{
     capture::Packet,
-    layers::{Layer, Rest},
+    layers::{Layer, RemainingBytes},
     skip::Skip,
 };
 
@@ -30,7 +30,7 @@ const MAX_LAYERS: usize = 24;
 
 /// One TCP segment, as far as it was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tcp<'a> {
+pub(super) struct TcpSegment<'a> {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) segment: Segment,
@@ -42,7 +42,7 @@ pub(super) struct Tcp<'a> {
     pub(super) id: u16,
 }
 
-impl<'a> Tcp<'a> {
+impl<'a> TcpSegment<'a> {
     /// The options in the header; `None` where they were cut off.
     pub(super) fn options(&self) -> Option<&'a [u8]> {
         let (fixed, options) = self.header.split_first_chunk::<TCP_HEADER>()?;
@@ -63,9 +63,9 @@ struct Ip {
 }
 
 /// Finds the TCP segment of a packet, the innermost if there are tunnels, or says why there is none.
-pub(super) fn tcp<'a>(packet: &Packet<'a>) -> Result<Tcp<'a>, Skip> {
+pub(super) fn tcp<'a>(packet: &Packet<'a>) -> Result<TcpSegment<'a>, Skip> {
     let mut layer = packet.link.and_then(Layer::of_link).ok_or(Skip::LinkType)?;
-    let mut rest = Rest {
+    let mut rest = RemainingBytes {
         bytes: packet.bytes,
         on_wire: packet.len,
     };
@@ -96,14 +96,14 @@ pub(super) fn tcp<'a>(packet: &Packet<'a>) -> Result<Tcp<'a>, Skip> {
     Err(Skip::Malformed)
 }
 
-fn segment<'a>(ip: &Ip, captured: &'a [u8]) -> Result<Tcp<'a>, Skip> {
+fn segment<'a>(ip: &Ip, captured: &'a [u8]) -> Result<TcpSegment<'a>, Skip> {
     let behind_ip = captured.get(ip.offset..).ok_or(Skip::TruncatedHeader)?;
     let tcp: &[u8; TCP_HEADER] = behind_ip.first_chunk().ok_or(Skip::TruncatedHeader)?;
     let offset = ip.offset as u32;
     let segment = Segment::parse(tcp, offset, ip.len).ok_or(Skip::Malformed)?;
     let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
     let header_len = (segment.payload_offset - offset) as usize;
-    Ok(Tcp {
+    Ok(TcpSegment {
         source: SocketAddr::new(ip.source, port(0)),
         destination: SocketAddr::new(ip.destination, port(2)),
         segment,
@@ -114,7 +114,7 @@ fn segment<'a>(ip: &Ip, captured: &'a [u8]) -> Result<Tcp<'a>, Skip> {
 }
 
 impl Ip {
-    fn parse(rest: Rest<'_>) -> Result<Self, Skip> {
+    fn parse(rest: RemainingBytes<'_>) -> Result<Self, Skip> {
         match rest.u8(0)? >> 4 {
             4 => Self::v4(rest),
             6 => Self::v6(rest),
@@ -123,7 +123,7 @@ impl Ip {
     }
 
     /// RFC 791 §3.1; a fragment is not read.
-    fn v4(rest: Rest<'_>) -> Result<Self, Skip> {
+    fn v4(rest: RemainingBytes<'_>) -> Result<Self, Skip> {
         let header: &[u8; 20] = rest.read(0)?;
         let fragment = u16::from_be_bytes([header[6], header[7]]);
         // More fragments, or an offset.
@@ -146,7 +146,7 @@ impl Ip {
     }
 
     /// RFC 8200 §3.
-    fn v6(rest: Rest<'_>) -> Result<Self, Skip> {
+    fn v6(rest: RemainingBytes<'_>) -> Result<Self, Skip> {
         let header: &[u8; 40] = rest.read(0)?;
         let address = |at: usize| {
             let octets = header[at..].first_chunk::<16>().copied();
@@ -167,7 +167,7 @@ impl Ip {
 }
 
 /// Follows IPv6's extension headers to what they lead to, and its offset.
-fn behind_extensions(rest: Rest<'_>, mut next: u8) -> Result<(u8, usize), Skip> {
+fn behind_extensions(rest: RemainingBytes<'_>, mut next: u8) -> Result<(u8, usize), Skip> {
     let mut offset = 40;
     for _ in 0..=MAX_EXTENSIONS {
         match next {
@@ -193,6 +193,6 @@ fn behind_extensions(rest: Rest<'_>, mut next: u8) -> Result<(u8, usize), Skip> 
 }
 
 /// A packet that the card has yet to cut may be too long for its length field, which is 0 then.
-fn length(field: u32, rest: Rest<'_>) -> u32 {
+fn length(field: u32, rest: RemainingBytes<'_>) -> u32 {
     if field == 0 { rest.on_wire } else { field }
 }

@@ -35,12 +35,12 @@ pub(super) enum Layer {
 
 /// What was captured behind the headers that were read, and how long it was on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rest<'a> {
+pub(super) struct RemainingBytes<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) on_wire: u32,
 }
 
-impl<'a> Rest<'a> {
+impl<'a> RemainingBytes<'a> {
     pub(super) fn behind(self, len: usize) -> Result<Self, Skip> {
         Ok(Self {
             bytes: self.bytes.get(len..).ok_or(Skip::TruncatedHeader)?,
@@ -97,7 +97,7 @@ impl Layer {
     }
 
     /// Passes its header.
-    pub(super) fn open(self, rest: Rest<'_>) -> Result<(Self, Rest<'_>), Skip> {
+    pub(super) fn open(self, rest: RemainingBytes<'_>) -> Result<(Self, RemainingBytes<'_>), Skip> {
         match self {
             Self::Ip => Ok((Self::Ip, rest)),
             Self::Ethernet => Ok((Self::EtherType, rest.behind(12)?)),
@@ -128,7 +128,10 @@ impl Layer {
     }
 }
 
-fn behind_ether_type(kind: u16, rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_ether_type(
+    kind: u16,
+    rest: RemainingBytes<'_>,
+) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     match kind {
         0x0800 | 0x86dd => Ok((Layer::Ip, rest)),
         // 802.1Q, 802.1ad, and what came before it.
@@ -144,7 +147,7 @@ fn behind_ether_type(kind: u16, rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Ski
 }
 
 /// The address family is a number of the recording system, in its byte order.
-fn behind_family(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_family(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     const AF_INET: u32 = 2;
     /// Linux, NetBSD and OpenBSD, FreeBSD, macOS.
     const AF_INET6: [u32; 4] = [10, 24, 28, 30];
@@ -158,7 +161,7 @@ fn behind_family(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
 }
 
 /// RFC 1661 §2 and RFC 1662 §3.1: address and control may be left out, the protocol may be one byte.
-fn behind_ppp(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_ppp(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     let rest = match rest.read(0)? {
         [0xff, 0x03] => rest.behind(2)?,
         // The control byte alone, where something else stood for the address.
@@ -180,7 +183,7 @@ fn behind_ppp(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
 }
 
 /// RFC 3032 §2.1: the last label is marked. What follows is told by its first four bits (RFC 4385 §3).
-fn behind_labels(mut rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_labels(mut rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     while rest.u8(2)? & 1 == 0 {
         rest = rest.behind(4)?;
     }
@@ -194,7 +197,7 @@ fn behind_labels(mut rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
 }
 
 /// RFC 2784 §2.1 and RFC 2890 §2; PPTP's version is RFC 2637 §4.1.
-fn behind_gre(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_gre(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     const CHECKSUM: u16 = 0x8000;
     const KEY: u16 = 0x2000;
     const SEQUENCE: u16 = 0x1000;
@@ -211,7 +214,10 @@ fn behind_gre(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
 
 /// IEEE 802.11 §9.3.2.1 and the SNAP header behind it. What is encrypted, or holds several packets, is
 /// not read.
-fn behind_wireless(rest: Rest<'_>, padded: bool) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_wireless(
+    rest: RemainingBytes<'_>,
+    padded: bool,
+) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     let [kind, flags] = *rest.read(0)?;
     let is_data = kind & 0x0c == 0x08 && kind & 0x40 == 0;
     let is_protected = flags & 0x40 != 0;
@@ -246,7 +252,7 @@ fn behind_wireless(rest: Rest<'_>, padded: bool) -> Result<(Layer, Rest<'_>), Sk
 
 /// <https://www.radiotap.org>: of its fields only the flags matter, which say whether the header behind
 /// is padded.
-fn behind_radiotap(rest: Rest<'_>) -> Result<(Layer, Rest<'_>), Skip> {
+fn behind_radiotap(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     const TSFT: u8 = 0x01;
     const FLAGS: u8 = 0x02;
     const PADDED: u8 = 0x20;

@@ -12,8 +12,8 @@ use std::io::Read;
 
 mod capture;
 mod connection;
-mod copies;
-mod early;
+mod dedup;
+mod early_data;
 mod engine;
 mod headers;
 mod layers;
@@ -26,16 +26,16 @@ mod upgrade;
 pub use capture::{Capture, CaptureError, Packet};
 pub use engine::Replay;
 pub use ports::websocket_ports;
-pub use report::{CloseFrame, ConnectionRecord, Pair, Record, Summary};
+pub use report::{CloseFrameSummary, ConnectionSummary, PerDirection, ReplayRecord, Summary};
 pub use skip::{Skip, Skipped};
 pub use unpack::unpacked;
 
 /// Plays a recording to its end, or to where it cannot be read any further, which is returned;
-/// what was good before is told all the same. Stops early only if `show` fails.
+/// what was good before is reported all the same. Stops early only if `show` fails.
 pub fn play<R: Read, E>(
     capture: &mut Capture<R>,
     replay: &mut Replay,
-    mut show: impl FnMut(&Replay, Record) -> Result<(), E>,
+    mut show: impl FnMut(&Replay, ReplayRecord) -> Result<(), E>,
 ) -> Result<Option<CaptureError>, E> {
     let end = loop {
         match capture.next_packet() {

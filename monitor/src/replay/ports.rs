@@ -23,7 +23,7 @@ pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
         };
         let payload = behind_proxy_header(tcp.payload);
         match opening(payload) {
-            Opening::Request if asks_for_websocket(payload) => {
+            Opening::Request if requests_websocket(payload) => {
                 ports.insert(tcp.destination.port());
             }
             Opening::Switching => {
@@ -49,7 +49,7 @@ pub(super) fn is_switching(payload: &[u8]) -> bool {
 
 /// Whether a request has the header `Upgrade: websocket` (RFC 6455 §4.1), as far as it was
 /// captured.
-fn asks_for_websocket(request: &[u8]) -> bool {
+fn requests_websocket(request: &[u8]) -> bool {
     let mut lines = request.split(|byte| *byte == b'\n').skip(1);
     lines.any(|line| {
         let mut parts = line.splitn(2, |byte| *byte == b':');
@@ -72,7 +72,7 @@ mod tests {
             b"GET / HTTP/1.1\r\nupgrade:WebSocket\r\n",
             b"GET / HTTP/1.1\r\nUpgrade: h2c, websocket\r\n\r\n",
         ] {
-            assert!(asks_for_websocket(request), "{}", request.escape_ascii());
+            assert!(requests_websocket(request), "{}", request.escape_ascii());
         }
         for request in [
             &b"GET /upgrade:websocket HTTP/1.1\r\nHost: a\r\n\r\n"[..],
@@ -80,7 +80,7 @@ mod tests {
             b"GET / HTTP/1.1\r\nX-Upgrade: websocket\r\n\r\n",
             b"",
         ] {
-            assert!(!asks_for_websocket(request), "{}", request.escape_ascii());
+            assert!(!requests_websocket(request), "{}", request.escape_ascii());
         }
     }
 }

@@ -14,18 +14,18 @@ use crate::{
 
 /// One thing a replay tells, in the order in which it happened.
 #[derive(Clone, Debug)]
-pub enum Record {
+pub enum ReplayRecord {
     Frame(FrameRecord),
     /// A connection went from one state to the next.
     State(Box<Transition>),
     Notice(Notice),
     /// A connection ended, or the recording did.
-    Connection(Box<ConnectionRecord>),
+    Connection(Box<ConnectionSummary>),
 }
 
 /// A value for each direction, seen from the watched socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Pair<T> {
+pub struct PerDirection<T> {
     pub rx: T,
     pub tx: T,
 }
@@ -33,7 +33,7 @@ pub struct Pair<T> {
 /// One connection from its beginning, or the recording's, to its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "connection")]
-pub struct ConnectionRecord {
+pub struct ConnectionSummary {
     /// Counts up in a recording; a string as the cookies of live connections are.
     pub conn: String,
     /// The listener's name.
@@ -51,11 +51,11 @@ pub struct ConnectionRecord {
     /// As in the metrics; `None` while the connection is open.
     pub how: Option<&'static str>,
     /// The first close frame.
-    pub close: Option<CloseFrame>,
+    pub close: Option<CloseFrameSummary>,
     /// By opcode; those that passed.
-    pub frames: Pair<BTreeMap<&'static str, u64>>,
-    pub payload_bytes: Pair<u64>,
-    pub unsynced_bytes: Pair<u64>,
+    pub frames: PerDirection<BTreeMap<&'static str, u64>>,
+    pub payload_bytes: PerDirection<u64>,
+    pub unsynced_bytes: PerDirection<u64>,
     pub retransmits: u64,
     /// Of the last answered ping from here.
     pub ping_rtt_seconds: Option<f64>,
@@ -65,7 +65,7 @@ pub struct ConnectionRecord {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct CloseFrame {
+pub struct CloseFrameSummary {
     /// `peer` or `local`.
     pub initiator: &'static str,
     /// `None` without a body.
@@ -74,7 +74,7 @@ pub struct CloseFrame {
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     /// It did not, in this recording.
     Open,
     Closed {
@@ -85,14 +85,19 @@ pub(super) enum End {
     Missed,
 }
 
-impl ConnectionRecord {
+impl ConnectionSummary {
     /// `facts` are the connection's own.
-    pub(super) fn new(facts: &Facts, listener: &str, connection: &Connection, end: End) -> Self {
+    pub(super) fn new(
+        facts: &Facts,
+        listener: &str,
+        connection: &Connection,
+        end: ConnectionEnd,
+    ) -> Self {
         let (s, counts) = (&connection.stream.flow.snapshot, &connection.counts);
         let (closed, how) = match end {
-            End::Open => (None, None),
-            End::Closed { how, at } => (Some(at), Some(how)),
-            End::Missed => (None, Some(CloseHow::Unknown)),
+            ConnectionEnd::Open => (None, None),
+            ConnectionEnd::Closed { how, at } => (Some(at), Some(how)),
+            ConnectionEnd::Missed => (None, Some(CloseHow::Unknown)),
         };
         let [rx, tx] = counts.frames.map(by_opcode);
         Self {
@@ -106,19 +111,19 @@ impl ConnectionRecord {
             opened: facts.opened_at.map(wall_clock),
             closed: closed.map(wall_clock),
             how: how.map(CloseHow::as_str),
-            close: facts.close.map(|close| CloseFrame {
+            close: facts.close.map(|close| CloseFrameSummary {
                 initiator: match close.initiator {
                     Direction::Rx => "peer",
                     Direction::Tx => "local",
                 },
                 code: close.code,
             }),
-            frames: Pair { rx, tx },
-            payload_bytes: Pair {
+            frames: PerDirection { rx, tx },
+            payload_bytes: PerDirection {
                 rx: s.rx.payload_bytes,
                 tx: s.tx.payload_bytes,
             },
-            unsynced_bytes: Pair {
+            unsynced_bytes: PerDirection {
                 rx: counts.unsynced_bytes[0],
                 tx: counts.unsynced_bytes[1],
             },
@@ -155,9 +160,9 @@ pub struct Summary {
     /// taken for a server's.
     #[serde(skip_serializing_if = "is_zero")]
     pub forgotten_outgoing: u64,
-    pub frames: Pair<u64>,
-    pub payload_bytes: Pair<u64>,
-    pub unsynced_bytes: Pair<u64>,
+    pub frames: PerDirection<u64>,
+    pub payload_bytes: PerDirection<u64>,
+    pub unsynced_bytes: PerDirection<u64>,
     /// Verdicts that were reached.
     pub alerts: u64,
     /// Packets that were passed over, by reason.

@@ -38,7 +38,7 @@ pub fn unpacked<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>
     if !(gzip || xz || zstd) {
         return Ok(Box::new(whole));
     }
-    let state = Rc::new(RefCell::new(State::default()));
+    let state = Rc::new(RefCell::new(UnpackState::default()));
     let packed = BufReader::new(Packed {
         source: whole,
         state: Rc::clone(&state),
@@ -59,14 +59,14 @@ pub fn unpacked<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>
 
 /// What became of the source, whose errors each decompressor hides in its own way.
 #[derive(Debug, Default)]
-struct State {
+struct UnpackState {
     is_over: bool,
     failure: Option<io::Error>,
 }
 
 struct Packed<R> {
     source: R,
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<UnpackState>>,
 }
 
 impl<R: Read> Read for Packed<R> {
@@ -89,7 +89,7 @@ impl<R: Read> Read for Packed<R> {
 
 struct Unpacked<'a> {
     unpacked: Box<dyn Read + 'a>,
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<UnpackState>>,
 }
 
 impl Read for Unpacked<'_> {

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::last_words::LastWords;
+use super::drain_deadline::DrainDeadline;
 
 /// Lines that may wait for a slow reader. Past that they are dropped and counted: a stuck pipe
 /// must not blind the daemon.
@@ -19,12 +19,12 @@ const QUEUE: usize = 4096;
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     Stderr,
     File(PathBuf),
 }
 
-impl Target {
+impl LogTarget {
     /// `-` is stderr.
     pub fn parse(text: &str) -> Self {
         match text {
@@ -37,22 +37,22 @@ impl Target {
 /// Writes alerts on a thread of its own.
 #[derive(Debug)]
 pub struct AlertLog {
-    queue: Option<SyncSender<Order>>,
-    shared: Arc<Shared>,
+    queue: Option<SyncSender<LogCommand>>,
+    shared: Arc<SharedLog>,
     full: u64,
-    last_words: LastWords,
+    drain_deadline: DrainDeadline,
 }
 
 /// What both threads know.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedLog {
     /// Beside the queue, because that may have no room for another order.
     reopen: AtomicBool,
     unwritten: AtomicU64,
 }
 
 #[derive(Debug)]
-enum Order {
+enum LogCommand {
     Line(String),
     /// Look at what else is wanted.
     Wake,
@@ -60,11 +60,11 @@ enum Order {
 
 impl AlertLog {
     /// Opens the target. A file is appended to.
-    pub fn open(target: &Target) -> io::Result<Self> {
+    pub fn open(target: &LogTarget) -> io::Result<Self> {
         let out = Out::open(target)?;
         let (queue, orders) = sync_channel(QUEUE);
-        let (ended, last_words) = LastWords::pair();
-        let shared = Arc::new(Shared::default());
+        let (ended, drain_deadline) = DrainDeadline::pair();
+        let shared = Arc::new(SharedLog::default());
         let writer = Writer {
             out,
             shared: shared.clone(),
@@ -79,14 +79,14 @@ impl AlertLog {
             queue: Some(queue),
             shared,
             full: 0,
-            last_words,
+            drain_deadline,
         })
     }
 
     /// Queues one line, given without its end.
     pub fn write(&mut self, line: String) {
         let queue = self.queue.as_ref();
-        if queue.is_none_or(|queue| queue.try_send(Order::Line(line)).is_err()) {
+        if queue.is_none_or(|queue| queue.try_send(LogCommand::Line(line)).is_err()) {
             self.full += 1;
         }
     }
@@ -97,7 +97,7 @@ impl AlertLog {
         self.shared.reopen.store(true, Ordering::Release);
         if let Some(queue) = &self.queue {
             // Where there is no room, the writer is busy and sees it before its next line.
-            drop(queue.try_send(Order::Wake));
+            drop(queue.try_send(LogCommand::Wake));
         }
     }
 
@@ -111,10 +111,10 @@ impl AlertLog {
         self.shared.unwritten.load(Ordering::Relaxed)
     }
 
-    /// Takes no more lines; those that wait have [`LastWords`]' time to be written.
+    /// Takes no more lines; those that wait have [`DrainDeadline`]' time to be written.
     pub(super) fn close(&mut self) {
         self.queue = None;
-        self.last_words.begin();
+        self.drain_deadline.begin();
     }
 }
 
@@ -123,7 +123,7 @@ impl Drop for AlertLog {
         // The writer ends when the queue does, after writing what is in it; a reader that is stuck
         // must not keep the daemon, and with it the programs, from going.
         self.close();
-        if !self.last_words.wait() {
+        if !self.drain_deadline.wait() {
             log::warn!("nobody reads the alert log; its last lines are lost");
         }
     }
@@ -135,10 +135,10 @@ enum Out {
 }
 
 impl Out {
-    fn open(target: &Target) -> io::Result<Self> {
+    fn open(target: &LogTarget) -> io::Result<Self> {
         match target {
-            Target::Stderr => Ok(Self::Stderr(io::stderr())),
-            Target::File(path) => Ok(Self::File(append_to(path)?, path.clone())),
+            LogTarget::Stderr => Ok(Self::Stderr(io::stderr())),
+            LogTarget::File(path) => Ok(Self::File(append_to(path)?, path.clone())),
         }
     }
 }
@@ -149,16 +149,16 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 struct Writer {
     out: Out,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<LogCommand>) {
         for order in orders {
             if self.shared.reopen.swap(false, Ordering::Acquire) {
                 self.reopen();
             }
-            if let Order::Line(line) = order {
+            if let LogCommand::Line(line) = order {
                 self.write(line);
             }
         }
@@ -195,13 +195,13 @@ mod tests {
     use std::{fs, os::fd::AsRawFd, sync::mpsc::RecvTimeoutError, time::Duration};
 
     use super::*;
-    use crate::sink::last_words::LAST_WORDS;
+    use crate::sink::drain_deadline::DRAIN_LIMIT;
 
     #[test]
     fn a_reader_that_is_stuck_costs_lines_and_does_not_hold_the_daemon() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
-        let mut log = AlertLog::open(&Target::File(path.into())).expect("a writable pipe");
+        let mut log = AlertLog::open(&LogTarget::File(path.into())).expect("a writable pipe");
         // The queue, one line in the writer's hands, and what a pipe holds.
         let line = "x".repeat(1 << 16);
         let lines = QUEUE as u64 + 1_000;
@@ -215,7 +215,7 @@ mod tests {
             drop(ended);
         });
         assert_eq!(
-            dropped.recv_timeout(LAST_WORDS * 10),
+            dropped.recv_timeout(DRAIN_LIMIT * 10),
             Err(RecvTimeoutError::Disconnected)
         );
         drop(reader);
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_directory_is_no_alert_log() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = Target::parse(dir.path().to_str().expect("UTF-8"));
+        let target = LogTarget::parse(dir.path().to_str().expect("UTF-8"));
         assert!(AlertLog::open(&target).is_err());
     }
 
@@ -232,7 +232,7 @@ mod tests {
     fn a_file_that_was_moved_away_is_followed_by_a_new_one_and_no_line_is_lost_or_split() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
-        let mut log = AlertLog::open(&Target::File(path.clone())).expect("a writable file");
+        let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
         for n in 0..1_000 {
             if n == 500 {
                 fs::rename(&path, &old).expect("moved away");
@@ -253,7 +253,7 @@ mod tests {
     fn an_idle_log_reopens_without_waiting_for_a_line() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("alerts");
-        let log = AlertLog::open(&Target::File(path.clone())).expect("a writable file");
+        let log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
         fs::remove_file(&path).expect("taken away");
         log.reopen();
         lab::wait_until("the new file", Duration::from_secs(10), || path.exists()).expect("made");
@@ -263,7 +263,7 @@ mod tests {
     fn where_a_new_file_cannot_be_made_the_old_one_is_kept() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
-        let mut log = AlertLog::open(&Target::File(path.clone())).expect("a writable file");
+        let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
         fs::rename(&path, &old).expect("moved away");
         fs::create_dir(&path).expect("something in its place");
         log.reopen();
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_is_counted() {
-        let full = Target::File("/dev/full".into());
+        let full = LogTarget::File("/dev/full".into());
         let mut log = AlertLog::open(&full).expect("opens");
         log.write("a line".into());
         let counted = || log.unwritten() == 1;

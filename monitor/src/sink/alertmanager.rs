@@ -1,7 +1,7 @@
 //! Verdicts as alerts of Prometheus' Alertmanager.
 //!
 //! Alertmanager holds states, not events: an alert is its labels, it is active until its `endsAt`, and
-//! who posts it has to repeat it. So this sink is told of every verdict, before any grouping, and keeps
+//! who posts it has to repeat it. So this sink gets every verdict, before any grouping, and keeps
 //! what stands (`standing.rs`). What changes is posted at once, what stands every minute.
 //!
 //! A change that is lost heals itself: a beginning comes with the next minute, and an end when the
@@ -20,27 +20,27 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    delivery::{Courier, Delivery, Undelivered},
+    alert_line::{milliseconds, wall_clock},
+    delivery::{Delivery, Encoder, Undelivered},
     endpoint::Endpoint,
-    line::{milliseconds, wall_clock},
 };
 use crate::{
     core::{Alert, ListenerAlert, StormAlert},
     kernel::clock,
 };
-use standing::{Post, Standing};
+use standing::{Post, StandingAlerts};
 
 /// How often what stands is posted.
-const AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long an alert holds without being posted again: three posts may fail. Below the five minutes
 /// that Alertmanager itself would give it (`resolve_timeout`).
-const HOLDS: Duration = Duration::from_secs(240);
+const ALERT_LIFETIME: Duration = Duration::from_secs(240);
 
-/// All Alertmanagers, which are told the same.
+/// All Alertmanagers, which get the same alerts.
 #[derive(Debug)]
 pub struct Alertmanagers {
-    standing: Arc<Mutex<Standing>>,
+    standing: Arc<Mutex<StandingAlerts>>,
     deliveries: Vec<Delivery<Post>>,
 }
 
@@ -54,14 +54,14 @@ impl Alertmanagers {
         } else {
             format!("http://{metrics_addr}/metrics").into()
         };
-        let standing = Arc::new(Mutex::new(Standing::new(&host)));
+        let standing = Arc::new(Mutex::new(StandingAlerts::new(&host)));
         let deliveries = endpoints.iter().map(|endpoint| {
-            let herald = Herald {
+            let encoder = AlertmanagerEncoder {
                 url: endpoint.join("/api/v2/alerts"),
                 source: source.clone(),
                 standing: standing.clone(),
             };
-            Delivery::start(endpoint, herald)
+            Delivery::start(endpoint, encoder)
         });
         Ok(Self {
             deliveries: deliveries.collect::<io::Result<_>>()?,
@@ -119,18 +119,18 @@ impl Alertmanagers {
 }
 
 /// Nobody leaves it half changed: a panic in another thread has to do with something else.
-fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
+fn lock(standing: &Mutex<StandingAlerts>) -> MutexGuard<'_, StandingAlerts> {
     standing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Herald {
+struct AlertmanagerEncoder {
     url: String,
     /// Where the alerts come from, a URL.
     source: Arc<str>,
-    standing: Arc<Mutex<Standing>>,
+    standing: Arc<Mutex<StandingAlerts>>,
 }
 
-impl Courier for Herald {
+impl Encoder for AlertmanagerEncoder {
     type Item = Post;
 
     const BATCH: usize = 64;
@@ -148,7 +148,7 @@ impl Courier for Herald {
                 annotations: &post.annotations,
                 starts_at: post.starts_at,
                 ends_at: post.ends_at.unwrap_or_else(|| {
-                    let holds_until = now.saturating_add(HOLDS);
+                    let holds_until = now.saturating_add(ALERT_LIFETIME);
                     holds_until.unwrap_or(Timestamp::MAX)
                 }),
                 generator_url: &self.source,
@@ -158,8 +158,8 @@ impl Courier for Herald {
         serde_json::to_string(&alerts).unwrap_or_default()
     }
 
-    fn again(&self) -> Option<Duration> {
-        Some(AGAIN)
+    fn repeat_interval(&self) -> Option<Duration> {
+        Some(REPEAT_INTERVAL)
     }
 
     fn standing(&self) -> Vec<Post> {
@@ -187,9 +187,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::{Certainty, Resolution, Status},
+        core::{AlertResolution, Certainty, Status},
         sink::{
-            line,
+            alert_line,
             receiver::{Answer, Receiver},
         },
     };
@@ -214,7 +214,7 @@ mod tests {
         let listening = "127.0.0.1:6455".parse().expect("an address");
         let mut sink =
             Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
-        let mut alert = line::tests::alert();
+        let mut alert = alert_line::tests::alert();
         alert.at = clock::now();
         alert.since = alert.at - Duration::from_secs(1);
         sink.follow(&alert, "8080");
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(confirmed["startsAt"], firing["startsAt"]);
         assert_eq!(confirmed["annotations"]["certainty"], "confirmed");
 
-        alert.status = Status::Resolved(Resolution::Recovered);
+        alert.status = Status::Resolved(AlertResolution::Recovered);
         sink.follow(&alert, "8080");
         let resolved = posted(&receiver);
         assert_eq!(resolved["labels"], firing["labels"]);

@@ -35,7 +35,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::http::ask;
+use super::http::request_reply;
 use crate::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
@@ -51,16 +51,16 @@ mod socket;
 mod viewers;
 
 pub use history::{History, Past, REMEMBERED};
-pub use mailbox::Lines;
+pub use mailbox::LineStream;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
-/// Connections in one question to the daemon: it answers within a millisecond.
+/// Connections in one request to the daemon: it responds within a millisecond.
 const PAGE: usize = 256;
 
-/// A question to the daemon, which owns all state; the answer goes back through the channel.
+/// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
-pub enum Question {
+pub enum ControlRequest {
     /// The connections in the table, in no order, each with the moment since when it is known.
     Conns(oneshot::Sender<Vec<(Ktime, ConnId)>>),
     /// Those on which a verdict stands.
@@ -75,8 +75,12 @@ pub enum Question {
     Storms(oneshot::Sender<Vec<String>>),
     /// Of each listener the heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
-    Frames(Filter, OneIn, oneshot::Sender<Result<Lines, WatchError>>),
-    Events(oneshot::Sender<Result<Lines, WatchError>>),
+    Frames(
+        Filter,
+        OneIn,
+        oneshot::Sender<Result<LineStream, WatchError>>,
+    ),
+    Events(oneshot::Sender<Result<LineStream, WatchError>>),
 }
 
 /// Why nothing can be watched.
@@ -88,10 +92,10 @@ pub enum WatchError {
     Map(#[from] MapAccessError),
 }
 
-type Questions = mpsc::Sender<Question>;
+type ControlRequests = mpsc::Sender<ControlRequest>;
 
 /// Serves until the process ends.
-pub async fn serve(listener: UnixListener, questions: Questions) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
@@ -99,7 +103,7 @@ pub async fn serve(listener: UnixListener, questions: Questions) -> io::Result<(
         .route("/v1/alerts", get(alerts))
         .route("/v1/frames", get(frames))
         .route("/v1/events", get(events))
-        .with_state(questions);
+        .with_state(requests);
     axum::serve(listener, router).await
 }
 
@@ -111,14 +115,14 @@ struct ConnectionsQuery {
     #[serde(deserialize_with = "json::text::deserialize")]
     peer: Option<Peers>,
     state: Option<State>,
-    order: Order,
+    order: ListOrder,
     limit: Option<usize>,
 }
 
 /// In which order connections are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+enum ListOrder {
     /// The oldest first.
     #[default]
     Age,
@@ -147,24 +151,25 @@ impl ConnectionsQuery {
 }
 
 async fn connections(
-    Shared(questions): Shared<Questions>,
+    Shared(requests): Shared<ControlRequests>,
     Query(query): Query<ConnectionsQuery>,
 ) -> Response {
     let urgent = match query.order {
-        Order::Age => Some(Vec::new()),
-        Order::Urgency => ask(&questions, Question::Zombies).await,
+        ListOrder::Age => Some(Vec::new()),
+        ListOrder::Urgency => request_reply(&requests, ControlRequest::Zombies).await,
     };
-    let conns = ask(&questions, Question::Conns).await;
+    let conns = request_reply(&requests, ControlRequest::Conns).await;
     let (Some(urgent), Some(conns)) = (urgent, conns) else {
         return gone();
     };
     let total = [(TOTAL, conns.len().to_string())];
     let mut left = query.limit.unwrap_or(usize::MAX);
-    let lines = pages(Queue::new(urgent, conns), async move |page| {
+    let lines = pages(PageQueue::new(urgent, conns), async move |page| {
         if left == 0 {
             return None;
         }
-        let records = ask(&questions, |answer| Question::Connections(page, answer)).await?;
+        let records =
+            request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
         let wanted = records.iter().filter(|record| query.accepts(record));
         let lines: Vec<String> = wanted
             .take(left)
@@ -176,11 +181,14 @@ async fn connections(
     (total, json_lines(lines)).into_response()
 }
 
-async fn connection(Shared(questions): Shared<Questions>, Path(cookie): Path<u64>) -> Response {
-    let asked = ask(&questions, |answer| {
-        Question::Connection(ConnId(cookie), answer)
+async fn connection(
+    Shared(requests): Shared<ControlRequests>,
+    Path(cookie): Path<u64>,
+) -> Response {
+    let response = request_reply(&requests, |reply| {
+        ControlRequest::Connection(ConnId(cookie), reply)
     });
-    match asked.await {
+    match response.await {
         Some(Some(record)) => match serde_json::to_string(&record) {
             Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -217,10 +225,10 @@ impl ClientsQuery {
 }
 
 async fn clients(
-    Shared(questions): Shared<Questions>,
+    Shared(requests): Shared<ControlRequests>,
     Query(query): Query<ClientsQuery>,
 ) -> Response {
-    let Some(mut records) = ask(&questions, Question::Clients).await else {
+    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
         return gone();
     };
     records.retain(|record| query.accepts(record));
@@ -232,16 +240,16 @@ async fn clients(
     json_lines(stream::iter(lines.collect::<Vec<_>>()))
 }
 
-async fn alerts(Shared(questions): Shared<Questions>) -> Response {
-    let Some(storms) = ask(&questions, Question::Storms).await else {
+async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
+    let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
         return gone();
     };
-    let Some(conns) = ask(&questions, Question::Zombies).await else {
+    let Some(conns) = request_reply(&requests, ControlRequest::Zombies).await else {
         return gone();
     };
     let storms = storms.into_iter().map(|line| Ok(Bytes::from(line + "\n")));
-    let verdicts = pages(Queue::new(Vec::new(), conns), async move |page| {
-        ask(&questions, |answer| Question::Alerts(page, answer)).await
+    let verdicts = pages(PageQueue::new(Vec::new(), conns), async move |page| {
+        request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
     });
     json_lines(stream::iter(storms).chain(verdicts))
 }
@@ -265,7 +273,7 @@ struct FramesQuery {
 }
 
 async fn frames(
-    Shared(questions): Shared<Questions>,
+    Shared(requests): Shared<ControlRequests>,
     Query(query): Query<FramesQuery>,
 ) -> Response {
     let filter = Filter {
@@ -277,17 +285,17 @@ async fn frames(
         control_only: query.control_only,
     };
     let one_in = query.sample.unwrap_or(OneIn::ALL);
-    let asked = ask(&questions, |answer| {
-        Question::Frames(filter, one_in, answer)
+    let response = request_reply(&requests, |reply| {
+        ControlRequest::Frames(filter, one_in, reply)
     });
-    watch(asked.await)
+    watch(response.await)
 }
 
-async fn events(Shared(questions): Shared<Questions>) -> Response {
-    watch(ask(&questions, Question::Events).await)
+async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
+    watch(request_reply(&requests, ControlRequest::Events).await)
 }
 
-fn watch(lines: Option<Result<Lines, WatchError>>) -> Response {
+fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
     match lines {
         Some(Ok(lines)) => json_lines(lines),
         Some(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
@@ -297,7 +305,7 @@ fn watch(lines: Option<Result<Lines, WatchError>>) -> Response {
 
 /// The lines about the connections of `queue`, asked for page by page as the reader takes them.
 fn pages(
-    queue: Queue,
+    queue: PageQueue,
     about: impl AsyncFnMut(Vec<ConnId>) -> Option<Vec<String>>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold((queue, about), async |(mut queue, mut about)| {
@@ -314,33 +322,33 @@ fn pages(
     })
 }
 
-/// Connections that are still to be told of. It is put in order only as far as it is read: to sort a
+/// Connections that are still to be reported. It is put in order only as far as it is read: to sort a
 /// million would hold up the daemon.
-struct Queue {
+struct PageQueue {
     /// Ties of age are broken by cookie.
     urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
-    told: HashSet<ConnId>,
+    reported: HashSet<ConnId>,
 }
 
-impl Queue {
+impl PageQueue {
     /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
     fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
         Self {
-            told: urgent.iter().map(|(_, conn)| *conn).collect(),
+            reported: urgent.iter().map(|(_, conn)| *conn).collect(),
             urgent: urgent.into_iter().map(Reverse).collect(),
             others: all.into_iter().map(Reverse).collect(),
         }
     }
 
-    /// Empty when all were told of.
+    /// Empty when all were reported.
     fn next_page(&mut self) -> Vec<ConnId> {
         let next = || loop {
             if let Some(Reverse((_, conn))) = self.urgent.pop() {
                 return Some(conn);
             }
             let Reverse((_, conn)) = self.others.pop()?;
-            if !self.told.contains(&conn) {
+            if !self.reported.contains(&conn) {
                 return Some(conn);
             }
         };
@@ -366,17 +374,20 @@ mod tests {
         // Three at a time are as old as each other; each processor has a batch of cookies.
         let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
         let all: Vec<_> = (0..600).rev().map(known).collect();
-        let mut queue = Queue::new([400, 7].map(known).to_vec(), all);
+        let mut queue = PageQueue::new([400, 7].map(known).to_vec(), all);
         let pages: Vec<_> = std::iter::from_fn(|| {
             let page = queue.next_page();
             (!page.is_empty()).then_some(page)
         })
         .collect();
         assert_eq!(pages.len(), 3);
-        let told: Vec<_> = pages.concat().iter().map(|c| known(c.0 ^ 0x100)).collect();
-        assert_eq!(told[..4], [7, 400, 0, 1].map(known));
-        assert!(told[2..].is_sorted(), "the oldest first, then by cookie");
-        assert_eq!(told.len(), 600);
-        assert_eq!(told.iter().collect::<HashSet<_>>().len(), 600);
+        let reported: Vec<_> = pages.concat().iter().map(|c| known(c.0 ^ 0x100)).collect();
+        assert_eq!(reported[..4], [7, 400, 0, 1].map(known));
+        assert!(
+            reported[2..].is_sorted(),
+            "the oldest first, then by cookie"
+        );
+        assert_eq!(reported.len(), 600);
+        assert_eq!(reported.iter().collect::<HashSet<_>>().len(), 600);
     }
 }

@@ -23,8 +23,8 @@ use ureq::{
 };
 
 use super::{
+    drain_deadline::{DRAIN_LIMIT, DrainDeadline},
     endpoint::Endpoint,
-    last_words::{LAST_WORDS, LastWords},
 };
 
 /// What may wait for a receiver.
@@ -68,7 +68,7 @@ impl std::iter::Sum for Undelivered {
 }
 
 /// How the items of a queue become requests.
-pub(super) trait Courier: Send + 'static {
+pub(super) trait Encoder: Send + 'static {
     type Item: Send + 'static;
 
     /// Items that one request may carry, at least one.
@@ -80,8 +80,8 @@ pub(super) trait Courier: Send + 'static {
     /// The JSON for these items.
     fn body(&self, items: &[Self::Item]) -> String;
 
-    /// How often [`Courier::standing`] is said again; `None` for a receiver that remembers.
-    fn again(&self) -> Option<Duration> {
+    /// How often [`Encoder::standing`] is said again; `None` for a receiver that remembers.
+    fn repeat_interval(&self) -> Option<Duration> {
         None
     }
 
@@ -100,27 +100,27 @@ pub(super) struct Delivery<T> {
     stop: Option<Sender<Infallible>>,
     full: u64,
     refused: Arc<AtomicU64>,
-    last_words: LastWords,
+    drain_deadline: DrainDeadline,
 }
 
 impl<T: Send + 'static> Delivery<T> {
     /// Starts the thread. Nothing is sent before there is something to say.
-    pub(super) fn start(endpoint: &Endpoint, courier: impl Courier<Item = T>) -> io::Result<Self> {
+    pub(super) fn start(endpoint: &Endpoint, encoder: impl Encoder<Item = T>) -> io::Result<Self> {
         let (queue, inbox) = sync_channel(QUEUE);
         let (stop, stopped) = channel();
-        let (ended, last_words) = LastWords::pair();
+        let (ended, drain_deadline) = DrainDeadline::pair();
         let refused = Arc::new(AtomicU64::new(0));
         let name = endpoint.to_string();
-        let worker = Worker {
+        let worker = DeliveryWorker {
             name: name.clone(),
-            url: courier.url(),
-            courier,
+            url: encoder.url(),
+            encoder,
             inbox,
             stopped,
             stopped_at: None,
             refused: refused.clone(),
             agent: agent(),
-            patience: Patience::default(),
+            backoff: Backoff::default(),
         };
         std::thread::Builder::new()
             .name("deliver".into())
@@ -134,7 +134,7 @@ impl<T: Send + 'static> Delivery<T> {
             stop: Some(stop),
             full: 0,
             refused,
-            last_words,
+            drain_deadline,
         })
     }
 
@@ -153,11 +153,11 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    /// Takes nothing more; what waits has [`LAST_WORDS`] to be sent.
+    /// Takes nothing more; what waits has [`DRAIN_LIMIT`] to be sent.
     pub(super) fn close(&mut self) {
         self.queue = None;
         self.stop = None;
-        self.last_words.begin();
+        self.drain_deadline.begin();
     }
 }
 
@@ -165,27 +165,27 @@ impl<T> Drop for Delivery<T> {
     fn drop(&mut self) {
         self.queue = None;
         self.stop = None;
-        if !self.last_words.wait() {
+        if !self.drain_deadline.wait() {
             log::warn!("{} is too slow; the last alerts for it are lost", self.name);
         }
     }
 }
 
-struct Worker<C: Courier> {
+struct DeliveryWorker<C: Encoder> {
     name: String,
     url: String,
-    courier: C,
+    encoder: C,
     inbox: Receiver<C::Item>,
     stopped: Receiver<Infallible>,
     /// When the daemon began to end.
     stopped_at: Option<Instant>,
     refused: Arc<AtomicU64>,
     agent: Agent,
-    patience: Patience,
+    backoff: Backoff,
 }
 
 /// What became of a request.
-enum Outcome {
+enum SendOutcome {
     Taken,
     /// It will never be taken.
     Refused(String),
@@ -193,9 +193,9 @@ enum Outcome {
     Failed(String, Duration),
 }
 
-impl<C: Courier> Worker<C> {
+impl<C: Encoder> DeliveryWorker<C> {
     fn run(mut self) {
-        let every = self.courier.again();
+        let every = self.encoder.repeat_interval();
         let mut last_said = Instant::now();
         loop {
             let wait = every.map_or(Duration::MAX, |every| {
@@ -226,25 +226,25 @@ impl<C: Courier> Worker<C> {
         loop {
             let is_last_try = self.is_stopped();
             match self.post(items) {
-                Outcome::Taken => {
-                    if self.patience.is_tried() {
+                SendOutcome::Taken => {
+                    if self.backoff.is_tried() {
                         log::info!("{} takes alerts again", self.name);
-                        self.patience = Patience::default();
+                        self.backoff = Backoff::default();
                     }
                     return true;
                 }
-                Outcome::Refused(why) => {
+                SendOutcome::Refused(why) => {
                     log::error!("{} refuses alerts: {why}", self.name);
                     self.refused
                         .fetch_add(items.len() as u64, Ordering::Relaxed);
                     return true;
                 }
-                Outcome::Failed(why, at_least) => {
-                    if !self.patience.is_tried() {
+                SendOutcome::Failed(why, at_least) => {
+                    if !self.backoff.is_tried() {
                         log::warn!("cannot tell {}: {why}; trying again", self.name);
                     }
-                    let wait = self.patience.next_wait().max(at_least);
-                    let asks_for_too_much = self.is_stopped_within(wait) && at_least > LAST_WORDS;
+                    let wait = self.backoff.next_wait().max(at_least);
+                    let asks_for_too_much = self.is_stopped_within(wait) && at_least > DRAIN_LIMIT;
                     if is_last_try || asks_for_too_much {
                         return false;
                     }
@@ -255,10 +255,10 @@ impl<C: Courier> Worker<C> {
 
     /// One try is enough: the next round says the same.
     fn say_again(&mut self) {
-        for items in self.courier.standing().chunks(C::BATCH) {
+        for items in self.encoder.standing().chunks(C::BATCH) {
             match self.post(items) {
-                Outcome::Taken => {}
-                Outcome::Refused(why) | Outcome::Failed(why, _) => {
+                SendOutcome::Taken => {}
+                SendOutcome::Refused(why) | SendOutcome::Failed(why, _) => {
                     log::warn!("cannot remind {}: {why}", self.name);
                     return;
                 }
@@ -266,7 +266,7 @@ impl<C: Courier> Worker<C> {
         }
     }
 
-    fn post(&mut self, items: &[C::Item]) -> Outcome {
+    fn post(&mut self, items: &[C::Item]) -> SendOutcome {
         let sent = self
             .agent
             .post(&self.url)
@@ -274,10 +274,10 @@ impl<C: Courier> Worker<C> {
             .timeout_global(Some(self.time_for_a_request()))
             .build()
             .content_type("application/json")
-            .send(self.courier.body(items));
+            .send(self.encoder.body(items));
         match sent {
             Ok(response) => judge(response),
-            Err(error) => Outcome::Failed(error.to_string(), Duration::ZERO),
+            Err(error) => SendOutcome::Failed(error.to_string(), Duration::ZERO),
         }
     }
 
@@ -287,7 +287,7 @@ impl<C: Courier> Worker<C> {
         }
         let gone = self.stopped_at.map_or(Duration::ZERO, |at| at.elapsed());
         // A time of zero would mean no limit.
-        LAST_WORDS
+        DRAIN_LIMIT
             .saturating_sub(gone)
             .max(Duration::from_millis(1))
     }
@@ -307,7 +307,7 @@ impl<C: Courier> Worker<C> {
     }
 }
 
-fn judge(mut response: Response<ureq::Body>) -> Outcome {
+fn judge(mut response: Response<ureq::Body>) -> SendOutcome {
     let status = response.status();
     let asked = response
         .headers()
@@ -319,15 +319,15 @@ fn judge(mut response: Response<ureq::Body>) -> Outcome {
     let body = response.body_mut().with_config().limit(SHOWN);
     let said = body.lossy_utf8(true).read_to_string().unwrap_or_default();
     if status.is_success() {
-        return Outcome::Taken;
+        return SendOutcome::Taken;
     }
     let why = format!("it answers {status}: {}", said.trim());
     if status.is_server_error()
         || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
     {
-        Outcome::Failed(why, asked.min(LONGEST_RETRY_AFTER))
+        SendOutcome::Failed(why, asked.min(LONGEST_RETRY_AFTER))
     } else {
-        Outcome::Refused(why)
+        SendOutcome::Refused(why)
     }
 }
 
@@ -349,11 +349,11 @@ fn agent() -> Agent {
 /// How long to wait after each failure in a row: twice as long as before, and by chance up to half of
 /// it less, so that the wsmons of many hosts do not come back in step.
 #[derive(Debug, Default)]
-struct Patience {
+struct Backoff {
     failures: u32,
 }
 
-impl Patience {
+impl Backoff {
     fn is_tried(&self) -> bool {
         self.failures > 0
     }

@@ -1,21 +1,21 @@
 //! Building metric families from counters that are kept elsewhere.
 
 use monitor_common::{
-    gap_scale,
+    idle_gap_scale,
     stats::{Counter, Histogram as KernelHistogram},
 };
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::core::histogram::Histogram;
+use crate::core::histogram::DurationHistogram;
 
 /// A metric family under construction.
-pub(super) struct Family {
+pub(super) struct FamilyBuilder {
     family: MetricFamily,
     kind: MetricType,
     metrics: Vec<Metric>,
 }
 
-impl Family {
+impl FamilyBuilder {
     pub(super) fn counter(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::COUNTER)
     }
@@ -105,19 +105,19 @@ pub(super) fn kernel_histogram<const N: usize>(
     prometheus_histogram(cumulative, all, histogram.sum.get() as f64 / unit)
 }
 
-/// Counts on the kernel's [`gap_scale`] with coarser `bounds`, all in nanoseconds.
+/// Counts on the kernel's [`idle_gap_scale`] with coarser `bounds`, all in nanoseconds.
 ///
 /// A slot belongs to the bucket that it begins in: a timer of 30 s fires a little later, and is to be
 /// found at 30 s. For the sum a slot counts with its middle, and those at the ends with their inner
 /// bound.
 pub(super) fn scale_histogram(
-    slots: &[Counter; gap_scale::SLOTS],
+    slots: &[Counter; idle_gap_scale::SLOTS],
     bounds: &[u64],
 ) -> proto::Histogram {
     let mut buckets = vec![0; bounds.len() + 1];
     let mut sum = 0.0;
     for (slot, counter) in slots.iter().enumerate() {
-        let (lower, upper) = gap_scale::bounds(slot);
+        let (lower, upper) = idle_gap_scale::bounds(slot);
         buckets[bounds.partition_point(|bound| *bound <= lower)] += counter.get();
         let value = match slot {
             0 => upper as f64,
@@ -138,7 +138,7 @@ pub(super) fn scale_histogram(
     prometheus_histogram(cumulative, buckets.iter().sum(), sum)
 }
 
-pub(super) fn core_histogram(histogram: &Histogram) -> proto::Histogram {
+pub(super) fn core_histogram(histogram: &DurationHistogram) -> proto::Histogram {
     let buckets = histogram
         .cumulative()
         .map(|(bound, n)| (bound as f64, n))

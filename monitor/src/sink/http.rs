@@ -26,9 +26,9 @@ use tokio::{
 /// Where metrics are served unless another address is given. The port stands for RFC 6455.
 pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
 
-/// A question to the daemon, which owns all state; the answer goes back through the channel.
+/// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
-pub enum Question {
+pub enum MetricsRequest {
     /// The exposition text.
     Metrics(oneshot::Sender<String>),
     /// Whether the loop turns.
@@ -37,9 +37,9 @@ pub enum Question {
 
 /// The socket, bound before anything is attached, so that a taken port is reported at once.
 #[derive(Debug)]
-pub struct Server(TcpListener);
+pub struct MetricsServer(TcpListener);
 
-impl Server {
+impl MetricsServer {
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
@@ -56,10 +56,10 @@ impl Server {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (questions, asked) = mpsc::channel(16);
+        let (requests, asked) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
         let daemon = Daemon {
-            questions,
+            requests,
             is_started: is_started.clone(),
         };
         let router = Router::new()
@@ -81,13 +81,13 @@ impl Server {
 /// A server that answers 503 until the daemon's loop takes its questions.
 #[derive(Debug)]
 pub struct Serving {
-    asked: mpsc::Receiver<Question>,
+    asked: mpsc::Receiver<MetricsRequest>,
     is_started: Arc<AtomicBool>,
 }
 
 impl Serving {
     /// Everything is attached and older connections are known: from now on the loop answers.
-    pub fn begin(self) -> mpsc::Receiver<Question> {
+    pub fn begin(self) -> mpsc::Receiver<MetricsRequest> {
         self.is_started.store(true, Ordering::Release);
         self.asked
     }
@@ -96,47 +96,50 @@ impl Serving {
 /// The daemon as the server's end of it.
 #[derive(Clone)]
 struct Daemon {
-    questions: mpsc::Sender<Question>,
+    requests: mpsc::Sender<MetricsRequest>,
     is_started: Arc<AtomicBool>,
 }
 
 impl Daemon {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+    async fn request_reply<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> MetricsRequest,
+    ) -> Option<T> {
         if !self.is_started.load(Ordering::Acquire) {
             return None;
         }
-        ask(&self.questions, question).await
+        request_reply(&self.requests, request).await
     }
 }
 
 async fn metrics(State(daemon): State<Daemon>) -> Response {
-    match daemon.ask(Question::Metrics).await {
+    match daemon.request_reply(MetricsRequest::Metrics).await {
         Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
 async fn healthz(State(daemon): State<Daemon>) -> Response {
-    match daemon.ask(Question::Alive).await {
+    match daemon.request_reply(MetricsRequest::Alive).await {
         Some(()) => "ok\n".into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
 async fn readyz(State(daemon): State<Daemon>) -> Response {
-    match daemon.ask(Question::Alive).await {
+    match daemon.request_reply(MetricsRequest::Alive).await {
         Some(()) => "ready\n".into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
-/// Asks the daemon; `None` when it has ended, or cannot answer.
-pub(super) async fn ask<Q, T>(
-    questions: &mpsc::Sender<Q>,
-    question: impl FnOnce(oneshot::Sender<T>) -> Q,
+/// Sends a request to the daemon; `None` if it has ended or cannot respond.
+pub(super) async fn request_reply<Q, T>(
+    requests: &mpsc::Sender<Q>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Q,
 ) -> Option<T> {
-    let (answer, answered) = oneshot::channel();
-    questions.send(question(answer)).await.ok()?;
+    let (reply, answered) = oneshot::channel();
+    requests.send(request(reply)).await.ok()?;
     answered.await.ok()
 }
 
@@ -151,13 +154,13 @@ mod tests {
             .http_status_as_error(false)
             .build()
             .into();
-        let answer = agent.get(format!("http://{addr}{path}")).call();
-        answer.expect("an answer").status().as_u16()
+        let reply = agent.get(format!("http://{addr}{path}")).call();
+        reply.expect("an answer").status().as_u16()
     }
 
     #[test]
     fn nothing_is_ready_before_the_loop_turns_or_after_it_has_ended() {
-        let server = Server::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let addr = server.local_addr().expect("an address");
         let serving = server.start().expect("a thread");
         for path in ["/readyz", "/healthz", "/metrics"] {
@@ -167,8 +170,8 @@ mod tests {
         let daemon = thread::spawn(move || {
             for _ in 0..2 {
                 match asked.blocking_recv().expect("a question") {
-                    Question::Alive(answer) => answer.send(()).expect("it waits"),
-                    Question::Metrics(_) => panic!("nobody asks for them"),
+                    MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
+                    MetricsRequest::Metrics(_) => panic!("nobody asks for them"),
                 }
             }
         });

@@ -13,15 +13,15 @@ mod verdicts;
 
 use monitor_common::{
     Direction,
-    drop::DropReason,
+    drop_reason::DropReason,
     stats::{Counter, ListenerStats},
 };
 use prometheus::TextEncoder;
 
-use super::{families::Family, sinks::Untold};
+use super::{families::FamilyBuilder, sinks::UndeliveredAlerts};
 use crate::{
     core::Tally,
-    kernel::{maps::RingFill, owner::OwnerGaps},
+    kernel::{maps::RingUse, owner::OwnerMisses},
     listeners::Listener,
 };
 
@@ -34,13 +34,13 @@ pub struct Scrape<'a> {
     pub losses: &'a Losses,
     pub degraded: bool,
     /// Owners of connections that could not be found.
-    pub owner_gaps: OwnerGaps,
+    pub owner_gaps: OwnerMisses,
     /// Warnings and errors that the log left out because they repeat.
     pub suppressed_log_lines: u64,
     /// Who looks at frames on the control socket.
     pub frame_viewers: usize,
     /// Each ring by name.
-    pub rings: [(&'static str, RingFill); 3],
+    pub rings: [(&'static str, RingUse); 3],
     /// Connections in the daemon's table, and how many snapshots there is room for.
     pub tracked: usize,
     pub max_connections: u32,
@@ -57,13 +57,13 @@ pub struct Losses {
     pub kernel: [u64; DropReason::ALL.len()],
     /// Older connections that found no room when they were seeded. The kernel counts such a
     /// connection as well, once it speaks.
-    pub no_room_at_start: u64,
+    pub untracked_at_start: u64,
     /// Records that made no sense.
     pub undecodable: u64,
     /// Handshake records that made no sense.
     pub undecodable_handshakes: u64,
     /// Alerts that somebody was not told.
-    pub untold: Untold,
+    pub undelivered: UndeliveredAlerts,
 }
 
 impl Losses {
@@ -72,10 +72,10 @@ impl Losses {
     pub fn total(&self) -> u64 {
         let kernel = self.kernel.iter().sum::<u64>() - self.of(DropReason::SamplesFull);
         kernel
-            + self.no_room_at_start
+            + self.untracked_at_start
             + self.undecodable
             + self.undecodable_handshakes
-            + self.untold.total()
+            + self.undelivered.total()
     }
 
     fn of(&self, reason: DropReason) -> u64 {
@@ -116,7 +116,7 @@ impl Scrape<'_> {
 }
 
 /// Both directions, with their names as labels.
-const WAYS: [(Direction, &str); 2] = [(Direction::Rx, "rx"), (Direction::Tx, "tx")];
+const DIRECTIONS: [(Direction, &str); 2] = [(Direction::Rx, "rx"), (Direction::Tx, "tx")];
 
 fn count(counter: &Counter) -> f64 {
     counter.get() as f64
@@ -126,8 +126,8 @@ fn count(counter: &Counter) -> f64 {
 mod tests {
     use monitor_common::{
         frame::opcode,
-        gap_scale,
-        stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, answer},
+        idle_gap_scale,
+        stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, response},
     };
 
     use super::*;
@@ -149,10 +149,10 @@ mod tests {
         stats.ping_rtt[1].observe(300_000, &RTT_BOUNDS);
         stats.ping_rtt[1].observe(60_000_000_000, &RTT_BOUNDS);
         for interval in [500_000_000, 30_005_000_000, 31_500_000_000] {
-            stats.ping_intervals[0][gap_scale::slot_of(interval)].add(1);
+            stats.ping_intervals[0][idle_gap_scale::slot_of(interval)].add(1);
         }
         stats.handshakes[1].add(5);
-        stats.handshakes[answer::NONE].add(1);
+        stats.handshakes[response::NONE].add(1);
         stats.handshake_time.observe(3_000_000, &RTT_BOUNDS);
         stats.message_sizes[0].observe(126, &SIZE_BOUNDS);
         stats.message_sizes[0].observe(1 << 30, &SIZE_BOUNDS);
@@ -169,15 +169,15 @@ mod tests {
             tallies: &[tally],
             losses: &Losses::default(),
             degraded: false,
-            owner_gaps: OwnerGaps {
+            owner_gaps: OwnerMisses {
                 walks_cut: 8,
-                ..OwnerGaps::default()
+                ..OwnerMisses::default()
             },
             suppressed_log_lines: 5,
             frame_viewers: 1,
             rings: ["vitals", "handshakes", "samples"].map(|ring| {
                 let (size, peak) = (8 << 20, 704);
-                (ring, RingFill { size, peak })
+                (ring, RingUse { size, peak })
             }),
             tracked: 9,
             max_connections: 262_144,

@@ -1,14 +1,14 @@
 //! Where the daemon's findings go.
 
+pub mod alert_line;
 pub mod alert_log;
 pub mod alertmanager;
 pub mod control;
 mod delivery;
+mod drain_deadline;
 pub mod endpoint;
 mod families;
 pub mod http;
-mod last_words;
-pub mod line;
 pub mod metrics;
 #[cfg(test)]
 mod receiver;

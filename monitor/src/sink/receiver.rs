@@ -36,7 +36,7 @@ pub(super) struct Request {
     pub(super) body: String,
 }
 
-/// Answers as it was told, and 200 after that.
+/// Answers as it was reported, and 200 after that.
 pub(super) struct Receiver {
     addr: SocketAddr,
     requests: mpsc::Receiver<Request>,
@@ -52,11 +52,11 @@ impl Receiver {
     pub(super) fn on(listener: TcpListener, answers: impl IntoIterator<Item = Answer>) -> Self {
         let addr = listener.local_addr().expect("bound");
         let mut answers: VecDeque<_> = answers.into_iter().collect();
-        let (told, requests) = mpsc::channel();
+        let (reported, requests) = mpsc::channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // The client is gone, or the test is.
-                let _ = converse(stream, &mut answers, &told);
+                let _ = converse(stream, &mut answers, &reported);
             }
         });
         Self { addr, requests }
@@ -81,11 +81,11 @@ pub(super) fn endpoint(addr: SocketAddr, path: &str) -> Endpoint {
 fn converse(
     stream: TcpStream,
     answers: &mut VecDeque<Answer>,
-    told: &mpsc::Sender<Request>,
+    reported: &mpsc::Sender<Request>,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader)? {
-        if told.send(request).is_err() {
+        if reported.send(request).is_err() {
             return Ok(());
         }
         match answers.pop_front().unwrap_or(Answer::status(200)) {

@@ -1,13 +1,13 @@
-//! All who are told: the alert log, the Alertmanagers, the webhooks.
+//! All outputs: the alert log, the Alertmanagers, the webhooks.
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use super::{
-    alert_log::{AlertLog, Target},
+    alert_line::{AlertLine, wall_clock},
+    alert_log::{AlertLog, LogTarget},
     alertmanager::Alertmanagers,
     delivery::Undelivered,
     endpoint::Endpoint,
-    line::{Line, wall_clock},
     webhook::Webhook,
 };
 use crate::{
@@ -15,10 +15,10 @@ use crate::{
     kernel::clock,
 };
 
-/// Who is to be told.
+/// Where alerts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSettings {
-    pub alert_log: Target,
+    pub alert_log: LogTarget,
     pub alertmanagers: Vec<Endpoint>,
     pub webhooks: Vec<Endpoint>,
     /// Where the metrics are served: Alertmanager shows where an alert comes from.
@@ -35,7 +35,7 @@ pub enum SinkError {
 
 /// What the sinks did not pass on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Untold {
+pub struct UndeliveredAlerts {
     /// Lines of the alert log that a slow reader did not take.
     pub lines_full: u64,
     /// Lines of the alert log that could not be written.
@@ -46,7 +46,7 @@ pub struct Untold {
     pub webhook: Undelivered,
 }
 
-impl Untold {
+impl UndeliveredAlerts {
     pub fn total(self) -> u64 {
         let lines = self.lines_full + self.lines_unwritten + self.lines_unencodable;
         lines + self.alertmanager.total() + self.webhook.total()
@@ -67,8 +67,8 @@ impl Sinks {
     pub fn open(settings: &SinkSettings) -> Result<Self, SinkError> {
         let log = AlertLog::open(&settings.alert_log).map_err(|source| {
             let path = match &settings.alert_log {
-                Target::Stderr => PathBuf::from("-"),
-                Target::File(path) => path.clone(),
+                LogTarget::Stderr => PathBuf::from("-"),
+                LogTarget::File(path) => path.clone(),
             };
             SinkError::AlertLog { path, source }
         })?;
@@ -101,10 +101,10 @@ impl Sinks {
         self.alertmanagers.follow_storm(alert, listener);
     }
 
-    /// What is to be told, for those who take it line by line.
-    pub fn tell(&mut self, notice: &Notice, listener: &str) {
+    /// What is to be reported, for those who take it line by line.
+    pub fn emit(&mut self, notice: &Notice, listener: &str) {
         let ts = wall_clock(notice.at(), clock::now());
-        let line = match Line::new(notice, listener, ts).to_json() {
+        let line = match AlertLine::new(notice, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {
                 log::error!("an alert on {listener} can't be written as JSON: {error}");
@@ -113,7 +113,7 @@ impl Sinks {
             }
         };
         for webhook in &mut self.webhooks {
-            webhook.tell(line.clone());
+            webhook.send(line.clone());
         }
         self.log.write(line);
     }
@@ -123,8 +123,8 @@ impl Sinks {
         self.log.reopen();
     }
 
-    pub fn untold(&self) -> Untold {
-        Untold {
+    pub fn undelivered(&self) -> UndeliveredAlerts {
+        UndeliveredAlerts {
             lines_full: self.log.full(),
             lines_unwritten: self.log.unwritten(),
             lines_unencodable: self.lines_unencodable,

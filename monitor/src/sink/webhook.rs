@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    delivery::{Courier, Delivery, Undelivered},
+    delivery::{Delivery, Encoder, Undelivered},
     endpoint::Endpoint,
 };
 
@@ -13,11 +13,11 @@ pub struct Webhook(Delivery<String>);
 
 impl Webhook {
     pub fn start(endpoint: &Endpoint) -> io::Result<Self> {
-        Delivery::start(endpoint, Poster(endpoint.url())).map(Self)
+        Delivery::start(endpoint, WebhookEncoder(endpoint.url())).map(Self)
     }
 
     /// Queues one line of the alert log.
-    pub fn tell(&mut self, line: String) {
+    pub fn send(&mut self, line: String) {
         self.0.send(line);
     }
 
@@ -30,9 +30,9 @@ impl Webhook {
     }
 }
 
-struct Poster(String);
+struct WebhookEncoder(String);
 
-impl Courier for Poster {
+impl Encoder for WebhookEncoder {
     type Item = String;
 
     const BATCH: usize = 1;
@@ -56,7 +56,7 @@ mod tests {
         let receiver = Receiver::start([]);
         let mut webhook = Webhook::start(&receiver.endpoint("/hook")).expect("a thread");
         for n in 0..5 {
-            webhook.tell(format!("{{\"n\":{n}}}"));
+            webhook.send(format!("{{\"n\":{n}}}"));
         }
         let requests = receiver.requests(5);
         for (n, request) in requests.iter().enumerate() {
@@ -71,8 +71,8 @@ mod tests {
     fn a_line_that_is_refused_is_counted_and_the_next_one_is_told() {
         let receiver = Receiver::start([Answer::status(400), Answer::status(200)]);
         let mut webhook = Webhook::start(&receiver.endpoint("/")).expect("a thread");
-        webhook.tell("1".into());
-        webhook.tell("2".into());
+        webhook.send("1".into());
+        webhook.send("2".into());
         let bodies: Vec<_> = receiver.requests(2).into_iter().map(|r| r.body).collect();
         assert_eq!(bodies, ["1", "2"]);
         assert_eq!(webhook.undelivered().refused, 1);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use monitor::core::{
     CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    event::Asker,
-    facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol},
-    handshake::{UpgradeAnswer, UpgradeRequest},
+    event::HandshakeSocket,
+    facts::{Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Protocol},
+    handshake::{UpgradeRequest, UpgradeResponse},
 };
 use proptest::{option, prelude::*, sample::select};
 
@@ -45,13 +45,13 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
         (conn(), any_time()).prop_map(|(conn, at)| Event::Dismissed { conn, at }),
         (conn(), any_time()).prop_map(|(conn, at)| Event::Gone { conn, at }),
         any_time().prop_map(|at| Event::Lost { at }),
-        (asker(), heads()).prop_map(|(of, head)| Event::UpgradeRequested {
+        (handshake_socket(), heads()).prop_map(|(of, head)| Event::UpgradeRequested {
             of,
             request: Box::new(UpgradeRequest::parse(head.as_bytes())),
         }),
-        (asker(), heads()).prop_map(|(of, head)| Event::UpgradeAnswered {
+        (handshake_socket(), heads()).prop_map(|(of, head)| Event::UpgradeResponded {
             of,
-            answer: Box::new(UpgradeAnswer::parse(head.as_bytes())),
+            response: Box::new(UpgradeResponse::parse(head.as_bytes())),
         }),
     ];
     prop_oneof![
@@ -62,11 +62,11 @@ pub(crate) fn garbage() -> impl Strategy<Value = Garbage> {
     ]
 }
 
-fn asker() -> impl Strategy<Value = Box<Asker>> {
-    let asker = (0..CONNS, 0u16..6, any_time());
-    asker.prop_map(|(conn, listener, at)| {
+fn handshake_socket() -> impl Strategy<Value = Box<HandshakeSocket>> {
+    let handshake_socket = (0..CONNS, 0u16..6, any_time());
+    handshake_socket.prop_map(|(conn, listener, at)| {
         let facts = facts(ConnId(conn), ListenerId(listener), at);
-        Box::new(Asker {
+        Box::new(HandshakeSocket {
             at,
             conn: facts.conn,
             listener: facts.listener,
@@ -98,7 +98,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     let direction = || select(vec![Direction::Rx, Direction::Tx]);
     let activity = || {
         (time(), time(), time(), time()).prop_map(
-            |(last_packet, last_payload, last_frame, last_message)| Activity {
+            |(last_packet, last_payload, last_frame, last_message)| DirectionActivity {
                 last_packet,
                 last_payload,
                 last_frame,
@@ -106,7 +106,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             },
         )
     };
-    let gap = (any_time(), any_time(), direction()).prop_map(|(from, to, ended_by)| Gap {
+    let gap = (any_time(), any_time(), direction()).prop_map(|(from, to, ended_by)| IdleGap {
         from,
         to,
         ended_by,
@@ -141,7 +141,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     (identity, tcp, pings, rest).prop_map(|(identity, tcp, pings, rest)| {
         let (conn, listener, protocol, at, established_at) = identity;
         let (rx, tx, stalled, stalled_since, ack_progress_at, retransmits, unanswered, asked) = tcp;
-        let (last_gap, close, flags) = rest;
+        let (last_idle_gap, close, flags) = rest;
         let closing = close.map(|close| Closing {
             at,
             by: if flags[7] {
@@ -166,7 +166,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             second_try: pings.2,
             ping_rtt: pings.3,
             own_window_closed_at: pings.4,
-            last_gap,
+            last_idle_gap,
             close: close.filter(|_| flags[0]),
             opened_at: established_at.filter(|_| flags[7]),
             closing: closing.filter(|_| flags[0]),

@@ -11,7 +11,7 @@ use monitor::core::{
 use proptest::{collection::vec, prelude::*};
 
 use crate::{kernel, socket::facts};
-use script::{Last, Record, Script, answer, expected, records, request, scripts, time, waiting};
+use script::{Last, Record, Script, expected, records, request, response, scripts, time, waiting};
 
 /// The shell: in each turn it reads the vitals, then the handshakes, which may be further on by
 /// then; and it tells the handshakes first.
@@ -30,7 +30,7 @@ impl Shell {
         }
     }
 
-    /// One turn at the end of each of `pauses`, over and over, until all records are told.
+    /// One turn at the end of each of `pauses`, over and over, until all records are reported.
     fn run(&mut self, records: &[Record], pauses: &[(u64, u64)]) -> Ktime {
         let split = |handshake| {
             let ring = records.iter().filter(move |r| r.handshake == handshake);
@@ -74,19 +74,19 @@ impl Shell {
         }
         while let Some(action) = self.core.poll_action() {
             if let Action::Transition(transition) = action {
-                let told = self.transitions.entry(transition.conn).or_default();
-                told.push(transition);
+                let reported = self.transitions.entry(transition.conn).or_default();
+                reported.push(transition);
             }
         }
     }
 
     /// Of one connection: every transition begins where the one before it ended.
     fn assert_chains(&self) {
-        for told in self.transitions.values() {
+        for reported in self.transitions.values() {
             let mut state = None;
-            for transition in told {
+            for transition in reported {
                 let before = state.filter(|state| *state != State::Closed);
-                assert_eq!(transition.from, before, "{told:#?}");
+                assert_eq!(transition.from, before, "{reported:#?}");
                 state = Some(transition.to);
             }
         }
@@ -115,9 +115,9 @@ proptest! {
         shell.assert_chains();
         for (index, script) in scripts.iter().enumerate() {
             let conn = ConnId(index as u64 + 1);
-            let told = shell.transitions[&conn].iter();
-            let told: Vec<_> = told.map(|t| (t.to, t.at, t.reason)).collect();
-            prop_assert_eq!(told, expected(script), "{:?}", conn);
+            let reported = shell.transitions[&conn].iter();
+            let reported: Vec<_> = reported.map(|t| (t.to, t.at, t.reason)).collect();
+            prop_assert_eq!(reported, expected(script), "{:?}", conn);
         }
         let waiting = waiting(&scripts);
         prop_assert_eq!(&sorted(shell.core.unanswered()), &waiting);
@@ -189,7 +189,7 @@ proptest! {
         let opened = Facts { opened_at: Some(time(7)), at: time(7), ..socket.clone() };
         let events = [
             request(&socket, 4),
-            answer(&socket, 7, 101),
+            response(&socket, 7, 101),
             Event::Opened(Box::new(opened.clone())),
         ];
         let mut shell = Shell::new();

@@ -180,7 +180,7 @@ impl Kernel {
         }
         match step {
             Step::Op(_) => self.op(index, at),
-            Step::Answer { acked, pong, .. } => self.answer(index, at, acked, pong),
+            Step::Answer { acked, pong, .. } => self.response(index, at, acked, pong),
             Step::Retransmit { timer, .. } => self.retransmit(index, at, timer),
             Step::Close { how, .. } => return self.close(index, at, how),
         }
@@ -279,12 +279,12 @@ impl Kernel {
     fn deliver(&mut self, index: usize, at: Ktime) {
         let socket = &self.sockets[index];
         if !socket.broken {
-            let answer = Step::Answer {
+            let response = Step::Answer {
                 socket: index,
                 acked: socket.sent,
                 pong: !socket.deaf,
             };
-            self.at(at + socket.rtt, answer);
+            self.at(at + socket.rtt, response);
         }
     }
 
@@ -319,7 +319,7 @@ impl Kernel {
         self.deliver(index, at);
     }
 
-    fn answer(&mut self, index: usize, at: Ktime, acked: u32, pong: bool) {
+    fn response(&mut self, index: usize, at: Ktime, acked: u32, pong: bool) {
         let socket = &mut self.sockets[index];
         if socket.broken {
             return;

@@ -13,23 +13,23 @@ use std::{
 };
 
 use monitor::core::{
-    Action, Alert, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime, ListenerId,
-    ListenerRules, Resolution, Status, VerdictKind, loss::Loss, verdict::pace_of_pongs,
+    Action, Alert, AlertResolution, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime,
+    ListenerId, ListenerRules, Status, VerdictKind, loss::Loss, verdict::pace_of_pongs,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use garbage::{CONNS, Garbage, garbage};
 use kernel::{Moment, Op, STALENESS, Script};
-use oracle::Saying;
+use oracle::ReportedAlert;
 
-/// How much later than the naive scan the core may speak: the pace of the looks that wait for
+/// How much later than the naive scan the core may speak: the pace of the checks that wait for
 /// something no event announces, and a step of the scan.
 fn lateness(rules: &ListenerRules) -> Duration {
     pace_of_pongs(rules.ping_timeout) + SCAN_STEP
 }
 
-/// Six connections for some minutes, at a look a second, need a fraction of this.
-const MOST_LOOKS: usize = 20_000;
+/// Six connections for some minutes, at a check a second, need a fraction of this.
+const MAX_CHECKS: usize = 20_000;
 const SCAN_STEP: Duration = Duration::from_millis(10);
 const TAIL: Duration = Duration::from_secs(20);
 
@@ -38,7 +38,7 @@ struct Shell {
     core: Correlator,
     snapshots: BTreeMap<ConnId, Facts>,
     actions: Vec<Action>,
-    looks: usize,
+    checks: usize,
     /// Where all snapshots are swept: how often, and when next.
     sweep: Option<(Duration, Ktime)>,
 }
@@ -50,7 +50,7 @@ impl Shell {
             core,
             snapshots: BTreeMap::new(),
             actions: Vec::new(),
-            looks: 0,
+            checks: 0,
             sweep: None,
         }
     }
@@ -108,8 +108,8 @@ impl Shell {
             }
         }
         while let Some(conn) = self.core.poll_inspect() {
-            self.looks += 1;
-            assert!(self.looks < MOST_LOOKS, "a busy loop at {now}");
+            self.checks += 1;
+            assert!(self.checks < MAX_CHECKS, "a busy loop at {now}");
             let facts = self.snapshots.get(&conn).cloned().map(Box::new);
             self.core.handle_snapshot(conn, facts);
         }
@@ -143,8 +143,8 @@ impl Shell {
     }
 
     /// What it said of zombies.
-    fn said(&self) -> BTreeMap<ConnId, Vec<Saying>> {
-        let mut said: BTreeMap<ConnId, Vec<Saying>> = BTreeMap::new();
+    fn emitted(&self) -> BTreeMap<ConnId, Vec<ReportedAlert>> {
+        let mut emitted: BTreeMap<ConnId, Vec<ReportedAlert>> = BTreeMap::new();
         for alert in self.alerts().filter(|alert| alert.kind.is_zombie()) {
             let Alert {
                 at,
@@ -153,14 +153,17 @@ impl Shell {
                 ..
             } = *alert;
             let firing = alert.status == Status::Firing;
-            said.entry(alert.facts.conn).or_default().push(Saying {
-                at,
-                kind,
-                certainty,
-                firing,
-            });
+            emitted
+                .entry(alert.facts.conn)
+                .or_default()
+                .push(ReportedAlert {
+                    at,
+                    kind,
+                    certainty,
+                    firing,
+                });
         }
-        said
+        emitted
     }
 }
 
@@ -195,8 +198,12 @@ fn sweeps() -> impl Strategy<Value = (Duration, Duration)> {
     })
 }
 
-fn key(saying: &Saying) -> (VerdictKind, Certainty, bool) {
-    (saying.kind, saying.certainty, saying.firing)
+fn key(reported_alert: &ReportedAlert) -> (VerdictKind, Certainty, bool) {
+    (
+        reported_alert.kind,
+        reported_alert.certainty,
+        reported_alert.firing,
+    )
 }
 
 /// The socket as it was at `at`.
@@ -207,7 +214,7 @@ fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     past.next_back().and_then(|moment| moment.truth.as_ref())
 }
 
-/// The same, or as it was a moment before its end if that was at `at` too: a reset is told, and then the
+/// The same, or as it was a moment before its end if that was at `at` too: a reset is reported, and then the
 /// end that it brings.
 fn alive_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     truth_at(timeline, conn, at).or_else(|| {
@@ -226,33 +233,33 @@ fn agrees_with_a_full_scan(
     let (timeline, end) = kernel::run(scripts, TAIL);
     let mut shell = shell(timeline[0].at);
     shell.run(&timeline, end, &BTreeSet::new());
-    let core = shell.said();
+    let core = shell.emitted();
     let rules = kernel::rules();
     let naive = oracle::full_scan(&rules, &timeline, SCAN_STEP, end);
     for (conn, expected) in &naive {
         let lateness = lateness(&rules[kernel::listener(*conn)]);
-        let said = core.get(conn).map_or(&[][..], Vec::as_slice);
-        let said = as_seen_in_steps(said, expected);
+        let emitted = core.get(conn).map_or(&[][..], Vec::as_slice);
+        let emitted = as_seen_in_steps(emitted, expected);
         let due = expected
             .iter()
-            .filter(|saying| saying.at + lateness < end)
+            .filter(|reported_alert| reported_alert.at + lateness < end)
             .count();
         prop_assert!(
-            said.len() >= due && said.len() <= expected.len(),
-            "{conn:?}\nsaid {said:#?}\nexpected {expected:#?}"
+            emitted.len() >= due && emitted.len() <= expected.len(),
+            "{conn:?}\nsaid {emitted:#?}\nexpected {expected:#?}"
         );
-        for (said, expected) in said.iter().zip(expected) {
-            prop_assert_eq!(key(said), key(expected), "{:?}", conn);
+        for (emitted, expected) in emitted.iter().zip(expected) {
+            prop_assert_eq!(key(emitted), key(expected), "{:?}", conn);
             prop_assert!(
-                said.at <= expected.at + lateness,
+                emitted.at <= expected.at + lateness,
                 "{:?} {:?}",
-                said,
+                emitted,
                 expected
             );
             prop_assert!(
-                said.at + SCAN_STEP >= expected.at,
+                emitted.at + SCAN_STEP >= expected.at,
                 "{:?} {:?}",
-                said,
+                emitted,
                 expected
             );
         }
@@ -261,19 +268,19 @@ fn agrees_with_a_full_scan(
 }
 
 /// What the core said, less the suspicions that were confirmed between two steps of the scan.
-fn as_seen_in_steps(said: &[Saying], expected: &[Saying]) -> Vec<Saying> {
-    let mut seen: Vec<Saying> = Vec::new();
-    for (index, saying) in said.iter().enumerate() {
-        let next = said.get(index + 1);
+fn as_seen_in_steps(emitted: &[ReportedAlert], expected: &[ReportedAlert]) -> Vec<ReportedAlert> {
+    let mut seen: Vec<ReportedAlert> = Vec::new();
+    for (index, reported_alert) in emitted.iter().enumerate() {
+        let next = emitted.get(index + 1);
         let missed = expected.get(seen.len()).is_some_and(|scanned| {
-            key(scanned) != key(saying)
-                && saying.certainty == Certainty::Suspected
+            key(scanned) != key(reported_alert)
+                && reported_alert.certainty == Certainty::Suspected
                 && next.is_some_and(|next| {
-                    key(next) == key(scanned) && next.at <= saying.at + SCAN_STEP
+                    key(next) == key(scanned) && next.at <= reported_alert.at + SCAN_STEP
                 })
         });
         if !missed {
-            seen.push(*saying);
+            seen.push(*reported_alert);
         }
     }
     seen
@@ -343,12 +350,12 @@ proptest! {
                     prop_assert!(oracle::is_true(kind, certainty, truth, rules, at), "{:?}", alert);
                     prop_assert!(alert.since <= alert.at);
                 }
-                Status::Resolved(Resolution::Recovered) => {
+                Status::Resolved(AlertResolution::Recovered) => {
                     let truth = truth.expect("a recovery of a socket that exists");
                     prop_assert!(oracle::recovered(alert.kind, alert.since, truth), "{:?}", alert);
                 }
-                Status::Resolved(Resolution::Superseded | Resolution::Reaped) => {}
-                Status::Resolved(Resolution::Closed(_)) => prop_assert!(truth.is_none()),
+                Status::Resolved(AlertResolution::Superseded | AlertResolution::Reaped) => {}
+                Status::Resolved(AlertResolution::Closed(_)) => prop_assert!(truth.is_none()),
             }
         }
     }
@@ -378,7 +385,7 @@ proptest! {
         let (timeline, end) = kernel::run(&scripts, Duration::ZERO);
         let mut shell = Shell::new();
         shell.run(&timeline, end, &BTreeSet::new());
-        // Ten minutes of looks a second at flows that have pinged, and some more.
+        // Ten minutes of checks a second at flows that have pinged, and some more.
         prop_assert!(shell.settle(scripts.len() * 1_000).is_some());
     }
 

@@ -10,7 +10,7 @@ use crate::kernel::{Moment, STALENESS};
 
 /// One line of what a monitor says about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Saying {
+pub(crate) struct ReportedAlert {
     pub at: Ktime,
     pub kind: VerdictKind,
     pub certainty: Certainty,
@@ -24,14 +24,14 @@ pub(crate) fn full_scan(
     timeline: &[Moment],
     step: Duration,
     end: Ktime,
-) -> BTreeMap<ConnId, Vec<Saying>> {
-    let mut said = BTreeMap::new();
+) -> BTreeMap<ConnId, Vec<ReportedAlert>> {
+    let mut emitted = BTreeMap::new();
     let mut by_conn: BTreeMap<ConnId, Vec<&Moment>> = BTreeMap::new();
     for moment in timeline {
         by_conn.entry(moment.conn).or_default().push(moment);
     }
     for (conn, moments) in by_conn {
-        let mut scan = Scan::default();
+        let mut scan = FullScan::default();
         for (index, moment) in moments.iter().enumerate() {
             let until = moments.get(index + 1).map_or(end, |next| next.at);
             let Some(truth) = &moment.truth else {
@@ -48,10 +48,10 @@ pub(crate) fn full_scan(
             scan.look(truth, rules, Ktime(until.0 - 1));
         }
         if !scan.contested {
-            said.insert(conn, scan.said);
+            emitted.insert(conn, scan.emitted);
         }
     }
-    said
+    emitted
 }
 
 /// Whether an alert of this kind and certainty is true of a socket right now. What is confirmed may
@@ -85,18 +85,18 @@ const LATE: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct Scan {
+struct FullScan {
     standing: Option<(VerdictKind, Certainty, Ktime)>,
-    said: Vec<Saying>,
+    emitted: Vec<ReportedAlert>,
     /// A second rule came true within the staleness after `expired`: whose turn it is depends on how
     /// old the copy is. Or what came true did so right behind an acknowledgement, or did not last until an
     /// answer could come: a monitor may wait for that.
     contested: bool,
 }
 
-impl Scan {
+impl FullScan {
     fn look(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
-        if let Some(last) = self.said.last()
+        if let Some(last) = self.emitted.last()
             && last.firing
             && last.kind == VerdictKind::Expired
             && now.since(last.at) <= STALENESS
@@ -137,7 +137,7 @@ impl Scan {
     }
 
     fn was_short(&self, now: Ktime) -> bool {
-        self.said.last().is_some_and(|last| {
+        self.emitted.last().is_some_and(|last| {
             let waits = matches!(
                 last.kind,
                 VerdictKind::BlackHoled | VerdictKind::Unresponsive
@@ -159,7 +159,7 @@ impl Scan {
     }
 
     fn say(&mut self, at: Ktime, kind: VerdictKind, certainty: Certainty, firing: bool) {
-        self.said.push(Saying {
+        self.emitted.push(ReportedAlert {
             at,
             kind,
             certainty,
@@ -283,7 +283,7 @@ pub(crate) fn recovered(kind: VerdictKind, since: Ktime, t: &Facts) -> bool {
 }
 
 fn spoke_into_silence(t: &Facts, r: &ListenerRules) -> bool {
-    let Some((gap, limit)) = t.last_gap.zip(r.path.idle_timeout()) else {
+    let Some((gap, limit)) = t.last_idle_gap.zip(r.path.idle_timeout()) else {
         return false;
     };
     gap.ended_by == Direction::Tx

@@ -1,4 +1,4 @@
-//! One socket of the simulated kernel: the truth about it, and what of it is told.
+//! One socket of the simulated kernel: the truth about it, and what of it is reported.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -7,7 +7,7 @@ use std::{
 
 use monitor::core::{
     ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    facts::{Direction, Gap, Protocol, Role},
+    facts::{Direction, IdleGap, Protocol, Role},
 };
 
 use crate::kernel::{Moment, Op, Script, rules};
@@ -27,7 +27,7 @@ pub(crate) struct Socket {
     pub(crate) has_pinged: bool,
     pub(crate) timer: u32,
     pub(crate) published_at: Ktime,
-    /// Troubles that were told and have not been answered.
+    /// Troubles that were reported and have not been answered.
     pub(crate) asked: bool,
     pub(crate) retrying: bool,
     pub(crate) pings_missing: bool,
@@ -77,21 +77,21 @@ impl Socket {
     /// A packet passes.
     pub(crate) fn touch(&mut self, at: Ktime, ended_by: Direction) {
         let from = self.facts.last_activity().expect("born");
-        let gap = Gap {
+        let gap = IdleGap {
             from,
             to: at,
             ended_by,
         };
-        let length = |gap: &Gap| gap.to.since(gap.from);
+        let length = |gap: &IdleGap| gap.to.since(gap.from);
         let exceeds = self.limit.is_some_and(|limit| length(&gap) > limit);
-        if self.sent == self.acked && (exceeds || length(&gap) >= GAP_FLOOR) {
+        if self.sent == self.acked && (exceeds || length(&gap) >= IDLE_GAP_FLOOR) {
             // What is asked into a dead path does not hide when it died.
             let heard = self.facts.rx.last_packet;
-            let hidden = self.facts.last_gap.filter(|last| {
+            let hidden = self.facts.last_idle_gap.filter(|last| {
                 ended_by == Direction::Tx && heard.is_none_or(|heard| heard < last.to)
             });
             if hidden.is_none_or(|last| length(&last) < length(&gap)) {
-                self.facts.last_gap = Some(gap);
+                self.facts.last_idle_gap = Some(gap);
             }
         }
         if self.sent == self.acked && exceeds {
@@ -213,7 +213,7 @@ pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
     }
 }
 
-const GAP_FLOOR: Duration = Duration::from_nanos(monitor_common::stats::GAP_FLOOR);
+const IDLE_GAP_FLOOR: Duration = Duration::from_nanos(monitor_common::stats::IDLE_GAP_FLOOR);
 const TRY_APART: Duration = Duration::from_nanos(monitor_common::snapshot::TRY_APART);
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Silences that end this shortly after the limit are made longer: whether a timer sees them depends

@@ -7,7 +7,7 @@ use std::{
 
 use monitor::core::{
     CloseHow, VerdictKind,
-    storm::{Cause, Pattern, Phase},
+    storm::{Cause, Pattern, StormPhase},
 };
 use serde_json::Value;
 
@@ -40,8 +40,8 @@ fn every_phase_pattern_and_cause_of_a_storm_is_documented() {
         Cause::PeerNetwork,
         Cause::ProxyDeploy([127, 0, 0, 1].into()),
     ];
-    let words = Phase::ALL
-        .map(Phase::as_str)
+    let words = StormPhase::ALL
+        .map(StormPhase::as_str)
         .into_iter()
         .chain(Pattern::ALL.map(Pattern::as_str))
         .chain(causes.map(Cause::as_str));

@@ -4,7 +4,7 @@ use monitor::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State, TransitionRecord},
     core::{Reason, facts::Direction},
-    frames::{FrameRecord, Line},
+    frames::{FrameLine, FrameRecord},
 };
 use serde_json::json;
 
@@ -48,8 +48,8 @@ fn examples_of_connections_and_frames_are_what_the_daemon_writes() {
         .skip_while(|line| !line.starts_with("TIME "))
         .take_while(|line| *line != "```")
         .collect();
-    assert_eq!(table[0], Line::HEAD);
-    let line = Line(&shown).to_string();
+    assert_eq!(table[0], FrameLine::HEAD);
+    let line = FrameLine(&shown).to_string();
     assert!(table.contains(&line.as_str()), "{line}");
 }
 

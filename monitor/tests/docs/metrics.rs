@@ -7,11 +7,11 @@ use std::{
 
 use monitor::{
     core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction},
-    kernel::{maps::RingFill, owner::OwnerGaps},
+    kernel::{maps::RingUse, owner::OwnerMisses},
     listeners::{Listener, PortRange},
     sink::metrics::{self, Losses, ProgramRuns, Scrape},
 };
-use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, answer};
+use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 
 use crate::pages::{code, read, table_rows};
 
@@ -125,17 +125,17 @@ fn scraped() -> String {
         .counts
         .insert((Direction::Rx, Some(1000)), 1);
     let mut stats = ListenerStats::EMPTY;
-    stats.handshakes[answer::NONE].add(1);
+    stats.handshakes[response::NONE].add(1);
     metrics::render(&Scrape {
         listeners: &[listener()],
         stats: &[stats],
         tallies: &[tally],
         losses: &Losses::default(),
         degraded: false,
-        owner_gaps: OwnerGaps::default(),
+        owner_gaps: OwnerMisses::default(),
         suppressed_log_lines: 0,
         frame_viewers: 0,
-        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingFill::default())),
+        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingUse::default())),
         tracked: 0,
         max_connections: 1,
         programs: &[ProgramRuns {

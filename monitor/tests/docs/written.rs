@@ -5,21 +5,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use monitor::{
     core::{
-        Alert, Certainty, ConnId, Facts, Group, Ktime, ListenerAlert, ListenerFinding, ListenerId,
-        Notice, Resolution, Status, StormAlert, VerdictKind,
+        Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
+        ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,
         background::{Background, Owner, TcpAccount},
-        facts::{Activity, Protocol, Role},
-        storm::{Cause, ClientRow, Pattern, Phase, ReconnectStorm, StormFinding, Thrash},
+        facts::{DirectionActivity, Protocol, Role},
+        storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash},
     },
-    sink::line,
+    sink::alert_line,
 };
 use serde_json::Value;
 
 /// Of each shape one: a firing alert that knows as little as possible, a resolved one that knows
 /// everything, a group, and the alerts on a listener.
 pub(crate) fn written_alerts() -> Vec<Value> {
-    let resolved = Status::Resolved(Resolution::Recovered);
-    let group = Group {
+    let resolved = Status::Resolved(AlertResolution::Recovered);
+    let group = AlertGroup {
         status: Status::Firing,
         kind: VerdictKind::Expired,
         certainty: Certainty::Suspected,
@@ -69,7 +69,7 @@ pub(crate) fn written_alerts() -> Vec<Value> {
         .chain(findings.map(on_listener))
         .chain(storms())
         .map(|notice| {
-            let line = line::Line::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
+            let line = alert_line::AlertLine::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
             serde_json::from_str(&line.expect("JSON")).expect("a line is JSON")
         })
         .collect()
@@ -94,7 +94,7 @@ fn storms() -> Vec<Notice> {
         firing: cause.is_some(),
         at: Ktime(2),
         since: Ktime(1),
-        phase: Phase::Storm,
+        phase: StormPhase::Storm,
         pattern: Pattern::Unknown,
         period: cause.map(|_| Duration::from_secs(1)),
         rate: 1.0,
@@ -124,17 +124,17 @@ fn storms() -> Vec<Notice> {
         reason: "a sentence".into(),
     }));
     let findings = causes.map(|cause| StormFinding::Reconnect(Box::new(storm(cause))));
-    let told = |finding| {
+    let reported = |finding| {
         Notice::Storm(Box::new(StormAlert {
             listener: ListenerId(0),
             finding,
         }))
     };
-    findings.into_iter().chain([thrash]).map(told).collect()
+    findings.into_iter().chain([thrash]).map(reported).collect()
 }
 
 fn alert(status: Status, clock: Option<Ktime>) -> Alert {
-    let activity = Activity {
+    let activity = DirectionActivity {
         last_packet: clock,
         last_payload: clock,
         last_frame: clock,

@@ -50,7 +50,7 @@ impl Peer {
             .stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command).unwrap();
         let mut answers = BufReader::new(process.child_mut().stdout.take().unwrap());
-        let port = answer(&mut answers, "listens ").parse().unwrap();
+        let port = response(&mut answers, "listens ").parse().unwrap();
         before_connect(port);
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         client.set_nodelay(true).unwrap();
@@ -94,12 +94,12 @@ impl Peer {
     fn order(&mut self, order: &str) -> String {
         let stdin = self.process.child_mut().stdin.as_mut().unwrap();
         writeln!(stdin, "{order}").unwrap();
-        answer(&mut self.answers, "done ")
+        response(&mut self.answers, "done ")
     }
 }
 
 /// What follows `beginning` on the next line that has it.
-fn answer(answers: &mut impl BufRead, beginning: &str) -> String {
+fn response(answers: &mut impl BufRead, beginning: &str) -> String {
     let mut line = String::new();
     loop {
         line.clear();

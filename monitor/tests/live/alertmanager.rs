@@ -64,8 +64,8 @@ impl Alertmanager {
     /// The alerts that are active.
     fn active(&self) -> Vec<Value> {
         let url = format!("{}/api/v2/alerts?active=true", self.url);
-        let mut answer = self.http.get(url).call().unwrap();
-        let text = answer.body_mut().read_to_string().unwrap();
+        let mut response = self.http.get(url).call().unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
         serde_json::from_str(&text).unwrap()
     }
 }
@@ -86,7 +86,7 @@ fn alertmanager_shows_a_verdict_as_long_as_it_stands() {
     assert_eq!(labels["kind"], "expired");
     assert_eq!(labels["listener"], stage.port());
     assert_eq!(labels["severity"], "warning");
-    let list = viewer::told(watch.daemon.control(), &["list", "--json"]);
+    let list = viewer::reported(watch.daemon.control(), &["list", "--json"]);
     let record: Value = serde_json::from_str(&list).unwrap();
     assert_eq!(labels["cookie"], record["cookie"]);
     let annotations = &shown["annotations"];

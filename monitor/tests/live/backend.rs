@@ -135,10 +135,10 @@ fn serve(addr: SocketAddr, warm_up: Duration) {
         let listener = socket.listen(4096).unwrap();
         println!("{READY}");
         let warm = Instant::now() + warm_up;
-        let told = Arc::clone(&counters);
+        let reported = Arc::clone(&counters);
         std::thread::spawn(move || {
             for _ in stdin().lines() {
-                let (accepted, refused) = (&told.accepted, &told.refused);
+                let (accepted, refused) = (&reported.accepted, &reported.refused);
                 println!(
                     "answered {} {}",
                     accepted.load(Relaxed),
@@ -151,12 +151,12 @@ fn serve(addr: SocketAddr, warm_up: Duration) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let counters = Arc::clone(&counters);
-            tokio::spawn(answer(stream, warm, counters));
+            tokio::spawn(response(stream, warm, counters));
         }
     });
 }
 
-async fn answer(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>) {
+async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>) {
     let mut head = [0; 1024];
     let mut read = 0;
     while !head[..read].ends_with(b"\r\n\r\n") {

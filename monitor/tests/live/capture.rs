@@ -101,7 +101,7 @@ impl<'a> Capture<'a> {
                     said
                 })
             );
-            // Refused by the server's kernel, which is told here at the next datagram.
+            // Refused by the server's kernel, which is reported here at the next datagram.
             let _ = socket.send_to(mark, self.server);
             end_of(&file).is_some_and(|end| end.windows(mark.len()).any(|bytes| bytes == mark))
         })

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 use crate::{
     stage::{SOON, Stage},
-    viewer::{Viewer, ask, told},
+    viewer::{Viewer, ask, reported},
 };
 
 #[test]
@@ -23,15 +23,15 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
-    assert_eq!(told(control, &["list"]), "no connections\n");
-    assert_eq!(told(control, &["list", "--json"]), "");
+    assert_eq!(reported(control, &["list"]), "no connections\n");
+    assert_eq!(reported(control, &["list", "--json"]), "");
     let clients: Vec<_> = (0..3)
         .map(|index| stage.client(index, "/quiet", Manner::Responsive))
         .collect();
     watch.wait_for_metric("wsmon_connections", &[], 3.0);
 
     let listed = |args: &[&str]| -> Vec<Value> {
-        let text = told(control, &[&["list", "--json"], args].concat());
+        let text = reported(control, &[&["list", "--json"], args].concat());
         text.lines().map(|line| json(line.as_bytes())).collect()
     };
     let opened = |record: &Value| record["states"][1]["ts"].as_str().unwrap().to_owned();
@@ -54,7 +54,7 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
     let second = clients[1].local_addr().ip().to_string();
     assert_eq!(peers(&["--peer", &second]), [expected.remove(1)]);
 
-    let table = told(control, &["list"]);
+    let table = reported(control, &["list"]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
     assert!(lines[0].starts_with("COOKIE "), "{table}");
@@ -76,7 +76,7 @@ fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
     let alert = watch.verdict(client.local_addr(), "expired", SOON);
     let cookie = alert.text("/conn/cookie").to_owned();
     let control = watch.daemon.control();
-    let inspect = || json(told(control, &["inspect", &cookie, "--json"]).as_bytes());
+    let inspect = || json(reported(control, &["inspect", &cookie, "--json"]).as_bytes());
     let alive = inspect();
     assert_eq!(alive["cookie"], cookie);
     assert_eq!(alive["peer"], client.local_addr().to_string());
@@ -98,7 +98,7 @@ fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
     assert_eq!(alive["rx"]["pings_unanswered"], 0);
     assert!(alive["rx"]["ping_rtt_seconds"].as_f64() > Some(0.0));
     assert!(alive["idle_seconds"].as_f64() >= Some(2.0), "{alive}");
-    let page = told(control, &["inspect", &cookie]);
+    let page = reported(control, &["inspect", &cookie]);
     assert!(
         page.starts_with(&format!("connection {cookie}\n")),
         "{page}"
@@ -118,13 +118,13 @@ fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
     watch.wait_for_metric("wsmon_connections_closed_total", &closed, 1.0);
     assert_eq!(get(control, "/v1/alerts"), "");
     let control = watch.daemon.control();
-    let over = json(told(control, &["inspect", &cookie, "--json"]).as_bytes());
+    let over = json(reported(control, &["inspect", &cookie, "--json"]).as_bytes());
     assert_eq!(over["state"], "closed");
     assert_eq!(over["close"]["initiator"], "rx");
     assert_eq!(over["verdict"], Value::Null);
     assert_eq!(states(&over), ["connecting", "open", "closing", "closed"]);
     assert_eq!(over["handshake"]["path"], "/quiet");
-    assert_eq!(told(control, &["list"]), "no connections\n");
+    assert_eq!(reported(control, &["list"]), "no connections\n");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn whoever_follows_a_connection_hears_of_each_change_until_it_is_closed() {
     let other = stage.client(1, "/quiet", Manner::Responsive);
     watch.wait_for_metric("wsmon_connections", &[], 2.0);
     let peer = client.local_addr().ip().to_string();
-    let record = json(told(control, &["list", "--json", "--peer", &peer]).as_bytes());
+    let record = json(reported(control, &["list", "--json", "--peer", &peer]).as_bytes());
     let cookie = record["cookie"].as_str().unwrap();
     let mut viewer = Viewer::run(control, &["inspect", cookie, "--json", "--follow"]);
     viewer.read();
@@ -185,19 +185,19 @@ fn who_asks_for_what_is_not_there_or_makes_no_sense_is_told_so() {
     let socket = std::fs::metadata(control).unwrap();
     assert_eq!(socket.permissions().mode() & 0o7777, 0o660);
     let metrics = std::net::TcpStream::connect(watch.daemon.metrics_addr()).unwrap();
-    let over_tcp = answer(metrics, "/v1/connections");
+    let over_tcp = response(metrics, "/v1/connections");
     assert!(over_tcp.starts_with("HTTP/1.0 404"), "{over_tcp}");
 }
 
 /// The body of an answer that ends.
 fn get(control: &Path, target: &str) -> String {
-    let answer = answer(UnixStream::connect(control).unwrap(), target);
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let response = response(UnixStream::connect(control).unwrap(), target);
+    let (_, body) = response.split_once("\r\n\r\n").unwrap();
     body.to_owned()
 }
 
 /// HTTP/1.0, in which a body has no chunks.
-fn answer(mut stream: impl Read + Write, target: &str) -> String {
+fn response(mut stream: impl Read + Write, target: &str) -> String {
     write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
     std::io::read_to_string(stream).unwrap()
 }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 use crate::{
     stage::{SOON, Stage, Watch},
-    viewer::{Viewer, told},
+    viewer::{Viewer, reported},
 };
 
 #[test]
@@ -58,7 +58,7 @@ fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_for_nob
             .is_some_and(|rtt| rtt > 0.0);
         assert_eq!(answers_a_ping, frame["opcode"] == "pong", "{frame}");
         let direction = frame["direction"].as_str().unwrap().to_owned();
-        let told = json!([
+        let reported = json!([
             frame["opcode"],
             frame["length"],
             frame["fin"],
@@ -66,7 +66,7 @@ fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_for_nob
             frame["masked"],
             frame["close_code"]
         ]);
-        seen.entry(direction).or_default().push(told);
+        seen.entry(direction).or_default().push(reported);
     }
     let plain = |opcode, length, masked| json!([opcode, length, true, 0, masked, null]);
     let received = [
@@ -130,7 +130,7 @@ fn filters_and_shares_of_several_viewers_hold_for_each_alone() {
     let count = ["frames", "--control-only", "--count", "2"];
     let control = watch.daemon.control();
     let shown = std::thread::scope(|scope| {
-        let shown = scope.spawn(|| told(control, &count));
+        let shown = scope.spawn(|| reported(control, &count));
         wait_for_viewers(&watch, 1);
         client.send(Message::text("hello")).unwrap();
         client.send(Message::Ping("12".into())).unwrap();
@@ -173,11 +173,15 @@ fn a_viewer_who_does_not_read_loses_frames_and_is_told_while_others_and_the_daem
     assert!(growth < 32 << 20, "the daemon grew by {growth} bytes");
 
     stuck.read();
-    let mut told = Account::default();
-    told.read(&stuck, FRAMES);
-    assert!(told.viewer > 0, "{told:?}");
-    assert_eq!(told.frames + told.kernel + told.viewer, FRAMES, "{told:?}");
-    assert_eq!(told.kernel, seen.kernel);
+    let mut reported = Account::default();
+    reported.read(&stuck, FRAMES);
+    assert!(reported.viewer > 0, "{reported:?}");
+    assert_eq!(
+        reported.frames + reported.kernel + reported.viewer,
+        FRAMES,
+        "{reported:?}"
+    );
+    assert_eq!(reported.kernel, seen.kernel);
 }
 
 #[test]

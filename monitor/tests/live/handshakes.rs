@@ -15,12 +15,12 @@ use tokio::{
 
 use crate::{
     stage::{SOON, Watch, fresh_port},
-    viewer::told,
+    viewer::reported,
 };
 
 /// RFC 6455 §1.2.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server that answers each request as its path says: `/refuse/429` with that status, `/plain`
 /// with 200, `/silent` not at all, and any other with a 101.
@@ -103,7 +103,7 @@ async fn answer_all(mut connection: TcpStream) {
     while let Some(head) = read_head(&mut connection).await {
         let request = UpgradeRequest::parse(head.as_bytes());
         let path = request.path.expect("a path");
-        let answer = match path.strip_prefix("/refuse/") {
+        let response = match path.strip_prefix("/refuse/") {
             Some(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
             None if &*path == "/plain" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
             None if &*path == "/silent" => continue,
@@ -113,7 +113,7 @@ async fn answer_all(mut connection: TcpStream) {
                 accept_of(KEY)
             ),
         };
-        connection.write_all(answer.as_bytes()).await.unwrap();
+        connection.write_all(response.as_bytes()).await.unwrap();
     }
 }
 
@@ -177,12 +177,12 @@ fn a_request_without_an_answer_is_stuck_after_10_s_until_it_ends() {
     // It has company that is answered.
     let (_open, status) = host.ask(host.connect(), upgrade("/chat"));
     assert_eq!(status, 101);
-    wait_for("a stuck handshake", PATIENCE + SOON, || {
+    wait_for("a stuck handshake", TIMEOUT + SOON, || {
         let stuck = watch.metric("wsmon_handshakes_stuck", &[]);
         (stuck > 0.0).then_some(())
     })
     .unwrap();
-    assert!(before.elapsed() >= PATIENCE, "stuck too early");
+    assert!(before.elapsed() >= TIMEOUT, "stuck too early");
     assert_eq!(watch.metric("wsmon_handshakes_stuck", &[]), 1.0);
     assert_eq!(watch.metric("wsmon_connections", &[]), 1.0);
 
@@ -248,7 +248,7 @@ fn a_server_that_waits_for_data_is_watched_like_any_other() {
     assert_eq!(watch.metric("wsmon_handshake_seconds_count", &[]), 1.0);
     let control = watch.daemon.control();
     let peer = open.local_addr().unwrap().to_string();
-    let list = told(control, &["list", "--json"]);
+    let list = reported(control, &["list", "--json"]);
     let record = list
         .lines()
         .find(|line| line.contains(&peer))

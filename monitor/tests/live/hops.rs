@@ -50,14 +50,14 @@ enum Who {
 
 /// Something happens, and then wsmon says something.
 struct Step {
-    deed: Deed,
-    told: Told,
+    action: Action,
+    reported: Told,
     /// Seconds after the deed: what the documentation promises, without [`scene::SLACK`].
     after: RangeInclusive<f64>,
 }
 
 #[derive(Clone, Copy)]
-enum Deed {
+enum Action {
     /// Nothing: the clock of the last deed goes on. At first that is the client's connecting.
     Wait,
     BlackHole,
@@ -84,7 +84,7 @@ enum Told {
     Resolved(&'static str),
 }
 
-use Deed::*;
+use Action::*;
 use Told::*;
 
 const QUIETLY: Who = Who::Lab(Manner::Responsive);
@@ -314,8 +314,12 @@ const CASES: &[Case] = &[
     },
 ];
 
-const fn step(deed: Deed, told: Told, after: RangeInclusive<f64>) -> Step {
-    Step { deed, told, after }
+const fn step(action: Action, reported: Told, after: RangeInclusive<f64>) -> Step {
+    Step {
+        action,
+        reported,
+        after,
+    }
 }
 
 #[test]

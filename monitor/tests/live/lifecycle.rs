@@ -127,12 +127,15 @@ fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
     assert_eq!(watch.metric("wsmon_untracked_connections_total", &[]), 0.0);
     assert_eq!(watch.metric("wsmon_events_lost_total", &[]), 0.0);
     // Who comes and goes like this thrashes; nothing else is wrong.
-    let told: Vec<_> = watch
+    let reported: Vec<_> = watch
         .alerts()
         .iter()
         .map(|alert| alert.text("/alert").to_owned())
         .collect();
-    assert!(told.iter().all(|alert| alert == "thrash"), "{told:?}");
+    assert!(
+        reported.iter().all(|alert| alert == "thrash"),
+        "{reported:?}"
+    );
 }
 
 /// Sends a message and waits for its echo, the `nth` of this client.

@@ -124,10 +124,10 @@ fn missed(viewer: &Viewer, counted: usize, conversations: &[Conversation]) -> [V
         let direction = ["rx", "tx"][index(text("direction"))];
         let place_of = (text("peer").to_owned(), direction);
         let frames = ahead.get_mut(&place_of).unwrap();
-        let is_it = |told: &Told| {
-            line["opcode"] == told.opcode
-                && line["length"] == told.length
-                && line["fin"] == told.fin
+        let is_it = |reported: &Told| {
+            line["opcode"] == reported.opcode
+                && line["length"] == reported.length
+                && line["fin"] == reported.fin
         };
         let place = frames.iter().position(is_it);
         let place = place.unwrap_or_else(|| panic!("nobody sent this then: {line}"));

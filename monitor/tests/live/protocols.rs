@@ -103,8 +103,8 @@ fn promtool_accepts_the_metrics() {
     );
     let mut connection = std::net::TcpStream::connect(watch.daemon.metrics_addr()).unwrap();
     connection.write_all(request.as_bytes()).unwrap();
-    let answer = std::io::read_to_string(connection).unwrap();
-    let (head, metrics) = answer.split_once("\r\n\r\n").unwrap();
+    let response = std::io::read_to_string(connection).unwrap();
+    let (head, metrics) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 
     let promtool = Command::new("promtool")
@@ -141,8 +141,8 @@ async fn serve_http(listener: TcpListener) {
         let (mut connection, _) = listener.accept().await.unwrap();
         let request = connection.read(&mut [0; 4096]).await.unwrap();
         assert_ne!(request, 0, "closed without a request");
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
-        connection.write_all(answer).await.unwrap();
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+        connection.write_all(response).await.unwrap();
         kept_alive.push(connection);
     }
 }
@@ -152,9 +152,9 @@ fn request_over(lab: &Lab, server: SocketAddr, request: &'static str) -> TcpStre
     let exchange = async move {
         let mut connection = TcpStream::connect(server).await?;
         connection.write_all(request.as_bytes()).await?;
-        let mut answer = [0; 15];
-        connection.read_exact(&mut answer).await?;
-        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        let mut response = [0; 15];
+        connection.read_exact(&mut response).await?;
+        assert_eq!(&response, b"HTTP/1.1 200 OK");
         Ok::<_, std::io::Error>(connection)
     };
     lab.client_ns().block_on(exchange).unwrap().unwrap()

@@ -20,7 +20,7 @@ const BASE: Duration = Duration::from_secs(1);
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_with_a_fixed_interval_are_called_lockstep() {
     let storm = Storm::rage(Retry::Fixed(BASE));
-    assert_eq!(storm.pattern(), "lockstep", "{}", storm.told());
+    assert_eq!(storm.pattern(), "lockstep", "{}", storm.reported());
     storm.assert_period(BASE);
 }
 
@@ -28,7 +28,7 @@ fn clients_with_a_fixed_interval_are_called_lockstep() {
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_that_back_off_without_jitter_are_called_so() {
     let storm = Storm::rage(Retry::Exponential(BASE));
-    assert_eq!(storm.pattern(), "backoff", "{}", storm.told());
+    assert_eq!(storm.pattern(), "backoff", "{}", storm.reported());
     storm.assert_period(BASE);
 }
 
@@ -39,7 +39,7 @@ fn clients_with_full_jitter_are_called_neither() {
     assert!(
         !["lockstep", "backoff"].contains(&storm.pattern()),
         "{}",
-        storm.told()
+        storm.reported()
     );
 }
 
@@ -93,18 +93,22 @@ impl Storm {
         let said = said.filter(|alert| alert.text("/alert") == "reconnect_storm");
         let storm = Self(said.cloned().collect());
         storm.assert_told_in_time(crowd.seen().first_wave.unwrap());
-        let told = storm.told();
+        let reported = storm.reported();
         let over = storm.last();
-        assert_eq!(over.text("/status"), "resolved", "{told}");
-        assert_eq!(over.text("/cause"), "server_restart", "{told}");
-        assert_eq!(over.number("/closes"), Some(CLIENTS.into()), "{told}");
+        assert_eq!(over.text("/status"), "resolved", "{reported}");
+        assert_eq!(over.text("/cause"), "server_restart", "{reported}");
+        assert_eq!(over.number("/closes"), Some(CLIENTS.into()), "{reported}");
 
         let answers = server.answers();
         assert_eq!(answers.accepted, u64::from(CLIENTS));
         let refused = over.json["refused"].as_array().expect("an array");
         let of_503 = refused.iter().find(|refused| refused["status"] == 503);
-        assert_eq!(of_503.unwrap()["count"], answers.refused, "{told}");
-        assert_eq!(over.number("/successes"), Some(CLIENTS.into()), "{told}");
+        assert_eq!(of_503.unwrap()["count"], answers.refused, "{reported}");
+        assert_eq!(
+            over.number("/successes"),
+            Some(CLIENTS.into()),
+            "{reported}"
+        );
         let answered =
             |status| watch.metric("wsmon_handshakes_total", &[labels[0], ("status", status)]);
         assert_eq!(answered("503"), answers.refused as f64);
@@ -116,25 +120,25 @@ impl Storm {
         for name in ["wsmon_events_lost_total", "wsmon_degraded"] {
             assert_eq!(watch.metric(name, &[]), 0.0, "{name}");
         }
-        println!("{told}");
+        println!("{reported}");
         storm
     }
 
     /// The storm, not only the mass close, within 2 s of the first attempt.
     fn assert_told_in_time(&self, first_wave: SystemTime) {
         let first = self.0.iter().find(|alert| alert.text("/phase") == "storm");
-        let first = first.unwrap_or_else(|| panic!("no storm: {}", self.told()));
+        let first = first.unwrap_or_else(|| panic!("no storm: {}", self.reported()));
         let ts: Timestamp = first.text("/ts").parse().unwrap();
         let after = ts.duration_since(Timestamp::try_from(first_wave).unwrap());
         println!("told {after:?} after the first attempt");
-        assert!(after.as_secs_f64() <= 2.0, "{after:?}: {}", self.told());
+        assert!(after.as_secs_f64() <= 2.0, "{after:?}: {}", self.reported());
     }
 
     fn assert_period(&self, period: Duration) {
-        let told = self.last().number("/period_seconds");
-        let told = told.unwrap_or_else(|| panic!("no period: {}", self.told()));
-        let off = (told / period.as_secs_f64() - 1.0).abs();
-        assert!(off <= 0.05, "{told} s: {}", self.told());
+        let reported = self.last().number("/period_seconds");
+        let reported = reported.unwrap_or_else(|| panic!("no period: {}", self.reported()));
+        let off = (reported / period.as_secs_f64() - 1.0).abs();
+        assert!(off <= 0.05, "{reported} s: {}", self.reported());
     }
 
     fn pattern(&self) -> &str {
@@ -145,7 +149,7 @@ impl Storm {
         self.0.last().expect("something was said")
     }
 
-    fn told(&self) -> String {
+    fn reported(&self) -> String {
         let lines = self.0.iter().map(|alert| alert.json.to_string());
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -196,7 +200,7 @@ fn clients_that_come_and_go_are_named_and_listed() {
     let _quiet = Crowd::gather(&lab, addr, 1..2, Retry::Fixed(BASE));
     let listed = || {
         let control = watch.daemon.control();
-        let text = viewer::told(control, &["list", "--by", "client", "--json"]);
+        let text = viewer::reported(control, &["list", "--by", "client", "--json"]);
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.collect::<Vec<Value>>()
     };
@@ -217,7 +221,7 @@ fn clients_that_come_and_go_are_named_and_listed() {
         (&rows[1]["attempts"], &rows[1]["open"]),
         (&1.into(), &1.into())
     );
-    let table = viewer::told(watch.daemon.control(), &["list", "--by", "client"]);
+    let table = viewer::reported(watch.daemon.control(), &["list", "--by", "client"]);
     assert!(table.starts_with("CLIENT "), "{table}");
     assert_eq!(table.lines().count(), 3, "{table}");
     println!("{}\n{table}", thrash.json);

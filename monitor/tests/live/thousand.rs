@@ -193,9 +193,9 @@ impl Crowd {
     }
 }
 
-/// Each verdict is told once, singly or in a group, and in time; and who is dead is named by who looks.
+/// Each verdict is reported once, singly or in a group, and in time; and who is dead is named by who looks.
 fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
-    let mut told: BTreeMap<String, f64> = BTreeMap::new();
+    let mut reported: BTreeMap<String, f64> = BTreeMap::new();
     let dead = crowd.dead();
     let accuse = |kind: &str, line: &Value| {
         let evidence = |name: &str| line["evidence"][name].as_f64();
@@ -212,7 +212,7 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
     for alert in watch.alerts() {
         assert!(alert.is_firing_zombie(), "{}", alert.json);
         let kind = alert.text("/kind");
-        *told.entry(kind.to_owned()).or_default() += alert.count();
+        *reported.entry(kind.to_owned()).or_default() += alert.count();
         match alert.json["examples"].as_array() {
             Some(examples) => examples.iter().for_each(|line| accuse(kind, line)),
             None => {
@@ -231,7 +231,10 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
         ("expired", 167.0),
         ("unresponsive", 166.0),
     ];
-    assert_eq!(told, expected.map(|(kind, n)| (kind.to_owned(), n)).into());
+    assert_eq!(
+        reported,
+        expected.map(|(kind, n)| (kind.to_owned(), n)).into()
+    );
     let groups = watch.alerts().iter().filter(|alert| alert.count() > 1.0);
     assert!(groups.count() >= 3, "each kind came in a burst");
 
@@ -245,7 +248,7 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
 
 /// The connections on which a verdict stands, and which.
 fn told_by_list(watch: &Watch) -> BTreeSet<(SocketAddr, String)> {
-    let text = viewer::told(
+    let text = viewer::reported(
         watch.daemon.control(),
         &["list", "--json", "--limit", "1000"],
     );

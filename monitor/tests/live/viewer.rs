@@ -20,7 +20,7 @@ pub(crate) fn ask(control: &Path, args: &[&str]) -> Output {
 }
 
 /// What a command prints, which must succeed.
-pub(crate) fn told(control: &Path, args: &[&str]) -> String {
+pub(crate) fn reported(control: &Path, args: &[&str]) -> String {
     let output = ask(control, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {stderr}");

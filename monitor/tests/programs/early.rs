@@ -8,11 +8,11 @@ use monitor::{
     core::{Event, facts::Protocol},
     kernel::decode,
 };
-use monitor_common::{Direction, drop::DropReason};
+use monitor_common::{Direction, drop_reason::DropReason};
 use rustix::net::listen as listen_again;
 
 use super::{
-    kernel::{Kernel, Turn},
+    kernel::{Kernel, KernelGuard},
     link::{Link, listen},
     tun::{Family, Peer, Tun, in_new_namespace},
     ws::{self, Frame, REQUEST, RESPONSE, Stream},
@@ -57,13 +57,13 @@ fn open(
     }
     if matches!(manner, Manner::InSyn) {
         let isn = ISN.wrapping_add(data.len() as u32);
-        let (mut peer, syn, answer) = Peer::knock(tun, family, &listener, own_port, ISN, data);
-        assert_eq!(answer.segment.ack, isn, "the data was taken");
+        let (mut peer, syn, response) = Peer::knock(tun, family, &listener, own_port, ISN, data);
+        assert_eq!(response.segment.ack, isn, "the data was taken");
         let socket = peer.accepted(&listener);
         peer.isn = isn;
         let mut link = Link::new(peer, socket);
         link.native.take(Direction::Rx, &syn);
-        link.native.take(Direction::Tx, &answer);
+        link.native.take(Direction::Tx, &response);
         return link;
     }
     let (peer, ..) = Peer::knock(tun, family, &listener, own_port, ISN, b"");
@@ -97,7 +97,7 @@ fn requests(kernel: &mut Kernel, link: &Link) -> Vec<String> {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_request_that_completes_or_begins_the_handshake_is_taken_as_one_behind_it() {
     let port = 28_090;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let client = Stream::new(b"", &[Frame::new(true, ws::TEXT, 5); 3], true).bytes;
@@ -139,7 +139,7 @@ fn a_request_that_completes_or_begins_the_handshake_is_taken_as_one_behind_it() 
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn tls_plain_http_and_a_refusal_are_known_by_data_that_completes_the_handshake() {
     let port = 28_091;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let mut own_port = 21_000;
@@ -176,7 +176,7 @@ fn tls_plain_http_and_a_refusal_are_known_by_data_that_completes_the_handshake()
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_request_that_finds_the_queue_full_counts_once_when_it_comes_again() {
     let port = 28_092;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let listener = listen(Family::V4, port);
@@ -215,7 +215,7 @@ fn a_request_that_finds_the_queue_full_counts_once_when_it_comes_again() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn data_without_a_connection_is_of_no_connection() {
     let port = 28_093;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let listener = listen(Family::V4, port);
@@ -274,7 +274,7 @@ fn proxy_headers() -> Vec<Vec<u8>> {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn what_stands_behind_a_proxy_header_is_known_whether_it_shares_a_segment_with_it_or_not() {
     let port = 28_095;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let mut own_port = 24_000;

@@ -11,13 +11,13 @@ use monitor::{
     kernel::{
         cgroup::find_cgroup2,
         decode,
-        load::{LoadSettings, Loaded},
+        loader::{LoadSettings, Loaded},
         maps::{Drops, Ring, SampleRate, Snapshots, Stats},
     },
     listeners::{Listener, PortRange},
 };
 use monitor_common::{
-    drop::DropReason,
+    drop_reason::DropReason,
     event::FrameSample,
     replay::SeenFrame,
     stats::{Counter, ListenerStats},
@@ -34,9 +34,9 @@ pub(super) const PORTS: Range<u16> = 28_090..28_111;
 static SHARED: Mutex<Option<Kernel>> = Mutex::new(None);
 
 /// The shared programs, in the hands of one test.
-pub(super) struct Turn(MutexGuard<'static, Option<Kernel>>);
+pub(super) struct KernelGuard(MutexGuard<'static, Option<Kernel>>);
 
-impl Turn {
+impl KernelGuard {
     /// Waits until no other test has the shared programs.
     pub(super) fn wait() -> Self {
         // Each test notes what was counted before it, so one that failed is no reason for others to.

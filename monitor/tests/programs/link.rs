@@ -46,7 +46,7 @@ impl Native {
     pub(super) fn adopted() -> Self {
         let mut native = Self::born();
         native.connection.flow.snapshot.origin = origin::ADOPTED;
-        native.connection.flow.adopt(Direction::Rx);
+        native.connection.flow.join_mid_stream(Direction::Rx);
         native
     }
 
@@ -165,8 +165,8 @@ impl Link {
         let packet = Packet::parse(packet).expect("our own packet");
         self.native.take(Direction::Rx, &packet);
         self.taken += 1;
-        for answer in self.peer.received(tun) {
-            self.native.take(Direction::Tx, &answer);
+        for response in self.peer.received(tun) {
+            self.native.take(Direction::Tx, &response);
         }
     }
 

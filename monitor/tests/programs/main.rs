@@ -35,12 +35,12 @@ use monitor::{
     kernel::{
         decode,
         maps::{Drops, Snapshots},
-        pages::Pages,
+        snapshot_pages::Pages,
     },
 };
 use monitor_common::{
-    drop::DropReason,
-    gap_scale,
+    drop_reason::DropReason,
+    idle_gap_scale,
     stats::{Counter, ListenerStats},
     stream::MAX_STEPS,
 };
@@ -50,7 +50,7 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-use kernel::{Kernel, Turn, load};
+use kernel::{Kernel, KernelGuard, load};
 use link::{Link, Native};
 use tun::{Family, MAX_PAYLOAD, in_new_namespace};
 use ws::{Fate, Frame, REQUEST, RESPONSE, Stream, cut, fates, frames, lengths, sizes};
@@ -61,7 +61,7 @@ fn generated_connections_are_accounted_as_they_are_natively() {
     const CONNECTIONS: u16 = 260;
     const SEGMENTS: usize = 10_000;
     let port = 28_101;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let mut runner = TestRunner::new_with_rng(
         ProptestConfig::default(),
@@ -138,7 +138,7 @@ fn generated_connections_are_accounted_as_they_are_natively() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_header_is_read_wherever_it_is_cut() {
     let port = 28_102;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let long = [Frame::new(true, ws::BINARY, 70_000); 15];
@@ -171,7 +171,7 @@ fn a_header_is_read_wherever_it_is_cut() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
     let port = 28_096;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
     in_new_namespace(|tun| {
@@ -182,8 +182,8 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
             link.socket_sends(tun, RESPONSE);
             link.peer_sends_more(tun, &frames[cut..]);
             let stats = &link.native.stats;
-            let told = stats.frames[0][1].get() * 56 + stats.unsynced_bytes[0].get();
-            assert_eq!(told, frames.len() as u64);
+            let reported = stats.frames[0][1].get() * 56 + stats.unsynced_bytes[0].get();
+            assert_eq!(reported, frames.len() as u64);
             kernel.agrees_at_the_end(link, &format!("cut at {cut}"));
         }
     });
@@ -193,7 +193,7 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_counted() {
     let port = 28_103;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
     in_new_namespace(|tun| {
@@ -218,7 +218,7 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
 fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
     const SILENCE: Duration = Duration::from_millis(1_200);
     let port = 28_109;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
     let (from_peer, from_here) = (ping(true), ping(false));
@@ -232,11 +232,11 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
         kernel.agrees_with(&mut link, "two silences, and two pings of the peer's");
         let stats = kernel.stats();
         // The first acknowledgement may have been delayed into the silence.
-        let shortest = gap_scale::slot_of(1_000_000_000);
-        let longest = gap_scale::slot_of(10_000_000_000);
+        let shortest = idle_gap_scale::slot_of(1_000_000_000);
+        let longest = idle_gap_scale::slot_of(10_000_000_000);
         let within =
             |slots: &[Counter]| -> u64 { slots[shortest..longest].iter().map(Counter::get).sum() };
-        assert_eq!(within(&stats.gaps_survived), 2);
+        assert_eq!(within(&stats.idle_gaps_survived), 2);
         assert_eq!(within(&stats.ping_intervals[0]), 1);
         let s = kernel.snapshots.detail(link.conn()).unwrap().expect("open");
         let interval = s.rx.ping_interval.expect("two pings");
@@ -249,7 +249,7 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
     let port = 28_111;
-    let _turn = Turn::wait();
+    let _turn = KernelGuard::wait();
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V6, port, 40_000);
         link.native = Native::adopted();
@@ -299,7 +299,7 @@ fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn odd_but_valid_ip_headers_are_read_or_counted() {
     let port = 28_105;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
     in_new_namespace(|tun| {
@@ -425,7 +425,7 @@ fn absurd_packets_are_counted_and_always_pass() {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_connection_on_another_port_leaves_no_trace() {
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(28_106);
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V4, 28_112, 20_000);
@@ -445,7 +445,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     // At three events each more than the ring holds.
     const CONNECTIONS: u64 = 9_000;
     let port = 28_108;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|_| {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -481,8 +481,12 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     in_new_namespace(|tun| {
         let _link = Link::upgraded(tun, Family::V4, port, 20_000);
     });
-    let told: Vec<_> = std::iter::from_fn(|| kernel.vitals.next(kind)).collect();
-    assert_eq!((told[0], told.contains(&1)), (10, true), "{told:?}");
+    let reported: Vec<_> = std::iter::from_fn(|| kernel.vitals.next(kind)).collect();
+    assert_eq!(
+        (reported[0], reported.contains(&1)),
+        (10, true),
+        "{reported:?}"
+    );
     assert_eq!(kernel.dropped(DropReason::VitalsFull), dropped);
 }
 
@@ -490,7 +494,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes() {
     let port = 28_110;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     let netns = in_new_namespace(|_| {
         let elsewhere = TcpListener::bind(("10.99.0.1", 28_112)).unwrap();

@@ -14,7 +14,7 @@ use monitor::{
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
 
 use super::{
-    kernel::{Kernel, Turn},
+    kernel::{Kernel, KernelGuard},
     tun::in_new_namespace,
     ws::{self, Frame, REQUEST, RESPONSE, Stream},
 };
@@ -70,7 +70,7 @@ fn published(kernel: &Kernel, conn: ConnId) -> Facts {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_subflow_is_known_as_one_and_a_fallback_to_tcp_is_not() {
     let port = 28_097;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     for (ip, of, is_subflow) in [
         ("10.99.0.1", [MPTCP, MPTCP], true),
@@ -96,7 +96,7 @@ fn a_subflow_is_known_as_one_and_a_fallback_to_tcp_is_not() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_subflow_older_than_the_programs_is_known_by_a_scan_and_by_its_next_packet() {
     let port = 28_111;
-    let _turn = Turn::wait();
+    let _turn = KernelGuard::wait();
     in_new_namespace(|_| {
         let Some(mut ends) = connected("10.99.0.1", port, [MPTCP; 2]) else {
             return;
@@ -124,7 +124,7 @@ fn a_subflow_older_than_the_programs_is_known_by_a_scan_and_by_its_next_packet()
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_server_over_mptcp_that_does_not_read_is_seen_by_its_closed_window() {
     let port = 28_098;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|_| {
         let Some(mut ends) = connected("10.99.0.1", port, [MPTCP; 2]) else {

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use super::{
-    kernel::{Kernel, Turn},
+    kernel::{Kernel, KernelGuard},
     tun::in_new_namespace,
     ws::{self, Frame, REQUEST, RESPONSE, Stream},
 };
@@ -55,7 +55,7 @@ fn ping([client, server]: &mut [TcpStream; 2]) {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_connection_opened_from_a_watched_port_is_no_servers() {
     let port = 28_094;
-    let mut turn = Turn::wait();
+    let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|_| {
         for (ip, family) in FAMILIES {
@@ -79,7 +79,7 @@ fn a_connection_opened_from_a_watched_port_is_no_servers() {
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn an_older_connection_is_taken_for_outgoing_only_where_nothing_listens_and_it_comes_from_above() {
     let port = 28_111;
-    let _turn = Turn::wait();
+    let _turn = KernelGuard::wait();
     for (ip, family) in FAMILIES {
         in_new_namespace(|_| {
             let mut outgoing = connected(ip, family, port, 27_002);

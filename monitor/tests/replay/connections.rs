@@ -3,7 +3,7 @@
 use monitor::{
     core::{ListenerRules, State},
     listeners::{Listener, PortRange},
-    replay::{Capture, ConnectionRecord, Record, Skip, websocket_ports},
+    replay::{Capture, ConnectionSummary, ReplayRecord, Skip, websocket_ports},
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 const LATER: u64 = START + SECOND;
 
 /// How each connection ended, by number.
-fn ends(connections: &[&ConnectionRecord]) -> Vec<(String, Option<&'static str>)> {
+fn ends(connections: &[&ConnectionSummary]) -> Vec<(String, Option<&'static str>)> {
     connections
         .iter()
         .map(|connection| (connection.conn.clone(), connection.how))
@@ -225,7 +225,7 @@ fn a_connection_older_than_the_recording_is_assumed_until_segments_begin_with_fr
     );
     let believed = connection.frames.rx["text"];
     assert!((1..10).contains(&believed), "{believed}");
-    // What came before it was believed is told as what it is.
+    // What came before it was believed is reported as what it is.
     let doubted = middle.len() as u64 + (10 - believed) * text.len() as u64;
     assert_eq!(connection.unsynced_bytes.rx, doubted);
 }
@@ -237,8 +237,8 @@ fn plain_http_is_counted_and_not_told() {
     conversation.open(&mut recording, START);
     let request = b"GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n";
     conversation.says(&mut recording, LATER, End::Client, request);
-    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    conversation.says(&mut recording, LATER, End::Server, answer);
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    conversation.says(&mut recording, LATER, End::Server, response);
     conversation.close(&mut recording, LATER, End::Server);
     let played = judge(&recording, &[server(8080, None)]);
     assert!(played.records.is_empty(), "{:?}", played.records);
@@ -289,7 +289,7 @@ fn a_remote_port_is_seen_from_the_clients_end() {
     assert_eq!(seconds(connection.established), Some(0.001));
     assert_eq!(connection.frames.tx, [("ping", 1)].into());
     assert_eq!(connection.pings_unanswered, 1);
-    // Where both ends are watched, the server's is the one that is told.
+    // Where both ends are watched, the server's is the one that is reported.
     let played = judge(&recording, &[remote, server(8080, None)]);
     let roles: Vec<_> = played.connections().iter().map(|c| c.role).collect();
     assert_eq!(roles, ["server"]);
@@ -475,7 +475,7 @@ fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
         let played = judge(recording, &[server(8080, None)]);
         assert_eq!(played.connections().len(), 0);
         let reasons = played.records.iter().map(|record| match record {
-            Record::State(transition) => (transition.to, transition.reason.to_string()),
+            ReplayRecord::State(transition) => (transition.to, transition.reason.to_string()),
             other => panic!("{other:?}"),
         });
         reasons.collect::<Vec<_>>()
@@ -487,8 +487,8 @@ fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
     conversation.open(&mut recording, START);
     conversation.says(&mut recording, LATER, End::Client, REQUEST);
     let mut refused = (conversation.clone(), recording.clone());
-    let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
-    refused.0.says(&mut refused.1, LATER, End::Server, answer);
+    let response = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    refused.0.says(&mut refused.1, LATER, End::Server, response);
     assert_eq!(states(&refused.1), [asked.clone(), ended("refused 403")]);
 
     conversation.rst(&mut recording, LATER, End::Server);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use monitor::{
     core::{ConnId, Notice, Status},
-    replay::Record,
+    replay::ReplayRecord,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -113,8 +113,8 @@ fn tell(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError>
     let mut seen = BTreeMap::<ConnId, (u64, bool)>::new();
     for record in &played.records {
         match record {
-            Record::Frame(frame) => seen.entry(frame.conn).or_default().0 += 1,
-            Record::Notice(Notice::Connection(alert)) => {
+            ReplayRecord::Frame(frame) => seen.entry(frame.conn).or_default().0 += 1,
+            ReplayRecord::Notice(Notice::Connection(alert)) => {
                 let stands = &mut seen.entry(alert.facts.conn).or_default().1;
                 let firing = alert.status == Status::Firing;
                 prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");
@@ -150,8 +150,8 @@ proptest! {
                 .iter()
                 .flat_map(|counts| counts.values())
                 .sum();
-            let (told, stands) = seen.get(&conn).copied().unwrap_or_default();
-            prop_assert_eq!(counted, told, "{:?}", connection);
+            let (reported, stands) = seen.get(&conn).copied().unwrap_or_default();
+            prop_assert_eq!(counted, reported, "{:?}", connection);
             prop_assert!(connection.how.is_none() || !stands, "dead, and its alert still fires");
             prop_assert!(connection.closed >= connection.established || connection.closed.is_none());
             frames += counted;

@@ -36,8 +36,8 @@ fn short_story(mut conversation: Conversation) -> Recording {
     recording
 }
 
-/// Everything that was told, as text.
-fn told(played: &Played) -> String {
+/// Everything that was reported, as text.
+fn reported(played: &Played) -> String {
     let Played {
         records, summary, ..
     } = played;
@@ -55,7 +55,7 @@ fn every_link_layer_leads_to_the_same_connection() {
         for link in Link::ALL {
             let file = pcap(&recording, link, 1 << 16, Order::Little, 0xa1b2_c3d4);
             let played = replay(&file, &[server(8080, None)]).expect("a recording");
-            assert_eq!(told(&played), told(&expected), "{link:?}");
+            assert_eq!(reported(&played), reported(&expected), "{link:?}");
         }
     }
 }
@@ -64,18 +64,22 @@ fn every_link_layer_leads_to_the_same_connection() {
 fn every_format_byte_order_and_time_stamp_tells_the_same() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
-    let expected = told(&judge(&recording, &listeners));
+    let expected = reported(&judge(&recording, &listeners));
     for order in [Order::Little, Order::Big] {
         for magic in [0xa1b2_c3d4, 0xa1b2_3c4d, 0xa1b2_cd34] {
             let file = pcap(&recording, Link::Ethernet, 1 << 16, order, magic);
             let played = replay(&file, &listeners).expect("a pcap file");
-            assert_eq!(told(&played), expected, "{order:?} {magic:x}");
+            assert_eq!(reported(&played), expected, "{order:?} {magic:x}");
         }
         for block in [Block::Enhanced, Block::Obsolete] {
             for resolution in [6, 9] {
                 let file = pcapng(&recording, order, block, resolution);
                 let played = replay(&file, &listeners).expect("a pcapng file");
-                assert_eq!(told(&played), expected, "{order:?} {block:?} {resolution}");
+                assert_eq!(
+                    reported(&played),
+                    expected,
+                    "{order:?} {block:?} {resolution}"
+                );
             }
         }
     }
@@ -105,7 +109,7 @@ fn sections_follow_each_other_with_their_own_byte_order_and_interfaces() {
     let file = [part(first, Order::Little), part(second, Order::Big)].concat();
     let listeners = [server(8080, None)];
     let played = replay(&file, &listeners).expect("a pcapng file");
-    assert_eq!(told(&played), told(&judge(&recording, &listeners)));
+    assert_eq!(reported(&played), reported(&judge(&recording, &listeners)));
 }
 
 #[test]
@@ -246,14 +250,14 @@ fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
 fn a_packed_recording_tells_the_same() {
     let recording = short_story(Conversation::v4());
     let file = simple_pcap(&recording);
-    let expected = told(&judge(&recording, &[server(8080, None)]));
+    let expected = reported(&judge(&recording, &[server(8080, None)]));
     for (kind, packed) in packed(&file) {
         let played =
             played(Box::new(&packed[..])).unwrap_or_else(|error| panic!("{kind}: {error}"));
-        assert_eq!(told(&played), expected, "{kind}");
+        assert_eq!(reported(&played), expected, "{kind}");
     }
     assert_eq!(
-        told(&played(Box::new(&file[..])).expect("as it is")),
+        reported(&played(Box::new(&file[..])).expect("as it is")),
         expected
     );
     for short in [&b""[..], b"\x1f", b"abc"] {
@@ -434,7 +438,7 @@ fn behind_options(next: u8, rest: &[u8]) -> Vec<u8> {
 fn tcp_is_found_behind_the_extension_headers_that_may_precede_it() {
     let mut recording = short_story(Conversation::v6());
     let listeners = [server(8080, None)];
-    let expected = told(&judge(&recording, &listeners));
+    let expected = reported(&judge(&recording, &listeners));
     for (_, packet) in &mut recording.packets {
         let (ip, tcp) = packet.split_at(40);
         let mut ip = ip.to_vec();
@@ -443,7 +447,7 @@ fn tcp_is_found_behind_the_extension_headers_that_may_precede_it() {
         ip[4..6].copy_from_slice(&(behind.len() as u16).to_be_bytes());
         *packet = [ip, behind].concat();
     }
-    assert_eq!(told(&judge(&recording, &listeners)), expected);
+    assert_eq!(reported(&judge(&recording, &listeners)), expected);
 }
 
 #[test]
@@ -475,7 +479,7 @@ fn a_fragment_that_is_the_whole_packet_is_read() {
             }
             let played = judge(&recording, &listeners);
             match is_whole {
-                true => assert_eq!(told(&played), told(&expected)),
+                true => assert_eq!(reported(&played), reported(&expected)),
                 false => assert_eq!(
                     played.summary.skipped.get(Skip::Fragment),
                     played.summary.packets
@@ -565,7 +569,7 @@ proptest! {
             }
             bytes.truncate(end.map_or(bytes.len(), |end| end.index(bytes.len())));
             let outcome = |source| match played(source) {
-                Ok(played) => told(&played),
+                Ok(played) => reported(&played),
                 Err(error) => error.to_string(),
             };
             prop_assert_eq!(outcome(Box::new(&bytes[..])), outcome(Box::new(Slow(&bytes))));

@@ -83,14 +83,14 @@ proptest! {
             (Direction::Rx, &from_client, true),
             (Direction::Tx, &from_server, false),
         ] {
-            let told: Vec<_> = played
+            let reported: Vec<_> = played
                 .frames()
                 .into_iter()
                 .filter(|frame| frame.direction == direction)
                 .collect();
-            let read: Vec<_> = told.iter().map(|frame| known(frame)).collect();
+            let read: Vec<_> = reported.iter().map(|frame| known(frame)).collect();
             prop_assert_eq!(&read, expected);
-            prop_assert!(told.iter().all(|frame| frame.masked == masked && frame.rsv == 0));
+            prop_assert!(reported.iter().all(|frame| frame.masked == masked && frame.rsv == 0));
         }
         let connections = played.connections();
         prop_assert_eq!(connections.len(), 1);
@@ -209,7 +209,7 @@ fn a_pong_carries_the_round_trip_and_a_close_frame_its_code() {
         &frame(CLOSE, &[], false),
     );
     let played = crate::judge(&recording, &[server(8080, None)]);
-    let told: Vec<_> = played
+    let reported: Vec<_> = played
         .frames()
         .iter()
         .map(|frame| {
@@ -221,7 +221,7 @@ fn a_pong_carries_the_round_trip_and_a_close_frame_its_code() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             (PING, None, None),
             (PONG, Some(3000), None),
@@ -240,8 +240,8 @@ fn a_101_whose_headers_were_cut_off_is_believed_by_its_status_line() {
         let at = START + SECOND + i * MILLI;
         let text = frame(TEXT, &[7; 30], true);
         conversation.says(&mut recording, at, End::Client, &text);
-        let answer = frame(TEXT, &[7; 30], false);
-        conversation.says(&mut recording, at, End::Server, &answer);
+        let response = frame(TEXT, &[7; 30], false);
+        conversation.says(&mut recording, at, End::Server, &response);
     }
     let snap = HEADERS + 30;
     let file = pcap(&recording, Link::Ethernet, snap, Order::Little, 0xa1b2_c3d4);
@@ -251,9 +251,9 @@ fn a_101_whose_headers_were_cut_off_is_believed_by_its_status_line() {
         played.summary.frames.rx, 20,
         "they begin with the next segment"
     );
-    let told = played.summary.frames.tx;
+    let reported = played.summary.frames.tx;
     assert!(
-        (1..20).contains(&told),
-        "where they begin was not captured: {told}"
+        (1..20).contains(&reported),
+        "where they begin was not captured: {reported}"
     );
 }

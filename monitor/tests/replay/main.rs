@@ -20,7 +20,7 @@ use monitor::{
     core::{Hop, ListenerRules, OnExpiry, State},
     frames::FrameRecord,
     listeners::{Listener, PortRange},
-    replay::{Capture, CaptureError, ConnectionRecord, Record, Replay, Summary, play},
+    replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
 };
 
 use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
@@ -28,7 +28,7 @@ use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
 /// What a replay told.
 #[derive(Debug)]
 struct Played {
-    records: Vec<Record>,
+    records: Vec<ReplayRecord>,
     summary: Summary,
     /// Where it could not be read any further.
     end: Option<CaptureError>,
@@ -39,7 +39,7 @@ impl Played {
         self.records
             .iter()
             .filter_map(|record| match record {
-                Record::Frame(frame) => Some(frame),
+                ReplayRecord::Frame(frame) => Some(frame),
                 _ => None,
             })
             .collect()
@@ -47,15 +47,15 @@ impl Played {
 
     /// Requests for an upgrade that were understood.
     fn connecting(&self) -> usize {
-        let is_connecting = |record: &&Record| matches!(record, Record::State(transition) if transition.to == State::Connecting);
+        let is_connecting = |record: &&ReplayRecord| matches!(record, ReplayRecord::State(transition) if transition.to == State::Connecting);
         self.records.iter().filter(is_connecting).count()
     }
 
-    fn connections(&self) -> Vec<&ConnectionRecord> {
+    fn connections(&self) -> Vec<&ConnectionSummary> {
         self.records
             .iter()
             .filter_map(|record| match record {
-                Record::Connection(connection) => Some(&**connection),
+                ReplayRecord::Connection(connection) => Some(&**connection),
                 _ => None,
             })
             .collect()

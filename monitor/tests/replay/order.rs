@@ -1,6 +1,6 @@
 //! What was recorded in another order than it passed, and what begins in the middle.
 
-use monitor::{core::State, replay::Record};
+use monitor::{core::State, replay::ReplayRecord};
 
 use crate::{
     Played, frame, judge, opened,
@@ -72,7 +72,7 @@ fn gist(played: &Played) -> String {
 
 fn states(played: &Played) -> Vec<State> {
     let states = played.records.iter().filter_map(|record| match record {
-        Record::State(transition) => Some(transition.to),
+        ReplayRecord::State(transition) => Some(transition.to),
         _ => None,
     });
     states.collect()
@@ -125,11 +125,11 @@ fn a_101_that_was_recorded_before_its_request_waits_for_it() {
         let mut recording = Recording::default();
         conversation.open(&mut recording, START);
         conversation.says(&mut recording, START + 5 * MILLI, End::Client, REQUEST);
-        let mut answer = RESPONSE.to_vec();
+        let mut response = RESPONSE.to_vec();
         if with_frame {
-            answer.extend(frame(TEXT, b"welcome", false));
+            response.extend(frame(TEXT, b"welcome", false));
         }
-        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &answer);
+        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &response);
         conversation.says(
             &mut recording,
             START + 7 * MILLI,
@@ -269,19 +269,19 @@ fn frames_are_told_after_the_opening_that_they_came_with_and_before_the_end_that
         let mut recording = Recording::default();
         conversation.open(&mut recording, START);
         conversation.says(&mut recording, START + 5 * MILLI, End::Client, REQUEST);
-        let answer = [RESPONSE, &behind].concat();
-        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &answer);
+        let response = [RESPONSE, &behind].concat();
+        conversation.says(&mut recording, START + 6 * MILLI, End::Server, &response);
         let played = judge(&recording, &[server(8080, None)]);
-        let told = played.records.iter().filter_map(|record| match record {
-            Record::State(transition) => Some(transition.to.as_str()),
-            Record::Frame(frame) => Some(if frame.opcode == CLOSE {
+        let reported = played.records.iter().filter_map(|record| match record {
+            ReplayRecord::State(transition) => Some(transition.to.as_str()),
+            ReplayRecord::Frame(frame) => Some(if frame.opcode == CLOSE {
                 "close"
             } else {
                 "text"
             }),
             _ => None,
         });
-        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(reported.collect::<Vec<_>>(), expected);
     }
 }
 
@@ -308,7 +308,7 @@ fn a_segment_that_acknowledges_too_much_is_no_reason_to_wait_for_another_connect
     );
     let played = judge(&recording, &[server(8080, None)]);
     let opened = played.records.iter().filter_map(|record| match record {
-        Record::State(transition) if transition.to == State::Open => Some(transition.at.0),
+        ReplayRecord::State(transition) if transition.to == State::Open => Some(transition.at.0),
         _ => None,
     });
     assert_eq!(

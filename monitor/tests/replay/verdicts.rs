@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use monitor::{
-    core::{Alert, Certainty, CloseHow, Notice, Resolution, Status, VerdictKind},
-    replay::Record,
+    core::{Alert, AlertResolution, Certainty, CloseHow, Notice, Status, VerdictKind},
+    replay::ReplayRecord,
 };
 use monitor_common::moment::rounded;
 
@@ -27,7 +27,7 @@ fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
         .records
         .iter()
         .filter_map(|record| match record {
-            Record::Notice(Notice::Connection(alert)) => Some(brief(alert)),
+            ReplayRecord::Notice(Notice::Connection(alert)) => Some(brief(alert)),
             _ => None,
         })
         .collect()
@@ -54,7 +54,7 @@ fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard
     assert!((60.007..60.008).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Expired);
     assert_eq!((fired.2, fired.3), (Status::Firing, Certainty::Suspected));
-    let recovered = Status::Resolved(Resolution::Recovered);
+    let recovered = Status::Resolved(AlertResolution::Recovered);
     assert_eq!((resolved.0, resolved.2), (100.0, recovered));
 }
 
@@ -75,7 +75,7 @@ fn a_burst_of_verdicts_is_told_as_live_and_each_of_them_counts_in_the_summary() 
         .records
         .iter()
         .filter_map(|record| match record {
-            Record::Notice(Notice::Group(group)) => Some((group.count, group.examples.len())),
+            ReplayRecord::Notice(Notice::Group(group)) => Some((group.count, group.examples.len())),
             _ => None,
         })
         .collect();
@@ -116,7 +116,7 @@ fn transmissions_into_the_void_confirm_that_it_is_expired() {
     );
     assert!((71.0..72.1).contains(&confirmed.0), "{confirmed:?}");
     // The reset comes from the path, not from the peer: no recovery.
-    let reset = Status::Resolved(Resolution::Closed(CloseHow::RstReceived));
+    let reset = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
     assert_eq!((resolved.0, resolved.2), (80.0, reset));
     assert_eq!(played.connections()[0].how, Some("rst_received"));
 }
@@ -153,7 +153,7 @@ fn data_that_nobody_acknowledges_is_black_holed() {
     conversation.acked[0] = conversation.next[1];
     conversation.ack(&mut recording, at + 14 * SECOND, End::Client);
     let played = judge(&recording, &[server(8080, None)]);
-    let recovered = Status::Resolved(Resolution::Recovered);
+    let recovered = Status::Resolved(AlertResolution::Recovered);
     assert_eq!(alerts(&played)[1].0, 15.0);
     assert_eq!(alerts(&played)[1].2, recovered);
     assert_eq!(played.connections()[0].retransmits, 6);
@@ -316,7 +316,7 @@ fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
     }
     it.conversation
         .ack(&mut it.recording, START + 41 * SECOND, End::Server);
-    let recovered = Status::Resolved(Resolution::Recovered);
+    let recovered = Status::Resolved(AlertResolution::Recovered);
     let stalled = |at, status| (at, VerdictKind::Stalled, status, Certainty::Suspected);
     // The moment of closing is kept in ticks.
     let due = rounded(START + SECOND) - START + 10 * SECOND;
@@ -394,7 +394,7 @@ fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
     recording.packets.sort_by_key(|(at, _)| *at);
     let played = judge(&recording, &[server(8080, None)]);
     let storms = played.records.iter().filter_map(|record| match record {
-        Record::Notice(Notice::Storm(alert)) => Some(alert.reason().to_owned()),
+        ReplayRecord::Notice(Notice::Storm(alert)) => Some(alert.reason().to_owned()),
         _ => None,
     });
     storms.collect()
@@ -418,19 +418,19 @@ fn users_who_leave_a_crowd_behind_one_address_are_no_client_that_thrashes() {
         );
     }
     // All leave.
-    let told = behind_a_proxy(60, 1, 0);
+    let reported = behind_a_proxy(60, 1, 0);
     assert!(
-        told[0].starts_with("a client connects again and again"),
-        "{told:?}"
+        reported[0].starts_with("a client connects again and again"),
+        "{reported:?}"
     );
 }
 
 #[test]
 fn a_recording_that_begins_just_before_a_mass_close_tells_of_it() {
     for (users, lost) in [(45, 45), (45, 22), (300, 100), (1_000, 60)] {
-        let told = behind_a_proxy(users, u16::MAX, lost);
+        let reported = behind_a_proxy(users, u16::MAX, lost);
         let expected = format!("{lost} connections were lost at once");
-        assert_eq!(told, [expected], "{users}");
+        assert_eq!(reported, [expected], "{users}");
     }
     for (users, lost) in [(45, 20), (1_000, 50)] {
         assert_eq!(

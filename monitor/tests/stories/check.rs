@@ -10,7 +10,7 @@ use monitor::{
         storm::{Pattern, StormFinding},
     },
     listeners::{Listener, PortRange},
-    replay::{Capture, Record, Replay, play},
+    replay::{Capture, Replay, ReplayRecord, play},
 };
 
 use crate::{
@@ -134,9 +134,9 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
     let mut capture = Capture::open(&file[..]).expect("a recording");
     let played = play(&mut capture, &mut replay, |_, record| {
         match record {
-            Record::Notice(notice) => reported.push(Report::of_notice(notice)),
-            Record::State(transition) => reasons.push(transition.reason.to_string()),
-            Record::Frame(_) | Record::Connection(_) => {}
+            ReplayRecord::Notice(notice) => reported.push(Report::of_notice(notice)),
+            ReplayRecord::State(transition) => reasons.push(transition.reason.to_string()),
+            ReplayRecord::Frame(_) | ReplayRecord::Connection(_) => {}
         }
         Ok::<_, Infallible>(())
     });

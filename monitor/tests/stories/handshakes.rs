@@ -26,9 +26,9 @@ fn opens(name: &'static str, source: &'static str, opening: Opening) -> Story {
 }
 
 pub(crate) fn stories() -> Vec<Story> {
-    let refused = |name, source, answer| {
+    let refused = |name, source, response| {
         story(name, source)
-            .opening(Opening::Refused(answer))
+            .opening(Opening::Refused(response))
             .until(200.0)
     };
     let spoken = |before: &[u8], behind: &[u8]| {

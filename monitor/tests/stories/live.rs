@@ -247,8 +247,8 @@ fn a_third_of_the_stories_holds_with_real_sockets() {
 fn longest_stall_until(end: Instant) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last = Instant::now();
-    let patience = Duration::from_secs_f64(LONGEST + 1.0);
-    let waited = wait_until("the last row's end", patience, || {
+    let deadline = Duration::from_secs_f64(LONGEST + 1.0);
+    let waited = wait_until("the last row's end", deadline, || {
         let now = Instant::now();
         longest = longest.max(now - last);
         last = now;
@@ -297,8 +297,8 @@ fn enact(lab: &Lab, row: &Row, listener: TcpListener, began: Instant) {
 fn change_paths(lab: &Lab, steps: Vec<(f64, SocketAddr, Step)>, began: Instant) {
     for (at, client, step) in steps {
         let due = began + Duration::from_secs_f64(at);
-        let patience = Duration::from_secs_f64(LONGEST);
-        wait_until("a path's turn", patience, || Instant::now() >= due).unwrap();
+        let deadline = Duration::from_secs_f64(LONGEST);
+        wait_until("a path's turn", deadline, || Instant::now() >= due).unwrap();
         let changed = match step {
             Step::PathBreaks => lab.black_hole(client.ip()),
             Step::PathHeals => lab.heal(client.ip()),

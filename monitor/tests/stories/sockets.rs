@@ -9,7 +9,7 @@ use monitor::core::{
     facts::{Protocol, Role},
 };
 
-use monitor_common::gap_scale;
+use monitor_common::idle_gap_scale;
 
 use crate::{
     check::{Report, compare},
@@ -92,7 +92,7 @@ const CONN: ConnId = ConnId(1);
 struct Host {
     core: Correlator,
     socket: Option<Facts>,
-    survived: [u64; gap_scale::SLOTS],
+    survived: [u64; idle_gap_scale::SLOTS],
     reported: Vec<Report>,
 }
 
@@ -101,7 +101,7 @@ impl Host {
         Self {
             core: Correlator::new(vec![ListenerRules::new("8080", hop)], STALENESS),
             socket: None,
-            survived: [0; gap_scale::SLOTS],
+            survived: [0; idle_gap_scale::SLOTS],
             reported: Vec::new(),
         }
     }
@@ -136,7 +136,7 @@ impl Host {
     }
 
     fn happens(&mut self, now: Ktime, what: Happens) {
-        let unread = |unread: Vec<ReceiveQueue>| Event::QueuesSeen {
+        let unread = |unread: Vec<ReceiveQueue>| Event::RecvQueuesScanned {
             at: now,
             unread,
             complete: true,
@@ -168,9 +168,9 @@ impl Host {
                 return;
             }
             Survives(count, seconds) => {
-                self.survived[gap_scale::slot_of(nanos(seconds))] += count;
+                self.survived[idle_gap_scale::slot_of(nanos(seconds))] += count;
                 self.core
-                    .handle_silences(now, ListenerId(0), &self.survived);
+                    .handle_idle_gaps(now, ListenerId(0), &self.survived);
                 return self.inspect(now);
             }
             LeavesUnread(bytes, read) => unread(vec![ReceiveQueue {

@@ -102,8 +102,8 @@ impl Opening {
         match self {
             Self::Upgrade | Self::Deferred | Self::Unseen => (ws::REQUEST, ws::RESPONSE),
             Self::Tls => (CLIENT_HELLO, SERVER_HELLO),
-            Self::Spoken(request, answer) => (request, answer),
-            Self::Refused(answer) => (ws::REQUEST, answer.as_bytes()),
+            Self::Spoken(request, response) => (request, response),
+            Self::Refused(response) => (ws::REQUEST, response.as_bytes()),
             Self::Unanswered => (ws::REQUEST, b""),
         }
     }

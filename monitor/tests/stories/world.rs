@@ -181,9 +181,9 @@ impl World {
         if !matches!(connection.opening, Opening::Deferred) {
             talk.ack(&mut recording, at + 2 * MILLI, End::Client);
         }
-        let (request, answer) = connection.opening.heads();
+        let (request, response) = connection.opening.heads();
         talk.says(&mut recording, at + 5 * MILLI, End::Client, request);
-        talk.says(&mut recording, at + 6 * MILLI, End::Server, answer);
+        talk.says(&mut recording, at + 6 * MILLI, End::Server, response);
         talk.ack(&mut recording, at + 7 * MILLI, End::Client);
         Self {
             talk,
@@ -265,7 +265,7 @@ impl World {
             Step::PeerWakes => {
                 self.is_awake = true;
                 self.note_death();
-                self.answer();
+                self.response();
             }
             Step::ProxyAnswersPings => self.proxy_answers = true,
             Step::PeerIgnoresPings => self.ignores_pings = true,

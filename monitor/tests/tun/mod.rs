@@ -18,7 +18,7 @@ pub(crate) use device::Tun;
 /// The largest payload of one IPv4 packet.
 pub(crate) const MAX_PAYLOAD: usize = 65_535 - 40;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// After that a SYN is sent again: a new device takes its time to be up.
 const SYN_TIMEOUT: Duration = Duration::from_millis(100);
 const WINDOW: u16 = 65_000;
@@ -133,18 +133,18 @@ impl Peer {
         let mut syn = peer.packet(isn.wrapping_sub(1), tcp_flags::SYN, &[]);
         let mss = (MAX_PAYLOAD as u16 - 20).to_be_bytes();
         peer.add_options(&mut syn, &[2, 4, mss[0], mss[1], 1, 3, 3, 6], data);
-        let patience = Instant::now() + PATIENCE;
-        let answer = loop {
+        let deadline = Instant::now() + TIMEOUT;
+        let response = loop {
             tun.write(&syn);
-            if let Some(answer) = peer.next_packet(tun, Instant::now() + SYN_TIMEOUT) {
-                break answer;
+            if let Some(response) = peer.next_packet(tun, Instant::now() + SYN_TIMEOUT) {
+                break response;
             }
-            assert!(Instant::now() < patience, "no answer to a SYN");
+            assert!(Instant::now() < deadline, "no answer to a SYN");
         };
-        assert!(answer.segment.has(tcp_flags::SYN), "{answer:?}");
-        peer.expected = answer.segment.seq.wrapping_add(1);
+        assert!(response.segment.has(tcp_flags::SYN), "{response:?}");
+        peer.expected = response.segment.seq.wrapping_add(1);
         let syn = Packet::parse(&syn).expect("our own packet");
-        (peer, syn, answer)
+        (peer, syn, response)
     }
 
     /// The socket at the other end, which waits in the queue of `listener`.
@@ -171,7 +171,7 @@ impl Peer {
         let mut packets = Vec::new();
         while self.expected != end {
             let packet = self
-                .next_packet(tun, Instant::now() + PATIENCE)
+                .next_packet(tun, Instant::now() + TIMEOUT)
                 .expect("what the socket sent");
             if packet.segment.seq == self.expected {
                 self.expected = self.expected.wrapping_add(packet.segment.payload_len);

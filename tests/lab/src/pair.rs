@@ -15,7 +15,7 @@ use crate::{
 
 /// Over loopback a packet has arrived before the call that sent it returns, unless the machine is
 /// very busy: then the reader waits.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// With four bytes, as a library puts a counter into its pings.
 const PING: [u8; 6] = *b"\x89\x04ping";
@@ -57,7 +57,7 @@ impl Pair {
         };
         for end in [&pair.client, &pair.server] {
             end.set_nodelay(true)?;
-            end.set_read_timeout(Some(PATIENCE))?;
+            end.set_read_timeout(Some(TIMEOUT))?;
         }
         pair.client.write_all(REQUEST)?;
         pair.server.read_exact(&mut [0; REQUEST.len()])?;

@@ -47,12 +47,12 @@ const MAC: usize = 24;
 #[derive(Debug)]
 pub(super) struct RingReader {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Ring>>,
+    thread: Option<JoinHandle<PacketRing>>,
 }
 
 /// What became of the packets.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct RingCounts {
     /// That passed the filter.
     pub(super) packets: u32,
     /// Of these, for which the ring had no room.
@@ -63,7 +63,7 @@ impl RingReader {
     /// Reads what passes loopback in `namespace` from and to `port`.
     pub(super) fn start(namespace: &Namespace, port: u16) -> Result<Self> {
         let ring = namespace
-            .run(|| Ring::open(port))?
+            .run(|| PacketRing::open(port))?
             .context("cannot open a packet ring")?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -78,7 +78,7 @@ impl RingReader {
         })
     }
 
-    pub(super) fn stop(mut self) -> Result<Taken> {
+    pub(super) fn stop(mut self) -> Result<RingCounts> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("stopped once already")?;
         let ring = thread
@@ -96,7 +96,7 @@ impl Drop for RingReader {
 
 /// The socket and the memory it shares with the kernel.
 #[derive(Debug)]
-struct Ring {
+struct PacketRing {
     socket: OwnedFd,
     memory: NonNull<u8>,
     next: usize,
@@ -105,9 +105,9 @@ struct Ring {
 }
 
 // SAFETY: the memory belongs to this value alone, apart from the kernel.
-unsafe impl Send for Ring {}
+unsafe impl Send for PacketRing {}
 
-impl Ring {
+impl PacketRing {
     fn open(port: u16) -> io::Result<Self> {
         // SAFETY: no pointers. Protocol 0: nothing comes before `bind`.
         let socket =
@@ -193,12 +193,12 @@ impl Ring {
     }
 
     fn read(&mut self, stop: &AtomicBool) {
-        let patience = Timespec::try_from(Duration::from_millis(100)).ok();
+        let timeout = Timespec::try_from(Duration::from_millis(100)).ok();
         while !stop.load(Ordering::Relaxed) {
             if !self.read_block() {
                 let mut wanted = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
                 // Fails only when a signal interrupts it: then the ring is looked at again.
-                let _ = poll(&mut wanted, patience.as_ref());
+                let _ = poll(&mut wanted, timeout.as_ref());
             }
         }
     }
@@ -234,7 +234,7 @@ impl Ring {
         true
     }
 
-    fn taken(&self) -> io::Result<Taken> {
+    fn taken(&self) -> io::Result<RingCounts> {
         let mut statistics = libc::tpacket_stats_v3 {
             tp_packets: 0,
             tp_drops: 0,
@@ -252,7 +252,7 @@ impl Ring {
             )
         };
         match asked {
-            0 => Ok(Taken {
+            0 => Ok(RingCounts {
                 packets: statistics.tp_packets,
                 dropped: statistics.tp_drops,
             }),
@@ -261,7 +261,7 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for PacketRing {
     fn drop(&mut self) {
         // SAFETY: mapped in `open` with this size; nobody has a reference into it.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), BLOCK * BLOCKS) };

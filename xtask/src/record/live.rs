@@ -135,11 +135,11 @@ struct Scene {
     server: Library,
     path: &'static str,
     clients: &'static [(Library, &'static str)],
-    way: Way,
+    reach: Reach,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Reach {
     Ipv4,
     Ipv6,
     Loopback,
@@ -158,7 +158,7 @@ const fn scene(
         server,
         path,
         clients,
-        way: Way::Ipv4,
+        reach: Reach::Ipv4,
     }
 }
 
@@ -168,12 +168,12 @@ const fn ending(name: &'static str, client: &'static [(Library, &'static str)]) 
 
 impl Scene {
     const fn over_ipv6(mut self) -> Self {
-        self.way = Way::Ipv6;
+        self.reach = Reach::Ipv6;
         self
     }
 
     const fn on_loopback(mut self) -> Self {
-        self.way = Way::Loopback;
+        self.reach = Reach::Loopback;
         self
     }
 }
@@ -207,10 +207,10 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn play(&self, scene: &Scene) -> Result<()> {
         let (servers, clients) = (self.lab.server_ns(), self.lab.client_ns());
-        let (addr, interface, clients) = match scene.way {
-            Way::Ipv4 => (self.lab.server_addr(SERVER_PORT), "uplink", clients),
-            Way::Ipv6 => (self.lab.server_addr_v6(SERVER_PORT), "uplink", clients),
-            Way::Loopback => (
+        let (addr, interface, clients) = match scene.reach {
+            Reach::Ipv4 => (self.lab.server_addr(SERVER_PORT), "uplink", clients),
+            Reach::Ipv6 => (self.lab.server_addr_v6(SERVER_PORT), "uplink", clients),
+            Reach::Loopback => (
                 SocketAddr::from(([127, 0, 0, 1], SERVER_PORT)),
                 "lo",
                 servers,

@@ -24,7 +24,7 @@ const SCRAPE_INTERVAL: Duration = Duration::from_secs(5);
 const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Verdicts later than this count as missed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A burst of alerts is reported within ten seconds (docs/alert-log.md).
 const TOLD_WITHIN: Duration = Duration::from_secs(15);
@@ -305,7 +305,7 @@ fn count_verdicts(
     let (first, last) = first.zip(last).context("nobody died")?;
     progress.sleep((first + plan.limit).saturating_sub(monotonic()))?;
     let mut counted = Vec::new();
-    while monotonic() < last + plan.limit + PATIENCE {
+    while monotonic() < last + plan.limit + TIMEOUT {
         let found = daemon.metrics()?.sum("wsmon_zombies_detected_total", &[]);
         // Those who died one by one did so earlier.
         let found = found - plan.fading as f64;

@@ -132,7 +132,7 @@ impl Worker {
                     self.died += 1;
                     let index = self.connections.len().checked_sub(self.died);
                     let index = index.context("there are not so many connections")?;
-                    self.bury(index)?;
+                    self.report_death(index)?;
                 }
             }
             ["late"] => {
@@ -158,7 +158,7 @@ impl Worker {
                 continue;
             }
             if index < self.fading {
-                self.bury(index)?;
+                self.report_death(index)?;
             } else {
                 self.connections[index].pair.ping()?;
             }
@@ -179,7 +179,7 @@ impl Worker {
         Some(place as usize)
     }
 
-    fn bury(&mut self, index: usize) -> Result<()> {
+    fn report_death(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
         let now = clock_gettime(ClockId::Monotonic);
         let nanos = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;

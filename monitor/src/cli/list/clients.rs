@@ -4,30 +4,30 @@ use std::fmt;
 
 use super::ListArgs;
 use crate::{
-    cli::{client, exit::Outcome, screen::Age},
+    cli::{client, exit::CommandResult, screen::Age},
     clients::ClientRecord,
 };
 
-pub(super) async fn show(args: &ListArgs) -> Outcome {
+pub(super) async fn show(args: &ListArgs) -> CommandResult {
     let query = [
         ("listener", args.listener.clone()),
         ("peer", args.peer.map(|peers| peers.to_string())),
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/clients", &query);
-    let row = |record: &ClientRecord| Row(record).to_string();
-    super::print(args, &target, Row::HEAD, row, "no clients").await
+    let row = |record: &ClientRecord| ClientLine(record).to_string();
+    super::print(args, &target, ClientLine::HEAD, row, "no clients").await
 }
 
 /// A client in one row.
-struct Row<'a>(&'a ClientRecord);
+struct ClientLine<'a>(&'a ClientRecord);
 
-impl Row<'_> {
+impl ClientLine<'_> {
     const HEAD: &'static str = "CLIENT                                   LISTENER    ATTEMPTS       PER MIN  \
          ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST";
 }
 
-impl fmt::Display for Row<'_> {
+impl fmt::Display for ClientLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         let figures = &record.figures;
@@ -84,6 +84,9 @@ mod tests {
         let expected = "\
 CLIENT                                   LISTENER    ATTEMPTS       PER MIN  ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST
 10.77.1.12                               8080        113-120        60.0     1          112        1         0         1.0 s      0.400 s";
-        assert_eq!(format!("{}\n{}", Row::HEAD, Row(&record)), expected);
+        assert_eq!(
+            format!("{}\n{}", ClientLine::HEAD, ClientLine(&record)),
+            expected
+        );
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::Report;
 use crate::{
     connections::TransitionRecord,
-    replay::{Record, Replay},
-    sink::line::Line,
+    replay::{Replay, ReplayRecord},
+    sink::alert_line::AlertLine,
 };
 
 pub(super) struct Json<W> {
@@ -42,25 +42,25 @@ impl<W: Write> Json<W> {
 }
 
 impl<W: Write> Report for Json<W> {
-    fn record(&mut self, replay: &Replay, record: &Record) -> io::Result<()> {
+    fn record(&mut self, replay: &Replay, record: &ReplayRecord) -> io::Result<()> {
         match record {
-            Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
-            Record::Frame(frame) => self.line(frame),
-            Record::State(transition) => self.line(&TransitionRecord::new(
+            ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
+            ReplayRecord::Frame(frame) => self.line(frame),
+            ReplayRecord::State(transition) => self.line(&TransitionRecord::new(
                 transition,
                 &replay.listener(transition.listener).rules.name,
                 None,
                 replay.wall_clock(transition.at),
             )),
-            Record::Notice(notice) => {
+            ReplayRecord::Notice(notice) => {
                 let listener = replay.listener(notice.listener());
                 let ts = replay.wall_clock(notice.at());
                 self.line(&Typed {
                     kind: "alert",
-                    object: Line::new(notice, &listener.rules.name, ts),
+                    object: AlertLine::new(notice, &listener.rules.name, ts),
                 })
             }
-            Record::Connection(connection) => self.line(connection),
+            ReplayRecord::Connection(connection) => self.line(connection),
         }
     }
 

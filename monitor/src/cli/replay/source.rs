@@ -11,15 +11,15 @@ use super::interrupt::Interrupt;
 const FIRST: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) struct Source {
+pub(super) struct CaptureSource {
     bytes: Box<dyn Read>,
     interrupt: Interrupt,
-    progress: Option<Progress>,
+    progress: Option<ReadProgress>,
 }
 
 /// What is shown on stderr.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ReadProgress {
     doing: &'static str,
     /// Bytes; `None` if nobody knows.
     size: Option<u64>,
@@ -28,11 +28,11 @@ pub(super) struct Progress {
     written: bool,
 }
 
-impl Source {
+impl CaptureSource {
     pub(super) fn new(
         bytes: Box<dyn Read>,
         interrupt: Interrupt,
-        progress: Option<Progress>,
+        progress: Option<ReadProgress>,
     ) -> Self {
         Self {
             bytes,
@@ -42,7 +42,7 @@ impl Source {
     }
 }
 
-impl Read for Source {
+impl Read for CaptureSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.interrupt.is_raised() {
             return Ok(0);
@@ -55,7 +55,7 @@ impl Read for Source {
     }
 }
 
-impl Progress {
+impl ReadProgress {
     pub(super) fn new(doing: &'static str, size: Option<u64>) -> Self {
         Self {
             doing,
@@ -94,7 +94,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ReadProgress {
     fn drop(&mut self) {
         if self.written {
             eprint!("\r\x1b[K");

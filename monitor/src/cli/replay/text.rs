@@ -5,21 +5,21 @@ use std::io::{self, Write};
 use super::Report;
 use crate::{
     core::{
-        Alert, Group, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
+        Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
         storm::StormFinding,
     },
-    frames::{Clock, Line},
-    replay::{ConnectionRecord, Pair, Record, Replay, Summary},
+    frames::{Clock, FrameLine},
+    replay::{ConnectionSummary, PerDirection, Replay, ReplayRecord, Summary},
 };
 
-pub(super) struct Text<W> {
+pub(super) struct TextReport<W> {
     out: W,
     frames: bool,
     /// For the table at the end.
-    connections: Vec<ConnectionRecord>,
+    connections: Vec<ConnectionSummary>,
 }
 
-impl<W: Write> Text<W> {
+impl<W: Write> TextReport<W> {
     pub(super) fn new(out: W, frames: bool) -> Self {
         Self {
             out,
@@ -29,14 +29,14 @@ impl<W: Write> Text<W> {
     }
 }
 
-impl<W: Write> Report for Text<W> {
-    fn record(&mut self, replay: &Replay, record: &Record) -> io::Result<()> {
+impl<W: Write> Report for TextReport<W> {
+    fn record(&mut self, replay: &Replay, record: &ReplayRecord) -> io::Result<()> {
         match record {
-            Record::Frame(_) | Record::State(_) if !self.frames => Ok(()),
-            Record::Frame(frame) => writeln!(self.out, "{}", Line(frame)),
-            Record::State(transition) => write_state(&mut self.out, replay, transition),
-            Record::Notice(notice) => write_notice(&mut self.out, replay, notice),
-            Record::Connection(connection) => {
+            ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
+            ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameLine(frame)),
+            ReplayRecord::State(transition) => write_state(&mut self.out, replay, transition),
+            ReplayRecord::Notice(notice) => write_notice(&mut self.out, replay, notice),
+            ReplayRecord::Connection(connection) => {
                 self.connections.push((**connection).clone());
                 Ok(())
             }
@@ -94,7 +94,7 @@ fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Resu
     )
 }
 
-fn write_group(out: &mut impl Write, replay: &Replay, group: &Group) -> io::Result<()> {
+fn write_group(out: &mut impl Write, replay: &Replay, group: &AlertGroup) -> io::Result<()> {
     let status = match group.status {
         Status::Firing => group.certainty.as_str(),
         Status::Resolved(resolution) => resolution.as_str(),
@@ -156,7 +156,7 @@ fn full_name(kind: VerdictKind) -> String {
     }
 }
 
-fn write_table(out: &mut impl Write, connections: &[ConnectionRecord]) -> io::Result<()> {
+fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::Result<()> {
     if connections.is_empty() {
         return Ok(());
     }
@@ -194,7 +194,7 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionRecord]) -> io::Re
     Ok(())
 }
 
-fn row(connection: &ConnectionRecord) -> [String; 11] {
+fn row(connection: &ConnectionSummary) -> [String; 11] {
     let begun = connection.established.or(connection.opened);
     let lasted = begun
         .zip(connection.closed)
@@ -261,7 +261,7 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     }
     lines.push(("frames rx/tx", pair(&summary.frames)));
     lines.push(("payload rx/tx", pair(&summary.payload_bytes)));
-    if summary.unsynced_bytes != Pair::default() {
+    if summary.unsynced_bytes != PerDirection::default() {
         lines.push(("unsynced rx/tx", pair(&summary.unsynced_bytes)));
     }
     lines.push(("alerts", summary.alerts.to_string()));
@@ -272,6 +272,6 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     Ok(())
 }
 
-fn pair(pair: &Pair<u64>) -> String {
+fn pair(pair: &PerDirection<u64>) -> String {
     format!("{}/{}", pair.rx, pair.tx)
 }

@@ -31,7 +31,7 @@ impl Reloader {
     pub(super) async fn run(mut self, mut hangups: Signal, daemon: mpsc::Sender<Reload>) {
         while hangups.recv().await.is_some() {
             let outcome = self.reload(&daemon).await;
-            // Where SIGHUP came from a terminal that has gone, nobody is there to be told.
+            // Where SIGHUP came from a terminal that has gone, nobody is there to report to.
             let _ = writeln!(io::stderr(), "wsmon: {outcome}");
         }
     }
@@ -58,10 +58,10 @@ impl Reloader {
         let file = self.args.watch.file()?;
         let new = self.accept(file)?;
         let changes = changes(&self.in_force, &new);
-        let (answer, answered) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         let reload = Reload {
             listeners: new.listeners.clone(),
-            answer,
+            reply,
         };
         let gone = "the daemon is ending";
         let sent = daemon.send(reload).await;
@@ -146,25 +146,25 @@ mod tests {
             let mut config = Config::parse(&text).expect("a valid file");
             config.listeners.remove(0).rules
         };
-        let told = |old: &str, new: &str| differences(&rules(old), &rules(new)).join(", ");
+        let described = |old: &str, new: &str| differences(&rules(old), &rules(new)).join(", ");
         let path = |hop: &str| format!("path = [{{ profile = \"nginx\"{hop} }}]");
-        assert_eq!(told(&path(""), &path("")), "");
+        assert_eq!(described(&path(""), &path("")), "");
         assert_eq!(
-            told(&path(""), &path(", idle_timeout = \"2s\"")),
+            described(&path(""), &path(", idle_timeout = \"2s\"")),
             "path nginx 1m -> nginx 2s"
         );
         assert_eq!(
-            told(&path(""), &path(", on_expiry = \"silent\"")),
+            described(&path(""), &path(", on_expiry = \"silent\"")),
             "path nginx 1m with other rules"
         );
         assert_eq!(
-            told(
+            described(
                 "",
                 "ping_timeout = \"9s\"\nunresponsive_floor = \"4s\"\nmessage_gap = \"35s\""
             ),
             "ping timeout 30s -> 9s, unresponsive floor 10s -> 4s, message gap never -> 35s"
         );
         let route = "route = [{ network = \"::/0\", path = [] }]";
-        assert_eq!(told("", route), "routes");
+        assert_eq!(described("", route), "routes");
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::Config,
     core::reap::{ReapMode, ReapSettings},
-    kernel::load::LoadSettings,
+    kernel::loader::LoadSettings,
     listeners::Listener,
-    sink::{SinkSettings, alert_log::Target, endpoint::Endpoint, http},
+    sink::{SinkSettings, alert_log::LogTarget, endpoint::Endpoint, http},
 };
 
 /// The settings of a daemon.
@@ -79,10 +79,10 @@ impl Settings {
         })
     }
 
-    /// Who is told of alerts.
+    /// Where alerts go.
     pub(super) fn sinks(&self, metrics_addr: SocketAddr) -> SinkSettings {
         SinkSettings {
-            alert_log: Target::parse(&self.alert_log),
+            alert_log: LogTarget::parse(&self.alert_log),
             alertmanagers: self.alertmanagers.clone(),
             webhooks: self.webhooks.clone(),
             metrics_addr,

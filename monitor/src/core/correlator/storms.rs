@@ -1,19 +1,21 @@
-//! What the storm engine of each listener is told, and what it says.
+//! The input and output of each listener's storm engine.
 
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
 };
 
-use super::{Action, Correlator, place};
+use super::{Action, Correlator};
 use crate::core::{
     alert::StormAlert,
-    event::{Asker, CloseHow},
+    event::{CloseHow, HandshakeSocket},
     facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
-    flow::Flow,
+    flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
-    look::Look,
-    storm::{Baseline, ClientRow, Departure, Outcome, Storm, StormFinding, StormSettings},
+    observation::Observation,
+    storm::{
+        AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormFinding, StormSettings,
+    },
     tally::Tally,
     time::Ktime,
     verdict,
@@ -32,7 +34,7 @@ pub struct StormSetup {
 /// The engine of one listener, and what it said last that stands.
 #[derive(Debug)]
 pub(super) struct StormWatch {
-    storm: Storm,
+    storm: StormDetector,
     reconnect: Option<Box<StormAlert>>,
     thrash: Option<Box<StormAlert>>,
 }
@@ -40,7 +42,7 @@ pub(super) struct StormWatch {
 impl StormWatch {
     pub(super) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
         Self {
-            storm: Storm::new(settings, baseline),
+            storm: StormDetector::new(settings, baseline),
             reconnect: None,
             thrash: None,
         }
@@ -52,13 +54,13 @@ impl StormWatch {
     }
 
     /// The flow is one of the client's connections, and no other's.
-    pub(super) fn connect(&mut self, flow: &mut Flow, at: Ktime, client: IpAddr) {
+    pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
         self.disconnect(flow);
         flow.client = Some(self.storm.connect(at, client));
     }
 
     /// The flow is over. False if that was known.
-    pub(super) fn disconnect(&mut self, flow: &mut Flow) -> bool {
+    pub(super) fn disconnect(&mut self, flow: &mut TrackedFlow) -> bool {
         let slot = flow.client.take();
         let was_open = slot.is_some();
         if let Some(slot) = slot {
@@ -73,7 +75,7 @@ impl StormWatch {
     }
 
     /// Passes on what the engine has to say.
-    fn tell(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
+    fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
         tally.reconnects = self.storm.reconnects();
         tally.reconnect_storm = self.storm.is_storm();
         while let Some(finding) = self.storm.poll_finding() {
@@ -115,18 +117,18 @@ impl Correlator {
     /// Whose connection it is, as [`Correlator::clients`] names clients.
     pub(super) fn client_of(&self, facts: &Facts) -> IpAddr {
         let flow = self.flows.get(facts.conn);
-        let forwarded = flow.and_then(Flow::forwarded);
+        let forwarded = flow.and_then(TrackedFlow::forwarded);
         client(facts, forwarded.filter(|_| self.forwarded))
     }
 
-    /// The storms, and the clients that thrash, of which was told last that they go on.
+    /// The storms, and the clients that thrash, last reported as going on.
     pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
         self.storms.iter().flat_map(StormWatch::standing)
     }
 
     pub(super) fn arrived(&mut self, listener: ListenerId, at: Ktime, client: IpAddr) {
-        self.storms[place(listener)].storm.arrived(at, client);
-        self.tell_storm(listener);
+        self.storms[listener.index()].storm.arrived(at, client);
+        self.report_storm(listener);
     }
 
     pub(super) fn settled(
@@ -134,17 +136,17 @@ impl Correlator {
         listener: ListenerId,
         at: Ktime,
         client: IpAddr,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
     ) {
-        let watch = &mut self.storms[place(listener)];
+        let watch = &mut self.storms[listener.index()];
         watch.storm.settled(at, client, outcome);
-        self.tell_storm(listener);
+        self.report_storm(listener);
     }
 
     pub(super) fn server_gone(&mut self, listener: ListenerId, at: Ktime) {
-        if let Some(watch) = self.storms.get_mut(place(listener)) {
+        if let Some(watch) = self.storms.get_mut(listener.index()) {
             watch.storm.server_gone(at);
-            self.tell_storm(listener);
+            self.report_storm(listener);
         } else {
             self.rejected += 1;
         }
@@ -153,7 +155,7 @@ impl Correlator {
     pub(super) fn expire_storms(&mut self) {
         for index in 0..self.storms.len() {
             self.storms[index].storm.handle_timeout(self.now);
-            self.tell_storm(ListenerId(index as u16));
+            self.report_storm(ListenerId(index as u16));
         }
     }
 
@@ -162,13 +164,17 @@ impl Correlator {
         deadlines.flatten().min()
     }
 
-    pub(super) fn tell_storm(&mut self, listener: ListenerId) {
-        let place = place(listener);
-        self.storms[place].tell(listener, &mut self.tallies[place], &mut self.actions);
+    pub(super) fn report_storm(&mut self, listener: ListenerId) {
+        let index = listener.index();
+        self.storms[index].report(listener, &mut self.tallies[index], &mut self.actions);
     }
 
     /// Who asks, by what is known when it asks.
-    pub(super) fn asker(&self, of: &Asker, request: Option<&UpgradeRequest>) -> IpAddr {
+    pub(super) fn client_of_request(
+        &self,
+        of: &HandshakeSocket,
+        request: Option<&UpgradeRequest>,
+    ) -> IpAddr {
         let forwarded = request.and_then(|request| request.client);
         let forwarded = forwarded.filter(|_| self.forwarded);
         identify(of.role, of.local.ip(), of.peer.ip(), forwarded)
@@ -190,8 +196,12 @@ fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAdd
 }
 
 /// How a connection that was open is over, as of its first FIN or close frame, or else of its end.
-pub(super) fn departure(look: &Look<'_>, how: Option<CloseHow>, client: IpAddr) -> Departure {
-    let facts = look.facts;
+pub(super) fn departure(
+    observation: &Observation<'_>,
+    how: Option<CloseHow>,
+    client: IpAddr,
+) -> Departure {
+    let facts = observation.facts;
     let (at, how, by) = match (facts.closing, how) {
         (Some(Closing { at, by }), _) => match by {
             ClosingBy::CloseFrame(close) => (at, CloseHow::CloseFrame, Some(close.initiator)),
@@ -215,8 +225,10 @@ pub(super) fn departure(look: &Look<'_>, how: Option<CloseHow>, client: IpAddr) 
         peer: facts.peer.ip().to_canonical(),
         how,
         by,
-        idle: verdict::silence_before_close(look),
-        age: facts.established_at.map(|born| at.since(born)),
+        idle: verdict::silence_before_close(observation),
+        age: facts
+            .established_at
+            .map(|established_at| at.since(established_at)),
         unacked: facts.retransmits > 0,
     }
 }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::{Correlator, place};
+use super::Correlator;
 use crate::core::{
     facts::Facts,
-    look::{Look, Source},
+    observation::{FactsSource, Observation},
     time::Ktime,
     verdict::{self, Finding},
 };
@@ -25,16 +25,16 @@ impl Correlator {
     /// Takes in a snapshot that was not asked for. It is judged like one that was, unless nothing can
     /// come of it before the next sweep.
     pub fn handle_swept(&mut self, facts: &Facts) {
-        let place = place(facts.listener);
-        let (Some(rules), Some(losses)) = (self.rules.get(place), self.losses.get(place)) else {
+        let index = facts.listener.index();
+        let (Some(rules), Some(losses)) = (self.rules.get(index), self.losses.get(index)) else {
             self.rejected += 1;
             return;
         };
-        let look = Look {
+        let observation = Observation {
             facts,
             rules,
             path: rules.path_to(facts.peer.ip()),
-            source: Source::Snapshot,
+            source: FactsSource::Snapshot,
             now: self.now,
             staleness: self.staleness,
             // Only the table knows both of these; the first is not needed, the other an event.
@@ -42,27 +42,27 @@ impl Correlator {
             unread: None,
             listener_loss: losses.loss(),
         };
-        if !self.can_wait(&look) {
-            self.judge(facts.conn, facts, Source::Snapshot);
+        if !self.can_wait(&observation) {
+            self.judge(facts.conn, facts, FactsSource::Snapshot);
         }
     }
 
-    /// Whether a look would end in a deadline after the next sweep and in nothing else. A flow that
+    /// Whether a check would end in a deadline after the next sweep and in nothing else. A flow that
     /// this is wrong of, because a verdict stands on it or it is at risk, has a deadline in the wheel.
-    fn can_wait(&self, look: &Look<'_>) -> bool {
-        let facts = look.facts;
+    fn can_wait(&self, observation: &Observation<'_>) -> bool {
+        let facts = observation.facts;
         let ends = !facts.is_open() || facts.close.is_some() || facts.closing.is_some();
-        if ends || look.is_in_doubt() || look.needs_first_seen() {
+        if ends || observation.is_in_doubt() || observation.needs_first_seen() {
             return false;
         }
-        let Finding::NotBefore(deadline) = verdict::judge(look) else {
+        let Finding::NotBefore(deadline) = verdict::judge(observation) else {
             return false;
         };
         // Nothing but a gauge depends on it.
-        let tolerance = look.path.idle_timeout().unwrap_or_default() / 10;
-        let (at_risk, risk) = verdict::at_risk(look);
+        let tolerance = observation.path.idle_timeout().unwrap_or_default() / 10;
+        let (at_risk, risk) = verdict::at_risk(observation);
         let deadline = deadline.min(risk + tolerance);
-        !at_risk && self.is_swept_before(deadline, look.now)
+        !at_risk && self.is_swept_before(deadline, observation.now)
     }
 
     /// Whether a sweep after `now` comes first, whenever that is.

@@ -12,9 +12,9 @@ use monitor_common::snapshot::TRY_APART;
 
 use super::*;
 use crate::core::{
-    Certainty, CloseHow, Hop, OnExpiry, Resolution, Status, Trouble, VerdictKind,
+    AlertResolution, Certainty, CloseHow, Hop, OnExpiry, Status, Trouble, VerdictKind,
     event::ReceiveQueue,
-    facts::{Close, Closing, ClosingBy, Direction, Gap, Protocol},
+    facts::{Close, Closing, ClosingBy, Direction, IdleGap, Protocol},
     hop::{Activity, Directions, Path},
     loss::Loss,
 };
@@ -30,8 +30,8 @@ fn ms(at: u64) -> Ktime {
 struct Bench {
     core: Correlator,
     snapshot: Option<Facts>,
-    looks: u32,
-    said: Vec<(u64, Status, VerdictKind, Certainty)>,
+    checks: u32,
+    emitted: Vec<(u64, Status, VerdictKind, Certainty)>,
     reasons: Vec<String>,
 }
 
@@ -40,8 +40,8 @@ impl Bench {
         Self {
             core: Correlator::new(vec![rules], STALENESS),
             snapshot: None,
-            looks: 0,
-            said: Vec::new(),
+            checks: 0,
+            emitted: Vec::new(),
             reasons: Vec::new(),
         }
     }
@@ -93,7 +93,7 @@ impl Bench {
     fn show(&mut self, now: Ktime) {
         self.core.handle_timeout(now);
         while let Some(conn) = self.core.poll_inspect() {
-            self.looks += 1;
+            self.checks += 1;
             self.core
                 .handle_snapshot(conn, self.snapshot.clone().map(Box::new));
         }
@@ -104,7 +104,7 @@ impl Bench {
         while let Some(action) = self.core.poll_action() {
             if let Action::Alert(alert) = action {
                 let at = alert.at.0 / 1_000_000;
-                self.said
+                self.emitted
                     .push((at, alert.status, alert.kind, alert.certainty));
                 self.reasons.push(alert.reason);
             }
@@ -154,7 +154,7 @@ fn ack(facts: &mut Facts, at: u64) {
 
 /// Bytes leave after a silence since `from`, and for the `retransmits`-th time.
 fn speak_into_silence(facts: &mut Facts, from: u64, to: u64) {
-    facts.last_gap = Some(Gap {
+    facts.last_idle_gap = Some(IdleGap {
         from: ms(from),
         to: ms(to),
         ended_by: Direction::Tx,
@@ -178,7 +178,7 @@ fn retransmit(facts: &mut Facts, at: u64) {
 }
 
 const FIRING: Status = Status::Firing;
-const RECOVERED: Status = Status::Resolved(Resolution::Recovered);
+const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 use Certainty::{Confirmed, Suspected};
 use VerdictKind::{BlackHoled, Expired, Expiring, HalfClosed, Quiet, Stalled, Unresponsive};
 

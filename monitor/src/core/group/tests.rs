@@ -2,12 +2,12 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::core::{
-    CloseHow, Facts, Resolution,
+    AlertResolution, CloseHow, Facts,
     facts::{Protocol, Role},
 };
 
 const FIRING: Status = Status::Firing;
-const RESET: Status = Status::Resolved(Resolution::Closed(CloseHow::RstReceived));
+const RESET: Status = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
 
 fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
     let at = Ktime(at * 1_000_000);
@@ -35,7 +35,7 @@ fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
     })
 }
 
-fn told(grouping: &mut Grouping) -> Vec<Notice> {
+fn reported(grouping: &mut Grouping) -> Vec<Notice> {
     std::iter::from_fn(|| grouping.poll_notice()).collect()
 }
 
@@ -57,12 +57,12 @@ fn twenty_pass_at_once_and_of_the_rest_a_group_is_told_when_its_ten_seconds_are_
     for conn in 0..10_000 {
         grouping.offer(alert(1_000, conn, FIRING));
     }
-    assert_eq!(counts(&told(&mut grouping)), [1; SINGLY]);
+    assert_eq!(counts(&reported(&mut grouping)), [1; SINGLY]);
     assert_eq!(grouping.poll_timeout(), Some(Ktime(11_000_000_000)));
     grouping.handle_timeout(Ktime(10_999_999_999));
     assert_eq!(grouping.poll_notice(), None);
     grouping.handle_timeout(Ktime(11_000_000_000));
-    let notices = told(&mut grouping);
+    let notices = reported(&mut grouping);
     let [Notice::Group(group)] = notices.as_slice() else {
         panic!("one group: {notices:?}");
     };
@@ -82,11 +82,11 @@ fn a_burst_that_goes_on_is_one_group_in_ten_seconds_and_singles_return_when_it_i
     grouping.flush();
     // The first was withheld at 2.0 s.
     let expected = [vec![1; SINGLY], vec![100, 100, 100, 80]].concat();
-    assert_eq!(counts(&told(&mut grouping)), expected);
+    assert_eq!(counts(&reported(&mut grouping)), expected);
     for conn in 400..500 {
         grouping.offer(alert(50_000 + conn * 1_000, conn, FIRING));
     }
-    assert_eq!(counts(&told(&mut grouping)), [1; 100]);
+    assert_eq!(counts(&reported(&mut grouping)), [1; 100]);
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn one_alone_is_told_late_and_as_itself() {
     for conn in 0..=SINGLY as u64 {
         grouping.offer(alert(0, conn, FIRING));
     }
-    assert_eq!(told(&mut grouping).len(), SINGLY);
+    assert_eq!(reported(&mut grouping).len(), SINGLY);
     grouping.flush();
     let only = alert(0, SINGLY as u64, FIRING);
-    assert_eq!(told(&mut grouping), [Notice::Connection(only)]);
+    assert_eq!(reported(&mut grouping), [Notice::Connection(only)]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn kinds_listeners_and_certainties_have_bursts_of_their_own() {
         grouping.offer(of(|alert| alert.certainty = Certainty::Confirmed));
         grouping.offer(of(|alert| alert.status = RESET));
     }
-    assert_eq!(told(&mut grouping).len(), 5 * SINGLY);
+    assert_eq!(reported(&mut grouping).len(), 5 * SINGLY);
     assert_eq!(grouping.poll_timeout(), None);
 }
 
@@ -126,13 +126,13 @@ fn the_end_of_a_verdict_waits_for_its_beginning() {
     for conn in 0..25 {
         grouping.offer(alert(0, conn, FIRING));
     }
-    told(&mut grouping);
+    reported(&mut grouping);
     grouping.offer(alert(1_000, 3, RESET));
-    assert_eq!(told(&mut grouping).len(), 1, "its beginning was told");
+    assert_eq!(reported(&mut grouping).len(), 1, "its beginning was told");
     grouping.offer(alert(1_000, 23, RESET));
-    assert_eq!(told(&mut grouping), []);
+    assert_eq!(reported(&mut grouping), []);
     grouping.handle_timeout(Ktime(10_000_000_000));
-    let notices = told(&mut grouping);
+    let notices = reported(&mut grouping);
     let [Notice::Group(firing), Notice::Connection(resolved)] = notices.as_slice() else {
         panic!("a group and a single one: {notices:?}");
     };
@@ -151,7 +151,7 @@ fn a_group_names_a_hop_only_if_it_is_the_hop_of_all() {
         grouping.offer(alert);
     }
     grouping.flush();
-    let last = told(&mut grouping).pop();
+    let last = reported(&mut grouping).pop();
     let Some(Notice::Group(group)) = last else {
         panic!("a group: {last:?}");
     };
@@ -159,9 +159,9 @@ fn a_group_names_a_hop_only_if_it_is_the_hop_of_all() {
 }
 
 /// What an alert says, apart from its connection.
-type Saying = (ListenerId, VerdictKind, Status, Certainty);
+type ReportedAlert = (ListenerId, VerdictKind, Status, Certainty);
 
-fn saying(alert: &Alert) -> Saying {
+fn reported_alert(alert: &Alert) -> ReportedAlert {
     (alert.listener, alert.kind, alert.status, alert.certainty)
 }
 
@@ -169,7 +169,7 @@ fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
     let status = prop_oneof![
         Just(FIRING),
         Just(RESET),
-        Just(Status::Resolved(Resolution::Recovered)),
+        Just(Status::Resolved(AlertResolution::Recovered)),
     ];
     let kind = prop_oneof![Just(VerdictKind::Expired), Just(VerdictKind::BlackHoled)];
     let certainty = prop_oneof![Just(Certainty::Suspected), Just(Certainty::Confirmed)];
@@ -204,28 +204,28 @@ proptest! {
                 while let Some(due) = grouping.poll_timeout().filter(|due| *due <= next) {
                     grouping.handle_timeout(due);
                     prop_assert!(grouping.poll_timeout().is_none_or(|later| later > due));
-                    notices.extend(told(&mut grouping).into_iter().map(|notice| (due, notice)));
+                    notices.extend(reported(&mut grouping).into_iter().map(|notice| (due, notice)));
                 }
             }
             now = next;
             alert.at = now;
             *offered.entry(key(&alert)).or_default() += 1;
             grouping.offer(alert);
-            notices.extend(told(&mut grouping).into_iter().map(|notice| (now, notice)));
+            notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
         }
         grouping.flush();
         prop_assert_eq!(grouping.poll_timeout(), None);
-        notices.extend(told(&mut grouping).into_iter().map(|notice| (now, notice)));
+        notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
 
         let mut singles: BTreeMap<_, VecDeque<Ktime>> = BTreeMap::new();
-        for (told_at, notice) in &notices {
+        for (reported_at, notice) in &notices {
             match notice {
                 Notice::Connection(alert) => {
                     *counted.entry(key(alert)).or_default() += 1;
-                    prop_assert!(!punctual || told_at.since(alert.at) <= WINDOW);
+                    prop_assert!(!punctual || reported_at.since(alert.at) <= WINDOW);
                     let before = singles.entry(key(alert)).or_default();
                     // What was withheld alone passes late, beside those that passed at once.
-                    if alert.at == *told_at {
+                    if alert.at == *reported_at {
                         before.push_back(alert.at);
                     }
                     if before.len() > SINGLY {
@@ -237,11 +237,11 @@ proptest! {
                     let first = &group.examples[0];
                     prop_assert_eq!(
                         group.examples.len() as u64,
-                        group.count.min(Group::EXAMPLES as u64)
+                        group.count.min(AlertGroup::EXAMPLES as u64)
                     );
                     for example in &group.examples {
-                        prop_assert_eq!(saying(example), saying(first));
-                        prop_assert!(!punctual || told_at.since(example.at) <= WINDOW);
+                        prop_assert_eq!(reported_alert(example), reported_alert(first));
+                        prop_assert!(!punctual || reported_at.since(example.at) <= WINDOW);
                     }
                     *counted.entry(key(first)).or_default() += group.count;
                 }
@@ -254,6 +254,6 @@ proptest! {
 
 /// A saying in an order.
 fn key(alert: &Alert) -> (ListenerId, VerdictKind, String, Certainty) {
-    let (listener, kind, status, certainty) = saying(alert);
+    let (listener, kind, status, certainty) = reported_alert(alert);
     (listener, kind, format!("{status:?}"), certainty)
 }

@@ -27,8 +27,8 @@ fn request(head: &str) -> UpgradeRequest {
     UpgradeRequest::parse(head.as_bytes())
 }
 
-fn answer(head: &str) -> UpgradeAnswer {
-    UpgradeAnswer::parse(head.as_bytes())
+fn response(head: &str) -> UpgradeResponse {
+    UpgradeResponse::parse(head.as_bytes())
 }
 
 fn faults(faults: impl IntoIterator<Item = HandshakeFault>) -> BTreeSet<HandshakeFault> {
@@ -68,11 +68,11 @@ fn a_whole_request_is_read_without_its_query() {
 
 #[test]
 fn a_whole_answer_is_read_and_fits_its_request() {
-    let read = answer(ANSWER);
+    let read = response(ANSWER);
     assert!(read.faults_after(&request(REQUEST)).is_empty());
     assert_eq!(
         read,
-        UpgradeAnswer {
+        UpgradeResponse {
             status: Some(101),
             accept: Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into()),
             subprotocol: Some("chat".into()),
@@ -141,11 +141,11 @@ fn each_fault_of_an_answer_is_named() {
     ] {
         let head = ANSWER.replacen(from, to, 1);
         assert_ne!(head, ANSWER);
-        let found = answer(&head).faults_after(&request(REQUEST));
+        let found = response(&head).faults_after(&request(REQUEST));
         assert_eq!(faults(found.iter()), faults([fault]), "{head}");
     }
     let plain = request(&REQUEST.replace("permessage-deflate", "x-other"));
-    let found = answer(ANSWER).faults_after(&plain);
+    let found = response(ANSWER).faults_after(&plain);
     assert_eq!(faults(found.iter()), faults([Fault::UnofferedCompression]));
 }
 
@@ -153,7 +153,7 @@ fn each_fault_of_an_answer_is_named() {
 fn a_refusal_says_when_to_come_back() {
     let refusal = |value: &str| {
         let head = format!("HTTP/1.1 429 Too Many Requests\r\nRetry-After: {value}\r\n\r\n");
-        let read = answer(&head);
+        let read = response(&head);
         assert_eq!(read.status, Some(429));
         assert!(read.faults_after(&request(REQUEST)).is_empty());
         read.retry_after
@@ -224,7 +224,7 @@ fn of_a_head_cut_anywhere_all_whole_lines_are_kept_and_no_rule_counts_as_broken(
         );
     }
     for end in 0..ANSWER.len() {
-        let cut = answer(&ANSWER[..end]);
+        let cut = response(&ANSWER[..end]);
         let found = faults(cut.faults_after(&whole).iter());
         assert_eq!(found, faults([HandshakeFault::CutOff]), "{end}");
         let accept = "xOo=\r\n";
@@ -266,12 +266,12 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_panic_and_never_with_the_query(head in damaged()) {
         let request = UpgradeRequest::parse(&head);
-        let answer = UpgradeAnswer::parse(&head);
-        answer.faults_after(&request);
+        let response = UpgradeResponse::parse(&head);
+        response.faults_after(&request);
         if let Some(path) = &request.path {
             prop_assert!(!path.contains('?'), "{path}");
         }
-        if let Some(status) = answer.status {
+        if let Some(status) = response.status {
             prop_assert!(status < 1000);
         }
     }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::finding::{Cause, ClientRow, Pattern, Phase, ReconnectStorm};
+use super::finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase};
 
 /// The sentence of a [`ReconnectStorm`].
 pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
     match storm.phase {
-        Phase::MassClose => format!(
+        StormPhase::MassClose => format!(
             "{} connections were lost at once{}",
             storm.closes,
             because(storm.cause)
         ),
-        Phase::Storm => format!("{}; {}", seen(storm), advice(storm)),
-        Phase::Over => over(storm),
+        StormPhase::Storm => format!("{}; {}", seen(storm), advice(storm)),
+        StormPhase::Over => over(storm),
     }
 }
 

@@ -80,8 +80,8 @@ impl Deaths {
         // All opened, or all silent, since one moment, and ended at one moment: the durations are alike
         // without having been a limit.
         if last.since(first) >= SPREAD {
-            let ages = deaths.iter().filter_map(|death| death.age);
-            if let Some(age) = cluster(ages.collect(), deaths.len()) {
+            let lifetimes = deaths.iter().filter_map(|death| death.age);
+            if let Some(age) = cluster(lifetimes.collect(), deaths.len()) {
                 return Some(Cause::Lifetime(age));
             }
             let idles = deaths.iter().map(|death| death.idle);

@@ -26,14 +26,14 @@ impl ClientSlot {
 /// the same time: an entry leaves with the last connection of its client. It takes about 30 bytes.
 #[derive(Debug, Default)]
 pub(super) struct ClientConnections {
-    slots: Vec<Entry>,
+    slots: Vec<ClientEntry>,
     free: Vec<u32>,
     /// The places of entries by the hash of their client.
     index: HashTable<u32>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ClientEntry {
     /// IPv4 as a mapped address: it takes less room than an [`IpAddr`].
     client: Ipv6Addr,
     open: u32,
@@ -46,7 +46,7 @@ impl ClientConnections {
             self.slots[place as usize].open += 1;
             return ClientSlot::at(place);
         }
-        let entry = Entry {
+        let entry = ClientEntry {
             client: mapped(client),
             open: 1,
         };
@@ -90,7 +90,7 @@ impl ClientConnections {
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Entry>()
+        self.slots.capacity() * size_of::<ClientEntry>()
             + self.free.capacity() * size_of::<u32>()
             + self.index.allocation_size()
     }

@@ -14,7 +14,7 @@ use crate::core::time::Ktime;
 
 #[derive(Debug)]
 pub(super) struct Clients {
-    rows: Vec<Row>,
+    rows: Vec<CandidateRow>,
     /// The places of rows by the hash of their client.
     index: HashTable<u16>,
     /// The places of rows, a heap with the least weight on top.
@@ -24,7 +24,7 @@ pub(super) struct Clients {
 }
 
 #[derive(Debug)]
-struct Row {
+struct CandidateRow {
     client: IpAddr,
     hash: u64,
     /// What is compared: halved every half minute.
@@ -130,7 +130,7 @@ impl Clients {
 
     /// The rows of the clients that thrashed in the minute before `now`, heaviest first.
     pub(super) fn thrashing(&self, now: Ktime) -> Vec<ClientRow> {
-        let recent = |row: &&Row| {
+        let recent = |row: &&CandidateRow| {
             row.thrashed
                 .is_some_and(|at| now.since(at).as_millis() <= u128::from(MINUTE))
         };
@@ -144,15 +144,22 @@ impl Clients {
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>()
+        self.rows.capacity() * size_of::<CandidateRow>()
             + self.heap.capacity() * size_of::<u16>()
             + self.index.allocation_size()
     }
 
-    fn sorted<'a>(&self, rows: impl Iterator<Item = &'a Row>, most: usize) -> Vec<ClientRow> {
-        let mut rows: Vec<&Row> = rows.collect();
+    fn sorted<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a CandidateRow>,
+        most: usize,
+    ) -> Vec<ClientRow> {
+        let mut rows: Vec<&CandidateRow> = rows.collect();
         rows.sort_by_key(|row| (std::cmp::Reverse(row.weight), row.client));
-        rows.into_iter().take(most).map(Row::show).collect()
+        rows.into_iter()
+            .take(most)
+            .map(CandidateRow::show)
+            .collect()
     }
 
     fn find(&self, client: IpAddr, hash: u64) -> Option<usize> {
@@ -163,7 +170,7 @@ impl Clients {
     fn insert(&mut self, client: IpAddr, hash: u64) -> usize {
         let slot = self.rows.len();
         let place = self.heap.len() as u16;
-        self.rows.push(Row::new(client, hash, place));
+        self.rows.push(CandidateRow::new(client, hash, place));
         self.heap.push(slot as u16);
         // It has no weight yet: nobody above it is lighter.
         self.rise(place.into());
@@ -181,8 +188,8 @@ impl Clients {
         {
             entry.remove();
         }
-        let row = Row::new(client, hash, 0);
-        self.rows[slot] = Row {
+        let row = CandidateRow::new(client, hash, 0);
+        self.rows[slot] = CandidateRow {
             weight: inherited,
             attempts: inherited.into(),
             over: inherited.into(),
@@ -246,7 +253,7 @@ impl Clients {
     }
 }
 
-impl Row {
+impl CandidateRow {
     fn new(client: IpAddr, hash: u64, place: u16) -> Self {
         Self {
             client,

@@ -6,7 +6,7 @@ use super::sample::Return;
 #[derive(Debug)]
 pub(super) struct Delays {
     /// By the number of the attempt, from the second on; the last holds all later ones.
-    steps: Vec<Step>,
+    steps: Vec<DelayStep>,
     /// From the loss of the connection to the first attempt that was seen.
     pub(super) first: Slots,
     /// Attempts of sampled clients, and those from addresses that several share.
@@ -16,7 +16,7 @@ pub(super) struct Delays {
 
 /// The delays before the nth attempt.
 #[derive(Clone, Debug)]
-pub(super) struct Step {
+pub(super) struct DelayStep {
     /// Since the attempt before.
     pub(super) since_attempt: Slots,
     /// Since that attempt failed.
@@ -58,14 +58,14 @@ impl Delays {
     }
 
     /// Whether the delays are those of most clients: few come from an address that several share.
-    pub(super) fn tell_clients_apart(&self) -> bool {
+    pub(super) fn tells_clients_apart(&self) -> bool {
         self.shared * 2 <= self.attempts
     }
 
-    fn step(&mut self, number: u8) -> &mut Step {
+    fn step(&mut self, number: u8) -> &mut DelayStep {
         let step = usize::from(number).min(STEPS - 1);
         while self.steps.len() <= step {
-            self.steps.push(Step {
+            self.steps.push(DelayStep {
                 since_attempt: Slots::new(),
                 since_failure: Slots::new(),
                 expected: 0,
@@ -74,7 +74,7 @@ impl Delays {
         &mut self.steps[step]
     }
 
-    pub(super) fn steps(&self) -> &[Step] {
+    pub(super) fn steps(&self) -> &[DelayStep] {
         &self.steps
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
         })
         .collect();
     let shortest = (SHORTEST / wide).ceil() as usize;
-    let longest = counts.len() / TURNS;
+    let longest = counts.len() / CYCLES;
     let strength = |lag: usize| {
         let (early, late) = (&ups[..ups.len() - lag], &ups[lag..]);
         let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -91,6 +91,6 @@ const SHORTEST: f64 = 0.3;
 /// Of the squares, from one half of the time to the other.
 const FADED: f64 = 0.75;
 /// An interval must fit so often.
-const TURNS: usize = 3;
+const CYCLES: usize = 3;
 /// On average, in one bin.
 const ENOUGH: f64 = 5.0;

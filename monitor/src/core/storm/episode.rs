@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     delays::Delays,
-    finding::{Cause, Phase},
-    pattern::{self, Evidence, Seen},
+    finding::{Cause, StormPhase},
+    pattern::{self, PatternEvidence, SeenPattern},
     totals::Totals,
     trace::Trace,
 };
@@ -13,15 +13,15 @@ use crate::core::time::Ktime;
 
 /// What is worth another line when it changes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
-    pub(super) phase: Phase,
-    pub(super) seen: Seen,
+pub(super) struct StormReport {
+    pub(super) phase: StormPhase,
+    pub(super) seen: SeenPattern,
     pub(super) cause: Option<Cause>,
 }
 
-impl Told {
+impl StormReport {
     fn agrees(&self, other: &Self) -> bool {
-        let cause = |told: &Self| told.cause.map(Cause::as_str);
+        let cause = |reported: &Self| reported.cause.map(Cause::as_str);
         self.phase == other.phase
             && self.seen.agrees(&other.seen, TOLD)
             && cause(self) == cause(other)
@@ -34,7 +34,7 @@ pub(super) struct Episode {
     pub(super) number: u32,
     /// When the closes or the arrivals began.
     pub(super) since: Ktime,
-    pub(super) phase: Phase,
+    pub(super) phase: StormPhase,
     /// What had been before it.
     pub(super) before: Totals,
     pub(super) closes: u64,
@@ -44,23 +44,29 @@ pub(super) struct Episode {
     pub(super) lost: Option<Ktime>,
     pub(super) peak: u64,
     pub(super) cause: Option<Cause>,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenPattern,
     /// What was seen last.
-    pub(super) proposed: Seen,
+    pub(super) proposed: SeenPattern,
     pub(super) delays: Delays,
     /// When there were many attempts last.
     pub(super) busy: Ktime,
     /// The longest quiet time after which there were many again.
     pub(super) longest_quiet: Duration,
-    /// What was told last, and how often something was.
-    pub(super) told: Option<Told>,
-    pub(super) tellings: u32,
+    /// The last report, and how many there were.
+    pub(super) reported: Option<StormReport>,
+    pub(super) reports: u32,
     /// When it is to be looked at.
     pub(super) due: Ktime,
 }
 
 impl Episode {
-    pub(super) fn new(number: u32, since: Ktime, now: Ktime, phase: Phase, before: Totals) -> Self {
+    pub(super) fn new(
+        number: u32,
+        since: Ktime,
+        now: Ktime,
+        phase: StormPhase,
+        before: Totals,
+    ) -> Self {
         Self {
             number,
             since,
@@ -71,29 +77,31 @@ impl Episode {
             lost: None,
             peak: 0,
             cause: None,
-            seen: Seen::NOTHING,
-            proposed: Seen::NOTHING,
+            seen: SeenPattern::NOTHING,
+            proposed: SeenPattern::NOTHING,
             delays: Delays::new(),
             busy: now,
             longest_quiet: Duration::ZERO,
-            told: None,
-            tellings: 0,
+            reported: None,
+            reports: 0,
             due: now + EVERY,
         }
     }
 
-    pub(super) fn to_tell(&self) -> Told {
-        Told {
+    pub(super) fn report_content(&self) -> StormReport {
+        StormReport {
             phase: self.phase,
             seen: self.seen,
             cause: self.cause,
         }
     }
 
-    /// Whether there is something to tell that was not told. The end always is.
+    /// Whether there is something new to report. The end always is.
     pub(super) fn has_news(&self) -> bool {
-        let is_told = self.told.is_some_and(|told| told.agrees(&self.to_tell()));
-        !is_told && (self.tellings < TELLINGS || self.phase == Phase::Over)
+        let is_reported = self
+            .reported
+            .is_some_and(|reported| reported.agrees(&self.report_content()));
+        !is_reported && (self.reports < MAX_REPORTS || self.phase == StormPhase::Over)
     }
 
     /// Notes that there are many attempts at `now`.
@@ -110,13 +118,13 @@ impl Episode {
         let from = self.lost.unwrap_or(self.since) - LEAD;
         let (first_bin, arrivals, failures) = trace.since(from);
         let lost = self.lost.filter(|lost| *lost >= first_bin);
-        let seen = pattern::judge(&Evidence {
+        let seen = pattern::judge(&PatternEvidence {
             delays: &self.delays,
             arrivals: &arrivals,
             failures: &failures,
             lost: lost.map(|lost| lost.since(first_bin).as_secs_f64()),
         });
-        if seen != Seen::NOTHING {
+        if seen != SeenPattern::NOTHING {
             // Once is chance.
             if seen.agrees(&self.proposed, CHANCE) {
                 self.seen = seen;
@@ -134,28 +142,28 @@ impl Episode {
         };
         let recovered = of_it.accepted * 10 >= wanted * 9;
         let closed = self.closed.unwrap_or_default();
-        if self.phase == Phase::MassClose && now.since(closed) >= RETURN {
+        if self.phase == StormPhase::MassClose && now.since(closed) >= RETURN {
             return true;
         }
         let quiet = now.since(self.busy.max(closed));
-        let patience = match self.phase {
+        let quiet_needed = match self.phase {
             _ if recovered => CALM,
-            Phase::MassClose => RETURN,
+            StormPhase::MassClose => RETURN,
             _ if self.longest_quiet.is_zero() => LONGEST_DELAY,
             _ => (self.longest_quiet * 5 / 2).clamp(CALM, RETURN),
         };
-        quiet >= patience
+        quiet >= quiet_needed
     }
 }
 
 /// Attempts just before the beginning belong to it.
 const LEAD: Duration = Duration::from_millis(250);
-/// Periods that differ by less are one: of two looks, and of two lines.
+/// Periods that differ by less are one: of two checks, and of two lines.
 const CHANCE: f64 = 0.1;
 const TOLD: f64 = 0.03;
-/// What is told of one storm, apart from its end.
-const TELLINGS: u32 = 12;
-/// How often it is looked at.
+/// What is reported about one storm, apart from its end.
+const MAX_REPORTS: u32 = 12;
+/// How often it is checked.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// So long without many attempts: over.
 const CALM: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::core::time::Ktime;
 
-/// Something to be told of a listener.
+/// Something to be reported about a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StormFinding {
     /// An alert `reconnect_storm`.
@@ -21,7 +21,7 @@ pub struct ReconnectStorm {
     pub at: Ktime,
     /// When the closes began, or the arrivals if no closes were seen before them.
     pub since: Ktime,
-    pub phase: Phase,
+    pub phase: StormPhase,
     pub pattern: Pattern,
     /// Lockstep: the interval between the attempts of a client. Backoff: the first delay.
     pub period: Option<Duration>,
@@ -58,14 +58,14 @@ impl ReconnectStorm {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum StormPhase {
     /// Many connections were lost at once; their clients are not back yet.
     MassClose,
     Storm,
     Over,
 }
 
-impl Phase {
+impl StormPhase {
     pub const ALL: [Self; 3] = [Self::MassClose, Self::Storm, Self::Over];
 
     /// The name in logs.

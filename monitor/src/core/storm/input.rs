@@ -1,4 +1,4 @@
-//! What the engine is told.
+//! The input of the engine.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::core::{event::CloseHow, facts::Direction, time::Ktime};
 
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     Accepted,
     /// With this HTTP status, if it could be read.
     Refused(Option<u16>),

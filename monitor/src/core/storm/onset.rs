@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::{
-    Storm, Usual,
+    StormDetector, Usual,
     episode::{self, Episode},
-    finding::Phase,
+    finding::StormPhase,
     seconds,
     totals::Totals,
 };
 use crate::core::time::Ktime;
 
-impl Storm {
+impl StormDetector {
     /// Whether more attempts failed than clients should make for one success, in each third of the
     /// half minute before second `until`.
     pub(super) fn is_failing(&self, until: u64) -> bool {
@@ -116,7 +116,7 @@ impl Storm {
     pub(super) fn begin_mass_close(&mut self, at: Ktime) {
         let now = seconds::number(at);
         let since = self.deaths.begin(at);
-        let mut episode = self.new_episode(since, at, Phase::MassClose, self.totals);
+        let mut episode = self.new_episode(since, at, StormPhase::MassClose, self.totals);
         episode.closes = self.seconds.sum(seconds::number(since), now).closes;
         episode.closed = Some(at);
         episode.lost = Some(since);
@@ -128,16 +128,16 @@ impl Storm {
         if self
             .episode
             .as_ref()
-            .is_some_and(|episode| episode.told.is_none())
+            .is_some_and(|episode| episode.reported.is_none())
         {
-            // What came before is told before.
-            self.look(at);
+            // What came before is reported before.
+            self.evaluate(at);
         }
         let mut episode = match self.episode.take() {
             Some(episode) => episode,
-            None => self.new_episode(since, at, Phase::Storm, before),
+            None => self.new_episode(since, at, StormPhase::Storm, before),
         };
-        episode.phase = Phase::Storm;
+        episode.phase = StormPhase::Storm;
         episode.busy = at;
         episode.due = at + episode::EVERY;
         episode.peak = episode.peak.max(self.trace.take_peak());
@@ -146,14 +146,14 @@ impl Storm {
         }
         self.crossed.clear();
         self.episode = Some(episode);
-        self.tell(at);
+        self.report(at);
     }
 
     fn new_episode(
         &mut self,
         since: Ktime,
         at: Ktime,
-        phase: Phase,
+        phase: StormPhase,
         before: Totals,
     ) -> Box<Episode> {
         self.episodes = self.episodes.wrapping_add(1).max(1);

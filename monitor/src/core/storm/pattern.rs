@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    delays::{Delays, Slots, Step},
+    delays::{DelayStep, Delays, Slots},
     echo,
     finding::Pattern,
     phase::{self, Running},
@@ -12,13 +12,13 @@ use super::{
 
 /// What the attempts look like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct SeenPattern {
     pub(super) pattern: Pattern,
     /// Lockstep: the interval. Backoff: the first delay.
     pub(super) period: Option<Duration>,
 }
 
-impl Seen {
+impl SeenPattern {
     pub(super) const NOTHING: Self = Self {
         pattern: Pattern::Unknown,
         period: None,
@@ -74,7 +74,7 @@ impl Beat {
 
 /// All that is known of the attempts of a storm.
 #[derive(Debug)]
-pub(super) struct Evidence<'a> {
+pub(super) struct PatternEvidence<'a> {
     pub(super) delays: &'a Delays,
     /// Counts by bins of [`trace::BIN`](super::trace::BIN), from the beginning of the storm on.
     pub(super) arrivals: &'a [u32],
@@ -84,15 +84,15 @@ pub(super) struct Evidence<'a> {
 }
 
 /// Single clients say it best; but behind a proxy all may have one address, so the moments alone must do.
-pub(super) fn judge(evidence: &Evidence<'_>) -> Seen {
-    match evidence.delays.tell_clients_apart() {
+pub(super) fn judge(evidence: &PatternEvidence<'_>) -> SeenPattern {
+    match evidence.delays.tells_clients_apart() {
         true => of_clients(evidence.delays, evidence.lost.is_some()),
         false => of_moments(evidence),
     }
 }
 
 /// What the delays of single clients say.
-fn of_clients(delays: &Delays, lost: bool) -> Seen {
+fn of_clients(delays: &Delays, lost: bool) -> SeenPattern {
     // Some wait from one attempt to the next, others from the failure: what fits better is how they do it.
     let of_attempt = Rhythm::new(delays, |step| &step.since_attempt);
     let of_failure = Rhythm::new(delays, |step| &step.since_failure);
@@ -105,7 +105,7 @@ fn of_clients(delays: &Delays, lost: bool) -> Seen {
         && pooled.is_tight()
         && steadiest.steps_at_pooled >= 2
     {
-        return Seen::lockstep(steadiest.interval.unwrap_or(pooled.seconds));
+        return SeenPattern::lockstep(steadiest.interval.unwrap_or(pooled.seconds));
     }
     let first = lost.then(|| delays.first.quantile(0.1)).flatten();
     if let Some(seen) = twice(first, &steadiest.beats).or_else(|| growing(first, &steadiest.beats))
@@ -117,8 +117,8 @@ fn of_clients(delays: &Delays, lost: bool) -> Seen {
             && kind.beats.iter().all(|beat| beat.width >= LOOSE)
     };
     match kinds.iter().all(is_loose) {
-        true => Seen::SPREAD,
-        false => Seen::NOTHING,
+        true => SeenPattern::SPREAD,
+        false => SeenPattern::NOTHING,
     }
 }
 
@@ -141,7 +141,7 @@ impl Rhythm {
         first.map_or(f64::MAX, |beat| beat.width)
     }
 
-    fn new(delays: &Delays, of: impl Fn(&Step) -> &Slots) -> Self {
+    fn new(delays: &Delays, of: impl Fn(&DelayStep) -> &Slots) -> Self {
         let mut all = Slots::new();
         let mut expected = 0;
         for step in delays.steps() {
@@ -162,14 +162,14 @@ impl Rhythm {
             })
         };
         let pooled = beat(&all, expected, ENOUGH);
-        let is_at_pooled = |step: &&Step| {
+        let is_at_pooled = |step: &&DelayStep| {
             pooled.is_some_and(|pooled| {
                 of(step).total() >= ENOUGH_OF_ONE / 2
                     && of(step).near(pooled.seconds, TIGHT) >= SHARE * 0.75
             })
         };
         let steps = delays.steps();
-        let at_pooled: Vec<&Step> = steps.iter().filter(is_at_pooled).collect();
+        let at_pooled: Vec<&DelayStep> = steps.iter().filter(is_at_pooled).collect();
         let mut intervals: Vec<f64> = at_pooled
             .iter()
             .filter_map(|step| of(step).core(MOST * of(step).total() as f64))
@@ -189,18 +189,18 @@ impl Rhythm {
 }
 
 /// What the moments of all attempts say.
-fn of_moments(evidence: &Evidence<'_>) -> Seen {
+fn of_moments(evidence: &PatternEvidence<'_>) -> SeenPattern {
     let bin = trace::BIN.as_secs_f64();
     let ended = evidence.arrivals.iter().rposition(|count| *count > 0);
     // Once clients are accepted they stop to come: that is no part of their rhythm.
     let arrivals = &evidence.arrivals[..ended.map_or(0, |last| last + 1)];
     let circles = phase::circles(&Running::new(arrivals, bin));
     if let Some(interval) = circles.interval {
-        return Seen::lockstep(interval);
+        return SeenPattern::lockstep(interval);
     }
     let echo = echo::echo(arrivals, bin);
     if let Some(echo) = echo.filter(|echo| echo.strength >= LOUD && !echo.fades) {
-        return Seen::lockstep(echo.interval);
+        return SeenPattern::lockstep(echo.interval);
     }
     let waves = waves::waves(evidence.arrivals, bin);
     let beats = waves::beats(&waves, evidence.failures, bin);
@@ -217,8 +217,8 @@ fn of_moments(evidence: &Evidence<'_>) -> Seen {
     // A server that answers one after the other makes a steady flow of clients in lockstep; chance does not.
     let silent = echo.is_some_and(|echo| echo.strength < FAINT && echo.dispersion >= BY_CHANCE);
     match known(SPREAD_FOR) && nowhere && silent && occupied(arrivals) >= OCCUPIED {
-        true => Seen::SPREAD,
-        false => Seen::NOTHING,
+        true => SeenPattern::SPREAD,
+        false => SeenPattern::NOTHING,
     }
 }
 
@@ -238,10 +238,10 @@ fn occupied(arrivals: &[u32]) -> f64 {
 }
 
 /// Whether the time from the loss to the first attempt is that from there to the next.
-fn twice(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
+fn twice(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern> {
     let next = beats.first().filter(|beat| beat.is_tight())?;
     let is_same = (first? / next.seconds).ln().abs() <= TWICE;
-    is_same.then(|| Seen::lockstep(next.seconds))
+    is_same.then(|| SeenPattern::lockstep(next.seconds))
 }
 
 /// Whether delays grow by a constant factor; `first` is the time from the loss of the connections to the
@@ -249,7 +249,7 @@ fn twice(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
 ///
 /// A server that is not there answers no attempt, so the first ones are not seen. With the first delay b
 /// and the factor f, attempt n comes b (f^n - 1) / (f - 1) after the loss, and b f^n before the next.
-pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
+pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern> {
     let tight = beats.iter().take_while(|beat| beat.is_tight()).count();
     let beats = &beats[..tight];
     match beats {
@@ -261,7 +261,7 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
                 .into_iter()
                 .filter_map(|factor| FirstDelay::fit(first, only.seconds, factor, SAME_FIRST))
                 .min_by(|a, b| a.misfit.total_cmp(&b.misfit))
-                .map(|fit| Seen::backoff(fit.seconds))
+                .map(|fit| SeenPattern::backoff(fit.seconds))
         }
         [one, two, ..] => {
             let factor = two.seconds / one.seconds;
@@ -279,10 +279,10 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
             let factor = usual.unwrap_or(factor);
             let Some(first) = first else {
                 // Nobody knows what was before.
-                return Some(Seen::backoff(one.seconds));
+                return Some(SeenPattern::backoff(one.seconds));
             };
             let Some(fit) = FirstDelay::fit(first, one.seconds, factor, SAME) else {
-                return Some(Seen {
+                return Some(SeenPattern {
                     pattern: Pattern::Backoff,
                     period: None,
                 });
@@ -295,7 +295,7 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<Seen> {
                 .filter(|(beat, n)| expected(beat, *n).ln().abs() <= SAME);
             // Late, never early.
             let of_each = grown.map(|(beat, n)| beat.seconds / factor.powi(fit.unseen + n));
-            Some(Seen::backoff(of_each.fold(fit.seconds, f64::min)))
+            Some(SeenPattern::backoff(of_each.fold(fit.seconds, f64::min)))
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::f64::consts::TAU;
 
-/// Counts of bins, as running sums: the count between any two moments takes two looks.
+/// Counts of bins, as running sums: the count between any two moments takes two reads.
 #[derive(Debug)]
 pub(super) struct Running {
     sums: Vec<f64>,
@@ -68,15 +68,15 @@ pub(super) fn circles(arrivals: &Running) -> Circles {
     };
     let mut best = 0.0;
     let mut interval = SHORTEST;
-    while interval * FEWEST_TURNS as f64 <= known && interval <= LONGEST {
-        if let Some(turns) = Turns::new(arrivals, interval, known) {
-            if turns.of.len() >= MORE_TURNS {
-                found.most = Some(found.most.unwrap_or_default().max(turns.r));
+    while interval * FEWEST_CYCLES as f64 <= known && interval <= LONGEST {
+        if let Some(cycles) = Cycles::new(arrivals, interval, known) {
+            if cycles.of.len() >= MORE_CYCLES {
+                found.most = Some(found.most.unwrap_or_default().max(cycles.r));
             }
-            if turns.r > best
-                && let Some(kept) = turns.kept()
+            if cycles.r > best
+                && let Some(kept) = cycles.kept()
             {
-                best = turns.r;
+                best = cycles.r;
                 found.interval = Some(kept);
             }
         }
@@ -86,7 +86,7 @@ pub(super) fn circles(arrivals: &Running) -> Circles {
 }
 
 /// The attempts of the latest turns on a circle.
-struct Turns {
+struct Cycles {
     interval: f64,
     /// The count and the mean vector of each, the latest first.
     of: Vec<(f64, f64, f64)>,
@@ -94,21 +94,21 @@ struct Turns {
     r: f64,
 }
 
-impl Turns {
+impl Cycles {
     /// A turn is cut where the fewest are: opposite to the mean.
     fn new(arrivals: &Running, interval: f64, known: f64) -> Option<Self> {
-        let most = ((known / interval) as usize).min(MOST_TURNS);
+        let most = ((known / interval) as usize).min(MOST_CYCLES);
         let end = arrivals.end();
-        let all = turn(arrivals, end - most as f64 * interval, interval, most);
+        let all = cycle(arrivals, end - most as f64 * interval, interval, most);
         let (x, y) = (all.1, all.2);
         let ahead = (y.atan2(x) / TAU + 0.5).rem_euclid(1.0) * interval;
         let end = end - most as f64 * interval + ahead + (most - 1) as f64 * interval;
-        let most = (((end - arrivals.start()) / interval + 0.25) as usize).min(MOST_TURNS);
-        if most < FEWEST_TURNS {
+        let most = (((end - arrivals.start()) / interval + 0.25) as usize).min(MOST_CYCLES);
+        if most < FEWEST_CYCLES {
             return None;
         }
         let of: Vec<_> = (1..=most)
-            .map(|back| turn(arrivals, end - back as f64 * interval, interval, 1))
+            .map(|back| cycle(arrivals, end - back as f64 * interval, interval, 1))
             .collect();
         let (count, x, y) = of.iter().fold((0.0, 0.0, 0.0), |sum, t| {
             (sum.0 + t.0, sum.1 + t.1, sum.2 + t.2)
@@ -123,7 +123,7 @@ impl Turns {
 
     /// The interval that is kept, if one near this circle's is.
     fn kept(&self) -> Option<f64> {
-        let turns = self.of.len();
+        let cycles = self.of.len();
         if self.count < ENOUGH
             || self.r < GATHERED_BY_MANY
             || self.count * self.r * self.r
@@ -132,25 +132,25 @@ impl Turns {
                 } else {
                     CHANCE
                 }
-            || (turns < MORE_TURNS && self.r < SHARP)
+            || (cycles < MORE_CYCLES && self.r < SHARP)
         {
             return None;
         }
-        let mean = self.count / turns as f64;
-        let gathered = |turn: &(f64, f64, f64)| turn.1.hypot(turn.2) / turn.0.max(1.0);
+        let mean = self.count / cycles as f64;
+        let gathered = |cycle: &(f64, f64, f64)| cycle.1.hypot(cycle.2) / cycle.0.max(1.0);
         if !self
             .of
             .iter()
-            .all(|turn| turn.0 >= mean / 2.0 && gathered(turn) >= self.r * 0.7)
+            .all(|cycle| cycle.0 >= mean / 2.0 && gathered(cycle) >= self.r * 0.7)
         {
             return None;
         }
-        let half = turns / 2;
-        let of = |turns: &[(f64, f64, f64)]| {
-            turns.iter().map(gathered).sum::<f64>() / turns.len() as f64
+        let half = cycles / 2;
+        let of = |cycles: &[(f64, f64, f64)]| {
+            cycles.iter().map(gathered).sum::<f64>() / cycles.len() as f64
         };
-        let (late, early) = (of(&self.of[..half]), of(&self.of[turns - half..]));
-        if late < early * FADING.powi((turns - half) as i32) {
+        let (late, early) = (of(&self.of[..half]), of(&self.of[cycles - half..]));
+        if late < early * FADING.powi((cycles - half) as i32) {
             return None;
         }
         // Turns are cut opposite to the mean, so where they gather is near half a turn. The step from one to
@@ -160,7 +160,7 @@ impl Turns {
             .of
             .iter()
             .rev()
-            .map(|turn| (turn.2.atan2(turn.1) / TAU).rem_euclid(1.0))
+            .map(|cycle| (cycle.2.atan2(cycle.1) / TAU).rem_euclid(1.0))
             .collect();
         let mut steps: Vec<f64> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         steps.sort_unstable_by(f64::total_cmp);
@@ -174,11 +174,11 @@ impl Turns {
     }
 }
 
-/// The count and the vector sum of `turns` turns from this moment.
-fn turn(arrivals: &Running, from: f64, interval: f64, turns: usize) -> (f64, f64, f64) {
+/// The count and the vector sum of `cycles` turns from this moment.
+fn cycle(arrivals: &Running, from: f64, interval: f64, cycles: usize) -> (f64, f64, f64) {
     let mut sum = (0.0, 0.0, 0.0);
     let mut before = arrivals.until(from);
-    for part in 0..turns * PARTS {
+    for part in 0..cycles * PARTS {
         let now = arrivals.until(from + (part + 1) as f64 / PARTS as f64 * interval);
         let angle = ((part % PARTS) as f64 + 0.5) / PARTS as f64 * TAU;
         let count = now - before;
@@ -197,9 +197,9 @@ const SHORTEST: f64 = 0.25;
 const LONGEST: f64 = 32.0;
 const STEP: f64 = 1.02;
 const PARTS: usize = 32;
-const FEWEST_TURNS: usize = 3;
-const MORE_TURNS: usize = 4;
-const MOST_TURNS: usize = 6;
+const FEWEST_CYCLES: usize = 3;
+const MORE_CYCLES: usize = 4;
+const MOST_CYCLES: usize = 6;
 /// Attempts.
 const ENOUGH: f64 = 50.0;
 const GATHERED: f64 = 0.3;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use super::Outcome;
+use super::AttemptOutcome;
 use crate::core::time::Ktime;
 
 #[derive(Debug)]
 pub(super) struct Sample {
-    clients: HashTable<Known>,
+    clients: HashTable<KnownClient>,
     /// One in 2^level is in the sample.
     level: u32,
     /// When clients that are long gone were last forgotten.
@@ -22,7 +22,7 @@ pub(super) struct Sample {
 
 /// A client in the sample.
 #[derive(Debug)]
-struct Known {
+struct KnownClient {
     /// Keyed, 64 bits: stands for the address.
     hash: u64,
     last: Ktime,
@@ -67,8 +67,8 @@ pub(super) struct Settled {
     pub(super) returned: u64,
 }
 
-impl Known {
-    /// Whether a loss at this moment is why the client came last. Ends of connections are told after
+impl KnownClient {
+    /// Whether a loss at this moment is why the client came last. Ends of connections are reported after
     /// the requests of the same moment, so a client that comes back at once is heard of before its loss.
     fn explain(&mut self, at: Ktime) -> bool {
         std::mem::take(&mut self.unexplained) && at <= self.arrived + TICK
@@ -123,7 +123,7 @@ impl Sample {
         &mut self,
         at: Ktime,
         hash: u64,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
         episode: u32,
     ) -> Settled {
         let weight = 1 << self.level;
@@ -131,12 +131,12 @@ impl Sample {
             return Settled::default();
         };
         known.pending = known.pending.saturating_sub(1);
-        if outcome == Outcome::Accepted {
+        if outcome == AttemptOutcome::Accepted {
             return Settled::default();
         }
         known.failed = at;
-        // An answer is told in its order, a missing one with the end of its connection.
-        let overtaken = outcome == Outcome::Unanswered && known.pending > 0;
+        // An answer is reported in its order, a missing one with the end of its connection.
+        let overtaken = outcome == AttemptOutcome::Unanswered && known.pending > 0;
         let explains = overtaken && known.explain(at);
         known.lost = known.lost.saturating_add(u32::from(!explains));
         let one = known.episode == episode && !known.shared;
@@ -166,7 +166,7 @@ impl Sample {
         self.clients.allocation_size()
     }
 
-    fn entry(&mut self, at: Ktime, hash: u64) -> Option<&mut Known> {
+    fn entry(&mut self, at: Ktime, hash: u64) -> Option<&mut KnownClient> {
         if !self.contains(hash) {
             return None;
         }
@@ -179,7 +179,7 @@ impl Sample {
             if !self.contains(hash) {
                 return None;
             }
-            let known = Known {
+            let known = KnownClient {
                 hash,
                 last: at,
                 arrived: Ktime::ZERO,
@@ -246,7 +246,7 @@ const RETURNING_WITHIN: u64 = 300;
 mod tests {
     use super::*;
 
-    const REFUSED: Outcome = Outcome::Refused(Some(503));
+    const REFUSED: AttemptOutcome = AttemptOutcome::Refused(Some(503));
 
     fn hash(client: u64) -> u64 {
         let mixed = (client + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -291,7 +291,7 @@ mod tests {
             let back = sample.arrive(at(ms), hash(client), 0).expect("all fit");
             back.returning
         };
-        // A connection is lost at 1.004 s, and the client is back before that is told.
+        // A connection is lost at 1.004 s, and the client is back before that is reported.
         assert!(!came(&mut sample, 1_000, 1));
         assert_eq!(sample.depart(at(1_004), hash(1), OLD), 1);
         assert!(!came(&mut sample, 1_010, 1), "nothing is lost any more");
@@ -313,7 +313,7 @@ mod tests {
         came(&mut sample, 1_000, 2);
         came(&mut sample, 1_001, 2);
         let unanswered = |sample: &mut Sample| {
-            let settled = sample.settle(at(1_001), hash(2), Outcome::Unanswered, 0);
+            let settled = sample.settle(at(1_001), hash(2), AttemptOutcome::Unanswered, 0);
             settled.returned
         };
         assert_eq!(unanswered(&mut sample), 1);

@@ -29,13 +29,13 @@ impl Second {
 
 /// A ring of the last [`LENGTH`] seconds. Where time jumps, the seconds between were empty.
 #[derive(Debug)]
-pub(super) struct Seconds {
+pub(super) struct PerSecond {
     ring: Box<[Second; LENGTH]>,
     /// The number of the latest second since boot; `None` before the first event.
     latest: Option<u64>,
 }
 
-impl Seconds {
+impl PerSecond {
     pub(super) fn new() -> Self {
         Self {
             ring: Box::new([Second::default(); LENGTH]),
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn seconds_without_events_are_empty_however_long_they_last() {
-        let mut seconds = Seconds::new();
+        let mut seconds = PerSecond::new();
         seconds.at(at(5.0)).arrivals += 3;
         seconds.at(at(8.5)).arrivals += 4;
         assert_eq!(seconds.sum(5, 8).arrivals, 7);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_event_that_comes_late_counts_for_its_own_second() {
-        let mut seconds = Seconds::new();
+        let mut seconds = PerSecond::new();
         seconds.at(at(10.01)).closes += 1;
         seconds.at(at(9.99)).closes += 1;
         assert_eq!(
@@ -128,7 +128,7 @@ mod tests {
         fn the_sum_of_the_seconds_is_the_number_of_events(
             times in prop::collection::vec(0..60_000_000_000_u64, 0..200)
         ) {
-            let mut seconds = Seconds::new();
+            let mut seconds = PerSecond::new();
             for time in &times {
                 seconds.at(Ktime(*time)).arrivals += 1;
             }

@@ -108,7 +108,7 @@ impl Outage {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wire {
     Arrived(IpAddr),
-    Settled(IpAddr, Outcome),
+    Settled(IpAddr, AttemptOutcome),
     Departed(IpAddr),
     ServerGone,
 }
@@ -148,7 +148,10 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
         // They come over some seconds, long before.
         let at = 1.0 + 3.0 * client as f64 / policies.len() as f64;
         events.push((to(at), Wire::Arrived(of(client))));
-        events.push((to(at + 0.001), Wire::Settled(of(client), Outcome::Accepted)));
+        events.push((
+            to(at + 0.001),
+            Wire::Settled(of(client), AttemptOutcome::Accepted),
+        ));
         let closed = KILLED + 0.000_01 * client as f64;
         events.push((to(closed), Wire::Departed(of(client))));
         client_free = client_free.max(closed) + outage.client_cost;
@@ -191,8 +194,8 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
                 server_free = server_free.max(sent) + outage.server_cost;
                 let accepted = server_free - KILLED >= outage.warm;
                 let outcome = match accepted {
-                    true => Outcome::Accepted,
-                    false => Outcome::Refused(Some(503)),
+                    true => AttemptOutcome::Accepted,
+                    false => AttemptOutcome::Refused(Some(503)),
                 };
                 events.push((to(server_free), Wire::Settled(of(client), outcome)));
                 if !accepted {
@@ -218,7 +221,7 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
 
 /// Shows all of it to an engine, and its deadlines 10 ms late, as the daemon does. Gives what it said
 /// until long after the last event.
-pub(super) fn play(storm: &mut Storm, events: &[(Ktime, Wire)]) -> Vec<StormFinding> {
+pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<StormFinding> {
     let mut said = Vec::new();
     let mut open = 0_u64;
     for (at, event) in events {
@@ -226,7 +229,7 @@ pub(super) fn play(storm: &mut Storm, events: &[(Ktime, Wire)]) -> Vec<StormFind
         match *event {
             Wire::Arrived(client) => storm.arrived(*at, client),
             Wire::Settled(client, outcome) => {
-                open += u64::from(outcome == Outcome::Accepted);
+                open += u64::from(outcome == AttemptOutcome::Accepted);
                 storm.settled(*at, client, outcome);
             }
             Wire::Departed(client) => {
@@ -242,7 +245,7 @@ pub(super) fn play(storm: &mut Storm, events: &[(Ktime, Wire)]) -> Vec<StormFind
 }
 
 /// Lets all deadlines pass until `now`.
-pub(super) fn run(storm: &mut Storm, now: Ktime, said: &mut Vec<StormFinding>) {
+pub(super) fn run(storm: &mut StormDetector, now: Ktime, said: &mut Vec<StormFinding>) {
     while let Some(due) = storm.poll_timeout().filter(|due| *due <= now) {
         storm.handle_timeout(due + Duration::from_millis(10));
         said.extend(std::iter::from_fn(|| storm.poll_finding()));

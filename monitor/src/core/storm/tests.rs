@@ -19,12 +19,12 @@ fn at(seconds: f64) -> Ktime {
     Ktime((seconds * 1e9) as u64)
 }
 
-fn engine() -> Storm {
-    Storm::new(&StormSettings::default(), None)
+fn engine() -> StormDetector {
+    StormDetector::new(&StormSettings::default(), None)
 }
 
 /// An engine that has learned this rate.
-fn used_to(rate: f64) -> Storm {
+fn used_to(rate: f64) -> StormDetector {
     let usual = Usual {
         fast: rate,
         slow: rate,
@@ -35,7 +35,7 @@ fn used_to(rate: f64) -> Storm {
         closes: usual,
         seconds: 3_600,
     };
-    Storm::new(&StormSettings::default(), Some(baseline))
+    StormDetector::new(&StormSettings::default(), Some(baseline))
 }
 
 fn outage(outage: &Outage) -> Vec<ReconnectStorm> {
@@ -46,7 +46,7 @@ fn outage(outage: &Outage) -> Vec<ReconnectStorm> {
 fn patterns(storms: &[ReconnectStorm]) -> (Pattern, Option<Duration>, Vec<Pattern>) {
     let last = storms
         .iter()
-        .rfind(|storm| storm.phase == Phase::Storm)
+        .rfind(|storm| storm.phase == StormPhase::Storm)
         .expect("a storm");
     let all = storms.iter().map(|storm| storm.pattern).collect();
     // At the end the most is known.
@@ -63,15 +63,19 @@ fn assert_period(period: Option<Duration>, seconds: f64, case: &Outage) {
 }
 
 /// Feeds arrivals at these moments, all accepted; connections live for up to twice `life` seconds.
-fn feed(storm: &mut Storm, arrivals: impl Iterator<Item = f64>, life: f64) -> Vec<StormFinding> {
-    let mut said = Vec::new();
+fn feed(
+    storm: &mut StormDetector,
+    arrivals: impl Iterator<Item = f64>,
+    life: f64,
+) -> Vec<StormFinding> {
+    let mut emitted = Vec::new();
     let mut random = Random(99);
     // When, how old, whose.
     let mut open: BTreeSet<(Ktime, Ktime, usize)> = BTreeSet::new();
     for (n, seconds) in arrivals.enumerate() {
         let now = at(seconds);
         while let Some((end, begun, client)) = open.first().copied().filter(|next| next.0 <= now) {
-            sim::run(storm, end, &mut said);
+            sim::run(storm, end, &mut emitted);
             let departure = Departure {
                 by: Some(Direction::Rx),
                 age: Some(end.since(begun)),
@@ -80,14 +84,14 @@ fn feed(storm: &mut Storm, arrivals: impl Iterator<Item = f64>, life: f64) -> Ve
             storm.departed(&departure, open.len() as u64);
             open.pop_first();
         }
-        sim::run(storm, now, &mut said);
+        sim::run(storm, now, &mut emitted);
         let client = n % 5_000;
         storm.arrived(now, address(client));
-        storm.settled(now, address(client), Outcome::Accepted);
+        storm.settled(now, address(client), AttemptOutcome::Accepted);
         open.insert((at(seconds + life * 2.0 * random.uniform()), now, client));
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    said
+    emitted
 }
 
 /// Moments of a Poisson process whose rate changes with time.

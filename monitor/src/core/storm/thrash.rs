@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use super::{
-    Storm, advice,
+    StormDetector, advice,
     finding::{StormFinding, Thrash},
 };
 use crate::core::time::Ktime;
 
-/// That clients thrash, as it was told.
+/// That clients thrash, as it was reported.
 #[derive(Debug)]
 pub(super) struct Thrashing {
     pub(super) since: Ktime,
-    pub(super) told: u64,
+    pub(super) reported: u64,
     pub(super) due: Ktime,
 }
 
-impl Storm {
+impl StormDetector {
     pub(super) fn begin_thrash(&mut self, at: Ktime) {
         self.thrash = Some(Thrashing {
             since: at,
-            told: 0,
+            reported: 0,
             due: at,
         });
         self.look_at_thrash(at);
     }
 
-    /// Tells of all clients that thrash in one line, and again when they have become twice as many.
+    /// Reports all clients that thrash in one line, and again when they have become twice as many.
     pub(super) fn look_at_thrash(&mut self, now: Ktime) {
         let mut rows = self.with_open(self.clients.thrashing(now));
         let Some(thrash) = &mut self.thrash else {
@@ -35,10 +35,10 @@ impl Storm {
         thrash.due = now + THRASH_EVERY;
         let clients = rows.len() as u64;
         let firing = clients > 0;
-        if firing && clients < thrash.told * 2 {
+        if firing && clients < thrash.reported * 2 {
             return;
         }
-        thrash.told = clients;
+        thrash.reported = clients;
         let since = thrash.since;
         if !firing {
             self.thrash = None;

@@ -7,7 +7,7 @@ use super::finding::ReconnectStorm;
 pub(super) struct Totals {
     pub(super) attempts: u64,
     pub(super) accepted: u64,
-    pub(super) refused: Refused,
+    pub(super) refused: RefusedCount,
     /// Of the sampled clients, by the weight of the sample.
     pub(super) sampled: u64,
     pub(super) returning: u64,
@@ -27,13 +27,13 @@ impl Totals {
 
 /// Failed attempts by status. Statuses that come when all places are taken are under `None`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Refused {
+pub(super) struct RefusedCount {
     statuses: [(u16, u64); PLACES],
     taken: usize,
     without: u64,
 }
 
-impl Refused {
+impl RefusedCount {
     pub(super) fn add(&mut self, status: Option<u16>) {
         let Some(status) = status else {
             self.without += 1;

@@ -8,94 +8,94 @@ use std::time::Duration;
 use super::{Finding, Verdict};
 use crate::core::{
     alert::{Certainty, VerdictKind},
-    look::{Look, RECHECK, Source},
+    observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
 };
 
-pub(super) fn find(look: &Look<'_>) -> Finding {
-    let facts = look.facts;
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let facts = observation.facts;
     let stalled = facts
         .stalled_since
-        .filter(|_| look.is_outstanding() && !look.is_reset());
+        .filter(|_| observation.is_outstanding() && !observation.is_reset());
     let Some(since) = stalled else {
         return Finding::NotBefore(Ktime::NEVER);
     };
-    if look.longest_unheard_gap().is_some() {
-        after_silence(look, since)
+    if observation.longest_unheard_gap().is_some() {
+        after_silence(observation, since)
     } else {
-        in_conversation(look, since)
+        in_conversation(observation, since)
     }
 }
 
-fn in_conversation(look: &Look<'_>, since: Ktime) -> Finding {
-    let facts = look.facts;
+fn in_conversation(observation: &Observation<'_>, since: Ktime) -> Finding {
+    let facts = observation.facts;
     let last = facts.tx.last_packet.unwrap_or(since);
     if facts.retransmits < RETRANSMITS {
         // The kernel reports the second and the fifth.
         Finding::NotBefore(Ktime::NEVER)
-    } else if look.source == Source::Event {
+    } else if observation.source == FactsSource::Event {
         // As the report of a retransmission comes, its acknowledgement cannot have come yet.
-        Finding::NotBefore((since + STALL).max(look.now + ANSWER))
-    } else if look.now < since + STALL {
+        Finding::NotBefore((since + STALL).max(observation.now + ANSWER))
+    } else if observation.now < since + STALL {
         Finding::NotBefore(since + STALL)
-    } else if last + look.margin() < since + LATE {
+    } else if last + observation.margin() < since + LATE {
         // With a tail loss probe the fifth leaves after 3 s already, and the sixth after 6 s.
-        Finding::NotBefore(look.while_tcp_retries(since))
+        Finding::NotBefore(observation.while_tcp_retries(since))
     } else {
-        holds(look, since, STALL)
+        holds(observation, since, STALL)
     }
 }
 
 /// After a silence longer than a hop's limit less evidence is needed.
-fn after_silence(look: &Look<'_>, since: Ktime) -> Finding {
-    if look.facts.retransmits < RETRANSMITS_AFTER_GAP {
+fn after_silence(observation: &Observation<'_>, since: Ktime) -> Finding {
+    if observation.facts.retransmits < RETRANSMITS_AFTER_GAP {
         Finding::NotBefore(Ktime::NEVER)
-    } else if look.now < since + STALL_AFTER_GAP {
+    } else if observation.now < since + STALL_AFTER_GAP {
         Finding::NotBefore(since + STALL_AFTER_GAP)
     } else {
-        holds(look, since, STALL_AFTER_GAP)
+        holds(observation, since, STALL_AFTER_GAP)
     }
 }
 
-fn holds(look: &Look<'_>, since: Ktime, limit: Duration) -> Finding {
+fn holds(observation: &Observation<'_>, since: Ktime, limit: Duration) -> Finding {
     Finding::Holds(Verdict {
         kind: VerdictKind::BlackHoled,
-        certainty: certainty(look),
+        certainty: certainty(observation),
         since,
         limit,
         hop: None,
     })
 }
 
-pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
-    let progress = look.facts.ack_progress_at;
-    look.facts.unacked_bytes == 0 || progress.is_some_and(|at| at > verdict.since)
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    let progress = observation.facts.ack_progress_at;
+    observation.facts.unacked_bytes == 0 || progress.is_some_and(|at| at > verdict.since)
 }
 
-fn certainty(look: &Look<'_>) -> Certainty {
+fn certainty(observation: &Observation<'_>) -> Certainty {
     // The first one is no retransmission.
-    let tries = look.facts.retransmits.saturating_add(1);
-    match look.loss().excuses(tries) {
+    let tries = observation.facts.retransmits.saturating_add(1);
+    match observation.loss().excuses(tries) {
         true => Certainty::Suspected,
         false => Certainty::Confirmed,
     }
 }
 
 pub(super) fn review(
-    look: &Look<'_>,
+    observation: &Observation<'_>,
     verdict: &Verdict,
     heard_before: Option<Ktime>,
 ) -> (Certainty, Ktime) {
-    let certainty = certainty(look).max(verdict.certainty);
-    let next_look = if look.facts.rx.last_packet > heard_before {
+    let certainty = certainty(observation).max(verdict.certainty);
+    let next_check = if observation.facts.rx.last_packet > heard_before {
         // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
-        look.now + RECHECK
+        observation.now + RECHECK
     } else if certainty == Certainty::Suspected {
-        look.while_tcp_backs_off(verdict.since)
+        observation.while_tcp_backs_off(verdict.since)
     } else {
         Ktime::NEVER
     };
-    (certainty, next_look)
+    (certainty, next_check)
 }
 
 /// A path that comes back within `LATE` shows it by an answer to what leaves after that. TCP tries some

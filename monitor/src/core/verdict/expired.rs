@@ -6,22 +6,22 @@ use super::{Finding, INSTANT, Verdict, sooner};
 use crate::core::{
     alert::{Certainty, VerdictKind},
     hop::Hop,
-    look::Look,
+    observation::Observation,
     time::Ktime,
 };
 
 /// *Suspected* until two transmissions stay unanswered for a second, on a lossy path more. Of several hops the one whose
 /// limit was crossed first.
-pub(super) fn find(look: &Look<'_>) -> Finding {
-    if !look.facts.is_open() {
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    if !observation.facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
     }
-    let hops = look.path.hops.iter().enumerate();
-    hops.map(|(place, hop)| of_hop(look, place, hop))
+    let hops = observation.path.hops.iter().enumerate();
+    hops.map(|(place, hop)| of_hop(observation, place, hop))
         .fold(Finding::NotBefore(Ktime::NEVER), sooner)
 }
 
-fn of_hop(look: &Look<'_>, place: usize, hop: &Hop) -> Finding {
+fn of_hop(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     let Some(limit) = hop.idle_timeout.filter(|_| hop.on_expiry.leaves_a_zombie()) else {
         return Finding::NotBefore(Ktime::NEVER);
     };
@@ -29,63 +29,66 @@ fn of_hop(look: &Look<'_>, place: usize, hop: &Hop) -> Finding {
         let since = silent_since + limit;
         Finding::Holds(Verdict {
             kind: VerdictKind::Expired,
-            certainty: certainty(look, since, limit),
+            certainty: certainty(observation, since, limit),
             since,
             limit,
             hop: Some(place),
         })
     };
-    if let Some(gap) = look.unheard_gap(limit) {
+    if let Some(gap) = observation.unheard_gap(limit) {
         return holds(gap.from);
     }
-    let quiet_since = look.quiet_since(hop);
+    let quiet_since = observation.quiet_since(hop);
     let crossed = quiet_since + limit;
-    if look.now <= crossed + look.margin() {
-        Finding::NotBefore(crossed + look.staleness + INSTANT)
-    } else if look.is_outstanding() {
-        Finding::NotBefore(look.while_tcp_retries(crossed))
-    } else if look
+    if observation.now <= crossed + observation.margin() {
+        Finding::NotBefore(crossed + observation.staleness + INSTANT)
+    } else if observation.is_outstanding() {
+        Finding::NotBefore(observation.while_tcp_retries(crossed))
+    } else if observation
         .facts
         .rx
         .last_packet
         .is_some_and(|heard| heard > crossed)
     {
         // A hop that counts payload, or each direction, should have forgotten; and the peer was heard
-        // since. Whatever restarts its clock does so after this look.
-        Finding::NotBefore(look.now + limit)
+        // since. Whatever restarts its clock does so after this check.
+        Finding::NotBefore(observation.now + limit)
     } else {
         holds(quiet_since)
     }
 }
 
-pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
-    look.facts
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    observation
+        .facts
         .rx
         .last_packet
         .is_some_and(|at| at > verdict.since)
 }
 
-pub(super) fn review(look: &Look<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
-    match certainty(look, verdict.since, verdict.limit).max(verdict.certainty) {
-        Certainty::Suspected => (Certainty::Suspected, next_look(look, verdict)),
+pub(super) fn review(observation: &Observation<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
+    match certainty(observation, verdict.since, verdict.limit).max(verdict.certainty) {
+        Certainty::Suspected => (Certainty::Suspected, next_check(observation, verdict)),
         Certainty::Confirmed => (Certainty::Confirmed, Ktime::NEVER),
     }
 }
 
-fn certainty(look: &Look<'_>, crossed: Ktime, limit: Duration) -> Certainty {
-    let tries = look.facts.unanswered_transmissions;
-    let enough = tries >= UNANSWERED_TRANSMISSIONS && !look.loss().excuses(tries);
-    match look.asked_at(crossed, limit) {
-        Some(asked) if enough && look.now >= asked + UNANSWERED => Certainty::Confirmed,
+fn certainty(observation: &Observation<'_>, crossed: Ktime, limit: Duration) -> Certainty {
+    let tries = observation.facts.unanswered_transmissions;
+    let enough = tries >= UNANSWERED_TRANSMISSIONS && !observation.loss().excuses(tries);
+    match observation.elicited_at(crossed, limit) {
+        Some(elicited) if enough && observation.now >= elicited + UNANSWERED => {
+            Certainty::Confirmed
+        }
         _ => Certainty::Suspected,
     }
 }
 
 /// Nothing sent: nothing to wait for. Otherwise TCP repeats itself within seconds.
-fn next_look(look: &Look<'_>, verdict: &Verdict) -> Ktime {
-    match look.asked_at(verdict.since, verdict.limit) {
-        Some(asked) if look.now < asked + UNANSWERED => asked + UNANSWERED,
-        Some(asked) => look.while_tcp_backs_off(asked),
+fn next_check(observation: &Observation<'_>, verdict: &Verdict) -> Ktime {
+    match observation.elicited_at(verdict.since, verdict.limit) {
+        Some(elicited) if observation.now < elicited + UNANSWERED => elicited + UNANSWERED,
+        Some(elicited) => observation.while_tcp_backs_off(elicited),
         None => Ktime::NEVER,
     }
 }

@@ -6,17 +6,21 @@ use super::{Finding, INSTANT, Verdict};
 use crate::core::{
     alert::{Certainty, VerdictKind},
     facts::Protocol,
-    look::{Look, RECHECK},
+    observation::{Observation, RECHECK},
     time::Ktime,
 };
 
-pub(super) fn find(look: &Look<'_>) -> Finding {
-    let Some(limit) = look.rules.message_gap.filter(|_| look.facts.is_open()) else {
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let Some(limit) = observation
+        .rules
+        .message_gap
+        .filter(|_| observation.facts.is_open())
+    else {
         return Finding::NotBefore(Ktime::NEVER);
     };
-    let since = last_message(look) + limit;
-    if look.now <= since + look.margin() {
-        return Finding::NotBefore(since + look.staleness + INSTANT);
+    let since = last_message(observation) + limit;
+    if observation.now <= since + observation.margin() {
+        return Finding::NotBefore(since + observation.staleness + INSTANT);
     }
     Finding::Holds(Verdict {
         kind: VerdictKind::Quiet,
@@ -27,18 +31,18 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
     })
 }
 
-pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
-    last_message(look) > verdict.since
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    last_message(observation) > verdict.since
 }
 
 /// A message is no event.
-pub(super) fn next_look(look: &Look<'_>, limit: Duration) -> Ktime {
-    look.now + (limit / 20).max(RECHECK)
+pub(super) fn next_check(observation: &Observation<'_>, limit: Duration) -> Ktime {
+    observation.now + (limit / 20).max(RECHECK)
 }
 
 /// The last text or binary frame; where frames are unknown, the last payload.
-fn last_message(look: &Look<'_>) -> Ktime {
-    let facts = look.facts;
+fn last_message(observation: &Observation<'_>) -> Ktime {
+    let facts = observation.facts;
     let heard = match facts.protocol {
         Protocol::WebSocket => facts.rx.last_message,
         Protocol::Opaque | Protocol::Assumed => facts.rx.last_payload,
@@ -46,5 +50,5 @@ fn last_message(look: &Look<'_>) -> Ktime {
     heard
         .max(facts.opened_at)
         .max(facts.established_at)
-        .unwrap_or(look.first_seen)
+        .unwrap_or(observation.first_seen)
 }

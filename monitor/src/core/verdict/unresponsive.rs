@@ -10,38 +10,42 @@ use std::time::Duration;
 use super::{Finding, Verdict};
 use crate::core::{
     alert::{Certainty, VerdictKind},
-    look::{Look, RECHECK, Source},
+    observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
 };
 
 /// *Suspected* at the second try, or when the first is older than the ping timeout.
-pub(super) fn find(look: &Look<'_>) -> Finding {
-    let facts = look.facts;
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let facts = observation.facts;
     if !facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
     }
     let Some(since) = facts.first_try else {
-        // Every ping is published at once, so a look per timeout sees a lone one in time.
+        // Every ping is published at once, so a check per timeout sees a lone one in time.
         let pings = facts.ping_rtt.is_some();
-        return Finding::NotBefore(look.while_frames_leave(pings, look.rules.ping_timeout));
+        return Finding::NotBefore(
+            observation.while_frames_leave(pings, observation.rules.ping_timeout),
+        );
     };
-    let first = since + look.rules.ping_timeout;
+    let first = since + observation.rules.ping_timeout;
     let second = facts
         .second_try
-        .map_or(Ktime::NEVER, |second| second + usual_grace(look));
-    if look.now < first.min(second) {
+        .map_or(Ktime::NEVER, |second| second + usual_grace(observation));
+    if observation.now < first.min(second) {
         return Finding::NotBefore(first.min(second));
     }
-    if !look.acks_cover(since) {
-        return Finding::NotBefore(look.while_tcp_retries(since));
+    if !observation.acks_cover(since) {
+        return Finding::NotBefore(observation.while_tcp_retries(since));
     }
-    if let Some(acked) = pongs_may_be_right_behind(look) {
-        return Finding::NotBefore(acked + usual_grace(look));
+    if let Some(acked) = pongs_may_be_right_behind(observation) {
+        return Finding::NotBefore(acked + usual_grace(observation));
     }
-    let (certainty, limit) = match certainty(look) {
-        Certainty::Confirmed => (Certainty::Confirmed, patience(look)),
-        Certainty::Suspected if look.now >= second => (Certainty::Suspected, usual_grace(look)),
-        Certainty::Suspected => (Certainty::Suspected, look.rules.ping_timeout),
+    let (certainty, limit) = match certainty(observation) {
+        Certainty::Confirmed => (Certainty::Confirmed, ping_deadline(observation)),
+        Certainty::Suspected if observation.now >= second => {
+            (Certainty::Suspected, usual_grace(observation))
+        }
+        Certainty::Suspected => (Certainty::Suspected, observation.rules.ping_timeout),
     };
     Finding::Holds(Verdict {
         kind: VerdictKind::Unresponsive,
@@ -53,31 +57,41 @@ pub(super) fn find(look: &Look<'_>) -> Finding {
 }
 
 /// A later first try, or none, means that something came in between.
-pub(super) fn has_recovered(look: &Look<'_>, verdict: &Verdict) -> bool {
-    look.facts.first_try.is_none_or(|at| at > verdict.since)
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    observation
+        .facts
+        .first_try
+        .is_none_or(|at| at > verdict.since)
 }
 
-/// The certainty, the limit that was crossed for it, and when to look again.
-pub(super) fn review(look: &Look<'_>, verdict: &Verdict) -> (Certainty, Duration, Ktime) {
+/// The certainty, the limit that was crossed for it, and when to check again.
+pub(super) fn review(
+    observation: &Observation<'_>,
+    verdict: &Verdict,
+) -> (Certainty, Duration, Ktime) {
     // What a peer sends after a lone ping is no event, so this verdict is the one that has to watch.
-    let recheck = look.while_frames_leave(true, pace_of_pongs(look.rules.ping_timeout));
+    let recheck =
+        observation.while_frames_leave(true, pace_of_pongs(observation.rules.ping_timeout));
     if verdict.certainty == Certainty::Confirmed {
         (Certainty::Confirmed, verdict.limit, recheck)
-    } else if certainty(look) == Certainty::Confirmed {
-        (Certainty::Confirmed, patience(look), recheck)
+    } else if certainty(observation) == Certainty::Confirmed {
+        (Certainty::Confirmed, ping_deadline(observation), recheck)
     } else {
-        let next_look = match confirmed_at(look) {
-            at if look.now < at => recheck.min(at),
+        let next_check = match confirmed_at(observation) {
+            at if observation.now < at => recheck.min(at),
             _ => recheck,
         };
-        (Certainty::Suspected, verdict.limit, next_look)
+        (Certainty::Suspected, verdict.limit, next_check)
     }
 }
 
-fn certainty(look: &Look<'_>) -> Certainty {
-    let acked = look.facts.second_try.is_some_and(|at| look.acks_cover(at));
-    let overdue = look.now >= confirmed_at(look);
-    if overdue && acked && pongs_may_be_right_behind(look).is_none() {
+fn certainty(observation: &Observation<'_>) -> Certainty {
+    let acked = observation
+        .facts
+        .second_try
+        .is_some_and(|at| observation.acks_cover(at));
+    let overdue = observation.now >= confirmed_at(observation);
+    if overdue && acked && pongs_may_be_right_behind(observation).is_none() {
         Certainty::Confirmed
     } else {
         Certainty::Suspected
@@ -85,10 +99,10 @@ fn certainty(look: &Look<'_>) -> Certainty {
 }
 
 /// When both tries will have waited for long enough.
-fn confirmed_at(look: &Look<'_>) -> Ktime {
-    match (look.facts.first_try, look.facts.second_try) {
+fn confirmed_at(observation: &Observation<'_>) -> Ktime {
+    match (observation.facts.first_try, observation.facts.second_try) {
         (Some(first), Some(second)) => {
-            (first + look.rules.unresponsive_floor).max(second + grace(look))
+            (first + observation.rules.unresponsive_floor).max(second + grace(observation))
         }
         _ => Ktime::NEVER,
     }
@@ -96,10 +110,10 @@ fn confirmed_at(look: &Look<'_>) -> Ktime {
 
 /// Pings that had to wait behind a loss leave all at once; the pongs may be right behind the
 /// acknowledgement. The moment of that.
-fn pongs_may_be_right_behind(look: &Look<'_>) -> Option<Ktime> {
-    look.facts
-        .ack_progress_at
-        .filter(|at| look.source == Source::Event && look.now < *at + usual_grace(look))
+fn pongs_may_be_right_behind(observation: &Observation<'_>) -> Option<Ktime> {
+    observation.facts.ack_progress_at.filter(|at| {
+        observation.source == FactsSource::Event && observation.now < *at + usual_grace(observation)
+    })
 }
 
 /// How long a pong after a lone ping may go unnoticed: it is no event.
@@ -108,25 +122,25 @@ pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
 }
 
 /// How long the peer is given before it is called dead, and again before it is aborted.
-fn patience(look: &Look<'_>) -> Duration {
-    grace(look).max(look.rules.unresponsive_floor)
+fn ping_deadline(observation: &Observation<'_>) -> Duration {
+    grace(observation).max(observation.rules.unresponsive_floor)
 }
 
 /// How long a ping may wait for its pong where nothing is lost.
-fn usual_grace(look: &Look<'_>) -> Duration {
-    let rtt = look.facts.ping_rtt.unwrap_or_default();
+fn usual_grace(observation: &Observation<'_>) -> Duration {
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
     rtt.saturating_mul(4).max(MIN_PING_GRACE)
 }
 
 /// How long it may wait anyhow. Where the path is lossy the peer's TCP may be sending the
 /// pong again, while its acknowledgements come through.
-fn grace(look: &Look<'_>) -> Duration {
-    let (usual, loss) = (usual_grace(look), look.loss());
+fn grace(observation: &Observation<'_>) -> Duration {
+    let (usual, loss) = (usual_grace(observation), observation.loss());
     if loss.is_usual() {
         return usual;
     }
     // Each try waits twice as long as the one before.
-    let rtt = look.facts.ping_rtt.unwrap_or_default();
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
     let waits = 2u32.saturating_pow(loss.tries_beyond_chance() - 1) - 1;
     let retrying = (MIN_RTO + rtt).saturating_mul(waits);
     usual.max(retrying.min(MAX_PING_GRACE))

@@ -14,7 +14,7 @@ use monitor_common::{
 use super::DecodeError;
 use crate::core::{
     ConnId, Facts, Ktime, ListenerId,
-    facts::{Activity, Close, Closing, ClosingBy, Direction, Gap, Protocol, Role},
+    facts::{Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Protocol, Role},
     loss::Loss,
 };
 
@@ -47,8 +47,8 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         ack_progress_at: moment(s.ack_progress_at),
         retransmits: s.retransmits_without_progress(),
         loss: Loss::from_late(s.loss),
-        unanswered_transmissions: s.unanswered_asks(),
-        unanswered_since: (s.unanswered_asks() > 0)
+        unanswered_transmissions: s.unanswered_sends(),
+        unanswered_since: (s.unanswered_sends() > 0)
             .then(|| moment(s.unanswered_since.nanos(s.published_at)))
             .flatten(),
         pings_unanswered: s.tx.pings_unanswered(),
@@ -59,8 +59,8 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         },
-        last_gap: moment(s.gap_to).map(|to| Gap {
-            from: Ktime(s.gap_to.saturating_sub(s.last_gap())),
+        last_idle_gap: moment(s.gap_to).map(|to| IdleGap {
+            from: Ktime(s.gap_to.saturating_sub(s.last_idle_gap())),
             to,
             ended_by: if s.gap_ended_by == 0 {
                 Direction::Rx
@@ -86,7 +86,7 @@ pub fn seed(facts: &Facts) -> Published {
     let (ip_version, local_addr) = octets(facts.local.ip());
     let (_, remote_addr) = octets(facts.peer.ip());
     let at = |moment: Option<Ktime>| moment.map_or(0, |at| at.0);
-    let direction = |activity: &Activity, fin: bool| DirectionFacts {
+    let direction = |activity: &DirectionActivity, fin: bool| DirectionFacts {
         last_packet: at(activity.last_packet),
         last_payload: at(activity.last_payload),
         last_frame: at(activity.last_frame),
@@ -121,7 +121,7 @@ pub fn seed(facts: &Facts) -> Published {
         nxt_known: 1,
         unacked_since: at(facts.stalled_since),
         retransmits: facts.retransmits,
-        asks: facts.unanswered_transmissions,
+        eliciting_sends: facts.unanswered_transmissions,
         unanswered_since: Moment::of(at(facts.unanswered_since)),
         ..Snapshot::EMPTY
     })
@@ -155,8 +155,8 @@ pub(super) fn end(raw: u8) -> Role {
     }
 }
 
-fn activity(facts: &DirectionFacts) -> Activity {
-    Activity {
+fn activity(facts: &DirectionFacts) -> DirectionActivity {
+    DirectionActivity {
         last_packet: moment(facts.last_packet),
         last_payload: moment(facts.last_payload),
         last_frame: moment(facts.last_frame),

@@ -14,8 +14,8 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{OwnerGaps, handle};
-use crate::kernel::pace::{self, Pace};
+use super::{OwnerMisses, handle};
+use crate::kernel::duty_cycle::{self, DutyCycle};
 
 /// Paths that are remembered: more cgroups than a host has pods, and some 3 MB.
 const MAX_REMEMBERED: usize = 16_384;
@@ -30,7 +30,7 @@ pub(super) struct Cgroups {
     /// Open while cgroups can be found by handle; otherwise they are found by a walk.
     mount: Option<fs::File>,
     remembered: HashMap<u64, Arc<Path>>,
-    pace: Pace,
+    duty_cycle: DutyCycle,
 }
 
 impl Cgroups {
@@ -39,12 +39,12 @@ impl Cgroups {
             root: root.to_owned(),
             mount: fs::File::open(root).ok(),
             remembered: HashMap::new(),
-            pace: Pace::default(),
+            duty_cycle: DutyCycle::default(),
         }
     }
 
     /// `None` for a cgroup that is gone, that is not below this root, or that a walk did not reach.
-    pub(super) fn path(&mut self, id: u64, gaps: &mut OwnerGaps) -> Option<Arc<Path>> {
+    pub(super) fn path(&mut self, id: u64, misses: &mut OwnerMisses) -> Option<Arc<Path>> {
         if let Some(path) = self.remembered.get(&id) {
             return Some(path.clone());
         }
@@ -59,7 +59,7 @@ impl Cgroups {
             ByHandle::Absent => None,
             ByHandle::Impossible => {
                 self.mount = None;
-                self.by_walk(id, gaps)
+                self.by_walk(id, misses)
             }
         }
     }
@@ -87,17 +87,17 @@ impl Cgroups {
     }
 
     /// Remembers what it meets, and forgets what it would have met.
-    fn by_walk(&mut self, id: u64, gaps: &mut OwnerGaps) -> Option<Arc<Path>> {
+    fn by_walk(&mut self, id: u64, misses: &mut OwnerMisses) -> Option<Arc<Path>> {
         let started = Instant::now();
-        if !self.pace.is_due(started) {
-            gaps.walks_put_off += 1;
+        if !self.duty_cycle.is_due(started) {
+            misses.walks_put_off += 1;
             return None;
         }
         let walk = walk(&self.root, id, started);
-        self.pace.took(started, Instant::now());
+        self.duty_cycle.took(started, Instant::now());
         let before = std::mem::replace(&mut self.remembered, walk.met);
         if walk.cut {
-            gaps.walks_cut += 1;
+            misses.walks_cut += 1;
             let room = MAX_REMEMBERED.saturating_sub(self.remembered.len());
             self.remembered.extend(before.into_iter().take(room));
         }
@@ -112,7 +112,7 @@ enum ByHandle {
 }
 
 #[derive(Debug, Default)]
-struct Walk {
+struct CgroupWalk {
     met: HashMap<u64, Arc<Path>>,
     /// Time ran out before the end.
     cut: bool,
@@ -120,8 +120,8 @@ struct Walk {
 
 /// Meets the cgroups below `root`, those near the root first: units and pods before what is in them.
 /// Remembers `wanted` in any case.
-fn walk(root: &Path, wanted: u64, started: Instant) -> Walk {
-    let mut walk = Walk::default();
+fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
+    let mut walk = CgroupWalk::default();
     let mut meet = |id, path: &Path| {
         if id == wanted || walk.met.len() < MAX_REMEMBERED {
             walk.met.insert(id, path.into());
@@ -137,7 +137,7 @@ fn walk(root: &Path, wanted: u64, started: Instant) -> Walk {
             continue;
         };
         for entry in entries.flatten() {
-            if started.elapsed() >= pace::LONGEST {
+            if started.elapsed() >= duty_cycle::LONGEST {
                 walk.cut = true;
                 return walk;
             }
@@ -178,27 +178,27 @@ mod tests {
     fn the_root_is_found_without_privileges() {
         let root = find_cgroup2().unwrap();
         let id = fs::metadata(&root).unwrap().ino();
-        let path = by_walk_only(&root).path(id, &mut OwnerGaps::default());
+        let path = by_walk_only(&root).path(id, &mut OwnerMisses::default());
         assert_eq!(path.as_deref(), Some(Path::new("")));
     }
 
     #[test]
     fn a_walk_right_after_a_walk_is_put_off_and_counted() {
         let mut cgroups = by_walk_only(&find_cgroup2().unwrap());
-        let mut gaps = OwnerGaps::default();
+        let mut misses = OwnerMisses::default();
         let now = Instant::now();
         cgroups
-            .pace
+            .duty_cycle
             .took(now, now + std::time::Duration::from_secs(60));
-        assert_eq!(cgroups.path(u64::MAX, &mut gaps), None);
-        assert_eq!(gaps.walks_put_off, 1);
+        assert_eq!(cgroups.path(u64::MAX, &mut misses), None);
+        assert_eq!(misses.walks_put_off, 1);
     }
 
     #[test]
     fn a_walk_without_time_is_cut_and_knows_the_root() {
         let root = find_cgroup2().unwrap();
         let id = fs::metadata(&root).unwrap().ino();
-        let walk = walk(&root, id, Instant::now() - pace::LONGEST);
+        let walk = walk(&root, id, Instant::now() - duty_cycle::LONGEST);
         assert!(walk.cut);
         assert_eq!(walk.met.len(), 1);
     }
@@ -210,10 +210,10 @@ mod tests {
         let inner = outer.below("in ner\\x2d.scope");
         for mut cgroups in [Cgroups::new(&outer.root), by_walk_only(&outer.root)] {
             for directory in [&outer, &inner] {
-                let mut gaps = OwnerGaps::default();
-                let path = cgroups.path(directory.id(), &mut gaps).unwrap();
+                let mut misses = OwnerMisses::default();
+                let path = cgroups.path(directory.id(), &mut misses).unwrap();
                 assert_eq!(outer.root.join(path), directory.path);
-                assert_eq!(gaps, OwnerGaps::default());
+                assert_eq!(misses, OwnerMisses::default());
             }
         }
         let by_handle = Cgroups::new(&outer.root).by_handle(outer.id());
@@ -224,15 +224,15 @@ mod tests {
     #[ignore = "needs root: makes cgroups"]
     fn a_removed_cgroup_has_the_path_it_had_if_that_is_known_and_otherwise_none() {
         let mut seen = Cgroups::new(&find_cgroup2().unwrap());
-        let mut gaps = OwnerGaps::default();
+        let mut misses = OwnerMisses::default();
         let (id, path) = {
             let directory = CgroupDir::new("short");
             let id = directory.id();
-            (id, seen.path(id, &mut gaps).unwrap())
+            (id, seen.path(id, &mut misses).unwrap())
         };
-        assert_eq!(seen.path(id, &mut gaps), Some(path));
+        assert_eq!(seen.path(id, &mut misses), Some(path));
         for mut late in [Cgroups::new(&seen.root), by_walk_only(&seen.root)] {
-            assert_eq!(late.path(id, &mut gaps), None);
+            assert_eq!(late.path(id, &mut misses), None);
         }
     }
 
@@ -240,9 +240,9 @@ mod tests {
     #[ignore = "needs root: makes cgroups"]
     fn a_cgroup_outside_the_root_is_not_told() {
         let (ours, theirs) = (CgroupDir::new("ours"), CgroupDir::new("theirs"));
-        let mut gaps = OwnerGaps::default();
+        let mut misses = OwnerMisses::default();
         for mut cgroups in [Cgroups::new(&ours.path), by_walk_only(&ours.path)] {
-            assert_eq!(cgroups.path(theirs.id(), &mut gaps), None);
+            assert_eq!(cgroups.path(theirs.id(), &mut misses), None);
         }
     }
 
@@ -256,20 +256,22 @@ mod tests {
             .collect();
         let known = |cgroups: &mut Cgroups| {
             let started = Instant::now();
-            let mut gaps = OwnerGaps::default();
-            let found = |child: &&CgroupDir| cgroups.path(child.id(), &mut gaps).is_some();
+            let mut misses = OwnerMisses::default();
+            let found = |child: &&CgroupDir| cgroups.path(child.id(), &mut misses).is_some();
             let found = children.iter().filter(found).count();
-            println!("{found} of {CGROUPS}: {:?}, {gaps:?}", started.elapsed());
+            println!("{found} of {CGROUPS}: {:?}, {misses:?}", started.elapsed());
             (found == children.len()).then_some(())
         };
         let mut walking = by_walk_only(&parent.root);
         wait_for("all cgroups to be met", || {
             walking.remembered.clear();
-            walking.pace = Pace::default();
+            walking.duty_cycle = DutyCycle::default();
             known(&mut walking)
         });
         for child in &children {
-            let path = walking.path(child.id(), &mut OwnerGaps::default()).unwrap();
+            let path = walking
+                .path(child.id(), &mut OwnerMisses::default())
+                .unwrap();
             assert_eq!(parent.root.join(path), child.path);
         }
         known(&mut Cgroups::new(&parent.root)).unwrap();

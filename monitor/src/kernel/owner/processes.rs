@@ -16,8 +16,8 @@ use rustix::{
     io::{Errno, read},
 };
 
-use super::OwnerGaps;
-use crate::kernel::pace::{self, Pace};
+use super::OwnerMisses;
+use crate::kernel::duty_cycle::{self, DutyCycle};
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,33 +30,33 @@ pub(super) struct Process {
 /// Finds processes by their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    pace: Pace,
+    duty_cycle: DutyCycle,
 }
 
 impl Processes {
     /// The processes that hold sockets with these inodes. Those listed in the files `near`
     /// (`cgroup.procs`) are looked at first, then all the others, until all sockets are found or time
-    /// is up ([`pace::LONGEST`]). Of several that share a socket, the first to be met.
+    /// is up ([`duty_cycle::LONGEST`]). Of several that share a socket, the first to be met.
     pub(super) fn find(
         &mut self,
         inodes: HashSet<u32>,
         near: impl IntoIterator<Item = PathBuf>,
-        gaps: &mut OwnerGaps,
+        misses: &mut OwnerMisses,
     ) -> HashMap<u32, Process> {
         let started = Instant::now();
         if inodes.is_empty() {
             return HashMap::new();
         }
-        if !self.pace.is_due(started) {
-            gaps.walks_put_off += 1;
+        if !self.duty_cycle.is_due(started) {
+            misses.walks_put_off += 1;
             return HashMap::new();
         }
-        let mut walk = Walk::new(inodes, started);
+        let mut walk = ProcessWalk::new(inodes, started);
         walk.visit_all(near.into_iter().flat_map(|file| listed_in(&file)));
         walk.visit_all(all());
-        self.pace.took(started, Instant::now());
-        gaps.walks_cut += u64::from(walk.cut);
-        gaps.processes_refused += walk.refused;
+        self.duty_cycle.took(started, Instant::now());
+        misses.walks_cut += u64::from(walk.cut);
+        misses.processes_refused += walk.refused;
         walk.found
     }
 }
@@ -83,7 +83,7 @@ fn all() -> impl Iterator<Item = u32> {
 /// Room for what one system call tells of a directory: some 300 open files.
 const ENTRIES: usize = 8192;
 
-struct Walk {
+struct ProcessWalk {
     started: Instant,
     wanted: HashSet<u32>,
     found: HashMap<u32, Process>,
@@ -93,7 +93,7 @@ struct Walk {
     cut: bool,
 }
 
-impl Walk {
+impl ProcessWalk {
     fn new(wanted: HashSet<u32>, started: Instant) -> Self {
         Self {
             started,
@@ -121,12 +121,12 @@ impl Walk {
         if self.wanted.is_empty() {
             return true;
         }
-        self.cut |= self.started.elapsed() >= pace::LONGEST;
+        self.cut |= self.started.elapsed() >= duty_cycle::LONGEST;
         self.cut
     }
 
     fn visit(&mut self, pid: u32) {
-        match self.look_into(pid) {
+        match self.read_process(pid) {
             Ok(()) => {}
             // It has ended.
             Err(Errno::NOENT | Errno::SRCH) => {}
@@ -134,7 +134,7 @@ impl Walk {
         }
     }
 
-    fn look_into(&mut self, pid: u32) -> Result<(), Errno> {
+    fn read_process(&mut self, pid: u32) -> Result<(), Errno> {
         // Held open, so that all that is read is of this process and of no later one with its number.
         let process = open(
             format!("/proc/{pid}"),
@@ -223,12 +223,12 @@ mod tests {
         fstat(socket).unwrap().st_ino.try_into().unwrap()
     }
 
-    fn find(inodes: &[u32], near: Option<&CgroupDir>) -> (HashMap<u32, Process>, OwnerGaps) {
-        let mut gaps = OwnerGaps::default();
+    fn find(inodes: &[u32], near: Option<&CgroupDir>) -> (HashMap<u32, Process>, OwnerMisses) {
+        let mut misses = OwnerMisses::default();
         let near = near.map(|cgroup| cgroup.path.join("cgroup.procs"));
         let inodes = inodes.iter().copied().collect();
-        let found = Processes::default().find(inodes, near, &mut gaps);
-        (found, gaps)
+        let found = Processes::default().find(inodes, near, &mut misses);
+        (found, misses)
     }
 
     /// Holds a socket until this value ends.
@@ -268,7 +268,7 @@ mod tests {
     fn all_sockets_of_a_process_are_found_in_one_walk() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let inodes = [inode(&connection.client), inode(&connection.server)];
-        let mut walk = Walk::new(HashSet::from(inodes), Instant::now());
+        let mut walk = ProcessWalk::new(HashSet::from(inodes), Instant::now());
         walk.visit(std::process::id());
         let pids: Vec<_> = inodes.iter().map(|inode| walk.found[inode].pid).collect();
         assert_eq!(pids, [std::process::id(); 2]);
@@ -279,7 +279,7 @@ mod tests {
     fn a_walk_without_time_finds_nothing_and_says_that_it_was_cut() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let inodes = HashSet::from([inode(&connection.client)]);
-        let mut walk = Walk::new(inodes, Instant::now() - pace::LONGEST);
+        let mut walk = ProcessWalk::new(inodes, Instant::now() - duty_cycle::LONGEST);
         walk.visit_all([std::process::id()]);
         assert!(walk.cut && walk.found.is_empty());
     }
@@ -287,19 +287,25 @@ mod tests {
     #[test]
     fn a_walk_right_after_a_walk_is_put_off_and_counted() {
         let mut processes = Processes::default();
-        let mut gaps = OwnerGaps::default();
+        let mut misses = OwnerMisses::default();
         let now = Instant::now();
-        processes.pace.took(now, now + Duration::from_secs(60));
-        assert!(processes.find(HashSet::from([1]), [], &mut gaps).is_empty());
-        assert_eq!(gaps.walks_put_off, 1);
+        processes
+            .duty_cycle
+            .took(now, now + Duration::from_secs(60));
+        assert!(
+            processes
+                .find(HashSet::from([1]), [], &mut misses)
+                .is_empty()
+        );
+        assert_eq!(misses.walks_put_off, 1);
         // Nothing to look for is no walk.
-        processes.find(HashSet::new(), [], &mut gaps);
-        assert_eq!(gaps.walks_put_off, 1);
+        processes.find(HashSet::new(), [], &mut misses);
+        assert_eq!(misses.walks_put_off, 1);
     }
 
     #[test]
     fn a_process_that_does_not_exist_is_no_refusal() {
-        let mut walk = Walk::new(HashSet::from([1]), Instant::now());
+        let mut walk = ProcessWalk::new(HashSet::from([1]), Instant::now());
         walk.visit(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));
     }
@@ -332,9 +338,9 @@ mod tests {
         let holder = Holder::of(connection.client, Command::new("sleep"));
         fs::write(cgroup.path.join("cgroup.procs"), holder.0.id().to_string()).unwrap();
 
-        let (found, gaps) = find(&[wanted], Some(&cgroup));
+        let (found, misses) = find(&[wanted], Some(&cgroup));
         assert_eq!(found[&wanted].pid, holder.0.id());
-        assert_eq!(gaps, OwnerGaps::default());
+        assert_eq!(misses, OwnerMisses::default());
         drop(holder);
         let (found, _) = find(&[wanted], Some(&cgroup));
         assert_eq!(
@@ -354,14 +360,14 @@ mod tests {
         stranger.uid(65534).gid(65534);
         let _holder = Holder::of(connection.client, stranger);
         // Capabilities are a thread's own.
-        let (found, gaps) = std::thread::spawn(move || {
+        let (found, misses) = std::thread::spawn(move || {
             caps::clear(None, caps::CapSet::Effective).unwrap();
             find(&[wanted], None)
         })
         .join()
         .unwrap();
         assert!(found.is_empty());
-        assert!(gaps.processes_refused > 0);
+        assert!(misses.processes_refused > 0);
     }
 
     #[test]
@@ -374,16 +380,16 @@ mod tests {
         let last = fstat(sockets.last().unwrap()).unwrap();
         let wanted = u32::try_from(last.st_ino).unwrap();
         let started = Instant::now();
-        let mut walk = Walk::new(HashSet::from([wanted]), started);
+        let mut walk = ProcessWalk::new(HashSet::from([wanted]), started);
         walk.visit(std::process::id());
         println!("an open file: {:?}", started.elapsed() / SOCKETS);
         assert_eq!(walk.found[&wanted].pid, std::process::id());
         drop(sockets);
 
         let started = Instant::now();
-        let (found, gaps) = find(&[u32::MAX], None);
+        let (found, misses) = find(&[u32::MAX], None);
         println!(
-            "{} processes: {:?}, {gaps:?}",
+            "{} processes: {:?}, {misses:?}",
             all().count(),
             started.elapsed()
         );

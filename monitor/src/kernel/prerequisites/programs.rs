@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{Missing, Prerequisite};
 use crate::kernel::{
-    attached::{self, AttachedProgram},
+    attachments::{self, AttachedProgram},
     cgroup::usable_cgroup2,
-    load::{LoadError, LoadSettings, Loaded, PACKET_HOOKS, VerifierLog},
+    loader::{LoadError, LoadSettings, Loaded, PACKET_HOOKS, VerifierLog},
     refusal::Refusal,
 };
 
@@ -107,10 +107,10 @@ fn neighbours(cgroup: &Path) -> Result<String, Missing> {
     let mut found: Vec<AttachedProgram> = Vec::new();
     for (_, hook) in PACKET_HOOKS {
         // A kernel that does not answer has not refused: attaching will tell.
-        if let Ok(Some(conflict)) = attached::conflict(cgroup, hook) {
+        if let Ok(Some(conflict)) = attachments::conflict(cgroup, hook) {
             return Err(Missing::new(conflict.to_string(), conflict.remedy()));
         }
-        found.extend(attached::programs_on(cgroup, hook).unwrap_or_default());
+        found.extend(attachments::programs_on(cgroup, hook).unwrap_or_default());
     }
     if found.is_empty() {
         return Ok("none on this cgroup".to_owned());

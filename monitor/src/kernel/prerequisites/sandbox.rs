@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::Missing;
-use crate::kernel::bpf::{self, Instruction, ProgramKind, Verdict};
+use crate::kernel::bpf::{self, Instruction, LoadVerdict, ProgramKind};
 
 /// The map of the initial user namespace (user_namespaces(7)): every id stands for itself.
 const INITIAL_UID_MAP: [&str; 3] = ["0", "0", "4294967295"];
@@ -18,8 +18,8 @@ pub(super) fn bpf_call() -> Result<String, Missing> {
     }
     let nothing = [Instruction::set(0, 1), Instruction::EXIT];
     match bpf::load(ProgramKind::CgroupSkb, &nothing) {
-        Verdict::Loaded(_) => Ok("loads a program".to_owned()),
-        Verdict::Refused { error, .. } if has_seccomp_filter(&read("/proc/self/status")) => {
+        LoadVerdict::Loaded(_) => Ok("loads a program".to_owned()),
+        LoadVerdict::Refused { error, .. } if has_seccomp_filter(&read("/proc/self/status")) => {
             Err(Missing::new(
                 format!(
                     "the seccomp filter of this process refuses bpf(2) despite its capabilities: {error}"
@@ -28,7 +28,7 @@ pub(super) fn bpf_call() -> Result<String, Missing> {
                  --security-opt seccomp=unconfined",
             ))
         }
-        Verdict::Refused { error, .. } => Err(Missing::new(
+        LoadVerdict::Refused { error, .. } => Err(Missing::new(
             format!("the kernel refuses bpf(2) despite the capabilities: {error}"),
             "build the kernel with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF, and allow bpf in the \
              security module (SELinux, AppArmor)",

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{BLOCK_MAX, Buffered, CaptureError, Order, Packet};
+use super::{BLOCK_MAX, Buffered, ByteOrder, CaptureError, Packet};
 
 /// Interfaces of one section: a file that describes more is damaged.
 const INTERFACES_MAX: usize = 1 << 16;
@@ -25,7 +25,7 @@ const SECTION_HEADER_MIN: u32 = 28;
 /// The section being read.
 #[derive(Debug)]
 pub(super) struct Interfaces {
-    order: Order,
+    order: ByteOrder,
     described: Vec<Interface>,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Interfaces {
 struct Interface {
     link: u16,
     snap_len: u32,
-    resolution: Resolution,
+    resolution: TimestampResolution,
     /// Seconds to add.
     offset: i64,
 }
 
 /// The unit of an interface's time stamps (option if_tsresol).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resolution {
+enum TimestampResolution {
     /// 10^-n seconds.
     Decimal(u8),
     /// 2^-n seconds.
@@ -137,7 +137,7 @@ impl Interfaces {
         let mut interface = Interface {
             link: self.order.u16(*content.first_chunk()?),
             snap_len: self.order.read(content, 4)?,
-            resolution: Resolution::Decimal(6),
+            resolution: TimestampResolution::Decimal(6),
             offset: 0,
         };
         for (code, value) in options(self.order, content.get(8..)?) {
@@ -145,15 +145,15 @@ impl Interfaces {
                 IF_TSRESOL => {
                     let raw = *value.first()?;
                     interface.resolution = match raw & 0x80 {
-                        0 => Resolution::Decimal(raw),
-                        _ => Resolution::Binary(raw & 0x7f),
+                        0 => TimestampResolution::Decimal(raw),
+                        _ => TimestampResolution::Binary(raw & 0x7f),
                     };
                 }
                 IF_TSOFFSET => {
                     let raw = *value.first_chunk()?;
                     interface.offset = match self.order {
-                        Order::Little => i64::from_le_bytes(raw),
-                        Order::Big => i64::from_be_bytes(raw),
+                        ByteOrder::Little => i64::from_le_bytes(raw),
+                        ByteOrder::Big => i64::from_be_bytes(raw),
                     };
                 }
                 _ => {}
@@ -212,11 +212,11 @@ impl Interface {
     fn nanos(&self, ticks: u64) -> u64 {
         let ticks = u128::from(ticks);
         let nanos = match self.resolution {
-            Resolution::Decimal(n @ 0..=9) => ticks * 10_u128.pow(9 - u32::from(n)),
-            Resolution::Decimal(n) => 10_u128
+            TimestampResolution::Decimal(n @ 0..=9) => ticks * 10_u128.pow(9 - u32::from(n)),
+            TimestampResolution::Decimal(n) => 10_u128
                 .checked_pow(u32::from(n) - 9)
                 .map_or(0, |divisor| ticks / divisor),
-            Resolution::Binary(n) => (ticks * 1_000_000_000) >> n,
+            TimestampResolution::Binary(n) => (ticks * 1_000_000_000) >> n,
         };
         let offset = i128::from(self.offset) * 1_000_000_000;
         let nanos = i128::try_from(nanos).unwrap_or(i128::MAX);
@@ -224,14 +224,14 @@ impl Interface {
     }
 }
 
-fn byte_order(magic: [u8; 4]) -> Option<Order> {
-    [Order::Little, Order::Big]
+fn byte_order(magic: [u8; 4]) -> Option<ByteOrder> {
+    [ByteOrder::Little, ByteOrder::Big]
         .into_iter()
         .find(|order| order.u32(magic) == 0x1a2b_3c4d)
 }
 
 /// The options behind a block's fields (§3.5), up to the first that is cut off.
-fn options(order: Order, mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+fn options(order: ByteOrder, mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let code = order.u16(*bytes.first_chunk()?);
         let len = usize::from(order.u16(*bytes.get(2..)?.first_chunk()?));
@@ -251,7 +251,7 @@ const PACKET_HEADER: usize = 20;
 mod tests {
     use super::*;
 
-    fn interface(resolution: Resolution, offset: i64) -> Interface {
+    fn interface(resolution: TimestampResolution, offset: i64) -> Interface {
         Interface {
             link: 1,
             snap_len: 0,
@@ -263,18 +263,21 @@ mod tests {
     #[test]
     fn every_resolution_becomes_nanoseconds() {
         let nanos = |resolution, ticks| interface(resolution, 0).nanos(ticks);
-        assert_eq!(nanos(Resolution::Decimal(6), 1_500_000), 1_500_000_000);
-        assert_eq!(nanos(Resolution::Decimal(9), 7), 7);
-        assert_eq!(nanos(Resolution::Decimal(12), 7_999), 7);
-        assert_eq!(nanos(Resolution::Decimal(0), 3), 3_000_000_000);
-        assert_eq!(nanos(Resolution::Binary(10), 1_536), 1_500_000_000);
-        assert_eq!(nanos(Resolution::Decimal(127), u64::MAX), 0);
-        assert_eq!(nanos(Resolution::Decimal(0), u64::MAX), u64::MAX);
+        assert_eq!(
+            nanos(TimestampResolution::Decimal(6), 1_500_000),
+            1_500_000_000
+        );
+        assert_eq!(nanos(TimestampResolution::Decimal(9), 7), 7);
+        assert_eq!(nanos(TimestampResolution::Decimal(12), 7_999), 7);
+        assert_eq!(nanos(TimestampResolution::Decimal(0), 3), 3_000_000_000);
+        assert_eq!(nanos(TimestampResolution::Binary(10), 1_536), 1_500_000_000);
+        assert_eq!(nanos(TimestampResolution::Decimal(127), u64::MAX), 0);
+        assert_eq!(nanos(TimestampResolution::Decimal(0), u64::MAX), u64::MAX);
     }
 
     #[test]
     fn an_offset_moves_a_time_stamp_and_cannot_leave_the_range() {
-        let seconds = |offset| interface(Resolution::Decimal(0), offset).nanos(10);
+        let seconds = |offset| interface(TimestampResolution::Decimal(0), offset).nanos(10);
         assert_eq!(seconds(5), 15_000_000_000);
         assert_eq!(seconds(-20), 0);
         assert_eq!(seconds(i64::MAX), u64::MAX);
@@ -288,9 +291,9 @@ mod tests {
             2, 0, 4, 0, b'e', b't', b'h', b'0', // if_name
             0, 0, 0, 0, 7, 7, 7, 7, // end, and what must not be read
         ];
-        let read: Vec<_> = options(Order::Little, &bytes).collect();
+        let read: Vec<_> = options(ByteOrder::Little, &bytes).collect();
         assert_eq!(read, [(9, &[9][..]), (2, b"eth0")]);
-        assert_eq!(options(Order::Little, &bytes[..14]).count(), 1);
-        assert_eq!(options(Order::Little, &[]).count(), 0);
+        assert_eq!(options(ByteOrder::Little, &bytes[..14]).count(), 1);
+        assert_eq!(options(ByteOrder::Little, &[]).count(), 0);
     }
 }

@@ -42,8 +42,8 @@ impl Replay {
         }
         for (listener, stats) in (0..).map(ListenerId).zip(&self.stats) {
             if is_due {
-                let survived = stats.gaps_survived.map(|count| count.get());
-                self.core.handle_silences(at, listener, &survived);
+                let survived = stats.idle_gaps_survived.map(|count| count.get());
+                self.core.handle_idle_gaps(at, listener, &survived);
             }
             let deliveries = Deliveries::of(stats);
             self.core.handle_deliveries(at, listener, deliveries);

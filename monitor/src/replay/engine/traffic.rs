@@ -11,28 +11,28 @@ use monitor_common::{
     snapshot::{Snapshot, protocol},
 };
 
-use super::{LINGER, Place, Replay, Tuple};
+use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
     core::{ConnId, Correlator, Event, Ktime, facts},
     frames::FrameRecord,
     kernel::decode,
     replay::{
         connection::{Connection, Reading},
-        headers::Tcp,
-        report::{ConnectionRecord, End, Record, wall_clock},
+        headers::TcpSegment,
+        report::{ConnectionEnd, ConnectionSummary, ReplayRecord, wall_clock},
         upgrade,
     },
 };
 
 /// A segment with the captured part of its payload.
 #[derive(Clone, Copy)]
-pub(super) struct Piece<'a> {
+pub(super) struct ParsedSegment<'a> {
     segment: &'a Segment,
     payload: &'a [u8],
 }
 
-impl<'a> From<&'a Tcp<'a>> for Piece<'a> {
-    fn from(tcp: &'a Tcp<'a>) -> Self {
+impl<'a> From<&'a TcpSegment<'a>> for ParsedSegment<'a> {
+    fn from(tcp: &'a TcpSegment<'a>) -> Self {
         Self {
             segment: &tcp.segment,
             payload: tcp.payload,
@@ -45,7 +45,7 @@ impl Replay {
     pub(super) fn early_traffic(&mut self, number: u64, tuple: Tuple) {
         let connection = self.connections.get_mut(&number);
         if let Some((direction, segment, payload)) = connection.and_then(Connection::take_early) {
-            let piece = Piece {
+            let piece = ParsedSegment {
                 segment: &segment,
                 payload: &payload,
             };
@@ -58,10 +58,10 @@ impl Replay {
         number: u64,
         tuple: Tuple,
         direction: Direction,
-        piece: Piece<'_>,
+        piece: ParsedSegment<'_>,
     ) {
         let now = self.clock;
-        let Piece { segment, payload } = piece;
+        let ParsedSegment { segment, payload } = piece;
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
@@ -111,15 +111,15 @@ impl Replay {
         }
         let is_over = is_reset || connection.is_finished();
         if notes & notable::OPENED == 0 {
-            self.tell_frames();
+            self.emit_frames();
         }
-        // What comes in the segment that opens is told between the opening and what it begins.
+        // What comes in the segment that opens is reported between the opening and what it begins.
         self.act();
-        self.tell_frames();
+        self.emit_frames();
         if is_over {
-            self.bury(number);
+            self.report_close(number);
             let forget_at = now.saturating_add(LINGER);
-            self.tuples.insert(tuple, Place::Ended { forget_at });
+            self.tuples.insert(tuple, TablePlace::Ended { forget_at });
             self.lingering.push_back((forget_at, tuple));
         }
     }
@@ -131,7 +131,7 @@ impl Replay {
             .get(&number)
             .is_some_and(Connection::is_closing)
         {
-            return self.bury(number);
+            return self.report_close(number);
         }
         if let Some(connection) = self.connections.remove(&number) {
             self.core.handle_event(Event::Gone {
@@ -139,12 +139,12 @@ impl Replay {
                 at: Ktime(self.clock),
             });
             self.act();
-            self.tell(connection, End::Missed);
+            self.emit_connection(connection, ConnectionEnd::Missed);
         }
     }
 
     /// Tells of a connection that is over, or of its state at the recording's end.
-    pub(super) fn tell(&mut self, mut connection: Connection, end: End) {
+    pub(super) fn emit_connection(&mut self, mut connection: Connection, end: ConnectionEnd) {
         let Some(facts) = connection.facts() else {
             self.summary.other_connections += u64::from(connection.is_established());
             return;
@@ -155,16 +155,17 @@ impl Replay {
         connection.stream.end(stats);
         connection.count(&before, &Reading::of(stats));
         let listener = &self.listeners[place].rules.name;
-        let record = ConnectionRecord::new(&facts, listener, &connection, end);
+        let record = ConnectionSummary::new(&facts, listener, &connection, end);
         self.summary.connections += 1;
-        self.summary.open += u64::from(end == End::Open);
+        self.summary.open += u64::from(end == ConnectionEnd::Open);
         self.summary.unsynced_bytes.rx += record.unsynced_bytes.rx;
         self.summary.unsynced_bytes.tx += record.unsynced_bytes.tx;
-        self.records.push_back(Record::Connection(Box::new(record)));
+        self.records
+            .push_back(ReplayRecord::Connection(Box::new(record)));
     }
 
     /// The socket reached CLOSE.
-    fn bury(&mut self, number: u64) {
+    fn report_close(&mut self, number: u64) {
         let Some(connection) = self.connections.remove(&number) else {
             return;
         };
@@ -177,11 +178,11 @@ impl Replay {
         emit(&mut self.core, EventKind::Closed, how as u32, at.0, s);
         self.act();
         let how = decode::how(how);
-        self.tell(connection, End::Closed { how, at });
+        self.emit_connection(connection, ConnectionEnd::Closed { how, at });
     }
 
     /// Tells, once, of the frames that the segment in hand proved.
-    pub(super) fn tell_frames(&mut self) {
+    pub(super) fn emit_frames(&mut self) {
         let (number, frames) = &mut self.frames;
         let number = *number;
         let Some(connection) = self.connections.get_mut(&number) else {
@@ -208,7 +209,7 @@ impl Replay {
             *frames += 1;
             *bytes = bytes.wrapping_add(header.payload_len);
             let rtt = u64::from(seen.ping_rtt_us);
-            self.records.push_back(Record::Frame(FrameRecord {
+            self.records.push_back(ReplayRecord::Frame(FrameRecord {
                 ts: wall_clock(Ktime(self.clock)),
                 conn: ConnId(number),
                 listener: listener.rules.name.clone(),

@@ -35,29 +35,29 @@ pub(super) struct Post {
 
 /// All alerts that stand.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct StandingAlerts {
     instance: String,
-    families: BTreeMap<(ListenerId, VerdictKind), Family>,
+    families: BTreeMap<(ListenerId, VerdictKind), AlertFamily>,
     /// By the name of the alert.
     listeners: BTreeMap<(ListenerId, &'static str), Post>,
 }
 
 /// The alerts of one listener and kind.
 #[derive(Debug, Default)]
-struct Family {
+struct AlertFamily {
     singles: BTreeMap<ConnId, Post>,
-    rest: Option<Rest>,
+    rest: Option<OverflowAlert>,
 }
 
 /// Connections without an alert of their own.
 #[derive(Debug)]
-struct Rest {
+struct OverflowAlert {
     conns: HashSet<ConnId>,
     /// As it was when the first came.
     post: Post,
 }
 
-impl Standing {
+impl StandingAlerts {
     /// `instance` is the name of this host.
     pub(super) fn new(instance: &str) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Standing {
                 None
             }
             None => {
-                let rest = Rest {
+                let rest = OverflowAlert {
                     conns: HashSet::from([conn]),
                     post: Post {
                         labels: Arc::new(labels(None)),
@@ -173,7 +173,7 @@ impl Standing {
     /// Everything that stands.
     pub(super) fn all(&self) -> Vec<Post> {
         let of_connections = self.families.values().flat_map(|family| {
-            let rest = family.rest.as_ref().map(Rest::now);
+            let rest = family.rest.as_ref().map(OverflowAlert::now);
             family.singles.values().cloned().chain(rest)
         });
         of_connections
@@ -182,7 +182,7 @@ impl Standing {
     }
 }
 
-impl Family {
+impl AlertFamily {
     fn has_in_rest(&self, conn: ConnId) -> bool {
         let rest = self.rest.as_ref();
         rest.is_some_and(|rest| rest.conns.contains(&conn))
@@ -209,7 +209,7 @@ impl Family {
     }
 }
 
-impl Rest {
+impl OverflowAlert {
     fn now(&self) -> Post {
         let mut annotations = (*self.post.annotations).clone();
         annotations.insert("count", self.conns.len().to_string());
@@ -337,31 +337,31 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::{Certainty, Ktime, Resolution, storm::Phase},
-        sink::line,
+        core::{AlertResolution, Certainty, Ktime, storm::StormPhase},
+        sink::alert_line,
     };
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn verdict(conn: u64, status: Status) -> Alert {
-        let mut alert = line::tests::alert();
+        let mut alert = alert_line::tests::alert();
         alert.facts.conn = ConnId(conn);
         alert.status = status;
         alert
     }
 
-    fn tell(standing: &mut Standing, conn: u64, status: Status) -> Option<Post> {
+    fn follow(standing: &mut StandingAlerts, conn: u64, status: Status) -> Option<Post> {
         standing.connection(&verdict(conn, status), "8080", AT, AT)
     }
 
     const FIRING: Status = Status::Firing;
-    const RECOVERED: Status = Status::Resolved(Resolution::Recovered);
+    const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 
     #[test]
     fn ten_thousand_verdicts_are_twenty_alerts_and_one_for_the_rest_and_all_of_them_end() {
-        let mut standing = Standing::new("host");
+        let mut standing = StandingAlerts::new("host");
         let begun: Vec<_> = (0..10_000)
-            .filter_map(|conn| tell(&mut standing, conn, FIRING))
+            .filter_map(|conn| follow(&mut standing, conn, FIRING))
             .collect();
         assert_eq!(begun.len(), SINGLES + 1);
         let rest = begun.last().expect("the one for the rest");
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(all[SINGLES].annotations["count"], "9980");
 
         let ended: Vec<_> = (0..10_000)
-            .filter_map(|conn| tell(&mut standing, conn, RECOVERED))
+            .filter_map(|conn| follow(&mut standing, conn, RECOVERED))
             .collect();
         let labels = |posts: &[Post]| -> HashSet<Pairs> {
             posts.iter().map(|post| (*post.labels).clone()).collect()
@@ -384,44 +384,44 @@ mod tests {
 
     #[test]
     fn whoever_is_among_the_rest_stays_there_when_others_end() {
-        let mut standing = Standing::new("host");
+        let mut standing = StandingAlerts::new("host");
         for conn in 0..30 {
-            tell(&mut standing, conn, FIRING);
+            follow(&mut standing, conn, FIRING);
         }
-        assert!(tell(&mut standing, 3, RECOVERED).is_some());
+        assert!(follow(&mut standing, 3, RECOVERED).is_some());
         let mut confirmed = verdict(25, FIRING);
         confirmed.certainty = Certainty::Confirmed;
         assert_eq!(standing.connection(&confirmed, "8080", AT, AT), None);
         // A new one takes the place.
-        let new = tell(&mut standing, 99, FIRING).expect("an alert of its own");
+        let new = follow(&mut standing, 99, FIRING).expect("an alert of its own");
         assert_eq!(new.labels["cookie"], "99");
         assert_eq!(standing.all()[SINGLES].annotations["count"], "10");
     }
 
     #[test]
     fn the_end_of_what_never_began_is_not_posted() {
-        let mut standing = Standing::new("host");
-        assert_eq!(tell(&mut standing, 1, RECOVERED), None);
-        tell(&mut standing, 1, FIRING);
-        assert_eq!(tell(&mut standing, 2, RECOVERED), None);
+        let mut standing = StandingAlerts::new("host");
+        assert_eq!(follow(&mut standing, 1, RECOVERED), None);
+        follow(&mut standing, 1, FIRING);
+        assert_eq!(follow(&mut standing, 2, RECOVERED), None);
         assert_eq!(standing.all().len(), 1);
     }
 
     #[test]
     fn a_storm_is_one_alert_from_its_first_line_to_its_end_and_names_no_client_in_a_label() {
-        let mut standing = Standing::new("host");
-        let storm = line::tests::storm();
-        let told = |phase| {
+        let mut standing = StandingAlerts::new("host");
+        let storm = alert_line::tests::storm();
+        let reported = |phase| {
             let mut storm = storm.clone();
             storm.phase = phase;
-            storm.firing = phase != Phase::Over;
+            storm.firing = phase != StormPhase::Over;
             StormAlert {
                 listener: ListenerId(0),
                 finding: StormFinding::Reconnect(Box::new(storm)),
             }
         };
         let later = AT + jiff::Span::new().seconds(9);
-        let begun = standing.storm(&told(Phase::MassClose), "8080", AT, AT);
+        let begun = standing.storm(&reported(StormPhase::MassClose), "8080", AT, AT);
         let begun = begun.expect("posted");
         assert_eq!(begun.labels["alertname"], "WebSocketReconnectStorm");
         assert!(
@@ -430,24 +430,24 @@ mod tests {
                 .values()
                 .all(|label| !label.contains("192.0.2"))
         );
-        let raging = standing.storm(&told(Phase::Storm), "8080", later, later);
+        let raging = standing.storm(&reported(StormPhase::Storm), "8080", later, later);
         let raging = raging.expect("posted");
         assert_eq!((&raging.labels, raging.starts_at), (&begun.labels, AT));
         assert_eq!(raging.annotations["phase"], "storm");
         assert_eq!(standing.all(), std::slice::from_ref(&raging));
-        let over = standing.storm(&told(Phase::Over), "8080", later, later);
+        let over = standing.storm(&reported(StormPhase::Over), "8080", later, later);
         let over = over.expect("posted");
         assert_eq!((&over.labels, over.ends_at), (&begun.labels, Some(later)));
         assert_eq!(standing.all(), []);
         assert_eq!(
-            standing.storm(&told(Phase::Over), "8080", later, later),
+            standing.storm(&reported(StormPhase::Over), "8080", later, later),
             None
         );
     }
 
     #[test]
     fn a_listeners_alert_stands_until_it_ends() {
-        let mut standing = Standing::new("host");
+        let mut standing = StandingAlerts::new("host");
         let mut alert = ListenerAlert {
             firing: true,
             listener: ListenerId(0),

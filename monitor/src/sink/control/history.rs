@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    connections::HandshakeRecord,
+    connections::HandshakeSummary,
     core::{Closed, ConnId, Ktime},
 };
 
@@ -17,7 +17,7 @@ pub struct History(VecDeque<Past>);
 #[derive(Debug)]
 pub struct Past {
     pub closed: Closed,
-    pub handshake: Option<HandshakeRecord>,
+    pub handshake: Option<HandshakeSummary>,
     pub requested_at: Option<Ktime>,
 }
 

@@ -21,21 +21,21 @@ const CHUNK: usize = 64 * 1024;
 
 /// The daemon's end.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Shared>);
+pub(super) struct LineSender(Arc<SharedMailbox>);
 
 /// The viewer's end: the body of its answer. Dropping it tells the daemon at once.
 #[derive(Debug)]
-pub struct Lines(Arc<Shared>);
+pub struct LineStream(Arc<SharedMailbox>);
 
 #[derive(Debug)]
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct SharedMailbox {
+    waiting: Mutex<PendingLines>,
     /// Told when the viewer goes.
     left: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingLines {
     lines: VecDeque<Bytes>,
     lost: Lost,
     viewer: Option<Waker>,
@@ -51,15 +51,15 @@ struct Lost {
 }
 
 /// Both ends; `left` is notified when the viewer's is dropped.
-pub(super) fn mailbox(left: Arc<Notify>) -> (Slot, Lines) {
-    let shared = Arc::new(Shared {
+pub(super) fn mailbox(left: Arc<Notify>) -> (LineSender, LineStream) {
+    let shared = Arc::new(SharedMailbox {
         waiting: Mutex::default(),
         left,
     });
-    (Slot(Arc::clone(&shared)), Lines(shared))
+    (LineSender(Arc::clone(&shared)), LineStream(shared))
 }
 
-impl Slot {
+impl LineSender {
     /// Queues one line, or counts that there was no room. The line that follows a loss comes after
     /// a line that tells it.
     pub(super) fn send(&self, line: Bytes) {
@@ -68,8 +68,8 @@ impl Slot {
             waiting.lost.viewer += 1;
             return;
         }
-        if let Some(told) = waiting.lost.tell() {
-            waiting.lines.push_back(told);
+        if let Some(record) = waiting.lost.take_record() {
+            waiting.lines.push_back(record);
         }
         waiting.lines.push_back(line);
         waiting.wake();
@@ -87,7 +87,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for LineSender {
     fn drop(&mut self) {
         let mut waiting = self.0.lock();
         waiting.daemon_left = true;
@@ -95,7 +95,7 @@ impl Drop for Slot {
     }
 }
 
-impl Drop for Lines {
+impl Drop for LineStream {
     fn drop(&mut self) {
         let mut waiting = self.0.lock();
         waiting.viewer_left = true;
@@ -105,7 +105,7 @@ impl Drop for Lines {
     }
 }
 
-impl Stream for Lines {
+impl Stream for LineStream {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -113,9 +113,9 @@ impl Stream for Lines {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK {
             let Some(line) = waiting.lines.pop_front() else {
-                // A loss that nothing follows is told too.
-                if let Some(told) = waiting.lost.tell() {
-                    chunk.extend_from_slice(&told);
+                // A loss that nothing follows is reported too.
+                if let Some(record) = waiting.lost.take_record() {
+                    chunk.extend_from_slice(&record);
                 }
                 break;
             };
@@ -132,14 +132,14 @@ impl Stream for Lines {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+impl SharedMailbox {
+    fn lock(&self) -> MutexGuard<'_, PendingLines> {
         // Nothing that holds the lock can leave the queue half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl PendingLines {
     fn wake(&mut self) {
         if let Some(viewer) = self.viewer.take() {
             viewer.wake();
@@ -149,7 +149,7 @@ impl Waiting {
 
 impl Lost {
     /// The line that tells of it, once.
-    fn tell(&mut self) -> Option<Bytes> {
+    fn take_record(&mut self) -> Option<Bytes> {
         let Self { kernel, viewer } = std::mem::take(self);
         (kernel + viewer > 0).then(|| {
             Bytes::from(format!(
@@ -166,7 +166,7 @@ pub(super) mod tests {
     use super::*;
 
     /// What the viewer can read now; `None` at the end.
-    pub(in crate::sink::control) fn read(lines: &mut Lines) -> Option<String> {
+    pub(in crate::sink::control) fn read(lines: &mut LineStream) -> Option<String> {
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
         let mut text = String::new();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::mailbox::{Lines, Slot, mailbox};
+use super::mailbox::{LineSender, LineStream, mailbox};
 use crate::frames::{Filter, FrameRecord, OneIn};
 
 /// Viewers of one kind at a time: each may hold megabytes of what it has not read.
@@ -28,14 +28,14 @@ pub struct FrameViewers {
 struct FrameViewer {
     filter: Filter,
     one_in: u32,
-    dice: Dice,
-    slot: Slot,
+    dice: Sampler,
+    slot: LineSender,
 }
 
 impl FrameViewers {
     /// A new viewer of one in `one_in` of the frames that pass `filter`.
-    pub fn admit(&mut self, filter: Filter, one_in: OneIn) -> Result<Lines, TooManyViewers> {
-        self.forget_those_who_left();
+    pub fn admit(&mut self, filter: Filter, one_in: OneIn) -> Result<LineStream, TooManyViewers> {
+        self.remove_closed();
         if self.viewers.len() >= MAX_VIEWERS {
             return Err(TooManyViewers);
         }
@@ -43,18 +43,18 @@ impl FrameViewers {
         self.viewers.push(FrameViewer {
             filter,
             one_in: one_in.0.get(),
-            dice: Dice::default(),
+            dice: Sampler::default(),
             slot,
         });
         Ok(lines)
     }
 
     /// Returns after a viewer has gone.
-    pub async fn someone_left(&self) {
+    pub async fn viewer_closed(&self) {
         self.left.notified().await;
     }
 
-    pub fn forget_those_who_left(&mut self) {
+    pub fn remove_closed(&mut self) {
         self.viewers.retain(|viewer| !viewer.slot.is_abandoned());
     }
 
@@ -95,11 +95,11 @@ impl FrameViewers {
 /// The viewers of a stream that everybody sees whole.
 #[derive(Debug, Default)]
 pub struct EventViewers {
-    slots: Vec<Slot>,
+    slots: Vec<LineSender>,
 }
 
 impl EventViewers {
-    pub fn admit(&mut self) -> Result<Lines, TooManyViewers> {
+    pub fn admit(&mut self) -> Result<LineStream, TooManyViewers> {
         self.slots.retain(|slot| !slot.is_abandoned());
         if self.slots.len() >= MAX_VIEWERS {
             return Err(TooManyViewers);
@@ -129,9 +129,9 @@ impl EventViewers {
 /// Picks a share evenly and without a pattern: counting would meet the rhythm of question and
 /// answer, and show one side only.
 #[derive(Debug, Default)]
-struct Dice(u64);
+struct Sampler(u64);
 
-impl Dice {
+impl Sampler {
     /// Of frames that are one in `sampled` already, one in `wanted`.
     fn pick(&mut self, sampled: u32, wanted: u32) -> bool {
         if wanted <= sampled {
@@ -162,7 +162,7 @@ mod tests {
         n.parse().expect("a share")
     }
 
-    fn count(lines: &mut Lines) -> usize {
+    fn count(lines: &mut LineStream) -> usize {
         read(lines).map_or(0, |text| text.lines().count())
     }
 
@@ -175,10 +175,10 @@ mod tests {
         let fewer = viewers.admit(Filter::default(), one_in("1/100"));
         assert_eq!((viewers.one_in(), viewers.len()), (1, 3));
         drop(all);
-        viewers.forget_those_who_left();
+        viewers.remove_closed();
         assert_eq!(viewers.one_in(), 10);
         drop((few, fewer));
-        viewers.forget_those_who_left();
+        viewers.remove_closed();
         assert_eq!((viewers.one_in(), viewers.len()), (0, 0));
     }
 
@@ -228,19 +228,19 @@ mod tests {
             count(&mut fast);
         }
         viewers.lost(2);
-        let told = |lines: &mut Lines| {
+        let reported = |lines: &mut LineStream| {
             let text = read(lines).expect("lines");
             text.lines().last().map(str::to_owned).expect("a line")
         };
         let lost = |viewer| format!(r#"{{"type":"lost","kernel":2,"viewer":{viewer}}}"#);
-        assert_eq!(told(&mut fast), lost(0));
-        assert_eq!(told(&mut slow), lost(20_000 - 16_384));
+        assert_eq!(reported(&mut fast), lost(0));
+        assert_eq!(reported(&mut slow), lost(20_000 - 16_384));
     }
 
     #[test]
     fn more_viewers_than_there_is_room_for_are_refused_until_one_leaves() {
         let mut viewers = FrameViewers::default();
-        let mut looking: Vec<Lines> = (0..MAX_VIEWERS)
+        let mut looking: Vec<LineStream> = (0..MAX_VIEWERS)
             .map(|_| viewers.admit(Filter::default(), OneIn::ALL).expect("room"))
             .collect();
         let refused = viewers.admit(Filter::default(), OneIn::ALL);

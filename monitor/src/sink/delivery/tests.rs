@@ -11,7 +11,7 @@ struct Numbers {
     tries: Option<Sender<()>>,
 }
 
-impl Courier for Numbers {
+impl Encoder for Numbers {
     type Item = u64;
 
     const BATCH: usize = 3;
@@ -27,7 +27,7 @@ impl Courier for Numbers {
         serde_json::to_string(items).expect("JSON")
     }
 
-    fn again(&self) -> Option<Duration> {
+    fn repeat_interval(&self) -> Option<Duration> {
         self.again.as_ref().map(|(every, _)| *every)
     }
 
@@ -177,15 +177,15 @@ fn the_last_words_are_sent_and_a_receiver_that_is_stuck_holds_nobody_for_long() 
     let (accepted, _) = listener.accept().expect("a request");
     let began = Instant::now();
     drop(stuck);
-    assert!(began.elapsed() < LAST_WORDS * 3, "{:?}", began.elapsed());
+    assert!(began.elapsed() < DRAIN_LIMIT * 3, "{:?}", began.elapsed());
     drop(accepted);
 }
 
 #[test]
 fn waits_grow_to_a_minute_and_differ_by_chance() {
     let waits = || -> Vec<Duration> {
-        let mut patience = Patience::default();
-        std::iter::repeat_with(|| patience.next_wait())
+        let mut backoff = Backoff::default();
+        std::iter::repeat_with(|| backoff.next_wait())
             .take(40)
             .collect()
     };

@@ -2,24 +2,24 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape, count};
+use super::{FamilyBuilder, Scrape, count};
 use crate::core::{CloseHow, facts::Protocol};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut live = Family::gauge("connections", "Connections under watch.");
-    let mut opened = Family::counter(
+    let mut live = FamilyBuilder::gauge("connections", "Connections under watch.");
+    let mut opened = FamilyBuilder::counter(
         "connections_opened_total",
         "Connections that finished their upgrade or began TLS since wsmon started.",
     );
-    let mut closed = Family::counter(
+    let mut closed = FamilyBuilder::counter(
         "connections_closed_total",
         "Connections that ended, by how.",
     );
-    let mut codes = Family::counter(
+    let mut codes = FamilyBuilder::counter(
         "close_codes_total",
         "First close frames, by who sent them and with which code.",
     );
-    let mut abnormal = Family::counter(
+    let mut abnormal = FamilyBuilder::counter(
         "abnormal_closures_total",
         "WebSocket connections that ended without a close frame (what browsers call 1006).",
     );
@@ -61,5 +61,5 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
     }
-    out.extend([live, opened, closed, codes, abnormal].map(Family::finish));
+    out.extend([live, opened, closed, codes, abnormal].map(FamilyBuilder::finish));
 }

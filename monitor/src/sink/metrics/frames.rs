@@ -2,11 +2,11 @@
 
 use monitor_common::{
     frame::opcode,
-    stats::{GAP_BOUNDS, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS},
+    stats::{IDLE_GAP_BOUNDS, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS},
 };
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape, WAYS, count};
+use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
 use crate::sink::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
@@ -18,53 +18,54 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         opcode::PING,
         opcode::PONG,
     ];
-    let mut frames = Family::counter("frames_total", "WebSocket frames, by opcode.");
-    let mut bytes = Family::counter("frame_payload_bytes_total", "Payload of WebSocket frames.");
-    let mut fragmented = Family::counter(
+    let mut frames = FamilyBuilder::counter("frames_total", "WebSocket frames, by opcode.");
+    let mut bytes =
+        FamilyBuilder::counter("frame_payload_bytes_total", "Payload of WebSocket frames.");
+    let mut fragmented = FamilyBuilder::counter(
         "fragmented_messages_total",
         "Messages that came in more than one frame.",
     );
-    let mut unfinished = Family::counter(
+    let mut unfinished = FamilyBuilder::counter(
         "unfinished_messages_total",
         "Messages that were unfinished when their connection ended.",
     );
-    let mut compressed = Family::counter(
+    let mut compressed = FamilyBuilder::counter(
         "compressed_messages_total",
         "Messages with RSV1: compressed by permessage-deflate.",
     );
-    let mut sizes = Family::histogram(
+    let mut sizes = FamilyBuilder::histogram(
         "message_size_bytes",
         "Size of finished data messages on the wire.",
     );
-    let mut errors = Family::counter(
+    let mut errors = FamilyBuilder::counter(
         "protocol_errors_total",
         "Rules of RFC 6455 that an endpoint broke.",
     );
-    let mut unsynced = Family::counter(
+    let mut unsynced = FamilyBuilder::counter(
         "unsynced_bytes_total",
         "Stream bytes that could not be attributed to frames.",
     );
-    let mut pings = Family::counter("pings_total", "Ping frames.");
-    let mut unanswered = Family::counter(
+    let mut pings = FamilyBuilder::counter("pings_total", "Ping frames.");
+    let mut unanswered = FamilyBuilder::counter(
         "pings_unanswered_total",
         "Pings that saw no pong before the next ping.",
     );
-    let mut pongs = Family::counter("pongs_total", "Pong frames, by what they answer.");
-    let mut rtt = Family::histogram(
+    let mut pongs = FamilyBuilder::counter("pongs_total", "Pong frames, by what they answer.");
+    let mut rtt = FamilyBuilder::histogram(
         "ping_rtt_seconds",
         "Time from a ping to its pong, by the side that sent the ping.",
     );
-    let mut heartbeats = Family::histogram(
+    let mut heartbeats = FamilyBuilder::histogram(
         "heartbeat_interval_seconds",
         "Time between consecutive pings of one connection, by the side that sends them.",
     );
-    let mut gaps = Family::histogram(
+    let mut idle_gaps = FamilyBuilder::histogram(
         "idle_gap_seconds",
         "Silences of at least one second that ended.",
     );
     for (name, stats, _) in scrape.each() {
-        for (way, direction) in WAYS {
-            let i = way.index();
+        for (side, direction) in DIRECTIONS {
+            let i = side.index();
             for op in KNOWN {
                 frames.add(
                     &[
@@ -95,21 +96,21 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             }
             let time = kernel_histogram(&stats.ping_rtt[i], &RTT_BOUNDS, NANOSECONDS);
             rtt.add_histogram(&labels, time);
-            let intervals = scale_histogram(&stats.ping_intervals[i], &GAP_BOUNDS);
+            let intervals = scale_histogram(&stats.ping_intervals[i], &IDLE_GAP_BOUNDS);
             heartbeats.add_histogram(&labels, intervals);
         }
         for kind in ProtocolError::ALL {
             let labels = [("listener", name), ("kind", kind.as_str())];
             errors.add(&labels, count(&stats.protocol_errors[kind as usize]));
         }
-        let gap = kernel_histogram(&stats.idle_gaps, &GAP_BOUNDS, NANOSECONDS);
-        gaps.add_histogram(&[("listener", name)], gap);
+        let gap = kernel_histogram(&stats.idle_gaps, &IDLE_GAP_BOUNDS, NANOSECONDS);
+        idle_gaps.add_histogram(&[("listener", name)], gap);
     }
     out.extend(
         [
             frames, bytes, fragmented, unfinished, compressed, sizes, errors, unsynced, pings,
-            unanswered, pongs, rtt, heartbeats, gaps,
+            unanswered, pongs, rtt, heartbeats, idle_gaps,
         ]
-        .map(Family::finish),
+        .map(FamilyBuilder::finish),
     );
 }

@@ -2,30 +2,30 @@
 
 use std::borrow::Cow;
 
-use monitor_common::stats::{RTT_BOUNDS, answer};
+use monitor_common::stats::{RTT_BOUNDS, response};
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape, count};
+use super::{FamilyBuilder, Scrape, count};
 use crate::sink::families::{NANOSECONDS, kernel_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut requests = Family::counter(
+    let mut requests = FamilyBuilder::counter(
         "upgrade_requests_total",
         "WebSocket upgrade requests, answered or not.",
     );
-    let mut answers = Family::counter(
+    let mut answers = FamilyBuilder::counter(
         "handshakes_total",
         "Upgrade requests, by the status of their answer.",
     );
-    let mut opening = Family::histogram(
+    let mut opening = FamilyBuilder::histogram(
         "handshake_seconds",
         "Time from TCP's ESTABLISHED to the 101.",
     );
-    let mut stuck = Family::gauge(
+    let mut stuck = FamilyBuilder::gauge(
         "handshakes_stuck",
         "Upgrade requests without an answer for at least 10 s.",
     );
-    let mut closing = Family::histogram(
+    let mut closing = FamilyBuilder::histogram(
         "close_handshake_seconds",
         "Time from the first close frame to the other side's.",
     );
@@ -45,26 +45,26 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         let time = kernel_histogram(&stats.close_handshake_time, &RTT_BOUNDS, NANOSECONDS);
         closing.add_histogram(&labels, time);
     }
-    out.extend([requests, answers, opening, stuck, closing].map(Family::finish));
+    out.extend([requests, answers, opening, stuck, closing].map(FamilyBuilder::finish));
 }
 
 fn status(slot: usize) -> Cow<'static, str> {
     match slot {
-        answer::MALFORMED => "malformed".into(),
-        answer::NONE => "none".into(),
+        response::MALFORMED => "malformed".into(),
+        response::NONE => "none".into(),
         code => (code + 100).to_string().into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use monitor_common::stats::ANSWER_SLOTS;
+    use monitor_common::stats::RESPONSE_SLOTS;
 
     use super::*;
 
     #[test]
     fn every_slot_has_its_own_status() {
-        let shown: Vec<_> = (0..ANSWER_SLOTS).map(status).collect();
+        let shown: Vec<_> = (0..RESPONSE_SLOTS).map(status).collect();
         assert_eq!(&shown[0], "100");
         assert_eq!(&shown[499], "599");
         assert_eq!(&shown[500..], ["malformed", "none"]);

@@ -1,14 +1,14 @@
 //! wsmon itself: what it lost, and what it costs.
 
-use monitor_common::drop::DropReason;
+use monitor_common::drop_reason::DropReason;
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape};
+use super::{FamilyBuilder, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let losses = scrape.losses;
-    let untold = &losses.untold;
-    let mut lost = Family::counter(
+    let undelivered = &losses.undelivered;
+    let mut lost = FamilyBuilder::counter(
         "events_lost_total",
         "What wsmon failed to see or to say, by where.",
     );
@@ -34,17 +34,17 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             "walk_too_long",
             losses.of(DropReason::WalkTooLong),
         ),
-        ("alerts", "full", untold.lines_full),
-        ("alerts", "unwritten", untold.lines_unwritten),
-        ("alerts", "unencodable", untold.lines_unencodable),
-        ("alertmanager", "full", untold.alertmanager.full),
-        ("alertmanager", "refused", untold.alertmanager.refused),
-        ("webhook", "full", untold.webhook.full),
-        ("webhook", "refused", untold.webhook.refused),
+        ("alerts", "full", undelivered.lines_full),
+        ("alerts", "unwritten", undelivered.lines_unwritten),
+        ("alerts", "unencodable", undelivered.lines_unencodable),
+        ("alertmanager", "full", undelivered.alertmanager.full),
+        ("alertmanager", "refused", undelivered.alertmanager.refused),
+        ("webhook", "full", undelivered.webhook.full),
+        ("webhook", "refused", undelivered.webhook.refused),
     ] {
         lost.add(&[("ring", ring), ("reason", reason)], n as f64);
     }
-    let mut untracked = Family::counter(
+    let mut untracked = FamilyBuilder::counter(
         "untracked_connections_total",
         "Connections on watched ports that could not be tracked.",
     );
@@ -53,52 +53,52 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     }
     untracked.add(
         &[("reason", "no_room_at_start")],
-        losses.no_room_at_start as f64,
+        losses.untracked_at_start as f64,
     );
-    let mut degraded = Family::gauge(
+    let mut degraded = FamilyBuilder::gauge(
         "degraded",
         "1 while something was lost within the last five minutes.",
     );
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
-    let mut owner_gaps = Family::counter(
+    let mut owner_gaps = FamilyBuilder::counter(
         "owner_gaps_total",
         "What of the owners of connections could not be found out for an alert, by reason.",
     );
     for (reason, n) in scrape.owner_gaps.by_reason() {
         owner_gaps.add(&[("reason", reason)], n as f64);
     }
-    let mut suppressed = Family::counter(
+    let mut suppressed = FamilyBuilder::counter(
         "log_lines_suppressed_total",
         "Warnings and errors that the log left out because they repeat.",
     );
     suppressed.add(&[], scrape.suppressed_log_lines as f64);
-    let mut viewers = Family::gauge(
+    let mut viewers = FamilyBuilder::gauge(
         "frame_viewers",
         "Viewers of single frames; frame headers leave the kernel only while there is one.",
     );
     viewers.add(&[], scrape.frame_viewers as f64);
-    let mut size = Family::gauge("ring_size_bytes", "Bytes of records that a ring holds.");
-    let mut peak = Family::gauge(
+    let mut size = FamilyBuilder::gauge("ring_size_bytes", "Bytes of records that a ring holds.");
+    let mut peak = FamilyBuilder::gauge(
         "ring_peak_bytes",
         "The most that one emptying of a ring found in it in the last one to two minutes.",
     );
-    for (ring, fill) in &scrape.rings {
-        size.add(&[("ring", ring)], fill.size as f64);
-        peak.add(&[("ring", ring)], fill.peak as f64);
+    for (ring, usage) in &scrape.rings {
+        size.add(&[("ring", ring)], usage.size as f64);
+        peak.add(&[("ring", ring)], usage.peak as f64);
     }
     let snapshots = [("map", "snapshots")];
-    let mut entries = Family::gauge(
+    let mut entries = FamilyBuilder::gauge(
         "map_entries",
         "Entries of the kernel's table of connections, as the daemon counts them.",
     );
     entries.add(&snapshots, scrape.tracked as f64);
-    let mut max_entries = Family::gauge("map_max_entries", "Entries that it has room for.");
+    let mut max_entries = FamilyBuilder::gauge("map_max_entries", "Entries that it has room for.");
     max_entries.add(&snapshots, f64::from(scrape.max_connections));
-    let mut runs = Family::counter(
+    let mut runs = FamilyBuilder::counter(
         "bpf_program_runs_total",
         "Runs of each kernel program, while kernel.bpf_stats_enabled is on.",
     );
-    let mut seconds = Family::counter(
+    let mut seconds = FamilyBuilder::counter(
         "bpf_program_seconds_total",
         "Time spent in each kernel program, while kernel.bpf_stats_enabled is on.",
     );
@@ -106,7 +106,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         runs.add(&[("program", &program.name)], program.runs as f64);
         seconds.add(&[("program", &program.name)], program.seconds);
     }
-    let mut build = Family::gauge(
+    let mut build = FamilyBuilder::gauge(
         "build_info",
         "Version of wsmon and of the kernel it runs on.",
     );
@@ -132,5 +132,5 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         seconds,
         build,
     ];
-    out.extend(families.map(Family::finish));
+    out.extend(families.map(FamilyBuilder::finish));
 }

@@ -2,11 +2,12 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape};
+use super::{FamilyBuilder, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut storm = Family::gauge("reconnect_storm", "1 while clients come back all at once.");
-    let mut reconnects = Family::counter(
+    let mut storm =
+        FamilyBuilder::gauge("reconnect_storm", "1 while clients come back all at once.");
+    let mut reconnects = FamilyBuilder::counter(
         "reconnects_total",
         "Attempts of clients that had lost a connection, or had been refused, shortly before.",
     );
@@ -15,5 +16,5 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         storm.add(&labels, u64::from(tally.reconnect_storm) as f64);
         reconnects.add(&labels, tally.reconnects as f64);
     }
-    out.extend([storm, reconnects].map(Family::finish));
+    out.extend([storm, reconnects].map(FamilyBuilder::finish));
 }

@@ -2,19 +2,19 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape, WAYS, count};
+use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut retransmits = Family::counter("tcp_retransmits_total", "TCP retransmissions.");
-    let mut duplicates = Family::counter(
+    let mut retransmits = FamilyBuilder::counter("tcp_retransmits_total", "TCP retransmissions.");
+    let mut duplicates = FamilyBuilder::counter(
         "tcp_duplicate_acks_total",
         "Duplicate acknowledgements received while bytes were outstanding.",
     );
-    let mut zero_windows = Family::counter(
+    let mut zero_windows = FamilyBuilder::counter(
         "tcp_zero_windows_total",
         "Times that a receive window closed: the peer's (rx) or this host's (tx).",
     );
-    let mut loss = Family::gauge(
+    let mut loss = FamilyBuilder::gauge(
         "tcp_loss_ratio",
         "Share of what was acknowledged lately that had to be sent again before; verdicts reckon with it.",
     );
@@ -22,10 +22,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         retransmits.add(&[("listener", name)], count(&stats.retransmits));
         duplicates.add(&[("listener", name)], count(&stats.duplicate_acks));
         loss.add(&[("listener", name)], tally.loss.ratio());
-        for (way, direction) in WAYS {
+        for (side, direction) in DIRECTIONS {
             let labels = [("listener", name), ("direction", direction)];
-            zero_windows.add(&labels, count(&stats.zero_windows[way.index()]));
+            zero_windows.add(&labels, count(&stats.zero_windows[side.index()]));
         }
     }
-    out.extend([retransmits, loss, duplicates, zero_windows].map(Family::finish));
+    out.extend([retransmits, loss, duplicates, zero_windows].map(FamilyBuilder::finish));
 }

@@ -4,49 +4,50 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Scrape};
+use super::{FamilyBuilder, Scrape};
 use crate::{
     core::{VerdictKind, reap::ReapOutcome},
     sink::families::core_histogram,
 };
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut zombies = Family::gauge(
+    let mut zombies = FamilyBuilder::gauge(
         "zombie_connections",
         "Connections that are dead and look open.",
     );
-    let mut detected = Family::counter("zombies_detected_total", "Zombies found, one per episode.");
-    let mut recovered = Family::counter(
+    let mut detected =
+        FamilyBuilder::counter("zombies_detected_total", "Zombies found, one per episode.");
+    let mut recovered = FamilyBuilder::counter(
         "zombies_recovered_total",
         "Zombies whose peer was heard again.",
     );
-    let mut reaped = Family::counter(
+    let mut reaped = FamilyBuilder::counter(
         "reaped_total",
         "Confirmed zombies whose turn to be aborted came, by what became of it.",
     );
-    let mut at_risk = Family::gauge(
+    let mut at_risk = FamilyBuilder::gauge(
         "at_risk_connections",
         "Connections idle for at least 0.8 of the tightest hop's limit.",
     );
-    let mut limits = Family::gauge(
+    let mut limits = FamilyBuilder::gauge(
         "lb_idle_timeout_seconds",
         "The configured idle timeout of a hop on the path.",
     );
-    let mut learned = Family::gauge(
+    let mut learned = FamilyBuilder::gauge(
         "lb_idle_timeout_learned_seconds",
         "What the connections say of the path's idle timeout: not below what is survived, not above \
          what kills.",
     );
-    let mut margin = Family::gauge(
+    let mut margin = FamilyBuilder::gauge(
         "heartbeat_margin_seconds",
         "The tightest hop's idle timeout less the 99th percentile of recent silences; negative: it \
          will drop connections.",
     );
-    let mut idle_at_death = Family::histogram(
+    let mut idle_at_death = FamilyBuilder::histogram(
         "idle_at_death_seconds",
         "Silence before a connection died without a close frame; a spike names the hop.",
     );
-    let mut age_at_death = Family::histogram(
+    let mut age_at_death = FamilyBuilder::histogram(
         "age_at_death_seconds",
         "Age of connections that died without a close frame; a spike names a maximum lifetime.",
     );
@@ -104,6 +105,6 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             idle_at_death,
             age_at_death,
         ]
-        .map(Family::finish),
+        .map(FamilyBuilder::finish),
     );
 }

@@ -1,12 +1,12 @@
-//! What the kernel records of connections in their opening handshake, and what should be told of them.
+//! What the kernel records of connections in their opening handshake, and what should be reported about them.
 
 use std::time::Duration;
 
 use monitor::core::{
     CloseHow, ConnId, Event, Facts, Ktime, ListenerId, Reason, State,
-    event::Asker,
+    event::HandshakeSocket,
     facts::{Close, Closing, ClosingBy, Direction},
-    handshake::{UpgradeAnswer, UpgradeRequest, accept_of},
+    handshake::{UpgradeRequest, UpgradeResponse, accept_of},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -90,7 +90,7 @@ pub(crate) fn records(scripts: &[Script]) -> Vec<Record> {
         for refusal in &script.refusals {
             record(time(now), true, request(&socket, now));
             now += refusal.think;
-            record(time(now), true, answer(&socket, now, refusal.status));
+            record(time(now), true, response(&socket, now, refusal.status));
             record(time(now), false, dismissed(&socket, now));
             now += refusal.pause;
         }
@@ -105,7 +105,7 @@ pub(crate) fn records(scripts: &[Script]) -> Vec<Record> {
                     opened_at: Some(time(now)),
                     ..socket.clone()
                 };
-                record(time(now), true, answer(&socket, now, 101));
+                record(time(now), true, response(&socket, now, 101));
                 record(time(now), false, Event::Opened(Box::new(opened.clone())));
                 let closing = closing(&opened, now + lasts);
                 record(closing.at, false, Event::Closing(Box::new(closing.clone())));
@@ -151,20 +151,20 @@ pub(crate) fn request(socket: &Facts, at: u64) -> Event {
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     );
     Event::UpgradeRequested {
-        of: asker(socket, at),
+        of: handshake_socket(socket, at),
         request: Box::new(UpgradeRequest::parse(head.as_bytes())),
     }
 }
 
-pub(crate) fn answer(socket: &Facts, at: u64, status: u16) -> Event {
+pub(crate) fn response(socket: &Facts, at: u64, status: u16) -> Event {
     let accept = accept_of(KEY);
     let head = format!(
         "HTTP/1.1 {status} Whatever\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    Event::UpgradeAnswered {
-        of: asker(socket, at),
-        answer: Box::new(UpgradeAnswer::parse(head.as_bytes())),
+    Event::UpgradeResponded {
+        of: handshake_socket(socket, at),
+        response: Box::new(UpgradeResponse::parse(head.as_bytes())),
     }
 }
 
@@ -173,8 +173,8 @@ fn dismissed(socket: &Facts, at: u64) -> Event {
     Event::Dismissed { conn, at }
 }
 
-fn asker(socket: &Facts, at: u64) -> Box<Asker> {
-    Box::new(Asker {
+fn handshake_socket(socket: &Facts, at: u64) -> Box<HandshakeSocket> {
+    Box::new(HandshakeSocket {
         at: time(at),
         conn: socket.conn,
         listener: socket.listener,
@@ -190,36 +190,36 @@ pub(crate) fn time(at: u64) -> Ktime {
     Ktime(7_000_000_000_000 + at * 1_000_000)
 }
 
-/// What should be told of a connection, if nothing is lost.
+/// What should be reported about a connection, if nothing is lost.
 pub(crate) fn expected(script: &Script) -> Vec<(State, Ktime, Reason)> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut now = script.start + 1;
     for refusal in &script.refusals {
-        told.push((State::Connecting, time(now), Reason::Requested));
+        reported.push((State::Connecting, time(now), Reason::Requested));
         now += refusal.think;
         let reason = Reason::Refused {
             status: Some(refusal.status),
             retry_after: None,
         };
-        told.push((State::Closed, time(now), reason));
+        reported.push((State::Closed, time(now), reason));
         now += refusal.pause;
     }
-    told.push((State::Connecting, time(now), Reason::Requested));
+    reported.push((State::Connecting, time(now), Reason::Requested));
     now += script.think;
     match script.last {
         Last::Waits => {}
-        Last::Dies => told.push((State::Closed, time(now), Reason::NoAnswer)),
+        Last::Dies => reported.push((State::Closed, time(now), Reason::NoAnswer)),
         Last::Opens(lasts) => {
             let after = Some(time(now).since(time(script.start)));
-            told.push((State::Open, time(now), Reason::Upgraded { after }));
+            reported.push((State::Open, time(now), Reason::Upgraded { after }));
             let (by, code) = (Direction::Rx, Some(1000));
             let end = time(now + lasts);
-            told.push((State::Closing, end, Reason::CloseFrame { by, code }));
+            reported.push((State::Closing, end, Reason::CloseFrame { by, code }));
             let (end, how) = (time(now + lasts + 1), CloseHow::CloseFrame);
-            told.push((State::Closed, end, Reason::Ended { how }));
+            reported.push((State::Closed, end, Reason::Ended { how }));
         }
     }
-    told
+    reported
 }
 
 pub(crate) fn waiting(scripts: &[Script]) -> Vec<ConnId> {

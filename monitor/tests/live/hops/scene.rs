@@ -9,7 +9,7 @@ use std::{
 use lab::{Alert, Client, Message, Process, Proxy, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::{Case, Deed, Deed::*, Hop, Step, Told, Told::*, Who};
+use super::{Action, Action::*, Case, Hop, Step, Told, Told::*, Who};
 use crate::{
     peers::Peer,
     stage::{SOON, Stage, Watch},
@@ -75,25 +75,25 @@ impl Scene {
         let mut row = Row {
             case: self.case.name,
             cause_at: 0.0,
-            told: Vec::new(),
+            reported: Vec::new(),
         };
         for (place, step) in self.case.steps.iter().enumerate() {
-            if !matches!(step.deed, Wait) {
+            if !matches!(step.action, Wait) {
                 clock = Instant::now();
-                actors.act(step.deed, &self.stage);
+                actors.act(step.action, &self.stage);
             }
             if place == 0 {
                 row.cause_at = clock.duration_since(began).as_secs_f64();
             }
             let alert = self.next_alert(place, step)?;
             let after = alert.at.duration_since(clock).as_secs_f64();
-            row.told.push((step.told, after));
+            row.reported.push((step.reported, after));
             let (from, to) = (*step.after.start(), *step.after.end() + SLACK);
             if !(from..=to).contains(&after) {
                 return Err(self.complaint(&format!("{after:.2} s is not in {from} ..= {to} s")));
             }
-            if !step.told.is(&alert) || alert.peer() != Some(actors.peer) {
-                return Err(self.complaint(&format!("{:?} was expected", step.told)));
+            if !step.reported.is(&alert) || alert.peer() != Some(actors.peer) {
+                return Err(self.complaint(&format!("{:?} was expected", step.reported)));
             }
             let view = self.stage.server.connection(actors.peer).unwrap();
             if alert.is_firing_zombie() && !view.open {
@@ -134,7 +134,7 @@ impl Scene {
         let next = wait_for("an alert", limit, || {
             self.watch.alerts().get(place).cloned()
         });
-        next.map_err(|error| self.complaint(&format!("{:?}: {error}", step.told)))
+        next.map_err(|error| self.complaint(&format!("{:?}: {error}", step.reported)))
     }
 
     fn complaint(&mut self, what: &str) -> String {
@@ -162,10 +162,10 @@ enum Subject {
 }
 
 impl Actors {
-    fn act(&mut self, deed: Deed, stage: &Stage) {
+    fn act(&mut self, action: Action, stage: &Stage) {
         let Stage { server, lab, .. } = stage;
         let address = lab.client_addr(0);
-        match deed {
+        match action {
             Wait => {}
             BlackHole => lab.black_hole(address).unwrap(),
             Heal => lab.heal(address).unwrap(),
@@ -229,14 +229,14 @@ pub(super) struct Row {
     /// Seconds after the beginning.
     cause_at: f64,
     /// Seconds after the deed of the step.
-    told: Vec<(Told, f64)>,
+    reported: Vec<(Told, f64)>,
 }
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [mut verdict, mut resolution] = [Vec::new(), Vec::new()];
-        for (told, after) in &self.told {
-            match told {
+        for (reported, after) in &self.reported {
+            match reported {
                 Suspected(kind) => verdict.push(format!("{kind} suspected {after:.2} s")),
                 Confirmed(kind) => verdict.push(format!("{kind} confirmed {after:.2} s")),
                 Resolved(how) => resolution.push(format!("{how} {after:.2} s")),

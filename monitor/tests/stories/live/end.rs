@@ -53,9 +53,9 @@ impl Part {
             .map(|(at, step)| (moment(*at / row.speed), *step))
             .collect();
         steps.sort_by_key(|(at, _)| *at);
-        let (request, answer) = connection.opening.heads();
+        let (request, response) = connection.opening.heads();
         Self {
-            heads: (request.to_vec(), answer.to_vec()),
+            heads: (request.to_vec(), response.to_vec()),
             steps: steps.into(),
             ends: moment(row.ends),
             speed: row.speed,
@@ -153,7 +153,7 @@ impl End {
                     }
                 }
             }
-            self.answer().await?;
+            self.response().await?;
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl End {
     }
 
     /// All pongs that are owed, in one segment.
-    async fn answer(&mut self) -> io::Result<()> {
+    async fn response(&mut self) -> io::Result<()> {
         let is_able = (self.is_awake || self.proxy_answers) && self.upload.is_none();
         let is_willing = self.reads && !self.ignores_pings && !self.has_left;
         if self.owed.is_empty() || !is_able || !is_willing {

@@ -76,7 +76,7 @@ impl World {
             self.plan(at, Event::Upload { left, kbits });
         } else {
             self.uploads = false;
-            self.answer();
+            self.response();
         }
     }
 
@@ -100,7 +100,7 @@ impl World {
         if self.owed.is_empty() || !self.can_answer() || self.window_closed {
             self.acknowledge(peer);
         }
-        self.answer();
+        self.response();
         self.make_progress();
     }
 
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// All pongs that the peer's application owes, in one segment.
-    pub(super) fn answer(&mut self) {
+    pub(super) fn response(&mut self) {
         if !self.can_answer() || self.owed.is_empty() {
             return;
         }

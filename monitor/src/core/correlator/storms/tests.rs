@@ -5,8 +5,8 @@ use crate::core::{
     Event, ListenerRules, Notice,
     event::ListeningSocket,
     facts::{ConnId, Protocol},
-    handshake::UpgradeAnswer,
-    storm::{Phase, Usual},
+    handshake::UpgradeResponse,
+    storm::{StormPhase, Usual},
 };
 
 /// Milliseconds since boot.
@@ -28,8 +28,8 @@ fn peer(conn: u64) -> SocketAddr {
     ([10, 0, high, low], 40_000).into()
 }
 
-fn asker(conn: u64, at: u64) -> Box<Asker> {
-    Box::new(Asker {
+fn handshake_socket(conn: u64, at: u64) -> Box<HandshakeSocket> {
+    Box::new(HandshakeSocket {
         at: ms(at),
         conn: ConnId(conn),
         listener: ListenerId(0),
@@ -43,19 +43,19 @@ fn asker(conn: u64, at: u64) -> Box<Asker> {
 fn request(conn: u64, at: u64) -> Event {
     let head = b"GET / HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
     Event::UpgradeRequested {
-        of: asker(conn, at),
+        of: handshake_socket(conn, at),
         request: Box::new(UpgradeRequest::parse(head)),
     }
 }
 
-fn answer(conn: u64, at: u64, status: u16) -> Event {
-    let answer = UpgradeAnswer {
+fn response(conn: u64, at: u64, status: u16) -> Event {
+    let response = UpgradeResponse {
         status: Some(status),
-        ..UpgradeAnswer::default()
+        ..UpgradeResponse::default()
     };
-    Event::UpgradeAnswered {
-        of: asker(conn, at),
-        answer: Box::new(answer),
+    Event::UpgradeResponded {
+        of: handshake_socket(conn, at),
+        response: Box::new(response),
     }
 }
 
@@ -91,11 +91,16 @@ fn counts(core: &Correlator) -> BTreeMap<IpAddr, [u64; 3]> {
 
 #[test]
 fn an_attempt_counts_once_whichever_of_its_records_is_lost() {
-    let all = [request(1, 1), answer(1, 2, 101), opened(1, 2), closed(1, 9)];
+    let all = [
+        request(1, 1),
+        response(1, 2, 101),
+        opened(1, 2),
+        closed(1, 9),
+    ];
     for lost in 0..8 {
         let mut core = core(false);
-        for (place, event) in all.iter().enumerate() {
-            if place == 3 || lost & (1 << place) == 0 {
+        for (index, event) in all.iter().enumerate() {
+            if index == 3 || lost & (1 << index) == 0 {
                 core.handle_event(event.clone());
             }
         }
@@ -112,16 +117,16 @@ fn an_attempt_counts_once_whichever_of_its_records_is_lost() {
 fn a_refusal_and_silence_are_failures_of_the_one_who_asked() {
     let mut core = core(false);
     core.handle_event(request(1, 1));
-    core.handle_event(answer(1, 2, 103));
-    core.handle_event(answer(1, 2, 503));
+    core.handle_event(response(1, 2, 103));
+    core.handle_event(response(1, 2, 503));
     // On the same connection.
     core.handle_event(request(1, 3));
-    core.handle_event(answer(1, 4, 429));
+    core.handle_event(response(1, 4, 429));
     core.handle_event(Event::Dismissed {
         conn: ConnId(1),
         at: ms(5),
     });
-    core.handle_event(answer(2, 5, 503));
+    core.handle_event(response(2, 5, 503));
     core.handle_event(request(3, 6));
     core.handle_event(Event::Dismissed {
         conn: ConnId(3),
@@ -155,7 +160,7 @@ fn tls_counts_as_it_begins_and_what_is_older_than_the_monitor_does_not() {
 
 #[test]
 fn who_a_proxy_names_is_the_client_only_where_it_is_to_be_trusted() {
-    let all = || [request(1, 1), answer(1, 2, 101), opened(1, 2)];
+    let all = || [request(1, 1), response(1, 2, 101), opened(1, 2)];
     let client = |forwarded| {
         let mut core = core(forwarded);
         all().into_iter().for_each(|event| core.handle_event(event));
@@ -223,13 +228,13 @@ fn a_connection_is_the_clients_that_a_proxy_names_though_its_request_is_told_lat
     let named = || [("192.0.2.7".to_owned(), 1)].into();
     // One that is open before anything else is known counts as an attempt of the proxy.
     let orders = [
-        ([request(1, 1), answer(1, 2, 101), opened(1, 2)], named()),
+        ([request(1, 1), response(1, 2, 101), opened(1, 2)], named()),
         (
-            [answer(1, 2, 101), opened(1, 2), request(1, 1)],
+            [response(1, 2, 101), opened(1, 2), request(1, 1)],
             [(proxy.clone(), 0)].into(),
         ),
         (
-            [opened(1, 2), request(1, 1), answer(1, 2, 101)],
+            [opened(1, 2), request(1, 1), response(1, 2, 101)],
             [(proxy, 0)].into(),
         ),
     ];
@@ -304,17 +309,17 @@ fn killed(core: &mut Correlator) -> Vec<StormAlert> {
 #[test]
 fn a_mass_close_counts_each_connection_once_and_knows_of_the_listening_socket() {
     let mut core = core(false);
-    let told = killed(&mut core);
-    let StormFinding::Reconnect(last) = &told.last().expect("told").finding else {
-        panic!("{told:?}");
+    let reported = killed(&mut core);
+    let StormFinding::Reconnect(last) = &reported.last().expect("told").finding else {
+        panic!("{reported:?}");
     };
-    assert_eq!((last.phase, last.closes), (Phase::MassClose, 40));
+    assert_eq!((last.phase, last.closes), (StormPhase::MassClose, 40));
     assert_eq!(
         last.cause.map(|cause| cause.as_str()),
         Some("server_restart")
     );
     let standing: Vec<_> = core.standing_storms().cloned().collect();
-    assert_eq!(standing.as_slice(), &told[told.len() - 1..]);
+    assert_eq!(standing.as_slice(), &reported[reported.len() - 1..]);
     assert!(core.poll_timeout().is_some(), "it waits for the clients");
 
     // New rules change nothing of it.
@@ -345,11 +350,11 @@ fn clients_that_come_back_are_told_of_though_they_first_came_a_moment_before() {
     }
     for conn in 0..2_000 {
         core.handle_event(request(10_000 + conn, 5_000 + conn / 10));
-        core.handle_event(answer(10_000 + conn, 5_000 + conn / 10, 503));
+        core.handle_event(response(10_000 + conn, 5_000 + conn / 10, 503));
     }
     let storm = std::iter::from_fn(|| core.poll_action()).find_map(|action| match action {
         Action::Storm(alert) => match alert.finding {
-            StormFinding::Reconnect(storm) if storm.phase == Phase::Storm => Some(storm),
+            StormFinding::Reconnect(storm) if storm.phase == StormPhase::Storm => Some(storm),
             _ => None,
         },
         _ => None,

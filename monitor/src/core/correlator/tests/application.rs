@@ -14,12 +14,12 @@ fn a_peer_that_closed_a_minute_ago_makes_a_half_closed_connection() {
     bench.event(Event::Closing(Box::new(facts.clone())));
     bench.snapshot = Some(facts.clone());
     bench.until(61_999);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(62_000);
-    assert_eq!(bench.said, [(62_000, FIRING, HalfClosed, Confirmed)]);
+    assert_eq!(bench.emitted, [(62_000, FIRING, HalfClosed, Confirmed)]);
     facts.fin_tx = true;
     bench.closed(CloseHow::Fin, 63_000, &facts);
-    assert_eq!(bench.said.len(), 2);
+    assert_eq!(bench.emitted.len(), 2);
     assert_eq!(
         bench.tally().idle_at_death.count(),
         1,
@@ -37,7 +37,7 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
             read,
         };
         let unread = (bytes > 0).then_some(queue).into_iter().collect();
-        bench.event(Event::QueuesSeen {
+        bench.event(Event::RecvQueuesScanned {
             at: ms(at),
             unread,
             complete: true,
@@ -47,18 +47,21 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
     look(&mut bench, 10_000, 7, 100);
     look(&mut bench, 25_000, 9, 200);
     look(&mut bench, 50_000, 9, 300);
-    assert_eq!(bench.said, [], "it read in between, 25 s ago");
+    assert_eq!(bench.emitted, [], "it read in between, 25 s ago");
     look(&mut bench, 56_000, 9, 400);
-    assert_eq!(bench.said, [(56_000, FIRING, Stalled, Confirmed)]);
+    assert_eq!(bench.emitted, [(56_000, FIRING, Stalled, Confirmed)]);
     assert_eq!(
         bench.reasons[0],
         "this host's application has left 400 bytes unread for 31 s"
     );
     look(&mut bench, 70_000, 409, 0);
-    assert_eq!(bench.said[1..], [(70_000, RECOVERED, Stalled, Confirmed)]);
+    assert_eq!(
+        bench.emitted[1..],
+        [(70_000, RECOVERED, Stalled, Confirmed)]
+    );
 }
 
-/// The window of this host closes at `at`, and the kernel tells of it two seconds later.
+/// The window of this host closes at `at`, and the kernel reports it two seconds later.
 fn close_window(bench: &mut Bench, facts: &mut Facts, at: u64) {
     facts.own_window_closed_at = Some(ms(at));
     bench.snapshot = Some(facts.clone());
@@ -79,7 +82,7 @@ fn scan(bench: &mut Bench, at: u64, read: u64) {
         read,
     }];
     bench.until(at);
-    bench.event(Event::QueuesSeen {
+    bench.event(Event::RecvQueuesScanned {
         at: ms(at),
         unread,
         complete: true,
@@ -98,8 +101,8 @@ fn a_closed_window_is_suspected_after_ten_seconds_without_a_look_at_the_sockets(
             (15_000, FIRING, Stalled, Suspected),
             (5_000 + lasts, RECOVERED, Stalled, Suspected),
         ];
-        let told = if lasts > 10_000 { 2 } else { 0 };
-        assert_eq!(bench.said, expected[..told], "{lasts}");
+        let reported = if lasts > 10_000 { 2 } else { 0 };
+        assert_eq!(bench.emitted, expected[..reported], "{lasts}");
     }
 }
 
@@ -110,7 +113,7 @@ fn a_window_that_opens_again_and_again_is_that_of_a_slow_reader() {
         close_window(&mut bench, &mut facts, 1_000 + n * 10_000);
         open_window(&mut bench, &mut facts, 10_900 + n * 10_000);
     }
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
     }
     let suspected = (11_000, FIRING, Stalled, Suspected);
     assert_eq!(
-        bench.said,
+        bench.emitted,
         [suspected, (39_000, FIRING, Stalled, Confirmed)]
     );
     assert_eq!(
@@ -134,16 +137,19 @@ fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
     );
     open_window(&mut bench, &mut facts, 45_000);
     scan(&mut bench, 49_000, 50_000);
-    assert_eq!(bench.said[2..], [(49_000, RECOVERED, Stalled, Confirmed)]);
+    assert_eq!(
+        bench.emitted[2..],
+        [(49_000, RECOVERED, Stalled, Confirmed)]
+    );
 
-    // It reads a little between two looks, too little to open the window.
+    // It reads a little between two checks, too little to open the window.
     let (mut bench, mut facts) = Bench::opened(None);
     close_window(&mut bench, &mut facts, 1_000);
     for n in 1..20 {
         scan(&mut bench, 9_000 + n * 10_000, n);
     }
     let recovered = (29_000, RECOVERED, Stalled, Suspected);
-    assert_eq!(bench.said, [suspected, recovered]);
+    assert_eq!(bench.emitted, [suspected, recovered]);
 }
 
 #[test]
@@ -152,5 +158,5 @@ fn while_the_window_is_closed_no_client_is_blamed_for_its_pongs() {
     facts.pings_unanswered = 20;
     close_window(&mut bench, &mut facts, 1_000);
     bench.until(100_000);
-    assert_eq!(bench.said, [(11_000, FIRING, Stalled, Suspected)]);
+    assert_eq!(bench.emitted, [(11_000, FIRING, Stalled, Suspected)]);
 }

@@ -12,9 +12,9 @@ fn five_retransmissions_in_seven_seconds_are_a_black_hole() {
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(7_999);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(8_000);
-    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(bench.emitted, [(8_000, FIRING, BlackHoled, Confirmed)]);
     assert_eq!(
         bench.reasons[0],
         "4,096 bytes unacknowledged for 7 s after 5 retransmissions; \
@@ -22,7 +22,7 @@ fn five_retransmissions_in_seven_seconds_are_a_black_hole() {
     );
     ack(&mut facts, 9_000);
     bench.trouble(Trouble::Answered, 9_000, &facts);
-    assert_eq!(bench.said[1], (9_000, RECOVERED, BlackHoled, Confirmed));
+    assert_eq!(bench.emitted[1], (9_000, RECOVERED, BlackHoled, Confirmed));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn on_a_lossy_path_a_black_hole_is_suspected_until_tcp_has_tried_often_enough() 
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(8_500);
-    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Suspected)]);
+    assert_eq!(bench.emitted, [(8_000, FIRING, BlackHoled, Suspected)]);
     assert_eq!(
         bench.reasons[0],
         "100 bytes unacknowledged for 7 s after 5 retransmissions, on a path where 15 % of the tries \
@@ -44,11 +44,14 @@ fn on_a_lossy_path_a_black_hole_is_suspected_until_tcp_has_tried_often_enough() 
     retransmit(&mut facts, 13_500);
     bench.snapshot = Some(facts.clone());
     bench.until(26_000);
-    assert_eq!(bench.said.len(), 1, "seven tries");
+    assert_eq!(bench.emitted.len(), 1, "seven tries");
     retransmit(&mut facts, 26_300);
     bench.snapshot = Some(facts);
     bench.until(28_000);
-    assert_eq!(bench.said[1..], [(27_000, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(
+        bench.emitted[1..],
+        [(27_000, FIRING, BlackHoled, Confirmed)]
+    );
     assert_eq!(bench.core.poll_timeout(), None);
     assert_eq!(bench.tally().detected[BlackHoled as usize], 1);
 }
@@ -72,7 +75,7 @@ fn what_the_other_connections_lose_makes_one_that_lost_nothing_yet_suspected_onl
         bench.until(at + 50);
     }
     bench.until(8_000);
-    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Suspected)]);
+    assert_eq!(bench.emitted, [(8_000, FIRING, BlackHoled, Suspected)]);
     bench.until(200_000);
     assert!(!bench.core.wants_deliveries(), "TCP has given up");
 }
@@ -89,9 +92,9 @@ fn a_fifth_retransmission_that_left_early_or_just_now_proves_nothing() {
     bench.until(8_499);
     retransmit(&mut facts, 8_500);
     bench.snapshot = Some(facts.clone());
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(9_000);
-    assert_eq!(bench.said, [(9_000, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(bench.emitted, [(9_000, FIRING, BlackHoled, Confirmed)]);
 
     let (mut bench, mut facts) = Bench::opened(None);
     send(&mut facts, 1_000);
@@ -100,9 +103,9 @@ fn a_fifth_retransmission_that_left_early_or_just_now_proves_nothing() {
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(14_399);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(14_400);
-    assert_eq!(bench.said, [(14_400, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(bench.emitted, [(14_400, FIRING, BlackHoled, Confirmed)]);
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn an_outage_of_five_seconds_is_no_zombie() {
     pong(&mut facts, 7_206);
     bench.snapshot = Some(facts);
     bench.until(20_000);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
 }
 
 #[test]
@@ -136,5 +139,5 @@ fn after_a_long_silence_two_retransmissions_in_a_second_are_enough() {
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(10_000);
-    assert_eq!(bench.said, [(9_000, FIRING, BlackHoled, Confirmed)]);
+    assert_eq!(bench.emitted, [(9_000, FIRING, BlackHoled, Confirmed)]);
 }

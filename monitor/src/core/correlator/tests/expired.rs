@@ -6,9 +6,9 @@ use super::*;
 fn an_idle_flow_is_suspected_when_the_limit_has_surely_passed() {
     let (mut bench, _) = Bench::opened(Some(OnExpiry::Silent));
     bench.until(6_260);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(6_261);
-    assert_eq!(bench.said, [(6_260, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(6_260, FIRING, Expired, Suspected)]);
     assert_eq!(
         bench.reasons[0],
         "idle 6.2 s on a path that forgets after 6 s (lb): no FIN, no RST; \
@@ -27,7 +27,7 @@ fn an_acknowledgement_that_was_never_published_does_not_hide_an_expired_flow() {
     send(&mut facts, 1_000);
     bench.snapshot = Some(facts);
     bench.until(7_261);
-    assert_eq!(bench.said, [(7_260, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(7_260, FIRING, Expired, Suspected)]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn of_several_hops_the_first_to_forget_is_named() {
     facts.rx.last_packet = Some(ms(4_000));
     bench.event(Event::Opened(Box::new(facts)));
     bench.until(6_261);
-    assert_eq!(bench.said, [(6_260, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(6_260, FIRING, Expired, Suspected)]);
     assert_eq!(
         bench.reasons[0],
         "without payload for 5.2 s on a path that forgets after 5 s (proxy): no FIN, no RST; the application still \
@@ -80,7 +80,7 @@ fn a_hop_that_should_have_forgotten_and_lets_packets_through_makes_no_zombie() {
     facts.rx.last_packet = Some(ms(6_100));
     bench.event(Event::Opened(Box::new(facts)));
     bench.until(60_000);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
 }
 
 #[test]
@@ -88,13 +88,13 @@ fn speaking_into_the_silence_is_suspected_at_once_and_confirmed_a_second_later()
     let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::RstOnNextPacket));
     speak_into_silence(&mut facts, 0, 6_100);
     bench.trouble(Trouble::Resumed, 6_100, &facts);
-    assert_eq!(bench.said, [(6_100, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(6_100, FIRING, Expired, Suspected)]);
     retransmit(&mut facts, 6_300);
     bench.trouble(Trouble::Retransmit, 6_300, &facts);
     bench.until(7_099);
-    assert_eq!(bench.said.len(), 1);
+    assert_eq!(bench.emitted.len(), 1);
     bench.until(7_100);
-    assert_eq!(bench.said[1], (7_100, FIRING, Expired, Confirmed));
+    assert_eq!(bench.emitted[1], (7_100, FIRING, Expired, Confirmed));
     assert_eq!(
         bench.reasons[1],
         "idle 6.1 s on a path that forgets after 6 s (lb), then 2 transmissions unanswered \
@@ -112,10 +112,10 @@ fn an_answer_resolves_and_the_flow_may_die_again() {
     bench.trouble(Trouble::Resumed, 7_000, &facts);
     ack(&mut facts, 7_040);
     bench.trouble(Trouble::Answered, 7_040, &facts);
-    assert_eq!(bench.said[1], (7_040, RECOVERED, Expired, Suspected));
+    assert_eq!(bench.emitted[1], (7_040, RECOVERED, Expired, Suspected));
     assert_eq!(bench.reasons[1], "heard again after 7.0 s");
     bench.until(20_000);
-    assert_eq!(bench.said[2], (13_300, FIRING, Expired, Suspected));
+    assert_eq!(bench.emitted[2], (13_300, FIRING, Expired, Suspected));
     assert_eq!(
         (bench.tally().detected[0], bench.tally().recovered[0]),
         (2, 1)
@@ -125,7 +125,7 @@ fn an_answer_resolves_and_the_flow_may_die_again() {
 #[test]
 fn a_silence_ended_by_the_peer_proves_the_path_alive() {
     let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Silent));
-    facts.last_gap = Some(Gap {
+    facts.last_idle_gap = Some(IdleGap {
         from: ms(0),
         to: ms(6_200),
         ended_by: Direction::Rx,
@@ -133,7 +133,7 @@ fn a_silence_ended_by_the_peer_proves_the_path_alive() {
     facts.rx.last_packet = Some(ms(6_200));
     bench.trouble(Trouble::Resumed, 6_200, &facts);
     bench.until(12_000);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
 }
 
 #[test]
@@ -144,10 +144,10 @@ fn a_reset_from_an_expired_path_is_not_a_recovery() {
     facts.rx.last_packet = Some(ms(7_040));
     facts.rst_rx = true;
     bench.trouble(Trouble::Reset, 7_040, &facts);
-    assert_eq!(bench.said.len(), 1);
+    assert_eq!(bench.emitted.len(), 1);
     bench.closed(CloseHow::RstReceived, 7_040, &facts);
-    let closed = Status::Resolved(Resolution::Closed(CloseHow::RstReceived));
-    assert_eq!(bench.said[1], (7_040, closed, Expired, Suspected));
+    let closed = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
+    assert_eq!(bench.emitted[1], (7_040, closed, Expired, Suspected));
     assert_eq!(bench.tally().zombies, [0; 7]);
     assert!(bench.core.is_empty());
 }
@@ -158,16 +158,16 @@ fn on_a_lossy_path_an_expired_flow_is_confirmed_by_more_than_two_tries() {
     facts.loss = lossy();
     speak_into_silence(&mut facts, 0, 8_000);
     bench.trouble(Trouble::Resumed, 8_000, &facts);
-    assert_eq!(bench.said, [(8_000, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(8_000, FIRING, Expired, Suspected)]);
     for at in [8_200, 8_600, 9_400, 11_000, 14_200, 20_600] {
         bench.until(at);
         retransmit(&mut facts, at);
         bench.snapshot = Some(facts.clone());
     }
     bench.until(33_000);
-    assert_eq!(bench.said.len(), 1, "seven tries");
+    assert_eq!(bench.emitted.len(), 1, "seven tries");
     retransmit(&mut facts, 33_400);
     bench.snapshot = Some(facts);
     bench.until(34_000);
-    assert_eq!(bench.said[1..], [(34_000, FIRING, Expired, Confirmed)]);
+    assert_eq!(bench.emitted[1..], [(34_000, FIRING, Expired, Confirmed)]);
 }

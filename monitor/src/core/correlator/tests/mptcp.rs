@@ -21,7 +21,7 @@ fn an_expired_subflow_is_never_confirmed_and_the_reason_says_why() {
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(400_000);
-    assert_eq!(bench.said, [(6_100, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(6_100, FIRING, Expired, Suspected)]);
     let path = "idle 6.1 s on a path that forgets after 6 s (lb)";
     assert_eq!(bench.reasons, [format!("{path}{WHY}")]);
     assert_eq!(bench.tally().idle_at_death.count(), 0);
@@ -32,7 +32,7 @@ fn an_expired_subflow_is_never_confirmed_and_the_reason_says_why() {
     );
     ack(&mut facts, 401_000);
     bench.trouble(Trouble::Answered, 401_000, &facts);
-    assert_eq!(bench.said[1], (401_000, RECOVERED, Expired, Suspected));
+    assert_eq!(bench.emitted[1], (401_000, RECOVERED, Expired, Suspected));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_black_hole_under_a_subflow_is_never_confirmed_and_is_no_chance() {
         bench.trouble(Trouble::Retransmit, at, &facts);
     }
     bench.until(400_000);
-    assert_eq!(bench.said, [(8_000, FIRING, BlackHoled, Suspected)]);
+    assert_eq!(bench.emitted, [(8_000, FIRING, BlackHoled, Suspected)]);
     let stuck = "100 bytes unacknowledged for 7 s after 5 retransmissions";
     assert_eq!(bench.reasons, [format!("{stuck}{WHY}")]);
 }
@@ -60,12 +60,12 @@ fn a_pong_may_come_by_another_subflow() {
         bench.until(at + 500);
     }
     bench.until(100_000);
-    let said: Vec<_> = bench
-        .said
+    let emitted: Vec<_> = bench
+        .emitted
         .iter()
         .map(|(_, _, kind, how)| (*kind, *how))
         .collect();
-    assert_eq!(said, [(Unresponsive, Suspected)]);
+    assert_eq!(emitted, [(Unresponsive, Suspected)]);
     assert!(bench.reasons[0].ends_with(WHY), "{:?}", bench.reasons);
 }
 
@@ -81,7 +81,7 @@ fn a_fin_ends_a_subflow_and_not_its_connection() {
     bench.snapshot = Some(facts.clone());
     bench.event(Event::Closing(Box::new(facts.clone())));
     bench.until(100_000);
-    assert_eq!(bench.said, [(62_000, FIRING, HalfClosed, Suspected)]);
+    assert_eq!(bench.emitted, [(62_000, FIRING, HalfClosed, Suspected)]);
     assert!(bench.reasons[0].ends_with(WHY), "{:?}", bench.reasons);
     facts.fin_tx = true;
     bench.closed(CloseHow::Fin, 101_000, &facts);
@@ -97,14 +97,14 @@ fn what_the_application_leaves_unread_is_told_of_a_subflow_too() {
             bytes: 100,
             read: 7,
         };
-        bench.event(Event::QueuesSeen {
+        bench.event(Event::RecvQueuesScanned {
             at: ms(at),
             unread: vec![queue],
             complete: true,
         });
         bench.until(at);
     }
-    assert_eq!(bench.said, [(41_000, FIRING, Stalled, Confirmed)]);
+    assert_eq!(bench.emitted, [(41_000, FIRING, Stalled, Confirmed)]);
     assert_eq!(
         bench.reasons,
         ["this host's application has left 100 bytes unread for 31 s"]

@@ -10,8 +10,8 @@ fn a_chatty_flow_is_looked_at_once_per_four_fifths_of_the_limit() {
         bench.snapshot = Some(facts.clone());
         bench.until(at);
     }
-    assert!(bench.looks <= 13, "{} looks in 60 s", bench.looks);
-    assert_eq!(bench.said, []);
+    assert!(bench.checks <= 13, "{} looks in 60 s", bench.checks);
+    assert_eq!(bench.emitted, []);
 }
 
 #[test]
@@ -20,9 +20,9 @@ fn the_entry_of_a_closed_flow_does_not_wake_its_successor() {
     bench.closed(CloseHow::Fin, 4_000, &facts);
     bench.event(Event::Opened(Box::new(Facts::newborn(1, ms(4_000)))));
     bench.until(8_799);
-    assert_eq!(bench.looks, 0);
+    assert_eq!(bench.checks, 0);
     bench.until(8_800);
-    assert_eq!(bench.looks, 1);
+    assert_eq!(bench.checks, 1);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_vanished_socket_gets_a_grace_period_for_its_close_event() {
     assert_eq!(bench.core.len(), 1);
     bench.until(10_000);
     assert_eq!(bench.core.len(), 0);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     assert_eq!(bench.core.poll_timeout(), None);
     bench.closed(CloseHow::Fin, 10_001, &facts);
     assert_eq!(bench.tally().abnormal_closures, 1, "late, but a close");
@@ -55,7 +55,7 @@ fn what_reconciliation_finds_of_a_known_flow_is_read_from_its_snapshot() {
     ping(&mut facts, 2_000);
     bench.trouble(Trouble::PingUnanswered, 2_000, &facts);
     bench.until(4_000);
-    let looks = bench.looks;
+    let checks = bench.checks;
     // sock_diag knows no pings: believing it would resolve the alert.
     let seeded = Facts {
         protocol: Protocol::Assumed,
@@ -63,8 +63,8 @@ fn what_reconciliation_finds_of_a_known_flow_is_read_from_its_snapshot() {
     };
     bench.event(Event::Seeded(Box::new(seeded)));
     bench.show(ms(4_000));
-    assert_eq!(bench.looks, looks + 1);
-    assert_eq!(bench.said.len(), 1);
+    assert_eq!(bench.checks, checks + 1);
+    assert_eq!(bench.emitted.len(), 1);
     assert_eq!(
         bench.tally().connections[Protocol::WebSocket as usize].open,
         1
@@ -82,7 +82,7 @@ fn a_flow_older_than_the_daemon_is_judged_at_the_same_moment() {
     bench.snapshot = Some(facts.clone());
     bench.event(Event::Seeded(Box::new(facts)));
     bench.until(9_000);
-    assert_eq!(bench.said, [(7_260, FIRING, Expired, Suspected)]);
+    assert_eq!(bench.emitted, [(7_260, FIRING, Expired, Suspected)]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_flow_that_is_no_websocket_is_forgotten() {
         conn: ConnId(1),
         at: ms(8_000),
     });
-    assert_eq!(bench.said[1], (8_000, RECOVERED, Expired, Suspected));
+    assert_eq!(bench.emitted[1], (8_000, RECOVERED, Expired, Suspected));
     assert!(bench.core.is_empty());
     assert_eq!(bench.tally().zombies, [0; 7]);
 }

@@ -11,7 +11,7 @@ fn floor_of(seconds: u64) -> (Bench, Facts) {
     (bench, facts)
 }
 
-/// A ping that TCP acknowledges, told as the kernel tells it.
+/// A ping that TCP acknowledges, told as the kernel reports it.
 fn unanswered(bench: &mut Bench, facts: &mut Facts, at: u64) {
     bench.until(at);
     let before = facts.second_try;
@@ -50,13 +50,16 @@ fn a_deaf_client_is_suspected_at_the_second_try_and_confirmed_after_the_floor() 
         }
         bench.until(100_000);
         let at = |kind: Certainty| {
-            let said = bench.said.iter().find(|said| said.3 >= kind);
-            said.map(|said| said.0 - 1_000)
+            let emitted = bench.emitted.iter().find(|emitted| emitted.3 >= kind);
+            emitted.map(|emitted| emitted.0 - 1_000)
         };
-        let case = format!("a ping each {interval} ms: {:?}", bench.said);
+        let case = format!("a ping each {interval} ms: {:?}", bench.emitted);
         assert_eq!(at(Suspected), Some(suspected), "{case}");
         assert_eq!(at(Confirmed), Some(confirmed), "{case}");
-        assert!(bench.said.iter().all(|said| said.1 == FIRING), "{case}");
+        assert!(
+            bench.emitted.iter().all(|emitted| emitted.1 == FIRING),
+            "{case}"
+        );
     }
 }
 
@@ -73,10 +76,13 @@ fn a_pause_below_the_floor_is_never_confirmed_and_the_pongs_end_the_suspicion() 
             pong(&mut facts, 1_000 + pause);
             bench.trouble(Trouble::Answered, 1_000 + pause, &facts);
             bench.until(100_000);
-            let certain = bench.said.iter().any(|said| said.3 == Confirmed);
-            assert!(!certain, "{interval} {pause}: {:?}", bench.said);
-            let left_standing = bench.said.last().is_some_and(|said| said.1 == FIRING);
-            assert!(!left_standing, "{interval} {pause}: {:?}", bench.said);
+            let certain = bench.emitted.iter().any(|emitted| emitted.3 == Confirmed);
+            assert!(!certain, "{interval} {pause}: {:?}", bench.emitted);
+            let left_standing = bench
+                .emitted
+                .last()
+                .is_some_and(|emitted| emitted.1 == FIRING);
+            assert!(!left_standing, "{interval} {pause}: {:?}", bench.emitted);
         }
     }
 }
@@ -92,15 +98,15 @@ fn a_peer_whose_bytes_arrive_is_alive_however_many_pings_wait_for_their_pongs() 
             }
             if at % bytes_every == 0 {
                 bench.until(at);
-                let told = facts.second_try.is_some();
+                let reported = facts.second_try.is_some();
                 hear(&mut facts, at);
                 bench.snapshot = Some(facts.clone());
-                if told {
+                if reported {
                     bench.trouble(Trouble::Answered, at, &facts);
                 }
             }
         }
-        assert_eq!(bench.said, [], "{ping_every} {bytes_every}");
+        assert_eq!(bench.emitted, [], "{ping_every} {bytes_every}");
         assert!(facts.pings_unanswered > 10);
     }
 }
@@ -116,13 +122,13 @@ fn a_second_try_that_tcp_has_not_acknowledged_confirms_nothing() {
     facts.stalled_since = Some(ms(3_000));
     bench.trouble(Trouble::PingUnanswered, 3_000, &facts);
     bench.until(25_000);
-    assert_eq!(bench.said, [(4_000, FIRING, Unresponsive, Suspected)]);
+    assert_eq!(bench.emitted, [(4_000, FIRING, Unresponsive, Suspected)]);
     ack(&mut facts, 25_000);
     bench.trouble(Trouble::Answered, 25_000, &facts);
-    assert_eq!(bench.said.len(), 1, "the pong may be right behind");
+    assert_eq!(bench.emitted.len(), 1, "the pong may be right behind");
     bench.until(27_000);
-    let [_, (at, FIRING, Unresponsive, Confirmed)] = bench.said[..] else {
-        panic!("{:?}", bench.said);
+    let [_, (at, FIRING, Unresponsive, Confirmed)] = bench.emitted[..] else {
+        panic!("{:?}", bench.emitted);
     };
     assert!((26_000..=27_000).contains(&at), "{at}");
 }
@@ -136,10 +142,10 @@ fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
     unanswered(&mut bench, &mut facts, 2_000);
     // 0.21 s, doubled seven times.
     bench.until(2_000 + 26_600);
-    assert_eq!(bench.said, [(3_000, FIRING, Unresponsive, Suspected)]);
+    assert_eq!(bench.emitted, [(3_000, FIRING, Unresponsive, Suspected)]);
     bench.until(2_000 + 26_700);
-    let [_, (_, FIRING, Unresponsive, Confirmed)] = bench.said[..] else {
-        panic!("{:?}", bench.said);
+    let [_, (_, FIRING, Unresponsive, Confirmed)] = bench.emitted[..] else {
+        panic!("{:?}", bench.emitted);
     };
 }
 
@@ -170,16 +176,19 @@ fn a_lone_ping_is_suspected_after_its_timeout_and_a_late_pong_is_noticed() {
     ack(&mut facts, 10_001);
     bench.snapshot = Some(facts.clone());
     bench.until(39_999);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(40_000);
-    assert_eq!(bench.said, [(40_000, FIRING, Unresponsive, Suspected)]);
+    assert_eq!(bench.emitted, [(40_000, FIRING, Unresponsive, Suspected)]);
     pong(&mut facts, 40_200);
     bench.snapshot = Some(facts);
     bench.until(42_000);
-    assert_eq!(bench.said[1], (41_500, RECOVERED, Unresponsive, Suspected));
+    assert_eq!(
+        bench.emitted[1],
+        (41_500, RECOVERED, Unresponsive, Suspected)
+    );
 }
 
-/// The kernel tells of the first ping, and of none that is answered.
+/// The kernel reports the first ping, and of none that is answered.
 #[test]
 fn a_lone_ping_is_noticed_in_time_on_a_path_without_a_limit_however_long_all_were_answered() {
     for answered in [0, 1, 2, 10] {
@@ -202,7 +211,7 @@ fn a_lone_ping_is_noticed_in_time_on_a_path_without_a_limit_however_long_all_wer
         let lone = 1_000 + answered * 60_000;
         bench.until(lone + 59_000);
         assert_eq!(
-            bench.said,
+            bench.emitted,
             [(lone + 30_000, FIRING, Unresponsive, Suspected)]
         );
     }

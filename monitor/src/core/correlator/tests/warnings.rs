@@ -1,4 +1,4 @@
-//! What is told of a connection that lives: it is at risk, about to expire, or quiet.
+//! What is reported about a connection that lives: it is at risk, about to expire, or quiet.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
     let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Fin));
     bench.until(6_000);
-    assert_eq!(bench.said, [(5_960, FIRING, Expiring, Suspected)]);
+    assert_eq!(bench.emitted, [(5_960, FIRING, Expiring, Suspected)]);
     assert_eq!(
         bench.reasons[0],
         "idle 5.9 s; lb closes connections after 6 s of silence: expect a disconnect, not a zombie"
@@ -14,10 +14,10 @@ fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
     facts.fin_rx = true;
     facts.at = ms(6_040);
     bench.event(Event::Closing(Box::new(facts.clone())));
-    assert_eq!(bench.said.len(), 1, "the FIN is what was announced");
+    assert_eq!(bench.emitted.len(), 1, "the FIN is what was announced");
     bench.closed(CloseHow::Fin, 6_050, &facts);
-    let closed = Status::Resolved(Resolution::Closed(CloseHow::Fin));
-    assert_eq!(bench.said[1..], [(6_050, closed, Expiring, Suspected)]);
+    let closed = Status::Resolved(AlertResolution::Closed(CloseHow::Fin));
+    assert_eq!(bench.emitted[1..], [(6_050, closed, Expiring, Suspected)]);
     assert_eq!(bench.tally().detected[Expiring as usize], 1);
 }
 
@@ -28,16 +28,19 @@ fn a_message_in_time_ends_the_announcement() {
     facts.rx.last_packet = Some(ms(5_980));
     bench.snapshot = Some(facts);
     bench.until(11_000);
-    assert_eq!(bench.said[1..], [(6_960, RECOVERED, Expiring, Suspected)]);
+    assert_eq!(
+        bench.emitted[1..],
+        [(6_960, RECOVERED, Expiring, Suspected)]
+    );
 }
 
 #[test]
 fn the_silence_that_is_told_is_that_of_the_hops_own_clock() {
     use Activity::{Packet, Payload};
     use Directions::{Each, Either};
-    // What the hop counts; the last packet and the last payload of each side; what is told 95 s after the
+    // What the hop counts; the last packet and the last payload of each side; what is reported 95 s after the
     // last moment that counts, of 100.
-    for (activity, direction, rx, tx, told) in [
+    for (activity, direction, rx, tx, reported) in [
         (
             Packet,
             Either,
@@ -88,8 +91,8 @@ fn the_silence_that_is_told_is_that_of_the_hops_own_clock() {
         }
         bench.snapshot = Some(facts);
         bench.until(101_000);
-        assert_eq!(bench.said.len(), 1, "{told}: {:?}", bench.said);
-        let sentence = format!("{told}; lb closes connections after 100 s of silence");
+        assert_eq!(bench.emitted.len(), 1, "{reported}: {:?}", bench.emitted);
+        let sentence = format!("{reported}; lb closes connections after 100 s of silence");
         let reason = &bench.reasons[0];
         assert!(reason.starts_with(&sentence), "{reason}, not {sentence}");
     }
@@ -108,7 +111,7 @@ fn a_connection_near_its_longest_life_is_announced_however_busy() {
     facts.rx.last_packet = Some(ms(94_999));
     bench.snapshot = Some(facts);
     bench.until(100_000);
-    assert_eq!(bench.said, [(95_000, FIRING, Expiring, Suspected)]);
+    assert_eq!(bench.emitted, [(95_000, FIRING, Expiring, Suspected)]);
     assert_eq!(
         bench.reasons[0],
         "95 s old; gateway closes connections after 100 s: expect a disconnect, busy or not"
@@ -128,13 +131,13 @@ fn a_peer_without_messages_is_quiet_whatever_else_it_sends() {
     facts.rx.last_packet = Some(ms(36_000));
     bench.snapshot = Some(facts.clone());
     bench.until(36_259);
-    assert_eq!(bench.said, []);
+    assert_eq!(bench.emitted, []);
     bench.until(36_261);
-    assert_eq!(bench.said, [(36_260, FIRING, Quiet, Suspected)]);
+    assert_eq!(bench.emitted, [(36_260, FIRING, Quiet, Suspected)]);
     facts.rx.last_message = Some(ms(36_500));
     bench.snapshot = Some(facts);
     bench.until(39_000);
-    assert_eq!(bench.said[1].1, RECOVERED);
+    assert_eq!(bench.emitted[1].1, RECOVERED);
 }
 
 #[test]
@@ -149,9 +152,9 @@ fn a_zombie_takes_the_place_of_a_warning() {
     let facts = Facts::newborn(1, ms(0));
     bench.event(Event::Opened(Box::new(facts)));
     bench.until(7_000);
-    let superseded = Status::Resolved(Resolution::Superseded);
+    let superseded = Status::Resolved(AlertResolution::Superseded);
     assert_eq!(
-        bench.said,
+        bench.emitted,
         [
             (3_260, FIRING, Quiet, Suspected),
             (6_260, superseded, Quiet, Suspected),

@@ -17,8 +17,8 @@ fn core() -> Correlator {
     Correlator::new(rules, Duration::from_millis(260))
 }
 
-fn asker(at: u64, listener: u16) -> Box<Asker> {
-    Box::new(Asker {
+fn handshake_socket(at: u64, listener: u16) -> Box<HandshakeSocket> {
+    Box::new(HandshakeSocket {
         at: ms(at),
         conn: CONN,
         listener: ListenerId(listener),
@@ -31,18 +31,18 @@ fn asker(at: u64, listener: u16) -> Box<Asker> {
 
 fn request(at: u64) -> Event {
     Event::UpgradeRequested {
-        of: asker(at, 0),
+        of: handshake_socket(at, 0),
         request: Box::new(UpgradeRequest::parse(
             b"GET /chat HTTP/1.1\r\nHost: a\r\n\r\n",
         )),
     }
 }
 
-fn answer(at: u64, status: u16) -> Event {
+fn response(at: u64, status: u16) -> Event {
     let head = format!("HTTP/1.1 {status} Whatever\r\n\r\n");
-    Event::UpgradeAnswered {
-        of: asker(at, 0),
-        answer: Box::new(UpgradeAnswer::parse(head.as_bytes())),
+    Event::UpgradeResponded {
+        of: handshake_socket(at, 0),
+        response: Box::new(UpgradeResponse::parse(head.as_bytes())),
     }
 }
 
@@ -56,11 +56,11 @@ fn facts(at: u64, protocol: Protocol) -> Box<Facts> {
     })
 }
 
-fn told(core: &mut Correlator) -> Vec<(Option<State>, State, Reason)> {
+fn reported(core: &mut Correlator) -> Vec<(Option<State>, State, Reason)> {
     let actions = std::iter::from_fn(|| core.poll_action());
     actions
         .filter_map(|action| match action {
-            Action::Transition(told) => Some((told.from, told.to, told.reason)),
+            Action::Transition(reported) => Some((reported.from, reported.to, reported.reason)),
             Action::Alert(_) | Action::ListenerAlert(_) | Action::Storm(_) | Action::Reconcile => {
                 None
             }
@@ -79,12 +79,12 @@ fn an_older_connection_that_upgrades_is_followed_through_its_dismissal() {
         at: ms(5),
     });
     assert!(core.is_unanswered(CONN));
-    core.handle_event(answer(7, 101));
+    core.handle_event(response(7, 101));
     core.handle_event(Event::Opened(facts(7, Protocol::WebSocket)));
     let (open, connecting) = (Some(State::Open), Some(State::Connecting));
     let upgraded = Reason::Upgraded { after: None };
     assert_eq!(
-        told(&mut core),
+        reported(&mut core),
         [
             (None, State::Open, Reason::Found),
             (open, State::Connecting, Reason::Requested),
@@ -104,7 +104,10 @@ fn a_connection_that_is_only_found_still_waits_for_its_answer() {
     assert_eq!(core.tally()[0].handshakes_stuck, 1);
     core.handle_event(Event::Opened(facts(20_000, Protocol::WebSocket)));
     assert_eq!(core.tally()[0].handshakes_stuck, 0);
-    let states: Vec<_> = told(&mut core).into_iter().map(|told| told.1).collect();
+    let states: Vec<_> = reported(&mut core)
+        .into_iter()
+        .map(|reported| reported.1)
+        .collect();
     assert_eq!(states, [State::Connecting, State::Open]);
 }
 
@@ -112,9 +115,9 @@ fn a_connection_that_is_only_found_still_waits_for_its_answer() {
 fn an_interim_answer_is_none() {
     let mut core = core();
     core.handle_event(request(5));
-    core.handle_event(answer(6, 103));
+    core.handle_event(response(6, 103));
     assert!(core.is_unanswered(CONN));
-    core.handle_event(answer(7, 403));
+    core.handle_event(response(7, 403));
     assert!(!core.is_unanswered(CONN));
 }
 
@@ -122,7 +125,7 @@ fn an_interim_answer_is_none() {
 fn a_101_whose_opening_was_lost_is_forgotten_after_10_s() {
     let mut core = core();
     core.handle_event(request(5));
-    core.handle_event(answer(8, 101));
+    core.handle_event(response(8, 101));
     core.handle_timeout(ms(10_007));
     assert_eq!(core.handshake(CONN).and_then(|h| h.path), Some("/chat"));
     core.handle_timeout(ms(10_008));
@@ -144,14 +147,14 @@ fn a_connection_whose_answer_was_lost_keeps_its_request() {
         how: CloseHow::Fin,
     });
     assert_eq!(core.handshake(CONN), None);
-    assert_eq!(core.strings.len(), 0, "its strings went with it");
+    assert_eq!(core.interner.len(), 0, "its strings went with it");
 }
 
 #[test]
 fn a_dismissal_of_an_earlier_attempt_does_not_end_a_later_one() {
     let mut core = core();
     core.handle_event(request(5));
-    core.handle_event(answer(6, 401));
+    core.handle_event(response(6, 401));
     core.handle_event(request(7));
     core.handle_event(Event::Dismissed {
         conn: CONN,
@@ -169,7 +172,7 @@ fn a_dismissal_of_an_earlier_attempt_does_not_end_a_later_one() {
     };
     let connecting = Some(State::Connecting);
     assert_eq!(
-        told(&mut core),
+        reported(&mut core),
         [
             (None, State::Connecting, Reason::Requested),
             (connecting, State::Closed, refused),
@@ -183,14 +186,14 @@ fn a_dismissal_of_an_earlier_attempt_does_not_end_a_later_one() {
 fn a_listener_that_is_not_configured_is_rejected() {
     let mut core = core();
     core.handle_event(Event::UpgradeRequested {
-        of: asker(5, 9),
+        of: handshake_socket(5, 9),
         request: Box::default(),
     });
-    core.handle_event(Event::UpgradeAnswered {
-        of: asker(6, 9),
-        answer: Box::default(),
+    core.handle_event(Event::UpgradeResponded {
+        of: handshake_socket(6, 9),
+        response: Box::default(),
     });
     assert_eq!(core.rejected(), 2);
-    assert!(told(&mut core).is_empty());
+    assert!(reported(&mut core).is_empty());
     assert!(core.unanswered().is_empty());
 }

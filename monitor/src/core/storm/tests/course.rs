@@ -1,4 +1,4 @@
-//! What is told of a storm, from its beginning to its end.
+//! What is reported about a storm, from its beginning to its end.
 
 use super::{
     super::sim::{KILLED, Outage, Policy, Wire},
@@ -12,12 +12,12 @@ fn a_killed_server_is_told_from_the_mass_close_to_the_end() {
     let [first, .., last] = storms.as_slice() else {
         panic!("{storms:?}");
     };
-    assert_eq!((first.phase, first.firing), (Phase::MassClose, true));
+    assert_eq!((first.phase, first.firing), (StormPhase::MassClose, true));
     assert_eq!(
         (first.closes, first.cause),
         (2_000, Some(Cause::ServerRestart))
     );
-    assert_eq!((last.phase, last.firing), (Phase::Over, false));
+    assert_eq!((last.phase, last.firing), (StormPhase::Over, false));
     assert_eq!(storms.iter().filter(|storm| !storm.firing).count(), 1);
     assert_eq!(last.successes, 2_000);
     let arrivals = sim::wire(&case)
@@ -44,9 +44,12 @@ fn a_storm_is_told_within_a_second_of_its_first_wave() {
             .find(|(time, event)| *time > at(KILLED) && matches!(event, Wire::Arrived(_)))
             .expect("an attempt");
         let storms = outage(&case);
-        let told = storms.iter().find(|storm| storm.phase == Phase::Storm);
-        let told = told.expect("a storm").at;
-        assert!(told.since(first.0) <= Duration::from_secs(1), "{policy:?}");
+        let reported = storms.iter().find(|storm| storm.phase == StormPhase::Storm);
+        let reported = reported.expect("a storm").at;
+        assert!(
+            reported.since(first.0) <= Duration::from_secs(1),
+            "{policy:?}"
+        );
     }
 }
 
@@ -56,7 +59,7 @@ fn the_reason_tells_what_was_seen_and_fits_the_advice_to_it() {
         let storms = outage(&Outage::of(2_000, policy));
         let named = storms
             .into_iter()
-            .rfind(|storm| storm.phase == Phase::Storm);
+            .rfind(|storm| storm.phase == StormPhase::Storm);
         named.expect("a storm").reason
     };
     let lockstep = reason(Policy::Fixed(1.0));

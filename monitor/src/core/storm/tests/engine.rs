@@ -15,7 +15,7 @@ fn what_was_learned_survives_a_restart() {
     let kept = serde_json::to_string(&before.baseline()).expect("plain numbers");
     let kept: Baseline = serde_json::from_str(&kept).expect("what was written");
     assert_eq!(kept, before.baseline());
-    let mut after = Storm::new(&StormSettings::default(), Some(kept));
+    let mut after = StormDetector::new(&StormSettings::default(), Some(kept));
     let steady = poisson(|_| 100.0, 100.0, 10.0, 10);
     assert_eq!(sim::storms(&feed(&mut after, steady, 300.0)), []);
     let flood = poisson(|_| 1_000.0, 1_000.0, 4.0, 11).map(|now| now + 10.0);
@@ -37,10 +37,10 @@ fn a_baseline_that_nobody_learned_is_refused() {
         let mut baseline = good;
         baseline.arrivals.fast = bad;
         assert!(!baseline.is_plausible(), "{bad}");
-        let storm = Storm::new(&StormSettings::default(), Some(baseline));
+        let storm = StormDetector::new(&StormSettings::default(), Some(baseline));
         assert_eq!(storm.baseline(), Baseline::default());
     }
-    let storm = Storm::new(&StormSettings::default(), Some(good));
+    let storm = StormDetector::new(&StormSettings::default(), Some(good));
     assert_eq!(storm.baseline(), good);
 }
 
@@ -48,34 +48,34 @@ fn a_baseline_that_nobody_learned_is_refused() {
 fn a_client_that_thrashes_is_told_and_a_thousand_are_one_line() {
     for clients in [1_usize, 1_000] {
         let mut storm = engine();
-        let mut said = Vec::new();
+        let mut emitted = Vec::new();
         for n in 0..clients * 6 {
             let now = 10.0 + n as f64 * 40.0 / (clients * 6) as f64;
             let client = address(n % clients);
-            sim::run(&mut storm, at(now), &mut said);
+            sim::run(&mut storm, at(now), &mut emitted);
             storm.arrived(at(now), client);
-            storm.settled(at(now), client, Outcome::Accepted);
+            storm.settled(at(now), client, AttemptOutcome::Accepted);
             let departure = Departure {
                 age: Some(Duration::from_secs(1)),
                 ..sim::departure(at(now + 0.001), client)
             };
             storm.departed(&departure, 500);
-            said.extend(std::iter::from_fn(|| storm.poll_finding()));
+            emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
         }
-        sim::run(&mut storm, at(300.0), &mut said);
-        let told: Vec<&Thrash> = said
+        sim::run(&mut storm, at(300.0), &mut emitted);
+        let reported: Vec<&Thrash> = emitted
             .iter()
             .filter_map(|finding| match finding {
                 StormFinding::Thrash(thrash) => Some(&**thrash),
                 StormFinding::Reconnect(_) => None,
             })
             .collect();
-        assert!(told.len() <= 4, "{told:?}");
+        assert!(reported.len() <= 4, "{reported:?}");
         assert_eq!(
-            told.iter().map(|thrash| thrash.clients).max(),
+            reported.iter().map(|thrash| thrash.clients).max(),
             Some(clients as u64)
         );
-        let last = told.last().expect("the end");
+        let last = reported.last().expect("the end");
         assert!(!last.firing);
         assert_eq!(storm.poll_timeout(), None);
     }
@@ -110,7 +110,7 @@ proptest! {
         learned in any::<bool>(),
     ) {
         let mut storm = if learned { used_to(1.0) } else { engine() };
-        let mut said = Vec::new();
+        let mut emitted = Vec::new();
         let mut now = start;
         for (input, step, times) in inputs {
             now = now.saturating_add(step);
@@ -120,7 +120,7 @@ proptest! {
                 match input {
                     Input::Arrived(client) => storm.arrived(at, address(client.into())),
                     Input::Settled(client, status) => {
-                        let outcome = status.map_or(Outcome::Accepted, |s| Outcome::Refused(Some(s)));
+                        let outcome = status.map_or(AttemptOutcome::Accepted, |s| AttemptOutcome::Refused(Some(s)));
                         storm.settled(at, address(client.into()), outcome);
                     }
                     Input::Departed(client, how) => {
@@ -137,14 +137,14 @@ proptest! {
                     Input::ServerGone => storm.server_gone(at),
                     Input::Wait => now = now.saturating_add(step * 10),
                 }
-                sim::run(&mut storm, Ktime(now), &mut said);
+                sim::run(&mut storm, Ktime(now), &mut emitted);
             }
         }
-        sim::run(&mut storm, Ktime::NEVER, &mut said);
+        sim::run(&mut storm, Ktime::NEVER, &mut emitted);
         prop_assert!(!storm.is_storm());
         prop_assert_eq!(storm.poll_timeout(), None);
         let mut firing = false;
-        for storm in sim::storms(&said) {
+        for storm in sim::storms(&emitted) {
             prop_assert!(firing || storm.firing, "an end without a beginning");
             firing = storm.firing;
             prop_assert!(storm.examples.len() <= ReconnectStorm::EXAMPLES);
@@ -175,10 +175,10 @@ fn a_client_that_comes_back_is_counted_and_a_new_one_is_not() {
     let mut storm = engine();
     storm.arrived(at(1.0), address(1));
     assert_eq!(storm.reconnects(), 0);
-    storm.settled(at(1.1), address(1), Outcome::Refused(Some(503)));
+    storm.settled(at(1.1), address(1), AttemptOutcome::Refused(Some(503)));
     storm.arrived(at(2.0), address(1));
     assert_eq!(storm.reconnects(), 1);
-    storm.settled(at(2.1), address(1), Outcome::Accepted);
+    storm.settled(at(2.1), address(1), AttemptOutcome::Accepted);
     storm.arrived(at(3.0), address(1));
     assert_eq!(storm.reconnects(), 1, "a second connection");
     storm.departed(&sim::departure(at(4.0), address(1)), 2);
@@ -202,7 +202,7 @@ fn the_cost_of_an_event_with_a_million_addresses() {
         for (n, client) in clients.iter().enumerate() {
             let now = Ktime((round * 200 + 1) * 1_000_000_000 + n as u64 * pace);
             storm.arrived(now, *client);
-            storm.settled(now, *client, Outcome::Refused(Some(429)));
+            storm.settled(now, *client, AttemptOutcome::Refused(Some(429)));
             storm.departed(&sim::departure(now, *client), 1_000_000);
             while storm.poll_timeout().is_some_and(|due| due <= now) {
                 let begin = std::time::Instant::now();

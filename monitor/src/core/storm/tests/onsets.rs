@@ -87,19 +87,19 @@ fn five_times_the_usual_rate_for_two_seconds_is_a_storm() {
 #[test]
 fn clients_that_are_refused_for_half_a_minute_are_a_storm_also_if_nothing_else_is_known() {
     let mut storm = engine();
-    let mut said = Vec::new();
+    let mut emitted = Vec::new();
     for n in 0..600 {
         let now = 5.0 + f64::from(n) / 10.0;
-        sim::run(&mut storm, at(now), &mut said);
+        sim::run(&mut storm, at(now), &mut emitted);
         storm.arrived(at(now), address(n as usize % 30));
         storm.settled(
             at(now),
             address(n as usize % 30),
-            Outcome::Refused(Some(429)),
+            AttemptOutcome::Refused(Some(429)),
         );
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    let storms = sim::storms(&said);
+    let storms = sim::storms(&emitted);
     let first = storms.first().expect("a storm");
     assert!((at(30.0)..at(40.0)).contains(&first.at), "{:?}", first.at);
     assert_eq!(first.refused, [(Some(429), first.attempts)]);
@@ -120,19 +120,19 @@ fn what_is_a_mass_close_depends_on_how_many_are_open() {
         (20, 20, false),
     ] {
         let mut storm = used_to(0.0);
-        let mut said = Vec::new();
+        let mut emitted = Vec::new();
         for n in 0..closed {
             let departure = sim::departure(at(100.0 + n as f64 * 0.01), address(n));
             storm.departed(&departure, (open - n) as u64);
         }
-        sim::run(&mut storm, at(300.0), &mut said);
-        let storms = sim::storms(&said);
-        let phases: Vec<Phase> = storms.iter().map(|storm| storm.phase).collect();
-        let told = match expected {
-            true => vec![Phase::MassClose, Phase::Over],
+        sim::run(&mut storm, at(300.0), &mut emitted);
+        let storms = sim::storms(&emitted);
+        let phases: Vec<StormPhase> = storms.iter().map(|storm| storm.phase).collect();
+        let reported = match expected {
+            true => vec![StormPhase::MassClose, StormPhase::Over],
             false => vec![],
         };
-        assert_eq!(phases, told, "{closed} of {open}");
+        assert_eq!(phases, reported, "{closed} of {open}");
         if let Some(first) = storms.first() {
             assert_eq!(first.closes, closed as u64);
         }

@@ -146,5 +146,5 @@ fn an_event_that_comes_late_changes_nothing() {
     assert_eq!(pattern, Pattern::Lockstep);
     assert_period(period, 1.0, &case);
     let last = storms.last().expect("an end");
-    assert_eq!((last.phase, last.successes), (Phase::Over, 500));
+    assert_eq!((last.phase, last.successes), (StormPhase::Over, 500));
 }

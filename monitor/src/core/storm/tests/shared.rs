@@ -8,17 +8,17 @@ const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 /// at these moments.
 fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Thrash> {
     let mut storm = engine();
-    let mut said = Vec::new();
+    let mut emitted = Vec::new();
     for n in 0..stay {
         let now = at(1.0 + n as f64 / 1_000.0);
         storm.arrived(now, PROXY);
-        storm.settled(now, PROXY, Outcome::Accepted);
+        storm.settled(now, PROXY, AttemptOutcome::Accepted);
         storm.connect(now, PROXY);
     }
     for moment in leave {
-        sim::run(&mut storm, at(moment), &mut said);
+        sim::run(&mut storm, at(moment), &mut emitted);
         storm.arrived(at(moment), PROXY);
-        storm.settled(at(moment), PROXY, Outcome::Accepted);
+        storm.settled(at(moment), PROXY, AttemptOutcome::Accepted);
         let slot = storm.connect(at(moment), PROXY);
         storm.disconnect(slot);
         let departure = Departure {
@@ -26,9 +26,10 @@ fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Th
             ..sim::departure(at(moment + 1.0), PROXY)
         };
         storm.departed(&departure, stay + 1);
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    said.into_iter()
+    emitted
+        .into_iter()
         .filter_map(|finding| match finding {
             StormFinding::Thrash(thrash) => Some(*thrash),
             StormFinding::Reconnect(_) => None,
@@ -57,11 +58,11 @@ fn who_leaves_at_once_is_compared_with_all_connections_of_the_address() {
         (5_000, 5, false),
         (5_000, 1_000, false),
     ] {
-        let told = behind_one_address(stay, moments(leave));
+        let reported = behind_one_address(stay, moments(leave));
         assert_eq!(
-            !told.is_empty(),
+            !reported.is_empty(),
             thrashes,
-            "{stay} stay, {leave} leave: {told:?}"
+            "{stay} stay, {leave} leave: {reported:?}"
         );
     }
 }
@@ -77,8 +78,8 @@ fn a_crowd_whose_members_now_and_then_leave_at_once_never_thrashes_however_long_
 #[test]
 fn an_address_with_many_connections_is_called_what_it_is() {
     for (stay, shared) in [(2, false), (18, false), (19, true), (115, true)] {
-        let told = behind_one_address(stay, moments(400));
-        let first = told.first().expect("most connections leave at once");
+        let reported = behind_one_address(stay, moments(400));
+        let first = reported.first().expect("most connections leave at once");
         let row = &first.examples[0];
         assert_eq!(row.is_shared(), shared, "{row:?}");
         assert_eq!(
@@ -98,22 +99,22 @@ fn an_address_with_many_connections_is_called_what_it_is() {
 #[test]
 fn some_shared_addresses_among_clients_are_counted() {
     let mut storm = engine();
-    let mut said = Vec::new();
+    let mut emitted = Vec::new();
     for n in 0..40 {
         storm.connect(at(1.0), address(n / 20));
     }
     for n in 0..1_000_usize {
         let now = at(10.0 + n as f64 / 50.0);
-        sim::run(&mut storm, now, &mut said);
+        sim::run(&mut storm, now, &mut emitted);
         storm.arrived(now, address(n % 4));
         let departure = Departure {
             age: Some(Duration::from_millis(100)),
             ..sim::departure(now, address(n % 4))
         };
         storm.departed(&departure, 50);
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    let mut reasons = said.iter().filter_map(|finding| match finding {
+    let mut reasons = emitted.iter().filter_map(|finding| match finding {
         StormFinding::Thrash(thrash) => Some(thrash.reason.as_str()),
         StormFinding::Reconnect(_) => None,
     });

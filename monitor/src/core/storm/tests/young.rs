@@ -6,28 +6,28 @@ use super::*;
 /// them end at `killed` within a tenth of a second.
 fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<ReconnectStorm> {
     let mut storm = engine();
-    let mut said = Vec::new();
+    let mut emitted = Vec::new();
     let mut slots = Vec::new();
     for n in 0..known {
         if !older {
             storm.arrived(at(1.0), address(n));
-            storm.settled(at(1.0), address(n), Outcome::Accepted);
+            storm.settled(at(1.0), address(n), AttemptOutcome::Accepted);
         }
         slots.push(storm.connect(at(1.0), address(n)));
     }
     for n in 0..lost {
         let now = at(killed + 0.1 * n as f64 / lost as f64);
-        sim::run(&mut storm, now, &mut said);
+        sim::run(&mut storm, now, &mut emitted);
         storm.disconnect(slots.remove(0));
         let departure = Departure {
             age: (!older).then(|| now.since(at(1.0))),
             ..sim::departure(now, address(n))
         };
         storm.departed(&departure, (known - n) as u64);
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    sim::run(&mut storm, at(killed + 5.0), &mut said);
-    sim::storms(&said)
+    sim::run(&mut storm, at(killed + 5.0), &mut emitted);
+    sim::storms(&emitted)
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn a_mass_close_needs_nothing_learned_where_connections_are_known() {
             (45, 45, 59.0),
             (45, 45, 300.0),
         ] {
-            let told = lost_after(known, older, lost, killed);
+            let reported = lost_after(known, older, lost, killed);
             let case = format!("{lost} of {known} at {killed} s, older: {older}");
-            let [close] = &told[..] else {
-                panic!("{case}: {told:?}");
+            let [close] = &reported[..] else {
+                panic!("{case}: {reported:?}");
             };
             assert_eq!(
                 (close.phase, close.closes),
-                (Phase::MassClose, lost as u64),
+                (StormPhase::MassClose, lost as u64),
                 "{case}"
             );
             assert!(close.at <= at(killed + 1.3), "{case}: {close:?}");
@@ -80,26 +80,26 @@ fn connections_that_come_and_go_from_the_start_on_are_no_mass_close() {
     ] {
         let mut storm = engine();
         let arrivals = poisson(|_| rate, rate, 60.0, seed);
-        let said = feed(&mut storm, arrivals, life);
-        assert_eq!(sim::storms(&said), [], "{rate}/s, {life} s");
+        let emitted = feed(&mut storm, arrivals, life);
+        assert_eq!(sim::storms(&emitted), [], "{rate}/s, {life} s");
     }
 }
 
 #[test]
 fn short_requests_of_a_page_are_no_mass_close_in_the_first_minute() {
     let mut storm = engine();
-    let mut said = Vec::new();
+    let mut emitted = Vec::new();
     for n in 0..60 {
         let (begun, end) = (20.0 + n as f64 / 100.0, 21.0 + n as f64 / 100.0);
         storm.arrived(at(begun), address(n));
-        storm.settled(at(begun), address(n), Outcome::Accepted);
+        storm.settled(at(begun), address(n), AttemptOutcome::Accepted);
         let departure = Departure {
             age: Some(Duration::from_secs(1)),
             ..sim::departure(at(end), address(n))
         };
         // Some others stay.
         storm.departed(&departure, 200 - n as u64);
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
     }
-    assert_eq!(sim::storms(&said), []);
+    assert_eq!(sim::storms(&emitted), []);
 }

@@ -1,0 +1,234 @@
+//! What a connection speaks, told from the first bytes of its segments.
+
+use crate::{
+    Direction,
+    event::head_kind,
+    flow::{Flow, notable},
+    handshake::{self, Needle, OPENING_LEN, Opening},
+    segment::Segment,
+    snapshot::{origin, protocol},
+    stats::{ListenerStats, RTT_BOUNDS, response},
+    stream::{Payload, mode},
+};
+
+/// HTTP status code of a finished upgrade (RFC 6455 §4.2.2).
+const SWITCHING: u16 = 101;
+
+impl Flow {
+    /// Whether a segment may tell what the connection speaks.
+    #[inline(always)]
+    pub fn is_undecided(&mut self, direction: Direction, segment: &Segment) -> bool {
+        let protocol = self.snapshot.protocol;
+        let walk = self.walk_mut(direction);
+        match protocol {
+            protocol::UNKNOWN | protocol::HTTP | protocol::UPGRADING => {
+                !walk.is_old(segment.payload_seq(), segment.payload_len)
+            }
+            protocol::ASSUMED => walk.mode == mode::UNSYNCED,
+            _ => false,
+        }
+    }
+
+    /// Whether a segment of this direction may begin with a [`ProxyHeader`](crate::proxy_header::ProxyHeader),
+    /// which has to be passed before [`Flow::recognise`].
+    #[inline(always)]
+    pub const fn may_be_proxied(&self, direction: Direction) -> bool {
+        self.snapshot.protocol == protocol::UNKNOWN && self.snapshot.from_client(direction) != 0
+    }
+
+    /// Looks at the first bytes of a segment. `find` looks for a needle in the payload.
+    ///
+    /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,
+    /// otherwise 0.
+    ///
+    /// `payload` is that of `segment` from where it counts on, `len` bytes.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a segment and its payload on one side, the listener and the clock on the other"
+    )]
+    pub fn recognise(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        len: u32,
+        payload: &impl Payload,
+        now: u64,
+        stats: &mut ListenerStats,
+        find: impl FnOnce(Needle) -> bool,
+    ) -> u8 {
+        let have = OPENING_LEN.min(len).min(payload.readable(0));
+        let Some(head) = (have > 0).then(|| payload.read(0, have)).flatten() else {
+            return 0;
+        };
+        let from_client = self.snapshot.from_client(direction) != 0;
+        let before = self.snapshot.protocol;
+        let (head, have) = if from_client {
+            (head, have)
+        } else {
+            match self.walk_mut(direction).gather(head, have) {
+                Some(gathered) => gathered,
+                None => return 0,
+            }
+        };
+        let opening = Opening::of(&head, have);
+        if from_client && before == protocol::UPGRADING && opening != Opening::Request {
+            // The rest of the head, or what should have waited for the answer.
+            let walk = self.walk_mut(direction);
+            if walk.mode == mode::HANDSHAKE && ends_head(payload, len) {
+                walk.begin_early(segment);
+            }
+            return 0;
+        }
+        let needle = match opening {
+            Opening::Request if from_client => Needle::KEY,
+            // Whoever answers a request that was not understood knows what was asked.
+            Opening::Switching if matches!(before, protocol::HTTP | protocol::ASSUMED) => {
+                Needle::ACCEPT
+            }
+            // The server's answer is enough where the client's first bytes were not seen.
+            Opening::Tls
+                if before == protocol::UNKNOWN || (from_client && before != protocol::ASSUMED) =>
+            {
+                self.open(direction, protocol::OPAQUE, now, stats);
+                return 0;
+            }
+            Opening::Switching | Opening::Response if !from_client => {
+                let status = handshake::status(&head, have);
+                return self.answered(direction, status, segment.ack, now, stats);
+            }
+            _ => return 0,
+        };
+        if !find(needle) {
+            // The rest of the head may come in another segment.
+            let whole = !from_client || ends_head(payload, len);
+            if whole || before != protocol::UNKNOWN {
+                self.dismiss(direction);
+            }
+            return 0;
+        }
+        if from_client {
+            if before == protocol::ASSUMED {
+                self.dismiss(direction);
+            }
+            self.snapshot.protocol = protocol::UPGRADING;
+            if ends_head(payload, len) {
+                self.walk_mut(direction).begin_early(segment);
+            }
+            stats.upgrade_requests.add(1);
+            return head_kind::REQUEST;
+        }
+        self.answered(direction, SWITCHING, segment.ack, now, stats)
+    }
+
+    /// An answer to whatever was asked passes in `direction`; `status` is 0 if it has none.
+    #[inline(always)]
+    fn answered(
+        &mut self,
+        direction: Direction,
+        status: u16,
+        ack: u32,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) -> u8 {
+        let requested = self.snapshot.protocol == protocol::UPGRADING;
+        if status != SWITCHING {
+            if !requested {
+                self.dismiss(direction);
+                return 0;
+            }
+            // 100 Continue and 103 Early Hints are no answer yet (RFC 9110 §15.2).
+            if matches!(status, 100..=199) {
+                return 0;
+            }
+        }
+        let slot = if status == 0 {
+            response::MALFORMED
+        } else {
+            status as usize - 100
+        };
+        if let Some(counter) = stats.handshakes.get_mut(slot) {
+            counter.add(1);
+        }
+        if status == SWITCHING {
+            self.upgrade(direction, ack, stats);
+            self.open(direction, protocol::WEBSOCKET, now, stats);
+        } else {
+            self.snapshot.protocol = protocol::HTTP;
+            self.walk_mut(direction.opposite()).end_early();
+            self.walk_mut(direction).note(notable::DISMISSED);
+        }
+        head_kind::RESPONSE
+    }
+
+    /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
+    /// begin with its next byte, or began before.
+    #[inline(always)]
+    fn upgrade(&mut self, direction: Direction, ack: u32, stats: &mut ListenerStats) {
+        let (server, client) = match direction {
+            Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
+            Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
+        };
+        server.begin_head();
+        let early = client.begin_frames(ack);
+        stats.unsynced_bytes[direction.opposite().index()].add(early);
+    }
+
+    /// A direction was found in step: if nothing but its age was known of the connection, it is a
+    /// WebSocket.
+    #[inline(always)]
+    pub fn resync(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
+        if self.snapshot.protocol == protocol::ASSUMED {
+            self.open(direction, protocol::WEBSOCKET, now, stats);
+        }
+    }
+
+    /// The connection now counts as one of ours.
+    #[inline(always)]
+    fn open(&mut self, direction: Direction, protocol: u8, now: u64, stats: &mut ListenerStats) {
+        let s = &mut self.snapshot;
+        s.protocol = protocol;
+        s.opened_at = now;
+        if s.origin == origin::BIRTH {
+            stats.opened.add(1);
+            if protocol == protocol::WEBSOCKET && s.established_at != 0 {
+                let took = now.saturating_sub(s.established_at);
+                stats.handshake_time.observe(took, &RTT_BOUNDS);
+            }
+        }
+        self.walk_mut(direction).note(notable::OPENED);
+    }
+
+    /// HTTP passes: whatever was assumed, it is no WebSocket yet.
+    #[inline(always)]
+    fn dismiss(&mut self, direction: Direction) {
+        let before = self.snapshot.protocol;
+        self.snapshot.protocol = protocol::HTTP;
+        self.rx_walk.end_early();
+        self.tx_walk.end_early();
+        if before == protocol::ASSUMED {
+            self.rx_walk.mode = mode::HANDSHAKE;
+            self.tx_walk.mode = mode::HANDSHAKE;
+            // From here on it is as well known as one that was met at its birth.
+            self.snapshot.origin = origin::BIRTH;
+        }
+        if before == protocol::ASSUMED || before == protocol::UPGRADING {
+            self.walk_mut(direction).note(notable::DISMISSED);
+        }
+    }
+}
+
+/// Bytes that `ends_head` looks at.
+pub const ENDING_LEN: u32 = 12;
+
+/// Whether an HTTP head ends with this segment, or 8 bytes before: so much stands behind the request of
+/// the draft hybi-00, which browsers spoke before RFC 6455.
+#[inline(always)]
+fn ends_head(payload: &impl Payload, len: u32) -> bool {
+    const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+    len >= ENDING_LEN
+        && payload.readable(len - ENDING_LEN) >= ENDING_LEN
+        && payload
+            .read(len - ENDING_LEN, ENDING_LEN)
+            .is_some_and(|end| end.0[0] as u32 == CRLF_CRLF || end.0[1] as u32 == CRLF_CRLF)
+}

@@ -1,0 +1,128 @@
+//! Strings that many connections share, held once.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
+};
+
+use hashbrown::HashTable;
+
+/// A string in [`Interner`]: its place, counted from 1. Not `Copy`: each must be given back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Symbol(NonZeroU32);
+
+impl Symbol {
+    fn at(place: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(place))
+    }
+
+    fn place(&self) -> u32 {
+        self.0.get() - 1
+    }
+}
+
+/// A table of strings, each with the number of its holders.
+///
+/// Peers choose the strings, so the hash is keyed, and a string goes with its last holder. A string
+/// costs about 40 bytes beside its own.
+#[derive(Debug, Default)]
+pub(super) struct Interner {
+    slots: Vec<InternedString>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct InternedString {
+    text: Box<str>,
+    holders: u32,
+}
+
+impl Interner {
+    /// Holds `text`, which [`Interner::release`] ends.
+    pub(super) fn intern(&mut self, text: &str) -> Symbol {
+        let slots = &mut self.slots;
+        let hash = self.hasher.hash_one(text);
+        if let Some(&place) = self.index.find(hash, |&i| *slots[i as usize].text == *text) {
+            slots[place as usize].holders += 1;
+            return Symbol::at(place);
+        }
+        let slot = InternedString {
+            text: text.into(),
+            holders: 1,
+        };
+        let place = match self.free.pop() {
+            Some(place) => {
+                slots[place as usize] = slot;
+                place
+            }
+            None => {
+                slots.push(slot);
+                // Four thousand million different strings do not fit into memory.
+                (slots.len() - 1) as u32
+            }
+        };
+        let hasher = &self.hasher;
+        self.index
+            .insert_unique(hash, place, |&i| hasher.hash_one(&*slots[i as usize].text));
+        Symbol::at(place)
+    }
+
+    pub(super) fn get(&self, symbol: &Symbol) -> &str {
+        &self.slots[symbol.place() as usize].text
+    }
+
+    pub(super) fn release(&mut self, symbol: Symbol) {
+        let place = symbol.place();
+        let slot = &mut self.slots[place as usize];
+        slot.holders -= 1;
+        if slot.holders > 0 {
+            return;
+        }
+        let hash = self.hasher.hash_one(&*slot.text);
+        if let Ok(entry) = self.index.find_entry(hash, |&i| i == place) {
+            entry.remove();
+        }
+        slot.text = Box::default();
+        self.free.push(place);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_symbol_is_its_string_until_it_is_given_back(
+            steps in vec((any::<bool>(), "[a-c]{0,2}", any::<Index>()), 0..200),
+        ) {
+            let mut interner = Interner::default();
+            let mut held: Vec<(Symbol, String)> = Vec::new();
+            for (intern, text, index) in steps {
+                if intern || held.is_empty() {
+                    held.push((interner.intern(&text), text));
+                } else {
+                    let (symbol, _) = held.swap_remove(index.index(held.len()));
+                    interner.release(symbol);
+                }
+                let different: BTreeMap<_, _> = held.iter().map(|(s, t)| (t, s)).collect();
+                prop_assert_eq!(interner.len(), different.len());
+                for (symbol, text) in &held {
+                    prop_assert_eq!(interner.get(symbol), text);
+                }
+                prop_assert!(interner.slots.len() <= 13, "places are used again");
+            }
+        }
+    }
+}

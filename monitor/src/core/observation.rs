@@ -1,0 +1,200 @@
+//! What a rule sees: the facts of one flow, and how far they can be trusted.
+
+use std::time::Duration;
+
+use super::{
+    facts::{Direction, Facts, IdleGap},
+    hop::{Hop, ListenerRules, Path},
+    loss::Loss,
+    time::Ktime,
+    verdict::Verdict,
+};
+
+/// One evaluation of a flow: its facts, the moment they are judged at, and the rules that apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    pub facts: &'a Facts,
+    pub rules: &'a ListenerRules,
+    /// The path to the peer.
+    pub path: &'a Path,
+    pub source: FactsSource,
+    pub now: Ktime,
+    /// How far a snapshot may lag behind its socket.
+    pub staleness: Duration,
+    /// The silence of a flow whose facts know no activity begins here.
+    pub first_seen: Ktime,
+    /// What its application has not read, if the last scan of the sockets found anything.
+    pub unread: Option<Unread>,
+    /// That of the listener's connections, lately.
+    pub listener_loss: Loss,
+}
+
+/// Bytes that wait in a receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The first scan that found the application no further than it is now.
+    pub since: Ktime,
+    /// The last scan.
+    pub seen_at: Ktime,
+    /// In the queue at the last scan.
+    pub bytes: u32,
+    /// Whether the last scan found the application further than the one before.
+    pub moved: bool,
+}
+
+/// Where facts come from, and so how far they can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactsSource {
+    /// A kernel record: exact at [`Facts::at`].
+    Event,
+    /// `sock_diag`: complete, with times that may be off by the clock's granularity.
+    Seed,
+    /// The published copy: may lag behind the socket.
+    Snapshot,
+}
+
+impl<'a> Observation<'a> {
+    /// The hop that a verdict is about, or else the tightest one.
+    pub(super) fn hop(&self, verdict: &Verdict) -> Option<&'a Hop> {
+        match verdict.hop {
+            Some(place) => self.path.hops.get(place),
+            None => self.path.tightest(),
+        }
+    }
+
+    /// When this hop's clock was last restarted, if known.
+    pub(super) fn quiet_since(&self, hop: &Hop) -> Ktime {
+        hop.quiet_since(self.facts).unwrap_or(self.first_seen)
+    }
+
+    /// Since the last packet in either direction.
+    pub(super) fn idle(&self) -> Duration {
+        let last = self.facts.last_activity().unwrap_or(self.first_seen);
+        self.now.since(last)
+    }
+
+    /// How much longer the silence must look before it surely is.
+    pub(super) fn margin(&self) -> Duration {
+        match self.source {
+            FactsSource::Event => Duration::ZERO,
+            FactsSource::Seed | FactsSource::Snapshot => self.staleness,
+        }
+    }
+
+    /// The loss to reckon with: one client may have a worse path than the others.
+    pub(super) fn loss(&self) -> Loss {
+        self.facts.loss.max(self.listener_loss)
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        self.facts.rst_rx || self.facts.rst_tx
+    }
+
+    /// Whether a rule may fall back on `first_seen`.
+    pub(super) fn needs_first_seen(&self) -> bool {
+        let hops = || self.path.hops.iter();
+        let unknown = || hops().any(|hop| hop.quiet_since(self.facts).is_none());
+        self.facts.established_at.is_none() && (self.rules.message_gap.is_some() || unknown())
+    }
+
+    /// Whether bytes really are in flight.
+    pub(super) fn is_outstanding(&self) -> bool {
+        self.facts.unacked_bytes > 0 && !self.ack_may_be_unseen()
+    }
+
+    /// Whether it matters how lossy the path is right now.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let waits = self.is_outstanding() && self.facts.retransmits > 1;
+        waits || self.facts.second_try.is_some()
+    }
+
+    /// A snapshot can miss the acknowledgement that came right after it; but TCP does not wait in
+    /// silence, and a retransmission would have been published.
+    pub(super) fn ack_may_be_unseen(&self) -> bool {
+        self.source == FactsSource::Snapshot && self.facts.retransmits == 0
+    }
+
+    /// The facts as evidence: without what a copy that is older than the last acknowledgement claims.
+    pub(super) fn evidence(&self) -> Facts {
+        let mut facts = self.facts.clone();
+        if self.ack_may_be_unseen() {
+            facts.unacked_bytes = 0;
+            facts.unanswered_transmissions = 0;
+        }
+        facts
+    }
+
+    /// Whether TCP has acknowledged what was sent at `sent`.
+    pub(super) fn acks_cover(&self, sent: Ktime) -> bool {
+        !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)
+    }
+
+    /// A silence past the shortest limit of the path that this host ended; see [`Observation::unheard_gap`].
+    pub(super) fn longest_unheard_gap(&self) -> Option<IdleGap> {
+        self.unheard_gap(self.path.idle_timeout()?)
+    }
+
+    /// A silence longer than `limit` that this host ended, with nothing in flight before and nothing
+    /// heard since.
+    pub(super) fn unheard_gap(&self, limit: Duration) -> Option<IdleGap> {
+        let facts = self.facts;
+        facts.last_idle_gap.filter(|gap| {
+            gap.ended_by == Direction::Tx
+                && gap.to.since(gap.from) > limit
+                && facts.rx.last_packet.is_none_or(|heard| heard <= gap.from)
+                && facts.stalled_since.is_none_or(|stalled| stalled > gap.from)
+        })
+    }
+
+    /// When something that nobody answered first left after `limit` was `crossed`. What a snapshot
+    /// says about earlier transmissions may be out of date.
+    pub(super) fn elicited_at(&self, crossed: Ktime, limit: Duration) -> Option<Ktime> {
+        let facts = self.facts;
+        let since = facts
+            .unanswered_since
+            .filter(|_| facts.unanswered_transmissions > 0)?;
+        match self.unheard_gap(limit) {
+            Some(gap) => Some(since.max(gap.to)),
+            None => facts
+                .tx
+                .last_packet
+                .filter(|sent| *sent > crossed)
+                .map(|_| since.max(crossed)),
+        }
+    }
+
+    /// The next check while a retransmission must still come, if something is in flight since `since`.
+    pub(super) fn while_tcp_retries(&self, since: Ktime) -> Ktime {
+        let last = self.facts.tx.last_packet.unwrap_or(since).max(since);
+        if self.now.since(last) <= MAX_RTO {
+            self.now + RECHECK
+        } else {
+            Ktime::NEVER
+        }
+    }
+
+    /// The same where what is waited for is the number of tries: they are ever further apart.
+    pub(super) fn while_tcp_backs_off(&self, since: Ktime) -> Ktime {
+        match self.while_tcp_retries(since) {
+            Ktime::NEVER => Ktime::NEVER,
+            soon => soon.max(self.now + self.now.since(since) / 32),
+        }
+    }
+
+    /// The next check of a flow that pings, until it has sent no frame for a long time.
+    pub(super) fn while_frames_leave(&self, pings: bool, interval: Duration) -> Ktime {
+        let alive = |last| self.now.since(last) < PINGER_MEMORY;
+        if pings && self.facts.tx.last_frame.is_some_and(alive) {
+            self.now + interval.max(RECHECK)
+        } else {
+            Ktime::NEVER
+        }
+    }
+}
+
+/// The pace of checks that wait for something no event announces.
+pub(super) const RECHECK: Duration = Duration::from_secs(1);
+/// With bytes in flight TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
+const MAX_RTO: Duration = Duration::from_secs(120);
+/// A flow without a frame for this long has no heartbeat: no known default is above 2 minutes.
+const PINGER_MEMORY: Duration = Duration::from_secs(600);

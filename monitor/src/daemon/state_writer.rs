@@ -1,0 +1,76 @@
+//! When what was learned is written to the state file.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinError, JoinHandle};
+
+use super::{Daemon, finished};
+use crate::{core::storm::Baseline, state::StateFile};
+
+/// Writes in the background: a disk may be slow.
+#[derive(Debug)]
+pub(super) struct StateWriter {
+    /// `None` while it is being written, and without one.
+    file: Option<StateFile>,
+    writing: Option<JoinHandle<StateFile>>,
+    next: Instant,
+}
+
+impl StateWriter {
+    pub(super) fn new(file: Option<StateFile>) -> Self {
+        Self {
+            file,
+            writing: None,
+            next: Instant::now() + WRITE_INTERVAL,
+        }
+    }
+
+    /// When there is something to be done; `None` if nothing is to be kept, or a write is under way.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.file.as_ref().map(|_| self.next)
+    }
+
+    /// Waits for the write under way; for ever if there is none.
+    pub(super) async fn written(&mut self) -> Result<StateFile, JoinError> {
+        finished(&mut self.writing).await
+    }
+
+    pub(super) fn finish_write(&mut self, written: Result<StateFile, JoinError>) {
+        self.writing = None;
+        match written {
+            Ok(file) => self.file = Some(file),
+            Err(error) => log::error!("the state file is not written any more: {error}"),
+        }
+    }
+
+    fn begin(&mut self, learned: Vec<(String, Baseline)>) {
+        self.next = Instant::now() + WRITE_INTERVAL;
+        if let Some(mut file) = self.file.take() {
+            self.writing = Some(tokio::task::spawn_blocking(move || {
+                file.keep(learned.iter().map(|(name, base)| (name.as_str(), *base)));
+                file
+            }));
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn write_state(&mut self) {
+        let learned = self.core.baselines();
+        let learned = learned.map(|(name, baseline)| (name.to_owned(), baseline));
+        self.state_writer.begin(learned.collect());
+    }
+
+    /// Writes it for the last time.
+    pub(super) async fn write_final_state(&mut self) {
+        if self.state_writer.writing.is_some() {
+            let written = self.state_writer.written().await;
+            self.state_writer.finish_write(written);
+        }
+        if let Some(file) = &mut self.state_writer.file {
+            file.keep(self.core.baselines());
+        }
+    }
+}
+
+const WRITE_INTERVAL: Duration = Duration::from_secs(60);

@@ -1,0 +1,222 @@
+//! Ten thousand sockets are aborted while connections come and go on the same addresses.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io::{self, ErrorKind, Read, Write},
+    net::TcpStream,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use super::{DestroyOutcome, destroy};
+use crate::kernel::{
+    socket_finder::SocketFinder,
+    socket_query::SocketKey,
+    testing::{Connection, Namespace, key_of, wait_for},
+};
+
+const REAPS: usize = 10_000;
+const CHURNERS: usize = 4;
+/// Pairs of addresses that each churner uses in turn.
+const PLACES: usize = 8;
+const BYSTANDERS: usize = 20;
+/// One in so many is aimed at a connection that lives, or has just ended.
+const LIVE: usize = 4;
+
+/// What the reaper may aim at.
+#[derive(Default)]
+struct Targets {
+    /// By place: the server's socket of the last connection.
+    live: Vec<Option<SocketKey>>,
+    /// Both sockets of the connection before it, whose addresses live again.
+    stale: Vec<Option<[SocketKey; 2]>>,
+}
+
+/// What the churners see.
+#[derive(Default)]
+struct ChurnResult {
+    /// Server sockets whose application got `ECONNABORTED`.
+    aborted: HashSet<u64>,
+    ended: usize,
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces, aborts connections"]
+fn of_ten_thousand_sockets_to_be_aborted_each_is_the_right_one_however_fast_addresses_return() {
+    let namespace = Namespace::new();
+    // The same addresses once more, in a namespace that a search may come to.
+    let twin = Namespace::new();
+    let twins = twin.enter(|| places().map(connect).collect::<Vec<_>>());
+    let targets = Mutex::new(Targets {
+        live: vec![None; CHURNERS * PLACES],
+        stale: vec![None; CHURNERS * PLACES],
+    });
+    let seen = Mutex::new(ChurnResult::default());
+    let over = AtomicBool::new(false);
+    let exchanges = AtomicU64::new(0);
+    let destroyed = namespace.enter(|| {
+        let bystanders: Vec<_> = (0..BYSTANDERS)
+            .map(|i| connect(CHURNERS * PLACES + i))
+            .collect();
+        // Threads are in the namespace of the one that starts them.
+        thread::scope(|scope| {
+            let over = OnDrop(&over);
+            for churner in 0..CHURNERS {
+                let (targets, seen, over) = (&targets, &seen, over.0);
+                scope.spawn(move || churn(churner, targets, seen, over));
+            }
+            let (bystanders, twins) = (&bystanders, &twins);
+            let (exchanges, end) = (&exchanges, over.0);
+            scope.spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    for connection in bystanders.iter().chain(twins) {
+                        connection.assert_alive();
+                    }
+                    exchanges.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            reap(&targets)
+        })
+    });
+    let seen = seen.into_inner().unwrap();
+    println!(
+        "{REAPS} reaps, {} aborted, {} connections came and went, {} rounds of the bystanders",
+        destroyed.len(),
+        seen.ended,
+        exchanges.into_inner()
+    );
+    // Each that is said to be aborted is one whose application heard of it, and no other did.
+    assert_eq!(seen.aborted, destroyed);
+    assert!(destroyed.len() > REAPS / LIVE / 5, "{}", destroyed.len());
+    assert!(seen.ended > destroyed.len());
+    for connection in &twins {
+        connection.assert_alive();
+    }
+}
+
+/// Says so however a scope is left.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn places() -> impl Iterator<Item = usize> {
+    0..CHURNERS * PLACES
+}
+
+fn connect(place: usize) -> Connection {
+    let address = |base: usize| format!("127.0.0.1:{}", base + place);
+    Connection::between(&address(28_400), &address(18_400))
+}
+
+/// Aims at sockets, and says which of them the kernel says it has aborted.
+fn reap(targets: &Mutex<Targets>) -> HashSet<u64> {
+    let mut finder = SocketFinder::open().unwrap();
+    let mut destroyed = HashSet::new();
+    let aim = |what: &dyn Fn(&mut Targets) -> Option<SocketKey>| {
+        wait_for("a target", || {
+            what(&mut targets.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+    };
+    for shot in 0..REAPS {
+        let place = shot % (CHURNERS * PLACES);
+        let live = (shot / (CHURNERS * PLACES)).is_multiple_of(LIVE);
+        let key = if live {
+            aim(&|targets| targets.live[place].take())
+        } else {
+            aim(&|targets| targets.stale[place].map(|keys| keys[shot % 2]))
+        };
+        let outcome = destroy(&mut finder, &key).unwrap();
+        if outcome == DestroyOutcome::Destroyed {
+            assert!(live, "{key:?} was closed before");
+            assert!(destroyed.insert(key.cookie()), "{key:?} twice");
+        }
+    }
+    destroyed
+}
+
+/// An open connection and its sockets' keys: the server's and the client's.
+struct Open {
+    connection: Connection,
+    keys: [SocketKey; 2],
+}
+
+impl Open {
+    fn at(place: usize) -> Self {
+        let connection = connect(place);
+        let keys = [key_of(&connection.server), key_of(&connection.client)];
+        Self { connection, keys }
+    }
+
+    /// Uses it once more and ends it by a RST from the client. Says whether the server's socket was
+    /// aborted before that; any other harm is a failure.
+    fn end(self) -> bool {
+        let Connection { client, server } = self.connection;
+        let used = exchange(&client, &server);
+        // What the server hears next is this RST, unless its socket was aborted.
+        drop(client);
+        let heard = match &used {
+            Err((ChurnSide::Server, kind)) => *kind,
+            _ => server.peek(&mut [0]).expect_err("a RST").kind(),
+        };
+        let aborted = heard == ErrorKind::ConnectionAborted;
+        assert!(
+            aborted || used.is_ok() && heard == ErrorKind::ConnectionReset,
+            "not aborted, and yet {heard:?} after {used:?}"
+        );
+        aborted
+    }
+}
+
+#[derive(Debug)]
+enum ChurnSide {
+    Client,
+    Server,
+}
+
+/// A byte each way; or on which side it failed, and how.
+fn exchange(mut client: &TcpStream, mut server: &TcpStream) -> Result<(), (ChurnSide, ErrorKind)> {
+    let on = |side| move |error: io::Error| (side, error.kind());
+    client.write_all(b"x").map_err(on(ChurnSide::Client))?;
+    server.read_exact(&mut [0]).map_err(on(ChurnSide::Server))?;
+    server.write_all(b"x").map_err(on(ChurnSide::Server))?;
+    client.read_exact(&mut [0]).map_err(on(ChurnSide::Client))
+}
+
+/// Opens, uses and closes connections on a few addresses for as long as it takes.
+fn churn(churner: usize, targets: &Mutex<Targets>, seen: &Mutex<ChurnResult>, over: &AtomicBool) {
+    let first = churner * PLACES;
+    let mut open: VecDeque<_> = (first..first + PLACES).map(Open::at).collect();
+    let mut turn = 0;
+    while !over.load(Ordering::Relaxed) {
+        let ended = open.pop_front().expect("one for each place");
+        let keys = ended.keys;
+        note(seen, ended);
+        let place = first + turn % PLACES;
+        let new = Open::at(place);
+        let mut targets = targets.lock().unwrap();
+        targets.live[place] = Some(new.keys[0]);
+        targets.stale[place] = Some(keys);
+        open.push_back(new);
+        turn += 1;
+    }
+    for last in open {
+        note(seen, last);
+    }
+}
+
+fn note(seen: &Mutex<ChurnResult>, ended: Open) {
+    let cookie = ended.keys[0].cookie();
+    let aborted = ended.end();
+    let mut seen = seen.lock().unwrap();
+    seen.ended += 1;
+    if aborted {
+        seen.aborted.insert(cookie);
+    }
+}

@@ -1,0 +1,127 @@
+//! A scan of all sockets of the host, in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    core::{
+        ConnId, Ktime,
+        event::{ListeningSocket, ReceiveQueue},
+    },
+    kernel::{
+        clock,
+        netns::NetNsError,
+        scan::{self, Scan},
+    },
+    listeners::Listener,
+};
+
+/// What a scan is to find; each sorted.
+#[derive(Debug)]
+pub(super) struct ScanTargets {
+    pub(super) seeds: Arc<[ConnId]>,
+    pub(super) requests: Arc<[ConnId]>,
+}
+
+/// The sockets on watched ports, as they were at one moment.
+#[derive(Debug)]
+pub struct ScannedSockets {
+    /// Before the first of them was scanned.
+    pub(super) at: Ktime,
+    /// No socket can have been overlooked. Only then is what is missing gone: a connection must not
+    /// lose its verdict because a namespace could not be entered for a moment.
+    pub(super) complete: bool,
+    pub(super) missing_seeds: Vec<ConnId>,
+    pub(super) missing_requests: Vec<ConnId>,
+    pub(super) unread: Vec<ReceiveQueue>,
+    pub(super) listening: Vec<ListeningSocket>,
+    /// What could not be scanned, and why.
+    pub(super) omissions: Vec<String>,
+    /// Processor time. How long it took says little on a host that is busy with something else.
+    pub(super) cost: Duration,
+}
+
+pub(super) fn scan_host(
+    listeners: &[Listener],
+    targets: &ScanTargets,
+) -> Result<ScannedSockets, NetNsError> {
+    let (at, begun) = (clock::now(), clock::of_thread());
+    let mut seeds = TargetSearch::new(&targets.seeds);
+    let mut requests = TargetSearch::new(&targets.requests);
+    let mut unread = Vec::new();
+    let scan = scan::connections(listeners, |found| {
+        seeds.meet(found.conn());
+        requests.meet(found.conn());
+        unread.extend(found.receive_queue());
+    })?;
+    Ok(ScannedSockets {
+        at,
+        complete: scan.is_complete(),
+        omissions: omissions(&scan),
+        missing_seeds: seeds.missing(),
+        missing_requests: requests.missing(),
+        unread,
+        listening: scan.listening,
+        cost: clock::of_thread().saturating_sub(begun),
+    })
+}
+
+/// What a scan could not look at, and why.
+pub(super) fn omissions(scan: &Scan) -> Vec<String> {
+    let refused = scan
+        .refused
+        .iter()
+        .map(|refused| format!("network namespace {}: {}", refused.name, refused.error));
+    let unparsed =
+        (scan.unparsed > 0).then(|| format!("{} sockets could not be understood", scan.unparsed));
+    refused.chain(unparsed).collect()
+}
+
+/// In their order, each once.
+pub(super) fn sorted(conns: impl IntoIterator<Item = ConnId>) -> Arc<[ConnId]> {
+    let mut conns: Vec<ConnId> = conns.into_iter().collect();
+    conns.sort_unstable();
+    conns.dedup();
+    conns.into()
+}
+
+/// Which of the sought were not met.
+struct TargetSearch<'a> {
+    targets: &'a [ConnId],
+    met: Vec<bool>,
+}
+
+impl<'a> TargetSearch<'a> {
+    fn new(targets: &'a [ConnId]) -> Self {
+        let met = vec![false; targets.len()];
+        Self { targets, met }
+    }
+
+    fn meet(&mut self, conn: ConnId) {
+        if let Ok(place) = self.targets.binary_search(&conn) {
+            self.met[place] = true;
+        }
+    }
+
+    fn missing(&self) -> Vec<ConnId> {
+        let targets = self.targets.iter().zip(&self.met);
+        targets
+            .filter(|(_, met)| !**met)
+            .map(|(conn, _)| *conn)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_met_twice_or_was_not_sought_is_not_missing() {
+        let targets = sorted([3, 1, 3, 2].map(ConnId));
+        let mut search = TargetSearch::new(&targets);
+        for met in [3, 3, 7] {
+            search.meet(ConnId(met));
+        }
+        assert_eq!(search.missing(), [1, 2].map(ConnId));
+    }
+}

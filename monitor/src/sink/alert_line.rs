@@ -1,0 +1,479 @@
+//! A notice as it is written: one JSON object, the same in every sink.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+mod evidence;
+mod storm;
+
+use evidence::{Evidence, ago};
+
+use crate::{
+    clients::ClientFigures,
+    core::{
+        Alert, AlertGroup, Ktime, ListenerAlert, Notice, Status, StormAlert,
+        background::Owner,
+        handshake::ClientAddress,
+        storm::{ClientRow, StormFinding},
+    },
+};
+
+/// A notice as it is written.
+#[derive(Serialize)]
+pub struct AlertLine<'a> {
+    #[serde(serialize_with = "milliseconds")]
+    ts: Timestamp,
+    status: &'static str,
+    alert: &'static str,
+    kind: &'static str,
+    certainty: Option<&'static str>,
+    listener: &'a str,
+    hop: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<&'static str>,
+    conn: Option<Conn<'a>>,
+    evidence: Option<Evidence>,
+    #[serde(flatten)]
+    storm: Option<storm::Fields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    examples: Option<Vec<Example<'a>>>,
+    reason: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Conn<'a> {
+    /// A string: cookies do not fit in the 53 bits of a JSON number.
+    cookie: String,
+    local: SocketAddr,
+    peer: SocketAddr,
+    role: &'static str,
+    protocol: &'static str,
+    age_seconds: Option<f64>,
+    cgroup: Option<&'a str>,
+    unit: Option<&'a str>,
+    container: Option<&'a str>,
+    pod: Option<&'a str>,
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    netns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Example<'a> {
+    /// One connection of a group.
+    Connection {
+        conn: Box<Conn<'a>>,
+        evidence: Box<Evidence>,
+        reason: &'a str,
+    },
+    Client(ClientFigures),
+}
+
+impl<'a> AlertLine<'a> {
+    /// `listener` is the name of the notice's listener, `ts` is [`Notice::at`] by the wall clock.
+    pub fn new(notice: &'a Notice, listener: &'a str, ts: Timestamp) -> Self {
+        match notice {
+            Notice::Connection(alert) => Self::connection(alert, listener, ts),
+            Notice::Listener(alert) => Self::listener(alert, listener, ts),
+            Notice::Group(group) => Self::group(group, listener, ts),
+            Notice::Storm(alert) => Self::storm(alert, listener, ts),
+        }
+    }
+
+    /// The object, without an end of line.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    /// `ts` is [`Alert::at`] by the wall clock.
+    pub fn connection(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
+        let (status, resolution) = status(alert.status);
+        Self {
+            ts,
+            status,
+            alert: alert.kind.alert(),
+            kind: alert.kind.as_str(),
+            certainty: Some(alert.certainty.as_str()),
+            listener,
+            hop: alert.hop.as_deref(),
+            resolution,
+            conn: Some(Conn::of(alert)),
+            evidence: Some(Evidence::of(alert)),
+            storm: None,
+            count: None,
+            examples: None,
+            reason: Cow::from(&alert.reason),
+        }
+    }
+
+    fn listener(alert: &'a ListenerAlert, listener: &'a str, ts: Timestamp) -> Self {
+        Self {
+            ts,
+            status: if alert.firing { "firing" } else { "resolved" },
+            alert: alert.finding.alert(),
+            kind: alert.finding.kind(),
+            certainty: None,
+            listener,
+            hop: alert.hop.as_deref(),
+            resolution: None,
+            conn: None,
+            evidence: Some(Evidence::of_listener(&alert.finding)),
+            storm: None,
+            count: None,
+            examples: None,
+            reason: Cow::from(&alert.reason),
+        }
+    }
+
+    /// `ts` is [`StormAlert::at`] by the wall clock.
+    pub fn storm(alert: &'a StormAlert, listener: &'a str, ts: Timestamp) -> Self {
+        let name = alert.alert();
+        let (fields, count, examples) = match &alert.finding {
+            StormFinding::Reconnect(storm) => {
+                (Some(storm::Fields::of(storm)), None, &storm.examples)
+            }
+            StormFinding::Thrash(thrash) => (None, Some(thrash.clients), &thrash.examples),
+        };
+        let example = |row: &ClientRow| Example::Client(ClientFigures::of(row));
+        Self {
+            ts,
+            status: if alert.is_firing() {
+                "firing"
+            } else {
+                "resolved"
+            },
+            alert: name,
+            kind: name,
+            certainty: None,
+            listener,
+            hop: None,
+            resolution: None,
+            conn: None,
+            evidence: None,
+            storm: fields,
+            count,
+            examples: Some(examples.iter().map(example).collect()),
+            reason: Cow::from(alert.reason()),
+        }
+    }
+
+    fn group(group: &'a AlertGroup, listener: &'a str, ts: Timestamp) -> Self {
+        let (status, resolution) = status(group.status);
+        let example = |alert: &'a Alert| Example::Connection {
+            conn: Box::new(Conn::of(alert)),
+            evidence: Box::new(Evidence::of(alert)),
+            reason: &alert.reason,
+        };
+        let first = group.examples.first();
+        let within = first.map_or(Duration::ZERO, |first| group.at.since(first.at));
+        let first = first.map_or("", |first| &first.reason);
+        let reason = format!(
+            "{} more connections within {:.1} s; the first: {first}",
+            group.count,
+            within.as_secs_f64()
+        );
+        Self {
+            ts,
+            status,
+            alert: group.kind.alert(),
+            kind: group.kind.as_str(),
+            certainty: Some(group.certainty.as_str()),
+            listener,
+            hop: group.hop.as_deref(),
+            resolution,
+            conn: None,
+            evidence: None,
+            storm: None,
+            count: Some(group.count),
+            examples: Some(group.examples.iter().map(example).collect()),
+            reason: Cow::from(reason),
+        }
+    }
+}
+
+/// The status and, of a verdict that ended, how.
+fn status(status: Status) -> (&'static str, Option<&'static str>) {
+    match status {
+        Status::Firing => ("firing", None),
+        Status::Resolved(resolution) => ("resolved", Some(resolution.as_str())),
+    }
+}
+
+impl<'a> Conn<'a> {
+    fn of(alert: &'a Alert) -> Self {
+        let facts = &alert.facts;
+        let background = alert.background.as_deref();
+        let owner = background.map(|background| &background.owner);
+        let name =
+            |name: fn(&Owner) -> &Option<String>| owner.and_then(|owner| name(owner).as_deref());
+        Self {
+            cgroup: name(|owner| &owner.cgroup),
+            unit: name(|owner| &owner.unit),
+            container: name(|owner| &owner.container),
+            pod: name(|owner| &owner.pod),
+            pid: owner.and_then(|owner| owner.pid),
+            comm: name(|owner| &owner.comm),
+            netns: owner.and_then(|owner| owner.netns),
+            client: background
+                .and_then(|background| background.client)
+                .map(ClientAddress::reveal),
+            cookie: facts.conn.0.to_string(),
+            local: facts.local,
+            peer: facts.peer,
+            role: facts.role.as_str(),
+            protocol: facts.protocol.as_str(),
+            age_seconds: ago(alert, facts.established_at),
+        }
+    }
+}
+
+/// Seconds with millisecond precision: no clock behind them is better.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    thousandths(duration.as_secs_f64())
+}
+
+/// As exact as anybody reads it.
+pub(crate) fn thousandths(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
+/// RFC 3339, UTC.
+pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{ts:.3}"))
+}
+
+/// A moment that lies at or before `now`.
+pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
+    at.on_wall_clock(now, Timestamp::now())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::core::{
+        AlertResolution, Certainty, ConnId, Facts, ListenerFinding, ListenerId, VerdictKind,
+        facts::{DirectionActivity, Protocol, Role},
+        storm::{Cause, Pattern, ReconnectStorm, StormPhase},
+    };
+
+    /// A suspicion on a connection that is full of traps for whoever writes it.
+    pub(in crate::sink) fn alert() -> Alert {
+        let at = Ktime(100_000_000_000);
+        Alert {
+            status: Status::Firing,
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            listener: ListenerId(0),
+            hop: Some("lb".into()),
+            at,
+            since: Ktime(99_000_000_000),
+            limit: Duration::from_secs(6),
+            facts: Box::new(Facts {
+                established_at: Some(Ktime(80_000_000_000)),
+                rx: DirectionActivity {
+                    last_packet: Some(Ktime(93_000_000_000)),
+                    ..DirectionActivity::default()
+                },
+                ..Facts::new(
+                    at,
+                    ConnId(u64::MAX),
+                    ListenerId(0),
+                    Role::Server,
+                    Protocol::WebSocket,
+                    "10.0.0.1:8080".parse().expect("an address"),
+                    "[fd00::1]:5000".parse().expect("an address"),
+                )
+            }),
+            background: None,
+            reason: "quote \" and\nnewline".into(),
+        }
+    }
+
+    /// The middle of a storm after a deploy of a proxy.
+    pub(in crate::sink) fn storm() -> ReconnectStorm {
+        ReconnectStorm {
+            firing: true,
+            at: Ktime(102_500_000_000),
+            since: Ktime(100_000_000_000),
+            phase: StormPhase::Storm,
+            pattern: Pattern::Lockstep,
+            period: Some(Duration::from_millis(5_000)),
+            rate: 1_000.0,
+            peak_rate: 2_000.0,
+            baseline_rate: 0.123_456,
+            attempts: 30,
+            successes: 9,
+            attempts_per_success: Some(30.0 / 9.0),
+            refused: vec![(Some(503), 20), (None, 1)],
+            returning_share: Some(1.0),
+            closes: 40,
+            cause: Some(Cause::ProxyDeploy([192, 0, 2, 1].into())),
+            examples: vec![ClientRow {
+                client: [192, 0, 2, 7].into(),
+                attempts: 5,
+                at_most_over: 1,
+                accepted: 1,
+                refused: 3,
+                short_lived: 0,
+                attempts_per_minute: 12.0,
+                interval: Some(Duration::from_secs(5)),
+                open: 1,
+                most_open: 1,
+                last: Ktime(102_000_000_000),
+            }],
+            reason: "as the proxy 192.0.2.1 closed them".into(),
+        }
+    }
+
+    #[test]
+    fn a_storm_has_its_fields_and_its_clients() {
+        let finding = StormFinding::Reconnect(Box::new(storm()));
+        let line = written(&Notice::Storm(Box::new(StormAlert {
+            listener: ListenerId(0),
+            finding,
+        })));
+        assert_eq!(
+            (&line["alert"], &line["status"]),
+            (&"reconnect_storm".into(), &"firing".into())
+        );
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            (&line["phase"], &line["pattern"]),
+            (&"storm".into(), &"lockstep".into())
+        );
+        assert_eq!(line["period_seconds"], 5.0);
+        assert_eq!(line["baseline_rate"], 0.123);
+        assert_eq!(line["attempts_per_success"], 3.333);
+        assert_eq!(
+            (&line["cause"], &line["cause_peer"]),
+            (&"proxy_deploy".into(), &"192.0.2.1".into())
+        );
+        assert_eq!(line["cause_seconds"], Value::Null);
+        assert_eq!(line["lasted_seconds"], 2.5);
+        assert_eq!(line["refused"][0]["status"], 503);
+        assert_eq!(line["refused"][1]["status"], Value::Null);
+        assert_eq!(line["examples"][0]["client"], "192.0.2.7");
+        assert_eq!(line["examples"][0]["attempts_per_minute"], 12.0);
+        assert!(line.get("count").is_none() && line["conn"].is_null());
+    }
+
+    fn written(notice: &Notice) -> Value {
+        let line = AlertLine::new(notice, "8080", Timestamp::UNIX_EPOCH);
+        let text = line.to_json().expect("JSON");
+        assert!(!text.contains('\n'), "one line: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    #[test]
+    fn an_alert_is_one_line_with_the_documented_fields() {
+        let firing = written(&Notice::Connection(Box::new(alert())));
+        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(firing["status"], "firing");
+        assert_eq!(firing["alert"], "zombie");
+        assert_eq!(firing["kind"], "expired");
+        assert_eq!(firing["certainty"], "suspected");
+        assert_eq!(firing["listener"], "8080");
+        assert_eq!(firing["hop"], "lb");
+        assert_eq!(firing["conn"]["cookie"], "18446744073709551615");
+        assert_eq!(firing["conn"]["peer"], "[fd00::1]:5000");
+        assert_eq!(firing["conn"]["age_seconds"], 20.0);
+        assert_eq!(firing["evidence"]["idle_seconds"], 7.0);
+        assert_eq!(firing["evidence"]["last_tx_seconds"], Value::Null);
+        assert_eq!(firing["evidence"]["limit_seconds"], 6.0);
+        assert!(firing.get("resolution").is_none());
+        let resolved = Notice::Connection(Box::new(Alert {
+            status: Status::Resolved(AlertResolution::Recovered),
+            ..alert()
+        }));
+        assert_eq!(written(&resolved)["resolution"], "recovered");
+    }
+
+    #[test]
+    fn a_group_names_its_examples_instead_of_a_connection() {
+        let group = written(&Notice::Group(Box::new(AlertGroup {
+            status: Status::Firing,
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(102_500_000_000),
+            count: 480,
+            examples: vec![alert(), alert()],
+        })));
+        assert_eq!(group["conn"], Value::Null);
+        assert_eq!(group["evidence"], Value::Null);
+        assert_eq!(group["count"], 480);
+        let examples = group["examples"].as_array().expect("an array");
+        assert_eq!(examples.len(), 2);
+        assert_eq!(examples[0]["conn"]["peer"], "[fd00::1]:5000");
+        assert_eq!(examples[0]["evidence"]["limit_seconds"], 6.0);
+        let reason = group["reason"].as_str().expect("a string");
+        assert!(reason.starts_with("480 more connections within 2.5 s; the first: quote"));
+    }
+
+    #[test]
+    fn a_listeners_alert_has_the_evidence_of_its_finding() {
+        let of = |finding| {
+            written(&Notice::Listener(Box::new(ListenerAlert {
+                firing: false,
+                listener: ListenerId(0),
+                hop: Some("lb".into()),
+                at: Ktime(1),
+                finding,
+                reason: "a sentence".into(),
+            })))
+        };
+        let at_risk = of(ListenerFinding::AtRisk {
+            gap: Duration::from_millis(61_500),
+            limit: Duration::from_secs(60),
+        });
+        assert_eq!(at_risk["status"], "resolved");
+        assert_eq!(at_risk["alert"], "at_risk");
+        assert_eq!(at_risk["certainty"], Value::Null);
+        assert_eq!(at_risk["evidence"]["gap_p99_seconds"], 61.5);
+        assert_eq!(at_risk["evidence"]["margin_seconds"], -1.5);
+        let mismatch = of(ListenerFinding::LimitMismatch {
+            limit: Some(Duration::from_secs(60)),
+            survived: Some(Duration::from_secs(90)),
+            killed: None,
+        });
+        assert_eq!(mismatch["kind"], "limit_mismatch");
+        assert_eq!(mismatch["evidence"]["survived_seconds"], 90.0);
+        assert_eq!(mismatch["evidence"]["killed_seconds"], Value::Null);
+        let lifetime = of(ListenerFinding::LifetimeMismatch {
+            limit: None,
+            age: Duration::from_secs(3600),
+            deaths: 12,
+        });
+        assert_eq!(lifetime["alert"], "limit_mismatch");
+        assert_eq!(lifetime["kind"], "lifetime_mismatch");
+        assert_eq!(lifetime["evidence"]["age_seconds"], 3600.0);
+        assert_eq!(lifetime["evidence"]["deaths"], 12);
+    }
+
+    #[test]
+    fn time_stamps_are_rfc_3339_in_utc() {
+        let stamp = wall_clock(Ktime(1), Ktime(2_000_000_001));
+        let alert = alert();
+        let line = AlertLine::connection(&alert, "8080", stamp);
+        let line = serde_json::to_value(line).expect("JSON");
+        let stamp = line["ts"].as_str().expect("a string");
+        let parsed: Timestamp = stamp.parse().expect("RFC 3339");
+        let ago = Timestamp::now().duration_since(parsed);
+        assert!((2..4).contains(&ago.as_secs()), "{stamp}");
+        assert!(stamp.ends_with('Z'), "{stamp}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What a notice rests on.
+
+use serde::Serialize;
+
+use super::seconds;
+use crate::core::{Alert, Ktime, ListenerFinding, background::TcpAccount};
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Evidence {
+    Connection {
+        idle_seconds: Option<f64>,
+        last_rx_seconds: Option<f64>,
+        last_tx_seconds: Option<f64>,
+        last_ack_seconds: Option<f64>,
+        unacked_bytes: u32,
+        retransmits: u32,
+        pings_unanswered: u32,
+        limit_seconds: f64,
+        tcp: Option<TcpEvidence>,
+    },
+    AtRisk {
+        limit_seconds: f64,
+        gap_p99_seconds: f64,
+        /// Below zero where the heartbeats come later than the limit.
+        margin_seconds: f64,
+    },
+    LimitMismatch {
+        limit_seconds: Option<f64>,
+        survived_seconds: Option<f64>,
+        killed_seconds: Option<f64>,
+    },
+    LifetimeMismatch {
+        limit_seconds: Option<f64>,
+        age_seconds: f64,
+        deaths: usize,
+    },
+}
+
+/// What TCP itself says, asked when the alert was reported.
+#[derive(Serialize)]
+pub(super) struct TcpEvidence {
+    backoff: u8,
+    probes: u8,
+    rto_seconds: f64,
+    last_ack_seconds: f64,
+    unread_bytes: u32,
+    unsent_bytes: u32,
+}
+
+impl TcpEvidence {
+    fn of(account: TcpAccount) -> Self {
+        Self {
+            backoff: account.backoff,
+            probes: account.probes,
+            rto_seconds: seconds(account.retransmission_timeout),
+            last_ack_seconds: seconds(account.last_ack),
+            unread_bytes: account.unread_bytes,
+            unsent_bytes: account.unsent_bytes,
+        }
+    }
+}
+
+impl Evidence {
+    pub(super) fn of(alert: &Alert) -> Self {
+        let facts = &alert.facts;
+        Self::Connection {
+            idle_seconds: ago(alert, facts.last_passed()),
+            last_rx_seconds: ago(alert, facts.rx.last_packet),
+            last_tx_seconds: ago(alert, facts.tx.last_packet),
+            last_ack_seconds: ago(alert, facts.ack_progress_at),
+            unacked_bytes: facts.unacked_bytes,
+            retransmits: facts.retransmits,
+            pings_unanswered: facts.pings_unanswered,
+            limit_seconds: seconds(alert.limit),
+            tcp: alert
+                .background
+                .as_ref()
+                .and_then(|background| background.tcp)
+                .map(TcpEvidence::of),
+        }
+    }
+
+    pub(super) fn of_listener(finding: &ListenerFinding) -> Self {
+        match *finding {
+            ListenerFinding::AtRisk { gap, limit } => Self::AtRisk {
+                limit_seconds: seconds(limit),
+                gap_p99_seconds: seconds(gap),
+                margin_seconds: if gap > limit {
+                    -seconds(gap - limit)
+                } else {
+                    seconds(limit - gap)
+                },
+            },
+            ListenerFinding::LimitMismatch {
+                limit,
+                survived,
+                killed,
+            } => Self::LimitMismatch {
+                limit_seconds: limit.map(seconds),
+                survived_seconds: survived.map(seconds),
+                killed_seconds: killed.map(seconds),
+            },
+            ListenerFinding::LifetimeMismatch { limit, age, deaths } => Self::LifetimeMismatch {
+                limit_seconds: limit.map(seconds),
+                age_seconds: seconds(age),
+                deaths,
+            },
+        }
+    }
+}
+
+/// The evidence of a verdict that stands may be newer than its last report.
+pub(super) fn ago(alert: &Alert, moment: Option<Ktime>) -> Option<f64> {
+    let seen_at = alert.at.max(alert.facts.at);
+    moment.map(|moment| seconds(seen_at.since(moment)))
+}

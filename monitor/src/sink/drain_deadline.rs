@@ -1,0 +1,41 @@
+//! The end of a thread that writes or sends: it gets a limited time to drain its queue.
+
+use std::{
+    convert::Infallible,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    time::{Duration, Instant},
+};
+
+/// How long a slow reader may take for the last items at the end.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// The wait for a thread that was told to end.
+#[derive(Debug)]
+pub(super) struct DrainDeadline {
+    /// Disconnected when the thread has ended.
+    ended: Receiver<Infallible>,
+    until: Option<Instant>,
+}
+
+impl DrainDeadline {
+    /// The thread drops the first of the two when it ends.
+    pub(super) fn pair() -> (Sender<Infallible>, Self) {
+        let (thread, ended) = channel();
+        (thread, Self { ended, until: None })
+    }
+
+    /// Starts the clock. Those of several threads may run side by side.
+    pub(super) fn begin(&mut self) {
+        self.until
+            .get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
+    }
+
+    /// Waits for the rest of the time; `false` if the thread did not end in it.
+    pub(super) fn wait(&mut self) -> bool {
+        self.begin();
+        let left = self.until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        self.ended.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+    }
+}
