@@ -1,10 +1,10 @@
 //! The opening handshake: as the kernel programs look at it, and as userspace parses it.
 
-use monitor::core::handshake::{HandshakeFault, UpgradeRequest, UpgradeResponse, accept_of};
 use monitor_common::{
     frame::Head,
     handshake::{HeadEnd, OPENING_LEN, Opening},
 };
+use monitor_core::handshake::{HandshakeFault, UpgradeRequest, UpgradeResponse, accept_of};
 
 /// Reads `data` as what a connection begins with.
 ///
@@ -82,7 +82,7 @@ fn check_answer(data: &[u8]) -> UpgradeResponse {
     whole
 }
 
-fn is_complete(faults: monitor::core::handshake::Faults) -> bool {
+fn is_complete(faults: monitor_core::handshake::Faults) -> bool {
     !faults.contains(HandshakeFault::CutOff) && !faults.contains(HandshakeFault::Malformed)
 }
 

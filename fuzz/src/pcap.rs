@@ -3,10 +3,10 @@
 use std::io::{self, Read};
 
 use monitor::{
-    core::{Hop, ListenerRules, OnExpiry},
     listeners::{Listener, PortRange},
     replay::{self, Capture, CaptureError, Replay},
 };
+use monitor_core::{Hop, ListenerRules, OnExpiry};
 
 /// Reads `data` as a recording: all at once and a few bytes at a time.
 ///

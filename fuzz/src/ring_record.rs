@@ -3,13 +3,7 @@
 
 use std::mem::offset_of;
 
-use monitor::{
-    core::{
-        CloseHow, ConnId, Event, Facts, Ktime,
-        handshake::{UpgradeRequest, UpgradeResponse},
-    },
-    kernel::decode::{self, DecodeError},
-};
+use monitor::kernel::decode::{self, DecodeError};
 use monitor_common::{
     event::{
         self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
@@ -18,6 +12,10 @@ use monitor_common::{
     moment::TICK,
     published::Published,
     snapshot::{Snapshot, closing_by, protocol},
+};
+use monitor_core::{
+    CloseHow, ConnId, Event, Facts, Ktime,
+    handshake::{UpgradeRequest, UpgradeResponse},
 };
 
 /// Decodes `data` as a record of each ring: as it is, and cut or filled up with zeros to the size

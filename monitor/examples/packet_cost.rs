@@ -34,13 +34,13 @@ use lab::{
     wire::{REQUEST, RESPONSE, Sender, frame},
 };
 use monitor::{
-    core::ListenerRules,
     kernel::{
         cgroup::find_cgroup2,
         loader::{LoadSettings, Loaded, PACKET_HOOKS},
     },
     listeners::{Listener, PortRange},
 };
+use monitor_core::ListenerRules;
 use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
     write::{Object, Symbol, SymbolSection},

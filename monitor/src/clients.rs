@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::{Ktime, storm::ClientRow},
-    sink::alert_line::{seconds, thousandths},
-};
+use crate::sink::alert_line::{seconds, thousandths};
+use monitor_core::{Ktime, storm::ClientRow};
 
 /// One client at the moment `ts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

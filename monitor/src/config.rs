@@ -12,7 +12,8 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{core::reap::ReapSettings, listeners::Listener, sink::endpoint::Endpoint};
+use crate::{listeners::Listener, sink::endpoint::Endpoint};
+use monitor_core::reap::ReapSettings;
 
 mod build;
 mod file;

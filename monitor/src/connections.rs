@@ -5,18 +5,15 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::{
-        Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
-        detail::DirectionTraffic,
-        facts::{Direction, DirectionActivity},
-        transition::Reason,
-    },
-    json,
-    sink::alert_line::seconds,
+use crate::{json, sink::alert_line::seconds};
+use monitor_core::{
+    Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
+    detail::DirectionTraffic,
+    facts::{Direction, DirectionActivity},
+    transition::Reason,
 };
 
-pub use crate::core::transition::State;
+pub use monitor_core::transition::State;
 
 /// One connection at the moment `ts`. What is called `…_seconds` is an age at that moment; what
 /// never happened is `null`.
@@ -312,7 +309,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::{
+    use monitor_core::{
         Facts, ListenerId,
         detail::Origin,
         facts::{Close, Closing, ClosingBy, Protocol, Role},

@@ -15,10 +15,6 @@ use tokio::{
 };
 
 use crate::{
-    core::{
-        Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
-        reap::ReapSettings, storm::StormSettings,
-    },
     frame_stream::{FrameStream, FrameStreamError},
     kernel::{
         clock,
@@ -36,6 +32,10 @@ use crate::{
         http::MetricsRequest,
     },
     state::StateFile,
+};
+use monitor_core::{
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
+    reap::ReapSettings, storm::StormSettings,
 };
 
 mod control;

@@ -13,7 +13,6 @@ use monitor_common::{Direction as WireDirection, drop_reason::DropReason, event:
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
-    core::{ConnId, Facts, Ktime, facts::Direction},
     frames::{Filter, FrameRecord, OneIn},
     kernel::{
         clock, decode,
@@ -23,6 +22,7 @@ use crate::{
     listeners::Listener,
     sink::control::{FrameViewers, LineStream, WatchError},
 };
+use monitor_core::{ConnId, Facts, Ktime, facts::Direction};
 
 /// Frames in one tick of the daemon, so that a flood of them does not keep verdicts waiting.
 const FRAMES_PER_TICK: usize = 4096;

@@ -6,10 +6,8 @@ use jiff::Timestamp;
 use monitor_common::frame::opcode;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::{ConnId, facts::Direction},
-    json,
-};
+use crate::json;
+use monitor_core::{ConnId, facts::Direction};
 
 mod filter;
 mod frame_line;

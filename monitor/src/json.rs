@@ -4,7 +4,7 @@
 pub(crate) mod conn {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::core::ConnId;
+    use monitor_core::ConnId;
 
     pub(crate) fn serialize<S: Serializer>(conn: &ConnId, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&conn.0)
@@ -20,7 +20,7 @@ pub(crate) mod conn {
 pub(crate) mod direction {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::core::facts::Direction;
+    use monitor_core::facts::Direction;
 
     pub(crate) fn serialize<S: Serializer>(
         direction: &Direction,

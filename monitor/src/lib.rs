@@ -4,7 +4,6 @@ pub mod cli;
 pub mod clients;
 pub mod config;
 pub mod connections;
-pub mod core;
 pub mod daemon;
 mod error_chain;
 pub mod frame_stream;

@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use monitor_common::listener::ListenerLimits;
 
-use crate::core::{
+use monitor_core::{
     ListenerRules,
     facts::{ListenerId, Role},
 };

@@ -5,7 +5,7 @@ use std::{fmt, sync::LazyLock, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::core::{
+use monitor_core::{
     Hop, KnownHop,
     hop::{Activity, Directions, OnExpiry},
 };

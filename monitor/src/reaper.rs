@@ -1,17 +1,15 @@
-//! Aborts confirmed zombies, as far as it was asked to: [`core::reap`](crate::core::reap) says which.
+//! Aborts confirmed zombies, as far as it was asked to: [`core::reap`](monitor_core::reap) says which.
 
 use std::time::Instant;
 
-use crate::{
-    core::{
-        Alert, ConnId, Correlator, Ktime,
-        reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
-    },
-    kernel::{
-        sock_destroy::{self, DestroyOutcome},
-        socket_finder::SocketFinder,
-        socket_query::SocketKey,
-    },
+use crate::kernel::{
+    sock_destroy::{self, DestroyOutcome},
+    socket_finder::SocketFinder,
+    socket_query::SocketKey,
+};
+use monitor_core::{
+    Alert, ConnId, Correlator, Ktime,
+    reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
 };
 
 /// In the log: where it says what was aborted.

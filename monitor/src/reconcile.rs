@@ -10,7 +10,6 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    core::{ConnId, Correlator, Event},
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
@@ -18,6 +17,7 @@ use crate::{
     },
     listeners::Listener,
 };
+use monitor_core::{ConnId, Correlator, Event};
 
 mod comparison;
 mod older_connections;
@@ -207,7 +207,7 @@ impl Reconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{
+    use monitor_core::{
         Facts, Ktime, ListenerId, ListenerRules,
         event::HandshakeSocket,
         facts::{Protocol, Role},

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::storm::Baseline;
+use monitor_core::storm::Baseline;
 
 /// What is usual on each listener, by its name.
 pub type Baselines = BTreeMap<String, Baseline>;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use monitor::{
-    core::{Hop, ListenerRules, OnExpiry},
     kernel::{
         features::LoopKind,
         loader::{LoadSettings, Loaded},
     },
     listeners::{Listener, PortRange},
 };
+use monitor_core::{Hop, ListenerRules, OnExpiry};
 
 /// Instructions the verifier may look at, per program. Its limit is a million, kernels differ by
 /// half, and a newer one may look at several times as many: the distance to the limit is the point.

@@ -10,16 +10,16 @@ use std::{
 };
 
 use monitor::{
-    core::{
-        Ktime, ListenerId, ListenerRules,
-        facts::{Facts, Role},
-    },
     kernel::{
         clock,
         netns::{self, NetNs},
         scan::{self, Scan},
     },
     listeners::{Listener, PortRange},
+};
+use monitor_core::{
+    Ktime, ListenerId, ListenerRules,
+    facts::{Facts, Role},
 };
 use rustix::net::sockopt::socket_cookie;
 

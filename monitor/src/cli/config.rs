@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigError, EXAMPLE, Problem},
-    core::{Hop, hop},
     listeners::Listener,
 };
+use monitor_core::{Hop, hop};
 
 /// Check a configuration file, or print one to begin with.
 #[derive(Args, Clone, Debug)]

@@ -4,10 +4,8 @@ use std::{fmt, time::Duration};
 
 use humantime::format_duration;
 
-use crate::{
-    core::{Hop, ListenerRules, OnExpiry, hop::Path},
-    listeners::{Listener, PortRange},
-};
+use crate::listeners::{Listener, PortRange};
+use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 /// `local port 8080`, `remote ports 443, 8443-8450`.
 pub fn ports(listener: &Listener) -> String {

@@ -2,10 +2,8 @@
 
 use clap::Args;
 
-use crate::{
-    core::{ConnId, facts::Direction},
-    frames::{Filter, Opcodes, Peers},
-};
+use crate::frames::{Filter, Opcodes, Peers};
+use monitor_core::{ConnId, facts::Direction};
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct FilterArgs {

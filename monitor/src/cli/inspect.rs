@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
-    core::ConnId,
     frames::RoundTrip,
     json,
 };
+use monitor_core::ConnId;
 
 /// Show everything that is known about one connection.
 #[derive(Args, Clone, Debug)]
@@ -198,8 +198,8 @@ impl fmt::Display for Page<'_> {
                 f,
                 "\n  close      {code}, first {}",
                 match close.initiator {
-                    crate::core::facts::Direction::Rx => "from the peer",
-                    crate::core::facts::Direction::Tx => "from this host",
+                    monitor_core::facts::Direction::Rx => "from the peer",
+                    monitor_core::facts::Direction::Tx => "from this host",
                 }
             )?;
         }
@@ -305,10 +305,8 @@ impl fmt::Display for Pings<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        connections::tests::{detail, record},
-        core::CloseHow,
-    };
+    use crate::connections::tests::{detail, record};
+    use monitor_core::CloseHow;
 
     #[test]
     fn a_page_tells_all_and_says_never_where_nothing_happened() {

@@ -25,7 +25,6 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    core::reap::{ReapMode, ReapSettings},
     daemon::{Daemon, DaemonSettings},
     kernel::{
         cgroup::{self, WatchedCgroup},
@@ -42,6 +41,7 @@ use crate::{
     },
     state::StateFile,
 };
+use monitor_core::reap::{ReapMode, ReapSettings};
 
 /// Watch WebSocket connections and say which are dead.
 #[derive(Args, Clone, Debug)]

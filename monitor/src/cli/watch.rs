@@ -12,10 +12,10 @@ use monitor_common::listener::MAX_LISTENERS;
 use super::exit::Failure;
 use crate::{
     config::{Config, Limit},
-    core::{Hop, ListenerRules, OnExpiry, hop::Path},
     listeners::{Listener, PortRange, overlapping},
     profiles::{self, Idle, Profile},
 };
+use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 #[derive(Args, Clone, Debug)]
 pub struct WatchArgs {

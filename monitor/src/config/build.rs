@@ -11,12 +11,12 @@ use super::{
     value::Limit,
 };
 use crate::{
-    core::{
-        Hop, ListenerRules, OnExpiry,
-        hop::{Path, Route},
-    },
     listeners::{Listener, PortRange, overlapping},
     profiles,
+};
+use monitor_core::{
+    Hop, ListenerRules, OnExpiry,
+    hop::{Path, Route},
 };
 
 pub(super) fn config(text: &str, file: File) -> Result<Config, Problems> {

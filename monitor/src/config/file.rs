@@ -7,7 +7,7 @@ use super::{
     Alerts, DaemonTable, Privacy,
     value::{Limit, Network, Ports},
 };
-use crate::core::{
+use monitor_core::{
     OnExpiry,
     hop::{Activity, Directions},
     reap::ReapSettings,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::core::{
+use monitor_core::{
     OnExpiry,
     hop::{Activity, Directions},
 };

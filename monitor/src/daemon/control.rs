@@ -4,7 +4,6 @@ use super::{Daemon, name_of};
 use crate::{
     clients::ClientRecord,
     connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
-    core::{Closed, ConnId, ListenerId, Transition},
     frame_stream::Now,
     kernel::clock,
     sink::{
@@ -12,6 +11,7 @@ use crate::{
         control::{ControlRequest, Past, WatchError},
     },
 };
+use monitor_core::{Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {

@@ -1,10 +1,8 @@
 //! Reading the rings, and in which order what they hold is reported.
 
 use super::Daemon;
-use crate::{
-    core::{Closed, Event},
-    kernel::decode::{self, DecodeError},
-};
+use crate::kernel::decode::{self, DecodeError};
+use monitor_core::{Closed, Event};
 
 /// Vitals that wait in memory while handshakes are drained.
 const VITALS_AT_ONCE: usize = 1024;

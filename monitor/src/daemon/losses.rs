@@ -5,11 +5,8 @@ use std::time::Duration;
 use monitor_common::drop_reason::DropReason;
 
 use super::Daemon;
-use crate::{
-    core::{Event, Ktime},
-    kernel::clock,
-    sink::metrics::Losses,
-};
+use crate::{kernel::clock, sink::metrics::Losses};
+use monitor_core::{Event, Ktime};
 
 /// How long a loss keeps `wsmon_degraded` up.
 const DEGRADED_FOR: Duration = Duration::from_secs(300);

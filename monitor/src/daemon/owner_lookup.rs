@@ -3,18 +3,16 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use crate::{
-    core::{
-        Alert, ConnId, Correlator, Notice, Status,
-        background::{Background, Owner, TcpAccount},
-    },
-    kernel::{
-        cgroup,
-        inet_diag::DiagSocket,
-        owner::{OwnedSocket, OwnerMisses, Owners},
-        socket_finder::{FindError, FoundSocket, SocketFinder},
-        socket_query::SocketKey,
-    },
+use crate::kernel::{
+    cgroup,
+    inet_diag::DiagSocket,
+    owner::{OwnedSocket, OwnerMisses, Owners},
+    socket_finder::{FindError, FoundSocket, SocketFinder},
+    socket_query::SocketKey,
+};
+use monitor_core::{
+    Alert, ConnId, Correlator, Notice, Status,
+    background::{Background, Owner, TcpAccount},
 };
 
 /// Asks the kernel about single sockets.

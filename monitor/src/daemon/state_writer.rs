@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::{Daemon, finished};
-use crate::{core::storm::Baseline, state::StateFile};
+use crate::state::StateFile;
+use monitor_core::storm::Baseline;
 
 /// Writes in the background: a disk may be slow.
 #[derive(Debug)]

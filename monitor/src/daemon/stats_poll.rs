@@ -6,10 +6,10 @@ use monitor_common::stats::ListenerStats;
 
 use super::Daemon;
 use crate::{
-    core::{ListenerId, loss::Deliveries},
     kernel::clock,
     listeners::{DENSEST_COUNTS, Listener, counts_interval},
 };
+use monitor_core::{ListenerId, loss::Deliveries};
 
 /// When the counts are read next. Reading costs some microseconds a listener and CPU.
 #[derive(Debug)]

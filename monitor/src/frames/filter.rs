@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, num::NonZeroU32, str::FromStr};
 use monitor_common::frame::opcode;
 
 use super::{FrameRecord, NoOpcode, OpcodeName};
-use crate::core::{ConnId, facts::Direction};
+use monitor_core::{ConnId, facts::Direction};
 
 /// A frame passes if it satisfies every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -96,7 +96,7 @@ mod tests {
     use monitor_common::frame::opcode;
 
     use super::{super::tests::frame, *};
-    use crate::core::{ConnId, facts::Direction};
+    use monitor_core::{ConnId, facts::Direction};
 
     #[test]
     fn lines_stand_below_their_head() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::core::Ktime;
+use monitor_core::Ktime;
 
 /// `CLOCK_MONOTONIC` now.
 pub fn now() -> Ktime {

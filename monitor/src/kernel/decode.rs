@@ -14,15 +14,15 @@ use monitor_common::{
 mod facts;
 
 pub use super::detail::detail;
-use crate::core::{
-    CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
-    event::{HandshakeSocket, ListeningSocket},
-    handshake::{UpgradeRequest, UpgradeResponse},
-};
 pub(super) use facts::moment;
 pub(crate) use facts::octets;
 use facts::{address, end};
 pub use facts::{facts, seed};
+use monitor_core::{
+    CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
+    event::{HandshakeSocket, ListeningSocket},
+    handshake::{UpgradeRequest, UpgradeResponse},
+};
 
 /// A record that makes no sense. It is counted and never stops the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -243,7 +243,7 @@ mod tests {
     use monitor_common::snapshot::{protocol, role};
 
     use super::*;
-    use crate::core::facts::Role;
+    use monitor_core::facts::Role;
 
     fn record(kind: u8, head: &[u8]) -> HandshakeRecord {
         let mut record = HandshakeRecord {

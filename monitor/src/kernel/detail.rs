@@ -5,7 +5,7 @@ use std::time::Duration;
 use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot, origin};
 
 use super::decode::{DecodeError, facts, moment};
-use crate::core::{
+use monitor_core::{
     Detail,
     detail::{DirectionTraffic, Origin},
 };

@@ -10,7 +10,7 @@ use netlink_packet_sock_diag::constants::{
 };
 
 use super::tcp_info::TcpInfo;
-use crate::core::Ktime;
+use monitor_core::Ktime;
 
 /// One TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

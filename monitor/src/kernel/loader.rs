@@ -344,7 +344,8 @@ fn port_table(listeners: &[Listener]) -> std::collections::BTreeMap<u16, PortWat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::ListenerRules, listeners::PortRange};
+    use crate::listeners::PortRange;
+    use monitor_core::ListenerRules;
 
     #[test]
     fn a_port_can_be_watched_as_local_and_as_remote() {

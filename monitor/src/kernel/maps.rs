@@ -22,10 +22,8 @@ use super::{
     snapshot_pages::Pages,
     snapshot_sweep::Sweep,
 };
-use crate::{
-    core::{ConnId, Detail, Facts},
-    error_chain::one_line,
-};
+use crate::error_chain::one_line;
+use monitor_core::{ConnId, Detail, Facts};
 
 const SNAPSHOTS: &str = "SNAPSHOTS";
 const STATS: &str = "STATS";

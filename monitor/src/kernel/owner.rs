@@ -14,7 +14,7 @@ mod processes;
 mod workload;
 
 pub use self::workload::Workload;
-pub use crate::core::background::Owner;
+pub use monitor_core::background::Owner;
 
 /// What is known of a socket whose owner is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

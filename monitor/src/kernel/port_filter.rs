@@ -129,7 +129,6 @@ fn bounded(ranges: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>> {
 mod tests {
     use super::*;
     use crate::{
-        core::ListenerRules,
         kernel::{
             inet_diag::DiagSocket,
             sock_diag::SockDiag,
@@ -137,6 +136,7 @@ mod tests {
         },
         listeners::PortRange,
     };
+    use monitor_core::ListenerRules;
 
     fn listener(remote: bool, ports: &[RangeInclusive<u16>]) -> Listener {
         Listener {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::Ktime;
+use monitor_core::Ktime;
 
 /// The most bytes that one emptying took out of a ring lately.
 #[derive(Clone, Copy, Debug, Default)]

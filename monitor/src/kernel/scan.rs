@@ -13,12 +13,10 @@ use super::{
     sock_diag::{Dump, SockDiag, SockDiagError},
     socket_finder::FindError,
 };
-use crate::{
-    core::{
-        event::{ListeningSocket, ReceiveQueue},
-        facts::{ConnId, Facts, ListenerId, Role},
-    },
-    listeners::Listener,
+use crate::listeners::Listener;
+use monitor_core::{
+    event::{ListeningSocket, ReceiveQueue},
+    facts::{ConnId, Facts, ListenerId, Role},
 };
 
 /// What a scan of all sockets of the host found besides the connections.
@@ -207,10 +205,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::ListenerRules,
         kernel::testing::{Namespace, wait_for},
         listeners::PortRange,
     };
+    use monitor_core::ListenerRules;
 
     fn listener(port: u16) -> Listener {
         Listener {

@@ -8,7 +8,7 @@ use super::{
     inet_diag::{DiagSocket, TcpState},
     tcp_info::TcpInfo,
 };
-use crate::core::{
+use monitor_core::{
     Ktime,
     facts::{ConnId, DirectionActivity, Facts, ListenerId, Protocol, Role},
 };

@@ -108,13 +108,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::ListenerRules,
         kernel::{
             scan,
             testing::{Connection, Namespace, key_of, wait_for, with_cookie},
         },
         listeners::{Listener, PortRange},
     };
+    use monitor_core::ListenerRules;
 
     /// Once a look around is due.
     fn destroyed(finder: &mut SocketFinder, key: &SocketKey) {

@@ -18,7 +18,7 @@ use super::{
     inet_diag::{DiagSocket, Malformed, parse_socket},
     port_filter::PortFilter,
 };
-use crate::core::Ktime;
+use monitor_core::Ktime;
 
 /// Room for a datagram and for the kernel's queue of them. The kernel fills at most 32 KiB at a
 /// time today; a longer datagram is an error, not a silent cut.

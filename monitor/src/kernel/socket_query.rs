@@ -22,7 +22,7 @@ use super::{
     inet_diag::{DiagSocket, parse_connection},
     sock_diag::{SockDiag, SockDiagError, refusal},
 };
-use crate::core::Ktime;
+use monitor_core::Ktime;
 
 /// `INET_DIAG_NOCOOKIE` in both halves: any socket with these addresses. If there is no connection,
 /// that is the listener of the local port.

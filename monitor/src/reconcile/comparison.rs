@@ -1,14 +1,12 @@
 //! The core's table against the published snapshots, after records were lost.
 
 use super::SLICE;
-use crate::{
-    core::{ConnId, Correlator, Event, Facts},
-    kernel::{
-        clock,
-        maps::{Met, SnapshotError, Snapshots},
-        snapshot_pages::Pages,
-    },
+use crate::kernel::{
+    clock,
+    maps::{Met, SnapshotError, Snapshots},
+    snapshot_pages::Pages,
 };
+use monitor_core::{ConnId, Correlator, Event, Facts};
 
 /// A comparison under way. First come the snapshots, for what the core does not know, then what the
 /// core knew at the beginning, for what the kernel does not have any more. What is born or dies
@@ -86,10 +84,8 @@ fn warn(conn: ConnId, error: &SnapshotError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        core::{Action, CloseHow, State},
-        reconcile::tests::{empty_core, facts, seeded},
-    };
+    use crate::reconcile::tests::{empty_core, facts, seeded};
+    use monitor_core::{Action, CloseHow, State};
 
     /// The connections of which an end was reported, in order.
     fn ended(core: &mut Correlator) -> Vec<u64> {

@@ -9,7 +9,6 @@ use std::{
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
-    core::{ConnId, Correlator, Event, Facts},
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
@@ -18,6 +17,7 @@ use crate::{
     },
     listeners::Listener,
 };
+use monitor_core::{ConnId, Correlator, Event, Facts};
 
 /// What the first look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::socket_scan::sorted;
-use crate::core::ConnId;
+use monitor_core::ConnId;
 
 /// Seeds only ever end, so a scan may go through them while the loop goes on.
 #[derive(Debug, Default)]

@@ -3,16 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    core::{
-        ConnId, Ktime,
-        event::{ListeningSocket, ReceiveQueue},
-    },
     kernel::{
         clock,
         netns::NetNsError,
         scan::{self, Scan},
     },
     listeners::Listener,
+};
+use monitor_core::{
+    ConnId, Ktime,
+    event::{ListeningSocket, ReceiveQueue},
 };
 
 /// What a scan is to find; each sorted.

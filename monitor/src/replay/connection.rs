@@ -13,10 +13,8 @@ use monitor_common::{
 };
 
 use super::{dedup::RecentPackets, headers::TcpSegment};
-use crate::{
-    core::{Facts, ListenerId, facts::Role},
-    kernel::decode::{self, octets},
-};
+use crate::kernel::decode::{self, octets};
+use monitor_core::{Facts, ListenerId, facts::Role};
 
 /// So often a connection's segments wait in vain.
 const TIMEOUT: u8 = 3;

@@ -22,12 +22,9 @@ use super::{
     report::{ConnectionEnd, ReplayRecord, Summary, wall_clock},
     skip::Skip,
 };
-use crate::{
-    core::{
-        Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status,
-        facts::Role,
-    },
-    listeners::Listener,
+use crate::listeners::Listener;
+use monitor_core::{
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status, facts::Role,
 };
 
 mod counts;

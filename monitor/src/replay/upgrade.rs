@@ -5,10 +5,8 @@ use monitor_common::{
     snapshot::Snapshot,
 };
 
-use crate::{
-    core::Event,
-    kernel::decode::{self, DecodeError},
-};
+use crate::kernel::decode::{self, DecodeError};
+use monitor_core::Event;
 
 /// The event of a segment whose payload begins with the head of an upgrade request or of its
 /// answer; `kind` is a [`head_kind`].

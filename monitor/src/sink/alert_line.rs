@@ -14,14 +14,12 @@ mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::{
-    clients::ClientFigures,
-    core::{
-        Alert, AlertGroup, Ktime, ListenerAlert, Notice, Status, StormAlert,
-        background::Owner,
-        handshake::ClientAddress,
-        storm::{ClientRow, StormFinding},
-    },
+use crate::clients::ClientFigures;
+use monitor_core::{
+    Alert, AlertGroup, Ktime, ListenerAlert, Notice, Status, StormAlert,
+    background::Owner,
+    handshake::ClientAddress,
+    storm::{ClientRow, StormFinding},
 };
 
 /// A notice as it is written.
@@ -263,7 +261,7 @@ pub(super) mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::core::{
+    use monitor_core::{
         AlertResolution, Certainty, ConnId, Facts, ListenerFinding, ListenerId, VerdictKind,
         facts::{DirectionActivity, Protocol, Role},
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},

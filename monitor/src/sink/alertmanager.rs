@@ -24,10 +24,8 @@ use super::{
     delivery::{Delivery, Encoder, Undelivered},
     endpoint::Endpoint,
 };
-use crate::{
-    core::{Alert, ListenerAlert, StormAlert},
-    kernel::clock,
-};
+use crate::kernel::clock;
+use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
 
 /// How often what stands is posted.
@@ -186,13 +184,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{
-        core::{AlertResolution, Certainty, Status},
-        sink::{
-            alert_line,
-            receiver::{Answer, Receiver},
-        },
+    use crate::sink::{
+        alert_line,
+        receiver::{Answer, Receiver},
     };
+    use monitor_core::{AlertResolution, Certainty, Status};
 
     fn posted(receiver: &Receiver) -> Value {
         let request = receiver.requests(1).remove(0);

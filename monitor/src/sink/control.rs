@@ -39,11 +39,11 @@ use super::http::request_reply;
 use crate::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    core::{ConnId, Ktime, facts::Direction},
     frames::{Filter, OneIn, Opcodes, Peers},
     json,
     kernel::maps::MapAccessError,
 };
+use monitor_core::{ConnId, Ktime, facts::Direction};
 
 mod history;
 mod mailbox;

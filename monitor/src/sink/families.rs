@@ -6,7 +6,7 @@ use monitor_common::{
 };
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::core::histogram::DurationHistogram;
+use monitor_core::histogram::DurationHistogram;
 
 /// A metric family under construction.
 pub(super) struct FamilyBuilder {

@@ -20,10 +20,10 @@ use prometheus::TextEncoder;
 
 use super::{families::FamilyBuilder, sinks::UndeliveredAlerts};
 use crate::{
-    core::Tally,
     kernel::{maps::RingUse, owner::OwnerMisses},
     listeners::Listener,
 };
+use monitor_core::Tally;
 
 /// Everything a scrape is made of. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
@@ -131,10 +131,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        core::{ListenerRules, VerdictKind},
-        listeners::PortRange,
-    };
+    use crate::listeners::PortRange;
+    use monitor_core::{ListenerRules, VerdictKind};
 
     #[test]
     fn a_scrape_shows_what_was_counted_in_base_units() {

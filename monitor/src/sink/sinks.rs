@@ -10,10 +10,8 @@ use super::{
     endpoint::Endpoint,
     webhook::Webhook,
 };
-use crate::{
-    core::{Alert, ListenerAlert, Notice, StormAlert},
-    kernel::clock,
-};
+use crate::kernel::clock;
+use monitor_core::{Alert, ListenerAlert, Notice, StormAlert};
 
 /// Where alerts go.
 #[derive(Clone, Debug, PartialEq, Eq)]

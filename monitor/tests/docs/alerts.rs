@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use monitor::core::{
+use monitor_core::{
     CloseHow, VerdictKind,
     storm::{Cause, Pattern, StormPhase},
 };

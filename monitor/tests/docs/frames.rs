@@ -3,9 +3,9 @@
 use monitor::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State, TransitionRecord},
-    core::{Reason, facts::Direction},
     frames::{FrameLine, FrameRecord},
 };
+use monitor_core::{Reason, facts::Direction};
 use serde_json::json;
 
 use crate::pages::{examples, read};

@@ -6,12 +6,12 @@ use std::{
 };
 
 use monitor::{
-    core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction},
     kernel::{maps::RingUse, owner::OwnerMisses},
     listeners::{Listener, PortRange},
     sink::metrics::{self, Losses, ProgramRuns, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
+use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
 
 use crate::pages::{code, read, table_rows};
 

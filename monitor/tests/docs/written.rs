@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use monitor::{
-    core::{
-        Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
-        ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,
-        background::{Background, Owner, TcpAccount},
-        facts::{DirectionActivity, Protocol, Role},
-        storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash},
-    },
-    sink::alert_line,
+use monitor::sink::alert_line;
+use monitor_core::{
+    Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
+    ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,
+    background::{Background, Owner, TcpAccount},
+    facts::{DirectionActivity, Protocol, Role},
+    storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash},
 };
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lab::{Lab, defer_accept, wait_for};
-use monitor::core::handshake::{UpgradeRequest, accept_of};
+use monitor_core::handshake::{UpgradeRequest, accept_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -4,11 +4,9 @@
 use std::fs;
 
 use lab::defer_accept;
-use monitor::{
-    core::{Event, facts::Protocol},
-    kernel::decode,
-};
+use monitor::kernel::decode;
 use monitor_common::{Direction, drop_reason::DropReason};
+use monitor_core::{Event, facts::Protocol};
 use rustix::net::listen as listen_again;
 
 use super::{

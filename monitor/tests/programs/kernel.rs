@@ -7,7 +7,6 @@ use std::{
 };
 
 use monitor::{
-    core::ListenerRules,
     kernel::{
         cgroup::find_cgroup2,
         decode,
@@ -22,6 +21,7 @@ use monitor_common::{
     replay::SeenFrame,
     stats::{Counter, ListenerStats},
 };
+use monitor_core::ListenerRules;
 
 use super::link::Link;
 

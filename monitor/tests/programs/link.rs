@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use monitor::core::ConnId;
 use monitor_common::{
     Direction,
     listener::ListenerLimits,
@@ -15,6 +14,7 @@ use monitor_common::{
     snapshot::{origin, role},
     stats::ListenerStats,
 };
+use monitor_core::ConnId;
 use rustix::net::sockopt::{set_socket_linger, socket_cookie};
 
 use super::{

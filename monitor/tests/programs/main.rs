@@ -27,22 +27,20 @@ use std::{
 };
 
 use aya::programs::{TestRun, TestRunOptions};
-use monitor::{
-    core::{
-        ConnId, Event, Facts, Ktime, ListenerId,
-        facts::{Protocol, Role},
-    },
-    kernel::{
-        decode,
-        maps::{Drops, Snapshots},
-        snapshot_pages::Pages,
-    },
+use monitor::kernel::{
+    decode,
+    maps::{Drops, Snapshots},
+    snapshot_pages::Pages,
 };
 use monitor_common::{
     drop_reason::DropReason,
     idle_gap_scale,
     stats::{Counter, ListenerStats},
     stream::MAX_STEPS,
+};
+use monitor_core::{
+    ConnId, Event, Facts, Ktime, ListenerId,
+    facts::{Protocol, Role},
 };
 use proptest::{
     prelude::*,

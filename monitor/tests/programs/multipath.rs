@@ -7,10 +7,10 @@ use std::{
 };
 
 use monitor::{
-    core::{ConnId, Event, Facts, ListenerRules},
     kernel::{decode, scan},
     listeners::{Listener, PortRange},
 };
+use monitor_core::{ConnId, Event, Facts, ListenerRules};
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
 
 use super::{

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use monitor::core::ConnId;
 use monitor_common::stats::ListenerStats;
+use monitor_core::ConnId;
 use rustix::net::{
     AddressFamily, SocketType, bind, connect, socket,
     sockopt::{set_socket_linger, socket_cookie},

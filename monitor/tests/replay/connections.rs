@@ -1,10 +1,10 @@
 //! Births, deaths, and whose connection a packet belongs to.
 
 use monitor::{
-    core::{ListenerRules, State},
     listeners::{Listener, PortRange},
     replay::{Capture, ConnectionSummary, ReplayRecord, Skip, websocket_ports},
 };
+use monitor_core::{ListenerRules, State};
 
 use crate::{
     frame, judge, opened,

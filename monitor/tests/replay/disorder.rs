@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use monitor::{
-    core::{ConnId, Notice, Status},
-    replay::ReplayRecord,
-};
+use monitor::replay::ReplayRecord;
+use monitor_core::{ConnId, Notice, Status};
 use proptest::{prelude::*, sample::select};
 
 use crate::{

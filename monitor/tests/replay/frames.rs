@@ -1,6 +1,7 @@
 //! Frames are what the generator of the stream tests put into them.
 
-use monitor::{core::facts::Direction, frames::FrameRecord};
+use monitor::frames::FrameRecord;
+use monitor_core::facts::Direction;
 use proptest::prelude::*;
 
 use crate::{

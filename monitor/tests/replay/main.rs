@@ -17,11 +17,11 @@ mod verdicts;
 use std::{convert::Infallible, time::Duration};
 
 use monitor::{
-    core::{Hop, ListenerRules, OnExpiry, State},
     frames::FrameRecord,
     listeners::{Listener, PortRange},
     replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
 };
+use monitor_core::{Hop, ListenerRules, OnExpiry, State};
 
 use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
 

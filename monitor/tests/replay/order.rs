@@ -1,6 +1,7 @@
 //! What was recorded in another order than it passed, and what begins in the middle.
 
-use monitor::{core::State, replay::ReplayRecord};
+use monitor::replay::ReplayRecord;
+use monitor_core::State;
 
 use crate::{
     Played, frame, judge, opened,

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use monitor::{
-    core::{Alert, AlertResolution, Certainty, CloseHow, Notice, Status, VerdictKind},
-    replay::ReplayRecord,
-};
+use monitor::replay::ReplayRecord;
 use monitor_common::moment::rounded;
+use monitor_core::{Alert, AlertResolution, Certainty, CloseHow, Notice, Status, VerdictKind};
 
 use crate::{
     Played, frame, judge, opened,

@@ -4,13 +4,13 @@
 use std::{convert::Infallible, fmt};
 
 use monitor::{
-    core::{
-        Alert, Certainty, ConnId, Notice, Status, VerdictKind,
-        facts::Facts,
-        storm::{Pattern, StormFinding},
-    },
     listeners::{Listener, PortRange},
     replay::{Capture, Replay, ReplayRecord, play},
+};
+use monitor_core::{
+    Alert, Certainty, ConnId, Notice, Status, VerdictKind,
+    facts::Facts,
+    storm::{Pattern, StormFinding},
 };
 
 use crate::{

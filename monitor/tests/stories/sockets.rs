@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
-use monitor::core::{
+use monitor_core::{
     Action, ConnId, Correlator, Event, Facts, Hop, Ktime, ListenerId, ListenerRules, Notice,
     event::ReceiveQueue,
     facts::{Protocol, Role},

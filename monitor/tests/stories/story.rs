@@ -17,7 +17,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use monitor::core::{
+use monitor_core::{
     Hop, ListenerRules, OnExpiry,
     hop::{Activity, Directions},
 };

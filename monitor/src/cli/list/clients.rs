@@ -62,7 +62,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::core::{Ktime, storm::ClientRow};
+    use monitor_core::{Ktime, storm::ClientRow};
 
     #[test]
     fn rows_stand_below_their_head_and_a_count_that_may_be_too_high_is_a_range() {

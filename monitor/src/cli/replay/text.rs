@@ -4,12 +4,12 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    core::{
-        Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
-        storm::StormFinding,
-    },
     frames::{Clock, FrameLine},
     replay::{ConnectionSummary, PerDirection, Replay, ReplayRecord, Summary},
+};
+use monitor_core::{
+    Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
+    storm::StormFinding,
 };
 
 pub(super) struct TextReport<W> {

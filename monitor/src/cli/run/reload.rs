@@ -12,9 +12,9 @@ use super::{RunArgs, settings::Settings};
 use crate::{
     cli::{describe::Hops, exit::Failure},
     config::Config,
-    core::ListenerRules,
     daemon::Reload,
 };
+use monitor_core::ListenerRules;
 
 /// What is in force, and where it came from.
 pub(super) struct Reloader {

@@ -6,11 +6,11 @@ use super::RunArgs;
 use crate::{
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::Config,
-    core::reap::{ReapMode, ReapSettings},
     kernel::loader::LoadSettings,
     listeners::Listener,
     sink::{SinkSettings, alert_log::LogTarget, endpoint::Endpoint, http},
 };
+use monitor_core::reap::{ReapMode, ReapSettings};
 
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use monitor_common::{
 };
 
 use super::DecodeError;
-use crate::core::{
+use monitor_core::{
     ConnId, Facts, Ktime, ListenerId,
     facts::{Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Protocol, Role},
     loss::Loss,

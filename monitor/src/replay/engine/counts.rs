@@ -1,10 +1,8 @@
 //! When the core is shown the counts of the listeners: the silences that were survived, and what was lost.
 
 use super::Replay;
-use crate::{
-    core::{Ktime, ListenerId, loss::Deliveries},
-    listeners::{Listener, counts_interval},
-};
+use crate::listeners::{Listener, counts_interval};
+use monitor_core::{Ktime, ListenerId, loss::Deliveries};
 
 /// As often as the daemon reads them, as long as anything happens: a recording may have years without a
 /// packet.

@@ -13,7 +13,6 @@ use monitor_common::{
 
 use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
-    core::{ConnId, Correlator, Event, Ktime, facts},
     frames::FrameRecord,
     kernel::decode,
     replay::{
@@ -23,6 +22,7 @@ use crate::{
         upgrade,
     },
 };
+use monitor_core::{ConnId, Correlator, Event, Ktime, facts};
 
 /// A segment with the captured part of its payload.
 #[derive(Clone, Copy)]

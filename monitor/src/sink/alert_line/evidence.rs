@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::seconds;
-use crate::core::{Alert, Ktime, ListenerFinding, background::TcpAccount};
+use monitor_core::{Alert, Ktime, ListenerFinding, background::TcpAccount};
 
 #[derive(Serialize)]
 #[serde(untagged)]

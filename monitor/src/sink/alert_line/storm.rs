@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{seconds, thousandths};
-use crate::core::storm::{Cause, ReconnectStorm};
+use monitor_core::storm::{Cause, ReconnectStorm};
 
 #[derive(Serialize)]
 pub(super) struct Fields {

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::core::{
+use monitor_core::{
     Alert, ConnId, ListenerAlert, ListenerFinding, ListenerId, Status, StormAlert, VerdictKind,
     group, storm::StormFinding,
 };
@@ -336,10 +336,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        core::{AlertResolution, Certainty, Ktime, storm::StormPhase},
-        sink::alert_line,
-    };
+    use crate::sink::alert_line;
+    use monitor_core::{AlertResolution, Certainty, Ktime, storm::StormPhase};
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    connections::HandshakeSummary,
-    core::{Closed, ConnId, Ktime},
-};
+use crate::connections::HandshakeSummary;
+use monitor_core::{Closed, ConnId, Ktime};
 
 /// How many are remembered; older ones are forgotten first. About 1 KiB each.
 pub const REMEMBERED: usize = 1024;
@@ -38,7 +36,8 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{connections::tests::detail, core::CloseHow};
+    use crate::connections::tests::detail;
+    use monitor_core::CloseHow;
 
     #[test]
     fn the_last_thousand_or_so_are_remembered() {

@@ -156,7 +156,8 @@ fn json_line(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::{super::mailbox::tests::read, *};
-    use crate::{core::facts::Direction, frames::tests::frame};
+    use crate::frames::tests::frame;
+    use monitor_core::facts::Direction;
 
     fn one_in(n: &str) -> OneIn {
         n.parse().expect("a share")

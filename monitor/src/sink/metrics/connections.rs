@@ -3,7 +3,7 @@
 use prometheus::proto::MetricFamily;
 
 use super::{FamilyBuilder, Scrape, count};
-use crate::core::{CloseHow, facts::Protocol};
+use monitor_core::{CloseHow, facts::Protocol};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut live = FamilyBuilder::gauge("connections", "Connections under watch.");

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use prometheus::proto::MetricFamily;
 
 use super::{FamilyBuilder, Scrape};
-use crate::{
-    core::{VerdictKind, reap::ReapOutcome},
-    sink::families::core_histogram,
-};
+use crate::sink::families::core_histogram;
+use monitor_core::{VerdictKind, reap::ReapOutcome};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut zombies = FamilyBuilder::gauge(

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use monitor::core::Hop;
+use monitor_core::Hop;
 
 use super::Row;
 

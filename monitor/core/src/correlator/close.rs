@@ -1,0 +1,154 @@
+//! How connections leave the correlator's table.
+
+use std::time::Duration;
+
+use super::{Action, Correlator, storms::departure};
+use crate::{
+    alert::Ending,
+    event::CloseHow,
+    facts::{ConnId, Facts},
+    flow::{Books, TrackedFlow},
+    observation::{FactsSource, Observation},
+    pending::UpgradeAttempt,
+    time::Ktime,
+    transition::{Reason, State, Transition},
+};
+
+impl Correlator {
+    pub(super) fn close(&mut self, facts: &Facts, how: CloseHow) {
+        if !self.admit(facts) {
+            return;
+        }
+        if let Some(attempt) = self.take_attempt(facts.conn) {
+            self.give_up(&attempt, facts.at);
+        }
+        let client = self.client_of(facts);
+        let Some(mut flow) = self.remove(facts.conn) else {
+            return;
+        };
+        flow.report_closing(facts, &mut self.actions);
+        let (listener, from) = (flow.listener, flow.state());
+        let index = flow.listener.index();
+        let observation = Observation {
+            facts,
+            rules: &self.rules[index],
+            path: self.rules[index].path_to(facts.peer.ip()),
+            source: FactsSource::Event,
+            now: facts.at,
+            staleness: self.staleness,
+            first_seen: flow.first_seen,
+            unread: None,
+            listener_loss: self.losses[index].loss(),
+        };
+        let tally = &mut self.tallies[index];
+        if self.storms[index].disconnect(&mut flow) {
+            self.storms[index].depart(&departure(&observation, Some(how), client), tally);
+        }
+        tally.count_close(facts);
+        let mut books = Books {
+            tally,
+            idle_gaps: &mut self.idle_gaps[index],
+            lifetimes: &mut self.lifetimes[index],
+            actions: &mut self.actions,
+            now: self.now,
+        };
+        flow.end(Ending::Closed(how), Some(&observation), &mut books);
+        self.actions.push_back(Action::Transition(Transition {
+            conn: facts.conn,
+            listener,
+            at: facts.at,
+            from: Some(from),
+            to: State::Closed,
+            reason: Reason::Ended { how },
+        }));
+        self.report_storm(listener);
+    }
+
+    /// A connection ends without last facts.
+    pub(super) fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
+        let attempt = self.take_ended(conn, ending, at);
+        if let Some(attempt) = &attempt {
+            self.give_up(attempt, at);
+        }
+        let asking = attempt.as_ref().and_then(UpgradeAttempt::state);
+        let flow = self.remove(conn);
+        let (listener, from, reason) = match (&flow, attempt) {
+            (Some(flow), _) => {
+                let from = asking.unwrap_or(flow.state());
+                (flow.listener, Some(from), ending.reason())
+            }
+            (None, Some(attempt)) if ending == Ending::Dismissed && attempt.is_unanswered() => {
+                (attempt.listener, asking, Reason::NoAnswer)
+            }
+            (None, Some(attempt)) => (attempt.listener, asking, ending.reason()),
+            (None, None) => return,
+        };
+        if let Some(mut flow) = flow {
+            self.storms[listener.index()].disconnect(&mut flow);
+            let mut books = Books {
+                tally: &mut self.tallies[listener.index()],
+                idle_gaps: &mut self.idle_gaps[listener.index()],
+                lifetimes: &mut self.lifetimes[listener.index()],
+                actions: &mut self.actions,
+                now: self.now.max(at),
+            };
+            flow.end(ending, None, &mut books);
+        }
+        // Of a connection that asks for an upgrade already, only an earlier life is over.
+        if self.pending.get(conn).is_none() {
+            self.actions.push_back(Action::Transition(Transition {
+                conn,
+                listener,
+                at,
+                from,
+                to: State::Closed,
+                reason,
+            }));
+        }
+    }
+
+    /// Takes a flow off the table, with its handshake.
+    fn remove(&mut self, conn: ConnId) -> Option<TrackedFlow> {
+        let mut flow = self.flows.remove(conn)?;
+        self.recv_queues.forget(conn);
+        if let Some(interned) = flow.handshake.take() {
+            interned.release(&mut self.interner);
+        }
+        Some(flow)
+    }
+
+    /// The socket vanished between the deadline and the check: its `Closed` is normally on the way.
+    pub(super) fn miss(&mut self, conn: ConnId) {
+        let Some(flow) = self.flows.get_mut(conn) else {
+            return;
+        };
+        if flow.missing {
+            self.forget(conn, Ending::Gone, self.now);
+        } else {
+            flow.missing = true;
+            self.arm(conn, self.now + GRACE_FOR_CLOSED);
+        }
+    }
+
+    /// The attempt that ends with this connection, off the table. A dismissal may mean an earlier
+    /// attempt, or the older connection that now asks for an upgrade.
+    fn take_ended(&mut self, conn: ConnId, ending: Ending, at: Ktime) -> Option<UpgradeAttempt> {
+        let attempt = self.pending.get(conn)?;
+        let goes_on = match ending {
+            Ending::Dismissed if self.flows.contains(conn) => attempt.at >= at,
+            Ending::Dismissed => attempt.at > at,
+            Ending::Recovered
+            | Ending::Superseded
+            | Ending::Reaped
+            | Ending::Closed(_)
+            | Ending::Gone => false,
+        };
+        if goes_on {
+            return None;
+        }
+        self.take_attempt(conn)
+    }
+}
+
+/// How long a socket may be missing before it counts as gone.
+const GRACE_FOR_CLOSED: Duration = Duration::from_secs(5);

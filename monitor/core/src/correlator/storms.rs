@@ -1,0 +1,237 @@
+//! The input and output of each listener's storm engine.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use super::{Action, Correlator};
+use crate::{
+    alert::StormAlert,
+    event::{CloseHow, HandshakeSocket},
+    facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
+    flow::TrackedFlow,
+    handshake::{ClientAddress, UpgradeRequest},
+    observation::Observation,
+    storm::{
+        AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormFinding, StormSettings,
+    },
+    tally::Tally,
+    time::Ktime,
+    verdict,
+};
+
+/// How storms are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct StormSetup {
+    pub settings: StormSettings,
+    /// What was learned before, by the name of the listener.
+    pub baselines: HashMap<String, Baseline>,
+    /// Whether a client is who a proxy says that it is. Whoever can reach the server can claim anything.
+    pub forwarded: bool,
+}
+
+/// The engine of one listener, and what it said last that stands.
+#[derive(Debug)]
+pub(super) struct StormWatch {
+    storm: StormDetector,
+    reconnect: Option<Box<StormAlert>>,
+    thrash: Option<Box<StormAlert>>,
+}
+
+impl StormWatch {
+    pub(super) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
+        Self {
+            storm: StormDetector::new(settings, baseline),
+            reconnect: None,
+            thrash: None,
+        }
+    }
+
+    fn standing(&self) -> impl Iterator<Item = &StormAlert> {
+        let both = [&self.reconnect, &self.thrash];
+        both.into_iter().filter_map(Option::as_deref)
+    }
+
+    /// The flow is one of the client's connections, and no other's.
+    pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
+        self.disconnect(flow);
+        flow.client = Some(self.storm.connect(at, client));
+    }
+
+    /// The flow is over. False if that was known.
+    pub(super) fn disconnect(&mut self, flow: &mut TrackedFlow) -> bool {
+        let slot = flow.client.take();
+        let was_open = slot.is_some();
+        if let Some(slot) = slot {
+            self.storm.disconnect(slot);
+        }
+        was_open
+    }
+
+    pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
+        let open = tally.connections.iter().map(|phases| phases.open).sum();
+        self.storm.departed(departure, open);
+    }
+
+    /// Passes on what the engine has to say.
+    fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
+        tally.reconnects = self.storm.reconnects();
+        tally.reconnect_storm = self.storm.is_storm();
+        while let Some(finding) = self.storm.poll_finding() {
+            let alert = Box::new(StormAlert { listener, finding });
+            let standing = match alert.finding {
+                StormFinding::Reconnect(_) => &mut self.reconnect,
+                StormFinding::Thrash(_) => &mut self.thrash,
+            };
+            *standing = alert.is_firing().then(|| alert.clone());
+            actions.push_back(Action::Storm(alert));
+        }
+    }
+}
+
+impl Correlator {
+    /// Looks for storms in this way. Comes before the first event.
+    pub fn with_storms(mut self, setup: &StormSetup) -> Self {
+        self.forwarded = setup.forwarded;
+        let names = self.rules.iter().map(|rules| &rules.name);
+        let baselines = names.map(|name| setup.baselines.get(name).copied());
+        self.storms = baselines
+            .map(|baseline| StormWatch::new(&setup.settings, baseline))
+            .collect();
+        self
+    }
+
+    /// What was learned of each listener, by its name.
+    pub fn baselines(&self) -> impl Iterator<Item = (&str, Baseline)> {
+        let watches = self.rules.iter().zip(&self.storms);
+        watches.map(|(rules, watch)| (rules.name.as_str(), watch.storm.baseline()))
+    }
+
+    /// The clients of each listener that ask most often, heaviest first.
+    pub fn clients(&self) -> impl Iterator<Item = (ListenerId, Vec<ClientRow>)> + '_ {
+        let watches = (0..).map(ListenerId).zip(&self.storms);
+        watches.map(|(listener, watch)| (listener, watch.storm.clients()))
+    }
+
+    /// Whose connection it is, as [`Correlator::clients`] names clients.
+    pub(super) fn client_of(&self, facts: &Facts) -> IpAddr {
+        let flow = self.flows.get(facts.conn);
+        let forwarded = flow.and_then(TrackedFlow::forwarded);
+        client(facts, forwarded.filter(|_| self.forwarded))
+    }
+
+    /// The storms, and the clients that thrash, last reported as going on.
+    pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
+        self.storms.iter().flat_map(StormWatch::standing)
+    }
+
+    pub(super) fn arrived(&mut self, listener: ListenerId, at: Ktime, client: IpAddr) {
+        self.storms[listener.index()].storm.arrived(at, client);
+        self.report_storm(listener);
+    }
+
+    pub(super) fn settled(
+        &mut self,
+        listener: ListenerId,
+        at: Ktime,
+        client: IpAddr,
+        outcome: AttemptOutcome,
+    ) {
+        let watch = &mut self.storms[listener.index()];
+        watch.storm.settled(at, client, outcome);
+        self.report_storm(listener);
+    }
+
+    pub(super) fn server_gone(&mut self, listener: ListenerId, at: Ktime) {
+        if let Some(watch) = self.storms.get_mut(listener.index()) {
+            watch.storm.server_gone(at);
+            self.report_storm(listener);
+        } else {
+            self.rejected += 1;
+        }
+    }
+
+    pub(super) fn expire_storms(&mut self) {
+        for index in 0..self.storms.len() {
+            self.storms[index].storm.handle_timeout(self.now);
+            self.report_storm(ListenerId(index as u16));
+        }
+    }
+
+    pub(super) fn next_storm_deadline(&self) -> Option<Ktime> {
+        let deadlines = self.storms.iter().map(|watch| watch.storm.poll_timeout());
+        deadlines.flatten().min()
+    }
+
+    pub(super) fn report_storm(&mut self, listener: ListenerId) {
+        let index = listener.index();
+        self.storms[index].report(listener, &mut self.tallies[index], &mut self.actions);
+    }
+
+    /// Who asks, by what is known when it asks.
+    pub(super) fn client_of_request(
+        &self,
+        of: &HandshakeSocket,
+        request: Option<&UpgradeRequest>,
+    ) -> IpAddr {
+        let forwarded = request.and_then(|request| request.client);
+        let forwarded = forwarded.filter(|_| self.forwarded);
+        identify(of.role, of.local.ip(), of.peer.ip(), forwarded)
+    }
+}
+
+/// Whose connection it is; `forwarded` is what a proxy says and is to be trusted with.
+pub(super) fn client(facts: &Facts, forwarded: Option<ClientAddress>) -> IpAddr {
+    identify(facts.role, facts.local.ip(), facts.peer.ip(), forwarded)
+}
+
+/// The client is the end that asks.
+fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAddress>) -> IpAddr {
+    match (role, forwarded) {
+        (Role::Client, _) => local.to_canonical(),
+        (Role::Server, Some(client)) => client.reveal(),
+        (Role::Server, None) => peer.to_canonical(),
+    }
+}
+
+/// How a connection that was open is over, as of its first FIN or close frame, or else of its end.
+pub(super) fn departure(
+    observation: &Observation<'_>,
+    how: Option<CloseHow>,
+    client: IpAddr,
+) -> Departure {
+    let facts = observation.facts;
+    let (at, how, by) = match (facts.closing, how) {
+        (Some(Closing { at, by }), _) => match by {
+            ClosingBy::CloseFrame(close) => (at, CloseHow::CloseFrame, Some(close.initiator)),
+            ClosingBy::Fin(by) => (at, CloseHow::Fin, Some(by)),
+        },
+        (None, how) => {
+            let how = how.unwrap_or(CloseHow::Unknown);
+            let by = match how {
+                CloseHow::RstReceived => Some(Direction::Rx),
+                CloseHow::RstSent => Some(Direction::Tx),
+                CloseHow::CloseFrame | CloseHow::Fin | CloseHow::Timeout | CloseHow::Unknown => {
+                    None
+                }
+            };
+            (facts.at, how, by)
+        }
+    };
+    Departure {
+        at,
+        client,
+        peer: facts.peer.ip().to_canonical(),
+        how,
+        by,
+        idle: verdict::silence_before_close(observation),
+        age: facts
+            .established_at
+            .map(|established_at| at.since(established_at)),
+        unacked: facts.retransmits > 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Sweeps: where every snapshot is shown every so often, a healthy flow needs no deadline of its own.
+//!
+//! To ask for one snapshot at a time costs a system call each, and its flow in the table is far from
+//! all that was touched before. Of a million connections with a heartbeat hardly one in a sweep has
+//! a deadline before the next sweep: to see that, its facts are enough.
+
+use std::time::Duration;
+
+use super::Correlator;
+use crate::{
+    facts::Facts,
+    observation::{FactsSource, Observation},
+    time::Ktime,
+    verdict::{self, Finding},
+};
+
+impl Correlator {
+    /// From now on every snapshot there is will be shown to [`Correlator::handle_swept`] at least this
+    /// often. Where that is less often than before, [`Correlator::handle_rules`] has to follow; where it
+    /// is never again, one last sweep.
+    pub fn expect_sweeps(&mut self, at_least_every: Option<Duration>) {
+        self.sweeps = at_least_every;
+    }
+
+    /// Takes in a snapshot that was not asked for. It is judged like one that was, unless nothing can
+    /// come of it before the next sweep.
+    pub fn handle_swept(&mut self, facts: &Facts) {
+        let index = facts.listener.index();
+        let (Some(rules), Some(losses)) = (self.rules.get(index), self.losses.get(index)) else {
+            self.rejected += 1;
+            return;
+        };
+        let observation = Observation {
+            facts,
+            rules,
+            path: rules.path_to(facts.peer.ip()),
+            source: FactsSource::Snapshot,
+            now: self.now,
+            staleness: self.staleness,
+            // Only the table knows both of these; the first is not needed, the other an event.
+            first_seen: Ktime::ZERO,
+            unread: None,
+            listener_loss: losses.loss(),
+        };
+        if !self.can_wait(&observation) {
+            self.judge(facts.conn, facts, FactsSource::Snapshot);
+        }
+    }
+
+    /// Whether a check would end in a deadline after the next sweep and in nothing else. A flow that
+    /// this is wrong of, because a verdict stands on it or it is at risk, has a deadline in the wheel.
+    fn can_wait(&self, observation: &Observation<'_>) -> bool {
+        let facts = observation.facts;
+        let ends = !facts.is_open() || facts.close.is_some() || facts.closing.is_some();
+        if ends || observation.is_in_doubt() || observation.needs_first_seen() {
+            return false;
+        }
+        let Finding::NotBefore(deadline) = verdict::judge(observation) else {
+            return false;
+        };
+        // Nothing but a gauge depends on it.
+        let tolerance = observation.path.idle_timeout().unwrap_or_default() / 10;
+        let (at_risk, risk) = verdict::at_risk(observation);
+        let deadline = deadline.min(risk + tolerance);
+        !at_risk && self.is_swept_before(deadline, observation.now)
+    }
+
+    /// Whether a sweep after `now` comes first, whenever that is.
+    pub(super) fn is_swept_before(&self, deadline: Ktime, now: Ktime) -> bool {
+        self.sweeps.is_some_and(|every| deadline > now + every)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Action, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind, alert::Alert,
+    };
+
+    const STALENESS: Duration = Duration::from_millis(260);
+    const SWEEP: Duration = Duration::from_secs(22);
+
+    fn s(at: u64) -> Ktime {
+        Ktime(at * 1_000_000_000)
+    }
+
+    fn core() -> Correlator {
+        let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
+        let mut core = Correlator::new(vec![ListenerRules::new("web", Some(hop))], STALENESS);
+        core.expect_sweeps(Some(SWEEP));
+        core
+    }
+
+    fn opened(core: &mut Correlator) -> Facts {
+        let facts = Facts::newborn(1, s(1));
+        core.handle_timeout(s(1));
+        core.handle_event(Event::Opened(Box::new(facts.clone())));
+        facts
+    }
+
+    fn alerts(core: &mut Correlator) -> Vec<Alert> {
+        let actions = std::iter::from_fn(|| core.poll_action());
+        actions
+            .filter_map(|action| match action {
+                Action::Alert(alert) => Some(*alert),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A ping that is answered at once.
+    fn beat(facts: &mut Facts, at: Ktime) {
+        for activity in [&mut facts.rx, &mut facts.tx] {
+            activity.last_packet = Some(at);
+            activity.last_frame = Some(at);
+        }
+        facts.ping_rtt = Some(Duration::from_millis(1));
+        facts.at = at;
+    }
+
+    #[test]
+    fn a_flow_with_a_heartbeat_has_no_deadline_and_is_never_asked_for() {
+        let mut core = core();
+        let mut facts = opened(&mut core);
+        for at in 1..=600 {
+            if at % 30 == 0 {
+                beat(&mut facts, s(at));
+            }
+            core.handle_timeout(s(at));
+            if at % 20 == 0 {
+                core.handle_swept(&facts);
+            }
+            assert_eq!(core.poll_timeout(), None, "at {at} s");
+            assert_eq!(core.poll_inspect(), None);
+        }
+        assert_eq!(alerts(&mut core), []);
+        assert_eq!(core.tally()[0].at_risk, 0);
+    }
+
+    #[test]
+    fn after_the_last_sweep_a_flow_has_a_deadline_of_its_own() {
+        let mut core = core();
+        let mut facts = opened(&mut core);
+        beat(&mut facts, s(30));
+        core.handle_timeout(s(31));
+        core.expect_sweeps(None);
+        core.handle_swept(&facts);
+        let deadline = core.poll_timeout().expect("a deadline");
+        assert!(deadline <= s(91), "{deadline}");
+    }
+
+    #[test]
+    fn a_flow_that_falls_silent_is_found_as_if_it_had_been_asked_for_all_along() {
+        for phase in 0..20 {
+            let mut core = core();
+            let mut facts = opened(&mut core);
+            beat(&mut facts, s(2));
+            for at in (3 + phase..90).step_by(20) {
+                while let Some(due) = core.poll_timeout().filter(|due| *due < s(at)) {
+                    core.handle_timeout(due);
+                    while let Some(conn) = core.poll_inspect() {
+                        core.handle_snapshot(conn, Some(Box::new(facts.clone())));
+                    }
+                }
+                core.handle_timeout(s(at));
+                core.handle_swept(&facts);
+            }
+            let alerts = alerts(&mut core);
+            assert_eq!(alerts.len(), 1, "{alerts:?}");
+            assert_eq!(alerts[0].kind, VerdictKind::Expired);
+            assert_eq!(alerts[0].status, Status::Firing);
+            let late = alerts[0].at.since(s(62));
+            assert!(
+                late > STALENESS && late < Duration::from_millis(261),
+                "{late:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sweep_tells_of_a_lone_ping_in_time() {
+        let mut core = core();
+        let mut facts = opened(&mut core);
+        beat(&mut facts, s(30));
+        core.handle_timeout(s(31));
+        core.handle_swept(&facts);
+        facts.pings_unanswered = 1;
+        facts.first_try = Some(s(32));
+        facts.tx.last_packet = Some(s(32));
+        facts.rx.last_packet = Some(s(32));
+        core.handle_timeout(s(51));
+        core.handle_swept(&facts);
+        assert_eq!(core.poll_timeout(), Some(s(62)));
+    }
+
+    #[test]
+    fn a_snapshot_of_an_unknown_flow_or_listener_changes_nothing() {
+        let mut core = core();
+        core.handle_timeout(s(100));
+        let mut facts = Facts::newborn(1, s(1));
+        core.handle_swept(&facts);
+        assert!(!core.knows(ConnId(1)));
+        assert_eq!((core.poll_timeout(), core.rejected()), (None, 0));
+        facts.listener.0 = 7;
+        core.handle_swept(&facts);
+        assert_eq!(core.rejected(), 1);
+    }
+}

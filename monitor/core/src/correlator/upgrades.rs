@@ -1,0 +1,247 @@
+//! The opening handshake in the correlator's table.
+//!
+//! The heads come through one ring, births and deaths through another, and each of them may be
+//! lost. So an attempt is assembled from what comes, in any order, and leaves the table with the
+//! first sign that it is over.
+
+use super::{Action, Correlator, State, Transition};
+use crate::{
+    event::HandshakeSocket,
+    facts::{ConnId, Facts},
+    flow::TrackedFlow,
+    handshake::{UpgradeRequest, UpgradeResponse},
+    interned_handshake::{Handshake, InternedHandshake},
+    pending::{TIMEOUT, UpgradeAttempt},
+    storm::AttemptOutcome,
+    time::Ktime,
+    transition::Reason,
+};
+
+impl Correlator {
+    /// How a connection was opened, or what it asks for while it waits for its answer. `None` if
+    /// neither head of its handshake was seen.
+    pub fn handshake(&self, conn: ConnId) -> Option<Handshake<'_>> {
+        let flow = self.flows.get(conn);
+        match flow.and_then(|flow| flow.handshake.as_deref()) {
+            Some(interned) => Some(interned.view(&self.interner)),
+            None => self.pending.get(conn).map(UpgradeAttempt::handshake),
+        }
+    }
+
+    /// The connections whose upgrade request has no answer yet.
+    pub fn unanswered(&self) -> Vec<ConnId> {
+        self.pending.unanswered().collect()
+    }
+
+    /// Whether an upgrade request of this connection has no answer yet.
+    pub fn is_unanswered(&self, conn: ConnId) -> bool {
+        self.pending
+            .get(conn)
+            .is_some_and(UpgradeAttempt::is_unanswered)
+    }
+
+    pub(super) fn requested(&mut self, of: &HandshakeSocket, request: Box<UpgradeRequest>) {
+        if !self.has_listener(of) {
+            return;
+        }
+        let earlier = self.take_attempt(of.conn);
+        let client = self.client_of_request(of, Some(&request));
+        let mut attempt = UpgradeAttempt::new(of.listener, client, of.at);
+        attempt.requested_at = Some(of.at);
+        attempt.request = Some(request);
+        attempt.opened = self.is_proven(of.conn);
+        let reported = earlier.as_ref().and_then(UpgradeAttempt::state).is_some();
+        if !reported && !attempt.opened {
+            let from = self.flows.get(of.conn).map(TrackedFlow::state);
+            self.report(of, from, State::Connecting, Reason::Requested);
+        }
+        // An answer to this request that overtook it; one to an earlier request is older.
+        match earlier {
+            Some(earlier) if earlier.at >= of.at => {
+                attempt.response = earlier.response;
+                attempt.settled = earlier.settled;
+            }
+            Some(earlier) => self.give_up(&earlier, of.at),
+            None => {}
+        }
+        // One that is open already was counted when it opened.
+        attempt.settled |= attempt.opened;
+        if !attempt.settled {
+            self.arrived(of.listener, of.at, client);
+        }
+        self.assemble(of.conn, attempt);
+    }
+
+    pub(super) fn responded(&mut self, of: &HandshakeSocket, response: Box<UpgradeResponse>) {
+        if !self.has_listener(of) {
+            return;
+        }
+        match response.status {
+            Some(UpgradeResponse::SWITCHING_PROTOCOLS) => {
+                let attempt = self.take_attempt(of.conn);
+                let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
+                attempt.at = attempt.at.max(of.at);
+                attempt.deadline = attempt.at + TIMEOUT;
+                attempt.response = Some(response);
+                attempt.opened = self.is_proven(of.conn);
+                self.conclude(&mut attempt, of.at, AttemptOutcome::Accepted);
+                self.assemble(of.conn, attempt);
+            }
+            // Interim (RFC 9110 §15.2): the answer is still to come.
+            Some(100..=199) => {}
+            status => self.refused(of, status, &response),
+        }
+    }
+
+    /// A connection that was only assumed is open now.
+    pub(super) fn upgrade(&mut self, facts: &Facts) {
+        let Some(attempt) = self.pending.get(facts.conn).filter(|a| !a.opened) else {
+            return;
+        };
+        if let Some(from) = attempt.state() {
+            let opened = Transition::opened(facts, Some(from), attempt.response.is_some());
+            self.actions.push_back(Action::Transition(opened));
+        }
+        self.join(facts);
+    }
+
+    /// The connection is open: what is known of its handshake is now its own.
+    pub(super) fn join(&mut self, facts: &Facts) {
+        if let Some(mut attempt) = self.take_attempt(facts.conn) {
+            let at = facts.opened_at.unwrap_or(facts.at);
+            self.conclude(&mut attempt, at, AttemptOutcome::Accepted);
+            attempt.opened = true;
+            attempt.deadline = facts.at + TIMEOUT;
+            self.assemble(facts.conn, attempt);
+        }
+    }
+
+    pub(super) fn expire_attempts(&mut self) {
+        while let Some((conn, mut attempt)) = self.pending.take_due(self.now) {
+            if attempt.is_unanswered() {
+                attempt.stuck = true;
+                attempt.deadline = Ktime::NEVER;
+                self.tallies[attempt.listener.index()].handshakes_stuck += 1;
+                self.pending.put(conn, attempt);
+            } else {
+                // The other half was lost, or the connection was.
+                self.settle(conn, &attempt);
+            }
+        }
+    }
+
+    /// A connection opens that is not known: TLS begins, or nothing was heard of its request.
+    pub(super) fn count_opening(&mut self, facts: &Facts) {
+        let known = self.flows.contains(facts.conn) || self.pending.get(facts.conn).is_some();
+        // One that is older than the monitor is none that comes.
+        if known || facts.established_at.is_none() || facts.listener.index() >= self.storms.len() {
+            return;
+        }
+        let (at, client) = (facts.opened_at.unwrap_or(facts.at), self.client_of(facts));
+        self.arrived(facts.listener, at, client);
+        self.settled(facts.listener, at, client, AttemptOutcome::Accepted);
+    }
+
+    /// Nothing is left to come for an attempt.
+    pub(super) fn give_up(&mut self, attempt: &UpgradeAttempt, at: Ktime) {
+        if !attempt.settled {
+            self.settled(
+                attempt.listener,
+                at,
+                attempt.client,
+                AttemptOutcome::Unanswered,
+            );
+        }
+    }
+
+    /// An attempt whose request was not heard of; it is counted now, unless its connection is open, and
+    /// so was counted as it opened.
+    fn unheard(&mut self, of: &HandshakeSocket) -> UpgradeAttempt {
+        let client = self.client_of_request(of, None);
+        let mut attempt = UpgradeAttempt::new(of.listener, client, of.at);
+        attempt.settled = self.is_proven(of.conn);
+        if !attempt.settled {
+            self.arrived(of.listener, of.at, client);
+        }
+        attempt
+    }
+
+    fn conclude(&mut self, attempt: &mut UpgradeAttempt, at: Ktime, outcome: AttemptOutcome) {
+        if !std::mem::replace(&mut attempt.settled, true) {
+            self.settled(attempt.listener, at, attempt.client, outcome);
+        }
+    }
+
+    /// Takes an attempt off the table and the gauge.
+    pub(super) fn take_attempt(&mut self, conn: ConnId) -> Option<UpgradeAttempt> {
+        let mut attempt = self.pending.take(conn)?;
+        if std::mem::take(&mut attempt.stuck) {
+            self.tallies[attempt.listener.index()].handshakes_stuck -= 1;
+        }
+        Some(attempt)
+    }
+
+    fn refused(&mut self, of: &HandshakeSocket, status: Option<u16>, response: &UpgradeResponse) {
+        let asked_later = |attempt: &UpgradeAttempt| attempt.at > of.at;
+        if self.is_proven(of.conn) || self.pending.get(of.conn).is_some_and(asked_later) {
+            return;
+        }
+        let attempt = self.take_attempt(of.conn);
+        let from = attempt.as_ref().and_then(UpgradeAttempt::state);
+        let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
+        self.conclude(&mut attempt, of.at, AttemptOutcome::Refused(status));
+        let reason = Reason::Refused {
+            status,
+            retry_after: response.retry_after,
+        };
+        self.report(of, from, State::Closed, reason);
+    }
+
+    /// Puts an attempt back to wait for what is missing, or settles it.
+    fn assemble(&mut self, conn: ConnId, attempt: UpgradeAttempt) {
+        if attempt.opened && attempt.request.is_some() && attempt.response.is_some() {
+            self.settle(conn, &attempt);
+        } else {
+            self.pending.put(conn, attempt);
+        }
+    }
+
+    /// Keeps the handshake with its connection, if that is there.
+    fn settle(&mut self, conn: ConnId, attempt: &UpgradeAttempt) {
+        if let Some(flow) = self.flows.get_mut(conn)
+            && flow.handshake.is_none()
+        {
+            let interned = InternedHandshake::new(&attempt.handshake(), &mut self.interner);
+            flow.handshake = Some(Box::new(interned));
+            // Its request may have come after it was known to be open.
+            if self.forwarded && flow.client.is_some() {
+                self.storms[flow.listener.index()].connect(flow, attempt.at, attempt.client);
+            }
+        }
+    }
+
+    /// Whether the connection is known to be open, not only assumed.
+    fn is_proven(&self, conn: ConnId) -> bool {
+        self.flows.get(conn).is_some_and(TrackedFlow::is_proven)
+    }
+
+    fn has_listener(&mut self, of: &HandshakeSocket) -> bool {
+        let known = of.listener.index() < self.tallies.len();
+        self.rejected += u64::from(!known);
+        known
+    }
+
+    fn report(&mut self, of: &HandshakeSocket, from: Option<State>, to: State, reason: Reason) {
+        self.actions.push_back(Action::Transition(Transition {
+            conn: of.conn,
+            listener: of.listener,
+            at: of.at,
+            from,
+            to,
+            reason,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,408 @@
+//! One flow: what is remembered of it, and how a verdict on it becomes counts and alerts.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    alert::{Alert, Certainty, Ending, Status, VerdictKind},
+    correlator::Action,
+    event::CloseHow,
+    facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
+    handshake::ClientAddress,
+    idle_gaps::IdleGaps,
+    interned_handshake::InternedHandshake,
+    lifetimes::Lifetimes,
+    observation::Observation,
+    storm::ClientSlot,
+    tally::Tally,
+    time::Ktime,
+    transition::{State, Transition},
+    verdict::{self, Finding, Review, Verdict},
+};
+
+/// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
+#[derive(Debug)]
+pub(super) struct TrackedFlow {
+    standing: Option<Box<StandingVerdict>>,
+    /// Its strings are released when the flow leaves the table.
+    pub(super) handshake: Option<Box<InternedHandshake>>,
+    /// Its place among its client's connections; `None` once the storm engine knows that it is over.
+    pub(super) client: Option<ClientSlot>,
+    pub(super) first_seen: Ktime,
+    /// The deadline of the wheel entry that counts; [`Ktime::NEVER`] without one.
+    pub(super) armed: Ktime,
+    pub(super) generation: u32,
+    pub(super) listener: ListenerId,
+    protocol: Protocol,
+    closing: bool,
+    closing_reported: bool,
+    at_risk: bool,
+    death_recorded: bool,
+    /// It waits in the inspect queue.
+    pub(super) queued: bool,
+    /// Its socket was not there at the last check.
+    pub(super) missing: bool,
+    /// Aborted by us.
+    pub(super) reaped: bool,
+}
+
+/// The verdict that stands on a connection.
+#[derive(Debug)]
+struct StandingVerdict {
+    verdict: Verdict,
+    /// The name of the hop it is about.
+    hop: Option<String>,
+    /// When it was last reported.
+    at: Ktime,
+    /// The evidence at the last check.
+    facts: Box<Facts>,
+    /// As it was last reported.
+    reason: String,
+}
+
+/// Where the consequences of a verdict go.
+pub(super) struct Books<'a> {
+    pub(super) tally: &'a mut Tally,
+    pub(super) idle_gaps: &'a mut IdleGaps,
+    pub(super) lifetimes: &'a mut Lifetimes,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    /// The last moment shown: an alert is never dated before it.
+    pub(super) now: Ktime,
+}
+
+impl TrackedFlow {
+    /// A new flow, counted.
+    pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
+        let closing = is_closing(facts);
+        *tally.connections[facts.protocol as usize].of(closing) += 1;
+        Self {
+            standing: None,
+            handshake: None,
+            client: None,
+            first_seen: facts.at,
+            armed: Ktime::NEVER,
+            generation: 0,
+            listener: facts.listener,
+            protocol: facts.protocol,
+            closing,
+            closing_reported: false,
+            at_risk: false,
+            death_recorded: false,
+            queued: false,
+            missing: false,
+            reaped: false,
+        }
+    }
+
+    /// Updates the gauges of connections by protocol and phase. A flow never stops closing.
+    pub(super) fn recount(&mut self, protocol: Protocol, closing: bool, tally: &mut Tally) {
+        *tally.connections[self.protocol as usize].of(self.closing) -= 1;
+        self.protocol = protocol;
+        self.closing |= closing;
+        *tally.connections[self.protocol as usize].of(self.closing) += 1;
+    }
+
+    /// Reports once what began the end.
+    pub(super) fn report_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
+        if let Some(closing) = facts.closing
+            && !self.closing_reported
+        {
+            self.closing_reported = true;
+            let closing = Transition::closing(facts.conn, self.listener, closing);
+            actions.push_back(Action::Transition(closing));
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        if self.closing_reported {
+            State::Closing
+        } else {
+            State::Open
+        }
+    }
+
+    /// Where a proxy says that the client is.
+    pub(super) fn forwarded(&self) -> Option<ClientAddress> {
+        self.handshake.as_deref()?.client()
+    }
+
+    /// Whether it is known what the connection is.
+    pub(super) fn is_proven(&self) -> bool {
+        self.protocol != Protocol::Assumed
+    }
+
+    /// Takes in new facts and says when to check again.
+    pub(super) fn judge(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
+        self.recount(
+            observation.facts.protocol,
+            is_closing(observation.facts),
+            books.tally,
+        );
+        self.report_closing(observation.facts, books.actions);
+        let mut next_check = self.review(observation, books);
+        let finding = match &self.standing {
+            Some(standing) if standing.verdict.kind.is_zombie() => None,
+            Some(_) => Some(verdict::judge_graver(observation)),
+            None => Some(verdict::judge(observation)),
+        };
+        match finding {
+            None => {}
+            Some(Finding::NotBefore(at)) => next_check = next_check.min(at),
+            Some(Finding::Holds(verdict)) => {
+                self.resolve(
+                    Ending::Superseded,
+                    Some((observation.facts, observation.now)),
+                    books,
+                );
+                self.fire(verdict, observation, books);
+                next_check = self.review(observation, books);
+            }
+        }
+        let (at_risk, risk_check) = match self.is_zombie() {
+            true => (false, Ktime::NEVER),
+            false => verdict::at_risk(observation),
+        };
+        self.set_at_risk(at_risk, books.tally);
+        next_check.min(risk_check)
+    }
+
+    pub(super) fn is_zombie(&self) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.verdict.kind.is_zombie())
+    }
+
+    /// Whether nothing is remembered of it that its facts do not tell.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.standing.is_none() && !self.at_risk
+    }
+
+    /// Whether any verdict stands, grave or not.
+    pub(super) fn is_judged(&self) -> bool {
+        self.standing.is_some()
+    }
+
+    /// The verdict that stands as it was last reported, with the evidence of the last check.
+    pub(super) fn standing(&self) -> Option<Alert> {
+        self.standing.as_ref().map(|standing| Alert {
+            status: Status::Firing,
+            kind: standing.verdict.kind,
+            certainty: standing.verdict.certainty,
+            listener: self.listener,
+            hop: standing.hop.clone(),
+            at: standing.at,
+            since: standing.verdict.since,
+            limit: standing.verdict.limit,
+            facts: standing.facts.clone(),
+            background: None,
+            reason: standing.reason.clone(),
+        })
+    }
+
+    /// Removes the flow from all counts. `last` are its last facts, if the kernel reported them.
+    pub(super) fn end(
+        mut self,
+        ending: Ending,
+        last: Option<&Observation<'_>>,
+        books: &mut Books<'_>,
+    ) {
+        if let (Ending::Closed(how), Some(observation)) = (ending, last) {
+            self.recount(
+                observation.facts.protocol,
+                is_closing(observation.facts),
+                books.tally,
+            );
+            // A subflow ends without its connection.
+            if observation.facts.close.is_none() && !observation.facts.is_subflow {
+                let silence = verdict::silence_before_close(observation);
+                if closed_by_path(how, observation.facts) && !self.death_recorded {
+                    books.idle_gaps.kill(silence);
+                    let ended_at = observation
+                        .facts
+                        .closing
+                        .map_or(observation.now, |closing| closing.at);
+                    note_age(ended_at, silence, observation, books);
+                }
+                self.record_death(silence, observation, books.tally);
+            }
+        }
+        self.set_at_risk(false, books.tally);
+        let ending = match ending {
+            Ending::Closed(_) | Ending::Gone if self.reaped => Ending::Reaped,
+            _ => ending,
+        };
+        self.resolve(
+            ending,
+            last.map(|observation| (observation.facts, observation.now)),
+            books,
+        );
+        *books.tally.connections[self.protocol as usize].of(self.closing) -= 1;
+    }
+
+    /// Reviews the verdict that stands, if one does.
+    fn review(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
+        let Some(standing) = &mut self.standing else {
+            return Ktime::NEVER;
+        };
+        match verdict::review(
+            observation,
+            &standing.verdict,
+            standing.facts.rx.last_packet,
+        ) {
+            Review::Recovered => {
+                self.resolve(
+                    Ending::Recovered,
+                    Some((observation.facts, observation.now)),
+                    books,
+                );
+                Ktime::NEVER
+            }
+            Review::Stands {
+                certainty,
+                limit,
+                next_check,
+            } => {
+                *standing.facts = observation.evidence();
+                if certainty > standing.verdict.certainty {
+                    standing.verdict.certainty = certainty;
+                    standing.verdict.limit = limit;
+                    standing.at = standing.at.max(observation.now).max(books.now);
+                    let (verdict, at) = (standing.verdict, standing.at);
+                    self.report(&verdict, at, observation, books);
+                }
+                next_check
+            }
+        }
+    }
+
+    fn fire(&mut self, verdict: Verdict, observation: &Observation<'_>, books: &mut Books<'_>) {
+        let kind = verdict.kind as usize;
+        books.tally.detected[kind] += 1;
+        books.tally.zombies[kind] += 1;
+        let at = observation.now.max(books.now);
+        self.standing = Some(Box::new(StandingVerdict {
+            verdict,
+            hop: observation.hop(&verdict).map(|hop| hop.name.clone()),
+            at,
+            facts: Box::new(observation.evidence()),
+            reason: String::new(),
+        }));
+        self.report(&verdict, at, observation, books);
+    }
+
+    fn report(
+        &mut self,
+        verdict: &Verdict,
+        at: Ktime,
+        observation: &Observation<'_>,
+        books: &mut Books<'_>,
+    ) {
+        let silence = verdict::silence_before(observation, verdict);
+        if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
+            // Of a proxy that answers for a dead client the silence says nothing.
+            if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
+                books.idle_gaps.kill(silence);
+                if verdict.kind == VerdictKind::BlackHoled {
+                    note_age(verdict.since, silence, observation, books);
+                }
+            }
+            self.record_death(silence, observation, books.tally);
+        }
+        let alert = Alert::firing(self.listener, at, verdict, observation, silence);
+        if let Some(standing) = &mut self.standing {
+            standing.reason.clone_from(&alert.reason);
+        }
+        books.actions.push_back(Action::Alert(Box::new(alert)));
+    }
+
+    fn resolve(&mut self, ending: Ending, last: Option<(&Facts, Ktime)>, books: &mut Books<'_>) {
+        let Some(standing) = self.standing.take() else {
+            return;
+        };
+        let StandingVerdict {
+            verdict,
+            hop,
+            at,
+            facts,
+            ..
+        } = *standing;
+        books.tally.zombies[verdict.kind as usize] -= 1;
+        if matches!(
+            ending,
+            Ending::Recovered | Ending::Dismissed | Ending::Superseded
+        ) {
+            books.tally.recovered[verdict.kind as usize] += 1;
+        }
+        let (facts, now) = match last {
+            Some((facts, now)) => (Box::new(facts.clone()), now),
+            None => (facts, at),
+        };
+        let at = at.max(now).max(books.now);
+        let alert = Alert::resolved(self.listener, hop, at, &verdict, ending, facts);
+        books.actions.push_back(Action::Alert(Box::new(alert)));
+    }
+
+    fn record_death(
+        &mut self,
+        silence: Duration,
+        observation: &Observation<'_>,
+        tally: &mut Tally,
+    ) {
+        if self.death_recorded {
+            return;
+        }
+        self.death_recorded = true;
+        tally.idle_at_death.observe(silence);
+        if let Some(established_at) = observation.facts.established_at {
+            tally
+                .age_at_death
+                .observe(observation.now.since(established_at));
+        }
+    }
+
+    fn set_at_risk(&mut self, at_risk: bool, tally: &mut Tally) {
+        match (self.at_risk, at_risk) {
+            (false, true) => tally.at_risk += 1,
+            (true, false) => tally.at_risk -= 1,
+            _ => {}
+        }
+        self.at_risk = at_risk;
+    }
+}
+
+fn note_age(
+    ended_at: Ktime,
+    silence: Duration,
+    observation: &Observation<'_>,
+    books: &mut Books<'_>,
+) {
+    if let Some(established_at) = observation.facts.established_at {
+        books
+            .lifetimes
+            .kill(ended_at, ended_at.since(established_at), silence);
+    }
+}
+
+/// Whether the end came from the path or the peer, unannounced.
+fn closed_by_path(how: CloseHow, facts: &Facts) -> bool {
+    match how {
+        CloseHow::RstReceived | CloseHow::Timeout => true,
+        CloseHow::Fin => facts
+            .closing
+            .is_some_and(|closing| closing.by == ClosingBy::Fin(Direction::Rx)),
+        CloseHow::CloseFrame | CloseHow::RstSent | CloseHow::Unknown => false,
+    }
+}
+
+fn is_closing(facts: &Facts) -> bool {
+    !facts.is_open() || facts.close.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ConnId;
+
+    #[test]
+    fn a_healthy_flow_costs_64_bytes_with_its_key() {
+        assert_eq!(size_of::<(ConnId, TrackedFlow)>(), 64);
+    }
+}

@@ -1,0 +1,131 @@
+//! The table of flows: dense, and found by the socket's cookie.
+
+use hashbrown::HashTable;
+
+use super::{facts::ConnId, flow::TrackedFlow};
+
+/// Flows lie one after the other, and the hash table holds only their places: its empty slots, up to
+/// more than half of all, cost 5 bytes each and not a flow.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    flows: Vec<(ConnId, TrackedFlow)>,
+    places: HashTable<u32>,
+}
+
+impl Flows {
+    pub(super) fn get(&self, conn: ConnId) -> Option<&TrackedFlow> {
+        let place = self.place(conn)?;
+        self.flows.get(place).map(|(_, flow)| flow)
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut TrackedFlow> {
+        let place = self.place(conn)?;
+        self.flows.get_mut(place).map(|(_, flow)| flow)
+    }
+
+    pub(super) fn contains(&self, conn: ConnId) -> bool {
+        self.place(conn).is_some()
+    }
+
+    /// Puts a flow in that is not there yet.
+    pub(super) fn insert(&mut self, conn: ConnId, flow: TrackedFlow) {
+        // Four thousand million sockets do not fit into memory.
+        let place = self.flows.len() as u32;
+        self.flows.push((conn, flow));
+        let flows = &self.flows;
+        self.places
+            .insert_unique(hash(conn), place, |&i| hash(flows[i as usize].0));
+    }
+
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<TrackedFlow> {
+        let flows = &self.flows;
+        let entry = self
+            .places
+            .find_entry(hash(conn), |&i| flows[i as usize].0 == conn);
+        let (place, _) = entry.ok()?.remove();
+        // The last one takes its place.
+        let last = self.flows.len() as u32 - 1;
+        let (_, flow) = self.flows.swap_remove(place as usize);
+        if let Some((moved, _)) = self.flows.get(place as usize)
+            && let Some(it) = self.places.find_mut(hash(*moved), |&i| i == last)
+        {
+            *it = place;
+        }
+        Some(flow)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &TrackedFlow)> {
+        self.flows.iter().map(|(conn, flow)| (*conn, flow))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    fn place(&self, conn: ConnId) -> Option<usize> {
+        let found = self
+            .places
+            .find(hash(conn), |&i| self.flows[i as usize].0 == conn);
+        found.map(|&place| place as usize)
+    }
+}
+
+/// The kernel counts cookies up, so nobody chooses them: to spread them is enough.
+fn hash(conn: ConnId) -> u64 {
+    let product = u128::from(conn.0) * u128::from(GOLDEN_RATIO);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// 2^64 divided by the golden ratio: neighbours end up far apart.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{facts::Facts, tally::Tally, time::Ktime};
+
+    #[test]
+    fn cookies_in_a_row_are_spread() {
+        let mut table = HashTable::new();
+        for cookie in 0..1_000 {
+            table.insert_unique(hash(ConnId(cookie)), cookie, |&c| hash(ConnId(c)));
+        }
+        let longest = (0..1_000).map(|cookie| table.iter_hash(hash(ConnId(cookie))).count());
+        // Seven bits of the hash are compared before a key is.
+        assert!(longest.max() < Some(12));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map(steps in vec((any::<bool>(), 0u64..24), 0..200)) {
+            let mut flows = Flows::default();
+            let mut model = BTreeMap::new();
+            for (step, (insert, cookie)) in (1u64..).zip(steps) {
+                let conn = ConnId(cookie);
+                if insert && !flows.contains(conn) {
+                    let facts = Facts::newborn(cookie, Ktime(step));
+                    flows.insert(conn, TrackedFlow::new(&facts, &mut Tally::default()));
+                    model.insert(conn, Ktime(step));
+                } else if !insert {
+                    let removed = flows.remove(conn).map(|flow| flow.first_seen);
+                    prop_assert_eq!(removed, model.remove(&conn));
+                }
+                prop_assert_eq!(flows.len(), model.len());
+                let held: BTreeMap<_, _> = flows.iter().map(|(c, f)| (c, f.first_seen)).collect();
+                prop_assert_eq!(&held, &model);
+                for cookie in 0..24 {
+                    let found = flows.get(ConnId(cookie)).map(|flow| flow.first_seen);
+                    prop_assert_eq!(found, model.get(&ConnId(cookie)).copied());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{
+    AlertResolution, CloseHow, Facts,
+    facts::{Protocol, Role},
+};
+
+const FIRING: Status = Status::Firing;
+const RESET: Status = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
+
+fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
+    let at = Ktime(at * 1_000_000);
+    let facts = Facts::new(
+        at,
+        ConnId(conn),
+        ListenerId(0),
+        Role::Server,
+        Protocol::WebSocket,
+        ([127, 0, 0, 1], 8080).into(),
+        ([127, 0, 0, 1], 40_000).into(),
+    );
+    Box::new(Alert {
+        status,
+        kind: VerdictKind::Expired,
+        certainty: Certainty::Suspected,
+        listener: ListenerId(0),
+        hop: Some("lb".to_owned()),
+        at,
+        since: at,
+        limit: Duration::from_secs(6),
+        facts: Box::new(facts),
+        background: None,
+        reason: format!("connection {conn}"),
+    })
+}
+
+fn reported(grouping: &mut Grouping) -> Vec<Notice> {
+    std::iter::from_fn(|| grouping.poll_notice()).collect()
+}
+
+/// How many alerts each notice stands for.
+fn counts(notices: &[Notice]) -> Vec<u64> {
+    notices.iter().map(count).collect()
+}
+
+fn count(notice: &Notice) -> u64 {
+    match notice {
+        Notice::Group(group) => group.count,
+        Notice::Connection(_) | Notice::Listener(_) | Notice::Storm(_) => 1,
+    }
+}
+
+#[test]
+fn twenty_pass_at_once_and_of_the_rest_a_group_is_told_when_its_ten_seconds_are_over() {
+    let mut grouping = Grouping::default();
+    for conn in 0..10_000 {
+        grouping.offer(alert(1_000, conn, FIRING));
+    }
+    assert_eq!(counts(&reported(&mut grouping)), [1; SINGLY]);
+    assert_eq!(grouping.poll_timeout(), Some(Ktime(11_000_000_000)));
+    grouping.handle_timeout(Ktime(10_999_999_999));
+    assert_eq!(grouping.poll_notice(), None);
+    grouping.handle_timeout(Ktime(11_000_000_000));
+    let notices = reported(&mut grouping);
+    let [Notice::Group(group)] = notices.as_slice() else {
+        panic!("one group: {notices:?}");
+    };
+    assert_eq!(group.count, 9_980);
+    let examples: Vec<_> = group.examples.iter().map(|e| e.facts.conn.0).collect();
+    assert_eq!(examples, Vec::from_iter(20..30));
+    assert_eq!(group.hop.as_deref(), Some("lb"));
+    assert_eq!(grouping.poll_timeout(), None);
+}
+
+#[test]
+fn a_burst_that_goes_on_is_one_group_in_ten_seconds_and_singles_return_when_it_is_over() {
+    let mut grouping = Grouping::default();
+    for conn in 0..400 {
+        grouping.offer(alert(conn * 100, conn, FIRING));
+    }
+    grouping.flush();
+    // The first was withheld at 2.0 s.
+    let expected = [vec![1; SINGLY], vec![100, 100, 100, 80]].concat();
+    assert_eq!(counts(&reported(&mut grouping)), expected);
+    for conn in 400..500 {
+        grouping.offer(alert(50_000 + conn * 1_000, conn, FIRING));
+    }
+    assert_eq!(counts(&reported(&mut grouping)), [1; 100]);
+}
+
+#[test]
+fn one_alone_is_told_late_and_as_itself() {
+    let mut grouping = Grouping::default();
+    for conn in 0..=SINGLY as u64 {
+        grouping.offer(alert(0, conn, FIRING));
+    }
+    assert_eq!(reported(&mut grouping).len(), SINGLY);
+    grouping.flush();
+    let only = alert(0, SINGLY as u64, FIRING);
+    assert_eq!(reported(&mut grouping), [Notice::Connection(only)]);
+}
+
+#[test]
+fn kinds_listeners_and_certainties_have_bursts_of_their_own() {
+    let mut grouping = Grouping::default();
+    for conn in 0..SINGLY as u64 {
+        let of = |change: fn(&mut Alert)| {
+            let mut alert = alert(0, conn, FIRING);
+            change(&mut alert);
+            alert
+        };
+        grouping.offer(of(|_| {}));
+        grouping.offer(of(|alert| alert.kind = VerdictKind::Quiet));
+        grouping.offer(of(|alert| alert.listener = ListenerId(1)));
+        grouping.offer(of(|alert| alert.certainty = Certainty::Confirmed));
+        grouping.offer(of(|alert| alert.status = RESET));
+    }
+    assert_eq!(reported(&mut grouping).len(), 5 * SINGLY);
+    assert_eq!(grouping.poll_timeout(), None);
+}
+
+#[test]
+fn the_end_of_a_verdict_waits_for_its_beginning() {
+    let mut grouping = Grouping::default();
+    for conn in 0..25 {
+        grouping.offer(alert(0, conn, FIRING));
+    }
+    reported(&mut grouping);
+    grouping.offer(alert(1_000, 3, RESET));
+    assert_eq!(reported(&mut grouping).len(), 1, "its beginning was told");
+    grouping.offer(alert(1_000, 23, RESET));
+    assert_eq!(reported(&mut grouping), []);
+    grouping.handle_timeout(Ktime(10_000_000_000));
+    let notices = reported(&mut grouping);
+    let [Notice::Group(firing), Notice::Connection(resolved)] = notices.as_slice() else {
+        panic!("a group and a single one: {notices:?}");
+    };
+    assert_eq!((firing.status, firing.count), (FIRING, 5));
+    assert_eq!((resolved.status, resolved.facts.conn.0), (RESET, 23));
+}
+
+#[test]
+fn a_group_names_a_hop_only_if_it_is_the_hop_of_all() {
+    let mut grouping = Grouping::default();
+    for conn in 0..30 {
+        let mut alert = alert(0, conn, FIRING);
+        if conn == 25 {
+            alert.hop = Some("nat".to_owned());
+        }
+        grouping.offer(alert);
+    }
+    grouping.flush();
+    let last = reported(&mut grouping).pop();
+    let Some(Notice::Group(group)) = last else {
+        panic!("a group: {last:?}");
+    };
+    assert_eq!(group.hop, None);
+}
+
+/// What an alert says, apart from its connection.
+type ReportedAlert = (ListenerId, VerdictKind, Status, Certainty);
+
+fn reported_alert(alert: &Alert) -> ReportedAlert {
+    (alert.listener, alert.kind, alert.status, alert.certainty)
+}
+
+fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
+    let status = prop_oneof![
+        Just(FIRING),
+        Just(RESET),
+        Just(Status::Resolved(AlertResolution::Recovered)),
+    ];
+    let kind = prop_oneof![Just(VerdictKind::Expired), Just(VerdictKind::BlackHoled)];
+    let certainty = prop_oneof![Just(Certainty::Suspected), Just(Certainty::Confirmed)];
+    // Most of them in a burst, some after a pause.
+    let step = prop_oneof![9 => 0..200_u64, 1 => 0..15_000_u64];
+    (step, 0..300_u64, 0..2_u16, status, kind, certainty).prop_map(
+        |(step, conn, listener, status, kind, certainty)| {
+            let mut alert = alert(0, conn, status);
+            alert.listener = ListenerId(listener);
+            alert.kind = kind;
+            alert.certainty = certainty;
+            (step, alert)
+        },
+    )
+}
+
+proptest! {
+    /// Whatever comes, and whether time is shown at its deadlines or only by what comes next.
+    #[test]
+    fn every_alert_is_told_once_and_no_later_than_ten_seconds(
+        alerts in vec(any_alert(), 0..600),
+        punctual: bool,
+    ) {
+        let mut grouping = Grouping::default();
+        let mut offered: BTreeMap<_, u64> = BTreeMap::new();
+        let mut counted: BTreeMap<_, u64> = BTreeMap::new();
+        let mut now = Ktime(1);
+        let mut notices = Vec::new();
+        for (step, mut alert) in alerts {
+            let next = now + Duration::from_millis(step);
+            if punctual {
+                while let Some(due) = grouping.poll_timeout().filter(|due| *due <= next) {
+                    grouping.handle_timeout(due);
+                    prop_assert!(grouping.poll_timeout().is_none_or(|later| later > due));
+                    notices.extend(reported(&mut grouping).into_iter().map(|notice| (due, notice)));
+                }
+            }
+            now = next;
+            alert.at = now;
+            *offered.entry(key(&alert)).or_default() += 1;
+            grouping.offer(alert);
+            notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
+        }
+        grouping.flush();
+        prop_assert_eq!(grouping.poll_timeout(), None);
+        notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
+
+        let mut singles: BTreeMap<_, VecDeque<Ktime>> = BTreeMap::new();
+        for (reported_at, notice) in &notices {
+            match notice {
+                Notice::Connection(alert) => {
+                    *counted.entry(key(alert)).or_default() += 1;
+                    prop_assert!(!punctual || reported_at.since(alert.at) <= WINDOW);
+                    let before = singles.entry(key(alert)).or_default();
+                    // What was withheld alone passes late, beside those that passed at once.
+                    if alert.at == *reported_at {
+                        before.push_back(alert.at);
+                    }
+                    if before.len() > SINGLY {
+                        let first = before.pop_front().expect("more than twenty");
+                        prop_assert!(alert.at.since(first) >= WINDOW);
+                    }
+                }
+                Notice::Group(group) => {
+                    let first = &group.examples[0];
+                    prop_assert_eq!(
+                        group.examples.len() as u64,
+                        group.count.min(AlertGroup::EXAMPLES as u64)
+                    );
+                    for example in &group.examples {
+                        prop_assert_eq!(reported_alert(example), reported_alert(first));
+                        prop_assert!(!punctual || reported_at.since(example.at) <= WINDOW);
+                    }
+                    *counted.entry(key(first)).or_default() += group.count;
+                }
+                Notice::Listener(_) | Notice::Storm(_) => prop_assert!(false, "no such alert was offered"),
+            }
+        }
+        prop_assert_eq!(offered, counted);
+    }
+}
+
+/// A saying in an order.
+fn key(alert: &Alert) -> (ListenerId, VerdictKind, String, Certainty) {
+    let (listener, kind, status, certainty) = reported_alert(alert);
+    (listener, kind, format!("{status:?}"), certainty)
+}

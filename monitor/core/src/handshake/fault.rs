@@ -1,0 +1,119 @@
+//! What can be wrong with a handshake.
+
+use std::fmt;
+
+/// A rule of the opening handshake that an endpoint broke, or a reason why that cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum HandshakeFault {
+    /// The head is longer than what is looked at, or came in more than one segment: headers may be
+    /// missing here and not on the wire.
+    CutOff,
+    /// No HTTP/1 request or status line.
+    Malformed,
+    /// The method is not GET (RFC 6455 §4.2.1).
+    NotGet,
+    /// HTTP/1.0 (§4.2.1).
+    OldHttp,
+    /// A request without `Host` (§4.2.1).
+    NoHost,
+    /// `Upgrade` does not name `websocket` (§4.2.1, §4.2.2).
+    NoUpgrade,
+    /// `Connection` does not name `Upgrade` (§4.2.1, §4.2.2).
+    NoConnection,
+    /// `Sec-WebSocket-Key` is missing or is not 16 bytes in base64 (§4.2.1).
+    BadKey,
+    /// `Sec-WebSocket-Version` is not 13 (§4.2.1).
+    BadVersion,
+    /// `Sec-WebSocket-Accept` is missing or does not belong to the key (§4.2.2).
+    BadAccept,
+    /// A subprotocol was chosen that the client did not offer (§4.1).
+    UnofferedSubprotocol,
+    /// permessage-deflate was accepted and not offered (§4.1).
+    UnofferedCompression,
+    /// permessage-deflate with parameters that it does not have (RFC 7692 §7.1).
+    BadExtension,
+}
+
+impl HandshakeFault {
+    pub const ALL: [Self; 13] = [
+        Self::CutOff,
+        Self::Malformed,
+        Self::NotGet,
+        Self::OldHttp,
+        Self::NoHost,
+        Self::NoUpgrade,
+        Self::NoConnection,
+        Self::BadKey,
+        Self::BadVersion,
+        Self::BadAccept,
+        Self::UnofferedSubprotocol,
+        Self::UnofferedCompression,
+        Self::BadExtension,
+    ];
+
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CutOff => "cut_off",
+            Self::Malformed => "malformed",
+            Self::NotGet => "not_get",
+            Self::OldHttp => "old_http",
+            Self::NoHost => "no_host",
+            Self::NoUpgrade => "no_upgrade",
+            Self::NoConnection => "no_connection",
+            Self::BadKey => "bad_key",
+            Self::BadVersion => "bad_version",
+            Self::BadAccept => "bad_accept",
+            Self::UnofferedSubprotocol => "unoffered_subprotocol",
+            Self::UnofferedCompression => "unoffered_compression",
+            Self::BadExtension => "bad_extension",
+        }
+    }
+}
+
+/// A set of faults.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults(u16);
+
+impl Faults {
+    pub fn contains(self, fault: HandshakeFault) -> bool {
+        self.0 & bit(fault) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In the order of [`HandshakeFault::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = HandshakeFault> {
+        let faults = HandshakeFault::ALL.into_iter();
+        faults.filter(move |fault| self.contains(*fault))
+    }
+
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn insert_if(&mut self, fault: HandshakeFault, holds: bool) {
+        if holds {
+            self.0 |= bit(fault);
+        }
+    }
+}
+
+impl From<HandshakeFault> for Faults {
+    fn from(fault: HandshakeFault) -> Self {
+        Self(bit(fault))
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+fn bit(fault: HandshakeFault) -> u16 {
+    1 << fault as u16
+}

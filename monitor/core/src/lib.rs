@@ -1,0 +1,51 @@
+//! All the thinking, sans-IO: no clock, no sockets, no kernel types, no unsafe.
+//!
+//! The daemon shows the core events, snapshots and the time; the core answers
+//! with deadlines, requests to inspect a flow, and actions. The same trace always gives the same
+//! actions, so every bug report can be replayed.
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod background;
+pub mod correlator;
+pub mod detail;
+pub mod event;
+pub mod facts;
+mod flow;
+mod flows;
+pub mod group;
+pub mod handshake;
+pub mod histogram;
+pub mod hop;
+pub mod idle_gaps;
+mod interned_handshake;
+mod interner;
+mod lifetimes;
+mod listen_sockets;
+pub mod loss;
+pub mod observation;
+mod pending;
+pub mod reap;
+mod recv_queues;
+pub mod storm;
+pub mod tally;
+pub mod time;
+pub mod transition;
+pub mod verdict;
+mod wheel;
+
+pub use alert::{
+    Alert, AlertGroup, AlertResolution, Certainty, ListenerAlert, ListenerFinding, Notice, Status,
+    StormAlert, VerdictKind,
+};
+pub use correlator::{Action, Correlator, StormSetup};
+pub use detail::{Closed, Detail};
+pub use event::{CloseHow, Event, Trouble};
+pub use facts::{ConnId, Facts, ListenerId};
+pub use group::Grouping;
+pub use hop::{Hop, ListenerRules, OnExpiry};
+pub use idle_gaps::{KnownHop, Learned};
+pub use interned_handshake::Handshake;
+pub use tally::Tally;
+pub use time::Ktime;
+pub use transition::{Reason, State, Transition};

@@ -1,0 +1,325 @@
+//! Which confirmed zombies are aborted, and when: policy only, the shell does it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::{
+    alert::{Alert, Certainty, Status, VerdictKind},
+    facts::ConnId,
+    time::Ktime,
+};
+
+/// What becomes of confirmed zombies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReapMode {
+    /// They are reported, like all others.
+    #[default]
+    Off,
+    /// It is said which would be aborted.
+    DryRun,
+    /// They are aborted.
+    Confirmed,
+}
+
+/// Neither `off`, `dry-run` nor `confirmed`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no way to reap; there are off, dry-run and confirmed")]
+pub struct NoReapMode(String);
+
+impl FromStr for ReapMode {
+    type Err = NoReapMode;
+
+    fn from_str(text: &str) -> Result<Self, NoReapMode> {
+        match text {
+            "off" => Ok(Self::Off),
+            "dry-run" => Ok(Self::DryRun),
+            "confirmed" => Ok(Self::Confirmed),
+            other => Err(NoReapMode(other.to_owned())),
+        }
+    }
+}
+
+/// What became of a connection whose turn it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReapOutcome {
+    Destroyed,
+    /// Its socket was gone already.
+    Gone,
+    /// It would have been aborted.
+    DryRun,
+    /// The kernel refused.
+    Failed,
+}
+
+impl ReapOutcome {
+    pub const ALL: [Self; 4] = [Self::Destroyed, Self::Gone, Self::DryRun, Self::Failed];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Destroyed => "destroyed",
+            Self::Gone => "gone",
+            Self::DryRun => "dry_run",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How zombies are reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReapSettings {
+    pub mode: ReapMode,
+    /// At most as many in a minute, and as many at once after a quiet one.
+    pub max_per_minute: u32,
+}
+
+impl Default for ReapSettings {
+    fn default() -> Self {
+        Self {
+            mode: ReapMode::Off,
+            max_per_minute: 60,
+        }
+    }
+}
+
+/// The connections that wait to be aborted. Each is to be checked once more when its turn comes: it
+/// may have recovered.
+#[derive(Debug)]
+pub struct Reaper {
+    settings: ReapSettings,
+    /// Never more than [`ReapSettings::max_per_minute`].
+    allowed: u32,
+    /// When `allowed` was last brought up to date.
+    counted_at: Ktime,
+    /// By the moment from which they may be aborted, and in the order in which they were offered.
+    waiting: BTreeMap<QueueKey, ConnId>,
+    /// Where in `waiting` each is.
+    queue_keys: HashMap<ConnId, QueueKey>,
+    offered: u64,
+}
+
+type QueueKey = (Ktime, u64);
+
+impl Reaper {
+    pub fn new(settings: ReapSettings) -> Self {
+        Self {
+            settings,
+            allowed: settings.max_per_minute,
+            counted_at: Ktime::ZERO,
+            waiting: BTreeMap::new(),
+            queue_keys: HashMap::new(),
+            offered: 0,
+        }
+    }
+
+    pub fn mode(&self) -> ReapMode {
+        self.settings.mode
+    }
+
+    /// Takes note of an alert; a connection whose death it confirms will have its turn, unless the
+    /// verdict ends before.
+    pub fn offer(&mut self, alert: &Alert) {
+        let conn = alert.facts.conn;
+        if alert.status != Status::Firing {
+            if let Some(key) = self.queue_keys.remove(&conn) {
+                self.waiting.remove(&key);
+            }
+        } else if self.settings.mode != ReapMode::Off
+            && may_be_reaped(alert)
+            && !self.queue_keys.contains_key(&conn)
+        {
+            self.offered += 1;
+            let key = (alert.at + reap_delay(alert), self.offered);
+            self.queue_keys.insert(conn, key);
+            self.waiting.insert(key, conn);
+        }
+    }
+
+    /// The next connection, if the rate allows one.
+    pub fn poll(&mut self, now: Ktime) -> Option<ConnId> {
+        self.count(now);
+        if self.allowed == 0 {
+            return None;
+        }
+        let first = self.waiting.first_entry().filter(|it| it.key().0 <= now)?;
+        let conn = first.remove();
+        self.queue_keys.remove(&conn);
+        self.allowed -= 1;
+        Some(conn)
+    }
+
+    /// When [`Reaper::poll`] next has something to give; `None` while nobody waits.
+    pub fn poll_timeout(&self) -> Option<Ktime> {
+        let (due, _) = *self.waiting.first_key_value()?.0;
+        match self.allowed {
+            0 => Some(due.max(self.counted_at + self.interval()?)),
+            _ => Some(due.max(self.counted_at)),
+        }
+    }
+
+    fn count(&mut self, now: Ktime) {
+        let Some(interval) = self.interval() else {
+            return;
+        };
+        let earned = now.since(self.counted_at).as_nanos() / interval.as_nanos();
+        let most = self.settings.max_per_minute;
+        if earned >= u128::from(most - self.allowed) {
+            self.allowed = most;
+            self.counted_at = self.counted_at.max(now);
+        } else if let Ok(earned) = u32::try_from(earned) {
+            self.allowed += earned;
+            self.counted_at = self.counted_at + interval * earned;
+        }
+    }
+
+    /// Between two of them; `None` if none is allowed at all.
+    fn interval(&self) -> Option<Duration> {
+        MINUTE.checked_div(self.settings.max_per_minute)
+    }
+}
+
+/// Whether an alert says for certain that nobody is at the other end. A suspicion never does; nor does
+/// an application that is slow, or slow to close.
+pub fn may_be_reaped(alert: &Alert) -> bool {
+    let dead = match alert.kind {
+        VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive => true,
+        VerdictKind::HalfClosed
+        | VerdictKind::Stalled
+        | VerdictKind::Expiring
+        | VerdictKind::Quiet => false,
+    };
+    dead && alert.status == Status::Firing && alert.certainty == Certainty::Confirmed
+}
+
+/// What TCP says of a dead path is a fact. That nobody answers pings may still change, and so it is
+/// given once more the time that made it certain.
+fn reap_delay(alert: &Alert) -> Duration {
+    match alert.kind {
+        VerdictKind::Unresponsive => alert.limit,
+        _ => Duration::ZERO,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Facts, ListenerId};
+
+    #[test]
+    fn an_unresponsive_client_has_once_more_the_time_that_made_it_certain() {
+        let mut reaper = reaper(10);
+        let unresponsive = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
+        reaper.offer(&unresponsive);
+        reaper.offer(&alert(2, VerdictKind::Expired, Certainty::Confirmed));
+        assert_eq!(reaper.poll(second(1)), Some(ConnId(2)));
+        assert_eq!(reaper.poll(second(6)), None);
+        let due = unresponsive.at + unresponsive.limit;
+        assert_eq!(reaper.poll_timeout(), Some(due));
+        assert_eq!(reaper.poll(due), Some(ConnId(1)));
+    }
+
+    #[test]
+    fn a_connection_that_recovers_loses_its_turn_and_waits_anew() {
+        let mut reaper = reaper(10);
+        let mut alert = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
+        reaper.offer(&alert);
+        alert.status = Status::Resolved(crate::AlertResolution::Recovered);
+        reaper.offer(&alert);
+        assert_eq!(reaper.poll_timeout(), None);
+        (alert.status, alert.at) = (Status::Firing, second(5));
+        reaper.offer(&alert);
+        assert_eq!(reaper.poll(second(10)), None);
+        assert_eq!(reaper.poll(second(11)), Some(ConnId(1)));
+    }
+
+    fn alert(conn: u64, kind: VerdictKind, certainty: Certainty) -> Alert {
+        Alert {
+            status: Status::Firing,
+            kind,
+            certainty,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(1),
+            since: Ktime(1),
+            limit: Duration::from_secs(6),
+            facts: Box::new(Facts::newborn(conn, Ktime(1))),
+            background: None,
+            reason: String::new(),
+        }
+    }
+
+    fn reaper(max_per_minute: u32) -> Reaper {
+        Reaper::new(ReapSettings {
+            mode: ReapMode::Confirmed,
+            max_per_minute,
+        })
+    }
+
+    fn second(second: u64) -> Ktime {
+        Ktime(second * 1_000_000_000)
+    }
+
+    #[test]
+    fn only_what_is_confirmed_dead_is_reaped() {
+        for kind in VerdictKind::ALL {
+            assert!(!may_be_reaped(&alert(1, kind, Certainty::Suspected)));
+            let confirmed = may_be_reaped(&alert(1, kind, Certainty::Confirmed));
+            assert_eq!(confirmed, kind.is_death(), "{kind:?}");
+        }
+        let mut resolved = alert(1, VerdictKind::Expired, Certainty::Confirmed);
+        resolved.status = Status::Resolved(crate::AlertResolution::Recovered);
+        assert!(!may_be_reaped(&resolved));
+    }
+
+    #[test]
+    fn nothing_is_reaped_unless_it_is_asked_for() {
+        let mut off = Reaper::new(ReapSettings::default());
+        off.offer(&alert(1, VerdictKind::Expired, Certainty::Confirmed));
+        assert_eq!(off.poll(second(100)), None);
+        assert_eq!(off.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_connection_has_one_turn_however_often_it_is_offered() {
+        let mut reaper = reaper(10);
+        for _ in 0..3 {
+            reaper.offer(&alert(7, VerdictKind::Expired, Certainty::Confirmed));
+        }
+        assert_eq!(reaper.poll(second(100)), Some(ConnId(7)));
+        assert_eq!(reaper.poll(second(100)), None);
+    }
+
+    #[test]
+    fn what_the_rate_does_not_allow_waits_for_its_turn() {
+        let mut reaper = reaper(2);
+        for conn in 1..=4 {
+            reaper.offer(&alert(conn, VerdictKind::BlackHoled, Certainty::Confirmed));
+        }
+        assert_eq!(reaper.poll(second(1000)), Some(ConnId(1)));
+        assert_eq!(reaper.poll(second(1000)), Some(ConnId(2)));
+        assert_eq!(reaper.poll(second(1000)), None);
+        assert_eq!(reaper.poll_timeout(), Some(second(1030)));
+        assert_eq!(reaper.poll(second(1029)), None);
+        assert_eq!(reaper.poll(second(1030)), Some(ConnId(3)));
+        assert_eq!(reaper.poll(second(1045)), None);
+        assert_eq!(reaper.poll(second(1060)), Some(ConnId(4)));
+        assert_eq!(reaper.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_rate_of_none_never_reaps() {
+        let mut reaper = reaper(0);
+        reaper.offer(&alert(1, VerdictKind::Expired, Certainty::Confirmed));
+        assert_eq!(reaper.poll(second(10_000)), None);
+        assert_eq!(reaper.poll_timeout(), None);
+    }
+}

@@ -1,0 +1,411 @@
+//! The clients that ask most often, in bounded memory (Metwally's Space-Saving).
+//!
+//! A client that has no place takes that of the one with the least weight, and inherits its weight as
+//! its error. So whoever asks more often than once in [`CAPACITY`] attempts is among the rows, a count is
+//! never too low, and it is too high by the inherited weight at most. Weights are halved every half
+//! minute: what was heavy long ago makes room.
+
+use std::net::IpAddr;
+
+use hashbrown::HashTable;
+
+use super::{finding::ClientRow, minute::Minute, regular};
+use crate::time::Ktime;
+
+#[derive(Debug)]
+pub(super) struct Clients {
+    rows: Vec<CandidateRow>,
+    /// The places of rows by the hash of their client.
+    index: HashTable<u16>,
+    /// The places of rows, a heap with the least weight on top.
+    heap: Vec<u16>,
+    /// The half minute of the last halving.
+    halved: u64,
+}
+
+#[derive(Debug)]
+struct CandidateRow {
+    client: IpAddr,
+    hash: u64,
+    /// What is compared: halved every half minute.
+    weight: u32,
+    /// The place in the heap.
+    place: u16,
+    attempts: u64,
+    over: u64,
+    accepted: u64,
+    refused: u64,
+    short_lived: u64,
+    /// The moments of the latest attempts, ms since boot, the last one at `attempts`' place.
+    times: [u64; TIMES],
+    /// How many of them are known.
+    known: u8,
+    /// How many attempts there were.
+    lately: Minute,
+    /// The ends of the latest short connections.
+    ends: [u64; ENDS],
+    /// The connections that ended, short ones and others.
+    short: Minute,
+    longer: Minute,
+    /// The most that were open at once.
+    most_open: u64,
+    /// It is counted as one that thrashes until a minute after this.
+    thrashed: Option<Ktime>,
+}
+
+impl Clients {
+    pub(super) fn new() -> Self {
+        Self {
+            rows: Vec::new(),
+            index: HashTable::new(),
+            heap: Vec::new(),
+            halved: 0,
+        }
+    }
+
+    /// A client comes that has so many connections open.
+    pub(super) fn arrive(&mut self, at: Ktime, client: IpAddr, hash: u64, open: u64) {
+        self.age(at);
+        let slot = match self.find(client, hash) {
+            Some(slot) => slot,
+            None if self.rows.len() < CAPACITY => self.insert(client, hash),
+            None => self.replace(client, hash),
+        };
+        let row = &mut self.rows[slot];
+        row.weight = row.weight.saturating_add(1);
+        row.attempts += 1;
+        row.times.rotate_left(1);
+        row.times[TIMES - 1] = millis(at);
+        row.known = (row.known + 1).min(TIMES as u8);
+        row.lately.add(at);
+        row.most_open = row.most_open.max(open);
+        let place = row.place;
+        self.sink(place.into());
+    }
+
+    pub(super) fn settle(&mut self, client: IpAddr, hash: u64, accepted: bool) {
+        if let Some(slot) = self.find(client, hash) {
+            let row = &mut self.rows[slot];
+            match accepted {
+                true => row.accepted += 1,
+                false => row.refused += 1,
+            }
+        }
+    }
+
+    /// A connection of the client ended, after less than the life of a short one if `short`; `open` are
+    /// left. True if the client has had `thrash` short ones in a minute, and they are most of what it had.
+    pub(super) fn depart(
+        &mut self,
+        at: Ktime,
+        (client, hash): (IpAddr, u64),
+        short: bool,
+        open: u64,
+        thrash: usize,
+    ) -> bool {
+        let Some(slot) = self.find(client, hash) else {
+            return false;
+        };
+        let row = &mut self.rows[slot];
+        row.most_open = row.most_open.max(open + 1);
+        if !short {
+            row.longer.add(at);
+            return false;
+        }
+        row.short.add(at);
+        row.short_lived += 1;
+        row.ends.rotate_left(1);
+        row.ends[ENDS - 1] = millis(at);
+        let thrash = thrash.clamp(1, ENDS);
+        let first = row.ends[ENDS - thrash];
+        let thrashes = row.short_lived >= thrash as u64
+            && millis(at).saturating_sub(first) <= MINUTE
+            // Many clients may share the address: among them are always some that leave at once.
+            && row.short.sum(at) > row.longer.sum(at) + open as f64;
+        if thrashes {
+            row.thrashed = Some(at);
+        }
+        thrashes
+    }
+
+    /// The rows of the clients that thrashed in the minute before `now`, heaviest first.
+    pub(super) fn thrashing(&self, now: Ktime) -> Vec<ClientRow> {
+        let recent = |row: &&CandidateRow| {
+            row.thrashed
+                .is_some_and(|at| now.since(at).as_millis() <= u128::from(MINUTE))
+        };
+        self.sorted(self.rows.iter().filter(recent), usize::MAX)
+    }
+
+    /// The heaviest first.
+    pub(super) fn heaviest(&self, most: usize) -> Vec<ClientRow> {
+        self.sorted(self.rows.iter(), most)
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<CandidateRow>()
+            + self.heap.capacity() * size_of::<u16>()
+            + self.index.allocation_size()
+    }
+
+    fn sorted<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a CandidateRow>,
+        most: usize,
+    ) -> Vec<ClientRow> {
+        let mut rows: Vec<&CandidateRow> = rows.collect();
+        rows.sort_by_key(|row| (std::cmp::Reverse(row.weight), row.client));
+        rows.into_iter()
+            .take(most)
+            .map(CandidateRow::show)
+            .collect()
+    }
+
+    fn find(&self, client: IpAddr, hash: u64) -> Option<usize> {
+        let is_it = |slot: &u16| self.rows[usize::from(*slot)].client == client;
+        self.index.find(hash, is_it).map(|slot| usize::from(*slot))
+    }
+
+    fn insert(&mut self, client: IpAddr, hash: u64) -> usize {
+        let slot = self.rows.len();
+        let place = self.heap.len() as u16;
+        self.rows.push(CandidateRow::new(client, hash, place));
+        self.heap.push(slot as u16);
+        // It has no weight yet: nobody above it is lighter.
+        self.rise(place.into());
+        self.enter(hash, slot);
+        slot
+    }
+
+    /// Gives the place of the lightest to another.
+    fn replace(&mut self, client: IpAddr, hash: u64) -> usize {
+        let slot = usize::from(self.heap[0]);
+        let (old, inherited) = (self.rows[slot].hash, self.rows[slot].weight);
+        if let Ok(entry) = self
+            .index
+            .find_entry(old, |other| usize::from(*other) == slot)
+        {
+            entry.remove();
+        }
+        let row = CandidateRow::new(client, hash, 0);
+        self.rows[slot] = CandidateRow {
+            weight: inherited,
+            attempts: inherited.into(),
+            over: inherited.into(),
+            ..row
+        };
+        self.enter(hash, slot);
+        slot
+    }
+
+    fn enter(&mut self, hash: u64, slot: usize) {
+        let rows = &self.rows;
+        self.index
+            .insert_unique(hash, slot as u16, |slot| rows[usize::from(*slot)].hash);
+    }
+
+    fn weight(&self, place: usize) -> u32 {
+        self.rows[usize::from(self.heap[place])].weight
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.heap.swap(one, other);
+        for place in [one, other] {
+            self.rows[usize::from(self.heap[place])].place = place as u16;
+        }
+    }
+
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 && self.weight(place) < self.weight((place - 1) / 2) {
+            self.swap(place, (place - 1) / 2);
+            place = (place - 1) / 2;
+        }
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = [place * 2 + 1, place * 2 + 2];
+            let lightest = children
+                .into_iter()
+                .filter(|child| *child < self.heap.len())
+                .min_by_key(|child| self.weight(*child));
+            let Some(child) = lightest.filter(|child| self.weight(*child) < self.weight(place))
+            else {
+                return;
+            };
+            self.swap(place, child);
+            place = child;
+        }
+    }
+
+    /// Halves all weights for each half minute since the last time; their order stays.
+    fn age(&mut self, at: Ktime) {
+        let half_minute = at.0 / HALF_LIFE;
+        if half_minute <= self.halved {
+            return;
+        }
+        let halvings = (half_minute - self.halved).min(31) as u32;
+        self.halved = half_minute;
+        for row in &mut self.rows {
+            row.weight >>= halvings;
+        }
+    }
+}
+
+impl CandidateRow {
+    fn new(client: IpAddr, hash: u64, place: u16) -> Self {
+        Self {
+            client,
+            hash,
+            weight: 0,
+            place,
+            attempts: 0,
+            over: 0,
+            accepted: 0,
+            refused: 0,
+            short_lived: 0,
+            times: [0; TIMES],
+            known: 0,
+            lately: Minute::default(),
+            ends: [0; ENDS],
+            short: Minute::default(),
+            longer: Minute::default(),
+            most_open: 0,
+            thrashed: None,
+        }
+    }
+
+    fn show(&self) -> ClientRow {
+        let times = &self.times[TIMES - usize::from(self.known)..];
+        let last = Ktime(self.times[TIMES - 1].saturating_mul(1_000_000));
+        let mut row = ClientRow {
+            client: self.client,
+            attempts: self.attempts,
+            at_most_over: self.over,
+            accepted: self.accepted,
+            refused: self.refused,
+            short_lived: self.short_lived,
+            attempts_per_minute: self.lately.sum(last),
+            interval: None,
+            open: 0,
+            most_open: self.most_open,
+            last,
+        };
+        // Of many clients the times between attempts say nothing.
+        if !row.is_shared() {
+            row.interval = regular::interval(times);
+        }
+        row
+    }
+}
+
+fn millis(at: Ktime) -> u64 {
+    at.0 / 1_000_000
+}
+
+/// Whoever makes more than a thousandth of the attempts has a row. A row is about 300 bytes.
+pub(super) const CAPACITY: usize = 1_024;
+/// Eight gaps: a robust statistic wants five.
+const TIMES: usize = 9;
+/// So many short connections can be asked for.
+const ENDS: usize = 8;
+/// Milliseconds.
+const MINUTE: u64 = 60_000;
+/// Nanoseconds.
+const HALF_LIFE: u64 = 30_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn arrive(clients: &mut Clients, ms: u64, client: u32) {
+        let hash = u64::from(client).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        clients.arrive(
+            Ktime(ms * 1_000_000),
+            Ipv4Addr::from(client).into(),
+            hash,
+            0,
+        );
+    }
+
+    #[test]
+    fn the_heaviest_are_found_among_many_who_come_once() {
+        let mut clients = Clients::new();
+        for n in 0..200_000_u32 {
+            arrive(&mut clients, u64::from(n / 10), 1_000 + n);
+            if n % 100 == 0 {
+                arrive(&mut clients, u64::from(n / 10), n / 100 % 5);
+            }
+        }
+        let heaviest: Vec<ClientRow> = clients.heaviest(5);
+        for row in &heaviest {
+            let IpAddr::V4(client) = row.client else {
+                panic!("{row:?}");
+            };
+            assert!(u32::from(client) < 5, "{row:?}");
+            assert!(
+                (400..=400 + row.at_most_over).contains(&row.attempts),
+                "{row:?}"
+            );
+        }
+        assert_eq!(clients.heaviest(usize::MAX).len(), CAPACITY);
+    }
+
+    #[test]
+    fn one_who_was_heavy_long_ago_makes_room() {
+        let mut clients = Clients::new();
+        for n in 0..10_000 {
+            arrive(&mut clients, n, 7);
+        }
+        for n in 0..2_000 {
+            arrive(&mut clients, 3_600_000 + u64::from(n), 100 + n);
+        }
+        let old = Ipv4Addr::from(7);
+        assert!(
+            clients
+                .heaviest(usize::MAX)
+                .iter()
+                .all(|row| row.client != IpAddr::V4(old))
+        );
+    }
+
+    #[test]
+    fn a_row_tells_rate_and_interval() {
+        let mut clients = Clients::new();
+        for n in 0..20 {
+            arrive(&mut clients, 5_000 + n * 2_000, 1);
+        }
+        let row = &clients.heaviest(1)[0];
+        assert_eq!((row.attempts, row.at_most_over), (20, 0));
+        assert_eq!(row.interval, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(row.attempts_per_minute, 20.0, "all within a minute");
+        assert_eq!(row.last, Ktime(43_000_000_000));
+    }
+
+    proptest! {
+        /// Within one half minute, where no weight is halved.
+        #[test]
+        fn a_count_is_never_too_low_and_not_too_high_by_more_than_it_says(
+            comers in prop::collection::vec(0..3_000_u32, 0..6_000)
+        ) {
+            let mut clients = Clients::new();
+            let mut exact = HashMap::new();
+            for client in comers {
+                arrive(&mut clients, 1, client);
+                *exact.entry(IpAddr::from(Ipv4Addr::from(client))).or_insert(0) += 1;
+            }
+            let rows = clients.heaviest(usize::MAX);
+            prop_assert_eq!(rows.len(), exact.len().min(CAPACITY));
+            for row in rows {
+                let count = exact[&row.client];
+                prop_assert!(row.attempts >= count);
+                prop_assert!(row.attempts <= count + row.at_most_over);
+            }
+        }
+    }
+}

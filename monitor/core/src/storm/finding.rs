@@ -1,0 +1,188 @@
+//! What the storm engine says.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::time::Ktime;
+
+/// Something to be reported about a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StormFinding {
+    /// An alert `reconnect_storm`.
+    Reconnect(Box<ReconnectStorm>),
+    /// An alert `thrash`.
+    Thrash(Box<Thrash>),
+}
+
+/// Clients lost their connections at once, or come back all at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReconnectStorm {
+    /// False once it is over.
+    pub firing: bool,
+    pub at: Ktime,
+    /// When the closes began, or the arrivals if no closes were seen before them.
+    pub since: Ktime,
+    pub phase: StormPhase,
+    pub pattern: Pattern,
+    /// Lockstep: the interval between the attempts of a client. Backoff: the first delay.
+    pub period: Option<Duration>,
+    /// Attempts in the last second.
+    pub rate: f64,
+    /// The most attempts in any second since [`ReconnectStorm::since`].
+    pub peak_rate: f64,
+    /// What is usual, per second.
+    pub baseline_rate: f64,
+    /// Since [`ReconnectStorm::since`].
+    pub attempts: u64,
+    /// Those of them that became connections.
+    pub successes: u64,
+    /// `None` before the first success.
+    pub attempts_per_success: Option<f64>,
+    /// Attempts that failed, by HTTP status, most frequent first; `None` is an answer without one or no
+    /// answer at all. At most [`ReconnectStorm::STATUSES`]; the rest is under `None`.
+    pub refused: Vec<(Option<u16>, u64)>,
+    /// The share of the attempts whose client had lost a connection, or had been refused, shortly
+    /// before. `None` before the first attempt.
+    pub returning_share: Option<f64>,
+    /// Connections that were lost at once before it.
+    pub closes: u64,
+    pub cause: Option<Cause>,
+    /// The heaviest clients, at most [`ReconnectStorm::EXAMPLES`].
+    pub examples: Vec<ClientRow>,
+    /// For a person: what was seen, and the advice beside it.
+    pub reason: String,
+}
+
+impl ReconnectStorm {
+    pub const EXAMPLES: usize = 10;
+    pub const STATUSES: usize = 16;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StormPhase {
+    /// Many connections were lost at once; their clients are not back yet.
+    MassClose,
+    Storm,
+    Over,
+}
+
+impl StormPhase {
+    pub const ALL: [Self; 3] = [Self::MassClose, Self::Storm, Self::Over];
+
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MassClose => "mass_close",
+            Self::Storm => "storm",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// How the clients space their attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// A fixed interval, without jitter.
+    Lockstep,
+    /// Delays that grow by a constant factor, without jitter.
+    Backoff,
+    /// Spread by chance.
+    Jittered,
+    Unknown,
+}
+
+impl Pattern {
+    pub const ALL: [Self; 4] = [Self::Lockstep, Self::Backoff, Self::Jittered, Self::Unknown];
+
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lockstep => "lockstep",
+            Self::Backoff => "backoff",
+            Self::Jittered => "jittered",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why many connections were lost at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The listening socket went with them: the process on this host ended.
+    ServerRestart,
+    /// The other end closed them after this silence.
+    IdleTimeout(Duration),
+    /// They were closed at this age.
+    Lifetime(Duration),
+    /// TCP gave up, or had bytes outstanding.
+    PeerNetwork,
+    /// The other end closed, and nearly all were from this one address.
+    ProxyDeploy(IpAddr),
+}
+
+impl Cause {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerRestart => "server_restart",
+            Self::IdleTimeout(_) => "idle_timeout",
+            Self::Lifetime(_) => "lifetime",
+            Self::PeerNetwork => "peer_network",
+            Self::ProxyDeploy(_) => "proxy_deploy",
+        }
+    }
+}
+
+/// Clients connect again and again, and stay for seconds only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thrash {
+    /// False once no client has done so for a minute.
+    pub firing: bool,
+    pub at: Ktime,
+    /// When the first of them was noticed.
+    pub since: Ktime,
+    /// How many do so now, of the clients that [`ClientRow`] tells of.
+    pub clients: u64,
+    /// The heaviest of them, at most [`Thrash::EXAMPLES`].
+    pub examples: Vec<ClientRow>,
+    /// For a person: what was seen, and the advice beside it.
+    pub reason: String,
+}
+
+impl Thrash {
+    pub const EXAMPLES: usize = 10;
+}
+
+/// What is known of one client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientRow {
+    pub client: IpAddr,
+    /// Attempts since it is being counted, at most [`ClientRow::at_most_over`] too many and never too
+    /// few.
+    pub attempts: u64,
+    /// What others may have left in the count when their place was taken.
+    pub at_most_over: u64,
+    /// Of those that were counted with certainty.
+    pub accepted: u64,
+    pub refused: u64,
+    /// Connections that lived for less than 5 s.
+    pub short_lived: u64,
+    /// In the minute that its last attempt ended.
+    pub attempts_per_minute: f64,
+    /// The interval, if its latest attempts keep one and the address is that of one client.
+    pub interval: Option<Duration>,
+    /// Connections that are open.
+    pub open: u64,
+    /// The most that were open at once since it is being counted.
+    pub most_open: u64,
+    pub last: Ktime,
+}
+
+impl ClientRow {
+    /// More connections at once than one client has: the address of a proxy, a NAT or a load balancer.
+    pub fn is_shared(&self) -> bool {
+        self.most_open >= Self::SHARED
+    }
+
+    /// Browsers and mobile applications hold a few connections to one server.
+    pub const SHARED: u64 = 20;
+}

@@ -1,0 +1,65 @@
+//! Clients that come for seconds only, again and again.
+
+use std::time::Duration;
+
+use super::{
+    StormDetector, advice,
+    finding::{StormFinding, Thrash},
+};
+use crate::time::Ktime;
+
+/// That clients thrash, as it was reported.
+#[derive(Debug)]
+pub(super) struct Thrashing {
+    pub(super) since: Ktime,
+    pub(super) reported: u64,
+    pub(super) due: Ktime,
+}
+
+impl StormDetector {
+    pub(super) fn begin_thrash(&mut self, at: Ktime) {
+        self.thrash = Some(Thrashing {
+            since: at,
+            reported: 0,
+            due: at,
+        });
+        self.look_at_thrash(at);
+    }
+
+    /// Reports all clients that thrash in one line, and again when they have become twice as many.
+    pub(super) fn look_at_thrash(&mut self, now: Ktime) {
+        let mut rows = self.with_open(self.clients.thrashing(now));
+        let Some(thrash) = &mut self.thrash else {
+            return;
+        };
+        thrash.due = now + THRASH_EVERY;
+        let clients = rows.len() as u64;
+        let firing = clients > 0;
+        if firing && clients < thrash.reported * 2 {
+            return;
+        }
+        thrash.reported = clients;
+        let since = thrash.since;
+        if !firing {
+            self.thrash = None;
+        }
+        let reason = match firing {
+            true => advice::of_thrash(&rows),
+            false => {
+                "no client has connected for seconds only, again and again, for a minute".into()
+            }
+        };
+        rows.truncate(Thrash::EXAMPLES);
+        self.findings
+            .push_back(StormFinding::Thrash(Box::new(Thrash {
+                firing,
+                at: now,
+                since,
+                clients,
+                examples: rows,
+                reason,
+            })));
+    }
+}
+
+const THRASH_EVERY: Duration = Duration::from_secs(10);

@@ -1,0 +1,152 @@
+//! What the metrics count, per listener, apart from what the kernel programs count themselves.
+
+use std::collections::BTreeMap;
+
+use super::{
+    alert::VerdictKind,
+    facts::{Close, Direction, Facts, Protocol},
+    histogram::DurationHistogram,
+    idle_gaps::Learned,
+    loss::Loss,
+    reap::ReapOutcome,
+};
+
+/// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),
+/// in the order of its `ALL`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Gauge, by `Protocol`.
+    pub connections: [Phases; 3],
+    /// Gauge: idle for at least 0.8 of the limit, and not past it.
+    pub at_risk: u64,
+    /// Gauge, by `VerdictKind`; what is no zombie is counted here too.
+    pub zombies: [u64; VerdictKind::ALL.len()],
+    /// Firing episodes, by `VerdictKind`.
+    pub detected: [u64; VerdictKind::ALL.len()],
+    /// Episodes that ended with a sign of life, by `VerdictKind`.
+    pub recovered: [u64; VerdictKind::ALL.len()],
+    /// Confirmed zombies whose turn to be aborted came, by `ReapOutcome`.
+    pub reaped: [u64; ReapOutcome::ALL.len()],
+    /// Gauge: upgrade requests without an answer for at least 10 s.
+    pub handshakes_stuck: u64,
+    /// Gauge: clients come back all at once.
+    pub reconnect_storm: bool,
+    /// Attempts of clients that had lost a connection, or had been refused, shortly before.
+    pub reconnects: u64,
+    /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
+    pub abnormal_closures: u64,
+    pub close_codes: CloseCodes,
+    /// The silence before a death; at the first confirmed verdict or at a close without close frame.
+    pub idle_at_death: DurationHistogram,
+    /// What is known of the hops' real timeouts.
+    pub learned: Learned,
+    /// What the connections have lost lately.
+    pub loss: Loss,
+    /// The age at the same moment, where the birth was seen.
+    pub age_at_death: DurationHistogram,
+}
+
+impl Tally {
+    pub(super) fn count_close(&mut self, facts: &Facts) {
+        match facts.close {
+            Some(close) => self.close_codes.count(close),
+            None if facts.protocol == Protocol::WebSocket => self.abnormal_closures += 1,
+            None => {}
+        }
+    }
+}
+
+/// Connections by how far they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    pub open: u64,
+    /// A FIN, a RST or a close frame passed.
+    pub closing: u64,
+}
+
+impl Phases {
+    pub(super) fn of(&mut self, closing: bool) -> &mut u64 {
+        if closing {
+            &mut self.closing
+        } else {
+            &mut self.open
+        }
+    }
+}
+
+/// First close frames, by who sent them and with which code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloseCodes {
+    /// At most [`CloseCodes::LIMIT`] keys; the code is `None` for a close frame without a body.
+    pub counts: BTreeMap<(Direction, Option<u16>), u64>,
+    /// Close frames whose key found no room any more.
+    pub overflow: u64,
+}
+
+impl CloseCodes {
+    /// Peers choose their codes, so they must not choose our memory or the number of series.
+    pub const LIMIT: usize = 64;
+
+    pub(super) fn count(&mut self, close: Close) {
+        let key = (close.initiator, close.code);
+        let room = self.counts.len() < Self::LIMIT || self.counts.contains_key(&key);
+        let counter = if room {
+            self.counts.entry(key).or_default()
+        } else {
+            &mut self.overflow
+        };
+        *counter += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CloseHow;
+
+    #[test]
+    fn a_peer_that_invents_codes_ends_in_the_overflow() {
+        let mut codes = CloseCodes::default();
+        for code in 0..100 {
+            codes.count(Close {
+                initiator: Direction::Rx,
+                code: Some(code),
+            });
+        }
+        codes.count(Close {
+            initiator: Direction::Rx,
+            code: Some(3),
+        });
+        assert_eq!(codes.counts.len(), CloseCodes::LIMIT);
+        assert_eq!(codes.overflow, 36);
+        assert_eq!(codes.counts[&(Direction::Rx, Some(3))], 2);
+    }
+
+    #[test]
+    fn arrays_follow_the_order_of_their_enums() {
+        assert!(
+            Protocol::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, p)| *p as usize == i)
+        );
+        assert!(
+            VerdictKind::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, k)| *k as usize == i)
+        );
+        assert!(
+            ReapOutcome::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, o)| *o as usize == i)
+        );
+        assert!(
+            CloseHow::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, h)| *h as usize == i)
+        );
+    }
+}

@@ -1,0 +1,292 @@
+//! The life of a connection in its own terms (RFC 6455 §4, §7): CONNECTING, OPEN, CLOSING, CLOSED.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{
+    alert::Ending,
+    event::CloseHow,
+    facts::{Closing, ClosingBy, ConnId, Direction, Facts, ListenerId, Protocol},
+    handshake::RetryAfter,
+    time::Ktime,
+};
+
+/// A connection went from one state to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Transition {
+    /// A string: a cookie does not fit into every JSON reader's numbers.
+    #[serde(serialize_with = "conn_id")]
+    pub conn: ConnId,
+    #[serde(serialize_with = "listener_id")]
+    pub listener: ListenerId,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    #[serde(serialize_with = "nanos")]
+    pub at: Ktime,
+    /// `None` if nothing was known of the connection before.
+    pub from: Option<State>,
+    pub to: State,
+    pub reason: Reason,
+}
+
+/// The states of a WebSocket connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// An upgrade was asked for (RFC 6455 §4.1).
+    Connecting,
+    Open,
+    /// A close frame or a FIN passed (§7.1.3).
+    Closing,
+    Closed,
+}
+
+impl State {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Why a connection changed its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// An upgrade request passed.
+    Requested,
+    /// A 101 passed.
+    Upgraded {
+        /// Since TCP's ESTABLISHED, where that was seen.
+        #[serde(rename = "after_seconds", serialize_with = "seconds")]
+        after: Option<Duration>,
+    },
+    /// TLS began.
+    Tls,
+    /// Met in mid-stream: older than the monitor, or missed by it.
+    Found,
+    /// The answer was another than 101; `None` if it had no status code.
+    Refused {
+        status: Option<u16>,
+        retry_after: Option<RetryAfter>,
+    },
+    /// The connection ended, or went on as plain HTTP, and no answer was seen.
+    NoAnswer,
+    CloseFrame {
+        #[serde(serialize_with = "sender")]
+        by: Direction,
+        code: Option<u16>,
+    },
+    Fin {
+        #[serde(serialize_with = "sender")]
+        by: Direction,
+    },
+    /// The socket reached CLOSE.
+    Ended {
+        #[serde(serialize_with = "close_how")]
+        how: CloseHow,
+    },
+    /// It was plain HTTP.
+    NotWebSocket,
+    /// The socket is gone; how it ended was missed.
+    Missed,
+}
+
+impl Transition {
+    /// A connection is met for the first time after its handshake. `upgraded` says that a 101 is
+    /// known of.
+    pub fn opened(facts: &Facts, from: Option<State>, upgraded: bool) -> Self {
+        let at = facts.opened_at.unwrap_or(facts.at);
+        let reason = match (facts.protocol, facts.established_at) {
+            (Protocol::Opaque, _) => Reason::Tls,
+            (Protocol::WebSocket, Some(established_at)) => Reason::Upgraded {
+                after: Some(at.since(established_at)),
+            },
+            (Protocol::WebSocket, None) if upgraded => Reason::Upgraded { after: None },
+            (Protocol::WebSocket | Protocol::Assumed, _) => Reason::Found,
+        };
+        Self {
+            conn: facts.conn,
+            listener: facts.listener,
+            at,
+            from,
+            to: State::Open,
+            reason,
+        }
+    }
+
+    pub fn closing(conn: ConnId, listener: ListenerId, closing: Closing) -> Self {
+        let reason = match closing.by {
+            ClosingBy::CloseFrame(close) => Reason::CloseFrame {
+                by: close.initiator,
+                code: close.code,
+            },
+            ClosingBy::Fin(by) => Reason::Fin { by },
+        };
+        Self {
+            conn,
+            listener,
+            at: closing.at,
+            from: Some(State::Open),
+            to: State::Closing,
+            reason,
+        }
+    }
+}
+
+impl Ending {
+    /// Why a connection without last facts is closed.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Dismissed => Reason::NotWebSocket,
+            Self::Closed(how) => Reason::Ended { how },
+            Self::Recovered | Self::Superseded | Self::Reaped | Self::Gone => Reason::Missed,
+        }
+    }
+}
+
+/// As a person would note it: `close frame 1000 from peer`.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Requested => f.write_str("upgrade requested"),
+            Self::Upgraded { after: None } => f.write_str("101"),
+            Self::Upgraded { after: Some(after) } => {
+                write!(f, "101 after {} ms", after.as_millis())
+            }
+            Self::Tls => f.write_str("TLS began"),
+            Self::Found => f.write_str("found"),
+            Self::Refused {
+                status,
+                retry_after,
+            } => {
+                match status {
+                    Some(status) => write!(f, "refused {status}")?,
+                    None => f.write_str("refused without a status")?,
+                }
+                match retry_after {
+                    Some(RetryAfter::Delay(delay)) => {
+                        write!(f, ", retry after {} s", delay.as_secs())
+                    }
+                    Some(RetryAfter::At(at)) => write!(f, ", retry after {at}"),
+                    None => Ok(()),
+                }
+            }
+            Self::NoAnswer => f.write_str("no answer"),
+            Self::CloseFrame {
+                by,
+                code: Some(code),
+            } => write!(f, "close frame {code} from {}", by.sender()),
+            Self::CloseFrame { by, code: None } => {
+                write!(f, "close frame without code from {}", by.sender())
+            }
+            Self::Fin { by } => write!(f, "fin from {}", by.sender()),
+            Self::Ended { how } => f.write_str(how.as_str()),
+            Self::NotWebSocket => f.write_str("not a WebSocket"),
+            Self::Missed => f.write_str("end missed"),
+        }
+    }
+}
+
+fn conn_id<S: Serializer>(conn: &ConnId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&conn.0)
+}
+
+fn listener_id<S: Serializer>(listener: &ListenerId, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u16(listener.0)
+}
+
+fn nanos<S: Serializer>(at: &Ktime, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(at.0)
+}
+
+fn seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => to.serialize_f64(duration.as_secs_f64()),
+        None => to.serialize_none(),
+    }
+}
+
+fn sender<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(direction.sender())
+}
+
+fn close_how<S: Serializer>(how: &CloseHow, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(how.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_read_like_a_log_written_by_hand() {
+        let second = Duration::from_secs(1);
+        let date = "2026-11-22T20:00:00Z".parse().expect("a date");
+        let refused = |status, retry_after| Reason::Refused {
+            status,
+            retry_after,
+        };
+        let (peer, local) = (Direction::Rx, Direction::Tx);
+        for (reason, expected) in [
+            (
+                Reason::Upgraded {
+                    after: Some(second),
+                },
+                "101 after 1000 ms",
+            ),
+            (refused(Some(403), None), "refused 403"),
+            (
+                refused(Some(429), Some(RetryAfter::Delay(second * 30))),
+                "refused 429, retry after 30 s",
+            ),
+            (
+                refused(Some(503), Some(RetryAfter::At(date))),
+                "refused 503, retry after 2026-11-22T20:00:00Z",
+            ),
+            (
+                Reason::CloseFrame {
+                    by: peer,
+                    code: Some(1000),
+                },
+                "close frame 1000 from peer",
+            ),
+            (Reason::Fin { by: local }, "fin from local"),
+            (
+                Reason::Ended {
+                    how: CloseHow::RstReceived,
+                },
+                "rst_received",
+            ),
+            (Reason::NoAnswer, "no answer"),
+        ] {
+            assert_eq!(reason.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_transition_is_one_flat_object_with_a_typed_reason() {
+        let transition = Transition {
+            conn: ConnId(u64::MAX),
+            listener: ListenerId(2),
+            at: Ktime(5),
+            from: None,
+            to: State::Open,
+            reason: Reason::Upgraded {
+                after: Some(Duration::from_millis(3)),
+            },
+        };
+        let json = serde_json::to_value(&transition).expect("an object");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "conn": "18446744073709551615", "listener": 2, "at": 5, "from": null, "to": "open",
+                "reason": {"kind": "upgraded", "after_seconds": 0.003},
+            })
+        );
+    }
+}

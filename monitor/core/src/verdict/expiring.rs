@@ -1,0 +1,100 @@
+//! `expiring`: close to the limit of a hop that closes what it gives up.
+
+use std::time::Duration;
+
+use super::{Finding, INSTANT, Verdict, sooner};
+use crate::{
+    alert::{Certainty, VerdictKind},
+    hop::Hop,
+    observation::{Observation, RECHECK},
+    time::Ktime,
+};
+
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    if !observation.facts.is_open() {
+        return Finding::NotBefore(Ktime::NEVER);
+    }
+    let hops = observation.path.hops.iter().enumerate();
+    hops.flat_map(|(place, hop)| {
+        [
+            of_idle(observation, place, hop),
+            of_age(observation, place, hop),
+        ]
+    })
+    .fold(Finding::NotBefore(Ktime::NEVER), sooner)
+}
+
+/// Idle for nearly as long as the hop allows.
+fn of_idle(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
+    let Some(limit) = hop
+        .idle_timeout
+        .filter(|_| !hop.on_expiry.leaves_a_zombie())
+    else {
+        return Finding::NotBefore(Ktime::NEVER);
+    };
+    let since = observation.quiet_since(hop) + limit / 20 * 19;
+    let over = observation.quiet_since(hop) + limit + observation.staleness + RECHECK;
+    if observation.now > over {
+        // It should have been closed by now: the limit is not what the configuration says.
+        Finding::NotBefore(match hop.counts_every_packet() {
+            true => Ktime::NEVER,
+            // Whatever restarts the clock does so after this check.
+            false => observation.now + limit / 20 * 19,
+        })
+    } else if observation.now < since + observation.margin() {
+        Finding::NotBefore(since + observation.staleness + INSTANT)
+    } else {
+        holds(place, since, limit)
+    }
+}
+
+/// Nearly as old as the hop allows, however busy.
+fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
+    let lifetime = hop.max_lifetime.zip(observation.facts.established_at);
+    let Some((limit, established_at)) = lifetime else {
+        return Finding::NotBefore(Ktime::NEVER);
+    };
+    let since = established_at + (limit - (limit / 20).min(LAST_MINUTE));
+    if observation.now > established_at + limit + RECHECK {
+        Finding::NotBefore(Ktime::NEVER)
+    } else if observation.now < since {
+        Finding::NotBefore(since)
+    } else {
+        holds(place, since, limit)
+    }
+}
+
+/// Whether an `expiring` verdict is about the hop's maximum lifetime, and not about silence.
+pub fn is_near_lifetime(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    let hop = verdict
+        .hop
+        .and_then(|place| Some((place, observation.path.hops.get(place)?)));
+    hop.is_some_and(|(place, hop)| {
+        matches!(of_age(observation, place, hop), Finding::Holds(of_age) if of_age.since == verdict.since)
+    })
+}
+
+fn holds(place: usize, since: Ktime, limit: Duration) -> Finding {
+    Finding::Holds(Verdict {
+        kind: VerdictKind::Expiring,
+        certainty: Certainty::Suspected,
+        since,
+        limit,
+        hop: Some(place),
+    })
+}
+
+/// Traffic ends an idle time, and is no event. A FIN is what was announced.
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    let holds = matches!(
+        find(observation),
+        Finding::Holds(now) if now.hop == verdict.hop && now.since == verdict.since
+    );
+    observation.facts.is_open() && !holds
+}
+
+pub(super) fn next_check(observation: &Observation<'_>, verdict: &Verdict) -> Ktime {
+    observation.now + (verdict.limit / 20).max(RECHECK)
+}
+
+const LAST_MINUTE: Duration = Duration::from_secs(60);

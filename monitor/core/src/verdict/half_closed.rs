@@ -1,0 +1,36 @@
+//! `half_closed`: one side has sent its FIN, and the other keeps the connection open.
+
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::{
+    alert::{Certainty, VerdictKind},
+    observation::Observation,
+    time::Ktime,
+};
+
+/// A WebSocket has no use for half a connection (RFC 6455 §7.1.1): who does not close after a FIN has
+/// not noticed it.
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let facts = observation.facts;
+    if facts.fin_rx == facts.fin_tx || observation.is_reset() {
+        return Finding::NotBefore(Ktime::NEVER);
+    }
+    // Of a connection older than the monitor nobody saw the FIN.
+    let since = facts
+        .closing
+        .map_or(observation.first_seen, |closing| closing.at);
+    if observation.now < since + TIMEOUT {
+        return Finding::NotBefore(since + TIMEOUT);
+    }
+    Finding::Holds(Verdict {
+        kind: VerdictKind::HalfClosed,
+        certainty: Certainty::Confirmed,
+        since,
+        limit: TIMEOUT,
+        hop: None,
+    })
+}
+
+/// An orphaned socket waits for the peer's FIN as long (`net.ipv4.tcp_fin_timeout`).
+const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,54 @@
+//! `quiet`: the peer has sent no message for long, whatever else passes.
+
+use std::time::Duration;
+
+use super::{Finding, INSTANT, Verdict};
+use crate::{
+    alert::{Certainty, VerdictKind},
+    facts::Protocol,
+    observation::{Observation, RECHECK},
+    time::Ktime,
+};
+
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let Some(limit) = observation
+        .rules
+        .message_gap
+        .filter(|_| observation.facts.is_open())
+    else {
+        return Finding::NotBefore(Ktime::NEVER);
+    };
+    let since = last_message(observation) + limit;
+    if observation.now <= since + observation.margin() {
+        return Finding::NotBefore(since + observation.staleness + INSTANT);
+    }
+    Finding::Holds(Verdict {
+        kind: VerdictKind::Quiet,
+        certainty: Certainty::Suspected,
+        since,
+        limit,
+        hop: None,
+    })
+}
+
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    last_message(observation) > verdict.since
+}
+
+/// A message is no event.
+pub(super) fn next_check(observation: &Observation<'_>, limit: Duration) -> Ktime {
+    observation.now + (limit / 20).max(RECHECK)
+}
+
+/// The last text or binary frame; where frames are unknown, the last payload.
+fn last_message(observation: &Observation<'_>) -> Ktime {
+    let facts = observation.facts;
+    let heard = match facts.protocol {
+        Protocol::WebSocket => facts.rx.last_message,
+        Protocol::Opaque | Protocol::Assumed => facts.rx.last_payload,
+    };
+    heard
+        .max(facts.opened_at)
+        .max(facts.established_at)
+        .unwrap_or(observation.first_seen)
+}

@@ -1,0 +1,153 @@
+//! `unresponsive`: TCP acknowledges the pings, nobody answers them.
+//!
+//! What counts is *tries*, which the kernel programs keep
+//! ([`first_try`](monitor_common::snapshot::Snapshot::first_try)): pings since which no new payload has
+//! come, that left while it could have come, and not in one go. So a peer that is uploading, a host that
+//! does not read, and a burst of pings are excused before this rule sees them.
+
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::{
+    alert::{Certainty, VerdictKind},
+    observation::{FactsSource, Observation, RECHECK},
+    time::Ktime,
+};
+
+/// *Suspected* at the second try, or when the first is older than the ping timeout.
+pub(super) fn find(observation: &Observation<'_>) -> Finding {
+    let facts = observation.facts;
+    if !facts.is_open() {
+        return Finding::NotBefore(Ktime::NEVER);
+    }
+    let Some(since) = facts.first_try else {
+        // Every ping is published at once, so a check per timeout sees a lone one in time.
+        let pings = facts.ping_rtt.is_some();
+        return Finding::NotBefore(
+            observation.while_frames_leave(pings, observation.rules.ping_timeout),
+        );
+    };
+    let first = since + observation.rules.ping_timeout;
+    let second = facts
+        .second_try
+        .map_or(Ktime::NEVER, |second| second + usual_grace(observation));
+    if observation.now < first.min(second) {
+        return Finding::NotBefore(first.min(second));
+    }
+    if !observation.acks_cover(since) {
+        return Finding::NotBefore(observation.while_tcp_retries(since));
+    }
+    if let Some(acked) = pongs_may_be_right_behind(observation) {
+        return Finding::NotBefore(acked + usual_grace(observation));
+    }
+    let (certainty, limit) = match certainty(observation) {
+        Certainty::Confirmed => (Certainty::Confirmed, ping_deadline(observation)),
+        Certainty::Suspected if observation.now >= second => {
+            (Certainty::Suspected, usual_grace(observation))
+        }
+        Certainty::Suspected => (Certainty::Suspected, observation.rules.ping_timeout),
+    };
+    Finding::Holds(Verdict {
+        kind: VerdictKind::Unresponsive,
+        certainty,
+        since,
+        limit,
+        hop: None,
+    })
+}
+
+/// A later first try, or none, means that something came in between.
+pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    observation
+        .facts
+        .first_try
+        .is_none_or(|at| at > verdict.since)
+}
+
+/// The certainty, the limit that was crossed for it, and when to check again.
+pub(super) fn review(
+    observation: &Observation<'_>,
+    verdict: &Verdict,
+) -> (Certainty, Duration, Ktime) {
+    // What a peer sends after a lone ping is no event, so this verdict is the one that has to watch.
+    let recheck =
+        observation.while_frames_leave(true, pace_of_pongs(observation.rules.ping_timeout));
+    if verdict.certainty == Certainty::Confirmed {
+        (Certainty::Confirmed, verdict.limit, recheck)
+    } else if certainty(observation) == Certainty::Confirmed {
+        (Certainty::Confirmed, ping_deadline(observation), recheck)
+    } else {
+        let next_check = match confirmed_at(observation) {
+            at if observation.now < at => recheck.min(at),
+            _ => recheck,
+        };
+        (Certainty::Suspected, verdict.limit, next_check)
+    }
+}
+
+fn certainty(observation: &Observation<'_>) -> Certainty {
+    let acked = observation
+        .facts
+        .second_try
+        .is_some_and(|at| observation.acks_cover(at));
+    let overdue = observation.now >= confirmed_at(observation);
+    if overdue && acked && pongs_may_be_right_behind(observation).is_none() {
+        Certainty::Confirmed
+    } else {
+        Certainty::Suspected
+    }
+}
+
+/// When both tries will have waited for long enough.
+fn confirmed_at(observation: &Observation<'_>) -> Ktime {
+    match (observation.facts.first_try, observation.facts.second_try) {
+        (Some(first), Some(second)) => {
+            (first + observation.rules.unresponsive_floor).max(second + grace(observation))
+        }
+        _ => Ktime::NEVER,
+    }
+}
+
+/// Pings that had to wait behind a loss leave all at once; the pongs may be right behind the
+/// acknowledgement. The moment of that.
+fn pongs_may_be_right_behind(observation: &Observation<'_>) -> Option<Ktime> {
+    observation.facts.ack_progress_at.filter(|at| {
+        observation.source == FactsSource::Event && observation.now < *at + usual_grace(observation)
+    })
+}
+
+/// How long a pong after a lone ping may go unnoticed: it is no event.
+pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
+    (ping_timeout / 20).max(RECHECK)
+}
+
+/// How long the peer is given before it is called dead, and again before it is aborted.
+fn ping_deadline(observation: &Observation<'_>) -> Duration {
+    grace(observation).max(observation.rules.unresponsive_floor)
+}
+
+/// How long a ping may wait for its pong where nothing is lost.
+fn usual_grace(observation: &Observation<'_>) -> Duration {
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
+    rtt.saturating_mul(4).max(MIN_PING_GRACE)
+}
+
+/// How long it may wait anyhow. Where the path is lossy the peer's TCP may be sending the
+/// pong again, while its acknowledgements come through.
+fn grace(observation: &Observation<'_>) -> Duration {
+    let (usual, loss) = (usual_grace(observation), observation.loss());
+    if loss.is_usual() {
+        return usual;
+    }
+    // Each try waits twice as long as the one before.
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
+    let waits = 2u32.saturating_pow(loss.tries_beyond_chance() - 1) - 1;
+    let retrying = (MIN_RTO + rtt).saturating_mul(waits);
+    usual.max(retrying.min(MAX_PING_GRACE))
+}
+
+const MIN_PING_GRACE: Duration = Duration::from_secs(1);
+/// `TCP_RTO_MIN` (`include/net/tcp.h`).
+const MIN_RTO: Duration = Duration::from_millis(200);
+/// By then most peers' TCP gives up.
+const MAX_PING_GRACE: Duration = Duration::from_secs(900);
