@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use monitor::{
-    listeners::{Listener, PortRange},
+    config::listeners::{Listener, PortRange},
     replay::{self, Capture, CaptureError, Replay},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry};

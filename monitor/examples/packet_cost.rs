@@ -34,11 +34,11 @@ use lab::{
     wire::{REQUEST, RESPONSE, Sender, frame},
 };
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{
         cgroup::find_cgroup2,
         loader::{LoadSettings, Loaded, PACKET_HOOKS},
     },
-    listeners::{Listener, PortRange},
 };
 use monitor_core::ListenerRules;
 use object::{

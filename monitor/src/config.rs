@@ -12,12 +12,14 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{listeners::Listener, sink::endpoint::Endpoint};
+use crate::{config::listeners::Listener, sink::endpoint::Endpoint};
 use monitor_core::reap::ReapSettings;
 
 mod build;
 mod file;
+pub mod listeners;
 mod problem;
+pub mod profiles;
 mod value;
 
 pub(crate) use value::Limit;

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    frame_stream::{FrameStream, FrameStreamError},
+    config::listeners::Listener,
+    daemon::reaper::Reaping,
+    daemon::reconcile::{Reconciler, Seeded, SocketScan},
+    daemon::state::StateFile,
     kernel::{
         clock,
         loader::{LoadError, Loaded},
@@ -23,15 +26,12 @@ use crate::{
         netns::NetNsError,
         socket_finder::FindError,
     },
-    listeners::Listener,
-    reaper::Reaping,
-    reconcile::{Reconciler, Seeded, SocketScan},
+    records::frame_stream::{FrameStream, FrameStreamError},
     sink::{
         Sinks,
         control::{self as control_socket, EventViewers, History},
         http::MetricsRequest,
     },
-    state::StateFile,
 };
 use monitor_core::{
     Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
@@ -42,7 +42,10 @@ mod control;
 mod drain;
 mod losses;
 mod owner_lookup;
+pub mod reaper;
+pub mod reconcile;
 mod scrape;
+pub mod state;
 mod state_writer;
 mod stats_poll;
 mod sweep;

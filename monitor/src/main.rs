@@ -9,7 +9,7 @@ use monitor::{
         exit::{CommandResult, Failure},
         frames, inspect, list, profiles, replay, run,
     },
-    log_limit,
+    diagnostics::log_limit,
 };
 
 fn main() -> ExitCode {

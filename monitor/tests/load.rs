@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{
         features::LoopKind,
         loader::{LoadSettings, Loaded},
     },
-    listeners::{Listener, PortRange},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry};
 

@@ -10,12 +10,12 @@ use std::{
 };
 
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{
         clock,
         netns::{self, NetNs},
         scan::{self, Scan},
     },
-    listeners::{Listener, PortRange},
 };
 use monitor_core::{
     Ktime, ListenerId, ListenerRules,

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
-use crate::{error_chain::one_line, sink::control};
+use crate::{diagnostics::error_chain::one_line, sink::control};
 
 /// Where the daemon listens by default.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";

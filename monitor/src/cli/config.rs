@@ -15,8 +15,8 @@ use super::{
     exit::{CommandResult, Failure},
 };
 use crate::{
+    config::listeners::Listener,
     config::{Config, ConfigError, EXAMPLE, Problem},
-    listeners::Listener,
 };
 use monitor_core::{Hop, hop};
 

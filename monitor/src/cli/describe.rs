@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use humantime::format_duration;
 
-use crate::listeners::{Listener, PortRange};
+use crate::config::listeners::{Listener, PortRange};
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 /// `local port 8080`, `remote ports 443, 8443-8450`.

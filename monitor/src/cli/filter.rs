@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::frames::{Filter, Opcodes, Peers};
+use crate::records::frames::{Filter, Opcodes, Peers};
 use monitor_core::{ConnId, facts::Direction};
 
 #[derive(Args, Clone, Debug, Default)]

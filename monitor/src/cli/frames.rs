@@ -15,7 +15,7 @@ use super::{
     filter::FilterArgs,
     screen::{self, Shown},
 };
-use crate::frames::{FrameLine, FrameRecord, OneIn};
+use crate::records::frames::{FrameLine, FrameRecord, OneIn};
 
 /// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
 #[derive(Args, Clone, Debug)]

@@ -12,9 +12,11 @@ use super::{
     screen::{self, Age, Shown},
 };
 use crate::{
-    connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
-    frames::RoundTrip,
-    json,
+    records::connections::{
+        ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange,
+    },
+    records::frames::RoundTrip,
+    records::json,
 };
 use monitor_core::ConnId;
 
@@ -305,7 +307,7 @@ impl fmt::Display for Pings<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::tests::{detail, record};
+    use crate::records::connections::tests::{detail, record};
     use monitor_core::CloseHow;
 
     #[test]

@@ -13,8 +13,8 @@ use super::{
     screen::{self, Age, Shown},
 };
 use crate::{
-    connections::{ConnectionRecord, State},
-    frames::Peers,
+    records::connections::{ConnectionRecord, State},
+    records::frames::Peers,
 };
 
 /// List the connections under watch, those with a verdict first, or the clients, heaviest first.
@@ -192,7 +192,7 @@ fn state(text: &str) -> Result<State, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::tests::{detail, record};
+    use crate::records::connections::tests::{detail, record};
 
     fn args(flags: &[&str]) -> ListArgs {
         #[derive(clap::Parser)]

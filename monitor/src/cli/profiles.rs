@@ -10,7 +10,7 @@ use clap::Args;
 use humantime::format_duration;
 
 use super::exit::{CommandResult, Failure};
-use crate::profiles::{self, Idle, Profile, Seconds, TriState};
+use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
 /// List load balancers, proxies, NATs and firewalls, and when they give a connection up.
 #[derive(Args, Clone, Debug)]

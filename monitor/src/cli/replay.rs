@@ -15,8 +15,8 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    listeners::{Listener, PortRange},
-    profiles,
+    config::listeners::{Listener, PortRange},
+    config::profiles,
     replay::{self, Capture, CaptureError, Replay, Skip, Summary},
 };
 

@@ -25,6 +25,8 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
+    config::profiles,
+    daemon::state::StateFile,
     daemon::{Daemon, DaemonSettings},
     kernel::{
         cgroup::{self, WatchedCgroup},
@@ -32,14 +34,12 @@ use crate::{
         prerequisites::{self, Missing, Prerequisite},
         sock_destroy::{self, DestroyError},
     },
-    profiles,
     sink::{
         Sinks,
         control::{self, ControlSocket},
         endpoint::Endpoint,
         http::{self, MetricsServer},
     },
-    state::StateFile,
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
@@ -304,7 +304,7 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
 fn banner(
     settings: &Settings,
     cgroup: &WatchedCgroup,
-    seeded: Option<&crate::reconcile::Seeded>,
+    seeded: Option<&crate::daemon::reconcile::Seeded>,
     metrics_addr: SocketAddr,
 ) {
     eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));

@@ -11,8 +11,8 @@ use super::{
     value::Limit,
 };
 use crate::{
-    listeners::{Listener, PortRange, overlapping},
-    profiles,
+    config::listeners::{Listener, PortRange, overlapping},
+    config::profiles,
 };
 use monitor_core::{
     Hop, ListenerRules, OnExpiry,

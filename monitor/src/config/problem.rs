@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use crate::profiles::{did_you_mean, nearest};
+use crate::config::profiles::{did_you_mean, nearest};
 
 /// One thing that is wrong, or probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use serde::{
 };
 
 use crate::{
-    listeners::PortRange,
+    config::listeners::PortRange,
     sink::{endpoint::Endpoint, http::DEFAULT_ADDR},
 };
 
@@ -65,7 +65,7 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse()
             .map(Self)
-            .map_err(|error: crate::listeners::PortRangeError| error.to_string())
+            .map_err(|error: crate::config::listeners::PortRangeError| error.to_string())
     }
 }
 

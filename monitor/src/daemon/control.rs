@@ -2,10 +2,10 @@
 
 use super::{Daemon, name_of};
 use crate::{
-    clients::ClientRecord,
-    connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
-    frame_stream::Now,
     kernel::clock,
+    records::clients::ClientRecord,
+    records::connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
+    records::frame_stream::Now,
     sink::{
         alert_line::{AlertLine, wall_clock},
         control::{ControlRequest, Past, WatchError},

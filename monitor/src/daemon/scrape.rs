@@ -2,8 +2,8 @@
 
 use super::Daemon;
 use crate::{
+    diagnostics::log_limit,
     kernel::{clock, maps::MapAccessError},
-    log_limit,
     sink::{
         http::MetricsRequest,
         metrics::{self, ProgramRuns, Scrape},

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::{Daemon, finished};
-use crate::state::StateFile;
+use crate::daemon::state::StateFile;
 use monitor_core::storm::Baseline;
 
 /// Writes in the background: a disk may be slow.

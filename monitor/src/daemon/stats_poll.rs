@@ -6,8 +6,8 @@ use monitor_common::stats::ListenerStats;
 
 use super::Daemon;
 use crate::{
+    config::listeners::{DENSEST_COUNTS, Listener, counts_interval},
     kernel::clock,
-    listeners::{DENSEST_COUNTS, Listener, counts_interval},
 };
 use monitor_core::{ListenerId, loss::Deliveries};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::listeners::Listener;
+use crate::config::listeners::Listener;
 
 /// The pace of the sweeps. There are none while there are few connections: they have deadlines of their
 /// own, and the daemon sleeps until the first of them.

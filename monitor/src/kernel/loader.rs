@@ -26,7 +26,7 @@ use super::{
     offsets::{self, BtfError, SockOffsets, VMLINUX_BTF},
     refusal::Refusal,
 };
-use crate::{error_chain::one_line, listeners::Listener};
+use crate::{config::listeners::Listener, diagnostics::error_chain::one_line};
 
 /// The compiled kernel programs; `cargo xtask build-ebpf` makes them from `monitor-ebpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/wsmon.bpf.o");
@@ -344,7 +344,7 @@ fn port_table(listeners: &[Listener]) -> std::collections::BTreeMap<u16, PortWat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listeners::PortRange;
+    use crate::config::listeners::PortRange;
     use monitor_core::ListenerRules;
 
     #[test]

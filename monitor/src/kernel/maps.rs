@@ -22,7 +22,7 @@ use super::{
     snapshot_pages::Pages,
     snapshot_sweep::Sweep,
 };
-use crate::error_chain::one_line;
+use crate::diagnostics::error_chain::one_line;
 use monitor_core::{ConnId, Detail, Facts};
 
 const SNAPSHOTS: &str = "SNAPSHOTS";

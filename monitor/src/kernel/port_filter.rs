@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::listeners::Listener;
+use crate::config::listeners::Listener;
 
 /// Which ports a socket must have to be in a dump. Lets pass all that is wanted, and perhaps more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,12 +129,12 @@ fn bounded(ranges: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>> {
 mod tests {
     use super::*;
     use crate::{
+        config::listeners::PortRange,
         kernel::{
             inet_diag::DiagSocket,
             sock_diag::SockDiag,
             testing::{Connection, key_of},
         },
-        listeners::PortRange,
     };
     use monitor_core::ListenerRules;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use aya::programs::ProgramError;
 
 use super::prerequisites::release;
-use crate::error_chain::one_line;
+use crate::diagnostics::error_chain::one_line;
 
 /// What the kernel said when it refused a program.
 #[derive(Clone, Debug, PartialEq, Eq)]

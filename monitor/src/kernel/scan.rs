@@ -13,7 +13,7 @@ use super::{
     sock_diag::{Dump, SockDiag, SockDiagError},
     socket_finder::FindError,
 };
-use crate::listeners::Listener;
+use crate::config::listeners::Listener;
 use monitor_core::{
     event::{ListeningSocket, ReceiveQueue},
     facts::{ConnId, Facts, ListenerId, Role},
@@ -205,8 +205,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::listeners::PortRange,
         kernel::testing::{Namespace, wait_for},
-        listeners::PortRange,
     };
     use monitor_core::ListenerRules;
 

@@ -108,11 +108,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::listeners::{Listener, PortRange},
         kernel::{
             scan,
             testing::{Connection, Namespace, key_of, wait_for, with_cookie},
         },
-        listeners::{Listener, PortRange},
     };
     use monitor_core::ListenerRules;
 

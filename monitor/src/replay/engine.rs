@@ -22,7 +22,7 @@ use super::{
     report::{ConnectionEnd, ReplayRecord, Summary, wall_clock},
     skip::Skip,
 };
-use crate::listeners::Listener;
+use crate::config::listeners::Listener;
 use monitor_core::{
     Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status, facts::Role,
 };

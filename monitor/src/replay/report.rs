@@ -7,7 +7,7 @@ use monitor_common::{frame::opcode, stats::ProtocolError};
 use serde::Serialize;
 
 use super::{connection::Connection, skip::Skipped};
-use crate::frames::FrameRecord;
+use crate::records::frames::FrameRecord;
 use monitor_core::{CloseHow, Facts, Ktime, Notice, Transition, facts::Direction};
 
 /// One thing a replay tells, in the order in which it happened.

@@ -14,7 +14,7 @@ mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::clients::ClientFigures;
+use crate::records::clients::ClientFigures;
 use monitor_core::{
     Alert, AlertGroup, Ktime, ListenerAlert, Notice, Status, StormAlert,
     background::Owner,

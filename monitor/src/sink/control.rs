@@ -37,11 +37,11 @@ use tokio::{
 
 use super::http::request_reply;
 use crate::{
-    clients::ClientRecord,
-    connections::{ConnectionRecord, State},
-    frames::{Filter, OneIn, Opcodes, Peers},
-    json,
     kernel::maps::MapAccessError,
+    records::clients::ClientRecord,
+    records::connections::{ConnectionRecord, State},
+    records::frames::{Filter, OneIn, Opcodes, Peers},
+    records::json,
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 

@@ -20,8 +20,8 @@ use prometheus::TextEncoder;
 
 use super::{families::FamilyBuilder, sinks::UndeliveredAlerts};
 use crate::{
+    config::listeners::Listener,
     kernel::{maps::RingUse, owner::OwnerMisses},
-    listeners::Listener,
 };
 use monitor_core::Tally;
 
@@ -131,7 +131,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::listeners::PortRange;
+    use crate::config::listeners::PortRange;
     use monitor_core::{ListenerRules, VerdictKind};
 
     #[test]

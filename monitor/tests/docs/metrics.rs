@@ -6,8 +6,8 @@ use std::{
 };
 
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{maps::RingUse, owner::OwnerMisses},
-    listeners::{Listener, PortRange},
     sink::metrics::{self, Losses, ProgramRuns, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};

@@ -7,13 +7,13 @@ use std::{
 };
 
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{
         cgroup::find_cgroup2,
         decode,
         loader::{LoadSettings, Loaded},
         maps::{Drops, Ring, SampleRate, Snapshots, Stats},
     },
-    listeners::{Listener, PortRange},
 };
 use monitor_common::{
     drop_reason::DropReason,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use monitor::{
+    config::listeners::{Listener, PortRange},
     kernel::{decode, scan},
-    listeners::{Listener, PortRange},
 };
 use monitor_core::{ConnId, Event, Facts, ListenerRules};
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};

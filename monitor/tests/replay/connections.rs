@@ -1,7 +1,7 @@
 //! Births, deaths, and whose connection a packet belongs to.
 
 use monitor::{
-    listeners::{Listener, PortRange},
+    config::listeners::{Listener, PortRange},
     replay::{Capture, ConnectionSummary, ReplayRecord, Skip, websocket_ports},
 };
 use monitor_core::{ListenerRules, State};

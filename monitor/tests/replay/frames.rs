@@ -1,6 +1,6 @@
 //! Frames are what the generator of the stream tests put into them.
 
-use monitor::frames::FrameRecord;
+use monitor::records::frames::FrameRecord;
 use monitor_core::facts::Direction;
 use proptest::prelude::*;
 

@@ -17,8 +17,8 @@ mod verdicts;
 use std::{convert::Infallible, time::Duration};
 
 use monitor::{
-    frames::FrameRecord,
-    listeners::{Listener, PortRange},
+    config::listeners::{Listener, PortRange},
+    records::frames::FrameRecord,
     replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, State};

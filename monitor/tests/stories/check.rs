@@ -4,7 +4,7 @@
 use std::{convert::Infallible, fmt};
 
 use monitor::{
-    listeners::{Listener, PortRange},
+    config::listeners::{Listener, PortRange},
     replay::{Capture, Replay, ReplayRecord, play},
 };
 use monitor_core::{

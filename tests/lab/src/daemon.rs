@@ -350,7 +350,7 @@ mod tests {
     fn warnings_and_errors_are_complaints_unless_expected() {
         let log = "wsmon 0.1.0 watches\n\
             [2026-11-24T08:14:56Z WARN  monitor::daemon] socket 7: bad\n\
-            [2026-11-24T08:14:56Z WARN  monitor::reaper] reap: would abort\n\
+            [2026-11-24T08:14:56Z WARN  monitor::daemon::reaper] reap: would abort\n\
             [2026-11-24T08:14:56Z INFO  monitor::sink] WARN is not its level\n\
             [2026-11-24T08:14:56Z ERROR monitor::tap] worse\n";
         let found = complaints(log, &["would abort"]);

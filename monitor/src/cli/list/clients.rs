@@ -5,7 +5,7 @@ use std::fmt;
 use super::ListArgs;
 use crate::{
     cli::{client, exit::CommandResult, screen::Age},
-    clients::ClientRecord,
+    records::clients::ClientRecord,
 };
 
 pub(super) async fn show(args: &ListArgs) -> CommandResult {

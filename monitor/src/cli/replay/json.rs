@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
-    connections::TransitionRecord,
+    records::connections::TransitionRecord,
     replay::{Replay, ReplayRecord},
     sink::alert_line::AlertLine,
 };

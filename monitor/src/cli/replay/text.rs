@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    frames::{Clock, FrameLine},
+    records::frames::{Clock, FrameLine},
     replay::{ConnectionSummary, PerDirection, Replay, ReplayRecord, Summary},
 };
 use monitor_core::{

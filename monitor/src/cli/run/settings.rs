@@ -6,8 +6,8 @@ use super::RunArgs;
 use crate::{
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::Config,
+    config::listeners::Listener,
     kernel::loader::LoadSettings,
-    listeners::Listener,
     sink::{SinkSettings, alert_log::LogTarget, endpoint::Endpoint, http},
 };
 use monitor_core::reap::{ReapMode, ReapSettings};

@@ -1,7 +1,7 @@
 //! When the core is shown the counts of the listeners: the silences that were survived, and what was lost.
 
 use super::Replay;
-use crate::listeners::{Listener, counts_interval};
+use crate::config::listeners::{Listener, counts_interval};
 use monitor_core::{Ktime, ListenerId, loss::Deliveries};
 
 /// As often as the daemon reads them, as long as anything happens: a recording may have years without a

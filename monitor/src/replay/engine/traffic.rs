@@ -13,8 +13,8 @@ use monitor_common::{
 
 use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
-    frames::FrameRecord,
     kernel::decode,
+    records::frames::FrameRecord,
     replay::{
         connection::{Connection, Reading},
         headers::TcpSegment,

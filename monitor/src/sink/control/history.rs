@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::connections::HandshakeSummary;
+use crate::records::connections::HandshakeSummary;
 use monitor_core::{Closed, ConnId, Ktime};
 
 /// How many are remembered; older ones are forgotten first. About 1 KiB each.
@@ -36,7 +36,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::tests::detail;
+    use crate::records::connections::tests::detail;
     use monitor_core::CloseHow;
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::mailbox::{LineSender, LineStream, mailbox};
-use crate::frames::{Filter, FrameRecord, OneIn};
+use crate::records::frames::{Filter, FrameRecord, OneIn};
 
 /// Viewers of one kind at a time: each may hold megabytes of what it has not read.
 pub const MAX_VIEWERS: usize = 32;
@@ -156,7 +156,7 @@ fn json_line(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::{super::mailbox::tests::read, *};
-    use crate::frames::tests::frame;
+    use crate::records::frames::tests::frame;
     use monitor_core::facts::Direction;
 
     fn one_in(n: &str) -> OneIn {

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    config::listeners::Listener,
     kernel::{
         clock,
         netns::NetNsError,
         scan::{self, Scan},
     },
-    listeners::Listener,
 };
 use monitor_core::{
     ConnId, Ktime,

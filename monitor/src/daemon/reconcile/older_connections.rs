@@ -9,13 +9,13 @@ use std::{
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
+    config::listeners::Listener,
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
         netns::NetNsError,
         scan::{self, Scan},
     },
-    listeners::Listener,
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
 

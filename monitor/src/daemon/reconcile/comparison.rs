@@ -84,7 +84,7 @@ fn warn(conn: ConnId, error: &SnapshotError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::tests::{empty_core, facts, seeded};
+    use crate::daemon::reconcile::tests::{empty_core, facts, seeded};
     use monitor_core::{Action, CloseHow, State};
 
     /// The connections of which an end was reported, in order.

@@ -269,7 +269,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-const TEXT: &str = include_str!("../data/profiles.toml");
+const TEXT: &str = include_str!("../../data/profiles.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

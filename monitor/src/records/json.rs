@@ -39,7 +39,7 @@ pub(crate) mod direction {
 pub(crate) mod opcode {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::frames::OpcodeName;
+    use crate::records::frames::OpcodeName;
 
     pub(crate) fn serialize<S: Serializer>(raw: &u8, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&OpcodeName(*raw))

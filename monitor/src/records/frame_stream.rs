@@ -13,13 +13,13 @@ use monitor_common::{Direction as WireDirection, drop_reason::DropReason, event:
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
-    frames::{Filter, FrameRecord, OneIn},
+    config::listeners::Listener,
     kernel::{
         clock, decode,
         loader::{LoadError, Loaded},
         maps::{Drops, MapAccessError, Ring, RingUse, SampleRate},
     },
-    listeners::Listener,
+    records::frames::{Filter, FrameRecord, OneIn},
     sink::control::{FrameViewers, LineStream, WatchError},
 };
 use monitor_core::{ConnId, Facts, Ktime, facts::Direction};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use monitor_common::frame::opcode;
 use serde::{Deserialize, Serialize};
 
-use crate::json;
+use crate::records::json;
 use monitor_core::{ConnId, facts::Direction};
 
 mod filter;

@@ -10,12 +10,12 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
+    config::listeners::Listener,
     kernel::{
         clock,
         maps::{SnapshotError, Snapshots},
         netns::NetNsError,
     },
-    listeners::Listener,
 };
 use monitor_core::{ConnId, Correlator, Event};
 

@@ -15,7 +15,7 @@ use std::{
 use env_logger::{Env, Logger};
 use log::{Level, Log, Metadata, Record};
 
-use crate::reaper;
+use crate::daemon::reaper;
 
 /// Warnings and errors that one place in the code may log within [`WINDOW`].
 const LINES_PER_WINDOW: u64 = 10;
@@ -174,7 +174,7 @@ mod tests {
     fn aborted_connections_and_what_was_asked_for_have_no_limit() {
         assert!(is_limited(Level::Error, "monitor::daemon"));
         assert!(is_limited(Level::Warn, "monitor::daemon::drain"));
-        assert!(!is_limited(Level::Warn, "monitor::reaper"));
+        assert!(!is_limited(Level::Warn, "monitor::daemon::reaper"));
         assert!(!is_limited(Level::Info, "monitor::daemon"));
     }
 
