@@ -22,7 +22,7 @@ pub struct EarlySegment {
     pub at: u64,
     /// Of the listening socket, which its children inherit.
     pub cgroup_id: u64,
-    /// The first bytes of the payload behind `skip`, and its last [`ENDING_LEN`](crate::recognise::ENDING_LEN).
+    /// The first bytes of the payload behind `skip`, and its last [`ENDING_LEN`](crate::recognition::ENDING_LEN).
     pub opening: Head,
     pub ending: Head,
     pub segment: Segment,

@@ -65,7 +65,7 @@ pub const SIZE_BOUNDS: [u64; 8] = [
 ];
 
 /// Answers to upgrade requests: one slot for each status code from 100 to 599, then the two of
-/// [`answer`].
+/// [`response`].
 pub const RESPONSE_SLOTS: usize = 502;
 
 /// Slots of [`ListenerStats::handshakes`] that are no status code.
@@ -265,7 +265,7 @@ pub struct ListenerStats {
     pub protocol_errors: [Counter; ProtocolError::ALL.len()],
     /// Upgrade requests, answered or not.
     pub upgrade_requests: Counter,
-    /// Answers to upgrade requests: status code - 100, or an [`answer`].
+    /// Answers to upgrade requests: status code - 100, or an [`response`].
     pub handshakes: [Counter; RESPONSE_SLOTS],
     /// From TCP's ESTABLISHED to the 101.
     pub handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,

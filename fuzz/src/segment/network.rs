@@ -123,7 +123,7 @@ impl Network {
                 self.show(direction, range);
             }
             Action::Control { flags, ack, window } => {
-                self.control(direction, *flags, *ack, *window)
+                self.control(direction, *flags, *ack, *window);
             }
             Action::Stray { ahead, payload } => {
                 self.forged = true;
