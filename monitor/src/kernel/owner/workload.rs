@@ -8,8 +8,7 @@
 //! | Docker | `/system.slice/docker-ID.scope`, or `/docker/ID` with the cgroupfs driver |
 //! | Podman | `/machine.slice/libpod-ID.scope/container` |
 //! | containerd, CRI-O | `/kubepods.slice/….slice/cri-containerd-ID.scope`, `…/crio-ID.scope` |
-//! | kubelet, systemd driver | `…/kubepods-burstable-podUID.slice/…`, dashes of the UID as underscores
-//! |
+//! | kubelet, systemd driver | `…/kubepods-burstable-podUID.slice/…`, UID with underscores |
 //! | kubelet, cgroupfs driver | `/kubepods/burstable/podUID/ID` |
 //! | runc, drivers confused | `…/kubepods-podUID.slice:cri-containerd:ID` |
 
