@@ -1,4 +1,4 @@
-//! What a connection attempt costs the daemon: processor time, by how the attempt ends.
+//! Measures the CPU time that a connection attempt costs the daemon, by how the attempt ends.
 //!
 //! ```text
 //! cargo build --release -p monitor
@@ -6,10 +6,11 @@
 //! cargo run --release -p monitor --example attempt_cost -- target/release/wsmon 10000 10
 //! ```
 //!
-//! One thread is client and server in turn, in a network namespace of its own, at the given rate for the
-//! given seconds of each kind: plain HTTP, an upgrade that is refused with 429, an upgrade that is
-//! accepted and closed at once, and all three mixed. Every count of the daemon must be exact and
-//! nothing lost, or it fails. The time is that of all the daemon's threads as the scheduler counts it.
+//! One thread acts as client and server in turn, in its own network namespace, at the given rate and
+//! for the given seconds for each kind: plain HTTP, an upgrade refused with 429, an upgrade that is
+//! accepted and immediately closed, and all three mixed. It fails unless every count of the daemon is
+//! exact and nothing was lost. The time is that of all the daemon's threads, as counted by the
+//! scheduler.
 
 use std::{
     fs,
@@ -119,7 +120,7 @@ fn measure(daemon: &Daemon, load: &Load, rate: u32, seconds: u32) -> Result<()> 
         let attempts = kinds.len() as f64;
         let before = Spent::of(daemon.id())?;
         let took = load.run(kinds, rate)?;
-        // The last records are drained.
+        // Until the last records are drained.
         thread::sleep(Duration::from_millis(100));
         let spent = Spent::of(daemon.id())?.since(&before);
         expected.check(daemon)?;
@@ -137,7 +138,7 @@ fn measure(daemon: &Daemon, load: &Load, rate: u32, seconds: u32) -> Result<()> 
     Ok(())
 }
 
-/// A thread in a network namespace of its own that is client and server in turn.
+/// A thread in its own network namespace that acts as client and server in turn.
 struct Load {
     orders: Sender<(Vec<Kind>, u32)>,
     outcomes: Receiver<Result<Duration>>,
@@ -163,14 +164,14 @@ impl Load {
         Self { orders, outcomes }
     }
 
-    /// Makes attempts of these kinds, so many a second; returns how long it took.
+    /// Makes attempts of these kinds at `rate` per second; returns how long it took.
     fn run(&self, kinds: Vec<Kind>, rate: u32) -> Result<Duration> {
         self.orders.send((kinds, rate)).context("the load ended")?;
         self.outcomes.recv().context("the load ended")?
     }
 }
 
-/// Takes this thread to a new network namespace.
+/// Moves this thread to a new network namespace.
 fn alone() -> Result<TcpListener> {
     // SAFETY: file descriptors stay shared; only this new thread changes its namespace.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("this needs root")?;
@@ -217,13 +218,13 @@ fn attempt(listener: &TcpListener, from: SocketAddrV4, kind: Kind) -> Result<()>
     server.write_all(kind.answer())?;
     let read = client.read(&mut buffer)?;
     ensure!(read == kind.answer().len(), "the answer came in pieces");
-    // The server leaves first.
+    // The server closes first.
     drop(server);
     drop(client);
     Ok(())
 }
 
-/// Client addresses, so that no attempt waits for a port to be free.
+/// Client addresses, chosen so that no attempt waits for a free port.
 #[derive(Debug, Default)]
 struct Addresses(u32);
 
@@ -238,7 +239,7 @@ impl Addresses {
     }
 }
 
-/// What the daemon must have counted.
+/// The expected counts of the daemon.
 #[derive(Debug, Default)]
 struct Expected {
     refused: usize,
@@ -283,7 +284,7 @@ impl Expected {
     }
 }
 
-/// Processor time of a process.
+/// CPU time of a process.
 #[derive(Clone, Copy, Debug)]
 struct Spent {
     total: Duration,
@@ -295,14 +296,14 @@ impl Spent {
     fn of(pid: u32) -> Result<Self> {
         let mut total = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // Nanoseconds on a processor, and two fields more.
+            // Nanoseconds on a CPU, and two more fields.
             let path = task?.path().join("schedstat");
             let text = fs::read_to_string(&path)?;
             let nanos = text.split_whitespace().next();
             total += nanos.context("no schedstat")?.parse::<u64>()?;
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name in parentheses may hold spaces; user and system time are fields 14 and 15.
+        // The name in parentheses may contain spaces; user and system time are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').context("no stat")?;
         let mut fields = fields.split_whitespace().skip(11);
         let mut ticks = || -> Result<u64> { Ok(fields.next().context("no time")?.parse()?) };
@@ -321,7 +322,7 @@ impl Spent {
         }
     }
 
-    /// The kernel tells the parts apart by ticks only.
+    /// The kernel separates the two parts only in ticks.
     fn user(&self) -> Duration {
         let ticks = (self.user_ticks + self.system_ticks).max(1);
         self.total.mul_f64(self.user_ticks as f64 / ticks as f64)

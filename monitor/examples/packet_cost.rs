@@ -1,18 +1,18 @@
-//! What a packet costs: nanoseconds per run of `ingress` and `egress`, beside the floor of the
+//! Measures the cost of a packet: nanoseconds per run of `ingress` and `egress`, and the floor of the
 //! method, which is a program that does nothing.
 //!
 //! ```text
-//! cargo xtask bench                                             # with all else that is measured
+//! cargo xtask bench                                             # with all other measurements
 //! cargo run --release -p monitor --example packet_cost          # as root, about half a minute
 //! cargo run --release -p monitor --example packet_cost -- 30    # more windows of each kind
 //! ```
 //!
 //! `--json` prints JSON instead of a table.
 //!
-//! One client and one server exchange frames of 125 bytes over loopback, in a network namespace of
-//! their own. The kinds of window take turns as A B C A' A' C B A, so that a drift of the machine
-//! touches all alike; A and A' are the same thing, and how far they are apart is the error. The
-//! figures are the kernel's own (`run_time_ns / run_cnt`), medians over the windows.
+//! One client and one server exchange frames of 125 bytes over loopback, in their own network
+//! namespace. The kinds of window alternate as A B C A' A' C B A, so that a drift of the machine
+//! affects all alike. A and A' are the same kind, and their difference is the error. The figures are
+//! the kernel's own (`run_time_ns / run_cnt`), medians over the windows.
 
 use std::{
     fs::{self, File},
@@ -187,7 +187,7 @@ fn report(kinds: &[Kind; 4]) {
     }
 }
 
-/// A kind of window and what its windows gave, by hook.
+/// A kind of window and the results of its windows, by hook.
 struct Kind {
     name: &'static str,
     connection: Connection,
@@ -217,7 +217,7 @@ impl Kind {
     }
 }
 
-/// What the kernel has counted for a program.
+/// The kernel's counts for a program.
 struct Runs {
     nanos: u128,
     count: u64,
@@ -236,15 +236,15 @@ impl Runs {
     }
 }
 
-/// An upgraded connection whose server's socket, and only that, is in the measured cgroup.
+/// An upgraded connection of which only the server's socket is in the measured cgroup.
 struct Connection {
     client: TcpStream,
 }
 
 impl Connection {
     fn new(cgroup: &Cgroup, port: u16) -> Result<Self> {
-        // A socket belongs to the cgroup its process was in when it was made; an accepted one to
-        // its listener's.
+        // A socket belongs to the cgroup its process was in when it was created; an accepted one to its
+        // listener's.
         let listener = cgroup.inside(|| TcpListener::bind(("127.0.0.1", port)))??;
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         let (server, _) = listener.accept()?;
@@ -267,7 +267,7 @@ impl Connection {
     }
 }
 
-/// Answers each frame with one of the same length until the client leaves.
+/// Answers each frame with one of the same length until the client closes.
 fn serve(mut server: TcpStream) -> Result<()> {
     server.read_exact(&mut [0; REQUEST.len()])?;
     server.write_all(RESPONSE)?;
@@ -279,7 +279,7 @@ fn serve(mut server: TcpStream) -> Result<()> {
     }
 }
 
-/// A cgroup of this measurement, removed with the value.
+/// A cgroup of this measurement, removed on drop.
 struct Cgroup {
     path: PathBuf,
     home: PathBuf,

@@ -1,8 +1,7 @@
-//! The configuration file: what it may say, and what is wrong with it, by line and column.
+//! The configuration file: its content, and its problems by line and column.
 //!
-//! [`Config::parse`] goes in two steps. serde and `toml` read the shape (`file.rs`) and stop at the first
-//! thing that cannot be read; what can be read is then held against itself (`build.rs`), and everything
-//! that makes no sense is reported at once.
+//! [`Config::parse`] has two steps. serde and `toml` read the shape (`file.rs`) and stop at the first
+//! error. `build.rs` then checks the values against each other and reports all problems at once.
 
 use std::{
     fs, io,
@@ -26,10 +25,10 @@ pub(crate) use value::Limit;
 
 pub use problem::{Problem, Problems};
 
-/// A file that shows every key, and is itself valid.
+/// A valid file that shows every key.
 pub const EXAMPLE: &str = include_str!("../../deploy/wsmon.toml");
 
-/// What a valid file says. `None` where it says nothing: flags and defaults decide then.
+/// The content of a valid file. `None` where the file has no value: then flags and defaults decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub daemon: DaemonTable,
@@ -38,11 +37,11 @@ pub struct Config {
     pub privacy: Privacy,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
-    /// What is allowed, and probably not meant.
+    /// Probable mistakes in a valid file.
     pub warnings: Vec<Problem>,
 }
 
-/// `[daemon]`: as the flags of the same names.
+/// `[daemon]`: keys named after the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonTable {
@@ -50,14 +49,14 @@ pub struct DaemonTable {
     pub metrics_addr: Option<SocketAddr>,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
-    /// Where what was learned is kept.
+    /// Where learned state is kept.
     pub state: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: Option<u32>,
 }
 
-/// `[alerts]`: where they go.
+/// `[alerts]`: destinations of alerts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Alerts {
@@ -66,12 +65,12 @@ pub struct Alerts {
     /// Base addresses of Alertmanagers.
     #[serde(deserialize_with = "value::urls")]
     pub alertmanager: Vec<Endpoint>,
-    /// Where each alert is posted.
+    /// URLs to which each alert is posted.
     #[serde(deserialize_with = "value::urls")]
     pub webhook: Vec<Endpoint>,
 }
 
-/// `[privacy]`: what may leave the host in an alert.
+/// `[privacy]`: personal data that alerts may contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Privacy {
@@ -83,7 +82,7 @@ pub struct Privacy {
 pub enum ConfigError {
     #[error("cannot read {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    /// On one line: the first problem, and how many there are besides.
+    /// On one line: the first problem, and the number of further ones.
     #[error("{}:{problems}", path.display())]
     Wrong { path: PathBuf, problems: Problems },
 }
@@ -92,7 +91,8 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`], or [`ConfigError::Wrong`] with everything that is wrong with it.
+    ///
+    /// [`ConfigError::Unreadable`], or [`ConfigError::Wrong`] with all its problems.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             path: path.to_owned(),
@@ -104,10 +104,11 @@ impl Config {
         })
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// Everything that is wrong with it; if it cannot be read to the end, the first thing only.
+    ///
+    /// All problems of the file; only the first if it cannot be read to the end.
     pub fn parse(text: &str) -> Result<Self, Problems> {
         let file =
             toml::from_str(text).map_err(|error| Problems::from(Problem::of_toml(text, &error)))?;

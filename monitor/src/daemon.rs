@@ -1,5 +1,5 @@
-//! The shell around the core: it owns the kernel side and the clock, and turns records, snapshots
-//! and questions into calls on the core, and the core's actions into alerts.
+//! The shell around the core. It owns the kernel side and the clock, feeds records, snapshots and
+//! requests to the core, and turns the core's actions into alerts.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -57,39 +57,40 @@ use state_writer::StateWriter;
 use stats_poll::StatsPoll;
 use sweep::Sweeps;
 
-/// A record is stamped before it is committed: a program that was interrupted in between commits
-/// a moment late. Time is shown to the core this much behind the clock.
+/// A record is stamped before it is committed, so a program interrupted in between commits a moment
+/// late. The core's clock therefore runs this much behind the real one.
 const COMMIT_SLACK: Duration = Duration::from_millis(10);
 
-/// The kernel programs read a clock that ticks with the scheduler: at most 10 ms (HZ=100).
+/// Granularity of the kernel programs' clock, which advances with the scheduler tick: at most 10 ms
+/// (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
-/// A scan of all sockets costs more than 1 µs each: it is repeated so that it takes a 66th of a CPU's
-/// time, within these bounds.
+/// A scan of all sockets costs more than 1 µs per socket. The interval between scans keeps their cost
+/// at 1/66 of a CPU, within these bounds.
 const SCAN_SHARE: u32 = 66;
 const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_SCAN_INTERVAL: Duration = Duration::from_secs(240);
 
-/// Records wake the daemon at most once in this time. The ring holds about 21,000 of them.
+/// Minimum time between two drains. The ring holds about 21,000 records.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Connections that are looked at in one tick: some milliseconds.
+/// Maximum number of connections to inspect in one tick, which takes some milliseconds.
 const INSPECTIONS_AT_ONCE: usize = 4096;
 
-/// What the daemon does beside watching.
+/// Settings of the daemon other than the listeners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DaemonSettings {
-    /// That of the loaded programs.
+    /// The publish interval of the loaded programs.
     pub publish_interval: Duration,
     pub reap: ReapSettings,
-    /// Whether a client is who a proxy says, in alerts too: personal data.
+    /// Whether to show the client address that a proxy reports, in alerts too. This is personal data.
     pub client_address: bool,
 }
 
-/// New rules for the listeners that are watched: the same ones in the same order.
+/// New rules for the watched listeners, which must be the same ones in the same order.
 pub struct Reload {
     pub listeners: Vec<Listener>,
-    /// Hears whether they came into force.
+    /// Receives the result of applying the rules.
     pub reply: oneshot::Sender<Result<(), LoadError>>,
 }
 
@@ -97,11 +98,11 @@ pub struct Reload {
 pub struct Daemon {
     listeners: Vec<Listener>,
     core: Correlator,
-    /// Between the core's alerts and the line-based outputs.
+    /// Groups the core's alerts for the line-based outputs.
     grouping: Grouping,
     vitals: AsyncFd<Ring>,
     handshakes: AsyncFd<Ring>,
-    /// Vitals that are read and not yet reported. Empty between drains; it keeps its room.
+    /// Vitals that were read and not yet reported. Empty between drains; kept for its capacity.
     waiting: Vec<Vital>,
     snapshots: Snapshots,
     stats: Stats,
@@ -118,7 +119,7 @@ pub struct Daemon {
     history: History,
     undecodable: u64,
     undecodable_handshakes: u64,
-    /// Connections older than the programs that found no room.
+    /// Connections older than the programs for which the snapshot map had no room.
     untracked_at_start: u64,
     degradation: Degradation,
     kernel_release: String,
@@ -127,7 +128,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes over loaded and attached programs. Must be called within a tokio runtime.
+    /// Takes ownership of loaded and attached programs. Must be called within a tokio runtime.
     pub fn new(
         mut loaded: Loaded,
         listeners: Vec<Listener>,
@@ -147,7 +148,7 @@ impl Daemon {
             .collect();
         let storms = StormSetup {
             settings: StormSettings {
-                // Nobody can choose addresses that make its tables slow.
+                // A random seed, so that nobody can choose addresses that slow down the hash tables.
                 seed: RandomState::new().hash_one(()),
                 ..StormSettings::default()
             },
@@ -190,13 +191,13 @@ impl Daemon {
         })
     }
 
-    /// Middleboxes whose names may explain a timeout that is learned.
+    /// Sets the middleboxes whose names may explain a learned timeout.
     pub fn set_known_hops(&mut self, known: Vec<KnownHop>) {
         self.core.handle_known_hops(known);
     }
 
-    /// Finds the connections that are older than the programs. Blocks for some microseconds each; the
-    /// rings are read all the while.
+    /// Finds the connections older than the programs. Blocks for some microseconds per connection and
+    /// reads the rings meanwhile.
     pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
         let older = self
             .reconciler
@@ -211,7 +212,7 @@ impl Daemon {
         Ok(seeded)
     }
 
-    /// Runs until `stop` resolves. `rotated` says that the alert log has been moved away.
+    /// Runs until `stop` resolves. `rotated` signals that the alert log was moved away.
     pub async fn run(
         mut self,
         mut requests: mpsc::Receiver<MetricsRequest>,
@@ -222,7 +223,7 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
         let mut scan: Option<SocketScan> = None;
-        // At once: some of the connections that were seeded may have closed meanwhile.
+        // Scan immediately: some of the seeded connections may have closed meanwhile.
         let mut scan_at = Instant::now();
         let mut drained = scan_at;
         loop {
@@ -243,7 +244,7 @@ impl Daemon {
                 Some(()) = rotated.recv() => self.sinks.reopen(),
                 ready = readable(&mut self.vitals, &mut self.handshakes) => {
                     ready.map_err(DaemonError::Runtime)?;
-                    // In a rush one drain serves many records; a lone one is not kept waiting.
+                    // In a burst one drain serves many records; a single record is not delayed.
                     tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
                     drained = Instant::now();
                 }
@@ -253,19 +254,19 @@ impl Daemon {
                     drained = Instant::now();
                 }
                 () = sleep_until(deadline) => {}
-                // What is left of a large piece of work takes turns with everything else.
+                // The rest of a large piece of work alternates with everything else.
                 () = tokio::task::yield_now(), if self.is_behind() => {}
                 Some(request) = controls.recv() => {
                     self.tick();
                     self.respond_to_control(request);
                 }
                 Some(request) = requests.recv() => {
-                    // The answer holds what had happened when it was asked for.
+                    // The response includes everything that happened before the request.
                     self.tick();
                     self.respond(request);
                 }
                 Some(Reload { listeners, reply }) = reloads.recv() => {
-                    // Whoever asked may be gone by now; that is its affair.
+                    // The requester may have gone.
                     drop(reply.send(self.apply_rules(listeners)));
                 }
                 () = tokio::time::sleep_until(self.stats_poll.next.into()) => self.poll_stats(),
@@ -289,12 +290,12 @@ impl Daemon {
         }
     }
 
-    /// Goes on under new rules, with every connection it has.
+    /// Applies new rules to all connections, old and new.
     fn apply_rules(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
         self.loaded.set_limits(&listeners)?;
         self.sweeps = Sweeps::of(&listeners);
         self.snapshots.restart_sweep();
-        // Until the first of them, each connection has a deadline.
+        // Until the first sweep, each connection has a deadline.
         self.core.expect_sweeps(None);
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         self.core.handle_rules(rules.collect());
@@ -303,14 +304,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether the last tick left something undone.
+    /// Whether the last tick left work undone.
     fn is_behind(&self) -> bool {
         self.core.wants_inspection() || self.reconciler.is_behind()
     }
 
-    /// One tick: the clock, then the rings, then the core's deadlines and wishes. In this order a
-    /// deadline is never judged without a record that is older than it. What concerns very many
-    /// connections is done over several ticks, so that no ring waits for all of it.
+    /// One tick: first the clock, then the rings, then the core's deadlines and actions. In this order,
+    /// no deadline is judged before a record older than it. Work on very many connections is spread
+    /// over several ticks, so that it does not delay the rings.
     fn tick(&mut self) {
         let sampled = clock::now();
         self.drain();
@@ -371,7 +372,7 @@ impl Daemon {
         }
     }
 
-    /// A connection went from one state to the next.
+    /// Reports a connection's change of state.
     fn transition(&mut self, transition: &Transition) {
         log::debug!(
             "socket {}: {}: {}",
@@ -402,19 +403,19 @@ impl From<FrameStreamError> for DaemonError {
     }
 }
 
-/// The name of a listener; every alert of the core has one.
+/// The name of a listener. Every alert of the core has a listener.
 fn name_of(listeners: &[Listener], id: ListenerId) -> &str {
     let listener = listeners.get(usize::from(id.0));
     listener.map_or("", |listener| &listener.rules.name)
 }
 
-/// The runtime's clock is CLOCK_MONOTONIC as well, with another origin.
+/// Converts to the runtime's clock, which is CLOCK_MONOTONIC too, with another origin.
 fn instant(at: Ktime) -> Instant {
     Instant::now() + at.since(clock::now())
 }
 
-/// Waits until one of the rings has records. Cleared before the drain: a record committed after it
-/// wakes us again.
+/// Waits until one of the rings has records. Readiness is cleared before the drain, so a record
+/// committed after it wakes the daemon again.
 async fn readable(vitals: &mut AsyncFd<Ring>, handshakes: &mut AsyncFd<Ring>) -> io::Result<()> {
     tokio::select! {
         ready = vitals.readable_mut() => ready?.clear_ready(),
@@ -423,7 +424,7 @@ async fn readable(vitals: &mut AsyncFd<Ring>, handshakes: &mut AsyncFd<Ring>) ->
     Ok(())
 }
 
-/// Waits for a task that may not have been started.
+/// Waits for a task; pends forever if there is none.
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     match task {
         Some(task) => task.await,

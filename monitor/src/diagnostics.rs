@@ -1,4 +1,4 @@
-//! What the daemon writes of itself: errors with their causes, and a log that does not flood.
+//! What the daemon reports about itself: errors with their causes, and a rate-limited log.
 
 pub(crate) mod error_chain;
 pub mod log_limit;

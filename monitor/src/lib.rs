@@ -1,4 +1,4 @@
-//! wsmon as a library: the rooms of the daemon, for the binary and for the tests.
+//! wsmon as a library, for the binary and its tests.
 
 pub mod cli;
 pub mod config;

@@ -1,4 +1,4 @@
-//! What leaves the program about a connection, a client or a frame, each record defined once.
+//! The public records of connections, clients and frames, each defined once.
 
 pub mod clients;
 pub mod connections;

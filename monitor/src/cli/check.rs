@@ -1,4 +1,4 @@
-//! `wsmon check`: can it run here?
+//! `wsmon check`: checks whether wsmon can run on this host.
 
 use std::{
     io::{self, Write},
@@ -47,10 +47,10 @@ pub struct CheckArgs {
 /// Exit status 3: a prerequisite of the kernel or of the privileges is missing.
 const PREREQUISITE_MISSING: u8 = 3;
 
-/// Prints the survey to stdout. Fails if stdout does.
+/// Prints the survey to stdout. Fails only if stdout does.
 pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
     let mut survey = prerequisites::for_programs(args.cgroup.as_deref());
-    // Without the privileges a refusal would say nothing about the programs.
+    // Without the privileges a refusal says nothing about the programs.
     let can_load = !survey.iter().any(Prerequisite::is_fatal);
     survey.extend(prerequisites::for_older_connections());
     if can_load {
@@ -75,13 +75,13 @@ pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
     Ok(exit_code(&survey))
 }
 
-/// The end of the verifier's log.
+/// Writes the end of the verifier's log.
 fn write_log(refusal: &Refusal, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the verifier's log of program {}:", refusal.program)?;
     write!(out, "{}", refusal.log_tail())
 }
 
-/// 0 if all that is required is there, otherwise 3.
+/// 0 if all required prerequisites are met, otherwise 3.
 pub fn exit_code(survey: &[Prerequisite]) -> ExitCode {
     if survey.iter().any(Prerequisite::is_fatal) {
         ExitCode::from(PREREQUISITE_MISSING)
@@ -90,7 +90,7 @@ pub fn exit_code(survey: &[Prerequisite]) -> ExitCode {
     }
 }
 
-/// `yes`, `no` for what is required and missing, `—` for what is only recommended.
+/// `yes`, `no` for a missing requirement, `—` for a missing recommendation.
 pub fn write_table(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<()> {
     let width = survey
         .iter()
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_puts_a_remedy_below_everything_that_is_missing() {
+    fn the_table_shows_a_remedy_below_each_missing_prerequisite() {
         let table = written(write_table);
         let expected = "\
             yes  kernel          6.1.0\n\
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_tells_missing_from_there() {
+    fn json_distinguishes_missing_from_present() {
         let rows: serde_json::Value = serde_json::from_str(&written(write_json)).unwrap();
         assert_eq!(rows[0]["ok"], true);
         assert_eq!(rows[0].get("remedy"), None);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_required_fails_the_check() {
+    fn only_a_missing_requirement_fails_the_check() {
         let mut survey = survey();
         assert_eq!(exit_code(&survey), ExitCode::from(3));
         survey.remove(1);

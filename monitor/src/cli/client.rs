@@ -1,4 +1,4 @@
-//! The commands' end of the control socket.
+//! The client of the control socket, used by the commands.
 
 use std::{
     io,
@@ -15,13 +15,13 @@ use tokio::net::UnixStream;
 use super::exit::Failure;
 use crate::{diagnostics::error_chain::one_line, sink::control};
 
-/// Where the daemon listens by default.
+/// The default path of the daemon's control socket.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 
-/// Lines of an answer, as they come.
+/// The lines of a response, as they arrive.
 #[derive(Debug)]
 pub struct ResponseLines {
-    /// How many connections the daemon watched when it began to list them, if it does.
+    /// The number of connections the daemon watched when it began the list, if the response has it.
     pub connections: Option<usize>,
     body: Incoming,
     unread: BytesMut,
@@ -39,7 +39,7 @@ pub enum ClientError {
     Http(#[from] hyper::Error),
     #[error("the daemon stopped")]
     Stopped,
-    /// In the daemon's words.
+    /// The daemon's error message.
     #[error("{0}")]
     Refused(String),
 }
@@ -53,7 +53,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// `path` with `query` behind it, encoded. Conditions that are not set are left out.
+/// Appends the encoded `query` to `path`. Unset filters are left out.
 pub fn target(path: &str, query: &[(&str, Option<String>)]) -> String {
     let set: Vec<_> = query
         .iter()
@@ -68,15 +68,15 @@ pub fn target(path: &str, query: &[(&str, Option<String>)]) -> String {
     format!("{path}?{query}")
 }
 
-/// Asks the daemon on `socket` for `target`.
+/// Requests `target` from the daemon on `socket`.
 pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| unreachable(socket, source))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its errors come to the answer as well.
+    // Errors of the connection also reach the response.
     tokio::spawn(connection);
-    // The parts are this program's own and form a valid request.
+    // The parts are constants of this program and form a valid request.
     let request = Request::get(target)
         .header("Host", "wsmon")
         .body(Empty::<Bytes>::new())
@@ -99,12 +99,12 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
 }
 
 impl ResponseLines {
-    /// The next line of an answer that goes on as long as the daemon does.
+    /// The next line of a response that ends only with the daemon.
     pub async fn next_of_stream(&mut self) -> Result<Bytes, ClientError> {
         self.next().await?.ok_or(ClientError::Stopped)
     }
 
-    /// The next line without its end; `None` when the answer is over.
+    /// The next line without its newline; `None` at the end of the response.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -126,7 +126,7 @@ impl ResponseLines {
     }
 }
 
-/// Reads one line of an answer.
+/// Parses one line of a response.
 pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(line).map_err(|error| {
         Failure::failed(format!(
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_conditions_that_are_set_are_asked_for_and_they_are_encoded() {
+    fn only_filters_that_are_set_are_sent_and_they_are_encoded() {
         let none = target("/v1/frames", &[("port", None)]);
         assert_eq!(none, "/v1/frames");
         let some = target(

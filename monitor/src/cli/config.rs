@@ -1,4 +1,4 @@
-//! `wsmon config`: the configuration file, explained.
+//! `wsmon config`: checks and explains the configuration file.
 
 use std::{
     fmt,
@@ -79,7 +79,7 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
     }
 }
 
-/// A problem with the line it is about, and a mark below.
+/// A problem with its line of the file and a marker below it.
 struct Pointed<'a>(&'a Path, &'static str, &'a Problem);
 
 impl fmt::Display for Pointed<'_> {
@@ -93,7 +93,7 @@ impl fmt::Display for Pointed<'_> {
             width,
         } = problem;
         writeln!(f, "{}:{line}:{column}: {grade}{message}", file.display())?;
-        // Tabs stay tabs, so that the mark stands where the text does.
+        // Tabs stay tabs, so that the marker aligns with the text.
         let indent: String = text
             .chars()
             .take(column - 1)
@@ -145,7 +145,7 @@ impl fmt::Display for ListenerMeaning<'_> {
     }
 }
 
-/// Every hop, which one counts, and what it asks of a heartbeat.
+/// Every hop, which of them is effective, and the heartbeat it requires.
 struct PathMeaning<'a>(&'a hop::Path);
 
 impl fmt::Display for PathMeaning<'_> {
@@ -182,7 +182,7 @@ impl fmt::Display for PathMeaning<'_> {
     }
 }
 
-/// What a heartbeat has to be for this hop.
+/// The heartbeat this hop requires.
 fn what_counts(hop: &Hop) -> &'static str {
     match (hop.activity, hop.direction) {
         (hop::Activity::Packet, hop::Directions::Either) => "",

@@ -1,4 +1,4 @@
-//! What is watched, in words: for the banner of `wsmon run`, `wsmon config check`, and reloads.
+//! Describes what is watched in text: for the banner of `wsmon run`, `wsmon config check`, and reloads.
 
 use std::{fmt, time::Duration};
 
@@ -16,7 +16,7 @@ pub fn ports(listener: &Listener) -> String {
     format!("{whose} {noun} {}", ports.join(", "))
 }
 
-/// The same, behind the name where it has one of its own.
+/// The ports, after the listener's name if it has its own.
 pub fn title(listener: &Listener) -> String {
     let name = &listener.rules.name;
     match *name == listener.default_name(&[]) {
@@ -25,7 +25,7 @@ pub fn title(listener: &Listener) -> String {
     }
 }
 
-/// What the hop does with a connection that was silent for too long.
+/// What the hop does with a connection that was idle for too long.
 pub fn gives_up(on_expiry: OnExpiry) -> &'static str {
     match on_expiry {
         OnExpiry::Silent => "says nothing when it forgets",
@@ -48,7 +48,7 @@ pub fn timeouts(rules: &ListenerRules) -> String {
     }
 }
 
-/// The interval of heartbeats that stands two lost ones in a row.
+/// The interval of heartbeats that tolerates two lost ones in a row.
 pub fn heartbeat(idle_timeout: Duration) -> Duration {
     let third = idle_timeout / 3;
     match third.as_secs() {
@@ -57,7 +57,7 @@ pub fn heartbeat(idle_timeout: Duration) -> Duration {
     }
 }
 
-/// The limit that counts: `idle limit 1m (lb, says nothing when it forgets)`.
+/// The effective limit: `idle limit 1m (lb, says nothing when it forgets)`.
 pub struct Tightest<'a>(pub &'a Path);
 
 impl fmt::Display for Tightest<'_> {
@@ -94,7 +94,7 @@ impl fmt::Display for Hops<'_> {
     }
 }
 
-/// `corp-fw 30m, at most 8h old`.
+/// `corp-fw 30m (closed at the age of 8h)`.
 struct Limits<'a>(&'a Hop);
 
 impl fmt::Display for Limits<'_> {
@@ -116,7 +116,8 @@ impl fmt::Display for Limits<'_> {
     }
 }
 
-/// One listener for the banner: a line, and one for every path that is more than one hop's idle limit.
+/// One listener for the banner: one line, and one more for each path that is more than a single idle
+/// limit.
 pub struct Banner<'a>(pub &'a Listener);
 
 impl fmt::Display for Banner<'_> {
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn several_hops_and_routes_are_all_told() {
+    fn several_hops_and_routes_are_all_shown() {
         let file = r#"
             [[listener]]
             name = "edge"

@@ -1,11 +1,11 @@
-//! How a command ends.
+//! Exit codes of the commands.
 
 use std::{fmt, process::ExitCode};
 
-/// A command's end: its exit code, or why it failed.
+/// The result of a command: its exit code, or why it failed.
 pub type CommandResult = Result<ExitCode, Failure>;
 
-/// A failure with the exit code that belongs to it.
+/// A failure with its exit code.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -18,12 +18,12 @@ impl Failure {
         Self::new(1, message)
     }
 
-    /// 2: what was asked for makes no sense here.
+    /// 2: the request is invalid here.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(2, message)
     }
 
-    /// 3: the kernel or the privileges are not enough.
+    /// 3: the kernel or the privileges are insufficient.
     pub fn prerequisite(message: impl Into<String>) -> Self {
         Self::new(3, message)
     }

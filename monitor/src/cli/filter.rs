@@ -1,4 +1,4 @@
-//! The flags that choose frames, for every command that shows some.
+//! The frame filter flags, shared by every command that shows frames.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `wsmon frames`: frames as they pass.
+//! `wsmon frames`: shows frames as they arrive.
 
 use std::{
     io::{self, Write},
@@ -53,7 +53,7 @@ pub struct FramesArgs {
     pub count: Option<u64>,
 }
 
-/// Runs until it is told to stop.
+/// Runs until interrupted.
 pub fn run(args: &FramesArgs) -> CommandResult {
     screen::block_on(screen::until_interrupted(show(args)))?
 }
@@ -149,14 +149,14 @@ mod tests {
         frames: FramesArgs,
     }
 
-    fn asked(args: &[&str]) -> String {
+    fn target_of(args: &[&str]) -> String {
         let cli = Cli::try_parse_from([&["wsmon"], args].concat()).expect("valid flags");
         target(&cli.frames)
     }
 
     #[test]
-    fn flags_become_conditions_of_the_stream() {
-        assert_eq!(asked(&[]), "/v1/frames");
+    fn flags_become_filters_of_the_stream() {
+        assert_eq!(target_of(&[]), "/v1/frames");
         let all = [
             "--port=8080",
             "--peer=10.0.0.0/8",
@@ -167,7 +167,7 @@ mod tests {
             "--sample=1/10",
         ];
         assert_eq!(
-            asked(&all),
+            target_of(&all),
             "/v1/frames?port=8080&peer=10.0.0.0%2F8&opcode=text%2Cping&direction=rx&conn=7&\
              control_only=true&sample=1%2F10"
         );

@@ -1,4 +1,4 @@
-//! `wsmon inspect`: everything that is known about one connection.
+//! `wsmon inspect`: shows everything known about one connection.
 
 use std::{fmt, io, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -56,7 +56,7 @@ pub fn run(args: &InspectArgs) -> CommandResult {
 }
 
 async fn show(args: &InspectArgs) -> CommandResult {
-    // Before the connection is asked for, so that no change falls in between.
+    // Subscribe before the connection is requested, so that no change is missed in between.
     let mut changes = match args.follow {
         true => Some(client::get(&args.control, "/v1/events").await?),
         false => None,
@@ -87,7 +87,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
                 }
             }
             StreamRecord::Transition(_) => Shown::Written,
-            // Its own changes may be among them: the states that it is asked about again are right.
+            // The lost changes may belong to this connection. A new request returns the right states.
             StreamRecord::Lost {} => {
                 return Err(Failure::failed(
                     "changes of state were lost, because they were not read fast enough; inspect \
@@ -123,7 +123,7 @@ impl fmt::Display for Transition {
     }
 }
 
-/// A connection on a page.
+/// A connection as a page of text.
 struct Page<'a>(&'a ConnectionRecord);
 
 impl fmt::Display for Page<'_> {
@@ -220,7 +220,8 @@ impl fmt::Display for Change<'_> {
     }
 }
 
-/// The client's text is quoted and escaped: it must not reach the terminal's own language.
+/// The client's text is quoted and escaped, because it must not reach the terminal as control
+/// sequences.
 struct Handshake<'a>(&'a HandshakeSummary);
 
 impl fmt::Display for Handshake<'_> {
@@ -311,7 +312,7 @@ mod tests {
     use monitor_core::CloseHow;
 
     #[test]
-    fn a_page_tells_all_and_says_never_where_nothing_happened() {
+    fn a_page_shows_everything_and_says_never_where_nothing_happened() {
         let mut record = record(&detail(7), Some(CloseHow::Fin));
         record.handshake = Some(HandshakeSummary {
             path: Some("/chat\x1b".to_owned()),

@@ -1,4 +1,4 @@
-//! `wsmon list`: the connections under watch, or the clients that make them.
+//! `wsmon list`: lists the watched connections, or their clients.
 
 mod clients;
 
@@ -90,18 +90,18 @@ async fn show(args: &ListArgs) -> CommandResult {
     print(args, &target, ConnectionRow::HEAD, row, "no connections").await
 }
 
-/// A screen full.
+/// One screen of rows.
 const SCREEN: usize = 40;
 
 impl ListArgs {
-    /// `None` for all of them.
+    /// `None` lists all.
     fn limit(&self) -> Option<usize> {
         let all = self.json || self.by.is_some();
         let default = (!all).then_some(SCREEN);
         self.limit.or(default).filter(|limit| *limit > 0)
     }
 
-    /// What a list of `rows` leaves out of so many connections, if it may leave out any.
+    /// The line that says how many of `connections` were left out after `rows`; `None` if none were.
     fn left_out(&self, rows: usize, connections: usize) -> Option<String> {
         let left = connections.saturating_sub(rows);
         if left == 0 || self.limit().is_none_or(|limit| rows < limit) {
@@ -115,7 +115,7 @@ impl ListArgs {
     }
 }
 
-/// Asks for records and prints one in a row, as they come.
+/// Requests records and prints each as a row when it arrives.
 async fn print<T: DeserializeOwned>(
     args: &ListArgs,
     target: &str,
@@ -146,13 +146,13 @@ async fn print<T: DeserializeOwned>(
     }
     let connections = lines.connections.filter(|_| !args.json);
     if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {
-        // Not among the rows: they may go to another program.
+        // On stderr, because the rows may go to another program.
         eprintln!("{left_out}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A connection in one row.
+/// A connection as a table row.
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_a_screen_full_unless_it_is_told_otherwise_and_json_is_all() {
+    fn a_table_is_one_screen_unless_limited_otherwise_and_json_is_everything() {
         assert_eq!(args(&[]).limit(), Some(SCREEN));
         assert_eq!(args(&["--limit", "7"]).limit(), Some(7));
         assert_eq!(args(&["--limit", "0"]).limit(), None);
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_told() {
+    fn omitted_rows_are_reported() {
         assert_eq!(args(&[]).left_out(40, 40), None);
         let line = args(&[]).left_out(40, 1_000_000).expect("a line");
         assert_eq!(line, "999960 more connections: --limit 0 shows all");
         assert_eq!(args(&["--limit", "0"]).left_out(9, 10), None, "one ended");
         let chosen = args(&["--listener", "a"]);
-        assert_eq!(chosen.left_out(39, 100), None, "all were looked at");
+        assert_eq!(chosen.left_out(39, 100), None, "all were examined");
         let line = chosen.left_out(40, 100).expect("a line");
         assert!(
             line.contains("the other 60 connections may match"),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_stand_below_their_head() {
+    fn rows_align_with_their_head() {
         let record = record(&detail(315_653), None);
         let expected = "\
 COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT

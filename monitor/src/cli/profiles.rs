@@ -1,4 +1,4 @@
-//! `wsmon profiles`: the middleboxes whose limits are known.
+//! `wsmon profiles`: lists the middleboxes with known limits.
 
 use std::{
     fmt,
@@ -58,7 +58,7 @@ pub fn run(args: &ProfilesArgs) -> CommandResult {
     }
 }
 
-/// Columns of the terminal on stdout; `None` if it is no terminal.
+/// The width of the terminal on stdout; `None` if stdout isn't a terminal.
 fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
@@ -68,7 +68,7 @@ fn terminal_width() -> Option<usize> {
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
-/// One line each. What is wider than the terminal is cut: the source comes last.
+/// One line per profile, cut to the width of the terminal. The source comes last, so it is cut first.
 struct ProfileTable<'a>(&'a [&'a Profile], Option<usize>);
 
 const HEAD: [&str; COLUMNS] = [
@@ -141,7 +141,7 @@ fn cut(line: &str, columns: Option<usize>) -> String {
     }
 }
 
-/// All that is known of one.
+/// All fields of one profile.
 struct InFull<'a>(&'a Profile);
 
 impl fmt::Display for InFull<'_> {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn one_profile_is_told_in_full() {
+    fn one_profile_is_shown_in_full() {
         let text = InFull(profiles::find("nginx").expect("it exists")).to_string();
         for part in [
             "1m",

@@ -1,4 +1,4 @@
-//! `wsmon replay`: the daemon's judgement over a recording.
+//! `wsmon replay`: applies the daemon's rules to a recording.
 
 use std::{
     fmt::Display,
@@ -63,7 +63,7 @@ pub struct ReplayArgs {
     pub file: PathBuf,
 }
 
-/// What is reported about a replay, and how.
+/// Reports the results of a replay.
 trait Report {
     fn record(&mut self, replay: &Replay, record: &replay::ReplayRecord) -> io::Result<()>;
     fn warning(&mut self, message: &str) -> io::Result<()>;
@@ -88,7 +88,7 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
     };
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever read this has seen enough.
+        // The reader of the pipe has exited.
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
         }
@@ -167,7 +167,7 @@ impl Job<'_> {
 
     fn report(&self) -> Box<dyn Report> {
         let stdout = io::stdout();
-        // What comes as it happens is shown as it happens.
+        // A stream is shown as it arrives, so only the output of a file is buffered.
         let out: Box<dyn Write> = if self.is_file() && !stdout.is_terminal() {
             Box::new(BufWriter::with_capacity(OUTPUT_BUFFER, stdout.lock()))
         } else {
@@ -181,7 +181,7 @@ impl Job<'_> {
         }
     }
 
-    /// One listener for each port that upgrades to WebSocket.
+    /// One listener for each port with an upgrade to WebSocket.
     fn find_listeners(&self) -> Result<Vec<Listener>, Failure> {
         let path = &self.args.file;
         if !self.is_file() && !path.is_dir() && (is_stdin(path) || path.exists()) {
@@ -216,7 +216,7 @@ impl Job<'_> {
             Box::new(File::open(path).map_err(|error| refused(&error))?)
         };
         let size = path.metadata().ok().filter(Metadata::is_file);
-        // Lines on the same terminal are progress enough.
+        // Lines on the same terminal show progress already.
         let is_quiet = self.args.no_frames || !io::stdout().is_terminal();
         let progress = (is_quiet && io::stderr().is_terminal())
             .then(|| ReadProgress::new(doing, size.map(|meta| meta.len())));
@@ -231,7 +231,7 @@ impl Job<'_> {
     }
 }
 
-/// Why no packet of a recording can tell of a connection; `None` if one has TCP in it.
+/// Why no packet of a recording could be read as TCP; `None` if at least one could.
 fn nothing_readable(summary: &Summary) -> Option<String> {
     let unread: u64 = UNREADABLE
         .into_iter()
@@ -254,7 +254,7 @@ fn nothing_readable(summary: &Summary) -> Option<String> {
     ))
 }
 
-/// Why a packet was passed over before its ports were known.
+/// Reasons to skip a packet before its ports are known.
 const UNREADABLE: [Skip; 7] = [
     Skip::LinkType,
     Skip::NotIp,

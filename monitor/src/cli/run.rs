@@ -141,7 +141,7 @@ pub fn run(args: &RunArgs) -> CommandResult {
 }
 
 async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
-    // Everything that can be refused is refused before anything is attached.
+    // Everything that can be refused is refused before the first attach.
     let cgroup = cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
         let remedy = error.remedy();
         match settings.cgroup {
@@ -156,7 +156,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         ))
     })?;
     let metrics_addr = server.local_addr().unwrap_or(settings.metrics_addr);
-    // Before any thread: whoever rotates the log must not end the daemon.
+    // Before the first thread: until then, the SIGUSR1 of a log rotation would end the daemon.
     let rotated = listen(SignalKind::user_defined1())?;
     let sinks = Sinks::open(&settings.sinks(metrics_addr))
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -194,8 +194,8 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let mut daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, state)
         .map_err(|error| Failure::failed(error.to_string()))?;
     daemon.set_known_hops(profiles::known_hops());
-    // In a part of the hierarchy, sock_diag cannot tell which older sockets belong to it: there
-    // they are met at their next packet.
+    // Below the root of the hierarchy, sock_diag cannot distinguish which older sockets belong to the
+    // cgroup. They are found at their next packet.
     let seeded = match cgroup.is_root {
         true => Some(daemon.seed().map_err(|error| {
             Failure::failed(format!("cannot look at the sockets of this host: {error}"))
@@ -203,7 +203,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         false => None,
     };
     let (control_requests, control_requests_received) = mpsc::channel(16);
-    // The guard removes the socket's file at the end, however that comes.
+    // The guard removes the socket's file however the daemon ends.
     let _guard = control.map(|socket| {
         let (listener, guard) = socket.into_parts();
         tokio::spawn(control::serve(listener, control_requests));
@@ -228,12 +228,13 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         )
         .await;
     ended.map_err(|error| Failure::failed(error.to_string()))?;
-    // The terminal it was started from may have gone: it survives SIGHUP.
+    // The terminal may have gone: the daemon survives SIGHUP.
     let _ = writeln!(io::stderr(), "wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without its means, reaping would fail at the first zombie, perhaps in a month.
+/// Fails at startup, because reaping without these would fail only at the first zombie, perhaps in a
+/// month.
 fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
     if reap.mode != ReapMode::Confirmed {
         return Ok(());
@@ -248,7 +249,7 @@ fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
     }
 }
 
-/// The bound control socket, unless it is switched off.
+/// The bound control socket; `None` if it is switched off.
 fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
     if path == Path::new("none") {
         return Ok(None);
@@ -258,7 +259,7 @@ fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
         .map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// The state file, unless what is there must not be used.
+/// The state file; `None` if there is none, or if the file must not be used.
 fn state_file(path: &Path) -> Option<StateFile> {
     StateFile::open(path)
         .inspect_err(|error| {
@@ -300,7 +301,7 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is watched, with which limits, and where to look.
+/// What is watched, with which limits, and where to find it.
 fn banner(
     settings: &Settings,
     cgroup: &WatchedCgroup,
@@ -365,7 +366,7 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
-/// SIGTERM and SIGINT, from before the first attach on.
+/// SIGTERM and SIGINT, handled from before the first attach.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,

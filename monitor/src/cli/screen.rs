@@ -1,4 +1,4 @@
-//! What the commands that show something have in common.
+//! Output helpers shared by the commands.
 
 use std::{
     fmt,
@@ -8,11 +8,11 @@ use std::{
 
 use super::exit::{CommandResult, Failure};
 
-/// What became of a line.
+/// The result of writing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Written,
-    /// The reader has gone (`| head`), which is its good right.
+    /// The reader of the pipe has exited (`| head`).
     NobodyReads,
 }
 
@@ -37,7 +37,7 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
 
-/// Ends well on Ctrl-C.
+/// Exits successfully on Ctrl-C.
 pub async fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::select! {
         outcome = command => outcome,
@@ -48,7 +48,8 @@ pub async fn until_interrupted(command: impl Future<Output = CommandResult>) -> 
     }
 }
 
-/// Seconds as people say them: `0.250 s`, `12.3 s`, `5 m 12 s`, `3 h 5 m`, `2 d 4 h`; `-` for never.
+/// A duration in seconds for people: `0.250 s`, `12.3 s`, `5 m 12 s`, `3 h 5 m`, `2 d 4 h`; `-` for
+/// never.
 #[derive(Clone, Copy, Debug)]
 pub struct Age(pub Option<f64>);
 
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_failure() {
+    fn a_closed_pipe_is_not_a_failure() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         assert_eq!(write_line(&mut writer, b"one").ok(), Some(Shown::Written));
         drop(reader);

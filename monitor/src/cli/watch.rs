@@ -1,4 +1,4 @@
-//! What is watched, and by which rules: the flags that `wsmon run` and `wsmon replay` share.
+//! What is watched, and by which rules: the flags shared by `wsmon run` and `wsmon replay`.
 
 use std::{
     io::{self, Write},
@@ -56,21 +56,21 @@ pub struct WatchArgs {
 }
 
 impl WatchArgs {
-    /// What the file says, with its warnings on stderr; nothing without a file.
+    /// Reads the file, with its warnings on stderr; an empty configuration without a file.
     pub fn file(&self) -> Result<Config, Failure> {
         let Some(path) = &self.config else {
             return Ok(Config::default());
         };
         let config = Config::read(path).map_err(|error| Failure::usage(error.to_string()))?;
         for warning in &config.warnings {
-            // A reload must survive that the terminal has gone.
+            // A reload must survive the loss of the terminal.
             let _ = writeln!(io::stderr(), "wsmon: warning: {}:{warning}", path.display());
         }
         Ok(config)
     }
 
-    /// The listeners of the flags, or else of the file, under the rules that the flags give to all;
-    /// none if none is named.
+    /// The listeners of the flags, or else of the file, with the rules set by flags for all; empty if
+    /// there are none.
     pub fn listeners(&self, file: &Config) -> Result<Vec<Listener>, Failure> {
         let mut listeners = self.of_ports()?;
         if listeners.is_empty() {
@@ -83,14 +83,14 @@ impl WatchArgs {
         Ok(listeners)
     }
 
-    /// One group of ports, named after them, under the rules that the flags give to all.
+    /// One group of ports, named after them, with the rules set by flags for all.
     pub fn listener(&self, range: PortRange) -> Result<Listener, Failure> {
         let mut listener = named_after_ports(range, false, &[]);
         self.override_rules(&mut listener.rules, self.path()?.as_ref());
         Ok(listener)
     }
 
-    /// Each port in at most one listener of its kind.
+    /// Each port is in at most one listener of its kind.
     fn of_ports(&self) -> Result<Vec<Listener>, Failure> {
         let mut listeners: Vec<Listener> = Vec::new();
         let wanted = self
@@ -126,7 +126,7 @@ impl WatchArgs {
         rules.message_gap = self.message_gap.or(rules.message_gap);
     }
 
-    /// The path that the flags describe; `None` if they describe none.
+    /// The path described by flags; `None` without such flags.
     fn path(&self) -> Result<Option<Path>, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--lb: {error}"));
         let hops = match (self.lb.as_slice(), self.lb_timeout) {
@@ -270,12 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flag_says_overrides_the_file_and_nothing_else_does() {
+    fn a_flag_overrides_only_its_own_setting_of_the_file() {
         let rules = |args: &[&str]| listeners(args, FILE).expect("valid").remove(0).rules;
         let of_file = rules(&[]);
         let other_path = rules(&["--lb-timeout", "5s"]);
         assert_eq!(other_path.path.hops[0].name, "lb");
-        assert!(other_path.routes.is_empty(), "the flag is for every peer");
+        assert!(
+            other_path.routes.is_empty(),
+            "the flag applies to every peer"
+        );
         assert_eq!(other_path.ping_timeout, of_file.ping_timeout);
         let floor = |rules: &ListenerRules| rules.unresponsive_floor.as_secs();
         assert_eq!(floor(&other_path), 3);

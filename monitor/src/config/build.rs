@@ -1,4 +1,4 @@
-//! From what the file says to what is watched.
+//! Builds the listeners from the parsed file.
 
 use std::{ops::Range, time::Duration};
 
@@ -164,7 +164,7 @@ impl Builder<'_> {
         Path { hops }
     }
 
-    /// `None` if it makes no sense, which is reported.
+    /// `None` if the hop is invalid; the problem is then recorded.
     fn hop(&mut self, table: &Spanned<HopTable>) -> Option<Hop> {
         let HopTable {
             profile,

@@ -1,4 +1,4 @@
-//! The shape of the file, with the place of everything that may turn out to make no sense.
+//! The shape of the file, with the place of every value that later checks may refuse.
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -1,4 +1,4 @@
-//! What is watched: groups of ports, each with its rules.
+//! Listeners: groups of ports, each with its rules.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -13,14 +13,14 @@ use monitor_core::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub rules: ListenerRules,
-    /// None of them overlaps another, here or in another listener of the same kind.
+    /// Disjoint, within this listener and among listeners of the same kind.
     pub ports: Vec<PortRange>,
-    /// The ports of a remote service this host connects to, instead of its own.
+    /// The ports belong to a remote service this host connects to, not to this host.
     pub remote: bool,
 }
 
 impl Listener {
-    /// What the kernel programs have to know of the rules.
+    /// The part of the rules that the kernel programs need.
     pub fn limits(&self) -> ListenerLimits {
         let limit = self.rules.shortest_idle_timeout();
         ListenerLimits {
@@ -30,7 +30,8 @@ impl Listener {
         }
     }
 
-    /// Its name if it is given none: its ports, marked where `others` have a listener of that name.
+    /// The name of a listener without a configured one: its ports, with a suffix if one of `others` has
+    /// that name.
     pub fn default_name(&self, others: &[Self]) -> String {
         let ports: Vec<_> = self.ports.iter().map(PortRange::to_string).collect();
         let mut name = ports.join(",");
@@ -45,15 +46,15 @@ impl Listener {
         self.ports.iter().any(|range| range.0.contains(&port))
     }
 
-    /// The listener that watches a socket with these ports, and the socket's role. Our own ports
-    /// come first, as in the kernel programs.
+    /// The listener that watches a socket with these ports, and the socket's role. Local ports take
+    /// precedence, as in the kernel programs.
     pub fn watching(listeners: &[Self], local: u16, remote: u16) -> Option<(ListenerId, Role)> {
         Self::position(listeners, false, local)
             .map(|id| (id, Role::Server))
             .or_else(|| Self::watching_outgoing(listeners, remote))
     }
 
-    /// The same for a socket that this host opened: whatever port it comes from, it is no server's.
+    /// The same for a socket opened by this host: its role is client even if its own port is watched.
     pub fn watching_outgoing(listeners: &[Self], remote: u16) -> Option<(ListenerId, Role)> {
         Self::position(listeners, true, remote).map(|id| (id, Role::Client))
     }
@@ -66,8 +67,8 @@ impl Listener {
     }
 }
 
-/// How often the core wants the counts of these listeners. A warning is due before the next heartbeat, so
-/// it follows the limits.
+/// How often the core needs the counts of these listeners. A warning is due before the next heartbeat,
+/// so the interval follows the limits.
 pub fn counts_interval(listeners: &[Listener]) -> Duration {
     let limits = listeners
         .iter()
@@ -82,7 +83,7 @@ pub fn counts_interval(listeners: &[Listener]) -> Duration {
 pub const DENSEST_COUNTS: Duration = Duration::from_secs(1);
 const RAREST_COUNTS: Duration = Duration::from_secs(30);
 
-/// What already watches some of these ports: the listener, and which of its ranges.
+/// The listener that already watches some of these ports, and its overlapping range.
 pub fn overlapping<'a>(
     listeners: &'a [Listener],
     range: &PortRange,
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_refused_with_the_text_in_question() {
+    fn an_invalid_port_is_refused_with_its_text() {
         for text in ["0", "65536", "http", "", "80-", "-80", "80-90-100"] {
             assert!(
                 matches!(text.parse::<PortRange>(), Err(PortRangeError::NotAPort(_))),
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_port_wins_over_a_remote_one() {
+    fn a_local_port_takes_precedence_over_a_remote_one() {
         let listener = |ports, remote| Listener {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(ports)],

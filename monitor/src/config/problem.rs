@@ -1,30 +1,30 @@
-//! What is wrong with a file, and where.
+//! Problems in a configuration file, and their places.
 
 use std::{fmt, ops::Range};
 
 use crate::config::profiles::{did_you_mean, nearest};
 
-/// One thing that is wrong, or probably not meant.
+/// One error or probable mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// One sentence: what is wrong, and what to do.
+    /// One sentence: the problem and its remedy.
     pub message: String,
-    /// The line in question.
+    /// The line with the problem.
     pub text: String,
-    /// How many characters of it.
+    /// The width of the marked text, in characters.
     pub width: usize,
 }
 
-/// All that is wrong with a file: at least one thing, in the order of the file.
+/// All problems of a file: at least one, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problem {
-    /// About the bytes `span` of the file's text.
+    /// A problem at the bytes `span` of the file's text.
     pub(super) fn new(text: &str, span: Range<usize>, message: impl Into<String>) -> Self {
         let start = text.floor_char_boundary(span.start);
         let end = text.floor_char_boundary(span.end).max(start);
@@ -43,7 +43,7 @@ impl Problem {
         }
     }
 
-    /// What `toml` and serde could not read.
+    /// A problem found by `toml` or serde.
     pub(super) fn of_toml(text: &str, error: &toml::de::Error) -> Self {
         Self::new(
             text,
@@ -78,7 +78,7 @@ impl From<Problem> for Problems {
     }
 }
 
-/// The first, on one line.
+/// The first problem, on one line.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, others @ ..] = self.0.as_slice() else {
@@ -92,7 +92,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// In the words of this file, and of several possible names only the one that was probably meant.
+/// Rewrites a message of `toml`; of several possible names it suggests only the nearest.
 fn explained(message: &str) -> String {
     let message = message.trim().replace('\n', ", ");
     let message = message
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_told_in_lines_and_characters() {
+    fn a_place_is_given_in_lines_and_characters() {
         let text = "a = 1\nü = \"x\"\n";
         let start = text.find('"').expect("a quote");
         let problem = Problem::new(text, start..start + 3, "no");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_leads_to_the_one_that_was_meant() {
+    fn a_misspelt_key_suggests_the_nearest_one() {
         let message = explained("unknown field `prots`, expected one of `name`, `ports`");
         assert!(
             message.starts_with("unknown key `prots` (did you mean \"ports\"?)"),

@@ -1,5 +1,4 @@
-//! What is known of the middleboxes of this world: the table in `data/profiles.toml`, and the hops it
-//! describes.
+//! Known middleboxes: the table in `data/profiles.toml`, and the hops it describes.
 
 use std::{fmt, sync::LazyLock, time::Duration};
 
@@ -18,7 +17,7 @@ pub struct Profile {
     pub name: String,
     #[serde(rename(serialize = "idle_timeout_seconds"))]
     pub idle_timeout: Idle,
-    /// Between which the idle timeout can be set; `None` where that is not known.
+    /// The range in which the idle timeout can be set; `None` if unknown.
     #[serde(
         default,
         rename(serialize = "range_seconds"),
@@ -27,12 +26,12 @@ pub struct Profile {
     pub range: Option<Range>,
     pub activity: Activity,
     pub direction: Directions,
-    /// Whether TCP keepalive probes keep a connection.
+    /// Whether TCP keepalive probes keep a connection alive.
     pub tcp_keepalive_counts: TriState,
-    /// Whether WebSocket pings and pongs keep a connection.
+    /// Whether WebSocket pings and pongs keep a connection alive.
     pub ws_ping_counts: TriState,
     pub on_expiry: IdleEnding,
-    /// It closes a connection of this age, whatever passes; `None`: never.
+    /// The age at which it closes a connection despite activity; `None` for never.
     #[serde(
         default,
         deserialize_with = "some_duration",
@@ -40,26 +39,26 @@ pub struct Profile {
         serialize_with = "some_seconds"
     )]
     pub max_lifetime: Option<Duration>,
-    /// What its owner sets the timeout with.
+    /// The setting that changes the timeout.
     pub knob: Option<String>,
-    /// What else one should know.
+    /// Anything else worth knowing.
     pub note: Option<String>,
-    /// In all of the above.
+    /// The confidence in all of the above.
     pub confidence: Confidence,
-    /// Where it was read or measured.
+    /// Where the values were read or measured.
     pub source: String,
 }
 
-/// After how much silence it gives a connection up.
+/// The idle time after which it drops a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     After(Duration),
     Never,
-    /// Whoever runs it has chosen; there is no default.
+    /// The operator sets it; there is no default.
     Yours,
 }
 
-/// The least and the greatest idle timeout that can be set.
+/// The minimum and maximum of the idle timeout setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "(Text, Text)")]
 pub struct Range {
@@ -67,7 +66,7 @@ pub struct Range {
     pub greatest: Duration,
 }
 
-/// Whether something is so.
+/// Whether something holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriState {
@@ -76,7 +75,7 @@ pub enum TriState {
     Unknown,
 }
 
-/// What this host's socket sees when it gives a connection up.
+/// What this host's socket sees when the middlebox drops the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleEnding {
@@ -84,9 +83,9 @@ pub enum IdleEnding {
     Rst,
     Silent,
     RstOnNextPacket,
-    /// Nothing; but the next packet may go to another backend.
+    /// Nothing, but the next packet may go to another backend.
     Rehash,
-    /// It is closed; whether by FIN or by RST is not known.
+    /// The connection is closed; whether by FIN or RST is unknown.
     CloseUnknown,
 }
 
@@ -112,14 +111,14 @@ pub enum ProfileError {
 /// Every profile, in the order of the table.
 pub fn all() -> &'static [Profile] {
     static TABLE: LazyLock<Vec<Profile>> = LazyLock::new(|| {
-        // Part of the program, like its code: a test parses it.
+        // The table is part of the program; a test parses it.
         let ProfileFile { profile } = toml::from_str(TEXT).expect("data/profiles.toml is valid");
         profile
     });
     &TABLE
 }
 
-/// All of them, as names for a timeout or a lifetime that is learned.
+/// All profiles, as names for a learned timeout or lifetime.
 pub fn known_hops() -> Vec<KnownHop> {
     let known = all().iter().map(|profile| KnownHop {
         name: profile.name.clone(),
@@ -132,6 +131,7 @@ pub fn known_hops() -> Vec<KnownHop> {
 /// The profile of this name.
 ///
 /// # Errors
+///
 /// [`ProfileError::Unknown`], with the name that was probably meant.
 pub fn find(name: &str) -> Result<&'static Profile, ProfileError> {
     let profile = all().iter().find(|profile| profile.name == name);
@@ -144,7 +144,8 @@ pub fn find(name: &str) -> Result<&'static Profile, ProfileError> {
     })
 }
 
-/// Of `names` the one that `wrong` was probably meant to be: a part of it, or a few letters away.
+/// The one of `names` that `wrong` was probably meant to be: it contains `wrong`, or differs in a few
+/// letters.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_ascii_lowercase();
     let distance = |name: &str| strsim::damerau_levenshtein(&wrong, name);
@@ -156,16 +157,17 @@ pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<
     Some(ranked.min_by_key(|(distance, _)| *distance)?.1)
 }
 
-/// The words that lead from a wrong name to the one that was probably meant.
+/// The text that suggests the probable name.
 pub fn did_you_mean(near: Option<&str>) -> String {
     near.map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"))
 }
 
 impl Profile {
-    /// The hop it describes, under its defaults.
+    /// The hop of this profile, with its defaults.
     ///
     /// # Errors
-    /// [`ProfileError::NoDefault`] where its owner must say the idle timeout.
+    ///
+    /// [`ProfileError::NoDefault`] if the configuration has to give the idle timeout.
     pub fn hop(&self) -> Result<Hop, ProfileError> {
         match self.idle_timeout {
             Idle::After(limit) => Ok(self.hop_with(Some(limit))),
@@ -177,7 +179,7 @@ impl Profile {
         }
     }
 
-    /// The hop it describes, with another idle timeout; `None`: it has none.
+    /// The hop of this profile with another idle timeout; `None` for no timeout.
     pub fn hop_with(&self, idle_timeout: Option<Duration>) -> Hop {
         Hop {
             name: self.name.clone(),
@@ -189,7 +191,7 @@ impl Profile {
         }
     }
 
-    /// What speaks against this idle timeout: one that cannot be set, as far as is known.
+    /// A warning if, by the profile, this idle timeout cannot be set.
     pub fn doubt(&self, idle_timeout: Duration) -> Option<String> {
         let range = self.range?;
         if (range.least..=range.greatest).contains(&idle_timeout) {
@@ -224,16 +226,16 @@ impl IdleEnding {
         }
     }
 
-    /// As the rules know it.
+    /// In the terms of the rules.
     fn seen(self) -> OnExpiry {
         match self {
             Self::Fin => OnExpiry::Fin,
             Self::Rst => OnExpiry::Rst,
-            // The packet reaches a backend that never heard of the connection, or none. This host's
-            // socket hears of it at best after it has sent something, and it may be never.
+            // The packet reaches another backend or none. This host's socket notices only after it has
+            // sent something, and perhaps never.
             Self::Silent | Self::Rehash => OnExpiry::Silent,
             Self::RstOnNextPacket => OnExpiry::RstOnNextPacket,
-            // The rules ask whether it is closed, not how.
+            // The rules distinguish only whether the connection is closed, not how.
             Self::CloseUnknown => OnExpiry::Fin,
         }
     }
@@ -259,7 +261,7 @@ impl Confidence {
     }
 }
 
-/// Whole seconds, as the vendors write them.
+/// Whole seconds, as the vendors document them.
 #[derive(Clone, Copy, Debug)]
 pub struct Seconds(pub Duration);
 
@@ -277,7 +279,7 @@ struct ProfileFile {
     profile: Vec<Profile>,
 }
 
-/// A duration as people write it.
+/// A duration in text form.
 #[derive(Clone, Copy, Deserialize)]
 struct Text(#[serde(deserialize_with = "duration")] Duration);
 
@@ -340,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_profile_is_whole_and_agrees_with_itself() {
+    fn every_profile_is_complete_and_consistent() {
         assert!(all().len() >= 36, "{}", all().len());
         let names: BTreeSet<_> = all().iter().map(|profile| &profile.name).collect();
         assert_eq!(names.len(), all().len(), "a name is there twice");
@@ -361,7 +363,7 @@ mod tests {
                 Idle::Never => {}
                 Idle::Yours => assert!(profile.hop().is_err(), "{name}"),
             }
-            // What counts any packet cannot fail to count a keepalive probe.
+            // A middlebox that counts any packet also counts keepalive probes.
             if profile.activity == Activity::Packet {
                 assert_ne!(profile.tcp_keepalive_counts, TriState::No, "{name}");
             } else {
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_leads_to_the_nearest_one() {
+    fn a_wrong_name_suggests_the_nearest_one() {
         for (wrong, near) in [
             ("aws-abl", Some("aws-alb")),
             ("AWS-NLB", Some("aws-nlb")),

@@ -12,7 +12,7 @@ fn refused(text: &str) -> Vec<String> {
     problems.iter().map(Problem::to_string).collect()
 }
 
-/// The one problem of a file.
+/// The only problem of a file.
 fn refusal(text: &str) -> String {
     let problems = refused(text);
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -24,7 +24,7 @@ fn listener(rest: &str) -> String {
 }
 
 #[test]
-fn the_example_is_valid_and_uses_every_kind_of_thing() {
+fn the_example_is_valid_and_uses_every_feature() {
     let config = Config::parse(EXAMPLE).expect("valid");
     assert_eq!(config.warnings, []);
     let [edge, feeds] = config.listeners.as_slice() else {
@@ -52,7 +52,7 @@ fn the_example_stays_valid_with_every_default_uncommented() {
     );
 }
 
-/// What is a key behind its `#`, as a reader would switch it on.
+/// Uncomments every key, as a reader would.
 fn uncommented(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(char::is_alphabetic) => rest,
@@ -62,7 +62,7 @@ fn uncommented(text: &str) -> String {
 }
 
 #[test]
-fn a_hop_takes_what_its_profile_says_unless_the_file_says_otherwise() {
+fn a_hop_has_the_values_of_its_profile_unless_the_file_overrides_them() {
     let text = listener(
         r#"path = [
             { profile = "aws-alb" },
@@ -91,7 +91,7 @@ fn a_hop_takes_what_its_profile_says_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_where_it_stands() {
+fn unreadable_values_are_refused_with_their_place() {
     for (text, expected) in [
         ("[[listener]", "1:12: "),
         (
@@ -155,7 +155,7 @@ fn what_cannot_be_read_is_refused_where_it_stands() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_where_it_stands_with_the_way_out() {
+fn invalid_combinations_are_refused_with_their_place_and_a_remedy() {
     let hop = |hop: &str| listener(&format!("path = [{{ {hop} }}]"));
     for (text, expected) in [
         ("[[listener]]\nports = []", "2:9: no ports; name one"),
@@ -209,7 +209,7 @@ fn what_makes_no_sense_is_refused_where_it_stands_with_the_way_out() {
 }
 
 #[test]
-fn everything_that_makes_no_sense_is_told_at_once_in_the_order_of_the_file() {
+fn all_invalid_combinations_are_reported_at_once_in_the_order_of_the_file() {
     let text =
         listener("path = [{ profile = \"nginz\" }, { name = \"fw\" }]\n[[listener]]\nports = []");
     let problems = refused(&text);
@@ -224,7 +224,7 @@ fn everything_that_makes_no_sense_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn what_is_probably_not_meant_is_a_warning() {
+fn probable_mistakes_are_warnings() {
     let warnings = |text: &str| -> Vec<String> {
         let config = Config::parse(text).expect("valid");
         config.warnings.iter().map(Problem::to_string).collect()

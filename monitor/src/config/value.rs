@@ -1,5 +1,5 @@
-//! Values that are more than what TOML has: each is read from a text in quotes, and what is refused is
-//! refused where it stands, with the form it should have.
+//! Values with their own syntax inside a quoted string. Each error has the value's place in the file
+//! and the expected form.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ pub(crate) struct Limit(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network(pub(super) IpNet);
 
-/// One of the ports that are watched, or a range of them.
+/// A watched port or a range of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ports(pub(super) PortRange);
 
@@ -69,9 +69,9 @@ impl FromStr for Ports {
     }
 }
 
-/// A text in quotes that becomes a `T`.
+/// A quoted string that is parsed as a `T`.
 struct Quoted<'a, T> {
-    /// What stands there instead of what `toml` found.
+    /// What was expected, in place of the text of `toml`.
     what: &'a str,
     value: PhantomData<T>,
 }
@@ -150,7 +150,7 @@ pub(super) fn connections<'de, D: Deserializer<'de>>(
     }
 }
 
-/// One text or a list of them.
+/// One string or a list of them.
 pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
     #[derive(Deserialize)]
     struct Element(#[serde(deserialize_with = "url")] Endpoint);

@@ -1,4 +1,4 @@
-//! The daemon's responses on the control socket, and the frames that somebody looks at.
+//! Serves the control socket: responses, and the frames for its viewers.
 
 use super::{Daemon, name_of};
 use crate::{
@@ -15,7 +15,7 @@ use monitor_core::{Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
-        // Whoever asked may be gone by now; that is its affair.
+        // The requester may have gone.
         match request {
             ControlRequest::Conns(reply) => drop(reply.send(self.core.known_since())),
             ControlRequest::Zombies(reply) => drop(reply.send(self.core.judged_since())),
@@ -66,8 +66,8 @@ impl Daemon {
         }
     }
 
-    /// Shows the frames that wait in the ring. Vitals are drained before and, for a connection that
-    /// is not known, after: what ends a connection is reported before its snapshot goes.
+    /// Shows the frames waiting in the ring. Drains the vitals first and, for an unknown connection,
+    /// again afterwards: the end of a connection is reported before its snapshot is removed.
     pub(super) fn show_frames(&mut self) {
         if self.frame_stream.viewers() == 0 {
             return;
@@ -120,7 +120,7 @@ impl Daemon {
         Some(picture.record())
     }
 
-    /// A connection that ended, as it was at its end.
+    /// The record of a closed connection, as of its end.
     fn over(&self, past: &Past) -> ConnectionRecord {
         let Closed { detail, how } = &past.closed;
         let (end, now) = (detail.facts.at, Now::read());
@@ -137,8 +137,8 @@ impl Daemon {
         .record()
     }
 
-    /// Keeps the end of a connection for who asks later. Comes before the core hears of it, which
-    /// then forgets the handshake.
+    /// Keeps the end of a connection for later requests. Must run before the core handles the end,
+    /// because the core then forgets the handshake.
     pub(super) fn remember(&mut self, closed: Closed) {
         self.frame_stream.remember(&closed.detail.facts);
         let handshake = self.core.handshake(closed.detail.facts.conn);
@@ -149,7 +149,7 @@ impl Daemon {
         });
     }
 
-    /// Shows a change of state to who follows them.
+    /// Shows a change of state to the viewers that follow them.
     pub(super) fn show_event(&mut self, transition: &Transition) {
         if self.events.is_empty() {
             return;
@@ -184,7 +184,8 @@ impl Daemon {
     }
 }
 
-/// A line without its end; one that can't be written is left out of the answer.
+/// Serializes a line, without its newline; a line that cannot be serialized is left out of the
+/// response.
 fn json(line: &AlertLine<'_>) -> Option<String> {
     line.to_json()
         .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))

@@ -1,25 +1,25 @@
-//! Reading the rings, and in which order what they hold is reported.
+//! Reads the rings and reports their records in order.
 
 use super::Daemon;
 use crate::kernel::decode::{self, DecodeError};
 use monitor_core::{Closed, Event};
 
-/// Vitals that wait in memory while handshakes are drained.
+/// Maximum number of vitals held in memory while handshakes are drained.
 const VITALS_AT_ONCE: usize = 1024;
 
-/// Records in one drain after which the ring may well have been full.
+/// A drain of more records than this suggests that the ring was full.
 const BIG_DRAIN: usize = 4096;
 
-/// What a record of the vitals ring says, and the last words of a connection in it.
+/// A decoded record of the vitals ring, and the final figures of a connection if it holds them.
 pub(super) type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
 
 impl Daemon {
-    /// Empties both rings. A record that makes no sense is counted and never stops the loop.
+    /// Empties both rings. An invalid record is counted and never stops the loop.
     pub(super) fn drain(&mut self) {
         let mut records = 0;
         loop {
-            // Vitals are read before the handshakes and told after them: so the end of a handshake
-            // is never reported before its beginning.
+            // Vitals are read before the handshakes and reported after them, so that the end of a
+            // handshake is never reported before its beginning.
             self.read_vitals();
             self.drain_handshakes();
             if self.waiting.is_empty() {
@@ -64,7 +64,7 @@ impl Daemon {
     fn handle_vital(&mut self, event: Result<Event, DecodeError>) {
         match event {
             Ok(event) => {
-                // The kernel removed its snapshot too, unless it was seeded a moment ago.
+                // The kernel removed the snapshot too, unless it was seeded a moment ago.
                 if let Some(conn) = event.ends()
                     && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
                 {

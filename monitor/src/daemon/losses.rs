@@ -1,4 +1,4 @@
-//! What was lost, and how long that is said.
+//! Counts losses, and how long they mark the daemon as degraded.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use super::Daemon;
 use crate::{kernel::clock, sink::metrics::Losses};
 use monitor_core::{Event, Ktime};
 
-/// How long a loss keeps `wsmon_degraded` up.
+/// How long a loss keeps `wsmon_degraded` at 1.
 const DEGRADED_FOR: Duration = Duration::from_secs(300);
 
 impl Daemon {
-    /// Reports to the core the vitals that the ring had no room for.
+    /// Reports to the core the vitals for which the ring had no room.
     pub(super) fn notice_losses(&mut self) -> Losses {
         let losses = self.losses();
         if self.degradation.new_vitals_lost(&losses) {
@@ -39,7 +39,7 @@ impl Daemon {
     }
 }
 
-/// Remembers what was lost, and when last.
+/// Records what was lost, and when last.
 #[derive(Debug, Default)]
 pub(super) struct Degradation {
     seen: Losses,
@@ -55,7 +55,7 @@ impl Degradation {
         }
     }
 
-    /// Whether vitals were lost since this was last asked.
+    /// Whether vitals were lost since the last call.
     fn new_vitals_lost(&mut self, losses: &Losses) -> bool {
         let lost = losses.kernel[DropReason::VitalsFull as usize];
         lost > std::mem::replace(&mut self.vitals_reported, lost)
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_vital_is_told_to_the_core_once() {
+    fn a_lost_vital_is_reported_to_the_core_once() {
         let mut degradation = Degradation::default();
         let mut losses = Losses::default();
         losses.kernel[DropReason::VitalsFull as usize] = 5;

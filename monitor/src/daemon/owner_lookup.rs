@@ -1,5 +1,4 @@
-//! What is found out about a connection at the moment it is reported, and only then: who owns it, and
-//! TCP's own account of it.
+//! Looks up the owner and the TCP state of a connection at the moment it is reported, and only then.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -15,12 +14,13 @@ use monitor_core::{
     background::{Background, Owner, TcpAccount},
 };
 
-/// Asks the kernel about single sockets.
+/// Looks up single sockets in the kernel.
 #[derive(Debug)]
 pub(super) struct OwnerLookup {
     pub(super) finder: SocketFinder,
     owners: Owners,
-    /// Of the connections whose verdict was reported and stands: their end has no socket to ask.
+    /// Connections with a reported, standing verdict. When they end, their socket can no longer be
+    /// looked up.
     reported: HashMap<ConnId, Box<Background>>,
     /// Whether alerts may name the client behind a proxy.
     client_address: bool,
@@ -39,14 +39,14 @@ impl OwnerLookup {
         })
     }
 
-    /// Completes the alerts in these notices. All of a burst are asked for at once.
+    /// Completes the alerts in these notices, with one lookup for a whole burst.
     pub(super) fn complete(&mut self, notices: &mut [Notice], core: &Correlator) {
         let (firing, ended): (Vec<_>, Vec<_>) = notices
             .iter_mut()
             .flat_map(alerts_in)
             .partition(|alert| alert.status == Status::Firing);
         for alert in ended {
-            // TCP's account was that of the beginning.
+            // The TCP state is from when the verdict was reported.
             let reported = self.reported.remove(&alert.facts.conn);
             alert.background = reported.map(|mut background| {
                 background.tcp = None;
@@ -75,14 +75,14 @@ impl OwnerLookup {
         }
     }
 
-    /// A connection is gone; if its end is told by a count only, nobody asks for it any more.
+    /// Forgets connections that are gone and whose end is reported only in a count.
     pub(super) fn forget(&mut self, core: &Correlator) {
         self.reported
             .retain(|conn, _| core.standing(*conn).is_some());
         self.finder.close_unused();
     }
 
-    /// What could not be found out, since the start.
+    /// Lookups that failed since the start.
     pub(super) fn misses(&self) -> OwnerMisses {
         self.owners.misses()
     }
@@ -97,7 +97,7 @@ impl OwnerLookup {
     }
 }
 
-/// The alerts of single connections in a notice.
+/// The single-connection alerts in a notice.
 fn alerts_in(notice: &mut Notice) -> Box<dyn Iterator<Item = &mut Alert> + '_> {
     match notice {
         Notice::Connection(alert) => Box::new(std::iter::once(&mut **alert)),

@@ -1,4 +1,4 @@
-//! Aborts confirmed zombies, as far as it was asked to: [`core::reap`](monitor_core::reap) says which.
+//! Aborts confirmed zombies if configured; [`core::reap`](monitor_core::reap) chooses which.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use monitor_core::{
     reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
 };
 
-/// In the log: where it says what was aborted.
+/// The log target of the lines that report aborted connections.
 pub(crate) const LOG_TARGET: &str = module_path!();
 
-/// The policy, with the hand that carries it out.
+/// The policy, and the socket that carries it out.
 #[derive(Debug)]
 pub struct Reaping {
     policy: Reaper,
@@ -28,18 +28,18 @@ impl Reaping {
         }
     }
 
-    /// Takes note of an alert.
+    /// Records an alert.
     pub fn offer(&mut self, alert: &Alert) {
         self.policy.offer(alert);
     }
 
-    /// When a connection that waits has its turn.
+    /// When the next waiting connection is due.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         self.policy.poll_timeout()
     }
 
-    /// Aborts those whose turn has come and on whom the verdict still stands. Every act is logged, and
-    /// told to the core.
+    /// Aborts each connection that is due and whose verdict still stands. Every abort is logged and
+    /// reported to the core.
     pub fn tick(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
         while let Some(conn) = self.policy.poll(now) {
             let Some(alert) = core.standing(conn).filter(may_be_reaped) else {

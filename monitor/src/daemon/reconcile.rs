@@ -1,9 +1,9 @@
-//! Agreement between three tables: the core's connections, the published snapshots, and the sockets
-//! that really exist.
+//! Keeps three tables in agreement: the core's connections, the published snapshots, and the sockets
+//! that exist.
 //!
-//! The kernel programs see every birth after the attach, so sock_diag is asked only for what is
-//! older, and for seeds whose socket went away unseen. What touches very many connections is done in
-//! slices, so that the daemon reads its rings in between.
+//! The kernel programs see every connection established after the attach. sock_diag is therefore needed
+//! only for older ones, and for seeds whose socket disappeared unseen. Work on very many connections is
+//! done in slices, so that the daemon reads its rings in between.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -30,37 +30,37 @@ pub use older_connections::{Older, Seeded};
 use seeds::Seeds;
 use socket_scan::{ScanTargets, ScannedSockets};
 
-/// A scan of the sockets of this host that is under way.
+/// A running scan of the host's sockets.
 pub type SocketScan = JoinHandle<ScanResult>;
 
-/// What a scan of the sockets found.
+/// The result of a scan of the sockets.
 pub type ScanResult = Result<ScannedSockets, NetNsError>;
 
-/// Connections that are dealt with between two readings of the rings: some milliseconds.
+/// Connections handled between two reads of the rings, which takes some milliseconds.
 const SLICE: usize = 2048;
 
-/// Keeps track of the flows that only sock_diag has reported.
+/// Tracks the flows that only sock_diag has reported.
 #[derive(Debug, Default)]
 pub struct Reconciler {
-    /// While the older connections are being reported.
+    /// Set while the older connections are being reported.
     seeding: Option<Seeding>,
-    /// Written by us and not yet seen to end. A flow stays here when packets come: it is then
-    /// the kernel's too, and its death is reported like any other.
+    /// Seeds that are not known to have ended. A flow stays here after its first packet: from then on
+    /// the kernel programs track it too and report its end as usual.
     seeds: Seeds,
-    /// Seeds that a scan did not find, to be given up.
+    /// Seeds that a scan did not find, to be dropped.
     missing: Vec<ConnId>,
-    /// Upgrade requests without an answer whose end may have been in a lost record.
+    /// Unanswered upgrade requests whose end may have been in a lost record.
     uncertain: HashSet<ConnId>,
-    /// Those of them that the scan under way may find to be gone.
+    /// Those of them that the running scan may find closed.
     requests_sought: HashSet<ConnId>,
     comparison: Option<Comparison>,
-    /// What the last scan could not read: it was warned of.
+    /// What the last scan could not read; a warning was logged.
     omissions: Vec<String>,
 }
 
 impl Reconciler {
-    /// Starts to find out which seeds and doubtful requests still have a socket, and what waits unread. On
-    /// a host with a million sockets this takes seconds, so it runs in the background.
+    /// Starts a scan for which seeds and uncertain requests still have a socket, and for unread receive
+    /// queues. On a host with a million sockets this takes seconds, so it runs in the background.
     pub fn start_scan(&mut self, listeners: &[Listener]) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
@@ -71,8 +71,8 @@ impl Reconciler {
         tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, &targets))
     }
 
-    /// Takes in what a scan did not find, which is given up in [`Reconciler::step`], and reports what
-    /// is unread. Gives the processor time that the scan took, if it came to an end.
+    /// Takes a scan's result. Missing seeds are dropped later, in [`Reconciler::step`]; unread queues
+    /// are reported here. Returns the CPU time of the scan if it completed.
     pub fn finish(
         &mut self,
         result: Result<ScanResult, JoinError>,
@@ -115,7 +115,7 @@ impl Reconciler {
         Some(seen.cost)
     }
 
-    /// Warns of what could not be scanned, once as long as it lasts.
+    /// Warns of what could not be scanned, once while it lasts.
     fn warn_omissions(&mut self, omissions: Vec<String>) {
         for omission in omissions
             .iter()
@@ -126,22 +126,22 @@ impl Reconciler {
         self.omissions = omissions;
     }
 
-    /// After a loss: what the kernel published is right, the core's table may not be. They are compared
-    /// in [`Reconciler::step`].
+    /// Starts a comparison after a loss. The kernel's snapshots are right; the core's table may not be.
+    /// [`Reconciler::step`] does the work.
     pub fn compare_with_snapshots(&mut self, core: &Correlator) {
-        // What one under way has passed may have been lost since.
+        // The part that a running comparison has passed may have been affected since.
         self.comparison = Some(Comparison::begin(core));
-        // Only the sockets can tell: the kernel publishes no connection before it is open.
+        // Only a socket scan can settle these: the kernel publishes no connection before it is open.
         self.uncertain.extend(core.unanswered());
     }
 
-    /// Whether there is something to be done in [`Reconciler::step`].
+    /// Whether [`Reconciler::step`] has work to do.
     pub fn is_behind(&self) -> bool {
         self.comparison.is_some() || !self.missing.is_empty()
     }
 
-    /// Does a slice of what is to be done. The rings must have been read just before, as whatever ended
-    /// since is reported by them.
+    /// Does one slice of the work. The rings must have been read just before, because they report
+    /// whatever has ended since.
     pub fn step(&mut self, snapshots: &mut Snapshots, core: &mut Correlator) {
         for conn in self.give_up_missing(|conn| snapshots.is_seed(conn), core) {
             if let Err(error) = snapshots.remove(conn) {
@@ -155,8 +155,8 @@ impl Reconciler {
         }
     }
 
-    /// A connection ended or is none of ours. If it was seeded, its seed may have been written after
-    /// the kernel removed what it had.
+    /// Handles a connection that ended or is not watched. Its seed may have been written after the
+    /// kernel removed the snapshot.
     pub fn forget(&mut self, conn: ConnId, snapshots: &mut Snapshots) -> Result<(), SnapshotError> {
         let seeded = match &mut self.seeding {
             Some(seeding) => seeding.end(conn),
@@ -168,8 +168,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Gives up the upgrade requests that were in doubt and whose socket is `missing`, as far as a
-    /// complete scan tells. What an incomplete scan did not find stays in doubt.
+    /// Drops the uncertain upgrade requests whose socket is `missing` after a complete scan. After an
+    /// incomplete scan they stay uncertain.
     fn drop_unanswered(&mut self, missing: Option<&[ConnId]>, core: &mut Correlator) {
         let requests_sought = std::mem::take(&mut self.requests_sought);
         let Some(missing) = missing else {
@@ -184,7 +184,8 @@ impl Reconciler {
         }
     }
 
-    /// Gives up a slice of the seeds that a scan did not find: those whose snapshot is to be removed.
+    /// Drops a slice of the seeds that a scan did not find, and returns those whose snapshot has to be
+    /// removed.
     fn give_up_missing(
         &mut self,
         is_seed: impl Fn(ConnId) -> bool,
@@ -192,9 +193,9 @@ impl Reconciler {
     ) -> Vec<ConnId> {
         let slice = self.missing.len().saturating_sub(SLICE);
         let mut slice = self.missing.split_off(slice);
-        // What is no seed any more has ended meanwhile, and that was reported.
+        // The end of anything that is no longer a seed was already reported.
         slice.retain(|conn| self.seeds.remove(*conn));
-        // A seed that has met a packet is the kernel's: it reports the death, whatever we see.
+        // A seed that has seen a packet belongs to the kernel programs, which report its end.
         slice.retain(|conn| is_seed(*conn));
         for conn in slice.iter().copied() {
             let at = clock::now();
@@ -250,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_doubt_end_when_a_complete_look_does_not_find_their_socket() {
+    fn uncertain_requests_end_when_a_complete_scan_does_not_find_their_socket() {
         let mut core = empty_core();
         let mut reconciler = Reconciler::default();
         core.handle_event(request(1));
         core.handle_event(request(2));
         reconciler.requests_sought.extend(core.unanswered());
-        // It came after the scan began.
+        // This one came after the scan began.
         core.handle_event(request(3));
 
         reconciler.drop_unanswered(None, &mut core);
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(
             reconciler.uncertain.len(),
             2,
-            "the next look is for them too"
+            "the next scan covers them too"
         );
 
         reconciler.requests_sought = std::mem::take(&mut reconciler.uncertain);
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn of_missing_seeds_only_those_that_are_still_ours_are_given_up() {
+    fn only_missing_seeds_that_are_still_ours_are_dropped() {
         let mut core = empty_core();
         for conn in 1..=4 {
             core.handle_event(seeded(conn));
@@ -286,20 +287,23 @@ mod tests {
             missing: [1, 2, 3].map(ConnId).to_vec(),
             ..Reconciler::default()
         };
-        // Told of after the scan and before its turn.
+        // Its end was reported after the scan and before its turn.
         assert!(reconciler.seeds.remove(ConnId(1)));
         let met_a_packet = ConnId(2);
         let gone = reconciler.give_up_missing(|conn| conn != met_a_packet, &mut core);
-        assert_eq!(gone, [ConnId(3)], "only this one leaves no other trace");
+        assert_eq!(gone, [ConnId(3)], "only this one ends without a record");
         let known = [1, 2, 3, 4].map(|conn| core.knows(ConnId(conn)));
         assert_eq!(known, [true, true, false, true]);
         assert!(!reconciler.is_behind());
-        assert!(!reconciler.seeds.remove(ConnId(2)), "it is the kernel's");
+        assert!(
+            !reconciler.seeds.remove(ConnId(2)),
+            "the kernel programs track it"
+        );
         assert!(reconciler.seeds.remove(ConnId(4)), "it was found");
     }
 
     #[test]
-    fn very_many_missing_seeds_are_given_up_in_slices() {
+    fn many_missing_seeds_are_dropped_in_slices() {
         let all = SLICE as u64 * 2 + 1;
         let mut core = empty_core();
         for conn in 0..all {

@@ -1,4 +1,4 @@
-//! Answers to those who come by HTTP.
+//! Responses to HTTP requests.
 
 use super::Daemon;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 
 impl Daemon {
     pub(super) fn respond(&mut self, request: MetricsRequest) {
-        // Whoever asked may be gone by now; that is its affair.
+        // The requester may have gone.
         match request {
             MetricsRequest::Alive(reply) => drop(reply.send(())),
             MetricsRequest::Metrics(reply) => match self.scrape() {
@@ -47,7 +47,7 @@ impl Daemon {
         })?)
     }
 
-    /// The kernel counts runs only while `kernel.bpf_stats_enabled` is on.
+    /// Program run counts; the kernel counts only while `kernel.bpf_stats_enabled` is on.
     fn program_runs(&self) -> Vec<ProgramRuns> {
         let enabled = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
             .is_ok_and(|value| value.trim() == "1");

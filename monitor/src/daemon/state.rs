@@ -1,8 +1,8 @@
-//! The state file: what was learned of each listener, kept over a restart of the daemon.
+//! The state file keeps what was learned of each listener across restarts.
 //!
-//! Without it the daemon starts anew and learns in a minute what is usual at that hour. So nothing that
-//! is wrong with the file ends the daemon. It is replaced as a whole, so that there is always a whole
-//! one, and what is no state file of wsmon is never written over.
+//! Without it the daemon learns the usual rates of the hour again within a minute, so no problem with
+//! the file ends the daemon. The file is replaced atomically. An existing file that is not a state file
+//! of wsmon is never overwritten.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use monitor_core::storm::Baseline;
 
-/// What is usual on each listener, by its name.
+/// The usual rates of each listener, by its name.
 pub type Baselines = BTreeMap<String, Baseline>;
 
-/// The form of the file. One with another number is not read.
+/// Format version of the file. A file with another version is not read.
 const VERSION: u32 = 1;
 
-/// Far more than 256 listeners take, bytes.
+/// Maximum size of the file in bytes, far more than 256 listeners need.
 const LONGEST: u64 = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,13 +30,13 @@ struct Contents {
     baselines: Baselines,
 }
 
-/// A place to keep the state.
+/// An open state file.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// As it was read or written last. What is kept of listeners that are not watched now stays.
+    /// The content last read or written. Entries of listeners that are not watched now stay.
     kept: Baselines,
-    /// The last attempt to write it failed, which was reported.
+    /// The last write failed, and the failure was reported.
     failing: bool,
 }
 
@@ -60,10 +60,11 @@ pub enum StateError {
 }
 
 impl StateFile {
-    /// Reads what is there. A file that is not there yet is made when there is something to keep.
+    /// Reads the file. A missing file is created once there is something to keep.
     ///
     /// # Errors
-    /// A [`StateError`] for a file that is there and must not be written over.
+    ///
+    /// A [`StateError`] for an existing file that must not be overwritten.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let contents = match read(path) {
             Ok(contents) => contents,
@@ -83,12 +84,12 @@ impl StateFile {
         })
     }
 
-    /// What was learned before.
+    /// The state as read from the file.
     pub fn baselines(&self) -> &Baselines {
         &self.kept
     }
 
-    /// Writes what was learned if it has changed. A failure is reported once, until it works again.
+    /// Writes the learned state if it has changed. A failure is reported once, until a write succeeds.
     pub fn keep<'a>(&mut self, learned: impl Iterator<Item = (&'a str, Baseline)>) {
         let mut baselines = self.kept.clone();
         baselines.extend(learned.map(|(name, baseline)| (name.to_owned(), baseline)));
@@ -113,7 +114,7 @@ impl StateFile {
     }
 }
 
-/// `None` for an empty file: somebody made a place for it.
+/// Reads the file; `None` if it is empty, such as a placeholder created by an administrator.
 fn read(path: &Path) -> io::Result<Option<String>> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() || metadata.len() > LONGEST {
@@ -153,7 +154,7 @@ fn write(path: &Path, baselines: &Baselines) -> io::Result<()> {
     let beside = PathBuf::from(beside);
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
-    // Without it a power failure may leave the new name with nothing behind it.
+    // Without this a power failure may leave the new name with an empty file.
     file.sync_data()?;
     fs::rename(&beside, path)
 }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_is_there_after_a_restart_and_with_it_other_listeners() {
+    fn learned_state_survives_a_restart_along_with_other_listeners() {
         let (folder, path) = folder();
         let mut state = StateFile::open(&path).expect("none is there yet");
         assert!(state.baselines().is_empty());
@@ -188,11 +189,11 @@ mod tests {
         assert_eq!(third.baselines()["8080"], learned(4.0));
         assert_eq!(third.baselines()["quote \" name"], learned(1.0));
         let files = fs::read_dir(folder.path()).expect("readable").count();
-        assert_eq!(files, 1, "nothing is left beside it");
+        assert_eq!(files, 1, "no temporary file is left");
     }
 
     #[test]
-    fn what_is_no_state_file_is_refused_with_the_remedy_and_left_alone() {
+    fn other_files_are_refused_with_a_remedy_and_left_untouched() {
         let (_folder, path) = folder();
         let cut = "{\"wsmon_state\":1,\"baselines\":{\"8080\":{\"arr";
         for text in ["root:x:0:0", "{}", "[]", cut, "{\"wsmon_state\":2}"] {
@@ -205,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_place_for_one() {
+    fn an_empty_file_is_used_as_the_state_file() {
         let (_folder, path) = folder();
         fs::write(&path, "").expect("written");
         assert!(StateFile::open(&path).is_ok());
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_tried_again_and_costs_nothing_but_the_state() {
+    fn a_failed_write_is_retried_and_loses_only_the_state() {
         let (folder, path) = folder();
         let missing = folder.path().join("missing/state.json");
         let mut state = StateFile::open(&missing).expect("none is there yet");

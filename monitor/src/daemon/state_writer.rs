@@ -1,4 +1,4 @@
-//! When what was learned is written to the state file.
+//! Schedules the writes of learned state to the state file.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use super::{Daemon, finished};
 use crate::daemon::state::StateFile;
 use monitor_core::storm::Baseline;
 
-/// Writes in the background: a disk may be slow.
+/// Writes in the background, because a disk may be slow.
 #[derive(Debug)]
 pub(super) struct StateWriter {
-    /// `None` while it is being written, and without one.
+    /// `None` during a write, and without a state file.
     file: Option<StateFile>,
     writing: Option<JoinHandle<StateFile>>,
     next: Instant,
@@ -26,12 +26,12 @@ impl StateWriter {
         }
     }
 
-    /// When there is something to be done; `None` if nothing is to be kept, or a write is under way.
+    /// The time of the next write; `None` without a state file or during a write.
     pub(super) fn due(&self) -> Option<Instant> {
         self.file.as_ref().map(|_| self.next)
     }
 
-    /// Waits for the write under way; for ever if there is none.
+    /// Waits for the current write; pends forever if there is none.
     pub(super) async fn written(&mut self) -> Result<StateFile, JoinError> {
         finished(&mut self.writing).await
     }
@@ -62,7 +62,7 @@ impl Daemon {
         self.state_writer.begin(learned.collect());
     }
 
-    /// Writes it for the last time.
+    /// Writes the state for the last time.
     pub(super) async fn write_final_state(&mut self) {
         if self.state_writer.writing.is_some() {
             let written = self.state_writer.written().await;

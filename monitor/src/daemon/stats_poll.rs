@@ -1,4 +1,4 @@
-//! How often the idle gaps that were survived, and the losses, are reported to the core.
+//! Schedules the reports of survived idle gaps and losses to the core.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::{
 };
 use monitor_core::{ListenerId, loss::Deliveries};
 
-/// When the counts are read next. Reading costs some microseconds a listener and CPU.
+/// The schedule of the reads. One read costs some microseconds per listener and CPU.
 #[derive(Debug)]
 pub(super) struct StatsPoll {
     interval: Duration,
     read_at: Instant,
-    /// Reading too often would cost too much.
+    /// An earlier read would cost too much.
     earliest: Instant,
     pub(super) next: Instant,
 }
@@ -33,7 +33,7 @@ impl StatsPoll {
         }
     }
 
-    /// The next reading is soon: a verdict depends on it.
+    /// Reads soon, because a verdict depends on it.
     pub(super) fn hurry(&mut self) {
         let soon = (self.read_at + DENSEST_COUNTS).max(self.earliest);
         self.next = self.next.min(soon);
@@ -48,7 +48,7 @@ impl Daemon {
             Ok(stats) => self.report_stats(&stats),
             Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
         }
-        // Hundreds of listeners on hundreds of CPUs are not read every second.
+        // Hundreds of listeners on hundreds of CPUs cost too much to read every second.
         self.stats_poll.earliest = Instant::now() + begun.elapsed() * SHARE;
         self.stats_poll.next = self.stats_poll.next.max(self.stats_poll.earliest);
     }
@@ -67,5 +67,5 @@ impl Daemon {
     }
 }
 
-/// Reading takes at most this part of the time.
+/// Reading takes at most 1/100 of the time.
 const SHARE: u32 = 100;

@@ -1,19 +1,19 @@
-//! When the snapshots are swept: a part at a time, so that each comes at the same distance.
+//! Sweeps over the snapshots, one part at a time, so that each snapshot is read at equal intervals.
 
 use std::time::{Duration, Instant};
 
 use super::Daemon;
 use crate::config::listeners::Listener;
 
-/// The pace of the sweeps. There are none while there are few connections: they have deadlines of their
-/// own, and the daemon sleeps until the first of them.
+/// The schedule of the sweeps. With few connections there are none: each connection has its own
+/// deadline, and the daemon sleeps until the first.
 #[derive(Debug)]
 pub(super) struct Sweeps {
-    /// How long one takes.
+    /// The duration of one sweep.
     length: Duration,
-    /// The one that is under way.
+    /// When the current sweep began.
     begun: Instant,
-    /// When its next part is due.
+    /// When the next part is due.
     next: Instant,
     phase: SweepPhase,
 }
@@ -27,8 +27,8 @@ enum SweepPhase {
 }
 
 impl Sweeps {
-    /// As long as they can be while no deadline of a connection with a heartbeat at half of the limit
-    /// comes before the next: a lone ping has to be seen within the ping timeout.
+    /// Chooses the longest sweep in which no connection with a heartbeat at half of its limit reaches a
+    /// deadline between two readings. A single ping must be seen within the ping timeout.
     pub(super) fn of(listeners: &[Listener]) -> Self {
         let rules = listeners.iter().map(|listener| &listener.rules);
         let limits = rules.clone().filter_map(|it| it.shortest_idle_timeout());
@@ -43,8 +43,7 @@ impl Sweeps {
         }
     }
 
-    /// What the core may expect: how far apart two readings of a snapshot may be, which is a sweep, two of
-    /// its parts, and some delay.
+    /// Maximum time between two readings of a snapshot: one sweep, two of its parts, and some delay.
     fn at_least_every(&self) -> Option<Duration> {
         (self.phase == SweepPhase::Sweeping).then(|| self.length + DELAY)
     }
@@ -54,7 +53,7 @@ impl Sweeps {
         (self.phase != SweepPhase::Resting).then_some(self.next)
     }
 
-    /// Which share of the snapshots, from 0 to 1, is to be shown by now. Begins a sweep where there are
+    /// The share of the snapshots, from 0 to 1, that should be read by now. Begins a sweep if there are
     /// many connections.
     fn share(&mut self, now: Instant, connections: usize) -> Option<f64> {
         if self.phase == SweepPhase::Resting {
@@ -72,7 +71,7 @@ impl Sweeps {
         Some(elapsed.div_duration_f64(self.length))
     }
 
-    /// All were shown.
+    /// Handles the end of a sweep.
     fn complete(&mut self, now: Instant, connections: usize) {
         self.begun = now;
         self.phase = match self.phase {
@@ -84,7 +83,7 @@ impl Sweeps {
 }
 
 impl Daemon {
-    /// Shows the core the next snapshots, if it is time.
+    /// Feeds the next snapshots to the core if a part is due.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
         let share = self.sweeps.share(now, self.core.len());
@@ -111,13 +110,15 @@ impl Daemon {
     }
 }
 
-/// Under short limits every connection has a deadline of its own.
+/// The shortest sweep. Under limits too short for it, a connection still gets its own deadline.
 const FASTEST: Duration = Duration::from_secs(5);
 const SLOWEST: Duration = Duration::from_secs(60);
-/// How often a part of a sweep is shown: of a million connections some 12,000 then, in 10 ms.
+/// Interval between two parts of a sweep. Of a million connections one part reads about 12,000, in 10
+/// ms.
 const PART: Duration = Duration::from_millis(250);
 const DELAY: Duration = Duration::from_millis(1_250);
-/// With a heartbeat every 30 s so many have some 20 deadlines a second, and a sweep has 4 parts.
+/// At a heartbeat every 30 s, this many connections have about 20 deadlines a second; a sweep has 4
+/// parts a second.
 const MANY: usize = 500;
 const FEW: usize = MANY / 2;
 
@@ -126,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sweeps_begin_with_many_connections_and_end_with_one_more_when_few_are_left() {
+    fn sweeps_begin_with_many_connections_and_one_more_runs_when_few_are_left() {
         let mut sweeps = Sweeps::of(&[]);
         let mut now = sweeps.begun;
         assert_eq!((sweeps.share(now, MANY), sweeps.due()), (None, None));
         assert_eq!(
             sweeps.share(now, MANY + 1),
             None,
-            "the first part has to come"
+            "the first part is still due"
         );
         let every = sweeps.at_least_every().expect("sweeps");
         let mut sweep = |sweeps: &mut Sweeps, connections| {
@@ -149,11 +150,11 @@ mod tests {
         let first = sweep(&mut sweeps, FEW);
         assert!(
             sweeps.at_least_every().is_some(),
-            "between few and many nothing changes"
+            "nothing changes between few and many"
         );
         let second = sweep(&mut sweeps, FEW - 1);
         assert!(second - first + PART <= every);
-        assert_eq!(sweeps.at_least_every(), None, "one more is on its way");
+        assert_eq!(sweeps.at_least_every(), None, "the last sweep is running");
         let last = sweep(&mut sweeps, FEW - 1);
         assert!(last > second);
         assert_eq!(sweeps.due(), None);

@@ -1,9 +1,9 @@
-//! Errors with what caused them: messages of aya and hyper leave the cause to `source()`.
+//! Errors with their causes. The messages of aya and hyper leave the cause to `source()`.
 
 use std::error::Error;
 
-/// The messages of an error and of its causes in one line. A message that ends with its cause's is
-/// not repeated.
+/// Joins the messages of an error and its causes into one line. A message that already ends with its
+/// cause's is not repeated.
 pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_cause_is_added_and_one_that_is_shown_is_not_repeated() {
+    fn a_hidden_cause_is_added_and_a_shown_one_is_not_repeated() {
         let cause = || io::Error::from_raw_os_error(libc::EPERM);
         let expected = "`bpf_link_create` failed: Operation not permitted (os error 1)";
         let wrapped = Failed::Wrapped(Box::new(Failed::Hidden(cause())));

@@ -1,7 +1,7 @@
-//! The log on stderr, with a limit on lines that repeat.
+//! The log on stderr, with a limit on repeated lines.
 //!
-//! A fault of the kernel side may come once for each of a million connections. The first lines say
-//! what is wrong; the rest only hides other messages and fills the disk.
+//! A fault of the kernel side may occur once for each of a million connections. The first lines show
+//! the fault; the rest would only hide other messages and fill the disk.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use crate::daemon::reaper;
 const LINES_PER_WINDOW: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Lines that were suppressed since the start.
+/// Lines suppressed since the start.
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Makes this the log of the process: warnings and errors, or what `RUST_LOG` selects.
+/// Installs this as the log of the process. It writes warnings and errors, or what `RUST_LOG` selects.
 pub fn install() {
     let logger = env_logger::Builder::from_env(Env::default().default_filter_or("warn")).build();
     log::set_max_level(logger.filter());
@@ -32,11 +32,11 @@ pub fn install() {
         logger,
         repeats: Mutex::default(),
     };
-    // Fails only where there is a logger, which then stays.
+    // Fails only if a logger is already installed, which then stays.
     let _ = log::set_boxed_logger(Box::new(limited));
 }
 
-/// Lines that were suppressed since the start.
+/// Lines suppressed since the start.
 pub fn suppressed() -> u64 {
     SUPPRESSED.load(Ordering::Relaxed)
 }
@@ -68,7 +68,7 @@ impl Log for LimitedLog {
         self.logger.log(record);
     }
 
-    /// Reports what is suppressed and not reported yet.
+    /// Reports the suppressed lines that are not reported yet.
     fn flush(&self) {
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = repeats.take_unreported();
@@ -93,15 +93,15 @@ impl LimitedLog {
 }
 
 fn is_limited(level: Level, target: &str) -> bool {
-    // Whoever selects more than warnings wants all of it. What was aborted must be on record; there is
-    // a limit on how often that happens.
+    // A user who selects more than warnings wants all of it. Aborted connections must be on record, and
+    // their rate is limited elsewhere.
     level <= Level::Warn && target != reaper::LOG_TARGET
 }
 
 /// A file and a line in it.
 type Place = (&'static str, u32);
 
-/// What was logged lately, by the place that logged it.
+/// Recently logged lines, by the place that logged them.
 #[derive(Debug, Default)]
 struct Repeats(HashMap<Place, Window>);
 
@@ -113,8 +113,7 @@ struct Window {
 }
 
 impl Repeats {
-    /// Whether a line may be written, and how many before it were suppressed and are to be reported
-    /// now.
+    /// Whether a line may be written, and how many suppressed lines are to be reported before it.
     fn admit(&mut self, place: Place, now: Instant) -> (bool, u64) {
         let window = self.0.entry(place).or_insert(Window {
             begun: now,
@@ -151,7 +150,7 @@ mod tests {
     const HERE: Place = ("a.rs", 1);
     const THERE: Place = ("a.rs", 2);
 
-    /// How many of `lines` are written that come at once.
+    /// How many of `lines` simultaneous lines are written.
     fn written(repeats: &mut Repeats, place: Place, lines: u64, now: Instant) -> usize {
         (0..lines).filter(|_| repeats.admit(place, now).0).count()
     }
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn aborted_connections_and_what_was_asked_for_have_no_limit() {
+    fn aborted_connections_and_selected_levels_have_no_limit() {
         assert!(is_limited(Level::Error, "monitor::daemon"));
         assert!(is_limited(Level::Warn, "monitor::daemon::drain"));
         assert!(!is_limited(Level::Warn, "monitor::daemon::reaper"));
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_suppressed_can_be_reported_before_the_place_logs_again() {
+    fn suppressed_lines_can_be_reported_before_the_place_logs_again() {
         let mut repeats = Repeats::default();
         let start = Instant::now();
         written(&mut repeats, HERE, 17, start);

@@ -1,4 +1,4 @@
-//! Which programs are attached at wsmon's hook on a cgroup, and which of them stand in its way.
+//! The programs attached at wsmon's hook on a cgroup, and those that conflict with it.
 
 use std::{
     fmt,
@@ -11,23 +11,23 @@ use aya::programs::{CgroupSkbAttachType, loaded_programs};
 
 use super::{bpf, cgroup};
 
-/// `include/uapi/linux/bpf.h`: a program below takes the place of this one.
+/// `include/uapi/linux/bpf.h`: a program below replaces this one.
 const BPF_F_ALLOW_OVERRIDE: u32 = 1;
-/// Programs of one cgroup, and of those above it, all run.
+/// All programs of a cgroup and of its ancestors run.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
-/// A program, as far as this process may look at it.
+/// A program, with the fields that this process may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedProgram {
     pub id: u32,
-    /// At most 15 letters. `CAP_SYS_ADMIN` is needed to see it.
+    /// At most 15 letters. `CAP_SYS_ADMIN` is needed to read it.
     pub name: Option<String>,
 }
 
 /// Why wsmon cannot or must not attach to a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Where the program is attached: the cgroup to watch, or one above it.
+    /// Where the program is attached: the cgroup to watch, or an ancestor.
     pub cgroup: PathBuf,
     pub hook: &'static str,
     pub program: AttachedProgram,
@@ -38,7 +38,7 @@ pub struct Conflict {
 pub enum ConflictKind {
     /// The kernel refuses any other program there and below.
     Exclusive,
-    /// wsmon would take its place: it would not run any more for the cgroup to watch.
+    /// wsmon would replace it: it would no longer run for the cgroup to watch.
     Overridden,
 }
 
@@ -48,7 +48,7 @@ pub fn programs_on(cgroup: &Path, hook: CgroupSkbAttachType) -> io::Result<Vec<A
     Ok(named(found.program_ids))
 }
 
-/// The program that stands in wsmon's way on `cgroup`: there, or the nearest one above
+/// The program that conflicts with wsmon on `cgroup`: there, or on the nearest ancestor
 /// (`hierarchy_allows_attach` in `kernel/bpf/cgroup.c`).
 pub fn conflict(cgroup: &Path, hook: CgroupSkbAttachType) -> io::Result<Option<Conflict>> {
     for (level, cgroup) in cgroup::with_ancestors(cgroup)?.into_iter().enumerate() {
@@ -98,7 +98,7 @@ fn hook_name(hook: CgroupSkbAttachType) -> &'static str {
 fn named(ids: Vec<u32>) -> Vec<AttachedProgram> {
     let names: Vec<(u32, String)> = match ids.is_empty() {
         true => Vec::new(),
-        // Ends at the first that may not be looked at.
+        // Ends at the first program that may not be read.
         false => loaded_programs()
             .map_while(Result::ok)
             .filter(|info| ids.contains(&info.id()))
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_names_program_cgroup_and_the_command_that_ends_it() {
+    fn a_conflict_names_program_cgroup_and_the_command_that_detaches_it() {
         let conflict = Conflict {
             cgroup: "/sys/fs/cgroup/app".into(),
             hook: "egress",

@@ -1,4 +1,4 @@
-//! The commands of bpf(2) that aya 0.14 has no call for: probes and queries.
+//! Commands of bpf(2) that aya 0.14 does not offer: probes and queries.
 
 use std::{
     ffi::{c_long, c_uint},
@@ -58,7 +58,7 @@ impl Instruction {
     }
 }
 
-/// What a probe is loaded as.
+/// The program type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProgramKind {
     /// `BPF_PROG_TYPE_CGROUP_SKB`.
@@ -67,11 +67,11 @@ pub(super) enum ProgramKind {
     Tracepoint { btf_id: u32 },
 }
 
-/// What the verifier says to a probe.
+/// The verifier's verdict on a probe.
 #[derive(Debug)]
 pub(super) enum LoadVerdict {
     Loaded(OwnedFd),
-    /// With the verifier's log; an empty one if it never saw the program.
+    /// With the verifier's log, which is empty if the verifier never saw the program.
     Refused {
         error: io::Error,
         log: String,
@@ -105,7 +105,7 @@ struct ProgLoad {
 
 const _: () = assert!(size_of::<ProgLoad>() == 112);
 
-/// Shows a program to the verifier. It is never attached.
+/// Has the verifier check a program, which is never attached.
 pub(super) fn load(kind: ProgramKind, program: &[Instruction]) -> LoadVerdict {
     const CGROUP_SKB: u32 = 8;
     const TRACING: u32 = 26;
@@ -139,10 +139,10 @@ pub(super) fn load(kind: ProgramKind, program: &[Instruction]) -> LoadVerdict {
         line_info_cnt: 0,
         attach_btf_id,
     };
-    // SAFETY: the pointers in `attr` are to `program`, `license` and `log`, with their lengths, and
-    // all three live until the call returns.
+    // SAFETY: the pointers in `attr` are to `program`, `license` and `log`, with their lengths, and all
+    // three live until the call returns.
     match unsafe { bpf(BpfCommand::ProgLoad, &mut attr) } {
-        // SAFETY: a successful BPF_PROG_LOAD returns a new descriptor that nobody else has.
+        // SAFETY: a successful BPF_PROG_LOAD returns a new descriptor that has no other owner.
         Ok(fd) => LoadVerdict::Loaded(unsafe { OwnedFd::from_raw_fd(fd) }),
         Err(error) => {
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
@@ -172,8 +172,8 @@ struct ProgInfo {
     xlated_prog_len: u32,
 }
 
-/// Whether a loaded program was compiled to machine code. Needs `CAP_BPF`, otherwise the kernel
-/// says no.
+/// Whether a loaded program was compiled to machine code. Without `CAP_BPF` the kernel always reports
+/// that it was not.
 pub(super) fn is_jited(program: BorrowedFd<'_>) -> io::Result<bool> {
     let mut info = ProgInfo::default();
     let mut attr = ObjGetInfo {
@@ -198,10 +198,10 @@ struct ProgQuery {
     padding: u32,
 }
 
-/// What is attached to one cgroup at one hook.
+/// The programs attached to one cgroup at one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    /// `BPF_F_ALLOW_*`, as the first program was attached with.
+    /// `BPF_F_ALLOW_*`, as given when the first program was attached.
     pub(super) attach_flags: u32,
     pub(super) program_ids: Vec<u32>,
 }
@@ -230,7 +230,7 @@ pub(super) fn query(cgroup: impl AsFd, attach_type: u32) -> io::Result<Query> {
 /// # Safety
 /// Every pointer in `attr` must be valid for what `command` reads and writes there.
 unsafe fn bpf<T>(command: BpfCommand, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: `attr` is as long as the size says; its pointers are the caller's promise.
+    // SAFETY: `attr` is as long as the size says; the caller guarantees its pointers.
     let result: c_long = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -1,4 +1,4 @@
-//! Where the cgroup v2 hierarchy is mounted: the programs attach at its root.
+//! Finds the mount of the cgroup v2 hierarchy. The programs attach at its root.
 
 use std::{
     fs, io,
@@ -13,8 +13,8 @@ use super::mountinfo::{self, Mount};
 /// `CGROUP2_SUPER_MAGIC` in `include/uapi/linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
-/// The inode of the root of the hierarchy, also where it is seen from a cgroup namespace or by a
-/// bind mount. Every other cgroup has another one, and so has a namespace's root.
+/// The inode of the root of the hierarchy, also as seen from a cgroup namespace or through a bind
+/// mount. Every other cgroup, including a namespace's root, has another number.
 const ROOT_INODE: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +60,13 @@ impl CgroupError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedCgroup {
     pub path: PathBuf,
-    /// It is the root of the hierarchy: every socket of the host is below it.
+    /// It is the root of the hierarchy, so every socket of the host is below it.
     pub is_root: bool,
 }
 
-/// The root of the cgroup v2 hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid
-/// host, or wherever else it is mounted. Inside a cgroup namespace that shows no more it is that
-/// namespace's root.
+/// The root of the cgroup v2 hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host,
+/// or wherever it is mounted. Inside a cgroup namespace that shows no more, it is that namespace's
+/// root.
 pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     let mounts = mountinfo::read().map_err(CgroupError::Mountinfo)?;
     choose(mounts, |path| {
@@ -75,7 +75,7 @@ pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     .ok_or(CgroupError::NotMounted)
 }
 
-/// `wanted`, or else the root of the hierarchy, once it is known to be a readable cgroup v2
+/// `wanted`, or else the root of the hierarchy, after checking that it is a readable cgroup v2
 /// directory. Without `wanted`, a namespace's root is refused.
 pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<WatchedCgroup, CgroupError> {
     let path = match wanted {
@@ -103,7 +103,7 @@ pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<WatchedCgroup, CgroupErro
     Ok(WatchedCgroup { path, is_root })
 }
 
-/// The cgroup and those above it that are visible here, from the inside out.
+/// The cgroup and its visible ancestors, innermost first.
 pub(super) fn with_ancestors(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
     let cgroup = fs::canonicalize(cgroup)?;
     let mut found = Vec::new();
@@ -118,12 +118,12 @@ pub(super) fn with_ancestors(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn is_on_cgroup2(file: impl AsFd) -> rustix::io::Result<bool> {
-    // f_type is signed or unsigned and of different width by architecture; the magic fits all.
+    // The type of f_type differs in sign and width by architecture; the magic fits all.
     Ok(fstatfs(file)?.f_type as u64 == CGROUP2_SUPER_MAGIC)
 }
 
-/// The mount whose root is that of the hierarchy; else one that looks like the whole of it, as a
-/// namespace's root does; else one of a part.
+/// The mount whose root is that of the hierarchy; else one that looks like the whole of it, like a
+/// namespace's root; else one of a part.
 fn choose(
     mounts: impl IntoIterator<Item = Mount>,
     is_root: impl Fn(&Path) -> bool,
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unified_host_has_it_at_the_usual_place() {
+    fn a_unified_host_has_it_at_the_usual_path() {
         let mountinfo = "\
             24 1 0:22 / /sys rw,nosuid shared:6 - sysfs sysfs rw\n\
             30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hybrid_host_has_it_beside_the_old_controllers() {
+    fn a_hybrid_host_has_it_next_to_the_old_controllers() {
         let mountinfo = "\
             30 24 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n\
             31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n\
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_hierarchy_wins_over_a_part_of_it() {
+    fn the_whole_hierarchy_takes_precedence_over_a_part_of_it() {
         let mountinfo = "\
             31 30 0:27 /kubepods /mnt/part rw - cgroup2 none rw\n\
             32 30 0:27 / /run/cgroup rw - cgroup2 none rw\n";
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_true_root_wins_over_what_only_looks_like_one() {
+    fn the_true_root_takes_precedence_over_an_apparent_one() {
         let mountinfo = b"\
             31 30 0:27 / /sys/fs/cgroup rw - cgroup2 none rw\n\
             32 30 0:27 /../../.. /host/cgroup ro - cgroup2 none rw\n\
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remedy_for_a_namespace_names_both_ways_and_the_way_to_watch_it_alone() {
+    fn the_remedy_for_a_namespace_names_both_ways_out_and_how_to_watch_it_alone() {
         let remedy = CgroupError::NamespaceRoot("/sys/fs/cgroup".into()).remedy();
         for way in [
             "--cgroup /host/cgroup",

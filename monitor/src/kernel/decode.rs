@@ -1,4 +1,4 @@
-//! From the records of the rings to the core's events, checked once.
+//! Decodes and validates the records of the rings as the core's events.
 
 use std::mem::offset_of;
 
@@ -24,7 +24,7 @@ use monitor_core::{
     handshake::{UpgradeRequest, UpgradeResponse},
 };
 
-/// A record that makes no sense. It is counted and never stops the loop.
+/// An invalid record. It is counted and never stops the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("a record of {found} bytes, {expected} were expected")]
@@ -45,8 +45,8 @@ pub enum DecodeError {
 
 /// Decodes one record of the `VITALS` ring.
 ///
-/// The clocks in it are rounded as those of a published snapshot are: the rules compare what the one
-/// says with what the other says, and the same packet must be the same moment in both.
+/// Its clocks are rounded like those of a published snapshot. The rules compare the two, so the same
+/// packet must have the same moment in both.
 pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
     if record.len() == size_of::<ListenEvent>() {
         return listening(&read(record)?);
@@ -55,10 +55,10 @@ pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
     let known = &record.snapshot;
     event(&VitalEvent {
         snapshot: Snapshot {
-            // No clocks, but when something happened, of which the record tells.
+            // These are not clocks but moments that the record reports.
             opened_at: known.opened_at,
             closing_at: known.closing_at,
-            // Refused where they make no sense.
+            // Copied unchanged, so that invalid values are refused.
             protocol: known.protocol,
             closing_by: known.closing_by,
             ..Published::of(known).snapshot(known.cookie, record.at)
@@ -85,7 +85,7 @@ fn listening(event: &ListenEvent) -> Result<Event, DecodeError> {
     })
 }
 
-/// Decodes what a record of the `VITALS` ring says.
+/// Decodes the event in a record of the `VITALS` ring.
 pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
     let kind = EventKind::try_from(event.kind).map_err(DecodeError::Kind)?;
     let at = Ktime(event.at);
@@ -122,8 +122,8 @@ pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
     })
 }
 
-/// Decodes the last words of a connection out of a record of the `VITALS` ring; `None` where it is
-/// no `Closed`, or makes no sense, which [`vital`] tells.
+/// Decodes the final state of a connection from a record of the `VITALS` ring. `None` if the record is
+/// not a `Closed`, or is invalid, which [`vital`] reports.
 pub fn closed(record: &[u8]) -> Option<Box<Closed>> {
     let event = read::<VitalEvent>(record).ok()?;
     if event.kind != EventKind::Closed as u32 {
@@ -157,7 +157,7 @@ pub fn handshake(record: &[u8]) -> Result<Event, DecodeError> {
     upgrade(&record)
 }
 
-/// Decodes what a record of the `HANDSHAKES` ring says.
+/// Decodes the content of a record of the `HANDSHAKES` ring.
 pub fn upgrade(record: &HandshakeRecord) -> Result<Event, DecodeError> {
     let head = |max: usize| {
         let found = record.len;
@@ -229,13 +229,13 @@ fn read<T: Wire>(record: &[u8]) -> Result<T, DecodeError> {
 /// `repr(C)`, integers only, no implicit padding.
 unsafe trait Wire {}
 
-// SAFETY: the layout is asserted beside the type.
+// SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for VitalEvent {}
-// SAFETY: the layout is asserted beside the type.
+// SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for ListenEvent {}
-// SAFETY: the layout is asserted beside the type.
+// SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for HandshakeRecord {}
-// SAFETY: the layout is asserted beside the type.
+// SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for FrameSample {}
 
 #[cfg(test)]
@@ -271,7 +271,7 @@ mod tests {
         cut(record, REQUEST_HEAD_MAX)
     }
 
-    /// With room for so many bytes of the head.
+    /// A record with room for `room` bytes of the head.
     fn cut(record: &HandshakeRecord, room: usize) -> Result<Event, DecodeError> {
         let bytes = std::ptr::from_ref(record).cast::<u8>();
         let size = offset_of!(HandshakeRecord, head) + room;
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_and_its_answer_are_decoded_with_whose_they_are() {
+    fn a_request_and_its_response_are_decoded_with_their_connection() {
         let request = record(
             head_kind::REQUEST,
             b"GET /chat?x HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listening_socket_is_told_by_the_length_of_its_record() {
+    fn a_listening_socket_is_recognized_by_the_length_of_its_record() {
         let record = |kind| ListenEvent {
             at: 9,
             kind,
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_packet_is_the_same_moment_in_a_record_and_in_the_table() {
+    fn a_packet_has_the_same_moment_in_a_record_and_in_the_table() {
         let mut snapshot = Snapshot {
             cookie: 7,
             published_at: 50_000_000_001,
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_record_that_makes_no_sense_is_refused() {
+    fn an_invalid_handshake_record_is_refused() {
         let mut long = record(head_kind::RESPONSE, b"HTTP/1.1 200 OK\r\n\r\n");
         long.len = 513;
         let (found, max) = (513, RESPONSE_HEAD_MAX);

@@ -1,4 +1,4 @@
-//! From the wire's integers to what a person asks about one connection.
+//! Converts the wire's integers into the details of one connection.
 
 use std::time::Duration;
 

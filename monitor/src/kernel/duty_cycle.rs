@@ -1,16 +1,16 @@
-//! How often the daemon may look around for something that is nowhere near.
+//! Limits how often the daemon may do a costly scan.
 
 use std::time::{Duration, Instant};
 
-/// The longest that one look around holds up the daemon, which reads no ring meanwhile: the vitals'
-/// ring, about 21,000 records, then stands 400,000 connections a second.
+/// The longest that one scan may block the daemon, which reads no ring meanwhile. The vitals ring of
+/// about 21,000 records then covers 400,000 connections a second.
 pub(super) const LONGEST: Duration = Duration::from_millis(50);
 
-/// After a look around, rest for so many times as long: one part in twenty of the time is spent on
-/// them at most, however many alerts come.
+/// Rest after a scan, in multiples of its duration: at most one part in twenty of the time is spent
+/// scanning, however many alerts come.
 const REST: u32 = 19;
 
-/// Keeps a costly look around to a share of the time.
+/// Limits a costly scan to a share of the time.
 #[derive(Debug, Default)]
 pub(super) struct DutyCycle {
     resume_at: Option<Instant>,
@@ -21,7 +21,7 @@ impl DutyCycle {
         self.resume_at.is_none_or(|resume_at| now >= resume_at)
     }
 
-    /// A look around began and ended.
+    /// Records the start and the end of a scan.
     pub(super) fn took(&mut self, started: Instant, ended: Instant) {
         self.resume_at = Some(ended + (ended - started) * REST);
     }
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_around_takes_one_part_in_twenty_of_the_time() {
+    fn a_scan_takes_one_part_in_twenty_of_the_time() {
         let mut duty_cycle = DutyCycle::default();
         let start = Instant::now();
         assert!(duty_cycle.is_due(start));

@@ -1,5 +1,5 @@
-//! What the programs need from the running kernel beyond its types, and which of two ways to loop
-//! they take. Features are probed, because vendors carry newer ones in older kernels.
+//! The features that the programs need from the running kernel, apart from its types, and which of two
+//! ways they loop. Features are probed, because vendors backport newer ones to older kernels.
 
 use std::{fmt, io, os::fd::AsFd};
 
@@ -30,7 +30,7 @@ impl LoopKind {
     }
 }
 
-/// What a kernel can do for the programs.
+/// The features of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     pub bpf_loop: bool,
@@ -39,13 +39,13 @@ pub struct Features {
     pub storage_in_tracing: bool,
     /// `bpf_get_socket_cookie` in tracing programs (Linux 5.12).
     pub cookie_in_tracing: bool,
-    /// Programs become machine code. The interpreter takes no callbacks.
+    /// Programs are compiled to machine code. The interpreter supports no callbacks.
     pub jit: bool,
-    /// An atomic exchange becomes machine code (Linux 5.12, on arm64 5.18).
+    /// An atomic exchange is compiled to machine code (Linux 5.12, on arm64 5.18).
     pub atomic_exchange: bool,
 }
 
-/// One thing that the programs cannot do without.
+/// A required feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     Loop,
@@ -70,7 +70,7 @@ pub enum ProbeError {
     },
 }
 
-/// Any tracepoint does: what a helper may be called from does not depend on which.
+/// Any tracepoint serves, because the allowed helpers do not depend on which.
 const TRACEPOINT: &str = "inet_sock_set_state";
 
 impl Features {
@@ -104,7 +104,7 @@ impl Features {
             (Feature::StorageInTracing, storage_in_tracing),
             (Feature::CookieInTracing, cookie_in_tracing),
             (Feature::Jit, jit),
-            // Without a compiler at all, this one is no news.
+            // Without a JIT compiler this is missing too, so it is not reported separately.
             (Feature::AtomicExchange, atomic_exchange || !jit),
         ];
         let missing: Vec<_> = needed
@@ -151,7 +151,7 @@ impl Lacking {
 }
 
 /// Whether the kernel lets programs of this kind call a helper. The probe passes no arguments, so the
-/// verifier refuses it in any case; its log says for which reason.
+/// verifier refuses it in any case; its log shows the reason.
 fn has_helper(kind: ProgramKind, id: i32, feature: &'static str) -> Result<bool, ProbeError> {
     const UNKNOWN: [&str; 4] = [
         "unknown func",
@@ -180,8 +180,8 @@ const EXCHANGE: [Instruction; 5] = [
     Instruction::EXIT,
 ];
 
-/// Whether the kernel turns a program into machine code. One that the compiler cannot take is
-/// interpreted, or refused where there is no interpreter.
+/// Whether the kernel compiles a program to machine code. A program that the JIT cannot compile is
+/// interpreted, or refused if there is no interpreter.
 fn is_compiled(program: &[Instruction], feature: &'static str) -> Result<bool, ProbeError> {
     match bpf::load(ProgramKind::CgroupSkb, program) {
         LoadVerdict::Loaded(program) => {
@@ -217,7 +217,7 @@ mod tests {
         bpf_loop: false,
         ..ALL
     };
-    /// Linux 5.10, and what is older.
+    /// Linux 5.10 and older.
     const OLD: Features = Features {
         bpf_loop: false,
         for_each_map_elem: false,
@@ -229,7 +229,7 @@ mod tests {
 
     /// Kernels by their features, as docs/kernels.md lists them.
     #[test]
-    fn every_kernel_gets_the_loop_it_has_or_a_refusal_that_names_what_it_lacks() {
+    fn every_kernel_gets_its_loop_or_a_refusal_that_names_what_is_missing() {
         use Feature::{AtomicExchange, CookieInTracing, Loop, StorageInTracing};
         type Row = (&'static str, Features, Result<LoopKind, Vec<Feature>>);
         let table: [Row; 8] = [
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_each_feature_and_the_way_out() {
+    fn a_refusal_names_each_feature_and_the_remedy() {
         let lacking = OLD.loop_kind().unwrap_err();
         let text = lacking.to_string();
         for name in [
@@ -314,10 +314,10 @@ mod tests {
         let btf_id = tracepoint_id(&btf, TRACEPOINT).unwrap();
         for kind in [ProgramKind::CgroupSkb, ProgramKind::Tracepoint { btf_id }] {
             assert!(!has_helper(kind, 100_000, "nothing").unwrap());
-            // bpf_map_lookup_elem, which all have.
+            // bpf_map_lookup_elem, which every kernel has.
             assert!(has_helper(kind, 1, "maps").unwrap());
         }
-        // What the committed object needs is there wherever these tests run.
+        // The committed object's requirements are met wherever these tests run.
         let features = Features::of_running_kernel(&btf).unwrap();
         assert!(features.loop_kind().is_ok(), "{features:?}");
     }

@@ -1,4 +1,4 @@
-//! One socket of a sock_diag dump: `struct inet_diag_msg` and its attributes
+//! Parses one socket of a sock_diag dump: `struct inet_diag_msg` and its attributes
 //! (`include/uapi/linux/inet_diag.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,43 +15,43 @@ use monitor_core::Ktime;
 /// One TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiagSocket {
-    /// When the kernel took this picture, at most a datagram's filling (about 0.2 ms) too late.
+    /// When the kernel read the socket, late by at most the time to fill a datagram (about 0.2 ms).
     pub at: Ktime,
-    /// The number that `bpf_get_socket_cookie` gives.
+    /// The value of `bpf_get_socket_cookie`.
     pub cookie: u64,
     pub family: AddressFamily,
     pub state: TcpState,
-    /// IPv4 also where an IPv6 socket carries it (`::ffff:192.0.2.1` becomes `192.0.2.1`); without
-    /// an IPv6 scope.
+    /// IPv4 even if an IPv6 socket carries it (`::ffff:192.0.2.1` becomes `192.0.2.1`); without an IPv6
+    /// scope.
     pub local: SocketAddr,
     /// In the same form as `local`.
     pub peer: SocketAddr,
-    /// Bytes received and not yet read by the application; a FIN counts as one (`tcp_diag_get_info`
-    /// in `net/ipv4/tcp_diag.c`).
+    /// Bytes received and not yet read by the application; a FIN counts as one (`tcp_diag_get_info` in
+    /// `net/ipv4/tcp_diag.c`).
     pub receive_queue: u32,
     /// Bytes written and not yet acknowledged, sent or not; a FIN counts as one.
     pub send_queue: u32,
     /// The inode of the socket's file; 0 once the application has closed it.
     pub inode: u32,
-    /// The cgroup v2 in which the socket, or the listener it was accepted from, was made: the number
-    /// that `bpf_sk_cgroup_id` gives. `None` where the kernel gave none.
+    /// The cgroup v2 in which the socket, or the listener that accepted it, was created: the value of
+    /// `bpf_sk_cgroup_id`. `None` if the kernel reported none.
     pub cgroup_id: Option<u64>,
-    /// One of the connections that make up an MPTCP one (RFC 8684), and no fallback to plain TCP. The kernel says so
-    /// to whoever may administer the network namespace.
+    /// One subflow of an MPTCP connection (RFC 8684), not a fallback to plain TCP. The kernel reports
+    /// this only to a process that may administer the network namespace.
     pub is_subflow: bool,
-    /// `None` where the kernel gave none.
+    /// `None` if the kernel reported none.
     pub info: Option<TcpInfo>,
 }
 
-/// The family of the socket itself: an [`Inet6`](AddressFamily::Inet6) one may carry IPv4.
+/// The family of the socket: an [`Inet6`](AddressFamily::Inet6) one may carry IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressFamily {
     Inet,
     Inet6,
 }
 
-/// The states of a connection, from the end of the handshake to its last acknowledgement, and that of
-/// a socket that waits for them (`include/net/tcp_states.h`). The others are not asked for.
+/// The states of a connection, from the end of the handshake to its last acknowledgement, and that of a
+/// listening socket (`include/net/tcp_states.h`). No other states are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TcpState {
     Established,
@@ -66,19 +66,19 @@ pub enum TcpState {
 /// The size of `struct inet_diag_msg`.
 const INET_DIAG_MSG: usize = 72;
 
-/// `INET_DIAG_CGROUP_ID`, a `u64`: given since Linux 5.8, whatever was asked for.
+/// `INET_DIAG_CGROUP_ID`, a `u64`: always reported since Linux 5.8.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
-/// `INET_DIAG_ULP_INFO`, a nest: what speaks TCP in the application's stead, if anything does.
+/// `INET_DIAG_ULP_INFO`, a nest: the protocol between TCP and the application, if any.
 const INET_DIAG_ULP_INFO: u16 = 19;
 /// `INET_ULP_INFO_MPTCP` in it, the nest of a subflow.
 const INET_ULP_INFO_MPTCP: u16 = 3;
 /// `MPTCP_SUBFLOW_ATTR_FLAGS` in that, a `u32` (`include/uapi/linux/mptcp.h`).
 const MPTCP_SUBFLOW_ATTR_FLAGS: u16 = 8;
-/// `MPTCP_SUBFLOW_FLAG_MCAP_REM` and `MPTCP_SUBFLOW_FLAG_JOIN_REM`: the peer speaks MPTCP too.
+/// `MPTCP_SUBFLOW_FLAG_MCAP_REM` and `MPTCP_SUBFLOW_FLAG_JOIN_REM`: the peer supports MPTCP too.
 const AGREED: u32 = 1 | 1 << 2;
 
-/// `None` for a socket for which `wanted(local port, peer port)` does not hold.
+/// `None` for a socket for which `wanted(local port, peer port)` is false.
 pub(super) fn parse_socket(
     payload: &[u8],
     at: Ktime,
@@ -95,8 +95,8 @@ pub(super) fn parse_socket(
     describe(header, attributes, at).map(Some)
 }
 
-/// `None` for a socket that is not a connection yet, or not any more: what waits in SYN_RECV or
-/// TIME_WAIT carries the cookie of the connection.
+/// `None` for a socket that isn't a connection yet, or any more: a socket in SYN_RECV or TIME_WAIT
+/// carries the cookie of the connection.
 pub(super) fn parse_connection(payload: &[u8], at: Ktime) -> Result<Option<DiagSocket>, Malformed> {
     match payload.get(1) {
         Some(&(TCP_SYN_SENT | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN)) => Ok(None),
@@ -144,7 +144,7 @@ fn describe(
     })
 }
 
-/// What follows a `struct inet_diag_msg`, as far as it is of interest.
+/// The attributes of interest after a `struct inet_diag_msg`.
 #[derive(Default)]
 struct Attributes {
     cgroup_id: Option<u64>,
@@ -172,7 +172,7 @@ impl Attributes {
     }
 }
 
-/// Whether the protocol above is MPTCP. Where the peer has none, the client's kernel keeps it, without a use for it.
+/// Whether the protocol above is MPTCP. If the peer has none, the client's kernel keeps it unused.
 fn is_subflow(ulp: &[u8]) -> Result<bool, Malformed> {
     let Some(subflow) = find(ulp, INET_ULP_INFO_MPTCP)? else {
         return Ok(false);
@@ -193,7 +193,7 @@ fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, Malformed> {
     Ok(None)
 }
 
-/// A socket that does not read as `inet_diag` says it should.
+/// A socket that does not match the layout of `inet_diag`.
 #[derive(Debug)]
 pub(super) struct Malformed;
 
@@ -235,7 +235,7 @@ pub(super) mod tests {
 
     const AT: Ktime = Ktime(1_000_000_000);
 
-    /// A socket as the netlink crate writes it: an opinion on the layout that is not our own.
+    /// A socket as written by the netlink crate, whose layout is independent of ours.
     pub(in crate::kernel) fn response(family: u8, local: &str, peer: &str) -> Vec<u8> {
         let (local, peer): (SocketAddr, SocketAddr) =
             (local.parse().unwrap(), peer.parse().unwrap());
@@ -304,13 +304,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cgroup_of_another_width_is_malformed() {
+    fn a_cgroup_id_of_another_width_is_malformed() {
         let payload = with_cgroup(response(AF_INET, "127.0.0.1:1", "127.0.0.1:2"), &[0; 4]);
         assert!(parse_socket(&payload, AT, |_, _| true).is_err());
     }
 
     #[test]
-    fn what_is_not_a_connection_yet_or_any_more_is_none() {
+    fn a_socket_that_is_not_a_connection_is_none() {
         let mut payload = response(AF_INET, "127.0.0.1:1", "127.0.0.1:2");
         assert!(parse_connection(&payload, AT).unwrap().is_some());
         for state in [TCP_SYN_SENT, TCP_SYN_RECV, TCP_TIME_WAIT, TCP_LISTEN] {

@@ -1,4 +1,4 @@
-//! Loading, sizing and attaching the kernel programs.
+//! Loads, sizes and attaches the kernel programs.
 
 use std::{
     fs::File,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{config::listeners::Listener, diagnostics::error_chain::one_line};
 
-/// The compiled kernel programs; `cargo xtask build-ebpf` makes them from `monitor-ebpf`.
+/// The compiled kernel programs, built from `monitor-ebpf` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/wsmon.bpf.o");
 
 /// The programs on TCP's tracepoints, named after their hook.
@@ -45,29 +45,28 @@ pub const PACKET_HOOKS: [(&str, CgroupSkbAttachType); 2] = [
     ("egress", CgroupSkbAttachType::Egress),
 ];
 
-/// What is decided before the load and frozen by it.
+/// Settings that are fixed at load time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadSettings {
-    /// A busy flow is published at most once in this time.
+    /// Minimum time between two publications of a busy flow.
     pub publish_interval: Duration,
     /// Entries of `SNAPSHOTS`.
     pub max_connections: u32,
     /// Debug events of the kernel programs, through aya-log.
     pub debug_log: bool,
-    /// How the programs loop; by default what the kernel's features decide.
+    /// How the programs loop; by default chosen by the kernel's features.
     pub loop_kind: Option<LoopKind>,
-    /// What the verifier writes if it refuses a program.
+    /// How much the verifier writes if it refuses a program.
     pub verifier_log: VerifierLog,
-    /// Programs that every verifier gives up on, after a million instructions: for tests of a
-    /// refusal.
+    /// Loads programs that every verifier rejects after a million instructions, for tests of a refusal.
     pub refused_shape: bool,
 }
 
 /// How much the verifier writes. aya repeats a refused load with ever larger buffers until the log
-/// fits, and each of these tries takes the verifier as long as the first.
+/// fits, and each try takes the verifier as long as the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifierLog {
-    /// Its last word and its statistics, which always fit.
+    /// Its last message and its statistics, which always fit.
     Brief,
     /// Every instruction on the way to the refusal.
     Full,
@@ -129,7 +128,7 @@ pub enum LoadError {
     },
 }
 
-/// Reads what the programs log through aya-log and hands it to [`log`].
+/// Reads what the programs log through aya-log and passes it to [`log`].
 pub type KernelLog = EbpfLogger<&'static dyn log::Log>;
 
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +146,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads and verifies every program and sets what they watch. Nothing is attached yet.
+    /// Loads and verifies every program and configures what they watch. Attaches nothing yet.
     pub fn new(listeners: &[Listener], settings: &LoadSettings) -> Result<Self, LoadError> {
         if listeners.len() > MAX_LISTENERS {
             return Err(LoadError::TooManyListeners(listeners.len()));
@@ -199,14 +198,14 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Attaches everything: tracepoints first, so that a socket born in between is known before
+    /// Attaches everything: tracepoints first, so that a socket established in between is known before
     /// its first packet is seen.
     ///
-    /// A program that others had attached stays in force: where ours would take its place, or the
-    /// kernel lets nobody else in, this fails and names it.
+    /// Programs attached by others keep running. If wsmon would replace one, or the kernel allows no
+    /// second program, this fails and names it.
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), LoadError> {
         for (_, hook) in PACKET_HOOKS {
-            // A kernel that does not answer has not refused: attaching will tell.
+            // If the query fails, the attach reports what is wrong.
             if let Ok(Some(conflict)) = attachments::conflict(cgroup, hook)
                 && conflict.kind == ConflictKind::Overridden
             {
@@ -225,7 +224,8 @@ impl Loaded {
         })?;
         for (name, hook) in PACKET_HOOKS {
             let program: &mut CgroupSkb = program(&mut self.ebpf, name)?;
-            // By bpf_link: other programs on this cgroup stay, and ours goes if this process dies.
+            // By bpf_link: other programs on this cgroup stay, and ours is detached if this process
+            // dies.
             program
                 .attach(&dir, hook, CgroupAttachMode::Single)
                 .map_err(|source| match attachments::conflict(cgroup, hook) {
@@ -236,12 +236,12 @@ impl Loaded {
         Ok(())
     }
 
-    /// How the programs were made to loop.
+    /// How the programs loop.
     pub fn loop_kind(&self) -> LoopKind {
         self.loop_kind
     }
 
-    /// The verifier's and the kernel's account of each program.
+    /// The verifier's and the kernel's figures for each program.
     pub fn programs(&self) -> impl Iterator<Item = (&str, ProgramInfo)> {
         self.ebpf
             .programs()
@@ -259,8 +259,8 @@ impl Loaded {
             .ok_or(LoadError::StaleObject { what: "map", name })
     }
 
-    /// The programs' own log, registered with the current runtime; there is none unless they were
-    /// loaded with `debug_log`.
+    /// The programs' own log, registered with the current runtime. It exists only if they were loaded
+    /// with `debug_log`.
     pub fn kernel_log(&mut self) -> Result<AsyncFd<KernelLog>, KernelLogError> {
         let log = EbpfLogger::init(&mut self.ebpf)?;
         // SAFETY: the map's descriptor is owned by the logger, never changes, and closes with it.
@@ -281,7 +281,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Gives the programs the limits of the listeners they were loaded with, from now on.
+    /// Applies new limits to the listeners that the programs were loaded with.
     pub fn set_limits(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
         let mut limits = self.array::<ListenerLimits>("LISTENERS")?;
         for (i, listener) in listeners.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The daemon's ends of the maps.
+//! The daemon's access to the maps.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ const SAMPLE_EVERY: &str = "SAMPLE_EVERY";
 /// The published facts of every tracked flow.
 pub struct Snapshots {
     map: HashMap<MapData, u64, Published>,
-    /// Another descriptor of it.
+    /// A second descriptor of the map.
     fd: OwnedFd,
     max_entries: u32,
     sweep: Sweep,
@@ -54,7 +54,7 @@ impl Snapshots {
         Ok(open().map_err(cannot("open", SNAPSHOTS))?)
     }
 
-    /// For how many flows there is room.
+    /// The maximum number of flows.
     pub fn max_entries(&self) -> u32 {
         self.max_entries
     }
@@ -67,8 +67,8 @@ impl Snapshots {
         }
     }
 
-    /// Shows the facts of every flow that lies in this share of the map, from 0 to 1, and was not
-    /// shown since [`Snapshots::restart_sweep`].
+    /// Passes the facts of every flow in this share of the map, from 0 to 1, that was not passed since
+    /// [`Snapshots::restart_sweep`].
     pub fn sweep(
         &mut self,
         share: f64,
@@ -83,7 +83,7 @@ impl Snapshots {
         self.sweep.restart();
     }
 
-    /// All about a flow; `None` if the kernel no longer has it.
+    /// All data of a flow; `None` if the kernel no longer has it.
     pub fn detail(&self, conn: ConnId) -> Result<Option<Detail>, SnapshotError> {
         match self.lookup(conn)? {
             Some(snapshot) => Ok(Some(decode::detail(&snapshot)?)),
@@ -91,8 +91,8 @@ impl Snapshots {
         }
     }
 
-    /// Writes a flow that only sock_diag knows. What the kernel already published stays: it is
-    /// newer. Returns whether it was written.
+    /// Writes a flow that only sock_diag knows. Data already published by the kernel programs is newer
+    /// and stays. Returns whether the flow was written.
     pub fn seed(&mut self, facts: &Facts) -> Result<bool, SnapshotError> {
         const BPF_NOEXIST: u64 = 1;
         match self
@@ -114,20 +114,20 @@ impl Snapshots {
         }
     }
 
-    /// Whether all that is known of a flow is its seed: no packet has passed since.
+    /// Whether the entry of a flow is still its seed, without a packet since.
     pub fn is_seed(&self, conn: ConnId) -> bool {
         let snapshot = self.lookup(conn).ok().flatten();
         snapshot.is_some_and(|snapshot| snapshot.origin == origin::SEEDED)
     }
 
-    /// Forgets a flow whose socket is gone. That it is not there is no error.
+    /// Removes a flow whose socket is gone. A missing entry is not an error.
     pub fn remove(&mut self, conn: ConnId) -> Result<(), SnapshotError> {
         present(self.map.remove(&conn.0)).map_err(cannot("write", SNAPSHOTS))?;
         Ok(())
     }
 
-    /// The next page of all that the kernel has published, as its connections and their facts, and
-    /// whether it is the last page.
+    /// The next page of published flows, as connections and their facts, and whether it is the last
+    /// page.
     pub fn next_page(&self, pages: &mut Pages) -> Result<(Vec<Met>, bool), SnapshotError> {
         let (page, last) = pages.next(self.fd.as_fd()).map_err(SnapshotError::Pages)?;
         let met = page.map(|snapshot| {
@@ -143,7 +143,7 @@ impl Snapshots {
     }
 }
 
-/// A map that the kernel does not let be opened, read or written.
+/// The kernel refused to open, read or write a map.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} map {map}: {}", one_line(source))]
 pub struct MapAccessError {
@@ -152,7 +152,7 @@ pub struct MapAccessError {
     source: MapError,
 }
 
-/// For `map_err`: what could not be done, and to which map.
+/// For `map_err`: the failed action and the map.
 pub(super) fn cannot(
     action: &'static str,
     map: &'static str,
@@ -164,7 +164,7 @@ pub(super) fn cannot(
     }
 }
 
-/// What a lookup or a removal by key gave; `None` if the map has no such key. aya reports that as
+/// The result of a lookup or removal by key; `None` if the map has no such key. aya reports that as
 /// `KeyNotFound` for a lookup, but as a failed system call for a removal.
 fn present<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match outcome {
@@ -177,7 +177,7 @@ fn present<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
     }
 }
 
-/// A connection, and its facts if they make sense.
+/// A connection, and its facts if they are valid.
 pub type Met = (ConnId, Result<Facts, SnapshotError>);
 
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +216,7 @@ impl Stats {
     }
 }
 
-/// What the kernel side could not report.
+/// What the kernel programs could not report.
 pub struct Drops(PerCpuArray<MapData, Counter>);
 
 impl Drops {
@@ -241,7 +241,7 @@ impl SampleRate {
         Ok(Self(map.map_err(cannot("open", SAMPLE_EVERY))?))
     }
 
-    /// From now on one in `frames` of each flow and direction is sent; 0 = none.
+    /// Sends one in `frames` of each flow and direction from now on; 0 = none.
     pub fn set_one_in(&mut self, frames: u32) -> Result<(), MapAccessError> {
         self.0
             .set(0, frames, 0)
@@ -260,12 +260,12 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Births, deaths and troubles.
+    /// Establishments, closes and anomalies.
     pub fn vitals(loaded: &mut Loaded) -> Result<Self, LoadError> {
         Self::take(loaded, "VITALS")
     }
 
-    /// The heads of upgrade requests and of their answers.
+    /// The heads of upgrade requests and of their responses.
     pub fn handshakes(loaded: &mut Loaded) -> Result<Self, LoadError> {
         Self::take(loaded, "HANDSHAKES")
     }
@@ -275,14 +275,14 @@ impl Ring {
         Self::take(loaded, "SAMPLES")
     }
 
-    /// Registers the ring with the runtime, which must be the current one.
+    /// Registers the ring with the current runtime.
     pub fn watched(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the map's descriptor is owned by the ring, never changes, and closes with it.
         unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }
             .map_err(io::Error::from)
     }
 
-    /// Hands the next record to `f`; `None` when the ring is empty.
+    /// Passes the next record to `f`; `None` when the ring is empty.
     pub fn next<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let Some(record) = self.ring.next() else {
             if self.taken > 0 {
@@ -291,13 +291,13 @@ impl Ring {
             }
             return None;
         };
-        // As the kernel lays records out: each behind a header, both at multiples of 8 bytes.
+        // The kernel's layout: each record follows a header, both at multiples of 8 bytes.
         self.taken += (RECORD_HEADER + record.len()).next_multiple_of(8) as u64;
         Some(f(&record))
     }
 
-    /// How many bytes of records it holds, and the most that one emptying found in the last one to
-    /// two minutes.
+    /// The bytes of records it can hold, and the most that a single drain took in the last one to two
+    /// minutes.
     pub fn usage(&self) -> RingUse {
         RingUse {
             size: self.size.into(),
@@ -323,11 +323,11 @@ impl Ring {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingUse {
     pub size: u64,
-    /// More than `size` where records came while it was being emptied.
+    /// More than `size` if records arrived during a drain.
     pub peak: u64,
 }
 
-/// Of a ring the size in bytes.
+/// The size of a ring in bytes.
 fn max_entries(map: &Map) -> Result<u32, MapError> {
     match map {
         Map::HashMap(data) | Map::RingBuf(data) => Ok(data.info()?.max_entries()),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_there_is_no_error_however_it_is_reported() {
+    fn a_missing_key_is_not_an_error_however_it_is_reported() {
         assert_eq!(present(Ok(7)).expect("present"), Some(7));
         for absent in [MapError::KeyNotFound, refused(libc::ENOENT)] {
             assert_eq!(present::<()>(Err(absent)).expect("absent"), None);

@@ -1,5 +1,5 @@
-//! Everything that touches the kernel: load, attach, maps, rings, sockets. The only unsafe code
-//! of the daemon is here.
+//! Everything that calls the kernel: load, attach, maps, rings, sockets. All unsafe code of the daemon
+//! is here.
 
 pub mod attachments;
 mod bpf;

@@ -1,4 +1,4 @@
-//! `/proc/self/mountinfo`: what is mounted where (proc_pid_mountinfo(5)).
+//! Parses `/proc/self/mountinfo`, the list of mounts (proc_pid_mountinfo(5)).
 
 use std::{
     ffi::OsString,
@@ -22,13 +22,13 @@ pub(super) fn read() -> io::Result<Vec<Mount>> {
     fs::read(path).map(|text| parse(&text).collect())
 }
 
-/// Lines without the fields we need are skipped: a newer kernel may add some, never remove any.
+/// Skips lines without the fields we need. A newer kernel may add fields, but never remove any.
 pub(super) fn parse(text: &[u8]) -> impl Iterator<Item = Mount> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line)
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw`: any number of optional
-/// fields before the lone dash.
+/// fields before the single dash.
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let root = fields.nth(3)?;
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_paths_come_back_as_they_are_on_disk() {
+    fn escaped_paths_are_unescaped() {
         let mount = one(r"36 35 0:30 / /mnt/my\040cgroup\134x\011 rw - cgroup2 c rw").unwrap();
         assert_eq!(mount.mount_point, Path::new("/mnt/my cgroup\\x\t"));
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_is_understood() {
+    fn the_mounts_of_the_running_kernel_are_parsed() {
         let mounts = read().unwrap();
         assert!(mounts.iter().any(|mount| mount.filesystem == "proc"));
     }

@@ -1,4 +1,4 @@
-//! Network namespaces: finding all of them, and acting inside one.
+//! Network namespaces: finds all of them, and runs code inside one.
 
 use std::{
     collections::HashSet,
@@ -36,8 +36,8 @@ pub struct NetNsId {
 #[derive(Debug)]
 pub struct NetNsList {
     pub found: Vec<NetNs>,
-    /// Processes and mounts whose namespace we may not see (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
-    /// They may or may not be in a namespace that was found otherwise.
+    /// Processes and mounts whose namespace we may not read (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
+    /// Their namespace may still be found in another way.
     pub refused: usize,
 }
 
@@ -52,7 +52,7 @@ pub enum NetNsError {
 }
 
 impl NetNs {
-    /// The calling thread's own.
+    /// The calling thread's own namespace.
     pub fn own() -> io::Result<Self> {
         let file = File::open(OWN)?;
         Ok(Self {
@@ -81,9 +81,9 @@ impl NetNsId {
     }
 }
 
-/// Our own namespace, those mounted somewhere (`ip netns`, container engines) and those of all
-/// processes. A namespace that is held only by a thread other than its process's first, or only by
-/// an open file, is not found.
+/// Finds our own namespace, those mounted somewhere (`ip netns`, container engines) and those of all
+/// processes. A namespace held only by a thread other than its process's first, or only by an open
+/// file, is not found.
 pub fn enumerate() -> Result<NetNsList, NetNsError> {
     let own = NetNs::own().map_err(NetNsError::Proc)?;
     let mut walk = NetNsWalk {
@@ -107,10 +107,11 @@ pub fn enumerate() -> Result<NetNsList, NetNsError> {
     })
 }
 
-/// What `act` gives when it runs inside `namespace`, on a thread of its own: the caller's thread
-/// stays where it is. Sockets that `act` opens belong to the namespace for good.
+/// Runs `act` inside `namespace`, on a separate thread, so the caller's thread stays in its namespace.
+/// Sockets that `act` opens belong to the namespace permanently.
 ///
 /// # Panics
+///
 /// If `act` does.
 pub fn in_namespace<T: Send>(
     namespace: &NetNs,
@@ -136,11 +137,11 @@ pub fn in_namespace<T: Send>(
     })
 }
 
-/// Calls `act` inside each of `namespaces` in turn, or with what stood in the way of entering it,
-/// until it breaks off; gives what it broke off with. All on one thread of its own, as in
-/// [`in_namespace`].
+/// Calls `act` inside each of `namespaces` in turn, or with the error of entering it, until it breaks;
+/// returns the break value. All calls run on one separate thread, as in [`in_namespace`].
 ///
 /// # Panics
+///
 /// If `act` does.
 pub fn in_each<'a, T: Send>(
     namespaces: &[&'a NetNs],
@@ -170,7 +171,7 @@ pub fn in_each<'a, T: Send>(
 
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Where we already are needs no capability.
+/// Enters a namespace. Does nothing in the current one, which therefore needs no capability.
 fn enter(namespace: &NetNs) -> io::Result<()> {
     if NetNsId::of(&fs::metadata(OWN)?) == namespace.id {
         return Ok(());
@@ -206,7 +207,7 @@ impl NetNsWalk {
         self.visit(id, || File::open(&path), format!("pid {pid}"));
     }
 
-    /// Opens only what is new: there are far more processes than namespaces.
+    /// Opens only new namespaces, because there are far more processes than namespaces.
     fn visit(
         &mut self,
         id: impl FnOnce() -> io::Result<NetNsId>,
@@ -249,7 +250,7 @@ fn printable(name: &OsStr) -> String {
     name.as_bytes().escape_ascii().to_string()
 }
 
-/// A process that ended during the walk, or has ended and waits for its parent.
+/// A process that ended during the walk, or is a zombie.
 fn has_vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
@@ -298,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn acting_in_our_own_namespace_needs_no_capability() {
+    fn our_own_namespace_needs_no_capability() {
         let own = NetNs::own().unwrap();
         let inside = in_namespace(&own, || NetNs::own().unwrap().id()).unwrap();
         assert_eq!(inside, own.id());
     }
 
     #[test]
-    fn each_namespace_is_acted_in_until_that_breaks_off() {
+    fn each_namespace_is_entered_until_the_callback_breaks() {
         let own = NetNs::own().unwrap();
         let mut visits = 0;
         let broke_off_with = in_each(&[&own; 3], |namespace, entered| {
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_does_not_exist_is_no_refusal() {
+    fn a_missing_process_is_not_a_refusal() {
         let own = NetNs::own().unwrap();
         let mut walk = NetNsWalk {
             nsfs: own.id.dev,

@@ -1,4 +1,4 @@
-//! Where the few fields lie that the programs read, from the running kernel's BTF.
+//! The offsets of the kernel fields that the programs read, from the running kernel's BTF.
 
 use std::{fs, io, path::Path};
 
@@ -7,7 +7,7 @@ use btf::{Btf, Kind, Malformed, Shape, Type};
 /// The kernel's own type information.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Byte offsets into `struct sock` (include/net/sock.h), where nothing else is said.
+/// Byte offsets into `struct sock` (include/net/sock.h), unless another struct is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SockOffsets {
     /// `__sk_common.skc_num`: the local port, host order, 16 bits.
@@ -16,7 +16,7 @@ pub struct SockOffsets {
     pub skc_dport: u32,
     /// `sk_protocol`, 16 bits.
     pub sk_protocol: u32,
-    /// `__sk_common.skc_net`: a pointer to the `struct net` (include/net/net_namespace.h) it is in.
+    /// `__sk_common.skc_net`: a pointer to the socket's `struct net` (include/net/net_namespace.h).
     pub skc_net: u32,
     /// `ns.inum` in `struct net`: the inode of the namespace, 32 bits.
     pub net_inum: u32,
@@ -44,7 +44,7 @@ pub enum BtfError {
 }
 
 impl SockOffsets {
-    /// Looks the offsets up in a kernel's BTF.
+    /// Finds the offsets in a kernel's BTF.
     pub(super) fn of(btf: &Btf) -> Result<Self, BtfError> {
         // `__sk_common` is the first member of `struct sock`, so its offsets are the same.
         let common = structure(btf, "sock_common")?;
@@ -76,7 +76,7 @@ pub(super) fn read(path: &Path) -> Result<Btf, BtfError> {
     })
 }
 
-/// The id of the typedef that stands for a tracepoint.
+/// The id of a tracepoint's typedef.
 pub(super) fn tracepoint_id(btf: &Btf, name: &'static str) -> Result<u32, BtfError> {
     btf.find(Kind::Typedef, &format!("btf_trace_{name}"))
         .map(|found| found.id())
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_running_kernel_has_the_fields_where_they_have_been_for_a_decade() {
+    fn the_running_kernel_has_the_fields_at_their_usual_offsets() {
         if !Path::new(VMLINUX_BTF).exists() {
             eprintln!("skipped: no {VMLINUX_BTF}");
             return;
@@ -123,11 +123,11 @@ mod tests {
         let btf = read(Path::new(VMLINUX_BTF)).expect("readable BTF");
         let offsets = SockOffsets::of(&btf).expect("known fields");
         assert_eq!((offsets.skc_dport, offsets.skc_num), (12, 14));
-        assert!(offsets.sk_protocol > 136, "behind sock_common");
+        assert!(offsets.sk_protocol > 136, "after sock_common");
     }
 
     #[test]
-    fn a_file_that_is_no_btf_is_refused_by_name() {
+    fn a_file_without_btf_is_refused_by_name() {
         let error = read(Path::new("/proc/version")).expect_err("no BTF");
         assert!(error.to_string().contains("/proc/version"), "{error}");
     }

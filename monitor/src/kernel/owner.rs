@@ -1,4 +1,5 @@
-//! Who owns a socket: its cgroup, what that means to systemd and to Kubernetes, and its process.
+//! Finds the owner of a socket: its cgroup, the systemd unit or Kubernetes pod of the cgroup, and the
+//! process.
 
 use std::{
     collections::HashSet,
@@ -16,7 +17,7 @@ mod workload;
 pub use self::workload::Workload;
 pub use monitor_core::background::Owner;
 
-/// What is known of a socket whose owner is asked for.
+/// The known properties of a socket whose owner is looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnedSocket {
     /// The inode of the socket's file; 0 once the application has closed it.
@@ -35,22 +36,22 @@ impl From<&FoundSocket> for OwnedSocket {
     }
 }
 
-/// What could not be found out, since the start.
+/// Failed lookups since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnerMisses {
-    /// Questions for a cgroup that stayed without a path: it is gone, or hidden, or was not reached.
+    /// Lookups of a cgroup without a result: it is gone, hidden, or was not reached.
     pub cgroups_unknown: u64,
     /// Sockets with a file for which no process was found.
     pub processes_unknown: u64,
-    /// Walks through `/proc` or the cgroups that were cut short for want of time.
+    /// Walks through `/proc` or the cgroups that were cut because time ran out.
     pub walks_cut: u64,
-    /// Walks that were not begun because the last one was too short a time ago.
+    /// Walks that were postponed because the last one was too recent.
     pub walks_put_off: u64,
-    /// Processes whose open files we may not see (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
+    /// Processes whose open files we may not read (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
     pub processes_refused: u64,
 }
 
-/// Finds the owners of sockets. Each call holds up the daemon for 0.1 s at most.
+/// Finds the owners of sockets. Each call blocks the daemon for 0.1 s at most.
 #[derive(Debug)]
 pub struct Owners {
     cgroup_root: PathBuf,
@@ -60,7 +61,7 @@ pub struct Owners {
 }
 
 impl OwnerMisses {
-    /// Each with the reason as in metrics.
+    /// Each count with its reason as in the metrics.
     pub fn by_reason(self) -> [(&'static str, u64); 5] {
         let Self {
             cgroups_unknown,
@@ -80,7 +81,7 @@ impl OwnerMisses {
 }
 
 impl Owners {
-    /// `cgroup_root`: where the cgroup v2 hierarchy is mounted, as from
+    /// `cgroup_root` is the mount point of the cgroup v2 hierarchy, for example from
     /// [`usable_cgroup2`](super::cgroup::usable_cgroup2).
     pub fn new(cgroup_root: &Path) -> Self {
         Self {
@@ -91,8 +92,8 @@ impl Owners {
         }
     }
 
-    /// The owners of `sockets`, in their order. Ask for all sockets of a burst at once: their
-    /// processes are found in one walk.
+    /// The owners of `sockets`, in their order. Pass all sockets of a burst at once: their processes
+    /// are found in one walk.
     pub fn of(&mut self, sockets: &[OwnedSocket]) -> Vec<Owner> {
         let paths: Vec<_> = sockets
             .iter()
@@ -160,7 +161,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_not_known_of_a_socket_is_not_known_of_its_owner() {
+    fn unknown_properties_of_a_socket_remain_unknown_of_its_owner() {
         let mut owners = Owners::new(&find_cgroup2().unwrap());
         assert_eq!(owners.of(&[OwnedSocket::default()]), [Owner::default()]);
         assert_eq!(owners.misses(), OwnerMisses::default());
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!((misses.cgroups_unknown, misses.processes_unknown), (2, 2));
     }
 
-    /// A client that has made its connection in a cgroup; ends with this value.
+    /// A client that has connected from inside a cgroup; ended on drop.
     struct Client(Child);
 
     impl Drop for Client {
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: walks through all processes"]
-    fn a_burst_is_one_walk() {
+    fn a_burst_needs_one_walk() {
         let connections: Vec<_> = (0..20)
             .map(|_| Connection::new("127.0.0.1:0", "127.0.0.1:0"))
             .collect();
@@ -262,7 +263,7 @@ mod tests {
         println!("owners of 20 sockets: {:?}", started.elapsed());
         let pid = Some(std::process::id());
         assert!(found.iter().all(|owner| owner.pid == pid), "{found:#?}");
-        // Even root may not look into everybody.
+        // Even root may be denied access to some processes.
         let misses = OwnerMisses {
             processes_refused: owners.misses().processes_refused,
             ..OwnerMisses::default()

@@ -1,17 +1,17 @@
-//! What the kernel leaves out of a dump by itself: `INET_DIAG_REQ_BYTECODE`
-//! (`include/uapi/linux/inet_diag.h`, run by `inet_diag_bc_run` in `net/ipv4/inet_diag.c`).
+//! A filter of ports in the kernel: `INET_DIAG_REQ_BYTECODE` (`include/uapi/linux/inet_diag.h`, run by
+//! `inet_diag_bc_run` in `net/ipv4/inet_diag.c`).
 //!
-//! Looking at a socket costs the kernel far more than passing it over. Where both ends of the
-//! connections are on this host, half of the sockets are passed over.
+//! Reporting a socket costs the kernel far more than skipping it. If both ends of the connections are
+//! on this host, half of the sockets are skipped.
 
 use std::ops::RangeInclusive;
 
 use crate::config::listeners::Listener;
 
-/// Which ports a socket must have to be in a dump. Lets pass all that is wanted, and perhaps more.
+/// The ports of the sockets in a dump. Passes all wanted ports, and perhaps more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortFilter {
-    /// Any of these holds; everything passes where there are none.
+    /// At least one of these must hold; without any, everything passes.
     conditions: Vec<Condition>,
 }
 
@@ -27,8 +27,8 @@ enum PortEnd {
     Peer,
 }
 
-/// Ranges of ports for each end. The kernel goes through them one by one, some nanoseconds each;
-/// instead of more, the one range is taken that covers them all.
+/// Maximum number of port ranges for each end. The kernel checks them one by one, some nanoseconds
+/// each. More ranges are replaced by a single one that covers them all.
 const MAX_RANGES: usize = 16;
 
 /// `INET_DIAG_REQ_BYTECODE`, the type of the attribute.
@@ -44,11 +44,11 @@ const D_LE: u8 = 5;
 /// Bytes of a `struct inet_diag_bc_op`, and of one that is followed by a port.
 const OP: u8 = 4;
 const COMPARISON: u8 = 8;
-/// Bytes of one condition: two comparisons, and the jump to the end where both hold.
+/// Bytes of one condition: two comparisons, and the jump to the end if both hold.
 const CONDITION: usize = 20;
 
 impl PortFilter {
-    /// Lets pass what one of these watches.
+    /// A filter that passes the ports of these listeners.
     pub fn of(listeners: &[Listener]) -> Self {
         let ranges = |remote: bool| {
             let listeners = listeners.iter().filter(move |l| l.remote == remote);
@@ -65,12 +65,12 @@ impl PortFilter {
         }
     }
 
-    /// Lets everything pass.
+    /// Whether everything passes.
     pub(super) fn is_empty(&self) -> bool {
         self.conditions.is_empty()
     }
 
-    /// The netlink attribute; nothing where everything passes.
+    /// The netlink attribute; empty if everything passes.
     pub(super) fn attribute(&self) -> Vec<u8> {
         if self.is_empty() {
             return Vec::new();
@@ -82,8 +82,8 @@ impl PortFilter {
         [header, program].concat()
     }
 
-    /// A socket passes if the program ends exactly at its end. `yes` and `no` are how far to go from
-    /// here; every place must lie on the way of `yes` from the beginning.
+    /// A socket passes if the program ends exactly at its end. `yes` and `no` are distances from the
+    /// current position; every target must be reachable from the beginning by `yes` alone.
     fn program(&self) -> Vec<u8> {
         let mut program = Vec::new();
         let mut op = |code: u8, yes: u8, no: u16| {
@@ -91,7 +91,7 @@ impl PortFilter {
             program.extend(no.to_ne_bytes());
         };
         let (one, whole) = (u16::from(COMPARISON), CONDITION as u16);
-        // The jump that refuses is behind all conditions.
+        // The jump that refuses follows all conditions.
         let refusal = u16::from(OP);
         for (place, condition) in (0..).zip(&self.conditions) {
             let behind = (self.conditions.len() as u16 - place - 1) * whole;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_passes_and_its_neighbours_do_not() {
+    fn watched_ports_pass_and_their_neighbours_do_not() {
         let listeners = [
             listener(false, &[80..=80, 9000..=9010]),
             listener(true, &[443..=443]),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_shows_what_passes_and_nothing_else() {
+    fn the_kernel_reports_only_sockets_that_pass() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.server);
         let (local, peer) = (key.local().port(), key.peer().port());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_ranges_each_passes_and_the_program_stays_short() {
+    fn each_of_many_ranges_passes_and_the_program_stays_short() {
         let ranges: Vec<_> = (1..1000_u16).map(|n| n * 60..=n * 60).collect();
         let listeners = [listener(false, &ranges)];
         let program = PortFilter::of(&listeners).program();

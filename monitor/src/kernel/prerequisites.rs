@@ -1,4 +1,4 @@
-//! What wsmon needs from the kernel and from its privileges, and what to do where it is missing.
+//! What wsmon needs from the kernel and from its privileges, with a remedy for each missing item.
 
 pub mod programs;
 mod sandbox;
@@ -18,17 +18,17 @@ use super::{
     sock_diag::SockDiag,
 };
 
-/// One thing that wsmon needs.
+/// One requirement or recommendation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prerequisite {
     pub name: String,
-    /// Without it wsmon does not start; otherwise it does, and sees less.
+    /// Without a required one wsmon does not start; otherwise it starts and sees less.
     pub required: bool,
-    /// Where it holds: in what form.
+    /// If it is met: in what form.
     pub outcome: Result<String, Missing>,
 }
 
-/// What is missing, and what to do about it.
+/// What is missing, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub what: String,
@@ -52,7 +52,7 @@ impl Prerequisite {
         }
     }
 
-    /// It stands in the way of a start.
+    /// Whether it prevents a start.
     pub fn is_fatal(&self) -> bool {
         self.required && self.outcome.is_err()
     }
@@ -67,14 +67,14 @@ impl Missing {
     }
 }
 
-/// Everything that can be known before a program is loaded. `cgroup` is the path the user named.
+/// Everything that can be checked before a program is loaded. `cgroup` is the path given by the user.
 pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
     let mut survey = for_programs(cgroup);
     survey.extend(for_older_connections());
     survey
 }
 
-/// What has to be there before it makes sense to load a program.
+/// What is needed before loading a program makes sense.
 pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
     let mut survey = vec![
         Prerequisite::required("kernel", Ok(release())),
@@ -85,7 +85,7 @@ pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
         .iter()
         .map(CapabilityUse::prerequisite)
         .collect();
-    // Without them, a refusal would say nothing about the sandbox.
+    // Without the capabilities, a refusal would say nothing about the sandbox.
     let are_held = !capabilities.iter().any(Prerequisite::is_fatal);
     survey.extend(capabilities);
     survey.extend(are_held.then(|| Prerequisite::required("bpf(2)", sandbox::bpf_call())));
@@ -128,7 +128,7 @@ fn cgroup_v2(wanted: Option<&Path>) -> Result<String, Missing> {
         .map_err(|error| Missing::new(error.to_string(), error.remedy()))
 }
 
-/// What a capability is for, and so what is lost without it.
+/// The use of a capability, and so what is lost without it.
 struct CapabilityUse {
     capability: Capability,
     required: bool,
@@ -188,8 +188,8 @@ impl CapabilityUse {
     }
 }
 
-/// The capability that grants `capability`: itself, or CAP_SYS_ADMIN, which CAP_BPF and CAP_PERFMON
-/// were split from (capabilities(7)).
+/// The capability that grants `capability`: itself, or CAP_SYS_ADMIN, from which CAP_BPF and
+/// CAP_PERFMON were split (capabilities(7)).
 fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::CapsError> {
     let split = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
     for through in [Some(capability), split.then_some(Capability::CAP_SYS_ADMIN)] {
@@ -221,7 +221,7 @@ fn memory_lock() -> Result<String, Missing> {
 }
 
 fn sock_diag() -> Result<String, Missing> {
-    // Beside a million sockets, counting them would take seconds of each start.
+    // The probe counts no sockets: with a million of them that would add seconds to each start.
     SockDiag::open()
         .and_then(|mut sock_diag| sock_diag.probe())
         .map(|()| "tells of TCP connections".to_owned())
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_that_is_none_is_fatal_and_has_a_remedy() {
+    fn an_invalid_cgroup_is_fatal_and_has_a_remedy() {
         let survey = survey(Some(Path::new("/proc")));
         let cgroup = survey
             .iter()

@@ -7,14 +7,14 @@ use aya::programs::ProgramError;
 use super::prerequisites::release;
 use crate::diagnostics::error_chain::one_line;
 
-/// What the kernel said when it refused a program.
+/// The kernel's refusal of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub program: &'static str,
     pub release: String,
-    /// The error, and what the verifier says last.
+    /// The error, and the verifier's last message.
     pub reason: String,
-    /// How many instructions the verifier looked at, if it says.
+    /// How many instructions the verifier processed, if it reports that.
     pub instructions: Option<u32>,
     log: String,
 }
@@ -96,7 +96,7 @@ impl fmt::Display for LogTail<'_> {
     }
 }
 
-/// The last line before the verifier's statistics: there it says what it minds.
+/// The last line before the verifier's statistics, which has the reason.
 fn last_word(log: &str) -> Option<&str> {
     log.lines()
         .map(str::trim)
@@ -105,8 +105,8 @@ fn last_word(log: &str) -> Option<&str> {
         .last()
 }
 
-/// Whether the statistics begin here (`print_verification_stats` in `kernel/bpf/verifier.c`). Linux
-/// 7.3 adds a line for each function.
+/// Whether the statistics begin here (`print_verification_stats` in `kernel/bpf/verifier.c`). Linux 7.3
+/// adds a line for each function.
 fn is_statistic(line: &str) -> bool {
     const BEGINNINGS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
     BEGINNINGS.iter().any(|text| line.starts_with(text))
@@ -135,7 +135,7 @@ mod tests {
         peak_states 9000 mark_read 12\n";
 
     #[test]
-    fn the_verifiers_last_word_is_the_line_before_its_statistics() {
+    fn the_verifiers_last_message_is_the_line_before_its_statistics() {
         assert_eq!(
             last_word(TOO_LARGE),
             Some("BPF program is too large. Processed 1000001 insn")
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_cut_to_its_end_and_says_so() {
+    fn a_long_log_is_cut_to_its_end_and_marked_as_cut() {
         let log: String = (0..1000)
             .map(|i| format!("{i}: {}\n", "x".repeat(500)))
             .collect();

@@ -1,10 +1,10 @@
-//! How full a ring was found: what shows that it is too small before it loses a record.
+//! Tracks how full a ring was found. This shows that a ring is too small before it loses a record.
 
 use std::time::Duration;
 
 use monitor_core::Ktime;
 
-/// The most bytes that one emptying took out of a ring lately.
+/// The most bytes that a single drain took from a ring recently.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RingPeak {
     begun: Ktime,
@@ -13,13 +13,13 @@ pub(super) struct RingPeak {
 }
 
 impl RingPeak {
-    /// Takes in what one emptying found, with what came meanwhile.
+    /// Records the bytes of a drain, including those that arrived during it.
     pub(super) fn observe(&mut self, bytes: u64, now: Ktime) {
         self.rotate(now);
         self.current = self.current.max(bytes);
     }
 
-    /// The most in the last one to two minutes, whoever asks and how often.
+    /// The most in the last one to two minutes, independent of earlier reads.
     pub(super) fn recent(mut self, now: Ktime) -> u64 {
         self.rotate(now);
         self.current.max(self.previous)

@@ -1,4 +1,4 @@
-//! A scan of the TCP sockets of this host, in every network namespace.
+//! Scans the TCP sockets of this host, in every network namespace.
 
 use std::{
     collections::BTreeSet,
@@ -19,26 +19,26 @@ use monitor_core::{
     facts::{ConnId, Facts, ListenerId, Role},
 };
 
-/// What a scan of all sockets of the host found besides the connections.
+/// The result of a scan, except the connections.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// What listens on watched ports of this host.
+    /// The listening sockets on watched ports of this host.
     pub listening: Vec<ListeningSocket>,
     /// Network namespaces that were scanned.
     pub namespaces: usize,
-    /// Network namespaces that could not be scanned: their older connections are unknown.
+    /// Network namespaces that could not be scanned. Their older connections are unknown.
     pub refused: Vec<RefusedNamespace>,
     /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
     pub hidden: usize,
-    /// Sockets on watched ports that could not be understood.
+    /// Sockets on watched ports that could not be parsed.
     pub unparsed: u64,
-    /// Namespaces whose dump was interrupted, and was made a second time.
+    /// Namespaces whose dump was interrupted and then repeated.
     pub interrupted: usize,
     pub elapsed: Duration,
 }
 
 impl Scan {
-    /// No socket can have been overlooked.
+    /// Whether no socket can have been missed.
     pub fn is_complete(&self) -> bool {
         self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
     }
@@ -54,7 +54,7 @@ pub struct RefusedNamespace {
 #[derive(Clone, Copy, Debug)]
 pub struct ScannedSocket<'a> {
     socket: &'a DiagSocket,
-    /// `None` where nobody watches it, though its port is watched.
+    /// `None` if no listener watches it, although its port is watched.
     watched: Option<(ListenerId, Role)>,
 }
 
@@ -63,18 +63,19 @@ impl ScannedSocket<'_> {
         ConnId(self.socket.cookie)
     }
 
-    /// In the core's terms; `None` for a connection that this host seems to have opened from a watched
-    /// port, by the rule of the kernel programs.
+    /// Its facts for the core; `None` for a connection that this host seems to have opened from a
+    /// watched port, by the rule of the kernel programs.
     pub fn facts(&self) -> Option<Facts> {
         let (listener, role) = self.watched?;
         Some(seed::facts(self.socket, listener, role))
     }
 
-    /// What its application has not read, if anything.
+    /// The bytes its application has not read, if any.
     pub fn receive_queue(&self) -> Option<ReceiveQueue> {
         let received = self.socket.info.as_ref()?.bytes_received;
-        // A FIN takes a place in the queue's arithmetic (`tcp_diag_get_info` in net/ipv4/tcp_diag.c),
-        // and was received like a byte (`tcp_rcv_nxt_update` in net/ipv4/tcp_input.c).
+        // A FIN occupies a sequence number in the queue's length (`tcp_diag_get_info` in
+        // net/ipv4/tcp_diag.c), and was received like a byte (`tcp_rcv_nxt_update` in
+        // net/ipv4/tcp_input.c).
         let queue = self.socket.receive_queue;
         let fin = u32::from(self.socket.state.has_received_fin());
         let bytes = queue.saturating_sub(fin);
@@ -86,9 +87,9 @@ impl ScannedSocket<'_> {
     }
 }
 
-/// What listens on the watched ports, in all network namespaces.
+/// Finds the listening sockets on the watched ports, in all network namespaces.
 ///
-/// Fails only where the namespaces cannot even be listed.
+/// Fails only if the namespaces cannot even be listed.
 pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
     walk(listeners, |sock_diag, listening| {
         Ok([
@@ -98,11 +99,11 @@ pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
     })
 }
 
-/// What listens, and `meet` with each connection on a watched port, in all network namespaces. A
-/// connection may be met more than once. Of one with both ends on this host each end is asked about
-/// on its own.
+/// Finds the listening sockets, and calls `meet` with each connection on a watched port, in all network
+/// namespaces. A connection may be passed more than once. If both ends are on this host, each end is
+/// passed separately.
 ///
-/// Fails only where the namespaces cannot even be listed.
+/// Fails only if the namespaces cannot even be listed.
 pub fn connections(
     listeners: &[Listener],
     mut meet: impl FnMut(&ScannedSocket<'_>),
@@ -128,8 +129,8 @@ pub fn connections(
     })
 }
 
-/// Scans each namespace, once more where a dump was interrupted. `dump` is given room for what
-/// listens.
+/// Scans each namespace, and repeats a dump that was interrupted. `dump` fills the given list of
+/// listening sockets.
 fn walk(
     listeners: &[Listener],
     mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
@@ -218,8 +219,8 @@ mod tests {
         }
     }
 
-    /// The connections on a port of this host's servers, and what they have not read.
-    fn look(port: u16) -> (Vec<ConnId>, Vec<ReceiveQueue>) {
+    /// The connections on a port of this host's servers, and their unread bytes.
+    fn scanned(port: u16) -> (Vec<ConnId>, Vec<ReceiveQueue>) {
         let (mut met, mut unread) = (Vec::new(), Vec::new());
         let scan = connections(&[listener(port)], |found| {
             met.push(found.conn());
@@ -229,10 +230,10 @@ mod tests {
         (met, unread)
     }
 
-    /// Of both families, and on an address that means nothing without its interface.
+    /// Of both families, and on an address that is valid only with its interface.
     #[test]
     #[ignore = "needs root: makes network namespaces"]
-    fn what_waits_unread_is_told_with_how_far_it_was_read() {
+    fn unread_bytes_are_reported_with_the_position_of_the_reader() {
         let namespace = Namespace::new();
         let scoped = namespace.add_link_local("fe80::1");
         for (port, address) in [
@@ -242,11 +243,11 @@ mod tests {
         ] {
             let mut connection = namespace.connect(&address, &address);
             let conn = ConnId(socket_cookie(&connection.server).unwrap());
-            assert_eq!(look(port), (vec![conn], vec![]), "{address}");
+            assert_eq!(scanned(port), (vec![conn], vec![]), "{address}");
 
             connection.client.write_all(b"hello").unwrap();
             connection.server.read_exact(&mut [0; 2]).unwrap();
-            // It takes a place in the queue and is no byte.
+            // The FIN counts in the queue and is not a byte.
             connection.client.shutdown(Shutdown::Write).unwrap();
             let expected = ReceiveQueue {
                 conn,
@@ -254,11 +255,11 @@ mod tests {
                 read: 2,
             };
             wait_for("three bytes unread", || {
-                (look(port) == (vec![conn], vec![expected])).then_some(())
+                (scanned(port) == (vec![conn], vec![expected])).then_some(())
             });
 
             connection.server.read_exact(&mut [0; 3]).unwrap();
-            assert_eq!(look(port), (vec![conn], vec![]), "{address}");
+            assert_eq!(scanned(port), (vec![conn], vec![]), "{address}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What TCP remembers of a connection that is older than the daemon, in the core's terms.
+//! Converts TCP's state of a connection older than the daemon into the core's facts.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use monitor_core::{
     facts::{ConnId, DirectionActivity, Facts, ListenerId, Protocol, Role},
 };
 
-/// One socket on a watched port, of which `tcp_info` was asked for.
+/// The facts of one socket on a watched port, whose `tcp_info` was requested.
 pub(super) fn facts(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
     as_published(described(socket, listener, role))
 }
 
-/// What TCP does not remember is `None`, never a guess that would
-/// make a connection look more idle than it is.
+/// Anything TCP does not remember is `None`, never a guess that would make a connection look more idle
+/// than it is.
 fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
     let clocks = socket
         .info
@@ -53,8 +53,8 @@ fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
     }
 }
 
-/// With its moments rounded as they will be read from the kernel's table: the rules compare what is
-/// reported now with what is read there later.
+/// Rounds the moments as the kernel's table does, because the rules compare what is reported now with
+/// what is read there later.
 fn as_published(mut facts: Facts) -> Facts {
     for moment in [
         &mut facts.rx.last_packet,
@@ -70,7 +70,7 @@ fn as_published(mut facts: Facts) -> Facts {
     facts
 }
 
-/// What `tcp_info` says about time.
+/// The moments in `tcp_info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Clocks {
     rx: DirectionActivity,
@@ -89,7 +89,7 @@ impl Clocks {
         let data_sent_at = before(at, info.last_data_sent);
         let data_received_at = before(at, info.last_data_recv);
         let ack_received_at = before(at, info.last_ack_recv);
-        // Data is acknowledged within 200 ms (delayed ACK), so it is a packet each way.
+        // Data is acknowledged within 200 ms (delayed ACK), so it counts as a packet each way.
         let mut clocks = Self {
             rx: DirectionActivity {
                 last_packet: data_received_at.max(ack_received_at),
@@ -103,7 +103,7 @@ impl Clocks {
                 last_frame: None,
                 last_message: None,
             },
-            // The latest it can be: an acknowledgement may have repeated an earlier one.
+            // The latest possible moment: an acknowledgement may have repeated an earlier one.
             ack_progress_at: ack_received_at.filter(|_| info.bytes_acked > 0),
             ..Self::default()
         };
@@ -113,16 +113,16 @@ impl Clocks {
         clocks
     }
 
-    /// Bytes are outstanding: since they first left, or since the last acknowledgement if that came
-    /// later. The last acknowledgement alone would date a send after a long silence back to the
-    /// beginning of the silence.
+    /// Bytes are outstanding since they were first sent, or since the last acknowledgement if that came
+    /// later. The last acknowledgement alone would date a send after a long idle gap back to the
+    /// beginning of the gap.
     fn add_outstanding(&mut self, info: &TcpInfo, socket: &DiagSocket) {
         let first_sent_at = before(socket.at, info.outstanding_for());
         self.unacked_bytes = socket.send_queue.saturating_sub(info.notsent_bytes);
         self.stalled_since = first_sent_at.max(self.ack_progress_at);
         self.retransmits = u32::from(info.retransmits);
-        // Since the last packet from the peer the first transmission may be a retransmission
-        // already; which one is not known, so it counts alone.
+        // Since the peer's last packet even the first transmission may be a retransmission. Its number
+        // is unknown, so only the last one counts.
         let last_sent_at = before(socket.at, info.last_data_sent);
         if first_sent_at >= self.rx.last_packet {
             self.unanswered_transmissions = 1 + self.retransmits;
@@ -150,7 +150,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// 60 s old; 3 bytes came 30 s ago, 5 bytes left 20 s ago and were acknowledged at once.
+    /// 60 s old; 3 bytes arrived 30 s ago, 5 bytes were sent 20 s ago and acknowledged at once.
     fn quiet() -> TcpInfo {
         TcpInfo {
             last_data_recv: seconds(30),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_dated_back() {
+    fn the_moments_of_an_idle_connection_are_dated_back() {
         let facts = seeded(TcpState::Established, 0, Some(quiet()));
         assert_eq!(facts.conn, ConnId(42));
         assert_eq!(facts.rx.last_packet, Some(AT - seconds(20)));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_never_carried_data_has_its_birth_as_last_packet() {
+    fn a_connection_that_never_carried_data_has_its_establishment_as_last_packet() {
         let age = seconds(7);
         let fresh = TcpInfo {
             last_data_recv: age,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_sent_just_now_after_a_long_silence_are_not_stalled_since_the_silence() {
+    fn bytes_sent_just_now_after_a_long_idle_gap_are_not_outstanding_since_the_gap() {
         let info = TcpInfo {
             unacked_segments: 1,
             last_data_sent: Duration::from_millis(40),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_black_hole_is_stalled_since_its_first_transmission() {
+    fn a_black_hole_is_outstanding_since_its_first_transmission() {
         let info = TcpInfo {
             unacked_segments: 1,
             backoff: 4,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_talks_without_acknowledging_has_left_only_the_last_transmission_unanswered() {
+    fn only_the_last_transmission_is_unanswered_by_a_peer_that_sends_without_acknowledging() {
         let info = TcpInfo {
             unacked_segments: 1,
             backoff: 2,
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_says_who_has_begun_to_close() {
+    fn a_state_shows_which_side_has_begun_to_close() {
         let fins = |state| {
             let facts = seeded(state, 0, Some(quiet()));
             (facts.fin_rx, facts.fin_tx)

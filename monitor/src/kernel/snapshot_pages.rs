@@ -1,7 +1,8 @@
-//! All that the kernel has published, a page at a time (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6).
+//! Reads everything the kernel programs have published, a page at a time (`BPF_MAP_LOOKUP_BATCH`, Linux
+//! 5.6).
 //!
-//! Going from key to key would begin anew wherever the key that it stands on is removed meanwhile.
-//! This goes from bucket to bucket.
+//! Iterating from key to key would start again whenever the current key is removed meanwhile. This
+//! iterates from bucket to bucket.
 
 use std::{
     io,
@@ -14,11 +15,11 @@ use rustix::io::Errno;
 
 use super::clock;
 
-/// A way through a hash map of snapshots. What comes or goes meanwhile may be met or not; all that
-/// stays is met.
+/// An iterator over the hash map of snapshots. Entries that are added or removed meanwhile may be
+/// returned or not; all that stay are returned.
 #[derive(Debug)]
 pub struct Pages {
-    /// The kernel's; `None` before the first page.
+    /// The kernel's position; `None` before the first page.
     position: Option<u32>,
     keys: Vec<u64>,
     values: Vec<Published>,
@@ -50,7 +51,7 @@ impl Pages {
         }
     }
 
-    /// From the first page on.
+    /// Starts again at the first page.
     pub(super) fn restart(&mut self) {
         self.position = None;
     }
@@ -66,7 +67,7 @@ impl Pages {
         map: BorrowedFd<'_>,
     ) -> io::Result<(impl Iterator<Item = Snapshot>, bool)> {
         let (count, last) = self.read(map)?;
-        // No moment in them is later.
+        // No moment in the entries is later.
         let now = clock::now().0;
         let page = self.keys.iter().zip(&self.values).take(count);
         Ok((
@@ -79,7 +80,7 @@ impl Pages {
         loop {
             match self.lookup_batch(map) {
                 Ok(answer) => return Ok(answer),
-                // A bucket that holds more than a page.
+                // The bucket holds more than a page.
                 Err(Errno::NOSPC) => {
                     let room = self.keys.len() * 2;
                     self.keys.resize(room, 0);
@@ -92,7 +93,7 @@ impl Pages {
 
     fn lookup_batch(&mut self, map: BorrowedFd<'_>) -> Result<(usize, bool), Errno> {
         let from = self.position;
-        // Where it stays if the kernel does not come that far.
+        // The position remains there if the kernel gets no further.
         let mut to = from.unwrap_or_default();
         let mut attr = BatchAttr {
             in_batch: address(from.as_ref().map_or(ptr::null(), ptr::from_ref)),
@@ -104,8 +105,8 @@ impl Pages {
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the attribute is whole; both rooms hold `count` entries of the map's key and value
-        // sizes, any bytes are a valid value, and all of it outlives the call.
+        // SAFETY: the attribute is complete; both buffers hold `count` entries of the map's key and
+        // value sizes, any bytes are a valid value, and all of it outlives the call.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -117,9 +118,9 @@ impl Pages {
         let last = match answer {
             0 => false,
             _ => match Errno::from_io_error(&io::Error::last_os_error()) {
-                // The last page comes with it.
+                // The last page comes with this error.
                 Some(Errno::NOENT) => true,
-                // Someone else is in a bucket: as far as it came, it holds.
+                // Another CPU holds a bucket's lock; the entries read so far are valid.
                 Some(Errno::BUSY | Errno::DEADLK | Errno::TIMEDOUT) => false,
                 error => return Err(error.unwrap_or(Errno::IO)),
             },
@@ -129,7 +130,7 @@ impl Pages {
     }
 }
 
-/// For the kernel, which takes 64 bits everywhere.
+/// An address for the kernel, which takes 64 bits everywhere.
 fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }

@@ -1,4 +1,4 @@
-//! All snapshots in parts, over and over.
+//! Reads all snapshots in parts, repeatedly.
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -8,28 +8,29 @@ use super::snapshot_pages::Pages;
 
 /// Reads the snapshots in the order of the kernel's hash table.
 pub struct Sweep {
-    /// Of the hash table.
+    /// The number of buckets of the hash table.
     buckets: u32,
     pages: Pages,
     complete: bool,
 }
 
 impl Sweep {
-    /// Of a table that was made for so many entries.
+    /// A sweep over a table with room for `max_entries`.
     pub fn over(max_entries: u32) -> Self {
         Self {
-            // As the kernel rounds (`htab_map_alloc`).
+            // Rounded like the kernel does (`htab_map_alloc`).
             buckets: max_entries.checked_next_power_of_two().unwrap_or(u32::MAX),
             pages: Pages::new(PAGE),
             complete: false,
         }
     }
 
-    /// Shows what lies in this share of the table, from 0 to 1, and was not shown since the last
-    /// [`Sweep::restart`]. A snapshot that is there all the time is shown once.
+    /// Passes what is in this share of the table, from 0 to 1, and was not passed since the last
+    /// [`Sweep::restart`]. A snapshot that is present throughout is passed once.
     ///
     /// # Errors
-    /// When the kernel refuses; what comes after is shown by the next call.
+    ///
+    /// If the kernel refuses; the next call passes the rest.
     pub fn up_to(
         &mut self,
         share: f64,
@@ -45,12 +46,12 @@ impl Sweep {
         Ok(())
     }
 
-    /// From the first snapshot on.
+    /// Starts again at the first snapshot.
     pub fn restart(&mut self) {
         self.pages.restart();
         self.complete = false;
     }
 }
 
-/// They stay in the CPU's cache until they are shown.
+/// Small enough to stay in the CPU's cache until they are passed.
 const PAGE: usize = 256;

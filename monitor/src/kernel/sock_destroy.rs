@@ -1,7 +1,7 @@
-//! Aborting one connection, as `ss --kill` does: `SOCK_DESTROY` (`net/core/sock_diag.c`).
+//! Aborts one connection, like `ss --kill`: `SOCK_DESTROY` (`net/core/sock_diag.c`).
 //!
-//! The application's next or waiting call on the socket fails with `ECONNABORTED`, and the peer gets
-//! a RST.
+//! The application's next or waiting call on the socket fails with `ECONNABORTED`, and the peer gets a
+//! RST.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use super::{
     socket_query::SocketKey,
 };
 
-/// What became of a connection that was to be aborted.
+/// The result of an abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestroyOutcome {
     Destroyed,
-    /// There was no such socket any more, in no namespace that can be looked into.
+    /// The socket no longer exists in any accessible namespace.
     Gone,
 }
 
@@ -40,8 +40,8 @@ pub enum DestroyError {
     Find(#[from] FindError),
 }
 
-/// Aborts the connection with these addresses and this cookie, in whichever network namespace it is,
-/// and no other. Subflows of MPTCP are left alone.
+/// Aborts the connection with these addresses and this cookie, in any network namespace, and no other.
+/// Leaves subflows of MPTCP untouched.
 pub fn destroy(finder: &mut SocketFinder, key: &SocketKey) -> Result<DestroyOutcome, DestroyError> {
     let hit = finder.search(|sock_diag| {
         if sock_diag.find(key)?.is_some_and(|socket| socket.is_subflow) {
@@ -50,7 +50,7 @@ pub fn destroy(finder: &mut SocketFinder, key: &SocketKey) -> Result<DestroyOutc
         match sock_diag.destroy(key) {
             Ok(true) => Ok(Some(Ok(()))),
             Ok(false) => Ok(None),
-            // No other namespace will say better.
+            // No other namespace would give another answer.
             Err(SockDiagError::Refused(cause)) => match final_refusal(&cause) {
                 Some(error) => Ok(Some(Err(error))),
                 None => Err(SockDiagError::Refused(cause)),
@@ -67,10 +67,11 @@ pub fn destroy(finder: &mut SocketFinder, key: &SocketKey) -> Result<DestroyOutc
 /// Whether this kernel can abort sockets at all. Aborts none, and needs no capability.
 ///
 /// # Errors
-/// Where the kernel cannot even tell TCP sockets.
+///
+/// If the kernel cannot even report TCP sockets.
 pub fn is_supported() -> Result<bool, SockDiagError> {
     let mut sock_diag = SockDiag::open()?;
-    // Without tcp_diag the kernel would say "no such socket", as it does below.
+    // Without tcp_diag the kernel would respond "no such socket", as it does below.
     sock_diag.probe()?;
     match sock_diag.destroy(&SocketKey::NOBODY) {
         Ok(_) => Ok(true),
@@ -83,7 +84,7 @@ fn final_refusal(cause: &io::Error) -> Option<DestroyError> {
     if is_unsupported(cause) {
         return Some(DestroyError::Unsupported);
     }
-    // The kernel asks for the permission only once it has found the socket.
+    // The kernel checks the permission only once it has found the socket.
     (cause.raw_os_error() == Some(Errno::PERM.raw_os_error())).then_some(DestroyError::NotPermitted)
 }
 
@@ -116,7 +117,7 @@ mod tests {
     };
     use monitor_core::ListenerRules;
 
-    /// Once a look around is due.
+    /// Once a scan of the namespaces is due.
     fn destroyed(finder: &mut SocketFinder, key: &SocketKey) {
         wait_for("the socket to be destroyed", || {
             (destroy(finder, key).unwrap() == DestroyOutcome::Destroyed).then_some(())
@@ -136,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_gone() {
+    fn a_missing_socket_is_gone() {
         let mut finder = SocketFinder::open().unwrap();
         let outcome = destroy(&mut finder, &SocketKey::NOBODY).unwrap();
         assert_eq!(outcome, DestroyOutcome::Gone);
     }
 
     #[test]
-    fn a_refusal_by_the_kernel_says_what_to_do() {
+    fn a_refusal_by_the_kernel_has_a_remedy() {
         let message = |errno: Errno| final_refusal(&errno.into()).map(|error| error.to_string());
         assert!(
             message(Errno::OPNOTSUPP)
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces, aborts connections"]
-    fn a_waiting_read_fails_and_the_neighbour_goes_on() {
+    fn a_waiting_read_fails_and_the_neighbouring_connection_stays() {
         let mut finder = SocketFinder::open().unwrap();
         let namespace = Namespace::new();
         for (listen, server) in [
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: may abort connections"]
-    fn the_next_connection_with_the_same_addresses_is_another() {
+    fn the_next_connection_with_the_same_addresses_is_a_different_one() {
         let namespace = Namespace::new();
         let mut finder = namespace.enter(|| SocketFinder::open().unwrap());
         namespace.enter(|| {
@@ -258,8 +259,8 @@ mod tests {
         });
     }
 
-    /// The two ends of a connection between sockets of these protocols, the client's and the listening one; `None`
-    /// where this kernel has no MPTCP.
+    /// The two ends of a connection between sockets of these protocols, the client's and the listening
+    /// one; `None` if this kernel has no MPTCP.
     fn connected(port: u16, of: [Option<Protocol>; 2]) -> Option<Connection> {
         use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -276,7 +277,8 @@ mod tests {
         Some(Connection { client, server })
     }
 
-    /// The only connection on a watched port. The application's socket has another cookie than its subflow.
+    /// The only connection on a watched port. The application's socket has another cookie than its
+    /// subflow.
     fn key_on(port: u16, remote: bool) -> SocketKey {
         let listeners = [Listener {
             rules: ListenerRules::new("l", None),
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces, aborts connections"]
-    fn a_subflow_of_mptcp_is_left_alone_and_plain_tcp_to_the_same_listener_is_not() {
+    fn a_subflow_of_mptcp_is_left_untouched_and_plain_tcp_to_the_same_listener_is_aborted() {
         let mut finder = SocketFinder::open().unwrap();
         let namespace = Namespace::new();
         for (port, protocol) in [(18_341, MPTCP), (18_342, None)] {
@@ -305,7 +307,7 @@ mod tests {
                 destroyed(&mut finder, &key);
                 continue;
             }
-            wait_for("the socket to be met", || {
+            wait_for("the socket to be found", || {
                 match destroy(&mut finder, &key) {
                     Err(DestroyError::Subflow) => Some(()),
                     Ok(DestroyOutcome::Gone) => None,
@@ -318,7 +320,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces, aborts connections"]
-    fn a_client_of_mptcp_that_fell_back_to_plain_tcp_is_aborted_and_hears_of_it() {
+    fn a_client_of_mptcp_that_fell_back_to_plain_tcp_is_aborted_and_gets_the_error() {
         let mut finder = SocketFinder::open().unwrap();
         let namespace = Namespace::new();
         let Some(mut connection) = namespace.enter(|| connected(18_343, [MPTCP, None])) else {
@@ -334,7 +336,7 @@ mod tests {
     fn without_the_capability_it_is_not_permitted_and_nothing_happens() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.server);
-        // Capabilities are a thread's own.
+        // Capabilities belong to a thread.
         let result = thread::spawn(move || {
             let mut finder = SocketFinder::open().unwrap();
             caps::drop(

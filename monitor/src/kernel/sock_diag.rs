@@ -1,7 +1,7 @@
-//! TCP sockets of one network namespace, by `NETLINK_SOCK_DIAG` (sock_diag(7)).
+//! Reads the TCP sockets of one network namespace by `NETLINK_SOCK_DIAG` (sock_diag(7)).
 //!
-//! The kernel hands out a dump in datagrams of some 70 sockets, each filled when the one before is
-//! received, and each socket is shown to the caller and forgotten: a million cost no memory here.
+//! The kernel returns a dump in datagrams of about 70 sockets, filling each when the previous one is
+//! received. Each socket is passed to the caller and dropped, so a million sockets cost no memory here.
 
 use std::io;
 
@@ -20,8 +20,8 @@ use super::{
 };
 use monitor_core::Ktime;
 
-/// Room for a datagram and for the kernel's queue of them. The kernel fills at most 32 KiB at a
-/// time today; a longer datagram is an error, not a silent cut.
+/// Room for a datagram and for the kernel's queue of them. The kernel currently fills at most 32 KiB at
+/// a time; a longer datagram is an error, not a silent cut.
 const RECEIVE_BUFFER: usize = 256 * 1024;
 
 /// Report the true length of a datagram even if it did not fit (recv(2)).
@@ -29,12 +29,12 @@ const MSG_TRUNC: i32 = 0x20;
 /// Fail rather than wait (recv(2)).
 const MSG_DONTWAIT: i32 = 0x40;
 
-/// What one dump says beside its sockets.
+/// What one dump reports besides its sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
-    /// Sockets on wanted ports that could not be understood.
+    /// Sockets on wanted ports that could not be parsed.
     pub unparsed: u64,
-    /// The kernel says that its tables changed too much to be sure that nothing was skipped.
+    /// The kernel reports that its tables changed too much to guarantee a complete dump.
     pub interrupted: bool,
 }
 
@@ -61,8 +61,8 @@ pub enum SockDiagError {
     Overrun,
 }
 
-/// A netlink socket of one network namespace: the one in which [`SockDiag::open`] was called,
-/// wherever it is used from afterwards.
+/// A netlink socket of one network namespace: the one in which [`SockDiag::open`] was called, wherever
+/// it is used from afterwards.
 #[derive(Debug)]
 pub struct SockDiag {
     socket: Socket,
@@ -84,10 +84,10 @@ impl SockDiag {
         })
     }
 
-    /// Shows the connections for which `wanted(local port, peer port)` holds, of both families. One
-    /// that changes its hash chain meanwhile may be shown twice, with the same cookie.
+    /// Passes the connections for which `wanted(local port, peer port)` holds, of both families. A
+    /// connection that changes its hash chain meanwhile may be passed twice, with the same cookie.
     ///
-    /// The kernel leaves out what `filter` does; all that is wanted must pass it.
+    /// The kernel omits sockets that don't pass `filter`, so all wanted ones must pass it.
     pub fn dump(
         &mut self,
         filter: &PortFilter,
@@ -97,8 +97,8 @@ impl SockDiag {
         self.dump_states(connections(), filter, &mut wanted, &mut show)
     }
 
-    /// Shows the listening sockets on ports for which `wanted(local port)` holds, of both families.
-    /// Costs nothing for connections.
+    /// Passes the listening sockets on ports for which `wanted(local port)` holds, of both families.
+    /// The cost does not depend on the number of connections.
     pub fn dump_listening(
         &mut self,
         mut wanted: impl FnMut(u16) -> bool,
@@ -109,14 +109,14 @@ impl SockDiag {
         self.dump_states(StateFlags::LISTEN, &all, &mut wanted, &mut show)
     }
 
-    /// Fails if the kernel cannot tell TCP sockets. Asks for none, so that it costs nothing.
+    /// Fails if the kernel cannot report TCP sockets. Requests none, so it costs nothing.
     pub(super) fn probe(&mut self) -> Result<(), SockDiagError> {
         let (all, none) = (PortFilter::default(), StateFlags::empty());
         self.dump_states(none, &all, &mut |_, _| false, &mut drop)
             .map(drop)
     }
 
-    /// Shows the wanted sockets in these states.
+    /// Passes the wanted sockets in these states.
     fn dump_states(
         &mut self,
         states: StateFlags,
@@ -126,7 +126,7 @@ impl SockDiag {
     ) -> Result<Dump, SockDiagError> {
         let filtered = self.dump_passed(&states, filter, wanted, show);
         match filtered {
-            // A kernel that does not understand its filter says so before it shows a socket.
+            // A kernel that does not support its filter reports that before the first socket.
             Err(SockDiagError::Refused(cause)) if is_invalid(&cause) && !filter.is_empty() => {
                 self.dump_passed(&states, &PortFilter::default(), wanted, show)
             }
@@ -143,8 +143,8 @@ impl SockDiag {
     ) -> Result<Dump, SockDiagError> {
         self.request(states, filter)?;
         let mut dump = Dump::default();
-        // The kernel fills the next datagram while it hands out this one: a picture is as old as the
-        // end of the system call before.
+        // The kernel fills the next datagram while it returns this one, so the data is as old as the
+        // end of the previous system call.
         let mut filled_at = clock::now();
         loop {
             self.receive(0)?;
@@ -164,8 +164,8 @@ impl SockDiag {
         }
     }
 
-    /// Sends one request about one socket and gives its answer, if that is what `read(datagram,
-    /// sequence)` makes of it. The kernel answers within the send, so this never waits.
+    /// Sends one request about one socket and returns its response, if `read(datagram, sequence)`
+    /// accepts it. The kernel responds within the send, so this never waits.
     pub(super) fn exchange<T>(
         &mut self,
         flags: u16,
@@ -208,7 +208,7 @@ impl SockDiag {
             .map_err(SockDiagError::Send)
     }
 
-    /// The next datagram into the buffer.
+    /// Receives the next datagram into the buffer.
     fn receive(&mut self, flags: i32) -> Result<(), SockDiagError> {
         loop {
             self.buffer.clear();
@@ -224,9 +224,9 @@ impl SockDiag {
     }
 }
 
-/// A request for the sockets of both families: `struct inet_diag_req`, with `TCPDIAG_GETSOCK` for its
-/// type. Its successor `struct inet_diag_req_v2` asks for one family, and the kernel goes through all
-/// sockets of the host for each.
+/// A request for the sockets of both families: `struct inet_diag_req`, with type `TCPDIAG_GETSOCK`. Its
+/// successor `struct inet_diag_req_v2` requests one family, and the kernel iterates over all sockets of
+/// the host for each.
 struct DumpRequest {
     states: u32,
     /// May be empty.
@@ -275,8 +275,8 @@ enum DumpProgress {
     Done,
 }
 
-/// Shows the wanted sockets of one datagram. Messages of another sequence belong to an
-/// earlier dump that ended in an error, and are skipped.
+/// Passes the wanted sockets of one datagram. Messages of another sequence belong to an earlier dump
+/// that ended in an error, and are skipped.
 fn read_datagram(
     datagram: &[u8],
     sequence: u32,
@@ -300,7 +300,7 @@ fn read_datagram(
         }
         dump.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
         match message.message_type() {
-            // A dump that broke off ends with an error number in place of 0.
+            // A dump that was aborted ends with an error number in place of 0.
             NLMSG_DONE => {
                 return refusal(message.payload()).map_or(Ok(DumpProgress::Done), Err);
             }
@@ -352,7 +352,7 @@ pub(super) mod tests {
         message(GETSOCK, 0, payload)
     }
 
-    /// The sockets of a datagram on ports for which `wanted` holds, and what it says beside them.
+    /// The sockets of a datagram on ports for which `wanted` holds, and the rest of its content.
     fn read_wanted(
         datagram: &[u8],
         wanted: impl FnMut(u16, u16) -> bool,
@@ -368,7 +368,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_counted_and_the_rest_goes_on() {
+    fn unparsable_sockets_are_counted_and_the_rest_is_read() {
         let good = response(AF_INET, "127.0.0.1:1", "127.0.0.1:2");
         let mut unknown_state = good.clone();
         unknown_state[1] = 99;
@@ -403,7 +403,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_interrupted_dump_says_so() {
+    fn an_interrupted_dump_is_marked() {
         let (_, _, dump) =
             read(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes())).unwrap();
         assert!(dump.interrupted);

@@ -1,4 +1,4 @@
-//! A connection that the kernel programs know, found again in whichever network namespace it is.
+//! Finds a connection known to the kernel programs in any network namespace.
 
 use std::{
     ops::ControlFlow,
@@ -13,22 +13,23 @@ use super::{
     socket_query::SocketKey,
 };
 
-/// Namespaces whose sock_diag socket is kept: a descriptor each, out of the 1,024 that a process may
-/// have by default. A connection in another one is found by looking around, as in a new one.
+/// Namespaces whose sock_diag socket is kept open: a descriptor each, of the 1,024 that a process has
+/// by default. A connection in any other namespace is found by a scan of the namespaces, as in a new
+/// one.
 const MAX_OPEN: usize = 256;
 
-/// A namespace without a hit for so long is let go by [`SocketFinder::close_unused`].
+/// [`SocketFinder::close_unused`] closes a namespace without a hit for this long.
 const UNUSED: Duration = Duration::from_secs(60);
 
 /// Finds one socket in any network namespace.
 ///
-/// It keeps a sock_diag socket for each namespace that it has looked into, the one of the last hit
-/// first: where all connections are in one namespace, a search is one request and its answer. What
-/// is in none of them is searched in the namespaces that have come up since, at most one part in
-/// twenty of the time.
+/// It keeps a sock_diag socket for each namespace it has searched, the one of the last hit first: if
+/// all connections are in one namespace, a search is one request and its response. A socket found in
+/// none of them is searched in the namespaces created since, for at most one part in twenty of the
+/// time.
 ///
-/// A namespace that is held open here outlives its container: let go of it with
-/// [`close_unused`](Self::close_unused).
+/// A namespace that is held open here outlives its container, until
+/// [`close_unused`](Self::close_unused) closes it.
 #[derive(Debug)]
 pub struct SocketFinder {
     /// The last hit first.
@@ -45,25 +46,25 @@ struct Namespace {
     last_hit: Instant,
 }
 
-/// A socket and where it is.
+/// A socket and its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundSocket {
     pub socket: DiagSocket,
     pub netns: NetNsId,
 }
 
-/// Where a search does not reach, as of the last look around.
+/// What a search does not reach, as of the last scan of the namespaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Namespaces that could not be entered or asked.
+    /// Namespaces that could not be entered or queried.
     pub refused: usize,
     /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
     pub hidden: usize,
-    /// Namespaces that were left for a later look around: a hit or the clock ended this one.
+    /// Namespaces left for a later scan, because a hit or the time limit ended this one.
     pub unsearched: usize,
 }
 
-/// Why the sockets of a namespace cannot be looked at.
+/// Why the sockets of a namespace cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     #[error(transparent)]
@@ -73,11 +74,11 @@ pub enum FindError {
 }
 
 impl SocketFinder {
-    /// Opens our own namespace; the others when they are needed.
+    /// Opens our own namespace; the others are opened when needed.
     pub fn open() -> Result<Self, FindError> {
         let own = NetNs::own().map_err(NetNsError::Proc)?.id();
         Ok(Self {
-            // In a sandbox without AF_NETLINK there is none, and each search finds out why.
+            // In a sandbox without AF_NETLINK this fails, and each search reports why.
             open: Namespace::open_here(own).into_iter().collect(),
             own,
             duty_cycle: DutyCycle::default(),
@@ -85,16 +86,17 @@ impl SocketFinder {
         })
     }
 
-    /// The connection. `None` if it is in no namespace that can be looked into.
+    /// The connection; `None` if no accessible namespace has it.
     ///
     /// # Errors
-    /// What stood in the way of an answer from some namespace, if no other has the socket.
+    ///
+    /// Why a namespace could not be queried, if no other has the socket.
     pub fn find(&mut self, key: &SocketKey) -> Result<Option<FoundSocket>, FindError> {
         let hit = self.search(|sock_diag| sock_diag.find(key))?;
         Ok(hit.map(|(netns, socket)| FoundSocket { socket, netns }))
     }
 
-    /// The first answer to `query`, and the namespace that gave it.
+    /// The first response to `query`, and the namespace that gave it.
     pub(super) fn search<T: Send>(
         &mut self,
         mut query: impl FnMut(&mut SockDiag) -> Result<Option<T>, SockDiagError> + Send,
@@ -111,7 +113,7 @@ impl SocketFinder {
                     return Ok(Some((id, response)));
                 }
                 Ok(None) => index += 1,
-                // What is left in its queue would be the next answer: open another.
+                // The rest of its queue would be read as the next response, so a new socket is opened.
                 Err(error) => {
                     self.open.remove(index);
                     failure = Some(error.into());
@@ -129,7 +131,7 @@ impl SocketFinder {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Asks in the namespaces that are not open, and keeps those for which there is room.
+    /// Queries the namespaces that are not open, and keeps open those for which there is room.
     fn scan_namespaces<T: Send>(
         &mut self,
         started: Instant,
@@ -177,8 +179,8 @@ impl SocketFinder {
         Ok(hit.flatten())
     }
 
-    /// Lets go of the namespaces that have had no hit for a minute, except our own. To be called
-    /// about once a minute.
+    /// Closes the namespaces without a hit for a minute, except our own. Must be called about once a
+    /// minute.
     pub fn close_unused(&mut self) {
         self.close_unused_since(Instant::now());
     }
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
     use crate::kernel::testing::{Connection, Namespace, key_of, wait_for, with_cookie};
 
-    /// Found now, or once a look around is due.
+    /// Finds it now, or once a scan of the namespaces is due.
     fn found(finder: &mut SocketFinder, key: &SocketKey) -> FoundSocket {
         wait_for("the socket", || finder.find(key).unwrap())
     }
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_our_own_namespace_needs_no_look_around() {
+    fn a_connection_of_our_own_namespace_needs_no_scan() {
         let mut finder = SocketFinder::open().unwrap();
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.server);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_namespace_is_opened_again_and_its_failure_told() {
+    fn a_failing_namespace_is_reopened_and_its_failure_reported() {
         let mut finder = SocketFinder::open().unwrap();
         let own = finder.own;
         let mut calls = 0;
@@ -255,7 +257,7 @@ mod tests {
     #[ignore = "needs root: makes network namespaces"]
     fn a_socket_is_found_in_its_namespace_which_then_comes_first() {
         let mut finder = SocketFinder::open().unwrap();
-        // Later than the finder.
+        // Created after the finder.
         let namespace = Namespace::new();
         let id = namespace.netns().id();
         for (listen, server) in [
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces"]
-    fn of_the_same_addresses_in_two_namespaces_the_cookie_tells_which() {
+    fn the_cookie_selects_one_of_two_sockets_with_the_same_addresses() {
         let mut finder = SocketFinder::open().unwrap();
         let namespaces = [Namespace::new(), Namespace::new()];
         let connections = namespaces.each_ref().map(|namespace| {
@@ -290,7 +292,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces"]
-    fn a_namespace_is_let_go_when_it_is_not_used_and_when_it_is_gone() {
+    fn a_namespace_is_closed_when_it_is_unused_and_when_it_is_gone() {
         let mut finder = SocketFinder::open().unwrap();
         let namespace = Namespace::new();
         let connection = namespace.connect("127.0.0.1:18221", "127.0.0.1:0");
@@ -313,11 +315,11 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces, drops capabilities"]
-    fn a_namespace_that_may_not_be_entered_is_counted_and_no_error() {
+    fn an_inaccessible_namespace_is_counted_and_is_not_an_error() {
         let namespace = Namespace::new();
         let connection = namespace.connect("127.0.0.1:18231", "127.0.0.1:0");
         let key = key_of(&connection.server);
-        // Capabilities are a thread's own, and of the threads it starts.
+        // Capabilities belong to a thread and the threads it starts.
         let (found, coverage) = std::thread::spawn(move || {
             let mut finder = SocketFinder::open().unwrap();
             caps::drop(
@@ -336,7 +338,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces"]
-    fn a_look_around_with_many_namespaces_is_bounded() {
+    fn a_scan_of_many_namespaces_is_bounded() {
         let mut finder = SocketFinder::open().unwrap();
         let namespaces: Vec<_> = (0..20).map(|_| Namespace::new()).collect();
         let connection = namespaces[19].connect("127.0.0.1:18241", "127.0.0.1:0");
@@ -344,7 +346,7 @@ mod tests {
         let started = Instant::now();
         let first = finder.find(&key).unwrap();
         println!(
-            "first look around: {:?}, {:?}",
+            "first scan: {:?}, {:?}",
             started.elapsed(),
             finder.coverage()
         );

@@ -1,8 +1,8 @@
-//! Exactly one TCP socket, by its addresses and its cookie.
+//! Queries exactly one TCP socket, by its addresses and its cookie.
 //!
-//! The kernel finds the socket in its hash by the addresses and then compares the cookie, so a
-//! request costs the same among ten sockets and among a million, and cannot meet the connection that
-//! has taken over the addresses of the one that was meant.
+//! The kernel finds the socket in its hash by the addresses and then compares the cookie. A request
+//! therefore costs the same among ten sockets and among a million, and cannot match a later connection
+//! with the same addresses.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ pub struct SocketKey {
 }
 
 impl SocketKey {
-    /// No socket has a port 0, nor the cookie 0.
+    /// Matches nothing: no socket has port 0 or cookie 0.
     pub(super) const NOBODY: Self = Self {
         cookie: 0,
         local: NOWHERE,
@@ -45,7 +45,7 @@ impl SocketKey {
     };
 
     /// Addresses as the socket has them, IPv4 plain or mapped into IPv6. `None` for the cookie that
-    /// would mean any socket.
+    /// means any socket.
     pub fn new(cookie: u64, local: SocketAddr, peer: SocketAddr) -> Option<Self> {
         let plain =
             |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -68,8 +68,8 @@ impl SocketKey {
         self.peer
     }
 
-    /// IPv4 is asked for as such: the kernel looks for both families alike by the addresses in the
-    /// packets, and so finds the IPv6 socket of a dual-stack server too.
+    /// IPv4 is queried as such. The kernel looks up both families by the addresses in the packets, so
+    /// this also finds the IPv6 socket of a dual-stack server.
     fn request(&self) -> SockDiagMessage {
         SockDiagMessage::InetRequest(InetRequest {
             family: if self.local.is_ipv4() {
@@ -79,7 +79,7 @@ impl SocketKey {
             },
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::INFO,
-            // Only a dump looks at it.
+            // Used only by a dump.
             states: StateFlags::empty(),
             socket_id: SocketId {
                 source_port: self.local.port(),
@@ -103,8 +103,8 @@ fn wire_cookie(cookie: u64) -> [u8; 8] {
 }
 
 impl SockDiag {
-    /// The connection, if it exists in this namespace. `None` too for a socket that is bound to an
-    /// interface (`SO_BINDTODEVICE`, a VRF, an IPv6 link-local address), which only a dump shows.
+    /// The connection, if it exists in this namespace. Also `None` for a socket bound to an interface
+    /// (`SO_BINDTODEVICE`, a VRF, an IPv6 link-local address), which only a dump shows.
     pub fn find(&mut self, key: &SocketKey) -> Result<Option<DiagSocket>, SockDiagError> {
         let response = self.exchange(0, key.request(), |datagram, sequence| {
             parse_response(datagram, sequence, clock::now())
@@ -117,7 +117,7 @@ impl SockDiag {
         }
     }
 
-    /// Aborts the socket: whether it was there to be aborted.
+    /// Aborts the socket; returns whether it existed.
     pub(super) fn destroy(&mut self, key: &SocketKey) -> Result<bool, SockDiagError> {
         let request = SockDiagDestroy::new(key.request());
         let response = self.exchange(NLM_F_ACK, request, |datagram, sequence| {
@@ -139,7 +139,7 @@ fn is_absent(cause: &io::Error) -> bool {
 
 #[derive(Debug)]
 enum Response {
-    /// `None`: the socket is not a connection any more.
+    /// `None`: the socket is no longer a connection.
     Socket(Option<Box<DiagSocket>>),
     Done,
     Refused(io::Error),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_that_means_any_socket_makes_no_key() {
+    fn the_cookie_for_any_socket_is_not_a_key() {
         assert_eq!(key(u64::MAX, "127.0.0.1:1", "127.0.0.1:2"), None);
         // Half of it is an ordinary cookie.
         assert!(key(0xffff_ffff, "127.0.0.1:1", "127.0.0.1:2").is_some());
@@ -209,7 +209,7 @@ mod tests {
 
     /// `struct inet_diag_req_v2` in `include/uapi/linux/inet_diag.h`.
     #[test]
-    fn a_request_has_everything_in_its_place() {
+    fn a_request_has_every_field_at_its_offset() {
         let key = key(0x22_0000_0011, "192.0.2.1:8080", "[::ffff:192.0.2.2]:9").unwrap();
         let request = key.request();
         let mut bytes = vec![0xee; request.buffer_len()];
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_socket_an_acknowledgement_or_a_refusal() {
+    fn a_response_is_a_socket_an_acknowledgement_or_a_refusal() {
         let socket = with_info(response(AF_INET, "127.0.0.1:1", "127.0.0.1:2"), 280);
         let response = read(SOCK_DIAG_BY_FAMILY, &socket).unwrap();
         let Some(Response::Socket(Some(found))) = response else {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error_and_an_earlier_one_is_skipped() {
+    fn an_invalid_response_is_an_error_and_an_earlier_one_is_skipped() {
         assert!(matches!(
             read(NLMSG_NOOP, &[0; 4]),
             Err(SockDiagError::Malformed)
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_found_with_what_nobody_has_read() {
+    fn a_connection_is_found_with_its_unread_bytes() {
         let mut connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         connection.client.write_all(b"hello").unwrap();
         let key = key_of(&connection.server);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_in_time_wait_is_none() {
+    fn a_connection_in_time_wait_is_not_found() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.client);
         drop(connection.client);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_after_a_dump_that_was_left_gets_its_own_answer() {
+    fn a_request_after_an_abandoned_dump_gets_its_own_response() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let key = key_of(&connection.server);
         let mut sock_diag = SockDiag::open().unwrap();
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes network namespaces"]
-    fn a_find_costs_the_same_among_thousands() {
+    fn a_find_costs_the_same_among_thousands_of_sockets() {
         const ROUNDS: u32 = 10_000;
         let namespace = Namespace::new();
         let mut sock_diag = namespace.enter(|| SockDiag::open().unwrap());

@@ -1,33 +1,33 @@
-//! `struct tcp_info`, the part of it that says whether a connection lives.
+//! The part of `struct tcp_info` that shows whether a connection is alive.
 //!
 //! The struct only ever grows at its end (224 bytes in Linux 5.4, 232 in 6.1, 280 in 6.18), so the
-//! fields are read by offset and whatever follows is ignored.
+//! fields are read by offset and the rest is ignored.
 
 use std::time::Duration;
 
-/// What TCP knows about one socket (`include/uapi/linux/tcp.h`).
+/// TCP's state of one socket (`include/uapi/linux/tcp.h`).
 ///
-/// The three `last_*` clocks count jiffies (4 ms steps at `CONFIG_HZ=250`). All three start at the
-/// establishment of the connection, so on a socket that never carried data they give its age.
+/// The three `last_*` clocks count jiffies (4 ms steps at `CONFIG_HZ=250`). All three start when the
+/// connection is established, so on a socket that never carried data they give its age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
-    /// Timeouts in a row without an acknowledgement.
+    /// Consecutive timeouts without an acknowledgement.
     pub retransmits: u8,
-    /// Zero-window or keepalive probes in a row without an answer.
+    /// Consecutive zero-window or keepalive probes without a response.
     pub probes: u8,
     /// How many times the retransmission timer has doubled.
     pub backoff: u8,
-    /// The retransmission timeout in force, doublings included.
+    /// The current retransmission timeout, including doublings.
     pub retransmission_timeout: Duration,
     /// Segments sent and not acknowledged; a FIN counts as one.
     pub unacked_segments: u32,
-    /// Since a segment with data (or FIN) left, *retransmissions included*: on a socket with unacked
-    /// data this is no idle clock.
+    /// Time since a segment with data (or FIN) was sent, *retransmissions included*: on a socket with
+    /// unacknowledged data this is not an idle time.
     pub last_data_sent: Duration,
-    /// Since a segment with data came in. A keepalive probe from the peer does not count.
+    /// Time since a segment with data arrived. A keepalive probe from the peer does not count.
     pub last_data_recv: Duration,
-    /// Since an acceptable acknowledgement came in, whether or not it covered new bytes: the answer
-    /// to our keepalive probe counts, a keepalive probe from the peer does not.
+    /// Time since an acceptable acknowledgement arrived, whether or not it covered new bytes. The
+    /// response to our keepalive probe counts, a keepalive probe from the peer does not.
     pub last_ack_recv: Duration,
     /// Bytes the peer has acknowledged; the SYN of an outgoing connection counts as one.
     pub bytes_acked: u64,
@@ -38,7 +38,7 @@ pub struct TcpInfo {
     pub data_segments_sent: u32,
 }
 
-/// Up to and with `tcpi_data_segs_out` (Linux 4.6).
+/// Up to and including `tcpi_data_segs_out` (Linux 4.6).
 const NEEDED: usize = 160;
 
 impl TcpInfo {
@@ -64,11 +64,11 @@ impl TcpInfo {
         })
     }
 
-    /// For how long at least the oldest unacked segment has been outstanding.
+    /// The minimum time for which the oldest unacknowledged segment has been outstanding.
     ///
-    /// The kernel keeps the moment of the last transmission only. Each timeout before it took half
-    /// of the one after it, so the time of the first follows from the timeout in force. The tail
-    /// loss probe and the ceiling of 120 s make the truth longer, never shorter.
+    /// The kernel keeps only the moment of the last transmission. Each timeout was half of the next, so
+    /// the time of the first follows from the current timeout. The tail loss probe and the ceiling of
+    /// 120 s make the true time longer, never shorter.
     pub fn outstanding_for(&self) -> Duration {
         let earlier_timeouts =
             (1..=u32::from(self.backoff).min(31)).map(|n| self.retransmission_timeout / (1 << n));
@@ -76,7 +76,7 @@ impl TcpInfo {
     }
 }
 
-/// `N` bytes at `offset`, which every caller above keeps below `NEEDED - N`.
+/// `N` bytes at `offset`, which every caller above keeps at most `NEEDED - N`.
 fn array<const N: usize>(bytes: &[u8; NEEDED], offset: usize) -> [u8; N] {
     std::array::from_fn(|index| bytes[offset + index])
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_struct_is_read_as_a_shorter_one() {
+    fn a_longer_struct_is_parsed_like_a_shorter_one() {
         let of_linux_6_1 = TcpInfo::parse(&numbered(232));
         let of_linux_6_18 = TcpInfo::parse(&numbered(280));
         assert!(of_linux_6_1.is_some());
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_backoff_is_no_overflow() {
+    fn an_absurd_backoff_does_not_overflow() {
         let info = TcpInfo {
             backoff: u8::MAX,
             ..TcpInfo::default()

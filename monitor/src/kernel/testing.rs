@@ -22,14 +22,14 @@ use super::{
     socket_query::SocketKey,
 };
 
-/// A name that no other test, of this run or another, has.
+/// A name that no other test of this or another run has.
 fn unique(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("wsmon-{what}-{}-{number}", std::process::id())
 }
 
-/// A network namespace with its loopback up; gone with this value.
+/// A network namespace with its loopback up; dropping it deletes it.
 pub(super) struct Namespace {
     name: String,
 }
@@ -49,14 +49,14 @@ impl Namespace {
         found
             .into_iter()
             .find(|found| found.name() == self.name)
-            .expect("it is mounted")
+            .expect("a mounted namespace")
     }
 
     pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         netns::in_namespace(&self.netns(), act).unwrap()
     }
 
-    /// An address that is bound to a new interface, whose number is given.
+    /// Binds an address to a new interface; returns the interface's number.
     pub(super) fn add_link_local(&self, address: &str) -> u32 {
         let inside = |arguments: &[&str]| ip(&[&["-n", &self.name], arguments].concat());
         inside(&[
@@ -72,7 +72,7 @@ impl Namespace {
         })
     }
 
-    /// A connection from inside to a listener that is closed again.
+    /// A connection from inside to a listener, which is then closed.
     pub(super) fn connect(&self, listen: &str, server: &str) -> Connection {
         self.enter(|| Connection::new(listen, server))
     }
@@ -95,7 +95,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// In the calling thread's namespace. `server` may have port 0 for that of the listener.
+    /// In the calling thread's namespace. If `server` has port 0, the listener's port is used.
     pub(super) fn new(listen: &str, server: &str) -> Self {
         let listener = TcpListener::bind(listen).unwrap();
         let mut server: SocketAddr = server.parse().unwrap();
@@ -105,11 +105,11 @@ impl Connection {
         Self { client, server }
     }
 
-    /// From a client's address that the caller chooses, which is free again at once: dropping the
-    /// client sends a RST.
+    /// From a client's address chosen by the caller, which is free again at once: dropping the client
+    /// sends a RST.
     pub(super) fn between(client: &str, server: &str) -> Self {
         let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
-        // A program that another test starts has copies of all sockets until it is executed, and holds their
+        // A program started by another test has copies of all sockets until its exec, and holds their
         // addresses for as long.
         wait_for("the addresses to be free", || {
             match Self::try_between(client, server) {
@@ -139,7 +139,7 @@ impl Connection {
         })
     }
 
-    /// Bytes pass each way.
+    /// Asserts that bytes pass each way.
     #[track_caller]
     pub(super) fn assert_alive(&self) {
         for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {
@@ -163,7 +163,7 @@ pub(super) fn with_cookie(key: &SocketKey, cookie: u64) -> SocketKey {
     SocketKey::new(cookie, key.local(), key.peer()).unwrap()
 }
 
-/// What `probe` gives at last.
+/// The value of `probe` once it has one.
 #[track_caller]
 pub(super) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -176,7 +176,7 @@ pub(super) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// A cgroup of the v2 hierarchy; gone with this value, once it is empty.
+/// A cgroup of the v2 hierarchy; dropping it deletes it, once it is empty.
 pub(super) struct CgroupDir {
     pub(super) root: PathBuf,
     pub(super) path: PathBuf,

@@ -1,5 +1,4 @@
-//! The clients of a listener as people and programs see them: `wsmon list --by client`, and the examples
-//! of alerts.
+//! The clients of a listener, as records: for `wsmon list --by client` and the examples of alerts.
 
 use std::net::IpAddr;
 
@@ -18,30 +17,30 @@ pub struct ClientRecord {
     pub listener: String,
     #[serde(flatten)]
     pub figures: ClientFigures,
-    /// Since its last attempt.
+    /// Time since its last attempt.
     pub last_seconds: f64,
 }
 
-/// What is counted of one client since it is among the heaviest.
+/// Counts of one client since it became one of the heaviest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientFigures {
     pub client: IpAddr,
-    /// Never too few; the true number is at most `at_most_over` less.
+    /// Never too low, and too high by at most `at_most_over`.
     pub attempts: u64,
     pub at_most_over: u64,
-    /// In the minute that its last attempt ended.
+    /// In the minute that ended with its last attempt.
     pub attempts_per_minute: f64,
     pub accepted: u64,
     pub refused: u64,
     /// Connections that lived for less than 5 s.
     pub short_lived: u64,
-    /// The interval at which it tries, if it keeps one; `null` if not, or if several clients have the
-    /// address.
+    /// The interval between its attempts, if it keeps one; `null` if not, or if several clients have
+    /// the address.
     pub interval_seconds: Option<f64>,
     /// Connections that are open now. Exact, unlike the counts.
     pub open: u64,
-    /// Whether it is the address of a proxy, a NAT or a load balancer: it had 20 connections or more at
-    /// once.
+    /// Whether it is the address of a proxy, a NAT or a load balancer: it had 20 or more simultaneous
+    /// connections.
     pub shared: bool,
 }
 
@@ -63,7 +62,7 @@ impl ClientFigures {
 }
 
 impl ClientRecord {
-    /// `now` and `ts` are the same moment by two clocks.
+    /// `now` and `ts` are the same moment on two clocks.
     pub(crate) fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
         Self {
             ts: now.on_wall_clock(now, ts),

@@ -1,4 +1,4 @@
-//! One connection as people and programs see it: `wsmon list` and `wsmon inspect`.
+//! One connection as a record: for `wsmon list` and `wsmon inspect`.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use monitor_core::{
 
 pub use monitor_core::transition::State;
 
-/// One connection at the moment `ts`. What is called `…_seconds` is an age at that moment; what
+/// One connection at the moment `ts`. Fields named `…_seconds` are ages at that moment; an event that
 /// never happened is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "connection")]
@@ -27,23 +27,23 @@ pub struct ConnectionRecord {
     pub listener: String,
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// `server` or `client`: this host's end.
+    /// `server` or `client`: this host's role.
     pub role: String,
     /// `websocket`, `opaque` or `assumed`.
     pub protocol: String,
     pub state: State,
-    /// `birth`, `packet` or `sock_diag`: how it came to be known.
+    /// `birth`, `packet` or `sock_diag`: how wsmon found the connection.
     pub known_from: String,
     /// The cgroup v2 id of its socket, a string like the cookie.
     pub cgroup_id: Option<String>,
     /// `null` for a connection older than the monitor.
     pub age_seconds: Option<f64>,
-    /// Since anything is known to have passed.
+    /// Time since the last known packet.
     pub idle_seconds: Option<f64>,
-    /// The states it went through, oldest first; those before the monitor are not known.
+    /// Its states, oldest first; those before the monitor's start are unknown.
     pub states: Vec<StateChange>,
     pub verdict: Option<VerdictRecord>,
-    /// `null` where neither head of it was seen.
+    /// `null` if neither of its heads was seen.
     pub handshake: Option<HandshakeSummary>,
     pub rx: DirectionRecord,
     pub tx: DirectionRecord,
@@ -58,7 +58,7 @@ pub struct StateChange {
     pub reason: String,
 }
 
-/// The verdict that stands, as it was last reported.
+/// The standing verdict, as last reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord {
     pub kind: String,
@@ -68,19 +68,19 @@ pub struct VerdictRecord {
     pub reason: String,
 }
 
-/// How the connection was opened (RFC 6455 §4). A field is `null` where the head was cut off or does
-/// not have it. Text is the client's.
+/// How the connection was opened (RFC 6455 §4). A field is `null` if the head was cut off or does not
+/// have it. Text is the client's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandshakeSummary {
     /// Without the query.
     pub path: Option<String>,
     pub host: Option<String>,
     pub origin: Option<String>,
-    /// As agreed.
+    /// As negotiated.
     pub subprotocol: Option<String>,
-    /// Whether permessage-deflate was agreed on (RFC 7692).
+    /// Whether permessage-deflate was negotiated (RFC 7692).
     pub compressed: bool,
-    /// What is wrong with it, by name.
+    /// The faults of the handshake, by name.
     pub faults: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl HandshakeSummary {
     }
 }
 
-/// A connection changed its state.
+/// A connection's change of state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "transition")]
 pub struct TransitionRecord<'a> {
@@ -111,7 +111,7 @@ pub struct TransitionRecord<'a> {
     pub conn: ConnId,
     /// The listener's name.
     pub listener: &'a str,
-    /// Not known before the connection is open, and not reported for a recording.
+    /// Unknown before the connection is open, and not reported for a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,7 @@ pub struct TransitionRecord<'a> {
     pub from: Option<State>,
     pub to: State,
     pub reason: Reason,
-    /// The reason for people.
+    /// The reason, for people.
     pub text: String,
 }
 
@@ -158,9 +158,9 @@ pub struct DirectionRecord {
     pub pings_unanswered: u32,
     /// Of the last answered ping in this direction.
     pub ping_rtt_seconds: Option<f64>,
-    /// Between its pings, smoothed.
+    /// Time between its pings, smoothed.
     pub ping_interval_seconds: Option<f64>,
-    /// How far they stray from that, smoothed.
+    /// The deviation from that interval, smoothed.
     pub ping_jitter_seconds: Option<f64>,
 }
 
@@ -168,9 +168,9 @@ pub struct DirectionRecord {
 pub struct TcpRecord {
     pub last_ack_seconds: Option<f64>,
     pub unacked_bytes: u32,
-    /// Since when without progress.
+    /// Time without progress.
     pub unacked_seconds: Option<f64>,
-    /// All, with progress or without.
+    /// All retransmissions, with progress or without.
     pub retransmits: u32,
     pub retransmits_without_progress: u32,
     pub unanswered_transmissions: u32,
@@ -185,7 +185,7 @@ pub struct CloseFrame {
     pub code: Option<u16>,
 }
 
-/// What the record of a connection is made of.
+/// The sources of a connection's record.
 #[derive(Debug)]
 pub(crate) struct ConnectionView<'a> {
     pub(crate) detail: &'a Detail,
@@ -193,11 +193,11 @@ pub(crate) struct ConnectionView<'a> {
     pub(crate) listener: &'a str,
     pub(crate) verdict: Option<&'a Alert>,
     pub(crate) handshake: Option<HandshakeSummary>,
-    /// When the upgrade was asked for.
+    /// When the upgrade was requested.
     pub(crate) requested_at: Option<Ktime>,
-    /// Of a connection that is over.
+    /// For a closed connection.
     pub(crate) how: Option<CloseHow>,
-    /// The moment that ages end at.
+    /// The moment to which ages are measured.
     pub(crate) now: Ktime,
     /// The wall clock at `now`.
     pub(crate) ts: Timestamp,
@@ -315,7 +315,7 @@ pub(crate) mod tests {
         facts::{Close, Closing, ClosingBy, Protocol, Role},
     };
 
-    /// A server's WebSocket, born 10 s after boot and open since, seen 30 s after boot.
+    /// A server's WebSocket, established 10 s after boot and open since, as of 30 s after boot.
     pub(crate) fn detail(conn: u64) -> Detail {
         let second = |n: u64| Ktime(n * 1_000_000_000);
         Detail {
@@ -366,7 +366,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_connection_is_told_with_ages_and_its_states_with_times() {
+    fn a_record_has_ages_and_its_states_with_times() {
         let record = record(&detail(u64::MAX), None);
         assert_eq!(record.age_seconds, Some(20.0));
         assert_eq!(record.idle_seconds, Some(5.0));
@@ -407,7 +407,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_began_the_end_and_what_ended_it_are_told() {
+    fn the_beginning_and_the_end_of_a_close_are_reported() {
         let mut detail = detail(1);
         detail.facts.closing = Some(Closing {
             at: Ktime(29_000_000_000),

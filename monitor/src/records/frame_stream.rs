@@ -1,5 +1,4 @@
-//! Frames on their way from the kernel to who looks at them. While nobody does, none leaves the
-//! kernel.
+//! The stream of frames from the kernel to the viewers. Without viewers, no frame leaves the kernel.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,16 +23,16 @@ use crate::{
 };
 use monitor_core::{ConnId, Facts, Ktime, facts::Direction};
 
-/// Frames in one tick of the daemon, so that a flood of them does not keep verdicts waiting.
+/// Maximum number of frames in one tick of the daemon, so that a flood of them does not delay verdicts.
 const FRAMES_PER_TICK: usize = 4096;
 
-/// How often losses are looked for while no frame comes.
+/// How often losses are checked while no frame arrives.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
-/// Connections whose ends are kept at hand while somebody looks. About 100 bytes each.
+/// Connections whose endpoints are cached while there are viewers. About 100 bytes each.
 const MAX_KNOWN_ENDPOINTS: usize = 16_384;
 
-/// The two ends of a connection.
+/// The two endpoints of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     pub local: SocketAddr,
@@ -48,7 +47,7 @@ pub struct FrameStream {
     one_in: u32,
     viewers: FrameViewers,
     endpoints: KnownEndpoints,
-    /// What the kernel's counters said when losses were last reported to the viewers.
+    /// The kernel's counters when losses were last reported to the viewers.
     lost: u64,
     /// The last tick left frames in the ring.
     unfinished: bool,
@@ -68,7 +67,7 @@ impl FrameStream {
         })
     }
 
-    /// Who looks at frames.
+    /// The number of viewers of frames.
     pub fn viewers(&self) -> usize {
         self.viewers.len()
     }
@@ -78,8 +77,8 @@ impl FrameStream {
         self.ring.get_ref().usage()
     }
 
-    /// Returns when there is something to do: frames, losses, or a viewer that left. Never, while
-    /// nobody looks.
+    /// Returns when there is something to do: frames, losses, or a viewer that left. Without viewers it
+    /// never returns.
     pub async fn ready(&mut self) -> io::Result<()> {
         if self.viewers.is_empty() {
             return std::future::pending().await;
@@ -96,7 +95,7 @@ impl FrameStream {
         Ok(())
     }
 
-    /// Lets somebody look, from this moment on.
+    /// Adds a viewer, from this moment on.
     pub fn watch(
         &mut self,
         filter: Filter,
@@ -104,7 +103,7 @@ impl FrameStream {
         drops: &Drops,
     ) -> Result<LineStream, WatchError> {
         if self.viewers.is_empty() {
-            // What the last viewer left behind is not for this one.
+            // Discard frames that were sampled for an earlier viewer.
             while self.ring.get_mut().next(|_| ()).is_some() {}
             self.lost = lost_in_kernel(drops)?;
         }
@@ -113,7 +112,7 @@ impl FrameStream {
         Ok(lines)
     }
 
-    /// The frames that wait in the ring, up to a bound.
+    /// The frames waiting in the ring, up to a bound.
     pub fn collect(&mut self) -> Collected {
         self.viewers.remove_closed();
         if let Err(error) = self.set_kernel_rate() {
@@ -140,12 +139,12 @@ impl FrameStream {
         collected
     }
 
-    /// The ends of a connection, if they are at hand.
+    /// The endpoints of a connection, if they are cached.
     pub fn endpoints(&self, conn: ConnId) -> Option<Endpoints> {
         self.endpoints.get(conn)
     }
 
-    /// Keeps the ends of a connection at hand while somebody looks: its last frames may still be in
+    /// Caches the endpoints of a connection while there are viewers: its last frames may still be in
     /// the ring when its snapshot is gone.
     pub fn remember(&mut self, facts: &Facts) {
         if !self.viewers.is_empty() {
@@ -159,7 +158,7 @@ impl FrameStream {
         }
     }
 
-    /// Shows a frame to who wants it.
+    /// Shows a frame to the viewers that want it.
     pub fn show(
         &mut self,
         sample: &FrameSample,
@@ -177,8 +176,8 @@ impl FrameStream {
         self.viewers.show(&record, self.one_in);
     }
 
-    /// Reports to the viewers the frames that were lost on the way here: those that the kernel counted
-    /// since the last time, and `orphans`, whose connection nobody knows.
+    /// Reports to the viewers the frames that were lost before: those counted by the kernel since the
+    /// last call, and `orphans`, whose connection is unknown.
     pub fn report_losses(&mut self, orphans: u64, drops: &Drops) -> Result<(), MapAccessError> {
         if self.viewers.is_empty() {
             return Ok(());
@@ -202,11 +201,11 @@ impl FrameStream {
     }
 }
 
-/// What one tick took out of the ring.
+/// The content of the ring in one tick.
 #[derive(Debug, Default)]
 pub struct Collected {
     pub frames: Vec<FrameSample>,
-    /// Records that made no sense.
+    /// Records that could not be decoded.
     pub undecodable: u64,
 }
 
@@ -261,7 +260,8 @@ fn record(sample: &FrameSample, endpoints: Endpoints, listener: &str, now: &Now)
     }
 }
 
-/// The ends of connections by cookie, the oldest forgotten first: they can be read again.
+/// The endpoints of connections by cookie. The oldest are dropped first, because they can be read
+/// again.
 #[derive(Debug, Default)]
 struct KnownEndpoints {
     endpoints: HashMap<ConnId, Endpoints>,
@@ -296,7 +296,7 @@ mod tests {
     };
 
     #[test]
-    fn a_sample_of_the_kernel_becomes_a_frame_with_names_and_wall_time() {
+    fn a_sample_of_the_kernel_becomes_a_frame_with_names_and_wall_clock_time() {
         let sample = FrameSample {
             at: 5_000_000_000,
             cookie: 7,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_at_hand_are_bounded_and_the_newest_stay() {
+    fn the_cached_endpoints_are_bounded_and_the_newest_stay() {
         let mut known = KnownEndpoints::default();
         for conn in 0..=MAX_KNOWN_ENDPOINTS as u64 {
             known.insert(ConnId(conn), ENDPOINTS);

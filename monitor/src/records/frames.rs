@@ -1,4 +1,4 @@
-//! One frame as people and programs see it: the line of `wsmon frames` and of `wsmon replay`.
+//! One frame as a record: the line of `wsmon frames` and of `wsmon replay`.
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -15,7 +15,7 @@ mod frame_line;
 pub use filter::{Filter, OneIn, Opcodes, Peers};
 pub use frame_line::{Clock, FrameLine, RoundTrip};
 
-/// One WebSocket frame header (RFC 6455 §5.2) and where it passed.
+/// One WebSocket frame header (RFC 6455 §5.2) and its connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "frame")]
 pub struct FrameRecord {
@@ -26,7 +26,7 @@ pub struct FrameRecord {
     pub listener: String,
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// Seen from this host.
+    /// As seen from this host.
     #[serde(with = "json::direction")]
     pub direction: Direction,
     pub fin: bool,
@@ -36,9 +36,9 @@ pub struct FrameRecord {
     #[serde(with = "json::opcode")]
     pub opcode: u8,
     pub masked: bool,
-    /// Payload, bytes.
+    /// Payload length, bytes.
     pub length: u64,
-    /// Of a pong that answers a ping.
+    /// For a pong that answers a ping.
     #[serde(
         default,
         rename = "ping_rtt_seconds",
@@ -50,7 +50,7 @@ pub struct FrameRecord {
     pub close_code: Option<u16>,
 }
 
-/// An opcode as it is written: its name, and for a reserved one its number too.
+/// An opcode in text form: its name, with its number if it is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpcodeName(pub u8);
 

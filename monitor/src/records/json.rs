@@ -1,6 +1,6 @@
-//! How the core's types are written in JSON, and read back by the commands. For serde's `with`.
+//! The JSON forms of the core's types, also parsed by the commands. For serde's `with`.
 
-/// A cookie does not fit into every JSON reader's numbers: it is a string.
+/// A cookie is a string, because it does not fit into every JSON reader's numbers.
 pub(crate) mod conn {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -35,7 +35,7 @@ pub(crate) mod direction {
     }
 }
 
-/// The name of an opcode; a reserved one carries its number, `reserved-3`.
+/// The name of an opcode; a reserved one has its number, `reserved-3`.
 pub(crate) mod opcode {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -78,7 +78,7 @@ pub(crate) mod seconds {
     }
 }
 
-/// Something that is written as text, or nothing.
+/// A value with a text form, or nothing.
 pub(crate) mod text {
     use std::{fmt::Display, str::FromStr};
 

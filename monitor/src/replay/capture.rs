@@ -1,7 +1,7 @@
-//! Packets out of a pcap or a pcapng recording, one at a time.
+//! Reads packets from a pcap or a pcapng recording, one at a time.
 //!
 //! pcap: draft-ietf-opsawg-pcap, with microseconds, nanoseconds, or Kuznetzov's longer records, in
-//! either byte order. pcapng: draft-ietf-opsawg-pcapng, every block that holds a packet. Memory is
+//! either byte order. pcapng: draft-ietf-opsawg-pcapng, every block that holds a packet. Memory use is
 //! one block, whatever the file's size.
 
 use std::io::{self, Read};
@@ -10,11 +10,11 @@ mod pcapng;
 
 use pcapng::Interfaces;
 
-/// A block of this size or more is damage: no link has packets as large, and what holds no packets
-/// (name resolutions, secrets) is far smaller.
+/// A block of this size or more is damage: no link has packets as large, and blocks without packets
+/// (name resolutions, secrets) are far smaller.
 const BLOCK_MAX: usize = 64 << 20;
 
-/// Bytes asked of the source at a time.
+/// Bytes requested from the source at a time.
 const CHUNK: usize = 256 << 10;
 
 /// One captured packet.
@@ -24,13 +24,13 @@ pub struct Packet<'a> {
     pub at: Option<u64>,
     /// The LINKTYPE_ value; `None` if the interface was never described.
     pub link: Option<u32>,
-    /// What was captured.
+    /// The captured bytes.
     pub bytes: &'a [u8],
-    /// Bytes that the packet had on the wire.
+    /// The length of the packet on the wire.
     pub len: u32,
 }
 
-/// Why a recording cannot be read, or not any further.
+/// Why a recording cannot be read, or read further.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     #[error("not a pcap or pcapng recording{0}")]
@@ -72,7 +72,7 @@ enum Format {
 #[derive(Clone, Copy, Debug)]
 struct Pcap {
     order: ByteOrder,
-    /// Nanoseconds in a unit of the time stamps' fraction.
+    /// Nanoseconds per unit of the time stamps' fraction.
     unit: u64,
     record_header: usize,
     link: u32,
@@ -136,7 +136,7 @@ impl Pcap {
             0xa1b2_cd34 => (1000, 24),
             _ => return None,
         };
-        // The upper bits tell of the frame check sequence.
+        // The upper bits describe the frame check sequence.
         let link = order.read(head, 20)? & 0x03ff_ffff;
         Some(Self {
             order,
@@ -196,7 +196,7 @@ impl ByteOrder {
     }
 }
 
-/// The bytes of the source that are in hand.
+/// The buffered bytes of the source.
 #[derive(Debug)]
 struct Buffered<R> {
     source: R,
@@ -219,8 +219,8 @@ impl<R: Read> Buffered<R> {
         }
     }
 
-    /// Reads until `n` bytes are in hand or the source ends. What is not there is not asked for at
-    /// once: a length that lies costs no memory.
+    /// Reads until `n` bytes are buffered or the source ends. Reads in chunks, so that a false length
+    /// costs no memory.
     fn want(&mut self, n: usize) -> io::Result<()> {
         while self.end - self.start < n {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -239,12 +239,12 @@ impl<R: Read> Buffered<R> {
         Ok(())
     }
 
-    /// Up to `n` bytes, as far as they are there.
+    /// Up to `n` buffered bytes.
     fn peek(&self, n: usize) -> &[u8] {
         &self.buffer[self.start..self.end.min(self.start + n)]
     }
 
-    /// Makes sure that a header of `n` bytes is in hand; `false` at the end of the file.
+    /// Buffers a header of `n` bytes; `false` at the end of the file.
     fn begin(&mut self, n: usize) -> Result<bool, CaptureError> {
         self.want(n)?;
         if self.start == self.end {
@@ -253,7 +253,7 @@ impl<R: Read> Buffered<R> {
         self.whole(n).map(|()| true)
     }
 
-    /// Makes sure that all `n` bytes are in hand.
+    /// Buffers all `n` bytes.
     fn whole(&mut self, n: usize) -> Result<(), CaptureError> {
         self.want(n)?;
         if self.end - self.start < n {
@@ -263,7 +263,7 @@ impl<R: Read> Buffered<R> {
         Ok(())
     }
 
-    /// Hands out `n` bytes that are in hand.
+    /// Consumes and returns `n` buffered bytes.
     fn take(&mut self, n: usize) -> &[u8] {
         let start = self.start;
         self.consume(n);

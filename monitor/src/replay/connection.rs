@@ -1,5 +1,5 @@
 //! One connection of a recording, seen from the watched socket: what the kernel programs keep in a
-//! socket's storage, and what TCP itself would tell them of births, resets and deaths.
+//! socket's storage, and what TCP would report of establishment, resets and close.
 
 use std::net::SocketAddr;
 
@@ -16,42 +16,42 @@ use super::{dedup::RecentPackets, headers::TcpSegment};
 use crate::kernel::decode::{self, octets};
 use monitor_core::{Facts, ListenerId, facts::Role};
 
-/// So often a connection's segments wait in vain.
+/// After this many waits in vain, a connection's segments no longer wait.
 const TIMEOUT: u8 = 3;
 
 /// A connection that has not ended.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// What the kernel keeps of a connection.
+    /// The kernel programs' state of a connection.
     pub(super) stream: replay::Connection,
     pub(super) counts: FrameTotals,
     /// By the [`Direction`] they send in.
     sides: [StreamSide; 2],
-    /// The same for what passed just now.
+    /// The recent packets of each side.
     recent: [RecentPackets; 2],
     established: bool,
-    /// Data that came with its SYN (RFC 7413), for the moment when it is established.
+    /// Data that came with its SYN (RFC 7413), kept until it is established.
     early: Option<(Direction, Segment, Box<[u8]>)>,
-    /// How often segments waited for what they acknowledge, and it did not come.
+    /// How often segments waited in vain for what they acknowledge.
     pub(super) in_vain: u8,
     /// A SYN for the same addresses and ports, which begins a new connection if it is answered.
     successor: Option<Syn>,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
-    /// When its first packet passed.
+    /// The time of its first packet.
     pub(super) begun: u64,
 }
 
-/// Who watches a connection, and from which end.
+/// Which listener watches a connection, and from which end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watched {
     pub(super) listener: ListenerId,
     pub(super) role: Role,
-    /// Where the packet in hand goes.
+    /// The direction of the current packet.
     pub(super) direction: Direction,
 }
 
-/// What was counted on one connection; pairs are `[rx, tx]`.
+/// The counts of one connection; pairs are `[rx, tx]`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FrameTotals {
     /// By raw opcode.
@@ -61,12 +61,12 @@ pub(super) struct FrameTotals {
     pub(super) protocol_errors: [u64; ProtocolError::ALL.len()],
 }
 
-/// What one side's segments told.
+/// The state of one side, from its segments.
 #[derive(Clone, Copy, Debug, Default)]
 struct StreamSide {
     /// The sequence number of its SYN.
     syn: Option<u32>,
-    /// The sequence number after all that was sent.
+    /// The sequence number after everything sent.
     end: Option<u32>,
     /// The last acknowledgement it sent.
     acked: Option<u32>,
@@ -80,25 +80,25 @@ struct Syn {
     seq: u32,
 }
 
-/// What a segment means for the connection it belongs to.
+/// The effect of a segment on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketMeaning {
-    /// Handshake packets that change nothing that is kept.
+    /// A handshake packet without effect.
     Handshake,
     /// The last packet of the handshake, for a client's socket.
     Established,
     /// Traffic.
     Segment,
-    /// The connection was refused before it was one.
+    /// The connection was refused before it was established.
     Refused,
     /// Another connection begins with the same addresses and ports.
     Succeeded,
-    /// A reset that TCP would not believe (RFC 5961 §3.2).
+    /// A reset that TCP would not accept (RFC 5961 §3.2).
     NotBelieved,
 }
 
 impl Connection {
-    /// `number` takes the place of the socket's cookie.
+    /// `number` replaces the socket's cookie.
     pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &TcpSegment<'_>) -> Self {
         let (local, peer) = match watched.direction {
             Direction::Rx => (tcp.destination, tcp.source),
@@ -136,7 +136,7 @@ impl Connection {
         }
     }
 
-    /// Where a packet between the two ends goes.
+    /// The direction of a packet between the two ends.
     pub(super) fn direction(&self, tcp: &TcpSegment<'_>) -> Direction {
         if tcp.destination == self.local && tcp.source == self.peer {
             Direction::Rx
@@ -145,7 +145,7 @@ impl Connection {
         }
     }
 
-    /// Whether the packet is a copy of one that was taken already.
+    /// Whether the packet is a copy of one that was already processed.
     pub(super) fn is_copy(&mut self, direction: Direction, tcp: &TcpSegment<'_>, now: u64) -> bool {
         self.recent[direction.index()].holds(tcp, now)
     }
@@ -157,7 +157,7 @@ impl Connection {
         }
     }
 
-    /// Takes what came with the SYN of a connection that is established now.
+    /// Takes the data of the SYN of a connection that is now established.
     pub(super) fn take_early(&mut self) -> Option<(Direction, Segment, Box<[u8]>)> {
         self.early.take_if(|_| self.established)
     }
@@ -169,7 +169,7 @@ impl Connection {
         self.stream.flow.snapshot.origin = origin::BIRTH;
     }
 
-    /// Met in mid-stream: older than the recording.
+    /// Found in mid-stream: older than the recording.
     pub(super) fn join_mid_stream(&mut self, direction: Direction) {
         self.established = true;
         self.stream.flow.snapshot.origin = origin::ADOPTED;
@@ -180,7 +180,7 @@ impl Connection {
         self.established
     }
 
-    /// Its facts at this moment; `None` if nothing says that it is a WebSocket, or hides one.
+    /// Its facts at this moment; `None` without evidence that it is, or may hide, a WebSocket.
     pub(super) fn facts(&self) -> Option<Facts> {
         let s = &self.stream.flow.snapshot;
         if !s.is_watched() {
@@ -189,12 +189,12 @@ impl Connection {
         decode::facts(s).ok()
     }
 
-    /// A close frame or a FIN passed.
+    /// Whether a close frame or a FIN was seen.
     pub(super) fn is_closing(&self) -> bool {
         self.stream.flow.snapshot.closing_by != closing_by::NOTHING
     }
 
-    /// Says what a segment means and takes note of its sequence numbers and options.
+    /// Returns the effect of a segment and records its sequence numbers and options.
     pub(super) fn interpret(
         &mut self,
         direction: Direction,
@@ -219,8 +219,8 @@ impl Connection {
         PacketMeaning::Segment
     }
 
-    /// Whether a segment acknowledges what the other side is not known to have sent. Not asked any more where
-    /// the other side was not recorded.
+    /// Whether a segment acknowledges bytes that the other side is not known to have sent. Always false
+    /// once the other side is known to be missing from the recording.
     pub(super) fn acknowledges_unseen(&self, direction: Direction, segment: &Segment) -> bool {
         let other = self.sides[direction.opposite().index()];
         let of_itself = self.sides[direction.index()];
@@ -235,7 +235,7 @@ impl Connection {
             && other.end.is_some_and(|end| after(segment.ack, end))
     }
 
-    /// A retransmission: nothing in the segment was not sent before.
+    /// Whether it is a retransmission, without anything new.
     pub(super) fn is_repeated(&self, direction: Direction, segment: &Segment) -> bool {
         let s = &self.stream.flow.snapshot;
         let takes_space = segment.payload_len > 0 || segment.has(tcp_flags::FIN);
@@ -250,7 +250,7 @@ impl Connection {
             && !after(segment.end(), s.snd_nxt)
     }
 
-    /// Both sides have said their last byte, and each knows it of the other.
+    /// Whether both sides have sent their FIN and had it acknowledged.
     pub(super) fn is_finished(&self) -> bool {
         let [rx, tx] = &self.sides;
         let acknowledged = |sender: &StreamSide, other: &StreamSide| match (sender.fin, other.acked)
@@ -261,7 +261,7 @@ impl Connection {
         acknowledged(rx, tx) && acknowledged(tx, rx)
     }
 
-    /// Adds what one segment changed in the counters of its listener.
+    /// Adds the changes by one segment to the counters of its listener.
     pub(super) fn count(&mut self, before: &Reading, after: &Reading) {
         for i in 0..2 {
             self.counts.unsynced_bytes[i] += after.unsynced_bytes[i] - before.unsynced_bytes[i];
@@ -303,8 +303,7 @@ impl Connection {
             };
         }
         if self.sides[direction.index()].syn != Some(segment.seq) {
-            // TCP answers it with an acknowledgement, unless its connection is gone
-            // (RFC 5961 §4.2).
+            // TCP answers it with an acknowledgement, unless its connection is gone (RFC 5961 §4.2).
             self.successor = Some(syn);
         }
         PacketMeaning::Handshake
@@ -328,8 +327,8 @@ impl Connection {
         })
     }
 
-    /// A reset counts where its sequence number lies between what the other side has acknowledged
-    /// and what is known to have been sent.
+    /// Accepts a reset if its sequence number is between what the other side has acknowledged and what
+    /// is known to have been sent.
     fn believes_reset(&self, direction: Direction, segment: &Segment) -> bool {
         let sender = &self.sides[direction.index()];
         let receiver = &self.sides[direction.opposite().index()];
@@ -361,7 +360,7 @@ impl Connection {
     }
 }
 
-/// The counters of a listener that are reported per connection too.
+/// The counters of a listener that are also reported per connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     unsynced_bytes: [u64; 2],

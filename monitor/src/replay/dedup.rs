@@ -1,4 +1,5 @@
-//! Packets that were captured more than once: on a bridge and on the interface behind it, say.
+//! Detects packets that were captured more than once, for example on a bridge and on the interface
+//! behind it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,7 +7,7 @@ use monitor_common::segment::tcp_flags;
 
 use super::headers::TcpSegment;
 
-/// Packets that may lie between a packet and its copy.
+/// Maximum number of packets between a packet and its copy.
 const REMEMBERED: usize = 8;
 
 /// A copy passes the next interface within microseconds; no retransmission comes this soon.
@@ -15,18 +16,18 @@ const MAX_DISTANCE: u64 = 2_000_000;
 /// The last packets of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RecentPackets {
-    /// What they look like, and when they passed.
+    /// Their fingerprints and times.
     packets: [(u64, u64); REMEMBERED],
     next: usize,
 }
 
 impl RecentPackets {
-    /// Whether this packet passed just before; remembers it otherwise.
+    /// Whether this packet was just seen; otherwise remembers it.
     pub(super) fn holds(&mut self, tcp: &TcpSegment<'_>, now: u64) -> bool {
         let flags = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         let says_something = tcp.segment.payload_len > 0 || tcp.segment.has(flags);
         if tcp.id == 0 && !says_something {
-            // Duplicate acknowledgements look the same, and have a meaning.
+            // Duplicate acknowledgements have the same content, and each is significant.
             return false;
         }
         let fingerprint = fingerprint(tcp);
@@ -40,7 +41,7 @@ impl RecentPackets {
     }
 }
 
-/// All that the way does not change. The checksum may be filled in on it.
+/// Everything that is constant along the path. The checksum may be filled in later.
 fn fingerprint(tcp: &TcpSegment<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     tcp.id.hash(&mut hasher);

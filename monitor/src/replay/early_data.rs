@@ -1,5 +1,5 @@
-//! Packets that were recorded before those that they answer: two processors bring them, one recorder writes
-//! them down.
+//! Holds packets that were recorded before those that they answer. Two CPUs deliver the packets, and
+//! one recorder writes them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,24 +8,24 @@ use std::{
 
 use super::{capture::Packet, engine::Tuple};
 
-/// How long a packet waits for what it acknowledges, nanoseconds. Processors of one host are much less
-/// apart; what comes later was not recorded.
+/// How long a packet waits for what it acknowledges, nanoseconds. The CPUs of one host are much less
+/// apart; anything later was not recorded.
 const TIMEOUT: u64 = 20_000_000;
 
-/// Packets that may wait on one connection, and on all.
+/// Maximum number of waiting packets, on one connection and in total.
 const OF_ONE: usize = 64;
 const OF_ALL: usize = 1_024;
 
-/// Packets that wait, by connection.
+/// Waiting packets, by connection.
 #[derive(Debug, Default)]
 pub(super) struct Early {
     waiting: HashMap<Tuple, EarlyPacket>,
-    /// The oldest first; an entry may have left already.
+    /// The oldest first; an entry's packet may have left already.
     due: VecDeque<(u64, Tuple)>,
     packets: usize,
 }
 
-/// Those of one connection, all of one side.
+/// The packets of one connection, all from one side.
 #[derive(Debug)]
 struct EarlyPacket {
     from: SocketAddr,
@@ -53,7 +53,7 @@ impl Held {
 }
 
 impl Early {
-    /// The end from which packets of the connection wait: the next one from there must as well.
+    /// The end whose packets wait on this connection. Later packets from there must wait as well.
     pub(super) fn waits(&self, tuple: Tuple) -> Option<SocketAddr> {
         self.waiting.get(&tuple).map(|waiting| waiting.from)
     }
@@ -76,12 +76,12 @@ impl Early {
         self.packets += 1;
     }
 
-    /// The packet of a connection that has waited longest; it stays.
+    /// The packet of a connection that has waited longest, without removing it.
     pub(super) fn first(&self, tuple: Tuple) -> Option<&Held> {
         self.waiting.get(&tuple)?.packets.front()
     }
 
-    /// Takes it out.
+    /// Removes it.
     pub(super) fn take(&mut self, tuple: Tuple) -> Option<Held> {
         let waiting = self.waiting.get_mut(&tuple)?;
         let held = waiting.packets.pop_front();
@@ -92,8 +92,8 @@ impl Early {
         held
     }
 
-    /// A connection whose packets must not wait any longer at `now`: their time is over, or there are too
-    /// many.
+    /// A connection whose packets must not wait any longer at `now`: their time is over, or there are
+    /// too many.
     pub(super) fn overdue(&mut self, now: u64) -> Option<Tuple> {
         while let Some((until, tuple)) = self.due.front().copied() {
             match self.waiting.get(&tuple) {
@@ -107,7 +107,7 @@ impl Early {
         None
     }
 
-    /// Whether a connection has as many as may wait.
+    /// Whether a connection has the maximum number of waiting packets.
     pub(super) fn is_full(&self, tuple: Tuple) -> bool {
         self.waiting
             .get(&tuple)
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_leave_in_their_order_and_when_their_time_is_over() {
+    fn packets_leave_in_order_and_when_their_time_is_over() {
         let mut early = Early::default();
         let (one, server) = tuple(1);
         early.store(5, one, server, &packet());
@@ -146,13 +146,13 @@ mod tests {
         assert!(early.take(one).is_some() && early.take(one).is_some());
         assert!(early.take(one).is_none());
         assert_eq!(early.overdue(u64::MAX), None);
-        // Again, with the entry of before gone.
+        // Stored again, after the previous entry has left.
         early.store(9, one, server, &packet());
         assert_eq!(early.overdue(5 + TIMEOUT), None);
     }
 
     #[test]
-    fn neither_one_connection_nor_all_hold_more_than_a_few() {
+    fn the_packets_of_one_connection_and_of_all_are_bounded() {
         let mut early = Early::default();
         let (one, server) = tuple(1);
         for _ in 0..OF_ONE {

@@ -1,5 +1,5 @@
-//! The native twin of the kernel programs and of the daemon's loop: a table of connections, a
-//! clock that the packets drive, and the core.
+//! The native twin of the kernel programs and of the daemon's loop: a table of connections, a clock
+//! driven by the packets, and the core.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,18 +32,18 @@ mod traffic;
 
 use counts::CountsTimer;
 
-/// How long a handshake may take, and for how long packets may follow a connection's end. Longer
-/// than Linux retries a SYN (tcp_syn_retries) or stays in TIME_WAIT.
+/// How long a handshake may take, and how long packets may follow a connection's end. Longer than Linux
+/// retries a SYN (tcp_syn_retries) or stays in TIME_WAIT.
 const LINGER: u64 = 130_000_000_000;
 
-/// How many connections that were opened from a watched port are remembered, so that their later packets are
-/// not taken for a server's.
+/// Maximum number of remembered connections opened from a watched port. Remembering them prevents their
+/// later packets from being attributed to a server.
 const MOST_FOREIGN: usize = 65_536;
 
-/// In the year 2262. A time stamp beyond it is nonsense, and must not make sums overflow.
+/// The year 2262. A later time stamp is invalid, and must not overflow sums.
 const CLOCK_MAX: u64 = i64::MAX as u64;
 
-/// A recording being judged.
+/// A replay in progress.
 #[derive(Debug)]
 pub struct Replay {
     listeners: Vec<Listener>,
@@ -55,22 +55,22 @@ pub struct Replay {
     /// The latest time stamp, nanoseconds since the epoch.
     clock: u64,
     tuples: HashMap<Tuple, TablePlace>,
-    /// By number, which takes the place of the socket cookie.
+    /// By number, which replaces the socket cookie.
     connections: HashMap<u64, Connection>,
-    /// Those in [`TablePlace::Foreign`], in their order.
+    /// The tuples in [`TablePlace::Foreign`], in order of arrival.
     foreign: VecDeque<Tuple>,
-    /// When to forget handshakes that came to nothing, and connections that ended.
+    /// When to forget handshakes that never completed, and connections that ended.
     lingering: VecDeque<(u64, Tuple)>,
-    /// Packets that wait for what they acknowledge.
+    /// Packets that wait for those that they acknowledge.
     early: Early,
     last_number: u64,
-    /// Those of the segment in hand, and the connection it belongs to.
+    /// The frames of the current segment, and its connection.
     frames: (u64, Vec<SeenFrame>),
     records: VecDeque<ReplayRecord>,
     summary: Summary,
 }
 
-/// Both ends of a connection, whichever sent.
+/// Both ends of a connection, in either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tuple(pub(super) SocketAddr, pub(super) SocketAddr);
 
@@ -80,11 +80,11 @@ enum TablePlace {
     Ended {
         forget_at: u64,
     },
-    /// Opened from a watched port, as its SYN said: none of ours.
+    /// Opened from a watched port, as its SYN showed, so not watched.
     Foreign,
 }
 
-/// How a connection came to be, as far as it was seen before its first packet.
+/// How a connection began, if that was seen before its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamOrigin {
     SynSeen,
@@ -95,7 +95,7 @@ impl Replay {
     pub fn new(listeners: Vec<Listener>) -> Self {
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         Self {
-            // Nothing is copied late here: a snapshot is exact.
+            // Snapshots are not published late here: they are exact.
             core: Correlator::new(rules.collect(), Duration::ZERO),
             grouping: Grouping::default(),
             limits: listeners.iter().map(Listener::limits).collect(),
@@ -115,12 +115,12 @@ impl Replay {
         }
     }
 
-    /// Middleboxes whose names may explain a timeout that is learned.
+    /// Sets the middleboxes whose names may explain a learned timeout.
     pub fn set_known_hops(&mut self, known: Vec<KnownHop>) {
         self.core.handle_known_hops(known);
     }
 
-    /// Takes in the next packet.
+    /// Processes the next packet.
     pub fn packet(&mut self, packet: &Packet<'_>) {
         self.summary.packets += 1;
         self.tick(packet.at);
@@ -136,10 +136,10 @@ impl Replay {
         self.act();
     }
 
-    /// Takes a segment, or lets it wait for one that it acknowledges and that is still to come.
+    /// Processes a segment, or holds it until the segment that it acknowledges arrives.
     fn put_in_order(&mut self, packet: &Packet<'_>, tcp: &TcpSegment<'_>) {
         let tuple = Tuple::of(tcp);
-        // What comes from the side that is waited for is taken at once, whatever it acknowledges.
+        // A segment from the awaited side is processed immediately, whatever it acknowledges.
         let waits = match self.early.waits(tuple) {
             Some(from) => from == tcp.source,
             None => self.is_early(tuple, tcp),
@@ -155,7 +155,7 @@ impl Replay {
             return;
         }
         self.take(tcp);
-        // It may be what others wait for.
+        // Others may be waiting for this segment.
         while let Some(held) = self.early.first(tuple) {
             match headers::tcp(&held.packet()) {
                 Ok(tcp) if self.is_early(tuple, &tcp) => return,
@@ -164,7 +164,7 @@ impl Replay {
         }
     }
 
-    /// What a connection's packets wait for does not come.
+    /// Stops waiting: what a connection's packets acknowledge did not arrive.
     fn give_up_waiting(&mut self, tuple: Tuple) {
         if let Some(TablePlace::Live(number)) = self.tuples.get(&tuple)
             && let Some(connection) = self.connections.get_mut(number)
@@ -192,8 +192,8 @@ impl Replay {
         self.act();
     }
 
-    /// Whether a segment answers what was not recorded yet: it acknowledges bytes that nobody sent, or is
-    /// the 101 of a connection of which nothing else is known.
+    /// Whether a segment answers one that was not recorded yet: it acknowledges bytes that were not
+    /// sent, or is the 101 of an otherwise unknown connection.
     fn is_early(&self, tuple: Tuple, tcp: &TcpSegment<'_>) -> bool {
         match self.tuples.get(&tuple) {
             Some(TablePlace::Live(number)) => {
@@ -206,8 +206,8 @@ impl Replay {
         }
     }
 
-    /// The recording is over: what was due by its last packet is judged, and what is still open is
-    /// told.
+    /// Ends the recording: judges what was due by its last packet, and reports the connections that are
+    /// still open.
     pub fn finish(&mut self) {
         while let Some(overdue) = self.early.overdue(u64::MAX) {
             self.give_up_waiting(overdue);
@@ -227,7 +227,7 @@ impl Replay {
         self.lingering.clear();
     }
 
-    /// What is to be reported, in order.
+    /// The next record to report, in order.
     pub fn poll_record(&mut self) -> Option<ReplayRecord> {
         self.records.pop_front()
     }
@@ -237,7 +237,7 @@ impl Replay {
         &self.listeners[usize::from(id.0)]
     }
 
-    /// A moment of this replay, whose clock is the packets' time stamps.
+    /// The time stamp of a moment of this replay, whose clock is that of the packets.
     pub fn wall_clock(&self, at: Ktime) -> Timestamp {
         wall_clock(at)
     }
@@ -247,7 +247,7 @@ impl Replay {
         &self.summary
     }
 
-    /// Moves the clock, which never goes back, and judges what is due before the new time.
+    /// Advances the clock, which never goes back, and judges what is due before the new time.
     fn tick(&mut self, at: Option<u64>) {
         // 0 means "never" in a snapshot.
         match at.map(|at| at.clamp(1, CLOCK_MAX)) {
@@ -291,7 +291,7 @@ impl Replay {
         }
     }
 
-    /// Shows the core each of its deadlines before `end`.
+    /// Runs each of the core's deadlines before `end`.
     fn judge_before(&mut self, end: u64) {
         while let Some(deadline) = self.deadline().filter(|at| at.0 < end) {
             self.show_counts(deadline);
@@ -321,7 +321,7 @@ impl Replay {
             match action {
                 Action::Alert(alert) => {
                     self.summary.alerts += u64::from(alert.status == Status::Firing);
-                    // It may be a death that tells of a limit.
+                    // It may be a death that reveals a limit.
                     self.counts_timer.arm(alert.at.0);
                     self.grouping.offer(alert);
                 }
@@ -399,7 +399,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The first packet of a connection.
+    /// Handles the first packet of a connection.
     fn meet(
         &mut self,
         tuple: Tuple,
@@ -460,14 +460,14 @@ impl Replay {
         }
     }
 
-    /// Who watches this packet's connection. A server's end comes first, as with `wsmon run`;
-    /// where both ends are on a watched port, the handshake tells the server, or else the packet
-    /// goes to it.
+    /// The listener and the end that watch this packet's connection. A server's end takes precedence,
+    /// as with `wsmon run`. If both ends are on a watched port, the handshake identifies the server;
+    /// without it, the destination of the packet is the server.
     fn watched(&self, tcp: &TcpSegment<'_>) -> Option<Watched> {
         let begins = tcp.segment.has(tcp_flags::SYN);
         let answers = begins && tcp.segment.has(tcp_flags::ACK);
         let opens = begins && !answers;
-        // Whoever opens a connection is no server, whatever port it comes from.
+        // The side that opens a connection is not a server, whatever its port.
         let end = |is_client, local: SocketAddr, remote: SocketAddr, direction| {
             let watching = match is_client {
                 true => Listener::watching_outgoing(&self.listeners, remote.port()),

@@ -1,4 +1,4 @@
-//! From a captured packet to the TCP segment in it.
+//! Finds the TCP segment in a captured packet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,17 +18,17 @@ mod ip_protocol {
     pub(super) const FRAGMENT: u8 = 44;
     pub(super) const GRE: u8 = 47;
     pub(super) const MPLS: u8 = 137;
-    /// IPv6 hop-by-hop options, routing, destination options: what is followed.
+    /// The extension headers that are followed: IPv6 hop-by-hop options, routing, destination options.
     pub(super) const EXTENSIONS: [u8; 3] = [0, 43, 60];
     /// Security payload, authentication, mobility, HIP, shim6, and two for experiments (IANA, IPv6
     /// Extension Header Types).
     pub(super) const OTHER_EXTENSIONS: [u8; 7] = [50, 51, 135, 139, 140, 253, 254];
 }
 
-/// Layers in front of a segment, tunnels in tunnels: more are no packet of any network.
+/// Maximum number of layers before a segment, including nested tunnels. No real packet has more.
 const MAX_LAYERS: usize = 24;
 
-/// One TCP segment, as far as it was captured.
+/// The captured part of one TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TcpSegment<'a> {
     pub(super) source: SocketAddr,
@@ -36,33 +36,33 @@ pub(super) struct TcpSegment<'a> {
     pub(super) segment: Segment,
     /// The captured part of the payload.
     pub(super) payload: &'a [u8],
-    /// The TCP header with its options, as far as it was captured.
+    /// The captured part of the TCP header, with its options.
     pub(super) header: &'a [u8],
-    /// IPv4's identification, which a retransmission does not share; 0 with IPv6.
+    /// IPv4's identification, which differs between a packet and its retransmission; 0 with IPv6.
     pub(super) id: u16,
 }
 
 impl<'a> TcpSegment<'a> {
-    /// The options in the header; `None` where they were cut off.
+    /// The options in the header; `None` if they were cut off.
     pub(super) fn options(&self) -> Option<&'a [u8]> {
         let (fixed, options) = self.header.split_first_chunk::<TCP_HEADER>()?;
         (self.header.len() == usize::from(fixed[12] >> 4) * 4).then_some(options)
     }
 }
 
-/// What an IP header says.
+/// The content of an IP header.
 struct Ip {
     source: IpAddr,
     destination: IpAddr,
     id: u16,
-    /// What follows the header and its extensions, and where that begins.
+    /// The protocol after the header and its extensions, and its offset.
     protocol: u8,
     offset: usize,
-    /// Of the whole packet.
+    /// Length of the whole packet.
     len: u32,
 }
 
-/// Finds the TCP segment of a packet, the innermost if there are tunnels, or says why there is none.
+/// Finds the TCP segment of a packet, the innermost if there are tunnels, or returns why there is none.
 pub(super) fn tcp<'a>(packet: &Packet<'a>) -> Result<TcpSegment<'a>, Skip> {
     let mut layer = packet.link.and_then(Layer::of_link).ok_or(Skip::LinkType)?;
     let mut rest = RemainingBytes {
@@ -75,7 +75,7 @@ pub(super) fn tcp<'a>(packet: &Packet<'a>) -> Result<TcpSegment<'a>, Skip> {
             continue;
         }
         let ip = Ip::parse(rest)?;
-        // What lies behind is padding of the link.
+        // The rest is padding of the link layer.
         rest.bytes = &rest.bytes[..rest.bytes.len().min(ip.len as usize)];
         rest.on_wire = ip.len;
         if ip.protocol == ip_protocol::TCP {
@@ -122,7 +122,7 @@ impl Ip {
         }
     }
 
-    /// RFC 791 §3.1; a fragment is not read.
+    /// RFC 791 §3.1; a fragment is unsupported.
     fn v4(rest: RemainingBytes<'_>) -> Result<Self, Skip> {
         let header: &[u8; 20] = rest.read(0)?;
         let fragment = u16::from_be_bytes([header[6], header[7]]);
@@ -166,14 +166,14 @@ impl Ip {
     }
 }
 
-/// Follows IPv6's extension headers to what they lead to, and its offset.
+/// Skips IPv6's extension headers; returns the protocol after them, and its offset.
 fn behind_extensions(rest: RemainingBytes<'_>, mut next: u8) -> Result<(u8, usize), Skip> {
     let mut offset = 40;
     for _ in 0..=MAX_EXTENSIONS {
         match next {
             ip_protocol::FRAGMENT => {
                 let [after, _, place, more] = *rest.read(offset)?;
-                // A fragment that is the whole packet is one as translators make it (RFC 6946).
+                // A fragment that is the whole packet, as created by translators (RFC 6946).
                 if place != 0 || more & !0x06 != 0 {
                     return Err(Skip::Fragment);
                 }
@@ -192,7 +192,8 @@ fn behind_extensions(rest: RemainingBytes<'_>, mut next: u8) -> Result<(u8, usiz
     Err(Skip::ExtensionHeader)
 }
 
-/// A packet that the card has yet to cut may be too long for its length field, which is 0 then.
+/// A packet that the network card has yet to segment may be too long for its length field, which is
+/// then 0.
 fn length(field: u32, rest: RemainingBytes<'_>) -> u32 {
     if field == 0 { rest.on_wire } else { field }
 }

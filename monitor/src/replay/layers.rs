@@ -1,24 +1,23 @@
-//! What may stand in front of an IP packet: link layers (<https://www.tcpdump.org/linktypes.html>) and
-//! tunnels.
+//! The layers before an IP packet: link layers (<https://www.tcpdump.org/linktypes.html>) and tunnels.
 
 use super::skip::Skip;
 
-/// What the bytes in hand begin with.
+/// The type of the next header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layer {
     Ip,
     Ethernet,
-    /// The EtherType itself.
+    /// The EtherType field.
     EtherType,
     /// Linux cooked capture, v1 and v2.
     Sll,
     Sll2,
-    /// The address family of the system that recorded it.
+    /// The address family, as numbered by the recording system.
     Loopback,
     Ppp,
     /// PPP or Cisco's protocol in HDLC frames.
     Hdlc,
-    /// PPP behind a byte that says where the packet went; it may stand for PPP's address.
+    /// PPP after a byte with the packet's direction, which may replace PPP's address.
     PppWithDirection,
     /// RFC 2516 §4.
     Pppoe,
@@ -33,7 +32,7 @@ pub(super) enum Layer {
     Radiotap,
 }
 
-/// What was captured behind the headers that were read, and how long it was on the wire.
+/// The captured bytes after the headers already parsed, and their length on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemainingBytes<'a> {
     pub(super) bytes: &'a [u8],
@@ -63,14 +62,14 @@ impl<'a> RemainingBytes<'a> {
 }
 
 impl Layer {
-    /// By the LINKTYPE_ value; `None` if it is not read.
+    /// By the LINKTYPE_ value; `None` if it is unsupported.
     pub(super) fn of_link(kind: u32) -> Option<Self> {
         Some(match kind {
             // LINKTYPE_NULL and LINKTYPE_LOOP.
             0 | 108 => Self::Loopback,
             1 => Self::Ethernet,
             9 => Self::Ppp,
-            // Raw IP as OpenBSD and the others number it, then LINKTYPE_RAW, _IPV4, _IPV6.
+            // Raw IP as numbered by OpenBSD and the others, then LINKTYPE_RAW, _IPV4, _IPV6.
             12 | 14 | 101 | 228 | 229 => Self::Ip,
             // LINKTYPE_PPP_HDLC, _C_HDLC.
             50 | 104 => Self::Hdlc,
@@ -96,20 +95,20 @@ impl Layer {
         }
     }
 
-    /// Passes its header.
+    /// Skips its header and returns the next layer.
     pub(super) fn open(self, rest: RemainingBytes<'_>) -> Result<(Self, RemainingBytes<'_>), Skip> {
         match self {
             Self::Ip => Ok((Self::Ip, rest)),
             Self::Ethernet => Ok((Self::EtherType, rest.behind(12)?)),
             Self::EtherType => behind_ether_type(rest.u16(0)?, rest.behind(2)?),
             Self::Sll => Ok((Self::EtherType, rest.behind(14)?)),
-            // The protocol comes first.
+            // The protocol field comes first.
             Self::Sll2 => behind_ether_type(rest.u16(0)?, rest.behind(20)?),
             Self::Loopback => behind_family(rest),
             Self::Ppp => behind_ppp(rest),
             Self::PppWithDirection => Ok((Self::Ppp, rest.behind(1)?)),
             Self::Hdlc => match rest.u8(0)? {
-                // Cisco's addresses of one and of all, and a control byte.
+                // Cisco's unicast and multicast addresses, and a control byte.
                 0x0f | 0x8f => Ok((Self::EtherType, rest.behind(2)?)),
                 _ => Ok((Self::Ppp, rest)),
             },
@@ -134,9 +133,9 @@ fn behind_ether_type(
 ) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     match kind {
         0x0800 | 0x86dd => Ok((Layer::Ip, rest)),
-        // 802.1Q, 802.1ad, and what came before it.
+        // 802.1Q, 802.1ad, and its predecessor.
         0x8100 | 0x88a8 | 0x9100 => Ok((Layer::EtherType, rest.behind(2)?)),
-        // For one and for many.
+        // Unicast and multicast.
         0x8847 | 0x8848 => Ok((Layer::Mpls, rest)),
         0x8864 => Ok((Layer::Pppoe, rest)),
         // Transparent Ethernet bridging, PPP in GRE.
@@ -160,11 +159,11 @@ fn behind_family(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>)
     }
 }
 
-/// RFC 1661 §2 and RFC 1662 §3.1: address and control may be left out, the protocol may be one byte.
+/// RFC 1661 §2 and RFC 1662 §3.1: address and control may be omitted, the protocol may be one byte.
 fn behind_ppp(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     let rest = match rest.read(0)? {
         [0xff, 0x03] => rest.behind(2)?,
-        // The control byte alone, where something else stood for the address.
+        // The control byte alone, where another byte replaced the address.
         [0x03, _] => rest.behind(1)?,
         _ => rest,
     };
@@ -182,7 +181,8 @@ fn behind_ppp(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), S
     }
 }
 
-/// RFC 3032 §2.1: the last label is marked. What follows is told by its first four bits (RFC 4385 §3).
+/// RFC 3032 §2.1: the last label is marked. The first four bits after it show what follows
+/// (RFC 4385 §3).
 fn behind_labels(mut rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     while rest.u8(2)? & 1 == 0 {
         rest = rest.behind(4)?;
@@ -212,8 +212,8 @@ fn behind_gre(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), S
     behind_ether_type(rest.u16(2)?, rest.behind(4 + words * 4)?)
 }
 
-/// IEEE 802.11 §9.3.2.1 and the SNAP header behind it. What is encrypted, or holds several packets, is
-/// not read.
+/// IEEE 802.11 §9.3.2.1 and the SNAP header after it. Frames that are encrypted or hold several packets
+/// are unsupported.
 fn behind_wireless(
     rest: RemainingBytes<'_>,
     padded: bool,
@@ -230,7 +230,7 @@ fn behind_wireless(
         len += 6;
     }
     if kind & 0x80 != 0 {
-        // Quality of service; it may say that there are several packets.
+        // Quality of service, with the flag for several packets.
         if rest.u8(len)? & 0x80 != 0 {
             return Err(Skip::NotIp);
         }
@@ -250,8 +250,7 @@ fn behind_wireless(
     }
 }
 
-/// <https://www.radiotap.org>: of its fields only the flags matter, which say whether the header behind
-/// is padded.
+/// <https://www.radiotap.org>: only the flags matter, which show whether the next header is padded.
 fn behind_radiotap(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_>), Skip> {
     const TSFT: u8 = 0x01;
     const FLAGS: u8 = 0x02;
@@ -259,7 +258,7 @@ fn behind_radiotap(rest: RemainingBytes<'_>) -> Result<(Layer, RemainingBytes<'_
     let len = usize::from(u16::from_le_bytes(*rest.read(2)?));
     let present = rest.u8(4)?;
     let mut fields = 8;
-    // A word whose highest bit is set is followed by another.
+    // A word with its highest bit set is followed by another.
     while rest.u8(fields - 1)? & 0x80 != 0 {
         fields += 4;
     }

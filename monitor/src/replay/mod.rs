@@ -4,8 +4,9 @@
 //! capture ──► headers ──► engine (connections, clock) ──► core ──► records
 //! ```
 //!
-//! The engine is the native twin of the kernel programs: per connection one
-//! [`Connection`](monitor_common::replay::Connection), seen from the watched socket. No clock but the packets', no privileges, no unsafe.
+//! The engine is the native twin of the kernel programs: one
+//! [`Connection`](monitor_common::replay::Connection) per connection, seen from the watched socket. The
+//! packets are the only clock; no privileges, no unsafe.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -30,8 +31,8 @@ pub use report::{CloseFrameSummary, ConnectionSummary, PerDirection, ReplayRecor
 pub use skip::{Skip, Skipped};
 pub use unpack::unpacked;
 
-/// Plays a recording to its end, or to where it cannot be read any further, which is returned;
-/// what was good before is reported all the same. Stops early only if `show` fails.
+/// Plays a recording to its end, or to an error, which is returned; everything before it is still
+/// reported. Stops early only if `show` fails.
 pub fn play<R: Read, E>(
     capture: &mut Capture<R>,
     replay: &mut Replay,

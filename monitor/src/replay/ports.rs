@@ -1,4 +1,4 @@
-//! Where WebSockets are served in a recording.
+//! Finds the WebSocket ports of a recording.
 
 use std::{collections::BTreeSet, io::Read};
 
@@ -10,8 +10,8 @@ use monitor_common::{
 
 use super::{capture::Capture, headers};
 
-/// The ports that are asked for an upgrade to WebSocket, or answer with a 101. Reads the recording
-/// as far as it can be read; whoever reads it again meets the same end.
+/// The ports that receive a request to upgrade to WebSocket, or send a 101. Reads the recording up to
+/// its end or its first error; a second read ends at the same point.
 pub fn websocket_ports<R: Read>(capture: &mut Capture<R>) -> BTreeSet<u16> {
     let mut ports = BTreeSet::new();
     loop {
@@ -47,8 +47,7 @@ pub(super) fn is_switching(payload: &[u8]) -> bool {
     opening(payload) == Opening::Switching
 }
 
-/// Whether a request has the header `Upgrade: websocket` (RFC 6455 §4.1), as far as it was
-/// captured.
+/// Whether the captured part of a request has the header `Upgrade: websocket` (RFC 6455 §4.1).
 fn requests_websocket(request: &[u8]) -> bool {
     let mut lines = request.split(|byte| *byte == b'\n').skip(1);
     lines.any(|line| {
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upgrade_is_asked_for_in_any_spelling_of_the_header() {
+    fn an_upgrade_request_is_found_in_any_spelling_of_the_header() {
         for request in [
             &b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"[..],
             b"GET / HTTP/1.1\r\nupgrade:WebSocket\r\n",

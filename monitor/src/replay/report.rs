@@ -1,4 +1,4 @@
-//! What a replay tells, besides frames and alerts.
+//! What a replay reports, besides frames and alerts.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -10,11 +10,11 @@ use super::{connection::Connection, skip::Skipped};
 use crate::records::frames::FrameRecord;
 use monitor_core::{CloseHow, Facts, Ktime, Notice, Transition, facts::Direction};
 
-/// One thing a replay tells, in the order in which it happened.
+/// One item of a replay's output, in order.
 #[derive(Clone, Debug)]
 pub enum ReplayRecord {
     Frame(FrameRecord),
-    /// A connection went from one state to the next.
+    /// A connection's change of state.
     State(Box<Transition>),
     Notice(Notice),
     /// A connection ended, or the recording did.
@@ -32,7 +32,7 @@ pub struct PerDirection<T> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "connection")]
 pub struct ConnectionSummary {
-    /// Counts up in a recording; a string as the cookies of live connections are.
+    /// Counts up in a recording; a string like the cookies of live connections.
     pub conn: String,
     /// The listener's name.
     pub listener: String,
@@ -40,9 +40,9 @@ pub struct ConnectionSummary {
     pub peer: SocketAddr,
     pub role: &'static str,
     pub protocol: &'static str,
-    /// TCP was established; `None` if that was before the recording.
+    /// When TCP was established; `None` if that was before the recording.
     pub established: Option<Timestamp>,
-    /// The 101 passed, TLS began, or frames were recognised.
+    /// When the 101 was seen, TLS began, or frames were recognised.
     pub opened: Option<Timestamp>,
     /// `None` if the end was not seen.
     pub closed: Option<Timestamp>,
@@ -50,7 +50,7 @@ pub struct ConnectionSummary {
     pub how: Option<&'static str>,
     /// The first close frame.
     pub close: Option<CloseFrameSummary>,
-    /// By opcode; those that passed.
+    /// By opcode; only those that occurred.
     pub frames: PerDirection<BTreeMap<&'static str, u64>>,
     pub payload_bytes: PerDirection<u64>,
     pub unsynced_bytes: PerDirection<u64>,
@@ -58,7 +58,7 @@ pub struct ConnectionSummary {
     /// Of the last answered ping from here.
     pub ping_rtt_seconds: Option<f64>,
     pub pings_unanswered: u32,
-    /// By kind; those that occurred.
+    /// By kind; only those that occurred.
     pub protocol_errors: BTreeMap<&'static str, u64>,
 }
 
@@ -73,13 +73,13 @@ pub struct CloseFrameSummary {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionEnd {
-    /// It did not, in this recording.
+    /// It is still open when the recording ends.
     Open,
     Closed {
         how: CloseHow,
         at: Ktime,
     },
-    /// Another one took its place.
+    /// Its end was missed: another connection has its addresses and ports.
     Missed,
 }
 
@@ -138,7 +138,7 @@ impl ConnectionSummary {
     }
 }
 
-/// The whole recording in numbers.
+/// The numbers of the whole recording.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "summary")]
 pub struct Summary {
@@ -152,25 +152,26 @@ pub struct Summary {
     pub connections: u64,
     /// Those that had not ended.
     pub open: u64,
-    /// Connections on watched ports that were no WebSockets as far as the recording tells.
+    /// Connections on watched ports that were not WebSockets, by the recording's evidence.
     pub other_connections: u64,
-    /// Connections opened from a watched port that were forgotten for newer ones: what comes of them later is
-    /// taken for a server's.
+    /// Connections opened from a watched port that were forgotten for newer ones. Their later packets
+    /// are attributed to a server.
     #[serde(skip_serializing_if = "is_zero")]
     pub forgotten_outgoing: u64,
     pub frames: PerDirection<u64>,
     pub payload_bytes: PerDirection<u64>,
     pub unsynced_bytes: PerDirection<u64>,
-    /// Verdicts that were reached.
+    /// Verdicts that were reported.
     pub alerts: u64,
-    /// Packets that were passed over, by reason.
+    /// Packets that were skipped, by reason.
     pub skipped: Skipped,
-    /// Of those, the ones of link layers that are not read, by LINKTYPE_ value.
+    /// Of those, the packets of unsupported link layers, by LINKTYPE_ value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unread_links: BTreeMap<u32, u64>,
-    /// Packets stamped earlier than one before them; they were taken at the latest time shown.
+    /// Packets with a time stamp earlier than a previous one; they were processed at the latest time
+    /// seen.
     pub out_of_order: u64,
-    /// Packets without a time stamp, taken in the same way.
+    /// Packets without a time stamp, processed in the same way.
     pub untimed: u64,
 }
 
@@ -178,7 +179,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Nanoseconds since the epoch, as the clock of a replay counts.
+/// Nanoseconds since the epoch, the clock of a replay.
 pub(super) fn wall_clock(at: Ktime) -> Timestamp {
     Timestamp::from_nanosecond(at.0.into()).unwrap_or(Timestamp::MAX)
 }

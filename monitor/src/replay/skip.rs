@@ -1,21 +1,21 @@
-//! Why a packet was not looked at.
+//! Reasons to skip a packet.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-/// A reason to pass over a packet.
+/// A reason to skip a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// A link layer that is not read.
+    /// An unsupported link layer.
     LinkType,
     /// ARP and the like.
     NotIp,
-    /// UDP that is no tunnel, ICMP and the like.
+    /// UDP outside of tunnels, ICMP and the like.
     NotTcp,
-    /// A part of a larger IP packet: not put together.
+    /// A part of a larger IP packet, which is not reassembled.
     Fragment,
     /// IPv6 with an extension header that is not followed, or with too many.
     ExtensionHeader,
-    /// Too little was captured to tell.
+    /// Too little was captured.
     TruncatedHeader,
     /// Lengths that contradict each other.
     Malformed,
@@ -23,9 +23,9 @@ pub enum Skip {
     NotWatched,
     /// The connection had ended before.
     AfterClose,
-    /// A reset without a connection, or one that TCP would not believe.
+    /// A reset without a connection, or one that TCP would not accept.
     StrayReset,
-    /// The same packet again, from another interface.
+    /// A copy of a packet, from another interface.
     CapturedTwice,
 }
 
@@ -62,7 +62,7 @@ impl Skip {
     }
 }
 
-/// Packets by the reason they were passed over.
+/// Skipped packets by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped([u64; Skip::ALL.len()]);
 
@@ -75,7 +75,7 @@ impl Skipped {
         self.0[reason as usize] += 1;
     }
 
-    /// The reasons that came up.
+    /// The reasons that occurred.
     pub fn iter(&self) -> impl Iterator<Item = (Skip, u64)> {
         Skip::ALL
             .into_iter()

@@ -1,4 +1,4 @@
-//! Recordings that are compressed as a whole.
+//! Decompresses recordings that are compressed as a whole.
 
 use std::{
     cell::RefCell,
@@ -17,12 +17,12 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// What a dictionary of xz may take of memory, KiB: that of `xz -9`, and a half more. A file that asks for
-/// more counts as damaged. zstd's limit is its decoder's own, 100 MB or so.
+/// Memory limit of an xz dictionary, KiB: that of `xz -9`, plus half. A file that needs more counts as
+/// damaged. zstd uses its decoder's own limit of about 100 MB.
 const XZ_MEMORY_MAX: u32 = 96 << 10;
 
-/// Reads `source` as it is, or what was packed into it by gzip, xz or zstd. An error of the kind
-/// [`UnexpectedEof`](ErrorKind::UnexpectedEof) says that it is cut off, and one of the kind
+/// Reads `source`, decompressing gzip, xz or zstd. An error of kind
+/// [`UnexpectedEof`](ErrorKind::UnexpectedEof) means that it is cut off, and one of kind
 /// [`InvalidData`](ErrorKind::InvalidData) that it is damaged.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub fn unpacked<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>
     Ok(Box::new(Unpacked { unpacked, state }))
 }
 
-/// What became of the source, whose errors each decompressor hides in its own way.
+/// The state of the source, because each decompressor hides its errors in a different way.
 #[derive(Debug, Default)]
 struct UnpackState {
     is_over: bool,
@@ -148,7 +148,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// False at the end of the last one.
+    /// False after the last frame.
     fn begin_frame(&mut self) -> io::Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {

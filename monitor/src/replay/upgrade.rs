@@ -1,4 +1,4 @@
-//! The heads of opening handshakes, as the kernel programs hand them to the daemon.
+//! The heads of opening handshakes, in the form that the kernel programs pass to the daemon.
 
 use monitor_common::{
     event::{HandshakeRecord, REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, head_kind},
@@ -8,8 +8,8 @@ use monitor_common::{
 use crate::kernel::decode::{self, DecodeError};
 use monitor_core::Event;
 
-/// The event of a segment whose payload begins with the head of an upgrade request or of its
-/// answer; `kind` is a [`head_kind`].
+/// The event of a segment whose payload begins with the head of an upgrade request or of its response;
+/// `kind` is a [`head_kind`].
 pub(super) fn event(
     kind: u8,
     payload: &[u8],

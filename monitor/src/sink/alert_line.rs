@@ -1,4 +1,4 @@
-//! A notice as it is written: one JSON object, the same in every sink.
+//! The JSON form of a notice: one object, the same in every sink.
 
 use std::{
     borrow::Cow,
@@ -22,7 +22,7 @@ use monitor_core::{
     storm::{ClientRow, StormFinding},
 };
 
-/// A notice as it is written.
+/// The JSON form of a notice.
 #[derive(Serialize)]
 pub struct AlertLine<'a> {
     #[serde(serialize_with = "milliseconds")]
@@ -48,7 +48,7 @@ pub struct AlertLine<'a> {
 
 #[derive(Serialize)]
 struct Conn<'a> {
-    /// A string: cookies do not fit in the 53 bits of a JSON number.
+    /// A string, because a cookie does not fit in the 53 bits of a JSON number.
     cookie: String,
     local: SocketAddr,
     peer: SocketAddr,
@@ -79,7 +79,7 @@ enum Example<'a> {
 }
 
 impl<'a> AlertLine<'a> {
-    /// `listener` is the name of the notice's listener, `ts` is [`Notice::at`] by the wall clock.
+    /// `listener` is the name of the notice's listener; `ts` is [`Notice::at`] as wall-clock time.
     pub fn new(notice: &'a Notice, listener: &'a str, ts: Timestamp) -> Self {
         match notice {
             Notice::Connection(alert) => Self::connection(alert, listener, ts),
@@ -89,12 +89,12 @@ impl<'a> AlertLine<'a> {
         }
     }
 
-    /// The object, without an end of line.
+    /// The object, without a newline.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
 
-    /// `ts` is [`Alert::at`] by the wall clock.
+    /// `ts` is [`Alert::at`] as wall-clock time.
     pub fn connection(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
         let (status, resolution) = status(alert.status);
         Self {
@@ -134,7 +134,7 @@ impl<'a> AlertLine<'a> {
         }
     }
 
-    /// `ts` is [`StormAlert::at`] by the wall clock.
+    /// `ts` is [`StormAlert::at`] as wall-clock time.
     pub fn storm(alert: &'a StormAlert, listener: &'a str, ts: Timestamp) -> Self {
         let name = alert.alert();
         let (fields, count, examples) = match &alert.finding {
@@ -200,7 +200,7 @@ impl<'a> AlertLine<'a> {
     }
 }
 
-/// The status and, of a verdict that ended, how.
+/// The status and, for a verdict that ended, the resolution.
 fn status(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Firing => ("firing", None),
@@ -236,12 +236,12 @@ impl<'a> Conn<'a> {
     }
 }
 
-/// Seconds with millisecond precision: no clock behind them is better.
+/// Seconds with millisecond precision, the precision of the clocks behind them.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     thousandths(duration.as_secs_f64())
 }
 
-/// As exact as anybody reads it.
+/// Rounded to three decimals, enough for any reader.
 pub(crate) fn thousandths(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
@@ -251,7 +251,7 @@ pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok
     to.collect_str(&format_args!("{ts:.3}"))
 }
 
-/// A moment that lies at or before `now`.
+/// Converts a moment that is not after `now`.
 pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
     at.on_wall_clock(now, Timestamp::now())
 }
@@ -267,7 +267,7 @@ pub(super) mod tests {
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},
     };
 
-    /// A suspicion on a connection that is full of traps for whoever writes it.
+    /// A suspected connection with values that are hard to serialize.
     pub(in crate::sink) fn alert() -> Alert {
         let at = Ktime(100_000_000_000);
         Alert {
@@ -300,7 +300,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The middle of a storm after a deploy of a proxy.
+    /// A storm in progress, after a deploy of a proxy.
     pub(in crate::sink) fn storm() -> ReconnectStorm {
         ReconnectStorm {
             firing: true,
@@ -423,7 +423,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_listeners_alert_has_the_evidence_of_its_finding() {
+    fn a_listener_alert_has_the_evidence_of_its_finding() {
         let of = |finding| {
             written(&Notice::Listener(Box::new(ListenerAlert {
                 firing: false,
@@ -463,7 +463,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn time_stamps_are_rfc_3339_in_utc() {
+    fn timestamps_are_rfc_3339_in_utc() {
         let stamp = wall_clock(Ktime(1), Ktime(2_000_000_001));
         let alert = alert();
         let line = AlertLine::connection(&alert, "8080", stamp);

@@ -13,11 +13,11 @@ use std::{
 
 use super::drain_deadline::DrainDeadline;
 
-/// Lines that may wait for a slow reader. Past that they are dropped and counted: a stuck pipe
-/// must not blind the daemon.
+/// Lines that may wait for a slow reader. Further lines are dropped and counted, because a stuck pipe
+/// must not block the daemon.
 const QUEUE: usize = 4096;
 
-/// Where the lines go.
+/// The destination of the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     Stderr,
@@ -34,7 +34,7 @@ impl LogTarget {
     }
 }
 
-/// Writes alerts on a thread of its own.
+/// Writes alerts on its own thread.
 #[derive(Debug)]
 pub struct AlertLog {
     queue: Option<SyncSender<LogCommand>>,
@@ -43,10 +43,10 @@ pub struct AlertLog {
     drain_deadline: DrainDeadline,
 }
 
-/// What both threads know.
+/// State shared by both threads.
 #[derive(Debug, Default)]
 struct SharedLog {
-    /// Beside the queue, because that may have no room for another order.
+    /// Separate from the queue, which may have no room for another command.
     reopen: AtomicBool,
     unwritten: AtomicU64,
 }
@@ -54,7 +54,7 @@ struct SharedLog {
 #[derive(Debug)]
 enum LogCommand {
     Line(String),
-    /// Look at what else is wanted.
+    /// Check the flags.
     Wake,
 }
 
@@ -83,7 +83,7 @@ impl AlertLog {
         })
     }
 
-    /// Queues one line, given without its end.
+    /// Queues one line, given without its newline.
     pub fn write(&mut self, line: String) {
         let queue = self.queue.as_ref();
         if queue.is_none_or(|queue| queue.try_send(LogCommand::Line(line)).is_err()) {
@@ -91,17 +91,17 @@ impl AlertLog {
         }
     }
 
-    /// Has the file opened anew under its name, which another program has moved away. Lines that
-    /// still wait go to the new one. If that fails, the old one is kept.
+    /// Reopens the file by its name after another program has moved it away. Waiting lines go to the
+    /// new file. If opening fails, the old one is kept.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         if let Some(queue) = &self.queue {
-            // Where there is no room, the writer is busy and sees it before its next line.
+            // If there is no room, the writer is busy and sees the flag before its next line.
             drop(queue.try_send(LogCommand::Wake));
         }
     }
 
-    /// Lines that were dropped because the reader was too slow.
+    /// Lines dropped because the reader was too slow.
     pub fn full(&self) -> u64 {
         self.full
     }
@@ -111,7 +111,7 @@ impl AlertLog {
         self.shared.unwritten.load(Ordering::Relaxed)
     }
 
-    /// Takes no more lines; those that wait have [`DrainDeadline`]' time to be written.
+    /// Accepts no more lines; waiting ones have [`DrainDeadline`]'s time to be written.
     pub(super) fn close(&mut self) {
         self.queue = None;
         self.drain_deadline.begin();
@@ -120,8 +120,8 @@ impl AlertLog {
 
 impl Drop for AlertLog {
     fn drop(&mut self) {
-        // The writer ends when the queue does, after writing what is in it; a reader that is stuck
-        // must not keep the daemon, and with it the programs, from going.
+        // The writer ends after it has written the whole queue. A stuck reader must not keep the
+        // daemon, and so the programs, from ending.
         self.close();
         if !self.drain_deadline.wait() {
             log::warn!("nobody reads the alert log; its last lines are lost");
@@ -198,11 +198,11 @@ mod tests {
     use crate::sink::drain_deadline::DRAIN_LIMIT;
 
     #[test]
-    fn a_reader_that_is_stuck_costs_lines_and_does_not_hold_the_daemon() {
+    fn a_stuck_reader_loses_lines_and_does_not_block_the_daemon() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
         let mut log = AlertLog::open(&LogTarget::File(path.into())).expect("a writable pipe");
-        // The queue, one line in the writer's hands, and what a pipe holds.
+        // The queue, the line being written, and the pipe's buffer.
         let line = "x".repeat(1 << 16);
         let lines = QUEUE as u64 + 1_000;
         for _ in 0..lines {
@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_no_alert_log() {
+    fn a_directory_is_refused_as_an_alert_log() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let target = LogTarget::parse(dir.path().to_str().expect("UTF-8"));
         assert!(AlertLog::open(&target).is_err());
     }
 
     #[test]
-    fn a_file_that_was_moved_away_is_followed_by_a_new_one_and_no_line_is_lost_or_split() {
+    fn a_file_that_was_moved_away_is_replaced_and_no_line_is_lost_or_split() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
         let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_new_file_cannot_be_made_the_old_one_is_kept() {
+    fn the_old_file_is_kept_if_a_new_one_cannot_be_created() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
         let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");

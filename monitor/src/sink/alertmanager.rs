@@ -1,11 +1,12 @@
 //! Verdicts as alerts of Prometheus' Alertmanager.
 //!
-//! Alertmanager holds states, not events: an alert is its labels, it is active until its `endsAt`, and
-//! who posts it has to repeat it. So this sink gets every verdict, before any grouping, and keeps
-//! what stands (`standing.rs`). What changes is posted at once, what stands every minute.
+//! Alertmanager holds states, not events: an alert is identified by its labels, is active until its
+//! `endsAt`, and has to be posted repeatedly. So this sink gets every verdict, before any grouping, and
+//! keeps the standing ones (`standing.rs`). It posts changes immediately and standing alerts every
+//! minute.
 //!
-//! A change that is lost heals itself: a beginning comes with the next minute, and an end when the
-//! last `endsAt` has passed.
+//! A lost post repairs itself: a beginning is repeated within a minute, and an end takes effect when
+//! the last `endsAt` has passed.
 
 mod standing;
 
@@ -28,11 +29,11 @@ use crate::kernel::clock;
 use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
 
-/// How often what stands is posted.
+/// How often standing alerts are posted.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long an alert holds without being posted again: three posts may fail. Below the five minutes
-/// that Alertmanager itself would give it (`resolve_timeout`).
+/// How long an alert holds without another post: three posts may fail. Less than the five minutes of
+/// Alertmanager's own default (`resolve_timeout`).
 const ALERT_LIFETIME: Duration = Duration::from_secs(240);
 
 /// All Alertmanagers, which get the same alerts.
@@ -43,7 +44,7 @@ pub struct Alertmanagers {
 }
 
 impl Alertmanagers {
-    /// `metrics_addr` is where the alerts say that they come from.
+    /// `metrics_addr` becomes the source of the alerts.
     pub fn start(endpoints: &[Endpoint], metrics_addr: SocketAddr) -> io::Result<Self> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
@@ -67,7 +68,7 @@ impl Alertmanagers {
         })
     }
 
-    /// Takes in a verdict that begins, changes or ends. `listener` is the name of its listener.
+    /// Records a verdict that begins, changes or ends. `listener` is the name of its listener.
     pub fn follow(&mut self, alert: &Alert, listener: &str) {
         if self.deliveries.is_empty() {
             return;
@@ -78,7 +79,7 @@ impl Alertmanagers {
         self.post(post);
     }
 
-    /// Takes in an alert on a listener.
+    /// Records an alert on a listener.
     pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
         if self.deliveries.is_empty() {
             return;
@@ -88,7 +89,7 @@ impl Alertmanagers {
         self.post(post);
     }
 
-    /// Takes in what is said of a storm.
+    /// Records an alert on a storm.
     pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
         if self.deliveries.is_empty() {
             return;
@@ -116,14 +117,14 @@ impl Alertmanagers {
     }
 }
 
-/// Nobody leaves it half changed: a panic in another thread has to do with something else.
+/// No code leaves it half changed, so a panic in another thread does not matter.
 fn lock(standing: &Mutex<StandingAlerts>) -> MutexGuard<'_, StandingAlerts> {
     standing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct AlertmanagerEncoder {
     url: String,
-    /// Where the alerts come from, a URL.
+    /// The source of the alerts, a URL.
     source: Arc<str>,
     standing: Arc<Mutex<StandingAlerts>>,
 }
@@ -152,7 +153,7 @@ impl Encoder for AlertmanagerEncoder {
                 generator_url: &self.source,
             })
             .collect();
-        // Strings and maps of strings are always JSON.
+        // Strings and maps of strings always serialize to JSON.
         serde_json::to_string(&alerts).unwrap_or_default()
     }
 
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_keeps_its_labels_while_its_certainty_changes_and_when_it_ends() {
+    fn a_verdict_keeps_its_labels_when_its_certainty_changes_and_when_it_ends() {
         let receiver = Receiver::start([Answer::status(503)]);
         let listening = "127.0.0.1:6455".parse().expect("an address");
         let mut sink =

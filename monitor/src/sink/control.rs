@@ -1,16 +1,16 @@
 //! The control socket: everything that names a connection, over HTTP on a unix socket.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `GET /v1/connections` | a line for each connection that is watched |
-//! | `GET /v1/connections/{cookie}` | one connection, also one that ended a while ago |
-//! | `GET /v1/clients` | a line for each client that asks often, with what is counted of it |
-//! | `GET /v1/alerts` | a line for each storm and each verdict that stands, as in the alert log |
-//! | `GET /v1/frames` | a stream of frames as they pass, and of what was lost |
-//! | `GET /v1/events` | a stream of connections that change their state |
+//! | `GET /v1/connections` | one line per watched connection |
+//! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
+//! | `GET /v1/clients` | one line per client with many attempts, with its counts |
+//! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
+//! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
+//! | `GET /v1/events` | a stream of state changes of connections |
 //!
-//! Lines are JSON. The daemon owns all state and is asked page by page, so that no answer holds it
-//! up for long.
+//! Lines are JSON. The daemon owns all state and is queried page by page, so that no response blocks it
+//! for long.
 
 use std::{
     cmp::Reverse,
@@ -55,25 +55,25 @@ pub use mailbox::LineStream;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
-/// Connections in one request to the daemon: it responds within a millisecond.
+/// Connections in one request to the daemon, which then responds within a millisecond.
 const PAGE: usize = 256;
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
 pub enum ControlRequest {
-    /// The connections in the table, in no order, each with the moment since when it is known.
+    /// The connections in the table, unordered, each with the time since when it is known.
     Conns(oneshot::Sender<Vec<(Ktime, ConnId)>>),
-    /// Those on which a verdict stands.
+    /// Connections with a standing verdict.
     Zombies(oneshot::Sender<Vec<(Ktime, ConnId)>>),
-    /// Of these, those that are still there.
+    /// The records of those that still exist.
     Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
-    /// One, alive or remembered.
+    /// One connection, open or remembered.
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
-    /// The verdicts that stand on these, as lines of the alert log.
+    /// The standing verdicts on these connections, as lines of the alert log.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<String>>),
-    /// The storms that go on, and the clients that thrash, as lines of the alert log.
+    /// The current storms and thrashing clients, as lines of the alert log.
     Storms(oneshot::Sender<Vec<String>>),
-    /// Of each listener the heaviest first.
+    /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
         Filter,
@@ -83,7 +83,7 @@ pub enum ControlRequest {
     Events(oneshot::Sender<Result<LineStream, WatchError>>),
 }
 
-/// Why nothing can be watched.
+/// Why a stream cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     #[error(transparent)]
@@ -107,7 +107,7 @@ pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Res
     axum::serve(listener, router).await
 }
 
-/// Which connections are listed.
+/// Filters of the list of connections.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ConnectionsQuery {
@@ -119,18 +119,18 @@ struct ConnectionsQuery {
     limit: Option<usize>,
 }
 
-/// In which order connections are listed.
+/// The order of the list of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ListOrder {
-    /// The oldest first.
+    /// Oldest first.
     #[default]
     Age,
-    /// Those on which a verdict stands before the others, and of each the oldest first.
+    /// Connections with a standing verdict first; within each part, oldest first.
     Urgency,
 }
 
-/// How many connections were watched when a list of them was begun.
+/// The number of watched connections when the list was begun.
 pub const TOTAL: HeaderName = HeaderName::from_static("wsmon-connections");
 
 impl ConnectionsQuery {
@@ -204,7 +204,7 @@ async fn connection(
     }
 }
 
-/// Which clients are listed.
+/// Filters of the list of clients.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ClientsQuery {
@@ -254,7 +254,7 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
     json_lines(stream::iter(storms).chain(verdicts))
 }
 
-/// Which frames are shown.
+/// Filters of the stream of frames.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FramesQuery {
@@ -303,7 +303,7 @@ fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
     }
 }
 
-/// The lines about the connections of `queue`, asked for page by page as the reader takes them.
+/// The lines about the connections of `queue`, requested page by page as the reader takes them.
 fn pages(
     queue: PageQueue,
     about: impl AsyncFnMut(Vec<ConnId>) -> Option<Vec<String>>,
@@ -322,10 +322,10 @@ fn pages(
     })
 }
 
-/// Connections that are still to be reported. It is put in order only as far as it is read: to sort a
-/// million would hold up the daemon.
+/// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
+/// would block the daemon.
 struct PageQueue {
-    /// Ties of age are broken by cookie.
+    /// Connections of equal age are ordered by cookie.
     urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     reported: HashSet<ConnId>,
@@ -370,8 +370,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_urgent_come_first_and_every_connection_once() {
-        // Three at a time are as old as each other; each processor has a batch of cookies.
+    fn urgent_connections_come_first_and_each_connection_once() {
+        // Groups of three have the same age; each CPU has a batch of cookies.
         let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
         let all: Vec<_> = (0..600).rev().map(known).collect();
         let mut queue = PageQueue::new([400, 7].map(known).to_vec(), all);

@@ -1,8 +1,8 @@
-//! What sinks over HTTP have in common: a queue that never blocks the daemon, a thread that empties
-//! it, and patience with a receiver that is slow, busy or away.
+//! The common part of the HTTP sinks: a queue that never blocks the daemon, a thread that empties it,
+//! and backoff for a slow, busy or absent receiver.
 //!
-//! A request is repeated until it is taken, so order is kept and an outage costs nothing that fits
-//! into the queue. What does not fit is dropped and counted, as is what the receiver refuses.
+//! A request is repeated until it is accepted. This keeps the order, and an outage loses nothing that
+//! fits into the queue. Items that do not fit, or that the receiver refuses, are dropped and counted.
 
 use std::{
     convert::Infallible,
@@ -27,28 +27,28 @@ use super::{
     endpoint::Endpoint,
 };
 
-/// What may wait for a receiver.
+/// Items that may wait for a receiver.
 pub(super) const QUEUE: usize = 4096;
 
-/// How long one request may take, from the look-up of the name to the end of the answer.
+/// Timeout of one request, from name resolution to the end of the response.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// The first wait after a failure, and the longest; each is twice the one before.
+/// The first wait after a failure, and the longest; each is twice the previous one.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The longest wait that a receiver may ask for.
+/// The longest `Retry-After` that is respected.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// What is shown of a refusal, in bytes.
+/// The length shown of a refusal, bytes.
 const SHOWN: u64 = 300;
 
-/// What a sink was given and its receiver did not get.
+/// Items that were given to a sink and did not reach its receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The queue had no room: the receiver was slow, or away for too long.
+    /// The queue had no room: the receiver was slow, or absent for too long.
     pub full: u64,
-    /// The receiver answered that it will never take it.
+    /// The receiver's response was a permanent refusal.
     pub refused: u64,
 }
 
@@ -67,25 +67,25 @@ impl std::iter::Sum for Undelivered {
     }
 }
 
-/// How the items of a queue become requests.
+/// Turns the items of a queue into requests.
 pub(super) trait Encoder: Send + 'static {
     type Item: Send + 'static;
 
     /// Items that one request may carry, at least one.
     const BATCH: usize;
 
-    /// Where requests go.
+    /// The destination of requests.
     fn url(&self) -> String;
 
     /// The JSON for these items.
     fn body(&self, items: &[Self::Item]) -> String;
 
-    /// How often [`Encoder::standing`] is said again; `None` for a receiver that remembers.
+    /// How often [`Encoder::standing`] is repeated; `None` for a receiver that remembers.
     fn repeat_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// What holds at this moment.
+    /// The items that stand at this moment.
     fn standing(&self) -> Vec<Self::Item> {
         Vec::new()
     }
@@ -104,7 +104,7 @@ pub(super) struct Delivery<T> {
 }
 
 impl<T: Send + 'static> Delivery<T> {
-    /// Starts the thread. Nothing is sent before there is something to say.
+    /// Starts the thread. Nothing is sent before the first item.
     pub(super) fn start(endpoint: &Endpoint, encoder: impl Encoder<Item = T>) -> io::Result<Self> {
         let (queue, inbox) = sync_channel(QUEUE);
         let (stop, stopped) = channel();
@@ -153,7 +153,7 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    /// Takes nothing more; what waits has [`DRAIN_LIMIT`] to be sent.
+    /// Accepts no more items; waiting ones have [`DRAIN_LIMIT`] to be sent.
     pub(super) fn close(&mut self) {
         self.queue = None;
         self.stop = None;
@@ -184,12 +184,12 @@ struct DeliveryWorker<C: Encoder> {
     backoff: Backoff,
 }
 
-/// What became of a request.
+/// The result of a request.
 enum SendOutcome {
     Taken,
-    /// It will never be taken.
+    /// Refused permanently.
     Refused(String),
-    /// It may be taken later, not before the time that the receiver asked for.
+    /// Failed temporarily; with the wait that the receiver requested.
     Failed(String, Duration),
 }
 
@@ -221,7 +221,7 @@ impl<C: Encoder> DeliveryWorker<C> {
         }
     }
 
-    /// Sends until the items are taken or refused; `false` if the end of the daemon came first.
+    /// Sends until the items are accepted or refused; `false` if the daemon ended first.
     fn deliver(&mut self, items: &[C::Item]) -> bool {
         loop {
             let is_last_try = self.is_stopped();
@@ -253,7 +253,7 @@ impl<C: Encoder> DeliveryWorker<C> {
         }
     }
 
-    /// One try is enough: the next round says the same.
+    /// Repeats the standing items. One try is enough, because the next round repeats them.
     fn say_again(&mut self) {
         for items in self.encoder.standing().chunks(C::BATCH) {
             match self.post(items) {
@@ -314,8 +314,8 @@ fn judge(mut response: Response<ureq::Body>) -> SendOutcome {
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map_or(Duration::ZERO, Duration::from_secs);
-    // Read to its end, or the connection cannot be used again. What it says is of use only where it
-    // is a refusal, and then only its beginning.
+    // Read to its end, or the connection cannot be reused. Only a refusal's body is of use, and only
+    // its beginning.
     let body = response.body_mut().with_config().limit(SHOWN);
     let said = body.lossy_utf8(true).read_to_string().unwrap_or_default();
     if status.is_success() {
@@ -331,8 +331,8 @@ fn judge(mut response: Response<ureq::Body>) -> SendOutcome {
     }
 }
 
-/// Certificates are checked as this host does, so that a company's own authority counts. The way is
-/// always the direct one: a proxy that the environment names is for somebody else.
+/// Certificates are verified by the host's trust store, so that a company's own authority is accepted.
+/// The connection is always direct: a proxy from the environment is meant for other programs.
 fn agent() -> Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
     Agent::config_builder()
@@ -346,8 +346,8 @@ fn agent() -> Agent {
         .into()
 }
 
-/// How long to wait after each failure in a row: twice as long as before, and by chance up to half of
-/// it less, so that the wsmons of many hosts do not come back in step.
+/// The wait after each failure in a row: twice the previous one, minus a random part of up to half. The
+/// jitter keeps the wsmons of many hosts from retrying in step.
 #[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
@@ -362,7 +362,7 @@ impl Backoff {
         let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         let whole = doubled.min(LONGEST_WAIT);
-        // The standard library's only source of chance.
+        // The standard library's only source of randomness.
         let chance = RandomState::new().hash_one(self.failures) % 1_000;
         whole - (whole / 2).mul_f64(chance as f64 / 1_000.0)
     }

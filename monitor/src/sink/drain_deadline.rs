@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a slow reader may take for the last items at the end.
+/// Time that a slow reader has for the last items.
 pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// The wait for a thread that was told to end.
+/// The wait for a thread that has to end.
 #[derive(Debug)]
 pub(super) struct DrainDeadline {
     /// Disconnected when the thread has ended.
@@ -24,13 +24,13 @@ impl DrainDeadline {
         (thread, Self { ended, until: None })
     }
 
-    /// Starts the clock. Those of several threads may run side by side.
+    /// Starts the clock. The waits for several threads may run in parallel.
     pub(super) fn begin(&mut self) {
         self.until
             .get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
     }
 
-    /// Waits for the rest of the time; `false` if the thread did not end in it.
+    /// Waits for the remaining time; `false` if the thread did not end in it.
     pub(super) fn wait(&mut self) -> bool {
         self.begin();
         let left = self.until.map_or(Duration::ZERO, |until| {

@@ -1,10 +1,10 @@
-//! The address of somebody who is told over HTTP.
+//! The address of a receiver over HTTP.
 
 use std::{fmt, str::FromStr};
 
 use ureq::http::{Uri, uri::Scheme};
 
-/// An `http` or `https` URL. Shown without its path, which may be a secret.
+/// An `http` or `https` URL. Displayed without its path, which may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(Uri);
 
@@ -21,13 +21,13 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// The URL, with `path` behind its own.
+    /// The URL with `path` appended to its own.
     pub(super) fn join(&self, path: &str) -> String {
         let text = self.0.to_string();
         format!("{}{path}", text.trim_end_matches('/'))
     }
 
-    /// The URL as it was given.
+    /// The URL as given.
     pub(super) fn url(&self) -> String {
         self.0.to_string()
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_put_behind_whatever_is_there() {
+    fn a_path_is_appended_to_the_existing_one() {
         for (given, joined) in [
             ("http://[::1]:9093", "http://[::1]:9093/api"),
             ("http://a:9093/", "http://a:9093/api"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn an_invalid_address_is_refused_with_the_reason() {
         let refusal = |text: &str| text.parse::<Endpoint>().expect_err(text);
         for text in ["", "9093", "/api", "http://", "http:// a", "127.0.0.1"] {
             assert_eq!(refusal(text), EndpointError::NotAUrl(text.to_owned()));

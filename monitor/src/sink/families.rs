@@ -1,4 +1,4 @@
-//! Building metric families from counters that are kept elsewhere.
+//! Builds metric families from counters that are kept elsewhere.
 
 use monitor_common::{
     idle_gap_scale,
@@ -80,11 +80,11 @@ impl FamilyBuilder {
     }
 }
 
-/// How many of the kernel's units are one of Prometheus's.
+/// The kernel's units in one of Prometheus's.
 pub(super) const NANOSECONDS: f64 = 1e9;
 pub(super) const BYTES: f64 = 1.0;
 
-/// The kernel's buckets are not cumulative, and in a `unit` of their own.
+/// Converts the kernel's buckets, which are not cumulative and have their own `unit`.
 pub(super) fn kernel_histogram<const N: usize>(
     histogram: &KernelHistogram<N>,
     bounds: &[u64],
@@ -107,9 +107,9 @@ pub(super) fn kernel_histogram<const N: usize>(
 
 /// Counts on the kernel's [`idle_gap_scale`] with coarser `bounds`, all in nanoseconds.
 ///
-/// A slot belongs to the bucket that it begins in: a timer of 30 s fires a little later, and is to be
-/// found at 30 s. For the sum a slot counts with its middle, and those at the ends with their inner
-/// bound.
+/// A slot belongs to the bucket in which it begins: a timer of 30 s fires a little later, and must
+/// appear at 30 s. The sum uses the middle of a slot, or the inner bound for the first and the last
+/// slot.
 pub(super) fn scale_histogram(
     slots: &[Counter; idle_gap_scale::SLOTS],
     bounds: &[u64],

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz` over TCP. Nothing here names a connection.
+//! `/metrics`, `/healthz` and `/readyz` over TCP. No response names a connection.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Where metrics are served unless another address is given. The port stands for RFC 6455.
+/// The default address of the metrics server. The port stands for RFC 6455.
 pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
@@ -31,11 +31,11 @@ pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 pub enum MetricsRequest {
     /// The exposition text.
     Metrics(oneshot::Sender<String>),
-    /// Whether the loop turns.
+    /// Whether the loop runs.
     Alive(oneshot::Sender<()>),
 }
 
-/// The socket, bound before anything is attached, so that a taken port is reported at once.
+/// The socket, bound before anything is attached, so that a port in use is reported immediately.
 #[derive(Debug)]
 pub struct MetricsServer(TcpListener);
 
@@ -50,8 +50,8 @@ impl MetricsServer {
         self.0.local_addr()
     }
 
-    /// Serves until the process ends. On a thread of its own, because loading the programs and finding
-    /// the older connections block the daemon's: until then the answer is 503.
+    /// Serves until the process ends, on its own thread, because loading the programs and finding the
+    /// older connections block the daemon's. Until then the response is 503.
     pub fn start(self) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -78,7 +78,7 @@ impl MetricsServer {
     }
 }
 
-/// A server that answers 503 until the daemon's loop takes its questions.
+/// A server that responds 503 until the daemon's loop takes its requests.
 #[derive(Debug)]
 pub struct Serving {
     asked: mpsc::Receiver<MetricsRequest>,
@@ -86,14 +86,14 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Everything is attached and older connections are known: from now on the loop answers.
+    /// Everything is attached and older connections are known; from now on the loop responds.
     pub fn begin(self) -> mpsc::Receiver<MetricsRequest> {
         self.is_started.store(true, Ordering::Release);
         self.asked
     }
 }
 
-/// The daemon as the server's end of it.
+/// The daemon, as seen from the server.
 #[derive(Clone)]
 struct Daemon {
     requests: mpsc::Sender<MetricsRequest>,
@@ -147,7 +147,7 @@ pub(super) async fn request_reply<Q, T>(
 mod tests {
     use super::*;
 
-    /// The status of an answer.
+    /// The status of a response.
     fn status(addr: SocketAddr, path: &str) -> u16 {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .proxy(None)
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_ready_before_the_loop_turns_or_after_it_has_ended() {
+    fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
         let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let addr = server.local_addr().expect("an address");
         let serving = server.start().expect("a thread");
@@ -169,9 +169,9 @@ mod tests {
         let mut asked = serving.begin();
         let daemon = thread::spawn(move || {
             for _ in 0..2 {
-                match asked.blocking_recv().expect("a question") {
+                match asked.blocking_recv().expect("a request") {
                     MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
-                    MetricsRequest::Metrics(_) => panic!("nobody asks for them"),
+                    MetricsRequest::Metrics(_) => panic!("nobody requests them"),
                 }
             }
         });

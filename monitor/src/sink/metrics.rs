@@ -1,7 +1,7 @@
-//! The Prometheus exposition: made on scrape from the kernel's aggregates and the core's tallies.
+//! The Prometheus exposition, built on scrape from the kernel's aggregates and the core's tallies.
 //!
-//! Labels come from the configuration and from closed sets only: never a connection, an address
-//! or a peer's text.
+//! Labels come from the configuration and from closed sets only, never from a connection, an address or
+//! a peer's text.
 
 mod connections;
 mod frames;
@@ -25,7 +25,7 @@ use crate::{
 };
 use monitor_core::Tally;
 
-/// Everything a scrape is made of. `stats` and `tallies` have one entry per listener.
+/// The data of a scrape. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
 pub struct Scrape<'a> {
     pub listeners: &'a [Listener],
@@ -33,15 +33,15 @@ pub struct Scrape<'a> {
     pub tallies: &'a [Tally],
     pub losses: &'a Losses,
     pub degraded: bool,
-    /// Owners of connections that could not be found.
+    /// Lookups of owners that failed.
     pub owner_gaps: OwnerMisses,
-    /// Warnings and errors that the log left out because they repeat.
+    /// Warnings and errors suppressed in the log as repetitions.
     pub suppressed_log_lines: u64,
-    /// Who looks at frames on the control socket.
+    /// The number of viewers of frames on the control socket.
     pub frame_viewers: usize,
     /// Each ring by name.
     pub rings: [(&'static str, RingUse); 3],
-    /// Connections in the daemon's table, and how many snapshots there is room for.
+    /// Connections in the daemon's table, and the capacity of the snapshot map.
     pub tracked: usize,
     pub max_connections: u32,
     /// Name, runs and seconds of each program; empty unless the kernel keeps run statistics.
@@ -50,25 +50,25 @@ pub struct Scrape<'a> {
     pub kernel: &'a str,
 }
 
-/// What was lost, anywhere between the wire and the reader.
+/// Losses anywhere between the wire and the reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// By [`DropReason`].
     pub kernel: [u64; DropReason::ALL.len()],
-    /// Older connections that found no room when they were seeded. The kernel counts such a
-    /// connection as well, once it speaks.
+    /// Older connections without room in the snapshot map when they were seeded. The kernel programs
+    /// also count such a connection at its first packet.
     pub untracked_at_start: u64,
-    /// Records that made no sense.
+    /// Records that could not be decoded.
     pub undecodable: u64,
-    /// Handshake records that made no sense.
+    /// Handshake records that could not be decoded.
     pub undecodable_handshakes: u64,
-    /// Alerts that somebody was not told.
+    /// Alerts that did not reach a receiver.
     pub undelivered: UndeliveredAlerts,
 }
 
 impl Losses {
-    /// Everything that makes wsmon worth less. What a live viewer misses is none of it: that is
-    /// told to the viewer.
+    /// All losses that degrade wsmon's results. The losses of a live viewer are not included, because
+    /// the viewer gets them itself.
     pub fn total(&self) -> u64 {
         let kernel = self.kernel.iter().sum::<u64>() - self.of(DropReason::SamplesFull);
         kernel
@@ -100,7 +100,7 @@ pub fn render(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
     frames::families(scrape, &mut families);
     tcp::families(scrape, &mut families);
     health::families(scrape, &mut families);
-    // A family without a series (no hop configured, nothing closed yet) is no text at all.
+    // A family without a series (no hop configured, nothing closed yet) has no text.
     families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new().encode_to_string(&families)
 }
@@ -135,7 +135,7 @@ mod tests {
     use monitor_core::{ListenerRules, VerdictKind};
 
     #[test]
-    fn a_scrape_shows_what_was_counted_in_base_units() {
+    fn a_scrape_shows_counts_in_base_units() {
         let listeners = [Listener {
             rules: ListenerRules::new("8080", None),
             ports: vec![PortRange(8080..=8080)],

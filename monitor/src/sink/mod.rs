@@ -1,4 +1,4 @@
-//! Where the daemon's findings go.
+//! Outputs of the daemon's findings.
 
 pub mod alert_line;
 pub mod alert_log;

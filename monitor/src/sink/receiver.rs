@@ -1,4 +1,4 @@
-//! For tests: somebody on loopback who is told over HTTP, and answers as the test wants.
+//! For tests: an HTTP receiver on loopback that responds as the test wants.
 
 use std::{
     collections::VecDeque,
@@ -13,12 +13,12 @@ use super::endpoint::Endpoint;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// What is answered to a request.
+/// The response to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// A status, with more headers, each with its line end.
+    /// A status, with further headers, each with its line end.
     Status(u16, &'static str),
-    /// Nothing: the connection is closed.
+    /// No response: the connection is closed.
     HangUp,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Request {
     pub(super) body: String,
 }
 
-/// Answers as it was reported, and 200 after that.
+/// Gives the listed answers, then 200.
 pub(super) struct Receiver {
     addr: SocketAddr,
     requests: mpsc::Receiver<Request>,
@@ -48,14 +48,14 @@ impl Receiver {
         Self::on(listener, answers)
     }
 
-    /// Begins to answer on a port that was bound before.
+    /// Begins to respond on a port that was bound before.
     pub(super) fn on(listener: TcpListener, answers: impl IntoIterator<Item = Answer>) -> Self {
         let addr = listener.local_addr().expect("bound");
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         let (reported, requests) = mpsc::channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // The client is gone, or the test is.
+                // An error means that the client is gone, or the test is.
                 let _ = converse(stream, &mut answers, &reported);
             }
         });
@@ -77,7 +77,7 @@ pub(super) fn endpoint(addr: SocketAddr, path: &str) -> Endpoint {
     format!("http://{addr}{path}").parse().expect("a URL")
 }
 
-/// One connection, as long as it is kept.
+/// Serves one connection until it is closed.
 fn converse(
     stream: TcpStream,
     answers: &mut VecDeque<Answer>,

@@ -19,7 +19,7 @@ pub struct SinkSettings {
     pub alert_log: LogTarget,
     pub alertmanagers: Vec<Endpoint>,
     pub webhooks: Vec<Endpoint>,
-    /// Where the metrics are served: Alertmanager shows where an alert comes from.
+    /// The metrics server's address, which Alertmanager shows as an alert's source.
     pub metrics_addr: SocketAddr,
 }
 
@@ -31,14 +31,14 @@ pub enum SinkError {
     Thread(#[source] io::Error),
 }
 
-/// What the sinks did not pass on.
+/// Alerts that a sink did not deliver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UndeliveredAlerts {
-    /// Lines of the alert log that a slow reader did not take.
+    /// Lines of the alert log dropped because of a slow reader.
     pub lines_full: u64,
     /// Lines of the alert log that could not be written.
     pub lines_unwritten: u64,
-    /// Alerts that could not be made a line, for the webhooks neither.
+    /// Alerts that could not be serialized, for the log or the webhooks.
     pub lines_unencodable: u64,
     pub alertmanager: Undelivered,
     pub webhook: Undelivered,
@@ -51,7 +51,7 @@ impl UndeliveredAlerts {
     }
 }
 
-/// Each on threads of its own: none of them holds up the daemon, or another.
+/// Each output has its own threads, so that none blocks the daemon or another output.
 #[derive(Debug)]
 pub struct Sinks {
     log: AlertLog,
@@ -61,7 +61,7 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the alert log and starts the threads. Whether anybody answers is not asked.
+    /// Opens the alert log and starts the threads. Does not check whether a receiver responds.
     pub fn open(settings: &SinkSettings) -> Result<Self, SinkError> {
         let log = AlertLog::open(&settings.alert_log).map_err(|source| {
             let path = match &settings.alert_log {
@@ -83,8 +83,8 @@ impl Sinks {
         })
     }
 
-    /// Every verdict that begins, changes or ends, for those who keep what stands. `listener` is the
-    /// name of its listener.
+    /// Passes every verdict that begins, changes or ends to the outputs that hold state. `listener` is
+    /// the name of its listener.
     pub fn follow(&mut self, alert: &Alert, listener: &str) {
         self.alertmanagers.follow(alert, listener);
     }
@@ -99,7 +99,7 @@ impl Sinks {
         self.alertmanagers.follow_storm(alert, listener);
     }
 
-    /// What is to be reported, for those who take it line by line.
+    /// Passes a notice to the line-based outputs.
     pub fn emit(&mut self, notice: &Notice, listener: &str) {
         let ts = wall_clock(notice.at(), clock::now());
         let line = match AlertLine::new(notice, listener, ts).to_json() {
@@ -134,7 +134,7 @@ impl Sinks {
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        // All of them at once, so that their last words take no longer than those of one.
+        // Close all at once, so that draining all queues takes no longer than draining one.
         self.log.close();
         self.alertmanagers.close();
         self.webhooks.iter_mut().for_each(Webhook::close);

@@ -1,4 +1,4 @@
-//! Notices as they are in the alert log, posted one by one.
+//! Posts notices one by one, in the form of the alert log.
 
 use std::io;
 
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_refused_is_counted_and_the_next_one_is_told() {
+    fn a_refused_line_is_counted_and_the_next_one_is_sent() {
         let receiver = Receiver::start([Answer::status(400), Answer::status(200)]);
         let mut webhook = Webhook::start(&receiver.endpoint("/")).expect("a thread");
         webhook.send("1".into());

@@ -1,4 +1,4 @@
-//! Alerts: kinds, words, fields and examples.
+//! Alerts: kinds, terms, fields and examples.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[test]
-fn every_verdict_and_every_end_of_one_is_documented() {
+fn every_verdict_and_every_resolution_is_documented() {
     let page = read("docs/alerts.md");
     for kind in VerdictKind::ALL {
         let heading = format!("### `{}`\n", kind.as_str());
@@ -55,7 +55,7 @@ fn every_phase_pattern_and_cause_of_a_storm_is_documented() {
 }
 
 #[test]
-fn alert_fields_and_examples_are_what_the_log_writes() {
+fn alert_fields_and_examples_match_the_log() {
     let documented: BTreeMap<_, _> = table_rows("docs/alert-log.md")
         .into_iter()
         .filter_map(|row| {
@@ -76,7 +76,7 @@ fn alert_fields_and_examples_are_what_the_log_writes() {
     let shown = examples("docs/alert-log.md");
     for example in shown.iter().chain(&examples("README.md")) {
         let known = written.iter().any(|line| has_the_fields_of(line, example));
-        assert!(known, "the log writes no such line: {example:#}");
+        assert!(known, "no line of the log has these fields: {example:#}");
     }
     let alerts = |lines: &[Value]| -> BTreeSet<String> {
         lines.iter().map(|line| line["alert"].to_string()).collect()
@@ -84,7 +84,7 @@ fn alert_fields_and_examples_are_what_the_log_writes() {
     assert_eq!(alerts(&shown), alerts(&written));
 }
 
-/// Whether `example`, from which fields may be left out, can be `line` with other values.
+/// Whether `example`, which may omit fields, has only fields and types of `line`.
 fn has_the_fields_of(line: &Value, example: &Value) -> bool {
     let fields = |line: &Value| types_of(line).into_keys().collect::<BTreeSet<_>>();
     line["alert"] == example["alert"]

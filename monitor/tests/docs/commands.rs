@@ -1,4 +1,4 @@
-//! Flags of the commands, and what they say.
+//! Flags of the commands and their help.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ fn every_flag_of_run_and_replay_is_documented_with_its_default() {
     assert!(read("docs/running.md").contains("`--debug-kernel`"));
 }
 
-/// The flags of a command with their defaults, apart from the one for its developers.
+/// The flags of a command with their defaults, except hidden flags for developers.
 fn flags(command: &str) -> BTreeMap<String, Option<String>> {
     let cli = Cli::command();
     let command = cli.find_subcommand(command).expect("the command exists");
@@ -36,34 +36,34 @@ fn flags(command: &str) -> BTreeMap<String, Option<String>> {
                 .is_some_and(|name| name != "debug-kernel")
         })
         .filter_map(|argument| {
-            // A flag without a value has an implicit one.
+            // A flag without a value has an implicit default.
             let default = argument
                 .get_default_values()
                 .first()
                 .filter(|_| argument.get_action().takes_values());
             let default = default.map(|value| value.to_string_lossy().into_owned());
-            let default = default.or_else(|| told_default(argument));
+            let default = default.or_else(|| help_default(argument));
             Some((format!("--{}", argument.get_long()?), default))
         })
         .filter(|(flag, _)| flag != "--help")
         .collect()
 }
 
-/// A flag that a file may stand in for has no default of its own, only in its help.
-fn told_default(argument: &clap::Arg) -> Option<String> {
+/// A flag that a file can replace has no default in clap, only in its help.
+fn help_default(argument: &clap::Arg) -> Option<String> {
     let help = argument.get_help()?.to_string();
     let (_, default) = help.split_once("[default: ")?;
     Some(default.strip_suffix(']')?.to_owned())
 }
 
 #[test]
-fn every_flag_of_the_commands_that_look_is_documented() {
+fn every_flag_of_the_viewing_commands_is_documented() {
     let command = Cli::command();
     let flags: BTreeSet<_> = ["list", "inspect", "frames"]
         .into_iter()
         .flat_map(|name| {
-            let looks = command.find_subcommand(name).expect("the command exists");
-            let flags = looks.get_arguments().filter_map(|a| a.get_long());
+            let subcommand = command.find_subcommand(name).expect("the command exists");
+            let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
             flags.map(move |flag| (name, format!("--{flag}")))
         })
         .collect();
@@ -86,7 +86,7 @@ fn every_flag_of_the_commands_that_look_is_documented() {
 }
 
 #[test]
-fn every_reason_to_pass_over_a_packet_is_documented() {
+fn every_reason_to_skip_a_packet_is_documented() {
     let documented: BTreeSet<_> = table_rows("docs/replay.md")
         .into_iter()
         .filter(|row| row.len() == 2)

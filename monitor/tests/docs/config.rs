@@ -1,4 +1,4 @@
-//! The configuration file and the profiles that it names.
+//! The configuration file and the profiles that it refers to.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use monitor::{config::Config, config::profiles};
 use crate::pages::{code, read, table_rows};
 
 #[test]
-fn every_key_of_the_configuration_file_is_documented_and_none_that_does_not_exist() {
+fn exactly_the_existing_keys_of_the_configuration_file_are_documented() {
     let documented: BTreeSet<_> = table_rows("docs/running.md")
         .into_iter()
         .filter_map(|row| code(row.first()?).first().cloned())
@@ -22,7 +22,8 @@ fn every_key_of_the_configuration_file_is_documented_and_none_that_does_not_exis
     assert_eq!(documented, keys);
 }
 
-/// The tables of a configuration file as the page calls them, and a file with a wrong key in each.
+/// The tables of a configuration file by their names on the page, each with a file that has a wrong key
+/// in it.
 const TABLES: [(&str, &str); 7] = [
     ("[daemon]", "[daemon]\nwrong = 1"),
     ("[alerts]", "[alerts]\nwrong = 1"),
@@ -36,7 +37,7 @@ const TABLES: [(&str, &str); 7] = [
     ("[[listener]] path", "[[listener]]\npath = [{ wrong = 1 }]"),
 ];
 
-/// The keys that would have been right, from the refusal of a wrong one.
+/// The valid keys, from the refusal of an invalid one.
 fn keys_of(text: &str) -> Vec<String> {
     let problems = Config::parse(text).expect_err("a wrong key");
     let problem = problems.iter().next().expect("a problem");
@@ -64,7 +65,7 @@ fn every_configuration_file_on_the_pages_is_valid() {
 }
 
 #[test]
-fn every_word_of_the_profiles_is_explained() {
+fn every_value_in_the_profiles_is_explained() {
     let page = read("docs/running.md");
     for profile in profiles::all() {
         for word in [

@@ -1,4 +1,4 @@
-//! What is shown of frames, connections and clients.
+//! The examples of frames, connections and clients.
 
 use monitor::{
     records::clients::ClientRecord,
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::pages::{examples, read};
 
 #[test]
-fn examples_of_connections_and_frames_are_what_the_daemon_writes() {
+fn examples_of_connections_and_frames_have_the_fields_that_the_daemon_writes() {
     let page = read("docs/frames.md");
     let examples = examples("docs/frames.md");
     let [frame, lost, connection, client, change] = examples.as_slice() else {
@@ -19,7 +19,7 @@ fn examples_of_connections_and_frames_are_what_the_daemon_writes() {
     };
     let shown: ClientRecord = serde_json::from_str(&client.to_string()).expect("a client");
     assert_eq!(json!(shown), *client);
-    // What is sent has the fields of what is received, and is left out.
+    // `tx` has the same fields as `rx`, and is omitted in the example.
     assert_eq!(connection["tx"], json!({}));
     let mut connection = connection.clone();
     connection["tx"] = connection["rx"].clone();

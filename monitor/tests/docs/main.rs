@@ -1,5 +1,5 @@
-//! The reference pages say what the program does: every metric, flag and alert field, and none that
-//! does not exist.
+//! Checks that the reference pages match the program: every metric, flag and alert field is documented,
+//! and no others.
 
 mod alerts;
 mod commands;

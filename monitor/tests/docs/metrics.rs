@@ -69,7 +69,7 @@ fn only_exported_metrics_are_used_in_rules_and_pages() {
 }
 
 #[test]
-fn every_place_where_something_is_lost_is_documented() {
+fn every_place_of_a_loss_is_documented() {
     let text = scraped();
     let lost = text
         .lines()
@@ -92,7 +92,7 @@ fn every_place_where_something_is_lost_is_documented() {
     assert_eq!(documented, exported);
 }
 
-/// Type and label names of each family in a scrape in which nothing is left out for want of a series.
+/// The type and label names of each family in a scrape with a series for every family.
 fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut families = BTreeMap::new();
     let mut current = String::new();
@@ -109,7 +109,7 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
     families
 }
 
-/// A scrape in which nothing is left out for want of a series.
+/// A scrape with a series for every family.
 fn scraped() -> String {
     let silence = Some(Duration::from_secs(55));
     let mut tally = Tally {

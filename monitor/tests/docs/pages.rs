@@ -1,4 +1,4 @@
-//! What stands on the pages.
+//! Parses the pages.
 
 use std::{fs, path::PathBuf};
 
@@ -13,7 +13,7 @@ pub(crate) fn table_rows(path: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What stands between backticks.
+/// The texts in backticks.
 pub(crate) fn code(cell: &str) -> Vec<String> {
     cell.split('`')
         .skip(1)
@@ -27,7 +27,7 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The JSON examples of a page. `…` stands for the fields that were left out of an object.
+/// The JSON examples of a page. `…` stands for omitted fields.
 pub(crate) fn examples(path: &str) -> Vec<Value> {
     read(path)
         .split("```json\n")

@@ -13,8 +13,8 @@ use monitor_core::{
 };
 use serde_json::Value;
 
-/// Of each shape one: a firing alert that knows as little as possible, a resolved one that knows
-/// everything, a group, and the alerts on a listener.
+/// One line of each shape: a firing alert with the minimum of fields, a resolved one with all of them,
+/// a group, and the alerts on a listener.
 pub(crate) fn written_alerts() -> Vec<Value> {
     let resolved = Status::Resolved(AlertResolution::Recovered);
     let group = AlertGroup {
@@ -73,7 +73,7 @@ pub(crate) fn written_alerts() -> Vec<Value> {
         .collect()
 }
 
-/// Storms of which as little as possible is known, and as much; and a client that thrashes.
+/// Storms with the minimum of fields and with all of them, and a thrashing client.
 fn storms() -> Vec<Notice> {
     let row = ClientRow {
         client: [127, 0, 0, 1].into(),
@@ -162,7 +162,7 @@ fn alert(status: Status, clock: Option<Ktime>) -> Alert {
                 ([127, 0, 0, 1], 40_000).into(),
             )
         }),
-        // Of a connection that is gone nothing can be asked.
+        // A closed connection has no socket to look up.
         background: (status == Status::Firing).then(|| Box::new(everything_known())),
         reason: "a sentence".into(),
     }

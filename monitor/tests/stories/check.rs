@@ -1,5 +1,5 @@
-//! Plays a story through the packet logic and the core, and holds what was reported against the row and
-//! against what was true.
+//! Plays a story through the packet logic and the core, and compares the reports with the row and with
+//! the true states.
 
 use std::{convert::Infallible, fmt};
 
@@ -23,11 +23,11 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) at: f64,
-    /// As the rows write it.
+    /// In the form of the rows.
     pub(crate) what: String,
-    /// That of the connection, or the examples of a group.
+    /// The connection's alert, or the examples of a group.
     alerts: Vec<Alert>,
-    /// Of a group: how many zombies it reports besides the examples.
+    /// For a group: the number of zombies besides the examples.
     grouped: u64,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// One of which nothing else is known.
+    /// A report without alerts.
     pub(crate) fn new(at: f64, what: String) -> Self {
         Self {
             at,
@@ -48,7 +48,7 @@ impl Report {
         }
     }
 
-    /// Why it is reported, in one sentence; empty for what isn't about one connection.
+    /// The reason in one sentence; empty if the report isn't about one connection.
     pub(crate) fn reason(&self) -> &str {
         self.alerts.first().map_or("", |alert| &alert.reason)
     }
@@ -110,7 +110,7 @@ fn seconds(at: u64) -> f64 {
     at.saturating_sub(START) as f64 / SECOND as f64
 }
 
-/// What a replay of the story's packets reports, and the reasons of the connections' states.
+/// The reports of a replay of the story's packets, and the reasons of the connections' states.
 pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
     let mut recording = Recording::default();
     let mut lives = Vec::new();
@@ -119,7 +119,7 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
         recording.packets.extend(of_one.packets);
         lives.push(life);
     }
-    // A packet of no watched connection, so that time goes on until then.
+    // A packet of an unwatched connection, so that the clock reaches the end.
     Conversation::new("10.9.9.9:50000", "10.9.9.8:9999")
         .syn(&mut recording, START + nanos(story.until));
     recording.packets.sort_by_key(|(at, _)| *at);
@@ -145,7 +145,7 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
     (reported, reasons, lives)
 }
 
-/// Everything that is wrong with what is reported of a story; empty if it passes.
+/// All mismatches in the reports of a story; empty if it passes.
 pub(crate) fn check(story: &Story) -> Vec<String> {
     let (reported, reasons, lives) = replay(story);
     let mut wrong = compare(story.reports.as_slice(), &reported);
@@ -167,7 +167,7 @@ pub(crate) fn check(story: &Story) -> Vec<String> {
         .collect()
 }
 
-/// Which connection of the story this is.
+/// The index of the connection in the story.
 fn connection_of(story: &Story, facts: &Facts) -> usize {
     let client = match story.is_outgoing {
         true => facts.local,
@@ -180,7 +180,7 @@ fn connection_of(story: &Story, facts: &Facts) -> usize {
         .expect("a connection of the story")
 }
 
-/// Each expected report must come, in this order and within its time, and no other.
+/// Each expected report must come in order and in time, and no other.
 pub(crate) fn compare(
     expected: &[(&str, std::ops::Range<f64>)],
     reported: &[Report],
@@ -206,8 +206,8 @@ pub(crate) fn compare(
     wrong
 }
 
-/// What holds in every story: nothing is reported too early or too late by docs/alerts.md, and whatever
-/// `--reap confirmed` would act on is dead at that moment.
+/// Invariants of every story: no report is earlier or later than docs/alerts.md states, and every
+/// connection that `--reap confirmed` would abort is dead at that moment.
 fn invariants(
     story: &Story,
     one: &Report,
@@ -276,7 +276,8 @@ fn ends(reported: &[Report], conn: ConnId, after: f64) -> Option<f64> {
         .find(|at| *at > after)
 }
 
-/// Every connection that is dead at the end must have been found, unless the row says why it can't be.
+/// Every connection that is dead at the end must have been reported, unless the row explains why it
+/// cannot be.
 fn deaths(story: &Story, reported: &[Report], lives: &[Life]) -> Vec<String> {
     let died = |place: usize| lives[place].died();
     let dead: Vec<_> = (0..lives.len())

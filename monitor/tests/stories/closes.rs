@@ -1,4 +1,4 @@
-//! Ends: close frames and their codes, FINs, resets, and halves.
+//! Closes: close frames and their codes, FINs, resets, and half-closed connections.
 
 use crate::{
     assert_all,

@@ -1,4 +1,4 @@
-//! Many clients at once.
+//! Stories of many clients.
 
 use crate::{
     assert_all,
@@ -36,7 +36,7 @@ fn thrash_behind_an_address_is_measured_by_all_of_its_connections() {
     }
 }
 
-/// So many clients with addresses of their own, who come within `during` seconds.
+/// This many clients with different addresses, which connect within `during` seconds.
 fn clients(count: u16, during: f64) -> impl Iterator<Item = Connection> {
     (0..count).map(move |n| {
         let client = format!("10.1.{}.{}:40000", n / 200, n % 200 + 1);

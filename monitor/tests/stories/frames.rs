@@ -1,11 +1,11 @@
-//! The bytes that the ends of a story say.
+//! The bytes that the ends of a story send.
 
 use crate::{
     story::Act,
     ws::{BINARY, CLOSE, PING, PONG},
 };
 
-/// What an end writes to do this, and `None` if no bytes can. Its pings are numbered.
+/// The bytes an end writes for this act, or `None` if it needs none. Pings are numbered.
 pub(crate) fn bytes_of(act: Act, masked: bool, pings: &mut u8) -> Option<Vec<u8>> {
     Some(match act {
         Act::Message(len) => message(len, masked),
@@ -25,7 +25,7 @@ pub(crate) fn bytes_of(act: Act, masked: bool, pings: &mut u8) -> Option<Vec<u8>
     })
 }
 
-/// The answers to these pings.
+/// The pongs for these pings.
 pub(crate) fn pongs(pings: &[u8], masked: bool) -> Vec<u8> {
     let pongs = pings.iter().flat_map(|n| control(PONG, &[*n], masked));
     pongs.collect()
@@ -69,7 +69,7 @@ fn control(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     bytes
 }
 
-/// The payloads of the pings that a segment of the host begins with.
+/// The payloads of the pings at the beginning of a segment of the host.
 pub(crate) fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
     let mut pings = Vec::new();
     if is_tls {
@@ -92,11 +92,11 @@ pub(crate) fn pings_in(mut bytes: &[u8], is_tls: bool) -> Vec<u8> {
     pings
 }
 
-/// What an end receives, of which the pings are wanted.
+/// The received bytes of an end, parsed for pings.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
     held: Vec<u8>,
-    /// Bytes to pass over: the rest of a frame.
+    /// Bytes to skip: the rest of a frame.
     skip: usize,
 }
 
@@ -124,7 +124,7 @@ impl Incoming {
     }
 }
 
-/// How long a frame's header and payload are, as soon as its lengths are there.
+/// The lengths of a frame's header and payload, once they have arrived.
 fn lengths(frame: &[u8]) -> Option<(usize, usize)> {
     let second = *frame.get(1)?;
     let mask = usize::from(second >> 7) * 4;

@@ -1,4 +1,4 @@
-//! How connections begin, and those that don't.
+//! How connections begin, and handshakes that fail.
 
 use crate::{
     assert_all,
@@ -11,7 +11,8 @@ fn beginnings() {
     assert_all(stories());
 }
 
-/// The connection opens whatever surrounds its handshake, and its frames are read from the first one on.
+/// The connection opens despite anything around its handshake, and its frames are parsed from the first
+/// one on.
 fn opens(name: &'static str, source: &'static str, opening: Opening) -> Story {
     story(name, source)
         .opening(opening)
@@ -37,7 +38,7 @@ pub(crate) fn stories() -> Vec<Story> {
     };
     vec![
         Story {
-            // TCP is established by the request only.
+            // TCP is established only by the request.
             shows: vec!["101 after 1 ms", "close frame 1000 from peer"],
             ..opens("a listener that waits for data", "TCP_DEFER_ACCEPT", Opening::Deferred).live(1.0)
         },

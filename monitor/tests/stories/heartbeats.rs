@@ -1,4 +1,4 @@
-//! Pings, pongs, and what stands in for them.
+//! Pings, pongs, and messages in their place.
 
 use crate::{
     assert_all,
@@ -52,9 +52,9 @@ fn an_upload_excuses_its_client_at_every_rate_and_size() {
     }
 }
 
-/// A lone ping from the first second of the queue may be suspected, as docs/limitations.md says.
+/// A single ping from the first second of the queue may be suspected, as docs/limitations.md states.
 #[test]
-fn a_client_behind_a_download_is_never_confirmed_at_any_rate_and_size() {
+fn a_client_behind_a_download_is_never_confirmed_dead_at_any_rate_and_size() {
     for interval in INTERVALS {
         for (bytes, kbits) in [
             (10_000, 100),
@@ -74,7 +74,7 @@ fn a_client_behind_a_download_is_never_confirmed_at_any_rate_and_size() {
 }
 
 #[test]
-fn a_pause_below_the_floor_is_never_confirmed() {
+fn a_pause_below_the_floor_is_never_confirmed_as_death() {
     for interval in INTERVALS {
         for pause in [0.5, 1.5, 2.3, 3.7, 5.0, 8.0, 9.9] {
             for phase in [0.01, 0.3, 0.7, 0.99] {
@@ -91,10 +91,10 @@ fn a_pause_below_the_floor_is_never_confirmed() {
 }
 
 #[test]
-fn a_death_behind_a_proxy_is_found_when_the_documented_formula_says() {
+fn a_death_behind_a_proxy_is_found_at_the_time_of_the_documented_formula() {
     for interval in INTERVALS {
         for phase in [0.1, 0.5, 0.9] {
-            // The first and the second try, as docs/alerts.md has them.
+            // The first and the second try, as in docs/alerts.md.
             let p1 = interval * 10.0;
             let p2 = p1 + interval;
             let suspected = (p2 + 1.0).min(p1 + 30.0);
@@ -104,7 +104,7 @@ fn a_death_behind_a_proxy_is_found_when_the_documented_formula_says() {
                 .at(p1 - phase * interval, PeerFreezes)
                 .until(p1 + 200.0);
             if suspected < confirmed {
-                // A lone try is noticed within a twentieth of the ping timeout.
+                // A single try is noticed within a twentieth of the ping timeout.
                 row = row.reports("unresponsive suspected", suspected..suspected + 1.51);
             }
             row = row.reports("unresponsive confirmed", confirmed..confirmed + 0.01);

@@ -1,4 +1,4 @@
-//! Silences, and the middleboxes that end them.
+//! Idle gaps, and the middleboxes that end them.
 
 use crate::{
     assert_all,

@@ -1,12 +1,15 @@
-//! A third of the rows with real sockets, real paths and the real daemon, all side by side beside one daemon.
+//! Runs a third of the rows with real sockets and real paths, in parallel, all watched by one real
+//! daemon.
 //!
-//! Each row has a listener of its own with the row's rules, and addresses of its own, so that its paths break
-//! alone. Nothing of a row is written twice: the steps that make packets in [`crate::world`] make system calls
-//! here, and what must be reported is the same, at the same times, as far as a real machine has them.
+//! Each row has its own listener with the row's rules, and its own addresses, so that its paths break
+//! separately. Nothing of a row is written twice: the steps that produce packets in [`crate::world`]
+//! make system calls here, and the expected reports and times are the same, within the precision of a
+//! real machine.
 //!
-//! Not every row can be enacted. The lab's path breaks, heals and resets; it has no rate, no round trip and no
-//! loss for one connection alone. Keepalive probes are the kernel's, at its own times. A connection can't be
-//! older than a daemon that all rows share, and a path breaks for an address, not for one of its ports.
+//! Not every row can run live. The lab's path breaks, heals and resets; it has no rate, round trip or
+//! loss for a single connection. Keepalive probes are sent by the kernel, at its own times. A
+//! connection cannot be older than the daemon shared by all rows, and a path breaks for an address, not
+//! for one of its ports.
 
 mod config;
 mod end;
@@ -36,27 +39,28 @@ use crate::{
 };
 use end::Part;
 
-/// The kernel programs' clock ticks. Nothing else comes before its time, since no step does.
+/// The tick of the kernel programs' clock. Otherwise nothing is early, because no step is.
 const TICK: f64 = 0.02;
-/// But TCP's timers may be shorter than in virtual time, and the seconds of a storm begin otherwise.
+/// Except that TCP's timers may be shorter than in virtual time, and the seconds of a storm begin
+/// differently.
 const EARLY: f64 = 1.0;
-/// A machine with much else to do.
+/// Delay on a busy machine.
 const LATE: f64 = 2.5;
-/// What is due within this time of a row's last step or report is still reported.
+/// Anything due within this time of a row's last step or report is still reported.
 const SETTLES: f64 = 12.0;
-/// No row goes on for longer, seconds.
+/// Maximum duration of a row, seconds.
 const LONGEST: f64 = 90.0;
-/// The smallest that lets a window close soon.
+/// The smallest buffer, so that a window closes soon.
 const SMALL_BUFFER: u32 = 4096;
 
-/// A row with its place beside the others.
+/// A row with its place among the others.
 struct Row {
     story: Story,
     speed: f64,
     /// The second byte of its clients' addresses.
     network: u8,
     server: SocketAddr,
-    /// When it is over, seconds after the beginning.
+    /// The time of its end, seconds after the beginning.
     ends: f64,
 }
 
@@ -77,7 +81,7 @@ impl Row {
         }
     }
 
-    /// What a client of the story is called here.
+    /// The address here of a client of the story.
     fn address(&self, client: &str) -> SocketAddr {
         let parse = |client: &str| client.parse::<SocketAddr>().expect("an address");
         let mut ips = Vec::new();
@@ -94,7 +98,7 @@ impl Row {
         SocketAddr::from((ip, client.port()))
     }
 
-    /// The client's part of each connection, and the server's.
+    /// The client's part and the server's part of each connection.
     fn parts(&self, began: Instant) -> Vec<(SocketAddr, Part, Part)> {
         let of_one = |connection| {
             let part = |is_host| Part::new(self, connection, is_host, began);
@@ -108,7 +112,7 @@ impl Row {
         self.story.connections.iter().map(of_one).collect()
     }
 
-    /// What happens to the paths, in order.
+    /// The steps of the paths, in order.
     fn path_steps(&self) -> Vec<(f64, SocketAddr, Step)> {
         let mut steps: Vec<_> = self
             .story
@@ -147,7 +151,7 @@ impl Row {
         steps.any(|(_, step)| matches!(step, Step::HostStopsReading | Step::PeerStopsReading))
     }
 
-    /// Everything that is wrong with what was reported.
+    /// All mismatches between the reports and the row.
     fn check(&self, reported: &[Report], shown: &[String]) -> Vec<String> {
         let expected: Vec<_> = self
             .story
@@ -164,7 +168,7 @@ impl Row {
             })
             .collect();
         let mut wrong = compare(&expected, reported);
-        // How long it took is the row's in virtual time.
+        // The durations in the row are in virtual time.
         let without_time = |reason: &str| reason.split(" after ").next().map(str::to_owned);
         for reason in &self.story.shows {
             let is_it = |shown: &String| without_time(shown) == without_time(reason);
@@ -243,7 +247,8 @@ fn a_third_of_the_stories_holds_with_real_sockets() {
     );
 }
 
-/// Waits. A machine that stands still for long makes other round trips and retransmissions than the rows have.
+/// Waits, and measures how long the machine stood still. After a long stall, round trips and
+/// retransmissions differ from the rows'.
 fn longest_stall_until(end: Instant) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last = Instant::now();
@@ -258,7 +263,7 @@ fn longest_stall_until(end: Instant) -> Duration {
     longest
 }
 
-/// Both ends of each of a row's connections, on their namespaces' threads.
+/// Runs both ends of each of a row's connections, on their namespaces' threads.
 fn enact(lab: &Lab, row: &Row, listener: TcpListener, began: Instant) {
     let is_small = row.stops_reading();
     let mut servers = HashMap::new();
@@ -288,7 +293,7 @@ fn enact(lab: &Lab, row: &Row, listener: TcpListener, began: Instant) {
                 }
             }
         };
-        // It listens to the end: a listening socket that closes is a server that restarts.
+        // It listens to the end, because a listening socket that closes means that the server restarts.
         tokio::time::timeout_at((ends + Duration::from_secs(1)).into(), accept).await
     };
     lab.server_ns().spawn(serve).unwrap();
@@ -308,7 +313,7 @@ fn change_paths(lab: &Lab, steps: Vec<(f64, SocketAddr, Step)>, began: Instant) 
     }
 }
 
-/// An alert as the rows write it.
+/// An alert in the form of the rows.
 fn report(at: f64, alert: &Alert) -> Report {
     let (kind, is_over) = (alert.text("/kind"), alert.text("/status") == "resolved");
     let over = if is_over { " over" } else { "" };
@@ -333,7 +338,7 @@ fn report(at: f64, alert: &Alert) -> Report {
     Report::new(at, what)
 }
 
-/// The reasons of the connections' states by listener, as they come.
+/// Collects the reasons of the connections' states by listener, as they arrive.
 fn follow_states(control: &Path) -> Arc<Mutex<HashMap<String, Vec<String>>>> {
     let mut stream = UnixStream::connect(control).unwrap();
     stream
@@ -343,7 +348,7 @@ fn follow_states(control: &Path) -> Arc<Mutex<HashMap<String, Vec<String>>>> {
     let (reading, shared) = (mpsc::channel(), Arc::clone(&shown));
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // The answer's head has come, so whatever happens now is followed.
+            // The response's head has arrived, so every change from now on is followed.
             let _ = reading.0.send(());
             if let Ok(event) = serde_json::from_str::<Value>(&line)
                 && let (Some(listener), Some(text)) =

@@ -1,8 +1,8 @@
-//! Situations from public reports, each a row of a table: who does what when, and what must be reported. They
-//! run in virtual time through the packet logic and the core, without a kernel. A third of them runs once more
-//! with real sockets and the real daemon ([`live`]).
+//! Situations from public reports, each a row of a table: the steps of both ends, their times, and the
+//! expected reports. They run in virtual time through the packet logic and the core, without a kernel.
+//! A third of them also runs with real sockets and the real daemon ([`live`]).
 //!
-//! A row is added to the file of its theme; [`story`] has the words it is written in.
+//! Add a row to the file of its theme; [`story`] defines the language of the rows.
 
 #[expect(dead_code, reason = "the tests of recordings use more of it")]
 #[path = "../replay/packets.rs"]
@@ -29,7 +29,7 @@ mod sockets;
 
 use story::Story;
 
-/// Checks every row, and fails with all that is wrong.
+/// Checks every row, and fails with all mismatches.
 fn assert_all(stories: Vec<Story>) {
     let wrong: Vec<_> = stories.iter().flat_map(check::check).collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
@@ -51,7 +51,7 @@ fn all() -> Vec<Story> {
 }
 
 #[test]
-fn a_third_is_enacted_live_and_no_name_is_used_twice() {
+fn a_third_runs_live_and_every_name_is_unique() {
     let stories = all();
     let of_packets = stories.iter().map(|story| story.name);
     let of_sockets = sockets::stories().into_iter().map(|story| story.name);

@@ -1,4 +1,4 @@
-//! Connections of Multipath TCP (RFC 8684), of which a recording has the first subflow.
+//! Connections of Multipath TCP (RFC 8684). A recording has their first subflow only.
 
 use crate::{
     assert_all,
@@ -12,7 +12,7 @@ fn subflows() {
 }
 
 #[test]
-fn the_reason_says_why_a_subflow_is_only_suspected() {
+fn the_reason_explains_why_a_subflow_is_only_suspected() {
     for story in stories() {
         let (reported, ..) = replay(&story);
         let reasons: Vec<_> = reported.iter().map(|one| one.reason()).collect();

@@ -1,4 +1,4 @@
-//! Paths that break, lose, reset, and come back.
+//! Paths that break, lose segments, reset, and recover.
 
 use crate::{
     assert_all,

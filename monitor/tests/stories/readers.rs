@@ -1,4 +1,4 @@
-//! Ends that don't read, on either side.
+//! Ends that do not read, on either side.
 
 use crate::{
     assert_all,

@@ -1,4 +1,4 @@
-//! The suite must be able to fail.
+//! Checks that the suite can fail.
 
 use crate::{
     check::check,
@@ -32,7 +32,7 @@ fn a_right_row_passes() {
 }
 
 #[test]
-fn a_report_that_is_not_in_the_row_fails_it() {
+fn an_unexpected_report_fails_its_row() {
     fails(
         &dies(),
         &["must not be reported: 81.003 s: unresponsive confirmed"],
@@ -40,7 +40,7 @@ fn a_report_that_is_not_in_the_row_fails_it() {
 }
 
 #[test]
-fn a_report_that_does_not_come_fails_its_row() {
+fn a_missing_report_fails_its_row() {
     let row = dies()
         .reports("unresponsive confirmed", 81.0..81.1)
         .reports("unresponsive recovered", 82.0..90.0);
@@ -71,16 +71,16 @@ fn a_report_at_another_time_fails_its_row() {
 }
 
 #[test]
-fn a_state_that_is_not_shown_fails_its_row() {
+fn a_missing_state_fails_its_row() {
     let row = dies()
         .reports("unresponsive confirmed", 81.0..81.1)
         .shows("refused 503");
     fails(&row, &["no state shows \"refused 503\""]);
 }
 
-/// As the row is written, a library without pongs is a living client, and wsmon can't know.
+/// In this row a library without pongs is a living client, and wsmon cannot detect that.
 #[test]
-fn a_living_peer_that_is_confirmed_dead_fails_its_row_even_if_it_expects_that() {
+fn a_living_peer_that_is_confirmed_dead_fails_its_row_even_if_that_is_expected() {
     let row = story("lives", "self-test")
         .at(0.5, PeerIgnoresPings)
         .every(20.0, 20.0..100.0, Host(Ping))
@@ -93,7 +93,7 @@ fn a_living_peer_that_is_confirmed_dead_fails_its_row_even_if_it_expects_that() 
 }
 
 #[test]
-fn a_death_that_nothing_reports_fails_its_row_unless_it_says_why() {
+fn an_unreported_death_fails_its_row_unless_the_row_explains_it() {
     let row = story("unseen", "self-test")
         .at(10.0, PathBreaks)
         .until(100.0);

@@ -1,5 +1,5 @@
-//! Stories that packets can't show: connections that a scan of the sockets finds, receive queues, and the
-//! published copy that lags. They go to the core as events and snapshots.
+//! Stories that packets cannot show: connections found by a scan of the sockets, receive queues, and
+//! the published copy that lags. They go to the core as events and snapshots.
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
@@ -22,19 +22,19 @@ use crate::{
 enum Happens {
     /// Its handshake ends.
     Opens,
-    /// A scan finds it; nothing is known of its past.
+    /// A scan finds it, with an unknown past.
     IsFound,
-    /// A scan finds it, idle for so many seconds.
+    /// A scan finds it, idle for this many seconds.
     IsFoundIdle(f64),
-    /// A scan finds it behind a FIN of the peer.
+    /// A scan finds it after a FIN of the peer.
     IsFoundHalfClosed,
-    /// A packet comes, which no record reports.
+    /// A packet arrives that no record reports.
     Hears,
-    /// A look at the sockets finds so many bytes unread, and so many read before.
+    /// A scan of the sockets finds this many unread bytes, after this many read ones.
     LeavesUnread(u32, u64),
-    /// A look finds the queue empty.
+    /// A scan finds the queue empty.
     HasReadAll,
-    /// Connections of the listener have survived so many silences of so many seconds.
+    /// Connections of the listener have survived this many idle gaps of this many seconds.
     Survives(u64, f64),
     /// Its socket is gone.
     IsGone,
@@ -84,11 +84,11 @@ impl SocketStory {
     }
 }
 
-/// How far a snapshot may lag behind its socket, as the daemon has it.
+/// Maximum lag of a snapshot behind its socket, as in the daemon.
 const STALENESS: Duration = Duration::from_millis(260);
 const CONN: ConnId = ConnId(1);
 
-/// The core, and the socket that it asks for.
+/// The core, and the socket that it inspects.
 struct Host {
     core: Correlator,
     socket: Option<Facts>,

@@ -1,4 +1,4 @@
-//! The language of the stories: who does what when, and what wsmon must report.
+//! The language of the stories: the steps of both ends, their times, and the expected reports of wsmon.
 //!
 //! ```ignore
 //! story("the path dies while the server pings", "ws#1014")
@@ -8,10 +8,10 @@
 //!     .reports("black_holed confirmed", 67.0..76.0)
 //! ```
 //!
-//! Times are seconds since the SYN of the first connection. The *host* is the machine that wsmon watches, a
-//! server unless the story is [`outgoing`](Story::outgoing); the *peer* is the other end. Both TCPs
-//! acknowledge, retransmit and probe without a step ([`World`](crate::world::World)), and an
-//! application answers pings, unless a step takes that from it.
+//! Times are seconds since the SYN of the first connection. The *host* is the machine that wsmon
+//! watches, a server unless the story is [`outgoing`](Story::outgoing); the *peer* is the other end.
+//! Both TCPs acknowledge, retransmit and probe without a step ([`World`](crate::world::World)), and an
+//! application answers pings unless a step prevents it.
 //!
 //! A story lists **everything** that wsmon reports, in order. Any other report fails it.
 
@@ -24,23 +24,23 @@ use monitor_core::{
 
 use crate::ws;
 
-/// What one end does.
+/// An act of one end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
-    /// A binary message with so many bytes of payload.
+    /// A binary message with this many bytes of payload.
     Message(usize),
     Ping,
-    /// So many pings in one segment.
+    /// This many pings in one segment.
     Pings(u8),
-    /// A pong that answers nothing.
+    /// An unsolicited pong.
     Pong,
     /// A close frame with this code.
     Close(u16),
     Fin,
     Rst,
-    /// A TCP keepalive probe: no payload, one byte behind what was acknowledged.
+    /// A TCP keepalive probe: no payload, one byte before the acknowledged sequence number.
     KeepAlive,
-    /// Bytes as they are, HTTP for example.
+    /// Raw bytes, HTTP for example.
     Raw(&'static [u8]),
 }
 
@@ -48,36 +48,36 @@ pub(crate) enum Act {
 pub(crate) enum Step {
     Host(Act),
     Peer(Act),
-    /// No packet passes any more, either way.
+    /// No packet passes any more, in either direction.
     PathBreaks,
-    /// The path answers every packet of the host with a RST, and nothing else passes.
+    /// The path answers every packet of the host with a RST, and drops everything else.
     PathResets,
     PathHeals,
-    /// Every so many-th segment of the host is lost; 0: none.
+    /// One in this many segments of the host is lost; 0: none.
     PathLoses(u32),
-    /// The path takes this many kbit/s from the host.
+    /// The path transmits this many kbit/s from the host.
     PathSlows(u32),
     /// The round trip in seconds.
     PathTakes(f64),
-    /// The peer's application does nothing any more. Its TCP, or a proxy before it, acknowledges.
+    /// The peer's application stops. Its TCP, or a proxy before it, acknowledges.
     PeerFreezes,
-    /// It goes on, and answers what it owes.
+    /// It continues, and sends its owed responses.
     PeerWakes,
     /// A proxy answers pings from now on, whatever the peer does.
     ProxyAnswersPings,
-    /// The peer lives, but its library has no pongs.
+    /// The peer is alive, but its library sends no pongs.
     PeerIgnoresPings,
-    /// The peer reads nothing more: its window is 0 from its next acknowledgement on.
+    /// The peer stops reading: its window is 0 from its next acknowledgement on.
     PeerStopsReading,
     PeerReads,
-    /// One message of so many bytes, at so many kbit/s. Pongs wait behind it.
+    /// One message of this many bytes, at this many kbit/s. Pongs wait behind it.
     PeerUploads(usize, u32),
-    /// The host reads nothing more: its window is 0 from its next acknowledgement on.
+    /// The host stops reading: its window is 0 from its next acknowledgement on.
     HostStopsReading,
     HostReads,
 }
 
-/// How the opening handshake goes.
+/// The course of the opening handshake.
 #[derive(Clone, Debug)]
 pub(crate) enum Opening {
     /// 101.
@@ -88,9 +88,9 @@ pub(crate) enum Opening {
     Spoken(Vec<u8>, Vec<u8>),
     /// The request comes in the segment that completes TCP's handshake (TCP_DEFER_ACCEPT).
     Deferred,
-    /// This answer instead of a 101.
+    /// This response instead of a 101.
     Refused(&'static str),
-    /// A request and no answer.
+    /// A request without a response.
     Unanswered,
     /// It was before the recording.
     Unseen,
@@ -117,7 +117,7 @@ const SERVER_HELLO: &[u8] =
 /// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// Where the SYN comes from.
+    /// The source of the SYN.
     pub(crate) client: String,
     pub(crate) begins: f64,
     pub(crate) opening: Opening,
@@ -129,23 +129,23 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Story {
     pub(crate) name: &'static str,
-    /// A project and the number of a report, a rule of an RFC, or what it is about.
+    /// A project and the number of a report, a rule of an RFC, or the subject.
     pub(crate) source: &'static str,
     pub(crate) rules: ListenerRules,
     /// The host is the client.
     pub(crate) is_outgoing: bool,
-    /// Every segment has an option of MPTCP.
+    /// Every segment has an MPTCP option.
     pub(crate) is_mptcp: bool,
     pub(crate) connections: Vec<Connection>,
     /// When the recording ends.
     pub(crate) until: f64,
-    /// What must be reported, and when.
+    /// The expected reports and their times.
     pub(crate) reports: Vec<(&'static str, Range<f64>)>,
-    /// What must be among the reasons of the connections' states.
+    /// Expected reasons among those of the connections' states.
     pub(crate) shows: Vec<&'static str>,
-    /// Why a death at the end can't be found.
+    /// Why a death at the end cannot be detected.
     pub(crate) unseen: Option<&'static str>,
-    /// How many times as fast it is enacted with real sockets.
+    /// The speed-up of the row with real sockets.
     pub(crate) live: Option<f64>,
 }
 
@@ -165,7 +165,7 @@ pub(crate) fn story(name: &'static str, source: &'static str) -> Story {
     }
 }
 
-/// A connection that is opened by an upgrade and does nothing yet.
+/// A connection opened by an upgrade, without further steps.
 pub(crate) fn connection(client: impl Into<String>, begins: f64) -> Connection {
     Connection {
         client: client.into(),
@@ -186,7 +186,7 @@ impl Connection {
         self
     }
 
-    /// The step each `period` seconds in `during`, whose end is not included.
+    /// The step each `period` seconds in `during`, excluding its end.
     pub(crate) fn every(mut self, period: f64, during: Range<f64>, step: Step) -> Self {
         let times = (0..).map(|n| during.start + period * f64::from(n));
         let times = times.take_while(|at| *at < during.end);
@@ -202,12 +202,12 @@ impl Story {
         self
     }
 
-    /// What happens on the first connection.
+    /// A step on the first connection.
     pub(crate) fn at(self, at: f64, step: Step) -> Self {
         self.first(|connection| connection.at(at, step))
     }
 
-    /// As [`Connection::every`], on the first connection.
+    /// Like [`Connection::every`], on the first connection.
     pub(crate) fn every(self, period: f64, during: Range<f64>, step: Step) -> Self {
         self.first(|connection| connection.every(period, during, step))
     }
@@ -228,14 +228,14 @@ impl Story {
         self
     }
 
-    /// Each connection is the first subflow of one of MPTCP. Its other subflows are not in the recording: the peer
-    /// may live whatever happens to this one.
+    /// Each connection is the first subflow of an MPTCP connection. Its other subflows are not in the
+    /// recording, so the peer may be alive whatever happens to this one.
     pub(crate) fn over_mptcp(mut self) -> Self {
         self.is_mptcp = true;
         self
     }
 
-    /// A middlebox on the path, as it is configured.
+    /// A configured middlebox on the path.
     pub(crate) fn behind(mut self, hop: Hop) -> Self {
         self.rules.path.hops.push(hop);
         self
@@ -251,21 +251,22 @@ impl Story {
         self
     }
 
-    /// When the recording ends. What is due later isn't reported.
+    /// The end of the recording. Anything due later is not reported.
     pub(crate) fn until(mut self, seconds: f64) -> Self {
         self.until = seconds;
         self
     }
 
     /// The next report: `KIND CERTAINTY` of a verdict, `KIND RESOLUTION` of its end, `thrash`,
-    /// `reconnect_storm PHASE` with the pattern once it is known, or the name of another alert. A group has ` xCOUNT` behind it, and what
-    /// ends on a listener or among clients ` over`.
+    /// `reconnect_storm PHASE` with the pattern once it is known, or the name of another alert. A group
+    /// has the suffix ` xCOUNT`; the end of an alert on a listener or among clients has the suffix `
+    /// over`.
     pub(crate) fn reports(mut self, what: &'static str, when: Range<f64>) -> Self {
         self.reports.push((what, when));
         self
     }
 
-    /// The same `count` times, for as many connections.
+    /// The same report for each of `count` connections.
     pub(crate) fn reports_each(
         mut self,
         count: usize,
@@ -283,26 +284,27 @@ impl Story {
         self
     }
 
-    /// The row is enacted with real sockets too, so many times as fast. The limits of its rules shrink with it.
-    /// What is the same for all rules, such as the 7 s of a black hole, doesn't: then it is 1.
+    /// The row also runs with real sockets, at this speed-up, which shortens the limits of its rules.
+    /// Constants of all rules, such as the 7 s of a black hole, stay: rows that depend on them need a
+    /// speed-up of 1.
     pub(crate) fn live(mut self, speed: f64) -> Self {
         self.live = Some(speed);
         self
     }
 
-    /// The peer is dead at the end, and nothing can show it.
+    /// The peer is dead at the end, and nothing can show that.
     pub(crate) fn unseen(mut self, why: &'static str) -> Self {
         self.unseen = Some(why);
         self
     }
 }
 
-/// Forgets after so many seconds and reports it to nobody.
+/// Forgets a connection after this many seconds, without a packet to either end.
 pub(crate) fn silent(seconds: f64) -> Hop {
     Hop::new("hop", Duration::from_secs_f64(seconds), OnExpiry::Silent)
 }
 
-/// Forgets, and answers the next packet with a RST.
+/// Forgets a connection, and answers the next packet with a RST.
 pub(crate) fn resetting(seconds: f64) -> Hop {
     Hop {
         on_expiry: OnExpiry::RstOnNextPacket,
@@ -310,7 +312,7 @@ pub(crate) fn resetting(seconds: f64) -> Hop {
     }
 }
 
-/// Closes what it gives up, by a FIN.
+/// Closes a connection by FIN when its limit expires.
 pub(crate) fn closing(seconds: f64) -> Hop {
     Hop {
         on_expiry: OnExpiry::Fin,
@@ -318,7 +320,7 @@ pub(crate) fn closing(seconds: f64) -> Hop {
     }
 }
 
-/// A proxy that ends TCP: it counts payload only, and closes.
+/// A proxy that terminates TCP: it counts payload only, and closes.
 pub(crate) fn proxy(seconds: f64) -> Hop {
     Hop {
         activity: Activity::Payload,
@@ -334,7 +336,7 @@ pub(crate) fn proxy_each_way(seconds: f64) -> Hop {
     }
 }
 
-/// Closes what is this old.
+/// Closes connections of this age.
 pub(crate) fn lifetime(seconds: f64) -> Hop {
     Hop {
         idle_timeout: None,

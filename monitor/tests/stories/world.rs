@@ -1,9 +1,9 @@
-//! Both ends and the path between them in virtual time: steps of a story become the packets that the host's
-//! capture has.
+//! Both ends and the path between them in virtual time: converts the steps of a story into the packets
+//! of a capture on the host.
 //!
-//! The TCPs are as simple as a story needs: every segment is acknowledged on arrival, what is lost is
-//! retransmitted 0.2 s after the last round trip that was measured, then after twice as long, and so on (RFC 6298 §5.5). A closed
-//! window is probed at the same pace.
+//! The TCPs are as simple as a story needs. Every segment is acknowledged on arrival. A lost segment is
+//! retransmitted 0.2 s after the last measured round trip, then after twice as long, and so on (RFC
+//! 6298 §5.5). A closed window is probed at the same intervals.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,17 +21,17 @@ mod host;
 mod peer;
 
 const SEGMENT: usize = 1400;
-/// TCP waits no longer for an acknowledgement (TCP_RTO_MAX).
+/// The longest retransmission timeout (TCP_RTO_MAX).
 const LONGEST_RTO: u64 = 120 * SECOND;
-/// Then it gives up (net.ipv4.tcp_retries2).
+/// After this many retransmissions TCP gives up (net.ipv4.tcp_retries2).
 const RETRIES: u32 = 15;
 
-/// What was true of a connection, whatever wsmon saw of it.
+/// The true state of a connection, independent of what wsmon saw.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Life {
-    /// When the peer could not be reached or did nothing, seconds.
+    /// When the peer was unreachable or unresponsive, seconds.
     pub(crate) dead: Vec<Range<f64>>,
-    /// Whether a RST or the FINs of both ends have passed.
+    /// Whether a RST or the FINs of both ends were sent.
     pub(crate) is_over: bool,
 }
 
@@ -40,7 +40,7 @@ impl Life {
         self.dead.iter().any(|dead| dead.contains(&at))
     }
 
-    /// Since when it is dead for good, if nobody has closed it.
+    /// Since when it is permanently dead, if no end closed it.
     pub(crate) fn died(&self) -> Option<f64> {
         let last = self.dead.last()?;
         (!self.is_over && last.end.is_infinite()).then_some(last.start)
@@ -57,24 +57,24 @@ enum Path {
 #[derive(Debug)]
 enum Event {
     Step(Step),
-    /// A segment of the host, up to this sequence number, reaches the peer, which answers.
+    /// A segment of the host, up to this sequence number, reaches the peer, which responds.
     Reaches {
         seq: u32,
         end: u32,
     },
     /// The path's RST.
     Resets,
-    /// The host takes what came.
+    /// The host processes what arrived.
     HostTakes,
     /// The retransmission timer; void if there was progress since.
     Timer {
         generation: u32,
     },
-    /// The host asks whether the window is still closed.
+    /// The host probes whether the window is still closed.
     Probe {
         after: u64,
     },
-    /// The peer's TCP sends what waits.
+    /// The peer's TCP sends its queue.
     Flush,
     /// The next piece of an upload.
     Upload {
@@ -85,7 +85,7 @@ enum Event {
 
 #[derive(Debug)]
 struct Sent {
-    /// When it left; `None` once it left again (Karn's algorithm).
+    /// When it was sent; `None` once it was retransmitted (Karn's algorithm).
     at: Option<u64>,
     seq: u32,
     end: u32,
@@ -108,7 +108,7 @@ pub(crate) struct World {
     kbits: u32,
     link_free_at: u64,
     round_trip: u64,
-    /// The last round trip that the host's TCP has measured.
+    /// The last round trip measured by the host's TCP.
     measured: u64,
     // The host.
     unacked: VecDeque<Sent>,
@@ -134,7 +134,7 @@ pub(crate) struct World {
     life: Life,
 }
 
-/// The packets of a connection, and what was true.
+/// The packets of a connection, and its true state.
 pub(crate) fn simulate(story: &Story, connection: &Connection) -> (Recording, Life) {
     let mut world = World::new(story, connection);
     for (at, step) in &connection.steps {
@@ -160,7 +160,7 @@ pub(crate) fn simulate(story: &Story, connection: &Connection) -> (Recording, Li
     }
     if story.is_mptcp {
         for (_, packet) in &mut world.recording.packets {
-            // DSS (RFC 8684 §3.3) in place of padding, behind the headers of IPv4 and TCP.
+            // DSS (RFC 8684 §3.3) in place of padding, after the headers of IPv4 and TCP.
             packet[44..56].copy_from_slice(&[30, 12, 0x20, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
         }
     }
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    /// Sends a segment on its way; whether it gets lost there.
+    /// Sends a segment; returns whether it gets lost on the path.
     fn transit(&mut self, seq: u32, end: u32) -> bool {
         self.sent += 1;
         let lost =
@@ -342,12 +342,12 @@ impl World {
             false => self.peer_window_closed,
         };
         if is_closed && let Some((_, packet)) = self.recording.packets.last_mut() {
-            // Behind 24 bytes of IPv4 header.
+            // After 24 bytes of IPv4 header.
             packet[38..40].copy_from_slice(&[0, 0]);
         }
     }
 
-    /// Something that was sent before.
+    /// A segment that was sent before.
     fn record_at(&mut self, from: End, seq: u32, flags: u8, bytes: &[u8]) {
         let next = std::mem::replace(&mut self.talk.next[from as usize], seq);
         self.record(from, flags, bytes);
@@ -364,7 +364,7 @@ impl World {
         }
     }
 
-    /// As TLS has it, where there is TLS.
+    /// In a TLS record if the connection has TLS.
     fn on_wire(&self, bytes: Vec<u8>) -> Vec<u8> {
         match self.is_tls {
             true => sealed(&bytes),

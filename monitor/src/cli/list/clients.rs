@@ -1,4 +1,4 @@
-//! `wsmon list --by client`: who asks most often.
+//! `wsmon list --by client`: lists the clients with the most attempts.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
     super::print(args, &target, ClientLine::HEAD, row, "no clients").await
 }
 
-/// A client in one row.
+/// A client as a table row.
 struct ClientLine<'a>(&'a ClientRecord);
 
 impl ClientLine<'_> {
@@ -65,7 +65,7 @@ mod tests {
     use monitor_core::{Ktime, storm::ClientRow};
 
     #[test]
-    fn rows_stand_below_their_head_and_a_count_that_may_be_too_high_is_a_range() {
+    fn rows_align_with_their_head_and_a_count_that_may_be_too_high_is_a_range() {
         let row = ClientRow {
             client: "10.77.1.12".parse().expect("an address"),
             attempts: 120,

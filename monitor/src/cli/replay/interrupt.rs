@@ -1,4 +1,4 @@
-//! Ctrl-C ends the reading, not the telling: what was read is judged and summed up.
+//! Ctrl-C ends the reading; what was read so far is still judged and summarized.
 
 use std::{
     io,
@@ -12,15 +12,15 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// As a shell sees a process that SIGINT ended.
+/// The exit code a shell reports for a process ended by SIGINT.
 const ENDED_BY_SIGINT: i32 = 130;
 
-/// Raised by the first SIGINT. The second one ends the process.
+/// Set by the first SIGINT. The second one ends the process.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes SIGINT over from here on.
+    /// Handles SIGINT from here on.
     pub(super) fn watch() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()

@@ -1,4 +1,4 @@
-//! One JSON object a line.
+//! JSON output, one object per line.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ pub(super) struct Json<W> {
     frames: bool,
 }
 
-/// An object that does not say itself what it is.
+/// Adds a `type` to an object that has none.
 #[derive(Serialize)]
 struct Typed<T> {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! Where a recording comes from: shows how far it was read, and ends when the user has had enough.
+//! The source of a recording: reports progress, and ends at the user's interrupt.
 
 use std::{
     io::{self, Read, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use super::interrupt::Interrupt;
 
-/// Nothing is shown for what takes less.
+/// Progress is shown only for reads that take longer.
 const FIRST: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -17,11 +17,11 @@ pub(super) struct CaptureSource {
     progress: Option<ReadProgress>,
 }
 
-/// What is shown on stderr.
+/// The progress shown on stderr.
 #[derive(Debug)]
 pub(super) struct ReadProgress {
     doing: &'static str,
-    /// Bytes; `None` if nobody knows.
+    /// Bytes; `None` if unknown.
     size: Option<u64>,
     read: u64,
     next: Instant,
@@ -78,7 +78,7 @@ impl ReadProgress {
     fn show(&mut self) {
         let mebibytes = self.read >> 20;
         let mut stderr = io::stderr().lock();
-        // Progress that cannot be shown is no loss.
+        // A failure to show progress does not matter.
         let _ = match self.size.filter(|size| *size > 0) {
             Some(size) => write!(
                 stderr,

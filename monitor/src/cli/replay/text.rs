@@ -1,4 +1,4 @@
-//! Lines for people: frames and alerts as they pass, then a table of connections and a summary.
+//! Text output: frames and alerts in order, then a table of connections and a summary.
 
 use std::io::{self, Write};
 
@@ -43,7 +43,7 @@ impl<W: Write> Report for TextReport<W> {
         }
     }
 
-    /// It is on stderr already.
+    /// The warning is already on stderr.
     fn warning(&mut self, _message: &str) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! SIGHUP: the file is read again, and new rules come into force without losing a connection.
+//! SIGHUP: reads the file again and applies new rules without losing a connection.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 use monitor_core::ListenerRules;
 
-/// What is in force, and where it came from.
+/// The effective settings, and where they came from.
 pub(super) struct Reloader {
     args: RunArgs,
     in_force: Settings,
@@ -27,11 +27,11 @@ impl Reloader {
         Self { args, in_force }
     }
 
-    /// Reloads at every SIGHUP, and says on one line of stderr what came of it.
+    /// Reloads at every SIGHUP and reports the outcome on one line of stderr.
     pub(super) async fn run(mut self, mut hangups: Signal, daemon: mpsc::Sender<Reload>) {
         while hangups.recv().await.is_some() {
             let outcome = self.reload(&daemon).await;
-            // Where SIGHUP came from a terminal that has gone, nobody is there to report to.
+            // If the SIGHUP came from a closed terminal, nobody reads this.
             let _ = writeln!(io::stderr(), "wsmon: {outcome}");
         }
     }
@@ -50,7 +50,7 @@ impl Reloader {
         }
     }
 
-    /// What changed, in words.
+    /// Applies the file; returns a description of each change.
     async fn bring_into_force(
         &mut self,
         daemon: &mpsc::Sender<Reload>,
@@ -87,7 +87,7 @@ impl Reloader {
     }
 }
 
-/// What differs between the rules of the same listeners.
+/// The differences between the rules of the same listeners.
 fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     let pairs = old.listeners.iter().zip(&new.listeners);
     pairs
@@ -107,7 +107,7 @@ fn differences(old: &ListenerRules, new: &ListenerRules) -> Vec<String> {
     if old.path != new.path {
         let (before, after) = (Hops(&old.path).to_string(), Hops(&new.path).to_string());
         found.push(match before == after {
-            // A hop counts or closes otherwise than before.
+            // Only the activity or the expiry of a hop changed.
             true => format!("path {after} with other rules"),
             false => format!("path {before} -> {after}"),
         });
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_from_what_to_what() {
+    fn a_change_is_reported_with_its_old_and_new_value() {
         let rules = |text: &str| {
             let text = format!("[[listener]]\nname = \"edge\"\nports = [\"80\"]\n{text}");
             let mut config = Config::parse(&text).expect("a valid file");

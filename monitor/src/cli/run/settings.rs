@@ -1,4 +1,4 @@
-//! What is in force: flags before the file, the file before the defaults.
+//! The effective settings: flags override the file, the file overrides the defaults.
 
 use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) struct Settings {
     pub(super) metrics_addr: SocketAddr,
     /// A path, or `none`.
     pub(super) control: PathBuf,
-    /// Nothing is kept without it.
+    /// Without it nothing is kept across restarts.
     pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) max_connections: u32,
@@ -89,7 +89,7 @@ impl Settings {
         }
     }
 
-    /// What of `new` cannot come into force while the daemon runs, each by its key.
+    /// The settings of `new` that need a restart, each by its key.
     pub(super) fn fixed_differences(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |key: &str, old: &dyn Debug, new: &dyn Debug| {
@@ -129,15 +129,14 @@ impl Settings {
         found
     }
 
-    /// What the kernel programs and the counters are bound to: which ports, in which order, by which
-    /// names.
+    /// What the kernel programs and the counters are bound to: the ports, their order, and their names.
     fn watched(&self) -> String {
         let listeners = self.listeners.iter().map(describe::title);
         listeners.collect::<Vec<_>>().join("; ")
     }
 }
 
-/// What the flags name, or else what the file does.
+/// The values of the flags, or else those of the file.
 fn given_or<T: Clone>(flags: &[T], file: Vec<T>) -> Vec<T> {
     match flags.is_empty() {
         true => file,
@@ -178,7 +177,7 @@ mod tests {
     "#;
 
     #[test]
-    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+    fn flags_override_the_file_and_the_file_overrides_the_defaults() {
         let of_file = settings(&[], FILE).expect("valid");
         assert_eq!(of_file.metrics_addr.to_string(), "10.0.0.1:9000");
         assert_eq!(of_file.control, PathBuf::from("none"));
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_named_and_a_new_rule_does_not() {
+    fn settings_that_need_a_restart_are_named_and_a_new_rule_needs_none() {
         let old = settings(&[], FILE).expect("valid");
         let changed = |from: &str, to: &str| {
             let new = settings(&[], &FILE.replace(from, to)).expect("valid");

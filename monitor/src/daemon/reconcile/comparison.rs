@@ -1,4 +1,4 @@
-//! The core's table against the published snapshots, after records were lost.
+//! Compares the core's table with the published snapshots after records were lost.
 
 use super::SLICE;
 use crate::kernel::{
@@ -8,12 +8,12 @@ use crate::kernel::{
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
 
-/// A comparison under way. First come the snapshots, for what the core does not know, then what the
-/// core knew at the beginning, for what the kernel does not have any more. What is born or dies
-/// meanwhile is reported by the rings.
+/// A running comparison. First it reads the snapshots, for connections unknown to the core, then the
+/// core's list as of the beginning, for connections without a snapshot. The rings report what opens or
+/// closes meanwhile.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    /// `None` when all were met.
+    /// `None` when all snapshots were read.
     unmet: Option<Pages>,
     known: Vec<ConnId>,
 }
@@ -26,7 +26,7 @@ impl Comparison {
         }
     }
 
-    /// Compares a slice. Whether it was the last one.
+    /// Compares a slice; returns whether it was the last one.
     pub(super) fn step(&mut self, snapshots: &Snapshots, core: &mut Correlator) -> bool {
         let Some(pages) = &mut self.unmet else {
             self.check_known(|conn| snapshots.get(conn), core);
@@ -47,7 +47,7 @@ impl Comparison {
         false
     }
 
-    /// Looks whether the kernel still has a slice of what the core knew.
+    /// Checks whether the kernel still has a slice of the core's connections.
     fn check_known(
         &mut self,
         get: impl Fn(ConnId) -> Result<Option<Facts>, SnapshotError>,
@@ -87,7 +87,7 @@ mod tests {
     use crate::daemon::reconcile::tests::{empty_core, facts, seeded};
     use monitor_core::{Action, CloseHow, State};
 
-    /// The connections of which an end was reported, in order.
+    /// The connections whose end was reported, in order.
     fn ended(core: &mut Correlator) -> Vec<u64> {
         let actions = std::iter::from_fn(|| core.poll_action());
         let ended = actions.filter_map(|action| match action {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dies_or_is_born_between_two_slices_is_told_once_or_left_alone() {
+    fn connections_that_end_or_open_between_slices_are_reported_once_or_left_alone() {
         let all = SLICE as u64 + 3;
         let mut core = empty_core();
         for conn in 0..all {
@@ -106,7 +106,7 @@ mod tests {
         }
         let mut comparison = Comparison::begin(&core);
         comparison.known.sort_unstable();
-        // The last ones come first: one of them is gone, and nobody told of it.
+        // The last ones come first: one of them is gone, and its end was not reported.
         let lost = all - 1;
         let get = |conn: ConnId| Ok((conn.0 != lost).then(|| facts(conn.0)));
         comparison.check_known(get, &mut core);
@@ -123,19 +123,22 @@ mod tests {
         comparison.check_known(get, &mut core);
         assert_eq!(ended(&mut core), [1, 2], "the first by its record");
         assert!(comparison.known.is_empty());
-        assert!(core.knows(ConnId(all)), "born after the beginning");
+        assert!(core.knows(ConnId(all)), "opened after the beginning");
         assert!(core.knows(ConnId(0)));
         assert_eq!(core.len(), SLICE + 1);
     }
 
     #[test]
-    fn what_the_core_does_not_know_is_adopted_once() {
+    fn a_connection_unknown_to_the_core_is_added_once() {
         let mut core = empty_core();
         core.handle_event(seeded(1));
         let page = || [1, 2].map(|conn| (ConnId(conn), Ok(facts(conn)))).into();
         adopt_unknown(page(), &mut core);
         adopt_unknown(page(), &mut core);
         assert_eq!(core.len(), 2);
-        assert!(!core.wants_inspection(), "what is known is looked at later");
+        assert!(
+            !core.wants_inspection(),
+            "a known connection is inspected later"
+        );
     }
 }

@@ -1,5 +1,4 @@
-//! The connections that are older than the programs: found on a thread of their own, told to the core
-//! in slices.
+//! Connections older than the programs: found on their own thread, reported to the core in slices.
 
 use std::{
     collections::HashSet,
@@ -19,24 +18,24 @@ use crate::{
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
 
-/// What the first look found.
+/// The result of the first scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
     pub connections: usize,
-    /// Connections that found no room in the snapshots: nobody tells if they die in silence.
+    /// Connections without room in the snapshot map. If they die silently, nothing reports it.
     pub untracked: usize,
     pub namespaces: usize,
-    /// Namespaces that could not be entered: connections there are known from their next packet.
+    /// Namespaces that could not be entered. Connections in them are known from their next packet on.
     pub refused: usize,
-    /// Processes whose namespace is hidden from us; the same holds for what is in there.
+    /// Processes whose namespace is hidden from wsmon; the same holds for connections in them.
     pub hidden: usize,
 }
 
-/// Connections in one slice, and slices that wait: the search is never far ahead.
+/// Connections in one slice, and slices in the channel, so the search is never far ahead.
 const SLICE: usize = 512;
 const WAITING: usize = 4;
 
-/// The search for older connections, under way.
+/// A running search for older connections.
 #[derive(Debug)]
 pub struct Older {
     slices: Receiver<Vec<Facts>>,
@@ -47,9 +46,9 @@ pub struct Older {
 #[derive(Debug, Default)]
 pub(super) struct Seeding {
     seeds: HashSet<ConnId>,
-    /// Ended since it began: what the search found before must not be reported after.
+    /// Connections that ended since the search began and must not be reported afterwards.
     ended: HashSet<ConnId>,
-    /// Already in the snapshots when their turn came.
+    /// Connections that were already in the snapshots when their turn came.
     met: HashSet<ConnId>,
     untracked: HashSet<ConnId>,
 }
@@ -67,14 +66,14 @@ impl Older {
         Ok(Self { slices, search })
     }
 
-    /// Waits for the next ones; `None` when all were found.
+    /// Waits for the next connections; `None` when all were found.
     pub fn next(&self) -> Option<Vec<Facts>> {
         self.slices.recv().ok()
     }
 }
 
-/// Sends what it finds. Whoever does not listen any more ends the daemon's start; what is sent then
-/// is nobody's.
+/// Sends what it finds. A send fails only after the daemon's start has failed; the slice is not needed
+/// then.
 fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Scan, NetNsError> {
     let mut slice = Vec::with_capacity(SLICE);
     let scan = scan::connections(listeners, |found| {
@@ -89,14 +88,14 @@ fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Sca
 }
 
 impl Seeding {
-    /// A connection ended; whether it was seeded.
+    /// Records the end of a connection; returns whether it was seeded.
     pub(super) fn end(&mut self, conn: ConnId) -> bool {
         self.ended.insert(conn);
         self.seeds.remove(&conn)
     }
 
-    /// Whether it is still to be reported: the search may find a socket twice, and find one that has
-    /// ended meanwhile.
+    /// Whether it is still to be reported. The search may find a socket twice, or one that has ended
+    /// meanwhile.
     fn is_new(&self, conn: ConnId) -> bool {
         ![&self.seeds, &self.ended, &self.met, &self.untracked]
             .iter()
@@ -105,9 +104,9 @@ impl Seeding {
 }
 
 impl Reconciler {
-    /// Begins to tell of every connection older than the programs, once they are attached: first of
-    /// what listens. Each slice of [`Older::next`] goes to [`Reconciler::seed`], and the rings are read
-    /// between them.
+    /// Begins to search for every connection older than the programs, which must be attached; listening
+    /// sockets come first. Each slice of [`Older::next`] goes to [`Reconciler::seed`], and the rings
+    /// are read in between.
     pub fn find_older(
         &mut self,
         listeners: &[Listener],
@@ -124,7 +123,7 @@ impl Reconciler {
         Older::search(listeners.to_vec())
     }
 
-    /// Tells of some older connections.
+    /// Reports some older connections.
     pub fn seed(&mut self, slice: Vec<Facts>, snapshots: &mut Snapshots, core: &mut Correlator) {
         let seeding = self.seeding.get_or_insert_default();
         for facts in slice {
@@ -137,7 +136,7 @@ impl Reconciler {
                     seeding.seeds.insert(conn);
                     core.handle_event(Event::Seeded(Box::new(facts)));
                 }
-                // The kernel met it in between and knows more.
+                // The kernel programs saw it in between and know more.
                 Ok(false) => drop(seeding.met.insert(conn)),
                 Err(SnapshotError::Full) => drop(seeding.untracked.insert(conn)),
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
@@ -145,8 +144,8 @@ impl Reconciler {
         }
     }
 
-    /// All slices were reported. A socket that closed unseen between its picture and its seed left no trace
-    /// but the seed: a scan has to follow.
+    /// Ends the seeding. A scan must follow: a socket that closed unseen after it was found and before
+    /// it was seeded left only the seed.
     pub fn end_seeding(&mut self, older: Older) -> Result<Seeded, NetNsError> {
         let seeding = self.seeding.take().unwrap_or_default();
         let scan = match older.search.join() {
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ended_after_it_was_found_is_not_told_of_any_more() {
+    fn a_connection_that_ended_after_it_was_found_is_not_reported() {
         let mut seeding = Seeding::default();
         assert!(seeding.is_new(ConnId(1)));
         assert!(!seeding.end(ConnId(1)), "it was not seeded yet");
@@ -179,7 +178,7 @@ mod tests {
 
         seeding.seeds.insert(ConnId(2));
         assert!(!seeding.is_new(ConnId(2)), "found twice");
-        assert!(seeding.end(ConnId(2)), "its seed has to go");
+        assert!(seeding.end(ConnId(2)), "its seed must be removed");
         assert!(!seeding.is_new(ConnId(2)));
     }
 }

@@ -1,18 +1,18 @@
-//! The seeds: flows that are in the snapshots because we wrote them.
+//! Seeds: flows that are in the snapshots because wsmon wrote them.
 
 use std::sync::Arc;
 
 use super::socket_scan::sorted;
 use monitor_core::ConnId;
 
-/// Seeds only ever end, so a scan may go through them while the loop goes on.
+/// No seed is ever added, so a scan can read the list while the loop goes on.
 #[derive(Debug, Default)]
 pub(super) struct Seeds {
     /// Sorted.
     conns: Arc<[ConnId]>,
-    /// Of each, by its place, whether it has ended.
+    /// Whether each connection in `conns` has ended, by index.
     ended: Vec<bool>,
-    /// How many have.
+    /// The number that has ended.
     ended_count: usize,
 }
 
@@ -26,7 +26,7 @@ impl Seeds {
         }
     }
 
-    /// Those that have not ended, for a scan.
+    /// The seeds that have not ended, for a scan.
     pub(super) fn share(&mut self) -> Arc<[ConnId]> {
         if self.ended_count > 0 {
             let left = self.conns.iter().zip(&self.ended);
@@ -35,7 +35,7 @@ impl Seeds {
         Arc::clone(&self.conns)
     }
 
-    /// Whether it was a seed.
+    /// Removes a seed; returns whether it was one.
     pub(super) fn remove(&mut self, conn: ConnId) -> bool {
         let Ok(place) = self.conns.binary_search(&conn) else {
             return false;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_ends_once_and_the_look_under_way_keeps_what_it_was_given() {
+    fn a_seed_ends_once_and_a_running_scan_keeps_its_list() {
         let mut seeds = Seeds::new([3, 1, 2].map(ConnId));
         let under_way = seeds.share();
         assert!(seeds.remove(ConnId(2)));
@@ -59,6 +59,6 @@ mod tests {
         assert!(!seeds.remove(ConnId(9)), "never one");
         assert_eq!(*under_way, [1, 2, 3].map(ConnId));
         assert_eq!(*seeds.share(), [1, 3].map(ConnId));
-        assert!(seeds.remove(ConnId(3)), "in its new place");
+        assert!(seeds.remove(ConnId(3)), "at its new index");
     }
 }

@@ -1,4 +1,4 @@
-//! A scan of all sockets of the host, in the background.
+//! Scans all sockets of the host in the background.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,20 +15,20 @@ use monitor_core::{
     event::{ListeningSocket, ReceiveQueue},
 };
 
-/// What a scan is to find; each sorted.
+/// What a scan has to find, each list sorted.
 #[derive(Debug)]
 pub(super) struct ScanTargets {
     pub(super) seeds: Arc<[ConnId]>,
     pub(super) requests: Arc<[ConnId]>,
 }
 
-/// The sockets on watched ports, as they were at one moment.
+/// The sockets on watched ports at one moment.
 #[derive(Debug)]
 pub struct ScannedSockets {
-    /// Before the first of them was scanned.
+    /// The time before the first socket was read.
     pub(super) at: Ktime,
-    /// No socket can have been overlooked. Only then is what is missing gone: a connection must not
-    /// lose its verdict because a namespace could not be entered for a moment.
+    /// Whether every socket was read. Only then is a missing socket gone: a connection must not lose
+    /// its verdict because a namespace could not be entered for a moment.
     pub(super) complete: bool,
     pub(super) missing_seeds: Vec<ConnId>,
     pub(super) missing_requests: Vec<ConnId>,
@@ -36,7 +36,7 @@ pub struct ScannedSockets {
     pub(super) listening: Vec<ListeningSocket>,
     /// What could not be scanned, and why.
     pub(super) omissions: Vec<String>,
-    /// Processor time. How long it took says little on a host that is busy with something else.
+    /// CPU time. Wall time says little on a busy host.
     pub(super) cost: Duration,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn scan_host(
     })
 }
 
-/// What a scan could not look at, and why.
+/// What a scan could not read, and why.
 pub(super) fn omissions(scan: &Scan) -> Vec<String> {
     let refused = scan
         .refused
@@ -76,7 +76,7 @@ pub(super) fn omissions(scan: &Scan) -> Vec<String> {
     refused.chain(unparsed).collect()
 }
 
-/// In their order, each once.
+/// Sorted, without duplicates.
 pub(super) fn sorted(conns: impl IntoIterator<Item = ConnId>) -> Arc<[ConnId]> {
     let mut conns: Vec<ConnId> = conns.into_iter().collect();
     conns.sort_unstable();
@@ -84,7 +84,7 @@ pub(super) fn sorted(conns: impl IntoIterator<Item = ConnId>) -> Arc<[ConnId]> {
     conns.into()
 }
 
-/// Which of the sought were not met.
+/// Searches for targets and returns the missing ones.
 struct TargetSearch<'a> {
     targets: &'a [ConnId],
     met: Vec<bool>,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_met_twice_or_was_not_sought_is_not_missing() {
+    fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
         let targets = sorted([3, 1, 3, 2].map(ConnId));
         let mut search = TargetSearch::new(&targets);
         for met in [3, 3, 7] {

@@ -1,4 +1,4 @@
-//! A snapshot as the core's facts, and back.
+//! Converts a snapshot to the core's facts, and back.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -81,7 +81,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     })
 }
 
-/// Writes the facts of a socket that only sock_diag knows as the kernel would have.
+/// Encodes the facts of a socket that only sock_diag knows as the kernel programs would have.
 pub fn seed(facts: &Facts) -> Published {
     let (ip_version, local_addr) = octets(facts.local.ip());
     let (_, remote_addr) = octets(facts.peer.ip());
@@ -115,7 +115,7 @@ pub fn seed(facts: &Facts) -> Published {
         origin: origin::SEEDED,
         rx: direction(&facts.rx, facts.fin_rx),
         tx: direction(&facts.tx, facts.fin_tx),
-        // Only the difference means something until a packet brings real sequence numbers.
+        // Only the difference matters until a packet brings real sequence numbers.
         snd_nxt: facts.unacked_bytes,
         una_known: 1,
         nxt_known: 1,
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_began_the_end_is_decoded() {
+    fn the_beginning_of_a_close_is_decoded() {
         let close = |initiator| Close {
             initiator,
             code: Some(1001),

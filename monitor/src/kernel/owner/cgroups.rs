@@ -1,4 +1,4 @@
-//! From the number of a cgroup to its path.
+//! Finds the path of a cgroup by its number.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,13 +17,13 @@ use rustix::io::Errno;
 use super::{OwnerMisses, handle};
 use crate::kernel::duty_cycle::{self, DutyCycle};
 
-/// Paths that are remembered: more cgroups than a host has pods, and some 3 MB.
+/// Paths that are remembered: more cgroups than a host has pods, and about 3 MB.
 const MAX_REMEMBERED: usize = 16_384;
 
 /// The paths of cgroups, relative to the root of the hierarchy.
 ///
-/// A cgroup keeps its path for life, and its number is not given again, so what was found once stays
-/// true; of a cgroup that is gone, the path it had.
+/// A cgroup keeps its path for life, and its number is not reused, so a known path stays valid; for a
+/// removed cgroup it is the path it had.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     root: PathBuf,
@@ -43,7 +43,7 @@ impl Cgroups {
         }
     }
 
-    /// `None` for a cgroup that is gone, that is not below this root, or that a walk did not reach.
+    /// `None` for a cgroup that is gone, is not below this root, or was not reached by a walk.
     pub(super) fn path(&mut self, id: u64, misses: &mut OwnerMisses) -> Option<Arc<Path>> {
         if let Some(path) = self.remembered.get(&id) {
             return Some(path.clone());
@@ -73,7 +73,7 @@ impl Cgroups {
                 let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
                 fs::read_link(link)
                     .ok()
-                    // One that has been removed meanwhile has "(deleted)" behind its path.
+                    // The path of a cgroup removed meanwhile ends in "(deleted)".
                     .filter(|path| fs::metadata(path).is_ok_and(|found| found.ino() == id))
                     .and_then(|path| Some(path.strip_prefix(&self.root).ok()?.into()))
                     .map_or(ByHandle::Absent, ByHandle::Found)
@@ -86,7 +86,7 @@ impl Cgroups {
         }
     }
 
-    /// Remembers what it meets, and forgets what it would have met.
+    /// Remembers all cgroups found, and forgets those that the walk should have found and did not.
     fn by_walk(&mut self, id: u64, misses: &mut OwnerMisses) -> Option<Arc<Path>> {
         let started = Instant::now();
         if !self.duty_cycle.is_due(started) {
@@ -118,8 +118,8 @@ struct CgroupWalk {
     cut: bool,
 }
 
-/// Meets the cgroups below `root`, those near the root first: units and pods before what is in them.
-/// Remembers `wanted` in any case.
+/// Walks the cgroups below `root`, those near the root first: units and pods before what is in them.
+/// Always remembers `wanted` if found.
 fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
     let mut walk = CgroupWalk::default();
     let mut meet = |id, path: &Path| {
@@ -132,7 +132,7 @@ fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
     }
     let mut unread = VecDeque::from([PathBuf::new()]);
     while let Some(parent) = unread.pop_front() {
-        // Removed meanwhile, or not ours to read.
+        // Removed meanwhile, or not readable.
         let Ok(entries) = fs::read_dir(root.join(&parent)) else {
             continue;
         };
@@ -146,8 +146,8 @@ fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
             }
             let path = parent.join(entry.file_name());
             meet(entry.ino(), &path);
-            // Most cgroups have none below them, which their link count says without reading the
-            // many files in them.
+            // Most cgroups have none below them. Their link count shows that without reading their many
+            // files.
             if entry.metadata().is_ok_and(|found| found.nlink() > LEAF) {
                 unread.push_back(path);
             }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_right_after_a_walk_is_put_off_and_counted() {
+    fn a_walk_right_after_another_is_postponed_and_counted() {
         let mut cgroups = by_walk_only(&find_cgroup2().unwrap());
         let mut misses = OwnerMisses::default();
         let now = Instant::now();
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes cgroups"]
-    fn a_removed_cgroup_has_the_path_it_had_if_that_is_known_and_otherwise_none() {
+    fn a_removed_cgroup_has_its_last_known_path_and_otherwise_none() {
         let mut seen = Cgroups::new(&find_cgroup2().unwrap());
         let mut misses = OwnerMisses::default();
         let (id, path) = {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes cgroups"]
-    fn a_cgroup_outside_the_root_is_not_told() {
+    fn a_cgroup_outside_the_root_is_not_reported() {
         let (ours, theirs) = (CgroupDir::new("ours"), CgroupDir::new("theirs"));
         let mut misses = OwnerMisses::default();
         for mut cgroups in [Cgroups::new(&ours.path), by_walk_only(&ours.path)] {
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes cgroups"]
-    fn thousands_of_cgroups_are_met_in_one_walk_or_a_few() {
+    fn thousands_of_cgroups_are_found_in_one_walk_or_a_few() {
         const CGROUPS: u32 = 4_000;
         let parent = CgroupDir::new("many");
         let children: Vec<_> = (0..CGROUPS)
@@ -263,7 +263,7 @@ mod tests {
             (found == children.len()).then_some(())
         };
         let mut walking = by_walk_only(&parent.root);
-        wait_for("all cgroups to be met", || {
+        wait_for("all cgroups to be found", || {
             walking.remembered.clear();
             walking.duty_cycle = DutyCycle::default();
             known(&mut walking)

@@ -1,4 +1,4 @@
-//! A cgroup by its number: `open_by_handle_at(2)` on the cgroup file system.
+//! Opens a cgroup by its number: `open_by_handle_at(2)` on the cgroup file system.
 
 use std::{
     ffi::{c_int, c_long},
@@ -21,15 +21,16 @@ struct FileHandle {
 /// The directory of cgroup `id`, on the file system of `mount`. Needs CAP_DAC_READ_SEARCH.
 ///
 /// # Errors
-/// `ESTALE` if there is no such cgroup (any more).
+///
+/// `ESTALE` if the cgroup does not exist (any more).
 pub(super) fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
     let handle = FileHandle {
         handle_bytes: 8,
         handle_type: FILEID_KERNFS,
         id: id.to_ne_bytes(),
     };
-    // SAFETY: the handle is a whole `struct file_handle` of the length it states, which the kernel
-    // only reads; nothing else is pointed to.
+    // SAFETY: the handle is a complete `struct file_handle` of the length it states, which the kernel
+    // only reads; there is no other pointer.
     let opened: c_long = unsafe {
         libc::syscall(
             libc::SYS_open_by_handle_at,
@@ -39,7 +40,7 @@ pub(super) fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd>
         )
     };
     match c_int::try_from(opened) {
-        // SAFETY: a new descriptor that nobody else knows.
+        // SAFETY: a new descriptor that has no other owner.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,5 +1,5 @@
-//! From the inode of a socket to a process that holds it: nothing but a look at all open files
-//! tells (proc_pid_fd(5)).
+//! Finds a process that holds a socket, by the inode of the socket. This needs a walk through all open
+//! files (proc_pid_fd(5)).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,9 +34,9 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// The processes that hold sockets with these inodes. Those listed in the files `near`
-    /// (`cgroup.procs`) are looked at first, then all the others, until all sockets are found or time
-    /// is up ([`duty_cycle::LONGEST`]). Of several that share a socket, the first to be met.
+    /// Finds the processes that hold sockets with these inodes. Searches those listed in the files
+    /// `near` (`cgroup.procs`) first, then all others, until all sockets are found or time is up
+    /// ([`duty_cycle::LONGEST`]). If several share a socket, returns the first one found.
     pub(super) fn find(
         &mut self,
         inodes: HashSet<u32>,
@@ -61,17 +61,18 @@ impl Processes {
     }
 }
 
-/// The processes in a `cgroup.procs`, none if it cannot be read: the cgroup is gone, or threaded.
+/// The processes in a `cgroup.procs`; none if it cannot be read, because the cgroup is gone or
+/// threaded.
 fn listed_in(file: &Path) -> Vec<u32> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    // 0 stands for a process that our PID namespace does not show.
+    // 0 stands for a process outside our PID namespace.
     text.lines()
         .filter_map(|line| line.parse().ok())
         .filter(|&pid| pid != 0)
         .collect()
 }
 
-/// All processes, as they are now; none without /proc.
+/// All current processes; none without /proc.
 fn all() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .into_iter()
@@ -80,7 +81,7 @@ fn all() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Room for what one system call tells of a directory: some 300 open files.
+/// The buffer for one system call that reads a directory: about 300 open files.
 const ENTRIES: usize = 8192;
 
 struct ProcessWalk {
@@ -116,7 +117,7 @@ impl ProcessWalk {
         }
     }
 
-    /// All are found, or time is up.
+    /// Whether all are found or time is up.
     fn is_over(&mut self) -> bool {
         if self.wanted.is_empty() {
             return true;
@@ -128,14 +129,15 @@ impl ProcessWalk {
     fn visit(&mut self, pid: u32) {
         match self.read_process(pid) {
             Ok(()) => {}
-            // It has ended.
+            // The process has ended.
             Err(Errno::NOENT | Errno::SRCH) => {}
             Err(_) => self.refused += 1,
         }
     }
 
     fn read_process(&mut self, pid: u32) -> Result<(), Errno> {
-        // Held open, so that all that is read is of this process and of no later one with its number.
+        // Held open, so that everything read is from this process, not from a later one with the same
+        // number.
         let process = open(
             format!("/proc/{pid}"),
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -166,13 +168,13 @@ impl ProcessWalk {
     }
 }
 
-/// `None` for what is no socket, or has been closed.
+/// `None` for a file that is not a socket, or has been closed.
 fn socket_inode(files: &OwnedFd, name: &CStr) -> Result<Option<u32>, Errno> {
-    // `socket:[4294967295]` fits; a longer link is none.
+    // `socket:[4294967295]` fits; a longer link is not a socket.
     let mut buffer = [MaybeUninit::uninit(); 24];
     match readlinkat_raw(files, name, &mut buffer) {
         Ok((link, _)) => Ok(parse_link(link)),
-        // `.` and `..` are no links.
+        // `.` and `..` are not links.
         Err(Errno::NOENT | Errno::INVAL) => Ok(None),
         Err(error) => Err(error),
     }
@@ -191,7 +193,8 @@ fn comm(process: &OwnedFd) -> Option<String> {
         Mode::empty(),
     )
     .ok()?;
-    // 15 bytes and a newline; a kernel thread's may be longer, but has no sockets with a file.
+    // 15 bytes and a newline. A kernel thread's name may be longer, but such a thread has no sockets
+    // with a file.
     let mut buffer = [0; 64];
     let length = read(&file, &mut buffer).ok()?;
     let name = buffer[..length]
@@ -231,11 +234,11 @@ mod tests {
         (found, misses)
     }
 
-    /// Holds a socket until this value ends.
+    /// Holds a socket until this value is dropped.
     struct Holder(Child);
 
     impl Holder {
-        /// Takes the command too, which would go on holding the socket.
+        /// Takes the command too, which would otherwise keep holding the socket.
         fn of(socket: TcpStream, mut command: Command) -> Self {
             let child = command.arg("60").stdin(OwnedFd::from(socket)).spawn();
             Self(child.unwrap())
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_sockets_are_told_from_others() {
+    fn links_to_sockets_are_distinguished_from_others() {
         assert_eq!(parse_link(b"socket:[4294967295]"), Some(u32::MAX));
         for other in [
             "pipe:[5]",
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_without_time_finds_nothing_and_says_that_it_was_cut() {
+    fn a_walk_without_time_finds_nothing_and_is_marked_as_cut() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let inodes = HashSet::from([inode(&connection.client)]);
         let mut walk = ProcessWalk::new(inodes, Instant::now() - duty_cycle::LONGEST);
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_right_after_a_walk_is_put_off_and_counted() {
+    fn a_walk_right_after_another_is_postponed_and_counted() {
         let mut processes = Processes::default();
         let mut misses = OwnerMisses::default();
         let now = Instant::now();
@@ -298,13 +301,13 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(misses.walks_put_off, 1);
-        // Nothing to look for is no walk.
+        // An empty search does no walk.
         processes.find(HashSet::new(), [], &mut misses);
         assert_eq!(misses.walks_put_off, 1);
     }
 
     #[test]
-    fn a_process_that_does_not_exist_is_no_refusal() {
+    fn a_missing_process_is_not_a_refusal() {
         let mut walk = ProcessWalk::new(HashSet::from([1]), Instant::now());
         walk.visit(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));
@@ -312,7 +315,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: looks into other users' processes"]
-    fn the_process_of_another_user_is_found_and_its_hostile_name_is_text() {
+    fn a_process_of_another_user_is_found_and_its_hostile_name_is_text() {
         let folder = tempfile::tempdir().unwrap();
         let name = OsStr::from_bytes(b"ev\x1b[2J\xffil");
         symlink("/bin/sleep", folder.path().join(name)).unwrap();
@@ -329,11 +332,11 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: makes cgroups"]
-    fn the_processes_of_the_cgroup_are_looked_at_first() {
+    fn the_processes_of_the_cgroup_are_searched_first() {
         let cgroup = CgroupDir::new("near");
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let wanted = inode(&connection.client);
-        // Held by us too, and we are met earlier in /proc.
+        // This process holds the socket too, and comes earlier in /proc.
         let ours = connection.client.try_clone().unwrap();
         let holder = Holder::of(connection.client, Command::new("sleep"));
         fs::write(cgroup.path.join("cgroup.procs"), holder.0.id().to_string()).unwrap();
@@ -353,13 +356,13 @@ mod tests {
 
     #[test]
     #[ignore = "needs root: drops capabilities"]
-    fn processes_that_may_not_be_looked_into_are_counted_and_no_error() {
+    fn inaccessible_processes_are_counted_and_are_not_an_error() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let wanted = inode(&connection.client);
         let mut stranger = Command::new("sleep");
         stranger.uid(65534).gid(65534);
         let _holder = Holder::of(connection.client, stranger);
-        // Capabilities are a thread's own.
+        // Capabilities belong to a thread.
         let (found, misses) = std::thread::spawn(move || {
             caps::clear(None, caps::CapSet::Effective).unwrap();
             find(&[wanted], None)

@@ -1,7 +1,6 @@
-//! What the path of a cgroup means: a systemd unit, a container, a Kubernetes pod.
+//! Recognizes the workload of a cgroup by its path: a systemd unit, a container, a Kubernetes pod.
 //!
-//! Nothing but names is looked at, so whoever may make a cgroup can make it look like another. What
-//! they look like:
+//! Only names are read, so anybody who may create a cgroup can make it look like another. The patterns:
 //!
 //! | by | path ends in |
 //! |---|---|
@@ -9,15 +8,15 @@
 //! | Docker | `/system.slice/docker-ID.scope`, or `/docker/ID` with the cgroupfs driver |
 //! | Podman | `/machine.slice/libpod-ID.scope/container` |
 //! | containerd, CRI-O | `/kubepods.slice/….slice/cri-containerd-ID.scope`, `…/crio-ID.scope` |
-//! | kubelet, systemd driver | `…/kubepods-burstable-podUID.slice/…`, dashes of the UID as underscores |
+//! | kubelet, systemd driver | `…/kubepods-burstable-podUID.slice/…`, UID with underscores |
 //! | kubelet, cgroupfs driver | `/kubepods/burstable/podUID/ID` |
 //! | runc, drivers confused | `…/kubepods-podUID.slice:cri-containerd:ID` |
 
-/// What a cgroup stands for.
+/// The workload of a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
-    /// The innermost systemd unit: a service, a scope, or a socket unit, which owns the listener
-    /// that it hands over. With `\x2d` and the like resolved.
+    /// The innermost systemd unit: a service, a scope, or a socket unit, which owns the listener that
+    /// it passes on. Escapes like `\x2d` are resolved.
     pub unit: Option<String>,
     /// The 64 hexadecimal digits of the innermost container.
     pub container: Option<String>,
@@ -28,7 +27,7 @@ pub struct Workload {
 impl Workload {
     pub fn of(cgroup: &str) -> Self {
         let innermost = || cgroup.rsplit('/');
-        // One component names pod and container where the drivers are confused.
+        // With confused drivers one component names both pod and container.
         let pieces = || cgroup.rsplit(['/', ':']);
         Self {
             unit: innermost().find(|name| is_unit(name)).map(unit_name),
@@ -44,9 +43,9 @@ fn is_unit(name: &str) -> bool {
         .any(|kind| name.strip_suffix(kind).is_some_and(|rest| !rest.is_empty()))
 }
 
-/// systemd writes an underscore before a name that the kernel might take for a file of its own
-/// (`cg_escape` in `src/basic/cgroup-util.c`), and bytes that a unit may not have in its name as
-/// `\x2d` (systemd.unit(5)).
+/// systemd prefixes an underscore to a name that could be a kernel file (`cg_escape` in
+/// `src/basic/cgroup-util.c`), and escapes bytes not allowed in a unit name as `\x2d`
+/// (systemd.unit(5)).
 fn unit_name(escaped: &str) -> String {
     let mut rest = escaped.strip_prefix('_').unwrap_or(escaped);
     let mut plain = Vec::with_capacity(rest.len());
@@ -72,7 +71,7 @@ fn unit_name(escaped: &str) -> String {
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-/// `docker-ID.scope`, `ID`; the monitor of a container (`libpod-conmon-ID.scope`) is not in it.
+/// `docker-ID.scope`, `ID`; the monitor of a container (`libpod-conmon-ID.scope`) does not match.
 fn container_id(piece: &str) -> Option<&str> {
     let name = piece.strip_suffix(".scope").unwrap_or(piece);
     let (engine, id) = name.rsplit_once('-').unwrap_or(("", name));
@@ -165,7 +164,7 @@ mod tests {
                 false,
                 false,
             ),
-            // A service that has made cgroups of its own.
+            // A service that has created its own cgroups.
             (
                 "/system.slice/php-fpm.service/workers/1",
                 Some("php-fpm.service"),
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_known_by_its_64_digits_whoever_runs_it() {
+    fn a_container_is_recognized_by_its_64_digits_with_any_engine() {
         assert_all(&[
             (
                 "/system.slice/docker-ID.scope",
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_known_by_its_uid_with_either_driver() {
+    fn a_pod_is_recognized_by_its_uid_with_either_driver() {
         assert_all(&[
             (
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_I_D.slice/cri-containerd-ID.scope",
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nested_containers_the_innermost_counts() {
+    fn the_innermost_of_nested_containers_counts() {
         let outer = "f".repeat(64);
         let workload = Workload::of(&format!("/docker/{outer}/docker/{ID}"));
         assert_eq!(workload.container.as_deref(), Some(ID));

@@ -1,4 +1,4 @@
-//! What the verifier says to the programs, and who else is attached where they would be.
+//! Checks the programs with the verifier, and reports other programs at their hooks.
 
 use std::path::Path;
 
@@ -18,12 +18,12 @@ pub struct ProgramSurvey {
     pub refusal: Option<Refusal>,
 }
 
-/// A log of more instructions than these fills megabytes, and each try for a larger buffer takes
-/// the verifier seconds. It would show a loop, over and over.
+/// The log of more instructions than this fills megabytes, and each try with a larger buffer takes the
+/// verifier seconds. It would only show a loop many times.
 const MAX_LOGGED_INSTRUCTIONS: u32 = 50_000;
 
-/// Loads every program once, to see what the verifier says, and unloads it again. `verbose` adds
-/// what was chosen for this kernel, and asks for the log of a refusal.
+/// Loads every program once for the verifier's verdict, and unloads it again. `verbose` adds what was
+/// chosen for this kernel, and requests the log of a refusal.
 pub fn survey(cgroup: Option<&Path>, settings: &LoadSettings, verbose: bool) -> ProgramSurvey {
     let settings = LoadSettings {
         max_connections: 1,
@@ -84,7 +84,7 @@ fn accepted(loaded: &Loaded) -> Vec<Prerequisite> {
     rows
 }
 
-/// The same refusal once more, with the verifier's log, unless that would be too long.
+/// Repeats the refusal with the verifier's log, unless that would be too long.
 fn with_full_log(brief: Refusal, settings: &LoadSettings) -> Refusal {
     if brief
         .instructions
@@ -102,11 +102,11 @@ fn with_full_log(brief: Refusal, settings: &LoadSettings) -> Refusal {
     }
 }
 
-/// The programs that wsmon would share its hooks with, or the one that leaves it no room.
+/// The programs that would share their hooks with wsmon, or the one that conflicts with it.
 fn neighbours(cgroup: &Path) -> Result<String, Missing> {
     let mut found: Vec<AttachedProgram> = Vec::new();
     for (_, hook) in PACKET_HOOKS {
-        // A kernel that does not answer has not refused: attaching will tell.
+        // If the query fails, the attach reports what is wrong.
         if let Ok(Some(conflict)) = attachments::conflict(cgroup, hook) {
             return Err(Missing::new(conflict.to_string(), conflict.remedy()));
         }

@@ -1,11 +1,11 @@
-//! Whether this process may call bpf(2) with the capabilities it holds.
+//! Checks whether this process may call bpf(2) with the capabilities it holds.
 
 use std::fs;
 
 use super::Missing;
 use crate::kernel::bpf::{self, Instruction, LoadVerdict, ProgramKind};
 
-/// The map of the initial user namespace (user_namespaces(7)): every id stands for itself.
+/// The map of the initial user namespace (user_namespaces(7)): every id maps to itself.
 const INITIAL_UID_MAP: [&str; 3] = ["0", "0", "4294967295"];
 
 /// Loads a program that does nothing.
@@ -40,7 +40,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// An unreadable map says nothing.
+/// False if the map is unreadable.
 fn in_user_namespace(uid_map: &str) -> bool {
     let ids: Vec<_> = uid_map.split_whitespace().collect();
     !ids.is_empty() && ids != INITIAL_UID_MAP
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seccomp_filter_is_told_from_strict_mode_and_from_none() {
+    fn a_seccomp_filter_is_distinguished_from_strict_mode_and_from_none() {
         assert!(has_seccomp_filter(
             "Name:\twsmon\nSeccomp:\t2\nSeccomp_filters:\t1\n"
         ));

@@ -1,4 +1,4 @@
-//! Ten thousand sockets are aborted while connections come and go on the same addresses.
+//! Aborts ten thousand sockets while connections come and go on the same addresses.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -23,19 +23,19 @@ const CHURNERS: usize = 4;
 /// Pairs of addresses that each churner uses in turn.
 const PLACES: usize = 8;
 const BYSTANDERS: usize = 20;
-/// One in so many is aimed at a connection that lives, or has just ended.
+/// One abort in this many targets a connection that is open or has just ended.
 const LIVE: usize = 4;
 
-/// What the reaper may aim at.
+/// Possible targets of the reaper.
 #[derive(Default)]
 struct Targets {
-    /// By place: the server's socket of the last connection.
+    /// The server's socket of the last connection, by pair of addresses.
     live: Vec<Option<SocketKey>>,
-    /// Both sockets of the connection before it, whose addresses live again.
+    /// Both sockets of the previous connection, whose addresses are in use again.
     stale: Vec<Option<[SocketKey; 2]>>,
 }
 
-/// What the churners see.
+/// The observations of the churners.
 #[derive(Default)]
 struct ChurnResult {
     /// Server sockets whose application got `ECONNABORTED`.
@@ -45,9 +45,9 @@ struct ChurnResult {
 
 #[test]
 #[ignore = "needs root: makes network namespaces, aborts connections"]
-fn of_ten_thousand_sockets_to_be_aborted_each_is_the_right_one_however_fast_addresses_return() {
+fn each_of_ten_thousand_aborted_sockets_is_the_right_one_however_fast_addresses_are_reused() {
     let namespace = Namespace::new();
-    // The same addresses once more, in a namespace that a search may come to.
+    // The same addresses again, in a namespace that a search may reach.
     let twin = Namespace::new();
     let twins = twin.enter(|| places().map(connect).collect::<Vec<_>>());
     let targets = Mutex::new(Targets {
@@ -61,7 +61,7 @@ fn of_ten_thousand_sockets_to_be_aborted_each_is_the_right_one_however_fast_addr
         let bystanders: Vec<_> = (0..BYSTANDERS)
             .map(|i| connect(CHURNERS * PLACES + i))
             .collect();
-        // Threads are in the namespace of the one that starts them.
+        // A thread is in the namespace of the thread that starts it.
         thread::scope(|scope| {
             let over = OnDrop(&over);
             for churner in 0..CHURNERS {
@@ -88,7 +88,7 @@ fn of_ten_thousand_sockets_to_be_aborted_each_is_the_right_one_however_fast_addr
         seen.ended,
         exchanges.into_inner()
     );
-    // Each that is said to be aborted is one whose application heard of it, and no other did.
+    // The application of each aborted socket got the error, and no other did.
     assert_eq!(seen.aborted, destroyed);
     assert!(destroyed.len() > REAPS / LIVE / 5, "{}", destroyed.len());
     assert!(seen.ended > destroyed.len());
@@ -97,7 +97,7 @@ fn of_ten_thousand_sockets_to_be_aborted_each_is_the_right_one_however_fast_addr
     }
 }
 
-/// Says so however a scope is left.
+/// Sets the flag however a scope ends.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -115,7 +115,7 @@ fn connect(place: usize) -> Connection {
     Connection::between(&address(28_400), &address(18_400))
 }
 
-/// Aims at sockets, and says which of them the kernel says it has aborted.
+/// Aborts sockets; returns those that the kernel reports as aborted.
 fn reap(targets: &Mutex<Targets>) -> HashSet<u64> {
     let mut finder = SocketFinder::open().unwrap();
     let mut destroyed = HashSet::new();
@@ -154,12 +154,12 @@ impl Open {
         Self { connection, keys }
     }
 
-    /// Uses it once more and ends it by a RST from the client. Says whether the server's socket was
-    /// aborted before that; any other harm is a failure.
+    /// Uses the connection once more and ends it by a RST from the client. Returns whether the server's
+    /// socket was aborted before that; any other error is a failure.
     fn end(self) -> bool {
         let Connection { client, server } = self.connection;
         let used = exchange(&client, &server);
-        // What the server hears next is this RST, unless its socket was aborted.
+        // The server's next error is this RST, unless its socket was aborted.
         drop(client);
         let heard = match &used {
             Err((ChurnSide::Server, kind)) => *kind,
@@ -180,7 +180,7 @@ enum ChurnSide {
     Server,
 }
 
-/// A byte each way; or on which side it failed, and how.
+/// Exchanges a byte each way; the error has the side on which it failed.
 fn exchange(mut client: &TcpStream, mut server: &TcpStream) -> Result<(), (ChurnSide, ErrorKind)> {
     let on = |side| move |error: io::Error| (side, error.kind());
     client.write_all(b"x").map_err(on(ChurnSide::Client))?;
@@ -189,7 +189,7 @@ fn exchange(mut client: &TcpStream, mut server: &TcpStream) -> Result<(), (Churn
     client.read_exact(&mut [0]).map_err(on(ChurnSide::Client))
 }
 
-/// Opens, uses and closes connections on a few addresses for as long as it takes.
+/// Opens, uses and closes connections on a few addresses until `over`.
 fn churn(churner: usize, targets: &Mutex<Targets>, seen: &Mutex<ChurnResult>, over: &AtomicBool) {
     let first = churner * PLACES;
     let mut open: VecDeque<_> = (first..first + PLACES).map(Open::at).collect();

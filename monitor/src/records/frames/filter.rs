@@ -1,4 +1,4 @@
-//! Which frames somebody wants to see.
+//! The filter of frames for one viewer.
 
 use std::{fmt, net::IpAddr, num::NonZeroU32, str::FromStr};
 
@@ -85,7 +85,7 @@ pub struct Peers {
 pub struct NoPeers(String);
 
 impl Peers {
-    /// An IPv4 peer of a dual-stack socket goes by its IPv4 address.
+    /// An IPv4 peer of a dual-stack socket matches by its IPv4 address.
     pub fn contains(self, peer: IpAddr) -> bool {
         let differing = match (self.network, peer.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(peer)) => {
@@ -129,7 +129,7 @@ impl FromStr for Peers {
     }
 }
 
-/// A share of the frames, written `1/100` or `100`.
+/// A sampling rate, written `1/100` or `100`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OneIn(pub NonZeroU32);
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_addresses_hold_what_their_prefix_says() {
+    fn blocks_contain_the_addresses_with_their_prefix() {
         for (block, inside, outside) in [
             ("10.0.0.7", "10.0.0.7", "10.0.0.6"),
             ("10.0.0.0/8", "10.255.1.2", "11.0.0.0"),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_written_as_they_are_read() {
+    fn conditions_are_displayed_in_the_form_they_are_parsed_from() {
         for text in ["10.0.0.0/8", "fd00::/8", "10.0.0.7/32"] {
             assert_eq!(peers(text).to_string(), text);
         }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_own_words() {
+    fn an_invalid_value_is_quoted_in_its_refusal() {
         for wrong in [
             "",
             "10.0.0",

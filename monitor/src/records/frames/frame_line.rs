@@ -1,4 +1,4 @@
-//! A frame for people.
+//! A frame as a line of text.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{FrameRecord, OpcodeName};
 pub struct FrameLine<'a>(pub &'a FrameRecord);
 
 impl FrameLine<'_> {
-    /// The head of the columns. Times are UTC.
+    /// The heading of the columns. Times are UTC.
     pub const HEAD: &'static str = "TIME             CONN       PEER                   DIR  FIN  RSV  \
          OPCODE        MASK      LENGTH";
 }
@@ -99,7 +99,7 @@ mod tests {
     use monitor_core::{ConnId, facts::Direction};
 
     #[test]
-    fn lines_stand_below_their_head() {
+    fn lines_align_with_their_head() {
         let text = FrameRecord {
             conn: ConnId(315_653),
             ..frame()
@@ -146,7 +146,7 @@ TIME             CONN       PEER                   DIR  FIN  RSV  OPCODE        
     }
 
     #[test]
-    fn round_trips_are_shown_in_a_unit_that_fits() {
+    fn round_trips_are_shown_in_a_fitting_unit() {
         for (micros, shown) in [
             (1, "1 µs"),
             (999, "999 µs"),

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::{BLOCK_MAX, Buffered, ByteOrder, CaptureError, Packet};
 
-/// Interfaces of one section: a file that describes more is damaged.
+/// Maximum number of interfaces in one section; a file that describes more is damaged.
 const INTERFACES_MAX: usize = 1 << 16;
 
 /// Block types (§11.1).
@@ -18,7 +18,7 @@ mod block {
     pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 }
 
-/// Block type and length in front, length behind.
+/// Block type and length before the content, length after it.
 const FRAME: usize = 12;
 const SECTION_HEADER_MIN: u32 = 28;
 
@@ -47,7 +47,7 @@ enum TimestampResolution {
     Binary(u8),
 }
 
-/// Where the packet lies in its block.
+/// The place of the packet in its block.
 #[derive(Clone, Copy, Debug)]
 struct PacketBlock {
     at: Option<u64>,
@@ -58,7 +58,7 @@ struct PacketBlock {
 }
 
 impl Interfaces {
-    /// Recognises a file by its first bytes, which stay where they are.
+    /// Recognises a file by its first bytes, without consuming them.
     pub(super) fn open(head: &[u8]) -> Result<Self, CaptureError> {
         let order = match (
             head.first_chunk(),
@@ -118,7 +118,7 @@ impl Interfaces {
         }))
     }
 
-    /// A section brings its own byte order and its own interfaces (§4.1).
+    /// A section has its own byte order and its own interfaces (§4.1).
     fn begin_section<R: Read>(&mut self, bytes: &mut Buffered<R>) -> Result<(), CaptureError> {
         let magic = bytes.peek(FRAME).get(8..).and_then(|b| b.first_chunk());
         let Some(order) = magic.and_then(|magic| byte_order(*magic)) else {
@@ -166,8 +166,8 @@ impl Interfaces {
         Some(())
     }
 
-    /// An Enhanced Packet Block (§4.3), or the obsolete one (appendix A), which has a drop count
-    /// in the upper half of its first field.
+    /// An Enhanced Packet Block (§4.3), or the obsolete one (appendix A), which has a drop count in the
+    /// upper half of its first field.
     fn packet(&self, content: &[u8], obsolete: bool) -> Option<PacketBlock> {
         let field = |at| self.order.read(content, at);
         let interface = if obsolete {
@@ -188,7 +188,7 @@ impl Interfaces {
         })
     }
 
-    /// Belongs to the first interface and has no time stamp (§4.4).
+    /// A Simple Packet Block belongs to the first interface and has no time stamp (§4.4).
     fn simple_packet(&self, content: &[u8]) -> Option<PacketBlock> {
         let len = self.order.read(content, 0)?;
         let interface = self.described.first();
@@ -207,8 +207,7 @@ impl Interfaces {
 }
 
 impl Interface {
-    /// A time stamp in nanoseconds since the epoch; what does not fit ends at the nearest that
-    /// does.
+    /// A time stamp in nanoseconds since the epoch, clamped to the valid range.
     fn nanos(&self, ticks: u64) -> u64 {
         let ticks = u128::from(ticks);
         let nanos = match self.resolution {
@@ -230,7 +229,7 @@ fn byte_order(magic: [u8; 4]) -> Option<ByteOrder> {
         .find(|order| order.u32(magic) == 0x1a2b_3c4d)
 }
 
-/// The options behind a block's fields (§3.5), up to the first that is cut off.
+/// The options after a block's fields (§3.5), up to the first that is cut off.
 fn options(order: ByteOrder, mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let code = order.u16(*bytes.first_chunk()?);
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_moves_a_time_stamp_and_cannot_leave_the_range() {
+    fn an_offset_moves_a_time_stamp_and_stays_in_range() {
         let seconds = |offset| interface(TimestampResolution::Decimal(0), offset).nanos(10);
         assert_eq!(seconds(5), 15_000_000_000);
         assert_eq!(seconds(-20), 0);
@@ -289,7 +288,7 @@ mod tests {
         let bytes = [
             9, 0, 1, 0, 9, 0, 0, 0, // if_tsresol, padded
             2, 0, 4, 0, b'e', b't', b'h', b'0', // if_name
-            0, 0, 0, 0, 7, 7, 7, 7, // end, and what must not be read
+            0, 0, 0, 0, 7, 7, 7, 7, // end, and bytes that must not be read
         ];
         let read: Vec<_> = options(ByteOrder::Little, &bytes).collect();
         assert_eq!(read, [(9, &[9][..]), (2, b"eth0")]);

@@ -1,10 +1,10 @@
-//! When the core is shown the counts of the listeners: the silences that were survived, and what was lost.
+//! Schedules when the core gets the counts of the listeners: the survived idle gaps, and the losses.
 
 use super::Replay;
 use crate::config::listeners::{Listener, counts_interval};
 use monitor_core::{Ktime, ListenerId, loss::Deliveries};
 
-/// As often as the daemon reads them, as long as anything happens: a recording may have years without a
+/// As often as the daemon reads them, while anything happens: a recording may have years without a
 /// packet.
 #[derive(Debug)]
 pub(super) struct CountsTimer {
@@ -21,7 +21,7 @@ impl CountsTimer {
         }
     }
 
-    /// Something has happened that may change what the counts say.
+    /// Something happened that may change the counts.
     pub(super) fn arm(&mut self, at: u64) {
         self.next.get_or_insert(at.saturating_add(self.interval));
     }
@@ -32,7 +32,7 @@ impl CountsTimer {
 }
 
 impl Replay {
-    /// Shows what was lost, which every verdict needs, and the silences when their time has come.
+    /// Passes the losses, which every verdict needs, and the idle gaps when they are due.
     pub(super) fn show_counts(&mut self, at: Ktime) {
         let is_due = self.counts_timer.next.is_some_and(|next| next <= at.0);
         if is_due {

@@ -1,5 +1,5 @@
-//! A segment of an established connection: what the hook, the tracepoints and `emit.rs` of the
-//! kernel programs do with it, in the same order.
+//! Processes a segment of an established connection like the hook, the tracepoints and `emit.rs` of the
+//! kernel programs, in the same order.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl<'a> From<&'a TcpSegment<'a>> for ParsedSegment<'a> {
 }
 
 impl Replay {
-    /// What came with the SYN of a connection that is established now.
+    /// Processes the data of the SYN of a connection that is now established.
     pub(super) fn early_traffic(&mut self, number: u64, tuple: Tuple) {
         let connection = self.connections.get_mut(&number);
         if let Some((direction, segment, payload)) = connection.and_then(Connection::take_early) {
@@ -86,7 +86,7 @@ impl Replay {
         let core = &mut self.core;
         let mut notes = taken.notes;
         if taken.head == head_kind::REQUEST && notes & notable::DISMISSED != 0 {
-            // What was assumed is over before it asks for an upgrade.
+            // An assumed stream ends before its upgrade request.
             report(core, notes, now, s);
             notes = 0;
         }
@@ -113,7 +113,8 @@ impl Replay {
         if notes & notable::OPENED == 0 {
             self.emit_frames();
         }
-        // What comes in the segment that opens is reported between the opening and what it begins.
+        // The content of the segment that opens is reported after the opening and before the states it
+        // causes.
         self.act();
         self.emit_frames();
         if is_over {
@@ -143,7 +144,7 @@ impl Replay {
         }
     }
 
-    /// Tells of a connection that is over, or of its state at the recording's end.
+    /// Reports a connection that is closed, or its state at the recording's end.
     pub(super) fn emit_connection(&mut self, mut connection: Connection, end: ConnectionEnd) {
         let Some(facts) = connection.facts() else {
             self.summary.other_connections += u64::from(connection.is_established());
@@ -181,7 +182,7 @@ impl Replay {
         self.emit_connection(connection, ConnectionEnd::Closed { how, at });
     }
 
-    /// Tells, once, of the frames that the segment in hand proved.
+    /// Reports, once, the frames that the current segment completed.
     pub(super) fn emit_frames(&mut self) {
         let (number, frames) = &mut self.frames;
         let number = *number;
@@ -228,7 +229,7 @@ impl Replay {
     }
 }
 
-/// Makes known what is notable about a segment.
+/// Reports what is notable about a segment.
 fn report(core: &mut Correlator, notes: u32, now: u64, snapshot: &Snapshot) {
     if notes & notable::DISMISSED != 0 {
         core.handle_event(Event::Dismissed {
@@ -244,7 +245,7 @@ fn report(core: &mut Correlator, notes: u32, now: u64, snapshot: &Snapshot) {
     }
 }
 
-/// Hands a record to the core as the daemon does; none of a connection that is not watched.
+/// Passes a record of a watched connection to the core as the daemon does.
 fn emit(core: &mut Correlator, kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
     if !snapshot.is_watched() {
         return;

@@ -1,4 +1,4 @@
-//! What a notice rests on.
+//! The evidence for a notice.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub(super) enum Evidence {
     AtRisk {
         limit_seconds: f64,
         gap_p99_seconds: f64,
-        /// Below zero where the heartbeats come later than the limit.
+        /// Negative if heartbeats arrive later than the limit.
         margin_seconds: f64,
     },
     LimitMismatch {
@@ -37,7 +37,7 @@ pub(super) enum Evidence {
     },
 }
 
-/// What TCP itself says, asked when the alert was reported.
+/// TCP's state, read when the alert was reported.
 #[derive(Serialize)]
 pub(super) struct TcpEvidence {
     backoff: u8,
@@ -110,7 +110,8 @@ impl Evidence {
     }
 }
 
-/// The evidence of a verdict that stands may be newer than its last report.
+/// Seconds from `moment` to the alert, or to its evidence, which may be newer than the last report of a
+/// standing verdict.
 pub(super) fn ago(alert: &Alert, moment: Option<Ktime>) -> Option<f64> {
     let seen_at = alert.at.max(alert.facts.at);
     moment.map(|moment| seconds(seen_at.since(moment)))

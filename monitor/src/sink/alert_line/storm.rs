@@ -30,7 +30,7 @@ pub(super) struct Fields {
 /// Attempts that failed in one way.
 #[derive(Serialize)]
 struct RefusedStatus {
-    /// `null` without one: an answer that has none, or no answer.
+    /// `null` for a response without a status, or no response.
     status: Option<u16>,
     count: u64,
 }

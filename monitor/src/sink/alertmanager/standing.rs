@@ -1,8 +1,8 @@
-//! What holds at this moment, in Alertmanager's terms.
+//! The currently standing alerts, in Alertmanager's terms.
 //!
-//! Of each listener and kind at most [`SINGLES`] connections have an alert of their own, with the
-//! label `cookie`. All others share one without that label, which says how many they are. So what is
-//! posted every minute is bounded, whatever dies.
+//! For each listener and kind, at most [`SINGLES`] connections have their own alert, with the label
+//! `cookie`. All others share one alert without that label, which has their count. This bounds what is
+//! posted every minute, however many connections die.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,16 +16,16 @@ use monitor_core::{
     group, storm::StormFinding,
 };
 
-/// Connections of one listener and kind with an alert of their own.
+/// Connections of one listener and kind with their own alert.
 const SINGLES: usize = group::SINGLY;
 
 /// Labels or annotations.
 pub(super) type Pairs = BTreeMap<&'static str, String>;
 
-/// An alert as it is to be posted.
+/// An alert to post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Post {
-    /// Its identity: nothing that changes while it stands.
+    /// The alert's identity, constant while it stands.
     pub(super) labels: Arc<Pairs>,
     pub(super) annotations: Arc<Pairs>,
     pub(super) starts_at: Timestamp,
@@ -33,7 +33,7 @@ pub(super) struct Post {
     pub(super) ends_at: Option<Timestamp>,
 }
 
-/// All alerts that stand.
+/// All standing alerts.
 #[derive(Debug)]
 pub(super) struct StandingAlerts {
     instance: String,
@@ -49,11 +49,11 @@ struct AlertFamily {
     rest: Option<OverflowAlert>,
 }
 
-/// Connections without an alert of their own.
+/// The connections that share an alert.
 #[derive(Debug)]
 struct OverflowAlert {
     conns: HashSet<ConnId>,
-    /// As it was when the first came.
+    /// The alert as of the first of these connections.
     post: Post,
 }
 
@@ -67,8 +67,8 @@ impl StandingAlerts {
         }
     }
 
-    /// Takes in a verdict, and says what is to be posted at once. `since` and `at` are those of the
-    /// alert by the wall clock.
+    /// Records a verdict and returns what to post immediately. `since` and `at` are those of the alert
+    /// as wall-clock time.
     pub(super) fn connection(
         &mut self,
         alert: &Alert,
@@ -119,8 +119,8 @@ impl StandingAlerts {
         }
     }
 
-    /// Takes in an alert on a listener, and gives what is to be posted at once. `at` is the alert's
-    /// by the wall clock.
+    /// Records an alert on a listener and returns what to post immediately. `at` is the alert's as
+    /// wall-clock time.
     pub(super) fn listener(
         &mut self,
         alert: &ListenerAlert,
@@ -137,8 +137,8 @@ impl StandingAlerts {
         self.stand(key, post)
     }
 
-    /// Takes in what is said of a storm, and gives what is to be posted at once. `since` and `at` are the
-    /// alert's by the wall clock.
+    /// Records an alert on a storm and returns what to post immediately. `since` and `at` are the
+    /// alert's as wall-clock time.
     pub(super) fn storm(
         &mut self,
         alert: &StormAlert,
@@ -156,7 +156,7 @@ impl StandingAlerts {
         self.stand(key, post)
     }
 
-    /// Keeps an alert on a listener until it ends. Its beginning stays that of the first post.
+    /// Keeps an alert on a listener until it ends. Its start time remains that of the first post.
     fn stand(&mut self, key: (ListenerId, &'static str), mut post: Post) -> Option<Post> {
         match self.listeners.remove(&key) {
             Some(before) => post.starts_at = before.starts_at,
@@ -356,13 +356,13 @@ mod tests {
     const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 
     #[test]
-    fn ten_thousand_verdicts_are_twenty_alerts_and_one_for_the_rest_and_all_of_them_end() {
+    fn ten_thousand_verdicts_are_twenty_alerts_and_a_shared_one_and_all_of_them_end() {
         let mut standing = StandingAlerts::new("host");
         let begun: Vec<_> = (0..10_000)
             .filter_map(|conn| follow(&mut standing, conn, FIRING))
             .collect();
         assert_eq!(begun.len(), SINGLES + 1);
-        let rest = begun.last().expect("the one for the rest");
+        let rest = begun.last().expect("the shared alert");
         assert!(!rest.labels.contains_key("cookie"));
         let all = standing.all();
         assert_eq!(all.len(), SINGLES + 1);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_among_the_rest_stays_there_when_others_end() {
+    fn a_connection_in_the_shared_alert_stays_there_when_others_end() {
         let mut standing = StandingAlerts::new("host");
         for conn in 0..30 {
             follow(&mut standing, conn, FIRING);
@@ -390,14 +390,14 @@ mod tests {
         let mut confirmed = verdict(25, FIRING);
         confirmed.certainty = Certainty::Confirmed;
         assert_eq!(standing.connection(&confirmed, "8080", AT, AT), None);
-        // A new one takes the place.
-        let new = follow(&mut standing, 99, FIRING).expect("an alert of its own");
+        // A new connection takes the free place.
+        let new = follow(&mut standing, 99, FIRING).expect("its own alert");
         assert_eq!(new.labels["cookie"], "99");
         assert_eq!(standing.all()[SINGLES].annotations["count"], "10");
     }
 
     #[test]
-    fn the_end_of_what_never_began_is_not_posted() {
+    fn the_end_of_an_unknown_alert_is_not_posted() {
         let mut standing = StandingAlerts::new("host");
         assert_eq!(follow(&mut standing, 1, RECOVERED), None);
         follow(&mut standing, 1, FIRING);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_one_alert_from_its_first_line_to_its_end_and_names_no_client_in_a_label() {
+    fn a_storm_is_one_alert_until_its_end_and_names_no_client_in_a_label() {
         let mut standing = StandingAlerts::new("host");
         let storm = alert_line::tests::storm();
         let reported = |phase| {
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listeners_alert_stands_until_it_ends() {
+    fn a_listener_alert_stands_until_it_ends() {
         let mut standing = StandingAlerts::new("host");
         let mut alert = ListenerAlert {
             firing: true,

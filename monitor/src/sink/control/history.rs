@@ -1,17 +1,17 @@
-//! Connections that are over and may still be asked about.
+//! Recently closed connections, kept for later requests.
 
 use std::collections::VecDeque;
 
 use crate::records::connections::HandshakeSummary;
 use monitor_core::{Closed, ConnId, Ktime};
 
-/// How many are remembered; older ones are forgotten first. About 1 KiB each.
+/// The number kept; the oldest are dropped first. Each takes about 1 KiB.
 pub const REMEMBERED: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct History(VecDeque<Past>);
 
-/// A connection that is over, as it was at its end.
+/// A closed connection, as of its end.
 #[derive(Debug)]
 pub struct Past {
     pub closed: Closed,
@@ -40,7 +40,7 @@ mod tests {
     use monitor_core::CloseHow;
 
     #[test]
-    fn the_last_thousand_or_so_are_remembered() {
+    fn the_last_connections_are_kept_up_to_the_limit() {
         let mut history = History::default();
         for conn in 0..=REMEMBERED as u64 {
             history.remember(Past {

@@ -1,4 +1,4 @@
-//! Lines on their way to one viewer, who may be slow.
+//! The queue of lines to one viewer, which may be slow.
 
 use std::{
     collections::VecDeque,
@@ -12,25 +12,25 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::Notify;
 
-/// Lines that may wait for one viewer. More than one turn of the daemon brings, so that a viewer
-/// who reads loses nothing; with lines of 350 bytes at most 6 MB.
+/// Lines that may wait for one viewer. This is more than the daemon produces in one tick, so a viewer
+/// that reads loses nothing. At 350 bytes a line it takes at most 6 MB.
 pub(super) const WAITING_LINES: usize = 16_384;
 
-/// What one write to a viewer takes at most, bytes.
+/// Maximum size of one write to a viewer, bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// The daemon's end.
 #[derive(Debug)]
 pub(super) struct LineSender(Arc<SharedMailbox>);
 
-/// The viewer's end: the body of its answer. Dropping it tells the daemon at once.
+/// The viewer's end: the body of its response. Dropping it notifies the daemon immediately.
 #[derive(Debug)]
 pub struct LineStream(Arc<SharedMailbox>);
 
 #[derive(Debug)]
 struct SharedMailbox {
     waiting: Mutex<PendingLines>,
-    /// Told when the viewer goes.
+    /// Notified when the viewer leaves.
     left: Arc<Notify>,
 }
 
@@ -43,14 +43,14 @@ struct PendingLines {
     daemon_left: bool,
 }
 
-/// Lost, and not told yet.
+/// Losses that were not reported yet.
 #[derive(Debug, Default)]
 struct Lost {
     kernel: u64,
     viewer: u64,
 }
 
-/// Both ends; `left` is notified when the viewer's is dropped.
+/// Creates both ends; `left` is notified when the viewer's is dropped.
 pub(super) fn mailbox(left: Arc<Notify>) -> (LineSender, LineStream) {
     let shared = Arc::new(SharedMailbox {
         waiting: Mutex::default(),
@@ -60,8 +60,8 @@ pub(super) fn mailbox(left: Arc<Notify>) -> (LineSender, LineStream) {
 }
 
 impl LineSender {
-    /// Queues one line, or counts that there was no room. The line that follows a loss comes after
-    /// a line that tells it.
+    /// Queues one line, or counts it as lost if there is no room. A line after a loss is preceded by a
+    /// line that reports it.
     pub(super) fn send(&self, line: Bytes) {
         let mut waiting = self.0.lock();
         if waiting.lines.len() >= WAITING_LINES {
@@ -75,7 +75,7 @@ impl LineSender {
         waiting.wake();
     }
 
-    /// Counts what never came as far as here.
+    /// Counts what was lost before it got here.
     pub(super) fn lost_in_kernel(&self, n: u64) {
         let mut waiting = self.0.lock();
         waiting.lost.kernel += n;
@@ -113,7 +113,7 @@ impl Stream for LineStream {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK {
             let Some(line) = waiting.lines.pop_front() else {
-                // A loss that nothing follows is reported too.
+                // A loss that no line follows is reported too.
                 if let Some(record) = waiting.lost.take_record() {
                     chunk.extend_from_slice(&record);
                 }
@@ -134,7 +134,7 @@ impl Stream for LineStream {
 
 impl SharedMailbox {
     fn lock(&self) -> MutexGuard<'_, PendingLines> {
-        // Nothing that holds the lock can leave the queue half changed.
+        // No code that holds the lock can leave the queue half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +148,7 @@ impl PendingLines {
 }
 
 impl Lost {
-    /// The line that tells of it, once.
+    /// The line that reports the losses, once.
     fn take_record(&mut self) -> Option<Bytes> {
         let Self { kernel, viewer } = std::mem::take(self);
         (kernel + viewer > 0).then(|| {
@@ -187,7 +187,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lines_arrive_in_order_and_the_end_after_the_last() {
+    fn lines_arrive_in_order_followed_by_the_end() {
         let (slot, mut lines) = mailbox(Arc::default());
         assert_eq!(read(&mut lines).as_deref(), Some(""));
         slot.send(line(1));
@@ -198,7 +198,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_viewer_who_does_not_read_loses_what_has_no_room_and_is_told_where() {
+    fn a_viewer_that_does_not_read_loses_lines_and_gets_their_count_and_place() {
         let (slot, mut lines) = mailbox(Arc::default());
         for n in 0..WAITING_LINES + 5 {
             slot.send(line(n));
@@ -215,12 +215,12 @@ pub(super) mod tests {
         assert_eq!(
             read(&mut lines).as_deref(),
             Some("7\n"),
-            "a loss is told once"
+            "a loss is reported once"
         );
     }
 
     #[test]
-    fn a_loss_is_told_before_the_line_that_follows_it_and_without_one_too() {
+    fn a_loss_is_reported_before_the_next_line_or_without_one() {
         let (slot, mut lines) = mailbox(Arc::default());
         slot.send(line(1));
         slot.lost_in_kernel(3);
@@ -233,7 +233,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_viewer_who_goes_is_noticed() {
+    async fn the_end_of_a_viewer_is_noticed() {
         let left = Arc::<Notify>::default();
         let (slot, lines) = mailbox(Arc::clone(&left));
         assert!(!slot.is_abandoned());

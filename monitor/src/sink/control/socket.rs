@@ -1,4 +1,4 @@
-//! The unix socket itself: who may use it, and what becomes of one that is there already.
+//! The unix socket: its permissions, and what happens to an existing one.
 
 use std::{
     fs::{self, DirBuilder, Metadata},
@@ -14,24 +14,24 @@ use std::{
 use rustix::{fs::Mode, process::umask};
 use tokio::net::UnixListener;
 
-/// Owner and group may connect, nobody else: what is served names connections.
+/// Owner and group may connect, nobody else, because responses name connections.
 const MODE: u32 = 0o660;
 
-/// A bound control socket. The file goes when [`Guard`] is dropped.
+/// A bound control socket. Dropping its [`Guard`] removes the file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
     guard: Guard,
 }
 
-/// Removes the socket's file when it is dropped, if it is still the same.
+/// Removes the socket's file on drop, if it is still the same file.
 #[derive(Debug)]
 pub struct Guard {
     path: PathBuf,
     identity: Identity,
 }
 
-/// Device, inode and birth: an inode number is used again.
+/// Device, inode and birth time, because inode numbers are reused.
 type Identity = (u64, u64, Option<SystemTime>);
 
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +52,8 @@ pub enum SocketError {
 }
 
 impl ControlSocket {
-    /// Binds `path`. A missing directory is made, the socket of a daemon that is gone is replaced.
-    /// Must be called within a tokio runtime.
+    /// Binds `path`. Creates a missing directory, and replaces the socket of a dead daemon. Must be
+    /// called within a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |what, path: &Path| {
             let path = path.to_owned();
@@ -68,7 +68,7 @@ impl ControlSocket {
                 .map_err(failed("make the directory", directory))?;
         }
         clear(path)?;
-        // There is no moment at which others could connect.
+        // Set before the bind, so that others can never connect.
         let before = umask(Mode::from_raw_mode(0o777 & !MODE));
         let bound = UnixListener::bind(path);
         umask(before);
@@ -83,7 +83,7 @@ impl ControlSocket {
         })
     }
 
-    /// What serves, and what removes the file at the end.
+    /// The listener to serve, and the guard that removes the file.
     pub fn into_parts(self) -> (UnixListener, Guard) {
         (self.listener, self.guard)
     }
@@ -99,7 +99,7 @@ impl Drop for Guard {
     }
 }
 
-/// Makes room where a daemon that is gone left its socket.
+/// Removes the socket that a dead daemon left.
 fn clear(path: &Path) -> Result<(), SocketError> {
     let io = |what| {
         move |source| SocketError::Io {
@@ -123,7 +123,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
             fs::remove_file(path).map_err(io("remove the old socket"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A full queue of connections means a listener, too.
+        // A full backlog means that there is a listener, too.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(SocketError::InUse(path.to_owned()))
         }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_socket_is_for_owner_and_group_and_goes_with_its_guard() {
+    async fn the_socket_is_for_owner_and_group_and_is_removed_with_its_guard() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("new/wsmon.sock");
         let (listener, guard) = ControlSocket::bind(&path).expect("bound").into_parts();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_nobody_serves_is_replaced_and_one_in_use_is_not() {
+    async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("wsmon.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
@@ -164,12 +164,12 @@ mod tests {
         let error = ControlSocket::bind(&path).expect_err("in use").to_string();
         assert!(error.starts_with("another wsmon listens on"), "{error}");
         let connected = UnixStream::connect(&path);
-        assert!(connected.is_ok(), "the refused one leaves it alone");
+        assert!(connected.is_ok(), "the refused bind leaves it untouched");
         drop(socket);
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_left_alone() {
+    async fn a_file_that_is_not_a_socket_is_left_untouched() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("precious");
         fs::write(&path, "data").expect("written");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_s_socket_survives_the_guard_of_its_predecessor() {
+    async fn the_socket_of_a_successor_survives_the_guard_of_its_predecessor() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("wsmon.sock");
         let (listener, guard) = ControlSocket::bind(&path).expect("bound").into_parts();

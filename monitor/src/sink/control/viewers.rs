@@ -1,4 +1,4 @@
-//! Who looks at what: the viewers of frames, each with a filter and a share, and those of events.
+//! The viewers: those of frames, each with a filter and a sampling rate, and those of events.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use super::mailbox::{LineSender, LineStream, mailbox};
 use crate::records::frames::{Filter, FrameRecord, OneIn};
 
-/// Viewers of one kind at a time: each may hold megabytes of what it has not read.
+/// Maximum number of viewers of one kind. Each may hold megabytes of unread lines.
 pub const MAX_VIEWERS: usize = 32;
 
-/// The most viewers look already.
+/// The maximum number of viewers is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_VIEWERS} viewers look already; end one of them")]
 pub struct TooManyViewers;
@@ -33,7 +33,7 @@ struct FrameViewer {
 }
 
 impl FrameViewers {
-    /// A new viewer of one in `one_in` of the frames that pass `filter`.
+    /// Adds a viewer of one in `one_in` of the frames that pass `filter`.
     pub fn admit(&mut self, filter: Filter, one_in: OneIn) -> Result<LineStream, TooManyViewers> {
         self.remove_closed();
         if self.viewers.len() >= MAX_VIEWERS {
@@ -49,7 +49,7 @@ impl FrameViewers {
         Ok(lines)
     }
 
-    /// Returns after a viewer has gone.
+    /// Returns after a viewer has left.
     pub async fn viewer_closed(&self) {
         self.left.notified().await;
     }
@@ -58,7 +58,7 @@ impl FrameViewers {
         self.viewers.retain(|viewer| !viewer.slot.is_abandoned());
     }
 
-    /// The share of frames that somebody wants to see: the `n` of one in `n`; 0 = nobody looks.
+    /// The highest sampling rate among the viewers: the `n` of one in `n`; 0 without viewers.
     pub fn one_in(&self) -> u32 {
         let shares = self.viewers.iter().map(|viewer| viewer.one_in);
         shares.min().unwrap_or(0)
@@ -72,7 +72,7 @@ impl FrameViewers {
         self.viewers.is_empty()
     }
 
-    /// Shows a frame that was sampled as one in `sampled` to everybody who wants it.
+    /// Shows a frame that was sampled as one in `sampled` to every viewer that wants it.
     pub fn show(&mut self, frame: &FrameRecord, sampled: u32) {
         let mut line: Option<Bytes> = None;
         for viewer in &mut self.viewers {
@@ -84,7 +84,7 @@ impl FrameViewers {
         }
     }
 
-    /// Tells everybody of frames that never came here.
+    /// Reports to every viewer the frames that were lost before.
     pub fn lost(&self, frames: u64) {
         for viewer in &self.viewers {
             viewer.slot.lost_in_kernel(frames);
@@ -92,7 +92,7 @@ impl FrameViewers {
     }
 }
 
-/// The viewers of a stream that everybody sees whole.
+/// The viewers of an unfiltered stream.
 #[derive(Debug, Default)]
 pub struct EventViewers {
     slots: Vec<LineSender>,
@@ -109,7 +109,7 @@ impl EventViewers {
         Ok(lines)
     }
 
-    /// Whether nobody looks.
+    /// Whether there are no viewers.
     pub fn is_empty(&mut self) -> bool {
         self.slots.retain(|slot| !slot.is_abandoned());
         self.slots.is_empty()
@@ -126,13 +126,13 @@ impl EventViewers {
     }
 }
 
-/// Picks a share evenly and without a pattern: counting would meet the rhythm of question and
-/// answer, and show one side only.
+/// Samples at random. Counting would follow the rhythm of requests and responses, and show only one
+/// side.
 #[derive(Debug, Default)]
 struct Sampler(u64);
 
 impl Sampler {
-    /// Of frames that are one in `sampled` already, one in `wanted`.
+    /// Picks one in `wanted` of frames that are already one in `sampled`.
     fn pick(&mut self, sampled: u32, wanted: u32) -> bool {
         if wanted <= sampled {
             return true;
@@ -147,7 +147,7 @@ impl Sampler {
 }
 
 fn json_line(value: &impl Serialize) -> Bytes {
-    // Records are text and numbers under fixed names: writing them to memory cannot fail.
+    // Records are text and numbers under fixed names; writing them to memory cannot fail.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line.into()
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_sends_what_the_most_curious_viewer_wants_and_nothing_without_viewers() {
+    fn the_kernel_sends_the_highest_rate_of_any_viewer_and_nothing_without_viewers() {
         let mut viewers = FrameViewers::default();
         assert_eq!(viewers.one_in(), 0);
         let all = viewers.admit(Filter::default(), OneIn::ALL);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_viewer_sees_what_passes_its_own_filter() {
+    fn each_viewer_sees_the_frames_that_pass_its_own_filter() {
         let mut viewers = FrameViewers::default();
         let mut all = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
         let received = Filter {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_taken_after_what_the_kernel_took() {
+    fn sampling_accounts_for_the_kernels_own() {
         let mut viewers = FrameViewers::default();
         let mut half = viewers
             .admit(Filter::default(), one_in("1/2"))
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_viewer_is_told_of_losses_in_the_kernel_and_alone_of_its_own() {
+    fn every_viewer_gets_kernel_losses_and_only_its_own_viewer_losses() {
         let mut viewers = FrameViewers::default();
         let mut slow = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
         let mut fast = viewers.admit(Filter::default(), OneIn::ALL).expect("room");
@@ -239,19 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn more_viewers_than_there_is_room_for_are_refused_until_one_leaves() {
+    fn viewers_above_the_limit_are_refused_until_one_leaves() {
         let mut viewers = FrameViewers::default();
-        let mut looking: Vec<LineStream> = (0..MAX_VIEWERS)
+        let mut open: Vec<LineStream> = (0..MAX_VIEWERS)
             .map(|_| viewers.admit(Filter::default(), OneIn::ALL).expect("room"))
             .collect();
         let refused = viewers.admit(Filter::default(), OneIn::ALL);
         assert_eq!(refused.map(drop), Err(TooManyViewers));
-        looking.pop();
+        open.pop();
         assert!(viewers.admit(Filter::default(), OneIn::ALL).is_ok());
     }
 
     #[test]
-    fn an_event_reaches_everybody_who_looks() {
+    fn an_event_reaches_every_viewer() {
         let mut viewers = EventViewers::default();
         viewers.show(&"nobody");
         let mut one = viewers.admit().expect("room");

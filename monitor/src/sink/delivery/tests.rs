@@ -3,11 +3,11 @@ use std::{net::TcpListener, sync::Mutex};
 use super::*;
 use crate::sink::receiver::{self, Answer, Receiver as Http};
 
-/// Posts numbers as a JSON array, and says some again.
+/// Posts numbers as a JSON array, and repeats the standing ones.
 struct Numbers {
     url: String,
     again: Option<(Duration, Arc<Mutex<Vec<u64>>>)>,
-    /// Hears of each request before it is sent.
+    /// Signalled before each request is sent.
     tries: Option<Sender<()>>,
 }
 
@@ -22,7 +22,7 @@ impl Encoder for Numbers {
 
     fn body(&self, items: &[u64]) -> String {
         if let Some(tries) = &self.tries {
-            tries.send(()).expect("somebody counts");
+            tries.send(()).expect("a receiver of tries");
         }
         serde_json::to_string(items).expect("JSON")
     }
@@ -54,7 +54,7 @@ fn bodies(http: &Http, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_receiver_that_fails_is_told_again_until_it_takes_what_it_is_told() {
+fn items_are_resent_until_the_receiver_accepts_them() {
     let busy = [503, 500, 429].map(Answer::status);
     let http = Http::start(busy.into_iter().chain([Answer::HangUp]));
     let mut delivery = start(&http.endpoint("/"));
@@ -66,7 +66,7 @@ fn a_receiver_that_fails_is_told_again_until_it_takes_what_it_is_told() {
 }
 
 #[test]
-fn a_receiver_that_comes_late_gets_what_waited_in_order_and_in_batches() {
+fn a_late_receiver_gets_the_waiting_items_in_order_and_in_batches() {
     let addr = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.local_addr().expect("bound")
@@ -98,20 +98,20 @@ fn a_receiver_that_comes_late_gets_what_waited_in_order_and_in_batches() {
 }
 
 #[test]
-fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
+fn a_retry_after_header_is_respected() {
     let http = Http::start([Answer::Status(429, "Retry-After: 2\r\n")]);
     let mut delivery = start(&http.endpoint("/"));
     delivery.send(1);
     let [first, second] = &http.requests(2)[..] else {
-        unreachable!("two were asked for");
+        unreachable!("two were requested");
     };
     assert!(second.at - first.at >= Duration::from_secs(2));
     assert_eq!(first.body, second.body);
 }
 
 #[test]
-fn what_finds_no_room_is_counted_to_the_last_item() {
-    // It accepts and never answers.
+fn dropped_items_are_counted_exactly() {
+    // The receiver accepts and never responds.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("bound");
     let mut delivery = start(&receiver::endpoint(addr, "/"));
@@ -119,7 +119,7 @@ fn what_finds_no_room_is_counted_to_the_last_item() {
     for n in 0..sent {
         delivery.send(n);
     }
-    // What is not lost waits, or is in the one request on its way.
+    // Items that are not lost are waiting, or in the request being sent.
     let kept = sent - delivery.undelivered().full;
     let room = QUEUE as u64..=QUEUE as u64 + Numbers::BATCH as u64;
     assert!(room.contains(&kept), "{kept}");
@@ -139,7 +139,7 @@ fn every_item_of_a_refused_request_is_counted() {
 }
 
 #[test]
-fn what_stands_is_said_again_until_it_no_longer_does() {
+fn standing_items_are_repeated_until_they_end() {
     let http = Http::start([Answer::status(200), Answer::status(503)]);
     let endpoint = http.endpoint("/");
     let standing = Arc::new(Mutex::new(vec![1, 2, 3, 4]));
@@ -149,7 +149,7 @@ fn what_stands_is_said_again_until_it_no_longer_does() {
         tries: None,
     };
     let _delivery = Delivery::start(&endpoint, numbers).expect("a thread");
-    // The second half of the first round fails; the next round says everything.
+    // The second half of the first round fails; the next round repeats everything.
     let said = bodies(&http, 4);
     assert_eq!(said, ["[1,2,3]", "[4]", "[1,2,3]", "[4]"]);
     *standing.lock().expect("nobody panics with it") = vec![5];
@@ -160,7 +160,7 @@ fn what_stands_is_said_again_until_it_no_longer_does() {
 }
 
 #[test]
-fn the_last_words_are_sent_and_a_receiver_that_is_stuck_holds_nobody_for_long() {
+fn the_queue_is_drained_and_a_stuck_receiver_delays_the_end_only_briefly() {
     let http = Http::start([Answer::status(503)]);
     let mut delivery = start(&http.endpoint("/"));
     delivery.send(1);
@@ -182,7 +182,7 @@ fn the_last_words_are_sent_and_a_receiver_that_is_stuck_holds_nobody_for_long() 
 }
 
 #[test]
-fn waits_grow_to_a_minute_and_differ_by_chance() {
+fn waits_grow_to_a_minute_with_random_jitter() {
     let waits = || -> Vec<Duration> {
         let mut backoff = Backoff::default();
         std::iter::repeat_with(|| backoff.next_wait())

@@ -1,4 +1,4 @@
-//! How many connections there are, and how they came and went.
+//! The number of connections, and how they were opened and closed.
 
 use prometheus::proto::MetricFamily;
 

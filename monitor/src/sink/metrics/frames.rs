@@ -1,4 +1,4 @@
-//! Frames, messages, pings, and the silences between them.
+//! Frames, messages, pings, and the idle gaps between them.
 
 use monitor_common::{
     frame::opcode,

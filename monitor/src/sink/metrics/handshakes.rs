@@ -31,7 +31,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     );
     for (name, stats, tally) in scrape.each() {
         for (slot, counter) in stats.handshakes.iter().enumerate() {
-            // 500 statuses are possible, a few are ever seen.
+            // 500 statuses are possible; only a few ever occur.
             if counter.get() > 0 {
                 let labels = [("listener", name), ("status", &status(slot))];
                 answers.add(&labels, count(counter));

@@ -1,4 +1,4 @@
-//! wsmon itself: what it lost, and what it costs.
+//! wsmon itself: its losses and its cost.
 
 use monitor_common::drop_reason::DropReason;
 use prometheus::proto::MetricFamily;

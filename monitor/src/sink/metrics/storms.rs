@@ -1,4 +1,4 @@
-//! Clients that come back.
+//! Reconnecting clients.
 
 use prometheus::proto::MetricFamily;
 

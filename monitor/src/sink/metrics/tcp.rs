@@ -1,4 +1,4 @@
-//! What TCP does underneath.
+//! The state of TCP below the WebSocket.
 
 use prometheus::proto::MetricFamily;
 

@@ -1,4 +1,4 @@
-//! What the core thinks of the connections.
+//! The core's verdicts on the connections.
 
 use std::collections::BTreeMap;
 

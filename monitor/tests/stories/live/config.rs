@@ -1,4 +1,4 @@
-//! The rows' rules as the daemon's configuration file has them.
+//! The rules of the rows as a configuration file of the daemon.
 
 use std::{fmt::Write, time::Duration};
 

@@ -1,5 +1,5 @@
-//! One end of an enacted connection: it does the steps of the row at their times, and answers pings as long as
-//! the row lets it.
+//! One end of a connection with real sockets: it does the steps of the row at their times, and answers
+//! pings unless a step prevents it.
 
 use std::{
     collections::VecDeque,
@@ -20,18 +20,18 @@ use crate::{
     ws::BINARY,
 };
 
-/// What of an upload is written at once.
+/// The part of an upload written at once.
 const PIECE: usize = 1400;
 
-/// What an end has to do.
+/// The part of one end in a row.
 pub(super) struct Part {
     /// The first bytes of client and server.
     heads: (Vec<u8>, Vec<u8>),
-    /// Its own, in order.
+    /// Its own steps, in order.
     steps: VecDeque<(Instant, Step)>,
     ends: Instant,
     speed: f64,
-    /// A client's frames are.
+    /// Whether its frames are masked: those of a client are.
     is_masked: bool,
     is_tls: bool,
 }
@@ -96,14 +96,14 @@ impl Part {
             has_left: false,
             has_heard_all: false,
         };
-        // Its socket closes then.
+        // This closes its socket.
         timeout_at(ends.into(), end.run()).await.unwrap_or(Ok(()))
     }
 }
 
 struct Upload {
     left: usize,
-    /// How long a piece takes.
+    /// The time between two pieces.
     interval: Duration,
     next: Instant,
 }
@@ -124,7 +124,7 @@ struct End {
 }
 
 impl End {
-    /// Until both sides have closed, or one resets.
+    /// Runs until both sides have closed, or one resets.
     async fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         while !(self.has_left && self.has_heard_all) {
@@ -158,7 +158,7 @@ impl End {
         Ok(())
     }
 
-    /// Whether there is anything left of the connection.
+    /// Returns whether the connection is still usable.
     async fn step(&mut self, step: Step) -> io::Result<bool> {
         match step {
             Step::Host(act) | Step::Peer(act) => return self.act(act).await,
@@ -215,7 +215,7 @@ impl End {
         Ok(())
     }
 
-    /// All pongs that are owed, in one segment.
+    /// All owed pongs, in one segment.
     async fn response(&mut self) -> io::Result<()> {
         let is_able = (self.is_awake || self.proxy_answers) && self.upload.is_none();
         let is_willing = self.reads && !self.ignores_pings && !self.has_left;

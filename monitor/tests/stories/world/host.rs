@@ -1,4 +1,4 @@
-//! The watched end: what its application does, and its TCP, which sends again what isn't acknowledged.
+//! The watched end: the steps of its application, and its TCP with retransmissions.
 
 use super::{Event, LONGEST_RTO, RETRIES, SEGMENT, Sent, World};
 use crate::{
@@ -60,7 +60,7 @@ impl World {
         self.note_fin(self.host, flags);
     }
 
-    /// After what time a segment is retransmitted.
+    /// The retransmission timeout of a segment.
     fn timeout(&self) -> u64 {
         self.measured + 200 * MILLI
     }

@@ -1,4 +1,4 @@
-//! The other end: it acknowledges, and answers pings as long as it can.
+//! The other end: it acknowledges, and answers pings while it can.
 
 use super::{Event, Path, SEGMENT, World};
 use crate::{
@@ -58,14 +58,14 @@ impl World {
             self.talk.acked[self.host as usize] = self.talk.next[peer as usize];
             self.plan(self.now + MILLI, Event::HostTakes);
             if !self.reads {
-                // What follows waits for the answer, which closes the window.
+                // The rest waits for the response, which closes the window.
                 self.window_closed = true;
             }
         }
     }
 
     pub(super) fn upload(&mut self, left: usize, kbits: u32) {
-        // On a fast link the capture has what offloads join.
+        // On a fast link offloads join segments in the capture.
         let longest = if kbits < FAST { SEGMENT } else { JOINED };
         let piece = left.min(longest);
         self.held.push_back(vec![0x77; piece]);
@@ -82,7 +82,7 @@ impl World {
 
     pub(super) fn reach(&mut self, seq: u32, end: u32) {
         if self.path != Path::Up {
-            // The answer is lost.
+            // The response is lost.
             return;
         }
         let peer = self.host.other();
@@ -96,7 +96,7 @@ impl World {
                 self.peer_window_closed = true;
             }
         }
-        // A pong acknowledges as well.
+        // A pong acknowledges too.
         if self.owed.is_empty() || !self.can_answer() || self.window_closed {
             self.acknowledge(peer);
         }
