@@ -16,7 +16,7 @@ use super::{
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
-    verdict::{self, Finding, Review, Verdict},
+    verdict::{self, Finding, Review, Reviewed, Verdict},
 };
 
 /// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
@@ -267,11 +267,11 @@ impl TrackedFlow {
                 );
                 Ktime::NEVER
             }
-            Review::Stands {
+            Review::Stands(Reviewed {
                 certainty,
                 limit,
                 next_check,
-            } => {
+            }) => {
                 *standing.facts = observation.evidence();
                 if certainty > standing.verdict.certainty {
                     standing.verdict.certainty = certainty;
