@@ -29,25 +29,25 @@ use super::{
     alert::{Alert, Ending, ListenerAlert, StormAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
-    flow::{Books, TrackedFlow},
+    flow::TrackedFlow,
     flows::Flows,
     hop::ListenerRules,
-    idle_gaps::{IdleGaps, KnownHop},
+    idle_gaps::KnownHop,
     interner::Interner,
-    lifetimes::Lifetimes,
     listen_sockets::ListenSockets,
-    loss::{Deliveries, LossMeter},
+    listener::Listener,
+    loss::Deliveries,
     observation::{FactsSource, Observation},
     pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
     recv_queues::RecvQueues,
-    storm::StormSettings,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
     wheel::{Wheel, WheelEntry},
 };
-use storms::{StormWatch, departure};
+pub(crate) use storms::StormWatch;
+use storms::departure;
 
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,25 +67,17 @@ pub enum Action {
 /// The sans-IO state machine of the daemon.
 #[derive(Debug)]
 pub struct Correlator {
-    rules: Vec<ListenerRules>,
-    tallies: Vec<Tally>,
+    /// Indexed by [`ListenerId`].
+    listeners: Vec<Listener>,
     staleness: Duration,
     /// The last moment shown.
     now: Ktime,
     flows: Flows,
     pending: Pending,
     recv_queues: RecvQueues,
-    /// By listener.
-    idle_gaps: Vec<IdleGaps>,
-    /// By listener.
-    lifetimes: Vec<Lifetimes>,
-    /// By listener.
-    losses: Vec<LossMeter>,
     /// Until when a verdict may depend on what is lost right now.
     uncertain_until: Ktime,
     known_hops: Vec<KnownHop>,
-    /// By listener.
-    storms: Vec<StormWatch>,
     listen_sockets: ListenSockets,
     /// Whether a client is who a proxy says that it is.
     forwarded: bool,
@@ -105,25 +97,15 @@ impl Correlator {
     /// `rules` are indexed by [`ListenerId`]; `staleness` is how far a snapshot may lag behind its
     /// socket, in time: the publish interval and the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
-        let idle_gaps = rules.iter().map(|_| IdleGaps::default()).collect();
-        let lifetimes = rules.iter().map(|_| Lifetimes::default()).collect();
-        let losses = rules.iter().map(|_| LossMeter::default()).collect();
-        let settings = StormSettings::default();
-        let storms = rules.iter().map(|_| StormWatch::new(&settings, None));
         Self {
-            storms: storms.collect(),
+            listeners: rules.into_iter().map(Listener::new).collect(),
             listen_sockets: ListenSockets::default(),
             forwarded: false,
-            tallies: vec![Tally::default(); rules.len()],
-            rules,
             staleness,
             now: Ktime::ZERO,
             flows: Flows::default(),
             pending: Pending::default(),
             recv_queues: RecvQueues::default(),
-            idle_gaps,
-            lifetimes,
-            losses,
             uncertain_until: Ktime::ZERO,
             known_hops: Vec::new(),
             interner: Interner::default(),
@@ -207,17 +189,16 @@ impl Correlator {
     /// Takes in how many silences the connections of a listener have survived since the start, by slot
     /// of [`monitor_common::idle_gap_scale`]. How often this comes decides how soon a warning does.
     pub fn handle_idle_gaps(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
-        let index = listener.index();
-        let (Some(idle_gaps), Some(rules)) = (self.idle_gaps.get_mut(index), self.rules.get(index))
-        else {
+        let Some(Listener { rules, history, .. }) = self.listeners.get_mut(listener.index()) else {
             self.rejected += 1;
             return;
         };
-        idle_gaps.survive(at, survived);
-        let changes = idle_gaps.judge(listener, rules, &self.known_hops, at);
-        self.tallies[index].learned = idle_gaps.learned();
-        let (survived, known) = (idle_gaps.longest(), &self.known_hops);
-        let lifetime = self.lifetimes[index].judge(listener, rules, known, survived, at);
+        let known = &self.known_hops;
+        history.idle_gaps.survive(at, survived);
+        let changes = history.idle_gaps.judge(listener, rules, known, at);
+        history.tally.learned = history.idle_gaps.learned();
+        let longest = history.idle_gaps.longest();
+        let lifetime = history.lifetimes.judge(listener, rules, known, longest, at);
         let changes = changes
             .into_iter()
             .chain(lifetime)
@@ -228,13 +209,12 @@ impl Correlator {
 
     /// Takes in what of a listener's connections was acknowledged, and how easily.
     pub fn handle_deliveries(&mut self, at: Ktime, listener: ListenerId, deliveries: Deliveries) {
-        let index = listener.index();
-        let Some(meter) = self.losses.get_mut(index) else {
+        let Some(listener) = self.listeners.get_mut(listener.index()) else {
             self.rejected += 1;
             return;
         };
-        meter.take_in(at, deliveries);
-        self.tallies[index].loss = meter.loss();
+        listener.loss.take_in(at, deliveries);
+        listener.history.tally.loss = listener.loss.loss();
     }
 
     /// Whether [`Correlator::handle_deliveries`] should come every second or so: something is not
@@ -247,15 +227,18 @@ impl Correlator {
     pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
         if let Some(flow) = self.flows.get_mut(conn) {
             flow.reaped |= outcome == ReapOutcome::Destroyed;
-            self.tallies[flow.listener.index()].reaped[outcome as usize] += 1;
+            let history = &mut self.listeners[flow.listener.index()].history;
+            history.tally.reaped[outcome as usize] += 1;
         }
     }
 
     /// Replaces the rules, which are of the same listeners in the same order. Every flow is checked
     /// again under the new ones.
     pub fn handle_rules(&mut self, rules: Vec<ListenerRules>) {
-        assert_eq!(rules.len(), self.rules.len(), "the same listeners");
-        self.rules = rules;
+        assert_eq!(rules.len(), self.listeners.len(), "the same listeners");
+        for (listener, rules) in self.listeners.iter_mut().zip(rules) {
+            listener.rules = rules;
+        }
         for conn in self.conns() {
             self.queue_for_inspection(conn);
         }
@@ -317,8 +300,9 @@ impl Correlator {
     }
 
     /// The counts per listener, indexed by [`ListenerId`].
-    pub fn tally(&self) -> &[Tally] {
-        &self.tallies
+    pub fn tallies(&self) -> Vec<&Tally> {
+        let listeners = self.listeners.iter();
+        listeners.map(|listener| &listener.history.tally).collect()
     }
 
     /// Inputs ignored because they named a listener that is not configured, or the wrong connection.
@@ -369,16 +353,16 @@ impl Correlator {
         if self.flows.contains(facts.conn) {
             return true;
         }
-        let Some(tally) = self.tallies.get_mut(usize::from(facts.listener.0)) else {
+        let Some(listener) = self.listeners.get_mut(facts.listener.index()) else {
             self.rejected += 1;
             return false;
         };
-        let mut flow = TrackedFlow::new(facts, tally);
+        let mut flow = TrackedFlow::new(facts, &mut listener.history.tally);
         let client = match self.pending.get(facts.conn) {
             Some(attempt) => attempt.client,
             None => storms::client(facts, None),
         };
-        self.storms[facts.listener.index()].connect(&mut flow, facts.at, client);
+        listener.storm.connect(&mut flow, facts.at, client);
         self.flows.insert(facts.conn, flow);
         match self.pending.get(facts.conn) {
             // Found by sock_diag while it waits for its answer.
@@ -409,12 +393,17 @@ impl Correlator {
             return;
         };
         flow.missing = false;
-        let listener = flow.listener;
-        let index = listener.index();
+        let id = flow.listener;
+        let Listener {
+            rules,
+            history,
+            loss,
+            storm,
+        } = &mut self.listeners[id.index()];
         let observation = Observation {
             facts,
-            rules: &self.rules[index],
-            path: self.rules[index].path_to(facts.peer.ip()),
+            rules,
+            path: rules.path_to(facts.peer.ip()),
             source,
             now: if source == FactsSource::Snapshot {
                 self.now
@@ -424,26 +413,18 @@ impl Correlator {
             staleness: self.staleness,
             first_seen: flow.first_seen,
             unread: self.recv_queues.unread(conn),
-            listener_loss: self.losses[index].loss(),
+            listener_loss: loss.loss(),
         };
         if observation.is_in_doubt() {
             self.uncertain_until = self.uncertain_until.max(observation.now + UNCERTAIN_FOR);
         }
-        let tally = &mut self.tallies[index];
-        let departs = facts.closing.is_some() && self.storms[index].disconnect(flow);
+        let departs = facts.closing.is_some() && storm.disconnect(flow);
         if departs {
             let forwarded = flow.forwarded().filter(|_| self.forwarded);
             let client = storms::client(facts, forwarded);
-            self.storms[index].depart(&departure(&observation, None, client), tally);
+            storm.depart(&departure(&observation, None, client), &history.tally);
         }
-        let mut books = Books {
-            tally,
-            idle_gaps: &mut self.idle_gaps[index],
-            lifetimes: &mut self.lifetimes[index],
-            actions: &mut self.actions,
-            now: self.now,
-        };
-        let next_check = flow.judge(&observation, &mut books);
+        let next_check = flow.judge(&observation, self.now, history, &mut self.actions);
         let now = observation.now.max(self.now);
         // What is seeded may be old news by now, with its deadline before the next sweep.
         let waits = flow.is_healthy() && source != FactsSource::Seed;
@@ -451,7 +432,7 @@ impl Correlator {
             self.arm(conn, next_check);
         }
         if departs {
-            self.report_storm(listener);
+            self.report_storm(id);
         }
     }
 

@@ -8,15 +8,15 @@ use super::{
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
-    idle_gaps::IdleGaps,
     interned_handshake::InternedHandshake,
     lifetimes::Lifetimes,
+    listener::History,
     observation::Observation,
     storm::ClientSlot,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
-    verdict::{self, Finding, Review, Verdict},
+    verdict::{self, Finding, Review, Reviewed, Verdict},
 };
 
 /// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
@@ -57,16 +57,6 @@ struct StandingVerdict {
     facts: Box<Facts>,
     /// As it was last reported.
     reason: String,
-}
-
-/// Where the consequences of a verdict go.
-pub(super) struct Books<'a> {
-    pub(super) tally: &'a mut Tally,
-    pub(super) idle_gaps: &'a mut IdleGaps,
-    pub(super) lifetimes: &'a mut Lifetimes,
-    pub(super) actions: &'a mut VecDeque<Action>,
-    /// The last moment shown: an alert is never dated before it.
-    pub(super) now: Ktime,
 }
 
 impl TrackedFlow {
@@ -131,14 +121,22 @@ impl TrackedFlow {
     }
 
     /// Takes in new facts and says when to check again.
-    pub(super) fn judge(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
+    ///
+    /// `now` is the last moment shown: no alert is dated before it.
+    pub(super) fn judge(
+        &mut self,
+        observation: &Observation<'_>,
+        now: Ktime,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
+    ) -> Ktime {
         self.recount(
             observation.facts.protocol,
             is_closing(observation.facts),
-            books.tally,
+            &mut history.tally,
         );
-        self.report_closing(observation.facts, books.actions);
-        let mut next_check = self.review(observation, books);
+        self.report_closing(observation.facts, actions);
+        let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
             Some(_) => Some(verdict::judge_graver(observation)),
@@ -151,17 +149,19 @@ impl TrackedFlow {
                 self.resolve(
                     Ending::Superseded,
                     Some((observation.facts, observation.now)),
-                    books,
+                    now,
+                    history,
+                    actions,
                 );
-                self.fire(verdict, observation, books);
-                next_check = self.review(observation, books);
+                self.fire(verdict, observation, now, history, actions);
+                next_check = self.review(observation, now, history, actions);
             }
         }
         let (at_risk, risk_check) = match self.is_zombie() {
             true => (false, Ktime::NEVER),
             false => verdict::at_risk(observation),
         };
-        self.set_at_risk(at_risk, books.tally);
+        self.set_at_risk(at_risk, &mut history.tally);
         next_check.min(risk_check)
     }
 
@@ -202,29 +202,31 @@ impl TrackedFlow {
         mut self,
         ending: Ending,
         last: Option<&Observation<'_>>,
-        books: &mut Books<'_>,
+        now: Ktime,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
     ) {
         if let (Ending::Closed(how), Some(observation)) = (ending, last) {
             self.recount(
                 observation.facts.protocol,
                 is_closing(observation.facts),
-                books.tally,
+                &mut history.tally,
             );
             // A subflow ends without its connection.
             if observation.facts.close.is_none() && !observation.facts.is_subflow {
                 let silence = verdict::silence_before_close(observation);
                 if closed_by_path(how, observation.facts) && !self.death_recorded {
-                    books.idle_gaps.kill(silence);
+                    history.idle_gaps.kill(silence);
                     let ended_at = observation
                         .facts
                         .closing
                         .map_or(observation.now, |closing| closing.at);
-                    note_age(ended_at, silence, observation, books);
+                    note_age(ended_at, silence, observation, &mut history.lifetimes);
                 }
-                self.record_death(silence, observation, books.tally);
+                self.record_death(silence, observation, &mut history.tally);
             }
         }
-        self.set_at_risk(false, books.tally);
+        self.set_at_risk(false, &mut history.tally);
         let ending = match ending {
             Ending::Closed(_) | Ending::Gone if self.reaped => Ending::Reaped,
             _ => ending,
@@ -232,13 +234,21 @@ impl TrackedFlow {
         self.resolve(
             ending,
             last.map(|observation| (observation.facts, observation.now)),
-            books,
+            now,
+            history,
+            actions,
         );
-        *books.tally.connections[self.protocol as usize].of(self.closing) -= 1;
+        *history.tally.connections[self.protocol as usize].of(self.closing) -= 1;
     }
 
     /// Reviews the verdict that stands, if one does.
-    fn review(&mut self, observation: &Observation<'_>, books: &mut Books<'_>) -> Ktime {
+    fn review(
+        &mut self,
+        observation: &Observation<'_>,
+        now: Ktime,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
+    ) -> Ktime {
         let Some(standing) = &mut self.standing else {
             return Ktime::NEVER;
         };
@@ -251,33 +261,42 @@ impl TrackedFlow {
                 self.resolve(
                     Ending::Recovered,
                     Some((observation.facts, observation.now)),
-                    books,
+                    now,
+                    history,
+                    actions,
                 );
                 Ktime::NEVER
             }
-            Review::Stands {
+            Review::Stands(Reviewed {
                 certainty,
                 limit,
                 next_check,
-            } => {
+            }) => {
                 *standing.facts = observation.evidence();
                 if certainty > standing.verdict.certainty {
                     standing.verdict.certainty = certainty;
                     standing.verdict.limit = limit;
-                    standing.at = standing.at.max(observation.now).max(books.now);
+                    standing.at = standing.at.max(observation.now).max(now);
                     let (verdict, at) = (standing.verdict, standing.at);
-                    self.report(&verdict, at, observation, books);
+                    self.report(&verdict, at, observation, history, actions);
                 }
                 next_check
             }
         }
     }
 
-    fn fire(&mut self, verdict: Verdict, observation: &Observation<'_>, books: &mut Books<'_>) {
+    fn fire(
+        &mut self,
+        verdict: Verdict,
+        observation: &Observation<'_>,
+        now: Ktime,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
+    ) {
         let kind = verdict.kind as usize;
-        books.tally.detected[kind] += 1;
-        books.tally.zombies[kind] += 1;
-        let at = observation.now.max(books.now);
+        history.tally.detected[kind] += 1;
+        history.tally.zombies[kind] += 1;
+        let at = observation.now.max(now);
         self.standing = Some(Box::new(StandingVerdict {
             verdict,
             hop: observation.hop(&verdict).map(|hop| hop.name.clone()),
@@ -285,7 +304,7 @@ impl TrackedFlow {
             facts: Box::new(observation.evidence()),
             reason: String::new(),
         }));
-        self.report(&verdict, at, observation, books);
+        self.report(&verdict, at, observation, history, actions);
     }
 
     fn report(
@@ -293,27 +312,35 @@ impl TrackedFlow {
         verdict: &Verdict,
         at: Ktime,
         observation: &Observation<'_>,
-        books: &mut Books<'_>,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
     ) {
         let silence = verdict::silence_before(observation, verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // Of a proxy that answers for a dead client the silence says nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
-                books.idle_gaps.kill(silence);
+                history.idle_gaps.kill(silence);
                 if verdict.kind == VerdictKind::BlackHoled {
-                    note_age(verdict.since, silence, observation, books);
+                    note_age(verdict.since, silence, observation, &mut history.lifetimes);
                 }
             }
-            self.record_death(silence, observation, books.tally);
+            self.record_death(silence, observation, &mut history.tally);
         }
         let alert = Alert::firing(self.listener, at, verdict, observation, silence);
         if let Some(standing) = &mut self.standing {
             standing.reason.clone_from(&alert.reason);
         }
-        books.actions.push_back(Action::Alert(Box::new(alert)));
+        actions.push_back(Action::Alert(Box::new(alert)));
     }
 
-    fn resolve(&mut self, ending: Ending, last: Option<(&Facts, Ktime)>, books: &mut Books<'_>) {
+    fn resolve(
+        &mut self,
+        ending: Ending,
+        last: Option<(&Facts, Ktime)>,
+        now: Ktime,
+        history: &mut History,
+        actions: &mut VecDeque<Action>,
+    ) {
         let Some(standing) = self.standing.take() else {
             return;
         };
@@ -324,20 +351,20 @@ impl TrackedFlow {
             facts,
             ..
         } = *standing;
-        books.tally.zombies[verdict.kind as usize] -= 1;
+        history.tally.zombies[verdict.kind as usize] -= 1;
         if matches!(
             ending,
             Ending::Recovered | Ending::Dismissed | Ending::Superseded
         ) {
-            books.tally.recovered[verdict.kind as usize] += 1;
+            history.tally.recovered[verdict.kind as usize] += 1;
         }
-        let (facts, now) = match last {
-            Some((facts, now)) => (Box::new(facts.clone()), now),
+        let (facts, seen_at) = match last {
+            Some((facts, seen_at)) => (Box::new(facts.clone()), seen_at),
             None => (facts, at),
         };
-        let at = at.max(now).max(books.now);
+        let at = at.max(seen_at).max(now);
         let alert = Alert::resolved(self.listener, hop, at, &verdict, ending, facts);
-        books.actions.push_back(Action::Alert(Box::new(alert)));
+        actions.push_back(Action::Alert(Box::new(alert)));
     }
 
     fn record_death(
@@ -372,12 +399,10 @@ fn note_age(
     ended_at: Ktime,
     silence: Duration,
     observation: &Observation<'_>,
-    books: &mut Books<'_>,
+    lifetimes: &mut Lifetimes,
 ) {
     if let Some(established_at) = observation.facts.established_at {
-        books
-            .lifetimes
-            .kill(ended_at, ended_at.since(established_at), silence);
+        lifetimes.kill(ended_at, ended_at.since(established_at), silence);
     }
 }
 

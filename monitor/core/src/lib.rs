@@ -22,6 +22,7 @@ mod interned_handshake;
 mod interner;
 mod lifetimes;
 mod listen_sockets;
+mod listener;
 pub mod loss;
 pub mod observation;
 mod pending;

@@ -60,44 +60,73 @@ pub enum Finding {
 pub enum Review {
     /// The peer was heard again.
     Recovered,
-    Stands {
-        certainty: Certainty,
-        /// The limit that was crossed for this certainty.
-        limit: Duration,
-        /// When to check again; [`Ktime::NEVER`] leaves it to events.
-        next_check: Ktime,
-    },
+    Stands(Reviewed),
+}
+
+/// A verdict that still stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reviewed {
+    pub certainty: Certainty,
+    /// The limit that was crossed for this certainty.
+    pub limit: Duration,
+    /// When to check again; [`Ktime::NEVER`] leaves it to events.
+    pub next_check: Ktime,
+}
+
+impl Verdict {
+    /// Nothing about it has changed.
+    fn unchanged(&self, next_check: Ktime) -> Reviewed {
+        Reviewed {
+            certainty: self.certainty,
+            limit: self.limit,
+            next_check,
+        }
+    }
 }
 
 /// Judges a flow that is believed healthy: the first rule that holds, or else the earliest deadline.
 pub fn judge(observation: &Observation<'_>) -> Finding {
-    first(observation, RULES)
+    first(observation, &RULES)
 }
 
 /// Judges a flow that is `expiring` or `quiet` already: is it dead?
 pub fn judge_graver(observation: &Observation<'_>) -> Finding {
-    first(observation, &RULES[..ZOMBIES])
+    let zombies = RULES.iter().filter(|rule| rule.kind.is_zombie());
+    first(observation, zombies)
 }
 
-type Rule = fn(&Observation<'_>) -> Finding;
+/// One kind of verdict.
+struct Rule {
+    kind: VerdictKind,
+    /// When it begins.
+    find: fn(&Observation<'_>) -> Finding,
+    /// What becomes of it while it stands. The moment is the peer's last packet as of the check before.
+    review: fn(&Observation<'_>, &Verdict, Option<Ktime>) -> Reviewed,
+    /// When it ends.
+    has_recovered: fn(&Observation<'_>, &Verdict) -> bool,
+    /// The silence that ended in it, if no recorded gap did.
+    silence: fn(&Observation<'_>, &Verdict) -> Duration,
+}
 
-/// In the order in which they are asked: those that find a zombie first.
-const RULES: &[Rule] = &[
-    expired::find,
-    black_holed::find,
-    unresponsive::find,
-    half_closed::find,
-    stalled::find,
-    expiring::find,
-    quiet::find,
+/// In the order of [`VerdictKind`]. The first one that holds wins, so the rules that find zombies come first.
+static RULES: [Rule; VerdictKind::ALL.len()] = [
+    expired::RULE,
+    black_holed::RULE,
+    unresponsive::RULE,
+    half_closed::RULE,
+    stalled::RULE,
+    expiring::RULE,
+    quiet::RULE,
 ];
-/// How many of them find zombies.
-const ZOMBIES: usize = 5;
 
-fn first(observation: &Observation<'_>, rules: &[Rule]) -> Finding {
+fn rule(kind: VerdictKind) -> &'static Rule {
+    &RULES[kind as usize]
+}
+
+fn first<'a>(observation: &Observation<'_>, rules: impl IntoIterator<Item = &'a Rule>) -> Finding {
     let mut earliest = Ktime::NEVER;
     for rule in rules {
-        match rule(observation) {
+        match (rule.find)(observation) {
             Finding::Holds(mut verdict) => {
                 verdict.certainty = allowed(observation, verdict.kind, verdict.certainty);
                 return Finding::Holds(verdict);
@@ -158,75 +187,37 @@ pub fn review(
     verdict: &Verdict,
     heard_before: Option<Ktime>,
 ) -> Review {
-    if !observation.is_reset() && has_recovered(observation, verdict) {
+    let rule = rule(verdict.kind);
+    if !observation.is_reset() && (rule.has_recovered)(observation, verdict) {
         return Review::Recovered;
     }
-    let mut limit = verdict.limit;
-    let (certainty, next_check) = match verdict.kind {
-        VerdictKind::Expired => expired::review(observation, verdict),
-        VerdictKind::BlackHoled => black_holed::review(observation, verdict, heard_before),
-        VerdictKind::Unresponsive => {
-            let (certainty, crossed, next_check) = unresponsive::review(observation, verdict);
-            limit = crossed;
-            (certainty, next_check)
-        }
-        VerdictKind::HalfClosed => (verdict.certainty, Ktime::NEVER),
-        VerdictKind::Stalled => {
-            let (certainty, crossed) = stalled::review(observation, verdict);
-            limit = crossed;
-            (certainty, Ktime::NEVER)
-        }
-        VerdictKind::Expiring => (
-            verdict.certainty,
-            expiring::next_check(observation, verdict),
-        ),
-        VerdictKind::Quiet => (
-            verdict.certainty,
-            quiet::next_check(observation, verdict.limit),
-        ),
-    };
-    Review::Stands {
-        certainty: allowed(observation, verdict.kind, certainty).max(verdict.certainty),
-        limit,
-        next_check,
-    }
-}
-
-fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
-    match verdict.kind {
-        VerdictKind::Expired => expired::has_recovered(observation, verdict),
-        VerdictKind::BlackHoled => black_holed::has_recovered(observation, verdict),
-        VerdictKind::Unresponsive => unresponsive::has_recovered(observation, verdict),
-        // Only the other FIN or a RST ends it.
-        VerdictKind::HalfClosed => false,
-        VerdictKind::Stalled => stalled::has_recovered(observation, verdict),
-        VerdictKind::Expiring => expiring::has_recovered(observation, verdict),
-        VerdictKind::Quiet => quiet::has_recovered(observation, verdict),
-    }
+    let reviewed = (rule.review)(observation, verdict, heard_before);
+    let certainty = allowed(observation, verdict.kind, reviewed.certainty).max(verdict.certainty);
+    Review::Stands(Reviewed {
+        certainty,
+        ..reviewed
+    })
 }
 
 /// The silence that ended in this verdict: what a hop's idle limit has to be compared with.
 pub fn silence_before(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
-    let facts = observation.facts;
-    if let Some(gap) = observation.longest_unheard_gap() {
-        return gap.to.since(gap.from);
+    match observation.longest_unheard_gap() {
+        Some(gap) => gap.to.since(gap.from),
+        None => (rule(verdict.kind).silence)(observation, verdict),
     }
-    // The hop's own clock may count payload only, or one direction.
-    let idle = || match observation.hop(verdict) {
+}
+
+/// For how long the clock of the verdict's hop has run, which may count payload only, or one direction.
+fn idle(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
+    match observation.hop(verdict) {
         Some(hop) => observation.now.since(observation.quiet_since(hop)),
         None => observation.idle(),
-    };
-    match verdict.kind {
-        VerdictKind::Expired => idle().max(verdict.limit),
-        VerdictKind::Expiring => idle(),
-        VerdictKind::BlackHoled => silence_until(verdict.since, facts.rx.last_packet),
-        VerdictKind::Unresponsive => {
-            silence_until(verdict.since, facts.rx.last_frame.or(facts.rx.last_payload))
-        }
-        VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet => {
-            observation.now.since(verdict.since)
-        }
     }
+}
+
+/// How long the verdict has held.
+fn age(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
+    observation.now.since(verdict.since)
 }
 
 /// The silence before the end of a connection that closed without a close frame.
@@ -259,3 +250,14 @@ fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {
 
 /// A limit must be exceeded, not met.
 const INSTANT: Duration = Duration::from_nanos(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_rule_and_zombies_come_first() {
+        assert_eq!(RULES.each_ref().map(|rule| rule.kind), VerdictKind::ALL);
+        assert!(RULES.is_sorted_by_key(|rule| !rule.kind.is_zombie()));
+    }
+}

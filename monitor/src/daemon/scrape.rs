@@ -29,7 +29,7 @@ impl Daemon {
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
             stats: &stats,
-            tallies: self.core.tally(),
+            tallies: self.core.tallies(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
             owner_gaps: self.owner_lookup.misses(),

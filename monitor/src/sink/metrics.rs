@@ -30,7 +30,7 @@ use monitor_core::Tally;
 pub struct Scrape<'a> {
     pub listeners: &'a [Listener],
     pub stats: &'a [ListenerStats],
-    pub tallies: &'a [Tally],
+    pub tallies: Vec<&'a Tally>,
     pub losses: &'a Losses,
     pub degraded: bool,
     /// Lookups of owners that failed.
@@ -110,7 +110,7 @@ impl Scrape<'_> {
         self.listeners
             .iter()
             .zip(self.stats)
-            .zip(self.tallies)
+            .zip(self.tallies.iter().copied())
             .map(|((listener, stats), tally)| (listener.rules.name.as_str(), stats, tally))
     }
 }
@@ -164,7 +164,7 @@ mod tests {
         let text = render(&Scrape {
             listeners: &listeners,
             stats: &[stats],
-            tallies: &[tally],
+            tallies: vec![&tally],
             losses: &Losses::default(),
             degraded: false,
             owner_gaps: OwnerMisses {

@@ -129,7 +129,7 @@ fn scraped() -> String {
     metrics::render(&Scrape {
         listeners: &[listener()],
         stats: &[stats],
-        tallies: &[tally],
+        tallies: vec![&tally],
         losses: &Losses::default(),
         degraded: false,
         owner_gaps: OwnerMisses::default(),

@@ -7,7 +7,8 @@ use crate::{
     alert::Ending,
     event::CloseHow,
     facts::{ConnId, Facts},
-    flow::{Books, TrackedFlow},
+    flow::TrackedFlow,
+    listener::Listener,
     observation::{FactsSource, Observation},
     pending::UpgradeAttempt,
     time::Ktime,
@@ -27,41 +28,39 @@ impl Correlator {
             return;
         };
         flow.report_closing(facts, &mut self.actions);
-        let (listener, from) = (flow.listener, flow.state());
-        let index = flow.listener.index();
+        let (id, from) = (flow.listener, flow.state());
+        let Listener {
+            rules,
+            history,
+            loss,
+            storm,
+        } = &mut self.listeners[id.index()];
         let observation = Observation {
             facts,
-            rules: &self.rules[index],
-            path: self.rules[index].path_to(facts.peer.ip()),
+            rules,
+            path: rules.path_to(facts.peer.ip()),
             source: FactsSource::Event,
             now: facts.at,
             staleness: self.staleness,
             first_seen: flow.first_seen,
             unread: None,
-            listener_loss: self.losses[index].loss(),
+            listener_loss: loss.loss(),
         };
-        let tally = &mut self.tallies[index];
-        if self.storms[index].disconnect(&mut flow) {
-            self.storms[index].depart(&departure(&observation, Some(how), client), tally);
+        if storm.disconnect(&mut flow) {
+            storm.depart(&departure(&observation, Some(how), client), &history.tally);
         }
-        tally.count_close(facts);
-        let mut books = Books {
-            tally,
-            idle_gaps: &mut self.idle_gaps[index],
-            lifetimes: &mut self.lifetimes[index],
-            actions: &mut self.actions,
-            now: self.now,
-        };
-        flow.end(Ending::Closed(how), Some(&observation), &mut books);
+        history.tally.count_close(facts);
+        let (ending, last) = (Ending::Closed(how), Some(&observation));
+        flow.end(ending, last, self.now, history, &mut self.actions);
         self.actions.push_back(Action::Transition(Transition {
             conn: facts.conn,
-            listener,
+            listener: id,
             at: facts.at,
             from: Some(from),
             to: State::Closed,
             reason: Reason::Ended { how },
         }));
-        self.report_storm(listener);
+        self.report_storm(id);
     }
 
     /// A connection ends without last facts.
@@ -84,15 +83,9 @@ impl Correlator {
             (None, None) => return,
         };
         if let Some(mut flow) = flow {
-            self.storms[listener.index()].disconnect(&mut flow);
-            let mut books = Books {
-                tally: &mut self.tallies[listener.index()],
-                idle_gaps: &mut self.idle_gaps[listener.index()],
-                lifetimes: &mut self.lifetimes[listener.index()],
-                actions: &mut self.actions,
-                now: self.now.max(at),
-            };
-            flow.end(ending, None, &mut books);
+            let Listener { history, storm, .. } = &mut self.listeners[listener.index()];
+            storm.disconnect(&mut flow);
+            flow.end(ending, None, self.now.max(at), history, &mut self.actions);
         }
         // Of a connection that asks for an upgrade already, only an earlier life is over.
         if self.pending.get(conn).is_none() {

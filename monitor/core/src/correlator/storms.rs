@@ -12,6 +12,7 @@ use crate::{
     facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
     flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
+    listener::Listener,
     observation::Observation,
     storm::{
         AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormFinding, StormSettings,
@@ -33,16 +34,16 @@ pub struct StormSetup {
 
 /// The engine of one listener, and what it said last that stands.
 #[derive(Debug)]
-pub(super) struct StormWatch {
-    storm: StormDetector,
+pub(crate) struct StormWatch {
+    detector: StormDetector,
     reconnect: Option<Box<StormAlert>>,
     thrash: Option<Box<StormAlert>>,
 }
 
 impl StormWatch {
-    pub(super) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
+    pub(crate) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
         Self {
-            storm: StormDetector::new(settings, baseline),
+            detector: StormDetector::new(settings, baseline),
             reconnect: None,
             thrash: None,
         }
@@ -56,7 +57,7 @@ impl StormWatch {
     /// The flow is one of the client's connections, and no other's.
     pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
         self.disconnect(flow);
-        flow.client = Some(self.storm.connect(at, client));
+        flow.client = Some(self.detector.connect(at, client));
     }
 
     /// The flow is over. False if that was known.
@@ -64,21 +65,21 @@ impl StormWatch {
         let slot = flow.client.take();
         let was_open = slot.is_some();
         if let Some(slot) = slot {
-            self.storm.disconnect(slot);
+            self.detector.disconnect(slot);
         }
         was_open
     }
 
     pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
         let open = tally.connections.iter().map(|phases| phases.open).sum();
-        self.storm.departed(departure, open);
+        self.detector.departed(departure, open);
     }
 
     /// Passes on what the engine has to say.
     fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
-        tally.reconnects = self.storm.reconnects();
-        tally.reconnect_storm = self.storm.is_storm();
-        while let Some(finding) = self.storm.poll_finding() {
+        tally.reconnects = self.detector.reconnects();
+        tally.reconnect_storm = self.detector.is_storm();
+        while let Some(finding) = self.detector.poll_finding() {
             let alert = Box::new(StormAlert { listener, finding });
             let standing = match alert.finding {
                 StormFinding::Reconnect(_) => &mut self.reconnect,
@@ -94,24 +95,23 @@ impl Correlator {
     /// Looks for storms in this way. Comes before the first event.
     pub fn with_storms(mut self, setup: &StormSetup) -> Self {
         self.forwarded = setup.forwarded;
-        let names = self.rules.iter().map(|rules| &rules.name);
-        let baselines = names.map(|name| setup.baselines.get(name).copied());
-        self.storms = baselines
-            .map(|baseline| StormWatch::new(&setup.settings, baseline))
-            .collect();
+        for listener in &mut self.listeners {
+            let baseline = setup.baselines.get(&listener.rules.name).copied();
+            listener.storm = StormWatch::new(&setup.settings, baseline);
+        }
         self
     }
 
     /// What was learned of each listener, by its name.
     pub fn baselines(&self) -> impl Iterator<Item = (&str, Baseline)> {
-        let watches = self.rules.iter().zip(&self.storms);
-        watches.map(|(rules, watch)| (rules.name.as_str(), watch.storm.baseline()))
+        let listeners = self.listeners.iter();
+        listeners.map(|it| (it.rules.name.as_str(), it.storm.detector.baseline()))
     }
 
     /// The clients of each listener that ask most often, heaviest first.
     pub fn clients(&self) -> impl Iterator<Item = (ListenerId, Vec<ClientRow>)> + '_ {
-        let watches = (0..).map(ListenerId).zip(&self.storms);
-        watches.map(|(listener, watch)| (listener, watch.storm.clients()))
+        let listeners = (0..).map(ListenerId).zip(&self.listeners);
+        listeners.map(|(id, listener)| (id, listener.storm.detector.clients()))
     }
 
     /// Whose connection it is, as [`Correlator::clients`] names clients.
@@ -123,11 +123,13 @@ impl Correlator {
 
     /// The storms, and the clients that thrash, last reported as going on.
     pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
-        self.storms.iter().flat_map(StormWatch::standing)
+        let listeners = self.listeners.iter();
+        listeners.flat_map(|listener| listener.storm.standing())
     }
 
     pub(super) fn arrived(&mut self, listener: ListenerId, at: Ktime, client: IpAddr) {
-        self.storms[listener.index()].storm.arrived(at, client);
+        let watch = &mut self.listeners[listener.index()].storm;
+        watch.detector.arrived(at, client);
         self.report_storm(listener);
     }
 
@@ -138,14 +140,14 @@ impl Correlator {
         client: IpAddr,
         outcome: AttemptOutcome,
     ) {
-        let watch = &mut self.storms[listener.index()];
-        watch.storm.settled(at, client, outcome);
+        let watch = &mut self.listeners[listener.index()].storm;
+        watch.detector.settled(at, client, outcome);
         self.report_storm(listener);
     }
 
     pub(super) fn server_gone(&mut self, listener: ListenerId, at: Ktime) {
-        if let Some(watch) = self.storms.get_mut(listener.index()) {
-            watch.storm.server_gone(at);
+        if let Some(of) = self.listeners.get_mut(listener.index()) {
+            of.storm.detector.server_gone(at);
             self.report_storm(listener);
         } else {
             self.rejected += 1;
@@ -153,20 +155,23 @@ impl Correlator {
     }
 
     pub(super) fn expire_storms(&mut self) {
-        for index in 0..self.storms.len() {
-            self.storms[index].storm.handle_timeout(self.now);
+        for index in 0..self.listeners.len() {
+            let watch = &mut self.listeners[index].storm;
+            watch.detector.handle_timeout(self.now);
             self.report_storm(ListenerId(index as u16));
         }
     }
 
     pub(super) fn next_storm_deadline(&self) -> Option<Ktime> {
-        let deadlines = self.storms.iter().map(|watch| watch.storm.poll_timeout());
-        deadlines.flatten().min()
+        let storms = self.listeners.iter().map(|listener| &listener.storm);
+        storms
+            .filter_map(|watch| watch.detector.poll_timeout())
+            .min()
     }
 
     pub(super) fn report_storm(&mut self, listener: ListenerId) {
-        let index = listener.index();
-        self.storms[index].report(listener, &mut self.tallies[index], &mut self.actions);
+        let Listener { history, storm, .. } = &mut self.listeners[listener.index()];
+        storm.report(listener, &mut history.tally, &mut self.actions);
     }
 
     /// Who asks, by what is known when it asks.

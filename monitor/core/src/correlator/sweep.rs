@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Correlator;
 use crate::{
     facts::Facts,
+    listener::Listener,
     observation::{FactsSource, Observation},
     time::Ktime,
     verdict::{self, Finding},
@@ -25,8 +26,7 @@ impl Correlator {
     /// Takes in a snapshot that was not asked for. It is judged like one that was, unless nothing can
     /// come of it before the next sweep.
     pub fn handle_swept(&mut self, facts: &Facts) {
-        let index = facts.listener.index();
-        let (Some(rules), Some(losses)) = (self.rules.get(index), self.losses.get(index)) else {
+        let Some(Listener { rules, loss, .. }) = self.listeners.get(facts.listener.index()) else {
             self.rejected += 1;
             return;
         };
@@ -40,7 +40,7 @@ impl Correlator {
             // Only the table knows both of these; the first is not needed, the other an event.
             first_seen: Ktime::ZERO,
             unread: None,
-            listener_loss: losses.loss(),
+            listener_loss: loss.loss(),
         };
         if !self.can_wait(&observation) {
             self.judge(facts.conn, facts, FactsSource::Snapshot);
@@ -135,7 +135,7 @@ mod tests {
             assert_eq!(core.poll_inspect(), None);
         }
         assert_eq!(alerts(&mut core), []);
-        assert_eq!(core.tally()[0].at_risk, 0);
+        assert_eq!(core.tallies()[0].at_risk, 0);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Bench {
     }
 
     fn tally(&self) -> &Tally {
-        &self.core.tally()[0]
+        self.core.tallies()[0]
     }
 }
 

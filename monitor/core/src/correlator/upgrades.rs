@@ -121,7 +121,10 @@ impl Correlator {
             if attempt.is_unanswered() {
                 attempt.stuck = true;
                 attempt.deadline = Ktime::NEVER;
-                self.tallies[attempt.listener.index()].handshakes_stuck += 1;
+                self.listeners[attempt.listener.index()]
+                    .history
+                    .tally
+                    .handshakes_stuck += 1;
                 self.pending.put(conn, attempt);
             } else {
                 // The other half was lost, or the connection was.
@@ -134,7 +137,8 @@ impl Correlator {
     pub(super) fn count_opening(&mut self, facts: &Facts) {
         let known = self.flows.contains(facts.conn) || self.pending.get(facts.conn).is_some();
         // One that is older than the monitor is none that comes.
-        if known || facts.established_at.is_none() || facts.listener.index() >= self.storms.len() {
+        if known || facts.established_at.is_none() || facts.listener.index() >= self.listeners.len()
+        {
             return;
         }
         let (at, client) = (facts.opened_at.unwrap_or(facts.at), self.client_of(facts));
@@ -176,7 +180,10 @@ impl Correlator {
     pub(super) fn take_attempt(&mut self, conn: ConnId) -> Option<UpgradeAttempt> {
         let mut attempt = self.pending.take(conn)?;
         if std::mem::take(&mut attempt.stuck) {
-            self.tallies[attempt.listener.index()].handshakes_stuck -= 1;
+            self.listeners[attempt.listener.index()]
+                .history
+                .tally
+                .handshakes_stuck -= 1;
         }
         Some(attempt)
     }
@@ -215,7 +222,11 @@ impl Correlator {
             flow.handshake = Some(Box::new(interned));
             // Its request may have come after it was known to be open.
             if self.forwarded && flow.client.is_some() {
-                self.storms[flow.listener.index()].connect(flow, attempt.at, attempt.client);
+                self.listeners[flow.listener.index()].storm.connect(
+                    flow,
+                    attempt.at,
+                    attempt.client,
+                );
             }
         }
     }
@@ -226,7 +237,7 @@ impl Correlator {
     }
 
     fn has_listener(&mut self, of: &HandshakeSocket) -> bool {
-        let known = of.listener.index() < self.tallies.len();
+        let known = of.listener.index() < self.listeners.len();
         self.rejected += u64::from(!known);
         known
     }

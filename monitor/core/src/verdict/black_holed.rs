@@ -5,14 +5,22 @@
 
 use std::time::Duration;
 
-use super::{Finding, Verdict};
+use super::{Finding, Reviewed, Rule, Verdict, silence_until};
 use crate::{
     alert::{Certainty, VerdictKind},
     observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
 };
 
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::BlackHoled,
+    find,
+    review,
+    has_recovered,
+    silence: |observation, verdict| silence_until(verdict.since, observation.facts.rx.last_packet),
+};
+
+fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     let stalled = facts
         .stalled_since
@@ -67,7 +75,7 @@ fn holds(observation: &Observation<'_>, since: Ktime, limit: Duration) -> Findin
     })
 }
 
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let progress = observation.facts.ack_progress_at;
     observation.facts.unacked_bytes == 0 || progress.is_some_and(|at| at > verdict.since)
 }
@@ -81,11 +89,11 @@ fn certainty(observation: &Observation<'_>) -> Certainty {
     }
 }
 
-pub(super) fn review(
+fn review(
     observation: &Observation<'_>,
     verdict: &Verdict,
     heard_before: Option<Ktime>,
-) -> (Certainty, Ktime) {
+) -> Reviewed {
     let certainty = certainty(observation).max(verdict.certainty);
     let next_check = if observation.facts.rx.last_packet > heard_before {
         // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
@@ -95,7 +103,11 @@ pub(super) fn review(
     } else {
         Ktime::NEVER
     };
-    (certainty, next_check)
+    Reviewed {
+        certainty,
+        limit: verdict.limit,
+        next_check,
+    }
 }
 
 /// A path that comes back within `LATE` shows it by an answer to what leaves after that. TCP tries some

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finding, INSTANT, Verdict, sooner};
+use super::{Finding, INSTANT, Reviewed, Rule, Verdict, idle, sooner};
 use crate::{
     alert::{Certainty, VerdictKind},
     hop::Hop,
@@ -10,9 +10,17 @@ use crate::{
     time::Ktime,
 };
 
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Expired,
+    find,
+    review,
+    has_recovered,
+    silence: |observation, verdict| idle(observation, verdict).max(verdict.limit),
+};
+
 /// *Suspected* until two transmissions stay unanswered for a second, on a lossy path more. Of several hops the one whose
 /// limit was crossed first.
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+fn find(observation: &Observation<'_>) -> Finding {
     if !observation.facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
     }
@@ -58,7 +66,7 @@ fn of_hop(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     }
 }
 
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     observation
         .facts
         .rx
@@ -66,10 +74,16 @@ pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) ->
         .is_some_and(|at| at > verdict.since)
 }
 
-pub(super) fn review(observation: &Observation<'_>, verdict: &Verdict) -> (Certainty, Ktime) {
-    match certainty(observation, verdict.since, verdict.limit).max(verdict.certainty) {
-        Certainty::Suspected => (Certainty::Suspected, next_check(observation, verdict)),
-        Certainty::Confirmed => (Certainty::Confirmed, Ktime::NEVER),
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
+    let certainty = certainty(observation, verdict.since, verdict.limit).max(verdict.certainty);
+    let next_check = match certainty {
+        Certainty::Suspected => next_check(observation, verdict),
+        Certainty::Confirmed => Ktime::NEVER,
+    };
+    Reviewed {
+        certainty,
+        limit: verdict.limit,
+        next_check,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finding, INSTANT, Verdict, sooner};
+use super::{Finding, INSTANT, Reviewed, Rule, Verdict, idle, sooner};
 use crate::{
     alert::{Certainty, VerdictKind},
     hop::Hop,
@@ -10,7 +10,15 @@ use crate::{
     time::Ktime,
 };
 
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Expiring,
+    find,
+    review,
+    has_recovered,
+    silence: idle,
+};
+
+fn find(observation: &Observation<'_>) -> Finding {
     if !observation.facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
     }
@@ -85,7 +93,7 @@ fn holds(place: usize, since: Ktime, limit: Duration) -> Finding {
 }
 
 /// Traffic ends an idle time, and is no event. A FIN is what was announced.
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let holds = matches!(
         find(observation),
         Finding::Holds(now) if now.hop == verdict.hop && now.since == verdict.since
@@ -93,8 +101,8 @@ pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) ->
     observation.facts.is_open() && !holds
 }
 
-pub(super) fn next_check(observation: &Observation<'_>, verdict: &Verdict) -> Ktime {
-    observation.now + (verdict.limit / 20).max(RECHECK)
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
+    verdict.unchanged(observation.now + (verdict.limit / 20).max(RECHECK))
 }
 
 const LAST_MINUTE: Duration = Duration::from_secs(60);

@@ -2,16 +2,25 @@
 
 use std::time::Duration;
 
-use super::{Finding, Verdict};
+use super::{Finding, Rule, Verdict, age};
 use crate::{
     alert::{Certainty, VerdictKind},
     observation::Observation,
     time::Ktime,
 };
 
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::HalfClosed,
+    find,
+    review: |_, verdict, _| verdict.unchanged(Ktime::NEVER),
+    // Only the other FIN or a RST ends it.
+    has_recovered: |_, _| false,
+    silence: age,
+};
+
 /// A WebSocket has no use for half a connection (RFC 6455 §7.1.1): who does not close after a FIN has
 /// not noticed it.
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     if facts.fin_rx == facts.fin_tx || observation.is_reset() {
         return Finding::NotBefore(Ktime::NEVER);

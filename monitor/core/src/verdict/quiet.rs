@@ -1,8 +1,6 @@
 //! `quiet`: the peer has sent no message for long, whatever else passes.
 
-use std::time::Duration;
-
-use super::{Finding, INSTANT, Verdict};
+use super::{Finding, INSTANT, Reviewed, Rule, Verdict, age};
 use crate::{
     alert::{Certainty, VerdictKind},
     facts::Protocol,
@@ -10,7 +8,15 @@ use crate::{
     time::Ktime,
 };
 
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Quiet,
+    find,
+    review,
+    has_recovered,
+    silence: age,
+};
+
+fn find(observation: &Observation<'_>) -> Finding {
     let Some(limit) = observation
         .rules
         .message_gap
@@ -31,13 +37,13 @@ pub(super) fn find(observation: &Observation<'_>) -> Finding {
     })
 }
 
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     last_message(observation) > verdict.since
 }
 
 /// A message is no event.
-pub(super) fn next_check(observation: &Observation<'_>, limit: Duration) -> Ktime {
-    observation.now + (limit / 20).max(RECHECK)
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
+    verdict.unchanged(observation.now + (verdict.limit / 20).max(RECHECK))
 }
 
 /// The last text or binary frame; where frames are unknown, the last payload.

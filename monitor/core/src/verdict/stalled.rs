@@ -6,15 +6,23 @@
 
 use std::time::Duration;
 
-use super::{Finding, Verdict};
+use super::{Finding, Reviewed, Rule, Verdict, age};
 use crate::{
     alert::{Certainty, VerdictKind},
     observation::{Observation, Unread},
     time::Ktime,
 };
 
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Stalled,
+    find,
+    review,
+    has_recovered,
+    silence: age,
+};
+
 /// *Suspected* by its closed window, *confirmed* by what it leaves unread.
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+fn find(observation: &Observation<'_>) -> Finding {
     let holds = |certainty, since, limit| {
         Finding::Holds(Verdict {
             kind: VerdictKind::Stalled,
@@ -38,7 +46,7 @@ pub(super) fn find(observation: &Observation<'_>) -> Finding {
 }
 
 /// What is unread is known from scans of the sockets only, and the window from packets; both are events.
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let stands = |since: Ktime| since <= verdict.since;
     let unread = observation
         .unread
@@ -47,11 +55,15 @@ pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) ->
     !(unread || window || unread_since(observation).is_some())
 }
 
-/// The certainty, and the limit that was crossed for it.
-pub(super) fn review(observation: &Observation<'_>, verdict: &Verdict) -> (Certainty, Duration) {
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
+    let unchanged = verdict.unchanged(Ktime::NEVER);
     match unread_since(observation) {
-        Some(_) => (Certainty::Confirmed, TIMEOUT),
-        None => (verdict.certainty, verdict.limit),
+        Some(_) => Reviewed {
+            certainty: Certainty::Confirmed,
+            limit: TIMEOUT,
+            ..unchanged
+        },
+        None => unchanged,
     }
 }
 

@@ -7,15 +7,26 @@
 
 use std::time::Duration;
 
-use super::{Finding, Verdict};
+use super::{Finding, Reviewed, Rule, Verdict, silence_until};
 use crate::{
     alert::{Certainty, VerdictKind},
     observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
 };
 
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Unresponsive,
+    find,
+    review,
+    has_recovered,
+    silence: |observation, verdict| {
+        let rx = &observation.facts.rx;
+        silence_until(verdict.since, rx.last_frame.or(rx.last_payload))
+    },
+};
+
 /// *Suspected* at the second try, or when the first is older than the ping timeout.
-pub(super) fn find(observation: &Observation<'_>) -> Finding {
+fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     if !facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
@@ -57,31 +68,30 @@ pub(super) fn find(observation: &Observation<'_>) -> Finding {
 }
 
 /// A later first try, or none, means that something came in between.
-pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     observation
         .facts
         .first_try
         .is_none_or(|at| at > verdict.since)
 }
 
-/// The certainty, the limit that was crossed for it, and when to check again.
-pub(super) fn review(
-    observation: &Observation<'_>,
-    verdict: &Verdict,
-) -> (Certainty, Duration, Ktime) {
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
     // What a peer sends after a lone ping is no event, so this verdict is the one that has to watch.
     let recheck =
         observation.while_frames_leave(true, pace_of_pongs(observation.rules.ping_timeout));
     if verdict.certainty == Certainty::Confirmed {
-        (Certainty::Confirmed, verdict.limit, recheck)
+        verdict.unchanged(recheck)
     } else if certainty(observation) == Certainty::Confirmed {
-        (Certainty::Confirmed, ping_deadline(observation), recheck)
+        Reviewed {
+            certainty: Certainty::Confirmed,
+            limit: ping_deadline(observation),
+            next_check: recheck,
+        }
     } else {
-        let next_check = match confirmed_at(observation) {
+        verdict.unchanged(match confirmed_at(observation) {
             at if observation.now < at => recheck.min(at),
             _ => recheck,
-        };
-        (Certainty::Suspected, verdict.limit, next_check)
+        })
     }
 }
 

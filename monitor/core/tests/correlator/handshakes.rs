@@ -122,7 +122,7 @@ proptest! {
         let waiting = waiting(&scripts);
         prop_assert_eq!(&sorted(shell.core.unanswered()), &waiting);
         shell.show(end + Duration::from_secs(11));
-        prop_assert_eq!(shell.core.tally()[0].handshakes_stuck, waiting.len() as u64);
+        prop_assert_eq!(shell.core.tallies()[0].handshakes_stuck, waiting.len() as u64);
         prop_assert_eq!(shell.core.poll_timeout(), None, "nothing is waited for");
     }
 
@@ -148,7 +148,7 @@ proptest! {
             waits.iter().any(|(from, to)| from + 10_000 <= at && at < *to)
         };
         let stuck = scripts.iter().filter(|script| stuck(script)).count();
-        prop_assert_eq!(shell.core.tally()[0].handshakes_stuck, stuck as u64);
+        prop_assert_eq!(shell.core.tallies()[0].handshakes_stuck, stuck as u64);
     }
 
     #[test]
@@ -169,11 +169,11 @@ proptest! {
         let unanswered = sorted(shell.core.unanswered());
         let waiting = waiting(&scripts);
         prop_assert!(unanswered.iter().all(|conn| waiting.contains(conn)), "{:?}", unanswered);
-        prop_assert_eq!(shell.core.tally()[0].handshakes_stuck, unanswered.len() as u64);
+        prop_assert_eq!(shell.core.tallies()[0].handshakes_stuck, unanswered.len() as u64);
         for conn in unanswered {
             shell.core.handle_event(Event::Gone { conn, at: end });
         }
-        prop_assert_eq!(shell.core.tally()[0].handshakes_stuck, 0);
+        prop_assert_eq!(shell.core.tallies()[0].handshakes_stuck, 0);
         prop_assert!(shell.core.is_empty());
         for conn in 1..=scripts.len() {
             prop_assert_eq!(shell.core.handshake(ConnId(conn as u64)), None);

@@ -373,7 +373,7 @@ proptest! {
         let mut often = Shell::new();
         often.run(&timeline, end, &dense.collect());
         prop_assert_eq!(&rare.actions, &often.actions);
-        prop_assert_eq!(rare.core.tally(), often.core.tally());
+        prop_assert_eq!(rare.core.tallies(), often.core.tallies());
 
         let mut again = Shell::new();
         again.run(&timeline, end, &BTreeSet::new());
@@ -411,7 +411,7 @@ proptest! {
         }
         assert_gauges_add_up(&shell.core);
         prop_assert!(shell.core.is_empty());
-        for tally in shell.core.tally() {
+        for tally in shell.core.tallies() {
             prop_assert_eq!(tally.zombies, [0; 7]);
             prop_assert_eq!(tally.at_risk, 0);
             prop_assert_eq!(tally.handshakes_stuck, 0);
@@ -422,16 +422,16 @@ proptest! {
 }
 
 fn assert_gauges_add_up(core: &Correlator) {
-    let phases = core.tally().iter().flat_map(|tally| tally.connections);
+    let phases = core
+        .tallies()
+        .into_iter()
+        .flat_map(|tally| tally.connections);
     let connections: u64 = phases.map(|phases| phases.open + phases.closing).sum();
     assert_eq!(connections, core.len() as u64);
-    let stuck: u64 = core
-        .tally()
-        .iter()
-        .map(|tally| tally.handshakes_stuck)
-        .sum();
+    let tallies = core.tallies().into_iter();
+    let stuck: u64 = tallies.map(|tally| tally.handshakes_stuck).sum();
     assert!(stuck <= core.unanswered().len() as u64);
-    for tally in core.tally() {
+    for tally in core.tallies() {
         // A warning may stand on a connection at risk, a zombie is past it.
         let zombies = VerdictKind::zombies().map(|kind| tally.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);

@@ -101,9 +101,9 @@ fn a_connection_that_is_only_found_still_waits_for_its_answer() {
     core.handle_event(Event::Seeded(facts(6, Protocol::Assumed)));
     assert!(core.is_unanswered(CONN));
     core.handle_timeout(ms(10_005));
-    assert_eq!(core.tally()[0].handshakes_stuck, 1);
+    assert_eq!(core.tallies()[0].handshakes_stuck, 1);
     core.handle_event(Event::Opened(facts(20_000, Protocol::WebSocket)));
-    assert_eq!(core.tally()[0].handshakes_stuck, 0);
+    assert_eq!(core.tallies()[0].handshakes_stuck, 0);
     let states: Vec<_> = reported(&mut core)
         .into_iter()
         .map(|reported| reported.1)
@@ -140,7 +140,7 @@ fn a_connection_whose_answer_was_lost_keeps_its_request() {
     core.handle_event(Event::Opened(facts(8, Protocol::WebSocket)));
     assert!(!core.is_unanswered(CONN));
     core.handle_timeout(ms(10_008));
-    assert_eq!(core.tally()[0].handshakes_stuck, 0);
+    assert_eq!(core.tallies()[0].handshakes_stuck, 0);
     assert_eq!(core.handshake(CONN).and_then(|h| h.path), Some("/chat"));
     core.handle_event(Event::Closed {
         facts: facts(20_000, Protocol::WebSocket),
