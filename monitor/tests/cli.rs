@@ -17,7 +17,7 @@ fn what_is_no_port_is_refused_by_name() {
     for wrong in ["0", "70000", "http", "", "80,81"] {
         for flag in ["--port", "--remote-port"] {
             let line = refusal(&["run", flag, wrong], USAGE);
-            assert!(line.contains(&format!("{wrong:?} is no port")), "{line}");
+            assert!(line.contains(&format!("invalid port {wrong:?}")), "{line}");
             assert!(line.contains("ports are 1 to 65535"), "{line}");
             assert!(line.contains(flag), "{line}");
         }
@@ -279,7 +279,7 @@ fn a_control_socket_that_cannot_be_had_is_refused() {
     let missing = folder.path().join("a/b/wsmon.sock");
     for (path, why) in [
         (&taken, "another wsmon listens on"),
-        (&precious, "is no socket"),
+        (&precious, "is not a socket"),
         (&missing, "cannot make the directory"),
     ] {
         let path = path.to_str().unwrap();

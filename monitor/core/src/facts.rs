@@ -90,7 +90,7 @@ impl Direction {
 
 /// Neither `rx` nor `tx`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no direction; there are rx and tx, seen from this host")]
+#[error("invalid direction {0:?}, expected rx or tx, as seen from this host")]
 pub struct NoDirection(String);
 
 impl FromStr for Direction {

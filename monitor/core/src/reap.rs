@@ -29,7 +29,7 @@ pub enum ReapMode {
 
 /// Neither `off`, `dry-run` nor `confirmed`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no way to reap; there are off, dry-run and confirmed")]
+#[error("invalid mode {0:?}, expected off, dry-run or confirmed")]
 pub struct NoReapMode(String);
 
 impl FromStr for ReapMode {

@@ -31,7 +31,7 @@ Needs a running `wsmon run`. Frame headers leave the kernel only while somebody 
 not be shown is told where it is missing. Times are UTC, directions are seen from this host.
 
 Exit status: 0 after --count frames, Ctrl-C, or when nobody reads any more; 1 if there is no daemon
-or it stopped; 2 if what was asked for makes no sense; 3 if this user may not connect.")]
+or it stopped; 2 for invalid arguments; 3 if this user may not connect.")]
 pub struct FramesArgs {
     /// The daemon's control socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]

@@ -31,7 +31,7 @@ Examples:
 Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
 
-Exit status: 0, 1 if there is no daemon, 2 if what was asked for makes no sense, 3 if this user may
+Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this user may
 not connect.")]
 pub struct ListArgs {
     /// The daemon's control socket

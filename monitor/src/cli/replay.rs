@@ -45,7 +45,7 @@ Examples:
       as packets come; 512 bytes hold frame headers and most handshakes
 
 Exit status: 0 when the recording was judged, also if it is cut off or Ctrl-C ended it (a warning
-says so), 1 on a failure, 2 if what was asked for makes no sense or the file is no recording.")]
+says so), 1 on a failure, 2 for invalid arguments or a file that is not a recording.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     pub watch: WatchArgs,

@@ -60,7 +60,7 @@ Examples:
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
-Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 if what was asked for makes no sense,
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid arguments,
 3 if the kernel or the privileges are not enough (see `wsmon check`).")]
 pub struct RunArgs {
     #[command(flatten)]

@@ -101,7 +101,7 @@ pub struct PortRange(pub RangeInclusive<u16>);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortRangeError {
-    #[error("{0:?} is no port; ports are 1 to 65535, ranges are written 9000-9010")]
+    #[error("invalid port {0:?}, expected 1 to 65535 or a range like 9000-9010")]
     NotAPort(String),
     #[error("the range {0}-{1} is empty; write the lower port first")]
     Backwards(u16, u16),

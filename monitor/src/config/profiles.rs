@@ -102,7 +102,7 @@ pub enum ProfileError {
     #[error("no profile {name:?}{}; `wsmon profiles` lists them", did_you_mean(near.as_deref()))]
     Unknown { name: String, near: Option<String> },
     #[error(
-        "profile {name:?} has no default idle timeout: whoever runs it chooses; give idle_timeout with the value of {}",
+        "profile {name:?} has no default idle timeout, its operator sets it: give idle_timeout with the value of {}",
         knob.as_deref().unwrap_or("its configuration")
     )]
     NoDefault { name: String, knob: Option<String> },
@@ -208,7 +208,7 @@ impl Profile {
         };
         let name = &self.name;
         Some(format!(
-            "the idle timeout of {name} {allowed}, as far as is known; look it up there"
+            "the idle timeout of {name} {allowed}; use the value that is set there"
         ))
     }
 }

@@ -8,7 +8,7 @@ use monitor_core::{
 
 /// All problems, each as `line:column: message`.
 fn refused(text: &str) -> Vec<String> {
-    let problems = Config::parse(text).expect_err("it makes no sense");
+    let problems = Config::parse(text).expect_err("an invalid file");
     problems.iter().map(Problem::to_string).collect()
 }
 
@@ -113,7 +113,7 @@ fn unreadable_values_are_refused_with_their_place() {
         ),
         (
             &listener("ping_timeout = \"30\""),
-            "3:16: \"30\" is no duration (time unit needed",
+            "3:16: invalid duration \"30\" (time unit needed",
         ),
         (
             "[[listener]]\nports = [8080]",
@@ -125,7 +125,7 @@ fn unreadable_values_are_refused_with_their_place() {
         ),
         (
             &listener("route = [{ network = \"10.0.0.0/40\", path = [] }]"),
-            "3:22: \"10.0.0.0/40\" is no network; write it like 10.0.0.0/8",
+            "3:22: invalid network \"10.0.0.0/40\", expected one like 10.0.0.0/8",
         ),
         (
             &listener("path = [{ name = \"a\", activity = \"packets\" }]"),
@@ -133,7 +133,7 @@ fn unreadable_values_are_refused_with_their_place() {
         ),
         (
             "[daemon]\nmetrics_addr = \"6455\"",
-            "2:16: \"6455\" is no address with a port",
+            "2:16: invalid address \"6455\"",
         ),
         (
             "[daemon]\nmax_connections = 0",
@@ -171,7 +171,7 @@ fn invalid_combinations_are_refused_with_their_place_and_a_remedy() {
             &listener("[[listener]]\nname = \"8080\"\nports = [\"81\"]"),
             "4:8: two listeners are called \"8080\"",
         ),
-        (&listener("name = \"\""), "3:8: \"\" is no name"),
+        (&listener("name = \"\""), "3:8: invalid name \"\""),
         (
             &hop("profile = \"aws-abl\""),
             "3:21: no profile \"aws-abl\" (did you mean \"aws-alb\"?); `wsmon profiles` lists them",
@@ -233,7 +233,7 @@ fn probable_mistakes_are_warnings() {
     assert_eq!(
         warnings(&text),
         [
-            "3:47: the idle timeout of aws-alb can be 1s to 4000s, as far as is known; look it up there"
+            "3:47: the idle timeout of aws-alb can be 1s to 4000s; use the value that is set there"
         ]
     );
     let text = listener("route = [{ network = \"10.1.2.3/8\", path = [] }]");

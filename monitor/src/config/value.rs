@@ -37,7 +37,7 @@ impl FromStr for Limit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let duration = humantime::parse_duration(text).map_err(|error| {
-            format!("{text:?} is no duration ({error}); write it like 60s, 5m or 1500ms")
+            format!("invalid duration {text:?} ({error}), expected one like 60s, 5m or 1500ms")
         })?;
         if duration.is_zero() {
             return Err("it must be longer than zero".into());
@@ -54,7 +54,7 @@ impl FromStr for Network {
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map(Self)
             .map_err(|_| {
-                format!("{text:?} is no network; write it like 10.0.0.0/8, fd00::/8 or 10.0.0.7")
+                format!("invalid network {text:?}, expected one like 10.0.0.0/8, fd00::/8 or 10.0.0.7")
             })
     }
 }
@@ -127,7 +127,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(
 
         fn from_str(text: &str) -> Result<Self, String> {
             text.parse().map(Self).map_err(|_| {
-                format!("{text:?} is no address with a port; write it like {DEFAULT_ADDR}")
+                format!("invalid address {text:?}, expected one with a port like {DEFAULT_ADDR}")
             })
         }
     }

@@ -46,13 +46,13 @@ pub enum StateError {
     #[error("cannot read the state file {}: {source}; make it readable, or choose another with --state", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(
-        "{} is no state file of wsmon, or it is broken ({why}); it is left as it is: remove it, or choose \
+        "{} is not a state file of wsmon, or it is damaged ({why}). It is left untouched: remove it, or choose \
          another with --state",
         path.display()
     )]
     Foreign { path: PathBuf, why: String },
     #[error(
-        "the state file {} is of version {found}, this wsmon writes version {VERSION}; it is left as it is: \
+        "the state file {} is of version {found}, this wsmon writes version {VERSION}. It is left untouched: \
          remove it, or choose another with --state",
         path.display()
     )]

@@ -188,7 +188,7 @@ pub enum SnapshotError {
     Pages(#[source] io::Error),
     #[error("no room for another connection; raise --max-connections")]
     Full,
-    #[error("a snapshot makes no sense: {0}")]
+    #[error("invalid snapshot: {0}")]
     Decode(#[from] DecodeError),
 }
 

@@ -66,7 +66,7 @@ impl fmt::Display for OpcodeName {
 /// Not one of RFC 6455's opcodes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no opcode; there are continuation, text, binary, close, ping, pong, and reserved-3 to reserved-15"
+    "invalid opcode {0:?}, expected continuation, text, binary, close, ping, pong, or reserved-3 to reserved-15"
 )]
 pub struct NoOpcode(String);
 

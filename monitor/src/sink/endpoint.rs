@@ -10,7 +10,7 @@ pub struct Endpoint(Uri);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    #[error("{0:?} is no URL; write it like http://127.0.0.1:9093")]
+    #[error("invalid URL {0:?}, expected one like http://127.0.0.1:9093")]
     NotAUrl(String),
     #[error("it must begin with http:// or https://")]
     Scheme,

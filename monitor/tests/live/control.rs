@@ -179,7 +179,7 @@ fn who_asks_for_what_is_not_there_or_makes_no_sense_is_told_so() {
         said.starts_with("wsmon: no connection 1 is watched"),
         "{said}"
     );
-    assert!(get(control, "/v1/frames?opcode=shout").contains("\"shout\" is no opcode"));
+    assert!(get(control, "/v1/frames?opcode=shout").contains("invalid opcode \"shout\""));
     assert!(get(control, "/v1/connections?colour=red").contains("unknown field"));
 
     let socket = std::fs::metadata(control).unwrap();

@@ -39,7 +39,7 @@ fn a_file_that_is_none_of_ours_costs_a_warning_and_stays_as_it_is() {
     let path = folder.path().join("precious");
     fs::write(&path, "precious").unwrap();
     let log = connect_for_a_while(&stage, &path);
-    assert!(log.contains("no state file of wsmon"), "{log}");
+    assert!(log.contains("not a state file of wsmon"), "{log}");
     assert!(log.contains("--state"), "the remedy: {log}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
@@ -48,7 +48,7 @@ fn a_file_that_is_none_of_ours_costs_a_warning_and_stays_as_it_is() {
 fn connect_for_a_while(stage: &Stage, state: &Path) -> String {
     let state = ["--state", state.to_str().unwrap()];
     let mut watch = stage.watch(&state);
-    watch.allow("no state file of wsmon");
+    watch.allow("not a state file of wsmon");
     let opened = |watch: &crate::stage::Watch| watch.metric("wsmon_connections_opened_total", &[]);
     let begun = std::time::Instant::now();
     let mut count = 0.0;

@@ -81,7 +81,7 @@ pub struct Peers {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address and no block of addresses; write 10.0.0.7, 10.0.0.0/8 or fd00::/8")]
+#[error("invalid address {0:?}, expected one like 10.0.0.7, 10.0.0.0/8 or fd00::/8")]
 pub struct NoPeers(String);
 
 impl Peers {
@@ -144,7 +144,7 @@ impl fmt::Display for OneIn {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no share; write 1/100 for one frame in a hundred")]
+#[error("invalid share {0:?}, expected 1/100 for one frame in a hundred")]
 pub struct NoShare(String);
 
 impl FromStr for OneIn {
@@ -273,7 +273,7 @@ mod tests {
         ] {
             let error = wrong.parse::<Peers>().expect_err(wrong).to_string();
             assert!(
-                error.starts_with(&format!("{wrong:?} is no address")),
+                error.starts_with(&format!("invalid address {wrong:?}")),
                 "{error}"
             );
         }

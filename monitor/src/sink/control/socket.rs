@@ -38,7 +38,7 @@ type Identity = (u64, u64, Option<SystemTime>);
 pub enum SocketError {
     #[error("another wsmon listens on {0}; stop it, or choose another path with --control")]
     InUse(PathBuf),
-    #[error("{0} is there and is no socket; remove it, or choose another path with --control")]
+    #[error("{0} exists and is not a socket; remove it, or choose another path with --control")]
     NoSocket(PathBuf),
     #[error(
         "cannot {what} {path}: {source}; choose a path that this user may write with --control, or \
@@ -174,7 +174,7 @@ mod tests {
         let path = folder.path().join("precious");
         fs::write(&path, "data").expect("written");
         let error = ControlSocket::bind(&path).expect_err("a file").to_string();
-        assert!(error.contains("is no socket"), "{error}");
+        assert!(error.contains("is not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).expect("still there"), "data");
     }
 
