@@ -1,4 +1,4 @@
-//! `quiet`: the peer has sent no message for long, whatever else passes.
+//! `quiet`: the peer has sent no message for a long time, regardless of other traffic.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ pub(super) fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) ->
     last_message(observation) > verdict.since
 }
 
-/// A message is no event.
+/// A message does not cause an event.
 pub(super) fn next_check(observation: &Observation<'_>, limit: Duration) -> Ktime {
     observation.now + (limit / 20).max(RECHECK)
 }
 
-/// The last text or binary frame; where frames are unknown, the last payload.
+/// The last text or binary frame; if frames are unknown, the last payload.
 fn last_message(observation: &Observation<'_>) -> Ktime {
     let facts = observation.facts;
     let heard = match facts.protocol {
