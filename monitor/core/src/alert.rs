@@ -1,4 +1,4 @@
-//! What the core says to people.
+//! What the core reports: notices, alerts and verdict kinds.
 
 mod message;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use message::{why_firing, why_resolved};
 
-/// Something to be reported: to the alert log and to every other sink.
+/// Something to report to the alert log and to every other sink.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     Connection(Box<Alert>),
@@ -34,7 +34,7 @@ impl Notice {
         }
     }
 
-    /// The moment it is about; of a group, that of the last alert in it.
+    /// The moment it is about; for a group, the moment of its last alert.
     pub fn at(&self) -> Ktime {
         match self {
             Self::Connection(alert) => alert.at,
@@ -58,17 +58,17 @@ pub struct Alert {
     pub at: Ktime,
     /// The moment from which it was true: the limit crossed, the first byte unanswered.
     pub since: Ktime,
-    /// The limit that was crossed: the hop's idle timeout, or the patience of the rule.
+    /// The limit that was crossed: the hop's idle timeout, or the waiting time of the rule.
     pub limit: Duration,
     /// The evidence.
     pub facts: Box<Facts>,
-    /// What else was found out when it was reported; the core knows nothing of it.
+    /// Details collected when it was reported; the core does not evaluate them.
     pub background: Option<Box<Background>>,
-    /// One sentence for a person.
+    /// One human-readable sentence.
     pub reason: String,
 }
 
-/// Many alerts that say the same of connections of one listener at nearly the same time. Made by
+/// Many similar alerts on connections of one listener at nearly the same time. Made by
 /// [`Grouping`](super::Grouping).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertGroup {
@@ -76,9 +76,9 @@ pub struct AlertGroup {
     pub kind: VerdictKind,
     pub certainty: Certainty,
     pub listener: ListenerId,
-    /// `None` where they have not all the same.
+    /// `None` if they differ in it.
     pub hop: Option<String>,
-    /// The last of them.
+    /// The moment of the last alert.
     pub at: Ktime,
     /// A connection counts once for each of its alerts.
     pub count: u64,
@@ -90,25 +90,25 @@ impl AlertGroup {
     pub const EXAMPLES: usize = 10;
 }
 
-/// Something that is wrong with all connections of a listener.
+/// A problem of all connections of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerAlert {
     pub firing: bool,
     pub listener: ListenerId,
-    /// The hop in question; `None` where none is configured.
+    /// The hop in question; `None` if none is configured.
     pub hop: Option<String>,
     pub at: Ktime,
     pub finding: ListenerFinding,
-    /// One sentence for a person.
+    /// One human-readable sentence.
     pub reason: String,
 }
 
-/// What the silences of a listener's connections show.
+/// What the idle gaps of a listener's connections show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerFinding {
-    /// Heartbeats come so late that one will lose the race against the hop's timeout.
+    /// Heartbeats come so late that one will eventually miss the hop's timeout.
     AtRisk {
-        /// The 99th percentile of the silences.
+        /// The 99th percentile of the idle gaps.
         gap: Duration,
         /// The hop's idle timeout.
         limit: Duration,
@@ -117,24 +117,24 @@ pub enum ListenerFinding {
     LimitMismatch {
         /// The tightest configured timeout.
         limit: Option<Duration>,
-        /// The longest silence that connections survive.
+        /// The longest idle gap that connections survive.
         survived: Option<Duration>,
-        /// The shortest silence that kills.
+        /// The shortest idle gap that kills connections.
         killed: Option<Duration>,
     },
-    /// Connections end at one age, and no hop is configured to do so.
+    /// Connections end at one age, but no hop is configured with that lifetime.
     LifetimeMismatch {
         /// The shortest configured lifetime.
         limit: Option<Duration>,
-        /// At which they end.
+        /// The age at which they end.
         age: Duration,
-        /// How many did so.
+        /// How many connections ended at that age.
         deaths: usize,
     },
 }
 
 impl ListenerFinding {
-    /// What an alert about it is called in logs.
+    /// The name of its alert in logs.
     pub fn alert(&self) -> &'static str {
         match self {
             Self::AtRisk { .. } => "at_risk",
@@ -142,7 +142,7 @@ impl ListenerFinding {
         }
     }
 
-    /// What tells it from the others on the same listener.
+    /// The name that distinguishes it from other findings on the same listener.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AtRisk { .. } | Self::LimitMismatch { .. } => self.alert(),
@@ -151,7 +151,7 @@ impl ListenerFinding {
     }
 }
 
-/// What the storm engine says of a listener.
+/// A finding of the storm engine on a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StormAlert {
     pub listener: ListenerId,
@@ -159,7 +159,7 @@ pub struct StormAlert {
 }
 
 impl StormAlert {
-    /// What an alert about it is called in logs.
+    /// The name of its alert in logs.
     pub fn alert(&self) -> &'static str {
         match self.finding {
             StormFinding::Reconnect(_) => "reconnect_storm",
@@ -189,7 +189,7 @@ impl StormAlert {
         }
     }
 
-    /// One sentence for a person.
+    /// One human-readable sentence.
     pub fn reason(&self) -> &str {
         match &self.finding {
             StormFinding::Reconnect(storm) => &storm.reason,
@@ -199,7 +199,7 @@ impl StormAlert {
 }
 
 impl Alert {
-    /// A verdict begins or becomes more certain; `silence` is what led to it.
+    /// A verdict begins or becomes more certain; `silence` is the idle time that led to it.
     pub(super) fn firing(
         listener: ListenerId,
         at: Ktime,
@@ -255,9 +255,9 @@ pub enum Status {
 /// How a verdict ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AlertResolution {
-    /// The peer was heard again: it was no zombie, or is none any more.
+    /// The peer was heard again: it was not a zombie, or no longer is one.
     Recovered,
-    /// It was a warning, and a zombie took its place.
+    /// It was a warning that a zombie verdict replaced.
     Superseded,
     /// wsmon aborted it.
     Reaped,
@@ -280,19 +280,19 @@ impl AlertResolution {
 /// What is wrong with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VerdictKind {
-    /// Idle past the limit of a hop that says nothing.
+    /// Idle past the limit of a hop that drops connections silently.
     Expired,
     /// Data goes out, nothing is acknowledged.
     BlackHoled,
-    /// TCP acknowledges, the WebSocket peer does not pong.
+    /// TCP acknowledges, but the WebSocket peer does not answer pings.
     Unresponsive,
     /// One side has sent its FIN, the other keeps the connection open.
     HalfClosed,
-    /// This host's application does not read what arrives.
+    /// This host's application does not read received data.
     Stalled,
-    /// Close to the limit of a hop that closes what it gives up: a disconnect, not a zombie.
+    /// Close to the limit of a hop that closes connections: expect a disconnect, not a zombie.
     Expiring,
-    /// The peer has sent no message for long.
+    /// The peer has sent no message for a long time.
     Quiet,
 }
 
@@ -307,28 +307,28 @@ impl VerdictKind {
         Self::Quiet,
     ];
 
-    /// Whether it says that the connection is dead and looks open.
+    /// True if the connection is dead but looks open.
     pub fn is_zombie(self) -> bool {
         !matches!(self, Self::Expiring | Self::Quiet)
     }
 
-    /// Whether the path or the peer is dead, so that the silence before it says something about hops.
+    /// True if the path or the peer is dead, so that the preceding idle gap is evidence about hops.
     pub fn is_death(self) -> bool {
         matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
     }
 
-    /// Whether it is about the path or the peer. Of a subflow of MPTCP it then says nothing about the connection, which
-    /// has other paths.
+    /// True if it is about the path or the peer. On an MPTCP subflow it then does not affect the
+    /// connection, which has other paths.
     pub fn is_about_path_or_peer(self) -> bool {
         self != Self::Stalled
     }
 
-    /// The kinds for which [`VerdictKind::is_zombie`] holds.
+    /// The kinds that satisfy [`VerdictKind::is_zombie`].
     pub fn zombies() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kind| kind.is_zombie())
     }
 
-    /// What an alert about it is called in logs: `zombie`, or the kind itself.
+    /// The name of its alert in logs: `zombie`, or the kind itself.
     pub fn alert(self) -> &'static str {
         if self.is_zombie() {
             "zombie"
@@ -367,18 +367,18 @@ impl Certainty {
     }
 }
 
-/// What ends a verdict, in more detail than a [`AlertResolution`] tells.
+/// What ends a verdict, in more detail than [`AlertResolution`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Recovered,
-    /// A graver verdict takes its place.
+    /// A graver verdict replaces it.
     Superseded,
     /// The socket is gone because wsmon aborted it.
     Reaped,
-    /// It was no WebSocket.
+    /// The flow turned out not to be a WebSocket.
     Dismissed,
     Closed(CloseHow),
-    /// The socket is gone, its end was missed.
+    /// The socket is gone; its end was missed.
     Gone,
 }
 

@@ -1,35 +1,34 @@
-//! What is found out about a connection at the moment it is reported; the core itself knows nothing of
-//! it.
+//! Details collected when a connection is reported; the core does not evaluate them.
 
 use std::time::Duration;
 
 use super::handshake::ClientAddress;
 
-/// What is asked about a connection when it is reported. `None` is "not known".
+/// Details of a connection, collected when it is reported. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Background {
     pub owner: Owner,
-    /// Only where it was asked for: it is personal data.
+    /// Set only on request, because it is personal data.
     pub client: Option<ClientAddress>,
     pub tcp: Option<TcpAccount>,
 }
 
-/// Who owns a socket, as far as it could be found out.
+/// The owner of a socket; a field is `None` if it could not be found.
 ///
-/// All names are hostile input: a process chooses its own `comm`, and whoever may make a cgroup
-/// chooses its name. They are UTF-8, with U+FFFD for what was not, and may hold control characters:
-/// whoever shows them has to escape them.
+/// All names are hostile input: a process chooses its own `comm`, and the creator of a cgroup
+/// chooses its name. They are UTF-8, with U+FFFD for invalid bytes, and may hold control
+/// characters. Escape them for display.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// From the root of the cgroup v2 hierarchy as it is mounted here, with a leading slash.
+    /// Path below the root of the cgroup v2 hierarchy as mounted here, with a leading slash.
     pub cgroup: Option<String>,
     /// The systemd unit in that path.
     pub unit: Option<String>,
-    /// The container's id in it.
+    /// The container's id in that path.
     pub container: Option<String>,
-    /// The pod's uid in it.
+    /// The pod's uid in that path.
     pub pod: Option<String>,
-    /// A process that holds the socket, numbered as in our own PID namespace.
+    /// A process that holds the socket, numbered in our own PID namespace.
     pub pid: Option<u32>,
     /// Its name, at most 15 bytes (proc_pid_comm(5)).
     pub comm: Option<String>,
@@ -42,13 +41,13 @@ pub struct Owner {
 pub struct TcpAccount {
     /// How many times the retransmission timer has doubled.
     pub backoff: u8,
-    /// Zero-window or keepalive probes in a row without an answer.
+    /// Consecutive zero-window or keepalive probes without an answer.
     pub probes: u8,
     pub retransmission_timeout: Duration,
-    /// Since an acceptable acknowledgement came in.
+    /// Time since the last acceptable acknowledgement.
     pub last_ack: Duration,
-    /// Received, not read by the application.
+    /// Received, but not read by the application.
     pub unread_bytes: u32,
-    /// Written by the application, never sent.
+    /// Written by the application, but not sent.
     pub unsent_bytes: u32,
 }

@@ -1,6 +1,6 @@
-//! What a person asks about one connection, beyond the facts that the rules need.
+//! Everything known about one connection, beyond the facts that the rules need.
 //!
-//! It is read when somebody asks and never kept: the table holds none of it.
+//! It is read on request and never stored in the table.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{event::CloseHow, facts::Facts, time::Ktime};
 pub struct Detail {
     pub facts: Facts,
     pub origin: Origin,
-    /// `None` where no packet was seen.
+    /// `None` if no packet was seen.
     pub cgroup_id: Option<u64>,
     /// All retransmissions, with progress or without.
     pub retransmits: u32,
@@ -19,12 +19,12 @@ pub struct Detail {
     pub tx: DirectionTraffic,
 }
 
-/// How a connection came to be known.
+/// How a connection became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Its birth was seen.
+    /// Its establishment was seen.
     Birth,
-    /// Older than the programs; met at a packet.
+    /// Older than the programs; first seen at a packet.
     Packet,
     /// Older than the programs; found by sock_diag, silent since.
     SockDiag,
@@ -46,23 +46,23 @@ impl Origin {
 pub struct DirectionTraffic {
     /// Modulo 2³².
     pub frames: u32,
-    /// Of frames; of an open connection modulo 2⁴⁸.
+    /// Payload of frames; modulo 2⁴⁸ while the connection is open.
     pub payload_bytes: u64,
     pub last_data_frame: Option<Ktime>,
     /// Sent in this direction.
     pub pings: u32,
     pub pings_unanswered: u32,
     pub last_ping: Option<Ktime>,
-    /// Of the last ping in this direction that was answered.
+    /// Round-trip time of the last answered ping in this direction.
     pub ping_rtt: Option<Duration>,
-    /// Between the last pings in this direction, smoothed, to 17 ms; 18 min stand for more. `None`
-    /// before the second ping.
+    /// Smoothed interval between pings in this direction, with a resolution of 17 ms; saturates at
+    /// 18 min. `None` before the second ping.
     pub ping_interval: Option<Duration>,
-    /// How far they stray from that, smoothed; 4.3 s stand for more.
+    /// Smoothed deviation from that interval; saturates at 4.3 s.
     pub ping_jitter: Option<Duration>,
 }
 
-/// A connection that is over.
+/// A closed connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
     pub detail: Detail,

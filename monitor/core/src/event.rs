@@ -1,4 +1,4 @@
-//! What the shell reports to the core.
+//! Events that the shell passes to the core.
 
 use std::net::SocketAddr;
 
@@ -8,65 +8,65 @@ use super::{
     time::Ktime,
 };
 
-/// Something happened to a flow, with the facts as they were at that moment.
+/// An event on a flow, with the facts at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A connection is now known to be worth watching: its handshake ended, TLS began, or frames
-    /// were recognised on a flow that was only assumed. Comes again when the protocol becomes
-    /// better known.
+    /// were recognised on a flow whose protocol was only assumed. Repeated when the protocol
+    /// becomes better known.
     Opened(Box<Facts>),
-    /// Found by sock_diag, older than the monitor or missed by it.
+    /// Found by sock_diag: older than the monitor, or missed by it.
     Seeded(Box<Facts>),
-    /// A FIN or the first close frame passed; comes once.
+    /// A FIN or the first close frame passed; sent once per connection.
     Closing(Box<Facts>),
     /// The socket reached CLOSE. Always the last event of a connection.
     Closed { facts: Box<Facts>, how: CloseHow },
-    /// Something that may matter to a verdict; never sent for ordinary traffic.
+    /// Something that may affect a verdict; never sent for ordinary traffic.
     Trouble { facts: Box<Facts>, trouble: Trouble },
-    /// A WebSocket upgrade was asked for. A connection may ask again after a refusal.
+    /// A WebSocket upgrade was requested. A connection may send another request after a refusal.
     UpgradeRequested {
         of: Box<HandshakeSocket>,
         request: Box<UpgradeRequest>,
     },
-    /// An upgrade request was answered. Comes from another ring than the events above, so before
-    /// or after [`Event::Opened`].
+    /// An upgrade request was answered. It comes from another ring than the events above, so it may
+    /// precede or follow [`Event::Opened`].
     UpgradeResponded {
         of: Box<HandshakeSocket>,
         response: Box<UpgradeResponse>,
     },
     /// The flow turned out not to carry WebSocket: plain HTTP, or an upgrade request that was
-    /// refused or died unanswered.
+    /// refused or remained unanswered.
     Dismissed { conn: ConnId, at: Ktime },
-    /// The socket does not exist any more and its death was missed (ring loss, restart).
+    /// The socket no longer exists and its end was missed (ring loss, restart).
     Gone { conn: ConnId, at: Ktime },
-    /// A server's socket began to listen, or ended.
+    /// A server socket started or stopped listening.
     Listening {
         at: Ktime,
         socket: ListeningSocket,
-        /// False where it ended.
+        /// False if it stopped.
         begins: bool,
     },
-    /// The sockets were scanned, and these listen.
+    /// A scan of the sockets found these listening.
     ListenSocketsScanned {
-        /// Before the first of them was scanned.
+        /// Taken before the first socket was scanned.
         at: Ktime,
         sockets: Vec<ListeningSocket>,
-        /// All sockets were seen: there are no others.
+        /// The scan covered all sockets: there are no others.
         complete: bool,
     },
-    /// The sockets were scanned, and these have bytes that their application has not read.
+    /// A scan of the sockets found these with bytes that their application has not read.
     RecvQueuesScanned {
         at: Ktime,
         unread: Vec<ReceiveQueue>,
-        /// All sockets were seen: what is not among these has nothing unread.
+        /// The scan covered all sockets: any other has nothing unread.
         complete: bool,
     },
-    /// Records were lost between the kernel and here: the table can no longer be trusted.
+    /// Records were lost between the kernel and the core, so the table can no longer be trusted.
     Lost { at: Ktime },
 }
 
 impl Event {
-    /// The connection that this event is the last one of.
+    /// The connection whose last event this is.
     pub fn ends(&self) -> Option<ConnId> {
         match self {
             Self::Closed { facts, .. } => Some(facts.conn),
@@ -95,12 +95,12 @@ pub struct ListeningSocket {
     pub port: u16,
 }
 
-/// What waits in a socket for its application.
+/// The unread bytes in the receive queue of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceiveQueue {
     pub conn: ConnId,
     pub bytes: u32,
-    /// All that the application has read so far, bytes.
+    /// Total bytes that the application has read so far.
     pub read: u64,
 }
 
@@ -118,31 +118,31 @@ pub struct HandshakeSocket {
     pub established_at: Option<Ktime>,
 }
 
-/// Why the kernel woke us.
+/// Why the kernel reported the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trouble {
-    /// The same bytes went out again without any ack progress in between.
+    /// The same bytes were sent again without any ack progress in between.
     Retransmit,
-    /// A silence longer than the listener's idle limit ended; see [`Facts::last_idle_gap`].
+    /// An idle gap longer than the listener's idle limit ended; see [`Facts::last_idle_gap`].
     Resumed,
     /// The peer was heard again after one of the other troubles, or this host's window is open again.
     Answered,
-    /// The first ping of this host left, or the second try; see [`Facts::second_try`].
+    /// This host sent its first ping, or the second try; see [`Facts::second_try`].
     PingUnanswered,
-    /// This host has taken nothing in for some seconds; see [`Facts::own_window_closed_at`].
+    /// This host's window has been closed for some seconds; see [`Facts::own_window_closed_at`].
     WindowClosed,
     /// A reset was sent or received.
     Reset,
 }
 
-/// How a connection ended. What counts is the first thing that decided it.
+/// How a connection ended: the first event that decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseHow {
     CloseFrame,
     Fin,
     RstSent,
     RstReceived,
-    /// TCP gave up: data was outstanding and nobody had closed.
+    /// TCP gave up: data was outstanding and neither side had closed.
     Timeout,
     Unknown,
 }

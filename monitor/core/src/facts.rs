@@ -1,22 +1,23 @@
-//! What the kernel knows about one flow at one moment, in the core's own terms.
+//! What the kernel knows about one flow at one moment, in the core's own types.
 //!
-//! `kernel::decode` turns the wire's `Snapshot` into [`Facts`] once, checked; past that point there
-//! are no zeros that mean "never" and no integers that mean a time.
+//! `kernel::decode` converts the wire's `Snapshot` to [`Facts`] once and checks it. Beyond that
+//! point no zero means "never" and no bare integer is a time.
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use super::{loss::Loss, time::Ktime};
 
-/// A socket, by its kernel cookie: unique until reboot, unlike a socket pointer or a 4-tuple.
+/// A socket, identified by its kernel cookie: unique until reboot, unlike a socket pointer or a
+/// 4-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// A configured group of ports, by its place in the configuration.
+/// A configured group of ports, identified by its index in the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub u16);
 
 impl ListenerId {
-    /// Its index among the listeners that are watched.
+    /// Its index among the watched listeners.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -44,9 +45,9 @@ impl Role {
 pub enum Protocol {
     /// A `101 Switching Protocols` or a frame was seen.
     WebSocket,
-    /// TLS: frames are unknown, everything else works.
+    /// TLS: frames are unknown; everything else works.
     Opaque,
-    /// Older than the monitor and silent, or out of step, since.
+    /// Older than the monitor, and silent or out of sync since.
     Assumed,
 }
 
@@ -63,7 +64,7 @@ impl Protocol {
     }
 }
 
-/// Seen from this host.
+/// The direction of traffic, seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     Rx,
@@ -79,7 +80,7 @@ impl Direction {
         }
     }
 
-    /// Who sends in this direction, as named in metrics and logs.
+    /// The side that sends in this direction, as named in metrics and logs.
     pub fn sender(self) -> &'static str {
         match self {
             Self::Rx => "peer",
@@ -108,7 +109,7 @@ impl FromStr for Direction {
 /// One flow at the moment [`Facts::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// When the kernel (or sock_diag) took this picture.
+    /// When the kernel (or sock_diag) took this snapshot.
     pub at: Ktime,
     pub conn: ConnId,
     pub listener: ListenerId,
@@ -116,7 +117,7 @@ pub struct Facts {
     pub protocol: Protocol,
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// One of the TCP connections that make up one of MPTCP (RFC 8684), which may live on by another.
+    /// A TCP subflow of an MPTCP connection (RFC 8684), which may survive on another subflow.
     pub is_subflow: bool,
     /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
     pub established_at: Option<Ktime>,
@@ -125,7 +126,7 @@ pub struct Facts {
     pub opened_at: Option<Ktime>,
     pub rx: DirectionActivity,
     pub tx: DirectionActivity,
-    /// Bytes sent and not acknowledged.
+    /// Bytes sent, but not acknowledged.
     pub unacked_bytes: u32,
     /// Since when bytes have been outstanding without any ack progress; `None` when none are.
     pub stalled_since: Option<Ktime>,
@@ -133,26 +134,26 @@ pub struct Facts {
     pub ack_progress_at: Option<Ktime>,
     /// Retransmissions since the last ack progress.
     pub retransmits: u32,
-    /// What of its bytes that were acknowledged lately had been sent more than once.
+    /// The share of the recently acknowledged bytes that had been sent more than once.
     pub loss: Loss,
-    /// Transmissions that ask for an answer (payload, keepalive probes, retransmissions) since the
+    /// Transmissions that require an answer (payload, keepalive probes, retransmissions) since the
     /// last packet from the peer.
     pub unanswered_transmissions: u32,
-    /// When the first of them left.
+    /// When the first of them was sent.
     pub unanswered_since: Option<Ktime>,
     /// Pings from this host without a pong.
     pub pings_unanswered: u32,
-    /// When the first of them left since which no new payload has come from the peer, though it could
-    /// have: what `unresponsive` calls the first try.
+    /// The first try, as `unresponsive` calls it: when the first of those pings left after which
+    /// the peer has sent no new payload, although it could have.
     pub first_try: Option<Ktime>,
-    /// When the next left that is a try of its own, not in one go with the first.
+    /// When the next ping left that is a separate try, not sent together with the first.
     pub second_try: Option<Ktime>,
     /// Since when this host advertises a window of 0; `None` while it is open.
     pub own_window_closed_at: Option<Ktime>,
-    /// The last round trip of a ping from this host.
+    /// Round-trip time of the last answered ping from this host.
     pub ping_rtt: Option<Duration>,
-    /// The last silence of at least a second, or longer than the listener's idle limit, that has
-    /// ended; where nothing was heard since this host ended it, the longest such.
+    /// The last completed idle gap of at least a second, or longer than the listener's idle limit.
+    /// If this host ended it and nothing was heard since, the longest such gap.
     pub last_idle_gap: Option<IdleGap>,
     /// The first close frame.
     pub close: Option<Close>,
@@ -164,7 +165,7 @@ pub struct Facts {
     pub rst_tx: bool,
 }
 
-/// The clocks of one direction.
+/// The latest activity in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectionActivity {
     /// Any TCP segment.
@@ -177,14 +178,15 @@ pub struct DirectionActivity {
     pub last_message: Option<Ktime>,
 }
 
-/// A silence that ended.
+/// A completed idle gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleGap {
     /// The last activity before it.
     pub from: Ktime,
     /// The packet that ended it.
     pub to: Ktime,
-    /// Who ended it: [`Direction::Rx`] proves the path alive, [`Direction::Tx`] asks.
+    /// The side that ended it: [`Direction::Rx`] proves the path alive, [`Direction::Tx`] only
+    /// tests it.
     pub ended_by: Direction,
 }
 
@@ -197,7 +199,7 @@ pub struct Close {
     pub code: Option<u16>,
 }
 
-/// What began the end of a connection (RFC 6455 §7.1.3).
+/// What began the close of a connection (RFC 6455 §7.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closing {
     pub at: Ktime,
@@ -212,7 +214,7 @@ pub enum ClosingBy {
 }
 
 impl Facts {
-    /// A flow of which nothing is known but who it is.
+    /// A flow of which only the identity is known.
     pub fn new(
         at: Ktime,
         conn: ConnId,
@@ -257,7 +259,7 @@ impl Facts {
         }
     }
 
-    /// The last moment at which anything passed, in either direction; at the latest the birth.
+    /// Time of the last packet in either direction, or of the establishment if that is later.
     pub fn last_activity(&self) -> Option<Ktime> {
         self.rx
             .last_packet
@@ -265,8 +267,8 @@ impl Facts {
             .max(self.established_at)
     }
 
-    /// The last moment at which something is known to have passed the path. What this host sent and
-    /// nobody answered may have gone nowhere.
+    /// Time of the last packet known to have passed the path. Unanswered packets from this host may
+    /// have been lost.
     pub fn last_passed(&self) -> Option<Ktime> {
         let sent = self
             .tx
@@ -275,7 +277,7 @@ impl Facts {
         self.rx.last_packet.max(sent).max(self.established_at)
     }
 
-    /// Neither side has begun to close.
+    /// True if neither side has begun to close.
     pub fn is_open(&self) -> bool {
         !(self.fin_rx || self.fin_tx || self.rst_rx || self.rst_tx)
     }
@@ -283,7 +285,7 @@ impl Facts {
 
 #[cfg(test)]
 impl Facts {
-    /// An open WebSocket on the first listener that was born at `at` and has done nothing.
+    /// An open WebSocket on the first listener, established at `at` and without traffic.
     pub(super) fn newborn(conn: u64, at: Ktime) -> Self {
         Self {
             established_at: Some(at),

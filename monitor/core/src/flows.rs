@@ -1,11 +1,11 @@
-//! The table of flows: dense, and found by the socket's cookie.
+//! The dense table of flows, indexed by socket cookie.
 
 use hashbrown::HashTable;
 
 use super::{facts::ConnId, flow::TrackedFlow};
 
-/// Flows lie one after the other, and the hash table holds only their places: its empty slots, up to
-/// more than half of all, cost 5 bytes each and not a flow.
+/// The flows are stored densely and the hash table holds only their indices. Its empty slots, at
+/// times more than half of all, cost 5 bytes each instead of a flow.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     flows: Vec<(ConnId, TrackedFlow)>,
@@ -27,9 +27,9 @@ impl Flows {
         self.place(conn).is_some()
     }
 
-    /// Puts a flow in that is not there yet.
+    /// Inserts a flow that is not yet in the table.
     pub(super) fn insert(&mut self, conn: ConnId, flow: TrackedFlow) {
-        // Four thousand million sockets do not fit into memory.
+        // Lossless: four billion sockets do not fit into memory.
         let place = self.flows.len() as u32;
         self.flows.push((conn, flow));
         let flows = &self.flows;
@@ -43,7 +43,7 @@ impl Flows {
             .places
             .find_entry(hash(conn), |&i| flows[i as usize].0 == conn);
         let (place, _) = entry.ok()?.remove();
-        // The last one takes its place.
+        // The last flow moves to the free index.
         let last = self.flows.len() as u32 - 1;
         let (_, flow) = self.flows.swap_remove(place as usize);
         if let Some((moved, _)) = self.flows.get(place as usize)
@@ -74,13 +74,13 @@ impl Flows {
     }
 }
 
-/// The kernel counts cookies up, so nobody chooses them: to spread them is enough.
+/// The kernel counts cookies up, so an attacker cannot choose them: spreading them is enough.
 fn hash(conn: ConnId) -> u64 {
     let product = u128::from(conn.0) * u128::from(GOLDEN_RATIO);
     (product >> 64) as u64 ^ product as u64
 }
 
-/// 2^64 divided by the golden ratio: neighbours end up far apart.
+/// 2^64 divided by the golden ratio: consecutive values end up far apart.
 const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
@@ -93,13 +93,13 @@ mod tests {
     use crate::{facts::Facts, tally::Tally, time::Ktime};
 
     #[test]
-    fn cookies_in_a_row_are_spread() {
+    fn consecutive_cookies_are_spread() {
         let mut table = HashTable::new();
         for cookie in 0..1_000 {
             table.insert_unique(hash(ConnId(cookie)), cookie, |&c| hash(ConnId(c)));
         }
         let longest = (0..1_000).map(|cookie| table.iter_hash(hash(ConnId(cookie))).count());
-        // Seven bits of the hash are compared before a key is.
+        // The table compares seven bits of the hash before it compares a key.
         assert!(longest.max() < Some(12));
     }
 

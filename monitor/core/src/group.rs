@@ -1,12 +1,12 @@
-//! Many alerts at once: a burst is reported in a few lines instead of one for each connection.
+//! Grouping of similar alerts: a burst is reported in a few lines, not one per connection.
 //!
-//! An alert that comes within [`WINDOW`] of [`SINGLY`] others like it, or of more, is withheld. Like
-//! it is what says the same of the same listener: kind, certainty, status. Ten seconds after the first
-//! one that was withheld they are reported together, as one [`AlertGroup`] for each status and certainty.
+//! An alert is withheld if at least [`SINGLY`] similar ones preceded it within [`WINDOW`]. Similar
+//! alerts have the same listener, kind, certainty and status. Ten seconds after the first withheld
+//! alert, all withheld ones are reported, as one [`AlertGroup`] for each status and certainty.
 //!
-//! Nothing is lost: what was offered is told singly or is in the count of one group. And nobody hears
-//! of the end of a verdict before its beginning: an alert on a connection that is withheld makes later
-//! ones of that kind on it wait as well.
+//! Nothing is lost: every alert is reported singly or counted in exactly one group. The end of a
+//! verdict is never reported before its beginning: a withheld alert on a connection also withholds
+//! later ones of that kind on it.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -19,13 +19,13 @@ use super::{
     time::Ktime,
 };
 
-/// Alerts alike that are reported singly within [`WINDOW`].
+/// Number of similar alerts that are reported singly within [`WINDOW`].
 pub const SINGLY: usize = 20;
 
-/// How long alerts count as one burst, and how long they are withheld at most.
+/// How long alerts count as one burst, and the longest time that they are withheld.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// What passes alerts on to the sinks, one by one or together.
+/// Passes alerts on to the sinks, singly or in groups.
 #[derive(Debug, Default)]
 pub struct Grouping {
     families: BTreeMap<(ListenerId, VerdictKind), AlertFamily>,
@@ -36,24 +36,24 @@ pub struct Grouping {
 #[derive(Debug, Default)]
 struct AlertFamily {
     tracks: Vec<Track>,
-    /// When what is withheld has to be reported.
+    /// When withheld alerts must be reported.
     due: Option<Ktime>,
-    /// The connections of which something is withheld.
+    /// The connections with withheld alerts.
     withheld: HashSet<ConnId>,
 }
 
-/// The alerts alike.
+/// Similar alerts.
 #[derive(Debug)]
 struct Track {
     status: Status,
     certainty: Certainty,
-    /// The moments of the last [`SINGLY`].
+    /// The times of the last [`SINGLY`] alerts.
     recent: VecDeque<Ktime>,
     group: Option<AlertGroup>,
 }
 
 impl Grouping {
-    /// Takes in an alert, which is reported at once or withheld.
+    /// Accepts an alert, which is reported at once or withheld.
     pub fn offer(&mut self, alert: Box<Alert>) {
         let key = (alert.listener, alert.kind);
         let family = self.families.entry(key).or_default();
@@ -65,22 +65,22 @@ impl Grouping {
         }
     }
 
-    /// Takes in what is about a listener: there is little of that, and each is reported at once.
+    /// Accepts a notice about a listener. These are rare, so each is reported at once.
     pub fn pass(&mut self, notice: Notice) {
         self.notices.push_back(notice);
     }
 
-    /// What is to be reported next.
+    /// The next notice to report.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
 
-    /// When something that is withheld has to be reported; `None` while nothing is.
+    /// When withheld alerts must be reported; `None` if there are none.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         self.families.values().filter_map(|family| family.due).min()
     }
 
-    /// Shows the time: what is due is reported.
+    /// Advances the time and reports what is due.
     pub fn handle_timeout(&mut self, now: Ktime) {
         for family in self.families.values_mut() {
             if family.due.is_some_and(|due| due <= now) {
@@ -89,7 +89,7 @@ impl Grouping {
         }
     }
 
-    /// Reports everything that is withheld, for an end at which nobody will ask again.
+    /// Reports everything that is withheld, for a shutdown after which nothing is polled.
     pub fn flush(&mut self) {
         for family in self.families.values_mut() {
             family.report(&mut self.notices);
@@ -98,7 +98,7 @@ impl Grouping {
 }
 
 impl AlertFamily {
-    /// Gives the alert back if it may pass.
+    /// Returns the alert if it may pass.
     fn withhold(&mut self, alert: Box<Alert>) -> Option<Box<Alert>> {
         let alike = |track: &Track| (track.status, track.certainty);
         let place = self
@@ -120,7 +120,8 @@ impl AlertFamily {
         None
     }
 
-    /// Beginnings before ends, suspicions before certainty: as they come on one connection.
+    /// Reports beginnings before ends and suspicions before certainty, their order on one
+    /// connection.
     fn report(&mut self, notices: &mut VecDeque<Notice>) {
         self.due = None;
         self.withheld = HashSet::new();
@@ -144,7 +145,7 @@ impl Track {
         }
     }
 
-    /// Counts an alert, and says whether it is one too many.
+    /// Counts an alert; true if it exceeds the number of single alerts.
     fn is_burst(&mut self, at: Ktime) -> bool {
         self.recent.push_back(at);
         if self.recent.len() <= SINGLY {
@@ -180,7 +181,7 @@ impl Track {
 }
 
 impl AlertGroup {
-    /// One alone is no group.
+    /// A group of one is reported as a single alert.
     fn into_notice(mut self) -> Notice {
         match self.examples.pop() {
             Some(only) if self.count == 1 => Notice::Connection(Box::new(only)),

@@ -1,8 +1,8 @@
-//! The opening handshake (RFC 6455 §4): what an upgrade request asked for and what it was answered.
+//! The opening handshake (RFC 6455 §4): upgrade requests and their responses.
 //!
-//! The kernel side sends the first bytes of each head, so they may be cut off. What is whole is kept;
-//! what is wrong is a [`HandshakeFault`], never an error. Of the request target only the path is
-//! kept: a query may hold tokens.
+//! The kernel side sends the first bytes of each head, so it may be cut off. Complete parts are
+//! kept; a violation is a [`HandshakeFault`], never an error. Only the path of the request target
+//! is kept, because a query may hold tokens.
 
 mod extensions;
 mod fault;
@@ -20,8 +20,8 @@ pub use extensions::Deflate;
 pub use fault::{Faults, HandshakeFault};
 pub use forwarded::ClientAddress;
 
-/// What a client asked for (RFC 6455 §4.2.1). A field is `None` where the head does not have it,
-/// or was cut off before it.
+/// An upgrade request (RFC 6455 §4.2.1). A field is `None` if the head does not have it, or was cut
+/// off before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeRequest {
     pub method: Option<Box<str>>,
@@ -29,7 +29,7 @@ pub struct UpgradeRequest {
     pub path: Option<Box<str>>,
     pub host: Option<Box<str>>,
     pub origin: Option<Box<str>>,
-    /// `Sec-WebSocket-Key`, as it was sent.
+    /// `Sec-WebSocket-Key`, as sent.
     pub key: Option<Box<str>>,
     /// `Sec-WebSocket-Version`.
     pub version: Option<u8>,
@@ -37,13 +37,13 @@ pub struct UpgradeRequest {
     pub subprotocols: Vec<Box<str>>,
     /// Whether permessage-deflate was offered (RFC 7692).
     pub deflate_offered: bool,
-    /// Where a proxy says that the client is.
+    /// The client's address according to a proxy.
     pub client: Option<ClientAddress>,
     pub faults: Faults,
 }
 
 impl UpgradeRequest {
-    /// Reads the head of a request. Any bytes will do.
+    /// Parses the head of a request. Accepts any bytes.
     pub fn parse(head: &[u8]) -> Self {
         let mut room = NO_HEADERS;
         let mut request = httparse::Request::new(&mut []);
@@ -55,7 +55,7 @@ impl UpgradeRequest {
                 let mut lines = httparse::Request::new(&mut []);
                 match lenient().parse_request_with_uninit_headers(&mut lines, &whole, &mut room) {
                     Ok(Status::Complete(_)) => Self::of(&lines, true),
-                    // Not even the first line is whole; the method may be.
+                    // Even the first line is incomplete; the method may be complete.
                     _ => {
                         request.headers = &mut [];
                         Self::of(&request, true)
@@ -80,7 +80,7 @@ impl UpgradeRequest {
         faults.insert_if(Fault::CutOff, cut);
         faults.insert_if(Fault::NotGet, request.method.is_some_and(|m| m != "GET"));
         faults.insert_if(Fault::OldHttp, request.version == Some(0));
-        // What is missing from a head that was cut off may have been in the rest.
+        // A header missing from a head that was cut off may have been in the rest.
         faults.insert_if(Fault::NoHost, !cut && host.is_none());
         faults.insert_if(Fault::NoUpgrade, !cut && !headers.requests_websocket());
         faults.insert_if(Fault::NoConnection, !cut && !headers.connection_upgrades());
@@ -108,16 +108,16 @@ impl UpgradeRequest {
     }
 }
 
-/// What a server answered (RFC 6455 §4.2.2).
+/// The response to an upgrade request (RFC 6455 §4.2.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeResponse {
-    /// `None` where there was no status line.
+    /// `None` if there was no status line.
     pub status: Option<u16>,
-    /// `Sec-WebSocket-Accept`, as it was sent.
+    /// `Sec-WebSocket-Accept`, as sent.
     pub accept: Option<Box<str>>,
-    /// The subprotocol that was chosen.
+    /// The chosen subprotocol.
     pub subprotocol: Option<Box<str>>,
-    /// Compression as agreed (RFC 7692); `None` without.
+    /// The agreed compression (RFC 7692); `None` without one.
     pub deflate: Option<Deflate>,
     pub retry_after: Option<RetryAfter>,
     pub faults: Faults,
@@ -136,7 +136,7 @@ pub enum RetryAfter {
 impl UpgradeResponse {
     pub const SWITCHING_PROTOCOLS: u16 = 101;
 
-    /// Reads the head of a response. Any bytes will do.
+    /// Parses the head of a response. Accepts any bytes.
     pub fn parse(head: &[u8]) -> Self {
         let mut room = NO_HEADERS;
         let mut response = httparse::Response::new(&mut []);
@@ -148,7 +148,7 @@ impl UpgradeResponse {
                 let mut lines = httparse::Response::new(&mut []);
                 match lenient().parse_response_with_uninit_headers(&mut lines, &whole, &mut room) {
                     Ok(Status::Complete(_)) => Self::of(&lines, true),
-                    // Not even the first line is whole; the status may be.
+                    // Even the first line is incomplete; the status may be complete.
                     _ => {
                         response.headers = &mut [];
                         Self::of(&response, true)
@@ -162,7 +162,7 @@ impl UpgradeResponse {
         }
     }
 
-    /// What is wrong with the answer, taken together with what was asked for.
+    /// The faults of the response, checked against its request.
     pub fn faults_after(&self, request: &UpgradeRequest) -> Faults {
         use HandshakeFault as Fault;
         let mut faults = self.faults;
@@ -172,7 +172,7 @@ impl UpgradeResponse {
         if let (Some(key), Some(accept)) = (&request.key, &self.accept) {
             faults.insert_if(Fault::BadAccept, **accept != *accept_of(key));
         }
-        // An offer may have been in what was cut off.
+        // The part that was cut off may have held an offer.
         if !request.faults.contains(Fault::CutOff) {
             let chosen = self.subprotocol.as_ref();
             let unoffered = chosen.is_some_and(|chosen| !request.subprotocols.contains(chosen));
@@ -219,7 +219,7 @@ pub fn accept_of(key: &str) -> String {
     BASE64.encode(digest)
 }
 
-/// The fields of a head. Nothing is copied: a storm of handshakes is a storm of these look-ups.
+/// The fields of a head. Nothing is copied, because a storm of handshakes repeats these look-ups.
 struct Headers<'a>(&'a [Header<'a>]);
 
 impl<'a> Headers<'a> {
@@ -277,7 +277,7 @@ fn lenient() -> ParserConfig {
     config
 }
 
-/// The lines of a head that was cut off which are whole, closed as if the head ended there.
+/// The complete lines of a head that was cut off, terminated as if the head ended there.
 fn whole_lines(head: &[u8]) -> Vec<u8> {
     let end = head.iter().rposition(|byte| *byte == b'\n');
     let whole = end.map_or(&[][..], |end| &head[..=end]);
@@ -311,12 +311,12 @@ fn boxed(value: Option<Cow<'_, str>>) -> Option<Box<str>> {
 }
 
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
-/// Bytes of a key's nonce (RFC 6455 §4.1), and what they take while they are decoded.
+/// Bytes of a key's nonce (RFC 6455 §4.1), and the room that decoding it takes.
 const KEY_LEN: usize = 16;
 const KEY_ROOM: usize = 18;
-/// As many as fit into a kilobyte: a name, a colon and a line end are 3 bytes.
+/// As many as fit into a kilobyte: a name, a colon and a line end take at least 3 bytes.
 const MAX_HEADERS: usize = 342;
-/// Room for headers. To fill all of it first would cost more than to read a head.
+/// Uninitialised room for headers, because filling it would cost more than parsing a head.
 const NO_HEADERS: [MaybeUninit<Header<'_>>; MAX_HEADERS] = [MaybeUninit::uninit(); MAX_HEADERS];
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! How long connections were silent, and how old, when they died.
+//! Histograms of the idle time and the age of connections at their death.
 
 use std::time::Duration;
 
-/// Upper bucket bounds in seconds. The idle limits of well-known load balancers, proxies and NATs
-/// (50, 55, 60, 240, 350, 600, 3600 …) are edges, so that a spike names the hop.
+/// Upper bucket bounds in seconds. They include the idle limits of well-known load balancers,
+/// proxies and NATs (50, 55, 60, 240, 350, 600, 3600 …), so that a spike identifies the hop.
 pub const BOUNDS: [u64; 28] = [
     1, 2, 5, 10, 15, 20, 30, 45, 50, 55, 60, 65, 75, 90, 100, 120, 180, 240, 300, 350, 400, 600,
     900, 1800, 3600, 7200, 14_400, 86_400,
@@ -14,7 +14,7 @@ pub const BOUNDS: [u64; 28] = [
 pub struct DurationHistogram {
     /// Per bucket, not cumulative.
     counts: [u64; BOUNDS.len()],
-    /// Longer than the last bound.
+    /// Observations above the last bound.
     beyond: u64,
     sum: Duration,
 }
@@ -27,7 +27,7 @@ impl DurationHistogram {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// Each bound in seconds with the number of observations at or below it, as Prometheus wants.
+    /// Each bound in seconds with the number of observations at or below it, in Prometheus form.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         BOUNDS
             .into_iter()
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_duration_there_is_does_not_overflow() {
+    fn the_longest_duration_does_not_overflow() {
         let mut histogram = DurationHistogram::default();
         histogram.observe(Duration::MAX);
         histogram.observe(Duration::MAX);

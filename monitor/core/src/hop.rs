@@ -1,4 +1,4 @@
-//! Middleboxes on the path, when they give a connection up, and the rules of a listener.
+//! Middleboxes on the path, their expiry rules, and the rules of a listener.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,25 +12,25 @@ use super::{facts::Facts, time::Ktime};
 pub struct Hop {
     /// The name in metrics and alerts.
     pub name: String,
-    /// It forgets a connection that was idle for longer than this; `None`: never.
+    /// It drops a connection that was idle for longer than this; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// It ends a connection that is older than this, busy or not; `None`: never.
+    /// It ends a connection that is older than this, even a busy one; `None`: never.
     pub max_lifetime: Option<Duration>,
-    /// What ends a silence for it.
+    /// The traffic that restarts its idle clock.
     pub activity: Activity,
-    /// Whether both directions share one clock.
+    /// Whether both directions share one idle clock.
     pub direction: Directions,
     pub on_expiry: OnExpiry,
 }
 
-/// What a hop counts as a sign of life.
+/// The traffic that restarts a hop's idle clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// Any TCP segment, keepalive probes and bare acknowledgements too.
+    /// Any TCP segment, including keepalive probes and bare acknowledgements.
     #[default]
     Packet,
-    /// Data bytes only, as a proxy that ends TCP sees them.
+    /// Data bytes only, as seen by a proxy that terminates TCP.
     Payload,
 }
 
@@ -44,14 +44,14 @@ impl Activity {
     }
 }
 
-/// Which directions must be idle for a hop to give up.
+/// The directions that must be idle for a hop to drop a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Directions {
     /// Activity in either direction keeps the connection.
     #[default]
     Either,
-    /// Each direction has a clock of its own; the first that runs out ends the connection.
+    /// Each direction has a separate clock; the first that expires ends the connection.
     Each,
 }
 
@@ -65,7 +65,7 @@ impl Directions {
     }
 }
 
-/// What this host's socket sees when the hop gives a connection up.
+/// What this host's socket sees when the hop drops a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
@@ -78,7 +78,7 @@ pub enum OnExpiry {
 }
 
 impl OnExpiry {
-    /// Whether an expired connection looks alive from this host: the condition for a zombie.
+    /// True if an expired connection looks alive from this host: the condition for a zombie.
     pub fn leaves_a_zombie(self) -> bool {
         matches!(self, Self::Silent | Self::RstOnNextPacket)
     }
@@ -107,14 +107,14 @@ impl Hop {
         }
     }
 
-    /// Whether every packet restarts its clock. The end of a silence longer than the limit is an event
-    /// then; otherwise it may pass unseen.
+    /// True if every packet restarts its clock. Then an event marks the end of an idle gap longer
+    /// than the limit; otherwise it may go unnoticed.
     pub fn counts_every_packet(&self) -> bool {
         self.activity == Activity::Packet && self.direction == Directions::Either
     }
 
-    /// The last moment at which this hop's clock was restarted, as far as this host knows; `None`
-    /// where not even the birth was seen.
+    /// When this hop's clock was last restarted, as known to this host; `None` if not even the
+    /// establishment was seen.
     pub fn quiet_since(&self, facts: &Facts) -> Option<Ktime> {
         let (rx, tx) = match self.activity {
             Activity::Packet => (facts.rx.last_packet, facts.tx.last_packet),
@@ -138,7 +138,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// The hop that forgets first; `None` where no idle timeout is known.
+    /// The hop with the shortest idle timeout; `None` if no timeout is known.
     pub fn tightest(&self) -> Option<&Hop> {
         self.hops
             .iter()
@@ -159,7 +159,7 @@ impl From<Option<Hop>> for Path {
     }
 }
 
-/// The path of the peers in one network.
+/// The path to the peers in one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub network: IpNet,
@@ -171,24 +171,25 @@ pub struct Route {
 pub struct ListenerRules {
     /// The name in metrics and alerts.
     pub name: String,
-    /// The path of peers that no route names.
+    /// The path to peers that match no route.
     pub path: Path,
-    /// Other paths by the peer's network; the longest prefix that holds the peer wins.
+    /// Other paths by the peer's network; the longest matching prefix wins.
     pub routes: Vec<Route>,
-    /// A single ping from this host may stay unanswered for this long.
+    /// How long a single ping from this host may remain unanswered.
     pub ping_timeout: Duration,
-    /// The minimum time without an answer before `unresponsive` is confirmed. Reaping waits as long
-    /// again.
+    /// The minimum time without an answer before `unresponsive` is confirmed. Reaping waits for the
+    /// same time again.
     pub unresponsive_floor: Duration,
-    /// After how long without a message from the peer a connection is called quiet; `None`: never.
+    /// A connection without a message from the peer for this long is reported as quiet; `None`:
+    /// never.
     pub message_gap: Option<Duration>,
 }
 
 impl ListenerRules {
-    /// Patience with one unanswered ping: as Python `websockets` and uvicorn (20 s), and half more.
+    /// The ping timeout of Python `websockets` and uvicorn (20 s), and half more.
     pub const DEFAULT_PING_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Longer than a garbage collection, a blocking call or a page in the background usually takes.
+    /// Longer than most garbage collections, blocking calls and pauses of a background page.
     pub const DEFAULT_UNRESPONSIVE_FLOOR: Duration = Duration::from_secs(10);
 
     /// The default rules, with a path of at most one hop.
@@ -203,7 +204,7 @@ impl ListenerRules {
         }
     }
 
-    /// The path between this host and a peer. An IPv4 address mapped into IPv6 is looked up as IPv4.
+    /// The path between this host and a peer. An IPv4-mapped IPv6 address is looked up as IPv4.
     pub fn path_to(&self, peer: IpAddr) -> &Path {
         let peer = peer.to_canonical();
         self.routes
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_that_holds_the_peer_decides_its_path() {
+    fn the_longest_matching_prefix_decides_the_path_of_a_peer() {
         let route = |network: &str, name| Route {
             network: network.parse().expect("a network"),
             path: Some(hop(name, 10)).into(),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_has_the_clocks_it_counts_by() {
+    fn activity_and_direction_select_the_clocks_of_a_hop() {
         let mut facts = Facts::newborn(1, Ktime(1));
         facts.rx.last_packet = Some(Ktime(40));
         facts.rx.last_payload = Some(Ktime(20));

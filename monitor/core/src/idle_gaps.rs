@@ -1,9 +1,9 @@
-//! What the silences on a listener's connections say about the hops: which of them connections
-//! survive, which kill, and how close the heartbeats come to the limit.
+//! What the idle gaps on a listener's connections show about the hops: which gaps connections
+//! survive, which kill them, and how close heartbeats come to the limit.
 //!
-//! The kernel counts the silences that were survived; the core adds those that ended in death. The
-//! hop's real timeout lies between the longest that is survived and the shortest that kills beyond it.
-//! A death after a shorter silence had another cause.
+//! The kernel counts the survived gaps; the core adds those that ended in death. The hop's real
+//! timeout lies between the longest survived gap and the shortest killing gap beyond it. A death
+//! after a shorter gap had another cause.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,15 +19,15 @@ use super::{
 /// What was learned about the idle timeout of a listener's hops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// The 99th percentile of the silences survived in the last quarter of an hour, about.
+    /// The 99th percentile of the gaps survived in about the last 15 minutes.
     pub gap_p99: Option<Duration>,
-    /// The longest silence survived: the timeout is not shorter.
+    /// The longest survived gap: the timeout is not shorter.
     pub survived: Option<Duration>,
-    /// The shortest silence beyond it that killed: the timeout is not longer.
+    /// The shortest killing gap beyond it: the timeout is not longer.
     pub killed: Option<Duration>,
 }
 
-/// A middlebox that is known to end connections after a certain silence, or at a certain age.
+/// A middlebox that is known to end connections after a certain idle time, or at a certain age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownHop {
     pub name: String,
@@ -35,21 +35,21 @@ pub struct KnownHop {
     pub max_lifetime: Option<Duration>,
 }
 
-/// The slot of the longest silence that was survived.
+/// The slot of the longest survived gap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Survived(Option<usize>);
 
 impl Survived {
-    /// Whether a silence is one, and longer.
+    /// True if `silence` counts as a gap, and as a longer one.
     pub(super) fn is_exceeded_by(self, silence: Duration) -> bool {
         slot_of(silence) > self.0.unwrap_or(0)
     }
 }
 
-/// The silences of one listener.
+/// The idle gaps of one listener.
 #[derive(Debug)]
 pub(super) struct IdleGaps {
-    /// Survived since the start, by slot of [`idle_gap_scale`].
+    /// Gaps survived since the start, by slot of [`idle_gap_scale`].
     survived: Box<[u64; SLOTS]>,
     killed: Box<[u64; SLOTS]>,
     /// Earlier states of `survived`, oldest first, so that old heartbeats are forgotten.
@@ -71,12 +71,12 @@ impl Default for IdleGaps {
 }
 
 impl IdleGaps {
-    /// A connection died after this silence, and nothing on this host or of the peer's doing ended it.
+    /// A connection died after this idle time, and neither this host nor the peer ended it.
     pub(super) fn kill(&mut self, silence: Duration) {
         self.killed[slot_of(silence)] += 1;
     }
 
-    /// Takes in all silences that were survived so far, by slot.
+    /// Stores the counts of all gaps survived so far, by slot.
     pub(super) fn survive(&mut self, at: Ktime, survived: &[u64]) {
         for (slot, count) in self.survived.iter_mut().zip(survived) {
             *slot = *count;
@@ -106,7 +106,7 @@ impl IdleGaps {
         }
     }
 
-    /// Judges what was learned, and says what begins or ends by it.
+    /// Judges what was learned, and returns the alerts that begin or end.
     pub(super) fn judge(
         &mut self,
         listener: ListenerId,
@@ -129,12 +129,12 @@ impl IdleGaps {
     ) -> Option<ListenerAlert> {
         let (hop, limit) = tightest(rules)?;
         let gap = self.percentile_99()?;
-        // What fires at nine tenths stays until it is clearly better.
+        // An alert that fires at nine tenths stays until the gaps are clearly shorter.
         let threshold = match self.at_risk {
             None => limit / 10 * 9,
             Some(_) => limit / 20 * 17,
         };
-        // Who lives beyond the limit is not at risk: the limit is wrong.
+        // If connections survive beyond the limit, they are not at risk: the limit is wrong.
         let refuted = self
             .longest_survived()
             .is_some_and(|longest| lower(longest) > limit + limit / 10);
@@ -167,7 +167,7 @@ impl IdleGaps {
         at: Ktime,
     ) -> Option<ListenerAlert> {
         let longest = self.longest_survived();
-        // Peers may come by several paths: only what contradicts all of them is certain.
+        // Peers may come by several paths: only a contradiction of all of them is certain.
         let loosest = rules.paths().map(|path| path.idle_timeout()).max()?;
         let tightest = rules.shortest_idle_timeout();
         let everywhere = rules.paths().all(|path| path.idle_timeout().is_some());
@@ -234,7 +234,7 @@ impl IdleGaps {
     }
 
     fn longest_survived(&self) -> Option<usize> {
-        // Slot 0 holds what is no silence.
+        // Slot 0 holds durations that are too short for a gap.
         (1..SLOTS).rev().find(|slot| self.survived[*slot] > 0)
     }
 
@@ -243,7 +243,7 @@ impl IdleGaps {
     }
 
     fn percentile_99(&self) -> Option<Duration> {
-        // A single epoch is no past yet: what it began with counts too.
+        // A single epoch has no past yet: its initial counts are included.
         let past = self.epochs.front().filter(|_| self.epochs.len() > 1);
         let recent = |slot: usize| self.survived[slot] - past.map_or(0, |(_, counts)| counts[slot]);
         let total: u64 = (1..SLOTS).map(recent).sum();
@@ -262,7 +262,7 @@ impl IdleGaps {
     }
 }
 
-/// Replaces what stands by what was found; says what changed.
+/// Replaces the standing alert with the new finding, and returns what changed.
 pub(super) fn update_standing(
     standing: &mut Option<ListenerAlert>,
     found: Option<ListenerAlert>,
@@ -283,7 +283,7 @@ pub(super) fn update_standing(
     }
 }
 
-/// The hop that forgets first on any path, and when.
+/// The hop with the shortest idle timeout on any path, and that timeout.
 fn tightest(rules: &ListenerRules) -> Option<(&Hop, Duration)> {
     rules
         .paths()
@@ -292,14 +292,14 @@ fn tightest(rules: &ListenerRules) -> Option<(&Hop, Duration)> {
         .min_by_key(|(_, limit)| *limit)
 }
 
-/// Known middleboxes with a timeout in or near a slot, in words; empty if there are none.
+/// Known middleboxes with a timeout in or near a slot, as text; empty if there are none.
 fn typical(known: &[KnownHop], slot: usize) -> String {
     let (shortest, longest) = (lower(slot) / 100 * 95, upper(slot) / 100 * 105);
     let near = |limit: Duration| (shortest..=longest).contains(&limit);
     names_of(known, |hop| hop.idle_timeout.is_some_and(near))
 }
 
-/// The names of some known middleboxes, in words; empty if there are none.
+/// The names of matching known middleboxes, as text; empty if there are none.
 pub(super) fn names_of(known: &[KnownHop], wanted: impl Fn(&KnownHop) -> bool) -> String {
     let names: Vec<&str> = known
         .iter()
@@ -330,17 +330,17 @@ fn middle(slot: usize) -> Duration {
     Duration::from_nanos(lower + (upper - lower) / 2)
 }
 
-/// The percentile looks back one to two of these once the first is over.
+/// The percentile covers the last one to two epochs once the first is over.
 const EPOCH: Duration = Duration::from_secs(600);
 const EPOCHS: usize = 3;
-/// Fewer say nothing about the next.
+/// Fewer gaps do not predict the next.
 const ENOUGH_GAPS: u64 = 3;
-/// One might be a connection by another way.
+/// A single connection might use another path.
 const ENOUGH_SURVIVORS: u64 = 10;
-/// Where silences this long kill half the time for other reasons, ten deaths in a row without one that
-/// is survived come once in a thousand.
+/// If other causes kill in half of all gaps of this length, ten deaths in a row without a survivor
+/// have a probability of one in a thousand.
 const ENOUGH_DEATHS: u64 = 10;
-/// Names in a sentence.
+/// Maximum number of names in a sentence.
 const MOST_NAMES: usize = 3;
 
 #[cfg(test)]
@@ -359,7 +359,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// The counts of silences of these lengths, in seconds.
+    /// The counts of gaps of these lengths, in seconds.
     fn survivors(idle_gaps: &[f64]) -> Vec<u64> {
         let mut counts = vec![0; SLOTS];
         for silence in idle_gaps {
@@ -381,9 +381,9 @@ mod tests {
         idle_gaps.judge(LISTENER, rules, &known, at(minutes))
     }
 
-    /// The story: a ping every 55 s and a limit of 60 s.
+    /// A ping every 55 s and a limit of 60 s.
     #[test]
-    fn the_third_heartbeat_that_nearly_loses_the_race_is_told_with_the_advice() {
+    fn the_third_heartbeat_close_to_the_limit_is_reported_with_advice() {
         let mut idle_gaps = IdleGaps::default();
         idle_gaps.survive(at(0), &survivors(&[54.9, 55.2]));
         assert_eq!(judge(&mut idle_gaps, &rules(Some(60)), 0), []);
@@ -404,11 +404,15 @@ mod tests {
             "{}",
             alert.reason
         );
-        assert_eq!(judge(&mut idle_gaps, &rules(Some(60)), 1), [], "told once");
+        assert_eq!(
+            judge(&mut idle_gaps, &rules(Some(60)), 1),
+            [],
+            "reported once"
+        );
     }
 
     #[test]
-    fn a_warning_ends_when_the_old_heartbeats_are_long_past() {
+    fn a_warning_ends_when_the_old_heartbeats_are_forgotten() {
         let mut idle_gaps = IdleGaps::default();
         let rules = rules(Some(60));
         let mut lengths = vec![55.0; 10];
@@ -425,24 +429,24 @@ mod tests {
             }
             assert_eq!(changes, []);
         }
-        panic!("the warning stands for ever");
+        panic!("the warning never ends");
     }
 
     #[test]
-    fn heartbeats_at_a_third_of_the_limit_are_no_risk() {
+    fn heartbeats_at_a_third_of_the_limit_are_not_at_risk() {
         let mut idle_gaps = IdleGaps::default();
         idle_gaps.survive(at(0), &survivors(&[20.0; 1000]));
         assert_eq!(judge(&mut idle_gaps, &rules(Some(60)), 0), []);
     }
 
-    /// Hidden timeouts, silences of up to twice as long, fifty deaths.
+    /// Hidden timeouts, gaps of up to twice that length, fifty deaths.
     #[test]
     fn the_timeout_is_learned_within_a_tenth_from_fifty_deaths() {
         for hidden in [60.0, 350.0, 4_000.0] {
             let mut idle_gaps = IdleGaps::default();
             let mut lengths = Vec::new();
             let mut deaths = 0;
-            // A sequence that fills the range evenly, without a generator.
+            // This sequence fills the range evenly, without a random generator.
             for i in 1.. {
                 let length = 2.0 * hidden * (f64::from(i) * 0.618_033_988_75).fract();
                 if length <= hidden {
@@ -477,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_connections_outlive_is_called_wrong() {
+    fn a_limit_that_connections_outlive_is_reported_as_wrong() {
         let mut idle_gaps = IdleGaps::default();
         idle_gaps.survive(at(0), &survivors(&[300.0; 9]));
         assert_eq!(judge(&mut idle_gaps, &rules(Some(60)), 0), []);
@@ -493,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_at_a_timeout_that_nobody_configured_name_who_does_so() {
+    fn deaths_at_an_unconfigured_timeout_name_the_typical_hop() {
         let mut idle_gaps = IdleGaps::default();
         for _ in 0..10 {
             idle_gaps.kill(seconds(351.0));
@@ -523,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_that_agree_with_the_configuration_are_no_mismatch() {
+    fn deaths_that_match_the_configuration_are_not_a_mismatch() {
         let mut idle_gaps = IdleGaps::default();
         for i in 0..50 {
             idle_gaps.kill(seconds(60.5 + f64::from(i)));
@@ -533,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_after_silences_that_others_survive_are_not_the_paths() {
+    fn deaths_after_gaps_that_others_survive_have_another_cause() {
         let mut idle_gaps = IdleGaps::default();
         for i in 0..50 {
             idle_gaps.kill(seconds(f64::from(i)));

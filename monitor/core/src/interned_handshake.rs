@@ -1,4 +1,4 @@
-//! The handshake of an open connection, as it is kept for whoever asks.
+//! The handshake of an open connection, in its compact form.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::{
     time::Ktime,
 };
 
-/// How a connection was opened. A field is `None` where the head was lost, cut off, or does not
+/// How a connection was opened. A field is `None` if the head was lost, was cut off, or does not
 /// have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshake<'a> {
@@ -17,9 +17,9 @@ pub struct Handshake<'a> {
     pub path: Option<&'a str>,
     pub host: Option<&'a str>,
     pub origin: Option<&'a str>,
-    /// The subprotocol that was agreed on.
+    /// The agreed subprotocol.
     pub subprotocol: Option<&'a str>,
-    /// Compression as agreed (RFC 7692).
+    /// The agreed compression (RFC 7692).
     pub deflate: Option<Deflate>,
     pub client: Option<ClientAddress>,
     pub faults: Faults,
@@ -52,8 +52,8 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// A [`Handshake`] in 40 bytes: strings are shared, and an address, which few connections have, is
-/// elsewhere.
+/// A [`Handshake`] in 40 bytes: strings are shared, and the address, which few connections have, is
+/// boxed.
 #[derive(Debug)]
 pub(super) struct InternedHandshake {
     /// [`Ktime::NEVER`] if the request was not seen.
@@ -100,7 +100,7 @@ impl InternedHandshake {
         self.client.as_deref().copied().map(ClientAddress::new)
     }
 
-    /// Gives the strings back.
+    /// Releases the strings.
     pub(super) fn release(self, interner: &mut Interner) {
         let symbols = [self.path, self.host, self.origin, self.subprotocol];
         for symbol in symbols.into_iter().flatten() {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handshake_is_kept_in_40_bytes_and_comes_back_as_it_was() {
+    fn a_handshake_takes_40_bytes_and_is_returned_unchanged() {
         assert_eq!(size_of::<InternedHandshake>(), 40);
         let mut interner = Interner::default();
         let handshake = Handshake {
@@ -137,6 +137,10 @@ mod tests {
         }
         let empty = InternedHandshake::new(&Handshake::default(), &mut interner);
         assert_eq!(empty.view(&interner), Handshake::default());
-        assert_eq!(interner.len(), 0, "strings go with their last holder");
+        assert_eq!(
+            interner.len(),
+            0,
+            "strings are freed with their last holder"
+        );
     }
 }

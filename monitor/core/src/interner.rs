@@ -1,4 +1,4 @@
-//! Strings that many connections share, held once.
+//! Strings that many connections share, stored once.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -7,7 +7,7 @@ use std::{
 
 use hashbrown::HashTable;
 
-/// A string in [`Interner`]: its place, counted from 1. Not `Copy`: each must be given back.
+/// A string in [`Interner`]: its index, counted from 1. Not `Copy`, because each must be released.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Symbol(NonZeroU32);
 
@@ -23,8 +23,8 @@ impl Symbol {
 
 /// A table of strings, each with the number of its holders.
 ///
-/// Peers choose the strings, so the hash is keyed, and a string goes with its last holder. A string
-/// costs about 40 bytes beside its own.
+/// Peers choose the strings, so the hash is keyed, and a string is freed with its last holder. The
+/// overhead of a string is about 40 bytes.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     slots: Vec<InternedString>,
@@ -40,7 +40,7 @@ struct InternedString {
 }
 
 impl Interner {
-    /// Holds `text`, which [`Interner::release`] ends.
+    /// Adds a holder of `text`, until [`Interner::release`].
     pub(super) fn intern(&mut self, text: &str) -> Symbol {
         let slots = &mut self.slots;
         let hash = self.hasher.hash_one(text);
@@ -59,7 +59,7 @@ impl Interner {
             }
             None => {
                 slots.push(slot);
-                // Four thousand million different strings do not fit into memory.
+                // Lossless: four billion distinct strings do not fit into memory.
                 (slots.len() - 1) as u32
             }
         };
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_symbol_is_its_string_until_it_is_given_back(
+        fn every_symbol_is_its_string_until_its_release(
             steps in vec((any::<bool>(), "[a-c]{0,2}", any::<Index>()), 0..200),
         ) {
             let mut interner = Interner::default();
@@ -121,7 +121,7 @@ mod tests {
                 for (symbol, text) in &held {
                     prop_assert_eq!(interner.get(symbol), text);
                 }
-                prop_assert!(interner.slots.len() <= 13, "places are used again");
+                prop_assert!(interner.slots.len() <= 13, "slots are reused");
             }
         }
     }

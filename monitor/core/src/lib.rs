@@ -1,8 +1,8 @@
-//! All the thinking, sans-IO: no clock, no sockets, no kernel types, no unsafe.
+//! The monitor's logic, sans-IO: no clock, no sockets, no kernel types, no unsafe.
 //!
-//! The daemon shows the core events, snapshots and the time; the core answers
-//! with deadlines, requests to inspect a flow, and actions. The same trace always gives the same
-//! actions, so every bug report can be replayed.
+//! The daemon passes events, snapshots and the time to the core. The core returns deadlines,
+//! requests to inspect a flow, and actions. The same trace always yields the same actions, so every
+//! bug report can be replayed.
 #![forbid(unsafe_code)]
 
 pub mod alert;

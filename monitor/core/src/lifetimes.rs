@@ -1,8 +1,8 @@
-//! Whether connections end at one age: a hop closes what is that old, however busy it is.
+//! Detects connections that end at one age: a hop closes them then, even if they are busy.
 //!
-//! Of the deaths without a close frame those are looked at that a silence cannot explain, because
-//! connections survive longer ones. Connections that were born together and die together, as in two
-//! restarts of a load balancer, have one age too; so the deaths must be spread in time.
+//! A death counts if it had no close frame and idle time cannot explain it, because connections
+//! survive longer gaps. Connections that were opened together and die together, as in two restarts
+//! of a load balancer, also share an age. Therefore the deaths must be spread in time.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     time::Ktime,
 };
 
-/// The ages at which the connections of one listener died lately.
+/// The ages at which connections of one listener died recently.
 #[derive(Debug, Default)]
 pub(super) struct Lifetimes {
     deaths: VecDeque<AgedDeath>,
@@ -25,12 +25,12 @@ pub(super) struct Lifetimes {
 struct AgedDeath {
     at: Ktime,
     age: Duration,
-    /// Before it.
+    /// The idle time before the death.
     silence: Duration,
 }
 
 impl Lifetimes {
-    /// A connection of this age died, and nothing on this host or of the peer's doing ended it.
+    /// A connection of this age died, and neither this host nor the peer ended it.
     pub(super) fn kill(&mut self, at: Ktime, age: Duration, silence: Duration) {
         self.deaths.push_back(AgedDeath { at, age, silence });
         if self.deaths.len() > DEATHS {
@@ -38,7 +38,7 @@ impl Lifetimes {
         }
     }
 
-    /// Judges the ages, and says what begins or ends by it.
+    /// Judges the ages, and returns the alert that begins or ends.
     pub(super) fn judge(
         &mut self,
         listener: ListenerId,
@@ -100,7 +100,7 @@ impl Lifetimes {
         })
     }
 
-    /// The deaths at nearly one age, youngest first, if that is no accident.
+    /// The deaths at nearly one age, youngest first, unless they may be a coincidence.
     fn spike(&self, survived: Survived) -> Option<Vec<AgedDeath>> {
         let mut deaths: Vec<AgedDeath> = self
             .deaths
@@ -124,7 +124,7 @@ impl Lifetimes {
     }
 }
 
-/// The longest run of sorted deaths of which the first and the last are `together`.
+/// The longest run of sorted deaths whose first and last are `together`.
 fn densest(
     deaths: &[AgedDeath],
     together: impl Fn(&AgedDeath, &AgedDeath) -> bool,
@@ -146,13 +146,13 @@ fn is_near(limit: Duration, age: Duration) -> bool {
     limit.abs_diff(age) <= age / WIDTH
 }
 
-/// Deaths that are remembered, and for how long: connections may live for a day.
+/// The number of remembered deaths, and for how long: connections may live for a day.
 const DEATHS: usize = 64;
 const MEMORY: Duration = Duration::from_secs(2 * 24 * 3600);
-/// A spike is this part of its age wide.
+/// The width of a spike is its age divided by this.
 const WIDTH: u32 = 16;
 const ENOUGH_DEATHS: usize = 10;
-/// Below, connections fail in other ways.
+/// Younger connections fail in other ways.
 const YOUNGEST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
         Ktime(seconds * 1_000_000_000)
     }
 
-    /// Silences of up to 50 s are survived.
+    /// Gaps of up to 50 s are survived.
     fn survived() -> Survived {
         let mut counts = [0; SLOTS];
         counts[idle_gap_scale::slot_of(50_000_000_000)] = 1;
@@ -196,7 +196,7 @@ mod tests {
         lifetimes.kill(seconds(at), age, silence);
     }
 
-    /// Connections that are opened every ten minutes and used every 25 s.
+    /// Connections opened every ten minutes and used every 25 s.
     fn an_hour_each(deaths: u64) -> Lifetimes {
         let mut lifetimes = Lifetimes::default();
         for i in 0..deaths {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tenth_death_at_one_age_is_told_with_who_is_known_for_it() {
+    fn the_tenth_death_at_one_age_is_reported_with_the_typical_hop() {
         let mut lifetimes = an_hour_each(9);
         assert_eq!(judge(&mut lifetimes, &rules(None), 20_000), None);
         let mut lifetimes = an_hour_each(10);
@@ -220,14 +220,14 @@ mod tests {
         assert_eq!(
             judge(&mut lifetimes, &rules(None), 20_000),
             None,
-            "told once"
+            "reported once"
         );
         let alert = judge(&mut lifetimes, &rules(Some(3_600)), 20_001).expect("its end");
         assert!(!alert.firing, "configured now");
     }
 
     #[test]
-    fn a_lifetime_that_is_configured_is_no_news_and_another_one_is_named() {
+    fn a_configured_lifetime_is_not_reported_and_a_different_one_is_named() {
         assert_eq!(
             judge(&mut an_hour_each(12), &rules(Some(3_500)), 20_000),
             None
@@ -243,17 +243,17 @@ mod tests {
     }
 
     #[test]
-    fn deaths_after_silences_that_none_survives_are_the_silences_doing() {
+    fn deaths_after_gaps_that_no_connection_survives_do_not_count() {
         let mut lifetimes = Lifetimes::default();
         for i in 0..20 {
-            // Used for an hour, then forgotten.
+            // Used for an hour, then idle past the limit.
             kill(&mut lifetimes, 10_000 + 600 * i, 3_600, 60);
         }
         assert_eq!(judge(&mut lifetimes, &rules(None), 30_000), None);
     }
 
     #[test]
-    fn deaths_at_all_ages_are_no_spike_nor_are_ten_among_many() {
+    fn neither_deaths_at_all_ages_nor_ten_among_many_are_a_spike() {
         let mut lifetimes = Lifetimes::default();
         for i in 0..64 {
             kill(
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_were_born_together_and_die_together_have_no_lifetime() {
+    fn connections_that_open_together_and_die_together_have_no_lifetime() {
         let mut lifetimes = Lifetimes::default();
         for i in 0..60 {
             kill(&mut lifetimes, 10_000 + i / 10, 3_600 + i % 10, 0);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_ends_by_other_deaths_and_by_time() {
+    fn a_spike_ends_after_other_deaths_and_after_some_time() {
         let mut lifetimes = an_hour_each(12);
         assert!(judge(&mut lifetimes, &rules(None), 20_000).is_some());
         for i in 0..13 {

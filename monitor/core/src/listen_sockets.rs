@@ -1,4 +1,4 @@
-//! The listening sockets of this host: when the last one of a port is gone, and when there is one again.
+//! The listening sockets of this host, tracked to detect when the last one of a port is gone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,15 +10,15 @@ use super::{
 
 #[derive(Debug, Default)]
 pub(super) struct ListenSockets {
-    /// Every socket that listens, and since when that is known.
+    /// Every listening socket, and since when it is known.
     sockets: HashMap<ConnId, (Ktime, Port)>,
-    /// How many there are: processes may share a port (`SO_REUSEPORT`).
+    /// The number of sockets per port: processes may share a port (`SO_REUSEPORT`).
     counts: HashMap<Port, usize>,
-    /// Ended since the last scan, which may have seen them before.
+    /// Sockets that ended since the last scan, which may still have seen them.
     ended: HashSet<ConnId>,
 }
 
-/// A port of one network namespace: containers may all have the same.
+/// A port of one network namespace: several containers may use the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Port {
     listener: ListenerId,
@@ -35,18 +35,18 @@ impl ListenSockets {
         }
     }
 
-    /// A socket does not listen any more. Whether its port has no other.
+    /// A socket stopped listening. Returns true if its port has no other.
     pub(super) fn ended(&mut self, socket: &ListeningSocket) -> bool {
         self.ended.insert(socket.conn);
         match self.sockets.remove(&socket.conn) {
             Some((_, port)) => self.take(port),
-            // It was never reported. What other records report still listens.
+            // It was never reported. Sockets known from other records still listen.
             None => !self.counts.contains_key(&Port::of(socket)),
         }
     }
 
-    /// A scan of the sockets began at `at` and found these; `complete` if no other can have been there.
-    /// Gives the listeners whose server went unheard: a record was lost.
+    /// A scan that began at `at` found these sockets; `complete` if there are no others. Returns
+    /// the listeners whose last socket ended unnoticed, because a record was lost.
     pub(super) fn observe(
         &mut self,
         at: Ktime,
@@ -62,7 +62,7 @@ impl ListenSockets {
         }
         let missing = |(conn, (since, port)): (&ConnId, &(Ktime, Port))| {
             let found = found.iter().any(|socket| socket.conn == *conn);
-            // What began after the scan is not missing.
+            // A socket that began after the scan is not missing.
             (!found && *since <= at).then_some((*conn, *port))
         };
         let missing: Vec<_> = self.sockets.iter().filter_map(missing).collect();
@@ -73,7 +73,7 @@ impl ListenSockets {
         gone.collect()
     }
 
-    /// Takes one socket away. Whether it was the last one.
+    /// Removes one socket. Returns true if it was the last one.
     fn take(&mut self, port: Port) -> bool {
         let Some(count) = self.counts.get_mut(&port) else {
             return false;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_another_container_or_on_another_port_does_not_stand_in() {
+    fn a_socket_in_another_container_or_on_another_port_does_not_count() {
         let mut listen_sockets = ListenSockets::default();
         for there in [socket(1, 7, 80), socket(2, 8, 80), socket(3, 7, 81)] {
             listen_sockets.began(AT, &there);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_socket_that_was_never_heard_of_counts_if_there_is_no_other() {
+    fn the_end_of_an_unknown_socket_counts_if_there_is_no_other() {
         let mut listen_sockets = ListenSockets::default();
         assert!(listen_sockets.ended(&socket(1, 7, 80)));
         listen_sockets.began(AT, &socket(2, 7, 80));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_look_finds_what_was_missed_and_spares_what_came_after_it() {
+    fn a_complete_scan_finds_missed_ends_and_spares_later_sockets() {
         let mut listen_sockets = ListenSockets::default();
         let [early, late, other] = [socket(1, 7, 80), socket(2, 7, 81), socket(3, 7, 82)];
         listen_sockets.began(AT, &early);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_ended_while_the_look_was_under_way_does_not_come_back() {
+    fn a_socket_that_ended_during_the_scan_does_not_come_back() {
         let mut listen_sockets = ListenSockets::default();
         let [old, new] = [socket(1, 7, 80), socket(2, 7, 80)];
         listen_sockets.began(AT, &old);

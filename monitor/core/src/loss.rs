@@ -1,8 +1,9 @@
 //! How lossy a path is, and how many failures in a row can still be chance.
 //!
-//! What was sent again and *then acknowledged* was lost by chance; what is never acknowledged says
-//! nothing, so that ten thousand connections that die at once do not look like a lossy path. An outage
-//! that ends counts once for each connection that waited, however often it tried.
+//! Data that was sent again and *then acknowledged* was lost by chance. Data that is never
+//! acknowledged does not count, so that ten thousand connections that die at once do not look like
+//! a lossy path. An outage that ends counts once for each waiting connection, regardless of its
+//! number of tries.
 
 use std::{array, time::Duration};
 
@@ -10,23 +11,24 @@ use monitor_common::stats::ListenerStats;
 
 use super::time::Ktime;
 
-/// The share of the tries that fail on a path, of 65,536.
+/// The share of the tries that fail on a path, in units of 1/65,536.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loss(u16);
 
 impl Loss {
-    /// From the share, of 65,536, of what was acknowledged that had been sent again: what the kernel
-    /// keeps per flow.
+    /// From the share, in units of 1/65,536, of acknowledged data that had been sent again. The
+    /// kernel keeps this share per flow.
     pub fn from_late(share: u16) -> Self {
         Self::of(f64::from(share) / SHARES, 1.0)
     }
 
-    /// `late`: the share of first tries that failed. `again`: that of the further tries, if anything is
-    /// known of it.
+    /// `late` is the share of first tries that failed; `again` is that of the further tries, if
+    /// known.
     ///
-    /// A retransmission fails more often than the first try: a ping is answered by an acknowledgement
-    /// and by a pong, and one of them is enough; sent again it is answered by an acknowledgement only. So
-    /// it fails as often as two packets in a row at most. That an outage has ended makes `again` too high.
+    /// A retransmission fails more often than the first try. A ping is answered by an
+    /// acknowledgement and by a pong, and one of them is enough; its retransmission is answered by
+    /// an acknowledgement only. It fails at most as often as one or both of two packets in
+    /// a row are lost. This bound is needed because an outage that has ended makes `again` too high.
     fn of(late: f64, again: f64) -> Self {
         let ratio = if late <= CLEAN {
             late
@@ -34,7 +36,7 @@ impl Loss {
             let both = 1.0 - (1.0 - late).powi(2);
             late.max(again.min(both))
         };
-        // Saturates.
+        // The cast saturates.
         Self((ratio * SHARES) as u16)
     }
 
@@ -42,31 +44,32 @@ impl Loss {
         f64::from(self.0) / SHARES
     }
 
-    /// Whether no verdict needs more than its own rule asks for.
+    /// True if no verdict needs more than its own rule requires.
     pub(super) fn is_usual(self) -> bool {
         self.ratio() <= CLEAN
     }
 
-    /// Whether so many tries without an answer can be chance.
+    /// True if this many tries without an answer can be chance.
     pub(super) fn excuses(self, tries: u32) -> bool {
         !self.is_usual() && tries < self.tries_beyond_chance()
     }
 
-    /// Tries that all fail once in a million times.
+    /// The number of tries that all fail with a probability of one in a million.
     pub fn tries_beyond_chance(self) -> u32 {
-        // Where nearly everything is lost no number is enough.
+        // If nearly everything is lost, no number is enough.
         (CHANCE.ln() / self.ratio().ln()).ceil() as u32
     }
 }
 
-/// How much of what a listener's connections sent was acknowledged since the start, and how easily.
+/// The segments of a listener's connections that were acknowledged since the start, and the
+/// retransmissions that they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deliveries {
     /// Segments.
     pub delivered: u64,
-    /// Those of them that were sent again before.
+    /// The segments that had been retransmitted before.
     pub late: u64,
-    /// How often they were sent again, all of them.
+    /// All retransmissions of these segments.
     pub retransmits: u64,
 }
 
@@ -84,7 +87,7 @@ impl Deliveries {
     }
 }
 
-/// What a listener's connections have lost lately.
+/// The recent loss of a listener's connections.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
     reported: Deliveries,
@@ -92,7 +95,7 @@ pub(super) struct LossMeter {
     windows: [Window; MEMORIES.len()],
 }
 
-/// The counts of [`Deliveries`], each delivery weighing less with age.
+/// The counts of [`Deliveries`], with less weight for older deliveries.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window([f64; 3]);
 
@@ -108,8 +111,8 @@ impl LossMeter {
         self.reported_at = self.reported_at.max(Some(at));
     }
 
-    /// The worse of what the windows say: the short one sees a loss that begins, the long one has seen
-    /// more.
+    /// The worse result of the windows: the short one reacts to a new loss, the long one has more
+    /// data.
     pub(super) fn loss(&self) -> Loss {
         let losses = self.windows.map(Window::loss);
         losses.into_iter().max().unwrap_or_default()
@@ -117,7 +120,7 @@ impl LossMeter {
 }
 
 impl Window {
-    /// `passed` goes by, in which `more` came, evenly.
+    /// Advances by `passed`, during which `more` came in evenly.
     fn take_in(&mut self, passed: Duration, memory: Duration, more: [f64; 3]) {
         let age = passed.as_secs_f64() / memory.as_secs_f64();
         let old = (-age).exp();
@@ -135,17 +138,17 @@ impl Window {
 }
 
 const SHARES: f64 = 65_536.0;
-/// Up to this share of late segments no verdict needs more than its own rule asks for: within the second
-/// that the most hasty one waits TCP tries four times.
+/// Up to this share of late segments, no verdict needs more than its own rule requires: TCP tries
+/// four times within the second that the fastest rule waits.
 const CLEAN: f64 = 0.05;
-/// The chance that what is confirmed is false.
+/// The accepted probability that a confirmed verdict is false.
 const CHANCE: f64 = 1e-6;
 const MEMORIES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
-/// What is believed of a path of which nothing is known: one segment in a hundred is late. Strong enough
-/// that one that is late by accident is no lossy path.
+/// The prior for an unknown path: one segment in a hundred is late. It is strong enough that one
+/// accidentally late segment does not make a path lossy.
 const PRIOR_DELIVERED: f64 = 24.0;
 const PRIOR_LATE: f64 = 0.24;
-/// None of the first of them fails.
+/// The prior for retransmissions: the first two succeed.
 const PRIOR_RETRANSMITS: f64 = 2.0;
 
 #[cfg(test)]
@@ -164,7 +167,8 @@ mod tests {
     }
 
     impl Traffic {
-        /// For so many seconds so many messages a second, of which this share of the tries fails.
+        /// Sends messages at this rate for some seconds; `first` and `further` are the shares of
+        /// tries that fail.
         fn pass(&mut self, seconds: u64, messages: u32, [first, further]: [f64; 2]) {
             for _ in 0..seconds {
                 for _ in 0..messages {
@@ -196,7 +200,7 @@ mod tests {
             self.meter.take_in(at, self.counts);
         }
 
-        /// Between 0 and 1; Numerical Recipes' generator, the same each time.
+        /// Between 0 and 1, from the generator of Numerical Recipes with a fixed seed.
         fn roll(&mut self) -> f64 {
             self.dice = self
                 .dice
@@ -211,17 +215,17 @@ mod tests {
     }
 
     const CLEAN_PATH: [f64; 2] = [0.0; 2];
-    /// One packet in five is lost each way. First tries have two answers.
+    /// One packet in five is lost in each direction. First tries have two answers.
     const LOSSY_PATH: [f64; 2] = [0.25, 0.36];
 
     #[test]
-    fn a_path_of_which_nothing_is_known_is_a_usual_one() {
+    fn an_unknown_path_counts_as_usual() {
         assert!(Loss::default().is_usual());
         assert!(LossMeter::default().loss().is_usual());
     }
 
     #[test]
-    fn one_late_segment_is_no_lossy_path_nor_is_one_in_fifty() {
+    fn neither_one_late_segment_nor_one_in_fifty_makes_a_path_lossy() {
         let mut traffic = Traffic::default();
         traffic.deliver(1, 1);
         traffic.report();
@@ -230,12 +234,13 @@ mod tests {
         assert!(traffic.loss().is_usual(), "{:?}", traffic.loss());
     }
 
-    /// No message needs as many tries as would confirm it, in 200,000 messages of which hundreds need six.
+    /// Of 200,000 messages hundreds need six tries, but none needs as many as would confirm a
+    /// verdict.
     #[test]
-    fn what_a_path_loses_by_chance_is_never_beyond_chance() {
+    fn losses_by_chance_are_never_beyond_chance() {
         let mut traffic = Traffic::default();
         traffic.pass(10, 200, CLEAN_PATH);
-        // A verdict takes 7 s at least.
+        // A verdict takes at least 7 s.
         for message in 0..7 {
             traffic.deliver(200, if message % 2 == 0 { 60 } else { 70 });
             traffic.seconds += 1;
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_begins_is_seen_within_the_seven_seconds_that_a_verdict_takes() {
+    fn a_new_loss_is_noticed_within_the_seven_seconds_that_a_verdict_takes() {
         let mut traffic = Traffic::default();
         traffic.pass(300, 20, CLEAN_PATH);
         for _ in 0..7 {
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_starts_into_a_loss_sees_it_too() {
+    fn a_daemon_that_starts_during_a_loss_notices_it() {
         let mut traffic = Traffic::default();
         traffic.deliver(140, 35);
         traffic.report();
@@ -277,28 +282,25 @@ mod tests {
         assert!(traffic.loss().is_usual(), "{:?}", traffic.loss());
     }
 
-    /// Five seconds without a path: ten thousand connections with a message every 20 s.
+    /// A path outage of five seconds: ten thousand connections with a message every 20 s.
     #[test]
-    fn an_outage_that_ends_delays_a_verdict_by_no_more_than_half_a_minute() {
+    fn a_past_outage_delays_a_verdict_by_at_most_half_a_minute() {
         let mut traffic = Traffic::default();
         traffic.pass(300, 500, CLEAN_PATH);
         traffic.seconds += 5;
         for _ in 0..5 {
-            // What waited, with five retransmissions each, and what is new.
+            // The delayed messages, with five retransmissions each, and the new ones.
             traffic.deliver(500, 500);
             traffic.counts.retransmits += 2_000;
             traffic.pass(1, 500, CLEAN_PATH);
         }
-        assert!(
-            !traffic.loss().is_usual(),
-            "what it cannot tell from a loss"
-        );
+        assert!(!traffic.loss().is_usual(), "an outage looks like a loss");
         traffic.pass(25, 500, CLEAN_PATH);
         assert!(!traffic.loss().excuses(USUAL), "{:?}", traffic.loss());
     }
 
     #[test]
-    fn what_is_never_acknowledged_does_not_look_like_a_loss() {
+    fn data_that_is_never_acknowledged_does_not_look_like_a_loss() {
         let mut traffic = Traffic::default();
         traffic.pass(60, 500, CLEAN_PATH);
         let before = traffic.loss();
@@ -307,11 +309,11 @@ mod tests {
             traffic.report();
         }
         assert!(traffic.loss().is_usual());
-        assert!(traffic.loss() >= before, "the prior comes back");
+        assert!(traffic.loss() >= before, "the prior returns");
     }
 
     #[test]
-    fn it_does_not_matter_how_often_it_is_told() {
+    fn the_frequency_of_reports_does_not_matter() {
         let [mut often, mut rarely] = [Traffic::default(), Traffic::default()];
         for traffic in [&mut often, &mut rarely] {
             traffic.report();
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn where_everything_is_lost_nothing_is_beyond_chance() {
+    fn if_everything_is_lost_nothing_is_beyond_chance() {
         let all = Loss::from_late(u16::MAX);
         assert!(all.excuses(1_000));
         assert!(!Loss::from_late(0).excuses(0));

@@ -1,4 +1,4 @@
-//! What a rule sees: the facts of one flow, and how far they can be trusted.
+//! The input of a rule: the facts of one flow, and their reliability.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     verdict::Verdict,
 };
 
-/// One evaluation of a flow: its facts, the moment they are judged at, and the rules that apply.
+/// One evaluation of a flow: its facts, the time of the evaluation, and the rules that apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     pub facts: &'a Facts,
@@ -21,35 +21,35 @@ pub struct Observation<'a> {
     pub now: Ktime,
     /// How far a snapshot may lag behind its socket.
     pub staleness: Duration,
-    /// The silence of a flow whose facts know no activity begins here.
+    /// Start of the idle time of a flow whose facts contain no activity.
     pub first_seen: Ktime,
-    /// What its application has not read, if the last scan of the sockets found anything.
+    /// Bytes that its application has not read, if the last scan of the sockets found any.
     pub unread: Option<Unread>,
-    /// That of the listener's connections, lately.
+    /// The recent loss of the listener's connections.
     pub listener_loss: Loss,
 }
 
 /// Bytes that wait in a receive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// The first scan that found the application no further than it is now.
+    /// The first scan that found the application at its present position.
     pub since: Ktime,
     /// The last scan.
     pub seen_at: Ktime,
-    /// In the queue at the last scan.
+    /// Bytes in the queue at the last scan.
     pub bytes: u32,
-    /// Whether the last scan found the application further than the one before.
+    /// True if the application had read more at the last scan than at the one before.
     pub moved: bool,
 }
 
-/// Where facts come from, and so how far they can be trusted.
+/// The source of facts, which determines their reliability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactsSource {
     /// A kernel record: exact at [`Facts::at`].
     Event,
-    /// `sock_diag`: complete, with times that may be off by the clock's granularity.
+    /// `sock_diag`: complete, but times may be off by the clock's granularity.
     Seed,
-    /// The published copy: may lag behind the socket.
+    /// The published copy: it may lag behind the socket.
     Snapshot,
 }
 
@@ -67,13 +67,13 @@ impl<'a> Observation<'a> {
         hop.quiet_since(self.facts).unwrap_or(self.first_seen)
     }
 
-    /// Since the last packet in either direction.
+    /// Time since the last packet in either direction.
     pub(super) fn idle(&self) -> Duration {
         let last = self.facts.last_activity().unwrap_or(self.first_seen);
         self.now.since(last)
     }
 
-    /// How much longer the silence must look before it surely is.
+    /// How much longer than a limit an idle gap must appear to be certain.
     pub(super) fn margin(&self) -> Duration {
         match self.source {
             FactsSource::Event => Duration::ZERO,
@@ -81,7 +81,7 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// The loss to reckon with: one client may have a worse path than the others.
+    /// The loss to assume: the path of one client may be worse than the others.
     pub(super) fn loss(&self) -> Loss {
         self.facts.loss.max(self.listener_loss)
     }
@@ -90,31 +90,32 @@ impl<'a> Observation<'a> {
         self.facts.rst_rx || self.facts.rst_tx
     }
 
-    /// Whether a rule may fall back on `first_seen`.
+    /// True if a rule may fall back on `first_seen`.
     pub(super) fn needs_first_seen(&self) -> bool {
         let hops = || self.path.hops.iter();
         let unknown = || hops().any(|hop| hop.quiet_since(self.facts).is_none());
         self.facts.established_at.is_none() && (self.rules.message_gap.is_some() || unknown())
     }
 
-    /// Whether bytes really are in flight.
+    /// True if bytes are certainly in flight.
     pub(super) fn is_outstanding(&self) -> bool {
         self.facts.unacked_bytes > 0 && !self.ack_may_be_unseen()
     }
 
-    /// Whether it matters how lossy the path is right now.
+    /// True if the current loss of the path matters.
     pub(super) fn is_in_doubt(&self) -> bool {
         let waits = self.is_outstanding() && self.facts.retransmits > 1;
         waits || self.facts.second_try.is_some()
     }
 
-    /// A snapshot can miss the acknowledgement that came right after it; but TCP does not wait in
-    /// silence, and a retransmission would have been published.
+    /// A snapshot can miss an acknowledgement that came right after it. However, TCP does not wait
+    /// silently, and a retransmission would have been published.
     pub(super) fn ack_may_be_unseen(&self) -> bool {
         self.source == FactsSource::Snapshot && self.facts.retransmits == 0
     }
 
-    /// The facts as evidence: without what a copy that is older than the last acknowledgement claims.
+    /// The facts as evidence, without claims of a copy that may be older than the last
+    /// acknowledgement.
     pub(super) fn evidence(&self) -> Facts {
         let mut facts = self.facts.clone();
         if self.ack_may_be_unseen() {
@@ -124,18 +125,19 @@ impl<'a> Observation<'a> {
         facts
     }
 
-    /// Whether TCP has acknowledged what was sent at `sent`.
+    /// True if TCP has acknowledged the data that was sent at `sent`.
     pub(super) fn acks_cover(&self, sent: Ktime) -> bool {
         !self.is_outstanding() || self.facts.ack_progress_at.is_some_and(|at| at >= sent)
     }
 
-    /// A silence past the shortest limit of the path that this host ended; see [`Observation::unheard_gap`].
+    /// An idle gap past the shortest limit of the path that this host ended; see
+    /// [`Observation::unheard_gap`].
     pub(super) fn longest_unheard_gap(&self) -> Option<IdleGap> {
         self.unheard_gap(self.path.idle_timeout()?)
     }
 
-    /// A silence longer than `limit` that this host ended, with nothing in flight before and nothing
-    /// heard since.
+    /// An idle gap longer than `limit` that this host ended, with nothing in flight before and
+    /// nothing heard since.
     pub(super) fn unheard_gap(&self, limit: Duration) -> Option<IdleGap> {
         let facts = self.facts;
         facts.last_idle_gap.filter(|gap| {
@@ -146,8 +148,8 @@ impl<'a> Observation<'a> {
         })
     }
 
-    /// When something that nobody answered first left after `limit` was `crossed`. What a snapshot
-    /// says about earlier transmissions may be out of date.
+    /// When the first unanswered transmission left after `limit` was `crossed`. A snapshot may be
+    /// outdated about earlier transmissions.
     pub(super) fn elicited_at(&self, crossed: Ktime, limit: Duration) -> Option<Ktime> {
         let facts = self.facts;
         let since = facts
@@ -163,7 +165,7 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// The next check while a retransmission must still come, if something is in flight since `since`.
+    /// The next check while a retransmission must still come, for data in flight since `since`.
     pub(super) fn while_tcp_retries(&self, since: Ktime) -> Ktime {
         let last = self.facts.tx.last_packet.unwrap_or(since).max(since);
         if self.now.since(last) <= MAX_RTO {
@@ -173,7 +175,7 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// The same where what is waited for is the number of tries: they are ever further apart.
+    /// The same for a rule that waits for a number of tries, because TCP tries less and less often.
     pub(super) fn while_tcp_backs_off(&self, since: Ktime) -> Ktime {
         match self.while_tcp_retries(since) {
             Ktime::NEVER => Ktime::NEVER,
@@ -192,9 +194,9 @@ impl<'a> Observation<'a> {
     }
 }
 
-/// The pace of checks that wait for something no event announces.
+/// The interval of checks for conditions that no event announces.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
-/// With bytes in flight TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
+/// With bytes in flight, TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
 const MAX_RTO: Duration = Duration::from_secs(120);
 /// A flow without a frame for this long has no heartbeat: no known default is above 2 minutes.
 const PINGER_MEMORY: Duration = Duration::from_secs(600);

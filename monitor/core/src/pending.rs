@@ -1,4 +1,4 @@
-//! Opening handshakes under way, and the halves of those whose other half is still to come.
+//! Opening handshakes in progress, and those with only one half seen so far.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,27 +14,27 @@ use super::{
     transition::State,
 };
 
-/// A request without an answer for this long is stuck.
+/// A request without a response for this long is stuck.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One attempt to open a WebSocket connection.
 #[derive(Debug)]
 pub(super) struct UpgradeAttempt {
     pub(super) listener: ListenerId,
-    /// Who asks.
+    /// The client that sent the request.
     pub(super) client: IpAddr,
     /// When the latest of its heads passed.
     pub(super) at: Ktime,
-    /// [`Ktime::NEVER`] once it is stuck.
+    /// [`Ktime::NEVER`] once the attempt is stuck.
     pub(super) deadline: Ktime,
     pub(super) requested_at: Option<Ktime>,
     pub(super) request: Option<Box<UpgradeRequest>>,
-    /// A 101: any other answer ends the attempt.
+    /// A 101; any other response ends the attempt.
     pub(super) response: Option<Box<UpgradeResponse>>,
-    /// The connection is open; the attempt only waits for the head that is missing.
+    /// The connection is open; only the missing head is awaited.
     pub(super) opened: bool,
     pub(super) stuck: bool,
-    /// The storm engine knows what became of it.
+    /// The storm engine has received the outcome.
     pub(super) settled: bool,
 }
 
@@ -54,12 +54,12 @@ impl UpgradeAttempt {
         }
     }
 
-    /// The client waits for its answer.
+    /// True while the client waits for the response.
     pub(super) fn is_unanswered(&self) -> bool {
         self.response.is_none() && !self.opened
     }
 
-    /// `None` if nothing was reported about it: its request was not seen, or it is over.
+    /// `None` if nothing was reported about it: its request was not seen, or the handshake is over.
     pub(super) fn state(&self) -> Option<State> {
         (self.request.is_some() && !self.opened).then_some(State::Connecting)
     }
@@ -70,7 +70,7 @@ impl UpgradeAttempt {
     }
 }
 
-/// At most one attempt for each connection, and when to check it.
+/// At most one attempt per connection, and when to check it.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     attempts: HashMap<ConnId, UpgradeAttempt>,
@@ -82,7 +82,7 @@ impl Pending {
         self.attempts.get(&conn)
     }
 
-    /// Adds an attempt; there must be none for `conn`.
+    /// Adds an attempt; `conn` must not have one.
     pub(super) fn put(&mut self, conn: ConnId, attempt: UpgradeAttempt) {
         if attempt.deadline != Ktime::NEVER {
             self.deadlines.insert((attempt.deadline, conn));
@@ -101,13 +101,13 @@ impl Pending {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes out an attempt whose deadline has come.
+    /// Removes an attempt whose deadline has passed.
     pub(super) fn take_due(&mut self, now: Ktime) -> Option<(ConnId, UpgradeAttempt)> {
         let (_, conn) = *self.deadlines.first().filter(|(at, _)| *at <= now)?;
         self.take(conn).map(|attempt| (conn, attempt))
     }
 
-    /// The connections whose client waits for its answer.
+    /// The connections whose client waits for the response.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = ConnId> + '_ {
         let unanswered = self.attempts.iter().filter(|(_, a)| a.is_unanswered());
         unanswered.map(|(conn, _)| *conn)

@@ -1,4 +1,4 @@
-//! Which confirmed zombies are aborted, and when: policy only, the shell does it.
+//! Policy for aborting confirmed zombies: which ones and when. The shell aborts them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,14 +14,14 @@ use super::{
     time::Ktime,
 };
 
-/// What becomes of confirmed zombies.
+/// What happens to confirmed zombies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReapMode {
-    /// They are reported, like all others.
+    /// They are only reported, like all others.
     #[default]
     Off,
-    /// It is said which would be aborted.
+    /// wsmon reports which ones it would abort.
     DryRun,
     /// They are aborted.
     Confirmed,
@@ -45,11 +45,11 @@ impl FromStr for ReapMode {
     }
 }
 
-/// What became of a connection whose turn it was.
+/// The result for a connection that was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReapOutcome {
     Destroyed,
-    /// Its socket was gone already.
+    /// Its socket was already gone.
     Gone,
     /// It would have been aborted.
     DryRun,
@@ -71,12 +71,12 @@ impl ReapOutcome {
     }
 }
 
-/// How zombies are reaped.
+/// Settings for reaping zombies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReapSettings {
     pub mode: ReapMode,
-    /// At most as many in a minute, and as many at once after a quiet one.
+    /// Maximum number of aborts per minute, which is also the largest burst after a quiet minute.
     pub max_per_minute: u32,
 }
 
@@ -89,18 +89,18 @@ impl Default for ReapSettings {
     }
 }
 
-/// The connections that wait to be aborted. Each is to be checked once more when its turn comes: it
-/// may have recovered.
+/// The connections that wait to be aborted. Check each again when it is due, because it may have
+/// recovered.
 #[derive(Debug)]
 pub struct Reaper {
     settings: ReapSettings,
-    /// Never more than [`ReapSettings::max_per_minute`].
+    /// Never exceeds [`ReapSettings::max_per_minute`].
     allowed: u32,
-    /// When `allowed` was last brought up to date.
+    /// When `allowed` was last updated.
     counted_at: Ktime,
-    /// By the moment from which they may be aborted, and in the order in which they were offered.
+    /// By the time from which they may be aborted, then in the order of the offers.
     waiting: BTreeMap<QueueKey, ConnId>,
-    /// Where in `waiting` each is.
+    /// The key of each connection in `waiting`.
     queue_keys: HashMap<ConnId, QueueKey>,
     offered: u64,
 }
@@ -123,8 +123,8 @@ impl Reaper {
         self.settings.mode
     }
 
-    /// Takes note of an alert; a connection whose death it confirms will have its turn, unless the
-    /// verdict ends before.
+    /// Handles an alert. A connection whose death it confirms becomes due later, unless the verdict
+    /// ends first.
     pub fn offer(&mut self, alert: &Alert) {
         let conn = alert.facts.conn;
         if alert.status != Status::Firing {
@@ -142,7 +142,7 @@ impl Reaper {
         }
     }
 
-    /// The next connection, if the rate allows one.
+    /// The next connection to abort, if the rate allows one.
     pub fn poll(&mut self, now: Ktime) -> Option<ConnId> {
         self.count(now);
         if self.allowed == 0 {
@@ -155,7 +155,7 @@ impl Reaper {
         Some(conn)
     }
 
-    /// When [`Reaper::poll`] next has something to give; `None` while nobody waits.
+    /// When [`Reaper::poll`] next returns a connection; `None` while none waits.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         let (due, _) = *self.waiting.first_key_value()?.0;
         match self.allowed {
@@ -179,14 +179,14 @@ impl Reaper {
         }
     }
 
-    /// Between two of them; `None` if none is allowed at all.
+    /// The time between two aborts; `None` if none is allowed at all.
     fn interval(&self) -> Option<Duration> {
         MINUTE.checked_div(self.settings.max_per_minute)
     }
 }
 
-/// Whether an alert says for certain that nobody is at the other end. A suspicion never does; nor does
-/// an application that is slow, or slow to close.
+/// True if an alert proves that the other end is dead. A suspicion does not, nor does an
+/// application that is slow, or slow to close.
 pub fn may_be_reaped(alert: &Alert) -> bool {
     let dead = match alert.kind {
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive => true,
@@ -198,8 +198,8 @@ pub fn may_be_reaped(alert: &Alert) -> bool {
     dead && alert.status == Status::Firing && alert.certainty == Certainty::Confirmed
 }
 
-/// What TCP says of a dead path is a fact. That nobody answers pings may still change, and so it is
-/// given once more the time that made it certain.
+/// TCP's evidence of a dead path is final. Pongs may still come, so an unresponsive client gets the
+/// time that confirmed the verdict once more.
 fn reap_delay(alert: &Alert) -> Duration {
     match alert.kind {
         VerdictKind::Unresponsive => alert.limit,
@@ -215,7 +215,7 @@ mod tests {
     use crate::{Facts, ListenerId};
 
     #[test]
-    fn an_unresponsive_client_has_once_more_the_time_that_made_it_certain() {
+    fn an_unresponsive_client_gets_the_time_that_confirmed_it_once_more() {
         let mut reaper = reaper(10);
         let unresponsive = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
         reaper.offer(&unresponsive);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_recovers_loses_its_turn_and_waits_anew() {
+    fn a_connection_that_recovers_leaves_the_queue_and_waits_anew() {
         let mut reaper = reaper(10);
         let mut alert = alert(1, VerdictKind::Unresponsive, Certainty::Confirmed);
         reaper.offer(&alert);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_confirmed_dead_is_reaped() {
+    fn only_confirmed_deaths_are_reaped() {
         for kind in VerdictKind::ALL {
             assert!(!may_be_reaped(&alert(1, kind, Certainty::Suspected)));
             let confirmed = may_be_reaped(&alert(1, kind, Certainty::Confirmed));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_reaped_unless_it_is_asked_for() {
+    fn nothing_is_reaped_by_default() {
         let mut off = Reaper::new(ReapSettings::default());
         off.offer(&alert(1, VerdictKind::Expired, Certainty::Confirmed));
         assert_eq!(off.poll(second(100)), None);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_one_turn_however_often_it_is_offered() {
+    fn a_connection_is_reaped_once_even_if_it_is_offered_repeatedly() {
         let mut reaper = reaper(10);
         for _ in 0..3 {
             reaper.offer(&alert(7, VerdictKind::Expired, Certainty::Confirmed));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_rate_does_not_allow_waits_for_its_turn() {
+    fn connections_beyond_the_rate_wait() {
         let mut reaper = reaper(2);
         for conn in 1..=4 {
             reaper.offer(&alert(conn, VerdictKind::BlackHoled, Certainty::Confirmed));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_none_never_reaps() {
+    fn a_rate_of_zero_never_reaps() {
         let mut reaper = reaper(0);
         reaper.offer(&alert(1, VerdictKind::Expired, Certainty::Confirmed));
         assert_eq!(reaper.poll(second(10_000)), None);

@@ -1,4 +1,4 @@
-//! What applications leave unread, from one scan of the sockets to the next.
+//! Unread bytes in receive queues, compared from one scan of the sockets to the next.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ pub(super) struct RecvQueues {
 #[derive(Clone, Copy, Debug)]
 struct UnreadEntry {
     unread: Unread,
-    /// All that the application had read.
+    /// Total bytes that the application had read.
     read: u64,
 }
 
 impl RecvQueues {
-    /// Takes in one scan, and says on which connections it may change the verdict. An incomplete scan
-    /// proves of no connection that its queue is empty.
+    /// Stores one scan, and returns the connections whose verdict it may change. An incomplete scan
+    /// does not prove any queue empty.
     pub(super) fn observe(
         &mut self,
         at: Ktime,
@@ -49,7 +49,7 @@ impl RecvQueues {
             }
             changed.push(conn);
         }
-        // In an order that does not depend on the hash, so that a trace can be replayed.
+        // Sorted, because a trace can be replayed only if the order does not depend on the hash.
         changed.sort_unstable();
         changed
     }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_unread_since_the_first_look_that_found_the_application_where_it_is() {
+    fn a_queue_is_unread_since_the_first_scan_at_the_present_position() {
         let mut recv_queues = RecvQueues::default();
         assert_eq!(recv_queues.observe(Ktime(1), &queue(7), true), []);
         assert_eq!(recv_queues.observe(Ktime(2), &queue(7), true), [CONN]);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_complete_look_proves_a_queue_empty() {
+    fn only_a_complete_scan_proves_a_queue_empty() {
         let mut recv_queues = RecvQueues::default();
         recv_queues.observe(Ktime(1), &queue(7), true);
         assert_eq!(recv_queues.observe(Ktime(2), &[], false), [CONN]);

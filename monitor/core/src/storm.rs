@@ -1,8 +1,9 @@
 //! Reconnect storms: when a server restarts, its clients come back all at once and take it down again.
 //!
-//! One [`StormDetector`] for each listener. It gets every attempt and every end, learns what is usual, and
-//! says when clients lose their connections at once, when they come back at once, in what rhythm, and why.
-//! Memory is bounded and an event costs the same however many clients there are.
+//! Each listener has one [`StormDetector`]. It receives every attempt and every end, and learns the
+//! usual rates. It reports when clients lose their connections at once, when they come back at
+//! once, in what rhythm, and why. Memory is bounded, and the cost of an event does not depend on
+//! the number of clients.
 
 mod advice;
 mod baseline;
@@ -56,17 +57,17 @@ pub struct StormDetector {
     clients: Clients,
     connections: ClientConnections,
     deaths: Deaths,
-    /// When the first connection was known.
+    /// When the first connection became known.
     watched_since: Option<Ktime>,
     learner: Learner,
     totals: Totals,
-    /// What they were when each of the last seconds with an event began.
+    /// The totals at the start of each of the last seconds with an event.
     marks: VecDeque<(u64, Totals)>,
     /// The next second to learn from.
     next: Option<u64>,
-    /// So many arrivals in a second are unusual.
+    /// This many arrivals in a second are unusual.
     alarm: u64,
-    /// The latest seconds in which that was reached: their number and the moment.
+    /// The latest seconds that reached the alarm: their number and the moment.
     crossed: VecDeque<(u64, Ktime)>,
     episode: Option<Box<Episode>>,
     episodes: u32,
@@ -76,7 +77,7 @@ pub struct StormDetector {
 }
 
 impl StormDetector {
-    /// A `baseline` that is not plausible, or was learned for less than a minute, is not used.
+    /// Ignores a `baseline` that is implausible or was learned for less than a minute.
     pub fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
         let mut storm = Self {
             settings: *settings,
@@ -103,21 +104,21 @@ impl StormDetector {
         storm
     }
 
-    /// A connection of the client is known to be open from now on, whether it was opened now or earlier.
-    /// The slot is for [`StormDetector::disconnect`]. `client` is canonical.
+    /// A connection of the client is open from now on, whether it was opened now or earlier. Pass
+    /// the slot to [`StormDetector::disconnect`]. `client` is canonical.
     pub fn connect(&mut self, at: Ktime, client: IpAddr) -> ClientSlot {
         self.watched_since.get_or_insert(at);
         let seed = self.settings.seed;
         self.connections.open(client, |client| hash(seed, client))
     }
 
-    /// It is open no more; comes before [`StormDetector::departed`].
+    /// The connection is no longer open; call it before [`StormDetector::departed`].
     pub fn disconnect(&mut self, slot: ClientSlot) {
         let seed = self.settings.seed;
         self.connections.close(slot, |client| hash(seed, client));
     }
 
-    /// A client asks: an upgrade request, or the opening of TLS. `client` is canonical.
+    /// A client tries to connect: an upgrade request, or the start of TLS. `client` is canonical.
     pub fn arrived(&mut self, at: Ktime, client: IpAddr) {
         self.roll(at);
         let hash = self.hash(client);
@@ -143,7 +144,7 @@ impl StormDetector {
         }
     }
 
-    /// An attempt has its outcome.
+    /// The outcome of an attempt is known.
     pub fn settled(&mut self, at: Ktime, client: IpAddr, outcome: AttemptOutcome) {
         self.roll(at);
         let hash = self.hash(client);
@@ -173,7 +174,7 @@ impl StormDetector {
         }
     }
 
-    /// A connection is over; `established` were open before it.
+    /// A connection is over; `established` were open before its end.
     pub fn departed(&mut self, departure: &Departure, established: u64) {
         let Departure { at, client, .. } = *departure;
         self.roll(at);
@@ -208,14 +209,14 @@ impl StormDetector {
         self.deaths.server_gone(at);
     }
 
-    /// When to be shown the time; `None` while nothing is wrong.
+    /// When to call [`StormDetector::handle_timeout`]; `None` while nothing is wrong.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         let storm = self.episode.as_ref().map(|episode| episode.due);
         let thrash = self.thrash.as_ref().map(|thrash| thrash.due);
         storm.into_iter().chain(thrash).min()
     }
 
-    /// Shows the time.
+    /// Advances the time.
     pub fn handle_timeout(&mut self, now: Ktime) {
         if self.episode.as_ref().is_some_and(|e| e.due <= now) {
             self.roll(now);
@@ -228,35 +229,36 @@ impl StormDetector {
         }
     }
 
-    /// What is to be reported next.
+    /// The next finding to report.
     pub fn poll_finding(&mut self) -> Option<StormFinding> {
         self.findings.pop_front()
     }
 
-    /// Whether clients come back at once.
+    /// True while clients come back at once.
     pub fn is_storm(&self) -> bool {
         self.episode
             .as_ref()
             .is_some_and(|episode| episode.phase == StormPhase::Storm)
     }
 
-    /// Attempts of clients that had lost a connection, or had been refused, in the five minutes before.
-    /// Exact while fewer than 4,096 clients come in five minutes; beyond, extrapolated from a sample.
+    /// Attempts of clients that had lost a connection, or had been refused, in the five minutes
+    /// before. Exact while fewer than 4,096 clients come in five minutes; above that, extrapolated
+    /// from a sample.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
     }
 
-    /// What was learned, to be kept over a restart.
+    /// What was learned, for storage across restarts.
     pub fn baseline(&self) -> Baseline {
         self.learner.baseline()
     }
 
-    /// The clients that ask most often, heaviest first, at most 1,024.
+    /// The clients with the most attempts, heaviest first, at most 1,024.
     pub fn clients(&self) -> Vec<ClientRow> {
         self.with_open(self.clients.heaviest(usize::MAX))
     }
 
-    /// About the memory that it holds.
+    /// Approximate memory use.
     #[cfg(test)]
     fn bytes(&self) -> usize {
         let tables = [
@@ -277,7 +279,7 @@ impl StormDetector {
         hash(self.settings.seed, client)
     }
 
-    /// Fills in how many connections each has open.
+    /// Fills in the number of open connections of each client.
     fn with_open(&self, mut rows: Vec<ClientRow>) -> Vec<ClientRow> {
         for row in &mut rows {
             row.open = self.connections.count(row.client, self.hash(row.client));
@@ -285,7 +287,8 @@ impl StormDetector {
         rows
     }
 
-    /// Learns from the seconds that are over. One second late, so that none is still to get an event.
+    /// Learns from completed seconds. It lags by one second, so that none can still receive an
+    /// event.
     fn roll(&mut self, at: Ktime) {
         let now = seconds::number(at);
         if self.marks.back().is_none_or(|(last, _)| *last < now) {
@@ -315,15 +318,15 @@ impl StormDetector {
         }
     }
 
-    /// The totals when the second of `at` began, or the oldest that are known.
+    /// The totals at the start of the second of `at`, or the oldest known ones.
     fn before(&self, at: Ktime) -> Totals {
         let number = seconds::number(at);
         let mark = self.marks.iter().find(|(mark, _)| *mark >= number);
         mark.map_or(self.totals, |(_, totals)| *totals)
     }
 
-    /// How fast to learn from a second. In a storm slowly, so that a rate that stays becomes the usual
-    /// one; and never from attempts that fail.
+    /// How fast to learn from a second. Learning is slow in a storm, so that only a lasting rate
+    /// becomes the usual one, and stops while failures exceed successes.
     fn pace(&self, index: u64) -> Option<f64> {
         if self.episode.is_none() {
             return Some(1.0);
@@ -342,7 +345,7 @@ impl StormDetector {
         };
     }
 
-    /// Looks at the storm once a second.
+    /// Evaluates the storm, once a second.
     fn evaluate(&mut self, now: Ktime) {
         let usual = self.learner.usual_arrivals().fast;
         let busy =
@@ -383,7 +386,7 @@ impl StormDetector {
         episode.reports += 1;
         let of_it = self.totals.since(&episode.before);
         let per = |whole: u64, part: u64| (part > 0).then(|| whole as f64 / part as f64);
-        // A return may be known a moment later than its attempt, which was before all this.
+        // A return may be counted after its attempt, which may precede the storm.
         let share = per(of_it.returning.min(of_it.sampled), of_it.sampled);
         let mut storm = ReconnectStorm {
             firing: episode.phase != StormPhase::Over,

@@ -1,4 +1,4 @@
-//! What the metrics count, per listener, apart from what the kernel programs count themselves.
+//! The counts behind the metrics of each listener, except those that the kernel programs keep.
 
 use std::collections::BTreeMap;
 
@@ -17,32 +17,33 @@ use super::{
 pub struct Tally {
     /// Gauge, by `Protocol`.
     pub connections: [Phases; 3],
-    /// Gauge: idle for at least 0.8 of the limit, and not past it.
+    /// Gauge: idle for at least 0.8 of the limit, but not past it.
     pub at_risk: u64,
-    /// Gauge, by `VerdictKind`; what is no zombie is counted here too.
+    /// Gauge, by `VerdictKind`; includes the kinds that are not zombies.
     pub zombies: [u64; VerdictKind::ALL.len()],
     /// Firing episodes, by `VerdictKind`.
     pub detected: [u64; VerdictKind::ALL.len()],
     /// Episodes that ended with a sign of life, by `VerdictKind`.
     pub recovered: [u64; VerdictKind::ALL.len()],
-    /// Confirmed zombies whose turn to be aborted came, by `ReapOutcome`.
+    /// Confirmed zombies that were due to be aborted, by `ReapOutcome`.
     pub reaped: [u64; ReapOutcome::ALL.len()],
-    /// Gauge: upgrade requests without an answer for at least 10 s.
+    /// Gauge: upgrade requests without a response for at least 10 s.
     pub handshakes_stuck: u64,
-    /// Gauge: clients come back all at once.
+    /// Gauge: clients are coming back all at once.
     pub reconnect_storm: bool,
     /// Attempts of clients that had lost a connection, or had been refused, shortly before.
     pub reconnects: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
     pub abnormal_closures: u64,
     pub close_codes: CloseCodes,
-    /// The silence before a death; at the first confirmed verdict or at a close without close frame.
+    /// The idle time before a death, at the first confirmed verdict or at a close without close
+    /// frame.
     pub idle_at_death: DurationHistogram,
-    /// What is known of the hops' real timeouts.
+    /// What was learned about the hops' real timeouts.
     pub learned: Learned,
-    /// What the connections have lost lately.
+    /// The recent loss of the connections.
     pub loss: Loss,
-    /// The age at the same moment, where the birth was seen.
+    /// The age at the same moment, if the establishment was seen.
     pub age_at_death: DurationHistogram,
 }
 
@@ -56,7 +57,7 @@ impl Tally {
     }
 }
 
-/// Connections by how far they are.
+/// Connections by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     pub open: u64,
@@ -74,17 +75,17 @@ impl Phases {
     }
 }
 
-/// First close frames, by who sent them and with which code.
+/// First close frames, by sender and code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseCodes {
     /// At most [`CloseCodes::LIMIT`] keys; the code is `None` for a close frame without a body.
     pub counts: BTreeMap<(Direction, Option<u16>), u64>,
-    /// Close frames whose key found no room any more.
+    /// Close frames whose key no longer had room.
     pub overflow: u64,
 }
 
 impl CloseCodes {
-    /// Peers choose their codes, so they must not choose our memory or the number of series.
+    /// Peers choose their codes, so the memory and the number of series must be bounded.
     pub const LIMIT: usize = 64;
 
     pub(super) fn count(&mut self, close: Close) {
@@ -105,7 +106,7 @@ mod tests {
     use crate::CloseHow;
 
     #[test]
-    fn a_peer_that_invents_codes_ends_in_the_overflow() {
+    fn invented_codes_of_a_peer_end_in_the_overflow() {
         let mut codes = CloseCodes::default();
         for code in 0..100 {
             codes.count(Close {

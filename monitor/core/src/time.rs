@@ -16,7 +16,7 @@ pub struct Ktime(pub u64);
 
 impl Ktime {
     pub const ZERO: Self = Self(0);
-    /// Where sums with a limit of "never" end: no deadline.
+    /// The sum of a moment and an unlimited duration: no deadline.
     pub const NEVER: Self = Self(u64::MAX);
 
     /// The time since `earlier`, or zero if `earlier` is not earlier.
@@ -24,8 +24,8 @@ impl Ktime {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment on the wall clock, which showed `ts` at `now`, to the millisecond: no clock behind
-    /// it is better. A later moment than `now` is taken for `now`.
+    /// This moment on the wall clock, which showed `ts` at `now`, to the millisecond: the
+    /// underlying clocks are not more precise. A moment later than `now` is treated as `now`.
     pub fn on_wall_clock(self, now: Self, ts: Timestamp) -> Timestamp {
         let ago = SignedDuration::try_from(now.since(self)).unwrap_or_default();
         let exact = ts.saturating_sub(ago).unwrap_or_default();
@@ -39,7 +39,7 @@ impl Ktime {
 impl Add<Duration> for Ktime {
     type Output = Self;
 
-    /// Saturates: a limit of "never" stays in the future.
+    /// Saturates: an unlimited duration stays in the future.
     fn add(self, rhs: Duration) -> Self {
         let nanos = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(nanos))

@@ -1,4 +1,4 @@
-//! The life of a connection in its own terms (RFC 6455 §4, §7): CONNECTING, OPEN, CLOSING, CLOSED.
+//! The life of a connection in the terms of RFC 6455 (§4, §7): CONNECTING, OPEN, CLOSING, CLOSED.
 
 use std::{fmt, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 /// A connection went from one state to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Transition {
-    /// A string: a cookie does not fit into every JSON reader's numbers.
+    /// A string, because a cookie does not fit into the numbers of every JSON reader.
     #[serde(serialize_with = "conn_id")]
     pub conn: ConnId,
     #[serde(serialize_with = "listener_id")]
@@ -23,7 +23,7 @@ pub struct Transition {
     /// CLOCK_MONOTONIC, nanoseconds.
     #[serde(serialize_with = "nanos")]
     pub at: Ktime,
-    /// `None` if nothing was known of the connection before.
+    /// `None` if the connection was unknown before.
     pub from: Option<State>,
     pub to: State,
     pub reason: Reason,
@@ -33,7 +33,7 @@ pub struct Transition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// An upgrade was asked for (RFC 6455 §4.1).
+    /// An upgrade was requested (RFC 6455 §4.1).
     Connecting,
     Open,
     /// A close frame or a FIN passed (§7.1.3).
@@ -61,20 +61,20 @@ pub enum Reason {
     Requested,
     /// A 101 passed.
     Upgraded {
-        /// Since TCP's ESTABLISHED, where that was seen.
+        /// Since TCP's ESTABLISHED, if that was seen.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
         after: Option<Duration>,
     },
     /// TLS began.
     Tls,
-    /// Met in mid-stream: older than the monitor, or missed by it.
+    /// Found in mid-stream: older than the monitor, or missed by it.
     Found,
-    /// The answer was another than 101; `None` if it had no status code.
+    /// The response was not a 101; `None` if it had no status code.
     Refused {
         status: Option<u16>,
         retry_after: Option<RetryAfter>,
     },
-    /// The connection ended, or went on as plain HTTP, and no answer was seen.
+    /// The connection ended, or continued as plain HTTP, and no response was seen.
     NoAnswer,
     CloseFrame {
         #[serde(serialize_with = "sender")]
@@ -90,15 +90,15 @@ pub enum Reason {
         #[serde(serialize_with = "close_how")]
         how: CloseHow,
     },
-    /// It was plain HTTP.
+    /// It carried plain HTTP.
     NotWebSocket,
-    /// The socket is gone; how it ended was missed.
+    /// The socket is gone; its end was missed.
     Missed,
 }
 
 impl Transition {
-    /// A connection is met for the first time after its handshake. `upgraded` says that a 101 is
-    /// known of.
+    /// The opening of a connection that is first seen after its handshake. `upgraded` means that
+    /// its 101 is known.
     pub fn opened(facts: &Facts, from: Option<State>, upgraded: bool) -> Self {
         let at = facts.opened_at.unwrap_or(facts.at);
         let reason = match (facts.protocol, facts.established_at) {
@@ -139,7 +139,7 @@ impl Transition {
 }
 
 impl Ending {
-    /// Why a connection without last facts is closed.
+    /// Why a connection without final facts is closed.
     pub(super) fn reason(self) -> Reason {
         match self {
             Self::Dismissed => Reason::NotWebSocket,
@@ -149,7 +149,7 @@ impl Ending {
     }
 }
 
-/// As a person would note it: `close frame 1000 from peer`.
+/// Human-readable: `close frame 1000 from peer`.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_read_like_a_log_written_by_hand() {
+    fn reasons_are_human_readable() {
         let second = Duration::from_secs(1);
         let date = "2026-11-22T20:00:00Z".parse().expect("a date");
         let refused = |status, retry_after| Reason::Refused {

@@ -1,19 +1,20 @@
-//! The rules: from facts to a verdict, and to the moment at which to check again.
+//! The rules: from facts to a verdict, and to the time of the next check.
 //!
-//! Every rule is a pure function of one [`Observation`]. It says what holds now, or the earliest moment at
-//! which it could hold if nothing else is heard. A flow's deadline is the earliest of its rules', so
-//! a healthy flow needs one timer and no memory of its facts.
+//! Every rule is a pure function of one [`Observation`]. It returns the verdict that holds now, or
+//! the earliest moment at which it could hold if nothing else is heard. A flow's deadline is the
+//! earliest of its rules', so a healthy flow needs one timer and no memory of its facts.
 //!
-//! What the rules rely on from the kernel side: a snapshot is never older than the last event of its
-//! flow; it is published by a packet, so it may miss up to `staleness` of ordinary traffic after its
-//! last activity, but never a retransmission, acknowledgement progress after one, a ping, a pong, a
-//! FIN or a RST.
+//! The rules rely on these properties of the kernel side: a snapshot is never older than the last
+//! event of its flow. It is published by a packet, so it may miss up to `staleness` of ordinary
+//! traffic after its last activity, but never a retransmission, acknowledgement progress after one,
+//! a ping, a pong, a FIN or a RST.
 //!
-//! A flow with a FIN in either direction gets no `expired` and no `unresponsive` verdict (the peer
-//! owes nothing any more); `black_holed` applies until a RST passes. A RST never counts as a
-//! recovery: it is how an `rst_on_next_packet` hop says that the connection is long dead.
+//! A flow with a FIN in either direction gets no `expired` and no `unresponsive` verdict, because
+//! the peer owes nothing any more; `black_holed` applies until a RST passes. A RST never counts as
+//! a recovery: an `rst_on_next_packet` hop sends one for a connection that is long dead.
 //!
-//! On a subflow of MPTCP no rule confirms that the connection is dead: it may live on by another subflow.
+//! On an MPTCP subflow no rule confirms that the connection is dead, because it may survive on
+//! another subflow.
 
 mod black_holed;
 mod expired;
@@ -34,7 +35,7 @@ use super::{
 pub use expiring::is_near_lifetime;
 pub use unresponsive::pace_of_pongs;
 
-/// What a rule believes about a flow.
+/// The verdict of a rule on a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub kind: VerdictKind,
@@ -43,19 +44,20 @@ pub struct Verdict {
     pub since: Ktime,
     /// The limit that was crossed, or is near.
     pub limit: Duration,
-    /// The place in the path of the hop whose limit it is.
+    /// The index in the path of the hop whose limit it is.
     pub hop: Option<usize>,
 }
 
-/// What a rule says.
+/// The result of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     Holds(Verdict),
-    /// It cannot hold earlier than this unless an event comes; [`Ktime::NEVER`]: only an event matters.
+    /// It cannot hold earlier than this unless an event comes; with [`Ktime::NEVER`], only an event
+    /// matters.
     NotBefore(Ktime),
 }
 
-/// What became of a verdict that stood already.
+/// The result of the review of a standing verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Review {
     /// The peer was heard again.
@@ -84,12 +86,12 @@ impl Verdict {
     }
 }
 
-/// Judges a flow that is believed healthy: the first rule that holds, or else the earliest deadline.
+/// Judges a flow that seems healthy: the first rule that holds, or else the earliest deadline.
 pub fn judge(observation: &Observation<'_>) -> Finding {
     first(observation, &RULES)
 }
 
-/// Judges a flow that is `expiring` or `quiet` already: is it dead?
+/// Judges a flow that is already `expiring` or `quiet`, by the rules that find zombies.
 pub fn judge_graver(observation: &Observation<'_>) -> Finding {
     let zombies = RULES.iter().filter(|rule| rule.kind.is_zombie());
     first(observation, zombies)
@@ -137,7 +139,7 @@ fn first<'a>(observation: &Observation<'_>, rules: impl IntoIterator<Item = &'a 
     Finding::NotBefore(earliest)
 }
 
-/// A rule's certainty, or less where the flow is only a part of its connection.
+/// A rule's certainty, reduced if the flow is only a part of its connection.
 fn allowed(observation: &Observation<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
     match observation.facts.is_subflow && kind.is_about_path_or_peer() {
         true => Certainty::Suspected,
@@ -145,7 +147,7 @@ fn allowed(observation: &Observation<'_>, kind: VerdictKind, certainty: Certaint
     }
 }
 
-/// Of what two hops say, what became true first, or else the earlier deadline.
+/// Of the findings of two hops, the verdict that became true first, or else the earlier deadline.
 fn sooner(one: Finding, other: Finding) -> Finding {
     match (one, other) {
         (Finding::Holds(a), Finding::Holds(b)) => {
@@ -157,8 +159,7 @@ fn sooner(one: Finding, other: Finding) -> Finding {
     }
 }
 
-/// Whether the flow is close to the limit of its tightest hop, and when to check again for this rule's
-/// sake.
+/// True if the flow is close to the limit of its tightest hop, and when to check this again.
 pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
     let hop = observation
         .path
@@ -171,7 +172,7 @@ pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
     let quiet_since = observation.quiet_since(hop);
     let idle = observation.now.since(quiet_since);
     if idle > limit.saturating_add(observation.staleness) {
-        // No longer at risk: expired, or the limit is not what the configuration says.
+        // No longer at risk: expired, or the configured limit is wrong.
         (false, Ktime::NEVER)
     } else if idle >= threshold {
         (true, observation.now + RECHECK.max(limit / 20))
@@ -180,8 +181,8 @@ pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
     }
 }
 
-/// Reviews a verdict that stands. `heard_before` is the last packet from the peer that was
-/// known at the check before.
+/// Reviews a standing verdict. `heard_before` is the last packet from the peer that was known at
+/// the previous check.
 pub fn review(
     observation: &Observation<'_>,
     verdict: &Verdict,
@@ -199,7 +200,7 @@ pub fn review(
     })
 }
 
-/// The silence that ended in this verdict: what a hop's idle limit has to be compared with.
+/// The idle time before this verdict, to be compared with a hop's idle limit.
 pub fn silence_before(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
     match observation.longest_unheard_gap() {
         Some(gap) => gap.to.since(gap.from),
@@ -222,8 +223,9 @@ fn age(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
 
 /// The silence before the end of a connection that closed without a close frame.
 ///
-/// A FIN is itself a packet, so payload is what counts. A RST moves no clock: if nothing else began the end,
-/// the silence lasts until now. With bytes still in flight it begins at the peer's last packet.
+/// A FIN is itself a packet, so only payload counts. A RST does not change any clock: if nothing
+/// else began the end, the idle time lasts until now. With bytes still in flight it begins at the
+/// peer's last packet.
 pub fn silence_before_close(observation: &Observation<'_>) -> Duration {
     let facts = observation.facts;
     if let Some(gap) = observation.longest_unheard_gap() {
@@ -248,7 +250,7 @@ fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {
     last.map_or(Duration::ZERO, |last| end.since(last))
 }
 
-/// A limit must be exceeded, not met.
+/// A limit must be exceeded, not only reached.
 const INSTANT: Duration = Duration::from_nanos(1);
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Hierarchical timer wheel: O(1) to arm, exact to the nanosecond, nothing to cancel.
 //!
-//! An entry that is no longer wanted stays until it comes due; the owner tells it by its
+//! An entry that is no longer wanted stays until it is due; its owner recognises it by its
 //! generation. That keeps an entry at 24 bytes and the wheel free of back-pointers.
 
 use std::mem;
 
 use super::{facts::ConnId, time::Ktime};
 
-/// A promise to check a flow.
+/// A scheduled check of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WheelEntry {
     pub(super) deadline: Ktime,
@@ -17,13 +17,13 @@ pub(super) struct WheelEntry {
 
 /// Entries ordered by deadline, in eight levels of 64 slots.
 ///
-/// A slot of level 0 covers one tick, a slot of level n + 1 a whole turn of level n. An entry lives
-/// on the level of the highest base-64 digit in which its tick differs from `elapsed`, so everything
-/// on a lower level is due earlier than everything on a higher one.
+/// A slot of level 0 covers one tick, a slot of level n + 1 a whole turn of level n. An entry is on
+/// the level of the highest base-64 digit in which its tick differs from `elapsed`, so every entry
+/// on a lower level is due earlier than any on a higher one.
 #[derive(Debug)]
 pub(super) struct Wheel {
     levels: Vec<Level>,
-    /// The tick the slots are counted from; never ahead of the time shown.
+    /// The tick from which slots are counted; never ahead of the current time.
     elapsed: u64,
     len: usize,
 }
@@ -50,14 +50,14 @@ impl Wheel {
             .map(|(level, slot)| self.levels[level].slots[slot].earliest)
     }
 
-    /// Takes out all entries due at `now`, by deadline and then in the order of insertion.
+    /// Removes all entries due at `now`, by deadline and then in the order of insertion.
     pub(super) fn expire(&mut self, now: Ktime) -> Vec<WheelEntry> {
         let mut due = Vec::new();
         while let Some((level, slot)) = self.first_slot() {
             if self.levels[level].slots[slot].earliest > now {
                 break;
             }
-            // The first slot is the earliest of all: nothing is left behind by moving there.
+            // The first slot is the earliest of all, so moving there skips nothing.
             self.elapsed = self.slot_start(level, slot);
             for entry in self.levels[level].take(slot) {
                 if entry.deadline <= now {
@@ -150,7 +150,7 @@ fn tick(at: Ktime) -> u64 {
     at.0 >> TICK_BITS
 }
 
-/// One tick is 2^20 ns, about a millisecond: it spreads entries, it does not round them.
+/// One tick is 2^20 ns, about a millisecond. It distributes entries and does not round deadlines.
 const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;

@@ -30,8 +30,8 @@ Examples:
 
 Needs a running `wsmon run`. It also remembers the last 1,024 connections that ended.
 
-Exit status: 0, 1 if there is no daemon or no such connection, 2 if what was asked for makes no
-sense, 3 if this user may not connect.")]
+Exit status: 0, 1 if there is no daemon or no such connection, 2 for invalid
+arguments, 3 if this user may not connect.")]
 pub struct InspectArgs {
     /// The connection's cookie
     #[arg(value_name = "COOKIE")]

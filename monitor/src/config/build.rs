@@ -117,7 +117,9 @@ impl Builder<'_> {
             None => (listener.default_name(&self.listeners), table.ports.span()),
         };
         if table.name.is_some() && (name.is_empty() || name.contains(char::is_control)) {
-            let message = format!("invalid name {name:?}, expected letters: it is a label of metrics and alerts");
+            let message = format!(
+                "invalid name {name:?}, expected letters: it is a label of metrics and alerts"
+            );
             self.wrong(at, message);
         } else if self.listeners.iter().any(|other| other.rules.name == name) {
             let message = format!("two listeners are called {name:?}; give this one another name");

@@ -232,9 +232,7 @@ fn probable_mistakes_are_warnings() {
     let text = listener("path = [{ profile = \"aws-alb\", idle_timeout = \"2h\" }]");
     assert_eq!(
         warnings(&text),
-        [
-            "3:47: the idle timeout of aws-alb can be 1s to 4000s; use the value that is set there"
-        ]
+        ["3:47: the idle timeout of aws-alb can be 1s to 4000s; use the value that is set there"]
     );
     let text = listener("route = [{ network = \"10.1.2.3/8\", path = [] }]");
     assert_eq!(

@@ -54,7 +54,9 @@ impl FromStr for Network {
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map(Self)
             .map_err(|_| {
-                format!("invalid network {text:?}, expected one like 10.0.0.0/8, fd00::/8 or 10.0.0.7")
+                format!(
+                    "invalid network {text:?}, expected one like 10.0.0.0/8, fd00::/8 or 10.0.0.7"
+                )
             })
     }
 }

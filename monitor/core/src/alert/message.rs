@@ -1,4 +1,4 @@
-//! Why an alert is reported, in one sentence.
+//! One-sentence reasons for alerts.
 
 use std::{fmt, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) fn why_firing(
     }
 }
 
-/// What was seen, and what follows from it.
+/// The observed evidence, and the conclusion from it.
 fn evidence(
     verdict: &Verdict,
     observation: &Observation<'_>,
@@ -182,7 +182,7 @@ pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> Stri
     }
 }
 
-/// How long the hop has counted no activity.
+/// How long the hop has seen no activity that it counts.
 fn idle_for(observation: &Observation, verdict: &Verdict, silence: Duration) -> String {
     let silence = SecondsText(silence);
     match observation.hop(verdict).map(|hop| hop.activity) {
@@ -206,8 +206,8 @@ fn elapsed(since: Option<Ktime>, now: Ktime) -> Duration {
     since.map_or(Duration::ZERO, |since| now.since(since))
 }
 
-/// Whole seconds stay whole, others get one decimal, rounded down: "idle 6.0 s" for a limit of
-/// 6 s would claim more than was seen.
+/// Whole seconds stay whole; others get one decimal, rounded down. Rounding up could claim "idle
+/// 6.0 s" before 6 s have passed.
 struct SecondsText(Duration);
 
 impl fmt::Display for SecondsText {
@@ -219,7 +219,7 @@ impl fmt::Display for SecondsText {
     }
 }
 
-/// A number and its noun, in the plural where needed.
+/// A number and its noun, in the plural if needed.
 struct CountedNoun(u64, &'static str);
 
 impl fmt::Display for CountedNoun {
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn numbers_are_human_readable() {
         assert_eq!(CountedNoun(1, "ping").to_string(), "1 ping");
         assert_eq!(CountedNoun(4_096, "byte").to_string(), "4,096 bytes");
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolved_verdict_says_how_it_ended() {
+    fn the_reason_of_a_resolution_contains_how_the_verdict_ended() {
         let verdict = Verdict {
             kind: VerdictKind::Expired,
             certainty: Certainty::Suspected,

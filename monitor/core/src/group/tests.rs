@@ -39,7 +39,7 @@ fn reported(grouping: &mut Grouping) -> Vec<Notice> {
     std::iter::from_fn(|| grouping.poll_notice()).collect()
 }
 
-/// How many alerts each notice stands for.
+/// The number of alerts in each notice.
 fn counts(notices: &[Notice]) -> Vec<u64> {
     notices.iter().map(count).collect()
 }
@@ -52,7 +52,7 @@ fn count(notice: &Notice) -> u64 {
 }
 
 #[test]
-fn twenty_pass_at_once_and_of_the_rest_a_group_is_told_when_its_ten_seconds_are_over() {
+fn twenty_alerts_pass_at_once_and_the_rest_is_reported_as_a_group_after_ten_seconds() {
     let mut grouping = Grouping::default();
     for conn in 0..10_000 {
         grouping.offer(alert(1_000, conn, FIRING));
@@ -74,7 +74,7 @@ fn twenty_pass_at_once_and_of_the_rest_a_group_is_told_when_its_ten_seconds_are_
 }
 
 #[test]
-fn a_burst_that_goes_on_is_one_group_in_ten_seconds_and_singles_return_when_it_is_over() {
+fn a_long_burst_yields_one_group_every_ten_seconds_and_single_alerts_resume_afterwards() {
     let mut grouping = Grouping::default();
     for conn in 0..400 {
         grouping.offer(alert(conn * 100, conn, FIRING));
@@ -90,7 +90,7 @@ fn a_burst_that_goes_on_is_one_group_in_ten_seconds_and_singles_return_when_it_i
 }
 
 #[test]
-fn one_alone_is_told_late_and_as_itself() {
+fn a_single_withheld_alert_is_reported_late_and_ungrouped() {
     let mut grouping = Grouping::default();
     for conn in 0..=SINGLY as u64 {
         grouping.offer(alert(0, conn, FIRING));
@@ -102,7 +102,7 @@ fn one_alone_is_told_late_and_as_itself() {
 }
 
 #[test]
-fn kinds_listeners_and_certainties_have_bursts_of_their_own() {
+fn kinds_listeners_and_certainties_have_separate_bursts() {
     let mut grouping = Grouping::default();
     for conn in 0..SINGLY as u64 {
         let of = |change: fn(&mut Alert)| {
@@ -128,7 +128,11 @@ fn the_end_of_a_verdict_waits_for_its_beginning() {
     }
     reported(&mut grouping);
     grouping.offer(alert(1_000, 3, RESET));
-    assert_eq!(reported(&mut grouping).len(), 1, "its beginning was told");
+    assert_eq!(
+        reported(&mut grouping).len(),
+        1,
+        "its beginning was reported"
+    );
     grouping.offer(alert(1_000, 23, RESET));
     assert_eq!(reported(&mut grouping), []);
     grouping.handle_timeout(Ktime(10_000_000_000));
@@ -141,7 +145,7 @@ fn the_end_of_a_verdict_waits_for_its_beginning() {
 }
 
 #[test]
-fn a_group_names_a_hop_only_if_it_is_the_hop_of_all() {
+fn a_group_names_a_hop_only_if_all_its_alerts_share_it() {
     let mut grouping = Grouping::default();
     for conn in 0..30 {
         let mut alert = alert(0, conn, FIRING);
@@ -158,7 +162,7 @@ fn a_group_names_a_hop_only_if_it_is_the_hop_of_all() {
     assert_eq!(group.hop, None);
 }
 
-/// What an alert says, apart from its connection.
+/// What an alert reports, apart from its connection.
 type ReportedAlert = (ListenerId, VerdictKind, Status, Certainty);
 
 fn reported_alert(alert: &Alert) -> ReportedAlert {
@@ -173,7 +177,7 @@ fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
     ];
     let kind = prop_oneof![Just(VerdictKind::Expired), Just(VerdictKind::BlackHoled)];
     let certainty = prop_oneof![Just(Certainty::Suspected), Just(Certainty::Confirmed)];
-    // Most of them in a burst, some after a pause.
+    // Most come in a burst, some after a pause.
     let step = prop_oneof![9 => 0..200_u64, 1 => 0..15_000_u64];
     (step, 0..300_u64, 0..2_u16, status, kind, certainty).prop_map(
         |(step, conn, listener, status, kind, certainty)| {
@@ -187,9 +191,9 @@ fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
 }
 
 proptest! {
-    /// Whatever comes, and whether time is shown at its deadlines or only by what comes next.
+    /// Holds for any alerts, whether time advances at the deadlines or only with the next alert.
     #[test]
-    fn every_alert_is_told_once_and_no_later_than_ten_seconds(
+    fn every_alert_is_reported_once_and_within_ten_seconds(
         alerts in vec(any_alert(), 0..600),
         punctual: bool,
     ) {
@@ -224,7 +228,8 @@ proptest! {
                     *counted.entry(key(alert)).or_default() += 1;
                     prop_assert!(!punctual || reported_at.since(alert.at) <= WINDOW);
                     let before = singles.entry(key(alert)).or_default();
-                    // What was withheld alone passes late, beside those that passed at once.
+                    // A single withheld alert passes late and is not counted with those that passed
+                    // at once.
                     if alert.at == *reported_at {
                         before.push_back(alert.at);
                     }
@@ -252,7 +257,7 @@ proptest! {
     }
 }
 
-/// A saying in an order.
+/// What an alert reports, as a key with an order.
 fn key(alert: &Alert) -> (ListenerId, VerdictKind, String, Certainty) {
     let (listener, kind, status, certainty) = reported_alert(alert);
     (listener, kind, format!("{status:?}"), certainty)

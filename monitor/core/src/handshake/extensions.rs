@@ -1,4 +1,4 @@
-//! `Sec-WebSocket-Extensions` (RFC 6455 §9.1), as far as permessage-deflate goes (RFC 7692).
+//! permessage-deflate (RFC 7692) in `Sec-WebSocket-Extensions` (RFC 6455 §9.1).
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub struct Deflate {
     pub client_max_window_bits: Option<u8>,
 }
 
-/// The parameters are not those of an answer (RFC 7692 §7.1).
+/// Parameters that are invalid in a response (RFC 7692 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadParameters;
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_an_answer_must_not_have_are_refused() {
+    fn parameters_that_are_invalid_in_a_response_are_refused() {
         for parameters in [
             "client_max_window_bits",
             "client_max_window_bits=7",

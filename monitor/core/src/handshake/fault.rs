@@ -1,15 +1,15 @@
-//! What can be wrong with a handshake.
+//! Faults of a handshake.
 
 use std::fmt;
 
-/// A rule of the opening handshake that an endpoint broke, or a reason why that cannot be told.
+/// A rule of the opening handshake that an endpoint broke, or a reason why it cannot be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum HandshakeFault {
-    /// The head is longer than what is looked at, or came in more than one segment: headers may be
-    /// missing here and not on the wire.
+    /// The head is longer than the captured part or came in more than one segment: headers may be
+    /// missing here, but not on the wire.
     CutOff,
-    /// No HTTP/1 request or status line.
+    /// Not an HTTP/1 request or status line.
     Malformed,
     /// The method is not GET (RFC 6455 §4.2.1).
     NotGet,
@@ -27,11 +27,11 @@ pub enum HandshakeFault {
     BadVersion,
     /// `Sec-WebSocket-Accept` is missing or does not belong to the key (§4.2.2).
     BadAccept,
-    /// A subprotocol was chosen that the client did not offer (§4.1).
+    /// The server chose a subprotocol that the client did not offer (§4.1).
     UnofferedSubprotocol,
-    /// permessage-deflate was accepted and not offered (§4.1).
+    /// permessage-deflate was accepted, but not offered (§4.1).
     UnofferedCompression,
-    /// permessage-deflate with parameters that it does not have (RFC 7692 §7.1).
+    /// permessage-deflate with invalid parameters (RFC 7692 §7.1).
     BadExtension,
 }
 
@@ -85,7 +85,7 @@ impl Faults {
         self.0 == 0
     }
 
-    /// In the order of [`HandshakeFault::ALL`].
+    /// Iterates in the order of [`HandshakeFault::ALL`].
     pub fn iter(self) -> impl Iterator<Item = HandshakeFault> {
         let faults = HandshakeFault::ALL.into_iter();
         faults.filter(move |fault| self.contains(*fault))

@@ -1,4 +1,4 @@
-//! Where a proxy says that the client is: `Forwarded` (RFC 7239) or `X-Forwarded-For`.
+//! The client's address according to a proxy: `Forwarded` (RFC 7239) or `X-Forwarded-For`.
 
 use std::{
     borrow::Cow,
@@ -6,15 +6,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// The address of a client as a proxy told it, or as the client made it up: nothing proves it.
+/// The address of a client as a proxy reported it or the client invented it: nothing proves it.
 ///
-/// It is personal data. It is kept for whoever asks for this very connection, and `Debug` does not
-/// show it, so that it gets into no log by accident.
+/// It is personal data, kept only for explicit requests for this one connection. `Debug` hides it,
+/// so that it does not get into a log by accident.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// The address itself; for an answer to an explicit question only.
+    /// The address itself; only for the response to an explicit request.
     pub fn reveal(self) -> IpAddr {
         self.0
     }
@@ -30,8 +30,8 @@ impl fmt::Debug for ClientAddress {
     }
 }
 
-/// The client is the first that the first proxy names. The standard header is preferred; `None` if
-/// there is none or if the proxy hides the address (RFC 7239 §6).
+/// The first entry, which the first proxy wrote, is the client. The standard header is preferred;
+/// `None` if there is no header or if the proxy hides the address (RFC 7239 §6).
 pub(super) fn client(
     forwarded: &[Cow<'_, str>],
     x_forwarded_for: Option<&str>,
@@ -60,7 +60,7 @@ fn address(node: &str) -> Option<IpAddr> {
     bare.unwrap_or(node).parse().ok()
 }
 
-/// The parts between separators that are not quoted.
+/// The parts between unquoted separators.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |letter| {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_for_is_read_in_the_shapes_that_proxies_write() {
+    fn x_forwarded_for_is_read_in_the_forms_that_proxies_write() {
         let read = |value| Some(client(&[], Some(value))?.reveal().to_string());
         for (value, expected) in [
             ("203.0.113.195", "203.0.113.195"),

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 
-/// RFC 6455 §1.2, with the headers of a browser behind a proxy.
+/// The request of RFC 6455 §1.2, with the headers of a browser behind a proxy.
 const REQUEST: &str = "GET /chat?token=secret HTTP/1.1\r\n\
     Host: server.example.com\r\n\
     Upgrade: websocket\r\n\
@@ -36,7 +36,7 @@ fn faults(faults: impl IntoIterator<Item = HandshakeFault>) -> BTreeSet<Handshak
 }
 
 #[test]
-fn the_accept_of_rfc_6455_belongs_to_its_key() {
+fn the_accept_of_rfc_6455_matches_its_key() {
     assert_eq!(
         accept_of("dGhlIHNhbXBsZSBub25jZQ=="),
         "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -44,7 +44,7 @@ fn the_accept_of_rfc_6455_belongs_to_its_key() {
 }
 
 #[test]
-fn a_whole_request_is_read_without_its_query() {
+fn a_complete_request_is_read_without_its_query() {
     let read = request(REQUEST);
     let client = read.client.map(ClientAddress::reveal);
     assert_eq!(client, Some([203, 0, 113, 195].into()));
@@ -67,7 +67,7 @@ fn a_whole_request_is_read_without_its_query() {
 }
 
 #[test]
-fn a_whole_answer_is_read_and_fits_its_request() {
+fn a_complete_response_is_read_and_matches_its_request() {
     let read = response(ANSWER);
     assert!(read.faults_after(&request(REQUEST)).is_empty());
     assert_eq!(
@@ -116,7 +116,7 @@ fn each_fault_of_a_request_is_named() {
 }
 
 #[test]
-fn each_fault_of_an_answer_is_named() {
+fn each_fault_of_a_response_is_named() {
     use HandshakeFault as Fault;
     for (from, to, fault) in [
         ("Upgrade: websocket\r\n", "", Fault::NoUpgrade),
@@ -150,7 +150,7 @@ fn each_fault_of_an_answer_is_named() {
 }
 
 #[test]
-fn a_refusal_says_when_to_come_back() {
+fn a_refusal_may_name_the_time_of_the_next_try() {
     let refusal = |value: &str| {
         let head = format!("HTTP/1.1 429 Too Many Requests\r\nRetry-After: {value}\r\n\r\n");
         let read = response(&head);
@@ -193,7 +193,7 @@ fn a_broken_header_line_does_not_hide_the_others() {
 }
 
 #[test]
-fn of_a_head_cut_anywhere_all_whole_lines_are_kept_and_no_rule_counts_as_broken() {
+fn a_head_cut_anywhere_keeps_its_complete_lines_and_breaks_no_rule() {
     let whole = request(REQUEST);
     for end in 0..REQUEST.len() {
         let cut = request(&REQUEST[..end]);
@@ -236,7 +236,7 @@ fn of_a_head_cut_anywhere_all_whole_lines_are_kept_and_no_rule_counts_as_broken(
     }
 }
 
-/// Heads that look like heads, with every kind of damage.
+/// Plausible heads, with every kind of damage.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => select(REQUEST.split_inclusive(' ').collect::<Vec<_>>()).prop_map(|s| s.as_bytes().to_vec()),
@@ -264,7 +264,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_without_panic_and_never_with_the_query(head in damaged()) {
+    fn any_bytes_are_read_without_panic_and_without_the_query(head in damaged()) {
         let request = UpgradeRequest::parse(&head);
         let response = UpgradeResponse::parse(&head);
         response.faults_after(&request);

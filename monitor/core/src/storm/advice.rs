@@ -1,4 +1,4 @@
-//! What to say to people about a storm, and the advice beside it.
+//! Human-readable sentences about a storm, with advice.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
     }
 }
 
-/// The sentence of a [`Thrash`](super::finding::Thrash); `rows` are all that do so, heaviest first.
+/// The sentence of a [`Thrash`](super::finding::Thrash); `rows` are all its clients, heaviest
+/// first.
 pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
     let shared = rows.iter().filter(|row| row.is_shared()).count();
     let every = rows.first().and_then(|row| row.interval).map_or_else(
@@ -68,7 +69,7 @@ fn seen(storm: &ReconnectStorm) -> String {
         (None, attempts) if attempts > 0 => ", none successful".to_owned(),
         _ => String::new(),
     };
-    // Nothing is usual before something was learned.
+    // There is no usual rate before one was learned.
     let usual = match storm.baseline_rate {
         rate if rate > 0.0 => format!(" where {rate:.1} are usual"),
         _ => String::new(),
@@ -79,7 +80,7 @@ fn seen(storm: &ReconnectStorm) -> String {
     )
 }
 
-/// What the clients lack; the server's part is the same for all.
+/// Advice about the clients; the advice for the server is always the same.
 fn advice(storm: &ReconnectStorm) -> &'static str {
     match storm.pattern {
         Pattern::Lockstep => {

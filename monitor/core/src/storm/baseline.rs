@@ -1,38 +1,39 @@
-//! What is usual on a listener: how many arrive and how many leave in a second.
+//! The usual rates of a listener: arrivals and closes per second.
 
 use serde::{Deserialize, Serialize};
 
-/// What was learned of a listener, to be kept over a restart of the daemon.
+/// What was learned about a listener, stored across restarts of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Attempts per second.
     pub arrivals: Usual,
     /// Connections closed per second.
     pub closes: Usual,
-    /// How long has been learned.
+    /// How many seconds were learned.
     pub seconds: u64,
 }
 
 impl Baseline {
-    /// Whether it can be what was learned from a listener: it may come from a file that somebody edited.
+    /// True if it may have been learned from a listener. A user may have edited the file that it
+    /// comes from.
     pub fn is_plausible(&self) -> bool {
         self.arrivals.is_plausible() && self.closes.is_plausible()
     }
 
-    /// Whether enough was learned to tell the unusual from the usual.
+    /// True if enough was learned to distinguish unusual rates from usual ones.
     pub fn is_learned(&self) -> bool {
         self.seconds >= WARM_UP as u64
     }
 }
 
-/// A rate per second and how it varies.
+/// A rate per second and its variation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usual {
     /// The exponentially weighted mean of the last minute.
     pub fast: f64,
-    /// That of the last half day: what a quiet night does not wipe out.
+    /// The same mean over the last half day, which a quiet night does not erase.
     pub slow: f64,
-    /// The mean square of the deviation from `fast`, of the last ten minutes.
+    /// The mean square of the deviation from `fast`, over the last ten minutes.
     pub variance: f64,
 }
 
@@ -43,25 +44,27 @@ impl Usual {
             && (0.0..=MOST * MOST).contains(&self.variance)
     }
 
-    /// What is to be expected in a second.
+    /// The expected count in a second.
     pub(super) fn rate(&self) -> f64 {
         self.fast.max(self.slow)
     }
 
-    /// How much more it varies than independent arrivals would: the Fano factor, at least 1.
+    /// How much more it varies than independent arrivals: the Fano factor, at least 1.
     pub(super) fn dispersion(&self) -> f64 {
         (self.variance / self.rate().max(SCARCELY)).max(1.0)
     }
 
-    /// Whether `count` where `expected` are usual is no chance: Chernoff's bound on the tail of a Poisson
-    /// distribution is below 1e-6. What comes in bundles of `dispersion` is counted in bundles.
+    /// True if `count` where `expected` are usual cannot be chance: Chernoff's bound on the tail of
+    /// a Poisson distribution is below 1e-6. Arrivals in bundles of `dispersion` are counted in
+    /// bundles.
     pub(super) fn is_no_chance(&self, count: f64, expected: f64) -> bool {
         let expected = expected.max(SCARCELY);
         count > expected
             && count * (count / expected).ln() - count + expected >= TAIL * self.dispersion()
     }
 
-    /// The fewest in a second that are `times` the usual, no chance, and at least `least`.
+    /// The smallest count in a second that is `times` the usual, cannot be chance, and is at least
+    /// `least`.
     pub(super) fn alarm(&self, least: u64, times: f64) -> u64 {
         let rate = self.rate();
         let mut low = (rate * times).ceil().max(least as f64);
@@ -83,7 +86,7 @@ impl Usual {
     }
 
     fn learn(&mut self, count: f64, pace: f64) {
-        // One burst must not become the usual.
+        // One burst must not become the usual rate.
         let usual = count.min(5.0 * self.fast + 20.0);
         let limit = 10.0 * self.variance.sqrt() + 20.0;
         let deviation = (count - self.fast).clamp(-limit, limit);
@@ -92,9 +95,9 @@ impl Usual {
         self.slow += weight(SLOW, pace) * (usual - self.slow);
     }
 
-    /// As often as that nothing came.
+    /// Equivalent to learning that many seconds without events.
     fn learn_silence(&mut self, seconds: f64) {
-        // While the rate falls, the deviations are of its order; they fade as well.
+        // While the rate falls, the deviations have its magnitude, so they fade as well.
         self.variance *= (-seconds / VARIANCE).exp();
         self.fast *= (-seconds / FAST).exp();
         self.slow *= (-seconds / SLOW).exp();
@@ -103,7 +106,7 @@ impl Usual {
     fn begin(counts: &mut [u64]) -> Self {
         counts.sort_unstable();
         let median = median(counts);
-        // The few largest may be the clients that found a new server.
+        // The largest counts may come from clients that found a new server.
         let most = counts[(counts.len() * 9 / 10).min(counts.len() - 1)];
         let deviations = counts
             .iter()
@@ -117,16 +120,16 @@ impl Usual {
     }
 }
 
-/// Learns a [`Baseline`], one second after the other.
+/// Learns a [`Baseline`], second by second.
 #[derive(Debug)]
 pub(super) struct Learner {
     baseline: Baseline,
-    /// The arrivals and closes of the first seconds, until there are enough of them.
+    /// The arrivals and closes of the first seconds, until there are enough.
     first: Vec<(u64, u64)>,
 }
 
 impl Learner {
-    /// Goes on from what was learned before; what is not plausible, or too little, is not used.
+    /// Continues from an earlier baseline, unless it is implausible or too short.
     pub(super) fn new(before: Option<Baseline>) -> Self {
         let baseline = before
             .filter(|before| before.is_plausible() && before.is_learned())
@@ -141,8 +144,8 @@ impl Learner {
         self.baseline
     }
 
-    /// The usual arrivals; none as long as too little was learned: those who come as the daemon starts
-    /// may be all there are.
+    /// The usual arrivals; zero until enough was learned, because the arrivals at the daemon's
+    /// start may be all that there are.
     pub(super) fn usual_arrivals(&self) -> Usual {
         match self.baseline.is_learned() {
             true => self.baseline.arrivals,
@@ -150,7 +153,7 @@ impl Learner {
         }
     }
 
-    /// Takes in a second at `pace` of the usual speed.
+    /// Learns from a second, at `pace` times the usual speed.
     pub(super) fn learn(&mut self, arrivals: u64, closes: u64, pace: f64) {
         if self.baseline.is_learned() {
             self.baseline.arrivals.learn(arrivals as f64, pace);
@@ -169,7 +172,7 @@ impl Learner {
         }
     }
 
-    /// Takes in seconds in which nothing happened.
+    /// Learns from seconds without events.
     pub(super) fn learn_silence(&mut self, seconds: u64) {
         let mut rest = seconds;
         while rest > 0 && !self.baseline.is_learned() {
@@ -195,7 +198,7 @@ fn weight(window: f64, pace: f64) -> f64 {
     1.0 - (-pace / window).exp()
 }
 
-/// Seconds that must be seen before arrivals alone can be unusual.
+/// Seconds that must be observed before arrivals alone can be unusual.
 const WARM_UP: usize = 60;
 /// Windows of the means, seconds.
 const FAST: f64 = 60.0;
@@ -203,9 +206,9 @@ const SLOW: f64 = 43_200.0;
 const VARIANCE: f64 = 600.0;
 /// The natural logarithm of 1e6.
 const TAIL: f64 = 13.815_510_557_964_274;
-/// Where nothing is usual, one in ten seconds is not surprising.
+/// If nothing is usual, one event in ten seconds is not surprising.
 const SCARCELY: f64 = 0.1;
-/// No host takes more connections in a second.
+/// No host accepts more connections in a second.
 const MOST: f64 = 1e9;
 
 #[cfg(test)]
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_alarm_is_the_multiple_or_the_least_rate_or_what_bundles_ask_for() {
+    fn the_alarm_is_the_multiple_or_the_least_rate_or_what_bundles_require() {
         let of = |rate: f64, variance: f64| {
             let usual = Usual {
                 fast: rate,
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_night_leaves_the_slow_mean_and_one_burst_does_not_raise_the_fast_one() {
+    fn a_quiet_night_keeps_the_slow_mean_and_one_burst_does_not_raise_the_fast_one() {
         let mut learner = Learner::new(None);
         for _ in 0..600 {
             learner.learn(50, 50, 1.0);
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_stays_becomes_the_usual_one() {
+    fn a_lasting_rate_becomes_the_usual_one() {
         let mut learner = Learner::new(None);
         for second in 0..900 {
             let rate = if second < 100 { 10 } else { 400 };
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_minute_saw_is_its_median() {
+    fn the_first_minute_is_learned_as_its_median() {
         let mut learner = Learner::new(None);
         learner.learn(2_000, 0, 1.0);
         for _ in 0..58 {

@@ -5,15 +5,15 @@ use std::{collections::VecDeque, net::IpAddr, time::Duration};
 use super::{Departure, finding::Cause};
 use crate::{event::CloseHow, facts::Direction, time::Ktime};
 
-/// The latest deaths of a listener, and what its listening sockets did.
+/// The latest deaths of a listener, and the end of its listening sockets.
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
     recent: VecDeque<Death>,
-    /// When the last listening socket went.
+    /// When the last listening socket was closed.
     gone: Option<Ktime>,
 }
 
-/// What counts of a [`Departure`].
+/// The relevant part of a [`Departure`].
 #[derive(Clone, Copy, Debug)]
 struct Death {
     at: Ktime,
@@ -41,7 +41,7 @@ impl Deaths {
         });
     }
 
-    /// When the closes began that are going on at `at`: those before it with no second without one.
+    /// When the closes in progress at `at` began, after a second without a close.
     pub(super) fn begin(&self, at: Ktime) -> Ktime {
         let mut begun = at;
         for death in self.recent.iter().rev() {
@@ -53,12 +53,12 @@ impl Deaths {
         begun
     }
 
-    /// The last listening socket is gone.
+    /// The last listening socket was closed.
     pub(super) fn server_gone(&mut self, at: Ktime) {
         self.gone = Some(at);
     }
 
-    /// The cause of the deaths since `from`; `None` where they do not agree.
+    /// The cause of the deaths since `from`; `None` if they do not agree.
     pub(super) fn cause(&self, from: Ktime) -> Option<Cause> {
         let deaths: Vec<&Death> = self.recent.iter().filter(|d| d.at >= from).collect();
         let share = |is: &dyn Fn(&Death) -> bool| {
@@ -77,8 +77,8 @@ impl Deaths {
         if share(&|death| death.how == CloseHow::Timeout || death.unacked) >= 0.5 {
             return Some(Cause::PeerNetwork);
         }
-        // All opened, or all silent, since one moment, and ended at one moment: the durations are alike
-        // without having been a limit.
+        // If all were opened, or fell silent, at one moment and ended at one moment, their
+        // durations are alike although no limit was involved.
         if last.since(first) >= SPREAD {
             let lifetimes = deaths.iter().filter_map(|death| death.age);
             if let Some(age) = cluster(lifetimes.collect(), deaths.len()) {
@@ -120,7 +120,7 @@ fn cluster(mut durations: Vec<Duration>, all: usize) -> Option<Duration> {
     enough.then(|| found[found.len() / 2])
 }
 
-/// The address of more than half of them, if there is one (Boyer and Moore).
+/// The address of more than half of the deaths, if there is one (Boyer and Moore).
 fn majority<'a>(deaths: impl Iterator<Item = &'a &'a Death>) -> Option<IpAddr> {
     let mut found = None;
     let mut lead = 0_usize;
@@ -136,14 +136,14 @@ fn majority<'a>(deaths: impl Iterator<Item = &'a &'a Death>) -> Option<IpAddr> {
     found
 }
 
-/// A thousand deaths tell what ten thousand do.
+/// A thousand deaths show as much as ten thousand.
 const MOST: usize = 1_024;
-/// The listening socket and the connections of a process that ends go within this.
+/// The listening socket and the connections of a process that ends are closed within this time.
 const NEAR: Duration = Duration::from_secs(10);
 const TOGETHER: Duration = Duration::from_secs(1);
 /// Deaths within less than this may have been one event.
 const SPREAD: Duration = Duration::from_secs(3);
-/// No hop forgets sooner.
+/// No hop has a shorter idle timeout.
 const SHORTEST_LIMIT: Duration = Duration::from_secs(5);
 const TOLERANCE: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 10;
@@ -164,14 +164,14 @@ mod tests {
             peer,
             how: CloseHow::Fin,
             by: Some(by),
-            // No two alike.
+            // All different.
             idle: Duration::from_secs_f64(1.0 + (seconds * 977.0) % 50.0),
             age: Some(Duration::from_secs_f64(60.0 + (seconds * 7_919.0) % 900.0)),
             unacked: false,
         }
     }
 
-    /// What 100 deaths within ten seconds are put down to.
+    /// The cause that is found for 100 deaths within ten seconds.
     fn cause(gone: Option<f64>, of: impl Fn(usize, f64) -> Departure) -> Option<Cause> {
         let mut deaths = Deaths::default();
         for n in 0..100 {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_takes_its_connections_with_it() {
+    fn the_end_of_a_server_is_the_cause_of_its_closes() {
         let ended = |_, now| death(now, Direction::Tx);
         assert_eq!(cause(Some(1_000.5), ended), Some(Cause::ServerRestart));
         assert_eq!(cause(Some(700.0), ended), None, "long before");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_named_where_nearly_all_are_from_it_and_it_closed_them() {
+    fn a_proxy_is_named_if_it_closed_nearly_all_connections() {
         let one = |_, now| death(now, Direction::Rx);
         let proxy = IpAddr::from([10, 0, 0, 1]);
         assert_eq!(cause(None, one), Some(Cause::ProxyDeploy(proxy)));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_fails_leaves_bytes_unacknowledged() {
+    fn a_network_failure_leaves_bytes_unacknowledged() {
         let lost = |n: usize, now| Departure {
             how: if n < 33 {
                 CloseHow::RstSent
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_that_gather_at_one_silence_or_age_name_it() {
+    fn deaths_that_cluster_at_one_idle_time_or_age_name_it() {
         let idle = |n: usize, now| match n % 2 {
             0 => Departure {
                 idle: Duration::from_millis(60_000 + n as u64),

@@ -1,4 +1,4 @@
-//! How many connections each client of a listener has open.
+//! The number of open connections of each client of a listener.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -7,8 +7,8 @@ use std::{
 
 use hashbrown::HashTable;
 
-/// An open connection's hold on the entry of its client: its place, counted from 1. Not `Copy`: each must
-/// be given back.
+/// An open connection's reference to the entry of its client: its index, counted from 1. Not
+/// `Copy`, because each must be released.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientSlot(NonZeroU32);
 
@@ -22,19 +22,19 @@ impl ClientSlot {
     }
 }
 
-/// Exact, unlike [`Clients`](super::clients::Clients), and as large as the clients that are connected at
-/// the same time: an entry leaves with the last connection of its client. It takes about 30 bytes.
+/// Exact, unlike [`Clients`](super::clients::Clients). Its size follows the number of connected
+/// clients: an entry of about 30 bytes is removed with the last connection of its client.
 #[derive(Debug, Default)]
 pub(super) struct ClientConnections {
     slots: Vec<ClientEntry>,
     free: Vec<u32>,
-    /// The places of entries by the hash of their client.
+    /// The indices of entries by the hash of their client.
     index: HashTable<u32>,
 }
 
 #[derive(Debug)]
 struct ClientEntry {
-    /// IPv4 as a mapped address: it takes less room than an [`IpAddr`].
+    /// IPv4 as a mapped address, which is smaller than an [`IpAddr`].
     client: Ipv6Addr,
     open: u32,
 }
@@ -57,7 +57,7 @@ impl ClientConnections {
             }
             None => {
                 self.slots.push(entry);
-                // Four thousand million sockets do not fit into memory.
+                // Lossless: four billion sockets do not fit into memory.
                 (self.slots.len() - 1) as u32
             }
         };
@@ -68,7 +68,7 @@ impl ClientConnections {
         ClientSlot::at(place)
     }
 
-    /// A connection that was counted is open no more.
+    /// Removes a connection that was counted.
     pub(super) fn close(&mut self, slot: ClientSlot, hash_of: impl Fn(IpAddr) -> u64) {
         let place = slot.place();
         let entry = &mut self.slots[place as usize];
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_taken_by_the_clients_that_are_connected_and_not_by_all_that_ever_were() {
+    fn memory_grows_with_connected_clients_and_not_with_all_earlier_ones() {
         let mut table = ClientConnections::default();
         let mut bytes = 0;
         for round in 0..50 {

@@ -1,9 +1,9 @@
-//! The clients that ask most often, in bounded memory (Metwally's Space-Saving).
+//! The clients with the most attempts, in bounded memory (Metwally's Space-Saving).
 //!
-//! A client that has no place takes that of the one with the least weight, and inherits its weight as
-//! its error. So whoever asks more often than once in [`CAPACITY`] attempts is among the rows, a count is
-//! never too low, and it is too high by the inherited weight at most. Weights are halved every half
-//! minute: what was heavy long ago makes room.
+//! A client without a row replaces the one with the least weight, and inherits that weight as its
+//! error. Therefore each client with more than one in [`CAPACITY`] attempts has a row. A count is
+//! never too low, and at most too high by the inherited weight. Weights are halved every half
+//! minute, so that formerly heavy clients make room.
 
 use std::net::IpAddr;
 
@@ -15,9 +15,9 @@ use crate::time::Ktime;
 #[derive(Debug)]
 pub(super) struct Clients {
     rows: Vec<CandidateRow>,
-    /// The places of rows by the hash of their client.
+    /// The indices of rows by the hash of their client.
     index: HashTable<u16>,
-    /// The places of rows, a heap with the least weight on top.
+    /// The indices of rows: a heap with the least weight on top.
     heap: Vec<u16>,
     /// The half minute of the last halving.
     halved: u64,
@@ -27,29 +27,29 @@ pub(super) struct Clients {
 struct CandidateRow {
     client: IpAddr,
     hash: u64,
-    /// What is compared: halved every half minute.
+    /// The value that is compared, halved every half minute.
     weight: u32,
-    /// The place in the heap.
+    /// The index in the heap.
     place: u16,
     attempts: u64,
     over: u64,
     accepted: u64,
     refused: u64,
     short_lived: u64,
-    /// The moments of the latest attempts, ms since boot, the last one at `attempts`' place.
+    /// The times of the latest attempts in ms since boot, the latest one at the end.
     times: [u64; TIMES],
     /// How many of them are known.
     known: u8,
-    /// How many attempts there were.
+    /// The number of recent attempts.
     lately: Minute,
     /// The ends of the latest short connections.
     ends: [u64; ENDS],
-    /// The connections that ended, short ones and others.
+    /// The recently ended connections, short ones and others.
     short: Minute,
     longer: Minute,
-    /// The most that were open at once.
+    /// The largest number open at once.
     most_open: u64,
-    /// It is counted as one that thrashes until a minute after this.
+    /// It counts as thrashing until a minute after this.
     thrashed: Option<Ktime>,
 }
 
@@ -63,7 +63,7 @@ impl Clients {
         }
     }
 
-    /// A client comes that has so many connections open.
+    /// Counts an attempt of a client that has `open` connections.
     pub(super) fn arrive(&mut self, at: Ktime, client: IpAddr, hash: u64, open: u64) {
         self.age(at);
         let slot = match self.find(client, hash) {
@@ -93,8 +93,9 @@ impl Clients {
         }
     }
 
-    /// A connection of the client ended, after less than the life of a short one if `short`; `open` are
-    /// left. True if the client has had `thrash` short ones in a minute, and they are most of what it had.
+    /// A connection of the client ended; `short` if its life was short, and `open` remain. True if
+    /// the client has had `thrash` short ones in a minute, and these are the majority of its
+    /// connections.
     pub(super) fn depart(
         &mut self,
         at: Ktime,
@@ -120,7 +121,7 @@ impl Clients {
         let first = row.ends[ENDS - thrash];
         let thrashes = row.short_lived >= thrash as u64
             && millis(at).saturating_sub(first) <= MINUTE
-            // Many clients may share the address: among them are always some that leave at once.
+            // Many clients may share the address, and some of them always leave at once.
             && row.short.sum(at) > row.longer.sum(at) + open as f64;
         if thrashes {
             row.thrashed = Some(at);
@@ -137,7 +138,7 @@ impl Clients {
         self.sorted(self.rows.iter().filter(recent), usize::MAX)
     }
 
-    /// The heaviest first.
+    /// The heaviest clients first, at most `most`.
     pub(super) fn heaviest(&self, most: usize) -> Vec<ClientRow> {
         self.sorted(self.rows.iter(), most)
     }
@@ -172,13 +173,13 @@ impl Clients {
         let place = self.heap.len() as u16;
         self.rows.push(CandidateRow::new(client, hash, place));
         self.heap.push(slot as u16);
-        // It has no weight yet: nobody above it is lighter.
+        // It has no weight yet, so no row above it is lighter.
         self.rise(place.into());
         self.enter(hash, slot);
         slot
     }
 
-    /// Gives the place of the lightest to another.
+    /// Reuses the row of the lightest client for another.
     fn replace(&mut self, client: IpAddr, hash: u64) -> usize {
         let slot = usize::from(self.heap[0]);
         let (old, inherited) = (self.rows[slot].hash, self.rows[slot].weight);
@@ -239,7 +240,7 @@ impl Clients {
         }
     }
 
-    /// Halves all weights for each half minute since the last time; their order stays.
+    /// Halves all weights for each half minute since the last time; their order stays the same.
     fn age(&mut self, at: Ktime) {
         let half_minute = at.0 / HALF_LIFE;
         if half_minute <= self.halved {
@@ -292,7 +293,7 @@ impl CandidateRow {
             most_open: self.most_open,
             last,
         };
-        // Of many clients the times between attempts say nothing.
+        // For an address of many clients, the times between attempts mean nothing.
         if !row.is_shared() {
             row.interval = regular::interval(times);
         }
@@ -304,11 +305,11 @@ fn millis(at: Ktime) -> u64 {
     at.0 / 1_000_000
 }
 
-/// Whoever makes more than a thousandth of the attempts has a row. A row is about 300 bytes.
+/// A client with more than a thousandth of the attempts has a row. A row is about 300 bytes.
 pub(super) const CAPACITY: usize = 1_024;
-/// Eight gaps: a robust statistic wants five.
+/// Eight gaps, because a robust statistic needs five.
 const TIMES: usize = 9;
-/// So many short connections can be asked for.
+/// The largest number of short connections that can be required.
 const ENDS: usize = 8;
 /// Milliseconds.
 const MINUTE: u64 = 60_000;
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heaviest_are_found_among_many_who_come_once() {
+    fn the_heaviest_clients_are_found_among_many_that_come_once() {
         let mut clients = Clients::new();
         for n in 0..200_000_u32 {
             arrive(&mut clients, u64::from(n / 10), 1_000 + n);
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_was_heavy_long_ago_makes_room() {
+    fn a_formerly_heavy_client_makes_room() {
         let mut clients = Clients::new();
         for n in 0..10_000 {
             arrive(&mut clients, n, 7);
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_tells_rate_and_interval() {
+    fn a_row_has_a_rate_and_an_interval() {
         let mut clients = Clients::new();
         for n in 0..20 {
             arrive(&mut clients, 5_000 + n * 2_000, 1);
@@ -388,9 +389,9 @@ mod tests {
     }
 
     proptest! {
-        /// Within one half minute, where no weight is halved.
+        /// Within one half minute, so that no weight is halved.
         #[test]
-        fn a_count_is_never_too_low_and_not_too_high_by_more_than_it_says(
+        fn a_count_is_never_too_low_and_its_excess_never_exceeds_the_stated_error(
             comers in prop::collection::vec(0..3_000_u32, 0..6_000)
         ) {
             let mut clients = Clients::new();

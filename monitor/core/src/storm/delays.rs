@@ -1,15 +1,15 @@
-//! How long clients wait from one attempt to the next, by how many attempts they made.
+//! The delays between a client's attempts, by the number of the attempt.
 
 use super::sample::Return;
 
 /// Delays of the sampled clients, in slots of 2 %.
 #[derive(Debug)]
 pub(super) struct Delays {
-    /// By the number of the attempt, from the second on; the last holds all later ones.
+    /// By the number of the attempt, from the second on; the last entry holds all later ones.
     steps: Vec<DelayStep>,
-    /// From the loss of the connection to the first attempt that was seen.
+    /// From the loss of the connection to the first observed attempt.
     pub(super) first: Slots,
-    /// Attempts of sampled clients, and those from addresses that several share.
+    /// Attempts of sampled clients, and how many of them came from a shared address.
     attempts: u64,
     shared: u64,
 }
@@ -17,11 +17,11 @@ pub(super) struct Delays {
 /// The delays before the nth attempt.
 #[derive(Clone, Debug)]
 pub(super) struct DelayStep {
-    /// Since the attempt before.
+    /// Since the previous attempt.
     pub(super) since_attempt: Slots,
-    /// Since that attempt failed.
+    /// Since the previous attempt failed.
     pub(super) since_failure: Slots,
-    /// How many are to come: attempts before that failed.
+    /// The number of expected attempts: previous attempts that failed.
     pub(super) expected: u64,
 }
 
@@ -50,14 +50,14 @@ impl Delays {
         step.since_failure.add(back.since_failure);
     }
 
-    /// The nth attempt of a client failed: another is to come.
+    /// The nth attempt of a client failed, so another is expected.
     pub(super) fn expect(&mut self, attempt: u8) {
         if attempt > 0 {
             self.step(attempt - 1).expected += 1;
         }
     }
 
-    /// Whether the delays are those of most clients: few come from an address that several share.
+    /// True if the delays represent most clients, because few attempts come from a shared address.
     pub(super) fn tells_clients_apart(&self) -> bool {
         self.shared * 2 <= self.attempts
     }
@@ -115,7 +115,7 @@ impl Slots {
         self.total += other.total;
     }
 
-    /// The narrowest range of slots that holds so many of the durations.
+    /// The narrowest range of slots that holds `wanted` of the durations.
     pub(super) fn core(&self, wanted: f64) -> Option<Core> {
         let wanted = wanted.ceil().max(1.0);
         let mut best: Option<(f64, usize, usize)> = None;
@@ -129,7 +129,7 @@ impl Slots {
             if inside < wanted {
                 continue;
             }
-            // The part of the outer slots that is needed.
+            // Only the needed part of the outer slots counts.
             let surplus = inside - wanted;
             let edge = f64::from(self.counts[from].max(self.counts[to])).max(1.0);
             let width = (to + 1 - from) as f64 - (surplus / edge).min(1.0);
@@ -144,7 +144,7 @@ impl Slots {
         })
     }
 
-    /// The share of the durations that are within `tolerance` of `seconds`.
+    /// The share of the durations within `tolerance` of `seconds`.
     pub(super) fn near(&self, seconds: f64, tolerance: f64) -> f64 {
         let inside = (0..SLOTS)
             .filter(|slot| (middle(*slot as f64) / seconds).ln().abs() <= tolerance)
@@ -153,7 +153,7 @@ impl Slots {
         inside as f64 / self.total.max(1) as f64
     }
 
-    /// Seconds; `None` if there are no durations.
+    /// In seconds; `None` if there are no durations.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = share * self.total as f64;
         let mut before = 0.0;
@@ -184,10 +184,10 @@ impl Slots {
     }
 }
 
-/// Where durations gather.
+/// Where durations cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Core {
-    /// Of the range, as the logarithm of the ratio of its ends.
+    /// Width of the range, as the logarithm of the ratio of its ends.
     pub(super) width: f64,
     /// The median within it.
     pub(super) seconds: f64,
@@ -202,7 +202,7 @@ fn middle(slot: f64) -> f64 {
 const SHORTEST: f64 = 10e6;
 /// The logarithm of the ratio of the ends of a slot.
 const WIDTH: f64 = 0.02;
-/// ln(120 s / 10 ms) / 0.02, and some.
+/// ln(120 s / 10 ms) / 0.02, with a margin.
 const SLOTS: usize = 480;
-/// Attempts beyond are all alike: the delay has reached its cap.
+/// Later attempts are alike, because the delay has reached its cap.
 const STEPS: usize = 10;

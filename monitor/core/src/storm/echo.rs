@@ -1,28 +1,28 @@
-//! Whether the attempts of one moment are those of an earlier one, come again.
+//! Whether the attempts repeat those of an earlier moment.
 //!
-//! Where a server or the clients are so busy that attempts arrive nearly all the time, there are no waves
-//! to see, and they gather nowhere. But clients that wait the same time come back in the order in which
-//! they left, so the small ups and downs come back as well: the counts correlate with themselves, shifted
-//! by the interval. Where each waits a time of its own the next ups and downs are new ones.
+//! If a server or its clients are so busy that attempts arrive nearly all the time, there are no
+//! visible waves. However, clients with equal delays come back in the order in which they left, so
+//! small fluctuations return as well: the counts correlate with themselves, shifted by the
+//! interval. If each client waits for a different time, the next fluctuations are new.
 
-/// What the counts have in common with themselves, later.
+/// The correlation of the counts with themselves after an interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Echo {
     /// Seconds.
     pub(super) interval: f64,
-    /// Of the correlation, from -1 to 1.
+    /// The correlation, from -1 to 1.
     pub(super) strength: f64,
-    /// The ups and downs become smaller, as they do after a common start.
+    /// The fluctuations become smaller, as they do after a common start.
     pub(super) fades: bool,
-    /// Their variance by the mean.
+    /// The variance of the fluctuations divided by the mean.
     pub(super) dispersion: f64,
 }
 
-/// The strongest echo; `None` while the time is too short, or too few come.
+/// The strongest echo; `None` if the time is too short or there are too few attempts.
 pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
     let first = arrivals.iter().position(|count| *count > 0)?;
     let wide = WIDE as f64 * bin;
-    // The first waves are those of the beginning, not of the clients.
+    // The first waves are caused by the start, not by the clients.
     let settled = arrivals.get(first + (SETTLED / bin) as usize..)?;
     let latest = &settled[settled.len().saturating_sub((LONG / bin) as usize)..];
     let counts: Vec<f64> = latest
@@ -54,7 +54,7 @@ pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
         .map(|lag| (lag, strength(lag)))
         .collect();
     let strongest = echoes.iter().map(|echo| echo.1).fold(f64::MIN, f64::max);
-    // What comes back after one interval comes back after two: the shortest is the interval.
+    // An echo after one interval returns after two: the shortest one is the interval.
     let near = echoes.iter().position(|echo| echo.1 >= strongest * 0.8)?;
     let (lag, strength) = echoes[near..]
         .iter()
@@ -63,7 +63,7 @@ pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
         .max_by(|a, b| a.1.total_cmp(&b.1))?;
     let square = |ups: &[f64]| ups.iter().map(|up| up * up).sum::<f64>();
     let (early, late) = ups.split_at(ups.len() / 2);
-    // The top of the parabola through the three.
+    // The top of the parabola through the three points.
     let at = |lag: usize| {
         echoes
             .iter()
@@ -81,16 +81,17 @@ pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
     })
 }
 
-/// Bins of the trace in one of these.
+/// Bins of the trace per bin of the echo.
 const WIDE: usize = 2;
-/// Seconds: the beginning, which is left out; what is looked at; the range of the moving average.
+/// In seconds: the start, which is left out; the part that is evaluated; the range of the moving
+/// average.
 const SETTLED: f64 = 2.0;
 const LONG: f64 = 8.0;
 const TREND: f64 = 0.75;
 const SHORTEST: f64 = 0.3;
-/// Of the squares, from one half of the time to the other.
+/// Ratio of the squares, from one half of the time to the other.
 const FADED: f64 = 0.75;
-/// An interval must fit so often.
+/// An interval must fit this often.
 const CYCLES: usize = 3;
-/// On average, in one bin.
+/// Average count in one bin.
 const ENOUGH: f64 = 5.0;

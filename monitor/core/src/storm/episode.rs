@@ -11,7 +11,7 @@ use super::{
 };
 use crate::time::Ktime;
 
-/// What is worth another line when it changes.
+/// The state that is reported again when it changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StormReport {
     pub(super) phase: StormPhase,
@@ -35,27 +35,27 @@ pub(super) struct Episode {
     /// When the closes or the arrivals began.
     pub(super) since: Ktime,
     pub(super) phase: StormPhase,
-    /// What had been before it.
+    /// The totals before it.
     pub(super) before: Totals,
     pub(super) closes: u64,
-    /// Connections were lost at once, the last of them then.
+    /// When the last connection was lost, if connections were lost at once.
     pub(super) closed: Option<Ktime>,
-    /// When the connections were lost with which it began.
+    /// When the connections were lost whose loss started it.
     pub(super) lost: Option<Ktime>,
     pub(super) peak: u64,
     pub(super) cause: Option<Cause>,
     pub(super) seen: SeenPattern,
-    /// What was seen last.
+    /// The latest result, which a second one must confirm.
     pub(super) proposed: SeenPattern,
     pub(super) delays: Delays,
-    /// When there were many attempts last.
+    /// When there were last many attempts.
     pub(super) busy: Ktime,
-    /// The longest quiet time after which there were many again.
+    /// The longest quiet time that many attempts ended.
     pub(super) longest_quiet: Duration,
-    /// The last report, and how many there were.
+    /// The last report, and the number of reports.
     pub(super) reported: Option<StormReport>,
     pub(super) reports: u32,
-    /// When it is to be looked at.
+    /// When it is evaluated next.
     pub(super) due: Ktime,
 }
 
@@ -96,7 +96,7 @@ impl Episode {
         }
     }
 
-    /// Whether there is something new to report. The end always is.
+    /// True if there is something new to report. The end always is.
     pub(super) fn has_news(&self) -> bool {
         let is_reported = self
             .reported
@@ -113,7 +113,8 @@ impl Episode {
         self.busy = self.busy.max(now);
     }
 
-    /// Looks at the rhythm of the attempts. What was seen twice stays until something else is.
+    /// Evaluates the rhythm of the attempts. A pattern that was seen twice stays until another one
+    /// is.
     pub(super) fn judge_pattern(&mut self, trace: &Trace) {
         let from = self.lost.unwrap_or(self.since) - LEAD;
         let (first_bin, arrivals, failures) = trace.since(from);
@@ -125,7 +126,7 @@ impl Episode {
             lost: lost.map(|lost| lost.since(first_bin).as_secs_f64()),
         });
         if seen != SeenPattern::NOTHING {
-            // Once is chance.
+            // A single result may be chance.
             if seen.agrees(&self.proposed, CHANCE) {
                 self.seen = seen;
             }
@@ -133,7 +134,7 @@ impl Episode {
         }
     }
 
-    /// Whether nothing more is to be expected: of clients that failed, a next attempt is.
+    /// True if no more attempts are expected. Clients that failed are expected to try again.
     pub(super) fn is_over(&self, now: Ktime, totals: &Totals) -> bool {
         let of_it = totals.since(&self.before);
         let wanted = match self.closes {
@@ -156,18 +157,18 @@ impl Episode {
     }
 }
 
-/// Attempts just before the beginning belong to it.
+/// Attempts just before the start belong to it.
 const LEAD: Duration = Duration::from_millis(250);
-/// Periods that differ by less are one: of two checks, and of two lines.
+/// Periods that differ by less are equal: those of two checks, and those of two reports.
 const CHANCE: f64 = 0.1;
 const TOLD: f64 = 0.03;
-/// What is reported about one storm, apart from its end.
+/// Maximum number of reports about one storm, apart from its end.
 const MAX_REPORTS: u32 = 12;
-/// How often it is checked.
+/// The interval of evaluations.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// So long without many attempts: over.
+/// After this time without many attempts, it is over.
 const CALM: Duration = Duration::from_secs(10);
 /// The usual longest delay of clients, and a third more.
 const LONGEST_DELAY: Duration = Duration::from_secs(40);
-/// After a mass close, clients that are not back after this do not come at once.
+/// Clients that are not back this long after a mass close do not come back at once.
 const RETURN: Duration = Duration::from_secs(75);

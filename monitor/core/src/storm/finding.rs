@@ -1,10 +1,10 @@
-//! What the storm engine says.
+//! The findings of the storm engine.
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::time::Ktime;
 
-/// Something to be reported about a listener.
+/// A finding to report about a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StormFinding {
     /// An alert `reconnect_storm`.
@@ -29,26 +29,26 @@ pub struct ReconnectStorm {
     pub rate: f64,
     /// The most attempts in any second since [`ReconnectStorm::since`].
     pub peak_rate: f64,
-    /// What is usual, per second.
+    /// The usual number of attempts per second.
     pub baseline_rate: f64,
     /// Since [`ReconnectStorm::since`].
     pub attempts: u64,
-    /// Those of them that became connections.
+    /// Attempts that became connections.
     pub successes: u64,
     /// `None` before the first success.
     pub attempts_per_success: Option<f64>,
-    /// Attempts that failed, by HTTP status, most frequent first; `None` is an answer without one or no
-    /// answer at all. At most [`ReconnectStorm::STATUSES`]; the rest is under `None`.
+    /// Failed attempts by HTTP status, most frequent first; `None` is a response without a status,
+    /// or no response. At most [`ReconnectStorm::STATUSES`]; the rest is under `None`.
     pub refused: Vec<(Option<u16>, u64)>,
     /// The share of the attempts whose client had lost a connection, or had been refused, shortly
     /// before. `None` before the first attempt.
     pub returning_share: Option<f64>,
-    /// Connections that were lost at once before it.
+    /// Connections lost at once before it.
     pub closes: u64,
     pub cause: Option<Cause>,
     /// The heaviest clients, at most [`ReconnectStorm::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// For a person: what was seen, and the advice beside it.
+    /// Human-readable: what was seen, and the advice.
     pub reason: String,
 }
 
@@ -85,7 +85,7 @@ pub enum Pattern {
     Lockstep,
     /// Delays that grow by a constant factor, without jitter.
     Backoff,
-    /// Spread by chance.
+    /// Randomly spread delays.
     Jittered,
     Unknown,
 }
@@ -107,15 +107,15 @@ impl Pattern {
 /// Why many connections were lost at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The listening socket went with them: the process on this host ended.
+    /// The listening socket closed with them: the process on this host ended.
     ServerRestart,
-    /// The other end closed them after this silence.
+    /// The other end closed them after this idle time.
     IdleTimeout(Duration),
     /// They were closed at this age.
     Lifetime(Duration),
     /// TCP gave up, or had bytes outstanding.
     PeerNetwork,
-    /// The other end closed, and nearly all were from this one address.
+    /// The other end closed them, and nearly all came from this one address.
     ProxyDeploy(IpAddr),
 }
 
@@ -132,19 +132,19 @@ impl Cause {
     }
 }
 
-/// Clients connect again and again, and stay for seconds only.
+/// Clients connect repeatedly, and stay only for seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thrash {
-    /// False once no client has done so for a minute.
+    /// False once no client has thrashed for a minute.
     pub firing: bool,
     pub at: Ktime,
     /// When the first of them was noticed.
     pub since: Ktime,
-    /// How many do so now, of the clients that [`ClientRow`] tells of.
+    /// The number of clients that thrash now, among those with a [`ClientRow`].
     pub clients: u64,
     /// The heaviest of them, at most [`Thrash::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// For a person: what was seen, and the advice beside it.
+    /// Human-readable: what was seen, and the advice.
     pub reason: String,
 }
 
@@ -152,33 +152,34 @@ impl Thrash {
     pub const EXAMPLES: usize = 10;
 }
 
-/// What is known of one client.
+/// What is known about one client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientRow {
     pub client: IpAddr,
-    /// Attempts since it is being counted, at most [`ClientRow::at_most_over`] too many and never too
-    /// few.
+    /// Attempts since it was first counted: never too few, and at most [`ClientRow::at_most_over`]
+    /// too many.
     pub attempts: u64,
-    /// What others may have left in the count when their place was taken.
+    /// The count that may be left from the previous clients of the row.
     pub at_most_over: u64,
-    /// Of those that were counted with certainty.
+    /// Among the attempts that were counted with certainty.
     pub accepted: u64,
     pub refused: u64,
     /// Connections that lived for less than 5 s.
     pub short_lived: u64,
-    /// In the minute that its last attempt ended.
+    /// In the minute that ended with its last attempt.
     pub attempts_per_minute: f64,
-    /// The interval, if its latest attempts keep one and the address is that of one client.
+    /// The interval, if its latest attempts are regular and the address belongs to one client.
     pub interval: Option<Duration>,
-    /// Connections that are open.
+    /// Open connections.
     pub open: u64,
-    /// The most that were open at once since it is being counted.
+    /// The largest number open at once since it was first counted.
     pub most_open: u64,
     pub last: Ktime,
 }
 
 impl ClientRow {
-    /// More connections at once than one client has: the address of a proxy, a NAT or a load balancer.
+    /// True if it has more connections at once than a single client, as a proxy, NAT or load
+    /// balancer has.
     pub fn is_shared(&self) -> bool {
         self.most_open >= Self::SHARED
     }

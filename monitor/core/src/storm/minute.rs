@@ -1,4 +1,4 @@
-//! How many of something there were in the last minute.
+//! Counts over the last minute.
 
 use crate::time::Ktime;
 
@@ -11,14 +11,14 @@ pub(super) struct Minute {
 }
 
 impl Minute {
-    /// Something happened. What comes late counts for the latest step.
+    /// Counts an event. A late event counts for the latest step.
     pub(super) fn add(&mut self, at: Ktime) {
         self.advance(at);
         let count = &mut self.counts[slot(self.latest)];
         *count = count.saturating_add(1);
     }
 
-    /// In the minute before `at`.
+    /// The count in the minute before `at`.
     pub(super) fn sum(mut self, at: Ktime) -> f64 {
         self.advance(at);
         let oldest = self.counts[slot(self.latest.wrapping_add(1))];
@@ -44,7 +44,7 @@ fn slot(step: u32) -> usize {
     step as usize % STEPS
 }
 
-/// The six of a minute, and the one that leaves it.
+/// The six steps of a minute, and the one that is leaving it.
 const STEPS: usize = 7;
 /// Nanoseconds.
 const STEP: u64 = 10_000_000_000;
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rate_is_counted_as_it_is() {
+    fn a_steady_rate_is_counted_correctly() {
         for gap in [0.1, 0.5, 1.0, 7.0, 20.0] {
             let mut minute = Minute::default();
             let mut now = 1_003.0;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_one_moment_count_and_are_gone_after_a_minute() {
+    fn events_of_one_moment_count_and_expire_after_a_minute() {
         let mut minute = Minute::default();
         (0..120).for_each(|_| minute.add(at(5.0)));
         assert_eq!(minute.sum(at(5.0)), 120.0);

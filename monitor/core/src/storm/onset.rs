@@ -1,4 +1,5 @@
-//! When a storm begins: too many come, too many fail, too many leave at once, or those come back who left.
+//! Detects the start of a storm: too many attempts, too many failures, too many closes at once, or
+//! the return of clients that lost their connections.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use super::{
 use crate::time::Ktime;
 
 impl StormDetector {
-    /// Whether more attempts failed than clients should make for one success, in each third of the
-    /// half minute before second `until`.
+    /// True if each third of the half minute before second `until` had more attempts per success
+    /// than clients should make, and most attempts failed.
     pub(super) fn is_failing(&self, until: u64) -> bool {
         let third = FAILING / 3;
         until >= FAILING
@@ -54,8 +55,8 @@ impl StormDetector {
         }
     }
 
-    /// Whether those who lost their connections come back at once: more than chance and a quarter of
-    /// them, at the least rate of a storm.
+    /// True if clients that lost their connections come back at once: more than chance and a
+    /// quarter of them, at the least rate of a storm.
     fn is_return(&self, at: Ktime, episode: &Episode) -> bool {
         let rate = self.trace.rate();
         if rate < self.settings.least_rate {
@@ -79,8 +80,9 @@ impl StormDetector {
         if closes <= least {
             return false;
         }
-        // Where connections come and go all the time, many closes are usual. It is a mass close if these are
-        // far more than usual; or more than usual, and so many fewer are left.
+        // Where connections come and go all the time, many closes are usual. It is a mass close if
+        // the closes are far more than usual, or more than usual and as many fewer connections are
+        // left.
         let baseline = self.learner.baseline();
         let usual = 10.0 * baseline.closes.rate();
         let changes = (recent.closes + recent.arrivals) as f64;
@@ -95,8 +97,8 @@ impl StormDetector {
                 && self.is_first_mass_close(at, least))
     }
 
-    /// Whether connections that had lasted close at once where nothing is learned yet: far more than in the
-    /// time before, of which one more is assumed than there were.
+    /// True if lasting connections close at once before anything was learned: far more than in the
+    /// time before, for which one extra close is assumed.
     fn is_first_mass_close(&self, at: Ktime, least: f64) -> bool {
         let since = self.deaths.begin(at);
         let watched = self
@@ -130,7 +132,7 @@ impl StormDetector {
             .as_ref()
             .is_some_and(|episode| episode.reported.is_none())
         {
-            // What came before is reported before.
+            // The earlier phase is reported first.
             self.evaluate(at);
         }
         let mut episode = match self.episode.take() {
@@ -161,9 +163,9 @@ impl StormDetector {
     }
 }
 
-/// Seconds of failing attempts that are a storm, by themselves.
+/// Seconds of failing attempts that make a storm alone.
 pub(super) const FAILING: u64 = 30;
-/// As far as there are so many attempts in a second.
+/// The least attempts per second for that.
 const LEAST_FAILING: u64 = 5;
-/// Within this, two unusual seconds belong together.
+/// Unusual seconds within this time belong together.
 const TWICE_WITHIN: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! How the clients space their attempts.
+//! The pattern in which clients space their attempts.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     trace, waves,
 };
 
-/// What the attempts look like.
+/// The pattern of the attempts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SeenPattern {
     pub(super) pattern: Pattern,
@@ -28,7 +28,7 @@ impl SeenPattern {
         period: None,
     };
 
-    /// Whether they say the same, with periods that differ by no more than this part.
+    /// True if both have the same pattern, and periods that differ by at most `part`.
     pub(super) fn agrees(&self, other: &Self, part: f64) -> bool {
         self.pattern == other.pattern
             && match (self.period, other.period) {
@@ -54,36 +54,37 @@ impl SeenPattern {
     }
 }
 
-/// The delay between one attempt and the next, as nearly all clients have it.
+/// The delay between one attempt and the next that nearly all clients have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Beat {
     pub(super) seconds: f64,
-    /// How far the delays differ, as the logarithm of a ratio.
+    /// The spread of the delays, as the logarithm of a ratio.
     pub(super) width: f64,
-    /// How many delays that says.
+    /// The number of delays that it is based on.
     pub(super) count: f64,
 }
 
 impl Beat {
-    /// Nobody adds a random part worth the name. Of few delays more agreement is asked for: it may be
-    /// chance.
+    /// True if the clients add no significant random part. With few delays, closer agreement is
+    /// required, because it may be chance.
     fn is_tight(&self) -> bool {
         self.width <= TIGHT * (1.0 - 2.0 / self.count.max(4.0).sqrt())
     }
 }
 
-/// All that is known of the attempts of a storm.
+/// All that is known about the attempts of a storm.
 #[derive(Debug)]
 pub(super) struct PatternEvidence<'a> {
     pub(super) delays: &'a Delays,
-    /// Counts by bins of [`trace::BIN`](super::trace::BIN), from the beginning of the storm on.
+    /// Counts by bins of [`trace::BIN`](super::trace::BIN), from the start of the storm on.
     pub(super) arrivals: &'a [u32],
     pub(super) failures: &'a [u32],
-    /// When the connections were lost, seconds from the first bin.
+    /// When the connections were lost, in seconds from the first bin.
     pub(super) lost: Option<f64>,
 }
 
-/// Single clients say it best; but behind a proxy all may have one address, so the moments alone must do.
+/// Single clients are the best evidence. Behind a proxy all may share one address; then the times
+/// of all attempts must suffice.
 pub(super) fn judge(evidence: &PatternEvidence<'_>) -> SeenPattern {
     match evidence.delays.tells_clients_apart() {
         true => of_clients(evidence.delays, evidence.lost.is_some()),
@@ -91,9 +92,10 @@ pub(super) fn judge(evidence: &PatternEvidence<'_>) -> SeenPattern {
     }
 }
 
-/// What the delays of single clients say.
+/// Judges the delays of single clients.
 fn of_clients(delays: &Delays, lost: bool) -> SeenPattern {
-    // Some wait from one attempt to the next, others from the failure: what fits better is how they do it.
+    // Some clients wait from one attempt to the next, others from the failure: the better fit shows
+    // which.
     let of_attempt = Rhythm::new(delays, |step| &step.since_attempt);
     let of_failure = Rhythm::new(delays, |step| &step.since_failure);
     let kinds = match of_failure.width() <= of_attempt.width() {
@@ -127,15 +129,15 @@ struct Rhythm {
     beats: Vec<Beat>,
     /// All delays together, if there are enough.
     pooled: Option<Beat>,
-    /// In how many steps a good part of the delays is the pooled one.
+    /// The number of steps in which a good part of the delays is the pooled one.
     steps_at_pooled: usize,
-    /// Where these steps have the most, in the lower third: moments in which all are late shift some of
-    /// the steps, nearly always up.
+    /// The peak of these steps, in the lower third: moments in which all clients are late shift
+    /// some of the steps, nearly always up.
     interval: Option<f64>,
 }
 
 impl Rhythm {
-    /// That of the first delay.
+    /// The width of the first delay.
     fn width(&self) -> f64 {
         let first = self.beats.first().or(self.pooled.as_ref());
         first.map_or(f64::MAX, |beat| beat.width)
@@ -148,12 +150,12 @@ impl Rhythm {
             all.merge(of(step));
             expected += step.expected;
         }
-        // Late clients are still to come: their share must not be missing, or the delays look more alike
+        // Late clients are still to come. Without their share, the delays would look more alike
         // than they are.
         let beat = |slots: &Slots, expected: u64, least: u64| {
             let wanted = SHARE * expected.max(slots.total()) as f64;
             let core = slots.core(wanted).filter(|_| slots.total() >= least)?;
-            // A busy machine is late, never early: the delay is where the most are, not in their middle.
+            // A busy machine is late, never early: the delay is at the peak, not in the middle.
             let most = slots.core(MOST * slots.total() as f64)?;
             Some(Beat {
                 seconds: most.seconds,
@@ -188,11 +190,11 @@ impl Rhythm {
     }
 }
 
-/// What the moments of all attempts say.
+/// Judges the times of all attempts.
 fn of_moments(evidence: &PatternEvidence<'_>) -> SeenPattern {
     let bin = trace::BIN.as_secs_f64();
     let ended = evidence.arrivals.iter().rposition(|count| *count > 0);
-    // Once clients are accepted they stop to come: that is no part of their rhythm.
+    // Accepted clients stop coming, which is not part of their rhythm.
     let arrivals = &evidence.arrivals[..ended.map_or(0, |last| last + 1)];
     let circles = phase::circles(&Running::new(arrivals, bin));
     if let Some(interval) = circles.interval {
@@ -207,14 +209,15 @@ fn of_moments(evidence: &PatternEvidence<'_>) -> SeenPattern {
     let first = evidence
         .lost
         .and_then(|lost| Some(waves.first()?.tenth - lost));
-    // The spread of a small wave is not well known: then one delay is not enough.
+    // The spread of a small wave is uncertain, so one delay is not enough.
     let enough = beats.len() > 1 || beats.iter().all(|beat| beat.count >= ENOUGH_IN_WAVE);
     if enough && let Some(seen) = twice(first, &beats).or_else(|| growing(first, &beats)) {
         return seen;
     }
     let known = |seconds: f64| arrivals.len() as f64 * bin >= seconds;
     let nowhere = circles.most.is_some_and(|most| most < NOT_GATHERED);
-    // A server that answers one after the other makes a steady flow of clients in lockstep; chance does not.
+    // A server that handles clients one by one makes a steady flow of clients in lockstep; chance
+    // does not.
     let silent = echo.is_some_and(|echo| echo.strength < FAINT && echo.dispersion >= BY_CHANCE);
     match known(SPREAD_FOR) && nowhere && silent && occupied(arrivals) >= OCCUPIED {
         true => SeenPattern::SPREAD,
@@ -222,8 +225,8 @@ fn of_moments(evidence: &PatternEvidence<'_>) -> SeenPattern {
     }
 }
 
-/// The share of the quarters of a second, from the first attempt on, in which there were about as many as
-/// on average.
+/// The share of quarter seconds, from the first attempt on, that have at least a fifth of the
+/// average number of attempts.
 fn occupied(arrivals: &[u32]) -> f64 {
     let first = arrivals.iter().position(|count| *count > 0);
     let quarters: Vec<u32> = arrivals[first.unwrap_or(0)..]
@@ -237,18 +240,18 @@ fn occupied(arrivals: &[u32]) -> f64 {
     like_it.count() as f64 / quarters.len().max(1) as f64
 }
 
-/// Whether the time from the loss to the first attempt is that from there to the next.
+/// Lockstep, if the time from the loss to the first attempt equals the delay to the next.
 fn twice(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern> {
     let next = beats.first().filter(|beat| beat.is_tight())?;
     let is_same = (first? / next.seconds).ln().abs() <= TWICE;
     is_same.then(|| SeenPattern::lockstep(next.seconds))
 }
 
-/// Whether delays grow by a constant factor; `first` is the time from the loss of the connections to the
-/// first attempt that was seen.
+/// Backoff, if delays grow by a constant factor; `first` is the time from the loss of the
+/// connections to the first observed attempt.
 ///
-/// A server that is not there answers no attempt, so the first ones are not seen. With the first delay b
-/// and the factor f, attempt n comes b (f^n - 1) / (f - 1) after the loss, and b f^n before the next.
+/// Attempts at a server that is down are not seen. With the first delay b and the factor f, attempt
+/// n comes b (f^n - 1) / (f - 1) after the loss, and b f^n before the next.
 pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern> {
     let tight = beats.iter().take_while(|beat| beat.is_tight()).count();
     let beats = &beats[..tight];
@@ -278,7 +281,7 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern>
                 .find(|usual| (factor / usual).ln().abs() <= SAME / 2.0);
             let factor = usual.unwrap_or(factor);
             let Some(first) = first else {
-                // Nobody knows what was before.
+                // What happened before is unknown.
                 return Some(SeenPattern::backoff(one.seconds));
             };
             let Some(fit) = FirstDelay::fit(first, one.seconds, factor, SAME) else {
@@ -293,19 +296,19 @@ pub(super) fn growing(first: Option<f64>, beats: &[Beat]) -> Option<SeenPattern>
                 .iter()
                 .zip(0..)
                 .filter(|(beat, n)| expected(beat, *n).ln().abs() <= SAME);
-            // Late, never early.
+            // Attempts are late, never early.
             let of_each = grown.map(|(beat, n)| beat.seconds / factor.powi(fit.unseen + n));
             Some(SeenPattern::backoff(of_each.fold(fit.seconds, f64::min)))
         }
     }
 }
 
-/// What the first delay was, by an attempt and the delay after it.
+/// The first delay, derived from an attempt and the delay after it.
 struct FirstDelay {
     seconds: f64,
-    /// Attempts that were not seen.
+    /// The number of unseen attempts.
     unseen: i32,
-    /// How badly the two fit together.
+    /// How badly the two agree.
     misfit: f64,
 }
 
@@ -319,7 +322,7 @@ impl FirstDelay {
                 Self {
                     seconds: by_delay.min(by_first),
                     unseen,
-                    // Late, never early: the first attempt was hardly seen before its time.
+                    // Attempts are late, never early, so an early first attempt is less plausible.
                     misfit: match (by_delay / by_first).ln() {
                         late if late <= 0.0 => -late,
                         early => 2.0 * early,
@@ -331,37 +334,38 @@ impl FirstDelay {
     }
 }
 
-/// The part of the delays that must agree. Less than half, so that clients of another kind do not hide
-/// them; more than chance could bring together.
+/// The share of the delays that must agree. It is less than half, so that clients of another kind
+/// do not hide them, but more than chance could produce.
 const SHARE: f64 = 0.4;
 const MOST: f64 = 0.15;
-/// Agreement: 40 % of the delays within this (logarithm of a ratio). With up to half of the delay at
-/// random it is 0.14, with full jitter 0.5.
+/// Agreement: 40 % of the delays within this (logarithm of a ratio). The value is 0.14 with up to
+/// half of the delay at random, and 0.5 with full jitter.
 const TIGHT: f64 = 0.12;
 /// No agreement.
 const LOOSE: f64 = 0.135;
-/// Delays before anything is said.
+/// The least number of delays for a result.
 const ENOUGH: u64 = 50;
 const ENOUGH_OF_ONE: u64 = 20;
 const ENOUGH_IN_WAVE: f64 = 200.0;
-/// Two delays, or two ratios, are the same.
+/// Tolerance for two delays, or two ratios, to be equal.
 const SAME: f64 = 0.15;
-/// With a factor of 2 they differ by more, as long as they are below 30 s.
+/// Tolerance of `twice`. With a factor of 2, delays below 30 s differ by more.
 const TWICE: f64 = 0.04;
 const SAME_FIRST: f64 = 0.06;
-/// Attempts at a server that is not there. After more, the first delay is a guess.
+/// Maximum number of attempts at a server that is down. After more, the first delay is a guess.
 const MOST_UNSEEN: i32 = 6;
-/// Where nothing gathers (see [`phase`]), and attempts come nearly all the time, for so many seconds: they
-/// are spread.
+/// Attempts are spread if they do not cluster (see [`phase`]) and come nearly all the time, for
+/// this many seconds.
 const NOT_GATHERED: f64 = 0.2;
 const OCCUPIED: f64 = 0.7;
 const SPREAD_FOR: f64 = 5.0;
-/// Echoes that are believed, and that are no sign of an interval.
+/// A stronger echo than `LOUD` shows an interval; a weaker one than `FAINT` shows that there is
+/// none.
 const LOUD: f64 = 0.7;
 const FAINT: f64 = 0.4;
-/// The Fano factor of counts that come by chance is 1.
+/// Counts of independent events have a Fano factor of 1.
 const BY_CHANCE: f64 = 0.5;
-/// Factors that programs have.
+/// Factors that are common in programs.
 const FACTORS: [f64; 3] = [2.0, 1.5, 3.0];
 const LEAST_FACTOR: f64 = 1.3;
 const MOST_FACTOR: f64 = 3.5;

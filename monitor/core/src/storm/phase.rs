@@ -1,16 +1,17 @@
-//! Whether attempts keep a fixed interval, from their moments alone.
+//! Detects a fixed interval between attempts from their times alone.
 //!
-//! Each attempt is a point on a circle whose length is the interval in question. Where attempts keep that
-//! interval the points gather, and the length R of their mean vector is near 1; where they do not, it is
-//! near 0, and n R^2 exceeds 12 by chance once in e^12 times (Rayleigh's test). Chance is not all:
+//! Each attempt is a point on a circle whose length is the tested interval. If attempts keep that
+//! interval, the points cluster, and the length R of their mean vector is near 1. Otherwise R is
+//! near 0, and n R^2 exceeds 12 by chance once in e^12 times (Rayleigh's test). Other causes than
+//! chance must be excluded:
 //!
-//! * a half or a third of the interval gathers them as well, but then every second turn is empty;
-//! * one hump of any shape gathers on a long circle, so there must be several turns, all alike;
-//! * clients that start together and wait by chance gather at first, less with each turn.
+//! * a half or a third of the interval clusters them as well, but then every second turn is empty;
+//! * one hump of any shape clusters on a long circle, so several turns are needed, all alike;
+//! * clients that start together and wait randomly cluster at first, but less with each turn.
 
 use std::f64::consts::TAU;
 
-/// Counts of bins, as running sums: the count between any two moments takes two reads.
+/// Counts of bins as running sums: the count between any two moments takes two reads.
 #[derive(Debug)]
 pub(super) struct Running {
     sums: Vec<f64>,
@@ -34,14 +35,14 @@ impl Running {
         (self.sums.len() - 1) as f64 * self.bin
     }
 
-    /// The count before this moment.
+    /// The count before `seconds`.
     fn until(&self, seconds: f64) -> f64 {
         let place = (seconds / self.bin).clamp(0.0, (self.sums.len() - 1) as f64);
         let low = self.sums[place.floor() as usize];
         low + (self.sums[place.ceil() as usize] - low) * place.fract()
     }
 
-    /// When the first one came.
+    /// When the first attempt came.
     fn start(&self) -> f64 {
         self.sums
             .partition_point(|sum| *sum <= 0.0)
@@ -50,16 +51,16 @@ impl Running {
     }
 }
 
-/// What the circles say.
+/// The result of all circles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Circles {
-    /// The interval that is kept, seconds.
+    /// The interval that is kept, in seconds.
     pub(super) interval: Option<f64>,
-    /// The largest R of any circle that was tried; `None` if none could be.
+    /// The largest R of all tested circles; `None` if none could be tested.
     pub(super) most: Option<f64>,
 }
 
-/// Tries all intervals.
+/// Tests all intervals.
 pub(super) fn circles(arrivals: &Running) -> Circles {
     let known = arrivals.end() - arrivals.start();
     let mut found = Circles {
@@ -88,14 +89,14 @@ pub(super) fn circles(arrivals: &Running) -> Circles {
 /// The attempts of the latest turns on a circle.
 struct Cycles {
     interval: f64,
-    /// The count and the mean vector of each, the latest first.
+    /// The count and the vector sum of each turn, the latest first.
     of: Vec<(f64, f64, f64)>,
     count: f64,
     r: f64,
 }
 
 impl Cycles {
-    /// A turn is cut where the fewest are: opposite to the mean.
+    /// Turns are cut where attempts are fewest: opposite to the mean.
     fn new(arrivals: &Running, interval: f64, known: f64) -> Option<Self> {
         let most = ((known / interval) as usize).min(MOST_CYCLES);
         let end = arrivals.end();
@@ -121,7 +122,7 @@ impl Cycles {
         })
     }
 
-    /// The interval that is kept, if one near this circle's is.
+    /// The interval that is kept, if there is one near this circle's.
     fn kept(&self) -> Option<f64> {
         let cycles = self.of.len();
         if self.count < ENOUGH
@@ -153,9 +154,10 @@ impl Cycles {
         if late < early * FADING.powi((cycles - half) as i32) {
             return None;
         }
-        // Turns are cut opposite to the mean, so where they gather is near half a turn. The step from one to
-        // the next is what the interval differs from the circle's. Clients that wait after each failure do
-        // not make up for a moment in which all were late: not all steps agree, and most that do not are long.
+        // Turns are cut opposite to the mean, so attempts cluster near half a turn. The step from
+        // one turn to the next is the difference between the real interval and the circle's.
+        // Clients that wait after each failure do not catch up after a moment in which all were
+        // late. Therefore not all steps agree, and most of the others are long.
         let places: Vec<f64> = self
             .of
             .iter()
@@ -192,7 +194,7 @@ fn cycle(arrivals: &Running, from: f64, interval: f64, cycles: usize) -> (f64, f
     sum
 }
 
-/// Intervals that are tried: from, to, seconds, and by which factor the next is longer.
+/// Tested intervals: the shortest and the longest in seconds, and the factor to the next.
 const SHORTEST: f64 = 0.25;
 const LONGEST: f64 = 32.0;
 const STEP: f64 = 1.02;
@@ -200,26 +202,26 @@ const PARTS: usize = 32;
 const FEWEST_CYCLES: usize = 3;
 const MORE_CYCLES: usize = 4;
 const MOST_CYCLES: usize = 6;
-/// Attempts.
+/// Minimum number of attempts.
 const ENOUGH: f64 = 50.0;
 const GATHERED: f64 = 0.3;
-/// Where a server takes nearly the whole interval to answer all, waves nearly touch. Many tell them from
-/// chance all the same.
+/// If a server takes nearly the whole interval to answer all clients, waves nearly touch. Many
+/// attempts still distinguish them from chance.
 const GATHERED_BY_MANY: f64 = 0.2;
 const CHANCE_OF_MANY: f64 = 100.0;
-/// R that three turns are enough for.
+/// The R for which three turns are enough.
 const SHARP: f64 = 0.6;
-/// Turns: how far a step may be from the median, and that from nothing.
+/// In turns: how far a step may be from the median, and the median from zero.
 const STEADY: f64 = 0.1;
 const CHANCE: f64 = 12.0;
-/// Of R, from one turn to the next: half of the delay at random leaves 0.76.
+/// Minimum ratio of R from one turn to the next: half of the delay at random leaves 0.76.
 const FADING: f64 = 0.88;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Waves of 100 that are `width` seconds wide, one each `interval` seconds.
+    /// Waves of 100 attempts that are `width` seconds wide, one every `interval` seconds.
     fn waves(interval: f64, width: f64, waves: usize) -> Running {
         let mut counts = vec![0; (interval * waves as f64 / 0.025) as usize + 8];
         for wave in 0..waves {
@@ -243,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn one_hump_or_two_are_no_interval() {
+    fn one_hump_or_two_are_not_an_interval() {
         assert_eq!(circles(&waves(1.0, 0.6, 1)).interval, None);
         assert_eq!(circles(&waves(1.0, 0.6, 2)).interval, None);
     }
 
     #[test]
-    fn delays_that_double_are_no_interval() {
+    fn delays_that_double_are_not_an_interval() {
         let mut counts = vec![0; 1_400];
         for seconds in [1.0, 3.0, 7.0, 15.0, 31.0] {
             for bin in 0..8 {
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_flow_gathers_nowhere() {
+    fn a_steady_flow_does_not_cluster() {
         let found = circles(&Running::new(&[25; 1_000], 0.025));
         assert_eq!(found.interval, None);
         assert!(found.most.is_some_and(|most| most < 0.1), "{found:?}");

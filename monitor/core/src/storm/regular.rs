@@ -1,12 +1,12 @@
-//! Whether one client asks at a fixed interval.
+//! Detects a client that tries at a fixed interval.
 
 use std::time::Duration;
 
-/// The interval between attempts at these moments (ms, in order), if there is one.
+/// The interval between attempts at these times (ms, ascending), if it is fixed.
 ///
-/// Robust against a single late attempt: the median absolute deviation is at most a tenth of the median;
-/// and the middle half of the gaps is either as narrow or at least not lopsided (Bowley's skew at most
-/// 0.6), as it is where delays grow.
+/// Robust against a single late attempt: the median absolute deviation is at most a tenth of the
+/// median. In addition, the middle half of the gaps is either as narrow or not lopsided (Bowley's
+/// skew at most 0.6), unlike that of growing delays.
 pub(super) fn interval(times: &[u64]) -> Option<Duration> {
     let mut gaps: Vec<u64> = times
         .windows(2)
@@ -42,7 +42,7 @@ fn quantile(sorted: &[u64], share: f64) -> f64 {
     low as f64 + (high as f64 - low as f64) * place.fract()
 }
 
-/// Gaps.
+/// Minimum number of gaps.
 const ENOUGH: usize = 5;
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_interval_is_found_also_if_one_attempt_is_late() {
+    fn a_fixed_interval_is_found_even_if_one_attempt_is_late() {
         let found = of_gaps(&[3_000, 3_010, 2_995, 4_200, 3_002, 2_999]);
         assert_eq!(found, Some(Duration::from_millis(3_001)));
     }

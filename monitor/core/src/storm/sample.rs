@@ -1,8 +1,8 @@
-//! Who comes back, and after how long: a sample of the clients.
+//! A sample of the clients: which ones come back, and after how long.
 //!
-//! Clients are chosen by their hash: all of them while they fit, then every second, every fourth and so
-//! on (Wegman's adaptive sampling). A client that is in the sample is in it with all its attempts, so
-//! shares and delays are not distorted, and what is counted here is multiplied by the step.
+//! Clients are chosen by their hash: all of them while they fit, then every second, every fourth
+//! and so on (Wegman's adaptive sampling). All attempts of a sampled client are included, so shares
+//! and delays are not distorted. Counts are multiplied by the step.
 
 use std::time::Duration;
 
@@ -16,60 +16,60 @@ pub(super) struct Sample {
     clients: HashTable<KnownClient>,
     /// One in 2^level is in the sample.
     level: u32,
-    /// When clients that are long gone were last forgotten.
+    /// When inactive clients were last removed.
     swept: Ktime,
 }
 
 /// A client in the sample.
 #[derive(Debug)]
 struct KnownClient {
-    /// Keyed, 64 bits: stands for the address.
+    /// Keyed, 64 bits; stands for the address.
     hash: u64,
     last: Ktime,
     arrived: Ktime,
-    /// Refused or without an answer; [`Ktime::ZERO`] if neither happened since `arrived`.
+    /// When it was refused or had no response; [`Ktime::ZERO`] if neither happened since `arrived`.
     failed: Ktime,
     departed: Ktime,
-    /// Connections lost and attempts failed that were not followed by an attempt yet.
+    /// Lost connections and failed attempts that no attempt has followed yet.
     lost: u32,
     /// Attempts without an outcome.
     pending: u32,
-    /// Nothing was known to be lost when it last came.
+    /// No loss was known when it last came.
     unexplained: bool,
-    /// The episode of which `attempts` tells.
+    /// The episode that `attempts` counts.
     episode: u32,
     attempts: u8,
-    /// Several clients are behind this address: its intervals mean nothing.
+    /// Several clients share this address, so its intervals mean nothing.
     shared: bool,
 }
 
-/// What an attempt of a client in the sample says.
+/// What an attempt of a sampled client shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Return {
-    /// How many clients it stands for.
+    /// The number of clients that it stands for.
     pub(super) weight: u64,
     pub(super) returning: bool,
     pub(super) shared: bool,
-    /// In this episode, this one included.
+    /// The number of attempts in this episode, including this one.
     pub(super) attempt: u8,
-    /// Since the attempt before it in this episode; for the first, since the connection was lost.
+    /// Since the previous attempt in this episode; for the first, since the connection was lost.
     pub(super) since_attempt: Option<u64>,
-    /// Since that attempt failed.
+    /// Since the previous attempt failed.
     pub(super) since_failure: Option<u64>,
 }
 
-/// What an outcome says of a client.
+/// What an outcome shows about a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// The attempt failed: the number it had in this episode, if the address is that of one client.
+    /// The number of the failed attempt in this episode, if the address belongs to one client.
     pub(super) failed: Option<u8>,
-    /// How many clients that had come already came back, as this shows.
+    /// The number of earlier arrivals that prove to be returns.
     pub(super) returned: u64,
 }
 
 impl KnownClient {
-    /// Whether a loss at this moment is why the client came last. Ends of connections are reported after
-    /// the requests of the same moment, so a client that comes back at once is heard of before its loss.
+    /// True if a loss at this moment explains the last arrival. Ends of connections are reported
+    /// after the requests of the same moment, so a client may return before its loss is known.
     fn explain(&mut self, at: Ktime) -> bool {
         std::mem::take(&mut self.unexplained) && at <= self.arrived + TICK
     }
@@ -84,8 +84,8 @@ impl Sample {
         }
     }
 
-    /// Takes in an attempt; `episode` counts the storms, 0 between them. `None` if the client is not in
-    /// the sample.
+    /// Records an attempt; `episode` numbers the storms, 0 between them. `None` if the client is
+    /// not in the sample.
     pub(super) fn arrive(&mut self, at: Ktime, hash: u64, episode: u32) -> Option<Return> {
         let weight = 1 << self.level;
         let known = self.entry(at, hash)?;
@@ -118,7 +118,7 @@ impl Sample {
         })
     }
 
-    /// Takes in an outcome.
+    /// Records an outcome.
     pub(super) fn settle(
         &mut self,
         at: Ktime,
@@ -135,7 +135,7 @@ impl Sample {
             return Settled::default();
         }
         known.failed = at;
-        // An answer is reported in its order, a missing one with the end of its connection.
+        // A response is reported in its order, a missing one with the end of its connection.
         let overtaken = outcome == AttemptOutcome::Unanswered && known.pending > 0;
         let explains = overtaken && known.explain(at);
         known.lost = known.lost.saturating_add(u32::from(!explains));
@@ -146,15 +146,15 @@ impl Sample {
         }
     }
 
-    /// Takes in that a connection was lost, with its age if it is known. Gives how many clients that had
-    /// come already came back, as this shows.
+    /// Records the loss of a connection, with its age if known. Returns the number of earlier
+    /// arrivals that prove to be returns.
     pub(super) fn depart(&mut self, at: Ktime, hash: u64, age: Option<Duration>) -> u64 {
         let weight = 1 << self.level;
         let Some(known) = self.entry(at, hash) else {
             return 0;
         };
         known.departed = at;
-        // Not if it is the connection that came of the last attempt.
+        // Not if the last attempt created this connection.
         let earlier = age.is_none_or(|age| at.since(known.arrived) + TICK < age);
         let explains = earlier && known.explain(at);
         known.lost = known.lost.saturating_add(u32::from(!explains));
@@ -195,7 +195,7 @@ impl Sample {
             self.clients.insert_unique(hash, known, |known| known.hash);
         }
         let known = self.clients.find_mut(hash, |known| known.hash == hash)?;
-        // What was lost long ago has nothing to do with what comes now.
+        // An old loss is unrelated to a new attempt.
         if at.since(known.last).as_secs() >= RETURNING_WITHIN {
             (known.lost, known.pending) = (0, 0);
         }
@@ -226,7 +226,7 @@ impl Sample {
 }
 
 fn is_in(hash: u64, level: u32) -> bool {
-    // Not the bits that the table uses.
+    // The table uses other bits.
     (hash >> 24) & ((1 << level) - 1) == 0
 }
 
@@ -234,12 +234,12 @@ fn gap(from: Ktime, to: Ktime) -> Option<u64> {
     (from != Ktime::ZERO && to >= from).then(|| to.0 - from.0)
 }
 
-/// A share of these is right within 2 % (standard error at one half: 0.8 %).
+/// A share of this many is accurate within 2 % (standard error at one half: 0.8 %).
 const CAPACITY: usize = 4_096;
-/// Requests are stamped by a clock that ticks with the scheduler, 10 ms at most, and ends by an exact
-/// one: an end may seem to be so much later than the request that followed it.
+/// Requests are stamped by a clock that ticks with the scheduler, 10 ms at most, and ends by an
+/// exact one. An end may therefore seem this much later than the request that followed it.
 const TICK: Duration = Duration::from_millis(10);
-/// How long after a loss an attempt is a return, seconds.
+/// How long after a loss an attempt counts as a return, in seconds.
 const RETURNING_WITHIN: u64 = 300;
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
     fn a_share_of_many_clients_is_found_in_a_sample() {
         let mut sample = Sample::new();
         let (mut all, mut returning) = (0, 0);
-        // All come once and are refused; a third comes again.
+        // All come once and are refused; a third of them comes again.
         for client in 0..300_000 {
             sample.arrive(at(1_000), hash(client), 1);
             sample.settle(at(1_001), hash(client), REFUSED, 1);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_told_after_the_return_makes_it_one() {
+    fn a_loss_that_is_reported_after_the_return_makes_it_one() {
         const OLD: Option<Duration> = Some(Duration::from_secs(60));
         let mut sample = Sample::new();
         let came = |sample: &mut Sample, ms, client| {
@@ -295,7 +295,7 @@ mod tests {
         assert!(!came(&mut sample, 1_000, 1));
         assert_eq!(sample.depart(at(1_004), hash(1), OLD), 1);
         assert!(!came(&mut sample, 1_010, 1), "nothing is lost any more");
-        // Another is lost while the new one lives: that is why the client comes next.
+        // Another is lost while the new one lives, which explains the next arrival.
         assert_eq!(sample.depart(at(9_000), hash(1), OLD), 0);
         assert!(came(&mut sample, 9_005, 1));
         assert_eq!(
@@ -303,13 +303,13 @@ mod tests {
             0,
             "explained already"
         );
-        // One that ends as soon as it began is no reason for its own beginning.
+        // A connection that ends at once does not explain its own attempt.
         assert!(!came(&mut sample, 20_000, 4));
         let life = Some(Duration::from_millis(3));
         assert_eq!(sample.depart(at(20_002), hash(4), life), 0);
         assert!(came(&mut sample, 20_003, 4));
 
-        // The same with an attempt that got no answer, but not with the last attempt itself.
+        // The same with an attempt without a response, but not with the last attempt itself.
         came(&mut sample, 1_000, 2);
         came(&mut sample, 1_001, 2);
         let unanswered = |sample: &mut Sample| {
@@ -318,7 +318,7 @@ mod tests {
         };
         assert_eq!(unanswered(&mut sample), 1);
         assert_eq!(unanswered(&mut sample), 0);
-        // An answer comes in its order: what follows it is a return without this.
+        // A response comes in its order, so a later attempt is a return without this.
         came(&mut sample, 1_000, 3);
         came(&mut sample, 1_001, 3);
         let refused = sample.settle(at(1_001), hash(3), REFUSED, 0);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_several_share_is_told_from_a_client() {
+    fn an_address_that_several_share_is_distinguished_from_a_client() {
         let mut sample = Sample::new();
         sample.depart(at(1_000), hash(1), None);
         let alone = sample.arrive(at(2_000), hash(1), 1).expect("all fit");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_grows_again_when_the_many_are_gone() {
+    fn the_sample_grows_again_when_many_clients_are_gone() {
         let mut sample = Sample::new();
         for client in 0..50_000 {
             sample.arrive(at(1_000), hash(client), 1);

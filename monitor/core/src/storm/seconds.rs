@@ -1,4 +1,4 @@
-//! What happened in each of the last seconds.
+//! Counts for each of the last seconds.
 
 use crate::time::Ktime;
 
@@ -7,12 +7,12 @@ use crate::time::Ktime;
 pub(super) struct Second {
     pub(super) arrivals: u64,
     pub(super) accepted: u64,
-    /// Refused, or ended without an answer.
+    /// Refused, or ended without a response.
     pub(super) failed: u64,
     pub(super) closes: u64,
-    /// Those of connections that had not been short.
+    /// Closes of connections that had not been short.
     pub(super) lasting_closes: u64,
-    /// The most connections that were open.
+    /// The largest number of open connections.
     pub(super) established: u64,
 }
 
@@ -27,7 +27,7 @@ impl Second {
     }
 }
 
-/// A ring of the last [`LENGTH`] seconds. Where time jumps, the seconds between were empty.
+/// A ring of the last [`LENGTH`] seconds. If time jumps, the skipped seconds are empty.
 #[derive(Debug)]
 pub(super) struct PerSecond {
     ring: Box<[Second; LENGTH]>,
@@ -43,7 +43,7 @@ impl PerSecond {
         }
     }
 
-    /// Begins the second of `at`, if it is not begun yet.
+    /// Starts the second of `at` if it has not started yet.
     pub(super) fn advance(&mut self, at: Ktime) {
         let index = number(at);
         let Some(latest) = self.latest else {
@@ -57,7 +57,8 @@ impl PerSecond {
         self.latest = Some(latest.max(index));
     }
 
-    /// The second of `at`, which may be a little late; one from before the ring counts for its oldest.
+    /// The second of `at`, which may be slightly late; one from before the ring counts for its
+    /// oldest.
     pub(super) fn at(&mut self, at: Ktime) -> &mut Second {
         self.advance(at);
         let latest = self.latest.unwrap_or_default();
@@ -65,7 +66,7 @@ impl PerSecond {
         &mut self.ring[slot(number(at).clamp(oldest, latest))]
     }
 
-    /// The sum of seconds `from..=to`, by number, as far as they are kept.
+    /// The sum of seconds `from..=to`, by number, limited to those in the ring.
     pub(super) fn sum(&self, from: u64, to: u64) -> Second {
         let mut sum = Second::default();
         let Some(latest) = self.latest else {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_without_events_are_empty_however_long_they_last() {
+    fn any_number_of_seconds_without_events_is_empty() {
         let mut seconds = PerSecond::new();
         seconds.at(at(5.0)).arrivals += 3;
         seconds.at(at(8.5)).arrivals += 4;
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_comes_late_counts_for_its_own_second() {
+    fn a_late_event_counts_for_its_own_second() {
         let mut seconds = PerSecond::new();
         seconds.at(at(10.01)).closes += 1;
         seconds.at(at(9.99)).closes += 1;
@@ -123,7 +124,7 @@ mod tests {
     }
 
     proptest! {
-        /// Also with events in disorder.
+        /// Also with events out of order.
         #[test]
         fn the_sum_of_the_seconds_is_the_number_of_events(
             times in prop::collection::vec(0..60_000_000_000_u64, 0..200)

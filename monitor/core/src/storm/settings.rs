@@ -1,8 +1,8 @@
-//! What is called a storm.
+//! Thresholds of storms.
 
 use std::time::Duration;
 
-/// When something is a storm.
+/// What counts as a storm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StormSettings {
     /// A mass close is more than this in 10 s, and more than [`StormSettings::mass_close_share`] of the
@@ -10,17 +10,17 @@ pub struct StormSettings {
     pub mass_close_least: u64,
     pub mass_close_share: f64,
     /// A storm is at least this many attempts per second, and at least
-    /// [`StormSettings::times_baseline`] times what is usual.
+    /// [`StormSettings::times_baseline`] times the usual rate.
     pub least_rate: u64,
     pub times_baseline: f64,
     /// A storm is also more than this many attempts for each success, for 30 s.
     pub attempts_per_success: f64,
-    /// Thrash: so many connections of one client in a minute (at most 8), each shorter than
+    /// Thrash: this many connections of one client in a minute (at most 8), each shorter than
     /// [`StormSettings::short_life`].
     pub thrash_connections: usize,
     pub short_life: Duration,
-    /// The key of the hash of addresses. Addresses can be chosen to be slow for a known key: take a random
-    /// one, except where a run must be the same as another.
+    /// The key of the hash of addresses. An attacker can choose addresses that are slow for a known
+    /// key: use a random one, unless runs must be reproducible.
     pub seed: u64,
 }
 

@@ -1,7 +1,7 @@
-//! A server that is killed and comes back, and its clients, in virtual time.
+//! A server that is killed and restarted, and its clients, in virtual time.
 //!
-//! Everything takes time, as on a small machine: a client process and a server do one thing after the
-//! other, so what clients do at the same moment reaches the server smeared over as long as that takes.
+//! Everything takes time, as on a small machine. A client process and a server handle one event
+//! after the other, so simultaneous actions of clients reach the server spread over that time.
 
 use std::{
     cmp::Reverse,
@@ -37,10 +37,10 @@ impl Random {
     }
 }
 
-/// How a client waits. Seconds; the delay of exponential ones is limited to `CAP`.
+/// How a client waits, in seconds; exponential delays are limited to `CAP`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Policy {
-    /// From one attempt to the next, by the clock.
+    /// From one attempt to the next, at fixed times.
     Ticking(f64),
     /// After each failure.
     Fixed(f64),
@@ -71,19 +71,19 @@ impl Policy {
 
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
-    /// How many clients wait how.
+    /// The number of clients for each policy.
     pub(super) clients: Vec<(usize, Policy)>,
-    /// All have one address.
+    /// All clients have one address.
     pub(super) shared: bool,
-    /// When nothing listens, and when it refuses, in seconds after the kill.
+    /// Until when nothing listens, and until when the server refuses, in seconds after the kill.
     pub(super) down: f64,
     pub(super) warm: f64,
-    /// What one step costs the process of the clients, and the server, seconds.
+    /// The cost of one step for the process of the clients, and for the server, in seconds.
     pub(super) client_cost: f64,
     pub(super) server_cost: f64,
-    /// Timers are late by this, on average.
+    /// Mean delay of timers.
     pub(super) late: f64,
-    /// About once a second both processes stand still, for up to this long, seconds.
+    /// About once a second, both processes stall for up to this many seconds.
     pub(super) stall: f64,
     pub(super) seed: u64,
 }
@@ -126,7 +126,7 @@ pub(super) fn address(client: usize) -> IpAddr {
     Ipv4Addr::from(0x0a00_0001 + client as u32).into()
 }
 
-/// Everything that happens, in order.
+/// All events, in order.
 pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
     let mut random = Random(outage.seed);
     let policies: Vec<Policy> = outage
@@ -145,7 +145,7 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
     let to = |seconds: f64| Ktime((seconds * 1e9) as u64);
     let (mut client_free, mut server_free) = (0.0_f64, 0.0_f64);
     for client in 0..policies.len() {
-        // They come over some seconds, long before.
+        // Clients connect over some seconds, long before the kill.
         let at = 1.0 + 3.0 * client as f64 / policies.len() as f64;
         events.push((to(at), Wire::Arrived(of(client))));
         events.push((
@@ -219,7 +219,7 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
     events
 }
 
-/// Shows all of it to an engine, and its deadlines 10 ms late, as the daemon does. Gives what it said
+/// Feeds all events to an engine, with deadlines 10 ms late, as in the daemon. Returns its findings
 /// until long after the last event.
 pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<StormFinding> {
     let mut said = Vec::new();
@@ -244,7 +244,7 @@ pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<S
     said
 }
 
-/// Lets all deadlines pass until `now`.
+/// Handles all deadlines up to `now`.
 pub(super) fn run(storm: &mut StormDetector, now: Ktime, said: &mut Vec<StormFinding>) {
     while let Some(due) = storm.poll_timeout().filter(|due| *due <= now) {
         storm.handle_timeout(due + Duration::from_millis(10));
@@ -252,7 +252,7 @@ pub(super) fn run(storm: &mut StormDetector, now: Ktime, said: &mut Vec<StormFin
     }
 }
 
-/// The server on this host was killed.
+/// The end of a connection whose server on this host was killed.
 pub(super) fn departure(at: Ktime, client: IpAddr) -> Departure {
     Departure {
         at,
@@ -266,7 +266,7 @@ pub(super) fn departure(at: Ktime, client: IpAddr) -> Departure {
     }
 }
 
-/// The alerts on reconnecting clients among what was said.
+/// The reconnect storms among the findings.
 pub(super) fn storms(said: &[StormFinding]) -> Vec<ReconnectStorm> {
     said.iter()
         .filter_map(|finding| match finding {

@@ -1,4 +1,4 @@
-//! The engine before simulated clients, in virtual time.
+//! Tests of the engine with simulated clients, in virtual time.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -42,14 +42,14 @@ fn outage(outage: &Outage) -> Vec<ReconnectStorm> {
     sim::storms(&sim::play(&mut engine(), &sim::wire(outage)))
 }
 
-/// The pattern that was named last before the end, and all that were named.
+/// The last pattern before the end, and all reported patterns.
 fn patterns(storms: &[ReconnectStorm]) -> (Pattern, Option<Duration>, Vec<Pattern>) {
     let last = storms
         .iter()
         .rfind(|storm| storm.phase == StormPhase::Storm)
         .expect("a storm");
     let all = storms.iter().map(|storm| storm.pattern).collect();
-    // At the end the most is known.
+    // The report of the end is the most precise.
     let period = storms.last().and_then(|end| end.period);
     (last.pattern, period, all)
 }
@@ -70,7 +70,7 @@ fn feed(
 ) -> Vec<StormFinding> {
     let mut emitted = Vec::new();
     let mut random = Random(99);
-    // When, how old, whose.
+    // The end, the start, the client.
     let mut open: BTreeSet<(Ktime, Ktime, usize)> = BTreeSet::new();
     for (n, seconds) in arrivals.enumerate() {
         let now = at(seconds);
@@ -94,7 +94,7 @@ fn feed(
     emitted
 }
 
-/// Moments of a Poisson process whose rate changes with time.
+/// The times of a Poisson process whose rate changes with time.
 fn poisson(rate: impl Fn(f64) -> f64, most: f64, end: f64, seed: u64) -> impl Iterator<Item = f64> {
     let mut random = Random(seed);
     let mut now = 0.0;

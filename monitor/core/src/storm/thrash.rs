@@ -1,4 +1,4 @@
-//! Clients that come for seconds only, again and again.
+//! Clients that connect repeatedly and stay only for seconds.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::time::Ktime;
 
-/// That clients thrash, as it was reported.
+/// Thrashing clients, as reported.
 #[derive(Debug)]
 pub(super) struct Thrashing {
     pub(super) since: Ktime,
@@ -26,7 +26,7 @@ impl StormDetector {
         self.look_at_thrash(at);
     }
 
-    /// Reports all clients that thrash in one line, and again when they have become twice as many.
+    /// Reports all thrashing clients in one finding, and again when their number has doubled.
     pub(super) fn look_at_thrash(&mut self, now: Ktime) {
         let mut rows = self.with_open(self.clients.thrashing(now));
         let Some(thrash) = &mut self.thrash else {

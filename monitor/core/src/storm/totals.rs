@@ -1,4 +1,4 @@
-//! What became of the attempts.
+//! Outcomes of the attempts.
 
 use super::finding::ReconnectStorm;
 
@@ -8,7 +8,7 @@ pub(super) struct Totals {
     pub(super) attempts: u64,
     pub(super) accepted: u64,
     pub(super) refused: RefusedCount,
-    /// Of the sampled clients, by the weight of the sample.
+    /// Of sampled clients, by the weight of the sample.
     pub(super) sampled: u64,
     pub(super) returning: u64,
 }
@@ -25,7 +25,7 @@ impl Totals {
     }
 }
 
-/// Failed attempts by status. Statuses that come when all places are taken are under `None`.
+/// Failed attempts by status. Further statuses are under `None` when all places are taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RefusedCount {
     statuses: [(u16, u64); PLACES],
@@ -52,7 +52,7 @@ impl RefusedCount {
         }
     }
 
-    /// A status keeps its place, so the places of the two are the same.
+    /// A status keeps its index, so the indices of both are the same.
     fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         since.without -= before.without;
@@ -62,7 +62,7 @@ impl RefusedCount {
         since
     }
 
-    /// The most frequent first.
+    /// Most frequent first.
     pub(super) fn by_status(&self) -> Vec<(Option<u16>, u64)> {
         let known = self.statuses.iter().map(|(status, n)| (Some(*status), *n));
         let mut all: Vec<_> = known.chain([(None, self.without)]).collect();

@@ -1,4 +1,4 @@
-//! When clients asked and when they failed, fine enough to see how they space their attempts.
+//! The times of attempts and failures, fine enough to show how clients space their attempts.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) struct Trace {
     latest: u64,
     /// Arrivals in the last second of bins.
     second: u64,
-    /// The most that `second` has been since it was asked for last.
+    /// The largest value of `second` since the last [`Trace::take_peak`].
     peak: u64,
 }
 
@@ -38,7 +38,7 @@ impl Trace {
         }
     }
 
-    /// A client was refused, got no answer, or lost its connection.
+    /// A client was refused, got no response, or lost its connection.
     pub(super) fn fail(&mut self, at: Ktime) {
         if let Some(slot) = self.slot(at) {
             self.failures[slot] = self.failures[slot].saturating_add(1);
@@ -64,7 +64,7 @@ impl Trace {
         }
     }
 
-    /// Arrivals in the second before the last event or look.
+    /// Arrivals in the second before the last event or [`Trace::advance`].
     pub(super) fn rate(&self) -> u64 {
         self.second
     }
@@ -74,7 +74,7 @@ impl Trace {
         std::mem::replace(&mut self.peak, self.second)
     }
 
-    /// The counts from `from` until the latest bin, as far as they are kept: the beginning of the first
+    /// The counts from `from` to the latest bin, limited to the stored bins: the start of the first
     /// bin, arrivals and failures.
     pub(super) fn since(&self, from: Ktime) -> (Ktime, Vec<u32>, Vec<u32>) {
         let oldest = self.latest.saturating_sub(LENGTH as u64 - 1);
@@ -89,7 +89,7 @@ impl Trace {
         size_of_val(&*self.arrivals) + size_of_val(&*self.failures)
     }
 
-    /// `None` if it is too long ago.
+    /// `None` if `at` is too long ago.
     fn slot(&mut self, at: Ktime) -> Option<usize> {
         self.advance(at);
         let index = number(at);

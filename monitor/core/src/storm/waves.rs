@@ -1,24 +1,24 @@
-//! Attempts that come in waves, with quiet times between them.
+//! Attempts in waves, with quiet times between them.
 
 use super::pattern::Beat;
 
 /// One wave.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wave {
-    /// When a tenth, a quarter, half and so on of it had come, seconds.
+    /// When a tenth, a quarter, half and so on of it had come, in seconds.
     pub(super) tenth: f64,
     quarter: f64,
     half: f64,
     three_quarters: f64,
     last_tenth: f64,
     count: f64,
-    /// Bins: that of the first attempt, and that behind the last.
+    /// The bin of the first attempt, and the bin after the last.
     from: usize,
     to: usize,
 }
 
-/// The waves among these counts. A wave ends where there are less than a quarter of its peak, and the next
-/// begins where there are four times as many again.
+/// The waves in these counts. A wave ends when the count is below a quarter of its peak, and the
+/// next begins when the count is four times as large again.
 pub(super) fn waves(counts: &[u32], bin: f64) -> Vec<Wave> {
     let smooth: Vec<f64> = (0..counts.len())
         .map(|i| {
@@ -28,7 +28,7 @@ pub(super) fn waves(counts: &[u32], bin: f64) -> Vec<Wave> {
         .collect();
     let mut cuts = vec![0];
     let mut peak = 0.0_f64;
-    // Once a wave has ended: the least since, and where.
+    // After the end of a wave: the least count since, and its index.
     let mut low: Option<(f64, usize)> = None;
     for (i, height) in smooth.iter().copied().enumerate() {
         match low {
@@ -51,7 +51,7 @@ pub(super) fn waves(counts: &[u32], bin: f64) -> Vec<Wave> {
     let mut waves = between(counts, &cuts, bin);
     while let Some(broken) = broken(&waves) {
         let second = waves[broken + 1].from;
-        // The cut before the second part: it is the last one that is not behind it.
+        // The cut before the second part: the last one that is not after it.
         let cut = cuts.partition_point(|cut| *cut <= second) - 1;
         cuts.remove(cut);
         waves = between(counts, &cuts, bin);
@@ -70,8 +70,8 @@ fn between(counts: &[u32], cuts: &[usize], bin: f64) -> Vec<Wave> {
     waves
 }
 
-/// A wave that is one with the next: the time between them is short beside the times around. Clients or
-/// the server stood still for a moment.
+/// A wave that belongs to the next: the time between them is short compared with the quiet times
+/// around. Clients or the server stalled for a moment.
 fn broken(waves: &[Wave]) -> Option<usize> {
     let quiet: Vec<f64> = waves
         .windows(2)
@@ -85,8 +85,8 @@ fn broken(waves: &[Wave]) -> Option<usize> {
     })
 }
 
-/// The delays from wave to wave; those of the failures that came after the attempts of each, if there were
-/// any.
+/// The delays from wave to wave, measured from the failures after the attempts of each wave if
+/// there were any.
 pub(super) fn beats(waves: &[Wave], failures: &[u32], bin: f64) -> Vec<Beat> {
     waves
         .windows(2)
@@ -96,7 +96,7 @@ pub(super) fn beats(waves: &[Wave], failures: &[u32], bin: f64) -> Vec<Beat> {
             let from = failed
                 .filter(|failed| failed.count >= one.count / 2.0)
                 .unwrap_or_else(|| one.clone());
-            // Until all are there, the late ones are missing.
+            // An incomplete wave lacks its late clients.
             let length = next.to - next.from;
             let is_past = failures.len() - next.to >= QUIET.max(length / 2);
             let is_complete = next.count >= from.count * COMPLETE || is_past;
@@ -137,7 +137,7 @@ impl Wave {
         })
     }
 
-    /// Whether both are narrow beside the time between them, as waves are that are no chance.
+    /// True if both are too narrow, compared with the time between them, to be chance.
     fn is_apart(&self, next: &Self) -> bool {
         let between = next.half - self.half;
         let quiet = next.tenth - self.last_tenth;
@@ -146,23 +146,23 @@ impl Wave {
         narrow && alike && quiet >= between / 2.0
     }
 
-    /// The range of all but the first and the last tenth, seconds.
+    /// The range without the first and the last tenth, in seconds.
     fn most(&self) -> f64 {
         self.last_tenth - self.tenth
     }
 
-    /// The range of the middle half, seconds.
+    /// The range of the middle half, in seconds.
     fn spread(&self) -> f64 {
         self.three_quarters - self.quarter
     }
 }
 
 impl Beat {
-    /// What is wider in `to` than in `from` are the delays. Variances add up.
+    /// The width that `to` has in addition to `from` is that of the delays. Variances add up.
     fn between(from: &Wave, to: &Wave) -> Self {
         let seconds = to.half - from.half;
         let wider = |of: fn(&Wave) -> f64| (of(to).powi(2) - of(from).powi(2)).max(0.0).sqrt();
-        // Where delays are even, 40 % of them have 0.8 of the range of the middle half.
+        // If delays are uniform, 40 % of them have 0.8 of the range of the middle half.
         let width = (0.8 * wider(Wave::spread)).max(0.5 * wider(Wave::most));
         Self {
             seconds,
@@ -172,13 +172,13 @@ impl Beat {
     }
 }
 
-/// Bins on each side.
+/// In bins, on each side.
 const SMOOTH: usize = 2;
-/// Delays that grow do so by a factor of 3 at most.
+/// Delays grow by a factor of 3 at most.
 const BROKEN: f64 = 0.25;
-/// Attempts.
+/// Minimum number of attempts.
 const SMALLEST: f64 = 10.0;
-/// The part of those who failed that must be back.
+/// The share of the failed clients that must be back.
 const COMPLETE: f64 = 0.95;
-/// Bins, after which nobody is late.
+/// In bins: after this quiet time, no client is late.
 const QUIET: usize = 12;

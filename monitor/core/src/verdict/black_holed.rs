@@ -1,7 +1,7 @@
-//! `black_holed`: bytes go out again and again and nothing is acknowledged.
+//! `black_holed`: bytes are sent again and again, and nothing is acknowledged.
 //!
-//! *Confirmed* unless the path is so lossy that it can be chance; then *suspected* until TCP has tried
-//! often enough.
+//! *Confirmed*, unless the path is so lossy that it can be chance; then *suspected* until TCP has
+//! tried often enough.
 
 use std::time::Duration;
 
@@ -39,22 +39,22 @@ fn in_conversation(observation: &Observation<'_>, since: Ktime) -> Finding {
     let facts = observation.facts;
     let last = facts.tx.last_packet.unwrap_or(since);
     if facts.retransmits < RETRANSMITS {
-        // The kernel reports the second and the fifth.
+        // The kernel reports the second and the fifth retransmission.
         Finding::NotBefore(Ktime::NEVER)
     } else if observation.source == FactsSource::Event {
-        // As the report of a retransmission comes, its acknowledgement cannot have come yet.
+        // When a retransmission is reported, its acknowledgement cannot have arrived yet.
         Finding::NotBefore((since + STALL).max(observation.now + ANSWER))
     } else if observation.now < since + STALL {
         Finding::NotBefore(since + STALL)
     } else if last + observation.margin() < since + LATE {
-        // With a tail loss probe the fifth leaves after 3 s already, and the sixth after 6 s.
+        // With a tail loss probe, the fifth leaves after only 3 s, and the sixth after 6 s.
         Finding::NotBefore(observation.while_tcp_retries(since))
     } else {
         holds(observation, since, STALL)
     }
 }
 
-/// After a silence longer than a hop's limit less evidence is needed.
+/// After an idle gap longer than a hop's limit, less evidence is needed.
 fn after_silence(observation: &Observation<'_>, since: Ktime) -> Finding {
     if observation.facts.retransmits < RETRANSMITS_AFTER_GAP {
         Finding::NotBefore(Ktime::NEVER)
@@ -81,7 +81,7 @@ fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
 }
 
 fn certainty(observation: &Observation<'_>) -> Certainty {
-    // The first one is no retransmission.
+    // The first transmission is not a retransmission.
     let tries = observation.facts.retransmits.saturating_add(1);
     match observation.loss().excuses(tries) {
         true => Certainty::Suspected,
@@ -96,7 +96,7 @@ fn review(
 ) -> Reviewed {
     let certainty = certainty(observation).max(verdict.certainty);
     let next_check = if observation.facts.rx.last_packet > heard_before {
-        // Heard, but not a byte acknowledged: the acknowledgement may be right behind.
+        // Heard, but no byte acknowledged: the acknowledgement may come next.
         observation.now + RECHECK
     } else if certainty == Certainty::Suspected {
         observation.while_tcp_backs_off(verdict.since)
@@ -110,8 +110,8 @@ fn review(
     }
 }
 
-/// A path that comes back within `LATE` shows it by an answer to what leaves after that. TCP tries some
-/// 6 s after the bytes, with or without a tail loss probe at the start.
+/// A path that comes back within `LATE` shows it by an answer to later transmissions. TCP tries
+/// about 6 s after the bytes, with or without a tail loss probe at the start.
 const RETRANSMITS: u32 = 5;
 const LATE: Duration = Duration::from_secs(5);
 const STALL: Duration = Duration::from_secs(7);

@@ -1,4 +1,4 @@
-//! `expired`: idle past the limit of a hop that keeps silent about it.
+//! `expired`: idle past the limit of a hop that drops connections silently.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub(super) const RULE: Rule = Rule {
     silence: |observation, verdict| idle(observation, verdict).max(verdict.limit),
 };
 
-/// *Suspected* until two transmissions stay unanswered for a second, on a lossy path more. Of several hops the one whose
-/// limit was crossed first.
+/// *Suspected* until two transmissions, or more on a lossy path, stay unanswered for a second. Of
+/// several hops, the one whose limit was crossed first counts.
 fn find(observation: &Observation<'_>) -> Finding {
     if !observation.facts.is_open() {
         return Finding::NotBefore(Ktime::NEVER);
@@ -58,8 +58,8 @@ fn of_hop(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
         .last_packet
         .is_some_and(|heard| heard > crossed)
     {
-        // A hop that counts payload, or each direction, should have forgotten; and the peer was heard
-        // since. Whatever restarts its clock does so after this check.
+        // A hop that counts payload, or each direction, should have dropped the connection, but the
+        // peer was heard since. Whatever restarts the hop's clock does so after this check.
         Finding::NotBefore(observation.now + limit)
     } else {
         holds(quiet_since)
@@ -98,7 +98,7 @@ fn certainty(observation: &Observation<'_>, crossed: Ktime, limit: Duration) -> 
     }
 }
 
-/// Nothing sent: nothing to wait for. Otherwise TCP repeats itself within seconds.
+/// If nothing was sent, no answer is expected. Otherwise TCP retransmits within seconds.
 fn next_check(observation: &Observation<'_>, verdict: &Verdict) -> Ktime {
     match observation.elicited_at(verdict.since, verdict.limit) {
         Some(elicited) if observation.now < elicited + UNANSWERED => elicited + UNANSWERED,

@@ -1,4 +1,4 @@
-//! `expiring`: close to the limit of a hop that closes what it gives up.
+//! `expiring`: close to the limit of a hop that closes connections.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn of_idle(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     let since = observation.quiet_since(hop) + limit / 20 * 19;
     let over = observation.quiet_since(hop) + limit + observation.staleness + RECHECK;
     if observation.now > over {
-        // It should have been closed by now: the limit is not what the configuration says.
+        // It should have been closed by now: the configured limit is wrong.
         Finding::NotBefore(match hop.counts_every_packet() {
             true => Ktime::NEVER,
             // Whatever restarts the clock does so after this check.
@@ -56,7 +56,7 @@ fn of_idle(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     }
 }
 
-/// Nearly as old as the hop allows, however busy.
+/// Nearly as old as the hop allows, even if busy.
 fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     let lifetime = hop.max_lifetime.zip(observation.facts.established_at);
     let Some((limit, established_at)) = lifetime else {
@@ -72,7 +72,7 @@ fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     }
 }
 
-/// Whether an `expiring` verdict is about the hop's maximum lifetime, and not about silence.
+/// True if an `expiring` verdict is about the hop's maximum lifetime, not about its idle timeout.
 pub fn is_near_lifetime(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let hop = verdict
         .hop
@@ -92,7 +92,7 @@ fn holds(place: usize, since: Ktime, limit: Duration) -> Finding {
     })
 }
 
-/// Traffic ends an idle time, and is no event. A FIN is what was announced.
+/// Traffic ends an idle time without an event. A FIN is the announced disconnect, not a recovery.
 fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let holds = matches!(
         find(observation),

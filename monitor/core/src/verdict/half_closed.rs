@@ -18,14 +18,14 @@ pub(super) const RULE: Rule = Rule {
     silence: age,
 };
 
-/// A WebSocket has no use for half a connection (RFC 6455 §7.1.1): who does not close after a FIN has
-/// not noticed it.
+/// A WebSocket has no use for half a connection (RFC 6455 §7.1.1): a side that does not close after
+/// a FIN has not noticed it.
 fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     if facts.fin_rx == facts.fin_tx || observation.is_reset() {
         return Finding::NotBefore(Ktime::NEVER);
     }
-    // Of a connection older than the monitor nobody saw the FIN.
+    // The FIN of a connection older than the monitor was not seen.
     let since = facts
         .closing
         .map_or(observation.first_seen, |closing| closing.at);
@@ -41,5 +41,5 @@ fn find(observation: &Observation<'_>) -> Finding {
     })
 }
 
-/// An orphaned socket waits for the peer's FIN as long (`net.ipv4.tcp_fin_timeout`).
+/// As long as an orphaned socket waits for the peer's FIN (`net.ipv4.tcp_fin_timeout`).
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! `quiet`: the peer has sent no message for long, whatever else passes.
+//! `quiet`: the peer has sent no message for a long time, regardless of other traffic.
 
 use super::{Finding, INSTANT, Reviewed, Rule, Verdict, age};
 use crate::{
@@ -41,12 +41,12 @@ fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     last_message(observation) > verdict.since
 }
 
-/// A message is no event.
+/// A message does not cause an event.
 fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
     verdict.unchanged(observation.now + (verdict.limit / 20).max(RECHECK))
 }
 
-/// The last text or binary frame; where frames are unknown, the last payload.
+/// The last text or binary frame; if frames are unknown, the last payload.
 fn last_message(observation: &Observation<'_>) -> Ktime {
     let facts = observation.facts;
     let heard = match facts.protocol {

@@ -1,8 +1,8 @@
 //! `stalled`: this host's application does not read what has arrived.
 //!
-//! Two things show it. Packets show at once that this host's window is closed, and when it opens; but an
-//! application may read a little behind a window that stays closed. A scan of the sockets shows whether it
-//! reads anything at all.
+//! There are two kinds of evidence. Packets show at once when this host's window closes and opens,
+//! but an application may read a little behind a window that stays closed. A scan of the sockets
+//! shows whether it reads anything at all.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) const RULE: Rule = Rule {
     silence: age,
 };
 
-/// *Suspected* by its closed window, *confirmed* by what it leaves unread.
+/// *Suspected* because of its closed window, *confirmed* by its unread bytes.
 fn find(observation: &Observation<'_>) -> Finding {
     let holds = |certainty, since, limit| {
         Finding::Holds(Verdict {
@@ -45,7 +45,8 @@ fn find(observation: &Observation<'_>) -> Finding {
     }
 }
 
-/// What is unread is known from scans of the sockets only, and the window from packets; both are events.
+/// Unread bytes are known only from scans of the sockets, and the window from packets; both are
+/// events.
 fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let stands = |since: Ktime| since <= verdict.since;
     let unread = observation
@@ -67,14 +68,14 @@ fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) ->
     }
 }
 
-/// Since when the application has read nothing, where that is for too long.
+/// Since when the application has read nothing, if that is too long.
 fn unread_since(observation: &Observation<'_>) -> Option<Ktime> {
     let Unread { since, seen_at, .. } = observation.unread?;
     (seen_at.since(since) >= TIMEOUT).then_some(since)
 }
 
-/// Since when nothing can arrive, unless a scan has found meanwhile that the application reads: then the
-/// next scan will tell more.
+/// Since when nothing can arrive, unless a later scan has found that the application reads; then
+/// the next scan decides.
 fn window_closed_at(observation: &Observation<'_>) -> Option<Ktime> {
     let closed_at = observation
         .facts
@@ -87,5 +88,5 @@ fn window_closed_at(observation: &Observation<'_>) -> Option<Ktime> {
 /// Longer than a garbage collection or a blocking call should take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A window opens again as soon as a sixteenth of the buffer is free (`__tcp_select_window` in
-/// net/ipv4/tcp_output.c): an application that reads at all does that in less.
+/// net/ipv4/tcp_output.c): an application that reads at all needs less time.
 const CLOSED: Duration = Duration::from_secs(10);

@@ -1,9 +1,10 @@
-//! `unresponsive`: TCP acknowledges the pings, nobody answers them.
+//! `unresponsive`: TCP acknowledges the pings, but they get no pong.
 //!
-//! What counts is *tries*, which the kernel programs keep
-//! ([`first_try`](monitor_common::snapshot::Snapshot::first_try)): pings since which no new payload has
-//! come, that left while it could have come, and not in one go. So a peer that is uploading, a host that
-//! does not read, and a burst of pings are excused before this rule sees them.
+//! The rule counts *tries*, which the kernel programs keep
+//! ([`first_try`](monitor_common::snapshot::Snapshot::first_try)): pings after which no new payload
+//! has come, that left while it could have come, and not together. Therefore a peer that is
+//! uploading, a host that does not read, and a burst of pings are excused before this rule sees
+//! them.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ fn find(observation: &Observation<'_>) -> Finding {
         return Finding::NotBefore(Ktime::NEVER);
     }
     let Some(since) = facts.first_try else {
-        // Every ping is published at once, so a check per timeout sees a lone one in time.
+        // Every ping is published at once, so a check per timeout sees a single one in time.
         let pings = facts.ping_rtt.is_some();
         return Finding::NotBefore(
             observation.while_frames_leave(pings, observation.rules.ping_timeout),
@@ -67,7 +68,7 @@ fn find(observation: &Observation<'_>) -> Finding {
     })
 }
 
-/// A later first try, or none, means that something came in between.
+/// A later first try, or none, means that something arrived in between.
 fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     observation
         .facts
@@ -76,7 +77,7 @@ fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
 }
 
 fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
-    // What a peer sends after a lone ping is no event, so this verdict is the one that has to watch.
+    // Data that a peer sends after a single ping causes no event, so this verdict must poll.
     let recheck =
         observation.while_frames_leave(true, pace_of_pongs(observation.rules.ping_timeout));
     if verdict.certainty == Certainty::Confirmed {
@@ -108,7 +109,7 @@ fn certainty(observation: &Observation<'_>) -> Certainty {
     }
 }
 
-/// When both tries will have waited for long enough.
+/// When both tries will have waited long enough.
 fn confirmed_at(observation: &Observation<'_>) -> Ktime {
     match (observation.facts.first_try, observation.facts.second_try) {
         (Some(first), Some(second)) => {
@@ -118,38 +119,38 @@ fn confirmed_at(observation: &Observation<'_>) -> Ktime {
     }
 }
 
-/// Pings that had to wait behind a loss leave all at once; the pongs may be right behind the
-/// acknowledgement. The moment of that.
+/// The time of an acknowledgement that pongs may follow at once: pings that had to wait behind a
+/// loss leave all together.
 fn pongs_may_be_right_behind(observation: &Observation<'_>) -> Option<Ktime> {
     observation.facts.ack_progress_at.filter(|at| {
         observation.source == FactsSource::Event && observation.now < *at + usual_grace(observation)
     })
 }
 
-/// How long a pong after a lone ping may go unnoticed: it is no event.
+/// How long a pong after a single ping may go unnoticed, because it causes no event.
 pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
     (ping_timeout / 20).max(RECHECK)
 }
 
-/// How long the peer is given before it is called dead, and again before it is aborted.
+/// How long the peer is given before it is reported as dead, and again before it is aborted.
 fn ping_deadline(observation: &Observation<'_>) -> Duration {
     grace(observation).max(observation.rules.unresponsive_floor)
 }
 
-/// How long a ping may wait for its pong where nothing is lost.
+/// How long a ping may wait for its pong without loss.
 fn usual_grace(observation: &Observation<'_>) -> Duration {
     let rtt = observation.facts.ping_rtt.unwrap_or_default();
     rtt.saturating_mul(4).max(MIN_PING_GRACE)
 }
 
-/// How long it may wait anyhow. Where the path is lossy the peer's TCP may be sending the
-/// pong again, while its acknowledgements come through.
+/// How long it may wait at all. On a lossy path the peer's TCP may be retransmitting the pong while
+/// its acknowledgements arrive.
 fn grace(observation: &Observation<'_>) -> Duration {
     let (usual, loss) = (usual_grace(observation), observation.loss());
     if loss.is_usual() {
         return usual;
     }
-    // Each try waits twice as long as the one before.
+    // Each try waits twice as long as the previous one.
     let rtt = observation.facts.ping_rtt.unwrap_or_default();
     let waits = 2u32.saturating_pow(loss.tries_beyond_chance() - 1) - 1;
     let retrying = (MIN_RTO + rtt).saturating_mul(waits);
@@ -159,5 +160,5 @@ fn grace(observation: &Observation<'_>) -> Duration {
 const MIN_PING_GRACE: Duration = Duration::from_secs(1);
 /// `TCP_RTO_MIN` (`include/net/tcp.h`).
 const MIN_RTO: Duration = Duration::from_millis(200);
-/// By then most peers' TCP gives up.
+/// Most peers' TCP has given up by then.
 const MAX_PING_GRACE: Duration = Duration::from_secs(900);

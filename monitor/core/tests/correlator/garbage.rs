@@ -1,4 +1,4 @@
-//! Inputs that no kernel would send.
+//! Inputs that a kernel never sends.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use proptest::{option, prelude::*, sample::select};
 
 use crate::socket::facts;
 
-/// Few enough that garbage hits the same connection again.
+/// Few, so that garbage hits the same connection again.
 pub(crate) const CONNS: u64 = 4;
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! Opening handshakes as the two rings tell of them: every attempt is followed to its end, whatever
-//! is lost and however the rings are interleaved.
+//! Opening handshakes from two rings: every attempt is followed to its end, whatever is lost and
+//! however the rings are interleaved.
 
 mod script;
 
@@ -13,8 +13,8 @@ use proptest::{collection::vec, prelude::*};
 use crate::{kernel, socket::facts};
 use script::{Last, Record, Script, expected, records, request, response, scripts, time, waiting};
 
-/// The shell: in each turn it reads the vitals, then the handshakes, which may be further on by
-/// then; and it tells the handshakes first.
+/// The shell. In each turn it reads the vitals, then the handshakes, which may be further ahead by
+/// then; it reports the handshakes first.
 struct Shell {
     core: Correlator,
     snapshots: BTreeMap<ConnId, Facts>,
@@ -30,7 +30,7 @@ impl Shell {
         }
     }
 
-    /// One turn at the end of each of `pauses`, over and over, until all records are reported.
+    /// Takes a turn at the end of each of `pauses`, in a cycle, until all records are reported.
     fn run(&mut self, records: &[Record], pauses: &[(u64, u64)]) -> Ktime {
         let split = |handshake| {
             let ring = records.iter().filter(move |r| r.handshake == handshake);
@@ -80,7 +80,7 @@ impl Shell {
         }
     }
 
-    /// Of one connection: every transition begins where the one before it ended.
+    /// On each connection, every transition begins in the state in which the previous one ended.
     fn assert_chains(&self) {
         for reported in self.transitions.values() {
             let mut state = None;
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn every_connection_is_told_of_from_its_request_to_its_end(
+    fn every_connection_is_reported_from_its_request_to_its_end(
         scripts in scripts(),
         pauses in pauses(),
     ) {
@@ -123,7 +123,7 @@ proptest! {
         prop_assert_eq!(&sorted(shell.core.unanswered()), &waiting);
         shell.show(end + Duration::from_secs(11));
         prop_assert_eq!(shell.core.tallies()[0].handshakes_stuck, waiting.len() as u64);
-        prop_assert_eq!(shell.core.poll_timeout(), None, "nothing is waited for");
+        prop_assert_eq!(shell.core.poll_timeout(), None, "no deadline is left");
     }
 
     #[test]
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn an_open_connection_has_its_handshake_in_whatever_order_it_came(
+    fn an_open_connection_has_its_handshake_for_any_order_of_events(
         order in Just([0, 1, 2]).prop_shuffle(),
     ) {
         let socket = facts(ConnId(1), ListenerId(0), time(0));

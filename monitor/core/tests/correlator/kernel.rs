@@ -1,5 +1,5 @@
-//! A small deterministic kernel: it runs scripts of what applications and the path do, keeps the
-//! truth about every socket, and reports and publishes what the real one would.
+//! A small deterministic kernel: it runs scripts of applications and the path, keeps the truth
+//! about every socket, and reports and publishes what a real kernel would.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::socket::{Cause, Socket, facts};
 
 pub(crate) const STALENESS: Duration = Duration::from_millis(260);
 
-/// What happens to one connection next.
+/// The next event of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
     Send,
@@ -23,7 +23,7 @@ pub(crate) enum Op {
     /// The path drops everything from now on.
     Break,
     Heal,
-    /// The peer's kernel goes on, its application does not.
+    /// The peer's kernel continues, its application does not.
     Deafen,
     Wake,
     CloseFrame,
@@ -31,7 +31,7 @@ pub(crate) enum Op {
     RstReceived,
 }
 
-/// A connection: its round trip in ms, what it has lost before, and ops with the ms between them.
+/// A connection: its round trip in ms, its previous loss, and ops with the ms between them.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub rtt: u64,
@@ -74,17 +74,17 @@ pub(crate) fn rules() -> Vec<ListenerRules> {
             10,
         ),
         listener("fin", hop(4, OnExpiry::Fin), Duration::from_secs(7), 6),
-        // Nothing but a first ping would show that a flow without a hop needs a timer.
+        // Without a hop, only a first ping shows that a flow needs a timer.
         listener("free", None, Duration::MAX, 10),
     ]
 }
 
-/// The place in [`rules`] of the one that applies to a connection.
+/// The index in [`rules`] of the rules for a connection.
 pub(crate) fn listener(conn: ConnId) -> usize {
     (conn.0 - 1) as usize % rules().len()
 }
 
-/// Runs the scripts for as long as they last and `tail` more.
+/// Runs the scripts to their end, and for `tail` more.
 pub(crate) fn run(scripts: &[Script], tail: Duration) -> (Vec<Moment>, Ktime) {
     let mut kernel = Kernel::default();
     for (index, script) in scripts.iter().enumerate() {
@@ -111,7 +111,7 @@ const RTO: Duration = Duration::from_millis(200);
 enum Step {
     /// The next op of this socket's script.
     Op(usize),
-    /// An answer to everything up to this many bytes, with a pong or without.
+    /// An answer to everything up to this many bytes, with or without a pong.
     Answer {
         socket: usize,
         acked: u32,
@@ -158,7 +158,7 @@ impl Kernel {
         }
     }
 
-    /// One thing after the other: what falls on the moment of another step comes a nanosecond later.
+    /// Steps are sequential: a step at the time of another one comes a nanosecond later.
     fn at(&mut self, mut at: Ktime, step: Step) {
         while self.steps.contains_key(&at) {
             at = at + Duration::from_nanos(1);

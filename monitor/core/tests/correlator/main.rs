@@ -1,5 +1,5 @@
-//! The core against a simulated kernel: the same alerts as a full scan, never early, independent of
-//! how often the clock is shown, replayable, and quiet in the end.
+//! The core against a simulated kernel: its alerts are those of a full scan and never early. They
+//! do not depend on how often the time advances, can be replayed, and come to an end.
 
 mod garbage;
 mod handshakes;
@@ -22,13 +22,13 @@ use garbage::{CONNS, Garbage, garbage};
 use kernel::{Moment, Op, STALENESS, Script};
 use oracle::ReportedAlert;
 
-/// How much later than the naive scan the core may speak: the pace of the checks that wait for
-/// something no event announces, and a step of the scan.
+/// How much later than the naive scan the core may report: the interval of the checks for
+/// conditions that no event announces, and a step of the scan.
 fn lateness(rules: &ListenerRules) -> Duration {
     pace_of_pongs(rules.ping_timeout) + SCAN_STEP
 }
 
-/// Six connections for some minutes, at a check a second, need a fraction of this.
+/// Six connections for some minutes, with a check per second, need a fraction of this.
 const MAX_CHECKS: usize = 20_000;
 const SCAN_STEP: Duration = Duration::from_millis(10);
 const TAIL: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ struct Shell {
     snapshots: BTreeMap<ConnId, Facts>,
     actions: Vec<Action>,
     checks: usize,
-    /// Where all snapshots are swept: how often, and when next.
+    /// If all snapshots are swept: how often, and when next.
     sweep: Option<(Duration, Ktime)>,
 }
 
@@ -62,7 +62,7 @@ impl Shell {
         shell
     }
 
-    /// Shows the clock when the core asks for it and at every moment of `extra`.
+    /// Advances the time at the core's deadlines and at every moment of `extra`.
     fn run(&mut self, timeline: &[Moment], end: Ktime, extra: &BTreeSet<Ktime>) {
         let mut extra = extra.iter().copied().peekable();
         let mut timeline = timeline.iter().peekable();
@@ -121,7 +121,7 @@ impl Shell {
             .extend(std::iter::from_fn(|| self.core.poll_action()));
     }
 
-    /// Follows the deadlines until none is left, and says how many there were.
+    /// Follows the deadlines until none is left, and returns their number.
     fn settle(&mut self, most: usize) -> Option<usize> {
         for step in 0..most {
             let Some(at) = self.core.poll_timeout() else {
@@ -142,7 +142,7 @@ impl Shell {
         })
     }
 
-    /// What it said of zombies.
+    /// The reported alerts about zombies.
     fn emitted(&self) -> BTreeMap<ConnId, Vec<ReportedAlert>> {
         let mut emitted: BTreeMap<ConnId, Vec<ReportedAlert>> = BTreeMap::new();
         for alert in self.alerts().filter(|alert| alert.kind.is_zombie()) {
@@ -180,7 +180,7 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     let last = select(vec![Op::Send, Op::CloseFrame, Op::Fin, Op::RstReceived]);
     let pause = || prop_oneof![1u64..400, 400u64..3_500, 3_500u64..14_000];
     let ops = (vec((pause(), op), 0..14), (pause(), last));
-    // Most lose nothing. The others must have tried 7 or 8 times.
+    // Most have no loss. The others must have tried 7 or 8 times.
     let loss =
         prop_oneof![4 => Just(0), 1 => Just(4_000), 1 => Just(5_200)].prop_map(Loss::from_late);
     let script = (1u64..150, loss, ops).prop_map(|(rtt, loss, (mut ops, last))| {
@@ -190,7 +190,7 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     vec(script, 1..6)
 }
 
-/// How often all snapshots are swept, and how long after the first birth for the first time.
+/// How often all snapshots are swept, and when first, counted from the first establishment.
 fn sweeps() -> impl Strategy<Value = (Duration, Duration)> {
     (100u64..12_000, 0.0..=1.0).prop_map(|(every, first)| {
         let every = Duration::from_millis(every);
@@ -206,7 +206,7 @@ fn key(reported_alert: &ReportedAlert) -> (VerdictKind, Certainty, bool) {
     )
 }
 
-/// The socket as it was at `at`.
+/// The socket at the time `at`.
 fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     let mut past = timeline
         .iter()
@@ -214,8 +214,8 @@ fn truth_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     past.next_back().and_then(|moment| moment.truth.as_ref())
 }
 
-/// The same, or as it was a moment before its end if that was at `at` too: a reset is reported, and then the
-/// end that it brings.
+/// The same, or the socket just before its end if that was at `at` too: a reset is reported before
+/// the end that it causes.
 fn alive_at(timeline: &[Moment], conn: ConnId, at: Ktime) -> Option<&Facts> {
     truth_at(timeline, conn, at).or_else(|| {
         let mut now = timeline
@@ -246,7 +246,7 @@ fn agrees_with_a_full_scan(
             .count();
         prop_assert!(
             emitted.len() >= due && emitted.len() <= expected.len(),
-            "{conn:?}\nsaid {emitted:#?}\nexpected {expected:#?}"
+            "{conn:?}\nreported {emitted:#?}\nexpected {expected:#?}"
         );
         for (emitted, expected) in emitted.iter().zip(expected) {
             prop_assert_eq!(key(emitted), key(expected), "{:?}", conn);
@@ -267,7 +267,7 @@ fn agrees_with_a_full_scan(
     Ok(())
 }
 
-/// What the core said, less the suspicions that were confirmed between two steps of the scan.
+/// The reports of the core, without suspicions that were confirmed between two steps of the scan.
 fn as_seen_in_steps(emitted: &[ReportedAlert], expected: &[ReportedAlert]) -> Vec<ReportedAlert> {
     let mut seen: Vec<ReportedAlert> = Vec::new();
     for (index, reported_alert) in emitted.iter().enumerate() {
@@ -286,9 +286,9 @@ fn as_seen_in_steps(emitted: &[ReportedAlert], expected: &[ReportedAlert]) -> Ve
     seen
 }
 
-/// With a patience of 30 s the recheck is rarer than once a second.
+/// With a ping timeout of 30 s the recheck is rarer than once a second.
 #[test]
-fn a_pong_right_after_a_lone_ping_was_given_up_is_noticed_within_the_pace_of_pongs() {
+fn a_pong_right_after_the_timeout_of_a_single_ping_is_noticed_within_the_pace_of_pongs() {
     let idle = Script {
         rtt: 1,
         loss: Loss::default(),
@@ -310,19 +310,19 @@ fn a_pong_right_after_a_lone_ping_was_given_up_is_noticed_within_the_pace_of_pon
         ],
     };
     agrees_with_a_full_scan(&[idle, patient], |_| Shell::new())
-        .expect("the sayings of a full scan");
+        .expect("the reports of a full scan");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn the_core_says_what_a_full_scan_of_the_truth_says(scripts in scripts()) {
+    fn the_core_reports_what_a_full_scan_of_the_truth_reports(scripts in scripts()) {
         agrees_with_a_full_scan(&scripts, |_| Shell::new())?;
     }
 
     #[test]
-    fn the_core_says_the_same_where_the_snapshots_are_swept(
+    fn the_core_reports_the_same_if_the_snapshots_are_swept(
         scripts in scripts(),
         (every, first) in sweeps(),
     ) {
@@ -361,7 +361,7 @@ proptest! {
     }
 
     #[test]
-    fn it_does_not_matter_how_often_the_clock_is_shown(
+    fn the_frequency_of_timeouts_does_not_matter(
         scripts in scripts(),
         pace in 1u64..3_000,
     ) {
@@ -381,11 +381,11 @@ proptest! {
     }
 
     #[test]
-    fn following_the_deadlines_ends_in_silence(scripts in scripts()) {
+    fn following_the_deadlines_comes_to_an_end(scripts in scripts()) {
         let (timeline, end) = kernel::run(&scripts, Duration::ZERO);
         let mut shell = Shell::new();
         shell.run(&timeline, end, &BTreeSet::new());
-        // Ten minutes of checks a second at flows that have pinged, and some more.
+        // Ten minutes of checks every second for flows that have pinged, and a margin.
         prop_assert!(shell.settle(scripts.len() * 1_000).is_some());
     }
 
@@ -416,7 +416,7 @@ proptest! {
             prop_assert_eq!(tally.at_risk, 0);
             prop_assert_eq!(tally.handshakes_stuck, 0);
         }
-        // Only entries of flows that are gone are left, each due once.
+        // Only entries of removed flows are left, each due once.
         prop_assert!(shell.settle(500).is_some());
     }
 }
@@ -432,7 +432,7 @@ fn assert_gauges_add_up(core: &Correlator) {
     let stuck: u64 = tallies.map(|tally| tally.handshakes_stuck).sum();
     assert!(stuck <= core.unanswered().len() as u64);
     for tally in core.tallies() {
-        // A warning may stand on a connection at risk, a zombie is past it.
+        // A warning may stand on a connection at risk; a zombie is past the risk.
         let zombies = VerdictKind::zombies().map(|kind| tally.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);
         for kind in VerdictKind::ALL.map(|kind| kind as usize) {

@@ -1,4 +1,4 @@
-//! The naive monitor: it looks at the truth about every socket all the time.
+//! The naive monitor: it evaluates the truth about every socket all the time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use monitor_core::{
 
 use crate::kernel::{Moment, STALENESS};
 
-/// One line of what a monitor says about a connection.
+/// One report of a monitor about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReportedAlert {
     pub at: Ktime,
@@ -17,8 +17,8 @@ pub(crate) struct ReportedAlert {
     pub firing: bool,
 }
 
-/// What it says of zombies. Looks at every socket after every change and at least every `step`, up to `end`. Connections of
-/// which a monitor that reads copies may rightly say something else are left out.
+/// The reports about zombies. Evaluates every socket after every change and at least every `step`,
+/// up to `end`. Leaves out connections on which a monitor that reads copies may correctly differ.
 pub(crate) fn full_scan(
     rules: &[ListenerRules],
     timeline: &[Moment],
@@ -44,7 +44,7 @@ pub(crate) fn full_scan(
                 scan.look(truth, rules, at);
                 at = at + step;
             }
-            // What was true for less than a step.
+            // For conditions that were true for less than a step.
             scan.look(truth, rules, Ktime(until.0 - 1));
         }
         if !scan.contested {
@@ -54,8 +54,8 @@ pub(crate) fn full_scan(
     emitted
 }
 
-/// Whether an alert of this kind and certainty is true of a socket right now. What is confirmed may
-/// have been suspected in a state that has passed: the flow has spoken since, or begun to close.
+/// True if an alert of this kind and certainty describes a socket right now. A confirmed verdict
+/// may have been suspected in a state that has passed: the flow has sent since, or begun to close.
 pub(crate) fn is_true(
     kind: VerdictKind,
     certainty: Certainty,
@@ -79,7 +79,7 @@ pub(crate) fn is_true(
     }
 }
 
-/// How long after the bytes the last try must be.
+/// How long after the bytes the last try must have left.
 const LATE: Duration = Duration::from_secs(5);
 /// How long a monitor waits for the answer to what has just left.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -88,9 +88,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 struct FullScan {
     standing: Option<(VerdictKind, Certainty, Ktime)>,
     emitted: Vec<ReportedAlert>,
-    /// A second rule came true within the staleness after `expired`: whose turn it is depends on how
-    /// old the copy is. Or what came true did so right behind an acknowledgement, or did not last until an
-    /// answer could come: a monitor may wait for that.
+    /// A second rule came true within the staleness after `expired`: which of them applies depends
+    /// on the age of the copy. Or a rule came true right after an acknowledgement, or not long
+    /// enough for an answer to come: a monitor may wait for that.
     contested: bool,
 }
 
@@ -119,7 +119,7 @@ impl FullScan {
         if let Some(certainty) = expired(t, r, now) {
             self.fire(now, VerdictKind::Expired, certainty, now);
         } else if let Some(certainty) = black_holed(t, r, now) {
-            // Of a copy it is not known.
+            // A copy may not show it.
             self.contested |= !tried_late(t, LATE + STALENESS) && t.retransmits >= 5;
             self.fire(
                 now,
@@ -193,7 +193,7 @@ fn black_holed(t: &Facts, r: &ListenerRules, now: Ktime) -> Option<Certainty> {
     (!t.rst_rx && is_stuck(t, r, now)).then_some(certainty)
 }
 
-/// Whether so many tries may all have been lost by chance.
+/// True if this many tries may all have been lost by chance.
 fn may_be_chance(t: &Facts, tries: u32) -> bool {
     let loss = t.loss.ratio();
     loss > 0.05 && loss.powi(tries as i32) > 1e-6
@@ -207,7 +207,7 @@ fn is_stuck(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
     fast || t.retransmits >= 5 && stalled.as_secs() >= 7 && tried_late(t, LATE - STALENESS)
 }
 
-/// The last packet left when the bytes had waited for so long.
+/// True if the last packet left after the bytes had waited for `late`.
 fn tried_late(t: &Facts, late: Duration) -> bool {
     let last = t.stalled_since.zip(t.tx.last_packet);
     last.is_some_and(|(since, last)| last.since(since) >= late)
@@ -229,7 +229,7 @@ fn is_acked(t: &Facts, sent: Ktime) -> bool {
     t.unacked_bytes == 0 || t.ack_progress_at.is_some_and(|at| at >= sent)
 }
 
-/// How long a pong may take where nothing is lost.
+/// How long a pong may take without loss.
 fn grace(t: &Facts) -> Duration {
     Duration::from_secs(1).max(t.ping_rtt.unwrap_or_default() * 4)
 }

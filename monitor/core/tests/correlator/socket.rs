@@ -1,4 +1,4 @@
-//! One socket of the simulated kernel: the truth about it, and what of it is reported.
+//! One socket of the simulated kernel: the truth about it, and its reports.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -27,7 +27,7 @@ pub(crate) struct Socket {
     pub(crate) has_pinged: bool,
     pub(crate) timer: u32,
     pub(crate) published_at: Ktime,
-    /// Troubles that were reported and have not been answered.
+    /// Reported troubles that have not been answered.
     pub(crate) asked: bool,
     pub(crate) retrying: bool,
     pub(crate) pings_missing: bool,
@@ -76,7 +76,7 @@ impl Socket {
 
     /// A packet passes.
     pub(crate) fn touch(&mut self, at: Ktime, ended_by: Direction) {
-        let from = self.facts.last_activity().expect("born");
+        let from = self.facts.last_activity().expect("established");
         let gap = IdleGap {
             from,
             to: at,
@@ -85,7 +85,7 @@ impl Socket {
         let length = |gap: &IdleGap| gap.to.since(gap.from);
         let exceeds = self.limit.is_some_and(|limit| length(&gap) > limit);
         if self.sent == self.acked && (exceeds || length(&gap) >= IDLE_GAP_FLOOR) {
-            // What is asked into a dead path does not hide when it died.
+            // Transmissions into a dead path do not hide when it died.
             let heard = self.facts.rx.last_packet;
             let hidden = self.facts.last_idle_gap.filter(|last| {
                 ended_by == Direction::Tx && heard.is_none_or(|heard| heard < last.to)
@@ -112,7 +112,7 @@ impl Socket {
         self.answered(|socket| &mut socket.asked);
     }
 
-    /// A transmission that wants an answer.
+    /// A transmission that requires an answer.
     pub(crate) fn ask(&mut self, at: Ktime) {
         self.facts.unanswered_transmissions += 1;
         self.facts.unanswered_since.get_or_insert(at);
@@ -196,7 +196,7 @@ impl Socket {
     }
 }
 
-/// A connection that was just established and has done nothing.
+/// A connection that was just established, without traffic.
 pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Facts {
@@ -216,6 +216,6 @@ pub(crate) fn facts(conn: ConnId, listener: ListenerId, at: Ktime) -> Facts {
 const IDLE_GAP_FLOOR: Duration = Duration::from_nanos(monitor_common::stats::IDLE_GAP_FLOOR);
 const TRY_APART: Duration = Duration::from_nanos(monitor_common::snapshot::TRY_APART);
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
-/// Silences that end this shortly after the limit are made longer: whether a timer sees them depends
-/// on the staleness, and so is not for a test of exact sequences.
+/// Gaps that end this shortly after the limit are made longer: whether a timer sees them depends on
+/// the staleness, so they do not suit a test of exact sequences.
 const UNDECIDED: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! What is reported about a storm, from its beginning to its end.
+//! The reports about a storm, from its start to its end.
 
 use super::{
     super::sim::{KILLED, Outage, Policy, Wire},
@@ -6,7 +6,7 @@ use super::{
 };
 
 #[test]
-fn a_killed_server_is_told_from_the_mass_close_to_the_end() {
+fn a_killed_server_is_reported_from_the_mass_close_to_the_end() {
     let case = Outage::of(2_000, Policy::Fixed(1.0));
     let storms = outage(&case);
     let [first, .., last] = storms.as_slice() else {
@@ -31,7 +31,7 @@ fn a_killed_server_is_told_from_the_mass_close_to_the_end() {
 }
 
 #[test]
-fn a_storm_is_told_within_a_second_of_its_first_wave() {
+fn a_storm_is_reported_within_a_second_of_its_first_wave() {
     for policy in [
         Policy::Fixed(1.0),
         Policy::Backoff(1.0, 2.0),
@@ -54,7 +54,7 @@ fn a_storm_is_told_within_a_second_of_its_first_wave() {
 }
 
 #[test]
-fn the_reason_tells_what_was_seen_and_fits_the_advice_to_it() {
+fn the_reason_describes_the_storm_and_its_advice_matches() {
     let reason = |policy| {
         let storms = outage(&Outage::of(2_000, policy));
         let named = storms

@@ -1,4 +1,4 @@
-//! What holds of the engine whatever comes.
+//! Properties of the engine for any input.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use super::{
 use crate::event::CloseHow;
 
 #[test]
-fn what_was_learned_survives_a_restart() {
+fn a_baseline_survives_a_restart() {
     let mut before = engine();
     feed(&mut before, poisson(|_| 100.0, 100.0, 120.0, 9), 300.0);
     let kept = serde_json::to_string(&before.baseline()).expect("plain numbers");
@@ -23,7 +23,7 @@ fn what_was_learned_survives_a_restart() {
 }
 
 #[test]
-fn a_baseline_that_nobody_learned_is_refused() {
+fn an_implausible_baseline_is_refused() {
     let good = Baseline {
         arrivals: Usual {
             fast: 5.0,
@@ -45,7 +45,7 @@ fn a_baseline_that_nobody_learned_is_refused() {
 }
 
 #[test]
-fn a_client_that_thrashes_is_told_and_a_thousand_are_one_line() {
+fn a_thrashing_client_is_reported_and_a_thousand_share_one_line() {
     for clients in [1_usize, 1_000] {
         let mut storm = engine();
         let mut emitted = Vec::new();
@@ -81,7 +81,7 @@ fn a_client_that_thrashes_is_told_and_a_thousand_are_one_line() {
     }
 }
 
-/// How an event came.
+/// An input event.
 #[derive(Clone, Debug)]
 enum Input {
     Arrived(u8),
@@ -102,9 +102,9 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    /// Whatever comes, in whatever order: nothing breaks, and what begins ends.
+    /// For any input in any order: nothing breaks, and every storm ends.
     #[test]
-    fn each_storm_ends_and_nothing_is_told_of_none(
+    fn each_storm_ends_and_no_end_comes_without_a_beginning(
         inputs in prop::collection::vec((input(), 0..40_000_000_u64, 1..60_usize), 0..200),
         start in prop_oneof![Just(0_u64), Just(u64::MAX / 2)],
         learned in any::<bool>(),
@@ -115,7 +115,7 @@ proptest! {
         for (input, step, times) in inputs {
             now = now.saturating_add(step);
             for n in 0..times as u64 {
-                // A little out of order.
+                // Slightly out of order.
                 let at = Ktime(now.saturating_sub(n * 1_000_000));
                 match input {
                     Input::Arrived(client) => storm.arrived(at, address(client.into())),
@@ -171,7 +171,7 @@ fn a_million_addresses_take_no_more_memory_than_a_few_thousand() {
 }
 
 #[test]
-fn a_client_that_comes_back_is_counted_and_a_new_one_is_not() {
+fn a_returning_client_is_counted_and_a_new_one_is_not() {
     let mut storm = engine();
     storm.arrived(at(1.0), address(1));
     assert_eq!(storm.reconnects(), 0);
@@ -187,7 +187,7 @@ fn a_client_that_comes_back_is_counted_and_a_new_one_is_not() {
     assert_eq!(storm.reconnects(), 1, "long after");
 }
 
-/// What it costs with a million addresses. Not a test of speed: it prints.
+/// Prints the cost of an event with a million addresses. It does not test speed.
 #[test]
 #[ignore = "a measurement: run it with --release"]
 fn the_cost_of_an_event_with_a_million_addresses() {

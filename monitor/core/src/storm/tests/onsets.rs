@@ -1,4 +1,4 @@
-//! What is a storm and what is not.
+//! What counts as a storm and what does not.
 
 use std::f64::consts::TAU;
 
@@ -17,8 +17,8 @@ fn a_steady_rate_is_never_a_storm() {
 }
 
 #[test]
-fn traffic_that_comes_in_bursts_by_nature_is_never_a_storm() {
-    // Batches of 50 at moments of chance, and 200 within a third of a second each minute.
+fn naturally_bursty_traffic_is_never_a_storm() {
+    // Batches of 50 at random moments, and 200 within a third of a second every minute.
     let batches = poisson(|_| 0.3, 0.3, HALF_AN_HOUR, 3)
         .flat_map(|batch| (0..50).map(move |n| batch + f64::from(n) * 0.000_1));
     let mut batches: Vec<f64> = batches.collect();
@@ -35,8 +35,8 @@ fn traffic_that_comes_in_bursts_by_nature_is_never_a_storm() {
 }
 
 #[test]
-fn a_daily_swing_is_no_storm_and_neither_is_the_morning_after_a_quiet_night() {
-    // A day in twenty minutes is steeper than any day.
+fn neither_a_daily_swing_nor_the_morning_after_a_quiet_night_is_a_storm() {
+    // A day in twenty minutes is steeper than any real day.
     let swing = poisson(
         |now| 155.0 - 145.0 * (now / 1_200.0 * TAU).cos(),
         300.0,
@@ -57,7 +57,7 @@ fn a_daily_swing_is_no_storm_and_neither_is_the_morning_after_a_quiet_night() {
 }
 
 #[test]
-fn the_first_seconds_of_a_daemon_are_learned_and_no_storm() {
+fn the_first_seconds_of_a_daemon_are_learned_and_are_not_a_storm() {
     let busy = poisson(|_| 1_000.0, 1_000.0, 70.0, 6).map(|now| now + 1_000.0);
     let mut storm = engine();
     assert_eq!(sim::storms(&feed(&mut storm, busy, 300.0)), []);
@@ -85,7 +85,7 @@ fn five_times_the_usual_rate_for_two_seconds_is_a_storm() {
 }
 
 #[test]
-fn clients_that_are_refused_for_half_a_minute_are_a_storm_also_if_nothing_else_is_known() {
+fn half_a_minute_of_refusals_is_a_storm_even_if_nothing_else_is_known() {
     let mut storm = engine();
     let mut emitted = Vec::new();
     for n in 0..600 {
@@ -112,7 +112,7 @@ fn clients_that_are_refused_for_half_a_minute_are_a_storm_also_if_nothing_else_i
 }
 
 #[test]
-fn what_is_a_mass_close_depends_on_how_many_are_open() {
+fn the_threshold_of_a_mass_close_depends_on_the_open_connections() {
     for (open, closed, expected) in [
         (50, 50, true),
         (2_000, 50, false),
@@ -140,7 +140,7 @@ fn what_is_a_mass_close_depends_on_how_many_are_open() {
 }
 
 #[test]
-fn nothing_is_to_be_waited_for_while_nothing_is_wrong() {
+fn there_is_no_timeout_while_nothing_is_wrong() {
     let mut storm = engine();
     assert_eq!(storm.poll_timeout(), None);
     feed(&mut storm, poisson(|_| 100.0, 100.0, 120.0, 8), 20.0);

@@ -1,11 +1,11 @@
-//! In what rhythm clients come back.
+//! The rhythms in which clients come back.
 
 use super::{
     super::sim::{Outage, Policy, Random},
     *,
 };
 
-/// A light and a heavily loaded machine: what a step costs the clients and the server.
+/// Lightly and heavily loaded machines: the cost of a step for the clients and for the server.
 const COSTS: [(f64, f64); 3] = [
     (0.000_02, 0.000_05),
     (0.000_05, 0.000_4),
@@ -40,7 +40,7 @@ fn clients_that_retry_at_a_fixed_interval_are_in_lockstep() {
 }
 
 #[test]
-fn clients_that_back_off_without_jitter_are_told_with_their_first_delay_though_it_was_not_seen() {
+fn a_backoff_without_jitter_is_reported_with_its_first_delay_even_if_that_was_not_seen() {
     for case in each_outage(Policy::Backoff(1.0, 2.0)) {
         let (pattern, period, all) = patterns(&outage(&case));
         assert_eq!(pattern, Pattern::Backoff, "{case:?}");
@@ -60,7 +60,7 @@ fn full_jitter_is_neither_lockstep_nor_backoff() {
 }
 
 #[test]
-fn other_ways_to_spread_attempts_are_not_called_rhythms() {
+fn other_ways_to_spread_attempts_are_not_reported_as_rhythms() {
     let policies = [
         Policy::FullJitter(1.0, 1.0),
         Policy::EqualJitter(1.0, 2.0),
@@ -118,7 +118,7 @@ fn an_interval_of_30_s_is_found_in_a_long_outage() {
 }
 
 #[test]
-fn lockstep_is_seen_though_half_of_the_clients_have_jitter() {
+fn lockstep_is_recognised_even_if_half_of_the_clients_have_jitter() {
     for shared in [false, true] {
         let case = Outage {
             clients: vec![
@@ -135,11 +135,11 @@ fn lockstep_is_seen_though_half_of_the_clients_have_jitter() {
 }
 
 #[test]
-fn an_event_that_comes_late_changes_nothing() {
+fn late_events_change_nothing() {
     let case = Outage::of(500, Policy::Fixed(1.0));
     let mut wire = sim::wire(&case);
     let mut random = Random(5);
-    // By up to 30 ms.
+    // Delayed by up to 30 ms.
     wire.sort_by_cached_key(|(time, _)| time.0 + random.bits() % 30_000_000);
     let storms = sim::storms(&sim::play(&mut engine(), &wire));
     let (pattern, period, _) = patterns(&storms);

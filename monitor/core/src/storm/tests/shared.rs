@@ -4,8 +4,8 @@ use super::*;
 
 const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// What is said of an address with `stay` connections that last, while others leave after a second: so many
-/// at these moments.
+/// The findings about an address with `stay` lasting connections, from which another one leaves
+/// after a second at each moment of `leave`.
 fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Thrash> {
     let mut storm = engine();
     let mut emitted = Vec::new();
@@ -43,7 +43,7 @@ fn moments(count: usize) -> impl Iterator<Item = f64> {
 }
 
 #[test]
-fn who_leaves_at_once_is_compared_with_all_connections_of_the_address() {
+fn short_connections_are_compared_with_all_connections_of_the_address() {
     for (stay, leave, thrashes) in [
         (0, 4, false),
         (0, 5, true),
@@ -68,7 +68,7 @@ fn who_leaves_at_once_is_compared_with_all_connections_of_the_address() {
 }
 
 #[test]
-fn a_crowd_whose_members_now_and_then_leave_at_once_never_thrashes_however_long_that_goes_on() {
+fn a_crowd_with_occasional_short_connections_never_thrashes() {
     for (stay, every) in [(2, 40.0), (10, 9.0), (120, 2.0), (5_000, 0.05)] {
         let leave = (0..3_000).map(|n| 10.0 + f64::from(n) * every);
         assert_eq!(behind_one_address(stay, leave), [], "{stay}");
@@ -76,7 +76,7 @@ fn a_crowd_whose_members_now_and_then_leave_at_once_never_thrashes_however_long_
 }
 
 #[test]
-fn an_address_with_many_connections_is_called_what_it_is() {
+fn an_address_with_many_connections_is_reported_as_shared() {
     for (stay, shared) in [(2, false), (18, false), (19, true), (115, true)] {
         let reported = behind_one_address(stay, moments(400));
         let first = reported.first().expect("most connections leave at once");
@@ -90,7 +90,7 @@ fn an_address_with_many_connections_is_called_what_it_is() {
         assert_eq!(
             row.interval.is_none(),
             shared,
-            "of one client only: {row:?}"
+            "only for one client: {row:?}"
         );
         assert_eq!(row.open, stay);
     }
@@ -127,7 +127,7 @@ fn some_shared_addresses_among_clients_are_counted() {
 }
 
 #[test]
-fn attempts_per_minute_are_those_of_a_minute_however_they_come() {
+fn attempts_per_minute_cover_one_minute_at_any_rate() {
     for (gap, least, most) in [
         (0.0, 120.0, 120.0),
         (0.05, 120.0, 120.0),

@@ -1,9 +1,9 @@
-//! An engine that has learned nothing yet.
+//! An engine that has not learned anything yet.
 
 use super::*;
 
-/// What is said where `known` connections are known from 1 s on, some older than the engine, and `lost` of
-/// them end at `killed` within a tenth of a second.
+/// The findings if `known` connections are known from 1 s on, all or none of them `older` than the
+/// engine, and `lost` of them end at `killed` within a tenth of a second.
 fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<ReconnectStorm> {
     let mut storm = engine();
     let mut emitted = Vec::new();
@@ -31,7 +31,7 @@ fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<Reconn
 }
 
 #[test]
-fn a_mass_close_needs_nothing_learned_where_connections_are_known() {
+fn a_mass_close_of_known_connections_needs_no_baseline() {
     for older in [true, false] {
         for (known, lost, killed) in [
             (45, 45, 8.0),
@@ -61,7 +61,7 @@ fn a_mass_close_needs_nothing_learned_where_connections_are_known() {
 }
 
 #[test]
-fn few_of_many_or_few_at_all_are_no_mass_close() {
+fn neither_few_of_many_nor_few_at_all_are_a_mass_close() {
     for (known, lost) in [(45, 20), (20, 20), (5_000, 249), (1_000, 50)] {
         for older in [true, false] {
             assert_eq!(lost_after(known, older, lost, 8.0), [], "{lost} of {known}");
@@ -70,7 +70,7 @@ fn few_of_many_or_few_at_all_are_no_mass_close() {
 }
 
 #[test]
-fn connections_that_come_and_go_from_the_start_on_are_no_mass_close() {
+fn connections_that_come_and_go_from_the_start_are_not_a_mass_close() {
     for (rate, life, seed) in [
         (5.0, 10.0, 1),
         (20.0, 8.0, 2),
@@ -86,7 +86,7 @@ fn connections_that_come_and_go_from_the_start_on_are_no_mass_close() {
 }
 
 #[test]
-fn short_requests_of_a_page_are_no_mass_close_in_the_first_minute() {
+fn short_requests_of_a_page_are_not_a_mass_close_in_the_first_minute() {
     let mut storm = engine();
     let mut emitted = Vec::new();
     for n in 0..60 {

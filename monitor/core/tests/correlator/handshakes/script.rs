@@ -1,4 +1,4 @@
-//! What the kernel records of connections in their opening handshake, and what should be reported about them.
+//! The kernel's records of connections in their opening handshake, and the expected reports.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::socket::facts;
 
-/// One connection: attempts that are refused, then how it ends.
+/// One connection: refused attempts, then its outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) start: u64,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) last: Last,
-    /// Milliseconds that the last request waits for its end.
+    /// How many milliseconds the last request waits for its outcome.
     pub(crate) think: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
-    /// Milliseconds to the answer, and from it to the next request.
+    /// Milliseconds to the response, and from it to the next request.
     pub(crate) think: u64,
     pub(crate) pause: u64,
 }
@@ -39,7 +39,7 @@ pub(crate) enum Last {
     Waits,
 }
 
-/// A record, in the ring it comes through.
+/// A record, and the ring that carries it.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) at: Ktime,
@@ -74,7 +74,7 @@ pub(crate) fn scripts() -> impl Strategy<Value = Vec<Script>> {
     vec(script, 1..8)
 }
 
-/// What the kernel records of these connections, in the order of time.
+/// The kernel's records of these connections, in the order of time.
 pub(crate) fn records(scripts: &[Script]) -> Vec<Record> {
     let mut all = Vec::new();
     for (index, script) in scripts.iter().enumerate() {
@@ -190,7 +190,7 @@ pub(crate) fn time(at: u64) -> Ktime {
     Ktime(7_000_000_000_000 + at * 1_000_000)
 }
 
-/// What should be reported about a connection, if nothing is lost.
+/// The expected reports about a connection, if nothing is lost.
 pub(crate) fn expected(script: &Script) -> Vec<(State, Ktime, Reason)> {
     let mut reported = Vec::new();
     let mut now = script.start + 1;
@@ -228,5 +228,5 @@ pub(crate) fn waiting(scripts: &[Script]) -> Vec<ConnId> {
     waiting.map(|(i, _)| ConnId(i as u64 + 1)).collect()
 }
 
-/// RFC 6455 §1.2.
+/// From RFC 6455 §1.2.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
