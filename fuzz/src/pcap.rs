@@ -30,9 +30,9 @@ fn play(source: impl Read) -> Vec<String> {
         Err(error) => return vec![format!("{error:?}")],
     };
     let mut replay = Replay::new(listeners());
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let end = replay::play(&mut capture, &mut replay, |_, record| {
-        told.push(format!("{record:?}"));
+        reported.push(format!("{record:?}"));
         Ok::<_, std::convert::Infallible>(())
     });
     let Ok(end) = end;
@@ -43,13 +43,13 @@ fn play(source: impl Read) -> Vec<String> {
         ),
         "{end:?}"
     );
-    told.push(format!("{end:?}"));
+    reported.push(format!("{end:?}"));
     let summary = replay.summary();
     let skipped: u64 = summary.skipped.iter().map(|(_, packets)| packets).sum();
     assert_eq!(summary.packets, summary.segments + skipped);
     assert!(summary.open <= summary.connections && summary.connections <= summary.segments);
-    told.push(format!("{summary:?}"));
-    told
+    reported.push(format!("{summary:?}"));
+    reported
 }
 
 fn listeners() -> Vec<Listener> {

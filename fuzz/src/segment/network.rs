@@ -146,7 +146,7 @@ impl Network {
     /// Shows the monitor a part of the stream.
     fn show(&mut self, direction: Direction, range: std::ops::Range<usize>) {
         let i = direction.index();
-        let told = self.told(direction);
+        let reported = self.reported(direction);
         // Bytes that wait behind a hole are not reported yet.
         let waiting = self.connection.waiting_bytes(direction) > 0;
         let seq = self.isn[i].wrapping_add(range.start as u32);
@@ -160,7 +160,11 @@ impl Network {
         );
         self.senders[i].bytes = stream;
         if !fresh && !self.forged && !waiting {
-            assert_eq!(self.told(direction), told, "a duplicate was counted");
+            assert_eq!(
+                self.reported(direction),
+                reported,
+                "a duplicate was counted"
+            );
         }
     }
 
@@ -198,7 +202,7 @@ impl Network {
     }
 
     /// Frames, their payload bytes, and bytes outside any frame.
-    fn told(&self, direction: Direction) -> [u64; 3] {
+    fn reported(&self, direction: Direction) -> [u64; 3] {
         let i = direction.index();
         [
             self.stats.frames[i].iter().map(|n| n.get()).sum(),
@@ -208,7 +212,8 @@ impl Network {
     }
 
     fn take(&mut self, direction: Direction, segment: &Segment, payload: &[u8]) {
-        let before = Direction::ALL.map(|direction| (self.walk(direction), self.told(direction)));
+        let before =
+            Direction::ALL.map(|direction| (self.walk(direction), self.reported(direction)));
         let was_waiting = self.connection.waiting_bytes(direction) > 0;
         let mut seen: [Vec<SeenFrame>; 2] = Default::default();
         let taken = self.connection.take(
@@ -235,9 +240,9 @@ impl Network {
             "{steps} steps for {len} bytes"
         );
         assert!(taken.steps <= MAX_STEPS && (!taken.too_long || taken.steps == MAX_STEPS));
-        for (of, (walk, told)) in Direction::ALL.into_iter().zip(before) {
+        for (of, (walk, reported)) in Direction::ALL.into_iter().zip(before) {
             let fresh = if of == direction { len } else { 0 };
-            self.account(of, &walk, told, &seen[of.index()], fresh);
+            self.account(of, &walk, reported, &seen[of.index()], fresh);
             let frames = seen[of.index()].iter();
             self.seen[of.index()].extend(frames.map(|frame| Frame::from(&frame.header)));
         }
@@ -252,10 +257,10 @@ impl Network {
         seen: &[SeenFrame],
         fresh: u64,
     ) {
-        let told = self.told(direction);
+        let reported = self.reported(direction);
         let sum = |sum: u64, frame: &SeenFrame| sum.wrapping_add(frame.header.payload_len);
-        assert_eq!(told[0] - frames, seen.len() as u64, "frames");
-        assert_eq!(told[1], seen.iter().fold(payload_bytes, sum), "payload");
+        assert_eq!(reported[0] - frames, seen.len() as u64, "frames");
+        assert_eq!(reported[1], seen.iter().fold(payload_bytes, sum), "payload");
 
         let after = self.walk(direction);
         let ledger = &mut self.ledgers[direction.index()];
@@ -267,7 +272,7 @@ impl Network {
         for SeenFrame { header, .. } in seen {
             ledger.framed += i128::from(header.taken) + i128::from(header.bytes_to_skip());
         }
-        let attributed = ledger.framed + i128::from(told[2]);
+        let attributed = ledger.framed + i128::from(reported[2]);
         let (to_come, begun) = if after.mode == mode::FRAMES {
             (i128::from(after.skip), i128::from(after.carry_len))
         } else {
