@@ -107,7 +107,7 @@ fn record(acts: &[Act]) -> Recording {
 }
 
 /// What the records say of each connection: frames, and whether a verdict stands.
-fn tell(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError> {
+fn state_of(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError> {
     let mut seen = BTreeMap::<ConnId, (u64, bool)>::new();
     for record in &played.records {
         match record {
@@ -138,7 +138,7 @@ proptest! {
         prop_assert_eq!(summary.segments + skipped, summary.packets);
         prop_assert_eq!(summary.packets, recording.packets.len() as u64);
 
-        let seen = tell(&played)?;
+        let seen = state_of(&played)?;
         let connections = played.connections();
         prop_assert_eq!(connections.len() as u64, summary.connections);
         let mut frames = 0;
