@@ -24,7 +24,7 @@ fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_without
     let client = stage.client(0, "/echo", Manner::Responsive);
     client.send(Message::text("before")).unwrap();
     wait_for_frames(&client, Direction::Rx, Opcode::Text, 1);
-    assert_eq!(one_in(&watch.daemon), 0, "nobody looks");
+    assert_eq!(one_in(&watch.daemon), 0, "no viewer");
 
     let mut viewer = Viewer::start(watch.daemon.control(), &[]);
     wait_for_viewers(&watch, 1);
