@@ -266,7 +266,7 @@ pub fn raise_open_files_limit() -> Result<(), LabError> {
 }
 
 /// Removes the namespaces of labs whose process is gone. If the pid now belongs to another program,
-/// the leftovers stay: better than removing somebody else's network.
+/// the leftovers stay: better than removing a foreign network.
 fn remove_leftovers() {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return; // no namespace was ever made here

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_what_failed_and_leaves_buckets_out() {
+    fn json_has_the_failures_and_no_buckets() {
         let json = summary().json();
         assert_eq!(json["ok"], false);
         assert_eq!(

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_start_at_multiples_of_four_whatever_their_lengths() {
+    fn entries_start_at_multiples_of_four() {
         for name in ["a", "ab", "abc", "abcd"] {
             for length in 0..5 {
                 let mut archive = Archive::default();
