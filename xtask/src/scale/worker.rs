@@ -4,8 +4,8 @@
 //! | line | action | answer |
 //! |---|---|---|
 //! | `open COUNT NANOS` | opens connections, pings each every NANOS | `opened COUNT` |
-//! | `fade COUNT` | COUNT more get one more ping, when due | `dead PEER NANOS` for each, when sent |
-//! | `die COUNT` | COUNT more get one more ping, now | `dead PEER NANOS` for each |
+//! | `fade COUNT` | COUNT more get their last ping, when due | `dead PEER NANOS` for each, when sent |
+//! | `die COUNT` | COUNT more get their last ping, now | `dead PEER NANOS` for each |
 //! | `late` | | `late NANOS`: largest delay of a ping |
 //!
 //! Times are from CLOCK_MONOTONIC, just before the last packets. The process ends when its input

@@ -229,8 +229,8 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn a_guest_that_stops_anywhere_is_a_failure() {
         let lines: Vec<_> = GOOD.lines().collect();
         for stop in 0..lines.len() {
-            let told = lines[..stop].join("\n");
-            assert!(!complaints(&told).is_empty(), "after {told:?}");
+            let part = lines[..stop].join("\n");
+            assert!(!complaints(&part).is_empty(), "after {part:?}");
         }
         assert_eq!(
             complaints("booting\n@@ booted 6.1.0\n@@ begin load\ntest x ..."),
