@@ -1,6 +1,6 @@
 //! Summary statistics of measurements.
 
-/// Resamples for a bootstrap interval: enough to move its ends by less than a hundredth of its
+/// With this many resamples, the ends of a bootstrap interval vary by less than a hundredth of its
 /// width.
 const RESAMPLES: usize = 10_000;
 
