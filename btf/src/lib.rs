@@ -1,17 +1,17 @@
-//! A reader of BTF, the type information of kernels and of BPF objects: which types there are, and
-//! where a struct has its members.
+//! A reader of BTF, the type information of kernels and of BPF objects: lists types, and finds the
+//! offsets of struct members.
 //!
 //! The format is that of Documentation/bpf/btf.rst in the kernel's sources, in little-endian order.
-//! Whatever the bytes are, nothing here panics, and every answer takes bounded time.
+//! No input makes this code panic, and every lookup takes bounded time.
 #![forbid(unsafe_code)]
 
 use std::{error::Error, fmt, ops::Range};
 
-/// Types, and the strings that name them.
+/// Types and their names.
 #[derive(Debug)]
 pub struct Btf {
     bytes: Vec<u8>,
-    /// Where each type begins; the one with id 1 is the first.
+    /// Offset of each type; the first one has id 1.
     types: Vec<usize>,
     strings: Range<usize>,
 }
@@ -29,7 +29,7 @@ pub enum Kind {
     Integer,
     Struct,
     Union,
-    /// Declared, and defined elsewhere.
+    /// Declared here, defined elsewhere.
     Forward,
     Typedef,
     /// `const`, `volatile`, `restrict` or a tag.
@@ -37,7 +37,7 @@ pub enum Kind {
     Other,
 }
 
-/// A member that was found by name.
+/// A member found by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// From the start of the outermost struct.
@@ -45,24 +45,24 @@ pub struct Member {
     pub shape: Shape,
 }
 
-/// What is behind typedefs and qualifiers.
+/// A member's type, behind typedefs and qualifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A whole integer, by its size in bytes.
+    /// A whole integer, with its size in bytes.
     Integer(u32),
     Struct,
-    /// Anything else, a bit field among it.
+    /// Anything else, bit fields included.
     Other,
 }
 
-/// Why bytes can't be read as BTF.
+/// Why bytes are not valid BTF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// They begin with another magic number.
+    /// Wrong magic number.
     Magic,
-    /// A part lies beyond their end, or beyond its section's.
+    /// A part lies beyond the end of the file or of its section.
     Truncated,
-    /// A type whose length is not known, so that those behind it can't be found.
+    /// A type of unknown length: the types behind it can't be found.
     UnknownKind(u32),
 }
 
@@ -79,20 +79,20 @@ impl fmt::Display for Malformed {
 impl Error for Malformed {}
 
 const MAGIC: [u8; 2] = [0x9f, 0xeb];
-/// Bytes of `struct btf_type`, before what its kind adds.
+/// Size of `struct btf_type`, without the data its kind adds.
 const TYPE_LEN: usize = 12;
-/// Bytes of `struct btf_member`.
+/// Size of `struct btf_member`.
 const MEMBER_LEN: usize = 12;
-/// Typedefs and qualifiers around one type. The kernel has fewer than ten.
+/// Longest chain of typedefs and qualifiers around a type. The kernel has fewer than ten.
 const MAX_CHAIN: usize = 32;
-/// Anonymous structs and unions in one another. The kernel has fewer than ten.
+/// Deepest nesting of anonymous structs and unions. The kernel has fewer than ten.
 const MAX_DEPTH: usize = 16;
-/// Members that one search looks at. The kernel's largest struct has some hundreds.
+/// Members that one search visits. The kernel's largest struct has some hundreds.
 const MAX_MEMBERS: usize = 1 << 16;
 
 impl Btf {
     /// # Errors
-    /// [`Malformed`]: not BTF, cut short, or with types that are unknown here.
+    /// [`Malformed`]: not BTF, truncated, or with a type of unknown kind.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Malformed> {
         if bytes.get(..2).ok_or(Malformed::Truncated)? != MAGIC {
             return Err(Malformed::Magic);
@@ -116,27 +116,27 @@ impl Btf {
         })
     }
 
-    /// All types in the order of their ids.
+    /// All types, in the order of their ids.
     pub fn types(&self) -> impl Iterator<Item = Type<'_>> {
         (1..)
             .zip(&self.types)
             .map(|(id, &at)| Type { btf: self, id, at })
     }
 
-    /// The first type of this kind and name.
+    /// The first type with this kind and name.
     pub fn find(&self, kind: Kind, name: &str) -> Option<Type<'_>> {
         self.types()
             .find(|it| it.kind() == kind && it.name() == name.as_bytes())
     }
 
-    /// `None` for id 0, which is `void`.
+    /// `None` for id 0 (`void`).
     fn get(&self, id: u32) -> Option<Type<'_>> {
         let index = usize::try_from(id.checked_sub(1)?).ok()?;
         let &at = self.types.get(index)?;
         Some(Type { btf: self, id, at })
     }
 
-    /// Up to the terminating zero; empty if it lies outside of the strings.
+    /// Up to the terminating zero; empty if the offset lies outside the strings.
     fn string(&self, offset: u32) -> &[u8] {
         let strings = &self.bytes[self.strings.clone()];
         let rest = strings.get(offset as usize..).unwrap_or_default();
@@ -163,7 +163,7 @@ impl Btf {
         match resolved.kind() {
             Kind::Integer => {
                 let (size, encoding) = (resolved.word(8), resolved.word(TYPE_LEN));
-                // Its bits, and at which of them it begins, where compilers wrote bit fields so.
+                // Number of bits and bit offset: some compilers encode bit fields this way.
                 if encoding & 0x00ff_00ff == size.saturating_mul(8) {
                     Shape::Integer(size)
                 } else {
@@ -198,13 +198,13 @@ impl<'a> Type<'a> {
         self.btf.string(self.word(0))
     }
 
-    /// The member of a struct or union with this name, also inside anonymous ones.
+    /// The member of a struct or union with this name; anonymous members are searched too.
     pub fn member(&self, name: &str) -> Option<Member> {
         let mut left = MAX_MEMBERS;
         self.search(name.as_bytes(), 0, MAX_DEPTH, &mut left)
     }
 
-    /// Looks at `left` members at most.
+    /// Visits at most `left` members.
     fn search(&self, name: &[u8], base: u32, depth: usize, left: &mut usize) -> Option<Member> {
         let info = self.word(4);
         let has_bit_fields = info >> 31 != 0;
@@ -240,13 +240,13 @@ impl<'a> Type<'a> {
         None
     }
 
-    /// The word at `offset` of the type, which is one of its own: the length was checked.
+    /// The word at `offset` of the type. It is in bounds: `find_types` checked the length.
     fn word(&self, offset: usize) -> u32 {
         word(&self.btf.bytes, self.at + offset).unwrap_or_default()
     }
 }
 
-/// Where each type in the section begins, which is `base` in the file.
+/// Offset of each type in the section, which starts at `base` in the file.
 fn find_types(section: &[u8], base: usize) -> Result<Vec<usize>, Malformed> {
     let mut found = Vec::new();
     let mut at = 0;

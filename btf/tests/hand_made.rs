@@ -1,4 +1,4 @@
-//! BTF made by hand, whole and damaged.
+//! Hand-made BTF, valid and damaged.
 
 use btf::{Btf, Kind, Malformed, Member, Shape};
 
@@ -7,10 +7,10 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const TYPEDEF: u32 = 8;
 const CONST: u32 = 10;
-/// In `info`: the offsets of members hold the sizes of bit fields.
+/// In `info`: member offsets carry bit-field sizes.
 const BIT_FIELDS: u32 = 1 << 31;
 
-/// BTF under construction.
+/// Builds BTF.
 #[derive(Default)]
 struct Maker {
     types: Vec<u32>,
@@ -42,7 +42,7 @@ impl Maker {
         self
     }
 
-    /// An integer of so many bits in `size` bytes.
+    /// An integer with `bits` bits in `size` bytes.
     fn integer(&mut self, size: u32, bits: u32) -> &mut Self {
         self.add("int", INTEGER << 24, size, &[bits])
     }
@@ -70,7 +70,7 @@ impl Maker {
     }
 }
 
-/// Ids 1: `u16`, 2: typedef of it, 3: const of that, 4: anonymous union, 5: `sock`.
+/// Ids: 1 `u16`, 2 a typedef of it, 3 a const of that, 4 an anonymous union, 5 `sock`.
 fn sample() -> Maker {
     let mut maker = Maker::new();
     maker
@@ -101,7 +101,7 @@ fn members_are_found_in_anonymous_unions_and_behind_typedefs() {
 }
 
 #[test]
-fn a_bit_field_is_no_whole_integer_however_it_is_written() {
+fn every_encoding_of_a_bit_field_differs_from_a_whole_integer() {
     let mut maker = Maker::new();
     maker.integer(4, 32).integer(4, 3);
     let name = maker.name("bits");
@@ -120,8 +120,8 @@ fn a_bit_field_is_no_whole_integer_however_it_is_written() {
 }
 
 #[test]
-fn types_that_contain_themselves_end_the_search() {
-    // Each of them has a hundred anonymous members of its own kind.
+fn a_search_ends_in_types_that_contain_themselves() {
+    // Each of them has a hundred anonymous members of its own type.
     let mut maker = Maker::new();
     maker.record(STRUCT, "deep", &[("", 1, 8); 100]);
     maker.add("loop", TYPEDEF << 24, 2, &[]);
@@ -134,7 +134,7 @@ fn types_that_contain_themselves_end_the_search() {
 }
 
 #[test]
-fn what_is_not_btf_or_cut_short_is_refused() {
+fn truncated_and_foreign_bytes_are_refused() {
     let whole = sample().bytes();
     assert_eq!(Btf::parse(b"Linux".to_vec()).unwrap_err(), Malformed::Magic);
     for len in 0..whole.len() {
@@ -145,14 +145,14 @@ fn what_is_not_btf_or_cut_short_is_refused() {
     maker.add("new", 31 << 24, 0, &[]);
     let unknown = Btf::parse(maker.bytes()).unwrap_err();
     assert_eq!(unknown, Malformed::UnknownKind(31));
-    // More members than there is room for.
+    // More members than the section has room for.
     let mut maker = Maker::new();
     maker.add("long", STRUCT << 24 | 9, 0, &[0; 24]);
     assert_eq!(Btf::parse(maker.bytes()).unwrap_err(), Malformed::Truncated);
 }
 
 #[test]
-fn ids_and_names_that_are_nowhere_are_nothing() {
+fn ids_and_names_out_of_range_are_ignored() {
     let mut maker = Maker::new();
     maker.record(STRUCT, "s", &[("m", 77, 0), ("v", 0, 32)]);
     let unnamed = 1 << 20;

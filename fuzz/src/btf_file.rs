@@ -2,13 +2,13 @@
 
 use btf::{Btf, Kind};
 
-/// Names that the seeds have.
+/// Names that occur in the seeds.
 const NAMES: [&str; 3] = ["inner", "low", "none"];
 
-/// Reads `data` as BTF, and looks members up in structs and unions.
+/// Reads `data` as BTF and searches members in its structs and unions.
 ///
 /// # Panics
-/// When a type can't be found by the kind and name that it has.
+/// If a type can't be found by its own kind and name.
 pub fn check(data: &[u8]) {
     let Ok(btf) = Btf::parse(data.to_vec()) else {
         return;

@@ -1,4 +1,4 @@
-//! The frame header, beside tungstenite's and the rules of RFC 6455 as text.
+//! The frame header, compared with tungstenite's and with the rules of RFC 6455 written as text.
 
 use std::io::Cursor;
 
@@ -11,7 +11,7 @@ use tungstenite::protocol::frame::FrameHeader;
 /// Reads `data` as the beginning of a frame.
 ///
 /// # Panics
-/// When ours and tungstenite's reading differ, or a prefix is read as something else.
+/// If our parser and tungstenite's disagree, or if a prefix parses differently.
 pub fn check(data: &[u8]) {
     let bytes = &data[..data.len().min(HEADER_MAX as usize)];
     let ours = parse(bytes);
@@ -28,8 +28,8 @@ pub fn check(data: &[u8]) {
                 None => assert!(bytes.len() < theirs.taken(), "not read"),
             }
         }
-        Ok(None) => assert_eq!(ours, None, "incomplete for tungstenite"),
-        // It refuses reserved opcodes; ours reads on and says so.
+        Ok(None) => assert_eq!(ours, None, "incomplete according to tungstenite"),
+        // tungstenite refuses reserved opcodes; our parser continues and reports them.
         Err(_) => {
             if let Some(ours) = ours {
                 assert!(breaks(&ours, 0, ProtocolError::ReservedOpcode));
@@ -41,7 +41,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// What tungstenite read.
+/// What tungstenite parsed.
 struct Theirs {
     header: FrameHeader,
     len: u64,
@@ -57,13 +57,13 @@ impl Theirs {
         self.header.mask.unwrap_or_default()
     }
 
-    /// Bytes for the length, the first one included, and for the first byte.
+    /// Length of the first byte and the length field.
     fn length_form(&self) -> usize {
         self.header_len - if self.header.mask.is_some() { 4 } else { 0 }
     }
 
-    /// Payload that is taken with the header: a close frame's code, a ping's or pong's first eight
-    /// bytes. No legal control frame has a length that needs more than seven bits.
+    /// Payload bytes parsed with the header: a close frame's code, the first eight bytes of a ping
+    /// or pong. A legal control frame's length fits in seven bits.
     fn body(&self) -> usize {
         match self.opcode() {
             _ if self.length_form() > 2 => 0,
@@ -140,7 +140,7 @@ fn compare(ours: &Header, bytes: &[u8], theirs: &Theirs) {
         _ => 0,
     };
     assert_eq!(ours.close_code(), code);
-    // An answer brings the payload back, whatever it is masked with.
+    // A pong repeats the ping's payload, whatever the masking key.
     if ours.masked() && matches!(theirs.opcode(), opcode::PING | opcode::PONG) && theirs.len <= 125
     {
         let plain = [&[bytes[0], theirs.len as u8][..], &body].concat();
@@ -160,7 +160,7 @@ fn compare(ours: &Header, bytes: &[u8], theirs: &Theirs) {
     }
 }
 
-/// Whether a header breaks a rule that a header alone can break.
+/// Whether the header breaks a rule that a single header can break.
 fn breaks(header: &Header, from_client: u8, rule: ProtocolError) -> bool {
     let bit = 1_u16 << rule as u8;
     u16::from(header.violations(from_client)) & bit != 0
@@ -169,9 +169,9 @@ fn breaks(header: &Header, from_client: u8, rule: ProtocolError) -> bool {
 fn check_prefixes(bytes: &[u8], whole: &Header) {
     let taken = usize::from(whole.taken);
     for have in 0..taken {
-        assert_eq!(parse(&bytes[..have]), None, "read from {have} bytes");
+        assert_eq!(parse(&bytes[..have]), None, "parsed from {have} bytes");
     }
-    let exact = parse(&bytes[..taken]).expect("what was taken is enough");
+    let exact = parse(&bytes[..taken]).expect("the parsed bytes are enough");
     let facts = |header: &Header| {
         (
             (header.taken, header.payload_len),

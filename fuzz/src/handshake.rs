@@ -1,4 +1,4 @@
-//! The opening handshake: as the kernel programs look at it, and as userspace parses it.
+//! The opening handshake: as the kernel programs classify it and as userspace parses it.
 
 use monitor_common::{
     frame::Head,
@@ -6,11 +6,11 @@ use monitor_common::{
 };
 use monitor_core::handshake::{HandshakeFault, UpgradeRequest, UpgradeResponse, accept_of};
 
-/// Reads `data` as what a connection begins with.
+/// Reads `data` as the beginning of a connection.
 ///
 /// # Panics
-/// When it is recognised as something else than its bytes say, the end of its head depends on how
-/// it is cut, or its parts on how much of it is there.
+/// If it is misclassified, if the end of its head depends on how it is cut, or if a parsed part
+/// changes when more bytes follow.
 pub fn check(data: &[u8]) {
     for have in 0..=data.len().min(OPENING_LEN as usize) {
         check_opening(&data[..have]);
@@ -64,8 +64,8 @@ fn check_answer(data: &[u8]) -> UpgradeResponse {
             "the kernel disagrees"
         );
     }
-    // A field may go on in the next line, which obsolete servers did (RFC 9112 §5.2): then its first
-    // line is whole and not all of it.
+    // A field may continue on the next line (obsolete folding, RFC 9112 §5.2). Its first line is
+    // then complete, but not the whole value.
     let folded = data
         .windows(2)
         .any(|two| matches!(two, [b'\n', b' ' | b'\t']));
@@ -86,12 +86,12 @@ fn is_complete(faults: monitor_core::handshake::Faults) -> bool {
     !faults.contains(HandshakeFault::CutOff) && !faults.contains(HandshakeFault::Malformed)
 }
 
-/// Places to cut: not all, which would only make runs slow.
+/// Places to cut: a sample, because all of them would make runs slow.
 fn lengths(len: usize) -> impl Iterator<Item = usize> {
     (0..len).step_by(1 + len / 64)
 }
 
-/// What is read from a part of a head is what is read from all of it.
+/// A part of a head gives the same values as the whole head.
 fn assert_part<T: PartialEq + std::fmt::Debug>(cut: &Option<T>, whole: &Option<T>) {
     assert!(cut.is_none() || cut == whole, "{cut:?} of {whole:?}");
 }
@@ -124,7 +124,7 @@ fn opening(bytes: &[u8]) -> Opening {
     Opening::of(&head, bytes.len() as u32)
 }
 
-/// Where the head ends, looked for in pieces of this many bytes.
+/// End of the head, searched in pieces of this many bytes.
 fn head_end(data: &[u8], piece: usize) -> Option<usize> {
     let mut end = HeadEnd::START;
     let mut at = 0;
@@ -136,7 +136,7 @@ fn head_end(data: &[u8], piece: usize) -> Option<usize> {
         if found {
             return Some(at);
         }
-        assert_eq!(taken as usize, piece.len(), "a head without end takes all");
+        assert_eq!(taken as usize, piece.len(), "no end: all bytes consumed");
     }
     None
 }

@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their input, apart from the fuzzer: `fuzz_targets` hands each of
-//! these functions what libFuzzer makes up, and the tests what is in `seeds`.
+//! The fuzz targets' checks, independent of the fuzzer: `fuzz_targets` passes libFuzzer's input to
+//! these functions, and the tests pass the files in `seeds`.
 
 pub mod btf_file;
 pub mod frame_header;

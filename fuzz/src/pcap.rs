@@ -8,10 +8,10 @@ use monitor::{
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry};
 
-/// Reads `data` as a recording: all at once and a few bytes at a time.
+/// Reads `data` as a recording: at once, and a few bytes at a time.
 ///
 /// # Panics
-/// When a packet is neither taken nor passed over for a reason, or what is reported depends on how the
+/// If a packet is neither processed nor skipped for a reason, or if the output depends on how the
 /// file was read.
 pub fn check(data: &[u8]) {
     let whole = play(data);
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// All that is reported about a recording, and its end.
+/// Everything reported about a recording, including how it ended.
 fn play(source: impl Read) -> Vec<String> {
     let opened = replay::unpacked(source).map_err(CaptureError::from);
     let mut capture = match opened.and_then(Capture::open) {
@@ -30,9 +30,9 @@ fn play(source: impl Read) -> Vec<String> {
         Err(error) => return vec![format!("{error:?}")],
     };
     let mut replay = Replay::new(listeners());
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let end = replay::play(&mut capture, &mut replay, |_, record| {
-        told.push(format!("{record:?}"));
+        reported.push(format!("{record:?}"));
         Ok::<_, std::convert::Infallible>(())
     });
     let Ok(end) = end;
@@ -43,13 +43,13 @@ fn play(source: impl Read) -> Vec<String> {
         ),
         "{end:?}"
     );
-    told.push(format!("{end:?}"));
+    reported.push(format!("{end:?}"));
     let summary = replay.summary();
     let skipped: u64 = summary.skipped.iter().map(|(_, packets)| packets).sum();
     assert_eq!(summary.packets, summary.segments + skipped);
     assert!(summary.open <= summary.connections && summary.connections <= summary.segments);
-    told.push(format!("{summary:?}"));
-    told
+    reported.push(format!("{summary:?}"));
+    reported
 }
 
 fn listeners() -> Vec<Listener> {
@@ -62,7 +62,7 @@ fn listeners() -> Vec<Listener> {
     vec![listener(8080, false), listener(443, true)]
 }
 
-/// Gives a few bytes at a time.
+/// Yields a few bytes per read.
 struct Trickle<'a>(&'a [u8]);
 
 impl Read for Trickle<'_> {

@@ -1,5 +1,4 @@
-//! Records of the ring buffers, which the kernel programs send and the daemon decodes once,
-//! checked.
+//! Ring-buffer records, which the kernel programs send and the daemon checks and decodes.
 
 use std::mem::offset_of;
 
@@ -18,11 +17,11 @@ use monitor_core::{
     handshake::{UpgradeRequest, UpgradeResponse},
 };
 
-/// Decodes `data` as a record of each ring: as it is, and cut or filled up with zeros to the size
-/// of a record.
+/// Decodes `data` as a record of each ring: as it is, and truncated or zero-padded to the size of a
+/// record.
 ///
 /// # Panics
-/// When a record is refused for another reason than its fields, or changed on its way.
+/// If a record is refused for a reason other than its fields, or changed by decoding.
 pub fn check(data: &[u8]) {
     check_vital(data);
     check_vital(&sized(data, size_of::<VitalEvent>()));
@@ -89,7 +88,7 @@ fn check_vital(record: &[u8]) {
     }
 }
 
-/// The other record of that ring.
+/// The other record type of that ring.
 fn check_listen(record: &[u8]) {
     let kind = u32::from_ne_bytes(array(record, offset_of!(ListenEvent, kind)));
     let (socket, begins) = match decode::vital(record) {
@@ -115,7 +114,7 @@ fn check_listen(record: &[u8]) {
     assert_eq!((socket.conn, socket.netns), (ConnId(cookie), netns));
 }
 
-/// The event is the one that was sent, of the connection and at the time that were sent.
+/// Checks that the event is the one sent, with its connection and time.
 fn check_event(event: &Event, kind: EventKind, conn: ConnId, at: Ktime) {
     let facts: &Facts = match (event, kind) {
         (Event::Dismissed { conn: of, at: when }, EventKind::Dismissed) => {
@@ -189,7 +188,7 @@ fn check_handshake(record: &[u8]) {
     assert_eq!((of.conn, of.at), (ConnId(cookie), Ktime(at)));
 }
 
-/// The snapshot in a record, as the daemon would read it from the table.
+/// The snapshot in a record, as the daemon would read it from the map.
 fn check_published(record: &[u8]) {
     let at = offset_of!(VitalEvent, snapshot);
     let bytes = &record[at..at + size_of::<Snapshot>()];
@@ -197,8 +196,8 @@ fn check_published(record: &[u8]) {
     let known = unsafe { bytes.as_ptr().cast::<Snapshot>().read_unaligned() };
     let now = known.published_at;
     let read = Published::of(&known).snapshot(known.cookie, now);
-    // No clock has run for longer than 36 years, and no socket is younger than its snapshot. Of what
-    // a kernel can't say, only that nothing panics is promised.
+    // No clock has run for longer than 36 years, and no socket is younger than its snapshot. For
+    // values that a kernel can't produce, decoding only must not panic.
     if now < 1 << 60 && known.opened_at.max(known.established_at) <= now {
         assert_eq!(Published::of(&read).snapshot(known.cookie, now), read);
         assert_eq!(read.published_at, now.next_multiple_of(TICK));

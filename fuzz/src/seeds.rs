@@ -1,7 +1,7 @@
-//! Where the fuzzers begin: inputs from the life of a connection, written to `seeds` by
-//! `cargo run --package fuzz --example seeds`.
+//! The fuzzers' starting inputs, taken from the life of a connection. `cargo run --package fuzz
+//! --example seeds` writes them to `seeds`.
 //!
-//! What a fuzzer found is kept there too, under a name that says what broke.
+//! Inputs found by a fuzzer are kept there too, under a name that says what broke.
 
 mod btf_file;
 mod pcap;
@@ -22,18 +22,18 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Where it is kept.
+    /// Path of its file.
     pub fn path(&self) -> PathBuf {
         folder().join(self.target).join(self.name)
     }
 }
 
-/// The folder of all seeds, one folder a target in it.
+/// The folder of all seeds, with a folder per target.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds")
 }
 
-/// All seeds that are written by hand.
+/// All hand-written seeds.
 pub fn all() -> Vec<Seed> {
     let of = |target, seeds: Vec<(&'static str, Vec<u8>)>| {
         seeds.into_iter().map(move |(name, bytes)| Seed {
@@ -52,7 +52,7 @@ pub fn all() -> Vec<Seed> {
 }
 
 fn frame_headers() -> Vec<(&'static str, Vec<u8>)> {
-    // The first eight are the examples of RFC 6455 §5.7, payload cut where it is long.
+    // The first eight are the examples of RFC 6455 §5.7, with long payloads truncated.
     [
         ("text", &b"\x81\x05Hello"[..]),
         (

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs};
 use fuzz::{TARGETS, seeds};
 
 #[test]
-fn the_committed_seeds_are_what_the_example_writes() {
+fn the_committed_seeds_match_what_the_example_writes() {
     for seed in seeds::all() {
         let path = seed.path();
         let committed = fs::read(&path).unwrap_or_default();
@@ -18,7 +18,7 @@ fn the_committed_seeds_are_what_the_example_writes() {
 }
 
 #[test]
-fn every_target_has_seeds_and_stands_them() {
+fn every_target_has_seeds_and_passes_them() {
     let folders: BTreeSet<_> = fs::read_dir(seeds::folder())
         .expect("the folder of seeds")
         .map(|entry| {

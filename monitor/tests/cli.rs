@@ -1,4 +1,4 @@
-//! What the command line refuses, and in which words.
+//! What the command line refuses, and with which message.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ const USAGE: i32 = 2;
 const PREREQUISITE: i32 = 3;
 
 #[test]
-fn what_is_no_port_is_refused_by_name() {
+fn an_invalid_port_is_refused_by_name() {
     for wrong in ["0", "70000", "http", "", "80,81"] {
         for flag in ["--port", "--remote-port"] {
             let line = refusal(&["run", flag, wrong], USAGE);
@@ -25,7 +25,7 @@ fn what_is_no_port_is_refused_by_name() {
 }
 
 #[test]
-fn a_backwards_range_is_told_which_way_is_forward() {
+fn a_reversed_range_is_refused_with_the_correct_order() {
     let line = refusal(&["run", "--port", "9010-9000"], USAGE);
     assert!(line.contains("9010-9000 is empty"), "{line}");
     assert!(line.contains("write the lower port first"), "{line}");
@@ -63,7 +63,7 @@ fn limits_of_zero_and_nonsense_are_refused() {
 }
 
 #[test]
-fn a_load_balancer_that_is_not_known_leads_to_one_that_is() {
+fn an_unknown_load_balancer_is_refused_with_a_suggestion() {
     let line = refusal(&["run", "--port", "80", "--lb", "aws-abl"], USAGE);
     assert!(line.contains("did you mean \"aws-alb\"?"), "{line}");
     assert!(line.contains("`wsmon profiles` lists them"), "{line}");
@@ -77,7 +77,7 @@ fn a_load_balancer_that_is_not_known_leads_to_one_that_is() {
 }
 
 #[test]
-fn a_file_that_makes_no_sense_is_refused_by_line_and_column() {
+fn an_invalid_file_is_refused_by_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wsmon.toml");
     let path = file.to_str().unwrap();
@@ -100,7 +100,7 @@ fn a_file_that_makes_no_sense_is_refused_by_line_and_column() {
 }
 
 #[test]
-fn the_check_of_a_file_points_at_everything_that_is_wrong() {
+fn the_check_of_a_file_reports_every_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wsmon.toml");
     let path = file.to_str().unwrap();
@@ -124,7 +124,7 @@ fn the_check_of_a_file_points_at_everything_that_is_wrong() {
 }
 
 #[test]
-fn the_example_file_passes_the_check_which_says_what_it_means() {
+fn the_example_file_passes_the_check_which_explains_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wsmon.toml");
     let example = wsmon(&["config", "example"]);
@@ -167,14 +167,14 @@ fn profiles_are_listed_as_a_table_and_as_json() {
 }
 
 #[test]
-fn room_for_no_connection_at_all_is_refused() {
+fn a_table_of_size_zero_is_refused() {
     let flags = ["run", "--port", "80", "--max-connections", "0"];
     let line = refusal(&flags, USAGE);
     assert!(line.contains("0 is not in 1..=16777216"), "{line}");
 }
 
 #[test]
-fn a_cgroup_that_is_not_there_or_none_at_all_is_refused() {
+fn a_missing_cgroup_and_a_path_outside_cgroup_v2_are_refused() {
     let cgroup = |path| refusal(&["run", "--port", "80", "--cgroup", path], USAGE);
     let line = cgroup("/nowhere");
     assert!(line.contains("--cgroup"), "{line}");
@@ -187,7 +187,7 @@ fn a_cgroup_that_is_not_there_or_none_at_all_is_refused() {
 }
 
 #[test]
-fn a_taken_metrics_port_is_refused_with_the_way_out() {
+fn a_taken_metrics_port_is_refused_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let flags = ["run", "--port", "80", "--metrics-addr", &addr];
@@ -213,11 +213,11 @@ fn an_alert_log_that_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn what_looks_at_a_daemon_says_what_to_do_when_there_is_none() {
+fn client_commands_without_a_daemon_fail_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("wsmon.sock");
     let path = socket.to_str().unwrap();
-    // One that was left by a daemon that is gone, too.
+    // Also with a socket left behind by an ended daemon.
     for left_behind in [false, true] {
         if left_behind {
             drop(UnixListener::bind(&socket).unwrap());
@@ -231,7 +231,7 @@ fn what_looks_at_a_daemon_says_what_to_do_when_there_is_none() {
 }
 
 #[test]
-fn conditions_that_make_no_sense_are_refused_with_the_way_out() {
+fn invalid_filters_are_refused_with_the_remedy() {
     for (args, why) in [
         (
             &["frames", "--peer", "host"][..],
@@ -255,7 +255,7 @@ fn conditions_that_make_no_sense_are_refused_with_the_way_out() {
 
 #[test]
 #[ignore = "needs root: becomes nobody"]
-fn who_may_not_connect_is_told_who_may() {
+fn without_access_the_error_names_the_users_with_access() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let socket = folder.path().join("wsmon.sock");
@@ -270,7 +270,7 @@ fn who_may_not_connect_is_told_who_may() {
 
 #[test]
 #[ignore = "needs root: comes as far as the control socket"]
-fn a_control_socket_that_cannot_be_had_is_refused() {
+fn an_unusable_control_socket_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let taken = folder.path().join("taken.sock");
     let _listener = UnixListener::bind(&taken).unwrap();
@@ -314,7 +314,7 @@ fn help_shows_examples() {
 
 #[test]
 #[ignore = "needs root: becomes nobody"]
-fn without_capabilities_the_daemon_names_each_one_that_is_missing() {
+fn without_capabilities_the_daemon_names_each_missing_one() {
     let output = as_nobody(&["run", "--port", "80", "--metrics-addr", "127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(PREREQUISITE));
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -368,7 +368,7 @@ fn with_all_privileges_the_check_succeeds() {
     );
 }
 
-/// The one line that says why `args` are refused.
+/// The single line with the reason why `args` are refused.
 fn refusal(args: &[&str], code: i32) -> String {
     let output = wsmon(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -376,7 +376,7 @@ fn refusal(args: &[&str], code: i32) -> String {
     assert!(output.stdout.is_empty());
     let mut lines = stderr.lines().filter(|line| !line.is_empty());
     let line = lines.next().unwrap_or_default().to_owned();
-    // clap points to the help below its one line; nothing else may follow.
+    // clap adds a pointer to the help below that line; nothing else may follow.
     let rest: Vec<&str> = lines
         .filter(|line| !line.contains("try '--help'"))
         .collect();
@@ -388,7 +388,7 @@ fn wsmon(args: &[&str]) -> Output {
     Command::new(WSMON).args(args).output().unwrap()
 }
 
-/// Runs a copy, because the build folder may be closed to others.
+/// Runs a copy, because other users may not have access to the build folder.
 fn as_nobody(args: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

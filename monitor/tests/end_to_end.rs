@@ -1,7 +1,7 @@
-//! From end to end on the kernel that runs this: what a user of wsmon sees of one dead connection.
+//! End to end on the running kernel: what a user of wsmon sees of one dead connection.
 //!
-//! Runs on the development machine and, with nothing else around it, in the guests of
-//! `cargo xtask vm`. Those are slow: every wait is for a condition, with a generous limit.
+//! Runs on the development machine, and alone in the guests of `cargo xtask vm`. Those are slow:
+//! every wait is for a condition, with a generous limit.
 
 #[path = "../../monitor-common/tests/ws/mod.rs"]
 mod ws;
@@ -22,13 +22,13 @@ use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 use tun::{Family, Peer, in_new_namespace};
 
-/// Far more than anything takes in a guest that is emulated on a busy machine.
+/// Far more than anything takes in an emulated guest on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const PORT: u16 = 28_301;
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn the_check_says_that_wsmon_can_run_here() {
+fn the_check_reports_that_wsmon_can_run_here() {
     let output = wsmon(&["check", "-v"]);
     let table = text(&output);
     println!("{table}");
@@ -53,7 +53,7 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
         let peer_addr = SocketAddr::new(Family::V4.peer(), peer_port);
         let listener = TcpListener::bind((Family::V4.kernel(), PORT)).unwrap();
         let (mut peer, mut socket) = Peer::connect(tun, Family::V4, &listener, peer_port, 1_000);
-        // Ends at once, with a reset, when it is dropped.
+        // Dropping it sends a reset at once.
         set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
         tun.write(&peer.data(peer.isn, ws::REQUEST));
         socket.read_exact(&mut vec![0; ws::REQUEST.len()]).unwrap();
@@ -61,9 +61,9 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
         peer.receive(tun, ws::RESPONSE.len());
         tun.write(&peer.acknowledgement());
 
-        // From here on the peer is silent. The path has forgotten the connection after a second.
+        // From now on the peer is silent. The path has forgotten the connection after a second.
         wait_for_alert(&alert_log, peer_addr, "firing", "suspected");
-        // Now somebody sends, and nothing comes back.
+        // Now the server sends, and gets no answer.
         socket.write_all(&[0x89, 0]).unwrap();
         wait_for_alert(&alert_log, peer_addr, "firing", "confirmed");
 
@@ -85,11 +85,11 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
     });
 }
 
-/// How long this takes says little in an emulated guest, so it is only shown; `host/refusal.rs`
-/// holds it against its limit.
+/// The duration means little in an emulated guest, so it is only printed. `host/refusal.rs` checks
+/// the limit.
 #[test]
 #[ignore = "needs root: loads programs"]
-fn a_kernel_that_refuses_a_program_is_told_of_in_one_line() {
+fn a_kernel_that_refuses_a_program_is_reported_in_one_line() {
     let begin = Instant::now();
     let run = "run --refused-shape --port 80 --metrics-addr 127.0.0.1:0 --control none";
     let output = wsmon(&run.split(' ').collect::<Vec<_>>());
@@ -101,7 +101,7 @@ fn a_kernel_that_refuses_a_program_is_told_of_in_one_line() {
     assert!(stderr.contains("program is too large"), "{stderr}");
 }
 
-/// The list beside the recording is what was put into it.
+/// The list next to the recording contains the frames that were put into it.
 #[test]
 fn a_recording_gives_the_frames_that_were_put_into_it() {
     const RECORDING: &[u8] = include_bytes!("../../testdata/recordings/fragments.pcap");
@@ -121,7 +121,7 @@ fn a_recording_gives_the_frames_that_were_put_into_it() {
     assert_eq!(frames.len(), truth.len());
     for (frame, expected) in frames.iter().zip(truth) {
         for (field, value) in expected.as_object().unwrap() {
-            // Readers number connections as they like.
+            // Each reader numbers connections differently.
             if field != "conn" {
                 assert_eq!(
                     &frame[field], value,
@@ -148,7 +148,7 @@ fn wait_for_alert(alert_log: &Path, peer: SocketAddr, status: &str, certainty: &
     found.unwrap_or_else(|error| panic!("{error}; alerts: {:?}", alerts(alert_log)));
 }
 
-/// Waits until a scrape gives the metric this value. On a slow machine a scrape may take too long.
+/// Waits until a scrape gives the metric this value. On a slow machine a scrape may time out.
 fn wait_for_metric(daemon: &Daemon, name: &str, labels: &[(&str, &str)], value: f64) {
     let mut last = None;
     let reached = wait_until(&format!("{name} to be {value}"), LIMIT, || {
@@ -161,7 +161,7 @@ fn wait_for_metric(daemon: &Daemon, name: &str, labels: &[(&str, &str)], value: 
     reached.unwrap_or_else(|error| panic!("{error}; it is {last:?}\n{}", daemon.log()));
 }
 
-/// The whole lines of the log so far.
+/// The complete lines of the log so far.
 fn alerts(alert_log: &Path) -> Vec<Value> {
     let log = fs::read_to_string(alert_log).unwrap();
     let end = log.rfind('\n').map_or(0, |newline| newline + 1);
@@ -182,7 +182,7 @@ fn wsmon(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().unwrap()
 }
 
-/// Where cargo put it, or in the folder of this test where that has moved.
+/// The path given by cargo, or the test's own folder if that was moved.
 fn binary() -> PathBuf {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_wsmon"));
     if built.is_file() {

@@ -11,8 +11,9 @@ use monitor::{
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry};
 
-/// Instructions the verifier may look at, per program. Its limit is a million, kernels differ by
-/// half, and a newer one may look at several times as many: the distance to the limit is the point.
+/// Instructions that the verifier may process, per program. Its limit is a million. Kernels differ
+/// by half, and a newer one may process several times as many, so the budget keeps a distance from
+/// the limit.
 const BUDGET: [(&str, u32); 6] = [
     ("ingress", 300_000),
     ("egress", 300_000),
@@ -27,8 +28,8 @@ const BUDGET: [(&str, u32); 6] = [
 fn every_shape_of_the_configuration_loads_within_its_budget() {
     let shapes = [(false, false), (false, true), (true, false), (true, true)];
     let as_the_kernel_allows = shapes.map(|shape| (None, shape));
-    // Every kernel that wsmon runs on has this one. One shape, the largest, shows that it does:
-    // verification is most of what a guest does.
+    // Every supported kernel has this one. Loading one shape, the largest, proves that:
+    // verification takes most of a guest's time.
     let for_each = (Some(LoopKind::ForEachMapElem), (true, true));
     for (loop_kind, (remote, debug_log)) in as_the_kernel_allows.into_iter().chain([for_each]) {
         let listeners = [Listener {

@@ -1,4 +1,4 @@
-//! Seeding from real sockets, in network namespaces made for it.
+//! Seeding from real sockets in separate network namespaces.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ use monitor_core::{
 };
 use rustix::net::sockopt::socket_cookie;
 
-/// Two jiffies at `CONFIG_HZ=100`, and a busy machine.
+/// Two jiffies at `CONFIG_HZ=100`, and some time for a busy machine.
 const TOLERANCE: Duration = Duration::from_millis(50);
 
 const SERVER: ListenerId = ListenerId(1);
@@ -69,7 +69,7 @@ fn a_connection_with_both_ends_here_counts_once_and_its_listener_never() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn idle_time_is_what_the_application_did() {
+fn idle_time_follows_the_last_payload() {
     let namespace = Namespace::new();
     let mut connection = namespace.connect("127.0.0.1:18021", "127.0.0.1:18021");
     let sent = connection.server_sends(b"hello");
@@ -92,7 +92,7 @@ fn idle_time_is_what_the_application_did() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_connection_that_never_spoke_is_as_idle_as_it_is_old() {
+fn a_connection_without_data_is_idle_since_it_was_established() {
     let namespace = Namespace::new();
     let connection = namespace.connect("127.0.0.1:18031", "127.0.0.1:18031");
     let age = Duration::from_millis(300);
@@ -106,7 +106,7 @@ fn a_connection_that_never_spoke_is_as_idle_as_it_is_old() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_black_hole_is_dated_from_the_send_and_not_from_the_silence_before_it() {
+fn a_black_hole_starts_with_the_send_and_not_with_the_silence_before() {
     let namespace = Namespace::new();
     let mut connection = namespace.connect("127.0.0.1:18041", "127.0.0.1:18041");
     let spoken = connection.server_sends(b"hello");
@@ -137,7 +137,7 @@ fn a_black_hole_is_dated_from_the_send_and_not_from_the_silence_before_it() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_half_closed_connection_shows_whose_fin_it_is() {
+fn a_half_closed_connection_shows_the_sender_of_the_fin() {
     let namespace = Namespace::new();
     let connection = namespace.connect("127.0.0.1:18051", "127.0.0.1:18051");
     connection.client.shutdown(Shutdown::Write).unwrap();
@@ -196,7 +196,7 @@ fn a_dump_of_many_datagrams_is_complete() {
     assert_eq!(found.scan.unparsed, 0);
 }
 
-/// What a scan found.
+/// Result of a scan.
 struct Found {
     sockets: Vec<Facts>,
     scan: Scan,
@@ -231,7 +231,7 @@ fn only(found: Found) -> Facts {
     facts
 }
 
-/// Scans until `holds`.
+/// Scans until `holds` is true.
 fn wait_for(scan: impl Fn() -> Found, holds: impl Fn(&Facts) -> bool) -> Facts {
     let deadline = clock::now() + Duration::from_secs(20);
     loop {
@@ -251,7 +251,7 @@ fn assert_about(measured: Option<Ktime>, truth: Ktime) {
     assert!(off <= TOLERANCE, "{measured} is {off:?} from {truth}");
 }
 
-/// A network namespace with its loopback up; gone with this value.
+/// A network namespace with its loopback up; removed with this value.
 struct Namespace {
     name: String,
 }
@@ -273,7 +273,7 @@ impl Namespace {
         netns::in_namespace(own.expect("it is mounted"), act).unwrap()
     }
 
-    /// A connection to `server`, from inside; the listener is closed again.
+    /// A connection to `server` inside the namespace; the listener is closed again.
     fn connect(&self, listen: &str, server: &str) -> Connection {
         self.enter(|| {
             let listener = TcpListener::bind(listen).unwrap();
@@ -287,7 +287,7 @@ impl Namespace {
         })
     }
 
-    /// From now on no TCP packet arrives, and nobody is told.
+    /// From now on TCP packets are silently dropped.
     fn lose_all_packets(&self) {
         let rules = "add table ip lost
             add chain ip lost input { type filter hook input priority 0; }
@@ -314,7 +314,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// The moment just before.
+    /// Returns the time just before the send.
     fn server_sends(&mut self, bytes: &[u8]) -> Ktime {
         let at = clock::now();
         self.server.write_all(bytes).unwrap();
@@ -326,7 +326,7 @@ impl Connection {
     }
 }
 
-/// A process in a network namespace that has no name; ends with this value.
+/// A process in an unnamed network namespace; killed when dropped.
 struct Hermit(Child);
 
 impl Drop for Hermit {
@@ -338,25 +338,25 @@ impl Drop for Hermit {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_connection_that_this_host_opened_from_a_watched_port_is_no_servers() {
+fn a_connection_opened_from_a_watched_port_is_outgoing() {
     let namespace = Namespace::new();
     let from_watched_port = |server: u16, own: u16| {
         namespace.enter(|| {
             let listener = TcpListener::bind(("127.0.0.1", server)).unwrap();
             let client = connect_from(own, server);
             let (server, _) = listener.accept().unwrap();
-            // The server's end goes on without its listening socket.
+            // The server's end continues without its listening socket.
             (client, server)
         })
     };
     let outgoing = from_watched_port(18_091, 18_095);
     assert!(scan_server(18_095).sockets.is_empty());
-    // From the other end it is a connection of the port that it went to.
+    // From the other end it is a connection to the destination's port.
     assert_eq!(only(scan_server(18_091)).peer.port(), 18_095);
     assert_eq!(only(scan_client(18_091)).role, Role::Client);
     drop(outgoing);
 
-    // Whoever listens on a port is a server, whatever port its client has.
+    // A listening socket makes a port a server's, whatever the client's port.
     let _served = namespace.enter(|| {
         let listener = TcpListener::bind("127.0.0.1:18096").unwrap();
         let client = connect_from(18_092, 18_096);
@@ -366,7 +366,7 @@ fn a_connection_that_this_host_opened_from_a_watched_port_is_no_servers() {
     assert_eq!(only(scan_server(18_096)).peer.port(), 18_092);
 }
 
-/// Connects to a port of this host from a port of one's own.
+/// Connects to a port of this host from port `own`.
 fn connect_from(own: u16, server: u16) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));

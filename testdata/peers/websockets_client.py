@@ -2,7 +2,7 @@
 
 Offers compression, sends one message of every kind and waits for the echoes, a pong and two pings
 of the server. Then it closes with code 4001, asks the server to close, or stays until it is killed.
-In the end it prints the frames it sent, by opcode, as one JSON object.
+At the end it prints the frames it sent, by opcode, as one JSON object.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """An echo server on Python's `websockets`: websockets_server.py ADDRESS PORT PING_MILLISECONDS
 
-Compresses where the client offers it. Says "ready" on stdout, and on SIGTERM the frames it sent,
+Compresses if the client offers it. Prints "ready" on stdout, and on SIGTERM the frames it sent,
 by opcode, as one JSON object. The text "close me" is answered with a close frame of code 4002.
 """
 
@@ -22,7 +22,7 @@ async def echo(connection):
             else:
                 await connection.send(message)
     except ConnectionClosed:
-        pass  # a killed client is no reason to end
+        pass  # a killed client must not end the server
 
 
 async def main(host, port, ping_milliseconds):

@@ -1,7 +1,7 @@
 // A client on node's `ws`: node ws_client.cjs URL close|ask|stay
 //
 // Sends one message of every kind and waits for the echoes, a pong and two pings of the server.
-// Then it closes with code 4001, asks the server to close, or stays until it is killed. In the end
+// Then it closes with code 4001, asks the server to close, or stays until it is killed. At the end
 // it prints the frames it sent, by opcode, as one JSON object.
 "use strict";
 
@@ -30,7 +30,7 @@ socket.on("open", () => {
   sent.ping += 1;
 });
 socket.on("ping", () => {
-  sent.pong += 1; // ws answers by itself
+  sent.pong += 1; // ws answers automatically
   heard("pings");
 });
 socket.on("message", () => heard("echoes"));

@@ -1,6 +1,6 @@
 // An echo server on node's `ws`: node ws_server.cjs ADDRESS PORT PING_MILLISECONDS
 //
-// Says "ready" on stdout, and on SIGTERM the frames it sent, by opcode, as one JSON object. The
+// Prints "ready" on stdout, and on SIGTERM the frames it sent, by opcode, as one JSON object. The
 // text "close me" is answered with a close frame of code 4002.
 "use strict";
 
@@ -15,7 +15,7 @@ server.on("connection", (socket) => {
     socket.ping();
     sent.ping += 1;
   }, Number(pingMilliseconds));
-  socket.on("ping", () => (sent.pong += 1)); // ws answers by itself
+  socket.on("ping", () => (sent.pong += 1)); // ws answers automatically
   socket.on("message", (message, isBinary) => {
     if (!isBinary && message.toString() === "close me") {
       clearInterval(heartbeat);
@@ -25,7 +25,7 @@ server.on("connection", (socket) => {
       sent[isBinary ? "binary" : "text"] += 1;
     }
   });
-  socket.on("error", () => {}); // a killed client is no reason to end
+  socket.on("error", () => {}); // a killed client must not end the server
   socket.on("close", () => {
     clearInterval(heartbeat);
     sent.close += socket._closeFrameSent ? 1 : 0;

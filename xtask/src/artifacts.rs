@@ -1,4 +1,4 @@
-//! The executables that a cargo command makes, and where cargo put them.
+//! The executables that a cargo command builds, and their paths.
 
 use std::{
     path::PathBuf,
@@ -10,20 +10,20 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// One executable that cargo made or found to be fresh.
+/// One executable that cargo built or found up to date.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Executable {
-    /// The name of its target: of the program, or of the file in a `tests` folder.
+    /// Name of its target: a program, or a file in a `tests` folder.
     pub(crate) name: String,
-    /// Where it is.
+    /// Its path.
     pub(crate) path: PathBuf,
 }
 
-/// Runs a cargo command that takes no arguments for the programs themselves, with its diagnostics
-/// visible, and says what it made.
+/// Runs a cargo command without arguments for the programs themselves, with its diagnostics
+/// visible, and returns the executables it built.
 ///
 /// # Errors
-/// When the command fails.
+/// If the command fails.
 pub(crate) fn executables(command: &mut Command) -> Result<Vec<Executable>> {
     let line = workspace::line(command);
     let output = command
@@ -40,7 +40,7 @@ pub(crate) fn executables(command: &mut Command) -> Result<Vec<Executable>> {
         .collect())
 }
 
-/// What one of cargo's messages tells of an executable; `None` for every other message.
+/// The executable in one of cargo's messages; `None` for every other message.
 fn executable(message: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(message).ok()?;
     if message["reason"] != "compiler-artifact" {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executables_are_found_among_cargo_s_messages() {
+    fn executables_are_found_among_cargo_messages() {
         let library =
             r#"{"reason":"compiler-artifact","target":{"name":"monitor"},"executable":null}"#;
         let binary =

@@ -1,5 +1,4 @@
-//! `cargo xtask bench`: what watching costs the traffic that is watched, beside what else could
-//! watch it.
+//! `cargo xtask bench`: what watching costs the watched traffic, compared with other observers.
 
 mod observer;
 mod packets;
@@ -74,10 +73,10 @@ Examples:
 
 Exit codes: 0 measured, 1 failure, 2 usage error, 3 not root or a tool is missing, 130 interrupted.";
 
-/// Runs the comparison and writes what it gave.
+/// Runs the comparison and writes its results.
 ///
 /// # Errors
-/// When something could not be measured.
+/// If something could not be measured.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !root::is_root() {
         return Err(Prerequisite {
@@ -109,11 +108,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A few windows of one workload, for `cargo xtask test`: that the tools work and that wsmon counts
-/// what passes, not how fast.
+/// A few windows of one workload, for `cargo xtask test`. This checks that the tools work and that
+/// wsmon counts the traffic, not how fast.
 ///
 /// # Errors
-/// When they do not.
+/// If one of these fails.
 pub(crate) fn run_briefly() -> Result<()> {
     setup::lab_quietly()?;
     setup::bench_quietly()?;
@@ -132,8 +131,8 @@ pub(crate) fn run_briefly() -> Result<()> {
         ensure!(seen > 0.0, "{} saw nothing", row.observer.name());
         if row.observer == Observer::Wsmon {
             ensure!(row.lost() == 0.0, "wsmon lost {} events", row.lost());
-            // Frames and metrics are counted one after the other, while thousands pass: that they
-            // agree exactly is for the live tests.
+            // Frames and metrics are read one after the other while thousands of frames pass. The
+            // live tests check exact agreement.
             ensure!(
                 (0.5..2.0).contains(&seen),
                 "wsmon counted {seen:.3} of the frames"
@@ -190,7 +189,7 @@ fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
     Ok(report)
 }
 
-/// What was named on the command line, or everything.
+/// The selection from the command line, or everything.
 fn chosen<T: ValueEnum>(named: &[T]) -> Vec<T> {
     match named {
         [] => T::value_variants().to_vec(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{artifacts::executables, workspace::cargo};
 
-/// Builds wsmon in release mode and says where cargo put it.
+/// Builds wsmon in release mode and returns its path.
 pub(crate) fn wsmon() -> Result<PathBuf> {
     let mut command = cargo(&["build", "--quiet", "--release"]);
     command.args(["--package", "monitor", "--bin", "wsmon"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: from `monitor-ebpf` to the object that is committed.
+//! `cargo xtask build-ebpf`: builds the committed object from `monitor-ebpf`.
 
 use std::{fs, path::PathBuf};
 
@@ -27,12 +27,12 @@ const OBJECT: &str = "monitor/bpf/wsmon.bpf.o";
 const LOCK: &str = "monitor/bpf/wsmon.bpf.lock";
 const TARGET: &str = "bpfel-unknown-none";
 const REMEDY: &str = "run `cargo xtask build-ebpf` and commit monitor/bpf";
-/// BTF is made from debug info, so there has to be some until [`strip`] drops it.
+/// BTF is generated from debug info, which [`strip`] drops afterwards.
 const FLAGS: [&str; 2] = ["-Cdebuginfo=2", "-Clink-arg=--btf"];
 
 fn build() -> Result<()> {
     let root = workspace::root();
-    // Keeping the toolchain of the last build keeps the difference to review small.
+    // Keeping the toolchain of the last build keeps the diff to review small.
     let toolchain = Toolchain::find(locked_toolchain().as_ref())?;
     let object = compile(&toolchain)?;
     let lock = BytecodeLock {
@@ -48,10 +48,10 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// Proves that the committed object is what the sources give, as far as the toolchain here can.
+/// Proves that the committed object matches the sources, if the toolchain here allows it.
 ///
 /// # Errors
-/// When it is not, with the remedy.
+/// If it does not match, with the remedy.
 pub(crate) fn run_check() -> Result<()> {
     let root = workspace::root();
     let lock = read_lock()?;
@@ -88,7 +88,7 @@ pub(crate) fn run_check() -> Result<()> {
     Ok(())
 }
 
-/// The toolchain that made the committed object; `None` before the first build.
+/// The toolchain that built the committed object; `None` before the first build.
 pub(crate) fn locked_toolchain() -> Option<Identity> {
     read_lock().ok().map(|lock| lock.toolchain)
 }
@@ -114,9 +114,9 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
             .args(["--target", TARGET, "--package", "monitor-ebpf"])
             .arg("--target-dir")
             .arg(&target_folder)
-            // The loader needs symbols and types; what it does not need, `strip` drops.
+            // The loader needs symbols and types; `strip` drops the rest.
             .env("CARGO_PROFILE_RELEASE_STRIP", "none")
-            // Unlike RUSTFLAGS, this one can hold paths with spaces.
+            // Unlike RUSTFLAGS, this variable can hold paths with spaces.
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",
                 rustflags(toolchain)?.join("\x1f"),
@@ -130,10 +130,10 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
     Ok(object)
 }
 
-/// Fails if the object could differ from its next build.
+/// Fails if a rebuild of the object could differ.
 ///
-/// LLVM orders forward declarations of the same rank by address, so that with two of them the same
-/// sources give one of two objects by chance.
+/// LLVM orders forward declarations of the same rank by address. With two of them, the same sources
+/// randomly give one of two objects.
 fn refuse_forward_declarations(object: &[u8]) -> Result<()> {
     let elf = Builder::read(object)?;
     let section = elf
@@ -159,7 +159,7 @@ fn refuse_forward_declarations(object: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The flags with every path that differs between machines mapped to a fixed name.
+/// The flags, with every machine-dependent path mapped to a fixed name.
 fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut flags: Vec<_> = FLAGS.map(str::to_owned).into();
     let mut remap = |from: PathBuf, to: &str| {
@@ -167,13 +167,14 @@ fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
     };
     remap(workspace::root(), ".");
     remap(workspace::cargo_home(), "cargo");
-    // A mirror of crates.io has a folder name of its own. Of several prefixes the last one wins.
+    // A mirror of crates.io has a different folder name. If several prefixes match, the last one
+    // wins.
     let registry = workspace::cargo_home().join("registry/src");
     for index in fs::read_dir(&registry).into_iter().flatten() {
         remap(index?.path(), "crates");
     }
     let sources = toolchain.compiler.sysroot.join("lib/rustlib/src/rust");
-    // The compiler names some files by the path as given and some by the resolved one.
+    // The compiler names some files by the given path and some by the resolved one.
     remap(fs::canonicalize(&sources)?, "rust");
     remap(sources, "rust");
     Ok(flags)
@@ -183,7 +184,8 @@ fn target_folder() -> PathBuf {
     workspace::root().join("target/ebpf")
 }
 
-/// Drops DWARF and keeps all the loader reads: code, maps, symbols, relocations, `.BTF`, `.BTF.ext`.
+/// Drops DWARF and keeps what the loader reads: code, maps, symbols, relocations, `.BTF`,
+/// `.BTF.ext`.
 fn strip(linked: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(linked)?;
     for section in &mut elf.sections {
@@ -192,7 +194,7 @@ fn strip(linked: &[u8]) -> Result<Vec<u8>> {
             .any(|prefix| section.name.starts_with(prefix.as_bytes()));
     }
     elf.delete_orphans();
-    // LLVM keeps all names in one table; the writer wants the section names in their own.
+    // LLVM keeps all names in one table; the writer needs a separate table for the section names.
     let names = elf.sections.add();
     names.name = ".shstrtab".into();
     names.sh_type = object::elf::SHT_STRTAB;

@@ -1,4 +1,4 @@
-//! `monitor/bpf/wsmon.bpf.lock`: which sources and which toolchain gave the committed object.
+//! `monitor/bpf/wsmon.bpf.lock`: the sources and the toolchain of the committed object.
 
 use std::{
     fmt::{self, Write as _},
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::toolchain::Identity;
 
-/// What was true when the object was built.
+/// The inputs of the build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BytecodeLock {
     /// The programs that built it.
@@ -74,16 +74,17 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-/// SHA-256 over all that decides the object apart from the toolchain: the kernel programs, the
-/// crate they share with the daemon, aya's kernel-side crates as locked, the release profile, and
-/// the compiler flags.
+/// SHA-256 over everything that determines the object, except for the toolchain: the kernel
+/// programs, the crate they share with the daemon, aya's kernel-side crates as locked, the release
+/// profile, and the compiler flags.
 ///
 /// # Errors
+/// If one of these cannot be read.
 /// When one of these cannot be read.
 pub(crate) fn sources_hash(workspace: &Path, flags: &[&str]) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {
-        // Lengths keep neighbours apart: "a" + "bc" is not "ab" + "c".
+        // Lengths separate neighbours: "a" + "bc" is not "ab" + "c".
         for part in [name.as_bytes(), content] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -134,7 +135,7 @@ fn source_files(workspace: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Version and checksum of each of aya's crates that end up in the object.
+/// Version and checksum of each aya crate that ends up in the object.
 fn locked_kernel_crates(lock: &str) -> String {
     let in_object = |name: &str| {
         ["aya-ebpf", "aya-log-ebpf", "aya-log-common"]
@@ -202,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_survives_being_written_and_read() {
+    fn a_lock_is_unchanged_after_writing_and_reading() {
         assert_eq!(lock().to_string().parse::<BytecodeLock>().unwrap(), lock());
     }
 
     #[test]
-    fn a_lock_without_a_field_names_it() {
+    fn the_error_names_the_missing_field_of_a_lock() {
         let text = lock().to_string().replace("llvm = 22.1.8\n", "");
         let error = text.parse::<BytecodeLock>().unwrap_err();
         assert!(error.to_string().contains("llvm"), "{error}");

@@ -22,7 +22,7 @@ pub(crate) const TARGETS: [Target; 2] = [
     },
 ];
 
-/// A target, and what Debian builds its programs with on other processors.
+/// A target, and the packages with which Debian builds programs for it on other processors.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) linker: &'static str,
@@ -37,7 +37,7 @@ impl Target {
     }
 }
 
-/// The target that this machine runs the programs of.
+/// The target whose programs this machine runs.
 pub(crate) fn native() -> Option<&'static str> {
     let mut targets = TARGETS.iter();
     targets
@@ -45,10 +45,10 @@ pub(crate) fn native() -> Option<&'static str> {
         .map(|target| target.name)
 }
 
-/// Fails unless `target` can be built for here.
+/// Fails unless this machine can build for `target`.
 ///
 /// # Errors
-/// [`Prerequisite`] that says what is missing.
+/// [`Prerequisite`] with what is missing.
 pub(crate) fn require(target: &str) -> Result<()> {
     let mut missing = Vec::new();
     let mut remedy = Vec::new();
@@ -81,13 +81,13 @@ pub(crate) fn configure(command: &mut Command, target: &str) {
     }
 }
 
-/// Whether rustc has what programs for `target` are made of.
+/// Whether rustc has the standard library for `target`.
 pub(crate) fn has_standard_library(target: &str) -> bool {
     workspace::answer("rustc", &["--print", "target-libdir", "--target", target])
         .is_some_and(|folder| Path::new(&folder).is_dir())
 }
 
-/// The linker for another processor's programs; this machine's own needs no name.
+/// The linker for another processor's programs; `None` for this machine's own.
 fn linker(target: &str) -> Option<String> {
     if is_native(target) {
         return None;
@@ -104,7 +104,7 @@ fn is_native(target: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('-'))
 }
 
-/// The environment variable that names cargo's linker for `target`.
+/// The environment variable that sets cargo's linker for `target`.
 fn variable(target: &str) -> String {
     let target = target.to_uppercase().replace('-', "_");
     format!("CARGO_TARGET_{target}_LINKER")
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_another_processor_s_target_needs_a_linker_of_its_own() {
+    fn only_a_foreign_target_needs_a_separate_linker() {
         let [own, other] = TARGETS.map(|target| (target.is_native(), linker(target.name)));
         let (own, other) = if own.0 { (own, other) } else { (other, own) };
         assert_eq!(own, (true, None));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_rust_does_not_know_is_refused_with_the_remedy() {
+    fn an_unknown_target_is_refused_with_the_remedy() {
         let error = require("vax-dec-ultrix").unwrap_err().to_string();
         assert!(
             error.contains("rustup target add vax-dec-ultrix"),

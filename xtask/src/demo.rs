@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: three real connections die in three ways while a fourth lives on.
 //!
 //! A WebSocket server and its clients talk through a load balancer ([`lab`]); wsmon watches from
-//! the host. Every fact and every alert is shown as it comes, beside what the application's own
-//! socket still believes, and the end is judged: a demo that fails, fails loudly.
+//! the host. Every fact and every alert is shown when it happens, together with the state of the
+//! application's own socket. The end is checked: a failed demo exits with an error.
 
 mod report;
 mod screen;
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 /// Runs the demo to its end and cleans up, whatever happened.
 ///
 /// # Errors
-/// When the demo could not be played; a demo that was played and failed is an exit code.
+/// If the demo could not run. A demo that ran and failed is an exit code.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !root::is_root() {
         return Err(Prerequisite {

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: an archive to install wsmon from.
+//! `cargo xtask dist`: builds an installable archive of wsmon.
 
 use std::{
     fs::{self, Permissions},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const PROGRAM: &str = "wsmon";
-/// Files at the top of the workspace that a user of wsmon wants or must be given.
+/// Files at the top of the workspace that users need or must receive.
 const PAGES: [&str; 7] = [
     "CHANGELOG.md",
     "LICENSE-APACHE",
@@ -27,9 +27,9 @@ const PAGES: [&str; 7] = [
     "README.md",
     "SECURITY.md",
 ];
-/// What the pages of docs/ are made of. The numbers behind the pictures stay in the repository.
+/// Extensions of documentation files. The data behind the pictures stays in the repository.
 const DOCUMENTATION: [&str; 2] = ["md", "svg"];
-/// 1980-01-01: the same for everyone, and no tool takes it for a mistake.
+/// 1980-01-01: a fixed time that every tool accepts.
 const MODIFIED: &str = "@315532800";
 
 #[derive(clap::Args)]
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bytes =
         fs::read(&archive).with_context(|| format!("could not read {}", archive.display()))?;
     let sum = folder.join(format!("{name}.tar.gz.sha256"));
-    // As sha256sum reads it.
+    // In the format of sha256sum.
     fs::write(&sum, format!("{}  {name}.tar.gz\n", sha256(&bytes)))
         .with_context(|| format!("could not write {}", sum.display()))?;
     println!("{}, {} KiB", archive.display(), bytes.len() / 1024);
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The release build of wsmon; for this machine's processor the one that other commands use too.
+/// The release build of wsmon; for this machine's processor, the build that other commands use too.
 fn build(target: &str) -> Result<PathBuf> {
     let mut command = cargo(&["build", "--quiet", "--release"]);
     command.args(["--package", "monitor", "--bin", PROGRAM]);
@@ -97,7 +97,7 @@ fn build(target: &str) -> Result<PathBuf> {
         .context("cargo built wsmon but did not say where")
 }
 
-/// All files but the program, as paths below the workspace, sorted.
+/// All files except the program, as paths below the workspace, sorted.
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = PAGES.map(PathBuf::from).into();
     for folder in ["deploy", "docs"] {
@@ -124,8 +124,8 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("could not copy {} to {}", from.display(), to.display()))
 }
 
-/// Packs a folder so that nothing of this machine is in the archive: not the order of its file
-/// system, no time, no user, no access mask.
+/// Packs a folder independently of this machine: sorted, with a fixed time, without users, with
+/// fixed access modes.
 fn pack(folder: &Path, name: &str, archive: &Path) -> Result<()> {
     let tar = Command::new("tar")
         .arg("--directory")
@@ -176,14 +176,14 @@ mod tests {
             "docs/metrics.md",
             "docs/running.md",
         ] {
-            assert!(files.contains(&promised.into()), "{promised} is not in it");
+            assert!(files.contains(&promised.into()), "{promised} is missing");
         }
         let numbers = |file: &&PathBuf| file.extension().is_some_and(|kind| kind == "json");
         assert_eq!(files.iter().find(numbers), None);
     }
 
     #[test]
-    fn the_same_files_give_the_same_archive_whenever_and_by_whomever_they_are_packed() {
+    fn the_same_files_give_the_same_archive_at_any_time_and_for_any_user() {
         let folder = workspace::root().join("target/dist/test");
         let packed = |mode: u32| {
             let stage = folder.join("some");

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: inputs that nobody would think of, guided by the coverage they reach.
+//! `cargo xtask fuzz`: unexpected inputs, guided by the coverage they reach.
 //!
-//! The targets are a plain cargo build with stable flags (`fuzz/rustc-wrapper`) around libFuzzer, so
-//! neither a nightly nor cargo-fuzz is needed.
+//! The targets are a plain cargo build with stable flags (`fuzz/rustc-wrapper`) around libFuzzer,
+//! so neither a nightly toolchain nor cargo-fuzz is needed.
 
 mod libfuzzer;
 
@@ -84,7 +84,7 @@ impl Target {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Runs that take about five seconds on one slow CPU.
+    /// Number of runs that take about five seconds on one slow CPU.
     const fn brief_runs(self) -> u32 {
         match self {
             Self::FrameHeader => 1_000_000,
@@ -97,7 +97,7 @@ impl Target {
 /// Runs one or all targets, or one input.
 ///
 /// # Errors
-/// When they cannot be built, or an input broke a promise.
+/// If they cannot be built, or an input broke a guarantee.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let (Some(input), Some(target)) = (&args.input, args.target) {
         run_input(target, input)?;
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         let interrupt = Interrupt::watch()?;
         run_each(args.target, |fuzzer, _| {
-            // After an interrupt the rest is not even begun.
+            // After an interrupt, the remaining targets don't start.
             if interrupt.came() {
                 return Ok(());
             }
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// A fixed number of runs of every target, always the same ones.
 ///
 /// # Errors
-/// When they cannot be built, or an input broke a promise.
+/// If they cannot be built, or an input broke a guarantee.
 pub(crate) fn run_briefly() -> Result<()> {
     run_each_briefly(None)
 }
@@ -133,7 +133,7 @@ fn run_each_briefly(chosen: Option<Target>) -> Result<()> {
     })
 }
 
-/// Runs each target, also after one that fails.
+/// Runs each target, even after a failure.
 fn run_each(
     chosen: Option<Target>,
     mut run: impl FnMut(&mut Fuzzer, Target) -> Result<()>,

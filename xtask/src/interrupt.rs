@@ -1,4 +1,4 @@
-//! Signals that end a program, as a question that it asks itself.
+//! Termination signals as a flag that the program polls.
 
 use std::{
     sync::{
@@ -14,10 +14,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// What a shell reports for a program that SIGINT ended.
+/// What a shell reports for a program ended by SIGINT.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
-/// Turns SIGINT, SIGTERM and SIGHUP into a question, so that everything is dropped in order.
+/// Turns SIGINT, SIGTERM and SIGHUP into a flag, so that everything is dropped in order.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     came: Arc<AtomicBool>,

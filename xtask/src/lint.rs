@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: what CI refuses before it runs a test.
+//! `cargo xtask lint`: the checks that CI runs before the tests.
 
 use std::process::Command;
 
@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 
 use crate::workspace::{self, cargo};
 
-/// Runs every check, also after one that fails, so that one run shows all there is to mend.
+/// Runs every check, even after a failure, so that one run shows everything to fix.
 ///
 /// # Errors
-/// When a check fails.
+/// If a check fails.
 pub(crate) fn run() -> Result<()> {
     let mut kernel_programs = cargo(&["clippy", "--package", "monitor-ebpf"]);
-    // They compile natively as far as clippy needs, without an eBPF toolchain. They bring their own
-    // panic handler, which only an aborting profile accepts.
+    // clippy can check them natively, without an eBPF toolchain. Their panic handler requires an
+    // aborting profile.
     kernel_programs
         .args(["--", "--deny", "warnings"])
         .env("CARGO_PROFILE_DEV_PANIC", "abort");
@@ -46,8 +46,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The rules of `deny.toml` for dependencies. Known vulnerabilities are looked for where their database
-/// was fetched before, by `cargo deny fetch`: a lint asks no network.
+/// The rules of `deny.toml` for dependencies. Known vulnerabilities are checked only if `cargo deny
+/// fetch` has fetched their database before: a lint does not use the network.
 ///
 /// # Errors
 /// Why they can't be checked here.

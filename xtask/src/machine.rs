@@ -1,4 +1,4 @@
-//! What a measurement was made on: without it the numbers say nothing.
+//! The machine of a measurement, without which its numbers mean nothing.
 
 use std::{fs, thread};
 

@@ -1,5 +1,6 @@
-//! The WebSocket implementations that live tests talk to, at the versions `testdata/peers` locks:
-//! node's `ws` in `target/peers/node_modules`, Python's `websockets` in `target/peers/venv`.
+//! The WebSocket implementations that live tests talk to, at the versions locked in
+//! `testdata/peers`: node's `ws` in `target/peers/node_modules`, Python's `websockets` in
+//! `target/peers/venv`.
 
 use std::{
     fs,
@@ -11,10 +12,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{bytecode_lock::sha256, setup::Steps, workspace};
 
-/// Installs both, unless the same locks were installed in this folder before.
+/// Installs both, unless this folder already has the same locked versions.
 ///
 /// # Errors
-/// When npm or pip fails.
+/// If npm or pip fails.
 pub(crate) fn install(steps: &Steps) -> Result<()> {
     let locks = workspace::root().join("testdata/peers");
     let folder = workspace::root().join("target/peers");
@@ -36,18 +37,18 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     steps.write(&stamp, &wanted)
 }
 
-/// Where node finds `ws`, as its `NODE_PATH`.
+/// The `NODE_PATH` with which node finds `ws`.
 pub(crate) fn node_modules() -> PathBuf {
     workspace::root().join("target/peers/node_modules")
 }
 
-/// The virtual environment in `target/peers` with what only `cargo xtask record` uses.
+/// The virtual environment in `target/peers` with the packages for `cargo xtask record` only.
 pub(crate) const RECORDING_VENV: &str = "recording";
 
-/// Installs what `testdata/recordings/scripts` locks on top of [`install`].
+/// Installs the packages locked in `testdata/recordings/scripts` in addition to [`install`].
 ///
 /// # Errors
-/// When npm or pip fails.
+/// If npm or pip fails.
 pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
     install(steps)?;
     let lock = workspace::root().join("testdata/recordings/scripts/requirements.txt");
@@ -56,7 +57,7 @@ pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
 }
 
 fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
-    // A dry run comes here before python3 is installed.
+    // A dry run gets here before python3 is installed.
     let python = python().unwrap_or_else(|| PathBuf::from("python3"));
     steps.step(
         Command::new(python)
@@ -72,14 +73,14 @@ fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Resul
                 "--quiet",
                 "--disable-pip-version-check",
             ])
-            // As root pip warns about itself, even inside a venv.
+            // As root, pip prints a warning even inside a venv.
             .env("PIP_ROOT_USER_ACTION", "ignore")
             .arg("--requirement")
             .arg(requirements),
     )
 }
 
-/// A python3 that can make virtual environments and is new enough for the locked `websockets`.
+/// A python3 that can create virtual environments and is new enough for the locked `websockets`.
 pub(crate) fn python() -> Option<PathBuf> {
     const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
     workspace::on_path("python3")
@@ -88,7 +89,7 @@ pub(crate) fn python() -> Option<PathBuf> {
         .find(|python| workspace::answer(python, &["-c", PROBE]).is_some())
 }
 
-/// The locks and the place: a virtual environment does not survive being moved.
+/// The locks and the path: a virtual environment breaks when it is moved.
 fn fingerprint(locks: &Path, folder: &Path) -> Result<String> {
     let mut all = folder.as_os_str().as_encoded_bytes().to_vec();
     for name in ["package.json", "package-lock.json", "requirements.txt"] {

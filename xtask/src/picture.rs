@@ -1,22 +1,22 @@
-//! Pictures for the documentation: SVG without a background, in colours that can be read on light
-//! and on dark paper.
+//! Pictures for the documentation: SVG without a background, in colours that are readable on light
+//! and dark pages.
 
 use std::fmt::Write;
 
-/// Words and numbers.
+/// Text and numbers.
 pub(crate) const INK: &str = "#7d8590";
-/// What is behind the data.
+/// Behind the data.
 pub(crate) const GRID: &str = "#7d859040";
 /// wsmon.
 pub(crate) const OURS: &str = "#2f81f7";
-/// What it is held against.
+/// What wsmon is compared with.
 pub(crate) const OTHERS: &str = "#d29922";
-/// Where a target lies.
+/// A target value.
 pub(crate) const TARGET: &str = "#3fb950";
 
 pub(crate) const LINE_HEIGHT: f64 = 18.0;
 
-/// Where a text is held.
+/// Anchor of a text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Anchor {
     Start,
@@ -24,7 +24,7 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// A picture that is being drawn, from the top left in pixels.
+/// A picture under construction, with pixel coordinates from the top left.
 #[derive(Debug)]
 pub(crate) struct Picture {
     width: f64,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_cannot_break_out_of_their_element() {
+    fn text_cannot_break_out_of_its_element() {
         let mut picture = Picture::new(10.0, 10.0, "a & b");
         picture.text(1.0, 2.0, Anchor::End, "<2 %>");
         let svg = picture.svg();

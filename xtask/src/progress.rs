@@ -1,4 +1,4 @@
-//! A line that says how far a long measurement is, on stderr: stdout is for its results.
+//! A progress line for long measurements, on stderr: stdout is for the results.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -9,10 +9,11 @@ use anyhow::{Result, bail};
 
 use crate::interrupt::Interrupt;
 
-/// How soon Ctrl-C is noticed.
+/// Response time to Ctrl-C.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Into a file or a pipe a line goes less often than onto a terminal, where it is overwritten.
+/// Interval of lines in a file or a pipe. On a terminal, where each line is overwritten, they are
+/// more frequent.
 const LINE_INTERVAL: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl<'a> Progress<'a> {
         self.write(&format!("{text}\n"));
     }
 
-    /// What is being done right now; the next line takes its place.
+    /// The current step; the next line replaces it.
     pub(crate) fn at(&mut self, text: &str) {
         if self.terminal {
             self.write(&format!("\r\x1b[K{text}"));
@@ -47,17 +48,17 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Ends the line that would be overwritten.
+    /// Ends a line that would be overwritten.
     pub(crate) fn clear(&mut self) {
         if self.terminal {
             self.write("\r\x1b[K");
         }
     }
 
-    /// Lets time pass.
+    /// Waits.
     ///
     /// # Errors
-    /// When somebody interrupts.
+    /// If interrupted.
     pub(crate) fn sleep(&self, duration: Duration) -> Result<()> {
         let end = Instant::now() + duration;
         loop {
@@ -71,7 +72,7 @@ impl<'a> Progress<'a> {
     }
 
     /// # Errors
-    /// When somebody has interrupted.
+    /// If interrupted.
     pub(crate) fn check(&self) -> Result<()> {
         if self.interrupt.came() {
             bail!("interrupted");
@@ -79,7 +80,7 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
-    /// A closed terminal is no reason to leave processes behind, so a failed write is ignored.
+    /// Ignores a failed write, so that processes are cleaned up even if the terminal is closed.
     fn write(&mut self, text: &str) {
         let mut out = io::stderr();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! `cargo xtask record`: makes the recordings in `testdata/recordings` anew.
+//! `cargo xtask record`: regenerates the recordings in `testdata/recordings`.
 
 mod capture_file;
 mod conversation;

@@ -1,13 +1,13 @@
-//! Where the measuring commands leave what they found.
+//! Output files of the measuring commands.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// Writes `NAME.json` and `NAME.svg` into a folder, which is made if it is not there.
+/// Writes `NAME.json` and `NAME.svg` into a folder, which is created if necessary.
 ///
 /// # Errors
-/// When one of them cannot be written; the message names it.
+/// If one of them cannot be written; the message names it.
 pub(crate) fn write(
     folder: &Path,
     name: &str,

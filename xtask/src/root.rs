@@ -1,20 +1,20 @@
-//! What only root may do, and what to tell everyone else.
+//! What only root may do, and how to do it as another user.
 
 use std::fmt;
 
-/// How to run the demo with root's rights and one's own toolchain.
+/// The demo with root's rights and the user's toolchain.
 pub(crate) const DEMO_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask demo"#;
 
-/// How to compare with root's rights and one's own toolchain.
+/// The benchmark with root's rights and the user's toolchain.
 pub(crate) const BENCH_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask bench"#;
 
-/// How to measure many connections with root's rights and one's own toolchain.
+/// The scale measurement with root's rights and the user's toolchain.
 pub(crate) const SCALE_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask scale"#;
 
-/// How to make the recordings anew with root's rights and one's own toolchain.
+/// Regenerates the recordings with root's rights and the user's toolchain.
 pub(crate) const RECORD_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask record"#;
 
-/// How to run the whole test suite with root's rights and one's own toolchain.
+/// The whole test suite with root's rights and the user's toolchain.
 pub(crate) const TEST_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask test"#;
 
 /// Whether this process runs with root's rights.
@@ -22,12 +22,12 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Something has to be installed that this process cannot install: exit code 3.
+/// Something is missing that this process cannot install: exit code 3.
 #[derive(Debug)]
 pub(crate) struct Prerequisite {
     /// What is missing, or why it could not be installed.
     pub(crate) missing: String,
-    /// What to do about it, one step an entry.
+    /// The remedy, one step per entry.
     pub(crate) remedy: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask scale`: what wsmon costs and how well it sees beside very many connections.
+//! `cargo xtask scale`: wsmon's cost and accuracy with very many connections.
 
 mod crowd;
 mod report;
@@ -24,8 +24,8 @@ use stage::Plan;
 
 pub(crate) use worker::{Args as WorkerArgs, run as run_worker};
 
-/// What a connection takes on this host with both its ends, and some room: measured, 4.3 kB a
-/// socket, and what wsmon and the processes add.
+/// Memory per connection on this host, with both ends and some margin: measured, 4.3 kB per socket,
+/// plus wsmon and the worker processes.
 const BYTES_PER_CONNECTION: u64 = 11_000;
 
 /// Enough for a million connections, which took a few seconds.
@@ -86,7 +86,7 @@ missing, 130 interrupted.";
 /// Measures each number of connections, the smallest first.
 ///
 /// # Errors
-/// When something could not be measured; what was measured and is wrong is an exit code.
+/// If something could not be measured; a wrong result is an exit code.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !root::is_root() {
         return Err(Prerequisite {
@@ -122,18 +122,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!report.failures().is_empty())))
 }
 
-/// A few hundred connections for a few seconds, for `cargo xtask test`: that nothing is missed,
-/// wrong or lost, not how fast.
+/// A few hundred connections for a few seconds, for `cargo xtask test`. This checks that nothing is
+/// missed, wrong or lost, not how fast.
 ///
 /// # Errors
-/// When something is.
+/// If one of these checks fails.
 pub(crate) fn run_briefly() -> Result<()> {
     setup::lab_quietly()?;
     let interrupt = Interrupt::watch()?;
     let plan = Plan {
         connections: 600,
         ping_every: Duration::from_secs(1),
-        // A machine that is busy with other tests may keep a process waiting for seconds.
+        // On a machine that is busy with other tests, a process may wait for seconds.
         limit: Duration::from_secs(6),
         steady: Duration::from_secs(1),
         settle: Duration::ZERO,

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The whole set-up, silent about what is already there.
 ///
 /// # Errors
-/// [`Prerequisite`] when something is missing that only root or a person can install.
+/// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn run_quietly() -> Result<()> {
     let steps = Steps {
         quiet: true,
@@ -57,10 +57,10 @@ pub(crate) fn run_quietly() -> Result<()> {
     tests(&steps)
 }
 
-/// The tools behind a [`lab::Lab`], silent about what is already there.
+/// The programs that a [`lab::Lab`] needs, silent about what is already there.
 ///
 /// # Errors
-/// [`Prerequisite`] when something is missing that only root or a person can install.
+/// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn lab_quietly() -> Result<()> {
     let steps = Steps {
         quiet: true,
@@ -69,11 +69,11 @@ pub(crate) fn lab_quietly() -> Result<()> {
     steps.packages(&lab::missing_packages())
 }
 
-/// What `cargo xtask bench` uses beside a [`lab::Lab`], silent about what is already there. It can do
-/// without.
+/// Optional programs of `cargo xtask bench`, in addition to those of a [`lab::Lab`], silent about
+/// what is already there.
 ///
 /// # Errors
-/// [`Prerequisite`] when something is missing that only root or a person can install.
+/// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn bench_quietly() -> Result<()> {
     let steps = Steps {
         quiet: true,
@@ -83,10 +83,10 @@ pub(crate) fn bench_quietly() -> Result<()> {
     peers::install(&steps)
 }
 
-/// What `cargo xtask record` uses, silent about what is already there.
+/// The programs that `cargo xtask record` uses, silent about what is already there.
 ///
 /// # Errors
-/// [`Prerequisite`] when something is missing that only root or a person can install.
+/// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn recording_quietly() -> Result<()> {
     let steps = Steps {
         quiet: true,
@@ -102,7 +102,7 @@ const TCPDUMP: (&str, &str) = ("tcpdump", "tcpdump");
 const NODE: (&str, &str) = ("node", "nodejs");
 const NPM: (&str, &str) = ("npm", "npm");
 
-/// How steps are carried out and told.
+/// How steps are executed and reported.
 #[derive(Default)]
 pub(crate) struct Steps {
     dry_run: bool,
@@ -111,17 +111,17 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Says that something needs no step.
+    /// Reports something that needs no step.
     pub(crate) fn there(&self, what: &str, detail: &str) {
         if !self.quiet {
             println!("ok       {what}: {detail}");
         }
     }
 
-    /// Runs one step, or says that it would.
+    /// Runs one step, or prints it in a dry run.
     ///
     /// # Errors
-    /// When the command fails.
+    /// If the command fails.
     pub(crate) fn step(&self, command: &mut Command) -> Result<()> {
         if self.dry_run {
             println!("would    {}", workspace::line(command));
@@ -131,10 +131,10 @@ impl Steps {
         workspace::run(command.stdin(Stdio::null()))
     }
 
-    /// Writes a file and its folder, in silence.
+    /// Silently writes a file and creates its folder.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// If they cannot be written.
     pub(crate) fn write(&self, file: &Path, content: &str) -> Result<()> {
         if self.dry_run {
             return Ok(());
@@ -145,7 +145,7 @@ impl Steps {
             .with_context(|| format!("could not write {}", file.display()))
     }
 
-    /// Installs the Debian packages of those programs that are not here.
+    /// Installs the Debian packages of missing programs.
     ///
     /// # Errors
     /// As [`packages`](Self::packages).
@@ -215,7 +215,7 @@ fn ebpf(steps: &Steps) -> Result<()> {
 
 fn install_compiler(steps: &Steps) -> Result<()> {
     let mut ways = [nightly_sources, distribution_compiler];
-    // The kind of compiler that made the committed object can also prove it, byte for byte.
+    // The same kind of compiler as the committed object's can also prove it, byte for byte.
     if build_ebpf::locked_toolchain().is_some_and(|locked| !locked.rustc.contains("nightly")) {
         ways.reverse();
     }
@@ -315,7 +315,7 @@ fn tests(steps: &Steps) -> Result<()> {
     peers::install(steps)
 }
 
-/// What `cargo xtask vm` and `cargo xtask dist` build other processors' programs with.
+/// The toolchains with which `cargo xtask vm` and `cargo xtask dist` build for other processors.
 fn cross_builds(steps: &Steps) -> Result<()> {
     for target in cross::TARGETS.iter().filter(|target| !target.is_native()) {
         steps.programs(&[(target.linker, target.linker_package)])?;

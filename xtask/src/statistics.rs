@@ -1,9 +1,10 @@
-//! What measurements are boiled down to.
+//! Summary statistics of measurements.
 
-/// Resamples for a bootstrap interval: its ends move by less than a hundredth of its width.
+/// With this many resamples, the ends of a bootstrap interval vary by less than a hundredth of its
+/// width.
 const RESAMPLES: usize = 10_000;
 
-/// A median with the range that holds it in 95 of 100 repetitions.
+/// A median, with the range that contains it in 95 of 100 repetitions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) median: f64,
@@ -13,8 +14,7 @@ pub(crate) struct Estimate {
 
 impl Estimate {
     /// The median of `values` and its 95 % interval by the percentile bootstrap. The resamples are
-    /// the same ones every time, so that the same values give the same interval. `None` without
-    /// values.
+    /// the same every time, so the same values give the same interval. `None` without values.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let median = quantile(values, 0.5)?;
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -42,7 +42,7 @@ fn xorshift(state: &mut u64) -> u64 {
     *state
 }
 
-/// The value below which `share` of `values` lie, between neighbours in proportion; `None` without
+/// The value below which `share` of `values` lie, interpolated between neighbours; `None` without
 /// values.
 pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -55,7 +55,7 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
     Some(below + (above - below) * place.fract())
 }
 
-/// How much `y` grows with each `x`, by least squares; `None` for fewer than two different `x`.
+/// Slope of `y` over `x` by least squares; `None` for fewer than two different `x`.
 pub(crate) fn slope(points: &[(f64, f64)]) -> Option<f64> {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -96,13 +96,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_leave_no_doubt() {
+    fn equal_values_give_an_interval_of_width_zero() {
         let estimate = Estimate::of(&[0.97; 30]).unwrap();
         assert_eq!((estimate.low, estimate.high), (0.97, 0.97));
     }
 
     #[test]
-    fn the_slope_of_a_line_is_its_own() {
+    fn the_slope_of_a_line_is_exact() {
         assert_eq!(slope(&[(1.0, 12.0), (3.0, 16.0), (5.0, 20.0)]), Some(2.0));
         assert_eq!(slope(&[(1.0, 12.0)]), None);
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything this machine and user can run, from cheap to dear.
+//! `cargo xtask test`: everything this machine and user can run, from cheap to expensive.
 
 use std::{
     fs,
@@ -61,8 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     report.finish()
 }
 
-/// The measuring commands, as small as they get: whether they work and what they count, not how
-/// fast anything is.
+/// The measuring commands in their smallest form. This checks that they work and count correctly,
+/// not speed.
 const MEASUREMENTS: [Measurement; 2] = [
     ("root: bench, briefly", bench::run_briefly),
     ("root: scale, briefly", scale::run_briefly),
@@ -70,20 +70,20 @@ const MEASUREMENTS: [Measurement; 2] = [
 
 type Measurement = (&'static str, fn() -> Result<()>);
 
-/// A test target whose `#[ignore = "needs root: …"]` tests are to run.
+/// A test target with `#[ignore = "needs root: …"]` tests to run.
 enum RootTarget {
     /// Unit tests inside the crates.
     Unit,
-    /// One file of a `tests` folder, or a folder in it with a `main.rs`.
+    /// A file of a `tests` folder, or a folder in it with a `main.rs`.
     Integration(String),
 }
 
 impl RootTarget {
-    /// One at a time shares this machine's namespaces, ports and BPF memory; these also need it
-    /// inside the target.
+    /// All targets run one after another, because they share this machine's namespaces, ports and
+    /// BPF memory. In these targets, the tests do so too.
     const ONE_TEST_AT_A_TIME: [&str; 1] = ["live"];
 
-    /// All of them; the ones that take long last.
+    /// All of them, with the slow ones last.
     fn all() -> Result<Vec<Self>> {
         let mut names = Vec::new();
         for folder in ["monitor/tests", "tests/lab/tests"] {
@@ -127,14 +127,14 @@ impl RootTarget {
     }
 }
 
-/// Builds the tests that need root, and runs them unless told otherwise. Both packages every time:
-/// cargo would build their dependencies anew for each alone.
+/// Builds the tests that need root, and runs them unless the caller adds `--no-run`. Always both
+/// packages: cargo would rebuild their dependencies for each alone.
 pub(crate) fn root_tests() -> Command {
     let packages = ["--package", "monitor", "--package", "lab"];
     cargo(&[&["test", "--release"][..], &packages].concat())
 }
 
-/// What cargo calls the test target at `path`, if there is one and some of its tests need root.
+/// Cargo's name of the test target at `path`, if there is one and some of its tests need root.
 fn root_target(path: &Path) -> Result<Option<String>> {
     let name = if path.join("main.rs").is_file() {
         path.file_name()
@@ -180,13 +180,13 @@ enum Outcome {
 }
 
 impl Report {
-    /// Runs one section to its end whatever came before it.
+    /// Runs one section to its end, even after a failure.
     fn section(&mut self, title: &str, run: impl FnOnce() -> Result<()>) {
         println!("\n=== {title}");
         let begin = Instant::now();
         let outcome = match run() {
             Ok(()) => Outcome::Passed,
-            // Without root's rights a missing package is no failure of the project.
+            // Without root's rights a missing package is not a failure of the project.
             Err(error) if error.is::<Prerequisite>() && !is_root() => {
                 Outcome::Skipped(format!("{error:#}"))
             }
@@ -210,10 +210,10 @@ impl Report {
         });
     }
 
-    /// Prints one line a section.
+    /// Prints one line per section.
     ///
     /// # Errors
-    /// When a section failed.
+    /// If a section failed.
     fn finish(self) -> Result<()> {
         println!("\n=== summary");
         let (mut failed, mut skipped) = (0, 0);

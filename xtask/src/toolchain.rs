@@ -1,8 +1,8 @@
 //! The compiler and linker for the kernel programs.
 //!
 //! `core` has to be built for `bpfel-unknown-none`, so the compiler must come with the sources of
-//! its library. Two kinds do: rustup's nightly with `rust-src`, and the distribution's own. Either
-//! needs bpf-linker, whose LLVM must be at least as new as the compiler's.
+//! its library. Two kinds do: rustup's nightly with `rust-src`, and the distribution's rustc. Both
+//! need bpf-linker, whose LLVM must be at least as new as the compiler's.
 
 use std::{
     fmt,
@@ -14,17 +14,17 @@ use crate::{root::Prerequisite, workspace};
 
 /// The bpf-linker release that the project builds with.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
-/// The LLVM that bpf-linker is built on, and so the newest a compiler may bring.
+/// The LLVM version of bpf-linker, and so the newest that a compiler may use.
 pub(crate) const LLVM_MAJOR: u32 = 22;
 
-/// Exactly which programs make the object: the same three give the same bytes.
+/// The programs that build the object: the same three versions give the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// What `rustc --version` prints.
+    /// The output of `rustc --version`.
     pub(crate) rustc: String,
     /// bpf-linker's version.
     pub(crate) bpf_linker: String,
-    /// The version of LLVM that bpf-linker generates code with.
+    /// Version of the LLVM with which bpf-linker generates code.
     pub(crate) llvm: String,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A compiler with a linker that fits it.
+/// A compiler with a matching linker.
 pub(crate) struct Toolchain {
     /// The compiler.
     pub(crate) compiler: Compiler,
@@ -51,7 +51,7 @@ impl Toolchain {
     /// The toolchain named `preferred` if it is here, else the first that works.
     ///
     /// # Errors
-    /// When there is no compiler with sources or no fitting bpf-linker.
+    /// If there is no compiler with sources or no matching bpf-linker.
     pub(crate) fn find(preferred: Option<&Identity>) -> Result<Self, Prerequisite> {
         let missing = |what: &str| Prerequisite {
             missing: format!("no eBPF toolchain: {what}"),
@@ -100,7 +100,7 @@ impl Toolchain {
 pub(crate) struct Compiler {
     /// Where it comes from, for people.
     pub(crate) origin: &'static str,
-    /// What `rustc --version` prints.
+    /// The output of `rustc --version`.
     pub(crate) version: String,
     /// The folder that holds `lib/rustlib`.
     pub(crate) sysroot: PathBuf,
@@ -117,7 +117,7 @@ impl Compiler {
             .collect()
     }
 
-    /// rustup's nightly, driven by its own cargo: `-Z build-std` goes hand in hand with the library.
+    /// rustup's nightly with its own cargo: `-Z build-std` must match the library.
     fn nightly() -> Option<Self> {
         let sysroot = nightly_sysroot()?;
         let rustc = sysroot.join("bin/rustc");
@@ -125,8 +125,8 @@ impl Compiler {
         Self::with_sources("rustup nightly with rust-src", rustc, cargo)
     }
 
-    /// The distribution's compiler, driven by the cargo at hand: Debian's own cargo is older than
-    /// this workspace's edition.
+    /// The distribution's compiler with this process's cargo: Debian's cargo is older than this
+    /// workspace's edition.
     fn system() -> Option<Self> {
         let rustc = PathBuf::from("/usr/bin/rustc");
         Self::with_sources("the distribution's rustc", rustc, workspace::cargo_path())
@@ -149,8 +149,8 @@ impl Compiler {
     }
 }
 
-/// The sysroot of rustup's nightly, with or without sources. Asks for the list first, because
-/// `rustc +nightly` may start a download.
+/// The sysroot of rustup's nightly, with or without sources. Reads the list of toolchains first,
+/// because `rustc +nightly` may start a download.
 pub(crate) fn nightly_sysroot() -> Option<PathBuf> {
     let toolchains = workspace::answer("rustup", &["toolchain", "list"])?;
     if !toolchains.lines().any(|name| name.starts_with("nightly-")) {
@@ -169,10 +169,10 @@ pub(crate) struct Linker {
 }
 
 impl Linker {
-    /// Asks the bpf-linker on PATH who it is.
+    /// Queries the versions of the bpf-linker on PATH.
     pub(crate) fn find() -> Option<Self> {
         let version = workspace::answer("bpf-linker", &["--version"])?;
-        // LLVM answers its own `--version` before anything is opened: the two paths are never read.
+        // LLVM handles `--version` before it opens anything: the two paths are never read.
         let llvm = workspace::answer(
             "bpf-linker",
             &["--llvm-args=--version", "--output=/dev/null", "/dev/null"],
@@ -187,7 +187,7 @@ impl Linker {
         })
     }
 
-    /// Whether it is the release the project builds with, on an LLVM that is new enough.
+    /// Whether it is the release the project builds with, on a new enough LLVM.
     pub(crate) fn fits(&self) -> bool {
         self.version == BPF_LINKER
             && version_pair(&self.llvm).is_some_and(|(major, _)| major >= LLVM_MAJOR)

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: what other kernels and processors than this machine's make of wsmon.
+//! `cargo xtask vm`: runs wsmon on other kernels and processors than this machine's.
 
 mod apt;
 mod architecture;
@@ -111,24 +111,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Everything on every pinned kernel.
 ///
 /// # Errors
-/// When a test fails anywhere; a [`Prerequisite`] when there is no QEMU.
+/// If a test fails anywhere; a [`Prerequisite`] if there is no QEMU.
 pub(crate) fn run_all() -> Result<()> {
     let mut plan = Plan::of_pins(&[])?;
     let runs = plan.run(&[])?;
     conclude(&runs, &plan.skipped, &[])
 }
 
-/// What [`run_all`] is called in a summary.
+/// The title of [`run_all`] in a summary.
 pub(crate) fn title() -> String {
     let kernels = Pins::read().map_or(0, |pins| pins.kernels.len());
     format!("vm: {kernels} other kernels")
 }
 
-/// What is to be booted, and what cannot be.
+/// Kernels to boot, and those that can't be booted.
 #[derive(Default)]
 struct Plan {
     kernels: Vec<Kernel>,
-    /// Names of guests, and why they are not run.
+    /// Names of guests, and why they are skipped.
     skipped: Vec<(String, String)>,
 }
 
@@ -157,7 +157,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Boots all, as many side by side as this machine can bear.
+    /// Boots all, with as many in parallel as this machine can handle.
     fn run(&mut self, filter: &[String]) -> Result<Vec<Run>> {
         for (name, why) in &self.skipped {
             println!("{name}: skipped, {why}");
@@ -186,7 +186,7 @@ impl Plan {
         }
 
         let mut guests: Vec<_> = self.kernels.drain(..).enumerate().collect();
-        // Those that take longest first: an emulated processor, then the newest verifiers.
+        // The slowest first: an emulated processor, then the newest verifiers.
         guests.sort_by_key(|(index, kernel)| {
             (
                 kernel.name.architecture.is_native(),
@@ -227,10 +227,10 @@ impl Plan {
     }
 }
 
-/// Prints everything that was found.
+/// Prints all results.
 ///
 /// # Errors
-/// When a test failed anywhere.
+/// If a test failed anywhere.
 fn conclude(runs: &[Run], skipped: &[(String, String)], filter: &[String]) -> Result<()> {
     for run in runs {
         run.explain(filter);
@@ -245,7 +245,7 @@ fn conclude(runs: &[Run], skipped: &[(String, String)], filter: &[String]) -> Re
     Ok(())
 }
 
-/// The newest packages of an archive whose names match, as a kernel.
+/// The newest packages of an archive with matching names, as a kernel.
 fn from_archive(source: &str, names: &str) -> Result<Kernel> {
     let apt = apt::Apt::new(&folder().join("apt-source"), &[source.to_owned()])?;
     let archives: Vec<_> = apt.archives()?.into_iter().collect();
@@ -267,7 +267,7 @@ fn from_archive(source: &str, names: &str) -> Result<Kernel> {
     Kernel::of_files(&files)
 }
 
-/// The archives that this machine's apt is configured with; none where there is no apt.
+/// The archives in this machine's apt configuration; none if there is no apt.
 fn archives() -> Result<Vec<String>> {
     if workspace::on_path("apt-get").is_none() {
         return Err(Prerequisite {
@@ -279,7 +279,7 @@ fn archives() -> Result<Vec<String>> {
     Ok(apt::host_archives()?.into_keys().collect())
 }
 
-/// Where kernels are kept, and what guests said.
+/// Folder of the kernels and of the guests' output.
 fn folder() -> PathBuf {
     workspace::root().join("target/vm")
 }

@@ -1,4 +1,4 @@
-//! Where the workspace is, and how to run other programs in it.
+//! The workspace's path, and how to run other programs in it.
 
 use std::{
     env,
@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The workspace's top folder. Asked of cargo at run time: a copied target folder would still hold
-/// a binary that was compiled elsewhere.
+/// The workspace's top folder. Read from cargo's environment at run time, because a copied target
+/// folder may hold a binary that was compiled elsewhere.
 pub(crate) fn root() -> PathBuf {
     let xtask = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -37,7 +37,7 @@ pub(crate) fn cargo_home() -> PathBuf {
 /// Runs a command with its output visible.
 ///
 /// # Errors
-/// When it cannot start or does not exit with 0.
+/// If it cannot start or does not exit with 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
     let status = command
@@ -49,7 +49,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a command prints to standard output, trimmed; `None` when it is not installed or fails.
+/// A command's standard output, trimmed; `None` if it is not installed or fails.
 pub(crate) fn answer(program: impl AsRef<Path>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program.as_ref())
         .args(arguments)
@@ -59,7 +59,7 @@ pub(crate) fn answer(program: impl AsRef<Path>, arguments: &[&str]) -> Option<St
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// A command as one would type it.
+/// A command as typed in a shell.
 pub(crate) fn line(command: &Command) -> String {
     let name = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
     let mut parts = vec![

@@ -11,7 +11,7 @@ const ETHERNET: u32 = 1;
 const RAW_IP: u32 = 101;
 const LINUX_SLL: u32 = 113;
 
-/// One packet, seen from the server's port 8080.
+/// One packet, captured at the server on port 8080.
 struct Packet {
     from_client: bool,
     seq: u32,
@@ -151,7 +151,7 @@ fn ethernet(kind: u16, packet: &[u8]) -> Vec<u8> {
     [&[2; 12][..], &kind.to_be_bytes(), packet].concat()
 }
 
-/// Linux's cooked capture, as tcpdump on all interfaces gives it.
+/// Linux cooked capture, as tcpdump writes it for `-i any`.
 fn cooked(packet: &[u8]) -> Vec<u8> {
     [&[0; 14][..], &0x0800_u16.to_be_bytes(), packet].concat()
 }

@@ -79,8 +79,7 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A record of the `VITALS` ring: an IPv4 server's connection with a ping and some bytes on the
-/// way.
+/// A record of the `VITALS` ring: an IPv4 server's connection with a ping and some bytes in flight.
 fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
     const SECOND: u64 = 1_000_000_000;
     let mut record = vec![0; size_of::<VitalEvent>()];

@@ -1,4 +1,4 @@
-//! Scripts from the life of a connection.
+//! Scripts taken from the life of a connection.
 
 use monitor_common::Direction::{self, Rx, Tx};
 
@@ -9,7 +9,7 @@ const SWITCHING: Action = Action::Http(1);
 const PLAIN_REQUEST: Action = Action::Http(2);
 const REFUSAL: Action = Action::Http(3);
 const TLS: Action = Action::Http(4);
-/// Any length that ends with the stream.
+/// Any length that runs to the end of the stream.
 const REST: u8 = 255;
 const FIN_ACK: u8 = 0x11;
 const ACK: u8 = 0x10;
@@ -74,7 +74,7 @@ fn chat() -> Script {
             (Rx, REQUEST),
             (Rx, Action::Deliver(REST)),
             (Tx, SWITCHING),
-            // Frames in the segment of the 101.
+            // Frames in the same segment as the 101.
             (Tx, frame(0x81, 30)),
             (Tx, Action::Deliver(REST)),
             (Rx, control(ACK, 200)),
@@ -104,7 +104,7 @@ fn lost_and_late() -> Script {
             (Rx, frame(0x81, 50)),
             (Rx, frame(0x81, 60)),
             (Rx, Action::Deliver(100)),
-            // Inside a payload, then over a header.
+            // Inside a payload, then across a header.
             (Rx, Action::Lose(50)),
             (Rx, Action::Deliver(10)),
             (Rx, Action::Lose(199)),

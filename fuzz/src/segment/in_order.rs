@@ -8,11 +8,10 @@ use super::{
     sender::Frame,
 };
 
-/// A stream is cut into about this many segments at most: more only make runs slow.
+/// Maximum number of segments, roughly: more only make runs slow.
 const MOST_SEGMENTS: usize = 200;
 
-/// Shows both streams that the script wrote once more, whole and cut, if they are nothing but
-/// frames.
+/// Replays both of the script's streams, whole and cut, if they consist of frames only.
 pub(super) fn check(script: &Script, network: &Network) {
     for direction in Direction::ALL {
         let sender = &network.senders[direction.index()];
@@ -33,7 +32,7 @@ fn assert_same(seen: &[Frame], written: &[Frame], sizes: &[usize]) {
     let agreed = seen.iter().zip(written).take_while(|(a, b)| a == b).count();
     assert!(
         seen == written,
-        "in segments of {sizes:?}, frame {agreed}: {:?} was written and {:?} seen",
+        "in segments of {sizes:?}, frame {agreed}: wrote {:?}, saw {:?}",
         written.get(agreed),
         seen.get(agreed)
     );

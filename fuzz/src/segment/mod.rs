@@ -1,8 +1,9 @@
-//! TCP segments of both directions, cut, lost, late, doubled and forged, through the packet logic.
+//! TCP segments of both directions through the packet logic: cut, lost, late, duplicated and
+//! forged.
 //!
-//! What must hold whatever comes: the same input gives the same flow, a duplicate adds nothing, the
-//! walk is as short as its segment, no byte is reported twice, behind an upgrade every byte is reported, and
-//! frames are what was written however they are cut.
+//! For every input: the same input gives the same flow, a duplicate adds nothing, the walk takes
+//! time proportional to its segment, no byte is reported twice, every byte after an upgrade is
+//! reported, and frames are those written however they are cut.
 
 mod in_order;
 mod network;
@@ -12,7 +13,7 @@ mod sender;
 use network::Network;
 use script::Script;
 
-/// What is written at the start of a connection.
+/// Texts that a script may write at the start of a connection.
 pub const HTTP: [&[u8]; 6] = [
     REQUEST,
     SWITCHING,
@@ -29,10 +30,10 @@ const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Plays the [`Script`] that `data` says.
+/// Plays the [`Script`] encoded in `data`.
 ///
 /// # Panics
-/// When the packet logic breaks a promise.
+/// If the packet logic breaks one of these guarantees.
 pub fn check(data: &[u8]) {
     let script = Script::read(data);
     let network = Network::play(&script);

@@ -1,4 +1,4 @@
-//! Plays a script, and checks after each segment.
+//! Plays a script and checks the result after each segment.
 
 use monitor_common::{
     Direction,
@@ -17,10 +17,10 @@ use super::{
     sender::{Frame, Sender},
 };
 
-/// In [`Action::Control`], beside the flags of TCP.
+/// In [`Action::Control`], in addition to TCP's flags.
 const KEEPALIVE: u8 = 0x40;
 
-/// Two ends, what lies between them, and the monitor on one of them.
+/// Two ends, the network between them, and the monitor at one of them.
 pub(super) struct Network {
     pub(super) connection: Connection,
     pub(super) stats: ListenerStats,
@@ -28,21 +28,21 @@ pub(super) struct Network {
     now: u64,
     isn: [u32; 2],
     pub(super) senders: [Sender; 2],
-    /// The frames that were recognised.
+    /// Recognised frames.
     pub(super) seen: [Vec<Frame>; 2],
     ledgers: [Ledger; 2],
-    /// A forged segment may move the cursor anywhere, and what is new is new from there.
+    /// A forged segment may have moved the cursor anywhere; from then on any byte may count as new.
     forged: bool,
-    /// The upgrade is through: every byte behind it has to be reported.
+    /// The upgrade is complete: every byte after it must be reported.
     exact: bool,
 }
 
 /// What was reported about one direction, in bytes of its stream.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ledger {
-    /// How far the stream went forward, holes included.
+    /// How far the stream advanced, holes included.
     advanced: i128,
-    /// Frames, header and payload.
+    /// Bytes of frames, header and payload.
     framed: i128,
 }
 
@@ -72,7 +72,7 @@ impl Network {
         }
     }
 
-    /// A connection with the upgrade behind it.
+    /// A connection whose upgrade is complete.
     pub(super) fn upgraded(is_client: bool, idle_limit: bool, isn: [u32; 2]) -> Self {
         let mut network = Self::new(is_client, idle_limit, isn);
         let client = Direction::ALL[usize::from(is_client)];
@@ -146,8 +146,8 @@ impl Network {
     /// Shows the monitor a part of the stream.
     fn show(&mut self, direction: Direction, range: std::ops::Range<usize>) {
         let i = direction.index();
-        let told = self.told(direction);
-        // What waits behind a hole is not reported yet.
+        let reported = self.reported(direction);
+        // Bytes that wait behind a hole are not reported yet.
         let waiting = self.connection.waiting_bytes(direction) > 0;
         let seq = self.isn[i].wrapping_add(range.start as u32);
         let fresh = self.senders[i].show(range.clone());
@@ -160,7 +160,11 @@ impl Network {
         );
         self.senders[i].bytes = stream;
         if !fresh && !self.forged && !waiting {
-            assert_eq!(self.told(direction), told, "a duplicate was counted");
+            assert_eq!(
+                self.reported(direction),
+                reported,
+                "a duplicate was counted"
+            );
         }
     }
 
@@ -197,8 +201,8 @@ impl Network {
         }
     }
 
-    /// Frames, their payload, and bytes that belong to none.
-    fn told(&self, direction: Direction) -> [u64; 3] {
+    /// Frames, their payload bytes, and bytes outside any frame.
+    fn reported(&self, direction: Direction) -> [u64; 3] {
         let i = direction.index();
         [
             self.stats.frames[i].iter().map(|n| n.get()).sum(),
@@ -208,7 +212,8 @@ impl Network {
     }
 
     fn take(&mut self, direction: Direction, segment: &Segment, payload: &[u8]) {
-        let before = Direction::ALL.map(|direction| (self.walk(direction), self.told(direction)));
+        let before =
+            Direction::ALL.map(|direction| (self.walk(direction), self.reported(direction)));
         let was_waiting = self.connection.waiting_bytes(direction) > 0;
         let mut seen: [Vec<SeenFrame>; 2] = Default::default();
         let taken = self.connection.take(
@@ -221,9 +226,9 @@ impl Network {
             |frame| seen[frame.direction.index()].push(*frame),
         );
         let len = payload.len() as u64;
-        assert!(!taken.unreadable, "all of the payload was there");
+        assert!(!taken.unreadable, "the whole payload was readable");
         let steps = u64::from(taken.steps);
-        // Behind a hole every place may be tried as the beginning of a frame.
+        // Behind a hole the search may try every offset as the start of a frame.
         let searches = was_waiting || self.connection.waiting_bytes(direction) > 0;
         let search = if searches {
             PENDING_RUN_STEPS.into()
@@ -235,15 +240,15 @@ impl Network {
             "{steps} steps for {len} bytes"
         );
         assert!(taken.steps <= MAX_STEPS && (!taken.too_long || taken.steps == MAX_STEPS));
-        for (of, (walk, told)) in Direction::ALL.into_iter().zip(before) {
+        for (of, (walk, reported)) in Direction::ALL.into_iter().zip(before) {
             let fresh = if of == direction { len } else { 0 };
-            self.account(of, &walk, told, &seen[of.index()], fresh);
+            self.account(of, &walk, reported, &seen[of.index()], fresh);
             let frames = seen[of.index()].iter();
             self.seen[of.index()].extend(frames.map(|frame| Frame::from(&frame.header)));
         }
     }
 
-    /// Checks what was reported about one direction against how far it went.
+    /// Checks what was reported about one direction against how far it advanced.
     fn account(
         &mut self,
         direction: Direction,
@@ -252,10 +257,10 @@ impl Network {
         seen: &[SeenFrame],
         fresh: u64,
     ) {
-        let told = self.told(direction);
+        let reported = self.reported(direction);
         let sum = |sum: u64, frame: &SeenFrame| sum.wrapping_add(frame.header.payload_len);
-        assert_eq!(told[0] - frames, seen.len() as u64, "frames");
-        assert_eq!(told[1], seen.iter().fold(payload_bytes, sum), "payload");
+        assert_eq!(reported[0] - frames, seen.len() as u64, "frames");
+        assert_eq!(reported[1], seen.iter().fold(payload_bytes, sum), "payload");
 
         let after = self.walk(direction);
         let ledger = &mut self.ledgers[direction.index()];
@@ -267,7 +272,7 @@ impl Network {
         for SeenFrame { header, .. } in seen {
             ledger.framed += i128::from(header.taken) + i128::from(header.bytes_to_skip());
         }
-        let attributed = ledger.framed + i128::from(told[2]);
+        let attributed = ledger.framed + i128::from(reported[2]);
         let (to_come, begun) = if after.mode == mode::FRAMES {
             (i128::from(after.skip), i128::from(after.carry_len))
         } else {
@@ -276,10 +281,10 @@ impl Network {
         let passed = ledger.advanced + to_come - begun;
         assert!(
             attributed <= passed,
-            "{attributed} bytes told, {passed} passed"
+            "{attributed} bytes reported, {passed} passed"
         );
         if self.exact {
-            assert_eq!(attributed, passed, "bytes told and passed");
+            assert_eq!(attributed, passed, "bytes reported and passed");
         }
     }
 

@@ -1,12 +1,12 @@
-//! What a byte string says about a connection: every byte string says something, and every script
+//! Decodes a byte string into a connection. Every byte string is a valid script, and every script
 //! can be written as one.
 
 use monitor_common::Direction;
 
-/// More than this many acts are not read: they would only make runs slow.
+/// Later acts are ignored: they would only make runs slow.
 const MOST_ACTS: usize = 512;
 
-/// A connection and what happens to it.
+/// A connection and its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// This host is the client.
@@ -14,23 +14,23 @@ pub struct Script {
     pub start: Start,
     /// The listener has an idle limit.
     pub idle_limit: bool,
-    /// How far the first sequence number of each direction lies below the wrap.
+    /// How far each direction's initial sequence number lies below the wrap.
     pub below_wrap: [u16; 2],
     pub acts: Vec<Act>,
 }
 
-/// How the flow is met.
+/// How the monitor first sees the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At its birth, so that all of its bytes are seen.
+    /// From the handshake on, so all of its bytes are seen.
     Established,
-    /// At its birth, and the upgrade is through.
+    /// From the handshake on, with the upgrade complete.
     Upgraded,
     /// In mid-stream.
     Adopted,
 }
 
-/// One thing that happens, `wait` after the one before.
+/// One event, `wait` after the previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
     pub direction: Direction,
@@ -39,31 +39,31 @@ pub struct Act {
     pub action: Action,
 }
 
-/// Writing appends to the stream of a direction; only a delivery makes the monitor see something.
+/// Writing appends to a direction's stream; the monitor sees only deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Writes a legal frame: `first` gives FIN, RSV1 and the opcode, `len` its length (see
     /// [`frame_len`]), `fill` its payload and masking key.
     Frame { first: u8, len: u8, fill: u8 },
-    /// Writes anything.
+    /// Writes arbitrary bytes.
     Bytes(Vec<u8>),
     /// Writes one of the [`crate::segment::HTTP`] texts.
     Http(u8),
-    /// Delivers what was written and not delivered or lost, up to a [`segment_len`].
+    /// Delivers what was written but neither delivered nor lost, up to a [`segment_len`].
     Deliver(u8),
-    /// The network loses what `Deliver` would deliver; `Again` may bring it later.
+    /// The network loses what `Deliver` would deliver; `Again` may deliver it later.
     Lose(u8),
-    /// Delivers up to a [`segment_len`] from `back` bytes before the end of what was sent: a
-    /// duplicate, an overlap, a late arrival.
+    /// Delivers up to a [`segment_len`] from `back` bytes before the end of the sent bytes: a
+    /// duplicate, an overlap or a late arrival.
     Again { back: u16, len: u8 },
-    /// A segment without payload: `flags` as on the wire, with bit 6 one sequence number early, as
-    /// keepalive probes are; `ack` relative to all that was sent.
+    /// A segment without payload. `flags` as on the wire; bit 6 sends it one sequence number early,
+    /// like a keepalive probe. `ack` is relative to everything sent.
     Control { flags: u8, ack: i8, window: u8 },
-    /// A segment that is not of the stream, `ahead` of what was sent.
+    /// A segment that is not part of the stream, `ahead` of the sent bytes.
     Stray { ahead: i32, payload: Vec<u8> },
 }
 
-/// Payload length of a frame: all encodings with their edges.
+/// Payload length of a frame: every encoding with its edges.
 pub fn frame_len(code: u8) -> usize {
     const LONG: [usize; 6] = [300, 1400, 3000, 0xffff, 0x1_0000, 70_000];
     match code {
@@ -72,7 +72,7 @@ pub fn frame_len(code: u8) -> usize {
     }
 }
 
-/// Payload length of a segment: from nothing to what GRO joins.
+/// Payload length of a segment: from zero to what GRO merges.
 pub fn segment_len(code: u8) -> usize {
     match code {
         0..=199 => usize::from(code),
@@ -81,7 +81,7 @@ pub fn segment_len(code: u8) -> usize {
 }
 
 impl Script {
-    /// Reads a script; what is missing at the end is zero.
+    /// Reads a script; missing bytes at the end are zero.
     pub fn read(data: &[u8]) -> Self {
         let mut bytes = Bytes(data);
         let setup = bytes.u8();
@@ -102,7 +102,7 @@ impl Script {
         script
     }
 
-    /// The first sequence number of each direction.
+    /// Initial sequence number of each direction.
     pub(super) fn isn(&self) -> [u32; 2] {
         self.below_wrap
             .map(|below| 0_u32.wrapping_sub(below.into()))
@@ -205,7 +205,7 @@ impl Bytes<'_> {
         u16::from_le_bytes(self.array())
     }
 
-    /// A length byte and that many bytes, or what there is.
+    /// A length byte and that many bytes, or as many as remain.
     fn some(&mut self) -> Vec<u8> {
         let len = usize::from(self.u8()).min(self.0.len());
         let (front, back) = self.0.split_at(len);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_ends_in_the_middle_of_an_act_is_read_with_zeros() {
+    fn a_truncated_act_is_filled_with_zeros() {
         let script = Script::read(&[2, 0, 0, 0, 0, 0, 0x81]);
         let frame = Action::Frame {
             first: 0x81,

@@ -1,4 +1,4 @@
-//! One end's stream: what it wrote, and which of it the monitor was shown.
+//! One end's stream: the bytes it wrote, and which of them the monitor was shown.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use monitor_common::frame::Header;
 
 use super::script::frame_len;
 
-/// Nothing is written behind this many bytes: long streams only make runs slow.
+/// Writing stops after this many bytes: longer streams only make runs slow.
 const ENOUGH: usize = 100_000;
 
 /// One direction of a connection.
@@ -14,15 +14,15 @@ const ENOUGH: usize = 100_000;
 pub(super) struct Sender {
     masked: bool,
     pub(super) bytes: Vec<u8>,
-    /// By offset in `bytes`: the monitor was shown it.
+    /// By offset in `bytes`: whether the monitor was shown it.
     shown: Vec<bool>,
     /// How far the monitor was shown it without a gap.
     pub(super) arrived: usize,
-    /// How far the sender has sent, the lost included.
+    /// How far the sender has sent, lost bytes included.
     pub(super) sent: usize,
-    /// What was written as frames, in order.
+    /// Frames written, in order.
     pub(super) frames: Vec<Frame>,
-    /// Nothing but frames was written from `first_frame` on.
+    /// Only frames were written from `first_frame` on.
     pub(super) only_frames: bool,
     pub(super) first_frame: usize,
     /// Inside a fragmented message.
@@ -30,13 +30,13 @@ pub(super) struct Sender {
     closed: bool,
 }
 
-/// What there is to know of a frame.
+/// What a test compares of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// FIN, RSV and opcode as on the wire.
     pub(super) first: u8,
     pub(super) payload_len: u64,
-    /// 0 = none.
+    /// 0 if there is none.
     pub(super) close_code: u16,
 }
 
@@ -146,14 +146,14 @@ impl Sender {
         self.shown.resize(bytes.len(), false);
     }
 
-    /// The next `len` bytes, or what there is; they count as sent.
+    /// The next `len` bytes, or as many as there are; they count as sent.
     pub(super) fn send(&mut self, len: usize) -> Range<usize> {
         let range = self.sent..self.bytes.len().min(self.sent + len);
         self.sent = range.end;
         range
     }
 
-    /// `len` bytes from `back` before the end of what was sent, or what there is.
+    /// `len` bytes from `back` before the end of the sent bytes, or as many as there are.
     pub(super) fn send_again(&mut self, back: usize, len: usize) -> Range<usize> {
         let start = self.sent.saturating_sub(back);
         let range = start..self.bytes.len().min(start + len);
@@ -161,7 +161,7 @@ impl Sender {
         range
     }
 
-    /// Marks a range as shown; true if some of it was not yet.
+    /// Marks a range as shown; returns true if part of it is new.
     pub(super) fn show(&mut self, range: Range<usize>) -> bool {
         let part = &mut self.shown[range];
         let fresh = part.contains(&false);

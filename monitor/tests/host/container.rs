@@ -18,17 +18,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A cgroup namespace and a mount namespace, entered anew by each command.
 struct Container {
-    /// Holds the mount points and the script.
+    /// Contains the mount points and the script.
     folder: TempDir,
     /// The root of the cgroup namespace.
     group: Group,
 }
 
-/// What of the host's hierarchy a container sees beside its own part.
+/// How much of the host's hierarchy a container sees in addition to its own part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     Hidden,
-    /// Bind-mounted read-only, as by `-v /sys/fs/cgroup:/host/cgroup:ro`.
+    /// Bind-mounted read-only, as with `-v /sys/fs/cgroup:/host/cgroup:ro`.
     Mounted,
 }
 
@@ -67,7 +67,7 @@ impl Container {
         container
     }
 
-    /// `wsmon` inside.
+    /// Path of `wsmon` inside.
     fn wsmon(&self) -> PathBuf {
         self.folder.path().join("wsmon")
     }
@@ -77,7 +77,7 @@ impl Container {
         self.folder.path().join("own")
     }
 
-    /// Where it may see the host's.
+    /// Where it may see the host's hierarchy.
     fn host(&self) -> PathBuf {
         self.folder.path().join("host")
     }
@@ -98,7 +98,7 @@ impl Container {
 
 #[test]
 #[ignore = "needs root: makes namespaces and cgroups"]
-fn without_the_hosts_hierarchy_it_is_refused_with_every_way_out() {
+fn without_the_hosts_hierarchy_it_is_refused_with_every_remedy() {
     let container = Container::new(Host::Hidden);
     let line = only_line(&container.output(&RUN), PREREQUISITE);
     let own = container.own();
@@ -135,7 +135,7 @@ fn a_read_only_mount_of_the_hosts_hierarchy_shows_all_sockets() {
     );
     assert!(table.contains(&row), "{table}");
 
-    // Found without a flag, and by it.
+    // Found automatically and by the flag.
     for cgroup in [None, Some(container.host())] {
         let elsewhere = Group::new();
         let mut daemon = None;
@@ -158,7 +158,7 @@ fn a_read_only_mount_of_the_hosts_hierarchy_shows_all_sockets() {
 
 #[test]
 #[ignore = "needs root: makes namespaces and cgroups, attaches programs"]
-fn its_own_part_is_watched_alone_if_that_is_named_and_it_says_so() {
+fn only_its_own_part_is_watched_and_reported_if_it_is_named() {
     let container = Container::new(Host::Hidden);
     let own = container.own();
     let check = container.output(&["check", "--cgroup", own.to_str().unwrap()]);
@@ -182,7 +182,7 @@ fn its_own_part_is_watched_alone_if_that_is_named_and_it_says_so() {
     }
     let [(elsewhere, _), (inside, _)] = &seen;
     lab::wait_until("the connection inside", LIMIT, || opened(inside) == 1.0).unwrap();
-    // Its packets passed before those.
+    // Its packets passed earlier.
     assert_eq!(opened(elsewhere), 0.0);
 }
 

@@ -1,4 +1,4 @@
-//! Cgroups of a test's own.
+//! Cgroups for tests.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use monitor::kernel::cgroup::find_cgroup2;
 
-/// A cgroup below the root, removed with the value, and what is attached to it with it.
+/// A cgroup below the root. Dropping it removes the cgroup and the programs attached to it.
 pub(crate) struct Group {
     path: PathBuf,
 }
@@ -23,7 +23,7 @@ impl Group {
         Self::at(root.join(format!("wsmon-test-{}-{taken}", process::id())))
     }
 
-    /// Must be dropped first.
+    /// Must be dropped before its parent.
     pub(crate) fn child(&self, name: &str) -> Self {
         Self::at(self.path.join(name))
     }
@@ -41,7 +41,7 @@ impl Group {
         self.path.to_str().expect("a path of these tests")
     }
 
-    /// A line of shell that moves the shell here.
+    /// A shell line that moves the shell into this cgroup.
     pub(crate) fn enter(&self) -> String {
         format!("echo $$ > '{}/cgroup.procs'", self.path.display())
     }
@@ -49,7 +49,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A process that has just ended is in it for a moment longer.
+        // A process that has just ended stays in it for a moment.
         let removed = lab::wait_until("the cgroup to be empty", Duration::from_secs(10), || {
             fs::remove_dir(&self.path).is_ok()
         });

@@ -1,7 +1,7 @@
-//! What a host can put in the way: containers, other programs on the same hook, sandboxes, and
-//! kernels that refuse a program.
+//! Obstacles on a host: containers, other programs on the same hook, sandboxes, and kernels that
+//! refuse a program.
 //!
-//! Programs of these tests are attached to cgroups made for them, never to the root.
+//! Programs of these tests are attached to cgroups created for them, never to the root.
 
 mod container;
 mod group;
@@ -21,10 +21,10 @@ fn wsmon() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_wsmon"))
 }
 
-/// Exit status 3: the kernel or the privileges are not enough.
+/// Exit status 3: the kernel or the privileges are insufficient.
 const PREREQUISITE: i32 = 3;
 
-/// Flags of a `wsmon run` that is to be refused: nothing of it collides with another.
+/// Flags of a `wsmon run` that will be refused; they conflict with no other daemon.
 const RUN: [&str; 7] = [
     "run",
     "--port",
@@ -35,7 +35,7 @@ const RUN: [&str; 7] = [
     "none",
 ];
 
-/// The only line on stderr of a command that ends with this status.
+/// The only line on stderr of a command that exits with this status.
 #[track_caller]
 fn only_line(output: &Output, status: i32) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -47,7 +47,7 @@ fn only_line(output: &Output, status: i32) -> String {
     line.to_owned()
 }
 
-/// `wsmon` with these arguments, to its end.
+/// Runs `wsmon` with these arguments to its end.
 fn output(arguments: &[&str]) -> Output {
     Command::new(wsmon()).args(arguments).output().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Beside the programs of others on the same hook.
+//! Other programs on the same hook.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Where the other program is attached, seen from wsmon.
+/// Where the other program is attached, relative to wsmon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     SameCgroup,
@@ -30,7 +30,7 @@ enum Order {
 
 #[test]
 #[ignore = "needs root: makes cgroups, attaches programs"]
-fn every_packet_is_counted_beside_programs_that_share_the_hook_and_drop_some() {
+fn every_packet_is_counted_with_other_programs_that_drop_some() {
     for place in [Place::SameCgroup, Place::Child] {
         for order in [Order::OtherFirst, Order::WsmonFirst] {
             counts_beside(place, order, Sharing::AllowMulti);
@@ -46,7 +46,7 @@ fn an_exclusive_program_in_a_child_does_not_hide_its_packets() {
     }
 }
 
-/// Small frames pass both programs. Long ones are dropped by the other program, and counted by
+/// Small frames pass both programs. Long ones are dropped by the other program and counted by
 /// wsmon.
 fn counts_beside(place: Place, order: Order, sharing: Sharing) {
     let what = format!("{place:?}, {order:?}, {sharing:?}");
@@ -81,7 +81,7 @@ fn counts_beside(place: Place, order: Order, sharing: Sharing) {
     peer.client_sends(2 * LONG);
     await_frames(&daemon, 2, &what);
     assert_eq!(peer.has_unread(), [false, false], "{what}: not dropped");
-    // Retransmissions are no new frames.
+    // Retransmissions do not count as new frames.
     assert_eq!(
         text_frames(&daemon.metrics().unwrap()),
         [2.0, 2.0],
@@ -130,7 +130,7 @@ fn a_program_that_excludes_others_is_named() {
 
 #[test]
 #[ignore = "needs root: makes cgroups, attaches programs"]
-fn a_program_whose_place_wsmon_would_take_stays_in_force() {
+fn a_program_that_wsmon_would_replace_stays_attached() {
     for (sharing, reason) in [
         (Sharing::AllowOverride, "wsmon would take its place"),
         (Sharing::Exclusive, "without BPF_F_ALLOW_MULTI"),
@@ -148,7 +148,7 @@ fn a_program_whose_place_wsmon_would_take_stays_in_force() {
 
 #[test]
 #[ignore = "needs root: makes cgroups, attaches programs"]
-fn the_check_names_the_programs_that_run_beside_wsmon() {
+fn the_check_names_other_programs_on_the_hook() {
     let group = Group::new();
     let program = Program::dropping_long_packets(Hook::Ingress);
     program.attach(group.path(), Hook::Ingress, Sharing::AllowMulti);

@@ -1,5 +1,5 @@
-//! A WebSocket server in a cgroup of its own: this test program, started once more. Its client is
-//! the test, which stays where it is.
+//! A WebSocket server in a separate cgroup: this test program, started once more. Its client is the
+//! test, which stays in its cgroup.
 
 use std::{
     env,
@@ -13,9 +13,9 @@ use lab::Process;
 
 use crate::group::Group;
 
-/// Set for the process that is the server.
+/// Set in the server's process.
 const ORDER: &str = "WSMON_HOST_PEER";
-/// The test that is the server if [`ORDER`] is set.
+/// The test that acts as the server if [`ORDER`] is set.
 const SELF: &str = "peer::a_connection_carries_frames_both_ways_and_shows_what_is_missing";
 const LIMIT: Duration = Duration::from_secs(20);
 const REQUEST: &[u8] =
@@ -66,7 +66,7 @@ impl Peer {
         }
     }
 
-    /// One frame each way, which arrive.
+    /// Sends one frame each way and waits for both.
     pub(crate) fn exchange(&mut self) {
         const PAYLOAD: usize = 10;
         self.client_sends(PAYLOAD);
@@ -85,7 +85,7 @@ impl Peer {
         self.order(&format!("send {payload}"));
     }
 
-    /// Whether bytes wait to be read, on the server and on the client.
+    /// Whether unread bytes wait at the server and at the client.
     pub(crate) fn has_unread(&mut self) -> [bool; 2] {
         let server = self.order("unread") == "true";
         [server, is_unread(&self.client)]
@@ -98,7 +98,7 @@ impl Peer {
     }
 }
 
-/// What follows `beginning` on the next line that has it.
+/// The rest of the next line that starts with `beginning`.
 fn response(answers: &mut impl BufRead, beginning: &str) -> String {
     let mut line = String::new();
     loop {
@@ -141,7 +141,7 @@ fn frame_of(payload: usize, mask_bit: u8, mask: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// One connection, then orders until stdin ends.
+/// Serves one connection, then executes orders until stdin ends.
 fn serve() {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     println!("listens {}", listener.local_addr().unwrap().port());

@@ -1,4 +1,4 @@
-//! Small programs of others, attached by bpf(2) as systemd and Cilium do.
+//! Small foreign programs, attached with bpf(2) as systemd and Cilium do.
 
 use std::{
     ffi::c_uint,
@@ -24,13 +24,13 @@ pub(crate) enum Hook {
     Egress = 1,
 }
 
-/// Packets above this length are dropped by [`Program::dropping_long_packets`].
+/// [`Program::dropping_long_packets`] drops packets above this length.
 pub(crate) const LONG: usize = 1000;
 
-/// What the programs are called in the kernel.
+/// The programs' name in the kernel.
 pub(crate) const NAME: &str = "wsmon_test_drop";
 
-/// A loaded program. Where it is attached it stays until the cgroup is removed.
+/// A loaded program. Once attached, it stays until the cgroup is removed.
 pub(crate) struct Program(OwnedFd);
 
 #[repr(C)]
@@ -59,7 +59,7 @@ struct ProgAttach {
 }
 
 impl Program {
-    /// A filter that lets the packets of handshakes and small frames pass, and drops long ones.
+    /// A filter that passes the packets of handshakes and small frames, and drops long ones.
     pub(crate) fn dropping_long_packets(hook: Hook) -> Self {
         const PROG_LOAD: c_uint = 5;
         const CGROUP_SKB: u32 = 8;
@@ -85,7 +85,7 @@ impl Program {
         };
         // SAFETY: the instructions and the licence live until the call returns.
         let fd = unsafe { bpf(PROG_LOAD, &mut attr) }.expect("needs root: loads a program");
-        // SAFETY: the call returned a new descriptor that nobody else has.
+        // SAFETY: the call returned a new descriptor that has no other owner.
         Self(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
@@ -98,7 +98,7 @@ impl Program {
             attach_type: hook as u32,
             attach_flags: sharing as u32,
         };
-        // SAFETY: there are no pointers in it.
+        // SAFETY: it contains no pointers.
         unsafe { bpf(PROG_ATTACH, &mut attr) }.expect("room for the program");
     }
 }
@@ -111,9 +111,9 @@ fn instruction(code: u8, registers: u8, offset: i16, immediate: u32) -> u64 {
 }
 
 /// # Safety
-/// Every pointer in `attr` must be valid for what the command does with it.
+/// Every pointer in `attr` must be valid for the command's use of it.
 unsafe fn bpf<T>(command: c_uint, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: `attr` is as long as the size says; its pointers are the caller's promise.
+    // SAFETY: the size is that of `attr`; the caller guarantees its pointers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

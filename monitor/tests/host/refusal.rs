@@ -1,4 +1,4 @@
-//! A kernel that refuses a program: quickly, in one line, without a log of its work.
+//! A kernel that refuses a program: reported quickly, in one line, without the verifier's log.
 
 use std::{
     io::{self, Read},
@@ -10,13 +10,13 @@ use std::{
 
 use crate::{PREREQUISITE, RUN, only_line, wsmon};
 
-/// The promise for hosts; a guest without hardware support is ten times slower.
+/// The documented limit for hosts; a guest without hardware support is ten times slower.
 const LIMIT: Duration = Duration::from_secs(10);
 const MAX_RSS_KIB: i64 = 200 * 1024;
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn it_ends_soon_in_one_line_and_takes_little_memory() {
+fn it_ends_soon_with_one_line_and_takes_little_memory() {
     let run = measured(&[&RUN[..], &["--refused-shape"]].concat());
     let line = only_line(&run.output, PREREQUISITE);
     let release = rustix::system::uname()
@@ -36,7 +36,7 @@ fn it_ends_soon_in_one_line_and_takes_little_memory() {
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn the_check_is_as_quick_and_shows_the_end_of_the_log_if_asked_to() {
+fn the_check_is_as_quick_and_shows_the_end_of_the_log_on_request() {
     for arguments in [
         &["check", "--refused-shape"][..],
         &["check", "--refused-shape", "-v"],
@@ -64,10 +64,10 @@ struct Run {
     max_rss_kib: i64,
 }
 
-/// `wsmon` to its end, with the largest memory it had.
+/// Runs `wsmon` to its end, and measures its peak memory.
 #[expect(
     clippy::zombie_processes,
-    reason = "wait4 takes its place: it knows the memory"
+    reason = "wait4 is used instead: it reports the memory"
 )]
 fn measured(arguments: &[&str]) -> Run {
     let start = Instant::now();
@@ -85,7 +85,7 @@ fn measured(arguments: &[&str]) -> Run {
         panic!("{arguments:?} was not refused");
     };
     let (status, usage) = ended.unwrap();
-    // Both are smaller than a pipe, so that they never held it up.
+    // Both are smaller than a pipe's buffer, so they never blocked it.
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     child.stdout.unwrap().read_to_end(&mut stdout).unwrap();
     child.stderr.unwrap().read_to_end(&mut stderr).unwrap();
@@ -100,7 +100,7 @@ fn measured(arguments: &[&str]) -> Run {
     }
 }
 
-/// The status and the account of a child, once it has ended.
+/// Exit status and resource usage of a child, once it has ended.
 fn wait4(child: u32) -> io::Result<Option<(i32, libc::rusage)>> {
     let (mut status, mut usage) = (0, MaybeUninit::zeroed());
     let child = libc::pid_t::try_from(child).expect("process ids are positive");

@@ -1,4 +1,4 @@
-//! Where the capabilities are held, and system calls are refused all the same.
+//! The capabilities are held, but system calls are refused.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -29,7 +29,7 @@ fn a_seccomp_filter_that_refuses_bpf_is_named() {
 
 #[test]
 #[ignore = "needs root: makes a user namespace"]
-fn a_user_namespace_is_named_where_its_root_may_do_nothing() {
+fn a_user_namespace_is_named_if_its_root_has_no_privileges() {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user"])
         .arg(wsmon())
@@ -44,7 +44,7 @@ fn a_user_namespace_is_named_where_its_root_may_do_nothing() {
 /// As with `RestrictAddressFamilies=` in a systemd unit.
 #[test]
 #[ignore = "needs root: loads programs"]
-fn without_netlink_it_watches_and_names_what_it_cannot_see() {
+fn without_netlink_it_runs_and_names_what_it_cannot_see() {
     let mut check = Command::new(wsmon());
     let check = sandboxed(check.arg("check"), NETLINK).output().unwrap();
     let table = String::from_utf8(check.stdout).unwrap();
@@ -60,7 +60,7 @@ fn without_netlink_it_watches_and_names_what_it_cannot_see() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    // Its last word comes when it has stopped, at the latest.
+    // The line arrives at the latest when the daemon has stopped.
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("missing: sock_diag")));
     let line = line.expect("a line about sock_diag");
     assert!(line.contains("connections older than itself"), "{line}");
@@ -73,18 +73,18 @@ fn without_netlink_it_watches_and_names_what_it_cannot_see() {
     assert_eq!(run.wait().unwrap().code(), Some(0));
 }
 
-/// `wsmon` under a filter as the default profiles of container engines have without `CAP_BPF` and
+/// Runs `wsmon` under a filter like the default profiles of container engines without `CAP_BPF` and
 /// `CAP_SYS_ADMIN`.
 fn without_bpf(arguments: &[&str]) -> Output {
     let mut command = Command::new(wsmon());
     sandboxed(command.args(arguments), BPF).output().unwrap()
 }
 
-/// System calls that a filter gives EPERM for.
+/// System calls for which a filter returns EPERM.
 #[derive(Clone, Copy)]
 struct Refused {
     call: libc::c_long,
-    /// Only with this first argument.
+    /// Only with this first argument, if set.
     argument: Option<libc::c_int>,
 }
 
@@ -104,7 +104,8 @@ fn sandboxed(command: &mut Command, refused: Refused) -> &mut Command {
 }
 
 fn refuse(Refused { call, argument }: Refused) -> io::Result<()> {
-    /// Places in `struct seccomp_data`: the number of the call, the lower half of its first argument.
+    /// Offsets in `struct seccomp_data`: the system call number, and the lower half of its first
+    /// argument.
     const CALL: u32 = 0;
     const ARGUMENT: u32 = 16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -117,7 +118,7 @@ fn refuse(Refused { call, argument }: Refused) -> io::Result<()> {
             place,
         )
     };
-    // Where it is anything else, skips what follows up to the last filter.
+    // If the value differs, skips the following filters up to the last one.
     let unless = |value, skip| {
         filter(
             (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,

@@ -1,4 +1,4 @@
-//! A real Alertmanager hears of a verdict, and of its end.
+//! A real Alertmanager receives a verdict and its resolution.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ const ALERTMANAGER: &str = "prometheus-alertmanager";
 
 const CONFIG: &str = "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n";
 
-/// An Alertmanager on loopback that tells nobody.
+/// An Alertmanager on loopback with a receiver that notifies nobody.
 struct Alertmanager {
     url: String,
     http: ureq::Agent,
@@ -61,7 +61,7 @@ impl Alertmanager {
         alertmanager
     }
 
-    /// The alerts that are active.
+    /// The active alerts.
     fn active(&self) -> Vec<Value> {
         let url = format!("{}/api/v2/alerts?active=true", self.url);
         let mut response = self.http.get(url).call().unwrap();
@@ -72,7 +72,7 @@ impl Alertmanager {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn alertmanager_shows_a_verdict_as_long_as_it_stands() {
+fn alertmanager_shows_a_verdict_while_it_stands() {
     let alertmanager = Alertmanager::start();
     let stage = Stage::new();
     let flags = ["--lb-timeout", "2s", "--alertmanager", &alertmanager.url];

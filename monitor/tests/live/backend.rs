@@ -1,4 +1,4 @@
-//! A server in a process of its own, which can be killed: this test program, started once more.
+//! A server in a separate process that can be killed: this test program, started once more.
 
 use std::{
     env,
@@ -18,9 +18,9 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-/// The address to listen on and how long to warm up, milliseconds.
+/// The address to listen on, and the warm-up time in milliseconds.
 const ORDER: &str = "WSMON_LIVE_BACKEND";
-/// The test that is the server if [`ORDER`] is set.
+/// The test that acts as the server if [`ORDER`] is set.
 const SELF: &str = "backend::a_backend_refuses_while_it_warms_up_and_counts_what_it_answers";
 const READY: &str = "backend listens";
 
@@ -29,7 +29,7 @@ pub(crate) struct Backend {
     answers: BufReader<std::process::ChildStdout>,
 }
 
-/// What the server answered since it started.
+/// Answers of the server since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     pub(crate) accepted: u64,
@@ -56,7 +56,7 @@ impl Backend {
         backend
     }
 
-    /// What it answered so far.
+    /// Its answers so far.
     pub(crate) fn answers(&mut self) -> Answers {
         let stdin = self.process.child_mut().stdin.as_mut().unwrap();
         stdin.write_all(b"\n").unwrap();
@@ -73,7 +73,7 @@ impl Backend {
         self.process.kill().unwrap();
     }
 
-    /// What follows `beginning` on the next line that begins so.
+    /// The rest of the next line that starts with `beginning`.
     fn line(&mut self, beginning: &str) -> String {
         let mut line = String::new();
         loop {
@@ -121,7 +121,7 @@ struct Counters {
     refused: AtomicU64,
 }
 
-/// Until somebody ends this process.
+/// Runs until this process is killed.
 fn serve(addr: SocketAddr, warm_up: Duration) {
     let counters = Arc::<Counters>::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -145,7 +145,7 @@ fn serve(addr: SocketAddr, warm_up: Duration) {
                     refused.load(Relaxed)
                 );
             }
-            // Whoever started it is gone.
+            // The process that started this one is gone.
             std::process::exit(0);
         });
         loop {
@@ -170,7 +170,7 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
         true => (SWITCHING, &counters.accepted),
         false => (UNAVAILABLE, &counters.refused),
     };
-    // Before it leaves: whoever has read the answer may ask for the count at once.
+    // Before the answer leaves: its reader may query the count at once.
     counter.fetch_add(1, Relaxed);
     if stream.write_all(text).await.is_err() {
         counter.fetch_sub(1, Relaxed);
@@ -178,7 +178,7 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
     while accepts && stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
 }
 
-/// The key is the same for all: that of RFC 6455 §1.3.
+/// Every answer has the same key: that of RFC 6455 §1.3.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\

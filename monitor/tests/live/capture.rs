@@ -1,4 +1,4 @@
-//! A recording of what passes an interface, and what tshark makes of it.
+//! A recording of an interface's traffic, and tshark's analysis of it.
 
 use std::{
     fs::File,
@@ -20,26 +20,26 @@ pub(crate) struct Capture<'a> {
     server: SocketAddr,
 }
 
-/// Packets that were all captured.
+/// A capture without missing packets.
 pub(crate) struct Recording {
     folder: TempDir,
     server: SocketAddr,
 }
 
-/// In both directions, as the server has them.
+/// In both directions, as seen by the server.
 pub(crate) struct Counted {
     pub(crate) rx: Tally,
     pub(crate) tx: Tally,
 }
 
 impl<'a> Capture<'a> {
-    /// Captures what passes `namespace`'s uplink to and from `server`, and returns once it does.
-    /// `sender` is the namespace behind that link.
+    /// Captures the traffic of `namespace`'s uplink with `server`, and returns once the capture
+    /// runs. `sender` is the namespace behind that link.
     pub(crate) fn start(namespace: &Namespace, server: SocketAddr, sender: &'a Namespace) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = namespace.command("dumpcap");
         command
-            // Room for all of it: a recording with gaps proves nothing.
+            // A buffer for all of it: a recording with gaps proves nothing.
             .args(["-q", "-P", "-i", "uplink", "-B", "256"])
             .args(["-f", &format!("port {}", server.port()), "-w"])
             .arg(folder.path().join(FILE))
@@ -59,7 +59,7 @@ impl<'a> Capture<'a> {
 
     /// Ends it; `None` if packets are missing.
     pub(crate) fn finish(mut self) -> Option<Recording> {
-        // Packets are captured in their order, so before this one all others were.
+        // Packets are captured in order, so all earlier ones are captured when this one is.
         self.wait_for_mark(b"the capture ends");
         self.process.terminate(SOON).unwrap();
         let mut said = String::new();
@@ -101,7 +101,7 @@ impl<'a> Capture<'a> {
                     said
                 })
             );
-            // Refused by the server's kernel, which is reported here at the next datagram.
+            // The server's kernel refuses it, and the next datagram reports that error.
             let _ = socket.send_to(mark, self.server);
             end_of(&file).is_some_and(|end| end.windows(mark.len()).any(|bytes| bytes == mark))
         })
@@ -123,9 +123,9 @@ fn end_of(file: &std::path::Path) -> Option<Vec<u8>> {
 }
 
 impl Recording {
-    /// What tshark finds in it.
+    /// The frames that tshark finds in it.
     pub(crate) fn frames(&self) -> Counted {
-        // Somebody's own preferences must not change what it says.
+        // The user's preferences must not change tshark's output.
         let nobodys = self.folder.path();
         let output = Command::new("tshark")
             .env("HOME", nobodys)
@@ -135,7 +135,7 @@ impl Recording {
             .arg("-n")
             .args(["-d", &format!("tcp.port=={},http", self.server.port())])
             .args(["-o", "tcp.reassemble_out_of_order:TRUE"])
-            // By default it stops after 500 frames in a segment.
+            // The default limit is 500 frames in a segment.
             .args(["-o", "gui.max_tree_depth:100000"])
             .args(["-Y", "websocket", "-T", "fields", "-E", "separator=|"])
             .args(FIELDS.map(|field| ["-e", field]).concat())
@@ -158,8 +158,8 @@ impl Recording {
     }
 }
 
-/// Each may be there several times in a packet: what is longer than 125 bytes has 126 or 127 for its
-/// length, and an extended one.
+/// Each may occur several times in a packet: a payload above 125 bytes has 126 or 127 as its
+/// length, and an extended length.
 const FIELDS: [&str; 6] = [
     "tcp.srcport",
     "websocket.opcode",

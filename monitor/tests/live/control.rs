@@ -1,4 +1,4 @@
-//! What the control socket tells about connections.
+//! The control socket's view of connections.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use crate::{
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn connections_are_listed_oldest_first_and_each_condition_holds() {
+fn connections_are_listed_oldest_first_and_each_filter_works() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
@@ -37,7 +37,7 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
     let opened = |record: &Value| record["states"][1]["ts"].as_str().unwrap().to_owned();
     let peer = |record: &Value| record["peer"].as_str().unwrap().to_owned();
     let peers = |args: &[&str]| listed(args).iter().map(peer).collect::<Vec<_>>();
-    // Those that were opened within one tick come by cookie, which processors hand out in batches.
+    // Connections opened within one tick are sorted by cookie, which processors assign in batches.
     let all = listed(&[]);
     assert!(all.is_sorted_by_key(opened));
     let addrs: Vec<_> = all.iter().map(peer).collect();
@@ -66,12 +66,12 @@ fn connections_are_listed_oldest_first_and_each_condition_holds() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
+fn a_connection_can_be_inspected_before_and_after_its_end() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "2s"]);
     let client = stage.client(0, "/quiet", Manner::Responsive);
     client.send(Message::text("hello")).unwrap();
-    // A ping is published at once, and all before it.
+    // A ping publishes everything before it at once.
     client.send(Message::Ping("12".into())).unwrap();
     let alert = watch.verdict(client.local_addr(), "expired", SOON);
     let cookie = alert.text("/conn/cookie").to_owned();
@@ -129,7 +129,7 @@ fn a_connection_can_be_inspected_while_it_lives_and_after_its_end() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn whoever_follows_a_connection_hears_of_each_change_until_it_is_closed() {
+fn following_a_connection_shows_each_change_until_it_is_closed() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
@@ -168,7 +168,7 @@ fn whoever_follows_a_connection_hears_of_each_change_until_it_is_closed() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn who_asks_for_what_is_not_there_or_makes_no_sense_is_told_so() {
+fn requests_for_missing_or_invalid_things_get_an_error() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
@@ -189,14 +189,14 @@ fn who_asks_for_what_is_not_there_or_makes_no_sense_is_told_so() {
     assert!(over_tcp.starts_with("HTTP/1.0 404"), "{over_tcp}");
 }
 
-/// The body of an answer that ends.
+/// The body of a finite answer.
 fn get(control: &Path, target: &str) -> String {
     let response = response(UnixStream::connect(control).unwrap(), target);
     let (_, body) = response.split_once("\r\n\r\n").unwrap();
     body.to_owned()
 }
 
-/// HTTP/1.0, in which a body has no chunks.
+/// HTTP/1.0, in which a body is not chunked.
 fn response(mut stream: impl Read + Write, target: &str) -> String {
     write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
     std::io::read_to_string(stream).unwrap()

@@ -1,4 +1,4 @@
-//! Thousands of clients in one thread, each from an address of its own, that come back when they lose
+//! Thousands of clients in one thread, each with its own address, that reconnect when they lose
 //! their connection.
 
 use std::{
@@ -19,33 +19,33 @@ use tokio::{
 
 use crate::dice::Dice;
 
-/// How long a client waits before it tries again.
+/// How long a client waits before its next attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Retry {
     Fixed(Duration),
-    /// Twice as long after each failure.
+    /// The delay doubles after each failure.
     Exponential(Duration),
-    /// Any time up to what `Exponential` would wait.
+    /// Any time up to the delay of `Exponential`.
     FullJitter(Duration),
-    /// Leaves by itself after so long, and is back after so long.
+    /// Leaves after `stays`, and returns after `back`.
     Restless {
         stays: Duration,
         back: Duration,
     },
 }
 
-/// What all clients together saw.
+/// Counts over all clients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// How many are connected.
+    /// Clients that are connected.
     pub(crate) connected: u16,
-    /// Answers of 101.
+    /// Answers with status 101.
     pub(crate) accepted: u64,
     /// Other answers.
     pub(crate) refused: u64,
     /// Connections without an answer.
     pub(crate) unanswered: u64,
-    /// When the first attempt reached a server since the last time that this was asked for.
+    /// When the first attempt reached a server since the last [`Crowd::expect_a_wave`].
     pub(crate) first_wave: Option<SystemTime>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects these clients to `server`, a thousand in a second.
+    /// Connects these clients to `server`, a thousand per second.
     pub(crate) fn gather(lab: &Lab, server: SocketAddr, who: Range<u16>, retry: Retry) -> Self {
         lab.add_client_network("10.78.0.0/16").unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
@@ -78,7 +78,7 @@ impl Crowd {
         lock(&self.seen).clone()
     }
 
-    /// From now on the first wave is the next one.
+    /// Resets the first wave, so that the next one is recorded.
     pub(crate) fn expect_a_wave(&self) {
         lock(&self.seen).first_wave = None;
     }
@@ -110,13 +110,13 @@ async fn live(from: IpAddr, server: SocketAddr, retry: Retry, mut dice: Dice, se
                     Retry::Restless { stays, .. } => stays,
                     _ => Duration::from_secs(3600),
                 };
-                // Whatever ends it, it is over.
+                // The outcome does not matter: the connection is over.
                 let _ = timeout(stays, stream.read(&mut [0; 16])).await;
                 change(seen, |seen| seen.connected -= 1);
             }
             Ok(Some(_)) => change(seen, |seen| seen.refused += 1),
             Ok(None) => change(seen, |seen| seen.unanswered += 1),
-            // Nobody listens.
+            // The server does not listen.
             Err(_) => {}
         }
         sleep(retry.delay(failures, &mut dice)).await;
@@ -138,7 +138,7 @@ impl Retry {
     }
 }
 
-/// The answer's status; none if there was no answer.
+/// The answer's status; `None` without an answer.
 async fn attempt(
     from: IpAddr,
     server: SocketAddr,
@@ -176,5 +176,5 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// What clients wait at most.
+/// Maximum delay of a client.
 const LONGEST: Duration = Duration::from_secs(30);

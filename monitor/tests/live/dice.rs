@@ -1,4 +1,4 @@
-//! What is said by peers that have nothing to say.
+//! Random messages for the peers.
 
 use std::{ops::RangeInclusive, sync::LazyLock};
 
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     coding::{Data, OpCode},
 };
 
-/// Payload sizes with their weights.
+/// Ranges of payload sizes with their weights.
 pub(crate) type Sizes = [(u64, RangeInclusive<usize>)];
 
 /// Random numbers that are the same in every run (splitmix64).
@@ -27,7 +27,7 @@ impl Dice {
         self.next() % end.max(1)
     }
 
-    /// The frames of a message, with a ping among its fragments, or a control frame.
+    /// The frames of a message, possibly with a ping among its fragments, or a control frame.
     pub(crate) fn message(&mut self, sizes: &Sizes) -> Vec<Frame> {
         let opcode = [Data::Text, Data::Binary][self.below(2) as usize];
         match self.below(100) {
@@ -63,7 +63,7 @@ impl Dice {
         self.payload(opcode, range)
     }
 
-    /// Letters or anything.
+    /// Letters for text, any bytes otherwise.
     fn payload(&mut self, opcode: Data, sizes: &RangeInclusive<usize>) -> Bytes {
         const POOL: usize = 200_000;
         static ANYTHING: LazyLock<Bytes> = LazyLock::new(|| {

@@ -1,5 +1,5 @@
-//! Frames as they pass: what a viewer sees, what it misses, and that nothing leaves the kernel while
-//! nobody looks.
+//! Live frames: what a viewer sees and misses, and that no frame leaves the kernel without a
+//! viewer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,13 +18,13 @@ use crate::{
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_for_nobody() {
+fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_without_a_viewer() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let client = stage.client(0, "/echo", Manner::Responsive);
     client.send(Message::text("before")).unwrap();
     wait_for_frames(&client, Direction::Rx, Opcode::Text, 1);
-    assert_eq!(one_in(&watch.daemon), 0, "nobody looks");
+    assert_eq!(one_in(&watch.daemon), 0, "no viewer");
 
     let mut viewer = Viewer::start(watch.daemon.control(), &[]);
     wait_for_viewers(&watch, 1);
@@ -99,7 +99,7 @@ fn a_viewer_sees_exactly_the_frames_that_pass_and_none_leaves_the_kernel_for_nob
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn filters_and_shares_of_several_viewers_hold_for_each_alone() {
+fn each_viewer_has_separate_filters_and_samples() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let client = stage.client(0, "/echo", Manner::Responsive);
@@ -112,7 +112,7 @@ fn filters_and_shares_of_several_viewers_hold_for_each_alone() {
     wait_for_viewers(&watch, 1);
     let few = Viewer::start(watch.daemon.control(), &["--sample", "1/1000000"]);
     wait_for_viewers(&watch, 2);
-    assert_eq!(one_in(&watch.daemon), 1, "the more curious one decides");
+    assert_eq!(one_in(&watch.daemon), 1, "the larger sample decides");
     for client in [&other, &client] {
         client.send(Message::text("hello")).unwrap();
         client.send(Message::Ping("12".into())).unwrap();
@@ -148,7 +148,7 @@ fn filters_and_shares_of_several_viewers_hold_for_each_alone() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_viewer_who_does_not_read_loses_frames_and_is_told_while_others_and_the_daemon_go_on() {
+fn a_viewer_that_does_not_read_loses_only_its_own_frames_and_learns_the_number() {
     const FRAMES: u64 = 30_000;
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "3s"]);
@@ -161,7 +161,7 @@ fn a_viewer_who_does_not_read_loses_frames_and_is_told_while_others_and_the_daem
     let memory = resident_bytes(&watch.daemon);
     let mut seen = Account::default();
     while seen.total() < FRAMES {
-        // No faster than the attentive one can read, even where everything is slow.
+        // Only as fast as the reading viewer can follow, even on a slow machine.
         let batch = seen.total() + 1_000;
         (0..1_000).for_each(|_| client.send(Message::text("hello")).unwrap());
         seen.read(&attentive, batch);
@@ -186,7 +186,7 @@ fn a_viewer_who_does_not_read_loses_frames_and_is_told_while_others_and_the_daem
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_viewer_ends_quietly_without_a_reader_and_says_so_when_the_daemon_stops() {
+fn a_viewer_ends_quietly_without_a_reader_and_reports_when_the_daemon_stops() {
     let stage = Stage::new();
     let mut watch = stage.watch(&[]);
     let client = stage.client(0, "/quiet", Manner::Responsive);
@@ -204,10 +204,10 @@ fn a_viewer_ends_quietly_without_a_reader_and_says_so_when_the_daemon_stops() {
     let (status, said) = abandoned.end();
     assert_eq!(status.code(), Some(1));
     assert_eq!(said, "wsmon: the daemon stopped\n");
-    assert!(!watch.daemon.control().exists(), "the socket goes with it");
+    assert!(!watch.daemon.control().exists(), "the socket is left");
 }
 
-/// What a viewer was told.
+/// Lines received by a viewer.
 #[derive(Debug, Default)]
 struct Account {
     frames: u64,
@@ -247,7 +247,7 @@ fn wait_for_frames(client: &Client, direction: Direction, opcode: Opcode, frames
     .unwrap();
 }
 
-/// How many frames the kernel sends to the daemon: one in this many, 0 = none.
+/// The kernel sends one frame in this many to the daemon; 0 = none.
 fn one_in(daemon: &Daemon) -> u32 {
     let ids: BTreeSet<u32> = fs::read_dir(format!("/proc/{}/fdinfo", daemon.id()))
         .unwrap()

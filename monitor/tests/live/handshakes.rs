@@ -1,4 +1,4 @@
-//! Upgrade requests that are refused, never answered, or come after other requests.
+//! Upgrade requests that are refused, unanswered, or preceded by other requests.
 
 use std::{
     net::SocketAddr,
@@ -22,8 +22,8 @@ use crate::{
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server that answers each request as its path says: `/refuse/429` with that status, `/plain`
-/// with 200, `/silent` not at all, and any other with a 101.
+/// A server whose answer depends on the path: `/refuse/429` gives that status, `/plain` gives 200,
+/// `/silent` gives no answer, and any other path gives a 101.
 struct Host {
     lab: Lab,
     addr: SocketAddr,
@@ -36,7 +36,7 @@ impl Host {
         Self::listening_as(|_| ())
     }
 
-    /// On a socket that `prepare` has seen.
+    /// On a socket that was passed to `prepare`.
     fn listening_as(prepare: impl FnOnce(&TcpListener)) -> Self {
         let lab = Lab::new().unwrap();
         let addr = lab.server_addr(fresh_port());
@@ -75,7 +75,7 @@ impl Host {
         self.lab.client_ns().block_on(exchange).unwrap()
     }
 
-    /// Sends a request that will have no answer.
+    /// Sends a request that will get no answer.
     fn send(&self, mut connection: TcpStream, request: String) -> TcpStream {
         let sending = async move {
             connection.write_all(request.as_bytes()).await.unwrap();
@@ -117,7 +117,7 @@ async fn answer_all(mut connection: TcpStream) {
     }
 }
 
-/// Reads up to the blank line; `None` once the peer has nothing more to say.
+/// Reads up to the blank line; `None` once the peer has closed its direction.
 async fn read_head(connection: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -159,7 +159,7 @@ fn refusals_are_counted_by_status_and_open_nothing() {
     assert_eq!(watch.metric("wsmon_handshake_seconds_count", &[]), 0.0);
 
     drop(refused);
-    // A connection that opens later and ends proves that the ends before it were taken in.
+    // The later open and close of this connection prove that the earlier closes were processed.
     let (open, _) = host.ask(host.connect(), upgrade("/chat"));
     drop(open);
     watch.wait_for_metric("wsmon_connections_closed_total", &[], 1.0);
@@ -169,12 +169,12 @@ fn refusals_are_counted_by_status_and_open_nothing() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_request_without_an_answer_is_stuck_after_10_s_until_it_ends() {
+fn an_unanswered_request_is_stuck_from_10_s_on_until_its_end() {
     let host = Host::new();
     let watch = host.watch();
     let before = Instant::now();
     let waiting = host.send(host.connect(), upgrade("/silent"));
-    // It has company that is answered.
+    // Another request is answered in the meantime.
     let (_open, status) = host.ask(host.connect(), upgrade("/chat"));
     assert_eq!(status, 101);
     wait_for("a stuck handshake", TIMEOUT + SOON, || {
@@ -228,7 +228,7 @@ fn an_upgrade_after_plain_requests_and_a_refusal_opens_the_connection() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_server_that_waits_for_data_is_watched_like_any_other() {
+fn a_server_with_deferred_accept_is_watched_like_any_other() {
     let host = Host::listening_as(|listener| defer_accept(listener).unwrap());
     let watch = host.watch();
     let (open, status) = host.ask(host.connect(), upgrade("/chat"));

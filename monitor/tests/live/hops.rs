@@ -1,7 +1,7 @@
-//! Each verdict from its cause to its end, behind each kind of hop, and when it comes.
+//! Each verdict from its cause to its end, behind each kind of hop, with its delay.
 //!
-//! A case is one connection, what happens to it step by step, and all that wsmon may say of it. The
-//! cases are played at the same time, each in a network of its own under a daemon of its own.
+//! A case is one connection, a sequence of events, and all that wsmon may report about it. The
+//! cases run at the same time, each in its own network with its own daemon.
 
 mod scene;
 
@@ -17,22 +17,22 @@ use self::scene::{Row, Scene};
 
 struct Case {
     name: &'static str,
-    /// Of its listener, in the configuration file.
+    /// Rules of its listener in the configuration file.
     rules: &'static str,
     hop: Hop,
     client: Who,
-    /// What the server does: a path that it knows.
+    /// The server's behaviour: the path of a script.
     script: &'static str,
     steps: &'static [Step],
 }
 
-/// What the packets pass.
+/// The hop between client and server.
 #[derive(Clone, Copy)]
 enum Hop {
     Router,
-    /// After so many seconds packets vanish.
+    /// After this many seconds packets are dropped.
     Forgets(u64),
-    /// After so many seconds packets are answered with a RST.
+    /// After this many seconds packets are answered with a RST.
     Rejects(u64),
     /// With this `proxy_read_timeout`.
     Nginx(u64),
@@ -42,23 +42,24 @@ enum Hop {
 
 #[derive(Clone, Copy)]
 enum Who {
-    /// In this process, on an address of its own.
+    /// In this process, with a separate address.
     Lab(Manner),
-    /// A process of its own, on node's `ws`.
+    /// A separate process that runs node's `ws`.
     Node,
 }
 
-/// Something happens, and then wsmon says something.
+/// An event, and what wsmon reports next.
 struct Step {
     action: Action,
-    reported: Told,
-    /// Seconds after the deed: what the documentation promises, without [`scene::SLACK`].
+    reported: Reported,
+    /// Seconds after the action, as documented, without [`scene::SLACK`].
     after: RangeInclusive<f64>,
 }
 
 #[derive(Clone, Copy)]
 enum Action {
-    /// Nothing: the clock of the last deed goes on. At first that is the client's connecting.
+    /// Nothing: the clock of the last action continues. Initially that action is the client's
+    /// connect.
     Wait,
     BlackHole,
     Heal,
@@ -67,7 +68,7 @@ enum Action {
     UnplugClient,
     StopClient,
     ContinueClient,
-    /// The client's process is killed, and nothing tells it to the other end.
+    /// The client's process is killed, and the other end does not learn of it.
     KillClientUnseen,
     ClientHangsUp,
     ClientSpeaks,
@@ -78,14 +79,14 @@ enum Action {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Told {
+enum Reported {
     Suspected(&'static str),
     Confirmed(&'static str),
     Resolved(&'static str),
 }
 
 use Action::*;
-use Told::*;
+use Reported::*;
 
 const QUIETLY: Who = Who::Lab(Manner::Responsive);
 const TALKING: Who = Who::Lab(Manner::Talkative {
@@ -99,17 +100,18 @@ const NGINX_CLOSES_AFTER_20_S: &str = r#"path = [{ profile = "nginx", idle_timeo
 const LIVES_FOR_20_S: &str =
     r#"path = [{ name = "gateway", max_lifetime = "20s", on_expiry = "rst" }]"#;
 
-/// How far a snapshot may lag behind its socket.
+/// Maximum age of a snapshot.
 const STALENESS: f64 = 0.26;
-/// After what leaves within 0.2 s, and a look a second later if TCP has not tried late enough by then.
+/// For data that leaves within 0.2 s. If TCP has not retried late enough by then, another check
+/// follows a second later.
 const BLACK_HOLED: RangeInclusive<f64> = 7.0..=8.2;
-/// TCP's sixth retransmission, which comes some 6.4 s after the fifth.
+/// TCP's sixth retransmission, about 6.4 s after the fifth.
 const SIXTH: f64 = 6.9;
-/// TCP gives up some time behind the sixth retransmission; see [`scene::RETRIES`].
+/// TCP gives up some time after the sixth retransmission; see [`scene::RETRIES`].
 const GIVES_UP: RangeInclusive<f64> = 7.0..=45.0;
 
-/// The limits are small, so that a test can wait for them; but of one that is announced a twentieth is
-/// longer than [`STALENESS`] and more.
+/// The limits are small, so that a test can wait for them. A twentieth of an announced limit is
+/// still longer than [`STALENESS`].
 const CASES: &[Case] = &[
     Case {
         name: "silent hop forgets; TCP gives up",
@@ -296,7 +298,8 @@ const CASES: &[Case] = &[
         client: TALKING,
         script: "/deaf",
         steps: &[
-            // A look comes every 10 s: the first that finds something, and the first 30 s later.
+            // Checks come every 10 s: the first one notices it, the first one 30 s later confirms
+            // it.
             step(Wait, Confirmed("stalled"), 30.0..=30.0 + 10.0 + 10.0),
             step(ServerReadsOn, Resolved("recovered"), 0.0..=10.0),
         ],
@@ -314,7 +317,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-const fn step(action: Action, reported: Told, after: RangeInclusive<f64>) -> Step {
+const fn step(action: Action, reported: Reported, after: RangeInclusive<f64>) -> Step {
     Step {
         action,
         reported,
@@ -324,8 +327,8 @@ const fn step(action: Action, reported: Told, after: RangeInclusive<f64>) -> Ste
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn each_verdict_comes_in_time_behind_each_kind_of_hop_and_ends_as_its_connection_does() {
-    // First all networks and daemons: their start takes what the clocks of the cases need.
+fn each_verdict_comes_in_time_behind_each_kind_of_hop_and_ends_like_its_connection() {
+    // First all networks and daemons: their start would take time from the clocks of the cases.
     let scenes: Vec<Scene> = thread::scope(|scope| {
         let starting: Vec<_> = CASES
             .iter()

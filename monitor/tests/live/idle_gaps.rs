@@ -1,4 +1,4 @@
-//! What silences tell of a listener: the race that heartbeats will lose, and the real timeout.
+//! What idle gaps reveal about a listener: heartbeats that are too slow, and the real timeout.
 
 use std::{
     collections::VecDeque,
@@ -10,10 +10,10 @@ use lab::{CLIENT_ADDRESSES, Client, Lab, Manner, Message, Server, wait_until};
 
 use crate::stage::{SOON, Stage, Watch, fresh_port};
 
-/// A heartbeat of 55 s against a limit of 60 s, ten times as fast, and twenty times at once.
+/// A 55 s heartbeat against a 60 s limit, ten times as fast, on twenty listeners at once.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn heartbeats_that_will_lose_the_race_are_told_before_the_first_connection_dies() {
+fn heartbeats_that_are_too_slow_are_reported_before_the_first_connection_dies() {
     const RUNS: u8 = 20;
     let lab = Lab::new().unwrap();
     let servers: Vec<Server> = (0..RUNS)
@@ -49,7 +49,7 @@ fn heartbeats_that_will_lose_the_race_are_told_before_the_first_connection_dies(
         assert_eq!(alert.number("/evidence/limit_seconds"), Some(6.0));
         let margin = alert.number("/evidence/margin_seconds").unwrap();
         assert!((0.2..0.6).contains(&margin), "{}", alert.json);
-        // Three heartbeats of two connections: the second round brings the third and the fourth.
+        // Three heartbeats of two connections: the second round gives the third and the fourth.
         let after = alert.at.duration_since(begun);
         assert!(after < Duration::from_millis(5_500 * 3), "{after:?}");
     }
@@ -57,8 +57,8 @@ fn heartbeats_that_will_lose_the_race_are_told_before_the_first_connection_dies(
     drop(clients);
 }
 
-/// A hop whose timeout nobody configured, and connections whose server speaks after silences of every
-/// length.
+/// A hop with an unconfigured timeout, and connections whose server sends after idle gaps of many
+/// lengths.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_hidden_timeout_is_learned_within_a_tenth_from_fifty_deaths() {
@@ -79,7 +79,7 @@ fn learn(hidden: f64) {
     let mut clients: Vec<(Client, Instant)> = (0..CONNECTIONS)
         .map(|index| {
             let client = stage.client(index % CLIENT_ADDRESSES, "/quiet", Manner::Responsive);
-            // From 0.55 to 2.05 of the timeout.
+            // From 0.55 to 2.05 times the timeout.
             let share = 0.55 + 1.5 * f64::from(index) / f64::from(CONNECTIONS);
             let speaks_at = client.connected_at() + timeout.mul_f64(share);
             (client, speaks_at)
@@ -106,10 +106,10 @@ fn learn(hidden: f64) {
     );
 }
 
-/// Somebody hangs up on each connection when it is five seconds old, though there is a ping every 0.3 s.
+/// Each connection is closed when it is five seconds old, in spite of a ping every 0.3 s.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_lifetime_that_nobody_configured_is_told_by_the_age_at_which_connections_end() {
+fn an_unconfigured_lifetime_is_detected_from_the_age_at_which_connections_end() {
     const CONNECTIONS: u8 = 24;
     const LIFETIME: Duration = Duration::from_secs(5);
     const APART: Duration = Duration::from_millis(150);
@@ -137,7 +137,7 @@ fn a_lifetime_that_nobody_configured_is_told_by_the_age_at_which_connections_end
         &closed,
         f64::from(CONNECTIONS),
     );
-    // A scrape tells the core what the kernel has counted.
+    // A scrape passes the kernel's counts to the core.
     watch.metrics();
     let alert = watch.alert("the lifetime", SOON, |alert| {
         alert.text("/kind") == "lifetime_mismatch"

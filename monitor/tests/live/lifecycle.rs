@@ -1,4 +1,4 @@
-//! The daemon comes, goes, and is killed; the connections do not notice.
+//! The daemon starts, stops, and is killed; connections are not affected.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use lab::{Client, Direction, Manner, Message, Opcode, wait_until};
 
 use crate::stage::{SOON, Stage, assert_between};
 
-/// What one process has put into the kernel.
+/// The kernel objects of one process.
 #[derive(Debug)]
 struct Footprint {
     programs: BTreeSet<u32>,
@@ -19,7 +19,7 @@ struct Footprint {
 }
 
 impl Footprint {
-    /// From the file descriptors of process `pid`: other daemons on this host do not matter.
+    /// From the file descriptors of process `pid`, so other daemons on this host do not matter.
     fn of(pid: u32) -> Self {
         let infos: Vec<String> = fs::read_dir(format!("/proc/{pid}/fdinfo"))
             .unwrap()
@@ -91,7 +91,7 @@ fn sigterm_ends_the_daemon_with_success_and_detaches_everything() {
     assert_eq!(watch.daemon.terminate(SOON).unwrap().code(), Some(0));
     wait_until("the programs to go", SOON, || footprint.is_gone()).unwrap();
     assert_echo(&echo, 1);
-    wait_until("the last words", SOON, || {
+    wait_until("the final log line", SOON, || {
         watch.daemon.log().contains("nothing is attached any more")
     })
     .unwrap();
@@ -99,10 +99,10 @@ fn sigterm_ends_the_daemon_with_success_and_detaches_everything() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
+fn every_kind_of_close_leaves_nothing_behind() {
     const ROUNDS: u64 = 100;
     let stage = Stage::new();
-    // Room for a few at a time only: a slot that is not freed would be missed soon.
+    // Room for only a few at a time: a slot that is not freed is soon missing.
     let mut watch = stage.watch(&["--max-connections", "16", "--lb-timeout", "60s"]);
     for round in 1..=ROUNDS {
         let polite = stage.client(0, "/echo", Manner::Responsive);
@@ -126,7 +126,7 @@ fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
     assert_eq!((close_codes, abnormal), (ended / 3.0, ended / 3.0 * 2.0));
     assert_eq!(watch.metric("wsmon_untracked_connections_total", &[]), 0.0);
     assert_eq!(watch.metric("wsmon_events_lost_total", &[]), 0.0);
-    // Who comes and goes like this thrashes; nothing else is wrong.
+    // A client that reconnects like this thrashes; nothing else is wrong.
     let reported: Vec<_> = watch
         .alerts()
         .iter()

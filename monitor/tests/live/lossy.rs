@@ -1,4 +1,4 @@
-//! A path that loses one packet in a hundred, and traffic as WebSocket applications make it.
+//! A path that loses one packet in a hundred, with the traffic of typical WebSocket applications.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,13 @@ use lab::Lab;
 use crate::{
     dice::Sizes,
     stage::{Watch, fresh_port},
-    talk::{Conversation, Pace, Talk, Tally, Told, converse},
+    talk::{Conversation, FrameFacts, Pace, Talk, Tally, converse},
     viewer::Viewer,
 };
 
 const CONNECTIONS: u64 = 160;
 
-/// Mostly short, now and then a document or a picture.
+/// Mostly short messages, some documents and pictures.
 const SIZES: &Sizes = &[
     (60, 2..=125),
     (30, 126..=1_400),
@@ -24,10 +24,9 @@ const SIZES: &Sizes = &[
     (2, 8_000..=50_000),
 ];
 
-/// In each direction 24,000 frames: what 40 users and their server say in 10 minutes if each says
-/// something every second. Here each of four times as many talks for a quarter of that, and ten times
-/// as fast. Denser than that, TCP would put waiting messages together, so that segments begin
-/// anywhere in them.
+/// 24,000 frames in each direction: 40 users and their server, each with a message per second, for
+/// 10 minutes. Here four times as many users send for a quarter of that number, ten times as fast.
+/// At a higher rate TCP would join waiting messages, so that segments begin anywhere in them.
 const TALK: Talk = Talk {
     frames: 24_000 / CONNECTIONS as usize,
     sizes: SIZES,
@@ -36,7 +35,7 @@ const TALK: Talk = Talk {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn with_one_packet_in_a_hundred_lost_ten_minutes_of_messages_of_forty_users_are_followed() {
+fn ten_minutes_of_messages_of_forty_users_are_followed_with_one_percent_loss() {
     let lab = Lab::new().unwrap();
     let server = lab.server_addr(fresh_port());
     let watch = Watch::start(&["--port", &server.port().to_string()]);
@@ -59,7 +58,7 @@ fn with_one_packet_in_a_hundred_lost_ten_minutes_of_messages_of_forty_users_are_
         "{took:?}: {lost} packets lost, {} retransmitted by the server",
         metrics.sum("wsmon_tcp_retransmits_total", &[])
     );
-    // About 1 % of 100,000 packets; fewer would be another path than was asked for.
+    // About 1 % of 100,000 packets; fewer would mean that the path is not the requested one.
     assert!(lost > 300, "{lost} packets lost");
     for name in [
         "wsmon_protocol_errors_total",
@@ -91,23 +90,23 @@ fn with_one_packet_in_a_hundred_lost_ten_minutes_of_messages_of_forty_users_are_
         let payload = metrics.sum("wsmon_frame_payload_bytes_total", &labels);
         let expected = said.payload_bytes - missed.payload_bytes;
         assert_eq!(payload, expected as f64, "{direction}");
-        // Every byte is in a frame or among these.
+        // Every byte is in a frame or counted here.
         let unsynced = metrics.sum("wsmon_unsynced_bytes_total", &labels);
         assert_eq!(unsynced, missed.bytes as f64, "{direction}");
     }
     let unsynced = metrics.sum("wsmon_unsynced_bytes_total", &[]);
     let share = unsynced / said.iter().map(|said| said.bytes).sum::<u64>() as f64;
     println!("{unsynced} bytes unsynced, {:.4} %", 100.0 * share);
-    // Mostly none. Payload behind a hole that looks like a header by chance costs the frames that wait
-    // there, now and then a large one among them; a walk that does not find its way back costs more.
+    // Usually zero. If payload behind a hole happens to look like a header, the frames that wait
+    // there are lost, occasionally a large one. A walk that does not resynchronise loses more.
     assert!(share < 2e-3, "{unsynced} bytes unsynced");
 }
 
-/// By direction, the sent frames that a viewer of `counted` frames did not see. Those it saw were
-/// really sent on their connection, in this order, so that wherever step was lost, it was found again
-/// at the border of a frame.
-fn missed(viewer: &Viewer, counted: usize, conversations: &[Conversation]) -> [Vec<Told>; 2] {
-    let mut ahead: BTreeMap<(String, &str), &[Told]> = conversations
+/// By direction, the sent frames missing from a viewer of `counted` frames. The frames it saw were
+/// really sent on their connection, in this order. So every resynchronisation happened at a frame
+/// boundary.
+fn missed(viewer: &Viewer, counted: usize, conversations: &[Conversation]) -> [Vec<FrameFacts>; 2] {
+    let mut ahead: BTreeMap<(String, &str), &[FrameFacts]> = conversations
         .iter()
         .flat_map(|conversation| {
             let peer = conversation.client.to_string();
@@ -124,13 +123,13 @@ fn missed(viewer: &Viewer, counted: usize, conversations: &[Conversation]) -> [V
         let direction = ["rx", "tx"][index(text("direction"))];
         let place_of = (text("peer").to_owned(), direction);
         let frames = ahead.get_mut(&place_of).unwrap();
-        let is_it = |reported: &Told| {
+        let is_it = |reported: &FrameFacts| {
             line["opcode"] == reported.opcode
                 && line["length"] == reported.length
                 && line["fin"] == reported.fin
         };
         let place = frames.iter().position(is_it);
-        let place = place.unwrap_or_else(|| panic!("nobody sent this then: {line}"));
+        let place = place.unwrap_or_else(|| panic!("no such frame was sent at this point: {line}"));
         missed[index(direction)].extend_from_slice(&frames[..place]);
         *frames = &frames[place + 1..];
     }

@@ -1,6 +1,6 @@
-//! The whole thing: the real daemon, the real kernel, real peers, connections that really die.
+//! End to end: the real daemon, the real kernel, real peers, and connections that really die.
 //!
-//! Every test has ports of its own, because a daemon sees all namespaces of this host.
+//! Every test uses its own ports, because a daemon sees all namespaces of this host.
 
 mod alertmanager;
 mod backend;

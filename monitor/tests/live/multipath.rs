@@ -1,4 +1,4 @@
-//! Multipath TCP: a subflow dies, and its connection lives.
+//! Multipath TCP: a subflow dies, but its connection lives on.
 
 use std::{
     io::{Read, Write},
@@ -19,8 +19,8 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, listen, soc
 
 use crate::stage::{SOON, Watch, fresh_port};
 
-/// The two ends of a connection from the client's first address, which may have a second subflow from the
-/// next as long as the server listens; `None` where this kernel has no MPTCP.
+/// Both ends of a connection from the client's first address. It may add a second subflow from the
+/// next address while the server listens. `None` if this kernel lacks MPTCP.
 fn connected(lab: &Lab, port: u16) -> Option<(TcpListener, [TcpStream; 2])> {
     let open = || {
         let mptcp = Some(ipproto::MPTCP);
@@ -52,14 +52,14 @@ fn mptcp(namespace: &Namespace, arguments: &[&str]) {
     assert!(status.success(), "ip mptcp {arguments:?}");
 }
 
-/// A server that pushes, over two subflows: the one that carried the handshake dies.
+/// A server that pushes data over two subflows; the one of the handshake dies.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_connection_that_lives_on_by_its_second_subflow_is_never_called_dead_or_aborted() {
+fn a_connection_with_a_live_second_subflow_is_never_reported_dead_or_aborted() {
     let (lab, port) = (Lab::new().unwrap(), fresh_port());
     let mut watch = Watch::start(&["--port", &port.to_string(), "--reap", "confirmed"]);
     let Some((_listener, [mut client, mut server])) = connected(&lab, port) else {
-        eprintln!("skipped: this kernel has no MPTCP");
+        eprintln!("skipped: this kernel lacks MPTCP");
         return;
     };
     let peer = client.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Connections that were there before the daemon.
+//! Connections older than the daemon.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ fn a_connection_twenty_seconds_older_than_the_daemon_expires_at_the_same_moment(
     watch.assert_never_accused(healthy.local_addr());
 }
 
-/// The kernel removes what it published of the older connection too, and that is no reason for a
-/// warning.
+/// When an older connection ends, the kernel removes its snapshot as well, without a warning in the
+/// log.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn older_connections_end_without_a_line_in_the_log() {
@@ -57,7 +57,7 @@ fn older_connections_end_without_a_line_in_the_log() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn what_died_before_the_daemon_came_is_found_at_once() {
+fn connections_that_died_before_the_start_are_found_at_once() {
     let stage = Stage::new();
     let idle = stage.client(0, "/quiet", Manner::Responsive);
     let stream = "/stream?every=200ms&size=1000";
@@ -82,7 +82,7 @@ fn what_died_before_the_daemon_came_is_found_at_once() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn an_older_heartbeat_is_recognised_and_missed_over_ipv4_ipv6_and_mapped_addresses() {
+fn an_older_heartbeat_and_its_end_are_detected_over_ipv4_ipv6_and_mapped_addresses() {
     let lab = Lab::new().unwrap();
     let (v4_port, dual_port) = (fresh_port(), fresh_port());
     let v4 = Server::start(lab.server_ns(), lab.server_addr(v4_port)).unwrap();

@@ -1,4 +1,4 @@
-//! What looks like a black hole for a while: loss that is only heavy, and an outage that ends.
+//! Temporary black holes: heavy loss, and an outage that ends.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use crate::stage::{SOON, Stage};
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn neither_a_lossy_path_nor_an_outage_of_five_seconds_makes_a_zombie() {
+fn neither_heavy_loss_nor_an_outage_of_five_seconds_is_a_confirmed_zombie() {
     const CLIENTS: usize = 250;
-    /// Of the packets each way, so that more than one try in three fails, and six in a row several times
-    /// in a minute.
+    /// One packet in this many is lost each way, so that more than one try in three fails, and six
+    /// in a row fail several times a minute.
     const LOST: u32 = 5;
     const LOSSY: Duration = Duration::from_secs(30);
     const OUTAGE: Duration = Duration::from_secs(5);
-    /// What was lost at last has been sent again, so that no outage is longer than it seems.
+    /// Time to retransmit the last lost packets, so that the outage is not longer than intended.
     const CALM: Duration = Duration::from_secs(3);
-    /// TCP has found its way again after the fifth retransmission.
+    /// TCP recovers after the fifth retransmission.
     const BACK: Duration = Duration::from_secs(5);
     let stage = Stage::new();
     let lab = &stage.lab;
@@ -55,7 +55,7 @@ fn neither_a_lossy_path_nor_an_outage_of_five_seconds_makes_a_zombie() {
         .collect();
     assert!(confirmed.is_empty(), "{}", confirmed.join("\n"));
     assert!(loss > 0.15, "{loss}");
-    // A fifth of a ping, an answer and an acknowledgement a second from each client.
+    // A fifth of one ping, answer and acknowledgement per second from each client.
     assert!(dropped.lost > 5_000, "{dropped:?}");
     assert!(dropped.black_holed > 20, "{dropped:?}");
     assert!(clients.iter().all(|client| client.view().open));

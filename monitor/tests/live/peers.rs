@@ -1,7 +1,7 @@
-//! Implementations we did not write: node's `ws` and Python's `websockets`, both as both ends.
+//! Third-party implementations: node's `ws` and Python's `websockets`, both at both ends.
 //!
-//! Each peer counts the frames it sends. What clients sent must be what the daemon saw come in, and
-//! what the server sent what it saw go out.
+//! Each peer counts the frames it sends. The daemon must count the clients' frames as received and
+//! the server's frames as sent.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ type FrameCounts = BTreeMap<String, u64>;
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn frames_and_closes_of_a_node_server_are_what_its_peers_count() {
+fn frames_and_closes_of_a_node_server_match_the_counts_of_its_peers() {
     compare(Library::Ws);
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn frames_and_closes_of_a_python_server_with_compression_are_what_its_peers_count() {
+fn frames_and_closes_of_a_compressing_python_server_match_the_counts_of_its_peers() {
     compare(Library::Websockets);
 }
 
@@ -101,7 +101,7 @@ fn clients_that_are_killed_are_abnormal_closures() {
     }
 }
 
-/// Who implements the protocol.
+/// The implementation of the protocol.
 #[derive(Debug, Clone, Copy)]
 enum Library {
     Ws,
@@ -129,14 +129,15 @@ impl Peer {
         server
     }
 
-    /// A client on node's `ws` that answers pings and says nothing. Waits until it is connected.
+    /// A client on node's `ws` that answers pings and sends nothing else. Waits until it is
+    /// connected.
     pub(crate) fn listener(namespace: &Namespace, url: &str) -> Self {
         let mut client = Self::spawn(namespace, Library::Ws, "listen", &[url]);
         client.wait_until_ready();
         client
     }
 
-    /// `ending` is what its script documents.
+    /// The script documents the values of `ending`.
     fn client(namespace: &Namespace, library: Library, addr: SocketAddr, ending: &str) -> Self {
         Self::spawn(
             namespace,
@@ -176,7 +177,7 @@ impl Peer {
         assert_eq!(self.line(), "ready");
     }
 
-    /// Its last word.
+    /// The counts that it prints at its end.
     fn frames_sent(&mut self) -> FrameCounts {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))

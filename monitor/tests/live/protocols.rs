@@ -1,4 +1,4 @@
-//! What is a WebSocket and what is not, and what Prometheus thinks of the answer.
+//! WebSocket connections and other protocols, and Prometheus's check of the metrics.
 
 use std::{
     io::Write,
@@ -33,7 +33,7 @@ fn plain_http_on_a_watched_port_is_never_reported() {
     let kept_alive =
         [get, refused_upgrade].map(|request| request_over(&stage.lab, http_addr, request));
 
-    // A WebSocket that came later is judged, so the others would have been.
+    // A later WebSocket connection gets a verdict, so the others would have had one by now.
     let idle = stage.client(0, "/quiet", Manner::Responsive);
     watch.verdict(idle.local_addr(), "expired", SOON);
     assert_eq!(watch.alerts().len(), 1);
@@ -53,7 +53,7 @@ fn plain_http_on_a_watched_port_is_never_reported() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn tls_is_opaque_and_expires_like_any_other() {
+fn tls_is_opaque_and_expires_like_any_other_connection() {
     let lab = Lab::new().unwrap();
     let server = lab.server_addr(fresh_port());
     let port = server.port().to_string();
@@ -63,7 +63,7 @@ fn tls_is_opaque_and_expires_like_any_other() {
         .server_ns()
         .spawn(async move { listener.accept().await.unwrap() })
         .unwrap();
-    // A handshake record with the beginning of a ClientHello (RFC 8446 §5.1, §4.1.2).
+    // A handshake record with the start of a ClientHello (RFC 8446 §5.1, §4.1.2).
     let client_hello = *b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
     let client = lab
         .client_ns()
@@ -147,7 +147,7 @@ async fn serve_http(listener: TcpListener) {
     }
 }
 
-/// A connection over which `request` was answered with 200.
+/// A connection on which `request` was answered with 200.
 fn request_over(lab: &Lab, server: SocketAddr, request: &'static str) -> TcpStream {
     let exchange = async move {
         let mut connection = TcpStream::connect(server).await?;

@@ -1,4 +1,4 @@
-//! Confirmed zombies that are aborted, and those that are only talked about.
+//! Aborting confirmed zombies, and the dry run.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use crate::stage::{SOON, Stage, Watch};
 const LIMIT: Duration = Duration::from_secs(3);
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// An idle connection expires, and the server speaks into the silence until that is confirmed.
+/// An idle connection expires, and the server sends into the silence until the verdict is
+/// confirmed.
 fn confirmed_zombie(stage: &Stage, watch: &mut Watch) -> (Client, Alert) {
     let idle = stage.client(0, "/quiet", Manner::Responsive);
     let peer = idle.local_addr();
@@ -23,7 +24,7 @@ fn confirmed_zombie(stage: &Stage, watch: &mut Watch) -> (Client, Alert) {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_confirmed_zombie_is_aborted_and_its_application_hears_of_it_within_a_second() {
+fn a_confirmed_zombie_is_aborted_and_its_application_learns_of_it_within_a_second() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     let mut watch = stage.watch(&["--lb-timeout", "3s", "--reap", "confirmed"]);
@@ -38,7 +39,7 @@ fn a_confirmed_zombie_is_aborted_and_its_application_hears_of_it_within_a_second
     let waited = Instant::now().duration_since(confirmed.at);
     assert!(
         waited <= A_SECOND,
-        "the server heard of it after {waited:?}"
+        "the server learned of it after {waited:?}"
     );
     assert_eq!(watch.resolution(peer, SOON), "reaped");
     let reaped = [("listener", stage.port()), ("outcome", "destroyed")];
@@ -51,7 +52,7 @@ fn a_confirmed_zombie_is_aborted_and_its_application_hears_of_it_within_a_second
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_dry_run_says_what_would_be_aborted_and_aborts_nothing() {
+fn a_dry_run_reports_what_it_would_abort_and_aborts_nothing() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     let mut watch = stage.watch(&["--lb-timeout", "3s", "--reap-dry-run"]);
@@ -70,10 +71,10 @@ fn a_dry_run_says_what_would_be_aborted_and_aborts_nothing() {
     assert_eq!(view.to_string(), "open, no error");
 }
 
-/// Between the confirmation and the end the client has as long again to show that it lives.
+/// After the confirmation, the client has the same time again to show that it is alive.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn an_unresponsive_client_is_aborted_once_the_floor_has_passed_again() {
+fn an_unresponsive_client_is_aborted_after_a_second_floor() {
     let stage = Stage::new();
     let flags = ["--unresponsive-floor", "3s", "--reap", "confirmed"];
     let mut watch = stage.watch(&flags);
@@ -91,7 +92,7 @@ fn an_unresponsive_client_is_aborted_once_the_floor_has_passed_again() {
     late.send(Message::text("here I am")).unwrap();
     assert_eq!(watch.resolution(late.local_addr(), SOON), "recovered");
     assert_eq!(watch.resolution(deaf.local_addr(), SOON), "reaped");
-    // The line came a little later than the verdict.
+    // The line arrived a little later than the verdict.
     let waited = Instant::now().duration_since(confirmed.at) + Duration::from_millis(100);
     assert!(waited >= LIMIT, "aborted after {waited:?}");
     assert_eq!(watch.metric("wsmon_reaped_total", &[]), 1.0);
@@ -99,7 +100,7 @@ fn an_unresponsive_client_is_aborted_once_the_floor_has_passed_again() {
     assert!(view.open);
 }
 
-/// Suspicion is as far as it goes without a transmission.
+/// Without a transmission, the verdict stays a suspicion.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_suspected_zombie_is_never_aborted() {

@@ -1,4 +1,4 @@
-//! A configuration file that changes while connections are open.
+//! Configuration changes while connections are open.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -7,11 +7,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stage::{SOON, Stage, Watch};
 
-/// The daemon's file, and the daemon.
+/// A daemon and its configuration file.
 struct Configured {
     file: PathBuf,
     watch: Watch,
-    /// Holds the file.
+    /// Contains the file.
     _folder: tempfile::TempDir,
 }
 
@@ -28,14 +28,14 @@ impl Configured {
         }
     }
 
-    /// Rewrites the file, and waits for the line that says what came of it.
+    /// Rewrites the file, and waits for the log line with the result.
     fn reload(&self, text: &str, expected: &str) {
         fs::write(&self.file, text).unwrap();
         hang_up(&self.watch, expected);
     }
 }
 
-/// Sends SIGHUP and waits until the daemon has said this.
+/// Sends SIGHUP and waits until the daemon has logged `expected`.
 fn hang_up(watch: &Watch, expected: &str) {
     let id = i32::try_from(watch.daemon.id()).unwrap();
     kill_process(Pid::from_raw(id).unwrap(), Signal::HUP).unwrap();
@@ -53,7 +53,7 @@ fn file(stage: &Stage, limit: &str) -> String {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn open_connections_are_judged_by_new_rules_and_a_broken_file_changes_none() {
+fn open_connections_are_judged_by_new_rules_and_a_broken_file_changes_nothing() {
     let stage = Stage::new();
     let mut running = Configured::new(&file(&stage, "60s"));
     let idle = stage.client(0, "/quiet", Manner::Responsive);
@@ -96,7 +96,7 @@ fn open_connections_are_judged_by_new_rules_and_a_broken_file_changes_none() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn without_a_file_a_hangup_changes_nothing_and_ends_nothing() {
+fn without_a_file_sighup_changes_nothing_and_ends_nothing() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "2s"]);
     hang_up(&watch, "wsmon: SIGHUP: no --config, nothing to reload");

@@ -1,4 +1,4 @@
-//! Whose connections are watched, and how many of them.
+//! Which connections are watched, and how many.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_connection_that_this_host_opened_expires_like_one_it_accepted() {
+fn an_outgoing_connection_expires_like_an_accepted_one() {
     let stage = Stage::new();
     let flags = ["--remote-port", stage.port(), "--lb-timeout", "3s"];
     let mut watch = Watch::start(&flags);
     let before = Instant::now();
     let client = stage.client(0, "/quiet", Manner::Responsive);
-    // From its own socket the peer is the server.
+    // From its own socket's perspective the peer is the server.
     let alert = watch.verdict(stage.server.addr(), "expired", LIMIT + SOON);
     assert_between(
         before + LIMIT,
@@ -49,7 +49,7 @@ fn a_connection_with_both_ends_on_this_host_counts_once() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn what_does_not_fit_in_the_table_is_counted_and_the_rest_is_judged() {
+fn connections_beyond_the_table_size_are_counted_and_the_rest_is_judged() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "3s", "--max-connections", "5"]);
     assert_eq!(watch.metric("wsmon_degraded", &[]), 0.0);
@@ -73,7 +73,7 @@ fn what_does_not_fit_in_the_table_is_counted_and_the_rest_is_judged() {
     let full = watch.metric("wsmon_untracked_connections_total", &full);
     assert_eq!(full, 3.0, "each is counted once");
 
-    // Room that was freed is used again.
+    // Freed slots are reused.
     drop(tracked);
     watch.wait_for_metric("wsmon_connections", &[], 0.0);
     let late = stage.client(9, "/quiet", Manner::Responsive);
@@ -82,7 +82,7 @@ fn what_does_not_fit_in_the_table_is_counted_and_the_rest_is_judged() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn older_connections_that_do_not_fit_in_the_table_are_counted_too() {
+fn older_connections_beyond_the_table_size_are_counted_too() {
     let stage = Stage::new();
     let older: Vec<_> = (0..8)
         .map(|index| stage.client(index, "/quiet", Manner::Responsive))

@@ -1,4 +1,4 @@
-//! The alert log as a file that is moved away under the daemon.
+//! The alert log as a file that is moved away while the daemon runs.
 
 use std::fs;
 

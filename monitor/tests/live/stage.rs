@@ -1,4 +1,4 @@
-//! What every story needs: a network, a server in it, and a daemon with its alerts.
+//! The stage of every story: a network, a server, and a daemon with its alerts.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +13,7 @@ pub(crate) use lab::fresh_port;
 
 pub(crate) const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 
-/// Far more than anything takes that is not itself a limit under test.
+/// Far longer than anything takes, except for a limit under test.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// The network and one server.
@@ -62,7 +62,7 @@ impl Stage {
     }
 }
 
-/// A daemon and all it said. A warning or an error in its log fails the test, unless it was allowed.
+/// A daemon and its alerts. A warning or an error in its log fails the test, unless it was allowed.
 pub(crate) struct Watch {
     pub(crate) daemon: Daemon,
     alerts: Vec<Alert>,
@@ -83,7 +83,7 @@ impl Watch {
         self.allowed.push(text);
     }
 
-    /// The first firing alert about `peer`, which must come within `limit` and be of this `kind`.
+    /// The first firing alert about `peer`, which must come within `limit` and have this `kind`.
     pub(crate) fn verdict(&mut self, peer: SocketAddr, kind: &str, limit: Duration) -> Alert {
         let alert = self.alert(&format!("a verdict on {peer}"), limit, |alert| {
             alert.is_firing_zombie() && alert.peer() == Some(peer)
@@ -92,7 +92,7 @@ impl Watch {
         alert
     }
 
-    /// How the verdict on `peer` ended, which must be within `limit`.
+    /// How the verdict on `peer` ended, within `limit`.
     pub(crate) fn resolution(&mut self, peer: SocketAddr, limit: Duration) -> String {
         let alert = self.alert(
             &format!("the end of the verdict on {peer}"),
@@ -102,7 +102,7 @@ impl Watch {
         alert.text("/resolution").to_owned()
     }
 
-    /// The first alert, said already or to come within `limit`, that is `wanted`.
+    /// The first alert, existing or within `limit`, for which `wanted` is true.
     pub(crate) fn alert(
         &mut self,
         what: &str,
@@ -159,7 +159,7 @@ impl Drop for Watch {
     }
 }
 
-/// Asserts that `moment` lies between two others, and says by how much it does not.
+/// Asserts that `moment` lies between two others, and reports by how much it does not.
 pub(crate) fn assert_between(earliest: Instant, moment: Instant, latest: Instant) {
     assert!(
         moment >= earliest,

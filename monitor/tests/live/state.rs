@@ -1,4 +1,4 @@
-//! What was learned outlives the daemon.
+//! Learned baselines survive a restart.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::stage::{SOON, Stage};
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn what_was_learned_is_there_after_a_restart() {
+fn learned_baselines_survive_a_restart() {
     let stage = Stage::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
@@ -23,28 +23,28 @@ fn what_was_learned_is_there_after_a_restart() {
     assert!(!daemon.contains("state"), "{daemon}");
     let after: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let baselines = &after["baselines"];
-    assert_eq!(baselines["another"], learned, "it is not watched now");
+    assert_eq!(baselines["another"], learned, "kept while not watched");
     let ours = &baselines[stage.port()];
     assert!(ours["seconds"].as_u64() > Some(1000), "{after}");
     assert!(ours["arrivals"]["slow"].as_f64() > Some(2.0), "{after}");
     let files = fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(files, 1, "nothing is left beside it");
+    assert_eq!(files, 1, "no other file is left");
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_file_that_is_none_of_ours_costs_a_warning_and_stays_as_it_is() {
+fn a_foreign_file_causes_a_warning_and_stays_unchanged() {
     let stage = Stage::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("precious");
     fs::write(&path, "precious").unwrap();
     let log = connect_for_a_while(&stage, &path);
     assert!(log.contains("not a state file of wsmon"), "{log}");
-    assert!(log.contains("--state"), "the remedy: {log}");
+    assert!(log.contains("--state"), "without the remedy: {log}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 
-/// What a daemon says that sees clients come for three seconds and is ended then.
+/// The log of a daemon that sees clients connect for three seconds and is then terminated.
 fn connect_for_a_while(stage: &Stage, state: &Path) -> String {
     let state = ["--state", state.to_str().unwrap()];
     let mut watch = stage.watch(&state);
@@ -55,7 +55,7 @@ fn connect_for_a_while(stage: &Stage, state: &Path) -> String {
     while begun.elapsed().as_secs() < 4 {
         drop(stage.client(1, "/quiet", Manner::Responsive));
         count += 1.0;
-        lab::wait_until("it to be seen", SOON, || opened(&watch) == count).unwrap();
+        lab::wait_until("all to be counted", SOON, || opened(&watch) == count).unwrap();
     }
     let daemon: &mut Daemon = &mut watch.daemon;
     daemon.terminate(SOON).unwrap();

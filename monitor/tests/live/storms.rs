@@ -1,4 +1,4 @@
-//! A server with two thousand clients is killed, and they come back.
+//! A server with two thousand clients is killed, and they reconnect.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ const BASE: Duration = Duration::from_secs(1);
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn clients_with_a_fixed_interval_are_called_lockstep() {
+fn clients_with_a_fixed_interval_are_reported_as_lockstep() {
     let storm = Storm::rage(Retry::Fixed(BASE));
     assert_eq!(storm.pattern(), "lockstep", "{}", storm.reported());
     storm.assert_period(BASE);
@@ -26,7 +26,7 @@ fn clients_with_a_fixed_interval_are_called_lockstep() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn clients_that_back_off_without_jitter_are_called_so() {
+fn clients_that_back_off_without_jitter_are_reported_as_such() {
     let storm = Storm::rage(Retry::Exponential(BASE));
     assert_eq!(storm.pattern(), "backoff", "{}", storm.reported());
     storm.assert_period(BASE);
@@ -34,7 +34,7 @@ fn clients_that_back_off_without_jitter_are_called_so() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn clients_with_full_jitter_are_called_neither() {
+fn clients_with_full_jitter_are_reported_as_neither() {
     let storm = Storm::rage(Retry::FullJitter(BASE));
     assert!(
         !["lockstep", "backoff"].contains(&storm.pattern()),
@@ -43,12 +43,12 @@ fn clients_with_full_jitter_are_called_neither() {
     );
 }
 
-/// All that was said of a storm, from its mass close to its end.
+/// All alerts of a storm, from its mass close to its end.
 struct Storm(Vec<Alert>);
 
 impl Storm {
-    /// The server is killed, is back after 2 s, refuses for 8 s while it warms up, and then accepts.
-    /// What does not depend on how the clients retry is checked here.
+    /// The server is killed, restarts after 2 s, refuses for 8 s while it warms up, and then
+    /// accepts. This checks everything that does not depend on the clients' retry strategy.
     fn rage(retry: Retry) -> Self {
         let lab = Lab::new().unwrap();
         let addr = lab.server_addr(fresh_port());
@@ -57,29 +57,29 @@ impl Storm {
         let labels = [("listener", port.as_str())];
         let mut server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
         let crowd = Crowd::gather(&lab, addr, 0..CLIENTS, retry);
-        wait_until("everybody to be connected", SOON, || {
+        wait_until("all clients to be connected", SOON, || {
             crowd.seen().connected == CLIENTS
         })
         .unwrap();
         watch.wait_for_metric("wsmon_connections", &labels, CLIENTS.into());
-        // A client may have its answer a moment before the server has counted it.
+        // A client may get its answer a moment before the server has counted it.
         let mut before = server.answers();
-        wait_until("the server to have counted them", SOON, || {
+        wait_until("the server to count them", SOON, || {
             before = server.answers();
             before.accepted == u64::from(CLIENTS)
         })
         .unwrap();
 
         server.kill();
-        wait_until("everybody to have lost it", SOON, || {
+        wait_until("all clients to lose their connection", SOON, || {
             crowd.seen().connected == 0
         })
         .unwrap();
-        // How long the server is down: a length of time, and nothing that could be waited for.
+        // The server's downtime: a duration without a condition to wait for.
         std::thread::sleep(Duration::from_secs(2));
         crowd.expect_a_wave();
         let mut server = Backend::start(lab.server_ns(), addr, Duration::from_secs(8));
-        wait_until("everybody to be back", Duration::from_secs(60), || {
+        wait_until("all clients to be back", Duration::from_secs(60), || {
             crowd.seen().connected == CLIENTS
         })
         .unwrap();
@@ -92,7 +92,7 @@ impl Storm {
         let said = watch.alerts().iter();
         let said = said.filter(|alert| alert.text("/alert") == "reconnect_storm");
         let storm = Self(said.cloned().collect());
-        storm.assert_told_in_time(crowd.seen().first_wave.unwrap());
+        storm.assert_reported_in_time(crowd.seen().first_wave.unwrap());
         let reported = storm.reported();
         let over = storm.last();
         assert_eq!(over.text("/status"), "resolved", "{reported}");
@@ -124,13 +124,14 @@ impl Storm {
         storm
     }
 
-    /// The storm, not only the mass close, within 2 s of the first attempt.
-    fn assert_told_in_time(&self, first_wave: SystemTime) {
+    /// The storm itself, in addition to the mass close, is reported within 2 s of the first
+    /// attempt.
+    fn assert_reported_in_time(&self, first_wave: SystemTime) {
         let first = self.0.iter().find(|alert| alert.text("/phase") == "storm");
         let first = first.unwrap_or_else(|| panic!("no storm: {}", self.reported()));
         let ts: Timestamp = first.text("/ts").parse().unwrap();
         let after = ts.duration_since(Timestamp::try_from(first_wave).unwrap());
-        println!("told {after:?} after the first attempt");
+        println!("reported {after:?} after the first attempt");
         assert!(after.as_secs_f64() <= 2.0, "{after:?}: {}", self.reported());
     }
 
@@ -146,7 +147,7 @@ impl Storm {
     }
 
     fn last(&self) -> &Alert {
-        self.0.last().expect("something was said")
+        self.0.last().expect("at least one alert")
     }
 
     fn reported(&self) -> String {
@@ -157,13 +158,13 @@ impl Storm {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_daemon_that_has_just_started_tells_of_a_mass_close() {
+fn a_mass_close_is_reported_right_after_the_start() {
     const FEW: u16 = 45;
     let lab = Lab::new().unwrap();
     let addr = lab.server_addr(fresh_port());
     let server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
     let crowd = Crowd::gather(&lab, addr, 0..FEW, Retry::Fixed(BASE));
-    wait_until("everybody to be connected", SOON, || {
+    wait_until("all clients to be connected", SOON, || {
         crowd.seen().connected == FEW
     })
     .unwrap();
@@ -181,7 +182,7 @@ fn a_daemon_that_has_just_started_tells_of_a_mass_close() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn clients_that_come_and_go_are_named_and_listed() {
+fn clients_that_reconnect_all_the_time_are_reported_and_listed() {
     let lab = Lab::new().unwrap();
     let addr = lab.server_addr(fresh_port());
     let mut watch = Watch::start(&["--port", &addr.port().to_string()]);

@@ -1,7 +1,7 @@
-//! Peers that talk as much and as fast as they are told, and remember every frame.
+//! Peers that send as much and as fast as configured, and remember every frame.
 //!
-//! Frames are written and read by tungstenite's framing, below its messages, so that fragments and
-//! unsolicited pongs can be sent and are seen as they are.
+//! Frames are written and read with tungstenite's framing, below its message layer. So fragments
+//! and unsolicited pongs can be sent, and received frames are seen unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +21,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::dice::{Dice, Sizes};
 
-/// What each end of each connection says.
+/// What each end of each connection sends.
 #[derive(Clone, Copy)]
 pub(crate) struct Talk {
-    /// Frames to send at least; the last message and the close frame may add to them.
+    /// Minimum number of frames; the last message and the close frame may add to it.
     pub(crate) frames: usize,
     pub(crate) sizes: &'static Sizes,
     pub(crate) pace: Pace,
@@ -32,40 +32,41 @@ pub(crate) struct Talk {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// As fast as the other end takes it, in writes of up to so many bytes, wherever frames begin.
+    /// As fast as the other end reads, in writes of up to this many bytes, independent of frame
+    /// boundaries.
     Torrent(usize),
-    /// Each frame in a write of its own, and a pause of up to so long behind each message.
+    /// One write per frame, and a random pause of up to this long after each message.
     Chat(Duration),
 }
 
 /// One frame, as both ends know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct FrameFacts {
     pub(crate) opcode: &'static str,
     pub(crate) fin: bool,
     pub(crate) length: u64,
-    /// Of header and payload.
+    /// Header and payload.
     bytes: u64,
 }
 
-/// A connection that is over, as the server's side of it was.
+/// A finished connection, as seen by the server.
 pub(crate) struct Conversation {
     pub(crate) client: SocketAddr,
-    pub(crate) rx: Vec<Told>,
-    pub(crate) tx: Vec<Told>,
+    pub(crate) rx: Vec<FrameFacts>,
+    pub(crate) tx: Vec<FrameFacts>,
 }
 
-/// Frames in sum.
+/// Totals over frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) frames: BTreeMap<String, u64>,
     pub(crate) payload_bytes: u64,
-    /// With the headers.
+    /// Including the headers.
     pub(crate) bytes: u64,
 }
 
-/// Lets as many connections talk at the same time, until each is closed by its client. What one end
-/// sent the other has received, or this panics.
+/// Runs this many connections at the same time, until each is closed by its client. Panics unless
+/// each end has received what the other one sent.
 pub(crate) fn converse(
     lab: &Lab,
     server: SocketAddr,
@@ -96,8 +97,8 @@ pub(crate) fn converse(
             .collect();
         let end = |(addr, client, server): Talking<'_>| {
             let (client, server) = (client.join().unwrap(), server.join().unwrap());
-            assert!(client.said == server.heard, "the server misses frames");
-            assert!(server.said == client.heard, "the client misses frames");
+            assert!(client.said == server.heard, "the server missed frames");
+            assert!(server.said == client.heard, "the client missed frames");
             Conversation {
                 client: addr,
                 rx: client.said,
@@ -109,7 +110,7 @@ pub(crate) fn converse(
 }
 
 impl Tally {
-    pub(crate) fn of<'a>(frames: impl IntoIterator<Item = &'a Told>) -> Self {
+    pub(crate) fn of<'a>(frames: impl IntoIterator<Item = &'a FrameFacts>) -> Self {
         let mut tally = Self::default();
         for frame in frames {
             *tally.frames.entry(frame.opcode.to_owned()).or_default() += 1;
@@ -124,7 +125,7 @@ impl Tally {
     }
 }
 
-impl Told {
+impl FrameFacts {
     fn of(frame: &Frame) -> Self {
         let header = frame.header();
         let length = frame.payload().len() as u64;
@@ -136,7 +137,7 @@ impl Told {
                 OpCode::Control(Control::Close) => "close",
                 OpCode::Control(Control::Ping) => "ping",
                 OpCode::Control(Control::Pong) => "pong",
-                reserved => panic!("nobody sent a {reserved:?}"),
+                reserved => panic!("no peer sends {reserved:?}"),
             },
             fin: header.is_final,
             length,
@@ -151,20 +152,20 @@ enum Role {
     Server,
 }
 
-/// All one end said and heard.
+/// All frames one end sent and received.
 struct Lived {
-    said: Vec<Told>,
-    heard: Vec<Told>,
+    said: Vec<FrameFacts>,
+    heard: Vec<FrameFacts>,
 }
 
-/// A client's address, and both ends as they live.
+/// A client's address, and both running ends.
 type Talking<'scope> = (
     SocketAddr,
     thread::ScopedJoinHandle<'scope, Lived>,
     thread::ScopedJoinHandle<'scope, Lived>,
 );
 
-/// What the reading half wants the writing half to say.
+/// What the reading half makes the writing half send.
 enum Order {
     Pong(Bytes),
     Close,
@@ -219,17 +220,17 @@ impl Role {
 }
 
 /// Reads to the end of the stream.
-fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<Told> {
+fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
     let mut socket = FrameSocket::new(stream);
     let mut heard = Vec::new();
     while let Some(frame) = socket.read(None).unwrap() {
-        heard.push(Told::of(&frame));
+        heard.push(FrameFacts::of(&frame));
         let order = match frame.header().opcode {
             OpCode::Control(Control::Ping) => Order::Pong(unmasked(&frame)),
             OpCode::Control(Control::Close) => Order::Close,
             _ => continue,
         };
-        // Behind its own close frame the other half says nothing more.
+        // After its own close frame the other half sends nothing more.
         let _ = orders.send(order);
     }
     heard
@@ -246,9 +247,9 @@ struct Speaker {
     role: Role,
     stream: TcpStream,
     dice: Dice,
-    said: Vec<Told>,
+    said: Vec<FrameFacts>,
     unwritten: Vec<u8>,
-    /// The peer's close frame has come.
+    /// The peer's close frame has arrived.
     closing: bool,
 }
 
@@ -266,7 +267,7 @@ impl Speaker {
                 self.pause(Duration::from_nanos(nanos), orders, talk.pace);
             }
         }
-        // Only the client closes by itself.
+        // Only the client starts the close.
         while self.role == Role::Server && !self.closing {
             self.flush();
             self.obey(orders.recv().unwrap(), talk.pace);
@@ -288,7 +289,7 @@ impl Speaker {
             match orders.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(order) => self.obey(order, pace),
                 Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => panic!("the peer left in mid-sentence"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the peer ended too early"),
             }
         }
     }
@@ -304,7 +305,7 @@ impl Speaker {
         if self.role == Role::Client {
             frame.header_mut().mask = Some((self.dice.next() as u32).to_le_bytes());
         }
-        self.said.push(Told::of(&frame));
+        self.said.push(FrameFacts::of(&frame));
         frame.format(&mut self.unwritten).unwrap();
         match pace {
             Pace::Chat(_) => self.flush(),

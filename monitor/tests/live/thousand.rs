@@ -1,5 +1,5 @@
-//! A thousand connections for a minute: every dead one is named, no living one is, and every
-//! counter agrees with what the server counted itself.
+//! A thousand connections for a minute: every dead one is reported, no live one is, and every
+//! counter agrees with the server's own counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
-/// By then everything has long been steady, and the verdicts still fit in the minute.
+/// By then the traffic is steady, and the verdicts still fit into the minute.
 const BLACK_HOLED_AFTER: Duration = Duration::from_secs(25);
 const OPCODES: [(Opcode, &str); 5] = [
     (Opcode::Text, "text"),
@@ -31,14 +31,14 @@ const OPCODES: [(Opcode, &str); 5] = [
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_thousand_connections_get_five_hundred_right_verdicts_and_counters_that_agree() {
+fn a_thousand_connections_get_five_hundred_correct_verdicts_and_matching_counters() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
-    // A port of their own: only of these the server counts frames that never left this host.
+    // A separate port: only its server counts frames that never left this host.
     let doomed_addr = stage.lab.server_addr(fresh_port());
     let doomed_server = Server::start(stage.lab.server_ns(), doomed_addr).unwrap();
     let doomed_port = doomed_addr.port().to_string();
-    // Suspected and confirmed at once, so that one line tells of each.
+    // Suspected and confirmed at once, so that one line covers each.
     let at_once = ["--unresponsive-floor", "1s"];
     let flags = ["--port", &doomed_port, "--lb-timeout", "10s"];
     let mut watch = stage.watch(&[&flags[..], &at_once].concat());
@@ -88,8 +88,8 @@ fn a_thousand_connections_get_five_hundred_right_verdicts_and_counters_that_agre
     watch.wait_for_metric("wsmon_connections_closed_total", &ours, 666.0);
     let closed = |how| watch.metric("wsmon_connections_closed_total", &[ours[0], ("how", how)]);
     assert_eq!(closed("close_frame"), 375.0);
-    // A client that leaves without a word says so with a RST if a ping was still unread: all the
-    // deaf ones, and of the others those whose heartbeat was just on its way.
+    // A client that leaves without a close frame sends a RST if a ping was still unread: all deaf
+    // ones, and others whose heartbeat had just arrived.
     assert_eq!(closed("fin") + closed("rst_received"), 125.0 + 166.0);
     assert!(closed("rst_received") >= 166.0);
     assert_eq!(watch.metric("wsmon_abnormal_closures_total", &ours), 291.0);
@@ -108,11 +108,11 @@ fn a_thousand_connections_get_five_hundred_right_verdicts_and_counters_that_agre
     assert!(idle.iter().all(|client| client.view().open));
 }
 
-/// Every client, by what becomes of it.
+/// All clients, by their fate.
 struct Crowd {
-    /// Healthy, and leave with a close frame: talkers, pingers and listeners to a stream.
+    /// Healthy; leave with a close frame: talkers, pingers and listeners to a stream.
     polite: Vec<Client>,
-    /// Healthy, and leave without a word: they answer the server's heartbeat.
+    /// Healthy; answer the server's heartbeat and leave without a close frame.
     curt: Vec<Client>,
     idle: Vec<Client>,
     deaf: Vec<Client>,
@@ -163,7 +163,7 @@ impl Crowd {
         }
     }
 
-    /// Who must be accused of what.
+    /// The expected verdicts.
     fn dead(&self) -> BTreeSet<(SocketAddr, String)> {
         let of_kind = |clients: &[Client], kind: &str| -> Vec<_> {
             let accused = |client: &Client| (client.local_addr(), kind.to_owned());
@@ -179,7 +179,7 @@ impl Crowd {
         .collect()
     }
 
-    /// Everybody leaves who can be heard leaving; the idle ones stay.
+    /// All clients leave whose departure can be noticed; the idle ones stay.
     fn disperse(self) -> Vec<Client> {
         for client in &self.polite {
             client.send(Message::Close(None)).unwrap();
@@ -193,7 +193,8 @@ impl Crowd {
     }
 }
 
-/// Each verdict is reported once, singly or in a group, and in time; and who is dead is named by who looks.
+/// Each verdict is reported once and in time, singly or in a group, and `wsmon list` shows every
+/// dead connection.
 fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
     let mut reported: BTreeMap<String, f64> = BTreeMap::new();
     let dead = crowd.dead();
@@ -207,7 +208,7 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
         assert!(in_time, "{line}");
         let peer: SocketAddr = line["conn"]["peer"].as_str().unwrap().parse().unwrap();
         let accused = (peer, kind.to_owned());
-        assert!(dead.contains(&accused), "wrongly accused: {line}");
+        assert!(dead.contains(&accused), "false alarm: {line}");
     };
     for alert in watch.alerts() {
         assert!(alert.is_firing_zombie(), "{}", alert.json);
@@ -236,18 +237,18 @@ fn assert_verdicts(watch: &mut Watch, crowd: &Crowd, dropped_at: Instant) {
         expected.map(|(kind, n)| (kind.to_owned(), n)).into()
     );
     let groups = watch.alerts().iter().filter(|alert| alert.count() > 1.0);
-    assert!(groups.count() >= 3, "each kind came in a burst");
+    assert!(groups.count() >= 3, "each kind was grouped");
 
     assert_eq!(dead.len(), 500);
-    let listed = told_by_list(watch);
+    let listed = listed_verdicts(watch);
     let false_ones: Vec<_> = listed.difference(&dead).collect();
     let missed: Vec<_> = dead.difference(&listed).collect();
-    assert!(false_ones.is_empty(), "wrongly accused: {false_ones:?}");
+    assert!(false_ones.is_empty(), "false alarms: {false_ones:?}");
     assert!(missed.is_empty(), "missed: {missed:?}");
 }
 
-/// The connections on which a verdict stands, and which.
-fn told_by_list(watch: &Watch) -> BTreeSet<(SocketAddr, String)> {
+/// The connections with a standing verdict in `wsmon list`, with its kind.
+fn listed_verdicts(watch: &Watch) -> BTreeSet<(SocketAddr, String)> {
     let text = viewer::reported(
         watch.daemon.control(),
         &["list", "--json", "--limit", "1000"],
@@ -261,7 +262,7 @@ fn told_by_list(watch: &Watch) -> BTreeSet<(SocketAddr, String)> {
         .collect()
 }
 
-/// The server's count of each opcode and direction is the daemon's.
+/// The daemon's count of each opcode and direction equals the server's.
 fn assert_same_counts(watch: &Watch, listener: &str, counts: &Counts) {
     let metrics = watch.metrics();
     for (direction, way) in [(Direction::Rx, "rx"), (Direction::Tx, "tx")] {
@@ -280,12 +281,12 @@ fn assert_same_counts(watch: &Watch, listener: &str, counts: &Counts) {
             "{way} pings"
         );
     }
-    // Each kind of traffic was really there.
+    // Each kind of traffic really occurred.
     assert!(counts.pings_sent() > 125 * 25 && counts.pongs_received() > 125 * 25);
 }
 
-/// What the kernel accepted for a black-holed client may still wait for its turn, but what the
-/// client received was on the wire.
+/// Frames that the kernel accepted for a black-holed client may still wait, but frames that the
+/// client received were on the wire.
 fn assert_counted_at_most_what_was_accepted(
     watch: &Watch,
     listener: &str,

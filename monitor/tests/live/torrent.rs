@@ -1,4 +1,4 @@
-//! The most that two peers can say, against tshark's reading of the same packets.
+//! Two peers at full speed, compared with tshark's analysis of the same packets.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const CONNECTIONS: u64 = 8;
 
-/// Nothing, every form of the length with its borders, and frames larger than any packet.
+/// Empty payloads, the edges of every length encoding, and frames larger than any packet.
 const SIZES: &Sizes = &[
     (20, 0..=0),
     (1_000, 1..=125),
@@ -41,7 +41,7 @@ fn a_hundred_thousand_frames_at_full_speed_are_counted_as_tshark_counts_them() {
         Some((attempt, conversations, recording?))
     });
     let (attempt, conversations, recording) =
-        complete.unwrap_or_else(|| panic!("{TRIES} times dumpcap dropped packets"));
+        complete.unwrap_or_else(|| panic!("dumpcap dropped packets {TRIES} times"));
     let said = Counted {
         rx: Tally::of(conversations.iter().flat_map(|c| &c.rx)),
         tx: Tally::of(conversations.iter().flat_map(|c| &c.tx)),
@@ -50,8 +50,8 @@ fn a_hundred_thousand_frames_at_full_speed_are_counted_as_tshark_counts_them() {
     let began = Instant::now();
     let tshark = recording.frames();
     println!("tshark took {:?}", began.elapsed());
-    assert_eq!(tshark.rx, said.rx, "tshark, and what the clients sent");
-    assert_eq!(tshark.tx, said.tx, "tshark, and what the server sent");
+    assert_eq!(tshark.rx, said.rx, "tshark against the clients' frames");
+    assert_eq!(tshark.tx, said.tx, "tshark against the server's frames");
 
     let metrics = attempt.watch.metrics();
     for name in [
@@ -87,14 +87,15 @@ struct Attempt {
 impl Attempt {
     fn new() -> Self {
         let lab = Lab::new().unwrap();
-        // A packet that overtakes another can hide a header as a lost one does: see docs/limitations.md.
+        // A packet that overtakes another can hide a header like a lost one: see
+        // docs/limitations.md.
         lab.keep_each_connection_on_one_cpu().unwrap();
         let port = fresh_port();
         let watch = Watch::start(&["--port", &port.to_string()]);
         Self { watch, port, lab }
     }
 
-    /// No recording if packets are missing in it.
+    /// `None` as the recording if packets are missing.
     fn talk(&self) -> (Vec<Conversation>, Option<Recording>) {
         let server = self.lab.server_addr(self.port);
         let capture = Capture::start(self.lab.server_ns(), server, self.lab.client_ns());

@@ -1,4 +1,4 @@
-//! Each way to die, when it is noticed, and how the verdict ends.
+//! Each way to die, when it is detected, and how the verdict ends.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ const HEARTBEAT: &str = "/heartbeat?every=1s";
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn an_idle_connection_is_expired_within_a_second_after_the_limit_and_never_before_it() {
+fn an_idle_connection_expires_within_a_second_after_the_limit_and_never_before() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     let mut watch = stage.watch(&LIMIT_FLAG);
@@ -54,7 +54,7 @@ fn an_idle_connection_is_expired_within_a_second_after_the_limit_and_never_befor
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn an_expired_connection_whose_client_speaks_after_all_has_recovered() {
+fn an_expired_connection_recovers_when_its_client_sends() {
     let stage = Stage::new();
     let mut watch = stage.watch(&LIMIT_FLAG);
     let idle = stage.client(0, "/quiet", Manner::Responsive);
@@ -65,7 +65,7 @@ fn an_expired_connection_whose_client_speaks_after_all_has_recovered() {
     let expired = [("kind", "expired")];
     assert_eq!(watch.metric("wsmon_zombies_recovered_total", &expired), 1.0);
     assert_eq!(watch.metric("wsmon_zombie_connections", &[]), 0.0);
-    // It dies a second time like any other.
+    // It can expire a second time.
     watch.wait_for_metric("wsmon_zombies_detected_total", &expired, 2.0);
 }
 
@@ -91,7 +91,7 @@ fn a_black_holed_sender_is_found_within_ten_seconds_and_recovers_when_the_path_h
     let view = stage.server.connection(peer).unwrap();
     assert_eq!(view.to_string(), "open, no error");
 
-    // The next retransmission may be 7 s away, the one after it 13 s.
+    // The next retransmission may come after 7 s, the one after that after 13 s.
     stage.lab.heal(stage.lab.client_addr(0)).unwrap();
     assert_eq!(watch.resolution(peer, SOON + SOON), "recovered");
     assert_eq!(watch.metric("wsmon_zombie_connections", &[]), 0.0);
@@ -127,10 +127,10 @@ fn a_deaf_client_is_suspected_at_its_second_ping_and_confirmed_after_the_floor()
     watch.assert_never_accused(healthy.local_addr());
 }
 
-/// As a client that uploads over a slow link: its pongs wait behind its data.
+/// Like a client that uploads over a slow link: its pongs wait behind its data.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_client_whose_data_arrives_is_alive_however_many_pings_it_owes() {
+fn a_client_whose_data_arrives_is_alive_with_any_number_of_pending_pings() {
     let stage = Stage::new();
     let flags = ["--lb-timeout", "60s", "--unresponsive-floor", "2s"];
     let mut watch = stage.watch(&flags);
@@ -145,14 +145,14 @@ fn a_client_whose_data_arrives_is_alive_however_many_pings_it_owes() {
     let view = stage.server.connection(peer).unwrap();
     assert!(view.pings_sent_at.len() > 10);
     watch.assert_never_accused(peer);
-    // And then it has nothing to say any more.
+    // Then it stops sending.
     watch.verdict(peer, "unresponsive", SOON);
 }
 
-/// Packets show it, before a look at the sockets can.
+/// Packets show it before a scan of the sockets can.
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_server_that_takes_nothing_in_is_stalled_and_reads_on() {
+fn a_server_that_does_not_read_is_stalled_until_it_reads_on() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "60s"]);
     let uploading = stage.client(0, "/deaf", Manner::Responsive);
@@ -177,13 +177,13 @@ fn a_server_that_takes_nothing_in_is_stalled_and_reads_on() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_reset_ends_an_expired_connection_and_is_no_sign_of_life() {
+fn a_reset_ends_an_expired_connection_without_recovery() {
     let stage = Stage::new();
     let mut watch = stage.watch(&LIMIT_FLAG);
     let idle = stage.client(0, "/quiet", Manner::Responsive);
     let peer = idle.local_addr();
     watch.verdict(peer, "expired", LIMIT + SOON);
-    // As a load balancer that answers the next packet with a RST.
+    // Like a load balancer that answers the next packet with a RST.
     idle.reset().unwrap();
     assert_eq!(watch.resolution(peer, SOON), "rst_received");
     assert_eq!(watch.metric("wsmon_zombies_recovered_total", &[]), 0.0);
@@ -192,7 +192,7 @@ fn a_reset_ends_an_expired_connection_and_is_no_sign_of_life() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn each_verdict_ends_with_its_connection_and_says_how_it_ended() {
+fn each_verdict_ends_with_its_connection_and_reports_how_it_ended() {
     let stage = Stage::new();
     // TCP gives up after 13 s instead of 15 minutes.
     stage
@@ -215,7 +215,7 @@ fn each_verdict_ends_with_its_connection_and_says_how_it_ended() {
     }
 
     let deaf_peer = deaf.local_addr();
-    // It has not read the pings: its kernel answers the close with a RST.
+    // It has not read the pings, so its kernel sends a RST on close.
     drop(deaf);
     assert_eq!(watch.resolution(deaf_peer, SOON), "rst_received");
     let timeout = watch.resolution(black_holed.local_addr(), SOON + SOON);

@@ -1,4 +1,4 @@
-//! The commands that look at a running daemon, as processes.
+//! wsmon's client commands, run as processes.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ pub(crate) fn ask(control: &Path, args: &[&str]) -> Output {
     command(control, args).output().unwrap()
 }
 
-/// What a command prints, which must succeed.
+/// The output of a command, which must succeed.
 pub(crate) fn reported(control: &Path, args: &[&str]) -> String {
     let output = ask(control, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -27,26 +27,26 @@ pub(crate) fn reported(control: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A command that goes on by itself, until it is dropped.
+/// A command that runs until it ends or is dropped.
 pub(crate) struct Viewer {
     process: Process,
     lines: Option<Receiver<Value>>,
 }
 
 impl Viewer {
-    /// Starts `wsmon frames --json` and reads what it prints.
+    /// Starts `wsmon frames --json` and reads its output.
     pub(crate) fn start(control: &Path, args: &[&str]) -> Self {
         let mut viewer = Self::stuck(control, args);
         viewer.read();
         viewer
     }
 
-    /// Starts `wsmon frames --json` and does not read what it prints.
+    /// Starts `wsmon frames --json` without reading its output.
     pub(crate) fn stuck(control: &Path, args: &[&str]) -> Self {
         Self::run(control, &[&["frames", "--json"], args].concat())
     }
 
-    /// Starts a command and does not read what it prints.
+    /// Starts a command without reading its output.
     pub(crate) fn run(control: &Path, args: &[&str]) -> Self {
         let process = Process::spawn(&mut command(control, args)).unwrap();
         Self {
@@ -55,13 +55,13 @@ impl Viewer {
         }
     }
 
-    /// From now on, reads what it prints.
+    /// Starts reading its output.
     pub(crate) fn read(&mut self) {
         let (sender, lines) = channel();
         let stdout = self.child().stdout.take().unwrap();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // A test that no longer listens has dropped the receiver.
+                // Fails if the test no longer listens and has dropped the receiver.
                 let _ = sender.send(serde_json::from_str(&line).unwrap());
             }
         });
@@ -70,16 +70,16 @@ impl Viewer {
 
     /// The next line.
     pub(crate) fn next(&self) -> Value {
-        let lines = self.lines.as_ref().expect("it is read");
+        let lines = self.lines.as_ref().expect("its output is read");
         lines.recv_timeout(SOON).expect("another line")
     }
 
-    /// Its standard output has no reader any more.
+    /// Closes the reading end of its standard output.
     pub(crate) fn stop_listening(&mut self) {
         drop(self.child().stdout.take());
     }
 
-    /// Waits until it ends; also what it said on stderr.
+    /// Waits until it ends; also returns its stderr.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let ended = wait_for("the viewer to end", SOON, || {
             self.process.try_wait().unwrap()

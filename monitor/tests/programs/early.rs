@@ -1,5 +1,5 @@
-//! Data in the segment that completes a handshake, or begins it: its socket is not there yet when the
-//! hook sees it.
+//! Data in the segment that completes or begins a handshake, when the hook sees it before its
+//! socket exists.
 
 use std::fs;
 
@@ -16,27 +16,27 @@ use super::{
     ws::{self, Frame, REQUEST, RESPONSE, Stream},
 };
 
-/// A handshake record with the beginning of a ClientHello (RFC 8446 §5.1, §4.1.2).
+/// A handshake record with the start of a ClientHello (RFC 8446 §5.1, §4.1.2).
 const CLIENT_HELLO: &[u8] =
     b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
 
 const ISN: u32 = u32::MAX - 50;
 
-/// How the first data comes.
+/// How the first data arrives.
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// The acknowledgement that would have completed the handshake is lost.
+    /// The acknowledgement that would complete the handshake is lost.
     AckLost,
-    /// The listening socket ignores it.
+    /// The listening socket ignores that acknowledgement.
     Deferred,
-    /// In the SYN, and the server answers before the handshake is complete.
+    /// In the SYN; the server answers before the handshake is complete.
     InSyn,
 }
 
 const MANNERS: [Manner; 3] = [Manner::AckLost, Manner::Deferred, Manner::InSyn];
 
-/// A connection that brings `data` in this manner, and a twin that takes the same packets.
+/// A connection whose `data` arrives in this manner, with a native twin that gets the same packets.
 fn open(
     tun: &mut Tun,
     manner: Manner,
@@ -46,7 +46,8 @@ fn open(
     data: &[u8],
 ) -> Link {
     if matches!(manner, Manner::InSyn) {
-        // Server side, without a cookie, for every listening socket (ip-sysctl.rst, tcp_fastopen).
+        // For the server side, without a cookie, for every listening socket (ip-sysctl.rst,
+        // tcp_fastopen).
         fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1538").unwrap();
     }
     let listener = listen(family, port);
@@ -56,7 +57,7 @@ fn open(
     if matches!(manner, Manner::InSyn) {
         let isn = ISN.wrapping_add(data.len() as u32);
         let (mut peer, syn, response) = Peer::knock(tun, family, &listener, own_port, ISN, data);
-        assert_eq!(response.segment.ack, isn, "the data was taken");
+        assert_eq!(response.segment.ack, isn, "the data was not accepted");
         let socket = peer.accepted(&listener);
         peer.isn = isn;
         let mut link = Link::new(peer, socket);
@@ -77,7 +78,7 @@ fn open(
     link
 }
 
-/// The paths of the requests that the daemon hears of, all of this connection.
+/// The paths of the requests reported to the daemon, all of this connection.
 fn requests(kernel: &mut Kernel, link: &Link) -> Vec<String> {
     let mut paths = Vec::new();
     while let Some(event) = kernel.handshakes.next(decode::handshake) {
@@ -93,7 +94,7 @@ fn requests(kernel: &mut Kernel, link: &Link) -> Vec<String> {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_request_that_completes_or_begins_the_handshake_is_taken_as_one_behind_it() {
+fn a_request_that_completes_or_begins_the_handshake_counts_like_a_later_one() {
     let port = 28_090;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -103,7 +104,8 @@ fn a_request_that_completes_or_begins_the_handshake_is_taken_as_one_behind_it() 
         let mut own_port = 20_000;
         for manner in MANNERS {
             for family in [Family::V4, Family::V6] {
-                // As short as a head gets, and longer than what the daemon is shown of one.
+                // The shortest possible head, and one longer than the part that the daemon
+                // receives.
                 for padding in [0, 200, 3_000] {
                     own_port += 1;
                     let what = format!("{manner:?} {family:?} {padding}");
@@ -135,7 +137,7 @@ fn a_request_that_completes_or_begins_the_handshake_is_taken_as_one_behind_it() 
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn tls_plain_http_and_a_refusal_are_known_by_data_that_completes_the_handshake() {
+fn tls_plain_http_and_a_refusal_are_recognised_in_data_that_completes_the_handshake() {
     let port = 28_091;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -172,13 +174,13 @@ fn tls_plain_http_and_a_refusal_are_known_by_data_that_completes_the_handshake()
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_request_that_finds_the_queue_full_counts_once_when_it_comes_again() {
+fn a_request_retransmitted_because_of_a_full_queue_counts_once() {
     let port = 28_092;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let listener = listen(Family::V4, port);
-        // Three connections may wait to be accepted.
+        // Room for three connections that wait to be accepted.
         listen_again(&listener, 2).unwrap();
         for own_port in [22_002, 22_003] {
             let (waiting, ..) = Peer::knock(tun, Family::V4, &listener, own_port, ISN, b"");
@@ -194,7 +196,7 @@ fn a_request_that_finds_the_queue_full_counts_once_when_it_comes_again() {
         assert_eq!(
             kernel.stats().upgrade_requests.get(),
             1,
-            "no room for the second"
+            "the second one should not fit"
         );
         for _ in 0..3 {
             drop(listener.accept().unwrap());
@@ -211,21 +213,21 @@ fn a_request_that_finds_the_queue_full_counts_once_when_it_comes_again() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn data_without_a_connection_is_of_no_connection() {
+fn data_for_a_listening_socket_belongs_to_no_connection() {
     let port = 28_093;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let listener = listen(Family::V4, port);
         let (mut stranger, ..) = Peer::knock(tun, Family::V4, &listener, 23_000, ISN, b"");
-        // Whatever comes to the listening socket, with no connection behind it: the last of it is kept.
+        // Segments to the listening socket that belong to no connection. The last of them is kept.
         for seq in 0..500_u32 {
             tun.write(&stranger.data(ISN.wrapping_add(1 << 20 | seq), REQUEST));
         }
         drop(listener);
         stranger.received(tun);
         let mut link = Link::open(tun, Family::V4, port, 23_000, ISN);
-        kernel.agrees_with(&mut link, "nothing was said yet");
+        kernel.agrees_with(&mut link, "no request yet");
         assert_eq!(kernel.stats().upgrade_requests.get(), 0);
         assert!(kernel.snapshots.get(link.conn()).unwrap().is_none());
         link.peer_sends_more(tun, REQUEST);
@@ -235,7 +237,7 @@ fn data_without_a_connection_is_of_no_connection() {
     });
 }
 
-/// A request of this many bytes more, in a header in front of the key.
+/// A request with a header of this many more bytes before the key.
 fn padded_request(padding: usize) -> Vec<u8> {
     let at = REQUEST
         .windows(4)
@@ -245,7 +247,7 @@ fn padded_request(padding: usize) -> Vec<u8> {
     [&REQUEST[..at], cookie.as_bytes(), &REQUEST[at..]].concat()
 }
 
-/// Headers of both versions, of the shortest and the longest kind.
+/// Headers of both versions, the shortest and the longest forms included.
 fn proxy_headers() -> Vec<Vec<u8>> {
     let binary = |variable: usize| {
         let len = (variable as u16).to_be_bytes();
@@ -270,14 +272,14 @@ fn proxy_headers() -> Vec<Vec<u8>> {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn what_stands_behind_a_proxy_header_is_known_whether_it_shares_a_segment_with_it_or_not() {
+fn data_behind_a_proxy_header_is_recognised_in_the_same_segment_and_in_the_next() {
     let port = 28_095;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
         let mut own_port = 24_000;
         for header in proxy_headers() {
-            // In one segment behind the handshake, in two, and in one that completes it.
+            // In one segment after the handshake, in two, and in one that completes it.
             for way in 0..3 {
                 for first in [REQUEST, CLIENT_HELLO] {
                     own_port += 1;

@@ -1,4 +1,4 @@
-//! The programs, attached, and what they say.
+//! The attached programs and their output.
 
 use std::{
     ops::Range,
@@ -25,25 +25,25 @@ use monitor_core::ListenerRules;
 
 use super::link::Link;
 
-/// The ports that the shared programs watch: each has a listener of its own, so that a test finds
-/// its own counters only.
+/// The ports that the shared programs watch. Each has its own listener, so that a test sees only
+/// its own counters.
 pub(super) const PORTS: Range<u16> = 28_090..28_111;
 
-/// Programs that are loaded once for all tests, as that takes most of the time in a guest. One
-/// test at a time has them: the rings and the counters of losses are for all listeners together.
+/// Programs loaded once for all tests, because loading takes most of the time in a guest. One test
+/// at a time uses them: the rings and the loss counters are shared by all listeners.
 static SHARED: Mutex<Option<Kernel>> = Mutex::new(None);
 
-/// The shared programs, in the hands of one test.
+/// The shared programs, locked by one test.
 pub(super) struct KernelGuard(MutexGuard<'static, Option<Kernel>>);
 
 impl KernelGuard {
-    /// Waits until no other test has the shared programs.
+    /// Waits until no other test uses the shared programs.
     pub(super) fn wait() -> Self {
-        // Each test notes what was counted before it, so one that failed is no reason for others to.
+        // Each test records the counts before it, so one that failed does not affect the others.
         Self(SHARED.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The shared programs, for the connections of the watched `port`.
+    /// The shared programs, for connections on the watched `port`.
     pub(super) fn watching(&mut self, port: u16) -> &mut Kernel {
         let kernel = self.0.get_or_insert_with(|| Kernel::watching(PORTS));
         kernel.begin(port);
@@ -51,7 +51,7 @@ impl KernelGuard {
     }
 }
 
-/// The programs, attached, and all they say.
+/// The attached programs and their rings.
 pub(super) struct Kernel {
     stats: Stats,
     drops: Drops,
@@ -59,18 +59,18 @@ pub(super) struct Kernel {
     pub(super) vitals: Ring,
     pub(super) samples: Ring,
     pub(super) handshakes: Ring,
-    /// The first port watched: the one of the first listener.
+    /// The first watched port, which belongs to the first listener.
     first: u16,
     listener: usize,
     dropped_before: [u64; DropReason::ALL.len()],
-    /// What was counted for the connections before the one in hand.
+    /// Counts before the current connection.
     before: ListenerStats,
-    /// Kept, because all of it goes with this value.
+    /// Keeps the programs loaded and attached.
     loaded: Loaded,
 }
 
 impl Kernel {
-    /// Programs of one's own, in each port a listener.
+    /// Separate programs, with a listener for each port.
     pub(super) fn watching(ports: Range<u16>) -> Self {
         let first = ports.start;
         let mut loaded = load(ports);
@@ -93,7 +93,7 @@ impl Kernel {
         kernel
     }
 
-    /// Turns to the listener of `port`, with nothing left of the test before.
+    /// Switches to the listener of `port`, and discards leftovers of the previous test.
     fn begin(&mut self, port: u16) {
         self.listener = usize::from(port - self.first);
         for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
@@ -101,7 +101,7 @@ impl Kernel {
         }
         self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
         self.before = self.stats();
-        assert_eq!(self.before, ListenerStats::EMPTY, "one test a port");
+        assert_eq!(self.before, ListenerStats::EMPTY, "one test per port");
     }
 
     /// The counters of the listener.
@@ -109,16 +109,16 @@ impl Kernel {
         self.stats.read().unwrap()[self.listener]
     }
 
-    /// What was lost for this reason since the test began.
+    /// Losses for this reason since the test began.
     pub(super) fn dropped(&self, reason: DropReason) -> u64 {
         self.drops.read(reason).unwrap() - self.dropped_before[reason as usize]
     }
 
-    /// The same once the socket is gone, with what that leaves unfinished.
+    /// Like `agrees_with` once the socket is closed, including what the close leaves unfinished.
     #[track_caller]
     pub(super) fn agrees_at_the_end(&mut self, link: Link, what: &str) {
         let mut link = link.ended();
-        // Another test may be starting a program, which then has a copy of the socket for a moment.
+        // Another test may be starting a process, which briefly holds a copy of the socket.
         let closed = |stats: &ListenerStats| stats.closed.iter().map(Counter::get).sum::<u64>();
         let before = closed(&self.before);
         lab::wait_until(what, Duration::from_secs(10), || {
@@ -128,7 +128,7 @@ impl Kernel {
         self.agrees_with(&mut link, what);
     }
 
-    /// The counters of one connection, and its samples, are those of the native run.
+    /// Asserts that the counters and samples of one connection equal those of the native run.
     #[track_caller]
     pub(super) fn agrees_with(&mut self, link: &mut Link, what: &str) {
         let now = self.stats();
@@ -159,7 +159,7 @@ pub(super) fn load(ports: Range<u16>) -> Loaded {
     Loaded::new(&listeners, &LoadSettings::default()).unwrap()
 }
 
-/// What does not depend on the clock.
+/// The facts that do not depend on the clock.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Figures {
     frames: [[u64; 16]; 2],
@@ -217,7 +217,7 @@ fn difference(before: &[Counter], now: &[Counter]) -> Vec<u64> {
         .collect()
 }
 
-/// A frame header as a live viewer sees it.
+/// A frame header as a live viewer gets it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     direction: u8,

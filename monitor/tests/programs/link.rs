@@ -1,4 +1,4 @@
-//! A connection between a hand-made peer and a socket of this kernel, with a native twin.
+//! A connection between a hand-written peer and a socket of this kernel, with a native twin.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ use super::{
     ws::{REQUEST, RESPONSE},
 };
 
-/// The same packets, taken natively.
+/// Processes the same packets natively.
 pub(super) struct Native {
     connection: Connection,
     pub(super) stats: ListenerStats,
@@ -66,24 +66,24 @@ impl Native {
 
 /// A listening socket.
 pub(super) fn listen(family: Family, port: u16) -> TcpListener {
-    // Another test may be starting a program, which then has a copy of the last listener for a moment.
+    // Another test may be starting a process, which briefly holds a copy of the previous listener.
     let addr = SocketAddr::new(family.kernel(), port);
     let bound = || TcpListener::bind(addr).ok();
     lab::wait_for("the port", Duration::from_secs(10), bound).unwrap()
 }
 
-/// A connection between a hand-made peer and a socket of this kernel, with a native twin.
+/// A connection between a hand-written peer and a socket of this kernel, with a native twin.
 pub(super) struct Link {
     pub(super) peer: Peer,
-    /// `None` once it was closed.
+    /// `None` once closed.
     socket: Option<TcpStream>,
     pub(super) cookie: u64,
     pub(super) native: Native,
-    /// What the native run had counted when it was last compared.
+    /// Counts of the native run at the last comparison.
     pub(super) compared: ListenerStats,
     /// The peer's next sequence number in [`Link::peer_sends_more`].
     pub(super) next: u32,
-    /// Segments with payload so far.
+    /// Number of segments with payload so far.
     pub(super) taken: usize,
 }
 
@@ -94,9 +94,9 @@ impl Link {
         Self::new(peer, socket)
     }
 
-    /// A connection that `peer` has begun, with its socket.
+    /// A connection that `peer` has opened, with its socket.
     pub(super) fn new(peer: Peer, socket: TcpStream) -> Self {
-        // Ends at once, with a reset, when it is dropped.
+        // Dropping it sends a reset at once.
         set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
         let isn = peer.isn;
         Self {
@@ -122,7 +122,7 @@ impl Link {
         ConnId(self.cookie)
     }
 
-    /// What the socket received, `len` bytes of it.
+    /// Reads `len` bytes that the socket received.
     pub(super) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut received = vec![0; len];
         let socket = self.socket.as_mut().expect("open");
@@ -130,7 +130,7 @@ impl Link {
         received
     }
 
-    /// Closes the socket, with a reset.
+    /// Closes the socket with a reset.
     pub(super) fn ended(mut self) -> Self {
         self.socket = None;
         let Native {
@@ -140,7 +140,7 @@ impl Link {
         self
     }
 
-    /// Sends a part of `stream`, whose first byte has the peer's first sequence number.
+    /// Sends a part of `stream`, whose first byte has the peer's initial sequence number.
     pub(super) fn peer_sends(&mut self, tun: &mut Tun, range: Range<usize>, stream: &[u8]) {
         let seq = self.peer.isn.wrapping_add(range.start as u32);
         let packet = self.peer.data(seq, &stream[range]);
@@ -160,7 +160,8 @@ impl Link {
         self.has_taken(tun, packet);
     }
 
-    /// Shows the native run a packet of the peer's that the socket has taken, and what that led to.
+    /// Passes the native run a packet of the peer that the socket has received, and the resulting
+    /// packets.
     pub(super) fn has_taken(&mut self, tun: &mut Tun, packet: &[u8]) {
         let packet = Packet::parse(packet).expect("our own packet");
         self.native.take(Direction::Rx, &packet);
@@ -170,7 +171,7 @@ impl Link {
         }
     }
 
-    /// The socket sends `bytes`, acknowledged before anything else goes.
+    /// The socket sends `bytes`, which are acknowledged before anything else is sent.
     pub(super) fn socket_sends(&mut self, tun: &mut Tun, bytes: &[u8]) {
         self.socket
             .as_mut()

@@ -1,8 +1,8 @@
-//! The loaded programs account for packets as the same logic does natively, and lose no record
-//! without counting it.
+//! The loaded programs account for packets exactly like the native logic, and count every record
+//! they lose.
 //!
-//! Real sockets take hand-written segments (see `tun`); `BPF_PROG_TEST_RUN` serves only for what
-//! no socket of this kernel would let through, as the socket of a test run is always closed.
+//! Real sockets receive hand-written segments (see `tun`). `BPF_PROG_TEST_RUN` is used only for
+//! packets that a socket would not receive, because the socket of a test run is always closed.
 
 #[path = "../../../monitor-common/tests/ws/mod.rs"]
 mod ws;
@@ -55,7 +55,7 @@ use ws::{Fate, Frame, REQUEST, RESPONSE, Stream, cut, fates, frames, lengths, si
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn generated_connections_are_accounted_as_they_are_natively() {
+fn generated_connections_are_accounted_like_the_native_run() {
     const CONNECTIONS: u16 = 260;
     const SEGMENTS: usize = 10_000;
     let port = 28_101;
@@ -91,7 +91,7 @@ fn generated_connections_are_accounted_as_they_are_natively() {
             let mut to_kernel = rest(&client, &cuts[0]).into_iter();
             let mut from_kernel = rest(&server, &cuts[1]).into_iter();
             let mut fates = fates.iter().cycle();
-            // Held back behind what comes after them, as after a loss; the last are never sent.
+            // Delayed behind later segments, as after a loss; the last ones are never sent.
             let mut held = VecDeque::new();
             for turn in turns.iter().cycle() {
                 let peers_turn = *turn || from_kernel.as_slice().is_empty();
@@ -134,7 +134,7 @@ fn generated_connections_are_accounted_as_they_are_natively() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_header_is_read_wherever_it_is_cut() {
+fn a_header_is_parsed_wherever_it_is_cut() {
     let port = 28_102;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -167,7 +167,7 @@ fn a_header_is_read_wherever_it_is_cut() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
+fn frames_before_the_101_are_unsynced_bytes_and_later_frames_are_found() {
     let port = 28_096;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -213,7 +213,7 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
+fn idle_gaps_and_heartbeats_are_timed_by_the_kernel_clock() {
     const SILENCE: Duration = Duration::from_millis(1_200);
     let port = 28_109;
     let mut turn = KernelGuard::wait();
@@ -227,9 +227,9 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
         link.peer_sends_more(tun, &from_peer);
         sleep(SILENCE);
         link.socket_sends(tun, &from_here);
-        kernel.agrees_with(&mut link, "two silences, and two pings of the peer's");
+        kernel.agrees_with(&mut link, "two idle gaps, and two pings of the peer");
         let stats = kernel.stats();
-        // The first acknowledgement may have been delayed into the silence.
+        // The first acknowledgement may have been delayed into the idle gap.
         let shortest = idle_gap_scale::slot_of(1_000_000_000);
         let longest = idle_gap_scale::slot_of(10_000_000_000);
         let within =
@@ -245,7 +245,7 @@ fn silences_are_survived_and_heartbeats_timed_by_the_clock_of_the_kernel() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
+fn a_connection_older_than_the_programs_is_adopted_like_in_the_native_run() {
     let port = 28_111;
     let _turn = KernelGuard::wait();
     in_new_namespace(|tun| {
@@ -262,8 +262,8 @@ fn a_connection_older_than_the_programs_is_adopted_as_it_is_natively() {
             Stream::new(b"", &sent, true),
             Stream::new(b"", &sent, false),
         );
-        // From the middle of a payload; then whole frames, of which the fourth is evidence enough;
-        // then in step.
+        // From the middle of a payload; then whole frames, until the fourth is sufficient evidence;
+        // then in sync.
         for (start, end) in [
             (100, 300),
             (0, 318),
@@ -312,7 +312,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
         assert_eq!(kernel.dropped(DropReason::HeaderUnreadable), 0);
 
         let mut v6 = Link::upgraded(tun, Family::V6, port, 20_001);
-        // Destination options with six bytes of padding (RFC 8200 §4.6): the socket takes them.
+        // Destination options with six bytes of padding (RFC 8200 §4.6): the socket accepts them.
         const PADDING: [u8; 6] = [0, 1, 4, 0, 0, 0];
         let options = |next: u8| [&[next][..], &PADDING, &[0]].concat();
         let behind_one = v6.peer.data_behind(&options(6), v6.next, &ping);
@@ -320,7 +320,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
         kernel.agrees_with(&mut v6, "IPv6 destination options");
         assert_eq!(v6.native.stats.frames[0][9].get(), 1);
 
-        // Five of them are more than RFC 8200 knows of, though the socket takes them too.
+        // Five of them are more than RFC 8200 defines, but the socket accepts them too.
         v6.next = v6.next.wrapping_add(ping.len() as u32);
         let five = [options(60).repeat(4), options(6)].concat();
         tun.write(&v6.peer.data_behind(&five, v6.next, &ping));
@@ -328,15 +328,15 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
             v6.read(REQUEST.len() + 2 * ping.len())[REQUEST.len()..],
             ping.repeat(2)
         );
-        kernel.agrees_with(&mut v6, "unread, so unchanged");
+        kernel.agrees_with(&mut v6, "not parsed, so unchanged");
         assert_eq!(kernel.dropped(DropReason::HeaderUnreadable), 1);
     });
 }
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn absurd_packets_are_counted_and_always_pass() {
-    // The socket of a test run has no ports: port 0 is watched in its stead.
+fn malformed_packets_are_counted_and_always_pass() {
+    // The socket of a test run has no ports, so port 0 is watched.
     let mut loaded = load(0..1);
     let drops = Drops::take(&mut loaded).unwrap();
     let snapshots = Snapshots::take(&mut loaded).unwrap();
@@ -404,7 +404,7 @@ fn absurd_packets_are_counted_and_always_pass() {
                 },
             )
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));
-            assert_eq!(run.return_value, 1, "{name} lets {what} pass");
+            assert_eq!(run.return_value, 1, "{name} dropped: {what}");
             unreadable += u64::from(counted);
             assert_eq!(
                 drops.read(DropReason::HeaderUnreadable).unwrap(),
@@ -413,11 +413,7 @@ fn absurd_packets_are_counted_and_always_pass() {
             );
         }
     }
-    assert_eq!(
-        published(&snapshots),
-        [],
-        "a closed socket is never adopted"
-    );
+    assert_eq!(published(&snapshots), [], "a closed socket was adopted");
 }
 
 #[test]
@@ -440,7 +436,7 @@ fn a_connection_on_another_port_leaves_no_trace() {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn every_vital_event_is_either_read_or_counted_as_dropped() {
-    // At three events each more than the ring holds.
+    // With three events each, more than the ring holds.
     const CONNECTIONS: u64 = 9_000;
     let port = 28_108;
     let mut turn = KernelGuard::wait();
@@ -471,11 +467,12 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     let consumed = read.iter().sum::<u64>();
     println!("{consumed} read, {dropped} dropped: {read:?}");
     assert!(dropped > 0, "the ring was never full");
-    // Opened, the first FIN, and the death of each; and the listening socket, as it came and as it went.
+    // Opened, the first FIN, and the close of each connection, plus the listening socket's open and
+    // close.
     assert_eq!(consumed + dropped, 3 * CONNECTIONS + 2);
-    assert!(read[1] >= read[2] && read[2] >= read[3], "in this order");
+    assert!(read[1] >= read[2] && read[2] >= read[3], "out of order");
 
-    // Once there is room again, the next events arrive.
+    // Once there is room again, new events arrive.
     in_new_namespace(|tun| {
         let _link = Link::upgraded(tun, Family::V4, port, 20_000);
     });
@@ -490,7 +487,7 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes() {
+fn opening_and_closing_a_listening_socket_is_reported_with_its_namespace() {
     let port = 28_110;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -500,7 +497,7 @@ fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes()
         drop((elsewhere, listener));
         std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
     });
-    // Another test may be starting a program, which then has a copy of the socket for a moment.
+    // Another test may be starting a process, which briefly holds a copy of the socket.
     let mut next = || {
         let event = lab::wait_for("a record", Duration::from_secs(10), || {
             kernel.vitals.next(decode::vital)
@@ -517,7 +514,7 @@ fn a_listening_socket_is_told_of_with_its_namespace_as_it_comes_and_as_it_goes()
     assert_eq!((begun.1, ended), (true, (begun.0, false)));
 }
 
-/// The connections that the kernel has published.
+/// The connections published by the kernel.
 fn published(snapshots: &Snapshots) -> Vec<ConnId> {
     let (mut pages, mut conns) = (Pages::new(16), Vec::new());
     loop {
@@ -529,7 +526,7 @@ fn published(snapshots: &Snapshots) -> Vec<ConnId> {
     }
 }
 
-/// What comes after the HTTP: a number of pieces as they were generated, then large ones.
+/// The pieces after the HTTP exchange: some as generated, then large ones.
 fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
     const GENERATED: usize = 60;
     let mut ranges = cut(stream.bytes.len() - stream.http, sizes);
@@ -549,7 +546,7 @@ fn rest(stream: &Stream, sizes: &[usize]) -> Vec<Range<usize>> {
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn a_sweep_shows_every_snapshot_once_in_however_many_parts() {
+fn a_sweep_visits_every_snapshot_once_in_any_number_of_parts() {
     const CONNS: u64 = 5_000;
     let mut loaded = load(0..1);
     let mut snapshots = Snapshots::take(&mut loaded).unwrap();
@@ -575,7 +572,7 @@ fn a_sweep_shows_every_snapshot_once_in_however_many_parts() {
             snapshots
                 .sweep(share, |facts| seen.push(facts.unwrap().conn.0))
                 .unwrap();
-            // A system call may reach a few hundred into the next part.
+            // A system call may reach a few hundred entries into the next part.
             let fair = CONNS as usize / parts as usize;
             assert!(seen.len() - before < fair + fair / 2 + 512, "{parts} parts");
         }

@@ -1,4 +1,4 @@
-//! Subflows of MPTCP, between real sockets of this kernel.
+//! MPTCP subflows between real sockets of this kernel.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -22,7 +22,7 @@ use super::{
 const MPTCP: Option<Protocol> = Some(ipproto::MPTCP);
 const SOON: Duration = Duration::from_secs(20);
 
-/// `None` where this kernel has no MPTCP.
+/// `None` if this kernel lacks MPTCP.
 fn connected(ip: &str, port: u16, of: [Option<Protocol>; 2]) -> Option<[TcpStream; 2]> {
     let address = SocketAddr::new(ip.parse().unwrap(), port);
     let family = match address.is_ipv4() {
@@ -31,7 +31,7 @@ fn connected(ip: &str, port: u16, of: [Option<Protocol>; 2]) -> Option<[TcpStrea
     };
     let [client, listening] = of.map(|protocol| socket(family, SocketType::STREAM, protocol));
     let (Ok(client), Ok(listening)) = (client, listening) else {
-        eprintln!("skipped: this kernel has no MPTCP");
+        eprintln!("skipped: this kernel lacks MPTCP");
         return None;
     };
     bind(&listening, &address).unwrap();
@@ -48,8 +48,8 @@ fn upgrade([client, server]: &mut [TcpStream; 2]) {
     client.read_exact(&mut [0; RESPONSE.len()]).unwrap();
 }
 
-/// The facts of the connection that was opened last. The application's socket is not known here: it has
-/// another cookie than its subflow.
+/// The facts of the latest connection. The application's socket is not known here: its cookie
+/// differs from its subflow's.
 fn opened(kernel: &mut Kernel) -> Facts {
     lab::wait_for("the opening", SOON, || {
         while let Some(event) = kernel.vitals.next(decode::vital) {
@@ -68,7 +68,7 @@ fn published(kernel: &Kernel, conn: ConnId) -> Facts {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_subflow_is_known_as_one_and_a_fallback_to_tcp_is_not() {
+fn a_subflow_is_recognised_and_a_fallback_to_tcp_is_not_a_subflow() {
     let port = 28_097;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
@@ -94,7 +94,7 @@ fn a_subflow_is_known_as_one_and_a_fallback_to_tcp_is_not() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_subflow_older_than_the_programs_is_known_by_a_scan_and_by_its_next_packet() {
+fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
     let port = 28_111;
     let _turn = KernelGuard::wait();
     in_new_namespace(|_| {
@@ -122,7 +122,7 @@ fn a_subflow_older_than_the_programs_is_known_by_a_scan_and_by_its_next_packet()
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_server_over_mptcp_that_does_not_read_is_seen_by_its_closed_window() {
+fn an_mptcp_server_that_does_not_read_is_detected_by_its_closed_window() {
     let port = 28_098;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);

@@ -1,4 +1,4 @@
-//! Connections that this host opens from a port that it watches as a server's.
+//! Connections that this host opens from a watched server port.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +24,7 @@ const FAMILIES: [(&str, AddressFamily); 2] = [
     ("::1", AddressFamily::INET6),
 ];
 
-/// Both ends of a connection from port `own`; nothing listens any more.
+/// Both ends of a connection from port `own`, with the listener closed.
 fn connected(ip: &str, family: AddressFamily, own: u16, server: u16) -> [TcpStream; 2] {
     let address = |port| SocketAddr::new(ip.parse().unwrap(), port);
     let listener = TcpListener::bind(address(server)).unwrap();
@@ -53,13 +53,13 @@ fn ping([client, server]: &mut [TcpStream; 2]) {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn a_connection_opened_from_a_watched_port_is_no_servers() {
+fn a_connection_opened_from_a_watched_port_is_outgoing() {
     let port = 28_094;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|_| {
         for (ip, family) in FAMILIES {
-            // Of both sides of the own port.
+            // Server ports below and above the local port.
             for server in [27_001, 29_001] {
                 let mut ends = connected(ip, family, port, server);
                 upgrade(&mut ends);
@@ -77,7 +77,7 @@ fn a_connection_opened_from_a_watched_port_is_no_servers() {
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
-fn an_older_connection_is_taken_for_outgoing_only_where_nothing_listens_and_it_comes_from_above() {
+fn an_older_connection_is_outgoing_only_without_a_listener_and_to_a_lower_port() {
     let port = 28_111;
     let _turn = KernelGuard::wait();
     for (ip, family) in FAMILIES {
@@ -88,7 +88,7 @@ fn an_older_connection_is_taken_for_outgoing_only_where_nothing_listens_and_it_c
             assert!(!is_known(&kernel, &outgoing[0]), "{ip}");
         });
         in_new_namespace(|_| {
-            // Its server does not listen any more.
+            // Its server no longer listens.
             let mut drained = connected(ip, family, 29_002, port);
             let mut served = connected(ip, family, 27_002, port);
             let mut unserved = connected(ip, family, 27_003, port);
@@ -97,7 +97,7 @@ fn an_older_connection_is_taken_for_outgoing_only_where_nothing_listens_and_it_c
             assert!(is_known(&kernel, &drained[1]), "{ip}");
             ping(&mut unserved);
             assert!(!is_known(&kernel, &unserved[1]), "{ip}");
-            // With a listening socket any client will do.
+            // With a listening socket, any client port is accepted.
             let _listener = TcpListener::bind(SocketAddr::new(ip.parse().unwrap(), port)).unwrap();
             ping(&mut served);
             assert!(is_known(&kernel, &served[1]), "{ip}");

@@ -1,4 +1,4 @@
-//! What `wsmon replay` prints, and how it ends.
+//! The output and the exit status of `wsmon replay`.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 
-/// An upgrade, a text frame, 70 s of silence, a close frame, the end.
+/// An upgrade, a text frame, 70 s without a packet, a close frame, the end.
 fn story() -> Vec<u8> {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
@@ -85,7 +85,7 @@ fn types(objects: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn json_is_one_object_a_line_in_the_order_of_events() {
+fn json_has_one_object_per_line_in_the_order_of_events() {
     let file = file(&story());
     let flags = ["--json", "--lb-timeout", "60s"];
     let output = wsmon(&flags, &file.path);
@@ -146,7 +146,7 @@ fn json_is_one_object_a_line_in_the_order_of_events() {
 }
 
 #[test]
-fn without_frames_and_states_the_rest_is_the_same() {
+fn without_frames_and_states_the_other_lines_are_the_same() {
     let file = file(&story());
     let flags = ["--json", "--lb-timeout", "60s"];
     let all = objects(&stdout(&wsmon(&flags, &file.path)));
@@ -162,7 +162,7 @@ fn without_frames_and_states_the_rest_is_the_same() {
 }
 
 #[test]
-fn text_has_a_line_a_frame_then_connections_and_a_summary() {
+fn text_has_a_line_per_frame_then_connections_and_a_summary() {
     let file = file(&story());
     let output = wsmon(&["--lb-timeout", "60s"], &file.path);
     let text = stdout(&output);
@@ -227,7 +227,7 @@ fn stdin_without_a_port_is_refused_because_it_cannot_be_read_twice() {
 }
 
 #[test]
-fn what_is_no_recording_or_not_there_is_refused_by_name() {
+fn a_missing_file_and_one_that_is_not_a_recording_are_refused_by_name() {
     let text = file(b"dear diary, today I captured nothing");
     let output = wsmon(&[], &text.path);
     assert_eq!(output.status.code(), Some(2));
@@ -252,7 +252,7 @@ fn what_is_no_recording_or_not_there_is_refused_by_name() {
 }
 
 #[test]
-fn what_is_no_file_of_packets_is_called_what_it_is() {
+fn directories_and_compressed_files_are_identified_in_the_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let bzip2 = file(b"BZh91AY&SY\x12\x34\x56\x78");
     for (path, flags, what) in [
@@ -269,7 +269,7 @@ fn what_is_no_file_of_packets_is_called_what_it_is() {
 }
 
 #[test]
-fn a_packed_recording_tells_the_same_as_the_recording_and_its_cut_is_a_warning() {
+fn a_packed_recording_gives_the_same_output_and_truncation_is_a_warning() {
     let whole = story();
     let expected = stdout(&wsmon(&["--json"], &file(&whole).path));
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -289,7 +289,7 @@ fn a_packed_recording_tells_the_same_as_the_recording_and_its_cut_is_a_warning()
 }
 
 #[test]
-fn a_recording_of_a_link_layer_that_is_not_read_names_it() {
+fn an_unsupported_link_layer_is_named() {
     let mut bytes = story();
     bytes[20] = 147;
     let unread = file(&bytes);
@@ -305,7 +305,7 @@ fn a_recording_of_a_link_layer_that_is_not_read_names_it() {
 }
 
 #[test]
-fn a_recording_that_is_cut_off_is_judged_with_a_warning() {
+fn a_truncated_recording_is_judged_with_a_warning() {
     let whole = story();
     let cut = file(&whole[..whole.len() - 5]);
     let output = wsmon(&["--json"], &cut.path);
@@ -333,7 +333,7 @@ fn a_recording_that_is_cut_off_is_judged_with_a_warning() {
 }
 
 #[test]
-fn a_recording_without_an_upgrade_says_what_to_do() {
+fn without_an_upgrade_the_error_has_a_remedy() {
     let mut conversation = Conversation::v4();
     conversation.acked = [conversation.next[1], conversation.next[0]];
     let mut recording = Recording::default();
@@ -360,7 +360,7 @@ fn a_recording_without_an_upgrade_says_what_to_do() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it_quietly() {
+fn a_closed_pipe_ends_it_quietly() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     for i in 0..20_000 {
@@ -390,7 +390,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
 }
 
 #[test]
-fn from_a_pipe_lines_come_as_packets_do_and_an_interrupt_sums_up() {
+fn from_a_pipe_lines_appear_with_their_packets_and_an_interrupt_prints_the_summary() {
     let mut wsmon = Command::new(WSMON)
         .args(["replay", "--json", "--port", "8080", "-"])
         .stdin(Stdio::piped())
@@ -406,7 +406,7 @@ fn from_a_pipe_lines_come_as_packets_do_and_an_interrupt_sums_up() {
     let mut lines = BufReader::new(wsmon.stdout.take().expect("a pipe")).lines();
     let mut line = || lines.next()?.ok();
     let mut wait_for = |what: &str| {
-        // Blocks until the line is there: nothing else will come.
+        // Blocks until the line arrives: nothing else will.
         while !line()
             .expect("a line while the pipe is open")
             .contains(what)
@@ -425,7 +425,7 @@ fn from_a_pipe_lines_come_as_packets_do_and_an_interrupt_sums_up() {
 }
 
 #[test]
-fn help_shows_examples_and_says_that_the_file_is_read_twice() {
+fn help_shows_examples_and_mentions_that_the_file_is_read_twice() {
     let output = Command::new(WSMON)
         .args(["replay", "--help"])
         .output()

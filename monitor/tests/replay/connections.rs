@@ -1,4 +1,4 @@
-//! Births, deaths, and whose connection a packet belongs to.
+//! How connections start and end, and which connection a packet belongs to.
 
 use monitor::{
     config::listeners::{Listener, PortRange},
@@ -33,7 +33,7 @@ fn seconds(stamp: Option<jiff::Timestamp>) -> Option<f64> {
 }
 
 #[test]
-fn a_connection_is_told_with_its_times_and_its_close_frame() {
+fn a_connection_is_reported_with_its_times_and_its_close_frame() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.says(
@@ -82,7 +82,7 @@ fn a_connection_is_told_with_its_times_and_its_close_frame() {
 }
 
 #[test]
-fn what_did_not_end_is_open_and_no_end_is_invented() {
+fn a_connection_without_an_end_stays_open() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.fin(&mut recording, LATER, End::Client);
@@ -95,7 +95,7 @@ fn what_did_not_end_is_open_and_no_end_is_invented() {
 }
 
 #[test]
-fn a_reset_ends_a_connection_by_the_hand_of_whoever_sent_it() {
+fn a_reset_ends_a_connection_and_its_sender_is_reported() {
     for (from, how) in [(End::Client, "rst_received"), (End::Server, "rst_sent")] {
         let mut conversation = Conversation::v4();
         let mut recording = opened(&mut conversation);
@@ -108,7 +108,7 @@ fn a_reset_ends_a_connection_by_the_hand_of_whoever_sent_it() {
 }
 
 #[test]
-fn a_reset_that_tcp_would_not_believe_ends_nothing() {
+fn a_reset_that_tcp_would_ignore_ends_nothing() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let true_next = conversation.next[0];
@@ -130,7 +130,7 @@ fn a_reset_that_tcp_would_not_believe_ends_nothing() {
 }
 
 #[test]
-fn ports_used_again_are_a_new_connection() {
+fn reused_ports_are_a_new_connection() {
     let mut recording = Recording::default();
     for (life, isn) in [(0, 1000), (1, 77), (2, 1_000_000)] {
         let mut conversation = Conversation::v4();
@@ -150,7 +150,7 @@ fn ports_used_again_are_a_new_connection() {
     }
     let played = judge(&recording, &[server(8080, None)]);
     let connections = played.connections();
-    // The second one vanished; the third one's handshake shows it.
+    // The second one vanished; the handshake of the third one shows it.
     assert_eq!(
         ends(&connections),
         [end(1, Some("fin")), end(2, Some("unknown")), end(3, None)]
@@ -165,13 +165,13 @@ fn ports_used_again_are_a_new_connection() {
 }
 
 #[test]
-fn a_syn_that_is_not_answered_ends_nothing() {
+fn an_unanswered_syn_ends_nothing() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let mut stranger = Conversation::v4();
     stranger.next[0] = 5_000_000;
     stranger.syn(&mut recording, LATER);
-    // A challenge acknowledgement, and life goes on.
+    // A challenge acknowledgement, and the connection continues.
     conversation.ack(&mut recording, LATER, End::Server);
     conversation.says(
         &mut recording,
@@ -185,7 +185,7 @@ fn a_syn_that_is_not_answered_ends_nothing() {
 }
 
 #[test]
-fn a_refused_connection_is_none() {
+fn a_refused_connection_is_not_counted() {
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
     conversation.syn(&mut recording, START);
@@ -198,7 +198,7 @@ fn a_refused_connection_is_none() {
 }
 
 #[test]
-fn a_connection_older_than_the_recording_is_assumed_until_segments_begin_with_frames() {
+fn an_older_connection_is_assumed_until_segments_begin_with_frames() {
     let mut conversation = Conversation::v4();
     conversation.acked = conversation.next;
     conversation.acked.reverse();
@@ -225,13 +225,13 @@ fn a_connection_older_than_the_recording_is_assumed_until_segments_begin_with_fr
     );
     let believed = connection.frames.rx["text"];
     assert!((1..10).contains(&believed), "{believed}");
-    // What came before it was believed is reported as what it is.
+    // Bytes before the frames were recognised are reported as unsynced.
     let doubted = middle.len() as u64 + (10 - believed) * text.len() as u64;
     assert_eq!(connection.unsynced_bytes.rx, doubted);
 }
 
 #[test]
-fn plain_http_is_counted_and_not_told() {
+fn plain_http_is_counted_but_not_reported() {
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
     conversation.open(&mut recording, START);
@@ -249,7 +249,7 @@ fn plain_http_is_counted_and_not_told() {
 }
 
 #[test]
-fn tls_is_opaque_and_its_end_is_known() {
+fn tls_is_opaque_and_its_end_is_reported() {
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
     conversation.open(&mut recording, START);
@@ -285,22 +285,22 @@ fn a_remote_port_is_seen_from_the_clients_end() {
         connection.local,
         "10.0.0.2:40000".parse().expect("an address")
     );
-    // The client's socket is established with the server's answer.
+    // The client's socket is established by the server's answer.
     assert_eq!(seconds(connection.established), Some(0.001));
     assert_eq!(connection.frames.tx, [("ping", 1)].into());
     assert_eq!(connection.pings_unanswered, 1);
-    // Where both ends are watched, the server's is the one that is reported.
+    // If both ends are watched, the server's is reported.
     let played = judge(&recording, &[remote, server(8080, None)]);
     let roles: Vec<_> = played.connections().iter().map(|c| c.role).collect();
     assert_eq!(roles, ["server"]);
 }
 
 #[test]
-fn between_two_watched_ports_the_handshake_tells_the_server() {
+fn between_two_watched_ports_the_handshake_identifies_the_server() {
     for first in [0, 1] {
         let mut conversation = Conversation::new("10.0.0.2:8081", "10.0.0.1:8080");
         let mut recording = opened(&mut conversation);
-        // Also when the recording begins with the answer.
+        // Also if the recording begins with the answer.
         recording.packets.drain(..first);
         let played = judge(&recording, &[server(8080, None), server(8081, None)]);
         let connection = played.connections()[0];
@@ -313,7 +313,7 @@ fn between_two_watched_ports_the_handshake_tells_the_server() {
 }
 
 #[test]
-fn what_was_sent_before_is_a_retransmission_and_a_keepalive_is_not() {
+fn repeated_data_is_a_retransmission_and_a_keepalive_is_not() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let text = frame(TEXT, b"once", false);
@@ -321,7 +321,8 @@ fn what_was_sent_before_is_a_retransmission_and_a_keepalive_is_not() {
     conversation.repeats(&mut recording, LATER + 200 * MILLI, End::Server, &text);
     conversation.acked[0] = conversation.next[1];
     conversation.ack(&mut recording, LATER + 210 * MILLI, End::Client);
-    // Probes with and without a byte, one in front of what was sent (RFC 9293 §3.8.4).
+    // Keepalive probes with and without a byte, one before the next sequence number (RFC 9293
+    // §3.8.4).
     for probe in [&b""[..], b"x"] {
         conversation.next[1] = conversation.next[1].wrapping_sub(1);
         let at = LATER + SECOND;
@@ -336,7 +337,7 @@ fn what_was_sent_before_is_a_retransmission_and_a_keepalive_is_not() {
 }
 
 #[test]
-fn time_stamps_that_go_back_are_counted_and_break_nothing() {
+fn timestamps_that_go_back_are_counted_and_break_nothing() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.says(&mut recording, LATER, End::Client, &frame(TEXT, b"a", true));
@@ -363,12 +364,12 @@ fn time_stamps_that_go_back_are_counted_and_break_nothing() {
 }
 
 #[test]
-fn handshakes_that_come_to_nothing_are_forgotten() {
+fn handshakes_that_never_complete_are_forgotten() {
     let mut recording = Recording::default();
     let mut late = Conversation::v4();
     late.syn(&mut recording, START);
     late.syn_ack(&mut recording, START);
-    // A stranger moves the clock.
+    // An unrelated connection advances the clock.
     let mut stranger = Conversation::new("10.0.0.3:40000", "10.0.0.1:8080");
     stranger.syn(&mut recording, START + 131 * SECOND);
     late.ack(&mut recording, START + 132 * SECOND, End::Client);
@@ -402,7 +403,7 @@ fn the_ports_of_upgrades_are_found() {
 }
 
 #[test]
-fn a_syn_with_other_numbers_is_another_attempt() {
+fn a_syn_with_another_sequence_number_is_another_attempt() {
     let mut recording = Recording::default();
     let mut first = Conversation::v4();
     first.syn(&mut recording, START);
@@ -419,7 +420,7 @@ fn a_syn_with_other_numbers_is_another_attempt() {
 }
 
 #[test]
-fn a_packet_that_was_captured_on_two_interfaces_counts_once() {
+fn a_packet_captured_on_two_interfaces_counts_once() {
     for v4 in [true, false] {
         let mut conversation = match v4 {
             true => Conversation::v4(),
@@ -433,7 +434,7 @@ fn a_packet_that_was_captured_on_two_interfaces_counts_once() {
         let once = judge(&recording, &[server(8080, None)]);
         let copy = |(at, packet): &(u64, Vec<u8>)| {
             let mut routed = packet.clone();
-            // One hop later, and with the checksum filled in.
+            // One hop later, with the checksum filled in.
             routed[if packet[0] >> 4 == 4 { 8 } else { 7 }] -= 1;
             let tcp = if packet[0] >> 4 == 4 { 24 } else { 40 };
             routed[tcp + 16] ^= 0xff;
@@ -443,7 +444,7 @@ fn a_packet_that_was_captured_on_two_interfaces_counts_once() {
         let mut twice = judge(&Recording { packets }, &[server(8080, None)]);
         let copies = twice.summary.skipped.get(Skip::CapturedTwice);
         let after_close = twice.summary.skipped.get(Skip::AfterClose);
-        // Without IPv4's identification a bare acknowledgement could as well be a duplicate one.
+        // Without IPv4's identification, a bare acknowledgement could also be a duplicate one.
         let acks = if v4 { 0 } else { 3 };
         let packets = recording.packets.len() as u64;
         assert_eq!((copies, after_close), (packets - 1 - acks, 1));
@@ -454,7 +455,7 @@ fn a_packet_that_was_captured_on_two_interfaces_counts_once() {
 }
 
 #[test]
-fn a_new_connection_shows_by_its_next_segment_where_the_answer_to_its_syn_is_missing() {
+fn a_new_connection_without_a_recorded_syn_ack_is_recognised_by_its_next_segment() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let mut next = Conversation::v4();
@@ -470,7 +471,7 @@ fn a_new_connection_shows_by_its_next_segment_where_the_answer_to_its_syn_is_mis
 }
 
 #[test]
-fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
+fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
     let states = |recording: &Recording| {
         let played = judge(recording, &[server(8080, None)]);
         assert_eq!(played.connections().len(), 0);
@@ -495,7 +496,7 @@ fn an_upgrade_that_is_refused_or_never_answered_is_told_by_its_states() {
     assert_eq!(states(&recording), [asked, ended("no answer")]);
 }
 
-/// A connection whose SYN brings data, which the server takes or not (RFC 7413 §4.2).
+/// A connection with data in its SYN, which the server accepts or not (RFC 7413 §4.2).
 fn fast_open(recording: &mut Recording, data: &[u8], is_taken: bool) -> Conversation {
     let mut conversation = Conversation::v4();
     conversation.segment(recording, START, End::Client, SYN, data);
@@ -508,12 +509,12 @@ fn fast_open(recording: &mut Recording, data: &[u8], is_taken: bool) -> Conversa
 }
 
 #[test]
-fn data_in_a_syn_is_the_request_whether_the_server_takes_it_or_it_comes_again() {
+fn a_request_in_a_syn_counts_once_accepted_or_retransmitted() {
     for is_taken in [true, false] {
         let mut recording = Recording::default();
         let mut conversation = fast_open(&mut recording, REQUEST, is_taken);
         if is_taken {
-            // It need not wait for the last acknowledgement.
+            // The server need not wait for the last acknowledgement.
             conversation.says(&mut recording, START + 2 * MILLI, End::Server, RESPONSE);
             conversation.ack(&mut recording, START + 3 * MILLI, End::Client);
         } else {
@@ -538,7 +539,7 @@ fn data_in_a_syn_is_the_request_whether_the_server_takes_it_or_it_comes_again() 
 }
 
 #[test]
-fn a_client_hello_in_a_syn_is_tls_and_one_that_is_refused_is_nothing() {
+fn a_client_hello_in_a_syn_is_tls_unless_the_connection_is_refused() {
     let hello = b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and then 32 bytes of random";
     let mut recording = Recording::default();
     let mut conversation = fast_open(&mut recording, hello, true);
@@ -560,7 +561,7 @@ fn a_client_hello_in_a_syn_is_tls_and_one_that_is_refused_is_nothing() {
 }
 
 #[test]
-fn a_connection_opened_from_a_watched_port_is_no_servers() {
+fn a_connection_opened_from_a_watched_port_is_outgoing() {
     let watched = [server(12_530, None)];
     for met_at in ["SYN", "answer"] {
         let mut recording = Recording::default();
@@ -573,7 +574,7 @@ fn a_connection_opened_from_a_watched_port_is_no_servers() {
         let played = judge(&recording, &watched);
         assert_eq!(played.connections().len(), 0, "{met_at}: {played:?}");
     }
-    // The other way round it is.
+    // In the other direction it is a server's connection.
     let mut recording = Recording::default();
     let mut conversation = Conversation::new("10.0.0.2:8080", "10.0.0.1:12530");
     conversation.open(&mut recording, START);
@@ -582,7 +583,7 @@ fn a_connection_opened_from_a_watched_port_is_no_servers() {
 }
 
 #[test]
-fn a_proxy_header_in_the_segment_of_the_request_hides_neither_it_nor_its_port() {
+fn a_request_behind_a_proxy_header_in_one_segment_is_found_with_its_port() {
     let mut recording = Recording::default();
     let mut conversation = Conversation::v4();
     conversation.open(&mut recording, START);

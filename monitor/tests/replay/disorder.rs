@@ -1,4 +1,4 @@
-//! Segments in any order, with any flags: whatever happens, the books balance.
+//! Segments in any order, with any flags: the counts always add up.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,10 +19,10 @@ struct Act {
     conversation: usize,
     from: End,
     flags: u8,
-    /// Added to the sequence number for this segment only.
+    /// Offset of the sequence number, for this segment only.
     astray: i32,
     payload: Vec<u8>,
-    /// Time that goes by before it; back if negative.
+    /// Time before this segment; negative goes back.
     pause: i64,
     /// The other end acknowledges it from now on.
     arrives: bool,
@@ -106,8 +106,9 @@ fn record(acts: &[Act]) -> Recording {
     recording
 }
 
-/// What the records say of each connection: frames, and whether a verdict stands.
-fn tell(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError> {
+/// The state of each connection according to the records: number of frames, and whether a verdict
+/// stands.
+fn state_of(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseError> {
     let mut seen = BTreeMap::<ConnId, (u64, bool)>::new();
     for record in &played.records {
         match record {
@@ -128,7 +129,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn whatever_the_segments_are_the_books_balance(acts in prop::collection::vec(act(), 0..60)) {
+    fn any_segments_give_counts_that_add_up(acts in prop::collection::vec(act(), 0..60)) {
         let recording = record(&acts);
         let limit = Some(Duration::from_secs(60));
         let played = judge(&recording, &[server(8080, limit), server(8081, limit)]);
@@ -138,7 +139,7 @@ proptest! {
         prop_assert_eq!(summary.segments + skipped, summary.packets);
         prop_assert_eq!(summary.packets, recording.packets.len() as u64);
 
-        let seen = tell(&played)?;
+        let seen = state_of(&played)?;
         let connections = played.connections();
         prop_assert_eq!(connections.len() as u64, summary.connections);
         let mut frames = 0;
@@ -150,12 +151,12 @@ proptest! {
                 .sum();
             let (reported, stands) = seen.get(&conn).copied().unwrap_or_default();
             prop_assert_eq!(counted, reported, "{:?}", connection);
-            prop_assert!(connection.how.is_none() || !stands, "dead, and its alert still fires");
+            prop_assert!(connection.how.is_none() || !stands, "closed, but its alert still fires");
             prop_assert!(connection.closed >= connection.established || connection.closed.is_none());
             frames += counted;
         }
         let numbers: std::collections::BTreeSet<_> = connections.iter().map(|c| &c.conn).collect();
-        prop_assert_eq!(numbers.len(), connections.len(), "one record for each");
+        prop_assert_eq!(numbers.len(), connections.len(), "one record per connection");
         prop_assert!(frames <= summary.frames.rx + summary.frames.tx);
     }
 }

@@ -1,4 +1,4 @@
-//! Files and link layers.
+//! File formats and link layers.
 
 use std::io::{self, Read, Write};
 
@@ -15,7 +15,7 @@ use crate::{
     ws::{PING, PONG, TEXT},
 };
 
-/// A handshake, a ping with its pong, a text frame, and the end; eleven packets.
+/// A handshake, a ping with its pong, a text frame, and the end: eleven packets.
 fn short_story(mut conversation: Conversation) -> Recording {
     let mut recording = opened(&mut conversation);
     let at = START + SECOND;
@@ -36,7 +36,7 @@ fn short_story(mut conversation: Conversation) -> Recording {
     recording
 }
 
-/// Everything that was reported, as text.
+/// All records as text.
 fn reported(played: &Played) -> String {
     let Played {
         records, summary, ..
@@ -45,7 +45,7 @@ fn reported(played: &Played) -> String {
 }
 
 #[test]
-fn every_link_layer_leads_to_the_same_connection() {
+fn every_link_layer_gives_the_same_connection() {
     for conversation in [Conversation::v4(), Conversation::v6()] {
         let recording = short_story(conversation);
         let expected = judge(&recording, &[server(8080, None)]);
@@ -61,7 +61,7 @@ fn every_link_layer_leads_to_the_same_connection() {
 }
 
 #[test]
-fn every_format_byte_order_and_time_stamp_tells_the_same() {
+fn every_format_byte_order_and_timestamp_gives_the_same_records() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
     let expected = reported(&judge(&recording, &listeners));
@@ -86,7 +86,7 @@ fn every_format_byte_order_and_time_stamp_tells_the_same() {
 }
 
 #[test]
-fn a_binary_time_stamp_is_exact_to_its_unit() {
+fn a_binary_timestamp_is_exact_to_its_unit() {
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
     let at = START + SECOND / 2 + SECOND / 4;
@@ -99,7 +99,7 @@ fn a_binary_time_stamp_is_exact_to_its_unit() {
 }
 
 #[test]
-fn sections_follow_each_other_with_their_own_byte_order_and_interfaces() {
+fn each_section_has_its_own_byte_order_and_interfaces() {
     let recording = short_story(Conversation::v4());
     let (first, second) = recording.packets.split_at(5);
     let part = |packets: &[(u64, Vec<u8>)], order| {
@@ -113,7 +113,7 @@ fn sections_follow_each_other_with_their_own_byte_order_and_interfaces() {
 }
 
 #[test]
-fn packets_without_a_time_stamp_are_taken_at_the_latest_time_shown() {
+fn packets_without_a_timestamp_get_the_latest_one() {
     let recording = short_story(Conversation::v4());
     let file = pcapng(&recording, Order::Little, Block::Simple, 6);
     let played = replay(&file, &[server(8080, None)]).expect("a pcapng file");
@@ -123,7 +123,7 @@ fn packets_without_a_time_stamp_are_taken_at_the_latest_time_shown() {
 }
 
 #[test]
-fn a_packet_of_an_interface_that_was_not_described_is_counted() {
+fn a_packet_of_an_undescribed_interface_is_counted() {
     let recording = short_story(Conversation::v4());
     let whole = pcapng(&recording, Order::Little, Block::Enhanced, 6);
     let described = interface(Order::Little, 147, 6).len();
@@ -135,7 +135,7 @@ fn a_packet_of_an_interface_that_was_not_described_is_counted() {
 }
 
 #[test]
-fn a_file_cut_anywhere_is_judged_up_to_its_last_whole_packet() {
+fn a_truncated_file_is_judged_up_to_its_last_whole_packet() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
     for (file, header, overhead) in [
@@ -146,7 +146,7 @@ fn a_file_cut_anywhere_is_judged_up_to_its_last_whole_packet() {
             32,
         ),
     ] {
-        // Where each packet ends.
+        // End of each packet.
         let mut ends = Vec::new();
         let mut at = header;
         for (_, packet) in &recording.packets {
@@ -184,7 +184,7 @@ fn a_file_cut_anywhere_is_judged_up_to_its_last_whole_packet() {
 }
 
 #[test]
-fn what_is_no_recording_is_refused_with_a_reason() {
+fn a_file_that_is_not_a_recording_is_refused_with_a_reason() {
     let refusal = |bytes: &[u8]| match Capture::open(bytes) {
         Err(error @ CaptureError::Unrecognised(_)) => error.to_string(),
         other => panic!("{other:?}"),
@@ -206,7 +206,7 @@ fn what_is_no_recording_is_refused_with_a_reason() {
     }
 }
 
-/// The file as gzip, xz and zstd pack it, in one piece and in two.
+/// The file packed with gzip, xz and zstd, in one piece and in two.
 fn packed(file: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let gzip = |part: &[u8]| {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -223,7 +223,7 @@ fn packed(file: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         use ruzstd::encoding::{CompressionLevel, compress_to_vec};
         compress_to_vec(part, CompressionLevel::Fastest)
     };
-    // Something else that may lie between (RFC 8878 §3.1.2).
+    // A skippable frame between the two (RFC 8878 §3.1.2).
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
     let (first, second) = file.split_at(file.len() / 3);
     vec![
@@ -236,7 +236,7 @@ fn packed(file: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What a packed file tells, and why it ends.
+/// The records of a packed file, and how it ends.
 fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
     let mut bytes = Vec::new();
     let mut unpacked = unpacked(source)?;
@@ -247,7 +247,7 @@ fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
 }
 
 #[test]
-fn a_packed_recording_tells_the_same() {
+fn a_packed_recording_gives_the_same_records() {
     let recording = short_story(Conversation::v4());
     let file = simple_pcap(&recording);
     let expected = reported(&judge(&recording, &[server(8080, None)]));
@@ -269,7 +269,7 @@ fn a_packed_recording_tells_the_same() {
 }
 
 #[test]
-fn a_packed_recording_that_is_cut_off_or_damaged_says_so() {
+fn truncation_and_damage_of_a_packed_recording_are_reported() {
     let file = simple_pcap(&short_story(Conversation::v4()));
     for (kind, packed) in packed(&file) {
         for cut in [20, packed.len() / 2, packed.len() - 5] {
@@ -286,7 +286,7 @@ fn a_packed_recording_that_is_cut_off_or_damaged_says_so() {
                 }
             };
             let is_cut = matches!(last, Some(CaptureError::Packed("cut off")));
-            // The second piece of two may be gone without a trace.
+            // The second of two pieces may be missing without a trace.
             assert!(
                 is_cut || matches!(last, Some(CaptureError::Truncated { .. })),
                 "{kind}, {cut}: {last:?}"
@@ -303,7 +303,7 @@ fn a_packed_recording_that_is_cut_off_or_damaged_says_so() {
 }
 
 #[test]
-fn a_source_that_fails_is_not_called_damaged() {
+fn a_read_error_is_not_reported_as_damage() {
     struct Failing;
     impl Read for Failing {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -319,7 +319,7 @@ fn a_source_that_fails_is_not_called_damaged() {
 }
 
 #[test]
-fn damage_ends_the_replay_where_it_is_and_says_what_it_is() {
+fn damage_ends_the_replay_at_its_position_with_a_reason() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
     let mut file = simple_pcap(&recording);
@@ -342,7 +342,7 @@ fn damage_ends_the_replay_where_it_is_and_says_what_it_is() {
     assert!(end.ends_with("a block whose two lengths differ"), "{end}");
 }
 
-/// A source that gives a byte at a time.
+/// A source that returns one byte per read.
 struct Slow<'a>(&'a [u8]);
 
 impl Read for Slow<'_> {
@@ -353,7 +353,7 @@ impl Read for Slow<'_> {
 }
 
 #[test]
-fn a_source_that_gives_a_byte_at_a_time_tells_the_same() {
+fn one_byte_per_read_gives_the_same_records() {
     let recording = short_story(Conversation::v6());
     for file in [
         simple_pcap(&recording),
@@ -371,7 +371,7 @@ fn a_source_that_gives_a_byte_at_a_time_tells_the_same() {
 }
 
 #[test]
-fn what_is_passed_over_is_counted_by_reason() {
+fn skipped_packets_are_counted_by_reason() {
     let v4 = |protocol, payload: &[u8]| {
         ip(
             [10, 0, 0, 1].into(),
@@ -427,7 +427,7 @@ fn what_is_passed_over_is_counted_by_reason() {
     }
 }
 
-/// An IPv6 options header of 16 bytes in front of `rest`, which `next` names.
+/// An IPv6 options header of 16 bytes before `rest`, which has the protocol number `next`.
 fn behind_options(next: u8, rest: &[u8]) -> Vec<u8> {
     let mut header = vec![0; 16];
     header[..2].copy_from_slice(&[next, 1]);
@@ -435,7 +435,7 @@ fn behind_options(next: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn tcp_is_found_behind_the_extension_headers_that_may_precede_it() {
+fn tcp_is_found_behind_extension_headers() {
     let mut recording = short_story(Conversation::v6());
     let listeners = [server(8080, None)];
     let expected = reported(&judge(&recording, &listeners));
@@ -455,7 +455,7 @@ fn a_fragment_that_is_the_whole_packet_is_read() {
     let listeners = [server(8080, None)];
     let story = short_story(Conversation::v6());
     let expected = judge(&story, &listeners);
-    // The offset and flags of the fragment header (RFC 8200 §4.5): reserved bits count for nothing.
+    // The offset and flags of the fragment header (RFC 8200 §4.5): reserved bits are ignored.
     for (place, more, is_whole) in [
         (0, 0, true),
         (0, 6, true),
@@ -490,7 +490,7 @@ fn a_fragment_that_is_the_whole_packet_is_read() {
 }
 
 #[test]
-fn link_layers_that_are_not_read_are_counted() {
+fn packets_of_unsupported_link_layers_are_counted() {
     let mut file = simple_pcap(&short_story(Conversation::v4()));
     // LINKTYPE_USER0.
     file[20] = 147;
@@ -511,7 +511,7 @@ fn link_layers_that_are_not_read_are_counted() {
     assert_eq!(played.summary.skipped.get(Skip::NotIp), 1);
 }
 
-/// A file header that is right, so that what follows is looked at.
+/// A valid file header, so that the rest is parsed.
 fn header() -> impl Strategy<Value = Vec<u8>> {
     let link = select(vec![0_u32, 1, 12, 101, 108, 113, 228, 229, 276, 7]);
     (link, any::<bool>(), any::<bool>()).prop_map(|(link, ng, big)| {
@@ -526,7 +526,7 @@ fn header() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Random bytes as the content of records that are framed as they should be.
+/// Random bytes as the content of correctly framed records.
 fn records() -> impl Strategy<Value = Vec<u8>> {
     let record = (
         prop::collection::vec(any::<u8>(), 0..120),
@@ -537,7 +537,7 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
         let mut bytes = Vec::new();
         for (mut content, time, tcp) in records {
             if tcp && content.len() > 40 {
-                // Towards the watched port, in mid-stream.
+                // Towards the watched port, mid-stream.
                 content[0] = 0x45;
                 content[2..4].copy_from_slice(&90_u16.to_be_bytes());
                 content[6..8].fill(0);
@@ -583,16 +583,16 @@ proptest! {
 
     #[test]
     fn any_bytes_behind_a_header_are_judged(header in header(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        replay(&[header, bytes].concat(), &[server(8080, None)]).expect("the header is right");
+        replay(&[header, bytes].concat(), &[server(8080, None)]).expect("a valid header");
     }
 
     #[test]
-    fn any_packets_are_judged_or_passed_over(link in select(vec![0_u8, 1, 12, 101, 113]), bytes in records()) {
+    fn any_packets_are_judged_or_skipped(link in select(vec![0_u8, 1, 12, 101, 113]), bytes in records()) {
         let mut file = simple_pcap(&Recording::default());
         file[20] = link;
         file.extend(bytes);
         let limit = std::time::Duration::from_secs(60);
-        let played = replay(&file, &[server(8080, Some(limit))]).expect("the header is right");
+        let played = replay(&file, &[server(8080, Some(limit))]).expect("a valid header");
         prop_assert!(played.end.is_none());
         let skipped: u64 = played.summary.skipped.iter().map(|(_, packets)| packets).sum();
         prop_assert_eq!(played.summary.segments + skipped, played.summary.packets);

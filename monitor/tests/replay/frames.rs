@@ -1,4 +1,4 @@
-//! Frames are what the generator of the stream tests put into them.
+//! The frames reported are those of the stream generator.
 
 use monitor::records::frames::FrameRecord;
 use monitor_core::facts::Direction;
@@ -11,10 +11,10 @@ use crate::{
     ws::{self, CLOSE, PING, PONG, REQUEST, RESPONSE, Stream, TEXT, cut, frames, lengths, sizes},
 };
 
-/// Longest payload of a packet that fits in the 16 bits of an IPv4 length.
+/// Longest payload of a packet whose IPv4 length fits in 16 bits.
 const SEGMENT_MAX: usize = 65_000;
 
-/// What a frame record says that the generator knows.
+/// The part of a frame record that the generator knows.
 fn known(frame: &FrameRecord) -> ws::Frame {
     ws::Frame {
         fin: frame.fin,
@@ -24,7 +24,7 @@ fn known(frame: &FrameRecord) -> ws::Frame {
     }
 }
 
-/// One packet for each cut, the two ends in turns.
+/// One packet per cut, with the two ends alternating.
 fn talk(client: &Stream, server: &Stream, cuts: &[Vec<usize>; 2], v6: bool) -> Recording {
     let mut conversation = if v6 {
         Conversation::v6()
@@ -68,7 +68,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_frame_is_told_once_with_what_its_header_says(
+    fn every_frame_is_reported_once_with_the_fields_of_its_header(
         from_client in frames(lengths()),
         from_server in frames(lengths()),
         cuts in [sizes(), sizes()],
@@ -107,7 +107,7 @@ proptest! {
 const HEADERS: usize = 14 + 24 + 32;
 
 #[test]
-fn a_frame_is_counted_when_its_header_was_captured_and_its_payload_was_not() {
+fn a_frame_is_counted_if_its_header_was_captured_but_its_payload_was_not() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     for i in 0..20 {
@@ -119,10 +119,10 @@ fn a_frame_is_counted_when_its_header_was_captured_and_its_payload_was_not() {
             &frame(TEXT, &[7; 100], true),
         );
     }
-    // Six bytes of header: cut right behind them, within the payload, and whole.
+    // Six bytes of header: truncated directly behind them, within the payload, and not at all.
     for snap in [HEADERS + 6, HEADERS + 7, HEADERS + 50, HEADERS + 106] {
         let snapped = snap.max(HEADERS + RESPONSE.len());
-        // The handshake stays whole.
+        // The handshake stays complete.
         let (handshake, rest) = recording.packets.split_at(6);
         let part = |packets: &[(u64, Vec<u8>)], snap| {
             let packets = packets.to_vec();
@@ -143,7 +143,7 @@ fn a_frame_is_counted_when_its_header_was_captured_and_its_payload_was_not() {
 }
 
 #[test]
-fn a_header_that_was_not_captured_is_told_as_bytes_that_are_not_understood() {
+fn frames_without_a_captured_header_are_unsynced_bytes() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let kept = recording.packets.len();
@@ -171,7 +171,7 @@ fn a_header_that_was_not_captured_is_told_as_bytes_that_are_not_understood() {
     let played = replay(&file, &[server(8080, None)]).expect("a recording");
     let lengths: Vec<_> = played.frames().iter().map(|frame| frame.length).collect();
     assert_eq!(lengths[0], 20);
-    // In step again, once a few segments began with frames.
+    // In sync again after a few segments that begin with frames.
     let later = lengths.len() - 1;
     assert!((1..10).contains(&later), "{lengths:?}");
     assert!(lengths[1..].iter().all(|length| *length == 30));
@@ -180,7 +180,7 @@ fn a_header_that_was_not_captured_is_told_as_bytes_that_are_not_understood() {
 }
 
 #[test]
-fn a_pong_carries_the_round_trip_and_a_close_frame_its_code() {
+fn a_pong_has_the_round_trip_time_and_a_close_frame_its_code() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let at = START + SECOND;
@@ -234,7 +234,7 @@ fn a_pong_carries_the_round_trip_and_a_close_frame_its_code() {
 }
 
 #[test]
-fn a_101_whose_headers_were_cut_off_is_believed_by_its_status_line() {
+fn a_101_with_truncated_headers_is_accepted_by_its_status_line() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     for i in 0..20 {
@@ -250,11 +250,11 @@ fn a_101_whose_headers_were_cut_off_is_believed_by_its_status_line() {
     assert_eq!(played.connections()[0].protocol, "websocket");
     assert_eq!(
         played.summary.frames.rx, 20,
-        "they begin with the next segment"
+        "frames begin with the next segment"
     );
     let reported = played.summary.frames.tx;
     assert!(
         (1..20).contains(&reported),
-        "where they begin was not captured: {reported}"
+        "the first frame was not captured: {reported}"
     );
 }

@@ -1,5 +1,5 @@
-//! Recordings made by hand, judged: formats and link layers, the life of connections, verdicts, and
-//! what the command prints.
+//! Hand-made recordings, judged: formats and link layers, connections, verdicts, and the output of
+//! the command.
 
 #[path = "../../../monitor-common/tests/ws/mod.rs"]
 mod ws;
@@ -25,12 +25,12 @@ use monitor_core::{Hop, ListenerRules, OnExpiry, State};
 
 use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
 
-/// What a replay told.
+/// Result of a replay.
 #[derive(Debug)]
 struct Played {
     records: Vec<ReplayRecord>,
     summary: Summary,
-    /// Where it could not be read any further.
+    /// Where reading failed.
     end: Option<CaptureError>,
 }
 
@@ -45,7 +45,7 @@ impl Played {
             .collect()
     }
 
-    /// Requests for an upgrade that were understood.
+    /// Number of recognised upgrade requests.
     fn connecting(&self) -> usize {
         let is_connecting = |record: &&ReplayRecord| matches!(record, ReplayRecord::State(transition) if transition.to == State::Connecting);
         self.records.iter().filter(is_connecting).count()
@@ -84,7 +84,7 @@ fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
     played
 }
 
-/// Servers on this port, behind a hop with this limit.
+/// A listener for servers on this port, behind a hop with this limit.
 fn server(port: u16, limit: Option<Duration>) -> Listener {
     let hop = limit.map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
     Listener {
@@ -94,14 +94,14 @@ fn server(port: u16, limit: Option<Duration>) -> Listener {
     }
 }
 
-/// The upgrade and its answer, from 5 ms after `at` on.
+/// The upgrade and its answer, starting 5 ms after `at`.
 fn upgrade(conversation: &mut Conversation, to: &mut Recording, at: u64) {
     conversation.says(to, at + 5 * MILLI, End::Client, ws::REQUEST);
     conversation.says(to, at + 6 * MILLI, End::Server, ws::RESPONSE);
     conversation.ack(to, at + 7 * MILLI, End::Client);
 }
 
-/// A connection that opened at [`START`] and has exchanged nothing but the handshake.
+/// A connection opened at [`START`] after which only the handshake was exchanged.
 fn opened(conversation: &mut Conversation) -> Recording {
     let mut recording = Recording::default();
     conversation.open(&mut recording, START);

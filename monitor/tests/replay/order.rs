@@ -1,4 +1,4 @@
-//! What was recorded in another order than it passed, and what begins in the middle.
+//! Recordings out of order, and recordings that begin mid-stream.
 
 use monitor::replay::ReplayRecord;
 use monitor_core::State;
@@ -10,8 +10,8 @@ use crate::{
     ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
 };
 
-/// A conversation, in which each side answers the other: 3 packets of TCP's handshake, 3 of the upgrade,
-/// then frames, and the end.
+/// A conversation in which each side answers the other: 3 packets of TCP's handshake, 3 of the
+/// upgrade, then frames, and the end.
 fn story() -> Recording {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
@@ -54,7 +54,7 @@ fn story() -> Recording {
     recording
 }
 
-/// What does not depend on the moments: how the connection went, and the frames each way.
+/// The result independent of times: how the connection went, and the frames each way.
 fn gist(played: &Played) -> String {
     let connections = played.connections();
     let [connection] = &connections[..] else {
@@ -79,7 +79,7 @@ fn states(played: &Played) -> Vec<State> {
     states.collect()
 }
 
-/// The same packets in another order, at the moments at which one was recorded.
+/// The same packets in another order, with the recorded times in their original order.
 fn reordered(recording: &Recording, order: impl Fn(&mut [Vec<u8>])) -> Recording {
     let (moments, mut packets): (Vec<u64>, Vec<Vec<u8>>) =
         recording.packets.iter().cloned().unzip();
@@ -90,7 +90,7 @@ fn reordered(recording: &Recording, order: impl Fn(&mut [Vec<u8>])) -> Recording
 }
 
 #[test]
-fn neighbours_in_the_wrong_order_change_nothing() {
+fn swapped_neighbours_change_nothing() {
     let recording = story();
     let listeners = [server(8080, None)];
     let expected = judge(&recording, &listeners);
@@ -108,7 +108,7 @@ fn neighbours_in_the_wrong_order_change_nothing() {
         let played = judge(&swapped, &listeners);
         assert_eq!(gist(&played), gist(&expected), "{first}");
         assert_eq!(states(&played), states(&expected), "{first}");
-        // Also if their time stamps say so.
+        // Also if their timestamps are swapped.
         swapped.packets.swap(first, first + 1);
         let moments = [first, first + 1].map(|i| swapped.packets[i].0);
         swapped.packets[first].0 = moments[0].max(moments[1]);
@@ -118,9 +118,9 @@ fn neighbours_in_the_wrong_order_change_nothing() {
 }
 
 #[test]
-fn a_101_that_was_recorded_before_its_request_waits_for_it() {
+fn a_101_recorded_before_its_request_waits_for_it() {
     let listeners = [server(8080, None)];
-    // Where the recording begins, and whether a frame comes with the 101.
+    // Where the recording begins, and whether a frame follows the 101 in its segment.
     for (from, with_frame) in [(0, false), (3, false), (0, true), (3, true)] {
         let mut conversation = Conversation::v4();
         let mut recording = Recording::default();
@@ -149,18 +149,18 @@ fn a_101_that_was_recorded_before_its_request_waits_for_it() {
 }
 
 #[test]
-fn what_is_waited_for_and_never_comes_loses_nothing() {
+fn waiting_for_missing_packets_loses_nothing() {
     let whole = story();
     let listeners = [server(8080, None)];
     let is_of = |packet: &[u8], port: u16| packet[24..26] == port.to_be_bytes();
     for (what, kept) in [
         (
-            "the server's packets only",
+            "only the server's packets",
             Box::new(|n: usize, p: &[u8]| n < 3 || is_of(p, 8080))
                 as Box<dyn Fn(usize, &[u8]) -> bool>,
         ),
         (
-            "nothing of the opening, and the server's only",
+            "only the server's packets, without the opening",
             Box::new(|_, p| is_of(p, 8080)),
         ),
         ("no request", Box::new(|n, _| n != 3)),
@@ -186,10 +186,11 @@ fn what_is_waited_for_and_never_comes_loses_nothing() {
 }
 
 #[test]
-fn more_than_may_wait_is_taken_in_its_order() {
+fn packets_beyond_the_queue_limit_are_processed_in_order() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
-    // The client's frame is recorded behind 200 segments that acknowledge it, all within its patience.
+    // The client's frame is recorded behind 200 segments that acknowledge it, all within the time
+    // limit for waiting.
     let at = START + SECOND;
     conversation.says(&mut recording, at, End::Client, &frame(TEXT, b"late", true));
     for n in 0..200 {
@@ -211,12 +212,12 @@ fn more_than_may_wait_is_taken_in_its_order() {
 }
 
 #[test]
-fn a_recording_that_begins_with_a_request_tells_each_state_once() {
+fn a_recording_that_begins_with_a_request_reports_each_state_once() {
     use State::{Closed, Connecting, Open};
     const REFUSAL: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    /// What is said, and the states that it leads to.
+    /// Bytes sent by each end, and the resulting states.
     type Case<'a> = (&'a [(End, &'a [u8])], &'a [State]);
     let cases: [Case<'_>; 5] = [
         (
@@ -240,7 +241,7 @@ fn a_recording_that_begins_with_a_request_tells_each_state_once() {
         ),
     ];
     for (said, expected) in cases {
-        // Answers within a tick, or seconds later.
+        // Answers at once, within a tick, or seconds later.
         for pause in [0, MILLI, 3 * SECOND] {
             let mut conversation = Conversation::v4();
             let mut recording = Recording::default();
@@ -255,7 +256,7 @@ fn a_recording_that_begins_with_a_request_tells_each_state_once() {
 }
 
 #[test]
-fn frames_are_told_after_the_opening_that_they_came_with_and_before_the_end_that_they_begin() {
+fn frames_are_reported_after_the_opening_in_their_segment_and_before_the_end_they_cause() {
     let text = frame(TEXT, b"welcome", false);
     let close = frame(CLOSE, &[3, 232], false);
     for (behind, expected) in [
@@ -287,7 +288,7 @@ fn frames_are_told_after_the_opening_that_they_came_with_and_before_the_end_that
 }
 
 #[test]
-fn a_segment_that_acknowledges_too_much_is_no_reason_to_wait_for_another_connection() {
+fn a_segment_that_acknowledges_too_much_does_not_delay_another_connection() {
     let mut one = Conversation::v4();
     let mut other = Conversation::new("10.0.0.3:40000", "10.0.0.1:8080");
     let mut recording = opened(&mut one);

@@ -1,4 +1,4 @@
-//! Connections that come from a watched port and are no server's.
+//! Outgoing connections from a watched server port.
 
 use monitor::replay::Skip;
 
@@ -28,7 +28,7 @@ fn connections_opened_from_a_watched_port_are_remembered_up_to_a_bound_and_then_
     }
     let played = judge(&recording, &[server(8080, None)]);
     assert_eq!(played.summary.forgotten_outgoing, 100);
-    // Of the first two nothing is known any more.
+    // The first two have been forgotten.
     assert_eq!(
         played.summary.skipped.get(Skip::NotWatched),
         u64::from(opened) + 2

@@ -1,4 +1,4 @@
-//! Recordings made by hand: TCP conversations as packets, and packets as files.
+//! Hand-made recordings: TCP conversations as packets, and packets as files.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
-/// IP packets with the moment they passed.
+/// IP packets with their times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recording {
     pub(crate) packets: Vec<(u64, Vec<u8>)>,
@@ -33,14 +33,14 @@ impl End {
     }
 }
 
-/// One TCP connection; each end acknowledges whatever the other has sent so far.
+/// One TCP connection; each end acknowledges everything the other has sent so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Conversation {
     client: SocketAddr,
     server: SocketAddr,
     /// The next sequence numbers of client and server.
     pub(crate) next: [u32; 2],
-    /// What each end acknowledges.
+    /// Acknowledged sequence number of each end.
     pub(crate) acked: [u32; 2],
 }
 
@@ -79,7 +79,7 @@ impl Conversation {
         self.acked[0] = self.next[1];
     }
 
-    /// Payload that the other end gets.
+    /// Payload that the other end receives.
     pub(crate) fn says(&mut self, to: &mut Recording, at: u64, from: End, payload: &[u8]) {
         self.shouts(to, at, from, payload);
         self.acked[from.other() as usize] = self.next[from as usize];
@@ -90,7 +90,7 @@ impl Conversation {
         self.segment(to, at, from, ACK, payload);
     }
 
-    /// The last `len` bytes again.
+    /// Retransmits the last bytes.
     pub(crate) fn repeats(&mut self, to: &mut Recording, at: u64, from: End, payload: &[u8]) {
         self.next[from as usize] = self.next[from as usize].wrapping_sub(payload.len() as u32);
         self.segment(to, at, from, ACK, payload);
@@ -140,7 +140,7 @@ impl Conversation {
         );
         let mut packet = ip(source.ip(), destination.ip(), 6, &tcp);
         if source.is_ipv4() {
-            // Each packet has an identification of its own.
+            // Each packet has its own identification.
             packet[4..6].copy_from_slice(&(to.packets.len() as u16).to_be_bytes());
         }
         to.packets.push((at, packet));
@@ -162,7 +162,7 @@ pub(crate) fn tcp(
     bytes.extend(dest.to_be_bytes());
     bytes.extend(seq.to_be_bytes());
     bytes.extend(ack.to_be_bytes());
-    // 12 bytes of options, as a time stamp takes.
+    // 12 bytes of options, the size of a timestamp option.
     bytes.extend([8 << 4, flags, 2, 0, 0, 0, 0, 0]);
     bytes.extend([1; 12]);
     bytes.extend(payload);
@@ -194,7 +194,7 @@ pub(crate) fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u
     bytes
 }
 
-/// What stands in front of an IP packet.
+/// The layers before an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     Ethernet,
@@ -210,7 +210,7 @@ pub(crate) enum Link {
     NullSwapped,
     Loop,
     Ppp,
-    /// Without address and control, and with a protocol of one byte.
+    /// Without address and control, and with a one-byte protocol.
     PppShort,
     PppInHdlc,
     CiscoHdlc,
@@ -220,7 +220,7 @@ pub(crate) enum Link {
     Pppoe,
     /// Two labels.
     Mpls,
-    /// A pseudo-wire: a label, a control word, Ethernet.
+    /// A pseudowire: a label, a control word, Ethernet.
     MplsEthernet,
     /// 802.11: from a station, between access points with quality of service, and behind radiotap.
     Wireless,
@@ -399,7 +399,7 @@ impl Link {
                 let head = [&[0, 0, 17, 0, 3, 0, 0, 0][..], &[9; 8], &[0x10]].concat();
                 [head, wireless([0x08, 0x02], &[])].concat()
             }
-            // Two words of what is present, flags that say padding; 26 bytes become 28.
+            // Two presence words, flags that announce padding; 26 bytes become 28.
             Self::RadiotapPadded => {
                 let head = [0, 0, 13, 0, 2, 0, 0, 0x80, 0, 0, 0, 0, 0x20];
                 [&head[..], &wireless([0x88, 0x02], &[0, 0, 0, 0])].concat()
@@ -439,7 +439,7 @@ fn is_v6(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first >> 4 == 6)
 }
 
-/// How numbers are written in a file.
+/// Byte order of numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Little,
@@ -462,8 +462,8 @@ impl Order {
     }
 }
 
-/// A pcap file of microseconds (`0xa1b2c3d4`), nanoseconds (`0xa1b23c4d`) or with longer records
-/// (`0xa1b2cd34`), each packet cut to `snap` bytes.
+/// A pcap file with microseconds (`0xa1b2c3d4`), nanoseconds (`0xa1b23c4d`) or longer records
+/// (`0xa1b2cd34`), each packet truncated to `snap` bytes.
 pub(crate) fn pcap(
     recording: &Recording,
     link: Link,
@@ -507,7 +507,7 @@ pub(crate) fn simple_pcap(recording: &Recording) -> Vec<u8> {
     )
 }
 
-/// How a pcapng file holds its packets.
+/// Block type for the packets in a pcapng file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
     Enhanced,
@@ -515,8 +515,7 @@ pub(crate) enum Block {
     Obsolete,
 }
 
-/// A pcapng file whose first interface is none of ours and whose time stamps have this
-/// `if_tsresol`.
+/// A pcapng file whose first interface is unused and whose timestamps have this `if_tsresol`.
 pub(crate) fn pcapng(recording: &Recording, order: Order, block: Block, resolution: u8) -> Vec<u8> {
     let mut file = section(order);
     let ours = interface(order, 1, resolution);
@@ -554,7 +553,7 @@ pub(crate) fn pcapng(recording: &Recording, order: Order, block: Block, resoluti
         };
         file.extend(framed(order, kind, &head, &frame, options));
     }
-    // A block of a kind that nobody knows yet.
+    // A block of an unassigned type.
     file.extend(framed(order, 0x0bad_cafe, b"what", &[], &[]));
     file
 }

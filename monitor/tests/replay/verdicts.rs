@@ -1,4 +1,4 @@
-//! The core's verdicts, reached by the clock of the packets.
+//! The core's verdicts, with the packets' times as the clock.
 
 use std::time::Duration;
 
@@ -31,14 +31,14 @@ fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
         .collect()
 }
 
-/// A packet of no watched connection: time goes on.
+/// A packet of no watched connection, which advances the clock.
 fn tick(to: &mut Recording, seconds: u64) {
     let mut stranger = Conversation::new("10.9.9.9:50000", "10.9.9.8:9999");
     stranger.syn(to, START + seconds * SECOND);
 }
 
 #[test]
-fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard() {
+fn a_connection_idle_past_the_limit_expires_and_recovers_with_the_next_packet() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let text = frame(TEXT, b"still here", true);
@@ -48,7 +48,7 @@ fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard
     let [fired, resolved] = alerts[..] else {
         panic!("{alerts:?}");
     };
-    // The last packet of the handshake was at 7 ms; the limit must be exceeded, not met.
+    // The last packet of the handshake was at 7 ms. The limit must be exceeded, not just reached.
     assert!((60.007..60.008).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Expired);
     assert_eq!((fired.2, fired.3), (Status::Firing, Certainty::Suspected));
@@ -57,7 +57,7 @@ fn a_connection_that_is_silent_past_the_limit_is_expired_and_recovers_when_heard
 }
 
 #[test]
-fn a_burst_of_verdicts_is_told_as_live_and_each_of_them_counts_in_the_summary() {
+fn a_burst_of_verdicts_is_grouped_as_live_and_each_counts_in_the_summary() {
     let mut recording = Recording::default();
     for n in 0..30 {
         let at = START + n * 10 * MILLI;
@@ -82,7 +82,7 @@ fn a_burst_of_verdicts_is_told_as_live_and_each_of_them_counts_in_the_summary() 
 }
 
 #[test]
-fn a_silence_of_exactly_the_limit_is_none() {
+fn an_idle_gap_of_exactly_the_limit_gives_no_verdict() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let at = START + 7 * MILLI + 60 * SECOND;
@@ -92,7 +92,7 @@ fn a_silence_of_exactly_the_limit_is_none() {
 }
 
 #[test]
-fn transmissions_into_the_void_confirm_that_it_is_expired() {
+fn unanswered_transmissions_confirm_that_it_is_expired() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let text = frame(TEXT, b"anybody?", false);
@@ -113,14 +113,14 @@ fn transmissions_into_the_void_confirm_that_it_is_expired() {
         (VerdictKind::Expired, Certainty::Confirmed)
     );
     assert!((71.0..72.1).contains(&confirmed.0), "{confirmed:?}");
-    // The reset comes from the path, not from the peer: no recovery.
+    // The reset comes from the path, not from the peer, so this is not a recovery.
     let reset = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
     assert_eq!((resolved.0, resolved.2), (80.0, reset));
     assert_eq!(played.connections()[0].how, Some("rst_received"));
 }
 
 #[test]
-fn data_that_nobody_acknowledges_is_black_holed() {
+fn unacknowledged_data_is_black_holed() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let text = frame(TEXT, b"anybody?", false);
@@ -129,7 +129,7 @@ fn data_that_nobody_acknowledges_is_black_holed() {
     for after in [200, 600, 1400, 3000, 6200] {
         conversation.repeats(&mut recording, at + after * MILLI, End::Server, &text);
     }
-    // The fifth has had no second for its answer when the recording ends.
+    // The fifth has had less than a second for its answer when the recording ends.
     let played = judge(&recording, &[server(8080, None)]);
     assert_eq!(alerts(&played), []);
 
@@ -158,7 +158,7 @@ fn data_that_nobody_acknowledges_is_black_holed() {
 }
 
 #[test]
-fn pings_that_tcp_acknowledges_and_nobody_answers_are_unresponsive() {
+fn pings_acknowledged_by_tcp_but_not_answered_are_unresponsive() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     let ping = |n: u8| frame(PING, &[n], false);
@@ -175,14 +175,14 @@ fn pings_that_tcp_acknowledges_and_nobody_answers_are_unresponsive() {
     let [fired] = alerts(&played)[..] else {
         panic!("{:?}", alerts(&played));
     };
-    // A second after the second ping that nobody answers; the floor is over since a second.
+    // A second after the second unanswered ping; the floor ended a second before.
     assert!((31.0..31.1).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Unresponsive);
     assert_eq!(fired.3, Certainty::Confirmed);
     assert_eq!(played.connections()[0].pings_unanswered, 2);
 }
 
-/// A server that pings every so often, and a client that answers as the test says.
+/// A server that pings, and a client that answers as the test decides.
 struct Heartbeat {
     conversation: Conversation,
     recording: Recording,
@@ -200,7 +200,7 @@ impl Heartbeat {
         }
     }
 
-    /// So many pings in one segment, which TCP acknowledges.
+    /// This many pings in one segment, which TCP acknowledges.
     fn ping(&mut self, at: u64, pings: u8) {
         let mut bytes = Vec::new();
         for _ in 0..pings {
@@ -212,7 +212,7 @@ impl Heartbeat {
             .ack(&mut self.recording, at + MILLI, End::Client);
     }
 
-    /// All pongs that the client owes.
+    /// All pending pongs.
     fn pong(&mut self, at: u64) {
         let pongs = (0..self.pings).flat_map(|n| frame(PONG, &[n], true));
         let pongs: Vec<u8> = pongs.collect();
@@ -225,13 +225,13 @@ impl Heartbeat {
             .says(&mut self.recording, at, from, payload);
     }
 
-    /// The last packet, with 24 bytes before its TCP header, advertises a window of 0.
+    /// Makes the last packet, with 24 bytes before its TCP header, advertise a window of 0.
     fn close_window(&mut self) {
         let (_, packet) = self.recording.packets.last_mut().expect("a packet");
         packet[38..40].copy_from_slice(&[0, 0]);
     }
 
-    /// What is said until so many seconds have passed.
+    /// The alerts until this many seconds have passed.
     fn alerts(&mut self, seconds: u64) -> Vec<(f64, VerdictKind, Status, Certainty)> {
         tick(&mut self.recording, seconds);
         alerts(&judge(&self.recording, &[server(8080, None)]))
@@ -263,7 +263,7 @@ fn a_client_that_uploads_over_a_slow_link_is_not_unresponsive() {
 }
 
 #[test]
-fn pings_in_one_segment_are_one_try() {
+fn pings_in_one_segment_are_one_attempt() {
     let mut it = Heartbeat::new();
     it.ping(START + SECOND, 3);
     assert_eq!(it.alerts(25), []);
@@ -273,7 +273,7 @@ fn pings_in_one_segment_are_one_try() {
 }
 
 #[test]
-fn a_client_that_pauses_for_less_than_the_floor_is_suspected_at_most() {
+fn a_client_that_pauses_for_less_than_the_floor_is_at_most_suspected() {
     for pause in [1_500, 2_300, 5_000, 9_900] {
         let mut it = Heartbeat::new();
         for second in 0..=pause / 1_000 {
@@ -295,7 +295,7 @@ fn a_client_that_pauses_for_less_than_the_floor_is_suspected_at_most() {
 }
 
 #[test]
-fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
+fn a_server_with_a_closed_window_is_stalled_and_its_client_is_not_unresponsive() {
     let mut it = Heartbeat::new();
     it.says(
         START + SECOND,
@@ -316,7 +316,7 @@ fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
         .ack(&mut it.recording, START + 41 * SECOND, End::Server);
     let recovered = Status::Resolved(AlertResolution::Recovered);
     let stalled = |at, status| (at, VerdictKind::Stalled, status, Certainty::Suspected);
-    // The moment of closing is kept in ticks.
+    // The time of closing is kept in ticks.
     let due = rounded(START + SECOND) - START + 10 * SECOND;
     let due = due as f64 / SECOND as f64;
     assert_eq!(
@@ -326,12 +326,12 @@ fn a_server_whose_window_is_closed_is_stalled_and_its_client_is_not_blamed() {
 }
 
 #[test]
-fn what_is_due_after_the_last_packet_is_not_said() {
+fn a_verdict_due_after_the_last_packet_is_not_reported() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     tick(&mut recording, 60);
     let played = judge(&recording, &[server(8080, Some(LIMIT))]);
-    assert_eq!(alerts(&played), [], "the limit is over 7 ms later");
+    assert_eq!(alerts(&played), [], "the limit ends 7 ms later");
     tick(&mut recording, 61);
     let played = judge(&recording, &[server(8080, Some(LIMIT))]);
     assert_eq!(alerts(&played).len(), 1, "any packet moves the clock");
@@ -339,7 +339,7 @@ fn what_is_due_after_the_last_packet_is_not_said() {
 }
 
 #[test]
-fn a_far_leap_of_the_clock_is_judged_at_once() {
+fn a_large_jump_of_the_clock_is_judged_at_once() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.says(
@@ -348,7 +348,7 @@ fn a_far_leap_of_the_clock_is_judged_at_once() {
         End::Server,
         &frame(PING, b"", false),
     );
-    // The end of the 32-bit seconds of a pcap file, in 2106.
+    // The end of a pcap file's 32-bit seconds, in 2106.
     let end = u64::from(u32::MAX) * SECOND;
     let mut stranger = Conversation::new("10.9.9.9:50000", "10.9.9.8:9999");
     stranger.syn(&mut recording, end);
@@ -357,7 +357,7 @@ fn a_far_leap_of_the_clock_is_judged_at_once() {
 }
 
 #[test]
-fn a_time_stamp_beyond_all_reason_breaks_nothing() {
+fn an_absurd_timestamp_breaks_nothing() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.close(&mut recording, u64::MAX, End::Client);
@@ -367,8 +367,8 @@ fn a_time_stamp_beyond_all_reason_breaks_nothing() {
     assert_eq!(played.connections()[0].how, Some("fin"));
 }
 
-/// What storm findings say of `users` behind one address, who come within 20 s; each `leaver`th stays for
-/// 100 ms, and `lost` of the others end at once when all have been there for 8 s.
+/// The storm findings about `users` behind one address, who connect within 20 s. Every `leaver`th
+/// stays for 100 ms, and `lost` of the others end at once when all have been connected for 8 s.
 fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
     let mut recording = Recording::default();
     let mut stay = Vec::new();
@@ -399,7 +399,7 @@ fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
 }
 
 #[test]
-fn users_who_leave_a_crowd_behind_one_address_are_no_client_that_thrashes() {
+fn users_behind_one_address_who_leave_are_not_a_thrashing_client() {
     for (users, leaver) in [
         (2, 2),
         (12, 2),
@@ -424,7 +424,7 @@ fn users_who_leave_a_crowd_behind_one_address_are_no_client_that_thrashes() {
 }
 
 #[test]
-fn a_recording_that_begins_just_before_a_mass_close_tells_of_it() {
+fn a_mass_close_soon_after_the_start_of_a_recording_is_reported() {
     for (users, lost) in [(45, 45), (45, 22), (300, 100), (1_000, 60)] {
         let reported = behind_a_proxy(users, u16::MAX, lost);
         let expected = format!("{lost} connections were lost at once");

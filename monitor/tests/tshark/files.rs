@@ -1,4 +1,4 @@
-//! What lies in `testdata/recordings`.
+//! The contents of `testdata/recordings`.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// By name.
+    /// Sorted by name.
     pub(crate) fn all() -> Vec<Self> {
         let mut all: Vec<_> = fs::read_dir(folder())
             .unwrap()
@@ -42,12 +42,12 @@ impl Recording {
         self.path.file_name().unwrap().to_string_lossy().into()
     }
 
-    /// Whether it has no upgrade, so that one must be told what the port speaks.
+    /// Whether it has no upgrade, so that the port's protocol must be specified.
     pub(crate) fn starts_in_mid_stream(&self) -> bool {
         self.name().starts_with("mid-")
     }
 
-    /// Whether its last packet is cut, which every reader complains about.
+    /// Whether its last packet is truncated, which every reader reports.
     pub(crate) fn is_cut_short(&self) -> bool {
         self.name() == "file-cut-short.pcap"
     }
@@ -72,7 +72,7 @@ pub(crate) fn explained() -> Vec<String> {
     names
 }
 
-/// Calls `look` with each recording, on every CPU.
+/// Calls `look` with each recording, on all CPUs.
 pub(crate) fn in_parallel<T: Send>(
     recordings: &[Recording],
     look: impl Fn(&Recording) -> T + Sync,

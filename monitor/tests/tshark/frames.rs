@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-/// One frame, as `wsmon replay --json` and the lists beside hand-made recordings have it.
+/// One frame in the format of `wsmon replay --json` and of the lists next to hand-made recordings.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Line {
     pub(crate) conn: String,
@@ -36,8 +36,8 @@ pub(crate) struct Frame {
     pub(crate) close_code: Option<u16>,
 }
 
-/// One direction of one connection. Readers number connections as they like, so the number here is
-/// the how-manieth between these two sockets.
+/// One direction of one connection. Readers number connections differently, so this number counts
+/// the connections between the same two sockets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stream {
     local: SocketAddr,
@@ -61,8 +61,8 @@ impl FromIterator<Line> for Streams {
                 direction,
                 mut frame,
             } = line;
-            // The kernel programs write "no code" as 0, and look for none in a close frame that is
-            // longer than one may be (RFC 6455 §5.5).
+            // The kernel programs write "no code" as 0, and ignore the code of an illegally long
+            // close frame (RFC 6455 §5.5).
             let legal = frame.length <= 125;
             frame.close_code = frame.close_code.filter(|code| *code != 0 && legal);
             let known = connections.entry((local, peer)).or_default();
@@ -82,10 +82,10 @@ impl FromIterator<Line> for Streams {
     }
 }
 
-/// Whether two readers found the same.
+/// Whether two readers found the same frames.
 ///
 /// # Errors
-/// Where they differ first, in each direction of each connection.
+/// The first difference in each direction of each connection.
 pub(crate) fn compare(
     left_name: &str,
     left: &Streams,

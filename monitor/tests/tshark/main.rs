@@ -1,8 +1,8 @@
-//! `wsmon replay` and tshark read the same recordings; they must agree on every frame.
+//! `wsmon replay` and tshark read the same recordings and must agree on every frame.
 //!
-//! `testdata/recordings/README.md` says what the recordings are. Beside each hand-made one lies the
-//! list of the frames that were put into it, so where tshark is wrong or cannot tell, wsmon is still
-//! held to the truth.
+//! `testdata/recordings/README.md` describes the recordings. Each hand-made one has a list of the
+//! frames that were put into it, so wsmon is compared with the truth even if tshark is wrong or
+//! cannot know.
 
 mod files;
 mod frames;
@@ -11,45 +11,45 @@ mod replay;
 
 use self::files::{Recording, in_parallel};
 
-/// Recordings that tshark reads differently, and why it is tshark that is wrong or cannot tell.
+/// Recordings that tshark reads differently, and why tshark is wrong or cannot know.
 const EXCEPTIONS: [(&str, &str); 8] = [
     (
         "cut-14-byte-headers.pcap",
-        "the uploads are given up before their payload is whole, and tshark shows no frame before it \
-         has all of it; the header says what there is to know",
+        "the uploads are abandoned before their payload is complete, and tshark shows a frame only when \
+         it has the whole payload; the header already has all the facts",
     ),
     (
         "lost-headers.pcap",
         "tshark waits for the lost bytes until the file ends and shows nothing of either direction, \
-         not even what came before; without reassembling out of order it takes payload for headers",
+         not even earlier frames; without out-of-order reassembly it reads payload as headers",
     ),
     (
         "lost-payload.pcap",
-        "tshark waits for the lost bytes until the file ends; they are payload, whose length is known, \
-         and the next header is behind them",
+        "tshark waits for the lost bytes until the file ends; they are payload of known length, and the \
+         next header follows",
     ),
     (
         "mid-payload.pcap",
-        "tshark takes the bytes the capture happens to start with for a header, though their opcode \
-         is reserved, and waits for a payload of 2^64 bytes",
+        "tshark reads the first captured bytes as a header, though their opcode is reserved, and waits \
+         for a payload of 2^64 bytes",
     ),
     (
         "mid-stream.pcap",
-        "tshark takes whatever a capture starts with for a header. Here it is one, but nothing tells \
-         so: wsmon waits for evidence and counts the frames from there on",
+        "tshark reads the first captured bytes as a header. Here that is correct, but without evidence: \
+         wsmon waits for evidence and counts the frames from there on",
     ),
     (
         "snap-length.pcap",
-        "tshark puts no payload together that was not captured whole, and takes the start of the next \
-         segment for a header",
+        "tshark does not reassemble truncated payload, and reads the start of the next segment as a \
+         header",
     ),
     (
         "snap-length-hides-headers.pcap",
-        "tshark shows nothing behind the first segment that was not captured whole",
+        "tshark shows nothing after the first truncated segment",
     ),
     (
         "upgrade-without-request.pcap",
-        "tshark follows an upgrade only when it has seen the request; the 101 names the protocol",
+        "tshark follows an upgrade only if it has seen the request; wsmon takes the protocol from the 101",
     ),
 ];
 
@@ -65,16 +65,17 @@ fn wsmon_and_tshark_agree_on_every_frame() {
 }
 
 #[test]
-fn wsmon_finds_the_frames_that_were_put_into_hand_made_recordings() {
+fn wsmon_finds_the_frames_of_hand_made_recordings() {
     on_each(|recording| match recording.truth() {
         Some(truth) => frames::compare("wsmon", &replay::frames(recording)?, "the truth", &truth),
         None => Ok(()),
     });
 }
 
-/// Otherwise the generator, or the way tshark is asked, is wrong. An exception that is none must go.
+/// A difference means that the generator or tshark's options are wrong. An exception without a
+/// difference must be removed.
 #[test]
-fn tshark_finds_the_frames_that_were_put_into_hand_made_recordings_but_for_the_exceptions() {
+fn tshark_finds_the_frames_of_hand_made_recordings_except_for_the_exceptions() {
     on_each(|recording| {
         let Some(truth) = recording.truth() else {
             return Ok(());
@@ -92,10 +93,7 @@ fn tshark_finds_the_frames_that_were_put_into_hand_made_recordings_but_for_the_e
 fn every_exception_is_a_hand_made_recording() {
     for (name, _) in EXCEPTIONS {
         let recording = Recording::named(name);
-        assert!(
-            recording.truth().is_some(),
-            "{name}: what should wsmon say?"
-        );
+        assert!(recording.truth().is_some(), "{name}: no list of frames");
     }
 }
 
@@ -114,7 +112,7 @@ fn is_exception(recording: &Recording) -> bool {
     EXCEPTIONS.iter().any(|(name, _)| *name == recording.name())
 }
 
-/// Looks at each recording, and fails with all there is to complain about.
+/// Checks each recording, and fails with all complaints.
 fn on_each(look: impl Fn(&Recording) -> Result<(), String> + Sync) {
     let mut complaints: Vec<_> = in_parallel(&Recording::all(), |recording| {
         look(recording).map_err(|complaint| format!("\n{}: {complaint}", recording.name()))

@@ -1,4 +1,4 @@
-//! What tshark says.
+//! tshark's output.
 
 use std::{
     collections::BTreeMap, io::ErrorKind, net::SocketAddr, process::Command, sync::LazyLock,
@@ -11,10 +11,10 @@ use crate::{
     frames::{Direction, Frame, Line, Streams},
 };
 
-/// The servers and proxies of all recordings.
+/// The ports of servers and proxies in all recordings.
 const SERVER_PORTS: [u16; 2] = [8080, 8000];
 
-/// Asked once for each recording, whatever the number of tests.
+/// Runs once per recording, for all tests.
 static ANSWERS: LazyLock<BTreeMap<String, Result<Streams, String>>> = LazyLock::new(|| {
     let all = Recording::all();
     in_parallel(&all, |recording| (recording.name(), ask(recording)))
@@ -32,7 +32,7 @@ fn ask(recording: &Recording) -> Result<Streams, String> {
     } else {
         "http"
     };
-    // Somebody's own preferences must not change what it says.
+    // The user's preferences must not change tshark's output.
     let nobodys = tempfile::tempdir().unwrap();
     let mut command = Command::new("tshark");
     command
@@ -46,7 +46,7 @@ fn ask(recording: &Recording) -> Result<Streams, String> {
     }
     command
         .args(["-o", "tcp.reassemble_out_of_order:TRUE"])
-        // By default it stops after 500 frames in a segment.
+        // The default limit is 500 frames in a segment.
         .args(["-o", "gui.max_tree_depth:100000"])
         .args(["-Y", "websocket", "-T", "json", "--no-duplicate-keys"])
         .args(["-J", "ip ipv6 tcp websocket"]);

@@ -1,4 +1,4 @@
-//! What `wsmon replay --json` says.
+//! The output of `wsmon replay --json`.
 
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! The network device between the kernel's sockets and a hand-written peer.
 //!
-//! The kernel takes a packet to its end before the write to the device returns, so there is
-//! nothing to wait for in the direction towards it.
+//! The kernel processes a packet completely before the write to the device returns, so that
+//! direction needs no waiting.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,15 +25,15 @@ const TUN: &str = "/dev/net/tun";
 /// Destination, source and type.
 const ETHERNET_HEADER: usize = 14;
 
-/// The device; packets written to it arrive here, packets for the peers come out of it.
+/// The device; packets written to it arrive at the kernel, packets for the peers come out of it.
 pub(crate) struct Tun {
     file: File,
-    /// What is in front of every packet: of a tun device nothing.
+    /// Length of the header before every packet; zero with a tun device.
     header: usize,
 }
 
 impl Tun {
-    /// A tun device, or where the kernel has none a pair of netkit devices (Linux 6.7).
+    /// A tun device, or a pair of netkit devices (Linux 6.7) if the kernel has none.
     pub(super) fn new() -> Self {
         let device = if fs::exists(TUN).expect("a readable /dev") {
             Self {
@@ -64,7 +64,7 @@ impl Tun {
         assert_eq!(self.file.write(&bytes).unwrap(), bytes.len());
     }
 
-    /// The next packet that came out; `None` if there is none by then.
+    /// The next outgoing packet; `None` if there is none before `until`.
     pub(crate) fn read(&mut self, until: Instant) -> Option<Vec<u8>> {
         let mut packet = vec![0; ETHERNET_HEADER + 0x1_0000];
         loop {
@@ -111,12 +111,12 @@ fn tun() -> File {
 /// A device called `peer`, and a packet socket on the other device of the pair.
 fn netkit() -> File {
     ip("link add peer type netkit");
-    // The kernel numbers the devices that it has to name, in each namespace.
+    // The kernel numbers unnamed devices separately in each namespace.
     ip("link set nk0 mtu 65535");
     ip("link set nk0 up");
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: no pointers; a descriptor that the kernel has just made belongs to nobody else.
+    // SAFETY: no pointers; a new descriptor has no other owner.
     let socket = unsafe {
         let fd = libc::socket(libc::AF_PACKET, kind, i32::from(protocol));
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());

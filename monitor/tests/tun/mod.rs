@@ -1,5 +1,5 @@
-//! A peer made of hand-written packets, at the far end of a network device: real sockets of this
-//! kernel take whatever segments a test wants them to see.
+//! A peer made of hand-written packets at the far end of a network device: real sockets of this
+//! kernel receive any segments a test needs.
 #![allow(dead_code, reason = "each test target uses its part")]
 
 mod device;
@@ -19,11 +19,11 @@ pub(crate) use device::Tun;
 pub(crate) const MAX_PAYLOAD: usize = 65_535 - 40;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// After that a SYN is sent again: a new device takes its time to be up.
+/// Interval between SYNs: a new device takes time to come up.
 const SYN_TIMEOUT: Duration = Duration::from_millis(100);
 const WINDOW: u16 = 65_000;
 
-/// Runs `act` in a network namespace of its own, which ends with it.
+/// Runs `act` in a new network namespace, which ends with it.
 pub(crate) fn in_new_namespace<T: Send>(act: impl FnOnce(&mut Tun) -> T + Send) -> T {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
@@ -68,7 +68,8 @@ pub(crate) struct Peer {
     pub(crate) isn: u32,
     /// The next byte expected from the kernel's socket.
     pub(crate) expected: u32,
-    /// What the kernel's socket last acknowledged: TCP looks at nothing in a packet before that.
+    /// The sequence number last acknowledged by the kernel's socket. TCP ignores what lies before it,
+    /// so a bare acknowledgement begins here.
     acknowledged: u32,
 }
 
@@ -80,7 +81,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// `None` for what is no TCP.
+    /// `None` if it is not TCP.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         let mut ip = IpHeader::parse(packet.get(..IP_PREFIX)?.try_into().ok()?)?;
         while !ip.is_tcp() {
@@ -96,8 +97,8 @@ impl Packet {
 }
 
 impl Peer {
-    /// Connects to a listener of the kernel's, byte by byte of the handshake (RFC 9293 §3.5).
-    /// Its next sequence number is `isn`.
+    /// Connects to a listener of the kernel, with every packet of the handshake written by hand
+    /// (RFC 9293 §3.5). The next sequence number is `isn`.
     pub(crate) fn connect(
         tun: &mut Tun,
         family: Family,
@@ -111,7 +112,8 @@ impl Peer {
         (peer, socket)
     }
 
-    /// The first half of the handshake, with `data` in the SYN (RFC 7413): the SYN and its answer too.
+    /// The first half of the handshake, with `data` in the SYN (RFC 7413). Also returns the SYN and
+    /// its answer.
     pub(crate) fn knock(
         tun: &mut Tun,
         family: Family,
@@ -128,8 +130,8 @@ impl Peer {
             expected: 0,
             acknowledged: isn,
         };
-        // With the largest segment size and a scaled window, so that what is written at once goes
-        // out at once.
+        // With the largest segment size and a scaled window, so that data written at once is sent
+        // at once.
         let mut syn = peer.packet(isn.wrapping_sub(1), tcp_flags::SYN, &[]);
         let mss = (MAX_PAYLOAD as u16 - 20).to_be_bytes();
         peer.add_options(&mut syn, &[2, 4, mss[0], mss[1], 1, 3, 3, 6], data);
@@ -155,17 +157,17 @@ impl Peer {
         socket
     }
 
-    /// A segment that begins at `seq`, acknowledging all that came.
+    /// A segment that begins at `seq` and acknowledges everything received.
     pub(crate) fn data(&self, seq: u32, payload: &[u8]) -> Vec<u8> {
         self.packet(seq, tcp_flags::ACK, payload)
     }
 
-    /// Acknowledges all that came, and nothing else.
+    /// A bare acknowledgement of everything received.
     pub(crate) fn acknowledgement(&self) -> Vec<u8> {
         self.data(self.acknowledged, b"")
     }
 
-    /// What comes out up to `expected + bytes`.
+    /// Outgoing packets up to `expected + bytes`.
     pub(crate) fn receive(&mut self, tun: &mut Tun, bytes: usize) -> Vec<Packet> {
         let end = self.expected.wrapping_add(bytes as u32);
         let mut packets = Vec::new();
@@ -181,7 +183,7 @@ impl Peer {
         packets
     }
 
-    /// What has come out by now.
+    /// Packets that have come out so far.
     pub(crate) fn received(&mut self, tun: &mut Tun) -> Vec<Packet> {
         std::iter::from_fn(|| self.next_packet(tun, Instant::now())).collect()
     }
@@ -212,7 +214,7 @@ impl Peer {
         self.finish(&[], tcp)
     }
 
-    /// The same packet with eight bytes of TCP options, and payload behind them.
+    /// The same packet with eight bytes of TCP options, followed by payload.
     fn add_options(&self, packet: &mut Vec<u8>, options: &[u8; 8], payload: &[u8]) {
         let mut tcp = packet.split_off(packet.len() - TCP_HEADER);
         tcp[12] += 2 << 4;
@@ -228,7 +230,7 @@ impl Peer {
         self.finish(extension, tcp)
     }
 
-    /// Puts an IP header in front of `tcp` and both checksums in place.
+    /// Adds an IP header before `tcp`, and both checksums.
     fn finish(&self, extension: &[u8], mut tcp: Vec<u8>) -> Vec<u8> {
         tcp[16..18].fill(0);
         let mut sum = Sum::default();
@@ -271,7 +273,7 @@ impl Peer {
     }
 }
 
-/// The TCP destination port of a packet that came out.
+/// The TCP destination port of an outgoing packet.
 fn destination(packet: &[u8]) -> Option<u16> {
     let ip = IpHeader::parse(packet.get(..IP_PREFIX)?.try_into().ok()?)?;
     let at = ip.tcp_offset as usize + 2;

@@ -21,7 +21,7 @@ async def main(url, scenario):
         compress = 15 if scenario == "deflate" else 0
         async with session.ws_connect(url, compress=compress) as connection:
             if scenario == "listen":
-                # Reading is what answers pings.
+                # Reading answers pings.
                 try:
                     await asyncio.wait_for(connection.receive(), 0.25)
                 except asyncio.TimeoutError:

@@ -1,7 +1,7 @@
 """An echo server on `aiohttp`: aiohttp_server.py ADDRESS PORT
 
-Answers plain requests with a page, sends a heartbeat every 50 ms on /heartbeat and compresses where
-the client offers it. The text "close" is answered with a close frame of code 1001. Says "ready" on
+Answers plain requests with a page, sends a heartbeat every 50 ms on /heartbeat and compresses if
+the client offers it. The text "close" is answered with a close frame of code 1001. Prints "ready" on
 stdout.
 """
 

@@ -1,7 +1,7 @@
 """An echo server on Python's `websockets`: websockets_server.py ADDRESS PORT
 
-Sends a ping every 50 ms on the path /heartbeat; compresses where the client offers it. The text
-"close" is answered with a close frame of code 1001. Says "ready" on stdout.
+Sends a ping every 50 ms on the path /heartbeat; compresses if the client offers it. The text
+"close" is answered with a close frame of code 1001. Prints "ready" on stdout.
 """
 
 import asyncio

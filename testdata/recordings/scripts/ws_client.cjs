@@ -1,6 +1,6 @@
 // A client on node's `ws`: node ws_client.cjs URL SCENARIO
 //
-// Sends what SCENARIO says, waits for what the server answers, ends the connection and itself.
+// Runs SCENARIO, waits for the answers, closes the connection and exits.
 "use strict";
 
 const http = require("http");
@@ -119,14 +119,14 @@ class Peer {
   }
 }
 
-// Gives up where the server refuses; `patience` asks again on the same TCP connection.
+// Gives up if the server refuses; `patience` retries on the same TCP connection.
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
 let attempts = scenario === "patience" ? 2 : 1;
 
 function connect() {
   attempts -= 1;
   const connection = new WebSocket(url, { perMessageDeflate: url.endsWith("/deflate") ? { threshold: 0 } : false, agent });
-  // Early frames come with the upgrade: nothing may be awaited before the listeners are there.
+  // Early frames come with the upgrade: nothing may be awaited before the listeners exist.
   let peer;
   connection.once("upgrade", () => queueMicrotask(() => (peer = new Peer(connection))));
   connection.once("open", () => {

@@ -1,15 +1,15 @@
 // A server on node's `ws`: node ws_server.cjs ADDRESS PORT
 //
-// What it does on a connection, the client chooses with the path:
-//   /echo       sends every message back, uncompressed
+// The client chooses the behaviour with the path:
+//   /echo       echoes every message, uncompressed
 //   /deflate    the same, compressed
 //   /count      answers a message with its length
-//   /early      sends three frames in the segment of the 101
-//   /heartbeat  sends a ping every 50 ms, each second one with payload
+//   /early      sends three frames in the same segment as the 101
+//   /heartbeat  sends a ping every 50 ms, every second one with payload
 //   /refuse     401
 //   /patience   429 for the first attempt on a TCP connection, then as /echo
 // The texts "close", "close without code", "vanish" and "reset" end the connection that way. HTTP
-// requests without an upgrade get a 200. Says "ready" on stdout.
+// requests without an upgrade get a 200. Prints "ready" on stdout.
 "use strict";
 
 const http = require("http");
@@ -39,7 +39,7 @@ server.on("upgrade", (request, socket, head) => {
 });
 server.listen(Number(port), host, () => console.log("ready"));
 
-// node has let go of an upgraded socket; what comes next on it goes back to the server by hand.
+// node no longer handles an upgraded socket, so later requests on it are passed to the server by hand.
 function refuse(socket, status, headers = "") {
   socket.write(`HTTP/1.1 ${status}\r\nContent-Length: 0\r\n${headers}\r\n`);
   server.emit("connection", socket);

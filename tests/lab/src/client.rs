@@ -17,21 +17,21 @@ use crate::{
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How a client behaves after the handshake.
+/// A client's behaviour after the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// Reads, and answers pings with pongs. On the path `/quiet` this is an idle client.
     Responsive,
-    /// Never reads again: its kernel acknowledges, nobody answers a ping.
+    /// Never reads again: its kernel acknowledges, but pings get no answer.
     Deaf,
-    /// Responsive, and sends a binary message of `size` bytes at every interval.
+    /// Responsive, and sends a binary message of `size` bytes every interval.
     Talkative { every: Duration, size: usize },
-    /// Responsive, and sends a ping at every interval.
+    /// Responsive, and sends a ping every interval.
     Pinging { every: Duration },
 }
 
-/// A WebSocket client with its own source address. Dropping it closes its socket without a
-/// close frame, as a crashed process would.
+/// A WebSocket client with its own source address. Dropping it closes its socket without a close
+/// frame, like a crashed process.
 #[derive(Debug)]
 pub struct Client {
     local: SocketAddr,
@@ -45,8 +45,8 @@ impl Client {
     /// completes the handshake, all within five seconds.
     ///
     /// # Errors
-    /// [`LabError::Url`], [`LabError::Io`] for the TCP connection, [`LabError::Handshake`] for the
-    /// rest, [`LabError::Timeout`] when nobody answers.
+    /// [`LabError::Url`], [`LabError::Io`] if TCP fails, [`LabError::Handshake`] if the upgrade
+    /// fails, [`LabError::Timeout`] without an answer.
     pub fn connect(
         namespace: &Namespace,
         from: IpAddr,
@@ -76,36 +76,36 @@ impl Client {
         self.local
     }
 
-    /// When the 101 had arrived.
+    /// When the 101 arrived.
     pub fn connected_at(&self) -> Instant {
         self.connected_at
     }
 
-    /// What the client believes about its connection.
+    /// The state of the connection as the client sees it.
     pub fn view(&self) -> ConnectionView {
         self.connection.view()
     }
 
-    /// Sends `message`, a close frame included, whatever the client's manner.
+    /// Sends `message`, which may be a close frame, whatever the client's manner.
     ///
     /// # Errors
-    /// [`LabError::Closed`] when the client knows that the connection is over.
+    /// [`LabError::Closed`] if the client knows that the connection is over.
     pub fn send(&self, message: Message) -> Result<(), LabError> {
         self.connection.send(message)
     }
 
-    /// Never reads again, as a client whose process hangs: from now on like [`Manner::Deaf`].
+    /// Stops reading for good, like a hung process: from now on [`Manner::Deaf`].
     ///
     /// # Errors
-    /// [`LabError::Closed`] when the client knows that the connection is over.
+    /// [`LabError::Closed`] if the client knows that the connection is over.
     pub fn go_deaf(&self) -> Result<(), LabError> {
         self.connection.stop_reading()
     }
 
-    /// Ends its half of the connection with a FIN, without a close frame, and keeps the socket.
+    /// Sends a FIN without a close frame, and keeps the socket.
     ///
     /// # Errors
-    /// [`LabError::Closed`] when the client knows that the connection is over.
+    /// [`LabError::Closed`] if the client knows that the connection is over.
     pub fn hang_up(&self) -> Result<(), LabError> {
         self.connection.hang_up()
     }
@@ -113,7 +113,7 @@ impl Client {
     /// Closes the socket with a RST.
     ///
     /// # Errors
-    /// [`LabError::Closed`] when the client knows that the connection is over.
+    /// [`LabError::Closed`] if the client knows that the connection is over.
     pub fn reset(&self) -> Result<(), LabError> {
         self.connection.reset()
     }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_literal_address_with_a_port_is_a_url() {
+    fn a_url_needs_a_literal_address_and_a_port() {
         let addr = |url| socket_addr(url).unwrap();
         assert_eq!(
             addr("ws://10.77.2.10:8080/quiet").to_string(),

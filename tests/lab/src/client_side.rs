@@ -1,4 +1,4 @@
-//! What can happen to all clients at once, at their own end.
+//! Failures at the clients' end that affect all clients at once.
 
 use crate::{Lab, LabError, command, load_balancer::nft};
 
@@ -11,11 +11,11 @@ table inet lab {
 ";
 
 impl Lab {
-    /// The clients' host drops all that comes in, as after a mistake in its firewall; what it sends
-    /// still passes.
+    /// The clients' host drops all incoming packets, as after a firewall mistake; outgoing packets
+    /// still pass.
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn deafen_clients(&self) -> Result<(), LabError> {
         nft(self.client_ns(), NOTHING_COMES_IN)
     }
@@ -23,15 +23,15 @@ impl Lab {
     /// Ends [`deafen_clients`](Self::deafen_clients).
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn let_clients_hear(&self) -> Result<(), LabError> {
         nft(self.client_ns(), "delete table inet lab")
     }
 
-    /// Takes the clients' link down, for good.
+    /// Takes the clients' link down permanently.
     ///
     /// # Errors
-    /// What `ip` said.
+    /// If `ip` fails.
     pub fn unplug_clients(&self) -> Result<(), LabError> {
         let mut ip = command::command("ip");
         ip.args(["-netns", self.client_ns().name()]);

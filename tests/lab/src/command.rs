@@ -9,10 +9,10 @@ use std::{
 
 use crate::LabError;
 
-/// The programs the lab calls, with the Debian package each comes from.
+/// The programs the lab calls, each with its Debian package.
 const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 
-/// The Debian packages that have to be installed before a [`Lab`](crate::Lab) can be built.
+/// The Debian packages that are missing for a [`Lab`](crate::Lab).
 pub fn missing_packages() -> Vec<&'static str> {
     PROGRAMS
         .into_iter()
@@ -40,7 +40,7 @@ pub(crate) fn command(program: &str) -> Command {
     Command::new(locate(program).unwrap_or_else(|| PathBuf::from(program)))
 }
 
-/// Runs `command` to its end with `input` on its standard input, and returns what it printed.
+/// Runs `command` to its end with `input` on standard input, and returns its output.
 pub(crate) fn run(mut command: Command, input: &str) -> Result<String, LabError> {
     let shown = show(&command);
     let mut child = command
@@ -49,7 +49,8 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<String, LabError>
         .stderr(Stdio::piped())
         .spawn()
         .map_err(LabError::io(format!("start `{shown}`")))?;
-    // A command that ends without reading its input says why on stderr: that is the error to show.
+    // A command that ends without reading its input reports the cause on stderr; that is the error
+    // to show.
     let written = child
         .stdin
         .take()
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_command_is_reported_with_its_own_words() {
+    fn a_failed_command_is_reported_with_its_stderr() {
         let mut shell = command("sh");
         shell.args(["-c", "echo no such thing >&2; exit 3"]);
         let error = run(shell, "").unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! One end of a WebSocket connection: what it does, and what it knows.
+//! One end of a WebSocket connection: its behaviour and its view of the connection.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ use tokio_tungstenite::{
 
 use crate::LabError;
 
-/// As seen from the end that counts.
+/// As seen from the counting end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     Rx,
     Tx,
 }
 
-/// RFC 6455 §5.2. The lab never fragments, so there is no continuation.
+/// RFC 6455 §5.2. The lab never fragments, so continuations are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Opcode {
     Text,
@@ -39,10 +39,10 @@ pub enum Opcode {
     Pong,
 }
 
-/// How many frames went each way.
+/// Number of frames in each direction.
 ///
-/// A sent frame counts once the kernel has taken it. To a black-holed peer that is before it is on
-/// the wire, and it may never get there.
+/// A sent frame counts once the kernel has accepted it. With a black-holed peer that is before it
+/// is on the wire, and it may never get there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrameCounts(BTreeMap<(Direction, Opcode), u64>);
 
@@ -63,14 +63,14 @@ impl FrameCounts {
     }
 }
 
-/// What the application at one end believes about its connection.
+/// The application's view of its connection at one end.
 #[derive(Debug, Clone)]
 pub struct ConnectionView {
     /// Whether a write would still be accepted.
     pub open: bool,
-    /// When it became open, or closed.
+    /// When it opened or closed.
     pub since: Instant,
-    /// Why it closed, if not by a close handshake.
+    /// Why it closed, unless by a close handshake.
     pub error: Option<String>,
     pub frames: FrameCounts,
     /// When each ping was sent, oldest first.
@@ -87,18 +87,18 @@ impl fmt::Display for ConnectionView {
     }
 }
 
-/// What one end does by itself.
+/// One end's automatic behaviour.
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
     /// Reads, and so answers pings and close frames. Without it only the kernel acknowledges.
     pub(crate) reads: bool,
-    /// Sends every data message back.
+    /// Echoes every data message.
     pub(crate) echoes: bool,
-    /// Sends this message at this interval.
+    /// Sends this message every interval.
     pub(crate) sends: Option<(Duration, Message)>,
 }
 
-/// A handle to a connection whose task runs in some namespace.
+/// A handle to a connection whose task runs in a namespace.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     peer: SocketAddr,
@@ -116,7 +116,7 @@ enum Command {
 }
 
 impl Connection {
-    /// The handle, and the task that lives the connection as `conduct` says until it is closed.
+    /// The handle, and the task that runs the connection according to `conduct` until it is closed.
     pub(crate) fn new(
         socket: WebSocketStream<TcpStream>,
         peer: SocketAddr,
@@ -232,7 +232,7 @@ async fn converse(
     }
 }
 
-/// Counts a received frame, and the answer tungstenite makes to it unasked.
+/// Counts a received frame and tungstenite's automatic answer to it.
 fn record_received(view: &Mutex<ConnectionView>, message: &Message) {
     let frames = &mut lock(view).frames;
     frames.add(Direction::Rx, opcode(message));
@@ -276,7 +276,7 @@ fn opcode(message: &Message) -> Opcode {
     }
 }
 
-/// A counter is never left half-written, so what a panicking holder left is still good.
+/// A counter is never left half-written, so the value is still valid after a holder panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

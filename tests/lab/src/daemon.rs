@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::{LabError, Metrics, Process, connection::lock, wait_until};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// An emulated guest on a busy machine takes seconds for an answer.
+/// An emulated guest on a busy machine takes seconds to answer.
 const HTTP_LIMIT: Duration = Duration::from_secs(60);
 
 /// One line of the alert log.
@@ -46,18 +46,18 @@ impl Alert {
         self.json.pointer(pointer)?.as_f64()
     }
 
-    /// The remote address of the connection it is about, a v4-mapped one as IPv4.
+    /// The remote address of the alert's connection; a v4-mapped address as IPv4.
     pub fn peer(&self) -> Option<SocketAddr> {
         let peer: SocketAddr = self.text("/conn/peer").parse().ok()?;
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
-    /// How many verdicts it tells of: one, or as many as are in a group.
+    /// Number of verdicts in this alert: one, or the size of its group.
     pub fn count(&self) -> f64 {
         self.number("/count").unwrap_or(1.0)
     }
 
-    /// Whether this says that a connection has just become a zombie.
+    /// Whether this alert reports a new zombie.
     pub fn is_firing_zombie(&self) -> bool {
         self.text("/alert") == "zombie" && self.text("/status") == "firing"
     }
@@ -76,11 +76,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `wsmon run` with `arguments`, a free metrics port on loopback, a control socket of its
-    /// own, and waits until `/readyz` says that it is attached.
+    /// Starts `wsmon run` with `arguments`, a free metrics port on loopback and its own control
+    /// socket, and waits until `/readyz` reports that it is attached.
     ///
     /// # Errors
-    /// [`LabError::DaemonEnded`] or [`LabError::DaemonNotReady`], each with what it printed.
+    /// [`LabError::DaemonEnded`] or [`LabError::DaemonNotReady`], each with the daemon's output.
     pub fn start<A: AsRef<OsStr>>(
         wsmon: &Path,
         arguments: impl IntoIterator<Item = A>,
@@ -88,8 +88,8 @@ impl Daemon {
         Self::start_within(READY_LIMIT, wsmon, arguments)
     }
 
-    /// As [`start`](Self::start), but gives it `limit` to be ready: beside very many connections
-    /// it has much to look at first.
+    /// Like [`start`](Self::start), with `limit` as the time to become ready: with very many
+    /// connections the first scan takes longer.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -152,21 +152,21 @@ impl Daemon {
         &self.control
     }
 
-    /// The alerts as they come; disconnected once the daemon has ended.
+    /// The alerts as they arrive; disconnected once the daemon has ended.
     pub fn alerts(&self) -> &Receiver<Alert> {
         &self.alerts
     }
 
-    /// What it printed so far, on both streams, without the alerts.
+    /// Its output so far, both streams, without the alerts.
     pub fn log(&self) -> String {
         lock(&self.log).clone()
     }
 
-    /// Kills it, and returns the warnings and errors of its log that contain none of the `expected`
+    /// Kills it, and returns the warnings and errors in its log that contain none of the `expected`
     /// texts.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel refuses.
+    /// [`LabError::Io`] if the kernel refuses.
     pub fn complaints(&mut self, expected: &[&str]) -> Result<Vec<String>, LabError> {
         self.kill()?;
         self.read_to_the_end();
@@ -193,23 +193,23 @@ impl Daemon {
     /// The exit status, if the daemon has ended.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel will not say.
+    /// [`LabError::Io`] if the kernel does not report it.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, LabError> {
         self.process.try_wait()
     }
 
-    /// Tells it that its alert log was moved away (SIGUSR1).
+    /// Notifies it that its alert log was moved away (SIGUSR1).
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel refuses.
+    /// [`LabError::Io`] if the kernel refuses.
     pub fn rotate(&mut self) -> Result<(), LabError> {
         self.process.signal(Signal::USR1)
     }
 
-    /// Asks it to end (SIGTERM) and waits for it.
+    /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
-    /// [`LabError::Timeout`] when it is still there after `limit`.
+    /// [`LabError::Timeout`] if it still runs after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
         self.process.terminate(limit)
     }
@@ -217,7 +217,7 @@ impl Daemon {
     /// Ends it with SIGKILL.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel refuses.
+    /// [`LabError::Io`] if the kernel refuses.
     pub fn kill(&mut self) -> Result<ExitStatus, LabError> {
         self.process.kill()
     }
@@ -242,10 +242,10 @@ impl Daemon {
         })
     }
 
-    /// Only once the process has ended: its streams end with it.
+    /// Only after the process has ended: its streams end with it.
     fn read_to_the_end(&mut self) {
         for reader in self.readers.drain(..) {
-            // A reader has nothing to panic about, and its lines so far are in the log anyway.
+            // A reader has no reason to panic, and its lines so far are in the log anyway.
             let _ = reader.join();
         }
     }
@@ -263,7 +263,7 @@ fn read_lines(
             let at = Instant::now();
             match serde_json::from_str::<Value>(&line) {
                 Ok(json) if json.get("alert").is_some() => {
-                    // A test that no longer listens has dropped the receiver.
+                    // Fails if the test no longer listens and has dropped the receiver.
                     let _ = alerts.send(Alert { at, json });
                 }
                 _ => {
@@ -291,20 +291,20 @@ fn complaints(log: &str, expected: &[&str]) -> Vec<String> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // A killed daemon leaves its socket. That it is gone already is what is wanted.
+        // A killed daemon leaves its socket behind. If it is already gone, that is fine.
         let _ = self.process.kill();
         let _ = fs::remove_file(&self.control);
     }
 }
 
-/// In the folder for temporary files, because the path of a socket may have 107 bytes only.
+/// In the temporary folder: a socket's path is limited to 107 bytes.
 fn fresh_socket_path() -> PathBuf {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     env::temp_dir().join(format!("wsmon-lab-{}-{taken}.sock", process::id()))
 }
 
-/// Free a moment ago, at least: the daemon complains in its log if somebody was faster.
+/// Free a moment ago: if another process takes it first, the daemon logs the error.
 fn free_loopback_port() -> Result<SocketAddr, LabError> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_are_told_from_other_lines() {
+    fn alerts_are_distinguished_from_other_lines() {
         let printed = "watching 8080\n{\"alert\":\"zombie\",\"status\":\"firing\",\
             \"conn\":{\"peer\":\"[::ffff:10.77.1.11]:5000\"},\"evidence\":{\"idle_seconds\":6.5}}\n\
             {\"level\":\"info\"}\n{broken\n";
@@ -360,8 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_ends_early_is_reported_with_its_own_words() {
-        // A shell takes `run` for a script, which is not there.
+    fn a_daemon_that_ends_early_is_reported_with_its_log() {
+        // A shell interprets `run` as the name of a script, which does not exist.
         let error = Daemon::start(Path::new("/bin/sh"), ["--port", "8080"]).unwrap_err();
         let LabError::DaemonEnded { status, log } = error else {
             panic!("expected an early end, got {error:?}");

@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
 
 use tokio_tungstenite::tungstenite;
 
-/// Why the lab could not do what it was asked. What lies beneath is in `source`.
+/// Why the lab could not do something. The cause is in `source`.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     #[error("making network namespaces needs root: run this with sudo")]
@@ -61,7 +61,7 @@ pub enum LabError {
 }
 
 impl LabError {
-    /// For `map_err`: names what was tried, as in "cannot `action`".
+    /// For `map_err`: names the attempted action, as in "cannot `action`".
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         |source| Self::Io { action, source }

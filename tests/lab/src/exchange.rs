@@ -1,4 +1,4 @@
-//! One side of many connections on one thread: reads frames of one size, and answers them.
+//! One side of many connections on one thread: reads frames of one size and answers them.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -11,24 +11,24 @@ use rustix::event::{Timespec, epoll};
 
 use crate::LabError;
 
-/// Several frames of 64 KiB, so that reading costs few calls.
+/// Several frames of 64 KiB, so that few reads are needed.
 const BUFFER: usize = 256 * 1024;
 
-/// How long an idle side sleeps before it asks whether it shall end.
+/// How long an idle side sleeps before it checks `stop`.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
 /// What one side does for each frame.
 #[derive(Debug, Clone)]
 pub struct Turn {
-    /// Length of the frames it reads, header and all.
+    /// Length of the frames it reads, header included.
     pub reads: usize,
-    /// What it answers each with; `None` if it only reads.
+    /// The answer to each; `None` if it only reads.
     pub answers: Option<Vec<u8>>,
-    /// Whether it has the first word.
+    /// Whether it sends first.
     pub begins: bool,
 }
 
-/// One side of connections whose handshakes are done.
+/// One side of connections with completed handshakes.
 #[derive(Debug)]
 pub struct Exchange {
     ends: Vec<End>,
@@ -38,7 +38,7 @@ pub struct Exchange {
 #[derive(Debug)]
 struct End {
     stream: TcpStream,
-    /// Bytes of a frame that has not come in full.
+    /// Bytes of a frame that has not arrived completely.
     read: usize,
     /// Bytes of answers that wait for room in the socket.
     unsent: usize,
@@ -48,7 +48,7 @@ impl Exchange {
     /// Takes one side of each connection.
     ///
     /// # Errors
-    /// [`LabError::Io`] when a socket cannot be made non-blocking.
+    /// [`LabError::Io`] if a socket cannot be made non-blocking.
     pub fn new(streams: Vec<TcpStream>, turn: Turn) -> Result<Self, LabError> {
         let end = |stream: TcpStream| {
             stream.set_nonblocking(true)?;
@@ -66,10 +66,10 @@ impl Exchange {
         Ok(Self { ends, turn })
     }
 
-    /// Reads and answers on the calling thread until `stop`, and counts frames as they have come.
+    /// Reads and answers on the calling thread until `stop`, and counts the frames received.
     ///
     /// # Errors
-    /// [`LabError::Io`] when a connection breaks.
+    /// [`LabError::Io`] if a connection breaks.
     pub fn run(mut self, count: &AtomicU64, stop: &AtomicBool) -> Result<(), LabError> {
         let outcome = self.exchange(count, stop);
         outcome.map_err(LabError::io("exchange frames"))
@@ -100,7 +100,7 @@ impl Exchange {
                 Err(error) => return Err(error.into()),
             }
             for event in &events {
-                // Its number is what was registered.
+                // The event's data is the index registered for it.
                 let end = &mut self.ends[event.data.u64() as usize];
                 let whole = end.take_in(&self.turn, &mut buffer)?;
                 count.fetch_add(whole as u64, Ordering::Relaxed);
@@ -112,14 +112,14 @@ impl Exchange {
 }
 
 impl End {
-    /// Reads what is there, and says how many frames are whole now.
+    /// Reads the available bytes, and returns how many frames are now complete.
     fn take_in(&mut self, turn: &Turn, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.read += count;
-                    // What comes after this read raises an event of its own.
+                    // Bytes that arrive after this read raise a new event.
                     if count < buffer.len() {
                         break;
                     }
@@ -134,7 +134,7 @@ impl End {
         Ok(whole)
     }
 
-    /// Sends `frames` more answers, as far as the socket has room.
+    /// Sends `frames` more answers, limited by the room in the socket.
     fn answer(&mut self, turn: &Turn, frames: usize) -> io::Result<()> {
         let Some(answer) = &turn.answers else {
             return Ok(());
@@ -164,7 +164,7 @@ mod tests {
     };
 
     #[test]
-    fn frames_larger_than_a_socket_s_buffer_go_to_and_fro() {
+    fn frames_larger_than_a_socket_buffer_pass_in_both_directions() {
         for payload in [125, 65_536, 1_000_000] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let open = |_| Pair::open(&listener, "127.0.0.2:0".parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! A network on one machine where WebSocket connections really die.
+//! A network on one machine in which WebSocket connections really die.
 //!
 //! ```text
 //!   client namespace            lb namespace              server namespace
@@ -6,9 +6,9 @@
 //!   fd77:1::11 ... ::42         nftables + conntrack           fd77:2::10
 //! ```
 //!
-//! Nothing is simulated: the load balancer is the kernel's own connection tracking, the peers
-//! speak WebSocket over kernel sockets, and [`Daemon`] is the real binary. Everything is RAII:
-//! dropping a value stops what it started, and dropping the [`Lab`] removes its namespaces.
+//! Nothing is simulated: the load balancer is the kernel's connection tracking, the peers speak
+//! WebSocket over kernel sockets, and [`Daemon`] is the real binary. Everything is RAII: dropping a
+//! value stops what it started, and dropping the [`Lab`] removes its namespaces.
 
 mod client;
 mod client_side;

@@ -1,4 +1,4 @@
-//! Where the servers of tests listen, and how.
+//! Ports and options of the tests' listening sockets.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use crate::LabError;
 
 const PORTS_PER_PROCESS: u16 = 110;
 
-/// A port that no other test watches, in this process or in one beside it: a daemon sees all namespaces of
-/// its host. The ephemeral ports begin above.
+/// A port that no other test watches, in this process or a concurrent one: a daemon sees all
+/// namespaces of its host. The ports lie below the ephemeral ones.
 ///
 /// # Panics
-/// When this process has taken all of its ports.
+/// If this process has used all of its ports.
 pub fn fresh_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
@@ -25,10 +25,11 @@ pub fn fresh_port() -> u16 {
     10_000 + process * PORTS_PER_PROCESS + taken
 }
 
-/// From now on connections reach this listening socket with their first data (TCP_DEFER_ACCEPT, tcp(7)).
+/// From now on connections reach this listening socket with their first data (TCP_DEFER_ACCEPT,
+/// tcp(7)).
 ///
 /// # Errors
-/// [`LabError::Io`] when the kernel refuses.
+/// [`LabError::Io`] if the kernel refuses.
 pub fn defer_accept(listener: &impl AsRawFd) -> Result<(), LabError> {
     let seconds: libc::c_int = 5;
     // SAFETY: the option is an int, and the pointer is to one.

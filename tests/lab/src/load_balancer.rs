@@ -1,4 +1,4 @@
-//! What the load balancer does to connections, with nftables and connection tracking.
+//! The load balancer's effects on connections, made with nftables and connection tracking.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,19 +6,19 @@ use serde_json::Value;
 
 use crate::{Lab, LabError, Namespace, command, network::write_sysctl};
 
-/// Packets the load balancer has swallowed since the lab began.
+/// Packets the load balancer has dropped since the lab was built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DroppedPackets {
-    /// Packets of connections it had forgotten after their idle timeout.
+    /// Packets of connections forgotten after their idle timeout.
     pub forgotten: u64,
     /// Packets from or to a black-holed address.
     pub black_holed: u64,
-    /// Packets lost by chance.
+    /// Randomly lost packets.
     pub lost: u64,
 }
 
-/// Chains of their own for the idle rule and the loss make [`Lab::silent_idle_timeout`] and
-/// [`Lab::lose_one_in`] repeatable.
+/// The idle rule and the loss have separate chains, so that [`Lab::silent_idle_timeout`] and
+/// [`Lab::lose_one_in`] can be called again.
 const RULES: &str = "
 table inet lab {
     counter forgotten { }
@@ -41,26 +41,26 @@ table inet lab {
 ";
 
 impl Lab {
-    /// Makes the load balancer forget every TCP connection that carried no packet in either
-    /// direction for `timeout`, and from then on drop its packets without a word: no FIN, no RST,
-    /// no ICMP. Neither end learns anything, as behind a network load balancer.
+    /// Makes the load balancer forget every TCP connection without a packet in either direction for
+    /// `timeout`, and then silently drop its packets: no FIN, no RST, no ICMP. Neither end learns
+    /// of it, as behind a network load balancer.
     ///
     /// * Any packet counts as activity: data, a bare ACK, a keepalive probe, a retransmission.
-    /// * The clock of a connection is exact (the kernel compares jiffies on each packet), but a
-    ///   new timeout applies to a connection from its next packet on.
-    /// * Once forgotten, always forgotten: a connection cannot be picked up in the middle. A new
-    ///   handshake from the same port is a new connection and passes.
+    /// * A connection's clock is exact (the kernel compares jiffies on each packet), but a new
+    ///   timeout applies to a connection from its next packet on.
+    /// * Forgetting is final: a connection cannot be picked up mid-stream. A new handshake from the
+    ///   same port is a new connection and passes.
     /// * Above 300 s, connections with unacknowledged data are forgotten after 300 s, which is
     ///   conntrack's own limit for them.
     ///
     /// # Errors
-    /// [`LabError::IdleTimeout`] unless `timeout` is whole seconds, at least one.
+    /// [`LabError::IdleTimeout`] unless `timeout` is a whole number of seconds, at least one.
     pub fn silent_idle_timeout(&self, timeout: Duration) -> Result<(), LabError> {
         self.forget_idle(timeout, "drop")
     }
 
-    /// As [`silent_idle_timeout`](Self::silent_idle_timeout), but a packet of a connection that is
-    /// forgotten is answered with a RST.
+    /// Like [`silent_idle_timeout`](Self::silent_idle_timeout), but answers packets of a forgotten
+    /// connection with a RST.
     ///
     /// # Errors
     /// As [`silent_idle_timeout`](Self::silent_idle_timeout).
@@ -72,7 +72,7 @@ impl Lab {
         if timeout.as_secs() == 0 || timeout.subsec_nanos() != 0 {
             return Err(LabError::IdleTimeout(timeout));
         }
-        // The rule first: it is what loads conntrack, and with it its parameters.
+        // The rule comes first: it loads conntrack, and with it conntrack's parameters.
         self.nft(&format!(
             "flush chain inet lab idle\n\
              add rule inet lab idle ct state invalid counter name forgotten {answer}"
@@ -80,18 +80,18 @@ impl Lab {
         self.lb.run(|| {
             let tcp = "net/netfilter/nf_conntrack_tcp";
             write_sysctl(&format!("{tcp}_timeout_established"), timeout.as_secs())?;
-            // Do not adopt a connection from the middle: that is what makes forgetting final.
+            // Do not pick up connections mid-stream, so that forgetting is final.
             write_sysctl(&format!("{tcp}_loose"), 0)?;
             // Only a forgotten connection is invalid, never one with a packet out of window.
             write_sysctl(&format!("{tcp}_be_liberal"), 1)
         })?
     }
 
-    /// Drops every packet from and to `client` from now on. Packets still count as activity for
-    /// the idle timeout.
+    /// Drops every packet from and to `client` from now on. Packets still count as activity for the
+    /// idle timeout.
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn black_hole(&self, client: IpAddr) -> Result<(), LabError> {
         self.nft(&format!("add element {}", set_of(client)))
     }
@@ -100,7 +100,7 @@ impl Lab {
     /// lifetime.
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn reject(&self, client: IpAddr) -> Result<(), LabError> {
         let family = if client.is_ipv4() { "ip" } else { "ip6" };
         self.nft(&format!(
@@ -109,21 +109,22 @@ impl Lab {
         ))
     }
 
-    /// Ends a [`black_hole`](Self::black_hole); harmless if there was none.
+    /// Ends a [`black_hole`](Self::black_hole); without one it does nothing.
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn heal(&self, client: IpAddr) -> Result<(), LabError> {
         let set = set_of(client);
-        // Deleting what is not there is an error, so it is added first; both happen at once.
+        // Deleting a missing element is an error, so it is added first; both happen in one
+        // transaction.
         self.nft(&format!("add element {set}\ndelete element {set}"))
     }
 
-    /// Drops one in `packets` TCP packets in each direction, at random. From now on both ends send
-    /// packets of the size they have on a wire, so that one loss is one segment's.
+    /// Randomly drops one in `packets` TCP packets in each direction. From now on both ends send
+    /// wire-sized packets, so that one loss is one segment.
     ///
     /// # Errors
-    /// What `nft` and `ip` said.
+    /// If `nft` or `ip` fails.
     pub fn lose_one_in(&self, packets: u32) -> Result<(), LabError> {
         for namespace in [self.client_ns(), self.server_ns()] {
             let mut ip = command::command("ip");
@@ -141,15 +142,15 @@ impl Lab {
     /// Ends [`lose_one_in`](Self::lose_one_in).
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn lose_nothing(&self) -> Result<(), LabError> {
         self.nft("flush chain inet lab loss")
     }
 
-    /// How many packets were dropped so far, and why.
+    /// Number of packets dropped so far, by reason.
     ///
     /// # Errors
-    /// What `nft` said.
+    /// If `nft` fails.
     pub fn dropped_packets(&self) -> Result<DroppedPackets, LabError> {
         let mut nft = self.lb.command("nft");
         nft.args(["--json", "list", "counters", "table", "inet", "lab"]);
@@ -179,7 +180,7 @@ pub(crate) fn install(lb: &Namespace) -> Result<(), LabError> {
 pub(crate) fn nft(namespace: &Namespace, script: &str) -> Result<(), LabError> {
     let mut nft = namespace.command("nft");
     nft.args(["--file", "-"]);
-    // nft 1.0 refuses a script whose last line is not ended.
+    // nft 1.0 refuses a script whose last line lacks a newline.
     command::run(nft, &format!("{script}\n")).map(drop)
 }
 

@@ -25,7 +25,7 @@ impl fmt::Display for Series {
 pub struct Metrics(BTreeMap<Series, f64>);
 
 impl Metrics {
-    /// The sum over the series called `name` whose labels include `labels`; zero if there is none.
+    /// The sum over all series called `name` whose labels include `labels`; zero if there are none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.0
             .iter()
@@ -44,8 +44,8 @@ impl Metrics {
         self.0.iter().map(|(series, value)| (series, *value))
     }
 
-    /// The series whose value is not what it was in `before`, as (series, before, now). A series
-    /// that was not there counts as zero.
+    /// The series whose value differs from `before`, as (series, before, now). A missing series
+    /// counts as zero.
     pub fn changed_since<'a>(
         &'a self,
         before: &'a Self,
@@ -86,13 +86,13 @@ fn sample(line: &str) -> Option<(Series, f64)> {
         }
         rest = &rest[1..];
     }
-    // A time stamp may follow the value.
+    // A timestamp may follow the value.
     let value = rest.split_ascii_whitespace().next()?.parse().ok()?;
     let name = name.to_owned();
     Some((Series { name, labels }, value))
 }
 
-/// The unescaped text up to the closing quote, and what follows it.
+/// The unescaped text up to the closing quote, and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

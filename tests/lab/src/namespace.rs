@@ -20,10 +20,9 @@ use crate::{LabError, command};
 
 /// A network namespace made with `ip netns add`, removed when the value is dropped.
 ///
-/// The calling thread never enters it. Blocking work goes to a thread of its own
-/// ([`run`](Self::run)), asynchronous work to one shared thread that lives as long as the
-/// namespace ([`spawn`](Self::spawn)), and programs to `ip netns exec`
-/// ([`command`](Self::command)).
+/// The calling thread never enters it. Blocking work runs on a new thread ([`run`](Self::run)),
+/// asynchronous work on one shared thread that lives as long as the namespace
+/// ([`spawn`](Self::spawn)), and programs by `ip netns exec` ([`command`](Self::command)).
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -41,7 +40,7 @@ impl Namespace {
         })
     }
 
-    /// The name `ip netns` knows it by.
+    /// The name used by `ip netns`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -49,10 +48,10 @@ impl Namespace {
     /// Runs `job` to its end on a new thread inside the namespace.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the namespace cannot be entered.
+    /// [`LabError::Io`] if the namespace cannot be entered.
     ///
     /// # Panics
-    /// When `job` does.
+    /// If `job` panics.
     pub fn run<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -65,10 +64,10 @@ impl Namespace {
         })
     }
 
-    /// Starts `task` on the namespace's own runtime: every socket it makes is inside.
+    /// Starts `task` on the namespace's runtime: every socket it creates is inside.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the runtime cannot be started.
+    /// [`LabError::Io`] if the runtime cannot be started.
     pub fn spawn<F>(&self, task: F) -> Result<JoinHandle<F::Output>, LabError>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -76,17 +75,17 @@ impl Namespace {
         Ok(self.handle()?.spawn(task))
     }
 
-    /// Runs `task` on the namespace's own runtime and waits for its result.
+    /// Runs `task` on the namespace's runtime and waits for its result.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn), and [`LabError::TaskLost`] when `task` panics.
+    /// As [`spawn`](Self::spawn), and [`LabError::TaskLost`] if `task` panics.
     pub fn block_on<F>(&self, task: F) -> Result<F::Output, LabError>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.spawn(async move {
-            // The receiver waits below for as long as this task lives.
+            // The receiver waits below as long as this task lives.
             let _ = sender.send(task.await);
         })?;
         receiver.recv().map_err(|_| LabError::TaskLost)
@@ -115,7 +114,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // First the sockets, then the namespace: a live socket would keep it in the kernel.
+        // Sockets first, then the namespace: a live socket would keep it in the kernel.
         *self
             .runtime
             .get_mut()
@@ -124,8 +123,8 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes the namespace called `name`; what cannot be removed is named on stderr, unless another
-/// lab was faster.
+/// Removes the namespace called `name`; prints a failure to stderr, unless another lab has already
+/// removed it.
 pub(crate) fn remove(name: &str) {
     let mut ip = command::command("ip");
     ip.args(["netns", "delete", name]);
@@ -157,7 +156,7 @@ impl RuntimeThread {
             });
             match runtime {
                 Ok(runtime) => {
-                    // `start` waits for this message before it does anything else.
+                    // `start` waits for this message first.
                     let _ = started.send(Ok(runtime.handle().clone()));
                     // Ends when `stop` is dropped; the tasks and their sockets end with it.
                     let _ = runtime.block_on(stopped);
@@ -180,7 +179,7 @@ impl Drop for RuntimeThread {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic in there was already printed, and every waiting caller got `TaskLost`.
+            // A panic in the thread was already printed, and every waiting caller got `TaskLost`.
             let _ = thread.join();
         }
     }

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::{LabError, Namespace, command, load_balancer, namespace};
 
-/// How many addresses the client namespace has in each family, so that every story has its own.
+/// Number of addresses per family in the client namespace, so that each story has its own.
 pub const CLIENT_ADDRESSES: u8 = 32;
 
 const FIRST_CLIENT: u8 = 11;
@@ -21,9 +21,9 @@ const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 10);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 2, 0, 0, 0, 0, 0, 0x10);
 const NAME_PREFIX: &str = "wsmon-";
 
-/// Client, load balancer and server, each in a network namespace of its own.
+/// Client, load balancer and server, each in its own network namespace.
 ///
-/// The load balancer forwards everything until it is told otherwise; see
+/// The load balancer forwards everything until configured otherwise; see
 /// [`silent_idle_timeout`](Self::silent_idle_timeout) and [`black_hole`](Self::black_hole).
 #[derive(Debug)]
 pub struct Lab {
@@ -37,7 +37,7 @@ impl Lab {
     /// limit of open files to the hard limit, because a lab may hold thousands of sockets.
     ///
     /// # Errors
-    /// [`LabError::NotRoot`], [`LabError::MissingProgram`], or what `ip` and `nft` said.
+    /// [`LabError::NotRoot`], [`LabError::MissingProgram`], or an error of `ip` or `nft`.
     pub fn new() -> Result<Self, LabError> {
         prepare()?;
         let instance = fresh_instance();
@@ -56,17 +56,17 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Where the clients live.
+    /// The clients' namespace.
     pub fn client_ns(&self) -> &Namespace {
         &self.client
     }
 
-    /// Where packets are forwarded, or not.
+    /// The load balancer's namespace, which forwards or drops packets.
     pub fn lb_ns(&self) -> &Namespace {
         &self.lb
     }
 
-    /// Where the server lives.
+    /// The server's namespace.
     pub fn server_ns(&self) -> &Namespace {
         &self.server
     }
@@ -89,7 +89,7 @@ impl Lab {
     /// The client namespace's IPv4 address number `index`.
     ///
     /// # Panics
-    /// When `index` is not below [`CLIENT_ADDRESSES`].
+    /// If `index` is not below [`CLIENT_ADDRESSES`].
     pub fn client_addr(&self, index: u8) -> IpAddr {
         client_v4(index).into()
     }
@@ -97,15 +97,15 @@ impl Lab {
     /// The client namespace's IPv6 address number `index`.
     ///
     /// # Panics
-    /// When `index` is not below [`CLIENT_ADDRESSES`].
+    /// If `index` is not below [`CLIENT_ADDRESSES`].
     pub fn client_addr_v6(&self, index: u8) -> IpAddr {
         client_v6(index).into()
     }
 
-    /// Makes every address of an IPv4 network, such as `10.78.0.0/16`, one of the client namespace.
+    /// Assigns every address of an IPv4 network, such as `10.78.0.0/16`, to the client namespace.
     ///
     /// # Errors
-    /// What `ip` said.
+    /// If `ip` fails.
     pub fn add_client_network(&self, network: &str) -> Result<(), LabError> {
         let gateway = self.client_addr(0);
         ip_batch(
@@ -118,12 +118,12 @@ impl Lab {
         )
     }
 
-    /// From now on each connection's packets pass one CPU, as they do behind a network card that
-    /// spreads connections by their hash. Without it two packets that were sent on two CPUs can
-    /// overtake each other between the namespaces.
+    /// From now on one CPU handles all packets of a connection, as behind a network card that
+    /// spreads connections by hash. Without this, two packets sent on two CPUs can overtake each
+    /// other between the namespaces.
     ///
     /// # Errors
-    /// What the shell said that writes the kernel's parameters.
+    /// If the shell that writes the kernel's parameters fails.
     pub fn keep_each_connection_on_one_cpu(&self) -> Result<(), LabError> {
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let mask = u32::MAX >> 32_usize.saturating_sub(cpus).min(31);
@@ -132,7 +132,7 @@ impl Lab {
              echo {mask:x} > $queue/rps_cpus; done"
         );
         for namespace in [&self.client, &self.lb, &self.server] {
-            // The namespace's own /sys is there for programs started by `ip netns exec` only.
+            // The namespace's own /sys exists only for programs started by `ip netns exec`.
             let mut shell = namespace.command("sh");
             shell.args(["-c", &spread]);
             command::run(shell, "")?;
@@ -173,8 +173,7 @@ impl Lab {
 }
 
 impl Namespace {
-    /// A network of its own with nothing but loopback, for traffic that shall cost as little as it
-    /// can. Prepares as [`Lab::new`] does.
+    /// A network with only loopback, for traffic at the lowest cost. Prepares as [`Lab::new`] does.
     ///
     /// # Errors
     /// As [`Lab::new`].
@@ -232,8 +231,8 @@ fn ip_batch(namespace: Option<&str>, script: &str) -> Result<(), LabError> {
     command::run(ip, script).map(drop)
 }
 
-/// Interfaces made from now on use an IPv6 address at once, instead of asking for two seconds
-/// whether somebody else has it: nobody can.
+/// Interfaces created from now on use an IPv6 address at once, without two seconds of duplicate
+/// address detection: the lab has no duplicates.
 fn disable_address_detection() -> Result<(), LabError> {
     write_sysctl("net/ipv6/conf/default/accept_dad", 0)
 }
@@ -266,8 +265,8 @@ pub fn raise_open_files_limit() -> Result<(), LabError> {
         .map_err(LabError::io("raise the limit of open files"))
 }
 
-/// Removes the namespaces of labs whose process is gone. A pid that was given to another program
-/// since then keeps its leftovers: better one too many than somebody else's network.
+/// Removes the namespaces of labs whose process is gone. If the pid now belongs to another program,
+/// the leftovers stay: better than removing a foreign network.
 fn remove_leftovers() {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return; // no namespace was ever made here
@@ -293,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_name_tells_which_process_made_it() {
+    fn a_namespace_name_identifies_its_process() {
         assert_eq!(owner("wsmon-4711-0-client"), Some(4711));
         assert_eq!(owner("wsmon-production"), None);
         assert_eq!(owner("cni-4711-0-client"), None);

@@ -1,4 +1,4 @@
-//! Connections by the hundred thousand: both ends in one process, no parser, no task, no buffer.
+//! Connections by the hundred thousand: both ends in one process, without parser, task or buffer.
 
 use std::{
     io::{self, Read, Write},
@@ -13,16 +13,16 @@ use crate::{
     wire::{REQUEST, RESPONSE},
 };
 
-/// Over loopback a packet has arrived before the call that sent it returns, unless the machine is
-/// very busy: then the reader waits.
+/// Over loopback a packet arrives before the call that sent it returns, unless the machine is very
+/// busy: then the reader waits.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// With four bytes, as a library puts a counter into its pings.
+/// With four bytes, like the counter that libraries put into their pings.
 const PING: [u8; 6] = *b"\x89\x04ping";
 const PONG: [u8; 10] = *b"\x8a\x84\0\0\0\0ping";
 
-/// An upgraded WebSocket connection over kernel sockets, and who is at its two ends. The calling
-/// thread is both peers in turn, so a connection costs this process eight bytes.
+/// An upgraded WebSocket connection over kernel sockets. The calling thread acts as both peers in
+/// turn, so a connection costs this process eight bytes.
 #[derive(Debug)]
 pub struct Pair {
     client: TcpStream,
@@ -30,12 +30,12 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Connects from `from`, address and port, to `listener`, for which nobody else may wait, and
-    /// completes the handshake. With an explicit port the kernel need not search for a free one,
-    /// which takes longer and longer beside many connections.
+    /// Connects from `from`, address and port, to `listener`, and completes the handshake. No other
+    /// client may be waiting for `listener`. With an explicit port the kernel need not search for a
+    /// free one, which takes ever longer with many connections.
     ///
     /// # Errors
-    /// [`LabError::Io`]: what the kernel said, or another answer than expected.
+    /// [`LabError::Io`]: a kernel error, or an unexpected answer.
     pub fn open(listener: &TcpListener, from: SocketAddr) -> Result<Self, LabError> {
         Self::try_open(listener, from).map_err(LabError::io(format!("open a pair from {from}")))
     }
@@ -46,7 +46,7 @@ impl Pair {
             SocketAddr::V6(_) => AddressFamily::INET6,
         };
         let client = socket(family, SocketType::STREAM, None)?;
-        // Many connections end at the same moment: with a RST they leave nothing behind.
+        // Many connections end at the same moment: a RST leaves nothing behind.
         sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
         bind(&client, &from)?;
         connect(&client, &listener.local_addr()?)?;
@@ -66,7 +66,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// The server pings, the client answers, the server reads the answer.
+    /// The server pings, the client answers, and the server reads the answer.
     ///
     /// # Errors
     /// [`LabError::Io`].
@@ -74,8 +74,8 @@ impl Pair {
         self.try_ping().map_err(LabError::io("ping"))
     }
 
-    /// As [`ping`](Self::ping), and when this returns no packet is under way any more: the answer
-    /// is acknowledged at once instead of up to 40 ms later.
+    /// Like [`ping`](Self::ping), but no packet is in flight when this returns: the answer is
+    /// acknowledged at once instead of up to 40 ms later.
     ///
     /// # Errors
     /// [`LabError::Io`].
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_pings_from_the_address_it_was_given() {
+    fn a_pair_pings_from_the_given_address() {
         let mut pair = pair();
         pair.ping().unwrap();
         pair.last_ping().unwrap();

@@ -16,10 +16,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with the streams it was configured with.
+    /// Starts `command` with its configured streams.
     ///
     /// # Errors
-    /// [`LabError::Io`] when it cannot be started.
+    /// [`LabError::Io`] if it cannot be started.
     pub fn spawn(command: &mut Command) -> Result<Self, LabError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command
@@ -41,17 +41,17 @@ impl Process {
     /// The exit status, if the process has ended.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel will not say.
+    /// [`LabError::Io`] if the kernel does not report it.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, LabError> {
         self.child
             .try_wait()
             .map_err(LabError::io(format!("wait for `{}`", self.name)))
     }
 
-    /// Asks the process to end (SIGTERM) and waits for it.
+    /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
-    /// [`LabError::Timeout`] when it is still there after `limit`.
+    /// [`LabError::Timeout`] if it still runs after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
         self.signal(Signal::TERM)?;
         let what = format!("`{}` to end after SIGTERM", self.name);
@@ -61,7 +61,7 @@ impl Process {
     /// Ends the process with SIGKILL and waits for it.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel refuses.
+    /// [`LabError::Io`] if the kernel refuses.
     pub fn kill(&mut self) -> Result<ExitStatus, LabError> {
         self.child
             .kill()
@@ -72,9 +72,9 @@ impl Process {
     /// Sends a signal, unless the process has ended.
     ///
     /// # Errors
-    /// [`LabError::Io`] when the kernel refuses.
+    /// [`LabError::Io`] if the kernel refuses.
     pub fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
-        // A child that was already waited for has given its pid back: never signal that number.
+        // The pid of a child that was already waited for may be reused: never signal it.
         if self.try_wait()?.is_some() {
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only if the process is gone, which is what is wanted.
+        // Fails only if the process is already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

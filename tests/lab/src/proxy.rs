@@ -1,4 +1,4 @@
-//! Middleboxes that end TCP themselves: real ones, with the one limit that matters.
+//! Middleboxes that terminate TCP: real proxies, configured with their idle limit.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// nginx or haproxy as a reverse proxy, until it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    // Ends before its files go.
+    // Dropped before its files.
     _process: Process,
     _folder: Folder,
     addr: SocketAddr,
 }
 
 impl Proxy {
-    /// nginx, which passes from `at` to `to` inside `namespace` and ends with a FIN what has been
-    /// idle for `read_timeout` (`proxy_read_timeout`).
+    /// nginx, which forwards from `at` to `to` inside `namespace` and ends connections idle for
+    /// `read_timeout` (`proxy_read_timeout`) with a FIN.
     ///
     /// # Errors
-    /// [`LabError::MissingProgram`], [`LabError::Timeout`] when it does not listen.
+    /// [`LabError::MissingProgram`], or [`LabError::Timeout`] if it does not listen.
     pub fn nginx(
         namespace: &Namespace,
         at: SocketAddr,
@@ -67,7 +67,7 @@ impl Proxy {
         )
     }
 
-    /// haproxy, which resets what has been idle for `tunnel` (`timeout tunnel`); see
+    /// haproxy, which resets connections idle for `tunnel` (`timeout tunnel`); see
     /// [`nginx`](Self::nginx).
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Proxy {
         )
     }
 
-    /// The address of `path` behind it, for [`Client::connect`](crate::Client::connect).
+    /// The URL of `path` behind the proxy, for [`Client::connect`](crate::Client::connect).
     pub fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.addr)
     }
@@ -130,7 +130,7 @@ impl Proxy {
     }
 }
 
-/// For the configuration and for what the proxy writes beside it.
+/// Holds the configuration and the files that the proxy writes.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -154,7 +154,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // In the folder for temporary files: what stays there is nobody's harm.
+        // It is in the temporary folder, where leftovers do no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

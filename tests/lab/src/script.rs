@@ -2,17 +2,17 @@ use std::{str::FromStr, time::Duration};
 
 use tokio_tungstenite::tungstenite::http::Uri;
 
-/// What the server does on one connection; chosen by the client with the request path.
+/// The server's behaviour on one connection; the client chooses it with the request path.
 ///
 /// | path | the server |
 /// |---|---|
-/// | `/quiet` | says nothing and waits in its read |
-/// | `/deaf` | never reads, as one that hangs, until it is [told to](crate::Server::read_on) |
-/// | `/heartbeat?every=2s` | sends a ping at every interval |
-/// | `/stream?every=200ms&size=1024` | sends a binary message at every interval |
-/// | `/echo` | sends every data message back |
+/// | `/quiet` | sends nothing and waits in its read |
+/// | `/deaf` | never reads, like a hung process, until [`Server::read_on`](crate::Server::read_on) |
+/// | `/heartbeat?every=2s` | sends a ping every interval |
+/// | `/stream?every=200ms&size=1024` | sends a binary message every interval |
+/// | `/echo` | echoes every data message |
 ///
-/// On every other path it reads, answers pings with pongs and a close frame with a close frame.
+/// On every other path it reads, and answers pings with pongs and a close frame with a close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     Quiet,
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_path_says_what_is_wrong() {
+    fn a_wrong_path_is_refused_with_the_reason() {
         let complaint = |path: &str| path.parse::<Script>().unwrap_err();
         assert!(complaint("/heartbeat").contains("`every` is missing"));
         assert!(complaint("/heartbeat?every=0s").contains("`every` is zero"));

@@ -25,9 +25,9 @@ use crate::{
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
-/// A WebSocket server that knows what it did itself, so that a monitor can be held against it.
+/// A WebSocket server that records its own actions, so that a monitor can be compared with it.
 ///
-/// Each connection does what its request path says: see [`Script`]. Dropping the server closes
+/// Each connection does what its request path selects: see [`Script`]. Dropping the server closes
 /// every connection.
 #[derive(Debug)]
 pub struct Server {
@@ -36,12 +36,12 @@ pub struct Server {
     accepting: AbortHandle,
 }
 
-/// What the server did itself since it started, over all connections.
+/// The server's actions since its start, over all connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Handshakes that were answered with 101.
+    /// Handshakes answered with 101.
     pub opened: u64,
-    /// Of these, how many the server knows to be over.
+    /// How many of these the server knows to be over.
     pub closed: u64,
     pub frames: FrameCounts,
 }
@@ -57,10 +57,11 @@ impl Counts {
 }
 
 impl Server {
-    /// Listens on `listen` inside `namespace`; port 0 takes a free one, and `[::]` takes IPv4
+    /// Listens on `listen` inside `namespace`. Port 0 picks a free one, and `[::]` accepts IPv4
     /// peers as well.
     ///
     /// # Errors
+    /// [`LabError::Io`] if the address cannot be bound.
     /// [`LabError::Io`] when the address cannot be bound.
     pub fn start(namespace: &Namespace, listen: SocketAddr) -> Result<Self, LabError> {
         let (listener, addr) = namespace
@@ -86,12 +87,12 @@ impl Server {
         self.addr
     }
 
-    /// The address of `path` on this server, for [`Client::connect`](crate::Client::connect).
+    /// The URL of `path` on this server, for [`Client::connect`](crate::Client::connect).
     pub fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.addr)
     }
 
-    /// What the server did itself so far.
+    /// The server's actions so far.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for connection in lock(&self.connections).iter() {
@@ -103,13 +104,13 @@ impl Server {
         counts
     }
 
-    /// What the application believes about its latest connection with `peer`; `None` if there
-    /// never was one. An IPv4 peer of a dual-stack server goes by its IPv4 address.
+    /// The application's view of its latest connection with `peer`; `None` if there never was one.
+    /// A dual-stack server identifies an IPv4 peer by its IPv4 address.
     pub fn connection(&self, peer: SocketAddr) -> Option<ConnectionView> {
         self.find(peer).map(|connection| connection.view())
     }
 
-    /// Who has completed a handshake, in this order.
+    /// Peers that completed a handshake, in this order.
     pub fn peers(&self) -> Vec<SocketAddr> {
         lock(&self.connections)
             .iter()
@@ -117,21 +118,23 @@ impl Server {
             .collect()
     }
 
-    /// Lets the application read from `peer` that has not done so on `/deaf`.
+    /// Makes the application resume reading from `peer` on `/deaf`.
     ///
     /// # Errors
-    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] when the server knows it is over.
+    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] if the server knows that the connection
+    /// is over.
     pub fn read_on(&self, peer: SocketAddr) -> Result<(), LabError> {
         self.find(peer)
             .ok_or(LabError::UnknownPeer(peer))?
             .read_on()
     }
 
-    /// Lets the application send `message` to `peer`, a close frame included. The message is only
-    /// queued here: [`connection`](Self::connection) tells what became of it.
+    /// Sends `message`, which may be a close frame, to `peer`. This only queues the message;
+    /// [`connection`](Self::connection) shows the result.
     ///
     /// # Errors
-    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] when the server knows it is over.
+    /// [`LabError::UnknownPeer`], or [`LabError::Closed`] if the server knows that the connection
+    /// is over.
     pub fn send(&self, peer: SocketAddr, message: Message) -> Result<(), LabError> {
         self.find(peer)
             .ok_or(LabError::UnknownPeer(peer))?
@@ -152,7 +155,7 @@ impl Drop for Server {
     }
 }
 
-/// Owns the tasks of all connections, so that aborting this one ends them all.
+/// Owns the tasks of all connections, so that aborting this task ends them all.
 async fn accept(listener: TcpListener, connections: Arc<Mutex<Vec<Connection>>>) {
     let mut tasks = JoinSet::new();
     loop {
@@ -161,7 +164,7 @@ async fn accept(listener: TcpListener, connections: Arc<Mutex<Vec<Connection>>>)
                 Ok((stream, peer)) => {
                     tasks.spawn(serve(stream, canonical(peer), Arc::clone(&connections)));
                 }
-                // A peer that gave up in the queue, or no file descriptor left: try again soon.
+                // A peer gave up in the queue, or no file descriptor is left: retry soon.
                 Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
             },
             Some(_) = tasks.join_next() => {}
@@ -179,11 +182,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, connections: Arc<Mutex<Vec<C
         }
         Err(complaint) => Err(not_found(complaint)),
     };
-    // A heartbeat must leave at once, not wait for an acknowledgement.
+    // A heartbeat must leave at once instead of waiting for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, accept_hdr_async(stream, choose)).await;
     let (Ok(Ok(socket)), Some(script)) = (handshake, script) else {
-        return; // not a connection: the client has its error
+        return; // not a connection: the client got its error
     };
     let (connection, conversation) = Connection::new(socket, peer, conduct(script));
     lock(&connections).push(connection);

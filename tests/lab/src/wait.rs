@@ -10,7 +10,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Waits until `probe` yields a value and returns it.
 ///
 /// # Errors
-/// [`LabError::Timeout`] naming `what` once `limit` has passed.
+/// [`LabError::Timeout`] with `what` once `limit` has passed.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,

@@ -1,5 +1,5 @@
-//! Bytes of a WebSocket connection for peers that must cost next to nothing: no parser, no random
-//! mask, the same bytes every time.
+//! Bytes of a WebSocket connection for peers of minimal cost: no parser, no random mask, always the
+//! same bytes.
 
 use std::io::{self, Read, Write};
 
@@ -14,14 +14,14 @@ pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso
 pub const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Upgrades a client's new connection by [`REQUEST`], whatever the server says in its 101.
+/// Upgrades a client's new connection with [`REQUEST`]; the headers of the 101 are not checked.
 ///
 /// # Errors
-/// What the stream said; `InvalidData` for another answer.
+/// The stream's error, or `InvalidData` for another answer.
 pub fn upgrade(mut stream: impl Read + Write) -> io::Result<()> {
     stream.write_all(REQUEST)?;
     let mut head = Vec::new();
-    // Byte by byte, since frames may follow at once.
+    // Byte by byte, because frames may follow at once.
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
@@ -34,14 +34,14 @@ pub fn upgrade(mut stream: impl Read + Write) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, head))
 }
 
-/// Who sends a frame: a client's are masked (§5.1).
+/// The sender of a frame: a client masks (§5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     Client,
     Server,
 }
 
-/// A whole unfragmented frame (§5.2) with `payload` zeros; the mask of a client's is zero too.
+/// A whole unfragmented frame (§5.2) with a `payload` of zeros; a client's mask is zero too.
 pub fn frame(sender: Sender, opcode: Opcode, payload: usize) -> Vec<u8> {
     let mask = match sender {
         Sender::Client => 0x80,
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_s_frame_is_masked() {
+    fn a_client_frame_is_masked() {
         let pong = frame(Sender::Client, Opcode::Pong, 4);
         assert_eq!(pong, [0x8a, 0x84, 0, 0, 0, 0, 0, 0, 0, 0]);
     }

@@ -1,4 +1,4 @@
-//! The lab leaves nothing behind, and cleans up after those who could not.
+//! The lab leaves nothing behind, and cleans up after killed processes.
 
 use std::{
     path::Path,
@@ -27,7 +27,7 @@ fn dropping_the_lab_removes_its_namespaces_even_under_live_connections() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn namespaces_of_a_dead_process_are_removed_and_those_of_a_living_one_are_not() {
+fn only_namespaces_of_dead_processes_are_removed() {
     let mut child = Command::new("true").spawn().unwrap();
     let dead = format!("wsmon-{}-0-client", child.id());
     child.wait().unwrap();
@@ -47,7 +47,7 @@ fn namespaces_of_a_dead_process_are_removed_and_those_of_a_living_one_are_not() 
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn two_labs_stand_side_by_side() {
+fn two_labs_run_side_by_side() {
     let labs = [Lab::new().unwrap(), Lab::new().unwrap()];
     for lab in &labs {
         let server = Server::start(lab.server_ns(), lab.server_addr(8080)).unwrap();
@@ -82,7 +82,7 @@ fn a_program_inside_a_namespace_sees_only_that_network_and_dies_on_drop() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn work_in_a_namespace_leaves_the_caller_where_it_was() {
+fn work_in_a_namespace_leaves_the_caller_outside() {
     let lab = Lab::new().unwrap();
     let interfaces = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let outside = interfaces();

@@ -1,4 +1,4 @@
-//! The lab's own promise: connections die here as they die behind a real load balancer.
+//! In the lab, connections die as they do behind a real load balancer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -30,7 +30,7 @@ fn tcp_state_at_server(lab: &Lab, peer: SocketAddr) -> String {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_connection_idle_past_the_timeout_is_forgotten_without_a_word() {
+fn a_connection_idle_past_the_timeout_is_silently_forgotten() {
     let (lab, server) = lab_with_server();
     let timeout = Duration::from_secs(1);
     lab.silent_idle_timeout(timeout).unwrap();
@@ -48,7 +48,7 @@ fn a_connection_idle_past_the_timeout_is_forgotten_without_a_word() {
     wait_until("two unanswered transmissions", SOON, || forgotten() >= 2).unwrap();
     let from_server = forgotten();
     client.send(Message::text("are you there")).unwrap();
-    wait_until("the client's packets to vanish too", SOON, || {
+    wait_until("the client's packets to be dropped too", SOON, || {
         forgotten() > from_server
     })
     .unwrap();
@@ -97,7 +97,7 @@ fn the_timeout_can_be_changed_and_must_be_whole_seconds() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_black_hole_swallows_one_client_only_and_heals() {
+fn a_black_hole_affects_only_one_client_and_heals() {
     let (lab, server) = lab_with_server();
     let stream = "/stream?every=50ms&size=100";
     let victim = connect(&lab, &server, 0, stream, Manner::Responsive);
@@ -108,23 +108,23 @@ fn a_black_hole_swallows_one_client_only_and_heals() {
     lab.black_hole(lab.client_addr(0)).unwrap();
     let before = received(&victim);
     let neighbour_before = received(&neighbour);
-    wait_until("retransmissions to vanish", SOON, || {
+    wait_until("retransmissions to be dropped", SOON, || {
         lab.dropped_packets().unwrap().black_holed >= 3
     })
     .unwrap();
-    wait_until("the neighbour to hear more", SOON, || {
+    wait_until("the neighbour to receive more", SOON, || {
         received(&neighbour) > neighbour_before + 3
     })
     .unwrap();
     assert!(
         received(&victim) <= before + 1,
-        "one message may have been under way"
+        "one message may have been in flight"
     );
     assert!(server.connection(victim.local_addr()).unwrap().open);
 
     lab.heal(lab.client_addr(0)).unwrap();
     lab.heal(lab.client_addr(0)).unwrap();
-    wait_until("the stream to go on", SOON, || {
+    wait_until("the stream to continue", SOON, || {
         received(&victim) > before + 3
     })
     .unwrap();
@@ -132,7 +132,7 @@ fn a_black_hole_swallows_one_client_only_and_heals() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn ipv6_goes_the_same_way() {
+fn ipv6_connections_behave_the_same() {
     let lab = Lab::new().unwrap();
     lab.silent_idle_timeout(Duration::from_secs(60)).unwrap();
     let server = Server::start(lab.server_ns(), lab.server_addr_v6(8080)).unwrap();
@@ -142,7 +142,7 @@ fn ipv6_goes_the_same_way() {
     let received = || client.view().frames.get(Direction::Rx, Opcode::Binary);
     wait_until("the first messages", SOON, || received() >= 2).unwrap();
     lab.black_hole(from).unwrap();
-    wait_until("packets to vanish", SOON, || {
+    wait_until("packets to be dropped", SOON, || {
         lab.dropped_packets().unwrap().black_holed >= 2
     })
     .unwrap();

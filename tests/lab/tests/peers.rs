@@ -1,4 +1,4 @@
-//! What the server counts and believes is what happened.
+//! The server's counts and view match what happened.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn connect(lab: &Lab, server: &Server, path: &str, manner: Manner) -> Client {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_deaf_client_acknowledges_in_its_kernel_only() {
+fn only_the_kernel_of_a_deaf_client_acknowledges() {
     let (lab, server) = lab_with_server();
     let client = connect(&lab, &server, "/heartbeat?every=100ms", Manner::Deaf);
     wait_until("three pings", SOON, || server.counts().pings_sent() >= 3).unwrap();
@@ -83,7 +83,7 @@ fn both_ends_count_the_same_frames() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn the_server_knows_how_a_connection_ended() {
+fn the_server_reports_how_a_connection_ended() {
     let (lab, server) = lab_with_server();
     let resetting = connect(&lab, &server, "/quiet", Manner::Responsive);
     let crashing = connect(&lab, &server, "/quiet", Manner::Responsive);
@@ -103,7 +103,7 @@ fn the_server_knows_how_a_connection_ended() {
 
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_dual_stack_server_knows_ipv4_peers_by_their_ipv4_address() {
+fn a_dual_stack_server_identifies_ipv4_peers_by_ipv4_address() {
     let lab = Lab::new().unwrap();
     let any = "[::]:8080".parse().unwrap();
     let server = Server::start(lab.server_ns(), any).unwrap();

@@ -1,4 +1,4 @@
-//! Who looks at the traffic: wsmon, and what could be used instead.
+//! Observers of the traffic: wsmon and its alternatives.
 
 use std::{
     fs,
@@ -22,12 +22,12 @@ use super::{
 };
 use crate::workspace;
 
-/// Also how often Prometheus would hear of it at best.
+/// Also the shortest interval at which Prometheus could scrape it.
 const SS_INTERVAL: Duration = Duration::from_secs(1);
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What tcpdump writes is kept in memory, the newest twice this many million bytes.
+/// tcpdump's output stays in memory: the newest twice this many million bytes.
 const CAPTURE_MEGABYTES: &str = "64";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -58,7 +58,7 @@ impl Observer {
         }
     }
 
-    /// What it needs and does not find here, with what to do about it.
+    /// The missing prerequisite, with the remedy.
     pub(super) fn missing(self) -> Option<&'static str> {
         let (program, remedy) = match self {
             Self::Tcpdump => ("tcpdump", "tcpdump is not installed: cargo xtask setup"),
@@ -68,7 +68,7 @@ impl Observer {
         workspace::on_path(program).is_none().then_some(remedy)
     }
 
-    /// Lets it look, and waits until it does.
+    /// Starts it, and waits until it observes.
     pub(super) fn start(self, wsmon: &Path, traffic: &Traffic) -> Result<Watch> {
         Ok(match self {
             Self::Nobody => Watch::Nobody,
@@ -81,7 +81,7 @@ impl Observer {
     }
 }
 
-/// An observer at work. Dropping it ends it.
+/// A running observer. Dropping it ends it.
 pub(super) enum Watch {
     Nobody,
     Wsmon(Box<Wsmon>),
@@ -91,7 +91,7 @@ pub(super) enum Watch {
 }
 
 impl Watch {
-    /// The windows begin; `frames` have passed so far.
+    /// Marks the start of the windows; `frames` have passed so far.
     pub(super) fn begin(&mut self, frames: u64) -> Result<()> {
         match self {
             Self::Wsmon(wsmon) => wsmon.begin(frames),
@@ -99,8 +99,8 @@ impl Watch {
         }
     }
 
-    /// The windows are over. Ends the observer, and says what it has seen, if it means to see
-    /// everything.
+    /// Marks the end of the windows. Ends the observer, and returns what it has seen, if it should
+    /// see everything.
     pub(super) fn end(self, frames: u64) -> Result<Option<Seen>> {
         match self {
             Self::Nobody => Ok(None),
@@ -118,9 +118,9 @@ impl Watch {
 /// What an observer has seen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// The share of what passed.
+    /// The share of the traffic.
     pub(super) share: f64,
-    /// What it says itself that it has lost: packets, frames or events.
+    /// Its own count of losses: packets, frames or events.
     pub(super) lost: f64,
 }
 
@@ -167,7 +167,7 @@ impl Wsmon {
         Ok(())
     }
 
-    /// The frames that it counted, or showed if it was to show them.
+    /// The frames that it counted, or displayed if `wsmon frames` runs.
     fn end(mut self, frames: u64) -> Result<Seen> {
         let now = self.daemon.metrics()?;
         let (frames_before, before) = self.before.take().context("the windows never began")?;
@@ -199,7 +199,7 @@ pub(super) struct Tcpdump {
 
 impl Tcpdump {
     fn start(traffic: &Traffic) -> Result<Self> {
-        // Memory, as far as there is such a place: the disk is not what is measured.
+        // Memory if there is such a folder: the disk is not measured.
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() {
             shared.to_owned()
@@ -237,7 +237,7 @@ impl Tcpdump {
         Ok(capture)
     }
 
-    /// The packets for which its buffer had room, by its last words.
+    /// The packets its buffer had room for, from its final output.
     fn end(mut self) -> Result<Seen> {
         self.process.terminate(STOP_LIMIT)?;
         let mut words = String::new();
@@ -259,7 +259,7 @@ impl Tcpdump {
 
 impl Drop for Tcpdump {
     fn drop(&mut self) {
-        // What is left in memory would be left for good.
+        // Files left in memory would stay there.
         if let Err(error) = self
             .process
             .kill()
@@ -273,7 +273,7 @@ impl Drop for Tcpdump {
     }
 }
 
-/// Somebody who asks the kernel for all sockets every second.
+/// Dumps all sockets from the kernel every second.
 pub(super) struct Ss {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
@@ -316,13 +316,13 @@ impl Drop for Ss {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its error would hide the one that brought us here.
+            // Its error would hide the first one.
             let _ = thread.join();
         }
     }
 }
 
-/// What it prints is made and thrown away.
+/// Discards its output.
 fn quiet(command: &mut Command) -> &mut Command {
     command
         .stdin(Stdio::null())

@@ -1,5 +1,5 @@
-//! Nanoseconds per packet: `monitor/examples/packet_cost.rs`, which needs the kernel programs at
-//! hand, run with both ends on one CPU and with each where the scheduler puts it.
+//! Nanoseconds per packet. Runs `monitor/examples/packet_cost.rs`, which needs access to the kernel
+//! programs, with both ends on one CPU and with each where the scheduler puts it.
 
 use std::{
     process::{Command, Stdio},
@@ -12,23 +12,23 @@ use serde_json::Value;
 
 use crate::{artifacts::executables, progress::Progress, workspace::cargo};
 
-/// What packets cost, by where the two ends run.
+/// Cost of packets, by the placement of the two ends.
 #[derive(Debug)]
 pub(super) struct Packets {
     pub(super) one_cpu: Value,
     pub(super) any_cpu: Value,
 }
 
-/// Median nanoseconds of one kind of window, on the way in and out.
+/// Median nanoseconds of one kind of window, for incoming and outgoing packets.
 pub(super) struct Kind<'a> {
     pub(super) name: &'a str,
     pub(super) nanos: [f64; 2],
-    /// Above the cost of a program that does nothing.
+    /// Above the cost of an empty program.
     pub(super) above_floor: [f64; 2],
 }
 
 impl Packets {
-    /// Builds the example and runs it twice, about a minute.
+    /// Builds the example and runs it twice, for about a minute.
     pub(super) fn measure(progress: &mut Progress<'_>) -> Result<Self> {
         let mut build = cargo(&["build", "--quiet", "--release", "--package", "monitor"]);
         let example = executables(build.args(["--example", "packet_cost"]))?
@@ -49,7 +49,7 @@ impl Packets {
         Ok(Self { one_cpu, any_cpu })
     }
 
-    /// The kinds of window in one of the two.
+    /// The kinds of window in one of the two runs.
     pub(super) fn kinds(measured: &Value) -> Vec<Kind<'_>> {
         let of = |kind: &Value, what: &str| {
             ["ingress", "egress"].map(|hook| kind[what][hook].as_f64().unwrap_or(f64::NAN))
@@ -67,9 +67,9 @@ impl Packets {
     }
 }
 
-/// Runs a command to its end on one CPU, or on all that this process may use, and reads its JSON.
+/// Runs a command to its end on one CPU, or on all CPUs this process may use, and reads its JSON.
 fn on_cpus(mut command: Command, one: bool) -> Result<Value> {
-    // A child takes over the CPUs of the thread that starts it.
+    // A child inherits the CPUs of the thread that starts it.
     let run = move || -> Result<Value> {
         if one {
             let allowed = sched_getaffinity(None)?;

@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) extent: Extent,
     pub(super) comparisons: Vec<Comparison>,
     pub(super) packets: Option<Packets>,
-    /// Workloads and observers that could not take part, and why.
+    /// Workloads and observers that could not run, and why.
     pub(super) left_out: Vec<(&'static str, &'static str)>,
 }
 
@@ -73,7 +73,7 @@ impl Report {
         })
     }
 
-    /// What each observer takes of the throughput, with its interval.
+    /// The throughput that each observer costs, with its interval.
     pub(super) fn picture(&self) -> String {
         const LEFT: f64 = 170.0;
         const SCALE: f64 = 420.0;
@@ -198,7 +198,7 @@ fn lost(ratio: Estimate) -> String {
     )
 }
 
-/// Said only where something was missed.
+/// Empty unless something was missed.
 fn seen_words(row: &Row) -> String {
     match row.seen() {
         Some(seen) if seen < 0.985 => format!(", saw {:.0} %", seen * 100.0),

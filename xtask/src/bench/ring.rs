@@ -1,7 +1,6 @@
-//! A packet capture as cheap as Linux makes them: an `AF_PACKET` ring (TPACKET_V3) that is shared
-//! with the kernel, a filter in the kernel, and a reader that looks at each packet's headers and
-//! the first bytes behind them, and keeps nothing. `linux/if_packet.h`,
-//! Documentation/networking/packet_mmap.rst.
+//! The cheapest packet capture on Linux: an `AF_PACKET` ring (TPACKET_V3) shared with the kernel, a
+//! filter in the kernel, and a reader that visits each packet's headers and the first bytes behind
+//! them, and keeps nothing. See `linux/if_packet.h` and Documentation/networking/packet_mmap.rst.
 
 use std::{
     io,
@@ -23,44 +22,45 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 const BLOCK: usize = 1 << 20;
 const BLOCKS: usize = 32;
 
-/// A block that is not full is handed over after this many milliseconds.
+/// The kernel hands over a block after this many milliseconds even if it is not full.
 const RETIRE_MILLIS: u32 = 60;
 
-/// Bytes of a packet that are kept: all headers, and a frame header where one begins the payload.
+/// Bytes kept of a packet: all headers, and a frame header if one begins the payload.
 const SNAP: u32 = 128;
 
 /// Loopback is the first interface of every network namespace.
 const LOOPBACK: i32 = 1;
 
-/// Where a block's header has what (`struct tpacket_block_desc`): the status, the number of
-/// packets, the offset of the first.
+/// Offsets in a block's header (`struct tpacket_block_desc`): status, number of packets, offset of
+/// the first packet.
 const STATUS: usize = 8;
 const PACKETS: usize = 12;
 const FIRST: usize = 16;
 
-/// And a packet's (`struct tpacket3_hdr`): the offset of the next, the bytes kept, where they are.
+/// Offsets in a packet's header (`struct tpacket3_hdr`): next packet, bytes kept, start of the
+/// packet.
 const NEXT: usize = 0;
 const KEPT: usize = 12;
 const MAC: usize = 24;
 
-/// The reader at work on a thread of its own.
+/// The reader on its thread.
 #[derive(Debug)]
 pub(super) struct RingReader {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<PacketRing>>,
 }
 
-/// What became of the packets.
+/// Packet counts.
 #[derive(Debug)]
 pub(super) struct RingCounts {
-    /// That passed the filter.
+    /// Passed the filter.
     pub(super) packets: u32,
-    /// Of these, for which the ring had no room.
+    /// How many of these the ring had no room for.
     pub(super) dropped: u32,
 }
 
 impl RingReader {
-    /// Reads what passes loopback in `namespace` from and to `port`.
+    /// Reads packets on loopback in `namespace` from and to `port`.
     pub(super) fn start(namespace: &Namespace, port: u16) -> Result<Self> {
         let ring = namespace
             .run(|| PacketRing::open(port))?
@@ -94,7 +94,7 @@ impl Drop for RingReader {
     }
 }
 
-/// The socket and the memory it shares with the kernel.
+/// The socket and the memory shared with the kernel.
 #[derive(Debug)]
 struct PacketRing {
     socket: OwnedFd,
@@ -104,18 +104,18 @@ struct PacketRing {
     first_bytes: Box<[u64; 256]>,
 }
 
-// SAFETY: the memory belongs to this value alone, apart from the kernel.
+// SAFETY: only this value and the kernel use the memory.
 unsafe impl Send for PacketRing {}
 
 impl PacketRing {
     fn open(port: u16) -> io::Result<Self> {
-        // SAFETY: no pointers. Protocol 0: nothing comes before `bind`.
+        // SAFETY: no pointers. With protocol 0 no packet arrives before `bind`.
         let socket =
             unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: just made, and nobody else's.
+        // SAFETY: just created, and not shared.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         let filter = filter(port);
         let program = libc::sock_fprog {
@@ -125,7 +125,7 @@ impl PacketRing {
         set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
-        // Loopback shows each packet twice, as it goes and as it comes.
+        // Loopback delivers each packet twice, outgoing and incoming.
         let yes: libc::c_int = 1;
         set_option(
             &socket,
@@ -143,7 +143,7 @@ impl PacketRing {
             tp_feature_req_word: 0,
         };
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
-        // SAFETY: a new mapping of the ring just made, of just its size.
+        // SAFETY: a new mapping of the ring just created, with its exact size.
         let memory = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -178,7 +178,7 @@ impl PacketRing {
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: the address lives through the call and its size is its own.
+        // SAFETY: the address lives through the call, and its size is correct.
         let bound = unsafe {
             libc::bind(
                 self.socket.as_raw_fd(),
@@ -197,16 +197,17 @@ impl PacketRing {
         while !stop.load(Ordering::Relaxed) {
             if !self.read_block() {
                 let mut wanted = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
-                // Fails only when a signal interrupts it: then the ring is looked at again.
+                // Fails only if a signal interrupts it: then the ring is checked again.
                 let _ = poll(&mut wanted, timeout.as_ref());
             }
         }
     }
 
-    /// Reads the next block and gives it back, if the kernel has handed it over.
+    /// Reads the next block and returns it to the kernel, if the kernel has handed it over.
     fn read_block(&mut self) -> bool {
-        // SAFETY: `next` is below BLOCKS, so the block is inside the mapping, which is as old as
-        // this value; the status is an aligned u32 that kernel and reader hand to and fro.
+        // SAFETY: `next` is below BLOCKS, so the block is inside the mapping, which lives as long
+        // as this value. The status is an aligned u32 that passes ownership between kernel and
+        // reader.
         let (block, status) = unsafe {
             let block = self.memory.add(self.next * BLOCK);
             (
@@ -217,7 +218,7 @@ impl PacketRing {
         if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
             return false;
         }
-        // SAFETY: the kernel does not touch the block before the status says that it may.
+        // SAFETY: the kernel does not touch the block until the status returns it.
         let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), BLOCK) };
         let mut packet = word(bytes, FIRST) as usize;
         for _ in 0..word(bytes, PACKETS) {
@@ -263,13 +264,13 @@ impl PacketRing {
 
 impl Drop for PacketRing {
     fn drop(&mut self) {
-        // SAFETY: mapped in `open` with this size; nobody has a reference into it.
+        // SAFETY: mapped in `open` with this size; no reference into it exists.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), BLOCK * BLOCKS) };
     }
 }
 
 fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
-    // SAFETY: the value lives through the call, and its size is its own.
+    // SAFETY: the value lives through the call, and its size is correct.
     let set = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -313,7 +314,7 @@ fn filter(port: u16) -> [libc::sock_filter; 13] {
     ]
 }
 
-/// Behind Ethernet's, IPv4's and TCP's headers.
+/// Behind the Ethernet, IPv4 and TCP headers.
 fn first_payload_byte(packet: &[u8]) -> Option<u8> {
     let ip = packet.get(14..)?;
     let tcp = ip.get(usize::from(ip.first()? & 0xf) * 4..)?;

@@ -1,4 +1,4 @@
-//! A workload at work.
+//! A running workload.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -23,19 +23,19 @@ use crate::{peers, workspace};
 /// The server's port, which is watched.
 pub(super) const PORT: u16 = 8080;
 
-/// Source ports are given out from here on.
+/// Source ports are assigned from here on.
 const FIRST_CLIENT_PORT: u16 = 10_000;
 
-/// Traffic in a network of its own. Dropping it ends it.
+/// Traffic in its own network. Dropping it ends the traffic.
 #[derive(Debug)]
 pub(super) struct Traffic {
     workload: Workload,
     count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<(), LabError>>>,
-    /// Shut down at the end, so that nobody waits for a peer that has stopped.
+    /// Shut down at the end, so that no thread waits for a stopped peer.
     streams: Vec<TcpStream>,
-    /// Where the server is another program.
+    /// Set if the server is another program.
     server: Option<Process>,
     namespace: Namespace,
 }
@@ -62,10 +62,10 @@ impl Traffic {
         Ok(traffic)
     }
 
-    /// What has been done so far, in the workload's own unit.
+    /// Work done so far, in the workload's unit.
     ///
     /// # Errors
-    /// When the workload has come to an end.
+    /// If the workload has ended.
     pub(super) fn count(&self) -> Result<u64> {
         if self.threads.iter().any(JoinHandle::is_finished) {
             bail!("the workload `{}` ended by itself", self.workload.name());
@@ -122,7 +122,7 @@ impl Traffic {
         self.ask(clients.context("cannot connect to node")?, payload)
     }
 
-    /// Clients that send a frame for each that comes back; these are counted.
+    /// Clients that send a frame for each frame received; the received frames are counted.
     fn ask(&mut self, clients: Vec<TcpStream>, payload: usize) -> Result<()> {
         let client = Turn {
             reads: frame(Sender::Server, Opcode::Binary, payload).len(),
@@ -156,7 +156,7 @@ impl Traffic {
         self.spawn(move |_| {
             while !stop.load(Ordering::Relaxed) {
                 for server in &mut servers {
-                    // Fails once the sockets are shut down, which is the end.
+                    // Fails once the sockets are shut down at the end.
                     if server.write_all(&message).is_err() {
                         return Ok(());
                     }
@@ -167,7 +167,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// On two threads, because a pair is both ends on one.
+    /// On two threads, because a pair has both ends on one.
     fn ping(&mut self) -> Result<()> {
         let mut pairs = self.pairs()?;
         for mut pairs in [pairs.split_off(pairs.len() / 2), pairs] {
@@ -200,17 +200,17 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for stream in &self.streams {
-            // Fails only if it is closed already.
+            // Fails only if it is already closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
-            // A broken connection was noticed by `count`, or is the end that was wanted.
+            // `count` has reported a broken connection, unless this is the intended end.
             let _ = thread.join();
         }
     }
 }
 
-/// From the calling thread's network namespace.
+/// In the calling thread's network namespace.
 fn open(connections: usize) -> Result<Vec<Pair>> {
     let listener = TcpListener::bind(("127.0.0.1", PORT)).context("cannot listen on the port")?;
     (FIRST_CLIENT_PORT..)

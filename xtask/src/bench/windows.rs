@@ -1,12 +1,12 @@
-//! Windows of one workload, without and with an observer in turn, so that what the machine does
-//! meanwhile touches both alike.
+//! Windows of one workload, alternately without and with an observer, so that other load on the
+//! machine affects both equally.
 //!
 //! ```text
 //! A  B B  A  C C  A  D D  A …      A alone, B C D with one observer each
 //! ```
 //!
-//! A window with an observer is held against the one without that is next to it. Between them lies
-//! the observer's start or end, and a moment to settle.
+//! Each window with an observer is compared with the adjacent window without one. In between, the
+//! observer starts or ends, and the traffic settles.
 
 use std::{
     fs,
@@ -23,44 +23,44 @@ use super::{
 };
 use crate::{progress::Progress, statistics::quantile};
 
-/// After an observer has come or gone.
+/// After an observer has started or ended.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// What one workload gave.
+/// Measurements of one workload.
 #[derive(Debug)]
 pub(super) struct Comparison {
     pub(super) workload: Workload,
-    /// Done in a second without any observer, each window.
+    /// Throughput per second without an observer, for each window.
     pub(super) alone: Vec<f64>,
     /// The share of all CPUs' time that was not idle in these windows.
     pub(super) busy: Vec<f64>,
     pub(super) rows: Vec<Row>,
 }
 
-/// What one observer gave.
+/// Measurements of one observer.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) observer: Observer,
-    /// Throughput with it by throughput without, for each pair of windows.
+    /// Throughput with it divided by throughput without it, for each pair of windows.
     pub(super) ratios: Vec<f64>,
-    /// What it has seen, for each two windows.
+    /// What it has seen, for each pair of windows.
     seen: Vec<Seen>,
 }
 
 impl Row {
-    /// The share of what passed that it has seen.
+    /// The share of the traffic that it has seen.
     pub(super) fn seen(&self) -> Option<f64> {
         let shares: Vec<f64> = self.seen.iter().map(|seen| seen.share).collect();
         quantile(&shares, 0.5)
     }
 
-    /// What it says itself that it has lost.
+    /// Its own count of losses.
     pub(super) fn lost(&self) -> f64 {
         self.seen.iter().map(|seen| seen.lost).sum()
     }
 }
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub(super) pairs: usize,
@@ -91,7 +91,7 @@ pub(super) fn compare(
     let rounds = extent.pairs.div_ceil(2);
     for round in 0..rounds {
         for index in 0..observers.len() {
-            // Each has each of the others for a neighbour, in turn.
+            // Rotates the order, so that each observer has each of the others as a neighbour.
             let index = (index + round) % observers.len();
             let observer = observers[index];
             progress.at(&format!(
@@ -137,7 +137,7 @@ impl Comparison {
     }
 }
 
-/// What is done in a second, over one window.
+/// Throughput per second over one window.
 fn throughput(traffic: &Traffic, extent: Extent, progress: &Progress<'_>) -> Result<f64> {
     let (begin, before) = (Instant::now(), traffic.count()?);
     progress.sleep(extent.window)?;
@@ -156,7 +156,7 @@ impl CpuTime {
     fn read() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let first = text.lines().next().unwrap_or_default();
-        // user nice system idle iowait irq softirq steal; what guests use is in user already.
+        // user nice system idle iowait irq softirq steal; guest time is part of user.
         let ticks = first.split_whitespace().skip(1).take(8).map(str::parse);
         let ticks = ticks
             .collect::<Result<Vec<u64>, _>>()

@@ -1,9 +1,8 @@
-//! What the traffic is like that is to be disturbed: as fast as it goes, over loopback, for as long
-//! as the comparison lasts.
+//! The traffic to be disturbed: as fast as possible, over loopback, for the whole comparison.
 //!
-//! Apart from node the peers do next to nothing with a frame, so nearly all of the time is the
-//! kernel's TCP and what watches it costs the largest share that it can. An application's own work
-//! hides it.
+//! Except for node, the peers do next to nothing with a frame. Nearly all of the time is spent in
+//! the kernel's TCP, so the relative cost of an observer is as large as it can be. An application's
+//! own work hides it.
 
 use crate::{peers, workspace};
 
@@ -42,7 +41,7 @@ impl Workload {
         }
     }
 
-    /// What is counted.
+    /// The unit that is counted.
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::Echo | Self::Node | Self::Bulk => "round trips",
@@ -51,7 +50,7 @@ impl Workload {
         }
     }
 
-    /// Frames that pass the server's sockets for each of them.
+    /// Frames that pass the server's sockets per unit.
     pub(super) fn frames_each(self) -> u64 {
         match self {
             Self::Echo | Self::Node | Self::Bulk | Self::Idle => 2,
@@ -59,7 +58,7 @@ impl Workload {
         }
     }
 
-    /// What it needs and does not find here, with what to do about it.
+    /// The missing prerequisite, with the remedy.
     pub(super) fn missing(self) -> Option<&'static str> {
         let there = self != Self::Node
             || (workspace::on_path("node").is_some() && peers::node_modules().is_dir());

@@ -1,4 +1,4 @@
-//! What the demo proved: a table for people, JSON for programs.
+//! The demo's results: a table for people, JSON for programs.
 
 use lab::{DroppedPackets, Metrics};
 use serde_json::{Value, json};
@@ -19,11 +19,11 @@ pub(super) struct Summary {
     outcomes: Vec<Outcome>,
     dropped: DroppedPackets,
     changes: Vec<Change>,
-    /// Each expectation that failed, in words.
+    /// Each failed expectation, as text.
     pub(super) failures: Vec<String>,
 }
 
-/// A metric that is not what it was before the first client came.
+/// A metric that changed since before the first client.
 #[derive(Debug)]
 struct Change {
     series: String,
@@ -146,7 +146,7 @@ fn connection_json(outcome: &Outcome) -> Value {
     })
 }
 
-/// Seconds, to a thousandth.
+/// Seconds, rounded to a thousandth.
 fn to_millis(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_what_failed_and_leaves_buckets_out() {
+    fn json_has_the_failures_and_no_buckets() {
         let json = summary().json();
         assert_eq!(json["ok"], false);
         assert_eq!(

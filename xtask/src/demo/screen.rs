@@ -1,4 +1,4 @@
-//! What the viewer sees while the demo runs.
+//! The demo's output while it runs.
 
 use std::{
     env,
@@ -15,8 +15,8 @@ const RED: &str = "1;31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
-/// Prints on stdout, or on stderr if stdout is kept for JSON. A closed pipe is no reason to leave
-/// a network behind, so failed writes are ignored.
+/// Prints on stdout, or on stderr if stdout is reserved for JSON. Failed writes are ignored, so
+/// that the network is removed even if the pipe is closed.
 pub(super) struct Screen {
     out: Box<dyn Write>,
     coloured: bool,
@@ -38,7 +38,7 @@ impl Screen {
         }
     }
 
-    /// From now on lines carry the time since `start`.
+    /// From now on, lines show the time since `start`.
     pub(super) fn start_clock(&mut self, start: Instant) {
         self.start = Some(start);
     }
@@ -48,14 +48,14 @@ impl Screen {
         let _ = writeln!(self.out, "{text}");
     }
 
-    /// Something that happened to a connection at `at`.
+    /// An event of a connection at `at`.
     pub(super) fn fact(&mut self, at: Instant, story: Story, text: &str) {
         let name = self.paint(BOLD, &format!("{:<11}", story.name()));
         let time = self.time(at);
         let _ = writeln!(self.out, "{time}  {name}  {text}");
     }
 
-    /// An alert about `story`, and what the application believes while it fires.
+    /// An alert about `story`, and the application's state when it fires.
     pub(super) fn alert(&mut self, story: Story, alert: &Alert, application: &str) {
         let time = self.time(alert.at);
         let name = self.paint(BOLD, &format!("{:<11}", story.name()));
@@ -78,7 +78,7 @@ impl Screen {
         }
     }
 
-    /// The table, the metrics and the judgement.
+    /// The table, the metrics and the result.
     pub(super) fn summary(&mut self, summary: &Summary) {
         let _ = writeln!(self.out, "\n{}", summary.table());
         let changes = summary.metrics_listing();
@@ -113,7 +113,7 @@ impl Screen {
     }
 }
 
-/// What came over the network may hold escape sequences: they are shown, never obeyed.
+/// Text from the network may contain escape sequences: they are escaped.
 fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|character| {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_sequences_are_shown_and_not_obeyed() {
+    fn escape_sequences_are_shown_and_not_executed() {
         assert_eq!(printable("idle 6.3 s \x1b[31mµ"), "idle 6.3 s \\u{1b}[31mµ");
     }
 }

@@ -18,14 +18,13 @@ use crate::interrupt::Interrupt;
 
 const PORT: u16 = 8080;
 const BLACK_HOLE_AT: Duration = Duration::from_secs(3);
-/// A last look after the third zombie, so that the healthy connection has every chance to be
-/// accused.
+/// Time after the third zombie in which a false alarm about the healthy connection would show up.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(25);
 const TICK: Duration = Duration::from_millis(10);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Fields are dropped in this order: who watches goes before who is watched.
+/// Fields are dropped in this order: observers before what they observe.
 pub(super) struct Stage {
     daemon: Daemon,
     actors: Vec<Actor>,
@@ -35,7 +34,7 @@ pub(super) struct Stage {
     start: Instant,
 }
 
-/// One client and what has become of its connection.
+/// One client and the state of its connection.
 struct Actor {
     story: Story,
     client: Client,
@@ -84,7 +83,7 @@ impl Stage {
         })
     }
 
-    /// Lets the stories happen until wsmon has found all zombies, or had its time.
+    /// Runs the stories until wsmon has found all zombies or the time is over.
     pub(super) fn play(mut self, screen: &mut Screen, interrupt: &Interrupt) -> Result<Summary> {
         let mut all_found_at = None;
         while self.start.elapsed() < GIVE_UP_AFTER {
@@ -112,7 +111,8 @@ impl Stage {
         self.conclude(screen)
     }
 
-    /// Shows an alert about one of the four connections; others on this machine are not ours.
+    /// Shows an alert about one of the four connections. Alerts about other connections on this
+    /// machine are ignored.
     fn hear(&mut self, alert: &Alert, screen: &mut Screen) -> Result<()> {
         let peer = alert.peer();
         let Some(actor) = self
@@ -134,7 +134,7 @@ impl Stage {
             application,
         });
         if actor.story == Story::Idle && actor.verdicts.len() == 1 {
-            // The proof that the alert was right, and that the application cannot know.
+            // Proves that the alert was right, and that the application cannot know.
             self.server
                 .send(actor.client.local_addr(), Message::text("are you there?"))?;
             let line = "the server writes to it: accepted by its kernel, never delivered";
@@ -143,7 +143,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes happen, and shows, what is due.
+    /// Triggers and shows what is due.
     fn advance(&mut self, screen: &mut Screen) -> Result<()> {
         let now = Instant::now();
         for actor in &mut self.actors {
@@ -242,7 +242,7 @@ impl Actor {
         }
     }
 
-    /// The first two pings are the story; the second is the fact.
+    /// Shows the first two pings; the second one is the fact.
     fn tell_pings(&mut self, server: &Server, screen: &mut Screen) {
         let Some(connection) = server.connection(self.client.local_addr()) else {
             return;
@@ -261,7 +261,7 @@ impl Actor {
     }
 }
 
-/// What the server's own socket for this client says.
+/// The state of the server's own socket for this client.
 fn application(server: &Server, actor: &Actor) -> String {
     server
         .connection(actor.client.local_addr())

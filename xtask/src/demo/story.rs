@@ -1,4 +1,4 @@
-//! The four connections: what happens to each, and what wsmon must say about it.
+//! The four connections: what happens to each, and what wsmon must report.
 
 use std::{
     ops::RangeInclusive,
@@ -7,13 +7,14 @@ use std::{
 
 use lab::Manner;
 
-/// How long the load balancer remembers a silent connection, and what wsmon is told about it.
+/// How long the load balancer remembers a silent connection; wsmon gets the same value.
 pub(super) const LB_TIMEOUT: Duration = Duration::from_secs(6);
 
 const EXPIRED_WITHIN: f64 = 1.0;
 const BLACK_HOLED_WITHIN: f64 = 10.0;
 const UNRESPONSIVE_WITHIN: f64 = 1.5;
-/// Of a deaf client, seconds from its second ping: 10 s after the first, which left 2 s before.
+/// For a deaf client, seconds from its second ping: 10 s after the first ping, which was 2 s
+/// earlier.
 const DEAF_CONFIRMED: RangeInclusive<f64> = 7.8..=9.5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Story {
         }
     }
 
-    /// What the two ends do, for the line that introduces the connection.
+    /// The behaviour of the two ends, for the line that introduces the connection.
     pub(super) fn opening(self) -> &'static str {
         match self {
             Self::Healthy => "the server pings every 2 s, the client pongs",
@@ -61,7 +62,7 @@ impl Story {
         }
     }
 
-    /// The kind of zombie that wsmon must call it; `None` if it must not be called one.
+    /// The kind of zombie that wsmon must report; `None` if it must report none.
     pub(super) fn expected_kind(self) -> Option<&'static str> {
         match self {
             Self::Healthy => None,
@@ -72,7 +73,7 @@ impl Story {
     }
 }
 
-/// One firing zombie alert, and what the application believed at that moment.
+/// One firing zombie alert, and the application's state at that moment.
 #[derive(Debug, Clone)]
 pub(super) struct Verdict {
     pub(super) at: Instant,
@@ -87,17 +88,17 @@ impl Verdict {
     }
 }
 
-/// How one story went.
+/// Result of one story.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) story: Story,
     pub(super) peer: String,
     pub(super) what_happened: String,
-    /// When the connection was lost in truth, as far as it was.
+    /// When the connection was really lost, if it was.
     pub(super) fact: Option<Instant>,
     /// Every verdict on this connection, in order.
     pub(super) verdicts: Vec<Verdict>,
-    /// What the application believed at the end.
+    /// The application's state at the end.
     pub(super) application_at_end: String,
 }
 
@@ -108,14 +109,14 @@ impl Outcome {
         Some(seconds_between(self.fact?, verdict.at))
     }
 
-    /// Seconds from the fact to the verdict that is certain.
+    /// Seconds from the fact to the confirmed verdict.
     pub(super) fn confirmation_delay(&self) -> Option<f64> {
         let confirmed = |verdict: &&Verdict| verdict.certainty == "confirmed";
         let verdict = self.verdicts.iter().find(confirmed)?;
         Some(seconds_between(self.fact?, verdict.at))
     }
 
-    /// The certainty that wsmon came to in the end about its first verdict.
+    /// The latest certainty of the first verdict.
     pub(super) fn certainty(&self) -> Option<&str> {
         let kind = &self.verdicts.first()?.kind;
         let latest = self
@@ -125,7 +126,7 @@ impl Outcome {
         Some(&latest.certainty)
     }
 
-    /// The expectation that failed, in words, if one did.
+    /// The failed expectation as text, if one failed.
     pub(super) fn failure(&self) -> Option<String> {
         let name = self.story.name();
         let (expected, verdict) = match (self.story.expected_kind(), self.verdicts.first()) {
@@ -157,7 +158,7 @@ impl Outcome {
             .map(|complaint| format!("{name}: {complaint}"))
     }
 
-    /// A suspicion comes at once, certainty about a deaf client only after the floor.
+    /// Suspicion comes at once, confirmation of a deaf client only after the floor.
     fn confirmation_failure(&self) -> Option<String> {
         if self.story != Story::Deaf {
             return None;
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_kind_in_time_is_no_failure() {
+    fn the_right_kind_in_time_passes() {
         for (story, verdict) in [
             (Story::Healthy, None),
             (Story::Idle, Some(("expired", 0.3))),
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deaf_client_has_to_be_confirmed_and_not_before_its_time() {
+    fn a_deaf_client_has_to_be_confirmed_but_not_too_early() {
         let mut outcome = outcome(Story::Deaf, Some(("unresponsive", 1.0)));
         let fact = outcome.fact.unwrap();
         outcome.verdicts[1].at = fact + Duration::from_secs(1);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certainty_is_the_latest_about_the_same_kind() {
+    fn the_certainty_is_the_latest_of_the_same_kind() {
         let outcome = outcome(Story::Idle, Some(("expired", 0.3)));
         assert_eq!(outcome.certainty(), Some("confirmed"));
     }

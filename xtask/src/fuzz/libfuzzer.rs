@@ -1,4 +1,4 @@
-//! One run of one target: libFuzzer's arguments, and what it says.
+//! One run of one target: libFuzzer's arguments and output.
 
 use std::{
     fs::{self, File},
@@ -16,20 +16,20 @@ use lab::Process;
 use super::fuzz_folder;
 use crate::{interrupt::Interrupt, workspace};
 
-/// Between two lines of progress.
+/// Between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(30);
-/// Longer inputs find nothing that these do not, and make runs slow.
+/// Longer inputs find nothing more and make runs slow.
 const LONGEST_INPUT: u32 = 4096;
-/// Seconds that one input may take: thousands of times what it does.
+/// Time limit for one input, in seconds: thousands of times what it needs.
 const SLOWEST_INPUT: u32 = 10;
-/// What libFuzzer also says, and does not help to understand a failure.
+/// Lines of libFuzzer that do not help to understand a failure.
 const CHATTER: [&str; 4] = [
     "INFO: ",
     "WARNING: Failed to find function",
     "\tNEW_FUNC",
     "NOTE: ",
 ];
-/// For libFuzzer to print its figures and end.
+/// Time for libFuzzer to print its figures and end.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A target that is ready to run.
@@ -37,29 +37,29 @@ pub(super) struct Fuzzer {
     name: String,
     program: PathBuf,
     artifacts: PathBuf,
-    /// All that libFuzzer says.
+    /// libFuzzer's full output.
     log: PathBuf,
     status: Status,
     artifact: Option<PathBuf>,
-    /// What is no progress: the panic, its backtrace.
+    /// Other output: the panic and its backtrace.
     words: Vec<String>,
 }
 
-/// What libFuzzer last said about its progress.
+/// libFuzzer's latest progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Status {
     runs: u64,
-    /// Places in the code that were reached.
+    /// Places reached in the code.
     coverage: u64,
-    /// Inputs that are worth keeping.
+    /// Inputs worth keeping.
     corpus: u64,
 }
 
 impl Fuzzer {
-    /// Makes the folders it writes to.
+    /// Creates its output folders.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// If they cannot be created.
     pub(super) fn new(name: &str, program: &Path) -> Result<Self> {
         let artifacts = fuzz_folder().join("artifacts").join(name);
         make(&artifacts)?;
@@ -76,10 +76,10 @@ impl Fuzzer {
         })
     }
 
-    /// Runs for a time, and keeps in fuzz/corpus what reaches new code.
+    /// Runs for a time, and keeps inputs that reach new code in fuzz/corpus.
     ///
     /// # Errors
-    /// When an input breaks a promise.
+    /// If an input breaks a guarantee.
     pub(super) fn run_for(&mut self, time: Duration, interrupt: &Interrupt) -> Result<()> {
         let corpus = fuzz_folder().join("corpus").join(&self.name);
         make(&corpus)?;
@@ -89,18 +89,18 @@ impl Fuzzer {
             self.name,
             self.log.display()
         );
-        // libFuzzer takes 0 for without end.
+        // libFuzzer interprets 0 as unlimited.
         let limit = format!("-max_total_time={}", time.as_secs().max(1));
         let mut command = self.command(&corpus);
         self.run(command.arg(limit), Some(interrupt))
     }
 
-    /// Runs the seeds and what is made of them, `runs` times; always the same.
+    /// Runs the seeds and their mutations, `runs` times; always the same ones.
     ///
     /// # Errors
-    /// When an input breaks a promise.
+    /// If an input breaks a guarantee.
     pub(super) fn run_times(&mut self, runs: u32) -> Result<()> {
-        // What an earlier run left would change this one.
+        // Leftovers of an earlier run would change this one.
         let corpus = workspace::root().join("target/fuzz").join(&self.name);
         if corpus.exists() {
             fs::remove_dir_all(&corpus)?;
@@ -165,7 +165,7 @@ impl Fuzzer {
         }
     }
 
-    /// Takes in what libFuzzer says until it ends.
+    /// Processes libFuzzer's output until it ends.
     fn follow(
         &mut self,
         process: &mut Process,
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_read_from_libfuzzer_s_lines() {
+    fn progress_is_read_from_libfuzzer_output() {
         let line = "#609237\tREDUCE cov: 49 ft: 190 corp: 67/2119b lim: 4096 exec/s: 67693 rss: 27Mb L: 9/99 MS: 1 CopyPart-";
         let status = Status {
             runs: 609_237,

@@ -4,9 +4,9 @@
 pub(crate) struct Packet {
     /// Nanoseconds since 1970.
     pub(crate) at: u64,
-    /// The interface's number in a pcapng file.
+    /// Interface number in a pcapng file.
     pub(crate) interface: u32,
-    /// Link layer and all, whole.
+    /// The whole packet, including the link layer.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -30,7 +30,8 @@ impl Format {
         }
     }
 
-    /// A file of `packets`, of each at most `snap` bytes; `link_types` has one entry an interface.
+    /// A file of `packets`, each truncated to `snap` bytes; `link_types` has one entry per
+    /// interface.
     pub(crate) fn file(self, link_types: &[u32], snap: u32, packets: &[Packet]) -> Vec<u8> {
         match self {
             Self::Pcap | Self::PcapNanosecondsBigEndian => self.pcap(link_types[0], snap, packets),
@@ -72,14 +73,14 @@ impl Format {
         let mut section = self.u32(0x1a2b_3c4d).to_vec();
         section.extend(self.u16(1));
         section.extend(self.u16(0));
-        section.extend([0xff; 8]); // the section's length is not given
+        section.extend([0xff; 8]); // section length unspecified
         let mut file = self.block(SECTION_HEADER, &section);
         for link_type in link_types {
             let mut interface = self.u16(*link_type as u16).to_vec();
             interface.extend(self.u16(0));
             interface.extend(self.u32(snap));
             if self == Self::PcapNg {
-                // if_tsresol: 10^-9 s; without it 10^-6.
+                // if_tsresol: 10^-9 s; the default is 10^-6.
                 interface.extend(self.u16(9));
                 interface.extend(self.u16(1));
                 interface.extend([9, 0, 0, 0]);

@@ -1,4 +1,4 @@
-//! A TCP connection that carries WebSocket, written down packet by packet as somebody captured it.
+//! A TCP connection that carries WebSocket, written packet by packet as if captured.
 
 use std::net::SocketAddr;
 
@@ -15,15 +15,15 @@ pub(crate) enum Side {
 
 use Side::{Client, Server};
 
-/// The connection as the capture shows it, and the frames that are really in it.
+/// The connection as captured, and the frames really in it.
 pub(crate) struct Conversation {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
     options: Options,
     now: u64,
-    /// By side: the sequence number of the next byte it sends.
+    /// By side: sequence number of the next byte it sends.
     next_seq: [u32; 2],
-    /// By side: how much of the other side's stream it has acknowledged.
+    /// By side: acknowledged sequence number of the other side.
     acked: [u32; 2],
     pub(crate) packets: Vec<(u64, Segment)>,
     pub(crate) frames: Vec<(Side, Frame)>,
@@ -60,7 +60,8 @@ impl Conversation {
         }
     }
 
-    /// From another port of the client, a little later than the connection on the port before.
+    /// Uses another client port, and starts a little later than the connection on the previous
+    /// port.
     pub(crate) fn number(mut self, n: u16) -> Self {
         self.client.set_port(40_000 + n);
         self.now += u64::from(n) * 100_000;
@@ -89,7 +90,7 @@ impl Conversation {
         self
     }
 
-    /// The first sequence numbers of client and server.
+    /// The initial sequence numbers of client and server.
     pub(crate) fn starting_at(mut self, client: u32, server: u32) -> Self {
         self.next_seq = [client, server];
         self.acked = [server, client];
@@ -120,21 +121,21 @@ impl Conversation {
         conversation
     }
 
-    /// The same, up to the request.
+    /// The same up to the request.
     pub(crate) fn ask(self) -> Self {
         let mut conversation = self.connect();
         conversation.say(Client, REQUEST);
         conversation
     }
 
-    /// Sends bytes that hold no frames in one segment, which is acknowledged.
+    /// Sends bytes without frames in one segment, which is acknowledged.
     pub(crate) fn say(&mut self, side: Side, bytes: impl AsRef<[u8]>) {
         let segment = self.allot(side, bytes.as_ref());
         self.put(&segment);
         self.acknowledge(side.other());
     }
 
-    /// Sends each frame in a segment of its own, and each is acknowledged.
+    /// Sends each frame in its own segment; each is acknowledged.
     pub(crate) fn send(&mut self, side: Side, frames: &[Frame]) {
         for frame in frames {
             for segment in self.cut(side, std::slice::from_ref(frame), &[]) {
@@ -152,13 +153,12 @@ impl Conversation {
         self.acknowledge(side.other());
     }
 
-    /// Writes frames into the stream, cut into segments at these offsets and none of them on the
-    /// wire yet.
+    /// Writes frames into the stream, cut into segments at these offsets, without sending them yet.
     pub(crate) fn cut(&mut self, side: Side, frames: &[Frame], cuts: &[usize]) -> Vec<Segment> {
         self.cut_behind(side, "", frames, cuts)
     }
 
-    /// The same, with other bytes in front of the frames.
+    /// The same with other bytes before the frames.
     pub(crate) fn cut_behind(
         &mut self,
         side: Side,
@@ -197,7 +197,7 @@ impl Conversation {
         self.now += BETWEEN_PACKETS_NANOSECONDS;
     }
 
-    /// Captures an acknowledgement of all that the other side has sent.
+    /// Captures an acknowledgement of everything the other side has sent.
     pub(crate) fn acknowledge(&mut self, side: Side) {
         self.acknowledge_up_to(side, self.next_seq[side.other().index()]);
     }
@@ -208,14 +208,14 @@ impl Conversation {
         self.emit(side, self.next_seq[side.index()], flags::ACK, Vec::new());
     }
 
-    /// Captures the byte in front of the next one, as a keepalive probe has it (RFC 9293 §3.8.4).
+    /// Captures a keepalive probe: the byte before the next one (RFC 9293 §3.8.4).
     pub(crate) fn probe(&mut self, side: Side) {
         let seq = self.next_seq[side.index()].wrapping_sub(1);
         self.emit(side, seq, flags::ACK, vec![0x89]);
         self.acknowledge(side.other());
     }
 
-    /// Closes both directions in good order.
+    /// Closes both directions in order.
     pub(crate) fn finish(&mut self, first: Side) {
         for side in [first, first.other()] {
             self.emit(
@@ -240,7 +240,7 @@ impl Conversation {
         );
     }
 
-    /// Sends frames in the very segment that has the FIN.
+    /// Sends frames in the same segment as the FIN.
     pub(crate) fn finish_with(&mut self, side: Side, frames: &[Frame]) {
         for mut segment in self.cut(side, frames, &[]) {
             segment.flags |= flags::FIN;

@@ -1,6 +1,6 @@
-//! WebSocket frames as they are on the wire (RFC 6455 §5.2), right ones and wrong ones.
+//! WebSocket frames as on the wire (RFC 6455 §5.2), valid and invalid.
 
-/// How the payload length is written.
+/// Encoding of the payload length.
 #[derive(Clone, Copy)]
 enum LengthForm {
     Minimal,
@@ -11,8 +11,8 @@ enum LengthForm {
 #[derive(Clone)]
 enum Payload {
     Bytes(Vec<u8>),
-    /// So many bytes that are 0xff on the wire, masked or not: no legal header starts with that, so
-    /// that payload behind a hole is not taken for one.
+    /// This many bytes that are 0xff on the wire, masked or not. No legal header starts with 0xff,
+    /// so payload behind a hole is not mistaken for one.
     Fill(usize),
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Frame {
     payload: Payload,
     form: LengthForm,
     wrong_mask_bit: bool,
-    /// Whether its header can be known from the recording.
+    /// Whether its header can be recovered from the recording.
     pub(crate) knowable: bool,
 }
 
@@ -55,7 +55,7 @@ impl Frame {
         Self::new(TEXT, text)
     }
 
-    /// With `len` bytes that look like no header on the wire.
+    /// With `len` bytes that do not look like a header on the wire.
     pub(crate) fn binary(len: usize) -> Self {
         Self {
             payload: Payload::Fill(len),
@@ -96,13 +96,13 @@ impl Frame {
         self
     }
 
-    /// A length in 16 bits, needed or not.
+    /// A 16-bit length, needed or not.
     pub(crate) fn sixteen_bit_length(mut self) -> Self {
         self.form = LengthForm::SixteenBit;
         self
     }
 
-    /// A length in 64 bits, needed or not.
+    /// A 64-bit length, needed or not.
     pub(crate) fn sixty_four_bit_length(mut self) -> Self {
         self.form = LengthForm::SixtyFourBit;
         self
@@ -114,7 +114,7 @@ impl Frame {
         self
     }
 
-    /// Its header is not in the recording.
+    /// Its header is missing from the recording.
     pub(crate) fn unknowable(mut self) -> Self {
         self.knowable = false;
         self
@@ -131,7 +131,7 @@ impl Frame {
         from_client != self.wrong_mask_bit
     }
 
-    /// RFC 6455 §7.1.5: the first two bytes of a close frame that has them.
+    /// RFC 6455 §7.1.5: the first two bytes of a close frame, if present.
     pub(crate) fn close_code(&self) -> Option<u16> {
         match &self.payload {
             Payload::Bytes(bytes) if self.opcode == CLOSE => {
@@ -188,7 +188,7 @@ impl Frame {
         bytes
     }
 
-    /// Bytes in front of the payload.
+    /// Bytes before the payload.
     pub(crate) fn header_len(&self, from_client: bool) -> usize {
         self.bytes(from_client).len() - self.len()
     }

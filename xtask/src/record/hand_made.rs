@@ -1,5 +1,5 @@
-//! Recordings of what no real endpoint or network does on demand, packet by packet, with the list
-//! of the frames that are really in them. The same call writes the same bytes.
+//! Packet-by-packet recordings of what no real endpoint or network does on demand, each with the
+//! list of frames really in it. The same call writes the same bytes.
 
 mod cuts;
 mod forms;
@@ -18,19 +18,19 @@ use super::{
     packet::Link,
 };
 
-/// One file to be.
+/// One file to be written.
 pub(crate) struct Recording {
     name: &'static str,
     conversations: Vec<Conversation>,
-    /// One an interface; conversations take turns.
+    /// One per interface; conversations take turns.
     links: Vec<Link>,
     format: Format,
     snap: u32,
-    /// Bytes that are missing at the file's end.
+    /// Bytes missing at the file's end.
     missing_tail: usize,
 }
 
-/// What captures are usually limited to: nothing.
+/// The usual snap length of captures: no limit.
 const WHOLE: u32 = 262_144;
 
 impl Recording {
@@ -55,7 +55,7 @@ impl Recording {
         self
     }
 
-    /// The recording, and what is in it.
+    /// The recording and the list of its frames.
     fn files(&self) -> [(String, Vec<u8>); 2] {
         let mut packets = Vec::new();
         let mut frames = Vec::new();
@@ -104,7 +104,7 @@ impl Recording {
 /// Writes all of them into `folder`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub(crate) fn write(folder: &Path) -> Result<()> {
     for recording in all() {
         for (name, content) in recording.files() {
@@ -135,7 +135,7 @@ mod tests {
     use crate::workspace;
 
     #[test]
-    fn the_committed_recordings_are_what_the_generator_makes() {
+    fn the_committed_recordings_match_the_generator() {
         let folder = workspace::root().join("testdata/recordings");
         for (name, content) in all().iter().flat_map(Recording::files) {
             let committed = fs::read(folder.join(&name)).unwrap_or_default();

@@ -17,10 +17,10 @@ use self::{
 use Library::{Aiohttp, Websockets, Ws};
 use Tool::{Cooked, CookedV2, Nanoseconds, PcapNg, Tcpdump};
 
-/// Peers and proxies answer within this, or something is wrong with them.
+/// Peers and proxies answer within this time, unless something is wrong.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Longer than any conversation here is silent.
+/// Longer than any silence in these conversations.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 const SERVER_PORT: u16 = 8080;
@@ -128,7 +128,7 @@ const EVERYBODY: [(Library, &str); 5] = [
     (Websockets, "asked-close"),
 ];
 
-/// Clients that play their scenario on one server, one after another.
+/// Clients that run their scenarios on one server, one after another.
 struct Scene {
     name: &'static str,
     tool: Tool,
@@ -178,10 +178,10 @@ impl Scene {
     }
 }
 
-/// Makes them all.
+/// Makes all of them.
 ///
 /// # Errors
-/// When the lab cannot be built, a program is missing, or a peer does not do as it should.
+/// If the lab cannot be built, a program is missing, or a peer misbehaves.
 pub(crate) fn write(folder: &Path) -> Result<()> {
     let stage = Stage {
         lab: Lab::new()?,
@@ -225,8 +225,8 @@ impl Stage<'_> {
         capture.finish()
     }
 
-    /// Two clients of tungstenite on its own server: pings with payload, echoes, a close frame, and
-    /// a RST.
+    /// Two tungstenite clients and a tungstenite server: pings with payload, echoes, a close frame,
+    /// and a RST.
     fn tungstenite(&self) -> Result<()> {
         let server = Server::start(self.lab.server_ns(), self.lab.server_addr_v6(SERVER_PORT))?;
         let tool = PcapNg;
@@ -252,7 +252,7 @@ impl Stage<'_> {
         capture.finish()
     }
 
-    /// A server that talks, pings, and whose client crashes.
+    /// A server that talks and pings; its client crashes.
     fn tungstenite_stream(&self) -> Result<()> {
         let server = Server::start(self.lab.server_ns(), self.lab.server_addr(SERVER_PORT))?;
         let tool = CookedV2;
@@ -298,7 +298,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// On all interfaces of a router every packet is seen twice.
+    /// On all interfaces of a router, every packet is captured twice.
     fn forwarded_twice(&self) -> Result<()> {
         let addr = self.lab.server_addr(SERVER_PORT);
         let _server = Peer::server(self.lab.server_ns(), Ws, addr)?;

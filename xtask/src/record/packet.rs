@@ -1,4 +1,4 @@
-//! IP packets with one TCP segment, and what link layers put around them.
+//! IP packets with one TCP segment, and their link layers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,13 +29,13 @@ pub(crate) enum Options {
     None,
     /// TCP timestamps, an IPv4 router alert, an IPv6 hop-by-hop header.
     Both,
-    /// None, and an IPv4 length of 0: a packet of 64 KB and more that the network card has yet to
-    /// cut, as it is captured on its way out.
+    /// None, and an IPv4 length of 0: a packet of 64 KB or more, captured on its way out before the
+    /// network card cuts it.
     NoLength,
 }
 
 impl Segment {
-    /// The whole IP packet, with right checksums.
+    /// The whole IP packet, with correct checksums.
     pub(crate) fn ip_packet(&self) -> Vec<u8> {
         let tcp = self.tcp();
         let mut packet = match (self.from.ip(), self.to.ip()) {
@@ -110,11 +110,11 @@ impl Segment {
     }
 }
 
-/// What a recording's packets begin with.
+/// The link layer of a recording.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Ethernet,
-    /// Ethernet whose frames are filled up to 60 bytes, as a network card delivers them.
+    /// Ethernet with frames padded to 60 bytes, as a network card delivers them.
     PaddedEthernet,
     /// One 802.1Q tag.
     Vlan,
@@ -159,7 +159,7 @@ impl Link {
         let ethertype: [u8; 2] = if v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
         let mut frame = [&to, &from, tags, &ethertype, ip_packet].concat();
         if self == Self::PaddedEthernet {
-            // 0x89: what is taken for payload would be a ping.
+            // 0x89: read as payload, the padding would be a ping.
             frame.resize(frame.len().max(60), 0x89);
         }
         frame

@@ -16,26 +16,26 @@ use rustix::process::Signal;
 use super::worker::MOST;
 use crate::progress::Progress;
 
-/// Many connections on loopback, in a network of their own. Dropping it ends them.
+/// Many connections on loopback, in their own network. Dropping this value ends them.
 #[derive(Debug)]
 pub(super) struct Crowd {
     workers: Vec<Worker>,
     connections: usize,
-    /// Dropped after the processes whose sockets are in it.
+    /// Dropped after the processes with sockets in it.
     _namespace: Namespace,
 }
 
-/// The last ping of a connection that died in silence.
+/// The last ping of a connection that silently died.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
-    /// The client's address: what wsmon calls the peer.
+    /// The client's address, which wsmon reports as the peer.
     pub(super) peer: SocketAddr,
     /// On the monotonic clock.
     pub(super) last_packet: Duration,
 }
 
 impl Crowd {
-    /// Starts the processes; there are no connections yet.
+    /// Starts the processes, without connections yet.
     pub(super) fn new(connections: usize) -> Result<Self> {
         let namespace = Namespace::loopback()?;
         let workers = (0..connections.div_ceil(MOST))
@@ -48,7 +48,7 @@ impl Crowd {
         })
     }
 
-    /// Opens all connections, a process on each CPU at a time, and says how long it took.
+    /// Opens all connections, with one process per CPU at a time, and returns how long it took.
     pub(super) fn open(
         &mut self,
         ping_every: Duration,
@@ -76,7 +76,7 @@ impl Crowd {
         Ok(begin.elapsed())
     }
 
-    /// Lets `count` more connections die, each at its next ping, within `ping_every`.
+    /// Makes `count` more connections die, each at its next ping, within `ping_every`.
     pub(super) fn fade(
         &mut self,
         count: usize,
@@ -88,13 +88,13 @@ impl Crowd {
         self.deaths(count)
     }
 
-    /// Lets `count` more connections die, all at once.
+    /// Makes `count` more connections die, all at once.
     pub(super) fn die(&mut self, count: usize) -> Result<Vec<Death>> {
         self.tell_shares("die", count)?;
         self.deaths(count)
     }
 
-    /// The most that a ping came too late so far.
+    /// The largest delay of a ping so far.
     pub(super) fn most_late(&mut self) -> Result<Duration> {
         let mut most = Duration::ZERO;
         for worker in &mut self.workers {
@@ -129,8 +129,8 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        // All of them first: each takes a while to close its sockets, and is then waited for. One
-        // that cannot be told is gone.
+        // Notifies all of them first, because each takes a while to close its sockets, and then
+        // waits for each. A worker that can't be notified has already ended.
         for worker in &mut self.workers {
             let _ = worker.process.signal(Signal::KILL);
         }
@@ -145,12 +145,12 @@ fn death(line: &str) -> Option<Death> {
     })
 }
 
-/// `total` in `parts` that differ by one at most.
+/// `total` in `parts` that differ by at most one.
 fn split(total: usize, parts: usize) -> impl Iterator<Item = usize> {
     (0..parts).map(move |part| total / parts + usize::from(part < total % parts))
 }
 
-/// A process of `worker.rs`.
+/// A process that runs `worker.rs`.
 #[derive(Debug)]
 struct Worker {
     input: ChildStdin,
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_fair_and_complete() {
+    fn shares_are_equal_and_complete() {
         assert_eq!(split(10, 3).collect::<Vec<_>>(), [4, 3, 3]);
         assert_eq!(split(1_000_000, 102).sum::<usize>(), 1_000_000);
         assert!(split(1_000_000, 1_000_000_usize.div_ceil(MOST)).all(|share| share <= MOST));
@@ -210,9 +210,9 @@ mod tests {
 
     #[test]
     fn a_death_is_read_from_its_line() {
-        let told = death("dead 127.2.0.1:10000 17").unwrap();
-        assert_eq!(told.peer.to_string(), "127.2.0.1:10000");
-        assert_eq!(told.last_packet, Duration::from_nanos(17));
+        let dead = death("dead 127.2.0.1:10000 17").unwrap();
+        assert_eq!(dead.peer.to_string(), "127.2.0.1:10000");
+        assert_eq!(dead.last_packet, Duration::from_nanos(17));
         assert!(death("dead 127.2.0.1:10000").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! What crowds of several sizes gave: a table, JSON, and a picture of how it grows.
+//! The results of crowds of several sizes: a table, JSON, and a picture of how the cost grows.
 
 use std::collections::BTreeMap;
 
@@ -118,8 +118,8 @@ impl Report {
         })
     }
 
-    /// Four panels over the number of connections, both axes logarithmic: a line of slope one is
-    /// cost in proportion.
+    /// Four panels over the number of connections, both axes logarithmic: a line of slope one means
+    /// proportional cost.
     pub(super) fn picture(&self) -> String {
         const PANEL: (f64, f64) = (370.0, 210.0);
         let mut picture = Picture::new(

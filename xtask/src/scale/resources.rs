@@ -1,4 +1,4 @@
-//! What a process and the kernel use, from `/proc`.
+//! Resources used by a process and by the kernel, from `/proc`.
 
 use std::{fs, str::FromStr, time::Duration};
 
@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 /// The CPU time that a process has used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CpuTime {
-    /// All its threads, those that have ended too.
+    /// All its threads, including those that have ended.
     pub(super) process: Duration,
-    /// Its first thread: wsmon's loop. The others look at the host's sockets.
+    /// Its first thread: wsmon's loop. The other threads scan the host's sockets.
     pub(super) main_thread: Duration,
 }
 
@@ -33,24 +33,24 @@ impl CpuTime {
     }
 }
 
-/// Bytes of a process in memory.
+/// Resident memory of a process in bytes.
 pub(super) fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     kib_of(&text, "VmRSS:").with_context(|| format!("no VmRSS in {path}"))
 }
 
-/// Bytes that could be given to programs.
+/// Available memory in bytes.
 pub(super) fn available_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     kib_of(&text, "MemAvailable:").context("no MemAvailable in /proc/meminfo")
 }
 
-/// Bytes of all living objects in the kernel's slabs: sockets and what hangs on them.
+/// Bytes of all live objects in the kernel's slabs: sockets and their data.
 pub(super) fn slab_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
     let sizes = text.lines().skip(2).map(|line| {
-        // The name, living objects, objects, the size of one …
+        // Name, live objects, objects, object size …
         let mut fields = line.split_whitespace().skip(1);
         let active: u64 = parse(fields.next(), line)?;
         let size: u64 = parse(fields.nth(1), line)?;
@@ -59,7 +59,7 @@ pub(super) fn slab_bytes() -> Result<u64> {
     sizes.sum()
 }
 
-/// User and system time in `/proc/PID/stat`, behind a name that may hold anything.
+/// User and system time in `/proc/PID/stat`, after a name that may contain anything.
 fn ticks(path: &str) -> Result<Duration> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let (_, fields) = text.rsplit_once(')').with_context(|| text.clone())?;

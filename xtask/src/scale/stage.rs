@@ -1,4 +1,4 @@
-//! One crowd of connections from its first to its last moment, and what is measured when.
+//! One crowd of connections from start to end, with its measurements.
 
 use std::{
     path::Path,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// What Prometheus asks by default is every 15 s or more.
+/// Prometheus scrapes every 15 s or less often by default.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the counter of verdicts is read while they are due.
@@ -29,14 +29,14 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// A burst of alerts is reported within ten seconds (docs/alert-log.md).
 const TOLD_WITHIN: Duration = Duration::from_secs(15);
 
-/// Beside a million connections it has two million sockets to look at.
+/// With a million connections the first scan covers two million sockets.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 const LOST: &str = "wsmon_events_lost_total";
 
-/// `wsmon list --limit`: a screen full.
+/// `wsmon list --limit`: a screenful.
 const SCREEN: &str = "40";
 
 /// What happens to one crowd.
@@ -44,11 +44,11 @@ const SCREEN: &str = "40";
 pub(super) struct Plan {
     pub(super) connections: usize,
     pub(super) ping_every: Duration,
-    /// The silence that the path forgives.
+    /// The idle limit of the path.
     pub(super) limit: Duration,
-    /// How long the daemon's share of the CPU is measured.
+    /// How long the daemon's CPU share is measured.
     pub(super) steady: Duration,
-    /// How long the kernel may take to free what it kept for wsmon.
+    /// How long the kernel may take to free wsmon's memory.
     pub(super) settle: Duration,
     /// Connections that fall silent one by one.
     pub(super) fading: usize,
@@ -56,7 +56,7 @@ pub(super) struct Plan {
     pub(super) at_once: usize,
 }
 
-/// What one crowd gave. Times are in seconds.
+/// Measurements of one crowd. Times are in seconds.
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) plan: Plan,
@@ -64,42 +64,42 @@ pub(super) struct Measured {
     /// The daemon's resident memory before the first connection.
     pub(super) daemon_empty_bytes: u64,
     pub(super) daemon_bytes: u64,
-    /// Slab memory that the kernel got back when wsmon went.
+    /// Slab memory freed when wsmon ended.
     pub(super) kernel_bytes: u64,
     /// Of one core.
     pub(super) daemon_share: f64,
-    /// Of one core, for the looks at the host's sockets; part of the above.
+    /// Of one core, for the scans of the host's sockets; part of the above.
     pub(super) reconcile_share: f64,
     pub(super) pings_per_second: f64,
     pub(super) scrapes: Vec<f64>,
     pub(super) list_screen: f64,
     pub(super) list_all: f64,
-    /// From each limit to the verdict, by the time that the verdict has.
+    /// From each limit to the verdict, by the verdict's own time.
     pub(super) fading: Vec<f64>,
-    /// From each limit to the moment that `/metrics` counted its verdict, read all the time.
+    /// From each limit until `/metrics`, read continuously, counts its verdict.
     pub(super) at_once: Vec<f64>,
     /// CPU time of the daemon from the last deaths until then.
     pub(super) verdicts_cpu: f64,
     pub(super) missed: usize,
     pub(super) wrong: Vec<String>,
-    /// Verdicts that the alert log told of, in how many lines.
+    /// Verdicts reported in the alert log; the number of lines is separate.
     pub(super) told: f64,
     pub(super) alert_lines: usize,
-    /// What wsmon says that it has lost, by series.
+    /// Losses that wsmon reports, by series.
     pub(super) lost: Vec<(String, f64)>,
-    /// All of it, until every connection was open.
+    /// Sum of these until every connection was open.
     pub(super) lost_in_set_up: f64,
     pub(super) untracked: f64,
     pub(super) recovered: f64,
-    /// A second daemon, started beside all these connections.
+    /// Time until a second daemon, started with all these connections open, is ready.
     pub(super) ready_beside: f64,
     pub(super) found_beside: f64,
-    /// The most that a ping of the crowd came too late.
+    /// The largest delay of a ping in the crowd.
     pub(super) most_late: f64,
 }
 
 impl Measured {
-    /// What must not happen, whatever the machine, in words.
+    /// What must not happen on any machine, as text.
     pub(super) fn failures(&self) -> Vec<String> {
         let plan = self.plan;
         let deaths = (plan.fading + plan.at_once) as f64;
@@ -221,7 +221,7 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     })
 }
 
-/// What the daemon does while nothing happens but heartbeats.
+/// The daemon's load while only heartbeats pass.
 struct Steady {
     daemon_share: f64,
     reconcile_share: f64,
@@ -281,7 +281,7 @@ fn lost(metrics: &Metrics) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// Seconds that `wsmon list` takes.
+/// Duration of `wsmon list` in seconds.
 fn list(wsmon: &Path, daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
     let mut command = Command::new(wsmon);
     command.args(["list", "--control"]).arg(daemon.control());
@@ -291,9 +291,9 @@ fn list(wsmon: &Path, daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64())
 }
 
-/// Reads the counter of verdicts from the first limit of those who died at once, until it has them
-/// all or they have had their time: moments on the monotonic clock, and how many of them had been
-/// found by then.
+/// Reads the counter of verdicts from the first limit of the connections that died at once, until
+/// it has counted all of them or their time is over. Returns moments on the monotonic clock, and
+/// the count at each.
 fn count_verdicts(
     plan: Plan,
     daemon: &Daemon,
@@ -307,7 +307,7 @@ fn count_verdicts(
     let mut counted = Vec::new();
     while monotonic() < last + plan.limit + TIMEOUT {
         let found = daemon.metrics()?.sum("wsmon_zombies_detected_total", &[]);
-        // Those who died one by one did so earlier.
+        // Connections that died one by one did so earlier.
         let found = found - plan.fading as f64;
         counted.push((monotonic(), found));
         if found >= plan.at_once as f64 {
@@ -323,7 +323,7 @@ fn monotonic() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// The alerts, once they tell of so many verdicts or have had their time.
+/// The alerts, once they cover this many verdicts or the time is over.
 fn hear(daemon: &Daemon, verdicts: usize, progress: &Progress<'_>) -> Result<Vec<Alert>> {
     let begin = Instant::now();
     let mut alerts: Vec<Alert> = Vec::new();
@@ -337,7 +337,7 @@ fn hear(daemon: &Daemon, verdicts: usize, progress: &Progress<'_>) -> Result<Vec
     }
 }
 
-/// The kernel frees what hung on a million sockets in its own time.
+/// The kernel takes its time to free the memory of a million sockets.
 fn settled_slab_bytes(at_most: Duration, progress: &Progress<'_>) -> Result<u64> {
     const AT_LEAST: Duration = Duration::from_secs(3);
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! What wsmon said, against what is known to have happened.
+//! Compares wsmon's verdicts with what really happened.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::crowd::Death;
 
-/// A verdict that stands.
+/// A standing verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
     peer: SocketAddr,
@@ -23,26 +23,26 @@ pub(super) struct Verdict {
     at: SystemTime,
 }
 
-/// How well verdicts fit deaths.
+/// How well verdicts match deaths.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     /// Deaths without a verdict.
     pub(super) missed: Vec<SocketAddr>,
-    /// Verdicts on the living, of another kind, or before the limit; each in words.
+    /// Verdicts on live connections, of another kind, or before the limit; each as text.
     pub(super) wrong: Vec<String>,
     /// From the limit to the verdict, in seconds.
     latencies: HashMap<SocketAddr, f64>,
 }
 
 impl Judgement {
-    /// How long after their limit these deaths were found, in seconds.
+    /// Delay of these verdicts after their limits, in seconds.
     pub(super) fn latencies(&self, deaths: &[Death]) -> Vec<f64> {
         let latency = |death: &Death| self.latencies.get(&death.peer).copied();
         deaths.iter().filter_map(latency).collect()
     }
 }
 
-/// Holds the verdicts against the deaths; `limit` is the silence that a path forgives.
+/// Compares the verdicts with the deaths; `limit` is the idle limit of the path.
 pub(super) fn judge(deaths: &[Death], limit: Duration, verdicts: &[Verdict]) -> Judgement {
     let offset = monotonic_begin();
     let mut due: HashMap<SocketAddr, SystemTime> = deaths
@@ -75,8 +75,8 @@ pub(super) fn judge(deaths: &[Death], limit: Duration, verdicts: &[Verdict]) -> 
     judgement
 }
 
-/// How long after their limit, in seconds, deaths were counted at the latest: the earliest death is
-/// held against the first moment at which one was counted, and so on.
+/// Upper bounds of the delay after the limit at which deaths were counted, in seconds: the earliest
+/// death is matched with the first moment at which one was counted, and so on.
 pub(super) fn counted(deaths: &[Death], limit: Duration, counts: &[(Duration, f64)]) -> Vec<f64> {
     let mut due: Vec<Duration> = deaths
         .iter()
@@ -90,13 +90,13 @@ pub(super) fn counted(deaths: &[Death], limit: Duration, counts: &[(Duration, f6
     due.into_iter().enumerate().filter_map(latency).collect()
 }
 
-/// The wall clock's time at which the monotonic clock began.
+/// The wall-clock time at which the monotonic clock began.
 fn monotonic_begin() -> SystemTime {
     let now = clock_gettime(ClockId::Monotonic);
     SystemTime::now() - Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Asks a daemon's control socket for every verdict that stands.
+/// Reads every standing verdict from a daemon's control socket.
 pub(super) fn standing(control: &Path) -> Result<Vec<Verdict>> {
     let mut socket = UnixStream::connect(control)
         .with_context(|| format!("cannot connect to {}", control.display()))?;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_behind_the_limit_is_as_late_as_it_is() {
+    fn the_delay_of_a_verdict_counts_from_the_limit() {
         let judgement = judge(&[death(1)], LIMIT, &[verdict(1, "expired", 60.5)]);
         let latencies = judgement.latencies(&[death(1)]);
         assert!((latencies[0] - 0.5).abs() < 0.01, "{latencies:?}");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_lives_is_early_or_otherwise_ill_is_wrongly_accused() {
+    fn verdicts_that_are_early_of_another_kind_or_on_the_living_are_wrong() {
         let verdicts = [
             verdict(1, "expired", 59.0),
             verdict(2, "unresponsive", 61.0),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_held_against_the_counter_in_their_order() {
+    fn deaths_are_matched_with_the_counter_in_order() {
         let moment = Duration::from_secs;
         let counts = [(moment(61), 0.0), (moment(62), 1.0), (moment(64), 2.0)];
         let latencies = counted(&[death(1), death(2), death(3)], LIMIT, &counts);

@@ -1,14 +1,15 @@
-//! The process that holds some of the connections, both ends of each. `crowd.rs` tells it on its
-//! standard input what to do:
+//! The process that holds some of the connections, both ends of each. `crowd.rs` writes commands to
+//! its standard input:
 //!
-//! | line | what it does | what it answers |
+//! | line | action | answer |
 //! |---|---|---|
-//! | `open COUNT NANOS` | opens connections, and from then on pings each every NANOS | `opened COUNT` |
-//! | `fade COUNT` | so many more get one more ping at their time, and never another | `dead PEER NANOS` for each, at its time |
-//! | `die COUNT` | so many more get their last ping now | `dead PEER NANOS` for each |
-//! | `late` | | `late NANOS`: the most that a ping was late |
+//! | `open COUNT NANOS` | opens connections, pings each every NANOS | `opened COUNT` |
+//! | `fade COUNT` | COUNT more get their last ping, when due | `dead PEER NANOS` for each, when sent |
+//! | `die COUNT` | COUNT more get their last ping, now | `dead PEER NANOS` for each |
+//! | `late` | | `late NANOS`: largest delay of a ping |
 //!
-//! The moments are those of CLOCK_MONOTONIC just before the last packets. It ends with its input.
+//! Times are from CLOCK_MONOTONIC, just before the last packets. The process ends when its input
+//! ends.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -22,17 +23,17 @@ use anyhow::{Context, Result, bail};
 use lab::Pair;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Pings that are due within it go together: a hundred processes that woke for each ping would be
-/// the greater part of the load.
+/// Pings due within this time are sent together: waking a hundred processes for each ping would be
+/// most of the load.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The server's port, which is watched.
 pub(super) const PORT: u16 = 8080;
 
-/// Source ports are given out from here on.
+/// Source ports are assigned from here on.
 const FIRST_CLIENT_PORT: u16 = 10_000;
 
-/// Connections of one process: two sockets each, below the usual hard limit of 20,000 files.
+/// Connections per process: two sockets each, below the usual hard limit of 20,000 files.
 pub(super) const MOST: usize = 9_900;
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +61,7 @@ struct Worker {
     connections: Vec<Connection>,
     /// How many of the first ones have had, or will have, their last ping.
     fading: usize,
-    /// How many of the last ones have had theirs.
+    /// How many of the last ones have had their last ping.
     died: usize,
     schedule: Option<Schedule>,
     out: BufWriter<io::Stdout>,
@@ -71,17 +72,17 @@ struct Connection {
     dead: bool,
 }
 
-/// When the pings are due: evenly spread over the interval.
+/// Due times of the pings: evenly spread over the interval.
 struct Schedule {
     begun: Instant,
     every: Duration,
-    /// Pings that were due so far.
+    /// Pings due so far.
     turn: u64,
     most_late: Duration,
 }
 
 impl Worker {
-    /// Each process has two addresses of its own, so no two ask for the same port.
+    /// Each process has its own two addresses, so no two use the same port.
     fn new(index: u16) -> Result<Self> {
         let [high, low] = index.to_be_bytes();
         let server = Ipv4Addr::new(127, 1, high, low);
@@ -166,7 +167,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The connection whose ping is due, if one's is.
+    /// The connection whose ping is due, if any.
     fn due(&mut self) -> Option<usize> {
         let schedule = self.schedule.as_mut()?;
         let count = self.connections.len() as u64;

@@ -1,5 +1,5 @@
-//! apt with a state of its own, so that other suites and processors than this machine's can be
-//! looked at without touching its configuration.
+//! apt with its own state, to read other suites and processors than this machine's without touching
+//! its configuration.
 
 use std::{
     cmp::Ordering,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{architecture::Architecture, pins::Package};
 use crate::workspace;
 
-/// apt's own downloader: it knows the proxy that apt is told to use.
+/// apt's own downloader: it uses the proxy of apt's configuration.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 /// How apt reports a file that an archive does not have.
 const NOT_FOUND: &str = "404 ";
@@ -27,10 +27,10 @@ pub(crate) struct Offer {
     pub(crate) package: Package,
 }
 
-/// The base addresses and labels of the archives that this machine's apt is configured with.
+/// The base addresses and labels of the archives in this machine's apt configuration.
 ///
 /// # Errors
-/// When there is no apt here, or it has no package lists.
+/// If there is no apt here, or it has no package lists.
 pub(crate) fn host_archives() -> Result<BTreeMap<String, String>> {
     let targets = ["indextargets", "--format", "$(REPO_URI) $(LABEL)"];
     let lines = workspace::answer("apt-get", &targets).unwrap_or_default();
@@ -46,19 +46,19 @@ pub(crate) fn host_archives() -> Result<BTreeMap<String, String>> {
     Ok(archives)
 }
 
-/// How a download ended.
+/// Result of a download.
 pub(crate) enum Download {
     Complete,
     /// The archive does not have the file.
     NotFound,
-    /// Anything else, in apt's words.
+    /// Any other failure, with apt's message.
     Failed(String),
 }
 
 /// Downloads a file and checks its hash.
 pub(crate) fn download(archive: &str, package: &Package, file: &Path) -> Download {
     let output = Command::new(APT_HELPER)
-        // Its own user could not write here.
+        // apt's own user could not write here.
         .args(["-o", "APT::Sandbox::User=root", "download-file"])
         .arg(format!("{archive}{}", package.place))
         .arg(file)
@@ -85,11 +85,11 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// apt that knows only `sources`, lines of a sources.list, with all it keeps below `folder`.
+    /// apt that knows only `sources`, lines of a sources.list, and keeps its state below `folder`.
     /// Fetches the lists of packages.
     ///
     /// # Errors
-    /// When an archive does not answer, or its signature is not good.
+    /// If an archive does not answer, or its signature is invalid.
     pub(crate) fn new(folder: &Path, sources: &[String]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = folder.join(part);
@@ -131,16 +131,16 @@ impl Apt {
     /// The base addresses of the archives.
     ///
     /// # Errors
-    /// When apt does not start.
+    /// If apt does not start.
     pub(crate) fn archives(&self) -> Result<BTreeSet<String>> {
         let lines = self.answer("apt-get", &["indextargets", "--format", "$(REPO_URI)"])?;
         Ok(lines.lines().map(str::to_owned).collect())
     }
 
-    /// All packages for a processor whose names match a pattern with one `*` at most.
+    /// All packages for a processor whose names match a pattern with at most one `*`.
     ///
     /// # Errors
-    /// When apt does not start.
+    /// If apt does not start.
     pub(crate) fn offers(&self, pattern: &str, architecture: Architecture) -> Result<Vec<Offer>> {
         let (prefix, _) = pattern.split_once('*').unwrap_or((pattern, ""));
         let names = self.answer("apt-cache", &["pkgnames", prefix])?;
@@ -155,7 +155,8 @@ impl Apt {
             return Ok(Vec::new());
         }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        // A name that only other processors have makes apt-cache fail, after it showed the rest.
+        // If only other processors have a name, apt-cache fails, but only after it has printed the
+        // rest.
         let output = self
             .command("apt-cache")
             .args(&arguments)
@@ -188,7 +189,7 @@ impl Apt {
 /// The offer with the highest version.
 ///
 /// # Errors
-/// When dpkg cannot compare.
+/// If dpkg cannot compare.
 pub(crate) fn newest(offers: &[Offer]) -> Result<Option<&Offer>> {
     let mut newest: Option<&Offer> = None;
     for offer in offers {
@@ -226,7 +227,7 @@ fn offers(records: &str) -> Vec<Offer> {
         .collect()
 }
 
-/// Whether a name is one of those that a pattern with one `*` at most stands for.
+/// Whether a name matches a pattern with at most one `*`.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -236,7 +237,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Debian's order of versions, as dpkg knows it.
+/// Debian's version order, as implemented by dpkg.
 fn compare(a: &str, b: &str) -> Result<Ordering> {
     for (word, order) in [("gt", Ordering::Greater), ("eq", Ordering::Equal)] {
         let mut dpkg = Command::new("dpkg");
@@ -258,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offers_are_read_from_apt_s_records() {
+    fn offers_are_read_from_apt_records() {
         let place = "pool/main/l/linux/linux-image-6.1.0-50-cloud-amd64_6.1.176-1_amd64.deb";
         let hash = "ab".repeat(32);
         let records = format!(

@@ -1,4 +1,4 @@
-//! The processors that guests have, and what differs between them.
+//! The guests' processors and their differences.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ pub(crate) enum Architecture {
 impl Architecture {
     pub(crate) const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
-    /// As Rust and the kernel call it.
+    /// The name used by Rust and the kernel.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -27,7 +27,7 @@ impl Architecture {
         }
     }
 
-    /// As Debian calls it.
+    /// The name used by Debian.
     pub(crate) const fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -69,11 +69,11 @@ impl Architecture {
         }
     }
 
-    /// QEMU's options for a second serial port, which has the character device `results`.
+    /// QEMU's options for a second serial port on the character device `results`.
     pub(crate) const fn results_port(self) -> [&'static str; 2] {
         match self {
             Self::X86_64 => ["-device", "isa-serial,chardev=results"],
-            // The machine `virt` has one port only.
+            // The machine `virt` has only one port.
             Self::Aarch64 => ["-device", "pci-serial,chardev=results"],
         }
     }
@@ -94,10 +94,11 @@ impl Architecture {
         }
     }
 
-    /// The shared libraries of a program for this processor, and their loader: where they are here,
-    /// and where the program looks for them.
+    /// The shared libraries of a program for this processor, and their loader: their paths here,
+    /// and the paths where the program looks for them.
     ///
     /// # Errors
+    /// If one is not installed.
     /// When one is not installed.
     pub(crate) fn libraries(self, program: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         if self.is_native() {
@@ -110,7 +111,7 @@ impl Architecture {
             Self::X86_64 => "lib64/ld-linux-x86-64.so.2",
             Self::Aarch64 => "lib/ld-linux-aarch64.so.1",
         };
-        // What Debian's cross compiler links a Rust program to.
+        // The libraries that Debian's cross compiler links a Rust program to.
         [
             loader,
             "lib/libc.so.6",
@@ -133,8 +134,8 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// The paths in what ldd prints: `name => /path (address)`, or `/path (address)` for the loader.
-/// ldd refuses a static program, which needs none.
+/// The paths in ldd's output: `name => /path (address)`, or `/path (address)` for the loader. ldd
+/// refuses a static program, which needs none.
 fn libraries(list: &str) -> Vec<PathBuf> {
     list.lines()
         .filter_map(|line| {
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_found_in_what_ldd_prints() {
+    fn libraries_are_found_in_the_output_of_ldd() {
         let list = "\tlinux-vdso.so.1 (0x00007ffc1b5f2000)\n\
                     \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1a2c000000)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f1a2c400000)\n";

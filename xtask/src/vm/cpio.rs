@@ -1,4 +1,4 @@
-//! A cpio archive in the "newc" format, as the kernel unpacks it into its first file system
+//! A cpio archive in the "newc" format, which the kernel unpacks into its initial file system
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::{
@@ -10,7 +10,8 @@ const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive in the making. Files may be added in any order; their folders come by themselves.
+/// An archive under construction. Files may be added in any order; their folders are added
+/// automatically.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -19,7 +20,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds an empty folder, unless it is there already.
+    /// Adds an empty folder, unless it already exists.
     pub(crate) fn folder(&mut self, path: &Path) {
         let mut folder = String::new();
         for component in path.components() {
@@ -36,7 +37,7 @@ impl Archive {
         }
     }
 
-    /// Adds a file that root may run. `path` counts from the top, with or without a leading slash.
+    /// Adds a file that root may run. `path` is absolute, with or without the leading slash.
     pub(crate) fn file(&mut self, path: &Path, content: &[u8]) {
         if let Some(folder) = path.parent() {
             self.folder(folder);
@@ -55,7 +56,7 @@ impl Archive {
         self.entries += 1;
         let number = |length: usize| u32::try_from(length).expect("less than 4 GiB");
         let fields = [
-            self.entries, // inode: the kernel takes two files with the same one for hard links
+            self.entries, // inode: two files with the same inode would be hard links
             mode,
             0, // owner
             0, // group
@@ -90,7 +91,7 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// Name, mode and content of every entry, read as the format's description says.
+    /// Name, mode and content of every entry, parsed according to the format's description.
     fn entries(archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut entries = Vec::new();
         let mut at = 0;
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_start_at_multiples_of_four_whatever_their_lengths() {
+    fn entries_start_at_multiples_of_four() {
         for name in ["a", "ab", "abc", "abcd"] {
             for length in 0..5 {
                 let mut archive = Archive::default();

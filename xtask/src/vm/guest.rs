@@ -18,14 +18,14 @@ use crate::{
     workspace::{cargo, on_path},
 };
 
-/// The test targets that show what a kernel makes of wsmon, in the order to run them.
+/// The test targets that show whether wsmon works on a kernel, in the order to run them.
 pub(crate) const TARGETS: [&str; 3] = ["load", "programs", "end_to_end"];
-/// Unit tests that need nothing of a kernel: they run on processors that are not this machine's.
+/// Unit tests independent of the kernel: they run on processors other than this machine's.
 const UNITS: &str = "monitor_common";
 const WSMON: &str = "wsmon";
 const CONSOLE_LINES_SHOWN: usize = 60;
 
-/// What runs in the guests with one processor.
+/// The programs for guests with one processor.
 pub(crate) struct Programs {
     pub(crate) shell: PathBuf,
     pub(crate) wsmon: Executable,
@@ -33,10 +33,11 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds the tests, for this machine's processor as `cargo xtask test` does, so that nothing is
+    /// Builds the tests as `cargo xtask test` does for this machine's processor, so that nothing is
     /// compiled twice.
     ///
     /// # Errors
+    /// If a build fails, or something is not installed.
     /// When a build fails, or something is not installed.
     pub(crate) fn build(
         architecture: Architecture,
@@ -87,7 +88,7 @@ fn units(architecture: Architecture) -> Result<Executable> {
         .with_context(|| format!("cargo did not say where it put {UNITS}"))
 }
 
-/// A busybox that needs no library: this machine's, or a pinned one.
+/// A busybox without shared libraries: this machine's, or a pinned one.
 fn shell(architecture: Architecture, pins: &Pins, archives: &[String]) -> Result<PathBuf> {
     if architecture.is_native() {
         return on_path("busybox").context("busybox is not installed");
@@ -110,16 +111,16 @@ fn shell(architecture: Architecture, pins: &Pins, archives: &[String]) -> Result
         .with_context(|| format!("no busybox in {}", package.file_name()))
 }
 
-/// A kernel that is to be booted.
+/// A kernel to boot.
 pub(crate) struct Guest {
     pub(crate) kernel: Kernel,
 }
 
 impl Guest {
-    /// Boots it and runs the tests. `news` takes lines for a person who waits.
+    /// Boots it and runs the tests. `news` receives progress lines for a waiting person.
     ///
     /// # Errors
-    /// When the guest cannot be made; what goes wrong in it is part of the result.
+    /// If the guest cannot be built; failures inside it are part of the result.
     pub(crate) fn run(
         self,
         accelerator: Accelerator,
@@ -178,7 +179,7 @@ pub(crate) struct Run {
     pub(crate) results: Results,
     pub(crate) seconds: f64,
     expected: Vec<String>,
-    /// What QEMU had to say, if the guest did not end by itself.
+    /// QEMU's error, if the guest did not end normally.
     broken: Option<anyhow::Error>,
     console: PathBuf,
 }
@@ -192,7 +193,7 @@ impl Run {
         broken.chain(results).collect()
     }
 
-    /// Shows all there is to know about a failure.
+    /// Prints everything known about a failure.
     pub(crate) fn explain(&self, filter: &[String]) {
         let complaints = self.complaints(filter);
         if complaints.is_empty() {
@@ -220,12 +221,12 @@ impl Run {
     }
 }
 
-/// How many guests run side by side: as many as there are processors and memory for.
+/// How many guests run in parallel: limited by processors and memory.
 ///
 /// # Errors
-/// When there is not enough memory for one.
+/// If the memory is not enough for one.
 pub(crate) fn slots() -> Result<usize> {
-    /// What QEMU takes beyond the guest's own memory.
+    /// QEMU's memory in addition to the guest's.
     const OVERHEAD_MIB: u64 = 256;
     let info = fs::read_to_string("/proc/meminfo").context("could not read /proc/meminfo")?;
     let available_kib: u64 = info

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of the guest. The first serial line is the kernel's; on the second one this
-# reports how the tests went, in lines that begin with @@. If a step fails, it ends, the kernel
-# panics, and the run has failed.
+# reports the tests' results in lines that begin with @@. If a step fails, this process ends, the
+# kernel panics, and the run fails.
 set -eu
 busybox=/bin/busybox
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin RUST_BACKTRACE=1
@@ -26,7 +26,7 @@ while read -r test; do
     status=0
     # The filter is a list of words.
     "/tests/$test" --include-ignored --show-output $filter || status=$?
-    # A test that died may have left half a line.
+    # A test that crashed may leave an incomplete line.
     echo
     echo "@@ end $test $status"
 done </tests/order

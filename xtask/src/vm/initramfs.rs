@@ -1,5 +1,5 @@
-//! The first and only file system of the guest: the tests, the programs and libraries they need,
-//! and the kernel's modules.
+//! The guest's only file system: the tests, the programs and libraries they need, and the kernel's
+//! modules.
 
 use std::{
     fs,
@@ -12,15 +12,15 @@ use super::{cpio::Archive, guest::Programs, kernel::Kernel};
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
-/// What the tests use and most kernels have as a module.
+/// Needed by the tests, and a module on most kernels.
 const MODULES: [&str; 2] = ["tun", "tcp_diag"];
-/// Where the shell is, and the commands of it that the tests start.
+/// The path of the shell, and its commands that the tests run.
 const SHELL: [&str; 2] = ["bin/busybox", "sbin/ip"];
 
 /// The archive for one guest.
 ///
 /// # Errors
-/// When something that belongs into it is missing.
+/// If a part is missing.
 pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -> Result<Vec<u8>> {
     let architecture = kernel.name.architecture;
     let mut archive = Archive::default();

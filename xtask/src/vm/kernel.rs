@@ -1,4 +1,4 @@
-//! A kernel on this machine: fetched if it is a pinned one, checked, unpacked under `target/vm`.
+//! A kernel on this machine: fetched if pinned, checked, and unpacked under `target/vm`.
 
 use std::{
     ffi::OsStr,
@@ -21,7 +21,7 @@ use crate::{bytecode_lock::sha256, root::Prerequisite, workspace};
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) name: Name,
-    /// The version of the package, as its distribution counts.
+    /// The version of the package in its distribution's numbering.
     pub(crate) version: String,
     unpacked: Vec<PathBuf>,
 }
@@ -33,10 +33,10 @@ pub(crate) struct Gone {
 }
 
 impl Kernel {
-    /// A pinned one. Fetches and unpacks what is not there yet.
+    /// A pinned kernel. Fetches and unpacks it if necessary.
     ///
     /// # Errors
-    /// [`Prerequisite`] when the archives do not answer.
+    /// [`Prerequisite`] if the archives do not answer.
     pub(crate) fn pinned(pin: &Pin, archives: &[String]) -> Result<Result<Self, Gone>> {
         let mut unpacked = Vec::new();
         for package in &pin.packages {
@@ -52,10 +52,10 @@ impl Kernel {
         }))
     }
 
-    /// The one in these package files.
+    /// The kernel in these package files.
     ///
     /// # Errors
-    /// When they are not packages, or there is no kernel in them.
+    /// If they are not packages, or contain no kernel.
     pub(crate) fn of_files(files: &[PathBuf]) -> Result<Self> {
         let first = files.first().context("no package is named")?;
         let field = |name: &str| {
@@ -87,7 +87,7 @@ impl Kernel {
     /// The file to boot.
     ///
     /// # Errors
-    /// When the packages have none.
+    /// If the packages contain none.
     pub(crate) fn image(&self) -> Result<PathBuf> {
         let places = self.unpacked.iter().flat_map(|folder| {
             let releases = children(&folder.join("usr/lib/modules"));
@@ -99,7 +99,7 @@ impl Kernel {
             .with_context(|| format!("no kernel is in the packages of {}", self.name))
     }
 
-    /// What `uname -r` prints, from the place of the image.
+    /// The output of `uname -r`, from the path of the image.
     fn release(&self) -> Result<String> {
         let image = self.image()?;
         let release = match file_name(&image).strip_prefix("vmlinuz-") {
@@ -110,11 +110,11 @@ impl Kernel {
         Ok(release)
     }
 
-    /// The modules named and those they need, uncompressed, in the order to load them, if the
-    /// packages have them: a kernel may have them built in.
+    /// The named modules and their dependencies, uncompressed, in load order. A module missing from
+    /// the packages is skipped: the kernel may have it built in.
     ///
     /// # Errors
-    /// When a module cannot be read.
+    /// If a module cannot be read.
     pub(crate) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut files = Vec::new();
         for folder in &self.unpacked {
@@ -142,12 +142,12 @@ impl Kernel {
     }
 }
 
-/// The folder of an unpacked package, which is fetched if it is not there.
+/// The folder of an unpacked package, which is fetched if necessary.
 ///
 /// # Errors
-/// [`Prerequisite`] when the archives do not answer.
+/// [`Prerequisite`] if the archives do not answer.
 pub(crate) fn get(package: &Package, archives: &[String]) -> Result<Result<PathBuf, Gone>> {
-    // Only a complete and checked package ever gets this name.
+    // Only a complete and checked package gets this name.
     let unpacked = folder().join(&package.sha256[..16]);
     if unpacked.is_dir() {
         return Ok(Ok(unpacked));
@@ -168,10 +168,10 @@ fn is_intact(file: &Path, package: &Package) -> bool {
     fs::read(file).is_ok_and(|bytes| sha256(&bytes) == package.sha256)
 }
 
-/// Tries every archive: which of them has a package changes.
+/// Tries every archive: a package may move between them.
 ///
 /// # Errors
-/// [`Prerequisite`] when an archive failed.
+/// [`Prerequisite`] if an archive failed.
 pub(crate) fn fetch(
     package: &Package,
     archives: &[String],
@@ -209,8 +209,8 @@ pub(crate) fn fetch(
     .into())
 }
 
-/// Unpacks beside the place and moves it there, so that half an unpacked package is never taken for
-/// a whole one.
+/// Unpacks into a temporary folder and renames it, so that a partially unpacked package is never
+/// taken as complete.
 fn unpack(package: &Path, sha256: &str) -> Result<PathBuf> {
     let unpacked = folder().join(&sha256[..16]);
     if unpacked.is_dir() {
@@ -231,7 +231,7 @@ fn unpack(package: &Path, sha256: &str) -> Result<PathBuf> {
     Ok(unpacked)
 }
 
-/// What is in a folder; nothing if there is no such folder.
+/// The entries of a folder; none if it does not exist.
 fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
@@ -244,7 +244,7 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-/// All modules below a folder, which need not be there.
+/// All modules below a folder, which may be missing.
 fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folder.is_dir() {
         return Ok(());

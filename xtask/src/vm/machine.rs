@@ -12,22 +12,22 @@ use anyhow::{Context as _, Result, bail};
 use super::architecture::Architecture;
 use crate::{root::Prerequisite, workspace};
 
-/// What `timeout` reports when it had to kill.
+/// The exit status of `timeout` after a kill.
 const KILLED: i32 = 137;
-/// A guest that hangs must not hang the caller. Several times what emulation takes.
+/// A hanging guest must not block the caller. Several times the duration under emulation.
 const TIME_LIMIT_SECONDS: u32 = 900;
-/// What an emulator pays for dearly, and says nothing about wsmon: guards against other guests.
+/// Mitigations against other guests: expensive under emulation, and irrelevant for wsmon.
 const CHEAP: &str = "mitigations=off";
 /// A guest's memory.
 pub(crate) const MEMORY_MIB: u64 = 1024;
 const PROBE_LIMIT_SECONDS: u32 = 10;
 
-/// Who executes the guest's instructions.
+/// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accelerator {
     /// The processor itself.
     Kvm,
-    /// QEMU's translator: slower, and works everywhere.
+    /// QEMU's translator: slower, but works everywhere.
     Tcg,
 }
 
@@ -41,14 +41,14 @@ impl fmt::Display for Accelerator {
 }
 
 impl Accelerator {
-    /// KVM if it boots this kernel up to its first words. That `/dev/kvm` is there says little:
-    /// inside other virtual machines it may fail at the first instructions.
+    /// KVM if it boots this kernel up to its first output. The existence of `/dev/kvm` is not
+    /// enough: inside other virtual machines it may fail at the first instructions.
     pub(crate) fn find(architecture: Architecture, image: &Path) -> Self {
         if !architecture.is_native() || !Path::new("/dev/kvm").exists() {
             return Self::Tcg;
         }
         let mut qemu = qemu(Self::Kvm, architecture, image, PROBE_LIMIT_SECONDS);
-        // Without a file system it panics, and so ends.
+        // Without a file system the kernel panics, which ends the run.
         let output = qemu.args(["-serial", "stdio"]).output();
         match output {
             Ok(output) if String::from_utf8_lossy(&output.stdout).contains("Linux version") => {
@@ -59,7 +59,7 @@ impl Accelerator {
     }
 }
 
-/// Fails unless what boots these guests is installed.
+/// Fails unless the programs to boot these guests are installed.
 ///
 /// # Errors
 /// [`Prerequisite`].
@@ -79,11 +79,11 @@ pub(crate) fn require(architectures: &[Architecture]) -> Result<()> {
     .into())
 }
 
-/// Boots, shows `line` every line of the second serial port, and waits for the end. The first one,
-/// the kernel's console, goes to a file.
+/// Boots, passes every line of the second serial port to `line`, and waits for the end. The first
+/// port, the kernel's console, goes to a file.
 ///
 /// # Errors
-/// When QEMU fails, or the guest does not end in time.
+/// If QEMU fails, or the guest does not end in time.
 pub(crate) fn run(
     accelerator: Accelerator,
     architecture: Architecture,
@@ -117,7 +117,7 @@ pub(crate) fn run(
     }
 }
 
-/// A guest that ends when it powers off, panics, is too slow, or has no parent any more.
+/// A guest that ends when it powers off, panics, exceeds the time limit, or loses its parent.
 fn qemu(
     accelerator: Accelerator,
     architecture: Architecture,
@@ -145,8 +145,8 @@ fn qemu(
     command
 }
 
-/// A program that is killed after a while, and when the thread that started it ends, however that
-/// comes: a killed parent drops nothing.
+/// A program that is killed after a time limit, and when the thread that started it ends for any
+/// reason: a killed parent drops nothing.
 fn bounded(limit_seconds: u32, program: &str) -> Command {
     // From the parent to `timeout`, and from `timeout` to the program.
     const DIE_WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
@@ -188,7 +188,7 @@ mod tests {
             (child, output)
         };
         let (mut child, mut output) = thread::spawn(start).join().unwrap();
-        // Ends when nobody has the other end any more, the program least of all.
+        // Ends when no process holds the other end of the pipe any more, the program included.
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
         assert!(!child.wait().unwrap().success());

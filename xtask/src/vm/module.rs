@@ -1,20 +1,20 @@
-//! What a kernel module's file says about itself.
+//! Metadata of a kernel module's file.
 
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _};
 
-/// The name that the kernel has for the module in a file; `None` if the file holds no module.
+/// The kernel's name for the module in a file; `None` if the file is not a module.
 pub(crate) fn name(path: &Path) -> Option<String> {
     let (name, compression) = path.file_name()?.to_str()?.rsplit_once(".ko")?;
     matches!(compression, "" | ".xz" | ".zst" | ".gz").then(|| name.replace('-', "_"))
 }
 
-/// The modules that have to be there before an uncompressed module.
+/// The dependencies of an uncompressed module.
 ///
 /// # Errors
-/// When it is no module.
+/// If it is not a module.
 pub(crate) fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(module).context("no ELF file")?;
     let section = file
@@ -23,10 +23,11 @@ pub(crate) fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     Ok(depends(section.data()?))
 }
 
-/// The modules wanted and those they need, each once and after those it needs. `read` gives a
-/// module's content and the names of those.
+/// The wanted modules and their dependencies, each once and after its dependencies. `read` returns
+/// a module's content and the names of its dependencies.
 ///
 /// # Errors
+/// If `read` fails.
 /// When `read` fails.
 pub(crate) fn in_order<M>(
     wanted: &[&str],
@@ -61,7 +62,7 @@ fn depends(modinfo: &[u8]) -> Vec<String> {
         .filter_map(|entry| entry.strip_prefix(b"depends="))
         .flat_map(|list| list.split(|byte| *byte == b','))
         .filter(|name| !name.is_empty())
-        // The kernel's build names them as it names files.
+        // The kernel's build writes file names here.
         .map(|name| String::from_utf8_lossy(name).replace('-', "_"))
         .collect()
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_is_named_as_the_kernel_names_it() {
+    fn a_module_has_the_name_that_the_kernel_uses() {
         let name = |path: &str| name(Path::new(path));
         assert_eq!(name("/lib/nf-log_x.ko.xz").as_deref(), Some("nf_log_x"));
         assert_eq!(name("tun.ko").as_deref(), Some("tun"));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_comes_once_and_after_all_it_needs() {
+    fn a_module_comes_once_and_after_its_dependencies() {
         let needed = |name: &str| match name {
             "nf_tables" => vec!["nfnetlink", "libcrc32c"],
             "nft_ct" => vec!["nf_conntrack", "nf_tables"],
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_module_is_refused() {
+    fn a_file_without_a_module_is_refused() {
         assert!(dependencies(b"not an ELF file").is_err());
     }
 }

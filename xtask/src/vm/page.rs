@@ -1,4 +1,4 @@
-//! The tables between two marks of kernels.md.
+//! The tables between two markers in kernels.md.
 
 use std::{fs, path::Path};
 
@@ -11,10 +11,10 @@ const BEGIN: &str = "<!-- results: cargo xtask vm --out docs -->\n";
 const BETWEEN: &str = "\nVerified instructions of the configuration with the most:\n\n";
 const END: &str = "<!-- end of results -->\n";
 
-/// Writes the results of these runs into the page of a folder. The rows of other guests stay.
+/// Writes the results of these runs into the page in a folder. The rows of other guests stay.
 ///
 /// # Errors
-/// When there is no such page, or it has no marks.
+/// If the page is missing or has no markers.
 pub(crate) fn update(folder: &Path, runs: &[Run]) -> Result<()> {
     let path = folder.join(PAGE);
     let text =
@@ -37,7 +37,7 @@ pub(crate) fn update(folder: &Path, runs: &[Run]) -> Result<()> {
     Ok(())
 }
 
-/// What is before the marks, between them and behind them.
+/// The text before, between and behind the markers.
 fn split(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (results, after) = rest.split_once(END)?;

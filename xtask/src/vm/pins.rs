@@ -1,4 +1,4 @@
-//! `xtask/kernels.lock`: which packages the guests are made of, pinned by hash.
+//! `xtask/kernels.lock`: the packages of the guests, pinned by hash.
 
 use std::{fs, path::PathBuf};
 
@@ -13,7 +13,7 @@ const HEAD: &str = "\
 # processor/busybox is the shell of another processor's guests.
 # `cargo xtask vm --update-pins` writes the newest packages.
 ";
-/// What takes the place of a series in the line of a shell.
+/// Takes the place of a series in a line about a shell.
 const BUSYBOX: &str = "busybox";
 
 /// One package of an archive.
@@ -21,7 +21,7 @@ const BUSYBOX: &str = "busybox";
 pub(crate) struct Package {
     /// SHA-256 of the package, in hexadecimal.
     pub(crate) sha256: String,
-    /// Where the package is, below the archive's base.
+    /// Path of the package below the archive's base.
     pub(crate) place: String,
 }
 
@@ -38,11 +38,11 @@ impl Package {
     }
 }
 
-/// A guest's kernel: what a person calls it, and what it is made of.
+/// A guest's kernel: its name, and its packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
     pub(crate) name: Name,
-    /// The package with the image, and if the modules are in another one, that.
+    /// The package with the image, and the package with the modules if they are separate.
     pub(crate) packages: Vec<Package>,
 }
 
@@ -53,7 +53,7 @@ impl Pin {
     }
 }
 
-/// A processor, and what it runs: `x86_64/6.1`.
+/// Processor and kernel series: `x86_64/6.1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) architecture: Architecture,
@@ -62,7 +62,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// The name in a text as [`Display`](std::fmt::Display) writes it.
+    /// Parses the format of [`Display`](std::fmt::Display).
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (architecture, series) = text.split_once('/')?;
         let architecture = Architecture::ALL
@@ -75,12 +75,12 @@ impl Name {
         })
     }
 
-    /// Whether a person who says `selection` means this one among others.
+    /// Whether `selection` includes this kernel.
     pub(crate) fn is_selected(&self, selection: &str) -> bool {
         [self.architecture.name(), &self.series, &self.to_string()].contains(&selection)
     }
 
-    /// What its files in `target/vm` are called.
+    /// The name of its files in `target/vm`, without extension.
     pub(crate) fn file_stem(&self) -> String {
         format!("{}-{}", self.architecture, self.series)
     }
@@ -92,20 +92,20 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// All that is pinned.
+/// All pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pins {
     /// The kernels, in the order of the file.
     pub(crate) kernels: Vec<Pin>,
-    /// The shells of processors that are not this machine's.
+    /// The shells for processors other than this machine's.
     pub(crate) shells: Vec<(Architecture, Package)>,
 }
 
 impl Pins {
-    /// What `xtask/kernels.lock` says.
+    /// Reads `xtask/kernels.lock`.
     ///
     /// # Errors
-    /// When the file is missing or malformed.
+    /// If the file is missing or malformed.
     pub(crate) fn read() -> Result<Self> {
         let path = file();
         let text = fs::read_to_string(&path)
@@ -114,15 +114,15 @@ impl Pins {
     }
 
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write(&self) -> Result<()> {
         fs::write(file(), self.written()).context("could not write the pins")
     }
 
-    /// The kernels that are selected by one of these, all if there is none.
+    /// The kernels that match one of these selections; all without selections.
     ///
     /// # Errors
-    /// When one of them selects no kernel.
+    /// If a selection matches no kernel.
     pub(crate) fn select(&self, selections: &[String]) -> Result<Vec<Pin>> {
         for selection in selections {
             let known: Vec<_> = self
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn pins_are_unchanged_after_writing_and_reading() {
         let pins = some_pins();
         assert_eq!(Pins::parse(&pins.written()).unwrap(), pins);
     }
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_line_is_named() {
+    fn a_malformed_line_is_reported_by_number() {
         let hash = "0".repeat(64);
         for line in [
             "x86_64/6.1",

@@ -1,17 +1,17 @@
-//! What the guest told: how each test target went, and what the verifier counted.
+//! The guest's results: the outcome of each test target, and the verifier's counts.
 
 use std::collections::BTreeMap;
 
-/// All that one guest said, in the protocol of `init.sh`.
+/// The output of one guest, in the protocol of `init.sh`.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    /// What `uname -r` said, once it was said.
+    /// The output of `uname -r`, once received.
     pub(crate) release: Option<String>,
     /// The targets in the order they ran.
     pub(crate) targets: Vec<Target>,
-    /// Whether the guest came to its last line.
+    /// Whether the guest reached its last line.
     pub(crate) finished: bool,
-    /// What was said outside any target.
+    /// Output outside any target.
     pub(crate) rest: String,
 }
 
@@ -22,12 +22,12 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// Its exit status; `None` while it runs, or if it never ended.
     pub(crate) status: Option<i32>,
-    /// All it printed.
+    /// Its whole output.
     pub(crate) output: String,
 }
 
 impl Results {
-    /// Takes the next line. Answers what is worth telling a person who waits.
+    /// Processes the next line. Returns text worth showing to a waiting person.
     pub(crate) fn line(&mut self, line: &str) -> Option<String> {
         let Some(mark) = line.strip_prefix("@@ ") else {
             let output = match self.targets.last_mut() {
@@ -65,8 +65,8 @@ impl Results {
         }
     }
 
-    /// Why this is no success; empty if it is one. A target that ran no test at all is none,
-    /// unless the tests were `filtered`.
+    /// Why this is not a success; empty if it is one. A target that ran no test fails, unless the
+    /// tests were `filtered`.
     pub(crate) fn complaints(&self, expected: &[&str], filtered: bool) -> Vec<String> {
         let mut complaints = Vec::new();
         if self.release.is_none() {
@@ -93,7 +93,7 @@ impl Results {
         complaints
     }
 
-    /// The helper that the programs repeat a step with, from the table of `wsmon check -v`.
+    /// The helper with which the programs loop, from the table of `wsmon check -v`.
     pub(crate) fn loop_helper(&self) -> Option<&str> {
         let mut lines = self.targets.iter().flat_map(|target| target.output.lines());
         lines.find_map(|line| {
@@ -103,7 +103,7 @@ impl Results {
         })
     }
 
-    /// The most instructions that the verifier looked at for each program, over all shapes of the
+    /// The most instructions that the verifier processed for each program, over all shapes of the
     /// configuration.
     pub(crate) fn verified(&self) -> BTreeMap<String, u64> {
         let mut verified = BTreeMap::new();
@@ -117,7 +117,7 @@ impl Results {
 }
 
 impl Target {
-    /// How many tests passed and failed, from the line that ends a run of Rust's tests.
+    /// Number of passed and failed tests, from the last line of a Rust test run.
     pub(crate) fn tally(&self) -> (u64, u64) {
         let number = |part: &str, word: &str| -> Option<u64> {
             part.trim().strip_suffix(word)?.trim_end().parse().ok()
@@ -169,7 +169,7 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 @@ done";
     const EXPECTED: [&str; 2] = ["load", "programs"];
 
-    fn told(lines: &str) -> Results {
+    fn parsed(lines: &str) -> Results {
         let mut results = Results::default();
         for line in lines.lines() {
             results.line(line);
@@ -178,12 +178,12 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     fn complaints(lines: &str) -> Vec<String> {
-        told(lines).complaints(&EXPECTED, false)
+        parsed(lines).complaints(&EXPECTED, false)
     }
 
     #[test]
     fn a_whole_run_is_a_success_with_its_numbers() {
-        let results = told(GOOD);
+        let results = parsed(GOOD);
         assert!(results.complaints(&EXPECTED, false).is_empty());
         assert_eq!(results.release.as_deref(), Some("6.1.0-56-cloud-amd64"));
         assert_eq!(results.targets.len(), 2);
@@ -199,13 +199,13 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn the_loop_helper_is_the_one_that_the_check_names() {
+    fn the_loop_helper_is_read_from_the_check() {
         let lines = GOOD.replace(
             "test every_shape_loads ... ok",
             "yes  cgroup v2  /sys/fs/cgroup\nyes  loop       bpf_for_each_map_elem",
         );
-        assert_eq!(told(&lines).loop_helper(), Some("bpf_for_each_map_elem"));
-        assert_eq!(told(GOOD).loop_helper(), None);
+        assert_eq!(parsed(&lines).loop_helper(), Some("bpf_for_each_map_elem"));
+        assert_eq!(parsed(GOOD).loop_helper(), None);
     }
 
     #[test]
@@ -214,13 +214,13 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             .replace("ok. 8 passed; 0 failed", "FAILED. 6 passed; 2 failed")
             .replace("end programs 0", "end programs 101");
         assert_eq!(complaints(&lines), ["programs: 2 failed"]);
-        let target = &told(&lines).targets[1];
+        let target = &parsed(&lines).targets[1];
         assert_eq!(target.tally(), (6, 2));
         assert!(target.output.contains("FAILED"));
     }
 
     #[test]
-    fn the_exit_status_is_believed_over_the_words() {
+    fn the_exit_status_takes_precedence_over_the_output() {
         let lines = GOOD.replace("end programs 0", "end programs 139");
         assert_eq!(complaints(&lines), ["programs ended with status 139"]);
     }
@@ -229,8 +229,8 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn a_guest_that_stops_anywhere_is_a_failure() {
         let lines: Vec<_> = GOOD.lines().collect();
         for stop in 0..lines.len() {
-            let told = lines[..stop].join("\n");
-            assert!(!complaints(&told).is_empty(), "after {told:?}");
+            let part = lines[..stop].join("\n");
+            assert!(!complaints(&part).is_empty(), "after {part:?}");
         }
         assert_eq!(
             complaints("booting\n@@ booted 6.1.0\n@@ begin load\ntest x ..."),
@@ -242,7 +242,7 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn a_target_without_tests_is_a_failure_unless_they_were_filtered() {
         let lines = GOOD.replace("8 passed", "0 passed");
         assert_eq!(complaints(&lines), ["programs ran no test"]);
-        assert!(told(&lines).complaints(&EXPECTED, true).is_empty());
+        assert!(parsed(&lines).complaints(&EXPECTED, true).is_empty());
     }
 
     #[test]
@@ -250,7 +250,7 @@ test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let lines = GOOD
             .replace("8 passed", "0 passed")
             .replace("1 passed", "0 passed");
-        let complaints = told(&lines).complaints(&EXPECTED, true);
+        let complaints = parsed(&lines).complaints(&EXPECTED, true);
         assert_eq!(complaints, ["no test has such a name"]);
     }
 }

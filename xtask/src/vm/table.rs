@@ -5,7 +5,7 @@ use super::{
     results::Target,
 };
 
-/// Which distributions ship a series. What was run is the package named beside it.
+/// Distributions that ship a series. The row names the tested package.
 const DISTRIBUTIONS: [(&str, &str); 8] = [
     ("5.15", "Ubuntu 22.04"),
     ("6.1", "Debian 12, Amazon Linux 2023"),
@@ -25,10 +25,10 @@ const PROGRAMS: [&str; 6] = [
     "tcp_receive_reset",
     "tcp_send_reset",
 ];
-/// What a cell holds when nothing is known.
+/// Content of a cell without data.
 const UNKNOWN: &str = "-";
 
-/// A table in Markdown. The first two cells of a row say which guest it is about.
+/// A table in Markdown. The first two cells of a row identify the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) head: Vec<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// How the tests went.
+    /// Results of the tests.
     pub(crate) fn of_results(runs: &[Run]) -> Self {
         let head = ["series", "processor", "package", "ships in"];
         let head = head.into_iter().map(str::to_owned);
@@ -58,7 +58,7 @@ impl Table {
         }
     }
 
-    /// How many instructions the verifier looked at, in the configuration with the most.
+    /// Instructions that the verifier processed, in the configuration with the most.
     pub(crate) fn of_instructions(runs: &[Run]) -> Self {
         let head = ["series", "processor"].map(str::to_owned).into_iter();
         let rows = runs.iter().map(|run| {
@@ -99,8 +99,8 @@ impl Table {
         })
     }
 
-    /// Takes the rows of `newer` in place of its own about the same guests, sorted by processor and
-    /// series. What has another head is not taken over.
+    /// Replaces its rows with those of `newer` about the same guests, sorted by processor and
+    /// series. A table with another header is ignored.
     pub(crate) fn update(&mut self, newer: Self) {
         if self.head != newer.head {
             *self = newer;
@@ -132,7 +132,7 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// Everything for a terminal: both tables, what was skipped, and how long the guests took.
+/// The full report for a terminal: both tables, skipped guests, and the guests' durations.
 pub(crate) fn tables(runs: &[Run], skipped: &[(String, String)]) -> String {
     let mut text = Table::of_results(runs).to_string();
     for (name, why) in skipped {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_a_rule_under_its_head_and_is_read_again() {
+    fn a_table_is_unchanged_after_writing_and_reading() {
         let table = table(&[["6.1", "x86_64", "1"]]);
         let text = table.to_string();
         assert_eq!(
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_not_taken_for_one_that_begins_like_it() {
+    fn a_series_differs_from_one_with_the_same_prefix() {
         assert_eq!(distributions("6.1"), "Debian 12, Amazon Linux 2023");
         assert_eq!(distributions("6.12-16k"), "Debian 13, RHEL 10");
         assert_eq!(distributions("5.15.0-204-generic"), "Ubuntu 22.04");

@@ -1,4 +1,4 @@
-//! `--update-pins`: the newest packages of Debian's suites, for every guest that is pinned.
+//! `--update-pins`: the newest packages of Debian's suites, for every pinned guest.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -24,13 +24,13 @@ const SUITES: [(&str, &[&str]); 2] = [
     ("Debian-Security", &["bookworm-security", "trixie-security"]),
 ];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// The package of a shell that needs no library.
+/// The package of a static shell.
 const SHELL: &str = "busybox-static";
 
-/// Pins the newest packages for all that is pinned, and for guests with new names.
+/// Pins the newest packages for all pinned guests and for guests with new names.
 ///
 /// # Errors
-/// When the archives do not answer, or have nothing for a new guest.
+/// If the archives do not answer, or have nothing for a new guest.
 pub(crate) fn run(added: &[String]) -> Result<()> {
     let mut pins = Pins::read()?;
     for name in added {
@@ -77,7 +77,7 @@ pub(crate) fn run(added: &[String]) -> Result<()> {
     pins.write()
 }
 
-/// The lines of a sources.list: this machine's mirrors, with all the suites.
+/// Lines of a sources.list: this machine's mirrors with all suites.
 fn sources() -> Result<Vec<String>> {
     let archives = host_archives()?;
     let mut sources = Vec::new();
@@ -95,8 +95,8 @@ fn sources() -> Result<Vec<String>> {
     Ok(sources)
 }
 
-/// The packages of the newest kernel of a series: the image's, and from about 6.16 on that of the
-/// modules. Archives may drop the latter first.
+/// The packages of a series' newest kernel: the image, and from about 6.16 on the modules. Archives
+/// may drop the modules first.
 fn kernel(apt: &Apt, name: &Name) -> Result<Option<Vec<Package>>> {
     let (series, flavour) = match name.series.split_once('-') {
         Some((series, variant)) => (series, format!("{}-{variant}", name.architecture.debian())),
@@ -111,7 +111,7 @@ fn kernel(apt: &Apt, name: &Name) -> Result<Option<Vec<Package>>> {
             name.architecture,
         )
     };
-    // Where there is a package for the image alone, `linux-image` is an empty one that needs it.
+    // If the image has a separate package, `linux-image` is an empty package that depends on it.
     let mut images = offers("binary")?;
     let newer = ["binary", "image"].map(|kind| format!("linux-{kind}-"));
     let release = |offer: &Offer| {

@@ -1,4 +1,4 @@
-//! The stage of a case: its network, its daemon, those who act, and what was heard.
+//! The stage of a case: its network, its daemon, the peers, and the alerts received.
 
 use std::{
     fs,
@@ -9,13 +9,13 @@ use std::{
 use lab::{Alert, Client, Message, Process, Proxy, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::{Action, Action::*, Case, Hop, Step, Told, Told::*, Who};
+use super::{Action, Action::*, Case, Hop, Reported, Reported::*, Step, Who};
 use crate::{
     peers::Peer,
     stage::{SOON, Stage, Watch},
 };
 
-/// A case before its client comes.
+/// A case before its client connects.
 pub(super) struct Scene {
     case: &'static Case,
     watch: Watch,
@@ -52,7 +52,7 @@ impl Scene {
         };
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("wsmon.toml");
-        // There are many daemons at the same time, and each sets aside the memory for its connections.
+        // Many daemons run at the same time, and each reserves the memory for its connections.
         let config = format!(
             "daemon.max_connections = 1000\n[[listener]]\nports = [\"{}\"]\n{}\n",
             stage.port(),
@@ -68,7 +68,7 @@ impl Scene {
         }
     }
 
-    /// Everything that is wrong is in the error.
+    /// The error contains everything that is wrong.
     pub(super) fn play(mut self, began: Instant) -> Result<Row, String> {
         let mut clock = Instant::now();
         let mut actors = self.connect();
@@ -90,18 +90,18 @@ impl Scene {
             row.reported.push((step.reported, after));
             let (from, to) = (*step.after.start(), *step.after.end() + SLACK);
             if !(from..=to).contains(&after) {
-                return Err(self.complaint(&format!("{after:.2} s is not in {from} ..= {to} s")));
+                return Err(self.complaint(&format!("{after:.2} s is outside {from} ..= {to} s")));
             }
             if !step.reported.is(&alert) || alert.peer() != Some(actors.peer) {
                 return Err(self.complaint(&format!("{:?} was expected", step.reported)));
             }
             let view = self.stage.server.connection(actors.peer).unwrap();
             if alert.is_firing_zombie() && !view.open {
-                return Err(self.complaint("the application knew it already"));
+                return Err(self.complaint("the application already knew"));
             }
         }
         if self.watch.alerts().len() > self.case.steps.len() {
-            return Err(self.complaint("that is more than was expected"));
+            return Err(self.complaint("more alerts than expected"));
         }
         Ok(row)
     }
@@ -121,14 +121,14 @@ impl Scene {
             Who::Node => Subject::Node(Peer::listener(lab.client_ns(), &url)),
         };
         let peer = wait_for("the connection", SOON, || server.peers().first().copied()).unwrap();
-        // What is cut off, stopped or killed has lived before.
+        // A connection to be cut, stopped or killed must have been alive first.
         let pinged = script.starts_with("/heartbeat");
         let alive = || !pinged || server.counts().pongs_received() > 0;
         wait_until("the first pong", SOON, alive).unwrap();
         Actors { client, peer }
     }
 
-    /// The alert of this step: all before it were of the steps before.
+    /// The alert of this step: all previous ones belong to previous steps.
     fn next_alert(&mut self, place: usize, step: &Step) -> Result<Alert, String> {
         let limit = Duration::from_secs_f64(step.after.end() + SLACK) + SOON;
         let next = wait_for("an alert", limit, || {
@@ -149,10 +149,10 @@ impl Scene {
     }
 }
 
-/// Who can do something.
+/// The peers that can act.
 struct Actors {
     client: Subject,
-    /// As the server and the daemon see the client, or the proxy before it.
+    /// The client's address as seen by the server and the daemon; with a proxy, the proxy's.
     peer: SocketAddr,
 }
 
@@ -201,11 +201,11 @@ impl Actors {
     }
 }
 
-impl Told {
+impl Reported {
     fn is(self, alert: &Alert) -> bool {
         let firing = |kind: &str, certainty| {
             let warning = ["expiring", "quiet"].contains(&kind);
-            // What makes it so hard to see: TCP looks perfect.
+            // This case is hard to detect because TCP looks perfect.
             let perfect = alert.number("/evidence/retransmits") == Some(0.0);
             alert.text("/status") == "firing"
                 && alert.text("/alert") == if warning { kind } else { "zombie" }
@@ -223,13 +223,13 @@ impl Told {
     }
 }
 
-/// What a case has shown.
+/// Result of a case.
 pub(super) struct Row {
     case: &'static str,
-    /// Seconds after the beginning.
+    /// Seconds since the start.
     cause_at: f64,
-    /// Seconds after the deed of the step.
-    reported: Vec<(Told, f64)>,
+    /// Seconds since the action of the step.
+    reported: Vec<(Reported, f64)>,
 }
 
 impl std::fmt::Display for Row {
@@ -248,7 +248,7 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// How late an alert may come through a machine that does other things too.
+/// Tolerance for alerts that are delayed by other load on the machine.
 pub(super) const SLACK: f64 = 2.0;
 /// `tcp_retries2` of the servers and the proxies.
 pub(super) const RETRIES: &str = "6";

@@ -1,4 +1,4 @@
-//! Where segments begin and end, with nothing lost: cuts, duplicates, overlaps, disorder.
+//! Segment boundaries with nothing lost: cuts, duplicates, overlaps, disorder.
 
 use super::{
     super::{
@@ -29,7 +29,7 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
-/// A header of every length but 10 and 14, cut behind each of its bytes.
+/// Headers of every length except 10 and 14, cut after each of their bytes.
 fn short_headers() -> Recording {
     let forms = [
         (Client, Frame::text("hello")),
@@ -54,7 +54,7 @@ fn short_headers() -> Recording {
     Recording::new("cut-short-headers", conversations)
 }
 
-/// A header of 14 bytes, cut behind each of them. The uploads are given up, which keeps the file
+/// A 14-byte header, cut after each of its bytes. The uploads are abandoned, which keeps the file
 /// small.
 fn long_headers() -> Recording {
     let conversations: Vec<_> = (1..=14)
@@ -95,7 +95,7 @@ fn server_header_by_bytes() -> Recording {
     Recording::new("cut-10-byte-header-by-bytes", [conversation])
 }
 
-/// 65,536 bytes, the least that takes a length of 64 bits.
+/// 65,536 bytes, the smallest payload with a 64-bit length.
 fn upload(conversation: &mut Conversation, side: Side, header_cuts: &[usize]) {
     let frames = [Frame::binary(0x1_0000), Frame::text("behind")];
     let mut cuts = header_cuts.to_vec();
@@ -107,7 +107,7 @@ fn upload(conversation: &mut Conversation, side: Side, header_cuts: &[usize]) {
     good_end(conversation);
 }
 
-/// A masked close frame cut behind each byte up to its code's last, and an unmasked one.
+/// A masked close frame, cut after each byte up to the end of its code, and an unmasked one.
 fn close_codes() -> Recording {
     let mut conversations = Vec::new();
     for (side, last) in [(Client, 8), (Server, 4)] {
@@ -127,7 +127,7 @@ fn close_codes() -> Recording {
     Recording::new("cut-close-codes", conversations)
 }
 
-/// The 101 in pieces; the first frames behind its last byte.
+/// The 101 in pieces, with the first frames directly after its last byte.
 fn handshake() -> Recording {
     let blank_line = SWITCHING.len() - 4;
     let in_blank_line = (0..=4).map(|bytes| vec![blank_line + bytes]);
@@ -151,7 +151,7 @@ fn handshake() -> Recording {
     Recording::new("cut-handshake", conversations)
 }
 
-/// Every second pair of segments changes places; headers lie across them.
+/// Every second pair of segments is swapped; headers lie across them.
 fn reordered() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -169,7 +169,7 @@ fn reordered() -> Recording {
     Recording::new("reordered", [conversation])
 }
 
-/// A mirror port that shows every packet on its way in and on its way out.
+/// A mirror port that captures every packet as it enters and as it leaves.
 fn duplicated() -> Recording {
     let mut conversation = Conversation::new().open();
     conversation.send(Client, &[Frame::text("one"), Frame::text("two")]);
@@ -189,7 +189,7 @@ fn duplicated() -> Recording {
     Recording::new("duplicated", [conversation])
 }
 
-/// Retransmissions that begin in what is known and end in what is new, in a header and in payload.
+/// Retransmissions that start in known bytes and end in new ones, in a header and in payload.
 fn overlapping() -> Recording {
     let mut conversation = Conversation::new().open();
     let frames = [
@@ -210,7 +210,7 @@ fn overlapping() -> Recording {
     Recording::new("overlapping", [conversation])
 }
 
-/// Sequence numbers pass 2^32: the client's inside a header, the server's inside payload.
+/// Sequence numbers wrap at 2^32: the client's inside a header, the server's inside payload.
 fn wrapping() -> Recording {
     let client = 0_u32.wrapping_sub(1 + REQUEST.len() as u32 + 3);
     let server = 0_u32.wrapping_sub(1 + SWITCHING.len() as u32 + 100);
@@ -221,7 +221,7 @@ fn wrapping() -> Recording {
     Recording::new("sequence-wrap", [conversation])
 }
 
-/// Three segments nobody acknowledges come again as one, with new bytes behind them.
+/// Three unacknowledged segments are retransmitted as one, with new bytes appended.
 fn coalesced() -> Recording {
     let mut conversation = Conversation::new().open();
     let frames = ["one", "two", "three", "four"].map(Frame::text);
@@ -237,7 +237,7 @@ fn coalesced() -> Recording {
     Recording::new("coalesced-retransmission", [conversation])
 }
 
-/// A segment with headers is lost before the capture, and its retransmission is captured after
+/// A segment with headers is lost before the capture point. Its retransmission is captured after
 /// three duplicate acknowledgements.
 fn filled_hole() -> Recording {
     let mut conversation = Conversation::new().open();
@@ -254,7 +254,7 @@ fn filled_hole() -> Recording {
     Recording::new("hole-filled", [conversation])
 }
 
-/// Three lost segments in each direction, retransmitted back to front after all others.
+/// Three lost segments in each direction, retransmitted in reverse order after all others.
 fn late_filled_hole() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {

@@ -1,4 +1,4 @@
-//! Frames, messages and connections that are legal and rare.
+//! Legal but rare frames, messages and connections.
 
 use super::{
     super::{
@@ -27,7 +27,7 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
-/// No payload at all, in every kind of frame.
+/// An empty payload in every kind of frame.
 fn empty_frames() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -49,7 +49,7 @@ fn empty_frames() -> Recording {
     Recording::new("empty-frames", [conversation])
 }
 
-/// The edges of the three ways to write a length that fit in a small file.
+/// The edges of the three length encodings that fit in a small file.
 fn lengths() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -79,8 +79,8 @@ fn fragments() -> Recording {
     Recording::new("fragments", [conversation])
 }
 
-/// A segment of 60 KB with 800 frames, more than tshark follows by default, and one whose last frame
-/// goes on in the next.
+/// A 60 KB segment with 800 frames, more than tshark follows by default, and one whose last frame
+/// continues in the next.
 fn one_segment() -> Recording {
     let mut conversation = Conversation::new().open();
     let many: Vec<_> = (0..800).map(|n| Frame::binary(n % 140)).collect();
@@ -94,7 +94,7 @@ fn one_segment() -> Recording {
     Recording::new("hundreds-of-frames-in-a-segment", [conversation])
 }
 
-/// Frames in the segment of the FIN; a RST instead of a close frame.
+/// Frames in the same segment as the FIN; a RST instead of a close frame.
 fn last_words() -> Recording {
     let mut conversation = Conversation::new().open();
     conversation.send(Client, &[Frame::text("bye?")]);
@@ -107,7 +107,7 @@ fn last_words() -> Recording {
     Recording::new("last-words", [conversation, reset])
 }
 
-/// The same two ports, twice: the second connection's numbers lie below the first one's.
+/// The same port pair twice: the second connection's sequence numbers are below the first one's.
 fn port_again() -> Recording {
     let mut first = Conversation::new().starting_at(900_000, 900_000).open();
     first.send(Client, &[Frame::text("first")]);
@@ -119,7 +119,7 @@ fn port_again() -> Recording {
     Recording::new("port-used-again", [first, second])
 }
 
-/// HTTP that is never upgraded, with bodies that look like frames.
+/// HTTP without an upgrade, with bodies that look like frames.
 fn plain_http() -> Recording {
     let mut conversation = Conversation::new().connect();
     let body: Vec<u8> = (0..8)
@@ -179,7 +179,7 @@ fn long_heads() -> Recording {
     Recording::new("long-heads", [conversation])
 }
 
-/// A 101 to HTTP/2 (RFC 7540 §3.2), whose bytes are no WebSocket frames.
+/// A 101 to HTTP/2 (RFC 7540 §3.2), whose bytes are not WebSocket frames.
 fn other_protocol() -> Recording {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const SETTINGS_ACKNOWLEDGED: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
@@ -201,7 +201,7 @@ fn other_protocol() -> Recording {
     Recording::new("upgrade-to-http2", [conversation, websocket])
 }
 
-/// The capture starts with the request on a connection that was already there.
+/// The capture starts with the request on an established connection.
 fn without_syn() -> Recording {
     let mut conversation = Conversation::new();
     conversation.say(Client, REQUEST);

@@ -1,4 +1,4 @@
-//! Link layers, headers and file formats that the lab's captures do not have.
+//! Link layers, headers and file formats that the lab's captures lack.
 
 use std::net::SocketAddr;
 
@@ -38,7 +38,7 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
-/// A little of everything, with segments so small that padding follows them.
+/// A mix of frames in segments so small that padding follows them.
 fn talk(conversation: Conversation) -> Conversation {
     let mut conversation = conversation.open();
     conversation.send(Client, &[Frame::text(""), Frame::text("hello")]);
@@ -75,7 +75,7 @@ fn loopback() -> [Conversation; 2] {
     ]
 }
 
-/// One connection an interface.
+/// One connection per interface.
 fn three() -> Vec<Conversation> {
     (0..3)
         .map(|number| talk(Conversation::new().number(number)))

@@ -1,4 +1,4 @@
-//! Bytes that are not in the recording: never captured, cut off, or before its start.
+//! Bytes missing from the recording: never captured, truncated, or sent before its start.
 
 use super::{
     super::{
@@ -23,15 +23,14 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
-/// What convinces a reader that is out of step, without being told by it: two segments that begin
-/// and end with a frame.
+/// Resynchronises a reader that has lost step: two segments that each begin and end with a frame.
 fn evidence(conversation: &mut Conversation, side: Side) {
     for text in ["sounds", "like frames"] {
         conversation.send(side, &[Frame::text(text).unknowable()]);
     }
 }
 
-/// Three segments of payload of one frame, which the receiver acknowledges.
+/// Three segments of one frame's payload, which the receiver acknowledges.
 fn payload() -> Recording {
     let mut conversation = Conversation::new().open();
     conversation.send(Client, &[Frame::text("before")]);
@@ -48,7 +47,8 @@ fn payload() -> Recording {
     Recording::new("lost-payload", [conversation])
 }
 
-/// A segment with the end of one frame and the start of the next, and later one with whole frames.
+/// A segment with the end of one frame and the start of the next, followed by one with whole
+/// frames.
 fn header() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -111,7 +111,7 @@ fn mid_payload() -> Recording {
     Recording::new("mid-payload", [conversation])
 }
 
-/// Every header is there, most payload is not.
+/// Every header was captured, most payload was not.
 fn snap_length() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {
@@ -125,12 +125,12 @@ fn snap_length() -> Recording {
     }
     good_end(&mut conversation);
     let mut recording = Recording::new("snap-length", [conversation]);
-    // The upgrade's answer is whole: its packet has 183 bytes.
+    // The upgrade's answer is complete: its packet has 183 bytes.
     recording.snap = 200;
     recording
 }
 
-/// A header behind the snap length.
+/// A header beyond the snap length.
 fn snap_length_hides_headers() -> Recording {
     let mut conversation = Conversation::new().open();
     for side in [Client, Server] {

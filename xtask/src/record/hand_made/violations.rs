@@ -1,5 +1,5 @@
-//! What RFC 6455 forbids. The peer answers with a close frame of code 1002 or 1007, unless it is
-//! told otherwise.
+//! Violations of RFC 6455. The peer answers with a close frame of code 1002 or 1007, unless
+//! specified otherwise.
 
 use super::{
     super::{
@@ -66,7 +66,7 @@ pub(super) fn all() -> Vec<Recording> {
     ]
 }
 
-/// One connection a wrong frame: a right one, the wrong one, and the peer's close frame.
+/// One connection per wrong frame: a valid frame, the wrong one, and the peer's close frame.
 fn recording(name: &'static str, wrong: Vec<(Side, Frame)>) -> Recording {
     let conversations: Vec<_> = (0..)
         .zip(wrong)
@@ -85,7 +85,7 @@ fn both_sides(frame: Frame) -> [(Side, Frame); 2] {
     [(Client, frame.clone()), (Server, frame)]
 }
 
-/// Codes that must not be on the wire (RFC 6455 §7.4), and half a code.
+/// Codes that must not be on the wire (RFC 6455 §7.4), and a truncated code.
 fn close_codes() -> Recording {
     let codes = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535];
     let mut frames: Vec<_> = codes
@@ -99,7 +99,7 @@ fn close_codes() -> Recording {
     )
 }
 
-/// A continuation of nothing, and a message inside a message: each header alone is legal.
+/// A continuation without a message, and a message inside a message: each header alone is legal.
 fn fragments() -> Recording {
     let mut nothing = Conversation::new().open();
     nothing.send(Client, &[Frame::continuation("of nothing")]);
@@ -113,7 +113,7 @@ fn fragments() -> Recording {
     Recording::new("violation-fragments", [nothing, inside])
 }
 
-/// Peers that do not mind and talk on.
+/// Peers that ignore violations and continue.
 fn ignored() -> Recording {
     let conversations: Vec<_> = (0..)
         .zip(one_of_each())
@@ -129,7 +129,7 @@ fn ignored() -> Recording {
     Recording::new("violation-ignored", conversations)
 }
 
-/// The wrong frame lies between right ones in one segment.
+/// The wrong frame lies between valid ones in one segment.
 fn in_passing() -> Recording {
     let conversations: Vec<_> = (0..)
         .zip(one_of_each())

@@ -15,7 +15,7 @@ use lab::{Namespace, Process};
 use super::SOON;
 use crate::workspace;
 
-/// How tcpdump captures, and what becomes of its file.
+/// How tcpdump captures, and how its file is converted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tool {
     /// The interface's own link type.
@@ -26,8 +26,8 @@ pub(super) enum Tool {
     Cooked,
     /// All interfaces, `LINKTYPE_LINUX_SLL2`.
     CookedV2,
-    /// Made pcapng by editcap. Not captured by dumpcap: it writes down which processor and kernel
-    /// it ran on.
+    /// Converted to pcapng by editcap. dumpcap is not used: it records the processor and kernel it
+    /// ran on.
     PcapNg,
 }
 
@@ -39,10 +39,10 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Returns once it captures. `file` is without its extension.
+    /// Returns once it captures. `file` has no extension.
     ///
     /// # Errors
-    /// When tcpdump does not start.
+    /// If tcpdump does not start.
     pub(super) fn start(
         namespace: &Namespace,
         interface: &str,
@@ -50,7 +50,8 @@ impl Capture {
         file: &Path,
     ) -> Result<Self> {
         let mut command = namespace.command("tcpdump");
-        // Every packet at once into the file, which stays root's own; room for a burst.
+        // Writes every packet at once. The file keeps root as its owner; the buffer has room for a
+        // burst.
         command.args(["--immediate-mode", "--packet-buffered"]);
         command.args(["-Z", "root", "-B", "16384"]);
         match tool {
@@ -87,10 +88,10 @@ impl Capture {
         })
     }
 
-    /// Waits until nothing more is written and ends the capture.
+    /// Waits until the file stops growing and ends the capture.
     ///
     /// # Errors
-    /// When packets were dropped or the file does not come to rest.
+    /// If packets were dropped or the file does not stop growing.
     pub(super) fn finish(mut self) -> Result<()> {
         const REST: Duration = Duration::from_millis(500);
         let size = || fs::metadata(&self.file).map(|data| data.len());

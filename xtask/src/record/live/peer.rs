@@ -12,7 +12,7 @@ use lab::{Namespace, Process, wait_for};
 use super::SOON;
 use crate::{peers, workspace};
 
-/// Who implements the protocol.
+/// The implementation of the protocol.
 #[derive(Clone, Copy)]
 pub(super) enum Library {
     Ws,
@@ -29,7 +29,7 @@ impl Peer {
     /// Returns once it listens.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it does not listen.
     pub(super) fn server(
         namespace: &Namespace,
         library: Library,
@@ -53,7 +53,7 @@ impl Peer {
 /// Runs a client to its end.
 ///
 /// # Errors
-/// When it fails or does not end.
+/// If it fails or does not end.
 pub(super) fn run_client(
     namespace: &Namespace,
     library: Library,
