@@ -245,7 +245,7 @@ fn invalid_filters_are_refused_with_the_remedy() {
         (&["frames", "--sample", "0"], "write 1/100"),
         (&["frames", "--port", "0"], "0 is not in 1..=65535"),
         (&["frames", "--conn", "x"], "invalid digit"),
-        (&["list", "--state", "dead"], "is open or closing"),
+        (&["list", "--state", "dead"], "expected open or closing"),
         (&["inspect", "x"], "invalid digit"),
     ] {
         let line = refusal(args, USAGE);
