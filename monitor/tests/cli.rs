@@ -120,7 +120,7 @@ fn the_check_of_a_file_reports_every_error() {
         lines[3].starts_with(&format!("{path}:3:21: no profile")),
         "{stderr}"
     );
-    assert_eq!(lines[6], format!("wsmon: {path}: 2 things are wrong"));
+    assert_eq!(lines[6], format!("wsmon: {path}: 2 errors"));
 }
 
 #[test]

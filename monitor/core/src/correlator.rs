@@ -223,8 +223,8 @@ impl Correlator {
         self.now < self.uncertain_until
     }
 
-    /// Handles the result of an attempt to abort a connection. If it was aborted, its verdict ends as
-    /// [`Ending::Reaped`].
+    /// Handles the result of an attempt to abort a connection. If it succeeded, its verdict ends as
+    /// reaped.
     pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
         if let Some(flow) = self.flows.get_mut(conn) {
             flow.reaped |= outcome == ReapOutcome::Destroyed;

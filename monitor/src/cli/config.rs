@@ -63,8 +63,8 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
                     eprint!("{}", Pointed(file, "", problem));
                 }
                 let message = match problems.iter().count() {
-                    1 => "1 thing is wrong".to_owned(),
-                    count => format!("{count} things are wrong"),
+                    1 => "1 error".to_owned(),
+                    count => format!("{count} errors"),
                 };
                 return Err(Failure::usage(format!("{}: {message}", file.display())));
             }

@@ -30,7 +30,7 @@ fn a_peer_that_closed_a_minute_ago_makes_a_half_closed_connection() {
 #[test]
 fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does() {
     let (mut bench, facts) = Bench::opened(None);
-    let look = |bench: &mut Bench, at: u64, read: u64, bytes: u32| {
+    let observe = |bench: &mut Bench, at: u64, read: u64, bytes: u32| {
         let queue = ReceiveQueue {
             conn: facts.conn,
             bytes,
@@ -44,17 +44,17 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
         });
         bench.until(at);
     };
-    look(&mut bench, 10_000, 7, 100);
-    look(&mut bench, 25_000, 9, 200);
-    look(&mut bench, 50_000, 9, 300);
+    observe(&mut bench, 10_000, 7, 100);
+    observe(&mut bench, 25_000, 9, 200);
+    observe(&mut bench, 50_000, 9, 300);
     assert_eq!(bench.emitted, [], "it read in between, 25 s ago");
-    look(&mut bench, 56_000, 9, 400);
+    observe(&mut bench, 56_000, 9, 400);
     assert_eq!(bench.emitted, [(56_000, FIRING, Stalled, Confirmed)]);
     assert_eq!(
         bench.reasons[0],
         "this host's application has left 400 bytes unread for 31 s"
     );
-    look(&mut bench, 70_000, 409, 0);
+    observe(&mut bench, 70_000, 409, 0);
     assert_eq!(
         bench.emitted[1..],
         [(70_000, RECOVERED, Stalled, Confirmed)]
