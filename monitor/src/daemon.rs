@@ -390,7 +390,7 @@ pub enum DaemonError {
     Load(#[from] LoadError),
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
-    #[error("cannot ask about single sockets: {0}")]
+    #[error("cannot look up single sockets: {0}")]
     OwnerLookup(#[from] FindError),
 }
 

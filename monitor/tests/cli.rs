@@ -18,7 +18,7 @@ fn an_invalid_port_is_refused_by_name() {
         for flag in ["--port", "--remote-port"] {
             let line = refusal(&["run", flag, wrong], USAGE);
             assert!(line.contains(&format!("invalid port {wrong:?}")), "{line}");
-            assert!(line.contains("ports are 1 to 65535"), "{line}");
+            assert!(line.contains("expected 1 to 65535"), "{line}");
             assert!(line.contains(flag), "{line}");
         }
     }
@@ -58,7 +58,7 @@ fn limits_of_zero_and_nonsense_are_refused() {
         assert!(line.contains("longer than zero"), "{line}");
         let line = refusal(&["run", "--port", "80", flag, "soon"], USAGE);
         assert!(line.contains("'soon'"), "{line}");
-        assert!(line.contains("write it like 60s"), "{line}");
+        assert!(line.contains("expected one like 60s"), "{line}");
     }
 }
 
@@ -90,7 +90,7 @@ fn an_invalid_file_is_refused_by_line_and_column() {
     for command in [&["run"][..], &["replay", "capture.pcap"]] {
         let line = refusal(&[command, &["--config", path]].concat(), USAGE);
         assert!(line.starts_with(&expected), "{line}");
-        assert!(line.contains("write it like 60s"), "{line}");
+        assert!(line.contains("expected one like 60s"), "{line}");
     }
     let line = refusal(&["run", "--config", "/nowhere.toml"], USAGE);
     assert!(
@@ -120,7 +120,7 @@ fn the_check_of_a_file_reports_every_error() {
         lines[3].starts_with(&format!("{path}:3:21: no profile")),
         "{stderr}"
     );
-    assert_eq!(lines[6], format!("wsmon: {path}: 2 things are wrong"));
+    assert_eq!(lines[6], format!("wsmon: {path}: 2 errors"));
 }
 
 #[test]
@@ -235,17 +235,17 @@ fn invalid_filters_are_refused_with_the_remedy() {
     for (args, why) in [
         (
             &["frames", "--peer", "host"][..],
-            "write 10.0.0.7, 10.0.0.0/8",
+            "expected one like 10.0.0.7, 10.0.0.0/8",
         ),
         (
             &["frames", "--opcode", "shout"],
-            "there are continuation, text",
+            "expected continuation, text",
         ),
-        (&["frames", "--direction", "up"], "there are rx and tx"),
-        (&["frames", "--sample", "0"], "write 1/100"),
+        (&["frames", "--direction", "up"], "expected rx or tx"),
+        (&["frames", "--sample", "0"], "expected 1/100"),
         (&["frames", "--port", "0"], "0 is not in 1..=65535"),
         (&["frames", "--conn", "x"], "invalid digit"),
-        (&["list", "--state", "dead"], "is open or closing"),
+        (&["list", "--state", "dead"], "expected open or closing"),
         (&["inspect", "x"], "invalid digit"),
     ] {
         let line = refusal(args, USAGE);

@@ -1,4 +1,4 @@
-//! The correlator: the table of flows, their deadlines, and what follows from both.
+//! The correlator: the table of flows, their deadlines, and the resulting actions.
 //!
 //! ```text
 //! loop {
@@ -12,9 +12,9 @@
 //! }
 //! ```
 //!
-//! A flow has one wheel entry that counts, re-armed lazily: a later deadline waits for the entry to
-//! come due, an earlier one gets an entry of its own and leaves the old one to be dropped. Under
-//! [sweeps](Correlator::handle_swept) a healthy flow has none.
+//! A flow has at most one valid wheel entry, re-armed lazily. A later deadline waits until the entry
+//! expires. An earlier one gets a new entry, and the old one is dropped when it expires. With
+//! [sweeps](Correlator::handle_swept), a healthy flow has no entry.
 
 mod close;
 mod storms;
@@ -49,18 +49,18 @@ use super::{
 pub(crate) use storms::StormWatch;
 use storms::departure;
 
-/// What the core wants done.
+/// An output of the core.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// A verdict on a connection. Which of them are reported singly is up to [`super::Grouping`].
+    /// A verdict on a connection. [`super::Grouping`] decides which are reported individually.
     Alert(Box<Alert>),
     /// A finding on all connections of a listener.
     ListenerAlert(Box<ListenerAlert>),
-    /// What all clients of a listener do together.
+    /// A storm: a finding on the clients of a listener.
     Storm(Box<StormAlert>),
-    /// Report to those who follow the connections.
+    /// A state change, for clients that follow connections.
     Transition(Transition),
-    /// Compare the table with the kernel's sockets: records were lost.
+    /// Compare the table with the kernel's sockets, because records were lost.
     Reconcile,
 }
 
@@ -70,23 +70,23 @@ pub struct Correlator {
     /// Indexed by [`ListenerId`].
     listeners: Vec<Listener>,
     staleness: Duration,
-    /// The last moment shown.
+    /// The latest time passed to [`Correlator::handle_timeout`].
     now: Ktime,
     flows: Flows,
     pending: Pending,
     recv_queues: RecvQueues,
-    /// Until when a verdict may depend on what is lost right now.
+    /// Until then, verdicts may depend on the current packet loss.
     uncertain_until: Ktime,
     known_hops: Vec<KnownHop>,
     listen_sockets: ListenSockets,
-    /// Whether a client is who a proxy says that it is.
+    /// Whether the client address that a proxy forwards is trusted.
     forwarded: bool,
-    /// Of the flows' handshakes.
+    /// The strings of the flows' handshakes.
     interner: Interner,
     wheel: Wheel,
-    /// Every snapshot is shown at least this often; `None`: only those that are asked for.
+    /// Every snapshot is passed in at least this often. `None`: only the requested ones are.
     sweeps: Option<Duration>,
-    /// Never used twice within a turn of `u32`, so a new flow cannot own an old flow's entry.
+    /// Repeats only when `u32` wraps, so a new flow cannot own an old flow's entry.
     next_generation: u32,
     inspect: VecDeque<ConnId>,
     actions: VecDeque<Action>,
@@ -94,8 +94,8 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// `rules` are indexed by [`ListenerId`]; `staleness` is how far a snapshot may lag behind its
-    /// socket, in time: the publish interval and the granularity of the kernel's clock.
+    /// `rules` are indexed by [`ListenerId`]. `staleness` is the maximum age of a snapshot relative to
+    /// its socket: the publish interval plus the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
         Self {
             listeners: rules.into_iter().map(Listener::new).collect(),
@@ -118,7 +118,7 @@ impl Correlator {
         }
     }
 
-    /// Takes in a record; it is judged at its own moment, not at the clock's.
+    /// Handles a record. It is judged at its own timestamp, not at the current time.
     pub fn handle_event(&mut self, event: Event) {
         match event {
             Event::Opened(facts) => {
@@ -172,7 +172,7 @@ impl Correlator {
         }
     }
 
-    /// Takes in the answer to [`Correlator::poll_inspect`]: `None` where the socket is gone.
+    /// Handles the response to [`Correlator::poll_inspect`]: `None` if the socket is gone.
     pub fn handle_snapshot(&mut self, conn: ConnId, facts: Option<Box<Facts>>) {
         match facts {
             Some(facts) if facts.conn == conn => self.judge(conn, &facts, FactsSource::Snapshot),
@@ -181,13 +181,13 @@ impl Correlator {
         }
     }
 
-    /// Middleboxes whose names may explain a timeout that is learned.
+    /// Sets the middleboxes that may explain a learned timeout.
     pub fn handle_known_hops(&mut self, known: Vec<KnownHop>) {
         self.known_hops = known;
     }
 
-    /// Takes in how many silences the connections of a listener have survived since the start, by slot
-    /// of [`monitor_common::idle_gap_scale`]. How often this comes decides how soon a warning does.
+    /// Handles the number of idle gaps that the connections of a listener have survived since the
+    /// start, by slot of [`monitor_common::idle_gap_scale`]. Call it as often as warnings must be timely.
     pub fn handle_idle_gaps(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
         let Some(Listener { rules, history, .. }) = self.listeners.get_mut(listener.index()) else {
             self.rejected += 1;
@@ -207,7 +207,7 @@ impl Correlator {
         self.actions.extend(changes);
     }
 
-    /// Takes in what of a listener's connections was acknowledged, and how easily.
+    /// Handles a listener's counts of acknowledged and retransmitted segments.
     pub fn handle_deliveries(&mut self, at: Ktime, listener: ListenerId, deliveries: Deliveries) {
         let Some(listener) = self.listeners.get_mut(listener.index()) else {
             self.rejected += 1;
@@ -217,13 +217,14 @@ impl Correlator {
         listener.history.tally.loss = listener.loss.loss();
     }
 
-    /// Whether [`Correlator::handle_deliveries`] should come every second or so: something is not
-    /// acknowledged, and it matters whether that can be chance.
+    /// Whether [`Correlator::handle_deliveries`] should be called about every second: something is
+    /// unacknowledged, and the loss rate decides whether that can be chance.
     pub fn wants_deliveries(&self) -> bool {
         self.now < self.uncertain_until
     }
 
-    /// What became of a connection that was to be aborted. If it was, that is what ends its verdict.
+    /// Handles the result of an attempt to abort a connection. If it succeeded, its verdict ends as
+    /// reaped.
     pub fn handle_reaped(&mut self, conn: ConnId, outcome: ReapOutcome) {
         if let Some(flow) = self.flows.get_mut(conn) {
             flow.reaped |= outcome == ReapOutcome::Destroyed;
@@ -232,8 +233,8 @@ impl Correlator {
         }
     }
 
-    /// Replaces the rules, which are of the same listeners in the same order. Every flow is checked
-    /// again under the new ones.
+    /// Replaces the rules, and checks every flow against the new ones. They must be of the same
+    /// listeners in the same order.
     pub fn handle_rules(&mut self, rules: Vec<ListenerRules>) {
         assert_eq!(rules.len(), self.listeners.len(), "the same listeners");
         for (listener, rules) in self.listeners.iter_mut().zip(rules) {
@@ -244,8 +245,8 @@ impl Correlator {
         }
     }
 
-    /// Shows the time: every record older than `now` must have been handled. A clock that goes back
-    /// is ignored.
+    /// Advances the time. Every record older than `now` must have been handled before. A `now` in the
+    /// past is ignored.
     pub fn handle_timeout(&mut self, now: Ktime) {
         self.now = self.now.max(now);
         self.expire_attempts();
@@ -261,7 +262,7 @@ impl Correlator {
         }
     }
 
-    /// When the core next wants to be shown the time; `None` when only an event can matter.
+    /// When [`Correlator::handle_timeout`] is due next; `None` if only an event can change anything.
     pub fn poll_timeout(&self) -> Option<Ktime> {
         let deadlines = [
             self.wheel.next_deadline(),
@@ -271,7 +272,8 @@ impl Correlator {
         deadlines.into_iter().flatten().min()
     }
 
-    /// A flow whose snapshot is wanted; each must be answered with [`Correlator::handle_snapshot`].
+    /// The next flow whose snapshot is needed. The caller must pass it to
+    /// [`Correlator::handle_snapshot`].
     pub fn poll_inspect(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.inspect.pop_front() {
             if let Some(flow) = self.flows.get_mut(conn).filter(|flow| flow.queued) {
@@ -279,21 +281,21 @@ impl Correlator {
                 return Some(conn);
             }
         }
-        // Once all connections wanted to be checked, most never will again.
+        // Checks of all connections at once are rare, so the queue gives its memory back.
         self.inspect.shrink_to(QUEUE_KEPT);
         None
     }
 
-    /// Whether [`Correlator::poll_inspect`] may have one.
+    /// Whether [`Correlator::poll_inspect`] may return a flow.
     pub fn wants_inspection(&self) -> bool {
         !self.inspect.is_empty()
     }
 
-    /// What is to be done, in the order in which it was decided.
+    /// The next action, in the order of the decisions.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
         if action.is_none() {
-            // A million connections found at the start must not keep the room for a million.
+            // A million connections found at the start would otherwise occupy the memory forever.
             self.actions.shrink_to(QUEUE_KEPT);
         }
         action
@@ -305,7 +307,7 @@ impl Correlator {
         listeners.map(|listener| &listener.history.tally).collect()
     }
 
-    /// Inputs ignored because they named a listener that is not configured, or the wrong connection.
+    /// Number of inputs ignored because they name an unknown listener or the wrong connection.
     pub fn rejected(&self) -> u64 {
         self.rejected
     }
@@ -315,21 +317,20 @@ impl Correlator {
         self.flows.iter().map(|(conn, _)| conn).collect()
     }
 
-    /// The connections in the table, each with the moment since when it is known: in their order the oldest
-    /// comes first. Cookies alone do not tell: each processor hands out some of its own.
+    /// The connections in the table, each with the time when it was first seen. Sorted, the oldest comes
+    /// first. Cookies don't have this order, because each CPU allocates them from its own batch.
     pub fn known_since(&self) -> Vec<(Ktime, ConnId)> {
         let known = self.flows.iter();
         known.map(|(conn, flow)| (flow.first_seen, conn)).collect()
     }
 
-    /// The same of those on which a verdict stands.
+    /// Like [`Correlator::known_since`], for connections with a standing verdict.
     pub fn judged_since(&self) -> Vec<(Ktime, ConnId)> {
         let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
         judged.map(|(conn, flow)| (flow.first_seen, conn)).collect()
     }
 
-    /// The verdict that stands on a connection: as it was last reported, with the evidence of the
-    /// last check.
+    /// The standing verdict on a connection: as last reported, with the evidence of the last check.
     pub fn standing(&self, conn: ConnId) -> Option<Alert> {
         self.flows.get(conn)?.standing()
     }
@@ -339,7 +340,7 @@ impl Correlator {
         self.flows.contains(conn)
     }
 
-    /// Connections in the table.
+    /// Number of connections in the table.
     pub fn len(&self) -> usize {
         self.flows.len()
     }
@@ -348,7 +349,7 @@ impl Correlator {
         self.flows.is_empty()
     }
 
-    /// Makes sure that the flow is in the table; `false` where it cannot be.
+    /// Adds the flow unless it is in the table; `false` if its listener is unknown.
     fn admit(&mut self, facts: &Facts) -> bool {
         if self.flows.contains(facts.conn) {
             return true;
@@ -365,7 +366,7 @@ impl Correlator {
         listener.storm.connect(&mut flow, facts.at, client);
         self.flows.insert(facts.conn, flow);
         match self.pending.get(facts.conn) {
-            // Found by sock_diag while it waits for its answer.
+            // Found by sock_diag while its upgrade request is unanswered.
             Some(attempt) if facts.protocol == Protocol::Assumed && attempt.is_unanswered() => {}
             attempt => {
                 let upgraded = attempt.is_some_and(|attempt| attempt.response.is_some());
@@ -378,8 +379,8 @@ impl Correlator {
         true
     }
 
-    /// A socket found by `sock_diag`. Of a known one it tells less than the kernel's own snapshot,
-    /// which is what has to be read where records may have been lost.
+    /// Handles a socket found by `sock_diag`. For a known one, the snapshot is read instead: it has
+    /// more facts, and records may have been lost.
     fn seed(&mut self, facts: &Facts) {
         if self.flows.contains(facts.conn) {
             self.queue_for_inspection(facts.conn);
@@ -426,7 +427,7 @@ impl Correlator {
         }
         let next_check = flow.judge(&observation, self.now, history, &mut self.actions);
         let now = observation.now.max(self.now);
-        // What is seeded may be old news by now, with its deadline before the next sweep.
+        // Seeded facts may be old, so their deadline may come before the next sweep.
         let waits = flow.is_healthy() && source != FactsSource::Seed;
         if !(waits && self.is_swept_before(next_check, now)) {
             self.arm(conn, next_check);
@@ -436,7 +437,7 @@ impl Correlator {
         }
     }
 
-    /// Sees to it that the flow is checked no later than `deadline`, and not again at this moment.
+    /// Ensures a check of the flow at `deadline` or earlier, but later than now.
     fn arm(&mut self, conn: ConnId, deadline: Ktime) {
         let Some(flow) = self.flows.get_mut(conn) else {
             return;
@@ -466,12 +467,12 @@ impl Correlator {
     }
 }
 
-/// Room that a queue keeps once it is empty.
+/// Capacity that an empty queue keeps.
 const QUEUE_KEPT: usize = 1024;
-/// How long after a check of a flow that waits for an acknowledgement, or a pong, the deliveries are
-/// told every second. TCP's retransmissions and the checks they cause follow each other faster at first.
+/// How long deliveries are read every second after a check of a flow that waits for an acknowledgement
+/// or a pong. TCP's first retransmissions, and so the checks they cause, come at shorter intervals.
 const UNCERTAIN_FOR: Duration = Duration::from_secs(10);
-/// Whatever a rule says, the clock moves before a flow is checked again.
+/// Minimum time between two checks of a flow, so that a rule cannot cause an endless loop.
 const MIN_STEP: Duration = Duration::from_nanos(1);
 
 #[cfg(test)]

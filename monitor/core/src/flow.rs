@@ -1,4 +1,4 @@
-//! One flow: what is remembered of it, and how a verdict on it becomes counts and alerts.
+//! One flow: its state in the table, and how a verdict on it becomes counts and alerts.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,16 +19,16 @@ use super::{
     verdict::{self, Finding, Review, Reviewed, Verdict},
 };
 
-/// What the table holds per connection. Facts stay in the kernel; only a verdict keeps a copy.
+/// The table's entry for a connection. Facts stay in the kernel; only a verdict keeps a copy.
 #[derive(Debug)]
 pub(super) struct TrackedFlow {
     standing: Option<Box<StandingVerdict>>,
     /// Its strings are released when the flow leaves the table.
     pub(super) handshake: Option<Box<InternedHandshake>>,
-    /// Its place among its client's connections; `None` once the storm engine knows that it is over.
+    /// Its slot in the storm engine; `None` after the engine has counted its end.
     pub(super) client: Option<ClientSlot>,
     pub(super) first_seen: Ktime,
-    /// The deadline of the wheel entry that counts; [`Ktime::NEVER`] without one.
+    /// The deadline of the valid wheel entry; [`Ktime::NEVER`] without one.
     pub(super) armed: Ktime,
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
@@ -37,19 +37,19 @@ pub(super) struct TrackedFlow {
     closing_reported: bool,
     at_risk: bool,
     death_recorded: bool,
-    /// It waits in the inspect queue.
+    /// Whether it is in the inspect queue.
     pub(super) queued: bool,
-    /// Its socket was not there at the last check.
+    /// Whether its socket was missing at the last check.
     pub(super) missing: bool,
-    /// Aborted by us.
+    /// Whether wsmon aborted it.
     pub(super) reaped: bool,
 }
 
-/// The verdict that stands on a connection.
+/// The standing verdict on a connection.
 #[derive(Debug)]
 struct StandingVerdict {
     verdict: Verdict,
-    /// The name of the hop it is about.
+    /// The name of the hop that the verdict is about.
     hop: Option<String>,
     /// When it was last reported.
     at: Ktime,
@@ -60,7 +60,7 @@ struct StandingVerdict {
 }
 
 impl TrackedFlow {
-    /// A new flow, counted.
+    /// Creates a flow and counts it.
     pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
         let closing = is_closing(facts);
         *tally.connections[facts.protocol as usize].of(closing) += 1;
@@ -83,7 +83,7 @@ impl TrackedFlow {
         }
     }
 
-    /// Updates the gauges of connections by protocol and phase. A flow never stops closing.
+    /// Updates the gauges of connections by protocol and phase. A closing flow stays closing.
     pub(super) fn recount(&mut self, protocol: Protocol, closing: bool, tally: &mut Tally) {
         *tally.connections[self.protocol as usize].of(self.closing) -= 1;
         self.protocol = protocol;
@@ -91,7 +91,7 @@ impl TrackedFlow {
         *tally.connections[self.protocol as usize].of(self.closing) += 1;
     }
 
-    /// Reports once what began the end.
+    /// Reports, once, what started the close.
     pub(super) fn report_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
         if let Some(closing) = facts.closing
             && !self.closing_reported
@@ -110,19 +110,19 @@ impl TrackedFlow {
         }
     }
 
-    /// Where a proxy says that the client is.
+    /// The client's address as forwarded by a proxy.
     pub(super) fn forwarded(&self) -> Option<ClientAddress> {
         self.handshake.as_deref()?.client()
     }
 
-    /// Whether it is known what the connection is.
+    /// Whether the protocol is known, not assumed.
     pub(super) fn is_proven(&self) -> bool {
         self.protocol != Protocol::Assumed
     }
 
-    /// Takes in new facts and says when to check again.
+    /// Judges new facts. Returns when to check again.
     ///
-    /// `now` is the last moment shown: no alert is dated before it.
+    /// `now` is the latest time passed to the core: no alert has an earlier timestamp.
     pub(super) fn judge(
         &mut self,
         observation: &Observation<'_>,
@@ -170,17 +170,17 @@ impl TrackedFlow {
         standing.is_some_and(|standing| standing.verdict.kind.is_zombie())
     }
 
-    /// Whether nothing is remembered of it that its facts do not tell.
+    /// Whether its state follows from its facts alone.
     pub(super) fn is_healthy(&self) -> bool {
         self.standing.is_none() && !self.at_risk
     }
 
-    /// Whether any verdict stands, grave or not.
+    /// Whether any verdict stands, zombie or warning.
     pub(super) fn is_judged(&self) -> bool {
         self.standing.is_some()
     }
 
-    /// The verdict that stands as it was last reported, with the evidence of the last check.
+    /// The standing verdict as last reported, with the evidence of the last check.
     pub(super) fn standing(&self) -> Option<Alert> {
         self.standing.as_ref().map(|standing| Alert {
             status: Status::Firing,
@@ -197,7 +197,7 @@ impl TrackedFlow {
         })
     }
 
-    /// Removes the flow from all counts. `last` are its last facts, if the kernel reported them.
+    /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them.
     pub(super) fn end(
         mut self,
         ending: Ending,
@@ -212,7 +212,7 @@ impl TrackedFlow {
                 is_closing(observation.facts),
                 &mut history.tally,
             );
-            // A subflow ends without its connection.
+            // The end of a subflow is not the end of its connection.
             if observation.facts.close.is_none() && !observation.facts.is_subflow {
                 let silence = verdict::silence_before_close(observation);
                 if closed_by_path(how, observation.facts) && !self.death_recorded {
@@ -241,7 +241,7 @@ impl TrackedFlow {
         *history.tally.connections[self.protocol as usize].of(self.closing) -= 1;
     }
 
-    /// Reviews the verdict that stands, if one does.
+    /// Reviews the standing verdict, if any.
     fn review(
         &mut self,
         observation: &Observation<'_>,
@@ -317,7 +317,7 @@ impl TrackedFlow {
     ) {
         let silence = verdict::silence_before(observation, verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
-            // Of a proxy that answers for a dead client the silence says nothing.
+            // A proxy may answer for an unresponsive client, so the silence proves nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
                 history.idle_gaps.kill(silence);
                 if verdict.kind == VerdictKind::BlackHoled {
@@ -406,7 +406,7 @@ fn note_age(
     }
 }
 
-/// Whether the end came from the path or the peer, unannounced.
+/// Whether the path or the peer ended the connection without a close frame.
 fn closed_by_path(how: CloseHow, facts: &Facts) -> bool {
     match how {
         CloseHow::RstReceived | CloseHow::Timeout => true,

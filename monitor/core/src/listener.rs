@@ -1,11 +1,11 @@
-//! What the core keeps of a listener.
+//! The core's state of a listener.
 
 use crate::{
     correlator::StormWatch, hop::ListenerRules, idle_gaps::IdleGaps, lifetimes::Lifetimes,
     loss::LossMeter, storm::StormSettings, tally::Tally,
 };
 
-/// A listener: its rules, what its connections went through, and what they do together.
+/// A listener: its rules, the history of its connections, and its storm engine.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) rules: ListenerRules,
@@ -14,7 +14,7 @@ pub(super) struct Listener {
     pub(super) storm: StormWatch,
 }
 
-/// What the verdicts on a listener's connections, and their ends, add up to.
+/// Totals of the verdicts on a listener's connections and of their ends.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub(super) tally: Tally,

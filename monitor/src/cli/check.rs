@@ -18,28 +18,28 @@ use crate::kernel::{
     refusal::Refusal,
 };
 
-/// Say whether this host and these privileges are enough, and what to do where they are not.
+/// Check this host and the privileges, with a remedy for each missing prerequisite.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 Examples:
-  wsmon check                        what is there, what is missing
-  wsmon check -v                     also how it runs on this kernel, and why it does not
+  wsmon check                        prerequisites that are met and missing
+  wsmon check -v                     also the choices for this kernel and the verifier's log
   wsmon check --json | jq '.[] | select(.ok | not)'
   wsmon check --cgroup /sys/fs/cgroup/system.slice
 
-Exit status: 0 if all that is required is there, 3 if not.")]
+Exit status: 0 if every requirement is met, 3 if not.")]
 pub struct CheckArgs {
-    /// The cgroup v2 directory to watch; by default the root of the hierarchy.
+    /// Cgroup v2 directory to watch; by default the root of the hierarchy
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
-    /// One JSON array instead of a table.
+    /// Print a JSON array instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Also what was chosen for this kernel and, on stderr, the end of the verifier's log if it
-    /// refuses a program.
+    /// Also print the choices for this kernel and, if the verifier refuses a program, the end of its
+    /// log on stderr
     #[arg(short, long)]
     pub verbose: bool,
-    /// Load programs that every kernel refuses.
+    /// Load programs that every kernel refuses
     #[arg(long, hide = true)]
     pub refused_shape: bool,
 }
@@ -50,7 +50,7 @@ const PREREQUISITE_MISSING: u8 = 3;
 /// Prints the survey to stdout. Fails only if stdout does.
 pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
     let mut survey = prerequisites::for_programs(args.cgroup.as_deref());
-    // Without the privileges a refusal says nothing about the programs.
+    // Without the privileges, a refusal proves nothing about the programs.
     let can_load = !survey.iter().any(Prerequisite::is_fatal);
     survey.extend(prerequisites::for_older_connections());
     if can_load {

@@ -130,8 +130,7 @@ impl ResponseLines {
 pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(line).map_err(|error| {
         Failure::failed(format!(
-            "the daemon says what this wsmon does not understand ({error}); run the same version \
-             of both"
+            "unexpected response from the daemon ({error}); run the same version of both"
         ))
     })
 }

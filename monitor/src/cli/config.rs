@@ -20,13 +20,13 @@ use crate::{
 };
 use monitor_core::{Hop, hop};
 
-/// Check a configuration file, or print one to begin with.
+/// Check a configuration file, or print an example.
 #[derive(Args, Clone, Debug)]
 #[command(arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   wsmon config example > wsmon.toml      every key, with its default
-  wsmon config check wsmon.toml          what is wrong with it, or what would be watched
+  wsmon config check wsmon.toml          its errors, or what would be watched
 
 docs/running.md explains every key.
 
@@ -38,9 +38,9 @@ pub struct ConfigArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Say what is wrong with a file, by line and column, or what it would have watched
+    /// Print the errors of a file with line and column, or what it would watch
     Check {
-        /// The file
+        /// Configuration file
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -63,8 +63,8 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
                     eprint!("{}", Pointed(file, "", problem));
                 }
                 let message = match problems.iter().count() {
-                    1 => "1 thing is wrong".to_owned(),
-                    count => format!("{count} things are wrong"),
+                    1 => "1 error".to_owned(),
+                    count => format!("{count} errors"),
                 };
                 return Err(Failure::usage(format!("{}: {message}", file.display())));
             }

@@ -28,10 +28,10 @@ pub fn title(listener: &Listener) -> String {
 /// What the hop does with a connection that was idle for too long.
 pub fn gives_up(on_expiry: OnExpiry) -> &'static str {
     match on_expiry {
-        OnExpiry::Silent => "says nothing when it forgets",
-        OnExpiry::RstOnNextPacket => "resets who speaks after it forgot",
-        OnExpiry::Rst => "resets what it gives up",
-        OnExpiry::Fin => "closes what it gives up",
+        OnExpiry::Silent => "expires silently",
+        OnExpiry::RstOnNextPacket => "sends a RST on the next packet after expiry",
+        OnExpiry::Rst => "sends a RST on expiry",
+        OnExpiry::Fin => "sends a FIN on expiry",
     }
 }
 
@@ -57,7 +57,7 @@ pub fn heartbeat(idle_timeout: Duration) -> Duration {
     }
 }
 
-/// The effective limit: `idle limit 1m (lb, says nothing when it forgets)`.
+/// The effective limit: `idle limit 1m (lb, expires silently)`.
 pub struct Tightest<'a>(pub &'a Path);
 
 impl fmt::Display for Tightest<'_> {
@@ -173,7 +173,7 @@ mod tests {
         "#;
         assert_eq!(
             banner(file),
-            "  local port 8080: idle limit 1m (lb, says nothing when it forgets), ping timeout 30s, unresponsive after 10s"
+            "  local port 8080: idle limit 1m (lb, expires silently), ping timeout 30s, unresponsive after 10s"
         );
     }
 
@@ -190,8 +190,8 @@ mod tests {
                 { network = "fd00::/8", path = [] },
             ]
         "#;
-        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, closes what it \
-                        gives up), ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
+        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, sends a FIN on \
+                        expiry), ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
                         path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
                         peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age \
                         of 5m)\n    \

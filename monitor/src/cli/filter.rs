@@ -11,7 +11,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
-    /// Only peers with this address, or in this block of addresses
+    /// Only peers with this address, or in this network
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
@@ -19,7 +19,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "NAME[,NAME]")]
     pub opcode: Option<Opcodes>,
 
-    /// Only what this host received (rx) or sent (tx)
+    /// Only frames that this host received (rx) or sent (tx)
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Option<Direction>,
 

@@ -24,16 +24,16 @@ Examples:
   wsmon frames                                     every frame on every watched connection
   wsmon frames --control-only                      pings, pongs and closes
   wsmon frames --peer 10.0.0.0/8 --opcode text --direction rx
-  wsmon frames --sample 1/100 --json | jq .length  one frame in a hundred, for a program
+  wsmon frames --sample 1/100 --json | jq .length  one frame in a hundred, as JSON
   wsmon frames --conn 315653 --count 20            the next 20 frames of one connection
 
-Needs a running `wsmon run`. Frame headers leave the kernel only while somebody looks. What could
-not be shown is told where it is missing. Times are UTC, directions are seen from this host.
+Needs a running `wsmon run`. Frame headers leave the kernel only while a viewer is connected. Lost
+frames are reported where they are missing. Times are UTC, directions are seen from this host.
 
-Exit status: 0 after --count frames, Ctrl-C, or when nobody reads any more; 1 if there is no daemon
+Exit status: 0 after --count frames, Ctrl-C, or the end of the pipe's reader; 1 if there is no daemon
 or it stopped; 2 for invalid arguments; 3 if this user may not connect.")]
 pub struct FramesArgs {
-    /// The daemon's control socket
+    /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
@@ -44,11 +44,11 @@ pub struct FramesArgs {
     #[arg(long, value_name = "1/N", default_value_t = OneIn::ALL)]
     pub sample: OneIn,
 
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 
-    /// End after this many frames
+    /// Stop after this many frames
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
 }

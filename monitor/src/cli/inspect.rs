@@ -25,27 +25,27 @@ use monitor_core::ConnId;
 #[command(after_help = "\
 Examples:
   wsmon inspect 315653               the cookie is in every alert and in `wsmon list`
-  wsmon inspect 315653 --follow      and go on until it is closed
+  wsmon inspect 315653 --follow      then its changes until it is closed
   wsmon inspect 315653 --json | jq .verdict
 
-Needs a running `wsmon run`. It also remembers the last 1,024 connections that ended.
+Needs a running `wsmon run`, which also keeps the last 1,024 ended connections.
 
 Exit status: 0, 1 if there is no daemon or no such connection, 2 for invalid
 arguments, 3 if this user may not connect.")]
 pub struct InspectArgs {
-    /// The connection's cookie
+    /// Cookie of the connection
     #[arg(value_name = "COOKIE")]
     pub cookie: u64,
 
-    /// The daemon's control socket
+    /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// Go on with each change of its state until it is closed
+    /// Follow its state changes until it is closed
     #[arg(long)]
     pub follow: bool,
 
-    /// JSON: one object, and with --follow one more line for each change
+    /// Print JSON: one object, and with --follow another line for each change
     #[arg(long)]
     pub json: bool,
 }
@@ -90,8 +90,8 @@ async fn show(args: &InspectArgs) -> CommandResult {
             // The lost changes may belong to this connection. A new request returns the right states.
             StreamRecord::Lost {} => {
                 return Err(Failure::failed(
-                    "changes of state were lost, because they were not read fast enough; inspect \
-                     it again",
+                    "state changes were lost, because they were not read fast enough; inspect it \
+                     again",
                 ));
             }
         };

@@ -17,16 +17,16 @@ use crate::{
     records::frames::Peers,
 };
 
-/// List the connections under watch, those with a verdict first, or the clients, heaviest first.
+/// List watched connections, those with a verdict first, or clients, heaviest first.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon list
   wsmon list --listener 8080 --state closing
-  wsmon list --limit 0                                      all of them, not a screen full
-  wsmon list --json | jq -r 'select(.verdict) | .peer'      whose peers are dead
+  wsmon list --limit 0                                      all of them
+  wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
-  wsmon list --by client --limit 10                         who asks most often, and how regularly
+  wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
 Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
@@ -34,11 +34,11 @@ missing from counts and ages.
 Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this user may
 not connect.")]
 pub struct ListArgs {
-    /// The daemon's control socket
+    /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// List the clients that ask most often, with what is counted of each, instead of connections
+    /// List the clients with the most attempts, with their counts, instead of connections
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
 
@@ -50,15 +50,15 @@ pub struct ListArgs {
     #[arg(long, value_name = "STATE", value_parser = state, conflicts_with = "by")]
     pub state: Option<State>,
 
-    /// Only peers (or clients) with this address, or in this block of addresses
+    /// Only peers (or clients) with this address, or in this network
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
-    /// At most this many of them; 0 lists all [default: 40 connections, all with --json]
+    /// Maximum number of entries; 0 lists all [default: 40 connections, all with --json]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// One JSON object a line, the oldest connection first
+    /// Print one JSON object per line, the oldest connection first
     #[arg(long)]
     pub json: bool,
 }
@@ -186,7 +186,7 @@ fn state(text: &str) -> Result<State, String> {
     [State::Open, State::Closing]
         .into_iter()
         .find(|state| state.as_str() == text)
-        .ok_or_else(|| "a connection under watch is open or closing".to_owned())
+        .ok_or_else(|| "expected open or closing".to_owned())
 }
 
 #[cfg(test)]

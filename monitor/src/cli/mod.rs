@@ -22,14 +22,14 @@ pub mod watch;
 #[command(name = "wsmon", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Start with:
-  wsmon check                                   can it run here?
+  wsmon check                                   check the prerequisites
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
-  wsmon run --port 8080 --lb aws-alb            the same, by what is known of that load balancer
-  wsmon profiles                                which ones are known
-  wsmon config example                          a configuration file to begin with
-  wsmon list                                    what it watches
+  wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
+  wsmon profiles                                known load balancers, proxies and NATs
+  wsmon config example                          an example configuration file
+  wsmon list                                    watched connections
   wsmon frames                                  WebSocket frames as they pass
-  wsmon replay --lb-timeout 60s capture.pcap    the same rules over a recording")]
+  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -12,25 +12,25 @@ use humantime::format_duration;
 use super::exit::{CommandResult, Failure};
 use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
-/// List load balancers, proxies, NATs and firewalls, and when they give a connection up.
+/// List load balancers, proxies, NATs and firewalls with their limits.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon profiles                       all of them
-  wsmon profiles aws-alb               one in full: what counts, how it is set, where that is from
+  wsmon profiles aws-alb               one in full, with its setting and its source
   wsmon profiles --json | jq -r '.[] | select(.on_expiry == \"silent\") | .name'
   wsmon run --port 8080 --lb aws-alb   use one
 
-These are defaults: ask whoever runs yours, and give --lb-timeout (or idle_timeout in a file) where it
-is set otherwise. A limit of \"yours\" has no default.
+These are defaults. If yours is configured differently, give --lb-timeout (or idle_timeout in a file).
+A limit of \"yours\" has no default.
 
 Exit status: 0, 2 if there is no such profile.")]
 pub struct ProfilesArgs {
-    /// One profile, in full
+    /// Show all fields of this profile
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// A JSON array
+    /// Print a JSON array
     #[arg(long)]
     pub json: bool,
 }

@@ -28,10 +28,11 @@ mod text;
 use interrupt::Interrupt;
 use source::{CaptureSource, ReadProgress};
 
-/// Judge a recording of packets by the rules of `wsmon run`.
+/// Apply the rules of `wsmon run` to a packet recording.
 ///
-/// Reads pcap and pcapng, also compressed by gzip, xz or zstd, and needs no privileges. Without --port, --remote-port and --config every
-/// port is watched on which the recording has a WebSocket upgrade; for that the file is read twice.
+/// Reads pcap and pcapng, also compressed with gzip, xz or zstd. Needs no privileges. Without --port,
+/// --remote-port and --config, every port with a WebSocket upgrade in the recording is watched; to find
+/// them, the file is read twice.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -42,23 +43,23 @@ Examples:
   wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection\")'
       one JSON object a line
   tcpdump -i eth0 -s 512 -w - tcp port 8080 | wsmon replay --port 8080 -
-      as packets come; 512 bytes hold frame headers and most handshakes
+      packets as they arrive; 512 bytes hold frame headers and most handshakes
 
-Exit status: 0 when the recording was judged, also if it is cut off or Ctrl-C ended it (a warning
-says so), 1 on a failure, 2 for invalid arguments or a file that is not a recording.")]
+Exit status: 0 after the recording was judged, also if it is cut off or Ctrl-C stopped it (with a
+warning), 1 on a failure, 2 for invalid arguments or a file that is not a recording.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// No line for each frame and change of state: alerts, connections and the summary only
+    /// Print alerts, connections and the summary, without a line per frame and state change
     #[arg(long)]
     pub no_frames: bool,
 
-    /// One JSON object a line instead of text
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     pub json: bool,
 
-    /// The recording, pcap or pcapng; - is stdin, and needs --port or --remote-port
+    /// Recording, pcap or pcapng; - is stdin, which needs --port or --remote-port
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -132,11 +133,9 @@ impl Job<'_> {
         if finds_nothing {
             let why = match nothing_readable(replay.summary()) {
                 Some(why) => why,
-                None => {
-                    "no WebSocket upgrade in this recording; if it begins later, or is of TLS, \
+                None => "no WebSocket upgrade in this recording; if it begins later or uses TLS, \
                          name the server's port with --port"
-                        .to_owned()
-                }
+                    .to_owned(),
             };
             warn(&mut *report, format!("{file}: {why}"))?;
         }
@@ -186,8 +185,7 @@ impl Job<'_> {
         let path = &self.args.file;
         if !self.is_file() && !path.is_dir() && (is_stdin(path) || path.exists()) {
             return Err(Failure::usage(format!(
-                "{} can be read only once, so its ports cannot be looked for; name them with \
-                 --port",
+                "{} can be read only once, so its ports cannot be detected; name them with --port",
                 path.display()
             )));
         }

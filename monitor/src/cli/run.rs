@@ -43,20 +43,20 @@ use crate::{
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
-/// Watch WebSocket connections and say which are dead.
+/// Watch WebSocket connections and report dead ones.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon run --port 8080 --lb-timeout 60s
-      our server on port 8080, behind a load balancer that forgets after 60 s
+      a server on port 8080, behind a load balancer that forgets after 60 s
   wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
       several groups of ports, alerts to a file
   wsmon run --port 8080 --lb nginx,aws-alb
-      behind nginx on this host and an ALB before it, by what `wsmon profiles` knows of them
+      behind nginx on this host and an ALB before it, with the limits of `wsmon profiles`
   wsmon run --remote-port 443 --lb-timeout 350s
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
-      and abort what is confirmed dead, so that the application hears of it now
+      and abort confirmed dead connections, so that the application gets an error at once
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
@@ -69,55 +69,54 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "ADDR:PORT",
-        help = format!("Where /metrics, /healthz and /readyz are served [default: {}]", http::DEFAULT_ADDR)
+        help = format!("Address that serves /metrics, /healthz and /readyz [default: {}]", http::DEFAULT_ADDR)
     )]
     pub metrics_addr: Option<SocketAddr>,
 
-    /// Where alerts go, one JSON object a line: a file to append to, or - for stderr [default: -]
+    /// Alert log, one JSON object per line: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
     pub alert_log: Option<String>,
 
-    /// An Alertmanager to post alerts to; may be given several times, for the members of a cluster
+    /// Alertmanager to post alerts to; repeat it for each member of a cluster
     #[arg(long = "alertmanager", value_name = "URL")]
     pub alertmanagers: Vec<Endpoint>,
 
-    /// Where each line of the alert log is posted as well; may be given several times
+    /// URL to post each line of the alert log to; may be repeated
     #[arg(long = "webhook", value_name = "URL")]
     pub webhooks: Vec<Endpoint>,
 
-    /// The unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
+    /// Unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
     /// [default: /run/wsmon.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
-    /// Where what was learned of each listener is kept over a restart: how many clients usually come
-    /// and go
+    /// File that keeps the learned connect and disconnect rates of each listener across restarts
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
 
-    /// The cgroup v2 directory to watch, with all below it; by default everything on this host
+    /// Cgroup v2 directory to watch, with everything below it; by default everything on this host
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Abort connections that are confirmed dead, so that the application hears of it now: off,
-    /// dry-run or confirmed [default: off]
+    /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
+    /// confirmed [default: off]
     #[arg(long, value_name = "MODE")]
     pub reap: Option<ReapMode>,
 
-    /// The same as --reap dry-run: say what would be aborted, and abort nothing
+    /// Same as --reap dry-run: log what would be aborted, and abort nothing
     #[arg(long)]
     pub reap_dry_run: bool,
 
-    /// How many connections are aborted in a minute at most [default: 60]
+    /// Maximum number of connections to abort per minute [default: 60]
     #[arg(long, value_name = "N")]
     pub reap_max_per_minute: Option<u32>,
 
-    /// Take the address that a proxy forwards for the client's, and put it into alerts; it is personal
+    /// Identify clients by the address that a proxy forwards, and put it into alerts; it is personal
     /// data
     #[arg(long)]
     pub client_address: bool,
 
-    /// Connections that can be tracked at a time [default: 262144]
+    /// Maximum number of tracked connections [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_connections: Option<u32>,
 
@@ -198,7 +197,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // cgroup. They are found at their next packet.
     let seeded = match cgroup.is_root {
         true => Some(daemon.seed().map_err(|error| {
-            Failure::failed(format!("cannot look at the sockets of this host: {error}"))
+            Failure::failed(format!("cannot scan the sockets of this host: {error}"))
         })?),
         false => None,
     };
@@ -263,7 +262,7 @@ fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
 fn state_file(path: &Path) -> Option<StateFile> {
     StateFile::open(path)
         .inspect_err(|error| {
-            log::warn!("{error}. wsmon learns anew, and keeps nothing when it ends");
+            log::warn!("{error}. wsmon learns anew, and will not save what it learns");
         })
         .ok()
 }
@@ -326,7 +325,7 @@ fn banner(
             );
             if seeded.refused + seeded.hidden > 0 {
                 eprintln!(
-                    "  not looked at: {} namespaces, and those of {} processes (see wsmon check)",
+                    "  not scanned: {} namespaces, and those of {} processes (see wsmon check)",
                     seeded.refused, seeded.hidden
                 );
             }
@@ -338,7 +337,7 @@ fn banner(
                 );
             }
         }
-        None => eprintln!("  connections older than this start are met at their next packet"),
+        None => eprintln!("  connections older than this start are tracked from their next packet"),
     }
     let alerts = if settings.alert_log == "-" {
         "stderr"
@@ -350,7 +349,7 @@ fn banner(
     eprintln!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
     match settings.reap.mode {
         ReapMode::Off => {}
-        ReapMode::DryRun => eprintln!("  says which confirmed zombies it would abort"),
+        ReapMode::DryRun => eprintln!("  logs which confirmed zombies it would abort"),
         ReapMode::Confirmed => eprintln!(
             "  aborts confirmed zombies, at most {} a minute",
             settings.reap.max_per_minute

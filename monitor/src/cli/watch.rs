@@ -19,30 +19,28 @@ use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 #[derive(Args, Clone, Debug)]
 pub struct WatchArgs {
-    /// A file with listeners and settings (`wsmon config example`); what a flag says overrides it
+    /// File with listeners and settings (`wsmon config example`); flags override it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// A local port of WebSocket servers, or a range of them; each is one listener. Instead of the
-    /// file's listeners
+    /// Local port of WebSocket servers, or a range of ports; each is one listener. Replaces the file's
+    /// listeners
     #[arg(long = "port", value_name = "PORT[-PORT]")]
     pub ports: Vec<PortRange>,
 
-    /// A port of remote services that this host connects to, or a range of them
+    /// Port of remote services that this host connects to, or a range of ports
     #[arg(long = "remote-port", value_name = "PORT[-PORT]")]
     pub remote_ports: Vec<PortRange>,
 
-    /// What stands on the path, nearest first, by the names that `wsmon profiles` lists; for every
-    /// listener
+    /// Hops on the path of every listener, nearest first, by their names in `wsmon profiles`
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',', value_parser = profile)]
     pub lb: Vec<&'static Profile>,
 
-    /// After how much silence the load balancer forgets a connection: the one of --lb, or one that
-    /// says nothing to either side
+    /// Idle timeout of the hop of --lb, or else of a load balancer that forgets connections silently
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub lb_timeout: Option<Duration>,
 
-    /// How long a single ping from this host may stay without its pong [default: 30s]
+    /// Maximum time that a single ping from this host may stay without its pong [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub ping_timeout: Option<Duration>,
 
@@ -50,7 +48,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub unresponsive_floor: Option<Duration>,
 
-    /// Call a connection quiet that has brought no message for this long
+    /// Report a connection as quiet after this long without a message
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub message_gap: Option<Duration>,
 }
@@ -108,7 +106,7 @@ impl WatchArgs {
         }
         if listeners.len() > MAX_LISTENERS {
             return Err(Failure::usage(format!(
-                "{} groups of ports; one wsmon can watch {MAX_LISTENERS}, write neighbours as a \
+                "{} groups of ports; one wsmon can watch {MAX_LISTENERS}, write adjacent ports as a \
                  range",
                 listeners.len()
             )));
@@ -161,7 +159,7 @@ impl WatchArgs {
         for (place, hop) in hops.iter().enumerate() {
             if hops[..place].iter().any(|other| other.name == hop.name) {
                 return Err(usage(&format!(
-                    "{} is there twice; two of a kind need names of their own in a file (--config)",
+                    "{} is listed twice; give each its own name in a file (--config)",
                     hop.name
                 )));
             }
@@ -312,7 +310,7 @@ mod tests {
         for (flags, why) in [
             (&["--lb", "haproxy"][..], "timeout tunnel"),
             (&["--lb", "nginx,haproxy"], "timeout tunnel"),
-            (&["--lb", "nginx,nginx"], "nginx is there twice"),
+            (&["--lb", "nginx,nginx"], "nginx is listed twice"),
             (
                 &["--lb", "nginx,caddy", "--lb-timeout", "9s"],
                 "cannot share",

@@ -55,7 +55,7 @@ impl Daemon {
                 Ok(event) => self.core.handle_event(event),
                 Err(error) => {
                     self.undecodable_handshakes += 1;
-                    log::warn!("a record of the handshakes ring: {error}");
+                    log::warn!("invalid record in the handshakes ring: {error}");
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Daemon {
             }
             Err(error) => {
                 self.undecodable += 1;
-                log::warn!("a record of the vitals ring: {error}");
+                log::warn!("invalid record in the vitals ring: {error}");
             }
         }
     }

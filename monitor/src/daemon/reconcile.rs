@@ -81,11 +81,11 @@ impl Reconciler {
         let seen = match result {
             Ok(Ok(seen)) => Some(seen),
             Ok(Err(error)) => {
-                log::warn!("cannot look at the sockets of this host: {error}");
+                log::warn!("cannot scan the sockets of this host: {error}");
                 None
             }
             Err(error) => {
-                log::error!("the look at the sockets ended early: {error}");
+                log::error!("the scan of the sockets ended early: {error}");
                 None
             }
         };

@@ -40,7 +40,7 @@ impl StateWriter {
         self.writing = None;
         match written {
             Ok(file) => self.file = Some(file),
-            Err(error) => log::error!("the state file is not written any more: {error}"),
+            Err(error) => log::error!("stopped writing the state file: {error}"),
         }
     }
 

@@ -27,19 +27,19 @@ use monitor_core::{
 /// An invalid record. It is counted and never stops the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("a record of {found} bytes, {expected} were expected")]
+    #[error("record of {found} bytes, expected {expected}")]
     Size { found: usize, expected: usize },
     #[error("unknown event kind {0}")]
     Kind(u32),
-    #[error("unknown way to close {0}")]
+    #[error("unknown kind of close {0}")]
     CloseHow(u32),
-    #[error("a flow of protocol {0} is not reported")]
+    #[error("unexpected protocol {0}")]
     Protocol(u8),
-    #[error("unknown beginning of an end {0}")]
+    #[error("unknown start of a close {0}")]
     ClosingBy(u8),
     #[error("unknown kind of head {0}")]
     HeadKind(u8),
-    #[error("a head of {found} bytes, at most {max} were expected")]
+    #[error("head of {found} bytes, expected at most {max}")]
     HeadLen { found: u16, max: usize },
 }
 

@@ -184,7 +184,7 @@ pub type Met = (ConnId, Result<Facts, SnapshotError>);
 pub enum SnapshotError {
     #[error(transparent)]
     Map(#[from] MapAccessError),
-    #[error("cannot go through the snapshots: {0}")]
+    #[error("cannot iterate over the snapshots: {0}")]
     Pages(#[source] io::Error),
     #[error("no room for another connection; raise --max-connections")]
     Full,

@@ -224,7 +224,7 @@ fn sock_diag() -> Result<String, Missing> {
     // The probe counts no sockets: with a million of them that would add seconds to each start.
     SockDiag::open()
         .and_then(|mut sock_diag| sock_diag.probe())
-        .map(|()| "tells of TCP connections".to_owned())
+        .map(|()| "lists TCP connections".to_owned())
         .map_err(|error| {
             Missing::new(
                 format!(

@@ -42,13 +42,13 @@ pub struct Dump {
 pub enum SockDiagError {
     #[error("cannot open a sock_diag socket: {0}")]
     Open(#[source] io::Error),
-    #[error("cannot ask sock_diag for sockets: {0}")]
+    #[error("cannot send to sock_diag: {0}")]
     Send(#[source] io::Error),
     #[error("cannot receive from sock_diag: {0}")]
     Receive(#[source] io::Error),
     #[error("sock_diag refused the request: {0}; it needs the module tcp_diag")]
     Refused(#[source] io::Error),
-    #[error("sock_diag described a socket in a way that is not understood")]
+    #[error("sock_diag sent an invalid description of a socket")]
     Malformed,
     #[error(
         "sock_diag sent a datagram of {length} bytes, of which {} fit",
@@ -57,7 +57,7 @@ pub enum SockDiagError {
     DatagramTooLong { length: usize },
     #[error("sock_diag sent a truncated message at byte {offset} of a datagram of {length}")]
     Truncated { offset: usize, length: usize },
-    #[error("sock_diag lost messages for want of buffer space")]
+    #[error("sock_diag lost messages because its buffer was full")]
     Overrun,
 }
 

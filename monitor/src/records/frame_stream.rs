@@ -116,7 +116,7 @@ impl FrameStream {
     pub fn collect(&mut self) -> Collected {
         self.viewers.remove_closed();
         if let Err(error) = self.set_kernel_rate() {
-            log::error!("cannot tell the kernel how many frames to send: {error}");
+            log::error!("cannot set how many frames the kernel sends: {error}");
         }
         let mut collected = Collected::default();
         if self.viewers.is_empty() {
@@ -130,7 +130,7 @@ impl FrameStream {
                 Some(Ok(sample)) => collected.frames.push(sample),
                 Some(Err(error)) => {
                     collected.undecodable += 1;
-                    log::warn!("a record of the samples ring: {error}");
+                    log::warn!("invalid record in the samples ring: {error}");
                 }
                 None => break,
             }

@@ -124,7 +124,7 @@ impl Drop for AlertLog {
         // daemon, and so the programs, from ending.
         self.close();
         if !self.drain_deadline.wait() {
-            log::warn!("nobody reads the alert log; its last lines are lost");
+            log::warn!("the alert log is not being read; its last lines are lost");
         }
     }
 }

@@ -88,7 +88,7 @@ pub enum ControlRequest {
 pub enum WatchError {
     #[error(transparent)]
     TooManyViewers(#[from] TooManyViewers),
-    #[error("cannot ask the kernel for frames: {0}")]
+    #[error("cannot request frames from the kernel: {0}")]
     Map(#[from] MapAccessError),
 }
 
@@ -195,8 +195,7 @@ async fn connection(
         },
         Some(None) => {
             let text = format!(
-                "no connection {cookie} is watched, and none of the last {REMEMBERED} that ended \
-                 was it\n"
+                "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
             );
             (StatusCode::NOT_FOUND, text).into_response()
         }

@@ -228,7 +228,7 @@ impl<C: Encoder> DeliveryWorker<C> {
             match self.post(items) {
                 SendOutcome::Taken => {
                     if self.backoff.is_tried() {
-                        log::info!("{} takes alerts again", self.name);
+                        log::info!("{} accepts alerts again", self.name);
                         self.backoff = Backoff::default();
                     }
                     return true;
@@ -241,7 +241,7 @@ impl<C: Encoder> DeliveryWorker<C> {
                 }
                 SendOutcome::Failed(why, at_least) => {
                     if !self.backoff.is_tried() {
-                        log::warn!("cannot tell {}: {why}; trying again", self.name);
+                        log::warn!("cannot deliver to {}: {why}; trying again", self.name);
                     }
                     let wait = self.backoff.next_wait().max(at_least);
                     let asks_for_too_much = self.is_stopped_within(wait) && at_least > DRAIN_LIMIT;
@@ -259,7 +259,7 @@ impl<C: Encoder> DeliveryWorker<C> {
             match self.post(items) {
                 SendOutcome::Taken => {}
                 SendOutcome::Refused(why) | SendOutcome::Failed(why, _) => {
-                    log::warn!("cannot remind {}: {why}", self.name);
+                    log::warn!("cannot repeat alerts to {}: {why}", self.name);
                     return;
                 }
             }

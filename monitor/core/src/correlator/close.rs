@@ -63,7 +63,7 @@ impl Correlator {
         self.report_storm(id);
     }
 
-    /// A connection ends without last facts.
+    /// Ends a connection whose last facts are unknown.
     pub(super) fn forget(&mut self, conn: ConnId, ending: Ending, at: Ktime) {
         let attempt = self.take_ended(conn, ending, at);
         if let Some(attempt) = &attempt {
@@ -87,7 +87,7 @@ impl Correlator {
             storm.disconnect(&mut flow);
             flow.end(ending, None, self.now.max(at), history, &mut self.actions);
         }
-        // Of a connection that asks for an upgrade already, only an earlier life is over.
+        // If an upgrade is pending again, only an earlier use of the connection is over.
         if self.pending.get(conn).is_none() {
             self.actions.push_back(Action::Transition(Transition {
                 conn,
@@ -100,7 +100,7 @@ impl Correlator {
         }
     }
 
-    /// Takes a flow off the table, with its handshake.
+    /// Removes a flow from the table and releases its handshake.
     fn remove(&mut self, conn: ConnId) -> Option<TrackedFlow> {
         let mut flow = self.flows.remove(conn)?;
         self.recv_queues.forget(conn);
@@ -110,7 +110,8 @@ impl Correlator {
         Some(flow)
     }
 
-    /// The socket vanished between the deadline and the check: its `Closed` is normally on the way.
+    /// Handles a missing socket. It vanished between the deadline and the check, so its `Closed` is
+    /// normally on the way.
     pub(super) fn miss(&mut self, conn: ConnId) {
         let Some(flow) = self.flows.get_mut(conn) else {
             return;
@@ -123,8 +124,8 @@ impl Correlator {
         }
     }
 
-    /// The attempt that ends with this connection, off the table. A dismissal may mean an earlier
-    /// attempt, or the older connection that now asks for an upgrade.
+    /// Takes the attempt that ends with this connection from the table. A dismissal may refer to an
+    /// earlier attempt, or to the use of the connection before a pending upgrade.
     fn take_ended(&mut self, conn: ConnId, ending: Ending, at: Ktime) -> Option<UpgradeAttempt> {
         let attempt = self.pending.get(conn)?;
         let goes_on = match ending {

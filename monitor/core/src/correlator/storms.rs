@@ -22,17 +22,18 @@ use crate::{
     verdict,
 };
 
-/// How storms are looked for.
+/// Settings for the detection of storms.
 #[derive(Clone, Debug, Default)]
 pub struct StormSetup {
     pub settings: StormSettings,
-    /// What was learned before, by the name of the listener.
+    /// The baselines of an earlier run, by listener name.
     pub baselines: HashMap<String, Baseline>,
-    /// Whether a client is who a proxy says that it is. Whoever can reach the server can claim anything.
+    /// Whether to trust the client address that a proxy forwards. Anyone who can reach the server can
+    /// forge it.
     pub forwarded: bool,
 }
 
-/// The engine of one listener, and what it said last that stands.
+/// The engine of one listener, with its standing alerts.
 #[derive(Debug)]
 pub(crate) struct StormWatch {
     detector: StormDetector,
@@ -54,13 +55,13 @@ impl StormWatch {
         both.into_iter().filter_map(Option::as_deref)
     }
 
-    /// The flow is one of the client's connections, and no other's.
+    /// Assigns the flow to the client, and to no other.
     pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
         self.disconnect(flow);
         flow.client = Some(self.detector.connect(at, client));
     }
 
-    /// The flow is over. False if that was known.
+    /// Marks the flow as over; `false` if it was already.
     pub(super) fn disconnect(&mut self, flow: &mut TrackedFlow) -> bool {
         let slot = flow.client.take();
         let was_open = slot.is_some();
@@ -75,7 +76,7 @@ impl StormWatch {
         self.detector.departed(departure, open);
     }
 
-    /// Passes on what the engine has to say.
+    /// Turns the engine's findings into actions.
     fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
         tally.reconnects = self.detector.reconnects();
         tally.reconnect_storm = self.detector.is_storm();
@@ -92,7 +93,7 @@ impl StormWatch {
 }
 
 impl Correlator {
-    /// Looks for storms in this way. Comes before the first event.
+    /// Sets how storms are detected. Must be called before the first event.
     pub fn with_storms(mut self, setup: &StormSetup) -> Self {
         self.forwarded = setup.forwarded;
         for listener in &mut self.listeners {
@@ -102,26 +103,26 @@ impl Correlator {
         self
     }
 
-    /// What was learned of each listener, by its name.
+    /// The learned baseline of each listener, by name.
     pub fn baselines(&self) -> impl Iterator<Item = (&str, Baseline)> {
         let listeners = self.listeners.iter();
         listeners.map(|it| (it.rules.name.as_str(), it.storm.detector.baseline()))
     }
 
-    /// The clients of each listener that ask most often, heaviest first.
+    /// The clients of each listener with the most attempts, heaviest first.
     pub fn clients(&self) -> impl Iterator<Item = (ListenerId, Vec<ClientRow>)> + '_ {
         let listeners = (0..).map(ListenerId).zip(&self.listeners);
         listeners.map(|(id, listener)| (id, listener.storm.detector.clients()))
     }
 
-    /// Whose connection it is, as [`Correlator::clients`] names clients.
+    /// The client of a connection, as in [`Correlator::clients`].
     pub(super) fn client_of(&self, facts: &Facts) -> IpAddr {
         let flow = self.flows.get(facts.conn);
         let forwarded = flow.and_then(TrackedFlow::forwarded);
         client(facts, forwarded.filter(|_| self.forwarded))
     }
 
-    /// The storms, and the clients that thrash, last reported as going on.
+    /// The standing storm and thrash alerts.
     pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
         let listeners = self.listeners.iter();
         listeners.flat_map(|listener| listener.storm.standing())
@@ -174,7 +175,7 @@ impl Correlator {
         storm.report(listener, &mut history.tally, &mut self.actions);
     }
 
-    /// Who asks, by what is known when it asks.
+    /// The client of an upgrade attempt; `request` if its head was seen.
     pub(super) fn client_of_request(
         &self,
         of: &HandshakeSocket,
@@ -186,12 +187,12 @@ impl Correlator {
     }
 }
 
-/// Whose connection it is; `forwarded` is what a proxy says and is to be trusted with.
+/// The client of a connection; `forwarded` is its address from a trusted proxy.
 pub(super) fn client(facts: &Facts, forwarded: Option<ClientAddress>) -> IpAddr {
     identify(facts.role, facts.local.ip(), facts.peer.ip(), forwarded)
 }
 
-/// The client is the end that asks.
+/// The client is the endpoint that opens the connection.
 fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAddress>) -> IpAddr {
     match (role, forwarded) {
         (Role::Client, _) => local.to_canonical(),
@@ -200,7 +201,7 @@ fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAdd
     }
 }
 
-/// How a connection that was open is over, as of its first FIN or close frame, or else of its end.
+/// The end of an open connection, at its first FIN or close frame, otherwise at its close.
 pub(super) fn departure(
     observation: &Observation<'_>,
     how: Option<CloseHow>,

@@ -1,8 +1,8 @@
-//! Sweeps: where every snapshot is shown every so often, a healthy flow needs no deadline of its own.
+//! Sweeps: if every snapshot is passed in at regular intervals, a healthy flow needs no deadline.
 //!
-//! To ask for one snapshot at a time costs a system call each, and its flow in the table is far from
-//! all that was touched before. Of a million connections with a heartbeat hardly one in a sweep has
-//! a deadline before the next sweep: to see that, its facts are enough.
+//! Reading a single snapshot costs a system call, and a cache miss for its flow in the table. Of a
+//! million connections with a heartbeat, hardly one per sweep has a deadline before the next sweep, and
+//! its facts alone show that.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::{
 };
 
 impl Correlator {
-    /// From now on every snapshot there is will be shown to [`Correlator::handle_swept`] at least this
-    /// often. Where that is less often than before, [`Correlator::handle_rules`] has to follow; where it
-    /// is never again, one last sweep.
+    /// Announces that every snapshot will be passed to [`Correlator::handle_swept`] at least this often.
+    /// If that is less often than before, the caller must call [`Correlator::handle_rules`] next; after
+    /// `None`, it must pass in one last sweep.
     pub fn expect_sweeps(&mut self, at_least_every: Option<Duration>) {
         self.sweeps = at_least_every;
     }
 
-    /// Takes in a snapshot that was not asked for. It is judged like one that was, unless nothing can
-    /// come of it before the next sweep.
+    /// Handles a snapshot that the core did not request. It is judged like a requested one, unless
+    /// judging it cannot change anything before the next sweep.
     pub fn handle_swept(&mut self, facts: &Facts) {
         let Some(Listener { rules, loss, .. }) = self.listeners.get(facts.listener.index()) else {
             self.rejected += 1;
@@ -37,7 +37,8 @@ impl Correlator {
             source: FactsSource::Snapshot,
             now: self.now,
             staleness: self.staleness,
-            // Only the table knows both of these; the first is not needed, the other an event.
+            // Only the table has these two. `can_wait` excludes rules that need the first; a change
+            // of the other is an event.
             first_seen: Ktime::ZERO,
             unread: None,
             listener_loss: loss.loss(),
@@ -47,8 +48,8 @@ impl Correlator {
         }
     }
 
-    /// Whether a check would end in a deadline after the next sweep and in nothing else. A flow that
-    /// this is wrong of, because a verdict stands on it or it is at risk, has a deadline in the wheel.
+    /// Whether judging now could only set a deadline after the next sweep. Flows with a standing
+    /// verdict, or at risk, may get a wrong answer, but they have a deadline in the wheel.
     fn can_wait(&self, observation: &Observation<'_>) -> bool {
         let facts = observation.facts;
         let ends = !facts.is_open() || facts.close.is_some() || facts.closing.is_some();
@@ -58,14 +59,14 @@ impl Correlator {
         let Finding::NotBefore(deadline) = verdict::judge(observation) else {
             return false;
         };
-        // Nothing but a gauge depends on it.
+        // The at-risk check affects only a gauge, so it may be late.
         let tolerance = observation.path.idle_timeout().unwrap_or_default() / 10;
         let (at_risk, risk) = verdict::at_risk(observation);
         let deadline = deadline.min(risk + tolerance);
         !at_risk && self.is_swept_before(deadline, observation.now)
     }
 
-    /// Whether a sweep after `now` comes first, whenever that is.
+    /// Whether a sweep after `now` is sure to come before `deadline`.
     pub(super) fn is_swept_before(&self, deadline: Ktime, now: Ktime) -> bool {
         self.sweeps.is_some_and(|every| deadline > now + every)
     }
@@ -109,7 +110,7 @@ mod tests {
             .collect()
     }
 
-    /// A ping that is answered at once.
+    /// A ping with an immediate pong.
     fn beat(facts: &mut Facts, at: Ktime) {
         for activity in [&mut facts.rx, &mut facts.tx] {
             activity.last_packet = Some(at);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_with_a_heartbeat_has_no_deadline_and_is_never_asked_for() {
+    fn a_flow_with_a_heartbeat_has_no_deadline_and_is_never_inspected() {
         let mut core = core();
         let mut facts = opened(&mut core);
         for at in 1..=600 {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_last_sweep_a_flow_has_a_deadline_of_its_own() {
+    fn a_flow_has_its_own_deadline_after_the_last_sweep() {
         let mut core = core();
         let mut facts = opened(&mut core);
         beat(&mut facts, s(30));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_falls_silent_is_found_as_if_it_had_been_asked_for_all_along() {
+    fn sweeps_find_a_silent_flow_as_soon_as_inspections_would() {
         for phase in 0..20 {
             let mut core = core();
             let mut facts = opened(&mut core);
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_tells_of_a_lone_ping_in_time() {
+    fn a_sweep_finds_a_lone_ping_in_time() {
         let mut core = core();
         let mut facts = opened(&mut core);
         beat(&mut facts, s(30));

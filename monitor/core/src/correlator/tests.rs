@@ -82,7 +82,7 @@ impl Bench {
         self.event(Event::Closed { facts, how });
     }
 
-    /// Lets the time pass, showing it whenever the core asks.
+    /// Advances the time to `end`, through every deadline of the core.
     fn until(&mut self, end: u64) {
         while let Some(at) = self.core.poll_timeout().filter(|at| *at <= ms(end)) {
             self.show(at);
@@ -116,7 +116,7 @@ impl Bench {
     }
 }
 
-/// A ping leaves.
+/// This host sends a ping.
 fn ping(facts: &mut Facts, at: u64) {
     let at = ms(at);
     facts.tx.last_packet = Some(at);
@@ -128,7 +128,7 @@ fn ping(facts: &mut Facts, at: u64) {
     }
 }
 
-/// New payload comes from the peer, which is no pong.
+/// New payload other than a pong comes from the peer.
 fn hear(facts: &mut Facts, at: u64) {
     facts.rx.last_packet = Some(ms(at));
     facts.rx.last_payload = Some(ms(at));
@@ -152,7 +152,7 @@ fn ack(facts: &mut Facts, at: u64) {
     facts.unanswered_since = None;
 }
 
-/// Bytes leave after a silence since `from`, and for the `retransmits`-th time.
+/// Bytes leave at `to`, after a silence since `from`.
 fn speak_into_silence(facts: &mut Facts, from: u64, to: u64) {
     facts.last_idle_gap = Some(IdleGap {
         from: ms(from),
@@ -182,7 +182,7 @@ const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 use Certainty::{Confirmed, Suspected};
 use VerdictKind::{BlackHoled, Expired, Expiring, HalfClosed, Quiet, Stalled, Unresponsive};
 
-/// Where one try in seven fails, eight in a row are chance less than once in a million times.
+/// If one try in seven fails, eight failures in a row are chance in less than one case in a million.
 fn lossy() -> Loss {
     let loss = Loss::from_late(5_200);
     assert_eq!(loss.tries_beyond_chance(), 8);

@@ -1,8 +1,8 @@
 //! The opening handshake in the correlator's table.
 //!
-//! The heads come through one ring, births and deaths through another, and each of them may be
-//! lost. So an attempt is assembled from what comes, in any order, and leaves the table with the
-//! first sign that it is over.
+//! The heads come through one ring, opened and closed connections through another, and each record may
+//! be lost. So an attempt is assembled from its records in any order, and leaves the table at the first
+//! sign of its end.
 
 use super::{Action, Correlator, State, Transition};
 use crate::{
@@ -18,8 +18,7 @@ use crate::{
 };
 
 impl Correlator {
-    /// How a connection was opened, or what it asks for while it waits for its answer. `None` if
-    /// neither head of its handshake was seen.
+    /// The opening handshake of a connection, complete or pending. `None` if neither head was seen.
     pub fn handshake(&self, conn: ConnId) -> Option<Handshake<'_>> {
         let flow = self.flows.get(conn);
         match flow.and_then(|flow| flow.handshake.as_deref()) {
@@ -28,12 +27,12 @@ impl Correlator {
         }
     }
 
-    /// The connections whose upgrade request has no answer yet.
+    /// The connections with an unanswered upgrade request.
     pub fn unanswered(&self) -> Vec<ConnId> {
         self.pending.unanswered().collect()
     }
 
-    /// Whether an upgrade request of this connection has no answer yet.
+    /// Whether the connection has an unanswered upgrade request.
     pub fn is_unanswered(&self, conn: ConnId) -> bool {
         self.pending
             .get(conn)
@@ -55,7 +54,8 @@ impl Correlator {
             let from = self.flows.get(of.conn).map(TrackedFlow::state);
             self.report(of, from, State::Connecting, Reason::Requested);
         }
-        // An answer to this request that overtook it; one to an earlier request is older.
+        // A response that is not older than this request overtook it. An older one belongs to an
+        // earlier request.
         match earlier {
             Some(earlier) if earlier.at >= of.at => {
                 attempt.response = earlier.response;
@@ -64,7 +64,7 @@ impl Correlator {
             Some(earlier) => self.give_up(&earlier, of.at),
             None => {}
         }
-        // One that is open already was counted when it opened.
+        // An open connection was counted when it opened.
         attempt.settled |= attempt.opened;
         if !attempt.settled {
             self.arrived(of.listener, of.at, client);
@@ -87,13 +87,13 @@ impl Correlator {
                 self.conclude(&mut attempt, of.at, AttemptOutcome::Accepted);
                 self.assemble(of.conn, attempt);
             }
-            // Interim (RFC 9110 §15.2): the answer is still to come.
+            // Interim (RFC 9110 §15.2): the final response follows.
             Some(100..=199) => {}
             status => self.refused(of, status, &response),
         }
     }
 
-    /// A connection that was only assumed is open now.
+    /// Opens a connection whose protocol was only assumed.
     pub(super) fn upgrade(&mut self, facts: &Facts) {
         let Some(attempt) = self.pending.get(facts.conn).filter(|a| !a.opened) else {
             return;
@@ -105,7 +105,7 @@ impl Correlator {
         self.join(facts);
     }
 
-    /// The connection is open: what is known of its handshake is now its own.
+    /// Attaches what is known of the handshake to a connection that is now open.
     pub(super) fn join(&mut self, facts: &Facts) {
         if let Some(mut attempt) = self.take_attempt(facts.conn) {
             let at = facts.opened_at.unwrap_or(facts.at);
@@ -127,16 +127,16 @@ impl Correlator {
                     .handshakes_stuck += 1;
                 self.pending.put(conn, attempt);
             } else {
-                // The other half was lost, or the connection was.
+                // The record of the other half, or of the connection, was lost.
                 self.settle(conn, &attempt);
             }
         }
     }
 
-    /// A connection opens that is not known: TLS begins, or nothing was heard of its request.
+    /// Counts an unknown connection that opens: TLS begins, or the record of its request was lost.
     pub(super) fn count_opening(&mut self, facts: &Facts) {
         let known = self.flows.contains(facts.conn) || self.pending.get(facts.conn).is_some();
-        // One that is older than the monitor is none that comes.
+        // A connection older than the monitor isn't a new arrival.
         if known || facts.established_at.is_none() || facts.listener.index() >= self.listeners.len()
         {
             return;
@@ -146,7 +146,7 @@ impl Correlator {
         self.settled(facts.listener, at, client, AttemptOutcome::Accepted);
     }
 
-    /// Nothing is left to come for an attempt.
+    /// Settles an attempt as unanswered if it is still open.
     pub(super) fn give_up(&mut self, attempt: &UpgradeAttempt, at: Ktime) {
         if !attempt.settled {
             self.settled(
@@ -158,8 +158,8 @@ impl Correlator {
         }
     }
 
-    /// An attempt whose request was not heard of; it is counted now, unless its connection is open, and
-    /// so was counted as it opened.
+    /// An attempt whose request record was lost. It is counted now, unless its connection is open and so
+    /// was counted when it opened.
     fn unheard(&mut self, of: &HandshakeSocket) -> UpgradeAttempt {
         let client = self.client_of_request(of, None);
         let mut attempt = UpgradeAttempt::new(of.listener, client, of.at);
@@ -176,7 +176,7 @@ impl Correlator {
         }
     }
 
-    /// Takes an attempt off the table and the gauge.
+    /// Removes an attempt from the table and the gauge.
     pub(super) fn take_attempt(&mut self, conn: ConnId) -> Option<UpgradeAttempt> {
         let mut attempt = self.pending.take(conn)?;
         if std::mem::take(&mut attempt.stuck) {
@@ -204,7 +204,7 @@ impl Correlator {
         self.report(of, from, State::Closed, reason);
     }
 
-    /// Puts an attempt back to wait for what is missing, or settles it.
+    /// Settles a complete attempt, or puts it back until the missing records come.
     fn assemble(&mut self, conn: ConnId, attempt: UpgradeAttempt) {
         if attempt.opened && attempt.request.is_some() && attempt.response.is_some() {
             self.settle(conn, &attempt);
@@ -213,14 +213,14 @@ impl Correlator {
         }
     }
 
-    /// Keeps the handshake with its connection, if that is there.
+    /// Stores the handshake in its flow, if there is one.
     fn settle(&mut self, conn: ConnId, attempt: &UpgradeAttempt) {
         if let Some(flow) = self.flows.get_mut(conn)
             && flow.handshake.is_none()
         {
             let interned = InternedHandshake::new(&attempt.handshake(), &mut self.interner);
             flow.handshake = Some(Box::new(interned));
-            // Its request may have come after it was known to be open.
+            // The request, with the client's address, may come after the record of the opening.
             if self.forwarded && flow.client.is_some() {
                 self.listeners[flow.listener.index()].storm.connect(
                     flow,
@@ -231,7 +231,7 @@ impl Correlator {
         }
     }
 
-    /// Whether the connection is known to be open, not only assumed.
+    /// Whether the connection's protocol is known, not assumed.
     fn is_proven(&self, conn: ConnId) -> bool {
         self.flows.get(conn).is_some_and(TrackedFlow::is_proven)
     }

@@ -40,7 +40,9 @@ impl Comparison {
                 }
             }
             Err(error) => {
-                log::error!("connections whose records were lost are met at their next: {error}");
+                log::error!(
+                    "connections with lost records are tracked from their next record: {error}"
+                );
                 self.unmet = None;
             }
         }

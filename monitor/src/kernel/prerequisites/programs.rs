@@ -116,5 +116,5 @@ fn neighbours(cgroup: &Path) -> Result<String, Missing> {
         return Ok("none on this cgroup".to_owned());
     }
     let names: Vec<_> = found.iter().map(AttachedProgram::to_string).collect();
-    Ok(format!("run beside wsmon: {}", names.join(", ")))
+    Ok(format!("run with wsmon: {}", names.join(", ")))
 }

@@ -73,7 +73,7 @@ impl ControlSocket {
         let bound = UnixListener::bind(path);
         umask(before);
         let listener = bound.map_err(failed("listen on", path))?;
-        let identity = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+        let identity = fs::symlink_metadata(path).map_err(failed("inspect", path))?;
         Ok(Self {
             listener,
             guard: Guard {
@@ -110,7 +110,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io("look at")(error)),
+        Err(error) => return Err(io("inspect")(error)),
         Ok(found) if !found.file_type().is_socket() => {
             return Err(SocketError::NoSocket(path.to_owned()));
         }
@@ -119,7 +119,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     match UnixStream::connect(path) {
         // Nobody listens.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            log::info!("{} was left by a daemon that is gone", path.display());
+            log::info!("{} was left by an earlier daemon", path.display());
             fs::remove_file(path).map_err(io("remove the old socket"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -14,7 +14,7 @@ pub const MAX_VIEWERS: usize = 32;
 
 /// The maximum number of viewers is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_VIEWERS} viewers look already; end one of them")]
+#[error("{MAX_VIEWERS} viewers are connected already, which is the maximum; end one of them")]
 pub struct TooManyViewers;
 
 /// The viewers of frames.

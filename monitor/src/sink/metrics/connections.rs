@@ -6,18 +6,18 @@ use super::{FamilyBuilder, Scrape, count};
 use monitor_core::{CloseHow, facts::Protocol};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut live = FamilyBuilder::gauge("connections", "Connections under watch.");
+    let mut live = FamilyBuilder::gauge("connections", "Watched connections.");
     let mut opened = FamilyBuilder::counter(
         "connections_opened_total",
         "Connections that finished their upgrade or began TLS since wsmon started.",
     );
     let mut closed = FamilyBuilder::counter(
         "connections_closed_total",
-        "Connections that ended, by how.",
+        "Connections that ended, by the kind of close.",
     );
     let mut codes = FamilyBuilder::counter(
         "close_codes_total",
-        "First close frames, by who sent them and with which code.",
+        "First close frames, by sender and code.",
     );
     let mut abnormal = FamilyBuilder::counter(
         "abnormal_closures_total",

@@ -23,7 +23,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         FamilyBuilder::counter("frame_payload_bytes_total", "Payload of WebSocket frames.");
     let mut fragmented = FamilyBuilder::counter(
         "fragmented_messages_total",
-        "Messages that came in more than one frame.",
+        "Messages of more than one frame.",
     );
     let mut unfinished = FamilyBuilder::counter(
         "unfinished_messages_total",
@@ -37,10 +37,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "message_size_bytes",
         "Size of finished data messages on the wire.",
     );
-    let mut errors = FamilyBuilder::counter(
-        "protocol_errors_total",
-        "Rules of RFC 6455 that an endpoint broke.",
-    );
+    let mut errors = FamilyBuilder::counter("protocol_errors_total", "Violations of RFC 6455.");
     let mut unsynced = FamilyBuilder::counter(
         "unsynced_bytes_total",
         "Stream bytes that could not be attributed to frames.",
@@ -48,9 +45,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut pings = FamilyBuilder::counter("pings_total", "Ping frames.");
     let mut unanswered = FamilyBuilder::counter(
         "pings_unanswered_total",
-        "Pings that saw no pong before the next ping.",
+        "Pings without a pong before the next ping.",
     );
-    let mut pongs = FamilyBuilder::counter("pongs_total", "Pong frames, by what they answer.");
+    let mut pongs =
+        FamilyBuilder::counter("pongs_total", "Pong frames, by whether they match a ping.");
     let mut rtt = FamilyBuilder::histogram(
         "ping_rtt_seconds",
         "Time from a ping to its pong, by the side that sent the ping.",

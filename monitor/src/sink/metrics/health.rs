@@ -10,7 +10,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let undelivered = &losses.undelivered;
     let mut lost = FamilyBuilder::counter(
         "events_lost_total",
-        "What wsmon failed to see or to say, by where.",
+        "Records, packets and alerts that were lost, by place and reason.",
     );
     for (ring, reason, n) in [
         ("vitals", "full", losses.of(DropReason::VitalsFull)),
@@ -57,30 +57,30 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     );
     let mut degraded = FamilyBuilder::gauge(
         "degraded",
-        "1 while something was lost within the last five minutes.",
+        "1 if something was lost within the last five minutes.",
     );
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
     let mut owner_gaps = FamilyBuilder::counter(
         "owner_gaps_total",
-        "What of the owners of connections could not be found out for an alert, by reason.",
+        "Failed lookups of the owner of a connection for an alert, by reason.",
     );
     for (reason, n) in scrape.owner_gaps.by_reason() {
         owner_gaps.add(&[("reason", reason)], n as f64);
     }
     let mut suppressed = FamilyBuilder::counter(
         "log_lines_suppressed_total",
-        "Warnings and errors that the log left out because they repeat.",
+        "Repeated warnings and errors that were left out of the log.",
     );
     suppressed.add(&[], scrape.suppressed_log_lines as f64);
     let mut viewers = FamilyBuilder::gauge(
         "frame_viewers",
-        "Viewers of single frames; frame headers leave the kernel only while there is one.",
+        "Connected frame viewers; frame headers leave the kernel only while there is one.",
     );
     viewers.add(&[], scrape.frame_viewers as f64);
-    let mut size = FamilyBuilder::gauge("ring_size_bytes", "Bytes of records that a ring holds.");
+    let mut size = FamilyBuilder::gauge("ring_size_bytes", "Capacity of a ring buffer.");
     let mut peak = FamilyBuilder::gauge(
         "ring_peak_bytes",
-        "The most that one emptying of a ring found in it in the last one to two minutes.",
+        "Highest fill of a ring buffer in the last one to two minutes.",
     );
     for (ring, usage) in &scrape.rings {
         size.add(&[("ring", ring)], usage.size as f64);
@@ -92,7 +92,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "Entries of the kernel's table of connections, as the daemon counts them.",
     );
     entries.add(&snapshots, scrape.tracked as f64);
-    let mut max_entries = FamilyBuilder::gauge("map_max_entries", "Entries that it has room for.");
+    let mut max_entries = FamilyBuilder::gauge(
+        "map_max_entries",
+        "Capacity of the kernel's table of connections.",
+    );
     max_entries.add(&snapshots, f64::from(scrape.max_connections));
     let mut runs = FamilyBuilder::counter(
         "bpf_program_runs_total",

@@ -5,11 +5,10 @@ use prometheus::proto::MetricFamily;
 use super::{FamilyBuilder, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let mut storm =
-        FamilyBuilder::gauge("reconnect_storm", "1 while clients come back all at once.");
+    let mut storm = FamilyBuilder::gauge("reconnect_storm", "1 during a reconnect storm.");
     let mut reconnects = FamilyBuilder::counter(
         "reconnects_total",
-        "Attempts of clients that had lost a connection, or had been refused, shortly before.",
+        "Attempts of clients that lost a connection or were refused within the five minutes before.",
     );
     for (name, _, tally) in scrape.each() {
         let labels = [("listener", name)];

@@ -16,7 +16,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     );
     let mut loss = FamilyBuilder::gauge(
         "tcp_loss_ratio",
-        "Share of what was acknowledged lately that had to be sent again before; verdicts reckon with it.",
+        "Share of transmissions that fail, as verdicts use it; from recently acknowledged data.",
     );
     for (name, stats, tally) in scrape.each() {
         retransmits.add(&[("listener", name)], count(&stats.retransmits));

@@ -11,17 +11,19 @@ use monitor_core::{VerdictKind, reap::ReapOutcome};
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut zombies = FamilyBuilder::gauge(
         "zombie_connections",
-        "Connections that are dead and look open.",
+        "Dead connections whose sockets are still open.",
     );
-    let mut detected =
-        FamilyBuilder::counter("zombies_detected_total", "Zombies found, one per episode.");
+    let mut detected = FamilyBuilder::counter(
+        "zombies_detected_total",
+        "Detected zombies, one per episode.",
+    );
     let mut recovered = FamilyBuilder::counter(
         "zombies_recovered_total",
-        "Zombies whose peer was heard again.",
+        "Zombies that recovered with a sign of life from their peer.",
     );
     let mut reaped = FamilyBuilder::counter(
         "reaped_total",
-        "Confirmed zombies whose turn to be aborted came, by what became of it.",
+        "Attempts to abort a confirmed zombie, by outcome.",
     );
     let mut at_risk = FamilyBuilder::gauge(
         "at_risk_connections",
@@ -33,12 +35,12 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     );
     let mut learned = FamilyBuilder::gauge(
         "lb_idle_timeout_learned_seconds",
-        "What the connections say of the path's idle timeout: not below what is survived, not above \
-         what kills.",
+        "Bounds of the path's real idle timeout: the longest silence that a connection survived, and \
+         the shortest that killed one.",
     );
     let mut margin = FamilyBuilder::gauge(
         "heartbeat_margin_seconds",
-        "The tightest hop's idle timeout less the 99th percentile of recent silences; negative: it \
+        "The tightest hop's idle timeout minus the 99th percentile of recent silences; below 0, it \
          will drop connections.",
     );
     let mut idle_at_death = FamilyBuilder::histogram(

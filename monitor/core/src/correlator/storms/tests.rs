@@ -22,7 +22,7 @@ fn core(forwarded: bool) -> Correlator {
     })
 }
 
-/// Each client has one connection, of the same number.
+/// Each client has one connection, with the same number.
 fn peer(conn: u64) -> SocketAddr {
     let [.., high, low] = conn.to_be_bytes();
     ([10, 0, high, low], 40_000).into()
@@ -82,7 +82,7 @@ fn closed(conn: u64, at: u64) -> Event {
     }
 }
 
-/// Attempts, accepted and refused, of each client by its last number.
+/// Attempts, accepted and refused ones, by client.
 fn counts(core: &Correlator) -> BTreeMap<IpAddr, [u64; 3]> {
     let (_, rows) = core.clients().next().expect("a listener");
     let count = |row: ClientRow| (row.client, [row.attempts, row.accepted, row.refused]);
@@ -105,7 +105,7 @@ fn an_attempt_counts_once_whichever_of_its_records_is_lost() {
             }
         }
         let expected = match lost {
-            // Its end alone says nothing of its beginning.
+            // A close alone doesn't count as an attempt.
             7 => BTreeMap::new(),
             _ => [(peer(1).ip(), [1, 1, 0])].into(),
         };
@@ -114,7 +114,7 @@ fn an_attempt_counts_once_whichever_of_its_records_is_lost() {
 }
 
 #[test]
-fn a_refusal_and_silence_are_failures_of_the_one_who_asked() {
+fn a_refused_and_an_unanswered_attempt_count_as_failures_of_their_client() {
     let mut core = core(false);
     core.handle_event(request(1, 1));
     core.handle_event(response(1, 2, 103));
@@ -138,7 +138,7 @@ fn a_refusal_and_silence_are_failures_of_the_one_who_asked() {
 }
 
 #[test]
-fn tls_counts_as_it_begins_and_what_is_older_than_the_monitor_does_not() {
+fn tls_counts_when_it_begins_unless_it_is_older_than_the_monitor() {
     let mut core = core(false);
     let tls = Facts {
         protocol: Protocol::Opaque,
@@ -159,7 +159,7 @@ fn tls_counts_as_it_begins_and_what_is_older_than_the_monitor_does_not() {
 }
 
 #[test]
-fn who_a_proxy_names_is_the_client_only_where_it_is_to_be_trusted() {
+fn a_forwarded_address_is_the_client_only_if_it_is_trusted() {
     let all = || [request(1, 1), response(1, 2, 101), opened(1, 2)];
     let client = |forwarded| {
         let mut core = core(forwarded);
@@ -173,7 +173,7 @@ fn who_a_proxy_names_is_the_client_only_where_it_is_to_be_trusted() {
 }
 
 #[test]
-fn of_a_connection_to_others_this_host_is_the_client() {
+fn this_host_is_the_client_of_its_outgoing_connections() {
     let outgoing = Facts {
         role: Role::Client,
         ..facts(1, 1)
@@ -183,8 +183,8 @@ fn of_a_connection_to_others_this_host_is_the_client() {
 }
 
 #[test]
-fn older_connections_of_an_address_are_among_those_it_has_open() {
-    // All of one proxy: what sock_diag found at the start, and five that are short.
+fn open_connections_of_an_address_include_those_older_than_the_monitor() {
+    // All through one proxy: connections found by sock_diag at the start, and five short ones.
     let of_proxy = |facts: Facts| Facts {
         peer: ([10, 9, 9, 9], facts.conn.0 as u16).into(),
         ..facts
@@ -223,10 +223,10 @@ fn older_connections_of_an_address_are_among_those_it_has_open() {
 }
 
 #[test]
-fn a_connection_is_the_clients_that_a_proxy_names_though_its_request_is_told_late() {
+fn a_connection_belongs_to_its_forwarded_client_even_if_the_request_record_is_late() {
     let proxy = peer(1).ip().to_string();
     let named = || [("192.0.2.7".to_owned(), 1)].into();
-    // One that is open before anything else is known counts as an attempt of the proxy.
+    // If the opening is handled before the request, the attempt counts for the proxy.
     let orders = [
         ([request(1, 1), response(1, 2, 101), opened(1, 2)], named()),
         (
@@ -252,7 +252,7 @@ fn a_connection_is_the_clients_that_a_proxy_names_though_its_request_is_told_lat
 }
 
 #[test]
-fn a_connection_that_closes_is_open_no_more_and_leaves_once() {
+fn a_closing_connection_is_no_longer_open_and_leaves_once() {
     let mut core = core(false);
     core.handle_event(opened(1, 1));
     let open = |core: &Correlator| core.clients().next().expect("a listener").1[0].open;
@@ -268,7 +268,7 @@ fn a_connection_that_closes_is_open_no_more_and_leaves_once() {
     assert_eq!(open(&core), 0);
 }
 
-/// A server that is gone with 40 connections, which end in a FIN or a RST.
+/// A server exits with 40 connections, which end in a FIN or a RST.
 fn killed(core: &mut Correlator) -> Vec<StormAlert> {
     for conn in 0..40 {
         core.handle_event(opened(conn, conn));
@@ -307,10 +307,10 @@ fn killed(core: &mut Correlator) -> Vec<StormAlert> {
 }
 
 #[test]
-fn a_mass_close_counts_each_connection_once_and_knows_of_the_listening_socket() {
+fn a_mass_close_counts_each_connection_once_and_names_the_restart_of_the_server() {
     let mut core = core(false);
     let reported = killed(&mut core);
-    let StormFinding::Reconnect(last) = &reported.last().expect("told").finding else {
+    let StormFinding::Reconnect(last) = &reported.last().expect("a report").finding else {
         panic!("{reported:?}");
     };
     assert_eq!((last.phase, last.closes), (StormPhase::MassClose, 40));
@@ -320,9 +320,9 @@ fn a_mass_close_counts_each_connection_once_and_knows_of_the_listening_socket() 
     );
     let standing: Vec<_> = core.standing_storms().cloned().collect();
     assert_eq!(standing.as_slice(), &reported[reported.len() - 1..]);
-    assert!(core.poll_timeout().is_some(), "it waits for the clients");
+    assert!(core.poll_timeout().is_some(), "a deadline is pending");
 
-    // New rules change nothing of it.
+    // New rules don't end the storm.
     core.handle_rules(vec![ListenerRules::new("web", None)]);
     assert_eq!(core.standing_storms().count(), 1);
     while let Some(at) = core.poll_timeout() {
@@ -340,7 +340,7 @@ fn a_mass_close_counts_each_connection_once_and_knows_of_the_listening_socket() 
 }
 
 #[test]
-fn clients_that_come_back_are_told_of_though_they_first_came_a_moment_before() {
+fn a_storm_of_clients_that_first_came_a_moment_ago_is_reported() {
     let mut core = core(false);
     for conn in 0..2_000 {
         core.handle_event(opened(conn, conn));
@@ -361,14 +361,11 @@ fn clients_that_come_back_are_told_of_though_they_first_came_a_moment_before() {
     });
     let storm = storm.expect("a storm at once");
     assert!(storm.at <= ms(5_200), "{storm:?}");
-    assert_eq!(
-        storm.baseline_rate, 0.0,
-        "nothing is known of what is usual"
-    );
+    assert_eq!(storm.baseline_rate, 0.0, "no baseline is known yet");
 }
 
 #[test]
-fn a_listener_goes_on_from_what_was_learned_under_its_name() {
+fn a_listener_continues_from_the_baseline_of_its_name() {
     let usual = Usual {
         fast: 3.0,
         slow: 3.0,

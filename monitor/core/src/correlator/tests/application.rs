@@ -23,14 +23,14 @@ fn a_peer_that_closed_a_minute_ago_makes_a_half_closed_connection() {
     assert_eq!(
         bench.tally().idle_at_death.count(),
         1,
-        "of the close, not of the verdict"
+        "since the close, not since the verdict"
     );
 }
 
 #[test]
 fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does() {
     let (mut bench, facts) = Bench::opened(None);
-    let look = |bench: &mut Bench, at: u64, read: u64, bytes: u32| {
+    let observe = |bench: &mut Bench, at: u64, read: u64, bytes: u32| {
         let queue = ReceiveQueue {
             conn: facts.conn,
             bytes,
@@ -44,17 +44,17 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
         });
         bench.until(at);
     };
-    look(&mut bench, 10_000, 7, 100);
-    look(&mut bench, 25_000, 9, 200);
-    look(&mut bench, 50_000, 9, 300);
+    observe(&mut bench, 10_000, 7, 100);
+    observe(&mut bench, 25_000, 9, 200);
+    observe(&mut bench, 50_000, 9, 300);
     assert_eq!(bench.emitted, [], "it read in between, 25 s ago");
-    look(&mut bench, 56_000, 9, 400);
+    observe(&mut bench, 56_000, 9, 400);
     assert_eq!(bench.emitted, [(56_000, FIRING, Stalled, Confirmed)]);
     assert_eq!(
         bench.reasons[0],
         "this host's application has left 400 bytes unread for 31 s"
     );
-    look(&mut bench, 70_000, 409, 0);
+    observe(&mut bench, 70_000, 409, 0);
     assert_eq!(
         bench.emitted[1..],
         [(70_000, RECOVERED, Stalled, Confirmed)]
@@ -91,7 +91,7 @@ fn scan(bench: &mut Bench, at: u64, read: u64) {
 }
 
 #[test]
-fn a_closed_window_is_suspected_after_ten_seconds_without_a_look_at_the_sockets() {
+fn a_closed_window_is_suspected_after_ten_seconds_without_a_scan() {
     for lasts in [2_500, 5_000, 9_900, 10_100, 60_000] {
         let (mut bench, mut facts) = Bench::opened(None);
         close_window(&mut bench, &mut facts, 5_000);
@@ -107,7 +107,7 @@ fn a_closed_window_is_suspected_after_ten_seconds_without_a_look_at_the_sockets(
 }
 
 #[test]
-fn a_window_that_opens_again_and_again_is_that_of_a_slow_reader() {
+fn a_window_that_opens_repeatedly_is_not_stalled() {
     let (mut bench, mut facts) = Bench::opened(None);
     for n in 0..50 {
         close_window(&mut bench, &mut facts, 1_000 + n * 10_000);
@@ -117,7 +117,7 @@ fn a_window_that_opens_again_and_again_is_that_of_a_slow_reader() {
 }
 
 #[test]
-fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
+fn scans_confirm_or_refute_that_nothing_is_read_behind_a_closed_window() {
     let (mut bench, mut facts) = Bench::opened(None);
     close_window(&mut bench, &mut facts, 1_000);
     for at in [9_000, 19_000, 29_000, 39_000] {
@@ -142,7 +142,7 @@ fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
         [(49_000, RECOVERED, Stalled, Confirmed)]
     );
 
-    // It reads a little between two checks, too little to open the window.
+    // The application reads a little between two checks, too little to open the window.
     let (mut bench, mut facts) = Bench::opened(None);
     close_window(&mut bench, &mut facts, 1_000);
     for n in 1..20 {
@@ -153,7 +153,7 @@ fn looks_confirm_that_nothing_is_read_behind_a_closed_window_or_refute_it() {
 }
 
 #[test]
-fn while_the_window_is_closed_no_client_is_blamed_for_its_pongs() {
+fn a_client_is_not_unresponsive_while_this_hosts_window_is_closed() {
     let (mut bench, mut facts) = Bench::opened(None);
     facts.pings_unanswered = 20;
     close_window(&mut bench, &mut facts, 1_000);

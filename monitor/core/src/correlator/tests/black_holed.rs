@@ -1,4 +1,4 @@
-//! Bytes that nobody acknowledges.
+//! Bytes that stay unacknowledged.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn on_a_lossy_path_a_black_hole_is_suspected_until_tcp_has_tried_often_enough() 
 }
 
 #[test]
-fn what_the_other_connections_lose_makes_one_that_lost_nothing_yet_suspected_only() {
+fn loss_on_other_connections_delays_the_confirmation() {
     let (mut bench, mut facts) = Bench::opened(None);
     let deliveries = Deliveries {
         delivered: 1_000,
@@ -109,7 +109,7 @@ fn a_fifth_retransmission_that_left_early_or_just_now_proves_nothing() {
 }
 
 #[test]
-fn an_outage_of_five_seconds_is_no_zombie() {
+fn an_outage_of_five_seconds_does_not_make_a_zombie() {
     let (mut bench, mut facts) = Bench::opened(None);
     ping(&mut facts, 1_000);
     for at in [1_200, 1_600, 2_400, 4_000, 7_200] {
@@ -118,7 +118,7 @@ fn an_outage_of_five_seconds_is_no_zombie() {
     }
     ack(&mut facts, 7_203);
     bench.trouble(Trouble::Answered, 7_203, &facts);
-    // What had to wait for the acknowledgement leaves at once.
+    // Bytes that waited for the acknowledgement leave at once.
     for _ in 0..6 {
         ping(&mut facts, 7_203);
         bench.trouble(Trouble::PingUnanswered, 7_203, &facts);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_idle_flow_is_suspected_when_the_limit_has_surely_passed() {
+fn an_idle_flow_is_suspected_when_the_limit_has_certainly_passed() {
     let (mut bench, _) = Bench::opened(Some(OnExpiry::Silent));
     bench.until(6_260);
     assert_eq!(bench.emitted, []);
@@ -17,7 +17,7 @@ fn an_idle_flow_is_suspected_when_the_limit_has_surely_passed() {
     assert_eq!(
         bench.core.poll_timeout(),
         None,
-        "nothing sent: only events matter now"
+        "nothing sent, so only an event can change the verdict"
     );
 }
 
@@ -31,7 +31,7 @@ fn an_acknowledgement_that_was_never_published_does_not_hide_an_expired_flow() {
 }
 
 #[test]
-fn a_hop_that_says_goodbye_leaves_no_zombie() {
+fn a_hop_that_closes_connections_leaves_no_zombie() {
     for hop in [None, Some(OnExpiry::Fin), Some(OnExpiry::Rst)] {
         let (mut bench, _) = Bench::opened(hop);
         bench.until(60_000);
@@ -46,7 +46,7 @@ fn a_hop_that_says_goodbye_leaves_no_zombie() {
 }
 
 #[test]
-fn of_several_hops_the_first_to_forget_is_named() {
+fn the_alert_names_the_hop_that_forgets_first() {
     let hop = |name: &str, seconds| Hop::new(name, Duration::from_secs(seconds), OnExpiry::Silent);
     let mut payload = hop("proxy", 5);
     payload.activity = Activity::Payload;
@@ -71,7 +71,7 @@ fn of_several_hops_the_first_to_forget_is_named() {
 }
 
 #[test]
-fn a_hop_that_should_have_forgotten_and_lets_packets_through_makes_no_zombie() {
+fn a_hop_that_passes_packets_after_its_limit_makes_no_zombie() {
     let mut hop = Hop::new("proxy", Duration::from_secs(5), OnExpiry::Silent);
     hop.activity = Activity::Payload;
     let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
@@ -84,7 +84,7 @@ fn a_hop_that_should_have_forgotten_and_lets_packets_through_makes_no_zombie() {
 }
 
 #[test]
-fn speaking_into_the_silence_is_suspected_at_once_and_confirmed_a_second_later() {
+fn a_send_after_the_limit_is_suspected_at_once_and_confirmed_a_second_later() {
     let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::RstOnNextPacket));
     speak_into_silence(&mut facts, 0, 6_100);
     bench.trouble(Trouble::Resumed, 6_100, &facts);

@@ -1,4 +1,4 @@
-//! Subflows of MPTCP: what looks dead may be a part of a connection that lives.
+//! MPTCP subflows: a subflow may be dead while its connection lives.
 
 use super::*;
 
@@ -25,18 +25,14 @@ fn an_expired_subflow_is_never_confirmed_and_the_reason_says_why() {
     let path = "idle 6.1 s on a path that forgets after 6 s (lb)";
     assert_eq!(bench.reasons, [format!("{path}{WHY}")]);
     assert_eq!(bench.tally().idle_at_death.count(), 0);
-    assert_eq!(
-        bench.core.poll_timeout(),
-        None,
-        "nothing is left to wait for"
-    );
+    assert_eq!(bench.core.poll_timeout(), None, "no deadline is left");
     ack(&mut facts, 401_000);
     bench.trouble(Trouble::Answered, 401_000, &facts);
     assert_eq!(bench.emitted[1], (401_000, RECOVERED, Expired, Suspected));
 }
 
 #[test]
-fn a_black_hole_under_a_subflow_is_never_confirmed_and_is_no_chance() {
+fn a_black_holed_subflow_is_never_confirmed() {
     let (mut bench, mut facts) = opened(None);
     send(&mut facts, 1_000);
     for at in [1_200, 1_600, 2_400, 4_000, 6_900] {
@@ -89,7 +85,7 @@ fn a_fin_ends_a_subflow_and_not_its_connection() {
 }
 
 #[test]
-fn what_the_application_leaves_unread_is_told_of_a_subflow_too() {
+fn unread_bytes_are_reported_on_a_subflow_too() {
     let (mut bench, facts) = opened(None);
     for at in [10_000, 41_000] {
         let queue = ReceiveQueue {

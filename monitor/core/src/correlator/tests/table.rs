@@ -3,14 +3,14 @@
 use super::*;
 
 #[test]
-fn a_chatty_flow_is_looked_at_once_per_four_fifths_of_the_limit() {
+fn a_chatty_flow_is_checked_once_per_four_fifths_of_the_limit() {
     let (mut bench, mut facts) = Bench::opened(Some(OnExpiry::Silent));
     for at in (0..60_000).step_by(100) {
         facts.rx.last_packet = Some(ms(at));
         bench.snapshot = Some(facts.clone());
         bench.until(at);
     }
-    assert!(bench.checks <= 13, "{} looks in 60 s", bench.checks);
+    assert!(bench.checks <= 13, "{} checks in 60 s", bench.checks);
     assert_eq!(bench.emitted, []);
 }
 
@@ -36,11 +36,11 @@ fn a_vanished_socket_gets_a_grace_period_for_its_close_event() {
     assert_eq!(bench.emitted, []);
     assert_eq!(bench.core.poll_timeout(), None);
     bench.closed(CloseHow::Fin, 10_001, &facts);
-    assert_eq!(bench.tally().abnormal_closures, 1, "late, but a close");
+    assert_eq!(bench.tally().abnormal_closures, 1, "a late close");
 }
 
 #[test]
-fn lost_records_ask_for_one_reconciliation_at_a_time() {
+fn lost_records_request_one_reconciliation_at_a_time() {
     let mut core = Bench::behind(None).core;
     core.handle_event(Event::Lost { at: ms(1) });
     core.handle_event(Event::Lost { at: ms(2) });
@@ -49,14 +49,14 @@ fn lost_records_ask_for_one_reconciliation_at_a_time() {
 }
 
 #[test]
-fn what_reconciliation_finds_of_a_known_flow_is_read_from_its_snapshot() {
+fn reconciliation_reads_the_snapshot_of_a_known_flow() {
     let (mut bench, mut facts) = Bench::opened(None);
     ping(&mut facts, 1_000);
     ping(&mut facts, 2_000);
     bench.trouble(Trouble::PingUnanswered, 2_000, &facts);
     bench.until(4_000);
     let checks = bench.checks;
-    // sock_diag knows no pings: believing it would resolve the alert.
+    // sock_diag has no facts on pings, so judging its facts would resolve the alert.
     let seeded = Facts {
         protocol: Protocol::Assumed,
         ..Facts::newborn(1, ms(4_000))
@@ -149,7 +149,7 @@ fn a_protocol_that_becomes_known_moves_the_gauge() {
 }
 
 #[test]
-fn a_flow_that_is_no_websocket_is_forgotten() {
+fn a_flow_that_is_not_a_websocket_is_forgotten() {
     let (mut bench, _) = Bench::opened(Some(OnExpiry::Silent));
     bench.until(7_000);
     bench.event(Event::Dismissed {

@@ -1,4 +1,4 @@
-//! Pings that nobody answers.
+//! Unanswered pings.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn floor_of(seconds: u64) -> (Bench, Facts) {
     (bench, facts)
 }
 
-/// A ping that TCP acknowledges, told as the kernel reports it.
+/// A ping that TCP acknowledges, as the kernel reports it.
 fn unanswered(bench: &mut Bench, facts: &mut Facts, at: u64) {
     bench.until(at);
     let before = facts.second_try;
@@ -33,11 +33,11 @@ fn a_deaf_client_is_suspected_at_the_second_try_and_confirmed_after_the_floor() 
         (9_500, 10, 40, 10_500, 10_500),
         (20_000, 10, 40, 21_000, 21_000),
         (20_000, 60, 40, 21_000, 60_000),
-        // The first is older than the ping timeout before the second leaves.
+        // The first ping exceeds the ping timeout before the second leaves.
         (60_000, 10, 40, 30_000, 61_000),
         (1_000, 1, 40, 2_000, 2_000),
         (400, 3, 40, 1_400, 3_000),
-        // The first that leaves 250 ms later is the second try.
+        // The first ping at least 250 ms later is the second try.
         (20, 10, 40, 1_260, 10_000),
         (5_000, 10, 3_000, 17_000, 17_000),
     ] {
@@ -88,7 +88,7 @@ fn a_pause_below_the_floor_is_never_confirmed_and_the_pongs_end_the_suspicion() 
 }
 
 #[test]
-fn a_peer_whose_bytes_arrive_is_alive_however_many_pings_wait_for_their_pongs() {
+fn a_peer_whose_bytes_arrive_is_alive_despite_unanswered_pings() {
     for (ping_every, bytes_every) in [(1_000, 30), (1_000, 900), (20_000, 400), (20_000, 15_000)] {
         let (mut bench, mut facts) = floor_of(10);
         facts.ping_rtt = Some(Duration::from_millis(40));
@@ -150,7 +150,7 @@ fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
 }
 
 #[test]
-fn the_sentence_says_what_is_known() {
+fn the_reason_states_the_evidence() {
     let (mut bench, mut facts) = floor_of(10);
     unanswered(&mut bench, &mut facts, 1_000);
     unanswered(&mut bench, &mut facts, 6_000);
@@ -188,9 +188,9 @@ fn a_lone_ping_is_suspected_after_its_timeout_and_a_late_pong_is_noticed() {
     );
 }
 
-/// The kernel reports the first ping, and of none that is answered.
+/// The kernel reports the first ping, and no later one while every ping is answered.
 #[test]
-fn a_lone_ping_is_noticed_in_time_on_a_path_without_a_limit_however_long_all_were_answered() {
+fn a_lone_ping_is_noticed_in_time_without_a_limit_after_any_number_of_answered_ones() {
     for answered in [0, 1, 2, 10] {
         let (mut bench, mut facts) = floor_of(10);
         for n in 0..=answered {

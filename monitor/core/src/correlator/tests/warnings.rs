@@ -1,4 +1,4 @@
-//! What is reported about a connection that lives: it is at risk, about to expire, or quiet.
+//! Warnings about live connections: at risk, about to expire, or quiet.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
     facts.fin_rx = true;
     facts.at = ms(6_040);
     bench.event(Event::Closing(Box::new(facts.clone())));
-    assert_eq!(bench.emitted.len(), 1, "the FIN is what was announced");
+    assert_eq!(bench.emitted.len(), 1, "the FIN was announced");
     bench.closed(CloseHow::Fin, 6_050, &facts);
     let closed = Status::Resolved(AlertResolution::Closed(CloseHow::Fin));
     assert_eq!(bench.emitted[1..], [(6_050, closed, Expiring, Suspected)]);
@@ -35,11 +35,11 @@ fn a_message_in_time_ends_the_announcement() {
 }
 
 #[test]
-fn the_silence_that_is_told_is_that_of_the_hops_own_clock() {
+fn the_reported_silence_is_what_the_hop_counts() {
     use Activity::{Packet, Payload};
     use Directions::{Each, Either};
-    // What the hop counts; the last packet and the last payload of each side; what is reported 95 s after the
-    // last moment that counts, of 100.
+    // What the hop counts; the last packet and the last payload of each side; the report 95 s after the
+    // last activity that counts, on a limit of 100 s.
     for (activity, direction, rx, tx, reported) in [
         (
             Packet,
@@ -99,7 +99,7 @@ fn the_silence_that_is_told_is_that_of_the_hops_own_clock() {
 }
 
 #[test]
-fn a_connection_near_its_longest_life_is_announced_however_busy() {
+fn the_end_of_the_maximum_lifetime_is_announced_on_a_busy_connection_too() {
     let hop = Hop {
         idle_timeout: None,
         max_lifetime: Some(Duration::from_secs(100)),
@@ -119,7 +119,7 @@ fn a_connection_near_its_longest_life_is_announced_however_busy() {
 }
 
 #[test]
-fn a_peer_without_messages_is_quiet_whatever_else_it_sends() {
+fn a_peer_without_messages_is_quiet_despite_control_frames() {
     let mut bench = Bench::under(ListenerRules {
         message_gap: Some(Duration::from_secs(35)),
         ..ListenerRules::new("web", None)
@@ -141,7 +141,7 @@ fn a_peer_without_messages_is_quiet_whatever_else_it_sends() {
 }
 
 #[test]
-fn a_zombie_takes_the_place_of_a_warning() {
+fn a_zombie_verdict_replaces_a_warning() {
     let mut bench = Bench::under(ListenerRules {
         message_gap: Some(Duration::from_secs(3)),
         ..ListenerRules::new(

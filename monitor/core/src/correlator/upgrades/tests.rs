@@ -46,7 +46,7 @@ fn response(at: u64, status: u16) -> Event {
     }
 }
 
-/// Older than the monitor.
+/// The facts of a connection older than the monitor.
 fn facts(at: u64, protocol: Protocol) -> Box<Facts> {
     Box::new(Facts {
         at: ms(at),
@@ -73,7 +73,7 @@ fn an_older_connection_that_upgrades_is_followed_through_its_dismissal() {
     let mut core = core();
     core.handle_event(Event::Seeded(facts(1, Protocol::Assumed)));
     core.handle_event(request(5));
-    // It is an HTTP connection after all, as the kernel saw at the same packet.
+    // The kernel dismisses the connection as HTTP at the same packet.
     core.handle_event(Event::Dismissed {
         conn: CONN,
         at: ms(5),
@@ -95,7 +95,7 @@ fn an_older_connection_that_upgrades_is_followed_through_its_dismissal() {
 }
 
 #[test]
-fn a_connection_that_is_only_found_still_waits_for_its_answer() {
+fn a_connection_found_by_sock_diag_still_waits_for_its_response() {
     let mut core = core();
     core.handle_event(request(5));
     core.handle_event(Event::Seeded(facts(6, Protocol::Assumed)));
@@ -112,7 +112,7 @@ fn a_connection_that_is_only_found_still_waits_for_its_answer() {
 }
 
 #[test]
-fn an_interim_answer_is_none() {
+fn an_interim_response_is_not_an_answer() {
     let mut core = core();
     core.handle_event(request(5));
     core.handle_event(response(6, 103));
@@ -147,7 +147,7 @@ fn a_connection_whose_answer_was_lost_keeps_its_request() {
         how: CloseHow::Fin,
     });
     assert_eq!(core.handshake(CONN), None);
-    assert_eq!(core.interner.len(), 0, "its strings went with it");
+    assert_eq!(core.interner.len(), 0, "its strings are released");
 }
 
 #[test]
