@@ -1,4 +1,4 @@
-//! What a frame changes in its flow: counts, messages, pings and the closing handshake.
+//! Accounts for a frame in its flow: counts, messages, pings and the closing handshake.
 
 use crate::{
     Direction,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Flow {
-    /// Accounts for a frame. Of a pong that answers a ping, the round trip in microseconds, at
+    /// Accounts for a frame. For a pong that answers a ping, returns the round trip in microseconds, at
     /// least 1; otherwise 0.
     #[inline(always)]
     pub fn frame(
@@ -42,7 +42,7 @@ impl Flow {
         0
     }
 
-    /// The connection ends: counts what stays unfinished.
+    /// Counts what is unfinished when the connection ends.
     #[inline(always)]
     pub fn end(&mut self, stats: &mut ListenerStats) {
         match self.snapshot.protocol {
@@ -104,16 +104,17 @@ impl Flow {
             stats.pings_unanswered[direction.index()].add(1);
         }
         let mut notes = notable::PUBLISH;
-        // From the first on the daemon looks every ping timeout, and so sees a lone one in time.
+        // Once the first ping is reported, the daemon checks every ping timeout and detects a single
+        // unanswered ping in time.
         if matches!(direction, Direction::Tx) && (self.snapshot.try_again(now) || is_first) {
             notes |= notable::PING_UNANSWERED;
         }
         self.walk_mut(direction).note(notes);
     }
 
-    /// A pong with the payload of the latest ping answers that and all before it (RFC 6455
-    /// §5.5.3); one with the payload of the oldest answers only that. Any other proves that the
-    /// side is alive, so that no ping counts as unanswered, but measures nothing.
+    /// A pong with the payload of the latest ping answers that ping and all before it (RFC 6455 §5.5.3). A
+    /// pong with the payload of the oldest answers only that one. Any other pong proves that the side is
+    /// alive, so no ping counts as unanswered, but it measures nothing.
     #[inline(always)]
     fn pong(
         &mut self,
@@ -142,8 +143,8 @@ impl Flow {
         };
         if is_first {
             other.pings_answered = other.pings_answered.wrapping_add(1);
-            // When the second left is known only if it was the last; otherwise the peer gets as
-            // much time for it as if it had left now.
+            // The send time of the second ping is known only if it was the last one. Otherwise the peer
+            // gets the full time, as if the ping had left now.
             other.first_unanswered_ping = if unanswered == 2 {
                 other.last_ping
             } else {
@@ -154,7 +155,7 @@ impl Flow {
             other.pings_answered = other.pings;
         }
         if !is_last && !is_first {
-            // Of three outstanding pings, the one in the middle is not remembered.
+            // With three outstanding pings, the middle one is not remembered.
             let kind = if unanswered > 2 {
                 PongKind::Matched
             } else {
@@ -206,7 +207,7 @@ impl Flow {
     }
 }
 
-/// RFC 6455 §7.4.2 and the codes registered since. No body at all is legal, one byte is not.
+/// The close codes of RFC 6455 §7.4.2 and those registered since. An empty body is legal, one byte is not.
 #[inline(always)]
 const fn is_legal(code: u16, payload_len: u64) -> bool {
     match code {

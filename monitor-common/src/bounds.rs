@@ -1,7 +1,7 @@
-//! Bounds that every kernel's verifier understands.
+//! Bounds checks that the verifier of every kernel accepts.
 
-/// `index`, which is at most `mask`. The compiler knows that and would leave the mask out; Linux 6.1
-/// does not see it where the index is put together from comparisons.
+/// Returns `index`, which is at most `mask`. The compiler would remove the redundant mask, but the verifier
+/// of Linux 6.1 does not see the bound where the index results from comparisons.
 #[inline(always)]
 pub(crate) fn within(index: usize, mask: usize) -> usize {
     hidden(index) & mask
@@ -11,7 +11,7 @@ pub(crate) fn within(index: usize, mask: usize) -> usize {
 #[inline(always)]
 fn hidden(value: usize) -> usize {
     let mut value = value;
-    // A real instruction: the line information of an empty one is refused by the kernel.
+    // An actual instruction, because the kernel refuses the line information of an empty one.
     // SAFETY: moves a register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
     value

@@ -1,10 +1,10 @@
-//! Every way the kernel side can fail to report. Nothing is lost without one of these counters.
+//! Every way the kernel side can fail to report. Each loss counts in one of these counters.
 
 /// Index into the per-CPU `DROPS` array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DropReason {
-    /// `VITALS` was full: a birth, a death or a trouble was not reported.
+    /// `VITALS` was full: an open, close or trouble event was not reported.
     VitalsFull = 0,
     /// `SAMPLES` was full: a live viewer missed a frame header.
     SamplesFull = 1,
@@ -12,17 +12,17 @@ pub enum DropReason {
     SnapshotsFull = 2,
     /// The kernel had no memory for a socket's storage: the connection is not tracked.
     StorageFull = 3,
-    /// A packet of a watched socket whose headers could not be read (IPv6 extension headers, a
-    /// truncated header).
+    /// The headers of a watched socket's packet could not be read (IPv6 extension headers, a truncated
+    /// header).
     HeaderUnreadable = 4,
-    /// Payload bytes of a watched socket that could not be loaded.
+    /// Payload bytes of a watched socket could not be loaded.
     PayloadUnreadable = 5,
-    /// A segment with more frames than one walk may visit; the rest counts as unsynced bytes.
+    /// A segment had more frames than one walk may visit; the rest counts as unsynced bytes.
     WalkTooLong = 6,
-    /// `HANDSHAKES` was full: the head of an upgrade request or of its answer was not reported.
+    /// `HANDSHAKES` was full: the head of an upgrade request or response was not reported.
     HandshakesFull = 7,
-    /// Another CPU kept a socket's received segment in hand for too long: one that came meanwhile
-    /// was not looked at.
+    /// Another CPU was processing a segment received by the same socket for too long: this segment was not
+    /// examined.
     Contended = 8,
 }
 

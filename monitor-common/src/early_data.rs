@@ -1,43 +1,45 @@
-//! Payload that comes before its socket is there: with the segment that completes the handshake.
+//! Payload that arrives before its socket exists: with the segment that completes the handshake.
 //!
-//! The hook sees such a segment with the listening socket. That is what TCP_DEFER_ACCEPT makes of every
-//! connection, a lost third acknowledgement of any, and TCP Fast Open (RFC 7413) puts the data into the
-//! SYN already. The kernel makes the child while it has the segment in hand, on the same CPU: what it
-//! says is kept for that long, until the next one comes to a listening socket on this CPU.
+//! The hook sees such a segment with the listening socket. TCP_DEFER_ACCEPT causes this for every
+//! connection, a lost third acknowledgement for any connection. TCP Fast Open (RFC 7413) carries data even
+//! in the SYN. The kernel creates the child socket while it processes the segment, on the same CPU. So the
+//! contents of the segment are kept until the next segment reaches a listening socket on this CPU.
 
 use crate::{
     Direction, event::HandshakeRecord, flow::Flow, frame::Head, listener::ListenerLimits,
     segment::Segment, stats::ListenerStats, stream::Payload,
 };
 
-/// Nanoseconds within which the child must have been born. It takes microseconds; in a virtual machine the
-/// CPU may stand still in between.
+/// Nanoseconds within which the child socket must be created. This takes microseconds, but a virtual
+/// CPU may pause in between.
 const LIFETIME: u64 = 1_000_000_000;
 
-/// What such a segment says. There is one in hand on each CPU.
+/// The contents of such a segment. Each CPU holds one.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct EarlySegment {
-    /// CLOCK_MONOTONIC, nanoseconds; 0 = there is none, or it has its socket.
+    /// CLOCK_MONOTONIC, nanoseconds; 0 = none, or already claimed by its socket.
     pub at: u64,
-    /// Of the listening socket, which its children inherit.
+    /// The cgroup of the listening socket, which its children inherit.
     pub cgroup_id: u64,
-    /// The first bytes of the payload behind `skip`, and its last [`ENDING_LEN`](crate::recognition::ENDING_LEN).
+    /// The first bytes of the payload after `skip`, and its last
+    /// [`ENDING_LEN`](crate::recognition::ENDING_LEN).
     pub opening: Head,
     pub ending: Head,
     pub segment: Segment,
-    /// 1 if it begins with a request for an upgrade to WebSocket.
+    /// 1 if it begins with a WebSocket upgrade request.
     pub has_key: u32,
-    /// Bytes of [`ProxyHeader`](crate::proxy_header::ProxyHeader) in front of what is described here.
+    /// Length of the [`ProxyHeader`](crate::proxy_header::ProxyHeader) in front, bytes.
     pub skip: u32,
     pub _pad: u32,
-    /// Addresses, ports and the beginning of the payload behind `skip`; the rest is known with the socket.
+    /// Addresses, ports and the beginning of the payload after `skip`; the other fields follow from the
+    /// socket.
     pub record: HandshakeRecord,
 }
 
 impl EarlySegment {
-    /// Takes the segment for the socket with these ports that is born at `now`: true once, and only if it
-    /// is this socket's.
+    /// Claims the segment for the socket with these ports that is created at `now`. Returns true once, and
+    /// only for the socket to which the segment belongs.
     #[inline(always)]
     pub fn claim(&mut self, local_port: u16, remote_port: u16, now: u64) -> bool {
         let is_its_own = self.at != 0
@@ -51,7 +53,7 @@ impl EarlySegment {
     }
 }
 
-/// As much as a socket at its birth needs of it.
+/// Provides only what recognition needs when the socket is created.
 impl Payload for EarlySegment {
     #[inline(always)]
     fn read(&self, offset: u32, _len: u32) -> Option<Head> {
@@ -64,7 +66,7 @@ impl Payload for EarlySegment {
 }
 
 impl Flow {
-    /// Takes in the segment that made this socket. Returns the [`head_kind`] that it begins with, as
+    /// Processes the segment that created this socket. Returns the [`head_kind`] with which it begins, as
     /// [`Flow::recognise`] does.
     ///
     /// [`head_kind`]: crate::event::head_kind
@@ -125,15 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_claimed_once_by_its_own_socket_and_soon() {
+    fn a_segment_is_claimed_once_in_time_and_only_by_its_own_socket() {
         let mut early = kept(5, 8080, 40_000);
         assert!(!early.claim(8080, 40_001, 6));
         assert!(!early.claim(8081, 40_000, 6));
         assert!(!early.claim(8080, 40_000, 5 + LIFETIME));
         assert!(early.claim(8080, 40_000, 4 + LIFETIME));
-        assert!(!early.claim(8080, 40_000, 6), "it has its socket");
-        // The clock of the hook has ticks.
+        assert!(!early.claim(8080, 40_000, 6), "already claimed");
+        // The clock of the hook is coarse.
         assert!(kept(500, 1, 2).claim(1, 2, 499));
-        assert!(!kept(0, 0, 0).claim(0, 0, 1), "nothing was kept yet");
+        assert!(!kept(0, 0, 0).claim(0, 0, 1), "no segment was kept");
     }
 }

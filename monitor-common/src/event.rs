@@ -2,8 +2,8 @@
 
 use crate::snapshot::Snapshot;
 
-/// One record of the `VITALS` ring: something a verdict may depend on, with the flow's facts as
-/// they were at that moment, so that no look-up can come too late.
+/// One record of the `VITALS` ring: an event on which a verdict may depend, with a copy of the flow's facts
+/// at that moment. The daemon needs no later look-up, which could come too late.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VitalEvent {
@@ -16,8 +16,8 @@ pub struct VitalEvent {
     pub snapshot: Snapshot,
 }
 
-/// The other record of the `VITALS` ring: a socket began to listen on a watched port, or ended. Its
-/// length tells it from a [`VitalEvent`].
+/// The other record of the `VITALS` ring: a socket began or stopped listening on a watched port. Its length
+/// distinguishes it from a [`VitalEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ListenEvent {
@@ -37,27 +37,27 @@ pub struct ListenEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// Now known to be a WebSocket, or TLS, or adopted in mid-stream.
+    /// Recognised as WebSocket or TLS, or adopted in mid-stream.
     Opened = 1,
     /// The first FIN or close frame.
     Closing = 2,
     /// The socket reached CLOSE.
     Closed = 3,
-    /// Turned out to be plain HTTP.
+    /// Recognised as plain HTTP.
     Dismissed = 4,
-    /// The second or fifth transmission of bytes that make no progress.
+    /// The second or fifth transmission of bytes without progress.
     Retransmit = 5,
-    /// A silence longer than the idle limit ended.
+    /// An idle gap longer than the idle limit ended.
     Resumed = 6,
-    /// The peer was heard after a trouble, or this host's window is open again.
+    /// The peer answered after a trouble, or this host's window is open again.
     Answered = 7,
-    /// The first ping of this host left, or the second try; see [`Snapshot::second_try`].
+    /// This host sent the first ping, or the second try; see [`Snapshot::second_try`].
     PingUnanswered = 8,
     /// A reset was sent or received.
     Reset = 9,
     /// A socket listens on a watched port of this host.
     Listening = 10,
-    /// It does not any more.
+    /// The socket stopped listening.
     ListenEnded = 11,
     /// This host has advertised a window of 0 for
     /// [`CLOSED_WINDOW_REPORT`](crate::snapshot::CLOSED_WINDOW_REPORT).
@@ -95,7 +95,7 @@ pub enum CloseHow {
     Fin = 1,
     RstSent = 2,
     RstReceived = 3,
-    /// TCP gave up: bytes were outstanding and nobody had closed.
+    /// TCP gave up: bytes were outstanding and neither side had closed.
     Timeout = 4,
     Unknown = 5,
 }
@@ -120,18 +120,18 @@ impl TryFrom<u32> for CloseHow {
     }
 }
 
-/// One record of the `HANDSHAKES` ring: the first bytes of an upgrade request or of its answer
-/// (RFC 6455 §4), once each per attempt. Userspace parses them.
+/// One record of the `HANDSHAKES` ring: the first bytes of an upgrade request or response (RFC 6455 §4),
+/// sent once each per attempt. Userspace parses them.
 ///
-/// `ROOM` is the smallest of [`HEAD_ROOMS`] that the head fits into: most need a quarter of the largest,
-/// and so the ring holds three times as many.
+/// `ROOM` is the smallest of [`HEAD_ROOMS`] that fits the head. Most heads need a quarter of the largest
+/// room, so the ring holds three times as many.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct HandshakeRecord<const ROOM: usize = REQUEST_HEAD_MAX> {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub at: u64,
     pub cookie: u64,
-    /// When TCP reached ESTABLISHED; 0 if that was before the monitor.
+    /// When TCP reached ESTABLISHED; 0 if that was before the monitor started.
     pub established_at: u64,
     /// Network byte order; IPv4 in the first four bytes.
     pub local_addr: [u8; 16],
@@ -139,7 +139,7 @@ pub struct HandshakeRecord<const ROOM: usize = REQUEST_HEAD_MAX> {
     pub local_port: u16,
     pub remote_port: u16,
     pub listener: u16,
-    /// Bytes of `head` that mean something: up to [`REQUEST_HEAD_MAX`] or [`RESPONSE_HEAD_MAX`].
+    /// Number of valid bytes in `head`: up to [`REQUEST_HEAD_MAX`] or [`RESPONSE_HEAD_MAX`].
     pub len: u16,
     /// 4 or 6.
     pub ip_version: u8,
@@ -151,18 +151,18 @@ pub struct HandshakeRecord<const ROOM: usize = REQUEST_HEAD_MAX> {
     pub head: [u8; ROOM],
 }
 
-/// Bytes of a head that a [`HandshakeRecord`] has room for.
+/// Room for a head in a [`HandshakeRecord`], bytes.
 pub const HEAD_ROOMS: [usize; 3] = [256, RESPONSE_HEAD_MAX, REQUEST_HEAD_MAX];
 
-/// What a [`HandshakeRecord`] holds.
+/// The kind of head in a [`HandshakeRecord`].
 pub mod head_kind {
     pub const REQUEST: u8 = 1;
     pub const RESPONSE: u8 = 2;
 }
 
-/// Bytes of an upgrade request that go to userspace.
+/// Bytes of an upgrade request that are sent to userspace.
 pub const REQUEST_HEAD_MAX: usize = 1024;
-/// Bytes of its answer that go to userspace.
+/// Bytes of an upgrade response that are sent to userspace.
 pub const RESPONSE_HEAD_MAX: usize = 512;
 
 /// One record of the `SAMPLES` ring: a frame header, for a live viewer.
@@ -174,7 +174,7 @@ pub struct FrameSample {
     pub cookie: u64,
     /// Bytes.
     pub payload_len: u64,
-    /// Of a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
     pub ping_rtt_us: u32,
     /// 0 = none.
     pub close_code: u16,
@@ -185,7 +185,7 @@ pub struct FrameSample {
     pub masked: u8,
     /// A [`crate::Direction`].
     pub direction: u8,
-    // A byte and a word: an array of five would be zeroed by a call of `memset`.
+    // A byte and a word, because the compiler zeroes an array of five with a call of `memset`.
     pub _pad: u8,
     pub _pad_word: u32,
 }

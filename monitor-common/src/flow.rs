@@ -1,4 +1,4 @@
-//! What a socket's storage holds, and how packets change it.
+//! The contents of a socket's storage, and how packets change it.
 
 use crate::{
     Direction, idle_gap_scale,
@@ -12,7 +12,7 @@ use crate::{
     stream::{Admission, Walk, mode},
 };
 
-/// Things that happened in one packet, as bits.
+/// What one packet changed, as bits.
 pub mod notable {
     pub const OPENED: u32 = 1 << 0;
     pub const CLOSING: u32 = 1 << 1;
@@ -21,12 +21,11 @@ pub mod notable {
     pub const ANSWERED: u32 = 1 << 4;
     pub const PING_UNANSWERED: u32 = 1 << 5;
     pub const RETRANSMIT: u32 = 1 << 6;
-    /// Something the daemon may not see late, though it is no event by itself: a control frame, a
-    /// FIN, the end of a loss.
+    /// Requires prompt publication without being an event: a control frame, a FIN, the end of a loss.
     pub const PUBLISH: u32 = 1 << 7;
     pub const WINDOW_CLOSED: u32 = 1 << 8;
 
-    /// The bits that go to the `VITALS` ring.
+    /// The bits that are sent to the `VITALS` ring.
     pub const EVENTS: u32 = OPENED
         | CLOSING
         | DISMISSED
@@ -36,8 +35,8 @@ pub mod notable {
         | RETRANSMIT
         | WINDOW_CLOSED;
 
-    /// The records they become, in the order in which they are sent. [`DISMISSED`] is not among
-    /// them: it goes alone.
+    /// The events these bits become, in sending order. [`DISMISSED`] is not among them because it is sent
+    /// alone.
     pub const RECORDS: [(u32, EventKind); 7] = [
         (OPENED, EventKind::Opened),
         (RESUMED, EventKind::Resumed),
@@ -51,36 +50,36 @@ pub mod notable {
     use crate::event::EventKind;
 }
 
-/// Retransmissions without progress at which the daemon is woken: the first that is more than a
-/// tail-loss probe, and the one that makes a black hole.
+/// Numbers of retransmissions without progress that wake the daemon: the first that is more than a
+/// tail-loss probe, and the one that indicates a black hole.
 pub const RETRANSMIT_WAKES: [u32; 2] = [2, 5];
 
-/// What counts as one segment of what an acknowledgement covers: more than most are, so that a path
-/// rather looks too lossy.
+/// Acknowledged bytes that count as one segment. Larger than most segments, so the loss estimate errs on
+/// the high side.
 const SEGMENT_BYTES: u32 = 2048;
 
-/// Everything kept in a socket's storage: what is published, and the parse state.
+/// The whole contents of a socket's storage: published facts and parse state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
     pub snapshot: Snapshot,
     pub rx_walk: Walk,
     pub tx_walk: Walk,
-    /// By [`Direction`]: how much of the segment in hand is done. Kept here between the steps of
-    /// a kernel walk, because the verifier follows every value of a local variable by itself.
+    /// By [`Direction`]: how many bytes of the current segment are done. A kernel walk keeps this here
+    /// between steps, because the verifier follows every value of a local variable separately.
     pub done: [u32; 2],
-    /// By [`Direction`]: size of the message that is under way, bytes; stops at its limit.
+    /// By [`Direction`]: size of the current message, bytes; saturates.
     pub(crate) message_len: [u32; 2],
-    /// By the side that pings: what the oldest outstanding ping and the last one are known by; see
+    /// By the side that pings: tags of the oldest outstanding ping and of the last one; see
     /// [`Header::tag`](crate::frame::Header::tag).
     pub(crate) ping_tags: [PingTags; 2],
-    /// 1 while a received segment is in hand. `tcp_filter` comes before the socket's lock, so two
-    /// CPUs may bring packets of one socket at once, where senders share this host or the network
-    /// card does not keep a connection on one CPU.
+    /// 1 while a received segment is being processed. `tcp_filter` runs before the socket's lock, so two
+    /// CPUs may process packets of one socket at once. This happens where senders share this host, or where
+    /// the network card does not keep a connection on one CPU.
     pub receiving: u64,
 }
 
-/// The outstanding pings that can be told apart.
+/// Tags that identify the outstanding pings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct PingTags {
@@ -99,8 +98,8 @@ impl Flow {
         receiving: 0,
     };
 
-    /// A socket older than the monitor, met at a packet: nothing is known of its stream, and of
-    /// its past only what the daemon may have seeded.
+    /// Adopts a socket older than the monitor at its first packet. Nothing is known of its stream, and only
+    /// the daemon's seed may be known of its past.
     #[inline(always)]
     pub fn join_mid_stream(&mut self, met_in: Direction) {
         let s = &mut self.snapshot;
@@ -116,7 +115,7 @@ impl Flow {
         self.walk_mut(met_in).note(notable::OPENED);
     }
 
-    /// Takes in a received segment: clocks, acknowledgements, flags.
+    /// Processes a received segment: clocks, acknowledgements, flags.
     #[inline(always)]
     pub fn receive(
         &mut self,
@@ -126,8 +125,8 @@ impl Flow {
         stats: &mut ListenerStats,
     ) {
         if segment.has(tcp_flags::RST) {
-            // No sign of life: it is how a hop says that the connection is long dead. Whether TCP
-            // believes it is for `tcp_receive_reset` to tell.
+            // A reset isn't a sign of life: a hop sends one when the connection is long dead.
+            // `tcp_receive_reset` reports whether TCP accepted it.
             return;
         }
         let s = &mut self.snapshot;
@@ -138,7 +137,7 @@ impl Flow {
         if s.resumed_at > s.rx.last_packet {
             walk.note(notable::ANSWERED);
         }
-        // A FIN proves nothing: it is how another kind of hop ends what it calls idle.
+        // A FIN proves nothing: some hops end idle connections with one.
         if s.gap_is_unheard() && !segment.has(tcp_flags::FIN) {
             s.count_survival(stats);
         }
@@ -166,7 +165,7 @@ impl Flow {
         }
     }
 
-    /// Takes in a segment that leaves.
+    /// Processes a sent segment.
     #[inline(always)]
     pub fn send(
         &mut self,
@@ -178,7 +177,7 @@ impl Flow {
         let s = &mut self.snapshot;
         let walk = &mut self.tx_walk;
         let last_packet = s.tx.last_packet;
-        // Of all that was sent the last byte goes again, or is only pointed at (RFC 9293 §3.8.4).
+        // A keepalive repeats the last byte sent, or carries no data at its number (RFC 9293 §3.8.4).
         let keepalive = (segment.payload_len == 0
             || (segment.payload_len == 1 && s.outstanding() == 0))
             && s.nxt_known != 0
@@ -217,7 +216,7 @@ impl Flow {
         }
     }
 
-    /// Takes in a retransmission, as TCP itself reports it; true if the daemon has to hear of it.
+    /// Counts a retransmission reported by TCP; true if it must be reported to the daemon.
     #[inline(always)]
     pub fn retransmit(&mut self, stats: &mut ListenerStats) -> bool {
         let s = &mut self.snapshot;
@@ -228,8 +227,8 @@ impl Flow {
         count == first || count == second
     }
 
-    /// Finds where `len` bytes of payload at `seq` belong. `patient`: the caller keeps [`Holes`]
-    /// for this direction.
+    /// Places `len` bytes of payload at `seq` in the stream. `patient`: the caller keeps [`Holes`] for this
+    /// direction.
     ///
     /// [`Holes`]: crate::holes::Holes
     #[inline(always)]
@@ -271,16 +270,16 @@ impl Flow {
 /// Where the payload of a segment belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentPlace {
-    /// There is nothing to walk over: old bytes, or HTTP.
+    /// Nothing to walk over: old bytes, or HTTP.
     Nowhere,
-    /// The walk goes on at this offset.
+    /// The walk continues at this offset.
     Front(u32),
-    /// Behind a hole that may hide a header: for [`Holes::land`](crate::holes::Holes::land).
+    /// After a hole that may hide a header: for [`Holes::land`](crate::holes::Holes::land).
     Ahead,
 }
 
 impl Snapshot {
-    /// The first close frame or FIN passes; false if another came before.
+    /// Records the first close frame or FIN; false if there was one before.
     #[inline(always)]
     pub(crate) fn begin_closing(&mut self, by: u8, now: u64) -> bool {
         if self.closing_by != closing_by::NOTHING {
@@ -291,8 +290,8 @@ impl Snapshot {
         true
     }
 
-    /// This host closes its window, keeps it closed, or opens it again. `last_packet` is when it last sent
-    /// anything.
+    /// This host closes its window, keeps it closed, or reopens it. `last_packet` is when this host last
+    /// sent anything.
     #[inline(always)]
     fn advertise(
         &mut self,
@@ -313,7 +312,7 @@ impl Snapshot {
             });
             return;
         }
-        // No answer can come before this host reads.
+        // The peer can send no answer until this host reads.
         self.first_try = Moment::NEVER;
         if !closed_at.is_some() {
             self.own_window_closed_at = Moment::of(now);
@@ -324,8 +323,8 @@ impl Snapshot {
         }
     }
 
-    /// A ping leaves; true if it is the second try. It isn't one where this host itself, or the queue in
-    /// front of it, delays the answer.
+    /// Records a sent ping; true if it is the second try. A ping does not count as a try while this host,
+    /// or the queue in front of the ping, delays the answer.
     #[inline(always)]
     pub(crate) fn try_again(&mut self, now: u64) -> bool {
         let queued = self.outstanding() > 0 && now.saturating_sub(self.unacked_since) >= TRY_QUEUED;
@@ -350,7 +349,7 @@ impl Snapshot {
         is_second
     }
 
-    /// New payload comes from the peer.
+    /// New payload arrived from the peer.
     #[inline(always)]
     fn excuse_tries(&mut self, walk: &mut Walk) {
         walk.note(if self.second_try_after != 0 {
@@ -361,13 +360,14 @@ impl Snapshot {
         self.first_try = Moment::NEVER;
     }
 
-    /// Whether nothing was heard since the end of the last silence.
+    /// Whether nothing was received since the end of the last idle gap.
     #[inline(always)]
     const fn gap_is_unheard(&self) -> bool {
         self.gap_to > self.rx.last_packet
     }
 
-    /// The path is alive behind the last silence. What keeps plain HTTP open are other timers.
+    /// Counts an idle gap that the path survived. Plain HTTP is excluded, because other timers keep it
+    /// open.
     #[inline(always)]
     fn count_survival(&self, stats: &mut ListenerStats) {
         if self.is_watched() {
@@ -375,9 +375,9 @@ impl Snapshot {
         }
     }
 
-    /// Notes the end of a silence; true if it was longer than the listener's limit.
+    /// Records the end of an idle gap; true if it was longer than the listener's limit.
     ///
-    /// With bytes outstanding it is no silence but a loss, and the retransmissions tell of it.
+    /// With bytes outstanding it isn't an idle gap but a loss, which the retransmissions report.
     #[inline(always)]
     fn end_silence(
         &mut self,
@@ -404,7 +404,7 @@ impl Snapshot {
         exceeds
     }
 
-    /// The acknowledgement of a received segment (RFC 9293 §3.4).
+    /// Processes the acknowledgement of a received segment (RFC 9293 §3.4).
     #[inline(always)]
     fn acknowledge(
         &mut self,
@@ -433,8 +433,8 @@ impl Snapshot {
             }
             return;
         }
-        // Replies to keepalive probes look the same but come with nothing outstanding; a changed
-        // window makes it a window update (RFC 5681 §2).
+        // Replies to keepalive probes look the same but arrive with nothing outstanding. A changed window
+        // makes it a window update (RFC 5681 §2).
         if segment.ack == self.snd_una
             && segment.payload_len == 0
             && segment.window == self.peer_window
@@ -446,8 +446,8 @@ impl Snapshot {
         }
     }
 
-    /// Bytes arrived, after so many retransmissions: what tells how lossy the path is. What was never
-    /// acknowledged tells nothing of it.
+    /// Counts bytes delivered after some retransmissions, which shows how lossy the path is. Bytes that
+    /// were never acknowledged do not count.
     #[inline(always)]
     fn count_delivery(&mut self, bytes: u32, retransmits: u32, stats: &mut ListenerStats) {
         let mut segments = bytes / SEGMENT_BYTES;
@@ -471,7 +471,7 @@ impl Snapshot {
         self.loss = self.loss - self.loss / LOSS_MEMORY + share as u16 / LOSS_MEMORY;
     }
 
-    /// The sequence space of a sent segment.
+    /// Advances the sequence space by a sent segment.
     #[inline(always)]
     fn extend(&mut self, segment: &Segment, now: u64) {
         let end = segment.end();
@@ -482,7 +482,7 @@ impl Snapshot {
                 self.una_known = 1;
                 self.snd_una = segment.seq;
             }
-            // A flow that was seeded with bytes outstanding already knows since when.
+            // A flow seeded with bytes outstanding already has this time.
             if self.unacked_since == 0 {
                 self.unacked_since = now;
             }

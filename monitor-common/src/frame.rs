@@ -2,12 +2,12 @@
 
 use crate::stats::ProtocolError;
 
-/// The longest header: 2 bytes, 8 of extended length, 4 of masking key. A masked ping with the
-/// part of its payload that is looked at is as long.
+/// The longest header: 2 bytes, 8 of extended length, 4 of masking key. A masked ping with the tagged part
+/// of its payload has the same length.
 pub const HEADER_MAX: u32 = 14;
 
-/// Up to [`HEADER_MAX`] bytes as two little-endian words: what a BPF program can zero, load and
-/// take apart without a loop.
+/// Up to [`HEADER_MAX`] bytes as two little-endian words, which a BPF program can zero, load and parse
+/// without a loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Head(pub [u64; 2]);
@@ -23,7 +23,7 @@ impl Head {
         }
     }
 
-    /// These bytes behind the first `len` (1 to 13) of `front`.
+    /// These bytes appended to the first `len` (1 to 13) of `front`.
     #[inline(always)]
     pub const fn behind(&self, front: &Self, len: u8) -> Self {
         let [low, high] = self.0;
@@ -72,25 +72,25 @@ pub mod opcode {
     }
 }
 
-/// A complete frame header; of a control frame also the beginning of its body.
+/// A complete frame header, with the beginning of the body for a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Header {
-    /// What [`Header::taken`] counts, as on the wire.
+    /// The bytes that [`Header::taken`] counts, as on the wire.
     bytes: Head,
-    /// Bytes of payload, the body's beginning among them.
+    /// Payload length in bytes, including the beginning of the body.
     pub payload_len: u64,
-    /// Bytes taken from the stream: the header, and of a control frame what identifies it: the
-    /// code of a close frame, the first `TAG_LEN` bytes of a ping or pong.
+    /// Bytes taken from the stream: the header, and the identifying part of a control frame's body: the
+    /// code of a close frame, or the first `TAG_LEN` bytes of a ping or pong.
     pub taken: u8,
-    /// How many of them are payload.
+    /// How many of the taken bytes are payload.
     body: u8,
-    /// By [`ProtocolError`], as far as the header alone tells, the mask bit apart.
+    /// Violations visible in the header alone, by [`ProtocolError`], except the mask bit.
     faults: u8,
     _pad: [u8; 5],
 }
 
-/// Bytes of a ping's payload that [`Header::tag`] is made of.
+/// Bytes of a ping's payload that form [`Header::tag`].
 const TAG_LEN: u8 = 8;
 
 impl Header {
@@ -104,10 +104,10 @@ impl Header {
         _pad: [0; 5],
     };
 
-    /// Reads a header of which `have` bytes are there.
+    /// Parses a header of which `have` bytes are available.
     ///
-    /// `None` if that is too little; nothing is consumed then. A control frame is complete only
-    /// with the beginning of its body, so that it can be read wherever it lies.
+    /// Returns `None` if these are too few; then nothing is consumed. A control frame also needs the
+    /// beginning of its body, so that the body can be read wherever segments are cut.
     #[inline(always)]
     pub fn parse(head: &Head, have: u32) -> Option<Self> {
         let [word, rest] = head.0;
@@ -163,7 +163,7 @@ impl Header {
         self.bytes.0[0] & MASK_BIT != 0
     }
 
-    /// The code of a close frame (RFC 6455 §7.4), unmasked (§5.3); 0 if there is none.
+    /// The code of a close frame (RFC 6455 §7.4), unmasked (§5.3); 0 = none.
     #[inline(always)]
     pub const fn close_code(&self) -> u16 {
         if self.opcode() != opcode::CLOSE || self.body == 0 {
@@ -172,8 +172,8 @@ impl Header {
         (self.unmasked_body() as u16).swap_bytes()
     }
 
-    /// What tells the pings of a connection apart, and a pong with the same payload has too: a
-    /// hash of the first `TAG_LEN` bytes, unmasked, and of the length.
+    /// Identifies a ping within its connection and matches it with its pong: a hash of the first `TAG_LEN`
+    /// payload bytes, unmasked, and of the length.
     #[inline(always)]
     pub const fn tag(&self) -> u16 {
         let body = if self.body == 0 {
@@ -181,15 +181,15 @@ impl Header {
         } else {
             self.unmasked_body() & (u64::MAX >> (8 * ((8 - self.body as u32) & 7)))
         };
-        // Fibonacci hashing: the upper bits depend on all.
+        // Fibonacci hashing: the upper bits depend on all input bits.
         ((body ^ (self.payload_len << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
     }
 
-    /// The body's beginning in the lowest bytes, with bytes of no meaning above it.
+    /// The beginning of the body in the lowest bytes; the bytes above are undefined.
     #[inline(always)]
     const fn unmasked_body(&self) -> u64 {
         let [word, rest] = self.bytes.0;
-        // A control frame's length fits in seven bits, so its body lies behind two or six bytes.
+        // A control frame's length fits in seven bits, so its body begins after two or six bytes.
         if self.masked() {
             let key = (word >> 16) as u32 as u64;
             ((word >> 48) | (rest << 16)) ^ (key | key << 32)
@@ -198,7 +198,7 @@ impl Header {
         }
     }
 
-    /// Payload bytes that follow what [`Header::parse`] took.
+    /// Payload bytes after those that [`Header::parse`] took.
     #[inline(always)]
     pub const fn bytes_to_skip(&self) -> u64 {
         self.payload_len - self.body as u64
@@ -217,7 +217,7 @@ impl Header {
         self.faults | (wrong_mask << (ProtocolError::MaskedServer as u8 - from_client))
     }
 
-    /// Whether a legal header may begin with these bytes, of which at least two are there.
+    /// Whether a legal header may begin with these bytes; at least two are available.
     #[inline(always)]
     pub const fn may_begin(head: &Head, from_client: u8) -> bool {
         let word = head.0[0];
@@ -225,8 +225,8 @@ impl Header {
         faults == 0 && (word >> 15) as u8 & 1 == from_client && word as u16 != 0
     }
 
-    /// Whether FIN, opcode, mask and length are all zero: an empty continuation in the middle of a
-    /// message, which is legal, or no header at all, which is likelier.
+    /// Whether FIN, opcode, mask and length are all zero. This is either a legal empty continuation within
+    /// a message or, more likely, not a header.
     #[inline(always)]
     pub const fn is_blank(&self) -> bool {
         self.bytes.0[0] as u16 == 0
@@ -238,19 +238,19 @@ const _: () = assert!(size_of::<Header>() == 32);
 /// The mask bit in a header's first word.
 const MASK_BIT: u64 = 0x8000;
 
-// What the two leading bytes mean is looked up, not branched on: the verifier follows every
-// combination of branches, and a table has none.
+// Tables give the meaning of the two leading bytes, because the verifier follows every combination of
+// branches and a table has none.
 
-/// In [`FIRST`]: a control frame. In [`SECOND`]: an extended length, which it must not have.
+/// In [`FIRST`]: a control frame. In [`SECOND`]: an extended length, which a control frame must not have.
 const EXTENDED: u8 = 0x04;
-/// In [`FIRST`]: which part of [`BODY`] tells what is taken of the payload.
+/// In [`FIRST`]: which part of [`BODY`] gives the number of payload bytes taken.
 const CLASS: u8 = 0x03;
 const CLASS_NONE: u8 = 0;
 const CLASS_CLOSE: u8 = 1;
 const CLASS_PING: u8 = 2;
-/// In [`FIRST`]: from here up the faults that the byte shows, by [`ProtocolError`].
+/// In [`FIRST`]: the lowest bit of the violations visible in the byte, by [`ProtocolError`].
 const FAULTS_SHIFT: u8 = 3;
-/// In [`SECOND`]: the index into [`FORMS`]; shares no bit with what is around it.
+/// In [`SECOND`]: the index into [`FORMS`]; overlaps no neighbouring bits.
 const FORM: u8 = 0x09;
 /// In [`SECOND`]: the header's length is in the upper four bits.
 const LENGTH_SHIFT: u8 = 4;
@@ -302,7 +302,7 @@ static SECOND: [u8; 256] = {
     table
 };
 
-/// By [`CLASS`] and second byte: how much of the payload is taken with the header.
+/// By [`CLASS`] and second byte: how many payload bytes are taken with the header.
 static BODY: [u8; 1024] = {
     let mut table = [0; 1024];
     let mut byte = 0;
@@ -319,7 +319,7 @@ static BODY: [u8; 1024] = {
     table
 };
 
-/// How a length is encoded (RFC 6455 §5.2): which bits of the header hold it, and its legal range.
+/// How a length is encoded (RFC 6455 §5.2): the bits of the header that hold it, and its legal range.
 #[derive(Clone, Copy)]
 struct Form {
     short: u64,
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_encoding_is_read() {
+    fn every_length_encoding_is_parsed() {
         for (bytes, taken, len) in [
             (&[0x81, 0x05][..], 2, 5),
             (&[0x81, 0x7e, 0x01, 0x00], 4, 256),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_code_is_read_masked_and_plain_and_waits_for_its_bytes() {
+    fn a_close_code_is_parsed_masked_and_unmasked_once_complete() {
         let plain = parse(&[0x88, 0x02, 0x03, 0xe8]).expect("complete");
         assert_eq!(
             (plain.close_code(), plain.taken, plain.bytes_to_skip()),
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_rfc_forbids_is_told_by_its_rule() {
+    fn each_violation_is_reported_as_its_rule() {
         use ProtocolError as E;
         let long_ping = [&[0x89, 0x7e, 0, 126][..], &[0; 10]].concat();
         for (bytes, from_client, broken) in [
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_put_behind_others() {
+    fn bytes_are_appended_to_others() {
         let bytes = *b"0123456789abcd";
         for cut in 1..14 {
             let ((front, len), (back, _)) = (head(&bytes[..cut]), head(&bytes[cut..]));
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_has_the_tag_of_its_ping_however_it_is_masked() {
+    fn a_pong_has_the_tag_of_its_ping_whatever_the_mask() {
         let frame = |first, key: Option<[u8; 4]>, payload: &[u8]| {
             let mut bytes = vec![
                 first,
@@ -480,7 +480,7 @@ mod tests {
             bytes.extend(key.into_iter().flatten());
             let key = key.unwrap_or_default().into_iter().cycle();
             bytes.extend(payload.iter().zip(key).map(|(byte, key)| byte ^ key));
-            // What follows in the stream must not matter.
+            // The following bytes of the stream must not matter.
             bytes.extend([0x5a; 14]);
             parse(&bytes).expect("complete")
         };
@@ -520,10 +520,10 @@ mod tests {
     }
 
     proptest! {
-        /// tungstenite refuses reserved opcodes and lengths beyond its limits; where it reads a
-        /// header, ours must be the same.
+        /// tungstenite refuses reserved opcodes and lengths beyond its limits. Every header that it accepts
+        /// must parse to the same result here.
         #[test]
-        fn headers_are_read_as_tungstenite_reads_them(bytes in proptest::collection::vec(any::<u8>(), 0..=14)) {
+        fn headers_are_parsed_like_tungstenite_does(bytes in proptest::collection::vec(any::<u8>(), 0..=14)) {
             let mut cursor = std::io::Cursor::new(&bytes);
             if let Ok(Some((oracle, len))) = FrameHeader::parse(&mut cursor) {
                 let control = oracle_opcode(oracle.opcode) >= opcode::CLOSE;
@@ -536,7 +536,7 @@ mod tests {
                         prop_assert_eq!(ours.payload_len, len);
                         prop_assert_eq!(u64::from(ours.taken - ours.body), cursor.position());
                     }
-                    None => prop_assert!(control, "only a control frame may wait for more than its header"),
+                    None => prop_assert!(control, "only a control frame may need more than its header"),
                 }
             } else if let Ok(None) = FrameHeader::parse(&mut std::io::Cursor::new(&bytes)) {
                 prop_assert_eq!(parse(&bytes), None, "incomplete for tungstenite");
@@ -544,7 +544,7 @@ mod tests {
         }
 
         #[test]
-        fn every_prefix_of_a_header_is_incomplete_and_the_whole_is_not(bytes in proptest::collection::vec(any::<u8>(), 14)) {
+        fn only_the_whole_header_is_complete(bytes in proptest::collection::vec(any::<u8>(), 14)) {
             let whole = parse(&bytes).expect("14 bytes always hold a header");
             for have in 0..usize::from(whole.taken) {
                 prop_assert_eq!(parse(&bytes[..have]), None);

@@ -1,8 +1,8 @@
-//! Recognising the HTTP/1.1 upgrade (RFC 6455 §4) and TLS by the first bytes of a segment.
+//! Recognises the HTTP/1.1 upgrade (RFC 6455 §4) and TLS by the first bytes of a segment.
 
 use crate::frame::Head;
 
-/// What the first bytes of a segment look like.
+/// What the first bytes of a segment indicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
     /// A request line: the connection speaks HTTP/1.
@@ -16,11 +16,11 @@ pub enum Opening {
     Other,
 }
 
-/// Bytes that [`Opening::of`] needs to tell everything apart.
+/// Bytes that [`Opening::of`] needs to distinguish all cases.
 pub const OPENING_LEN: u32 = 12;
 
-/// The status code of a status line that begins `HTTP/1.x NNN`, of which `have` bytes are there;
-/// 0 if there is none between 100 and 599 (RFC 9112 §4).
+/// The status code of a status line that begins `HTTP/1.x NNN`, of which `have` bytes are available; 0
+/// unless it is between 100 and 599 (RFC 9112 §4).
 #[inline(always)]
 pub fn status(head: &Head, have: u32) -> u16 {
     let digits = (head.0[1] >> 8) as u32 & 0x00ff_ffff;
@@ -35,23 +35,23 @@ pub fn status(head: &Head, have: u32) -> u16 {
     }
 }
 
-/// Looks through the head of a request or of its answer for the one header field that makes it a
-/// WebSocket handshake (RFC 6455 §4.1, §4.2.2).
+/// Searches the head of a request or response for the one header field that makes it a WebSocket handshake
+/// (RFC 6455 §4.1, §4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Needle(u64);
 
 impl Needle {
-    /// Out of `Sec-WebSocket-Key:`. The drafts before RFC 6455 had a `Sec-WebSocket-Key1`, or none.
+    /// Part of `Sec-WebSocket-Key:`. The drafts before RFC 6455 had `Sec-WebSocket-Key1` or no such field.
     pub const KEY: Self = Self(word(b"ket-key:"));
-    /// Out of `Sec-WebSocket-Accept`.
+    /// Part of `Sec-WebSocket-Accept`.
     pub const ACCEPT: Self = Self(word(b"ocket-ac"));
 
-    /// How much of a segment is looked through, bytes: what common servers take for a head.
+    /// Bytes of a segment that are searched: the head size that common servers accept.
     pub const REACH: u32 = 8192;
-    /// By how much one look goes on.
+    /// Bytes by which each step advances.
     pub const STRIDE: u32 = 7;
-    /// Looks that reach all of it.
+    /// Steps needed to search all of it.
     pub const MAX_STEPS: u32 = Self::REACH / Self::STRIDE;
 
     /// Whether it begins at one of the first [`Needle::STRIDE`] of 14 bytes, in any case.
@@ -61,7 +61,7 @@ impl Needle {
         let [low, high] = bytes.0;
         let mut missing = 1;
         let mut i = 0;
-        // A constant trip count, no branch: the verifier sees no loop.
+        // The trip count is constant and there is no branch, so the verifier sees no loop.
         while i < Self::STRIDE {
             let window = if i == 0 {
                 low
@@ -76,7 +76,7 @@ impl Needle {
 }
 
 impl Opening {
-    /// Looks at the first `have` bytes of a segment's payload.
+    /// Classifies the first `have` bytes of a segment's payload.
     #[inline(always)]
     pub fn of(head: &Head, have: u32) -> Self {
         const TLS_HANDSHAKE: u64 = 0x0316;
@@ -99,7 +99,7 @@ impl Opening {
     }
 }
 
-/// RFC 9110 §9.3; the methods a browser or a health check sends before an upgrade.
+/// The methods of RFC 9110 §9.3 that a browser or a health check sends before an upgrade.
 #[inline(always)]
 fn is_method(first: u64) -> bool {
     let four = first & 0xffff_ffff;
@@ -117,7 +117,7 @@ const fn word(bytes: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*bytes)
 }
 
-/// Looks for the blank line that ends an HTTP head, across any number of segments.
+/// Searches for the blank line that ends an HTTP head, across any number of segments.
 ///
 /// Holds the last four bytes seen, so that CRLF CRLF is found however it is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,21 +128,21 @@ impl HeadEnd {
     /// Nothing seen yet.
     pub const START: Self = Self(0);
 
-    /// Bytes [`HeadEnd::scan`] looks at in one call.
+    /// Bytes that [`HeadEnd::scan`] examines in one call.
     pub const CHUNK: u32 = 8;
 
-    /// Looks at up to [`HeadEnd::CHUNK`] bytes; returns how many belong to the head and whether
-    /// it ended with them.
+    /// Scans up to [`HeadEnd::CHUNK`] bytes. Returns how many belong to the head and whether the head ended
+    /// with them.
     #[inline(always)]
     pub fn scan(&mut self, chunk: u64, have: u32) -> (u32, bool) {
         const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");
-        // The four bytes seen before, then the chunk: a window of twelve.
+        // A window of twelve bytes: the four seen before, then the chunk.
         let low = self.0 as u64 | (chunk << 32);
         let high = chunk >> 32;
         let mut end = 0;
         let mut i = Self::CHUNK;
-        // From the back, so that the first end wins. A constant trip count and no early exit: the
-        // compiler unrolls it and the verifier sees no loop.
+        // Backwards, so that the first end wins. The trip count is constant and there is no early exit, so
+        // the compiler unrolls the loop and the verifier sees none.
         while i > 0 {
             let word = if i == 8 {
                 high as u32
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn openings_are_told_apart() {
+    fn openings_are_distinguished() {
         assert_eq!(opening(b"GET /chat HTTP/1.1\r\n"), Opening::Request);
         assert_eq!(opening(b"OPTIONS * HTTP/1.1\r\n"), Opening::Request);
         assert_eq!(opening(b"HTTP/1.1 101 Switching"), Opening::Switching);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_needle_is_found_at_each_place_in_any_case_and_not_in_part() {
+    fn a_whole_needle_is_found_at_each_offset_in_any_case() {
         let find = |needle: Needle, text: &[u8]| {
             (0..text.len()).step_by(Needle::STRIDE as usize).any(|at| {
                 let mut head = Head::default();

@@ -1,12 +1,12 @@
-//! The heartbeat of one side of a connection: how often it pings, and how evenly.
+//! The heartbeat of one side of a connection: its interval and its jitter.
 
 use crate::snapshot::{DirectionFacts, PING_UNIT};
 
 impl DirectionFacts {
-    /// Takes in the time between two consecutive pings, in nanoseconds.
+    /// Adds the time between two consecutive pings, in nanoseconds.
     ///
-    /// Smoothed as RFC 3550 §6.4.1 does jitter, with a gain of 1/4 instead of 1/16, because a heartbeat
-    /// gives a sample or two a minute. The first interval is taken as it is.
+    /// Smoothed like jitter in RFC 3550 §6.4.1, but with a gain of 1/4 instead of 1/16, because a heartbeat
+    /// gives only one or two samples a minute. The first interval is taken unchanged.
     #[inline(always)]
     pub(crate) fn beat(&mut self, nanos: u64) {
         let interval = saturated(nanos / PING_UNIT, u16::MAX as i64).max(1);
@@ -24,7 +24,7 @@ impl DirectionFacts {
     }
 }
 
-/// To the nearest, so that what is smoothed gets within two units of what is even.
+/// Rounds to the nearest, so that the smoothed value of a constant stays within two units of it.
 #[inline(always)]
 const fn quarter(n: i64) -> i64 {
     (n + 2) >> 2
@@ -55,14 +55,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_interval_is_taken_as_it_is() {
+    fn the_first_interval_is_taken_unchanged() {
         let (interval, jitter) = after([30 * SECOND]);
         assert!(interval.abs_diff(30 * SECOND) < PING_UNIT, "{interval}");
         assert_eq!(jitter, 0);
     }
 
     #[test]
-    fn an_even_heartbeat_has_no_jitter_and_a_new_pace_is_found_within_a_dozen_pings() {
+    fn an_even_heartbeat_has_no_jitter_and_adapts_within_a_dozen_pings() {
         let (interval, jitter) = after([30 * SECOND; 20]);
         assert!(interval.abs_diff(30 * SECOND) < PING_UNIT, "{interval}");
         assert_eq!(jitter, 0);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_how_far_pings_stray_on_average() {
+    fn jitter_is_the_average_deviation_of_pings() {
         let uneven = (0..100).map(|i| 30 * SECOND + (i % 2) * 2 * SECOND);
         let (interval, jitter) = after(uneven);
         assert!(interval.abs_diff(31 * SECOND) < SECOND / 2, "{interval}");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_fast_or_too_slow_for_the_scale_stays_at_its_end() {
+    fn an_interval_outside_the_scale_saturates() {
         assert_eq!(after([0; 5]), (PING_UNIT, 0));
         assert_eq!(after([u64::MAX; 5]), (65_535 * PING_UNIT, 0));
         let (interval, jitter) = after([0, u64::MAX, 0, u64::MAX]);

@@ -1,13 +1,14 @@
-//! Segments that came before what precedes them.
+//! Out-of-order segments: those that arrive before the bytes that precede them.
 //!
-//! TCP keeps them and asks for the hole only, so they pass just once, at a moment when it is not
-//! known where in them a frame begins. Each run of them is a *pending run*: from the first place that
-//! looks like a header the chain of headers is followed, and its frames go to a log instead of being
-//! counted; where the chain breaks, it was wrong, and the next place is tried. When the hole is filled, the walk in front of it (the *front*) arrives with the
-//! knowledge of where the next header is. If the chain has one just there it is proven from there
-//! on, and its frames are accounted as if they had come in order; if not, they never existed.
+//! TCP keeps them and requests only the hole. So they pass just once, at a moment when it is unknown where
+//! in them a frame begins. Each run of such segments is a *pending run*. From the first offset that looks
+//! like a header, the walk follows the chain of headers and logs the frames instead of counting them. Where
+//! the chain breaks, it was wrong, and the walk tries the next offset. When the hole is filled, the walk in
+//! front of it (the *front*) knows where the next header is. If a chain has a header exactly there, the
+//! chain is proven from there on, and its frames are accounted for as if they had arrived in order. If not,
+//! they are discarded.
 //!
-//! Work is done in bounded steps, as in [`crate::stream`].
+//! The work is split into bounded steps, as in [`crate::stream`].
 
 use crate::{
     frame::Header,
@@ -15,32 +16,32 @@ use crate::{
     stream::{Payload, Step, Walk, mode},
 };
 
-/// Runs of segments that can wait at the same time, with a hole in front of each.
+/// Pending runs that can wait at the same time, each after a hole.
 pub const PENDING_RUNS: usize = 4;
 
 /// Frames that can wait for their proof.
 pub const LOG: usize = 92;
 
-/// Steps that one segment of a pending run may take; the next one goes on looking. Behind a hole not
-/// everything has to be found, and time matters more.
+/// Steps that one segment of a pending run may take; the next segment continues the search. Not every frame
+/// after a hole has to be found, and time matters more.
 pub const PENDING_RUN_STEPS: u32 = 2048;
 
-/// Steps of [`Holes::bridge`] after which it has said [`Bridge::End`]: each success looks through
-/// the log once, and lets every pending run be looked at again.
+/// Steps of [`Holes::bridge`] after which it has returned [`Bridge::End`]: each success scans the log once,
+/// and lets every pending run be checked again.
 pub const BRIDGE_STEPS: u32 =
     (PENDING_RUNS * (LOG + 2) + (PENDING_RUNS + 1) * PENDING_RUNS + 1) as u32;
 
-/// What waits behind the front of one direction.
+/// What waits after the front of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Holes {
     pending_runs: [PendingRun; PENDING_RUNS],
     log: [Logged; LOG],
     log_len: u32,
-    /// Pending runs so far: tells the chains of this storage apart.
+    /// Number of pending runs so far; distinguishes the chains of this storage.
     count: u32,
-    /// Scratch and cursor. They are kept here because the verifier follows every value of a local
-    /// variable by itself.
+    /// Scratch and cursor. They are stored here because the verifier follows every value of a local
+    /// variable separately.
     scratch: u32,
     /// The chain of the last entry of the log.
     last_logged: u32,
@@ -50,10 +51,10 @@ pub struct Holes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct PendingRun {
-    /// Its `next_seq` is the pending run's end. It is not live where there is no pending run.
+    /// Its `next_seq` is the end of the pending run. It is not live if the slot is free.
     walk: Walk,
     start: u32,
-    /// Where in the log the chain begins that is followed; beyond it if that is not known.
+    /// Index in the log where the current chain begins; past the end of the log if unknown.
     logged_from: u32,
 }
 
@@ -66,35 +67,35 @@ struct Logged {
     seq: u32,
 }
 
-/// How far the joining of the front with the pending runs is.
+/// Progress of joining the front with the pending runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct Bridging {
-    /// The pending run in hand, which is looked through the log for.
+    /// The pending run whose frames are being searched for in the log.
     run: u32,
-    /// Pending runs looked at since the last success.
+    /// Pending runs checked since the last success.
     searched: u32,
-    /// The next entry of the log to look at, or [`NO_PENDING_RUN`].
+    /// The next entry of the log to check, or [`NO_PENDING_RUN`].
     cursor: u32,
     /// Where the front expects a header.
     expected: u32,
-    /// 1 once it was found: all that follows in the chain is true.
+    /// 1 once the header was found: the rest of the chain is proven.
     found: u32,
     _pad: u32,
 }
 
-/// What becomes of a segment that lies ahead.
+/// Where a segment ahead of the front belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landing {
     /// Nothing in it is new.
     Old,
-    /// It lies on a pending run, see [`Holes::step`]; this is the offset of its first unseen byte.
+    /// On a pending run, see [`Holes::step`]; the offset of its first unseen byte.
     PendingRun(u32),
-    /// There is no room to wait for the hole in front of it.
+    /// There is no room to wait until the hole in front of it is filled.
     NoRoom,
 }
 
-/// What one step of bridging found.
+/// The result of one step of bridging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bridge {
     /// A frame is proven.
@@ -102,18 +103,18 @@ pub enum Bridge {
     /// These bytes belong to no known frame.
     Unsynced(u32),
     Again,
-    /// The front is as far as it can be.
+    /// The front can advance no further.
     End,
 }
 
-/// In [`Holes::scratch`]: no pending run, or one that is free.
+/// In [`Holes::scratch`]: no pending run, or a free one.
 const NOWHERE: u32 = u32::MAX;
 const FREE: u32 = 1 << 16;
 
-/// In [`Bridging::cursor`]: none is in hand.
+/// In [`Bridging::cursor`]: no pending run is being searched for.
 const NO_PENDING_RUN: u32 = u32::MAX;
 
-/// Chains of one pending run that have numbers of their own.
+/// Bits of the chain's number within its pending run.
 const CHAIN_BITS: u32 = 16;
 
 impl Holes {
@@ -143,7 +144,7 @@ impl Holes {
         },
     };
 
-    /// Finds the pending run of `len` bytes at `seq`, which lie ahead of the front.
+    /// Finds the pending run for `len` bytes at `seq`, which lie ahead of the front.
     #[inline(always)]
     pub fn land(&mut self, seq: u32, len: u32) -> Landing {
         self.set_scratch(NOWHERE);
@@ -211,14 +212,14 @@ impl Holes {
         *at < len
     }
 
-    /// The segment in hand takes too long: the chain that is followed in it ends.
+    /// The current segment takes too long: ends its current chain.
     #[inline(always)]
     pub fn give_up_segment(&mut self) {
         let picked = self.scratch() as usize % PENDING_RUNS;
         self.pending_runs[picked].walk.lose_sync();
     }
 
-    /// Keeps a frame of the pending run in hand until it is proven; it was found in a segment at `seq`.
+    /// Logs a frame of the current pending run until it is proven; its segment is at `seq`.
     #[inline(always)]
     fn log(&mut self, header: &Header, seq: u32) {
         let picked = self.scratch() as usize % PENDING_RUNS;
@@ -226,12 +227,12 @@ impl Holes {
         let run = &mut self.pending_runs[picked];
         let chain = run.walk.chain();
         let Some(entry) = self.log.get_mut(place as usize) else {
-            // Half of a chain must not be taken for all of it.
+            // An incomplete chain must not be taken for a complete one.
             run.walk.rest();
             return;
         };
         if self.last_logged != chain && run.logged_from != place {
-            // Another pending run's frames are among this chain's.
+            // Frames of another pending run are among those of this chain.
             run.logged_from = LOG as u32;
         }
         self.last_logged = chain;
@@ -241,8 +242,8 @@ impl Holes {
         self.log_len = place + 1;
     }
 
-    /// The chain in hand broke at offset `at`: its frames are forgotten. Returns the offset to go
-    /// on at: behind where it began, in this segment.
+    /// The current chain broke at offset `at`: forgets its frames. Returns the offset at which to continue
+    /// in this segment: after the beginning of the chain.
     #[inline(always)]
     fn refute(&mut self, at: u32, begin: u32, seq: u32, fresh: bool) -> u32 {
         let picked = self.scratch() as usize % PENDING_RUNS;
@@ -257,7 +258,7 @@ impl Holes {
         if fresh { next } else { begin }
     }
 
-    /// The first hole will not be filled: the front goes on behind it, out of step. Returns the
+    /// The first hole will not be filled: the front continues after it, unsynced. Returns the number of
     /// bytes that may have held a header.
     #[cfg(feature = "replay")]
     pub(crate) fn give_up(&mut self, front: &mut Walk) -> u32 {
@@ -294,7 +295,7 @@ impl Holes {
         }
         self.bridging.searched = 0;
         let left = run.walk.next_seq.wrapping_sub(front.next_seq);
-        // The front went through all of it itself, or it is in the middle of a frame.
+        // The front passed all of it already, or is in the middle of a frame.
         if left as i32 <= 0 || front.covers(left as u64) {
             run.walk = Walk::EMPTY;
             return Bridge::Unsynced(if left as i32 <= 0 {
@@ -320,7 +321,7 @@ impl Holes {
         Bridge::Again
     }
 
-    /// Accounts for the frames of the pending run in hand, from the one on that begins where the front
+    /// Accounts for the frames of the current pending run, from the frame that begins where the front
     /// expects a header.
     #[inline(always)]
     fn look_through_log(&mut self, front: &mut Walk) -> Bridge {
@@ -352,7 +353,7 @@ impl Holes {
         Bridge::Frame(entry.header)
     }
 
-    /// Whether nothing waits any more.
+    /// Whether nothing is waiting.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         let mut live = 0;
@@ -364,7 +365,7 @@ impl Holes {
         live == 0
     }
 
-    /// Bytes of all pending runs: what is not accounted if the stream ends now.
+    /// Bytes of all pending runs: unaccounted for if the stream ends now.
     #[inline(always)]
     pub fn waiting_bytes(&self) -> u64 {
         let mut bytes = 0;
@@ -379,7 +380,7 @@ impl Holes {
         bytes
     }
 
-    /// Volatile, so that the verifier forgets which value it was.
+    /// Volatile, so that the verifier forgets the value.
     #[inline(always)]
     fn set_scratch(&mut self, value: u32) {
         let scratch = &raw mut self.scratch;

@@ -1,19 +1,19 @@
-//! A scale for silences and heartbeats from one second to six days, fine enough to name a timeout.
+//! A scale for idle gaps and heartbeats from one second to six days, fine enough to identify a timeout.
 //!
-//! Log-linear: each doubling of the time has 32 slots of equal width, so that a slot is at most 3.2 %
-//! wide. Finding a slot takes no loop and branches at the two ends only, because the verifier follows
-//! every branch.
+//! Log-linear: each doubling of the time has 32 slots of equal width, so a slot is at most 3.2 % wide.
+//! Finding a slot takes no loop and branches only at the two ends, because the verifier follows every
+//! branch.
 
 use crate::stats::IDLE_GAP_FLOOR;
 
-/// How many slots there are: one for what is shorter, 5 from a second to 2³⁰ ns, and 32 for each of
-/// the 19 doublings up to 2⁴⁹ ns (6.5 days; connection tracking in Linux forgets after 5).
+/// Number of slots: one for shorter times, 5 from a second to 2³⁰ ns, and 32 for each of the 19 doublings
+/// up to 2⁴⁹ ns (6.5 days; connection tracking in Linux forgets after 5).
 pub const SLOTS: usize = 1 + 5 + 19 * PER_OCTAVE as usize;
 
-/// The slot of a time in nanoseconds: below [`SLOTS`], and never falling as the time grows.
+/// The slot of a time in nanoseconds: below [`SLOTS`], and monotonic.
 ///
-/// What is shorter than [`IDLE_GAP_FLOOR`] is in slot 0, but for the last 10 ms, which share a slot with
-/// it; what is longer than the scale is in the last.
+/// Slot 0 holds times shorter than [`IDLE_GAP_FLOOR`], except the last 10 ms, which share a slot with it.
+/// The last slot holds times longer than the scale.
 #[inline(always)]
 pub const fn slot_of(nanos: u64) -> usize {
     let units = nanos >> UNIT_SHIFT;
@@ -24,8 +24,8 @@ pub const fn slot_of(nanos: u64) -> usize {
     if slot < SLOTS { slot } else { SLOTS - 1 }
 }
 
-/// The bounds of a slot in nanoseconds, the lower one inclusive, the upper one exclusive. The last
-/// slot has no end: its upper bound is [`u64::MAX`].
+/// The bounds of a slot in nanoseconds, the lower one inclusive, the upper one exclusive. The last slot has
+/// no end: its upper bound is [`u64::MAX`].
 pub const fn bounds(slot: usize) -> (u64, u64) {
     let upper = if slot < SLOTS - 1 {
         lower(slot + 1)
@@ -47,7 +47,7 @@ const fn lower(slot: usize) -> u64 {
 const PER_OCTAVE: u64 = 32;
 /// 16.8 ms: the width of a slot between 2²⁹ and 2³⁰ ns, where one second lies.
 const UNIT_SHIFT: u32 = 24;
-/// Slots of that width that would lie below the first, and are slot 0 instead.
+/// Slots of that width below the first one, which are merged into slot 0.
 const SKIPPED: u64 = (IDLE_GAP_FLOOR >> UNIT_SHIFT) - 1;
 
 const _: () = assert!(slot_of(IDLE_GAP_FLOOR) == 1);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_follow_each_other_without_a_hole_and_are_narrow() {
+    fn slots_are_contiguous_and_narrow() {
         assert_eq!(bounds(0).0, 0);
         for slot in 1..SLOTS {
             let (lower, upper) = bounds(slot);
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             slot_of(IDLE_GAP_FLOOR * 98 / 100),
             0,
-            "a second is the first"
+            "one second is in the first slot"
         );
         assert!(slot_of(5 * 86_400 * SECOND) < SLOTS - 1);
         assert_eq!(slot_of(u64::MAX), SLOTS - 1);

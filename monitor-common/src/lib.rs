@@ -1,8 +1,8 @@
-//! What the kernel programs and the daemon share: the records they exchange and the logic that
-//! turns packets into facts.
+//! Shared by the kernel programs and the daemon: the records they exchange, and the logic that turns
+//! packets into facts.
 //!
-//! Everything here compiles twice, to BPF bytecode and natively, so that what runs in the kernel
-//! is what unit tests, property tests and fuzzers exercised.
+//! Everything here compiles twice, to BPF bytecode and natively, so the kernel runs the same code that unit
+//! tests, property tests and fuzzers exercise.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
@@ -37,7 +37,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod stream;
 
-/// Which way a packet goes, seen from this host's socket.
+/// The direction of a packet, seen from this host's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {

@@ -1,9 +1,9 @@
-//! What the kernel programs are to watch.
+//! Which ports the kernel programs watch.
 
-/// Most listeners one daemon can watch.
+/// Maximum number of listeners per daemon.
 pub const MAX_LISTENERS: usize = 256;
 
-/// One entry of the `PORTS` array, indexed by port: which listener watches it, plus one; 0 = none.
+/// One entry of the `PORTS` array, indexed by port: the index of the watching listener plus one; 0 = none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortWatch {

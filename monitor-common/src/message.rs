@@ -1,5 +1,5 @@
-//! The order of frames in messages (RFC 6455 §5.4): fragments follow their beginning, control
-//! frames may come in between.
+//! The order of frames in messages (RFC 6455 §5.4): fragments follow their first frame, control frames may
+//! come in between.
 
 use crate::{
     bounds::within,
@@ -7,7 +7,7 @@ use crate::{
     stats::ProtocolError,
 };
 
-/// Where a direction is in its messages.
+/// The message state of a direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct MessageState(pub(crate) u8);
@@ -37,8 +37,8 @@ const FIRST_RULE: u8 = ProtocolError::UnexpectedContinuation as u8;
 const UNEXPECTED: u8 = 1 << 2;
 const INTERLEAVED: u8 = 2 << 2;
 
-/// By state, control, continuation and FIN: the next state, and above it the rule that is broken. A
-/// table, because the verifier follows every branch.
+/// By state, control, continuation and FIN: the next state, and above it the broken rule. A table, because
+/// the verifier follows every branch.
 static NEXT: [u8; 32] = {
     assert!(FIRST_RULE + 1 == ProtocolError::InterleavedMessage as u8);
     let mut table = [0; 32];
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_follow_their_beginning_and_control_frames_change_nothing() {
+    fn fragments_follow_their_first_frame_and_control_frames_change_nothing() {
         let unexpected = 1 << ProtocolError::UnexpectedContinuation as u16;
         let interleaved = 1 << ProtocolError::InterleavedMessage as u16;
         let (unknown, between, inside) = (

@@ -1,18 +1,18 @@
 //! Points in time in 32 bits.
 
-/// Nanoseconds, 8.4 ms: the unit of [`Moment`]. The kernel's coarse clock, which gives most moments, has
+/// Nanoseconds, 8.4 ms: the unit of [`Moment`]. Most moments come from the kernel's coarse clock, which has
 /// ticks of up to 10 ms.
 pub const TICK: u64 = 2 << HALF_TICK_SHIFT;
 
 pub(crate) const HALF_TICK_SHIFT: u32 = 22;
 
-/// Half ticks, 73 minutes: how much later than the reference a moment may be.
+/// Half of the ticks, 73 minutes: how much later than the reference a moment may be.
 pub(crate) const AHEAD: u64 = 1 << 20;
 
 /// A point in time, rounded up to a tick so that nothing looks older than it is.
 ///
-/// 0 is [`NEVER`](Self::NEVER). Otherwise bit 0 is set, and the rest are the lower bits of the number of the
-/// tick that the moment ends. The upper bits follow from a reference near it.
+/// 0 is [`NEVER`](Self::NEVER). Otherwise bit 0 is set, and the rest are the lower bits of the number of
+/// the tick that ends at the moment. A reference near the moment gives the upper bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Moment(u32);
@@ -20,8 +20,8 @@ pub struct Moment(u32);
 impl Moment {
     pub const NEVER: Self = Self(0);
 
-    /// `nanos` of CLOCK_MONOTONIC; 0 = never. Without a branch, because a publication has some twenty of
-    /// them for the verifier to follow.
+    /// From `nanos` of CLOCK_MONOTONIC; 0 = never. Has no branch, because one publication converts about
+    /// twenty moments and the verifier would follow every branch.
     #[inline(always)]
     pub const fn of(nanos: u64) -> Self {
         let before = nanos.wrapping_sub(1);
@@ -52,7 +52,7 @@ pub const fn rounded(nanos: u64) -> u64 {
     nanos.wrapping_add(TICK - 1) & !(TICK - 1)
 }
 
-/// Whole ticks between two points in time, never more than there were; saturates at 417 days.
+/// Whole ticks between two points in time, rounded down; saturates at 417 days.
 #[inline(always)]
 pub const fn ticks_between(from: u64, to: u64) -> u32 {
     let ticks = (to / TICK).saturating_sub(rounded(from) / TICK);
@@ -72,7 +72,7 @@ mod tests {
     const LATE: u64 = 1 << 55;
 
     #[test]
-    fn a_moment_is_rounded_up_and_told_from_a_reference_near_it() {
+    fn a_moment_is_rounded_up_and_restored_from_a_reference_near_it() {
         for at in [1, TICK, TICK + 1, LATE - 1, LATE, LATE + 1] {
             for near in [at.saturating_sub(HOUR), at, at + 4_000 * HOUR] {
                 assert_eq!(Moment::of(at).nanos(near), rounded(at), "{at} near {near}");
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_between_two_moments_are_never_more_than_there_were() {
+    fn ticks_between_two_moments_are_rounded_down() {
         for (from, to, ticks) in [
             (0, TICK, 1),
             (1, TICK, 0),

@@ -1,5 +1,5 @@
-//! Multipath TCP (RFC 8684), where packets show it: each of the TCP connections that make up one of MPTCP is a
-//! *subflow*, and may end while the others go on.
+//! Detects Multipath TCP (RFC 8684) from packets. Each TCP connection that is part of an MPTCP connection
+//! is a *subflow*, and may end while the others continue.
 
 use crate::{
     Direction,
@@ -8,9 +8,9 @@ use crate::{
     snapshot::{Snapshot, multipath},
 };
 
-/// Most bytes of options that a TCP header has room for (RFC 9293 §3.1).
+/// Maximum length of the options in a TCP header, bytes (RFC 9293 §3.1).
 const OPTIONS_MAX: usize = 40;
-/// Room for them; a power of two, so that a mask keeps every index within.
+/// Buffer size for them; a power of two, so that a mask keeps every index within.
 pub const OPTIONS_ROOM: usize = 64;
 const MASK: usize = OPTIONS_ROOM - 1;
 
@@ -21,16 +21,17 @@ mod kind {
     pub(super) const MPTCP: u8 = 30;
 }
 
-/// Bytes of the shortest option of MPTCP, MP_PRIO (RFC 8684 §3.3.8).
+/// Length of the shortest MPTCP option, MP_PRIO (RFC 8684 §3.3.8).
 const SHORTEST: usize = 3;
 
 impl Snapshot {
-    /// Takes from a segment whether the flow is a subflow, while that isn't known. `options` are those of its
-    /// header: `len` bytes, and zeros behind them.
+    /// Determines from a segment whether the flow is a subflow, while that is unknown. `options` are the
+    /// options of its header: `len` bytes, followed by zeros.
     ///
-    /// A SYN only offers MPTCP, and its answer only accepts: a connection that falls back to plain TCP then has
-    /// no such option from the third acknowledgement on. That a segment has none proves something if this host
-    /// sent it, because Linux puts one on each segment of a subflow. Other systems leave it out now and then.
+    /// A SYN only offers MPTCP, and the SYN-ACK only accepts it: a connection that falls back to plain TCP
+    /// has no such option from the third acknowledgement on. A segment without the option proves plain TCP
+    /// only if this host sent it, because Linux adds the option to each segment of a subflow. Other systems
+    /// sometimes omit it.
     #[inline(always)]
     pub fn note_options(
         &mut self,
@@ -50,7 +51,7 @@ impl Snapshot {
     }
 }
 
-/// Whether one of the options is MPTCP's, and whole.
+/// Whether one of the options is a complete MPTCP option.
 #[inline(always)]
 fn has_mptcp(options: &[u8; OPTIONS_ROOM], len: u32) -> bool {
     let end = len as usize;
@@ -59,14 +60,14 @@ fn has_mptcp(options: &[u8; OPTIONS_ROOM], len: u32) -> bool {
         if at >= end {
             return false;
         }
-        // The same bounds on every way here: the verifier follows one of them only.
+        // The bounds are the same on every path here, so the verifier follows only one of them.
         at = within(at, MASK);
         let kind = options[at];
         let option_len = options[within(at + 1, MASK)] as usize;
         if kind == kind::MPTCP {
             return option_len >= SHORTEST && at + option_len <= end;
         }
-        // Kind and length themselves take two.
+        // Kind and length take two bytes.
         at += match kind {
             kind::END => return false,
             kind::NO_OPERATION => 1,
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
     use crate::segment::TCP_HEADER;
 
-    /// A time stamp, as nearly every segment has it.
+    /// A timestamp, as in nearly every segment.
     const TIME_STAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 8];
     /// DSS with a Data ACK of 8 bytes (RFC 8684 §3.3).
     const DSS: [u8; 12] = [30, 12, 0x20, 0x03, 0, 0, 0, 0, 0, 0, 0, 7];
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_of_mptcp_is_found_wherever_it_stands() {
+    fn an_mptcp_option_is_found_at_any_position() {
         for options in [
             &DSS[..],
             &PRIO,
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_is_cut_off_or_has_an_absurd_length_counts_for_nothing() {
+    fn a_truncated_option_or_an_invalid_length_is_ignored() {
         for len in 0..DSS.len() {
             assert!(!found(&DSS[..len]), "{len} bytes of it");
         }
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_in_the_room_is_read_within_it() {
+    fn arbitrary_options_are_read_within_bounds() {
         for byte in 0..=u8::MAX {
             for len in [0, 1, 39, 40, 63, 64, u32::MAX] {
                 has_mptcp(&[byte; OPTIONS_ROOM], len);
@@ -147,7 +148,7 @@ mod tests {
         }
     }
 
-    fn told(segments: &[(Direction, u16, &[u8])]) -> u8 {
+    fn detected(segments: &[(Direction, u16, &[u8])]) -> u8 {
         let mut s = Snapshot::EMPTY;
         for (direction, flags, options) in segments {
             let mut header = [0; TCP_HEADER];
@@ -161,27 +162,27 @@ mod tests {
     }
 
     #[test]
-    fn a_subflow_is_known_by_what_follows_its_handshake() {
+    fn a_subflow_is_detected_after_its_handshake() {
         use Direction::{Rx, Tx};
         const SYN: u16 = tcp_flags::SYN;
         const ACK: u16 = tcp_flags::ACK;
         let offered = [(Tx, SYN, &DSS[..]), (Rx, SYN | ACK, &DSS)];
-        assert_eq!(told(&offered), multipath::UNKNOWN);
-        let and = |then| told(&[&offered[..], then].concat());
+        assert_eq!(detected(&offered), multipath::UNKNOWN);
+        let and = |then| detected(&[&offered[..], then].concat());
         assert_eq!(and(&[(Tx, ACK, &DSS)]), multipath::SUBFLOW);
         assert_eq!(and(&[(Tx, ACK, &TIME_STAMP)]), multipath::PLAIN);
     }
 
     #[test]
-    fn only_this_host_proves_plain_tcp_by_leaving_the_option_out() {
+    fn only_this_host_proves_plain_tcp_by_omitting_the_option() {
         use Direction::{Rx, Tx};
         const ACK: u16 = tcp_flags::ACK;
-        assert_eq!(told(&[(Rx, ACK, &TIME_STAMP)]), multipath::UNKNOWN);
+        assert_eq!(detected(&[(Rx, ACK, &TIME_STAMP)]), multipath::UNKNOWN);
         let peer_leaves_it_out = [(Rx, ACK, &TIME_STAMP[..]), (Tx, ACK, &DSS)];
-        assert_eq!(told(&peer_leaves_it_out), multipath::SUBFLOW);
+        assert_eq!(detected(&peer_leaves_it_out), multipath::SUBFLOW);
         let known = [(Tx, ACK, &DSS[..]), (Tx, ACK, &TIME_STAMP)];
-        assert_eq!(told(&known), multipath::SUBFLOW);
+        assert_eq!(detected(&known), multipath::SUBFLOW);
         let plain = [(Tx, ACK, &TIME_STAMP[..]), (Rx, ACK, &DSS)];
-        assert_eq!(told(&plain), multipath::PLAIN);
+        assert_eq!(detected(&plain), multipath::PLAIN);
     }
 }

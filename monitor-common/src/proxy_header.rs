@@ -1,5 +1,5 @@
-//! The header of the PROXY protocol, which a load balancer puts in front of what it forwards
-//! (proxy-protocol.txt of haproxy, §2): often in one segment with the request or the ClientHello.
+//! The PROXY protocol header, which a load balancer sends before the forwarded bytes (proxy-protocol.txt of
+//! haproxy, §2): often in one segment with the request or the ClientHello.
 
 use crate::{
     frame::{HEADER_MAX, Head},
@@ -8,27 +8,27 @@ use crate::{
 
 /// The longest header of version 1, with its CRLF (§2.1).
 const LINE_MAX: u32 = 107;
-/// What comes before the variable part of version 2 (§2.2).
+/// The fixed part of a version 2 header (§2.2).
 const FIXED_LEN: u32 = 16;
 
-/// Where the first segment of a connection is looked at for the end of a header.
+/// Finds the end of a header in the first segment of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProxyHeader {
-    /// Bytes that belong to it; what is behind it, once it is found.
+    /// Length of the header, once its end is found.
     pub len: u32,
-    /// Offset at which the search for the end of its line goes on; 0 = there is none to search for.
+    /// Offset at which the search for the end of the line continues; 0 = no search.
     pub at: u32,
 }
 
 impl ProxyHeader {
-    /// Looks at less than a whole line, so that CRLF is found however the looks are cut.
+    /// Bytes per step. Less than the 14 bytes read, so that CRLF is found however the steps divide it.
     const STRIDE: u32 = HEADER_MAX - 1;
-    /// Looks that reach all of a line.
+    /// Steps needed to search a whole line.
     pub const MAX_STEPS: u32 = LINE_MAX.div_ceil(Self::STRIDE);
 
-    /// Looks at the first of `len` bytes of payload. The length is known with version 2; with version 1
-    /// after up to [`ProxyHeader::MAX_STEPS`] calls of [`ProxyHeader::look`].
+    /// Examines the first of `len` bytes of payload. The length is known immediately with version 2, and
+    /// after up to [`ProxyHeader::MAX_STEPS`] calls of [`ProxyHeader::look`] with version 1.
     #[inline(always)]
     pub fn of(payload: &impl Payload, len: u32) -> Self {
         const LINE: u64 = u64::from_le_bytes(*b"PROXY \0\0");
@@ -58,7 +58,7 @@ impl ProxyHeader {
         }
     }
 
-    /// The length of the header that `len` bytes of payload begin with; 0 if they begin with none.
+    /// The length of the header at the start of `len` bytes of payload; 0 if there is none.
     pub fn len_in(payload: &impl Payload, len: u32) -> u32 {
         let mut header = Self::of(payload, len);
         let mut looks = 0..Self::MAX_STEPS;
@@ -66,7 +66,7 @@ impl ProxyHeader {
         header.len
     }
 
-    /// Goes on looking for the end of a line in `len` bytes of payload; true to go on.
+    /// Continues the search for the end of a line in `len` bytes of payload; true to continue.
     #[inline(always)]
     pub fn look(&mut self, payload: &impl Payload, len: u32) -> bool {
         if self.at == 0 || self.at >= len {
@@ -89,15 +89,15 @@ impl ProxyHeader {
     }
 }
 
-/// How many of 14 bytes come up to the end of the first CRLF; 0 if there is none.
+/// How many of 14 bytes precede or belong to the first CRLF; 0 if there is none.
 #[inline(always)]
 fn line_end(bytes: &Head) -> u32 {
     const CRLF: u16 = u16::from_le_bytes(*b"\r\n");
     let [low, high] = bytes.0;
     let mut end = 0;
     let mut i = ProxyHeader::STRIDE;
-    // From the back, so that the first end wins. A constant trip count and no early exit: the verifier
-    // sees no loop.
+    // Backwards, so that the first end wins. The trip count is constant and there is no early exit, so the
+    // verifier sees no loop.
     while i > 0 {
         i -= 1;
         let window = match i {
@@ -135,20 +135,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_with_its_first_crlf_however_long_it_is() {
+    fn a_line_of_any_length_ends_with_its_first_crlf() {
         for middle in 0..=LINE_MAX as usize - 8 {
             let line = [b"PROXY ", &vec![b'x'; middle][..], b"\r\n"].concat();
             let whole = [&line[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
             assert_eq!(len_of(&whole), line.len(), "{middle}");
         }
         let endless = [b"PROXY ", &[b'x'; 200][..], b"\r\n"].concat();
-        assert_eq!(len_of(&endless), 0, "longer than a line gets");
-        assert_eq!(len_of(b"PROXY TCP4 192.0.2.7 192"), 0, "without an end");
+        assert_eq!(len_of(&endless), 0, "longer than the longest line");
+        assert_eq!(len_of(b"PROXY TCP4 192.0.2.7 192"), 0, "no end of line");
         assert_eq!(len_of(b"PROXY UNKNOWN\r\n\r"), 15);
     }
 
     #[test]
-    fn a_binary_header_says_how_long_it_is() {
+    fn a_binary_header_contains_its_length() {
         for variable in [0, 12, 36, 300] {
             let header = [
                 b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
@@ -158,8 +158,8 @@ mod tests {
             .concat();
             let whole = [&header[..], b"\x16\x03\x01 and so on"].concat();
             assert_eq!(len_of(&whole), header.len(), "{variable}");
-            assert_eq!(len_of(&header), header.len(), "nothing behind it");
-            assert_eq!(len_of(&header[..16]), 16, "it is cut");
+            assert_eq!(len_of(&header), header.len(), "header only");
+            assert_eq!(len_of(&header[..16]), 16, "truncated");
         }
         assert_eq!(len_of(b"\r\n\r\n\0\r\nQUIT!\x21\x11\0\0 "), 0);
         assert_eq!(len_of(b"GET / HTTP/1.1\r\n\r\n"), 0);

@@ -1,8 +1,8 @@
-//! What the daemon looks up about a socket: its [`Snapshot`] in 192 bytes.
+//! The published form of a socket's [`Snapshot`], in 192 bytes.
 //!
-//! An element of the kernel's hash map is its key, its value and 56 bytes more, and takes 128, 192, 256
-//! or 512 bytes: a whole snapshot would take twice as much. So moments are rounded up to a tick, numbers
-//! that stay small are narrow, and what only the kernel programs need is left out.
+//! An element of the kernel's hash map consists of key, value and 56 more bytes, and takes 128, 192, 256 or
+//! 512 bytes: a whole snapshot would take twice as much. So moments are rounded up to a tick, small numbers
+//! have narrow fields, and the fields that only the kernel programs need are left out.
 
 use crate::{
     listener::MAX_LISTENERS,
@@ -10,7 +10,7 @@ use crate::{
     snapshot::{DirectionFacts, Snapshot},
 };
 
-/// The facts of one socket, but for its cookie, which is the key.
+/// The facts of one socket, except its cookie, which is the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Published {
@@ -23,8 +23,8 @@ pub struct Published {
     closing_at: Moment,
     rx: PublishedDirection,
     tx: PublishedDirection,
-    /// Of the first try; or with the bit [`CLOSED`] of `kinds`, since when this host's window is closed,
-    /// which leaves no tries.
+    /// When the first try left. If `kinds` has the bit [`CLOSED`]: since when this host's window is closed.
+    /// A closed window clears the tries.
     first_try_or_closed: Moment,
     unacked_since: Moment,
     ack_progress_at: Moment,
@@ -34,18 +34,18 @@ pub struct Published {
     outstanding: u32,
     retransmits: u32,
     loss: u16,
-    /// 65,535 stand for more.
+    /// Saturates at 65,535.
     unanswered_sends: u16,
     local_port: u16,
     remote_port: u16,
     close_code: u16,
     /// As in the snapshot.
     second_try_after: u16,
-    /// 255 stand for more.
+    /// Saturates at 255.
     retransmits_without_progress: u8,
     /// There are at most 256.
     listener: u8,
-    /// What has few values; see [`pack`].
+    /// The fields with few values; see [`pack`].
     kinds: u16,
 }
 
@@ -64,7 +64,7 @@ struct PublishedDirection {
     frames: u32,
     pings: u32,
     ping_rtt_us: u32,
-    /// 65,535 stand for more.
+    /// Saturates at 65,535.
     pings_unanswered: u16,
     ping_jitter: u8,
     /// Bit 0 for a FIN, bit 1 for a reset.
@@ -108,11 +108,11 @@ impl Published {
         published
     }
 
-    /// Takes over all facts of a snapshot. In place: as a value it would be on the kernel's stack of
-    /// 512 bytes more than once.
+    /// Takes over all facts of a snapshot. In place, because a value would occupy the kernel's stack of 512
+    /// bytes more than once.
     #[inline(always)]
     pub const fn fill(&mut self, s: &Snapshot) {
-        // What has branches comes first, or the compiler sets zeros before it overwrites them.
+        // Fields with branches come first. Otherwise the compiler sets zeros and then overwrites them.
         self.outstanding = s.outstanding();
         self.fill_tries(s);
         self.cgroup_id = s.cgroup_id;
@@ -127,7 +127,7 @@ impl Published {
         self.unacked_since = Moment::of(s.unacked_since);
         self.ack_progress_at = Moment::of(s.ack_progress_at);
         self.unanswered_since = s.unanswered_since;
-        // Rounded down, as its length is.
+        // Rounded down, like its length.
         self.gap_to = Moment::of(s.gap_to.wrapping_sub(TICK - 1));
         self.gap_ticks = s.gap_ticks;
         self.retransmits = s.retransmits;
@@ -141,7 +141,7 @@ impl Published {
         self.kinds = pack(s);
     }
 
-    /// A closed window leaves no tries.
+    /// A closed window clears the tries, so both share a field.
     #[inline(always)]
     const fn fill_tries(&mut self, s: &Snapshot) {
         if s.own_window_closed_at.is_some() {
@@ -152,8 +152,8 @@ impl Published {
         }
     }
 
-    /// What a snapshot that was published before `now` said, moments rounded up. What only the kernel
-    /// programs need stays as it is in `s`, which had better be [`Snapshot::EMPTY`].
+    /// Restores a snapshot that was published before `now`, with moments rounded up. The fields that only
+    /// the kernel programs need stay as they are in `s`, so `s` should be [`Snapshot::EMPTY`].
     #[inline(always)]
     pub const fn restore(&self, s: &mut Snapshot, now: u64) {
         s.published_at = self.published_at.nanos(now);
@@ -183,7 +183,7 @@ impl Published {
         } else {
             s.own_window_closed_at = self.first_try_or_closed;
         }
-        // Only the difference means something until a packet brings real sequence numbers.
+        // Only the difference is meaningful until a packet brings real sequence numbers.
         s.snd_nxt = self.outstanding;
         s.snd_una = 0;
         s.una_known = 1;
@@ -202,7 +202,7 @@ impl Published {
         unpack(self.kinds, s);
     }
 
-    /// The same as a value.
+    /// Like `restore`, but returns the snapshot.
     pub const fn snapshot(&self, cookie: u64, now: u64) -> Snapshot {
         let mut s = Snapshot::EMPTY;
         s.cookie = cookie;
@@ -264,32 +264,32 @@ impl PublishedDirection {
     }
 }
 
-/// A moment that may be longer ago than [`REACH`]; then that long before `near`.
+/// Clamps a moment to [`REACH`] before `near`.
 #[inline(always)]
 const fn within_reach(nanos: u64, near: u64) -> u64 {
     if nanos != 0 && near.wrapping_sub(nanos) as i64 > REACH {
-        // Of moments that make no sense the result makes none either.
+        // An invalid moment gives an invalid result.
         near.wrapping_sub(REACH as u64)
     } else {
         nanos
     }
 }
 
-/// At most 65,535; without a branch, as in [`Moment::of`].
+/// Saturates at 65,535; without a branch, as in [`Moment::of`].
 #[inline(always)]
 const fn narrowed(count: u32) -> u16 {
     let is_more = (u16::MAX as u64).wrapping_sub(count as u64) >> 63;
     (count as u64 | is_more.wrapping_neg()) as u16
 }
 
-/// At most 255.
+/// Saturates at 255.
 #[inline(always)]
 const fn narrowed_to_byte(count: u32) -> u8 {
     let is_more = (u8::MAX as u64).wrapping_sub(count as u64) >> 63;
     (count as u64 | is_more.wrapping_neg()) as u8
 }
 
-/// All that has few values, in 16 bits.
+/// All fields with few values, in 16 bits.
 #[inline(always)]
 const fn pack(s: &Snapshot) -> u16 {
     bits(s.ip_version >> 1, VERSION)
@@ -315,7 +315,7 @@ const fn unpack(kinds: u16, s: &mut Snapshot) {
     s.multipath = value(kinds, SUBFLOW) << 1;
 }
 
-/// Where a value lies among the 16 bits: the first one, and how many.
+/// The position of a field in the 16 bits: its first bit and its width.
 type BitRange = (u32, u32);
 
 const VERSION: BitRange = (0, 2);
@@ -326,7 +326,7 @@ const INITIATOR: BitRange = (8, 2);
 const ENDED_BY: BitRange = (10, 1);
 const CLOSING_BY: BitRange = (11, 3);
 const CLOSED: BitRange = (14, 1);
-/// The upper bit of a [`multipath`](crate::snapshot::multipath): plain TCP is read as unknown.
+/// The upper bit of a [`multipath`](crate::snapshot::multipath): plain TCP is restored as unknown.
 const SUBFLOW: BitRange = (15, 1);
 
 #[inline(always)]

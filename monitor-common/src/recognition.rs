@@ -1,4 +1,4 @@
-//! What a connection speaks, told from the first bytes of its segments.
+//! Recognises the protocol of a connection from the first bytes of its segments.
 
 use crate::{
     Direction,
@@ -15,7 +15,7 @@ use crate::{
 const SWITCHING: u16 = 101;
 
 impl Flow {
-    /// Whether a segment may tell what the connection speaks.
+    /// Whether a segment may show the protocol of the connection.
     #[inline(always)]
     pub fn is_undecided(&mut self, direction: Direction, segment: &Segment) -> bool {
         let protocol = self.snapshot.protocol;
@@ -29,19 +29,18 @@ impl Flow {
         }
     }
 
-    /// Whether a segment of this direction may begin with a [`ProxyHeader`](crate::proxy_header::ProxyHeader),
-    /// which has to be passed before [`Flow::recognise`].
+    /// Whether a segment of this direction may begin with a
+    /// [`ProxyHeader`](crate::proxy_header::ProxyHeader), which must be skipped before [`Flow::recognise`].
     #[inline(always)]
     pub const fn may_be_proxied(&self, direction: Direction) -> bool {
         self.snapshot.protocol == protocol::UNKNOWN && self.snapshot.from_client(direction) != 0
     }
 
-    /// Looks at the first bytes of a segment. `find` looks for a needle in the payload.
+    /// Examines the first bytes of a segment. `find` searches for a needle in the payload.
     ///
-    /// Returns the [`head_kind`] that the segment begins with, if it belongs to an upgrade,
-    /// otherwise 0.
+    /// Returns the [`head_kind`] with which the segment begins if it belongs to an upgrade, otherwise 0.
     ///
-    /// `payload` is that of `segment` from where it counts on, `len` bytes.
+    /// `payload` is that of `segment` without the part to skip, `len` bytes.
     #[inline(always)]
     #[expect(
         clippy::too_many_arguments,
@@ -73,7 +72,7 @@ impl Flow {
         };
         let opening = Opening::of(&head, have);
         if from_client && before == protocol::UPGRADING && opening != Opening::Request {
-            // The rest of the head, or what should have waited for the answer.
+            // The rest of the head, or frames sent before the answer.
             let walk = self.walk_mut(direction);
             if walk.mode == mode::HANDSHAKE && ends_head(payload, len) {
                 walk.begin_early(segment);
@@ -82,11 +81,11 @@ impl Flow {
         }
         let needle = match opening {
             Opening::Request if from_client => Needle::KEY,
-            // Whoever answers a request that was not understood knows what was asked.
+            // The Accept field proves an upgrade even if the request was not recognised.
             Opening::Switching if matches!(before, protocol::HTTP | protocol::ASSUMED) => {
                 Needle::ACCEPT
             }
-            // The server's answer is enough where the client's first bytes were not seen.
+            // The server's answer is sufficient where the client's first bytes were not seen.
             Opening::Tls
                 if before == protocol::UNKNOWN || (from_client && before != protocol::ASSUMED) =>
             {
@@ -121,7 +120,7 @@ impl Flow {
         self.answered(direction, SWITCHING, segment.ack, now, stats)
     }
 
-    /// An answer to whatever was asked passes in `direction`; `status` is 0 if it has none.
+    /// The answer to a request passes in `direction`; `status` is 0 if it has none.
     #[inline(always)]
     fn answered(
         &mut self,
@@ -137,7 +136,7 @@ impl Flow {
                 self.dismiss(direction);
                 return 0;
             }
-            // 100 Continue and 103 Early Hints are no answer yet (RFC 9110 §15.2).
+            // 100 Continue and 103 Early Hints are not the final answer (RFC 9110 §15.2).
             if matches!(status, 100..=199) {
                 return 0;
             }
@@ -161,8 +160,8 @@ impl Flow {
         head_kind::RESPONSE
     }
 
-    /// The 101 passes in `direction`: its head ends somewhere behind, the other side's frames
-    /// begin with its next byte, or began before.
+    /// The 101 passes in `direction`, and its head ends later. The frames of the other side begin with its
+    /// next byte, or have already begun.
     #[inline(always)]
     fn upgrade(&mut self, direction: Direction, ack: u32, stats: &mut ListenerStats) {
         let (server, client) = match direction {
@@ -174,8 +173,7 @@ impl Flow {
         stats.unsynced_bytes[direction.opposite().index()].add(early);
     }
 
-    /// A direction was found in step: if nothing but its age was known of the connection, it is a
-    /// WebSocket.
+    /// A direction was found in step. A connection that was only assumed until now is a WebSocket.
     #[inline(always)]
     pub fn resync(&mut self, direction: Direction, now: u64, stats: &mut ListenerStats) {
         if self.snapshot.protocol == protocol::ASSUMED {
@@ -183,7 +181,7 @@ impl Flow {
         }
     }
 
-    /// The connection now counts as one of ours.
+    /// Counts the connection as watched from now on.
     #[inline(always)]
     fn open(&mut self, direction: Direction, protocol: u8, now: u64, stats: &mut ListenerStats) {
         let s = &mut self.snapshot;
@@ -199,7 +197,7 @@ impl Flow {
         self.walk_mut(direction).note(notable::OPENED);
     }
 
-    /// HTTP passes: whatever was assumed, it is no WebSocket yet.
+    /// HTTP passes: whatever was assumed, this isn't a WebSocket yet.
     #[inline(always)]
     fn dismiss(&mut self, direction: Direction) {
         let before = self.snapshot.protocol;
@@ -209,7 +207,7 @@ impl Flow {
         if before == protocol::ASSUMED {
             self.rx_walk.mode = mode::HANDSHAKE;
             self.tx_walk.mode = mode::HANDSHAKE;
-            // From here on it is as well known as one that was met at its birth.
+            // From here on it is as well known as a connection seen from its start.
             self.snapshot.origin = origin::BIRTH;
         }
         if before == protocol::ASSUMED || before == protocol::UPGRADING {
@@ -218,11 +216,11 @@ impl Flow {
     }
 }
 
-/// Bytes that `ends_head` looks at.
+/// Bytes that `ends_head` examines.
 pub const ENDING_LEN: u32 = 12;
 
-/// Whether an HTTP head ends with this segment, or 8 bytes before: so much stands behind the request of
-/// the draft hybi-00, which browsers spoke before RFC 6455.
+/// Whether an HTTP head ends with this segment, or 8 bytes before its end. A request of the draft hybi-00,
+/// which browsers used before RFC 6455, has 8 bytes after its head.
 #[inline(always)]
 fn ends_head(payload: &impl Payload, len: u32) -> bool {
     const CRLF_CRLF: u32 = u32::from_le_bytes(*b"\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Segments through the packet logic outside the kernel, in the order of the kernel programs.
+//! Runs segments through the packet logic outside the kernel, in the order of the kernel programs.
 
 mod queue;
 
@@ -19,7 +19,7 @@ use crate::{
     stream::{MAX_STEPS, Payload, Step},
 };
 
-/// One connection: what the kernel keeps in a socket's storages.
+/// One connection: the contents of a socket's storages in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub flow: Flow,
@@ -29,18 +29,19 @@ pub struct Connection {
     queues: Option<Box<[SegmentQueue; 2]>>,
 }
 
-/// What one segment led to, apart from what [`Flow`] and [`ListenerStats`] keep.
+/// What one segment caused, in addition to the changes in [`Flow`] and [`ListenerStats`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// What is notable about it; see [`crate::flow::notable`].
+    /// Notable changes; see [`crate::flow::notable`].
     pub notes: u32,
-    /// The [`head_kind`](crate::event::head_kind) that it begins with, if that belongs to an upgrade, otherwise 0.
+    /// The [`head_kind`](crate::event::head_kind) with which it begins if that belongs to an upgrade,
+    /// otherwise 0.
     pub head: u8,
-    /// Offset at which the head begins: behind a [`ProxyHeader`].
+    /// Offset at which the head begins: after a [`ProxyHeader`].
     pub head_at: u32,
     /// Steps of the walk; at most [`MAX_STEPS`].
     pub steps: u32,
-    /// The walk reached the cap: what was left is in
+    /// The walk reached the limit: the rest is counted in
     /// [`unsynced_bytes`](ListenerStats::unsynced_bytes).
     pub too_long: bool,
     /// Some of the payload was not in `payload`.
@@ -61,11 +62,11 @@ impl Taken {
 /// A frame that was accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenFrame {
-    /// Not always the segment's own: an acknowledgement may show that nothing more will come to
-    /// prove what was seen the other way.
+    /// Not always the direction of the segment: an acknowledgement may show that nothing more will come to
+    /// prove the frames seen in the other direction.
     pub direction: Direction,
     pub header: Header,
-    /// Of a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
     pub ping_rtt_us: u32,
 }
 
@@ -77,8 +78,8 @@ impl Connection {
         queues: None,
     };
 
-    /// One that puts segments in order before it walks over them, which a recording allows and the
-    /// kernel does not: there, payload is not kept.
+    /// A connection that puts segments in order before it walks over them. A recording allows this; the
+    /// kernel does not, because it keeps no payload.
     pub fn in_order() -> Self {
         Self {
             queues: Some(Box::default()),
@@ -86,8 +87,8 @@ impl Connection {
         }
     }
 
-    /// Takes one segment at `now` (CLOCK_MONOTONIC, nanoseconds). `payload` may be shorter than the
-    /// segment says, where it was cut off. Each frame is shown to `seen` once it is accounted for.
+    /// Processes one segment at `now` (CLOCK_MONOTONIC, nanoseconds). `payload` may be shorter than the
+    /// segment's length if it was truncated. `seen` receives each frame once it is accounted for.
     #[expect(
         clippy::too_many_arguments,
         reason = "a connection and its listener on one side, a segment on the other"
@@ -126,7 +127,7 @@ impl Connection {
         taken
     }
 
-    /// The connection ends: counts what stays unfinished.
+    /// Counts what is unfinished when the connection ends.
     pub fn end(&mut self, stats: &mut ListenerStats) {
         for direction in Direction::ALL {
             let waiting = self.waiting_bytes(direction);
@@ -137,7 +138,7 @@ impl Connection {
         self.flow.end(stats);
     }
 
-    /// Bytes that came behind a hole and are not accounted for: lost if the stream ends now.
+    /// Bytes that arrived after a hole and are not accounted for: lost if the stream ends now.
     pub fn waiting_bytes(&self, direction: Direction) -> u64 {
         let behind_holes = self.holes[direction.index()]
             .as_ref()
@@ -150,7 +151,7 @@ impl Connection {
     }
 }
 
-/// One segment on its way.
+/// One segment being processed.
 struct SegmentWalk<'a> {
     direction: Direction,
     segment: &'a Segment,
@@ -162,7 +163,7 @@ struct SegmentWalk<'a> {
 }
 
 impl SegmentWalk<'_> {
-    /// What is acknowledged has arrived: a hole in it is in the recording only.
+    /// Acknowledged bytes have arrived: a hole in them exists only in the recording.
     fn pass_acknowledged(&mut self, connection: &mut Connection) {
         let other = self.direction.opposite();
         self.go_on_in_queue(connection, other, |front, queue| {
@@ -197,8 +198,8 @@ impl SegmentWalk<'_> {
         self.go_on_in_queue(connection, direction, |_, queue| queue.is_too_long());
     }
 
-    /// Takes from a queue what is next in order; past a hole where `gives_up`, asked with the next
-    /// sequence number, says so.
+    /// Takes the next in-order segments from a queue. Skips a hole where `gives_up` returns true for the
+    /// next sequence number.
     fn go_on_in_queue(
         &mut self,
         connection: &mut Connection,
@@ -236,7 +237,7 @@ impl SegmentWalk<'_> {
         }
     }
 
-    /// Passes the walk, now or when what was missing has come.
+    /// Runs the walk, now or when the missing bytes have arrived.
     fn pass(&mut self, connection: &mut Connection) {
         let Connection { flow, holes, .. } = connection;
         let (direction, segment) = (self.direction, self.segment);
@@ -360,8 +361,8 @@ fn forget_filled(direction: Direction, flow: &mut Flow, holes: &mut Option<Box<H
     }
 }
 
-/// The header that makes a 101 an upgrade to WebSocket may be in what was cut off: then the status
-/// line is all there is to go by.
+/// The header field that makes a 101 a WebSocket upgrade may be in the truncated part. Then only the status
+/// line is available.
 fn find(needle: Needle, payload: &impl Payload, len: u32) -> bool {
     let is_cut = payload.readable(0) < len;
     (is_cut && needle == Needle::ACCEPT) || is_there(needle, payload, len)
@@ -375,7 +376,7 @@ fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
         .any(|bytes| needle.is_in(&bytes))
 }
 
-/// What comes behind the [`ProxyHeader`] that a payload begins with, if it does.
+/// The payload after its [`ProxyHeader`], if it begins with one.
 pub fn behind_proxy_header(payload: &[u8]) -> &[u8] {
     let bytes = PayloadBytes(payload);
     bytes
@@ -386,7 +387,7 @@ pub fn behind_proxy_header(payload: &[u8]) -> &[u8] {
 struct PayloadBytes<'a>(&'a [u8]);
 
 impl<'a> PayloadBytes<'a> {
-    /// What comes behind the first `skip` bytes.
+    /// The payload after the first `skip` bytes.
     fn behind(&self, skip: u32) -> PayloadBytes<'a> {
         PayloadBytes(self.0.get(skip as usize..).unwrap_or_default())
     }

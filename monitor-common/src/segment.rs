@@ -1,36 +1,36 @@
 //! TCP/IP headers, as a cgroup_skb program sees them: the packet begins at the IP header.
 
-/// Bytes that hold an IPv4 header without options and a TCP header, or an IPv6 header.
+/// Bytes of an IPv4 header without options plus a TCP header, or of an IPv6 header.
 pub const IP_PREFIX: usize = 40;
 /// A TCP header without options (RFC 9293 §3.1).
 pub const TCP_HEADER: usize = 20;
 
 const PROTOCOL_TCP: u8 = 6;
 
-/// IPv6 extension headers that may stand in front of TCP (RFC 8200 §4.1). Fragments are not among
-/// them: where packets are seen, they are whole.
+/// IPv6 extension headers that may precede TCP (RFC 8200 §4.1). Fragments are not included, because the
+/// hooks see whole packets.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 
-/// Extension headers that are followed; RFC 8200 knows four that may stand there.
+/// Maximum number of extension headers to pass; RFC 8200 defines four that may precede TCP.
 pub const MAX_EXTENSIONS: usize = 4;
 
 /// What an IP header says about the header that follows it.
 ///
-/// Words only: Linux before 6.3 refuses a program that copies padding.
+/// Only words: Linux before 6.3 refuses a program that copies padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct IpHeader {
     /// 4 or 6.
     pub version: u32,
-    /// Offset of what follows, bytes: the TCP header if [`IpHeader::is_tcp`].
+    /// Offset of the next header, bytes: the TCP header if [`IpHeader::is_tcp`].
     pub tcp_offset: u32,
     next: u32,
 }
 
 impl IpHeader {
-    /// Reads the fixed part of an IP header.
+    /// Parses the fixed part of an IP header.
     ///
-    /// `None` when it is not IP, or neither TCP nor an IPv6 extension header follows.
+    /// `None` if it isn't IP, or if neither TCP nor an IPv6 extension header follows.
     #[inline(always)]
     pub fn parse(prefix: &[u8; IP_PREFIX]) -> Option<Self> {
         match prefix[0] >> 4 {
@@ -56,8 +56,8 @@ impl IpHeader {
         self.next == PROTOCOL_TCP as u32
     }
 
-    /// Passes an extension header that begins with these bytes (RFC 8200 §4.3). `None` when what
-    /// follows it cannot be TCP.
+    /// Passes an extension header that begins with these bytes (RFC 8200 §4.3). `None` if the next header
+    /// cannot be TCP.
     #[inline(always)]
     pub fn pass_extension(self, first: [u8; 2]) -> Option<Self> {
         let [next, length] = first;
@@ -83,7 +83,7 @@ pub mod tcp_flags {
     pub const ACK: u16 = 0x10;
 }
 
-/// What one TCP segment says, apart from its payload.
+/// The facts of one TCP segment, without its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Segment {
@@ -102,7 +102,7 @@ pub struct Segment {
 const _: () = assert!(size_of::<Segment>() == 20, "no padding");
 
 impl Segment {
-    /// All zero: no segment is in hand.
+    /// All zero: no segment is being processed.
     pub const EMPTY: Self = Self {
         seq: 0,
         ack: 0,
@@ -112,10 +112,10 @@ impl Segment {
         payload_len: 0,
     };
 
-    /// Reads a TCP header that lies at `tcp_offset` of a packet of `packet_len` bytes.
+    /// Parses a TCP header at `tcp_offset` of a packet of `packet_len` bytes.
     ///
-    /// The length comes from the packet, not from the IP header, whose 16 bits are too small for
-    /// a GSO packet. `None` when the data offset is absurd.
+    /// The length comes from the packet, not from the IP header, whose 16 bits are too small for a GSO
+    /// packet. `None` if the data offset is invalid.
     #[inline(always)]
     pub fn parse(tcp: &[u8; TCP_HEADER], tcp_offset: u32, packet_len: u32) -> Option<Self> {
         let header_len = (tcp[12] >> 4) as u32 * 4;
@@ -138,7 +138,7 @@ impl Segment {
         self.flags & flag != 0
     }
 
-    /// The sequence number of the payload's first byte: data may come with a SYN, behind it (RFC 7413).
+    /// The sequence number of the payload's first byte. In a SYN with data it follows the SYN (RFC 7413).
     #[inline(always)]
     pub const fn payload_seq(&self) -> u32 {
         self.seq.wrapping_add(self.has(tcp_flags::SYN) as u32)
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_read_behind_ip_options() {
+    fn a_segment_is_parsed_after_ip_options() {
         let segment = Segment::parse(&tcp(8, tcp_flags::ACK), 24, 24 + 32 + 7);
         assert_eq!(
             segment,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_offset_inside_the_header_or_beyond_the_packet_is_refused() {
+    fn a_data_offset_inside_the_header_or_beyond_the_packet_is_rejected() {
         assert_eq!(Segment::parse(&tcp(4, 0), 20, 60), None);
         assert_eq!(Segment::parse(&tcp(15, 0), 20, 60), None);
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn data_with_a_syn_begins_behind_it() {
+    fn data_in_a_syn_begins_after_it() {
         let syn = Segment::parse(&tcp(5, tcp_flags::SYN), 20, 50).expect("a valid header");
         assert_eq!(syn.payload_seq(), 0x0102_0304 + 1);
         let later = Segment::parse(&tcp(5, tcp_flags::ACK), 20, 50).expect("a valid header");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_is_read_behind_extension_headers_too() {
+    fn only_tcp_is_accepted_after_extension_headers() {
         let mut v4 = [0; IP_PREFIX];
         v4[0] = 0x46;
         v4[9] = PROTOCOL_TCP;

@@ -1,8 +1,8 @@
 //! The facts of one socket that are published to the daemon.
 //!
-//! Egress runs under the socket lock and ingress in softirq, so the two can run at the same moment
-//! on two CPUs: every field has one writer (the doc says which where it is not obvious), and what
-//! needs both sides is derived on reading.
+//! Egress runs under the socket lock and ingress in softirq, so the two can run at the same time on two
+//! CPUs. So every field has one writer (documented where it isn't obvious), and values that need both sides
+//! are derived on reading.
 
 use crate::{
     Direction,
@@ -10,7 +10,7 @@ use crate::{
     moment::{Moment, TICK},
 };
 
-/// What the bytes of a flow are known to be.
+/// The protocol of a flow, if known.
 pub mod protocol {
     /// Nothing decisive has passed yet.
     pub const UNKNOWN: u8 = 0;
@@ -22,12 +22,12 @@ pub mod protocol {
     pub const OPAQUE: u8 = 3;
     /// Older than the monitor; nothing but idle clocks is known.
     pub const ASSUMED: u8 = 4;
-    /// Its end was reported. A reset that follows the death, or a packet that another CPU has in
-    /// hand, must not bring it back.
+    /// The end was reported. A reset after the close, or a packet that another CPU is processing, must not
+    /// reopen the flow.
     pub const GONE: u8 = 5;
-    /// A WebSocket upgrade was asked for and has no answer yet.
+    /// A WebSocket upgrade was requested and has no answer yet.
     pub const UPGRADING: u8 = 6;
-    /// None of ours: this host opened it, and its own port is watched only as a server's.
+    /// Not watched: this host opened it, and its local port is watched only as a server's port.
     pub const FOREIGN: u8 = 7;
 }
 
@@ -37,17 +37,17 @@ pub mod role {
     pub const CLIENT: u8 = 1;
 }
 
-/// How the flow came to be known.
+/// How the flow became known.
 pub mod origin {
     /// Seen when TCP reached ESTABLISHED.
     pub const BIRTH: u8 = 0;
-    /// Older than the monitor; met at a packet.
+    /// Older than the monitor; first seen at a packet.
     pub const ADOPTED: u8 = 1;
     /// Older than the monitor; written by the daemon from sock_diag.
     pub const SEEDED: u8 = 2;
 }
 
-/// Whether a flow is one of those that make up a connection of Multipath TCP (RFC 8684).
+/// Whether a flow is a subflow of a Multipath TCP connection (RFC 8684).
 pub mod multipath {
     /// No packet has shown it.
     pub const UNKNOWN: u8 = 0;
@@ -70,14 +70,13 @@ pub mod closing_by {
 pub struct Snapshot {
     /// The socket's cookie: unique until reboot.
     pub cookie: u64,
-    /// When a packet last made the flow be published. Nothing else moves it: a packet may stay
-    /// unpublished for one publish interval after it, and no longer.
+    /// When a packet last caused the flow to be published. Nothing else changes it. A packet may stay
+    /// unpublished for at most one publish interval after it.
     pub published_at: u64,
-    /// When TCP reached ESTABLISHED, or by TCP Fast Open could carry data; 0 if that was before the
-    /// monitor.
+    /// When TCP reached ESTABLISHED, or could carry data by TCP Fast Open; 0 if that was before the monitor
+    /// started.
     pub established_at: u64,
-    /// When the connection became what [`Snapshot::protocol`] says: the 101 passed, TLS began, or
-    /// frames were recognised.
+    /// When [`Snapshot::protocol`] was established: the 101 passed, TLS began, or frames were recognised.
     pub opened_at: u64,
     /// When the first close frame or FIN passed; see [`Snapshot::closing_by`].
     pub closing_at: u64,
@@ -109,9 +108,9 @@ pub struct Snapshot {
     pub unpublished: u8,
     pub rx: DirectionFacts,
     pub tx: DirectionFacts,
-    /// End of what was sent. Written by egress.
+    /// End of the sent bytes. Written by egress.
     pub snd_nxt: u32,
-    /// End of what was acknowledged. Written by ingress.
+    /// End of the acknowledged bytes. Written by ingress.
     pub snd_una: u32,
     /// When bytes became outstanding. Written by egress.
     pub unacked_since: u64,
@@ -121,40 +120,39 @@ pub struct Snapshot {
     pub retransmits: u32,
     /// The lower half of `retransmits` as of the last ack progress. Written by ingress.
     pub retransmits_at_progress: u16,
-    /// The share of what was acknowledged that had to be sent again, smoothed over some
-    /// [`LOSS_MEMORY`] acknowledgements; of 65,536. Written by ingress.
+    /// The share of acknowledged bytes that were retransmitted, smoothed over about [`LOSS_MEMORY`]
+    /// acknowledgements; of 65,536. Written by ingress.
     pub loss: u16,
     /// Transmissions that elicit an answer. Written by egress.
     pub eliciting_sends: u32,
-    /// `asks` as of the last packet from the peer. Written by ingress.
+    /// `eliciting_sends` as of the last packet from the peer. Written by ingress.
     pub eliciting_sends_at_answer: u32,
     /// When the first unanswered one left. Written by egress.
     pub unanswered_since: Moment,
-    /// The length of the silence that ended at `gap_to`, rounded down.
+    /// The length of the idle gap that ended at `gap_to`, rounded down.
     pub gap_ticks: u32,
-    /// When the last silence ended that took at least [`IDLE_GAP_FLOOR`](crate::stats::IDLE_GAP_FLOOR), or longer
-    /// than the idle limit. While nothing was heard since this host ended one, a shorter one does not
-    /// take its place: what is sent into a dead path does not hide when it died.
+    /// When the last idle gap ended that took at least [`IDLE_GAP_FLOOR`](crate::stats::IDLE_GAP_FLOOR), or
+    /// longer than the idle limit. After this host ended one, a shorter gap does not replace it until the
+    /// peer is heard. So transmissions into a dead path do not hide when it died.
     pub gap_to: u64,
-    /// When a transmission from here last ended a silence longer than the idle limit. Written by
+    /// When a transmission from this host last ended an idle gap longer than the idle limit. Written by
     /// egress.
     pub resumed_at: u64,
-    /// When the first *try* left: a ping since which no new payload has come from the peer, and which
-    /// left while it could have come. Written by egress, cleared by ingress: where both happen at once,
-    /// either outcome is right.
+    /// When the first *try* left. A try is a ping that left while new payload from the peer could still
+    /// arrive, and since which none has arrived. Written by egress, cleared by ingress: if both happen at
+    /// once, either outcome is right.
     pub first_try: Moment,
-    /// Since when this host advertises a window of 0. Written by egress.
+    /// Since when this host has advertised a window of 0. Written by egress.
     pub own_window_closed_at: Moment,
-    /// The last ping round trip, by the side that pinged; microseconds, at least 1 once there was
-    /// one.
+    /// The last ping round trip, by the side that pinged; microseconds, at least 1 once measured.
     pub ping_rtt_us: [u32; 2],
     /// The last window the peer advertised, unscaled.
     pub peer_window: u16,
-    /// Ticks from the first try to the second: the first ping behind it that is a try of its own,
-    /// [`TRY_APART`] later. 0 if there was none within 65,535 ticks (9 min). Means something only while
-    /// there is a first try. Written by egress.
+    /// Ticks from the first try to the second. The second try is the first later ping that is a try and
+    /// leaves at least [`TRY_APART`] after the first. 0 if there was none within 65,535 ticks (9 min).
+    /// Valid only while there is a first try. Written by egress.
     pub second_try_after: u16,
-    /// 1 once `snd_una` / `snd_nxt` mean something.
+    /// 1 once `snd_una` / `snd_nxt` are valid.
     pub una_known: u8,
     pub nxt_known: u8,
     /// A [`Direction`].
@@ -172,7 +170,7 @@ pub struct DirectionFacts {
     pub last_frame: u64,
     pub last_data_frame: u64,
     pub last_ping: u64,
-    /// When the first ping of this direction that has no pong yet passed.
+    /// When the oldest unanswered ping of this direction passed.
     pub first_unanswered_ping: u64,
     /// Frame payload, bytes.
     pub payload_bytes: u64,
@@ -181,30 +179,30 @@ pub struct DirectionFacts {
     /// `pings` as of the last pong from the other side.
     pub pings_answered: u32,
     pub fin: u8,
-    /// How far pings of this direction stray from [`ping_interval`](Self::ping_interval), smoothed;
-    /// in units of [`PING_UNIT`], at most 255 (4.3 s).
+    /// Deviation of this direction's pings from [`ping_interval`](Self::ping_interval), smoothed; in units
+    /// of [`PING_UNIT`], at most 255 (4.3 s).
     pub ping_jitter: u8,
-    /// Between consecutive pings of this direction, smoothed; in units of [`PING_UNIT`], at least 1
-    /// once there was an interval, at most 65,535 (18 min).
+    /// Interval between consecutive pings of this direction, smoothed; in units of [`PING_UNIT`], at least
+    /// 1 once measured, at most 65,535 (18 min).
     pub ping_interval: u16,
 }
 
 /// Acknowledgements over which a flow's losses are smoothed.
 pub const LOSS_MEMORY: u16 = 32;
 
-/// Nanoseconds: pings that leave closer together than this are one try. They were queued together, and
-/// what delays the answer to one delays that to the other.
+/// Nanoseconds: pings sent closer together than this are one try. They were queued together, so a delay of
+/// one answer also delays the other.
 pub const TRY_APART: u64 = 250_000_000;
 
-/// Nanoseconds: where TCP has had bytes outstanding for so long without a break, a ping waits behind
-/// them. That it has no answer says nothing of the peer.
+/// Nanoseconds: if TCP has had bytes outstanding for this long without a break, a ping waits behind them.
+/// Then a missing answer says nothing about the peer.
 pub const TRY_QUEUED: u64 = 1_000_000_000;
 
-/// Nanoseconds: a window that has been closed for longer is reported. Readers that are slow close and
-/// open theirs all the time.
+/// Nanoseconds: a window that has been closed for longer is reported. Slow readers close and open their
+/// window often.
 pub const CLOSED_WINDOW_REPORT: u64 = 2_000_000_000;
 
-/// Nanoseconds: what heartbeats are kept in, 16.8 ms.
+/// Nanoseconds: the unit of heartbeat times, 16.8 ms.
 pub const PING_UNIT: u64 = 1 << 24;
 
 impl DirectionFacts {
@@ -215,7 +213,7 @@ impl DirectionFacts {
 }
 
 impl Snapshot {
-    /// All zero, which is also how the kernel hands out new storage.
+    /// All zero, like new storage from the kernel.
     pub const EMPTY: Self = {
         const NONE: DirectionFacts = DirectionFacts {
             last_packet: 0,
@@ -281,8 +279,7 @@ impl Snapshot {
         }
     };
 
-    /// Whether the daemon should hear of this flow: plain HTTP on a watched port is none of its
-    /// business.
+    /// Whether the daemon should receive this flow. Plain HTTP on a watched port is not reported.
     #[inline(always)]
     pub const fn is_watched(&self) -> bool {
         matches!(
@@ -298,8 +295,8 @@ impl Snapshot {
             return 0;
         }
         let bytes = self.snd_nxt.wrapping_sub(self.snd_una);
-        // The two halves have different writers: an acknowledgement may overtake the note of
-        // what it acknowledges.
+        // The two halves have different writers: an acknowledgement may be recorded before the bytes that
+        // it acknowledges.
         if bytes as i32 > 0 { bytes } else { 0 }
     }
 
@@ -321,7 +318,7 @@ impl Snapshot {
         self.first_try.is_some()
     }
 
-    /// When the second try left, `first` being when the first did; 0 = there was none.
+    /// When the second try left, with `first` the time of the first try; 0 = there was none.
     #[inline(always)]
     pub const fn second_try(&self, first: u64) -> u64 {
         if first == 0 || self.second_try_after == 0 {
@@ -330,14 +327,14 @@ impl Snapshot {
         first.saturating_add(self.second_try_after as u64 * TICK)
     }
 
-    /// How long the last silence was, nanoseconds, rounded down to a tick.
+    /// The length of the last idle gap, nanoseconds, rounded down to a tick.
     #[inline(always)]
     pub const fn last_idle_gap(&self) -> u64 {
         self.gap_ticks as u64 * TICK
     }
 
-    /// 1 if frames of this direction are the client's, so that they must be masked (RFC 6455
-    /// §5.1), else 0.
+    /// 1 if the client sends the frames of this direction, so that they must be masked (RFC 6455 §5.1),
+    /// else 0.
     #[inline(always)]
     pub const fn from_client(&self, direction: Direction) -> u8 {
         match direction {
@@ -348,9 +345,9 @@ impl Snapshot {
 
     /// How the connection ended, reported at its end: the first thing that decided it.
     ///
-    /// A local abort (`tcp_disconnect` and `tcp_close` in net/ipv4/tcp.c) sets the state first and
-    /// sends its reset afterwards. It is known by what is missing: no FIN, no reset from the peer,
-    /// and no retransmission that TCP gave up on.
+    /// A local abort (`tcp_disconnect` and `tcp_close` in net/ipv4/tcp.c) sets the state first and sends
+    /// its reset afterwards. It is recognised by what is missing: no FIN, no reset from the peer, and no
+    /// retransmission that TCP gave up on.
     pub const fn close_how(&self) -> CloseHow {
         if self.close_initiator != 0 {
             CloseHow::CloseFrame
@@ -363,7 +360,7 @@ impl Snapshot {
         } else if self.outstanding() > 0 && self.retransmits_without_progress() > 0 {
             CloseHow::Timeout
         } else if self.origin == origin::SEEDED {
-            // No packet was ever seen, a FIN neither.
+            // No packet was ever seen, so no FIN either.
             CloseHow::Unknown
         } else {
             CloseHow::RstSent

@@ -1,4 +1,4 @@
-//! Per-listener aggregates: what need not be an event.
+//! Per-listener aggregates, for facts that need no event.
 
 use crate::{event::CLOSE_HOW_COUNT, idle_gap_scale};
 
@@ -22,11 +22,11 @@ pub const RTT_BOUNDS: [u64; 16] = [
     10_000_000_000,
 ];
 
-/// Silences below this are traffic, not gaps, and are not recorded.
+/// Shorter idle gaps are normal traffic and are not recorded.
 pub const IDLE_GAP_FLOOR: u64 = SECOND;
 
-/// Upper bounds in nanoseconds of the idle-gap buckets; one more bucket holds the rest. The
-/// well-known limits of load balancers stand at bucket edges.
+/// Upper bounds in nanoseconds of the idle-gap buckets; one more bucket holds the rest. The well-known
+/// limits of load balancers are bucket bounds.
 pub const IDLE_GAP_BOUNDS: [u64; 20] = [
     2 * SECOND,
     5 * SECOND,
@@ -68,7 +68,7 @@ pub const SIZE_BOUNDS: [u64; 8] = [
 /// [`response`].
 pub const RESPONSE_SLOTS: usize = 502;
 
-/// Slots of [`ListenerStats::handshakes`] that are no status code.
+/// Slots of [`ListenerStats::handshakes`] without a status code.
 pub mod response {
     /// A status line without a status code between 100 and 599.
     pub const MALFORMED: usize = 500;
@@ -76,7 +76,7 @@ pub mod response {
     pub const NONE: usize = 501;
 }
 
-/// What a pong was (RFC 6455 §5.5.3); index into [`ListenerStats::pongs`].
+/// The kind of a pong (RFC 6455 §5.5.3); index into [`ListenerStats::pongs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PongKind {
@@ -84,7 +84,7 @@ pub enum PongKind {
     Matched = 0,
     /// No ping was outstanding: a one-way heartbeat, which is legal.
     Unsolicited = 1,
-    /// Pings were outstanding, and none had this payload.
+    /// Pings were outstanding, but none had this payload.
     Mismatched = 2,
 }
 
@@ -105,7 +105,7 @@ impl PongKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ProtocolError {
-    /// RSV2 or RSV3, or RSV1 on anything but the start of a data message (§5.2, RFC 7692 §6).
+    /// RSV2 or RSV3, or RSV1 on a frame other than the start of a data message (§5.2, RFC 7692 §6).
     ReservedBits = 0,
     /// Opcode 3 to 7 or 11 to 15 (§5.2).
     ReservedOpcode = 1,
@@ -119,9 +119,9 @@ pub enum ProtocolError {
     MaskedServer = 5,
     /// A close code that must not be sent, or a close frame with one byte (§5.5.1, §7.4).
     InvalidCloseCode = 6,
-    /// More bytes for the length than it needs, or its top bit set (§5.2).
+    /// A length in more bytes than needed, or with its top bit set (§5.2).
     NonMinimalLength = 7,
-    /// A continuation with nothing to continue (§5.4).
+    /// A continuation without a message to continue (§5.4).
     UnexpectedContinuation = 8,
     /// A new message inside an unfinished one (§5.4).
     InterleavedMessage = 9,
@@ -160,8 +160,8 @@ impl ProtocolError {
 
 /// A counter in a per-CPU map.
 ///
-/// Per-CPU is not enough for an exact count: cgroup_skb runs preemptible in process context, and
-/// a softirq on the same CPU may count in between. So it adds atomically; nobody contends.
+/// Per-CPU alone does not give an exact count: cgroup_skb runs preemptible in process context, and a
+/// softirq on the same CPU may count in between. So additions are atomic; there is no contention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Counter(u64);
@@ -180,7 +180,7 @@ impl Counter {
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn add(counter: &mut u64, n: u64) {
-    // `AtomicU64::fetch_add` does not exist for this target, the instruction does.
+    // `AtomicU64::fetch_add` does not exist for this target, but the instruction does.
     // SAFETY: the pointer comes from a live, aligned, exclusive reference.
     unsafe {
         core::arch::asm!(
@@ -205,7 +205,7 @@ fn add(counter: &mut u64, n: u64) {
 pub struct Histogram<const N: usize> {
     /// Not cumulative.
     pub buckets: [Counter; N],
-    /// Nanoseconds, or what the bounds are in.
+    /// Nanoseconds, or the unit of the bounds.
     pub sum: Counter,
 }
 
@@ -265,33 +265,33 @@ pub struct ListenerStats {
     pub protocol_errors: [Counter; ProtocolError::ALL.len()],
     /// Upgrade requests, answered or not.
     pub upgrade_requests: Counter,
-    /// Answers to upgrade requests: status code - 100, or an [`response`].
+    /// Answers to upgrade requests: status code - 100, or a [`response`].
     pub handshakes: [Counter; RESPONSE_SLOTS],
     /// From TCP's ESTABLISHED to the 101.
     pub handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,
     /// From the first close frame to the other side's (RFC 6455 §7.1.4).
     pub close_handshake_time: Histogram<{ RTT_BOUNDS.len() + 1 }>,
-    /// Pings that saw no pong before the next ping.
+    /// Pings without a pong before the next ping.
     pub pings_unanswered: [Counter; 2],
     pub retransmits: Counter,
-    /// What acknowledgements covered, in segments: at least one each.
+    /// Segments covered by acknowledgements: at least one per acknowledgement.
     pub segments_delivered: Counter,
-    /// Those of them that were sent again before.
+    /// How many of them were retransmitted.
     pub segments_delivered_late: Counter,
-    /// How often they were sent again, all of them.
+    /// Retransmissions of those segments.
     pub retransmits_delivered: Counter,
     pub duplicate_acks: Counter,
-    /// Times that a window closed: the peer's (rx) or ours (tx).
+    /// How often a window closed: the peer's (rx) or ours (tx).
     pub zero_windows: [Counter; 2],
     /// Ping to pong, by the side that sent the ping.
     pub ping_rtt: [Histogram<{ RTT_BOUNDS.len() + 1 }>; 2],
-    /// Silences of at least [`IDLE_GAP_FLOOR`] that ended.
+    /// Ended idle gaps of at least [`IDLE_GAP_FLOOR`].
     pub idle_gaps: Histogram<{ IDLE_GAP_BOUNDS.len() + 1 }>,
-    /// Those of watched connections after which the peer was heard, by the slots of [`idle_gap_scale`]:
-    /// the path was alive behind them. Slot 0 has shorter ones, where the listener's limit is.
+    /// Idle gaps of watched connections after which the peer was heard, so the path had survived; by the
+    /// slots of [`idle_gap_scale`]. Slot 0 holds shorter ones if the listener's limit is shorter.
     pub idle_gaps_survived: [Counter; idle_gap_scale::SLOTS],
     /// Times between consecutive pings of one connection, by the side that pings and the slots of
-    /// [`idle_gap_scale`]; slot 0 has all that are shorter.
+    /// [`idle_gap_scale`]; slot 0 holds all shorter times.
     pub ping_intervals: [[Counter; idle_gap_scale::SLOTS]; 2],
 }
 
@@ -325,7 +325,7 @@ impl ListenerStats {
         ping_intervals: [[Counter(0); idle_gap_scale::SLOTS]; 2],
     };
 
-    /// Adds what another CPU counted.
+    /// Adds the counts of another CPU.
     pub fn merge(&mut self, other: &Self) {
         // Exhaustive, so that a new counter cannot be forgotten here.
         let Self {
@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_on_a_bound_belongs_below_it() {
+    fn a_value_on_a_bound_counts_below_it() {
         let mut histogram = Histogram::<{ IDLE_GAP_BOUNDS.len() + 1 }>::EMPTY;
         histogram.observe(60 * SECOND, &IDLE_GAP_BOUNDS);
         histogram.observe(60 * SECOND + 1, &IDLE_GAP_BOUNDS);

@@ -1,8 +1,8 @@
 //! One direction of a TCP stream: from segments to frame headers, without copying payload.
 //!
-//! [`Walk::admit`] places a segment in the stream; then [`Walk::step`] is called until it says
-//! [`Step::End`]. Each step does a bounded amount of work and reads at most one header, so that
-//! the kernel can run it under `bpf_loop` and a test in a plain loop.
+//! [`Walk::admit`] places a segment in the stream; then [`Walk::step`] is called until it returns
+//! [`Step::End`]. Each step does a bounded amount of work and reads at most one header, so the kernel can
+//! run it under `bpf_loop` and a test in a plain loop.
 
 mod trial;
 
@@ -14,23 +14,23 @@ use crate::{
 };
 pub use trial::ENOUGH;
 
-/// Steps one segment may take. The smallest client frame has 6 bytes, so a 64 KiB segment of
-/// them fits; what is left beyond it is reported, never skipped in silence.
+/// Maximum number of steps per segment. The smallest client frame has 6 bytes, so a 64 KiB segment of them
+/// fits. The rest is reported, never skipped silently.
 pub const MAX_STEPS: u32 = 16_384;
 
-/// A sequence number further ahead than the largest window (RFC 7323 §2.3) is not of this stream.
+/// A sequence number further ahead than the largest window (RFC 7323 §2.3) does not belong to this stream.
 const MAX_WINDOW: u32 = 1 << 30;
 
-/// Illegal headers in a row after which even a direction that was followed from its first byte does
-/// not speak WebSocket.
+/// Consecutive illegal headers after which a direction is not WebSocket, even if it was followed from its
+/// first byte.
 const MAX_ILLEGAL: u8 = 3;
 
-/// The payload of the segment in hand.
+/// The payload of the current segment.
 pub trait Payload {
-    /// The `len` bytes (1 to 14) at `offset`, with zeros behind them; `None` if they cannot be read.
+    /// The `len` bytes (1 to 14) at `offset`, followed by zeros; `None` if they cannot be read.
     fn read(&self, offset: u32, len: u32) -> Option<Head>;
 
-    /// How many bytes from `offset` on can be read, if the payload was cut short on its way here.
+    /// How many bytes from `offset` on can be read; fewer if the payload was truncated.
     #[inline(always)]
     fn readable(&self, offset: u32) -> u32 {
         let _ = offset;
@@ -38,21 +38,21 @@ pub trait Payload {
     }
 }
 
-/// What the bytes of a direction are.
+/// How the bytes of a direction are interpreted.
 pub mod mode {
-    /// HTTP, or nothing yet: segments are placed, bytes are not looked at.
+    /// HTTP, or nothing yet: segments are placed, bytes are not examined.
     pub const HANDSHAKE: u8 = 0;
-    /// Inside the head of the 101 response; frames begin right behind it.
+    /// Inside the head of the 101 response; frames begin right after it.
     pub const HEAD: u8 = 1;
     /// In step with the frames.
     pub const FRAMES: u8 = 2;
     /// Somewhere between frames: waits for a segment that starts like a frame.
     pub const UNSYNCED: u8 = 3;
-    /// The client's request is complete and has no answer yet. What follows is walked over as frames, but
-    /// belongs to none that is accounted for.
+    /// The client's request is complete and has no answer yet. The following bytes are walked over as
+    /// frames, but none of them is accounted for.
     pub const EARLY: u8 = 5;
-    /// A segment did. The chain of headers from there on is followed until there is [`ENOUGH`]
-    /// evidence.
+    /// A segment started like a frame. The chain of headers from there on is followed until there is
+    /// [`ENOUGH`] evidence.
     ///
     /// [`ENOUGH`]: super::ENOUGH
     pub const TRIAL: u8 = 4;
@@ -62,16 +62,16 @@ pub mod mode {
 mod flag {
     /// `next_seq` is known.
     pub(super) const STARTED: u8 = 1;
-    /// In step since the handshake, every byte accounted for: an illegal header is the endpoint's
-    /// fault, not ours.
+    /// In step since the handshake, every byte accounted for: an illegal header is the endpoint's fault,
+    /// not ours.
     pub(super) const CERTAIN: u8 = 2;
-    /// Followed on trial only: its frames are kept until they are proven. See [`crate::holes`].
+    /// Only followed on trial: its frames are kept until they are proven. See [`crate::holes`].
     pub(super) const PENDING_RUN: u8 = 4;
     /// There are pending runs ahead.
     pub(super) const HOLES: u8 = 8;
     /// A close frame passed.
     pub(super) const CLOSED: u8 = 0x40;
-    /// The trial began in the segment in hand.
+    /// The trial began in the current segment.
     pub(super) const FRESH: u8 = 0x80;
     /// The two bits of a [`MessageState`](super::MessageState).
     pub(super) const MESSAGE: u8 = 0x30;
@@ -82,26 +82,27 @@ mod flag {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Walk {
-    /// Payload bytes of the current frame that are still to pass.
+    /// Remaining payload bytes of the current frame.
     pub skip: u64,
-    /// The first bytes of a header that straddles segments, with zeros behind them; means something
-    /// only while `carry_len` is not 0.
+    /// The first bytes of a header that straddles segments, followed by zeros; valid only if `carry_len` is
+    /// not 0.
     carry: Head,
     /// The next unseen sequence number.
     pub next_seq: u32,
-    /// In [`mode::HEAD`] the last bytes seen. In [`mode::EARLY`] the sequence number behind the request. On a pending run where the last header begins, counted
-    /// from the start of its segment.
+    /// In [`mode::HEAD`], the last bytes seen. In [`mode::EARLY`], the sequence number after the request.
+    /// On a pending run, where the last header begins, counted from the start of its segment.
     pub(crate) mark: u32,
     /// A [`mode`].
     pub mode: u8,
     /// Bytes in `carry`.
     pub carry_len: u8,
-    /// In [`mode::TRIAL`] the evidence, in bits; in [`mode::FRAMES`] the illegal headers in a row.
+    /// In [`mode::TRIAL`], the evidence in bits; in [`mode::FRAMES`], the number of consecutive illegal
+    /// headers.
     trial: u8,
     /// A set of [`flag`].
     flags: u8,
-    /// What is notable about the segment in hand; see [`crate::flow::notable`]. On a pending run the
-    /// number of the chain that is followed.
+    /// Notable facts of the current segment; see [`crate::flow::notable`]. On a pending run, the number of
+    /// the current chain.
     notes: u32,
 }
 
@@ -110,28 +111,28 @@ const _: () = assert!(size_of::<Walk>() == 40);
 /// Where a segment lies in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Nothing in it is new, or it is not of this stream.
+    /// Nothing in it is new, or it does not belong to this stream.
     Old,
     New {
         /// Offset of the first unseen byte.
         offset: u32,
-        /// Bytes in front of it that never came and may have held a header.
+        /// Missing bytes in front of it that may have held a header.
         lost: u32,
     },
-    /// Behind a hole that may hide a header and may still be filled.
+    /// After a hole that may hide a header and may still be filled.
     Ahead,
 }
 
-/// What one step found.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A frame begins.
     Frame(Header),
-    /// Nothing to report; go on.
+    /// Nothing to report; continue.
     Again,
-    /// In step again, after so many bytes of this segment that belong to no known frame; go on.
+    /// In step again, after this many bytes of the segment that belong to no known frame; continue.
     Synced(u32),
-    /// These bytes belong to no known frame; go on.
+    /// These bytes belong to no known frame; continue.
     Unsynced(u32),
     /// The segment is done.
     End,
@@ -140,7 +141,7 @@ pub enum Step {
 }
 
 impl Walk {
-    /// All zero: nothing seen, nothing looked at.
+    /// All zero: nothing seen.
     pub const EMPTY: Self = Self {
         skip: 0,
         carry: Head([0; 2]),
@@ -153,8 +154,8 @@ impl Walk {
         notes: 0,
     };
 
-    /// A part of a stream from `seq` on, of which nothing is known yet. The chains in it are
-    /// numbered from `chain` on.
+    /// A part of a stream from `seq` on, of which nothing is known yet. Its chains are numbered from
+    /// `chain` on.
     pub(crate) const fn pending_run(seq: u32, chain: u32) -> Self {
         Self {
             next_seq: seq,
@@ -165,14 +166,14 @@ impl Walk {
         }
     }
 
-    /// The number of the chain that is followed on a pending run.
+    /// The number of the current chain on a pending run.
     #[inline(always)]
     pub(crate) const fn chain(&self) -> u32 {
         self.notes
     }
 
-    /// Puts the first bytes of a segment behind those of an answer that came in pieces. `None` as
-    /// long as they are too few to tell what it is.
+    /// Appends the first bytes of a segment to those of an answer that arrived in pieces. `None` while they
+    /// are too few to recognise it.
     #[inline(always)]
     pub(crate) fn gather(&mut self, head: Head, have: u32) -> Option<(Head, u32)> {
         if self.mode != mode::HANDSHAKE {
@@ -192,7 +193,7 @@ impl Walk {
         Some((head, have))
     }
 
-    /// The head of the 101 begins: frames come right behind it.
+    /// The head of the 101 begins; frames follow right after it.
     #[inline(always)]
     pub(crate) fn begin_head(&mut self) {
         self.carry_len = 0;
@@ -213,7 +214,7 @@ impl Walk {
         self.trial = 0;
     }
 
-    /// What follows a request turns out to be something else.
+    /// The bytes after a request turn out to be something else.
     #[inline(always)]
     pub(crate) fn end_early(&mut self) {
         if self.mode == mode::EARLY {
@@ -221,13 +222,14 @@ impl Walk {
         }
     }
 
-    /// Frames begin with the next byte, or have begun behind the request. Returns the bytes of those that
-    /// are accounted for nowhere. `ack` is what the answer acknowledges, where the request was not seen.
+    /// Frames begin with the next byte, or have begun after the request. Returns the bytes of the frames
+    /// that have begun, which are accounted for nowhere else. `ack` is the acknowledgement number of the
+    /// answer, used where the request was not seen.
     #[inline(always)]
     pub(crate) fn begin_frames(&mut self, ack: u32) -> u64 {
         let mut early = 0;
         if self.mode == mode::EARLY {
-            // A header that is not complete will be reported when it is.
+            // An incomplete header will be reported when it is complete.
             let passed = self.next_seq.wrapping_sub(self.mark) - self.carry_len as u32;
             early = (passed as u64).saturating_add(self.skip);
         } else {
@@ -244,7 +246,7 @@ impl Walk {
         early
     }
 
-    /// Goes on where `other` is.
+    /// Continues at the position of `other`.
     #[inline(always)]
     pub(crate) fn continue_as(&mut self, other: &Self) {
         self.skip = other.skip;
@@ -253,13 +255,13 @@ impl Walk {
         self.next_seq = other.next_seq;
     }
 
-    /// Whether its place in the stream is known.
+    /// Whether the position in the stream is known.
     #[inline(always)]
     pub const fn is_live(&self) -> bool {
         self.flags & flag::STARTED != 0
     }
 
-    /// Where the next header begins, if that is known.
+    /// Where the next header begins, if known.
     #[inline(always)]
     pub(crate) const fn expected_header(&self) -> Option<u32> {
         if self.mode == mode::FRAMES && self.carry_len == 0 {
@@ -275,7 +277,7 @@ impl Walk {
         matches!(self.mode, mode::FRAMES | mode::EARLY) && self.carry_len == 0 && self.skip >= len
     }
 
-    /// Takes note of a frame's place in its message; the broken rule as a bit by
+    /// Records a frame's place in its message. Returns the broken rule as a bit by
     /// [`ProtocolError`](crate::stats::ProtocolError), or 0.
     #[inline(always)]
     pub(crate) fn follow_message(&mut self, header: &Header) -> u16 {
@@ -284,7 +286,7 @@ impl Walk {
         broken
     }
 
-    /// Takes note of a close frame; whether one came before.
+    /// Records a close frame; returns whether there was one before.
     #[inline(always)]
     pub(crate) fn pass_close_frame(&mut self) -> bool {
         let repeated = self.flags & flag::CLOSED != 0;
@@ -292,7 +294,7 @@ impl Walk {
         repeated
     }
 
-    /// Whether `len` bytes at `seq` lie behind a hole that is not known to be payload.
+    /// Whether `len` bytes at `seq` follow a hole that is not known to be payload.
     #[cfg(feature = "replay")]
     pub(crate) fn waits_for(&self, seq: u32, len: u32) -> bool {
         let ahead = seq.wrapping_sub(self.next_seq);
@@ -306,8 +308,8 @@ impl Walk {
         self.is_live() && left as i32 <= 0
     }
 
-    /// Whether a segment is a keepalive that repeats the last byte before the next one: no news, for TCP or
-    /// for a hop that counts payload (RFC 9293 §3.8.4).
+    /// Whether a segment is a keepalive that repeats the last byte before the next one. It carries nothing
+    /// new, neither for TCP nor for a hop that counts payload (RFC 9293 §3.8.4).
     #[inline(always)]
     pub(crate) const fn is_probe(&self, segment: &Segment) -> bool {
         self.is_live()
@@ -315,7 +317,7 @@ impl Walk {
             && segment.payload_seq().wrapping_add(1) == self.next_seq
     }
 
-    /// Whether a message waits for its end.
+    /// Whether a message is incomplete.
     #[inline(always)]
     pub fn is_inside_message(&self) -> bool {
         self.message() == MessageState::INSIDE
@@ -346,10 +348,10 @@ impl Walk {
         }
     }
 
-    /// Adds to the notes about the segment in hand.
+    /// Adds to the notes about the current segment.
     ///
-    /// Volatile, so that the notes stay in memory: kept in a register, the verifier would follow
-    /// every combination of them through the rest of the program.
+    /// Volatile, so that the notes stay in memory. In a register, the verifier would follow every
+    /// combination of them through the rest of the program.
     #[inline(always)]
     pub fn note(&mut self, bits: u32) {
         let notes = &raw mut self.notes;
@@ -357,7 +359,7 @@ impl Walk {
         unsafe { notes.write_volatile(notes.read_volatile() | bits) };
     }
 
-    /// Takes the notes about the segment in hand.
+    /// Takes the notes about the current segment.
     #[inline(always)]
     pub fn take_notes(&mut self) -> u32 {
         let notes = &raw mut self.notes;
@@ -371,8 +373,8 @@ impl Walk {
 
     /// Places `len` bytes at `seq` in the stream.
     ///
-    /// A hole that lies inside the payload of the current frame is harmless. One that may hold a
-    /// header is waited for if `patient`, and otherwise makes the direction unsynced.
+    /// A hole inside the payload of the current frame is harmless. A hole that may hold a header is waited
+    /// for if `patient`, and otherwise makes the direction unsynced.
     #[inline(always)]
     pub fn admit(&mut self, seq: u32, len: u32, patient: bool) -> Admission {
         let end = seq.wrapping_add(len);
@@ -404,7 +406,7 @@ impl Walk {
         Admission::New { offset: 0, lost }
     }
 
-    /// Whether the payload of a segment reaches beyond all that came in order.
+    /// Whether the payload of a segment reaches beyond all bytes that came in order.
     #[inline(always)]
     pub(crate) const fn is_news(&self, segment: &Segment) -> bool {
         self.flags & flag::STARTED == 0 || after(segment.end(), self.next_seq)
@@ -425,8 +427,8 @@ impl Walk {
             self.lose_sync();
             return 0;
         }
-        // What was left of the current frame was announced, whatever is behind it; the beginning
-        // of a header leads nowhere.
+        // The rest of the current frame was announced by its header, whatever follows. An incomplete header
+        // leads nowhere.
         let (known, begun) = if self.mode == mode::FRAMES {
             (self.skip as u32, self.carry_len as u32)
         } else {
@@ -436,9 +438,8 @@ impl Walk {
         len - known + begun
     }
 
-    /// Does one bounded piece of work on a segment of `len` payload bytes, of which those before
-    /// `begin` are old and those before `at` are done. `from_client` is 1 for the client's
-    /// direction, else 0.
+    /// Does one bounded piece of work on a segment of `len` payload bytes, of which those before `begin`
+    /// are old and those before `at` are done. `from_client` is 1 for the client's direction, else 0.
     #[inline(always)]
     pub fn step(
         &mut self,
@@ -472,7 +473,7 @@ impl Walk {
         }
     }
 
-    /// Gives up on what is left of the segment; returns the bytes given up.
+    /// Gives up the rest of the segment; returns the number of bytes given up.
     #[inline(always)]
     pub fn abandon(&mut self, at: u32, begin: u32, len: u32) -> u32 {
         if at >= len || self.mode == mode::HANDSHAKE {
@@ -485,7 +486,7 @@ impl Walk {
         let lost = if self.mode == mode::TRIAL {
             len - begin
         } else {
-            // Of the last frame the payload was announced with its header.
+            // The payload of the last frame was announced by its header.
             let rest = len - at;
             let known = if self.skip < rest as u64 {
                 self.skip as u32
@@ -516,8 +517,8 @@ impl Walk {
         *at += self.skip as u32;
         self.skip = 0;
         let carried = self.carry_len;
-        // A header that straddles segments is completed a byte at a time: rare, at most 13 steps,
-        // and it needs no variable offset into memory.
+        // A header that straddles segments is completed one byte at a time. This is rare, takes at most 13
+        // steps, and needs no variable offset into memory.
         let wanted = if carried == 0 {
             HEADER_MAX.min(len - *at)
         } else {
@@ -561,7 +562,7 @@ impl Walk {
         }
     }
 
-    /// What reaching the end of the segment means.
+    /// Handles the end of the segment.
     #[inline(always)]
     fn pass(&mut self, begin: u32, len: u32) -> Step {
         if self.mode == mode::TRIAL {
@@ -572,7 +573,7 @@ impl Walk {
         }
     }
 
-    /// In step, a complete header is believed; `fresh` of its bytes lie in this segment.
+    /// In step, a complete header is accepted; `fresh` of its bytes lie in this segment.
     #[inline(always)]
     fn take_header(
         &mut self,
@@ -586,8 +587,8 @@ impl Walk {
             self.trial = 0;
         } else {
             self.trial += 1;
-            // An endpoint that breaks the protocol, or it is we who are out of step. No frame is as
-            // long as the forbidden top bit would make it.
+            // Either the endpoint breaks the protocol, or this walk is out of step. No frame is as long as
+            // the forbidden top bit would make it.
             if self.mode == mode::EARLY {
                 self.lose_sync();
                 *at = len;
@@ -604,7 +605,7 @@ impl Walk {
         }
         *at += fresh;
         self.skip = header.bytes_to_skip();
-        // Mostly the frame reaches to the end of the segment: no further step is needed to see it.
+        // The frame usually ends with the segment; this saves the step that would find out.
         let rest = (len - *at) as u64;
         if self.skip >= rest {
             self.skip -= rest;
@@ -646,13 +647,13 @@ impl Walk {
         Step::Unreadable
     }
 
-    /// Nothing more is looked at.
+    /// Stops examining bytes.
     #[inline(always)]
     pub(crate) fn rest(&mut self) {
         self.mode = mode::HANDSHAKE;
     }
 
-    /// Whatever was believed of the next bytes, they mean nothing any more.
+    /// Forgets everything assumed about the next bytes.
     #[inline(always)]
     pub(crate) fn lose_sync(&mut self) {
         self.mode = if self.mode == mode::EARLY {

@@ -1,4 +1,4 @@
-//! Payload that comes before its socket is there; see [`monitor_common::early`].
+//! Payload that arrives before its socket exists; see [`monitor_common::early_data`].
 
 use core::ptr;
 
@@ -23,8 +23,8 @@ use crate::{
     traffic::{addresses, ip_header},
 };
 
-/// Keeps what a segment says that came to a listening socket, if it has payload: the one in hand is the
-/// only one of which a socket can be born.
+/// Keeps the contents of a segment with payload that reached a listening socket. Only the segment being
+/// processed can create a socket.
 ///
 /// A global function, see [`crate::walk`].
 #[unsafe(no_mangle)]
@@ -34,7 +34,7 @@ pub(crate) extern "C" fn keep_early(skb: *mut __sk_buff, piece: *const Piece, no
     let Some(piece) = (unsafe { piece.as_ref() }) else {
         return 0;
     };
-    // SAFETY: a per-CPU map value, which only this CPU uses until the packet in hand is done.
+    // SAFETY: a per-CPU map value, which only this CPU uses until the current packet is done.
     let Some(early) = EARLY.get_ptr_mut(0).map(|early| unsafe { &mut *early }) else {
         return 0;
     };
@@ -79,7 +79,7 @@ fn read_early(skb: *mut __sk_buff, piece: &Piece, early: &mut EarlySegment) -> O
 
     let record = &mut early.record;
     let ip = ip_header(ctx)?;
-    // RFC 9293 §3.1: the ports are in front, the source first.
+    // RFC 9293 §3.1: the header begins with the ports, source first.
     let [source, destination] = ctx.load::<[[u8; 2]; 2]>(ip.tcp_offset as usize).ok()?;
     record.remote_port = u16::from_be_bytes(source);
     record.local_port = u16::from_be_bytes(destination);
@@ -91,7 +91,7 @@ fn read_early(skb: *mut __sk_buff, piece: &Piece, early: &mut EarlySegment) -> O
     );
     record.ip_version = ip.version as u8;
     if is_request {
-        // The mask shows the verifier both bounds.
+        // The mask shows both bounds to the verifier.
         let len = len.min(REQUEST_HEAD_MAX as u32);
         let taken = (opaque(len.into()).wrapping_sub(1) & (REQUEST_HEAD_MAX as u64 - 1)) as u32 + 1;
         record.len = taken as u16;
@@ -104,8 +104,8 @@ fn read_early(skb: *mut __sk_buff, piece: &Piece, early: &mut EarlySegment) -> O
     Some(())
 }
 
-/// Hands over to a socket that is being born what the segment says that made it, if one with payload did.
-/// Returns what is notable about it, for `publish_changes`.
+/// Gives a new socket the contents of the segment that created it, if that had payload. Returns what is
+/// notable about it, for `publish_changes`.
 ///
 /// A global function, see [`crate::walk`].
 #[unsafe(no_mangle)]
@@ -115,7 +115,7 @@ pub(crate) extern "C" fn take_early(flow: *mut Flow, now: u64) -> u32 {
     let Some(flow) = (unsafe { flow.as_mut() }) else {
         return 0;
     };
-    // SAFETY: a per-CPU map value, which only this CPU uses until the packet in hand is done.
+    // SAFETY: a per-CPU map value, which only this CPU uses until the current packet is done.
     let Some(early) = EARLY.get_ptr_mut(0).map(|early| unsafe { &mut *early }) else {
         return 0;
     };
@@ -136,7 +136,7 @@ pub(crate) extern "C" fn take_early(flow: *mut Flow, now: u64) -> u32 {
     let Some(stats) = STATS.get_ptr_mut(s.listener as u32) else {
         return 0;
     };
-    // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+    // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
     let head = flow.take_early(early, now, limits, unsafe { &mut *stats });
     if head != 0 {
         report(&mut early.record, head, flow, now);
@@ -144,7 +144,7 @@ pub(crate) extern "C" fn take_early(flow: *mut Flow, now: u64) -> u32 {
     flow.rx_walk.take_notes()
 }
 
-/// Does the same for a socket that TCP says is established, and publishes what changed.
+/// Does the same for a socket that TCP reports as established, and publishes what changed.
 ///
 /// A global function, see [`crate::walk`].
 #[unsafe(no_mangle)]
@@ -158,7 +158,7 @@ pub(crate) extern "C" fn begin_early(flow: *mut Flow, now: u64) -> u32 {
     0
 }
 
-/// Sends the head that the segment begins with to the daemon, or counts that it could not.
+/// Sends the head with which the segment begins to the daemon, or counts the drop.
 #[inline(always)]
 fn report(record: &mut HandshakeRecord, kind: u8, flow: &Flow, now: u64) {
     let s = &flow.snapshot;
@@ -187,7 +187,7 @@ fn report(record: &mut HandshakeRecord, kind: u8, flow: &Flow, now: u64) {
 #[inline(always)]
 fn send<const ROOM: usize>(record: &HandshakeRecord) -> bool {
     const { assert!(ROOM <= REQUEST_HEAD_MAX) };
-    // SAFETY: the two differ in the room at their end only, and this one has less.
+    // SAFETY: the two differ only in the room at their end, and this one has less.
     let record = unsafe { &*ptr::from_ref(record).cast::<HandshakeRecord<ROOM>>() };
     HANDSHAKES
         .output_untyped::<HandshakeRecord<ROOM>>(record, 0)

@@ -1,4 +1,4 @@
-//! The three ways out: rings, snapshots, counters.
+//! The three outputs: rings, snapshots, counters.
 
 use core::mem::MaybeUninit;
 
@@ -15,12 +15,12 @@ use crate::maps::{DROPS, PUBLISH_INTERVAL_NS, SAMPLES, SNAPSHOTS, VITALS};
 #[inline(always)]
 pub(crate) fn count_drop(reason: DropReason) {
     if let Some(counter) = DROPS.get_ptr_mut(reason as u32) {
-        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
         unsafe { (*counter).add(1) };
     }
 }
 
-/// Sends one record to `VITALS`, or counts that it could not.
+/// Sends one record to `VITALS`, or counts the drop.
 #[inline(never)]
 pub(crate) fn emit(kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
     match VITALS.reserve(0) {
@@ -37,7 +37,7 @@ pub(crate) fn emit(kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
     }
 }
 
-/// Sends the record of a listening socket to `VITALS`, or counts that it could not.
+/// Sends the record of a listening socket to `VITALS`, or counts the drop.
 #[inline(always)]
 pub(crate) fn emit_listen(event: &ListenEvent) {
     if VITALS.output_untyped::<ListenEvent>(event, 0).is_err() {
@@ -57,9 +57,9 @@ pub(crate) fn sample(sample: FrameSample) {
     }
 }
 
-/// Copies the facts to where the daemon looks for them.
+/// Copies the facts to the map that the daemon reads.
 ///
-/// A global function: the verifier looks at it once, alone, whatever calls it.
+/// A global function: the verifier checks it once, separately from its callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn publish(snapshot: *mut Snapshot) -> u32 {
@@ -78,8 +78,8 @@ pub(crate) extern "C" fn publish(snapshot: *mut Snapshot) -> u32 {
         count_drop(DropReason::SnapshotsFull);
     }
     snapshot.unpublished = !published as u8;
-    // The socket may have died on another CPU meanwhile, and its snapshot been removed before it
-    // was written again.
+    // The socket may have been closed on another CPU meanwhile, and its snapshot removed before this wrote
+    // it again.
     // SAFETY: a live reference; volatile because another program may have written it.
     if unsafe { (&raw const snapshot.protocol).read_volatile() } == protocol::GONE {
         unpublish(snapshot.cookie);
@@ -87,7 +87,7 @@ pub(crate) extern "C" fn publish(snapshot: *mut Snapshot) -> u32 {
     0
 }
 
-/// Takes over what the daemon wrote of a socket that is older than the monitor. `snapshot` is new.
+/// Takes over the daemon's seed for a socket that is older than the monitor. `snapshot` is new.
 #[inline(never)]
 pub(crate) fn take_seed(snapshot: &mut Snapshot, now: u64) {
     if let Some(seed) = SNAPSHOTS.get_ptr(snapshot.cookie) {
@@ -96,15 +96,14 @@ pub(crate) fn take_seed(snapshot: &mut Snapshot, now: u64) {
     }
 }
 
-/// Forgets a flow that ended or turned out to be none of ours.
+/// Forgets a flow that ended or turned out not to be watched.
 #[inline(always)]
 pub(crate) fn unpublish(cookie: u64) {
-    // It may never have been published; that is no failure.
+    // A missing entry isn't a failure: the flow may never have been published.
     let _ = SNAPSHOTS.remove(cookie);
 }
 
-/// Publishes what a packet changed: at once if it is notable, otherwise at most once in a publish
-/// interval.
+/// Publishes what a packet changed: at once if it is notable, otherwise at most once per publish interval.
 #[inline(always)]
 pub(crate) fn publish_changes(snapshot: &mut Snapshot, notes: u32, now: u64) {
     if notes & notable::DISMISSED != 0 {

@@ -1,4 +1,4 @@
-//! The heads of upgrade requests and of their answers.
+//! The heads of upgrade requests and responses.
 
 use core::{ffi::c_void, ptr};
 
@@ -25,7 +25,7 @@ use crate::{
     repeat::{Body, repeat},
 };
 
-/// Looks at the first bytes of a segment until it is known what the connection speaks.
+/// Examines the first bytes of a segment until the protocol of the connection is known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn recognise_received(
@@ -40,7 +40,7 @@ pub(crate) extern "C" fn recognise_received(
     recognise(packet, Direction::Rx)
 }
 
-/// The same for a segment that leaves.
+/// The same for a sent segment.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn recognise_sent(
@@ -83,7 +83,7 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
     0
 }
 
-/// Bytes of PROXY protocol in front of what `len` bytes of payload at `offset` say.
+/// Length of the PROXY protocol header at the start of `len` bytes of payload at `offset`.
 ///
 /// A global function, see [`crate::walk`].
 #[unsafe(no_mangle)]
@@ -104,7 +104,7 @@ pub(crate) extern "C" fn proxy_header_len(skb: *mut __sk_buff, offset: u32, len:
     unsafe { (&raw const line.header.len).read_volatile() }
 }
 
-/// Shared by the looks for the end of a line; lives on the stack.
+/// Shared by the steps of the search for the end of a line; lives on the stack.
 #[repr(C)]
 struct HeaderLine {
     skb: *mut c_void,
@@ -139,7 +139,7 @@ struct NeedleSearch {
     _pad: u32,
 }
 
-/// Whether the first [`Needle::REACH`] of `len` bytes of payload hold a needle.
+/// Whether the first [`Needle::REACH`] of `len` bytes of payload contain a needle.
 #[inline(always)]
 pub(crate) fn find(payload: &SkbPayload, len: u32, needle: Needle) -> bool {
     let mut search = NeedleSearch {
@@ -178,7 +178,7 @@ impl Body for SearchStep {
     }
 }
 
-/// Sends the head that a segment begins with to the daemon, or counts that it could not.
+/// Sends the head with which a segment begins to the daemon, or counts the drop.
 #[inline(always)]
 fn report(payload: &SkbPayload, len: u32, kind: u8, s: &Snapshot, now: u64) {
     const SHORT: usize = HEAD_ROOMS[0];
@@ -206,11 +206,11 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
         count_drop(DropReason::HandshakesFull);
         return;
     };
-    // The mask shows the verifier both bounds.
+    // The mask shows both bounds to the verifier.
     let taken = (opaque(len.into()).wrapping_sub(1) & (ROOM as u64 - 1)) as u32 + 1;
     let record: *mut HandshakeRecord<ROOM> = entry.as_mut_ptr();
-    // SAFETY: the entry has room for a record; every field that is read behind is written, and of
-    // `head` as much as `len` says.
+    // SAFETY: the entry has room for a record. Every field that is read later is written, and of `head` as
+    // many bytes as `len` says.
     unsafe {
         (&raw mut (*record).at).write(now);
         (&raw mut (*record).cookie).write(s.cookie);
@@ -234,7 +234,7 @@ fn send<const ROOM: usize>(payload: &SkbPayload, len: u32, kind: u8, s: &Snapsho
     entry.submit(0);
 }
 
-/// Word by word: a copy as a whole would become a call of `memcpy`, a loop over bytes.
+/// Copies word by word: the compiler turns a whole copy into a call of `memcpy`, a loop over bytes.
 ///
 /// # Safety
 /// `to` is valid for writes and aligned to 8 bytes.

@@ -1,4 +1,4 @@
-//! Birth, death and trouble of watched sockets, from TCP's own tracepoints.
+//! Opening, closing and trouble of watched sockets, from TCP's own tracepoints.
 
 use core::ffi::c_void;
 
@@ -47,7 +47,7 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     if let Some(flow) = unsafe { TracedSock::new(ctx.arg(0)) }.flow()
         && let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32)
     {
-        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
         let wakes = flow.retransmit(unsafe { &mut *stats });
         if flow.snapshot.is_watched() {
             publish(&mut flow.snapshot);
@@ -88,7 +88,7 @@ fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bo
         return;
     };
     if sock::flow(sk.cast_mut()).is_some() {
-        // It carried data before, by TCP Fast Open.
+        // It already carried data, by TCP Fast Open.
         return;
     }
     if is_outgoing && watch.role == role::SERVER {
@@ -111,7 +111,7 @@ fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bo
 
 #[inline(always)]
 fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
-    // Some kernels (6.8 of Ubuntu) take the argument of the tracepoint for a pointer that may be null.
+    // Some kernels (Ubuntu's 6.8) treat the tracepoint's argument as a pointer that may be null.
     if sk.is_null() {
         return;
     }
@@ -119,7 +119,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     // SAFETY: the only one in this program, and its flow is not used below this branch.
     if let Some(flow) = unsafe { TracedSock::new(sk) }.flow() {
         if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
-            // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+            // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
             let stats = unsafe { &mut *stats };
             if flow.rx_walk.has_holes()
                 && let Some(holes) = sock::holes(sk.cast_mut())
@@ -142,7 +142,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
         }
         return;
     }
-    // Older than the monitor and silent ever since: only the daemon's seed knows it.
+    // Older than the monitor and silent since: only the daemon's seed shows that it was watched.
     if !had_peer || watch_of(sk).is_none() {
         return;
     }
@@ -161,7 +161,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     report_close(s, at);
 }
 
-/// A server's socket begins to listen, or ends.
+/// A server's socket begins or stops listening.
 #[inline(always)]
 fn listen(sk: *const c_void, kind: EventKind) {
     let Some((watch, port, _)) = watch_of(sk) else {
@@ -185,7 +185,7 @@ fn listen(sk: *const c_void, kind: EventKind) {
 fn report_close(s: &mut Snapshot, at: u64) {
     let how = s.close_how();
     if let Some(stats) = STATS.get_ptr_mut(s.listener as u32) {
-        // SAFETY: a per-CPU map value; see `Counter` for who else may touch it.
+        // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
         if let Some(counter) = unsafe { &mut *stats }.closed.get_mut(how as usize) {
             counter.add(1);
         }
@@ -213,7 +213,7 @@ fn had_peer(old: u32) -> bool {
     )
 }
 
-/// The socket that a tracepoint passes. Its flow is borrowed from it, so there is one reference at a
+/// The socket that a tracepoint passes. Its flow is borrowed from it, so there is only one reference at a
 /// time.
 struct TracedSock(*const c_void);
 
@@ -238,10 +238,10 @@ impl TracedSock {
     }
 }
 
-/// Who watches this socket, and its local and remote port.
+/// The watched end of this socket, and its local and remote port.
 #[inline(always)]
 fn watch_of(sk: *const c_void) -> Option<(WatchedEnd, u16, u16)> {
-    // The tracepoint fires for MPTCP's outer sockets too.
+    // The tracepoint also fires for MPTCP's outer sockets.
     if field(sk, SK_PROTOCOL_OFFSET.load()) != IPPROTO_TCP {
         return None;
     }
@@ -253,15 +253,15 @@ fn watch_of(sk: *const c_void) -> Option<(WatchedEnd, u16, u16)> {
 /// A 16-bit field of `struct sock`.
 #[inline(always)]
 fn field(sk: *const c_void, offset: u32) -> u16 {
-    // SAFETY: the loader took the offset from the running kernel's BTF and checked the width; the
-    // verifier checks the access against the same BTF.
+    // SAFETY: the loader took the offset from the running kernel's BTF and checked the width; the verifier
+    // checks the access against the same BTF.
     unsafe { sk.byte_add(offset as usize).cast::<u16>().read_volatile() }
 }
 
 /// The inode of a socket's network namespace.
 #[inline(always)]
 fn netns(sk: *const c_void) -> u32 {
-    // SAFETY: as for `field`; the verifier knows what the pointer in `struct sock` points to.
+    // SAFETY: as for `field`; the verifier knows the target type of the pointer in `struct sock`.
     unsafe {
         let net = sk
             .byte_add(SKC_NET_OFFSET.load() as usize)

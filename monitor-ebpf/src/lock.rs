@@ -1,4 +1,4 @@
-//! One received segment of a socket at a time.
+//! A lock that lets one CPU at a time process a received segment of a socket.
 
 use monitor_common::flow::Flow;
 
@@ -7,11 +7,11 @@ use crate::{
     repeat::{Body, repeat},
 };
 
-/// Attempts at the lock: most of a millisecond. A segment takes microseconds, but in a virtual machine
-/// the other CPU may stand still in the middle of it.
+/// Attempts at the lock: about a millisecond at most. A segment takes microseconds, but a virtual CPU may
+/// pause in between.
 const ATTEMPTS: u32 = 1 << 16;
 
-/// Waits while another CPU has a segment of this socket in hand. False if that takes too long.
+/// Waits while another CPU processes a segment of this socket. False if that takes too long.
 #[inline(always)]
 pub(crate) fn try_lock(flow: *mut Flow) -> bool {
     // SAFETY: storage the kernel keeps while this program runs.
@@ -69,7 +69,7 @@ impl Body for LockAttempt {
     }
 }
 
-/// Puts `value` into a word and returns what was there; orders everything before and after.
+/// Writes `value` into a word and returns the previous value; orders everything before and after.
 #[inline(always)]
 fn swap(word: *mut u64, value: u64) -> u64 {
     let mut value = value;

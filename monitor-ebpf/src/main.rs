@@ -9,8 +9,8 @@
 //! | `tcp_receive_reset`    | tp_btf            | the peer reset                                         |
 //! | `tcp_send_reset`       | tp_btf            | this host reset                                        |
 //!
-//! The logic that turns packets into facts is in `monitor-common`; here are hooks, maps and
-//! emission only.
+//! The logic that turns packets into facts is in `monitor-common`; this crate has only hooks, maps
+//! and emission.
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -30,12 +30,12 @@ mod sock;
 mod traffic;
 mod walk;
 
-/// The kernel gives tracing programs and most helpers to GPL-compatible programs only.
+/// The kernel allows tracing programs and most helpers only to GPL-compatible programs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// An endless loop, so that the verifier refuses a program in which a panic can be reached.
+/// An endless loop, so that the verifier refuses a program that can reach a panic.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -1,4 +1,4 @@
-//! The maps, and the constants that the daemon writes before the load.
+//! The maps, and the constants that the daemon writes before loading.
 
 use aya_ebpf::{
     Global,
@@ -16,26 +16,26 @@ use monitor_common::{
     stats::{Counter, ListenerStats},
 };
 
-/// The facts of each watched socket. Dies with the socket, so it cannot leak.
+/// The facts of each watched socket. Freed with the socket, so it cannot leak.
 #[btf_map]
 pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
 
-/// What waits behind holes in what a socket receives. Rare, and gone when the holes are filled.
+/// The pending runs after holes in a socket's received stream. Rare, and deleted when the holes are filled.
 #[btf_map]
 pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
 
-/// The segment with payload that came to a listening socket last, on each CPU: until its own socket is
-/// born, which the kernel does next.
+/// The last segment with payload that reached a listening socket, on each CPU. Kept until its socket is
+/// created, which the kernel does next.
 #[btf_map]
 pub(crate) static EARLY: PerCpuArray<EarlySegment, 1> = PerCpuArray::new();
 
-/// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU: that would
-/// evict idle sockets first, the very ones that are watched.
+/// What the daemon reads, by socket cookie. Its size is set at load. Never an LRU, because that would evict
+/// idle sockets first, and those matter most here.
 #[btf_map]
 pub(crate) static SNAPSHOTS: HashMap<u64, Published, 262_144, { BPF_F_NO_PREALLOC }> =
     HashMap::new();
 
-/// Which listener watches a port. One array access decides that a packet is none of ours.
+/// Which listener watches a port. One array access shows that a packet is not watched.
 #[btf_map]
 pub(crate) static PORTS: Array<PortWatch, 65_536> = Array::new();
 
@@ -51,13 +51,13 @@ pub(crate) static STATS: PerCpuArray<ListenerStats, 256> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = PerCpuArray::new();
 
-/// Births, deaths and troubles, and the few records of listening sockets: never sampled. 8 MiB hold
-/// about 21,000 records.
+/// Events of connections, and the few records of listening sockets: never sampled. 8 MiB hold about 21,000
+/// records.
 #[btf_map]
 pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
 
-/// The heads of upgrade requests and of their answers, parsed by the daemon. 4 MiB hold from 3,700 of
-/// the longest to 12,400 of up to 256 bytes.
+/// The heads of upgrade requests and responses, parsed by the daemon. 4 MiB hold from 3,700 of the longest
+/// to 12,400 of up to 256 bytes.
 #[btf_map]
 pub(crate) static HANDSHAKES: RingBuf<HandshakeRecord, { 4 << 20 }> = RingBuf::new();
 
@@ -65,11 +65,11 @@ pub(crate) static HANDSHAKES: RingBuf<HandshakeRecord, { 4 << 20 }> = RingBuf::n
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<FrameSample, { 1 << 20 }> = RingBuf::new();
 
-/// One entry: send every n-th frame header to `SAMPLES`; 0 = nobody looks.
+/// One entry: send every n-th frame header to `SAMPLES`; 0 = no viewer.
 #[btf_map]
 pub(crate) static SAMPLE_EVERY: Array<u32, 1> = Array::new();
 
-/// A busy flow is published at most once in this many nanoseconds.
+/// Minimum nanoseconds between two publications of a busy flow.
 #[unsafe(no_mangle)]
 pub(crate) static PUBLISH_INTERVAL_NS: Global<u64> = Global::new(250_000_000);
 
@@ -91,21 +91,21 @@ pub(crate) static NET_INUM_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static LOOP_KIND: Global<u8> = Global::new(loop_kind::BPF_LOOP);
 
-/// Which helper repeats a step; the daemon takes what the running kernel has.
+/// Which helper repeats a step; the daemon selects what the running kernel supports.
 pub(crate) mod loop_kind {
-    /// `bpf_loop`, Linux 5.17. Any other value is `bpf_for_each_map_elem`, Linux 5.13.
+    /// `bpf_loop`, Linux 5.17. Any other value means `bpf_for_each_map_elem`, Linux 5.13.
     pub(crate) const BPF_LOOP: u8 = 0;
 }
 
-/// 1 = this processor makes stores visible in their order, as x86 does: a plain store releases a lock.
+/// 1 = this processor makes stores visible in order, as x86 does, so a plain store releases a lock.
 #[unsafe(no_mangle)]
 pub(crate) static STORES_ARE_ORDERED: Global<u8> = Global::new(0);
 
-/// 1 = every kernel refuses `ingress` as too large. Only a test of a refusal wants that.
+/// 1 = every kernel refuses `ingress` as too large. Only for a test of the refusal.
 #[unsafe(no_mangle)]
 pub(crate) static REFUSED_SHAPE: Global<u8> = Global::new(0);
 
-/// 1 = watch remote ports too. Frozen at load, so that the verifier prunes the branch.
+/// 1 = also watch remote ports. Frozen at load, so that the verifier prunes the branch.
 #[unsafe(no_mangle)]
 pub(crate) static WATCH_REMOTE: Global<u8> = Global::new(0);
 

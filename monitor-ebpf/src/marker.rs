@@ -1,4 +1,4 @@
-//! A [`Direction`] as a type, so that each gets code of its own.
+//! A [`Direction`] as a type, so that each direction gets its own code.
 
 use monitor_common::Direction;
 
@@ -8,14 +8,14 @@ use crate::{
     walk::{step_received, step_sent, walk_on_received, walk_on_sent},
 };
 
-/// The direction of the packet in hand, and the global functions that work on it. See
-/// [`crate::walk`] for why they are global.
+/// The direction of the current packet, and the global functions that process it. See [`crate::walk`] for
+/// why they are global.
 pub(crate) trait DirectionMarker {
     const DIRECTION: Direction;
 
     fn recognise(packet: &mut PacketContext);
 
-    /// One step of the walk; 1 to go on. Only the compiler knows that it is 0 or 1, not the verifier.
+    /// One step of the walk; 1 to continue. Only the compiler, not the verifier, knows that it is 0 or 1.
     fn step(packet: &mut PacketContext) -> u32;
 
     fn walk_on(packet: &mut PacketContext);

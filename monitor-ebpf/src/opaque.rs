@@ -1,12 +1,12 @@
-//! Values that the compiler must know nothing of.
+//! Values that the compiler must know nothing about.
 
-/// `value`, of which the compiler knows nothing any more.
+/// Returns `value` and hides it from the compiler.
 ///
-/// It proves checks away by what it sees in other functions; the verifier sees one function at a time
-/// and wants them.
+/// The compiler removes checks that it proves redundant from other functions. The verifier sees one
+/// function at a time and needs these checks.
 #[inline(always)]
 pub(crate) fn opaque(mut value: u64) -> u64 {
-    // A real instruction: the line information of an empty one is refused by the kernel.
+    // An actual instruction, because the kernel refuses the line information of an empty one.
     // SAFETY: moves a register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
     value

@@ -1,4 +1,4 @@
-//! The packet in hand: what the steps of a loop need of it, and its socket.
+//! The current packet: what the steps of a loop need of it, and its socket.
 
 use aya_ebpf::{
     bindings::{self, bpf_sock},
@@ -9,10 +9,10 @@ use monitor_common::{flow::Flow, holes::Holes, segment::Segment, stats::Listener
 
 use crate::payload::SkbPayload;
 
-/// The context of a packet program. The verifier knows it by its name.
+/// The context of a packet program. The verifier recognises it by its name.
 ///
-/// Opaque in signatures: the kernel's own definition points to two structures that are known by name
-/// only, and the compiler puts those into the BTF now in one order, now in the other.
+/// Opaque in signatures: the kernel's own definition points to two structures that are known only by name,
+/// and the compiler writes those into the BTF in varying order.
 #[repr(C)]
 pub(crate) struct __sk_buff {
     _opaque: [u32; 0],
@@ -44,9 +44,9 @@ impl Piece {
     }
 }
 
-/// What the steps of a loop share. Lives on the stack of the function that loops.
+/// Shared by the steps of a loop. Lives on the stack of the function that loops.
 ///
-/// It is the only way to the flow, its counters and the piece: they are borrowed from it, so they
+/// The flow, its counters and the piece are only accessible through it. They are borrowed from it, so they
 /// can't be held across a call that takes the context, or its [`Arguments`], and borrows them again.
 #[repr(C)]
 pub(crate) struct PacketContext {
@@ -54,7 +54,7 @@ pub(crate) struct PacketContext {
     flow: *mut Flow,
     stats: *mut ListenerStats,
     pub(crate) now: u64,
-    /// A pointer, so that the rest can stay in registers where nothing else points to it.
+    /// A pointer, so that the other fields can stay in registers where nothing else points to it.
     piece: *mut Piece,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Parts<'a> {
 impl PacketContext {
     /// # Safety
     /// The pointers are valid for as long as the context is used. Until then the running program makes
-    /// no reference to what they point to but by this context, or by one made from its arguments.
+    /// no reference to their targets except through this context, or one made from its arguments.
     #[inline(always)]
     pub(crate) unsafe fn new((skb, flow, stats, piece, now): Arguments) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl PacketContext {
         }
     }
 
-    /// From the arguments of a global function, which the verifier takes for maybe null.
+    /// From the arguments of a global function, which the verifier treats as possibly null.
     ///
     /// # Safety
     /// Each pointer is null, or as for [`PacketContext::new`].
@@ -103,7 +103,7 @@ impl PacketContext {
         Some(unsafe { Self::new(arguments) })
     }
 
-    /// For a call; what was borrowed before is given back by then.
+    /// For a call; earlier borrows have ended by then.
     #[inline(always)]
     pub(crate) fn arguments(&mut self) -> Arguments {
         (self.skb, self.flow, self.stats, self.piece, self.now)
@@ -111,8 +111,8 @@ impl PacketContext {
 
     #[inline(always)]
     pub(crate) fn parts(&mut self) -> Parts<'_> {
-        // SAFETY: valid and borrowed by nobody else, as `new` was promised; see `Flow` and `Counter`
-        // for which other programs may touch them.
+        // SAFETY: valid and not borrowed elsewhere, as the caller of `new` promised; see `Flow` and
+        // `Counter` for which other programs may access them.
         unsafe {
             Parts {
                 flow: &mut *self.flow,
@@ -126,7 +126,7 @@ impl PacketContext {
     pub(crate) fn payload(&self) -> SkbPayload {
         SkbPayload {
             skb: self.skb.cast(),
-            // SAFETY: as for `parts`; a reference to it would be to all of the piece.
+            // SAFETY: as for `parts`; a reference would cover the whole piece.
             offset: unsafe { (*self.piece).segment.payload_offset },
         }
     }
@@ -154,7 +154,7 @@ impl HolesContext {
     }
 }
 
-/// The socket a packet belongs to, of any kind.
+/// The socket of a packet, of any kind.
 ///
 /// # Safety
 /// `skb` is the context of the running program.
@@ -165,7 +165,7 @@ pub(crate) unsafe fn any_sock(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     (!sk.is_null()).then_some(sk)
 }
 
-/// The same if it is a full one; `None` for request and TIME_WAIT minisockets.
+/// The same if it is a full socket; `None` for request and TIME_WAIT minisockets.
 ///
 /// # Safety
 /// As for [`any_sock`].

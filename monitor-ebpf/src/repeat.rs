@@ -1,4 +1,4 @@
-//! Bounded loops, by whichever helper the kernel has. The verifier looks at the body once.
+//! Bounded loops, with the helper that the kernel supports. The verifier checks the body once.
 
 use core::{
     ffi::{c_long, c_void},
@@ -11,23 +11,24 @@ use crate::maps::{LOOP_KIND, PORTS, loop_kind};
 
 /// The body of a loop.
 pub(crate) trait Body {
-    /// What the steps share; lives on the stack of whoever loops.
+    /// Shared by the steps; lives on the stack of the function that loops.
     type Context;
 
-    /// One step; true to go on.
+    /// One step; true to continue.
     fn step(index: u32, context: &mut Self::Context) -> bool;
 }
 
 /// Runs at most `TIMES` steps; returns how many ran.
 ///
-/// A frozen global decides how, so the verifier prunes the other way, and kernels without its helper
-/// never see it.
+/// A frozen global selects the helper, so the verifier prunes the other branch, and kernels without that
+/// helper never see it.
 #[inline(always)]
 pub(crate) fn repeat<const TIMES: u32, B: Body>(context: &mut B::Context) -> u32 {
     const { assert!(TIMES <= PORTS_LEN, "the array has an element for each step") };
     let context = ptr::from_mut(context).cast();
     if LOOP_KIND.load() == loop_kind::BPF_LOOP {
-        // SAFETY: the callback has the signature the helper wants, the context outlives the loop.
+        // SAFETY: the callback has the signature that the helper expects, and the context outlives the
+        // loop.
         unsafe { bpf_loop(TIMES, by_index::<B> as *mut c_void, context, 0) as u32 }
     } else {
         let map = ptr::from_ref(&PORTS).cast_mut().cast();
@@ -35,7 +36,7 @@ pub(crate) fn repeat<const TIMES: u32, B: Body>(context: &mut B::Context) -> u32
         let ran = unsafe {
             bpf_for_each_map_elem(map, by_element::<TIMES, B> as *mut c_void, context, 0)
         } as u32;
-        // The element at which the callback stops counts.
+        // The helper also counts the element at which the callback stops.
         if ran > TIMES { TIMES } else { ran }
     }
 }
@@ -43,7 +44,7 @@ pub(crate) fn repeat<const TIMES: u32, B: Body>(context: &mut B::Context) -> u32
 /// Elements of [`PORTS`].
 const PORTS_LEN: u32 = 1 << 16;
 
-/// One call by `bpf_loop`: 0 goes on, 1 ends the loop.
+/// One call by `bpf_loop`: 0 continues, 1 ends the loop.
 unsafe extern "C" fn by_index<B: Body>(index: u32, context: *mut B::Context) -> c_long {
     // SAFETY: the helper passes the context that `repeat` gave it.
     !B::step(index, unsafe { &mut *context }) as c_long
@@ -58,7 +59,7 @@ unsafe extern "C" fn by_element<const TIMES: u32, B: Body>(
 ) -> c_long {
     // SAFETY: the helper passes the key, and the context that `repeat` gave it.
     let (index, context) = unsafe { (*key, &mut *context) };
-    // Before the step: kept across it, the key would take room on a stack that has none.
+    // Before the step: the key, kept across it, would take stack space that is not available.
     if index >= TIMES {
         return 1;
     }

@@ -1,4 +1,4 @@
-//! What the kernel offers by `struct sock *`, for cgroup_skb and tracing programs alike.
+//! Access to kernel data by `struct sock *`, for both cgroup_skb and tracing programs.
 
 use core::{ffi::c_void, ptr};
 
@@ -32,7 +32,7 @@ pub(crate) mod state {
     pub(crate) const NEW_SYN_RECV: u32 = 12;
 }
 
-/// Who watches a socket.
+/// The listener that watches a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct WatchedEnd {
     pub(crate) listener: u8,
@@ -41,7 +41,7 @@ pub(crate) struct WatchedEnd {
 }
 
 impl WatchedEnd {
-    /// Two array look-ups at most: all that a packet of a foreign socket costs.
+    /// Two array look-ups at most: the whole cost of a packet of an unwatched socket.
     #[inline(always)]
     pub(crate) fn of_ports(local: u16, remote: u16) -> Option<Self> {
         let by_local = PORTS.get(local as u32)?.local;
@@ -54,7 +54,7 @@ impl WatchedEnd {
         Self::of_outgoing(remote)
     }
 
-    /// The same for a socket that this host opened: whatever port it comes from, it is no server's.
+    /// The same for a socket that this host opened: whatever its local port, it isn't a server's socket.
     #[inline(always)]
     pub(crate) fn of_outgoing(remote: u16) -> Option<Self> {
         if WATCH_REMOTE.load() == 0 {
@@ -105,10 +105,10 @@ pub(crate) fn new_flow(
     Some(flow)
 }
 
-/// Takes note that nobody watches a socket whose ports look as if somebody did.
+/// Marks a socket as not watched although its ports match a listener.
 #[inline(always)]
 pub(crate) fn mark_foreign(sk: *mut c_void) {
-    // Without memory for it, it will be met again.
+    // Without memory for the mark, the next packet marks it again.
     if let Some(flow) = flow_or_new(sk) {
         // SAFETY: storage the kernel just handed out, not null.
         unsafe { (*flow).snapshot.protocol = protocol::FOREIGN };
@@ -121,7 +121,7 @@ pub(crate) fn cookie(sk: *mut c_void) -> u64 {
     unsafe { bpf_get_socket_cookie(sk) }
 }
 
-/// What waits behind the holes of a socket, if anything does.
+/// The pending runs after the holes of a socket, if there are any.
 #[inline(always)]
 pub(crate) fn holes(sk: *mut c_void) -> Option<*mut Holes> {
     storage(&HOLES, sk, 0)
@@ -133,10 +133,10 @@ pub(crate) fn holes_or_new(sk: *mut c_void) -> Option<*mut Holes> {
     storage(&HOLES, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
 }
 
-/// All holes are filled.
+/// Forgets the pending runs once all holes are filled.
 #[inline(always)]
 pub(crate) fn forget_holes(sk: *mut c_void) {
-    // That there is nothing to forget is no failure.
+    // A missing entry isn't a failure.
     // SAFETY: the helper checks map and socket.
     unsafe { bpf_sk_storage_delete(ptr::from_ref(&HOLES).cast_mut().cast(), sk) };
 }

@@ -1,4 +1,4 @@
-//! Every packet of a watched socket.
+//! Processes every packet of a watched socket.
 
 use core::mem::MaybeUninit;
 
@@ -35,7 +35,7 @@ use crate::{
 /// The neutral verdict of a cgroup_skb program: let the packet pass.
 const PASS: i32 = 1;
 
-// By hand instead of by aya's attribute, which puts its own type of the context into the signature.
+// Without aya's attribute, because that puts its own context type into the signature.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "cgroup_skb/ingress")]
 extern "C" fn ingress(skb: *mut __sk_buff) -> i32 {
@@ -59,19 +59,19 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     // SAFETY: the context is valid while the program runs.
     let (local, remote) = unsafe {
         let skb = &*ctx.skb.skb;
-        // The kernel hands out the remote port in network order, in the upper half of the word.
+        // The kernel provides the remote port in network order, in the upper half of the word.
         (skb.local_port as u16, u32::from_be(skb.remote_port) as u16)
     };
     let watch = WatchedEnd::of_ports(local, remote)?;
     // SAFETY: as above.
     let sk = unsafe { any_sock(skb) }?;
-    // Clearing it first would take longer than filling it: a loop over its bytes.
+    // Not cleared first: a loop over its bytes would take longer than filling it.
     let mut piece = MaybeUninit::uninit();
     let Some(ip_version) = headers(skb, &mut piece) else {
         count_drop(DropReason::HeaderUnreadable);
         return None;
     };
-    // SAFETY: filled, as there is an IP version.
+    // SAFETY: filled, because there is an IP version.
     let piece = unsafe { piece.assume_init_mut() };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
@@ -95,8 +95,8 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
     let listener = s.listener as u32;
     let limits = LISTENERS.get(listener)?;
     let stats = STATS.get_ptr_mut(listener)?;
-    // SAFETY: map values that outlive the program's run, and a piece that outlives the context; see
-    // `Flow` and `Counter` for which other programs may touch them.
+    // SAFETY: map values that outlive the program's run, and a piece that outlives the context; see `Flow`
+    // and `Counter` for which other programs may access them.
     let mut packet = unsafe { PacketContext::new((skb, flow, stats, piece, now)) };
     if packet.parts().flow.snapshot.multipath == multipath::UNKNOWN {
         let (skb, flow, ..) = packet.arguments();
@@ -108,13 +108,13 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
             account::<M>(&mut packet, limits);
             lock::unlock(flow);
         }
-        // What leaves does so under the socket's lock.
+        // Sent packets already hold the socket's lock.
         Direction::Tx => account::<M>(&mut packet, limits),
     }
     Some(())
 }
 
-/// What a packet of a known flow changes: clocks, then frames; then what changed is published.
+/// Applies a packet to a known flow: clocks, then frames. Then publishes what changed.
 #[inline(always)]
 fn account<M: DirectionMarker>(packet: &mut PacketContext, limits: &ListenerLimits) {
     let now = packet.now;
@@ -135,7 +135,7 @@ fn account<M: DirectionMarker>(packet: &mut PacketContext, limits: &ListenerLimi
     publish_changes(&mut flow.snapshot, notes, now);
 }
 
-/// Reads the headers of a packet in place; they nearly always lie in the linear part. Fills `piece` and
+/// Reads the headers of a packet in place; they are nearly always in the linear part. Fills `piece` and
 /// returns the IP version.
 #[inline(always)]
 fn headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
@@ -154,7 +154,7 @@ fn headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
     Some(ip.version)
 }
 
-/// The same for a packet whose headers lie in fragments, or with IPv6 extension headers.
+/// The same for a packet whose headers are in fragments, or with IPv6 extension headers.
 #[inline(never)]
 fn copied_headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option<u32> {
     let ctx = &__sk_buff::context(skb);
@@ -168,7 +168,7 @@ fn copied_headers(skb: *mut __sk_buff, piece: &mut MaybeUninit<Piece>) -> Option
     Some(ip.version)
 }
 
-/// The IP header of a packet with TCP in it, wherever its bytes lie.
+/// The IP header of a TCP packet, wherever its bytes are.
 #[inline(always)]
 pub(crate) fn ip_header(ctx: &SkBuffContext) -> Option<IpHeader> {
     let mut ip = IpHeader::parse(&ctx.load::<[u8; IP_PREFIX]>(0).ok()?)?;
@@ -183,8 +183,8 @@ pub(crate) fn ip_header(ctx: &SkBuffContext) -> Option<IpHeader> {
 /// `N` bytes at `offset` of the packet's linear part.
 #[inline(always)]
 fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]> {
-    // SAFETY: the context is valid while the program runs, and the bounds are checked, which the
-    // verifier checks again.
+    // SAFETY: the context is valid while the program runs, and the bounds are checked here and again by the
+    // verifier.
     unsafe {
         let skb = &*ctx.skb.skb;
         let start = skb.data as usize + offset as usize;
@@ -195,8 +195,8 @@ fn in_place<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<&[u8; N]
     }
 }
 
-/// What becomes of a packet whose socket has no storage. Its storage, if it gets one: a socket that was
-/// established before the programs were attached, or that carries data before it is established.
+/// Handles a packet whose socket has no storage. Returns new storage for a socket that was established
+/// before the programs were attached, or that carries data before it is established.
 #[inline(always)]
 fn meet(
     skb: *mut __sk_buff,
@@ -228,7 +228,7 @@ fn meet(
             unsafe { (*flow).tx_walk.note(notes) };
             return Some(flow);
         }
-        // TCP Fast Open from here.
+        // This host opens the connection by TCP Fast Open.
         state::SYN_SENT if has_payload => {
             let watch = WatchedEnd::of_outgoing(remote)?;
             let cookie = sock::cookie(skb.cast());
@@ -238,8 +238,8 @@ fn meet(
         _ => {}
     }
     let mut watch = watch;
-    // Whoever connects from a port of its own mostly has one above the server's, and a server mostly
-    // listens.
+    // A client's port is usually above the server's, and a server usually has a listening socket. Without
+    // one, this host opened the connection.
     if watch.role == role::SERVER
         && local > remote
         && has_listener(skb, ip_version, direction as u32, local as u32) == 0
@@ -303,7 +303,7 @@ extern "C" fn has_listener(skb: *mut __sk_buff, ip_version: u32, direction: u32,
         tuple[8] = ports;
         V6
     };
-    // SAFETY: the tuple is a live local, as long as `len` says.
+    // SAFETY: the tuple is a live local of at least `len` bytes.
     unsafe {
         let found = bpf_skc_lookup_tcp(
             skb.cast(),
@@ -320,8 +320,8 @@ extern "C" fn has_listener(skb: *mut __sk_buff, ip_version: u32, direction: u32,
     1
 }
 
-/// Fills in what only a packet shows: addresses, cgroup, and whether the flow is a subflow. A global function, see
-/// [`crate::walk`].
+/// Fills in what only a packet shows: addresses, cgroup, and whether the flow is a subflow. A global
+/// function, see [`crate::walk`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn identify(
@@ -347,12 +347,12 @@ extern "C" fn identify(
         // SAFETY: a full socket.
         s.cgroup_id = unsafe { bpf_sk_cgroup_id(sk.cast()) };
     }
-    // Where it can't be read, the next packet shows it.
+    // If it can't be read, the next packet shows it.
     let _ = note_options(skb, s, direction);
     0
 }
 
-/// Reads the options of a packet, wherever its bytes lie.
+/// Reads the options of a packet, wherever its bytes are.
 #[inline(always)]
 fn note_options(skb: *mut __sk_buff, s: &mut Snapshot, direction: u32) -> Option<()> {
     let ctx = &__sk_buff::context(skb);
@@ -363,7 +363,7 @@ fn note_options(skb: *mut __sk_buff, s: &mut Snapshot, direction: u32) -> Option
     let len = segment.payload_offset - begin;
     let mut options = [0; OPTIONS_ROOM];
     if len > 0 {
-        // The mask shows the verifier both bounds.
+        // The mask shows both bounds to the verifier.
         let taken = (opaque(len.into()).wrapping_sub(1) & (OPTIONS_ROOM as u64 - 1)) as u32 + 1;
         // SAFETY: there is room for what `taken` can be.
         let read =
@@ -408,13 +408,13 @@ fn widen(v4: [u8; 4]) -> [u8; 16] {
 
 const _: () = assert!(protocol::UNKNOWN == 0, "new storage is zeroed");
 
-/// Takes the verifier past the million instructions it looks at, so that it refuses the program.
+/// Exceeds the million instructions that the verifier processes, so that it refuses the program.
 #[inline(always)]
 fn exhaust_verifier() {
     let mut rounds: u64 = 1 << 20;
     while rounds > 0 {
         rounds -= 1;
-        // A long body without a branch: the verifier remembers few states.
+        // A long body without a branch, so that the verifier stores few states.
         // SAFETY: moves a register to itself.
         unsafe {
             core::arch::asm!(

@@ -1,9 +1,9 @@
-//! The walk over the frames of a segment that continues its stream, and over what is behind a hole.
+//! The walk over the frames of a segment that continues its stream, and over segments after a hole.
 //!
-//! Each part is a global function (`extern "C"`, `no_mangle`, never inlined): the verifier looks at
-//! it once, alone, with arguments it knows nothing of. Inlined, all parts together take some kernels
-//! beyond a million instructions. The price is a null check for each argument, and that only plain
-//! memory and the context can be passed: no socket, no structure with pointers.
+//! Each part is a global function (`extern "C"`, `no_mangle`, never inlined): the verifier checks it once,
+//! separately, and assumes nothing about its arguments. Inlined, all parts together exceed the limit of a
+//! million instructions on some kernels. The cost is a null check for each argument, and only plain memory
+//! and the context can be passed: no socket, no structure with pointers.
 
 use core::marker::PhantomData;
 
@@ -33,7 +33,7 @@ use crate::{
 /// Walks over the payload of a segment.
 #[inline(always)]
 pub(crate) fn walk<M: DirectionMarker>(packet: &mut PacketContext) {
-    // Only ingress waits for holes to be filled: what leaves is in order.
+    // Only ingress waits for holes to be filled: sent segments are in order.
     let rx = matches!(M::DIRECTION, Direction::Rx);
     let begin = match place(packet, M::DIRECTION, rx) {
         SegmentPlace::Nowhere => NOTHING_LEFT,
@@ -47,8 +47,8 @@ pub(crate) fn walk<M: DirectionMarker>(packet: &mut PacketContext) {
         let Parts { flow, piece, .. } = packet.parts();
         piece.begin = begin;
         flow.done[M::DIRECTION.index()] = begin;
-        // Mostly one step is all. Calls are dear where the kernel guards them against speculation: a
-        // loop of one iteration has three.
+        // Usually one step is enough. Calls are expensive where the kernel guards them against speculation,
+        // and a loop of one iteration has three.
         if M::step(packet) != 0 {
             M::walk_on(packet);
         }
@@ -77,7 +77,7 @@ pub(crate) extern "C" fn step_received(
     step(packet, Direction::Rx)
 }
 
-/// The same for a segment that leaves.
+/// The same for a sent segment.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn step_sent(
@@ -126,7 +126,7 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
     (done < len) as u32
 }
 
-/// Goes on with a received segment that has more than one step.
+/// Continues with a received segment that needs more than one step.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn walk_on_received(
@@ -141,7 +141,7 @@ pub(crate) extern "C" fn walk_on_received(
     walk_on::<Rx>(packet)
 }
 
-/// The same for a segment that leaves.
+/// The same for a sent segment.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn walk_on_sent(
@@ -187,8 +187,8 @@ impl<M: DirectionMarker> Body for FrontStep<M> {
     }
 }
 
-/// Takes in a received segment that lies behind a hole. Where there is no room to wait for what is
-/// missing, returns the offset at which the walk goes on, otherwise [`NOTHING_LEFT`].
+/// Processes a received segment after a hole. Without room to wait for the missing bytes, returns the
+/// offset at which the walk continues, otherwise [`NOTHING_LEFT`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_ahead(
@@ -230,7 +230,7 @@ extern "C" fn walk_ahead(
     }
 }
 
-/// Gives up the hole in front of a received segment; returns what [`walk_ahead`] does.
+/// Gives up the hole in front of a received segment; returns the same as [`walk_ahead`].
 #[inline(always)]
 fn jump_ahead(packet: &mut PacketContext) -> u32 {
     match place(packet, Direction::Rx, false) {
@@ -246,7 +246,7 @@ fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> Seg
     flow.place(direction, seq, payload_len, patient, stats)
 }
 
-/// A step of the walk over a segment behind a hole: its frames are kept, not counted.
+/// A step of the walk over a segment after a hole: its frames are kept, not counted.
 enum AheadStep {}
 
 impl Body for AheadStep {
@@ -272,7 +272,7 @@ impl Body for AheadStep {
     }
 }
 
-/// Joins the front with what waits behind the holes it has filled.
+/// Joins the front with the pending runs after the holes that it has filled.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn bridge_holes(
@@ -282,7 +282,7 @@ extern "C" fn bridge_holes(
     now: u64,
 ) -> u32 {
     let mut none = Piece::EMPTY;
-    // SAFETY: from the caller's context, but for the piece, which nothing else points to.
+    // SAFETY: from the caller's context, except the piece, which nothing else points to.
     let packet = unsafe { PacketContext::from_arguments((skb, flow, stats, &mut none, now)) };
     let Some(packet) = packet else {
         return 0;
@@ -294,7 +294,7 @@ extern "C" fn bridge_holes(
     let Some(holes) = sock::holes(sk.cast()) else {
         return 0;
     };
-    // SAFETY: storage of the kernel's, not null; it stays until this program ends.
+    // SAFETY: the kernel's storage, not null; it stays valid until this program ends.
     let mut context = unsafe { HolesContext::new(packet, holes) };
     context.parts().1.begin_bridge();
     repeat::<BRIDGE_STEPS, BridgeStep>(&mut context);
@@ -339,7 +339,7 @@ fn account_frame(
     coarse_now: u64,
 ) {
     let mut now = coarse_now;
-    // Only round trips need better than a tick.
+    // Only round trips need better resolution than a tick.
     if matches!(header.opcode(), opcode::PING | opcode::PONG) {
         // SAFETY: no preconditions.
         now = unsafe { bpf_ktime_get_ns() };

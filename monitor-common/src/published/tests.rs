@@ -13,7 +13,7 @@ fn round_trip(s: &Snapshot) -> Snapshot {
     Published::of(s).snapshot(s.cookie, s.published_at)
 }
 
-/// Every point in time that is published and kept in full before.
+/// Every point in time that is published, in full precision.
 fn moments(s: &Snapshot) -> [u64; 16] {
     let of = |facts: &DirectionFacts| {
         [
@@ -151,14 +151,14 @@ fn moment_near(near: u64) -> impl Strategy<Value = u64> + Clone {
 
 proptest! {
     #[test]
-    fn what_is_published_is_what_was_known(s in any_snapshot()) {
+    fn a_published_snapshot_is_restored(s in any_snapshot()) {
         let seen = round_trip(&s);
         for (seen, known) in moments(&seen).into_iter().zip(moments(&s)) {
             prop_assert_eq!(seen == 0, known == 0);
             prop_assert_eq!(seen, rounded(known));
         }
         prop_assert!(seen.gap_to <= s.gap_to && s.gap_to - seen.gap_to < TICK);
-        // But for the moments and for numbers of which only the difference means something.
+        // Except the moments, and the numbers of which only the difference is meaningful.
         prop_assert_eq!(seen.outstanding(), s.outstanding());
         prop_assert_eq!(seen.unanswered_sends(), s.unanswered_sends());
         prop_assert_eq!(seen.retransmits_without_progress(), s.retransmits_without_progress());
@@ -188,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_rounded_is_not_rounded_again(s in any_snapshot()) {
+    fn rounding_is_idempotent(s in any_snapshot()) {
         let once = round_trip(&s);
         prop_assert_eq!(round_trip(&once), once);
     }
@@ -202,7 +202,7 @@ proptest! {
 }
 
 #[test]
-fn moments_that_make_no_sense_leave_the_rest_alone() {
+fn invalid_moments_leave_other_fields_unchanged() {
     let odd = [0, 1, TICK, u64::MAX / 2, u64::MAX / 2 + 2, u64::MAX];
     for (near, moment) in odd.into_iter().flat_map(|near| odd.map(|it| (near, it))) {
         let s = Snapshot {
@@ -218,7 +218,7 @@ fn moments_that_make_no_sense_leave_the_rest_alone() {
 }
 
 #[test]
-fn nothing_known_is_published_as_nothing() {
+fn an_empty_snapshot_is_published_as_empty() {
     let nothing = Published::EMPTY.snapshot(7, LATE);
     let of_nothing = Published::of(&Snapshot::EMPTY).snapshot(7, LATE);
     let expected = Snapshot {
@@ -231,7 +231,7 @@ fn nothing_known_is_published_as_nothing() {
 }
 
 #[test]
-fn a_connection_of_a_year_is_told_to_be_of_208_days() {
+fn a_year_old_connection_is_published_as_208_days_old() {
     const DAY: u64 = 86_400_000_000_000;
     let s = Snapshot {
         published_at: LATE,
@@ -243,7 +243,7 @@ fn a_connection_of_a_year_is_told_to_be_of_208_days() {
 }
 
 #[test]
-fn what_was_published_long_ago_is_told_from_its_own_time() {
+fn an_old_publication_is_restored_relative_to_its_own_time() {
     const DAY: u64 = 86_400_000_000_000;
     let mut s = Snapshot {
         published_at: LATE - 100 * DAY,
@@ -255,7 +255,7 @@ fn what_was_published_long_ago_is_told_from_its_own_time() {
 }
 
 #[test]
-fn counts_without_room_stop_at_the_highest() {
+fn counts_saturate() {
     let mut s = Snapshot {
         eliciting_sends: 70_000,
         ..Snapshot::EMPTY
@@ -270,7 +270,7 @@ fn counts_without_room_stop_at_the_highest() {
 }
 
 #[test]
-fn a_closed_window_is_published_in_place_of_tries() {
+fn a_closed_window_is_published_instead_of_tries() {
     const MINUTE: u64 = 60_000_000_000;
     let mut s = Snapshot {
         published_at: LATE,

@@ -1,11 +1,11 @@
-//! Segments of one direction that came before what precedes them.
+//! Out-of-order segments of one direction.
 
 use alloc::vec::Vec;
 
 use crate::segment::{Segment, after};
 
-/// Payload that may wait in one direction, bytes: the largest receive buffer of a usual Linux host.
-/// What is missing by then was not recorded.
+/// Maximum bytes of payload waiting in one direction: the largest receive buffer of a usual Linux host.
+/// Bytes still missing then were not recorded.
 const MAX_BYTES: u64 = 6 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl SegmentQueue {
         });
     }
 
-    /// The segment that a stream which has come to `seq` can take next, if it is there.
+    /// The next segment for a stream that has reached `seq`, if it is available.
     pub(super) fn pop(&mut self, seq: u32) -> Option<QueuedSegment> {
         let next = self
             .waiting
@@ -36,7 +36,7 @@ impl SegmentQueue {
         Some(self.waiting.swap_remove(next))
     }
 
-    /// Bytes that are missing between `seq` and the first segment here.
+    /// Bytes missing between `seq` and the first segment here.
     pub(super) fn distance(&self, seq: u32) -> Option<u32> {
         self.waiting
             .iter()
@@ -52,7 +52,7 @@ impl SegmentQueue {
         self.bytes() > MAX_BYTES
     }
 
-    /// Payload that waits; what came twice counts twice.
+    /// Bytes of waiting payload; duplicates count twice.
     pub(super) fn bytes(&self) -> u64 {
         self.waiting
             .iter()

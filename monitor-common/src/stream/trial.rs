@@ -1,26 +1,26 @@
-//! Finding the frames again: from where one may begin, the chain of headers is followed until there
-//! is [`ENOUGH`] evidence that it is none by chance.
+//! Resynchronisation with the frames: from a possible beginning, the chain of headers is followed until
+//! there is [`ENOUGH`] evidence that it isn't a coincidence.
 
 use super::{Payload, Step, Walk, flag, mode};
 use crate::frame::Header;
 
-/// Evidence that a segment begins with a frame, in bits: how unlikely it is that random bytes look
-/// like that. Believed by mistake about once in ten thousand million tries.
+/// Evidence that a segment begins with a frame, in bits: how unlikely it is that random bytes look the
+/// same. About one in ten thousand million tries is accepted by mistake.
 pub const ENOUGH: u8 = 33;
 /// 13 of 256 first bytes are legal, and one of two mask bits.
 const HEADER_BITS: u8 = 5;
-/// One length of 128 ends with the segment.
+/// One of 128 lengths ends with the segment.
 const EXACT_END_BITS: u8 = 7;
 
-/// A segment of 64 KiB has 2^16 places to begin at.
+/// A segment of 64 KiB has 2^16 possible beginnings.
 const SCAN_BITS: u8 = 16;
 
-/// The longest payload that a header on trial may announce. Random bytes mostly announce more, if
-/// they take eight for it.
+/// The longest payload that a header on trial may announce. Random bytes usually announce more if they use
+/// eight bytes for it.
 const MAX_TRIAL_LEN: u64 = 16 << 20;
 
 impl Walk {
-    /// Follows the chain of headers from the start of the segment in hand, without believing it.
+    /// Follows the chain of headers from the start of the current segment, without accepting it.
     #[inline(always)]
     pub(super) fn begin_trial(&mut self) {
         if self.flags & flag::PENDING_RUN != 0 {
@@ -34,8 +34,8 @@ impl Walk {
         self.forget_message();
     }
 
-    /// Goes on where `other` is, on trial, with the evidence that there is on a pending run, where every
-    /// place was tried.
+    /// Continues at the position of `other`, on trial. Its evidence counts less, because a pending run
+    /// tries every offset.
     #[inline(always)]
     pub(crate) fn continue_trial(&mut self, other: &Self) {
         self.mode = mode::TRIAL;
@@ -55,7 +55,7 @@ impl Walk {
         fresh: u32,
         from_client: u8,
     ) -> Step {
-        // Zeros are common in payload and would be an endless chain.
+        // Zeros are common in payload and would form an endless chain.
         let broken = header.violations(from_client) as u16 | self.follow_message(header);
         if broken != 0 || header.is_blank() || header.payload_len > MAX_TRIAL_LEN {
             return self.fail_trial(at, begin, len);
@@ -70,7 +70,7 @@ impl Walk {
         if pending_run {
             self.mark = (*at + fresh).wrapping_sub(header.taken as u32);
         } else if self.trial >= ENOUGH && begins_here {
-            // Only this header is sure: a wrong one before it may have led to the right ones.
+            // Only this header is certain: a wrong header before it may have led to the right one.
             self.mode = mode::FRAMES;
             self.trial = 0;
             self.forget_message();
@@ -94,7 +94,7 @@ impl Walk {
         self.pass(begin, len)
     }
 
-    /// On a pending run every place may be the beginning of a frame: what is wrong is not counted.
+    /// On a pending run, any offset may be the beginning of a frame; wrong ones are not counted.
     #[inline(always)]
     pub(super) fn scan(
         &mut self,
@@ -126,7 +126,7 @@ impl Walk {
             return Step::Again;
         }
         if begin == 0 && !fresh {
-            // A chain from an earlier segment was wrong; one that begins here may be right.
+            // A chain from an earlier segment was wrong, but one that begins here may be right.
             *at = 0;
             self.begin_trial();
             return Step::Again;
@@ -135,7 +135,7 @@ impl Walk {
         Step::Unsynced(len - begin)
     }
 
-    /// Whether the trial began in the segment in hand.
+    /// Whether the trial began in the current segment.
     #[inline(always)]
     pub(crate) const fn is_fresh(&self) -> bool {
         self.flags & flag::FRESH != 0

@@ -1,9 +1,9 @@
-//! What is sent, what is acknowledged, and what is sent again.
+//! Sent, acknowledged and retransmitted bytes.
 
 use super::*;
 
 #[test]
-fn the_second_transmission_after_a_long_silence_wakes_and_the_first_word_back_answers() {
+fn the_second_transmission_after_a_long_idle_gap_wakes_and_the_first_reply_answers() {
     let mut socket = Socket::upgraded();
     let first = socket.wait(2 * LIMIT).tx(segment(5000, 1000), DATA);
     assert_eq!(
@@ -27,7 +27,7 @@ fn the_second_transmission_after_a_long_silence_wakes_and_the_first_word_back_an
 }
 
 #[test]
-fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
+fn the_second_and_fifth_retransmission_wake_and_progress_resets_the_count() {
     let mut socket = Socket::upgraded();
     socket.tx(segment(5000, 1000), DATA);
     let wakes: Vec<u32> = (1..=8)
@@ -53,9 +53,9 @@ fn retransmissions_wake_at_the_second_and_the_fifth_and_progress_starts_anew() {
     );
 }
 
-/// Of what is never acknowledged nothing is counted.
+/// Bytes that are never acknowledged are not counted.
 #[test]
-fn what_arrived_after_retransmissions_is_counted_once_it_is_acknowledged() {
+fn segments_delivered_late_are_counted_when_they_are_acknowledged() {
     let mut socket = Socket::upgraded();
     let counts = |socket: &Socket| {
         let stats = &socket.stats;
@@ -74,14 +74,14 @@ fn what_arrived_after_retransmissions_is_counted_once_it_is_acknowledged() {
     assert_eq!(counts(&socket), [before, 0, 0]);
     socket.rx(segment(1000, 5100), b"");
     assert_eq!(counts(&socket), [before + 1, 1, 3]);
-    // Ten times as much as one segment has, of which one was lost.
+    // Ten times the bytes of one segment, of which one was lost.
     socket.connection.flow.retransmit(&mut socket.stats);
     socket.rx(segment(1000, 5100 + 20_480), b"");
     assert_eq!(counts(&socket), [before + 11, 2, 4]);
 }
 
 #[test]
-fn the_losses_of_a_flow_are_smoothed_over_some_acknowledgements() {
+fn losses_of_a_flow_are_smoothed_over_acknowledgements() {
     let mut socket = Socket::upgraded();
     let mut end = 5000;
     let mut deliver = |late: bool| {
@@ -95,7 +95,7 @@ fn the_losses_of_a_flow_are_smoothed_over_some_acknowledgements() {
     assert_eq!(deliver(false), 0.0);
     let once = deliver(true);
     assert!((0.03..0.04).contains(&once), "{once}");
-    // One in four, for long.
+    // One in four, for a long time.
     let long = (0..400).map(|i| deliver(i % 4 == 0)).last().unwrap();
     assert!((0.2..0.3).contains(&long), "{long}");
     let clean = (0..200).map(|_| deliver(false)).last().unwrap();
@@ -105,7 +105,7 @@ fn the_losses_of_a_flow_are_smoothed_over_some_acknowledgements() {
 }
 
 #[test]
-fn one_lost_segment_is_no_trouble_but_its_end_is_published() {
+fn one_lost_segment_wakes_nothing_but_its_recovery_is_published() {
     let mut socket = Socket::upgraded();
     socket.tx(segment(5000, 1000), DATA);
     assert!(!socket.connection.flow.retransmit(&mut socket.stats));
@@ -117,7 +117,7 @@ fn one_lost_segment_is_no_trouble_but_its_end_is_published() {
 }
 
 #[test]
-fn acks_are_duplicates_only_with_bytes_outstanding_and_nothing_else_to_say() {
+fn acks_are_duplicates_only_with_bytes_outstanding_and_nothing_else_changed() {
     for (what, outstanding, ack, payload, duplicates) in [
         ("a duplicate", true, segment(1000, 5000), &b""[..], 1),
         ("a keepalive reply", false, segment(1000, 5000), b"", 0),
@@ -138,7 +138,7 @@ fn acks_are_duplicates_only_with_bytes_outstanding_and_nothing_else_to_say() {
 }
 
 #[test]
-fn a_window_is_counted_when_it_closes_and_not_while_it_is_closed() {
+fn a_window_is_counted_only_when_it_closes() {
     let mut socket = Socket::upgraded();
     for window in [0, 0, 300, 0] {
         socket.rx(windowed(1000, 5000, window), b"");
@@ -169,7 +169,7 @@ fn a_window_is_counted_when_it_closes_and_not_while_it_is_closed() {
 }
 
 #[test]
-fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
+fn data_and_keepalive_probes_elicit_answers_and_acknowledgements_do_not() {
     for (what, sent, payload, unanswered) in [
         ("data", segment(5000, 1000), DATA, 1),
         ("a keepalive probe", segment(4999, 1000), &b""[..], 1),
@@ -200,7 +200,7 @@ fn data_and_keepalive_probes_ask_and_acknowledgements_do_not() {
 }
 
 #[test]
-fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged() {
+fn bytes_are_outstanding_from_the_first_sent_until_the_last_acknowledged() {
     let mut socket = Socket::upgraded();
     let first = socket.wait(SECOND).now;
     socket.tx(segment(5000, 1000), DATA);
@@ -219,7 +219,7 @@ fn bytes_are_outstanding_from_the_first_of_them_until_the_last_is_acknowledged()
 }
 
 #[test]
-fn a_window_that_stays_closed_is_told_of_once_and_again_when_it_opens() {
+fn a_window_that_stays_closed_is_reported_once_and_again_when_it_opens() {
     let mut socket = Socket::upgraded();
     socket.now = rounded(socket.now);
     let closed_at = socket.now;

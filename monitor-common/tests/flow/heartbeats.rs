@@ -1,4 +1,4 @@
-//! Pings and what answers them.
+//! Pings and their answers.
 
 use super::{
     ws::{Frame, Stream},
@@ -6,7 +6,7 @@ use super::{
 };
 
 #[test]
-fn the_times_between_pings_are_counted_by_the_side_that_pings() {
+fn ping_intervals_are_counted_by_the_side_that_pings() {
     let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
     let (from_peer, from_here) = (ping(true), ping(false));
     let mut socket = Socket::upgraded();
@@ -25,7 +25,7 @@ fn the_times_between_pings_are_counted_by_the_side_that_pings() {
 }
 
 #[test]
-fn the_first_ping_and_the_second_without_a_pong_are_told_of_and_the_pong_answers_them_all() {
+fn the_first_and_second_unanswered_ping_are_reported_and_a_pong_answers_all() {
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
     let pong = Stream::new(b"", &[Frame::new(true, ws::PONG, 4)], true).bytes;
     let mut socket = Socket::upgraded();
@@ -55,14 +55,14 @@ fn the_first_ping_and_the_second_without_a_pong_are_told_of_and_the_pong_answers
     assert_eq!(socket.stats.ping_rtt[1].sum.get(), SECOND / 2);
 }
 
-/// A ping of the socket leaves at `seq`. The peer has acknowledged all before it.
+/// The socket sends a ping at `seq`. The peer has acknowledged everything before it.
 fn ping_at(socket: &mut Socket, seq: u32) -> u32 {
     socket.rx(segment(1000, seq), b"");
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
     socket.tx(segment(seq, 1000), &ping)
 }
 
-/// The tries as of now: how many, and when the first left.
+/// The number of tries so far, and when the first left.
 fn tries(socket: &Socket) -> (usize, u64) {
     let s = &socket.connection.flow.snapshot;
     let first = s.first_try.nanos(socket.now);
@@ -71,7 +71,7 @@ fn tries(socket: &Socket) -> (usize, u64) {
 }
 
 #[test]
-fn pings_that_leave_in_one_go_are_one_try() {
+fn pings_sent_together_are_one_try() {
     let pings = Stream::new(b"", &[Frame::new(true, ws::PING, 4); 3], false).bytes;
     let mut socket = Socket::upgraded();
     let first = rounded(socket.wait(SECOND).now);
@@ -88,12 +88,12 @@ fn pings_that_leave_in_one_go_are_one_try() {
     assert_eq!(tries(&socket), (2, first));
     let second = socket.connection.flow.snapshot.second_try_after;
     let later = ping_at(socket.wait(SECOND), 5036);
-    assert_eq!(later & notable::EVENTS, 0, "told already");
+    assert_eq!(later & notable::EVENTS, 0, "already reported");
     assert_eq!(socket.connection.flow.snapshot.second_try_after, second);
 }
 
 #[test]
-fn only_payload_that_was_not_there_before_excuses_a_peer() {
+fn only_new_payload_excuses_a_peer() {
     for (what, at, payload, excuses) in [
         ("an acknowledgement", 1_200, &b""[..], false),
         ("data again", 1_000, &[FILL; 200][..], false),
@@ -138,21 +138,21 @@ fn after_an_excuse_the_next_ping_is_a_first_try() {
 }
 
 #[test]
-fn a_ping_behind_bytes_that_tcp_has_been_sending_for_a_second_is_no_try() {
+fn a_ping_queued_behind_bytes_outstanding_for_a_second_is_not_a_try() {
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
     let message = Stream::new(b"", &[Frame::new(true, ws::BINARY, 996)], false).bytes;
     for (queued_for, is_try) in [(0, true), (TRY_QUEUED - 1, true), (TRY_QUEUED, false)] {
         let mut socket = Socket::upgraded();
         ping_at(socket.wait(SECOND), 5000);
         let first = rounded(socket.now);
-        // The second waits behind a message of which the peer has acknowledged a part.
+        // The second ping waits behind a message of which the peer has acknowledged a part.
         socket.rx(segment(1000, 5006), b"");
         socket.wait(SECOND).tx(segment(5006, 1000), &message);
         socket.wait(queued_for).rx(segment(1000, 5900), b"");
         let notes = socket.tx(segment(6006, 1000), &ping);
         assert_eq!(notes & notable::EVENTS != 0, is_try, "{queued_for}");
         assert_eq!(tries(&socket), (1 + usize::from(is_try), first));
-        // So does no other until the peer has caught up.
+        // Later pings are not tries either until the peer has caught up.
         let later = socket.wait(SECOND).tx(segment(6012, 1000), &ping);
         assert_eq!(later & notable::EVENTS, 0);
         ping_at(socket.wait(SECOND), 6018);
@@ -161,7 +161,7 @@ fn a_ping_behind_bytes_that_tcp_has_been_sending_for_a_second_is_no_try() {
 }
 
 #[test]
-fn while_this_host_takes_nothing_in_no_ping_is_a_try() {
+fn no_ping_is_a_try_while_the_window_of_this_host_is_closed() {
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
     let mut socket = Socket::upgraded();
     ping_at(socket.wait(SECOND), 5000);

@@ -1,9 +1,9 @@
-//! Silences: who ends them, who survives them, and which are reported.
+//! Idle gaps: which side ends them, which are survived, and which are reported.
 
 use super::*;
 
 #[test]
-fn a_silence_longer_than_the_limit_is_told_by_whoever_ends_it_and_at_the_limit_it_is_not() {
+fn only_an_idle_gap_longer_than_the_limit_is_reported_whichever_side_ends_it() {
     for (silence, by, told) in [
         (LIMIT, Direction::Rx, false),
         (LIMIT + 1, Direction::Rx, true),
@@ -24,18 +24,18 @@ fn a_silence_longer_than_the_limit_is_told_by_whoever_ends_it_and_at_the_limit_i
             from + silence,
             by as u8,
         );
-        assert_eq!((s.gap_ticks, s.gap_to, s.gap_ended_by), gap, "told or not");
+        assert_eq!((s.gap_ticks, s.gap_to, s.gap_ended_by), gap, "either way");
         let gaps = &socket.stats.idle_gaps;
         assert_eq!(
             gaps.sum.get(),
             silence,
-            "short of the limit it still is a gap"
+            "a gap within the limit also counts"
         );
     }
 }
 
 #[test]
-fn a_limit_below_a_second_is_watched_though_its_pauses_are_no_gaps() {
+fn a_limit_below_a_second_is_reported_but_not_counted_as_a_gap() {
     let mut socket = Socket::upgraded();
     socket.limits.idle_limit_ns = SECOND / 2;
     let notes = socket.wait(SECOND * 7 / 10).tx(segment(5000, 1000), DATA);
@@ -44,7 +44,7 @@ fn a_limit_below_a_second_is_watched_though_its_pauses_are_no_gaps() {
 }
 
 #[test]
-fn a_pause_below_a_second_is_traffic_and_a_loss_is_no_silence() {
+fn neither_a_pause_below_a_second_nor_a_loss_is_an_idle_gap() {
     let mut socket = Socket::upgraded();
     socket.wait(SECOND - 1).rx(segment(1000, 5000), b"");
     assert_eq!(socket.stats.idle_gaps.sum.get(), 0);
@@ -56,7 +56,7 @@ fn a_pause_below_a_second_is_traffic_and_a_loss_is_no_silence() {
 }
 
 #[test]
-fn without_a_limit_nothing_resumes() {
+fn without_a_limit_no_resumption_is_reported() {
     let mut socket = Socket::upgraded();
     socket.limits.idle_limit_ns = 0;
     let notes = socket.wait(10 * LIMIT).rx(segment(1000, 5000), b"");
@@ -65,7 +65,7 @@ fn without_a_limit_nothing_resumes() {
 }
 
 #[test]
-fn only_a_silence_longer_than_the_limit_makes_the_answer_to_it_news() {
+fn only_an_idle_gap_longer_than_the_limit_makes_its_answer_an_event() {
     for (silence, news) in [(LIMIT, 0), (LIMIT + 1, notable::ANSWERED)] {
         let mut socket = Socket::upgraded();
         socket.wait(silence).tx(segment(5000, 1000), DATA);
@@ -79,30 +79,30 @@ fn only_a_silence_longer_than_the_limit_makes_the_answer_to_it_news() {
 }
 
 #[test]
-fn a_silence_that_the_peer_ends_is_survived_at_once() {
+fn an_idle_gap_ended_by_the_peer_is_survived_at_once() {
     let mut socket = Socket::upgraded();
     socket.wait(50 * SECOND).rx(segment(1000, 5000), DATA);
     assert_eq!(socket.survived(), [50]);
     socket.wait(SECOND - 1).rx(segment(1100, 5000), DATA);
-    assert_eq!(socket.survived(), [50], "a pause");
+    assert_eq!(socket.survived(), [50], "a pause below a second");
     socket.wait(90 * SECOND).rx(segment(1200, 5000), DATA);
     assert_eq!(socket.survived(), [50, 90]);
 }
 
 #[test]
-fn a_silence_that_this_host_ends_is_survived_once_the_peer_is_heard() {
+fn an_idle_gap_ended_by_this_host_is_survived_once_the_peer_answers() {
     let mut socket = Socket::upgraded();
     socket.wait(50 * SECOND).tx(segment(5000, 1000), DATA);
     socket.wait(2 * SECOND).tx(segment(5000, 1000), DATA);
-    assert_eq!(socket.survived(), [0_u64; 0], "nobody has answered");
+    assert_eq!(socket.survived(), [0_u64; 0], "no answer yet");
     socket.wait(SECOND).rx(segment(1000, 5100), b"");
     assert_eq!(socket.survived(), [50]);
     socket.wait(SECOND / 2).rx(segment(1000, 5100), DATA);
-    assert_eq!(socket.survived(), [50], "once");
+    assert_eq!(socket.survived(), [50], "counted once");
 }
 
 #[test]
-fn resets_and_fins_are_no_survival() {
+fn resets_and_fins_do_not_count_as_survival() {
     let ends = [tcp_flags::RST, tcp_flags::FIN];
     for flags in ends {
         let mut socket = Socket::upgraded();
@@ -112,12 +112,12 @@ fn resets_and_fins_are_no_survival() {
 
         let mut socket = Socket::upgraded();
         socket.wait(50 * SECOND).rx(flagged(1000, 5000, flags), b"");
-        assert_eq!(socket.survived(), [0_u64; 0], "into the silence: {flags}");
+        assert_eq!(socket.survived(), [0_u64; 0], "during the gap: {flags}");
     }
 }
 
 #[test]
-fn probes_into_a_dead_path_keep_the_silence_that_it_died_in() {
+fn probes_into_a_dead_path_keep_the_idle_gap_in_which_it_died() {
     let mut socket = Socket::upgraded();
     let from = socket.now;
     let to = socket.wait(2 * LIMIT).now;
@@ -125,7 +125,7 @@ fn probes_into_a_dead_path_keep_the_silence_that_it_died_in() {
     assert_ne!(first & notable::RESUMED, 0);
     for _ in 0..3 {
         let probe = socket.wait(LIMIT + 1).tx(segment(4999, 1000), b"");
-        assert_ne!(probe & notable::RESUMED, 0, "it still was a long silence");
+        assert_ne!(probe & notable::RESUMED, 0, "a long gap is still reported");
         let s = &socket.connection.flow.snapshot;
         assert_eq!((s.gap_ticks, s.gap_to), (ticks_between(from, to), to));
     }
@@ -143,12 +143,12 @@ fn probes_into_a_dead_path_keep_the_silence_that_it_died_in() {
             ticks_between(socket.now - 2 * SECOND, socket.now),
             socket.now
         ),
-        "the old one was heard of"
+        "the peer has answered since the old gap"
     );
 }
 
 #[test]
-fn what_plain_http_survives_is_not_counted() {
+fn idle_gaps_survived_by_plain_http_are_not_counted() {
     let mut socket = Socket::born();
     let request = b"GET /health HTTP/1.1\r\n\r\n";
     socket.rx(segment(1, 1), request);
@@ -160,7 +160,7 @@ fn what_plain_http_survives_is_not_counted() {
 }
 
 #[test]
-fn a_keepalive_with_the_last_byte_again_moves_no_payload_clock_on_either_side() {
+fn a_keepalive_repeating_the_last_byte_moves_no_payload_clock_on_either_side() {
     for byte in [&b""[..], b"\0"] {
         let mut socket = Socket::upgraded();
         let ping = ws::Stream::new(b"", &[ws::Frame::new(true, ws::PING, 3)], true).bytes;
@@ -181,12 +181,12 @@ fn a_keepalive_with_the_last_byte_again_moves_no_payload_clock_on_either_side() 
         );
         assert_eq!([s.rx.last_packet, s.tx.last_packet], [socket.now; 2]);
         assert_eq!(s.unanswered_sends(), 0);
-        // What is new moves it, and so does a single byte that is.
+        // New bytes move it, even a single one.
         socket.wait(SECOND).rx(segment(next, 5000), b"\x89");
         socket.tx(segment(5000, next + 1), b"\x89");
         let s = &socket.connection.flow.snapshot;
         assert_eq!([s.rx.last_payload, s.tx.last_payload], [socket.now; 2]);
-        // Not acknowledged, it is sent again: no keepalive.
+        // An unacknowledged byte is retransmitted, which isn't a keepalive.
         socket.wait(SECOND).tx(segment(5000, next + 1), b"\x89");
         assert_eq!(socket.connection.flow.snapshot.tx.last_payload, socket.now);
     }

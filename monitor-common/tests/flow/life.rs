@@ -1,4 +1,4 @@
-//! How a flow begins, what it is taken for, and how it ends.
+//! How a flow begins, which protocol is recognised, and how it ends.
 
 use monitor_common::{
     event::CloseHow,
@@ -24,14 +24,14 @@ fn a_connection_ends_in_one_of_six_ways() {
     assert_eq!(
         end(|socket, _| socket.connection.flow.snapshot.origin = origin::SEEDED),
         CloseHow::Unknown,
-        "no packet was ever seen, and so no FIN"
+        "no packet was ever seen, so no FIN either"
     );
     assert_eq!(
         end(|socket, _| {
             socket.tx(segment(5000, 1000), DATA);
         }),
         CloseHow::RstSent,
-        "TCP does not give up before it has tried again"
+        "TCP does not give up before a retransmission"
     );
     assert_eq!(
         end(|socket, _| {
@@ -47,7 +47,8 @@ fn a_connection_ends_in_one_of_six_ways() {
         }),
         CloseHow::Fin
     );
-    // The two tracepoints write these; what a reset tears down after a FIN had ended already.
+    // The two tracepoints write these. A reset after a FIN changes nothing: the connection had already
+    // ended.
     assert_eq!(
         end(|socket, _| {
             socket.rx(flagged(1000, 5000, tcp_flags::FIN), b"");
@@ -102,13 +103,13 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
     assert_eq!(
         (s.outstanding(), s.unacked_since),
         (100, 5),
-        "outstanding since before"
+        "outstanding since the seed's time"
     );
     assert_eq!(s.protocol, protocol::ASSUMED);
     assert_eq!(
         socket.stats.opened.get(),
         0,
-        "it opened before the monitor did"
+        "it opened before the monitor started"
     );
 
     let notes = socket.rx(segment(1, 70_100), b"");
@@ -117,7 +118,7 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
 }
 
 #[test]
-fn an_adopted_flow_without_a_seed_is_outstanding_since_it_was_met() {
+fn an_adopted_flow_without_a_seed_is_outstanding_since_its_first_packet() {
     let mut socket = Socket::born();
     socket.connection.flow.snapshot.unacked_since = 5;
     socket.connection.flow.join_mid_stream(Direction::Tx);
@@ -165,7 +166,7 @@ fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
 }
 
 #[test]
-fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
+fn tls_is_opaque_and_its_bytes_are_not_examined() {
     let mut socket = Socket::born();
     let notes = socket.rx(segment(1, 1), &[0x16, 3, 1, 0, 200]);
     assert_ne!(notes & notable::OPENED, 0);
@@ -182,7 +183,7 @@ fn tls_is_opaque_and_its_bytes_are_not_looked_at() {
 }
 
 #[test]
-fn tls_is_known_by_the_servers_answer_where_the_client_was_not_seen() {
+fn tls_is_recognised_by_the_servers_answer_if_the_client_was_not_seen() {
     for direction in Direction::ALL {
         let mut socket = Socket::born();
         let notes = socket.take(direction, segment(1, 1), &[0x16, 3, 3, 0, 90]);
@@ -197,7 +198,7 @@ fn tls_is_known_by_the_servers_answer_where_the_client_was_not_seen() {
 }
 
 #[test]
-fn data_with_a_syn_is_followed_by_what_comes_next() {
+fn data_in_a_syn_is_followed_by_the_next_segment() {
     let mut socket = Socket::born();
     let syn = Segment {
         flags: tcp_flags::SYN,
@@ -209,7 +210,7 @@ fn data_with_a_syn_is_followed_by_what_comes_next() {
         protocol::UPGRADING
     );
     let next = syn.payload_seq().wrapping_add(REQUEST.len() as u32);
-    // It comes again, without the SYN.
+    // A retransmission, without the SYN.
     socket.rx(segment(syn.payload_seq(), 1), REQUEST);
     assert_eq!(socket.stats.upgrade_requests.get(), 1);
     socket.tx(segment(1, next), RESPONSE);
@@ -221,7 +222,7 @@ fn data_with_a_syn_is_followed_by_what_comes_next() {
 
 /// The example of draft-ietf-hybi-thewebsocketprotocol-00 §1.2, and its frames (§4.2).
 #[test]
-fn the_draft_before_rfc_6455_is_left_alone() {
+fn the_draft_before_rfc_6455_is_ignored() {
     let request: &[u8] = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\nUpgrade: WebSocket\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nOrigin: http://example.com\r\n\r\n^n:ds[4U";
@@ -239,7 +240,7 @@ fn the_draft_before_rfc_6455_is_left_alone() {
     assert!(!socket.connection.flow.snapshot.is_watched());
     assert_eq!(socket.stats, ListenerStats::EMPTY);
 
-    // A server that speaks RFC 6455 and names the location too is none of that draft.
+    // A server that speaks RFC 6455 and also sends the location does not follow that draft.
     let mut socket = Socket::born();
     socket.rx(segment(1, 1), REQUEST);
     let both = [
@@ -251,7 +252,7 @@ fn the_draft_before_rfc_6455_is_left_alone() {
     assert!(socket.connection.flow.snapshot.is_watched());
 }
 
-/// A request, and what the client sends behind it in these pieces, `early` of them before the 101.
+/// A request, followed by the client's bytes in these pieces, `early` of them before the 101.
 fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
     let mut socket = Socket::born();
     let mut next = u32::MAX - 100;
@@ -279,7 +280,7 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
         let (before, behind) = frames.split_at(cut);
         for request in [&[REQUEST][..], &[in_two.0, in_two.1]] {
             let socket = impatient(request, &[before, behind], 1);
-            // The one whose header the 101 cuts is whole behind it.
+            // A frame whose header is cut by the 101 is complete after it.
             let lost = cut / frame + usize::from(cut % frame >= frame - 50);
             let counted = socket.stats.frames[0][1].get();
             assert_eq!(counted, 4 - lost as u64, "{cut}");
@@ -291,7 +292,7 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
 }
 
 #[test]
-fn a_refusal_forgets_what_did_not_wait_for_it() {
+fn a_refusal_discards_frames_sent_before_it() {
     let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
     let mut socket = Socket::born();
     let mut next = 1;
@@ -311,7 +312,7 @@ fn a_refusal_forgets_what_did_not_wait_for_it() {
 }
 
 #[test]
-fn what_the_101_acknowledges_is_the_request_even_if_it_was_not_seen_or_comes_again() {
+fn the_101_acknowledges_the_request_even_if_unseen_or_repeated() {
     let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
     let mut socket = Socket::born();
     socket.tx(segment(1, 1 + REQUEST.len() as u32), RESPONSE);

@@ -1,4 +1,4 @@
-//! What packets change in a flow: silences, acknowledgements, probes, windows, endings.
+//! What packets change in a flow: idle gaps, acknowledgements, probes, windows, endings.
 
 mod acknowledgements;
 mod heartbeats;
@@ -24,7 +24,7 @@ const SECOND: u64 = 1_000_000_000;
 
 const LIMIT: u64 = 60 * SECOND;
 
-/// A server's socket at its birth, and a clock.
+/// A server's new socket, and a clock.
 struct Socket {
     connection: Connection,
     stats: ListenerStats,
@@ -74,7 +74,7 @@ impl Socket {
         self.take(Direction::Tx, segment, payload)
     }
 
-    /// The silences that were survived, in seconds, as far as slots can tell them apart.
+    /// The survived idle gaps in seconds, with the resolution of their slots.
     fn survived(&self) -> Vec<u64> {
         let seconds = |slot| idle_gap_scale::bounds(slot).1 / SECOND;
         filled(&self.stats.idle_gaps_survived)
@@ -123,11 +123,11 @@ fn windowed(seq: u32, ack: u32, window: u16) -> Segment {
     }
 }
 
-/// The slots that are not empty, and what is in them.
+/// The slots that are not empty, and their counts.
 fn filled(slots: &[Counter]) -> Vec<(usize, u64)> {
     let counts = slots.iter().map(Counter::get).enumerate();
     counts.filter(|(_, n)| *n > 0).collect()
 }
 
-/// Payload inside a frame that began long ago: no header, no event of its own.
+/// Payload inside a frame that began long ago: no header, and no event.
 const DATA: &[u8] = &[FILL; 100];

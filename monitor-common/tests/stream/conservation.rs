@@ -1,4 +1,4 @@
-//! Every byte is accounted for, whatever the segments hold.
+//! Every byte is accounted for, whatever the segments contain.
 
 use monitor_common::{
     Direction,
@@ -10,10 +10,10 @@ use proptest::{prelude::*, sample::select};
 use crate::ws::{Monitor, REQUEST, RESPONSE, Stream, frames, lengths};
 
 proptest! {
-    /// The law of conservation. The bytes that a direction went forward are those of the frames
-    /// begun in it, those that belong to no known frame, and a change in what waits for its rest.
+    /// The law of conservation: the bytes by which a direction advanced equal those of the frames begun in
+    /// it, those that belong to no known frame, and the change in bytes pending.
     #[test]
-    fn every_byte_is_framed_or_unsynced_whatever_the_segments_hold(
+    fn every_byte_of_any_segment_is_framed_or_unsynced(
         server_side in any::<bool>(),
         start in 0..3_u8,
         segments in prop::collection::vec((any::<bool>(), place(), noise()), 1..40),
@@ -40,7 +40,7 @@ proptest! {
     }
 }
 
-/// Where a segment lies: mostly next in line, some behind, some ahead, some anywhere.
+/// Where a segment lies: often next in line, sometimes behind, ahead or anywhere.
 fn place() -> impl Strategy<Value = u32> {
     prop_oneof![
         5 => Just(0),

@@ -16,10 +16,10 @@ use crate::{
 };
 
 proptest! {
-    /// Nothing is lost that could hold a header: every figure is exact, in both roles, with and
-    /// without the upgrade in view.
+    /// No lost segment could hold a header, so every figure is exact, in both roles, with and without the
+    /// upgrade in view.
     #[test]
-    fn a_connection_is_accounted_exactly_however_it_is_cut(
+    fn accounting_is_exact_however_the_connection_is_cut(
         server_side in any::<bool>(),
         upgrade in any::<bool>(),
         from_client in frames(lengths()),
@@ -47,8 +47,7 @@ proptest! {
         let mut fates = fates.iter().cycle().copied();
         let mut fate = || fates.next().expect("a cycle");
         if upgrade {
-            // Frames of the server may come in the segment of the 101; those of the client wait
-            // for it.
+            // The server's frames may come in the segment of the 101; the client's frames wait for it.
             client.go(Fate::ArrivesTwice, &mut monitor, &mut model)?;
             while !server.http_passed() {
                 server.go(fate(), &mut monitor, &mut model)?;
@@ -73,8 +72,8 @@ proptest! {
     }
 }
 
-/// Every one of the 13 places inside the longest header, with and without the last bytes of a
-/// frame in front of it, and a byte at a time.
+/// All 13 cuts inside the longest header, with and without the last bytes of a frame in front of it, and
+/// one byte at a time.
 #[test]
 fn a_header_is_read_wherever_it_is_cut() {
     for (masked, frame) in [
@@ -108,10 +107,10 @@ fn a_header_is_read_wherever_it_is_cut() {
     }
 }
 
-/// The smallest frames of a client are 6 bytes: 64 KiB of them stay below the cap. A server's are
-/// 2 bytes, and there the rest is counted, not dropped in silence.
+/// The smallest frames of a client are 6 bytes: 64 KiB of them stay below the limit. A server's are 2
+/// bytes, so the rest is counted, not dropped silently.
 #[test]
-fn the_cap_on_steps_is_reported_with_what_was_left() {
+fn the_limit_on_steps_is_reported_with_the_remaining_bytes() {
     let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
 
     let mut monitor = Monitor::upgraded(role::SERVER);
@@ -127,7 +126,7 @@ fn the_cap_on_steps_is_reported_with_what_was_left() {
     assert_eq!(account.unsynced, 64_000 - 2 * u64::from(MAX_STEPS));
 }
 
-/// The generator is no better than its reader: tungstenite has to find the same frames.
+/// Checks the generator: tungstenite must find the same frames.
 fn assert_tungstenite_reads(stream: &Stream) {
     let mut at = stream.http;
     for (_, frame) in &stream.frames {

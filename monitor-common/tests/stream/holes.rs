@@ -1,4 +1,4 @@
-//! Segments that come late or never.
+//! Segments that arrive late or never.
 
 use std::{cell::Cell, collections::VecDeque, ops::Range};
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 proptest! {
-    /// What comes before the hole in front of it is filled is accounted when it is, exactly, if
-    /// segments begin with frames; otherwise some of it may be lost, and nothing is invented.
+    /// Segments that arrive before the hole in front of them is filled are accounted for exactly when it is
+    /// filled, if segments begin with frames. Otherwise some frames may be lost, but none is invented.
     #[test]
-    fn a_hole_that_is_filled_hides_no_frame(
+    fn a_filled_hole_hides_no_frame(
         server_side in any::<bool>(),
         sent in prop::collection::vec(frames(short_lengths()), 1..5),
         near_the_wrap in any::<bool>(),
@@ -53,7 +53,8 @@ proptest! {
         }
     }
 
-    /// Segments need not begin with frames: where a frame begins is found on the pending run, and proven.
+    /// Segments need not begin with frames: the beginning of a frame is found on the pending run, and
+    /// proven.
     #[test]
     fn a_hole_between_unaligned_segments_hides_few_frames_and_invents_none(
         seed in any::<[u8; 16]>(),
@@ -89,9 +90,9 @@ proptest! {
         })?;
     }
 
-    /// A hole that is never filled costs what is in it, and what follows until there is evidence.
+    /// A hole that is never filled loses its own bytes, and those after it until there is evidence.
     #[test]
-    fn after_a_hole_that_is_never_filled_only_true_frames_are_counted(
+    fn only_true_frames_are_counted_after_a_hole_that_is_never_filled(
         server_side in any::<bool>(),
         sent in frames(plain_lengths()),
         sizes in prop::collection::vec(prop_oneof![20..200_usize, Just(1448)], 1..8),
@@ -113,8 +114,8 @@ proptest! {
             prop_assert!(*counted <= sent, "{counted} of {sent} frames of opcode {opcode}");
         }
 
-        // The receiver acknowledges all of it, seen or not; then come segments that are one frame
-        // each. With the third there is evidence enough.
+        // The receiver acknowledges everything, seen or not. Then come segments of one frame each; the
+        // third gives enough evidence.
         let mut at = stream.bytes.len() as u32 + 1000;
         let last = Stream::new(b"", &[Frame::new(true, ws::TEXT, tail)], server_side);
         for _ in 0..6 {
@@ -140,7 +141,7 @@ fn short_lengths() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![4 => 1..=125_usize, 2 => 126..=1400_usize, 1 => 1400..=5000_usize]
 }
 
-/// Segments as an application makes that waits between its messages: each begins with a frame.
+/// Segments of an application that waits between its messages: each begins with a frame.
 fn whole_frames(stream: &Stream) -> Vec<Range<usize>> {
     let mut begin = 0;
     let mut ranges = Vec::new();
@@ -156,8 +157,8 @@ fn whole_frames(stream: &Stream) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Holds some segments back until `by` others have passed; at most four at a time, and the first
-/// comes first, as retransmissions do.
+/// Delays some segments until `by` others have passed. At most four wait at a time, and they leave in
+/// order, as retransmissions do.
 fn delayed(ranges: Vec<Range<usize>>, late: &[bool], by: usize) -> Vec<Range<usize>> {
     let mut held = VecDeque::new();
     let mut out = Vec::new();
@@ -176,7 +177,7 @@ fn delayed(ranges: Vec<Range<usize>>, late: &[bool], by: usize) -> Vec<Range<usi
     out
 }
 
-/// Lengths whose bytes do not look like a header themselves.
+/// Lengths whose bytes do not look like a header.
 fn plain_lengths() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![5 => 1..=125_usize, 2 => Just(0x0585), 1 => Just(0x4b7f)]
 }

@@ -1,4 +1,4 @@
-//! Joining a stream in its middle: as soon as there is evidence, and never at a wrong place.
+//! A stream is joined in mid-stream as soon as there is evidence, and never at a wrong offset.
 
 use monitor_common::{
     Direction,
@@ -15,7 +15,7 @@ use crate::{
     ws::{self, Frame, Monitor, Stream},
 };
 
-/// As headers they would be empty continuation frames, one after the other.
+/// As headers they would be a series of empty continuation frames.
 #[test]
 fn a_run_of_zeros_is_not_taken_for_frames() {
     for len in [2, 6, 100, 1448] {
@@ -27,7 +27,7 @@ fn a_run_of_zeros_is_not_taken_for_frames() {
 }
 
 #[test]
-fn an_adopted_flow_is_in_step_once_there_is_evidence_and_no_sooner() {
+fn an_adopted_flow_is_in_step_only_with_enough_evidence() {
     let mut monitor = Monitor::adopted(role::SERVER);
     let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
     let text = Stream::new(b"", &[Frame::new(true, ws::TEXT, 300)], true).bytes;
@@ -37,7 +37,7 @@ fn an_adopted_flow_is_in_step_once_there_is_evidence_and_no_sooner() {
         at += bytes.len() as u32;
         (account.unsynced, account.frames.len())
     };
-    // From within a payload: no header to believe.
+    // From within a payload: no header to accept.
     assert_eq!(take(&mut monitor, &text[100..]), (208, 0));
     assert_eq!(take(&mut monitor, &ping), (10, 0));
     assert_eq!(take(&mut monitor, &text), (308, 0));
@@ -46,15 +46,14 @@ fn an_adopted_flow_is_in_step_once_there_is_evidence_and_no_sooner() {
     assert_eq!(take(&mut monitor, &ping), (0, 1));
     assert_eq!(monitor.flow().snapshot.protocol, protocol::WEBSOCKET);
 
-    // Many frames in one segment are evidence too; those before the last may have been found by
-    // mistake.
+    // Many frames in one segment are also evidence; those before the last may have been found by mistake.
     let mut monitor = Monitor::adopted(role::SERVER);
     assert_eq!(take(&mut monitor, &ping.repeat(5)), (50, 0));
     let mut monitor = Monitor::adopted(role::SERVER);
     assert_eq!(take(&mut monitor, &ping.repeat(8)), (60, 2));
 }
 
-/// The same letter over and over is a chain of headers, but not one of messages.
+/// One repeated letter is a chain of headers, but not of messages.
 #[test]
 fn a_run_of_one_byte_is_not_taken_for_frames() {
     for byte in 0..=255 {
@@ -64,7 +63,7 @@ fn a_run_of_one_byte_is_not_taken_for_frames() {
                 monitor.take(Direction::Rx, i * 1448, &[byte; 1448]);
             }
             let frames = counts(&monitor.stats).iter().sum::<u64>();
-            // Whole messages or control frames, one like the other: this is what frames look like.
+            // Identical whole messages or control frames look like real frames.
             let frame = [byte; 2];
             let like_frames = frame[0] & 0x80 != 0 && frames > 0;
             assert!(frames == 0 || like_frames, "{frames} of byte {byte:#x}");
@@ -72,10 +71,10 @@ fn a_run_of_one_byte_is_not_taken_for_frames() {
     }
 }
 
-/// Met in mid-stream, random masked payload is never taken for a header, and the first frame that
-/// is reported begins where a true one does.
+/// In mid-stream, random masked payload is never taken for a header: in a million streams, the first
+/// reported frame begins where a true one does.
 #[test]
-fn of_a_million_streams_of_random_payload_none_is_joined_at_a_wrong_place() {
+fn no_stream_of_random_payload_is_joined_at_a_wrong_offset() {
     const STREAMS: u32 = 1_000_000;
     let mut rng = TestRng::deterministic_rng(RngAlgorithm::XorShift);
     let mut joined = 0;
@@ -85,7 +84,7 @@ fn of_a_million_streams_of_random_payload_none_is_joined_at_a_wrong_place() {
         let (bytes, begins) = random_stream(&mut rng, 3, 3000);
         monitor.connection.clone_from(&adopted);
         let mut at = rng.random_range(0..bytes.len());
-        // As sent by an application that waits now and then: some segments begin with a frame.
+        // The application sometimes waits, so some segments begin with a frame.
         let mut told = 0;
         while at < bytes.len() {
             let next_frame = begins.iter().find(|begin| **begin > at);
@@ -111,7 +110,7 @@ fn of_a_million_streams_of_random_payload_none_is_joined_at_a_wrong_place() {
         assert!(told <= begins.len(), "stream {stream}");
     }
     println!("{joined} of {STREAMS} streams joined");
-    assert!(joined > STREAMS / 10, "only {joined} were joined at all");
+    assert!(joined > STREAMS / 10, "only {joined} were joined");
 }
 
 /// The bytes of a client's frames with random payload and keys, and where each begins.

@@ -1,4 +1,4 @@
-//! The packet logic gives back what was put into the stream, however the stream was cut.
+//! The packet logic recovers what was put into the stream, however the stream was cut.
 
 mod conservation;
 mod cuts;

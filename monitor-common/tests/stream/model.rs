@@ -1,4 +1,4 @@
-//! What the frames of a connection add up to, and how they get there.
+//! The expected totals of a connection's frames, and the delivery of its segments.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use proptest::prelude::*;
 
 use crate::ws::{self, Fate, Frame, Monitor, Stream, cut};
 
-/// The plainest model of what the frames of a connection add up to.
+/// The simplest model of a connection's frame totals.
 #[derive(Default)]
 pub(crate) struct Model {
     frames: [[u64; 16]; 2],
     payload: [u64; 2],
     fragmented: [u64; 2],
-    /// The lengths of the outstanding pings; they have nothing else to tell them apart.
+    /// The lengths of the outstanding pings; nothing else distinguishes them.
     outstanding: [Vec<usize>; 2],
     pinged_again: [u64; 2],
     round_trips: [u64; 2],
@@ -74,7 +74,7 @@ impl Model {
     }
 }
 
-/// What a pong with `len` bytes answers.
+/// The kind of a pong with `len` bytes.
 fn answer(outstanding: &mut Vec<usize>, len: usize) -> PongKind {
     let (Some(first), Some(last)) = (outstanding.first(), outstanding.last()) else {
         return PongKind::Unsolicited;
@@ -84,7 +84,7 @@ fn answer(outstanding: &mut Vec<usize>, len: usize) -> PongKind {
         PongKind::Matched
     } else if len == *first {
         outstanding.remove(0);
-        // Of those in the middle nothing is remembered.
+        // The pings in the middle are not remembered.
         let last = outstanding.last().copied();
         outstanding
             .iter_mut()
@@ -101,7 +101,7 @@ fn answer(outstanding: &mut Vec<usize>, len: usize) -> PongKind {
     }
 }
 
-/// One direction on its way: what is sent next and how far the other end has it.
+/// One direction in transit: the segments still to send and the frames counted so far.
 pub(crate) struct Journey {
     direction: Direction,
     stream: Stream,
@@ -111,7 +111,7 @@ pub(crate) struct Journey {
 }
 
 impl Journey {
-    /// The first `opening` bytes come in one segment: HTTP is known by how a segment begins.
+    /// The first `opening` bytes come in one segment: HTTP is recognised by how a segment begins.
     pub(crate) fn new(
         direction: Direction,
         stream: Stream,
@@ -131,7 +131,7 @@ impl Journey {
         }
     }
 
-    /// Brings the next segment to the monitor; false when there is none.
+    /// Delivers the next segment to the monitor; false when there is none.
     pub(crate) fn go(
         &mut self,
         fate: Fate,
@@ -169,7 +169,7 @@ impl Journey {
         Ok(true)
     }
 
-    /// Whether the HTTP of this direction is on its way or through.
+    /// Whether all HTTP of this direction was sent.
     pub(crate) fn http_passed(&self) -> bool {
         let next = self.ranges.as_slice().first();
         next.is_none_or(|next| next.start >= self.stream.http)

@@ -1,6 +1,6 @@
-//! WebSocket byte streams with the list of what is in them, and ways to cut them into segments.
+//! WebSocket byte streams with a list of their frames, and ways to cut them into segments.
 //!
-//! Shared with the tests of the kernel programs, which take the same segments.
+//! Shared with the tests of the kernel programs, which process the same segments.
 #![allow(dead_code, reason = "each test target uses its part")]
 
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub(crate) const RESPONSE: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// What fills payloads and masking keys: not the start of any legal header.
+/// Fills payloads and masking keys: not the start of any legal header.
 pub(crate) const FILL: u8 = 0xff;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Frame {
         }
     }
 
-    /// Appends the frame as it is on the wire (RFC 6455 §5.2).
+    /// Appends the frame in wire format (RFC 6455 §5.2).
     fn write(&self, masked: bool, stream: &mut Vec<u8>) {
         stream.push(u8::from(self.fin) << 7 | self.opcode);
         let mask = u8::from(masked) << 7;
@@ -90,7 +90,7 @@ impl Frame {
             stream.extend([FILL; 4]);
         }
         let payload = stream.len();
-        // The same payload either way, so that pongs can have that of pings. Zeros have no mask bit.
+        // The same payload masked or not, so that pongs can match pings. Zeros have no mask bit.
         stream.resize(payload + self.len, if masked { 0 } else { FILL });
         if let Some(code) = self.code {
             let key = if masked {
@@ -109,8 +109,8 @@ pub(crate) struct Stream {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of HTTP in front of the frames.
     pub(crate) http: usize,
-    /// Each frame with the offset at which its header is complete: with what is looked at of a
-    /// control frame's payload.
+    /// Each frame with the offset at which its header is complete, including the part of a control frame's
+    /// payload that is taken with it.
     pub(crate) frames: Vec<(usize, Frame)>,
 }
 
@@ -139,7 +139,7 @@ impl Stream {
     }
 }
 
-/// Cuts `len` bytes into ranges of these sizes, over and over.
+/// Cuts `len` bytes into ranges of these sizes, repeatedly.
 pub(crate) fn cut(len: usize, sizes: &[usize]) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut at = 0;
@@ -193,7 +193,7 @@ pub(crate) fn frames(
     })
 }
 
-/// All three encodings, with their edges.
+/// All three encodings, with their limits.
 pub(crate) fn lengths() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![
         2 => Just(0),
@@ -204,7 +204,7 @@ pub(crate) fn lengths() -> impl Strategy<Value = usize> + Clone {
     ]
 }
 
-/// Segment sizes: from one byte to what GRO joins.
+/// Segment sizes: from one byte to those that GRO produces.
 pub(crate) fn sizes() -> impl Strategy<Value = Vec<usize>> {
     let size = prop_oneof![
         2 => Just(1),
@@ -216,14 +216,14 @@ pub(crate) fn sizes() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(size, 1..12)
 }
 
-/// What happens to a segment on its way.
+/// What happens to a segment in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Arrives,
     ArrivesTwice,
-    /// A retransmission brings this many earlier bytes along.
+    /// A retransmission includes this many earlier bytes.
     Overlaps(usize),
-    /// It is never seen, though the receiver gets it.
+    /// The monitor never sees it, but the receiver gets it.
     Unseen,
 }
 
@@ -237,7 +237,7 @@ pub(crate) fn fates() -> impl Strategy<Value = Vec<Fate>> {
     prop::collection::vec(fate, 1..20)
 }
 
-/// One connection that takes segments natively, and the exact account of each.
+/// One connection that processes segments natively, and the exact account of each.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     pub(crate) connection: Connection,
@@ -246,17 +246,17 @@ pub(crate) struct Monitor {
     pub(crate) now: u64,
 }
 
-/// What one segment added, besides its [`Taken`].
+/// What one segment added, in addition to its [`Taken`].
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) taken: Taken,
     pub(crate) frames: Vec<Header>,
-    /// Bytes by which the stream went forward, holes included.
+    /// Bytes by which the stream advanced, holes included.
     pub(crate) advanced: u64,
     /// Bytes of the frames whose headers were completed.
     pub(crate) framed: u64,
     pub(crate) unsynced: u64,
-    /// Bytes that wait for the rest of their frame or header: by how much they changed.
+    /// Change in bytes that wait for the rest of their frame or header.
     pub(crate) pending: i64,
 }
 
@@ -280,7 +280,7 @@ impl Monitor {
         }
     }
 
-    /// Past the upgrade, so that the next bytes of both directions are frames.
+    /// After the upgrade, so that the next bytes of both directions are frames.
     pub(crate) fn upgraded(role: u8) -> Self {
         let mut monitor = Self::new(role);
         monitor.connection.flow.snapshot.protocol = protocol::WEBSOCKET;
@@ -290,7 +290,7 @@ impl Monitor {
         monitor
     }
 
-    /// Past the upgrade, with the first byte of both directions at `seq`.
+    /// After the upgrade, with the first byte of both directions at `seq`.
     pub(crate) fn upgraded_at(role: u8, seq: u32) -> Self {
         let mut monitor = Self::new(role);
         let (client, server) = (monitor.client(), monitor.client().opposite());
@@ -300,7 +300,7 @@ impl Monitor {
         monitor
     }
 
-    /// Met in mid-stream.
+    /// Adopted in mid-stream.
     pub(crate) fn adopted(role: u8) -> Self {
         let mut monitor = Self::new(role);
         monitor.connection.flow.join_mid_stream(Direction::Rx);
