@@ -5,16 +5,17 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
-use crate::{config::listeners::Listener, sink::endpoint::Endpoint};
+use crate::config::{endpoint::Endpoint, listeners::Listener};
 use monitor_core::reap::ReapSettings;
 
 mod build;
+pub mod endpoint;
 mod file;
 pub mod listeners;
 mod problem;

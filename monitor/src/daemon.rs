@@ -16,9 +16,6 @@ use tokio::{
 
 use crate::{
     config::listeners::Listener,
-    daemon::reaper::Reaping,
-    daemon::reconcile::{Reconciler, Seeded, SocketScan},
-    daemon::state::StateFile,
     kernel::{
         clock,
         loader::{LoadError, Loaded},
@@ -26,7 +23,6 @@ use crate::{
         netns::NetNsError,
         socket_finder::FindError,
     },
-    records::frame_stream::{FrameStream, FrameStreamError},
     sink::{
         Sinks,
         control::{self as control_socket, EventViewers, History},
@@ -40,6 +36,7 @@ use monitor_core::{
 
 mod control;
 mod drain;
+pub mod frame_stream;
 mod losses;
 mod owner_lookup;
 pub mod reaper;
@@ -51,8 +48,12 @@ mod stats_poll;
 mod sweep;
 
 use drain::Vital;
+use frame_stream::{FrameStream, FrameStreamError};
 use losses::Degradation;
 use owner_lookup::OwnerLookup;
+use reaper::Reaping;
+use reconcile::{Reconciler, Seeded, SocketScan};
+use state::StateFile;
 use state_writer::StateWriter;
 use stats_poll::StatsPoll;
 use sweep::Sweeps;

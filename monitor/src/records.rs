@@ -2,6 +2,6 @@
 
 pub mod clients;
 pub mod connections;
-pub mod frame_stream;
 pub mod frames;
 pub(crate) mod json;
+pub(crate) mod numbers;

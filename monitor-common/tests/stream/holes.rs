@@ -3,9 +3,9 @@
 use std::{cell::Cell, collections::VecDeque, ops::Range};
 
 use monitor_common::{Direction, holes::PENDING_RUNS, segment::Segment, snapshot::role};
-use proptest::{
-    prelude::prop::test_runner::{RngAlgorithm, TestRng},
-    prelude::*,
+use proptest::prelude::{
+    prop::test_runner::{RngAlgorithm, TestRng},
+    *,
 };
 
 use crate::{

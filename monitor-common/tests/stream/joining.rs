@@ -5,9 +5,9 @@ use monitor_common::{
     snapshot::{protocol, role},
     stream::mode,
 };
-use proptest::{
-    prelude::prop::test_runner::{RngAlgorithm, TestRng},
-    prelude::*,
+use proptest::prelude::{
+    prop::test_runner::{RngAlgorithm, TestRng},
+    *,
 };
 
 use crate::{

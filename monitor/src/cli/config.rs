@@ -14,10 +14,7 @@ use super::{
     describe::{self, gives_up},
     exit::{CommandResult, Failure},
 };
-use crate::{
-    config::listeners::Listener,
-    config::{Config, ConfigError, EXAMPLE, Problem},
-};
+use crate::config::{Config, ConfigError, EXAMPLE, Problem, listeners::Listener};
 use monitor_core::{Hop, hop};
 
 /// Check a configuration file, or print an example.

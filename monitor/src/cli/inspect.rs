@@ -11,12 +11,10 @@ use super::{
     exit::{CommandResult, Failure},
     screen::{self, Age, Shown},
 };
-use crate::{
-    records::connections::{
-        ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange,
-    },
-    records::frames::RoundTrip,
-    records::json,
+use crate::records::{
+    connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
+    frames::RoundTrip,
+    json,
 };
 use monitor_core::ConnId;
 

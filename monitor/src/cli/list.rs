@@ -12,9 +12,9 @@ use super::{
     exit::CommandResult,
     screen::{self, Age, Shown},
 };
-use crate::{
-    records::connections::{ConnectionRecord, State},
-    records::frames::Peers,
+use crate::records::{
+    connections::{ConnectionRecord, State},
+    frames::Peers,
 };
 
 /// List watched connections, those with a verdict first, or clients, heaviest first.

@@ -15,8 +15,10 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    config::listeners::{Listener, PortRange},
-    config::profiles,
+    config::{
+        listeners::{Listener, PortRange},
+        profiles,
+    },
     replay::{self, Capture, CaptureError, Replay, Skip, Summary},
 };
 

@@ -25,9 +25,8 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    config::profiles,
-    daemon::state::StateFile,
-    daemon::{Daemon, DaemonSettings},
+    config::{self, endpoint::Endpoint, profiles},
+    daemon::{Daemon, DaemonSettings, state::StateFile},
     kernel::{
         cgroup::{self, WatchedCgroup},
         loader::{LoadSettings, Loaded},
@@ -37,8 +36,7 @@ use crate::{
     sink::{
         Sinks,
         control::{self, ControlSocket},
-        endpoint::Endpoint,
-        http::{self, MetricsServer},
+        http::MetricsServer,
     },
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
@@ -69,7 +67,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "ADDR:PORT",
-        help = format!("Address that serves /metrics, /healthz and /readyz [default: {}]", http::DEFAULT_ADDR)
+        help = format!("Address that serves /metrics, /healthz and /readyz [default: {}]", config::DEFAULT_METRICS_ADDR)
     )]
     pub metrics_addr: Option<SocketAddr>,
 

@@ -10,10 +10,10 @@ use clap::Args;
 use monitor_common::listener::MAX_LISTENERS;
 
 use super::exit::Failure;
-use crate::{
-    config::listeners::{Listener, PortRange, overlapping},
-    config::profiles::{self, Idle, Profile},
-    config::{Config, Limit},
+use crate::config::{
+    Config, Limit,
+    listeners::{Listener, PortRange, overlapping},
+    profiles::{self, Idle, Profile},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 

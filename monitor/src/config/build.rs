@@ -10,9 +10,9 @@ use super::{
     file::{File, HopTable, ListenerTable, RouteTable},
     value::Limit,
 };
-use crate::{
-    config::listeners::{Listener, PortRange, overlapping},
-    config::profiles,
+use crate::config::{
+    listeners::{Listener, PortRange, overlapping},
+    profiles,
 };
 use monitor_core::{
     Hop, ListenerRules, OnExpiry,

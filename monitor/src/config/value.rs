@@ -15,10 +15,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use crate::{
-    config::listeners::PortRange,
-    sink::{endpoint::Endpoint, http::DEFAULT_ADDR},
-};
+use super::{DEFAULT_METRICS_ADDR, endpoint::Endpoint, listeners::PortRange};
 
 /// A duration longer than zero, written `60s`, `5m` or `1500ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,13 +126,15 @@ pub(super) fn address<'de, D: Deserializer<'de>>(
 
         fn from_str(text: &str) -> Result<Self, String> {
             text.parse().map(Self).map_err(|_| {
-                format!("invalid address {text:?}, expected one with a port like {DEFAULT_ADDR}")
+                format!(
+                    "invalid address {text:?}, expected one with a port like {DEFAULT_METRICS_ADDR}"
+                )
             })
         }
     }
     let address: Address = quoted(
         deserializer,
-        &format!("an address in quotes, like \"{DEFAULT_ADDR}\""),
+        &format!("an address in quotes, like \"{DEFAULT_METRICS_ADDR}\""),
     )?;
     Ok(Some(address.0))
 }

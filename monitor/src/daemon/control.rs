@@ -1,11 +1,12 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
-use super::{Daemon, name_of};
+use super::{Daemon, frame_stream::Now, name_of};
 use crate::{
     kernel::clock,
-    records::clients::ClientRecord,
-    records::connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
-    records::frame_stream::Now,
+    records::{
+        clients::ClientRecord,
+        connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
+    },
     sink::{
         alert_line::{AlertLine, wall_clock},
         control::{ControlRequest, Past, WatchError},

@@ -12,9 +12,6 @@ use monitor_core::{
     reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
 };
 
-/// The log target of the lines that report aborted connections.
-pub(crate) const LOG_TARGET: &str = module_path!();
-
 /// The policy, and the socket that carries it out.
 #[derive(Debug)]
 pub struct Reaping {

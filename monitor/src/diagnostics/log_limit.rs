@@ -15,11 +15,12 @@ use std::{
 use env_logger::{Env, Logger};
 use log::{Level, Log, Metadata, Record};
 
-use crate::daemon::reaper;
-
 /// Warnings and errors that one place in the code may log within [`WINDOW`].
 const LINES_PER_WINDOW: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// The target of the lines that report aborted connections.
+pub(crate) const NEVER_LIMITED: &str = "monitor::daemon::reaper";
 
 /// Lines suppressed since the start.
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
@@ -95,7 +96,7 @@ impl LimitedLog {
 fn is_limited(level: Level, target: &str) -> bool {
     // A user who selects more than warnings wants all of it. Aborted connections must be on record, and
     // their rate is limited elsewhere.
-    level <= Level::Warn && target != reaper::LOG_TARGET
+    level <= Level::Warn && target != NEVER_LIMITED
 }
 
 /// A file and a line in it.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::sink::alert_line::{seconds, thousandths};
+use super::numbers::{seconds, thousandths};
 use monitor_core::{Ktime, storm::ClientRow};
 
 /// One client at the moment `ts`.

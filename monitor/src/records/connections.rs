@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{records::json, sink::alert_line::seconds};
+use super::{json, numbers::seconds};
 use monitor_core::{
     Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,

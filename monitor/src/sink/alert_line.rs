@@ -236,16 +236,6 @@ impl<'a> Conn<'a> {
     }
 }
 
-/// Seconds with millisecond precision, the precision of the clocks behind them.
-pub(crate) fn seconds(duration: Duration) -> f64 {
-    thousandths(duration.as_secs_f64())
-}
-
-/// Rounded to three decimals, enough for any reader.
-pub(crate) fn thousandths(number: f64) -> f64 {
-    (number * 1000.0).round() / 1000.0
-}
-
 /// RFC 3339, UTC.
 pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{ts:.3}"))

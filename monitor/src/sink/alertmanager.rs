@@ -23,9 +23,8 @@ use serde::Serialize;
 use super::{
     alert_line::{milliseconds, wall_clock},
     delivery::{Delivery, Encoder, Undelivered},
-    endpoint::Endpoint,
 };
-use crate::kernel::clock;
+use crate::{config::endpoint::Endpoint, kernel::clock};
 use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
 

@@ -38,10 +38,12 @@ use tokio::{
 use super::http::request_reply;
 use crate::{
     kernel::maps::MapAccessError,
-    records::clients::ClientRecord,
-    records::connections::{ConnectionRecord, State},
-    records::frames::{Filter, OneIn, Opcodes, Peers},
-    records::json,
+    records::{
+        clients::ClientRecord,
+        connections::{ConnectionRecord, State},
+        frames::{Filter, OneIn, Opcodes, Peers},
+        json,
+    },
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 

@@ -22,10 +22,8 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{
-    drain_deadline::{DRAIN_LIMIT, DrainDeadline},
-    endpoint::Endpoint,
-};
+use super::drain_deadline::{DRAIN_LIMIT, DrainDeadline};
+use crate::config::endpoint::Endpoint;
 
 /// Items that may wait for a receiver.
 pub(super) const QUEUE: usize = 4096;

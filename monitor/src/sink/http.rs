@@ -23,9 +23,6 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// The default address of the metrics server. The port stands for RFC 6455.
-pub const DEFAULT_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
-
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
 pub enum MetricsRequest {

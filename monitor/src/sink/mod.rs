@@ -6,7 +6,6 @@ pub mod alertmanager;
 pub mod control;
 mod delivery;
 mod drain_deadline;
-pub mod endpoint;
 mod families;
 pub mod http;
 pub mod metrics;

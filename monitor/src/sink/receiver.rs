@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::endpoint::Endpoint;
+use crate::config::endpoint::Endpoint;
 
 const SOON: Duration = Duration::from_secs(10);
 

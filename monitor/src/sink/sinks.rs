@@ -7,10 +7,9 @@ use super::{
     alert_log::{AlertLog, LogTarget},
     alertmanager::Alertmanagers,
     delivery::Undelivered,
-    endpoint::Endpoint,
     webhook::Webhook,
 };
-use crate::kernel::clock;
+use crate::{config::endpoint::Endpoint, kernel::clock};
 use monitor_core::{Alert, ListenerAlert, Notice, StormAlert};
 
 /// Where alerts go.

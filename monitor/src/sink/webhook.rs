@@ -2,10 +2,8 @@
 
 use std::io;
 
-use super::{
-    delivery::{Delivery, Encoder, Undelivered},
-    endpoint::Endpoint,
-};
+use super::delivery::{Delivery, Encoder, Undelivered};
+use crate::config::endpoint::Endpoint;
 
 /// One receiver of JSON objects.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use monitor::{config::Config, config::profiles};
+use monitor::config::{Config, profiles};
 
 use crate::pages::{code, read, table_rows};
 

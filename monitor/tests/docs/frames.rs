@@ -1,9 +1,9 @@
 //! The examples of frames, connections and clients.
 
-use monitor::{
-    records::clients::ClientRecord,
-    records::connections::{ConnectionRecord, State, TransitionRecord},
-    records::frames::{FrameLine, FrameRecord},
+use monitor::records::{
+    clients::ClientRecord,
+    connections::{ConnectionRecord, State, TransitionRecord},
+    frames::{FrameLine, FrameRecord},
 };
 use monitor_core::{Reason, facts::Direction};
 use serde_json::json;

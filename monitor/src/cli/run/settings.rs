@@ -5,10 +5,9 @@ use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 use super::RunArgs;
 use crate::{
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
-    config::Config,
-    config::listeners::Listener,
+    config::{self, Config, endpoint::Endpoint, listeners::Listener},
     kernel::loader::LoadSettings,
-    sink::{SinkSettings, alert_log::LogTarget, endpoint::Endpoint, http},
+    sink::{SinkSettings, alert_log::LogTarget},
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
@@ -56,7 +55,7 @@ impl Settings {
             metrics_addr: args
                 .metrics_addr
                 .or(daemon.metrics_addr)
-                .unwrap_or(http::DEFAULT_ADDR),
+                .unwrap_or(config::DEFAULT_METRICS_ADDR),
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
@@ -203,7 +202,7 @@ mod tests {
         assert_eq!(of_flags.alert_log, "-");
 
         let defaults = settings(&["--port", "80"], "").expect("valid");
-        assert_eq!(defaults.metrics_addr, http::DEFAULT_ADDR);
+        assert_eq!(defaults.metrics_addr, config::DEFAULT_METRICS_ADDR);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
         assert_eq!(defaults.state, None);
         assert_eq!(defaults.max_connections, 262_144);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::seconds;
+use crate::records::numbers::seconds;
 use monitor_core::{Alert, Ktime, ListenerFinding, background::TcpAccount};
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{seconds, thousandths};
+use crate::records::numbers::{seconds, thousandths};
 use monitor_core::storm::{Cause, ReconnectStorm};
 
 #[derive(Serialize)]

@@ -22,13 +22,13 @@ pub enum EndpointError {
 
 impl Endpoint {
     /// The URL with `path` appended to its own.
-    pub(super) fn join(&self, path: &str) -> String {
+    pub(crate) fn join(&self, path: &str) -> String {
         let text = self.0.to_string();
         format!("{}{path}", text.trim_end_matches('/'))
     }
 
     /// The URL as given.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.0.to_string()
     }
 }
