@@ -26,6 +26,9 @@ pub(crate) use value::Limit;
 
 pub use problem::{Problem, Problems};
 
+/// The default address of the metrics server. The port stands for RFC 6455.
+pub const DEFAULT_METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
+
 /// A valid file that shows every key.
 pub const EXAMPLE: &str = include_str!("../../deploy/wsmon.toml");
 
