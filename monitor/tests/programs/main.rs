@@ -34,6 +34,7 @@ use monitor::kernel::{
 };
 use monitor_common::{
     drop_reason::DropReason,
+    event::EventKind,
     idle_gap_scale,
     stats::{Counter, ListenerStats},
     stream::MAX_STEPS,
@@ -468,8 +469,9 @@ fn every_vital_event_is_either_read_or_counted_as_dropped() {
     println!("{consumed} read, {dropped} dropped: {read:?}");
     assert!(dropped > 0, "the ring was never full");
     // Opened, the first FIN, and the close of each connection, plus the listening socket's open and
-    // close.
-    assert_eq!(consumed + dropped, 3 * CONNECTIONS + 2);
+    // close. On a slow machine a retransmission may come after the close, and elicit a reset.
+    let resets = read[EventKind::Reset as usize];
+    assert_eq!(consumed + dropped, 3 * CONNECTIONS + 2 + resets);
     assert!(read[1] >= read[2] && read[2] >= read[3], "out of order");
 
     // Once there is room again, new events arrive.

@@ -108,7 +108,11 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
             remote: false,
         }];
         let mut found = Vec::new();
-        scan::connections(&listeners, |one| found.extend(one.facts())).unwrap();
+        let scan = scan::connections(&listeners, |one| found.extend(one.facts())).unwrap();
+        if let Some(refused) = scan.refused.first() {
+            eprintln!("skipped: this kernel lists no sockets: {}", refused.error);
+            return;
+        }
         let subflows: Vec<_> = found.iter().map(|facts| facts.is_subflow).collect();
         assert_eq!(subflows, [true]);
 
