@@ -39,3 +39,39 @@ pub(crate) fn examples(path: &str) -> Vec<Value> {
         })
         .collect()
 }
+
+/// The source files that ARCHITECTURE.md names, with the folders that it shortens written out.
+fn named_sources() -> Vec<String> {
+    let rooms = [
+        "cli",
+        "config",
+        "daemon",
+        "diagnostics",
+        "kernel",
+        "records",
+        "replay",
+        "sink",
+    ];
+    code(&read("ARCHITECTURE.md").replace("```", ""))
+        .into_iter()
+        .filter(|name| name.ends_with(".rs"))
+        .map(|name| match name.split_once('/') {
+            Some(("core", rest)) => format!("monitor/core/src/{rest}"),
+            Some((room, _)) if rooms.contains(&room) => format!("monitor/src/{name}"),
+            _ => name,
+        })
+        .collect()
+}
+
+#[test]
+fn every_path_of_a_source_file_in_architecture_exists() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let paths: Vec<_> = named_sources()
+        .into_iter()
+        .filter(|name| name.matches('/').count() > 1)
+        .collect();
+    assert!(paths.len() > 20, "{paths:?}");
+    for path in paths {
+        assert!(root.join(&path).is_file(), "{path}");
+    }
+}
