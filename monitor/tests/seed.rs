@@ -233,15 +233,11 @@ fn only(found: Found) -> Facts {
 
 /// Scans until `holds` is true.
 fn wait_for(scan: impl Fn() -> Found, holds: impl Fn(&Facts) -> bool) -> Facts {
-    let deadline = clock::now() + Duration::from_secs(20);
-    loop {
-        let facts = only(scan());
-        if holds(&facts) {
-            return facts;
-        }
-        assert!(clock::now() < deadline, "still {facts:#?}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    let limit = Duration::from_secs(20);
+    lab::wait_for("the facts of the scan", limit, || {
+        Some(only(scan())).filter(&holds)
+    })
+    .unwrap()
 }
 
 #[track_caller]

@@ -401,20 +401,14 @@ impl Correlator {
             loss,
             storm,
         } = &mut self.listeners[id.index()];
+        let now = match source {
+            FactsSource::Snapshot => self.now,
+            FactsSource::Event | FactsSource::Seed => facts.at,
+        };
         let observation = Observation {
-            facts,
-            rules,
-            path: rules.path_to(facts.peer.ip()),
-            source,
-            now: if source == FactsSource::Snapshot {
-                self.now
-            } else {
-                facts.at
-            },
-            staleness: self.staleness,
             first_seen: flow.first_seen,
             unread: self.recv_queues.unread(conn),
-            listener_loss: loss.loss(),
+            ..Observation::new(facts, source, now, rules, loss.loss(), self.staleness)
         };
         if observation.is_in_doubt() {
             self.uncertain_until = self.uncertain_until.max(observation.now + UNCERTAIN_FOR);

@@ -29,6 +29,30 @@ pub struct Observation<'a> {
     pub listener_loss: Loss,
 }
 
+impl<'a> Observation<'a> {
+    /// What is observed of a flow by its facts alone: nothing unread, and not seen before.
+    pub(crate) fn new(
+        facts: &'a Facts,
+        source: FactsSource,
+        now: Ktime,
+        rules: &'a ListenerRules,
+        listener_loss: Loss,
+        staleness: Duration,
+    ) -> Self {
+        Self {
+            facts,
+            rules,
+            path: rules.path_to(facts.peer.ip()),
+            source,
+            now,
+            staleness,
+            first_seen: Ktime::ZERO,
+            unread: None,
+            listener_loss,
+        }
+    }
+}
+
 /// Bytes that wait in a receive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unread {

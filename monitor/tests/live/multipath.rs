@@ -70,6 +70,7 @@ fn a_connection_with_a_live_second_subflow_is_never_reported_dead_or_aborted() {
         server.read_exact(&mut [0; wire::REQUEST.len()]).unwrap();
         server.write_all(wire::RESPONSE).unwrap();
         while server.write_all(&pushed).is_ok() {
+            // The rate of the server's messages.
             thread::sleep(Duration::from_millis(20));
         }
     });

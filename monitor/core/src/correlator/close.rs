@@ -35,16 +35,10 @@ impl Correlator {
             loss,
             storm,
         } = &mut self.listeners[id.index()];
+        let (source, loss) = (FactsSource::Event, loss.loss());
         let observation = Observation {
-            facts,
-            rules,
-            path: rules.path_to(facts.peer.ip()),
-            source: FactsSource::Event,
-            now: facts.at,
-            staleness: self.staleness,
             first_seen: flow.first_seen,
-            unread: None,
-            listener_loss: loss.loss(),
+            ..Observation::new(facts, source, facts.at, rules, loss, self.staleness)
         };
         if storm.disconnect(&mut flow) {
             storm.depart(&departure(&observation, Some(how), client), &history.tally);

@@ -30,19 +30,10 @@ impl Correlator {
             self.rejected += 1;
             return;
         };
-        let observation = Observation {
-            facts,
-            rules,
-            path: rules.path_to(facts.peer.ip()),
-            source: FactsSource::Snapshot,
-            now: self.now,
-            staleness: self.staleness,
-            // Only the table has these two. `can_wait` excludes rules that need the first; a change
-            // of the other is an event.
-            first_seen: Ktime::ZERO,
-            unread: None,
-            listener_loss: loss.loss(),
-        };
+        // Only the table has `first_seen` and what is unread. `can_wait` excludes rules that need the
+        // first; a change of the other is an event.
+        let (source, loss) = (FactsSource::Snapshot, loss.loss());
+        let observation = Observation::new(facts, source, self.now, rules, loss, self.staleness);
         if !self.can_wait(&observation) {
             self.judge(facts.conn, facts, FactsSource::Snapshot);
         }
