@@ -12,6 +12,7 @@ pub mod features;
 pub mod inet_diag;
 pub mod loader;
 pub mod maps;
+mod missed_runs;
 mod mountinfo;
 pub mod netns;
 pub mod offsets;

@@ -8,7 +8,7 @@ use std::{
 use monitor::{
     config::listeners::{Listener, PortRange},
     kernel::{maps::RingUse, owner::OwnerMisses},
-    sink::metrics::{self, Losses, ProgramRuns, Scrape},
+    sink::metrics::{self, Losses, MissedRuns, ProgramRuns, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
@@ -142,6 +142,10 @@ fn scraped() -> String {
             name: "ingress".into(),
             runs: 1,
             seconds: 1.0,
+        }],
+        missed_runs: &[MissedRuns {
+            program: "ingress".into(),
+            missed: 1,
         }],
         kernel: "6.1.0",
     })
