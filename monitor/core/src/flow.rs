@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{Alert, Certainty, Ending, Status, VerdictKind},
+    alert::{Certainty, ConnectionAlert, Ending, VerdictKind},
     correlator::Action,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
@@ -49,14 +49,8 @@ pub(super) struct TrackedFlow {
 #[derive(Debug)]
 struct StandingVerdict {
     verdict: Verdict,
-    /// The name of the hop that the verdict is about.
-    hop: Option<String>,
-    /// When it was last reported.
-    at: Ktime,
-    /// The evidence at the last check.
-    facts: Box<Facts>,
-    /// As it was last reported.
-    reason: String,
+    /// As it was last reported, with the evidence of the last check.
+    alert: ConnectionAlert,
 }
 
 impl TrackedFlow {
@@ -181,20 +175,8 @@ impl TrackedFlow {
     }
 
     /// The standing verdict as last reported, with the evidence of the last check.
-    pub(super) fn standing(&self) -> Option<Alert> {
-        self.standing.as_ref().map(|standing| Alert {
-            status: Status::Firing,
-            kind: standing.verdict.kind,
-            certainty: standing.verdict.certainty,
-            listener: self.listener,
-            hop: standing.hop.clone(),
-            at: standing.at,
-            since: standing.verdict.since,
-            limit: standing.verdict.limit,
-            facts: standing.facts.clone(),
-            background: None,
-            reason: standing.reason.clone(),
-        })
+    pub(super) fn standing(&self) -> Option<&ConnectionAlert> {
+        self.standing.as_ref().map(|standing| &standing.alert)
     }
 
     /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them.
@@ -255,7 +237,7 @@ impl TrackedFlow {
         match verdict::review(
             observation,
             &standing.verdict,
-            standing.facts.rx.last_packet,
+            standing.alert.subject.facts.rx.last_packet,
         ) {
             Review::Recovered => {
                 self.resolve(
@@ -272,13 +254,16 @@ impl TrackedFlow {
                 limit,
                 next_check,
             }) => {
-                *standing.facts = observation.evidence();
                 if certainty > standing.verdict.certainty {
-                    standing.verdict.certainty = certainty;
-                    standing.verdict.limit = limit;
-                    standing.at = standing.at.max(observation.now).max(now);
-                    let (verdict, at) = (standing.verdict, standing.at);
-                    self.report(&verdict, at, observation, history, actions);
+                    let verdict = Verdict {
+                        certainty,
+                        limit,
+                        ..standing.verdict
+                    };
+                    let at = standing.alert.at.max(observation.now).max(now);
+                    self.report(verdict, at, observation, history, actions);
+                } else {
+                    standing.alert.subject.facts = observation.evidence();
                 }
                 next_check
             }
@@ -297,25 +282,19 @@ impl TrackedFlow {
         history.tally.detected[kind] += 1;
         history.tally.zombies[kind] += 1;
         let at = observation.now.max(now);
-        self.standing = Some(Box::new(StandingVerdict {
-            verdict,
-            hop: observation.hop(&verdict).map(|hop| hop.name.clone()),
-            at,
-            facts: Box::new(observation.evidence()),
-            reason: String::new(),
-        }));
-        self.report(&verdict, at, observation, history, actions);
+        self.report(verdict, at, observation, history, actions);
     }
 
+    /// Reports a verdict that begins or becomes more certain.
     fn report(
         &mut self,
-        verdict: &Verdict,
+        verdict: Verdict,
         at: Ktime,
         observation: &Observation<'_>,
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) {
-        let silence = verdict::silence_before(observation, verdict);
+        let silence = verdict::silence_before(observation, &verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // A proxy may answer for an unresponsive client, so the silence proves nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
@@ -326,11 +305,9 @@ impl TrackedFlow {
             }
             self.record_death(silence, observation, &mut history.tally);
         }
-        let alert = Alert::firing(self.listener, at, verdict, observation, silence);
-        if let Some(standing) = &mut self.standing {
-            standing.reason.clone_from(&alert.reason);
-        }
-        actions.push_back(Action::Alert(Box::new(alert)));
+        let alert = ConnectionAlert::firing(self.listener, at, &verdict, observation, silence);
+        actions.push_back(Action::Alert(alert.clone().into()));
+        self.standing = Some(Box::new(StandingVerdict { verdict, alert }));
     }
 
     fn resolve(
@@ -344,13 +321,7 @@ impl TrackedFlow {
         let Some(standing) = self.standing.take() else {
             return;
         };
-        let StandingVerdict {
-            verdict,
-            hop,
-            at,
-            facts,
-            ..
-        } = *standing;
+        let StandingVerdict { verdict, alert } = *standing;
         history.tally.zombies[verdict.kind as usize] -= 1;
         if matches!(
             ending,
@@ -358,13 +329,10 @@ impl TrackedFlow {
         ) {
             history.tally.recovered[verdict.kind as usize] += 1;
         }
-        let (facts, seen_at) = match last {
-            Some((facts, seen_at)) => (Box::new(facts.clone()), seen_at),
-            None => (facts, at),
-        };
-        let at = at.max(seen_at).max(now);
-        let alert = Alert::resolved(self.listener, hop, at, &verdict, ending, facts);
-        actions.push_back(Action::Alert(Box::new(alert)));
+        let (facts, seen_at) = last.unzip();
+        let at = alert.at.max(seen_at.unwrap_or_default()).max(now);
+        let resolved = alert.resolved(at, &verdict, ending, facts);
+        actions.push_back(Action::Alert(resolved.into()));
     }
 
     fn record_death(

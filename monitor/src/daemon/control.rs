@@ -12,7 +12,7 @@ use crate::{
         control::{ControlRequest, Past, WatchError},
     },
 };
-use monitor_core::{Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -40,11 +40,7 @@ impl Daemon {
                 let standing = self.core.standing_storms();
                 let lines = standing.filter_map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&AlertLine::storm(
-                        alert,
-                        listener,
-                        wall_clock(alert.at(), now),
-                    ))
+                    json(&AlertLine::new(alert, listener, wall_clock(alert.at, now)))
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -111,7 +107,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            verdict: verdict.as_ref(),
+            verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             how: None,
@@ -174,10 +170,10 @@ impl Daemon {
     }
 
     fn standing(&self, conn: ConnId) -> Option<String> {
-        let alert = self.core.standing(conn)?;
+        let alert: Alert = self.core.standing(conn)?.clone().into();
         let ts = wall_clock(alert.at, clock::now());
         let listener = self.listener_name(alert.listener);
-        json(&AlertLine::connection(&alert, listener, ts))
+        json(&AlertLine::new(&alert, listener, ts))
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
