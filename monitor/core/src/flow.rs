@@ -33,8 +33,7 @@ pub(super) struct TrackedFlow {
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
     protocol: Protocol,
-    closing: bool,
-    closing_reported: bool,
+    phase: Phase,
     at_risk: bool,
     death_recorded: bool,
     /// Whether it is in the inspect queue.
@@ -43,6 +42,28 @@ pub(super) struct TrackedFlow {
     pub(super) missing: bool,
     /// Whether wsmon aborted it.
     pub(super) reaped: bool,
+}
+
+/// How far a flow is on its way from open to closed. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// It no longer counts as open, but no FIN or close frame was seen, as after a RST.
+    Closing,
+    /// A FIN or a close frame was seen and reported.
+    CloseReported,
+}
+
+impl Phase {
+    fn of(facts: &Facts) -> Self {
+        if facts.closing.is_some() {
+            Self::CloseReported
+        } else if !facts.is_open() || facts.close.is_some() {
+            Self::Closing
+        } else {
+            Self::Open
+        }
+    }
 }
 
 /// The standing verdict on a connection.
@@ -54,11 +75,9 @@ struct StandingVerdict {
 }
 
 impl TrackedFlow {
-    /// Creates a flow and counts it.
+    /// Creates a flow and counts it. What started its close is not reported yet.
     pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
-        let closing = is_closing(facts);
-        *tally.connections[facts.protocol as usize].of(closing) += 1;
-        Self {
+        let flow = Self {
             standing: None,
             handshake: None,
             client: None,
@@ -67,40 +86,50 @@ impl TrackedFlow {
             generation: 0,
             listener: facts.listener,
             protocol: facts.protocol,
-            closing,
-            closing_reported: false,
+            phase: Phase::of(facts).min(Phase::Closing),
             at_risk: false,
             death_recorded: false,
             queued: false,
             missing: false,
             reaped: false,
+        };
+        *flow.gauge(tally) += 1;
+        flow
+    }
+
+    /// The gauge of connections that includes this one.
+    fn gauge<'a>(&self, tally: &'a mut Tally) -> &'a mut u64 {
+        let phases = &mut tally.connections[self.protocol as usize];
+        match self.phase {
+            Phase::Open => &mut phases.open,
+            Phase::Closing | Phase::CloseReported => &mut phases.closing,
         }
     }
 
-    /// Updates the gauges of connections by protocol and phase. A closing flow stays closing.
-    pub(super) fn recount(&mut self, protocol: Protocol, closing: bool, tally: &mut Tally) {
-        *tally.connections[self.protocol as usize].of(self.closing) -= 1;
-        self.protocol = protocol;
-        self.closing |= closing;
-        *tally.connections[self.protocol as usize].of(self.closing) += 1;
-    }
-
-    /// Reports, once, what started the close.
-    pub(super) fn report_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
+    /// Takes the protocol and the phase from new facts. Reports, once, what started the close.
+    pub(super) fn advance(
+        &mut self,
+        facts: &Facts,
+        tally: &mut Tally,
+        actions: &mut VecDeque<Action>,
+    ) {
+        *self.gauge(tally) -= 1;
+        let before = self.phase;
+        self.protocol = facts.protocol;
+        self.phase = before.max(Phase::of(facts));
+        *self.gauge(tally) += 1;
         if let Some(closing) = facts.closing
-            && !self.closing_reported
+            && before < self.phase
         {
-            self.closing_reported = true;
             let closing = Transition::closing(facts.conn, self.listener, closing);
             actions.push_back(Action::Transition(closing));
         }
     }
 
     pub(super) fn state(&self) -> State {
-        if self.closing_reported {
-            State::Closing
-        } else {
-            State::Open
+        match self.phase {
+            Phase::Open | Phase::Closing => State::Open,
+            Phase::CloseReported => State::Closing,
         }
     }
 
@@ -124,12 +153,7 @@ impl TrackedFlow {
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) -> Ktime {
-        self.recount(
-            observation.facts.protocol,
-            is_closing(observation.facts),
-            &mut history.tally,
-        );
-        self.report_closing(observation.facts, actions);
+        self.advance(observation.facts, &mut history.tally, actions);
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
@@ -179,7 +203,8 @@ impl TrackedFlow {
         self.standing.as_ref().map(|standing| &standing.alert)
     }
 
-    /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them.
+    /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them; pass
+    /// them to [`TrackedFlow::advance`] first.
     pub(super) fn end(
         mut self,
         ending: Ending,
@@ -189,11 +214,6 @@ impl TrackedFlow {
         actions: &mut VecDeque<Action>,
     ) {
         if let (Ending::Closed(how), Some(observation)) = (ending, last) {
-            self.recount(
-                observation.facts.protocol,
-                is_closing(observation.facts),
-                &mut history.tally,
-            );
             // The end of a subflow is not the end of its connection.
             if observation.facts.close.is_none() && !observation.facts.is_subflow {
                 let silence = verdict::silence_before_close(observation);
@@ -220,7 +240,7 @@ impl TrackedFlow {
             history,
             actions,
         );
-        *history.tally.connections[self.protocol as usize].of(self.closing) -= 1;
+        *self.gauge(&mut history.tally) -= 1;
     }
 
     /// Reviews the standing verdict, if any.
@@ -383,10 +403,6 @@ fn closed_by_path(how: CloseHow, facts: &Facts) -> bool {
             .is_some_and(|closing| closing.by == ClosingBy::Fin(Direction::Rx)),
         CloseHow::CloseFrame | CloseHow::RstSent | CloseHow::Unknown => false,
     }
-}
-
-fn is_closing(facts: &Facts) -> bool {
-    !facts.is_open() || facts.close.is_some()
 }
 
 #[cfg(test)]
