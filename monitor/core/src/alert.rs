@@ -4,6 +4,8 @@ mod message;
 
 use std::time::Duration;
 
+use strum::{IntoStaticStr, VariantArray};
+
 use super::{
     background::Background,
     event::CloseHow,
@@ -282,7 +284,8 @@ impl AlertResolution {
 }
 
 /// What is wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum VerdictKind {
     /// Idle past the limit of a hop that drops connections silently.
     Expired,
@@ -301,15 +304,7 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    pub const ALL: [Self; 7] = [
-        Self::Expired,
-        Self::BlackHoled,
-        Self::Unresponsive,
-        Self::HalfClosed,
-        Self::Stalled,
-        Self::Expiring,
-        Self::Quiet,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// True if the connection is dead but looks open.
     pub fn is_zombie(self) -> bool {
@@ -329,7 +324,7 @@ impl VerdictKind {
 
     /// The kinds that satisfy [`VerdictKind::is_zombie`].
     pub fn zombies() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|kind| kind.is_zombie())
+        Self::ALL.iter().copied().filter(|kind| kind.is_zombie())
     }
 
     /// The name of its alert in logs: `zombie`, or the kind itself.
@@ -343,19 +338,12 @@ impl VerdictKind {
 
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::BlackHoled => "black_holed",
-            Self::Unresponsive => "unresponsive",
-            Self::HalfClosed => "half_closed",
-            Self::Stalled => "stalled",
-            Self::Expiring => "expiring",
-            Self::Quiet => "quiet",
-        }
+        self.into()
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Certainty {
     Suspected,
     Confirmed,
@@ -364,10 +352,7 @@ pub enum Certainty {
 impl Certainty {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Suspected => "suspected",
-            Self::Confirmed => "confirmed",
-        }
+        self.into()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    str::FromStr,
     time::Duration,
 };
 
 use serde::Deserialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::{
     alert::{Alert, Certainty, ConnectionVerdict, Subject, VerdictKind},
@@ -15,8 +15,13 @@ use super::{
 };
 
 /// What happens to confirmed zombies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, EnumString)]
 #[serde(rename_all = "kebab-case")]
+#[strum(
+    serialize_all = "kebab-case",
+    parse_err_ty = NoReapMode,
+    parse_err_fn = NoReapMode::new
+)]
 pub enum ReapMode {
     /// They are only reported, like all others.
     #[default]
@@ -32,21 +37,15 @@ pub enum ReapMode {
 #[error("invalid mode {0:?}, expected off, dry-run or confirmed")]
 pub struct NoReapMode(String);
 
-impl FromStr for ReapMode {
-    type Err = NoReapMode;
-
-    fn from_str(text: &str) -> Result<Self, NoReapMode> {
-        match text {
-            "off" => Ok(Self::Off),
-            "dry-run" => Ok(Self::DryRun),
-            "confirmed" => Ok(Self::Confirmed),
-            other => Err(NoReapMode(other.to_owned())),
-        }
+impl NoReapMode {
+    fn new(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 
 /// The result for a connection that was due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ReapOutcome {
     Destroyed,
     /// Its socket was already gone.
@@ -58,16 +57,11 @@ pub enum ReapOutcome {
 }
 
 impl ReapOutcome {
-    pub const ALL: [Self; 4] = [Self::Destroyed, Self::Gone, Self::DryRun, Self::Failed];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Destroyed => "destroyed",
-            Self::Gone => "gone",
-            Self::DryRun => "dry_run",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -280,7 +274,7 @@ mod tests {
 
     #[test]
     fn only_confirmed_deaths_are_reaped() {
-        for kind in VerdictKind::ALL {
+        for &kind in VerdictKind::ALL {
             assert!(!may_be_reaped(&verdict(1, kind, Certainty::Suspected)));
             let confirmed = may_be_reaped(&verdict(1, kind, Certainty::Confirmed));
             assert_eq!(confirmed, kind.is_death(), "{kind:?}");

@@ -129,7 +129,7 @@ impl ConnectionSummary {
             ping_rtt_seconds: facts.ping_rtt.as_ref().map(Duration::as_secs_f64),
             pings_unanswered: facts.pings_unanswered,
             protocol_errors: ProtocolError::ALL
-                .into_iter()
+                .iter()
                 .zip(counts.protocol_errors)
                 .filter(|(_, count)| *count > 0)
                 .map(|(error, count)| (error.as_str(), count))

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::time::Ktime;
 
 /// Clients lost their connections at once, or come back all at once. It is true since the closes
@@ -42,7 +44,8 @@ impl ReconnectStorm {
     pub const STATUSES: usize = 16;
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum StormPhase {
     /// Many connections were lost at once; their clients are not back yet.
     MassClose,
@@ -51,20 +54,17 @@ pub enum StormPhase {
 }
 
 impl StormPhase {
-    pub const ALL: [Self; 3] = [Self::MassClose, Self::Storm, Self::Over];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MassClose => "mass_close",
-            Self::Storm => "storm",
-            Self::Over => "over",
-        }
+        self.into()
     }
 }
 
 /// How the clients space their attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Pattern {
     /// A fixed interval, without jitter.
     Lockstep,
@@ -76,21 +76,17 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    pub const ALL: [Self; 4] = [Self::Lockstep, Self::Backoff, Self::Jittered, Self::Unknown];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lockstep => "lockstep",
-            Self::Backoff => "backoff",
-            Self::Jittered => "jittered",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
 /// Why many connections were lost at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// The listening socket closed with them: the process on this host ended.
     ServerRestart,
@@ -107,13 +103,7 @@ pub enum Cause {
 impl Cause {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServerRestart => "server_restart",
-            Self::IdleTimeout(_) => "idle_timeout",
-            Self::Lifetime(_) => "lifetime",
-            Self::PeerNetwork => "peer_network",
-            Self::ProxyDeploy(_) => "proxy_deploy",
-        }
+        self.into()
     }
 }
 
