@@ -1,21 +1,17 @@
 //! What the core reports: alerts, each with its subject.
 
-mod message;
-
 use std::time::Duration;
-
-use strum::{IntoStaticStr, VariantArray};
 
 use super::{
     background::Background,
     event::CloseHow,
     facts::{Facts, ListenerId},
+    message::{why_firing, why_resolved},
     observation::Observation,
     storm::{ReconnectStorm, Thrash},
     time::Ktime,
-    verdict::Verdict,
+    verdict::{Certainty, Ending, Verdict, VerdictKind},
 };
-use message::{why_firing, why_resolved};
 
 /// Something that begins, changes or ends, to be reported to every sink.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,7 +229,7 @@ impl ConnectionAlert {
             subject.facts.clone_from(facts);
         }
         Self {
-            status: Status::Resolved(ending.resolution()),
+            status: Status::Resolved(ending.into()),
             at,
             reason: why_resolved(verdict, ending, at),
             subject,
@@ -283,102 +279,14 @@ impl AlertResolution {
     }
 }
 
-/// What is wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
-#[strum(serialize_all = "snake_case")]
-pub enum VerdictKind {
-    /// Idle past the limit of a hop that drops connections silently.
-    Expired,
-    /// Data goes out, nothing is acknowledged.
-    BlackHoled,
-    /// TCP acknowledges, but the WebSocket peer does not answer pings.
-    Unresponsive,
-    /// One side has sent its FIN, the other keeps the connection open.
-    HalfClosed,
-    /// This host's application does not read received data.
-    Stalled,
-    /// Close to the limit of a hop that closes connections: expect a disconnect, not a zombie.
-    Expiring,
-    /// The peer has sent no message for a long time.
-    Quiet,
-}
-
-impl VerdictKind {
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
-    /// True if the connection is dead but looks open.
-    pub fn is_zombie(self) -> bool {
-        !matches!(self, Self::Expiring | Self::Quiet)
-    }
-
-    /// True if the path or the peer is dead, so that the preceding idle gap is evidence about hops.
-    pub fn is_death(self) -> bool {
-        matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
-    }
-
-    /// True if it is about the path or the peer. On an MPTCP subflow it then does not affect the
-    /// connection, which has other paths.
-    pub fn is_about_path_or_peer(self) -> bool {
-        self != Self::Stalled
-    }
-
-    /// The kinds that satisfy [`VerdictKind::is_zombie`].
-    pub fn zombies() -> impl Iterator<Item = Self> {
-        Self::ALL.iter().copied().filter(|kind| kind.is_zombie())
-    }
-
-    /// The name of its alert in logs: `zombie`, or the kind itself.
-    pub fn alert(self) -> &'static str {
-        if self.is_zombie() {
-            "zombie"
-        } else {
-            self.as_str()
-        }
-    }
-
-    /// The name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Certainty {
-    Suspected,
-    Confirmed,
-}
-
-impl Certainty {
-    /// The name in logs.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-/// What ends a verdict, in more detail than [`AlertResolution`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Recovered,
-    /// A graver verdict replaces it.
-    Superseded,
-    /// The socket is gone because wsmon aborted it.
-    Reaped,
-    /// The flow turned out not to be a WebSocket.
-    Dismissed,
-    Closed(CloseHow),
-    /// The socket is gone; its end was missed.
-    Gone,
-}
-
-impl Ending {
-    fn resolution(self) -> AlertResolution {
-        match self {
-            Self::Recovered | Self::Dismissed => AlertResolution::Recovered,
-            Self::Superseded => AlertResolution::Superseded,
-            Self::Reaped => AlertResolution::Reaped,
-            Self::Closed(how) => AlertResolution::Closed(how),
-            Self::Gone => AlertResolution::Closed(CloseHow::Unknown),
+impl From<Ending> for AlertResolution {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Recovered | Ending::Dismissed => Self::Recovered,
+            Ending::Superseded => Self::Superseded,
+            Ending::Reaped => Self::Reaped,
+            Ending::Closed(how) => Self::Closed(how),
+            Ending::Gone => Self::Closed(CloseHow::Unknown),
         }
     }
 }

@@ -242,7 +242,7 @@ impl Facts {
 #[cfg(test)]
 impl Facts {
     /// An open WebSocket on the first listener, established at `at` and without traffic.
-    pub(super) fn newborn(conn: u64, at: Ktime) -> Self {
+    pub(super) fn just_opened(conn: u64, at: Ktime) -> Self {
         Self {
             established_at: Some(at),
             ..Self::new(

@@ -3,20 +3,21 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{Certainty, ConnectionAlert, Ending, VerdictKind},
-    correlator::Action,
+    action::Action,
+    alert::ConnectionAlert,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
+    history::History,
     interned_handshake::InternedHandshake,
     lifetimes::Lifetimes,
-    listener::History,
     observation::Observation,
+    rules,
     storm::ClientSlot,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
-    verdict::{self, Finding, Review, Reviewed, Verdict},
+    verdict::{Certainty, Ending, Finding, Review, Reviewed, Verdict, VerdictKind},
 };
 
 /// The table's entry for a connection. Facts stay in the kernel; only a verdict keeps a copy.
@@ -157,8 +158,8 @@ impl TrackedFlow {
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
-            Some(_) => Some(verdict::judge_graver(observation)),
-            None => Some(verdict::judge(observation)),
+            Some(_) => Some(rules::judge_graver(observation)),
+            None => Some(rules::judge(observation)),
         };
         match finding {
             None => {}
@@ -177,7 +178,7 @@ impl TrackedFlow {
         }
         let (at_risk, risk_check) = match self.is_zombie() {
             true => (false, Ktime::NEVER),
-            false => verdict::at_risk(observation),
+            false => rules::at_risk(observation),
         };
         self.set_at_risk(at_risk, &mut history.tally);
         next_check.min(risk_check)
@@ -216,7 +217,7 @@ impl TrackedFlow {
         if let (Ending::Closed(how), Some(observation)) = (ending, last) {
             // The end of a subflow is not the end of its connection.
             if observation.facts.close.is_none() && !observation.facts.is_subflow {
-                let silence = verdict::silence_before_close(observation);
+                let silence = rules::silence_before_close(observation);
                 if closed_by_path(how, observation.facts) && !self.death_recorded {
                     history.idle_gaps.kill(silence);
                     let ended_at = observation
@@ -254,7 +255,7 @@ impl TrackedFlow {
         let Some(standing) = &mut self.standing else {
             return Ktime::NEVER;
         };
-        match verdict::review(
+        match rules::review(
             observation,
             &standing.verdict,
             standing.alert.subject.facts.rx.last_packet,
@@ -314,7 +315,7 @@ impl TrackedFlow {
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) {
-        let silence = verdict::silence_before(observation, &verdict);
+        let silence = rules::silence_before(observation, &verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // A proxy may answer for an unresponsive client, so the silence proves nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {

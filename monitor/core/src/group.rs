@@ -14,9 +14,10 @@ use std::{
 };
 
 use super::{
-    alert::{Alert, AlertGroup, Certainty, ConnectionAlert, Status, Subject, VerdictKind},
+    alert::{Alert, AlertGroup, ConnectionAlert, Status, Subject},
     facts::{ConnId, ListenerId},
     time::Ktime,
+    verdict::{Certainty, VerdictKind},
 };
 
 /// Number of similar alerts that are reported singly within [`WINDOW`].

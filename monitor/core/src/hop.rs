@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn activity_and_direction_select_the_clocks_of_a_hop() {
-        let mut facts = Facts::newborn(1, Ktime(1));
+        let mut facts = Facts::just_opened(1, Ktime(1));
         facts.rx.last_packet = Some(Ktime(40));
         facts.rx.last_payload = Some(Ktime(20));
         facts.tx.last_packet = Some(Ktime(30));

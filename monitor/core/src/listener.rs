@@ -1,8 +1,8 @@
 //! The core's state of a listener.
 
-use crate::{
-    correlator::StormWatch, facts::ListenerId, hop::ListenerRules, idle_gaps::IdleGaps,
-    lifetimes::Lifetimes, loss::LossMeter, storm::StormSettings, tally::Tally,
+use super::{
+    facts::ListenerId, history::History, hop::ListenerRules, loss::LossMeter, storm::StormSettings,
+    storm_watch::StormWatch,
 };
 
 /// A listener: its rules, the history of its connections, and its storm engine.
@@ -12,14 +12,6 @@ pub(super) struct Listener {
     pub(super) history: History,
     pub(super) loss: LossMeter,
     pub(super) storm: StormWatch,
-}
-
-/// Totals of the verdicts on a listener's connections and of their ends.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    pub(super) tally: Tally,
-    pub(super) idle_gaps: IdleGaps,
-    pub(super) lifetimes: Lifetimes,
 }
 
 impl Listener {

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::{
-    alert::{Alert, Certainty, ConnectionVerdict, Subject, VerdictKind},
+    alert::{Alert, ConnectionVerdict, Subject},
     facts::ConnId,
     time::Ktime,
+    verdict::{Certainty, VerdictKind},
 };
 
 /// What happens to confirmed zombies.
@@ -256,7 +257,7 @@ mod tests {
             kind,
             certainty,
             limit: Duration::from_secs(6),
-            facts: Facts::newborn(conn, Ktime(1)),
+            facts: Facts::just_opened(conn, Ktime(1)),
             background: None,
         }
     }

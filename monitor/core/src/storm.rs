@@ -7,6 +7,7 @@
 
 mod advice;
 mod baseline;
+mod beat;
 mod cause;
 mod client_connections;
 mod clients;
@@ -42,8 +43,7 @@ pub use settings::StormSettings;
 
 use self::{
     baseline::Learner, cause::Deaths, client_connections::ClientConnections, clients::Clients,
-    episode::Episode, onset::FAILING, sample::Sample, seconds::PerSecond, thrash::Thrashing,
-    totals::Totals, trace::Trace,
+    episode::Episode, sample::Sample, seconds::PerSecond, totals::Totals, trace::Trace,
 };
 use super::{
     alert::{Alert, AlertResolution, Status, Subject},
@@ -79,6 +79,14 @@ pub struct StormDetector {
     thrash: Option<Thrashing>,
     alerts: VecDeque<Alert>,
     reconnects: u64,
+}
+
+/// Thrashing clients, as reported.
+#[derive(Debug)]
+struct Thrashing {
+    since: Ktime,
+    reported: u64,
+    due: Ktime,
 }
 
 impl StormDetector {
@@ -431,6 +439,9 @@ impl StormDetector {
         });
     }
 }
+
+/// Seconds of failing attempts that make a storm alone.
+const FAILING: u64 = 30;
 
 fn hash(seed: u64, client: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::DurationHistogram,
     idle_gaps::Learned,
     loss::Loss,
     reap::ReapOutcome,
+    verdict::VerdictKind,
 };
 
 /// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use strum::IntoStaticStr;
 
 use super::{
-    alert::Ending,
     event::CloseHow,
     facts::{Closing, ClosingBy, ConnId, Direction, Facts, ListenerId, Protocol},
     handshake::RetryAfter,
     time::Ktime,
+    verdict::Ending,
 };
 
 /// A connection went from one state to the next.

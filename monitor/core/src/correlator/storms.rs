@@ -1,23 +1,18 @@
 //! The input and output of each listener's storm engine.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, Correlator};
+use super::Correlator;
 use crate::{
-    alert::{Alert, Subject},
-    event::{CloseHow, HandshakeSocket},
-    facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
+    alert::Alert,
+    event::HandshakeSocket,
+    facts::{Facts, ListenerId, Role},
     flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
     listener::Listener,
-    observation::Observation,
-    storm::{AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormSettings},
-    tally::Tally,
+    storm::{AttemptOutcome, Baseline, ClientRow, StormSettings},
+    storm_watch::StormWatch,
     time::Ktime,
-    verdict,
 };
 
 /// Settings for the detection of storms.
@@ -29,67 +24,6 @@ pub struct StormSetup {
     /// Whether to trust the client address that a proxy forwards. Anyone who can reach the server can
     /// forge it.
     pub forwarded: bool,
-}
-
-/// The engine of one listener, with its standing alerts.
-#[derive(Debug)]
-pub(crate) struct StormWatch {
-    detector: StormDetector,
-    reconnect: Option<Alert>,
-    thrash: Option<Alert>,
-}
-
-impl StormWatch {
-    pub(crate) fn new(
-        listener: ListenerId,
-        settings: &StormSettings,
-        baseline: Option<Baseline>,
-    ) -> Self {
-        Self {
-            detector: StormDetector::new(listener, settings, baseline),
-            reconnect: None,
-            thrash: None,
-        }
-    }
-
-    fn standing(&self) -> impl Iterator<Item = &Alert> {
-        [&self.reconnect, &self.thrash].into_iter().flatten()
-    }
-
-    /// Assigns the flow to the client, and to no other.
-    pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
-        self.disconnect(flow);
-        flow.client = Some(self.detector.connect(at, client));
-    }
-
-    /// Marks the flow as over; `false` if it was already.
-    pub(super) fn disconnect(&mut self, flow: &mut TrackedFlow) -> bool {
-        let slot = flow.client.take();
-        let was_open = slot.is_some();
-        if let Some(slot) = slot {
-            self.detector.disconnect(slot);
-        }
-        was_open
-    }
-
-    pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
-        let open = tally.connections.iter().map(|phases| phases.open).sum();
-        self.detector.departed(departure, open);
-    }
-
-    /// Turns the engine's alerts into actions.
-    fn report(&mut self, tally: &mut Tally, actions: &mut VecDeque<Action>) {
-        tally.reconnects = self.detector.reconnects();
-        tally.reconnect_storm = self.detector.is_storm();
-        while let Some(alert) = self.detector.poll_alert() {
-            let standing = match alert.subject {
-                Subject::Thrash(_) => &mut self.thrash,
-                _ => &mut self.reconnect,
-            };
-            *standing = alert.is_firing().then(|| alert.clone());
-            actions.push_back(Action::Alert(alert));
-        }
-    }
 }
 
 impl Correlator {
@@ -198,44 +132,6 @@ fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAdd
         (Role::Client, _) => local.to_canonical(),
         (Role::Server, Some(client)) => client.reveal(),
         (Role::Server, None) => peer.to_canonical(),
-    }
-}
-
-/// The end of an open connection, at its first FIN or close frame, otherwise at its close.
-pub(super) fn departure(
-    observation: &Observation<'_>,
-    how: Option<CloseHow>,
-    client: IpAddr,
-) -> Departure {
-    let facts = observation.facts;
-    let (at, how, by) = match (facts.closing, how) {
-        (Some(Closing { at, by }), _) => match by {
-            ClosingBy::CloseFrame(close) => (at, CloseHow::CloseFrame, Some(close.initiator)),
-            ClosingBy::Fin(by) => (at, CloseHow::Fin, Some(by)),
-        },
-        (None, how) => {
-            let how = how.unwrap_or(CloseHow::Unknown);
-            let by = match how {
-                CloseHow::RstReceived => Some(Direction::Rx),
-                CloseHow::RstSent => Some(Direction::Tx),
-                CloseHow::CloseFrame | CloseHow::Fin | CloseHow::Timeout | CloseHow::Unknown => {
-                    None
-                }
-            };
-            (facts.at, how, by)
-        }
-    };
-    Departure {
-        at,
-        client,
-        peer: facts.peer.ip().to_canonical(),
-        how,
-        by,
-        idle: verdict::silence_before_close(observation),
-        age: facts
-            .established_at
-            .map(|established_at| at.since(established_at)),
-        unacked: facts.retransmits > 0,
     }
 }
 

@@ -222,10 +222,10 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
 /// Feeds all events to an engine, with deadlines 10 ms late, as in the daemon. Returns its findings
 /// until long after the last event.
 pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<Alert> {
-    let mut said = Vec::new();
+    let mut alerts = Vec::new();
     let mut open = 0_u64;
     for (at, event) in events {
-        run(storm, *at, &mut said);
+        run(storm, *at, &mut alerts);
         match *event {
             Wire::Arrived(client) => storm.arrived(*at, client),
             Wire::Settled(client, outcome) => {
@@ -238,17 +238,17 @@ pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<A
             }
             Wire::ServerGone => storm.server_gone(*at),
         }
-        said.extend(std::iter::from_fn(|| storm.poll_alert()));
+        alerts.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
-    run(storm, Ktime::NEVER, &mut said);
-    said
+    run(storm, Ktime::NEVER, &mut alerts);
+    alerts
 }
 
 /// Handles all deadlines up to `now`.
-pub(super) fn run(storm: &mut StormDetector, now: Ktime, said: &mut Vec<Alert>) {
+pub(super) fn run(storm: &mut StormDetector, now: Ktime, alerts: &mut Vec<Alert>) {
     while let Some(due) = storm.poll_timeout().filter(|due| *due <= now) {
         storm.handle_timeout(due + Duration::from_millis(10));
-        said.extend(std::iter::from_fn(|| storm.poll_alert()));
+        alerts.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
 }
 

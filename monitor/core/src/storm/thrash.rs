@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
-use super::{StormDetector, advice, finding::Thrash};
+use super::{StormDetector, Thrashing, advice, finding::Thrash};
 use crate::{alert::Subject, time::Ktime};
-
-/// Thrashing clients, as reported.
-#[derive(Debug)]
-pub(super) struct Thrashing {
-    pub(super) since: Ktime,
-    pub(super) reported: u64,
-    pub(super) due: Ktime,
-}
 
 impl StormDetector {
     pub(super) fn begin_thrash(&mut self, at: Ktime) {

@@ -15,7 +15,7 @@ use std::{
 use monitor_core::{
     Action, Alert, AlertResolution, Certainty, CloseHow, ConnId, ConnectionVerdict, Correlator,
     Event, Facts, Ktime, ListenerId, ListenerRules, Status, Subject, VerdictKind, loss::Loss,
-    verdict::pace_of_pongs,
+    rules::pace_of_pongs,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 

@@ -2,9 +2,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    Event, ListenerRules,
-    event::ListeningSocket,
-    facts::{ConnId, Protocol},
+    Action, Event, ListenerRules, Subject,
+    event::{CloseHow, ListeningSocket},
+    facts::{Closing, ClosingBy, ConnId, Direction, Protocol},
     handshake::UpgradeResponse,
     storm::{StormPhase, Usual},
 };
@@ -64,7 +64,7 @@ fn facts(conn: u64, at: u64) -> Facts {
         local: ([10, 1, 0, 1], 80).into(),
         peer: peer(conn),
         opened_at: Some(ms(at)),
-        ..Facts::newborn(conn, ms(at))
+        ..Facts::just_opened(conn, ms(at))
     }
 }
 

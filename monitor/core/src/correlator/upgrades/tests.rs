@@ -52,7 +52,7 @@ fn facts(at: u64, protocol: Protocol) -> Box<Facts> {
         at: ms(at),
         established_at: None,
         protocol,
-        ..Facts::newborn(CONN.0, ms(at))
+        ..Facts::just_opened(CONN.0, ms(at))
     })
 }
 

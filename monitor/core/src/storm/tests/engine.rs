@@ -206,7 +206,7 @@ fn the_cost_of_an_event_with_a_million_addresses() {
             while storm.poll_alert().is_some() {}
         }
         let each = begin.elapsed() / 3_000_000;
-        println!("round {round}: {each:?} for each event, the longest look {worst:?}");
+        println!("round {round}: {each:?} for each event, the longest {worst:?}");
     }
     println!("{} bytes", storm.bytes());
 }
