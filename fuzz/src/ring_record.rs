@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use monitor::kernel::decode::{self, DecodeError};
 use monitor_common::{
     event::{
-        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
-        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
+        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     moment::TICK,
     published::Published,

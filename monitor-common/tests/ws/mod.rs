@@ -63,7 +63,7 @@ impl Frame {
     }
 
     /// Bytes of the payload that are taken with the header.
-    pub(crate) fn looked_at(&self) -> usize {
+    pub(crate) fn loaded(&self) -> usize {
         match self.opcode {
             CLOSE if self.code.is_some() => 2,
             PING | PONG => self.len.min(8),
@@ -121,7 +121,7 @@ impl Stream {
             .iter()
             .map(|frame| {
                 frame.write(masked, &mut bytes);
-                (bytes.len() - frame.len + frame.looked_at(), *frame)
+                (bytes.len() - frame.len + frame.loaded(), *frame)
             })
             .collect();
         Self {
@@ -134,7 +134,7 @@ impl Stream {
     /// Whether all of `range` is payload, so that losing it hides no header.
     pub(crate) fn is_payload(&self, range: &Range<usize>) -> bool {
         self.frames.iter().any(|(header_end, frame)| {
-            *header_end <= range.start && range.end <= header_end - frame.looked_at() + frame.len
+            *header_end <= range.start && range.end <= header_end - frame.loaded() + frame.len
         })
     }
 }
@@ -263,8 +263,8 @@ pub(crate) struct Account {
 impl Account {
     /// Bytes that were passed and are in no account.
     pub(crate) fn missing(&self) -> i64 {
-        let told = (self.framed + self.unsynced).cast_signed() + self.pending;
-        self.advanced.cast_signed() - told
+        let reported = (self.framed + self.unsynced).cast_signed() + self.pending;
+        self.advanced.cast_signed() - reported
     }
 }
 
