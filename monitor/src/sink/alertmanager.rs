@@ -24,7 +24,7 @@ use super::delivery::{Delivery, Encoder, Undelivered};
 use crate::{
     config::endpoint::Endpoint,
     kernel::clock,
-    records::alert_line::{milliseconds, wall_clock},
+    records::{alert_line::wall_clock, json},
 };
 use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
@@ -172,9 +172,9 @@ impl Encoder for AlertmanagerEncoder {
 struct Posted<'a> {
     labels: &'a standing::Pairs,
     annotations: &'a standing::Pairs,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     starts_at: Timestamp,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ends_at: Timestamp,
     #[serde(rename = "generatorURL")]
     generator_url: &'a str,
