@@ -238,7 +238,7 @@ fn write_summary(out: &mut impl Write, summary: &RecordingSummary) -> io::Result
         ),
     ));
     for (reason, packets) in summary.skipped.iter() {
-        lines.push(("  passed over", format!("{packets} {}", reason.as_str())));
+        lines.push(("  skipped", format!("{packets} {}", reason.as_str())));
     }
     for (link, packets) in &summary.unread_links {
         lines.push(("  link type", format!("{link}, {packets} not read")));
