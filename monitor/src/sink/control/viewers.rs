@@ -260,4 +260,14 @@ mod tests {
         viewers.show(&"one");
         assert_eq!(read(&mut two).as_deref(), Some("\"all\"\n\"one\"\n"));
     }
+
+    #[test]
+    fn an_event_that_cannot_be_written_is_not_an_empty_line() {
+        let mut viewers = EventViewers::default();
+        let mut lines = viewers.admit().expect("room");
+        let key_is_no_text = std::collections::BTreeMap::from([([0_u8], 0)]);
+        viewers.show(&key_is_no_text);
+        viewers.show(&"next");
+        assert_eq!(read(&mut lines).as_deref(), Some("\"next\"\n"));
+    }
 }
