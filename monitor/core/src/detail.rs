@@ -26,7 +26,7 @@ pub struct Detail {
 #[strum(serialize_all = "snake_case")]
 pub enum Origin {
     /// Its establishment was seen.
-    Birth,
+    Establishment,
     /// Older than the programs; first seen at a packet.
     Packet,
     /// Older than the programs; found by sock_diag, silent since.

@@ -254,7 +254,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sink::alert_line;
+    use crate::records::alert_line;
     use monitor_core::{AlertResolution, Certainty, ConnectionAlert, Status, storm::StormPhase};
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;

@@ -3,23 +3,24 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 mod evidence;
 mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::records::clients::ClientFigures;
+use crate::records::{clients::ClientFigures, json};
 use monitor_core::{
-    Alert, AlertResolution, ConnectionAlert, ConnectionVerdict, Ktime, Subject, background::Owner,
-    handshake::ClientAddress, storm::ClientRow,
+    Alert, AlertResolution, ConnId, ConnectionAlert, ConnectionVerdict, Ktime, Subject,
+    background::Owner, handshake::ClientAddress, storm::ClientRow,
 };
 
 /// The JSON form of an alert.
 #[derive(Serialize)]
+#[serde(tag = "type", rename = "alert")]
 pub struct AlertLine<'a> {
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ts: Timestamp,
     status: &'static str,
     alert: &'static str,
@@ -42,8 +43,8 @@ pub struct AlertLine<'a> {
 
 #[derive(Serialize)]
 struct Conn<'a> {
-    /// A string, because a cookie does not fit in the 53 bits of a JSON number.
-    cookie: String,
+    #[serde(serialize_with = "json::cookie::serialize")]
+    cookie: ConnId,
     local: SocketAddr,
     peer: SocketAddr,
     role: &'static str,
@@ -153,7 +154,7 @@ impl<'a> Conn<'a> {
             client: background
                 .and_then(|background| background.client)
                 .map(ClientAddress::reveal),
-            cookie: facts.conn.0.to_string(),
+            cookie: facts.conn,
             local: facts.local,
             peer: facts.peer,
             role: facts.role.as_str(),
@@ -163,31 +164,26 @@ impl<'a> Conn<'a> {
     }
 }
 
-/// RFC 3339, UTC.
-pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{ts:.3}"))
-}
-
 /// Converts a moment that is not after `now`.
 pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
     at.on_wall_clock(now, Timestamp::now())
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use serde_json::Value;
 
     use super::*;
     use monitor_core::{
-        AlertGroup, Certainty, ConnId, Facts, ListenerFinding, ListenerId, Status, VerdictKind,
+        AlertGroup, Certainty, Facts, ListenerFinding, ListenerId, Status, VerdictKind,
         facts::{DirectionActivity, Protocol, Role},
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},
     };
 
     /// A suspected connection with values that are hard to serialize.
-    pub(in crate::sink) fn alert() -> ConnectionAlert {
+    pub(crate) fn alert() -> ConnectionAlert {
         let at = Ktime(100_000_000_000);
         Alert {
             status: Status::Firing,
@@ -222,7 +218,7 @@ pub(super) mod tests {
     }
 
     /// An alert on a listener.
-    pub(in crate::sink) fn on_listener(status: Status, subject: Subject) -> Alert {
+    pub(crate) fn on_listener(status: Status, subject: Subject) -> Alert {
         Alert {
             status,
             listener: ListenerId(0),
@@ -235,7 +231,7 @@ pub(super) mod tests {
     }
 
     /// A storm in progress, after a deploy of a proxy.
-    pub(in crate::sink) fn storm() -> ReconnectStorm {
+    pub(crate) fn storm() -> ReconnectStorm {
         ReconnectStorm {
             phase: StormPhase::Storm,
             pattern: Pattern::Lockstep,
@@ -274,7 +270,7 @@ pub(super) mod tests {
             (&line["alert"], &line["status"]),
             (&"reconnect_storm".into(), &"firing".into())
         );
-        assert_eq!(line["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(
             (&line["phase"], &line["pattern"]),
             (&"storm".into(), &"lockstep".into())
@@ -305,7 +301,7 @@ pub(super) mod tests {
     #[test]
     fn an_alert_is_one_line_with_the_documented_fields() {
         let firing = written(&alert().into());
-        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(firing["status"], "firing");
         assert_eq!(firing["alert"], "zombie");
         assert_eq!(firing["kind"], "expired");
