@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod decode;
 pub mod diagnostics;
 pub mod kernel;
 pub mod records;

@@ -1,7 +1,7 @@
 //! Reads the rings and reports their records in order.
 
 use super::Daemon;
-use crate::kernel::decode::{self, DecodeError};
+use crate::decode::{self, DecodeError};
 use monitor_core::{Closed, Event};
 
 /// Maximum number of vitals held in memory while handshakes are drained.

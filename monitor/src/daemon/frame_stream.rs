@@ -13,8 +13,9 @@ use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
     config::listeners::Listener,
+    decode,
     kernel::{
-        clock, decode,
+        clock,
         loader::{LoadError, Loaded},
         maps::{Drops, MapAccessError, Ring, RingUse, SampleRate},
     },

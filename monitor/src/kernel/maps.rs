@@ -16,13 +16,15 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
-    decode::{self, DecodeError},
     loader::{LoadError, Loaded},
     ring_peak::RingPeak,
     snapshot_pages::Pages,
     snapshot_sweep::Sweep,
 };
-use crate::diagnostics::error_chain::one_line;
+use crate::{
+    decode::{self, DecodeError},
+    diagnostics::error_chain::one_line,
+};
 use monitor_core::{ConnId, Detail, Facts};
 
 const SNAPSHOTS: &str = "SNAPSHOTS";

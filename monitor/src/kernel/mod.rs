@@ -1,12 +1,10 @@
 //! Everything that calls the kernel: load, attach, maps, rings, sockets. All unsafe code of the daemon
-//! is here.
+//! is here, except the reading of a record in [`decode`](crate::decode).
 
 pub mod attachments;
 mod bpf;
 pub mod cgroup;
 pub mod clock;
-pub mod decode;
-mod detail;
 mod duty_cycle;
 pub mod features;
 pub mod inet_diag;

@@ -46,6 +46,7 @@ fn named_sources() -> Vec<String> {
         "cli",
         "config",
         "daemon",
+        "decode",
         "diagnostics",
         "kernel",
         "records",

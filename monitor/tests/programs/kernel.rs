@@ -8,9 +8,9 @@ use std::{
 
 use monitor::{
     config::listeners::{Listener, PortRange},
+    decode,
     kernel::{
         cgroup::find_cgroup2,
-        decode,
         loader::{LoadSettings, Loaded},
         maps::{Drops, Ring, SampleRate, Snapshots, Stats},
     },

@@ -8,7 +8,8 @@ use std::{
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    kernel::{decode, scan},
+    decode,
+    kernel::scan,
 };
 use monitor_core::{ConnId, Event, Facts, ListenerRules};
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot, origin};
 
-use super::decode::{DecodeError, facts, moment};
+use super::{
+    DecodeError,
+    facts::{facts, moment},
+};
 use monitor_core::{
     Detail,
     detail::{DirectionTraffic, Origin},

@@ -164,7 +164,7 @@ fn activity(facts: &DirectionFacts) -> DirectionActivity {
     }
 }
 
-pub(in crate::kernel) fn moment(nanos: u64) -> Option<Ktime> {
+pub(super) fn moment(nanos: u64) -> Option<Ktime> {
     (nanos != 0).then_some(Ktime(nanos))
 }
 

@@ -1,4 +1,4 @@
-//! Decodes and validates the records of the rings as the core's events.
+//! Decodes and validates what the kernel programs wrote: bytes in, events and facts of the core out.
 
 use std::mem::offset_of;
 
@@ -11,12 +11,12 @@ use monitor_common::{
     snapshot::Snapshot,
 };
 
+mod detail;
 mod facts;
 
-pub use super::detail::detail;
-pub(super) use facts::moment;
+pub use detail::detail;
 pub(crate) use facts::octets;
-use facts::{address, end};
+use facts::{address, end, moment};
 pub use facts::{facts, seed};
 use monitor_core::{
     CloseHow, Closed, ConnId, Event, Facts, Ktime, ListenerId, Trouble,
