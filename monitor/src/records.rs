@@ -1,5 +1,6 @@
 //! The public records of connections, clients and frames, each defined once.
 
+pub mod alert_line;
 pub mod clients;
 pub mod connections;
 pub mod frames;

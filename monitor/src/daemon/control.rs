@@ -4,13 +4,11 @@ use super::{Daemon, frame_stream::Now, name_of};
 use crate::{
     kernel::clock,
     records::{
+        alert_line::{AlertLine, wall_clock},
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
     },
-    sink::{
-        alert_line::{AlertLine, wall_clock},
-        control::{ControlRequest, Past, WatchError},
-    },
+    sink::control::{ControlRequest, Past, WatchError},
 };
 use monitor_core::{Closed, ConnId, ListenerId, Transition};
 

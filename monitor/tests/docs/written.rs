@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use monitor::sink::alert_line;
+use monitor::records::alert_line;
 use monitor_core::{
     Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
     ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,

@@ -6,9 +6,8 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
-    records::connections::TransitionRecord,
+    records::{alert_line::AlertLine, connections::TransitionRecord},
     replay::{Replay, ReplayRecord},
-    sink::alert_line::AlertLine,
 };
 
 pub(super) struct Json<W> {

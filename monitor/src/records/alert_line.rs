@@ -237,7 +237,7 @@ impl<'a> Conn<'a> {
 }
 
 /// RFC 3339, UTC.
-pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{ts:.3}"))
 }
 
@@ -247,7 +247,7 @@ pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
@@ -258,7 +258,7 @@ pub(super) mod tests {
     };
 
     /// A suspected connection with values that are hard to serialize.
-    pub(in crate::sink) fn alert() -> Alert {
+    pub(crate) fn alert() -> Alert {
         let at = Ktime(100_000_000_000);
         Alert {
             status: Status::Firing,
@@ -291,7 +291,7 @@ pub(super) mod tests {
     }
 
     /// A storm in progress, after a deploy of a proxy.
-    pub(in crate::sink) fn storm() -> ReconnectStorm {
+    pub(crate) fn storm() -> ReconnectStorm {
         ReconnectStorm {
             firing: true,
             at: Ktime(102_500_000_000),
