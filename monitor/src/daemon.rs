@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::Signal,
@@ -23,6 +24,7 @@ use crate::{
         netns::NetNsError,
         socket_finder::FindError,
     },
+    records::Now,
     sink::{
         Sinks,
         control::{self as control_socket, EventViewers, History},
@@ -335,22 +337,23 @@ impl Daemon {
         if self.core.wants_deliveries() {
             self.stats_poll.hurry();
         }
+        let now = both_clocks();
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => {
                     let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow(&alert, listener);
+                    self.sinks.follow(&alert, listener, &now);
                     self.reaping.offer(&alert);
                     self.grouping.offer(alert);
                 }
                 Action::ListenerAlert(alert) => {
                     let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_listener(&alert, listener);
+                    self.sinks.follow_listener(&alert, listener, &now);
                     self.grouping.pass(Notice::Listener(alert));
                 }
                 Action::Storm(alert) => {
                     let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_storm(&alert, listener);
+                    self.sinks.follow_storm(&alert, listener, &now);
                     self.grouping.pass(Notice::Storm(alert));
                 }
                 Action::Transition(transition) => self.transition(&transition),
@@ -367,9 +370,10 @@ impl Daemon {
     fn emit_notices(&mut self) {
         let mut notices: Vec<_> = std::iter::from_fn(|| self.grouping.poll_notice()).collect();
         self.owner_lookup.complete(&mut notices, &self.core);
+        let now = both_clocks();
         for notice in &notices {
             let listener = name_of(&self.listeners, notice.listener());
-            self.sinks.emit(notice, listener);
+            self.sinks.emit(notice, listener, &now);
         }
     }
 
@@ -408,6 +412,13 @@ impl From<FrameStreamError> for DaemonError {
 fn name_of(listeners: &[Listener], id: ListenerId) -> &str {
     let listener = listeners.get(usize::from(id.0));
     listener.map_or("", |listener| &listener.rules.name)
+}
+
+fn both_clocks() -> Now {
+    Now {
+        at: clock::now(),
+        ts: Timestamp::now(),
+    }
 }
 
 /// Converts to the runtime's clock, which is CLOCK_MONOTONIC too, with another origin.

@@ -5,4 +5,7 @@ pub mod clients;
 pub mod connections;
 pub mod frames;
 pub(crate) mod json;
+mod now;
 pub(crate) mod numbers;
+
+pub use now::Now;

@@ -1,10 +1,10 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
-use super::{Daemon, frame_stream::Now, name_of};
+use super::{Daemon, both_clocks, name_of};
 use crate::{
-    kernel::clock,
     records::{
-        alert_line::{AlertLine, wall_clock},
+        Now,
+        alert_line::AlertLine,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
     },
@@ -19,35 +19,36 @@ impl Daemon {
             ControlRequest::Conns(reply) => drop(reply.send(self.core.known_since())),
             ControlRequest::Zombies(reply) => drop(reply.send(self.core.judged_since())),
             ControlRequest::Connections(conns, reply) => {
-                let now = Now::read();
+                let now = both_clocks();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
                 drop(reply.send(records.collect()));
             }
             ControlRequest::Connection(conn, reply) => {
                 let record = self
-                    .alive(conn, &Now::read())
+                    .alive(conn, &both_clocks())
                     .or_else(|| self.history.find(conn).map(|past| self.over(past)));
                 drop(reply.send(record));
             }
             ControlRequest::Alerts(conns, reply) => {
-                let lines = conns.iter().filter_map(|conn| self.standing(*conn));
+                let now = both_clocks();
+                let lines = conns.iter().filter_map(|conn| self.standing(*conn, &now));
                 drop(reply.send(lines.collect()));
             }
             ControlRequest::Storms(reply) => {
-                let now = clock::now();
+                let now = both_clocks();
                 let standing = self.core.standing_storms();
                 let lines = standing.filter_map(|alert| {
                     let listener = self.listener_name(alert.listener);
                     json(&AlertLine::storm(
                         alert,
                         listener,
-                        wall_clock(alert.at(), now),
+                        now.wall_clock(alert.at()),
                     ))
                 });
                 drop(reply.send(lines.collect()));
             }
             ControlRequest::Clients(reply) => {
-                let now = Now::read();
+                let now = both_clocks();
                 let clients = self.core.clients().flat_map(|(listener, rows)| {
                     let name = self.listener_name(listener);
                     let record = |row: &_| ClientRecord::new(row, name, now.at, now.ts);
@@ -73,7 +74,7 @@ impl Daemon {
         }
         let collected = self.frame_stream.collect();
         self.undecodable += collected.undecodable;
-        let now = Now::read();
+        let now = both_clocks();
         let mut orphans = 0;
         for sample in &collected.frames {
             let conn = ConnId(sample.cookie);
@@ -122,7 +123,7 @@ impl Daemon {
     /// The record of a closed connection, as of its end.
     fn over(&self, past: &Past) -> ConnectionRecord {
         let Closed { detail, how } = &past.closed;
-        let (end, now) = (detail.facts.at, Now::read());
+        let (end, now) = (detail.facts.at, both_clocks());
         ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
@@ -131,7 +132,7 @@ impl Daemon {
             requested_at: past.requested_at,
             how: Some(*how),
             now: end,
-            ts: end.on_wall_clock(now.at, now.ts),
+            ts: now.wall_clock(end),
         }
         .record()
     }
@@ -160,20 +161,20 @@ impl Daemon {
             .map(|past| &past.closed.detail.facts);
         let alive = || self.snapshots.get(conn).ok().flatten();
         let endpoints = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
-        let now = Now::read();
+        let now = both_clocks();
         let listener = usize::from(transition.listener.0);
         let name = self
             .listeners
             .get(listener)
             .map_or("", |listener| &listener.rules.name);
-        let ts = transition.at.on_wall_clock(now.at, now.ts);
+        let ts = now.wall_clock(transition.at);
         self.events
             .show(&TransitionRecord::new(transition, name, endpoints, ts));
     }
 
-    fn standing(&self, conn: ConnId) -> Option<String> {
+    fn standing(&self, conn: ConnId, now: &Now) -> Option<String> {
         let alert = self.core.standing(conn)?;
-        let ts = wall_clock(alert.at, clock::now());
+        let ts = now.wall_clock(alert.at);
         let listener = self.listener_name(alert.listener);
         json(&AlertLine::connection(&alert, listener, ts))
     }

@@ -3,10 +3,13 @@
 use super::Daemon;
 use crate::{
     diagnostics::log_limit,
-    kernel::{clock, maps::MapAccessError},
+    kernel::{
+        clock,
+        maps::{MapAccessError, RingUse},
+    },
     sink::{
         http::MetricsRequest,
-        metrics::{self, ProgramRuns, Scrape},
+        metrics::{self, ProgramRuns, RingUsage, Scrape},
     },
 };
 
@@ -32,13 +35,13 @@ impl Daemon {
             tallies: self.core.tallies(),
             losses: &losses,
             degraded: self.degradation.is_degraded(clock::now()),
-            owner_gaps: self.owner_lookup.misses(),
+            owner_gaps: &self.owner_lookup.misses().by_reason(),
             suppressed_log_lines: log_limit::suppressed(),
             frame_viewers: self.frame_stream.viewers(),
-            rings: [
-                ("vitals", self.vitals.get_ref().usage()),
-                ("handshakes", self.handshakes.get_ref().usage()),
-                ("samples", self.frame_stream.ring_use()),
+            rings: &[
+                ring("vitals", self.vitals.get_ref().usage()),
+                ring("handshakes", self.handshakes.get_ref().usage()),
+                ring("samples", self.frame_stream.ring_use()),
             ],
             tracked: self.core.len(),
             max_connections: self.snapshots.max_entries(),
@@ -66,6 +69,10 @@ impl Daemon {
         programs.sort_by(|a, b| a.name.cmp(&b.name));
         programs
     }
+}
+
+fn ring(name: &'static str, RingUse { size, peak }: RingUse) -> RingUsage {
+    RingUsage { name, size, peak }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -23,8 +23,7 @@ use serde::Serialize;
 use super::delivery::{Delivery, Encoder, Undelivered};
 use crate::{
     config::endpoint::Endpoint,
-    kernel::clock,
-    records::alert_line::{milliseconds, wall_clock},
+    records::{Now, alert_line::milliseconds},
 };
 use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
@@ -69,33 +68,31 @@ impl Alertmanagers {
     }
 
     /// Records a verdict that begins, changes or ends. `listener` is the name of its listener.
-    pub fn follow(&mut self, alert: &Alert, listener: &str) {
+    pub fn follow(&mut self, alert: &Alert, listener: &str, now: &Now) {
         if self.deliveries.is_empty() {
             return;
         }
-        let now = clock::now();
-        let (since, at) = (wall_clock(alert.since, now), wall_clock(alert.at, now));
+        let (since, at) = (now.wall_clock(alert.since), now.wall_clock(alert.at));
         let post = lock(&self.standing).connection(alert, listener, since, at);
         self.post(post);
     }
 
     /// Records an alert on a listener.
-    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
+    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str, now: &Now) {
         if self.deliveries.is_empty() {
             return;
         }
-        let at = wall_clock(alert.at, clock::now());
+        let at = now.wall_clock(alert.at);
         let post = lock(&self.standing).listener(alert, listener, at);
         self.post(post);
     }
 
     /// Records an alert on a storm.
-    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
+    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str, now: &Now) {
         if self.deliveries.is_empty() {
             return;
         }
-        let now = clock::now();
-        let (since, at) = (wall_clock(alert.since(), now), wall_clock(alert.at(), now));
+        let (since, at) = (now.wall_clock(alert.since()), now.wall_clock(alert.at()));
         let post = lock(&self.standing).storm(alert, listener, since, at);
         self.post(post);
     }
@@ -212,9 +209,12 @@ mod tests {
         let mut sink =
             Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
         let mut alert = alert_line::tests::alert();
-        alert.at = clock::now();
         alert.since = alert.at - Duration::from_secs(1);
-        sink.follow(&alert, "8080");
+        let now = Now {
+            at: alert.at,
+            ts: Timestamp::now(),
+        };
+        sink.follow(&alert, "8080", &now);
         let failed = posted(&receiver);
         let firing = posted(&receiver);
         assert_eq!(firing["labels"], failed["labels"]);
@@ -227,14 +227,14 @@ mod tests {
         assert!((180..=240).contains(&ahead.as_secs()), "{ahead:?}");
 
         alert.certainty = Certainty::Confirmed;
-        sink.follow(&alert, "8080");
+        sink.follow(&alert, "8080", &now);
         let confirmed = posted(&receiver);
         assert_eq!(confirmed["labels"], firing["labels"]);
         assert_eq!(confirmed["startsAt"], firing["startsAt"]);
         assert_eq!(confirmed["annotations"]["certainty"], "confirmed");
 
         alert.status = Status::Resolved(AlertResolution::Recovered);
-        sink.follow(&alert, "8080");
+        sink.follow(&alert, "8080", &now);
         let resolved = posted(&receiver);
         assert_eq!(resolved["labels"], firing["labels"]);
         assert_eq!(resolved["annotations"]["resolution"], "recovered");

@@ -16,6 +16,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
     convert::Infallible,
+    error::Error,
     io,
 };
 
@@ -36,14 +37,11 @@ use tokio::{
 };
 
 use super::http::request_reply;
-use crate::{
-    kernel::maps::MapAccessError,
-    records::{
-        clients::ClientRecord,
-        connections::{ConnectionRecord, State},
-        frames::{Filter, OneIn, Opcodes, Peers},
-        json,
-    },
+use crate::records::{
+    clients::ClientRecord,
+    connections::{ConnectionRecord, State},
+    frames::{Filter, OneIn, Opcodes, Peers},
+    json,
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
@@ -91,7 +89,7 @@ pub enum WatchError {
     #[error(transparent)]
     TooManyViewers(#[from] TooManyViewers),
     #[error("cannot request frames from the kernel: {0}")]
-    Map(#[from] MapAccessError),
+    Kernel(#[source] Box<dyn Error + Send + Sync>),
 }
 
 type ControlRequests = mpsc::Sender<ControlRequest>;

@@ -19,10 +19,7 @@ use monitor_common::{
 use prometheus::TextEncoder;
 
 use super::{families::FamilyBuilder, sinks::UndeliveredAlerts};
-use crate::{
-    config::listeners::Listener,
-    kernel::{maps::RingUse, owner::OwnerMisses},
-};
+use crate::config::listeners::Listener;
 use monitor_core::Tally;
 
 /// The data of a scrape. `stats` and `tallies` have one entry per listener.
@@ -33,14 +30,13 @@ pub struct Scrape<'a> {
     pub tallies: Vec<&'a Tally>,
     pub losses: &'a Losses,
     pub degraded: bool,
-    /// Lookups of owners that failed.
-    pub owner_gaps: OwnerMisses,
+    /// Lookups of owners that failed, by reason.
+    pub owner_gaps: &'a [(&'static str, u64)],
     /// Warnings and errors suppressed in the log as repetitions.
     pub suppressed_log_lines: u64,
     /// The number of viewers of frames on the control socket.
     pub frame_viewers: usize,
-    /// Each ring by name.
-    pub rings: [(&'static str, RingUse); 3],
+    pub rings: &'a [RingUsage],
     /// Connections in the daemon's table, and the capacity of the snapshot map.
     pub tracked: usize,
     pub max_connections: u32,
@@ -81,6 +77,17 @@ impl Losses {
     fn of(&self, reason: DropReason) -> u64 {
         self.kernel[reason as usize]
     }
+}
+
+/// How full a ring buffer was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingUsage {
+    pub name: &'static str,
+    /// Bytes.
+    pub size: u64,
+    /// The most that one drain took in the last one to two minutes, in bytes. More than `size` if
+    /// records arrived during a drain.
+    pub peak: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -167,15 +174,13 @@ mod tests {
             tallies: vec![&tally],
             losses: &Losses::default(),
             degraded: false,
-            owner_gaps: OwnerMisses {
-                walks_cut: 8,
-                ..OwnerMisses::default()
-            },
+            owner_gaps: &[("walk_cut", 8)],
             suppressed_log_lines: 5,
             frame_viewers: 1,
-            rings: ["vitals", "handshakes", "samples"].map(|ring| {
-                let (size, peak) = (8 << 20, 704);
-                (ring, RingUse { size, peak })
+            rings: &["vitals", "handshakes"].map(|name| RingUsage {
+                name,
+                size: 8 << 20,
+                peak: 704,
             }),
             tracked: 9,
             max_connections: 262_144,

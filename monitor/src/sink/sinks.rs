@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{
     config::endpoint::Endpoint,
-    kernel::clock,
-    records::alert_line::{AlertLine, wall_clock},
+    records::{Now, alert_line::AlertLine},
 };
 use monitor_core::{Alert, ListenerAlert, Notice, StormAlert};
 
@@ -87,23 +86,23 @@ impl Sinks {
 
     /// Passes every verdict that begins, changes or ends to the outputs that hold state. `listener` is
     /// the name of its listener.
-    pub fn follow(&mut self, alert: &Alert, listener: &str) {
-        self.alertmanagers.follow(alert, listener);
+    pub fn follow(&mut self, alert: &Alert, listener: &str, now: &Now) {
+        self.alertmanagers.follow(alert, listener, now);
     }
 
     /// The same for an alert on a listener.
-    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
-        self.alertmanagers.follow_listener(alert, listener);
+    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str, now: &Now) {
+        self.alertmanagers.follow_listener(alert, listener, now);
     }
 
     /// The same for a storm.
-    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
-        self.alertmanagers.follow_storm(alert, listener);
+    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str, now: &Now) {
+        self.alertmanagers.follow_storm(alert, listener, now);
     }
 
     /// Passes a notice to the line-based outputs.
-    pub fn emit(&mut self, notice: &Notice, listener: &str) {
-        let ts = wall_clock(notice.at(), clock::now());
+    pub fn emit(&mut self, notice: &Notice, listener: &str, now: &Now) {
+        let ts = now.wall_clock(notice.at());
         let line = match AlertLine::new(notice, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {

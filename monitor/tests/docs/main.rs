@@ -1,5 +1,5 @@
 //! Checks that the reference pages match the program: every metric, flag and alert field is documented,
-//! and no others.
+//! and no others. Also checks what ARCHITECTURE.md says of the sources.
 
 mod alerts;
 mod commands;
@@ -7,4 +7,5 @@ mod config;
 mod frames;
 mod metrics;
 mod pages;
+mod rooms;
 mod written;

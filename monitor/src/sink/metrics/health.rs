@@ -64,8 +64,8 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "owner_gaps_total",
         "Failed lookups of the owner of a connection for an alert, by reason.",
     );
-    for (reason, n) in scrape.owner_gaps.by_reason() {
-        owner_gaps.add(&[("reason", reason)], n as f64);
+    for (reason, n) in scrape.owner_gaps {
+        owner_gaps.add(&[("reason", reason)], *n as f64);
     }
     let mut suppressed = FamilyBuilder::counter(
         "log_lines_suppressed_total",
@@ -82,9 +82,9 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "ring_peak_bytes",
         "Highest fill of a ring buffer in the last one to two minutes.",
     );
-    for (ring, usage) in &scrape.rings {
-        size.add(&[("ring", ring)], usage.size as f64);
-        peak.add(&[("ring", ring)], usage.peak as f64);
+    for ring in scrape.rings {
+        size.add(&[("ring", ring.name)], ring.size as f64);
+        peak.add(&[("ring", ring.name)], ring.peak as f64);
     }
     let snapshots = [("map", "snapshots")];
     let mut entries = FamilyBuilder::gauge(
