@@ -16,6 +16,11 @@ use tokio::{
 };
 
 use crate::{
+    alerting::Sinks,
+    api::{
+        control::{self as control_socket, EventViewers, History},
+        http::MetricsRequest,
+    },
     config::listeners::Listener,
     kernel::{
         clock,
@@ -25,11 +30,6 @@ use crate::{
         socket_finder::FindError,
     },
     records::Now,
-    sink::{
-        Sinks,
-        control::{self as control_socket, EventViewers, History},
-        http::MetricsRequest,
-    },
 };
 use monitor_core::{
     Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,

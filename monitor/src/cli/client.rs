@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
-use crate::{diagnostics::error_chain::one_line, sink::control};
+use crate::{api::control, diagnostics::error_chain::one_line};
 
 /// The default path of the daemon's control socket.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";

@@ -25,6 +25,11 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
+    alerting::Sinks,
+    api::{
+        control::{self, ControlSocket},
+        http::MetricsServer,
+    },
     config::{self, endpoint::Endpoint, profiles},
     daemon::{Daemon, DaemonSettings, state::StateFile},
     kernel::{
@@ -32,11 +37,6 @@ use crate::{
         loader::{LoadSettings, Loaded},
         prerequisites::{self, Missing, Prerequisite},
         sock_destroy::{self, DestroyError},
-    },
-    sink::{
-        Sinks,
-        control::{self, ControlSocket},
-        http::MetricsServer,
     },
 };
 use monitor_core::reap::{ReapMode, ReapSettings};

@@ -2,13 +2,13 @@
 
 use super::{Daemon, both_clocks, name_of};
 use crate::{
+    api::control::{ControlRequest, Past, WatchError},
     records::{
         Now,
         alert_line::AlertLine,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
     },
-    sink::control::{ControlRequest, Past, WatchError},
 };
 use monitor_core::{Closed, ConnId, ListenerId, Transition};
 

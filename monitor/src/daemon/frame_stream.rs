@@ -11,6 +11,7 @@ use monitor_common::{Direction as WireDirection, drop_reason::DropReason, event:
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
+    api::control::{FrameViewers, LineStream, WatchError},
     config::listeners::Listener,
     decode,
     kernel::{
@@ -21,7 +22,6 @@ use crate::{
         Now,
         frames::{Filter, FrameRecord, OneIn},
     },
-    sink::control::{FrameViewers, LineStream, WatchError},
 };
 use monitor_core::{ConnId, Facts, Ktime, facts::Direction};
 

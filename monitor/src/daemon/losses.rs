@@ -5,7 +5,7 @@ use std::time::Duration;
 use monitor_common::drop_reason::DropReason;
 
 use super::Daemon;
-use crate::{kernel::clock, sink::metrics::Losses};
+use crate::{kernel::clock, metrics::Losses};
 use monitor_core::{Event, Ktime};
 
 /// How long a loss keeps `wsmon_degraded` at 1.

@@ -2,15 +2,13 @@
 
 use super::Daemon;
 use crate::{
+    api::http::MetricsRequest,
     diagnostics::log_limit,
     kernel::{
         clock,
         maps::{MapAccessError, RingUse},
     },
-    sink::{
-        http::MetricsRequest,
-        metrics::{self, ProgramRuns, RingUsage, Scrape},
-    },
+    metrics::{self, ProgramRuns, RingUsage, Scrape},
 };
 
 impl Daemon {

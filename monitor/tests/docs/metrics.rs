@@ -7,7 +7,7 @@ use std::{
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    sink::metrics::{self, Losses, ProgramRuns, RingUsage, Scrape},
+    metrics::{self, Losses, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use monitor_common::stats::{RTT_BOUNDS, response};
 use prometheus::proto::MetricFamily;
 
+use super::families::{NANOSECONDS, kernel_histogram};
 use super::{FamilyBuilder, Scrape, count};
-use crate::sink::families::{NANOSECONDS, kernel_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut requests = FamilyBuilder::counter(

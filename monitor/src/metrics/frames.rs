@@ -6,8 +6,8 @@ use monitor_common::{
 };
 use prometheus::proto::MetricFamily;
 
+use super::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
 use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
-use crate::sink::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     const KNOWN: [u8; 6] = [

@@ -183,8 +183,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        alerting::receiver::{Answer, Receiver},
         records::alert_line,
-        sink::receiver::{Answer, Receiver},
     };
     use monitor_core::{AlertResolution, Certainty, Status};
 

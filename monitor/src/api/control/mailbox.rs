@@ -166,7 +166,7 @@ pub(super) mod tests {
     use super::*;
 
     /// What the viewer can read now; `None` at the end.
-    pub(in crate::sink::control) fn read(lines: &mut LineStream) -> Option<String> {
+    pub(in crate::api::control) fn read(lines: &mut LineStream) -> Option<String> {
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
         let mut text = String::new();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::MetricFamily;
 
+use super::families::core_histogram;
 use super::{FamilyBuilder, Scrape};
-use crate::sink::families::core_histogram;
 use monitor_core::{VerdictKind, reap::ReapOutcome};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {

@@ -4,6 +4,7 @@
 //! a peer's text.
 
 mod connections;
+mod families;
 mod frames;
 mod handshakes;
 mod health;
@@ -18,8 +19,8 @@ use monitor_common::{
 };
 use prometheus::TextEncoder;
 
-use super::{families::FamilyBuilder, sinks::UndeliveredAlerts};
-use crate::config::listeners::Listener;
+use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::Listener};
+use families::FamilyBuilder;
 use monitor_core::Tally;
 
 /// The data of a scrape. `stats` and `tallies` have one entry per listener.

@@ -1,7 +1,7 @@
 use std::{net::TcpListener, sync::Mutex};
 
 use super::*;
-use crate::sink::receiver::{self, Answer, Receiver as Http};
+use crate::alerting::receiver::{self, Answer, Receiver as Http};
 
 /// Posts numbers as a JSON array, and repeats the standing ones.
 struct Numbers {

@@ -195,7 +195,7 @@ mod tests {
     use std::{fs, os::fd::AsRawFd, sync::mpsc::RecvTimeoutError, time::Duration};
 
     use super::*;
-    use crate::sink::drain_deadline::DRAIN_LIMIT;
+    use crate::alerting::drain_deadline::DRAIN_LIMIT;
 
     #[test]
     fn a_stuck_reader_loses_lines_and_does_not_block_the_daemon() {

@@ -1,13 +1,9 @@
-//! Outputs of the daemon's findings.
+//! Delivers alerts: to the alert log, Alertmanagers and webhooks.
 
 pub mod alert_log;
 pub mod alertmanager;
-pub mod control;
 mod delivery;
 mod drain_deadline;
-mod families;
-pub mod http;
-pub mod metrics;
 #[cfg(test)]
 mod receiver;
 pub mod sinks;

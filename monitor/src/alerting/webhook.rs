@@ -47,7 +47,7 @@ impl Encoder for WebhookEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::receiver::{Answer, Receiver};
+    use crate::alerting::receiver::{Answer, Receiver};
 
     #[test]
     fn each_line_is_one_request_in_the_order_of_the_log() {
