@@ -23,11 +23,13 @@ use crate::{
     },
     config::listeners::Listener,
     kernel::{
+        bpf::{
+            loader::{LoadError, Loaded},
+            maps::{Drops, Ring, Snapshots, Stats},
+        },
         clock,
-        loader::{LoadError, Loaded},
-        maps::{Drops, Ring, Snapshots, Stats},
-        netns::NetNsError,
-        socket_finder::FindError,
+        host::{kernel_release, netns::NetNsError},
+        sock_diag::socket_finder::FindError,
     },
     records::Now,
 };
@@ -185,10 +187,7 @@ impl Daemon {
             undecodable_handshakes: 0,
             untracked_at_start: 0,
             degradation: Degradation::default(),
-            kernel_release: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            kernel_release: kernel_release(),
             listeners,
             loaded,
         })

@@ -10,12 +10,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::kernel::{
-    loader::LoadSettings,
+    bpf::{loader::LoadSettings, refusal::Refusal},
     prerequisites::{
         self, Prerequisite,
         programs::{self, ProgramSurvey},
     },
-    refusal::Refusal,
 };
 
 /// Check this host and the privileges, with a remedy for each missing prerequisite.

@@ -33,10 +33,10 @@ use crate::{
     config::{self, endpoint::Endpoint, profiles},
     daemon::{Daemon, DaemonSettings, state::StateFile},
     kernel::{
-        cgroup::{self, WatchedCgroup},
-        loader::{LoadSettings, Loaded},
+        bpf::loader::{LoadSettings, Loaded},
+        host::cgroup::{self, WatchedCgroup},
         prerequisites::{self, Missing, Prerequisite},
-        sock_destroy::{self, DestroyError},
+        sock_diag::sock_destroy::{self, DestroyError},
     },
 };
 use monitor_core::reap::{ReapMode, ReapSettings};

@@ -14,7 +14,7 @@ use crate::{
     api::control::{FrameViewers, LineStream, WatchError},
     config::listeners::Listener,
     decode,
-    kernel::{
+    kernel::bpf::{
         loader::{LoadError, Loaded},
         maps::{Drops, MapAccessError, Ring, RingUse, SampleRate},
     },

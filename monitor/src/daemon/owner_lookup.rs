@@ -3,11 +3,15 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use crate::kernel::{
-    cgroup,
-    inet_diag::DiagSocket,
-    owner::{OwnedSocket, OwnerMisses, Owners},
-    socket_finder::{FindError, FoundSocket, SocketFinder},
-    socket_query::SocketKey,
+    host::{
+        cgroup,
+        owner::{OwnedSocket, OwnerMisses, Owners},
+    },
+    sock_diag::{
+        inet_diag::DiagSocket,
+        socket_finder::{FindError, FoundSocket, SocketFinder},
+        socket_query::SocketKey,
+    },
 };
 use monitor_core::{
     Alert, ConnId, Correlator, Notice, Status,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::kernel::{
+use crate::kernel::sock_diag::{
     sock_destroy::{self, DestroyOutcome},
     socket_finder::SocketFinder,
     socket_query::SocketKey,

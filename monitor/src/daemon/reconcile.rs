@@ -12,9 +12,9 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::{
     config::listeners::Listener,
     kernel::{
+        bpf::maps::{SnapshotError, Snapshots},
         clock,
-        maps::{SnapshotError, Snapshots},
-        netns::NetNsError,
+        host::netns::NetNsError,
     },
 };
 use monitor_core::{ConnId, Correlator, Event};

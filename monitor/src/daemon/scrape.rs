@@ -5,8 +5,8 @@ use crate::{
     api::http::MetricsRequest,
     diagnostics::log_limit,
     kernel::{
+        bpf::maps::{MapAccessError, RingUse},
         clock,
-        maps::{MapAccessError, RingUse},
     },
     metrics::{self, ProgramRuns, RingUsage, Scrape},
 };

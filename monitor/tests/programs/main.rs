@@ -29,7 +29,7 @@ use std::{
 use aya::programs::{TestRun, TestRunOptions};
 use monitor::{
     decode,
-    kernel::{
+    kernel::bpf::{
         maps::{Drops, Snapshots},
         snapshot_pages::Pages,
     },

@@ -7,7 +7,7 @@ use crate::{
     alerting::{SinkSettings, alert_log::LogTarget},
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::{self, Config, endpoint::Endpoint, listeners::Listener},
-    kernel::loader::LoadSettings,
+    kernel::bpf::loader::LoadSettings,
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 

@@ -2,9 +2,11 @@
 
 use super::SLICE;
 use crate::kernel::{
+    bpf::{
+        maps::{Met, SnapshotError, Snapshots},
+        snapshot_pages::Pages,
+    },
     clock,
-    maps::{Met, SnapshotError, Snapshots},
-    snapshot_pages::Pages,
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
 

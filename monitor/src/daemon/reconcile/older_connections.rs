@@ -10,10 +10,10 @@ use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
     config::listeners::Listener,
     kernel::{
+        bpf::maps::{SnapshotError, Snapshots},
         clock,
-        maps::{SnapshotError, Snapshots},
-        netns::NetNsError,
-        scan::{self, Scan},
+        host::netns::NetNsError,
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};

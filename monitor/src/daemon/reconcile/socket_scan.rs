@@ -6,8 +6,8 @@ use crate::{
     config::listeners::Listener,
     kernel::{
         clock,
-        netns::NetNsError,
-        scan::{self, Scan},
+        host::netns::NetNsError,
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{

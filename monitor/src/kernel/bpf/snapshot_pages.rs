@@ -13,7 +13,7 @@ use std::{
 use monitor_common::{published::Published, snapshot::Snapshot};
 use rustix::io::Errno;
 
-use super::clock;
+use crate::kernel::clock;
 
 /// An iterator over the hash map of snapshots. Entries that are added or removed meanwhile may be
 /// returned or not; all that stay are returned.

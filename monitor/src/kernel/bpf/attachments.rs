@@ -9,7 +9,8 @@ use std::{
 
 use aya::programs::{CgroupSkbAttachType, loaded_programs};
 
-use super::{bpf, cgroup};
+use super::syscall;
+use crate::kernel::host::cgroup;
 
 /// `include/uapi/linux/bpf.h`: a program below replaces this one.
 const BPF_F_ALLOW_OVERRIDE: u32 = 1;
@@ -44,7 +45,7 @@ pub enum ConflictKind {
 
 /// The programs on `cgroup` itself.
 pub fn programs_on(cgroup: &Path, hook: CgroupSkbAttachType) -> io::Result<Vec<AttachedProgram>> {
-    let found = bpf::query(File::open(cgroup)?, attach_type(hook))?;
+    let found = syscall::query(File::open(cgroup)?, attach_type(hook))?;
     Ok(named(found.program_ids))
 }
 
@@ -52,7 +53,7 @@ pub fn programs_on(cgroup: &Path, hook: CgroupSkbAttachType) -> io::Result<Vec<A
 /// (`hierarchy_allows_attach` in `kernel/bpf/cgroup.c`).
 pub fn conflict(cgroup: &Path, hook: CgroupSkbAttachType) -> io::Result<Option<Conflict>> {
     for (level, cgroup) in cgroup::with_ancestors(cgroup)?.into_iter().enumerate() {
-        let found = bpf::query(File::open(&cgroup)?, attach_type(hook))?;
+        let found = syscall::query(File::open(&cgroup)?, attach_type(hook))?;
         if found.program_ids.is_empty() {
             continue;
         }

@@ -15,7 +15,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{OwnerMisses, handle};
-use crate::kernel::duty_cycle::{self, DutyCycle};
+use crate::kernel::host::duty_cycle::{self, DutyCycle};
 
 /// Paths that are remembered: more cgroups than a host has pods, and about 3 MB.
 const MAX_REMEMBERED: usize = 16_384;
@@ -163,7 +163,7 @@ const LEAF: u64 = 2;
 mod tests {
     use super::*;
     use crate::kernel::{
-        cgroup::find_cgroup2,
+        host::cgroup::find_cgroup2,
         testing::{CgroupDir, wait_for},
     };
 

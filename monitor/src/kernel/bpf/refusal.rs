@@ -4,8 +4,7 @@ use std::fmt;
 
 use aya::programs::ProgramError;
 
-use super::prerequisites::release;
-use crate::diagnostics::error_chain::one_line;
+use crate::{diagnostics::error_chain::one_line, kernel::host::kernel_release};
 
 /// The kernel's refusal of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Refusal {
         };
         Self {
             program,
-            release: release(),
+            release: kernel_release(),
             reason,
             instructions: instructions(&log),
             log,

@@ -104,7 +104,7 @@ pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<WatchedCgroup, CgroupErro
 }
 
 /// The cgroup and its visible ancestors, innermost first.
-pub(super) fn with_ancestors(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
+pub(in crate::kernel) fn with_ancestors(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
     let cgroup = fs::canonicalize(cgroup)?;
     let mut found = Vec::new();
     for path in cgroup.ancestors() {

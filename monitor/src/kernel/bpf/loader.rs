@@ -29,7 +29,7 @@ use super::{
 use crate::{config::listeners::Listener, diagnostics::error_chain::one_line};
 
 /// The compiled kernel programs, built from `monitor-ebpf` by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/wsmon.bpf.o");
+static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/wsmon.bpf.o");
 
 /// The programs on TCP's tracepoints, named after their hook.
 pub const TRACEPOINTS: [&str; 4] = [

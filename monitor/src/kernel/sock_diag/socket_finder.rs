@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use super::{SockDiag, SockDiagError, inet_diag::DiagSocket, socket_query::SocketKey};
+use crate::kernel::host::{
     duty_cycle::{self, DutyCycle},
-    inet_diag::DiagSocket,
     netns::{self, NetNs, NetNsError, NetNsId},
-    sock_diag::{SockDiag, SockDiagError},
-    socket_query::SocketKey,
+    owner::OwnedSocket,
 };
 
 /// Namespaces whose sock_diag socket is kept open: a descriptor each, of the 1,024 that a process has
@@ -51,6 +50,16 @@ struct Namespace {
 pub struct FoundSocket {
     pub socket: DiagSocket,
     pub netns: NetNsId,
+}
+
+impl From<&FoundSocket> for OwnedSocket {
+    fn from(found: &FoundSocket) -> Self {
+        Self {
+            inode: found.socket.inode,
+            cgroup_id: found.socket.cgroup_id,
+            netns: Some(found.netns),
+        }
+    }
 }
 
 /// What a search does not reach, as of the last scan of the namespaces.

@@ -6,14 +6,13 @@ use std::{
 };
 
 use super::{
-    inet_diag::DiagSocket,
-    netns::{self, NetNs, NetNsError},
-    port_filter::PortFilter,
-    seed,
-    sock_diag::{Dump, SockDiag, SockDiagError},
+    Dump, SockDiag, SockDiagError, inet_diag::DiagSocket, port_filter::PortFilter, seed,
     socket_finder::FindError,
 };
-use crate::config::listeners::Listener;
+use crate::{
+    config::listeners::Listener,
+    kernel::host::netns::{self, NetNs, NetNsError},
+};
 use monitor_core::{
     event::{ListeningSocket, ReceiveQueue},
     facts::{ConnId, Facts, ListenerId, Role},

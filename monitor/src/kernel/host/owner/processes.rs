@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::OwnerMisses;
-use crate::kernel::duty_cycle::{self, DutyCycle};
+use crate::kernel::host::duty_cycle::{self, DutyCycle};
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

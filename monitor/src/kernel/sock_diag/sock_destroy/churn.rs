@@ -13,8 +13,7 @@ use std::{
 
 use super::{DestroyOutcome, destroy};
 use crate::kernel::{
-    socket_finder::SocketFinder,
-    socket_query::SocketKey,
+    sock_diag::{socket_finder::SocketFinder, socket_query::SocketKey},
     testing::{Connection, Namespace, key_of, wait_for},
 };
 

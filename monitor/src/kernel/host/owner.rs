@@ -7,7 +7,7 @@ use std::{
 };
 
 use self::{cgroups::Cgroups, processes::Processes};
-use super::{netns::NetNsId, socket_finder::FoundSocket};
+use super::netns::NetNsId;
 
 mod cgroups;
 mod handle;
@@ -24,16 +24,6 @@ pub struct OwnedSocket {
     pub inode: u32,
     pub cgroup_id: Option<u64>,
     pub netns: Option<NetNsId>,
-}
-
-impl From<&FoundSocket> for OwnedSocket {
-    fn from(found: &FoundSocket) -> Self {
-        Self {
-            inode: found.socket.inode,
-            cgroup_id: found.socket.cgroup_id,
-            netns: Some(found.netns),
-        }
-    }
 }
 
 /// Failed lookups since the start.
@@ -151,12 +141,10 @@ mod tests {
 
     use super::*;
     use crate::kernel::{
-        cgroup::find_cgroup2,
-        netns::NetNs,
-        port_filter::PortFilter,
-        sock_diag::SockDiag,
-        socket_finder::SocketFinder,
-        socket_query::SocketKey,
+        host::{cgroup::find_cgroup2, netns::NetNs},
+        sock_diag::{
+            SockDiag, port_filter::PortFilter, socket_finder::SocketFinder, socket_query::SocketKey,
+        },
         testing::{CgroupDir, Connection, key_of, wait_for},
     };
 

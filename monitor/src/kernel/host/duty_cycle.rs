@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The longest that one scan may block the daemon, which reads no ring meanwhile. The vitals ring of
 /// about 21,000 records then covers 400,000 connections a second.
-pub(super) const LONGEST: Duration = Duration::from_millis(50);
+pub(in crate::kernel) const LONGEST: Duration = Duration::from_millis(50);
 
 /// Rest after a scan, in multiples of its duration: at most one part in twenty of the time is spent
 /// scanning, however many alerts come.
@@ -12,17 +12,17 @@ const REST: u32 = 19;
 
 /// Limits a costly scan to a share of the time.
 #[derive(Debug, Default)]
-pub(super) struct DutyCycle {
+pub(in crate::kernel) struct DutyCycle {
     resume_at: Option<Instant>,
 }
 
 impl DutyCycle {
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(in crate::kernel) fn is_due(&self, now: Instant) -> bool {
         self.resume_at.is_none_or(|resume_at| now >= resume_at)
     }
 
     /// Records the start and the end of a scan.
-    pub(super) fn took(&mut self, started: Instant, ended: Instant) {
+    pub(in crate::kernel) fn took(&mut self, started: Instant, ended: Instant) {
         self.resume_at = Some(ended + (ended - started) * REST);
     }
 }

@@ -18,10 +18,11 @@ use netlink_packet_sock_diag::{
 use rustix::io::Errno;
 
 use super::{
-    clock,
+    SockDiag, SockDiagError,
     inet_diag::{DiagSocket, parse_connection},
-    sock_diag::{SockDiag, SockDiagError, refusal},
+    refusal,
 };
+use crate::kernel::clock;
 use monitor_core::Ktime;
 
 /// `INET_DIAG_NOCOOKIE` in both halves: any socket with these addresses. If there is no connection,
@@ -185,12 +186,14 @@ mod tests {
 
     use super::*;
     use crate::kernel::{
-        inet_diag::{
-            AddressFamily,
-            tests::{response, with_info},
+        sock_diag::{
+            inet_diag::{
+                AddressFamily,
+                tests::{response, with_info},
+            },
+            port_filter::PortFilter,
+            tests::{SEQUENCE, message},
         },
-        port_filter::PortFilter,
-        sock_diag::tests::{SEQUENCE, message},
         testing::{Connection, Namespace, key_of, wait_for, with_cookie},
     };
 

@@ -131,8 +131,7 @@ mod tests {
     use crate::{
         config::listeners::PortRange,
         kernel::{
-            inet_diag::DiagSocket,
-            sock_diag::SockDiag,
+            sock_diag::{SockDiag, inet_diag::DiagSocket},
             testing::{Connection, key_of},
         },
     };

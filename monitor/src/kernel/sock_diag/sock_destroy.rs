@@ -8,7 +8,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::{
-    sock_diag::{SockDiag, SockDiagError},
+    SockDiag, SockDiagError,
     socket_finder::{FindError, SocketFinder},
     socket_query::SocketKey,
 };
@@ -111,7 +111,7 @@ mod tests {
     use crate::{
         config::listeners::{Listener, PortRange},
         kernel::{
-            scan,
+            sock_diag::scan,
             testing::{Connection, Namespace, key_of, wait_for, with_cookie},
         },
     };

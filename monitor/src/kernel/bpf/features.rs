@@ -6,8 +6,8 @@ use std::{fmt, io, os::fd::AsFd};
 use btf::Btf;
 
 use super::{
-    bpf::{self, Instruction, LoadVerdict, ProgramKind},
     offsets::{BtfError, tracepoint_id},
+    syscall::{self, Instruction, LoadVerdict, ProgramKind},
 };
 
 /// How the programs repeat a step; the `LOOP_KIND` global of the object.
@@ -159,7 +159,7 @@ fn has_helper(kind: ProgramKind, id: i32, feature: &'static str) -> Result<bool,
         "cannot use helper",
         "helper call is not allowed",
     ];
-    match bpf::load(kind, &[Instruction::call(id), Instruction::EXIT]) {
+    match syscall::load(kind, &[Instruction::call(id), Instruction::EXIT]) {
         LoadVerdict::Loaded(_) => Ok(true),
         LoadVerdict::Refused { error, log } if log.is_empty() => Err(ProbeError::Refused {
             feature,
@@ -183,10 +183,9 @@ const EXCHANGE: [Instruction; 5] = [
 /// Whether the kernel compiles a program to machine code. A program that the JIT cannot compile is
 /// interpreted, or refused if there is no interpreter.
 fn is_compiled(program: &[Instruction], feature: &'static str) -> Result<bool, ProbeError> {
-    match bpf::load(ProgramKind::CgroupSkb, program) {
-        LoadVerdict::Loaded(program) => {
-            bpf::is_jited(program.as_fd()).map_err(|source| ProbeError::Refused { feature, source })
-        }
+    match syscall::load(ProgramKind::CgroupSkb, program) {
+        LoadVerdict::Loaded(program) => syscall::is_jited(program.as_fd())
+            .map_err(|source| ProbeError::Refused { feature, source }),
         LoadVerdict::Refused { error, .. } if error.raw_os_error() == Some(libc::EPERM) => {
             Err(ProbeError::Refused {
                 feature,
@@ -202,7 +201,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::kernel::offsets;
+    use crate::kernel::bpf::offsets;
 
     const ALL: Features = Features {
         bpf_loop: true,

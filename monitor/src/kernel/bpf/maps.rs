@@ -15,7 +15,6 @@ use monitor_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    clock,
     loader::{LoadError, Loaded},
     ring_peak::RingPeak,
     snapshot_pages::Pages,
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     decode::{self, DecodeError},
     diagnostics::error_chain::one_line,
+    kernel::clock,
 };
 use monitor_core::{ConnId, Detail, Facts};
 

@@ -142,7 +142,7 @@ fn before(at: Ktime, ago: Duration) -> Option<Ktime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::inet_diag::AddressFamily;
+    use crate::kernel::sock_diag::inet_diag::AddressFamily;
 
     const AT: Ktime = Ktime(100_000_000_000);
 
