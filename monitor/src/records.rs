@@ -9,3 +9,6 @@ mod now;
 pub(crate) mod numbers;
 
 pub use now::Now;
+
+/// The header of a list of connections with the number of watched connections when the list was begun.
+pub const TOTAL_HEADER: &str = "wsmon-connections";

@@ -17,20 +17,22 @@ use std::{
     collections::{BinaryHeap, HashSet},
     convert::Infallible,
     error::Error,
+    fmt::Display,
     io,
+    str::FromStr,
 };
 
 use axum::{
     Router,
     body::Body,
     extract::{Path, Query, State as Shared},
-    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
@@ -38,10 +40,10 @@ use tokio::{
 
 use super::http::request_reply;
 use crate::records::{
+    TOTAL_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
-    json,
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
@@ -107,12 +109,23 @@ pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Res
     axum::serve(listener, router).await
 }
 
+/// A parameter of a query that is parsed from its text.
+fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| text.parse().map_err(D::Error::custom))
+        .transpose()
+}
+
 /// Filters of the list of connections.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ConnectionsQuery {
     listener: Option<String>,
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     peer: Option<Peers>,
     state: Option<State>,
     order: ListOrder,
@@ -129,9 +142,6 @@ enum ListOrder {
     /// Connections with a standing verdict first; within each part, oldest first.
     Urgency,
 }
-
-/// The number of watched connections when the list was begun.
-pub const TOTAL: HeaderName = HeaderName::from_static("wsmon-connections");
 
 impl ConnectionsQuery {
     fn accepts(&self, record: &ConnectionRecord) -> bool {
@@ -162,7 +172,7 @@ async fn connections(
     let (Some(urgent), Some(conns)) = (urgent, conns) else {
         return gone();
     };
-    let total = [(TOTAL, conns.len().to_string())];
+    let total = [(TOTAL_HEADER, conns.len().to_string())];
     let mut left = query.limit.unwrap_or(usize::MAX);
     let lines = pages(PageQueue::new(urgent, conns), async move |page| {
         if left == 0 {
@@ -208,7 +218,7 @@ async fn connection(
 #[serde(deny_unknown_fields, default)]
 struct ClientsQuery {
     listener: Option<String>,
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     peer: Option<Peers>,
     limit: Option<usize>,
 }
@@ -258,14 +268,14 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
 #[serde(deny_unknown_fields, default)]
 struct FramesQuery {
     /// `1/N` or `N`.
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     sample: Option<OneIn>,
     port: Option<u16>,
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     peer: Option<Peers>,
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     opcode: Option<Opcodes>,
-    #[serde(deserialize_with = "json::text::deserialize")]
+    #[serde(deserialize_with = "parsed")]
     direction: Option<Direction>,
     conn: Option<u64>,
     control_only: bool,
