@@ -26,7 +26,7 @@ use std::{collections::VecDeque, time::Duration};
 pub use storms::StormSetup;
 
 use super::{
-    alert::{Alert, Ending, ListenerAlert, StormAlert},
+    alert::{Alert, ConnectionAlert, Ending},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::TrackedFlow,
@@ -52,12 +52,8 @@ use storms::departure;
 /// An output of the core.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// A verdict on a connection. [`super::Grouping`] decides which are reported individually.
-    Alert(Box<Alert>),
-    /// A finding on all connections of a listener.
-    ListenerAlert(Box<ListenerAlert>),
-    /// A storm: a finding on the clients of a listener.
-    Storm(Box<StormAlert>),
+    /// [`super::Grouping`] decides which are reported individually.
+    Alert(Alert),
     /// A state change, for clients that follow connections.
     Transition(Transition),
     /// Compare the table with the kernel's sockets, because records were lost.
@@ -97,8 +93,11 @@ impl Correlator {
     /// `rules` are indexed by [`ListenerId`]. `staleness` is the maximum age of a snapshot relative to
     /// its socket: the publish interval plus the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
+        let listeners = (0..).map(ListenerId).zip(rules);
         Self {
-            listeners: rules.into_iter().map(Listener::new).collect(),
+            listeners: listeners
+                .map(|(id, rules)| Listener::new(id, rules))
+                .collect(),
             listen_sockets: ListenSockets::default(),
             forwarded: false,
             staleness,
@@ -199,11 +198,7 @@ impl Correlator {
         history.tally.learned = history.idle_gaps.learned();
         let longest = history.idle_gaps.longest();
         let lifetime = history.lifetimes.judge(listener, rules, known, longest, at);
-        let changes = changes
-            .into_iter()
-            .chain(lifetime)
-            .map(Box::new)
-            .map(Action::ListenerAlert);
+        let changes = changes.into_iter().chain(lifetime).map(Action::Alert);
         self.actions.extend(changes);
     }
 
@@ -331,7 +326,7 @@ impl Correlator {
     }
 
     /// The standing verdict on a connection: as last reported, with the evidence of the last check.
-    pub fn standing(&self, conn: ConnId) -> Option<Alert> {
+    pub fn standing(&self, conn: ConnId) -> Option<&ConnectionAlert> {
         self.flows.get(conn)?.standing()
     }
 

@@ -36,8 +36,8 @@ pub mod verdict;
 mod wheel;
 
 pub use alert::{
-    Alert, AlertGroup, AlertResolution, Certainty, ListenerAlert, ListenerFinding, Notice, Status,
-    StormAlert, VerdictKind,
+    Alert, AlertGroup, AlertResolution, Certainty, ConnectionAlert, ConnectionVerdict,
+    ListenerFinding, Status, Subject, VerdictKind,
 };
 pub use correlator::{Action, Correlator, StormSetup};
 pub use detail::{Closed, Detail};

@@ -1,8 +1,8 @@
 //! The core's state of a listener.
 
 use crate::{
-    correlator::StormWatch, hop::ListenerRules, idle_gaps::IdleGaps, lifetimes::Lifetimes,
-    loss::LossMeter, storm::StormSettings, tally::Tally,
+    correlator::StormWatch, facts::ListenerId, hop::ListenerRules, idle_gaps::IdleGaps,
+    lifetimes::Lifetimes, loss::LossMeter, storm::StormSettings, tally::Tally,
 };
 
 /// A listener: its rules, the history of its connections, and its storm engine.
@@ -23,12 +23,12 @@ pub(super) struct History {
 }
 
 impl Listener {
-    pub(super) fn new(rules: ListenerRules) -> Self {
+    pub(super) fn new(id: ListenerId, rules: ListenerRules) -> Self {
         Self {
             rules,
             history: History::default(),
             loss: LossMeter::default(),
-            storm: StormWatch::new(&StormSettings::default(), None),
+            storm: StormWatch::new(id, &StormSettings::default(), None),
         }
     }
 }

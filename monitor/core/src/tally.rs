@@ -65,16 +65,6 @@ pub struct Phases {
     pub closing: u64,
 }
 
-impl Phases {
-    pub(super) fn of(&mut self, closing: bool) -> &mut u64 {
-        if closing {
-            &mut self.closing
-        } else {
-            &mut self.open
-        }
-    }
-}
-
 /// First close frames, by sender and code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseCodes {

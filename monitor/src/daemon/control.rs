@@ -10,7 +10,7 @@ use crate::{
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
     },
 };
-use monitor_core::{Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -39,11 +39,7 @@ impl Daemon {
                 let standing = self.core.standing_storms();
                 let lines = standing.filter_map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&AlertLine::storm(
-                        alert,
-                        listener,
-                        now.wall_clock(alert.at()),
-                    ))
+                    json(&AlertLine::new(alert, listener, now.wall_clock(alert.at)))
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -110,7 +106,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            verdict: verdict.as_ref(),
+            verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             how: None,
@@ -173,10 +169,10 @@ impl Daemon {
     }
 
     fn standing(&self, conn: ConnId, now: &Now) -> Option<String> {
-        let alert = self.core.standing(conn)?;
+        let alert: Alert = self.core.standing(conn)?.clone().into();
         let ts = now.wall_clock(alert.at);
         let listener = self.listener_name(alert.listener);
-        json(&AlertLine::connection(&alert, listener, ts))
+        json(&AlertLine::new(&alert, listener, ts))
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{json, numbers::seconds};
 use monitor_core::{
-    Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
+    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
     facts::{Direction, DirectionActivity},
     transition::Reason,
@@ -191,7 +191,7 @@ pub struct ConnectionView<'a> {
     pub detail: &'a Detail,
     /// The listener's name.
     pub listener: &'a str,
-    pub verdict: Option<&'a Alert>,
+    pub verdict: Option<&'a ConnectionAlert>,
     pub handshake: Option<HandshakeSummary>,
     /// When the upgrade was requested.
     pub requested_at: Option<Ktime>,
@@ -226,10 +226,10 @@ impl ConnectionView<'_> {
             idle_seconds: self.age(facts.last_passed()),
             states: self.states(),
             verdict: self.verdict.map(|alert| VerdictRecord {
-                kind: alert.kind.as_str().to_owned(),
-                certainty: alert.certainty.as_str().to_owned(),
+                kind: alert.subject.kind.as_str().to_owned(),
+                certainty: alert.subject.certainty.as_str().to_owned(),
                 ts: self.wall_clock(alert.at),
-                limit_seconds: seconds(alert.limit),
+                limit_seconds: seconds(alert.subject.limit),
                 reason: alert.reason.clone(),
             }),
             handshake: self.handshake.clone(),

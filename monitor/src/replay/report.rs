@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{connection::Connection, skip::Skipped};
 use crate::records::frames::FrameRecord;
-use monitor_core::{CloseHow, Facts, Ktime, Notice, Transition, facts::Direction};
+use monitor_core::{Alert, CloseHow, Facts, Ktime, Transition, facts::Direction};
 
 /// One item of a replay's output, in order.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub enum ReplayRecord {
     Frame(FrameRecord),
     /// A connection's change of state.
     State(Box<Transition>),
-    Notice(Notice),
+    Alert(Alert),
     /// A connection ended, or the recording did.
     Connection(Box<ConnectionSummary>),
 }

@@ -27,8 +27,7 @@ impl Correlator {
         let Some(mut flow) = self.remove(facts.conn) else {
             return;
         };
-        flow.report_closing(facts, &mut self.actions);
-        let (id, from) = (flow.listener, flow.state());
+        let id = flow.listener;
         let Listener {
             rules,
             history,
@@ -43,6 +42,8 @@ impl Correlator {
         if storm.disconnect(&mut flow) {
             storm.depart(&departure(&observation, Some(how), client), &history.tally);
         }
+        flow.advance(facts, &mut history.tally, &mut self.actions);
+        let from = flow.state();
         history.tally.count_close(facts);
         let (ending, last) = (Ending::Closed(how), Some(&observation));
         flow.end(ending, last, self.now, history, &mut self.actions);

@@ -7,16 +7,14 @@ use std::{
 
 use super::{Action, Correlator};
 use crate::{
-    alert::StormAlert,
+    alert::{Alert, Subject},
     event::{CloseHow, HandshakeSocket},
     facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
     flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
     listener::Listener,
     observation::Observation,
-    storm::{
-        AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormFinding, StormSettings,
-    },
+    storm::{AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormSettings},
     tally::Tally,
     time::Ktime,
     verdict,
@@ -37,22 +35,25 @@ pub struct StormSetup {
 #[derive(Debug)]
 pub(crate) struct StormWatch {
     detector: StormDetector,
-    reconnect: Option<Box<StormAlert>>,
-    thrash: Option<Box<StormAlert>>,
+    reconnect: Option<Alert>,
+    thrash: Option<Alert>,
 }
 
 impl StormWatch {
-    pub(crate) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
+    pub(crate) fn new(
+        listener: ListenerId,
+        settings: &StormSettings,
+        baseline: Option<Baseline>,
+    ) -> Self {
         Self {
-            detector: StormDetector::new(settings, baseline),
+            detector: StormDetector::new(listener, settings, baseline),
             reconnect: None,
             thrash: None,
         }
     }
 
-    fn standing(&self) -> impl Iterator<Item = &StormAlert> {
-        let both = [&self.reconnect, &self.thrash];
-        both.into_iter().filter_map(Option::as_deref)
+    fn standing(&self) -> impl Iterator<Item = &Alert> {
+        [&self.reconnect, &self.thrash].into_iter().flatten()
     }
 
     /// Assigns the flow to the client, and to no other.
@@ -76,18 +77,17 @@ impl StormWatch {
         self.detector.departed(departure, open);
     }
 
-    /// Turns the engine's findings into actions.
-    fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
+    /// Turns the engine's alerts into actions.
+    fn report(&mut self, tally: &mut Tally, actions: &mut VecDeque<Action>) {
         tally.reconnects = self.detector.reconnects();
         tally.reconnect_storm = self.detector.is_storm();
-        while let Some(finding) = self.detector.poll_finding() {
-            let alert = Box::new(StormAlert { listener, finding });
-            let standing = match alert.finding {
-                StormFinding::Reconnect(_) => &mut self.reconnect,
-                StormFinding::Thrash(_) => &mut self.thrash,
+        while let Some(alert) = self.detector.poll_alert() {
+            let standing = match alert.subject {
+                Subject::Thrash(_) => &mut self.thrash,
+                _ => &mut self.reconnect,
             };
             *standing = alert.is_firing().then(|| alert.clone());
-            actions.push_back(Action::Storm(alert));
+            actions.push_back(Action::Alert(alert));
         }
     }
 }
@@ -96,9 +96,9 @@ impl Correlator {
     /// Sets how storms are detected. Must be called before the first event.
     pub fn with_storms(mut self, setup: &StormSetup) -> Self {
         self.forwarded = setup.forwarded;
-        for listener in &mut self.listeners {
+        for (id, listener) in (0..).map(ListenerId).zip(&mut self.listeners) {
             let baseline = setup.baselines.get(&listener.rules.name).copied();
-            listener.storm = StormWatch::new(&setup.settings, baseline);
+            listener.storm = StormWatch::new(id, &setup.settings, baseline);
         }
         self
     }
@@ -123,7 +123,7 @@ impl Correlator {
     }
 
     /// The standing storm and thrash alerts.
-    pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
+    pub fn standing_storms(&self) -> impl Iterator<Item = &Alert> {
         let listeners = self.listeners.iter();
         listeners.flat_map(|listener| listener.storm.standing())
     }
@@ -172,7 +172,7 @@ impl Correlator {
 
     pub(super) fn report_storm(&mut self, listener: ListenerId) {
         let Listener { history, storm, .. } = &mut self.listeners[listener.index()];
-        storm.report(listener, &mut history.tally, &mut self.actions);
+        storm.report(&mut history.tally, &mut self.actions);
     }
 
     /// The client of an upgrade attempt; `request` if its head was seen.

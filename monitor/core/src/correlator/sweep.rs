@@ -67,7 +67,7 @@ impl Correlator {
 mod tests {
     use super::*;
     use crate::{
-        Action, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind, alert::Alert,
+        Action, Alert, Certainty, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind,
     };
 
     const STALENESS: Duration = Duration::from_millis(260);
@@ -95,7 +95,7 @@ mod tests {
         let actions = std::iter::from_fn(|| core.poll_action());
         actions
             .filter_map(|action| match action {
-                Action::Alert(alert) => Some(*alert),
+                Action::Alert(alert) => Some(alert),
                 _ => None,
             })
             .collect()
@@ -160,7 +160,8 @@ mod tests {
             }
             let alerts = alerts(&mut core);
             assert_eq!(alerts.len(), 1, "{alerts:?}");
-            assert_eq!(alerts[0].kind, VerdictKind::Expired);
+            let expired = (VerdictKind::Expired, Certainty::Suspected);
+            assert_eq!(alerts[0].subject.verdict(), Some(expired));
             assert_eq!(alerts[0].status, Status::Firing);
             let late = alerts[0].at.since(s(62));
             assert!(

@@ -102,10 +102,11 @@ impl Bench {
 
     fn listen(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            if let Action::Alert(alert) = action {
+            if let Action::Alert(alert) = action
+                && let Some((kind, certainty)) = alert.subject.verdict()
+            {
                 let at = alert.at.0 / 1_000_000;
-                self.emitted
-                    .push((at, alert.status, alert.kind, alert.certainty));
+                self.emitted.push((at, alert.status, kind, certainty));
                 self.reasons.push(alert.reason);
             }
         }

@@ -4,34 +4,21 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::time::Ktime;
 
-/// A finding to report about a listener.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StormFinding {
-    /// An alert `reconnect_storm`.
-    Reconnect(Box<ReconnectStorm>),
-    /// An alert `thrash`.
-    Thrash(Box<Thrash>),
-}
-
-/// Clients lost their connections at once, or come back all at once.
+/// Clients lost their connections at once, or come back all at once. It is true since the closes
+/// began, or the arrivals if no closes were seen before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReconnectStorm {
-    /// False once it is over.
-    pub firing: bool,
-    pub at: Ktime,
-    /// When the closes began, or the arrivals if no closes were seen before them.
-    pub since: Ktime,
     pub phase: StormPhase,
     pub pattern: Pattern,
     /// Lockstep: the interval between the attempts of a client. Backoff: the first delay.
     pub period: Option<Duration>,
     /// Attempts in the last second.
     pub rate: f64,
-    /// The most attempts in any second since [`ReconnectStorm::since`].
+    /// The most attempts in any second since it began.
     pub peak_rate: f64,
     /// The usual number of attempts per second.
     pub baseline_rate: f64,
-    /// Since [`ReconnectStorm::since`].
+    /// Since it began.
     pub attempts: u64,
     /// Attempts that became connections.
     pub successes: u64,
@@ -48,8 +35,6 @@ pub struct ReconnectStorm {
     pub cause: Option<Cause>,
     /// The heaviest clients, at most [`ReconnectStorm::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// Human-readable: what was seen, and the advice.
-    pub reason: String,
 }
 
 impl ReconnectStorm {
@@ -132,20 +117,14 @@ impl Cause {
     }
 }
 
-/// Clients connect repeatedly, and stay only for seconds.
+/// Clients connect repeatedly, and stay only for seconds. It is over when none has done so for a
+/// minute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thrash {
-    /// False once no client has thrashed for a minute.
-    pub firing: bool,
-    pub at: Ktime,
-    /// When the first of them was noticed.
-    pub since: Ktime,
     /// The number of clients that thrash now, among those with a [`ClientRow`].
     pub clients: u64,
     /// The heaviest of them, at most [`Thrash::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// Human-readable: what was seen, and the advice.
-    pub reason: String,
 }
 
 impl Thrash {

@@ -148,7 +148,7 @@ impl StormDetector {
         }
         self.crossed.clear();
         self.episode = Some(episode);
-        self.report(at);
+        self.report_storm(at);
     }
 
     fn new_episode(

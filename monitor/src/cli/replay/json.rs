@@ -51,12 +51,12 @@ impl<W: Write> Report for Json<W> {
                 None,
                 replay.wall_clock(transition.at),
             )),
-            ReplayRecord::Notice(notice) => {
-                let listener = replay.listener(notice.listener());
-                let ts = replay.wall_clock(notice.at());
+            ReplayRecord::Alert(alert) => {
+                let listener = replay.listener(alert.listener);
+                let ts = replay.wall_clock(alert.at);
                 self.line(&Typed {
                     kind: "alert",
-                    object: AlertLine::new(notice, &listener.rules.name, ts),
+                    object: AlertLine::new(alert, &listener.rules.name, ts),
                 })
             }
             ReplayRecord::Connection(connection) => self.line(connection),
