@@ -41,7 +41,7 @@ pub struct OwnerMisses {
     pub processes_refused: u64,
 }
 
-/// Finds the owners of sockets. Each call blocks the daemon for 0.1 s at most.
+/// Finds the owners of sockets. Each call takes 0.1 s at most.
 #[derive(Debug)]
 pub struct Owners {
     cgroup_root: PathBuf,
