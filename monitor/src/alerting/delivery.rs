@@ -307,7 +307,7 @@ impl<C: Encoder> DeliveryWorker<C> {
 
 fn judge(mut response: Response<ureq::Body>) -> SendOutcome {
     let status = response.status();
-    let asked = response
+    let retry_after = response
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
@@ -315,15 +315,15 @@ fn judge(mut response: Response<ureq::Body>) -> SendOutcome {
     // Read to its end, or the connection cannot be reused. Only a refusal's body is of use, and only
     // its beginning.
     let body = response.body_mut().with_config().limit(SHOWN);
-    let said = body.lossy_utf8(true).read_to_string().unwrap_or_default();
+    let text = body.lossy_utf8(true).read_to_string().unwrap_or_default();
     if status.is_success() {
         return SendOutcome::Taken;
     }
-    let why = format!("it answers {status}: {}", said.trim());
+    let why = format!("it answers {status}: {}", text.trim());
     if status.is_server_error()
         || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
     {
-        SendOutcome::Failed(why, asked.min(LONGEST_RETRY_AFTER))
+        SendOutcome::Failed(why, retry_after.min(LONGEST_RETRY_AFTER))
     } else {
         SendOutcome::Refused(why)
     }

@@ -53,7 +53,7 @@ impl MetricsServer {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (requests, asked) = mpsc::channel(16);
+        let (requests, received) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
         let daemon = Daemon {
             requests,
@@ -71,14 +71,17 @@ impl MetricsServer {
         thread::Builder::new()
             .name("http".into())
             .spawn(move || runtime.block_on(serve))?;
-        Ok(Serving { asked, is_started })
+        Ok(Serving {
+            requests: received,
+            is_started,
+        })
     }
 }
 
 /// A server that responds 503 until the daemon's loop takes its requests.
 #[derive(Debug)]
 pub struct Serving {
-    asked: mpsc::Receiver<MetricsRequest>,
+    requests: mpsc::Receiver<MetricsRequest>,
     is_started: Arc<AtomicBool>,
 }
 
@@ -86,7 +89,7 @@ impl Serving {
     /// Everything is attached and older connections are known; from now on the loop responds.
     pub fn begin(self) -> mpsc::Receiver<MetricsRequest> {
         self.is_started.store(true, Ordering::Release);
-        self.asked
+        self.requests
     }
 }
 
@@ -163,10 +166,10 @@ mod tests {
         for path in ["/readyz", "/healthz", "/metrics"] {
             assert_eq!(status(addr, path), 503, "{path} before");
         }
-        let mut asked = serving.begin();
+        let mut requests = serving.begin();
         let daemon = thread::spawn(move || {
             for _ in 0..2 {
-                match asked.blocking_recv().expect("a request") {
+                match requests.blocking_recv().expect("a request") {
                     MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
                     MetricsRequest::Metrics(_) => panic!("nobody requests them"),
                 }

@@ -81,7 +81,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
     })
 }
 
-/// Encodes the facts of a socket that only sock_diag knows as the kernel programs would have.
+/// Encodes the facts of a socket that only sock_diag has reported as the kernel programs would have.
 pub fn seed(facts: &Facts) -> Published {
     let (ip_version, local_addr) = octets(facts.local.ip());
     let (_, remote_addr) = octets(facts.peer.ip());

@@ -1,53 +1,51 @@
-//! The folders of `monitor/src` import from one another without a cycle.
+//! The folders of `monitor/src` import only from those below them in the table of ARCHITECTURE.md, so
+//! there is no cycle.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
-type Imports = BTreeMap<String, BTreeSet<String>>;
+use crate::pages::{code, table_rows};
 
 #[test]
-fn no_folder_imports_from_one_that_imports_from_it() {
+fn each_folder_imports_only_from_those_below_it() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut imports = Imports::new();
-    for entry in fs::read_dir(&sources).expect("the sources") {
-        let path = entry.expect("an entry").path();
-        let room = path.file_stem().expect("a name").to_string_lossy();
-        if !["lib", "main"].contains(&&*room) {
-            collect(&path, imports.entry(room.clone().into_owned()).or_default());
+    let entries = fs::read_dir(&sources).expect("the sources");
+    let folders: BTreeSet<String> = entries
+        .map(|entry| entry.expect("an entry").path().with_extension(""))
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .filter(|name| !["lib", "main"].contains(&name.as_str()))
+        .collect();
+    let rows = table_rows("ARCHITECTURE.md").into_iter();
+    let layers: Vec<String> = rows
+        .filter(|row| row[0].starts_with('`'))
+        .flat_map(|row| code(&row[0]))
+        .filter(|name| folders.contains(name))
+        .collect();
+    assert_eq!(layers.iter().cloned().collect::<BTreeSet<_>>(), folders);
+    assert_eq!(layers.len(), folders.len(), "each once");
+    for (index, folder) in layers.iter().enumerate() {
+        let mut imports = BTreeSet::new();
+        collect(&sources.join(format!("{folder}.rs")), &mut imports);
+        collect(&sources.join(folder), &mut imports);
+        let (above, below) = (&layers[..index], &layers[index + 1..]);
+        assert!(
+            folder != "daemon" || imports.contains("kernel"),
+            "{imports:?}"
+        );
+        for import in imports {
+            assert!(!above.contains(&import), "{folder} imports from {import}");
+            assert!(import == *folder || below.contains(&import), "{import}");
         }
     }
-    assert!(imports["daemon"].contains("kernel"), "{imports:?}");
-    let cycle = without_leaves(imports);
-    assert!(cycle.is_empty(), "these import in a circle: {cycle:#?}");
-}
-
-#[test]
-fn a_cycle_is_found_and_what_only_leads_to_it_is_too() {
-    let text = "use crate::{a::{self, b}, c};\nlet x = crate::d::e();\npub(in crate::a) fn f() {}";
-    assert_eq!(imported(text), ["a", "c", "d", "a"]);
-    let rooms = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    let imports = [
-        ("a", rooms(&["b", "a"])),
-        ("b", rooms(&["c"])),
-        ("c", rooms(&[])),
-    ];
-    let mut imports: Imports = imports.map(|(name, from)| (name.to_owned(), from)).into();
-    assert!(without_leaves(imports.clone()).is_empty());
-    imports.insert("c".to_owned(), rooms(&["a"]));
-    assert_eq!(without_leaves(imports).len(), 3);
 }
 
 /// Adds the imports of a file, or of all files of a folder.
-fn collect(path: &PathBuf, imports: &mut BTreeSet<String>) {
-    if path.is_dir() {
-        for entry in fs::read_dir(path).expect("a folder") {
+fn collect(path: &Path, imports: &mut BTreeSet<String>) {
+    if let Ok(entries) = fs::read_dir(path) {
+        for entry in entries {
             collect(&entry.expect("an entry").path(), imports);
         }
-    } else {
-        imports.extend(imported(&fs::read_to_string(path).expect("a source file")));
+    } else if let Ok(text) = fs::read_to_string(path) {
+        imports.extend(imported(&text));
     }
 }
 
@@ -79,20 +77,8 @@ fn imported(text: &str) -> Vec<String> {
     names
 }
 
-/// What is left when rooms that import from no other one are removed, again and again.
-fn without_leaves(mut imports: Imports) -> Imports {
-    loop {
-        let leaves: Vec<String> = imports
-            .iter()
-            .filter(|(room, from)| {
-                let others = from.iter().filter(|name| name != room);
-                others.clone().all(|name| !imports.contains_key(name))
-            })
-            .map(|(room, _)| room.clone())
-            .collect();
-        if leaves.is_empty() {
-            return imports;
-        }
-        imports.retain(|room, _| !leaves.contains(room));
-    }
+#[test]
+fn a_path_and_each_path_of_a_group_is_an_import() {
+    let text = "use crate::{\n    a::{self, b::{c, d}},\n    e,\n};\nlet x = crate::f::g();";
+    assert_eq!(imported(text), ["a", "e", "f"]);
 }

@@ -23,7 +23,8 @@ impl Footprint {
     fn of(pid: u32) -> Self {
         let infos: Vec<String> = fs::read_dir(format!("/proc/{pid}/fdinfo"))
             .unwrap()
-            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            // The daemon opens and closes sockets meanwhile. Programs and links stay open.
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
             .collect();
         let ids = |key: &str| {
             infos

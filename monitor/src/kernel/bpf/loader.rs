@@ -134,7 +134,7 @@ pub type KernelLog = EbpfLogger<&'static dyn log::Log>;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelLogError {
     #[error("the programs have no log: {}", one_line(.0))]
-    NoLog(#[from] aya_log::Error),
+    Attach(#[from] aya_log::Error),
     #[error("cannot wait for the programs' log: {0}")]
     Runtime(#[from] io::Error),
 }

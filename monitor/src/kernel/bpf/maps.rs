@@ -93,8 +93,8 @@ impl Snapshots {
         }
     }
 
-    /// Writes a flow that only sock_diag knows. Data already published by the kernel programs is newer
-    /// and stays. Returns whether the flow was written.
+    /// Writes a flow that only sock_diag has reported. Data already published by the kernel programs is
+    /// newer and stays. Returns whether the flow was written.
     pub fn seed(&mut self, facts: &Facts) -> Result<bool, SnapshotError> {
         const BPF_NOEXIST: u64 = 1;
         match self
@@ -130,13 +130,16 @@ impl Snapshots {
 
     /// The next page of published flows, as connections and their facts, and whether it is the last
     /// page.
-    pub fn next_page(&self, pages: &mut Pages) -> Result<(Vec<Met>, bool), SnapshotError> {
+    pub fn next_page(
+        &self,
+        pages: &mut Pages,
+    ) -> Result<(Vec<SnapshotEntry>, bool), SnapshotError> {
         let (page, last) = pages.next(self.fd.as_fd()).map_err(SnapshotError::Pages)?;
-        let met = page.map(|snapshot| {
+        let entries = page.map(|snapshot| {
             let facts = decode::facts(&snapshot).map_err(SnapshotError::from);
             (ConnId(snapshot.cookie), facts)
         });
-        Ok((met.collect(), last))
+        Ok((entries.collect(), last))
     }
 
     fn lookup(&self, conn: ConnId) -> Result<Option<Snapshot>, MapAccessError> {
@@ -180,7 +183,7 @@ fn present<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
 }
 
 /// A connection, and its facts if they are valid.
-pub type Met = (ConnId, Result<Facts, SnapshotError>);
+pub type SnapshotEntry = (ConnId, Result<Facts, SnapshotError>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

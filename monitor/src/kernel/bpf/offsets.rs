@@ -29,11 +29,11 @@ pub enum BtfError {
     #[error("cannot use the kernel types in {path}: {source}")]
     Malformed { path: String, source: Malformed },
     #[error("the kernel's BTF has no struct {0}")]
-    NoStruct(&'static str),
+    MissingStruct(&'static str),
     #[error("the kernel's BTF has no tracepoint {0}")]
-    NoTracepoint(&'static str),
+    MissingTracepoint(&'static str),
     #[error("the kernel's struct {in_struct} has no field {field}")]
-    NoField {
+    MissingField {
         in_struct: &'static str,
         field: &'static str,
     },
@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<Btf, BtfError> {
 pub(super) fn tracepoint_id(btf: &Btf, name: &'static str) -> Result<u32, BtfError> {
     btf.find(Kind::Typedef, &format!("btf_trace_{name}"))
         .map(|found| found.id())
-        .ok_or(BtfError::NoTracepoint(name))
+        .ok_or(BtfError::MissingTracepoint(name))
 }
 
 /// A struct of the kernel.
@@ -92,13 +92,13 @@ struct Structure<'a> {
 fn structure<'a>(btf: &'a Btf, name: &'static str) -> Result<Structure<'a>, BtfError> {
     btf.find(Kind::Struct, name)
         .map(|of| Structure { name, of })
-        .ok_or(BtfError::NoStruct(name))
+        .ok_or(BtfError::MissingStruct(name))
 }
 
 impl Structure<'_> {
     /// The byte offset of a field that must have this shape.
     fn offset(&self, field: &'static str, shape: Shape) -> Result<u32, BtfError> {
-        let found = self.of.member(field).ok_or(BtfError::NoField {
+        let found = self.of.member(field).ok_or(BtfError::MissingField {
             in_struct: self.name,
             field,
         })?;

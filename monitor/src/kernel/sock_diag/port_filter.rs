@@ -93,8 +93,8 @@ impl PortFilter {
         let (one, whole) = (u16::from(COMPARISON), CONDITION as u16);
         // The jump that refuses follows all conditions.
         let refusal = u16::from(OP);
-        for (place, condition) in (0..).zip(&self.conditions) {
-            let behind = (self.conditions.len() as u16 - place - 1) * whole;
+        for (index, condition) in (0..).zip(&self.conditions) {
+            let behind = (self.conditions.len() as u16 - index - 1) * whole;
             let (at_least, at_most) = match condition.end {
                 PortEnd::Local => (S_GE, S_LE),
                 PortEnd::Peer => (D_GE, D_LE),

@@ -98,14 +98,14 @@ pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
     })
 }
 
-/// Finds the listening sockets, and calls `meet` with each connection on a watched port, in all network
-/// namespaces. A connection may be passed more than once. If both ends are on this host, each end is
-/// passed separately.
+/// Finds the listening sockets, and calls `visit` with each connection on a watched port, in all
+/// network namespaces. A connection may be passed more than once. If both ends are on this host, each
+/// end is passed separately.
 ///
 /// Fails only if the namespaces cannot even be listed.
 pub fn connections(
     listeners: &[Listener],
-    mut meet: impl FnMut(&ScannedSocket<'_>),
+    mut visit: impl FnMut(&ScannedSocket<'_>),
 ) -> Result<Scan, NetNsError> {
     let filter = PortFilter::of(listeners);
     walk(listeners, |sock_diag, listening| {
@@ -119,7 +119,7 @@ pub fn connections(
             } else {
                 Listener::watching(listeners, local, peer)
             };
-            meet(&ScannedSocket {
+            visit(&ScannedSocket {
                 socket: &socket,
                 watched,
             });
@@ -143,7 +143,7 @@ fn walk(
     for namespace in &namespaces.found {
         let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
         let mut sockets = Vec::new();
-        let mut look = || -> Result<[Dump; 2], FindError> {
+        let mut read_all = || -> Result<[Dump; 2], FindError> {
             let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
             let mut dumps = dump(&mut sock_diag, &mut sockets)?;
             if dumps.iter().any(|dump| dump.interrupted) {
@@ -153,7 +153,7 @@ fn walk(
             }
             Ok(dumps)
         };
-        match look() {
+        match read_all() {
             Ok(dumps) => {
                 scan.namespaces += 1;
                 scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
@@ -220,13 +220,13 @@ mod tests {
 
     /// The connections on a port of this host's servers, and their unread bytes.
     fn scanned(port: u16) -> (Vec<ConnId>, Vec<ReceiveQueue>) {
-        let (mut met, mut unread) = (Vec::new(), Vec::new());
+        let (mut found_conns, mut unread) = (Vec::new(), Vec::new());
         let scan = connections(&[listener(port)], |found| {
-            met.push(found.conn());
+            found_conns.push(found.conn());
             unread.extend(found.receive_queue());
         });
         assert!(scan.unwrap().is_complete());
-        (met, unread)
+        (found_conns, unread)
     }
 
     /// Of both families, and on an address that is valid only with its interface.

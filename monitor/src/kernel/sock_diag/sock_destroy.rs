@@ -73,7 +73,7 @@ pub fn is_supported() -> Result<bool, SockDiagError> {
     let mut sock_diag = SockDiag::open()?;
     // Without tcp_diag the kernel would respond "no such socket", as it does below.
     sock_diag.probe()?;
-    match sock_diag.destroy(&SocketKey::NOBODY) {
+    match sock_diag.destroy(&SocketKey::NO_SOCKET) {
         Ok(_) => Ok(true),
         Err(SockDiagError::Refused(cause)) if is_unsupported(&cause) => Ok(false),
         Err(error) => Err(error),
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_missing_socket_is_gone() {
         let mut finder = SocketFinder::open().unwrap();
-        let outcome = destroy(&mut finder, &SocketKey::NOBODY).unwrap();
+        let outcome = destroy(&mut finder, &SocketKey::NO_SOCKET).unwrap();
         assert_eq!(outcome, DestroyOutcome::Gone);
     }
 

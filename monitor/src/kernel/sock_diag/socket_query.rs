@@ -39,10 +39,10 @@ pub struct SocketKey {
 
 impl SocketKey {
     /// Matches nothing: no socket has port 0 or cookie 0.
-    pub(super) const NOBODY: Self = Self {
+    pub(super) const NO_SOCKET: Self = Self {
         cookie: 0,
-        local: NOWHERE,
-        peer: NOWHERE,
+        local: UNSPECIFIED,
+        peer: UNSPECIFIED,
     };
 
     /// Addresses as the socket has them, IPv4 plain or mapped into IPv6. `None` for the cookie that
@@ -94,7 +94,7 @@ impl SocketKey {
     }
 }
 
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Two 32-bit halves, the low one first on every architecture.
 fn wire_cookie(cookie: u64) -> [u8; 8] {

@@ -95,7 +95,7 @@ impl Cgroups {
         }
         let walk = walk(&self.root, id, started);
         self.duty_cycle.took(started, Instant::now());
-        let before = std::mem::replace(&mut self.remembered, walk.met);
+        let before = std::mem::replace(&mut self.remembered, walk.found);
         if walk.cut {
             misses.walks_cut += 1;
             let room = MAX_REMEMBERED.saturating_sub(self.remembered.len());
@@ -113,7 +113,7 @@ enum ByHandle {
 
 #[derive(Debug, Default)]
 struct CgroupWalk {
-    met: HashMap<u64, Arc<Path>>,
+    found: HashMap<u64, Arc<Path>>,
     /// Time ran out before the end.
     cut: bool,
 }
@@ -122,13 +122,13 @@ struct CgroupWalk {
 /// Always remembers `wanted` if found.
 fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
     let mut walk = CgroupWalk::default();
-    let mut meet = |id, path: &Path| {
-        if id == wanted || walk.met.len() < MAX_REMEMBERED {
-            walk.met.insert(id, path.into());
+    let mut remember = |id, path: &Path| {
+        if id == wanted || walk.found.len() < MAX_REMEMBERED {
+            walk.found.insert(id, path.into());
         }
     };
     if let Ok(metadata) = fs::metadata(root) {
-        meet(metadata.ino(), Path::new(""));
+        remember(metadata.ino(), Path::new(""));
     }
     let mut unread = VecDeque::from([PathBuf::new()]);
     while let Some(parent) = unread.pop_front() {
@@ -145,7 +145,7 @@ fn walk(root: &Path, wanted: u64, started: Instant) -> CgroupWalk {
                 continue;
             }
             let path = parent.join(entry.file_name());
-            meet(entry.ino(), &path);
+            remember(entry.ino(), &path);
             // Most cgroups have none below them. Their link count shows that without reading their many
             // files.
             if entry.metadata().is_ok_and(|found| found.nlink() > LEAF) {
@@ -200,7 +200,7 @@ mod tests {
         let id = fs::metadata(&root).unwrap().ino();
         let walk = walk(&root, id, Instant::now() - duty_cycle::LONGEST);
         assert!(walk.cut);
-        assert_eq!(walk.met.len(), 1);
+        assert_eq!(walk.found.len(), 1);
     }
 
     #[test]

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root: looks into other users' processes"]
+    #[ignore = "needs root: reads other users' processes"]
     fn a_process_of_another_user_is_found_and_its_hostile_name_is_text() {
         let folder = tempfile::tempdir().unwrap();
         let name = OsStr::from_bytes(b"ev\x1b[2J\xffil");
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root: looks into other users' processes"]
+    #[ignore = "needs root: reads other users' processes"]
     fn the_last_of_many_sockets_is_found() {
         const SOCKETS: u32 = 2_000;
         let sockets: Vec<_> = (0..SOCKETS)

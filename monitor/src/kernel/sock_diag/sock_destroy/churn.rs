@@ -160,14 +160,14 @@ impl Open {
         let used = exchange(&client, &server);
         // The server's next error is this RST, unless its socket was aborted.
         drop(client);
-        let heard = match &used {
+        let error = match &used {
             Err((ChurnSide::Server, kind)) => *kind,
             _ => server.peek(&mut [0]).expect_err("a RST").kind(),
         };
-        let aborted = heard == ErrorKind::ConnectionAborted;
+        let aborted = error == ErrorKind::ConnectionAborted;
         assert!(
-            aborted || used.is_ok() && heard == ErrorKind::ConnectionReset,
-            "not aborted, and yet {heard:?} after {used:?}"
+            aborted || used.is_ok() && error == ErrorKind::ConnectionReset,
+            "not aborted, and yet {error:?} after {used:?}"
         );
         aborted
     }
