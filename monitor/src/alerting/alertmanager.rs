@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::delivery::{Delivery, Encoder, Undelivered};
 use crate::{
     config::endpoint::Endpoint,
-    records::{Now, alert_line::milliseconds},
+    records::{Now, json},
 };
 use monitor_core::Alert;
 use standing::{Post, StandingAlerts};
@@ -149,9 +149,9 @@ impl Encoder for AlertmanagerEncoder {
 struct Posted<'a> {
     labels: &'a standing::Pairs,
     annotations: &'a standing::Pairs,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     starts_at: Timestamp,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ends_at: Timestamp,
     #[serde(rename = "generatorURL")]
     generator_url: &'a str,

@@ -7,7 +7,8 @@ use crate::{
         Now,
         alert_line::AlertLine,
         clients::ClientRecord,
-        connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
+        connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
+        transitions::TransitionRecord,
     },
 };
 use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
@@ -37,9 +38,9 @@ impl Daemon {
             ControlRequest::Storms(reply) => {
                 let now = both_clocks();
                 let standing = self.core.standing_storms();
-                let lines = standing.filter_map(|alert| {
+                let lines = standing.map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&AlertLine::new(alert, listener, now.wall_clock(alert.at)))
+                    AlertLine::new(alert, listener, now.wall_clock(alert.at)).to_json()
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -161,22 +162,14 @@ impl Daemon {
             .show(&TransitionRecord::new(transition, name, endpoints, ts));
     }
 
-    fn standing(&self, conn: ConnId, now: &Now) -> Option<String> {
+    fn standing(&self, conn: ConnId, now: &Now) -> Option<serde_json::Result<String>> {
         let alert: Alert = self.core.standing(conn)?.clone().into();
         let ts = now.wall_clock(alert.at);
         let listener = self.listener_name(alert.listener);
-        json(&AlertLine::new(&alert, listener, ts))
+        Some(AlertLine::new(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
         name_of(&self.listeners, listener)
     }
-}
-
-/// Serializes a line, without its newline; a line that cannot be serialized is left out of the
-/// response.
-fn json(line: &AlertLine<'_>) -> Option<String> {
-    line.to_json()
-        .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))
-        .ok()
 }

@@ -3,23 +3,24 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 mod evidence;
 mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::records::clients::ClientFigures;
+use crate::records::{clients::ClientFigures, json};
 use monitor_core::{
-    Alert, AlertResolution, ConnectionAlert, ConnectionVerdict, Ktime, Subject, background::Owner,
-    handshake::ClientAddress, storm::ClientRow,
+    Alert, AlertResolution, ConnId, ConnectionAlert, ConnectionVerdict, Ktime, Subject,
+    background::Owner, handshake::ClientAddress, storm::ClientRow,
 };
 
 /// The JSON form of an alert.
 #[derive(Serialize)]
+#[serde(tag = "type", rename = "alert")]
 pub struct AlertLine<'a> {
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ts: Timestamp,
     status: &'static str,
     alert: &'static str,
@@ -42,8 +43,8 @@ pub struct AlertLine<'a> {
 
 #[derive(Serialize)]
 struct Conn<'a> {
-    /// A string, because a cookie does not fit in the 53 bits of a JSON number.
-    cookie: String,
+    #[serde(serialize_with = "json::cookie::serialize")]
+    cookie: ConnId,
     local: SocketAddr,
     peer: SocketAddr,
     role: &'static str,
@@ -153,7 +154,7 @@ impl<'a> Conn<'a> {
             client: background
                 .and_then(|background| background.client)
                 .map(ClientAddress::reveal),
-            cookie: facts.conn.0.to_string(),
+            cookie: facts.conn,
             local: facts.local,
             peer: facts.peer,
             role: facts.role.as_str(),
@@ -161,11 +162,6 @@ impl<'a> Conn<'a> {
             age_seconds: ago(facts, at, facts.established_at),
         }
     }
-}
-
-/// RFC 3339, UTC.
-pub(crate) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{ts:.3}"))
 }
 
 #[cfg(test)]
@@ -177,7 +173,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::records::Now;
     use monitor_core::{
-        AlertGroup, Certainty, ConnId, Facts, ListenerFinding, ListenerId, Status, VerdictKind,
+        AlertGroup, Certainty, Facts, ListenerFinding, ListenerId, Status, VerdictKind,
         facts::{DirectionActivity, Protocol, Role},
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},
     };
@@ -270,7 +266,7 @@ pub(crate) mod tests {
             (&line["alert"], &line["status"]),
             (&"reconnect_storm".into(), &"firing".into())
         );
-        assert_eq!(line["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(
             (&line["phase"], &line["pattern"]),
             (&"storm".into(), &"lockstep".into())
@@ -301,7 +297,7 @@ pub(crate) mod tests {
     #[test]
     fn an_alert_is_one_line_with_the_documented_fields() {
         let firing = written(&alert().into());
-        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(firing["status"], "firing");
         assert_eq!(firing["alert"], "zombie");
         assert_eq!(firing["kind"], "expired");
@@ -388,6 +384,6 @@ pub(crate) mod tests {
         let alert = alert().into();
         let line = AlertLine::new(&alert, "8080", now.wall_clock(Ktime(1)));
         let line = serde_json::to_value(line).expect("JSON");
-        assert_eq!(line["ts"], "2026-11-22T17:37:50.000Z");
+        assert_eq!(line["ts"], "2026-11-22T17:37:50.000000Z");
     }
 }

@@ -18,8 +18,11 @@ use std::{convert::Infallible, time::Duration};
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    records::frames::FrameRecord,
-    replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
+    records::{
+        connection_summary::ConnectionSummary, frames::FrameRecord,
+        recording_summary::RecordingSummary,
+    },
+    replay::{Capture, CaptureError, Replay, ReplayRecord, play},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, State};
 
@@ -29,7 +32,7 @@ use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
 #[derive(Debug)]
 struct Played {
     records: Vec<ReplayRecord>,
-    summary: Summary,
+    summary: RecordingSummary,
     /// Where reading failed.
     end: Option<CaptureError>,
 }

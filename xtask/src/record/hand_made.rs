@@ -72,7 +72,7 @@ impl Recording {
             for (side, frame) in &conversation.frames {
                 let from_client = *side == Side::Client;
                 let mut line = json!({
-                    "conn": (number + 1).to_string(),
+                    "cookie": (number + 1).to_string(),
                     "local": conversation.server.to_string(),
                     "peer": conversation.client.to_string(),
                     "direction": if from_client { "rx" } else { "tx" },

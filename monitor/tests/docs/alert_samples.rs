@@ -9,6 +9,7 @@ use monitor_core::{
     Facts, Ktime, ListenerFinding, ListenerId, Status, Subject, VerdictKind,
     background::{Background, Owner, TcpAccount},
     facts::{DirectionActivity, Protocol, Role},
+    handshake::ClientAddress,
     storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase, Thrash},
 };
 use serde_json::Value;
@@ -96,7 +97,7 @@ fn storms() -> Vec<Subject> {
         attempts: 1,
         successes: 1,
         attempts_per_success: cause.map(|_| 1.0),
-        refused: vec![(Some(503), 1)],
+        refused: vec![(Some(503), 1), (None, 1)],
         returning_share: cause.map(|_| 1.0),
         closes: 1,
         cause,
@@ -169,7 +170,7 @@ fn everything_known() -> Background {
             comm: name(),
             netns: Some(1),
         },
-        client: None,
+        client: Some(ClientAddress::new([127, 0, 0, 1].into())),
         tcp: Some(TcpAccount {
             backoff: 1,
             probes: 1,
