@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     time::{Duration, Instant},
 };
 
@@ -23,8 +23,11 @@ impl Footprint {
     fn of(pid: u32) -> Self {
         let infos: Vec<String> = fs::read_dir(format!("/proc/{pid}/fdinfo"))
             .unwrap()
-            // The daemon opens and closes sockets meanwhile. Programs and links stay open.
-            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+            .filter_map(|entry| match fs::read_to_string(entry.unwrap().path()) {
+                // Closed since the folder was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                info => Some(info.unwrap()),
+            })
             .collect();
         let ids = |key: &str| {
             infos
