@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use monitor::kernel::decode::{self, DecodeError};
+use monitor::decode::{self, DecodeError};
 use monitor_common::{
     event::{
         EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,

@@ -36,8 +36,8 @@ use lab::{
 use monitor::{
     config::listeners::{Listener, PortRange},
     kernel::{
-        cgroup::find_cgroup2,
-        loader::{LoadSettings, Loaded, PACKET_HOOKS},
+        bpf::loader::{LoadSettings, Loaded, PACKET_HOOKS},
+        host::cgroup::find_cgroup2,
     },
 };
 use monitor_core::ListenerRules;

@@ -17,8 +17,14 @@ pub mod connections;
 pub mod frames;
 pub(crate) mod json;
 pub mod loss;
+mod now;
 pub(crate) mod numbers;
 pub mod recording_summary;
 pub mod skipped;
 pub mod transitions;
 pub mod warning;
+
+pub use now::Now;
+
+/// The header of a list of connections with the number of watched connections when the list was begun.
+pub const TOTAL_HEADER: &str = "wsmon-connections";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    kernel::{
+    kernel::bpf::{
         features::LoopKind,
         loader::{LoadSettings, Loaded},
     },

@@ -13,8 +13,8 @@ use monitor::{
     config::listeners::{Listener, PortRange},
     kernel::{
         clock,
-        netns::{self, NetNs},
-        scan::{self, Scan},
+        host::netns::{self, NetNs},
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{

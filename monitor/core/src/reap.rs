@@ -114,10 +114,6 @@ impl Reaper {
         }
     }
 
-    pub fn mode(&self) -> ReapMode {
-        self.settings.mode
-    }
-
     /// Handles an alert. A connection whose death it confirms becomes due later, unless the verdict
     /// ends first.
     pub fn offer(&mut self, alert: &Alert) {

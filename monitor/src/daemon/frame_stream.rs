@@ -7,19 +7,21 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use monitor_common::{Direction, drop_reason::DropReason, event::FrameSample};
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
+    api::control::{FrameViewers, LineStream, WatchError},
     config::listeners::Listener,
-    kernel::{
-        clock, decode,
+    decode,
+    kernel::bpf::{
         loader::{LoadError, Loaded},
         maps::{Drops, MapAccessError, Ring, RingUse, SampleRate},
     },
-    records::frames::{Filter, FrameRecord, OneIn},
-    sink::control::{FrameViewers, LineStream, WatchError},
+    records::{
+        Now,
+        frames::{Filter, FrameRecord, OneIn},
+    },
 };
 use monitor_core::{ConnId, Facts, Ktime};
 
@@ -209,22 +211,6 @@ pub struct Collected {
     pub undecodable: u64,
 }
 
-/// One moment on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    pub at: Ktime,
-    pub ts: Timestamp,
-}
-
-impl Now {
-    pub fn read() -> Self {
-        Self {
-            at: clock::now(),
-            ts: Timestamp::now(),
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum FrameStreamError {
     #[error(transparent)]
@@ -233,13 +219,19 @@ pub enum FrameStreamError {
     Runtime(#[from] io::Error),
 }
 
+impl From<MapAccessError> for WatchError {
+    fn from(error: MapAccessError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
 fn lost_in_kernel(drops: &Drops) -> Result<u64, MapAccessError> {
     drops.read(DropReason::SamplesFull)
 }
 
 fn record(sample: &FrameSample, endpoints: Endpoints, listener: &str, now: &Now) -> FrameRecord {
     FrameRecord {
-        ts: Ktime(sample.at).on_wall_clock(now.at, now.ts),
+        ts: now.wall_clock(Ktime(sample.at)),
         cookie: ConnId(sample.cookie),
         listener: listener.to_owned(),
         local: endpoints.local,

@@ -67,7 +67,7 @@ impl ClientFigures {
 
 impl ClientRecord {
     /// `now` and `ts` are the same moment on two clocks.
-    pub(crate) fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
+    pub fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
         Self {
             ts: now.on_wall_clock(now, ts),
             listener: listener.to_owned(),

@@ -88,7 +88,7 @@ pub struct HandshakeSummary {
 }
 
 impl HandshakeSummary {
-    pub(crate) fn of(handshake: &Handshake<'_>) -> Self {
+    pub fn of(handshake: &Handshake<'_>) -> Self {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Self {
             path: text(handshake.path),
@@ -158,24 +158,24 @@ impl From<Close> for CloseFrame {
 
 /// The sources of a connection's record.
 #[derive(Debug)]
-pub(crate) struct ConnectionView<'a> {
-    pub(crate) detail: &'a Detail,
+pub struct ConnectionView<'a> {
+    pub detail: &'a Detail,
     /// The listener's name.
-    pub(crate) listener: &'a str,
-    pub(crate) verdict: Option<&'a ConnectionAlert>,
-    pub(crate) handshake: Option<HandshakeSummary>,
+    pub listener: &'a str,
+    pub verdict: Option<&'a ConnectionAlert>,
+    pub handshake: Option<HandshakeSummary>,
     /// When the upgrade was requested.
-    pub(crate) requested_at: Option<Ktime>,
+    pub requested_at: Option<Ktime>,
     /// For a closed connection.
-    pub(crate) how: Option<CloseHow>,
+    pub how: Option<CloseHow>,
     /// The moment to which ages are measured.
-    pub(crate) now: Ktime,
+    pub now: Ktime,
     /// The wall clock at `now`.
-    pub(crate) ts: Timestamp,
+    pub ts: Timestamp,
 }
 
 impl ConnectionView<'_> {
-    pub(crate) fn record(&self) -> ConnectionRecord {
+    pub fn record(&self) -> ConnectionRecord {
         let facts = &self.detail.facts;
         let closing = facts.closing.is_some() || facts.close.is_some() || !facts.is_open();
         ConnectionRecord {

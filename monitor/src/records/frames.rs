@@ -69,16 +69,16 @@ impl fmt::Display for OpcodeName {
 #[error(
     "invalid opcode {0:?}, expected continuation, text, binary, close, ping, pong, or reserved-3 to reserved-15"
 )]
-pub struct NoOpcode(String);
+pub struct InvalidOpcode(String);
 
 impl FromStr for OpcodeName {
-    type Err = NoOpcode;
+    type Err = InvalidOpcode;
 
-    fn from_str(text: &str) -> Result<Self, NoOpcode> {
+    fn from_str(text: &str) -> Result<Self, InvalidOpcode> {
         (0..=0xf)
             .map(Self)
             .find(|name| name.to_string() == text)
-            .ok_or_else(|| NoOpcode(text.to_owned()))
+            .ok_or_else(|| InvalidOpcode(text.to_owned()))
     }
 }
 

@@ -137,20 +137,3 @@ pub(crate) mod seconds {
             .transpose()
     }
 }
-
-/// A value with a text form, or nothing.
-pub(crate) mod text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserialize, Deserializer, de::Error};
-
-    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
-    where
-        D: Deserializer<'de>,
-        T: FromStr<Err: Display>,
-    {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| text.parse().map_err(D::Error::custom))
-            .transpose()
-    }
-}

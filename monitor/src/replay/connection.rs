@@ -13,7 +13,7 @@ use monitor_common::{
 };
 
 use super::{dedup::RecentPackets, headers::TcpSegment};
-use crate::kernel::decode::{self, octets};
+use crate::decode::{self, octets};
 use monitor_core::{Detail, ListenerId, facts::Role};
 
 /// After this many waits in vain, a connection's segments no longer wait.

@@ -7,8 +7,7 @@ use std::{
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    kernel::{maps::RingUse, owner::OwnerMisses},
-    sink::metrics::{self, Losses, ProgramRuns, Scrape},
+    metrics::{self, Losses, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
@@ -132,10 +131,14 @@ fn scraped() -> String {
         tallies: vec![&tally],
         losses: &Losses::default(),
         degraded: false,
-        owner_gaps: OwnerMisses::default(),
+        owner_gaps: &[("walk_cut", 0)],
         suppressed_log_lines: 0,
         frame_viewers: 0,
-        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingUse::default())),
+        rings: &[RingUsage {
+            name: "vitals",
+            size: 0,
+            peak: 0,
+        }],
         tracked: 0,
         max_connections: 1,
         programs: &[ProgramRuns {

@@ -55,14 +55,17 @@ pub(crate) fn examples_in(text: &str) -> Vec<Value> {
 /// The source files that ARCHITECTURE.md names, with the folders that it shortens written out.
 fn named_sources() -> Vec<String> {
     let rooms = [
+        "alerting",
+        "api",
         "cli",
         "config",
         "daemon",
+        "decode",
         "diagnostics",
         "kernel",
+        "metrics",
         "records",
         "replay",
-        "sink",
     ];
     code(&read("ARCHITECTURE.md").replace("```", ""))
         .into_iter()

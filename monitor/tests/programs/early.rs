@@ -4,7 +4,7 @@
 use std::fs;
 
 use lab::defer_accept;
-use monitor::kernel::decode;
+use monitor::decode;
 use monitor_common::{Direction, drop_reason::DropReason};
 use monitor_core::{Event, facts::Protocol};
 use rustix::net::listen as listen_again;

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
+use super::link::Link;
 use monitor::{
     config::listeners::{Listener, PortRange},
+    decode,
     kernel::{
-        cgroup::find_cgroup2,
-        decode,
-        loader::{LoadSettings, Loaded},
-        maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+        bpf::{
+            loader::{LoadSettings, Loaded},
+            maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+        },
+        host::cgroup::find_cgroup2,
     },
 };
 use monitor_common::{
@@ -22,8 +25,6 @@ use monitor_common::{
     stats::{Counter, ListenerStats},
 };
 use monitor_core::ListenerRules;
-
-use super::link::Link;
 
 /// The ports that the shared programs watch. Each has its own listener, so that a test sees only
 /// its own counters.

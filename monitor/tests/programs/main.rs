@@ -27,10 +27,12 @@ use std::{
 };
 
 use aya::programs::{TestRun, TestRunOptions};
-use monitor::kernel::{
+use monitor::{
     decode,
-    maps::{Drops, Snapshots},
-    snapshot_pages::Pages,
+    kernel::bpf::{
+        maps::{Drops, Snapshots},
+        snapshot_pages::Pages,
+    },
 };
 use monitor_common::{
     drop_reason::DropReason,

@@ -6,18 +6,18 @@ use std::{
     time::Duration,
 };
 
-use monitor::{
-    config::listeners::{Listener, PortRange},
-    kernel::{decode, scan},
-};
-use monitor_core::{ConnId, Event, Facts, ListenerRules};
-use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
-
 use super::{
     kernel::{Kernel, KernelGuard},
     tun::in_new_namespace,
     ws::{self, Frame, REQUEST, RESPONSE, Stream},
 };
+use monitor::{
+    config::listeners::{Listener, PortRange},
+    decode,
+    kernel::sock_diag::scan,
+};
+use monitor_core::{ConnId, Event, Facts, ListenerRules};
+use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
 
 const MPTCP: Option<Protocol> = Some(ipproto::MPTCP);
 const SOON: Duration = Duration::from_secs(20);

@@ -4,10 +4,10 @@ use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
 use super::RunArgs;
 use crate::{
+    alerting::{SinkSettings, alert_log::LogTarget},
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::{self, Config, endpoint::Endpoint, listeners::Listener},
-    kernel::loader::LoadSettings,
-    sink::{SinkSettings, alert_log::LogTarget},
+    kernel::bpf::loader::LoadSettings,
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 

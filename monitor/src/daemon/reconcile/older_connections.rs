@@ -10,10 +10,10 @@ use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
     config::listeners::Listener,
     kernel::{
+        bpf::maps::{SnapshotError, Snapshots},
         clock,
-        maps::{SnapshotError, Snapshots},
-        netns::NetNsError,
-        scan::{self, Scan},
+        host::netns::NetNsError,
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
@@ -49,7 +49,7 @@ pub(super) struct Seeding {
     /// Connections that ended since the search began and must not be reported afterwards.
     ended: HashSet<ConnId>,
     /// Connections that were already in the snapshots when their turn came.
-    met: HashSet<ConnId>,
+    published: HashSet<ConnId>,
     untracked: HashSet<ConnId>,
 }
 
@@ -97,7 +97,7 @@ impl Seeding {
     /// Whether it is still to be reported. The search may find a socket twice, or one that has ended
     /// meanwhile.
     fn is_new(&self, conn: ConnId) -> bool {
-        ![&self.seeds, &self.ended, &self.met, &self.untracked]
+        ![&self.seeds, &self.ended, &self.published, &self.untracked]
             .iter()
             .any(|known| known.contains(&conn))
     }
@@ -137,7 +137,7 @@ impl Reconciler {
                     core.handle_event(Event::Seeded(Box::new(facts)));
                 }
                 // The kernel programs saw it in between and know more.
-                Ok(false) => drop(seeding.met.insert(conn)),
+                Ok(false) => drop(seeding.published.insert(conn)),
                 Err(SnapshotError::Full) => drop(seeding.untracked.insert(conn)),
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
             }
@@ -154,7 +154,7 @@ impl Reconciler {
         };
         self.warn_omissions(omissions(&scan));
         let seeded = Seeded {
-            connections: seeding.seeds.len() + seeding.met.len(),
+            connections: seeding.seeds.len() + seeding.published.len(),
             untracked: seeding.untracked.len(),
             namespaces: scan.namespaces,
             refused: scan.refused.len(),

@@ -13,7 +13,7 @@ use monitor_common::{
 
 use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
-    kernel::decode,
+    decode,
     records::frames::FrameRecord,
     replay::{
         connection::{Connection, Reading},
