@@ -8,7 +8,7 @@ mod libfuzzer;
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
     time::Duration,
 };
 
@@ -17,7 +17,6 @@ use clap::ValueEnum;
 
 use crate::{
     artifacts::{Executable, executables},
-    interrupt::{EXIT_INTERRUPTED, Interrupt},
     root::Prerequisite,
     workspace,
 };
@@ -57,8 +56,7 @@ Examples:
   cargo xtask fuzz --brief               a quarter of a minute in all, always the same runs
   cargo xtask fuzz segment --input fuzz/artifacts/segment/crash-0a1b2c
 
-Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++ compiler,
-130 interrupted.";
+Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++ compiler.";
 
 /// What is attacked, named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +64,7 @@ Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++
 enum Target {
     /// The reader of kernel types
     BtfFile,
-    /// The frame header's parser, beside tungstenite's
+    /// The frame header's parser, compared with tungstenite's
     FrameHeader,
     /// The parsers of HTTP upgrade requests and answers
     Handshake,
@@ -98,25 +96,15 @@ impl Target {
 ///
 /// # Errors
 /// If they cannot be built, or an input broke a guarantee.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     if let (Some(input), Some(target)) = (&args.input, args.target) {
         run_input(target, input)?;
     } else if args.brief {
         run_each_briefly(args.target)?;
     } else {
-        let interrupt = Interrupt::watch()?;
-        run_each(args.target, |fuzzer, _| {
-            // After an interrupt, the remaining targets don't start.
-            if interrupt.came() {
-                return Ok(());
-            }
-            fuzzer.run_for(args.time, &interrupt)
-        })?;
-        if interrupt.came() {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
-        }
+        run_each(args.target, |fuzzer, _| fuzzer.run_for(args.time))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// A fixed number of runs of every target, always the same ones.

@@ -17,6 +17,9 @@ pub enum LabError {
     #[error("`{command}` failed: {stderr}")]
     Command { command: String, stderr: String },
 
+    #[error("cargo could not build {name}; its errors are above")]
+    Build { name: &'static str },
+
     #[error("cannot {action}")]
     Io { action: String, source: io::Error },
 

@@ -7,10 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lab::{Namespace, Process, wait_for};
+use lab::{Namespace, Process, node_modules, wait_for, workspace};
 
 use super::SOON;
-use crate::{peers, workspace};
 
 /// The implementation of the protocol.
 #[derive(Clone, Copy)]
@@ -72,21 +71,17 @@ pub(super) fn run_client(
 }
 
 fn script(namespace: &Namespace, library: Library, role: &str) -> Command {
-    let installed = workspace::root().join("target/peers");
+    let installed = workspace().join("target/peers");
     let python = |venv: &str| installed.join(venv).join("bin/python").into_os_string();
     let (program, name) = match library {
         Library::Ws => ("node".into(), format!("ws_{role}.cjs")),
         Library::Websockets => (python("venv"), format!("websockets_{role}.py")),
-        Library::Aiohttp => (python(peers::RECORDING_VENV), format!("aiohttp_{role}.py")),
+        Library::Aiohttp => (python("recording"), format!("aiohttp_{role}.py")),
     };
     let mut command = namespace.command(&program.to_string_lossy());
     command
-        .arg(
-            workspace::root()
-                .join("testdata/recordings/scripts")
-                .join(name),
-        )
-        .env("NODE_PATH", installed.join("node_modules"))
+        .arg(workspace().join("testdata/recordings/scripts").join(name))
+        .env("NODE_PATH", node_modules())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
     command

@@ -287,7 +287,8 @@ fn list(wsmon: &Path, daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
     command.args(["list", "--control"]).arg(daemon.control());
     command.args(arguments).stdout(Stdio::null());
     let begin = Instant::now();
-    crate::workspace::run(&mut command)?;
+    let status = command.status().context("cannot start wsmon list")?;
+    ensure!(status.success(), "wsmon list failed: {status}");
     Ok(begin.elapsed().as_secs_f64())
 }
 

@@ -13,12 +13,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
-    Exchange, LabError, Namespace, Opcode, Pair, Process, Turn,
+    Exchange, LabError, Namespace, Opcode, Pair, Process, Turn, node_modules,
     wire::{self, Sender, frame},
+    workspace,
 };
 
 use super::workload::Workload;
-use crate::{peers, workspace};
 
 /// The server's port, which is watched.
 pub(super) const PORT: u16 = 8080;
@@ -95,9 +95,9 @@ impl Traffic {
         let address = SocketAddr::from(([127, 0, 0, 1], PORT));
         let mut command = self.namespace.command("node");
         command
-            .arg(workspace::root().join("testdata/peers/ws_server.cjs"))
+            .arg(workspace().join("testdata/peers/ws_server.cjs"))
             .args([&address.ip().to_string(), &PORT.to_string(), NEVER_PINGS])
-            .env("NODE_PATH", peers::node_modules())
+            .env("NODE_PATH", node_modules())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut server = Process::spawn(&mut command)?;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: three real connections die in three ways while a fourth lives on.
+//! Program behind `cargo xtask demo`: three real connections die in three ways while a fourth lives on.
 //!
 //! A WebSocket server and its clients talk through a load balancer ([`lab`]); wsmon watches from
 //! the host. Every fact and every alert is shown when it happens, together with the state of the
@@ -12,18 +12,16 @@ mod story;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
+use clap::Parser;
+use lab::{EXIT_INTERRUPTED, Interrupt};
 
-use crate::{
-    build,
-    interrupt::{EXIT_INTERRUPTED, Interrupt},
-    root::{self, Prerequisite},
-    setup,
-};
 use screen::Screen;
 use stage::Stage;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Parser)]
 #[command(
+    bin_name = "cargo xtask demo",
+    about = "Show three WebSocket connections die, and wsmon catch them",
     long_about = "Builds wsmon, starts a real WebSocket server and four clients behind a load \
 balancer that forgets connections after 6 s of silence, and lets three of them die: one idle, one \
 black-holed, one deaf. Shows each alert beside what the application still believes, and exits 0 \
@@ -32,7 +30,7 @@ build. Needs root for network namespaces and eBPF, and leaves nothing behind.",
     after_help = "Example:\n  sudo -E env \"PATH=$PATH\" cargo xtask demo\n\n\
 Exit codes: 0 all as expected, 1 not so, 3 not root or a tool is missing, 130 interrupted"
 )]
-pub(crate) struct Args {
+struct Args {
     /// Print the summary as JSON on stdout, and everything else on stderr
     #[arg(long)]
     json: bool,
@@ -41,26 +39,16 @@ pub(crate) struct Args {
     wsmon: Option<PathBuf>,
 }
 
-/// Runs the demo to its end and cleans up, whatever happened.
-///
-/// # Errors
-/// If the demo could not run. A demo that ran and failed is an exit code.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !root::is_root() {
-        return Err(Prerequisite {
-            missing: "the demo makes network namespaces and loads kernel programs: it needs root"
-                .into(),
-            remedy: vec![root::DEMO_AS_ROOT.into()],
-        }
-        .into());
-    }
-    setup::lab_quietly()?;
+/// Runs the demo to its end and cleans up, whatever happened. A demo that ran and failed is an exit
+/// code, not an error.
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
     let mut screen = Screen::new(args.json);
     let wsmon = match &args.wsmon {
         Some(wsmon) => wsmon.clone(),
         None => {
             screen.note("building wsmon (release) …");
-            build::wsmon()?
+            lab::build_wsmon()?
         }
     };
     let interrupt = Interrupt::watch()?;

@@ -132,11 +132,10 @@ fn all() -> Vec<Recording> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace;
 
     #[test]
     fn the_committed_recordings_match_the_generator() {
-        let folder = workspace::root().join("testdata/recordings");
+        let folder = lab::workspace().join("testdata/recordings");
         for (name, content) in all().iter().flat_map(Recording::files) {
             let committed = fs::read(folder.join(&name)).unwrap_or_default();
             assert!(

@@ -12,15 +12,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use lab::{EXIT_INTERRUPTED, Interrupt};
 
-use crate::{
-    build,
-    interrupt::{EXIT_INTERRUPTED, Interrupt},
-    progress::Progress,
-    results,
-    root::{self, Prerequisite},
-    setup,
-};
+use crate::{progress::Progress, results};
 use observer::Observer;
 use packets::Packets;
 use report::Report;
@@ -78,24 +72,11 @@ Exit codes: 0 measured, 1 failure, 2 usage error, 3 not root or a tool is missin
 /// # Errors
 /// If something could not be measured.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !root::is_root() {
-        return Err(Prerequisite {
-            missing:
-                "the benchmark makes network namespaces and loads kernel programs: it needs root"
-                    .into(),
-            remedy: vec![root::BENCH_AS_ROOT.into()],
-        }
-        .into());
-    }
     if args.brief {
         return run_briefly().map(|()| ExitCode::SUCCESS);
     }
-    setup::lab_quietly()?;
     let interrupt = Interrupt::watch()?;
     let mut progress = Progress::new(&interrupt);
-    if let Err(error) = setup::bench_quietly() {
-        progress.note(&format!("going on without: {error:#}"));
-    }
     let measured = measure(args, &mut progress);
     progress.clear();
     if interrupt.came() {
@@ -113,9 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 ///
 /// # Errors
 /// If one of these fails.
-pub(crate) fn run_briefly() -> Result<()> {
-    setup::lab_quietly()?;
-    setup::bench_quietly()?;
+fn run_briefly() -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let extent = Extent {
         pairs: 2,
@@ -123,7 +102,7 @@ pub(crate) fn run_briefly() -> Result<()> {
     };
     let observers = [Observer::Wsmon, Observer::Tcpdump, Observer::Ring];
     let mut progress = Progress::new(&interrupt);
-    let wsmon = build::wsmon()?;
+    let wsmon = lab::build_wsmon()?;
     let comparison = windows::compare(Workload::Echo, &observers, extent, &wsmon, &mut progress)?;
     progress.clear();
     for row in &comparison.rows {
@@ -153,7 +132,7 @@ fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
         Some(wsmon) => wsmon.clone(),
         None => {
             progress.note("building wsmon (release) …");
-            build::wsmon()?
+            lab::build_wsmon()?
         }
     };
     let without = |workload: &Workload| Some((workload.name(), workload.missing()?));

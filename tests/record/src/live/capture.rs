@@ -9,11 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use lab::{Namespace, Process};
 
 use super::SOON;
-use crate::workspace;
 
 /// How tcpdump captures, and how its file is converted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,12 +114,12 @@ impl Capture {
             bail!("{} may lack packets: {said}", self.file.display());
         }
         if self.tool == Tool::PcapNg {
-            workspace::run(
-                Command::new("editcap")
-                    .args(["-F", "pcapng"])
-                    .arg(&self.file)
-                    .arg(self.file.with_extension("pcapng")),
-            )?;
+            let status = Command::new("editcap")
+                .args(["-F", "pcapng"])
+                .arg(&self.file)
+                .arg(self.file.with_extension("pcapng"))
+                .status()?;
+            ensure!(status.success(), "editcap failed: {status}");
             fs::remove_file(&self.file)?;
         }
         Ok(())

@@ -13,14 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use lab::{Daemon, Metrics, Process, wait_until};
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Daemon, Metrics, Process, find_program, wait_until};
 
 use super::{
     ring::RingReader,
     traffic::{PORT, Traffic},
 };
-use crate::workspace;
 
 /// Also the shortest interval at which Prometheus could scrape it.
 const SS_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,7 +64,7 @@ impl Observer {
             Self::Ss => ("ss", "ss is not installed: apt-get install iproute2"),
             Self::Nobody | Self::Wsmon | Self::WsmonFrames | Self::Ring => return None,
         };
-        workspace::on_path(program).is_none().then_some(remedy)
+        find_program(program).is_none().then_some(remedy)
     }
 
     /// Starts it, and waits until it observes.
@@ -293,7 +292,8 @@ impl Ss {
                     continue;
                 }
                 due += SS_INTERVAL;
-                workspace::run(&mut command)?;
+                let status = command.status().context("cannot start ss")?;
+                ensure!(status.success(), "ss failed: {status}");
             }
             Ok(())
         });

@@ -10,15 +10,9 @@ mod worker;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail, ensure};
+use lab::{EXIT_INTERRUPTED, Interrupt};
 
-use crate::{
-    build,
-    interrupt::{EXIT_INTERRUPTED, Interrupt},
-    progress::Progress,
-    results,
-    root::{self, Prerequisite},
-    setup,
-};
+use crate::{progress::Progress, results};
 use report::Report;
 use stage::Plan;
 
@@ -88,14 +82,6 @@ missing, 130 interrupted.";
 /// # Errors
 /// If something could not be measured; a wrong result is an exit code.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !root::is_root() {
-        return Err(Prerequisite {
-            missing: "this makes a network namespace and loads kernel programs: it needs root"
-                .into(),
-            remedy: vec![root::SCALE_AS_ROOT.into()],
-        }
-        .into());
-    }
     if args.brief {
         return run_briefly().map(|()| ExitCode::SUCCESS);
     }
@@ -107,7 +93,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (0.0..=0.5).contains(&args.fading),
         "--fading is a share of all connections, half of them at most"
     );
-    setup::lab_quietly()?;
     let interrupt = Interrupt::watch()?;
     let mut progress = Progress::new(&interrupt);
     let measured = measure(args, &mut progress);
@@ -127,8 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 ///
 /// # Errors
 /// If one of these checks fails.
-pub(crate) fn run_briefly() -> Result<()> {
-    setup::lab_quietly()?;
+fn run_briefly() -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let plan = Plan {
         connections: 600,
@@ -141,7 +125,7 @@ pub(crate) fn run_briefly() -> Result<()> {
         at_once: 100,
     };
     let mut progress = Progress::new(&interrupt);
-    let measured = stage::play(plan, &build::wsmon()?, &mut progress);
+    let measured = stage::play(plan, &lab::build_wsmon()?, &mut progress);
     progress.clear();
     let failures = measured?.failures();
     if !failures.is_empty() {
@@ -155,7 +139,7 @@ fn measure(args: &Args, progress: &mut Progress<'_>) -> Result<Report> {
         Some(wsmon) => wsmon.clone(),
         None => {
             progress.note("building wsmon (release) …");
-            build::wsmon()?
+            lab::build_wsmon()?
         }
     };
     let mut numbers = args.connections.clone();

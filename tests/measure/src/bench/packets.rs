@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
-use crate::{artifacts::executables, progress::Progress, workspace::cargo};
+use crate::progress::Progress;
 
 /// Cost of packets, by the placement of the two ends.
 #[derive(Debug)]
@@ -30,11 +30,7 @@ pub(super) struct Kind<'a> {
 impl Packets {
     /// Builds the example and runs it twice, for about a minute.
     pub(super) fn measure(progress: &mut Progress<'_>) -> Result<Self> {
-        let mut build = cargo(&["build", "--quiet", "--release", "--package", "monitor"]);
-        let example = executables(build.args(["--example", "packet_cost"]))?
-            .into_iter()
-            .find_map(|made| (made.name == "packet_cost").then_some(made.path))
-            .context("cargo built packet_cost but did not say where")?;
+        let example = lab::build_example("packet_cost")?;
         let run = |one_cpu| {
             let mut command = Command::new(&example);
             command.arg("--json").stderr(Stdio::inherit());

@@ -7,14 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lab::{Alert, Client, Daemon, Direction, Lab, Message, Metrics, Opcode, Server};
+use lab::{Alert, Client, Daemon, Direction, Interrupt, Lab, Message, Metrics, Opcode, Server};
 
 use super::{
     report::Summary,
     screen::Screen,
     story::{LB_TIMEOUT, Outcome, Story, Verdict},
 };
-use crate::interrupt::Interrupt;
 
 const PORT: u16 = 8080;
 const BLACK_HOLE_AT: Duration = Duration::from_secs(3);

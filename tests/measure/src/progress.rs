@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-
-use crate::interrupt::Interrupt;
+use lab::Interrupt;
 
 /// Response time to Ctrl-C.
 const TICK: Duration = Duration::from_millis(20);

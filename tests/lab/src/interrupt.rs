@@ -1,6 +1,7 @@
 //! Termination signals as a flag that the program polls.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,27 +9,33 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
 };
 
+use crate::LabError;
+
 /// What a shell reports for a program ended by SIGINT.
-pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// Turns SIGINT, SIGTERM and SIGHUP into a flag, so that everything is dropped in order.
 #[derive(Debug)]
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     came: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    pub(crate) fn watch() -> Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime that waits for signals")?;
+    /// From now on, these signals no longer end the process.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] if the kernel refuses.
+    pub fn watch() -> Result<Self, LabError> {
+        Self::try_watch().map_err(LabError::io("wait for signals"))
+    }
+
+    fn try_watch() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let context = runtime.enter();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -50,7 +57,8 @@ impl Interrupt {
         Ok(Self { came })
     }
 
-    pub(crate) fn came(&self) -> bool {
+    /// Whether one of the signals has come.
+    pub fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
     }
 }

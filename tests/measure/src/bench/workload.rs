@@ -4,7 +4,7 @@
 //! the kernel's TCP, so the relative cost of an observer is as large as it can be. An application's
 //! own work hides it.
 
-use crate::{peers, workspace};
+use lab::{find_program, node_modules};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Workload {
@@ -60,8 +60,8 @@ impl Workload {
 
     /// The missing prerequisite, with the remedy.
     pub(super) fn missing(self) -> Option<&'static str> {
-        let there = self != Self::Node
-            || (workspace::on_path("node").is_some() && peers::node_modules().is_dir());
+        let there =
+            self != Self::Node || (find_program("node").is_some() && node_modules().is_dir());
         (!there).then_some("node or its ws is not installed: cargo xtask setup --tests")
     }
 
