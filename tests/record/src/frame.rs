@@ -1,12 +1,6 @@
 //! WebSocket frames as on the wire (RFC 6455 §5.2), valid and invalid.
 
-/// Encoding of the payload length.
-#[derive(Clone, Copy)]
-enum LengthForm {
-    Minimal,
-    SixteenBit,
-    SixtyFourBit,
-}
+use wire::{BINARY, CLOSE, CONTINUATION, LengthForm, PING, PONG, TEXT};
 
 #[derive(Clone)]
 enum Payload {
@@ -28,13 +22,6 @@ pub(crate) struct Frame {
     /// Whether its header can be recovered from the recording.
     pub(crate) knowable: bool,
 }
-
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
 
 const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -155,35 +142,15 @@ impl Frame {
     }
 
     pub(crate) fn bytes(&self, from_client: bool) -> Vec<u8> {
-        let masked = self.masked(from_client);
-        let mask_bit = u8::from(masked) << 7;
-        let len = self.len();
-        let mut bytes = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
-        match self.form {
-            LengthForm::Minimal if len <= 125 => bytes.push(mask_bit | len as u8),
-            LengthForm::SixtyFourBit => {
-                bytes.push(mask_bit | 127);
-                bytes.extend((len as u64).to_be_bytes());
-            }
-            LengthForm::Minimal if len > 0xffff => {
-                bytes.push(mask_bit | 127);
-                bytes.extend((len as u64).to_be_bytes());
-            }
-            _ => {
-                bytes.push(mask_bit | 126);
-                bytes.extend((len as u16).to_be_bytes());
-            }
-        }
-        if masked {
-            bytes.extend(MASKING_KEY);
-        }
+        let key = self.masked(from_client).then_some(MASKING_KEY);
+        let first = u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode;
+        let mut bytes = self.form.header(first, self.len(), key);
         match &self.payload {
             Payload::Fill(len) => bytes.resize(bytes.len() + len, 0xff),
-            Payload::Bytes(payload) if masked => {
-                let key = MASKING_KEY.iter().cycle();
+            Payload::Bytes(payload) => {
+                let key = key.unwrap_or_default().into_iter().cycle();
                 bytes.extend(payload.iter().zip(key).map(|(byte, key)| byte ^ key));
             }
-            Payload::Bytes(payload) => bytes.extend(payload),
         }
         bytes
     }

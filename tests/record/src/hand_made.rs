@@ -11,11 +11,12 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use wire::End;
 
 use super::{
-    capture_file::{Format, Packet},
-    conversation::{Conversation, Side},
-    packet::Link,
+    conversation::Conversation,
+    format::{Format, Packet},
+    link::Link,
 };
 
 /// One file to be written.
@@ -62,19 +63,19 @@ impl Recording {
         for (number, conversation) in self.conversations.iter().enumerate() {
             let interface = number % self.links.len();
             for (at, segment) in &conversation.packets {
-                let from_client = segment.from == conversation.client;
+                let from_client = segment.from == conversation.tcp.client;
                 packets.push(Packet {
                     at: *at,
                     interface: interface as u32,
-                    bytes: self.links[interface].wrap(&segment.ip_packet(), from_client),
+                    bytes: self.links[interface].wrap(&segment.packet(), from_client),
                 });
             }
             for (side, frame) in &conversation.frames {
-                let from_client = *side == Side::Client;
+                let from_client = *side == End::Client;
                 let mut line = json!({
                     "conn": (number + 1).to_string(),
-                    "local": conversation.server.to_string(),
-                    "peer": conversation.client.to_string(),
+                    "local": conversation.tcp.server.to_string(),
+                    "peer": conversation.tcp.client.to_string(),
                     "direction": if from_client { "rx" } else { "tx" },
                     "fin": frame.fin,
                     "rsv": frame.rsv,

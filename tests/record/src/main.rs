@@ -1,11 +1,11 @@
 //! Program behind `cargo xtask record`: regenerates the recordings in `testdata/recordings`.
 
-mod capture_file;
 mod conversation;
+mod format;
 mod frame;
 mod hand_made;
+mod link;
 mod live;
-mod packet;
 
 use anyhow::Result;
 use clap::Parser;

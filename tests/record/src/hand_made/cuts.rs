@@ -1,13 +1,14 @@
 //! Segment boundaries with nothing lost: cuts, duplicates, overlaps, disorder.
 
+use wire::{
+    End::{self, Client, Server},
+    REQUEST, RESPONSE,
+};
+
 use super::{
-    super::{
-        conversation::{Conversation, REQUEST, SWITCHING, Side},
-        frame::Frame,
-    },
+    super::{conversation::Conversation, frame::Frame},
     Recording,
 };
-use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {
     vec![
@@ -96,7 +97,7 @@ fn server_header_by_bytes() -> Recording {
 }
 
 /// 65,536 bytes, the smallest payload with a 64-bit length.
-fn upload(conversation: &mut Conversation, side: Side, header_cuts: &[usize]) {
+fn upload(conversation: &mut Conversation, side: End, header_cuts: &[usize]) {
     let frames = [Frame::binary(0x1_0000), Frame::text("behind")];
     let mut cuts = header_cuts.to_vec();
     cuts.extend((16_000..0x1_0000).step_by(16_000));
@@ -129,17 +130,17 @@ fn close_codes() -> Recording {
 
 /// The 101 in pieces, with the first frames directly after its last byte.
 fn handshake() -> Recording {
-    let blank_line = SWITCHING.len() - 4;
+    let blank_line = RESPONSE.len() - 4;
     let in_blank_line = (0..=4).map(|bytes| vec![blank_line + bytes]);
     let in_status_line = [vec![5], vec![9], vec![12]];
-    let by_bytes = [(1..=SWITCHING.len()).collect()];
+    let by_bytes = [(1..=RESPONSE.len()).collect()];
     let cuts = in_blank_line.chain(in_status_line).chain(by_bytes);
     let conversations: Vec<_> = (0..)
         .zip(cuts)
         .map(|(number, cuts)| {
             let mut conversation = Conversation::new().number(number).ask();
             let welcome = [Frame::text("welcome"), Frame::ping("")];
-            for segment in conversation.cut_behind(Server, SWITCHING, &welcome, &cuts) {
+            for segment in conversation.cut_behind(Server, RESPONSE, &welcome, &cuts) {
                 conversation.put(&segment);
             }
             conversation.acknowledge(Client);
@@ -213,7 +214,7 @@ fn overlapping() -> Recording {
 /// Sequence numbers wrap at 2^32: the client's inside a header, the server's inside payload.
 fn wrapping() -> Recording {
     let client = 0_u32.wrapping_sub(1 + REQUEST.len() as u32 + 3);
-    let server = 0_u32.wrapping_sub(1 + SWITCHING.len() as u32 + 100);
+    let server = 0_u32.wrapping_sub(1 + RESPONSE.len() as u32 + 100);
     let mut conversation = Conversation::new().starting_at(client, server).open();
     conversation.send(Client, &[Frame::binary(300), Frame::text("behind")]);
     conversation.send(Server, &[Frame::binary(300), Frame::text("behind")]);

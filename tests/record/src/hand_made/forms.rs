@@ -1,14 +1,15 @@
 //! Legal but rare frames, messages and connections.
 
+use wire::{
+    End::{Client, Server},
+    REQUEST, RESPONSE,
+};
+
 use super::{
-    super::{
-        conversation::{Conversation, REQUEST, SWITCHING, Side},
-        frame::Frame,
-    },
+    super::{conversation::Conversation, frame::Frame},
     Recording,
     cuts::good_end,
 };
-use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {
     vec![
@@ -164,9 +165,12 @@ fn requests_before_the_upgrade() -> Recording {
 /// Cookies that make request and answer longer than a segment.
 fn long_heads() -> Recording {
     let mut conversation = Conversation::new().connect();
-    let cookies = |name| format!("\r\n{name}: id={}\r\n\r\n", "0123456789".repeat(500));
-    let request = REQUEST.replace("\r\n\r\n", &cookies("Cookie"));
-    let answer = SWITCHING.replace("\r\n\r\n", &cookies("Set-Cookie"));
+    let with_cookie = |head: &[u8], name| {
+        let cookie = format!("{name}: id={}\r\n\r\n", "0123456789".repeat(500));
+        [&head[..head.len() - 2], cookie.as_bytes()].concat()
+    };
+    let request = with_cookie(REQUEST, "Cookie");
+    let answer = with_cookie(RESPONSE, "Set-Cookie");
     let welcome = [Frame::text("welcome")];
     for (side, head, frames) in [(Client, request, &[][..]), (Server, answer, &welcome)] {
         for segment in conversation.cut_behind(side, &head, frames, &[1448, 2896, 4344]) {
@@ -205,7 +209,7 @@ fn other_protocol() -> Recording {
 fn without_syn() -> Recording {
     let mut conversation = Conversation::new();
     conversation.say(Client, REQUEST);
-    conversation.say(Server, SWITCHING);
+    conversation.say(Server, RESPONSE);
     conversation.send(Client, &[Frame::text("hello")]);
     conversation.send(Server, &[Frame::text("hello")]);
     good_end(&mut conversation);
@@ -215,7 +219,7 @@ fn without_syn() -> Recording {
 /// The capture starts with the 101.
 fn without_request() -> Recording {
     let mut conversation = Conversation::new();
-    conversation.say(Server, SWITCHING);
+    conversation.say(Server, RESPONSE);
     conversation.send(Client, &[Frame::text("hello")]);
     conversation.send(Server, &[Frame::text("hello")]);
     good_end(&mut conversation);

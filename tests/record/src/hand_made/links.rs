@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 
+use wire::End::{Client, Server};
+
 use super::{
     super::{
-        capture_file::Format,
-        conversation::{Conversation, Side},
+        conversation::{Conversation, Options},
+        format::Format,
         frame::Frame,
-        packet::{Link, Options},
+        link::Link,
     },
     Recording,
     cuts::good_end,
 };
-use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {
     let both = || [talk(Conversation::new()), talk(Conversation::new().v6())];

@@ -1,14 +1,12 @@
 //! Bytes missing from the recording: never captured, truncated, or sent before its start.
 
+use wire::End::{self, Client, Server};
+
 use super::{
-    super::{
-        conversation::{Conversation, Side},
-        frame::Frame,
-    },
+    super::{conversation::Conversation, frame::Frame},
     Recording,
     cuts::good_end,
 };
-use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {
     vec![
@@ -24,7 +22,7 @@ pub(super) fn all() -> Vec<Recording> {
 }
 
 /// Resynchronises a reader that has lost step: two segments that each begin and end with a frame.
-fn evidence(conversation: &mut Conversation, side: Side) {
+fn evidence(conversation: &mut Conversation, side: End) {
     for text in ["sounds", "like frames"] {
         conversation.send(side, &[Frame::text(text).unknowable()]);
     }

@@ -1,15 +1,13 @@
 //! Violations of RFC 6455. The peer answers with a close frame of code 1002 or 1007, unless
 //! specified otherwise.
 
+use wire::End::{self, Client, Server};
+
 use super::{
-    super::{
-        conversation::{Conversation, Side},
-        frame::Frame,
-    },
+    super::{conversation::Conversation, frame::Frame},
     Recording,
     cuts::good_end,
 };
-use Side::{Client, Server};
 
 pub(super) fn all() -> Vec<Recording> {
     vec![
@@ -67,7 +65,7 @@ pub(super) fn all() -> Vec<Recording> {
 }
 
 /// One connection per wrong frame: a valid frame, the wrong one, and the peer's close frame.
-fn recording(name: &'static str, wrong: Vec<(Side, Frame)>) -> Recording {
+fn recording(name: &'static str, wrong: Vec<(End, Frame)>) -> Recording {
     let conversations: Vec<_> = (0..)
         .zip(wrong)
         .map(|(number, (side, frame))| {
@@ -81,7 +79,7 @@ fn recording(name: &'static str, wrong: Vec<(Side, Frame)>) -> Recording {
     Recording::new(name, conversations)
 }
 
-fn both_sides(frame: Frame) -> [(Side, Frame); 2] {
+fn both_sides(frame: Frame) -> [(End, Frame); 2] {
     [(Client, frame.clone()), (Server, frame)]
 }
 
@@ -144,7 +142,7 @@ fn in_passing() -> Recording {
     Recording::new("violation-in-passing", conversations)
 }
 
-fn one_of_each() -> impl Iterator<Item = (Side, Frame)> {
+fn one_of_each() -> impl Iterator<Item = (End, Frame)> {
     let wrong = [
         Frame::text("wrong").rsv(2),
         Frame::new(3, "wrong"),
