@@ -163,7 +163,7 @@ fn idle_gaps_survived_by_plain_http_are_not_counted() {
 fn a_keepalive_repeating_the_last_byte_moves_no_payload_clock_on_either_side() {
     for byte in [&b""[..], b"\0"] {
         let mut socket = Socket::upgraded();
-        let ping = ws::Stream::new(b"", &[ws::Frame::new(true, ws::PING, 3)], true).bytes;
+        let ping = ws::Stream::new(b"", &[ws::Frame::new(true, wire::PING, 3)], true).bytes;
         socket.rx(segment(1000, 5000), &ping);
         let next = 1000 + ping.len() as u32;
         let payload_at = [socket.now, SECOND];

@@ -7,7 +7,9 @@ use monitor_common::{
 };
 use proptest::{prelude::*, sample::select};
 
-use crate::ws::{Monitor, REQUEST, RESPONSE, Stream, frames, lengths};
+use wire::{REQUEST, RESPONSE};
+
+use crate::ws::{Monitor, Stream, frames, lengths};
 
 proptest! {
     /// The law of conservation: the bytes by which a direction advanced equal those of the frames begun in

@@ -16,11 +16,11 @@ use monitor_common::{
 };
 use monitor_core::ConnId;
 use rustix::net::sockopt::{set_socket_linger, socket_cookie};
+use wire::{REQUEST, RESPONSE};
 
 use super::{
     kernel::Seen,
     tun::{Family, MAX_PAYLOAD, Packet, Peer, Tun},
-    ws::{REQUEST, RESPONSE},
 };
 
 /// Processes the same packets natively.

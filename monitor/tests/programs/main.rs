@@ -48,11 +48,12 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
+use wire::{REQUEST, RESPONSE};
 
 use kernel::{Kernel, KernelGuard, load};
 use link::{Link, Native};
 use tun::{Family, MAX_PAYLOAD, in_new_namespace};
-use ws::{Fate, Frame, REQUEST, RESPONSE, Stream, cut, fates, frames, lengths, sizes};
+use ws::{Fate, Frame, Stream, cut, fates, frames, lengths, sizes};
 
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
@@ -140,7 +141,7 @@ fn a_header_is_parsed_wherever_it_is_cut() {
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
-        let long = [Frame::new(true, ws::BINARY, 70_000); 15];
+        let long = [Frame::new(true, wire::BINARY, 70_000); 15];
         let client = Stream::new(b"", &long, true);
         let server = Stream::new(b"", &long, false);
         let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
@@ -172,7 +173,7 @@ fn frames_before_the_101_are_unsynced_bytes_and_later_frames_are_found() {
     let port = 28_096;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 4], true).bytes;
     in_new_namespace(|tun| {
         for (own_port, cut) in (25_000..).zip((1..frames.len()).step_by(5)) {
             let mut link = Link::open(tun, Family::V4, port, own_port, u32::MAX - 200);
@@ -194,7 +195,8 @@ fn a_segment_of_thousands_of_frames_is_walked_up_to_the_cap_and_the_rest_is_coun
     let port = 28_103;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
-    let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
+    let pings =
+        |n, masked| Stream::new(b"", &vec![Frame::new(true, wire::PING, 0); n], masked).bytes;
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
         link.peer_sends_more(tun, &pings(MAX_PAYLOAD / 6, true));
@@ -219,7 +221,7 @@ fn idle_gaps_and_heartbeats_are_timed_by_the_kernel_clock() {
     let port = 28_109;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
-    let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
+    let ping = |masked| Stream::new(b"", &[Frame::new(true, wire::PING, 4)], masked).bytes;
     let (from_peer, from_here) = (ping(true), ping(false));
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V4, port, 20_000);
@@ -255,9 +257,9 @@ fn a_connection_older_than_the_programs_is_adopted_like_in_the_native_run() {
         let mut kernel = Kernel::watching(port..port + 1);
 
         let sent = [
-            Frame::new(true, ws::TEXT, 300),
-            Frame::new(true, ws::PING, 4),
-            Frame::new(false, ws::BINARY, 70_000),
+            Frame::new(true, wire::TEXT, 300),
+            Frame::new(true, wire::PING, 4),
+            Frame::new(false, wire::BINARY, 70_000),
         ];
         let (client, server) = (
             Stream::new(b"", &sent, true),
@@ -300,7 +302,7 @@ fn odd_but_valid_ip_headers_are_read_or_counted() {
     let port = 28_105;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 3)], true).bytes;
     in_new_namespace(|tun| {
         let mut v4 = Link::upgraded(tun, Family::V4, port, 20_000);
         // Router alert and an end of options (RFC 2113).
@@ -424,7 +426,7 @@ fn a_connection_on_another_port_leaves_no_trace() {
     let kernel = turn.watching(28_106);
     in_new_namespace(|tun| {
         let mut link = Link::upgraded(tun, Family::V4, 28_112, 20_000);
-        let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 3); 10], true).bytes;
+        let frames = Stream::new(b"", &[Frame::new(true, wire::PING, 3); 10], true).bytes;
         link.peer_sends_more(tun, &frames);
         assert_eq!(link.native.stats.frames[0][9].get(), 10);
     });

@@ -5,13 +5,12 @@ use monitor::{
     replay::{Capture, ConnectionSummary, ReplayRecord, Skip, websocket_ports},
 };
 use monitor_core::{ListenerRules, State};
-
-use crate::{
-    frame, judge, opened,
-    packets::{ACK, Conversation, End, MILLI, RST, Recording, SECOND, START, SYN, simple_pcap},
-    server, upgrade,
-    ws::{CLOSE, PING, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, MILLI, PING, REQUEST, RESPONSE, RST, Recording, SECOND, START,
+    SYN, TEXT,
 };
+
+use crate::{frame, judge, opened, server, upgrade};
 
 const LATER: u64 = START + SECOND;
 
@@ -389,7 +388,7 @@ fn the_ports_of_upgrades_are_found() {
         conversation.open(&mut recording, START);
         conversation.says(&mut recording, START, End::Client, client);
         conversation.says(&mut recording, START, End::Server, server);
-        let file = simple_pcap(&recording);
+        let file = recording.pcap();
         let mut capture = Capture::open(&file[..]).expect("a recording");
         websocket_ports(&mut capture)
             .into_iter()
@@ -589,7 +588,7 @@ fn a_request_behind_a_proxy_header_in_one_segment_is_found_with_its_port() {
     conversation.open(&mut recording, START);
     let request = [b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", REQUEST].concat();
     conversation.says(&mut recording, START + 5 * MILLI, End::Client, &request);
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     assert_eq!(websocket_ports(&mut capture), [8080].into());
 

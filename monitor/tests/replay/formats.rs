@@ -4,15 +4,16 @@ use std::io::{self, Read, Write};
 
 use monitor::replay::{Capture, CaptureError, Skip, unpacked};
 use proptest::{prelude::*, sample::select};
+use wire::{
+    ACK, Conversation, End, MILLI, Order, PING, PONG, RST, Recording, SECOND, START, TEXT, ip,
+};
 
 use crate::{
-    Played, frame, judge, opened,
-    packets::{
-        Block, Conversation, End, Link, MILLI, Order, Recording, SECOND, START, interface, ip,
-        pcap, pcapng, section, simple_pcap, tcp,
-    },
-    replay, server,
-    ws::{PING, PONG, TEXT},
+    Played,
+    files::{Block, pcap, pcapng},
+    frame, judge,
+    link::Link,
+    opened, replay, server,
 };
 
 /// A handshake, a ping with its pong, a text frame, and the end: eleven packets.
@@ -126,8 +127,8 @@ fn packets_without_a_timestamp_get_the_latest_one() {
 fn a_packet_of_an_undescribed_interface_is_counted() {
     let recording = short_story(Conversation::v4());
     let whole = pcapng(&recording, Order::Little, Block::Enhanced, 6);
-    let described = interface(Order::Little, 147, 6).len();
-    let at = section(Order::Little).len();
+    let described = Order::Little.interface(147, 0, Some(6)).len();
+    let at = Order::Little.section().len();
     let file = [&whole[..at], &whole[at + described..]].concat();
     let played = replay(&file, &[server(8080, None)]).expect("a pcapng file");
     let skipped = played.summary.skipped.get(Skip::LinkType);
@@ -139,10 +140,10 @@ fn a_truncated_file_is_judged_up_to_its_last_whole_packet() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
     for (file, header, overhead) in [
-        (simple_pcap(&recording), 24, 16),
+        (recording.pcap(), 24, 16),
         (
             pcapng(&recording, Order::Big, Block::Obsolete, 6),
-            section(Order::Big).len() + 2 * interface(Order::Big, 1, 6).len(),
+            Order::Big.section().len() + 2 * Order::Big.interface(1, 0, Some(6)).len(),
             32,
         ),
     ] {
@@ -249,7 +250,7 @@ fn played(source: Box<dyn Read + '_>) -> Result<Played, CaptureError> {
 #[test]
 fn a_packed_recording_gives_the_same_records() {
     let recording = short_story(Conversation::v4());
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let expected = reported(&judge(&recording, &[server(8080, None)]));
     for (kind, packed) in packed(&file) {
         let played =
@@ -270,7 +271,7 @@ fn a_packed_recording_gives_the_same_records() {
 
 #[test]
 fn truncation_and_damage_of_a_packed_recording_are_reported() {
-    let file = simple_pcap(&short_story(Conversation::v4()));
+    let file = short_story(Conversation::v4()).pcap();
     for (kind, packed) in packed(&file) {
         for cut in [20, packed.len() / 2, packed.len() - 5] {
             let mut capture = match unpacked(&packed[..cut]).map(Capture::open) {
@@ -310,7 +311,7 @@ fn a_read_error_is_not_reported_as_damage() {
             Err(io::Error::from_raw_os_error(5))
         }
     }
-    let file = simple_pcap(&short_story(Conversation::v4()));
+    let file = short_story(Conversation::v4()).pcap();
     for (kind, packed) in packed(&file) {
         let mut half = unpacked(packed[..packed.len() / 4].chain(Failing)).expect(kind);
         let error = half.read_to_end(&mut Vec::new()).expect_err(kind);
@@ -322,7 +323,7 @@ fn a_read_error_is_not_reported_as_damage() {
 fn damage_ends_the_replay_at_its_position_with_a_reason() {
     let recording = short_story(Conversation::v4());
     let listeners = [server(8080, None)];
-    let mut file = simple_pcap(&recording);
+    let mut file = recording.pcap();
     let second = 24 + 16 + Link::Ethernet.wrap(&recording.packets[0].1).len();
     file[second + 8..second + 12].copy_from_slice(&u32::MAX.to_le_bytes());
     let played = replay(&file, &listeners).expect("a recording");
@@ -356,7 +357,7 @@ impl Read for Slow<'_> {
 fn one_byte_per_read_gives_the_same_records() {
     let recording = short_story(Conversation::v6());
     for file in [
-        simple_pcap(&recording),
+        recording.pcap(),
         pcapng(&recording, Order::Little, Block::Enhanced, 9),
     ] {
         let mut fast = Capture::open(&file[..]).expect("a recording");
@@ -384,12 +385,12 @@ fn skipped_packets_are_counted_by_reason() {
         let [from, to] = [1, 2].map(|n| std::net::Ipv6Addr::from(n).into());
         ip(from, to, next, payload)
     };
-    let data = tcp(40_000, 8080, 1, 1, 0x10, b"x");
+    let data = tcp(8080, ACK, b"x");
     let mut later_fragment = v4(6, &data);
     later_fragment[7] = 1;
     let mut first_fragment = v4(6, &data);
     first_fragment[6] = 0x20;
-    let mut no_header = tcp(40_000, 8080, 1, 1, 0x10, b"");
+    let mut no_header = tcp(8080, ACK, b"");
     no_header[12] = 1 << 4;
     let many_options = (0..4).fold(behind_options(6, &data), |rest, _| {
         behind_options(60, &rest)
@@ -408,11 +409,8 @@ fn skipped_packets_are_counted_by_reason() {
         (Skip::TruncatedHeader, v6(60, &[])),
         (Skip::TruncatedHeader, v4(6, &data[..19])),
         (Skip::Malformed, v4(6, &no_header)),
-        (
-            Skip::NotWatched,
-            v4(6, &tcp(40_000, 8081, 1, 1, 0x10, b"x")),
-        ),
-        (Skip::StrayReset, v4(6, &tcp(40_000, 8080, 1, 1, 0x04, b""))),
+        (Skip::NotWatched, v4(6, &tcp(8081, ACK, b"x"))),
+        (Skip::StrayReset, v4(6, &tcp(8080, RST, b""))),
         (Skip::NotIp, vec![0x20; 40]),
     ];
     for (reason, packet) in cases {
@@ -425,6 +423,13 @@ fn skipped_packets_are_counted_by_reason() {
         assert_eq!(counted, [(reason, 1)]);
         assert_eq!(played.summary.segments, 0);
     }
+}
+
+/// A segment of a client.
+fn tcp(port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let conversation = Conversation::new("10.0.0.1:40000", &format!("10.0.0.2:{port}"));
+    let segment = conversation.segment_at(End::Client, 1, flags, payload);
+    segment.tcp()
 }
 
 /// An IPv6 options header of 16 bytes before `rest`, which has the protocol number `next`.
@@ -491,7 +496,7 @@ fn a_fragment_that_is_the_whole_packet_is_read() {
 
 #[test]
 fn packets_of_unsupported_link_layers_are_counted() {
-    let mut file = simple_pcap(&short_story(Conversation::v4()));
+    let mut file = short_story(Conversation::v4()).pcap();
     // LINKTYPE_USER0.
     file[20] = 147;
     let played = replay(&file, &[server(8080, None)]).expect("a recording");
@@ -502,7 +507,7 @@ fn packets_of_unsupported_link_layers_are_counted() {
     let mut frame = vec![2; 12];
     frame.extend([8, 6]);
     frame.extend([0; 28]);
-    let mut file = simple_pcap(&Recording::default());
+    let mut file = Recording::default().pcap();
     file.extend([0; 8]);
     file.extend((frame.len() as u32).to_le_bytes());
     file.extend((frame.len() as u32).to_le_bytes());
@@ -517,7 +522,7 @@ fn header() -> impl Strategy<Value = Vec<u8>> {
     (link, any::<bool>(), any::<bool>()).prop_map(|(link, ng, big)| {
         let order = if big { Order::Big } else { Order::Little };
         if ng {
-            return [section(order), interface(order, link as u16, 6)].concat();
+            return [order.section(), order.interface(link, 0, Some(6))].concat();
         }
         let mut header = order.u32(0xa1b2_c3d4).to_vec();
         header.extend([0; 16]);
@@ -562,7 +567,7 @@ proptest! {
         wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         end in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        for (_, mut bytes) in packed(&simple_pcap(&short_story(Conversation::v4()))) {
+        for (_, mut bytes) in packed(&short_story(Conversation::v4()).pcap()) {
             for (at, byte) in &wrong {
                 let at = at.index(bytes.len());
                 bytes[at] = *byte;
@@ -588,7 +593,7 @@ proptest! {
 
     #[test]
     fn any_packets_are_judged_or_skipped(link in select(vec![0_u8, 1, 12, 101, 113]), bytes in records()) {
-        let mut file = simple_pcap(&Recording::default());
+        let mut file = Recording::default().pcap();
         file[20] = link;
         file.extend(bytes);
         let limit = std::time::Duration::from_secs(60);
@@ -603,7 +608,7 @@ proptest! {
         let recording = short_story(Conversation::v4());
         let mut file = match ng {
             true => pcapng(&recording, Order::Little, Block::Enhanced, 6),
-            false => simple_pcap(&recording),
+            false => recording.pcap(),
         };
         *at.get_mut(&mut file) = byte;
         let _ = replay(&file, &[server(8080, None)]);

@@ -12,9 +12,9 @@ use monitor_core::{
     facts::Facts,
     storm::{Pattern, StormFinding},
 };
+use wire::{Conversation, Recording, SECOND, START};
 
 use crate::{
-    packets::{Conversation, Recording, SECOND, START, simple_pcap},
     story::Story,
     world::{Life, nanos, simulate},
 };
@@ -130,7 +130,7 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
         remote: story.is_outgoing,
     }]);
     let (mut reported, mut reasons) = (Vec::new(), Vec::new());
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     let played = play(&mut capture, &mut replay, |_, record| {
         match record {

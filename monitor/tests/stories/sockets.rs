@@ -8,12 +8,12 @@ use monitor_core::{
     event::ReceiveQueue,
     facts::{Protocol, Role},
 };
+use wire::START;
 
 use monitor_common::idle_gap_scale;
 
 use crate::{
     check::{Report, compare},
-    packets::START,
     story::silent,
     world::nanos,
 };

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::packet::{ACK, FIN, Headers, RST, SYN, Segment};
+use crate::{
+    capture::{MICROSECONDS, Order, Pcap},
+    packet::{ACK, FIN, Headers, RST, SYN, Segment, ethernet},
+};
 
 /// 2026-01-01T00:00:00Z, in nanoseconds.
 pub const START: u64 = 1_767_225_600 * SECOND;
@@ -13,6 +16,23 @@ pub const MILLI: u64 = 1_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub packets: Vec<(u64, Vec<u8>)>,
+}
+
+impl Recording {
+    /// A pcap file of whole packets on Ethernet: little-endian, microseconds.
+    pub fn pcap(&self) -> Vec<u8> {
+        let form = Pcap {
+            order: Order::Little,
+            magic: MICROSECONDS,
+            link_type: 1,
+            snap: 1 << 18,
+        };
+        form.file(
+            self.packets
+                .iter()
+                .map(|(at, packet)| (*at, ethernet(packet))),
+        )
+    }
 }
 
 /// One end of a connection.

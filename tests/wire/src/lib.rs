@@ -13,4 +13,4 @@ pub use frame::{
     BINARY, CLOSE, CONTINUATION, LengthForm, MaskingKey, PING, PONG, TEXT, ZERO_KEY, frame, header,
 };
 pub use handshake::{REQUEST, RESPONSE, upgrade};
-pub use packet::{ACK, FIN, Headers, PSH, RST, SYN, Segment, ip};
+pub use packet::{ACK, FIN, Headers, PSH, RST, SYN, Segment, ethernet, ip};

@@ -51,7 +51,8 @@ impl Segment {
         )
     }
 
-    fn tcp(&self) -> Vec<u8> {
+    /// The segment without IP.
+    pub fn tcp(&self) -> Vec<u8> {
         let options = &self.headers.tcp_options;
         let mut tcp = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
         tcp.extend(self.seq.to_be_bytes());
@@ -108,6 +109,18 @@ fn ip_packet(from: IpAddr, to: IpAddr, protocol: u8, headers: &Headers, content:
     };
     packet.extend(content);
     packet
+}
+
+/// The Ethernet frame of an IP packet. A short one is padded to 60 bytes.
+pub fn ethernet(ip_packet: &[u8]) -> Vec<u8> {
+    let kind = if ip_packet[0] >> 4 == 6 {
+        [0x86, 0xdd]
+    } else {
+        [8, 0]
+    };
+    let mut frame = [&[2; 12][..], &kind, ip_packet].concat();
+    frame.resize(frame.len().max(60), 0xee);
+    frame
 }
 
 fn addresses(from: IpAddr, to: IpAddr) -> Vec<u8> {
