@@ -167,7 +167,7 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
     }
     let accepts = Instant::now() >= warm;
     let (text, counter) = match accepts {
-        true => (SWITCHING, &counters.accepted),
+        true => (wire::RESPONSE, &counters.accepted),
         false => (UNAVAILABLE, &counters.refused),
     };
     // Before the answer leaves: its reader may query the count at once.
@@ -178,8 +178,5 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
     while accepts && stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Every answer has the same key: that of RFC 6455 §1.3.
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
     Connection: close\r\n\r\n";

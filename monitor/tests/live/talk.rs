@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     CloseFrame, Frame, FrameSocket,
     coding::{CloseCode, Control, Data, OpCode},
 };
+use wire::{REQUEST, RESPONSE};
 
 use crate::dice::{Dice, Sizes};
 
@@ -196,11 +197,6 @@ impl Role {
 
     /// The example of RFC 6455 §1.3.
     fn shake_hands(self, stream: &mut TcpStream) {
-        const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-            Sec-WebSocket-Version: 13\r\n\r\n";
-        const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         let expect = |stream: &mut TcpStream, expected: &[u8]| {
             let mut head = vec![0; expected.len()];
             stream.read_exact(&mut head).unwrap();
@@ -209,11 +205,11 @@ impl Role {
         match self {
             Self::Client => {
                 stream.write_all(REQUEST).unwrap();
-                expect(stream, ANSWER);
+                expect(stream, RESPONSE);
             }
             Self::Server => {
                 expect(stream, REQUEST);
-                stream.write_all(ANSWER).unwrap();
+                stream.write_all(RESPONSE).unwrap();
             }
         }
     }

@@ -157,11 +157,10 @@ impl End {
 mod tests {
     use std::{net::TcpListener, thread};
 
+    use wire::{BINARY, ZERO_KEY, frame};
+
     use super::*;
-    use crate::{
-        Opcode, Pair, wait_until,
-        wire::{Sender, frame},
-    };
+    use crate::{Pair, wait_until};
 
     #[test]
     fn frames_larger_than_a_socket_buffer_pass_in_both_directions() {
@@ -169,8 +168,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let open = |_| Pair::open(&listener, "127.0.0.2:0".parse().unwrap()).unwrap();
             let (clients, servers) = (0..3).map(open).map(Pair::into_ends).unzip();
-            let ask = frame(Sender::Client, Opcode::Binary, payload);
-            let answer = frame(Sender::Server, Opcode::Binary, payload);
+            let ask = frame(BINARY, &vec![0; payload], ZERO_KEY);
+            let answer = frame(BINARY, &vec![0; payload], None);
             let (from_client, from_server) = (ask.len(), answer.len());
             let turn = |reads, answers, begins| Turn {
                 reads,

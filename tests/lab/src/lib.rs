@@ -29,7 +29,6 @@ mod proxy;
 mod script;
 mod server;
 mod wait;
-pub mod wire;
 mod workspace;
 
 pub use client::{Client, Manner};

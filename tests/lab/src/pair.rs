@@ -7,11 +7,9 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use wire::{REQUEST, RESPONSE};
 
-use crate::{
-    LabError,
-    wire::{REQUEST, RESPONSE},
-};
+use crate::LabError;
 
 /// Over loopback a packet arrives before the call that sent it returns, unless the machine is very
 /// busy: then the reader waits.

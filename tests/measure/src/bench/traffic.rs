@@ -12,11 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{
-    Exchange, LabError, Namespace, Opcode, Pair, Process, Turn, node_modules,
-    wire::{self, Sender, frame},
-    workspace,
-};
+use lab::{Exchange, LabError, Namespace, Pair, Process, Turn, node_modules, workspace};
+use wire::{BINARY, ZERO_KEY, frame};
 
 use super::workload::Workload;
 
@@ -80,8 +77,8 @@ impl Traffic {
     fn echo(&mut self, payload: usize) -> Result<()> {
         let (clients, servers) = self.pairs()?.into_iter().map(Pair::into_ends).unzip();
         let server = Turn {
-            reads: frame(Sender::Client, Opcode::Binary, payload).len(),
-            answers: Some(frame(Sender::Server, Opcode::Binary, payload)),
+            reads: frame(BINARY, &vec![0; payload], ZERO_KEY).len(),
+            answers: Some(frame(BINARY, &vec![0; payload], None)),
             begins: false,
         };
         let server = Exchange::new(servers, server)?;
@@ -125,8 +122,8 @@ impl Traffic {
     /// Clients that send a frame for each frame received; the received frames are counted.
     fn ask(&mut self, clients: Vec<TcpStream>, payload: usize) -> Result<()> {
         let client = Turn {
-            reads: frame(Sender::Server, Opcode::Binary, payload).len(),
-            answers: Some(frame(Sender::Client, Opcode::Binary, payload)),
+            reads: frame(BINARY, &vec![0; payload], None).len(),
+            answers: Some(frame(BINARY, &vec![0; payload], ZERO_KEY)),
             begins: true,
         };
         let client = Exchange::new(clients, client)?;
@@ -136,7 +133,7 @@ impl Traffic {
     }
 
     fn broadcast(&mut self, payload: usize) -> Result<()> {
-        let message = frame(Sender::Server, Opcode::Binary, payload);
+        let message = frame(BINARY, &vec![0; payload], None);
         let pairs = self.pairs()?;
         let (clients, mut servers): (Vec<_>, Vec<_>) =
             pairs.into_iter().map(Pair::into_ends).unzip();
