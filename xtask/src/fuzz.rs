@@ -25,21 +25,21 @@ use libfuzzer::Fuzzer;
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Builds the fuzz targets and runs one or all of them for a time, each beginning \
-with fuzz/seeds and with what earlier runs found (fuzz/corpus). An input that breaks a promise is \
+with fuzz/seeds and with what earlier runs found (fuzz/corpus). An input that breaks a guarantee is \
 kept in fuzz/artifacts. `cargo xtask test` runs every target briefly. Needs a C++ compiler for \
 libFuzzer.",
     after_help = EXAMPLES
 )]
 pub(crate) struct Args {
-    /// What to attack; every target, one after the other, without
+    /// Target to run [default: all, one after the other]
     target: Option<Target>,
-    /// How long each target runs
+    /// Time for each target
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     time: Duration,
-    /// A fixed number of runs instead, always the same ones, as in `cargo xtask test`
+    /// Do a fixed number of runs instead, always the same ones, as in `cargo xtask test`
     #[arg(long, conflicts_with = "time")]
     brief: bool,
-    /// Runs this one input instead, to see again what it breaks
+    /// Run this one input instead, to reproduce a failure
     #[arg(
         long,
         value_name = "FILE",
@@ -56,7 +56,7 @@ Examples:
   cargo xtask fuzz --brief               a quarter of a minute in all, always the same runs
   cargo xtask fuzz segment --input fuzz/artifacts/segment/crash-0a1b2c
 
-Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++ compiler.";
+Exit codes: 0 nothing found, 1 an input broke a guarantee, 2 usage error, 3 no C++ compiler.";
 
 /// What is attacked, named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -34,7 +34,7 @@ enum Task {
     /// Show three WebSocket connections die, and wsmon catch them
     #[command(disable_help_flag = true)]
     Demo(program::Args),
-    /// Install what the bytecode and the tests need; skip what is there
+    /// Install what the bytecode and the tests need; skip what is installed
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
@@ -42,10 +42,10 @@ enum Task {
     Dist(dist::Args),
     /// Check formatting, clippy and the documentation
     Lint,
-    /// Make the recordings in testdata/recordings anew
+    /// Regenerate the recordings in testdata/recordings
     #[command(disable_help_flag = true)]
     Record(program::Args),
-    /// Look for inputs that break a promise, guided by coverage
+    /// Search for inputs that break a guarantee, guided by coverage
     Fuzz(fuzz::Args),
     /// Measure what watching costs the traffic that is watched
     #[command(disable_help_flag = true)]
@@ -53,7 +53,7 @@ enum Task {
     /// Measure what watching very many connections costs, and how soon deaths are found
     #[command(disable_help_flag = true)]
     Scale(program::Args),
-    /// Run every test this machine and user can run
+    /// Run every test that this machine and user can run
     Test(test::Args),
     /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
     Vm(vm::Args),
@@ -61,18 +61,18 @@ enum Task {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask demo                     a real zombie, caught; about a quarter of a minute, as root
+  cargo xtask demo                     three dead connections, found; 15 s, as root
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
-  cargo xtask build-ebpf --check       is the committed object what the sources give?
+  cargo xtask build-ebpf --check       check that the committed object matches the sources
   cargo xtask record --hand-made       after a change in tests/record/src/hand_made
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask dist                     an archive to install from, in target/dist
-  cargo xtask bench --workload echo    what wsmon, tcpdump and others take of the throughput
+  cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
-  cargo xtask fuzz segment             ten minutes of invented TCP segments
+  cargo xtask fuzz segment             ten minutes of generated TCP segments
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
 

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Only what the tests and the demo use
     #[arg(long)]
     tests: bool,
-    /// Say what would be done and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -34,12 +34,12 @@ proptest! {
         let isn = if near_the_wrap { 0_u32.wrapping_sub(500) } else { 7 };
         let mut monitor = Monitor::upgraded_at(role, isn);
         let ranges = if aligned { whole_frames(&stream) } else { cut(stream.bytes.len(), &sizes) };
-        let (mut told, mut unsynced) = (Vec::new(), 0);
+        let (mut found, mut unsynced) = (Vec::new(), 0);
         for range in delayed(ranges, &late, by) {
             let seq = isn.wrapping_add(range.start as u32);
             let account = monitor.take(Direction::Rx, seq, &stream.bytes[range]);
             prop_assert_eq!(account.missing(), 0, "{:?}", account);
-            told.extend(account.frames.iter().map(|f| (f.opcode(), f.payload_len)));
+            found.extend(account.frames.iter().map(|f| (f.opcode(), f.payload_len)));
             unsynced += account.unsynced;
         }
         prop_assert_eq!(monitor.connection.waiting_bytes(Direction::Rx), 0);
@@ -47,10 +47,10 @@ proptest! {
         let truth: Vec<_> = sent.iter().map(|f| (f.opcode, f.len as u64)).collect();
         if aligned {
             prop_assert_eq!(unsynced, 0);
-            prop_assert_eq!(told, truth);
+            prop_assert_eq!(found, truth);
         } else {
             let mut rest = truth.iter();
-            prop_assert!(told.iter().all(|frame| rest.any(|true_one| true_one == frame)));
+            prop_assert!(found.iter().all(|frame| rest.any(|true_one| true_one == frame)));
         }
     }
 
@@ -70,16 +70,16 @@ proptest! {
             let late = ranges.remove(lost);
             ranges.push(late);
         }
-        let (mut told, mut unsynced) = (0, 0);
+        let (mut found, mut unsynced) = (0, 0);
         for range in ranges {
             let account = monitor.take(Direction::Rx, range.start as u32, &bytes[range]);
             prop_assert_eq!(account.missing(), 0, "{:?}", account);
-            told += account.frames.len();
+            found += account.frames.len();
             unsynced += account.unsynced;
         }
-        prop_assert!(told <= begins.len());
+        prop_assert!(found <= begins.len());
         prop_assert_eq!(monitor.stats.protocol_errors.map(|n| n.get()).iter().sum::<u64>(), 0);
-        let all = told == begins.len() && unsynced == 0;
+        let all = found == begins.len() && unsynced == 0;
         BRIDGED.with(|(bridged, tried)| {
             bridged.set(bridged.get() + u32::from(all));
             tried.set(tried.get() + 1);

@@ -85,7 +85,7 @@ fn no_stream_of_random_payload_is_joined_at_a_wrong_offset() {
         monitor.connection.clone_from(&adopted);
         let mut at = rng.random_range(0..bytes.len());
         // The application sometimes waits, so some segments begin with a frame.
-        let mut told = 0;
+        let mut found = 0;
         while at < bytes.len() {
             let next_frame = begins.iter().find(|begin| **begin > at);
             let mut end = (at + rng.random_range(1..800)).min(bytes.len());
@@ -104,10 +104,10 @@ fn no_stream_of_random_payload_is_joined_at_a_wrong_offset() {
                 joined += 1;
             }
             assert_eq!(account.missing(), 0, "stream {stream}");
-            told += account.frames.len();
+            found += account.frames.len();
             at = end;
         }
-        assert!(told <= begins.len(), "stream {stream}");
+        assert!(found <= begins.len(), "stream {stream}");
     }
     println!("{joined} of {STREAMS} streams joined");
     assert!(joined > STREAMS / 10, "only {joined} were joined");

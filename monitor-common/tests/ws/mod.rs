@@ -233,8 +233,8 @@ pub(crate) struct Account {
 impl Account {
     /// Bytes that were passed and are in no account.
     pub(crate) fn missing(&self) -> i64 {
-        let told = (self.framed + self.unsynced).cast_signed() + self.pending;
-        self.advanced.cast_signed() - told
+        let accounted = (self.framed + self.unsynced).cast_signed() + self.pending;
+        self.advanced.cast_signed() - accounted
     }
 }
 

@@ -98,8 +98,8 @@ pub(crate) fn converse(
             .collect();
         let end = |(addr, client, server): Talking<'_>| {
             let (client, server) = (client.join().unwrap(), server.join().unwrap());
-            assert!(client.said == server.heard, "the server missed frames");
-            assert!(server.said == client.heard, "the client missed frames");
+            assert!(client.said == server.received, "the server missed frames");
+            assert!(server.said == client.received, "the client missed frames");
             Conversation {
                 client: addr,
                 rx: client.said,
@@ -156,7 +156,7 @@ enum Role {
 /// All frames one end sent and received.
 struct Lived {
     said: Vec<FrameFacts>,
-    heard: Vec<FrameFacts>,
+    received: Vec<FrameFacts>,
 }
 
 /// A client's address, and both running ends.
@@ -177,9 +177,9 @@ impl Role {
         stream.set_nodelay(true).unwrap();
         self.shake_hands(&mut stream);
         let reading = stream.try_clone().unwrap();
-        let (orders, asked) = channel();
+        let (orders, requested) = channel();
         thread::scope(|scope| {
-            let heard = scope.spawn(move || hear(reading, &orders));
+            let received = scope.spawn(move || receive(reading, &orders));
             let mut speaker = Speaker {
                 role: self,
                 stream,
@@ -188,10 +188,10 @@ impl Role {
                 unwritten: Vec::new(),
                 closing: false,
             };
-            speaker.say_all(talk, &asked);
-            let heard = heard.join().unwrap();
+            speaker.say_all(talk, &requested);
+            let received = received.join().unwrap();
             let said = speaker.said;
-            Lived { said, heard }
+            Lived { said, received }
         })
     }
 
@@ -216,11 +216,11 @@ impl Role {
 }
 
 /// Reads to the end of the stream.
-fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
+fn receive(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
     let mut socket = FrameSocket::new(stream);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(frame) = socket.read(None).unwrap() {
-        heard.push(FrameFacts::of(&frame));
+        received.push(FrameFacts::of(&frame));
         let order = match frame.header().opcode {
             OpCode::Control(Control::Ping) => Order::Pong(unmasked(&frame)),
             OpCode::Control(Control::Close) => Order::Close,
@@ -229,7 +229,7 @@ fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
         // After its own close frame the other half sends nothing more.
         let _ = orders.send(order);
     }
-    heard
+    received
 }
 
 fn unmasked(frame: &Frame) -> Bytes {

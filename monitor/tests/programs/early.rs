@@ -308,8 +308,8 @@ fn data_behind_a_proxy_header_is_recognised_in_the_same_segment_and_in_the_next(
                     kernel.agrees_with(&mut link, &what);
                     let facts = kernel.snapshots.get(link.conn()).unwrap().expect("watched");
                     assert_eq!(facts.protocol, expected, "{what}");
-                    let asked = usize::from(first == REQUEST);
-                    assert_eq!(requests(kernel, &link), ["/chat"][..asked], "{what}");
+                    let requested = usize::from(first == REQUEST);
+                    assert_eq!(requests(kernel, &link), ["/chat"][..requested], "{what}");
                     kernel.agrees_at_the_end(link, &what);
                 }
             }

@@ -103,7 +103,7 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
         ]
     );
     let [
-        asked,
+        requested,
         opened,
         text,
         fired,
@@ -117,7 +117,7 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
     else {
         panic!("ten lines");
     };
-    assert_eq!(asked["to"], "connecting");
+    assert_eq!(requested["to"], "connecting");
     assert_eq!(opened["to"], "open");
     assert_eq!(opened["ts"], "2026-01-01T00:00:00.006Z");
     assert_eq!(opened["listener"], "8080");

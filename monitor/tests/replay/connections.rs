@@ -480,7 +480,7 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
         });
         reasons.collect::<Vec<_>>()
     };
-    let asked = (State::Connecting, "upgrade requested".to_owned());
+    let requested = (State::Connecting, "upgrade requested".to_owned());
     let ended = |reason: &str| (State::Closed, reason.to_owned());
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
@@ -489,10 +489,13 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
     let mut refused = (conversation.clone(), recording.clone());
     let response = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     refused.0.says(&mut refused.1, LATER, End::Server, response);
-    assert_eq!(states(&refused.1), [asked.clone(), ended("refused 403")]);
+    assert_eq!(
+        states(&refused.1),
+        [requested.clone(), ended("refused 403")]
+    );
 
     conversation.rst(&mut recording, LATER, End::Server);
-    assert_eq!(states(&recording), [asked, ended("no answer")]);
+    assert_eq!(states(&recording), [requested, ended("no answer")]);
 }
 
 /// A connection with data in its SYN, which the server accepts or not (RFC 7413 §4.2).

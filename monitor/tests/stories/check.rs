@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) what: String,
     /// The connection's alert, or the examples of a group.
     alerts: Vec<Alert>,
-    /// For a group: the number of zombies besides the examples.
+    /// For a group: the number of zombies in addition to the examples.
     grouped: u64,
 }
 

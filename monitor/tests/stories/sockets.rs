@@ -151,9 +151,9 @@ impl Host {
             IsFound => Event::Seeded(Box::new(facts(now))),
             IsFoundIdle(seconds) => {
                 let mut facts = facts(now);
-                let heard = Ktime(now.0 - nanos(seconds));
-                facts.rx.last_packet = Some(heard);
-                facts.tx.last_packet = Some(heard);
+                let last = Ktime(now.0 - nanos(seconds));
+                facts.rx.last_packet = Some(last);
+                facts.tx.last_packet = Some(last);
                 Event::Seeded(Box::new(facts))
             }
             IsFoundHalfClosed => {

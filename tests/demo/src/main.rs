@@ -24,17 +24,17 @@ use stage::Stage;
     about = "Show three WebSocket connections die, and wsmon catch them",
     long_about = "Builds wsmon, starts a real WebSocket server and four clients behind a load \
 balancer that forgets connections after 6 s of silence, and lets three of them die: one idle, one \
-black-holed, one deaf. Shows each alert beside what the application still believes, and exits 0 \
-only if wsmon found all three in time and left the healthy one alone. Takes about 15 s after the \
+black-holed, one deaf. Shows each alert with the state that the application sees, and exits 0 only if \
+wsmon found all three in time and reported nothing about the healthy one. Takes about 15 s after the \
 build. Needs root for network namespaces and eBPF, and leaves nothing behind.",
     after_help = "Example:\n  sudo -E env \"PATH=$PATH\" cargo xtask demo\n\n\
-Exit codes: 0 all as expected, 1 not so, 3 not root or a tool is missing, 130 interrupted"
+Exit codes: 0 all as expected, 1 otherwise, 3 not root or a tool is missing, 130 interrupted"
 )]
 struct Args {
     /// Print the summary as JSON on stdout, and everything else on stderr
     #[arg(long)]
     json: bool,
-    /// Watch with this wsmon instead of building one
+    /// Run this wsmon instead of building one
     #[arg(long, value_name = "FILE")]
     wsmon: Option<PathBuf>,
 }

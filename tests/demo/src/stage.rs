@@ -18,7 +18,7 @@ use super::{
 const PORT: u16 = 8080;
 const BLACK_HOLE_AT: Duration = Duration::from_secs(3);
 /// Time after the third zombie in which a false alarm about the healthy connection would show up.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+const FALSE_ALARM_WAIT: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(25);
 const TICK: Duration = Duration::from_millis(10);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ struct Actor {
     client: Client,
     fact: Option<Instant>,
     verdicts: Vec<Verdict>,
-    pings_told: usize,
+    pings_shown: usize,
 }
 
 impl Stage {
@@ -90,7 +90,7 @@ impl Stage {
                 bail!("interrupted");
             }
             match self.daemon.alerts().recv_timeout(TICK) {
-                Ok(alert) => self.hear(&alert, screen)?,
+                Ok(alert) => self.on_alert(&alert, screen)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!(
@@ -103,7 +103,7 @@ impl Stage {
             if all_found_at.is_none() && self.actors.iter().all(Actor::is_found) {
                 all_found_at = Some(Instant::now());
             }
-            if all_found_at.is_some_and(|at| at.elapsed() >= LAST_LOOK) {
+            if all_found_at.is_some_and(|at| at.elapsed() >= FALSE_ALARM_WAIT) {
                 break;
             }
         }
@@ -112,7 +112,7 @@ impl Stage {
 
     /// Shows an alert about one of the four connections. Alerts about other connections on this
     /// machine are ignored.
-    fn hear(&mut self, alert: &Alert, screen: &mut Screen) -> Result<()> {
+    fn on_alert(&mut self, alert: &Alert, screen: &mut Screen) -> Result<()> {
         let peer = alert.peer();
         let Some(actor) = self
             .actors
@@ -206,7 +206,7 @@ impl Actor {
             client,
             fact: None,
             verdicts: Vec::new(),
-            pings_told: 0,
+            pings_shown: 0,
         })
     }
 
@@ -246,15 +246,15 @@ impl Actor {
         let Some(connection) = server.connection(self.client.local_addr()) else {
             return;
         };
-        let told = self.pings_told;
+        let shown = self.pings_shown;
         for (at, ordinal) in connection
             .pings_sent_at
             .iter()
             .zip(["first", "second"])
-            .skip(told)
+            .skip(shown)
         {
             screen.fact(*at, self.story, &format!("{ordinal} ping, no pong"));
-            self.pings_told += 1;
+            self.pings_shown += 1;
         }
         self.fact = connection.pings_sent_at.get(1).copied();
     }

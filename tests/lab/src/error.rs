@@ -47,10 +47,10 @@ pub enum LabError {
     #[error("waited {waited:?} for {what}, in vain")]
     Timeout { what: String, waited: Duration },
 
-    #[error("wsmon ended too early ({status}), its last words:\n{log}")]
+    #[error("wsmon ended too early ({status}), the end of its log:\n{log}")]
     DaemonEnded { status: ExitStatus, log: String },
 
-    #[error("wsmon was not ready within {waited:?}, its words so far:\n{log}")]
+    #[error("wsmon was not ready within {waited:?}, its log so far:\n{log}")]
     DaemonNotReady { waited: Duration, log: String },
 
     #[error("cannot scrape {url}")]

@@ -92,7 +92,7 @@ impl Pair {
     pub fn peer(&self) -> Result<SocketAddr, LabError> {
         self.client
             .local_addr()
-            .map_err(LabError::io("ask a socket for its address"))
+            .map_err(LabError::io("read a socket's address"))
     }
 
     /// The client's and the server's socket.

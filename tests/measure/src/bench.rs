@@ -23,34 +23,33 @@ use workload::Workload;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Runs WebSocket traffic over loopback as fast as it goes, and compares windows with \
-and without somebody who watches: wsmon, wsmon with its frame viewer, tcpdump, a packet ring, ss. \
-Windows take turns (A B B A), each pair gives a ratio of throughputs, and what is told is their median \
-with a bootstrap interval. `nobody` is the control: how far two windows lie apart by themselves. \
-Nanoseconds per packet follow. Needs root, and a machine that does nothing else: about 7 minutes for \
-each workload.",
+    long_about = "Runs WebSocket traffic over loopback as fast as possible, and compares windows with \
+and without an observer: wsmon, wsmon with its frame viewer, tcpdump, a packet ring, ss. The windows \
+alternate (A B B A). Each pair gives a ratio of throughputs; the result is the median with a bootstrap \
+interval. `nobody` is the control: how far two windows differ without an observer. Then measures \
+nanoseconds per packet. Needs root and an idle machine. Takes about 7 minutes for each workload.",
     after_help = EXAMPLES
 )]
 pub(crate) struct Args {
-    /// Which traffic; all of it without
+    /// Traffic to run [default: all]
     #[arg(long, value_enum)]
     workload: Vec<Workload>,
-    /// Who watches; all of them without
+    /// Observer to measure [default: all]
     #[arg(long, value_enum)]
     observer: Vec<Observer>,
-    /// How many pairs of windows for each observer and workload
+    /// Pairs of windows for each observer and workload
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     pairs: u16,
-    /// How long each window is; with `ss` whole seconds
+    /// Length of each window; whole seconds with `ss`
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     window: Duration,
-    /// A few windows that only show whether all works, as in `cargo xtask test`
+    /// Run a few windows only, to check that everything works, as in `cargo xtask test`
     #[arg(long, conflicts_with_all = ["workload", "observer", "pairs", "window"])]
     brief: bool,
-    /// Leave the nanoseconds per packet out
+    /// Skip the nanoseconds per packet
     #[arg(long)]
     no_packets: bool,
-    /// Where bench.json and bench.svg go
+    /// Folder for bench.json and bench.svg
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     out: PathBuf,
     /// Measure this wsmon instead of building one

@@ -27,37 +27,37 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Opens real WebSocket connections on loopback while wsmon watches, pings each from \
-the server every so often, and lets some die in silence at known moments: a share of them one by one, \
-ten thousand at once. Measures set-up time, CPU and memory of daemon and kernel, how soon each death \
-is found, what is missed or wrong or lost, how long /metrics and `wsmon list` take, and a start beside \
-all these connections. Takes about three and a half minutes for each number of connections, and six \
-for a million, which needs 11 GB of memory. Needs root.",
+    long_about = "Opens real WebSocket connections on loopback while wsmon watches. The server pings \
+each at an interval, and some die silently at known moments: a share of them one by one, ten thousand \
+at once. Measures set-up time, CPU and memory of daemon and kernel, how soon each death is found, what \
+is missed, wrong or lost, how long /metrics and `wsmon list` take, and how long a second daemon takes \
+to start with all these connections open. Takes about three and a half minutes for each number of \
+connections, and six for a million, which needs 11 GB of memory. Needs root.",
     after_help = EXAMPLES
 )]
 pub(crate) struct Args {
-    /// How many connections; several numbers, with commas, show how the cost grows
+    /// Number of connections; a list with commas shows how the cost grows
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "10000", value_parser = clap::value_parser!(u32).range(100..=8_000_000))]
     connections: Vec<u32>,
-    /// How often each connection is pinged
+    /// Interval of the pings on each connection
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     ping_every: Duration,
-    /// The silence after which wsmon is to call a connection expired
+    /// Idle limit after which wsmon reports a connection as expired
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     lb_timeout: Duration,
-    /// How long the daemon's CPU time is measured while nothing but pings happens
+    /// Time for which the daemon's CPU time is measured while only pings pass
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     steady: Duration,
-    /// Which share of the connections dies one by one
+    /// Share of the connections that die one by one
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     fading: f64,
-    /// How many connections die at once; a tenth of all at most
+    /// Number of connections that die at once, at most a tenth of all
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     at_once: u32,
-    /// A few hundred connections for some seconds, as in `cargo xtask test`
+    /// Run a few hundred connections for some seconds, as in `cargo xtask test`
     #[arg(long, conflicts_with_all = ["connections", "ping_every", "lb_timeout", "steady"])]
     brief: bool,
-    /// Where scale.json and scale.svg go
+    /// Folder for scale.json and scale.svg
     #[arg(long, value_name = "FOLDER", default_value = "target/scale")]
     out: PathBuf,
     /// Measure this wsmon instead of building one
@@ -70,7 +70,7 @@ Examples:
   cargo xtask scale                                          10,000 connections
   cargo xtask scale --connections 10000,100000,1000000       how the cost grows
   cargo xtask scale --connections 1000 --ping-every 2s --lb-timeout 5s --steady 10s
-                                                             a quick look
+                                                             a short run
   cargo xtask scale --connections 10000,100000,1000000 --steady 205s --out docs
                                                              the figures of docs/benchmarks.md
 

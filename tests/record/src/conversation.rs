@@ -116,7 +116,7 @@ impl Conversation {
     }
 
     /// The same up to the request.
-    pub(crate) fn ask(self) -> Self {
+    pub(crate) fn request(self) -> Self {
         let mut conversation = self.connect();
         conversation.say(Client, REQUEST);
         conversation

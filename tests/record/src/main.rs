@@ -13,7 +13,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask record",
-    about = "Make the recordings in testdata/recordings anew"
+    about = "Regenerate the recordings in testdata/recordings"
 )]
 struct Args {
     /// Only the hand-made ones, which need no root

@@ -31,7 +31,7 @@ const CAPTURE_MEGABYTES: &str = "64";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Observer {
-    /// Nobody: how far apart two windows are by themselves
+    /// No observer: how far two windows differ
     Nobody,
     /// `wsmon run`
     Wsmon,
@@ -281,12 +281,12 @@ pub(super) struct Ss {
 impl Ss {
     fn start(traffic: &Traffic) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let stopping = Arc::clone(&stop);
         let mut command = traffic.namespace().command("ss");
         quiet(command.arg("-tin"));
         let thread = thread::spawn(move || {
             let mut due = Instant::now();
-            while !told.load(Ordering::Relaxed) {
+            while !stopping.load(Ordering::Relaxed) {
                 if Instant::now() < due {
                     thread::sleep(Duration::from_millis(5));
                     continue;

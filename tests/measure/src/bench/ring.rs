@@ -66,10 +66,10 @@ impl RingReader {
             .run(|| PacketRing::open(port))?
             .context("cannot open a packet ring")?;
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let stopping = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut ring = ring;
-            ring.read(&told);
+            ring.read(&stopping);
             ring
         });
         Ok(Self {
@@ -84,7 +84,7 @@ impl RingReader {
         let ring = thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ring.taken().context("cannot ask what the ring dropped")
+        ring.taken().context("cannot read the ring's drops")
     }
 }
 
@@ -243,7 +243,7 @@ impl PacketRing {
         };
         let mut size = size_of_val(&statistics) as u32;
         // SAFETY: both live through the call, and the size is the struct's.
-        let asked = unsafe {
+        let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),
                 libc::SOL_PACKET,
@@ -252,7 +252,7 @@ impl PacketRing {
                 &raw mut size,
             )
         };
-        match asked {
+        match result {
             0 => Ok(RingCounts {
                 packets: statistics.tp_packets,
                 dropped: statistics.tp_drops,

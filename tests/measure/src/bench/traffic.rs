@@ -65,7 +65,7 @@ impl Traffic {
     /// If the workload has ended.
     pub(super) fn count(&self) -> Result<u64> {
         if self.threads.iter().any(JoinHandle::is_finished) {
-            bail!("the workload `{}` ended by itself", self.workload.name());
+            bail!("the workload `{}` ended early", self.workload.name());
         }
         Ok(self.count.load(Ordering::Relaxed))
     }
@@ -84,7 +84,7 @@ impl Traffic {
         let server = Exchange::new(servers, server)?;
         let stop = Arc::clone(&self.stop);
         self.spawn(move |_| server.run(&AtomicU64::new(0), &stop));
-        self.ask(clients, payload)
+        self.echo_clients(clients, payload)
     }
 
     fn echo_by_node(&mut self, payload: usize) -> Result<()> {
@@ -116,11 +116,11 @@ impl Traffic {
                 .collect::<std::io::Result<_>>()
         };
         let clients = self.namespace.run(connect)?;
-        self.ask(clients.context("cannot connect to node")?, payload)
+        self.echo_clients(clients.context("cannot connect to node")?, payload)
     }
 
     /// Clients that send a frame for each frame received; the received frames are counted.
-    fn ask(&mut self, clients: Vec<TcpStream>, payload: usize) -> Result<()> {
+    fn echo_clients(&mut self, clients: Vec<TcpStream>, payload: usize) -> Result<()> {
         let client = Turn {
             reads: frame(BINARY, &vec![0; payload], None).len(),
             answers: Some(frame(BINARY, &vec![0; payload], ZERO_KEY)),

@@ -66,7 +66,7 @@ impl Crowd {
             ));
             let shares: Vec<usize> = shares.by_ref().take(workers.len()).collect();
             for (worker, share) in workers.iter_mut().zip(&shares) {
-                worker.tell(&format!("open {share} {}", ping_every.as_nanos()))?;
+                worker.send(&format!("open {share} {}", ping_every.as_nanos()))?;
             }
             for (worker, share) in workers.iter_mut().zip(&shares) {
                 worker.expect(&format!("opened {share}"))?;
@@ -98,7 +98,7 @@ impl Crowd {
     pub(super) fn most_late(&mut self) -> Result<Duration> {
         let mut most = Duration::ZERO;
         for worker in &mut self.workers {
-            worker.tell("late")?;
+            worker.send("late")?;
             let line = worker.line()?;
             let nanos = line.strip_prefix("late ").and_then(|n| n.parse().ok());
             most = most.max(Duration::from_nanos(nanos.context(line)?));
@@ -109,7 +109,7 @@ impl Crowd {
     fn tell_shares(&mut self, what: &str, count: usize) -> Result<()> {
         let shares = split(count, self.workers.len());
         for (worker, share) in self.workers.iter_mut().zip(shares) {
-            worker.tell(&format!("{what} {share}"))?;
+            worker.send(&format!("{what} {share}"))?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Worker {
         })
     }
 
-    fn tell(&mut self, line: &str) -> Result<()> {
+    fn send(&mut self, line: &str) -> Result<()> {
         writeln!(self.input, "{line}").context("a worker has ended")
     }
 

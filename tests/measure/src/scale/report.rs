@@ -69,8 +69,8 @@ impl Report {
         table += &cells("  missed / wrong", &|crowd| {
             format!("{} / {}", crowd.missed, crowd.wrong.len())
         });
-        table += &cells("  told, in lines of the alert log", &|crowd| {
-            format!("{} in {}", crowd.told, crowd.alert_lines)
+        table += &cells("  reported, in lines of the alert log", &|crowd| {
+            format!("{} in {}", crowd.reported, crowd.alert_lines)
         });
         table += &cells("events lost / untracked", &|crowd| {
             format!("{} / {}", lost(crowd), crowd.untracked)
@@ -83,8 +83,8 @@ impl Report {
             seconds(Some(crowd.list_screen))
         });
         table += &cells("wsmon list", &|crowd| seconds(Some(crowd.list_all)));
-        table += &cells("started beside them: ready after", &|crowd| {
-            seconds(Some(crowd.ready_beside))
+        table += &cells("second daemon: ready after", &|crowd| {
+            seconds(Some(crowd.second_ready))
         });
         table += &cells("a ping of theirs was late by at most", &|crowd| {
             seconds(Some(crowd.most_late))
@@ -280,7 +280,7 @@ fn crowd_json(crowd: &Measured) -> Value {
             "daemon_cpu_seconds": crowd.verdicts_cpu,
             "missed": crowd.missed,
             "wrong": crowd.wrong,
-            "told": crowd.told,
+            "told": crowd.reported,
             "alert_lines": crowd.alert_lines,
             "taken_back": crowd.recovered,
         },
@@ -293,8 +293,8 @@ fn crowd_json(crowd: &Measured) -> Value {
         },
         "list_seconds": { "screen": crowd.list_screen, "all": crowd.list_all },
         "started_beside": {
-            "ready_seconds": crowd.ready_beside,
-            "found": crowd.found_beside,
+            "ready_seconds": crowd.second_ready,
+            "found": crowd.second_found,
         },
         "most_late_ping_seconds": crowd.most_late,
     })

@@ -27,7 +27,7 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A burst of alerts is reported within ten seconds (docs/alert-log.md).
-const TOLD_WITHIN: Duration = Duration::from_secs(15);
+const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 
 /// With a million connections the first scan covers two million sockets.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -83,7 +83,7 @@ pub(super) struct Measured {
     pub(super) missed: usize,
     pub(super) wrong: Vec<String>,
     /// Verdicts reported in the alert log; the number of lines is separate.
-    pub(super) told: f64,
+    pub(super) reported: f64,
     pub(super) alert_lines: usize,
     /// Losses that wsmon reports, by series.
     pub(super) lost: Vec<(String, f64)>,
@@ -92,8 +92,8 @@ pub(super) struct Measured {
     pub(super) untracked: f64,
     pub(super) recovered: f64,
     /// Time until a second daemon, started with all these connections open, is ready.
-    pub(super) ready_beside: f64,
-    pub(super) found_beside: f64,
+    pub(super) second_ready: f64,
+    pub(super) second_found: f64,
     /// The largest delay of a ping in the crowd.
     pub(super) most_late: f64,
 }
@@ -121,11 +121,8 @@ impl Measured {
         let (count, wrong) = (self.wrong.len(), wrong.join("; "));
         check(count == 0, format!("{count} wrong verdicts: {wrong}"));
         check(
-            self.told == deaths,
-            format!(
-                "the alert log tells of {} verdicts, not {deaths}",
-                self.told
-            ),
+            self.reported == deaths,
+            format!("the alert log has {} verdicts, not {deaths}", self.reported),
         );
         for (series, number) in &self.lost {
             check(false, format!("{number} in {series}"));
@@ -137,8 +134,8 @@ impl Measured {
             check(number == 0.0, format!("{number} {what}"));
         }
         check(
-            self.found_beside == plan.connections as f64,
-            format!("a daemon started later found {}", self.found_beside),
+            self.second_found == plan.connections as f64,
+            format!("a daemon started later found {}", self.second_found),
         );
         failures
     }
@@ -173,7 +170,7 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     let counted = count_verdicts(plan, &daemon, &at_once, progress)?;
     let verdicts_cpu = CpuTime::of(daemon.id())?.since(cpu).process.as_secs_f64();
     let deaths: Vec<Death> = fading.iter().chain(&at_once).copied().collect();
-    let alerts = hear(&daemon, deaths.len(), progress)?;
+    let alerts = collect_alerts(&daemon, deaths.len(), progress)?;
     let judgement: Judgement =
         verdicts::judge(&deaths, plan.limit, &verdicts::standing(daemon.control())?);
     let metrics = daemon.metrics()?;
@@ -183,11 +180,11 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     let with = slab_bytes()?;
     end(&mut daemon)?;
     let without = settled_slab_bytes(plan.settle, progress)?;
-    progress.at(&format!("{name}: starting wsmon beside them"));
+    progress.at(&format!("{name}: starting a second wsmon"));
     let begin = Instant::now();
     let mut second = start(plan, wsmon)?;
-    let ready_beside = begin.elapsed().as_secs_f64();
-    let found_beside = second.metrics()?.sum("wsmon_connections", &[]);
+    let second_ready = begin.elapsed().as_secs_f64();
+    let second_found = second.metrics()?.sum("wsmon_connections", &[]);
     end(&mut second)?;
     progress.at(&format!("{name}: hanging up"));
     drop(crowd);
@@ -209,14 +206,14 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
         verdicts_cpu,
         missed: judgement.missed.len(),
         wrong: judgement.wrong,
-        told: alerts.iter().map(Alert::count).sum(),
+        reported: alerts.iter().map(Alert::count).sum(),
         alert_lines: alerts.len(),
         lost: lost(&metrics),
         lost_in_set_up: opened.sum(LOST, &[]),
         untracked: metrics.sum("wsmon_untracked_connections_total", &[]),
         recovered: metrics.sum("wsmon_zombies_recovered_total", &[]),
-        ready_beside,
-        found_beside,
+        second_ready,
+        second_found,
         most_late,
     })
 }
@@ -238,9 +235,9 @@ impl Steady {
         let mut metrics = Metrics::default();
         while begin.elapsed() < plan.steady {
             progress.sleep(SCRAPE_INTERVAL.min(plan.steady))?;
-            let asked = Instant::now();
+            let begin = Instant::now();
             metrics = daemon.metrics()?;
-            scrapes.push(asked.elapsed().as_secs_f64());
+            scrapes.push(begin.elapsed().as_secs_f64());
         }
         let (cpu, seconds) = (
             CpuTime::of(daemon.id())?.since(cpu),
@@ -325,13 +322,13 @@ fn monotonic() -> Duration {
 }
 
 /// The alerts, once they cover this many verdicts or the time is over.
-fn hear(daemon: &Daemon, verdicts: usize, progress: &Progress<'_>) -> Result<Vec<Alert>> {
+fn collect_alerts(daemon: &Daemon, verdicts: usize, progress: &Progress<'_>) -> Result<Vec<Alert>> {
     let begin = Instant::now();
     let mut alerts: Vec<Alert> = Vec::new();
     loop {
         alerts.extend(daemon.alerts().try_iter().filter(Alert::is_firing_zombie));
-        let told: f64 = alerts.iter().map(Alert::count).sum();
-        if told >= verdicts as f64 || begin.elapsed() > TOLD_WITHIN {
+        let reported: f64 = alerts.iter().map(Alert::count).sum();
+        if reported >= verdicts as f64 || begin.elapsed() > REPORTED_WITHIN {
             return Ok(alerts);
         }
         progress.sleep(COUNT_INTERVAL)?;

@@ -138,7 +138,7 @@ fn handshake() -> Recording {
     let conversations: Vec<_> = (0..)
         .zip(cuts)
         .map(|(number, cuts)| {
-            let mut conversation = Conversation::new().number(number).ask();
+            let mut conversation = Conversation::new().number(number).request();
             let welcome = [Frame::text("welcome"), Frame::ping("")];
             for segment in conversation.cut_behind(Server, RESPONSE, &welcome, &cuts) {
                 conversation.put(&segment);
