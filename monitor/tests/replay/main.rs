@@ -10,9 +10,12 @@ mod disorder;
 mod files;
 mod formats;
 mod frames;
+mod garbage;
 mod link;
 mod order;
 mod outgoing;
+mod packed;
+mod skipped;
 mod verdicts;
 
 use std::{convert::Infallible, time::Duration};
