@@ -30,13 +30,24 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const c_void = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
-    match new as u32 {
-        state::ESTABLISHED => on_established(&ctx, sk, old as u32 == state::SYN_SENT),
-        state::LISTEN => listen(sk, EventKind::Listening),
-        state::CLOSE if old as u32 == state::LISTEN => listen(sk, EventKind::ListenEnded),
-        state::CLOSE => on_close(&ctx, sk, had_peer(old as u32)),
-        _ => {}
+    match (old as u32, new as u32) {
+        (_, state::LISTEN) => listen(sk, EventKind::Listening),
+        (state::LISTEN, state::CLOSE) => listen(sk, EventKind::ListenEnded),
+        (old, new) => on_transition(&ctx, sk, old, new),
     }
+    0
+}
+
+/// The same tracepoint, after `inet_sock_set_state`.
+///
+/// The kernel skips a tracing program that is already running on this CPU. If a softirq interrupts
+/// `inet_sock_set_state` and opens or closes another socket, this program handles that socket. Otherwise it
+/// finds the work done. Sockets never begin or stop to listen in a softirq.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn nested_set_state(ctx: BtfTracePointContext) -> i32 {
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    on_transition(&ctx, ctx.arg(0), old as u32, new as u32);
     0
 }
 
@@ -82,13 +93,23 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Has no effect the second time.
+#[inline(always)]
+fn on_transition(ctx: &BtfTracePointContext, sk: *const c_void, old: u32, new: u32) {
+    match new {
+        state::ESTABLISHED => on_established(ctx, sk, old == state::SYN_SENT),
+        state::CLOSE => on_close(ctx, sk, had_peer(old)),
+        _ => {}
+    }
+}
+
 #[inline(always)]
 fn on_established(ctx: &BtfTracePointContext, sk: *const c_void, is_outgoing: bool) {
     let Some((mut watch, local, remote)) = watch_of(sk) else {
         return;
     };
     if sock::flow(sk.cast_mut()).is_some() {
-        // It already carried data, by TCP Fast Open.
+        // It already carried data, by TCP Fast Open, or is handled.
         return;
     }
     if is_outgoing && watch.role == role::SERVER {
@@ -118,6 +139,9 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     let at = now();
     // SAFETY: the only one in this program, and its flow is not used below this branch.
     if let Some(flow) = unsafe { TracedSock::new(sk) }.flow() {
+        if flow.snapshot.protocol == protocol::GONE {
+            return;
+        }
         if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
             // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
             let stats = unsafe { &mut *stats };
@@ -135,8 +159,8 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
             report_close(s, at);
         } else if s.protocol == protocol::UPGRADING {
             emit(EventKind::Dismissed, 0, at, s);
-            s.protocol = protocol::GONE;
         }
+        s.protocol = protocol::GONE;
         if DEBUG_LOG.load() != 0 {
             debug!(ctx, "socket {} closed", s.cookie);
         }
@@ -152,6 +176,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     }
     let Some(flow) = sock::flow_or_new(sk.cast_mut()) else {
         count_drop(DropReason::StorageFull);
+        unpublish(cookie);
         return;
     };
     // SAFETY: storage the kernel just handed out, not null.

@@ -5,6 +5,7 @@
 //! | `ingress`              | cgroup_skb in     | every packet to a watched socket: clocks, acks, frames |
 //! | `egress`               | cgroup_skb out    | every packet from a watched socket: the same           |
 //! | `inet_sock_set_state`  | tp_btf            | opened (ESTABLISHED), closed (CLOSE), listening sockets |
+//! | `nested_set_state`     | tp_btf            | the same, where a softirq interrupts that program      |
 //! | `tcp_retransmit_skb`   | tp_btf            | retransmissions                                        |
 //! | `tcp_receive_reset`    | tp_btf            | the peer reset                                         |
 //! | `tcp_send_reset`       | tp_btf            | this host reset                                        |

@@ -14,10 +14,11 @@ use monitor_core::{Hop, ListenerRules, OnExpiry};
 /// Instructions that the verifier may process, per program. Its limit is a million. Kernels differ
 /// by half, and a newer one may process several times as many, so the budget keeps a distance from
 /// the limit.
-const BUDGET: [(&str, u32); 6] = [
+const BUDGET: [(&str, u32); 7] = [
     ("ingress", 300_000),
     ("egress", 300_000),
     ("inet_sock_set_state", 30_000),
+    ("nested_set_state", 30_000),
     ("tcp_retransmit_skb", 5_000),
     ("tcp_receive_reset", 5_000),
     ("tcp_send_reset", 5_000),

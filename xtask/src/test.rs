@@ -79,8 +79,11 @@ enum RootTarget {
 
 impl RootTarget {
     /// All targets run one after another, because they share this machine's namespaces, ports and
-    /// BPF memory. In these targets, the tests do so too.
-    const ONE_TEST_AT_A_TIME: [&str; 1] = ["live"];
+    /// BPF memory. The tests of this one wait most of the time, so that many can run side by side, except
+    /// those whose name begins with [`Self::ALONE`].
+    const PATIENT: &str = "live";
+    const ALONE: &str = "alone::";
+    const SIDE_BY_SIDE: &str = "--test-threads=4";
 
     /// All of them, with the slow ones last.
     fn all() -> Result<Vec<Self>> {
@@ -94,7 +97,7 @@ impl RootTarget {
                 names.extend(root_target(&entry?.path())?);
             }
         }
-        names.sort_by_key(|name| (Self::is_serial(name), name.clone()));
+        names.sort_by_key(|name| (name == Self::PATIENT, name.clone()));
         Ok([Self::Unit]
             .into_iter()
             .chain(names.into_iter().map(Self::Integration))
@@ -109,20 +112,23 @@ impl RootTarget {
     }
 
     fn run(&self, filter: &[String]) -> Result<()> {
-        let mut command = root_tests();
-        match self {
-            Self::Unit => command.args(["--lib", "--bins"]),
-            Self::Integration(name) => command.args(["--test", name]),
+        let start = |arguments: &[&str]| {
+            let mut command = root_tests();
+            match self {
+                Self::Unit => command.args(["--lib", "--bins"]),
+                Self::Integration(name) => command.args(["--test", name]),
+            };
+            command.args(["--", "--ignored"]).args(arguments);
+            workspace::run(command.args(filter))
         };
-        command.args(["--", "--ignored"]);
-        if matches!(self, Self::Integration(name) if Self::is_serial(name)) {
-            command.arg("--test-threads=1");
+        match self {
+            Self::Integration(name) if name == Self::PATIENT && filter.is_empty() => {
+                start(&[Self::SIDE_BY_SIDE, "--skip", Self::ALONE])?;
+                start(&["--test-threads=1", Self::ALONE])
+            }
+            Self::Integration(name) if name == Self::PATIENT => start(&["--test-threads=1"]),
+            _ => start(&[]),
         }
-        workspace::run(command.args(filter))
-    }
-
-    fn is_serial(name: &str) -> bool {
-        Self::ONE_TEST_AT_A_TIME.contains(&name)
     }
 }
 

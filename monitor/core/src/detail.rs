@@ -34,7 +34,7 @@ impl Origin {
     /// The name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Birth => "birth",
+            Self::Birth => "establishment",
             Self::Packet => "packet",
             Self::SockDiag => "sock_diag",
         }

@@ -14,9 +14,8 @@ use super::{
 use crate::records::{
     connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
     frames::RoundTrip,
-    json,
+    transitions::TransitionRecord,
 };
-use monitor_core::ConnId;
 
 /// Show everything that is known about one connection.
 #[derive(Args, Clone, Debug)]
@@ -76,12 +75,14 @@ async fn show(args: &InspectArgs) -> CommandResult {
         let line = changes.next_of_stream().await?;
         shown = match client::read(&line)? {
             StreamRecord::Transition(change)
-                if change.conn == record.cookie && !known.contains(&change.to) =>
+                if change.cookie == record.cookie && !known.contains(&change.to) =>
             {
                 known.push(change.to);
                 match args.json {
                     true => screen::write_line(&mut out, &line)?,
-                    false => screen::write_line(&mut out, change.to_string().as_bytes())?,
+                    false => {
+                        screen::write_line(&mut out, ChangeLine(&change).to_string().as_bytes())?
+                    }
                 }
             }
             StreamRecord::Transition(_) => Shown::Written,
@@ -101,23 +102,17 @@ async fn show(args: &InspectArgs) -> CommandResult {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum StreamRecord {
-    Transition(Transition),
+    Transition(TransitionRecord),
     Lost {},
 }
 
-#[derive(Deserialize)]
-struct Transition {
-    ts: Timestamp,
-    #[serde(with = "json::conn")]
-    conn: ConnId,
-    to: State,
-    text: String,
-}
+/// A change of state as a line below the page.
+struct ChangeLine<'a>(&'a TransitionRecord);
 
-impl fmt::Display for Transition {
+impl fmt::Display for ChangeLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ts, to, text, .. } = self;
-        write!(f, "             {}", Change(*to, *ts, text))
+        let TransitionRecord { ts, to, reason, .. } = self.0;
+        write!(f, "             {}", Change(*to, *ts, reason))
     }
 }
 
@@ -185,8 +180,8 @@ impl fmt::Display for Page<'_> {
             f,
             "             retransmissions {}, without progress since {}; unanswered transmissions {}, \
              for {}",
+            tcp.retransmits_total,
             tcp.retransmits,
-            tcp.retransmits_without_progress,
             tcp.unanswered_transmissions,
             Age(tcp.unanswered_seconds)
         )?;
@@ -324,7 +319,7 @@ mod tests {
         for line in [
             "connection 7",
             "  listener   8080, this host is the server",
-            "  protocol   websocket, known by its birth",
+            "  protocol   websocket, known by its establishment",
             "  cgroup id  7",
             "  state      closed",
             "             2026-11-22 18:37:33.500Z  open        101 after 1000 ms",

@@ -19,7 +19,8 @@ use crate::{
         listeners::{Listener, PortRange},
         profiles,
     },
-    replay::{self, Capture, CaptureError, Replay, Skip, Summary},
+    records::{recording_summary::RecordingSummary, skipped::Skip},
+    replay::{self, Capture, CaptureError, Replay},
 };
 
 mod interrupt;
@@ -42,7 +43,7 @@ Examples:
       every frame, alert and connection on the ports that upgrade to WebSocket
   wsmon replay --no-frames --lb-timeout 60s capture.pcapng
       which connections a load balancer with a 60 s limit has forgotten
-  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection\")'
+  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection_summary\")'
       one JSON object a line
   tcpdump -i eth0 -s 512 -w - tcp port 8080 | wsmon replay --port 8080 -
       packets as they arrive; 512 bytes hold frame headers and most handshakes
@@ -232,7 +233,7 @@ impl Job<'_> {
 }
 
 /// Why no packet of a recording could be read as TCP; `None` if at least one could.
-fn nothing_readable(summary: &Summary) -> Option<String> {
+fn nothing_readable(summary: &RecordingSummary) -> Option<String> {
     let unread: u64 = UNREADABLE
         .into_iter()
         .map(|reason| summary.skipped.get(reason))

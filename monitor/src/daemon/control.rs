@@ -4,13 +4,12 @@ use super::{Daemon, frame_stream::Now, name_of};
 use crate::{
     kernel::clock,
     records::{
-        clients::ClientRecord,
-        connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
-    },
-    sink::{
         alert_line::{AlertLine, wall_clock},
-        control::{ControlRequest, Past, WatchError},
+        clients::ClientRecord,
+        connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
+        transitions::TransitionRecord,
     },
+    sink::control::{ControlRequest, Past, WatchError},
 };
 use monitor_core::{Closed, ConnId, ListenerId, Transition};
 
@@ -38,13 +37,9 @@ impl Daemon {
             ControlRequest::Storms(reply) => {
                 let now = clock::now();
                 let standing = self.core.standing_storms();
-                let lines = standing.filter_map(|alert| {
+                let lines = standing.map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&AlertLine::storm(
-                        alert,
-                        listener,
-                        wall_clock(alert.at(), now),
-                    ))
+                    AlertLine::storm(alert, listener, wall_clock(alert.at(), now)).to_json()
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -173,22 +168,14 @@ impl Daemon {
             .show(&TransitionRecord::new(transition, name, endpoints, ts));
     }
 
-    fn standing(&self, conn: ConnId) -> Option<String> {
+    fn standing(&self, conn: ConnId) -> Option<serde_json::Result<String>> {
         let alert = self.core.standing(conn)?;
         let ts = wall_clock(alert.at, clock::now());
         let listener = self.listener_name(alert.listener);
-        json(&AlertLine::connection(&alert, listener, ts))
+        Some(AlertLine::connection(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
         name_of(&self.listeners, listener)
     }
-}
-
-/// Serializes a line, without its newline; a line that cannot be serialized is left out of the
-/// response.
-fn json(line: &AlertLine<'_>) -> Option<String> {
-    line.to_json()
-        .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))
-        .ok()
 }

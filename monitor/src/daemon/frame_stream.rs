@@ -240,7 +240,7 @@ fn lost_in_kernel(drops: &Drops) -> Result<u64, MapAccessError> {
 fn record(sample: &FrameSample, endpoints: Endpoints, listener: &str, now: &Now) -> FrameRecord {
     FrameRecord {
         ts: Ktime(sample.at).on_wall_clock(now.at, now.ts),
-        conn: ConnId(sample.cookie),
+        cookie: ConnId(sample.cookie),
         listener: listener.to_owned(),
         local: endpoints.local,
         peer: endpoints.peer,
@@ -318,7 +318,7 @@ mod tests {
         let shown = serde_json::to_string(&close).expect("JSON");
         assert_eq!(
             shown,
-            r#"{"type":"frame","ts":"2026-11-22T18:37:50.5Z","conn":"7","listener":"8080","local":"127.0.0.1:8080","peer":"127.0.0.1:40000","direction":"rx","fin":true,"rsv":4,"opcode":"close","masked":true,"length":2,"close_code":1001}"#
+            r#"{"type":"frame","ts":"2026-11-22T18:37:50.500000Z","cookie":"7","listener":"8080","local":"127.0.0.1:8080","peer":"127.0.0.1:40000","direction":"rx","fin":true,"rsv":4,"opcode":"close","masked":true,"length":2,"close_code":1001}"#
         );
         let pong = FrameSample {
             first_byte: 0x8a,

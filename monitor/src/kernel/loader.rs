@@ -31,12 +31,13 @@ use crate::{config::listeners::Listener, diagnostics::error_chain::one_line};
 /// The compiled kernel programs, built from `monitor-ebpf` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/wsmon.bpf.o");
 
-/// The programs on TCP's tracepoints, named after their hook.
-pub const TRACEPOINTS: [&str; 4] = [
-    "inet_sock_set_state",
-    "tcp_retransmit_skb",
-    "tcp_receive_reset",
-    "tcp_send_reset",
+/// The programs on TCP's tracepoints, and where they attach. Programs of one tracepoint run in this order.
+pub const TRACEPOINTS: [(&str, &str); 5] = [
+    ("inet_sock_set_state", "inet_sock_set_state"),
+    ("nested_set_state", "inet_sock_set_state"),
+    ("tcp_retransmit_skb", "tcp_retransmit_skb"),
+    ("tcp_receive_reset", "tcp_receive_reset"),
+    ("tcp_send_reset", "tcp_send_reset"),
 ];
 
 /// The programs on packets, and where they attach.
@@ -183,10 +184,10 @@ impl Loaded {
             .map_max_entries("LISTENERS", entries)
             .map_max_entries("STATS", entries)
             .load(OBJECT)?;
-        for name in TRACEPOINTS {
+        for (name, tracepoint) in TRACEPOINTS {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
-                .load(name, &btf)
+                .load(tracepoint, &btf)
                 .map_err(|error| Refusal::new(name, &error))?;
         }
         for (name, _) in PACKET_HOOKS {
@@ -212,7 +213,7 @@ impl Loaded {
                 return Err(conflict_on(cgroup, conflict));
             }
         }
-        for name in TRACEPOINTS {
+        for (name, _) in TRACEPOINTS {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program
                 .attach()

@@ -14,7 +14,7 @@ use monitor_common::{
 
 use super::{dedup::RecentPackets, headers::TcpSegment};
 use crate::kernel::decode::{self, octets};
-use monitor_core::{Facts, ListenerId, facts::Role};
+use monitor_core::{Detail, ListenerId, facts::Role};
 
 /// After this many waits in vain, a connection's segments no longer wait.
 const TIMEOUT: u8 = 3;
@@ -180,13 +180,13 @@ impl Connection {
         self.established
     }
 
-    /// Its facts at this moment; `None` without evidence that it is, or may hide, a WebSocket.
-    pub(super) fn facts(&self) -> Option<Facts> {
+    /// Everything about it at this moment; `None` without evidence that it is, or may hide, a WebSocket.
+    pub(super) fn detail(&self) -> Option<Detail> {
         let s = &self.stream.flow.snapshot;
         if !s.is_watched() {
             return None;
         }
-        decode::facts(s).ok()
+        decode::detail(s).ok()
     }
 
     /// Whether a close frame or a FIN was seen.

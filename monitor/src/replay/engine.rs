@@ -19,10 +19,12 @@ use super::{
     early_data::Early,
     headers::{self, TcpSegment},
     ports,
-    report::{ConnectionEnd, ReplayRecord, Summary, wall_clock},
-    skip::Skip,
+    report::{ConnectionEnd, ReplayRecord, wall_clock},
 };
-use crate::config::listeners::Listener;
+use crate::{
+    config::listeners::Listener,
+    records::{recording_summary::RecordingSummary, skipped::Skip},
+};
 use monitor_core::{
     Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status, facts::Role,
 };
@@ -67,7 +69,7 @@ pub struct Replay {
     /// The frames of the current segment, and its connection.
     frames: (u64, Vec<SeenFrame>),
     records: VecDeque<ReplayRecord>,
-    summary: Summary,
+    summary: RecordingSummary,
 }
 
 /// Both ends of a connection, in either direction.
@@ -111,7 +113,7 @@ impl Replay {
             last_number: 0,
             frames: (0, Vec::new()),
             records: VecDeque::new(),
-            summary: Summary::default(),
+            summary: RecordingSummary::default(),
         }
     }
 
@@ -243,7 +245,7 @@ impl Replay {
     }
 
     /// The numbers so far.
-    pub fn summary(&self) -> &Summary {
+    pub fn summary(&self) -> &RecordingSummary {
         &self.summary
     }
 
@@ -258,8 +260,10 @@ impl Replay {
                 self.judge_before(at);
                 self.clock = at;
                 self.counts_timer.arm(at);
-                self.summary.from.get_or_insert(wall_clock(Ktime(at)));
-                self.summary.to = Some(wall_clock(Ktime(at)));
+                self.summary
+                    .first_packet_at
+                    .get_or_insert(wall_clock(Ktime(at)));
+                self.summary.last_packet_at = Some(wall_clock(Ktime(at)));
             }
             Some(_) => self.summary.out_of_order += 1,
             None => self.summary.untimed += 1,
@@ -298,7 +302,9 @@ impl Replay {
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
-                let facts = connection.and_then(Connection::facts);
+                let facts = connection
+                    .and_then(Connection::detail)
+                    .map(|detail| detail.facts);
                 self.core.handle_snapshot(conn, facts.map(Box::new));
             }
             self.act();

@@ -20,11 +20,12 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    alert_line::{milliseconds, wall_clock},
-    delivery::{Delivery, Encoder, Undelivered},
+use super::delivery::{Delivery, Encoder, Undelivered};
+use crate::{
+    config::endpoint::Endpoint,
+    kernel::clock,
+    records::{alert_line::wall_clock, json},
 };
-use crate::{config::endpoint::Endpoint, kernel::clock};
 use monitor_core::{Alert, ListenerAlert, StormAlert};
 use standing::{Post, StandingAlerts};
 
@@ -171,9 +172,9 @@ impl Encoder for AlertmanagerEncoder {
 struct Posted<'a> {
     labels: &'a standing::Pairs,
     annotations: &'a standing::Pairs,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     starts_at: Timestamp,
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ends_at: Timestamp,
     #[serde(rename = "generatorURL")]
     generator_url: &'a str,
@@ -184,9 +185,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::sink::{
-        alert_line,
-        receiver::{Answer, Receiver},
+    use crate::{
+        records::alert_line,
+        sink::receiver::{Answer, Receiver},
     };
     use monitor_core::{AlertResolution, Certainty, Status};
 

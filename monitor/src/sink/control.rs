@@ -20,7 +20,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    BoxError, Router,
     body::Body,
     extract::{Path, Query, State as Shared},
     http::{HeaderName, StatusCode, header::CONTENT_TYPE},
@@ -72,9 +72,12 @@ pub enum ControlRequest {
     /// One connection, open or remembered.
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The standing verdicts on these connections, as lines of the alert log.
-    Alerts(Vec<ConnId>, oneshot::Sender<Vec<String>>),
+    Alerts(
+        Vec<ConnId>,
+        oneshot::Sender<serde_json::Result<Vec<String>>>,
+    ),
     /// The current storms and thrashing clients, as lines of the alert log.
-    Storms(oneshot::Sender<Vec<String>>),
+    Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
     /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
@@ -173,11 +176,9 @@ async fn connections(
         let records =
             request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
         let wanted = records.iter().filter(|record| query.accepts(record));
-        let lines: Vec<String> = wanted
-            .take(left)
-            .filter_map(|record| serde_json::to_string(record).ok())
-            .collect();
-        left -= lines.len();
+        let lines: serde_json::Result<Vec<String>> =
+            wanted.take(left).map(serde_json::to_string).collect();
+        left -= lines.as_ref().map_or(0, Vec::len);
         Some(lines)
     });
     (total, json_lines(lines)).into_response()
@@ -193,7 +194,7 @@ async fn connection(
     match response.await {
         Some(Some(record)) => match serde_json::to_string(&record) {
             Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+            Err(error) => not_written(&error),
         },
         Some(None) => {
             let text = format!(
@@ -234,11 +235,12 @@ async fn clients(
     };
     records.retain(|record| query.accepts(record));
     records.truncate(query.limit.unwrap_or(usize::MAX));
-    let lines = records.iter().filter_map(|record| {
-        let line = serde_json::to_string(record).ok()?;
-        Some(Ok(Bytes::from(line + "\n")))
-    });
-    json_lines(stream::iter(lines.collect::<Vec<_>>()))
+    let lines: serde_json::Result<Vec<String>> =
+        records.iter().map(serde_json::to_string).collect();
+    match lines {
+        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
+        Err(error) => not_written(&error),
+    }
 }
 
 async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
@@ -248,11 +250,11 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
     let Some(conns) = request_reply(&requests, ControlRequest::Zombies).await else {
         return gone();
     };
-    let storms = storms.into_iter().map(|line| Ok(Bytes::from(line + "\n")));
+    let storms = storms.map(|lines| joined(&lines));
     let verdicts = pages(PageQueue::new(Vec::new(), conns), async move |page| {
         request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
     });
-    json_lines(stream::iter(storms).chain(verdicts))
+    json_lines(stream::iter([storms]).chain(verdicts))
 }
 
 /// Filters of the stream of frames.
@@ -269,7 +271,7 @@ struct FramesQuery {
     opcode: Option<Opcodes>,
     #[serde(deserialize_with = "json::text::deserialize")]
     direction: Option<Direction>,
-    conn: Option<u64>,
+    cookie: Option<u64>,
     control_only: bool,
 }
 
@@ -282,7 +284,7 @@ async fn frames(
         peer: query.peer,
         opcodes: query.opcode,
         direction: query.direction,
-        conn: query.conn.map(ConnId),
+        cookie: query.cookie.map(ConnId),
         control_only: query.control_only,
     };
     let one_in = query.sample.unwrap_or(OneIn::ALL);
@@ -304,23 +306,26 @@ fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
     }
 }
 
-/// The lines about the connections of `queue`, requested page by page as the reader takes them.
+/// The lines about the connections of `queue`, requested page by page as the reader takes them. A page
+/// that cannot be written cuts the response off.
 fn pages(
     queue: PageQueue,
-    about: impl AsyncFnMut(Vec<ConnId>) -> Option<Vec<String>>,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    about: impl AsyncFnMut(Vec<ConnId>) -> Option<serde_json::Result<Vec<String>>>,
+) -> impl Stream<Item = serde_json::Result<Bytes>> {
     stream::unfold((queue, about), async |(mut queue, mut about)| {
         let page = queue.next_page();
         if page.is_empty() {
             return None;
         }
-        let mut text = String::new();
-        for line in about(page).await? {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        Some((Ok(text.into()), (queue, about)))
+        let lines = about(page).await?;
+        Some((lines.map(|lines| joined(&lines)), (queue, about)))
     })
+}
+
+/// The lines, each with its newline.
+fn joined(lines: &[String]) -> Bytes {
+    let newlines = lines.iter().flat_map(|line| [line.as_str(), "\n"]);
+    newlines.collect::<String>().into()
 }
 
 /// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
@@ -357,9 +362,16 @@ impl PageQueue {
     }
 }
 
-fn json_lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+fn json_lines<E: Into<BoxError> + 'static>(
+    lines: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> Response {
     let headers = [(CONTENT_TYPE, "application/x-ndjson")];
     (headers, Body::from_stream(lines)).into_response()
+}
+
+fn not_written(error: &serde_json::Error) -> Response {
+    let text = format!("a record cannot be written as JSON: {error}\n");
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
 fn gone() -> Response {

@@ -1,6 +1,5 @@
 //! Outputs of the daemon's findings.
 
-pub mod alert_line;
 pub mod alert_log;
 pub mod alertmanager;
 pub mod control;

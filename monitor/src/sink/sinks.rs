@@ -3,13 +3,16 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use super::{
-    alert_line::{AlertLine, wall_clock},
     alert_log::{AlertLog, LogTarget},
     alertmanager::Alertmanagers,
     delivery::Undelivered,
     webhook::Webhook,
 };
-use crate::{config::endpoint::Endpoint, kernel::clock};
+use crate::{
+    config::endpoint::Endpoint,
+    kernel::clock,
+    records::alert_line::{AlertLine, wall_clock},
+};
 use monitor_core::{Alert, ListenerAlert, Notice, StormAlert};
 
 /// Where alerts go.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
-use monitor::{cli::Cli, replay::Skip};
+use monitor::{cli::Cli, records::skipped::Skip};
 
 use crate::pages::{code, read, table_rows};
 

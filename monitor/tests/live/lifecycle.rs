@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,11 @@ impl Footprint {
     fn of(pid: u32) -> Self {
         let infos: Vec<String> = fs::read_dir(format!("/proc/{pid}/fdinfo"))
             .unwrap()
-            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .filter_map(|entry| match fs::read_to_string(entry.unwrap().path()) {
+                // Closed since the folder was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                info => Some(info.unwrap()),
+            })
             .collect();
         let ids = |key: &str| {
             infos

@@ -1,8 +1,10 @@
 //! End to end: the real daemon, the real kernel, real peers, and connections that really die.
 //!
-//! Every test uses its own ports, because a daemon sees all namespaces of this host.
+//! Every test uses its own ports, because a daemon sees all namespaces of this host. Tests run side by side,
+//! except those in [`alone`].
 
 mod alertmanager;
+mod alone;
 mod backend;
 mod capture;
 mod control;
@@ -10,7 +12,6 @@ mod crowd;
 mod dice;
 mod frames;
 mod handshakes;
-mod hops;
 mod idle_gaps;
 mod lifecycle;
 mod lossy;
@@ -25,9 +26,6 @@ mod roles;
 mod rotation;
 mod stage;
 mod state;
-mod storms;
 mod talk;
-mod thousand;
-mod torrent;
 mod verdicts;
 mod viewer;

@@ -111,7 +111,7 @@ fn state_of(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseEr
     let mut seen = BTreeMap::<ConnId, (u64, bool)>::new();
     for record in &played.records {
         match record {
-            ReplayRecord::Frame(frame) => seen.entry(frame.conn).or_default().0 += 1,
+            ReplayRecord::Frame(frame) => seen.entry(frame.cookie).or_default().0 += 1,
             ReplayRecord::Notice(Notice::Connection(alert)) => {
                 let stands = &mut seen.entry(alert.facts.conn).or_default().1;
                 let firing = alert.status == Status::Firing;
@@ -143,19 +143,19 @@ proptest! {
         prop_assert_eq!(connections.len() as u64, summary.connections);
         let mut frames = 0;
         for connection in &connections {
-            let conn = ConnId(connection.conn.parse().expect("a number"));
-            let counted: u64 = [&connection.frames.rx, &connection.frames.tx]
+            let counted: u64 = [&connection.rx, &connection.tx]
                 .iter()
-                .flat_map(|counts| counts.values())
+                .flat_map(|direction| direction.frames_by_opcode.values())
                 .sum();
-            let (reported, stands) = seen.get(&conn).copied().unwrap_or_default();
+            prop_assert_eq!(counted, connection.rx.frames + connection.tx.frames);
+            let (reported, stands) = seen.get(&connection.cookie).copied().unwrap_or_default();
             prop_assert_eq!(counted, reported, "{:?}", connection);
             prop_assert!(connection.how.is_none() || !stands, "closed, but its alert still fires");
-            prop_assert!(connection.closed >= connection.established || connection.closed.is_none());
+            prop_assert!(connection.closed_at >= connection.established_at || connection.closed_at.is_none());
             frames += counted;
         }
-        let numbers: std::collections::BTreeSet<_> = connections.iter().map(|c| &c.conn).collect();
+        let numbers: std::collections::BTreeSet<_> = connections.iter().map(|c| c.cookie).collect();
         prop_assert_eq!(numbers.len(), connections.len(), "one record per connection");
-        prop_assert!(frames <= summary.frames.rx + summary.frames.tx);
+        prop_assert!(frames <= summary.rx.frames + summary.tx.frames);
     }
 }

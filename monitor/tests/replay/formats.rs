@@ -2,7 +2,10 @@
 
 use std::io::{self, Read};
 
-use monitor::replay::{Capture, CaptureError, Skip};
+use monitor::{
+    records::skipped::Skip,
+    replay::{Capture, CaptureError},
+};
 use wire::{Conversation, End, MILLI, Order, PING, PONG, Recording, SECOND, START, TEXT};
 
 use crate::{
@@ -117,7 +120,7 @@ fn packets_without_a_timestamp_get_the_latest_one() {
     let played = replay(&file, &[server(8080, None)]).expect("a pcapng file");
     assert_eq!(played.frames().len(), 3);
     assert_eq!(played.summary.untimed, recording.packets.len() as u64);
-    assert_eq!(played.summary.from, None);
+    assert_eq!(played.summary.first_packet_at, None);
 }
 
 #[test]

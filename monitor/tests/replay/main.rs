@@ -22,8 +22,11 @@ use std::{convert::Infallible, time::Duration};
 
 use monitor::{
     config::listeners::{Listener, PortRange},
-    records::frames::FrameRecord,
-    replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
+    records::{
+        connection_summary::ConnectionSummary, frames::FrameRecord,
+        recording_summary::RecordingSummary,
+    },
+    replay::{Capture, CaptureError, Replay, ReplayRecord, play},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, State};
 use wire::{Conversation, End, MILLI, Recording, START};
@@ -32,7 +35,7 @@ use wire::{Conversation, End, MILLI, Recording, START};
 #[derive(Debug)]
 struct Played {
     records: Vec<ReplayRecord>,
-    summary: Summary,
+    summary: RecordingSummary,
     /// Where reading failed.
     end: Option<CaptureError>,
 }

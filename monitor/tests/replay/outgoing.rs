@@ -1,6 +1,6 @@
 //! Outgoing connections from a watched server port.
 
-use monitor::replay::Skip;
+use monitor::records::skipped::Skip;
 use wire::{Conversation, End, Recording, SECOND, START};
 
 use crate::{judge, server};

@@ -1,6 +1,6 @@
 //! Packets that are skipped, each counted by its reason, and headers that are not a reason.
 
-use monitor::replay::Skip;
+use monitor::records::skipped::Skip;
 use wire::{ACK, Conversation, End, Order, RST, Recording, START, ip};
 
 use crate::{

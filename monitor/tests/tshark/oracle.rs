@@ -89,7 +89,7 @@ fn packet_frames(layers: &Value) -> Vec<Line> {
         frame => std::slice::from_ref(frame),
     };
     let line = |frame| Line {
-        conn: string(&tcp["tcp.stream"]).to_owned(),
+        cookie: string(&tcp["tcp.stream"]).to_owned(),
         local,
         peer,
         direction,

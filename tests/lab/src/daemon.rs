@@ -3,7 +3,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
     sync::{
@@ -18,7 +18,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{LabError, Metrics, Process, connection::lock, wait_until};
+use crate::{LabError, Metrics, Process, connection::lock, fresh_port, wait_until};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// An emulated guest on a busy machine takes seconds to answer.
@@ -98,7 +98,7 @@ impl Daemon {
         wsmon: &Path,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self, LabError> {
-        let metrics_addr = free_loopback_port()?;
+        let metrics_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, fresh_port()));
         let control = fresh_socket_path();
         let mut process = Process::spawn(
             Command::new(wsmon)
@@ -302,13 +302,6 @@ fn fresh_socket_path() -> PathBuf {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     env::temp_dir().join(format!("wsmon-lab-{}-{taken}.sock", process::id()))
-}
-
-/// Free a moment ago: if another process takes it first, the daemon logs the error.
-fn free_loopback_port() -> Result<SocketAddr, LabError> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map_err(LabError::io("find a free port on loopback"))
 }
 
 fn http_agent() -> ureq::Agent {

@@ -9,10 +9,12 @@ use std::{
 
 use crate::LabError;
 
-const PORTS_PER_PROCESS: u16 = 110;
+/// Together they stay below the ephemeral ports.
+const PROCESSES: u32 = 100;
+const PORTS_PER_PROCESS: u16 = 220;
 
 /// A port that no other test watches, in this process or a concurrent one: a daemon sees all
-/// namespaces of its host. The ports lie below the ephemeral ones.
+/// namespaces of its host. No other program gets it by chance, because it is not an ephemeral one.
 ///
 /// # Panics
 /// If this process has used all of its ports.
@@ -20,8 +22,8 @@ pub fn fresh_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     assert!(taken < PORTS_PER_PROCESS, "raise PORTS_PER_PROCESS");
-    // Less than 200, so it fits.
-    let process = (process::id() % 200) as u16;
+    // Less than 100, so it fits.
+    let process = (process::id() % PROCESSES) as u16;
     10_000 + process * PORTS_PER_PROCESS + taken
 }
 

@@ -73,7 +73,7 @@ impl Recording {
             for (side, frame) in &conversation.frames {
                 let from_client = *side == End::Client;
                 let mut line = json!({
-                    "conn": (number + 1).to_string(),
+                    "cookie": (number + 1).to_string(),
                     "local": conversation.tcp.server.to_string(),
                     "peer": conversation.tcp.client.to_string(),
                     "direction": if from_client { "rx" } else { "tx" },

@@ -17,10 +17,11 @@ const DISTRIBUTIONS: [(&str, &str); 8] = [
     ("7.3", "Debian 13 backports"),
 ];
 /// The programs whose instructions the verifier counts.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "ingress",
     "egress",
     "inet_sock_set_state",
+    "nested_set_state",
     "tcp_retransmit_skb",
     "tcp_receive_reset",
     "tcp_send_reset",

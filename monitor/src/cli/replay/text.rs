@@ -4,8 +4,12 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    records::frames::{Clock, FrameLine},
-    replay::{ConnectionSummary, PerDirection, Replay, ReplayRecord, Summary},
+    records::{
+        connection_summary::ConnectionSummary,
+        frames::{Clock, FrameLine},
+        recording_summary::RecordingSummary,
+    },
+    replay::{Replay, ReplayRecord},
 };
 use monitor_core::{
     Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
@@ -161,7 +165,7 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
         return Ok(());
     }
     let head = [
-        "conn",
+        "cookie",
         "listener",
         "role",
         "peer",
@@ -195,18 +199,18 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
 }
 
 fn row(connection: &ConnectionSummary) -> [String; 11] {
-    let begun = connection.established.or(connection.opened);
+    let begun = connection.established_at.or(connection.opened_at);
     let lasted = begun
-        .zip(connection.closed)
+        .zip(connection.closed_at)
         .map(|(from, to)| format!("{:.1} s", to.duration_since(from).as_secs_f64()));
     let close = connection.close.map(|close| match close.code {
-        Some(code) => format!("{code} ({})", close.initiator),
-        None => format!("none ({})", close.initiator),
+        Some(code) => format!("{code} ({})", close.initiator.sender()),
+        None => format!("none ({})", close.initiator.sender()),
     });
-    let frames = |counts: &std::collections::BTreeMap<&str, u64>| counts.values().sum::<u64>();
     let unknown = || "-".to_owned();
+    let (rx, tx) = (&connection.rx, &connection.tx);
     [
-        connection.conn.clone(),
+        connection.cookie.0.to_string(),
         connection.listener.clone(),
         connection.role.to_owned(),
         connection.peer.to_string(),
@@ -215,18 +219,14 @@ fn row(connection: &ConnectionSummary) -> [String; 11] {
         lasted.unwrap_or_else(unknown),
         connection.how.unwrap_or("open").to_owned(),
         close.unwrap_or_else(unknown),
-        format!(
-            "{}/{}",
-            frames(&connection.frames.rx),
-            frames(&connection.frames.tx)
-        ),
-        pair(&connection.payload_bytes),
+        format!("{}/{}", rx.frames, tx.frames),
+        format!("{}/{}", rx.payload_bytes, tx.payload_bytes),
     ]
 }
 
-fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+fn write_summary(out: &mut impl Write, summary: &RecordingSummary) -> io::Result<()> {
     let mut lines = Vec::new();
-    if let (Some(from), Some(to)) = (summary.from, summary.to) {
+    if let (Some(from), Some(to)) = (summary.first_packet_at, summary.last_packet_at) {
         let lasted = to.duration_since(from).as_secs_f64();
         lines.push(("time", format!("{from:.6} to {to:.6}, {lasted:.3} s")));
     }
@@ -238,7 +238,7 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         ),
     ));
     for (reason, packets) in summary.skipped.iter() {
-        lines.push(("  passed over", format!("{packets} {}", reason.as_str())));
+        lines.push(("  skipped", format!("{packets} {}", reason.as_str())));
     }
     for (link, packets) in &summary.unread_links {
         lines.push(("  link type", format!("{link}, {packets} not read")));
@@ -259,10 +259,13 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     if summary.forgotten_outgoing > 0 {
         lines.push(("  forgotten", summary.forgotten_outgoing.to_string()));
     }
-    lines.push(("frames rx/tx", pair(&summary.frames)));
-    lines.push(("payload rx/tx", pair(&summary.payload_bytes)));
-    if summary.unsynced_bytes != PerDirection::default() {
-        lines.push(("unsynced rx/tx", pair(&summary.unsynced_bytes)));
+    let (rx, tx) = (&summary.rx, &summary.tx);
+    let pair = |rx: u64, tx: u64| format!("{rx}/{tx}");
+    lines.push(("frames rx/tx", pair(rx.frames, tx.frames)));
+    lines.push(("payload rx/tx", pair(rx.payload_bytes, tx.payload_bytes)));
+    if rx.unsynced_bytes + tx.unsynced_bytes > 0 {
+        let unsynced = pair(rx.unsynced_bytes, tx.unsynced_bytes);
+        lines.push(("unsynced rx/tx", unsynced));
     }
     lines.push(("alerts", summary.alerts.to_string()));
     writeln!(out)?;
@@ -270,8 +273,4 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         writeln!(out, "{name:<16}{value}")?;
     }
     Ok(())
-}
-
-fn pair(pair: &PerDirection<u64>) -> String {
-    format!("{}/{}", pair.rx, pair.tx)
 }

@@ -15,7 +15,7 @@ pub struct Filter {
     pub peer: Option<Peers>,
     pub opcodes: Option<Opcodes>,
     pub direction: Option<Direction>,
-    pub conn: Option<ConnId>,
+    pub cookie: Option<ConnId>,
     /// Close, ping, pong, and the reserved control opcodes (RFC 6455 §5.5).
     pub control_only: bool,
 }
@@ -27,14 +27,14 @@ impl Filter {
             peer,
             opcodes,
             direction,
-            conn,
+            cookie,
             control_only,
         } = self;
         port.is_none_or(|port| frame.local.port() == port || frame.peer.port() == port)
             && peer.is_none_or(|peers| peers.contains(frame.peer.ip()))
             && opcodes.is_none_or(|opcodes| opcodes.contains(frame.opcode))
             && direction.is_none_or(|direction| frame.direction == direction)
-            && conn.is_none_or(|conn| frame.conn == conn)
+            && cookie.is_none_or(|cookie| frame.cookie == cookie)
             && (!control_only || frame.opcode >= opcode::CLOSE)
     }
 }
@@ -194,8 +194,8 @@ mod tests {
                 all(|f| f.direction = Some(Direction::Rx)),
             ),
             (
-                all(|f| f.conn = Some(ConnId(u64::MAX))),
-                all(|f| f.conn = Some(ConnId(1))),
+                all(|f| f.cookie = Some(ConnId(u64::MAX))),
+                all(|f| f.cookie = Some(ConnId(1))),
             ),
             (
                 all(|f| f.control_only = false),

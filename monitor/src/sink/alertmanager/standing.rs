@@ -336,7 +336,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sink::alert_line;
+    use crate::records::alert_line;
     use monitor_core::{AlertResolution, Certainty, Ktime, storm::StormPhase};
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use serde::Serialize;
 use tokio::sync::Notify;
+
+use crate::records::loss::LossRecord;
 
 /// Lines that may wait for one viewer. This is more than the daemon produces in one tick, so a viewer
 /// that reads loses nothing. At 350 bytes a line it takes at most 6 MB.
@@ -37,17 +40,11 @@ struct SharedMailbox {
 #[derive(Debug, Default)]
 struct PendingLines {
     lines: VecDeque<Bytes>,
-    lost: Lost,
+    /// Losses that were not reported yet.
+    lost: LossRecord,
     viewer: Option<Waker>,
     viewer_left: bool,
     daemon_left: bool,
-}
-
-/// Losses that were not reported yet.
-#[derive(Debug, Default)]
-struct Lost {
-    kernel: u64,
-    viewer: u64,
 }
 
 /// Creates both ends; `left` is notified when the viewer's is dropped.
@@ -68,7 +65,7 @@ impl LineSender {
             waiting.lost.viewer += 1;
             return;
         }
-        if let Some(record) = waiting.lost.take_record() {
+        if let Some(record) = waiting.take_loss() {
             waiting.lines.push_back(record);
         }
         waiting.lines.push_back(line);
@@ -114,7 +111,7 @@ impl Stream for LineStream {
         while chunk.len() < CHUNK {
             let Some(line) = waiting.lines.pop_front() else {
                 // A loss that no line follows is reported too.
-                if let Some(record) = waiting.lost.take_record() {
+                if let Some(record) = waiting.take_loss() {
                     chunk.extend_from_slice(&record);
                 }
                 break;
@@ -145,17 +142,28 @@ impl PendingLines {
             viewer.wake();
         }
     }
+
+    /// The line that reports the losses, once.
+    fn take_loss(&mut self) -> Option<Bytes> {
+        let lost = std::mem::take(&mut self.lost);
+        if lost.is_empty() {
+            return None;
+        }
+        json_line(&lost)
+    }
 }
 
-impl Lost {
-    /// The line that reports the losses, once.
-    fn take_record(&mut self) -> Option<Bytes> {
-        let Self { kernel, viewer } = std::mem::take(self);
-        (kernel + viewer > 0).then(|| {
-            Bytes::from(format!(
-                "{{\"type\":\"lost\",\"kernel\":{kernel},\"viewer\":{viewer}}}\n"
-            ))
-        })
+/// The record with its newline; `None` if it cannot be written, which is logged.
+pub(super) fn json_line(record: &impl Serialize) -> Option<Bytes> {
+    match serde_json::to_vec(record) {
+        Ok(mut line) => {
+            line.push(b'\n');
+            Some(line.into())
+        }
+        Err(error) => {
+            log::error!("a record cannot be written as JSON: {error}");
+            None
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::mailbox::{LineSender, LineStream, mailbox};
+use super::mailbox::{LineSender, LineStream, json_line, mailbox};
 use crate::records::frames::{Filter, FrameRecord, OneIn};
 
 /// Maximum number of viewers of one kind. Each may hold megabytes of unread lines.
@@ -79,8 +79,12 @@ impl FrameViewers {
             if !viewer.filter.accepts(frame) || !viewer.dice.pick(sampled, viewer.one_in) {
                 continue;
             }
-            let line = line.get_or_insert_with(|| json_line(frame));
-            viewer.slot.send(line.clone());
+            if line.is_none() {
+                line = json_line(frame);
+            }
+            if let Some(line) = &line {
+                viewer.slot.send(line.clone());
+            }
         }
     }
 
@@ -119,9 +123,10 @@ impl EventViewers {
         if self.is_empty() {
             return;
         }
-        let line = json_line(event);
-        for slot in &self.slots {
-            slot.send(line.clone());
+        if let Some(line) = json_line(event) {
+            for slot in &self.slots {
+                slot.send(line.clone());
+            }
         }
     }
 }
@@ -144,13 +149,6 @@ impl Sampler {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % u64::from(wanted) < u64::from(sampled)
     }
-}
-
-fn json_line(value: &impl Serialize) -> Bytes {
-    // Records are text and numbers under fixed names; writing them to memory cannot fail.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line.into()
 }
 
 #[cfg(test)]
@@ -261,5 +259,15 @@ mod tests {
         drop(one);
         viewers.show(&"one");
         assert_eq!(read(&mut two).as_deref(), Some("\"all\"\n\"one\"\n"));
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_written_is_not_an_empty_line() {
+        let mut viewers = EventViewers::default();
+        let mut lines = viewers.admit().expect("room");
+        let key_is_no_text = std::collections::BTreeMap::from([([0_u8], 0)]);
+        viewers.show(&key_is_no_text);
+        viewers.show(&"next");
+        assert_eq!(read(&mut lines).as_deref(), Some("\"next\"\n"));
     }
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use monitor::sink::alert_line;
+use monitor::records::alert_line;
 use monitor_core::{
     Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
     ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,
     background::{Background, Owner, TcpAccount},
     facts::{DirectionActivity, Protocol, Role},
+    handshake::ClientAddress,
     storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash},
 };
 use serde_json::Value;
@@ -101,7 +102,7 @@ fn storms() -> Vec<Notice> {
         attempts: 1,
         successes: 1,
         attempts_per_success: cause.map(|_| 1.0),
-        refused: vec![(Some(503), 1)],
+        refused: vec![(Some(503), 1), (None, 1)],
         returning_share: cause.map(|_| 1.0),
         closes: 1,
         cause,
@@ -180,7 +181,7 @@ fn everything_known() -> Background {
             comm: name(),
             netns: Some(1),
         },
-        client: None,
+        client: Some(ClientAddress::new([127, 0, 0, 1].into())),
         tcp: Some(TcpAccount {
             backoff: 1,
             probes: 1,

@@ -145,7 +145,15 @@ impl Scene {
             .map(|alert| alert.json.to_string())
             .collect();
         let (name, said, log) = (self.case.name, said.join("\n"), self.watch.daemon.log());
-        format!("{name}: {what}; alerts:\n{said}\nlog:\n{log}")
+        let closed = self.watch.metric("wsmon_connections_closed_total", &[]);
+        let lost = self.watch.metric("wsmon_events_lost_total", &[]);
+        let mut ss = self.stage.lab.server_ns().command("ss");
+        let sockets = ss.arg("-tinoea").output().unwrap().stdout;
+        let sockets = String::from_utf8_lossy(&sockets);
+        format!(
+            "{name}: {what}; alerts:\n{said}\nlog:\n{log}\n\
+             {closed} closed, {lost} events lost; the server's sockets:\n{sockets}"
+        )
     }
 }
 

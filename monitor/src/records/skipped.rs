@@ -1,4 +1,4 @@
-//! Reasons to skip a packet.
+//! Skipped packets, in the summary of a recording.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -71,7 +71,8 @@ impl Skipped {
         self.0[reason as usize]
     }
 
-    pub(super) fn count(&mut self, reason: Skip) {
+    /// Counts one packet.
+    pub fn count(&mut self, reason: Skip) {
         self.0[reason as usize] += 1;
     }
 

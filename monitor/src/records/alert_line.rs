@@ -7,16 +7,16 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 mod evidence;
 mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::records::clients::ClientFigures;
+use crate::records::{clients::ClientFigures, json};
 use monitor_core::{
-    Alert, AlertGroup, Ktime, ListenerAlert, Notice, Status, StormAlert,
+    Alert, AlertGroup, ConnId, Ktime, ListenerAlert, Notice, Status, StormAlert,
     background::Owner,
     handshake::ClientAddress,
     storm::{ClientRow, StormFinding},
@@ -24,8 +24,9 @@ use monitor_core::{
 
 /// The JSON form of a notice.
 #[derive(Serialize)]
+#[serde(tag = "type", rename = "alert")]
 pub struct AlertLine<'a> {
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "json::ts::serialize")]
     ts: Timestamp,
     status: &'static str,
     alert: &'static str,
@@ -48,8 +49,8 @@ pub struct AlertLine<'a> {
 
 #[derive(Serialize)]
 struct Conn<'a> {
-    /// A string, because a cookie does not fit in the 53 bits of a JSON number.
-    cookie: String,
+    #[serde(serialize_with = "json::cookie::serialize")]
+    cookie: ConnId,
     local: SocketAddr,
     peer: SocketAddr,
     role: &'static str,
@@ -226,7 +227,7 @@ impl<'a> Conn<'a> {
             client: background
                 .and_then(|background| background.client)
                 .map(ClientAddress::reveal),
-            cookie: facts.conn.0.to_string(),
+            cookie: facts.conn,
             local: facts.local,
             peer: facts.peer,
             role: facts.role.as_str(),
@@ -236,29 +237,24 @@ impl<'a> Conn<'a> {
     }
 }
 
-/// RFC 3339, UTC.
-pub(super) fn milliseconds<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{ts:.3}"))
-}
-
 /// Converts a moment that is not after `now`.
 pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
     at.on_wall_clock(now, Timestamp::now())
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
     use monitor_core::{
-        AlertResolution, Certainty, ConnId, Facts, ListenerFinding, ListenerId, VerdictKind,
+        AlertResolution, Certainty, Facts, ListenerFinding, ListenerId, VerdictKind,
         facts::{DirectionActivity, Protocol, Role},
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},
     };
 
     /// A suspected connection with values that are hard to serialize.
-    pub(in crate::sink) fn alert() -> Alert {
+    pub(crate) fn alert() -> Alert {
         let at = Ktime(100_000_000_000);
         Alert {
             status: Status::Firing,
@@ -291,7 +287,7 @@ pub(super) mod tests {
     }
 
     /// A storm in progress, after a deploy of a proxy.
-    pub(in crate::sink) fn storm() -> ReconnectStorm {
+    pub(crate) fn storm() -> ReconnectStorm {
         ReconnectStorm {
             firing: true,
             at: Ktime(102_500_000_000),
@@ -337,7 +333,7 @@ pub(super) mod tests {
             (&line["alert"], &line["status"]),
             (&"reconnect_storm".into(), &"firing".into())
         );
-        assert_eq!(line["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(
             (&line["phase"], &line["pattern"]),
             (&"storm".into(), &"lockstep".into())
@@ -368,7 +364,7 @@ pub(super) mod tests {
     #[test]
     fn an_alert_is_one_line_with_the_documented_fields() {
         let firing = written(&Notice::Connection(Box::new(alert())));
-        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(firing["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(firing["status"], "firing");
         assert_eq!(firing["alert"], "zombie");
         assert_eq!(firing["kind"], "expired");
