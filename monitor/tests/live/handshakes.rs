@@ -254,7 +254,7 @@ fn a_server_with_deferred_accept_is_watched_like_any_other() {
         .find(|line| line.contains(&peer))
         .expect("listed");
     let record: serde_json::Value = serde_json::from_str(record).unwrap();
-    assert_eq!(record["known_from"], "birth");
+    assert_eq!(record["known_from"], "establishment");
     assert_eq!(record["handshake"]["path"], "/chat", "{record}");
     assert_eq!(record["states"][0]["state"], "connecting", "{record}");
 
