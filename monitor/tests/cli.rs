@@ -357,7 +357,7 @@ fn without_capabilities_the_check_fails_with_a_remedy_for_each() {
 }
 
 #[test]
-#[ignore = "needs root: asks for every privilege"]
+#[ignore = "needs root: requires every privilege"]
 fn with_all_privileges_the_check_succeeds() {
     let output = wsmon(&["check"]);
     let table = String::from_utf8_lossy(&output.stdout);

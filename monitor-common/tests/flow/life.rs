@@ -170,7 +170,7 @@ fn tls_is_opaque_and_its_bytes_are_not_examined() {
     let mut socket = Socket::established();
     let notes = socket.rx(segment(1, 1), &[0x16, 3, 1, 0, 200]);
     assert_ne!(notes & notable::OPENED, 0);
-    let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 0); 3], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::PING, 0); 3], true).bytes;
     socket.rx(segment(6, 1), &frames);
     socket.tx(segment(1, 6), RESPONSE);
     let s = &socket.connection.flow.snapshot;
@@ -214,7 +214,7 @@ fn data_in_a_syn_is_followed_by_the_next_segment() {
     socket.rx(segment(syn.payload_seq(), 1), REQUEST);
     assert_eq!(socket.stats.upgrade_requests.get(), 1);
     socket.tx(segment(1, next), RESPONSE);
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 3)], true).bytes;
     socket.rx(segment(next, 1), &ping);
     assert_eq!(socket.stats.frames[0][9].get(), 1);
     assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
@@ -273,7 +273,7 @@ fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
 
 #[test]
 fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 4], true).bytes;
     let frame = frames.len() / 4;
     let in_two = REQUEST.split_at(REQUEST.len() - 20);
     for cut in 1..frames.len() {
@@ -293,7 +293,7 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
 
 #[test]
 fn a_refusal_discards_frames_sent_before_it() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 2], true).bytes;
     let mut socket = Socket::established();
     let mut next = 1;
     for status in ["401 Unauthorized", "429 Too Many Requests"] {
@@ -313,7 +313,7 @@ fn a_refusal_discards_frames_sent_before_it() {
 
 #[test]
 fn the_101_acknowledges_the_request_even_if_unseen_or_repeated() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 2], true).bytes;
     let mut socket = Socket::established();
     socket.tx(segment(1, 1 + REQUEST.len() as u32), RESPONSE);
     socket.rx(segment(1, 1), REQUEST);

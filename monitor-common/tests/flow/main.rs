@@ -18,7 +18,8 @@ use monitor_common::{
     snapshot::{CLOSED_WINDOW_REPORT, TRY_APART, TRY_QUEUED, protocol},
     stats::{Counter, ListenerStats},
 };
-use ws::{FILL, REQUEST, RESPONSE};
+use wire::{REQUEST, RESPONSE};
+use ws::FILL;
 
 const SECOND: u64 = 1_000_000_000;
 

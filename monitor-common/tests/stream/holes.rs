@@ -7,11 +7,12 @@ use proptest::prelude::{
     prop::test_runner::{RngAlgorithm, TestRng},
     *,
 };
+use wire::RESPONSE;
 
 use crate::{
     joining::random_stream,
     tally,
-    ws::{self, Frame, Monitor, RESPONSE, Stream, cut, data_segment, frames},
+    ws::{Frame, Monitor, Stream, cut, data_segment, frames},
 };
 
 proptest! {
@@ -117,7 +118,7 @@ proptest! {
         // The receiver acknowledges everything, seen or not. Then come segments of one frame each; the
         // third gives enough evidence.
         let mut at = stream.bytes.len() as u32 + 1000;
-        let last = Stream::new(b"", &[Frame::new(true, ws::TEXT, tail)], server_side);
+        let last = Stream::new(b"", &[Frame::new(true, wire::TEXT, tail)], server_side);
         for _ in 0..6 {
             monitor.take(Direction::Rx, at, &last.bytes);
             at += last.bytes.len() as u32;

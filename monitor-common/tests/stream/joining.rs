@@ -12,7 +12,7 @@ use proptest::prelude::{
 
 use crate::{
     counts,
-    ws::{self, Frame, Monitor, Stream},
+    ws::{Frame, Monitor, Stream},
 };
 
 /// As headers they would be a series of empty continuation frames.
@@ -29,8 +29,8 @@ fn a_run_of_zeros_is_not_taken_for_frames() {
 #[test]
 fn an_adopted_flow_is_in_step_only_with_enough_evidence() {
     let mut monitor = Monitor::adopted(role::SERVER);
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
-    let text = Stream::new(b"", &[Frame::new(true, ws::TEXT, 300)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], true).bytes;
+    let text = Stream::new(b"", &[Frame::new(true, wire::TEXT, 300)], true).bytes;
     let mut at = 1000;
     let mut take = |monitor: &mut Monitor, bytes: &[u8]| {
         let account = monitor.take(Direction::Rx, at, bytes);

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 use crate::{
     stage::{SOON, Stage},
-    viewer::{Viewer, ask, reported},
+    viewer::{Viewer, query, reported},
 };
 
 #[test]
@@ -172,7 +172,7 @@ fn requests_for_missing_or_invalid_things_get_an_error() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
-    let unknown = ask(control, &["inspect", "1"]);
+    let unknown = query(control, &["inspect", "1"]);
     assert_eq!(unknown.status.code(), Some(1));
     let said = String::from_utf8(unknown.stderr).unwrap();
     assert!(

@@ -6,11 +6,6 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    kernel::{Kernel, KernelGuard},
-    tun::in_new_namespace,
-    ws::{self, Frame, REQUEST, RESPONSE, Stream},
-};
 use monitor::{
     config::listeners::{Listener, PortRange},
     decode,
@@ -18,6 +13,13 @@ use monitor::{
 };
 use monitor_core::{ConnId, Event, Facts, ListenerRules};
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
+use wire::{REQUEST, RESPONSE};
+
+use super::{
+    kernel::{Kernel, KernelGuard},
+    tun::in_new_namespace,
+    ws::{Frame, Stream},
+};
 
 const MPTCP: Option<Protocol> = Some(ipproto::MPTCP);
 const SOON: Duration = Duration::from_secs(20);
@@ -117,7 +119,7 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
         assert_eq!(subflows, [true]);
 
         let kernel = Kernel::watching(port..port + 1);
-        let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
+        let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], true).bytes;
         ends[0].write_all(&ping).unwrap();
         ends[1].read_exact(&mut vec![0; ping.len()]).unwrap();
         assert!(published(&kernel, found[0].conn).is_subflow);

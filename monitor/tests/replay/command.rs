@@ -10,12 +10,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use wire::{CLOSE, Conversation, End, PING, Recording, SECOND, START, TEXT};
 
-use crate::{
-    frame, opened,
-    packets::{Conversation, End, Recording, SECOND, START, simple_pcap},
-    ws::{CLOSE, PING, TEXT},
-};
+use crate::{frame, opened};
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 
@@ -38,7 +35,7 @@ fn story() -> Vec<u8> {
         &frame(CLOSE, &[3, 232], true),
     );
     conversation.close(&mut recording, at, End::Client);
-    simple_pcap(&recording)
+    recording.pcap()
 }
 
 struct File {
@@ -106,7 +103,7 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
         ]
     );
     let [
-        asked,
+        requested,
         opened,
         text,
         fired,
@@ -120,7 +117,7 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
     else {
         panic!("ten lines");
     };
-    assert_eq!(asked["to"], "connecting");
+    assert_eq!(requested["to"], "connecting");
     assert_eq!(opened["to"], "open");
     assert_eq!(opened["ts"], "2026-01-01T00:00:00.006000Z");
     assert_eq!(opened["listener"], "8080");
@@ -342,7 +339,7 @@ fn without_an_upgrade_the_error_has_a_remedy() {
         let ping = frame(PING, b"1234", true);
         conversation.says(&mut recording, START + i * SECOND, End::Client, &ping);
     }
-    let file = file(&simple_pcap(&recording));
+    let file = file(&recording.pcap());
     let output = wsmon(&["--json"], &file.path);
     let none = objects(&stdout(&output));
     assert_eq!(types(&none), ["warning", "recording_summary"]);
@@ -373,7 +370,7 @@ fn a_closed_pipe_ends_it_quietly() {
             &frame(TEXT, b"hello", true),
         );
     }
-    let file = file(&simple_pcap(&recording));
+    let file = file(&recording.pcap());
     let mut wsmon = Command::new(WSMON)
         .arg("replay")
         .arg(&file.path)

@@ -6,13 +6,12 @@ use monitor::{
     replay::{Capture, ReplayRecord, websocket_ports},
 };
 use monitor_core::{ListenerRules, State, facts::Direction};
-
-use crate::{
-    frame, judge, opened,
-    packets::{ACK, Conversation, End, MILLI, RST, Recording, SECOND, START, SYN, simple_pcap},
-    server, upgrade,
-    ws::{CLOSE, PING, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, MILLI, PING, REQUEST, RESPONSE, RST, Recording, SECOND, START,
+    SYN, TEXT,
 };
+
+use crate::{frame, judge, opened, server, upgrade};
 
 const LATER: u64 = START + SECOND;
 
@@ -398,7 +397,7 @@ fn the_ports_of_upgrades_are_found() {
         conversation.open(&mut recording, START);
         conversation.says(&mut recording, START, End::Client, client);
         conversation.says(&mut recording, START, End::Server, server);
-        let file = simple_pcap(&recording);
+        let file = recording.pcap();
         let mut capture = Capture::open(&file[..]).expect("a recording");
         websocket_ports(&mut capture)
             .into_iter()
@@ -490,7 +489,7 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
         });
         reasons.collect::<Vec<_>>()
     };
-    let asked = (State::Connecting, "upgrade requested".to_owned());
+    let requested = (State::Connecting, "upgrade requested".to_owned());
     let ended = |reason: &str| (State::Closed, reason.to_owned());
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
@@ -499,10 +498,13 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
     let mut refused = (conversation.clone(), recording.clone());
     let response = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     refused.0.says(&mut refused.1, LATER, End::Server, response);
-    assert_eq!(states(&refused.1), [asked.clone(), ended("refused 403")]);
+    assert_eq!(
+        states(&refused.1),
+        [requested.clone(), ended("refused 403")]
+    );
 
     conversation.rst(&mut recording, LATER, End::Server);
-    assert_eq!(states(&recording), [asked, ended("no answer")]);
+    assert_eq!(states(&recording), [requested, ended("no answer")]);
 }
 
 /// A connection with data in its SYN, which the server accepts or not (RFC 7413 §4.2).
@@ -602,7 +604,7 @@ fn a_request_behind_a_proxy_header_in_one_segment_is_found_with_its_port() {
     conversation.open(&mut recording, START);
     let request = [b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", REQUEST].concat();
     conversation.says(&mut recording, START + 5 * MILLI, End::Client, &request);
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     assert_eq!(websocket_ports(&mut capture), [8080].into());
 

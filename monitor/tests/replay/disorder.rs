@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use monitor::replay::ReplayRecord;
 use monitor_core::{ConnId, Subject};
 use proptest::{prelude::*, sample::select};
-
-use crate::{
-    Played, frame, judge,
-    packets::{ACK, Conversation, End, FIN, MILLI, RST, Recording, SECOND, START, SYN},
-    server, upgrade,
-    ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, FIN, MILLI, PING, PONG, REQUEST, RESPONSE, RST, Recording,
+    SECOND, START, SYN, TEXT,
 };
+
+use crate::{Played, frame, judge, server, upgrade};
 
 /// One segment.
 #[derive(Clone, Debug)]

@@ -3,12 +3,17 @@
 use monitor::records::frames::FrameRecord;
 use monitor_core::facts::Direction;
 use proptest::prelude::*;
+use wire::{
+    CLOSE, Conversation, End, MILLI, Order, PING, PONG, REQUEST, RESPONSE, Recording, SECOND,
+    START, TEXT,
+};
 
 use crate::{
-    frame, opened,
-    packets::{Conversation, End, Link, MILLI, Order, Recording, SECOND, START, pcap},
-    replay, server,
-    ws::{self, CLOSE, PING, PONG, REQUEST, RESPONSE, Stream, TEXT, cut, frames, lengths, sizes},
+    files::pcap,
+    frame,
+    link::Link,
+    opened, replay, server,
+    ws::{self, Stream, cut, frames, lengths, sizes},
 };
 
 /// Longest payload of a packet whose IPv4 length fits in 16 bits.

@@ -7,11 +7,15 @@ mod ws;
 mod command;
 mod connections;
 mod disorder;
+mod files;
 mod formats;
 mod frames;
+mod garbage;
+mod link;
 mod order;
 mod outgoing;
-mod packets;
+mod packed;
+mod skipped;
 mod verdicts;
 
 use std::{convert::Infallible, time::Duration};
@@ -25,8 +29,7 @@ use monitor::{
     replay::{Capture, CaptureError, Replay, ReplayRecord, play},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, State};
-
-use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
+use wire::{Conversation, End, MILLI, Recording, START};
 
 /// Result of a replay.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
 }
 
 fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
-    let played = replay(&simple_pcap(recording), listeners).expect("a recording");
+    let played = replay(&recording.pcap(), listeners).expect("a recording");
     assert!(played.end.is_none(), "{:?}", played.end);
     played
 }
@@ -99,8 +102,8 @@ fn server(port: u16, limit: Option<Duration>) -> Listener {
 
 /// The upgrade and its answer, starting 5 ms after `at`.
 fn upgrade(conversation: &mut Conversation, to: &mut Recording, at: u64) {
-    conversation.says(to, at + 5 * MILLI, End::Client, ws::REQUEST);
-    conversation.says(to, at + 6 * MILLI, End::Server, ws::RESPONSE);
+    conversation.says(to, at + 5 * MILLI, End::Client, wire::REQUEST);
+    conversation.says(to, at + 6 * MILLI, End::Server, wire::RESPONSE);
     conversation.ack(to, at + 7 * MILLI, End::Client);
 }
 
@@ -114,10 +117,5 @@ fn opened(conversation: &mut Conversation) -> Recording {
 
 /// The bytes of one frame.
 fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
-    let mut bytes = vec![0x80 | opcode, u8::from(masked) << 7 | payload.len() as u8];
-    if masked {
-        bytes.extend([0; 4]);
-    }
-    bytes.extend(payload);
-    bytes
+    wire::frame(opcode, payload, masked.then_some([0; 4]))
 }

@@ -2,13 +2,12 @@
 
 use monitor::{records::connection_summary::DirectionSummary, replay::ReplayRecord};
 use monitor_core::State;
-
-use crate::{
-    Played, frame, judge, opened,
-    packets::{ACK, Conversation, End, MILLI, Recording, SECOND, START, SYN},
-    server, upgrade,
-    ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, MILLI, PING, PONG, REQUEST, RESPONSE, Recording, SECOND, START,
+    SYN, TEXT,
 };
+
+use crate::{Played, frame, judge, opened, server, upgrade};
 
 /// A conversation in which each side answers the other: 3 packets of TCP's handshake, 3 of the
 /// upgrade, then frames, and the end.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use monitor::replay::ReplayRecord;
 use monitor_common::moment::rounded;
 use monitor_core::{AlertResolution, Certainty, CloseHow, Status, Subject, VerdictKind};
+use wire::{Conversation, End, MILLI, Order, PING, PONG, Recording, SECOND, START, TEXT};
 
 use crate::{
-    Played, frame, judge, opened,
-    packets::{Block, Conversation, End, MILLI, Order, Recording, SECOND, START, pcapng},
-    replay, server, upgrade,
-    ws::{PING, PONG, TEXT},
+    Played,
+    files::{Block, pcapng},
+    frame, judge, opened, replay, server, upgrade,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -11,9 +11,9 @@ use monitor_core::{
     Alert, Certainty, ConnId, ConnectionAlert, ConnectionVerdict, Status, Subject, VerdictKind,
     facts::Facts, storm::Pattern,
 };
+use wire::{Conversation, Recording, SECOND, START};
 
 use crate::{
-    packets::{Conversation, Recording, SECOND, START, simple_pcap},
     story::Story,
     world::{Life, nanos, simulate},
 };
@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) what: String,
     /// The connection's alert, or the examples of a group.
     alerts: Vec<ConnectionAlert>,
-    /// For a group: the number of zombies besides the examples.
+    /// For a group: the number of zombies in addition to the examples.
     grouped: u64,
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
         remote: story.is_outgoing,
     }]);
     let (mut reported, mut reasons) = (Vec::new(), Vec::new());
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     let played = play(&mut capture, &mut replay, |_, record| {
         match record {

@@ -8,12 +8,12 @@ use monitor_core::{
     event::ReceiveQueue,
     facts::{Protocol, Role},
 };
+use wire::START;
 
 use monitor_common::idle_gap_scale;
 
 use crate::{
     check::{Report, compare},
-    packets::START,
     story::silent,
     world::nanos,
 };
@@ -145,9 +145,9 @@ impl Host {
             IsFound => Event::Seeded(Box::new(facts(now))),
             IsFoundIdle(seconds) => {
                 let mut facts = facts(now);
-                let heard = Ktime(now.0 - nanos(seconds));
-                facts.rx.last_packet = Some(heard);
-                facts.tx.last_packet = Some(heard);
+                let last = Ktime(now.0 - nanos(seconds));
+                facts.rx.last_packet = Some(last);
+                facts.tx.last_packet = Some(last);
                 Event::Seeded(Box::new(facts))
             }
             IsFoundHalfClosed => {

@@ -18,7 +18,7 @@ const SERVER_PORTS: [u16; 2] = [8080, 8000];
 /// Runs once per recording, for all tests.
 static ANSWERS: LazyLock<BTreeMap<String, Result<Streams, String>>> = LazyLock::new(|| {
     let all = Recording::all();
-    in_parallel(&all, |recording| (recording.name(), ask(recording)))
+    in_parallel(&all, |recording| (recording.name(), query(recording)))
         .into_iter()
         .collect()
 });
@@ -27,7 +27,7 @@ pub(crate) fn frames(recording: &Recording) -> Result<&'static Streams, String> 
     ANSWERS[&recording.name()].as_ref().map_err(Clone::clone)
 }
 
-fn ask(recording: &Recording) -> Result<Streams, String> {
+fn query(recording: &Recording) -> Result<Streams, String> {
     let dissector = if recording.starts_in_mid_stream() {
         "websocket"
     } else {
