@@ -30,7 +30,7 @@ use crate::{
     },
 };
 use monitor_core::{
-    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, StormSetup, Transition,
     reap::ReapSettings, storm::StormSettings,
 };
 
@@ -238,7 +238,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut stop => {
                     self.grouping.flush();
-                    self.emit_notices();
+                    self.emit_alerts();
                     self.write_final_state().await;
                     return Ok(());
                 }
@@ -343,33 +343,23 @@ impl Daemon {
                     self.reaping.offer(&alert);
                     self.grouping.offer(alert);
                 }
-                Action::ListenerAlert(alert) => {
-                    let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_listener(&alert, listener);
-                    self.grouping.pass(Notice::Listener(alert));
-                }
-                Action::Storm(alert) => {
-                    let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_storm(&alert, listener);
-                    self.grouping.pass(Notice::Storm(alert));
-                }
                 Action::Transition(transition) => self.transition(&transition),
                 Action::Reconcile => self.reconciler.compare_with_snapshots(&self.core),
             }
         }
         self.grouping.handle_timeout(sampled - COMMIT_SLACK);
-        self.emit_notices();
+        self.emit_alerts();
         self.reaping
             .tick(sampled, &mut self.core, &mut self.owner_lookup.finder);
         self.show_frames();
     }
 
-    fn emit_notices(&mut self) {
-        let mut notices: Vec<_> = std::iter::from_fn(|| self.grouping.poll_notice()).collect();
-        self.owner_lookup.complete(&mut notices, &self.core);
-        for notice in &notices {
-            let listener = name_of(&self.listeners, notice.listener());
-            self.sinks.emit(notice, listener);
+    fn emit_alerts(&mut self) {
+        let mut alerts: Vec<_> = std::iter::from_fn(|| self.grouping.poll_alert()).collect();
+        self.owner_lookup.complete(&mut alerts, &self.core);
+        for alert in &alerts {
+            self.sinks
+                .emit(alert, name_of(&self.listeners, alert.listener));
         }
     }
 

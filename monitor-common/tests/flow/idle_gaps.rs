@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn only_an_idle_gap_longer_than_the_limit_is_reported_whichever_side_ends_it() {
-    for (silence, by, is_reported) in [
+    for (silence, by, reported) in [
         (LIMIT, Direction::Rx, false),
         (LIMIT + 1, Direction::Rx, true),
         (LIMIT, Direction::Tx, false),
@@ -17,11 +17,7 @@ fn only_an_idle_gap_longer_than_the_limit_is_reported_whichever_side_ends_it() {
             Direction::Rx => socket.rx(segment(1000, 5000), b""),
             Direction::Tx => socket.tx(segment(5000, 1000), b""),
         };
-        assert_eq!(
-            notes & notable::RESUMED != 0,
-            is_reported,
-            "{silence} {by:?}"
-        );
+        assert_eq!(notes & notable::RESUMED != 0, reported, "{silence} {by:?}");
         let s = &socket.connection.flow.snapshot;
         let gap = (
             ticks_between(from, from + silence),
@@ -153,7 +149,7 @@ fn probes_into_a_dead_path_keep_the_idle_gap_in_which_it_died() {
 
 #[test]
 fn idle_gaps_survived_by_plain_http_are_not_counted() {
-    let mut socket = Socket::new();
+    let mut socket = Socket::established();
     let request = b"GET /health HTTP/1.1\r\n\r\n";
     socket.rx(segment(1, 1), request);
     socket.tx(segment(1, 25), b"HTTP/1.1 200 OK\r\n\r\n");

@@ -34,7 +34,7 @@ struct Socket {
 }
 
 impl Socket {
-    fn new() -> Self {
+    fn established() -> Self {
         Self {
             connection: Connection::EMPTY,
             stats: ListenerStats::EMPTY,
@@ -47,7 +47,7 @@ impl Socket {
 
     /// After the upgrade, with nothing outstanding: client at 1000, server at 5000.
     fn upgraded() -> Self {
-        let mut socket = Self::new();
+        let mut socket = Self::established();
         socket.rx(
             segment(1000 - REQUEST.len() as u32, 5000 - RESPONSE.len() as u32),
             REQUEST,

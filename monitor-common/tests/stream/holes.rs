@@ -147,7 +147,7 @@ fn whole_frames(stream: &Stream) -> Vec<Range<usize>> {
     let mut begin = 0;
     let mut ranges = Vec::new();
     for (header_end, frame) in &stream.frames {
-        let end = header_end - frame.looked_at() + frame.len;
+        let end = header_end - frame.loaded() + frame.len;
         ranges.extend(
             cut(end - begin, &[1448])
                 .into_iter()

@@ -51,7 +51,7 @@ impl Frame {
     }
 
     /// Bytes of the payload that are taken with the header.
-    pub(crate) fn looked_at(&self) -> usize {
+    pub(crate) fn loaded(&self) -> usize {
         match self.opcode {
             CLOSE if self.code.is_some() => 2,
             PING | PONG => self.len.min(8),
@@ -91,7 +91,7 @@ impl Stream {
             .iter()
             .map(|frame| {
                 bytes.extend(frame.bytes(masked));
-                (bytes.len() - frame.len + frame.looked_at(), *frame)
+                (bytes.len() - frame.len + frame.loaded(), *frame)
             })
             .collect();
         Self {
@@ -104,7 +104,7 @@ impl Stream {
     /// Whether all of `range` is payload, so that losing it hides no header.
     pub(crate) fn is_payload(&self, range: &Range<usize>) -> bool {
         self.frames.iter().any(|(header_end, frame)| {
-            *header_end <= range.start && range.end <= header_end - frame.looked_at() + frame.len
+            *header_end <= range.start && range.end <= header_end - frame.loaded() + frame.len
         })
     }
 }
@@ -233,8 +233,8 @@ pub(crate) struct Account {
 impl Account {
     /// Bytes that were passed and are in no account.
     pub(crate) fn missing(&self) -> i64 {
-        let accounted = (self.framed + self.unsynced).cast_signed() + self.pending;
-        self.advanced.cast_signed() - accounted
+        let reported = (self.framed + self.unsynced).cast_signed() + self.pending;
+        self.advanced.cast_signed() - reported
     }
 }
 

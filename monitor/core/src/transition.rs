@@ -3,13 +3,14 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{
-    alert::Ending,
     event::CloseHow,
     facts::{Closing, ClosingBy, ConnId, Direction, Facts, ListenerId, Protocol},
     handshake::RetryAfter,
     time::Ktime,
+    verdict::Ending,
 };
 
 /// A connection went from one state to the next.
@@ -26,8 +27,9 @@ pub struct Transition {
 }
 
 /// The states of a WebSocket connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// An upgrade was requested (RFC 6455 §4.1).
     Connecting,
@@ -40,12 +42,7 @@ pub enum State {
 impl State {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Open => "open",
-            Self::Closing => "closing",
-            Self::Closed => "closed",
-        }
+        self.into()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     sink::control::{ControlRequest, Past, WatchError},
 };
-use monitor_core::{Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -39,7 +39,7 @@ impl Daemon {
                 let standing = self.core.standing_storms();
                 let lines = standing.map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    AlertLine::storm(alert, listener, wall_clock(alert.at(), now)).to_json()
+                    AlertLine::new(alert, listener, wall_clock(alert.at, now)).to_json()
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -106,7 +106,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            verdict: verdict.as_ref(),
+            verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             how: None,
@@ -169,10 +169,10 @@ impl Daemon {
     }
 
     fn standing(&self, conn: ConnId) -> Option<serde_json::Result<String>> {
-        let alert = self.core.standing(conn)?;
+        let alert: Alert = self.core.standing(conn)?.clone().into();
         let ts = wall_clock(alert.at, clock::now());
         let listener = self.listener_name(alert.listener);
-        Some(AlertLine::connection(&alert, listener, ts).to_json())
+        Some(AlertLine::new(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use monitor_common::{Direction as WireDirection, drop_reason::DropReason, event::FrameSample};
+use monitor_common::{Direction, drop_reason::DropReason, event::FrameSample};
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     records::frames::{Filter, FrameRecord, OneIn},
     sink::control::{FrameViewers, LineStream, WatchError},
 };
-use monitor_core::{ConnId, Facts, Ktime, facts::Direction};
+use monitor_core::{ConnId, Facts, Ktime};
 
 /// Maximum number of frames in one tick of the daemon, so that a flood of them does not delay verdicts.
 const FRAMES_PER_TICK: usize = 4096;
@@ -244,10 +244,9 @@ fn record(sample: &FrameSample, endpoints: Endpoints, listener: &str, now: &Now)
         listener: listener.to_owned(),
         local: endpoints.local,
         peer: endpoints.peer,
-        direction: if sample.direction == WireDirection::Rx as u8 {
-            Direction::Rx
-        } else {
-            Direction::Tx
+        direction: match sample.direction == Direction::Rx as u8 {
+            true => Direction::Rx,
+            false => Direction::Tx,
         },
         fin: sample.first_byte & 0x80 != 0,
         rsv: (sample.first_byte >> 4) & 0x7,
@@ -306,7 +305,7 @@ mod tests {
             listener: 0,
             first_byte: 0b1100_1000,
             masked: 1,
-            direction: WireDirection::Rx as u8,
+            direction: Direction::Rx as u8,
             _pad: 0,
             _pad_word: 0,
         };
@@ -324,7 +323,7 @@ mod tests {
             first_byte: 0x8a,
             ping_rtt_us: 250,
             close_code: 0,
-            direction: WireDirection::Tx as u8,
+            direction: Direction::Tx as u8,
             ..sample
         };
         let pong = record(&pong, ENDPOINTS, "8080", &now);

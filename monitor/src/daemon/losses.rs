@@ -1,6 +1,6 @@
 //! Counts losses, and how long they mark the daemon as degraded.
 
-use std::time::Duration;
+use std::{array, time::Duration};
 
 use monitor_common::drop_reason::DropReason;
 
@@ -25,11 +25,13 @@ impl Daemon {
 
     fn losses(&self) -> Losses {
         Losses {
-            kernel: DropReason::ALL.map(|reason| {
-                self.drops.read(reason).unwrap_or_else(|error| {
-                    log::warn!("cannot read the drop counters: {error}");
-                    0
-                })
+            kernel: array::from_fn(|index| {
+                self.drops
+                    .read(DropReason::ALL[index])
+                    .unwrap_or_else(|error| {
+                        log::warn!("cannot read the drop counters: {error}");
+                        0
+                    })
             }),
             untracked_at_start: self.untracked_at_start,
             undecodable: self.undecodable + self.core.rejected(),

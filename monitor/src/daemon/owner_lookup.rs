@@ -10,7 +10,7 @@ use crate::kernel::{
     socket_query::SocketKey,
 };
 use monitor_core::{
-    Alert, ConnId, Correlator, Notice, Status,
+    Alert, ConnId, ConnectionVerdict, Correlator, Subject,
     background::{Background, Owner, TcpAccount},
 };
 
@@ -39,21 +39,33 @@ impl OwnerLookup {
         })
     }
 
-    /// Completes the alerts in these notices, with one lookup for a whole burst.
-    pub(super) fn complete(&mut self, notices: &mut [Notice], core: &Correlator) {
-        let (firing, ended): (Vec<_>, Vec<_>) = notices
-            .iter_mut()
-            .flat_map(alerts_in)
-            .partition(|alert| alert.status == Status::Firing);
-        for alert in ended {
+    /// Completes the verdicts in these alerts, with one lookup for a whole burst.
+    pub(super) fn complete(&mut self, alerts: &mut [Alert], core: &Correlator) {
+        let (mut firing, mut ended) = (Vec::new(), Vec::new());
+        for alert in alerts {
+            let verdicts = match alert.is_firing() {
+                true => &mut firing,
+                false => &mut ended,
+            };
+            match &mut alert.subject {
+                Subject::Connection(verdict) => verdicts.push(&mut **verdict),
+                Subject::Group(group) => {
+                    let examples = group.examples.iter_mut();
+                    verdicts.extend(examples.map(|example| &mut *example.subject));
+                }
+                Subject::Listener(_) | Subject::Storm(_) | Subject::Thrash(_) => {}
+            }
+        }
+        for verdict in ended {
             // The TCP state is from when the verdict was reported.
-            let reported = self.reported.remove(&alert.facts.conn);
-            alert.background = reported.map(|mut background| {
+            let reported = self.reported.remove(&verdict.facts.conn);
+            verdict.background = reported.map(|mut background| {
                 background.tcp = None;
                 background
             });
         }
-        let found: Vec<Option<FoundSocket>> = firing.iter().map(|alert| self.find(alert)).collect();
+        let found: Vec<Option<FoundSocket>> =
+            firing.iter().map(|verdict| self.find(verdict)).collect();
         let sockets: Vec<OwnedSocket> = found
             .iter()
             .map(|found| found.as_ref().map(OwnedSocket::from).unwrap_or_default())
@@ -62,8 +74,8 @@ impl OwnerLookup {
             true => Vec::new(),
             false => self.owners.of(&sockets),
         };
-        for ((alert, found), owner) in firing.into_iter().zip(found).zip(owners) {
-            let conn = alert.facts.conn;
+        for ((verdict, found), owner) in firing.into_iter().zip(found).zip(owners) {
+            let conn = verdict.facts.conn;
             let mut background = background(owner, found.as_ref().map(|found| &found.socket));
             if self.client_address {
                 let handshake = core.handshake(conn);
@@ -71,7 +83,7 @@ impl OwnerLookup {
             }
             let background = Box::new(background);
             self.reported.insert(conn, background.clone());
-            alert.background = Some(background);
+            verdict.background = Some(background);
         }
     }
 
@@ -87,22 +99,13 @@ impl OwnerLookup {
         self.owners.misses()
     }
 
-    fn find(&mut self, alert: &Alert) -> Option<FoundSocket> {
-        let facts = &alert.facts;
+    fn find(&mut self, verdict: &ConnectionVerdict) -> Option<FoundSocket> {
+        let facts = &verdict.facts;
         let key = SocketKey::new(facts.conn.0, facts.local, facts.peer)?;
         self.finder.find(&key).unwrap_or_else(|error| {
             log::debug!("socket {}: {error}", facts.conn.0);
             None
         })
-    }
-}
-
-/// The single-connection alerts in a notice.
-fn alerts_in(notice: &mut Notice) -> Box<dyn Iterator<Item = &mut Alert> + '_> {
-    match notice {
-        Notice::Connection(alert) => Box::new(std::iter::once(&mut **alert)),
-        Notice::Group(group) => Box::new(group.examples.iter_mut()),
-        Notice::Listener(_) | Notice::Storm(_) => Box::new(std::iter::empty()),
     }
 }
 

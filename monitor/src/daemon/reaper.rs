@@ -8,7 +8,7 @@ use crate::kernel::{
     socket_query::SocketKey,
 };
 use monitor_core::{
-    Alert, ConnId, Correlator, Ktime,
+    Alert, Correlator, Facts, Ktime,
     reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
 };
 
@@ -39,13 +39,16 @@ impl Reaping {
     /// reported to the core.
     pub fn tick(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
         while let Some(conn) = self.policy.poll(now) {
-            let Some(alert) = core.standing(conn).filter(may_be_reaped) else {
+            let Some(alert) = core.standing(conn) else {
                 continue;
             };
+            if !may_be_reaped(&alert.subject) {
+                continue;
+            }
             let outcome = match self.policy.mode() {
                 ReapMode::Off => return,
                 ReapMode::DryRun => ReapOutcome::DryRun,
-                ReapMode::Confirmed => abort(conn, &alert, finder),
+                ReapMode::Confirmed => abort(&alert.subject.facts, finder),
             };
             let verb = match outcome {
                 ReapOutcome::Destroyed => "aborted",
@@ -53,7 +56,7 @@ impl Reaping {
                 ReapOutcome::DryRun => "would abort",
                 ReapOutcome::Failed => "could not abort",
             };
-            let (facts, kind) = (&alert.facts, alert.kind.as_str());
+            let (facts, kind) = (&alert.subject.facts, alert.subject.kind.as_str());
             log::warn!(
                 "reap: {verb} socket {}, {} to {}, {kind}: {}",
                 conn.0,
@@ -66,9 +69,10 @@ impl Reaping {
     }
 }
 
-fn abort(conn: ConnId, alert: &Alert, finder: &mut SocketFinder) -> ReapOutcome {
+fn abort(facts: &Facts, finder: &mut SocketFinder) -> ReapOutcome {
     let begun = Instant::now();
-    let Some(key) = SocketKey::new(conn.0, alert.facts.local, alert.facts.peer) else {
+    let conn = facts.conn;
+    let Some(key) = SocketKey::new(conn.0, facts.local, facts.peer) else {
         return ReapOutcome::Failed;
     };
     match sock_destroy::destroy(finder, &key) {

@@ -4,8 +4,8 @@ use std::mem::offset_of;
 
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
-        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
+        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     published::Published,
     snapshot::Snapshot,
@@ -193,21 +193,7 @@ pub fn sample(record: &[u8]) -> Result<FrameSample, DecodeError> {
 }
 
 fn close_how(raw: u32) -> Result<CloseHow, DecodeError> {
-    wire::CloseHow::try_from(raw)
-        .map(how)
-        .map_err(DecodeError::CloseHow)
-}
-
-/// The core's name for a way to close.
-pub(crate) fn how(how: wire::CloseHow) -> CloseHow {
-    match how {
-        wire::CloseHow::CloseFrame => CloseHow::CloseFrame,
-        wire::CloseHow::Fin => CloseHow::Fin,
-        wire::CloseHow::RstSent => CloseHow::RstSent,
-        wire::CloseHow::RstReceived => CloseHow::RstReceived,
-        wire::CloseHow::Timeout => CloseHow::Timeout,
-        wire::CloseHow::Unknown => CloseHow::Unknown,
-    }
+    CloseHow::try_from(raw).map_err(DecodeError::CloseHow)
 }
 
 /// Reads a record of the ring: plain integers, any bit pattern is valid.

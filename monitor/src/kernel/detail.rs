@@ -16,7 +16,7 @@ pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
     Ok(Detail {
         facts: facts(s)?,
         origin: match s.origin {
-            origin::BIRTH => Origin::Birth,
+            origin::ESTABLISHMENT => Origin::Establishment,
             origin::SEEDED => Origin::SockDiag,
             _ => Origin::Packet,
         },

@@ -1,10 +1,6 @@
-//! The JSON form of a notice: one object, the same in every sink.
+//! The JSON form of an alert: one object, the same in every sink.
 
-use std::{
-    borrow::Cow,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,13 +12,11 @@ use evidence::{Evidence, ago};
 
 use crate::records::{clients::ClientFigures, json};
 use monitor_core::{
-    Alert, AlertGroup, ConnId, Ktime, ListenerAlert, Notice, Status, StormAlert,
-    background::Owner,
-    handshake::ClientAddress,
-    storm::{ClientRow, StormFinding},
+    Alert, AlertResolution, ConnId, ConnectionAlert, ConnectionVerdict, Ktime, Subject,
+    background::Owner, handshake::ClientAddress, storm::ClientRow,
 };
 
-/// The JSON form of a notice.
+/// The JSON form of an alert.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "alert")]
 pub struct AlertLine<'a> {
@@ -44,7 +38,7 @@ pub struct AlertLine<'a> {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     examples: Option<Vec<Example<'a>>>,
-    reason: Cow<'a, str>,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -80,139 +74,72 @@ enum Example<'a> {
 }
 
 impl<'a> AlertLine<'a> {
-    /// `listener` is the name of the notice's listener; `ts` is [`Notice::at`] as wall-clock time.
-    pub fn new(notice: &'a Notice, listener: &'a str, ts: Timestamp) -> Self {
-        match notice {
-            Notice::Connection(alert) => Self::connection(alert, listener, ts),
-            Notice::Listener(alert) => Self::listener(alert, listener, ts),
-            Notice::Group(group) => Self::group(group, listener, ts),
-            Notice::Storm(alert) => Self::storm(alert, listener, ts),
+    /// `listener` is the name of the alert's listener; `ts` is [`Alert::at`] as wall-clock time.
+    pub fn new(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
+        let verdict = alert.subject.verdict();
+        let mut line = Self {
+            ts,
+            status: alert.status.as_str(),
+            alert: alert.subject.name(),
+            kind: alert.subject.kind(),
+            certainty: verdict.map(|(_, certainty)| certainty.as_str()),
+            listener,
+            hop: alert.hop.as_deref(),
+            resolution: alert.resolution().map(AlertResolution::as_str),
+            conn: None,
+            evidence: None,
+            storm: None,
+            count: None,
+            examples: None,
+            reason: &alert.reason,
+        };
+        match &alert.subject {
+            Subject::Connection(verdict) => {
+                line.conn = Some(Conn::of(verdict, alert.at));
+                line.evidence = Some(Evidence::of(verdict, alert.at));
+            }
+            Subject::Group(group) => {
+                line.count = Some(group.count);
+                line.examples = Some(group.examples.iter().map(Example::connection).collect());
+            }
+            Subject::Listener(finding) => line.evidence = Some(Evidence::of_listener(finding)),
+            Subject::Storm(storm) => {
+                line.storm = Some(storm::Fields::of(storm, alert.at.since(alert.since)));
+                line.examples = Some(storm.examples.iter().map(Example::client).collect());
+            }
+            Subject::Thrash(thrash) => {
+                line.count = Some(thrash.clients);
+                line.examples = Some(thrash.examples.iter().map(Example::client).collect());
+            }
         }
+        line
     }
 
     /// The object, without a newline.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
-
-    /// `ts` is [`Alert::at`] as wall-clock time.
-    pub fn connection(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
-        let (status, resolution) = status(alert.status);
-        Self {
-            ts,
-            status,
-            alert: alert.kind.alert(),
-            kind: alert.kind.as_str(),
-            certainty: Some(alert.certainty.as_str()),
-            listener,
-            hop: alert.hop.as_deref(),
-            resolution,
-            conn: Some(Conn::of(alert)),
-            evidence: Some(Evidence::of(alert)),
-            storm: None,
-            count: None,
-            examples: None,
-            reason: Cow::from(&alert.reason),
-        }
-    }
-
-    fn listener(alert: &'a ListenerAlert, listener: &'a str, ts: Timestamp) -> Self {
-        Self {
-            ts,
-            status: if alert.firing { "firing" } else { "resolved" },
-            alert: alert.finding.alert(),
-            kind: alert.finding.kind(),
-            certainty: None,
-            listener,
-            hop: alert.hop.as_deref(),
-            resolution: None,
-            conn: None,
-            evidence: Some(Evidence::of_listener(&alert.finding)),
-            storm: None,
-            count: None,
-            examples: None,
-            reason: Cow::from(&alert.reason),
-        }
-    }
-
-    /// `ts` is [`StormAlert::at`] as wall-clock time.
-    pub fn storm(alert: &'a StormAlert, listener: &'a str, ts: Timestamp) -> Self {
-        let name = alert.alert();
-        let (fields, count, examples) = match &alert.finding {
-            StormFinding::Reconnect(storm) => {
-                (Some(storm::Fields::of(storm)), None, &storm.examples)
-            }
-            StormFinding::Thrash(thrash) => (None, Some(thrash.clients), &thrash.examples),
-        };
-        let example = |row: &ClientRow| Example::Client(ClientFigures::of(row));
-        Self {
-            ts,
-            status: if alert.is_firing() {
-                "firing"
-            } else {
-                "resolved"
-            },
-            alert: name,
-            kind: name,
-            certainty: None,
-            listener,
-            hop: None,
-            resolution: None,
-            conn: None,
-            evidence: None,
-            storm: fields,
-            count,
-            examples: Some(examples.iter().map(example).collect()),
-            reason: Cow::from(alert.reason()),
-        }
-    }
-
-    fn group(group: &'a AlertGroup, listener: &'a str, ts: Timestamp) -> Self {
-        let (status, resolution) = status(group.status);
-        let example = |alert: &'a Alert| Example::Connection {
-            conn: Box::new(Conn::of(alert)),
-            evidence: Box::new(Evidence::of(alert)),
-            reason: &alert.reason,
-        };
-        let first = group.examples.first();
-        let within = first.map_or(Duration::ZERO, |first| group.at.since(first.at));
-        let first = first.map_or("", |first| &first.reason);
-        let reason = format!(
-            "{} more connections within {:.1} s; the first: {first}",
-            group.count,
-            within.as_secs_f64()
-        );
-        Self {
-            ts,
-            status,
-            alert: group.kind.alert(),
-            kind: group.kind.as_str(),
-            certainty: Some(group.certainty.as_str()),
-            listener,
-            hop: group.hop.as_deref(),
-            resolution,
-            conn: None,
-            evidence: None,
-            storm: None,
-            count: Some(group.count),
-            examples: Some(group.examples.iter().map(example).collect()),
-            reason: Cow::from(reason),
-        }
-    }
 }
 
-/// The status and, for a verdict that ended, the resolution.
-fn status(status: Status) -> (&'static str, Option<&'static str>) {
-    match status {
-        Status::Firing => ("firing", None),
-        Status::Resolved(resolution) => ("resolved", Some(resolution.as_str())),
+impl<'a> Example<'a> {
+    fn connection(alert: &'a ConnectionAlert) -> Self {
+        Self::Connection {
+            conn: Box::new(Conn::of(&alert.subject, alert.at)),
+            evidence: Box::new(Evidence::of(&alert.subject, alert.at)),
+            reason: &alert.reason,
+        }
+    }
+
+    fn client(row: &ClientRow) -> Self {
+        Self::Client(ClientFigures::of(row))
     }
 }
 
 impl<'a> Conn<'a> {
-    fn of(alert: &'a Alert) -> Self {
-        let facts = &alert.facts;
-        let background = alert.background.as_deref();
+    /// `at` is the moment of the alert.
+    fn of(verdict: &'a ConnectionVerdict, at: Ktime) -> Self {
+        let facts = &verdict.facts;
+        let background = verdict.background.as_deref();
         let owner = background.map(|background| &background.owner);
         let name =
             |name: fn(&Owner) -> &Option<String>| owner.and_then(|owner| name(owner).as_deref());
@@ -232,7 +159,7 @@ impl<'a> Conn<'a> {
             peer: facts.peer,
             role: facts.role.as_str(),
             protocol: facts.protocol.as_str(),
-            age_seconds: ago(alert, facts.established_at),
+            age_seconds: ago(facts, at, facts.established_at),
         }
     }
 }
@@ -244,54 +171,68 @@ pub(crate) fn wall_clock(at: Ktime, now: Ktime) -> Timestamp {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use serde_json::Value;
 
     use super::*;
     use monitor_core::{
-        AlertResolution, Certainty, Facts, ListenerFinding, ListenerId, VerdictKind,
+        AlertGroup, Certainty, Facts, ListenerFinding, ListenerId, Status, VerdictKind,
         facts::{DirectionActivity, Protocol, Role},
         storm::{Cause, Pattern, ReconnectStorm, StormPhase},
     };
 
     /// A suspected connection with values that are hard to serialize.
-    pub(crate) fn alert() -> Alert {
+    pub(crate) fn alert() -> ConnectionAlert {
         let at = Ktime(100_000_000_000);
         Alert {
             status: Status::Firing,
-            kind: VerdictKind::Expired,
-            certainty: Certainty::Suspected,
             listener: ListenerId(0),
             hop: Some("lb".into()),
             at,
             since: Ktime(99_000_000_000),
-            limit: Duration::from_secs(6),
-            facts: Box::new(Facts {
-                established_at: Some(Ktime(80_000_000_000)),
-                rx: DirectionActivity {
-                    last_packet: Some(Ktime(93_000_000_000)),
-                    ..DirectionActivity::default()
-                },
-                ..Facts::new(
-                    at,
-                    ConnId(u64::MAX),
-                    ListenerId(0),
-                    Role::Server,
-                    Protocol::WebSocket,
-                    "10.0.0.1:8080".parse().expect("an address"),
-                    "[fd00::1]:5000".parse().expect("an address"),
-                )
-            }),
-            background: None,
             reason: "quote \" and\nnewline".into(),
+            subject: Box::new(ConnectionVerdict {
+                kind: VerdictKind::Expired,
+                certainty: Certainty::Suspected,
+                limit: Duration::from_secs(6),
+                facts: Facts {
+                    established_at: Some(Ktime(80_000_000_000)),
+                    rx: DirectionActivity {
+                        last_packet: Some(Ktime(93_000_000_000)),
+                        ..DirectionActivity::default()
+                    },
+                    ..Facts::new(
+                        at,
+                        ConnId(u64::MAX),
+                        ListenerId(0),
+                        Role::Server,
+                        Protocol::WebSocket,
+                        "10.0.0.1:8080".parse().expect("an address"),
+                        "[fd00::1]:5000".parse().expect("an address"),
+                    )
+                },
+                background: None,
+            }),
+        }
+    }
+
+    /// An alert on a listener.
+    pub(crate) fn on_listener(status: Status, subject: Subject) -> Alert {
+        Alert {
+            status,
+            listener: ListenerId(0),
+            hop: None,
+            at: Ktime(102_500_000_000),
+            since: Ktime(100_000_000_000),
+            reason: "a sentence".into(),
+            subject,
         }
     }
 
     /// A storm in progress, after a deploy of a proxy.
     pub(crate) fn storm() -> ReconnectStorm {
         ReconnectStorm {
-            firing: true,
-            at: Ktime(102_500_000_000),
-            since: Ktime(100_000_000_000),
             phase: StormPhase::Storm,
             pattern: Pattern::Lockstep,
             period: Some(Duration::from_millis(5_000)),
@@ -318,17 +259,13 @@ pub(crate) mod tests {
                 most_open: 1,
                 last: Ktime(102_000_000_000),
             }],
-            reason: "as the proxy 192.0.2.1 closed them".into(),
         }
     }
 
     #[test]
     fn a_storm_has_its_fields_and_its_clients() {
-        let finding = StormFinding::Reconnect(Box::new(storm()));
-        let line = written(&Notice::Storm(Box::new(StormAlert {
-            listener: ListenerId(0),
-            finding,
-        })));
+        let subject = Subject::Storm(Box::new(storm()));
+        let line = written(&on_listener(Status::Firing, subject));
         assert_eq!(
             (&line["alert"], &line["status"]),
             (&"reconnect_storm".into(), &"firing".into())
@@ -354,8 +291,8 @@ pub(crate) mod tests {
         assert!(line.get("count").is_none() && line["conn"].is_null());
     }
 
-    fn written(notice: &Notice) -> Value {
-        let line = AlertLine::new(notice, "8080", Timestamp::UNIX_EPOCH);
+    fn written(alert: &Alert) -> Value {
+        let line = AlertLine::new(alert, "8080", Timestamp::UNIX_EPOCH);
         let text = line.to_json().expect("JSON");
         assert!(!text.contains('\n'), "one line: {text}");
         serde_json::from_str(&text).expect("JSON")
@@ -363,7 +300,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_alert_is_one_line_with_the_documented_fields() {
-        let firing = written(&Notice::Connection(Box::new(alert())));
+        let firing = written(&alert().into());
         assert_eq!(firing["ts"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(firing["status"], "firing");
         assert_eq!(firing["alert"], "zombie");
@@ -378,25 +315,26 @@ pub(crate) mod tests {
         assert_eq!(firing["evidence"]["last_tx_seconds"], Value::Null);
         assert_eq!(firing["evidence"]["limit_seconds"], 6.0);
         assert!(firing.get("resolution").is_none());
-        let resolved = Notice::Connection(Box::new(Alert {
+        let resolved = Alert {
             status: Status::Resolved(AlertResolution::Recovered),
             ..alert()
-        }));
-        assert_eq!(written(&resolved)["resolution"], "recovered");
+        };
+        assert_eq!(written(&resolved.into())["resolution"], "recovered");
     }
 
     #[test]
     fn a_group_names_its_examples_instead_of_a_connection() {
-        let group = written(&Notice::Group(Box::new(AlertGroup {
-            status: Status::Firing,
+        let group = Subject::Group(AlertGroup {
             kind: VerdictKind::Expired,
             certainty: Certainty::Suspected,
-            listener: ListenerId(0),
-            hop: None,
-            at: Ktime(102_500_000_000),
             count: 480,
             examples: vec![alert(), alert()],
-        })));
+        });
+        let group = written(&on_listener(Status::Firing, group));
+        assert_eq!(
+            (&group["alert"], &group["kind"]),
+            (&"zombie".into(), &"expired".into())
+        );
         assert_eq!(group["conn"], Value::Null);
         assert_eq!(group["evidence"], Value::Null);
         assert_eq!(group["count"], 480);
@@ -404,21 +342,13 @@ pub(crate) mod tests {
         assert_eq!(examples.len(), 2);
         assert_eq!(examples[0]["conn"]["peer"], "[fd00::1]:5000");
         assert_eq!(examples[0]["evidence"]["limit_seconds"], 6.0);
-        let reason = group["reason"].as_str().expect("a string");
-        assert!(reason.starts_with("480 more connections within 2.5 s; the first: quote"));
     }
 
     #[test]
     fn a_listener_alert_has_the_evidence_of_its_finding() {
         let of = |finding| {
-            written(&Notice::Listener(Box::new(ListenerAlert {
-                firing: false,
-                listener: ListenerId(0),
-                hop: Some("lb".into()),
-                at: Ktime(1),
-                finding,
-                reason: "a sentence".into(),
-            })))
+            let resolved = Status::Resolved(AlertResolution::Recovered);
+            written(&on_listener(resolved, Subject::Listener(finding)))
         };
         let at_risk = of(ListenerFinding::AtRisk {
             gap: Duration::from_millis(61_500),
@@ -426,6 +356,7 @@ pub(crate) mod tests {
         });
         assert_eq!(at_risk["status"], "resolved");
         assert_eq!(at_risk["alert"], "at_risk");
+        assert!(at_risk.get("resolution").is_none());
         assert_eq!(at_risk["certainty"], Value::Null);
         assert_eq!(at_risk["evidence"]["gap_p99_seconds"], 61.5);
         assert_eq!(at_risk["evidence"]["margin_seconds"], -1.5);
@@ -451,8 +382,8 @@ pub(crate) mod tests {
     #[test]
     fn timestamps_are_rfc_3339_in_utc() {
         let stamp = wall_clock(Ktime(1), Ktime(2_000_000_001));
-        let alert = alert();
-        let line = AlertLine::connection(&alert, "8080", stamp);
+        let alert = alert().into();
+        let line = AlertLine::new(&alert, "8080", stamp);
         let line = serde_json::to_value(line).expect("JSON");
         let stamp = line["ts"].as_str().expect("a string");
         let parsed: Timestamp = stamp.parse().expect("RFC 3339");

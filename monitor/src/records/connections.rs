@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{json, numbers::seconds};
 use monitor_core::{
-    Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
+    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
     facts::{Close, Direction, DirectionActivity},
     transition::Reason,
@@ -162,7 +162,7 @@ pub(crate) struct ConnectionView<'a> {
     pub(crate) detail: &'a Detail,
     /// The listener's name.
     pub(crate) listener: &'a str,
-    pub(crate) verdict: Option<&'a Alert>,
+    pub(crate) verdict: Option<&'a ConnectionAlert>,
     pub(crate) handshake: Option<HandshakeSummary>,
     /// When the upgrade was requested.
     pub(crate) requested_at: Option<Ktime>,
@@ -197,10 +197,10 @@ impl ConnectionView<'_> {
             idle_seconds: self.age(facts.last_passed()),
             states: self.states(),
             verdict: self.verdict.map(|alert| VerdictRecord {
-                kind: alert.kind.as_str().to_owned(),
-                certainty: alert.certainty.as_str().to_owned(),
+                kind: alert.subject.kind.as_str().to_owned(),
+                certainty: alert.subject.certainty.as_str().to_owned(),
                 ts: self.wall_clock(alert.at),
-                limit_seconds: seconds(alert.limit),
+                limit_seconds: seconds(alert.subject.limit),
                 reason: alert.reason.clone(),
             }),
             handshake: self.handshake.clone(),
@@ -304,7 +304,7 @@ pub(crate) mod tests {
                     ([10, 77, 1, 12], 53_787).into(),
                 )
             },
-            origin: Origin::Birth,
+            origin: Origin::Establishment,
             cgroup_id: Some(7),
             retransmits: 0,
             rx: DirectionTraffic {

@@ -1,9 +1,11 @@
 //! Skipped packets, in the summary of a recording.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use strum::{IntoStaticStr, VariantArray};
 
 /// A reason to skip a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Skip {
     /// An unsupported link layer.
     LinkType,
@@ -30,35 +32,11 @@ pub enum Skip {
 }
 
 impl Skip {
-    pub const ALL: [Self; 11] = [
-        Self::LinkType,
-        Self::NotIp,
-        Self::NotTcp,
-        Self::Fragment,
-        Self::ExtensionHeader,
-        Self::TruncatedHeader,
-        Self::Malformed,
-        Self::NotWatched,
-        Self::AfterClose,
-        Self::StrayReset,
-        Self::CapturedTwice,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in the summary.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LinkType => "link_type",
-            Self::NotIp => "not_ip",
-            Self::NotTcp => "not_tcp",
-            Self::Fragment => "fragment",
-            Self::ExtensionHeader => "extension_header",
-            Self::TruncatedHeader => "truncated_header",
-            Self::Malformed => "malformed",
-            Self::NotWatched => "not_watched",
-            Self::AfterClose => "after_close",
-            Self::StrayReset => "stray_reset",
-            Self::CapturedTwice => "captured_twice",
-        }
+        self.into_str()
     }
 }
 
@@ -78,9 +56,8 @@ impl Skipped {
 
     /// The reasons that occurred.
     pub fn iter(&self) -> impl Iterator<Item = (Skip, u64)> {
-        Skip::ALL
-            .into_iter()
-            .map(|reason| (reason, self.get(reason)))
+        let all = Skip::ALL.iter();
+        all.map(|reason| (*reason, self.get(*reason)))
             .filter(|(_, packets)| *packets > 0)
     }
 }

@@ -166,7 +166,7 @@ impl Connection {
     pub(super) fn establish(&mut self, now: u64) {
         self.established = true;
         self.stream.flow.snapshot.established_at = now;
-        self.stream.flow.snapshot.origin = origin::BIRTH;
+        self.stream.flow.snapshot.origin = origin::ESTABLISHMENT;
     }
 
     /// Found in mid-stream: older than the recording.

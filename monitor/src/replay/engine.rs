@@ -26,7 +26,7 @@ use crate::{
     records::{recording_summary::RecordingSummary, skipped::Skip},
 };
 use monitor_core::{
-    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status, facts::Role,
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, State, Subject, facts::Role,
 };
 
 mod counts;
@@ -216,7 +216,7 @@ impl Replay {
         }
         self.judge_before(self.clock.saturating_add(1));
         self.grouping.flush();
-        self.emit_notices();
+        self.emit_alerts();
         let mut numbers: Vec<_> = self.connections.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -309,7 +309,7 @@ impl Replay {
             }
             self.act();
             self.grouping.handle_timeout(deadline);
-            self.emit_notices();
+            self.emit_alerts();
         }
     }
 
@@ -326,18 +326,12 @@ impl Replay {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => {
-                    self.summary.alerts += u64::from(alert.status == Status::Firing);
-                    // It may be a death that reveals a limit.
-                    self.counts_timer.arm(alert.at.0);
-                    self.grouping.offer(alert);
-                }
-                Action::ListenerAlert(alert) => {
-                    self.summary.alerts += u64::from(alert.firing);
-                    self.grouping.pass(Notice::Listener(alert));
-                }
-                Action::Storm(alert) => {
                     self.summary.alerts += u64::from(alert.is_firing());
-                    self.grouping.pass(Notice::Storm(alert));
+                    // It may be a death that reveals a limit.
+                    if let Subject::Connection(_) = alert.subject {
+                        self.counts_timer.arm(alert.at.0);
+                    }
+                    self.grouping.offer(alert);
                 }
                 Action::Transition(transition) => {
                     let opens = transition.to == State::Open;
@@ -350,13 +344,13 @@ impl Replay {
                 // No record is lost here.
                 Action::Reconcile => {}
             }
-            self.emit_notices();
+            self.emit_alerts();
         }
     }
 
-    fn emit_notices(&mut self) {
-        let notices = std::iter::from_fn(|| self.grouping.poll_notice());
-        self.records.extend(notices.map(ReplayRecord::Notice));
+    fn emit_alerts(&mut self) {
+        let alerts = std::iter::from_fn(|| self.grouping.poll_alert());
+        self.records.extend(alerts.map(ReplayRecord::Alert));
     }
 
     fn segment(&mut self, tcp: &TcpSegment<'_>) -> Result<(), Skip> {

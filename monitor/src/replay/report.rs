@@ -12,7 +12,7 @@ use crate::records::{
     frames::FrameRecord,
     numbers::seconds,
 };
-use monitor_core::{CloseHow, Detail, Ktime, Notice, Transition, detail::DirectionTraffic};
+use monitor_core::{Alert, CloseHow, Detail, Ktime, Transition, detail::DirectionTraffic};
 
 /// One item of a replay's output, in order.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub enum ReplayRecord {
     Frame(FrameRecord),
     /// A connection's change of state.
     State(Box<Transition>),
-    Notice(Notice),
+    Alert(Alert),
     /// A connection ended, or the recording did.
     Connection(Box<ConnectionSummary>),
 }
@@ -72,7 +72,7 @@ pub(super) fn connection_summary(
         tx,
         retransmits_total: counts.retransmits,
         protocol_errors: ProtocolError::ALL
-            .into_iter()
+            .iter()
             .zip(counts.protocol_errors)
             .filter(|(_, count)| *count > 0)
             .map(|(error, count)| (error.as_str(), count))

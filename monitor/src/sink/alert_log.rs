@@ -1,4 +1,4 @@
-//! The alert log: notices as lines on stderr or in a file.
+//! The alert log: alerts as lines on stderr or in a file.
 
 use std::{
     fs::{File, OpenOptions},

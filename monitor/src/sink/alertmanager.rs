@@ -1,7 +1,7 @@
 //! Verdicts as alerts of Prometheus' Alertmanager.
 //!
 //! Alertmanager holds states, not events: an alert is identified by its labels, is active until its
-//! `endsAt`, and has to be posted repeatedly. So this sink gets every verdict, before any grouping, and
+//! `endsAt`, and has to be posted repeatedly. So this sink gets every alert, before any grouping, and
 //! keeps the standing ones (`standing.rs`). It posts changes immediately and standing alerts every
 //! minute.
 //!
@@ -26,7 +26,7 @@ use crate::{
     kernel::clock,
     records::{alert_line::wall_clock, json},
 };
-use monitor_core::{Alert, ListenerAlert, StormAlert};
+use monitor_core::Alert;
 use standing::{Post, StandingAlerts};
 
 /// How often standing alerts are posted.
@@ -68,35 +68,14 @@ impl Alertmanagers {
         })
     }
 
-    /// Records a verdict that begins, changes or ends. `listener` is the name of its listener.
+    /// Records an alert that begins, changes or ends. `listener` is the name of its listener.
     pub fn follow(&mut self, alert: &Alert, listener: &str) {
         if self.deliveries.is_empty() {
             return;
         }
         let now = clock::now();
         let (since, at) = (wall_clock(alert.since, now), wall_clock(alert.at, now));
-        let post = lock(&self.standing).connection(alert, listener, since, at);
-        self.post(post);
-    }
-
-    /// Records an alert on a listener.
-    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
-        if self.deliveries.is_empty() {
-            return;
-        }
-        let at = wall_clock(alert.at, clock::now());
-        let post = lock(&self.standing).listener(alert, listener, at);
-        self.post(post);
-    }
-
-    /// Records an alert on a storm.
-    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
-        if self.deliveries.is_empty() {
-            return;
-        }
-        let now = clock::now();
-        let (since, at) = (wall_clock(alert.since(), now), wall_clock(alert.at(), now));
-        let post = lock(&self.standing).storm(alert, listener, since, at);
+        let post = lock(&self.standing).follow(alert, listener, since, at);
         self.post(post);
     }
 
@@ -189,7 +168,7 @@ mod tests {
         records::alert_line,
         sink::receiver::{Answer, Receiver},
     };
-    use monitor_core::{AlertResolution, Certainty, Status};
+    use monitor_core::{AlertResolution, Certainty, ConnectionAlert, Status};
 
     fn posted(receiver: &Receiver) -> Value {
         let request = receiver.requests(1).remove(0);
@@ -214,7 +193,8 @@ mod tests {
         let mut alert = alert_line::tests::alert();
         alert.at = clock::now();
         alert.since = alert.at - Duration::from_secs(1);
-        sink.follow(&alert, "8080");
+        let mut follow = |alert: &ConnectionAlert| sink.follow(&alert.clone().into(), "8080");
+        follow(&alert);
         let failed = posted(&receiver);
         let firing = posted(&receiver);
         assert_eq!(firing["labels"], failed["labels"]);
@@ -226,15 +206,15 @@ mod tests {
         let ahead = moment(&firing, "endsAt").duration_since(Timestamp::now());
         assert!((180..=240).contains(&ahead.as_secs()), "{ahead:?}");
 
-        alert.certainty = Certainty::Confirmed;
-        sink.follow(&alert, "8080");
+        alert.subject.certainty = Certainty::Confirmed;
+        follow(&alert);
         let confirmed = posted(&receiver);
         assert_eq!(confirmed["labels"], firing["labels"]);
         assert_eq!(confirmed["startsAt"], firing["startsAt"]);
         assert_eq!(confirmed["annotations"]["certainty"], "confirmed");
 
         alert.status = Status::Resolved(AlertResolution::Recovered);
-        sink.follow(&alert, "8080");
+        follow(&alert);
         let resolved = posted(&receiver);
         assert_eq!(resolved["labels"], firing["labels"]);
         assert_eq!(resolved["annotations"]["resolution"], "recovered");

@@ -13,7 +13,7 @@ use crate::{
     kernel::clock,
     records::alert_line::{AlertLine, wall_clock},
 };
-use monitor_core::{Alert, ListenerAlert, Notice, StormAlert};
+use monitor_core::Alert;
 
 /// Where alerts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,26 +85,16 @@ impl Sinks {
         })
     }
 
-    /// Passes every verdict that begins, changes or ends to the outputs that hold state. `listener` is
-    /// the name of its listener.
+    /// Passes every alert, ungrouped, to the outputs that hold state. `listener` is the name of its
+    /// listener.
     pub fn follow(&mut self, alert: &Alert, listener: &str) {
         self.alertmanagers.follow(alert, listener);
     }
 
-    /// The same for an alert on a listener.
-    pub fn follow_listener(&mut self, alert: &ListenerAlert, listener: &str) {
-        self.alertmanagers.follow_listener(alert, listener);
-    }
-
-    /// The same for a storm.
-    pub fn follow_storm(&mut self, alert: &StormAlert, listener: &str) {
-        self.alertmanagers.follow_storm(alert, listener);
-    }
-
-    /// Passes a notice to the line-based outputs.
-    pub fn emit(&mut self, notice: &Notice, listener: &str) {
-        let ts = wall_clock(notice.at(), clock::now());
-        let line = match AlertLine::new(notice, listener, ts).to_json() {
+    /// Passes an alert, grouped, to the line-based outputs.
+    pub fn emit(&mut self, alert: &Alert, listener: &str) {
+        let ts = wall_clock(alert.at, clock::now());
+        let line = match AlertLine::new(alert, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {
                 log::error!("an alert on {listener} can't be written as JSON: {error}");

@@ -1,4 +1,4 @@
-//! Posts notices one by one, in the form of the alert log.
+//! Posts alerts one by one, in the form of the alert log.
 
 use std::io;
 

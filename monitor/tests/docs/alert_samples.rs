@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use monitor::records::alert_line;
 use monitor_core::{
-    Alert, AlertGroup, AlertResolution, Certainty, ConnId, Facts, Ktime, ListenerAlert,
-    ListenerFinding, ListenerId, Notice, Status, StormAlert, VerdictKind,
+    Alert, AlertGroup, AlertResolution, Certainty, ConnId, ConnectionAlert, ConnectionVerdict,
+    Facts, Ktime, ListenerFinding, ListenerId, Status, Subject, VerdictKind,
     background::{Background, Owner, TcpAccount},
     facts::{DirectionActivity, Protocol, Role},
     handshake::ClientAddress,
-    storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash},
+    storm::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase, Thrash},
 };
 use serde_json::Value;
 
@@ -18,16 +18,12 @@ use serde_json::Value;
 /// a group, and the alerts on a listener.
 pub(crate) fn written_alerts() -> Vec<Value> {
     let resolved = Status::Resolved(AlertResolution::Recovered);
-    let group = AlertGroup {
-        status: Status::Firing,
+    let group = Subject::Group(AlertGroup {
         kind: VerdictKind::Expired,
         certainty: Certainty::Suspected,
-        listener: ListenerId(0),
-        hop: None,
-        at: Ktime(2),
         count: 2,
         examples: vec![alert(Status::Firing, None), alert(Status::Firing, None)],
-    };
+    });
     let mismatch = |known| ListenerFinding::LimitMismatch {
         limit: known,
         survived: known,
@@ -48,34 +44,36 @@ pub(crate) fn written_alerts() -> Vec<Value> {
         mismatch(None),
         mismatch(Some(Duration::from_secs(60))),
     ];
-    let on_listener = |finding| {
-        Notice::Listener(Box::new(ListenerAlert {
-            firing: true,
-            listener: ListenerId(0),
-            hop: None,
-            at: Ktime(2),
-            finding,
-            reason: "a sentence".into(),
-        }))
-    };
     let of_connections = [
-        Notice::Connection(Box::new(alert(Status::Firing, None))),
-        Notice::Connection(Box::new(alert(resolved, Some(Ktime(1))))),
-        Notice::Group(Box::new(group)),
+        alert(Status::Firing, None).into(),
+        alert(resolved, Some(Ktime(1))).into(),
+        firing(group),
     ];
+    let of_listeners = findings.map(Subject::Listener).into_iter().chain(storms());
     of_connections
         .into_iter()
-        .chain(findings.map(on_listener))
-        .chain(storms())
-        .map(|notice| {
-            let line = alert_line::AlertLine::new(&notice, "8080", Timestamp::UNIX_EPOCH).to_json();
+        .chain(of_listeners.map(firing))
+        .map(|alert| {
+            let line = alert_line::AlertLine::new(&alert, "8080", Timestamp::UNIX_EPOCH).to_json();
             serde_json::from_str(&line.expect("JSON")).expect("a line is JSON")
         })
         .collect()
 }
 
+fn firing(subject: Subject) -> Alert {
+    Alert {
+        status: Status::Firing,
+        listener: ListenerId(0),
+        hop: None,
+        at: Ktime(2),
+        since: Ktime(1),
+        reason: "a sentence".into(),
+        subject,
+    }
+}
+
 /// Storms with the minimum of fields and with all of them, and a thrashing client.
-fn storms() -> Vec<Notice> {
+fn storms() -> Vec<Subject> {
     let row = ClientRow {
         client: [127, 0, 0, 1].into(),
         attempts: 1,
@@ -90,9 +88,6 @@ fn storms() -> Vec<Notice> {
         last: Ktime(1),
     };
     let storm = |cause: Option<Cause>| ReconnectStorm {
-        firing: cause.is_some(),
-        at: Ktime(2),
-        since: Ktime(1),
         phase: StormPhase::Storm,
         pattern: Pattern::Unknown,
         period: cause.map(|_| Duration::from_secs(1)),
@@ -107,32 +102,24 @@ fn storms() -> Vec<Notice> {
         closes: 1,
         cause,
         examples: vec![row.clone()],
-        reason: "a sentence".into(),
     };
     let causes = [
         None,
         Some(Cause::Lifetime(Duration::from_secs(60))),
         Some(Cause::ProxyDeploy([127, 0, 0, 1].into())),
     ];
-    let thrash = StormFinding::Thrash(Box::new(Thrash {
-        firing: true,
-        at: Ktime(2),
-        since: Ktime(1),
+    let thrash = Thrash {
         clients: 1,
         examples: vec![row.clone()],
-        reason: "a sentence".into(),
-    }));
-    let findings = causes.map(|cause| StormFinding::Reconnect(Box::new(storm(cause))));
-    let reported = |finding| {
-        Notice::Storm(Box::new(StormAlert {
-            listener: ListenerId(0),
-            finding,
-        }))
     };
-    findings.into_iter().chain([thrash]).map(reported).collect()
+    let storms = causes.map(|cause| Subject::Storm(Box::new(storm(cause))));
+    storms
+        .into_iter()
+        .chain([Subject::Thrash(thrash)])
+        .collect()
 }
 
-fn alert(status: Status, clock: Option<Ktime>) -> Alert {
+fn alert(status: Status, clock: Option<Ktime>) -> ConnectionAlert {
     let activity = DirectionActivity {
         last_packet: clock,
         last_payload: clock,
@@ -141,31 +128,33 @@ fn alert(status: Status, clock: Option<Ktime>) -> Alert {
     };
     Alert {
         status,
-        kind: VerdictKind::Expired,
-        certainty: Certainty::Suspected,
         listener: ListenerId(0),
         hop: clock.map(|_| "lb".into()),
         at: Ktime(2),
         since: Ktime(1),
-        limit: Duration::from_secs(60),
-        facts: Box::new(Facts {
-            established_at: clock,
-            rx: activity,
-            tx: activity,
-            ack_progress_at: clock,
-            ..Facts::new(
-                Ktime(2),
-                ConnId(1),
-                ListenerId(0),
-                Role::Server,
-                Protocol::WebSocket,
-                ([127, 0, 0, 1], 8080).into(),
-                ([127, 0, 0, 1], 40_000).into(),
-            )
-        }),
-        // A closed connection has no socket to look up.
-        background: (status == Status::Firing).then(|| Box::new(everything_known())),
         reason: "a sentence".into(),
+        subject: Box::new(ConnectionVerdict {
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            limit: Duration::from_secs(60),
+            facts: Facts {
+                established_at: clock,
+                rx: activity,
+                tx: activity,
+                ack_progress_at: clock,
+                ..Facts::new(
+                    Ktime(2),
+                    ConnId(1),
+                    ListenerId(0),
+                    Role::Server,
+                    Protocol::WebSocket,
+                    ([127, 0, 0, 1], 8080).into(),
+                    ([127, 0, 0, 1], 40_000).into(),
+                )
+            },
+            // A closed connection has no socket to look up.
+            background: (status == Status::Firing).then(|| Box::new(everything_known())),
+        }),
     }
 }
 

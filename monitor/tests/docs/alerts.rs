@@ -12,13 +12,13 @@ use crate::pages::read;
 #[test]
 fn every_verdict_and_every_resolution_is_documented() {
     let page = read("docs/alerts.md");
-    for kind in VerdictKind::ALL {
+    for &kind in VerdictKind::ALL {
         let heading = format!("### `{}`\n", kind.as_str());
         assert!(page.contains(&heading), "{heading}");
     }
     let page = read("docs/alert-log.md");
-    let ends = CloseHow::ALL.map(CloseHow::as_str);
-    for end in ends.into_iter().chain(["recovered", "superseded"]) {
+    let ends = CloseHow::ALL.iter().map(|how| how.as_str());
+    for end in ends.chain(["recovered", "superseded"]) {
         assert!(page.contains(&format!("| `{end}` |")), "{end}");
     }
 }
@@ -33,10 +33,9 @@ fn every_phase_pattern_and_cause_of_a_storm_is_documented() {
         Cause::PeerNetwork,
         Cause::ProxyDeploy([127, 0, 0, 1].into()),
     ];
-    let words = StormPhase::ALL
-        .map(StormPhase::as_str)
-        .into_iter()
-        .chain(Pattern::ALL.map(Pattern::as_str))
+    let phases = StormPhase::ALL.iter().map(|phase| phase.as_str());
+    let words = phases
+        .chain(Pattern::ALL.iter().map(|pattern| pattern.as_str()))
         .chain(causes.map(Cause::as_str));
     for word in words {
         assert!(page.contains(&format!("| `{word}` |")), "{word}");

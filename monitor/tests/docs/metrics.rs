@@ -35,9 +35,9 @@ fn every_exported_metric_is_documented_with_its_type_and_labels() {
 #[test]
 fn every_protocol_error_and_kind_of_pong_is_documented() {
     let page = read("docs/metrics.md");
-    let errors = ProtocolError::ALL.map(ProtocolError::as_str);
-    let pongs = PongKind::ALL.map(PongKind::as_str);
-    for kind in errors.into_iter().chain(pongs) {
+    let errors = ProtocolError::ALL.iter().map(|error| error.as_str());
+    let pongs = PongKind::ALL.iter().map(|kind| kind.as_str());
+    for kind in errors.chain(pongs) {
         assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
     }
 }

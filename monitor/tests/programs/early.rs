@@ -131,7 +131,7 @@ fn a_request_that_completes_or_begins_the_handshake_counts_like_a_later_one() {
         }
     });
     assert_eq!(kernel.stats().upgrade_requests.get(), 18);
-    for reason in DropReason::ALL {
+    for &reason in DropReason::ALL {
         assert_eq!(kernel.dropped(reason), 0, "{}", reason.as_str());
     }
 }

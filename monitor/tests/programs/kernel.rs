@@ -99,7 +99,8 @@ impl Kernel {
         for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
             while ring.next(|_| ()).is_some() {}
         }
-        self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
+        self.dropped_before =
+            std::array::from_fn(|index| self.drops.read(DropReason::ALL[index]).unwrap());
         self.before = self.stats();
         assert_eq!(self.before, ListenerStats::EMPTY, "one test per port");
     }

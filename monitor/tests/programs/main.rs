@@ -107,7 +107,7 @@ fn generated_connections_are_accounted_like_the_native_run() {
     });
     println!("{segments} segments compared");
     assert!(segments >= SEGMENTS, "only {segments} segments");
-    for reason in DropReason::ALL {
+    for &reason in DropReason::ALL {
         assert_eq!(kernel.dropped(reason), 0, "{}", reason.as_str());
     }
 }

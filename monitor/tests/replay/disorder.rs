@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use monitor::replay::ReplayRecord;
-use monitor_core::{ConnId, Notice, Status};
+use monitor_core::{ConnId, Subject};
 use proptest::{prelude::*, sample::select};
 use wire::{
     ACK, CLOSE, Conversation, End, FIN, MILLI, PING, PONG, REQUEST, RESPONSE, RST, Recording,
@@ -112,11 +112,13 @@ fn state_of(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseEr
     for record in &played.records {
         match record {
             ReplayRecord::Frame(frame) => seen.entry(frame.cookie).or_default().0 += 1,
-            ReplayRecord::Notice(Notice::Connection(alert)) => {
-                let stands = &mut seen.entry(alert.facts.conn).or_default().1;
-                let firing = alert.status == Status::Firing;
-                prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");
-                *stands = firing;
+            ReplayRecord::Alert(alert) => {
+                if let Subject::Connection(verdict) = &alert.subject {
+                    let stands = &mut seen.entry(verdict.facts.conn).or_default().1;
+                    let firing = alert.is_firing();
+                    prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");
+                    *stands = firing;
+                }
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use monitor::replay::ReplayRecord;
 use monitor_common::moment::rounded;
-use monitor_core::{Alert, AlertResolution, Certainty, CloseHow, Notice, Status, VerdictKind};
+use monitor_core::{AlertResolution, Certainty, CloseHow, Status, Subject, VerdictKind};
 use wire::{Conversation, End, MILLI, Order, PING, PONG, Recording, SECOND, START, TEXT};
 
 use crate::{
@@ -17,18 +17,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Each alert: seconds since the start, kind, status, certainty.
 fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
-    let brief = |alert: &Alert| {
-        let at = (alert.at.0 - START) as f64 / SECOND as f64;
-        (at, alert.kind, alert.status, alert.certainty)
-    };
-    played
-        .records
-        .iter()
-        .filter_map(|record| match record {
-            ReplayRecord::Notice(Notice::Connection(alert)) => Some(brief(alert)),
-            _ => None,
-        })
-        .collect()
+    let mut alerts = Vec::new();
+    for record in &played.records {
+        if let ReplayRecord::Alert(alert) = record
+            && let Subject::Connection(verdict) = &alert.subject
+        {
+            let at = (alert.at.0 - START) as f64 / SECOND as f64;
+            alerts.push((at, verdict.kind, alert.status, verdict.certainty));
+        }
+    }
+    alerts
 }
 
 /// A packet of no watched connection, which advances the clock.
@@ -73,7 +71,10 @@ fn a_burst_of_verdicts_is_grouped_as_live_and_each_counts_in_the_summary() {
         .records
         .iter()
         .filter_map(|record| match record {
-            ReplayRecord::Notice(Notice::Group(group)) => Some((group.count, group.examples.len())),
+            ReplayRecord::Alert(alert) => match &alert.subject {
+                Subject::Group(group) => Some((group.count, group.examples.len())),
+                _ => None,
+            },
             _ => None,
         })
         .collect();
@@ -392,7 +393,10 @@ fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
     recording.packets.sort_by_key(|(at, _)| *at);
     let played = judge(&recording, &[server(8080, None)]);
     let storms = played.records.iter().filter_map(|record| match record {
-        ReplayRecord::Notice(Notice::Storm(alert)) => Some(alert.reason().to_owned()),
+        ReplayRecord::Alert(alert) => {
+            let is_storm = matches!(alert.subject, Subject::Storm(_) | Subject::Thrash(_));
+            is_storm.then(|| alert.reason.clone())
+        }
         _ => None,
     });
     storms.collect()

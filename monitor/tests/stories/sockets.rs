@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use monitor_core::{
-    Action, ConnId, Correlator, Event, Facts, Hop, Ktime, ListenerId, ListenerRules, Notice,
+    Action, ConnId, Correlator, Event, Facts, Hop, Ktime, ListenerId, ListenerRules,
     event::ReceiveQueue,
     facts::{Protocol, Role},
 };
@@ -123,14 +123,8 @@ impl Host {
         }
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Alert(alert) => self
-                    .reported
-                    .push(Report::of_notice(Notice::Connection(alert))),
-                Action::ListenerAlert(alert) => {
-                    self.reported
-                        .push(Report::of_notice(Notice::Listener(alert)));
-                }
-                Action::Storm(_) | Action::Transition(_) | Action::Reconcile => {}
+                Action::Alert(alert) => self.reported.push(Report::of_alert(alert)),
+                Action::Transition(_) | Action::Reconcile => {}
             }
         }
     }

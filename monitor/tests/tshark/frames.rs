@@ -6,7 +6,8 @@ use std::{
     net::SocketAddr,
 };
 
-use serde::Deserialize;
+use monitor_common::Direction;
+use serde::{Deserialize, Deserializer, de::Error};
 
 /// One frame in the format of `wsmon replay --json` and of the lists next to hand-made recordings.
 #[derive(Debug, Deserialize)]
@@ -14,16 +15,15 @@ pub(crate) struct Line {
     pub(crate) cookie: String,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    #[serde(deserialize_with = "direction")]
     pub(crate) direction: Direction,
     #[serde(flatten)]
     pub(crate) frame: Frame,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Direction {
-    Rx,
-    Tx,
+fn direction<'de, D: Deserializer<'de>>(from: D) -> Result<Direction, D::Error> {
+    let name = String::deserialize(from)?;
+    name.parse().map_err(D::Error::custom)
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]

@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap, io::ErrorKind, net::SocketAddr, process::Command, sync::LazyLock,
 };
 
+use monitor_common::Direction;
 use serde_json::Value;
 
 use crate::{
     files::{Recording, in_parallel},
-    frames::{Direction, Frame, Line, Streams},
+    frames::{Frame, Line, Streams},
 };
 
 /// The ports of servers and proxies in all recordings.

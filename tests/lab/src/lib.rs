@@ -33,7 +33,7 @@ mod workspace;
 
 pub use client::{Client, Manner};
 pub use command::find_program;
-pub use connection::{ConnectionView, Direction, FrameCounts, Opcode};
+pub use connection::{ConnectionView, FrameCounts, Opcode};
 pub use daemon::{Alert, Daemon};
 pub use error::LabError;
 pub use exchange::{Exchange, Turn};
@@ -41,6 +41,7 @@ pub use interrupt::{EXIT_INTERRUPTED, Interrupt};
 pub use listening::{defer_accept, fresh_port};
 pub use load_balancer::DroppedPackets;
 pub use metrics::{Metrics, Series};
+pub use monitor_common::Direction;
 pub use namespace::Namespace;
 pub use network::{CLIENT_ADDRESSES, Lab, raise_open_files_limit};
 pub use pair::Pair;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase};
 
-/// The sentence of a [`ReconnectStorm`].
-pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
+/// The sentence of a [`ReconnectStorm`] that has `lasted` until now.
+pub(super) fn of_storm(storm: &ReconnectStorm, lasted: Duration) -> String {
     match storm.phase {
         StormPhase::MassClose => format!(
             "{} connections were lost at once{}",
@@ -13,7 +13,7 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
             because(storm.cause)
         ),
         StormPhase::Storm => format!("{}; {}", seen(storm), advice(storm)),
-        StormPhase::Over => over(storm),
+        StormPhase::Over => over(storm, lasted),
     }
 }
 
@@ -99,8 +99,8 @@ fn advice(storm: &ReconnectStorm) -> &'static str {
     }
 }
 
-fn over(storm: &ReconnectStorm) -> String {
-    let lasted = storm.at.since(storm.since).as_secs_f64();
+fn over(storm: &ReconnectStorm, lasted: Duration) -> String {
+    let lasted = lasted.as_secs_f64();
     if storm.attempts == 0 {
         return format!(
             "{} connections were lost, and none came back within {lasted:.0} s",

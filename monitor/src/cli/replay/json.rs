@@ -37,10 +37,10 @@ impl<W: Write> Report for Json<W> {
                 None,
                 replay.wall_clock(transition.at),
             )),
-            ReplayRecord::Notice(notice) => {
-                let listener = replay.listener(notice.listener());
-                let ts = replay.wall_clock(notice.at());
-                self.line(&AlertLine::new(notice, &listener.rules.name, ts))
+            ReplayRecord::Alert(alert) => {
+                let listener = replay.listener(alert.listener);
+                let ts = replay.wall_clock(alert.at);
+                self.line(&AlertLine::new(alert, &listener.rules.name, ts))
             }
             ReplayRecord::Connection(connection) => self.line(connection),
         }

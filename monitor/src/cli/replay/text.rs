@@ -11,10 +11,7 @@ use crate::{
     },
     replay::{Replay, ReplayRecord},
 };
-use monitor_core::{
-    Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
-    storm::StormFinding,
-};
+use monitor_core::{Alert, Subject, Transition, VerdictKind};
 
 pub(super) struct TextReport<W> {
     out: W,
@@ -39,7 +36,7 @@ impl<W: Write> Report for TextReport<W> {
             ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
             ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameLine(frame)),
             ReplayRecord::State(transition) => write_state(&mut self.out, replay, transition),
-            ReplayRecord::Notice(notice) => write_notice(&mut self.out, replay, notice),
+            ReplayRecord::Alert(alert) => write_alert(&mut self.out, replay, alert),
             ReplayRecord::Connection(connection) => {
                 self.connections.push((**connection).clone());
                 Ok(())
@@ -73,83 +70,47 @@ fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -
     )
 }
 
-fn write_notice(out: &mut impl Write, replay: &Replay, notice: &Notice) -> io::Result<()> {
-    match notice {
-        Notice::Connection(alert) => write_alert(out, replay, alert),
-        Notice::Listener(alert) => write_listener_alert(out, replay, alert),
-        Notice::Group(group) => write_group(out, replay, group),
-        Notice::Storm(alert) => write_storm(out, replay, alert),
-    }
-}
-
 fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Result<()> {
-    let status = match alert.status {
-        Status::Firing => alert.certainty.as_str(),
-        Status::Resolved(resolution) => resolution.as_str(),
+    let clock = Clock(replay.wall_clock(alert.at));
+    let listener = &replay.listener(alert.listener).rules.name;
+    let (subject, reason) = (&alert.subject, &alert.reason);
+    let state = match (alert.resolution(), subject.verdict()) {
+        (Some(resolution), _) => resolution.as_str(),
+        (None, Some((_, certainty))) => certainty.as_str(),
+        (None, None) => alert.status.as_str(),
     };
-    writeln!(
-        out,
-        "{}  {:<9}  {}  ALERT {} {status}: {}",
-        Clock(replay.wall_clock(alert.at)),
-        alert.facts.conn.0,
-        alert.facts.peer,
-        full_name(alert.kind),
-        alert.reason
-    )
-}
-
-fn write_group(out: &mut impl Write, replay: &Replay, group: &AlertGroup) -> io::Result<()> {
-    let status = match group.status {
-        Status::Firing => group.certainty.as_str(),
-        Status::Resolved(resolution) => resolution.as_str(),
-    };
-    write!(
-        out,
-        "{}  {:<9}  ALERT {} {status}: {} more on {}, such as",
-        Clock(replay.wall_clock(group.at)),
-        "-",
-        full_name(group.kind),
-        group.count,
-        replay.listener(group.listener).rules.name,
-    )?;
-    for example in &group.examples {
-        write!(out, " {}", example.facts.conn.0)?;
+    match subject {
+        Subject::Connection(verdict) => {
+            let (kind, facts) = (full_name(verdict.kind), &verdict.facts);
+            let (conn, peer) = (facts.conn.0, facts.peer);
+            writeln!(
+                out,
+                "{clock}  {conn:<9}  {peer}  ALERT {kind} {state}: {reason}"
+            )
+        }
+        Subject::Group(group) => {
+            let (kind, count) = (full_name(group.kind), group.count);
+            write!(
+                out,
+                "{clock}  -          ALERT {kind} {state}: {count} more on {listener}, such as"
+            )?;
+            for example in &group.examples {
+                write!(out, " {}", example.subject.facts.conn.0)?;
+            }
+            writeln!(out)
+        }
+        Subject::Listener(_) | Subject::Storm(_) | Subject::Thrash(_) => {
+            let state = match subject {
+                Subject::Storm(storm) => storm.phase.as_str(),
+                _ => state,
+            };
+            let name = subject.name();
+            writeln!(
+                out,
+                "{clock}  -          ALERT {name} {state} on {listener}: {reason}"
+            )
+        }
     }
-    writeln!(out)
-}
-
-fn write_listener_alert(
-    out: &mut impl Write,
-    replay: &Replay,
-    alert: &ListenerAlert,
-) -> io::Result<()> {
-    writeln!(
-        out,
-        "{}  {:<9}  ALERT {} {} on {}: {}",
-        Clock(replay.wall_clock(alert.at)),
-        "-",
-        alert.finding.alert(),
-        if alert.firing { "firing" } else { "resolved" },
-        replay.listener(alert.listener).rules.name,
-        alert.reason
-    )
-}
-
-fn write_storm(out: &mut impl Write, replay: &Replay, alert: &StormAlert) -> io::Result<()> {
-    let state = match &alert.finding {
-        StormFinding::Reconnect(storm) => storm.phase.as_str(),
-        StormFinding::Thrash(thrash) if thrash.firing => "firing",
-        StormFinding::Thrash(_) => "resolved",
-    };
-    writeln!(
-        out,
-        "{}  {:<9}  ALERT {} {state} on {}: {}",
-        Clock(replay.wall_clock(alert.at())),
-        "-",
-        alert.alert(),
-        replay.listener(alert.listener).rules.name,
-        alert.reason()
-    )
 }
 
 fn full_name(kind: VerdictKind) -> String {

@@ -1,9 +1,9 @@
-//! The evidence for a notice.
+//! The evidence for an alert.
 
 use serde::Serialize;
 
 use crate::records::numbers::seconds;
-use monitor_core::{Alert, Ktime, ListenerFinding, background::TcpAccount};
+use monitor_core::{ConnectionVerdict, Facts, Ktime, ListenerFinding, background::TcpAccount};
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -62,18 +62,20 @@ impl TcpEvidence {
 }
 
 impl Evidence {
-    pub(super) fn of(alert: &Alert) -> Self {
-        let facts = &alert.facts;
+    /// `at` is the moment of the alert.
+    pub(super) fn of(verdict: &ConnectionVerdict, at: Ktime) -> Self {
+        let facts = &verdict.facts;
+        let ago = |moment| ago(facts, at, moment);
         Self::Connection {
-            idle_seconds: ago(alert, facts.last_passed()),
-            last_rx_seconds: ago(alert, facts.rx.last_packet),
-            last_tx_seconds: ago(alert, facts.tx.last_packet),
-            last_ack_seconds: ago(alert, facts.ack_progress_at),
+            idle_seconds: ago(facts.last_passed()),
+            last_rx_seconds: ago(facts.rx.last_packet),
+            last_tx_seconds: ago(facts.tx.last_packet),
+            last_ack_seconds: ago(facts.ack_progress_at),
             unacked_bytes: facts.unacked_bytes,
             retransmits: facts.retransmits,
             pings_unanswered: facts.pings_unanswered,
-            limit_seconds: seconds(alert.limit),
-            tcp: alert
+            limit_seconds: seconds(verdict.limit),
+            tcp: verdict
                 .background
                 .as_ref()
                 .and_then(|background| background.tcp)
@@ -110,9 +112,8 @@ impl Evidence {
     }
 }
 
-/// Seconds from `moment` to the alert, or to its evidence, which may be newer than the last report of a
-/// standing verdict.
-pub(super) fn ago(alert: &Alert, moment: Option<Ktime>) -> Option<f64> {
-    let seen_at = alert.at.max(alert.facts.at);
-    moment.map(|moment| seconds(seen_at.since(moment)))
+/// Seconds from `moment` to the alert at `at`, or to its evidence, which may be newer than the last
+/// report of a standing verdict.
+pub(super) fn ago(facts: &Facts, at: Ktime, moment: Option<Ktime>) -> Option<f64> {
+    moment.map(|moment| seconds(at.max(facts.at).since(moment)))
 }

@@ -1,6 +1,6 @@
 //! The fields of a reconnect storm, and the clients it names.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ struct RefusedStatus {
 }
 
 impl Fields {
-    pub(super) fn of(storm: &ReconnectStorm) -> Self {
+    pub(super) fn of(storm: &ReconnectStorm, lasted: Duration) -> Self {
         let refused = |&(status, count): &_| RefusedStatus { status, count };
         Self {
             phase: storm.phase.as_str(),
@@ -62,7 +62,7 @@ impl Fields {
                 Some(Cause::ProxyDeploy(peer)) => Some(peer),
                 _ => None,
             },
-            lasted_seconds: seconds(storm.at.since(storm.since)),
+            lasted_seconds: seconds(lasted),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         upgrade,
     },
 };
-use monitor_core::{ConnId, Correlator, Event, Ktime, facts};
+use monitor_core::{ConnId, Correlator, Event, Ktime};
 
 /// A segment with the captured part of its payload.
 #[derive(Clone, Copy)]
@@ -179,7 +179,6 @@ impl Replay {
         }
         emit(&mut self.core, EventKind::Closed, how as u32, at.0, s);
         self.act();
-        let how = decode::how(how);
         self.emit_connection(connection, ConnectionEnd::Closed(how));
     }
 
@@ -196,9 +195,9 @@ impl Replay {
             let counts = &mut connection.counts.frames[seen.direction.index()];
             counts[usize::from(header.opcode())] += 1;
             let summary = &mut self.summary;
-            let (direction, traffic) = match seen.direction {
-                Direction::Rx => (facts::Direction::Rx, &mut summary.rx),
-                Direction::Tx => (facts::Direction::Tx, &mut summary.tx),
+            let traffic = match seen.direction {
+                Direction::Rx => &mut summary.rx,
+                Direction::Tx => &mut summary.tx,
             };
             traffic.frames += 1;
             traffic.payload_bytes = traffic.payload_bytes.wrapping_add(header.payload_len);
@@ -209,7 +208,7 @@ impl Replay {
                 listener: listener.rules.name.clone(),
                 local: connection.local,
                 peer: connection.peer,
-                direction,
+                direction: seen.direction,
                 fin: header.fin(),
                 rsv: header.rsv(),
                 opcode: header.opcode(),

@@ -12,8 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use monitor_core::{
-    Alert, ConnId, ListenerAlert, ListenerFinding, ListenerId, Status, StormAlert, VerdictKind,
-    group, storm::StormFinding,
+    Alert, ConnId, ConnectionVerdict, ListenerFinding, ListenerId, Subject, VerdictKind, group,
 };
 
 /// Connections of one listener and kind with their own alert.
@@ -67,107 +66,44 @@ impl StandingAlerts {
         }
     }
 
-    /// Records a verdict and returns what to post immediately. `since` and `at` are those of the alert
-    /// as wall-clock time.
-    pub(super) fn connection(
+    /// Records an alert and returns what to post immediately. `since` and `at` are those of the alert as
+    /// wall-clock time.
+    pub(super) fn follow(
         &mut self,
         alert: &Alert,
         listener: &str,
         since: Timestamp,
         at: Timestamp,
     ) -> Option<Post> {
-        let labels = |conn| connection_labels(&self.instance, alert, listener, conn);
-        let key = (alert.listener, alert.kind);
-        let conn = alert.facts.conn;
-        let family = self.families.entry(key).or_default();
-        if alert.status != Status::Firing {
-            return family.end(alert, listener, at);
-        }
-        if let Some(single) = family.singles.get_mut(&conn) {
-            single.annotations = Arc::new(connection_annotations(alert, listener));
-            return Some(single.clone());
-        }
-        if family.singles.len() < SINGLES && !family.has_in_rest(conn) {
-            let post = Post {
-                labels: Arc::new(labels(Some(conn))),
-                annotations: Arc::new(connection_annotations(alert, listener)),
-                starts_at: since,
-                ends_at: None,
-            };
-            family.singles.insert(conn, post.clone());
-            return Some(post);
-        }
-        match &mut family.rest {
-            Some(rest) => {
-                rest.conns.insert(conn);
-                None
-            }
-            None => {
-                let rest = OverflowAlert {
-                    conns: HashSet::from([conn]),
-                    post: Post {
-                        labels: Arc::new(labels(None)),
-                        annotations: Arc::new(rest_annotations(alert, listener)),
-                        starts_at: since,
-                        ends_at: None,
-                    },
-                };
-                let post = rest.now();
-                family.rest = Some(rest);
-                Some(post)
-            }
-        }
-    }
-
-    /// Records an alert on a listener and returns what to post immediately. `at` is the alert's as
-    /// wall-clock time.
-    pub(super) fn listener(
-        &mut self,
-        alert: &ListenerAlert,
-        listener: &str,
-        at: Timestamp,
-    ) -> Option<Post> {
-        let key = (alert.listener, alert.finding.kind());
-        let post = Post {
-            labels: Arc::new(listener_labels(&self.instance, alert, listener)),
-            annotations: Arc::new(listener_annotations(alert, listener)),
-            starts_at: at,
-            ends_at: (!alert.firing).then_some(at),
-        };
-        self.stand(key, post)
-    }
-
-    /// Records an alert on a storm and returns what to post immediately. `since` and `at` are the
-    /// alert's as wall-clock time.
-    pub(super) fn storm(
-        &mut self,
-        alert: &StormAlert,
-        listener: &str,
-        since: Timestamp,
-        at: Timestamp,
-    ) -> Option<Post> {
-        let key = (alert.listener, alert.alert());
-        let post = Post {
-            labels: Arc::new(storm_labels(&self.instance, alert, listener)),
-            annotations: Arc::new(storm_annotations(alert, listener)),
+        let post = |conn| Post {
+            labels: Arc::new(labels(&self.instance, alert, listener, conn)),
+            annotations: Arc::new(annotations(alert, listener)),
             starts_at: since,
             ends_at: (!alert.is_firing()).then_some(at),
         };
-        self.stand(key, post)
-    }
-
-    /// Keeps an alert on a listener until it ends. Its start time remains that of the first post.
-    fn stand(&mut self, key: (ListenerId, &'static str), mut post: Post) -> Option<Post> {
-        match self.listeners.remove(&key) {
-            Some(before) => post.starts_at = before.starts_at,
-            None if post.ends_at.is_some() => return None,
-            None => {}
+        match &alert.subject {
+            Subject::Connection(verdict) => {
+                let conn = verdict.facts.conn;
+                let key = (alert.listener, verdict.kind);
+                let family = self.families.entry(key).or_default();
+                if family.is_single(conn, alert.is_firing()) {
+                    stand(&mut family.singles, conn, post(Some(conn)))
+                } else if alert.is_firing() {
+                    family.join_rest(conn, || Post {
+                        annotations: Arc::new(rest_annotations(alert, verdict, listener)),
+                        ..post(None)
+                    })
+                } else {
+                    family.leave_rest(conn, at)
+                }
+            }
+            Subject::Listener(_) | Subject::Storm(_) | Subject::Thrash(_) => {
+                let key = (alert.listener, alert.subject.kind());
+                stand(&mut self.listeners, key, post(None))
+            }
+            // Its alerts were followed one by one.
+            Subject::Group(_) => None,
         }
-        match &mut post.ends_at {
-            Some(end) => *end = (*end).max(post.starts_at),
-            None => drop(self.listeners.insert(key, post.clone())),
-        }
-        Some(post)
     }
 
     /// Everything that stands.
@@ -182,28 +118,48 @@ impl StandingAlerts {
     }
 }
 
+/// Keeps an alert until it ends. Its start time remains that of the first post.
+fn stand<K: Ord>(standing: &mut BTreeMap<K, Post>, key: K, mut post: Post) -> Option<Post> {
+    match standing.remove(&key) {
+        Some(before) => post.starts_at = before.starts_at,
+        None if post.ends_at.is_some() => return None,
+        None => {}
+    }
+    match &mut post.ends_at {
+        Some(end) => *end = (*end).max(post.starts_at),
+        None => drop(standing.insert(key, post.clone())),
+    }
+    Some(post)
+}
+
 impl AlertFamily {
-    fn has_in_rest(&self, conn: ConnId) -> bool {
+    /// Whether the connection has its own alert, or gets one now.
+    fn is_single(&self, conn: ConnId, is_firing: bool) -> bool {
         let rest = self.rest.as_ref();
-        rest.is_some_and(|rest| rest.conns.contains(&conn))
+        let is_in_rest = || rest.is_some_and(|rest| rest.conns.contains(&conn));
+        self.singles.contains_key(&conn)
+            || (is_firing && self.singles.len() < SINGLES && !is_in_rest())
     }
 
-    fn end(&mut self, alert: &Alert, listener: &str, at: Timestamp) -> Option<Post> {
-        let conn = alert.facts.conn;
-        let mut post = match self.singles.remove(&conn) {
-            Some(single) => Post {
-                annotations: Arc::new(connection_annotations(alert, listener)),
-                ..single
-            },
-            None => {
-                let rest = self.rest.as_mut()?;
-                rest.conns.remove(&conn);
-                if !rest.conns.is_empty() {
-                    return None;
-                }
-                self.rest.take()?.now()
-            }
+    fn join_rest(&mut self, conn: ConnId, post: impl FnOnce() -> Post) -> Option<Post> {
+        if let Some(rest) = &mut self.rest {
+            rest.conns.insert(conn);
+            return None;
+        }
+        let rest = OverflowAlert {
+            conns: HashSet::from([conn]),
+            post: post(),
         };
+        Some(self.rest.insert(rest).now())
+    }
+
+    fn leave_rest(&mut self, conn: ConnId, at: Timestamp) -> Option<Post> {
+        let rest = self.rest.as_mut()?;
+        rest.conns.remove(&conn);
+        if !rest.conns.is_empty() {
+            return None;
+        }
+        let mut post = self.rest.take()?.now();
         post.ends_at = Some(at.max(post.starts_at));
         Some(post)
     }
@@ -220,16 +176,24 @@ impl OverflowAlert {
     }
 }
 
-fn connection_labels(instance: &str, alert: &Alert, listener: &str, conn: Option<ConnId>) -> Pairs {
-    let (name, severity) = match alert.kind {
-        VerdictKind::Expiring => ("WebSocketExpiring", "info"),
-        VerdictKind::Quiet => ("WebSocketQuiet", "info"),
-        _ => ("WebSocketZombie", "warning"),
+/// `conn` is the connection that has this alert to itself.
+fn labels(instance: &str, alert: &Alert, listener: &str, conn: Option<ConnId>) -> Pairs {
+    let verdict = alert.subject.verdict();
+    let (name, severity) = match &alert.subject {
+        Subject::Connection(_) | Subject::Group(_) => match verdict {
+            Some((VerdictKind::Expiring, _)) => ("WebSocketExpiring", "info"),
+            Some((VerdictKind::Quiet, _)) => ("WebSocketQuiet", "info"),
+            _ => ("WebSocketZombie", "warning"),
+        },
+        Subject::Listener(ListenerFinding::AtRisk { .. }) => ("WebSocketAtRisk", "warning"),
+        Subject::Listener(_) => ("WebSocketLimitMismatch", "warning"),
+        Subject::Storm(_) => ("WebSocketReconnectStorm", "warning"),
+        Subject::Thrash(_) => ("WebSocketThrash", "warning"),
     };
     let mut labels = Pairs::from([
         ("alertname", name.to_owned()),
         ("instance", instance.to_owned()),
-        ("kind", alert.kind.as_str().to_owned()),
+        ("kind", alert.subject.kind().to_owned()),
         ("listener", listener.to_owned()),
         ("severity", severity.to_owned()),
     ]);
@@ -237,33 +201,46 @@ fn connection_labels(instance: &str, alert: &Alert, listener: &str, conn: Option
     labels
 }
 
-fn connection_annotations(alert: &Alert, listener: &str) -> Pairs {
-    let facts = &alert.facts;
-    let kind = alert.kind.as_str();
-    let mut annotations = Pairs::from([
-        ("certainty", alert.certainty.as_str().to_owned()),
-        ("description", alert.reason.clone()),
-        ("local", facts.local.to_string()),
-        ("peer", facts.peer.to_string()),
-        (
-            "summary",
-            format!("{kind}: connection of {} on {listener}", facts.peer),
-        ),
-    ]);
-    annotations.extend(alert.hop.clone().map(|hop| ("hop", hop)));
-    if let Status::Resolved(resolution) = alert.status {
-        annotations.insert("resolution", resolution.as_str().to_owned());
+fn annotations(alert: &Alert, listener: &str) -> Pairs {
+    let mut summary = format!("{} on {listener}", alert.subject.name());
+    let mut annotations = Pairs::from([("description", alert.reason.clone())]);
+    match &alert.subject {
+        Subject::Connection(verdict) => {
+            let (kind, facts) = (verdict.kind.as_str(), &verdict.facts);
+            summary = format!("{kind}: connection of {} on {listener}", facts.peer);
+            annotations.extend([
+                ("certainty", verdict.certainty.as_str().to_owned()),
+                ("local", facts.local.to_string()),
+                ("peer", facts.peer.to_string()),
+            ]);
+        }
+        Subject::Storm(storm) => {
+            let cause = storm
+                .cause
+                .map(|cause| ("cause", cause.as_str().to_owned()));
+            annotations.extend(cause);
+            annotations.insert("phase", storm.phase.as_str().to_owned());
+            annotations.insert("pattern", storm.pattern.as_str().to_owned());
+        }
+        Subject::Thrash(thrash) => {
+            annotations.insert("count", thrash.clients.to_string());
+        }
+        Subject::Group(_) | Subject::Listener(_) => {}
     }
+    annotations.insert("summary", summary);
+    annotations.extend(alert.hop.clone().map(|hop| ("hop", hop)));
+    let resolution = alert.resolution();
+    annotations.extend(resolution.map(|it| ("resolution", it.as_str().to_owned())));
     annotations
 }
 
-fn rest_annotations(alert: &Alert, listener: &str) -> Pairs {
-    let kind = alert.kind.as_str();
-    let first = &alert.facts.peer;
+/// Of the alert that many connections share; `alert` is on the first of them.
+fn rest_annotations(alert: &Alert, first: &ConnectionVerdict, listener: &str) -> Pairs {
+    let (kind, peer) = (first.kind.as_str(), first.facts.peer);
     Pairs::from([
         (
             "description",
-            format!("the first of them, {first}: {}", alert.reason),
+            format!("the first of them, {peer}: {}", alert.reason),
         ),
         (
             "summary",
@@ -272,84 +249,25 @@ fn rest_annotations(alert: &Alert, listener: &str) -> Pairs {
     ])
 }
 
-fn listener_labels(instance: &str, alert: &ListenerAlert, listener: &str) -> Pairs {
-    let name = match alert.finding {
-        ListenerFinding::AtRisk { .. } => "WebSocketAtRisk",
-        ListenerFinding::LimitMismatch { .. } | ListenerFinding::LifetimeMismatch { .. } => {
-            "WebSocketLimitMismatch"
-        }
-    };
-    Pairs::from([
-        ("alertname", name.to_owned()),
-        ("instance", instance.to_owned()),
-        ("kind", alert.finding.kind().to_owned()),
-        ("listener", listener.to_owned()),
-        ("severity", "warning".to_owned()),
-    ])
-}
-
-fn storm_labels(instance: &str, alert: &StormAlert, listener: &str) -> Pairs {
-    let name = match alert.finding {
-        StormFinding::Reconnect(_) => "WebSocketReconnectStorm",
-        StormFinding::Thrash(_) => "WebSocketThrash",
-    };
-    Pairs::from([
-        ("alertname", name.to_owned()),
-        ("instance", instance.to_owned()),
-        ("kind", alert.alert().to_owned()),
-        ("listener", listener.to_owned()),
-        ("severity", "warning".to_owned()),
-    ])
-}
-
-fn storm_annotations(alert: &StormAlert, listener: &str) -> Pairs {
-    let mut annotations = Pairs::from([
-        ("description", alert.reason().to_owned()),
-        ("summary", format!("{} on {listener}", alert.alert())),
-    ]);
-    match &alert.finding {
-        StormFinding::Reconnect(storm) => {
-            annotations.insert("phase", storm.phase.as_str().to_owned());
-            annotations.insert("pattern", storm.pattern.as_str().to_owned());
-            let cause = storm.cause.map(|cause| cause.as_str().to_owned());
-            annotations.extend(cause.map(|cause| ("cause", cause)));
-        }
-        StormFinding::Thrash(thrash) => {
-            annotations.insert("count", thrash.clients.to_string());
-        }
-    }
-    annotations
-}
-
-fn listener_annotations(alert: &ListenerAlert, listener: &str) -> Pairs {
-    let name = alert.finding.alert();
-    let mut annotations = Pairs::from([
-        ("description", alert.reason.clone()),
-        ("summary", format!("{name} on {listener}")),
-    ]);
-    annotations.extend(alert.hop.clone().map(|hop| ("hop", hop)));
-    annotations
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::records::alert_line;
-    use monitor_core::{AlertResolution, Certainty, Ktime, storm::StormPhase};
+    use monitor_core::{AlertResolution, Certainty, ConnectionAlert, Status, storm::StormPhase};
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn verdict(conn: u64, status: Status) -> Alert {
+    fn verdict(conn: u64, status: Status) -> ConnectionAlert {
         let mut alert = alert_line::tests::alert();
-        alert.facts.conn = ConnId(conn);
+        alert.subject.facts.conn = ConnId(conn);
         alert.status = status;
         alert
     }
 
     fn follow(standing: &mut StandingAlerts, conn: u64, status: Status) -> Option<Post> {
-        standing.connection(&verdict(conn, status), "8080", AT, AT)
+        standing.follow(&verdict(conn, status).into(), "8080", AT, AT)
     }
 
     const FIRING: Status = Status::Firing;
@@ -388,8 +306,8 @@ mod tests {
         }
         assert!(follow(&mut standing, 3, RECOVERED).is_some());
         let mut confirmed = verdict(25, FIRING);
-        confirmed.certainty = Certainty::Confirmed;
-        assert_eq!(standing.connection(&confirmed, "8080", AT, AT), None);
+        confirmed.subject.certainty = Certainty::Confirmed;
+        assert_eq!(standing.follow(&confirmed.into(), "8080", AT, AT), None);
         // A new connection takes the free place.
         let new = follow(&mut standing, 99, FIRING).expect("its own alert");
         assert_eq!(new.labels["cookie"], "99");
@@ -412,14 +330,14 @@ mod tests {
         let reported = |phase| {
             let mut storm = storm.clone();
             storm.phase = phase;
-            storm.firing = phase != StormPhase::Over;
-            StormAlert {
-                listener: ListenerId(0),
-                finding: StormFinding::Reconnect(Box::new(storm)),
-            }
+            let status = match phase {
+                StormPhase::Over => RECOVERED,
+                StormPhase::MassClose | StormPhase::Storm => FIRING,
+            };
+            alert_line::tests::on_listener(status, Subject::Storm(Box::new(storm)))
         };
         let later = AT + jiff::Span::new().seconds(9);
-        let begun = standing.storm(&reported(StormPhase::MassClose), "8080", AT, AT);
+        let begun = standing.follow(&reported(StormPhase::MassClose), "8080", AT, AT);
         let begun = begun.expect("posted");
         assert_eq!(begun.labels["alertname"], "WebSocketReconnectStorm");
         assert!(
@@ -428,17 +346,17 @@ mod tests {
                 .values()
                 .all(|label| !label.contains("192.0.2"))
         );
-        let raging = standing.storm(&reported(StormPhase::Storm), "8080", later, later);
+        let raging = standing.follow(&reported(StormPhase::Storm), "8080", later, later);
         let raging = raging.expect("posted");
         assert_eq!((&raging.labels, raging.starts_at), (&begun.labels, AT));
         assert_eq!(raging.annotations["phase"], "storm");
         assert_eq!(standing.all(), std::slice::from_ref(&raging));
-        let over = standing.storm(&reported(StormPhase::Over), "8080", later, later);
+        let over = standing.follow(&reported(StormPhase::Over), "8080", later, later);
         let over = over.expect("posted");
         assert_eq!((&over.labels, over.ends_at), (&begun.labels, Some(later)));
         assert_eq!(standing.all(), []);
         assert_eq!(
-            standing.storm(&reported(StormPhase::Over), "8080", later, later),
+            standing.follow(&reported(StormPhase::Over), "8080", later, later),
             None
         );
     }
@@ -446,29 +364,20 @@ mod tests {
     #[test]
     fn a_listener_alert_stands_until_it_ends() {
         let mut standing = StandingAlerts::new("host");
-        let mut alert = ListenerAlert {
-            firing: true,
-            listener: ListenerId(0),
-            hop: Some("lb".into()),
-            at: Ktime(1),
-            finding: ListenerFinding::AtRisk {
-                gap: Duration::from_secs(58),
+        let at_risk = |status, gap| {
+            let finding = ListenerFinding::AtRisk {
+                gap: Duration::from_secs(gap),
                 limit: Duration::from_secs(60),
-            },
-            reason: "a sentence".into(),
+            };
+            alert_line::tests::on_listener(status, Subject::Listener(finding))
         };
-        let firing = standing.listener(&alert, "8080", AT).expect("posted");
+        let mut follow = |status, gap| standing.follow(&at_risk(status, gap), "8080", AT, AT);
+        let firing = follow(FIRING, 58).expect("posted");
         assert_eq!(firing.labels["alertname"], "WebSocketAtRisk");
-        assert_eq!(standing.all(), std::slice::from_ref(&firing));
-        alert.firing = false;
-        alert.finding = ListenerFinding::AtRisk {
-            gap: Duration::from_secs(20),
-            limit: Duration::from_secs(60),
-        };
-        let ended = standing.listener(&alert, "8080", AT).expect("posted");
+        let ended = follow(RECOVERED, 20).expect("posted");
         assert_eq!(ended.labels, firing.labels);
         assert_eq!(ended.ends_at, Some(AT));
-        assert_eq!(standing.all(), []);
-        assert_eq!(standing.listener(&alert, "8080", AT), None);
+        assert!(!ended.annotations.contains_key("resolution"));
+        assert_eq!(follow(RECOVERED, 20), None);
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "WebSocket connections that ended without a close frame (what browsers call 1006).",
     );
     for (name, stats, tally) in scrape.each() {
-        for protocol in Protocol::ALL {
+        for &protocol in Protocol::ALL {
             let phases = tally.connections[protocol as usize];
             for (state, count) in [("open", phases.open), ("closing", phases.closing)] {
                 live.add(
@@ -38,7 +38,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             }
         }
         opened.add(&[("listener", name)], count(&stats.opened));
-        for how in CloseHow::ALL {
+        for &how in CloseHow::ALL {
             closed.add(
                 &[("listener", name), ("how", how.as_str())],
                 count(&stats.closed[how as usize]),

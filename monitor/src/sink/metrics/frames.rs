@@ -84,7 +84,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             unsynced.add(&labels, count(&stats.unsynced_bytes[i]));
             pings.add(&labels, count(&stats.frames[i][usize::from(opcode::PING)]));
             unanswered.add(&labels, count(&stats.pings_unanswered[i]));
-            for kind in PongKind::ALL {
+            for &kind in PongKind::ALL {
                 let labels = [
                     ("listener", name),
                     ("direction", direction),
@@ -97,7 +97,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             let intervals = scale_histogram(&stats.ping_intervals[i], &IDLE_GAP_BOUNDS);
             heartbeats.add_histogram(&labels, intervals);
         }
-        for kind in ProtocolError::ALL {
+        for &kind in ProtocolError::ALL {
             let labels = [("listener", name), ("kind", kind.as_str())];
             errors.add(&labels, count(&stats.protocol_errors[kind as usize]));
         }

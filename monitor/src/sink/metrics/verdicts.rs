@@ -58,7 +58,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             detected.add(&labels, tally.detected[kind as usize] as f64);
             recovered.add(&labels, tally.recovered[kind as usize] as f64);
         }
-        for outcome in ReapOutcome::ALL {
+        for &outcome in ReapOutcome::ALL {
             let labels = [("listener", name), ("outcome", outcome.as_str())];
             reaped.add(&labels, tally.reaped[outcome as usize] as f64);
         }

@@ -2,13 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Certainty, Ending, VerdictKind};
-use crate::{
+use super::{
     event::CloseHow,
     hop::{Activity, OnExpiry},
     observation::Observation,
+    rules,
     time::Ktime,
-    verdict::{self, Verdict},
+    verdict::{Certainty, Ending, Verdict, VerdictKind},
 };
 
 pub(super) fn why_firing(
@@ -118,7 +118,7 @@ fn evidence(
             let age = facts
                 .established_at
                 .map(|established_at| observation.now.since(established_at));
-            match age.filter(|_| verdict::is_near_lifetime(observation, verdict)) {
+            match age.filter(|_| rules::is_near_lifetime(observation, verdict)) {
                 Some(age) => (
                     format!(
                         "{} old; {hop} {how} connections after {limit}",

@@ -1,11 +1,11 @@
 //! `quiet`: the peer has sent no message for a long time, regardless of other traffic.
 
-use super::{Finding, INSTANT, Reviewed, Rule, Verdict, age};
+use super::rule::{INSTANT, Rule, age};
 use crate::{
-    alert::{Certainty, VerdictKind},
     facts::Protocol,
     observation::{Observation, RECHECK},
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Finding, INSTANT, Reviewed, Rule, Verdict, idle, sooner};
+use super::rule::{INSTANT, Rule, idle, sooner};
 use crate::{
-    alert::{Certainty, VerdictKind},
     hop::Hop,
     observation::{Observation, RECHECK},
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -23,17 +23,17 @@ fn find(observation: &Observation<'_>) -> Finding {
         return Finding::NotBefore(Ktime::NEVER);
     }
     let hops = observation.path.hops.iter().enumerate();
-    hops.flat_map(|(place, hop)| {
+    hops.flat_map(|(index, hop)| {
         [
-            of_idle(observation, place, hop),
-            of_age(observation, place, hop),
+            of_idle(observation, index, hop),
+            of_age(observation, index, hop),
         ]
     })
     .fold(Finding::NotBefore(Ktime::NEVER), sooner)
 }
 
 /// Idle for nearly as long as the hop allows.
-fn of_idle(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
+fn of_idle(observation: &Observation<'_>, index: usize, hop: &Hop) -> Finding {
     let Some(limit) = hop
         .idle_timeout
         .filter(|_| !hop.on_expiry.leaves_a_zombie())
@@ -52,12 +52,12 @@ fn of_idle(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     } else if observation.now < since + observation.margin() {
         Finding::NotBefore(since + observation.staleness + INSTANT)
     } else {
-        holds(place, since, limit)
+        holds(index, since, limit)
     }
 }
 
 /// Nearly as old as the hop allows, even if busy.
-fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
+fn of_age(observation: &Observation<'_>, index: usize, hop: &Hop) -> Finding {
     let lifetime = hop.max_lifetime.zip(observation.facts.established_at);
     let Some((limit, established_at)) = lifetime else {
         return Finding::NotBefore(Ktime::NEVER);
@@ -68,7 +68,7 @@ fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
     } else if observation.now < since {
         Finding::NotBefore(since)
     } else {
-        holds(place, since, limit)
+        holds(index, since, limit)
     }
 }
 
@@ -76,19 +76,19 @@ fn of_age(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
 pub fn is_near_lifetime(observation: &Observation<'_>, verdict: &Verdict) -> bool {
     let hop = verdict
         .hop
-        .and_then(|place| Some((place, observation.path.hops.get(place)?)));
-    hop.is_some_and(|(place, hop)| {
-        matches!(of_age(observation, place, hop), Finding::Holds(of_age) if of_age.since == verdict.since)
+        .and_then(|index| Some((index, observation.path.hops.get(index)?)));
+    hop.is_some_and(|(index, hop)| {
+        matches!(of_age(observation, index, hop), Finding::Holds(of_age) if of_age.since == verdict.since)
     })
 }
 
-fn holds(place: usize, since: Ktime, limit: Duration) -> Finding {
+fn holds(index: usize, since: Ktime, limit: Duration) -> Finding {
     Finding::Holds(Verdict {
         kind: VerdictKind::Expiring,
         certainty: Certainty::Suspected,
         since,
         limit,
-        hop: Some(place),
+        hop: Some(index),
     })
 }
 

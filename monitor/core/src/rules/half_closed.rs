@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Finding, Rule, Verdict, age};
+use super::rule::{Rule, age};
 use crate::{
-    alert::{Certainty, VerdictKind},
     observation::Observation,
     time::Ktime,
+    verdict::{Certainty, Finding, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {

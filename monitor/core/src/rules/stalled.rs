@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use super::{Finding, Reviewed, Rule, Verdict, age};
+use super::rule::{Rule, age};
 use crate::{
-    alert::{Certainty, VerdictKind},
     observation::{Observation, Unread},
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use super::{Finding, Reviewed, Rule, Verdict, silence_until};
+use super::rule::{Rule, silence_until};
 use crate::{
-    alert::{Certainty, VerdictKind},
     observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -28,7 +28,7 @@ fn find(observation: &Observation<'_>) -> Finding {
     let Some(since) = stalled else {
         return Finding::NotBefore(Ktime::NEVER);
     };
-    if observation.longest_unheard_gap().is_some() {
+    if observation.longest_unanswered_gap().is_some() {
         after_silence(observation, since)
     } else {
         in_conversation(observation, since)

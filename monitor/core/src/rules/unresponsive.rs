@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use super::{Finding, Reviewed, Rule, Verdict, silence_until};
+use super::rule::{Rule, silence_until};
 use crate::{
-    alert::{Certainty, VerdictKind},
     observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Finding, INSTANT, Reviewed, Rule, Verdict, idle, sooner};
+use super::rule::{INSTANT, Rule, idle, sooner};
 use crate::{
-    alert::{Certainty, VerdictKind},
     hop::Hop,
     observation::Observation,
     time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -25,11 +25,11 @@ fn find(observation: &Observation<'_>) -> Finding {
         return Finding::NotBefore(Ktime::NEVER);
     }
     let hops = observation.path.hops.iter().enumerate();
-    hops.map(|(place, hop)| of_hop(observation, place, hop))
+    hops.map(|(index, hop)| of_hop(observation, index, hop))
         .fold(Finding::NotBefore(Ktime::NEVER), sooner)
 }
 
-fn of_hop(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
+fn of_hop(observation: &Observation<'_>, index: usize, hop: &Hop) -> Finding {
     let Some(limit) = hop.idle_timeout.filter(|_| hop.on_expiry.leaves_a_zombie()) else {
         return Finding::NotBefore(Ktime::NEVER);
     };
@@ -40,10 +40,10 @@ fn of_hop(observation: &Observation<'_>, place: usize, hop: &Hop) -> Finding {
             certainty: certainty(observation, since, limit),
             since,
             limit,
-            hop: Some(place),
+            hop: Some(index),
         })
     };
-    if let Some(gap) = observation.unheard_gap(limit) {
+    if let Some(gap) = observation.unanswered_gap(limit) {
         return holds(gap.from);
     }
     let quiet_since = observation.quiet_since(hop);
