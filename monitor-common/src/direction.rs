@@ -1,6 +1,6 @@
 //! The two directions of a connection.
 
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(feature = "replay")]
 use {
     alloc::{borrow::ToOwned, string::String},
     core::{error::Error, fmt, str::FromStr},
@@ -47,27 +47,27 @@ impl Direction {
     }
 }
 
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(feature = "replay")]
 impl FromStr for Direction {
-    type Err = NoDirection;
+    type Err = InvalidDirection;
 
-    fn from_str(text: &str) -> Result<Self, NoDirection> {
+    fn from_str(text: &str) -> Result<Self, InvalidDirection> {
         let mut all = Self::ALL.into_iter();
         all.find(|direction| direction.as_str() == text)
-            .ok_or_else(|| NoDirection(text.to_owned()))
+            .ok_or_else(|| InvalidDirection(text.to_owned()))
     }
 }
 
 /// Neither `rx` nor `tx`.
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(feature = "replay")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoDirection(String);
+pub struct InvalidDirection(String);
 
-#[cfg(not(target_arch = "bpf"))]
-impl Error for NoDirection {}
+#[cfg(feature = "replay")]
+impl Error for InvalidDirection {}
 
-#[cfg(not(target_arch = "bpf"))]
-impl fmt::Display for NoDirection {
+#[cfg(feature = "replay")]
+impl fmt::Display for InvalidDirection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

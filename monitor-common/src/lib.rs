@@ -6,7 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(feature = "replay")]
 extern crate alloc;
 
 #[cfg(target_endian = "big")]

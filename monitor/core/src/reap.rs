@@ -20,8 +20,8 @@ use super::{
 #[serde(rename_all = "kebab-case")]
 #[strum(
     serialize_all = "kebab-case",
-    parse_err_ty = NoReapMode,
-    parse_err_fn = NoReapMode::new
+    parse_err_ty = InvalidReapMode,
+    parse_err_fn = InvalidReapMode::new
 )]
 pub enum ReapMode {
     /// They are only reported, like all others.
@@ -36,9 +36,9 @@ pub enum ReapMode {
 /// Neither `off`, `dry-run` nor `confirmed`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid mode {0:?}, expected off, dry-run or confirmed")]
-pub struct NoReapMode(String);
+pub struct InvalidReapMode(String);
 
-impl NoReapMode {
+impl InvalidReapMode {
     fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
