@@ -144,7 +144,7 @@ impl Flow {
         s.rx.last_packet = now;
         if segment.payload_len > 0 && !walk.is_probe(segment) {
             s.rx.last_payload = now;
-            if s.has_tries() && walk.is_news(segment) {
+            if s.has_tries() && walk.has_new_payload(segment) {
                 s.excuse_tries(walk);
             }
         }

@@ -30,7 +30,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     kernel::{
         bpf::loader::{LoadSettings, Loaded, PACKET_HOOKS},
         host::cgroup::find_cgroup2,
@@ -94,7 +94,7 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
         program.load()?;
         program.attach(File::open(&idle.path)?, hook, CgroupAttachMode::Single)?;
     }
-    let listener = Listener {
+    let listener = ListenerConfig {
         rules: ListenerRules::new("bench", None),
         ports: vec![PortRange(WATCHED..=WATCHED)],
         remote: false,

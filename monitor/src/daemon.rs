@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     alerting::Sinks,
     api::{control::ControlRequest, http::MetricsRequest},
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
         bpf::loader::{LoadError, Loaded},
         clock,
@@ -73,7 +73,7 @@ pub struct DaemonSettings {
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
 pub struct Reload {
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Receives the result of applying the rules.
     pub reply: oneshot::Sender<Result<(), LoadError>>,
 }
@@ -109,7 +109,7 @@ impl Requests {
 
 /// The running daemon. Dropping it detaches everything.
 pub struct Daemon {
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerConfig>,
     core: Correlator,
     intake: Intake,
     outputs: Outputs,
@@ -122,7 +122,7 @@ impl Daemon {
     /// Takes ownership of loaded and attached programs. Must be called within a tokio runtime.
     pub fn new(
         mut loaded: Loaded,
-        listeners: Vec<Listener>,
+        listeners: Vec<ListenerConfig>,
         settings: DaemonSettings,
         sinks: Sinks,
         state: Option<StateFile>,
@@ -258,7 +258,7 @@ impl Daemon {
     }
 
     /// Applies new rules to all connections, old and new.
-    fn apply_rules(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
+    fn apply_rules(&mut self, listeners: Vec<ListenerConfig>) -> Result<(), LoadError> {
         self.loaded.set_limits(&listeners)?;
         self.intake.restart_sweeps(&listeners);
         // Until the first sweep, each connection has a deadline.
@@ -352,7 +352,7 @@ impl From<FrameStreamError> for DaemonError {
 }
 
 /// The name of a listener. Every alert of the core has a listener.
-fn name_of(listeners: &[Listener], id: ListenerId) -> &str {
+fn name_of(listeners: &[ListenerConfig], id: ListenerId) -> &str {
     let listener = listeners.get(usize::from(id.0));
     listener.map_or("", |listener| &listener.rules.name)
 }

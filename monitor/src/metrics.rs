@@ -19,14 +19,14 @@ use monitor_common::{
 };
 use prometheus::TextEncoder;
 
-use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::Listener};
+use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig};
 use families::FamilyBuilder;
 use monitor_core::Tally;
 
 /// The data of a scrape. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
 pub struct Scrape<'a> {
-    pub listeners: &'a [Listener],
+    pub listeners: &'a [ListenerConfig],
     pub stats: &'a [ListenerStats],
     pub tallies: Vec<&'a Tally>,
     pub losses: &'a Losses,
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_scrape_shows_counts_in_base_units() {
-        let listeners = [Listener {
+        let listeners = [ListenerConfig {
             rules: ListenerRules::new("8080", None),
             ports: vec![PortRange(8080..=8080)],
             remote: false,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     kernel::{
         clock,
         host::netns::{self, NetNs},
@@ -210,14 +210,14 @@ fn scan_client(port: u16) -> Found {
     scan(&[listener(1, false), listener(2, false), listener(port, true)])
 }
 
-fn scan(listeners: &[Listener]) -> Found {
+fn scan(listeners: &[ListenerConfig]) -> Found {
     let mut sockets = Vec::new();
     let scan = scan::connections(listeners, |found| sockets.extend(found.facts())).unwrap();
     Found { sockets, scan }
 }
 
-fn listener(port: u16, remote: bool) -> Listener {
-    Listener {
+fn listener(port: u16, remote: bool) -> ListenerConfig {
+    ListenerConfig {
         rules: ListenerRules::new("l", None),
         ports: vec![PortRange(port..=port)],
         remote,

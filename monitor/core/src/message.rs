@@ -88,10 +88,10 @@ fn evidence(
             let waited = SecondsText(elapsed(facts.own_window_closed_at, observation.now));
             let closed = format!("this host's window has been closed for {waited}");
             match facts.is_subflow {
-                false => (closed, ": its application does not read, or hardly"),
+                false => (closed, ": its application reads little or nothing"),
                 true => (
                     closed,
-                    ": its application does not read, or hardly; what it leaves unread is in the outer socket of an MPTCP \
+                    ": its application reads little or nothing; what it leaves unread is in the outer socket of an MPTCP \
                      connection, where no scan sees it",
                 ),
             }

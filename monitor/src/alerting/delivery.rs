@@ -242,8 +242,8 @@ impl<C: Encoder> DeliveryWorker<C> {
                         log::warn!("cannot deliver to {}: {why}; trying again", self.name);
                     }
                     let wait = self.backoff.next_wait().max(at_least);
-                    let asks_for_too_much = self.is_stopped_within(wait) && at_least > DRAIN_LIMIT;
-                    if is_last_try || asks_for_too_much {
+                    let is_too_long = self.is_stopped_within(wait) && at_least > DRAIN_LIMIT;
+                    if is_last_try || is_too_long {
                         return false;
                     }
                 }

@@ -47,12 +47,12 @@ use crate::records::{
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
-mod history;
+mod ended_connections;
 mod mailbox;
 mod socket;
 mod viewers;
 
-pub use history::{History, Past, REMEMBERED};
+pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};

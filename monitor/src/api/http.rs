@@ -55,7 +55,7 @@ impl MetricsServer {
             .build()?;
         let (requests, received) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
-        let daemon = Daemon {
+        let daemon = ScrapeSource {
             requests,
             is_started: is_started.clone(),
         };
@@ -95,12 +95,12 @@ impl Serving {
 
 /// The daemon, as seen from the server.
 #[derive(Clone)]
-struct Daemon {
+struct ScrapeSource {
     requests: mpsc::Sender<MetricsRequest>,
     is_started: Arc<AtomicBool>,
 }
 
-impl Daemon {
+impl ScrapeSource {
     async fn request_reply<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> MetricsRequest,
@@ -112,21 +112,21 @@ impl Daemon {
     }
 }
 
-async fn metrics(State(daemon): State<Daemon>) -> Response {
+async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
     match daemon.request_reply(MetricsRequest::Metrics).await {
         Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-async fn healthz(State(daemon): State<Daemon>) -> Response {
+async fn healthz(State(daemon): State<ScrapeSource>) -> Response {
     match daemon.request_reply(MetricsRequest::Alive).await {
         Some(()) => "ok\n".into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-async fn readyz(State(daemon): State<Daemon>) -> Response {
+async fn readyz(State(daemon): State<ScrapeSource>) -> Response {
     match daemon.request_reply(MetricsRequest::Alive).await {
         Some(()) => "ready\n".into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),

@@ -70,12 +70,12 @@ async fn show(args: &FramesArgs) -> CommandResult {
     }
     while args.count.is_none_or(|count| frames < count) {
         let line = lines.next_of_stream().await?;
-        let record: StreamRecord = client::read(&line)?;
-        frames += u64::from(matches!(record, StreamRecord::Frame(_)));
+        let record: ViewedRecord = client::read(&line)?;
+        frames += u64::from(matches!(record, ViewedRecord::Frame(_)));
         let shown = match (args.json, &record) {
             (true, _) => screen::write_line(&mut out, &line),
-            (false, StreamRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
-            (false, StreamRecord::Lost(loss)) => write(&mut out, &lost(loss)),
+            (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
+            (false, ViewedRecord::Lost(loss)) => write(&mut out, &lost(loss)),
         }?;
         if shown == Shown::NobodyReads {
             break;
@@ -87,7 +87,7 @@ async fn show(args: &FramesArgs) -> CommandResult {
 /// A line of the stream.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum StreamRecord {
+enum ViewedRecord {
     Frame(FrameRecord),
     Lost(LossRecord),
 }

@@ -74,7 +74,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
     {
         let line = changes.next_of_stream().await?;
         shown = match client::read(&line)? {
-            StreamRecord::Transition(change)
+            FollowedRecord::Transition(change)
                 if change.cookie == record.cookie && !known.contains(&change.to) =>
             {
                 known.push(change.to);
@@ -85,9 +85,9 @@ async fn show(args: &InspectArgs) -> CommandResult {
                     }
                 }
             }
-            StreamRecord::Transition(_) => Shown::Written,
+            FollowedRecord::Transition(_) => Shown::Written,
             // The lost changes may belong to this connection. A new request returns the right states.
-            StreamRecord::Lost {} => {
+            FollowedRecord::Lost {} => {
                 return Err(Failure::failed(
                     "state changes were lost, because they were not read fast enough; inspect it \
                      again",
@@ -101,7 +101,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
 /// A line of the stream of changes.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum StreamRecord {
+enum FollowedRecord {
     Transition(TransitionRecord),
     Lost {},
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Page<'_> {
             writeln!(f, "             {}", Change(*state, *ts, reason))?;
         }
         match &record.handshake {
-            Some(handshake) => writeln!(f, "  handshake  {}", Handshake(handshake))?,
+            Some(handshake) => writeln!(f, "  handshake  {}", HandshakeText(handshake))?,
             None => writeln!(f, "  handshake  not seen")?,
         }
         match &record.verdict {
@@ -164,8 +164,8 @@ impl fmt::Display for Page<'_> {
             Age(record.idle_seconds),
             Age(record.age_seconds)
         )?;
-        writeln!(f, "  received   {}", Direction(&record.rx))?;
-        writeln!(f, "  sent       {}", Direction(&record.tx))?;
+        writeln!(f, "  received   {}", DirectionText(&record.rx))?;
+        writeln!(f, "  sent       {}", DirectionText(&record.tx))?;
         writeln!(f, "  pings in   {}", Pings(&record.rx))?;
         writeln!(f, "  pings out  {}", Pings(&record.tx))?;
         let tcp = &record.tcp;
@@ -215,9 +215,9 @@ impl fmt::Display for Change<'_> {
 
 /// The client's text is quoted and escaped, because it must not reach the terminal as control
 /// sequences.
-struct Handshake<'a>(&'a HandshakeSummary);
+struct HandshakeText<'a>(&'a HandshakeSummary);
 
-impl fmt::Display for Handshake<'_> {
+impl fmt::Display for HandshakeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HandshakeSummary {
             path,
@@ -250,9 +250,9 @@ impl fmt::Display for Handshake<'_> {
     }
 }
 
-struct Direction<'a>(&'a DirectionRecord);
+struct DirectionText<'a>(&'a DirectionRecord);
 
-impl fmt::Display for Direction<'_> {
+impl fmt::Display for DirectionText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = self.0;
         write!(

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{
-        listeners::{Listener, PortRange},
+        listeners::{ListenerConfig, PortRange},
         profiles,
     },
     records::{recording_summary::RecordingSummary, skipped::Skip},
@@ -118,7 +118,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn print(&self, listeners: Vec<Listener>, found: bool) -> Result<(), Stop> {
+    fn print(&self, listeners: Vec<ListenerConfig>, found: bool) -> Result<(), Stop> {
         let file = self.args.file.display();
         let mut report = self.report();
         let warn = |report: &mut dyn Report, message: String| {
@@ -184,7 +184,7 @@ impl Job<'_> {
     }
 
     /// One listener for each port with an upgrade to WebSocket.
-    fn find_listeners(&self) -> Result<Vec<Listener>, Failure> {
+    fn find_listeners(&self) -> Result<Vec<ListenerConfig>, Failure> {
         let path = &self.args.file;
         if !self.is_file() && !path.is_dir() && (is_stdin(path) || path.exists()) {
             return Err(Failure::usage(format!(

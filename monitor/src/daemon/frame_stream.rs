@@ -12,7 +12,7 @@ use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
     api::control::{FrameViewers, LineStream, WatchError},
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     decode,
     kernel::bpf::{
         loader::{LoadError, Loaded},
@@ -165,7 +165,7 @@ impl FrameStream {
         &mut self,
         sample: &FrameSample,
         endpoints: Endpoints,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         now: &Now,
     ) {
         let listener = listeners.get(usize::from(sample.listener));

@@ -7,7 +7,7 @@ use super::{
     state_writer::StateWriter, stats_poll::StatsPoll,
 };
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::bpf::{
         loader::Loaded,
         maps::{Drops, Stats},
@@ -34,7 +34,7 @@ pub(super) enum Chore {
 impl Housekeeping {
     pub(super) fn take(
         loaded: &mut Loaded,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         reap: ReapSettings,
         state: Option<StateFile>,
     ) -> Result<Self, DaemonError> {

@@ -14,7 +14,7 @@ use super::{
     sweep::Sweeps,
 };
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     decode::{self, DecodeError},
     kernel::bpf::{
         loader::Loaded,
@@ -74,7 +74,10 @@ pub(super) enum Arrival {
 
 impl Intake {
     /// Must be called within a tokio runtime.
-    pub(super) fn take(loaded: &mut Loaded, listeners: &[Listener]) -> Result<Self, DaemonError> {
+    pub(super) fn take(
+        loaded: &mut Loaded,
+        listeners: &[ListenerConfig],
+    ) -> Result<Self, DaemonError> {
         let now = Instant::now();
         Ok(Self {
             vitals: watched(Ring::vitals(loaded)?)?,
@@ -172,7 +175,7 @@ impl Intake {
         self.reconciler.step(&mut self.snapshots, core);
     }
 
-    pub(super) fn start_scan(&mut self, listeners: &[Listener]) {
+    pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig]) {
         self.scan = Some(self.reconciler.start_scan(listeners));
     }
 
@@ -188,7 +191,7 @@ impl Intake {
     }
 
     /// Sweeps at the intervals of new rules.
-    pub(super) fn restart_sweeps(&mut self, listeners: &[Listener]) {
+    pub(super) fn restart_sweeps(&mut self, listeners: &[ListenerConfig]) {
         self.sweeps = Sweeps::of(listeners);
         self.snapshots.restart_sweep();
     }

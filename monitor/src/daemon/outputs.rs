@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     alerting::Sinks,
-    api::control::{EventViewers, History, Past},
-    config::listeners::Listener,
+    api::control::{EndedConnections, EventViewers, Past},
+    config::listeners::ListenerConfig,
     kernel::bpf::loader::Loaded,
     records::{Now, connections::HandshakeSummary},
 };
@@ -25,7 +25,7 @@ pub(super) struct Outputs {
     pub(super) owner_lookup: OwnerLookup,
     pub(super) frame_stream: FrameStream,
     pub(super) events: EventViewers,
-    pub(super) history: History,
+    pub(super) history: EndedConnections,
 }
 
 /// Why an output wakes the daemon.
@@ -48,7 +48,7 @@ impl Outputs {
             owner_lookup: OwnerLookup::new(client_address)?,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
-            history: History::default(),
+            history: EndedConnections::default(),
         })
     }
 
@@ -60,14 +60,14 @@ impl Outputs {
     }
 
     /// Passes an alert on as it is, and to the grouping.
-    pub(super) fn offer(&mut self, alert: Alert, listeners: &[Listener], now: &Now) {
+    pub(super) fn offer(&mut self, alert: Alert, listeners: &[ListenerConfig], now: &Now) {
         let listener = name_of(listeners, alert.listener);
         self.sinks.follow(&alert, listener, now);
         self.grouping.offer(alert);
     }
 
     /// Emits the grouped alerts, or begins to search for the owners in them.
-    pub(super) fn emit_grouped(&mut self, core: &Correlator, listeners: &[Listener]) {
+    pub(super) fn emit_grouped(&mut self, core: &Correlator, listeners: &[ListenerConfig]) {
         let alerts: Vec<_> = std::iter::from_fn(|| self.grouping.poll_alert()).collect();
         if !alerts.is_empty() {
             let complete = self.owner_lookup.submit(alerts, core);
@@ -76,13 +76,13 @@ impl Outputs {
     }
 
     /// Emits the alerts that waited for a search.
-    pub(super) fn finish_search(&mut self, result: SearchResult, listeners: &[Listener]) {
+    pub(super) fn finish_search(&mut self, result: SearchResult, listeners: &[ListenerConfig]) {
         let complete = self.owner_lookup.finish(result);
         self.emit(&complete, listeners);
     }
 
     /// Emits everything that still waits.
-    pub(super) async fn flush(&mut self, core: &Correlator, listeners: &[Listener]) {
+    pub(super) async fn flush(&mut self, core: &Correlator, listeners: &[ListenerConfig]) {
         self.grouping.flush();
         self.emit_grouped(core, listeners);
         while self.owner_lookup.is_running() {
@@ -103,7 +103,7 @@ impl Outputs {
         });
     }
 
-    fn emit(&mut self, alerts: &[Alert], listeners: &[Listener]) {
+    fn emit(&mut self, alerts: &[Alert], listeners: &[ListenerConfig]) {
         let now = both_clocks();
         for alert in alerts {
             self.sinks

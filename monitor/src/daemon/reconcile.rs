@@ -10,7 +10,7 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
@@ -61,7 +61,7 @@ pub struct Reconciler {
 impl Reconciler {
     /// Starts a scan for which seeds and uncertain requests still have a socket, and for unread receive
     /// queues. On a host with a million sockets this takes seconds, so it runs in the background.
-    pub fn start_scan(&mut self, listeners: &[Listener]) -> SocketScan {
+    pub fn start_scan(&mut self, listeners: &[ListenerConfig]) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
             seeds: self.seeds.share(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use monitor_common::stats::ListenerStats;
 
 use crate::{
-    config::listeners::{DENSEST_COUNTS, Listener, counts_interval},
+    config::listeners::{DENSEST_COUNTS, ListenerConfig, counts_interval},
     kernel::{
         bpf::maps::{MapAccessError, Stats},
         clock,
@@ -24,7 +24,7 @@ pub(super) struct StatsPoll {
 }
 
 impl StatsPoll {
-    pub(super) fn new(stats: Stats, listeners: &[Listener]) -> Self {
+    pub(super) fn new(stats: Stats, listeners: &[ListenerConfig]) -> Self {
         let interval = counts_interval(listeners);
         let now = Instant::now();
         Self {
@@ -37,7 +37,7 @@ impl StatsPoll {
     }
 
     /// Polls at the interval of new rules.
-    pub(super) fn restart(&mut self, listeners: &[Listener]) {
+    pub(super) fn restart(&mut self, listeners: &[ListenerConfig]) {
         self.interval = counts_interval(listeners);
         self.next = (Instant::now() + self.interval).max(self.earliest);
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::intake::Intake;
-use crate::config::listeners::Listener;
+use crate::config::listeners::ListenerConfig;
 use monitor_core::Correlator;
 
 /// The schedule of the sweeps. With few connections there are none: each connection has its own
@@ -30,7 +30,7 @@ enum SweepPhase {
 impl Sweeps {
     /// Chooses the longest sweep in which no connection with a heartbeat at half of its limit reaches a
     /// deadline between two readings. A single ping must be seen within the ping timeout.
-    pub(super) fn of(listeners: &[Listener]) -> Self {
+    pub(super) fn of(listeners: &[ListenerConfig]) -> Self {
         let rules = listeners.iter().map(|listener| &listener.rules);
         let limits = rules.clone().filter_map(|it| it.shortest_idle_timeout());
         let pings = rules.map(|it| it.ping_timeout / 4 * 3);

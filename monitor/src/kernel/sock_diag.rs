@@ -23,7 +23,7 @@ pub mod socket_query;
 pub mod tcp_info;
 
 use super::clock;
-use inet_diag::{DiagSocket, Malformed, parse_socket};
+use inet_diag::{DiagSocket, MalformedSocket, parse_socket};
 use monitor_core::Ktime;
 use port_filter::PortFilter;
 
@@ -56,7 +56,7 @@ pub enum SockDiagError {
     #[error("sock_diag refused the request: {0}; it needs the module tcp_diag")]
     Refused(#[source] io::Error),
     #[error("sock_diag sent an invalid description of a socket")]
-    Malformed,
+    MalformedSocket,
     #[error(
         "sock_diag sent a datagram of {length} bytes, of which {} fit",
         RECEIVE_BUFFER
@@ -316,7 +316,7 @@ fn read_datagram(
             GETSOCK => match parse_socket(message.payload(), at, &mut wanted) {
                 Ok(Some(socket)) => show(socket),
                 Ok(None) => {}
-                Err(Malformed) => dump.unparsed += 1,
+                Err(MalformedSocket) => dump.unparsed += 1,
             },
             _ => {}
         }

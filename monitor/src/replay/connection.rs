@@ -21,7 +21,7 @@ const TIMEOUT: u8 = 3;
 
 /// A connection that has not ended.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ReplayedConnection {
     /// The kernel programs' state of a connection.
     pub(super) stream: replay::Connection,
     pub(super) counts: FrameTotals,
@@ -97,7 +97,7 @@ pub(super) enum PacketMeaning {
     NotBelieved,
 }
 
-impl Connection {
+impl ReplayedConnection {
     /// `number` replaces the socket's cookie.
     pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &TcpSegment<'_>) -> Self {
         let (local, peer) = match watched.direction {

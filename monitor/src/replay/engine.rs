@@ -15,14 +15,14 @@ use monitor_common::{
 
 use super::{
     capture::Packet,
-    connection::{Connection, PacketMeaning, Watched},
+    connection::{PacketMeaning, ReplayedConnection, Watched},
     early_data::Early,
     headers::{self, TcpSegment},
     ports,
     report::{ConnectionEnd, ReplayRecord, wall_clock},
 };
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     records::{recording_summary::RecordingSummary, skipped::Skip},
 };
 use monitor_core::{
@@ -48,7 +48,7 @@ const CLOCK_MAX: u64 = i64::MAX as u64;
 /// A replay in progress.
 #[derive(Debug)]
 pub struct Replay {
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerConfig>,
     limits: Vec<ListenerLimits>,
     stats: Vec<ListenerStats>,
     counts_timer: CountsTimer,
@@ -58,7 +58,7 @@ pub struct Replay {
     clock: u64,
     tuples: HashMap<Tuple, TablePlace>,
     /// By number, which replaces the socket cookie.
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, ReplayedConnection>,
     /// The tuples in [`TablePlace::Foreign`], in order of arrival.
     foreign: VecDeque<Tuple>,
     /// When to forget handshakes that never completed, and connections that ended.
@@ -94,13 +94,13 @@ enum StreamOrigin {
 }
 
 impl Replay {
-    pub fn new(listeners: Vec<Listener>) -> Self {
+    pub fn new(listeners: Vec<ListenerConfig>) -> Self {
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         Self {
             // Snapshots are not published late here: they are exact.
             core: Correlator::new(rules.collect(), Duration::ZERO),
             grouping: Grouping::default(),
-            limits: listeners.iter().map(Listener::limits).collect(),
+            limits: listeners.iter().map(ListenerConfig::limits).collect(),
             stats: vec![ListenerStats::EMPTY; listeners.len()],
             counts_timer: CountsTimer::new(&listeners),
             listeners,
@@ -235,7 +235,7 @@ impl Replay {
     }
 
     /// The listener of a connection or an alert of this replay.
-    pub fn listener(&self, id: ListenerId) -> &Listener {
+    pub fn listener(&self, id: ListenerId) -> &ListenerConfig {
         &self.listeners[usize::from(id.0)]
     }
 
@@ -283,7 +283,7 @@ impl Replay {
                 self.tuples.remove(&tuple);
             }
             Some(TablePlace::Live(number)) => {
-                let waits = |c: &Connection| {
+                let waits = |c: &ReplayedConnection| {
                     !c.is_established() && c.begun.saturating_add(LINGER) <= self.clock
                 };
                 if self.connections.get(number).is_some_and(waits) {
@@ -303,7 +303,7 @@ impl Replay {
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
                 let facts = connection
-                    .and_then(Connection::detail)
+                    .and_then(ReplayedConnection::detail)
                     .map(|detail| detail.facts);
                 self.core.handle_snapshot(conn, facts.map(Box::new));
             }
@@ -410,7 +410,7 @@ impl Replay {
         let Some(watched) = self.watched(tcp) else {
             let ports = (tcp.source.port(), tcp.destination.port());
             if [ports, (ports.1, ports.0)].iter().any(|(local, remote)| {
-                Listener::watching(&self.listeners, *local, *remote).is_some()
+                ListenerConfig::watching(&self.listeners, *local, *remote).is_some()
             }) {
                 self.note_foreign(tuple);
             }
@@ -421,7 +421,7 @@ impl Replay {
         }
         self.last_number += 1;
         let number = self.last_number;
-        let mut connection = Connection::new(number, self.clock, &watched, tcp);
+        let mut connection = ReplayedConnection::new(number, self.clock, &watched, tcp);
         let begins = segment.has(tcp_flags::SYN);
         connection.is_copy(watched.direction, tcp, self.clock);
         match origin {
@@ -470,8 +470,8 @@ impl Replay {
         // The side that opens a connection is not a server, whatever its port.
         let end = |is_client, local: SocketAddr, remote: SocketAddr, direction| {
             let watching = match is_client {
-                true => Listener::watching_outgoing(&self.listeners, remote.port()),
-                false => Listener::watching(&self.listeners, local.port(), remote.port()),
+                true => ListenerConfig::watching_outgoing(&self.listeners, remote.port()),
+                false => ListenerConfig::watching(&self.listeners, local.port(), remote.port()),
             };
             watching.map(|(listener, role)| Watched {
                 listener,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use monitor_common::{frame::opcode, stats::ProtocolError};
 
-use super::connection::Connection;
+use super::connection::ReplayedConnection;
 use crate::records::{
     connection_summary::{ConnectionSummary, DirectionSummary},
     connections::CloseFrame,
@@ -39,7 +39,7 @@ pub(super) enum ConnectionEnd {
 pub(super) fn connection_summary(
     detail: &Detail,
     listener: &str,
-    connection: &Connection,
+    connection: &ReplayedConnection,
     end: ConnectionEnd,
     at: Ktime,
 ) -> ConnectionSummary {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     metrics::{self, Losses, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
@@ -166,9 +166,9 @@ fn metric_names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn listener() -> Listener {
+fn listener() -> ListenerConfig {
     let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
-    Listener {
+    ListenerConfig {
         rules: ListenerRules::new("8080", Some(hop)),
         ports: vec![PortRange(8080..=8080)],
         remote: false,

@@ -8,7 +8,7 @@ use std::{
 
 use super::link::Link;
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     decode,
     kernel::{
         bpf::{
@@ -152,7 +152,7 @@ impl Kernel {
 
 pub(super) fn load(ports: Range<u16>) -> Loaded {
     let listeners: Vec<_> = ports
-        .map(|port| Listener {
+        .map(|port| ListenerConfig {
             rules: ListenerRules::new(port.to_string(), None),
             ports: vec![PortRange(port..=port)],
             remote: false,

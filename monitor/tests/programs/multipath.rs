@@ -7,7 +7,7 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     decode,
     kernel::sock_diag::scan,
 };
@@ -104,7 +104,7 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
             return;
         };
         upgrade(&mut ends);
-        let listeners = [Listener {
+        let listeners = [ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(port..=port)],
             remote: false,

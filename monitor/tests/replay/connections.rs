@@ -1,7 +1,7 @@
 //! How connections start and end, and which connection a packet belongs to.
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     records::{connection_summary::ConnectionSummary, skipped::Skip},
     replay::{Capture, ReplayRecord, websocket_ports},
 };
@@ -284,7 +284,7 @@ fn a_remote_port_is_seen_from_the_clients_end() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.says(&mut recording, LATER, End::Client, &frame(PING, b"", true));
-    let remote = Listener {
+    let remote = ListenerConfig {
         rules: ListenerRules::new("8080", None),
         ports: vec![PortRange(8080..=8080)],
         remote: true,

@@ -21,7 +21,7 @@ mod verdicts;
 use std::{convert::Infallible, time::Duration};
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     records::{
         connection_summary::ConnectionSummary, frames::FrameRecord,
         recording_summary::RecordingSummary,
@@ -68,7 +68,7 @@ impl Played {
     }
 }
 
-fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
+fn replay(file: &[u8], listeners: &[ListenerConfig]) -> Result<Played, CaptureError> {
     let mut capture = Capture::open(file)?;
     let mut replay = Replay::new(listeners.to_vec());
     let mut records = Vec::new();
@@ -84,16 +84,16 @@ fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
     })
 }
 
-fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
+fn judge(recording: &Recording, listeners: &[ListenerConfig]) -> Played {
     let played = replay(&recording.pcap(), listeners).expect("a recording");
     assert!(played.end.is_none(), "{:?}", played.end);
     played
 }
 
 /// A listener for servers on this port, behind a hop with this limit.
-fn server(port: u16, limit: Option<Duration>) -> Listener {
+fn server(port: u16, limit: Option<Duration>) -> ListenerConfig {
     let hop = limit.map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
-    Listener {
+    ListenerConfig {
         rules: ListenerRules::new(port.to_string(), hop),
         ports: vec![PortRange(port..=port)],
         remote: false,

@@ -422,7 +422,7 @@ fn users_behind_one_address_who_leave_are_not_a_thrashing_client() {
     // All leave.
     let reported = behind_a_proxy(60, 1, 0);
     assert!(
-        reported[0].starts_with("a client connects again and again"),
+        reported[0].starts_with("a client connects repeatedly"),
         "{reported:?}"
     );
 }

@@ -4,7 +4,7 @@
 use std::{convert::Infallible, fmt};
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     replay::{Capture, Replay, ReplayRecord, play},
 };
 use monitor_core::{
@@ -116,7 +116,7 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
         .syn(&mut recording, START + nanos(story.until));
     recording.packets.sort_by_key(|(at, _)| *at);
 
-    let mut replay = Replay::new(vec![Listener {
+    let mut replay = Replay::new(vec![ListenerConfig {
         rules: story.rules.clone(),
         ports: vec![PortRange(8080..=8080)],
         remote: story.is_outgoing,

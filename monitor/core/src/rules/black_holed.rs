@@ -1,4 +1,4 @@
-//! `black_holed`: bytes are sent again and again, and nothing is acknowledged.
+//! `black_holed`: bytes are retransmitted, and nothing is acknowledged.
 //!
 //! *Confirmed*, unless the path is so lossy that it can be chance; then *suspected* until TCP has
 //! tried often enough.

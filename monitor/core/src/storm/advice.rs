@@ -22,7 +22,7 @@ pub(super) fn of_storm(storm: &ReconnectStorm, lasted: Duration) -> String {
 pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
     let shared = rows.iter().filter(|row| row.is_shared()).count();
     let every = rows.first().and_then(|row| row.interval).map_or_else(
-        || "again and again".to_owned(),
+        || "repeatedly".to_owned(),
         |interval| format!("every {:.1} s", interval.as_secs_f64()),
     );
     if let [row] = rows
@@ -30,7 +30,7 @@ pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
     {
         return format!(
             "most connections from {}, a proxy, NAT or load balancer ({} connections at once), end within \
-             5 s: look for what ends them; --client-address tells its clients apart where it forwards \
+             5 s: find what ends them; --client-address distinguishes its clients if it forwards \
              their addresses",
             row.client, row.most_open
         );
@@ -45,7 +45,7 @@ pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
         many => format!(" ({many} of them are proxies, NATs or load balancers)"),
     };
     format!(
-        "{who} {every} and {stay} for less than 5 s{among}: look for what ends these connections, and have \
+        "{who} {every} and {stay} for less than 5 s{among}: find what ends these connections, and have \
          clients reset their delay only after a connection has lasted"
     )
 }

@@ -34,9 +34,7 @@ impl StormDetector {
         }
         let reason = match firing {
             true => advice::of_thrash(&rows),
-            false => {
-                "no client has connected for seconds only, again and again, for a minute".into()
-            }
+            false => "no client has kept reconnecting for a minute".into(),
         };
         rows.truncate(Thrash::EXAMPLES);
         let thrash = Thrash {

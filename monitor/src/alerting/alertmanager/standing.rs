@@ -36,14 +36,14 @@ pub(super) struct Post {
 #[derive(Debug)]
 pub(super) struct StandingAlerts {
     instance: String,
-    families: BTreeMap<(ListenerId, VerdictKind), AlertFamily>,
+    families: BTreeMap<(ListenerId, VerdictKind), PostedAlerts>,
     /// By the name of the alert.
     listeners: BTreeMap<(ListenerId, &'static str), Post>,
 }
 
 /// The alerts of one listener and kind.
 #[derive(Debug, Default)]
-struct AlertFamily {
+struct PostedAlerts {
     singles: BTreeMap<ConnId, Post>,
     rest: Option<OverflowAlert>,
 }
@@ -132,7 +132,7 @@ fn stand<K: Ord>(standing: &mut BTreeMap<K, Post>, key: K, mut post: Post) -> Op
     Some(post)
 }
 
-impl AlertFamily {
+impl PostedAlerts {
     /// Whether the connection has its own alert, or gets one now.
     fn is_single(&self, conn: ConnId, is_firing: bool) -> bool {
         let rest = self.rest.as_ref();

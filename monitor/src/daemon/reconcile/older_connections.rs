@@ -8,7 +8,7 @@ use std::{
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
@@ -54,7 +54,7 @@ pub(super) struct Seeding {
 }
 
 impl Older {
-    fn search(listeners: Vec<Listener>) -> Result<Self, NetNsError> {
+    fn search(listeners: Vec<ListenerConfig>) -> Result<Self, NetNsError> {
         let (sender, slices) = mpsc::sync_channel(WAITING);
         let search = thread::Builder::new()
             .name("older".to_owned())
@@ -74,7 +74,10 @@ impl Older {
 
 /// Sends what it finds. A send fails only after the daemon's start has failed; the slice is not needed
 /// then.
-fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Scan, NetNsError> {
+fn search(
+    listeners: &[ListenerConfig],
+    slices: &SyncSender<Vec<Facts>>,
+) -> Result<Scan, NetNsError> {
     let mut slice = Vec::with_capacity(SLICE);
     let scan = scan::connections(listeners, |found| {
         slice.extend(found.facts());
@@ -109,7 +112,7 @@ impl Reconciler {
     /// are read in between.
     pub fn find_older(
         &mut self,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         core: &mut Correlator,
     ) -> Result<Older, NetNsError> {
         let at = clock::now();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
         clock,
         host::netns::NetNsError,
@@ -41,7 +41,7 @@ pub struct ScannedSockets {
 }
 
 pub(super) fn scan_host(
-    listeners: &[Listener],
+    listeners: &[ListenerConfig],
     targets: &ScanTargets,
 ) -> Result<ScannedSockets, NetNsError> {
     let (at, begun) = (clock::now(), clock::of_thread());

@@ -26,7 +26,7 @@ use super::{
     offsets::{self, BtfError, SockOffsets, VMLINUX_BTF},
     refusal::Refusal,
 };
-use crate::{config::listeners::Listener, diagnostics::error_chain::one_line};
+use crate::{config::listeners::ListenerConfig, diagnostics::error_chain::one_line};
 
 /// The compiled kernel programs, built from `monitor-ebpf` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/wsmon.bpf.o");
@@ -148,7 +148,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Loads and verifies every program and configures what they watch. Attaches nothing yet.
-    pub fn new(listeners: &[Listener], settings: &LoadSettings) -> Result<Self, LoadError> {
+    pub fn new(listeners: &[ListenerConfig], settings: &LoadSettings) -> Result<Self, LoadError> {
         if listeners.len() > MAX_LISTENERS {
             return Err(LoadError::TooManyListeners(listeners.len()));
         }
@@ -271,7 +271,7 @@ impl Loaded {
         )
     }
 
-    fn watch(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
+    fn watch(&mut self, listeners: &[ListenerConfig]) -> Result<(), LoadError> {
         self.set_limits(listeners)?;
         let mut ports = self.array::<PortWatch>("PORTS")?;
         for (port, watch) in port_table(listeners) {
@@ -283,7 +283,7 @@ impl Loaded {
     }
 
     /// Applies new limits to the listeners that the programs were loaded with.
-    pub fn set_limits(&mut self, listeners: &[Listener]) -> Result<(), LoadError> {
+    pub fn set_limits(&mut self, listeners: &[ListenerConfig]) -> Result<(), LoadError> {
         let mut limits = self.array::<ListenerLimits>("LISTENERS")?;
         for (i, listener) in listeners.iter().enumerate() {
             limits
@@ -326,7 +326,7 @@ where
 }
 
 /// The entries of the `PORTS` map: each watched port with its listener's index plus one.
-fn port_table(listeners: &[Listener]) -> std::collections::BTreeMap<u16, PortWatch> {
+fn port_table(listeners: &[ListenerConfig]) -> std::collections::BTreeMap<u16, PortWatch> {
     let mut table = std::collections::BTreeMap::<u16, PortWatch>::new();
     for (listener, tag) in listeners.iter().zip(1_u16..) {
         for port in listener.ports.iter().flat_map(|range| range.0.clone()) {
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_port_can_be_watched_as_local_and_as_remote() {
-        let listener = |ports, remote| Listener {
+        let listener = |ports, remote| ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(ports)],
             remote,

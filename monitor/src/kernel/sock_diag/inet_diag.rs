@@ -83,10 +83,10 @@ pub(super) fn parse_socket(
     payload: &[u8],
     at: Ktime,
     mut wanted: impl FnMut(u16, u16) -> bool,
-) -> Result<Option<DiagSocket>, Malformed> {
+) -> Result<Option<DiagSocket>, MalformedSocket> {
     let (header, attributes) = payload
         .split_first_chunk::<INET_DIAG_MSG>()
-        .ok_or(Malformed)?;
+        .ok_or(MalformedSocket)?;
     let local_port = u16::from_be_bytes([header[4], header[5]]);
     let peer_port = u16::from_be_bytes([header[6], header[7]]);
     if !wanted(local_port, peer_port) {
@@ -97,7 +97,10 @@ pub(super) fn parse_socket(
 
 /// `None` for a socket that isn't a connection yet, or any more: a socket in SYN_RECV or TIME_WAIT
 /// carries the cookie of the connection.
-pub(super) fn parse_connection(payload: &[u8], at: Ktime) -> Result<Option<DiagSocket>, Malformed> {
+pub(super) fn parse_connection(
+    payload: &[u8],
+    at: Ktime,
+) -> Result<Option<DiagSocket>, MalformedSocket> {
     match payload.get(1) {
         Some(&(TCP_SYN_SENT | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN)) => Ok(None),
         _ => parse_socket(payload, at, |_, _| true),
@@ -108,7 +111,7 @@ fn describe(
     header: &[u8; INET_DIAG_MSG],
     attributes: &[u8],
     at: Ktime,
-) -> Result<DiagSocket, Malformed> {
+) -> Result<DiagSocket, MalformedSocket> {
     let array = |offset: usize| -> [u8; 4] { std::array::from_fn(|index| header[offset + index]) };
     let u32_at = |offset| u32::from_ne_bytes(array(offset));
 
@@ -153,15 +156,17 @@ struct Attributes {
 }
 
 impl Attributes {
-    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    fn parse(bytes: &[u8]) -> Result<Self, MalformedSocket> {
         let mut attributes = Self::default();
         for attribute in NlasIterator::new(bytes) {
-            let attribute = attribute.map_err(|_| Malformed)?;
+            let attribute = attribute.map_err(|_| MalformedSocket)?;
             let value = attribute.value();
             match attribute.kind() {
-                INET_DIAG_INFO => attributes.info = Some(TcpInfo::parse(value).ok_or(Malformed)?),
+                INET_DIAG_INFO => {
+                    attributes.info = Some(TcpInfo::parse(value).ok_or(MalformedSocket)?)
+                }
                 INET_DIAG_CGROUP_ID => {
-                    let id = value.try_into().map_err(|_| Malformed)?;
+                    let id = value.try_into().map_err(|_| MalformedSocket)?;
                     attributes.cgroup_id = Some(u64::from_ne_bytes(id));
                 }
                 INET_DIAG_ULP_INFO => attributes.is_subflow = is_subflow(value)?,
@@ -173,19 +178,19 @@ impl Attributes {
 }
 
 /// Whether the protocol above is MPTCP. If the peer has none, the client's kernel keeps it unused.
-fn is_subflow(ulp: &[u8]) -> Result<bool, Malformed> {
+fn is_subflow(ulp: &[u8]) -> Result<bool, MalformedSocket> {
     let Some(subflow) = find(ulp, INET_ULP_INFO_MPTCP)? else {
         return Ok(false);
     };
-    let flags = find(&subflow, MPTCP_SUBFLOW_ATTR_FLAGS)?.ok_or(Malformed)?;
-    let flags = flags.try_into().map_err(|_| Malformed)?;
+    let flags = find(&subflow, MPTCP_SUBFLOW_ATTR_FLAGS)?.ok_or(MalformedSocket)?;
+    let flags = flags.try_into().map_err(|_| MalformedSocket)?;
     Ok(u32::from_ne_bytes(flags) & AGREED != 0)
 }
 
 /// The value of an attribute in a nest.
-fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, Malformed> {
+fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, MalformedSocket> {
     for attribute in NlasIterator::new(nest) {
-        let attribute = attribute.map_err(|_| Malformed)?;
+        let attribute = attribute.map_err(|_| MalformedSocket)?;
         if attribute.kind() == kind {
             return Ok(Some(attribute.value().to_vec()));
         }
@@ -195,20 +200,20 @@ fn find(nest: &[u8], kind: u16) -> Result<Option<Vec<u8>>, Malformed> {
 
 /// A socket that does not match the layout of `inet_diag`.
 #[derive(Debug)]
-pub(super) struct Malformed;
+pub(super) struct MalformedSocket;
 
 impl AddressFamily {
-    fn of(family: u8) -> Result<Self, Malformed> {
+    fn of(family: u8) -> Result<Self, MalformedSocket> {
         match family {
             AF_INET => Ok(Self::Inet),
             AF_INET6 => Ok(Self::Inet6),
-            _ => Err(Malformed),
+            _ => Err(MalformedSocket),
         }
     }
 }
 
 impl TcpState {
-    fn of(state: u8) -> Result<Self, Malformed> {
+    fn of(state: u8) -> Result<Self, MalformedSocket> {
         match state {
             TCP_ESTABLISHED => Ok(Self::Established),
             TCP_FIN_WAIT1 => Ok(Self::FinWait1),
@@ -217,7 +222,7 @@ impl TcpState {
             TCP_LAST_ACK => Ok(Self::LastAck),
             TCP_CLOSING => Ok(Self::Closing),
             TCP_LISTEN => Ok(Self::Listen),
-            _ => Err(Malformed),
+            _ => Err(MalformedSocket),
         }
     }
 

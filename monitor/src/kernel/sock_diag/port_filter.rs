@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::listeners::Listener;
+use crate::config::listeners::ListenerConfig;
 
 /// The ports of the sockets in a dump. Passes all wanted ports, and perhaps more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ const CONDITION: usize = 20;
 
 impl PortFilter {
     /// A filter that passes the ports of these listeners.
-    pub fn of(listeners: &[Listener]) -> Self {
+    pub fn of(listeners: &[ListenerConfig]) -> Self {
         let ranges = |remote: bool| {
             let listeners = listeners.iter().filter(move |l| l.remote == remote);
             listeners.flat_map(|listener| listener.ports.iter().map(|range| range.0.clone()))
@@ -137,8 +137,8 @@ mod tests {
     };
     use monitor_core::ListenerRules;
 
-    fn listener(remote: bool, ports: &[RangeInclusive<u16>]) -> Listener {
-        Listener {
+    fn listener(remote: bool, ports: &[RangeInclusive<u16>]) -> ListenerConfig {
+        ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: ports.iter().cloned().map(PortRange).collect(),
             remote,
@@ -175,7 +175,7 @@ mod tests {
         let program = PortFilter::of(&listeners).program();
         for local in [1, 79, 80, 81, 8999, 9000, 9005, 9010, 9011, u16::MAX] {
             for peer in [1, 442, 443, 444, 80, 9000] {
-                let watched = Listener::watching(&listeners, local, peer).is_some();
+                let watched = ListenerConfig::watching(&listeners, local, peer).is_some();
                 assert_eq!(passes(&program, local, peer), watched, "{local} {peer}");
             }
         }

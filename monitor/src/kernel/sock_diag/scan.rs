@@ -10,7 +10,7 @@ use super::{
     socket_finder::FindError,
 };
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::host::netns::{self, NetNs, NetNsError},
 };
 use monitor_core::{
@@ -89,7 +89,7 @@ impl ScannedSocket<'_> {
 /// Finds the listening sockets on the watched ports, in all network namespaces.
 ///
 /// Fails only if the namespaces cannot even be listed.
-pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
+pub fn listening(listeners: &[ListenerConfig]) -> Result<Scan, NetNsError> {
     walk(listeners, |sock_diag, listening| {
         Ok([
             dump_listening(sock_diag, listeners, listening)?,
@@ -104,20 +104,20 @@ pub fn listening(listeners: &[Listener]) -> Result<Scan, NetNsError> {
 ///
 /// Fails only if the namespaces cannot even be listed.
 pub fn connections(
-    listeners: &[Listener],
+    listeners: &[ListenerConfig],
     mut visit: impl FnMut(&ScannedSocket<'_>),
 ) -> Result<Scan, NetNsError> {
     let filter = PortFilter::of(listeners);
     walk(listeners, |sock_diag, listening| {
         let of_listening = dump_listening(sock_diag, listeners, listening)?;
         let served: BTreeSet<u16> = listening.iter().map(|s| s.local.port()).collect();
-        let wanted = |local, peer| Listener::watching(listeners, local, peer).is_some();
+        let wanted = |local, peer| ListenerConfig::watching(listeners, local, peer).is_some();
         let of_connections = sock_diag.dump(&filter, wanted, |socket| {
             let (local, peer) = (socket.local.port(), socket.peer.port());
             let watched = if local > peer && !served.contains(&local) {
-                Listener::watching_outgoing(listeners, peer)
+                ListenerConfig::watching_outgoing(listeners, peer)
             } else {
-                Listener::watching(listeners, local, peer)
+                ListenerConfig::watching(listeners, local, peer)
             };
             visit(&ScannedSocket {
                 socket: &socket,
@@ -131,7 +131,7 @@ pub fn connections(
 /// Scans each namespace, and repeats a dump that was interrupted. `dump` fills the given list of
 /// listening sockets.
 fn walk(
-    listeners: &[Listener],
+    listeners: &[ListenerConfig],
     mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
 ) -> Result<Scan, NetNsError> {
     let started = Instant::now();
@@ -161,7 +161,7 @@ fn walk(
                     let port = socket.local.port();
                     Some(ListeningSocket {
                         conn: ConnId(socket.cookie),
-                        listener: Listener::watching(listeners, port, 0)?.0,
+                        listener: ListenerConfig::watching(listeners, port, 0)?.0,
                         netns,
                         port,
                     })
@@ -184,11 +184,11 @@ fn refused(namespace: &NetNs, error: FindError) -> RefusedNamespace {
 
 fn dump_listening(
     sock_diag: &mut SockDiag,
-    listeners: &[Listener],
+    listeners: &[ListenerConfig],
     listening: &mut Vec<DiagSocket>,
 ) -> Result<Dump, SockDiagError> {
     let is_server = |local| {
-        let watching = Listener::watching(listeners, local, 0);
+        let watching = ListenerConfig::watching(listeners, local, 0);
         matches!(watching, Some((_, Role::Server)))
     };
     sock_diag.dump_listening(is_server, |socket| listening.push(socket))
@@ -210,8 +210,8 @@ mod tests {
     };
     use monitor_core::ListenerRules;
 
-    fn listener(port: u16) -> Listener {
-        Listener {
+    fn listener(port: u16) -> ListenerConfig {
+        ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(port..=port)],
             remote: false,

@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::listeners::{Listener, PortRange},
+        config::listeners::{ListenerConfig, PortRange},
         kernel::{
             sock_diag::scan,
             testing::{Connection, Namespace, key_of, wait_for, with_cookie},
@@ -280,7 +280,7 @@ mod tests {
     /// The only connection on a watched port. The application's socket has another cookie than its
     /// subflow.
     fn key_on(port: u16, remote: bool) -> SocketKey {
-        let listeners = [Listener {
+        let listeners = [ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(port..=port)],
             remote,

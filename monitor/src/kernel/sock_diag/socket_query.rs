@@ -128,7 +128,7 @@ impl SockDiag {
             Response::Done => Ok(true),
             Response::Refused(cause) if is_absent(&cause) => Ok(false),
             Response::Refused(cause) => Err(SockDiagError::Refused(cause)),
-            Response::Socket(_) => Err(SockDiagError::Malformed),
+            Response::Socket(_) => Err(SockDiagError::MalformedSocket),
         }
     }
 }
@@ -168,11 +168,11 @@ fn parse_response(
             None => Response::Done,
         },
         SOCK_DIAG_BY_FAMILY => {
-            let socket =
-                parse_connection(message.payload(), at).map_err(|_| SockDiagError::Malformed)?;
+            let socket = parse_connection(message.payload(), at)
+                .map_err(|_| SockDiagError::MalformedSocket)?;
             Response::Socket(socket.map(Box::new))
         }
-        _ => return Err(SockDiagError::Malformed),
+        _ => return Err(SockDiagError::MalformedSocket),
     };
     Ok(Some(response))
 }
@@ -256,11 +256,11 @@ mod tests {
     fn an_invalid_response_is_an_error_and_an_earlier_one_is_skipped() {
         assert!(matches!(
             read(NLMSG_NOOP, &[0; 4]),
-            Err(SockDiagError::Malformed)
+            Err(SockDiagError::MalformedSocket)
         ));
         assert!(matches!(
             read(SOCK_DIAG_BY_FAMILY, &[0; 4]),
-            Err(SockDiagError::Malformed)
+            Err(SockDiagError::MalformedSocket)
         ));
         assert!(matches!(
             parse_response(&[0; 8], SEQUENCE, AT),

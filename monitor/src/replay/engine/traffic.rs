@@ -16,7 +16,7 @@ use crate::{
     decode,
     records::frames::FrameRecord,
     replay::{
-        connection::{Connection, Reading},
+        connection::{Reading, ReplayedConnection},
         headers::TcpSegment,
         report::{ConnectionEnd, ReplayRecord, connection_summary, wall_clock},
         upgrade,
@@ -44,7 +44,9 @@ impl Replay {
     /// Processes the data of the SYN of a connection that is now established.
     pub(super) fn early_traffic(&mut self, number: u64, tuple: Tuple) {
         let connection = self.connections.get_mut(&number);
-        if let Some((direction, segment, payload)) = connection.and_then(Connection::take_early) {
+        if let Some((direction, segment, payload)) =
+            connection.and_then(ReplayedConnection::take_early)
+        {
             let piece = ParsedSegment {
                 segment: &segment,
                 payload: &payload,
@@ -130,7 +132,7 @@ impl Replay {
         if self
             .connections
             .get(&number)
-            .is_some_and(Connection::is_closing)
+            .is_some_and(ReplayedConnection::is_closing)
         {
             return self.report_close(number);
         }
@@ -145,7 +147,11 @@ impl Replay {
     }
 
     /// Reports a connection that is closed, or its state at the recording's end.
-    pub(super) fn emit_connection(&mut self, mut connection: Connection, end: ConnectionEnd) {
+    pub(super) fn emit_connection(
+        &mut self,
+        mut connection: ReplayedConnection,
+        end: ConnectionEnd,
+    ) {
         let Some(detail) = connection.detail() else {
             self.summary.other_connections += u64::from(connection.is_established());
             return;

@@ -280,7 +280,7 @@ fn crowd_json(crowd: &Measured) -> Value {
             "daemon_cpu_seconds": crowd.verdicts_cpu,
             "missed": crowd.missed,
             "wrong": crowd.wrong,
-            "told": crowd.reported,
+            "reported": crowd.reported,
             "alert_lines": crowd.alert_lines,
             "taken_back": crowd.recovered,
         },

@@ -9,7 +9,7 @@ use monitor_core::{Closed, ConnId, Ktime};
 pub const REMEMBERED: usize = 1024;
 
 #[derive(Debug, Default)]
-pub struct History(VecDeque<Past>);
+pub struct EndedConnections(VecDeque<Past>);
 
 /// A closed connection, as of its end.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Past {
     pub requested_at: Option<Ktime>,
 }
 
-impl History {
+impl EndedConnections {
     pub fn remember(&mut self, past: Past) {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn the_last_connections_are_kept_up_to_the_limit() {
-        let mut history = History::default();
+        let mut history = EndedConnections::default();
         for conn in 0..=REMEMBERED as u64 {
             history.remember(Past {
                 closed: Closed {
