@@ -150,7 +150,7 @@ fn compare(ours: &Header, bytes: &[u8], theirs: &Theirs) {
     }
     for from_client in [false, true] {
         let broken = theirs.broken(from_client);
-        for rule in ProtocolError::ALL {
+        for &rule in ProtocolError::ALL {
             assert_eq!(
                 breaks(ours, from_client.into(), rule),
                 broken.contains(&rule),

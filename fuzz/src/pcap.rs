@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     replay::{self, Capture, CaptureError, Replay},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry};
@@ -52,9 +52,9 @@ fn play(source: impl Read) -> Vec<String> {
     reported
 }
 
-fn listeners() -> Vec<Listener> {
+fn listeners() -> Vec<ListenerConfig> {
     let hop = Hop::new("lb", std::time::Duration::from_secs(60), OnExpiry::Silent);
-    let listener = |port: u16, remote| Listener {
+    let listener = |port: u16, remote| ListenerConfig {
         rules: ListenerRules::new(port.to_string(), Some(hop.clone())),
         ports: vec![PortRange(port..=port)],
         remote,

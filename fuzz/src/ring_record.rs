@@ -2,11 +2,11 @@
 
 use std::mem::offset_of;
 
-use monitor::kernel::decode::{self, DecodeError};
+use monitor::decode::{self, DecodeError};
 use monitor_common::{
     event::{
-        self as wire, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
-        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
+        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     moment::TICK,
     published::Published,
@@ -70,7 +70,7 @@ fn check_vital(record: &[u8]) {
         }
         (Err(DecodeError::CloseHow(unknown)), Ok(EventKind::Closed)) => {
             assert_eq!(unknown, detail);
-            assert!(wire::CloseHow::try_from(detail).is_err());
+            assert!(CloseHow::try_from(detail).is_err());
         }
         (Err(DecodeError::ClosingBy(unknown)), Ok(_)) => {
             let closing_by = array(record, offset_of!(VitalEvent, snapshot.closing_by));

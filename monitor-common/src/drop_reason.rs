@@ -1,8 +1,11 @@
 //! Every way the kernel side can fail to report. Each loss counts in one of these counters.
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// Index into the per-CPU `DROPS` array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[repr(u32)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum DropReason {
     /// `VITALS` was full: an open, close or trouble event was not reported.
     VitalsFull = 0,
@@ -27,33 +30,13 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 9] = [
-        Self::VitalsFull,
-        Self::SamplesFull,
-        Self::SnapshotsFull,
-        Self::StorageFull,
-        Self::HeaderUnreadable,
-        Self::PayloadUnreadable,
-        Self::WalkTooLong,
-        Self::HandshakesFull,
-        Self::Contended,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Entries of the `DROPS` map.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
     /// The name in metrics.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::VitalsFull => "vitals_full",
-            Self::SamplesFull => "samples_full",
-            Self::SnapshotsFull => "snapshots_full",
-            Self::StorageFull => "storage_full",
-            Self::HeaderUnreadable => "header_unreadable",
-            Self::PayloadUnreadable => "payload_unreadable",
-            Self::WalkTooLong => "walk_too_long",
-            Self::HandshakesFull => "handshakes_full",
-            Self::Contended => "contended",
-        }
+        self.into_str()
     }
 }

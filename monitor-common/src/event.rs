@@ -1,5 +1,8 @@
 //! Ring-buffer records.
 
+use num_enum::TryFromPrimitive;
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::snapshot::Snapshot;
 
 /// One record of the `VITALS` ring: an event on which a verdict may depend, with a copy of the flow's facts
@@ -34,7 +37,8 @@ pub struct ListenEvent {
 }
 
 /// Why a [`VitalEvent`] or a [`ListenEvent`] was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromPrimitive)]
+#[num_enum(error_type(name = u32, constructor = core::convert::identity))]
 #[repr(u32)]
 pub enum EventKind {
     /// Recognised as WebSocket or TLS, or adopted in mid-stream.
@@ -64,59 +68,39 @@ pub enum EventKind {
     WindowClosed = 12,
 }
 
-impl TryFrom<u32> for EventKind {
-    /// The unknown number.
-    type Error = u32;
-
-    fn try_from(raw: u32) -> Result<Self, u32> {
-        Ok(match raw {
-            1 => Self::Opened,
-            2 => Self::Closing,
-            3 => Self::Closed,
-            4 => Self::Dismissed,
-            5 => Self::Retransmit,
-            6 => Self::Resumed,
-            7 => Self::Answered,
-            8 => Self::PingUnanswered,
-            9 => Self::Reset,
-            10 => Self::Listening,
-            11 => Self::ListenEnded,
-            12 => Self::WindowClosed,
-            unknown => return Err(unknown),
-        })
-    }
-}
-
-/// How a connection ended: the first thing that decided it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a connection ended: the first event that decided it.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    IntoStaticStr,
+    TryFromPrimitive,
+    VariantArray,
+)]
+#[num_enum(error_type(name = u32, constructor = core::convert::identity))]
 #[repr(u32)]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseHow {
     CloseFrame = 0,
     Fin = 1,
     RstSent = 2,
     RstReceived = 3,
-    /// TCP gave up: bytes were outstanding and neither side had closed.
+    /// TCP gave up: data was outstanding and neither side had closed.
     Timeout = 4,
     Unknown = 5,
 }
 
-/// Number of [`CloseHow`] values.
-pub const CLOSE_HOW_COUNT: usize = 6;
+impl CloseHow {
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
-impl TryFrom<u32> for CloseHow {
-    /// The unknown number.
-    type Error = u32;
-
-    fn try_from(raw: u32) -> Result<Self, u32> {
-        Ok(match raw {
-            0 => Self::CloseFrame,
-            1 => Self::Fin,
-            2 => Self::RstSent,
-            3 => Self::RstReceived,
-            4 => Self::Timeout,
-            5 => Self::Unknown,
-            unknown => return Err(unknown),
-        })
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

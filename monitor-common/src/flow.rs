@@ -138,13 +138,13 @@ impl Flow {
             walk.note(notable::ANSWERED);
         }
         // A FIN proves nothing: some hops end idle connections with one.
-        if s.gap_is_unheard() && !segment.has(tcp_flags::FIN) {
+        if s.gap_is_unanswered() && !segment.has(tcp_flags::FIN) {
             s.count_survival(stats);
         }
         s.rx.last_packet = now;
         if segment.payload_len > 0 && !walk.is_probe(segment) {
             s.rx.last_payload = now;
-            if s.has_tries() && walk.is_news(segment) {
+            if s.has_tries() && walk.has_new_payload(segment) {
                 s.excuse_tries(walk);
             }
         }
@@ -362,7 +362,7 @@ impl Snapshot {
 
     /// Whether nothing was received since the end of the last idle gap.
     #[inline(always)]
-    const fn gap_is_unheard(&self) -> bool {
+    const fn gap_is_unanswered(&self) -> bool {
         self.gap_to > self.rx.last_packet
     }
 
@@ -396,7 +396,10 @@ impl Snapshot {
         if silence >= IDLE_GAP_FLOOR {
             stats.idle_gaps.observe(silence, &IDLE_GAP_BOUNDS);
         }
-        if matches!(by, Direction::Rx) || !self.gap_is_unheard() || silence > self.last_idle_gap() {
+        if matches!(by, Direction::Rx)
+            || !self.gap_is_unanswered()
+            || silence > self.last_idle_gap()
+        {
             self.gap_ticks = ticks_between(last, now);
             self.gap_to = now;
             self.gap_ended_by = by as u8;

@@ -223,15 +223,15 @@ impl Holes {
     #[inline(always)]
     fn log(&mut self, header: &Header, seq: u32) {
         let picked = self.scratch() as usize % PENDING_RUNS;
-        let place = self.log_len;
+        let index = self.log_len;
         let run = &mut self.pending_runs[picked];
         let chain = run.walk.chain();
-        let Some(entry) = self.log.get_mut(place as usize) else {
+        let Some(entry) = self.log.get_mut(index as usize) else {
             // An incomplete chain must not be taken for a complete one.
             run.walk.rest();
             return;
         };
-        if self.last_logged != chain && run.logged_from != place {
+        if self.last_logged != chain && run.logged_from != index {
             // Frames of another pending run are among those of this chain.
             run.logged_from = LOG as u32;
         }
@@ -239,7 +239,7 @@ impl Holes {
         entry.header = *header;
         entry.chain = chain;
         entry.seq = seq.wrapping_add(run.walk.mark);
-        self.log_len = place + 1;
+        self.log_len = index + 1;
     }
 
     /// The current chain broke at offset `at`: forgets its frames. Returns the offset at which to continue
@@ -282,7 +282,7 @@ impl Holes {
     #[inline(always)]
     pub fn bridge(&mut self, front: &mut Walk) -> Bridge {
         if self.bridging.cursor != NO_PENDING_RUN {
-            return self.look_through_log(front);
+            return self.search_log(front);
         }
         if self.bridging.searched >= PENDING_RUNS as u32 {
             return Bridge::End;
@@ -324,10 +324,10 @@ impl Holes {
     /// Accounts for the frames of the current pending run, from the frame that begins where the front
     /// expects a header.
     #[inline(always)]
-    fn look_through_log(&mut self, front: &mut Walk) -> Bridge {
+    fn search_log(&mut self, front: &mut Walk) -> Bridge {
         let run = &mut self.pending_runs[self.bridging.run as usize % PENDING_RUNS];
-        let place = self.bridging.cursor as usize;
-        if self.bridging.cursor >= self.log_len || place >= LOG {
+        let index = self.bridging.cursor as usize;
+        if self.bridging.cursor >= self.log_len || index >= LOG {
             self.bridging.cursor = NO_PENDING_RUN;
             let left = run.walk.next_seq.wrapping_sub(front.next_seq);
             run.walk = Walk::EMPTY;
@@ -338,7 +338,7 @@ impl Holes {
             });
         }
         self.bridging.cursor += 1;
-        let entry = &self.log[place];
+        let entry = &self.log[index];
         let on_trial = run.walk.mode == mode::TRIAL;
         if !on_trial || entry.chain != run.walk.chain() {
             return Bridge::Again;

@@ -14,6 +14,7 @@ compile_error!("the packet logic reads headers from little-endian words");
 
 mod account;
 mod bounds;
+mod direction;
 pub mod drop_reason;
 pub mod early_data;
 pub mod event;
@@ -37,27 +38,4 @@ pub mod snapshot;
 pub mod stats;
 pub mod stream;
 
-/// The direction of a packet, seen from this host's socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Direction {
-    Rx = 0,
-    Tx = 1,
-}
-
-impl Direction {
-    pub const ALL: [Self; 2] = [Self::Rx, Self::Tx];
-
-    #[inline(always)]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Rx => Self::Tx,
-            Self::Tx => Self::Rx,
-        }
-    }
-
-    #[inline(always)]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
+pub use direction::Direction;

@@ -24,11 +24,11 @@ impl MessageState {
     #[inline(always)]
     pub fn after(self, header: &Header) -> (Self, u16) {
         let op = header.opcode();
-        let place = (self.0 & 3) << 3
+        let index = (self.0 & 3) << 3
             | ((op >= opcode::CLOSE) as u8) << 2
             | ((op == opcode::CONTINUATION) as u8) << 1
             | header.fin() as u8;
-        let next = NEXT[within(place as usize, NEXT.len() - 1)];
+        let next = NEXT[within(index as usize, NEXT.len() - 1)];
         (Self(next & 3), (next as u16 >> 2) << FIRST_RULE)
     }
 }
@@ -42,11 +42,11 @@ const INTERLEAVED: u8 = 2 << 2;
 static NEXT: [u8; 32] = {
     assert!(FIRST_RULE + 1 == ProtocolError::InterleavedMessage as u8);
     let mut table = [0; 32];
-    let mut place = 0;
-    while place < table.len() {
-        let state = MessageState((place >> 3) as u8);
-        let (control, continuation, fin) = (place & 4 != 0, place & 2 != 0, place & 1 != 0);
-        table[place] = if control {
+    let mut index = 0;
+    while index < table.len() {
+        let state = MessageState((index >> 3) as u8);
+        let (control, continuation, fin) = (index & 4 != 0, index & 2 != 0, index & 1 != 0);
+        table[index] = if control {
             state.0
         } else {
             let broken = match (state, continuation) {
@@ -61,7 +61,7 @@ static NEXT: [u8; 32] = {
             };
             next.0 | broken
         };
-        place += 1;
+        index += 1;
     }
     table
 };

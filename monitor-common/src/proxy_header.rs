@@ -28,7 +28,7 @@ impl ProxyHeader {
     pub const MAX_STEPS: u32 = LINE_MAX.div_ceil(Self::STRIDE);
 
     /// Examines the first of `len` bytes of payload. The length is known immediately with version 2, and
-    /// after up to [`ProxyHeader::MAX_STEPS`] calls of [`ProxyHeader::look`] with version 1.
+    /// after up to [`ProxyHeader::MAX_STEPS`] calls of [`ProxyHeader::search`] with version 1.
     #[inline(always)]
     pub fn of(payload: &impl Payload, len: u32) -> Self {
         const LINE: u64 = u64::from_le_bytes(*b"PROXY \0\0");
@@ -61,14 +61,14 @@ impl ProxyHeader {
     /// The length of the header at the start of `len` bytes of payload; 0 if there is none.
     pub fn len_in(payload: &impl Payload, len: u32) -> u32 {
         let mut header = Self::of(payload, len);
-        let mut looks = 0..Self::MAX_STEPS;
-        while looks.next().is_some() && header.look(payload, len) {}
+        let mut steps = 0..Self::MAX_STEPS;
+        while steps.next().is_some() && header.search(payload, len) {}
         header.len
     }
 
     /// Continues the search for the end of a line in `len` bytes of payload; true to continue.
     #[inline(always)]
-    pub fn look(&mut self, payload: &impl Payload, len: u32) -> bool {
+    pub fn search(&mut self, payload: &impl Payload, len: u32) -> bool {
         if self.at == 0 || self.at >= len {
             return false;
         }

@@ -187,7 +187,7 @@ impl Flow {
         let s = &mut self.snapshot;
         s.protocol = protocol;
         s.opened_at = now;
-        if s.origin == origin::BIRTH {
+        if s.origin == origin::ESTABLISHMENT {
             stats.opened.add(1);
             if protocol == protocol::WEBSOCKET && s.established_at != 0 {
                 let took = now.saturating_sub(s.established_at);
@@ -208,7 +208,7 @@ impl Flow {
             self.rx_walk.mode = mode::HANDSHAKE;
             self.tx_walk.mode = mode::HANDSHAKE;
             // From here on it is as well known as a connection seen from its start.
-            self.snapshot.origin = origin::BIRTH;
+            self.snapshot.origin = origin::ESTABLISHMENT;
         }
         if before == protocol::ASSUMED || before == protocol::UPGRADING {
             self.walk_mut(direction).note(notable::DISMISSED);

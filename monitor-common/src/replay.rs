@@ -370,7 +370,7 @@ fn find(needle: Needle, payload: &impl Payload, len: u32) -> bool {
 
 fn is_there(needle: Needle, payload: &impl Payload, len: u32) -> bool {
     (0..Needle::MAX_STEPS)
-        .map(|look| look * Needle::STRIDE)
+        .map(|step| step * Needle::STRIDE)
         .take_while(|at| *at < len)
         .filter_map(|at| payload.read(at, 14.min(len - at).min(payload.readable(at)).max(1)))
         .any(|bytes| needle.is_in(&bytes))

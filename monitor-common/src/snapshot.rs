@@ -40,7 +40,7 @@ pub mod role {
 /// How the flow became known.
 pub mod origin {
     /// Seen when TCP reached ESTABLISHED.
-    pub const BIRTH: u8 = 0;
+    pub const ESTABLISHMENT: u8 = 0;
     /// Older than the monitor; first seen at a packet.
     pub const ADOPTED: u8 = 1;
     /// Older than the monitor; written by the daemon from sock_diag.
@@ -247,7 +247,7 @@ impl Snapshot {
             ip_version: 0,
             role: role::SERVER,
             protocol: protocol::UNKNOWN,
-            origin: origin::BIRTH,
+            origin: origin::ESTABLISHMENT,
             close_initiator: 0,
             rst_rx: 0,
             rst_tx: 0,

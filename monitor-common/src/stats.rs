@@ -1,6 +1,8 @@
 //! Per-listener aggregates, for facts that need no event.
 
-use crate::{event::CLOSE_HOW_COUNT, idle_gap_scale};
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::{event::CloseHow, idle_gap_scale};
 
 /// Upper bounds in nanoseconds of the ping round-trip buckets; one more bucket holds the rest.
 pub const RTT_BOUNDS: [u64; 16] = [
@@ -77,8 +79,9 @@ pub mod response {
 }
 
 /// The kind of a pong (RFC 6455 §5.5.3); index into [`ListenerStats::pongs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[repr(u8)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum PongKind {
     /// It has the payload of an outstanding ping.
     Matched = 0,
@@ -89,21 +92,18 @@ pub enum PongKind {
 }
 
 impl PongKind {
-    pub const ALL: [Self; 3] = [Self::Matched, Self::Unsolicited, Self::Mismatched];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Matched => "matched",
-            Self::Unsolicited => "unsolicited",
-            Self::Mismatched => "mismatched",
-        }
+        self.into_str()
     }
 }
 
 /// A rule of RFC 6455 that an endpoint broke; index into [`ListenerStats::protocol_errors`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[repr(u8)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ProtocolError {
     /// RSV2 or RSV3, or RSV1 on a frame other than the start of a data message (§5.2, RFC 7692 §6).
     ReservedBits = 0,
@@ -128,33 +128,11 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    pub const ALL: [Self; 10] = [
-        Self::ReservedBits,
-        Self::ReservedOpcode,
-        Self::FragmentedControl,
-        Self::OversizedControl,
-        Self::UnmaskedClient,
-        Self::MaskedServer,
-        Self::InvalidCloseCode,
-        Self::NonMinimalLength,
-        Self::UnexpectedContinuation,
-        Self::InterleavedMessage,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ReservedBits => "reserved_bits",
-            Self::ReservedOpcode => "reserved_opcode",
-            Self::FragmentedControl => "fragmented_control",
-            Self::OversizedControl => "oversized_control",
-            Self::UnmaskedClient => "unmasked_client",
-            Self::MaskedServer => "masked_server",
-            Self::InvalidCloseCode => "invalid_close_code",
-            Self::NonMinimalLength => "non_minimal_length",
-            Self::UnexpectedContinuation => "unexpected_continuation",
-            Self::InterleavedMessage => "interleaved_message",
-        }
+        self.into_str()
     }
 }
 
@@ -244,7 +222,7 @@ pub struct ListenerStats {
     /// Connections recognised since the monitor started (upgrade finished, or TLS begun).
     pub opened: Counter,
     /// Connections that ended, by [`crate::event::CloseHow`].
-    pub closed: [Counter; CLOSE_HOW_COUNT],
+    pub closed: [Counter; CloseHow::ALL.len()],
     /// Frames by raw opcode.
     pub frames: [[Counter; 16]; 2],
     /// Frame payload, bytes.
@@ -298,7 +276,7 @@ pub struct ListenerStats {
 impl ListenerStats {
     pub const EMPTY: Self = Self {
         opened: Counter(0),
-        closed: [Counter(0); CLOSE_HOW_COUNT],
+        closed: [Counter(0); CloseHow::ALL.len()],
         frames: [[Counter(0); 16]; 2],
         payload_bytes: [Counter(0); 2],
         unsynced_bytes: [Counter(0); 2],

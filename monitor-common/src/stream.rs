@@ -408,7 +408,7 @@ impl Walk {
 
     /// Whether the payload of a segment reaches beyond all bytes that came in order.
     #[inline(always)]
-    pub(crate) const fn is_news(&self, segment: &Segment) -> bool {
+    pub(crate) const fn has_new_payload(&self, segment: &Segment) -> bool {
         self.flags & flag::STARTED == 0 || after(segment.end(), self.next_seq)
     }
 

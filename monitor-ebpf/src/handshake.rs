@@ -124,7 +124,7 @@ impl Body for LineStep {
             skb: line.skb,
             offset: line.offset,
         };
-        line.header.look(&payload, line.len)
+        line.header.search(&payload, line.len)
     }
 }
 

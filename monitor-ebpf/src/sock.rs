@@ -101,7 +101,7 @@ pub(crate) fn new_flow(
     s.remote_port = remote;
     s.listener = watch.listener;
     s.role = watch.role;
-    s.origin = origin::BIRTH;
+    s.origin = origin::ESTABLISHMENT;
     Some(flow)
 }
 

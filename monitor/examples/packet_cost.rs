@@ -29,15 +29,11 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkb, ProgramInfo},
     sys::{Stats, enable_stats},
 };
-use lab::{
-    Opcode,
-    wire::{REQUEST, RESPONSE, Sender, frame},
-};
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     kernel::{
-        cgroup::find_cgroup2,
-        loader::{LoadSettings, Loaded, PACKET_HOOKS},
+        bpf::loader::{LoadSettings, Loaded, PACKET_HOOKS},
+        host::cgroup::find_cgroup2,
     },
 };
 use monitor_core::ListenerRules;
@@ -46,6 +42,7 @@ use object::{
     write::{Object, Symbol, SymbolSection},
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use wire::{BINARY, REQUEST, RESPONSE, ZERO_KEY, frame};
 
 const WATCHED: u16 = 28_201;
 const ROUND_TRIPS: u32 = 10_000;
@@ -97,7 +94,7 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
         program.load()?;
         program.attach(File::open(&idle.path)?, hook, CgroupAttachMode::Single)?;
     }
-    let listener = Listener {
+    let listener = ListenerConfig {
         rules: ListenerRules::new("bench", None),
         ports: vec![PortRange(WATCHED..=WATCHED)],
         remote: false,
@@ -257,8 +254,8 @@ impl Connection {
     }
 
     fn echo(&mut self, round_trips: u32) -> Result<()> {
-        let ping = frame(Sender::Client, Opcode::Binary, PAYLOAD);
-        let mut pong = frame(Sender::Server, Opcode::Binary, PAYLOAD);
+        let ping = frame(BINARY, &[0; PAYLOAD], ZERO_KEY);
+        let mut pong = frame(BINARY, &[0; PAYLOAD], None);
         for _ in 0..round_trips {
             self.client.write_all(&ping)?;
             self.client.read_exact(&mut pong)?;
@@ -271,8 +268,8 @@ impl Connection {
 fn serve(mut server: TcpStream) -> Result<()> {
     server.read_exact(&mut [0; REQUEST.len()])?;
     server.write_all(RESPONSE)?;
-    let mut received = frame(Sender::Client, Opcode::Binary, PAYLOAD);
-    let answer = frame(Sender::Server, Opcode::Binary, PAYLOAD);
+    let mut received = frame(BINARY, &[0; PAYLOAD], ZERO_KEY);
+    let answer = frame(BINARY, &[0; PAYLOAD], None);
     loop {
         server.read_exact(&mut received)?;
         server.write_all(&answer)?;

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::config::{endpoint::Endpoint, listeners::Listener};
+use crate::config::{endpoint::Endpoint, listeners::ListenerConfig};
 use monitor_core::reap::ReapSettings;
 
 mod build;
@@ -40,7 +40,7 @@ pub struct Config {
     pub reap: ReapSettings,
     pub privacy: Privacy,
     /// In the order of the file.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Probable mistakes in a valid file.
     pub warnings: Vec<Problem>,
 }

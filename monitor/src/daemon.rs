@@ -7,39 +7,38 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::Signal,
     sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
 };
 
 use crate::{
-    config::listeners::Listener,
+    alerting::Sinks,
+    api::{control::ControlRequest, http::MetricsRequest},
+    config::listeners::ListenerConfig,
     kernel::{
+        bpf::loader::{LoadError, Loaded},
         clock,
-        loader::{LoadError, Loaded},
-        maps::{Drops, Ring, Snapshots, Stats},
-        netns::NetNsError,
-        socket_finder::FindError,
+        host::netns::NetNsError,
+        sock_diag::socket_finder::FindError,
     },
-    sink::{
-        Sinks,
-        control::{self as control_socket, EventViewers, History},
-        http::MetricsRequest,
-    },
+    records::Now,
 };
 use monitor_core::{
-    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, StormSetup, Transition,
-    reap::ReapSettings, storm::StormSettings,
+    Action, Correlator, KnownHop, Ktime, ListenerId, StormSetup, Transition, reap::ReapSettings,
+    storm::StormSettings,
 };
 
 mod control;
-mod drain;
 pub mod frame_stream;
+mod housekeeping;
+mod intake;
 mod losses;
+mod outputs;
 mod owner_lookup;
-pub mod reaper;
+mod reaper;
 pub mod reconcile;
 mod scrape;
 pub mod state;
@@ -47,16 +46,12 @@ mod state_writer;
 mod stats_poll;
 mod sweep;
 
-use drain::Vital;
-use frame_stream::{FrameStream, FrameStreamError};
-use losses::Degradation;
-use owner_lookup::OwnerLookup;
-use reaper::Reaping;
-use reconcile::{Reconciler, Seeded, SocketScan};
+use frame_stream::FrameStreamError;
+use housekeeping::Housekeeping;
+use intake::{Arrival, Intake};
+use outputs::{OutputEvent, Outputs};
+use reconcile::Seeded;
 use state::StateFile;
-use state_writer::StateWriter;
-use stats_poll::StatsPoll;
-use sweep::Sweeps;
 
 /// A record is stamped before it is committed, so a program interrupted in between commits a moment
 /// late. The core's clock therefore runs this much behind the real one.
@@ -65,18 +60,6 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// Granularity of the kernel programs' clock, which advances with the scheduler tick: at most 10 ms
 /// (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
-
-/// A scan of all sockets costs more than 1 µs per socket. The interval between scans keeps their cost
-/// at 1/66 of a CPU, within these bounds.
-const SCAN_SHARE: u32 = 66;
-const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_SCAN_INTERVAL: Duration = Duration::from_secs(240);
-
-/// Minimum time between two drains. The ring holds about 21,000 records.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Maximum number of connections to inspect in one tick, which takes some milliseconds.
-const INSPECTIONS_AT_ONCE: usize = 4096;
 
 /// Settings of the daemon other than the listeners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,40 +73,47 @@ pub struct DaemonSettings {
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
 pub struct Reload {
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Receives the result of applying the rules.
     pub reply: oneshot::Sender<Result<(), LoadError>>,
 }
 
+/// What others request from the daemon.
+pub struct Requests {
+    pub metrics: mpsc::Receiver<MetricsRequest>,
+    pub control: mpsc::Receiver<ControlRequest>,
+    pub reloads: mpsc::Receiver<Reload>,
+    /// Signals that the alert log was moved away.
+    pub rotated: Signal,
+}
+
+enum Request {
+    Metrics(MetricsRequest),
+    Control(ControlRequest),
+    Reload(Reload),
+    ReopenLog,
+}
+
+impl Requests {
+    /// Waits for the next request; pends forever if none can come.
+    async fn next(&mut self) -> Request {
+        tokio::select! {
+            Some(request) = self.metrics.recv() => Request::Metrics(request),
+            Some(request) = self.control.recv() => Request::Control(request),
+            Some(reload) = self.reloads.recv() => Request::Reload(reload),
+            Some(()) = self.rotated.recv() => Request::ReopenLog,
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// The running daemon. Dropping it detaches everything.
 pub struct Daemon {
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerConfig>,
     core: Correlator,
-    /// Groups the core's alerts for the line-based outputs.
-    grouping: Grouping,
-    vitals: AsyncFd<Ring>,
-    handshakes: AsyncFd<Ring>,
-    /// Vitals that were read and not yet reported. Empty between drains; kept for its capacity.
-    waiting: Vec<Vital>,
-    snapshots: Snapshots,
-    stats: Stats,
-    drops: Drops,
-    sinks: Sinks,
-    owner_lookup: OwnerLookup,
-    reaping: Reaping,
-    stats_poll: StatsPoll,
-    sweeps: Sweeps,
-    state_writer: StateWriter,
-    reconciler: Reconciler,
-    frame_stream: FrameStream,
-    events: EventViewers,
-    history: History,
-    undecodable: u64,
-    undecodable_handshakes: u64,
-    /// Connections older than the programs for which the snapshot map had no room.
-    untracked_at_start: u64,
-    degradation: Degradation,
-    kernel_release: String,
+    intake: Intake,
+    outputs: Outputs,
+    housekeeping: Housekeeping,
     /// Keeps the programs attached.
     loaded: Loaded,
 }
@@ -132,17 +122,11 @@ impl Daemon {
     /// Takes ownership of loaded and attached programs. Must be called within a tokio runtime.
     pub fn new(
         mut loaded: Loaded,
-        listeners: Vec<Listener>,
+        listeners: Vec<ListenerConfig>,
         settings: DaemonSettings,
         sinks: Sinks,
         state: Option<StateFile>,
     ) -> Result<Self, DaemonError> {
-        let vitals = Ring::vitals(&mut loaded)?
-            .watched()
-            .map_err(DaemonError::Runtime)?;
-        let handshakes = Ring::handshakes(&mut loaded)?
-            .watched()
-            .map_err(DaemonError::Runtime)?;
         let rules = listeners
             .iter()
             .map(|listener| listener.rules.clone())
@@ -162,31 +146,9 @@ impl Daemon {
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
         Ok(Self {
             core: Correlator::new(rules, staleness).with_storms(&storms),
-            state_writer: StateWriter::new(state),
-            owner_lookup: OwnerLookup::new(settings.client_address)?,
-            reaping: Reaping::new(settings.reap),
-            stats_poll: StatsPoll::of(&listeners),
-            sweeps: Sweeps::of(&listeners),
-            grouping: Grouping::default(),
-            vitals,
-            handshakes,
-            waiting: Vec::new(),
-            snapshots: Snapshots::take(&mut loaded)?,
-            stats: Stats::take(&mut loaded)?,
-            drops: Drops::take(&mut loaded)?,
-            sinks,
-            reconciler: Reconciler::default(),
-            frame_stream: FrameStream::take(&mut loaded)?,
-            events: EventViewers::default(),
-            history: History::default(),
-            undecodable: 0,
-            undecodable_handshakes: 0,
-            untracked_at_start: 0,
-            degradation: Degradation::default(),
-            kernel_release: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            intake: Intake::take(&mut loaded, &listeners)?,
+            outputs: Outputs::take(&mut loaded, sinks, settings.client_address)?,
+            housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             listeners,
             loaded,
         })
@@ -200,114 +162,117 @@ impl Daemon {
     /// Finds the connections older than the programs. Blocks for some microseconds per connection and
     /// reads the rings meanwhile.
     pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
-        let older = self
-            .reconciler
-            .find_older(&self.listeners, &mut self.core)?;
+        let reconciler = &mut self.intake.reconciler;
+        let older = reconciler.find_older(&self.listeners, &mut self.core)?;
         while let Some(slice) = older.next() {
-            self.reconciler
-                .seed(slice, &mut self.snapshots, &mut self.core);
+            self.intake.seed(slice, &mut self.core);
             self.tick();
         }
-        let seeded = self.reconciler.end_seeding(older)?;
-        self.untracked_at_start += seeded.untracked as u64;
+        let seeded = self.intake.reconciler.end_seeding(older)?;
+        self.intake.untracked_at_start += seeded.untracked as u64;
         Ok(seeded)
     }
 
-    /// Runs until `stop` resolves. `rotated` signals that the alert log was moved away.
+    /// Runs until `stop` resolves.
     pub async fn run(
         mut self,
-        mut requests: mpsc::Receiver<MetricsRequest>,
-        mut controls: mpsc::Receiver<control_socket::ControlRequest>,
-        mut rotated: Signal,
-        mut reloads: mpsc::Receiver<Reload>,
+        mut requests: Requests,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
-        let mut scan: Option<SocketScan> = None;
-        // Scan immediately: some of the seeded connections may have closed meanwhile.
-        let mut scan_at = Instant::now();
-        let mut drained = scan_at;
         loop {
-            let deadlines = [
-                self.core.poll_timeout(),
-                self.grouping.poll_timeout(),
-                self.reaping.poll_timeout(),
-            ];
-            let deadline = deadlines.into_iter().flatten().min();
-            let deadline = deadline.map(|at| instant(at + COMMIT_SLACK));
+            let deadline = self.deadline();
             tokio::select! {
                 () = &mut stop => {
-                    self.grouping.flush();
-                    self.emit_notices();
-                    self.write_final_state().await;
+                    self.outputs.flush(&self.core, &self.listeners).await;
+                    self.housekeeping.state_writer.write_final(&self.core).await;
                     return Ok(());
                 }
-                Some(()) = rotated.recv() => self.sinks.reopen(),
-                ready = readable(&mut self.vitals, &mut self.handshakes) => {
-                    ready.map_err(DaemonError::Runtime)?;
-                    // In a burst one drain serves many records; a single record is not delayed.
-                    tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
-                    drained = Instant::now();
+                request = requests.next() => self.respond(request),
+                arrival = self.intake.next() => {
+                    let arrival = arrival.map_err(DaemonError::Runtime)?;
+                    self.handle_arrival(arrival).await;
                 }
-                ready = self.frame_stream.ready() => {
-                    ready.map_err(DaemonError::Runtime)?;
-                    tokio::time::sleep_until((drained + DRAIN_INTERVAL).into()).await;
-                    drained = Instant::now();
+                event = self.outputs.next() => match event.map_err(DaemonError::Runtime)? {
+                    OutputEvent::Frames => self.intake.space_drains().await,
+                    OutputEvent::Owners(result) => {
+                        self.outputs.finish_search(result, &self.listeners);
+                    }
+                },
+                chore = self.housekeeping.next() => {
+                    self.housekeeping.handle(chore, &mut self.core);
                 }
                 () = sleep_until(deadline) => {}
                 // The rest of a large piece of work alternates with everything else.
                 () = tokio::task::yield_now(), if self.is_behind() => {}
-                Some(request) = controls.recv() => {
-                    self.tick();
-                    self.respond_to_control(request);
-                }
-                Some(request) = requests.recv() => {
-                    // The response includes everything that happened before the request.
-                    self.tick();
-                    self.respond(request);
-                }
-                Some(Reload { listeners, reply }) = reloads.recv() => {
-                    // The requester may have gone.
-                    drop(reply.send(self.apply_rules(listeners)));
-                }
-                () = tokio::time::sleep_until(self.stats_poll.next.into()) => self.poll_stats(),
-                () = sleep_until(self.sweeps.due()) => {}
-                () = sleep_until(self.state_writer.due()) => self.write_state(),
-                written = self.state_writer.written() => self.state_writer.finish_write(written),
-                () = tokio::time::sleep_until(scan_at.into()), if scan.is_none() => {
-                    self.notice_losses();
-                    scan = Some(self.reconciler.start_scan(&self.listeners));
-                }
-                result = finished(&mut scan) => {
-                    scan = None;
-                    let cost = self.reconciler.finish(result, &mut self.core);
-                    let interval = cost.unwrap_or_default() * SCAN_SHARE;
-                    scan_at = Instant::now() + interval.clamp(MIN_SCAN_INTERVAL, MAX_SCAN_INTERVAL);
-                    self.owner_lookup.forget(&self.core);
-                    log::logger().flush();
-                }
             }
             self.tick();
         }
     }
 
+    /// When the next decision is due.
+    fn deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.core.poll_timeout(),
+            self.outputs.grouping.poll_timeout(),
+            self.housekeeping.reaping.poll_timeout(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        deadline.map(|at| instant(at + COMMIT_SLACK))
+    }
+
+    fn respond(&mut self, request: Request) {
+        match request {
+            // The response includes everything that happened before the request.
+            Request::Metrics(request) => {
+                self.tick();
+                self.respond_to_metrics(request);
+            }
+            Request::Control(request) => {
+                self.tick();
+                self.respond_to_control(request);
+            }
+            Request::Reload(Reload { listeners, reply }) => {
+                // The requester may have gone.
+                drop(reply.send(self.apply_rules(listeners)));
+            }
+            Request::ReopenLog => self.outputs.sinks.reopen(),
+        }
+    }
+
+    async fn handle_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Records => self.intake.space_drains().await,
+            Arrival::SweepDue => {}
+            Arrival::ScanDue => {
+                self.notice_losses();
+                self.intake.start_scan(&self.listeners);
+            }
+            Arrival::Scanned(result) => {
+                self.intake.finish_scan(result, &mut self.core);
+                self.outputs.owner_lookup.forget(&self.core);
+                self.housekeeping.reaping.close_unused();
+                log::logger().flush();
+            }
+        }
+    }
+
     /// Applies new rules to all connections, old and new.
-    fn apply_rules(&mut self, listeners: Vec<Listener>) -> Result<(), LoadError> {
+    fn apply_rules(&mut self, listeners: Vec<ListenerConfig>) -> Result<(), LoadError> {
         self.loaded.set_limits(&listeners)?;
-        self.sweeps = Sweeps::of(&listeners);
-        self.snapshots.restart_sweep();
+        self.intake.restart_sweeps(&listeners);
         // Until the first sweep, each connection has a deadline.
         self.core.expect_sweeps(None);
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         self.core.handle_rules(rules.collect());
-        self.stats_poll = StatsPoll::of(&listeners);
+        self.housekeeping.stats_poll.restart(&listeners);
         self.listeners = listeners;
         Ok(())
     }
 
     /// Whether the last tick left work undone.
     fn is_behind(&self) -> bool {
-        self.core.wants_inspection() || self.reconciler.is_behind()
+        self.core.wants_inspection() || self.intake.reconciler.is_behind()
     }
 
     /// One tick: first the clock, then the rings, then the core's deadlines and actions. In this order,
@@ -317,64 +282,46 @@ impl Daemon {
         let sampled = clock::now();
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
-        self.sweep();
-        self.reconciler.step(&mut self.snapshots, &mut self.core);
-        for _ in 0..INSPECTIONS_AT_ONCE {
-            let Some(conn) = self.core.poll_inspect() else {
-                break;
-            };
-            match self.snapshots.get(conn) {
-                Ok(facts) => self.core.handle_snapshot(conn, facts.map(Box::new)),
-                Err(error) => {
-                    self.undecodable += 1;
-                    log::warn!("socket {}: {error}", conn.0);
-                    self.core.handle_snapshot(conn, None);
-                }
-            }
-        }
+        self.intake.sweep(&mut self.core);
+        self.intake.reconcile(&mut self.core);
+        self.intake.inspect(&mut self.core);
         if self.core.wants_deliveries() {
-            self.stats_poll.hurry();
+            self.housekeeping.stats_poll.hurry();
         }
-        while let Some(action) = self.core.poll_action() {
-            match action {
-                Action::Alert(alert) => {
-                    let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow(&alert, listener);
-                    self.reaping.offer(&alert);
-                    self.grouping.offer(alert);
-                }
-                Action::ListenerAlert(alert) => {
-                    let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_listener(&alert, listener);
-                    self.grouping.pass(Notice::Listener(alert));
-                }
-                Action::Storm(alert) => {
-                    let listener = name_of(&self.listeners, alert.listener);
-                    self.sinks.follow_storm(&alert, listener);
-                    self.grouping.pass(Notice::Storm(alert));
-                }
-                Action::Transition(transition) => self.transition(&transition),
-                Action::Reconcile => self.reconciler.compare_with_snapshots(&self.core),
-            }
-        }
-        self.grouping.handle_timeout(sampled - COMMIT_SLACK);
-        self.emit_notices();
-        self.reaping
-            .tick(sampled, &mut self.core, &mut self.owner_lookup.finder);
+        self.act();
+        self.outputs.grouping.handle_timeout(sampled - COMMIT_SLACK);
+        self.outputs.emit_grouped(&self.core, &self.listeners);
+        self.housekeeping.reaping.tick(sampled, &mut self.core);
         self.show_frames();
     }
 
-    fn emit_notices(&mut self) {
-        let mut notices: Vec<_> = std::iter::from_fn(|| self.grouping.poll_notice()).collect();
-        self.owner_lookup.complete(&mut notices, &self.core);
-        for notice in &notices {
-            let listener = name_of(&self.listeners, notice.listener());
-            self.sinks.emit(notice, listener);
+    /// Empties both rings.
+    fn drain(&mut self) {
+        let outputs = &mut self.outputs;
+        let may_have_lost = self.intake.drain(&mut self.core, |closed, core| {
+            outputs.remember(closed, core);
+        });
+        if may_have_lost {
+            self.notice_losses();
         }
     }
 
-    /// Reports a connection's change of state.
-    fn transition(&mut self, transition: &Transition) {
+    /// Carries out the core's actions.
+    fn act(&mut self) {
+        let now = both_clocks();
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Alert(alert) => {
+                    self.housekeeping.reaping.offer(&alert);
+                    self.outputs.offer(alert, &self.listeners, &now);
+                }
+                Action::Transition(transition) => self.report_transition(&transition),
+                Action::Reconcile => self.intake.reconciler.compare_with_snapshots(&self.core),
+            }
+        }
+    }
+
+    fn report_transition(&mut self, transition: &Transition) {
         log::debug!(
             "socket {}: {}: {}",
             transition.conn.0,
@@ -405,24 +352,21 @@ impl From<FrameStreamError> for DaemonError {
 }
 
 /// The name of a listener. Every alert of the core has a listener.
-fn name_of(listeners: &[Listener], id: ListenerId) -> &str {
+fn name_of(listeners: &[ListenerConfig], id: ListenerId) -> &str {
     let listener = listeners.get(usize::from(id.0));
     listener.map_or("", |listener| &listener.rules.name)
+}
+
+fn both_clocks() -> Now {
+    Now {
+        at: clock::now(),
+        ts: Timestamp::now(),
+    }
 }
 
 /// Converts to the runtime's clock, which is CLOCK_MONOTONIC too, with another origin.
 fn instant(at: Ktime) -> Instant {
     Instant::now() + at.since(clock::now())
-}
-
-/// Waits until one of the rings has records. Readiness is cleared before the drain, so a record
-/// committed after it wakes the daemon again.
-async fn readable(vitals: &mut AsyncFd<Ring>, handshakes: &mut AsyncFd<Ring>) -> io::Result<()> {
-    tokio::select! {
-        ready = vitals.readable_mut() => ready?.clear_ready(),
-        ready = handshakes.readable_mut() => ready?.clear_ready(),
-    }
-    Ok(())
 }
 
 /// Waits for a task; pends forever if there is none.

@@ -1,7 +1,30 @@
-//! The public records of connections, clients and frames, each defined once.
+//! The records: every JSON object that leaves the program, each defined once. docs/records.md describes
+//! them.
+//!
+//! All of them share one vocabulary:
+//!
+//! * `type` names the kind of object.
+//! * `cookie` identifies a connection.
+//! * `ts` is when the object applies, and `…_at` is another moment; both are RFC 3339.
+//! * `…_seconds` is a duration or an age, `…_bytes` an amount.
+//! * A direction is `rx` or `tx`, as in the metrics; a side, such as an `initiator`, is `local` or `peer`.
+//! * `reason` is a sentence for people.
 
+pub mod alert_line;
 pub mod clients;
+pub mod connection_summary;
 pub mod connections;
 pub mod frames;
 pub(crate) mod json;
+pub mod loss;
+mod now;
 pub(crate) mod numbers;
+pub mod recording_summary;
+pub mod skipped;
+pub mod transitions;
+pub mod warning;
+
+pub use now::Now;
+
+/// The header of a list of connections with the number of watched connections when the list was begun.
+pub const TOTAL_HEADER: &str = "wsmon-connections";

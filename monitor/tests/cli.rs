@@ -244,7 +244,7 @@ fn invalid_filters_are_refused_with_the_remedy() {
         (&["frames", "--direction", "up"], "expected rx or tx"),
         (&["frames", "--sample", "0"], "expected 1/100"),
         (&["frames", "--port", "0"], "0 is not in 1..=65535"),
-        (&["frames", "--conn", "x"], "invalid digit"),
+        (&["frames", "--cookie", "x"], "invalid digit"),
         (&["list", "--state", "dead"], "expected open or closing"),
         (&["inspect", "x"], "invalid digit"),
     ] {
@@ -357,7 +357,7 @@ fn without_capabilities_the_check_fails_with_a_remedy_for_each() {
 }
 
 #[test]
-#[ignore = "needs root: asks for every privilege"]
+#[ignore = "needs root: requires every privilege"]
 fn with_all_privileges_the_check_succeeds() {
     let output = wsmon(&["check"]);
     let table = String::from_utf8_lossy(&output.stdout);

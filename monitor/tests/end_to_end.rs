@@ -3,9 +3,6 @@
 //! Runs on the development machine, and alone in the guests of `cargo xtask vm`. Those are slow:
 //! every wait is for a condition, with a generous limit.
 
-#[path = "../../monitor-common/tests/ws/mod.rs"]
-mod ws;
-
 mod tun;
 
 use std::{
@@ -55,10 +52,12 @@ fn a_peer_that_stops_answering_is_reported_listed_and_counted() {
         let (mut peer, mut socket) = Peer::connect(tun, Family::V4, &listener, peer_port, 1_000);
         // Dropping it sends a reset at once.
         set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
-        tun.write(&peer.data(peer.isn, ws::REQUEST));
-        socket.read_exact(&mut vec![0; ws::REQUEST.len()]).unwrap();
-        socket.write_all(ws::RESPONSE).unwrap();
-        peer.receive(tun, ws::RESPONSE.len());
+        tun.write(&peer.data(peer.isn, wire::REQUEST));
+        socket
+            .read_exact(&mut vec![0; wire::REQUEST.len()])
+            .unwrap();
+        socket.write_all(wire::RESPONSE).unwrap();
+        peer.receive(tun, wire::RESPONSE.len());
         tun.write(&peer.acknowledgement());
 
         // From now on the peer is silent. The path has forgotten the connection after a second.
@@ -122,7 +121,7 @@ fn a_recording_gives_the_frames_that_were_put_into_it() {
     for (frame, expected) in frames.iter().zip(truth) {
         for (field, value) in expected.as_object().unwrap() {
             // Each reader numbers connections differently.
-            if field != "conn" {
+            if field != "cookie" {
                 assert_eq!(
                     &frame[field], value,
                     "{field} of {frame}, expected {expected}"

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
-    kernel::{
+    config::listeners::{ListenerConfig, PortRange},
+    kernel::bpf::{
         features::LoopKind,
         loader::{LoadSettings, Loaded},
     },
@@ -33,7 +33,7 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
     // verification takes most of a guest's time.
     let for_each = (Some(LoopKind::ForEachMapElem), (true, true));
     for (loop_kind, (remote, debug_log)) in as_the_kernel_allows.into_iter().chain([for_each]) {
-        let listeners = [Listener {
+        let listeners = [ListenerConfig {
             rules: ListenerRules::new(
                 "8080",
                 Some(Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent)),

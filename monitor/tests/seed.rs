@@ -10,11 +10,11 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     kernel::{
         clock,
-        netns::{self, NetNs},
-        scan::{self, Scan},
+        host::netns::{self, NetNs},
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{
@@ -210,14 +210,14 @@ fn scan_client(port: u16) -> Found {
     scan(&[listener(1, false), listener(2, false), listener(port, true)])
 }
 
-fn scan(listeners: &[Listener]) -> Found {
+fn scan(listeners: &[ListenerConfig]) -> Found {
     let mut sockets = Vec::new();
     let scan = scan::connections(listeners, |found| sockets.extend(found.facts())).unwrap();
     Found { sockets, scan }
 }
 
-fn listener(port: u16, remote: bool) -> Listener {
-    Listener {
+fn listener(port: u16, remote: bool) -> ListenerConfig {
+    ListenerConfig {
         rules: ListenerRules::new("l", None),
         ports: vec![PortRange(port..=port)],
         remote,

@@ -32,7 +32,7 @@ pub(crate) fn executables(command: &mut Command) -> Result<Vec<Executable>> {
         .output()
         .with_context(|| format!("could not start `{line}`"))?;
     if !output.status.success() {
-        bail!("`{line}` failed; cargo's words are above");
+        bail!("`{line}` failed; cargo's errors are above");
     }
     Ok(String::from_utf8_lossy(&output.stdout)
         .lines()

@@ -35,7 +35,7 @@ const MODIFIED: &str = "@315532800";
 #[derive(clap::Args)]
 #[command(
     long_about = "Builds wsmon in release mode and packs it with the licences, the documentation and \
-deploy/ into target/dist/wsmon-VERSION-TARGET.tar.gz, with its SHA-256 beside it. The same files give \
+deploy/ into target/dist/wsmon-VERSION-TARGET.tar.gz, with its SHA-256 next to it. The same files give \
 the same archive, byte for byte. `cargo xtask setup --tests` installs what other processors need.",
     after_help = "\
 Examples:

@@ -8,7 +8,7 @@ mod libfuzzer;
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
     time::Duration,
 };
 
@@ -17,7 +17,6 @@ use clap::ValueEnum;
 
 use crate::{
     artifacts::{Executable, executables},
-    interrupt::{EXIT_INTERRUPTED, Interrupt},
     root::Prerequisite,
     workspace,
 };
@@ -26,21 +25,21 @@ use libfuzzer::Fuzzer;
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Builds the fuzz targets and runs one or all of them for a time, each beginning \
-with fuzz/seeds and with what earlier runs found (fuzz/corpus). An input that breaks a promise is \
+with fuzz/seeds and with what earlier runs found (fuzz/corpus). An input that breaks a guarantee is \
 kept in fuzz/artifacts. `cargo xtask test` runs every target briefly. Needs a C++ compiler for \
 libFuzzer.",
     after_help = EXAMPLES
 )]
 pub(crate) struct Args {
-    /// What to attack; every target, one after the other, without
+    /// Target to run [default: all, one after the other]
     target: Option<Target>,
-    /// How long each target runs
+    /// Time for each target
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     time: Duration,
-    /// A fixed number of runs instead, always the same ones, as in `cargo xtask test`
+    /// Do a fixed number of runs instead, always the same ones, as in `cargo xtask test`
     #[arg(long, conflicts_with = "time")]
     brief: bool,
-    /// Runs this one input instead, to see again what it breaks
+    /// Run this one input instead, to reproduce a failure
     #[arg(
         long,
         value_name = "FILE",
@@ -57,8 +56,7 @@ Examples:
   cargo xtask fuzz --brief               a quarter of a minute in all, always the same runs
   cargo xtask fuzz segment --input fuzz/artifacts/segment/crash-0a1b2c
 
-Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++ compiler,
-130 interrupted.";
+Exit codes: 0 nothing found, 1 an input broke a guarantee, 2 usage error, 3 no C++ compiler.";
 
 /// What is attacked, named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +64,7 @@ Exit codes: 0 nothing found, 1 an input broke a promise, 2 usage error, 3 no C++
 enum Target {
     /// The reader of kernel types
     BtfFile,
-    /// The frame header's parser, beside tungstenite's
+    /// The frame header's parser, compared with tungstenite's
     FrameHeader,
     /// The parsers of HTTP upgrade requests and answers
     Handshake,
@@ -98,25 +96,15 @@ impl Target {
 ///
 /// # Errors
 /// If they cannot be built, or an input broke a guarantee.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     if let (Some(input), Some(target)) = (&args.input, args.target) {
         run_input(target, input)?;
     } else if args.brief {
         run_each_briefly(args.target)?;
     } else {
-        let interrupt = Interrupt::watch()?;
-        run_each(args.target, |fuzzer, _| {
-            // After an interrupt, the remaining targets don't start.
-            if interrupt.came() {
-                return Ok(());
-            }
-            fuzzer.run_for(args.time, &interrupt)
-        })?;
-        if interrupt.came() {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
-        }
+        run_each(args.target, |fuzzer, _| fuzzer.run_for(args.time))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// A fixed number of runs of every target, always the same ones.

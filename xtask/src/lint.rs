@@ -17,11 +17,16 @@ pub(crate) fn run() -> Result<()> {
     kernel_programs
         .args(["--", "--deny", "warnings"])
         .env("CARGO_PROFILE_DEV_PANIC", "abort");
+    let mut replay_alone = cargo(&["clippy", "--all-targets"]);
+    replay_alone
+        .args(REPLAY_ALONE)
+        .args(["--", "--deny", "warnings"]);
     let mut docs = cargo(&["doc", "--no-deps", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "--deny warnings");
     let checks = [
         cargo(&["fmt", "--all", "--check"]),
         cargo(&["clippy", "--all-targets", "--", "--deny", "warnings"]),
+        replay_alone,
         kernel_programs,
         docs,
     ];
@@ -29,6 +34,7 @@ pub(crate) fn run() -> Result<()> {
     for mut check in checks {
         failures.extend(workspace::run(&mut check).err());
     }
+    failures.extend(replay_needs_no_aya().err());
     match dependencies() {
         Ok(mut check) => failures.extend(workspace::run(&mut check).err()),
         Err(reason) => println!("skipped: cargo deny check: {reason}"),
@@ -42,6 +48,29 @@ pub(crate) fn run() -> Result<()> {
                 .collect::<Vec<_>>()
                 .join("; ")
         );
+    }
+    Ok(())
+}
+
+/// The build of `wsmon` without the daemon.
+const REPLAY_ALONE: [&str; 3] = ["--package", "monitor", "--no-default-features"];
+
+/// Recordings are judged on hosts that cannot load kernel programs too.
+///
+/// # Errors
+/// If the build without the daemon depends on aya.
+fn replay_needs_no_aya() -> Result<()> {
+    let mut tree = cargo(&["tree", "--prefix", "none", "--edges", "normal"]);
+    let output = tree.args(REPLAY_ALONE).output()?;
+    let tree = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || !tree.starts_with("monitor ") {
+        bail!(
+            "`cargo tree` failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    if let Some(aya) = tree.lines().find(|line| line.starts_with("aya")) {
+        bail!("package monitor depends on {aya} without its default features");
     }
     Ok(())
 }

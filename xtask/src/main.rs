@@ -1,26 +1,16 @@
 //! wsmon's own commands. `cargo xtask --help` lists them.
 
 mod artifacts;
-mod bench;
-mod build;
 mod build_ebpf;
 mod bytecode_lock;
 mod cross;
-mod demo;
 mod dist;
 mod fuzz;
-mod interrupt;
 mod lint;
-mod machine;
 mod peers;
-mod picture;
-mod progress;
-mod record;
-mod results;
+mod program;
 mod root;
-mod scale;
 mod setup;
-mod statistics;
 mod test;
 mod toolchain;
 mod vm;
@@ -30,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::root::Prerequisite;
+use crate::{program::Program, root::Prerequisite};
 
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", about = "wsmon's own commands", after_help = EXAMPLES)]
@@ -42,8 +32,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Show three WebSocket connections die, and wsmon catch them
-    Demo(demo::Args),
-    /// Install what the bytecode and the tests need; skip what is there
+    #[command(disable_help_flag = true)]
+    Demo(program::Args),
+    /// Install what the bytecode and the tests need; skip what is installed
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
@@ -51,18 +42,18 @@ enum Task {
     Dist(dist::Args),
     /// Check formatting, clippy and the documentation
     Lint,
-    /// Make the recordings in testdata/recordings anew
-    Record(record::Args),
-    /// Look for inputs that break a promise, guided by coverage
+    /// Regenerate the recordings in testdata/recordings
+    #[command(disable_help_flag = true)]
+    Record(program::Args),
+    /// Search for inputs that break a guarantee, guided by coverage
     Fuzz(fuzz::Args),
     /// Measure what watching costs the traffic that is watched
-    Bench(bench::Args),
+    #[command(disable_help_flag = true)]
+    Bench(program::Args),
     /// Measure what watching very many connections costs, and how soon deaths are found
-    Scale(scale::Args),
-    /// One of the processes behind `scale`
-    #[command(hide = true)]
-    ScaleWorker(scale::WorkerArgs),
-    /// Run every test this machine and user can run
+    #[command(disable_help_flag = true)]
+    Scale(program::Args),
+    /// Run every test that this machine and user can run
     Test(test::Args),
     /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
     Vm(vm::Args),
@@ -70,33 +61,32 @@ enum Task {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask demo                     a real zombie, caught; about a quarter of a minute, as root
+  cargo xtask demo                     three dead connections, found; 15 s, as root
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
-  cargo xtask build-ebpf --check       is the committed object what the sources give?
-  cargo xtask record --hand-made       after a change in xtask/src/record/hand_made
+  cargo xtask build-ebpf --check       check that the committed object matches the sources
+  cargo xtask record --hand-made       after a change in tests/record/src/hand_made
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask dist                     an archive to install from, in target/dist
-  cargo xtask bench --workload echo    what wsmon, tcpdump and others take of the throughput
+  cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
-  cargo xtask fuzz segment             ten minutes of invented TCP segments
+  cargo xtask fuzz segment             ten minutes of generated TCP segments
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Task::Demo(args) => demo::run(&args),
+        Task::Demo(args) => Program::Demo.exec(&args),
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Lint => lint::run().map(done),
-        Task::Record(args) => record::run(&args).map(done),
-        Task::Fuzz(args) => fuzz::run(&args),
-        Task::Bench(args) => bench::run(&args),
-        Task::Scale(args) => scale::run(&args),
-        Task::ScaleWorker(args) => scale::run_worker(&args).map(done),
+        Task::Record(args) => Program::Record.exec(&args),
+        Task::Fuzz(args) => fuzz::run(&args).map(done),
+        Task::Bench(args) => Program::Bench.exec(&args),
+        Task::Scale(args) => Program::Scale.exec(&args),
         Task::Test(args) => test::run(&args).map(done),
         Task::Vm(args) => vm::run(&args).map(done),
     };

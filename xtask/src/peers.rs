@@ -37,13 +37,8 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     steps.write(&stamp, &wanted)
 }
 
-/// The `NODE_PATH` with which node finds `ws`.
-pub(crate) fn node_modules() -> PathBuf {
-    workspace::root().join("target/peers/node_modules")
-}
-
 /// The virtual environment in `target/peers` with the packages for `cargo xtask record` only.
-pub(crate) const RECORDING_VENV: &str = "recording";
+const RECORDING_VENV: &str = "recording";
 
 /// Installs the packages locked in `testdata/recordings/scripts` in addition to [`install`].
 ///

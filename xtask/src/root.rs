@@ -2,20 +2,10 @@
 
 use std::fmt;
 
-/// The demo with root's rights and the user's toolchain.
-pub(crate) const DEMO_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask demo"#;
-
-/// The benchmark with root's rights and the user's toolchain.
-pub(crate) const BENCH_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask bench"#;
-
-/// The scale measurement with root's rights and the user's toolchain.
-pub(crate) const SCALE_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask scale"#;
-
-/// Regenerates the recordings with root's rights and the user's toolchain.
-pub(crate) const RECORD_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask record"#;
-
-/// The whole test suite with root's rights and the user's toolchain.
-pub(crate) const TEST_AS_ROOT: &str = r#"sudo -E env "PATH=$PATH" cargo xtask test"#;
+/// A command with root's rights and the user's toolchain.
+pub(crate) fn as_root(command: &str) -> String {
+    format!(r#"sudo -E env "PATH=$PATH" cargo xtask {command}"#)
+}
 
 /// Whether this process runs with root's rights.
 pub(crate) fn is_root() -> bool {

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Only what the tests and the demo use
     #[arg(long)]
     tests: bool,
-    /// Say what would be done and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -57,7 +57,7 @@ pub(crate) fn run_quietly() -> Result<()> {
     tests(&steps)
 }
 
-/// The programs that a [`lab::Lab`] needs, silent about what is already there.
+/// The programs that the lab's networks need, silent about what is already there.
 ///
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
@@ -66,10 +66,10 @@ pub(crate) fn lab_quietly() -> Result<()> {
         quiet: true,
         ..Steps::default()
     };
-    steps.packages(&lab::missing_packages())
+    steps.programs(&[IP, NFT])
 }
 
-/// Optional programs of `cargo xtask bench`, in addition to those of a [`lab::Lab`], silent about
+/// Optional programs of `cargo xtask bench`, in addition to those of [`lab_quietly`], silent about
 /// what is already there.
 ///
 /// # Errors
@@ -98,6 +98,8 @@ pub(crate) fn recording_quietly() -> Result<()> {
 }
 
 /// Programs that several commands use, and their packages.
+const IP: (&str, &str) = ("ip", "iproute2");
+const NFT: (&str, &str) = ("nft", "nftables");
 const TCPDUMP: (&str, &str) = ("tcpdump", "tcpdump");
 const NODE: (&str, &str) = ("node", "nodejs");
 const NPM: (&str, &str) = ("npm", "npm");
@@ -291,8 +293,8 @@ fn install_linker(steps: &Steps) -> Result<()> {
 fn tests(steps: &Steps) -> Result<()> {
     let tools = [
         ("c++", "g++"),
-        ("ip", "iproute2"),
-        ("nft", "nftables"),
+        IP,
+        NFT,
         NODE,
         NPM,
         ("promtool", "prometheus"),

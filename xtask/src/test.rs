@@ -10,9 +10,10 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    bench, build_ebpf, fuzz, lint,
-    root::{Prerequisite, TEST_AS_ROOT, is_root},
-    scale, setup, vm,
+    build_ebpf, fuzz, lint,
+    program::Program,
+    root::{Prerequisite, as_root, is_root},
+    setup, vm,
     workspace::{self, cargo},
 };
 
@@ -49,9 +50,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if args.filter.is_empty() {
-        for (title, run) in MEASUREMENTS {
+        for (title, measurement) in MEASUREMENTS {
             if is_root() {
-                report.section(title, run);
+                report.section(title, || measurement.run_briefly());
             } else {
                 report.skip(title, "needs root");
             }
@@ -63,12 +64,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The measuring commands in their smallest form. This checks that they work and count correctly,
 /// not speed.
-const MEASUREMENTS: [Measurement; 2] = [
-    ("root: bench, briefly", bench::run_briefly),
-    ("root: scale, briefly", scale::run_briefly),
+const MEASUREMENTS: [(&str, Program); 2] = [
+    ("root: bench, briefly", Program::Bench),
+    ("root: scale, briefly", Program::Scale),
 ];
-
-type Measurement = (&'static str, fn() -> Result<()>);
 
 /// A test target with `#[ignore = "needs root: …"]` tests to run.
 enum RootTarget {
@@ -246,7 +245,7 @@ impl Report {
         let total: Duration = self.sections.iter().map(|section| section.took).sum();
         println!("total    {:>7.1} s", total.as_secs_f64());
         if skipped > 0 {
-            println!("to run what was skipped: {TEST_AS_ROOT}");
+            println!("to run what was skipped: {}", as_root("test"));
         }
         if failed > 0 {
             bail!("{failed} of {} sections failed", self.sections.len());

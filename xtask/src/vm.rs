@@ -2,7 +2,7 @@
 
 mod apt;
 mod architecture;
-mod cpio;
+mod archive;
 mod guest;
 mod initramfs;
 mod kernel;

@@ -10,25 +10,20 @@ mod network;
 pub mod script;
 mod sender;
 
+use wire::{REQUEST, RESPONSE};
+
 use network::Network;
 use script::Script;
 
 /// Texts that a script may write at the start of a connection.
 pub const HTTP: [&[u8]; 6] = [
     REQUEST,
-    SWITCHING,
+    RESPONSE,
     b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
     b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",
     b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
     b"HTTP/1.1 101 Switching",
 ];
-
-const REQUEST: &[u8] =
-    b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-const SWITCHING: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Plays the [`Script`] encoded in `data`.
 ///

@@ -10,9 +10,10 @@ use monitor_common::{
     stats::ListenerStats,
     stream::{MAX_STEPS, Walk, mode},
 };
+use wire::{REQUEST, RESPONSE};
 
 use super::{
-    HTTP, REQUEST, SWITCHING,
+    HTTP,
     script::{Act, Action, Script, Start, segment_len},
     sender::{Frame, Sender},
 };
@@ -76,7 +77,7 @@ impl Network {
     pub(super) fn upgraded(is_client: bool, idle_limit: bool, isn: [u32; 2]) -> Self {
         let mut network = Self::new(is_client, idle_limit, isn);
         let client = Direction::ALL[usize::from(is_client)];
-        for (direction, head) in [(client, REQUEST), (client.opposite(), SWITCHING)] {
+        for (direction, head) in [(client, REQUEST), (client.opposite(), RESPONSE)] {
             let sender = &mut network.senders[direction.index()];
             sender.write_bytes(head);
             sender.only_frames = true;

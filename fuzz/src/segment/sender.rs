@@ -119,31 +119,16 @@ impl Sender {
     }
 
     fn put(&mut self, first: u8, len: usize, fill: u8, close_code: u16) {
-        let bytes = &mut self.bytes;
-        let mask = u8::from(self.masked) << 7;
-        bytes.push(first);
-        match len {
-            0..=125 => bytes.push(mask | len as u8),
-            126..=0xffff => {
-                bytes.push(mask | 126);
-                bytes.extend((len as u16).to_be_bytes());
-            }
-            _ => {
-                bytes.push(mask | 127);
-                bytes.extend((len as u64).to_be_bytes());
-            }
-        }
-        if self.masked {
-            bytes.extend([fill; 4]);
-        }
-        let payload = bytes.len();
-        bytes.resize(payload + len, fill);
+        // On the wire, the payload is `fill`, masked or not.
+        let key = self.masked.then_some([fill; 4]);
+        let mut payload = vec![if self.masked { 0 } else { fill }; len];
         if close_code != 0 {
-            let key = if self.masked { [fill; 2] } else { [0; 2] };
-            let code = close_code ^ u16::from_be_bytes(key);
-            bytes[payload..payload + 2].copy_from_slice(&code.to_be_bytes());
+            payload[..2].copy_from_slice(&close_code.to_be_bytes());
         }
-        self.shown.resize(bytes.len(), false);
+        let start = self.bytes.len();
+        self.bytes.extend(wire::frame(first, &payload, key));
+        self.bytes[start] = first;
+        self.shown.resize(self.bytes.len(), false);
     }
 
     /// The next `len` bytes, or as many as there are; they count as sent.

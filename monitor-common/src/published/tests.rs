@@ -86,7 +86,7 @@ prop_compose! {
         [version, initiator, ended_by] in [0..4_u8, 0..3, 0..2],
         [role, rst_rx, rst_tx] in [role::SERVER..=role::CLIENT, 0..=1, 0..=1],
         protocol in protocol::UNKNOWN..=protocol::UPGRADING,
-        origin in origin::BIRTH..=origin::SEEDED,
+        origin in origin::ESTABLISHMENT..=origin::SEEDED,
         closing_by in closing_by::NOTHING..=closing_by::FIN_TX,
         [snd_nxt, retransmits, rtt_rx, rtt_tx, gap_ticks] in any::<[u32; 5]>(),
         outstanding in 0..1_u32 << 31,

@@ -7,7 +7,7 @@ use super::{
 
 #[test]
 fn ping_intervals_are_counted_by_the_side_that_pings() {
-    let ping = |masked| Stream::new(b"", &[Frame::new(true, ws::PING, 4)], masked).bytes;
+    let ping = |masked| Stream::new(b"", &[Frame::new(true, wire::PING, 4)], masked).bytes;
     let (from_peer, from_here) = (ping(true), ping(false));
     let mut socket = Socket::upgraded();
     socket.tx(segment(5000, 1000), &from_here);
@@ -26,8 +26,8 @@ fn ping_intervals_are_counted_by_the_side_that_pings() {
 
 #[test]
 fn the_first_and_second_unanswered_ping_are_reported_and_a_pong_answers_all() {
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
-    let pong = Stream::new(b"", &[Frame::new(true, ws::PONG, 4)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], false).bytes;
+    let pong = Stream::new(b"", &[Frame::new(true, wire::PONG, 4)], true).bytes;
     let mut socket = Socket::upgraded();
     let first_at = socket.wait(SECOND).now;
     let first = socket.tx(segment(5000, 1000), &ping);
@@ -58,7 +58,7 @@ fn the_first_and_second_unanswered_ping_are_reported_and_a_pong_answers_all() {
 /// The socket sends a ping at `seq`. The peer has acknowledged everything before it.
 fn ping_at(socket: &mut Socket, seq: u32) -> u32 {
     socket.rx(segment(1000, seq), b"");
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], false).bytes;
     socket.tx(segment(seq, 1000), &ping)
 }
 
@@ -72,7 +72,7 @@ fn tries(socket: &Socket) -> (usize, u64) {
 
 #[test]
 fn pings_sent_together_are_one_try() {
-    let pings = Stream::new(b"", &[Frame::new(true, ws::PING, 4); 3], false).bytes;
+    let pings = Stream::new(b"", &[Frame::new(true, wire::PING, 4); 3], false).bytes;
     let mut socket = Socket::upgraded();
     let first = rounded(socket.wait(SECOND).now);
     socket.tx(segment(5000, 1000), &pings);
@@ -139,8 +139,8 @@ fn after_an_excuse_the_next_ping_is_a_first_try() {
 
 #[test]
 fn a_ping_queued_behind_bytes_outstanding_for_a_second_is_not_a_try() {
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
-    let message = Stream::new(b"", &[Frame::new(true, ws::BINARY, 996)], false).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], false).bytes;
+    let message = Stream::new(b"", &[Frame::new(true, wire::BINARY, 996)], false).bytes;
     for (queued_for, is_try) in [(0, true), (TRY_QUEUED - 1, true), (TRY_QUEUED, false)] {
         let mut socket = Socket::upgraded();
         ping_at(socket.wait(SECOND), 5000);
@@ -162,7 +162,7 @@ fn a_ping_queued_behind_bytes_outstanding_for_a_second_is_not_a_try() {
 
 #[test]
 fn no_ping_is_a_try_while_the_window_of_this_host_is_closed() {
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], false).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], false).bytes;
     let mut socket = Socket::upgraded();
     ping_at(socket.wait(SECOND), 5000);
     ping_at(socket.wait(SECOND), 5006);

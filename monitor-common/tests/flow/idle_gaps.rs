@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn only_an_idle_gap_longer_than_the_limit_is_reported_whichever_side_ends_it() {
-    for (silence, by, told) in [
+    for (silence, by, is_reported) in [
         (LIMIT, Direction::Rx, false),
         (LIMIT + 1, Direction::Rx, true),
         (LIMIT, Direction::Tx, false),
@@ -17,7 +17,11 @@ fn only_an_idle_gap_longer_than_the_limit_is_reported_whichever_side_ends_it() {
             Direction::Rx => socket.rx(segment(1000, 5000), b""),
             Direction::Tx => socket.tx(segment(5000, 1000), b""),
         };
-        assert_eq!(notes & notable::RESUMED != 0, told, "{silence} {by:?}");
+        assert_eq!(
+            notes & notable::RESUMED != 0,
+            is_reported,
+            "{silence} {by:?}"
+        );
         let s = &socket.connection.flow.snapshot;
         let gap = (
             ticks_between(from, from + silence),
@@ -149,7 +153,7 @@ fn probes_into_a_dead_path_keep_the_idle_gap_in_which_it_died() {
 
 #[test]
 fn idle_gaps_survived_by_plain_http_are_not_counted() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let request = b"GET /health HTTP/1.1\r\n\r\n";
     socket.rx(segment(1, 1), request);
     socket.tx(segment(1, 25), b"HTTP/1.1 200 OK\r\n\r\n");
@@ -163,7 +167,7 @@ fn idle_gaps_survived_by_plain_http_are_not_counted() {
 fn a_keepalive_repeating_the_last_byte_moves_no_payload_clock_on_either_side() {
     for byte in [&b""[..], b"\0"] {
         let mut socket = Socket::upgraded();
-        let ping = ws::Stream::new(b"", &[ws::Frame::new(true, ws::PING, 3)], true).bytes;
+        let ping = ws::Stream::new(b"", &[ws::Frame::new(true, wire::PING, 3)], true).bytes;
         socket.rx(segment(1000, 5000), &ping);
         let next = 1000 + ping.len() as u32;
         let payload_at = [socket.now, SECOND];

@@ -83,7 +83,7 @@ fn a_connection_ends_in_one_of_six_ways() {
 
 #[test]
 fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let s = &mut socket.connection.flow.snapshot;
     s.origin = origin::SEEDED;
     (s.snd_nxt, s.una_known, s.nxt_known) = (100, 1, 1);
@@ -119,7 +119,7 @@ fn an_adopted_flow_keeps_its_seed_until_packets_bring_sequence_numbers() {
 
 #[test]
 fn an_adopted_flow_without_a_seed_is_outstanding_since_its_first_packet() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     socket.connection.flow.snapshot.unacked_since = 5;
     socket.connection.flow.join_mid_stream(Direction::Tx);
     socket.tx(segment(70_000, 1), DATA);
@@ -129,7 +129,7 @@ fn an_adopted_flow_without_a_seed_is_outstanding_since_its_first_packet() {
 
 #[test]
 fn plain_http_is_never_watched() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     for _ in 0..2 {
         let notes = socket.rx(segment(1, 1), b"GET /health HTTP/1.1\r\n\r\n");
         assert_eq!(notes & notable::EVENTS, 0);
@@ -147,7 +147,7 @@ fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
         (Direction::Rx, &b"POST /a HTTP/1.1\r\n\r\n"[..]),
         (Direction::Tx, b"HTTP/1.1 404 Not Found\r\n\r\n"),
     ] {
-        let mut socket = Socket::born();
+        let mut socket = Socket::established();
         socket.connection.flow.snapshot.origin = origin::ADOPTED;
         socket.connection.flow.join_mid_stream(direction);
         let notes = socket.take(direction, segment(1, 1), http);
@@ -167,10 +167,10 @@ fn an_adopted_flow_that_speaks_http_is_dismissed_and_may_still_upgrade() {
 
 #[test]
 fn tls_is_opaque_and_its_bytes_are_not_examined() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let notes = socket.rx(segment(1, 1), &[0x16, 3, 1, 0, 200]);
     assert_ne!(notes & notable::OPENED, 0);
-    let frames = Stream::new(b"", &[Frame::new(true, ws::PING, 0); 3], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::PING, 0); 3], true).bytes;
     socket.rx(segment(6, 1), &frames);
     socket.tx(segment(1, 6), RESPONSE);
     let s = &socket.connection.flow.snapshot;
@@ -185,13 +185,13 @@ fn tls_is_opaque_and_its_bytes_are_not_examined() {
 #[test]
 fn tls_is_recognised_by_the_servers_answer_if_the_client_was_not_seen() {
     for direction in Direction::ALL {
-        let mut socket = Socket::born();
+        let mut socket = Socket::established();
         let notes = socket.take(direction, segment(1, 1), &[0x16, 3, 3, 0, 90]);
         assert_ne!(notes & notable::OPENED, 0);
         assert_eq!(socket.connection.flow.snapshot.protocol, protocol::OPAQUE);
     }
     // After a request it is an answer like any other.
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     socket.rx(segment(1, 1), b"GET /health HTTP/1.1\r\n\r\n");
     socket.tx(segment(1, 25), &[0x16, 3, 3, 0, 90]);
     assert!(!socket.connection.flow.snapshot.is_watched());
@@ -199,7 +199,7 @@ fn tls_is_recognised_by_the_servers_answer_if_the_client_was_not_seen() {
 
 #[test]
 fn data_in_a_syn_is_followed_by_the_next_segment() {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let syn = Segment {
         flags: tcp_flags::SYN,
         ..segment(u32::MAX - 20, 0)
@@ -214,7 +214,7 @@ fn data_in_a_syn_is_followed_by_the_next_segment() {
     socket.rx(segment(syn.payload_seq(), 1), REQUEST);
     assert_eq!(socket.stats.upgrade_requests.get(), 1);
     socket.tx(segment(1, next), RESPONSE);
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 3)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 3)], true).bytes;
     socket.rx(segment(next, 1), &ping);
     assert_eq!(socket.stats.frames[0][9].get(), 1);
     assert_eq!(socket.stats.unsynced_bytes[0].get(), 0);
@@ -229,7 +229,7 @@ fn the_draft_before_rfc_6455_is_ignored() {
     let response: &[u8] = b"HTTP/1.1 101 WebSocket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Origin: http://example.com\r\n\
         Sec-WebSocket-Location: ws://example.com/demo\r\n\r\n8jKS'y:G*Co,Wxa-";
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let mut notes = socket.rx(segment(1, 1), request);
     let next = 1 + request.len() as u32;
     notes |= socket.tx(segment(1, next), response);
@@ -241,7 +241,7 @@ fn the_draft_before_rfc_6455_is_ignored() {
     assert_eq!(socket.stats, ListenerStats::EMPTY);
 
     // A server that speaks RFC 6455 and also sends the location does not follow that draft.
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     socket.rx(segment(1, 1), REQUEST);
     let both = [
         &RESPONSE[..RESPONSE.len() - 2],
@@ -254,7 +254,7 @@ fn the_draft_before_rfc_6455_is_ignored() {
 
 /// A request, followed by the client's bytes in these pieces, `early` of them before the 101.
 fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
-    let mut socket = Socket::born();
+    let mut socket = Socket::established();
     let mut next = u32::MAX - 100;
     let mut say = |socket: &mut Socket, bytes: &[u8]| {
         socket.rx(segment(next, 1), bytes);
@@ -273,7 +273,7 @@ fn impatient(request: &[&[u8]], pieces: &[&[u8]], early: usize) -> Socket {
 
 #[test]
 fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 4], true).bytes;
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 4], true).bytes;
     let frame = frames.len() / 4;
     let in_two = REQUEST.split_at(REQUEST.len() - 20);
     for cut in 1..frames.len() {
@@ -293,8 +293,8 @@ fn frames_before_the_101_are_unsynced_bytes_and_hide_none_behind_it() {
 
 #[test]
 fn a_refusal_discards_frames_sent_before_it() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
-    let mut socket = Socket::born();
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::established();
     let mut next = 1;
     for status in ["401 Unauthorized", "429 Too Many Requests"] {
         socket.rx(segment(next, 1), REQUEST);
@@ -313,8 +313,8 @@ fn a_refusal_discards_frames_sent_before_it() {
 
 #[test]
 fn the_101_acknowledges_the_request_even_if_unseen_or_repeated() {
-    let frames = Stream::new(b"", &[Frame::new(true, ws::TEXT, 50); 2], true).bytes;
-    let mut socket = Socket::born();
+    let frames = Stream::new(b"", &[Frame::new(true, wire::TEXT, 50); 2], true).bytes;
+    let mut socket = Socket::established();
     socket.tx(segment(1, 1 + REQUEST.len() as u32), RESPONSE);
     socket.rx(segment(1, 1), REQUEST);
     socket.rx(segment(1 + REQUEST.len() as u32, 1), &frames);

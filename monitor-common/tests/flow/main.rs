@@ -18,7 +18,8 @@ use monitor_common::{
     snapshot::{CLOSED_WINDOW_REPORT, TRY_APART, TRY_QUEUED, protocol},
     stats::{Counter, ListenerStats},
 };
-use ws::{FILL, REQUEST, RESPONSE};
+use wire::{REQUEST, RESPONSE};
+use ws::FILL;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -33,7 +34,7 @@ struct Socket {
 }
 
 impl Socket {
-    fn born() -> Self {
+    fn established() -> Self {
         Self {
             connection: Connection::EMPTY,
             stats: ListenerStats::EMPTY,
@@ -46,7 +47,7 @@ impl Socket {
 
     /// After the upgrade, with nothing outstanding: client at 1000, server at 5000.
     fn upgraded() -> Self {
-        let mut socket = Self::born();
+        let mut socket = Self::established();
         socket.rx(
             segment(1000 - REQUEST.len() as u32, 5000 - RESPONSE.len() as u32),
             REQUEST,

@@ -7,7 +7,9 @@ use monitor_common::{
 };
 use proptest::{prelude::*, sample::select};
 
-use crate::ws::{Monitor, REQUEST, RESPONSE, Stream, frames, lengths};
+use wire::{REQUEST, RESPONSE};
+
+use crate::ws::{Monitor, Stream, frames, lengths};
 
 proptest! {
     /// The law of conservation: the bytes by which a direction advanced equal those of the frames begun in
@@ -16,7 +18,7 @@ proptest! {
     fn every_byte_of_any_segment_is_framed_or_unsynced(
         server_side in any::<bool>(),
         start in 0..3_u8,
-        segments in prop::collection::vec((any::<bool>(), place(), noise()), 1..40),
+        segments in prop::collection::vec((any::<bool>(), position(), noise()), 1..40),
     ) {
         let role = if server_side { role::SERVER } else { role::CLIENT };
         let mut monitor = match start {
@@ -41,7 +43,7 @@ proptest! {
 }
 
 /// Where a segment lies: often next in line, sometimes behind, ahead or anywhere.
-fn place() -> impl Strategy<Value = u32> {
+fn position() -> impl Strategy<Value = u32> {
     prop_oneof![
         5 => Just(0),
         1 => (0..300_u32).prop_map(u32::wrapping_neg),

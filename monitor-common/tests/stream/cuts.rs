@@ -7,12 +7,13 @@ use monitor_common::{
 };
 use proptest::prelude::*;
 use tungstenite::protocol::frame::FrameHeader;
+use wire::{REQUEST, RESPONSE};
 
 use crate::{
     counts,
     model::{Journey, Model},
     tally,
-    ws::{self, Fate, Frame, Monitor, REQUEST, RESPONSE, Stream, fates, frames, lengths, sizes},
+    ws::{Fate, Frame, Monitor, Stream, fates, frames, lengths, sizes},
 };
 
 proptest! {
@@ -77,13 +78,13 @@ proptest! {
 #[test]
 fn a_header_is_read_wherever_it_is_cut() {
     for (masked, frame) in [
-        (true, Frame::new(true, ws::BINARY, 70_000)),
-        (false, Frame::new(true, ws::BINARY, 70_000)),
-        (true, Frame::new(false, ws::TEXT, 300)),
+        (true, Frame::new(true, wire::BINARY, 70_000)),
+        (false, Frame::new(true, wire::BINARY, 70_000)),
+        (true, Frame::new(false, wire::TEXT, 300)),
         (true, Frame::close(1001, 5)),
         (false, Frame::close(1001, 5)),
     ] {
-        let stream = Stream::new(b"", &[Frame::new(true, ws::PING, 3), frame], masked);
+        let stream = Stream::new(b"", &[Frame::new(true, wire::PING, 3), frame], masked);
         let first = stream.frames[0].0 + 3;
         for cut in first..=(first + 14).min(stream.bytes.len() - 1) {
             for width in [1, usize::MAX] {
@@ -96,7 +97,7 @@ fn a_header_is_read_wherever_it_is_cut() {
                     seq += piece.len() as u32;
                 }
                 assert_eq!(
-                    tally(&[Frame::new(true, ws::PING, 3), frame]),
+                    tally(&[Frame::new(true, wire::PING, 3), frame]),
                     counts(&monitor.stats),
                     "cut at {cut}"
                 );
@@ -111,7 +112,8 @@ fn a_header_is_read_wherever_it_is_cut() {
 /// bytes, so the rest is counted, not dropped silently.
 #[test]
 fn the_limit_on_steps_is_reported_with_the_remaining_bytes() {
-    let pings = |n, masked| Stream::new(b"", &vec![Frame::new(true, ws::PING, 0); n], masked).bytes;
+    let pings =
+        |n, masked| Stream::new(b"", &vec![Frame::new(true, wire::PING, 0); n], masked).bytes;
 
     let mut monitor = Monitor::upgraded(role::SERVER);
     let account = monitor.take(Direction::Rx, 0, &pings(65_536 / 6, true));

@@ -7,11 +7,12 @@ use proptest::prelude::{
     prop::test_runner::{RngAlgorithm, TestRng},
     *,
 };
+use wire::RESPONSE;
 
 use crate::{
     joining::random_stream,
     tally,
-    ws::{self, Frame, Monitor, RESPONSE, Stream, cut, data_segment, frames},
+    ws::{Frame, Monitor, Stream, cut, data_segment, frames},
 };
 
 proptest! {
@@ -33,12 +34,12 @@ proptest! {
         let isn = if near_the_wrap { 0_u32.wrapping_sub(500) } else { 7 };
         let mut monitor = Monitor::upgraded_at(role, isn);
         let ranges = if aligned { whole_frames(&stream) } else { cut(stream.bytes.len(), &sizes) };
-        let (mut told, mut unsynced) = (Vec::new(), 0);
+        let (mut found, mut unsynced) = (Vec::new(), 0);
         for range in delayed(ranges, &late, by) {
             let seq = isn.wrapping_add(range.start as u32);
             let account = monitor.take(Direction::Rx, seq, &stream.bytes[range]);
             prop_assert_eq!(account.missing(), 0, "{:?}", account);
-            told.extend(account.frames.iter().map(|f| (f.opcode(), f.payload_len)));
+            found.extend(account.frames.iter().map(|f| (f.opcode(), f.payload_len)));
             unsynced += account.unsynced;
         }
         prop_assert_eq!(monitor.connection.waiting_bytes(Direction::Rx), 0);
@@ -46,10 +47,10 @@ proptest! {
         let truth: Vec<_> = sent.iter().map(|f| (f.opcode, f.len as u64)).collect();
         if aligned {
             prop_assert_eq!(unsynced, 0);
-            prop_assert_eq!(told, truth);
+            prop_assert_eq!(found, truth);
         } else {
             let mut rest = truth.iter();
-            prop_assert!(told.iter().all(|frame| rest.any(|true_one| true_one == frame)));
+            prop_assert!(found.iter().all(|frame| rest.any(|true_one| true_one == frame)));
         }
     }
 
@@ -69,16 +70,16 @@ proptest! {
             let late = ranges.remove(lost);
             ranges.push(late);
         }
-        let (mut told, mut unsynced) = (0, 0);
+        let (mut found, mut unsynced) = (0, 0);
         for range in ranges {
             let account = monitor.take(Direction::Rx, range.start as u32, &bytes[range]);
             prop_assert_eq!(account.missing(), 0, "{:?}", account);
-            told += account.frames.len();
+            found += account.frames.len();
             unsynced += account.unsynced;
         }
-        prop_assert!(told <= begins.len());
+        prop_assert!(found <= begins.len());
         prop_assert_eq!(monitor.stats.protocol_errors.map(|n| n.get()).iter().sum::<u64>(), 0);
-        let all = told == begins.len() && unsynced == 0;
+        let all = found == begins.len() && unsynced == 0;
         BRIDGED.with(|(bridged, tried)| {
             bridged.set(bridged.get() + u32::from(all));
             tried.set(tried.get() + 1);
@@ -117,7 +118,7 @@ proptest! {
         // The receiver acknowledges everything, seen or not. Then come segments of one frame each; the
         // third gives enough evidence.
         let mut at = stream.bytes.len() as u32 + 1000;
-        let last = Stream::new(b"", &[Frame::new(true, ws::TEXT, tail)], server_side);
+        let last = Stream::new(b"", &[Frame::new(true, wire::TEXT, tail)], server_side);
         for _ in 0..6 {
             monitor.take(Direction::Rx, at, &last.bytes);
             at += last.bytes.len() as u32;
@@ -146,7 +147,7 @@ fn whole_frames(stream: &Stream) -> Vec<Range<usize>> {
     let mut begin = 0;
     let mut ranges = Vec::new();
     for (header_end, frame) in &stream.frames {
-        let end = header_end - frame.looked_at() + frame.len;
+        let end = header_end - frame.loaded() + frame.len;
         ranges.extend(
             cut(end - begin, &[1448])
                 .into_iter()

@@ -12,7 +12,7 @@ use proptest::prelude::{
 
 use crate::{
     counts,
-    ws::{self, Frame, Monitor, Stream},
+    ws::{Frame, Monitor, Stream},
 };
 
 /// As headers they would be a series of empty continuation frames.
@@ -29,8 +29,8 @@ fn a_run_of_zeros_is_not_taken_for_frames() {
 #[test]
 fn an_adopted_flow_is_in_step_only_with_enough_evidence() {
     let mut monitor = Monitor::adopted(role::SERVER);
-    let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
-    let text = Stream::new(b"", &[Frame::new(true, ws::TEXT, 300)], true).bytes;
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], true).bytes;
+    let text = Stream::new(b"", &[Frame::new(true, wire::TEXT, 300)], true).bytes;
     let mut at = 1000;
     let mut take = |monitor: &mut Monitor, bytes: &[u8]| {
         let account = monitor.take(Direction::Rx, at, bytes);
@@ -85,7 +85,7 @@ fn no_stream_of_random_payload_is_joined_at_a_wrong_offset() {
         monitor.connection.clone_from(&adopted);
         let mut at = rng.random_range(0..bytes.len());
         // The application sometimes waits, so some segments begin with a frame.
-        let mut told = 0;
+        let mut found = 0;
         while at < bytes.len() {
             let next_frame = begins.iter().find(|begin| **begin > at);
             let mut end = (at + rng.random_range(1..800)).min(bytes.len());
@@ -104,10 +104,10 @@ fn no_stream_of_random_payload_is_joined_at_a_wrong_offset() {
                 joined += 1;
             }
             assert_eq!(account.missing(), 0, "stream {stream}");
-            told += account.frames.len();
+            found += account.frames.len();
             at = end;
         }
-        assert!(told <= begins.len(), "stream {stream}");
+        assert!(found <= begins.len(), "stream {stream}");
     }
     println!("{joined} of {STREAMS} streams joined");
     assert!(joined > STREAMS / 10, "only {joined} were joined");

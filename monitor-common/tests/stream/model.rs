@@ -5,7 +5,7 @@ use std::ops::Range;
 use monitor_common::{Direction, stats::PongKind, stream::MAX_STEPS};
 use proptest::prelude::*;
 
-use crate::ws::{self, Fate, Frame, Monitor, Stream, cut};
+use crate::ws::{Fate, Frame, Monitor, Stream, cut};
 
 /// The simplest model of a connection's frame totals.
 #[derive(Default)]
@@ -29,16 +29,16 @@ impl Model {
         self.payload[own] += frame.len as u64;
         self.fragmented[own] += u64::from(!frame.fin && frame.opcode != 0);
         match frame.opcode {
-            ws::PING => {
+            wire::PING => {
                 self.pinged_again[own] += u64::from(!self.outstanding[own].is_empty());
                 self.outstanding[own].push(frame.len);
             }
-            ws::PONG => {
+            wire::PONG => {
                 let kind = answer(&mut self.outstanding[other], frame.len);
                 self.pongs[own][kind as usize] += 1;
                 self.round_trips[other] += u64::from(kind == PongKind::Matched);
             }
-            ws::CLOSE => {
+            wire::CLOSE => {
                 self.close
                     .get_or_insert((direction, frame.code.unwrap_or(0)));
             }

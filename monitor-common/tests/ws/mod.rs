@@ -17,19 +17,7 @@ use monitor_common::{
     stream::{Walk, mode},
 };
 use proptest::{prelude::*, sample::select};
-
-pub(crate) const TEXT: u8 = 1;
-pub(crate) const BINARY: u8 = 2;
-pub(crate) const CLOSE: u8 = 8;
-pub(crate) const PING: u8 = 9;
-pub(crate) const PONG: u8 = 10;
-
-pub(crate) const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
-    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-pub(crate) const RESPONSE: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+use wire::{BINARY, CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT};
 
 /// Fills payloads and masking keys: not the start of any legal header.
 pub(crate) const FILL: u8 = 0xff;
@@ -63,7 +51,7 @@ impl Frame {
     }
 
     /// Bytes of the payload that are taken with the header.
-    pub(crate) fn looked_at(&self) -> usize {
+    pub(crate) fn loaded(&self) -> usize {
         match self.opcode {
             CLOSE if self.code.is_some() => 2,
             PING | PONG => self.len.min(8),
@@ -71,35 +59,17 @@ impl Frame {
         }
     }
 
-    /// Appends the frame in wire format (RFC 6455 §5.2).
-    fn write(&self, masked: bool, stream: &mut Vec<u8>) {
-        stream.push(u8::from(self.fin) << 7 | self.opcode);
-        let mask = u8::from(masked) << 7;
-        match self.len {
-            len @ 0..=125 => stream.push(mask | len as u8),
-            len @ 126..=0xffff => {
-                stream.push(mask | 126);
-                stream.extend((len as u16).to_be_bytes());
-            }
-            len => {
-                stream.push(mask | 127);
-                stream.extend((len as u64).to_be_bytes());
-            }
-        }
-        if masked {
-            stream.extend([FILL; 4]);
-        }
-        let payload = stream.len();
-        // The same payload masked or not, so that pongs can match pings. Zeros have no mask bit.
-        stream.resize(payload + self.len, if masked { 0 } else { FILL });
+    fn bytes(&self, masked: bool) -> Vec<u8> {
+        // The same payload masked or not, so that pongs can match pings. Masked it is zeros, which have
+        // no mask bit.
+        let mut payload = vec![FILL; self.len];
         if let Some(code) = self.code {
-            let key = if masked {
-                u16::from_be_bytes([FILL; 2])
-            } else {
-                0
-            };
-            stream[payload..payload + 2].copy_from_slice(&(code ^ key).to_be_bytes());
+            payload[..2].copy_from_slice(&code.to_be_bytes());
         }
+        let key = masked.then_some([FILL; 4]);
+        let mut bytes = wire::frame(self.opcode, &payload, key);
+        bytes[0] = u8::from(self.fin) << 7 | self.opcode;
+        bytes
     }
 }
 
@@ -120,8 +90,8 @@ impl Stream {
         let frames = frames
             .iter()
             .map(|frame| {
-                frame.write(masked, &mut bytes);
-                (bytes.len() - frame.len + frame.looked_at(), *frame)
+                bytes.extend(frame.bytes(masked));
+                (bytes.len() - frame.len + frame.loaded(), *frame)
             })
             .collect();
         Self {
@@ -134,7 +104,7 @@ impl Stream {
     /// Whether all of `range` is payload, so that losing it hides no header.
     pub(crate) fn is_payload(&self, range: &Range<usize>) -> bool {
         self.frames.iter().any(|(header_end, frame)| {
-            *header_end <= range.start && range.end <= header_end - frame.looked_at() + frame.len
+            *header_end <= range.start && range.end <= header_end - frame.loaded() + frame.len
         })
     }
 }
@@ -263,8 +233,8 @@ pub(crate) struct Account {
 impl Account {
     /// Bytes that were passed and are in no account.
     pub(crate) fn missing(&self) -> i64 {
-        let told = (self.framed + self.unsynced).cast_signed() + self.pending;
-        self.advanced.cast_signed() - told
+        let reported = (self.framed + self.unsynced).cast_signed() + self.pending;
+        self.advanced.cast_signed() - reported
     }
 }
 

@@ -1,6 +1,4 @@
-//! What the core reports: notices, alerts and verdict kinds.
-
-mod message;
+//! What the core reports: alerts, each with its subject.
 
 use std::time::Duration;
 
@@ -8,99 +6,74 @@ use super::{
     background::Background,
     event::CloseHow,
     facts::{Facts, ListenerId},
+    message::{why_firing, why_resolved},
     observation::Observation,
-    storm::StormFinding,
+    storm::{ReconnectStorm, Thrash},
     time::Ktime,
-    verdict::Verdict,
+    verdict::{Certainty, Ending, Verdict, VerdictKind},
 };
-use message::{why_firing, why_resolved};
 
-/// Something to report to the alert log and to every other sink.
+/// Something that begins, changes or ends, to be reported to every sink.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    Connection(Box<Alert>),
-    Listener(Box<ListenerAlert>),
-    Group(Box<AlertGroup>),
-    Storm(Box<StormAlert>),
+pub struct Alert<S = Subject> {
+    pub status: Status,
+    pub listener: ListenerId,
+    /// The hop in question. For a connection, the one whose limit was crossed or is near, or else the
+    /// tightest one of the path; for a group, `None` if its alerts differ in it.
+    pub hop: Option<String>,
+    /// The moment it began, changed or ended; for a group, the moment of its last alert.
+    pub at: Ktime,
+    /// The moment from which it was true: the limit crossed, the first byte unanswered.
+    pub since: Ktime,
+    /// One human-readable sentence.
+    pub reason: String,
+    pub subject: S,
 }
 
-impl Notice {
-    pub fn listener(&self) -> ListenerId {
-        match self {
-            Self::Connection(alert) => alert.listener,
-            Self::Listener(alert) => alert.listener,
-            Self::Group(group) => group.listener,
-            Self::Storm(alert) => alert.listener,
-        }
-    }
+/// An alert on one connection.
+pub type ConnectionAlert = Alert<Box<ConnectionVerdict>>;
 
-    /// The moment it is about; for a group, the moment of its last alert.
-    pub fn at(&self) -> Ktime {
-        match self {
-            Self::Connection(alert) => alert.at,
-            Self::Listener(alert) => alert.at,
-            Self::Group(group) => group.at,
-            Self::Storm(alert) => alert.at(),
-        }
-    }
+/// What an alert is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// One connection.
+    Connection(Box<ConnectionVerdict>),
+    /// Many connections of one listener at nearly the same time.
+    Group(AlertGroup),
+    /// All connections of a listener.
+    Listener(ListenerFinding),
+    /// The clients of a listener, which lost their connections or come back all at once.
+    Storm(Box<ReconnectStorm>),
+    /// The clients of a listener that connect repeatedly and stay only for seconds.
+    Thrash(Thrash),
 }
 
 /// A verdict on one connection that begins, changes its certainty, or ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    pub status: Status,
+pub struct ConnectionVerdict {
     pub kind: VerdictKind,
     pub certainty: Certainty,
-    pub listener: ListenerId,
-    /// The hop whose limit was crossed or is near, or else the tightest one of the path.
-    pub hop: Option<String>,
-    /// The moment the verdict was reached or left.
-    pub at: Ktime,
-    /// The moment from which it was true: the limit crossed, the first byte unanswered.
-    pub since: Ktime,
     /// The limit that was crossed: the hop's idle timeout, or the waiting time of the rule.
     pub limit: Duration,
     /// The evidence.
-    pub facts: Box<Facts>,
+    pub facts: Facts,
     /// Details collected when it was reported; the core does not evaluate them.
     pub background: Option<Box<Background>>,
-    /// One human-readable sentence.
-    pub reason: String,
 }
 
-/// Many similar alerts on connections of one listener at nearly the same time. Made by
-/// [`Grouping`](super::Grouping).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Similar alerts on connections. Made by [`Grouping`](super::Grouping).
+#[derive(Clone, Debug, PartialEq)]
 pub struct AlertGroup {
-    pub status: Status,
     pub kind: VerdictKind,
     pub certainty: Certainty,
-    pub listener: ListenerId,
-    /// `None` if they differ in it.
-    pub hop: Option<String>,
-    /// The moment of the last alert.
-    pub at: Ktime,
     /// A connection counts once for each of its alerts.
     pub count: u64,
     /// The first of them, at most [`AlertGroup::EXAMPLES`].
-    pub examples: Vec<Alert>,
+    pub examples: Vec<ConnectionAlert>,
 }
 
 impl AlertGroup {
     pub const EXAMPLES: usize = 10;
-}
-
-/// A problem of all connections of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerAlert {
-    pub firing: bool,
-    pub listener: ListenerId,
-    /// The hop in question; `None` if none is configured.
-    pub hop: Option<String>,
-    pub at: Ktime,
-    pub finding: ListenerFinding,
-    /// One human-readable sentence.
-    pub reason: String,
 }
 
 /// What the idle gaps of a listener's connections show.
@@ -133,72 +106,91 @@ pub enum ListenerFinding {
     },
 }
 
-impl ListenerFinding {
-    /// The name of its alert in logs.
-    pub fn alert(&self) -> &'static str {
-        match self {
-            Self::AtRisk { .. } => "at_risk",
-            Self::LimitMismatch { .. } | Self::LifetimeMismatch { .. } => "limit_mismatch",
-        }
-    }
-
-    /// The name that distinguishes it from other findings on the same listener.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::AtRisk { .. } | Self::LimitMismatch { .. } => self.alert(),
-            Self::LifetimeMismatch { .. } => "lifetime_mismatch",
-        }
-    }
-}
-
-/// A finding of the storm engine on a listener.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StormAlert {
-    pub listener: ListenerId,
-    pub finding: StormFinding,
-}
-
-impl StormAlert {
-    /// The name of its alert in logs.
-    pub fn alert(&self) -> &'static str {
-        match self.finding {
-            StormFinding::Reconnect(_) => "reconnect_storm",
-            StormFinding::Thrash(_) => "thrash",
-        }
-    }
-
+impl<S> Alert<S> {
     pub fn is_firing(&self) -> bool {
-        match &self.finding {
-            StormFinding::Reconnect(storm) => storm.firing,
-            StormFinding::Thrash(thrash) => thrash.firing,
-        }
+        self.status == Status::Firing
     }
 
-    pub fn at(&self) -> Ktime {
-        match &self.finding {
-            StormFinding::Reconnect(storm) => storm.at,
-            StormFinding::Thrash(thrash) => thrash.at,
-        }
-    }
-
-    /// The moment from which it was true.
-    pub fn since(&self) -> Ktime {
-        match &self.finding {
-            StormFinding::Reconnect(storm) => storm.since,
-            StormFinding::Thrash(thrash) => thrash.since,
-        }
-    }
-
-    /// One human-readable sentence.
-    pub fn reason(&self) -> &str {
-        match &self.finding {
-            StormFinding::Reconnect(storm) => &storm.reason,
-            StormFinding::Thrash(thrash) => &thrash.reason,
+    /// The alert with its subject in another form.
+    pub(super) fn map<T>(self, form: impl FnOnce(S) -> T) -> Alert<T> {
+        Alert {
+            status: self.status,
+            listener: self.listener,
+            hop: self.hop,
+            at: self.at,
+            since: self.since,
+            reason: self.reason,
+            subject: form(self.subject),
         }
     }
 }
 
 impl Alert {
+    /// How a verdict ended; `None` for other subjects, which end only when they are no longer so.
+    pub fn resolution(&self) -> Option<AlertResolution> {
+        match self.status {
+            Status::Resolved(resolution) if self.subject.verdict().is_some() => Some(resolution),
+            _ => None,
+        }
+    }
+
+    /// The alert as one on a connection, or unchanged if it has another subject.
+    pub fn into_connection(self) -> Result<ConnectionAlert, Self> {
+        match self.subject {
+            Subject::Connection(subject) => Ok(Alert {
+                status: self.status,
+                listener: self.listener,
+                hop: self.hop,
+                at: self.at,
+                since: self.since,
+                reason: self.reason,
+                subject,
+            }),
+            _ => Err(self),
+        }
+    }
+}
+
+impl From<ConnectionAlert> for Alert {
+    fn from(alert: ConnectionAlert) -> Self {
+        alert.map(Subject::Connection)
+    }
+}
+
+impl Subject {
+    /// The name of the alert in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Listener(ListenerFinding::LifetimeMismatch { .. }) => "limit_mismatch",
+            _ if self.verdict().is_some_and(|(kind, _)| kind.is_zombie()) => "zombie",
+            _ => self.kind(),
+        }
+    }
+
+    /// The name that distinguishes it from other subjects on the same listener.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connection(verdict) => verdict.kind.as_str(),
+            Self::Group(group) => group.kind.as_str(),
+            Self::Listener(ListenerFinding::AtRisk { .. }) => "at_risk",
+            Self::Listener(ListenerFinding::LimitMismatch { .. }) => "limit_mismatch",
+            Self::Listener(ListenerFinding::LifetimeMismatch { .. }) => "lifetime_mismatch",
+            Self::Storm(_) => "reconnect_storm",
+            Self::Thrash(_) => "thrash",
+        }
+    }
+
+    /// What is wrong with the connection or the group of connections, if it is about any.
+    pub fn verdict(&self) -> Option<(VerdictKind, Certainty)> {
+        match self {
+            Self::Connection(verdict) => Some((verdict.kind, verdict.certainty)),
+            Self::Group(group) => Some((group.kind, group.certainty)),
+            Self::Listener(_) | Self::Storm(_) | Self::Thrash(_) => None,
+        }
+    }
+}
+
+impl ConnectionAlert {
     /// A verdict begins or becomes more certain; `silence` is the idle time that led to it.
     pub(super) fn firing(
         listener: ListenerId,
@@ -209,39 +201,39 @@ impl Alert {
     ) -> Self {
         Self {
             status: Status::Firing,
-            kind: verdict.kind,
-            certainty: verdict.certainty,
             listener,
             hop: observation.hop(verdict).map(|hop| hop.name.clone()),
             at,
             since: verdict.since,
-            limit: verdict.limit,
-            facts: Box::new(observation.evidence()),
-            background: None,
             reason: why_firing(verdict, observation, silence),
+            subject: Box::new(ConnectionVerdict {
+                kind: verdict.kind,
+                certainty: verdict.certainty,
+                limit: verdict.limit,
+                facts: observation.evidence(),
+                background: None,
+            }),
         }
     }
 
+    /// The end of the verdict. `last` are the newest facts, if the kernel reported any.
     pub(super) fn resolved(
-        listener: ListenerId,
-        hop: Option<String>,
+        self,
         at: Ktime,
         verdict: &Verdict,
         ending: Ending,
-        facts: Box<Facts>,
+        last: Option<&Facts>,
     ) -> Self {
+        let mut subject = self.subject;
+        if let Some(facts) = last {
+            subject.facts.clone_from(facts);
+        }
         Self {
-            status: Status::Resolved(ending.resolution()),
-            kind: verdict.kind,
-            certainty: verdict.certainty,
-            listener,
-            hop,
+            status: Status::Resolved(ending.into()),
             at,
-            since: verdict.since,
-            limit: verdict.limit,
-            facts,
-            background: None,
             reason: why_resolved(verdict, ending, at),
+            subject,
+            ..self
         }
     }
 }
@@ -252,10 +244,20 @@ pub enum Status {
     Resolved(AlertResolution),
 }
 
-/// How a verdict ended.
+impl Status {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved(_) => "resolved",
+        }
+    }
+}
+
+/// How an alert ended. All but [`AlertResolution::Recovered`] are of verdicts on connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AlertResolution {
-    /// The peer was heard again: it was not a zombie, or no longer is one.
+    /// It is no longer so: the peer was heard again, or a finding on the listener no longer holds.
     Recovered,
     /// It was a warning that a zombie verdict replaced.
     Superseded,
@@ -277,119 +279,14 @@ impl AlertResolution {
     }
 }
 
-/// What is wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum VerdictKind {
-    /// Idle past the limit of a hop that drops connections silently.
-    Expired,
-    /// Data goes out, nothing is acknowledged.
-    BlackHoled,
-    /// TCP acknowledges, but the WebSocket peer does not answer pings.
-    Unresponsive,
-    /// One side has sent its FIN, the other keeps the connection open.
-    HalfClosed,
-    /// This host's application does not read received data.
-    Stalled,
-    /// Close to the limit of a hop that closes connections: expect a disconnect, not a zombie.
-    Expiring,
-    /// The peer has sent no message for a long time.
-    Quiet,
-}
-
-impl VerdictKind {
-    pub const ALL: [Self; 7] = [
-        Self::Expired,
-        Self::BlackHoled,
-        Self::Unresponsive,
-        Self::HalfClosed,
-        Self::Stalled,
-        Self::Expiring,
-        Self::Quiet,
-    ];
-
-    /// True if the connection is dead but looks open.
-    pub fn is_zombie(self) -> bool {
-        !matches!(self, Self::Expiring | Self::Quiet)
-    }
-
-    /// True if the path or the peer is dead, so that the preceding idle gap is evidence about hops.
-    pub fn is_death(self) -> bool {
-        matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
-    }
-
-    /// True if it is about the path or the peer. On an MPTCP subflow it then does not affect the
-    /// connection, which has other paths.
-    pub fn is_about_path_or_peer(self) -> bool {
-        self != Self::Stalled
-    }
-
-    /// The kinds that satisfy [`VerdictKind::is_zombie`].
-    pub fn zombies() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|kind| kind.is_zombie())
-    }
-
-    /// The name of its alert in logs: `zombie`, or the kind itself.
-    pub fn alert(self) -> &'static str {
-        if self.is_zombie() {
-            "zombie"
-        } else {
-            self.as_str()
-        }
-    }
-
-    /// The name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::BlackHoled => "black_holed",
-            Self::Unresponsive => "unresponsive",
-            Self::HalfClosed => "half_closed",
-            Self::Stalled => "stalled",
-            Self::Expiring => "expiring",
-            Self::Quiet => "quiet",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Certainty {
-    Suspected,
-    Confirmed,
-}
-
-impl Certainty {
-    /// The name in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Suspected => "suspected",
-            Self::Confirmed => "confirmed",
-        }
-    }
-}
-
-/// What ends a verdict, in more detail than [`AlertResolution`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Recovered,
-    /// A graver verdict replaces it.
-    Superseded,
-    /// The socket is gone because wsmon aborted it.
-    Reaped,
-    /// The flow turned out not to be a WebSocket.
-    Dismissed,
-    Closed(CloseHow),
-    /// The socket is gone; its end was missed.
-    Gone,
-}
-
-impl Ending {
-    fn resolution(self) -> AlertResolution {
-        match self {
-            Self::Recovered | Self::Dismissed => AlertResolution::Recovered,
-            Self::Superseded => AlertResolution::Superseded,
-            Self::Reaped => AlertResolution::Reaped,
-            Self::Closed(how) => AlertResolution::Closed(how),
-            Self::Gone => AlertResolution::Closed(CloseHow::Unknown),
+impl From<Ending> for AlertResolution {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Recovered | Ending::Dismissed => Self::Recovered,
+            Ending::Superseded => Self::Superseded,
+            Ending::Reaped => Self::Reaped,
+            Ending::Closed(how) => Self::Closed(how),
+            Ending::Gone => Self::Closed(CloseHow::Unknown),
         }
     }
 }

@@ -26,7 +26,8 @@ use std::{collections::VecDeque, time::Duration};
 pub use storms::StormSetup;
 
 use super::{
-    alert::{Alert, Ending, ListenerAlert, StormAlert},
+    action::Action,
+    alert::ConnectionAlert,
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::TrackedFlow,
@@ -44,27 +45,27 @@ use super::{
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
+    verdict::Ending,
     wheel::{Wheel, WheelEntry},
 };
-pub(crate) use storms::StormWatch;
-use storms::departure;
-
-/// An output of the core.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// A verdict on a connection. [`super::Grouping`] decides which are reported individually.
-    Alert(Box<Alert>),
-    /// A finding on all connections of a listener.
-    ListenerAlert(Box<ListenerAlert>),
-    /// A storm: a finding on the clients of a listener.
-    Storm(Box<StormAlert>),
-    /// A state change, for clients that follow connections.
-    Transition(Transition),
-    /// Compare the table with the kernel's sockets, because records were lost.
-    Reconcile,
-}
 
 /// The sans-IO state machine of the daemon.
+///
+/// Its methods are of five kinds:
+///
+/// * **Set-up**: [`new`](Self::new), [`with_storms`](Self::with_storms) and
+///   [`expect_sweeps`](Self::expect_sweeps).
+/// * **Input**: `handle_*` takes records, snapshots, counts, results and new rules. No input does I/O or
+///   reads a clock.
+/// * **Deadlines**: [`poll_timeout`](Self::poll_timeout) says when
+///   [`handle_timeout`](Self::handle_timeout) is due.
+/// * **Output**: [`poll_inspect`](Self::poll_inspect) and [`poll_action`](Self::poll_action) return what
+///   to do; `wants_*` say what input is needed soon.
+/// * **Queries**: all others. They change nothing.
+///
+/// Every input may change the deadline and the output. After a round of input, call
+/// [`handle_timeout`](Self::handle_timeout), then poll in this order: `poll_inspect` until `None`, with
+/// an answer to each; `poll_action` until `None`; `poll_timeout` last.
 #[derive(Debug)]
 pub struct Correlator {
     /// Indexed by [`ListenerId`].
@@ -97,8 +98,11 @@ impl Correlator {
     /// `rules` are indexed by [`ListenerId`]. `staleness` is the maximum age of a snapshot relative to
     /// its socket: the publish interval plus the granularity of the kernel's clock.
     pub fn new(rules: Vec<ListenerRules>, staleness: Duration) -> Self {
+        let listeners = (0..).map(ListenerId).zip(rules);
         Self {
-            listeners: rules.into_iter().map(Listener::new).collect(),
+            listeners: listeners
+                .map(|(id, rules)| Listener::new(id, rules))
+                .collect(),
             listen_sockets: ListenSockets::default(),
             forwarded: false,
             staleness,
@@ -199,11 +203,7 @@ impl Correlator {
         history.tally.learned = history.idle_gaps.learned();
         let longest = history.idle_gaps.longest();
         let lifetime = history.lifetimes.judge(listener, rules, known, longest, at);
-        let changes = changes
-            .into_iter()
-            .chain(lifetime)
-            .map(Box::new)
-            .map(Action::ListenerAlert);
+        let changes = changes.into_iter().chain(lifetime).map(Action::Alert);
         self.actions.extend(changes);
     }
 
@@ -215,12 +215,6 @@ impl Correlator {
         };
         listener.loss.take_in(at, deliveries);
         listener.history.tally.loss = listener.loss.loss();
-    }
-
-    /// Whether [`Correlator::handle_deliveries`] should be called about every second: something is
-    /// unacknowledged, and the loss rate decides whether that can be chance.
-    pub fn wants_deliveries(&self) -> bool {
-        self.now < self.uncertain_until
     }
 
     /// Handles the result of an attempt to abort a connection. If it succeeded, its verdict ends as
@@ -286,11 +280,6 @@ impl Correlator {
         None
     }
 
-    /// Whether [`Correlator::poll_inspect`] may return a flow.
-    pub fn wants_inspection(&self) -> bool {
-        !self.inspect.is_empty()
-    }
-
     /// The next action, in the order of the decisions.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
@@ -299,6 +288,17 @@ impl Correlator {
             self.actions.shrink_to(QUEUE_KEPT);
         }
         action
+    }
+
+    /// Whether [`Correlator::poll_inspect`] may return a flow.
+    pub fn wants_inspection(&self) -> bool {
+        !self.inspect.is_empty()
+    }
+
+    /// Whether [`Correlator::handle_deliveries`] should be called about every second: something is
+    /// unacknowledged, and the loss rate decides whether that can be chance.
+    pub fn wants_deliveries(&self) -> bool {
+        self.now < self.uncertain_until
     }
 
     /// The counts per listener, indexed by [`ListenerId`].
@@ -331,7 +331,7 @@ impl Correlator {
     }
 
     /// The standing verdict on a connection: as last reported, with the evidence of the last check.
-    pub fn standing(&self, conn: ConnId) -> Option<Alert> {
+    pub fn standing(&self, conn: ConnId) -> Option<&ConnectionAlert> {
         self.flows.get(conn)?.standing()
     }
 
@@ -417,7 +417,7 @@ impl Correlator {
         if departs {
             let forwarded = flow.forwarded().filter(|_| self.forwarded);
             let client = storms::client(facts, forwarded);
-            storm.depart(&departure(&observation, None, client), &history.tally);
+            storm.depart(&observation, None, client, &history.tally);
         }
         let next_check = flow.judge(&observation, self.now, history, &mut self.actions);
         let now = observation.now.max(self.now);

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use strum::IntoStaticStr;
+
 use super::{event::CloseHow, facts::Facts, time::Ktime};
 
 /// One connection in full.
@@ -20,10 +22,11 @@ pub struct Detail {
 }
 
 /// How a connection became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Origin {
     /// Its establishment was seen.
-    Birth,
+    Establishment,
     /// Older than the programs; first seen at a packet.
     Packet,
     /// Older than the programs; found by sock_diag, silent since.
@@ -33,11 +36,7 @@ pub enum Origin {
 impl Origin {
     /// The name in JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Birth => "birth",
-            Self::Packet => "packet",
-            Self::SockDiag => "sock_diag",
-        }
+        self.into()
     }
 }
 

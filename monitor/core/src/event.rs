@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+pub use monitor_common::event::CloseHow;
+
 use super::{
     facts::{ConnId, Facts, ListenerId, Role},
     handshake::{UpgradeRequest, UpgradeResponse},
@@ -133,39 +135,4 @@ pub enum Trouble {
     WindowClosed,
     /// A reset was sent or received.
     Reset,
-}
-
-/// How a connection ended: the first event that decided it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CloseHow {
-    CloseFrame,
-    Fin,
-    RstSent,
-    RstReceived,
-    /// TCP gave up: data was outstanding and neither side had closed.
-    Timeout,
-    Unknown,
-}
-
-impl CloseHow {
-    pub const ALL: [Self; 6] = [
-        Self::CloseFrame,
-        Self::Fin,
-        Self::RstSent,
-        Self::RstReceived,
-        Self::Timeout,
-        Self::Unknown,
-    ];
-
-    /// The name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CloseFrame => "close_frame",
-            Self::Fin => "fin",
-            Self::RstSent => "rst_sent",
-            Self::RstReceived => "rst_received",
-            Self::Timeout => "timeout",
-            Self::Unknown => "unknown",
-        }
-    }
 }

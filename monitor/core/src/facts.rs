@@ -3,7 +3,10 @@
 //! `kernel::decode` converts the wire's `Snapshot` to [`Facts`] once and checks it. Beyond that
 //! point no zero means "never" and no bare integer is a time.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
+
+pub use monitor_common::Direction;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{loss::Loss, time::Ktime};
 
@@ -24,7 +27,8 @@ impl ListenerId {
 }
 
 /// Which end of the WebSocket this host's socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     Server,
     Client,
@@ -33,15 +37,13 @@ pub enum Role {
 impl Role {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-        }
+        self.into()
     }
 }
 
 /// What the bytes of a flow are known to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum Protocol {
     /// A `101 Switching Protocols` or a frame was seen.
     WebSocket,
@@ -52,57 +54,11 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub const ALL: [Self; 3] = [Self::WebSocket, Self::Opaque, Self::Assumed];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WebSocket => "websocket",
-            Self::Opaque => "opaque",
-            Self::Assumed => "assumed",
-        }
-    }
-}
-
-/// The direction of traffic, seen from this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    Rx,
-    Tx,
-}
-
-impl Direction {
-    /// The name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rx => "rx",
-            Self::Tx => "tx",
-        }
-    }
-
-    /// The side that sends in this direction, as named in metrics and logs.
-    pub fn sender(self) -> &'static str {
-        match self {
-            Self::Rx => "peer",
-            Self::Tx => "local",
-        }
-    }
-}
-
-/// Neither `rx` nor `tx`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid direction {0:?}, expected rx or tx, as seen from this host")]
-pub struct NoDirection(String);
-
-impl FromStr for Direction {
-    type Err = NoDirection;
-
-    fn from_str(text: &str) -> Result<Self, NoDirection> {
-        match text {
-            "rx" => Ok(Self::Rx),
-            "tx" => Ok(Self::Tx),
-            other => Err(NoDirection(other.to_owned())),
-        }
+        self.into()
     }
 }
 
@@ -286,7 +242,7 @@ impl Facts {
 #[cfg(test)]
 impl Facts {
     /// An open WebSocket on the first listener, established at `at` and without traffic.
-    pub(super) fn newborn(conn: u64, at: Ktime) -> Self {
+    pub(super) fn just_opened(conn: u64, at: Ktime) -> Self {
         Self {
             established_at: Some(at),
             ..Self::new(

@@ -3,20 +3,21 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{Alert, Certainty, Ending, Status, VerdictKind},
-    correlator::Action,
+    action::Action,
+    alert::ConnectionAlert,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
+    history::History,
     interned_handshake::InternedHandshake,
     lifetimes::Lifetimes,
-    listener::History,
     observation::Observation,
+    rules,
     storm::ClientSlot,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
-    verdict::{self, Finding, Review, Reviewed, Verdict},
+    verdict::{Certainty, Ending, Finding, Review, Reviewed, Verdict, VerdictKind},
 };
 
 /// The table's entry for a connection. Facts stay in the kernel; only a verdict keeps a copy.
@@ -33,8 +34,7 @@ pub(super) struct TrackedFlow {
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
     protocol: Protocol,
-    closing: bool,
-    closing_reported: bool,
+    phase: Phase,
     at_risk: bool,
     death_recorded: bool,
     /// Whether it is in the inspect queue.
@@ -45,26 +45,40 @@ pub(super) struct TrackedFlow {
     pub(super) reaped: bool,
 }
 
+/// How far a flow is on its way from open to closed. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// It no longer counts as open, but no FIN or close frame was seen, as after a RST.
+    Closing,
+    /// A FIN or a close frame was seen and reported.
+    CloseReported,
+}
+
+impl Phase {
+    fn of(facts: &Facts) -> Self {
+        if facts.closing.is_some() {
+            Self::CloseReported
+        } else if !facts.is_open() || facts.close.is_some() {
+            Self::Closing
+        } else {
+            Self::Open
+        }
+    }
+}
+
 /// The standing verdict on a connection.
 #[derive(Debug)]
 struct StandingVerdict {
     verdict: Verdict,
-    /// The name of the hop that the verdict is about.
-    hop: Option<String>,
-    /// When it was last reported.
-    at: Ktime,
-    /// The evidence at the last check.
-    facts: Box<Facts>,
-    /// As it was last reported.
-    reason: String,
+    /// As it was last reported, with the evidence of the last check.
+    alert: ConnectionAlert,
 }
 
 impl TrackedFlow {
-    /// Creates a flow and counts it.
+    /// Creates a flow and counts it. What started its close is not reported yet.
     pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
-        let closing = is_closing(facts);
-        *tally.connections[facts.protocol as usize].of(closing) += 1;
-        Self {
+        let flow = Self {
             standing: None,
             handshake: None,
             client: None,
@@ -73,40 +87,50 @@ impl TrackedFlow {
             generation: 0,
             listener: facts.listener,
             protocol: facts.protocol,
-            closing,
-            closing_reported: false,
+            phase: Phase::of(facts).min(Phase::Closing),
             at_risk: false,
             death_recorded: false,
             queued: false,
             missing: false,
             reaped: false,
+        };
+        *flow.gauge(tally) += 1;
+        flow
+    }
+
+    /// The gauge of connections that includes this one.
+    fn gauge<'a>(&self, tally: &'a mut Tally) -> &'a mut u64 {
+        let phases = &mut tally.connections[self.protocol as usize];
+        match self.phase {
+            Phase::Open => &mut phases.open,
+            Phase::Closing | Phase::CloseReported => &mut phases.closing,
         }
     }
 
-    /// Updates the gauges of connections by protocol and phase. A closing flow stays closing.
-    pub(super) fn recount(&mut self, protocol: Protocol, closing: bool, tally: &mut Tally) {
-        *tally.connections[self.protocol as usize].of(self.closing) -= 1;
-        self.protocol = protocol;
-        self.closing |= closing;
-        *tally.connections[self.protocol as usize].of(self.closing) += 1;
-    }
-
-    /// Reports, once, what started the close.
-    pub(super) fn report_closing(&mut self, facts: &Facts, actions: &mut VecDeque<Action>) {
+    /// Takes the protocol and the phase from new facts. Reports, once, what started the close.
+    pub(super) fn advance(
+        &mut self,
+        facts: &Facts,
+        tally: &mut Tally,
+        actions: &mut VecDeque<Action>,
+    ) {
+        *self.gauge(tally) -= 1;
+        let before = self.phase;
+        self.protocol = facts.protocol;
+        self.phase = before.max(Phase::of(facts));
+        *self.gauge(tally) += 1;
         if let Some(closing) = facts.closing
-            && !self.closing_reported
+            && before < self.phase
         {
-            self.closing_reported = true;
             let closing = Transition::closing(facts.conn, self.listener, closing);
             actions.push_back(Action::Transition(closing));
         }
     }
 
     pub(super) fn state(&self) -> State {
-        if self.closing_reported {
-            State::Closing
-        } else {
-            State::Open
+        match self.phase {
+            Phase::Open | Phase::Closing => State::Open,
+            Phase::CloseReported => State::Closing,
         }
     }
 
@@ -130,17 +154,12 @@ impl TrackedFlow {
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) -> Ktime {
-        self.recount(
-            observation.facts.protocol,
-            is_closing(observation.facts),
-            &mut history.tally,
-        );
-        self.report_closing(observation.facts, actions);
+        self.advance(observation.facts, &mut history.tally, actions);
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
-            Some(_) => Some(verdict::judge_graver(observation)),
-            None => Some(verdict::judge(observation)),
+            Some(_) => Some(rules::judge_graver(observation)),
+            None => Some(rules::judge(observation)),
         };
         match finding {
             None => {}
@@ -159,7 +178,7 @@ impl TrackedFlow {
         }
         let (at_risk, risk_check) = match self.is_zombie() {
             true => (false, Ktime::NEVER),
-            false => verdict::at_risk(observation),
+            false => rules::at_risk(observation),
         };
         self.set_at_risk(at_risk, &mut history.tally);
         next_check.min(risk_check)
@@ -181,23 +200,12 @@ impl TrackedFlow {
     }
 
     /// The standing verdict as last reported, with the evidence of the last check.
-    pub(super) fn standing(&self) -> Option<Alert> {
-        self.standing.as_ref().map(|standing| Alert {
-            status: Status::Firing,
-            kind: standing.verdict.kind,
-            certainty: standing.verdict.certainty,
-            listener: self.listener,
-            hop: standing.hop.clone(),
-            at: standing.at,
-            since: standing.verdict.since,
-            limit: standing.verdict.limit,
-            facts: standing.facts.clone(),
-            background: None,
-            reason: standing.reason.clone(),
-        })
+    pub(super) fn standing(&self) -> Option<&ConnectionAlert> {
+        self.standing.as_ref().map(|standing| &standing.alert)
     }
 
-    /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them.
+    /// Removes the flow from all counts. `last` holds its last facts, if the kernel reported them; pass
+    /// them to [`TrackedFlow::advance`] first.
     pub(super) fn end(
         mut self,
         ending: Ending,
@@ -207,14 +215,9 @@ impl TrackedFlow {
         actions: &mut VecDeque<Action>,
     ) {
         if let (Ending::Closed(how), Some(observation)) = (ending, last) {
-            self.recount(
-                observation.facts.protocol,
-                is_closing(observation.facts),
-                &mut history.tally,
-            );
             // The end of a subflow is not the end of its connection.
             if observation.facts.close.is_none() && !observation.facts.is_subflow {
-                let silence = verdict::silence_before_close(observation);
+                let silence = rules::silence_before_close(observation);
                 if closed_by_path(how, observation.facts) && !self.death_recorded {
                     history.idle_gaps.kill(silence);
                     let ended_at = observation
@@ -238,7 +241,7 @@ impl TrackedFlow {
             history,
             actions,
         );
-        *history.tally.connections[self.protocol as usize].of(self.closing) -= 1;
+        *self.gauge(&mut history.tally) -= 1;
     }
 
     /// Reviews the standing verdict, if any.
@@ -252,10 +255,10 @@ impl TrackedFlow {
         let Some(standing) = &mut self.standing else {
             return Ktime::NEVER;
         };
-        match verdict::review(
+        match rules::review(
             observation,
             &standing.verdict,
-            standing.facts.rx.last_packet,
+            standing.alert.subject.facts.rx.last_packet,
         ) {
             Review::Recovered => {
                 self.resolve(
@@ -272,13 +275,16 @@ impl TrackedFlow {
                 limit,
                 next_check,
             }) => {
-                *standing.facts = observation.evidence();
                 if certainty > standing.verdict.certainty {
-                    standing.verdict.certainty = certainty;
-                    standing.verdict.limit = limit;
-                    standing.at = standing.at.max(observation.now).max(now);
-                    let (verdict, at) = (standing.verdict, standing.at);
-                    self.report(&verdict, at, observation, history, actions);
+                    let verdict = Verdict {
+                        certainty,
+                        limit,
+                        ..standing.verdict
+                    };
+                    let at = standing.alert.at.max(observation.now).max(now);
+                    self.report(verdict, at, observation, history, actions);
+                } else {
+                    standing.alert.subject.facts = observation.evidence();
                 }
                 next_check
             }
@@ -297,25 +303,19 @@ impl TrackedFlow {
         history.tally.detected[kind] += 1;
         history.tally.zombies[kind] += 1;
         let at = observation.now.max(now);
-        self.standing = Some(Box::new(StandingVerdict {
-            verdict,
-            hop: observation.hop(&verdict).map(|hop| hop.name.clone()),
-            at,
-            facts: Box::new(observation.evidence()),
-            reason: String::new(),
-        }));
-        self.report(&verdict, at, observation, history, actions);
+        self.report(verdict, at, observation, history, actions);
     }
 
+    /// Reports a verdict that begins or becomes more certain.
     fn report(
         &mut self,
-        verdict: &Verdict,
+        verdict: Verdict,
         at: Ktime,
         observation: &Observation<'_>,
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) {
-        let silence = verdict::silence_before(observation, verdict);
+        let silence = rules::silence_before(observation, &verdict);
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // A proxy may answer for an unresponsive client, so the silence proves nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
@@ -326,11 +326,9 @@ impl TrackedFlow {
             }
             self.record_death(silence, observation, &mut history.tally);
         }
-        let alert = Alert::firing(self.listener, at, verdict, observation, silence);
-        if let Some(standing) = &mut self.standing {
-            standing.reason.clone_from(&alert.reason);
-        }
-        actions.push_back(Action::Alert(Box::new(alert)));
+        let alert = ConnectionAlert::firing(self.listener, at, &verdict, observation, silence);
+        actions.push_back(Action::Alert(alert.clone().into()));
+        self.standing = Some(Box::new(StandingVerdict { verdict, alert }));
     }
 
     fn resolve(
@@ -344,13 +342,7 @@ impl TrackedFlow {
         let Some(standing) = self.standing.take() else {
             return;
         };
-        let StandingVerdict {
-            verdict,
-            hop,
-            at,
-            facts,
-            ..
-        } = *standing;
+        let StandingVerdict { verdict, alert } = *standing;
         history.tally.zombies[verdict.kind as usize] -= 1;
         if matches!(
             ending,
@@ -358,13 +350,10 @@ impl TrackedFlow {
         ) {
             history.tally.recovered[verdict.kind as usize] += 1;
         }
-        let (facts, seen_at) = match last {
-            Some((facts, seen_at)) => (Box::new(facts.clone()), seen_at),
-            None => (facts, at),
-        };
-        let at = at.max(seen_at).max(now);
-        let alert = Alert::resolved(self.listener, hop, at, &verdict, ending, facts);
-        actions.push_back(Action::Alert(Box::new(alert)));
+        let (facts, seen_at) = last.unzip();
+        let at = alert.at.max(seen_at.unwrap_or_default()).max(now);
+        let resolved = alert.resolved(at, &verdict, ending, facts);
+        actions.push_back(Action::Alert(resolved.into()));
     }
 
     fn record_death(
@@ -415,10 +404,6 @@ fn closed_by_path(how: CloseHow, facts: &Facts) -> bool {
             .is_some_and(|closing| closing.by == ClosingBy::Fin(Direction::Rx)),
         CloseHow::CloseFrame | CloseHow::RstSent | CloseHow::Unknown => false,
     }
-}
-
-fn is_closing(facts: &Facts) -> bool {
-    !facts.is_open() || facts.close.is_some()
 }
 
 #[cfg(test)]

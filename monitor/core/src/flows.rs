@@ -9,47 +9,47 @@ use super::{facts::ConnId, flow::TrackedFlow};
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     flows: Vec<(ConnId, TrackedFlow)>,
-    places: HashTable<u32>,
+    indices: HashTable<u32>,
 }
 
 impl Flows {
     pub(super) fn get(&self, conn: ConnId) -> Option<&TrackedFlow> {
-        let place = self.place(conn)?;
-        self.flows.get(place).map(|(_, flow)| flow)
+        let index = self.index(conn)?;
+        self.flows.get(index).map(|(_, flow)| flow)
     }
 
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut TrackedFlow> {
-        let place = self.place(conn)?;
-        self.flows.get_mut(place).map(|(_, flow)| flow)
+        let index = self.index(conn)?;
+        self.flows.get_mut(index).map(|(_, flow)| flow)
     }
 
     pub(super) fn contains(&self, conn: ConnId) -> bool {
-        self.place(conn).is_some()
+        self.index(conn).is_some()
     }
 
     /// Inserts a flow that is not yet in the table.
     pub(super) fn insert(&mut self, conn: ConnId, flow: TrackedFlow) {
         // Lossless: four billion sockets do not fit into memory.
-        let place = self.flows.len() as u32;
+        let index = self.flows.len() as u32;
         self.flows.push((conn, flow));
         let flows = &self.flows;
-        self.places
-            .insert_unique(hash(conn), place, |&i| hash(flows[i as usize].0));
+        self.indices
+            .insert_unique(hash(conn), index, |&i| hash(flows[i as usize].0));
     }
 
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<TrackedFlow> {
         let flows = &self.flows;
         let entry = self
-            .places
+            .indices
             .find_entry(hash(conn), |&i| flows[i as usize].0 == conn);
-        let (place, _) = entry.ok()?.remove();
+        let (index, _) = entry.ok()?.remove();
         // The last flow moves to the free index.
         let last = self.flows.len() as u32 - 1;
-        let (_, flow) = self.flows.swap_remove(place as usize);
-        if let Some((moved, _)) = self.flows.get(place as usize)
-            && let Some(it) = self.places.find_mut(hash(*moved), |&i| i == last)
+        let (_, flow) = self.flows.swap_remove(index as usize);
+        if let Some((moved, _)) = self.flows.get(index as usize)
+            && let Some(it) = self.indices.find_mut(hash(*moved), |&i| i == last)
         {
-            *it = place;
+            *it = index;
         }
         Some(flow)
     }
@@ -66,11 +66,11 @@ impl Flows {
         self.flows.is_empty()
     }
 
-    fn place(&self, conn: ConnId) -> Option<usize> {
+    fn index(&self, conn: ConnId) -> Option<usize> {
         let found = self
-            .places
+            .indices
             .find(hash(conn), |&i| self.flows[i as usize].0 == conn);
-        found.map(|&place| place as usize)
+        found.map(|&index| index as usize)
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
             for (step, (insert, cookie)) in (1u64..).zip(steps) {
                 let conn = ConnId(cookie);
                 if insert && !flows.contains(conn) {
-                    let facts = Facts::newborn(cookie, Ktime(step));
+                    let facts = Facts::just_opened(cookie, Ktime(step));
                     flows.insert(conn, TrackedFlow::new(&facts, &mut Tally::default()));
                     model.insert(conn, Ktime(step));
                 } else if !insert {

@@ -14,9 +14,10 @@ use std::{
 };
 
 use super::{
-    alert::{Alert, AlertGroup, Certainty, Notice, Status, VerdictKind},
+    alert::{Alert, AlertGroup, ConnectionAlert, Status, Subject},
     facts::{ConnId, ListenerId},
     time::Ktime,
+    verdict::{Certainty, VerdictKind},
 };
 
 /// Number of similar alerts that are reported singly within [`WINDOW`].
@@ -29,7 +30,7 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Grouping {
     families: BTreeMap<(ListenerId, VerdictKind), AlertFamily>,
-    notices: VecDeque<Notice>,
+    alerts: VecDeque<Alert>,
 }
 
 /// The alerts of one kind on one listener.
@@ -49,30 +50,30 @@ struct Track {
     certainty: Certainty,
     /// The times of the last [`SINGLY`] alerts.
     recent: VecDeque<Ktime>,
-    group: Option<AlertGroup>,
+    group: Option<Alert<AlertGroup>>,
 }
 
 impl Grouping {
-    /// Accepts an alert, which is reported at once or withheld.
-    pub fn offer(&mut self, alert: Box<Alert>) {
-        let key = (alert.listener, alert.kind);
+    /// Accepts an alert. One on a connection is reported at once or withheld. Others are rare, so each
+    /// is reported at once.
+    pub fn offer(&mut self, alert: Alert) {
+        let alert = match alert.into_connection() {
+            Ok(alert) => alert,
+            Err(other) => return self.alerts.push_back(other),
+        };
+        let key = (alert.listener, alert.subject.kind);
         let family = self.families.entry(key).or_default();
         if family.due.is_some_and(|due| due <= alert.at) {
-            family.report(&mut self.notices);
+            family.report(&mut self.alerts);
         }
         if let Some(alert) = family.withhold(alert) {
-            self.notices.push_back(Notice::Connection(alert));
+            self.alerts.push_back(alert.into());
         }
     }
 
-    /// Accepts a notice about a listener. These are rare, so each is reported at once.
-    pub fn pass(&mut self, notice: Notice) {
-        self.notices.push_back(notice);
-    }
-
-    /// The next notice to report.
-    pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
+    /// The next alert to report.
+    pub fn poll_alert(&mut self) -> Option<Alert> {
+        self.alerts.pop_front()
     }
 
     /// When withheld alerts must be reported; `None` if there are none.
@@ -84,7 +85,7 @@ impl Grouping {
     pub fn handle_timeout(&mut self, now: Ktime) {
         for family in self.families.values_mut() {
             if family.due.is_some_and(|due| due <= now) {
-                family.report(&mut self.notices);
+                family.report(&mut self.alerts);
             }
         }
     }
@@ -92,37 +93,37 @@ impl Grouping {
     /// Reports everything that is withheld, for a shutdown after which nothing is polled.
     pub fn flush(&mut self) {
         for family in self.families.values_mut() {
-            family.report(&mut self.notices);
+            family.report(&mut self.alerts);
         }
     }
 }
 
 impl AlertFamily {
     /// Returns the alert if it may pass.
-    fn withhold(&mut self, alert: Box<Alert>) -> Option<Box<Alert>> {
+    fn withhold(&mut self, alert: ConnectionAlert) -> Option<ConnectionAlert> {
         let alike = |track: &Track| (track.status, track.certainty);
-        let place = self
+        let index = self
             .tracks
             .iter()
-            .position(|track| alike(track) == (alert.status, alert.certainty))
+            .position(|track| alike(track) == (alert.status, alert.subject.certainty))
             .unwrap_or_else(|| {
                 self.tracks.push(Track::new(&alert));
                 self.tracks.len() - 1
             });
-        let track = &mut self.tracks[place];
-        let conn = alert.facts.conn;
+        let track = &mut self.tracks[index];
+        let conn = alert.subject.facts.conn;
         if !track.is_burst(alert.at) && !self.withheld.contains(&conn) {
             return Some(alert);
         }
         self.withheld.insert(conn);
         self.due.get_or_insert(alert.at + WINDOW);
-        track.add(*alert);
+        track.add(alert);
         None
     }
 
     /// Reports beginnings before ends and suspicions before certainty, their order on one
     /// connection.
-    fn report(&mut self, notices: &mut VecDeque<Notice>) {
+    fn report(&mut self, alerts: &mut VecDeque<Alert>) {
         self.due = None;
         self.withheld = HashSet::new();
         let mut groups: Vec<_> = self
@@ -130,16 +131,16 @@ impl AlertFamily {
             .iter_mut()
             .filter_map(|track| track.group.take())
             .collect();
-        groups.sort_by_key(|group| (group.status != Status::Firing, group.certainty));
-        notices.extend(groups.into_iter().map(AlertGroup::into_notice));
+        groups.sort_by_key(|group| (!group.is_firing(), group.subject.certainty));
+        alerts.extend(groups.into_iter().map(finish));
     }
 }
 
 impl Track {
-    fn new(alert: &Alert) -> Self {
+    fn new(alert: &ConnectionAlert) -> Self {
         Self {
             status: alert.status,
-            certainty: alert.certainty,
+            certainty: alert.subject.certainty,
             recent: VecDeque::new(),
             group: None,
         }
@@ -155,42 +156,48 @@ impl Track {
         before.is_some_and(|before| at.since(before) < WINDOW)
     }
 
-    fn add(&mut self, alert: Alert) {
-        let Some(group) = &mut self.group else {
-            self.group = Some(AlertGroup {
-                status: alert.status,
-                kind: alert.kind,
-                certainty: alert.certainty,
-                listener: alert.listener,
-                hop: alert.hop.clone(),
-                at: alert.at,
-                count: 1,
-                examples: vec![alert],
-            });
-            return;
-        };
-        group.count += 1;
+    fn add(&mut self, alert: ConnectionAlert) {
+        let group = self.group.get_or_insert_with(|| Alert {
+            status: alert.status,
+            listener: alert.listener,
+            hop: alert.hop.clone(),
+            at: alert.at,
+            since: alert.since,
+            reason: String::new(),
+            subject: AlertGroup {
+                kind: alert.subject.kind,
+                certainty: alert.subject.certainty,
+                count: 0,
+                examples: Vec::new(),
+            },
+        });
+        group.subject.count += 1;
         group.at = group.at.max(alert.at);
         if group.hop != alert.hop {
             group.hop = None;
         }
-        if group.examples.len() < AlertGroup::EXAMPLES {
-            group.examples.push(alert);
+        if group.subject.examples.len() < AlertGroup::EXAMPLES {
+            group.subject.examples.push(alert);
         }
     }
 }
 
-impl AlertGroup {
-    /// A group of one is reported as a single alert.
-    fn into_notice(mut self) -> Notice {
-        match self.examples.pop() {
-            Some(only) if self.count == 1 => Notice::Connection(Box::new(only)),
-            last => {
-                self.examples.extend(last);
-                Notice::Group(Box::new(self))
-            }
-        }
+/// The alert on a complete group. A group of one is reported as a single alert.
+fn finish(mut group: Alert<AlertGroup>) -> Alert {
+    let AlertGroup {
+        count, examples, ..
+    } = &mut group.subject;
+    if let Some(only) = examples.pop_if(|_| *count == 1) {
+        return only.into();
     }
+    let (within, first) = examples.first().map_or_else(Default::default, |first| {
+        (group.at.since(first.at), first.reason.as_str())
+    });
+    group.reason = format!(
+        "{count} more connections within {:.1} s; the first: {first}",
+        within.as_secs_f64()
+    );
+    group.map(Subject::Group)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use std::{borrow::Cow, mem::MaybeUninit, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use httparse::{Header, ParserConfig, Status};
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
 use sha1::{Digest, Sha1};
 
 pub use extensions::Deflate;
@@ -124,11 +123,9 @@ pub struct UpgradeResponse {
 }
 
 /// When a refused client may come back (RFC 9110 §10.2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
     /// Whole seconds.
-    #[serde(rename = "delay_seconds", serialize_with = "whole_seconds")]
     Delay(Duration),
     At(Timestamp),
 }
@@ -300,10 +297,6 @@ fn retry_after(value: &str) -> Option<RetryAfter> {
     }
     let date = jiff::fmt::rfc2822::parse(value).ok()?;
     Some(RetryAfter::At(date.timestamp()))
-}
-
-fn whole_seconds<S: Serializer>(delay: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(delay.as_secs())
 }
 
 fn boxed(value: Option<Cow<'_, str>>) -> Option<Box<str>> {

@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{facts::Facts, time::Ktime};
 
@@ -24,8 +25,11 @@ pub struct Hop {
 }
 
 /// The traffic that restarts a hop's idle clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Activity {
     /// Any TCP segment, including keepalive probes and bare acknowledgements.
     #[default]
@@ -37,16 +41,16 @@ pub enum Activity {
 impl Activity {
     /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Packet => "packet",
-            Self::Payload => "payload",
-        }
+        self.into()
     }
 }
 
 /// The directions that must be idle for a hop to drop a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Directions {
     /// Activity in either direction keeps the connection.
     #[default]
@@ -58,16 +62,14 @@ pub enum Directions {
 impl Directions {
     /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Either => "either",
-            Self::Each => "each",
-        }
+        self.into()
     }
 }
 
 /// What this host's socket sees when the hop drops a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum OnExpiry {
     /// Nothing, ever: packets vanish.
     Silent,
@@ -85,12 +87,7 @@ impl OnExpiry {
 
     /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Silent => "silent",
-            Self::RstOnNextPacket => "rst_on_next_packet",
-            Self::Rst => "rst",
-            Self::Fin => "fin",
-        }
+        self.into()
     }
 }
 
@@ -258,7 +255,7 @@ mod tests {
 
     #[test]
     fn activity_and_direction_select_the_clocks_of_a_hop() {
-        let mut facts = Facts::newborn(1, Ktime(1));
+        let mut facts = Facts::just_opened(1, Ktime(1));
         facts.rx.last_packet = Some(Ktime(40));
         facts.rx.last_payload = Some(Ktime(20));
         facts.tx.last_packet = Some(Ktime(30));

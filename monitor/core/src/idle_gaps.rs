@@ -10,7 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 use monitor_common::idle_gap_scale::{self, SLOTS};
 
 use super::{
-    alert::{ListenerAlert, ListenerFinding},
+    alert::{Alert, AlertResolution, ListenerFinding, Status, Subject},
     facts::ListenerId,
     hop::{Hop, ListenerRules},
     time::Ktime,
@@ -54,8 +54,8 @@ pub(super) struct IdleGaps {
     killed: Box<[u64; SLOTS]>,
     /// Earlier states of `survived`, oldest first, so that old heartbeats are forgotten.
     epochs: VecDeque<(Ktime, Box<[u64; SLOTS]>)>,
-    at_risk: Option<ListenerAlert>,
-    mismatch: Option<ListenerAlert>,
+    at_risk: Option<Alert>,
+    mismatch: Option<Alert>,
 }
 
 impl Default for IdleGaps {
@@ -113,7 +113,7 @@ impl IdleGaps {
         rules: &ListenerRules,
         known: &[KnownHop],
         at: Ktime,
-    ) -> Vec<ListenerAlert> {
+    ) -> Vec<Alert> {
         let found = self.at_risk(listener, rules, at);
         let at_risk = update_standing(&mut self.at_risk, found, at);
         let found = self.mismatch(listener, rules, known, at);
@@ -121,12 +121,7 @@ impl IdleGaps {
         at_risk.into_iter().chain(mismatch).collect()
     }
 
-    fn at_risk(
-        &self,
-        listener: ListenerId,
-        rules: &ListenerRules,
-        at: Ktime,
-    ) -> Option<ListenerAlert> {
+    fn at_risk(&self, listener: ListenerId, rules: &ListenerRules, at: Ktime) -> Option<Alert> {
         let (hop, limit) = tightest(rules)?;
         let gap = self.percentile_99()?;
         // An alert that fires at nine tenths stays until the gaps are clearly shorter.
@@ -142,12 +137,13 @@ impl IdleGaps {
             return None;
         }
         let advice = limit / 3;
-        Some(ListenerAlert {
-            firing: true,
+        Some(Alert {
+            status: Status::Firing,
             listener,
             hop: Some(hop.name.clone()),
             at,
-            finding: ListenerFinding::AtRisk { gap, limit },
+            since: at,
+            subject: Subject::Listener(ListenerFinding::AtRisk { gap, limit }),
             reason: format!(
                 "connections are silent for up to {:.1} s (p99) on a path that forgets after \
                  {:.1} s ({}): one late heartbeat loses the race; send one every {:.1} s or less",
@@ -165,7 +161,7 @@ impl IdleGaps {
         rules: &ListenerRules,
         known: &[KnownHop],
         at: Ktime,
-    ) -> Option<ListenerAlert> {
+    ) -> Option<Alert> {
         let longest = self.longest_survived();
         // Peers may come by several paths: only a contradiction of all of them is certain.
         let loosest = rules.paths().map(|path| path.idle_timeout()).max()?;
@@ -215,16 +211,17 @@ impl IdleGaps {
             _ => return None,
         };
         let hop = self.hop_in_question(rules);
-        Some(ListenerAlert {
-            firing: true,
+        Some(Alert {
+            status: Status::Firing,
             listener,
             hop,
             at,
-            finding: ListenerFinding::LimitMismatch {
+            since: at,
+            subject: Subject::Listener(ListenerFinding::LimitMismatch {
                 limit: tightest,
                 survived: longest.map(lower),
                 killed: killer.map(upper),
-            },
+            }),
             reason,
         })
     }
@@ -264,18 +261,18 @@ impl IdleGaps {
 
 /// Replaces the standing alert with the new finding, and returns what changed.
 pub(super) fn update_standing(
-    standing: &mut Option<ListenerAlert>,
-    found: Option<ListenerAlert>,
+    standing: &mut Option<Alert>,
+    found: Option<Alert>,
     at: Ktime,
-) -> Option<ListenerAlert> {
+) -> Option<Alert> {
     match (standing.as_ref(), found) {
         (None, None) | (Some(_), Some(_)) => None,
         (None, Some(found)) => {
             *standing = Some(found.clone());
             Some(found)
         }
-        (Some(_), None) => standing.take().map(|before| ListenerAlert {
-            firing: false,
+        (Some(_), None) => standing.take().map(|before| Alert {
+            status: Status::Resolved(AlertResolution::Recovered),
             at,
             reason: "the connections no longer say so".to_owned(),
             ..before
@@ -372,7 +369,7 @@ mod tests {
         Ktime(minutes * 60_000_000_000)
     }
 
-    fn judge(idle_gaps: &mut IdleGaps, rules: &ListenerRules, minutes: u64) -> Vec<ListenerAlert> {
+    fn judge(idle_gaps: &mut IdleGaps, rules: &ListenerRules, minutes: u64) -> Vec<Alert> {
         let known = [("aws-nlb", 350), ("nginx", 60)].map(|(name, idle)| KnownHop {
             name: name.to_owned(),
             idle_timeout: Some(Duration::from_secs(idle)),
@@ -392,8 +389,8 @@ mod tests {
         let [alert] = alerts.as_slice() else {
             panic!("one alert: {alerts:?}");
         };
-        assert!(alert.firing);
-        assert!(matches!(alert.finding, ListenerFinding::AtRisk { .. }));
+        assert!(alert.is_firing());
+        assert_eq!(alert.subject.kind(), "at_risk");
         assert!(
             alert.reason.contains("forgets after 60.0 s (lb)"),
             "{}",
@@ -423,7 +420,7 @@ mod tests {
             idle_gaps.survive(at(minute), &survivors(&lengths));
             let changes = judge(&mut idle_gaps, &rules, minute);
             if let [resolved] = changes.as_slice() {
-                assert!(!resolved.firing);
+                assert!(!resolved.is_firing());
                 assert!((10..=30).contains(&minute), "{minute}");
                 return;
             }

@@ -12,11 +12,11 @@ use hashbrown::HashTable;
 pub(super) struct Symbol(NonZeroU32);
 
 impl Symbol {
-    fn at(place: u32) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(place))
+    fn at(slot_index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(slot_index))
     }
 
-    fn place(&self) -> u32 {
+    fn slot_index(&self) -> u32 {
         self.0.get() - 1
     }
 }
@@ -44,18 +44,18 @@ impl Interner {
     pub(super) fn intern(&mut self, text: &str) -> Symbol {
         let slots = &mut self.slots;
         let hash = self.hasher.hash_one(text);
-        if let Some(&place) = self.index.find(hash, |&i| *slots[i as usize].text == *text) {
-            slots[place as usize].holders += 1;
-            return Symbol::at(place);
+        if let Some(&slot_index) = self.index.find(hash, |&i| *slots[i as usize].text == *text) {
+            slots[slot_index as usize].holders += 1;
+            return Symbol::at(slot_index);
         }
         let slot = InternedString {
             text: text.into(),
             holders: 1,
         };
-        let place = match self.free.pop() {
-            Some(place) => {
-                slots[place as usize] = slot;
-                place
+        let slot_index = match self.free.pop() {
+            Some(slot_index) => {
+                slots[slot_index as usize] = slot;
+                slot_index
             }
             None => {
                 slots.push(slot);
@@ -64,28 +64,29 @@ impl Interner {
             }
         };
         let hasher = &self.hasher;
-        self.index
-            .insert_unique(hash, place, |&i| hasher.hash_one(&*slots[i as usize].text));
-        Symbol::at(place)
+        self.index.insert_unique(hash, slot_index, |&i| {
+            hasher.hash_one(&*slots[i as usize].text)
+        });
+        Symbol::at(slot_index)
     }
 
     pub(super) fn get(&self, symbol: &Symbol) -> &str {
-        &self.slots[symbol.place() as usize].text
+        &self.slots[symbol.slot_index() as usize].text
     }
 
     pub(super) fn release(&mut self, symbol: Symbol) {
-        let place = symbol.place();
-        let slot = &mut self.slots[place as usize];
+        let slot_index = symbol.slot_index();
+        let slot = &mut self.slots[slot_index as usize];
         slot.holders -= 1;
         if slot.holders > 0 {
             return;
         }
         let hash = self.hasher.hash_one(&*slot.text);
-        if let Ok(entry) = self.index.find_entry(hash, |&i| i == place) {
+        if let Ok(entry) = self.index.find_entry(hash, |&i| i == slot_index) {
             entry.remove();
         }
         slot.text = Box::default();
-        self.free.push(place);
+        self.free.push(slot_index);
     }
 
     #[cfg(test)]

@@ -5,6 +5,7 @@
 //! bug report can be replayed.
 #![forbid(unsafe_code)]
 
+pub mod action;
 pub mod alert;
 pub mod background;
 pub mod correlator;
@@ -16,6 +17,7 @@ mod flows;
 pub mod group;
 pub mod handshake;
 pub mod histogram;
+mod history;
 pub mod hop;
 pub mod idle_gaps;
 mod interned_handshake;
@@ -24,22 +26,26 @@ mod lifetimes;
 mod listen_sockets;
 mod listener;
 pub mod loss;
+mod message;
 pub mod observation;
 mod pending;
 pub mod reap;
 mod recv_queues;
+pub mod rules;
 pub mod storm;
+mod storm_watch;
 pub mod tally;
 pub mod time;
 pub mod transition;
 pub mod verdict;
 mod wheel;
 
+pub use action::Action;
 pub use alert::{
-    Alert, AlertGroup, AlertResolution, Certainty, ListenerAlert, ListenerFinding, Notice, Status,
-    StormAlert, VerdictKind,
+    Alert, AlertGroup, AlertResolution, ConnectionAlert, ConnectionVerdict, ListenerFinding,
+    Status, Subject,
 };
-pub use correlator::{Action, Correlator, StormSetup};
+pub use correlator::{Correlator, StormSetup};
 pub use detail::{Closed, Detail};
 pub use event::{CloseHow, Event, Trouble};
 pub use facts::{ConnId, Facts, ListenerId};
@@ -50,3 +56,4 @@ pub use interned_handshake::Handshake;
 pub use tally::Tally;
 pub use time::Ktime;
 pub use transition::{Reason, State, Transition};
+pub use verdict::{Certainty, VerdictKind};

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    alert::{ListenerAlert, ListenerFinding},
+    alert::{Alert, ListenerFinding, Status, Subject},
     facts::ListenerId,
     hop::ListenerRules,
     idle_gaps::{KnownHop, Survived, names_of, update_standing},
@@ -18,7 +18,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Lifetimes {
     deaths: VecDeque<AgedDeath>,
-    standing: Option<ListenerAlert>,
+    standing: Option<Alert>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Lifetimes {
         known: &[KnownHop],
         survived: Survived,
         at: Ktime,
-    ) -> Option<ListenerAlert> {
+    ) -> Option<Alert> {
         self.deaths.retain(|death| at.since(death.at) < MEMORY);
         let found = self.mismatch(listener, rules, known, survived, at);
         update_standing(&mut self.standing, found, at)
@@ -59,7 +59,7 @@ impl Lifetimes {
         known: &[KnownHop],
         survived: Survived,
         at: Ktime,
-    ) -> Option<ListenerAlert> {
+    ) -> Option<Alert> {
         let spike = self.spike(survived)?;
         let age = spike[spike.len() / 2].age;
         let hops = || rules.paths().flat_map(|path| &path.hops);
@@ -80,16 +80,17 @@ impl Lifetimes {
             ),
         };
         let typical = names_of(known, |hop| hop.max_lifetime.is_some_and(configured));
-        Some(ListenerAlert {
-            firing: true,
+        Some(Alert {
+            status: Status::Firing,
             listener,
             hop: shortest.map(|(hop, _)| hop.name.clone()),
             at,
-            finding: ListenerFinding::LifetimeMismatch {
+            since: at,
+            subject: Subject::Listener(ListenerFinding::LifetimeMismatch {
                 limit: shortest.map(|(_, limit)| limit),
                 age,
                 deaths: spike.len(),
-            },
+            }),
             reason: format!(
                 "connections end at an age of {:.0} s however busy they are ({} of the last {}), and \
                  {instead}{typical}",
@@ -182,7 +183,7 @@ mod tests {
         idle_gaps.longest()
     }
 
-    fn judge(lifetimes: &mut Lifetimes, rules: &ListenerRules, at: u64) -> Option<ListenerAlert> {
+    fn judge(lifetimes: &mut Lifetimes, rules: &ListenerRules, at: u64) -> Option<Alert> {
         let known = [("gateway", Some(3_600)), ("nginx", None)].map(|(name, age)| KnownHop {
             name: name.to_owned(),
             idle_timeout: None,
@@ -216,14 +217,14 @@ mod tests {
             "connections end at an age of 3601 s however busy they are (10 of the last 10), and no hop \
              is configured that ends them; typical of gateway"
         );
-        assert!(alert.firing);
+        assert!(alert.is_firing());
         assert_eq!(
             judge(&mut lifetimes, &rules(None), 20_000),
             None,
             "reported once"
         );
         let alert = judge(&mut lifetimes, &rules(Some(3_600)), 20_001).expect("its end");
-        assert!(!alert.firing, "configured now");
+        assert!(!alert.is_firing(), "configured now");
     }
 
     #[test]
@@ -288,12 +289,12 @@ mod tests {
             kill(&mut lifetimes, 20_000 + i, 10 + 20 * i, 0);
         }
         let alert = judge(&mut lifetimes, &rules(None), 20_020).expect("its end");
-        assert!(!alert.firing);
+        assert!(!alert.is_firing());
 
         let mut lifetimes = an_hour_each(12);
         assert!(judge(&mut lifetimes, &rules(None), 20_000).is_some());
         assert_eq!(judge(&mut lifetimes, &rules(None), 100_000), None);
         let alert = judge(&mut lifetimes, &rules(None), 190_000).expect("its end");
-        assert!(!alert.firing);
+        assert!(!alert.is_firing());
     }
 }

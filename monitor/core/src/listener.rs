@@ -1,8 +1,8 @@
 //! The core's state of a listener.
 
-use crate::{
-    correlator::StormWatch, hop::ListenerRules, idle_gaps::IdleGaps, lifetimes::Lifetimes,
-    loss::LossMeter, storm::StormSettings, tally::Tally,
+use super::{
+    facts::ListenerId, history::History, hop::ListenerRules, loss::LossMeter, storm::StormSettings,
+    storm_watch::StormWatch,
 };
 
 /// A listener: its rules, the history of its connections, and its storm engine.
@@ -14,21 +14,13 @@ pub(super) struct Listener {
     pub(super) storm: StormWatch,
 }
 
-/// Totals of the verdicts on a listener's connections and of their ends.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    pub(super) tally: Tally,
-    pub(super) idle_gaps: IdleGaps,
-    pub(super) lifetimes: Lifetimes,
-}
-
 impl Listener {
-    pub(super) fn new(rules: ListenerRules) -> Self {
+    pub(super) fn new(id: ListenerId, rules: ListenerRules) -> Self {
         Self {
             rules,
             history: History::default(),
             loss: LossMeter::default(),
-            storm: StormWatch::new(&StormSettings::default(), None),
+            storm: StormWatch::new(id, &StormSettings::default(), None),
         }
     }
 }

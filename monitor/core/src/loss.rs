@@ -92,12 +92,12 @@ impl Deliveries {
 pub(super) struct LossMeter {
     reported: Deliveries,
     reported_at: Option<Ktime>,
-    windows: [Window; MEMORIES.len()],
+    windows: [WeightedCounts; MEMORIES.len()],
 }
 
 /// The counts of [`Deliveries`], with less weight for older deliveries.
 #[derive(Clone, Copy, Debug, Default)]
-struct Window([f64; 3]);
+struct WeightedCounts([f64; 3]);
 
 impl LossMeter {
     pub(super) fn take_in(&mut self, at: Ktime, deliveries: Deliveries) {
@@ -114,12 +114,12 @@ impl LossMeter {
     /// The worse result of the windows: the short one reacts to a new loss, the long one has more
     /// data.
     pub(super) fn loss(&self) -> Loss {
-        let losses = self.windows.map(Window::loss);
+        let losses = self.windows.map(WeightedCounts::loss);
         losses.into_iter().max().unwrap_or_default()
     }
 }
 
-impl Window {
+impl WeightedCounts {
     /// Advances by `passed`, during which `more` came in evenly.
     fn take_in(&mut self, passed: Duration, memory: Duration, more: [f64; 3]) {
         let age = passed.as_secs_f64() / memory.as_secs_f64();

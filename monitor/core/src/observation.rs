@@ -81,7 +81,7 @@ impl<'a> Observation<'a> {
     /// The hop that a verdict is about, or else the tightest one.
     pub(super) fn hop(&self, verdict: &Verdict) -> Option<&'a Hop> {
         match verdict.hop {
-            Some(place) => self.path.hops.get(place),
+            Some(index) => self.path.hops.get(index),
             None => self.path.tightest(),
         }
     }
@@ -155,14 +155,14 @@ impl<'a> Observation<'a> {
     }
 
     /// An idle gap past the shortest limit of the path that this host ended; see
-    /// [`Observation::unheard_gap`].
-    pub(super) fn longest_unheard_gap(&self) -> Option<IdleGap> {
-        self.unheard_gap(self.path.idle_timeout()?)
+    /// [`Observation::unanswered_gap`].
+    pub(super) fn longest_unanswered_gap(&self) -> Option<IdleGap> {
+        self.unanswered_gap(self.path.idle_timeout()?)
     }
 
     /// An idle gap longer than `limit` that this host ended, with nothing in flight before and
     /// nothing heard since.
-    pub(super) fn unheard_gap(&self, limit: Duration) -> Option<IdleGap> {
+    pub(super) fn unanswered_gap(&self, limit: Duration) -> Option<IdleGap> {
         let facts = self.facts;
         facts.last_idle_gap.filter(|gap| {
             gap.ended_by == Direction::Tx
@@ -179,7 +179,7 @@ impl<'a> Observation<'a> {
         let since = facts
             .unanswered_since
             .filter(|_| facts.unanswered_transmissions > 0)?;
-        match self.unheard_gap(limit) {
+        match self.unanswered_gap(limit) {
             Some(gap) => Some(since.max(gap.to)),
             None => facts
                 .tx

@@ -2,21 +2,27 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    str::FromStr,
     time::Duration,
 };
 
 use serde::Deserialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::{
-    alert::{Alert, Certainty, Status, VerdictKind},
+    alert::{Alert, ConnectionVerdict, Subject},
     facts::ConnId,
     time::Ktime,
+    verdict::{Certainty, VerdictKind},
 };
 
 /// What happens to confirmed zombies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, EnumString)]
 #[serde(rename_all = "kebab-case")]
+#[strum(
+    serialize_all = "kebab-case",
+    parse_err_ty = InvalidReapMode,
+    parse_err_fn = InvalidReapMode::new
+)]
 pub enum ReapMode {
     /// They are only reported, like all others.
     #[default]
@@ -30,23 +36,17 @@ pub enum ReapMode {
 /// Neither `off`, `dry-run` nor `confirmed`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid mode {0:?}, expected off, dry-run or confirmed")]
-pub struct NoReapMode(String);
+pub struct InvalidReapMode(String);
 
-impl FromStr for ReapMode {
-    type Err = NoReapMode;
-
-    fn from_str(text: &str) -> Result<Self, NoReapMode> {
-        match text {
-            "off" => Ok(Self::Off),
-            "dry-run" => Ok(Self::DryRun),
-            "confirmed" => Ok(Self::Confirmed),
-            other => Err(NoReapMode(other.to_owned())),
-        }
+impl InvalidReapMode {
+    fn new(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 
 /// The result for a connection that was due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ReapOutcome {
     Destroyed,
     /// Its socket was already gone.
@@ -58,16 +58,11 @@ pub enum ReapOutcome {
 }
 
 impl ReapOutcome {
-    pub const ALL: [Self; 4] = [Self::Destroyed, Self::Gone, Self::DryRun, Self::Failed];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Destroyed => "destroyed",
-            Self::Gone => "gone",
-            Self::DryRun => "dry_run",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -119,24 +114,23 @@ impl Reaper {
         }
     }
 
-    pub fn mode(&self) -> ReapMode {
-        self.settings.mode
-    }
-
     /// Handles an alert. A connection whose death it confirms becomes due later, unless the verdict
     /// ends first.
     pub fn offer(&mut self, alert: &Alert) {
-        let conn = alert.facts.conn;
-        if alert.status != Status::Firing {
+        let Subject::Connection(verdict) = &alert.subject else {
+            return;
+        };
+        let conn = verdict.facts.conn;
+        if !alert.is_firing() {
             if let Some(key) = self.queue_keys.remove(&conn) {
                 self.waiting.remove(&key);
             }
         } else if self.settings.mode != ReapMode::Off
-            && may_be_reaped(alert)
+            && may_be_reaped(verdict)
             && !self.queue_keys.contains_key(&conn)
         {
             self.offered += 1;
-            let key = (alert.at + reap_delay(alert), self.offered);
+            let key = (alert.at + reap_delay(verdict), self.offered);
             self.queue_keys.insert(conn, key);
             self.waiting.insert(key, conn);
         }
@@ -185,24 +179,24 @@ impl Reaper {
     }
 }
 
-/// True if an alert proves that the other end is dead. A suspicion does not, nor does an
+/// True if a standing verdict proves that the other end is dead. A suspicion does not, nor does an
 /// application that is slow, or slow to close.
-pub fn may_be_reaped(alert: &Alert) -> bool {
-    let dead = match alert.kind {
+pub fn may_be_reaped(verdict: &ConnectionVerdict) -> bool {
+    let dead = match verdict.kind {
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive => true,
         VerdictKind::HalfClosed
         | VerdictKind::Stalled
         | VerdictKind::Expiring
         | VerdictKind::Quiet => false,
     };
-    dead && alert.status == Status::Firing && alert.certainty == Certainty::Confirmed
+    dead && verdict.certainty == Certainty::Confirmed
 }
 
 /// TCP's evidence of a dead path is final. Pongs may still come, so an unresponsive client gets the
 /// time that confirmed the verdict once more.
-fn reap_delay(alert: &Alert) -> Duration {
-    match alert.kind {
-        VerdictKind::Unresponsive => alert.limit,
+fn reap_delay(verdict: &ConnectionVerdict) -> Duration {
+    match verdict.kind {
+        VerdictKind::Unresponsive => verdict.limit,
         _ => Duration::ZERO,
     }
 }
@@ -212,7 +206,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Facts, ListenerId};
+    use crate::{ConnectionAlert, Facts, ListenerId, Status};
 
     #[test]
     fn an_unresponsive_client_gets_the_time_that_confirmed_it_once_more() {
@@ -222,7 +216,7 @@ mod tests {
         reaper.offer(&alert(2, VerdictKind::Expired, Certainty::Confirmed));
         assert_eq!(reaper.poll(second(1)), Some(ConnId(2)));
         assert_eq!(reaper.poll(second(6)), None);
-        let due = unresponsive.at + unresponsive.limit;
+        let due = unresponsive.at + Duration::from_secs(6);
         assert_eq!(reaper.poll_timeout(), Some(due));
         assert_eq!(reaper.poll(due), Some(ConnId(1)));
     }
@@ -242,18 +236,25 @@ mod tests {
     }
 
     fn alert(conn: u64, kind: VerdictKind, certainty: Certainty) -> Alert {
-        Alert {
+        let alert = ConnectionAlert {
             status: Status::Firing,
-            kind,
-            certainty,
             listener: ListenerId(0),
             hop: None,
             at: Ktime(1),
             since: Ktime(1),
-            limit: Duration::from_secs(6),
-            facts: Box::new(Facts::newborn(conn, Ktime(1))),
-            background: None,
             reason: String::new(),
+            subject: Box::new(verdict(conn, kind, certainty)),
+        };
+        alert.into()
+    }
+
+    fn verdict(conn: u64, kind: VerdictKind, certainty: Certainty) -> ConnectionVerdict {
+        ConnectionVerdict {
+            kind,
+            certainty,
+            limit: Duration::from_secs(6),
+            facts: Facts::just_opened(conn, Ktime(1)),
+            background: None,
         }
     }
 
@@ -270,14 +271,16 @@ mod tests {
 
     #[test]
     fn only_confirmed_deaths_are_reaped() {
-        for kind in VerdictKind::ALL {
-            assert!(!may_be_reaped(&alert(1, kind, Certainty::Suspected)));
-            let confirmed = may_be_reaped(&alert(1, kind, Certainty::Confirmed));
+        for &kind in VerdictKind::ALL {
+            assert!(!may_be_reaped(&verdict(1, kind, Certainty::Suspected)));
+            let confirmed = may_be_reaped(&verdict(1, kind, Certainty::Confirmed));
             assert_eq!(confirmed, kind.is_death(), "{kind:?}");
         }
         let mut resolved = alert(1, VerdictKind::Expired, Certainty::Confirmed);
         resolved.status = Status::Resolved(crate::AlertResolution::Recovered);
-        assert!(!may_be_reaped(&resolved));
+        let mut reaper = reaper(10);
+        reaper.offer(&resolved);
+        assert_eq!(reaper.poll_timeout(), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod advice;
 mod baseline;
+mod beat;
 mod cause;
 mod client_connections;
 mod clients;
@@ -36,20 +37,24 @@ use std::{
 
 pub use baseline::{Baseline, Usual};
 pub use client_connections::ClientSlot;
-pub use finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormFinding, StormPhase, Thrash};
+pub use finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase, Thrash};
 pub use input::{AttemptOutcome, Departure};
 pub use settings::StormSettings;
 
 use self::{
     baseline::Learner, cause::Deaths, client_connections::ClientConnections, clients::Clients,
-    episode::Episode, onset::FAILING, sample::Sample, seconds::PerSecond, thrash::Thrashing,
-    totals::Totals, trace::Trace,
+    episode::Episode, sample::Sample, seconds::PerSecond, totals::Totals, trace::Trace,
 };
-use super::time::Ktime;
+use super::{
+    alert::{Alert, AlertResolution, Status, Subject},
+    facts::ListenerId,
+    time::Ktime,
+};
 
 /// The storm engine of one listener.
 #[derive(Debug)]
 pub struct StormDetector {
+    listener: ListenerId,
     settings: StormSettings,
     seconds: PerSecond,
     trace: Trace,
@@ -72,14 +77,23 @@ pub struct StormDetector {
     episode: Option<Box<Episode>>,
     episodes: u32,
     thrash: Option<Thrashing>,
-    findings: VecDeque<StormFinding>,
+    alerts: VecDeque<Alert>,
     reconnects: u64,
+}
+
+/// Thrashing clients, as reported.
+#[derive(Debug)]
+struct Thrashing {
+    since: Ktime,
+    reported: u64,
+    due: Ktime,
 }
 
 impl StormDetector {
     /// Ignores a `baseline` that is implausible or was learned for less than a minute.
-    pub fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
+    pub fn new(listener: ListenerId, settings: &StormSettings, baseline: Option<Baseline>) -> Self {
         let mut storm = Self {
+            listener,
             settings: *settings,
             seconds: PerSecond::new(),
             trace: Trace::new(),
@@ -97,7 +111,7 @@ impl StormDetector {
             episode: None,
             episodes: 0,
             thrash: None,
-            findings: VecDeque::new(),
+            alerts: VecDeque::new(),
             reconnects: 0,
         };
         storm.set_alarm();
@@ -225,13 +239,13 @@ impl StormDetector {
             self.evaluate(now);
         }
         if self.thrash.as_ref().is_some_and(|t| t.due <= now) {
-            self.look_at_thrash(now);
+            self.evaluate_thrash(now);
         }
     }
 
-    /// The next finding to report.
-    pub fn poll_finding(&mut self) -> Option<StormFinding> {
-        self.findings.pop_front()
+    /// The next alert to report.
+    pub fn poll_alert(&mut self) -> Option<Alert> {
+        self.alerts.pop_front()
     }
 
     /// True while clients come back at once.
@@ -370,14 +384,14 @@ impl StormDetector {
         }
         let is_over = episode.phase == StormPhase::Over;
         if episode.has_news() {
-            self.report(now);
+            self.report_storm(now);
         }
         if is_over {
             self.episode = None;
         }
     }
 
-    fn report(&mut self, at: Ktime) {
+    fn report_storm(&mut self, at: Ktime) {
         let Some(episode) = &mut self.episode else {
             return;
         };
@@ -388,10 +402,8 @@ impl StormDetector {
         let per = |whole: u64, part: u64| (part > 0).then(|| whole as f64 / part as f64);
         // A return may be counted after its attempt, which may precede the storm.
         let share = per(of_it.returning.min(of_it.sampled), of_it.sampled);
-        let mut storm = ReconnectStorm {
-            firing: episode.phase != StormPhase::Over,
-            at,
-            since: episode.since,
+        let since = episode.since;
+        let storm = ReconnectStorm {
             phase: episode.phase,
             pattern,
             period: episode.seen.period,
@@ -406,13 +418,30 @@ impl StormDetector {
             closes: episode.closes,
             cause: episode.cause,
             examples: self.with_open(self.clients.heaviest(ReconnectStorm::EXAMPLES)),
-            reason: String::new(),
         };
-        storm.reason = advice::of_storm(&storm);
-        self.findings
-            .push_back(StormFinding::Reconnect(Box::new(storm)));
+        let firing = storm.phase != StormPhase::Over;
+        let reason = advice::of_storm(&storm, at.since(since));
+        self.report(firing, at, since, reason, Subject::Storm(Box::new(storm)));
+    }
+
+    fn report(&mut self, firing: bool, at: Ktime, since: Ktime, reason: String, subject: Subject) {
+        self.alerts.push_back(Alert {
+            status: match firing {
+                true => Status::Firing,
+                false => Status::Resolved(AlertResolution::Recovered),
+            },
+            listener: self.listener,
+            hop: None,
+            at,
+            since,
+            reason,
+            subject,
+        });
     }
 }
+
+/// Seconds of failing attempts that make a storm alone.
+const FAILING: u64 = 30;
 
 fn hash(seed: u64, client: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    alert::VerdictKind,
     facts::{Close, Direction, Facts, Protocol},
     histogram::DurationHistogram,
     idle_gaps::Learned,
     loss::Loss,
     reap::ReapOutcome,
+    verdict::VerdictKind,
 };
 
 /// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),
@@ -65,16 +65,6 @@ pub struct Phases {
     pub closing: u64,
 }
 
-impl Phases {
-    pub(super) fn of(&mut self, closing: bool) -> &mut u64 {
-        if closing {
-            &mut self.closing
-        } else {
-            &mut self.open
-        }
-    }
-}
-
 /// First close frames, by sender and code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseCodes {
@@ -124,30 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn arrays_follow_the_order_of_their_enums() {
-        assert!(
-            Protocol::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, p)| *p as usize == i)
-        );
-        assert!(
-            VerdictKind::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, k)| *k as usize == i)
-        );
-        assert!(
-            ReapOutcome::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, o)| *o as usize == i)
-        );
-        assert!(
-            CloseHow::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, h)| *h as usize == i)
-        );
+    fn ends_are_numbered_in_the_order_of_their_names() {
+        let numbers = CloseHow::ALL.iter().map(|how| *how as usize);
+        assert!(numbers.eq(0..CloseHow::ALL.len()));
     }
 }

@@ -2,26 +2,23 @@
 
 use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{
-    alert::Ending,
     event::CloseHow,
     facts::{Closing, ClosingBy, ConnId, Direction, Facts, ListenerId, Protocol},
     handshake::RetryAfter,
     time::Ktime,
+    verdict::Ending,
 };
 
 /// A connection went from one state to the next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// A string, because a cookie does not fit into the numbers of every JSON reader.
-    #[serde(serialize_with = "conn_id")]
     pub conn: ConnId,
-    #[serde(serialize_with = "listener_id")]
     pub listener: ListenerId,
     /// CLOCK_MONOTONIC, nanoseconds.
-    #[serde(serialize_with = "nanos")]
     pub at: Ktime,
     /// `None` if the connection was unknown before.
     pub from: Option<State>,
@@ -30,8 +27,9 @@ pub struct Transition {
 }
 
 /// The states of a WebSocket connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// An upgrade was requested (RFC 6455 §4.1).
     Connecting,
@@ -44,25 +42,18 @@ pub enum State {
 impl State {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Open => "open",
-            Self::Closing => "closing",
-            Self::Closed => "closed",
-        }
+        self.into()
     }
 }
 
 /// Why a connection changed its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// An upgrade request passed.
     Requested,
     /// A 101 passed.
     Upgraded {
         /// Since TCP's ESTABLISHED, if that was seen.
-        #[serde(rename = "after_seconds", serialize_with = "seconds")]
         after: Option<Duration>,
     },
     /// TLS began.
@@ -77,17 +68,14 @@ pub enum Reason {
     /// The connection ended, or continued as plain HTTP, and no response was seen.
     NoAnswer,
     CloseFrame {
-        #[serde(serialize_with = "sender")]
         by: Direction,
         code: Option<u16>,
     },
     Fin {
-        #[serde(serialize_with = "sender")]
         by: Direction,
     },
     /// The socket reached CLOSE.
     Ended {
-        #[serde(serialize_with = "close_how")]
         how: CloseHow,
     },
     /// It carried plain HTTP.
@@ -192,33 +180,6 @@ impl fmt::Display for Reason {
     }
 }
 
-fn conn_id<S: Serializer>(conn: &ConnId, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&conn.0)
-}
-
-fn listener_id<S: Serializer>(listener: &ListenerId, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u16(listener.0)
-}
-
-fn nanos<S: Serializer>(at: &Ktime, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(at.0)
-}
-
-fn seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    match duration {
-        Some(duration) => to.serialize_f64(duration.as_secs_f64()),
-        None => to.serialize_none(),
-    }
-}
-
-fn sender<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(direction.sender())
-}
-
-fn close_how<S: Serializer>(how: &CloseHow, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(how.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,27 +227,5 @@ mod tests {
         ] {
             assert_eq!(reason.to_string(), expected);
         }
-    }
-
-    #[test]
-    fn a_transition_is_one_flat_object_with_a_typed_reason() {
-        let transition = Transition {
-            conn: ConnId(u64::MAX),
-            listener: ListenerId(2),
-            at: Ktime(5),
-            from: None,
-            to: State::Open,
-            reason: Reason::Upgraded {
-                after: Some(Duration::from_millis(3)),
-            },
-        };
-        let json = serde_json::to_value(&transition).expect("an object");
-        assert_eq!(
-            json,
-            serde_json::json!({
-                "conn": "18446744073709551615", "listener": 2, "at": 5, "from": null, "to": "open",
-                "reason": {"kind": "upgraded", "after_seconds": 0.003},
-            })
-        );
     }
 }

@@ -1,39 +1,83 @@
-//! The rules: from facts to a verdict, and to the time of the next check.
-//!
-//! Every rule is a pure function of one [`Observation`]. It returns the verdict that holds now, or
-//! the earliest moment at which it could hold if nothing else is heard. A flow's deadline is the
-//! earliest of its rules', so a healthy flow needs one timer and no memory of its facts.
-//!
-//! The rules rely on these properties of the kernel side: a snapshot is never older than the last
-//! event of its flow. It is published by a packet, so it may miss up to `staleness` of ordinary
-//! traffic after its last activity, but never a retransmission, acknowledgement progress after one,
-//! a ping, a pong, a FIN or a RST.
-//!
-//! A flow with a FIN in either direction gets no `expired` and no `unresponsive` verdict, because
-//! the peer owes nothing any more; `black_holed` applies until a RST passes. A RST never counts as
-//! a recovery: an `rst_on_next_packet` hop sends one for a connection that is long dead.
-//!
-//! On an MPTCP subflow no rule confirms that the connection is dead, because it may survive on
-//! another subflow.
-
-mod black_holed;
-mod expired;
-mod expiring;
-mod half_closed;
-mod quiet;
-mod stalled;
-mod unresponsive;
+//! Verdicts: what the rules find out about a flow.
 
 use std::time::Duration;
 
-use super::{
-    alert::{Certainty, VerdictKind},
-    observation::{Observation, RECHECK},
-    time::Ktime,
-};
+use strum::{IntoStaticStr, VariantArray};
 
-pub use expiring::is_near_lifetime;
-pub use unresponsive::pace_of_pongs;
+use super::{event::CloseHow, time::Ktime};
+
+/// What is wrong with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum VerdictKind {
+    /// Idle past the limit of a hop that drops connections silently.
+    Expired,
+    /// Data goes out, nothing is acknowledged.
+    BlackHoled,
+    /// TCP acknowledges, but the WebSocket peer does not answer pings.
+    Unresponsive,
+    /// One side has sent its FIN, the other keeps the connection open.
+    HalfClosed,
+    /// This host's application does not read received data.
+    Stalled,
+    /// Close to the limit of a hop that closes connections: expect a disconnect, not a zombie.
+    Expiring,
+    /// The peer has sent no message for a long time.
+    Quiet,
+}
+
+impl VerdictKind {
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// True if the connection is dead but looks open.
+    pub fn is_zombie(self) -> bool {
+        !matches!(self, Self::Expiring | Self::Quiet)
+    }
+
+    /// True if the path or the peer is dead, so that the preceding idle gap is evidence about hops.
+    pub fn is_death(self) -> bool {
+        matches!(self, Self::Expired | Self::BlackHoled | Self::Unresponsive)
+    }
+
+    /// True if it is about the path or the peer. On an MPTCP subflow it then does not affect the
+    /// connection, which has other paths.
+    pub fn is_about_path_or_peer(self) -> bool {
+        self != Self::Stalled
+    }
+
+    /// The kinds that satisfy [`VerdictKind::is_zombie`].
+    pub fn zombies() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|kind| kind.is_zombie())
+    }
+
+    /// The name of its alert in logs: `zombie`, or the kind itself.
+    pub fn alert(self) -> &'static str {
+        if self.is_zombie() {
+            "zombie"
+        } else {
+            self.as_str()
+        }
+    }
+
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Certainty {
+    Suspected,
+    Confirmed,
+}
+
+impl Certainty {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
 
 /// The verdict of a rule on a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +121,7 @@ pub struct Reviewed {
 
 impl Verdict {
     /// Nothing about it has changed.
-    fn unchanged(&self, next_check: Ktime) -> Reviewed {
+    pub(super) fn unchanged(&self, next_check: Ktime) -> Reviewed {
         Reviewed {
             certainty: self.certainty,
             limit: self.limit,
@@ -86,180 +130,17 @@ impl Verdict {
     }
 }
 
-/// Judges a flow that seems healthy: the first rule that holds, or else the earliest deadline.
-pub fn judge(observation: &Observation<'_>) -> Finding {
-    first(observation, &RULES)
-}
-
-/// Judges a flow that is already `expiring` or `quiet`, by the rules that find zombies.
-pub fn judge_graver(observation: &Observation<'_>) -> Finding {
-    let zombies = RULES.iter().filter(|rule| rule.kind.is_zombie());
-    first(observation, zombies)
-}
-
-/// One kind of verdict.
-struct Rule {
-    kind: VerdictKind,
-    /// When it begins.
-    find: fn(&Observation<'_>) -> Finding,
-    /// What becomes of it while it stands. The moment is the peer's last packet as of the check before.
-    review: fn(&Observation<'_>, &Verdict, Option<Ktime>) -> Reviewed,
-    /// When it ends.
-    has_recovered: fn(&Observation<'_>, &Verdict) -> bool,
-    /// The silence that ended in it, if no recorded gap did.
-    silence: fn(&Observation<'_>, &Verdict) -> Duration,
-}
-
-/// In the order of [`VerdictKind`]. The first one that holds wins, so the rules that find zombies come first.
-static RULES: [Rule; VerdictKind::ALL.len()] = [
-    expired::RULE,
-    black_holed::RULE,
-    unresponsive::RULE,
-    half_closed::RULE,
-    stalled::RULE,
-    expiring::RULE,
-    quiet::RULE,
-];
-
-fn rule(kind: VerdictKind) -> &'static Rule {
-    &RULES[kind as usize]
-}
-
-fn first<'a>(observation: &Observation<'_>, rules: impl IntoIterator<Item = &'a Rule>) -> Finding {
-    let mut earliest = Ktime::NEVER;
-    for rule in rules {
-        match (rule.find)(observation) {
-            Finding::Holds(mut verdict) => {
-                verdict.certainty = allowed(observation, verdict.kind, verdict.certainty);
-                return Finding::Holds(verdict);
-            }
-            Finding::NotBefore(at) => earliest = earliest.min(at),
-        }
-    }
-    Finding::NotBefore(earliest)
-}
-
-/// A rule's certainty, reduced if the flow is only a part of its connection.
-fn allowed(observation: &Observation<'_>, kind: VerdictKind, certainty: Certainty) -> Certainty {
-    match observation.facts.is_subflow && kind.is_about_path_or_peer() {
-        true => Certainty::Suspected,
-        false => certainty,
-    }
-}
-
-/// Of the findings of two hops, the verdict that became true first, or else the earlier deadline.
-fn sooner(one: Finding, other: Finding) -> Finding {
-    match (one, other) {
-        (Finding::Holds(a), Finding::Holds(b)) => {
-            Finding::Holds(if b.since < a.since { b } else { a })
-        }
-        (Finding::Holds(verdict), Finding::NotBefore(_))
-        | (Finding::NotBefore(_), Finding::Holds(verdict)) => Finding::Holds(verdict),
-        (Finding::NotBefore(a), Finding::NotBefore(b)) => Finding::NotBefore(a.min(b)),
-    }
-}
-
-/// True if the flow is close to the limit of its tightest hop, and when to check this again.
-pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
-    let hop = observation
-        .path
-        .tightest()
-        .filter(|_| observation.facts.is_open());
-    let Some((hop, limit)) = hop.and_then(|hop| Some((hop, hop.idle_timeout?))) else {
-        return (false, Ktime::NEVER);
-    };
-    let threshold = limit / 5 * 4;
-    let quiet_since = observation.quiet_since(hop);
-    let idle = observation.now.since(quiet_since);
-    if idle > limit.saturating_add(observation.staleness) {
-        // No longer at risk: expired, or the configured limit is wrong.
-        (false, Ktime::NEVER)
-    } else if idle >= threshold {
-        (true, observation.now + RECHECK.max(limit / 20))
-    } else {
-        (false, quiet_since + threshold)
-    }
-}
-
-/// Reviews a standing verdict. `heard_before` is the last packet from the peer that was known at
-/// the previous check.
-pub fn review(
-    observation: &Observation<'_>,
-    verdict: &Verdict,
-    heard_before: Option<Ktime>,
-) -> Review {
-    let rule = rule(verdict.kind);
-    if !observation.is_reset() && (rule.has_recovered)(observation, verdict) {
-        return Review::Recovered;
-    }
-    let reviewed = (rule.review)(observation, verdict, heard_before);
-    let certainty = allowed(observation, verdict.kind, reviewed.certainty).max(verdict.certainty);
-    Review::Stands(Reviewed {
-        certainty,
-        ..reviewed
-    })
-}
-
-/// The idle time before this verdict, to be compared with a hop's idle limit.
-pub fn silence_before(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
-    match observation.longest_unheard_gap() {
-        Some(gap) => gap.to.since(gap.from),
-        None => (rule(verdict.kind).silence)(observation, verdict),
-    }
-}
-
-/// For how long the clock of the verdict's hop has run, which may count payload only, or one direction.
-fn idle(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
-    match observation.hop(verdict) {
-        Some(hop) => observation.now.since(observation.quiet_since(hop)),
-        None => observation.idle(),
-    }
-}
-
-/// How long the verdict has held.
-fn age(observation: &Observation<'_>, verdict: &Verdict) -> Duration {
-    observation.now.since(verdict.since)
-}
-
-/// The silence before the end of a connection that closed without a close frame.
-///
-/// A FIN is itself a packet, so only payload counts. A RST does not change any clock: if nothing
-/// else began the end, the idle time lasts until now. With bytes still in flight it begins at the
-/// peer's last packet.
-pub fn silence_before_close(observation: &Observation<'_>) -> Duration {
-    let facts = observation.facts;
-    if let Some(gap) = observation.longest_unheard_gap() {
-        return gap.to.since(gap.from);
-    }
-    if let Some(stalled) = facts.stalled_since {
-        return silence_until(stalled, facts.rx.last_packet);
-    }
-    let spoken = facts
-        .rx
-        .last_payload
-        .max(facts.tx.last_payload)
-        .max(facts.established_at);
-    let ended = match facts.rst_rx && facts.closing.is_none() {
-        true => None,
-        false => facts.last_activity(),
-    };
-    silence_until(ended.unwrap_or(observation.now), spoken)
-}
-
-fn silence_until(end: Ktime, last: Option<Ktime>) -> Duration {
-    last.map_or(Duration::ZERO, |last| end.since(last))
-}
-
-/// A limit must be exceeded, not only reached.
-const INSTANT: Duration = Duration::from_nanos(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_has_its_own_rule_and_zombies_come_first() {
-        assert_eq!(RULES.each_ref().map(|rule| rule.kind), VerdictKind::ALL);
-        assert!(RULES.is_sorted_by_key(|rule| !rule.kind.is_zombie()));
-    }
+/// What ends a verdict, in more detail than its alert says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Recovered,
+    /// A graver verdict replaces it.
+    Superseded,
+    /// The socket is gone because wsmon aborted it.
+    Reaped,
+    /// The flow turned out not to be a WebSocket.
+    Dismissed,
+    Closed(CloseHow),
+    /// The socket is gone; its end was missed.
+    Gone,
 }

@@ -9,13 +9,13 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
+use super::exit::{CommandResult, Failure};
 use crate::kernel::{
-    loader::LoadSettings,
+    bpf::{loader::LoadSettings, refusal::Refusal},
     prerequisites::{
         self, Prerequisite,
         programs::{self, ProgramSurvey},
     },
-    refusal::Refusal,
 };
 
 /// Check this host and the privileges, with a remedy for each missing prerequisite.
@@ -48,7 +48,11 @@ pub struct CheckArgs {
 const PREREQUISITE_MISSING: u8 = 3;
 
 /// Prints the survey to stdout. Fails only if stdout does.
-pub fn run(args: &CheckArgs) -> io::Result<ExitCode> {
+pub fn run(args: &CheckArgs) -> CommandResult {
+    print_survey(args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
+}
+
+fn print_survey(args: &CheckArgs) -> io::Result<ExitCode> {
     let mut survey = prerequisites::for_programs(args.cgroup.as_deref());
     // Without the privileges, a refusal proves nothing about the programs.
     let can_load = !survey.iter().any(Prerequisite::is_fatal);

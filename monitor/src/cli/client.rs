@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
-use crate::{diagnostics::error_chain::one_line, sink::control};
+use crate::{diagnostics::error_chain::one_line, records::TOTAL_HEADER};
 
 /// The default path of the daemon's control socket.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
@@ -83,7 +83,7 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
         .map_err(|error| ClientError::Refused(error.to_string()))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let connections = response.headers().get(control::TOTAL);
+    let connections = response.headers().get(TOTAL_HEADER);
     let connections = connections.and_then(|total| total.to_str().ok()?.parse().ok());
     let body = response.into_body();
     if status == StatusCode::OK {

@@ -14,7 +14,7 @@ use super::{
     describe::{self, gives_up},
     exit::{CommandResult, Failure},
 };
-use crate::config::{Config, ConfigError, EXAMPLE, Problem, listeners::Listener};
+use crate::config::{Config, ConfigError, EXAMPLE, Problem, listeners::ListenerConfig};
 use monitor_core::{Hop, hop};
 
 /// Check a configuration file, or print an example.
@@ -122,7 +122,7 @@ impl fmt::Display for ConfigText<'_> {
     }
 }
 
-struct ListenerMeaning<'a>(&'a Listener);
+struct ListenerMeaning<'a>(&'a ListenerConfig);
 
 impl fmt::Display for ListenerMeaning<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

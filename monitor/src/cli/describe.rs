@@ -4,11 +4,11 @@ use std::{fmt, time::Duration};
 
 use humantime::format_duration;
 
-use crate::config::listeners::{Listener, PortRange};
+use crate::config::listeners::{ListenerConfig, PortRange};
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 /// `local port 8080`, `remote ports 443, 8443-8450`.
-pub fn ports(listener: &Listener) -> String {
+pub fn ports(listener: &ListenerConfig) -> String {
     let whose = if listener.remote { "remote" } else { "local" };
     let ports: Vec<_> = listener.ports.iter().map(PortRange::to_string).collect();
     let is_one = matches!(listener.ports.as_slice(), [range] if range.0.start() == range.0.end());
@@ -17,7 +17,7 @@ pub fn ports(listener: &Listener) -> String {
 }
 
 /// The ports, after the listener's name if it has its own.
-pub fn title(listener: &Listener) -> String {
+pub fn title(listener: &ListenerConfig) -> String {
     let name = &listener.rules.name;
     match *name == listener.default_name(&[]) {
         true => ports(listener),
@@ -118,11 +118,11 @@ impl fmt::Display for Limits<'_> {
 
 /// One listener for the banner: one line, and one more for each path that is more than a single idle
 /// limit.
-pub struct Banner<'a>(pub &'a Listener);
+pub struct Banner<'a>(pub &'a ListenerConfig);
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Listener { rules, .. } = self.0;
+        let ListenerConfig { rules, .. } = self.0;
         write!(f, "  {}: {}", title(self.0), Tightest(&rules.path))?;
         if rules.shortest_idle_timeout().is_none() {
             f.write_str(" (give --lb or --lb-timeout to find expired connections)")?;

@@ -25,7 +25,7 @@ pub struct FilterArgs {
 
     /// Only this connection, by its cookie
     #[arg(long, value_name = "COOKIE")]
-    pub conn: Option<u64>,
+    pub cookie: Option<u64>,
 
     /// Only control frames: close, ping, pong
     #[arg(long)]
@@ -39,7 +39,7 @@ impl From<&FilterArgs> for Filter {
             peer: args.peer,
             opcodes: args.opcode,
             direction: args.direction,
-            conn: args.conn.map(ConnId),
+            cookie: args.cookie.map(ConnId),
             control_only: args.control_only,
         }
     }

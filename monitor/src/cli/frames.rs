@@ -15,7 +15,10 @@ use super::{
     filter::FilterArgs,
     screen::{self, Shown},
 };
-use crate::records::frames::{FrameLine, FrameRecord, OneIn};
+use crate::records::{
+    frames::{FrameLine, FrameRecord, OneIn},
+    loss::LossRecord,
+};
 
 /// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
 #[derive(Args, Clone, Debug)]
@@ -25,7 +28,7 @@ Examples:
   wsmon frames --control-only                      pings, pongs and closes
   wsmon frames --peer 10.0.0.0/8 --opcode text --direction rx
   wsmon frames --sample 1/100 --json | jq .length  one frame in a hundred, as JSON
-  wsmon frames --conn 315653 --count 20            the next 20 frames of one connection
+  wsmon frames --cookie 315653 --count 20          the next 20 frames of one connection
 
 Needs a running `wsmon run`. Frame headers leave the kernel only while a viewer is connected. Lost
 frames are reported where they are missing. Times are UTC, directions are seen from this host.
@@ -67,14 +70,12 @@ async fn show(args: &FramesArgs) -> CommandResult {
     }
     while args.count.is_none_or(|count| frames < count) {
         let line = lines.next_of_stream().await?;
-        let record: StreamRecord = client::read(&line)?;
-        frames += u64::from(matches!(record, StreamRecord::Frame(_)));
+        let record: ViewedRecord = client::read(&line)?;
+        frames += u64::from(matches!(record, ViewedRecord::Frame(_)));
         let shown = match (args.json, &record) {
             (true, _) => screen::write_line(&mut out, &line),
-            (false, StreamRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
-            (false, StreamRecord::Lost { kernel, viewer }) => {
-                write(&mut out, &lost(*kernel, *viewer))
-            }
+            (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
+            (false, ViewedRecord::Lost(loss)) => write(&mut out, &lost(loss)),
         }?;
         if shown == Shown::NobodyReads {
             break;
@@ -86,12 +87,13 @@ async fn show(args: &FramesArgs) -> CommandResult {
 /// A line of the stream.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum StreamRecord {
+enum ViewedRecord {
     Frame(FrameRecord),
-    Lost { kernel: u64, viewer: u64 },
+    Lost(LossRecord),
 }
 
-fn lost(kernel: u64, viewer: u64) -> String {
+fn lost(loss: &LossRecord) -> String {
+    let LossRecord { kernel, viewer } = *loss;
     let mut causes = Vec::new();
     if kernel > 0 {
         causes.push(format!("{kernel} in the kernel, of all connections"));
@@ -124,7 +126,7 @@ fn target(args: &FramesArgs) -> String {
                 "direction",
                 filter.direction.map(|direction| direction.as_str().into()),
             ),
-            ("conn", text(filter.conn.as_ref().map(|v| v as _))),
+            ("cookie", text(filter.cookie.as_ref().map(|v| v as _))),
             (
                 "control_only",
                 filter.control_only.then(|| true.to_string()),
@@ -162,13 +164,13 @@ mod tests {
             "--peer=10.0.0.0/8",
             "--opcode=ping,text",
             "--direction=rx",
-            "--conn=7",
+            "--cookie=7",
             "--control-only",
             "--sample=1/10",
         ];
         assert_eq!(
             target_of(&all),
-            "/v1/frames?port=8080&peer=10.0.0.0%2F8&opcode=text%2Cping&direction=rx&conn=7&\
+            "/v1/frames?port=8080&peer=10.0.0.0%2F8&opcode=text%2Cping&direction=rx&cookie=7&\
              control_only=true&sample=1%2F10"
         );
     }
@@ -176,10 +178,16 @@ mod tests {
     #[test]
     fn losses_name_their_causes() {
         assert_eq!(
-            lost(3, 0),
+            lost(&LossRecord {
+                kernel: 3,
+                viewer: 0
+            }),
             "-- lost: 3 in the kernel, of all connections (--sample 1/N shows a share)"
         );
-        let both = lost(3, 4);
+        let both = lost(&LossRecord {
+            kernel: 3,
+            viewer: 4,
+        });
         assert!(both.contains("3 in the kernel"), "{both}");
         assert!(both.contains("4 because"), "{both}");
     }

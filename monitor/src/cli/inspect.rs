@@ -14,9 +14,8 @@ use super::{
 use crate::records::{
     connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
     frames::RoundTrip,
-    json,
+    transitions::TransitionRecord,
 };
-use monitor_core::ConnId;
 
 /// Show everything that is known about one connection.
 #[derive(Args, Clone, Debug)]
@@ -75,18 +74,20 @@ async fn show(args: &InspectArgs) -> CommandResult {
     {
         let line = changes.next_of_stream().await?;
         shown = match client::read(&line)? {
-            StreamRecord::Transition(change)
-                if change.conn == record.cookie && !known.contains(&change.to) =>
+            FollowedRecord::Transition(change)
+                if change.cookie == record.cookie && !known.contains(&change.to) =>
             {
                 known.push(change.to);
                 match args.json {
                     true => screen::write_line(&mut out, &line)?,
-                    false => screen::write_line(&mut out, change.to_string().as_bytes())?,
+                    false => {
+                        screen::write_line(&mut out, ChangeLine(&change).to_string().as_bytes())?
+                    }
                 }
             }
-            StreamRecord::Transition(_) => Shown::Written,
+            FollowedRecord::Transition(_) => Shown::Written,
             // The lost changes may belong to this connection. A new request returns the right states.
-            StreamRecord::Lost {} => {
+            FollowedRecord::Lost {} => {
                 return Err(Failure::failed(
                     "state changes were lost, because they were not read fast enough; inspect it \
                      again",
@@ -100,24 +101,18 @@ async fn show(args: &InspectArgs) -> CommandResult {
 /// A line of the stream of changes.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum StreamRecord {
-    Transition(Transition),
+enum FollowedRecord {
+    Transition(TransitionRecord),
     Lost {},
 }
 
-#[derive(Deserialize)]
-struct Transition {
-    ts: Timestamp,
-    #[serde(with = "json::conn")]
-    conn: ConnId,
-    to: State,
-    text: String,
-}
+/// A change of state as a line below the page.
+struct ChangeLine<'a>(&'a TransitionRecord);
 
-impl fmt::Display for Transition {
+impl fmt::Display for ChangeLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ts, to, text, .. } = self;
-        write!(f, "             {}", Change(*to, *ts, text))
+        let TransitionRecord { ts, to, reason, .. } = self.0;
+        write!(f, "             {}", Change(*to, *ts, reason))
     }
 }
 
@@ -149,7 +144,7 @@ impl fmt::Display for Page<'_> {
             writeln!(f, "             {}", Change(*state, *ts, reason))?;
         }
         match &record.handshake {
-            Some(handshake) => writeln!(f, "  handshake  {}", Handshake(handshake))?,
+            Some(handshake) => writeln!(f, "  handshake  {}", HandshakeText(handshake))?,
             None => writeln!(f, "  handshake  not seen")?,
         }
         match &record.verdict {
@@ -169,8 +164,8 @@ impl fmt::Display for Page<'_> {
             Age(record.idle_seconds),
             Age(record.age_seconds)
         )?;
-        writeln!(f, "  received   {}", Direction(&record.rx))?;
-        writeln!(f, "  sent       {}", Direction(&record.tx))?;
+        writeln!(f, "  received   {}", DirectionText(&record.rx))?;
+        writeln!(f, "  sent       {}", DirectionText(&record.tx))?;
         writeln!(f, "  pings in   {}", Pings(&record.rx))?;
         writeln!(f, "  pings out  {}", Pings(&record.tx))?;
         let tcp = &record.tcp;
@@ -185,8 +180,8 @@ impl fmt::Display for Page<'_> {
             f,
             "             retransmissions {}, without progress since {}; unanswered transmissions {}, \
              for {}",
+            tcp.retransmits_total,
             tcp.retransmits,
-            tcp.retransmits_without_progress,
             tcp.unanswered_transmissions,
             Age(tcp.unanswered_seconds)
         )?;
@@ -220,9 +215,9 @@ impl fmt::Display for Change<'_> {
 
 /// The client's text is quoted and escaped, because it must not reach the terminal as control
 /// sequences.
-struct Handshake<'a>(&'a HandshakeSummary);
+struct HandshakeText<'a>(&'a HandshakeSummary);
 
-impl fmt::Display for Handshake<'_> {
+impl fmt::Display for HandshakeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HandshakeSummary {
             path,
@@ -255,9 +250,9 @@ impl fmt::Display for Handshake<'_> {
     }
 }
 
-struct Direction<'a>(&'a DirectionRecord);
+struct DirectionText<'a>(&'a DirectionRecord);
 
-impl fmt::Display for Direction<'_> {
+impl fmt::Display for DirectionText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = self.0;
         write!(
@@ -324,7 +319,7 @@ mod tests {
         for line in [
             "connection 7",
             "  listener   8080, this host is the server",
-            "  protocol   websocket, known by its birth",
+            "  protocol   websocket, known by its establishment",
             "  cgroup id  7",
             "  state      closed",
             "             2026-11-22 18:37:33.500Z  open        101 after 1000 ms",

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
 pub mod config;
@@ -13,14 +14,15 @@ pub mod inspect;
 pub mod list;
 pub mod profiles;
 pub mod replay;
+#[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
 pub mod watch;
 
-/// See dead WebSocket connections from inside the kernel, before the application does.
-#[derive(Debug, Parser)]
-#[command(name = "wsmon", version, arg_required_else_help = true)]
-#[command(after_help = "\
+use exit::CommandResult;
+
+#[cfg(feature = "daemon")]
+const EXAMPLES: &str = "\
 Start with:
   wsmon check                                   check the prerequisites
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
@@ -29,7 +31,19 @@ Start with:
   wsmon config example                          an example configuration file
   wsmon list                                    watched connections
   wsmon frames                                  WebSocket frames as they pass
-  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording")]
+  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording";
+
+#[cfg(not(feature = "daemon"))]
+const EXAMPLES: &str = "\
+This build has no daemon. Start with:
+  wsmon replay --lb-timeout 60s capture.pcap    find dead connections in a recording
+  wsmon profiles                                known load balancers, proxies and NATs
+  wsmon config example                          an example configuration file";
+
+/// See dead WebSocket connections from inside the kernel, before the application does.
+#[derive(Debug, Parser)]
+#[command(name = "wsmon", version, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -37,7 +51,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[cfg(feature = "daemon")]
     Run(run::RunArgs),
+    #[cfg(feature = "daemon")]
     Check(check::CheckArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
@@ -45,4 +61,21 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     Profiles(profiles::ProfilesArgs),
     Config(config::ConfigArgs),
+}
+
+impl Command {
+    pub fn run(&self) -> CommandResult {
+        match self {
+            #[cfg(feature = "daemon")]
+            Self::Run(args) => run::run(args),
+            #[cfg(feature = "daemon")]
+            Self::Check(args) => check::run(args),
+            Self::List(args) => list::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::Frames(args) => frames::run(args),
+            Self::Replay(args) => replay::run(args),
+            Self::Profiles(args) => profiles::run(args),
+            Self::Config(args) => config::run(args),
+        }
+    }
 }

@@ -16,10 +16,11 @@ use super::{
 };
 use crate::{
     config::{
-        listeners::{Listener, PortRange},
+        listeners::{ListenerConfig, PortRange},
         profiles,
     },
-    replay::{self, Capture, CaptureError, Replay, Skip, Summary},
+    records::{recording_summary::RecordingSummary, skipped::Skip},
+    replay::{self, Capture, CaptureError, Replay},
 };
 
 mod interrupt;
@@ -42,7 +43,7 @@ Examples:
       every frame, alert and connection on the ports that upgrade to WebSocket
   wsmon replay --no-frames --lb-timeout 60s capture.pcapng
       which connections a load balancer with a 60 s limit has forgotten
-  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection\")'
+  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection_summary\")'
       one JSON object a line
   tcpdump -i eth0 -s 512 -w - tcp port 8080 | wsmon replay --port 8080 -
       packets as they arrive; 512 bytes hold frame headers and most handshakes
@@ -117,7 +118,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn print(&self, listeners: Vec<Listener>, found: bool) -> Result<(), Stop> {
+    fn print(&self, listeners: Vec<ListenerConfig>, found: bool) -> Result<(), Stop> {
         let file = self.args.file.display();
         let mut report = self.report();
         let warn = |report: &mut dyn Report, message: String| {
@@ -183,7 +184,7 @@ impl Job<'_> {
     }
 
     /// One listener for each port with an upgrade to WebSocket.
-    fn find_listeners(&self) -> Result<Vec<Listener>, Failure> {
+    fn find_listeners(&self) -> Result<Vec<ListenerConfig>, Failure> {
         let path = &self.args.file;
         if !self.is_file() && !path.is_dir() && (is_stdin(path) || path.exists()) {
             return Err(Failure::usage(format!(
@@ -232,7 +233,7 @@ impl Job<'_> {
 }
 
 /// Why no packet of a recording could be read as TCP; `None` if at least one could.
-fn nothing_readable(summary: &Summary) -> Option<String> {
+fn nothing_readable(summary: &RecordingSummary) -> Option<String> {
     let unread: u64 = UNREADABLE
         .into_iter()
         .map(|reason| summary.skipped.get(reason))

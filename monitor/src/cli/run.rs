@@ -25,18 +25,18 @@ use super::{
     watch::WatchArgs,
 };
 use crate::{
-    config::{self, endpoint::Endpoint, profiles},
-    daemon::{Daemon, DaemonSettings, state::StateFile},
-    kernel::{
-        cgroup::{self, WatchedCgroup},
-        loader::{LoadSettings, Loaded},
-        prerequisites::{self, Missing, Prerequisite},
-        sock_destroy::{self, DestroyError},
-    },
-    sink::{
-        Sinks,
+    alerting::Sinks,
+    api::{
         control::{self, ControlSocket},
         http::MetricsServer,
+    },
+    config::{self, endpoint::Endpoint, profiles},
+    daemon::{Daemon, DaemonSettings, Requests, state::StateFile},
+    kernel::{
+        bpf::loader::{LoadSettings, Loaded},
+        host::cgroup::{self, WatchedCgroup},
+        prerequisites::{self, Missing, Prerequisite},
+        sock_diag::sock_destroy::{self, DestroyError},
     },
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
@@ -215,15 +215,13 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
-    let ended = daemon
-        .run(
-            serving.begin(),
-            control_requests_received,
-            rotated,
-            reloaded,
-            stop.wait(),
-        )
-        .await;
+    let requests = Requests {
+        metrics: serving.begin(),
+        control: control_requests_received,
+        reloads: reloaded,
+        rotated,
+    };
+    let ended = daemon.run(requests, stop.wait()).await;
     ended.map_err(|error| Failure::failed(error.to_string()))?;
     // The terminal may have gone: the daemon survives SIGHUP.
     let _ = writeln!(io::stderr(), "wsmon: stopped, nothing is attached any more");

@@ -12,7 +12,7 @@ use monitor_common::listener::MAX_LISTENERS;
 use super::exit::Failure;
 use crate::config::{
     Config, Limit,
-    listeners::{Listener, PortRange, overlapping},
+    listeners::{ListenerConfig, PortRange, overlapping},
     profiles::{self, Idle, Profile},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
@@ -69,7 +69,7 @@ impl WatchArgs {
 
     /// The listeners of the flags, or else of the file, with the rules set by flags for all; empty if
     /// there are none.
-    pub fn listeners(&self, file: &Config) -> Result<Vec<Listener>, Failure> {
+    pub fn listeners(&self, file: &Config) -> Result<Vec<ListenerConfig>, Failure> {
         let mut listeners = self.of_ports()?;
         if listeners.is_empty() {
             listeners.clone_from(&file.listeners);
@@ -82,15 +82,15 @@ impl WatchArgs {
     }
 
     /// One group of ports, named after them, with the rules set by flags for all.
-    pub fn listener(&self, range: PortRange) -> Result<Listener, Failure> {
+    pub fn listener(&self, range: PortRange) -> Result<ListenerConfig, Failure> {
         let mut listener = named_after_ports(range, false, &[]);
         self.override_rules(&mut listener.rules, self.path()?.as_ref());
         Ok(listener)
     }
 
     /// Each port is in at most one listener of its kind.
-    fn of_ports(&self) -> Result<Vec<Listener>, Failure> {
-        let mut listeners: Vec<Listener> = Vec::new();
+    fn of_ports(&self) -> Result<Vec<ListenerConfig>, Failure> {
+        let mut listeners: Vec<ListenerConfig> = Vec::new();
         let wanted = self
             .ports
             .iter()
@@ -168,8 +168,8 @@ impl WatchArgs {
     }
 }
 
-fn named_after_ports(range: PortRange, remote: bool, others: &[Listener]) -> Listener {
-    let mut listener = Listener {
+fn named_after_ports(range: PortRange, remote: bool, others: &[ListenerConfig]) -> ListenerConfig {
+    let mut listener = ListenerConfig {
         rules: ListenerRules::new("", None),
         ports: vec![range],
         remote,
@@ -202,7 +202,7 @@ mod tests {
         Cli::try_parse_from([&["wsmon"], args].concat()).map(|cli| cli.watch)
     }
 
-    fn listeners(args: &[&str], file: &str) -> Result<Vec<Listener>, Failure> {
+    fn listeners(args: &[&str], file: &str) -> Result<Vec<ListenerConfig>, Failure> {
         let file = Config::parse(file).expect("a valid file");
         parse(args).expect("valid flags").listeners(&file)
     }

@@ -11,7 +11,7 @@ use super::{
     value::Limit,
 };
 use crate::config::{
-    listeners::{Listener, PortRange, overlapping},
+    listeners::{ListenerConfig, PortRange, overlapping},
     profiles,
 };
 use monitor_core::{
@@ -52,7 +52,7 @@ pub(super) fn config(text: &str, file: File) -> Result<Config, Problems> {
 
 struct Builder<'a> {
     text: &'a str,
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerConfig>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
@@ -67,7 +67,7 @@ impl Builder<'_> {
     }
 
     fn listener(&mut self, table: &ListenerTable) {
-        let mut listener = Listener {
+        let mut listener = ListenerConfig {
             rules: ListenerRules::new("", None),
             ports: self.ports(table),
             remote: table.remote,
@@ -111,7 +111,7 @@ impl Builder<'_> {
         ports
     }
 
-    fn name(&mut self, table: &ListenerTable, listener: &Listener) -> String {
+    fn name(&mut self, table: &ListenerTable, listener: &ListenerConfig) -> String {
         let (name, at) = match &table.name {
             Some(name) => (name.get_ref().clone(), name.span()),
             None => (listener.default_name(&self.listeners), table.ports.span()),

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use ureq::http::{Uri, uri::Scheme};
+use hyper::Uri;
 
 /// An `http` or `https` URL. Displayed without its path, which may be a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,13 +22,13 @@ pub enum EndpointError {
 
 impl Endpoint {
     /// The URL with `path` appended to its own.
-    pub(crate) fn join(&self, path: &str) -> String {
+    pub fn join(&self, path: &str) -> String {
         let text = self.0.to_string();
         format!("{}{path}", text.trim_end_matches('/'))
     }
 
     /// The URL as given.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.0.to_string()
     }
 }
@@ -39,10 +39,10 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let not_a_url = || EndpointError::NotAUrl(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| not_a_url())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(not_a_url());
         };
-        if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS {
+        if scheme != "http" && scheme != "https" {
             return Err(EndpointError::Scheme);
         }
         if authority.as_str().contains('@') {

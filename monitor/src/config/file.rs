@@ -1,4 +1,4 @@
-//! The shape of the file, with the place of every value that later checks may refuse.
+//! The shape of the file, with the position of every value that later checks may refuse.
 
 use serde::Deserialize;
 use toml::Spanned;

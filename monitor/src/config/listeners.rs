@@ -11,7 +11,7 @@ use monitor_core::{
 
 /// A configured group of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenerConfig {
     pub rules: ListenerRules,
     /// Disjoint, within this listener and among listeners of the same kind.
     pub ports: Vec<PortRange>,
@@ -19,7 +19,7 @@ pub struct Listener {
     pub remote: bool,
 }
 
-impl Listener {
+impl ListenerConfig {
     /// The part of the rules that the kernel programs need.
     pub fn limits(&self) -> ListenerLimits {
         let limit = self.rules.shortest_idle_timeout();
@@ -69,7 +69,7 @@ impl Listener {
 
 /// How often the core needs the counts of these listeners. A warning is due before the next heartbeat,
 /// so the interval follows the limits.
-pub fn counts_interval(listeners: &[Listener]) -> Duration {
+pub fn counts_interval(listeners: &[ListenerConfig]) -> Duration {
     let limits = listeners
         .iter()
         .filter_map(|listener| listener.rules.shortest_idle_timeout());
@@ -85,10 +85,10 @@ const RAREST_COUNTS: Duration = Duration::from_secs(30);
 
 /// The listener that already watches some of these ports, and its overlapping range.
 pub fn overlapping<'a>(
-    listeners: &'a [Listener],
+    listeners: &'a [ListenerConfig],
     range: &PortRange,
     remote: bool,
-) -> Option<(&'a Listener, &'a PortRange)> {
+) -> Option<(&'a ListenerConfig, &'a PortRange)> {
     let of_kind = listeners.iter().filter(|other| other.remote == remote);
     of_kind
         .flat_map(|other| other.ports.iter().map(move |ports| (other, ports)))
@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn a_local_port_takes_precedence_over_a_remote_one() {
-        let listener = |ports, remote| Listener {
+        let listener = |ports, remote| ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(ports)],
             remote,
         };
         let listeners = [listener(443..=443, true), listener(8080..=8080, false)];
-        let watching = |local, remote| Listener::watching(&listeners, local, remote);
+        let watching = |local, remote| ListenerConfig::watching(&listeners, local, remote);
         assert_eq!(watching(8080, 443), Some((ListenerId(1), Role::Server)));
         assert_eq!(watching(50_000, 443), Some((ListenerId(0), Role::Client)));
         assert_eq!(watching(50_000, 8080), None);

@@ -1,4 +1,4 @@
-//! Problems in a configuration file, and their places.
+//! Problems in a configuration file, and their positions.
 
 use std::{fmt, ops::Range};
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_given_in_lines_and_characters() {
+    fn a_position_is_given_in_lines_and_characters() {
         let text = "a = 1\nü = \"x\"\n";
         let start = text.find('"').expect("a quote");
         let problem = Problem::new(text, start..start + 3, "no");

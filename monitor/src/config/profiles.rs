@@ -3,6 +3,7 @@
 use std::{fmt, sync::LazyLock, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use strum::IntoStaticStr;
 
 use monitor_core::{
     Hop, KnownHop,
@@ -67,8 +68,9 @@ pub struct Range {
 }
 
 /// Whether something holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TriState {
     Yes,
     No,
@@ -76,8 +78,9 @@ pub enum TriState {
 }
 
 /// What this host's socket sees when the middlebox drops the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum IdleEnding {
     Fin,
     Rst,
@@ -89,8 +92,11 @@ pub enum IdleEnding {
     CloseUnknown,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Confidence {
     Low,
     Medium,
@@ -216,14 +222,7 @@ impl Profile {
 impl IdleEnding {
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::Rst => "rst",
-            Self::Silent => "silent",
-            Self::RstOnNextPacket => "rst_on_next_packet",
-            Self::Rehash => "rehash",
-            Self::CloseUnknown => "close_unknown",
-        }
+        self.into()
     }
 
     /// In the terms of the rules.
@@ -243,21 +242,13 @@ impl IdleEnding {
 
 impl TriState {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
 impl Confidence {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-        }
+        self.into()
     }
 }
 

@@ -91,7 +91,7 @@ fn a_hop_has_the_values_of_its_profile_unless_the_file_overrides_them() {
 }
 
 #[test]
-fn unreadable_values_are_refused_with_their_place() {
+fn unreadable_values_are_refused_with_their_position() {
     for (text, expected) in [
         ("[[listener]", "1:12: "),
         (
@@ -155,7 +155,7 @@ fn unreadable_values_are_refused_with_their_place() {
 }
 
 #[test]
-fn invalid_combinations_are_refused_with_their_place_and_a_remedy() {
+fn invalid_combinations_are_refused_with_their_position_and_a_remedy() {
     let hop = |hop: &str| listener(&format!("path = [{{ {hop} }}]"));
     for (text, expected) in [
         ("[[listener]]\nports = []", "2:9: no ports; name one"),

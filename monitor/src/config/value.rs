@@ -1,4 +1,4 @@
-//! Values with their own syntax inside a quoted string. Each error has the value's place in the file
+//! Values with their own syntax inside a quoted string. Each error has the value's position in the file
 //! and the expected form.
 
 use std::{

@@ -1,18 +1,17 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
-use super::{Daemon, frame_stream::Now, name_of};
+use super::{Daemon, both_clocks, name_of};
 use crate::{
-    kernel::clock,
+    api::control::{ControlRequest, Past, WatchError},
     records::{
+        Now,
+        alert_line::AlertLine,
         clients::ClientRecord,
-        connections::{ConnectionRecord, ConnectionView, HandshakeSummary, TransitionRecord},
-    },
-    sink::{
-        alert_line::{AlertLine, wall_clock},
-        control::{ControlRequest, Past, WatchError},
+        connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
+        transitions::TransitionRecord,
     },
 };
-use monitor_core::{Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -21,35 +20,32 @@ impl Daemon {
             ControlRequest::Conns(reply) => drop(reply.send(self.core.known_since())),
             ControlRequest::Zombies(reply) => drop(reply.send(self.core.judged_since())),
             ControlRequest::Connections(conns, reply) => {
-                let now = Now::read();
+                let now = both_clocks();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
                 drop(reply.send(records.collect()));
             }
             ControlRequest::Connection(conn, reply) => {
                 let record = self
-                    .alive(conn, &Now::read())
-                    .or_else(|| self.history.find(conn).map(|past| self.over(past)));
+                    .alive(conn, &both_clocks())
+                    .or_else(|| self.outputs.history.find(conn).map(|past| self.over(past)));
                 drop(reply.send(record));
             }
             ControlRequest::Alerts(conns, reply) => {
-                let lines = conns.iter().filter_map(|conn| self.standing(*conn));
+                let now = both_clocks();
+                let lines = conns.iter().filter_map(|conn| self.standing(*conn, &now));
                 drop(reply.send(lines.collect()));
             }
             ControlRequest::Storms(reply) => {
-                let now = clock::now();
+                let now = both_clocks();
                 let standing = self.core.standing_storms();
-                let lines = standing.filter_map(|alert| {
+                let lines = standing.map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    json(&AlertLine::storm(
-                        alert,
-                        listener,
-                        wall_clock(alert.at(), now),
-                    ))
+                    AlertLine::new(alert, listener, now.wall_clock(alert.at)).to_json()
                 });
                 drop(reply.send(lines.collect()));
             }
             ControlRequest::Clients(reply) => {
-                let now = Now::read();
+                let now = both_clocks();
                 let clients = self.core.clients().flat_map(|(listener, rows)| {
                     let name = self.listener_name(listener);
                     let record = |row: &_| ClientRecord::new(row, name, now.at, now.ts);
@@ -58,11 +54,14 @@ impl Daemon {
                 drop(reply.send(clients.collect()));
             }
             ControlRequest::Frames(filter, one_in, reply) => {
-                let lines = self.frame_stream.watch(filter, one_in, &self.drops);
+                let lines =
+                    self.outputs
+                        .frame_stream
+                        .watch(filter, one_in, &self.housekeeping.drops);
                 drop(reply.send(lines));
             }
             ControlRequest::Events(reply) => {
-                drop(reply.send(self.events.admit().map_err(WatchError::from)));
+                drop(reply.send(self.outputs.events.admit().map_err(WatchError::from)));
             }
         }
     }
@@ -70,36 +69,36 @@ impl Daemon {
     /// Shows the frames waiting in the ring. Drains the vitals first and, for an unknown connection,
     /// again afterwards: the end of a connection is reported before its snapshot is removed.
     pub(super) fn show_frames(&mut self) {
-        if self.frame_stream.viewers() == 0 {
+        if self.outputs.frame_stream.viewers() == 0 {
             return;
         }
-        let collected = self.frame_stream.collect();
-        self.undecodable += collected.undecodable;
-        let now = Now::read();
+        let collected = self.outputs.frame_stream.collect();
+        self.intake.undecodable += collected.undecodable;
+        let now = both_clocks();
         let mut orphans = 0;
         for sample in &collected.frames {
             let conn = ConnId(sample.cookie);
-            if self.frame_stream.endpoints(conn).is_none() {
-                match self.snapshots.get(conn) {
-                    Ok(Some(facts)) => self.frame_stream.remember(&facts),
+            if self.outputs.frame_stream.endpoints(conn).is_none() {
+                match self.intake.snapshots.get(conn) {
+                    Ok(Some(facts)) => self.outputs.frame_stream.remember(&facts),
                     Ok(None) => self.drain(),
                     Err(error) => log::warn!("socket {}: {error}", conn.0),
                 }
             }
-            match self.frame_stream.endpoints(conn) {
-                Some(endpoints) => self
-                    .frame_stream
-                    .show(sample, endpoints, &self.listeners, &now),
+            let frames = &mut self.outputs.frame_stream;
+            match frames.endpoints(conn) {
+                Some(endpoints) => frames.show(sample, endpoints, &self.listeners, &now),
                 None => orphans += 1,
             }
         }
-        if let Err(error) = self.frame_stream.report_losses(orphans, &self.drops) {
+        let frames = &mut self.outputs.frame_stream;
+        if let Err(error) = frames.report_losses(orphans, &self.housekeeping.drops) {
             log::warn!("cannot read the drop counters: {error}");
         }
     }
 
     fn alive(&self, conn: ConnId, now: &Now) -> Option<ConnectionRecord> {
-        let detail = match self.snapshots.detail(conn) {
+        let detail = match self.intake.snapshots.detail(conn) {
             Ok(detail) => detail?,
             Err(error) => {
                 log::warn!("socket {}: {error}", conn.0);
@@ -111,7 +110,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            verdict: verdict.as_ref(),
+            verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             how: None,
@@ -124,7 +123,7 @@ impl Daemon {
     /// The record of a closed connection, as of its end.
     fn over(&self, past: &Past) -> ConnectionRecord {
         let Closed { detail, how } = &past.closed;
-        let (end, now) = (detail.facts.at, Now::read());
+        let (end, now) = (detail.facts.at, both_clocks());
         ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
@@ -133,62 +132,44 @@ impl Daemon {
             requested_at: past.requested_at,
             how: Some(*how),
             now: end,
-            ts: end.on_wall_clock(now.at, now.ts),
+            ts: now.wall_clock(end),
         }
         .record()
     }
 
-    /// Keeps the end of a connection for later requests. Must run before the core handles the end,
-    /// because the core then forgets the handshake.
-    pub(super) fn remember(&mut self, closed: Closed) {
-        self.frame_stream.remember(&closed.detail.facts);
-        let handshake = self.core.handshake(closed.detail.facts.conn);
-        self.history.remember(Past {
-            handshake: handshake.as_ref().map(HandshakeSummary::of),
-            requested_at: handshake.and_then(|handshake| handshake.requested_at),
-            closed,
-        });
-    }
-
     /// Shows a change of state to the viewers that follow them.
     pub(super) fn show_event(&mut self, transition: &Transition) {
-        if self.events.is_empty() {
+        if self.outputs.events.is_empty() {
             return;
         }
         let conn = transition.conn;
         let over = self
+            .outputs
             .history
             .find(conn)
             .map(|past| &past.closed.detail.facts);
-        let alive = || self.snapshots.get(conn).ok().flatten();
+        let alive = || self.intake.snapshots.get(conn).ok().flatten();
         let endpoints = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
-        let now = Now::read();
+        let now = both_clocks();
         let listener = usize::from(transition.listener.0);
         let name = self
             .listeners
             .get(listener)
             .map_or("", |listener| &listener.rules.name);
-        let ts = transition.at.on_wall_clock(now.at, now.ts);
-        self.events
+        let ts = now.wall_clock(transition.at);
+        self.outputs
+            .events
             .show(&TransitionRecord::new(transition, name, endpoints, ts));
     }
 
-    fn standing(&self, conn: ConnId) -> Option<String> {
-        let alert = self.core.standing(conn)?;
-        let ts = wall_clock(alert.at, clock::now());
+    fn standing(&self, conn: ConnId, now: &Now) -> Option<serde_json::Result<String>> {
+        let alert: Alert = self.core.standing(conn)?.clone().into();
+        let ts = now.wall_clock(alert.at);
         let listener = self.listener_name(alert.listener);
-        json(&AlertLine::connection(&alert, listener, ts))
+        Some(AlertLine::new(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {
         name_of(&self.listeners, listener)
     }
-}
-
-/// Serializes a line, without its newline; a line that cannot be serialized is left out of the
-/// response.
-fn json(line: &AlertLine<'_>) -> Option<String> {
-    line.to_json()
-        .inspect_err(|error| log::error!("an alert can't be written as JSON: {error}"))
-        .ok()
 }

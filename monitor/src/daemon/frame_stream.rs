@@ -7,21 +7,23 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use monitor_common::{Direction as WireDirection, drop_reason::DropReason, event::FrameSample};
+use monitor_common::{Direction, drop_reason::DropReason, event::FrameSample};
 use tokio::{io::unix::AsyncFd, task::yield_now, time::sleep};
 
 use crate::{
-    config::listeners::Listener,
-    kernel::{
-        clock, decode,
+    api::control::{FrameViewers, LineStream, WatchError},
+    config::listeners::ListenerConfig,
+    decode,
+    kernel::bpf::{
         loader::{LoadError, Loaded},
         maps::{Drops, MapAccessError, Ring, RingUse, SampleRate},
     },
-    records::frames::{Filter, FrameRecord, OneIn},
-    sink::control::{FrameViewers, LineStream, WatchError},
+    records::{
+        Now,
+        frames::{Filter, FrameRecord, OneIn},
+    },
 };
-use monitor_core::{ConnId, Facts, Ktime, facts::Direction};
+use monitor_core::{ConnId, Facts, Ktime};
 
 /// Maximum number of frames in one tick of the daemon, so that a flood of them does not delay verdicts.
 const FRAMES_PER_TICK: usize = 4096;
@@ -163,7 +165,7 @@ impl FrameStream {
         &mut self,
         sample: &FrameSample,
         endpoints: Endpoints,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         now: &Now,
     ) {
         let listener = listeners.get(usize::from(sample.listener));
@@ -209,22 +211,6 @@ pub struct Collected {
     pub undecodable: u64,
 }
 
-/// One moment on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    pub at: Ktime,
-    pub ts: Timestamp,
-}
-
-impl Now {
-    pub fn read() -> Self {
-        Self {
-            at: clock::now(),
-            ts: Timestamp::now(),
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum FrameStreamError {
     #[error(transparent)]
@@ -233,21 +219,26 @@ pub enum FrameStreamError {
     Runtime(#[from] io::Error),
 }
 
+impl From<MapAccessError> for WatchError {
+    fn from(error: MapAccessError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
 fn lost_in_kernel(drops: &Drops) -> Result<u64, MapAccessError> {
     drops.read(DropReason::SamplesFull)
 }
 
 fn record(sample: &FrameSample, endpoints: Endpoints, listener: &str, now: &Now) -> FrameRecord {
     FrameRecord {
-        ts: Ktime(sample.at).on_wall_clock(now.at, now.ts),
-        conn: ConnId(sample.cookie),
+        ts: now.wall_clock(Ktime(sample.at)),
+        cookie: ConnId(sample.cookie),
         listener: listener.to_owned(),
         local: endpoints.local,
         peer: endpoints.peer,
-        direction: if sample.direction == WireDirection::Rx as u8 {
-            Direction::Rx
-        } else {
-            Direction::Tx
+        direction: match sample.direction == Direction::Rx as u8 {
+            true => Direction::Rx,
+            false => Direction::Tx,
         },
         fin: sample.first_byte & 0x80 != 0,
         rsv: (sample.first_byte >> 4) & 0x7,
@@ -306,7 +297,7 @@ mod tests {
             listener: 0,
             first_byte: 0b1100_1000,
             masked: 1,
-            direction: WireDirection::Rx as u8,
+            direction: Direction::Rx as u8,
             _pad: 0,
             _pad_word: 0,
         };
@@ -318,13 +309,13 @@ mod tests {
         let shown = serde_json::to_string(&close).expect("JSON");
         assert_eq!(
             shown,
-            r#"{"type":"frame","ts":"2026-11-22T18:37:50.5Z","conn":"7","listener":"8080","local":"127.0.0.1:8080","peer":"127.0.0.1:40000","direction":"rx","fin":true,"rsv":4,"opcode":"close","masked":true,"length":2,"close_code":1001}"#
+            r#"{"type":"frame","ts":"2026-11-22T18:37:50.500000Z","cookie":"7","listener":"8080","local":"127.0.0.1:8080","peer":"127.0.0.1:40000","direction":"rx","fin":true,"rsv":4,"opcode":"close","masked":true,"length":2,"close_code":1001}"#
         );
         let pong = FrameSample {
             first_byte: 0x8a,
             ping_rtt_us: 250,
             close_code: 0,
-            direction: WireDirection::Tx as u8,
+            direction: Direction::Tx as u8,
             ..sample
         };
         let pong = record(&pong, ENDPOINTS, "8080", &now);

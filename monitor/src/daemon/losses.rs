@@ -1,11 +1,11 @@
 //! Counts losses, and how long they mark the daemon as degraded.
 
-use std::time::Duration;
+use std::{array, time::Duration};
 
 use monitor_common::drop_reason::DropReason;
 
 use super::Daemon;
-use crate::{kernel::clock, sink::metrics::Losses};
+use crate::{kernel::clock, metrics::Losses};
 use monitor_core::{Event, Ktime};
 
 /// How long a loss keeps `wsmon_degraded` at 1.
@@ -15,26 +15,29 @@ impl Daemon {
     /// Reports to the core the vitals for which the ring had no room.
     pub(super) fn notice_losses(&mut self) -> Losses {
         let losses = self.losses();
-        if self.degradation.new_vitals_lost(&losses) {
+        if self.housekeeping.degradation.new_vitals_lost(&losses) {
             let at = clock::now();
             self.core.handle_event(Event::Lost { at });
         }
-        self.degradation.update(&losses, clock::now());
+        self.housekeeping.degradation.update(&losses, clock::now());
         losses
     }
 
     fn losses(&self) -> Losses {
         Losses {
-            kernel: DropReason::ALL.map(|reason| {
-                self.drops.read(reason).unwrap_or_else(|error| {
-                    log::warn!("cannot read the drop counters: {error}");
-                    0
-                })
+            kernel: array::from_fn(|index| {
+                self.housekeeping
+                    .drops
+                    .read(DropReason::ALL[index])
+                    .unwrap_or_else(|error| {
+                        log::warn!("cannot read the drop counters: {error}");
+                        0
+                    })
             }),
-            untracked_at_start: self.untracked_at_start,
-            undecodable: self.undecodable + self.core.rejected(),
-            undecodable_handshakes: self.undecodable_handshakes,
-            undelivered: self.sinks.undelivered(),
+            untracked_at_start: self.intake.untracked_at_start,
+            undecodable: self.intake.undecodable + self.core.rejected(),
+            undecodable_handshakes: self.intake.undecodable_handshakes,
+            undelivered: self.outputs.sinks.undelivered(),
         }
     }
 }

@@ -2,50 +2,63 @@
 
 use std::time::Instant;
 
-use crate::kernel::{
+use crate::kernel::sock_diag::{
     sock_destroy::{self, DestroyOutcome},
-    socket_finder::SocketFinder,
+    socket_finder::{FindError, SocketFinder},
     socket_query::SocketKey,
 };
 use monitor_core::{
-    Alert, ConnId, Correlator, Ktime,
+    Alert, Correlator, Facts, Ktime,
     reap::{ReapMode, ReapOutcome, ReapSettings, Reaper, may_be_reaped},
 };
 
-/// The policy, and the socket that carries it out.
+/// The policy, and the sockets that carry it out.
 #[derive(Debug)]
-pub struct Reaping {
+pub(super) struct Reaping {
     policy: Reaper,
+    /// `None` unless connections are aborted.
+    finder: Option<SocketFinder>,
 }
 
 impl Reaping {
-    pub fn new(settings: ReapSettings) -> Self {
-        Self {
+    pub(super) fn new(settings: ReapSettings) -> Result<Self, FindError> {
+        let aborts = settings.mode == ReapMode::Confirmed;
+        Ok(Self {
             policy: Reaper::new(settings),
+            finder: aborts.then(SocketFinder::open).transpose()?,
+        })
+    }
+
+    /// Closes the sockets of namespaces that are no longer searched. Must be called about once a minute.
+    pub(super) fn close_unused(&mut self) {
+        if let Some(finder) = &mut self.finder {
+            finder.close_unused();
         }
     }
 
     /// Records an alert.
-    pub fn offer(&mut self, alert: &Alert) {
+    pub(super) fn offer(&mut self, alert: &Alert) {
         self.policy.offer(alert);
     }
 
     /// When the next waiting connection is due.
-    pub fn poll_timeout(&self) -> Option<Ktime> {
+    pub(super) fn poll_timeout(&self) -> Option<Ktime> {
         self.policy.poll_timeout()
     }
 
     /// Aborts each connection that is due and whose verdict still stands. Every abort is logged and
     /// reported to the core.
-    pub fn tick(&mut self, now: Ktime, core: &mut Correlator, finder: &mut SocketFinder) {
+    pub(super) fn tick(&mut self, now: Ktime, core: &mut Correlator) {
         while let Some(conn) = self.policy.poll(now) {
-            let Some(alert) = core.standing(conn).filter(may_be_reaped) else {
+            let Some(alert) = core.standing(conn) else {
                 continue;
             };
-            let outcome = match self.policy.mode() {
-                ReapMode::Off => return,
-                ReapMode::DryRun => ReapOutcome::DryRun,
-                ReapMode::Confirmed => abort(conn, &alert, finder),
+            if !may_be_reaped(&alert.subject) {
+                continue;
+            }
+            let outcome = match &mut self.finder {
+                Some(finder) => abort(&alert.subject.facts, finder),
+                None => ReapOutcome::DryRun,
             };
             let verb = match outcome {
                 ReapOutcome::Destroyed => "aborted",
@@ -53,7 +66,7 @@ impl Reaping {
                 ReapOutcome::DryRun => "would abort",
                 ReapOutcome::Failed => "could not abort",
             };
-            let (facts, kind) = (&alert.facts, alert.kind.as_str());
+            let (facts, kind) = (&alert.subject.facts, alert.subject.kind.as_str());
             log::warn!(
                 "reap: {verb} socket {}, {} to {}, {kind}: {}",
                 conn.0,
@@ -66,9 +79,10 @@ impl Reaping {
     }
 }
 
-fn abort(conn: ConnId, alert: &Alert, finder: &mut SocketFinder) -> ReapOutcome {
+fn abort(facts: &Facts, finder: &mut SocketFinder) -> ReapOutcome {
     let begun = Instant::now();
-    let Some(key) = SocketKey::new(conn.0, alert.facts.local, alert.facts.peer) else {
+    let conn = facts.conn;
+    let Some(key) = SocketKey::new(conn.0, facts.local, facts.peer) else {
         return ReapOutcome::Failed;
     };
     match sock_destroy::destroy(finder, &key) {

@@ -10,11 +10,11 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
+        bpf::maps::{SnapshotError, Snapshots},
         clock,
-        maps::{SnapshotError, Snapshots},
-        netns::NetNsError,
+        host::netns::NetNsError,
     },
 };
 use monitor_core::{ConnId, Correlator, Event};
@@ -61,7 +61,7 @@ pub struct Reconciler {
 impl Reconciler {
     /// Starts a scan for which seeds and uncertain requests still have a socket, and for unread receive
     /// queues. On a host with a million sockets this takes seconds, so it runs in the background.
-    pub fn start_scan(&mut self, listeners: &[Listener]) -> SocketScan {
+    pub fn start_scan(&mut self, listeners: &[ListenerConfig]) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
             seeds: self.seeds.share(),
@@ -78,8 +78,8 @@ impl Reconciler {
         result: Result<ScanResult, JoinError>,
         core: &mut Correlator,
     ) -> Option<Duration> {
-        let seen = match result {
-            Ok(Ok(seen)) => Some(seen),
+        let scanned = match result {
+            Ok(Ok(scanned)) => Some(scanned),
             Ok(Err(error)) => {
                 log::warn!("cannot scan the sockets of this host: {error}");
                 None
@@ -89,30 +89,30 @@ impl Reconciler {
                 None
             }
         };
-        let Some(mut seen) = seen else {
+        let Some(mut scanned) = scanned else {
             self.drop_unanswered(None, core);
             return None;
         };
-        self.warn_omissions(std::mem::take(&mut seen.omissions));
-        if seen.complete {
-            self.missing.append(&mut seen.missing_seeds);
+        self.warn_omissions(std::mem::take(&mut scanned.omissions));
+        if scanned.complete {
+            self.missing.append(&mut scanned.missing_seeds);
         } else {
             log::debug!("not every socket could be seen; nothing is given up");
         }
-        let requests = seen.complete.then_some(&seen.missing_requests);
+        let requests = scanned.complete.then_some(&scanned.missing_requests);
         self.drop_unanswered(requests.map(Vec::as_slice), core);
         core.handle_event(Event::ListenSocketsScanned {
-            at: seen.at,
-            sockets: seen.listening,
-            complete: seen.complete,
+            at: scanned.at,
+            sockets: scanned.listening,
+            complete: scanned.complete,
         });
-        seen.unread.retain(|queue| core.knows(queue.conn));
+        scanned.unread.retain(|queue| core.knows(queue.conn));
         core.handle_event(Event::RecvQueuesScanned {
-            at: seen.at,
-            unread: seen.unread,
-            complete: seen.complete,
+            at: scanned.at,
+            unread: scanned.unread,
+            complete: scanned.complete,
         });
-        Some(seen.cost)
+        Some(scanned.cost)
     }
 
     /// Warns of what could not be scanned, once while it lasts.

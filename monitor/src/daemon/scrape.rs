@@ -2,16 +2,18 @@
 
 use super::Daemon;
 use crate::{
+    api::http::MetricsRequest,
     diagnostics::log_limit,
-    kernel::{clock, maps::MapAccessError},
-    sink::{
-        http::MetricsRequest,
-        metrics::{self, MissedRuns, ProgramRuns, Scrape},
+    kernel::{
+        bpf::maps::{MapAccessError, RingUse},
+        clock,
+        host::kernel_release,
     },
+    metrics::{self, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 
 impl Daemon {
-    pub(super) fn respond(&mut self, request: MetricsRequest) {
+    pub(super) fn respond_to_metrics(&mut self, request: MetricsRequest) {
         // The requester may have gone.
         match request {
             MetricsRequest::Alive(reply) => drop(reply.send(())),
@@ -24,27 +26,28 @@ impl Daemon {
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
         let losses = self.notice_losses();
-        let stats = self.stats.read()?;
-        self.report_stats(&stats);
+        let stats = self.housekeeping.stats_poll.read()?;
+        let poll = &mut self.housekeeping.stats_poll;
+        poll.report(&stats, &mut self.core);
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
             stats: &stats,
             tallies: self.core.tallies(),
             losses: &losses,
-            degraded: self.degradation.is_degraded(clock::now()),
-            owner_gaps: self.owner_lookup.misses(),
+            degraded: self.housekeeping.degradation.is_degraded(clock::now()),
+            owner_gaps: &self.outputs.owner_lookup.misses().by_reason(),
             suppressed_log_lines: log_limit::suppressed(),
-            frame_viewers: self.frame_stream.viewers(),
-            rings: [
-                ("vitals", self.vitals.get_ref().usage()),
-                ("handshakes", self.handshakes.get_ref().usage()),
-                ("samples", self.frame_stream.ring_use()),
+            frame_viewers: self.outputs.frame_stream.viewers(),
+            rings: &[
+                ring("vitals", self.intake.vitals.get_ref().usage()),
+                ring("handshakes", self.intake.handshakes.get_ref().usage()),
+                ring("samples", self.outputs.frame_stream.ring_use()),
             ],
             tracked: self.core.len(),
-            max_connections: self.snapshots.max_entries(),
+            max_connections: self.intake.snapshots.max_entries(),
             programs: &self.program_runs(),
             missed_runs: &self.missed_runs(),
-            kernel: &self.kernel_release,
+            kernel: &kernel_release(),
         })?)
     }
 
@@ -87,6 +90,10 @@ impl Daemon {
         programs.sort_by(|a, b| a.name.cmp(&b.name));
         programs
     }
+}
+
+fn ring(name: &'static str, RingUse { size, peak }: RingUse) -> RingUsage {
+    RingUsage { name, size, peak }
 }
 
 #[derive(Debug, thiserror::Error)]

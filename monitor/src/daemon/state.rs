@@ -149,14 +149,14 @@ fn write(path: &Path, baselines: &Baselines) -> io::Result<()> {
         baselines: baselines.clone(),
     };
     let text = serde_json::to_string(&contents)? + "\n";
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    let mut file = File::create(&beside)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let mut file = File::create(&temporary)?;
     file.write_all(text.as_bytes())?;
     // Without this a power failure may leave the new name with an empty file.
     file.sync_data()?;
-    fs::rename(&beside, path)
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinHandle};
 
-use super::{Daemon, finished};
+use super::finished;
 use crate::daemon::state::StateFile;
-use monitor_core::storm::Baseline;
+use monitor_core::{Correlator, storm::Baseline};
 
 /// Writes in the background, because a disk may be slow.
 #[derive(Debug)]
@@ -53,23 +53,21 @@ impl StateWriter {
             }));
         }
     }
-}
 
-impl Daemon {
-    pub(super) fn write_state(&mut self) {
-        let learned = self.core.baselines();
+    pub(super) fn write(&mut self, core: &Correlator) {
+        let learned = core.baselines();
         let learned = learned.map(|(name, baseline)| (name.to_owned(), baseline));
-        self.state_writer.begin(learned.collect());
+        self.begin(learned.collect());
     }
 
     /// Writes the state for the last time.
-    pub(super) async fn write_final_state(&mut self) {
-        if self.state_writer.writing.is_some() {
-            let written = self.state_writer.written().await;
-            self.state_writer.finish_write(written);
+    pub(super) async fn write_final(&mut self, core: &Correlator) {
+        if self.writing.is_some() {
+            let written = self.written().await;
+            self.finish_write(written);
         }
-        if let Some(file) = &mut self.state_writer.file {
-            file.keep(self.core.baselines());
+        if let Some(file) = &mut self.file {
+            file.keep(core.baselines());
         }
     }
 }

@@ -4,16 +4,18 @@ use std::time::{Duration, Instant};
 
 use monitor_common::stats::ListenerStats;
 
-use super::Daemon;
 use crate::{
-    config::listeners::{DENSEST_COUNTS, Listener, counts_interval},
-    kernel::clock,
+    config::listeners::{DENSEST_COUNTS, ListenerConfig, counts_interval},
+    kernel::{
+        bpf::maps::{MapAccessError, Stats},
+        clock,
+    },
 };
-use monitor_core::{ListenerId, loss::Deliveries};
+use monitor_core::{Correlator, ListenerId, loss::Deliveries};
 
-/// The schedule of the reads. One read costs some microseconds per listener and CPU.
-#[derive(Debug)]
+/// Reads the counts of the kernel programs. One read costs some microseconds per listener and CPU.
 pub(super) struct StatsPoll {
+    stats: Stats,
     interval: Duration,
     read_at: Instant,
     /// An earlier read would cost too much.
@@ -22,10 +24,11 @@ pub(super) struct StatsPoll {
 }
 
 impl StatsPoll {
-    pub(super) fn of(listeners: &[Listener]) -> Self {
+    pub(super) fn new(stats: Stats, listeners: &[ListenerConfig]) -> Self {
         let interval = counts_interval(listeners);
         let now = Instant::now();
         Self {
+            stats,
             interval,
             read_at: now,
             earliest: now,
@@ -33,36 +36,44 @@ impl StatsPoll {
         }
     }
 
+    /// Polls at the interval of new rules.
+    pub(super) fn restart(&mut self, listeners: &[ListenerConfig]) {
+        self.interval = counts_interval(listeners);
+        self.next = (Instant::now() + self.interval).max(self.earliest);
+    }
+
+    pub(super) fn read(&self) -> Result<Vec<ListenerStats>, MapAccessError> {
+        self.stats.read()
+    }
+
     /// Reads soon, because a verdict depends on it.
     pub(super) fn hurry(&mut self) {
         let soon = (self.read_at + DENSEST_COUNTS).max(self.earliest);
         self.next = self.next.min(soon);
     }
-}
 
-impl Daemon {
-    pub(super) fn poll_stats(&mut self) {
+    pub(super) fn poll(&mut self, core: &mut Correlator) {
         let begun = Instant::now();
-        self.stats_poll.next = begun + self.stats_poll.interval;
+        self.next = begun + self.interval;
         match self.stats.read() {
-            Ok(stats) => self.report_stats(&stats),
+            Ok(stats) => self.report(&stats, core),
             Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
         }
         // Hundreds of listeners on hundreds of CPUs cost too much to read every second.
-        self.stats_poll.earliest = Instant::now() + begun.elapsed() * SHARE;
-        self.stats_poll.next = self.stats_poll.next.max(self.stats_poll.earliest);
+        self.earliest = Instant::now() + begun.elapsed() * SHARE;
+        self.next = self.next.max(self.earliest);
     }
 
     /// Reports to the core and restarts the interval.
-    pub(super) fn report_stats(&mut self, stats: &[ListenerStats]) {
-        self.stats_poll.read_at = Instant::now();
-        self.stats_poll.next = self.stats_poll.read_at + self.stats_poll.interval;
+    pub(super) fn report(&mut self, stats: &[ListenerStats], core: &mut Correlator) {
+        self.read_at = Instant::now();
+        self.next = self.read_at + self.interval;
         let at = clock::now();
         for (listener, stats) in (0..).map(ListenerId).zip(stats) {
             let survived = stats.idle_gaps_survived.map(|count| count.get());
-            self.core.handle_idle_gaps(at, listener, &survived);
+            core.handle_idle_gaps(at, listener, &survived);
             let deliveries = Deliveries::of(stats);
-            self.core.handle_deliveries(at, listener, deliveries);
+            core.handle_deliveries(at, listener, deliveries);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::Daemon;
-use crate::config::listeners::Listener;
+use super::intake::Intake;
+use crate::config::listeners::ListenerConfig;
+use monitor_core::Correlator;
 
 /// The schedule of the sweeps. With few connections there are none: each connection has its own
 /// deadline, and the daemon sleeps until the first.
@@ -29,7 +30,7 @@ enum SweepPhase {
 impl Sweeps {
     /// Chooses the longest sweep in which no connection with a heartbeat at half of its limit reaches a
     /// deadline between two readings. A single ping must be seen within the ping timeout.
-    pub(super) fn of(listeners: &[Listener]) -> Self {
+    pub(super) fn of(listeners: &[ListenerConfig]) -> Self {
         let rules = listeners.iter().map(|listener| &listener.rules);
         let limits = rules.clone().filter_map(|it| it.shortest_idle_timeout());
         let pings = rules.map(|it| it.ping_timeout / 4 * 3);
@@ -82,17 +83,17 @@ impl Sweeps {
     }
 }
 
-impl Daemon {
+impl Intake {
     /// Feeds the next snapshots to the core if a part is due.
-    pub(super) fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self, core: &mut Correlator) {
         let now = Instant::now();
-        let share = self.sweeps.share(now, self.core.len());
-        self.core.expect_sweeps(self.sweeps.at_least_every());
+        let share = self.sweeps.share(now, core.len());
+        core.expect_sweeps(self.sweeps.at_least_every());
         let Some(share) = share else {
             return;
         };
         let shown = self.snapshots.sweep(share, |facts| match facts {
-            Ok(facts) => self.core.handle_swept(&facts),
+            Ok(facts) => core.handle_swept(&facts),
             Err(error) => {
                 self.undecodable += 1;
                 log::warn!("a snapshot: {error}");
@@ -100,8 +101,8 @@ impl Daemon {
         });
         match shown {
             Ok(()) if share >= 1.0 => {
-                self.sweeps.complete(now, self.core.len());
-                self.core.expect_sweeps(self.sweeps.at_least_every());
+                self.sweeps.complete(now, core.len());
+                core.expect_sweeps(self.sweeps.at_least_every());
                 self.snapshots.restart_sweep();
             }
             Ok(()) => {}

@@ -104,10 +104,10 @@ type Place = (&'static str, u32);
 
 /// Recently logged lines, by the place that logged them.
 #[derive(Debug, Default)]
-struct Repeats(HashMap<Place, Window>);
+struct Repeats(HashMap<Place, RepeatWindow>);
 
 #[derive(Debug)]
-struct Window {
+struct RepeatWindow {
     begun: Instant,
     lines: u64,
     unreported: u64,
@@ -116,7 +116,7 @@ struct Window {
 impl Repeats {
     /// Whether a line may be written, and how many suppressed lines are to be reported before it.
     fn admit(&mut self, place: Place, now: Instant) -> (bool, u64) {
-        let window = self.0.entry(place).or_insert(Window {
+        let window = self.0.entry(place).or_insert(RepeatWindow {
             begun: now,
             lines: 0,
             unreported: 0,
@@ -124,7 +124,7 @@ impl Repeats {
         let mut before = 0;
         if now.duration_since(window.begun) >= WINDOW {
             before = window.unreported;
-            *window = Window {
+            *window = RepeatWindow {
                 begun: now,
                 lines: 0,
                 unreported: 0,

@@ -6,15 +6,14 @@ mod sandbox;
 use std::{fs, io, path::Path};
 
 use caps::{CapSet, Capability};
-use rustix::{
-    process::{Resource, getrlimit},
-    system::uname,
-};
+use rustix::process::{Resource, getrlimit};
 
 use super::{
-    cgroup::{self, WatchedCgroup},
-    netns,
-    offsets::VMLINUX_BTF,
+    bpf::offsets::VMLINUX_BTF,
+    host::{
+        cgroup::{self, WatchedCgroup},
+        kernel_release, netns,
+    },
     sock_diag::SockDiag,
 };
 
@@ -77,7 +76,7 @@ pub fn survey(cgroup: Option<&Path>) -> Vec<Prerequisite> {
 /// What is needed before loading a program makes sense.
 pub fn for_programs(cgroup: Option<&Path>) -> Vec<Prerequisite> {
     let mut survey = vec![
-        Prerequisite::required("kernel", Ok(release())),
+        Prerequisite::required("kernel", Ok(kernel_release())),
         Prerequisite::required("kernel types (BTF)", btf()),
         Prerequisite::required("cgroup v2", cgroup_v2(cgroup)),
     ];
@@ -203,7 +202,7 @@ fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::Caps
 }
 
 fn memory_lock() -> Result<String, Missing> {
-    let version = KernelVersion::parse(&release());
+    let version = KernelVersion::parse(&kernel_release());
     let limit = getrlimit(Resource::Memlock).current;
     if version.is_some_and(|version| version >= MEMCG_ACCOUNTING_SINCE) {
         return Ok("maps count for the memory cgroup, the limit does not matter".to_owned());
@@ -252,10 +251,6 @@ fn network_namespaces() -> Result<String, Missing> {
             "mount /proc in this container",
         )),
     }
-}
-
-pub(super) fn release() -> String {
-    uname().release().to_string_lossy().into_owned()
 }
 
 /// Major and minor.

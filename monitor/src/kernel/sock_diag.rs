@@ -13,12 +13,19 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, StateFlags};
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use rustix::io::Errno;
 
-use super::{
-    clock,
-    inet_diag::{DiagSocket, Malformed, parse_socket},
-    port_filter::PortFilter,
-};
+pub mod inet_diag;
+pub(super) mod port_filter;
+pub mod scan;
+mod seed;
+pub mod sock_destroy;
+pub mod socket_finder;
+pub mod socket_query;
+pub mod tcp_info;
+
+use super::clock;
+use inet_diag::{DiagSocket, MalformedSocket, parse_socket};
 use monitor_core::Ktime;
+use port_filter::PortFilter;
 
 /// Room for a datagram and for the kernel's queue of them. The kernel currently fills at most 32 KiB at
 /// a time; a longer datagram is an error, not a silent cut.
@@ -49,7 +56,7 @@ pub enum SockDiagError {
     #[error("sock_diag refused the request: {0}; it needs the module tcp_diag")]
     Refused(#[source] io::Error),
     #[error("sock_diag sent an invalid description of a socket")]
-    Malformed,
+    MalformedSocket,
     #[error(
         "sock_diag sent a datagram of {length} bytes, of which {} fit",
         RECEIVE_BUFFER
@@ -309,7 +316,7 @@ fn read_datagram(
             GETSOCK => match parse_socket(message.payload(), at, &mut wanted) {
                 Ok(Some(socket)) => show(socket),
                 Ok(None) => {}
-                Err(Malformed) => dump.unparsed += 1,
+                Err(MalformedSocket) => dump.unparsed += 1,
             },
             _ => {}
         }
@@ -329,8 +336,8 @@ pub(super) mod tests {
     use netlink_packet_core::NLMSG_NOOP;
     use netlink_packet_sock_diag::constants::AF_INET;
 
+    use super::inet_diag::tests::{response, with_info};
     use super::*;
-    use crate::kernel::inet_diag::tests::{response, with_info};
 
     pub(in crate::kernel) const SEQUENCE: u32 = 7;
     const AT: Ktime = Ktime(1_000_000_000);

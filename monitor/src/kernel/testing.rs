@@ -17,9 +17,11 @@ use rustix::{
 };
 
 use super::{
-    cgroup::find_cgroup2,
-    netns::{self, NetNs},
-    socket_query::SocketKey,
+    host::{
+        cgroup::find_cgroup2,
+        netns::{self, NetNs},
+    },
+    sock_diag::socket_query::SocketKey,
 };
 
 /// A name that no other test of this or another run has.

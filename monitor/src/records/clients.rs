@@ -5,20 +5,24 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::numbers::{seconds, thousandths};
+use super::{
+    json,
+    numbers::{seconds, thousandths},
+};
 use monitor_core::{Ktime, storm::ClientRow};
 
 /// One client at the moment `ts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "client")]
 pub struct ClientRecord {
+    #[serde(with = "json::ts")]
     pub ts: Timestamp,
     /// The listener's name.
     pub listener: String,
     #[serde(flatten)]
     pub figures: ClientFigures,
     /// Time since its last attempt.
-    pub last_seconds: f64,
+    pub last_attempt_seconds: f64,
 }
 
 /// Counts of one client since it became one of the heaviest.
@@ -63,12 +67,12 @@ impl ClientFigures {
 
 impl ClientRecord {
     /// `now` and `ts` are the same moment on two clocks.
-    pub(crate) fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
+    pub fn new(row: &ClientRow, listener: &str, now: Ktime, ts: Timestamp) -> Self {
         Self {
             ts: now.on_wall_clock(now, ts),
             listener: listener.to_owned(),
             figures: ClientFigures::of(row),
-            last_seconds: seconds(now.since(row.last)),
+            last_attempt_seconds: seconds(now.since(row.last)),
         }
     }
 }

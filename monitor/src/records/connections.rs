@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{json, numbers::seconds};
 use monitor_core::{
-    Alert, CloseHow, ConnId, Detail, Handshake, Ktime, Transition,
+    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
-    facts::{Direction, DirectionActivity},
+    facts::{Close, Direction, DirectionActivity},
     transition::Reason,
 };
 
@@ -20,8 +20,9 @@ pub use monitor_core::transition::State;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "connection")]
 pub struct ConnectionRecord {
+    #[serde(with = "json::ts")]
     pub ts: Timestamp,
-    #[serde(with = "json::conn")]
+    #[serde(with = "json::cookie")]
     pub cookie: ConnId,
     /// The listener's name.
     pub listener: String,
@@ -32,7 +33,7 @@ pub struct ConnectionRecord {
     /// `websocket`, `opaque` or `assumed`.
     pub protocol: String,
     pub state: State,
-    /// `birth`, `packet` or `sock_diag`: how wsmon found the connection.
+    /// `establishment`, `packet` or `sock_diag`: how wsmon found the connection.
     pub known_from: String,
     /// The cgroup v2 id of its socket, a string like the cookie.
     pub cgroup_id: Option<String>,
@@ -54,6 +55,7 @@ pub struct ConnectionRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateChange {
     pub state: State,
+    #[serde(with = "json::ts")]
     pub ts: Timestamp,
     pub reason: String,
 }
@@ -63,6 +65,7 @@ pub struct StateChange {
 pub struct VerdictRecord {
     pub kind: String,
     pub certainty: String,
+    #[serde(with = "json::ts")]
     pub ts: Timestamp,
     pub limit_seconds: f64,
     pub reason: String,
@@ -85,7 +88,7 @@ pub struct HandshakeSummary {
 }
 
 impl HandshakeSummary {
-    pub(crate) fn of(handshake: &Handshake<'_>) -> Self {
+    pub fn of(handshake: &Handshake<'_>) -> Self {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Self {
             path: text(handshake.path),
@@ -98,48 +101,6 @@ impl HandshakeSummary {
                 .iter()
                 .map(|f| f.as_str().to_owned())
                 .collect(),
-        }
-    }
-}
-
-/// A connection's change of state.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "type", rename = "transition")]
-pub struct TransitionRecord<'a> {
-    pub ts: Timestamp,
-    #[serde(with = "json::conn")]
-    pub conn: ConnId,
-    /// The listener's name.
-    pub listener: &'a str,
-    /// Unknown before the connection is open, and not reported for a recording.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub local: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<SocketAddr>,
-    pub from: Option<State>,
-    pub to: State,
-    pub reason: Reason,
-    /// The reason, for people.
-    pub text: String,
-}
-
-impl<'a> TransitionRecord<'a> {
-    pub(crate) fn new(
-        transition: &Transition,
-        listener: &'a str,
-        ends: Option<(SocketAddr, SocketAddr)>,
-        ts: Timestamp,
-    ) -> Self {
-        Self {
-            ts,
-            conn: transition.conn,
-            listener,
-            local: ends.map(|(local, _)| local),
-            peer: ends.map(|(_, peer)| peer),
-            from: transition.from,
-            to: transition.to,
-            reason: transition.reason,
-            text: transition.reason.to_string(),
         }
     }
 }
@@ -170,41 +131,51 @@ pub struct TcpRecord {
     pub unacked_bytes: u32,
     /// Time without progress.
     pub unacked_seconds: Option<f64>,
-    /// All retransmissions, with progress or without.
+    /// Since the last progress, as in the evidence of an alert.
     pub retransmits: u32,
-    pub retransmits_without_progress: u32,
+    /// All retransmissions, with progress or without.
+    pub retransmits_total: u32,
     pub unanswered_transmissions: u32,
     pub unanswered_seconds: Option<f64>,
 }
 
 /// The first close frame.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseFrame {
-    #[serde(with = "json::direction")]
+    #[serde(with = "json::side")]
     pub initiator: Direction,
     pub code: Option<u16>,
 }
 
+impl From<Close> for CloseFrame {
+    fn from(close: Close) -> Self {
+        Self {
+            initiator: close.initiator,
+            code: close.code,
+        }
+    }
+}
+
 /// The sources of a connection's record.
 #[derive(Debug)]
-pub(crate) struct ConnectionView<'a> {
-    pub(crate) detail: &'a Detail,
+pub struct ConnectionView<'a> {
+    pub detail: &'a Detail,
     /// The listener's name.
-    pub(crate) listener: &'a str,
-    pub(crate) verdict: Option<&'a Alert>,
-    pub(crate) handshake: Option<HandshakeSummary>,
+    pub listener: &'a str,
+    pub verdict: Option<&'a ConnectionAlert>,
+    pub handshake: Option<HandshakeSummary>,
     /// When the upgrade was requested.
-    pub(crate) requested_at: Option<Ktime>,
+    pub requested_at: Option<Ktime>,
     /// For a closed connection.
-    pub(crate) how: Option<CloseHow>,
+    pub how: Option<CloseHow>,
     /// The moment to which ages are measured.
-    pub(crate) now: Ktime,
+    pub now: Ktime,
     /// The wall clock at `now`.
-    pub(crate) ts: Timestamp,
+    pub ts: Timestamp,
 }
 
 impl ConnectionView<'_> {
-    pub(crate) fn record(&self) -> ConnectionRecord {
+    pub fn record(&self) -> ConnectionRecord {
         let facts = &self.detail.facts;
         let closing = facts.closing.is_some() || facts.close.is_some() || !facts.is_open();
         ConnectionRecord {
@@ -226,10 +197,10 @@ impl ConnectionView<'_> {
             idle_seconds: self.age(facts.last_passed()),
             states: self.states(),
             verdict: self.verdict.map(|alert| VerdictRecord {
-                kind: alert.kind.as_str().to_owned(),
-                certainty: alert.certainty.as_str().to_owned(),
+                kind: alert.subject.kind.as_str().to_owned(),
+                certainty: alert.subject.certainty.as_str().to_owned(),
                 ts: self.wall_clock(alert.at),
-                limit_seconds: seconds(alert.limit),
+                limit_seconds: seconds(alert.subject.limit),
                 reason: alert.reason.clone(),
             }),
             handshake: self.handshake.clone(),
@@ -239,15 +210,12 @@ impl ConnectionView<'_> {
                 last_ack_seconds: self.age(facts.ack_progress_at),
                 unacked_bytes: facts.unacked_bytes,
                 unacked_seconds: self.age(facts.stalled_since),
-                retransmits: self.detail.retransmits,
-                retransmits_without_progress: facts.retransmits,
+                retransmits: facts.retransmits,
+                retransmits_total: self.detail.retransmits,
                 unanswered_transmissions: facts.unanswered_transmissions,
                 unanswered_seconds: self.age(facts.unanswered_since),
             },
-            close: facts.close.map(|close| CloseFrame {
-                initiator: close.initiator,
-                code: close.code,
-            }),
+            close: facts.close.map(CloseFrame::from),
         }
     }
 
@@ -312,7 +280,7 @@ pub(crate) mod tests {
     use monitor_core::{
         Facts, ListenerId,
         detail::Origin,
-        facts::{Close, Closing, ClosingBy, Protocol, Role},
+        facts::{Closing, ClosingBy, Protocol, Role},
     };
 
     /// A server's WebSocket, established 10 s after boot and open since, as of 30 s after boot.
@@ -336,7 +304,7 @@ pub(crate) mod tests {
                     ([10, 77, 1, 12], 53_787).into(),
                 )
             },
-            origin: Origin::Birth,
+            origin: Origin::Establishment,
             cgroup_id: Some(7),
             retransmits: 0,
             rx: DirectionTraffic {

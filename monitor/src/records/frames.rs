@@ -19,9 +19,10 @@ pub use frame_line::{Clock, FrameLine, RoundTrip};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "frame")]
 pub struct FrameRecord {
+    #[serde(with = "json::ts")]
     pub ts: Timestamp,
-    #[serde(with = "json::conn")]
-    pub conn: ConnId,
+    #[serde(with = "json::cookie")]
+    pub cookie: ConnId,
     /// The listener's name.
     pub listener: String,
     pub local: SocketAddr,
@@ -68,16 +69,16 @@ impl fmt::Display for OpcodeName {
 #[error(
     "invalid opcode {0:?}, expected continuation, text, binary, close, ping, pong, or reserved-3 to reserved-15"
 )]
-pub struct NoOpcode(String);
+pub struct InvalidOpcode(String);
 
 impl FromStr for OpcodeName {
-    type Err = NoOpcode;
+    type Err = InvalidOpcode;
 
-    fn from_str(text: &str) -> Result<Self, NoOpcode> {
+    fn from_str(text: &str) -> Result<Self, InvalidOpcode> {
         (0..=0xf)
             .map(Self)
             .find(|name| name.to_string() == text)
-            .ok_or_else(|| NoOpcode(text.to_owned()))
+            .ok_or_else(|| InvalidOpcode(text.to_owned()))
     }
 }
 
@@ -89,7 +90,7 @@ pub(crate) mod tests {
     pub(crate) fn frame() -> FrameRecord {
         FrameRecord {
             ts: "2026-11-22T18:37:52.533Z".parse().expect("a time stamp"),
-            conn: ConnId(u64::MAX),
+            cookie: ConnId(u64::MAX),
             listener: "8080".to_owned(),
             local: ([10, 77, 2, 10], 8080).into(),
             peer: ([10, 77, 1, 12], 53_787).into(),
@@ -128,7 +129,7 @@ pub(crate) mod tests {
         });
         assert_eq!(
             text[0],
-            r#"{"type":"frame","ts":"2026-11-22T18:37:52.533Z","conn":"18446744073709551615","listener":"8080","local":"10.77.2.10:8080","peer":"10.77.1.12:53787","direction":"tx","fin":true,"rsv":0,"opcode":"text","masked":false,"length":5}"#
+            r#"{"type":"frame","ts":"2026-11-22T18:37:52.533000Z","cookie":"18446744073709551615","listener":"8080","local":"10.77.2.10:8080","peer":"10.77.1.12:53787","direction":"tx","fin":true,"rsv":0,"opcode":"text","masked":false,"length":5}"#
         );
         assert!(text[1].contains(r#""opcode":"pong""#), "{}", text[1]);
         assert!(

@@ -1,7 +1,43 @@
 //! The JSON forms of the core's types, also parsed by the commands. For serde's `with`.
 
+/// A moment: RFC 3339, UTC, microseconds. All have the same width, so text sorts like time.
+pub(crate) mod ts {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(ts: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{ts:.6}"))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::deserialize(from)
+    }
+
+    /// A moment that may be unknown.
+    pub(crate) mod option {
+        use jiff::Timestamp;
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(
+            ts: &Option<Timestamp>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            match ts {
+                Some(ts) => super::serialize(ts, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
+            Option::deserialize(from)
+        }
+    }
+}
+
 /// A cookie is a string, because it does not fit into every JSON reader's numbers.
-pub(crate) mod conn {
+pub(crate) mod cookie {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use monitor_core::ConnId;
@@ -32,6 +68,30 @@ pub(crate) mod direction {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Direction, D::Error> {
         let text = String::deserialize(from)?;
         text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The side that sends in a direction: `peer` for `rx`, `local` for `tx`.
+pub(crate) mod side {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use monitor_core::facts::Direction;
+
+    pub(crate) fn serialize<S: Serializer>(
+        direction: &Direction,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(direction.sender())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Direction, D::Error> {
+        let text = String::deserialize(from)?;
+        [Direction::Rx, Direction::Tx]
+            .into_iter()
+            .find(|direction| direction.sender() == text)
+            .ok_or_else(|| {
+                D::Error::custom(format!("invalid side {text:?}, expected peer or local"))
+            })
     }
 }
 
@@ -74,23 +134,6 @@ pub(crate) mod seconds {
     ) -> Result<Option<Duration>, D::Error> {
         Option::<f64>::deserialize(from)?
             .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom))
-            .transpose()
-    }
-}
-
-/// A value with a text form, or nothing.
-pub(crate) mod text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserialize, Deserializer, de::Error};
-
-    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
-    where
-        D: Deserializer<'de>,
-        T: FromStr<Err: Display>,
-    {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| text.parse().map_err(D::Error::custom))
             .transpose()
     }
 }

@@ -13,15 +13,15 @@ use monitor_common::{
 };
 
 use super::{dedup::RecentPackets, headers::TcpSegment};
-use crate::kernel::decode::{self, octets};
-use monitor_core::{Facts, ListenerId, facts::Role};
+use crate::decode::{self, octets};
+use monitor_core::{Detail, ListenerId, facts::Role};
 
 /// After this many waits in vain, a connection's segments no longer wait.
 const TIMEOUT: u8 = 3;
 
 /// A connection that has not ended.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ReplayedConnection {
     /// The kernel programs' state of a connection.
     pub(super) stream: replay::Connection,
     pub(super) counts: FrameTotals,
@@ -97,7 +97,7 @@ pub(super) enum PacketMeaning {
     NotBelieved,
 }
 
-impl Connection {
+impl ReplayedConnection {
     /// `number` replaces the socket's cookie.
     pub(super) fn new(number: u64, now: u64, watched: &Watched, tcp: &TcpSegment<'_>) -> Self {
         let (local, peer) = match watched.direction {
@@ -166,7 +166,7 @@ impl Connection {
     pub(super) fn establish(&mut self, now: u64) {
         self.established = true;
         self.stream.flow.snapshot.established_at = now;
-        self.stream.flow.snapshot.origin = origin::BIRTH;
+        self.stream.flow.snapshot.origin = origin::ESTABLISHMENT;
     }
 
     /// Found in mid-stream: older than the recording.
@@ -180,13 +180,13 @@ impl Connection {
         self.established
     }
 
-    /// Its facts at this moment; `None` without evidence that it is, or may hide, a WebSocket.
-    pub(super) fn facts(&self) -> Option<Facts> {
+    /// Everything about it at this moment; `None` without evidence that it is, or may hide, a WebSocket.
+    pub(super) fn detail(&self) -> Option<Detail> {
         let s = &self.stream.flow.snapshot;
         if !s.is_watched() {
             return None;
         }
-        decode::facts(s).ok()
+        decode::detail(s).ok()
     }
 
     /// Whether a close frame or a FIN was seen.

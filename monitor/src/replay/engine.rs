@@ -15,16 +15,18 @@ use monitor_common::{
 
 use super::{
     capture::Packet,
-    connection::{Connection, PacketMeaning, Watched},
+    connection::{PacketMeaning, ReplayedConnection, Watched},
     early_data::Early,
     headers::{self, TcpSegment},
     ports,
-    report::{ConnectionEnd, ReplayRecord, Summary, wall_clock},
-    skip::Skip,
+    report::{ConnectionEnd, ReplayRecord, wall_clock},
 };
-use crate::config::listeners::Listener;
+use crate::{
+    config::listeners::ListenerConfig,
+    records::{recording_summary::RecordingSummary, skipped::Skip},
+};
 use monitor_core::{
-    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, Notice, State, Status, facts::Role,
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, State, Subject, facts::Role,
 };
 
 mod counts;
@@ -46,7 +48,7 @@ const CLOCK_MAX: u64 = i64::MAX as u64;
 /// A replay in progress.
 #[derive(Debug)]
 pub struct Replay {
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerConfig>,
     limits: Vec<ListenerLimits>,
     stats: Vec<ListenerStats>,
     counts_timer: CountsTimer,
@@ -56,7 +58,7 @@ pub struct Replay {
     clock: u64,
     tuples: HashMap<Tuple, TablePlace>,
     /// By number, which replaces the socket cookie.
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, ReplayedConnection>,
     /// The tuples in [`TablePlace::Foreign`], in order of arrival.
     foreign: VecDeque<Tuple>,
     /// When to forget handshakes that never completed, and connections that ended.
@@ -67,7 +69,7 @@ pub struct Replay {
     /// The frames of the current segment, and its connection.
     frames: (u64, Vec<SeenFrame>),
     records: VecDeque<ReplayRecord>,
-    summary: Summary,
+    summary: RecordingSummary,
 }
 
 /// Both ends of a connection, in either direction.
@@ -92,13 +94,13 @@ enum StreamOrigin {
 }
 
 impl Replay {
-    pub fn new(listeners: Vec<Listener>) -> Self {
+    pub fn new(listeners: Vec<ListenerConfig>) -> Self {
         let rules = listeners.iter().map(|listener| listener.rules.clone());
         Self {
             // Snapshots are not published late here: they are exact.
             core: Correlator::new(rules.collect(), Duration::ZERO),
             grouping: Grouping::default(),
-            limits: listeners.iter().map(Listener::limits).collect(),
+            limits: listeners.iter().map(ListenerConfig::limits).collect(),
             stats: vec![ListenerStats::EMPTY; listeners.len()],
             counts_timer: CountsTimer::new(&listeners),
             listeners,
@@ -111,7 +113,7 @@ impl Replay {
             last_number: 0,
             frames: (0, Vec::new()),
             records: VecDeque::new(),
-            summary: Summary::default(),
+            summary: RecordingSummary::default(),
         }
     }
 
@@ -214,7 +216,7 @@ impl Replay {
         }
         self.judge_before(self.clock.saturating_add(1));
         self.grouping.flush();
-        self.emit_notices();
+        self.emit_alerts();
         let mut numbers: Vec<_> = self.connections.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -233,7 +235,7 @@ impl Replay {
     }
 
     /// The listener of a connection or an alert of this replay.
-    pub fn listener(&self, id: ListenerId) -> &Listener {
+    pub fn listener(&self, id: ListenerId) -> &ListenerConfig {
         &self.listeners[usize::from(id.0)]
     }
 
@@ -243,7 +245,7 @@ impl Replay {
     }
 
     /// The numbers so far.
-    pub fn summary(&self) -> &Summary {
+    pub fn summary(&self) -> &RecordingSummary {
         &self.summary
     }
 
@@ -258,8 +260,10 @@ impl Replay {
                 self.judge_before(at);
                 self.clock = at;
                 self.counts_timer.arm(at);
-                self.summary.from.get_or_insert(wall_clock(Ktime(at)));
-                self.summary.to = Some(wall_clock(Ktime(at)));
+                self.summary
+                    .first_packet_at
+                    .get_or_insert(wall_clock(Ktime(at)));
+                self.summary.last_packet_at = Some(wall_clock(Ktime(at)));
             }
             Some(_) => self.summary.out_of_order += 1,
             None => self.summary.untimed += 1,
@@ -279,7 +283,7 @@ impl Replay {
                 self.tuples.remove(&tuple);
             }
             Some(TablePlace::Live(number)) => {
-                let waits = |c: &Connection| {
+                let waits = |c: &ReplayedConnection| {
                     !c.is_established() && c.begun.saturating_add(LINGER) <= self.clock
                 };
                 if self.connections.get(number).is_some_and(waits) {
@@ -298,12 +302,14 @@ impl Replay {
             self.core.handle_timeout(deadline);
             while let Some(conn) = self.core.poll_inspect() {
                 let connection = self.connections.get(&conn.0);
-                let facts = connection.and_then(Connection::facts);
+                let facts = connection
+                    .and_then(ReplayedConnection::detail)
+                    .map(|detail| detail.facts);
                 self.core.handle_snapshot(conn, facts.map(Box::new));
             }
             self.act();
             self.grouping.handle_timeout(deadline);
-            self.emit_notices();
+            self.emit_alerts();
         }
     }
 
@@ -320,18 +326,12 @@ impl Replay {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => {
-                    self.summary.alerts += u64::from(alert.status == Status::Firing);
-                    // It may be a death that reveals a limit.
-                    self.counts_timer.arm(alert.at.0);
-                    self.grouping.offer(alert);
-                }
-                Action::ListenerAlert(alert) => {
-                    self.summary.alerts += u64::from(alert.firing);
-                    self.grouping.pass(Notice::Listener(alert));
-                }
-                Action::Storm(alert) => {
                     self.summary.alerts += u64::from(alert.is_firing());
-                    self.grouping.pass(Notice::Storm(alert));
+                    // It may be a death that reveals a limit.
+                    if let Subject::Connection(_) = alert.subject {
+                        self.counts_timer.arm(alert.at.0);
+                    }
+                    self.grouping.offer(alert);
                 }
                 Action::Transition(transition) => {
                     let opens = transition.to == State::Open;
@@ -344,13 +344,13 @@ impl Replay {
                 // No record is lost here.
                 Action::Reconcile => {}
             }
-            self.emit_notices();
+            self.emit_alerts();
         }
     }
 
-    fn emit_notices(&mut self) {
-        let notices = std::iter::from_fn(|| self.grouping.poll_notice());
-        self.records.extend(notices.map(ReplayRecord::Notice));
+    fn emit_alerts(&mut self) {
+        let alerts = std::iter::from_fn(|| self.grouping.poll_alert());
+        self.records.extend(alerts.map(ReplayRecord::Alert));
     }
 
     fn segment(&mut self, tcp: &TcpSegment<'_>) -> Result<(), Skip> {
@@ -410,7 +410,7 @@ impl Replay {
         let Some(watched) = self.watched(tcp) else {
             let ports = (tcp.source.port(), tcp.destination.port());
             if [ports, (ports.1, ports.0)].iter().any(|(local, remote)| {
-                Listener::watching(&self.listeners, *local, *remote).is_some()
+                ListenerConfig::watching(&self.listeners, *local, *remote).is_some()
             }) {
                 self.note_foreign(tuple);
             }
@@ -421,7 +421,7 @@ impl Replay {
         }
         self.last_number += 1;
         let number = self.last_number;
-        let mut connection = Connection::new(number, self.clock, &watched, tcp);
+        let mut connection = ReplayedConnection::new(number, self.clock, &watched, tcp);
         let begins = segment.has(tcp_flags::SYN);
         connection.is_copy(watched.direction, tcp, self.clock);
         match origin {
@@ -470,8 +470,8 @@ impl Replay {
         // The side that opens a connection is not a server, whatever its port.
         let end = |is_client, local: SocketAddr, remote: SocketAddr, direction| {
             let watching = match is_client {
-                true => Listener::watching_outgoing(&self.listeners, remote.port()),
-                false => Listener::watching(&self.listeners, local.port(), remote.port()),
+                true => ListenerConfig::watching_outgoing(&self.listeners, remote.port()),
+                false => ListenerConfig::watching(&self.listeners, local.port(), remote.port()),
             };
             watching.map(|(listener, role)| Watched {
                 listener,

@@ -7,8 +7,8 @@ use monitor_common::segment::{MAX_EXTENSIONS, Segment, TCP_HEADER};
 use super::{
     capture::Packet,
     layers::{Layer, RemainingBytes},
-    skip::Skip,
 };
+use crate::records::skipped::Skip;
 
 mod ip_protocol {
     pub(super) const IPV4: u8 = 4;

@@ -1,6 +1,6 @@
 //! The layers before an IP packet: link layers (<https://www.tcpdump.org/linktypes.html>) and tunnels.
 
-use super::skip::Skip;
+use crate::records::skipped::Skip;
 
 /// The type of the next header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,15 +20,13 @@ mod headers;
 mod layers;
 mod ports;
 mod report;
-mod skip;
 mod unpack;
 mod upgrade;
 
 pub use capture::{Capture, CaptureError, Packet};
 pub use engine::Replay;
 pub use ports::websocket_ports;
-pub use report::{CloseFrameSummary, ConnectionSummary, PerDirection, ReplayRecord, Summary};
-pub use skip::{Skip, Skipped};
+pub use report::ReplayRecord;
 pub use unpack::unpacked;
 
 /// Plays a recording to its end, or to an error, which is returned; everything before it is still

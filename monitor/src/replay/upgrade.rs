@@ -5,7 +5,7 @@ use monitor_common::{
     snapshot::Snapshot,
 };
 
-use crate::kernel::decode::{self, DecodeError};
+use crate::decode::{self, DecodeError};
 use monitor_core::Event;
 
 /// The event of a segment whose payload begins with the head of an upgrade request or of its response;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
-use monitor::{cli::Cli, replay::Skip};
+use monitor::{cli::Cli, records::skipped::Skip};
 
 use crate::pages::{code, read, table_rows};
 
@@ -92,7 +92,7 @@ fn every_reason_to_skip_a_packet_is_documented() {
         .filter(|row| row.len() == 2)
         .filter_map(|row| code(row.first()?).into_iter().next())
         .collect();
-    for reason in Skip::ALL {
+    for &reason in Skip::ALL {
         assert!(documented.contains(reason.as_str()), "{}", reason.as_str());
     }
 }

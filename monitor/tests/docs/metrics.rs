@@ -6,9 +6,8 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
-    kernel::{maps::RingUse, owner::OwnerMisses},
-    sink::metrics::{self, Losses, MissedRuns, ProgramRuns, Scrape},
+    config::listeners::{ListenerConfig, PortRange},
+    metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
@@ -35,9 +34,9 @@ fn every_exported_metric_is_documented_with_its_type_and_labels() {
 #[test]
 fn every_protocol_error_and_kind_of_pong_is_documented() {
     let page = read("docs/metrics.md");
-    let errors = ProtocolError::ALL.map(ProtocolError::as_str);
-    let pongs = PongKind::ALL.map(PongKind::as_str);
-    for kind in errors.into_iter().chain(pongs) {
+    let errors = ProtocolError::ALL.iter().map(|error| error.as_str());
+    let pongs = PongKind::ALL.iter().map(|kind| kind.as_str());
+    for kind in errors.chain(pongs) {
         assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
     }
 }
@@ -132,10 +131,14 @@ fn scraped() -> String {
         tallies: vec![&tally],
         losses: &Losses::default(),
         degraded: false,
-        owner_gaps: OwnerMisses::default(),
+        owner_gaps: &[("walk_cut", 0)],
         suppressed_log_lines: 0,
         frame_viewers: 0,
-        rings: ["vitals", "handshakes", "samples"].map(|ring| (ring, RingUse::default())),
+        rings: &[RingUsage {
+            name: "vitals",
+            size: 0,
+            peak: 0,
+        }],
         tracked: 0,
         max_connections: 1,
         programs: &[ProgramRuns {
@@ -167,9 +170,9 @@ fn metric_names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn listener() -> Listener {
+fn listener() -> ListenerConfig {
     let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
-    Listener {
+    ListenerConfig {
         rules: ListenerRules::new("8080", Some(hop)),
         ports: vec![PortRange(8080..=8080)],
         remote: false,

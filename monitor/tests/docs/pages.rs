@@ -6,8 +6,12 @@ use serde_json::Value;
 
 /// The cells of every table row of a page.
 pub(crate) fn table_rows(path: &str) -> Vec<Vec<String>> {
-    read(path)
-        .lines()
+    table_rows_in(&read(path))
+}
+
+/// The cells of every table row of a text.
+pub(crate) fn table_rows_in(text: &str) -> Vec<Vec<String>> {
+    text.lines()
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'))
         .map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect())
         .collect()
@@ -27,15 +31,23 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The JSON examples of a page. `…` stands for omitted fields.
-pub(crate) fn examples(path: &str) -> Vec<Value> {
-    read(path)
-        .split("```json\n")
+/// The sections of a page: the heading of each, and its text.
+pub(crate) fn sections(page: &str) -> Vec<(String, String)> {
+    page.split("\n## ")
+        .skip(1)
+        .filter_map(|section| section.split_once('\n'))
+        .map(|(heading, text)| (heading.to_owned(), text.to_owned()))
+        .collect()
+}
+
+/// The JSON examples of a text. `…` stands for omitted fields.
+pub(crate) fn examples_in(text: &str) -> Vec<Value> {
+    text.split("```json\n")
         .skip(1)
         .map(|block| {
             let (text, _) = block.split_once("```").expect("a block ends");
             let text = text.replace(", …", "").replace("{ … }", "{}");
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
         })
         .collect()
 }
@@ -43,14 +55,17 @@ pub(crate) fn examples(path: &str) -> Vec<Value> {
 /// The source files that ARCHITECTURE.md names, with the folders that it shortens written out.
 fn named_sources() -> Vec<String> {
     let rooms = [
+        "alerting",
+        "api",
         "cli",
         "config",
         "daemon",
+        "decode",
         "diagnostics",
         "kernel",
+        "metrics",
         "records",
         "replay",
-        "sink",
     ];
     code(&read("ARCHITECTURE.md").replace("```", ""))
         .into_iter()

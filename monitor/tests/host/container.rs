@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use lab::{Daemon, LabError};
-use monitor::kernel::cgroup::find_cgroup2;
-use tempfile::TempDir;
-
 use crate::{PREREQUISITE, RUN, group::Group, only_line, peer::Peer, wsmon};
+use lab::{Daemon, LabError};
+use monitor::kernel::host::cgroup::find_cgroup2;
+use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

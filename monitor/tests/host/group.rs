@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use monitor::kernel::cgroup::find_cgroup2;
+use monitor::kernel::host::cgroup::find_cgroup2;
 
 /// A cgroup below the root. Dropping it removes the cgroup and the programs attached to it.
 pub(crate) struct Group {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use lab::Process;
+use wire::{REQUEST, RESPONSE};
 
 use crate::group::Group;
 
@@ -18,11 +19,6 @@ const ORDER: &str = "WSMON_HOST_PEER";
 /// The test that acts as the server if [`ORDER`] is set.
 const SELF: &str = "peer::a_connection_carries_frames_both_ways_and_shows_what_is_missing";
 const LIMIT: Duration = Duration::from_secs(20);
-const REQUEST: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
-    Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// An open WebSocket connection to a server in a cgroup.
 pub(crate) struct Peer {

@@ -95,7 +95,7 @@ fn a_backend_refuses_while_it_warms_up_and_counts_what_it_answers() {
         return;
     }
     let own = || Command::new(env::current_exe().unwrap());
-    let ask = |addr: SocketAddr| {
+    let request = |addr: SocketAddr| {
         let mut stream = std::net::TcpStream::connect(addr).unwrap();
         let head = "GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
@@ -107,11 +107,11 @@ fn a_backend_refuses_while_it_warms_up_and_counts_what_it_answers() {
     let addr = free.local_addr().unwrap();
     drop(free);
     let mut cold = Backend::spawn(own(), addr, Duration::from_secs(3600));
-    assert!(ask(addr).starts_with("HTTP/1.1 503"));
+    assert!(request(addr).starts_with("HTTP/1.1 503"));
     assert_eq!((cold.answers().accepted, cold.answers().refused), (0, 1));
     cold.kill();
     let mut warm = Backend::spawn(own(), addr, Duration::ZERO);
-    assert!(ask(addr).starts_with("HTTP/1.1 101"));
+    assert!(request(addr).starts_with("HTTP/1.1 101"));
     assert_eq!((warm.answers().accepted, warm.answers().refused), (1, 0));
 }
 
@@ -167,7 +167,7 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
     }
     let accepts = Instant::now() >= warm;
     let (text, counter) = match accepts {
-        true => (SWITCHING, &counters.accepted),
+        true => (wire::RESPONSE, &counters.accepted),
         false => (UNAVAILABLE, &counters.refused),
     };
     // Before the answer leaves: its reader may query the count at once.
@@ -178,8 +178,5 @@ async fn response(mut stream: TcpStream, warm: Instant, counters: Arc<Counters>)
     while accepts && stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Every answer has the same key: that of RFC 6455 §1.3.
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
     Connection: close\r\n\r\n";

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 use crate::{
     stage::{SOON, Stage},
-    viewer::{Viewer, ask, reported},
+    viewer::{Viewer, query, reported},
 };
 
 #[test]
@@ -120,7 +120,7 @@ fn a_connection_can_be_inspected_before_and_after_its_end() {
     let control = watch.daemon.control();
     let over = json(reported(control, &["inspect", &cookie, "--json"]).as_bytes());
     assert_eq!(over["state"], "closed");
-    assert_eq!(over["close"]["initiator"], "rx");
+    assert_eq!(over["close"]["initiator"], "peer");
     assert_eq!(over["verdict"], Value::Null);
     assert_eq!(states(&over), ["connecting", "open", "closing", "closed"]);
     assert_eq!(over["handshake"]["path"], "/quiet");
@@ -156,11 +156,11 @@ fn following_a_connection_shows_each_change_until_it_is_closed() {
     ] {
         let change = viewer.next();
         assert_eq!(change["type"], "transition");
-        assert_eq!(change["conn"], cookie, "the other one is not followed");
+        assert_eq!(change["cookie"], cookie, "the other one is not followed");
         assert_eq!(change["listener"], stage.port());
         assert_eq!(change["peer"], client.local_addr().to_string());
         assert_eq!((&change["from"], &change["to"]), (&from.into(), &to.into()));
-        assert_eq!(change["text"], text);
+        assert_eq!(change["reason"], text);
     }
     let (status, said) = viewer.end();
     assert!(status.success(), "{said}");
@@ -172,7 +172,7 @@ fn requests_for_missing_or_invalid_things_get_an_error() {
     let stage = Stage::new();
     let watch = stage.watch(&[]);
     let control = watch.daemon.control();
-    let unknown = ask(control, &["inspect", "1"]);
+    let unknown = query(control, &["inspect", "1"]);
     assert_eq!(unknown.status.code(), Some(1));
     let said = String::from_utf8(unknown.stderr).unwrap();
     assert!(

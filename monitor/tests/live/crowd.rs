@@ -16,6 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+use wire::REQUEST;
 
 use crate::dice::Dice;
 
@@ -173,8 +174,5 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// Maximum delay of a client.
 const LONGEST: Duration = Duration::from_secs(30);

@@ -65,7 +65,7 @@ impl Host {
     }
 
     /// Sends a request and returns the connection with the status of its answer.
-    fn ask(&self, mut connection: TcpStream, request: String) -> (TcpStream, u16) {
+    fn exchange(&self, mut connection: TcpStream, request: String) -> (TcpStream, u16) {
         let exchange = async move {
             connection.write_all(request.as_bytes()).await.unwrap();
             let head = read_head(&mut connection).await.expect("an answer");
@@ -145,7 +145,7 @@ fn refusals_are_counted_by_status_and_open_nothing() {
     let mut refused = Vec::new();
     for status in [401, 429, 429, 503] {
         let path = format!("/refuse/{status}");
-        let (connection, answered) = host.ask(host.connect(), upgrade(&path));
+        let (connection, answered) = host.exchange(host.connect(), upgrade(&path));
         assert_eq!(answered, status);
         refused.push(connection);
     }
@@ -160,7 +160,7 @@ fn refusals_are_counted_by_status_and_open_nothing() {
 
     drop(refused);
     // The later open and close of this connection prove that the earlier closes were processed.
-    let (open, _) = host.ask(host.connect(), upgrade("/chat"));
+    let (open, _) = host.exchange(host.connect(), upgrade("/chat"));
     drop(open);
     watch.wait_for_metric("wsmon_connections_closed_total", &[], 1.0);
     assert_eq!(watch.metric("wsmon_handshakes_total", &[]), 5.0);
@@ -175,7 +175,7 @@ fn an_unanswered_request_is_stuck_from_10_s_on_until_its_end() {
     let before = Instant::now();
     let waiting = host.send(host.connect(), upgrade("/silent"));
     // Another request is answered in the meantime.
-    let (_open, status) = host.ask(host.connect(), upgrade("/chat"));
+    let (_open, status) = host.exchange(host.connect(), upgrade("/chat"));
     assert_eq!(status, 101);
     wait_for("a stuck handshake", TIMEOUT + SOON, || {
         let stuck = watch.metric("wsmon_handshakes_stuck", &[]);
@@ -206,7 +206,7 @@ fn an_upgrade_after_plain_requests_and_a_refusal_opens_the_connection() {
         (upgrade("/refuse/429"), 429),
         (upgrade("/chat?token=secret"), 101),
     ] {
-        let (same, status) = host.ask(connection.take().unwrap(), request);
+        let (same, status) = host.exchange(connection.take().unwrap(), request);
         assert_eq!(status, expected);
         connection = Some(same);
     }
@@ -231,11 +231,11 @@ fn an_upgrade_after_plain_requests_and_a_refusal_opens_the_connection() {
 fn a_server_with_deferred_accept_is_watched_like_any_other() {
     let host = Host::listening_as(|listener| defer_accept(listener).unwrap());
     let watch = host.watch();
-    let (open, status) = host.ask(host.connect(), upgrade("/chat"));
+    let (open, status) = host.exchange(host.connect(), upgrade("/chat"));
     assert_eq!(status, 101);
-    let (refused, status) = host.ask(host.connect(), upgrade("/refuse/503"));
+    let (refused, status) = host.exchange(host.connect(), upgrade("/refuse/503"));
     assert_eq!(status, 503);
-    let (plain, status) = host.ask(host.connect(), plain());
+    let (plain, status) = host.exchange(host.connect(), plain());
     assert_eq!(status, 200);
     let tls = host.send(host.connect(), "\x16\x03\x01 and so on".to_owned());
 
@@ -254,7 +254,7 @@ fn a_server_with_deferred_accept_is_watched_like_any_other() {
         .find(|line| line.contains(&peer))
         .expect("listed");
     let record: serde_json::Value = serde_json::from_str(record).unwrap();
-    assert_eq!(record["known_from"], "birth");
+    assert_eq!(record["known_from"], "establishment");
     assert_eq!(record["handshake"]["path"], "/chat", "{record}");
     assert_eq!(record["states"][0]["state"], "connecting", "{record}");
 

@@ -65,8 +65,8 @@ fn a_killed_daemon_leaves_nothing_attached_and_its_successor_finds_the_connectio
     killed.wait_for_metric("wsmon_connections", &open, 2.0);
 
     let footprint = Footprint::of(killed.daemon.id());
-    assert_eq!(footprint.programs.len(), 6, "{footprint:?}");
-    assert_eq!(footprint.links.len(), 6, "{footprint:?}");
+    assert_eq!(footprint.programs.len(), 7, "{footprint:?}");
+    assert_eq!(footprint.links.len(), 7, "{footprint:?}");
     assert!(!footprint.is_gone());
     killed.daemon.kill().unwrap();
     wait_until("the programs to go", SOON, || footprint.is_gone()).unwrap();

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{
-    Lab, Namespace, Opcode, wait_until,
-    wire::{self, Sender},
-};
+use lab::{Lab, Namespace, wait_until};
 use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, listen, socket};
 
 use crate::stage::{SOON, Watch, fresh_port};
@@ -63,7 +60,7 @@ fn a_connection_with_a_live_second_subflow_is_never_reported_dead_or_aborted() {
         return;
     };
     let peer = client.local_addr().unwrap();
-    let frame = wire::frame(Sender::Server, Opcode::Binary, 100);
+    let frame = wire::frame(wire::BINARY, &[0; 100], None);
     let received = Arc::new(AtomicU64::new(0));
     let pushed = frame.clone();
     thread::spawn(move || {

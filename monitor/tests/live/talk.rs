@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     CloseFrame, Frame, FrameSocket,
     coding::{CloseCode, Control, Data, OpCode},
 };
+use wire::{REQUEST, RESPONSE};
 
 use crate::dice::{Dice, Sizes};
 
@@ -97,8 +98,8 @@ pub(crate) fn converse(
             .collect();
         let end = |(addr, client, server): Talking<'_>| {
             let (client, server) = (client.join().unwrap(), server.join().unwrap());
-            assert!(client.said == server.heard, "the server missed frames");
-            assert!(server.said == client.heard, "the client missed frames");
+            assert!(client.said == server.received, "the server missed frames");
+            assert!(server.said == client.received, "the client missed frames");
             Conversation {
                 client: addr,
                 rx: client.said,
@@ -155,7 +156,7 @@ enum Role {
 /// All frames one end sent and received.
 struct Lived {
     said: Vec<FrameFacts>,
-    heard: Vec<FrameFacts>,
+    received: Vec<FrameFacts>,
 }
 
 /// A client's address, and both running ends.
@@ -176,9 +177,9 @@ impl Role {
         stream.set_nodelay(true).unwrap();
         self.shake_hands(&mut stream);
         let reading = stream.try_clone().unwrap();
-        let (orders, asked) = channel();
+        let (orders, requested) = channel();
         thread::scope(|scope| {
-            let heard = scope.spawn(move || hear(reading, &orders));
+            let received = scope.spawn(move || receive(reading, &orders));
             let mut speaker = Speaker {
                 role: self,
                 stream,
@@ -187,20 +188,15 @@ impl Role {
                 unwritten: Vec::new(),
                 closing: false,
             };
-            speaker.say_all(talk, &asked);
-            let heard = heard.join().unwrap();
+            speaker.say_all(talk, &requested);
+            let received = received.join().unwrap();
             let said = speaker.said;
-            Lived { said, heard }
+            Lived { said, received }
         })
     }
 
     /// The example of RFC 6455 §1.3.
     fn shake_hands(self, stream: &mut TcpStream) {
-        const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-            Sec-WebSocket-Version: 13\r\n\r\n";
-        const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         let expect = |stream: &mut TcpStream, expected: &[u8]| {
             let mut head = vec![0; expected.len()];
             stream.read_exact(&mut head).unwrap();
@@ -209,22 +205,22 @@ impl Role {
         match self {
             Self::Client => {
                 stream.write_all(REQUEST).unwrap();
-                expect(stream, ANSWER);
+                expect(stream, RESPONSE);
             }
             Self::Server => {
                 expect(stream, REQUEST);
-                stream.write_all(ANSWER).unwrap();
+                stream.write_all(RESPONSE).unwrap();
             }
         }
     }
 }
 
 /// Reads to the end of the stream.
-fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
+fn receive(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
     let mut socket = FrameSocket::new(stream);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(frame) = socket.read(None).unwrap() {
-        heard.push(FrameFacts::of(&frame));
+        received.push(FrameFacts::of(&frame));
         let order = match frame.header().opcode {
             OpCode::Control(Control::Ping) => Order::Pong(unmasked(&frame)),
             OpCode::Control(Control::Close) => Order::Close,
@@ -233,7 +229,7 @@ fn hear(stream: TcpStream, orders: &Sender<Order>) -> Vec<FrameFacts> {
         // After its own close frame the other half sends nothing more.
         let _ = orders.send(order);
     }
-    heard
+    received
 }
 
 fn unmasked(frame: &Frame) -> Bytes {

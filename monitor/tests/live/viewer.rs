@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::stage::{SOON, WSMON};
 
 /// Runs a command to its end.
-pub(crate) fn ask(control: &Path, args: &[&str]) -> Output {
+pub(crate) fn query(control: &Path, args: &[&str]) -> Output {
     command(control, args).output().unwrap()
 }
 
 /// The output of a command, which must succeed.
 pub(crate) fn reported(control: &Path, args: &[&str]) -> String {
-    let output = ask(control, args);
+    let output = query(control, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()

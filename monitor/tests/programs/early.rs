@@ -4,16 +4,17 @@
 use std::fs;
 
 use lab::defer_accept;
-use monitor::kernel::decode;
+use monitor::decode;
 use monitor_common::{Direction, drop_reason::DropReason};
 use monitor_core::{Event, facts::Protocol};
 use rustix::net::listen as listen_again;
+use wire::{REQUEST, RESPONSE};
 
 use super::{
     kernel::{Kernel, KernelGuard},
     link::{Link, listen},
     tun::{Family, Peer, Tun, in_new_namespace},
-    ws::{self, Frame, REQUEST, RESPONSE, Stream},
+    ws::{Frame, Stream},
 };
 
 /// A handshake record with the start of a ClientHello (RFC 8446 §5.1, §4.1.2).
@@ -99,8 +100,8 @@ fn a_request_that_completes_or_begins_the_handshake_counts_like_a_later_one() {
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);
     in_new_namespace(|tun| {
-        let client = Stream::new(b"", &[Frame::new(true, ws::TEXT, 5); 3], true).bytes;
-        let server = Stream::new(b"", &[Frame::new(true, ws::BINARY, 700)], false).bytes;
+        let client = Stream::new(b"", &[Frame::new(true, wire::TEXT, 5); 3], true).bytes;
+        let server = Stream::new(b"", &[Frame::new(true, wire::BINARY, 700)], false).bytes;
         let mut own_port = 20_000;
         for manner in MANNERS {
             for family in [Family::V4, Family::V6] {
@@ -130,7 +131,7 @@ fn a_request_that_completes_or_begins_the_handshake_counts_like_a_later_one() {
         }
     });
     assert_eq!(kernel.stats().upgrade_requests.get(), 18);
-    for reason in DropReason::ALL {
+    for &reason in DropReason::ALL {
         assert_eq!(kernel.dropped(reason), 0, "{}", reason.as_str());
     }
 }
@@ -307,8 +308,8 @@ fn data_behind_a_proxy_header_is_recognised_in_the_same_segment_and_in_the_next(
                     kernel.agrees_with(&mut link, &what);
                     let facts = kernel.snapshots.get(link.conn()).unwrap().expect("watched");
                     assert_eq!(facts.protocol, expected, "{what}");
-                    let asked = usize::from(first == REQUEST);
-                    assert_eq!(requests(kernel, &link), ["/chat"][..asked], "{what}");
+                    let requested = usize::from(first == REQUEST);
+                    assert_eq!(requests(kernel, &link), ["/chat"][..requested], "{what}");
                     kernel.agrees_at_the_end(link, &what);
                 }
             }

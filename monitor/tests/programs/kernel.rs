@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
+use super::link::Link;
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
+    decode,
     kernel::{
-        cgroup::find_cgroup2,
-        decode,
-        loader::{LoadSettings, Loaded},
-        maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+        bpf::{
+            loader::{LoadSettings, Loaded},
+            maps::{Drops, Ring, SampleRate, Snapshots, Stats},
+        },
+        host::cgroup::find_cgroup2,
     },
 };
 use monitor_common::{
@@ -22,8 +25,6 @@ use monitor_common::{
     stats::{Counter, ListenerStats},
 };
 use monitor_core::ListenerRules;
-
-use super::link::Link;
 
 /// The ports that the shared programs watch. Each has its own listener, so that a test sees only
 /// its own counters.
@@ -99,7 +100,8 @@ impl Kernel {
         for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
             while ring.next(|_| ()).is_some() {}
         }
-        self.dropped_before = DropReason::ALL.map(|reason| self.drops.read(reason).unwrap());
+        self.dropped_before =
+            std::array::from_fn(|index| self.drops.read(DropReason::ALL[index]).unwrap());
         self.before = self.stats();
         assert_eq!(self.before, ListenerStats::EMPTY, "one test per port");
     }
@@ -150,7 +152,7 @@ impl Kernel {
 
 pub(super) fn load(ports: Range<u16>) -> Loaded {
     let listeners: Vec<_> = ports
-        .map(|port| Listener {
+        .map(|port| ListenerConfig {
             rules: ListenerRules::new(port.to_string(), None),
             ports: vec![PortRange(port..=port)],
             remote: false,

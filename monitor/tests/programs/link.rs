@@ -16,11 +16,11 @@ use monitor_common::{
 };
 use monitor_core::ConnId;
 use rustix::net::sockopt::{set_socket_linger, socket_cookie};
+use wire::{REQUEST, RESPONSE};
 
 use super::{
     kernel::Seen,
     tun::{Family, MAX_PAYLOAD, Packet, Peer, Tun},
-    ws::{REQUEST, RESPONSE},
 };
 
 /// Processes the same packets natively.
@@ -32,7 +32,7 @@ pub(super) struct Native {
 }
 
 impl Native {
-    fn born() -> Self {
+    fn new() -> Self {
         let mut connection = Connection::EMPTY;
         connection.flow.snapshot.role = role::SERVER;
         Self {
@@ -44,7 +44,7 @@ impl Native {
     }
 
     pub(super) fn adopted() -> Self {
-        let mut native = Self::born();
+        let mut native = Self::new();
         native.connection.flow.snapshot.origin = origin::ADOPTED;
         native.connection.flow.join_mid_stream(Direction::Rx);
         native
@@ -103,7 +103,7 @@ impl Link {
             peer,
             cookie: socket_cookie(&socket).unwrap(),
             socket: Some(socket),
-            native: Native::born(),
+            native: Native::new(),
             compared: ListenerStats::EMPTY,
             next: isn,
             taken: 0,

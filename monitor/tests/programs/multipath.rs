@@ -7,16 +7,18 @@ use std::{
 };
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
-    kernel::{decode, scan},
+    config::listeners::{ListenerConfig, PortRange},
+    decode,
+    kernel::sock_diag::scan,
 };
 use monitor_core::{ConnId, Event, Facts, ListenerRules};
 use rustix::net::{AddressFamily, Protocol, SocketType, bind, connect, ipproto, listen, socket};
+use wire::{REQUEST, RESPONSE};
 
 use super::{
     kernel::{Kernel, KernelGuard},
     tun::in_new_namespace,
-    ws::{self, Frame, REQUEST, RESPONSE, Stream},
+    ws::{Frame, Stream},
 };
 
 const MPTCP: Option<Protocol> = Some(ipproto::MPTCP);
@@ -102,7 +104,7 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
             return;
         };
         upgrade(&mut ends);
-        let listeners = [Listener {
+        let listeners = [ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(port..=port)],
             remote: false,
@@ -117,7 +119,7 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
         assert_eq!(subflows, [true]);
 
         let kernel = Kernel::watching(port..port + 1);
-        let ping = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
+        let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], true).bytes;
         ends[0].write_all(&ping).unwrap();
         ends[1].read_exact(&mut vec![0; ping.len()]).unwrap();
         assert!(published(&kernel, found[0].conn).is_subflow);

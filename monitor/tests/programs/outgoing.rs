@@ -12,11 +12,12 @@ use rustix::net::{
     AddressFamily, SocketType, bind, connect, socket,
     sockopt::{set_socket_linger, socket_cookie},
 };
+use wire::{REQUEST, RESPONSE};
 
 use super::{
     kernel::{Kernel, KernelGuard},
     tun::in_new_namespace,
-    ws::{self, Frame, REQUEST, RESPONSE, Stream},
+    ws::{Frame, Stream},
 };
 
 const FAMILIES: [(&str, AddressFamily); 2] = [
@@ -43,10 +44,10 @@ fn upgrade([client, server]: &mut [TcpStream; 2]) {
 }
 
 fn ping([client, server]: &mut [TcpStream; 2]) {
-    let masked = Stream::new(b"", &[Frame::new(true, ws::PING, 4)], true).bytes;
+    let masked = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], true).bytes;
     client.write_all(&masked).unwrap();
     server.read_exact(&mut vec![0; masked.len()]).unwrap();
-    let plain = Stream::new(b"", &[Frame::new(true, ws::PONG, 4)], false).bytes;
+    let plain = Stream::new(b"", &[Frame::new(true, wire::PONG, 4)], false).bytes;
     server.write_all(&plain).unwrap();
     client.read_exact(&mut vec![0; plain.len()]).unwrap();
 }

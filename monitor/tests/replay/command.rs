@@ -10,12 +10,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use wire::{CLOSE, Conversation, End, PING, Recording, SECOND, START, TEXT};
 
-use crate::{
-    frame, opened,
-    packets::{Conversation, End, Recording, SECOND, START, simple_pcap},
-    ws::{CLOSE, PING, TEXT},
-};
+use crate::{frame, opened};
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 
@@ -38,7 +35,7 @@ fn story() -> Vec<u8> {
         &frame(CLOSE, &[3, 232], true),
     );
     conversation.close(&mut recording, at, End::Client);
-    simple_pcap(&recording)
+    recording.pcap()
 }
 
 struct File {
@@ -101,12 +98,12 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
             "transition",
             "alert",
             "transition",
-            "connection",
-            "summary"
+            "connection_summary",
+            "recording_summary"
         ]
     );
     let [
-        asked,
+        requested,
         opened,
         text,
         fired,
@@ -120,27 +117,28 @@ fn json_has_one_object_per_line_in_the_order_of_events() {
     else {
         panic!("ten lines");
     };
-    assert_eq!(asked["to"], "connecting");
+    assert_eq!(requested["to"], "connecting");
     assert_eq!(opened["to"], "open");
-    assert_eq!(opened["ts"], "2026-01-01T00:00:00.006Z");
+    assert_eq!(opened["ts"], "2026-01-01T00:00:00.006000Z");
     assert_eq!(opened["listener"], "8080");
-    assert_eq!(opened["reason"]["kind"], "upgraded");
-    assert_eq!(closing["reason"]["code"], 1000);
+    assert_eq!(opened["trigger"]["kind"], "upgraded");
+    assert_eq!(closing["trigger"]["code"], 1000);
+    assert_eq!(closing["trigger"]["initiator"], "peer");
     assert_eq!(closed["from"], "closing");
     assert_eq!(text["opcode"], "text");
-    assert_eq!(text["conn"], "1");
-    assert_eq!(text["ts"], "2026-01-01T00:00:01Z");
+    assert_eq!(text["cookie"], "1");
+    assert_eq!(text["ts"], "2026-01-01T00:00:01.000000Z");
     assert_eq!(close["close_code"], 1000);
     assert_eq!(fired["kind"], "expired");
-    assert_eq!(fired["ts"], "2026-01-01T00:01:01.000Z");
+    assert_eq!(fired["ts"], "2026-01-01T00:01:01.000000Z");
     assert_eq!(fired["conn"]["cookie"], "1");
     assert_eq!(fired["evidence"]["limit_seconds"], 60.0);
     assert_eq!(resolved["resolution"], "recovered");
     assert_eq!(connection["how"], "close_frame");
     assert_eq!(connection["close"]["initiator"], "peer");
-    assert_eq!(connection["frames"]["rx"]["text"], 1);
+    assert_eq!(connection["rx"]["frames_by_opcode"]["text"], 1);
     assert_eq!(summary["connections"], 1);
-    assert_eq!(summary["frames"]["rx"], 2);
+    assert_eq!(summary["rx"]["frames"], 2);
     assert_eq!(summary["alerts"], 1);
     assert!(output.stderr.is_empty());
 }
@@ -281,7 +279,7 @@ fn a_packed_recording_gives_the_same_output_and_truncation_is_a_warning() {
     let objects = objects(&stdout(&wsmon(&["--json"], &cut.path)));
     let kinds = types(&objects);
     assert!(
-        kinds.ends_with(&["connection", "warning", "summary"]),
+        kinds.ends_with(&["connection_summary", "warning", "recording_summary"]),
         "{kinds:?}"
     );
     let message = objects[objects.len() - 2]["message"].to_string();
@@ -295,7 +293,7 @@ fn an_unsupported_link_layer_is_named() {
     let unread = file(&bytes);
     let output = wsmon(&["--json"], &unread.path);
     let objects = objects(&stdout(&output));
-    assert_eq!(types(&objects), ["warning", "summary"]);
+    assert_eq!(types(&objects), ["warning", "recording_summary"]);
     let message = objects[0]["message"].as_str().expect("a message");
     assert!(message.contains("of link type 147"), "{message}");
     assert!(!message.contains("--port"), "{message}");
@@ -318,9 +316,9 @@ fn a_truncated_recording_is_judged_with_a_warning() {
             "frame",
             "frame",
             "transition",
-            "connection",
+            "connection_summary",
             "warning",
-            "summary"
+            "recording_summary"
         ]
     );
     let message = objects[6]["message"].as_str().expect("a message");
@@ -341,10 +339,10 @@ fn without_an_upgrade_the_error_has_a_remedy() {
         let ping = frame(PING, b"1234", true);
         conversation.says(&mut recording, START + i * SECOND, End::Client, &ping);
     }
-    let file = file(&simple_pcap(&recording));
+    let file = file(&recording.pcap());
     let output = wsmon(&["--json"], &file.path);
     let none = objects(&stdout(&output));
-    assert_eq!(types(&none), ["warning", "summary"]);
+    assert_eq!(types(&none), ["warning", "recording_summary"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         stderr.contains("name the server's port with --port"),
@@ -354,7 +352,7 @@ fn without_an_upgrade_the_error_has_a_remedy() {
     let some = objects(&stdout(&output));
     assert!(types(&some).contains(&"frame"), "{some:?}");
     assert!(
-        types(&some).ends_with(&["connection", "summary"]),
+        types(&some).ends_with(&["connection_summary", "recording_summary"]),
         "{some:?}"
     );
 }
@@ -372,7 +370,7 @@ fn a_closed_pipe_ends_it_quietly() {
             &frame(TEXT, b"hello", true),
         );
     }
-    let file = file(&simple_pcap(&recording));
+    let file = file(&recording.pcap());
     let mut wsmon = Command::new(WSMON)
         .arg("replay")
         .arg(&file.path)
@@ -419,7 +417,10 @@ fn from_a_pipe_lines_appear_with_their_packets_and_an_interrupt_prints_the_summa
     drop(stdin);
     let rest: Vec<_> = lines.map(|line| line.expect("a readable line")).collect();
     let rest = objects(&rest.join("\n"));
-    assert_eq!(types(&rest), ["connection", "warning", "summary"]);
+    assert_eq!(
+        types(&rest),
+        ["connection_summary", "warning", "recording_summary"]
+    );
     let output = wsmon.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0));
 }

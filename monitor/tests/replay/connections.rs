@@ -1,30 +1,30 @@
 //! How connections start and end, and which connection a packet belongs to.
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
-    replay::{Capture, ConnectionSummary, ReplayRecord, Skip, websocket_ports},
+    config::listeners::{ListenerConfig, PortRange},
+    records::{connection_summary::ConnectionSummary, skipped::Skip},
+    replay::{Capture, ReplayRecord, websocket_ports},
 };
-use monitor_core::{ListenerRules, State};
+use monitor_core::{ListenerRules, State, facts::Direction};
+use wire::{
+    ACK, CLOSE, Conversation, End, MILLI, PING, REQUEST, RESPONSE, RST, Recording, SECOND, START,
+    SYN, TEXT,
+};
 
-use crate::{
-    frame, judge, opened,
-    packets::{ACK, Conversation, End, MILLI, RST, Recording, SECOND, START, SYN, simple_pcap},
-    server, upgrade,
-    ws::{CLOSE, PING, REQUEST, RESPONSE, TEXT},
-};
+use crate::{frame, judge, opened, server, upgrade};
 
 const LATER: u64 = START + SECOND;
 
 /// How each connection ended, by number.
-fn ends(connections: &[&ConnectionSummary]) -> Vec<(String, Option<&'static str>)> {
+fn ends(connections: &[&ConnectionSummary]) -> Vec<(u64, Option<&'static str>)> {
     connections
         .iter()
-        .map(|connection| (connection.conn.clone(), connection.how))
+        .map(|connection| (connection.cookie.0, connection.how))
         .collect()
 }
 
-fn end(number: u32, how: Option<&'static str>) -> (String, Option<&'static str>) {
-    (number.to_string(), how)
+fn end(number: u64, how: Option<&'static str>) -> (u64, Option<&'static str>) {
+    (number, how)
 }
 
 fn seconds(stamp: Option<jiff::Timestamp>) -> Option<f64> {
@@ -71,13 +71,18 @@ fn a_connection_is_reported_with_its_times_and_its_close_frame() {
         (connection.role, connection.protocol),
         ("server", "websocket")
     );
-    assert_eq!(seconds(connection.established), Some(0.002));
-    assert_eq!(seconds(connection.closed), Some(2.002));
+    assert_eq!(seconds(connection.established_at), Some(0.002));
+    assert_eq!(seconds(connection.closed_at), Some(2.002));
+    assert_eq!(connection.ts, connection.closed_at.expect("an end"));
+    assert_eq!(connection.duration_seconds, Some(2.0));
     assert_eq!(connection.how, Some("close_frame"));
     let close = connection.close.expect("a close frame");
-    assert_eq!((close.initiator, close.code), ("local", Some(1001)));
-    assert_eq!(connection.frames.rx, [("close", 1), ("text", 1)].into());
-    assert_eq!(connection.frames.tx, [("close", 1)].into());
+    assert_eq!((close.initiator, close.code), (Direction::Tx, Some(1001)));
+    assert_eq!(
+        connection.rx.frames_by_opcode,
+        [("close", 1), ("text", 1)].into()
+    );
+    assert_eq!(connection.tx.frames_by_opcode, [("close", 1)].into());
     assert_eq!(played.summary.open, 0);
 }
 
@@ -90,7 +95,13 @@ fn a_connection_without_an_end_stays_open() {
     let [connection] = played.connections()[..] else {
         panic!("{played:?}");
     };
-    assert_eq!((connection.how, connection.closed), (None, None));
+    assert_eq!((connection.how, connection.closed_at), (None, None));
+    assert_eq!(
+        seconds(Some(connection.ts)),
+        Some(1.0),
+        "the recording's end"
+    );
+    assert_eq!(connection.duration_seconds, None);
     assert_eq!(played.summary.open, 1);
 }
 
@@ -155,11 +166,11 @@ fn reused_ports_are_a_new_connection() {
         ends(&connections),
         [end(1, Some("fin")), end(2, Some("unknown")), end(3, None)]
     );
-    assert_eq!(connections[1].closed, None);
+    assert_eq!(connections[1].closed_at, None);
     assert!(
         connections
             .iter()
-            .all(|connection| connection.frames.rx["text"] == 1)
+            .all(|connection| connection.rx.frames_by_opcode["text"] == 1)
     );
     assert!(played.summary.skipped.iter().next().is_none());
 }
@@ -208,10 +219,10 @@ fn an_older_connection_is_assumed_until_segments_begin_with_frames() {
     let played = judge(&recording, &[server(8080, None)]);
     let connection = played.connections()[0];
     assert_eq!(
-        (connection.protocol, connection.established),
+        (connection.protocol, connection.established_at),
         ("assumed", None)
     );
-    assert_eq!(connection.unsynced_bytes.rx, middle.len() as u64);
+    assert_eq!(connection.rx.unsynced_bytes, middle.len() as u64);
 
     let text = frame(TEXT, &[b'a'; 50], true);
     for i in 0..10 {
@@ -220,14 +231,14 @@ fn an_older_connection_is_assumed_until_segments_begin_with_frames() {
     let played = judge(&recording, &[server(8080, None)]);
     let connection = played.connections()[0];
     assert_eq!(
-        (connection.protocol, connection.established),
+        (connection.protocol, connection.established_at),
         ("websocket", None)
     );
-    let believed = connection.frames.rx["text"];
+    let believed = connection.rx.frames_by_opcode["text"];
     assert!((1..10).contains(&believed), "{believed}");
     // Bytes before the frames were recognised are reported as unsynced.
     let doubted = middle.len() as u64 + (10 - believed) * text.len() as u64;
-    assert_eq!(connection.unsynced_bytes.rx, doubted);
+    assert_eq!(connection.rx.unsynced_bytes, doubted);
 }
 
 #[test]
@@ -273,7 +284,7 @@ fn a_remote_port_is_seen_from_the_clients_end() {
     let mut conversation = Conversation::v4();
     let mut recording = opened(&mut conversation);
     conversation.says(&mut recording, LATER, End::Client, &frame(PING, b"", true));
-    let remote = Listener {
+    let remote = ListenerConfig {
         rules: ListenerRules::new("8080", None),
         ports: vec![PortRange(8080..=8080)],
         remote: true,
@@ -286,9 +297,9 @@ fn a_remote_port_is_seen_from_the_clients_end() {
         "10.0.0.2:40000".parse().expect("an address")
     );
     // The client's socket is established by the server's answer.
-    assert_eq!(seconds(connection.established), Some(0.001));
-    assert_eq!(connection.frames.tx, [("ping", 1)].into());
-    assert_eq!(connection.pings_unanswered, 1);
+    assert_eq!(seconds(connection.established_at), Some(0.001));
+    assert_eq!(connection.tx.frames_by_opcode, [("ping", 1)].into());
+    assert_eq!(connection.tx.pings_unanswered, 1);
     // If both ends are watched, the server's is reported.
     let played = judge(&recording, &[remote, server(8080, None)]);
     let roles: Vec<_> = played.connections().iter().map(|c| c.role).collect();
@@ -332,8 +343,8 @@ fn repeated_data_is_a_retransmission_and_a_keepalive_is_not() {
     }
     let played = judge(&recording, &[server(8080, None)]);
     let connection = played.connections()[0];
-    assert_eq!(connection.retransmits, 1);
-    assert_eq!(connection.frames.tx, [("text", 1)].into());
+    assert_eq!(connection.retransmits_total, 1);
+    assert_eq!(connection.tx.frames_by_opcode, [("text", 1)].into());
 }
 
 #[test]
@@ -375,10 +386,7 @@ fn handshakes_that_never_complete_are_forgotten() {
     late.ack(&mut recording, START + 132 * SECOND, End::Client);
     let played = judge(&recording, &[server(8080, None)]);
     let connection = played.connections()[0];
-    assert_eq!(
-        (connection.conn.as_str(), connection.protocol),
-        ("3", "assumed")
-    );
+    assert_eq!((connection.cookie.0, connection.protocol), (3, "assumed"));
 }
 
 #[test]
@@ -389,7 +397,7 @@ fn the_ports_of_upgrades_are_found() {
         conversation.open(&mut recording, START);
         conversation.says(&mut recording, START, End::Client, client);
         conversation.says(&mut recording, START, End::Server, server);
-        let file = simple_pcap(&recording);
+        let file = recording.pcap();
         let mut capture = Capture::open(&file[..]).expect("a recording");
         websocket_ports(&mut capture)
             .into_iter()
@@ -450,7 +458,7 @@ fn a_packet_captured_on_two_interfaces_counts_once() {
         assert_eq!((copies, after_close), (packets - 1 - acks, 1));
         twice.summary = once.summary.clone();
         assert_eq!(format!("{twice:?}"), format!("{once:?}"));
-        assert_eq!(once.connections()[0].retransmits, 0);
+        assert_eq!(once.connections()[0].retransmits_total, 0);
     }
 }
 
@@ -467,7 +475,7 @@ fn a_new_connection_without_a_recorded_syn_ack_is_recognised_by_its_next_segment
     let connections = played.connections();
     assert_eq!(ends(&connections), [end(1, Some("unknown")), end(2, None)]);
     assert_eq!(connections[1].protocol, "websocket");
-    assert_eq!(seconds(connections[1].established), Some(1.005));
+    assert_eq!(seconds(connections[1].established_at), Some(1.005));
 }
 
 #[test]
@@ -481,7 +489,7 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
         });
         reasons.collect::<Vec<_>>()
     };
-    let asked = (State::Connecting, "upgrade requested".to_owned());
+    let requested = (State::Connecting, "upgrade requested".to_owned());
     let ended = |reason: &str| (State::Closed, reason.to_owned());
     let mut conversation = Conversation::v4();
     let mut recording = Recording::default();
@@ -490,10 +498,13 @@ fn a_refused_or_unanswered_upgrade_is_reported_by_its_states() {
     let mut refused = (conversation.clone(), recording.clone());
     let response = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     refused.0.says(&mut refused.1, LATER, End::Server, response);
-    assert_eq!(states(&refused.1), [asked.clone(), ended("refused 403")]);
+    assert_eq!(
+        states(&refused.1),
+        [requested.clone(), ended("refused 403")]
+    );
 
     conversation.rst(&mut recording, LATER, End::Server);
-    assert_eq!(states(&recording), [asked, ended("no answer")]);
+    assert_eq!(states(&recording), [requested, ended("no answer")]);
 }
 
 /// A connection with data in its SYN, which the server accepts or not (RFC 7413 §4.2).
@@ -529,9 +540,13 @@ fn a_request_in_a_syn_counts_once_accepted_or_retransmitted() {
             panic!("{played:?}");
         };
         assert_eq!(connection.protocol, "websocket");
-        assert_eq!(connection.frames.rx, [("text", 1)].into(), "{is_taken}");
         assert_eq!(
-            (connection.unsynced_bytes.rx, connection.unsynced_bytes.tx),
+            connection.rx.frames_by_opcode,
+            [("text", 1)].into(),
+            "{is_taken}"
+        );
+        assert_eq!(
+            (connection.rx.unsynced_bytes, connection.tx.unsynced_bytes),
             (0, 0)
         );
         assert_eq!(played.connecting(), 1, "{played:?}");
@@ -589,7 +604,7 @@ fn a_request_behind_a_proxy_header_in_one_segment_is_found_with_its_port() {
     conversation.open(&mut recording, START);
     let request = [b"PROXY TCP4 192.0.2.7 192.0.2.2 1000 443\r\n", REQUEST].concat();
     conversation.says(&mut recording, START + 5 * MILLI, End::Client, &request);
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     assert_eq!(websocket_ports(&mut capture), [8080].into());
 

@@ -3,15 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use monitor::replay::ReplayRecord;
-use monitor_core::{ConnId, Notice, Status};
+use monitor_core::{ConnId, Subject};
 use proptest::{prelude::*, sample::select};
-
-use crate::{
-    Played, frame, judge,
-    packets::{ACK, Conversation, End, FIN, MILLI, RST, Recording, SECOND, START, SYN},
-    server, upgrade,
-    ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, FIN, MILLI, PING, PONG, REQUEST, RESPONSE, RST, Recording,
+    SECOND, START, SYN, TEXT,
 };
+
+use crate::{Played, frame, judge, server, upgrade};
 
 /// One segment.
 #[derive(Clone, Debug)]
@@ -112,12 +111,14 @@ fn state_of(played: &Played) -> Result<BTreeMap<ConnId, (u64, bool)>, TestCaseEr
     let mut seen = BTreeMap::<ConnId, (u64, bool)>::new();
     for record in &played.records {
         match record {
-            ReplayRecord::Frame(frame) => seen.entry(frame.conn).or_default().0 += 1,
-            ReplayRecord::Notice(Notice::Connection(alert)) => {
-                let stands = &mut seen.entry(alert.facts.conn).or_default().1;
-                let firing = alert.status == Status::Firing;
-                prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");
-                *stands = firing;
+            ReplayRecord::Frame(frame) => seen.entry(frame.cookie).or_default().0 += 1,
+            ReplayRecord::Alert(alert) => {
+                if let Subject::Connection(verdict) = &alert.subject {
+                    let stands = &mut seen.entry(verdict.facts.conn).or_default().1;
+                    let firing = alert.is_firing();
+                    prop_assert!(firing || *stands, "nothing to resolve: {alert:?}");
+                    *stands = firing;
+                }
             }
             _ => {}
         }
@@ -144,19 +145,19 @@ proptest! {
         prop_assert_eq!(connections.len() as u64, summary.connections);
         let mut frames = 0;
         for connection in &connections {
-            let conn = ConnId(connection.conn.parse().expect("a number"));
-            let counted: u64 = [&connection.frames.rx, &connection.frames.tx]
+            let counted: u64 = [&connection.rx, &connection.tx]
                 .iter()
-                .flat_map(|counts| counts.values())
+                .flat_map(|direction| direction.frames_by_opcode.values())
                 .sum();
-            let (reported, stands) = seen.get(&conn).copied().unwrap_or_default();
+            prop_assert_eq!(counted, connection.rx.frames + connection.tx.frames);
+            let (reported, stands) = seen.get(&connection.cookie).copied().unwrap_or_default();
             prop_assert_eq!(counted, reported, "{:?}", connection);
             prop_assert!(connection.how.is_none() || !stands, "closed, but its alert still fires");
-            prop_assert!(connection.closed >= connection.established || connection.closed.is_none());
+            prop_assert!(connection.closed_at >= connection.established_at || connection.closed_at.is_none());
             frames += counted;
         }
-        let numbers: std::collections::BTreeSet<_> = connections.iter().map(|c| &c.conn).collect();
+        let numbers: std::collections::BTreeSet<_> = connections.iter().map(|c| c.cookie).collect();
         prop_assert_eq!(numbers.len(), connections.len(), "one record per connection");
-        prop_assert!(frames <= summary.frames.rx + summary.frames.tx);
+        prop_assert!(frames <= summary.rx.frames + summary.tx.frames);
     }
 }

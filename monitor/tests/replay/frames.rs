@@ -3,12 +3,17 @@
 use monitor::records::frames::FrameRecord;
 use monitor_core::facts::Direction;
 use proptest::prelude::*;
+use wire::{
+    CLOSE, Conversation, End, MILLI, Order, PING, PONG, REQUEST, RESPONSE, Recording, SECOND,
+    START, TEXT,
+};
 
 use crate::{
-    frame, opened,
-    packets::{Conversation, End, Link, MILLI, Order, Recording, SECOND, START, pcap},
-    replay, server,
-    ws::{self, CLOSE, PING, PONG, REQUEST, RESPONSE, Stream, TEXT, cut, frames, lengths, sizes},
+    files::pcap,
+    frame,
+    link::Link,
+    opened, replay, server,
+    ws::{self, Stream, cut, frames, lengths, sizes},
 };
 
 /// Longest payload of a packet whose IPv4 length fits in 16 bits.
@@ -96,10 +101,10 @@ proptest! {
         let connections = played.connections();
         prop_assert_eq!(connections.len(), 1);
         let sum = |frames: &[ws::Frame]| frames.iter().map(|frame| frame.len as u64).sum::<u64>();
-        prop_assert_eq!(connections[0].payload_bytes.rx, sum(&from_client));
-        prop_assert_eq!(connections[0].payload_bytes.tx, sum(&from_server));
-        prop_assert_eq!(connections[0].unsynced_bytes.rx, 0);
-        prop_assert_eq!(connections[0].unsynced_bytes.tx, 0);
+        prop_assert_eq!(connections[0].rx.payload_bytes, sum(&from_client));
+        prop_assert_eq!(connections[0].tx.payload_bytes, sum(&from_server));
+        prop_assert_eq!(connections[0].rx.unsynced_bytes, 0);
+        prop_assert_eq!(connections[0].tx.unsynced_bytes, 0);
     }
 }
 
@@ -138,7 +143,7 @@ fn a_frame_is_counted_if_its_header_was_captured_but_its_payload_was_not() {
         let played = replay(&file, &[server(8080, None)]).expect("a recording");
         assert_eq!(played.frames().len(), 20, "cut at {snap}");
         assert!(played.frames().iter().all(|frame| frame.length == 100));
-        assert_eq!(played.summary.unsynced_bytes.rx, 0, "cut at {snap}");
+        assert_eq!(played.summary.rx.unsynced_bytes, 0, "cut at {snap}");
     }
 }
 
@@ -176,7 +181,7 @@ fn frames_without_a_captured_header_are_unsynced_bytes() {
     assert!((1..10).contains(&later), "{lengths:?}");
     assert!(lengths[1..].iter().all(|length| *length == 30));
     let doubted = 26 + (10 - later) * 36;
-    assert_eq!(played.summary.unsynced_bytes.rx, doubted as u64);
+    assert_eq!(played.summary.rx.unsynced_bytes, doubted as u64);
 }
 
 #[test]
@@ -249,10 +254,10 @@ fn a_101_with_truncated_headers_is_accepted_by_its_status_line() {
     let played = replay(&file, &[server(8080, None)]).expect("a recording");
     assert_eq!(played.connections()[0].protocol, "websocket");
     assert_eq!(
-        played.summary.frames.rx, 20,
+        played.summary.rx.frames, 20,
         "frames begin with the next segment"
     );
-    let reported = played.summary.frames.tx;
+    let reported = played.summary.tx.frames;
     assert!(
         (1..20).contains(&reported),
         "the first frame was not captured: {reported}"

@@ -7,29 +7,35 @@ mod ws;
 mod command;
 mod connections;
 mod disorder;
+mod files;
 mod formats;
 mod frames;
+mod garbage;
+mod link;
 mod order;
 mod outgoing;
-mod packets;
+mod packed;
+mod skipped;
 mod verdicts;
 
 use std::{convert::Infallible, time::Duration};
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
-    records::frames::FrameRecord,
-    replay::{Capture, CaptureError, ConnectionSummary, Replay, ReplayRecord, Summary, play},
+    config::listeners::{ListenerConfig, PortRange},
+    records::{
+        connection_summary::ConnectionSummary, frames::FrameRecord,
+        recording_summary::RecordingSummary,
+    },
+    replay::{Capture, CaptureError, Replay, ReplayRecord, play},
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, State};
-
-use packets::{Conversation, End, MILLI, Recording, START, simple_pcap};
+use wire::{Conversation, End, MILLI, Recording, START};
 
 /// Result of a replay.
 #[derive(Debug)]
 struct Played {
     records: Vec<ReplayRecord>,
-    summary: Summary,
+    summary: RecordingSummary,
     /// Where reading failed.
     end: Option<CaptureError>,
 }
@@ -62,7 +68,7 @@ impl Played {
     }
 }
 
-fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
+fn replay(file: &[u8], listeners: &[ListenerConfig]) -> Result<Played, CaptureError> {
     let mut capture = Capture::open(file)?;
     let mut replay = Replay::new(listeners.to_vec());
     let mut records = Vec::new();
@@ -78,16 +84,16 @@ fn replay(file: &[u8], listeners: &[Listener]) -> Result<Played, CaptureError> {
     })
 }
 
-fn judge(recording: &Recording, listeners: &[Listener]) -> Played {
-    let played = replay(&simple_pcap(recording), listeners).expect("a recording");
+fn judge(recording: &Recording, listeners: &[ListenerConfig]) -> Played {
+    let played = replay(&recording.pcap(), listeners).expect("a recording");
     assert!(played.end.is_none(), "{:?}", played.end);
     played
 }
 
 /// A listener for servers on this port, behind a hop with this limit.
-fn server(port: u16, limit: Option<Duration>) -> Listener {
+fn server(port: u16, limit: Option<Duration>) -> ListenerConfig {
     let hop = limit.map(|idle_timeout| Hop::new("lb", idle_timeout, OnExpiry::Silent));
-    Listener {
+    ListenerConfig {
         rules: ListenerRules::new(port.to_string(), hop),
         ports: vec![PortRange(port..=port)],
         remote: false,
@@ -96,8 +102,8 @@ fn server(port: u16, limit: Option<Duration>) -> Listener {
 
 /// The upgrade and its answer, starting 5 ms after `at`.
 fn upgrade(conversation: &mut Conversation, to: &mut Recording, at: u64) {
-    conversation.says(to, at + 5 * MILLI, End::Client, ws::REQUEST);
-    conversation.says(to, at + 6 * MILLI, End::Server, ws::RESPONSE);
+    conversation.says(to, at + 5 * MILLI, End::Client, wire::REQUEST);
+    conversation.says(to, at + 6 * MILLI, End::Server, wire::RESPONSE);
     conversation.ack(to, at + 7 * MILLI, End::Client);
 }
 
@@ -111,10 +117,5 @@ fn opened(conversation: &mut Conversation) -> Recording {
 
 /// The bytes of one frame.
 fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
-    let mut bytes = vec![0x80 | opcode, u8::from(masked) << 7 | payload.len() as u8];
-    if masked {
-        bytes.extend([0; 4]);
-    }
-    bytes.extend(payload);
-    bytes
+    wire::frame(opcode, payload, masked.then_some([0; 4]))
 }

@@ -1,14 +1,13 @@
 //! Recordings out of order, and recordings that begin mid-stream.
 
-use monitor::replay::ReplayRecord;
+use monitor::{records::connection_summary::DirectionSummary, replay::ReplayRecord};
 use monitor_core::State;
-
-use crate::{
-    Played, frame, judge, opened,
-    packets::{ACK, Conversation, End, MILLI, Recording, SECOND, START, SYN},
-    server, upgrade,
-    ws::{CLOSE, PING, PONG, REQUEST, RESPONSE, TEXT},
+use wire::{
+    ACK, CLOSE, Conversation, End, MILLI, PING, PONG, REQUEST, RESPONSE, Recording, SECOND, START,
+    SYN, TEXT,
 };
+
+use crate::{Played, frame, judge, opened, server, upgrade};
 
 /// A conversation in which each side answers the other: 3 packets of TCP's handshake, 3 of the
 /// upgrade, then frames, and the end.
@@ -60,14 +59,19 @@ fn gist(played: &Played) -> String {
     let [connection] = &connections[..] else {
         panic!("{:?}", played.records);
     };
+    let direction = |direction: &DirectionSummary| {
+        let untimed = DirectionSummary {
+            ping_rtt_seconds: None,
+            ..direction.clone()
+        };
+        format!("{untimed:?}")
+    };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {}",
-        connection.frames,
-        connection.payload_bytes,
-        connection.unsynced_bytes,
+        "{} {} {:?} {:?}",
+        direction(&connection.rx),
+        direction(&connection.tx),
         connection.how,
         connection.close.map(|close| close.code),
-        connection.pings_unanswered,
     )
 }
 
@@ -206,7 +210,7 @@ fn packets_beyond_the_queue_limit_are_processed_in_order() {
     let played = judge(&recording, &[server(8080, None)]);
     assert_eq!(played.frames().len(), 201);
     assert_eq!(
-        played.summary.unsynced_bytes.rx + played.summary.unsynced_bytes.tx,
+        played.summary.rx.unsynced_bytes + played.summary.tx.unsynced_bytes,
         0
     );
 }

@@ -1,12 +1,9 @@
 //! Outgoing connections from a watched server port.
 
-use monitor::replay::Skip;
+use monitor::records::skipped::Skip;
+use wire::{Conversation, End, Recording, SECOND, START};
 
-use crate::{
-    judge,
-    packets::{Conversation, End, Recording, SECOND, START},
-    server,
-};
+use crate::{judge, server};
 
 #[test]
 fn connections_opened_from_a_watched_port_are_remembered_up_to_a_bound_and_then_counted() {

@@ -4,31 +4,29 @@ use std::time::Duration;
 
 use monitor::replay::ReplayRecord;
 use monitor_common::moment::rounded;
-use monitor_core::{Alert, AlertResolution, Certainty, CloseHow, Notice, Status, VerdictKind};
+use monitor_core::{AlertResolution, Certainty, CloseHow, Status, Subject, VerdictKind};
+use wire::{Conversation, End, MILLI, Order, PING, PONG, Recording, SECOND, START, TEXT};
 
 use crate::{
-    Played, frame, judge, opened,
-    packets::{Block, Conversation, End, MILLI, Order, Recording, SECOND, START, pcapng},
-    replay, server, upgrade,
-    ws::{PING, PONG, TEXT},
+    Played,
+    files::{Block, pcapng},
+    frame, judge, opened, replay, server, upgrade,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Each alert: seconds since the start, kind, status, certainty.
 fn alerts(played: &Played) -> Vec<(f64, VerdictKind, Status, Certainty)> {
-    let brief = |alert: &Alert| {
-        let at = (alert.at.0 - START) as f64 / SECOND as f64;
-        (at, alert.kind, alert.status, alert.certainty)
-    };
-    played
-        .records
-        .iter()
-        .filter_map(|record| match record {
-            ReplayRecord::Notice(Notice::Connection(alert)) => Some(brief(alert)),
-            _ => None,
-        })
-        .collect()
+    let mut alerts = Vec::new();
+    for record in &played.records {
+        if let ReplayRecord::Alert(alert) = record
+            && let Subject::Connection(verdict) = &alert.subject
+        {
+            let at = (alert.at.0 - START) as f64 / SECOND as f64;
+            alerts.push((at, verdict.kind, alert.status, verdict.certainty));
+        }
+    }
+    alerts
 }
 
 /// A packet of no watched connection, which advances the clock.
@@ -73,7 +71,10 @@ fn a_burst_of_verdicts_is_grouped_as_live_and_each_counts_in_the_summary() {
         .records
         .iter()
         .filter_map(|record| match record {
-            ReplayRecord::Notice(Notice::Group(group)) => Some((group.count, group.examples.len())),
+            ReplayRecord::Alert(alert) => match &alert.subject {
+                Subject::Group(group) => Some((group.count, group.examples.len())),
+                _ => None,
+            },
             _ => None,
         })
         .collect();
@@ -154,7 +155,7 @@ fn unacknowledged_data_is_black_holed() {
     let recovered = Status::Resolved(AlertResolution::Recovered);
     assert_eq!(alerts(&played)[1].0, 15.0);
     assert_eq!(alerts(&played)[1].2, recovered);
-    assert_eq!(played.connections()[0].retransmits, 6);
+    assert_eq!(played.connections()[0].retransmits_total, 6);
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn pings_acknowledged_by_tcp_but_not_answered_are_unresponsive() {
     assert!((31.0..31.1).contains(&fired.0), "{fired:?}");
     assert_eq!(fired.1, VerdictKind::Unresponsive);
     assert_eq!(fired.3, Certainty::Confirmed);
-    assert_eq!(played.connections()[0].pings_unanswered, 2);
+    assert_eq!(played.connections()[0].tx.pings_unanswered, 2);
 }
 
 /// A server that pings, and a client that answers as the test decides.
@@ -392,7 +393,10 @@ fn behind_a_proxy(users: u16, leaver: u16, lost: usize) -> Vec<String> {
     recording.packets.sort_by_key(|(at, _)| *at);
     let played = judge(&recording, &[server(8080, None)]);
     let storms = played.records.iter().filter_map(|record| match record {
-        ReplayRecord::Notice(Notice::Storm(alert)) => Some(alert.reason().to_owned()),
+        ReplayRecord::Alert(alert) => {
+            let is_storm = matches!(alert.subject, Subject::Storm(_) | Subject::Thrash(_));
+            is_storm.then(|| alert.reason.clone())
+        }
         _ => None,
     });
     storms.collect()
@@ -418,7 +422,7 @@ fn users_behind_one_address_who_leave_are_not_a_thrashing_client() {
     // All leave.
     let reported = behind_a_proxy(60, 1, 0);
     assert!(
-        reported[0].starts_with("a client connects again and again"),
+        reported[0].starts_with("a client connects repeatedly"),
         "{reported:?}"
     );
 }

@@ -4,17 +4,16 @@
 use std::{convert::Infallible, fmt};
 
 use monitor::{
-    config::listeners::{Listener, PortRange},
+    config::listeners::{ListenerConfig, PortRange},
     replay::{Capture, Replay, ReplayRecord, play},
 };
 use monitor_core::{
-    Alert, Certainty, ConnId, Notice, Status, VerdictKind,
-    facts::Facts,
-    storm::{Pattern, StormFinding},
+    Alert, Certainty, ConnId, ConnectionAlert, ConnectionVerdict, Status, Subject, VerdictKind,
+    facts::Facts, storm::Pattern,
 };
+use wire::{Conversation, Recording, SECOND, START};
 
 use crate::{
-    packets::{Conversation, Recording, SECOND, START, simple_pcap},
     story::Story,
     world::{Life, nanos, simulate},
 };
@@ -26,8 +25,8 @@ pub(crate) struct Report {
     /// In the form of the rows.
     pub(crate) what: String,
     /// The connection's alert, or the examples of a group.
-    alerts: Vec<Alert>,
-    /// For a group: the number of zombies besides the examples.
+    alerts: Vec<ConnectionAlert>,
+    /// For a group: the number of zombies in addition to the examples.
     grouped: u64,
 }
 
@@ -53,38 +52,31 @@ impl Report {
         self.alerts.first().map_or("", |alert| &alert.reason)
     }
 
-    pub(crate) fn of_notice(notice: Notice) -> Self {
-        let at = seconds(notice.at().0);
-        let over = |firing: bool| if firing { "" } else { " over" };
+    pub(crate) fn of_alert(alert: Alert) -> Self {
+        let at = seconds(alert.at.0);
+        let (status, kind) = (alert.status, alert.subject.kind());
+        let over = if alert.is_firing() { "" } else { " over" };
         let (mut alerts, mut grouped) = (Vec::new(), 0);
-        let what = match notice {
-            Notice::Connection(alert) => {
-                let what = brief(alert.kind, alert.status, alert.certainty);
-                alerts.push(*alert);
-                what
-            }
-            Notice::Group(group) => {
-                if is_death(group.kind, group.status) {
+        let what = match &alert.subject {
+            Subject::Connection(verdict) => brief(verdict.kind, status, verdict.certainty),
+            Subject::Group(group) => {
+                if is_death(group.kind, status) {
                     grouped = group.count - group.examples.len() as u64;
                 }
-                let what = brief(group.kind, group.status, group.certainty);
-                alerts = group.examples;
+                alerts.clone_from(&group.examples);
+                let what = brief(group.kind, status, group.certainty);
                 format!("{what} x{}", group.count)
             }
-            Notice::Listener(alert) => {
-                format!("{}{}", alert.finding.kind(), over(alert.firing))
+            Subject::Listener(_) | Subject::Thrash(_) => format!("{kind}{over}"),
+            Subject::Storm(storm) => {
+                let pattern = match storm.pattern {
+                    Pattern::Unknown => String::new(),
+                    known => format!(" {}", known.as_str()),
+                };
+                format!("{kind} {}{pattern}", storm.phase.as_str())
             }
-            Notice::Storm(alert) => match &alert.finding {
-                StormFinding::Reconnect(storm) => {
-                    let pattern = match storm.pattern {
-                        Pattern::Unknown => String::new(),
-                        known => format!(" {}", known.as_str()),
-                    };
-                    format!("reconnect_storm {}{pattern}", storm.phase.as_str())
-                }
-                StormFinding::Thrash(thrash) => format!("thrash{}", over(thrash.firing)),
-            },
         };
+        alerts.extend(alert.into_connection());
         Self {
             at,
             what,
@@ -124,17 +116,17 @@ pub(crate) fn replay(story: &Story) -> (Vec<Report>, Vec<String>, Vec<Life>) {
         .syn(&mut recording, START + nanos(story.until));
     recording.packets.sort_by_key(|(at, _)| *at);
 
-    let mut replay = Replay::new(vec![Listener {
+    let mut replay = Replay::new(vec![ListenerConfig {
         rules: story.rules.clone(),
         ports: vec![PortRange(8080..=8080)],
         remote: story.is_outgoing,
     }]);
     let (mut reported, mut reasons) = (Vec::new(), Vec::new());
-    let file = simple_pcap(&recording);
+    let file = recording.pcap();
     let mut capture = Capture::open(&file[..]).expect("a recording");
     let played = play(&mut capture, &mut replay, |_, record| {
         match record {
-            ReplayRecord::Notice(notice) => reported.push(Report::of_notice(notice)),
+            ReplayRecord::Alert(alert) => reported.push(Report::of_alert(alert)),
             ReplayRecord::State(transition) => reasons.push(transition.reason.to_string()),
             ReplayRecord::Frame(_) | ReplayRecord::Connection(_) => {}
         }
@@ -156,7 +148,7 @@ pub(crate) fn check(story: &Story) -> Vec<String> {
     }
     for one in &reported {
         for alert in &one.alerts {
-            let life = &lives[connection_of(story, &alert.facts)];
+            let life = &lives[connection_of(story, &alert.subject.facts)];
             wrong.extend(invariants(story, one, alert, &reported, life));
         }
     }
@@ -211,21 +203,27 @@ pub(crate) fn compare(
 fn invariants(
     story: &Story,
     one: &Report,
-    alert: &Alert,
+    alert: &ConnectionAlert,
     reported: &[Report],
     life: &Life,
 ) -> Vec<String> {
-    if alert.status != Status::Firing {
+    if !alert.is_firing() {
         return Vec::new();
     }
+    let ConnectionVerdict {
+        kind,
+        certainty,
+        limit,
+        ..
+    } = *alert.subject;
     let mut wrong = Vec::new();
     let at = seconds(alert.at.0);
     let waited = alert.at.since(alert.since).as_secs_f64();
     let floor = story.rules.unresponsive_floor.as_secs_f64();
     let ping_timeout = story.rules.ping_timeout.as_secs_f64();
-    let (earliest, latest) = match (alert.kind, alert.certainty) {
+    let (earliest, latest) = match (kind, certainty) {
         (VerdictKind::Expired, Certainty::Suspected) => (0.0, 0.3),
-        (VerdictKind::BlackHoled, _) => (alert.limit.as_secs_f64(), 16.0),
+        (VerdictKind::BlackHoled, _) => (limit.as_secs_f64(), 16.0),
         (VerdictKind::Unresponsive, Certainty::Suspected) => (1.0, ping_timeout * 1.05 + 1.0),
         (VerdictKind::Unresponsive, Certainty::Confirmed) => (floor, f64::INFINITY),
         (VerdictKind::HalfClosed, _) => (60.0, 60.1),
@@ -239,10 +237,10 @@ fn invariants(
         ));
     }
     let is_reaped = matches!(
-        alert.kind,
+        kind,
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive
     );
-    if alert.certainty == Certainty::Confirmed && is_reaped {
+    if certainty == Certainty::Confirmed && is_reaped {
         if story.is_mptcp {
             wrong.push(format!(
                 "{one}: confirmed of a subflow, its connection may live"
@@ -251,11 +249,11 @@ fn invariants(
         if !life.is_dead(at) {
             wrong.push(format!("{one}: wrongly confirmed, the peer is alive"));
         }
-        let turn = match alert.kind {
-            VerdictKind::Unresponsive => at + alert.limit.as_secs_f64(),
+        let turn = match kind {
+            VerdictKind::Unresponsive => at + limit.as_secs_f64(),
             _ => at,
         };
-        let stands = ends(reported, alert.facts.conn, at).is_none_or(|end| end > turn);
+        let stands = ends(reported, alert.subject.facts.conn, at).is_none_or(|end| end > turn);
         if stands && turn <= story.until && !life.is_dead(turn) {
             wrong.push(format!("{one}: reaped alive at {turn} s"));
         }
@@ -266,7 +264,9 @@ fn invariants(
 /// When a verdict that stood at `after` ended.
 fn ends(reported: &[Report], conn: ConnId, after: f64) -> Option<f64> {
     let of_it = |one: &&Report| {
-        let ends = |alert: &Alert| alert.facts.conn == conn && alert.status != Status::Firing;
+        let ends = |alert: &ConnectionAlert| {
+            alert.subject.facts.conn == conn && alert.status != Status::Firing
+        };
         one.alerts.iter().any(ends)
     };
     reported
@@ -285,8 +285,8 @@ fn deaths(story: &Story, reported: &[Report], lives: &[Life]) -> Vec<String> {
         .collect();
     let finds = |one: &Report, place: usize| {
         one.alerts.iter().any(|alert| {
-            is_death(alert.kind, alert.status)
-                && connection_of(story, &alert.facts) == place
+            is_death(alert.subject.kind, alert.status)
+                && connection_of(story, &alert.subject.facts) == place
                 && died(place).is_some_and(|died| seconds(alert.at.0) >= died)
         })
     };

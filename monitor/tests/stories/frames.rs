@@ -1,25 +1,24 @@
 //! The bytes that the ends of a story send.
 
-use crate::{
-    story::Act,
-    ws::{BINARY, CLOSE, PING, PONG},
-};
+use wire::{BINARY, CLOSE, PING, PONG};
+
+use crate::story::Act;
 
 /// The bytes an end writes for this act, or `None` if it needs none. Pings are numbered.
 pub(crate) fn bytes_of(act: Act, masked: bool, pings: &mut u8) -> Option<Vec<u8>> {
     Some(match act {
-        Act::Message(len) => message(len, masked),
+        Act::Message(len) => frame(BINARY, &vec![0x77; len], masked),
         Act::Ping => return bytes_of(Act::Pings(1), masked, pings),
         Act::Pings(count) => {
             let mut bytes = Vec::new();
             for _ in 0..count {
                 *pings = pings.wrapping_add(1);
-                bytes.extend(control(PING, &[*pings], masked));
+                bytes.extend(frame(PING, &[*pings], masked));
             }
             bytes
         }
-        Act::Pong => control(PONG, b"", masked),
-        Act::Close(code) => control(CLOSE, &code.to_be_bytes(), masked),
+        Act::Pong => frame(PONG, b"", masked),
+        Act::Close(code) => frame(CLOSE, &code.to_be_bytes(), masked),
         Act::Raw(bytes) => bytes.to_vec(),
         Act::Fin | Act::Rst | Act::KeepAlive => return None,
     })
@@ -27,7 +26,7 @@ pub(crate) fn bytes_of(act: Act, masked: bool, pings: &mut u8) -> Option<Vec<u8>
 
 /// The pongs for these pings.
 pub(crate) fn pongs(pings: &[u8], masked: bool) -> Vec<u8> {
-    let pongs = pings.iter().flat_map(|n| control(PONG, &[*n], masked));
+    let pongs = pings.iter().flat_map(|n| frame(PONG, &[*n], masked));
     pongs.collect()
 }
 
@@ -38,35 +37,11 @@ pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn header(opcode: u8, len: usize, masked: bool) -> Vec<u8> {
-    let mask = u8::from(masked) << 7;
-    let mut bytes = vec![0x80 | opcode];
-    match len {
-        0..=125 => bytes.push(mask | len as u8),
-        126..=0xffff => {
-            bytes.push(mask | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask | 127);
-            bytes.extend((len as u64).to_be_bytes());
-        }
-    }
-    if masked {
-        bytes.extend([0; 4]);
-    }
-    bytes
+    wire::header(0x80 | opcode, len, masked.then_some([0; 4]))
 }
 
-fn message(len: usize, masked: bool) -> Vec<u8> {
-    let mut bytes = header(BINARY, len, masked);
-    bytes.resize(bytes.len() + len, 0x77);
-    bytes
-}
-
-fn control(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
-    let mut bytes = header(opcode, payload.len(), masked);
-    bytes.extend(payload);
-    bytes
+fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    wire::frame(opcode, payload, masked.then_some([0; 4]))
 }
 
 /// The payloads of the pings at the beginning of a segment of the host.

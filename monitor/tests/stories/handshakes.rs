@@ -3,7 +3,6 @@
 use crate::{
     assert_all,
     story::{Act::*, Step::*, *},
-    ws,
 };
 
 #[test]
@@ -33,8 +32,8 @@ pub(crate) fn stories() -> Vec<Story> {
             .until(200.0)
     };
     let spoken = |before: &[u8], behind: &[u8]| {
-        let request = [before, ws::REQUEST, behind].concat();
-        Opening::Spoken(request, ws::RESPONSE.to_vec())
+        let request = [before, wire::REQUEST, behind].concat();
+        Opening::Spoken(request, wire::RESPONSE.to_vec())
     };
     vec![
         Story {
@@ -54,7 +53,7 @@ pub(crate) fn stories() -> Vec<Story> {
         ).live(1.0),
         story("early hints come before the 101", "RFC 8297").live(1.0)
             .opening(Opening::Refused("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"))
-            .at(0.102, Host(Raw(ws::RESPONSE)))
+            .at(0.102, Host(Raw(wire::RESPONSE)))
             .at(10.0, Peer(Fin))
             .at(10.1, Host(Fin))
             .until(20.0)
@@ -62,7 +61,7 @@ pub(crate) fn stories() -> Vec<Story> {
         opens(
             "the server's first message in the segment of the 101",
             "RFC 6455 4.2.2",
-            Opening::Spoken(ws::REQUEST.to_vec(), [ws::RESPONSE, b"\x81\x02hi"].concat()),
+            Opening::Spoken(wire::REQUEST.to_vec(), [wire::RESPONSE, b"\x81\x02hi"].concat()),
         ),
         refused(
             "a server in a deploy has no backend",

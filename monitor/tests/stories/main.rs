@@ -4,12 +4,6 @@
 //!
 //! Add a row to the file of its theme; [`story`] defines the language of the rows.
 
-#[expect(dead_code, reason = "the tests of recordings use more of it")]
-#[path = "../replay/packets.rs"]
-mod packets;
-#[path = "../../../monitor-common/tests/ws/mod.rs"]
-mod ws;
-
 mod check;
 mod frames;
 mod live;

@@ -4,16 +4,16 @@
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use monitor_core::{
-    Action, ConnId, Correlator, Event, Facts, Hop, Ktime, ListenerId, ListenerRules, Notice,
+    Action, ConnId, Correlator, Event, Facts, Hop, Ktime, ListenerId, ListenerRules,
     event::ReceiveQueue,
     facts::{Protocol, Role},
 };
+use wire::START;
 
 use monitor_common::idle_gap_scale;
 
 use crate::{
     check::{Report, compare},
-    packets::START,
     story::silent,
     world::nanos,
 };
@@ -123,14 +123,8 @@ impl Host {
         }
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Alert(alert) => self
-                    .reported
-                    .push(Report::of_notice(Notice::Connection(alert))),
-                Action::ListenerAlert(alert) => {
-                    self.reported
-                        .push(Report::of_notice(Notice::Listener(alert)));
-                }
-                Action::Storm(_) | Action::Transition(_) | Action::Reconcile => {}
+                Action::Alert(alert) => self.reported.push(Report::of_alert(alert)),
+                Action::Transition(_) | Action::Reconcile => {}
             }
         }
     }
@@ -151,9 +145,9 @@ impl Host {
             IsFound => Event::Seeded(Box::new(facts(now))),
             IsFoundIdle(seconds) => {
                 let mut facts = facts(now);
-                let heard = Ktime(now.0 - nanos(seconds));
-                facts.rx.last_packet = Some(heard);
-                facts.tx.last_packet = Some(heard);
+                let last = Ktime(now.0 - nanos(seconds));
+                facts.rx.last_packet = Some(last);
+                facts.tx.last_packet = Some(last);
                 Event::Seeded(Box::new(facts))
             }
             IsFoundHalfClosed => {

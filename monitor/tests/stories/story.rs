@@ -22,8 +22,6 @@ use monitor_core::{
     hop::{Activity, Directions},
 };
 
-use crate::ws;
-
 /// An act of one end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
@@ -100,11 +98,11 @@ impl Opening {
     /// The first segments of client and server.
     pub(crate) fn heads(&self) -> (&[u8], &[u8]) {
         match self {
-            Self::Upgrade | Self::Deferred | Self::Unseen => (ws::REQUEST, ws::RESPONSE),
+            Self::Upgrade | Self::Deferred | Self::Unseen => (wire::REQUEST, wire::RESPONSE),
             Self::Tls => (CLIENT_HELLO, SERVER_HELLO),
             Self::Spoken(request, response) => (request, response),
-            Self::Refused(response) => (ws::REQUEST, response.as_bytes()),
-            Self::Unanswered => (ws::REQUEST, b""),
+            Self::Refused(response) => (wire::REQUEST, response.as_bytes()),
+            Self::Unanswered => (wire::REQUEST, b""),
         }
     }
 }

@@ -10,11 +10,11 @@ use std::{
     ops::Range,
 };
 
+use wire::{ACK, BINARY, Conversation, End, FIN, MILLI, Recording, SECOND, START};
+
 use crate::{
     frames::{header, sealed},
-    packets::{ACK, Conversation, End, FIN, MILLI, Recording, SECOND, START},
     story::{Connection, Opening, Step, Story},
-    ws::BINARY,
 };
 
 mod host;
@@ -158,12 +158,6 @@ pub(crate) fn simulate(story: &Story, connection: &Connection) -> (Recording, Li
             .min();
         world.recording.packets.retain(|(at, _)| Some(*at) >= first);
     }
-    if story.is_mptcp {
-        for (_, packet) in &mut world.recording.packets {
-            // DSS (RFC 8684 §3.3) in place of padding, after the headers of IPv4 and TCP.
-            packet[44..56].copy_from_slice(&[30, 12, 0x20, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
-        }
-    }
     (world.recording, world.life)
 }
 
@@ -174,6 +168,10 @@ pub(crate) fn nanos(seconds: f64) -> u64 {
 impl World {
     fn new(story: &Story, connection: &Connection) -> Self {
         let mut talk = Conversation::new(&connection.client, "10.0.0.1:8080");
+        if story.is_mptcp {
+            // DSS (RFC 8684 §3.3).
+            talk.headers.tcp_options = vec![30, 12, 0x20, 3, 0, 0, 0, 0, 0, 0, 0, 1];
+        }
         let mut recording = Recording::default();
         let at = START + nanos(connection.begins);
         talk.syn(&mut recording, at);
@@ -335,16 +333,13 @@ impl World {
     }
 
     fn record(&mut self, from: End, flags: u8, bytes: &[u8]) {
-        self.talk
-            .segment(&mut self.recording, self.now, from, flags, bytes);
         let is_closed = match from == self.host {
             true => self.window_closed,
             false => self.peer_window_closed,
         };
-        if is_closed && let Some((_, packet)) = self.recording.packets.last_mut() {
-            // After 24 bytes of IPv4 header.
-            packet[38..40].copy_from_slice(&[0, 0]);
-        }
+        self.talk.headers.window = if is_closed { 0 } else { 512 };
+        self.talk
+            .segment(&mut self.recording, self.now, from, flags, bytes);
     }
 
     /// A segment that was sent before.

@@ -6,24 +6,24 @@ use std::{
     net::SocketAddr,
 };
 
-use serde::Deserialize;
+use monitor_common::Direction;
+use serde::{Deserialize, Deserializer, de::Error};
 
 /// One frame in the format of `wsmon replay --json` and of the lists next to hand-made recordings.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Line {
-    pub(crate) conn: String,
+    pub(crate) cookie: String,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    #[serde(deserialize_with = "direction")]
     pub(crate) direction: Direction,
     #[serde(flatten)]
     pub(crate) frame: Frame,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Direction {
-    Rx,
-    Tx,
+fn direction<'de, D: Deserializer<'de>>(from: D) -> Result<Direction, D::Error> {
+    let name = String::deserialize(from)?;
+    name.parse().map_err(D::Error::custom)
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl FromIterator<Line> for Streams {
         let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for line in lines {
             let Line {
-                conn,
+                cookie,
                 local,
                 peer,
                 direction,
@@ -66,10 +66,13 @@ impl FromIterator<Line> for Streams {
             let legal = frame.length <= 125;
             frame.close_code = frame.close_code.filter(|code| *code != 0 && legal);
             let known = connections.entry((local, peer)).or_default();
-            let number = known.iter().position(|id| *id == conn).unwrap_or_else(|| {
-                known.push(conn);
-                known.len() - 1
-            });
+            let number = known
+                .iter()
+                .position(|id| *id == cookie)
+                .unwrap_or_else(|| {
+                    known.push(cookie);
+                    known.len() - 1
+                });
             let stream = Stream {
                 local,
                 peer,

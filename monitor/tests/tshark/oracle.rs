@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap, io::ErrorKind, net::SocketAddr, process::Command, sync::LazyLock,
 };
 
+use monitor_common::Direction;
 use serde_json::Value;
 
 use crate::{
     files::{Recording, in_parallel},
-    frames::{Direction, Frame, Line, Streams},
+    frames::{Frame, Line, Streams},
 };
 
 /// The ports of servers and proxies in all recordings.
@@ -17,7 +18,7 @@ const SERVER_PORTS: [u16; 2] = [8080, 8000];
 /// Runs once per recording, for all tests.
 static ANSWERS: LazyLock<BTreeMap<String, Result<Streams, String>>> = LazyLock::new(|| {
     let all = Recording::all();
-    in_parallel(&all, |recording| (recording.name(), ask(recording)))
+    in_parallel(&all, |recording| (recording.name(), query(recording)))
         .into_iter()
         .collect()
 });
@@ -26,7 +27,7 @@ pub(crate) fn frames(recording: &Recording) -> Result<&'static Streams, String> 
     ANSWERS[&recording.name()].as_ref().map_err(Clone::clone)
 }
 
-fn ask(recording: &Recording) -> Result<Streams, String> {
+fn query(recording: &Recording) -> Result<Streams, String> {
     let dissector = if recording.starts_in_mid_stream() {
         "websocket"
     } else {
@@ -89,7 +90,7 @@ fn packet_frames(layers: &Value) -> Vec<Line> {
         frame => std::slice::from_ref(frame),
     };
     let line = |frame| Line {
-        conn: string(&tcp["tcp.stream"]).to_owned(),
+        cookie: string(&tcp["tcp.stream"]).to_owned(),
         local,
         peer,
         direction,

@@ -12,6 +12,7 @@ use std::{
 
 use monitor_common::segment::{IP_PREFIX, IpHeader, Segment, TCP_HEADER, tcp_flags};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use wire::{ACK, Headers, SYN};
 
 pub(crate) use device::Tun;
 
@@ -107,7 +108,7 @@ impl Peer {
         isn: u32,
     ) -> (Self, TcpStream) {
         let (peer, ..) = Self::knock(tun, family, listener, own_port, isn, b"");
-        tun.write(&peer.packet(isn, tcp_flags::ACK, &[]));
+        tun.write(&peer.data(isn, &[]));
         let socket = peer.accepted(listener);
         (peer, socket)
     }
@@ -132,9 +133,10 @@ impl Peer {
         };
         // With the largest segment size and a scaled window, so that data written at once is sent
         // at once.
-        let mut syn = peer.packet(isn.wrapping_sub(1), tcp_flags::SYN, &[]);
         let mss = (MAX_PAYLOAD as u16 - 20).to_be_bytes();
-        peer.add_options(&mut syn, &[2, 4, mss[0], mss[1], 1, 3, 3, 6], data);
+        let mut syn = peer.segment(isn.wrapping_sub(1), SYN, data);
+        syn.headers.tcp_options = vec![2, 4, mss[0], mss[1], 1, 3, 3, 6];
+        let syn = syn.packet();
         let deadline = Instant::now() + TIMEOUT;
         let response = loop {
             tun.write(&syn);
@@ -159,7 +161,7 @@ impl Peer {
 
     /// A segment that begins at `seq` and acknowledges everything received.
     pub(crate) fn data(&self, seq: u32, payload: &[u8]) -> Vec<u8> {
-        self.packet(seq, tcp_flags::ACK, payload)
+        self.segment(seq, ACK, payload).packet()
     }
 
     /// A bare acknowledgement of everything received.
@@ -200,76 +202,28 @@ impl Peer {
         }
     }
 
-    fn packet(&self, seq: u32, flags: u16, payload: &[u8]) -> Vec<u8> {
-        let mut tcp = Vec::with_capacity(TCP_HEADER + payload.len());
-        tcp.extend(self.own_port.to_be_bytes());
-        tcp.extend(self.kernel_port.to_be_bytes());
-        tcp.extend(seq.to_be_bytes());
-        tcp.extend(self.expected.to_be_bytes());
-        // A header of five words.
-        tcp.extend((5 << 12 | flags).to_be_bytes());
-        tcp.extend(WINDOW.to_be_bytes());
-        tcp.extend([0; 4]);
-        tcp.extend(payload);
-        self.finish(&[], tcp)
-    }
-
-    /// The same packet with eight bytes of TCP options, followed by payload.
-    fn add_options(&self, packet: &mut Vec<u8>, options: &[u8; 8], payload: &[u8]) {
-        let mut tcp = packet.split_off(packet.len() - TCP_HEADER);
-        tcp[12] += 2 << 4;
-        tcp.extend(options);
-        tcp.extend(payload);
-        *packet = self.finish(&[], tcp);
-    }
-
     /// A data packet with IPv4 options or an IPv6 extension header in front of TCP.
     pub(crate) fn data_behind(&self, extension: &[u8], seq: u32, payload: &[u8]) -> Vec<u8> {
-        let plain = self.data(seq, payload);
-        let tcp = plain[plain.len() - TCP_HEADER - payload.len()..].to_vec();
-        self.finish(extension, tcp)
+        let mut segment = self.segment(seq, ACK, payload);
+        segment.headers.extension = extension.to_vec();
+        segment.packet()
     }
 
-    /// Adds an IP header before `tcp`, and both checksums.
-    fn finish(&self, extension: &[u8], mut tcp: Vec<u8>) -> Vec<u8> {
-        tcp[16..18].fill(0);
-        let mut sum = Sum::default();
-        match (self.family.peer(), self.family.kernel()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => sum.add(&[from.octets(), to.octets()].concat()),
-            (IpAddr::V6(from), IpAddr::V6(to)) => sum.add(&[from.octets(), to.octets()].concat()),
-            _ => unreachable!("one family"),
+    fn segment(&self, seq: u32, flags: u8, payload: &[u8]) -> wire::Segment {
+        wire::Segment {
+            from: SocketAddr::new(self.family.peer(), self.own_port),
+            to: SocketAddr::new(self.family.kernel(), self.kernel_port),
+            seq,
+            ack: self.expected,
+            flags,
+            headers: Headers {
+                window: WINDOW,
+                // Destination options (RFC 8200 §4.6).
+                extension_kind: 60,
+                ..Headers::default()
+            },
+            payload: payload.to_vec(),
         }
-        sum.add(&(tcp.len() as u32).to_be_bytes());
-        sum.add(&[0, 6]);
-        sum.add(&tcp);
-        tcp[16..18].copy_from_slice(&sum.finish());
-        let mut packet = match (self.family.peer(), self.family.kernel()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let words = 5 + extension.len() as u8 / 4;
-                let total = (usize::from(words) * 4 + tcp.len()) as u16;
-                let mut ip = vec![0x40 | words, 0];
-                ip.extend(total.to_be_bytes());
-                ip.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-                ip.extend([from.octets(), to.octets()].concat());
-                ip.extend(extension);
-                let mut sum = Sum::default();
-                sum.add(&ip);
-                ip[10..12].copy_from_slice(&sum.finish());
-                ip
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let mut ip = vec![0x60, 0, 0, 0];
-                ip.extend(((extension.len() + tcp.len()) as u16).to_be_bytes());
-                // 60 = destination options (RFC 8200 §4.6).
-                ip.extend([if extension.is_empty() { 6 } else { 60 }, 64]);
-                ip.extend([from.octets(), to.octets()].concat());
-                ip.extend(extension);
-                ip
-            }
-            _ => unreachable!("one family"),
-        };
-        packet.extend(tcp);
-        packet
     }
 }
 
@@ -279,27 +233,4 @@ fn destination(packet: &[u8]) -> Option<u16> {
     let at = ip.tcp_offset as usize + 2;
     let port = packet.get(at..at + 2)?;
     Some(u16::from_be_bytes([port[0], port[1]]))
-}
-
-/// The Internet checksum (RFC 1071).
-#[derive(Default)]
-struct Sum(u64);
-
-impl Sum {
-    /// Only the last piece may be of odd length.
-    fn add(&mut self, bytes: &[u8]) {
-        for pair in bytes.chunks(2) {
-            self.0 += u64::from(u16::from_be_bytes([
-                pair[0],
-                pair.get(1).copied().unwrap_or(0),
-            ]));
-        }
-    }
-
-    fn finish(mut self) -> [u8; 2] {
-        while self.0 >> 16 != 0 {
-            self.0 = (self.0 & 0xffff) + (self.0 >> 16);
-        }
-        (!(self.0 as u16)).to_be_bytes()
-    }
 }

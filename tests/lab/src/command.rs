@@ -12,15 +12,6 @@ use crate::LabError;
 /// The programs the lab calls, each with its Debian package.
 const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 
-/// The Debian packages that are missing for a [`Lab`](crate::Lab).
-pub fn missing_packages() -> Vec<&'static str> {
-    PROGRAMS
-        .into_iter()
-        .filter(|(program, _)| locate(program).is_none())
-        .map(|(_, package)| package)
-        .collect()
-}
-
 pub(crate) fn require_programs() -> Result<(), LabError> {
     require(&PROGRAMS)
 }
@@ -28,7 +19,7 @@ pub(crate) fn require_programs() -> Result<(), LabError> {
 /// Fails for the first program that is not installed.
 pub(crate) fn require(programs: &[(&'static str, &'static str)]) -> Result<(), LabError> {
     for &(program, package) in programs {
-        if locate(program).is_none() {
+        if find_program(program).is_none() {
             return Err(LabError::MissingProgram { program, package });
         }
     }
@@ -37,7 +28,7 @@ pub(crate) fn require(programs: &[(&'static str, &'static str)]) -> Result<(), L
 
 /// A command by its full path: sudo and cron often have no sbin in their PATH.
 pub(crate) fn command(program: &str) -> Command {
-    Command::new(locate(program).unwrap_or_else(|| PathBuf::from(program)))
+    Command::new(find_program(program).unwrap_or_else(|| PathBuf::from(program)))
 }
 
 /// Runs `command` to its end with `input` on standard input, and returns its output.
@@ -79,7 +70,8 @@ fn show(command: &Command) -> String {
     shown
 }
 
-fn locate(program: &str) -> Option<PathBuf> {
+/// Finds a program on PATH, or in the folders of system programs that a user's PATH often lacks.
+pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))

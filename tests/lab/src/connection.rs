@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
+use monitor_common::Direction;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -22,13 +23,6 @@ use tokio_tungstenite::{
 
 use crate::LabError;
 
-/// As seen from the counting end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
-    Rx,
-    Tx,
-}
-
 /// RFC 6455 §5.2. The lab never fragments, so continuations are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Opcode {
@@ -39,7 +33,7 @@ pub enum Opcode {
     Pong,
 }
 
-/// Number of frames in each direction.
+/// Number of frames in each direction, as seen from the counting end.
 ///
 /// A sent frame counts once the kernel has accepted it. With a black-holed peer that is before it
 /// is on the wire, and it may never get there.

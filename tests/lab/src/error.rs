@@ -17,6 +17,9 @@ pub enum LabError {
     #[error("`{command}` failed: {stderr}")]
     Command { command: String, stderr: String },
 
+    #[error("cargo could not build {name}; its errors are above")]
+    Build { name: &'static str },
+
     #[error("cannot {action}")]
     Io { action: String, source: io::Error },
 
@@ -44,10 +47,10 @@ pub enum LabError {
     #[error("waited {waited:?} for {what}, in vain")]
     Timeout { what: String, waited: Duration },
 
-    #[error("wsmon ended too early ({status}), its last words:\n{log}")]
+    #[error("wsmon ended too early ({status}), the end of its log:\n{log}")]
     DaemonEnded { status: ExitStatus, log: String },
 
-    #[error("wsmon was not ready within {waited:?}, its words so far:\n{log}")]
+    #[error("wsmon was not ready within {waited:?}, its log so far:\n{log}")]
     DaemonNotReady { waited: Duration, log: String },
 
     #[error("cannot scrape {url}")]

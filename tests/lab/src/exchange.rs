@@ -157,11 +157,10 @@ impl End {
 mod tests {
     use std::{net::TcpListener, thread};
 
+    use wire::{BINARY, ZERO_KEY, frame};
+
     use super::*;
-    use crate::{
-        Opcode, Pair, wait_until,
-        wire::{Sender, frame},
-    };
+    use crate::{Pair, wait_until};
 
     #[test]
     fn frames_larger_than_a_socket_buffer_pass_in_both_directions() {
@@ -169,20 +168,20 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let open = |_| Pair::open(&listener, "127.0.0.2:0".parse().unwrap()).unwrap();
             let (clients, servers) = (0..3).map(open).map(Pair::into_ends).unzip();
-            let ask = frame(Sender::Client, Opcode::Binary, payload);
-            let answer = frame(Sender::Server, Opcode::Binary, payload);
-            let (from_client, from_server) = (ask.len(), answer.len());
+            let request = frame(BINARY, &vec![0; payload], ZERO_KEY);
+            let answer = frame(BINARY, &vec![0; payload], None);
+            let (from_client, from_server) = (request.len(), answer.len());
             let turn = |reads, answers, begins| Turn {
                 reads,
                 answers: Some(answers),
                 begins,
             };
-            let client = Exchange::new(clients, turn(from_server, ask, true)).unwrap();
+            let client = Exchange::new(clients, turn(from_server, request, true)).unwrap();
             let server = Exchange::new(servers, turn(from_client, answer, false)).unwrap();
-            let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+            let (requested, answered) = (AtomicU64::new(0), AtomicU64::new(0));
             let stop = AtomicBool::new(false);
             thread::scope(|scope| {
-                scope.spawn(|| server.run(&asked, &stop));
+                scope.spawn(|| server.run(&requested, &stop));
                 scope.spawn(|| client.run(&answered, &stop));
                 let limit = Duration::from_secs(20);
                 let enough = || answered.load(Ordering::Relaxed) >= 30;
@@ -190,7 +189,7 @@ mod tests {
                 stop.store(true, Ordering::Relaxed);
                 waited.unwrap();
             });
-            assert!(asked.into_inner() >= answered.into_inner());
+            assert!(requested.into_inner() >= answered.into_inner());
         }
     }
 }

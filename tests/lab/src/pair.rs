@@ -7,11 +7,9 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use wire::{REQUEST, RESPONSE};
 
-use crate::{
-    LabError,
-    wire::{REQUEST, RESPONSE},
-};
+use crate::LabError;
 
 /// Over loopback a packet arrives before the call that sent it returns, unless the machine is very
 /// busy: then the reader waits.
@@ -94,7 +92,7 @@ impl Pair {
     pub fn peer(&self) -> Result<SocketAddr, LabError> {
         self.client
             .local_addr()
-            .map_err(LabError::io("ask a socket for its address"))
+            .map_err(LabError::io("read a socket's address"))
     }
 
     /// The client's and the server's socket.

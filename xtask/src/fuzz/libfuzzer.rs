@@ -4,17 +4,16 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use lab::Process;
 
 use super::fuzz_folder;
-use crate::{interrupt::Interrupt, workspace};
+use crate::workspace;
 
 /// Between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(30);
@@ -29,8 +28,6 @@ const CHATTER: [&str; 4] = [
     "\tNEW_FUNC",
     "NOTE: ",
 ];
-/// Time for libFuzzer to print its figures and end.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A target that is ready to run.
 pub(super) struct Fuzzer {
@@ -42,7 +39,7 @@ pub(super) struct Fuzzer {
     status: Status,
     artifact: Option<PathBuf>,
     /// Other output: the panic and its backtrace.
-    words: Vec<String>,
+    output: Vec<String>,
 }
 
 /// libFuzzer's latest progress.
@@ -72,7 +69,7 @@ impl Fuzzer {
             log: logs.join(format!("{name}.log")),
             status: Status::default(),
             artifact: None,
-            words: Vec::new(),
+            output: Vec::new(),
         })
     }
 
@@ -80,19 +77,19 @@ impl Fuzzer {
     ///
     /// # Errors
     /// If an input breaks a guarantee.
-    pub(super) fn run_for(&mut self, time: Duration, interrupt: &Interrupt) -> Result<()> {
+    pub(super) fn run_for(&mut self, time: Duration) -> Result<()> {
         let corpus = fuzz_folder().join("corpus").join(&self.name);
         make(&corpus)?;
         let total = humantime::format_duration(time);
         println!(
-            "{}: {total}; all that libFuzzer says: {}",
+            "{}: {total}; libFuzzer's output: {}",
             self.name,
             self.log.display()
         );
         // libFuzzer interprets 0 as unlimited.
         let limit = format!("-max_total_time={}", time.as_secs().max(1));
         let mut command = self.command(&corpus);
-        self.run(command.arg(limit), Some(interrupt))
+        self.run(command.arg(limit))
     }
 
     /// Runs the seeds and their mutations, `runs` times; always the same ones.
@@ -107,10 +104,7 @@ impl Fuzzer {
         }
         make(&corpus)?;
         let mut command = self.command(&corpus);
-        self.run(
-            command.args([format!("-runs={runs}"), "-seed=1".to_owned()]),
-            None,
-        )
+        self.run(command.args([format!("-runs={runs}"), "-seed=1".to_owned()]))
     }
 
     fn command(&self, corpus: &Path) -> Command {
@@ -125,29 +119,28 @@ impl Fuzzer {
         command
     }
 
-    fn run(&mut self, command: &mut Command, interrupt: Option<&Interrupt>) -> Result<()> {
+    fn run(&mut self, command: &mut Command) -> Result<()> {
         let begin = Instant::now();
-        let mut process = Process::spawn(command)?;
-        let said = process
-            .child_mut()
+        let mut process = command.spawn().context("could not start the target")?;
+        let output = process
             .stderr
             .take()
             .context("libFuzzer has no standard error")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
-            for line in BufReader::new(said).split(b'\n').map_while(Result::ok) {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 if sender.send(line).is_err() {
                     break;
                 }
             }
         });
-        let status = self.follow(&mut process, &lines, begin, interrupt)?;
-        self.tell(begin);
-        if interrupt.is_some_and(Interrupt::came) || status.success() {
+        let status = self.follow(&mut process, &lines, begin)?;
+        self.report(begin);
+        if status.success() {
             return Ok(());
         }
-        println!("{}", self.words.join("\n"));
+        println!("{}", self.output.join("\n"));
         match &self.artifact {
             Some(artifact) => {
                 let root = workspace::root();
@@ -168,47 +161,42 @@ impl Fuzzer {
     /// Processes libFuzzer's output until it ends.
     fn follow(
         &mut self,
-        process: &mut Process,
+        process: &mut Child,
         lines: &Receiver<String>,
         begin: Instant,
-        interrupt: Option<&Interrupt>,
     ) -> Result<ExitStatus> {
         let mut log = File::create(&self.log)
             .with_context(|| format!("could not write {}", self.log.display()))?;
         let mut next = begin + PROGRESS;
         loop {
-            match lines.recv_timeout(Duration::from_millis(200)) {
+            match lines.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     writeln!(log, "{line}")?;
-                    self.hear(line);
+                    self.on_line(line);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let end = || process.try_wait().transpose();
-                    return Ok(lab::wait_for("libFuzzer's end", FAREWELL, end)??);
+                    return process.wait().context("could not wait for libFuzzer");
                 }
             }
-            if interrupt.is_some_and(Interrupt::came) {
-                return Ok(process.terminate(FAREWELL)?);
-            }
-            if interrupt.is_some() && Instant::now() >= next {
+            if Instant::now() >= next {
                 next += PROGRESS;
-                self.tell(begin);
+                self.report(begin);
             }
         }
     }
 
-    fn hear(&mut self, line: String) {
+    fn on_line(&mut self, line: String) {
         if let Some(status) = Status::parse(&line) {
             self.status = status;
         } else if let Some((_, path)) = line.split_once("Test unit written to ") {
             self.artifact = Some(path.into());
         } else if !CHATTER.iter().any(|chatter| line.starts_with(chatter)) {
-            self.words.push(line);
+            self.output.push(line);
         }
     }
 
-    fn tell(&self, begin: Instant) {
+    fn report(&self, begin: Instant) {
         let Status {
             runs,
             coverage,

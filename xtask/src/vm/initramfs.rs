@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{cpio::Archive, guest::Programs, kernel::Kernel};
+use super::{archive::Archive, guest::Programs, kernel::Kernel};
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -25,44 +25,44 @@ pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -
     let architecture = kernel.name.architecture;
     let mut archive = Archive::default();
     for folder in MOUNT_POINTS {
-        archive.folder(Path::new(folder));
+        archive.folder(Path::new(folder))?;
     }
-    archive.file(Path::new("init"), INIT.as_bytes());
-    archive.file(Path::new("filter"), filter.join(" ").as_bytes());
+    archive.file(Path::new("init"), INIT.as_bytes())?;
+    archive.file(Path::new("filter"), filter.join(" ").as_bytes())?;
     archive.file(
         Path::new("results"),
         line(architecture.results()).as_bytes(),
-    );
+    )?;
 
     let mut order = String::new();
     for (name, content) in kernel.modules(&MODULES)? {
-        archive.file(Path::new(&format!("modules/{name}.ko")), &content);
+        archive.file(Path::new(&format!("modules/{name}.ko")), &content)?;
         order += &line(&name);
     }
-    archive.file(Path::new("modules/order"), order.as_bytes());
+    archive.file(Path::new("modules/order"), order.as_bytes())?;
 
     for place in SHELL {
-        archive.file(Path::new(place), &read(&programs.shell)?);
+        archive.file(Path::new(place), &read(&programs.shell)?)?;
     }
     let mut libraries: Vec<(PathBuf, PathBuf)> = architecture.libraries(&programs.shell)?;
     let mut order = String::new();
     for program in &programs.tests {
         order += &line(&program.name);
     }
-    archive.file(Path::new("tests/order"), order.as_bytes());
+    archive.file(Path::new("tests/order"), order.as_bytes())?;
     for program in programs.tests.iter().chain([&programs.wsmon]) {
         archive.file(
             &Path::new("tests").join(&program.name),
             &read(&program.path)?,
-        );
+        )?;
         libraries.extend(architecture.libraries(&program.path)?);
     }
     libraries.sort();
     libraries.dedup();
     for (library, place) in libraries {
-        archive.file(&place, &read(&library)?);
+        archive.file(&place, &read(&library)?)?;
     }
-    Ok(archive.finish())
+    archive.finish().context("could not write the archive")
 }
 
 fn line(word: &str) -> String {

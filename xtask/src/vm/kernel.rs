@@ -178,16 +178,16 @@ pub(crate) fn fetch(
     file: &Path,
 ) -> Result<Result<(), Gone>> {
     fs::create_dir_all(folder()).context("could not make target/vm")?;
-    let mut told = String::new();
+    let mut failures = String::new();
     for archive in archives {
         match apt::download(archive, package, file) {
             Download::Complete if is_intact(file, package) => return Ok(Ok(())),
-            Download::Complete => told += "the file has another hash than the pin\n",
+            Download::Complete => failures += "the file has another hash than the pin\n",
             Download::NotFound => {}
-            Download::Failed(words) => told += &format!("{words}\n"),
+            Download::Failed(reason) => failures += &format!("{reason}\n"),
         }
     }
-    if told.is_empty() {
+    if failures.is_empty() {
         return Ok(Err(Gone {
             file_name: package.file_name().to_owned(),
         }));
@@ -196,7 +196,7 @@ pub(crate) fn fetch(
         missing: format!(
             "could not fetch {} from any archive that apt is configured with\n{}",
             package.file_name(),
-            told.trim_end()
+            failures.trim_end()
         ),
         remedy: vec![
             "check that the archives of apt answer: apt-get update".into(),

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Action, Correlator, storms::departure};
+use super::{Action, Correlator};
 use crate::{
-    alert::Ending,
     event::CloseHow,
     facts::{ConnId, Facts},
     flow::TrackedFlow,
@@ -13,6 +12,7 @@ use crate::{
     pending::UpgradeAttempt,
     time::Ktime,
     transition::{Reason, State, Transition},
+    verdict::Ending,
 };
 
 impl Correlator {
@@ -27,8 +27,7 @@ impl Correlator {
         let Some(mut flow) = self.remove(facts.conn) else {
             return;
         };
-        flow.report_closing(facts, &mut self.actions);
-        let (id, from) = (flow.listener, flow.state());
+        let id = flow.listener;
         let Listener {
             rules,
             history,
@@ -41,8 +40,10 @@ impl Correlator {
             ..Observation::new(facts, source, facts.at, rules, loss, self.staleness)
         };
         if storm.disconnect(&mut flow) {
-            storm.depart(&departure(&observation, Some(how), client), &history.tally);
+            storm.depart(&observation, Some(how), client, &history.tally);
         }
+        flow.advance(facts, &mut history.tally, &mut self.actions);
+        let from = flow.state();
         history.tally.count_close(facts);
         let (ending, last) = (Ending::Closed(how), Some(&observation));
         flow.end(ending, last, self.now, history, &mut self.actions);
@@ -63,17 +64,17 @@ impl Correlator {
         if let Some(attempt) = &attempt {
             self.give_up(attempt, at);
         }
-        let asking = attempt.as_ref().and_then(UpgradeAttempt::state);
+        let attempt_state = attempt.as_ref().and_then(UpgradeAttempt::state);
         let flow = self.remove(conn);
         let (listener, from, reason) = match (&flow, attempt) {
             (Some(flow), _) => {
-                let from = asking.unwrap_or(flow.state());
+                let from = attempt_state.unwrap_or(flow.state());
                 (flow.listener, Some(from), ending.reason())
             }
             (None, Some(attempt)) if ending == Ending::Dismissed && attempt.is_unanswered() => {
-                (attempt.listener, asking, Reason::NoAnswer)
+                (attempt.listener, attempt_state, Reason::NoAnswer)
             }
-            (None, Some(attempt)) => (attempt.listener, asking, ending.reason()),
+            (None, Some(attempt)) => (attempt.listener, attempt_state, ending.reason()),
             (None, None) => return,
         };
         if let Some(mut flow) = flow {

@@ -1,25 +1,18 @@
 //! The input and output of each listener's storm engine.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, Correlator};
+use super::Correlator;
 use crate::{
-    alert::StormAlert,
-    event::{CloseHow, HandshakeSocket},
-    facts::{Closing, ClosingBy, Direction, Facts, ListenerId, Role},
+    alert::Alert,
+    event::HandshakeSocket,
+    facts::{Facts, ListenerId, Role},
     flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
     listener::Listener,
-    observation::Observation,
-    storm::{
-        AttemptOutcome, Baseline, ClientRow, Departure, StormDetector, StormFinding, StormSettings,
-    },
-    tally::Tally,
+    storm::{AttemptOutcome, Baseline, ClientRow, StormSettings},
+    storm_watch::StormWatch,
     time::Ktime,
-    verdict,
 };
 
 /// Settings for the detection of storms.
@@ -33,72 +26,13 @@ pub struct StormSetup {
     pub forwarded: bool,
 }
 
-/// The engine of one listener, with its standing alerts.
-#[derive(Debug)]
-pub(crate) struct StormWatch {
-    detector: StormDetector,
-    reconnect: Option<Box<StormAlert>>,
-    thrash: Option<Box<StormAlert>>,
-}
-
-impl StormWatch {
-    pub(crate) fn new(settings: &StormSettings, baseline: Option<Baseline>) -> Self {
-        Self {
-            detector: StormDetector::new(settings, baseline),
-            reconnect: None,
-            thrash: None,
-        }
-    }
-
-    fn standing(&self) -> impl Iterator<Item = &StormAlert> {
-        let both = [&self.reconnect, &self.thrash];
-        both.into_iter().filter_map(Option::as_deref)
-    }
-
-    /// Assigns the flow to the client, and to no other.
-    pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
-        self.disconnect(flow);
-        flow.client = Some(self.detector.connect(at, client));
-    }
-
-    /// Marks the flow as over; `false` if it was already.
-    pub(super) fn disconnect(&mut self, flow: &mut TrackedFlow) -> bool {
-        let slot = flow.client.take();
-        let was_open = slot.is_some();
-        if let Some(slot) = slot {
-            self.detector.disconnect(slot);
-        }
-        was_open
-    }
-
-    pub(super) fn depart(&mut self, departure: &Departure, tally: &Tally) {
-        let open = tally.connections.iter().map(|phases| phases.open).sum();
-        self.detector.departed(departure, open);
-    }
-
-    /// Turns the engine's findings into actions.
-    fn report(&mut self, listener: ListenerId, tally: &mut Tally, actions: &mut VecDeque<Action>) {
-        tally.reconnects = self.detector.reconnects();
-        tally.reconnect_storm = self.detector.is_storm();
-        while let Some(finding) = self.detector.poll_finding() {
-            let alert = Box::new(StormAlert { listener, finding });
-            let standing = match alert.finding {
-                StormFinding::Reconnect(_) => &mut self.reconnect,
-                StormFinding::Thrash(_) => &mut self.thrash,
-            };
-            *standing = alert.is_firing().then(|| alert.clone());
-            actions.push_back(Action::Storm(alert));
-        }
-    }
-}
-
 impl Correlator {
     /// Sets how storms are detected. Must be called before the first event.
     pub fn with_storms(mut self, setup: &StormSetup) -> Self {
         self.forwarded = setup.forwarded;
-        for listener in &mut self.listeners {
+        for (id, listener) in (0..).map(ListenerId).zip(&mut self.listeners) {
             let baseline = setup.baselines.get(&listener.rules.name).copied();
-            listener.storm = StormWatch::new(&setup.settings, baseline);
+            listener.storm = StormWatch::new(id, &setup.settings, baseline);
         }
         self
     }
@@ -123,7 +57,7 @@ impl Correlator {
     }
 
     /// The standing storm and thrash alerts.
-    pub fn standing_storms(&self) -> impl Iterator<Item = &StormAlert> {
+    pub fn standing_storms(&self) -> impl Iterator<Item = &Alert> {
         let listeners = self.listeners.iter();
         listeners.flat_map(|listener| listener.storm.standing())
     }
@@ -172,7 +106,7 @@ impl Correlator {
 
     pub(super) fn report_storm(&mut self, listener: ListenerId) {
         let Listener { history, storm, .. } = &mut self.listeners[listener.index()];
-        storm.report(listener, &mut history.tally, &mut self.actions);
+        storm.report(&mut history.tally, &mut self.actions);
     }
 
     /// The client of an upgrade attempt; `request` if its head was seen.
@@ -198,44 +132,6 @@ fn identify(role: Role, local: IpAddr, peer: IpAddr, forwarded: Option<ClientAdd
         (Role::Client, _) => local.to_canonical(),
         (Role::Server, Some(client)) => client.reveal(),
         (Role::Server, None) => peer.to_canonical(),
-    }
-}
-
-/// The end of an open connection, at its first FIN or close frame, otherwise at its close.
-pub(super) fn departure(
-    observation: &Observation<'_>,
-    how: Option<CloseHow>,
-    client: IpAddr,
-) -> Departure {
-    let facts = observation.facts;
-    let (at, how, by) = match (facts.closing, how) {
-        (Some(Closing { at, by }), _) => match by {
-            ClosingBy::CloseFrame(close) => (at, CloseHow::CloseFrame, Some(close.initiator)),
-            ClosingBy::Fin(by) => (at, CloseHow::Fin, Some(by)),
-        },
-        (None, how) => {
-            let how = how.unwrap_or(CloseHow::Unknown);
-            let by = match how {
-                CloseHow::RstReceived => Some(Direction::Rx),
-                CloseHow::RstSent => Some(Direction::Tx),
-                CloseHow::CloseFrame | CloseHow::Fin | CloseHow::Timeout | CloseHow::Unknown => {
-                    None
-                }
-            };
-            (facts.at, how, by)
-        }
-    };
-    Departure {
-        at,
-        client,
-        peer: facts.peer.ip().to_canonical(),
-        how,
-        by,
-        idle: verdict::silence_before_close(observation),
-        age: facts
-            .established_at
-            .map(|established_at| at.since(established_at)),
-        unacked: facts.retransmits > 0,
     }
 }
 

@@ -11,8 +11,9 @@ use crate::{
     facts::Facts,
     listener::Listener,
     observation::{FactsSource, Observation},
+    rules,
     time::Ktime,
-    verdict::{self, Finding},
+    verdict::Finding,
 };
 
 impl Correlator {
@@ -47,12 +48,12 @@ impl Correlator {
         if ends || observation.is_in_doubt() || observation.needs_first_seen() {
             return false;
         }
-        let Finding::NotBefore(deadline) = verdict::judge(observation) else {
+        let Finding::NotBefore(deadline) = rules::judge(observation) else {
             return false;
         };
         // The at-risk check affects only a gauge, so it may be late.
         let tolerance = observation.path.idle_timeout().unwrap_or_default() / 10;
-        let (at_risk, risk) = verdict::at_risk(observation);
+        let (at_risk, risk) = rules::at_risk(observation);
         let deadline = deadline.min(risk + tolerance);
         !at_risk && self.is_swept_before(deadline, observation.now)
     }
@@ -67,7 +68,7 @@ impl Correlator {
 mod tests {
     use super::*;
     use crate::{
-        Action, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind, alert::Alert,
+        Action, Alert, Certainty, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind,
     };
 
     const STALENESS: Duration = Duration::from_millis(260);
@@ -85,7 +86,7 @@ mod tests {
     }
 
     fn opened(core: &mut Correlator) -> Facts {
-        let facts = Facts::newborn(1, s(1));
+        let facts = Facts::just_opened(1, s(1));
         core.handle_timeout(s(1));
         core.handle_event(Event::Opened(Box::new(facts.clone())));
         facts
@@ -95,7 +96,7 @@ mod tests {
         let actions = std::iter::from_fn(|| core.poll_action());
         actions
             .filter_map(|action| match action {
-                Action::Alert(alert) => Some(*alert),
+                Action::Alert(alert) => Some(alert),
                 _ => None,
             })
             .collect()
@@ -160,7 +161,8 @@ mod tests {
             }
             let alerts = alerts(&mut core);
             assert_eq!(alerts.len(), 1, "{alerts:?}");
-            assert_eq!(alerts[0].kind, VerdictKind::Expired);
+            let expired = (VerdictKind::Expired, Certainty::Suspected);
+            assert_eq!(alerts[0].subject.verdict(), Some(expired));
             assert_eq!(alerts[0].status, Status::Firing);
             let late = alerts[0].at.since(s(62));
             assert!(
@@ -190,7 +192,7 @@ mod tests {
     fn a_snapshot_of_an_unknown_flow_or_listener_changes_nothing() {
         let mut core = core();
         core.handle_timeout(s(100));
-        let mut facts = Facts::newborn(1, s(1));
+        let mut facts = Facts::just_opened(1, s(1));
         core.handle_swept(&facts);
         assert!(!core.knows(ConnId(1)));
         assert_eq!((core.poll_timeout(), core.rejected()), (None, 0));

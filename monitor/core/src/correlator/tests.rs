@@ -53,7 +53,7 @@ impl Bench {
 
     fn opened(hop: Option<OnExpiry>) -> (Self, Facts) {
         let mut bench = Self::behind(hop);
-        let facts = Facts::newborn(1, ms(0));
+        let facts = Facts::just_opened(1, ms(0));
         bench.event(Event::Opened(Box::new(facts.clone())));
         (bench, facts)
     }
@@ -102,10 +102,11 @@ impl Bench {
 
     fn listen(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            if let Action::Alert(alert) = action {
+            if let Action::Alert(alert) = action
+                && let Some((kind, certainty)) = alert.subject.verdict()
+            {
                 let at = alert.at.0 / 1_000_000;
-                self.emitted
-                    .push((at, alert.status, alert.kind, alert.certainty));
+                self.emitted.push((at, alert.status, kind, certainty));
                 self.reasons.push(alert.reason);
             }
         }
@@ -129,7 +130,7 @@ fn ping(facts: &mut Facts, at: u64) {
 }
 
 /// New payload other than a pong comes from the peer.
-fn hear(facts: &mut Facts, at: u64) {
+fn receive(facts: &mut Facts, at: u64) {
     facts.rx.last_packet = Some(ms(at));
     facts.rx.last_payload = Some(ms(at));
     (facts.first_try, facts.second_try) = (None, None);
@@ -137,7 +138,7 @@ fn hear(facts: &mut Facts, at: u64) {
 
 /// A pong that answers all pings.
 fn pong(facts: &mut Facts, at: u64) {
-    hear(facts, at);
+    receive(facts, at);
     facts.pings_unanswered = 0;
 }
 

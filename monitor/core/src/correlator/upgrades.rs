@@ -79,7 +79,7 @@ impl Correlator {
         match response.status {
             Some(UpgradeResponse::SWITCHING_PROTOCOLS) => {
                 let attempt = self.take_attempt(of.conn);
-                let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
+                let mut attempt = attempt.unwrap_or_else(|| self.attempt_without_request(of));
                 attempt.at = attempt.at.max(of.at);
                 attempt.deadline = attempt.at + TIMEOUT;
                 attempt.response = Some(response);
@@ -160,7 +160,7 @@ impl Correlator {
 
     /// An attempt whose request record was lost. It is counted now, unless its connection is open and so
     /// was counted when it opened.
-    fn unheard(&mut self, of: &HandshakeSocket) -> UpgradeAttempt {
+    fn attempt_without_request(&mut self, of: &HandshakeSocket) -> UpgradeAttempt {
         let client = self.client_of_request(of, None);
         let mut attempt = UpgradeAttempt::new(of.listener, client, of.at);
         attempt.settled = self.is_proven(of.conn);
@@ -189,13 +189,13 @@ impl Correlator {
     }
 
     fn refused(&mut self, of: &HandshakeSocket, status: Option<u16>, response: &UpgradeResponse) {
-        let asked_later = |attempt: &UpgradeAttempt| attempt.at > of.at;
-        if self.is_proven(of.conn) || self.pending.get(of.conn).is_some_and(asked_later) {
+        let requested_later = |attempt: &UpgradeAttempt| attempt.at > of.at;
+        if self.is_proven(of.conn) || self.pending.get(of.conn).is_some_and(requested_later) {
             return;
         }
         let attempt = self.take_attempt(of.conn);
         let from = attempt.as_ref().and_then(UpgradeAttempt::state);
-        let mut attempt = attempt.unwrap_or_else(|| self.unheard(of));
+        let mut attempt = attempt.unwrap_or_else(|| self.attempt_without_request(of));
         self.conclude(&mut attempt, of.at, AttemptOutcome::Refused(status));
         let reason = Reason::Refused {
             status,

@@ -2,14 +2,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    AlertResolution, CloseHow, Facts,
+    AlertResolution, CloseHow, ConnectionVerdict, Facts,
     facts::{Protocol, Role},
 };
 
 const FIRING: Status = Status::Firing;
 const RESET: Status = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
 
-fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
+fn alert(at: u64, conn: u64, status: Status) -> ConnectionAlert {
     let at = Ktime(at * 1_000_000);
     let facts = Facts::new(
         at,
@@ -20,34 +20,43 @@ fn alert(at: u64, conn: u64, status: Status) -> Box<Alert> {
         ([127, 0, 0, 1], 8080).into(),
         ([127, 0, 0, 1], 40_000).into(),
     );
-    Box::new(Alert {
+    Alert {
         status,
-        kind: VerdictKind::Expired,
-        certainty: Certainty::Suspected,
         listener: ListenerId(0),
         hop: Some("lb".to_owned()),
         at,
         since: at,
-        limit: Duration::from_secs(6),
-        facts: Box::new(facts),
-        background: None,
         reason: format!("connection {conn}"),
-    })
+        subject: Box::new(ConnectionVerdict {
+            kind: VerdictKind::Expired,
+            certainty: Certainty::Suspected,
+            limit: Duration::from_secs(6),
+            facts,
+            background: None,
+        }),
+    }
 }
 
-fn reported(grouping: &mut Grouping) -> Vec<Notice> {
-    std::iter::from_fn(|| grouping.poll_notice()).collect()
+fn reported(grouping: &mut Grouping) -> Vec<Alert> {
+    std::iter::from_fn(|| grouping.poll_alert()).collect()
 }
 
-/// The number of alerts in each notice.
-fn counts(notices: &[Notice]) -> Vec<u64> {
-    notices.iter().map(count).collect()
+/// The number of alerts that each stands for.
+fn counts(alerts: &[Alert]) -> Vec<u64> {
+    alerts.iter().map(count).collect()
 }
 
-fn count(notice: &Notice) -> u64 {
-    match notice {
-        Notice::Group(group) => group.count,
-        Notice::Connection(_) | Notice::Listener(_) | Notice::Storm(_) => 1,
+fn count(alert: &Alert) -> u64 {
+    match &alert.subject {
+        Subject::Group(group) => group.count,
+        _ => 1,
+    }
+}
+
+fn group(alert: &Alert) -> &AlertGroup {
+    match &alert.subject {
+        Subject::Group(group) => group,
+        _ => panic!("a group: {alert:?}"),
     }
 }
 
@@ -55,21 +64,22 @@ fn count(notice: &Notice) -> u64 {
 fn twenty_alerts_pass_at_once_and_the_rest_is_reported_as_a_group_after_ten_seconds() {
     let mut grouping = Grouping::default();
     for conn in 0..10_000 {
-        grouping.offer(alert(1_000, conn, FIRING));
+        grouping.offer(alert(1_000, conn, FIRING).into());
     }
     assert_eq!(counts(&reported(&mut grouping)), [1; SINGLY]);
     assert_eq!(grouping.poll_timeout(), Some(Ktime(11_000_000_000)));
     grouping.handle_timeout(Ktime(10_999_999_999));
-    assert_eq!(grouping.poll_notice(), None);
+    assert_eq!(grouping.poll_alert(), None);
     grouping.handle_timeout(Ktime(11_000_000_000));
-    let notices = reported(&mut grouping);
-    let [Notice::Group(group)] = notices.as_slice() else {
-        panic!("one group: {notices:?}");
+    let alerts = reported(&mut grouping);
+    let [alert] = alerts.as_slice() else {
+        panic!("one group: {alerts:?}");
     };
-    assert_eq!(group.count, 9_980);
-    let examples: Vec<_> = group.examples.iter().map(|e| e.facts.conn.0).collect();
+    assert_eq!(group(alert).count, 9_980);
+    let examples = group(alert).examples.iter();
+    let examples: Vec<_> = examples.map(|it| it.subject.facts.conn.0).collect();
     assert_eq!(examples, Vec::from_iter(20..30));
-    assert_eq!(group.hop.as_deref(), Some("lb"));
+    assert_eq!(alert.hop.as_deref(), Some("lb"));
     assert_eq!(grouping.poll_timeout(), None);
 }
 
@@ -77,14 +87,19 @@ fn twenty_alerts_pass_at_once_and_the_rest_is_reported_as_a_group_after_ten_seco
 fn a_long_burst_yields_one_group_every_ten_seconds_and_single_alerts_resume_afterwards() {
     let mut grouping = Grouping::default();
     for conn in 0..400 {
-        grouping.offer(alert(conn * 100, conn, FIRING));
+        grouping.offer(alert(conn * 100, conn, FIRING).into());
     }
     grouping.flush();
     // The first was withheld at 2.0 s.
     let expected = [vec![1; SINGLY], vec![100, 100, 100, 80]].concat();
-    assert_eq!(counts(&reported(&mut grouping)), expected);
+    let alerts = reported(&mut grouping);
+    assert_eq!(counts(&alerts), expected);
+    assert_eq!(
+        alerts[SINGLY].reason,
+        "100 more connections within 9.9 s; the first: connection 20"
+    );
     for conn in 400..500 {
-        grouping.offer(alert(50_000 + conn * 1_000, conn, FIRING));
+        grouping.offer(alert(50_000 + conn * 1_000, conn, FIRING).into());
     }
     assert_eq!(counts(&reported(&mut grouping)), [1; 100]);
 }
@@ -93,28 +108,28 @@ fn a_long_burst_yields_one_group_every_ten_seconds_and_single_alerts_resume_afte
 fn a_single_withheld_alert_is_reported_late_and_ungrouped() {
     let mut grouping = Grouping::default();
     for conn in 0..=SINGLY as u64 {
-        grouping.offer(alert(0, conn, FIRING));
+        grouping.offer(alert(0, conn, FIRING).into());
     }
     assert_eq!(reported(&mut grouping).len(), SINGLY);
     grouping.flush();
     let only = alert(0, SINGLY as u64, FIRING);
-    assert_eq!(reported(&mut grouping), [Notice::Connection(only)]);
+    assert_eq!(reported(&mut grouping), [only.into()]);
 }
 
 #[test]
 fn kinds_listeners_and_certainties_have_separate_bursts() {
     let mut grouping = Grouping::default();
     for conn in 0..SINGLY as u64 {
-        let of = |change: fn(&mut Alert)| {
+        let of = |change: fn(&mut ConnectionAlert)| {
             let mut alert = alert(0, conn, FIRING);
             change(&mut alert);
             alert
         };
-        grouping.offer(of(|_| {}));
-        grouping.offer(of(|alert| alert.kind = VerdictKind::Quiet));
-        grouping.offer(of(|alert| alert.listener = ListenerId(1)));
-        grouping.offer(of(|alert| alert.certainty = Certainty::Confirmed));
-        grouping.offer(of(|alert| alert.status = RESET));
+        grouping.offer(of(|_| {}).into());
+        grouping.offer(of(|alert| alert.subject.kind = VerdictKind::Quiet).into());
+        grouping.offer(of(|alert| alert.listener = ListenerId(1)).into());
+        grouping.offer(of(|alert| alert.subject.certainty = Certainty::Confirmed).into());
+        grouping.offer(of(|alert| alert.status = RESET).into());
     }
     assert_eq!(reported(&mut grouping).len(), 5 * SINGLY);
     assert_eq!(grouping.poll_timeout(), None);
@@ -124,24 +139,27 @@ fn kinds_listeners_and_certainties_have_separate_bursts() {
 fn the_end_of_a_verdict_waits_for_its_beginning() {
     let mut grouping = Grouping::default();
     for conn in 0..25 {
-        grouping.offer(alert(0, conn, FIRING));
+        grouping.offer(alert(0, conn, FIRING).into());
     }
     reported(&mut grouping);
-    grouping.offer(alert(1_000, 3, RESET));
+    grouping.offer(alert(1_000, 3, RESET).into());
     assert_eq!(
         reported(&mut grouping).len(),
         1,
         "its beginning was reported"
     );
-    grouping.offer(alert(1_000, 23, RESET));
+    grouping.offer(alert(1_000, 23, RESET).into());
     assert_eq!(reported(&mut grouping), []);
     grouping.handle_timeout(Ktime(10_000_000_000));
-    let notices = reported(&mut grouping);
-    let [Notice::Group(firing), Notice::Connection(resolved)] = notices.as_slice() else {
-        panic!("a group and a single one: {notices:?}");
+    let alerts = reported(&mut grouping);
+    let [firing, resolved] = alerts.as_slice() else {
+        panic!("a group and a single one: {alerts:?}");
     };
-    assert_eq!((firing.status, firing.count), (FIRING, 5));
-    assert_eq!((resolved.status, resolved.facts.conn.0), (RESET, 23));
+    assert_eq!((firing.status, group(firing).count), (FIRING, 5));
+    let Subject::Connection(verdict) = &resolved.subject else {
+        panic!("a single one: {resolved:?}");
+    };
+    assert_eq!((resolved.status, verdict.facts.conn.0), (RESET, 23));
 }
 
 #[test]
@@ -152,24 +170,24 @@ fn a_group_names_a_hop_only_if_all_its_alerts_share_it() {
         if conn == 25 {
             alert.hop = Some("nat".to_owned());
         }
-        grouping.offer(alert);
+        grouping.offer(alert.into());
     }
     grouping.flush();
-    let last = reported(&mut grouping).pop();
-    let Some(Notice::Group(group)) = last else {
-        panic!("a group: {last:?}");
-    };
-    assert_eq!(group.hop, None);
+    let last = reported(&mut grouping).pop().expect("a group");
+    assert_eq!((count(&last), last.hop), (10, None));
 }
 
 /// What an alert reports, apart from its connection.
 type ReportedAlert = (ListenerId, VerdictKind, Status, Certainty);
 
-fn reported_alert(alert: &Alert) -> ReportedAlert {
-    (alert.listener, alert.kind, alert.status, alert.certainty)
+fn reported_alert(alert: &ConnectionAlert) -> ReportedAlert {
+    let ConnectionVerdict {
+        kind, certainty, ..
+    } = *alert.subject;
+    (alert.listener, kind, alert.status, certainty)
 }
 
-fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
+fn any_alert() -> impl Strategy<Value = (u64, ConnectionAlert)> {
     let status = prop_oneof![
         Just(FIRING),
         Just(RESET),
@@ -183,8 +201,8 @@ fn any_alert() -> impl Strategy<Value = (u64, Box<Alert>)> {
         |(step, conn, listener, status, kind, certainty)| {
             let mut alert = alert(0, conn, status);
             alert.listener = ListenerId(listener);
-            alert.kind = kind;
-            alert.certainty = certainty;
+            alert.subject.kind = kind;
+            alert.subject.certainty = certainty;
             (step, alert)
         },
     )
@@ -201,36 +219,36 @@ proptest! {
         let mut offered: BTreeMap<_, u64> = BTreeMap::new();
         let mut counted: BTreeMap<_, u64> = BTreeMap::new();
         let mut now = Ktime(1);
-        let mut notices = Vec::new();
+        let mut all = Vec::new();
         for (step, mut alert) in alerts {
             let next = now + Duration::from_millis(step);
             if punctual {
                 while let Some(due) = grouping.poll_timeout().filter(|due| *due <= next) {
                     grouping.handle_timeout(due);
                     prop_assert!(grouping.poll_timeout().is_none_or(|later| later > due));
-                    notices.extend(reported(&mut grouping).into_iter().map(|notice| (due, notice)));
+                    all.extend(reported(&mut grouping).into_iter().map(|alert| (due, alert)));
                 }
             }
             now = next;
             alert.at = now;
             *offered.entry(key(&alert)).or_default() += 1;
-            grouping.offer(alert);
-            notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
+            grouping.offer(alert.into());
+            all.extend(reported(&mut grouping).into_iter().map(|alert| (now, alert)));
         }
         grouping.flush();
         prop_assert_eq!(grouping.poll_timeout(), None);
-        notices.extend(reported(&mut grouping).into_iter().map(|notice| (now, notice)));
+        all.extend(reported(&mut grouping).into_iter().map(|alert| (now, alert)));
 
         let mut singles: BTreeMap<_, VecDeque<Ktime>> = BTreeMap::new();
-        for (reported_at, notice) in &notices {
-            match notice {
-                Notice::Connection(alert) => {
-                    *counted.entry(key(alert)).or_default() += 1;
+        for (reported_at, alert) in all {
+            match alert.into_connection() {
+                Ok(alert) => {
+                    *counted.entry(key(&alert)).or_default() += 1;
                     prop_assert!(!punctual || reported_at.since(alert.at) <= WINDOW);
-                    let before = singles.entry(key(alert)).or_default();
+                    let before = singles.entry(key(&alert)).or_default();
                     // A single withheld alert passes late and is not counted with those that passed
                     // at once.
-                    if alert.at == *reported_at {
+                    if alert.at == reported_at {
                         before.push_back(alert.at);
                     }
                     if before.len() > SINGLY {
@@ -238,7 +256,8 @@ proptest! {
                         prop_assert!(alert.at.since(first) >= WINDOW);
                     }
                 }
-                Notice::Group(group) => {
+                Err(alert) => {
+                    let group = group(&alert);
                     let first = &group.examples[0];
                     prop_assert_eq!(
                         group.examples.len() as u64,
@@ -250,7 +269,6 @@ proptest! {
                     }
                     *counted.entry(key(first)).or_default() += group.count;
                 }
-                Notice::Listener(_) | Notice::Storm(_) => prop_assert!(false, "no such alert was offered"),
             }
         }
         prop_assert_eq!(offered, counted);
@@ -258,7 +276,7 @@ proptest! {
 }
 
 /// What an alert reports, as a key with an order.
-fn key(alert: &Alert) -> (ListenerId, VerdictKind, String, Certainty) {
+fn key(alert: &ConnectionAlert) -> (ListenerId, VerdictKind, String, Certainty) {
     let (listener, kind, status, certainty) = reported_alert(alert);
     (listener, kind, format!("{status:?}"), certainty)
 }

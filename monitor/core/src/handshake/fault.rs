@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// A rule of the opening handshake that an endpoint broke, or a reason why it cannot be checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 #[repr(u8)]
+#[strum(serialize_all = "snake_case")]
 pub enum HandshakeFault {
     /// The head is longer than the captured part or came in more than one segment: headers may be
     /// missing here, but not on the wire.
@@ -36,39 +39,11 @@ pub enum HandshakeFault {
 }
 
 impl HandshakeFault {
-    pub const ALL: [Self; 13] = [
-        Self::CutOff,
-        Self::Malformed,
-        Self::NotGet,
-        Self::OldHttp,
-        Self::NoHost,
-        Self::NoUpgrade,
-        Self::NoConnection,
-        Self::BadKey,
-        Self::BadVersion,
-        Self::BadAccept,
-        Self::UnofferedSubprotocol,
-        Self::UnofferedCompression,
-        Self::BadExtension,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CutOff => "cut_off",
-            Self::Malformed => "malformed",
-            Self::NotGet => "not_get",
-            Self::OldHttp => "old_http",
-            Self::NoHost => "no_host",
-            Self::NoUpgrade => "no_upgrade",
-            Self::NoConnection => "no_connection",
-            Self::BadKey => "bad_key",
-            Self::BadVersion => "bad_version",
-            Self::BadAccept => "bad_accept",
-            Self::UnofferedSubprotocol => "unoffered_subprotocol",
-            Self::UnofferedCompression => "unoffered_compression",
-            Self::BadExtension => "bad_extension",
-        }
+        self.into()
     }
 }
 
@@ -87,7 +62,7 @@ impl Faults {
 
     /// Iterates in the order of [`HandshakeFault::ALL`].
     pub fn iter(self) -> impl Iterator<Item = HandshakeFault> {
-        let faults = HandshakeFault::ALL.into_iter();
+        let faults = HandshakeFault::ALL.iter().copied();
         faults.filter(move |fault| self.contains(*fault))
     }
 

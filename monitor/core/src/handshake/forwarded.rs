@@ -19,7 +19,8 @@ impl ClientAddress {
         self.0
     }
 
-    pub(crate) fn new(address: IpAddr) -> Self {
+    /// An IPv4 address in IPv6 form becomes IPv4.
+    pub fn new(address: IpAddr) -> Self {
         Self(address.to_canonical())
     }
 }

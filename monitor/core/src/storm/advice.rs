@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::finding::{Cause, ClientRow, Pattern, ReconnectStorm, StormPhase};
 
-/// The sentence of a [`ReconnectStorm`].
-pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
+/// The sentence of a [`ReconnectStorm`] that has `lasted` until now.
+pub(super) fn of_storm(storm: &ReconnectStorm, lasted: Duration) -> String {
     match storm.phase {
         StormPhase::MassClose => format!(
             "{} connections were lost at once{}",
@@ -13,7 +13,7 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
             because(storm.cause)
         ),
         StormPhase::Storm => format!("{}; {}", seen(storm), advice(storm)),
-        StormPhase::Over => over(storm),
+        StormPhase::Over => over(storm, lasted),
     }
 }
 
@@ -22,7 +22,7 @@ pub(super) fn of_storm(storm: &ReconnectStorm) -> String {
 pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
     let shared = rows.iter().filter(|row| row.is_shared()).count();
     let every = rows.first().and_then(|row| row.interval).map_or_else(
-        || "again and again".to_owned(),
+        || "repeatedly".to_owned(),
         |interval| format!("every {:.1} s", interval.as_secs_f64()),
     );
     if let [row] = rows
@@ -30,7 +30,7 @@ pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
     {
         return format!(
             "most connections from {}, a proxy, NAT or load balancer ({} connections at once), end within \
-             5 s: look for what ends them; --client-address tells its clients apart where it forwards \
+             5 s: find what ends them; --client-address distinguishes its clients if it forwards \
              their addresses",
             row.client, row.most_open
         );
@@ -45,7 +45,7 @@ pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
         many => format!(" ({many} of them are proxies, NATs or load balancers)"),
     };
     format!(
-        "{who} {every} and {stay} for less than 5 s{among}: look for what ends these connections, and have \
+        "{who} {every} and {stay} for less than 5 s{among}: find what ends these connections, and have \
          clients reset their delay only after a connection has lasted"
     )
 }
@@ -99,8 +99,8 @@ fn advice(storm: &ReconnectStorm) -> &'static str {
     }
 }
 
-fn over(storm: &ReconnectStorm) -> String {
-    let lasted = storm.at.since(storm.since).as_secs_f64();
+fn over(storm: &ReconnectStorm, lasted: Duration) -> String {
+    let lasted = lasted.as_secs_f64();
     if storm.attempts == 0 {
         return format!(
             "{} connections were lost, and none came back within {lasted:.0} s",

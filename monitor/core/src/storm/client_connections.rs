@@ -13,11 +13,11 @@ use hashbrown::HashTable;
 pub struct ClientSlot(NonZeroU32);
 
 impl ClientSlot {
-    fn at(place: u32) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(place))
+    fn at(slot_index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(slot_index))
     }
 
-    fn place(&self) -> u32 {
+    fn slot_index(&self) -> u32 {
         self.0.get() - 1
     }
 }
@@ -42,18 +42,18 @@ struct ClientEntry {
 impl ClientConnections {
     /// Counts a connection. `hash_of` is the keyed hash of a client.
     pub(super) fn open(&mut self, client: IpAddr, hash_of: impl Fn(IpAddr) -> u64) -> ClientSlot {
-        if let Some(place) = self.place(client, hash_of(client)) {
-            self.slots[place as usize].open += 1;
-            return ClientSlot::at(place);
+        if let Some(slot_index) = self.slot_index(client, hash_of(client)) {
+            self.slots[slot_index as usize].open += 1;
+            return ClientSlot::at(slot_index);
         }
         let entry = ClientEntry {
             client: mapped(client),
             open: 1,
         };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.slots[place as usize] = entry;
-                place
+        let slot_index = match self.free.pop() {
+            Some(slot_index) => {
+                self.slots[slot_index as usize] = entry;
+                slot_index
             }
             None => {
                 self.slots.push(entry);
@@ -62,30 +62,31 @@ impl ClientConnections {
             }
         };
         let slots = &self.slots;
-        self.index.insert_unique(hash_of(client), place, |place| {
-            hash_of(slots[*place as usize].client.to_canonical())
-        });
-        ClientSlot::at(place)
+        self.index
+            .insert_unique(hash_of(client), slot_index, |slot_index| {
+                hash_of(slots[*slot_index as usize].client.to_canonical())
+            });
+        ClientSlot::at(slot_index)
     }
 
     /// Removes a connection that was counted.
     pub(super) fn close(&mut self, slot: ClientSlot, hash_of: impl Fn(IpAddr) -> u64) {
-        let place = slot.place();
-        let entry = &mut self.slots[place as usize];
+        let slot_index = slot.slot_index();
+        let entry = &mut self.slots[slot_index as usize];
         entry.open -= 1;
         if entry.open > 0 {
             return;
         }
         let hash = hash_of(entry.client.to_canonical());
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == place) {
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot_index) {
             entry.remove();
         }
-        self.free.push(place);
+        self.free.push(slot_index);
     }
 
     pub(super) fn count(&self, client: IpAddr, hash: u64) -> u64 {
-        self.place(client, hash)
-            .map_or(0, |place| self.slots[place as usize].open.into())
+        self.slot_index(client, hash)
+            .map_or(0, |slot_index| self.slots[slot_index as usize].open.into())
     }
 
     #[cfg(test)]
@@ -95,9 +96,9 @@ impl ClientConnections {
             + self.index.allocation_size()
     }
 
-    fn place(&self, client: IpAddr, hash: u64) -> Option<u32> {
+    fn slot_index(&self, client: IpAddr, hash: u64) -> Option<u32> {
         let client = mapped(client);
-        let is_it = |place: &u32| self.slots[*place as usize].client == client;
+        let is_it = |slot_index: &u32| self.slots[*slot_index as usize].client == client;
         self.index.find(hash, is_it).copied()
     }
 }

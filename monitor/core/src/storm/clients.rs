@@ -30,7 +30,7 @@ struct CandidateRow {
     /// The value that is compared, halved every half minute.
     weight: u32,
     /// The index in the heap.
-    place: u16,
+    position: u16,
     attempts: u64,
     over: u64,
     accepted: u64,
@@ -79,8 +79,8 @@ impl Clients {
         row.known = (row.known + 1).min(TIMES as u8);
         row.lately.add(at);
         row.most_open = row.most_open.max(open);
-        let place = row.place;
-        self.sink(place.into());
+        let position = row.position;
+        self.sink(position.into());
     }
 
     pub(super) fn settle(&mut self, client: IpAddr, hash: u64, accepted: bool) {
@@ -170,11 +170,11 @@ impl Clients {
 
     fn insert(&mut self, client: IpAddr, hash: u64) -> usize {
         let slot = self.rows.len();
-        let place = self.heap.len() as u16;
-        self.rows.push(CandidateRow::new(client, hash, place));
+        let position = self.heap.len() as u16;
+        self.rows.push(CandidateRow::new(client, hash, position));
         self.heap.push(slot as u16);
         // It has no weight yet, so no row above it is lighter.
-        self.rise(place.into());
+        self.rise(position.into());
         self.enter(hash, slot);
         slot
     }
@@ -206,37 +206,37 @@ impl Clients {
             .insert_unique(hash, slot as u16, |slot| rows[usize::from(*slot)].hash);
     }
 
-    fn weight(&self, place: usize) -> u32 {
-        self.rows[usize::from(self.heap[place])].weight
+    fn weight(&self, position: usize) -> u32 {
+        self.rows[usize::from(self.heap[position])].weight
     }
 
     fn swap(&mut self, one: usize, other: usize) {
         self.heap.swap(one, other);
-        for place in [one, other] {
-            self.rows[usize::from(self.heap[place])].place = place as u16;
+        for position in [one, other] {
+            self.rows[usize::from(self.heap[position])].position = position as u16;
         }
     }
 
-    fn rise(&mut self, mut place: usize) {
-        while place > 0 && self.weight(place) < self.weight((place - 1) / 2) {
-            self.swap(place, (place - 1) / 2);
-            place = (place - 1) / 2;
+    fn rise(&mut self, mut position: usize) {
+        while position > 0 && self.weight(position) < self.weight((position - 1) / 2) {
+            self.swap(position, (position - 1) / 2);
+            position = (position - 1) / 2;
         }
     }
 
-    fn sink(&mut self, mut place: usize) {
+    fn sink(&mut self, mut position: usize) {
         loop {
-            let children = [place * 2 + 1, place * 2 + 2];
+            let children = [position * 2 + 1, position * 2 + 2];
             let lightest = children
                 .into_iter()
                 .filter(|child| *child < self.heap.len())
                 .min_by_key(|child| self.weight(*child));
-            let Some(child) = lightest.filter(|child| self.weight(*child) < self.weight(place))
+            let Some(child) = lightest.filter(|child| self.weight(*child) < self.weight(position))
             else {
                 return;
             };
-            self.swap(place, child);
-            place = child;
+            self.swap(position, child);
+            position = child;
         }
     }
 
@@ -255,12 +255,12 @@ impl Clients {
 }
 
 impl CandidateRow {
-    fn new(client: IpAddr, hash: u64, place: u16) -> Self {
+    fn new(client: IpAddr, hash: u64, position: u16) -> Self {
         Self {
             client,
             hash,
             weight: 0,
-            place,
+            position,
             attempts: 0,
             over: 0,
             accepted: 0,

@@ -58,7 +58,7 @@ impl Delays {
     }
 
     /// True if the delays represent most clients, because few attempts come from a shared address.
-    pub(super) fn tells_clients_apart(&self) -> bool {
+    pub(super) fn distinguishes_clients(&self) -> bool {
         self.shared * 2 <= self.attempts
     }
 

@@ -72,9 +72,9 @@ pub(super) fn echo(arrivals: &[u32], bin: f64) -> Option<Echo> {
     };
     let (before, after) = (at(lag - 1), at(lag + 1));
     let bend = (before - 2.0 * strength + after).min(-1e-9);
-    let beside = (0.5 * (before - after) / bend).clamp(-0.5, 0.5);
+    let offset = (0.5 * (before - after) / bend).clamp(-0.5, 0.5);
     Some(Echo {
-        interval: (lag as f64 + beside) * wide,
+        interval: (lag as f64 + offset) * wide,
         strength,
         fades: square(late) < square(early) * FADED,
         dispersion: square(&ups) / (mean * ups.len() as f64),

@@ -23,7 +23,7 @@ impl StormReport {
     fn agrees(&self, other: &Self) -> bool {
         let cause = |reported: &Self| reported.cause.map(Cause::as_str);
         self.phase == other.phase
-            && self.seen.agrees(&other.seen, TOLD)
+            && self.seen.agrees(&other.seen, REPORTED)
             && cause(self) == cause(other)
     }
 }
@@ -161,7 +161,7 @@ impl Episode {
 const LEAD: Duration = Duration::from_millis(250);
 /// Periods that differ by less are equal: those of two checks, and those of two reports.
 const CHANCE: f64 = 0.1;
-const TOLD: f64 = 0.03;
+const REPORTED: f64 = 0.03;
 /// Maximum number of reports about one storm, apart from its end.
 const MAX_REPORTS: u32 = 12;
 /// The interval of evaluations.

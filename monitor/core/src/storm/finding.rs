@@ -2,36 +2,25 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::time::Ktime;
 
-/// A finding to report about a listener.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StormFinding {
-    /// An alert `reconnect_storm`.
-    Reconnect(Box<ReconnectStorm>),
-    /// An alert `thrash`.
-    Thrash(Box<Thrash>),
-}
-
-/// Clients lost their connections at once, or come back all at once.
+/// Clients lost their connections at once, or come back all at once. It is true since the closes
+/// began, or the arrivals if no closes were seen before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReconnectStorm {
-    /// False once it is over.
-    pub firing: bool,
-    pub at: Ktime,
-    /// When the closes began, or the arrivals if no closes were seen before them.
-    pub since: Ktime,
     pub phase: StormPhase,
     pub pattern: Pattern,
     /// Lockstep: the interval between the attempts of a client. Backoff: the first delay.
     pub period: Option<Duration>,
     /// Attempts in the last second.
     pub rate: f64,
-    /// The most attempts in any second since [`ReconnectStorm::since`].
+    /// The most attempts in any second since it began.
     pub peak_rate: f64,
     /// The usual number of attempts per second.
     pub baseline_rate: f64,
-    /// Since [`ReconnectStorm::since`].
+    /// Since it began.
     pub attempts: u64,
     /// Attempts that became connections.
     pub successes: u64,
@@ -48,8 +37,6 @@ pub struct ReconnectStorm {
     pub cause: Option<Cause>,
     /// The heaviest clients, at most [`ReconnectStorm::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// Human-readable: what was seen, and the advice.
-    pub reason: String,
 }
 
 impl ReconnectStorm {
@@ -57,7 +44,8 @@ impl ReconnectStorm {
     pub const STATUSES: usize = 16;
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum StormPhase {
     /// Many connections were lost at once; their clients are not back yet.
     MassClose,
@@ -66,20 +54,17 @@ pub enum StormPhase {
 }
 
 impl StormPhase {
-    pub const ALL: [Self; 3] = [Self::MassClose, Self::Storm, Self::Over];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MassClose => "mass_close",
-            Self::Storm => "storm",
-            Self::Over => "over",
-        }
+        self.into()
     }
 }
 
 /// How the clients space their attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Pattern {
     /// A fixed interval, without jitter.
     Lockstep,
@@ -91,21 +76,17 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    pub const ALL: [Self; 4] = [Self::Lockstep, Self::Backoff, Self::Jittered, Self::Unknown];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lockstep => "lockstep",
-            Self::Backoff => "backoff",
-            Self::Jittered => "jittered",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
 /// Why many connections were lost at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// The listening socket closed with them: the process on this host ended.
     ServerRestart,
@@ -122,30 +103,18 @@ pub enum Cause {
 impl Cause {
     /// The name in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServerRestart => "server_restart",
-            Self::IdleTimeout(_) => "idle_timeout",
-            Self::Lifetime(_) => "lifetime",
-            Self::PeerNetwork => "peer_network",
-            Self::ProxyDeploy(_) => "proxy_deploy",
-        }
+        self.into()
     }
 }
 
-/// Clients connect repeatedly, and stay only for seconds.
+/// Clients connect repeatedly, and stay only for seconds. It is over when none has done so for a
+/// minute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thrash {
-    /// False once no client has thrashed for a minute.
-    pub firing: bool,
-    pub at: Ktime,
-    /// When the first of them was noticed.
-    pub since: Ktime,
     /// The number of clients that thrash now, among those with a [`ClientRow`].
     pub clients: u64,
     /// The heaviest of them, at most [`Thrash::EXAMPLES`].
     pub examples: Vec<ClientRow>,
-    /// Human-readable: what was seen, and the advice.
-    pub reason: String,
 }
 
 impl Thrash {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    StormDetector, Usual,
+    FAILING, StormDetector, Usual,
     episode::{self, Episode},
     finding::StormPhase,
     seconds,
@@ -148,7 +148,7 @@ impl StormDetector {
         }
         self.crossed.clear();
         self.episode = Some(episode);
-        self.report(at);
+        self.report_storm(at);
     }
 
     fn new_episode(
@@ -163,8 +163,6 @@ impl StormDetector {
     }
 }
 
-/// Seconds of failing attempts that make a storm alone.
-pub(super) const FAILING: u64 = 30;
 /// The least attempts per second for that.
 const LEAST_FAILING: u64 = 5;
 /// Unusual seconds within this time belong together.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    beat::{Beat, TIGHT},
     delays::{DelayStep, Delays, Slots},
     echo,
     finding::Pattern,
@@ -54,24 +55,6 @@ impl SeenPattern {
     }
 }
 
-/// The delay between one attempt and the next that nearly all clients have.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Beat {
-    pub(super) seconds: f64,
-    /// The spread of the delays, as the logarithm of a ratio.
-    pub(super) width: f64,
-    /// The number of delays that it is based on.
-    pub(super) count: f64,
-}
-
-impl Beat {
-    /// True if the clients add no significant random part. With few delays, closer agreement is
-    /// required, because it may be chance.
-    fn is_tight(&self) -> bool {
-        self.width <= TIGHT * (1.0 - 2.0 / self.count.max(4.0).sqrt())
-    }
-}
-
 /// All that is known about the attempts of a storm.
 #[derive(Debug)]
 pub(super) struct PatternEvidence<'a> {
@@ -86,7 +69,7 @@ pub(super) struct PatternEvidence<'a> {
 /// Single clients are the best evidence. Behind a proxy all may share one address; then the times
 /// of all attempts must suffice.
 pub(super) fn judge(evidence: &PatternEvidence<'_>) -> SeenPattern {
-    match evidence.delays.tells_clients_apart() {
+    match evidence.delays.distinguishes_clients() {
         true => of_clients(evidence.delays, evidence.lost.is_some()),
         false => of_moments(evidence),
     }
@@ -338,9 +321,6 @@ impl FirstDelay {
 /// do not hide them, but more than chance could produce.
 const SHARE: f64 = 0.4;
 const MOST: f64 = 0.15;
-/// Agreement: 40 % of the delays within this (logarithm of a ratio). The value is 0.14 with up to
-/// half of the delay at random, and 0.5 with full jitter.
-const TIGHT: f64 = 0.12;
 /// No agreement.
 const LOOSE: f64 = 0.135;
 /// The least number of delays for a result.

@@ -37,9 +37,9 @@ impl Running {
 
     /// The count before `seconds`.
     fn until(&self, seconds: f64) -> f64 {
-        let place = (seconds / self.bin).clamp(0.0, (self.sums.len() - 1) as f64);
-        let low = self.sums[place.floor() as usize];
-        low + (self.sums[place.ceil() as usize] - low) * place.fract()
+        let position = (seconds / self.bin).clamp(0.0, (self.sums.len() - 1) as f64);
+        let low = self.sums[position.floor() as usize];
+        low + (self.sums[position.ceil() as usize] - low) * position.fract()
     }
 
     /// When the first attempt came.
@@ -158,13 +158,13 @@ impl Cycles {
         // one turn to the next is the difference between the real interval and the circle's.
         // Clients that wait after each failure do not catch up after a moment in which all were
         // late. Therefore not all steps agree, and most of the others are long.
-        let places: Vec<f64> = self
+        let positions: Vec<f64> = self
             .of
             .iter()
             .rev()
             .map(|cycle| (cycle.2.atan2(cycle.1) / TAU).rem_euclid(1.0))
             .collect();
-        let mut steps: Vec<f64> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let mut steps: Vec<f64> = positions.windows(2).map(|pair| pair[1] - pair[0]).collect();
         steps.sort_unstable_by(f64::total_cmp);
         let median = steps[(steps.len() - 1) / 2];
         let usual = steps[(steps.len() - 1) / 3];

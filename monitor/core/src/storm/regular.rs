@@ -34,12 +34,12 @@ pub(super) fn interval(times: &[u64]) -> Option<Duration> {
 }
 
 fn quantile(sorted: &[u64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
+    let position = share * (sorted.len() - 1) as f64;
     let (low, high) = (
-        sorted[place.floor() as usize],
-        sorted[place.ceil() as usize],
+        sorted[position.floor() as usize],
+        sorted[position.ceil() as usize],
     );
-    low as f64 + (high as f64 - low as f64) * place.fract()
+    low as f64 + (high as f64 - low as f64) * position.fract()
 }
 
 /// Minimum number of gaps.

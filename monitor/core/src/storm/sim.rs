@@ -221,11 +221,11 @@ pub(super) fn wire(outage: &Outage) -> Vec<(Ktime, Wire)> {
 
 /// Feeds all events to an engine, with deadlines 10 ms late, as in the daemon. Returns its findings
 /// until long after the last event.
-pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<StormFinding> {
-    let mut said = Vec::new();
+pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<Alert> {
+    let mut alerts = Vec::new();
     let mut open = 0_u64;
     for (at, event) in events {
-        run(storm, *at, &mut said);
+        run(storm, *at, &mut alerts);
         match *event {
             Wire::Arrived(client) => storm.arrived(*at, client),
             Wire::Settled(client, outcome) => {
@@ -238,17 +238,17 @@ pub(super) fn play(storm: &mut StormDetector, events: &[(Ktime, Wire)]) -> Vec<S
             }
             Wire::ServerGone => storm.server_gone(*at),
         }
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        alerts.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
-    run(storm, Ktime::NEVER, &mut said);
-    said
+    run(storm, Ktime::NEVER, &mut alerts);
+    alerts
 }
 
 /// Handles all deadlines up to `now`.
-pub(super) fn run(storm: &mut StormDetector, now: Ktime, said: &mut Vec<StormFinding>) {
+pub(super) fn run(storm: &mut StormDetector, now: Ktime, alerts: &mut Vec<Alert>) {
     while let Some(due) = storm.poll_timeout().filter(|due| *due <= now) {
         storm.handle_timeout(due + Duration::from_millis(10));
-        said.extend(std::iter::from_fn(|| storm.poll_finding()));
+        alerts.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
 }
 
@@ -266,12 +266,24 @@ pub(super) fn departure(at: Ktime, client: IpAddr) -> Departure {
     }
 }
 
-/// The reconnect storms among the findings.
-pub(super) fn storms(said: &[StormFinding]) -> Vec<ReconnectStorm> {
-    said.iter()
-        .filter_map(|finding| match finding {
-            StormFinding::Reconnect(storm) => Some((**storm).clone()),
-            StormFinding::Thrash(_) => None,
+/// The alerts on reconnect storms.
+pub(super) fn storms(alerts: &[Alert]) -> Vec<Alert<ReconnectStorm>> {
+    alerts
+        .iter()
+        .filter_map(|alert| match &alert.subject {
+            Subject::Storm(storm) => Some(alert.clone().map(|_| (**storm).clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The alerts on thrashing clients.
+pub(super) fn thrashes(alerts: &[Alert]) -> Vec<Alert<Thrash>> {
+    alerts
+        .iter()
+        .filter_map(|alert| match &alert.subject {
+            Subject::Thrash(thrash) => Some(alert.clone().map(|_| thrash.clone())),
+            _ => None,
         })
         .collect()
 }

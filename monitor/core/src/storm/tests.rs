@@ -20,7 +20,7 @@ fn at(seconds: f64) -> Ktime {
 }
 
 fn engine() -> StormDetector {
-    StormDetector::new(&StormSettings::default(), None)
+    StormDetector::new(ListenerId(0), &StormSettings::default(), None)
 }
 
 /// An engine that has learned this rate.
@@ -35,23 +35,23 @@ fn used_to(rate: f64) -> StormDetector {
         closes: usual,
         seconds: 3_600,
     };
-    StormDetector::new(&StormSettings::default(), Some(baseline))
+    StormDetector::new(ListenerId(0), &StormSettings::default(), Some(baseline))
 }
 
-fn outage(outage: &Outage) -> Vec<ReconnectStorm> {
+fn outage(outage: &Outage) -> Vec<Alert<ReconnectStorm>> {
     sim::storms(&sim::play(&mut engine(), &sim::wire(outage)))
 }
 
 /// The last pattern before the end, and all reported patterns.
-fn patterns(storms: &[ReconnectStorm]) -> (Pattern, Option<Duration>, Vec<Pattern>) {
+fn patterns(storms: &[Alert<ReconnectStorm>]) -> (Pattern, Option<Duration>, Vec<Pattern>) {
     let last = storms
         .iter()
-        .rfind(|storm| storm.phase == StormPhase::Storm)
+        .rfind(|storm| storm.subject.phase == StormPhase::Storm)
         .expect("a storm");
-    let all = storms.iter().map(|storm| storm.pattern).collect();
+    let all = storms.iter().map(|storm| storm.subject.pattern).collect();
     // The report of the end is the most precise.
-    let period = storms.last().and_then(|end| end.period);
-    (last.pattern, period, all)
+    let period = storms.last().and_then(|end| end.subject.period);
+    (last.subject.pattern, period, all)
 }
 
 fn assert_period(period: Option<Duration>, seconds: f64, case: &Outage) {
@@ -63,11 +63,7 @@ fn assert_period(period: Option<Duration>, seconds: f64, case: &Outage) {
 }
 
 /// Feeds arrivals at these moments, all accepted; connections live for up to twice `life` seconds.
-fn feed(
-    storm: &mut StormDetector,
-    arrivals: impl Iterator<Item = f64>,
-    life: f64,
-) -> Vec<StormFinding> {
+fn feed(storm: &mut StormDetector, arrivals: impl Iterator<Item = f64>, life: f64) -> Vec<Alert> {
     let mut emitted = Vec::new();
     let mut random = Random(99);
     // The end, the start, the client.
@@ -89,7 +85,7 @@ fn feed(
         storm.arrived(now, address(client));
         storm.settled(now, address(client), AttemptOutcome::Accepted);
         open.insert((at(seconds + life * 2.0 * random.uniform()), now, client));
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
     emitted
 }

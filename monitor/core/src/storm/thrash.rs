@@ -2,19 +2,8 @@
 
 use std::time::Duration;
 
-use super::{
-    StormDetector, advice,
-    finding::{StormFinding, Thrash},
-};
-use crate::time::Ktime;
-
-/// Thrashing clients, as reported.
-#[derive(Debug)]
-pub(super) struct Thrashing {
-    pub(super) since: Ktime,
-    pub(super) reported: u64,
-    pub(super) due: Ktime,
-}
+use super::{StormDetector, Thrashing, advice, finding::Thrash};
+use crate::{alert::Subject, time::Ktime};
 
 impl StormDetector {
     pub(super) fn begin_thrash(&mut self, at: Ktime) {
@@ -23,11 +12,11 @@ impl StormDetector {
             reported: 0,
             due: at,
         });
-        self.look_at_thrash(at);
+        self.evaluate_thrash(at);
     }
 
     /// Reports all thrashing clients in one finding, and again when their number has doubled.
-    pub(super) fn look_at_thrash(&mut self, now: Ktime) {
+    pub(super) fn evaluate_thrash(&mut self, now: Ktime) {
         let mut rows = self.with_open(self.clients.thrashing(now));
         let Some(thrash) = &mut self.thrash else {
             return;
@@ -45,20 +34,14 @@ impl StormDetector {
         }
         let reason = match firing {
             true => advice::of_thrash(&rows),
-            false => {
-                "no client has connected for seconds only, again and again, for a minute".into()
-            }
+            false => "no client has kept reconnecting for a minute".into(),
         };
         rows.truncate(Thrash::EXAMPLES);
-        self.findings
-            .push_back(StormFinding::Thrash(Box::new(Thrash {
-                firing,
-                at: now,
-                since,
-                clients,
-                examples: rows,
-                reason,
-            })));
+        let thrash = Thrash {
+            clients,
+            examples: rows,
+        };
+        self.report(firing, now, since, reason, Subject::Thrash(thrash));
     }
 }
 

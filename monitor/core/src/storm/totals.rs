@@ -25,10 +25,10 @@ impl Totals {
     }
 }
 
-/// Failed attempts by status. Further statuses are under `None` when all places are taken.
+/// Failed attempts by status. Further statuses are under `None` when all slots are taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RefusedCount {
-    statuses: [(u16, u64); PLACES],
+    statuses: [(u16, u64); SLOTS],
     taken: usize,
     without: u64,
 }
@@ -43,8 +43,8 @@ impl RefusedCount {
             .iter()
             .position(|(other, _)| *other == status);
         match known {
-            Some(place) => self.statuses[place].1 += 1,
-            None if self.taken < PLACES => {
+            Some(index) => self.statuses[index].1 += 1,
+            None if self.taken < SLOTS => {
                 self.statuses[self.taken] = (status, 1);
                 self.taken += 1;
             }
@@ -56,8 +56,8 @@ impl RefusedCount {
     fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         since.without -= before.without;
-        for (place, (_, count)) in since.statuses.iter_mut().enumerate() {
-            *count -= before.statuses[place].1;
+        for (index, (_, count)) in since.statuses.iter_mut().enumerate() {
+            *count -= before.statuses[index].1;
         }
         since
     }
@@ -72,4 +72,4 @@ impl RefusedCount {
     }
 }
 
-const PLACES: usize = ReconnectStorm::STATUSES - 1;
+const SLOTS: usize = ReconnectStorm::STATUSES - 1;

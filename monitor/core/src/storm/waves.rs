@@ -1,6 +1,6 @@
 //! Attempts in waves, with quiet times between them.
 
-use super::pattern::Beat;
+use super::beat::Beat;
 
 /// One wave.
 #[derive(Clone, Debug, PartialEq)]

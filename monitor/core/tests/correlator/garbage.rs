@@ -140,7 +140,16 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     let rest = (option::of(gap), option::of(close), any::<[bool; 8]>());
     (identity, tcp, pings, rest).prop_map(|(identity, tcp, pings, rest)| {
         let (conn, listener, protocol, at, established_at) = identity;
-        let (rx, tx, stalled, stalled_since, ack_progress_at, retransmits, unanswered, asked) = tcp;
+        let (
+            rx,
+            tx,
+            stalled,
+            stalled_since,
+            ack_progress_at,
+            retransmits,
+            unanswered,
+            unanswered_since,
+        ) = tcp;
         let (last_idle_gap, close, flags) = rest;
         let closing = close.map(|close| Closing {
             at,
@@ -160,7 +169,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             ack_progress_at,
             retransmits,
             unanswered_transmissions: unanswered,
-            unanswered_since: asked,
+            unanswered_since,
             pings_unanswered: pings.0,
             first_try: pings.1,
             second_try: pings.2,

@@ -203,7 +203,7 @@ impl Kernel {
                 self.transmit(index, at, 6);
             }
             Op::Hear if !broken => {
-                socket.hear(at);
+                socket.receive(at);
                 socket.excuse_tries();
                 socket.facts.rx.last_payload = Some(at);
                 socket.facts.rx.last_frame = Some(at);
@@ -228,7 +228,7 @@ impl Kernel {
                 self.begin_close(index, at, by, CloseHow::Fin);
             }
             Op::RstReceived if !broken => {
-                socket.hear(at);
+                socket.receive(at);
                 socket.facts.rst_rx = true;
                 socket.notable = true;
                 socket.events.push(Cause::Trouble(Trouble::Reset));
@@ -268,7 +268,7 @@ impl Kernel {
         let idle = socket.sent == socket.acked;
         socket.sent += bytes;
         socket.facts.unacked_bytes = socket.sent - socket.acked;
-        socket.ask(at);
+        socket.transmit(at);
         if idle {
             socket.facts.stalled_since = Some(at);
             self.start_timer(index, at);
@@ -310,7 +310,7 @@ impl Kernel {
         socket.touch(at, Direction::Tx);
         socket.notable = true;
         socket.facts.retransmits += 1;
-        socket.ask(at);
+        socket.transmit(at);
         if matches!(socket.facts.retransmits, 2 | 5) {
             socket.retrying = true;
             socket.events.push(Cause::Trouble(Trouble::Retransmit));
@@ -324,7 +324,7 @@ impl Kernel {
         if socket.broken {
             return;
         }
-        socket.hear(at);
+        socket.receive(at);
         if acked > socket.acked {
             socket.acked = acked;
             socket.notable |= socket.facts.retransmits > 0;

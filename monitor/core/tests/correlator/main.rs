@@ -13,8 +13,9 @@ use std::{
 };
 
 use monitor_core::{
-    Action, Alert, AlertResolution, Certainty, CloseHow, ConnId, Correlator, Event, Facts, Ktime,
-    ListenerId, ListenerRules, Status, VerdictKind, loss::Loss, verdict::pace_of_pongs,
+    Action, Alert, AlertResolution, Certainty, CloseHow, ConnId, ConnectionVerdict, Correlator,
+    Event, Facts, Ktime, ListenerId, ListenerRules, Status, Subject, VerdictKind, loss::Loss,
+    rules::pace_of_pongs,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -132,35 +133,29 @@ impl Shell {
         None
     }
 
-    fn alerts(&self) -> impl Iterator<Item = &Alert> {
+    /// The alerts on connections.
+    fn alerts(&self) -> impl Iterator<Item = (&Alert, &ConnectionVerdict)> {
         self.actions.iter().filter_map(|action| match action {
-            Action::Alert(alert) => Some(&**alert),
-            Action::ListenerAlert(_)
-            | Action::Storm(_)
-            | Action::Transition(_)
-            | Action::Reconcile => None,
+            Action::Alert(alert) => match &alert.subject {
+                Subject::Connection(verdict) => Some((alert, &**verdict)),
+                _ => None,
+            },
+            Action::Transition(_) | Action::Reconcile => None,
         })
     }
 
     /// The reported alerts about zombies.
     fn emitted(&self) -> BTreeMap<ConnId, Vec<ReportedAlert>> {
         let mut emitted: BTreeMap<ConnId, Vec<ReportedAlert>> = BTreeMap::new();
-        for alert in self.alerts().filter(|alert| alert.kind.is_zombie()) {
-            let Alert {
-                at,
-                kind,
-                certainty,
-                ..
-            } = *alert;
-            let firing = alert.status == Status::Firing;
+        for (alert, verdict) in self.alerts().filter(|(_, it)| it.kind.is_zombie()) {
             emitted
-                .entry(alert.facts.conn)
+                .entry(verdict.facts.conn)
                 .or_default()
                 .push(ReportedAlert {
-                    at,
-                    kind,
-                    certainty,
-                    firing,
+                    at: alert.at,
+                    kind: verdict.kind,
+                    certainty: verdict.certainty,
+                    firing: alert.is_firing(),
                 });
         }
         emitted
@@ -338,21 +333,21 @@ proptest! {
         };
         shell.run(&timeline, end, &BTreeSet::new());
         let rules = kernel::rules();
-        for alert in shell.alerts() {
-            let conn = alert.facts.conn;
+        for (alert, verdict) in shell.alerts() {
+            let (conn, kind) = (verdict.facts.conn, verdict.kind);
             let truth = truth_at(&timeline, conn, alert.at);
             match alert.status {
                 Status::Firing => {
                     let truth = alive_at(&timeline, conn, alert.at);
                     let truth = truth.expect("an alert for a socket that exists");
                     let rules = &rules[usize::from(alert.listener.0)];
-                    let Alert { kind, certainty, at, .. } = *alert;
-                    prop_assert!(oracle::is_true(kind, certainty, truth, rules, at), "{:?}", alert);
+                    let is_true = oracle::is_true(kind, verdict.certainty, truth, rules, alert.at);
+                    prop_assert!(is_true, "{:?}", alert);
                     prop_assert!(alert.since <= alert.at);
                 }
                 Status::Resolved(AlertResolution::Recovered) => {
                     let truth = truth.expect("a recovery of a socket that exists");
-                    prop_assert!(oracle::recovered(alert.kind, alert.since, truth), "{:?}", alert);
+                    prop_assert!(oracle::recovered(kind, alert.since, truth), "{:?}", alert);
                 }
                 Status::Resolved(AlertResolution::Superseded | AlertResolution::Reaped) => {}
                 Status::Resolved(AlertResolution::Closed(_)) => prop_assert!(truth.is_none()),
@@ -435,7 +430,7 @@ fn assert_gauges_add_up(core: &Correlator) {
         // A warning may stand on a connection at risk; a zombie is past the risk.
         let zombies = VerdictKind::zombies().map(|kind| tally.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);
-        for kind in VerdictKind::ALL.map(|kind| kind as usize) {
+        for kind in VerdictKind::ALL.iter().map(|kind| *kind as usize) {
             assert!(tally.detected[kind] >= tally.recovered[kind] + tally.zombies[kind]);
         }
     }

@@ -41,11 +41,11 @@ pub(crate) fn full_scan(
             let rules = &rules[usize::from(truth.listener.0)];
             let mut at = moment.at;
             while at < until {
-                scan.look(truth, rules, at);
+                scan.observe(truth, rules, at);
                 at = at + step;
             }
             // For conditions that were true for less than a step.
-            scan.look(truth, rules, Ktime(until.0 - 1));
+            scan.observe(truth, rules, Ktime(until.0 - 1));
         }
         if !scan.contested {
             emitted.insert(conn, scan.emitted);
@@ -95,7 +95,7 @@ struct FullScan {
 }
 
 impl FullScan {
-    fn look(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
+    fn observe(&mut self, t: &Facts, r: &ListenerRules, now: Ktime) {
         if let Some(last) = self.emitted.last()
             && last.firing
             && last.kind == VerdictKind::Expired

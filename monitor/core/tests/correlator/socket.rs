@@ -28,7 +28,7 @@ pub(crate) struct Socket {
     pub(crate) timer: u32,
     pub(crate) published_at: Ktime,
     /// Reported troubles that have not been answered.
-    pub(crate) asked: bool,
+    pub(crate) awaits_answer: bool,
     pub(crate) retrying: bool,
     pub(crate) pings_missing: bool,
     pub(crate) notable: bool,
@@ -59,7 +59,7 @@ impl Socket {
             has_pinged: false,
             timer: 0,
             published_at: facts.at,
-            asked: false,
+            awaits_answer: false,
             retrying: false,
             pings_missing: false,
             notable: true,
@@ -95,7 +95,7 @@ impl Socket {
             }
         }
         if self.sent == self.acked && exceeds {
-            self.asked |= ended_by == Direction::Tx;
+            self.awaits_answer |= ended_by == Direction::Tx;
             self.notable = true;
             self.events.push(Cause::Trouble(Trouble::Resumed));
         }
@@ -105,18 +105,18 @@ impl Socket {
         }
     }
 
-    pub(crate) fn hear(&mut self, at: Ktime) {
+    pub(crate) fn receive(&mut self, at: Ktime) {
         self.touch(at, Direction::Rx);
         self.facts.unanswered_transmissions = 0;
         self.facts.unanswered_since = None;
-        self.answered(|socket| &mut socket.asked);
+        self.answered(|socket| &mut socket.awaits_answer);
     }
 
     /// A transmission that requires an answer.
-    pub(crate) fn ask(&mut self, at: Ktime) {
+    pub(crate) fn transmit(&mut self, at: Ktime) {
         self.facts.unanswered_transmissions += 1;
         self.facts.unanswered_since.get_or_insert(at);
-        if self.asked && self.facts.unanswered_transmissions == 2 {
+        if self.awaits_answer && self.facts.unanswered_transmissions == 2 {
             self.notable = true;
             self.events.push(Cause::Trouble(Trouble::Retransmit));
         }

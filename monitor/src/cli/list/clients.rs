@@ -50,7 +50,7 @@ impl fmt::Display for ClientLine<'_> {
                 Some(interval) => format!("{interval:.1} s"),
                 None => "-".to_owned(),
             },
-            Age(Some(record.last_seconds)),
+            Age(Some(record.last_attempt_seconds)),
         )
     }
 }

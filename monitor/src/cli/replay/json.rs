@@ -6,28 +6,13 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
-    records::connections::TransitionRecord,
+    records::{alert_line::AlertLine, transitions::TransitionRecord, warning::WarningRecord},
     replay::{Replay, ReplayRecord},
-    sink::alert_line::AlertLine,
 };
 
 pub(super) struct Json<W> {
     out: W,
     frames: bool,
-}
-
-/// Adds a `type` to an object that has none.
-#[derive(Serialize)]
-struct Typed<T> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(flatten)]
-    object: T,
-}
-
-#[derive(Serialize)]
-struct Warning<'a> {
-    message: &'a str,
 }
 
 impl<W: Write> Json<W> {
@@ -52,23 +37,17 @@ impl<W: Write> Report for Json<W> {
                 None,
                 replay.wall_clock(transition.at),
             )),
-            ReplayRecord::Notice(notice) => {
-                let listener = replay.listener(notice.listener());
-                let ts = replay.wall_clock(notice.at());
-                self.line(&Typed {
-                    kind: "alert",
-                    object: AlertLine::new(notice, &listener.rules.name, ts),
-                })
+            ReplayRecord::Alert(alert) => {
+                let listener = replay.listener(alert.listener);
+                let ts = replay.wall_clock(alert.at);
+                self.line(&AlertLine::new(alert, &listener.rules.name, ts))
             }
             ReplayRecord::Connection(connection) => self.line(connection),
         }
     }
 
     fn warning(&mut self, message: &str) -> io::Result<()> {
-        self.line(&Typed {
-            kind: "warning",
-            object: Warning { message },
-        })
+        self.line(&WarningRecord { message })
     }
 
     fn summary(&mut self, replay: &Replay) -> io::Result<()> {

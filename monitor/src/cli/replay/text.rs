@@ -4,13 +4,14 @@ use std::io::{self, Write};
 
 use super::Report;
 use crate::{
-    records::frames::{Clock, FrameLine},
-    replay::{ConnectionSummary, PerDirection, Replay, ReplayRecord, Summary},
+    records::{
+        connection_summary::ConnectionSummary,
+        frames::{Clock, FrameLine},
+        recording_summary::RecordingSummary,
+    },
+    replay::{Replay, ReplayRecord},
 };
-use monitor_core::{
-    Alert, AlertGroup, ListenerAlert, Notice, Status, StormAlert, Transition, VerdictKind,
-    storm::StormFinding,
-};
+use monitor_core::{Alert, Subject, Transition, VerdictKind};
 
 pub(super) struct TextReport<W> {
     out: W,
@@ -35,7 +36,7 @@ impl<W: Write> Report for TextReport<W> {
             ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
             ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameLine(frame)),
             ReplayRecord::State(transition) => write_state(&mut self.out, replay, transition),
-            ReplayRecord::Notice(notice) => write_notice(&mut self.out, replay, notice),
+            ReplayRecord::Alert(alert) => write_alert(&mut self.out, replay, alert),
             ReplayRecord::Connection(connection) => {
                 self.connections.push((**connection).clone());
                 Ok(())
@@ -69,83 +70,47 @@ fn write_state(out: &mut impl Write, replay: &Replay, transition: &Transition) -
     )
 }
 
-fn write_notice(out: &mut impl Write, replay: &Replay, notice: &Notice) -> io::Result<()> {
-    match notice {
-        Notice::Connection(alert) => write_alert(out, replay, alert),
-        Notice::Listener(alert) => write_listener_alert(out, replay, alert),
-        Notice::Group(group) => write_group(out, replay, group),
-        Notice::Storm(alert) => write_storm(out, replay, alert),
-    }
-}
-
 fn write_alert(out: &mut impl Write, replay: &Replay, alert: &Alert) -> io::Result<()> {
-    let status = match alert.status {
-        Status::Firing => alert.certainty.as_str(),
-        Status::Resolved(resolution) => resolution.as_str(),
+    let clock = Clock(replay.wall_clock(alert.at));
+    let listener = &replay.listener(alert.listener).rules.name;
+    let (subject, reason) = (&alert.subject, &alert.reason);
+    let state = match (alert.resolution(), subject.verdict()) {
+        (Some(resolution), _) => resolution.as_str(),
+        (None, Some((_, certainty))) => certainty.as_str(),
+        (None, None) => alert.status.as_str(),
     };
-    writeln!(
-        out,
-        "{}  {:<9}  {}  ALERT {} {status}: {}",
-        Clock(replay.wall_clock(alert.at)),
-        alert.facts.conn.0,
-        alert.facts.peer,
-        full_name(alert.kind),
-        alert.reason
-    )
-}
-
-fn write_group(out: &mut impl Write, replay: &Replay, group: &AlertGroup) -> io::Result<()> {
-    let status = match group.status {
-        Status::Firing => group.certainty.as_str(),
-        Status::Resolved(resolution) => resolution.as_str(),
-    };
-    write!(
-        out,
-        "{}  {:<9}  ALERT {} {status}: {} more on {}, such as",
-        Clock(replay.wall_clock(group.at)),
-        "-",
-        full_name(group.kind),
-        group.count,
-        replay.listener(group.listener).rules.name,
-    )?;
-    for example in &group.examples {
-        write!(out, " {}", example.facts.conn.0)?;
+    match subject {
+        Subject::Connection(verdict) => {
+            let (kind, facts) = (full_name(verdict.kind), &verdict.facts);
+            let (conn, peer) = (facts.conn.0, facts.peer);
+            writeln!(
+                out,
+                "{clock}  {conn:<9}  {peer}  ALERT {kind} {state}: {reason}"
+            )
+        }
+        Subject::Group(group) => {
+            let (kind, count) = (full_name(group.kind), group.count);
+            write!(
+                out,
+                "{clock}  -          ALERT {kind} {state}: {count} more on {listener}, such as"
+            )?;
+            for example in &group.examples {
+                write!(out, " {}", example.subject.facts.conn.0)?;
+            }
+            writeln!(out)
+        }
+        Subject::Listener(_) | Subject::Storm(_) | Subject::Thrash(_) => {
+            let state = match subject {
+                Subject::Storm(storm) => storm.phase.as_str(),
+                _ => state,
+            };
+            let name = subject.name();
+            writeln!(
+                out,
+                "{clock}  -          ALERT {name} {state} on {listener}: {reason}"
+            )
+        }
     }
-    writeln!(out)
-}
-
-fn write_listener_alert(
-    out: &mut impl Write,
-    replay: &Replay,
-    alert: &ListenerAlert,
-) -> io::Result<()> {
-    writeln!(
-        out,
-        "{}  {:<9}  ALERT {} {} on {}: {}",
-        Clock(replay.wall_clock(alert.at)),
-        "-",
-        alert.finding.alert(),
-        if alert.firing { "firing" } else { "resolved" },
-        replay.listener(alert.listener).rules.name,
-        alert.reason
-    )
-}
-
-fn write_storm(out: &mut impl Write, replay: &Replay, alert: &StormAlert) -> io::Result<()> {
-    let state = match &alert.finding {
-        StormFinding::Reconnect(storm) => storm.phase.as_str(),
-        StormFinding::Thrash(thrash) if thrash.firing => "firing",
-        StormFinding::Thrash(_) => "resolved",
-    };
-    writeln!(
-        out,
-        "{}  {:<9}  ALERT {} {state} on {}: {}",
-        Clock(replay.wall_clock(alert.at())),
-        "-",
-        alert.alert(),
-        replay.listener(alert.listener).rules.name,
-        alert.reason()
-    )
 }
 
 fn full_name(kind: VerdictKind) -> String {
@@ -161,7 +126,7 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
         return Ok(());
     }
     let head = [
-        "conn",
+        "cookie",
         "listener",
         "role",
         "peer",
@@ -195,18 +160,18 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
 }
 
 fn row(connection: &ConnectionSummary) -> [String; 11] {
-    let begun = connection.established.or(connection.opened);
+    let begun = connection.established_at.or(connection.opened_at);
     let lasted = begun
-        .zip(connection.closed)
+        .zip(connection.closed_at)
         .map(|(from, to)| format!("{:.1} s", to.duration_since(from).as_secs_f64()));
     let close = connection.close.map(|close| match close.code {
-        Some(code) => format!("{code} ({})", close.initiator),
-        None => format!("none ({})", close.initiator),
+        Some(code) => format!("{code} ({})", close.initiator.sender()),
+        None => format!("none ({})", close.initiator.sender()),
     });
-    let frames = |counts: &std::collections::BTreeMap<&str, u64>| counts.values().sum::<u64>();
     let unknown = || "-".to_owned();
+    let (rx, tx) = (&connection.rx, &connection.tx);
     [
-        connection.conn.clone(),
+        connection.cookie.0.to_string(),
         connection.listener.clone(),
         connection.role.to_owned(),
         connection.peer.to_string(),
@@ -215,18 +180,14 @@ fn row(connection: &ConnectionSummary) -> [String; 11] {
         lasted.unwrap_or_else(unknown),
         connection.how.unwrap_or("open").to_owned(),
         close.unwrap_or_else(unknown),
-        format!(
-            "{}/{}",
-            frames(&connection.frames.rx),
-            frames(&connection.frames.tx)
-        ),
-        pair(&connection.payload_bytes),
+        format!("{}/{}", rx.frames, tx.frames),
+        format!("{}/{}", rx.payload_bytes, tx.payload_bytes),
     ]
 }
 
-fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+fn write_summary(out: &mut impl Write, summary: &RecordingSummary) -> io::Result<()> {
     let mut lines = Vec::new();
-    if let (Some(from), Some(to)) = (summary.from, summary.to) {
+    if let (Some(from), Some(to)) = (summary.first_packet_at, summary.last_packet_at) {
         let lasted = to.duration_since(from).as_secs_f64();
         lines.push(("time", format!("{from:.6} to {to:.6}, {lasted:.3} s")));
     }
@@ -238,7 +199,7 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         ),
     ));
     for (reason, packets) in summary.skipped.iter() {
-        lines.push(("  passed over", format!("{packets} {}", reason.as_str())));
+        lines.push(("  skipped", format!("{packets} {}", reason.as_str())));
     }
     for (link, packets) in &summary.unread_links {
         lines.push(("  link type", format!("{link}, {packets} not read")));
@@ -259,10 +220,13 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     if summary.forgotten_outgoing > 0 {
         lines.push(("  forgotten", summary.forgotten_outgoing.to_string()));
     }
-    lines.push(("frames rx/tx", pair(&summary.frames)));
-    lines.push(("payload rx/tx", pair(&summary.payload_bytes)));
-    if summary.unsynced_bytes != PerDirection::default() {
-        lines.push(("unsynced rx/tx", pair(&summary.unsynced_bytes)));
+    let (rx, tx) = (&summary.rx, &summary.tx);
+    let pair = |rx: u64, tx: u64| format!("{rx}/{tx}");
+    lines.push(("frames rx/tx", pair(rx.frames, tx.frames)));
+    lines.push(("payload rx/tx", pair(rx.payload_bytes, tx.payload_bytes)));
+    if rx.unsynced_bytes + tx.unsynced_bytes > 0 {
+        let unsynced = pair(rx.unsynced_bytes, tx.unsynced_bytes);
+        lines.push(("unsynced rx/tx", unsynced));
     }
     lines.push(("alerts", summary.alerts.to_string()));
     writeln!(out)?;
@@ -270,8 +234,4 @@ fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         writeln!(out, "{name:<16}{value}")?;
     }
     Ok(())
-}
-
-fn pair(pair: &PerDirection<u64>) -> String {
-    format!("{}/{}", pair.rx, pair.tx)
 }

@@ -4,17 +4,17 @@ use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
 use super::RunArgs;
 use crate::{
+    alerting::{SinkSettings, alert_log::LogTarget},
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
-    config::{self, Config, endpoint::Endpoint, listeners::Listener},
-    kernel::loader::LoadSettings,
-    sink::{SinkSettings, alert_log::LogTarget},
+    config::{self, Config, endpoint::Endpoint, listeners::ListenerConfig},
+    kernel::bpf::loader::LoadSettings,
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Vec<ListenerConfig>,
     pub(super) metrics_addr: SocketAddr,
     /// A path, or `none`.
     pub(super) control: PathBuf,

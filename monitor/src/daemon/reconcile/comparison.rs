@@ -2,9 +2,11 @@
 
 use super::SLICE;
 use crate::kernel::{
+    bpf::{
+        maps::{SnapshotEntry, SnapshotError, Snapshots},
+        snapshot_pages::Pages,
+    },
     clock,
-    maps::{Met, SnapshotError, Snapshots},
-    snapshot_pages::Pages,
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
 
@@ -14,36 +16,36 @@ use monitor_core::{ConnId, Correlator, Event, Facts};
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// `None` when all snapshots were read.
-    unmet: Option<Pages>,
+    unread: Option<Pages>,
     known: Vec<ConnId>,
 }
 
 impl Comparison {
     pub(super) fn begin(core: &Correlator) -> Self {
         Self {
-            unmet: Some(Pages::new(SLICE)),
+            unread: Some(Pages::new(SLICE)),
             known: core.conns(),
         }
     }
 
     /// Compares a slice; returns whether it was the last one.
     pub(super) fn step(&mut self, snapshots: &Snapshots, core: &mut Correlator) -> bool {
-        let Some(pages) = &mut self.unmet else {
+        let Some(pages) = &mut self.unread else {
             self.check_known(|conn| snapshots.get(conn), core);
             return self.known.is_empty();
         };
         match snapshots.next_page(pages) {
             Ok((page, last)) => {
-                adopt_unknown(page, core);
+                add_unknown(page, core);
                 if last {
-                    self.unmet = None;
+                    self.unread = None;
                 }
             }
             Err(error) => {
                 log::error!(
                     "connections with lost records are tracked from their next record: {error}"
                 );
-                self.unmet = None;
+                self.unread = None;
             }
         }
         false
@@ -69,7 +71,7 @@ impl Comparison {
     }
 }
 
-fn adopt_unknown(page: Vec<Met>, core: &mut Correlator) {
+fn add_unknown(page: Vec<SnapshotEntry>, core: &mut Correlator) {
     for (conn, facts) in page {
         match facts {
             Ok(facts) if !core.knows(conn) => core.handle_event(Event::Seeded(Box::new(facts))),
@@ -135,8 +137,8 @@ mod tests {
         let mut core = empty_core();
         core.handle_event(seeded(1));
         let page = || [1, 2].map(|conn| (ConnId(conn), Ok(facts(conn)))).into();
-        adopt_unknown(page(), &mut core);
-        adopt_unknown(page(), &mut core);
+        add_unknown(page(), &mut core);
+        add_unknown(page(), &mut core);
         assert_eq!(core.len(), 2);
         assert!(
             !core.wants_inspection(),

@@ -8,12 +8,12 @@ use std::{
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
+        bpf::maps::{SnapshotError, Snapshots},
         clock,
-        maps::{SnapshotError, Snapshots},
-        netns::NetNsError,
-        scan::{self, Scan},
+        host::netns::NetNsError,
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
@@ -49,12 +49,12 @@ pub(super) struct Seeding {
     /// Connections that ended since the search began and must not be reported afterwards.
     ended: HashSet<ConnId>,
     /// Connections that were already in the snapshots when their turn came.
-    met: HashSet<ConnId>,
+    published: HashSet<ConnId>,
     untracked: HashSet<ConnId>,
 }
 
 impl Older {
-    fn search(listeners: Vec<Listener>) -> Result<Self, NetNsError> {
+    fn search(listeners: Vec<ListenerConfig>) -> Result<Self, NetNsError> {
         let (sender, slices) = mpsc::sync_channel(WAITING);
         let search = thread::Builder::new()
             .name("older".to_owned())
@@ -74,7 +74,10 @@ impl Older {
 
 /// Sends what it finds. A send fails only after the daemon's start has failed; the slice is not needed
 /// then.
-fn search(listeners: &[Listener], slices: &SyncSender<Vec<Facts>>) -> Result<Scan, NetNsError> {
+fn search(
+    listeners: &[ListenerConfig],
+    slices: &SyncSender<Vec<Facts>>,
+) -> Result<Scan, NetNsError> {
     let mut slice = Vec::with_capacity(SLICE);
     let scan = scan::connections(listeners, |found| {
         slice.extend(found.facts());
@@ -97,7 +100,7 @@ impl Seeding {
     /// Whether it is still to be reported. The search may find a socket twice, or one that has ended
     /// meanwhile.
     fn is_new(&self, conn: ConnId) -> bool {
-        ![&self.seeds, &self.ended, &self.met, &self.untracked]
+        ![&self.seeds, &self.ended, &self.published, &self.untracked]
             .iter()
             .any(|known| known.contains(&conn))
     }
@@ -109,7 +112,7 @@ impl Reconciler {
     /// are read in between.
     pub fn find_older(
         &mut self,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         core: &mut Correlator,
     ) -> Result<Older, NetNsError> {
         let at = clock::now();
@@ -137,7 +140,7 @@ impl Reconciler {
                     core.handle_event(Event::Seeded(Box::new(facts)));
                 }
                 // The kernel programs saw it in between and know more.
-                Ok(false) => drop(seeding.met.insert(conn)),
+                Ok(false) => drop(seeding.published.insert(conn)),
                 Err(SnapshotError::Full) => drop(seeding.untracked.insert(conn)),
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
             }
@@ -154,7 +157,7 @@ impl Reconciler {
         };
         self.warn_omissions(omissions(&scan));
         let seeded = Seeded {
-            connections: seeding.seeds.len() + seeding.met.len(),
+            connections: seeding.seeds.len() + seeding.published.len(),
             untracked: seeding.untracked.len(),
             namespaces: scan.namespaces,
             refused: scan.refused.len(),

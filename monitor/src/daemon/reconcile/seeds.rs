@@ -37,10 +37,10 @@ impl Seeds {
 
     /// Removes a seed; returns whether it was one.
     pub(super) fn remove(&mut self, conn: ConnId) -> bool {
-        let Ok(place) = self.conns.binary_search(&conn) else {
+        let Ok(index) = self.conns.binary_search(&conn) else {
             return false;
         };
-        let ended = std::mem::replace(&mut self.ended[place], true);
+        let ended = std::mem::replace(&mut self.ended[index], true);
         self.ended_count += usize::from(!ended);
         !ended
     }

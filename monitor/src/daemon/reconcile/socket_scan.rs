@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::listeners::Listener,
+    config::listeners::ListenerConfig,
     kernel::{
         clock,
-        netns::NetNsError,
-        scan::{self, Scan},
+        host::netns::NetNsError,
+        sock_diag::scan::{self, Scan},
     },
 };
 use monitor_core::{
@@ -41,7 +41,7 @@ pub struct ScannedSockets {
 }
 
 pub(super) fn scan_host(
-    listeners: &[Listener],
+    listeners: &[ListenerConfig],
     targets: &ScanTargets,
 ) -> Result<ScannedSockets, NetNsError> {
     let (at, begun) = (clock::now(), clock::of_thread());
@@ -49,8 +49,8 @@ pub(super) fn scan_host(
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
     let scan = scan::connections(listeners, |found| {
-        seeds.meet(found.conn());
-        requests.meet(found.conn());
+        seeds.mark_found(found.conn());
+        requests.mark_found(found.conn());
         unread.extend(found.receive_queue());
     })?;
     Ok(ScannedSockets {
@@ -87,25 +87,25 @@ pub(super) fn sorted(conns: impl IntoIterator<Item = ConnId>) -> Arc<[ConnId]> {
 /// Searches for targets and returns the missing ones.
 struct TargetSearch<'a> {
     targets: &'a [ConnId],
-    met: Vec<bool>,
+    found: Vec<bool>,
 }
 
 impl<'a> TargetSearch<'a> {
     fn new(targets: &'a [ConnId]) -> Self {
-        let met = vec![false; targets.len()];
-        Self { targets, met }
+        let found = vec![false; targets.len()];
+        Self { targets, found }
     }
 
-    fn meet(&mut self, conn: ConnId) {
-        if let Ok(place) = self.targets.binary_search(&conn) {
-            self.met[place] = true;
+    fn mark_found(&mut self, conn: ConnId) {
+        if let Ok(index) = self.targets.binary_search(&conn) {
+            self.found[index] = true;
         }
     }
 
     fn missing(&self) -> Vec<ConnId> {
-        let targets = self.targets.iter().zip(&self.met);
+        let targets = self.targets.iter().zip(&self.found);
         targets
-            .filter(|(_, met)| !**met)
+            .filter(|(_, found)| !**found)
             .map(|(conn, _)| *conn)
             .collect()
     }
@@ -119,8 +119,8 @@ mod tests {
     fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
         let targets = sorted([3, 1, 3, 2].map(ConnId));
         let mut search = TargetSearch::new(&targets);
-        for met in [3, 3, 7] {
-            search.meet(ConnId(met));
+        for conn in [3, 3, 7] {
+            search.mark_found(ConnId(conn));
         }
         assert_eq!(search.missing(), [1, 2].map(ConnId));
     }

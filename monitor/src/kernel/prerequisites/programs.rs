@@ -4,10 +4,12 @@ use std::path::Path;
 
 use super::{Missing, Prerequisite};
 use crate::kernel::{
-    attachments::{self, AttachedProgram},
-    cgroup::usable_cgroup2,
-    loader::{LoadError, LoadSettings, Loaded, PACKET_HOOKS, VerifierLog},
-    refusal::Refusal,
+    bpf::{
+        attachments::{self, AttachedProgram},
+        loader::{LoadError, LoadSettings, Loaded, PACKET_HOOKS, VerifierLog},
+        refusal::Refusal,
+    },
+    host::cgroup::usable_cgroup2,
 };
 
 /// The rows of the programs, and the verifier's log if one was refused.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::Missing;
-use crate::kernel::bpf::{self, Instruction, LoadVerdict, ProgramKind};
+use crate::kernel::bpf::syscall::{self, Instruction, LoadVerdict, ProgramKind};
 
 /// The map of the initial user namespace (user_namespaces(7)): every id maps to itself.
 const INITIAL_UID_MAP: [&str; 3] = ["0", "0", "4294967295"];
@@ -17,7 +17,7 @@ pub(super) fn bpf_call() -> Result<String, Missing> {
         ));
     }
     let nothing = [Instruction::set(0, 1), Instruction::EXIT];
-    match bpf::load(ProgramKind::CgroupSkb, &nothing) {
+    match syscall::load(ProgramKind::CgroupSkb, &nothing) {
         LoadVerdict::Loaded(_) => Ok("loads a program".to_owned()),
         LoadVerdict::Refused { error, .. } if has_seccomp_filter(&read("/proc/self/status")) => {
             Err(Missing::new(

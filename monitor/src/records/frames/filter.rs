@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, num::NonZeroU32, str::FromStr};
 
 use monitor_common::frame::opcode;
 
-use super::{FrameRecord, NoOpcode, OpcodeName};
+use super::{FrameRecord, InvalidOpcode, OpcodeName};
 use monitor_core::{ConnId, facts::Direction};
 
 /// A frame passes if it satisfies every condition that is set.
@@ -15,7 +15,7 @@ pub struct Filter {
     pub peer: Option<Peers>,
     pub opcodes: Option<Opcodes>,
     pub direction: Option<Direction>,
-    pub conn: Option<ConnId>,
+    pub cookie: Option<ConnId>,
     /// Close, ping, pong, and the reserved control opcodes (RFC 6455 §5.5).
     pub control_only: bool,
 }
@@ -27,14 +27,14 @@ impl Filter {
             peer,
             opcodes,
             direction,
-            conn,
+            cookie,
             control_only,
         } = self;
         port.is_none_or(|port| frame.local.port() == port || frame.peer.port() == port)
             && peer.is_none_or(|peers| peers.contains(frame.peer.ip()))
             && opcodes.is_none_or(|opcodes| opcodes.contains(frame.opcode))
             && direction.is_none_or(|direction| frame.direction == direction)
-            && conn.is_none_or(|conn| frame.conn == conn)
+            && cookie.is_none_or(|cookie| frame.cookie == cookie)
             && (!control_only || frame.opcode >= opcode::CLOSE)
     }
 }
@@ -61,9 +61,9 @@ impl fmt::Display for Opcodes {
 }
 
 impl FromStr for Opcodes {
-    type Err = NoOpcode;
+    type Err = InvalidOpcode;
 
-    fn from_str(text: &str) -> Result<Self, NoOpcode> {
+    fn from_str(text: &str) -> Result<Self, InvalidOpcode> {
         text.split(',')
             .map(|name| name.trim().parse())
             .try_fold(Self(0), |set, name| {
@@ -82,7 +82,7 @@ pub struct Peers {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid address {0:?}, expected one like 10.0.0.7, 10.0.0.0/8 or fd00::/8")]
-pub struct NoPeers(String);
+pub struct InvalidPeers(String);
 
 impl Peers {
     /// An IPv4 peer of a dual-stack socket matches by its IPv4 address.
@@ -105,10 +105,10 @@ impl fmt::Display for Peers {
 }
 
 impl FromStr for Peers {
-    type Err = NoPeers;
+    type Err = InvalidPeers;
 
-    fn from_str(text: &str) -> Result<Self, NoPeers> {
-        let wrong = || NoPeers(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, InvalidPeers> {
+        let wrong = || InvalidPeers(text.to_owned());
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -145,17 +145,17 @@ impl fmt::Display for OneIn {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid share {0:?}, expected 1/100 for one frame in a hundred")]
-pub struct NoShare(String);
+pub struct InvalidShare(String);
 
 impl FromStr for OneIn {
-    type Err = NoShare;
+    type Err = InvalidShare;
 
-    fn from_str(text: &str) -> Result<Self, NoShare> {
+    fn from_str(text: &str) -> Result<Self, InvalidShare> {
         text.strip_prefix("1/")
             .unwrap_or(text)
             .parse()
             .map(Self)
-            .map_err(|_| NoShare(text.to_owned()))
+            .map_err(|_| InvalidShare(text.to_owned()))
     }
 }
 
@@ -194,8 +194,8 @@ mod tests {
                 all(|f| f.direction = Some(Direction::Rx)),
             ),
             (
-                all(|f| f.conn = Some(ConnId(u64::MAX))),
-                all(|f| f.conn = Some(ConnId(1))),
+                all(|f| f.cookie = Some(ConnId(u64::MAX))),
+                all(|f| f.cookie = Some(ConnId(1))),
             ),
             (
                 all(|f| f.control_only = false),

@@ -12,7 +12,7 @@ pub struct FrameLine<'a>(pub &'a FrameRecord);
 
 impl FrameLine<'_> {
     /// The heading of the columns. Times are UTC.
-    pub const HEAD: &'static str = "TIME             CONN       PEER                   DIR  FIN  RSV  \
+    pub const HEAD: &'static str = "TIME             COOKIE     PEER                   DIR  FIN  RSV  \
          OPCODE        MASK      LENGTH";
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for FrameLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FrameRecord {
             ts,
-            conn,
+            cookie,
             listener: _,
             local: _,
             peer,
@@ -37,7 +37,7 @@ impl fmt::Display for FrameLine<'_> {
             f,
             "{}  {:<9}  {:<21}  {:<3}  {:<3}  {}  {:<12}  {:<4}  {length:>10}",
             Clock(*ts),
-            conn.0,
+            cookie.0,
             peer.to_string(),
             direction.as_str(),
             if *fin { "FIN" } else { "-" },
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn lines_align_with_their_head() {
         let text = FrameRecord {
-            conn: ConnId(315_653),
+            cookie: ConnId(315_653),
             ..frame()
         };
         let close = FrameRecord {
@@ -120,7 +120,7 @@ mod tests {
         };
         let shown = [&text, &close, &pong].map(|frame| FrameLine(frame).to_string());
         let expected = "\
-TIME             CONN       PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH
+TIME             COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH
 18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  text          -              5
 18:37:52.533000  315653     10.77.1.12:53787       rx   -    1-3  close         mask           5  code 1001
 18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  pong          -              5  rtt 1.2 ms";
@@ -133,7 +133,7 @@ TIME             CONN       PEER                   DIR  FIN  RSV  OPCODE        
     #[test]
     fn the_longest_ipv4_line_fits_in_120_columns() {
         let longest = FrameRecord {
-            conn: ConnId(9_999_999_999),
+            cookie: ConnId(9_999_999_999),
             peer: ([255, 255, 255, 255], 65_535).into(),
             opcode: 0xf,
             length: 9_999_999_999,

@@ -1,7 +1,7 @@
 //! Schedules when the core gets the counts of the listeners: the survived idle gaps, and the losses.
 
 use super::Replay;
-use crate::config::listeners::{Listener, counts_interval};
+use crate::config::listeners::{ListenerConfig, counts_interval};
 use monitor_core::{Ktime, ListenerId, loss::Deliveries};
 
 /// As often as the daemon reads them, while anything happens: a recording may have years without a
@@ -13,7 +13,7 @@ pub(super) struct CountsTimer {
 }
 
 impl CountsTimer {
-    pub(super) fn new(listeners: &[Listener]) -> Self {
+    pub(super) fn new(listeners: &[ListenerConfig]) -> Self {
         let interval = counts_interval(listeners).as_nanos();
         Self {
             interval: u64::try_from(interval).unwrap_or(u64::MAX),

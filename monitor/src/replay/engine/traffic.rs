@@ -13,16 +13,16 @@ use monitor_common::{
 
 use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
-    kernel::decode,
+    decode,
     records::frames::FrameRecord,
     replay::{
-        connection::{Connection, Reading},
+        connection::{Reading, ReplayedConnection},
         headers::TcpSegment,
-        report::{ConnectionEnd, ConnectionSummary, ReplayRecord, wall_clock},
+        report::{ConnectionEnd, ReplayRecord, connection_summary, wall_clock},
         upgrade,
     },
 };
-use monitor_core::{ConnId, Correlator, Event, Ktime, facts};
+use monitor_core::{ConnId, Correlator, Event, Ktime};
 
 /// A segment with the captured part of its payload.
 #[derive(Clone, Copy)]
@@ -44,7 +44,9 @@ impl Replay {
     /// Processes the data of the SYN of a connection that is now established.
     pub(super) fn early_traffic(&mut self, number: u64, tuple: Tuple) {
         let connection = self.connections.get_mut(&number);
-        if let Some((direction, segment, payload)) = connection.and_then(Connection::take_early) {
+        if let Some((direction, segment, payload)) =
+            connection.and_then(ReplayedConnection::take_early)
+        {
             let piece = ParsedSegment {
                 segment: &segment,
                 payload: &payload,
@@ -130,7 +132,7 @@ impl Replay {
         if self
             .connections
             .get(&number)
-            .is_some_and(Connection::is_closing)
+            .is_some_and(ReplayedConnection::is_closing)
         {
             return self.report_close(number);
         }
@@ -145,22 +147,27 @@ impl Replay {
     }
 
     /// Reports a connection that is closed, or its state at the recording's end.
-    pub(super) fn emit_connection(&mut self, mut connection: Connection, end: ConnectionEnd) {
-        let Some(facts) = connection.facts() else {
+    pub(super) fn emit_connection(
+        &mut self,
+        mut connection: ReplayedConnection,
+        end: ConnectionEnd,
+    ) {
+        let Some(detail) = connection.detail() else {
             self.summary.other_connections += u64::from(connection.is_established());
             return;
         };
-        let place = usize::from(facts.listener.0);
+        let place = usize::from(detail.facts.listener.0);
         let stats = &mut self.stats[place];
         let before = Reading::of(stats);
         connection.stream.end(stats);
         connection.count(&before, &Reading::of(stats));
         let listener = &self.listeners[place].rules.name;
-        let record = ConnectionSummary::new(&facts, listener, &connection, end);
+        let at = Ktime(self.clock);
+        let record = connection_summary(&detail, listener, &connection, end, at);
         self.summary.connections += 1;
         self.summary.open += u64::from(end == ConnectionEnd::Open);
-        self.summary.unsynced_bytes.rx += record.unsynced_bytes.rx;
-        self.summary.unsynced_bytes.tx += record.unsynced_bytes.tx;
+        self.summary.rx.unsynced_bytes += record.rx.unsynced_bytes;
+        self.summary.tx.unsynced_bytes += record.tx.unsynced_bytes;
         self.records
             .push_back(ReplayRecord::Connection(Box::new(record)));
     }
@@ -178,8 +185,7 @@ impl Replay {
         }
         emit(&mut self.core, EventKind::Closed, how as u32, at.0, s);
         self.act();
-        let how = decode::how(how);
-        self.emit_connection(connection, ConnectionEnd::Closed { how, at });
+        self.emit_connection(connection, ConnectionEnd::Closed(how));
     }
 
     /// Reports, once, the frames that the current segment completed.
@@ -195,28 +201,20 @@ impl Replay {
             let counts = &mut connection.counts.frames[seen.direction.index()];
             counts[usize::from(header.opcode())] += 1;
             let summary = &mut self.summary;
-            let (direction, frames, bytes) = match seen.direction {
-                Direction::Rx => (
-                    facts::Direction::Rx,
-                    &mut summary.frames.rx,
-                    &mut summary.payload_bytes.rx,
-                ),
-                Direction::Tx => (
-                    facts::Direction::Tx,
-                    &mut summary.frames.tx,
-                    &mut summary.payload_bytes.tx,
-                ),
+            let traffic = match seen.direction {
+                Direction::Rx => &mut summary.rx,
+                Direction::Tx => &mut summary.tx,
             };
-            *frames += 1;
-            *bytes = bytes.wrapping_add(header.payload_len);
+            traffic.frames += 1;
+            traffic.payload_bytes = traffic.payload_bytes.wrapping_add(header.payload_len);
             let rtt = u64::from(seen.ping_rtt_us);
             self.records.push_back(ReplayRecord::Frame(FrameRecord {
                 ts: wall_clock(Ktime(self.clock)),
-                conn: ConnId(number),
+                cookie: ConnId(number),
                 listener: listener.rules.name.clone(),
                 local: connection.local,
                 peer: connection.peer,
-                direction,
+                direction: seen.direction,
                 fin: header.fin(),
                 rsv: header.rsv(),
                 opcode: header.opcode(),

@@ -12,12 +12,12 @@ use tokio::{
     net::TcpStream,
     time::{sleep_until, timeout_at},
 };
+use wire::BINARY;
 
 use super::Row;
 use crate::{
     frames::{Incoming, bytes_of, header, pongs, sealed},
     story::{Act, Connection, Opening, Step},
-    ws::BINARY,
 };
 
 /// The part of an upload written at once.

@@ -1,9 +1,10 @@
 //! The watched end: the steps of its application, and its TCP with retransmissions.
 
+use wire::{ACK, End, FIN, MILLI, RST};
+
 use super::{Event, LONGEST_RTO, RETRIES, SEGMENT, Sent, World};
 use crate::{
     frames::{bytes_of, pongs},
-    packets::{ACK, End, FIN, MILLI, RST},
     story::Act,
 };
 

@@ -1,9 +1,10 @@
 //! The other end: it acknowledges, and answers pings while it can.
 
+use wire::{ACK, End, FIN, MILLI, RST};
+
 use super::{Event, Path, SEGMENT, World};
 use crate::{
     frames::{bytes_of, pings_in, pongs},
-    packets::{ACK, End, FIN, MILLI, RST},
     story::Act,
 };
 

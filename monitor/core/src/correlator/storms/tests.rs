@@ -2,9 +2,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    Event, ListenerRules, Notice,
-    event::ListeningSocket,
-    facts::{ConnId, Protocol},
+    Action, Event, ListenerRules, Subject,
+    event::{CloseHow, ListeningSocket},
+    facts::{Closing, ClosingBy, ConnId, Direction, Protocol},
     handshake::UpgradeResponse,
     storm::{StormPhase, Usual},
 };
@@ -64,7 +64,7 @@ fn facts(conn: u64, at: u64) -> Facts {
         local: ([10, 1, 0, 1], 80).into(),
         peer: peer(conn),
         opened_at: Some(ms(at)),
-        ..Facts::newborn(conn, ms(at))
+        ..Facts::just_opened(conn, ms(at))
     }
 }
 
@@ -269,7 +269,7 @@ fn a_closing_connection_is_no_longer_open_and_leaves_once() {
 }
 
 /// A server exits with 40 connections, which end in a FIN or a RST.
-fn killed(core: &mut Correlator) -> Vec<StormAlert> {
+fn killed(core: &mut Correlator) -> Vec<Alert> {
     for conn in 0..40 {
         core.handle_event(opened(conn, conn));
     }
@@ -300,7 +300,7 @@ fn killed(core: &mut Correlator) -> Vec<StormAlert> {
     core.handle_timeout(ms(12_000));
     let actions = std::iter::from_fn(|| core.poll_action());
     let storms = actions.filter_map(|action| match action {
-        Action::Storm(alert) => Some(*alert),
+        Action::Alert(alert) => Some(alert),
         _ => None,
     });
     storms.collect()
@@ -310,7 +310,7 @@ fn killed(core: &mut Correlator) -> Vec<StormAlert> {
 fn a_mass_close_counts_each_connection_once_and_names_the_restart_of_the_server() {
     let mut core = core(false);
     let reported = killed(&mut core);
-    let StormFinding::Reconnect(last) = &reported.last().expect("a report").finding else {
+    let Subject::Storm(last) = &reported.last().expect("a report").subject else {
         panic!("{reported:?}");
     };
     assert_eq!((last.phase, last.closes), (StormPhase::MassClose, 40));
@@ -329,14 +329,8 @@ fn a_mass_close_counts_each_connection_once_and_names_the_restart_of_the_server(
         core.handle_timeout(at);
     }
     assert_eq!(core.standing_storms().count(), 0);
-    let notice = |action| match action {
-        Action::Storm(alert) => Some(Notice::Storm(alert)),
-        _ => None,
-    };
-    let notices: Vec<_> = std::iter::from_fn(|| core.poll_action())
-        .filter_map(notice)
-        .collect();
-    assert!(matches!(notices.last(), Some(Notice::Storm(over)) if !over.is_firing()));
+    let last = std::iter::from_fn(|| core.poll_action()).last();
+    assert!(matches!(last, Some(Action::Alert(over)) if !over.is_firing()));
 }
 
 #[test]
@@ -353,14 +347,14 @@ fn a_storm_of_clients_that_first_came_a_moment_ago_is_reported() {
         core.handle_event(response(10_000 + conn, 5_000 + conn / 10, 503));
     }
     let storm = std::iter::from_fn(|| core.poll_action()).find_map(|action| match action {
-        Action::Storm(alert) => match alert.finding {
-            StormFinding::Reconnect(storm) if storm.phase == StormPhase::Storm => Some(storm),
+        Action::Alert(alert) => match alert.subject {
+            Subject::Storm(storm) if storm.phase == StormPhase::Storm => Some((alert.at, storm)),
             _ => None,
         },
         _ => None,
     });
-    let storm = storm.expect("a storm at once");
-    assert!(storm.at <= ms(5_200), "{storm:?}");
+    let (at, storm) = storm.expect("a storm at once");
+    assert!(at <= ms(5_200), "{at}: {storm:?}");
     assert_eq!(storm.baseline_rate, 0.0, "no baseline is known yet");
 }
 

@@ -131,7 +131,7 @@ fn scans_confirm_or_refute_that_nothing_is_read_behind_a_closed_window() {
     assert_eq!(
         bench.reasons,
         [
-            "this host's window has been closed for 10 s: its application does not read, or hardly",
+            "this host's window has been closed for 10 s: its application reads little or nothing",
             "this host's application has left 60,000 bytes unread for 38 s"
         ]
     );

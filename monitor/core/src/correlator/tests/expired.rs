@@ -57,7 +57,7 @@ fn the_alert_names_the_hop_that_forgets_first() {
         ..ListenerRules::new("web", None)
     };
     let mut bench = Bench::under(rules);
-    let mut facts = Facts::newborn(1, ms(0));
+    let mut facts = Facts::just_opened(1, ms(0));
     facts.rx.last_payload = Some(ms(1_000));
     facts.rx.last_packet = Some(ms(4_000));
     bench.event(Event::Opened(Box::new(facts)));
@@ -75,7 +75,7 @@ fn a_hop_that_passes_packets_after_its_limit_makes_no_zombie() {
     let mut hop = Hop::new("proxy", Duration::from_secs(5), OnExpiry::Silent);
     hop.activity = Activity::Payload;
     let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
-    let mut facts = Facts::newborn(1, ms(0));
+    let mut facts = Facts::just_opened(1, ms(0));
     facts.rx.last_payload = Some(ms(1_000));
     facts.rx.last_packet = Some(ms(6_100));
     bench.event(Event::Opened(Box::new(facts)));

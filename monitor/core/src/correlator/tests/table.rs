@@ -18,7 +18,7 @@ fn a_chatty_flow_is_checked_once_per_four_fifths_of_the_limit() {
 fn the_entry_of_a_closed_flow_does_not_wake_its_successor() {
     let (mut bench, facts) = Bench::opened(Some(OnExpiry::Silent));
     bench.closed(CloseHow::Fin, 4_000, &facts);
-    bench.event(Event::Opened(Box::new(Facts::newborn(1, ms(4_000)))));
+    bench.event(Event::Opened(Box::new(Facts::just_opened(1, ms(4_000)))));
     bench.until(8_799);
     assert_eq!(bench.checks, 0);
     bench.until(8_800);
@@ -59,7 +59,7 @@ fn reconciliation_reads_the_snapshot_of_a_known_flow() {
     // sock_diag has no facts on pings, so judging its facts would resolve the alert.
     let seeded = Facts {
         protocol: Protocol::Assumed,
-        ..Facts::newborn(1, ms(4_000))
+        ..Facts::just_opened(1, ms(4_000))
     };
     bench.event(Event::Seeded(Box::new(seeded)));
     bench.show(ms(4_000));
@@ -76,7 +76,7 @@ fn a_flow_older_than_the_daemon_is_judged_at_the_same_moment() {
     let mut bench = Bench::behind(Some(OnExpiry::Silent));
     let mut facts = Facts {
         established_at: None,
-        ..Facts::newborn(1, ms(5_000))
+        ..Facts::just_opened(1, ms(5_000))
     };
     facts.rx.last_packet = Some(ms(1_000));
     bench.snapshot = Some(facts.clone());
@@ -90,7 +90,7 @@ fn an_unknown_listener_is_counted_and_ignored() {
     let mut core = Bench::behind(None).core;
     let facts = Box::new(Facts {
         listener: ListenerId(7),
-        ..Facts::newborn(1, ms(1))
+        ..Facts::just_opened(1, ms(1))
     });
     core.handle_event(Event::Opened(facts.clone()));
     core.handle_event(Event::Closed {
@@ -135,7 +135,7 @@ fn a_protocol_that_becomes_known_moves_the_gauge() {
     let mut bench = Bench::behind(None);
     let assumed = Facts {
         protocol: Protocol::Assumed,
-        ..Facts::newborn(1, ms(0))
+        ..Facts::just_opened(1, ms(0))
     };
     bench.event(Event::Opened(Box::new(assumed.clone())));
     bench.event(Event::Opened(Box::new(Facts {

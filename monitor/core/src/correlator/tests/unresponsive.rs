@@ -6,7 +6,7 @@ fn floor_of(seconds: u64) -> (Bench, Facts) {
     let mut rules = ListenerRules::new("web", None);
     rules.unresponsive_floor = Duration::from_secs(seconds);
     let mut bench = Bench::under(rules);
-    let facts = Facts::newborn(1, ms(0));
+    let facts = Facts::just_opened(1, ms(0));
     bench.event(Event::Opened(Box::new(facts.clone())));
     (bench, facts)
 }
@@ -99,7 +99,7 @@ fn a_peer_whose_bytes_arrive_is_alive_despite_unanswered_pings() {
             if at % bytes_every == 0 {
                 bench.until(at);
                 let reported = facts.second_try.is_some();
-                hear(&mut facts, at);
+                receive(&mut facts, at);
                 bench.snapshot = Some(facts.clone());
                 if reported {
                     bench.trouble(Trouble::Answered, at, &facts);

@@ -83,7 +83,7 @@ fn the_reported_silence_is_what_the_hop_counts() {
             ..Hop::new("lb", Duration::from_secs(100), OnExpiry::Fin)
         };
         let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
-        let mut facts = Facts::newborn(1, ms(0));
+        let mut facts = Facts::just_opened(1, ms(0));
         bench.event(Event::Opened(Box::new(facts.clone())));
         for (side, (packet, payload)) in [(&mut facts.rx, rx), (&mut facts.tx, tx)] {
             side.last_packet = Some(ms(packet));
@@ -106,7 +106,7 @@ fn the_end_of_the_maximum_lifetime_is_announced_on_a_busy_connection_too() {
         ..Hop::new("gateway", Duration::from_secs(1), OnExpiry::Fin)
     };
     let mut bench = Bench::under(ListenerRules::new("web", Some(hop)));
-    let mut facts = Facts::newborn(1, ms(0));
+    let mut facts = Facts::just_opened(1, ms(0));
     bench.event(Event::Opened(Box::new(facts.clone())));
     facts.rx.last_packet = Some(ms(94_999));
     bench.snapshot = Some(facts);
@@ -124,7 +124,7 @@ fn a_peer_without_messages_is_quiet_despite_control_frames() {
         message_gap: Some(Duration::from_secs(35)),
         ..ListenerRules::new("web", None)
     });
-    let mut facts = Facts::newborn(1, ms(0));
+    let mut facts = Facts::just_opened(1, ms(0));
     facts.opened_at = Some(ms(10));
     facts.rx.last_message = Some(ms(1_000));
     bench.event(Event::Opened(Box::new(facts.clone())));
@@ -149,7 +149,7 @@ fn a_zombie_verdict_replaces_a_warning() {
             Some(Hop::new("lb", Duration::from_secs(6), OnExpiry::Silent)),
         )
     });
-    let facts = Facts::newborn(1, ms(0));
+    let facts = Facts::just_opened(1, ms(0));
     bench.event(Event::Opened(Box::new(facts)));
     bench.until(7_000);
     let superseded = Status::Resolved(AlertResolution::Superseded);

@@ -52,7 +52,7 @@ fn facts(at: u64, protocol: Protocol) -> Box<Facts> {
         at: ms(at),
         established_at: None,
         protocol,
-        ..Facts::newborn(CONN.0, ms(at))
+        ..Facts::just_opened(CONN.0, ms(at))
     })
 }
 
@@ -61,9 +61,7 @@ fn reported(core: &mut Correlator) -> Vec<(Option<State>, State, Reason)> {
     actions
         .filter_map(|action| match action {
             Action::Transition(reported) => Some((reported.from, reported.to, reported.reason)),
-            Action::Alert(_) | Action::ListenerAlert(_) | Action::Storm(_) | Action::Reconcile => {
-                None
-            }
+            Action::Alert(_) | Action::Reconcile => None,
         })
         .collect()
 }

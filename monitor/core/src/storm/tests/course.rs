@@ -12,22 +12,32 @@ fn a_killed_server_is_reported_from_the_mass_close_to_the_end() {
     let [first, .., last] = storms.as_slice() else {
         panic!("{storms:?}");
     };
-    assert_eq!((first.phase, first.firing), (StormPhase::MassClose, true));
     assert_eq!(
-        (first.closes, first.cause),
+        (first.subject.phase, first.is_firing()),
+        (StormPhase::MassClose, true)
+    );
+    assert_eq!(
+        (first.subject.closes, first.subject.cause),
         (2_000, Some(Cause::ServerRestart))
     );
-    assert_eq!((last.phase, last.firing), (StormPhase::Over, false));
-    assert_eq!(storms.iter().filter(|storm| !storm.firing).count(), 1);
-    assert_eq!(last.successes, 2_000);
+    assert_eq!(
+        (last.subject.phase, last.is_firing()),
+        (StormPhase::Over, false)
+    );
+    assert_eq!(storms.iter().filter(|storm| !storm.is_firing()).count(), 1);
+    assert_eq!(last.subject.successes, 2_000);
     let arrivals = sim::wire(&case)
         .iter()
         .filter(|(time, event)| *time > at(KILLED) && matches!(event, Wire::Arrived(_)))
         .count() as u64;
-    assert_eq!(last.attempts, arrivals);
-    assert_eq!(last.refused, [(Some(503), arrivals - 2_000)]);
-    assert_eq!(last.returning_share, Some(1.0));
-    assert!(last.peak_rate >= 1_900.0, "{}", last.peak_rate);
+    assert_eq!(last.subject.attempts, arrivals);
+    assert_eq!(last.subject.refused, [(Some(503), arrivals - 2_000)]);
+    assert_eq!(last.subject.returning_share, Some(1.0));
+    assert!(
+        last.subject.peak_rate >= 1_900.0,
+        "{}",
+        last.subject.peak_rate
+    );
 }
 
 #[test]
@@ -44,7 +54,9 @@ fn a_storm_is_reported_within_a_second_of_its_first_wave() {
             .find(|(time, event)| *time > at(KILLED) && matches!(event, Wire::Arrived(_)))
             .expect("an attempt");
         let storms = outage(&case);
-        let reported = storms.iter().find(|storm| storm.phase == StormPhase::Storm);
+        let reported = storms
+            .iter()
+            .find(|storm| storm.subject.phase == StormPhase::Storm);
         let reported = reported.expect("a storm").at;
         assert!(
             reported.since(first.0) <= Duration::from_secs(1),
@@ -59,7 +71,7 @@ fn the_reason_describes_the_storm_and_its_advice_matches() {
         let storms = outage(&Outage::of(2_000, policy));
         let named = storms
             .into_iter()
-            .rfind(|storm| storm.phase == StormPhase::Storm);
+            .rfind(|storm| storm.subject.phase == StormPhase::Storm);
         named.expect("a storm").reason
     };
     let lockstep = reason(Policy::Fixed(1.0));

@@ -15,7 +15,7 @@ fn a_baseline_survives_a_restart() {
     let kept = serde_json::to_string(&before.baseline()).expect("plain numbers");
     let kept: Baseline = serde_json::from_str(&kept).expect("what was written");
     assert_eq!(kept, before.baseline());
-    let mut after = StormDetector::new(&StormSettings::default(), Some(kept));
+    let mut after = StormDetector::new(ListenerId(0), &StormSettings::default(), Some(kept));
     let steady = poisson(|_| 100.0, 100.0, 10.0, 10);
     assert_eq!(sim::storms(&feed(&mut after, steady, 300.0)), []);
     let flood = poisson(|_| 1_000.0, 1_000.0, 4.0, 11).map(|now| now + 10.0);
@@ -37,10 +37,10 @@ fn an_implausible_baseline_is_refused() {
         let mut baseline = good;
         baseline.arrivals.fast = bad;
         assert!(!baseline.is_plausible(), "{bad}");
-        let storm = StormDetector::new(&StormSettings::default(), Some(baseline));
+        let storm = StormDetector::new(ListenerId(0), &StormSettings::default(), Some(baseline));
         assert_eq!(storm.baseline(), Baseline::default());
     }
-    let storm = StormDetector::new(&StormSettings::default(), Some(good));
+    let storm = StormDetector::new(ListenerId(0), &StormSettings::default(), Some(good));
     assert_eq!(storm.baseline(), good);
 }
 
@@ -60,23 +60,17 @@ fn a_thrashing_client_is_reported_and_a_thousand_share_one_line() {
                 ..sim::departure(at(now + 0.001), client)
             };
             storm.departed(&departure, 500);
-            emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+            emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
         }
         sim::run(&mut storm, at(300.0), &mut emitted);
-        let reported: Vec<&Thrash> = emitted
-            .iter()
-            .filter_map(|finding| match finding {
-                StormFinding::Thrash(thrash) => Some(&**thrash),
-                StormFinding::Reconnect(_) => None,
-            })
-            .collect();
+        let reported = sim::thrashes(&emitted);
         assert!(reported.len() <= 4, "{reported:?}");
         assert_eq!(
-            reported.iter().map(|thrash| thrash.clients).max(),
+            reported.iter().map(|thrash| thrash.subject.clients).max(),
             Some(clients as u64)
         );
         let last = reported.last().expect("the end");
-        assert!(!last.firing);
+        assert!(!last.is_firing());
         assert_eq!(storm.poll_timeout(), None);
     }
 }
@@ -145,10 +139,10 @@ proptest! {
         prop_assert_eq!(storm.poll_timeout(), None);
         let mut firing = false;
         for storm in sim::storms(&emitted) {
-            prop_assert!(firing || storm.firing, "an end without a beginning");
-            firing = storm.firing;
-            prop_assert!(storm.examples.len() <= ReconnectStorm::EXAMPLES);
-            prop_assert!(storm.refused.len() <= ReconnectStorm::STATUSES);
+            prop_assert!(firing || storm.is_firing(), "an end without a beginning");
+            firing = storm.is_firing();
+            prop_assert!(storm.subject.examples.len() <= ReconnectStorm::EXAMPLES);
+            prop_assert!(storm.subject.refused.len() <= ReconnectStorm::STATUSES);
             prop_assert!(!storm.reason.is_empty());
         }
         prop_assert!(!firing, "a storm that does not end");
@@ -209,10 +203,10 @@ fn the_cost_of_an_event_with_a_million_addresses() {
                 storm.handle_timeout(now);
                 worst = worst.max(begin.elapsed());
             }
-            while storm.poll_finding().is_some() {}
+            while storm.poll_alert().is_some() {}
         }
         let each = begin.elapsed() / 3_000_000;
-        println!("round {round}: {each:?} for each event, the longest look {worst:?}");
+        println!("round {round}: {each:?} for each event, the longest {worst:?}");
     }
     println!("{} bytes", storm.bytes());
 }

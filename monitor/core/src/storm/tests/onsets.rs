@@ -97,17 +97,22 @@ fn half_a_minute_of_refusals_is_a_storm_even_if_nothing_else_is_known() {
             address(n as usize % 30),
             AttemptOutcome::Refused(Some(429)),
         );
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
     let storms = sim::storms(&emitted);
     let first = storms.first().expect("a storm");
     assert!((at(30.0)..at(40.0)).contains(&first.at), "{:?}", first.at);
-    assert_eq!(first.refused, [(Some(429), first.attempts)]);
-    assert!(first.returning_share.is_some_and(|share| share > 0.8));
+    assert_eq!(first.subject.refused, [(Some(429), first.subject.attempts)]);
+    assert!(
+        first
+            .subject
+            .returning_share
+            .is_some_and(|share| share > 0.8)
+    );
     assert!(
         storms
             .iter()
-            .any(|storm| storm.pattern == Pattern::Lockstep)
+            .any(|storm| storm.subject.pattern == Pattern::Lockstep)
     );
 }
 
@@ -127,14 +132,14 @@ fn the_threshold_of_a_mass_close_depends_on_the_open_connections() {
         }
         sim::run(&mut storm, at(300.0), &mut emitted);
         let storms = sim::storms(&emitted);
-        let phases: Vec<StormPhase> = storms.iter().map(|storm| storm.phase).collect();
+        let phases: Vec<StormPhase> = storms.iter().map(|storm| storm.subject.phase).collect();
         let reported = match expected {
             true => vec![StormPhase::MassClose, StormPhase::Over],
             false => vec![],
         };
         assert_eq!(phases, reported, "{closed} of {open}");
         if let Some(first) = storms.first() {
-            assert_eq!(first.closes, closed as u64);
+            assert_eq!(first.subject.closes, closed as u64);
         }
     }
 }

@@ -146,5 +146,8 @@ fn late_events_change_nothing() {
     assert_eq!(pattern, Pattern::Lockstep);
     assert_period(period, 1.0, &case);
     let last = storms.last().expect("an end");
-    assert_eq!((last.phase, last.successes), (StormPhase::Over, 500));
+    assert_eq!(
+        (last.subject.phase, last.subject.successes),
+        (StormPhase::Over, 500)
+    );
 }

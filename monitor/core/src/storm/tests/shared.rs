@@ -6,7 +6,7 @@ const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// The findings about an address with `stay` lasting connections, from which another one leaves
 /// after a second at each moment of `leave`.
-fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Thrash> {
+fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Alert<Thrash>> {
     let mut storm = engine();
     let mut emitted = Vec::new();
     for n in 0..stay {
@@ -26,15 +26,9 @@ fn behind_one_address(stay: u64, leave: impl IntoIterator<Item = f64>) -> Vec<Th
             ..sim::departure(at(moment + 1.0), PROXY)
         };
         storm.departed(&departure, stay + 1);
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
-    emitted
-        .into_iter()
-        .filter_map(|finding| match finding {
-            StormFinding::Thrash(thrash) => Some(*thrash),
-            StormFinding::Reconnect(_) => None,
-        })
-        .collect()
+    sim::thrashes(&emitted)
 }
 
 /// `count` moments within 50 s.
@@ -80,7 +74,7 @@ fn an_address_with_many_connections_is_reported_as_shared() {
     for (stay, shared) in [(2, false), (18, false), (19, true), (115, true)] {
         let reported = behind_one_address(stay, moments(400));
         let first = reported.first().expect("most connections leave at once");
-        let row = &first.examples[0];
+        let row = &first.subject.examples[0];
         assert_eq!(row.is_shared(), shared, "{row:?}");
         assert_eq!(
             first.reason.contains("a proxy, NAT or load balancer"),
@@ -112,13 +106,9 @@ fn some_shared_addresses_among_clients_are_counted() {
             ..sim::departure(now, address(n % 4))
         };
         storm.departed(&departure, 50);
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
-    let mut reasons = emitted.iter().filter_map(|finding| match finding {
-        StormFinding::Thrash(thrash) => Some(thrash.reason.as_str()),
-        StormFinding::Reconnect(_) => None,
-    });
-    let last = reasons.next_back().expect("all thrash");
+    let last = sim::thrashes(&emitted).pop().expect("all thrash").reason;
     assert!(last.starts_with("4 clients connect "), "{last}");
     assert!(
         last.contains("(2 of them are proxies, NATs or load balancers)"),

@@ -4,7 +4,7 @@ use super::*;
 
 /// The findings if `known` connections are known from 1 s on, all or none of them `older` than the
 /// engine, and `lost` of them end at `killed` within a tenth of a second.
-fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<ReconnectStorm> {
+fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<Alert<ReconnectStorm>> {
     let mut storm = engine();
     let mut emitted = Vec::new();
     let mut slots = Vec::new();
@@ -24,7 +24,7 @@ fn lost_after(known: usize, older: bool, lost: usize, killed: f64) -> Vec<Reconn
             ..sim::departure(now, address(n))
         };
         storm.departed(&departure, (known - n) as u64);
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
     sim::run(&mut storm, at(killed + 5.0), &mut emitted);
     sim::storms(&emitted)
@@ -51,7 +51,7 @@ fn a_mass_close_of_known_connections_needs_no_baseline() {
                 panic!("{case}: {reported:?}");
             };
             assert_eq!(
-                (close.phase, close.closes),
+                (close.subject.phase, close.subject.closes),
                 (StormPhase::MassClose, lost as u64),
                 "{case}"
             );
@@ -99,7 +99,7 @@ fn short_requests_of_a_page_are_not_a_mass_close_in_the_first_minute() {
         };
         // Some others stay.
         storm.departed(&departure, 200 - n as u64);
-        emitted.extend(std::iter::from_fn(|| storm.poll_finding()));
+        emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
     }
     assert_eq!(sim::storms(&emitted), []);
 }

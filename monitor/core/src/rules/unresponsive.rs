@@ -1,0 +1,164 @@
+//! `unresponsive`: TCP acknowledges the pings, but they get no pong.
+//!
+//! The rule counts *tries*, which the kernel programs keep
+//! ([`first_try`](monitor_common::snapshot::Snapshot::first_try)): pings after which no new payload
+//! has come, that left while it could have come, and not together. Therefore a peer that is
+//! uploading, a host that does not read, and a burst of pings are excused before this rule sees
+//! them.
+
+use std::time::Duration;
+
+use super::rule::{Rule, silence_until};
+use crate::{
+    observation::{FactsSource, Observation, RECHECK},
+    time::Ktime,
+    verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
+};
+
+pub(super) const RULE: Rule = Rule {
+    kind: VerdictKind::Unresponsive,
+    find,
+    review,
+    has_recovered,
+    silence: |observation, verdict| {
+        let rx = &observation.facts.rx;
+        silence_until(verdict.since, rx.last_frame.or(rx.last_payload))
+    },
+};
+
+/// *Suspected* at the second try, or when the first is older than the ping timeout.
+fn find(observation: &Observation<'_>) -> Finding {
+    let facts = observation.facts;
+    if !facts.is_open() {
+        return Finding::NotBefore(Ktime::NEVER);
+    }
+    let Some(since) = facts.first_try else {
+        // Every ping is published at once, so a check per timeout sees a single one in time.
+        let pings = facts.ping_rtt.is_some();
+        return Finding::NotBefore(
+            observation.while_frames_leave(pings, observation.rules.ping_timeout),
+        );
+    };
+    let first = since + observation.rules.ping_timeout;
+    let second = facts
+        .second_try
+        .map_or(Ktime::NEVER, |second| second + usual_grace(observation));
+    if observation.now < first.min(second) {
+        return Finding::NotBefore(first.min(second));
+    }
+    if !observation.acks_cover(since) {
+        return Finding::NotBefore(observation.while_tcp_retries(since));
+    }
+    if let Some(acked) = pongs_may_be_right_behind(observation) {
+        return Finding::NotBefore(acked + usual_grace(observation));
+    }
+    let (certainty, limit) = match certainty(observation) {
+        Certainty::Confirmed => (Certainty::Confirmed, ping_deadline(observation)),
+        Certainty::Suspected if observation.now >= second => {
+            (Certainty::Suspected, usual_grace(observation))
+        }
+        Certainty::Suspected => (Certainty::Suspected, observation.rules.ping_timeout),
+    };
+    Finding::Holds(Verdict {
+        kind: VerdictKind::Unresponsive,
+        certainty,
+        since,
+        limit,
+        hop: None,
+    })
+}
+
+/// A later first try, or none, means that something arrived in between.
+fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
+    observation
+        .facts
+        .first_try
+        .is_none_or(|at| at > verdict.since)
+}
+
+fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
+    // Data that a peer sends after a single ping causes no event, so this verdict must poll.
+    let recheck =
+        observation.while_frames_leave(true, pace_of_pongs(observation.rules.ping_timeout));
+    if verdict.certainty == Certainty::Confirmed {
+        verdict.unchanged(recheck)
+    } else if certainty(observation) == Certainty::Confirmed {
+        Reviewed {
+            certainty: Certainty::Confirmed,
+            limit: ping_deadline(observation),
+            next_check: recheck,
+        }
+    } else {
+        verdict.unchanged(match confirmed_at(observation) {
+            at if observation.now < at => recheck.min(at),
+            _ => recheck,
+        })
+    }
+}
+
+fn certainty(observation: &Observation<'_>) -> Certainty {
+    let acked = observation
+        .facts
+        .second_try
+        .is_some_and(|at| observation.acks_cover(at));
+    let overdue = observation.now >= confirmed_at(observation);
+    if overdue && acked && pongs_may_be_right_behind(observation).is_none() {
+        Certainty::Confirmed
+    } else {
+        Certainty::Suspected
+    }
+}
+
+/// When both tries will have waited long enough.
+fn confirmed_at(observation: &Observation<'_>) -> Ktime {
+    match (observation.facts.first_try, observation.facts.second_try) {
+        (Some(first), Some(second)) => {
+            (first + observation.rules.unresponsive_floor).max(second + grace(observation))
+        }
+        _ => Ktime::NEVER,
+    }
+}
+
+/// The time of an acknowledgement that pongs may follow at once: pings that had to wait behind a
+/// loss leave all together.
+fn pongs_may_be_right_behind(observation: &Observation<'_>) -> Option<Ktime> {
+    observation.facts.ack_progress_at.filter(|at| {
+        observation.source == FactsSource::Event && observation.now < *at + usual_grace(observation)
+    })
+}
+
+/// How long a pong after a single ping may go unnoticed, because it causes no event.
+pub fn pace_of_pongs(ping_timeout: Duration) -> Duration {
+    (ping_timeout / 20).max(RECHECK)
+}
+
+/// How long the peer is given before it is reported as dead, and again before it is aborted.
+fn ping_deadline(observation: &Observation<'_>) -> Duration {
+    grace(observation).max(observation.rules.unresponsive_floor)
+}
+
+/// How long a ping may wait for its pong without loss.
+fn usual_grace(observation: &Observation<'_>) -> Duration {
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
+    rtt.saturating_mul(4).max(MIN_PING_GRACE)
+}
+
+/// How long it may wait at all. On a lossy path the peer's TCP may be retransmitting the pong while
+/// its acknowledgements arrive.
+fn grace(observation: &Observation<'_>) -> Duration {
+    let (usual, loss) = (usual_grace(observation), observation.loss());
+    if loss.is_usual() {
+        return usual;
+    }
+    // Each try waits twice as long as the previous one.
+    let rtt = observation.facts.ping_rtt.unwrap_or_default();
+    let waits = 2u32.saturating_pow(loss.tries_beyond_chance() - 1) - 1;
+    let retrying = (MIN_RTO + rtt).saturating_mul(waits);
+    usual.max(retrying.min(MAX_PING_GRACE))
+}
+
+const MIN_PING_GRACE: Duration = Duration::from_secs(1);
+/// `TCP_RTO_MIN` (`include/net/tcp.h`).
+const MIN_RTO: Duration = Duration::from_millis(200);
+/// Most peers' TCP has given up by then.
+const MAX_PING_GRACE: Duration = Duration::from_secs(900);

@@ -1,0 +1,4 @@
+//! Serves requests: metrics and health over TCP, connections over the control socket.
+
+pub mod control;
+pub mod http;

@@ -1,0 +1,414 @@
+//! The control socket: everything that names a connection, over HTTP on a unix socket.
+//!
+//! | path | response |
+//! |---|---|
+//! | `GET /v1/connections` | one line per watched connection |
+//! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
+//! | `GET /v1/clients` | one line per client with many attempts, with its counts |
+//! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
+//! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
+//! | `GET /v1/events` | a stream of state changes of connections |
+//!
+//! Lines are JSON. The daemon owns all state and is queried page by page, so that no response blocks it
+//! for long.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashSet},
+    convert::Infallible,
+    error::Error,
+    fmt::Display,
+    io,
+    str::FromStr,
+};
+
+use axum::{
+    BoxError, Router,
+    body::Body,
+    extract::{Path, Query, State as Shared},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use super::http::request_reply;
+use crate::records::{
+    TOTAL_HEADER,
+    clients::ClientRecord,
+    connections::{ConnectionRecord, State},
+    frames::{Filter, OneIn, Opcodes, Peers},
+};
+use monitor_core::{ConnId, Ktime, facts::Direction};
+
+mod ended_connections;
+mod mailbox;
+mod socket;
+mod viewers;
+
+pub use ended_connections::{EndedConnections, Past, REMEMBERED};
+pub use mailbox::LineStream;
+pub use socket::{ControlSocket, Guard, SocketError};
+pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
+
+/// Connections in one request to the daemon, which then responds within a millisecond.
+const PAGE: usize = 256;
+
+/// A request to the daemon, which owns all state; the response goes back through the channel.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// The connections in the table, unordered, each with the time since when it is known.
+    Conns(oneshot::Sender<Vec<(Ktime, ConnId)>>),
+    /// Connections with a standing verdict.
+    Zombies(oneshot::Sender<Vec<(Ktime, ConnId)>>),
+    /// The records of those that still exist.
+    Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
+    /// One connection, open or remembered.
+    Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
+    /// The standing verdicts on these connections, as lines of the alert log.
+    Alerts(
+        Vec<ConnId>,
+        oneshot::Sender<serde_json::Result<Vec<String>>>,
+    ),
+    /// The current storms and thrashing clients, as lines of the alert log.
+    Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
+    /// The clients, by listener, heaviest first.
+    Clients(oneshot::Sender<Vec<ClientRecord>>),
+    Frames(
+        Filter,
+        OneIn,
+        oneshot::Sender<Result<LineStream, WatchError>>,
+    ),
+    Events(oneshot::Sender<Result<LineStream, WatchError>>),
+}
+
+/// Why a stream cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error(transparent)]
+    TooManyViewers(#[from] TooManyViewers),
+    #[error("cannot request frames from the kernel: {0}")]
+    Kernel(#[source] Box<dyn Error + Send + Sync>),
+}
+
+type ControlRequests = mpsc::Sender<ControlRequest>;
+
+/// Serves until the process ends.
+pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Result<()> {
+    let router = Router::new()
+        .route("/v1/connections", get(connections))
+        .route("/v1/connections/{cookie}", get(connection))
+        .route("/v1/clients", get(clients))
+        .route("/v1/alerts", get(alerts))
+        .route("/v1/frames", get(frames))
+        .route("/v1/events", get(events))
+        .with_state(requests);
+    axum::serve(listener, router).await
+}
+
+/// A parameter of a query that is parsed from its text.
+fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| text.parse().map_err(D::Error::custom))
+        .transpose()
+}
+
+/// Filters of the list of connections.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConnectionsQuery {
+    listener: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    peer: Option<Peers>,
+    state: Option<State>,
+    order: ListOrder,
+    limit: Option<usize>,
+}
+
+/// The order of the list of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ListOrder {
+    /// Oldest first.
+    #[default]
+    Age,
+    /// Connections with a standing verdict first; within each part, oldest first.
+    Urgency,
+}
+
+impl ConnectionsQuery {
+    fn accepts(&self, record: &ConnectionRecord) -> bool {
+        let Self {
+            listener,
+            peer,
+            state,
+            order: _,
+            limit: _,
+        } = self;
+        listener
+            .as_ref()
+            .is_none_or(|name| *name == record.listener)
+            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
+            && state.is_none_or(|state| state == record.state)
+    }
+}
+
+async fn connections(
+    Shared(requests): Shared<ControlRequests>,
+    Query(query): Query<ConnectionsQuery>,
+) -> Response {
+    let urgent = match query.order {
+        ListOrder::Age => Some(Vec::new()),
+        ListOrder::Urgency => request_reply(&requests, ControlRequest::Zombies).await,
+    };
+    let conns = request_reply(&requests, ControlRequest::Conns).await;
+    let (Some(urgent), Some(conns)) = (urgent, conns) else {
+        return gone();
+    };
+    let total = [(TOTAL_HEADER, conns.len().to_string())];
+    let mut left = query.limit.unwrap_or(usize::MAX);
+    let lines = pages(PageQueue::new(urgent, conns), async move |page| {
+        if left == 0 {
+            return None;
+        }
+        let records =
+            request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
+        let wanted = records.iter().filter(|record| query.accepts(record));
+        let lines: serde_json::Result<Vec<String>> =
+            wanted.take(left).map(serde_json::to_string).collect();
+        left -= lines.as_ref().map_or(0, Vec::len);
+        Some(lines)
+    });
+    (total, json_lines(lines)).into_response()
+}
+
+async fn connection(
+    Shared(requests): Shared<ControlRequests>,
+    Path(cookie): Path<u64>,
+) -> Response {
+    let response = request_reply(&requests, |reply| {
+        ControlRequest::Connection(ConnId(cookie), reply)
+    });
+    match response.await {
+        Some(Some(record)) => match serde_json::to_string(&record) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+            Err(error) => not_written(&error),
+        },
+        Some(None) => {
+            let text = format!(
+                "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
+            );
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
+        None => gone(),
+    }
+}
+
+/// Filters of the list of clients.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClientsQuery {
+    listener: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    peer: Option<Peers>,
+    limit: Option<usize>,
+}
+
+impl ClientsQuery {
+    fn accepts(&self, record: &ClientRecord) -> bool {
+        let listener = self.listener.as_ref();
+        listener.is_none_or(|name| *name == record.listener)
+            && self
+                .peer
+                .is_none_or(|peers| peers.contains(record.figures.client))
+    }
+}
+
+async fn clients(
+    Shared(requests): Shared<ControlRequests>,
+    Query(query): Query<ClientsQuery>,
+) -> Response {
+    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
+        return gone();
+    };
+    records.retain(|record| query.accepts(record));
+    records.truncate(query.limit.unwrap_or(usize::MAX));
+    let lines: serde_json::Result<Vec<String>> =
+        records.iter().map(serde_json::to_string).collect();
+    match lines {
+        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
+        Err(error) => not_written(&error),
+    }
+}
+
+async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
+    let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
+        return gone();
+    };
+    let Some(conns) = request_reply(&requests, ControlRequest::Zombies).await else {
+        return gone();
+    };
+    let storms = storms.map(|lines| joined(&lines));
+    let verdicts = pages(PageQueue::new(Vec::new(), conns), async move |page| {
+        request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
+    });
+    json_lines(stream::iter([storms]).chain(verdicts))
+}
+
+/// Filters of the stream of frames.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FramesQuery {
+    /// `1/N` or `N`.
+    #[serde(deserialize_with = "parsed")]
+    sample: Option<OneIn>,
+    port: Option<u16>,
+    #[serde(deserialize_with = "parsed")]
+    peer: Option<Peers>,
+    #[serde(deserialize_with = "parsed")]
+    opcode: Option<Opcodes>,
+    #[serde(deserialize_with = "parsed")]
+    direction: Option<Direction>,
+    cookie: Option<u64>,
+    control_only: bool,
+}
+
+async fn frames(
+    Shared(requests): Shared<ControlRequests>,
+    Query(query): Query<FramesQuery>,
+) -> Response {
+    let filter = Filter {
+        port: query.port,
+        peer: query.peer,
+        opcodes: query.opcode,
+        direction: query.direction,
+        cookie: query.cookie.map(ConnId),
+        control_only: query.control_only,
+    };
+    let one_in = query.sample.unwrap_or(OneIn::ALL);
+    let response = request_reply(&requests, |reply| {
+        ControlRequest::Frames(filter, one_in, reply)
+    });
+    watch(response.await)
+}
+
+async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
+    watch(request_reply(&requests, ControlRequest::Events).await)
+}
+
+fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
+    match lines {
+        Some(Ok(lines)) => json_lines(lines),
+        Some(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        None => gone(),
+    }
+}
+
+/// The lines about the connections of `queue`, requested page by page as the reader takes them. A page
+/// that cannot be written cuts the response off.
+fn pages(
+    queue: PageQueue,
+    about: impl AsyncFnMut(Vec<ConnId>) -> Option<serde_json::Result<Vec<String>>>,
+) -> impl Stream<Item = serde_json::Result<Bytes>> {
+    stream::unfold((queue, about), async |(mut queue, mut about)| {
+        let page = queue.next_page();
+        if page.is_empty() {
+            return None;
+        }
+        let lines = about(page).await?;
+        Some((lines.map(|lines| joined(&lines)), (queue, about)))
+    })
+}
+
+/// The lines, each with its newline.
+fn joined(lines: &[String]) -> Bytes {
+    let newlines = lines.iter().flat_map(|line| [line.as_str(), "\n"]);
+    newlines.collect::<String>().into()
+}
+
+/// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
+/// would block the daemon.
+struct PageQueue {
+    /// Connections of equal age are ordered by cookie.
+    urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
+    others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
+    reported: HashSet<ConnId>,
+}
+
+impl PageQueue {
+    /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
+    fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
+        Self {
+            reported: urgent.iter().map(|(_, conn)| *conn).collect(),
+            urgent: urgent.into_iter().map(Reverse).collect(),
+            others: all.into_iter().map(Reverse).collect(),
+        }
+    }
+
+    /// Empty when all were reported.
+    fn next_page(&mut self) -> Vec<ConnId> {
+        let next = || loop {
+            if let Some(Reverse((_, conn))) = self.urgent.pop() {
+                return Some(conn);
+            }
+            let Reverse((_, conn)) = self.others.pop()?;
+            if !self.reported.contains(&conn) {
+                return Some(conn);
+            }
+        };
+        std::iter::from_fn(next).take(PAGE).collect()
+    }
+}
+
+fn json_lines<E: Into<BoxError> + 'static>(
+    lines: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> Response {
+    let headers = [(CONTENT_TYPE, "application/x-ndjson")];
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+fn not_written(error: &serde_json::Error) -> Response {
+    let text = format!("a record cannot be written as JSON: {error}\n");
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+}
+
+fn gone() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urgent_connections_come_first_and_each_connection_once() {
+        // Groups of three have the same age; each CPU has a batch of cookies.
+        let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
+        let all: Vec<_> = (0..600).rev().map(known).collect();
+        let mut queue = PageQueue::new([400, 7].map(known).to_vec(), all);
+        let pages: Vec<_> = std::iter::from_fn(|| {
+            let page = queue.next_page();
+            (!page.is_empty()).then_some(page)
+        })
+        .collect();
+        assert_eq!(pages.len(), 3);
+        let reported: Vec<_> = pages.concat().iter().map(|c| known(c.0 ^ 0x100)).collect();
+        assert_eq!(reported[..4], [7, 400, 0, 1].map(known));
+        assert!(
+            reported[2..].is_sorted(),
+            "the oldest first, then by cookie"
+        );
+        assert_eq!(reported.len(), 600);
+        assert_eq!(reported.iter().collect::<HashSet<_>>().len(), 600);
+    }
+}

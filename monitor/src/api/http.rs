@@ -1,0 +1,183 @@
+//! `/metrics`, `/healthz` and `/readyz` over TCP. No response names a connection.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus::TEXT_FORMAT;
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
+
+/// A request to the daemon, which owns all state; the response goes back through the channel.
+#[derive(Debug)]
+pub enum MetricsRequest {
+    /// The exposition text.
+    Metrics(oneshot::Sender<String>),
+    /// Whether the loop runs.
+    Alive(oneshot::Sender<()>),
+}
+
+/// The socket, bound before anything is attached, so that a port in use is reported immediately.
+#[derive(Debug)]
+pub struct MetricsServer(TcpListener);
+
+impl MetricsServer {
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(listener))
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Serves until the process ends, on its own thread, because loading the programs and finding the
+    /// older connections block the daemon's. Until then the response is 503.
+    pub fn start(self) -> io::Result<Serving> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (requests, received) = mpsc::channel(16);
+        let is_started = Arc::new(AtomicBool::new(false));
+        let daemon = ScrapeSource {
+            requests,
+            is_started: is_started.clone(),
+        };
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .with_state(daemon);
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(self.0)?;
+            axum::serve(listener, router).await
+        };
+        thread::Builder::new()
+            .name("http".into())
+            .spawn(move || runtime.block_on(serve))?;
+        Ok(Serving {
+            requests: received,
+            is_started,
+        })
+    }
+}
+
+/// A server that responds 503 until the daemon's loop takes its requests.
+#[derive(Debug)]
+pub struct Serving {
+    requests: mpsc::Receiver<MetricsRequest>,
+    is_started: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Everything is attached and older connections are known; from now on the loop responds.
+    pub fn begin(self) -> mpsc::Receiver<MetricsRequest> {
+        self.is_started.store(true, Ordering::Release);
+        self.requests
+    }
+}
+
+/// The daemon, as seen from the server.
+#[derive(Clone)]
+struct ScrapeSource {
+    requests: mpsc::Sender<MetricsRequest>,
+    is_started: Arc<AtomicBool>,
+}
+
+impl ScrapeSource {
+    async fn request_reply<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> MetricsRequest,
+    ) -> Option<T> {
+        if !self.is_started.load(Ordering::Acquire) {
+            return None;
+        }
+        request_reply(&self.requests, request).await
+    }
+}
+
+async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
+    match daemon.request_reply(MetricsRequest::Metrics).await {
+        Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn healthz(State(daemon): State<ScrapeSource>) -> Response {
+    match daemon.request_reply(MetricsRequest::Alive).await {
+        Some(()) => "ok\n".into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn readyz(State(daemon): State<ScrapeSource>) -> Response {
+    match daemon.request_reply(MetricsRequest::Alive).await {
+        Some(()) => "ready\n".into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+/// Sends a request to the daemon; `None` if it has ended or cannot respond.
+pub(super) async fn request_reply<Q, T>(
+    requests: &mpsc::Sender<Q>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Q,
+) -> Option<T> {
+    let (reply, answered) = oneshot::channel();
+    requests.send(request(reply)).await.ok()?;
+    answered.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status of a response.
+    fn status(addr: SocketAddr, path: &str) -> u16 {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let reply = agent.get(format!("http://{addr}{path}")).call();
+        reply.expect("an answer").status().as_u16()
+    }
+
+    #[test]
+    fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
+        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let addr = server.local_addr().expect("an address");
+        let serving = server.start().expect("a thread");
+        for path in ["/readyz", "/healthz", "/metrics"] {
+            assert_eq!(status(addr, path), 503, "{path} before");
+        }
+        let mut requests = serving.begin();
+        let daemon = thread::spawn(move || {
+            for _ in 0..2 {
+                match requests.blocking_recv().expect("a request") {
+                    MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
+                    MetricsRequest::Metrics(_) => panic!("nobody requests them"),
+                }
+            }
+        });
+        assert_eq!(status(addr, "/readyz"), 200);
+        assert_eq!(status(addr, "/healthz"), 200);
+        daemon.join().expect("no panic");
+        assert_eq!(status(addr, "/readyz"), 503, "after");
+    }
+}

@@ -1,0 +1,242 @@
+//! Everything that the core learns: records, snapshots, and scans of the sockets.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::unix::AsyncFd, task::JoinError, time};
+
+use super::{
+    DaemonError, finished,
+    reconcile::{Reconciler, ScanResult, SocketScan},
+    sleep_until,
+    sweep::Sweeps,
+};
+use crate::{
+    config::listeners::ListenerConfig,
+    decode::{self, DecodeError},
+    kernel::bpf::{
+        loader::Loaded,
+        maps::{Ring, Snapshots},
+    },
+};
+use monitor_core::{Closed, Correlator, Event};
+
+/// Maximum number of vitals held in memory while handshakes are drained.
+const VITALS_AT_ONCE: usize = 1024;
+
+/// A drain of more records than this suggests that the ring was full.
+const BIG_DRAIN: usize = 4096;
+
+/// Minimum time between two drains. The ring holds about 21,000 records.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Maximum number of connections to inspect in one tick, which takes some milliseconds.
+const INSPECTIONS_AT_ONCE: usize = 4096;
+
+/// A scan of all sockets costs more than 1 µs per socket. The interval between scans keeps their cost
+/// at 1/66 of a CPU, within these bounds.
+const SCAN_SHARE: u32 = 66;
+const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_SCAN_INTERVAL: Duration = Duration::from_secs(240);
+
+/// A decoded record of the vitals ring, and the final figures of a connection if it holds them.
+type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
+
+/// The sources of the core's knowledge.
+pub(super) struct Intake {
+    pub(super) vitals: AsyncFd<Ring>,
+    pub(super) handshakes: AsyncFd<Ring>,
+    /// Vitals that were read and not yet reported. Empty between drains; kept for its capacity.
+    waiting: Vec<Vital>,
+    drained: Instant,
+    pub(super) snapshots: Snapshots,
+    pub(super) sweeps: Sweeps,
+    pub(super) reconciler: Reconciler,
+    scan: Option<SocketScan>,
+    scan_at: Instant,
+    /// Records and snapshots that could not be decoded.
+    pub(super) undecodable: u64,
+    pub(super) undecodable_handshakes: u64,
+    /// Connections older than the programs for which the snapshot map had no room.
+    pub(super) untracked_at_start: u64,
+}
+
+/// Why the intake wakes the daemon.
+pub(super) enum Arrival {
+    /// The rings have records, or a part of a sweep is due. The next tick reads them.
+    Records,
+    SweepDue,
+    ScanDue,
+    Scanned(Result<ScanResult, JoinError>),
+}
+
+impl Intake {
+    /// Must be called within a tokio runtime.
+    pub(super) fn take(
+        loaded: &mut Loaded,
+        listeners: &[ListenerConfig],
+    ) -> Result<Self, DaemonError> {
+        let now = Instant::now();
+        Ok(Self {
+            vitals: watched(Ring::vitals(loaded)?)?,
+            handshakes: watched(Ring::handshakes(loaded)?)?,
+            waiting: Vec::new(),
+            drained: now,
+            snapshots: Snapshots::take(loaded)?,
+            sweeps: Sweeps::of(listeners),
+            reconciler: Reconciler::default(),
+            scan: None,
+            // Scan immediately: some of the seeded connections may have closed meanwhile.
+            scan_at: now,
+            undecodable: 0,
+            undecodable_handshakes: 0,
+            untracked_at_start: 0,
+        })
+    }
+
+    /// Waits for the next arrival. Readiness is cleared before the drain, so a record committed after
+    /// it wakes the daemon again.
+    pub(super) async fn next(&mut self) -> io::Result<Arrival> {
+        let is_scanning = self.scan.is_some();
+        tokio::select! {
+            ready = self.vitals.readable_mut() => ready?.clear_ready(),
+            ready = self.handshakes.readable_mut() => ready?.clear_ready(),
+            () = sleep_until(self.sweeps.due()) => return Ok(Arrival::SweepDue),
+            () = time::sleep_until(self.scan_at.into()), if !is_scanning => {
+                return Ok(Arrival::ScanDue);
+            }
+            result = finished(&mut self.scan) => return Ok(Arrival::Scanned(result)),
+        }
+        Ok(Arrival::Records)
+    }
+
+    /// Waits until a drain is due, so that in a burst one drain serves many records. A single record
+    /// is not delayed.
+    pub(super) async fn space_drains(&mut self) {
+        time::sleep_until((self.drained + DRAIN_INTERVAL).into()).await;
+        self.drained = Instant::now();
+    }
+
+    /// Empties both rings. An invalid record is counted and never stops the loop. Passes the final
+    /// state of each closed connection to `on_closed` before the core handles its end. Returns whether
+    /// the ring may have been full.
+    pub(super) fn drain(
+        &mut self,
+        core: &mut Correlator,
+        mut on_closed: impl FnMut(Closed, &Correlator),
+    ) -> bool {
+        let mut records = 0;
+        loop {
+            // Vitals are read before the handshakes and reported after them, so that the end of a
+            // handshake is never reported before its beginning.
+            self.read_vitals();
+            self.drain_handshakes(core);
+            if self.waiting.is_empty() {
+                return records >= BIG_DRAIN;
+            }
+            records += self.waiting.len();
+            let mut waiting = std::mem::take(&mut self.waiting);
+            for (event, closed) in waiting.drain(..) {
+                if let Some(closed) = closed {
+                    on_closed(*closed, core);
+                }
+                self.handle_vital(event, core);
+            }
+            self.waiting = waiting;
+        }
+    }
+
+    /// Inspects the connections whose facts the core requests.
+    pub(super) fn inspect(&mut self, core: &mut Correlator) {
+        for _ in 0..INSPECTIONS_AT_ONCE {
+            let Some(conn) = core.poll_inspect() else {
+                break;
+            };
+            match self.snapshots.get(conn) {
+                Ok(facts) => core.handle_snapshot(conn, facts.map(Box::new)),
+                Err(error) => {
+                    self.undecodable += 1;
+                    log::warn!("socket {}: {error}", conn.0);
+                    core.handle_snapshot(conn, None);
+                }
+            }
+        }
+    }
+
+    /// Reports some connections that are older than the programs.
+    pub(super) fn seed(&mut self, slice: Vec<monitor_core::Facts>, core: &mut Correlator) {
+        self.reconciler.seed(slice, &mut self.snapshots, core);
+    }
+
+    /// Does one slice of the work on very many connections.
+    pub(super) fn reconcile(&mut self, core: &mut Correlator) {
+        self.reconciler.step(&mut self.snapshots, core);
+    }
+
+    pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig]) {
+        self.scan = Some(self.reconciler.start_scan(listeners));
+    }
+
+    pub(super) fn finish_scan(
+        &mut self,
+        result: Result<ScanResult, JoinError>,
+        core: &mut Correlator,
+    ) {
+        self.scan = None;
+        let cost = self.reconciler.finish(result, core);
+        let interval = cost.unwrap_or_default() * SCAN_SHARE;
+        self.scan_at = Instant::now() + interval.clamp(MIN_SCAN_INTERVAL, MAX_SCAN_INTERVAL);
+    }
+
+    /// Sweeps at the intervals of new rules.
+    pub(super) fn restart_sweeps(&mut self, listeners: &[ListenerConfig]) {
+        self.sweeps = Sweeps::of(listeners);
+        self.snapshots.restart_sweep();
+    }
+
+    fn read_vitals(&mut self) {
+        let ring = self.vitals.get_mut();
+        let read = std::iter::from_fn(|| {
+            ring.next(|record| (decode::vital(record), decode::closed(record)))
+        });
+        self.waiting.extend(read.take(VITALS_AT_ONCE));
+    }
+
+    fn drain_handshakes(&mut self, core: &mut Correlator) {
+        let ring = self.handshakes.get_mut();
+        while let Some(event) = ring.next(decode::handshake) {
+            match event {
+                Ok(event) => core.handle_event(event),
+                Err(error) => {
+                    self.undecodable_handshakes += 1;
+                    log::warn!("invalid record in the handshakes ring: {error}");
+                }
+            }
+        }
+    }
+
+    fn handle_vital(&mut self, event: Result<Event, DecodeError>, core: &mut Correlator) {
+        match event {
+            Ok(event) => {
+                // The kernel removed the snapshot too, unless it was seeded a moment ago.
+                if let Some(conn) = event.ends()
+                    && let Err(error) = self.reconciler.forget(conn, &mut self.snapshots)
+                {
+                    log::warn!("socket {}: {error}", conn.0);
+                }
+                core.handle_event(event);
+            }
+            Err(error) => {
+                self.undecodable += 1;
+                log::warn!("invalid record in the vitals ring: {error}");
+            }
+        }
+    }
+}
+
+/// Registers a ring with the runtime.
+fn watched(ring: Ring) -> Result<AsyncFd<Ring>, DaemonError> {
+    ring.watched().map_err(DaemonError::Runtime)
+}

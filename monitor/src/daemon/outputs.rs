@@ -1,0 +1,113 @@
+//! Everything that the daemon reports, except metrics.
+
+use std::io;
+
+use super::{
+    DaemonError, both_clocks,
+    frame_stream::FrameStream,
+    name_of,
+    owner_lookup::{OwnerLookup, SearchResult},
+};
+use crate::{
+    alerting::Sinks,
+    api::control::{EndedConnections, EventViewers, Past},
+    config::listeners::ListenerConfig,
+    kernel::bpf::loader::Loaded,
+    records::{Now, connections::HandshakeSummary},
+};
+use monitor_core::{Alert, Closed, Correlator, Grouping};
+
+/// The receivers of alerts, frames and changes of state.
+pub(super) struct Outputs {
+    pub(super) sinks: Sinks,
+    /// Groups the core's alerts for the line-based outputs.
+    pub(super) grouping: Grouping,
+    pub(super) owner_lookup: OwnerLookup,
+    pub(super) frame_stream: FrameStream,
+    pub(super) events: EventViewers,
+    pub(super) history: EndedConnections,
+}
+
+/// Why an output wakes the daemon.
+pub(super) enum OutputEvent {
+    /// Frames arrived or were lost, or a viewer left. The next tick shows them.
+    Frames,
+    Owners(SearchResult),
+}
+
+impl Outputs {
+    /// Must be called within a tokio runtime.
+    pub(super) fn take(
+        loaded: &mut Loaded,
+        sinks: Sinks,
+        client_address: bool,
+    ) -> Result<Self, DaemonError> {
+        Ok(Self {
+            sinks,
+            grouping: Grouping::default(),
+            owner_lookup: OwnerLookup::new(client_address)?,
+            frame_stream: FrameStream::take(loaded)?,
+            events: EventViewers::default(),
+            history: EndedConnections::default(),
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> io::Result<OutputEvent> {
+        tokio::select! {
+            ready = self.frame_stream.ready() => ready.map(|()| OutputEvent::Frames),
+            result = self.owner_lookup.searched() => Ok(OutputEvent::Owners(result)),
+        }
+    }
+
+    /// Passes an alert on as it is, and to the grouping.
+    pub(super) fn offer(&mut self, alert: Alert, listeners: &[ListenerConfig], now: &Now) {
+        let listener = name_of(listeners, alert.listener);
+        self.sinks.follow(&alert, listener, now);
+        self.grouping.offer(alert);
+    }
+
+    /// Emits the grouped alerts, or begins to search for the owners in them.
+    pub(super) fn emit_grouped(&mut self, core: &Correlator, listeners: &[ListenerConfig]) {
+        let alerts: Vec<_> = std::iter::from_fn(|| self.grouping.poll_alert()).collect();
+        if !alerts.is_empty() {
+            let complete = self.owner_lookup.submit(alerts, core);
+            self.emit(&complete, listeners);
+        }
+    }
+
+    /// Emits the alerts that waited for a search.
+    pub(super) fn finish_search(&mut self, result: SearchResult, listeners: &[ListenerConfig]) {
+        let complete = self.owner_lookup.finish(result);
+        self.emit(&complete, listeners);
+    }
+
+    /// Emits everything that still waits.
+    pub(super) async fn flush(&mut self, core: &Correlator, listeners: &[ListenerConfig]) {
+        self.grouping.flush();
+        self.emit_grouped(core, listeners);
+        while self.owner_lookup.is_running() {
+            let result = self.owner_lookup.searched().await;
+            self.finish_search(result, listeners);
+        }
+    }
+
+    /// Keeps the end of a connection for later requests. Must run before the core handles the end,
+    /// because the core then forgets the handshake.
+    pub(super) fn remember(&mut self, closed: Closed, core: &Correlator) {
+        self.frame_stream.remember(&closed.detail.facts);
+        let handshake = core.handshake(closed.detail.facts.conn);
+        self.history.remember(Past {
+            handshake: handshake.as_ref().map(HandshakeSummary::of),
+            requested_at: handshake.and_then(|handshake| handshake.requested_at),
+            closed,
+        });
+    }
+
+    fn emit(&mut self, alerts: &[Alert], listeners: &[ListenerConfig]) {
+        let now = both_clocks();
+        for alert in alerts {
+            self.sinks
+                .emit(alert, name_of(listeners, alert.listener), &now);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The number of connections, and how they were opened and closed.
+
+use prometheus::proto::MetricFamily;
+
+use super::{FamilyBuilder, Scrape, count};
+use monitor_core::{CloseHow, facts::Protocol};
+
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+    let mut live = FamilyBuilder::gauge("connections", "Watched connections.");
+    let mut opened = FamilyBuilder::counter(
+        "connections_opened_total",
+        "Connections that finished their upgrade or began TLS since wsmon started.",
+    );
+    let mut closed = FamilyBuilder::counter(
+        "connections_closed_total",
+        "Connections that ended, by the kind of close.",
+    );
+    let mut codes = FamilyBuilder::counter(
+        "close_codes_total",
+        "First close frames, by sender and code.",
+    );
+    let mut abnormal = FamilyBuilder::counter(
+        "abnormal_closures_total",
+        "WebSocket connections that ended without a close frame (what browsers call 1006).",
+    );
+    for (name, stats, tally) in scrape.each() {
+        for &protocol in Protocol::ALL {
+            let phases = tally.connections[protocol as usize];
+            for (state, count) in [("open", phases.open), ("closing", phases.closing)] {
+                live.add(
+                    &[
+                        ("listener", name),
+                        ("protocol", protocol.as_str()),
+                        ("state", state),
+                    ],
+                    count as f64,
+                );
+            }
+        }
+        opened.add(&[("listener", name)], count(&stats.opened));
+        for &how in CloseHow::ALL {
+            closed.add(
+                &[("listener", name), ("how", how.as_str())],
+                count(&stats.closed[how as usize]),
+            );
+        }
+        for (&(initiator, code), &n) in &tally.close_codes.counts {
+            let code = code.map_or("none".to_owned(), |code| code.to_string());
+            codes.add(
+                &[
+                    ("listener", name),
+                    ("initiator", initiator.sender()),
+                    ("code", &code),
+                ],
+                n as f64,
+            );
+        }
+        if tally.close_codes.overflow > 0 {
+            let labels = [("listener", name), ("initiator", "any"), ("code", "other")];
+            codes.add(&labels, tally.close_codes.overflow as f64);
+        }
+        abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
+    }
+    out.extend([live, opened, closed, codes, abnormal].map(FamilyBuilder::finish));
+}

@@ -1,0 +1,288 @@
+//! Samples of every record: with the minimum of fields, and with all of them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use monitor::records::{
+    clients::{ClientFigures, ClientRecord},
+    connection_summary::{ConnectionSummary, DirectionSummary},
+    connections::{
+        CloseFrame, ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange,
+        TcpRecord, VerdictRecord,
+    },
+    frames::FrameRecord,
+    loss::LossRecord,
+    recording_summary::{RecordingSummary, RecordingTraffic},
+    skipped::{Skip, Skipped},
+    transitions::TransitionRecord,
+    warning::WarningRecord,
+};
+use monitor_core::{
+    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, facts::Direction,
+    handshake::RetryAfter,
+};
+use serde_json::{Value, json};
+
+pub(crate) use crate::alert_samples::written_alerts as alerts;
+
+/// Samples of each record, by its `type`.
+pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
+    let both = |sample: &dyn Fn(bool) -> Value| [false, true].map(sample).to_vec();
+    BTreeMap::from([
+        ("alert", alerts()),
+        ("connection", connections().map(|it| json!(it)).to_vec()),
+        ("client", both(&|full| json!(client(full)))),
+        ("frame", both(&|full| json!(frame(full)))),
+        (
+            "transition",
+            transitions().iter().map(|it| json!(it)).collect(),
+        ),
+        ("lost", vec![json!(LossRecord::default())]),
+        (
+            "connection_summary",
+            connection_summaries().map(|it| json!(it)).to_vec(),
+        ),
+        (
+            "recording_summary",
+            both(&|full| json!(recording_summary(full))),
+        ),
+        ("warning", vec![json!(WarningRecord { message: "a" })]),
+    ])
+}
+
+fn connections() -> [ConnectionRecord; 3] {
+    let unseen = ConnectionRecord {
+        handshake: None,
+        close: None,
+        ..connection(false)
+    };
+    [unseen, connection(false), connection(true)]
+}
+
+fn connection(full: bool) -> ConnectionRecord {
+    let age = full.then_some(1.5);
+    let direction = DirectionRecord {
+        last_packet_seconds: age,
+        last_payload_seconds: age,
+        last_frame_seconds: age,
+        last_data_frame_seconds: age,
+        last_ping_seconds: age,
+        frames: 1,
+        payload_bytes: 1,
+        pings: 1,
+        pings_unanswered: 1,
+        ping_rtt_seconds: age,
+        ping_interval_seconds: age,
+        ping_jitter_seconds: age,
+    };
+    let text = || full.then(|| "a".to_owned());
+    ConnectionRecord {
+        ts: Timestamp::UNIX_EPOCH,
+        cookie: ConnId(1),
+        listener: "8080".to_owned(),
+        local: ([127, 0, 0, 1], 8080).into(),
+        peer: ([127, 0, 0, 1], 40_000).into(),
+        role: "server".to_owned(),
+        protocol: "websocket".to_owned(),
+        state: State::Open,
+        known_from: "packet".to_owned(),
+        cgroup_id: text(),
+        age_seconds: age,
+        idle_seconds: age,
+        states: vec![StateChange {
+            state: State::Open,
+            ts: Timestamp::UNIX_EPOCH,
+            reason: "a sentence".to_owned(),
+        }],
+        verdict: full.then(|| VerdictRecord {
+            kind: "expired".to_owned(),
+            certainty: "suspected".to_owned(),
+            ts: Timestamp::UNIX_EPOCH,
+            limit_seconds: 60.0,
+            reason: "a sentence".to_owned(),
+        }),
+        handshake: Some(HandshakeSummary {
+            path: text(),
+            host: text(),
+            origin: text(),
+            subprotocol: text(),
+            compressed: full,
+            faults: Vec::from_iter(text()),
+        }),
+        rx: direction.clone(),
+        tx: direction,
+        tcp: TcpRecord {
+            last_ack_seconds: age,
+            unacked_bytes: 1,
+            unacked_seconds: age,
+            retransmits: 1,
+            retransmits_total: 1,
+            unanswered_transmissions: 1,
+            unanswered_seconds: age,
+        },
+        close: Some(close(full)),
+    }
+}
+
+fn close(full: bool) -> CloseFrame {
+    CloseFrame {
+        initiator: Direction::Rx,
+        code: full.then_some(1000),
+    }
+}
+
+fn client(full: bool) -> ClientRecord {
+    ClientRecord {
+        ts: Timestamp::UNIX_EPOCH,
+        listener: "8080".to_owned(),
+        figures: ClientFigures {
+            client: [127, 0, 0, 1].into(),
+            attempts: 1,
+            at_most_over: 0,
+            attempts_per_minute: 1.0,
+            accepted: 1,
+            refused: 0,
+            short_lived: 0,
+            interval_seconds: full.then_some(1.0),
+            open: 1,
+            shared: false,
+        },
+        last_attempt_seconds: 1.0,
+    }
+}
+
+fn frame(full: bool) -> FrameRecord {
+    FrameRecord {
+        ts: Timestamp::UNIX_EPOCH,
+        cookie: ConnId(1),
+        listener: "8080".to_owned(),
+        local: ([127, 0, 0, 1], 8080).into(),
+        peer: ([127, 0, 0, 1], 40_000).into(),
+        direction: Direction::Rx,
+        fin: true,
+        rsv: 0,
+        opcode: 1,
+        masked: true,
+        length: 1,
+        ping_rtt: full.then_some(Duration::from_millis(1)),
+        close_code: full.then_some(1000),
+    }
+}
+
+/// One for each trigger, with and without what it may have.
+fn transitions() -> Vec<TransitionRecord> {
+    let with_options = [false, true].into_iter().flat_map(|full| {
+        [
+            Reason::Upgraded {
+                after: full.then_some(Duration::from_secs(1)),
+            },
+            Reason::CloseFrame {
+                by: Direction::Rx,
+                code: full.then_some(1000),
+            },
+            Reason::Refused {
+                status: full.then_some(503),
+                retry_after: full.then_some(RetryAfter::Delay(Duration::from_secs(1))),
+            },
+            Reason::Refused {
+                status: None,
+                retry_after: full.then_some(RetryAfter::At(Timestamp::UNIX_EPOCH)),
+            },
+        ]
+    });
+    let reasons = with_options.chain([
+        Reason::Requested,
+        Reason::Tls,
+        Reason::Found,
+        Reason::NoAnswer,
+        Reason::Fin { by: Direction::Tx },
+        Reason::Ended { how: CloseHow::Fin },
+        Reason::NotWebSocket,
+        Reason::Missed,
+    ]);
+    reasons
+        .enumerate()
+        .map(|(i, reason)| {
+            let full = i % 2 == 0;
+            let ends = ([127, 0, 0, 1], 8080);
+            let transition = Transition {
+                conn: ConnId(1),
+                listener: ListenerId(0),
+                at: Ktime(1),
+                from: full.then_some(State::Open),
+                to: State::Closing,
+                reason,
+            };
+            let ends = full.then_some((ends.into(), ends.into()));
+            TransitionRecord::new(&transition, "8080", ends, Timestamp::UNIX_EPOCH)
+        })
+        .collect()
+}
+
+fn connection_summaries() -> [ConnectionSummary; 3] {
+    let open = ConnectionSummary {
+        close: None,
+        ..connection_summary(false)
+    };
+    [open, connection_summary(false), connection_summary(true)]
+}
+
+fn connection_summary(full: bool) -> ConnectionSummary {
+    let moment = full.then_some(Timestamp::UNIX_EPOCH);
+    let direction = DirectionSummary {
+        frames: 1,
+        frames_by_opcode: [("text", 1)].into(),
+        payload_bytes: 1,
+        unsynced_bytes: 0,
+        pings: 0,
+        pings_unanswered: 0,
+        ping_rtt_seconds: full.then_some(0.5),
+    };
+    ConnectionSummary {
+        ts: Timestamp::UNIX_EPOCH,
+        cookie: ConnId(1),
+        listener: "8080".to_owned(),
+        local: ([127, 0, 0, 1], 8080).into(),
+        peer: ([127, 0, 0, 1], 40_000).into(),
+        role: "server",
+        protocol: "websocket",
+        established_at: moment,
+        opened_at: moment,
+        closed_at: moment,
+        duration_seconds: full.then_some(1.0),
+        how: full.then_some("fin"),
+        close: Some(close(full)),
+        rx: direction.clone(),
+        tx: direction,
+        retransmits_total: 0,
+        protocol_errors: [("rsv", 1)].into(),
+    }
+}
+
+fn recording_summary(full: bool) -> RecordingSummary {
+    let moment = full.then_some(Timestamp::UNIX_EPOCH);
+    let traffic = RecordingTraffic {
+        frames: 1,
+        payload_bytes: 1,
+        unsynced_bytes: 0,
+    };
+    let mut skipped = Skipped::default();
+    skipped.count(Skip::NotTcp);
+    RecordingSummary {
+        first_packet_at: moment,
+        last_packet_at: moment,
+        packets: 1,
+        segments: 1,
+        connections: 1,
+        open: 0,
+        other_connections: 0,
+        forgotten_outgoing: 0,
+        rx: traffic,
+        tx: traffic,
+        alerts: 0,
+        skipped,
+        unread_links: [(147, 1)].into(),
+        out_of_order: 0,
+        untimed: 0,
+    }
+}

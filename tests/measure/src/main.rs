@@ -1,0 +1,43 @@
+//! Program behind `cargo xtask bench` and `cargo xtask scale`: what watching costs.
+
+mod bench;
+mod machine;
+mod picture;
+mod progress;
+mod results;
+mod scale;
+mod statistics;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Measurement,
+}
+
+#[derive(Subcommand)]
+enum Measurement {
+    /// Measure what watching costs the traffic that is watched
+    Bench(bench::Args),
+    /// Measure what watching very many connections costs, and how soon deaths are found
+    Scale(scale::Args),
+    /// One of the processes behind `scale`
+    #[command(hide = true)]
+    ScaleWorker(scale::WorkerArgs),
+}
+
+fn main() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Measurement::Bench(args) => bench::run(&args),
+        Measurement::Scale(args) => scale::run(&args),
+        Measurement::ScaleWorker(args) => {
+            scale::run_worker(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

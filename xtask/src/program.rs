@@ -1,0 +1,108 @@
+//! Commands that are packages of their own in `tests`. xtask installs what they use and starts them,
+//! so that the other commands don't have to compile them.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    root::{self, Prerequisite},
+    setup, workspace,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Options of the command, shown by its `--help`
+    #[arg(
+        value_name = "OPTION",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    options: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    Demo,
+    Record,
+    Bench,
+    Scale,
+}
+
+impl Program {
+    /// Replaces this process.
+    ///
+    /// # Errors
+    /// If something is missing, or cargo cannot be started.
+    pub(crate) fn exec(self, args: &Args) -> Result<ExitCode> {
+        let has = |option| args.options.iter().any(|given| given == option);
+        let without_root =
+            has("--help") || has("-h") || (self == Self::Record && has("--hand-made"));
+        if !without_root {
+            self.prepare()?;
+        }
+        Err(self.command(&args.options).exec()).context("could not start cargo")
+    }
+
+    /// The shortest run of a measurement: shows that it works and counts correctly, not how fast.
+    ///
+    /// # Errors
+    /// If something is missing, or a check fails.
+    pub(crate) fn run_briefly(self) -> Result<()> {
+        self.prepare()?;
+        workspace::run(&mut self.command(&["--brief".to_owned()]))
+    }
+
+    /// Installs the programs that it uses.
+    fn prepare(self) -> Result<()> {
+        let name = self.name();
+        if !root::is_root() {
+            let mut remedy = vec![root::as_root(name)];
+            if self == Self::Record {
+                remedy.push("without root: cargo xtask record --hand-made".to_owned());
+            }
+            return Err(Prerequisite {
+                missing: format!("{name} makes network namespaces: it needs root"),
+                remedy,
+            }
+            .into());
+        }
+        setup::lab_quietly()?;
+        match self {
+            Self::Bench => {
+                // Without them it measures less.
+                if let Err(error) = setup::bench_quietly() {
+                    eprintln!("going on without: {error:#}");
+                }
+                Ok(())
+            }
+            Self::Record => setup::recording_quietly(),
+            Self::Demo | Self::Scale => Ok(()),
+        }
+    }
+
+    fn command(self, options: &[String]) -> Command {
+        let arguments: &[&str] = match self {
+            Self::Demo | Self::Record => &[self.name(), "--"],
+            Self::Bench | Self::Scale => &["measure", "--", self.name()],
+        };
+        let mut command = Command::new(workspace::cargo_path());
+        command
+            .args(["run", "--quiet", "--package"])
+            .args(arguments)
+            .args(options);
+        command
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Record => "record",
+            Self::Bench => "bench",
+            Self::Scale => "scale",
+        }
+    }
+}
