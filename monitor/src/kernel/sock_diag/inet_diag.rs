@@ -163,7 +163,7 @@ impl Attributes {
             let value = attribute.value();
             match attribute.kind() {
                 INET_DIAG_INFO => {
-                    attributes.info = Some(TcpInfo::parse(value).ok_or(MalformedSocket)?)
+                    attributes.info = Some(TcpInfo::parse(value).ok_or(MalformedSocket)?);
                 }
                 INET_DIAG_CGROUP_ID => {
                     let id = value.try_into().map_err(|_| MalformedSocket)?;
