@@ -131,7 +131,7 @@ fn check_event(event: &Event, kind: EventKind, conn: ConnId, at: Ktime) {
         (event, kind) => panic!("{kind:?} became {event:?}"),
     };
     assert_eq!((facts.conn, facts.at), (conn, at));
-    assert!(facts.stalled_since.is_none() || facts.unacked_bytes > 0);
+    assert!(facts.unacked_since.is_none() || facts.unacked_bytes > 0);
     assert!(facts.second_try.is_none() || facts.first_try.is_some());
 }
 

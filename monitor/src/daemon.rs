@@ -353,7 +353,7 @@ impl From<FrameStreamError> for DaemonError {
 
 /// The name of a listener. Every alert of the core has a listener.
 fn name_of(listeners: &[ListenerConfig], id: ListenerId) -> &str {
-    let listener = listeners.get(usize::from(id.0));
+    let listener = listeners.get(id.index());
     listener.map_or("", |listener| &listener.rules.name)
 }
 

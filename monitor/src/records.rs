@@ -10,7 +10,7 @@
 //! * A direction is `rx` or `tx`, as in the metrics; a side, such as an `initiator`, is `local` or `peer`.
 //! * `reason` is a sentence for people.
 
-pub mod alert_line;
+pub mod alert;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;

@@ -82,7 +82,7 @@ fn idle_time_follows_the_last_payload() {
     assert_about(server.rx.last_packet, sent);
     assert_about(server.ack_progress_at, sent);
     assert_eq!(server.rx.last_payload, None);
-    assert_eq!((server.unacked_bytes, server.stalled_since), (0, None));
+    assert_eq!((server.unacked_bytes, server.unacked_since), (0, None));
 
     let client = only(scan_client(18_021));
     assert_about(client.rx.last_payload, sent);
@@ -121,18 +121,18 @@ fn a_black_hole_starts_with_the_send_and_not_with_the_silence_before() {
     let sent = connection.server_sends(&[0; 100]);
     let facts = wait_for(|| scan_server(18_041), |facts| facts.retransmits >= 3);
 
-    let stalled_since = facts.stalled_since.unwrap();
+    let unacked_since = facts.unacked_since.unwrap();
     assert!(
-        stalled_since + TOLERANCE >= sent,
-        "too early: {stalled_since}, sent at {sent}"
+        unacked_since + TOLERANCE >= sent,
+        "too early: {unacked_since}, sent at {sent}"
     );
     // The tail loss probe, and the restart of the timer after it, leave no trace in tcp_info.
-    assert!(stalled_since.since(sent) < Duration::from_millis(600));
+    assert!(unacked_since.since(sent) < Duration::from_millis(600));
     assert_about(facts.rx.last_packet, spoken);
     assert_about(facts.ack_progress_at, spoken);
     assert_eq!(facts.unacked_bytes, 100);
     assert_eq!(facts.unanswered_transmissions, 1 + facts.retransmits);
-    assert_eq!(facts.unanswered_since, facts.stalled_since);
+    assert_eq!(facts.unanswered_since, facts.unacked_since);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub struct Alert<S = Subject> {
     pub hop: Option<String>,
     /// The moment it began, changed or ended; for a group, the moment of its last alert.
     pub at: Ktime,
-    /// The moment from which it was true: the limit crossed, the first byte unanswered.
+    /// When it became true, such as the moment when the limit was crossed.
     pub since: Ktime,
     /// One human-readable sentence.
     pub reason: String,
@@ -126,7 +126,7 @@ impl<S> Alert<S> {
 }
 
 impl Alert {
-    /// How a verdict ended; `None` for other subjects, which end only when they are no longer so.
+    /// How a verdict ended; `None` for other subjects, which end only by no longer applying.
     pub fn resolution(&self) -> Option<AlertResolution> {
         match self.status {
             Status::Resolved(resolution) if self.subject.verdict().is_some() => Some(resolution),

@@ -53,10 +53,9 @@ use super::{
 ///
 /// Its methods are of five kinds:
 ///
-/// * **Set-up**: [`new`](Self::new), [`with_storms`](Self::with_storms) and
-///   [`expect_sweeps`](Self::expect_sweeps).
-/// * **Input**: `handle_*` takes records, snapshots, counts, results and new rules. No input does I/O or
-///   reads a clock.
+/// * **Set-up**: [`new`](Self::new) and [`with_storms`](Self::with_storms).
+/// * **Input**: `handle_*` takes records, snapshots, counts, results and new rules, and
+///   [`expect_sweeps`](Self::expect_sweeps) the time of the next sweep. No input does I/O or reads a clock.
 /// * **Deadlines**: [`poll_timeout`](Self::poll_timeout) says when
 ///   [`handle_timeout`](Self::handle_timeout) is due.
 /// * **Output**: [`poll_inspect`](Self::poll_inspect) and [`poll_action`](Self::poll_action) return what
@@ -191,7 +190,7 @@ impl Correlator {
     }
 
     /// Handles the number of idle gaps that the connections of a listener have survived since the
-    /// start, by slot of [`monitor_common::idle_gap_scale`]. Call it as often as warnings must be timely.
+    /// start, by slot of [`monitor_common::idle_gap_scale`]. A warning comes at the earliest with the next call.
     pub fn handle_idle_gaps(&mut self, at: Ktime, listener: ListenerId, survived: &[u64]) {
         let Some(Listener { rules, history, .. }) = self.listeners.get_mut(listener.index()) else {
             self.rejected += 1;
@@ -317,8 +316,8 @@ impl Correlator {
         self.flows.iter().map(|(conn, _)| conn).collect()
     }
 
-    /// The connections in the table, each with the time when it was first seen. Sorted, the oldest comes
-    /// first. Cookies don't have this order, because each CPU allocates them from its own batch.
+    /// The connections in the table, unordered, each with the time when it was first seen. Cookies don't
+    /// have that order, because each CPU allocates them from its own batch.
     pub fn known_since(&self) -> Vec<(Ktime, ConnId)> {
         let known = self.flows.iter();
         known.map(|(conn, flow)| (flow.first_seen, conn)).collect()

@@ -85,7 +85,7 @@ pub struct Facts {
     /// Bytes sent, but not acknowledged.
     pub unacked_bytes: u32,
     /// Since when bytes have been outstanding without any ack progress; `None` when none are.
-    pub stalled_since: Option<Ktime>,
+    pub unacked_since: Option<Ktime>,
     /// When an acknowledgement last covered new bytes.
     pub ack_progress_at: Option<Ktime>,
     /// Retransmissions since the last ack progress.
@@ -194,7 +194,7 @@ impl Facts {
             rx: DirectionActivity::default(),
             tx: DirectionActivity::default(),
             unacked_bytes: 0,
-            stalled_since: None,
+            unacked_since: None,
             ack_progress_at: None,
             retransmits: 0,
             loss: Loss::default(),

@@ -49,7 +49,7 @@ fn evidence(
         }
         (VerdictKind::BlackHoled, certainty) => {
             let bytes = CountedNoun(facts.unacked_bytes.into(), "byte");
-            let waited = SecondsText(elapsed(facts.stalled_since, observation.now));
+            let waited = SecondsText(elapsed(facts.unacked_since, observation.now));
             let retransmits = CountedNoun(facts.retransmits.into(), "retransmission");
             let stuck = format!("{bytes} unacknowledged for {waited} after {retransmits}");
             if certainty == Certainty::Suspected {

@@ -168,7 +168,7 @@ impl<'a> Observation<'a> {
             gap.ended_by == Direction::Tx
                 && gap.to.since(gap.from) > limit
                 && facts.rx.last_packet.is_none_or(|heard| heard <= gap.from)
-                && facts.stalled_since.is_none_or(|stalled| stalled > gap.from)
+                && facts.unacked_since.is_none_or(|stalled| stalled > gap.from)
         })
     }
 

@@ -144,7 +144,7 @@ pub fn silence_before_close(observation: &Observation<'_>) -> Duration {
     if let Some(gap) = observation.longest_unanswered_gap() {
         return gap.to.since(gap.from);
     }
-    if let Some(stalled) = facts.stalled_since {
+    if let Some(stalled) = facts.unacked_since {
         return silence_until(stalled, facts.rx.last_packet);
     }
     let spoken = facts

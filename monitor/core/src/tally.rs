@@ -39,12 +39,12 @@ pub struct Tally {
     /// The idle time before a death, at the first confirmed verdict or at a close without close
     /// frame.
     pub idle_at_death: DurationHistogram,
+    /// The age at the same moment, if the establishment was seen.
+    pub age_at_death: DurationHistogram,
     /// What was learned about the hops' real timeouts.
     pub learned: Learned,
     /// The recent loss of the connections.
     pub loss: Loss,
-    /// The age at the same moment, if the establishment was seen.
-    pub age_at_death: DurationHistogram,
 }
 
 impl Tally {

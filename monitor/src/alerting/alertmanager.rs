@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::{
         alerting::receiver::{Answer, Receiver},
-        records::alert_line,
+        records::alert,
     };
     use monitor_core::{AlertResolution, Certainty, ConnectionAlert, Status};
 
@@ -188,7 +188,7 @@ mod tests {
         let listening = "127.0.0.1:6455".parse().expect("an address");
         let mut sink =
             Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
-        let mut alert = alert_line::tests::alert();
+        let mut alert = alert::tests::alert();
         alert.since = alert.at - Duration::from_secs(1);
         let now = Now {
             at: alert.at,

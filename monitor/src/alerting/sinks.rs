@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::endpoint::Endpoint,
-    records::{Now, alert_line::AlertLine},
+    records::{Now, alert::AlertRecord},
 };
 use monitor_core::Alert;
 
@@ -93,7 +93,7 @@ impl Sinks {
     /// Passes an alert, grouped, to the line-based outputs.
     pub fn emit(&mut self, alert: &Alert, listener: &str, now: &Now) {
         let ts = now.wall_clock(alert.at);
-        let line = match AlertLine::new(alert, listener, ts).to_json() {
+        let line = match AlertRecord::new(alert, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {
                 log::error!("an alert on {listener} can't be written as JSON: {error}");

@@ -64,9 +64,9 @@ const PAGE: usize = 256;
 #[derive(Debug)]
 pub enum ControlRequest {
     /// The connections in the table, unordered, each with the time since when it is known.
-    Conns(oneshot::Sender<Vec<(Ktime, ConnId)>>),
-    /// Connections with a standing verdict.
-    Zombies(oneshot::Sender<Vec<(Ktime, ConnId)>>),
+    KnownSince(oneshot::Sender<Vec<(Ktime, ConnId)>>),
+    /// The same for those with a standing verdict.
+    JudgedSince(oneshot::Sender<Vec<(Ktime, ConnId)>>),
     /// The records of those that still exist.
     Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
     /// One connection, open or remembered.
@@ -169,9 +169,9 @@ async fn connections(
 ) -> Response {
     let urgent = match query.order {
         ListOrder::Age => Some(Vec::new()),
-        ListOrder::Urgency => request_reply(&requests, ControlRequest::Zombies).await,
+        ListOrder::Urgency => request_reply(&requests, ControlRequest::JudgedSince).await,
     };
-    let conns = request_reply(&requests, ControlRequest::Conns).await;
+    let conns = request_reply(&requests, ControlRequest::KnownSince).await;
     let (Some(urgent), Some(conns)) = (urgent, conns) else {
         return gone();
     };
@@ -255,7 +255,7 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
     let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
         return gone();
     };
-    let Some(conns) = request_reply(&requests, ControlRequest::Zombies).await else {
+    let Some(conns) = request_reply(&requests, ControlRequest::JudgedSince).await else {
         return gone();
     };
     let storms = storms.map(|lines| joined(&lines));

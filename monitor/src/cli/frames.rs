@@ -16,7 +16,7 @@ use super::{
     screen::{self, Shown},
 };
 use crate::records::{
-    frames::{FrameLine, FrameRecord, OneIn},
+    frames::{FrameRecord, FrameRow, OneIn},
     loss::LossRecord,
 };
 
@@ -65,7 +65,7 @@ async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
     let mut out = io::stdout();
     let mut frames = 0;
-    if !args.json && write(&mut out, FrameLine::HEAD)? == Shown::NobodyReads {
+    if !args.json && write(&mut out, FrameRow::HEAD)? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
     while args.count.is_none_or(|count| frames < count) {
@@ -74,7 +74,7 @@ async fn show(args: &FramesArgs) -> CommandResult {
         frames += u64::from(matches!(record, ViewedRecord::Frame(_)));
         let shown = match (args.json, &record) {
             (true, _) => screen::write_line(&mut out, &line),
-            (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameLine(frame).to_string()),
+            (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameRow(frame).to_string()),
             (false, ViewedRecord::Lost(loss)) => write(&mut out, &lost(loss)),
         }?;
         if shown == Shown::NobodyReads {

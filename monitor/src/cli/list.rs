@@ -42,7 +42,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
 
-    /// Only connections of this listener, by its name in metrics and alerts
+    /// Only this listener, by its name in metrics and alerts
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
 
@@ -54,11 +54,11 @@ pub struct ListArgs {
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
-    /// Maximum number of entries; 0 lists all [default: 40 connections, all with --json]
+    /// Maximum number of entries; 0 lists all [default: 40 connections; all clients, and all with --json]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// Print one JSON object per line, the oldest connection first
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }

@@ -5,7 +5,7 @@ use crate::{
     api::control::{ControlRequest, Past, WatchError},
     records::{
         Now,
-        alert_line::AlertLine,
+        alert::AlertRecord,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
         transitions::TransitionRecord,
@@ -17,8 +17,8 @@ impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
         // The requester may have gone.
         match request {
-            ControlRequest::Conns(reply) => drop(reply.send(self.core.known_since())),
-            ControlRequest::Zombies(reply) => drop(reply.send(self.core.judged_since())),
+            ControlRequest::KnownSince(reply) => drop(reply.send(self.core.known_since())),
+            ControlRequest::JudgedSince(reply) => drop(reply.send(self.core.judged_since())),
             ControlRequest::Connections(conns, reply) => {
                 let now = both_clocks();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
@@ -40,7 +40,7 @@ impl Daemon {
                 let standing = self.core.standing_storms();
                 let lines = standing.map(|alert| {
                     let listener = self.listener_name(alert.listener);
-                    AlertLine::new(alert, listener, now.wall_clock(alert.at)).to_json()
+                    AlertRecord::new(alert, listener, now.wall_clock(alert.at)).to_json()
                 });
                 drop(reply.send(lines.collect()));
             }
@@ -151,11 +151,7 @@ impl Daemon {
         let alive = || self.intake.snapshots.get(conn).ok().flatten();
         let endpoints = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
         let now = both_clocks();
-        let listener = usize::from(transition.listener.0);
-        let name = self
-            .listeners
-            .get(listener)
-            .map_or("", |listener| &listener.rules.name);
+        let name = name_of(&self.listeners, transition.listener);
         let ts = now.wall_clock(transition.at);
         self.outputs
             .events
@@ -166,7 +162,7 @@ impl Daemon {
         let alert: Alert = self.core.standing(conn)?.clone().into();
         let ts = now.wall_clock(alert.at);
         let listener = self.listener_name(alert.listener);
-        Some(AlertLine::new(&alert, listener, ts).to_json())
+        Some(AlertRecord::new(&alert, listener, ts).to_json())
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {

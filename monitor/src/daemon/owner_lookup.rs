@@ -243,14 +243,14 @@ fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::alert_line;
+    use crate::records::alert;
     use monitor_core::{AlertResolution, Status};
 
     #[tokio::test]
     async fn an_end_waits_for_the_search_of_its_beginning_and_has_the_same_owner() {
         let core = Correlator::new(Vec::new(), std::time::Duration::ZERO);
         let mut lookup = OwnerLookup::new(false).expect("a netlink socket");
-        let firing: Alert = alert_line::tests::alert().into();
+        let firing: Alert = alert::tests::alert().into();
         let ended = Alert {
             status: Status::Resolved(AlertResolution::Recovered),
             ..firing.clone()

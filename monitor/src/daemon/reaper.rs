@@ -29,7 +29,7 @@ impl Reaping {
         })
     }
 
-    /// Closes the sockets of namespaces that are no longer searched. Must be called about once a minute.
+    /// Closes the sockets of namespaces that are no longer searched. Called after each scan of the sockets.
     pub(super) fn close_unused(&mut self) {
         if let Some(finder) = &mut self.finder {
             finder.close_unused();

@@ -41,7 +41,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         rx: activity(&s.rx),
         tx: activity(&s.tx),
         unacked_bytes: outstanding,
-        stalled_since: (outstanding > 0)
+        unacked_since: (outstanding > 0)
             .then(|| moment(s.unacked_since.max(s.ack_progress_at)))
             .flatten(),
         ack_progress_at: moment(s.ack_progress_at),
@@ -119,7 +119,7 @@ pub fn seed(facts: &Facts) -> Published {
         snd_nxt: facts.unacked_bytes,
         una_known: 1,
         nxt_known: 1,
-        unacked_since: at(facts.stalled_since),
+        unacked_since: at(facts.unacked_since),
         retransmits: facts.retransmits,
         eliciting_sends: facts.unanswered_transmissions,
         unanswered_since: Moment::of(at(facts.unanswered_since)),

@@ -209,7 +209,7 @@ impl ConnectionView<'_> {
             tcp: TcpRecord {
                 last_ack_seconds: self.age(facts.ack_progress_at),
                 unacked_bytes: facts.unacked_bytes,
-                unacked_seconds: self.age(facts.stalled_since),
+                unacked_seconds: self.age(facts.unacked_since),
                 retransmits: facts.retransmits,
                 retransmits_total: self.detail.retransmits,
                 unanswered_transmissions: facts.unanswered_transmissions,

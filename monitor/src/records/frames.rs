@@ -10,10 +10,10 @@ use crate::records::json;
 use monitor_core::{ConnId, facts::Direction};
 
 mod filter;
-mod frame_line;
+mod frame_row;
 
 pub use filter::{Filter, OneIn, Opcodes, Peers};
-pub use frame_line::{Clock, FrameLine, RoundTrip};
+pub use frame_row::{Clock, FrameRow, RoundTrip};
 
 /// One WebSocket frame header (RFC 6455 §5.2) and its connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -236,7 +236,7 @@ impl Replay {
 
     /// The listener of a connection or an alert of this replay.
     pub fn listener(&self, id: ListenerId) -> &ListenerConfig {
-        &self.listeners[usize::from(id.0)]
+        &self.listeners[id.index()]
     }
 
     /// The time stamp of a moment of this replay, whose clock is that of the packets.

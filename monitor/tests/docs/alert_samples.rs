@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use monitor::records::alert_line;
+use monitor::records::alert;
 use monitor_core::{
     Alert, AlertGroup, AlertResolution, Certainty, ConnId, ConnectionAlert, ConnectionVerdict,
     Facts, Ktime, ListenerFinding, ListenerId, Status, Subject, VerdictKind,
@@ -54,7 +54,7 @@ pub(crate) fn written_alerts() -> Vec<Value> {
         .into_iter()
         .chain(of_listeners.map(firing))
         .map(|alert| {
-            let line = alert_line::AlertLine::new(&alert, "8080", Timestamp::UNIX_EPOCH).to_json();
+            let line = alert::AlertRecord::new(&alert, "8080", Timestamp::UNIX_EPOCH).to_json();
             serde_json::from_str(&line.expect("JSON")).expect("a line is JSON")
         })
         .collect()

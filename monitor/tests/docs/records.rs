@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use monitor::records::frames::{FrameLine, FrameRecord};
+use monitor::records::frames::{FrameRecord, FrameRow};
 use serde_json::Value;
 
 use crate::{
@@ -134,8 +134,8 @@ fn the_example_of_a_frame_is_also_shown_as_a_line_of_text() {
         .skip_while(|line| !line.starts_with("TIME "))
         .take_while(|line| *line != "```")
         .collect();
-    assert_eq!(table[0], FrameLine::HEAD);
-    let line = FrameLine(&frame).to_string();
+    assert_eq!(table[0], FrameRow::HEAD);
+    let line = FrameRow(&frame).to_string();
     assert!(table.contains(&line.as_str()), "{line}");
 }
 

@@ -147,7 +147,7 @@ fn ack(facts: &mut Facts, at: u64) {
     facts.rx.last_packet = Some(ms(at));
     facts.ack_progress_at = Some(ms(at));
     facts.unacked_bytes = 0;
-    facts.stalled_since = None;
+    facts.unacked_since = None;
     facts.retransmits = 0;
     facts.unanswered_transmissions = 0;
     facts.unanswered_since = None;
@@ -167,7 +167,7 @@ fn send(facts: &mut Facts, at: u64) {
     facts.tx.last_packet = Some(ms(at));
     facts.tx.last_payload = Some(ms(at));
     facts.unacked_bytes = 100;
-    facts.stalled_since = Some(ms(at));
+    facts.unacked_since = Some(ms(at));
     facts.unanswered_transmissions = 1;
     facts.unanswered_since = Some(ms(at));
 }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use monitor_common::flow::RETRANSMIT_WAKES;
+
 use super::rule::{Rule, silence_until};
 use crate::{
     observation::{FactsSource, Observation, RECHECK},
@@ -22,10 +24,10 @@ pub(super) const RULE: Rule = Rule {
 
 fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
-    let stalled = facts
-        .stalled_since
+    let unacked = facts
+        .unacked_since
         .filter(|_| observation.is_outstanding() && !observation.is_reset());
-    let Some(since) = stalled else {
+    let Some(since) = unacked else {
         return Finding::NotBefore(Ktime::NEVER);
     };
     if observation.longest_unanswered_gap().is_some() {
@@ -112,9 +114,11 @@ fn review(
 
 /// A path that comes back within `LATE` shows it by an answer to later transmissions. TCP tries
 /// about 6 s after the bytes, with or without a tail loss probe at the start.
-const RETRANSMITS: u32 = 5;
+///
+/// The kernel wakes the daemon at exactly these counts.
+const RETRANSMITS: u32 = RETRANSMIT_WAKES[1];
 const LATE: Duration = Duration::from_secs(5);
 const STALL: Duration = Duration::from_secs(7);
 const ANSWER: Duration = Duration::from_secs(1);
-const RETRANSMITS_AFTER_GAP: u32 = 2;
+const RETRANSMITS_AFTER_GAP: u32 = RETRANSMIT_WAKES[0];
 const STALL_AFTER_GAP: Duration = Duration::from_secs(1);

@@ -270,7 +270,7 @@ impl Kernel {
         socket.facts.unacked_bytes = socket.sent - socket.acked;
         socket.transmit(at);
         if idle {
-            socket.facts.stalled_since = Some(at);
+            socket.facts.unacked_since = Some(at);
             self.start_timer(index, at);
         }
         self.deliver(index, at);
@@ -331,7 +331,7 @@ impl Kernel {
             socket.facts.unacked_bytes = socket.sent - acked;
             socket.facts.ack_progress_at = Some(at);
             socket.facts.retransmits = 0;
-            socket.facts.stalled_since = (socket.sent > acked).then_some(at);
+            socket.facts.unacked_since = (socket.sent > acked).then_some(at);
             socket.answered(|socket| &mut socket.retrying);
             self.start_timer(index, at);
         }

@@ -125,7 +125,7 @@ impl FullScan {
                 now,
                 VerdictKind::BlackHoled,
                 certainty,
-                t.stalled_since.unwrap(),
+                t.unacked_since.unwrap(),
             );
         } else if let Some(certainty) = unresponsive(t, r, now) {
             let first = t.first_try.unwrap();
@@ -200,7 +200,7 @@ fn may_be_chance(t: &Facts, tries: u32) -> bool {
 }
 
 fn is_stuck(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
-    let Some(stalled) = t.stalled_since.map(|since| now.since(since)) else {
+    let Some(stalled) = t.unacked_since.map(|since| now.since(since)) else {
         return false;
     };
     let fast = spoke_into_silence(t, r) && t.retransmits >= 2 && stalled.as_secs() >= 1;
@@ -209,7 +209,7 @@ fn is_stuck(t: &Facts, r: &ListenerRules, now: Ktime) -> bool {
 
 /// True if the last packet left after the bytes had waited for `late`.
 fn tried_late(t: &Facts, late: Duration) -> bool {
-    let last = t.stalled_since.zip(t.tx.last_packet);
+    let last = t.unacked_since.zip(t.tx.last_packet);
     last.is_some_and(|(since, last)| last.since(since) >= late)
 }
 

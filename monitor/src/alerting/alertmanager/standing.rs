@@ -254,13 +254,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::records::alert_line;
+    use crate::records::alert;
     use monitor_core::{AlertResolution, Certainty, ConnectionAlert, Status, storm::StormPhase};
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn verdict(conn: u64, status: Status) -> ConnectionAlert {
-        let mut alert = alert_line::tests::alert();
+        let mut alert = alert::tests::alert();
         alert.subject.facts.conn = ConnId(conn);
         alert.status = status;
         alert
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn a_storm_is_one_alert_until_its_end_and_names_no_client_in_a_label() {
         let mut standing = StandingAlerts::new("host");
-        let storm = alert_line::tests::storm();
+        let storm = alert::tests::storm();
         let reported = |phase| {
             let mut storm = storm.clone();
             storm.phase = phase;
@@ -334,7 +334,7 @@ mod tests {
                 StormPhase::Over => RECOVERED,
                 StormPhase::MassClose | StormPhase::Storm => FIRING,
             };
-            alert_line::tests::on_listener(status, Subject::Storm(Box::new(storm)))
+            alert::tests::on_listener(status, Subject::Storm(Box::new(storm)))
         };
         let later = AT + jiff::Span::new().seconds(9);
         let begun = standing.follow(&reported(StormPhase::MassClose), "8080", AT, AT);
@@ -369,7 +369,7 @@ mod tests {
                 gap: Duration::from_secs(gap),
                 limit: Duration::from_secs(60),
             };
-            alert_line::tests::on_listener(status, Subject::Listener(finding))
+            alert::tests::on_listener(status, Subject::Listener(finding))
         };
         let mut follow = |status, gap| standing.follow(&at_risk(status, gap), "8080", AT, AT);
         let firing = follow(FIRING, 58).expect("posted");

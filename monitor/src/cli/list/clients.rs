@@ -15,19 +15,19 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/clients", &query);
-    let row = |record: &ClientRecord| ClientLine(record).to_string();
-    super::print(args, &target, ClientLine::HEAD, row, "no clients").await
+    let row = |record: &ClientRecord| TableRow(record).to_string();
+    super::print(args, &target, TableRow::HEAD, row, "no clients").await
 }
 
 /// A client as a table row.
-struct ClientLine<'a>(&'a ClientRecord);
+struct TableRow<'a>(&'a ClientRecord);
 
-impl ClientLine<'_> {
+impl TableRow<'_> {
     const HEAD: &'static str = "CLIENT                                   LISTENER    ATTEMPTS       PER MIN  \
          ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST";
 }
 
-impl fmt::Display for ClientLine<'_> {
+impl fmt::Display for TableRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         let figures = &record.figures;
@@ -85,7 +85,7 @@ mod tests {
 CLIENT                                   LISTENER    ATTEMPTS       PER MIN  ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST
 10.77.1.12                               8080        113-120        60.0     1          112        1         0         1.0 s      0.400 s";
         assert_eq!(
-            format!("{}\n{}", ClientLine::HEAD, ClientLine(&record)),
+            format!("{}\n{}", TableRow::HEAD, TableRow(&record)),
             expected
         );
     }

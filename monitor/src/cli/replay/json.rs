@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
-    records::{alert_line::AlertLine, transitions::TransitionRecord, warning::WarningRecord},
+    records::{alert::AlertRecord, transitions::TransitionRecord, warning::WarningRecord},
     replay::{Replay, ReplayRecord},
 };
 
@@ -40,7 +40,7 @@ impl<W: Write> Report for Json<W> {
             ReplayRecord::Alert(alert) => {
                 let listener = replay.listener(alert.listener);
                 let ts = replay.wall_clock(alert.at);
-                self.line(&AlertLine::new(alert, &listener.rules.name, ts))
+                self.line(&AlertRecord::new(alert, &listener.rules.name, ts))
             }
             ReplayRecord::Connection(connection) => self.line(connection),
         }

@@ -6,7 +6,7 @@ use super::Report;
 use crate::{
     records::{
         connection_summary::ConnectionSummary,
-        frames::{Clock, FrameLine},
+        frames::{Clock, FrameRow},
         recording_summary::RecordingSummary,
     },
     replay::{Replay, ReplayRecord},
@@ -34,7 +34,7 @@ impl<W: Write> Report for TextReport<W> {
     fn record(&mut self, replay: &Replay, record: &ReplayRecord) -> io::Result<()> {
         match record {
             ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
-            ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameLine(frame)),
+            ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameRow(frame)),
             ReplayRecord::State(transition) => write_state(&mut self.out, replay, transition),
             ReplayRecord::Alert(alert) => write_alert(&mut self.out, replay, alert),
             ReplayRecord::Connection(connection) => {

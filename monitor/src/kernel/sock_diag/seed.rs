@@ -31,7 +31,7 @@ fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         rx: clocks.rx,
         tx: clocks.tx,
         unacked_bytes: clocks.unacked_bytes,
-        stalled_since: clocks.stalled_since,
+        unacked_since: clocks.unacked_since,
         ack_progress_at: clocks.ack_progress_at,
         retransmits: clocks.retransmits,
         unanswered_transmissions: clocks.unanswered_transmissions,
@@ -61,7 +61,7 @@ fn as_published(mut facts: Facts) -> Facts {
         &mut facts.rx.last_payload,
         &mut facts.tx.last_packet,
         &mut facts.tx.last_payload,
-        &mut facts.stalled_since,
+        &mut facts.unacked_since,
         &mut facts.ack_progress_at,
         &mut facts.unanswered_since,
     ] {
@@ -76,7 +76,7 @@ struct Clocks {
     rx: DirectionActivity,
     tx: DirectionActivity,
     unacked_bytes: u32,
-    stalled_since: Option<Ktime>,
+    unacked_since: Option<Ktime>,
     ack_progress_at: Option<Ktime>,
     retransmits: u32,
     unanswered_transmissions: u32,
@@ -119,7 +119,7 @@ impl Clocks {
     fn add_outstanding(&mut self, info: &TcpInfo, socket: &DiagSocket) {
         let first_sent_at = before(socket.at, info.outstanding_for());
         self.unacked_bytes = socket.send_queue.saturating_sub(info.notsent_bytes);
-        self.stalled_since = first_sent_at.max(self.ack_progress_at);
+        self.unacked_since = first_sent_at.max(self.ack_progress_at);
         self.retransmits = u32::from(info.retransmits);
         // Since the peer's last packet even the first transmission may be a retransmission. Its number
         // is unknown, so only the last one counts.
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(facts.tx.last_packet, Some(AT - seconds(20)));
         assert_eq!(facts.tx.last_payload, Some(AT - seconds(20)));
         assert_eq!(facts.ack_progress_at, Some(AT - seconds(20)));
-        assert_eq!((facts.stalled_since, facts.unanswered_since), (None, None));
+        assert_eq!((facts.unacked_since, facts.unanswered_since), (None, None));
         assert!(facts.is_open());
     }
 
@@ -218,8 +218,8 @@ mod tests {
             ..quiet()
         };
         let facts = seeded(TcpState::Established, 100, Some(info));
-        assert_eq!(facts.stalled_since, Some(AT - Duration::from_millis(40)));
-        assert_eq!(facts.unanswered_since, facts.stalled_since);
+        assert_eq!(facts.unacked_since, Some(AT - Duration::from_millis(40)));
+        assert_eq!(facts.unanswered_since, facts.unacked_since);
         assert_eq!((facts.unanswered_transmissions, facts.retransmits), (1, 0));
         assert_eq!(facts.unacked_bytes, 100);
     }
@@ -236,7 +236,7 @@ mod tests {
             ..quiet()
         };
         let facts = seeded(TcpState::Established, 1000, Some(info));
-        assert_eq!(facts.stalled_since, Some(AT - Duration::from_millis(4712)));
+        assert_eq!(facts.unacked_since, Some(AT - Duration::from_millis(4712)));
         assert_eq!((facts.unanswered_transmissions, facts.retransmits), (5, 4));
         assert_eq!(facts.unacked_bytes, 100);
     }

@@ -188,8 +188,8 @@ impl SocketFinder {
         Ok(hit.flatten())
     }
 
-    /// Closes the namespaces without a hit for a minute, except our own. Must be called about once a
-    /// minute.
+    /// Closes the namespaces without a hit for a minute, except our own. Should be called every few
+    /// minutes at least.
     pub fn close_unused(&mut self) {
         self.close_unused_since(Instant::now());
     }

@@ -156,12 +156,11 @@ impl Replay {
             self.summary.other_connections += u64::from(connection.is_established());
             return;
         };
-        let place = usize::from(detail.facts.listener.0);
-        let stats = &mut self.stats[place];
+        let stats = &mut self.stats[detail.facts.listener.index()];
         let before = Reading::of(stats);
         connection.stream.end(stats);
         connection.count(&before, &Reading::of(stats));
-        let listener = &self.listeners[place].rules.name;
+        let listener = &self.listener(detail.facts.listener).rules.name;
         let at = Ktime(self.clock);
         let record = connection_summary(&detail, listener, &connection, end, at);
         self.summary.connections += 1;

@@ -119,7 +119,7 @@ fn a_second_try_that_tcp_has_not_acknowledged_confirms_nothing() {
     ping(&mut facts, 3_000);
     facts.unacked_bytes = 6;
     facts.retransmits = 1;
-    facts.stalled_since = Some(ms(3_000));
+    facts.unacked_since = Some(ms(3_000));
     bench.trouble(Trouble::PingUnanswered, 3_000, &facts);
     bench.until(25_000);
     assert_eq!(bench.emitted, [(4_000, FIRING, Unresponsive, Suspected)]);

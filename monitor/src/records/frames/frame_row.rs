@@ -8,15 +8,15 @@ use super::{FrameRecord, OpcodeName};
 
 /// One frame in columns, about 100 wide; an IPv6 peer takes more.
 #[derive(Clone, Copy, Debug)]
-pub struct FrameLine<'a>(pub &'a FrameRecord);
+pub struct FrameRow<'a>(pub &'a FrameRecord);
 
-impl FrameLine<'_> {
+impl FrameRow<'_> {
     /// The heading of the columns. Times are UTC.
     pub const HEAD: &'static str = "TIME             COOKIE     PEER                   DIR  FIN  RSV  \
          OPCODE        MASK      LENGTH";
 }
 
-impl fmt::Display for FrameLine<'_> {
+impl fmt::Display for FrameRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FrameRecord {
             ts,
@@ -118,14 +118,14 @@ mod tests {
             ping_rtt: Some(Duration::from_micros(1_234)),
             ..text.clone()
         };
-        let shown = [&text, &close, &pong].map(|frame| FrameLine(frame).to_string());
+        let shown = [&text, &close, &pong].map(|frame| FrameRow(frame).to_string());
         let expected = "\
 TIME             COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH
 18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  text          -              5
 18:37:52.533000  315653     10.77.1.12:53787       rx   -    1-3  close         mask           5  code 1001
 18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  pong          -              5  rtt 1.2 ms";
         assert_eq!(
-            [FrameLine::HEAD, &shown[0], &shown[1], &shown[2]].join("\n"),
+            [FrameRow::HEAD, &shown[0], &shown[1], &shown[2]].join("\n"),
             expected
         );
     }
@@ -141,7 +141,7 @@ TIME             COOKIE     PEER                   DIR  FIN  RSV  OPCODE        
             close_code: None,
             ..frame()
         };
-        let line = FrameLine(&longest).to_string();
+        let line = FrameRow(&longest).to_string();
         assert!(line.chars().count() <= 120, "{line}");
     }
 

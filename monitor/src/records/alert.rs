@@ -19,7 +19,7 @@ use monitor_core::{
 /// The JSON form of an alert.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "alert")]
-pub struct AlertLine<'a> {
+pub struct AlertRecord<'a> {
     #[serde(serialize_with = "json::ts::serialize")]
     ts: Timestamp,
     status: &'static str,
@@ -73,7 +73,7 @@ enum Example<'a> {
     Client(ClientFigures),
 }
 
-impl<'a> AlertLine<'a> {
+impl<'a> AlertRecord<'a> {
     /// `listener` is the name of the alert's listener; `ts` is [`Alert::at`] as wall-clock time.
     pub fn new(alert: &'a Alert, listener: &'a str, ts: Timestamp) -> Self {
         let verdict = alert.subject.verdict();
@@ -288,7 +288,7 @@ pub(crate) mod tests {
     }
 
     fn written(alert: &Alert) -> Value {
-        let line = AlertLine::new(alert, "8080", Timestamp::UNIX_EPOCH);
+        let line = AlertRecord::new(alert, "8080", Timestamp::UNIX_EPOCH);
         let text = line.to_json().expect("JSON");
         assert!(!text.contains('\n'), "one line: {text}");
         serde_json::from_str(&text).expect("JSON")
@@ -382,7 +382,7 @@ pub(crate) mod tests {
             ts: "2026-11-22T18:37:52+01:00".parse().expect("a time"),
         };
         let alert = alert().into();
-        let line = AlertLine::new(&alert, "8080", now.wall_clock(Ktime(1)));
+        let line = AlertRecord::new(&alert, "8080", now.wall_clock(Ktime(1)));
         let line = serde_json::to_value(line).expect("JSON");
         assert_eq!(line["ts"], "2026-11-22T17:37:50.000000Z");
     }

@@ -43,7 +43,7 @@ pub(super) struct TcpEvidence {
     backoff: u8,
     probes: u8,
     rto_seconds: f64,
-    last_ack_seconds: f64,
+    last_ack_received_seconds: f64,
     unread_bytes: u32,
     unsent_bytes: u32,
 }
@@ -54,7 +54,7 @@ impl TcpEvidence {
             backoff: account.backoff,
             probes: account.probes,
             rto_seconds: seconds(account.retransmission_timeout),
-            last_ack_seconds: seconds(account.last_ack),
+            last_ack_received_seconds: seconds(account.last_ack),
             unread_bytes: account.unread_bytes,
             unsent_bytes: account.unsent_bytes,
         }
