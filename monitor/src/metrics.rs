@@ -21,7 +21,7 @@ use prometheus::TextEncoder;
 
 use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig};
 use families::FamilyBuilder;
-use monitor_core::Tally;
+use monitor_core::{Ktime, Tally};
 
 /// The data of a scrape. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Scrape<'a> {
     pub listeners: &'a [ListenerConfig],
     pub stats: &'a [ListenerStats],
     pub tallies: Vec<&'a Tally>,
+    /// The moment to which ages are measured.
+    pub now: Ktime,
     pub losses: &'a Losses,
     pub degraded: bool,
     /// Lookups of owners that failed, by reason.
@@ -181,6 +183,7 @@ mod tests {
             listeners: &listeners,
             stats: &[stats],
             tallies: vec![&tally],
+            now: Ktime::ZERO,
             losses: &Losses::default(),
             degraded: false,
             owner_gaps: &[("walk_cut", 8)],

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     action::Action,
     alert::ConnectionAlert,
+    connection_ages::BirthSecond,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
@@ -33,6 +34,8 @@ pub(super) struct TrackedFlow {
     pub(super) armed: Ktime,
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
+    /// `None` if the establishment was not seen.
+    born: Option<BirthSecond>,
     protocol: Protocol,
     phase: Phase,
     at_risk: bool,
@@ -78,7 +81,7 @@ struct StandingVerdict {
 impl TrackedFlow {
     /// Creates a flow and counts it. What started its close is not reported yet.
     pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
-        let flow = Self {
+        let mut flow = Self {
             standing: None,
             handshake: None,
             client: None,
@@ -86,6 +89,7 @@ impl TrackedFlow {
             armed: Ktime::NEVER,
             generation: 0,
             listener: facts.listener,
+            born: None,
             protocol: facts.protocol,
             phase: Phase::of(facts).min(Phase::Closing),
             at_risk: false,
@@ -95,7 +99,20 @@ impl TrackedFlow {
             reaped: false,
         };
         *flow.gauge(tally) += 1;
+        flow.count_age(facts, tally);
         flow
+    }
+
+    /// Counts the flow by its age as soon as its establishment is known. A flow that sock_diag found
+    /// before its record came learns it later.
+    fn count_age(&mut self, facts: &Facts, tally: &mut Tally) {
+        if self.born.is_none()
+            && let Some(established_at) = facts.established_at
+        {
+            let born = BirthSecond::of(established_at);
+            tally.ages.add(born);
+            self.born = Some(born);
+        }
     }
 
     /// The gauge of connections that includes this one.
@@ -119,6 +136,7 @@ impl TrackedFlow {
         self.protocol = facts.protocol;
         self.phase = before.max(Phase::of(facts));
         *self.gauge(tally) += 1;
+        self.count_age(facts, tally);
         if let Some(closing) = facts.closing
             && before < self.phase
         {
@@ -242,6 +260,9 @@ impl TrackedFlow {
             actions,
         );
         *self.gauge(&mut history.tally) -= 1;
+        if let Some(born) = self.born {
+            history.tally.ages.remove(born);
+        }
     }
 
     /// Reviews the standing verdict, if any.

@@ -1,12 +1,13 @@
-//! Histograms of the idle time and the age of connections at their death.
+//! Histograms of idle times, ages and lifetimes of connections.
 
 use std::time::Duration;
 
 /// Upper bucket bounds in seconds. They include the idle limits of well-known load balancers,
 /// proxies and NATs (50, 55, 60, 240, 350, 600, 3600 …), so that a spike identifies the hop.
-pub const BOUNDS: [u64; 28] = [
+/// All histograms share them, so that deaths can be compared with all ends of the same age.
+pub const BOUNDS: [u64; 30] = [
     1, 2, 5, 10, 15, 20, 30, 45, 50, 55, 60, 65, 75, 90, 100, 120, 180, 240, 300, 350, 400, 600,
-    900, 1800, 3600, 7200, 14_400, 86_400,
+    900, 1800, 3600, 7200, 14_400, 86_400, 259_200, 604_800,
 ];
 
 /// Durations counted in the buckets of [`BOUNDS`].
@@ -22,9 +23,14 @@ pub struct DurationHistogram {
 impl DurationHistogram {
     /// Counts `value` in the first bucket whose bound is not below it.
     pub fn observe(&mut self, value: Duration) {
+        self.observe_many(value, 1);
+    }
+
+    /// Counts `value` as if it had been observed `times` times.
+    pub fn observe_many(&mut self, value: Duration, times: u32) {
         let bucket = BOUNDS.partition_point(|bound| Duration::from_secs(*bound) < value);
-        *self.counts.get_mut(bucket).unwrap_or(&mut self.beyond) += 1;
-        self.sum = self.sum.saturating_add(value);
+        *self.counts.get_mut(bucket).unwrap_or(&mut self.beyond) += u64::from(times);
+        self.sum = self.sum.saturating_add(value.saturating_mul(times));
     }
 
     /// Each bound in seconds with the number of observations at or below it, in Prometheus form.
@@ -56,7 +62,7 @@ mod tests {
     #[test]
     fn a_value_on_a_bound_belongs_to_that_bucket() {
         let mut histogram = DurationHistogram::default();
-        for seconds in [60, 60, 61, 0, 90_000] {
+        for seconds in [60, 60, 61, 0, 700_000] {
             histogram.observe(Duration::from_secs(seconds));
         }
         let at = |wanted| {
@@ -68,7 +74,7 @@ mod tests {
         };
         assert_eq!((at(1), at(55), at(60), at(65), at(86_400)), (1, 1, 3, 4, 4));
         assert_eq!(histogram.count(), 5);
-        assert_eq!(histogram.sum(), Duration::from_secs(90_181));
+        assert_eq!(histogram.sum(), Duration::from_secs(700_181));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod action;
 pub mod alert;
 pub mod background;
+pub mod connection_ages;
 pub mod correlator;
 pub mod detail;
 pub mod event;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    connection_ages::ConnectionAges,
     facts::{Close, Direction, Facts, Protocol},
     histogram::DurationHistogram,
     idle_gaps::Learned,
@@ -45,10 +46,17 @@ pub struct Tally {
     pub learned: Learned,
     /// The recent loss of the connections.
     pub loss: Loss,
+    /// From the establishment to the end, if both were seen. Also of connections that ended well.
+    pub durations: DurationHistogram,
+    /// Gauge: the open and closing connections whose establishment was seen.
+    pub ages: ConnectionAges,
 }
 
 impl Tally {
     pub(super) fn count_close(&mut self, facts: &Facts) {
+        if let Some(established_at) = facts.established_at {
+            self.durations.observe(facts.at.since(established_at));
+        }
         match facts.close {
             Some(close) => self.close_codes.count(close),
             None if facts.protocol == Protocol::WebSocket => self.abnormal_closures += 1,

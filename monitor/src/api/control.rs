@@ -14,7 +14,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet},
+    collections::{BTreeSet, BinaryHeap, HashSet},
     convert::Infallible,
     error::Error,
     fmt::Display,
@@ -32,7 +32,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
@@ -44,6 +44,7 @@ use crate::records::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
+    list_order::{Figures, ListOrder},
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
@@ -71,6 +72,8 @@ pub enum ControlRequest {
     Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
     /// One connection, open or remembered.
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
+    /// The remembered connections that ended, the latest end first.
+    Ended(oneshot::Sender<Vec<ConnectionRecord>>),
     /// The standing verdicts on these connections, as lines of the alert log.
     Alerts(
         Vec<ConnId>,
@@ -131,19 +134,10 @@ struct ConnectionsQuery {
     #[serde(deserialize_with = "parsed")]
     peer: Option<Peers>,
     state: Option<State>,
-    order: ListOrder,
+    /// Recently ended connections instead of those that exist.
+    ended: bool,
+    order: Option<ListOrder>,
     limit: Option<usize>,
-}
-
-/// The order of the list of connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ListOrder {
-    /// Oldest first.
-    #[default]
-    Age,
-    /// Connections with a standing verdict first; within each part, oldest first.
-    Urgency,
 }
 
 impl ConnectionsQuery {
@@ -152,6 +146,7 @@ impl ConnectionsQuery {
             listener,
             peer,
             state,
+            ended: _,
             order: _,
             limit: _,
         } = self;
@@ -167,9 +162,13 @@ async fn connections(
     Shared(requests): Shared<ControlRequests>,
     Query(query): Query<ConnectionsQuery>,
 ) -> Response {
-    let urgent = match query.order {
-        ListOrder::Age => Some(Vec::new()),
+    if query.ended {
+        return ended_connections(&requests, &query).await;
+    }
+    let order = query.order.unwrap_or_default();
+    let urgent = match order {
         ListOrder::Urgency => request_reply(&requests, ControlRequest::JudgedSince).await,
+        _ => Some(Vec::new()),
     };
     let conns = request_reply(&requests, ControlRequest::KnownSince).await;
     let (Some(urgent), Some(conns)) = (urgent, conns) else {
@@ -177,7 +176,15 @@ async fn connections(
     };
     let total = [(TOTAL_HEADER, conns.len().to_string())];
     let mut left = query.limit.unwrap_or(usize::MAX);
-    let lines = pages(PageQueue::new(urgent, conns), async move |page| {
+    let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
+        Box::new(OldestFirst::new(urgent, conns));
+    if let Some(figures) = order.figures() {
+        let Some(ranked) = highest_first(&requests, &query, queue, figures).await else {
+            return gone();
+        };
+        queue = Box::new(ranked.into_iter());
+    }
+    let lines = pages(queue, async move |page| {
         if left == 0 {
             return None;
         }
@@ -190,6 +197,46 @@ async fn connections(
         Some(lines)
     });
     (total, json_lines(lines)).into_response()
+}
+
+/// The connections that `query` accepts, those with the highest figures first, and not more than its
+/// limit. This reads the record of each connection.
+async fn highest_first(
+    requests: &ControlRequests,
+    query: &ConnectionsQuery,
+    mut conns: impl Iterator<Item = ConnId>,
+    figures: fn(&ConnectionRecord) -> Figures,
+) -> Option<Vec<ConnId>> {
+    let mut ranked = BTreeSet::new();
+    loop {
+        let page = next_page(&mut conns);
+        if page.is_empty() {
+            return Some(ranked.into_iter().map(|(_, conn)| conn).collect());
+        }
+        let records =
+            request_reply(requests, |reply| ControlRequest::Connections(page, reply)).await?;
+        for record in records.iter().filter(|record| query.accepts(record)) {
+            ranked.insert((Reverse(figures(record)), record.cookie));
+            if query.limit.is_some_and(|limit| ranked.len() > limit) {
+                ranked.pop_last();
+            }
+        }
+    }
+}
+
+/// They are few, so one request returns all.
+async fn ended_connections(requests: &ControlRequests, query: &ConnectionsQuery) -> Response {
+    if query.order.is_some() {
+        let text = "ended connections are listed latest end first, without order\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    let Some(mut records) = request_reply(requests, ControlRequest::Ended).await else {
+        return gone();
+    };
+    let total = [(TOTAL_HEADER, records.len().to_string())];
+    records.retain(|record| query.accepts(record));
+    records.truncate(query.limit.unwrap_or(usize::MAX));
+    (total, written(&records)).into_response()
 }
 
 async fn connection(
@@ -243,12 +290,7 @@ async fn clients(
     };
     records.retain(|record| query.accepts(record));
     records.truncate(query.limit.unwrap_or(usize::MAX));
-    let lines: serde_json::Result<Vec<String>> =
-        records.iter().map(serde_json::to_string).collect();
-    match lines {
-        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
-        Err(error) => not_written(&error),
-    }
+    written(&records)
 }
 
 async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
@@ -259,7 +301,7 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
         return gone();
     };
     let storms = storms.map(|lines| joined(&lines));
-    let verdicts = pages(PageQueue::new(Vec::new(), conns), async move |page| {
+    let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
         request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
     });
     json_lines(stream::iter([storms]).chain(verdicts))
@@ -314,19 +356,19 @@ fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
     }
 }
 
-/// The lines about the connections of `queue`, requested page by page as the reader takes them. A page
-/// that cannot be written cuts the response off.
+/// The lines about `conns`, requested page by page as the reader takes them. A page that cannot be
+/// written cuts the response off.
 fn pages(
-    queue: PageQueue,
+    conns: impl Iterator<Item = ConnId>,
     about: impl AsyncFnMut(Vec<ConnId>) -> Option<serde_json::Result<Vec<String>>>,
 ) -> impl Stream<Item = serde_json::Result<Bytes>> {
-    stream::unfold((queue, about), async |(mut queue, mut about)| {
-        let page = queue.next_page();
+    stream::unfold((conns, about), async |(mut conns, mut about)| {
+        let page = next_page(&mut conns);
         if page.is_empty() {
             return None;
         }
         let lines = about(page).await?;
-        Some((lines.map(|lines| joined(&lines)), (queue, about)))
+        Some((lines.map(|lines| joined(&lines)), (conns, about)))
     })
 }
 
@@ -336,16 +378,21 @@ fn joined(lines: &[String]) -> Bytes {
     newlines.collect::<String>().into()
 }
 
+/// Empty when all were taken.
+fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
+    conns.take(PAGE).collect()
+}
+
 /// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
 /// would block the daemon.
-struct PageQueue {
+struct OldestFirst {
     /// Connections of equal age are ordered by cookie.
     urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     reported: HashSet<ConnId>,
 }
 
-impl PageQueue {
+impl OldestFirst {
     /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
     fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
         Self {
@@ -354,19 +401,30 @@ impl PageQueue {
             others: all.into_iter().map(Reverse).collect(),
         }
     }
+}
 
-    /// Empty when all were reported.
-    fn next_page(&mut self) -> Vec<ConnId> {
-        let next = || loop {
-            if let Some(Reverse((_, conn))) = self.urgent.pop() {
-                return Some(conn);
-            }
+impl Iterator for OldestFirst {
+    type Item = ConnId;
+
+    fn next(&mut self) -> Option<ConnId> {
+        if let Some(Reverse((_, conn))) = self.urgent.pop() {
+            return Some(conn);
+        }
+        loop {
             let Reverse((_, conn)) = self.others.pop()?;
             if !self.reported.contains(&conn) {
                 return Some(conn);
             }
-        };
-        std::iter::from_fn(next).take(PAGE).collect()
+        }
+    }
+}
+
+fn written<T: Serialize>(records: &[T]) -> Response {
+    let lines: serde_json::Result<Vec<String>> =
+        records.iter().map(serde_json::to_string).collect();
+    match lines {
+        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
+        Err(error) => not_written(&error),
     }
 }
 
@@ -395,9 +453,9 @@ mod tests {
         // Groups of three have the same age; each CPU has a batch of cookies.
         let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
         let all: Vec<_> = (0..600).rev().map(known).collect();
-        let mut queue = PageQueue::new([400, 7].map(known).to_vec(), all);
+        let mut queue = OldestFirst::new([400, 7].map(known).to_vec(), all);
         let pages: Vec<_> = std::iter::from_fn(|| {
-            let page = queue.next_page();
+            let page = next_page(&mut queue);
             (!page.is_empty()).then_some(page)
         })
         .collect();

@@ -15,6 +15,7 @@ use super::{
 use crate::records::{
     connections::{ConnectionRecord, State},
     frames::Peers,
+    list_order::ListOrder,
 };
 
 /// List watched connections, those with a verdict first, or clients, heaviest first.
@@ -24,6 +25,8 @@ Examples:
   wsmon list
   wsmon list --listener 8080 --state closing
   wsmon list --limit 0                                      all of them
+  wsmon list --sort idle --limit 10                         the ten longest silences
+  wsmon list --ended --peer 10.0.0.0/8                      how clients there left
   wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
@@ -41,6 +44,14 @@ pub struct ListArgs {
     /// List the clients with the most attempts, with their counts, instead of connections
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
+
+    /// Order of the connections [default: urgency, with --json age]
+    #[arg(long, value_name = "ORDER", conflicts_with = "by")]
+    pub sort: Option<ListOrder>,
+
+    /// List the last 1024 connections that ended, as of their end, the latest first
+    #[arg(long, conflicts_with_all = ["by", "sort", "state"])]
+    pub ended: bool,
 
     /// Only this listener, by its name in metrics and alerts
     #[arg(long, value_name = "NAME")]
@@ -82,12 +93,17 @@ async fn show(args: &ListArgs) -> CommandResult {
         ("listener", args.listener.clone()),
         ("state", args.state.map(|state| state.as_str().to_owned())),
         ("peer", args.peer.map(|peers| peers.to_string())),
-        ("order", (!args.json).then(|| "urgency".to_owned())),
+        ("ended", args.ended.then(|| "true".to_owned())),
+        ("order", args.order().map(|order| order.as_str().to_owned())),
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
     let row = |record: &ConnectionRecord| ConnectionRow(record).to_string();
-    print(args, &target, ConnectionRow::HEAD, row, "no connections").await
+    let head = match args.ended {
+        false => format!("{}VERDICT", ConnectionRow::HEAD),
+        true => format!("{}ENDED", ConnectionRow::HEAD),
+    };
+    print(args, &target, &head, row, "no connections").await
 }
 
 /// One screen of rows.
@@ -99,6 +115,12 @@ impl ListArgs {
         let all = self.json || self.by.is_some();
         let default = (!all).then_some(SCREEN);
         self.limit.or(default).filter(|limit| *limit > 0)
+    }
+
+    /// `None` leaves the order to the daemon.
+    fn order(&self) -> Option<ListOrder> {
+        let default = (!self.json && !self.ended).then_some(ListOrder::Urgency);
+        self.sort.or(default)
     }
 
     /// The line that says how many of `connections` were left out after `rows`; `None` if none were.
@@ -156,8 +178,9 @@ async fn print<T: DeserializeOwned>(
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
+    /// The last column follows.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     VERDICT";
+         AGE        IDLE       FRAMES RX/TX     ";
 }
 
 impl fmt::Display for ConnectionRow<'_> {
@@ -175,9 +198,14 @@ impl fmt::Display for ConnectionRow<'_> {
             Age(record.idle_seconds),
             format!("{}/{}", record.rx.frames, record.tx.frames),
         )?;
-        match &record.verdict {
-            Some(verdict) => write!(f, "{} ({})", verdict.kind, verdict.certainty),
-            None => f.write_str("-"),
+        let ended = record
+            .states
+            .last()
+            .filter(|change| change.state == State::Closed);
+        match (&record.verdict, ended) {
+            (Some(verdict), _) => write!(f, "{} ({})", verdict.kind, verdict.certainty),
+            (None, Some(end)) => write!(f, "{} {}", end.ts, end.reason),
+            (None, None) => f.write_str("-"),
         }
     }
 }
@@ -193,6 +221,7 @@ fn state(text: &str) -> Result<State, String> {
 mod tests {
     use super::*;
     use crate::records::connections::tests::{detail, record};
+    use monitor_core::CloseHow;
 
     fn args(flags: &[&str]) -> ListArgs {
         #[derive(clap::Parser)]
@@ -236,8 +265,30 @@ mod tests {
 COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
 315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
         assert_eq!(
-            format!("{}\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
+            format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
             expected
+        );
+    }
+
+    #[test]
+    fn an_ended_connection_has_its_end_in_the_last_column() {
+        let record = record(&detail(315_653), Some(CloseHow::RstReceived));
+        let row = ConnectionRow(&record).to_string();
+        assert!(row.contains("  closed   "), "{row}");
+        assert!(
+            row.ends_with("  3/0              2026-11-22T18:37:52.5Z rst_received"),
+            "{row}"
+        );
+    }
+
+    #[test]
+    fn the_order_is_urgency_unless_another_one_or_the_daemons_is_wanted() {
+        assert_eq!(args(&[]).order(), Some(ListOrder::Urgency));
+        assert_eq!(args(&["--json"]).order(), None);
+        assert_eq!(args(&["--ended"]).order(), None);
+        assert_eq!(
+            args(&["--json", "--sort", "idle"]).order(),
+            Some(ListOrder::Idle)
         );
     }
 }

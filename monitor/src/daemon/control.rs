@@ -30,6 +30,10 @@ impl Daemon {
                     .or_else(|| self.outputs.history.find(conn).map(|past| self.over(past)));
                 drop(reply.send(record));
             }
+            ControlRequest::Ended(reply) => {
+                let records = self.outputs.history.iter().map(|past| self.over(past));
+                drop(reply.send(records.collect()));
+            }
             ControlRequest::Alerts(conns, reply) => {
                 let now = both_clocks();
                 let lines = conns.iter().filter_map(|conn| self.standing(*conn, &now));

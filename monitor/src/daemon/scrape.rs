@@ -29,12 +29,14 @@ impl Daemon {
         let stats = self.housekeeping.stats_poll.read()?;
         let poll = &mut self.housekeeping.stats_poll;
         poll.report(&stats, &mut self.core);
+        let now = clock::now();
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
             stats: &stats,
             tallies: self.core.tallies(),
+            now,
             losses: &losses,
-            degraded: self.housekeeping.degradation.is_degraded(clock::now()),
+            degraded: self.housekeeping.degradation.is_degraded(now),
             owner_gaps: &self.outputs.owner_lookup.misses().by_reason(),
             suppressed_log_lines: log_limit::suppressed(),
             frame_viewers: self.outputs.frame_stream.viewers(),

@@ -2,7 +2,7 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{FamilyBuilder, Scrape, count};
+use super::{FamilyBuilder, Scrape, count, families::core_histogram};
 use monitor_core::{CloseHow, facts::Protocol};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
@@ -22,6 +22,15 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut abnormal = FamilyBuilder::counter(
         "abnormal_closures_total",
         "WebSocket connections that ended without a close frame (what browsers call 1006).",
+    );
+    let mut durations = FamilyBuilder::histogram(
+        "connection_duration_seconds",
+        "Lifetimes of connections that ended, from TCP's establishment to CLOSE.",
+    );
+    // The text format has no gauge histogram, and `promtool` rejects a gauge with a label `le`.
+    let mut ages = FamilyBuilder::histogram(
+        "connection_age_seconds",
+        "Ages of the connections that exist now, a gauge in the form of a histogram: no rate().",
     );
     for (name, stats, tally) in scrape.each() {
         for &protocol in Protocol::ALL {
@@ -60,6 +69,9 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             codes.add(&labels, tally.close_codes.overflow as f64);
         }
         abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
+        durations.add_histogram(&[("listener", name)], core_histogram(&tally.durations));
+        let open = tally.ages.histogram(scrape.now);
+        ages.add_histogram(&[("listener", name)], core_histogram(&open));
     }
-    out.extend([live, opened, closed, codes, abnormal].map(FamilyBuilder::finish));
+    out.extend([live, opened, closed, codes, abnormal, durations, ages].map(FamilyBuilder::finish));
 }

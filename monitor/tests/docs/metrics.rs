@@ -10,7 +10,7 @@ use monitor::{
     metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
-use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
+use monitor_core::{Hop, Ktime, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
 
 use crate::pages::{code, read, table_rows};
 
@@ -129,6 +129,7 @@ fn scraped() -> String {
         listeners: &[listener()],
         stats: &[stats],
         tallies: vec![&tally],
+        now: Ktime::ZERO,
         losses: &Losses::default(),
         degraded: false,
         owner_gaps: &[("walk_cut", 0)],

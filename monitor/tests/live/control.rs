@@ -66,6 +66,109 @@ fn connections_are_listed_oldest_first_and_each_filter_works() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
+fn connections_are_sorted_by_their_figures_before_the_limit_applies() {
+    let stage = Stage::new();
+    let watch = stage.watch(&[]);
+    let control = watch.daemon.control();
+    let clients: Vec<_> = (0..3)
+        .map(|index| stage.client(index, "/quiet", Manner::Responsive))
+        .collect();
+    clients[0].send(Message::text("x".repeat(1000))).unwrap();
+    for message in ["a", "b", "c"] {
+        clients[2].send(Message::text(message)).unwrap();
+    }
+    // A ping publishes everything before it at once. The second client is the last that speaks.
+    for (client, pings) in [(0, 1), (2, 2), (1, 3)] {
+        clients[client].send(Message::Ping("".into())).unwrap();
+        watch.wait_for_metric(
+            "wsmon_pings_total",
+            &[("direction", "rx")],
+            f64::from(pings),
+        );
+    }
+    let peers = |args: &[&str]| -> Vec<String> {
+        let text = reported(control, &[&["list", "--json"], args].concat());
+        let records = text.lines().map(|line| json(line.as_bytes()));
+        let peer = |record: Value| record["peer"].as_str().unwrap().to_owned();
+        records.map(peer).collect()
+    };
+    let expected = |order: [usize; 3]| order.map(|index| clients[index].local_addr().to_string());
+    assert_eq!(peers(&["--sort", "frames"]), expected([2, 0, 1]));
+    assert_eq!(peers(&["--sort", "bytes"]), expected([0, 2, 1]));
+    assert_eq!(
+        peers(&["--sort", "idle"]).last(),
+        expected([0, 2, 1]).last()
+    );
+    assert_eq!(peers(&["--sort", "retransmits"]).len(), 3);
+    let highest = peers(&["--sort", "frames", "--limit", "1"]);
+    assert_eq!(highest, expected([2, 0, 1])[..1]);
+    let second = clients[1].local_addr().ip().to_string();
+    let chosen = peers(&["--sort", "bytes", "--limit", "1", "--peer", &second]);
+    assert_eq!(chosen, expected([1, 0, 2])[..1], "others take no place");
+
+    let invalid = query(control, &["list", "--sort", "colour"]);
+    assert_eq!(invalid.status.code(), Some(2));
+    let said = String::from_utf8(invalid.stderr).unwrap();
+    let valid = "age, urgency, idle, retransmits, frames, bytes";
+    assert!(said.contains(valid), "{said}");
+    let refused = get(control, "/v1/connections?order=colour");
+    for order in valid.split(", ") {
+        assert!(refused.contains(&format!("`{order}`")), "{refused}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn ended_connections_are_listed_as_of_their_end_the_latest_first() {
+    let stage = Stage::new();
+    let watch = stage.watch(&[]);
+    let control = watch.daemon.control();
+    assert_eq!(reported(control, &["list", "--ended"]), "no connections\n");
+    let clients: Vec<_> = (0..4)
+        .map(|index| stage.client(index, "/quiet", Manner::Responsive))
+        .collect();
+    for (ended, client) in (1..).zip([1, 0, 2]) {
+        clients[client].send(Message::Close(None)).unwrap();
+        watch.wait_for_metric("wsmon_connections_closed_total", &[], f64::from(ended));
+    }
+    watch.wait_for_metric("wsmon_connections", &[], 1.0);
+    let listed = |args: &[&str]| -> Vec<Value> {
+        let text = reported(control, &[&["list", "--ended", "--json"], args].concat());
+        text.lines().map(|line| json(line.as_bytes())).collect()
+    };
+    let peers = |args: &[&str]| -> Vec<String> {
+        let peer = |record: &Value| record["peer"].as_str().unwrap().to_owned();
+        listed(args).iter().map(peer).collect()
+    };
+    let addr = |index: usize| clients[index].local_addr().to_string();
+    assert_eq!(peers(&[]), [2, 0, 1].map(addr));
+    assert_eq!(peers(&["--limit", "2"]), [2, 0].map(addr));
+    let first = clients[1].local_addr().ip().to_string();
+    assert_eq!(peers(&["--peer", &first]), [addr(1)]);
+    for record in listed(&[]) {
+        assert_eq!(
+            (&record["type"], &record["state"]),
+            (&"connection".into(), &"closed".into())
+        );
+        let cookie = record["cookie"].as_str().unwrap();
+        let inspected = json(reported(control, &["inspect", cookie, "--json"]).as_bytes());
+        assert_eq!(inspected["cookie"], record["cookie"]);
+        assert_eq!(inspected["age_seconds"], record["age_seconds"]);
+    }
+    let table = reported(control, &["list", "--ended"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(lines[0].ends_with(" ENDED"), "{table}");
+    assert!(
+        lines[1].contains(&addr(2)) && lines[1].ends_with(" close_frame"),
+        "{table}"
+    );
+    assert_eq!(reported(control, &["list", "--json"]).lines().count(), 1);
+    assert!(get(control, "/v1/connections?ended=true&order=idle").contains("without order"));
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
 fn a_connection_can_be_inspected_before_and_after_its_end() {
     let stage = Stage::new();
     let mut watch = stage.watch(&["--lb-timeout", "2s"]);

@@ -10,6 +10,7 @@ mod capture;
 mod control;
 mod crowd;
 mod dice;
+mod durations;
 mod frames;
 mod handshakes;
 mod idle_gaps;

@@ -27,9 +27,14 @@ impl EndedConnections {
         self.0.push_back(past);
     }
 
+    /// The latest end first.
+    pub fn iter(&self) -> impl Iterator<Item = &Past> {
+        self.0.iter().rev()
+    }
+
     pub fn find(&self, conn: ConnId) -> Option<&Past> {
         let is_it = |past: &&Past| past.closed.detail.facts.conn == conn;
-        self.0.iter().rfind(is_it)
+        self.iter().find(is_it)
     }
 }
 
@@ -53,6 +58,8 @@ mod tests {
             });
         }
         assert!(history.find(ConnId(0)).is_none());
+        let kept = history.iter().map(|past| past.closed.detail.facts.conn.0);
+        assert!(kept.eq((1..=REMEMBERED as u64).rev()), "the latest first");
         for conn in [1, REMEMBERED as u64] {
             let found = history.find(ConnId(conn)).expect("remembered");
             assert_eq!(found.closed.detail.facts.conn, ConnId(conn));

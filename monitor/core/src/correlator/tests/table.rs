@@ -1,6 +1,7 @@
 //! The table of connections, its deadlines and its counts.
 
 use super::*;
+use crate::connection_ages::ConnectionAges;
 
 #[test]
 fn a_chatty_flow_is_checked_once_per_four_fifths_of_the_limit() {
@@ -128,6 +129,53 @@ fn closes_are_tallied_by_code_and_without_one_as_abnormal() {
         tally.connections.map(|phases| phases.open + phases.closing),
         [0; 3]
     );
+}
+
+#[test]
+fn a_lifetime_counts_once_if_its_beginning_and_its_end_were_seen() {
+    let (mut bench, facts) = Bench::opened(None);
+    let established_at = facts.established_at.expect("seen");
+    bench.closed(CloseHow::Fin, 61_500, &facts);
+    let older = Facts {
+        established_at: None,
+        ..Facts::just_opened(2, ms(62_000))
+    };
+    bench.event(Event::Seeded(Box::new(older.clone())));
+    bench.closed(CloseHow::Fin, 63_000, &older);
+    bench.event(Event::Opened(Box::new(Facts::just_opened(3, ms(63_000)))));
+    bench.event(Event::Gone {
+        conn: ConnId(3),
+        at: ms(64_000),
+    });
+    let durations = &bench.tally().durations;
+    assert_eq!(durations.count(), 1, "neither an older one nor a lost end");
+    assert_eq!(durations.sum(), ms(61_500).since(established_at));
+}
+
+#[test]
+fn an_age_counts_while_the_connection_is_in_the_table_and_its_establishment_is_known() {
+    let mut bench = Bench::behind(None);
+    let ages = |bench: &Bench, at| bench.tally().ages.histogram(ms(at));
+    let found_first = Facts {
+        established_at: None,
+        ..Facts::just_opened(1, ms(10_000))
+    };
+    bench.event(Event::Seeded(Box::new(found_first)));
+    assert_eq!(ages(&bench, 10_000).count(), 0);
+    let facts = Facts::just_opened(1, ms(10_000));
+    for _ in 0..2 {
+        bench.event(Event::Opened(Box::new(facts.clone())));
+    }
+    assert_eq!(ages(&bench, 71_000).count(), 1);
+    assert_eq!(ages(&bench, 71_000).sum(), Duration::from_secs(60));
+    bench.closed(CloseHow::Fin, 71_500, &facts);
+    assert_eq!(ages(&bench, 72_000).count(), 0);
+    bench.event(Event::Opened(Box::new(Facts::just_opened(2, ms(73_000)))));
+    bench.event(Event::Gone {
+        conn: ConnId(2),
+        at: ms(74_000),
+    });
+    assert_eq!(bench.tally().ages, ConnectionAges::default());
 }
 
 #[test]
