@@ -1,4 +1,4 @@
-//! The number of connections, and how they were opened and closed.
+//! The number of listening sockets and connections, and how connections were opened and closed.
 
 use prometheus::proto::MetricFamily;
 
@@ -23,6 +23,16 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "abnormal_closures_total",
         "WebSocket connections that ended without a close frame (what browsers call 1006).",
     );
+    let mut listening = FamilyBuilder::gauge(
+        "listener_sockets",
+        "Listening sockets on the ports of a listener, in all network namespaces.",
+    );
+    for (listener, tally) in scrape.listeners.iter().zip(&scrape.tallies) {
+        if !listener.remote {
+            let labels = [("listener", listener.rules.name.as_str())];
+            listening.add(&labels, tally.listen_sockets as f64);
+        }
+    }
     for (name, stats, tally) in scrape.each() {
         for &protocol in Protocol::ALL {
             let phases = tally.connections[protocol as usize];
@@ -61,5 +71,5 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
     }
-    out.extend([live, opened, closed, codes, abnormal].map(FamilyBuilder::finish));
+    out.extend([listening, live, opened, closed, codes, abnormal].map(FamilyBuilder::finish));
 }
