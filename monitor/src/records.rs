@@ -16,6 +16,7 @@ pub mod connection_summary;
 pub mod connections;
 pub mod frames;
 pub(crate) mod json;
+pub mod listening_socket;
 pub mod loss;
 mod now;
 pub(crate) mod numbers;

@@ -19,6 +19,7 @@ mod multipath;
 mod older;
 mod outages;
 mod peers;
+mod ports;
 mod protocols;
 mod reaping;
 mod reload;
