@@ -1,6 +1,10 @@
 //! `wsmon ports`: lists the listening TCP sockets of this host with their owners.
 
-use std::{fmt, io, path::PathBuf, process::ExitCode};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    process::{self, ExitCode},
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -10,6 +14,7 @@ use super::{
     screen::{self, Shown},
 };
 use crate::{
+    config::listeners::PortRange,
     kernel::{
         host::{
             cgroup,
@@ -46,7 +51,8 @@ pub struct PortsArgs {
 
 /// Prints the list to stdout, and what is missing to stderr.
 pub fn run(args: &PortsArgs) -> CommandResult {
-    let survey = PortSurvey::take().map_err(|error| Failure::failed(error.to_string()))?;
+    let survey =
+        PortSurvey::take(Owners::unhurried).map_err(|error| Failure::failed(error.to_string()))?;
     if print(&survey.sockets, args.json)? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
@@ -88,13 +94,14 @@ pub(super) struct PortSurvey {
 }
 
 impl PortSurvey {
-    /// Fails only if the network namespaces cannot be listed.
-    pub(super) fn take() -> Result<Self, NetNsError> {
+    /// `open` opens the search for owners below the root of the cgroup hierarchy. Fails only if the
+    /// network namespaces cannot be listed.
+    pub(super) fn take(open: impl FnOnce(&Path) -> Owners) -> Result<Self, NetNsError> {
         let (listening, scan) = scan::all_listening()?;
         // Without a hierarchy no cgroup has a path.
         let cgroup_root =
             cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
-        let mut owners = Owners::unhurried(&cgroup_root);
+        let mut owners = open(&cgroup_root);
         let owned: Vec<_> = listening.iter().map(OwnedSocket::from).collect();
         let ts = Timestamp::now();
         let mut sockets: Vec<_> = listening
@@ -110,6 +117,23 @@ impl PortSurvey {
             scan,
             misses: owners.misses(),
         })
+    }
+
+    /// The other process that listens on the port nearest to these, at most [`NEAR`] away.
+    pub(super) fn nearest(&self, range: &PortRange) -> Option<Neighbour<'_>> {
+        let (first, last) = (*range.0.start(), *range.0.end());
+        let distance = |port: u16| first.saturating_sub(port).max(port.saturating_sub(last));
+        let known = self.sockets.iter().filter_map(|socket| {
+            Some(Neighbour {
+                comm: socket.comm.as_deref()?,
+                pid: socket.pid.filter(|pid| *pid != process::id())?,
+                port: socket.port,
+                netns: socket.netns?,
+            })
+        });
+        known
+            .filter(|neighbour| (1..=NEAR).contains(&distance(neighbour.port)))
+            .min_by_key(|neighbour| distance(neighbour.port))
     }
 
     /// What is missing, each with the remedy.
@@ -169,6 +193,34 @@ impl PortSurvey {
 
 /// Root may be restricted too.
 const PRIVILEGED: &str = "run as root, outside of containers and sandboxes";
+
+/// How far a port may be from another to be the one that was meant.
+const NEAR: u16 = 100;
+
+/// A process that listens on a port near another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Neighbour<'a> {
+    comm: &'a str,
+    pid: u32,
+    port: u16,
+    netns: u64,
+}
+
+impl fmt::Display for Neighbour<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            comm,
+            pid,
+            port,
+            netns,
+        } = self;
+        let comm = comm.escape_debug();
+        write!(
+            f,
+            "{comm} (pid {pid}) listens on {port} in network namespace {netns}"
+        )
+    }
+}
 
 /// The cells of a row: port, address, namespace, pid, process, owner.
 type Row = [String; 6];
@@ -305,6 +357,30 @@ PORT   ADDRESS                    NETNS       PID  PROCESS  OWNER
             assert!(lines[1].chars().all(safe), "{lines:?}");
             assert!(lines[1].chars().count() <= WIDTH, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn the_nearest_port_of_a_known_process_is_named() {
+        let survey = PortSurvey {
+            sockets: vec![
+                socket("0.0.0.0:22", owner("sshd")),
+                socket("0.0.0.0:7700", owner("far")),
+                socket("0.0.0.0:7741", owner("no\nde")),
+                socket("0.0.0.0:7743", Owner::default()),
+            ],
+            scan: Scan::default(),
+            misses: OwnerMisses::default(),
+        };
+        let nearest = |range: &str| {
+            let range = range.parse().expect("a range");
+            survey.nearest(&range).map(|nearest| nearest.to_string())
+        };
+        let line = "no\\nde (pid 812) listens on 7741 in network namespace 4026531840";
+        for range in ["7742", "7742-7800", "7739-7740"] {
+            assert_eq!(nearest(range).as_deref(), Some(line), "{range}");
+        }
+        assert_eq!(nearest("8080"), None);
+        assert_eq!(nearest("65535"), None);
     }
 
     #[test]

@@ -17,11 +17,27 @@ impl Daemon {
         // The requester may have gone.
         match request {
             MetricsRequest::Alive(reply) => drop(reply.send(())),
+            MetricsRequest::Ready(reply) => drop(reply.send(self.unserved())),
             MetricsRequest::Metrics(reply) => match self.scrape() {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
             },
         }
+    }
+
+    /// A line for each local listener on whose ports nobody listens.
+    fn unserved(&self) -> Vec<String> {
+        let listeners = self.listeners.iter().zip(self.core.tallies());
+        listeners
+            .filter(|(listener, tally)| !listener.remote && tally.listen_sockets == 0)
+            .map(|(listener, _)| {
+                let (name, ports) = (&listener.rules.name, listener.ports_text());
+                match *name == ports {
+                    true => format!("nobody listens on {ports}"),
+                    false => format!("nobody listens on {ports} (listener {name})"),
+                }
+            })
+            .collect()
     }
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {

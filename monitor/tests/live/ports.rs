@@ -22,7 +22,7 @@ use rustix::net::{
 };
 use serde_json::Value;
 
-use crate::stage::{SOON, Stage, WSMON, fresh_port};
+use crate::stage::{SOON, Stage, WSMON, Watch, fresh_port};
 
 #[test]
 #[ignore = "needs root: network namespaces"]
@@ -69,17 +69,39 @@ fn each_worker_on_a_shared_port_is_listed_with_its_process_and_namespace() {
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn a_server_that_ends_leaves_a_listener_without_sockets() {
+fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     let stage = Stage::new();
-    let watch = stage.watch(&[]);
-    let Stage {
-        server, lab: _lab, ..
-    } = stage;
-    let sockets = "wsmon_listener_sockets";
-    watch.wait_for_metric(sockets, &[], 1.0);
-    assert!(!watch.daemon.log().contains("nobody listens"));
-    drop(server);
-    watch.wait_for_metric(sockets, &[], 0.0);
+    let wrong = fresh_port();
+    let watch = stage.watch(&["--port", &wrong.to_string()]);
+    let sockets = |port: &str| watch.metric("wsmon_listener_sockets", &[("listener", port)]);
+    assert_eq!(
+        (sockets(stage.port()), sockets(&wrong.to_string())),
+        (1.0, 0.0)
+    );
+    let notice = format!("nobody listens on {wrong}");
+    assert_eq!(readiness(&watch), format!("ready\n{notice}\n"));
+    let log = wait_for("the notice", SOON, || {
+        Some(watch.daemon.log()).filter(|log| log.contains(&notice))
+    })
+    .unwrap();
+    assert_eq!(log.matches("nobody listens on ").count(), 1, "{log}");
+    assert!(log.contains(&format!("  {notice}; ")), "{log}");
+
+    let both = [0, 1].map(|_| shared(stage.lab.server_ns(), wrong));
+    let listener = [("listener", &*wrong.to_string())];
+    watch.wait_for_metric("wsmon_listener_sockets", &listener, 2.0);
+    assert_eq!(readiness(&watch), "ready\n");
+    drop(both);
+    watch.wait_for_metric("wsmon_listener_sockets", &listener, 0.0);
+    assert_eq!(readiness(&watch), format!("ready\n{notice}\n"));
+}
+
+/// The response of `/readyz`.
+fn readiness(watch: &Watch) -> String {
+    let url = format!("http://{}/readyz", watch.daemon.metrics_addr());
+    let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
+    let mut response = agent.get(url).call().unwrap();
+    response.body_mut().read_to_string().unwrap()
 }
 
 /// A socket that listens on a port in a namespace, which others may share.
