@@ -29,3 +29,7 @@ pub use now::Now;
 
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
+
+/// The header of a list of connections, or of a stream of frames, with the watched local ports on which
+/// nobody listens.
+pub const UNSERVED_HEADER: &str = "wsmon-unserved";

@@ -3,6 +3,7 @@
 use super::Daemon;
 use crate::{
     api::http::MetricsRequest,
+    config::listeners::ListenerConfig,
     diagnostics::log_limit,
     kernel::{
         bpf::maps::{MapAccessError, RingUse},
@@ -17,7 +18,9 @@ impl Daemon {
         // The requester may have gone.
         match request {
             MetricsRequest::Alive(reply) => drop(reply.send(())),
-            MetricsRequest::Ready(reply) => drop(reply.send(self.unserved())),
+            MetricsRequest::Ready(reply) => {
+                drop(reply.send(self.unserved().map(unserved_line).collect()));
+            }
             MetricsRequest::Metrics(reply) => match self.scrape() {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
@@ -25,19 +28,12 @@ impl Daemon {
         }
     }
 
-    /// A line for each local listener on whose ports nobody listens.
-    fn unserved(&self) -> Vec<String> {
+    /// The local listeners on whose ports nobody listens.
+    pub(super) fn unserved(&self) -> impl Iterator<Item = &ListenerConfig> {
         let listeners = self.listeners.iter().zip(self.core.tallies());
         listeners
             .filter(|(listener, tally)| !listener.remote && tally.listen_sockets == 0)
-            .map(|(listener, _)| {
-                let (name, ports) = (&listener.rules.name, listener.ports_text());
-                match *name == ports {
-                    true => format!("nobody listens on {ports}"),
-                    false => format!("nobody listens on {ports} (listener {name})"),
-                }
-            })
-            .collect()
+            .map(|(listener, _)| listener)
     }
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
@@ -84,6 +80,14 @@ impl Daemon {
             .collect();
         programs.sort_by(|a, b| a.name.cmp(&b.name));
         programs
+    }
+}
+
+fn unserved_line(listener: &ListenerConfig) -> String {
+    let (name, ports) = (&listener.rules.name, listener.ports_text());
+    match *name == ports {
+        true => format!("nobody listens on {ports}"),
+        false => format!("nobody listens on {ports} (listener {name})"),
     }
 }
 

@@ -16,13 +16,16 @@ use std::{
     process::{Command, Output},
 };
 
-use lab::{Namespace, Process, wait_for};
+use lab::{Manner, Namespace, Process, wait_for};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
 };
 use serde_json::Value;
 
-use crate::stage::{SOON, Stage, WSMON, Watch, fresh_port};
+use crate::{
+    stage::{SOON, Stage, WSMON, Watch, fresh_port},
+    viewer::{Viewer, reported},
+};
 
 #[test]
 #[ignore = "needs root: network namespaces"]
@@ -86,6 +89,17 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     .unwrap();
     assert_eq!(log.matches("nobody listens on ").count(), 1, "{log}");
     assert!(log.contains(&format!("  {notice}; ")), "{log}");
+
+    let control = watch.daemon.control();
+    let empty = format!("no connections; {notice}, see wsmon ports\n");
+    assert_eq!(reported(control, &["list"]), empty);
+    let frames = Viewer::start(control, &["--count", "1"]);
+    let client = stage.client(0, "/heartbeat?every=1s", Manner::Responsive);
+    frames.next();
+    let (status, said) = frames.end();
+    assert!(status.success(), "{said}");
+    assert_eq!(said, format!("{notice}, see wsmon ports\n"));
+    drop(client);
 
     let both = [0, 1].map(|_| shared(stage.lab.server_ns(), wrong));
     let listener = [("listener", &*wrong.to_string())];
