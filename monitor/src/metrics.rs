@@ -43,6 +43,7 @@ pub struct Scrape<'a> {
     pub max_connections: u32,
     /// Name, runs and seconds of each program; empty unless the kernel keeps run statistics.
     pub programs: &'a [ProgramRuns],
+    pub missed_runs: &'a [MissedRuns],
     /// The kernel's release.
     pub kernel: &'a str,
 }
@@ -96,6 +97,13 @@ pub struct ProgramRuns {
     pub name: String,
     pub runs: u64,
     pub seconds: f64,
+}
+
+/// How often the kernel skipped a program that was already running on the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissedRuns {
+    pub program: String,
+    pub missed: u64,
 }
 
 /// The text of a scrape.
@@ -186,6 +194,7 @@ mod tests {
             }),
             tracked: 9,
             max_connections: 262_144,
+            missed_runs: &[],
             programs: &[],
             kernel: "6.1.0",
         })

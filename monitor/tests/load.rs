@@ -64,5 +64,16 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
                 .expect("a known program");
             assert!(verified <= *budget, "{name}: {verified} > {budget}");
         }
+        let mut readable: Vec<_> = loaded
+            .missed_runs()
+            .map(|(name, missed)| {
+                assert_eq!(missed.expect("fdinfo"), 0, "{name} is not attached");
+                name
+            })
+            .collect();
+        readable.sort_unstable();
+        let mut all = BUDGET.map(|(name, _)| name);
+        all.sort_unstable();
+        assert_eq!(readable, all);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         clock,
         host::kernel_release,
     },
-    metrics::{self, ProgramRuns, RingUsage, Scrape},
+    metrics::{self, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 
 impl Daemon {
@@ -58,8 +58,29 @@ impl Daemon {
             tracked: self.core.len(),
             max_connections: self.intake.snapshots.max_entries(),
             programs: &self.program_runs(),
+            missed_runs: &self.missed_runs(),
             kernel: &kernel_release(),
         })?)
+    }
+
+    /// The runs of each program that the kernel skipped.
+    fn missed_runs(&self) -> Vec<MissedRuns> {
+        let mut programs: Vec<_> = self
+            .loaded
+            .missed_runs()
+            .filter_map(|(name, missed)| match missed {
+                Ok(missed) => Some(MissedRuns {
+                    program: name.to_owned(),
+                    missed,
+                }),
+                Err(error) => {
+                    log::warn!("cannot read how often program {name} was skipped: {error}");
+                    None
+                }
+            })
+            .collect();
+        programs.sort_by(|a, b| a.program.cmp(&b.program));
+        programs
     }
 
     /// Program run counts; the kernel counts only while `kernel.bpf_stats_enabled` is on.

@@ -4,6 +4,7 @@ pub mod attachments;
 pub mod features;
 pub mod loader;
 pub mod maps;
+mod missed_runs;
 pub mod offsets;
 pub mod refusal;
 mod ring_peak;

@@ -3,7 +3,7 @@
 use monitor_common::drop_reason::DropReason;
 use prometheus::proto::MetricFamily;
 
-use super::{FamilyBuilder, Scrape};
+use super::{FamilyBuilder, MissedRuns, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let losses = scrape.losses;
@@ -109,6 +109,13 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         runs.add(&[("program", &program.name)], program.runs as f64);
         seconds.add(&[("program", &program.name)], program.seconds);
     }
+    let mut missed = FamilyBuilder::counter(
+        "bpf_program_missed_runs_total",
+        "Runs of each kernel program that the kernel skipped, because it was already running on the CPU.",
+    );
+    for MissedRuns { program, missed: n } in scrape.missed_runs {
+        missed.add(&[("program", program)], *n as f64);
+    }
     let mut build = FamilyBuilder::gauge(
         "build_info",
         "Version of wsmon and of the kernel it runs on.",
@@ -133,6 +140,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         max_entries,
         runs,
         seconds,
+        missed,
         build,
     ];
     out.extend(families.map(FamilyBuilder::finish));

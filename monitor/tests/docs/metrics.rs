@@ -7,7 +7,7 @@ use std::{
 
 use monitor::{
     config::listeners::{ListenerConfig, PortRange},
-    metrics::{self, Losses, ProgramRuns, RingUsage, Scrape},
+    metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{Hop, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
@@ -145,6 +145,10 @@ fn scraped() -> String {
             name: "ingress".into(),
             runs: 1,
             seconds: 1.0,
+        }],
+        missed_runs: &[MissedRuns {
+            program: "ingress".into(),
+            missed: 1,
         }],
         kernel: "6.1.0",
     })

@@ -227,7 +227,9 @@ impl Daemon {
         let mut ended = None;
         let waited = wait_until("wsmon to be ready", limit, || {
             ended = self.process.try_wait().ok().flatten();
-            ended.is_some() || self.http.get(&url).call().is_ok()
+            let is_ready = || self.http.get(&url).call().is_ok();
+            // It writes what it watches before it is ready, but the pipe's reader may be late.
+            ended.is_some() || is_ready() && self.log().contains("metrics at http://")
         });
         if let Some(status) = ended {
             self.read_to_the_end();

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +24,7 @@ use super::{
     attachments::{self, Conflict, ConflictKind},
     features::{Features, Lacking, LoopKind, ProbeError},
     maps::{MapAccessError, cannot},
+    missed_runs,
     offsets::{self, BtfError, SockOffsets, VMLINUX_BTF},
     refusal::Refusal,
 };
@@ -247,6 +249,14 @@ impl Loaded {
         self.ebpf
             .programs()
             .filter_map(|(name, program)| Some((name, program.info().ok()?)))
+    }
+
+    /// How often the kernel skipped each program, because it was already running on the CPU.
+    pub fn missed_runs(&self) -> impl Iterator<Item = (&str, io::Result<u64>)> {
+        self.ebpf.programs().filter_map(|(name, program)| {
+            let fd = program.fd().ok()?;
+            Some((name, missed_runs::of(fd.as_fd())))
+        })
     }
 
     /// A loaded packet program, for test runs.
