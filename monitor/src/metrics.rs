@@ -176,6 +176,7 @@ mod tests {
         stats.protocol_errors[ProtocolError::MaskedServer as usize].add(4);
         let mut tally = Tally {
             handshakes_stuck: 6,
+            listen_sockets: 4,
             ..Tally::default()
         };
         tally.zombies[VerdictKind::BlackHoled as usize] = 2;
@@ -217,6 +218,7 @@ mod tests {
             "wsmon_heartbeat_interval_seconds_count{listener=\"8080\",direction=\"tx\"} 0",
             "wsmon_handshakes_total{listener=\"8080\",status=\"101\"} 5",
             "wsmon_handshakes_total{listener=\"8080\",status=\"none\"} 1",
+            "wsmon_listener_sockets{listener=\"8080\"} 4",
             "wsmon_handshakes_stuck{listener=\"8080\"} 6",
             "wsmon_handshake_seconds_sum{listener=\"8080\"} 0.003",
             "wsmon_message_size_bytes_bucket{listener=\"8080\",direction=\"rx\",le=\"125\"} 0",

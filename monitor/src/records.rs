@@ -17,6 +17,7 @@ pub mod connections;
 pub mod frames;
 pub(crate) mod json;
 pub mod list_order;
+pub mod listening_socket;
 pub mod loss;
 mod now;
 pub(crate) mod numbers;
@@ -29,3 +30,7 @@ pub use now::Now;
 
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
+
+/// The header of a list of connections, or of a stream of frames, with the watched local ports on which
+/// nobody listens.
+pub const UNSERVED_HEADER: &str = "wsmon-unserved";

@@ -306,7 +306,9 @@ fn help_shows_examples() {
     assert!(run.contains("Examples:"), "{run}");
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
-    for command in ["check", "list", "inspect", "frames", "profiles", "config"] {
+    for command in [
+        "check", "ports", "list", "inspect", "frames", "profiles", "config",
+    ] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:"), "{text}");
     }
@@ -354,6 +356,37 @@ fn without_capabilities_the_check_fails_with_a_remedy_for_each() {
         wrong.filter(|row| row["required"] == true).count() == 3,
         "{rows}"
     );
+}
+
+#[test]
+#[ignore = "needs root: becomes nobody"]
+fn without_capabilities_the_ports_are_listed_and_what_is_missing_is_reported_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = as_nobody(&["ports", "--json"]);
+    assert_eq!(output.status.code(), Some(PREREQUISITE));
+    let local = listener.local_addr().unwrap().to_string();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let sockets = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let ours: Vec<serde_json::Value> = sockets
+        .filter(|socket: &serde_json::Value| socket["local"] == *local)
+        .collect();
+    let [ours] = &ours[..] else {
+        panic!("{ours:?}");
+    };
+    assert_eq!(
+        (&ours["pid"], &ours["comm"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for missing in [
+        "whose network namespace is hidden",
+        "without a known process",
+    ] {
+        assert_eq!(stderr.matches(missing).count(), 1, "{stderr}");
+    }
+    assert!(stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
 }
 
 #[test]

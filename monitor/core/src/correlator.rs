@@ -148,6 +148,7 @@ impl Correlator {
                 } else if self.listen_sockets.ended(&socket) {
                     self.server_gone(socket.listener, at);
                 }
+                self.count_listen_sockets();
             }
             Event::ListenSocketsScanned {
                 at,
@@ -157,6 +158,7 @@ impl Correlator {
                 for listener in self.listen_sockets.observe(at, &sockets, complete) {
                     self.server_gone(listener, at);
                 }
+                self.count_listen_sockets();
             }
             Event::RecvQueuesScanned {
                 at,
@@ -447,6 +449,12 @@ impl Correlator {
             conn,
             generation: flow.generation,
         });
+    }
+
+    fn count_listen_sockets(&mut self) {
+        for (id, listener) in (0..).map(ListenerId).zip(&mut self.listeners) {
+            listener.history.tally.listen_sockets = self.listen_sockets.count(id);
+        }
     }
 
     fn queue_for_inspection(&mut self, conn: ConnId) {

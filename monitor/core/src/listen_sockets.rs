@@ -73,6 +73,13 @@ impl ListenSockets {
         gone.collect()
     }
 
+    /// The number of listening sockets of a listener, over all of its ports and network namespaces.
+    pub(super) fn count(&self, listener: ListenerId) -> u64 {
+        let counts = self.counts.iter();
+        let own = counts.filter(|(port, _)| port.listener == listener);
+        own.map(|(_, count)| *count as u64).sum()
+    }
+
     /// Removes one socket. Returns true if it was the last one.
     fn take(&mut self, port: Port) -> bool {
         let Some(count) = self.counts.get_mut(&port) else {
@@ -118,8 +125,11 @@ mod tests {
         let [one, two] = [socket(1, 7, 80), socket(2, 7, 80)];
         listen_sockets.began(AT, &one);
         listen_sockets.began(AT, &two);
+        assert_eq!(listen_sockets.count(ListenerId(0)), 2);
         assert!(!listen_sockets.ended(&one));
+        assert_eq!(listen_sockets.count(ListenerId(0)), 1);
         assert!(listen_sockets.ended(&two));
+        assert_eq!(listen_sockets.count(ListenerId(0)), 0);
         listen_sockets.began(AT, &one);
     }
 

@@ -28,6 +28,8 @@ pub struct Tally {
     pub recovered: [u64; VerdictKind::ALL.len()],
     /// Confirmed zombies that were due to be aborted, by `ReapOutcome`.
     pub reaped: [u64; ReapOutcome::ALL.len()],
+    /// Gauge: listening sockets on its ports, in all network namespaces.
+    pub listen_sockets: u64,
     /// Gauge: upgrade requests without a response for at least 10 s.
     pub handshakes_stuck: u64,
     /// Gauge: clients are coming back all at once.

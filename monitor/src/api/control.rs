@@ -40,7 +40,7 @@ use tokio::{
 
 use super::http::request_reply;
 use crate::records::{
-    TOTAL_HEADER,
+    TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
@@ -89,6 +89,8 @@ pub enum ControlRequest {
         oneshot::Sender<Result<LineStream, WatchError>>,
     ),
     Events(oneshot::Sender<Result<LineStream, WatchError>>),
+    /// The watched local ports on which nobody listens, such as `8080,9000-9010`.
+    Unserved(oneshot::Sender<String>),
 }
 
 /// Why a stream cannot be opened.
@@ -174,7 +176,13 @@ async fn connections(
     let (Some(urgent), Some(conns)) = (urgent, conns) else {
         return gone();
     };
-    let total = [(TOTAL_HEADER, conns.len().to_string())];
+    let Some(unserved) = request_reply(&requests, ControlRequest::Unserved).await else {
+        return gone();
+    };
+    let headers = [
+        (TOTAL_HEADER, conns.len().to_string()),
+        (UNSERVED_HEADER, unserved),
+    ];
     let mut left = query.limit.unwrap_or(usize::MAX);
     let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
         Box::new(OldestFirst::new(urgent, conns));
@@ -196,7 +204,7 @@ async fn connections(
         left -= lines.as_ref().map_or(0, Vec::len);
         Some(lines)
     });
-    (total, json_lines(lines)).into_response()
+    (headers, json_lines(lines)).into_response()
 }
 
 /// The connections that `query` accepts, those with the highest figures first, and not more than its
@@ -341,7 +349,11 @@ async fn frames(
     let response = request_reply(&requests, |reply| {
         ControlRequest::Frames(filter, one_in, reply)
     });
-    watch(response.await)
+    let frames = response.await;
+    match request_reply(&requests, ControlRequest::Unserved).await {
+        Some(unserved) => ([(UNSERVED_HEADER, unserved)], watch(frames)).into_response(),
+        None => gone(),
+    }
 }
 
 async fn events(Shared(requests): Shared<ControlRequests>) -> Response {

@@ -30,6 +30,8 @@ pub enum MetricsRequest {
     Metrics(oneshot::Sender<String>),
     /// Whether the loop runs.
     Alive(oneshot::Sender<()>),
+    /// The same, with a line for each listener on whose ports nobody listens.
+    Ready(oneshot::Sender<Vec<String>>),
 }
 
 /// The socket, bound before anything is attached, so that a port in use is reported immediately.
@@ -127,8 +129,11 @@ async fn healthz(State(daemon): State<ScrapeSource>) -> Response {
 }
 
 async fn readyz(State(daemon): State<ScrapeSource>) -> Response {
-    match daemon.request_reply(MetricsRequest::Alive).await {
-        Some(()) => "ready\n".into_response(),
+    match daemon.request_reply(MetricsRequest::Ready).await {
+        Some(details) => {
+            let lines = details.into_iter().map(|detail| format!("{detail}\n"));
+            format!("ready\n{}", lines.collect::<String>()).into_response()
+        }
         None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
@@ -171,6 +176,7 @@ mod tests {
             for _ in 0..2 {
                 match requests.blocking_recv().expect("a request") {
                     MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
+                    MetricsRequest::Ready(reply) => reply.send(Vec::new()).expect("it waits"),
                     MetricsRequest::Metrics(_) => panic!("nobody requests them"),
                 }
             }

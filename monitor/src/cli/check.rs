@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{CommandResult, Failure};
+use super::exit::{CommandResult, Failure, PREREQUISITE_MISSING};
 use crate::kernel::{
     bpf::{loader::LoadSettings, refusal::Refusal},
     prerequisites::{
@@ -43,9 +43,6 @@ pub struct CheckArgs {
     #[arg(long, hide = true)]
     pub refused_shape: bool,
 }
-
-/// Exit status 3: a prerequisite of the kernel or of the privileges is missing.
-const PREREQUISITE_MISSING: u8 = 3;
 
 /// Prints the survey to stdout. Fails only if stdout does.
 pub fn run(args: &CheckArgs) -> CommandResult {

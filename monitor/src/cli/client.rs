@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Failure;
-use crate::{diagnostics::error_chain::one_line, records::TOTAL_HEADER};
+use crate::{
+    diagnostics::error_chain::one_line,
+    records::{TOTAL_HEADER, UNSERVED_HEADER},
+};
 
 /// The default path of the daemon's control socket.
 pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
@@ -23,6 +26,8 @@ pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 pub struct ResponseLines {
     /// The number of connections the daemon watched when it began the list, if the response has it.
     pub connections: Option<usize>,
+    /// The watched ports on which nobody listens, if there are any and the response has them.
+    pub unserved: Option<String>,
     body: Incoming,
     unread: BytesMut,
 }
@@ -85,10 +90,15 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
     let status = response.status();
     let connections = response.headers().get(TOTAL_HEADER);
     let connections = connections.and_then(|total| total.to_str().ok()?.parse().ok());
+    let unserved = response.headers().get(UNSERVED_HEADER);
+    let unserved = unserved.and_then(|ports| ports.to_str().ok());
+    let unserved = unserved.filter(|ports| !ports.is_empty());
+    let unserved = unserved.map(str::to_owned);
     let body = response.into_body();
     if status == StatusCode::OK {
         return Ok(ResponseLines {
             connections,
+            unserved,
             body,
             unread: BytesMut::new(),
         });

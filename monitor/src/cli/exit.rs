@@ -2,6 +2,9 @@
 
 use std::{fmt, process::ExitCode};
 
+/// 3: a prerequisite of the kernel or of the privileges is missing.
+pub const PREREQUISITE_MISSING: u8 = 3;
+
 /// The result of a command: its exit code, or why it failed.
 pub type CommandResult = Result<ExitCode, Failure>;
 
@@ -25,7 +28,7 @@ impl Failure {
 
     /// 3: the kernel or the privileges are insufficient.
     pub fn prerequisite(message: impl Into<String>) -> Self {
-        Self::new(3, message)
+        Self::new(PREREQUISITE_MISSING, message)
     }
 
     pub fn exit_code(&self) -> ExitCode {

@@ -63,6 +63,10 @@ pub fn run(args: &FramesArgs) -> CommandResult {
 
 async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
+    if let Some(ports) = &lines.unserved {
+        // On stderr, because the frames may go to another program.
+        eprintln!("nobody listens on {ports}, see wsmon ports");
+    }
     let mut out = io::stdout();
     let mut frames = 0;
     if !args.json && write(&mut out, FrameRow::HEAD)? == Shown::NobodyReads {

@@ -164,7 +164,11 @@ async fn print<T: DeserializeOwned>(
         rows += 1;
     }
     if rows == 0 && !args.json {
-        screen::write_line(&mut out, nothing.as_bytes())?;
+        let line = match &lines.unserved {
+            Some(ports) => format!("{nothing}; nobody listens on {ports}, see wsmon ports"),
+            None => nothing.to_owned(),
+        };
+        screen::write_line(&mut out, line.as_bytes())?;
     }
     let connections = lines.connections.filter(|_| !args.json);
     if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {

@@ -12,6 +12,8 @@ pub mod filter;
 pub mod frames;
 pub mod inspect;
 pub mod list;
+#[cfg(feature = "daemon")]
+pub mod ports;
 pub mod profiles;
 pub mod replay;
 #[cfg(feature = "daemon")]
@@ -25,6 +27,7 @@ use exit::CommandResult;
 const EXAMPLES: &str = "\
 Start with:
   wsmon check                                   check the prerequisites
+  wsmon ports                                   listening sockets with their owners
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
@@ -55,6 +58,8 @@ pub enum Command {
     Run(run::RunArgs),
     #[cfg(feature = "daemon")]
     Check(check::CheckArgs),
+    #[cfg(feature = "daemon")]
+    Ports(ports::PortsArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Frames(frames::FramesArgs),
@@ -70,6 +75,8 @@ impl Command {
             Self::Run(args) => run::run(args),
             #[cfg(feature = "daemon")]
             Self::Check(args) => check::run(args),
+            #[cfg(feature = "daemon")]
+            Self::Ports(args) => ports::run(args),
             Self::List(args) => list::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),

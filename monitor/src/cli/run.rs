@@ -22,6 +22,7 @@ use settings::Settings;
 use super::{
     describe::Banner,
     exit::{CommandResult, Failure},
+    ports::PortSurvey,
     watch::WatchArgs,
 };
 use crate::{
@@ -30,11 +31,14 @@ use crate::{
         control::{self, ControlSocket},
         http::MetricsServer,
     },
-    config::{self, endpoint::Endpoint, profiles},
+    config::{self, endpoint::Endpoint, listeners::PortRange, profiles},
     daemon::{Daemon, DaemonSettings, Requests, state::StateFile},
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
-        host::cgroup::{self, WatchedCgroup},
+        host::{
+            cgroup::{self, WatchedCgroup},
+            owner::Owners,
+        },
         prerequisites::{self, Missing, Prerequisite},
         sock_diag::sock_destroy::{self, DestroyError},
     },
@@ -325,6 +329,9 @@ fn banner(
                     seeded.refused, seeded.hidden
                 );
             }
+            for notice in unserved_ports(&seeded.unserved) {
+                eprintln!("  {notice}");
+            }
             if seeded.untracked > 0 {
                 eprintln!(
                     "  {} older connections are not watched: there is room for {}, raise \
@@ -355,6 +362,21 @@ fn banner(
         Some("none") => eprintln!("  no control socket"),
         _ => eprintln!("  control socket {}", settings.control.display()),
     }
+}
+
+/// A line for each port on which nobody listens, with the nearest port on which a process does.
+fn unserved_ports(unserved: &[PortRange]) -> Vec<String> {
+    if unserved.is_empty() {
+        return Vec::new();
+    }
+    // Without the other ports, the line is still true.
+    let survey = PortSurvey::take(Owners::new).ok();
+    let notice = |range: &PortRange| match survey.as_ref().and_then(|survey| survey.nearest(range))
+    {
+        Some(nearest) => format!("nobody listens on {range}; {nearest}"),
+        None => format!("nobody listens on {range}; see wsmon ports"),
+    };
+    unserved.iter().map(notice).collect()
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {

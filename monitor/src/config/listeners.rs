@@ -30,11 +30,16 @@ impl ListenerConfig {
         }
     }
 
+    /// Its ports, such as `8080,9000-9010`.
+    pub fn ports_text(&self) -> String {
+        let ports: Vec<_> = self.ports.iter().map(PortRange::to_string).collect();
+        ports.join(",")
+    }
+
     /// The name of a listener without a configured one: its ports, with a suffix if one of `others` has
     /// that name.
     pub fn default_name(&self, others: &[Self]) -> String {
-        let ports: Vec<_> = self.ports.iter().map(PortRange::to_string).collect();
-        let mut name = ports.join(",");
+        let mut name = self.ports_text();
         if others.iter().any(|other| other.rules.name == name) {
             name.push_str("-remote");
         }

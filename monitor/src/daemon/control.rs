@@ -3,6 +3,7 @@
 use super::{Daemon, both_clocks, name_of};
 use crate::{
     api::control::{ControlRequest, Past, WatchError},
+    config::listeners::ListenerConfig,
     records::{
         Now,
         alert::AlertRecord,
@@ -63,6 +64,10 @@ impl Daemon {
                         .frame_stream
                         .watch(filter, one_in, &self.housekeeping.drops);
                 drop(reply.send(lines));
+            }
+            ControlRequest::Unserved(reply) => {
+                let ports: Vec<_> = self.unserved().map(ListenerConfig::ports_text).collect();
+                drop(reply.send(ports.join(",")));
             }
             ControlRequest::Events(reply) => {
                 drop(reply.send(self.outputs.events.admit().map_err(WatchError::from)));

@@ -3,6 +3,7 @@
 use super::Daemon;
 use crate::{
     api::http::MetricsRequest,
+    config::listeners::ListenerConfig,
     diagnostics::log_limit,
     kernel::{
         bpf::maps::{MapAccessError, RingUse},
@@ -17,11 +18,22 @@ impl Daemon {
         // The requester may have gone.
         match request {
             MetricsRequest::Alive(reply) => drop(reply.send(())),
+            MetricsRequest::Ready(reply) => {
+                drop(reply.send(self.unserved().map(unserved_line).collect()));
+            }
             MetricsRequest::Metrics(reply) => match self.scrape() {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
             },
         }
+    }
+
+    /// The local listeners on whose ports nobody listens.
+    pub(super) fn unserved(&self) -> impl Iterator<Item = &ListenerConfig> {
+        let listeners = self.listeners.iter().zip(self.core.tallies());
+        listeners
+            .filter(|(listener, tally)| !listener.remote && tally.listen_sockets == 0)
+            .map(|(listener, _)| listener)
     }
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
@@ -91,6 +103,14 @@ impl Daemon {
             .collect();
         programs.sort_by(|a, b| a.name.cmp(&b.name));
         programs
+    }
+}
+
+fn unserved_line(listener: &ListenerConfig) -> String {
+    let (name, ports) = (&listener.rules.name, listener.ports_text());
+    match *name == ports {
+        true => format!("nobody listens on {ports}"),
+        false => format!("nobody listens on {ports} (listener {name})"),
     }
 }
 

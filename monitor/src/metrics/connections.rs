@@ -1,4 +1,4 @@
-//! The number of connections, and how they were opened and closed.
+//! The number of listening sockets and connections, and how connections were opened and closed.
 
 use prometheus::proto::MetricFamily;
 
@@ -32,6 +32,16 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "connection_age_seconds",
         "Ages of the connections that exist now, a gauge in the form of a histogram: no rate().",
     );
+    let mut listening = FamilyBuilder::gauge(
+        "listener_sockets",
+        "Listening sockets on the ports of a listener, in all network namespaces.",
+    );
+    for (listener, tally) in scrape.listeners.iter().zip(&scrape.tallies) {
+        if !listener.remote {
+            let labels = [("listener", listener.rules.name.as_str())];
+            listening.add(&labels, tally.listen_sockets as f64);
+        }
+    }
     for (name, stats, tally) in scrape.each() {
         for &protocol in Protocol::ALL {
             let phases = tally.connections[protocol as usize];
@@ -73,5 +83,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         let open = tally.ages.histogram(scrape.now);
         ages.add_histogram(&[("listener", name)], core_histogram(&open));
     }
-    out.extend([live, opened, closed, codes, abnormal, durations, ages].map(FamilyBuilder::finish));
+    out.extend(
+        [
+            listening, live, opened, closed, codes, abnormal, durations, ages,
+        ]
+        .map(FamilyBuilder::finish),
+    );
 }

@@ -11,6 +11,7 @@ use monitor::records::{
         TcpRecord, VerdictRecord,
     },
     frames::FrameRecord,
+    listening_socket::ListeningSocketRecord,
     loss::LossRecord,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
@@ -18,7 +19,7 @@ use monitor::records::{
     warning::WarningRecord,
 };
 use monitor_core::{
-    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, facts::Direction,
+    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, background::Owner, facts::Direction,
     handshake::RetryAfter,
 };
 use serde_json::{Value, json};
@@ -32,6 +33,10 @@ pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
         ("alert", alerts()),
         ("connection", connections().map(|it| json!(it)).to_vec()),
         ("client", both(&|full| json!(client(full)))),
+        (
+            "listening_socket",
+            both(&|full| json!(listening_socket(full))),
+        ),
         ("frame", both(&|full| json!(frame(full)))),
         (
             "transition",
@@ -149,6 +154,20 @@ fn client(full: bool) -> ClientRecord {
         },
         last_attempt_seconds: 1.0,
     }
+}
+
+fn listening_socket(full: bool) -> ListeningSocketRecord {
+    let text = || full.then(|| "a".to_owned());
+    let owner = Owner {
+        cgroup: text(),
+        unit: text(),
+        container: text(),
+        pod: text(),
+        pid: full.then_some(1),
+        comm: text(),
+        netns: full.then_some(1),
+    };
+    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, ([0, 0, 0, 0], 8080).into(), owner)
 }
 
 fn frame(full: bool) -> FrameRecord {

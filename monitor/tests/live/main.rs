@@ -20,6 +20,7 @@ mod multipath;
 mod older;
 mod outages;
 mod peers;
+mod ports;
 mod protocols;
 mod reaping;
 mod reload;

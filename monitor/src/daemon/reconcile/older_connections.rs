@@ -8,7 +8,7 @@ use std::{
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
-    config::listeners::ListenerConfig,
+    config::listeners::{ListenerConfig, PortRange},
     kernel::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
@@ -29,6 +29,8 @@ pub struct Seeded {
     pub refused: usize,
     /// Processes whose namespace is hidden from wsmon; the same holds for connections in them.
     pub hidden: usize,
+    /// Ports of local listeners on which nobody listens.
+    pub unserved: Vec<PortRange>,
 }
 
 /// Connections in one slice, and slices in the channel, so the search is never far ahead.
@@ -45,6 +47,7 @@ pub struct Older {
 /// What is known of the older connections while they are being reported.
 #[derive(Debug, Default)]
 pub(super) struct Seeding {
+    unserved: Vec<PortRange>,
     seeds: HashSet<ConnId>,
     /// Connections that ended since the search began and must not be reported afterwards.
     ended: HashSet<ConnId>,
@@ -117,12 +120,16 @@ impl Reconciler {
     ) -> Result<Older, NetNsError> {
         let at = clock::now();
         let scan = scan::listening(listeners)?;
+        let unserved = unserved(listeners, &scan);
         core.handle_event(Event::ListenSocketsScanned {
             at,
             complete: scan.is_complete(),
             sockets: scan.listening,
         });
-        self.seeding = Some(Seeding::default());
+        self.seeding = Some(Seeding {
+            unserved,
+            ..Seeding::default()
+        });
         Older::search(listeners.to_vec())
     }
 
@@ -162,10 +169,28 @@ impl Reconciler {
             namespaces: scan.namespaces,
             refused: scan.refused.len(),
             hidden: scan.hidden,
+            unserved: seeding.unserved,
         };
         self.seeds = Seeds::new(seeding.seeds);
         Ok(seeded)
     }
+}
+
+/// The ports of local listeners on which no socket listens; none if a socket may have been missed.
+fn unserved(listeners: &[ListenerConfig], scan: &Scan) -> Vec<PortRange> {
+    if !scan.is_complete() {
+        return Vec::new();
+    }
+    let local = listeners.iter().filter(|listener| !listener.remote);
+    let is_served = |range: &&PortRange| {
+        let mut ports = scan.listening.iter().map(|socket| socket.port);
+        ports.any(|port| range.0.contains(&port))
+    };
+    local
+        .flat_map(|listener| &listener.ports)
+        .filter(|range| !is_served(range))
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]

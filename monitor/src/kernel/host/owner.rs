@@ -4,10 +4,11 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use self::{cgroups::Cgroups, processes::Processes};
-use super::netns::NetNsId;
+use super::{duty_cycle, netns::NetNsId};
 
 mod cgroups;
 mod handle;
@@ -16,6 +17,9 @@ mod workload;
 
 pub use self::workload::Workload;
 pub use monitor_core::background::Owner;
+
+/// The longest search for processes of a command.
+const UNHURRIED: Duration = Duration::from_secs(10);
 
 /// The known properties of a socket whose owner is looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub struct OwnerMisses {
     pub processes_refused: u64,
 }
 
-/// Finds the owners of sockets. Each call takes 0.1 s at most.
+/// Finds the owners of sockets. Each call takes 0.1 s at most, unless constructed for a command.
 #[derive(Debug)]
 pub struct Owners {
     cgroup_root: PathBuf,
@@ -77,8 +81,16 @@ impl Owners {
         Self {
             cgroup_root: cgroup_root.to_owned(),
             cgroups: Cgroups::new(cgroup_root),
-            processes: Processes::default(),
+            processes: Processes::new(duty_cycle::LONGEST),
             misses: OwnerMisses::default(),
+        }
+    }
+
+    /// For a command, which may take its time: a search for processes takes 10 s at most.
+    pub fn unhurried(cgroup_root: &Path) -> Self {
+        Self {
+            processes: Processes::new(UNHURRIED),
+            ..Self::new(cgroup_root)
         }
     }
 

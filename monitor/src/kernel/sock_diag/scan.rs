@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     config::listeners::ListenerConfig,
-    kernel::host::netns::{self, NetNs, NetNsError},
+    kernel::host::{
+        netns::{self, NetNs, NetNsError, NetNsId},
+        owner::OwnedSocket,
+    },
 };
 use monitor_core::{
     event::{ListeningSocket, ReceiveQueue},
@@ -47,6 +50,23 @@ impl Scan {
 pub struct RefusedNamespace {
     pub name: String,
     pub error: FindError,
+}
+
+/// A listening socket on any port of this host.
+#[derive(Clone, Debug)]
+pub struct HostListener {
+    pub socket: DiagSocket,
+    pub netns: NetNsId,
+}
+
+impl From<&HostListener> for OwnedSocket {
+    fn from(listener: &HostListener) -> Self {
+        Self {
+            inode: listener.socket.inode,
+            cgroup_id: listener.socket.cgroup_id,
+            netns: Some(listener.netns),
+        }
+    }
 }
 
 /// One connection on a watched port.
@@ -90,12 +110,31 @@ impl ScannedSocket<'_> {
 ///
 /// Fails only if the namespaces cannot even be listed.
 pub fn listening(listeners: &[ListenerConfig]) -> Result<Scan, NetNsError> {
-    walk(listeners, |sock_diag, listening| {
-        Ok([
-            dump_listening(sock_diag, listeners, listening)?,
-            Dump::default(),
-        ])
-    })
+    let mut listening = Vec::new();
+    let dump = |sock_diag: &mut SockDiag, sockets: &mut _| {
+        let of_listening = dump_listening(sock_diag, listeners, sockets)?;
+        Ok([of_listening, Dump::default()])
+    };
+    let scan = walk(dump, |netns, sockets| {
+        listening.extend(watched(listeners, netns, &sockets));
+    })?;
+    Ok(Scan { listening, ..scan })
+}
+
+/// Finds the listening sockets on all ports, in all network namespaces. [`Scan::listening`] is empty.
+///
+/// Fails only if the namespaces cannot even be listed.
+pub fn all_listening() -> Result<(Vec<HostListener>, Scan), NetNsError> {
+    let mut listening = Vec::new();
+    let dump = |sock_diag: &mut SockDiag, sockets: &mut Vec<_>| {
+        let dump = sock_diag.dump_listening(|_| true, |socket| sockets.push(socket))?;
+        Ok([dump, Dump::default()])
+    };
+    let scan = walk(dump, |netns, sockets| {
+        let found = sockets.into_iter();
+        listening.extend(found.map(|socket| HostListener { socket, netns }));
+    })?;
+    Ok((listening, scan))
 }
 
 /// Finds the listening sockets, and calls `visit` with each connection on a watched port, in all
@@ -108,9 +147,10 @@ pub fn connections(
     mut visit: impl FnMut(&ScannedSocket<'_>),
 ) -> Result<Scan, NetNsError> {
     let filter = PortFilter::of(listeners);
-    walk(listeners, |sock_diag, listening| {
-        let of_listening = dump_listening(sock_diag, listeners, listening)?;
-        let served: BTreeSet<u16> = listening.iter().map(|s| s.local.port()).collect();
+    let mut listening = Vec::new();
+    let dump = |sock_diag: &mut SockDiag, sockets: &mut Vec<DiagSocket>| {
+        let of_listening = dump_listening(sock_diag, listeners, sockets)?;
+        let served: BTreeSet<u16> = sockets.iter().map(|s| s.local.port()).collect();
         let wanted = |local, peer| ListenerConfig::watching(listeners, local, peer).is_some();
         let of_connections = sock_diag.dump(&filter, wanted, |socket| {
             let (local, peer) = (socket.local.port(), socket.peer.port());
@@ -125,14 +165,36 @@ pub fn connections(
             });
         })?;
         Ok([of_listening, of_connections])
+    };
+    let scan = walk(dump, |netns, sockets| {
+        listening.extend(watched(listeners, netns, &sockets));
+    })?;
+    Ok(Scan { listening, ..scan })
+}
+
+/// The listening sockets of a namespace that a listener watches.
+fn watched(
+    listeners: &[ListenerConfig],
+    netns: NetNsId,
+    sockets: &[DiagSocket],
+) -> impl Iterator<Item = ListeningSocket> {
+    let netns = u32::try_from(netns.inode).unwrap_or(u32::MAX);
+    sockets.iter().filter_map(move |socket| {
+        let port = socket.local.port();
+        Some(ListeningSocket {
+            conn: ConnId(socket.cookie),
+            listener: ListenerConfig::watching(listeners, port, 0)?.0,
+            netns,
+            port,
+        })
     })
 }
 
 /// Scans each namespace, and repeats a dump that was interrupted. `dump` fills the given list of
-/// listening sockets.
+/// listening sockets, which `take` receives for each namespace.
 fn walk(
-    listeners: &[ListenerConfig],
     mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
+    mut take: impl FnMut(NetNsId, Vec<DiagSocket>),
 ) -> Result<Scan, NetNsError> {
     let started = Instant::now();
     let namespaces = netns::enumerate()?;
@@ -141,7 +203,6 @@ fn walk(
         ..Scan::default()
     };
     for namespace in &namespaces.found {
-        let netns = u32::try_from(namespace.id().inode).unwrap_or(u32::MAX);
         let mut sockets = Vec::new();
         let mut read_all = || -> Result<[Dump; 2], FindError> {
             let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
@@ -157,16 +218,7 @@ fn walk(
             Ok(dumps) => {
                 scan.namespaces += 1;
                 scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
-                let listening = sockets.iter().filter_map(|socket| {
-                    let port = socket.local.port();
-                    Some(ListeningSocket {
-                        conn: ConnId(socket.cookie),
-                        listener: ListenerConfig::watching(listeners, port, 0)?.0,
-                        netns,
-                        port,
-                    })
-                });
-                scan.listening.extend(listening);
+                take(namespace.id(), sockets);
             }
             Err(error) => scan.refused.push(refused(namespace, error)),
         }

@@ -8,7 +8,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::OwnerMisses;
-use crate::kernel::host::duty_cycle::{self, DutyCycle};
+use crate::kernel::host::duty_cycle::DutyCycle;
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,15 +28,24 @@ pub(super) struct Process {
 }
 
 /// Finds processes by their sockets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Processes {
+    /// The longest that one search may take.
+    longest: Duration,
     duty_cycle: DutyCycle,
 }
 
 impl Processes {
+    pub(super) fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            duty_cycle: DutyCycle::default(),
+        }
+    }
+
     /// Finds the processes that hold sockets with these inodes. Searches those listed in the files
-    /// `near` (`cgroup.procs`) first, then all others, until all sockets are found or time is up
-    /// ([`duty_cycle::LONGEST`]). If several share a socket, returns the first one found.
+    /// `near` (`cgroup.procs`) first, then all others, until all sockets are found or time is up.
+    /// If several share a socket, returns the first one found.
     pub(super) fn find(
         &mut self,
         inodes: HashSet<u32>,
@@ -51,7 +60,7 @@ impl Processes {
             misses.walks_put_off += 1;
             return HashMap::new();
         }
-        let mut walk = ProcessWalk::new(inodes, started);
+        let mut walk = ProcessWalk::new(inodes, started, self.longest);
         walk.visit_all(near.into_iter().flat_map(|file| listed_in(&file)));
         walk.visit_all(all());
         self.duty_cycle.took(started, Instant::now());
@@ -86,6 +95,7 @@ const ENTRIES: usize = 8192;
 
 struct ProcessWalk {
     started: Instant,
+    longest: Duration,
     wanted: HashSet<u32>,
     found: HashMap<u32, Process>,
     visited: HashSet<u32>,
@@ -95,9 +105,10 @@ struct ProcessWalk {
 }
 
 impl ProcessWalk {
-    fn new(wanted: HashSet<u32>, started: Instant) -> Self {
+    fn new(wanted: HashSet<u32>, started: Instant, longest: Duration) -> Self {
         Self {
             started,
+            longest,
             wanted,
             found: HashMap::new(),
             visited: HashSet::new(),
@@ -122,7 +133,7 @@ impl ProcessWalk {
         if self.wanted.is_empty() {
             return true;
         }
-        self.cut |= self.started.elapsed() >= duty_cycle::LONGEST;
+        self.cut |= self.started.elapsed() >= self.longest;
         self.cut
     }
 
@@ -214,12 +225,12 @@ mod tests {
             process::CommandExt,
         },
         process::{Child, Command},
-        time::Duration,
     };
 
     use rustix::fs::fstat;
 
     use super::*;
+    use crate::kernel::host::duty_cycle::LONGEST;
     use crate::kernel::testing::{CgroupDir, Connection, wait_for};
 
     fn inode(socket: &TcpStream) -> u32 {
@@ -230,7 +241,7 @@ mod tests {
         let mut misses = OwnerMisses::default();
         let near = near.map(|cgroup| cgroup.path.join("cgroup.procs"));
         let inodes = inodes.iter().copied().collect();
-        let found = Processes::default().find(inodes, near, &mut misses);
+        let found = Processes::new(LONGEST).find(inodes, near, &mut misses);
         (found, misses)
     }
 
@@ -271,7 +282,7 @@ mod tests {
     fn all_sockets_of_a_process_are_found_in_one_walk() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let inodes = [inode(&connection.client), inode(&connection.server)];
-        let mut walk = ProcessWalk::new(HashSet::from(inodes), Instant::now());
+        let mut walk = ProcessWalk::new(HashSet::from(inodes), Instant::now(), LONGEST);
         walk.visit(std::process::id());
         let pids: Vec<_> = inodes.iter().map(|inode| walk.found[inode].pid).collect();
         assert_eq!(pids, [std::process::id(); 2]);
@@ -282,14 +293,14 @@ mod tests {
     fn a_walk_without_time_finds_nothing_and_is_marked_as_cut() {
         let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
         let inodes = HashSet::from([inode(&connection.client)]);
-        let mut walk = ProcessWalk::new(inodes, Instant::now() - duty_cycle::LONGEST);
+        let mut walk = ProcessWalk::new(inodes, Instant::now() - LONGEST, LONGEST);
         walk.visit_all([std::process::id()]);
         assert!(walk.cut && walk.found.is_empty());
     }
 
     #[test]
     fn a_walk_right_after_another_is_postponed_and_counted() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(LONGEST);
         let mut misses = OwnerMisses::default();
         let now = Instant::now();
         processes
@@ -308,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_missing_process_is_not_a_refusal() {
-        let mut walk = ProcessWalk::new(HashSet::from([1]), Instant::now());
+        let mut walk = ProcessWalk::new(HashSet::from([1]), Instant::now(), LONGEST);
         walk.visit(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));
     }
@@ -383,7 +394,7 @@ mod tests {
         let last = fstat(sockets.last().unwrap()).unwrap();
         let wanted = u32::try_from(last.st_ino).unwrap();
         let started = Instant::now();
-        let mut walk = ProcessWalk::new(HashSet::from([wanted]), started);
+        let mut walk = ProcessWalk::new(HashSet::from([wanted]), started, LONGEST);
         walk.visit(std::process::id());
         println!("an open file: {:?}", started.elapsed() / SOCKETS);
         assert_eq!(walk.found[&wanted].pid, std::process::id());
