@@ -140,7 +140,7 @@ impl TrackedFlow {
         if let Some(closing) = facts.closing
             && before < self.phase
         {
-            let closing = Transition::closing(facts.conn, self.listener, closing);
+            let closing = Transition::closing(facts, closing);
             actions.push_back(Action::Transition(closing));
         }
     }

@@ -1,6 +1,6 @@
 //! The life of a connection in the terms of RFC 6455 (§4, §7): CONNECTING, OPEN, CLOSING, CLOSED.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
@@ -18,6 +18,8 @@ use super::{
 pub struct Transition {
     pub conn: ConnId,
     pub listener: ListenerId,
+    /// This host's address and the peer's; `None` at an end of which only the cookie is known.
+    pub endpoints: Option<[SocketAddr; 2]>,
     /// CLOCK_MONOTONIC, nanoseconds.
     pub at: Ktime,
     /// `None` if the connection was unknown before.
@@ -100,6 +102,7 @@ impl Transition {
         Self {
             conn: facts.conn,
             listener: facts.listener,
+            endpoints: Some([facts.local, facts.peer]),
             at,
             from,
             to: State::Open,
@@ -107,7 +110,7 @@ impl Transition {
         }
     }
 
-    pub fn closing(conn: ConnId, listener: ListenerId, closing: Closing) -> Self {
+    pub fn closing(facts: &Facts, closing: Closing) -> Self {
         let reason = match closing.by {
             ClosingBy::CloseFrame(close) => Reason::CloseFrame {
                 by: close.initiator,
@@ -116,8 +119,9 @@ impl Transition {
             ClosingBy::Fin(by) => Reason::Fin { by },
         };
         Self {
-            conn,
-            listener,
+            conn: facts.conn,
+            listener: facts.listener,
+            endpoints: Some([facts.local, facts.peer]),
             at: closing.at,
             from: Some(State::Open),
             to: State::Closing,

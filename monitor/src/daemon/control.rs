@@ -151,20 +151,12 @@ impl Daemon {
         if self.outputs.events.is_empty() {
             return;
         }
-        let conn = transition.conn;
-        let over = self
-            .outputs
-            .history
-            .find(conn)
-            .map(|past| &past.closed.detail.facts);
-        let alive = || self.intake.snapshots.get(conn).ok().flatten();
-        let endpoints = over.cloned().or_else(alive).map(|f| (f.local, f.peer));
         let now = both_clocks();
         let name = name_of(&self.listeners, transition.listener);
         let ts = now.wall_clock(transition.at);
         self.outputs
             .events
-            .show(&TransitionRecord::new(transition, name, endpoints, ts));
+            .show(&TransitionRecord::new(transition, name, ts));
     }
 
     fn standing(&self, conn: ConnId, now: &Now) -> Option<serde_json::Result<String>> {

@@ -234,7 +234,7 @@ impl ConnectionView<'_> {
             change(State::Open, at, opened.reason)
         });
         let closing = facts.closing.map(|closing| {
-            let closing = Transition::closing(facts.conn, facts.listener, closing);
+            let closing = Transition::closing(facts, closing);
             change(State::Closing, closing.at, closing.reason)
         });
         let closed = self

@@ -24,7 +24,7 @@ pub struct TransitionRecord {
     pub cookie: ConnId,
     /// The listener's name.
     pub listener: String,
-    /// `None` before the connection is open, and in a recording.
+    /// `None` at an end of which only the cookie is known.
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
     /// `None` if the connection was unknown before.
@@ -117,19 +117,14 @@ impl From<Reason> for Trigger {
 }
 
 impl TransitionRecord {
-    /// `ts` is [`Transition::at`] as wall-clock time, `ends` are the local and the peer's address.
-    pub fn new(
-        transition: &Transition,
-        listener: &str,
-        ends: Option<(SocketAddr, SocketAddr)>,
-        ts: Timestamp,
-    ) -> Self {
+    /// `ts` is [`Transition::at`] as wall-clock time.
+    pub fn new(transition: &Transition, listener: &str, ts: Timestamp) -> Self {
         Self {
             ts,
             cookie: transition.conn,
             listener: listener.to_owned(),
-            local: ends.map(|(local, _)| local),
-            peer: ends.map(|(_, peer)| peer),
+            local: transition.endpoints.map(|[local, _]| local),
+            peer: transition.endpoints.map(|[_, peer]| peer),
             from: transition.from,
             to: transition.to,
             trigger: transition.reason.into(),
@@ -151,12 +146,13 @@ mod tests {
         let transition = Transition {
             conn: ConnId(u64::MAX),
             listener: ListenerId(0),
+            endpoints: None,
             at: Ktime(5),
             from: None,
             to: State::Open,
             reason,
         };
-        TransitionRecord::new(&transition, "8080", None, Timestamp::UNIX_EPOCH)
+        TransitionRecord::new(&transition, "8080", Timestamp::UNIX_EPOCH)
     }
 
     #[test]

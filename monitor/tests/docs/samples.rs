@@ -227,13 +227,13 @@ fn transitions() -> Vec<TransitionRecord> {
             let transition = Transition {
                 conn: ConnId(1),
                 listener: ListenerId(0),
+                endpoints: full.then_some([ends.into(); 2]),
                 at: Ktime(1),
                 from: full.then_some(State::Open),
                 to: State::Closing,
                 reason,
             };
-            let ends = full.then_some((ends.into(), ends.into()));
-            TransitionRecord::new(&transition, "8080", ends, Timestamp::UNIX_EPOCH)
+            TransitionRecord::new(&transition, "8080", Timestamp::UNIX_EPOCH)
         })
         .collect()
 }

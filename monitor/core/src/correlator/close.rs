@@ -50,6 +50,7 @@ impl Correlator {
         self.actions.push_back(Action::Transition(Transition {
             conn: facts.conn,
             listener: id,
+            endpoints: Some([facts.local, facts.peer]),
             at: facts.at,
             from: Some(from),
             to: State::Closed,
@@ -87,6 +88,7 @@ impl Correlator {
             self.actions.push_back(Action::Transition(Transition {
                 conn,
                 listener,
+                endpoints: None,
                 at,
                 from,
                 to: State::Closed,

@@ -246,6 +246,7 @@ impl Correlator {
         self.actions.push_back(Action::Transition(Transition {
             conn: of.conn,
             listener: of.listener,
+            endpoints: Some([of.local, of.peer]),
             at: of.at,
             from,
             to,

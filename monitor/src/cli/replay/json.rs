@@ -34,7 +34,6 @@ impl<W: Write> Report for Json<W> {
             ReplayRecord::State(transition) => self.line(&TransitionRecord::new(
                 transition,
                 &replay.listener(transition.listener).rules.name,
-                None,
                 replay.wall_clock(transition.at),
             )),
             ReplayRecord::Alert(alert) => {
