@@ -9,9 +9,9 @@ use super::{histogram::DurationHistogram, time::Ktime};
 
 /// The second since boot in which a connection was established, in four bytes of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BirthSecond(NonZeroU32);
+pub(super) struct EstablishedSecond(NonZeroU32);
 
-impl BirthSecond {
+impl EstablishedSecond {
     pub(super) fn of(established_at: Ktime) -> Self {
         let second = established_at.0 / NANOSECONDS;
         // Exact for 136 years after boot.
@@ -46,8 +46,8 @@ impl Slot {
 }
 
 impl ConnectionAges {
-    pub(super) fn add(&mut self, born: BirthSecond) {
-        let second = born.second();
+    pub(super) fn add(&mut self, established: EstablishedSecond) {
+        let second = established.second();
         if let Some(slot) = self.slot_of(second) {
             slot.connections += 1;
             return;
@@ -70,8 +70,8 @@ impl ConnectionAges {
     }
 
     /// Removes a connection that was added.
-    pub(super) fn remove(&mut self, born: BirthSecond) {
-        let Some((&start, slot)) = self.slots.range_mut(..=born.second()).next_back() else {
+    pub(super) fn remove(&mut self, established: EstablishedSecond) {
+        let Some((&start, slot)) = self.slots.range_mut(..=established.second()).next_back() else {
             return;
         };
         slot.connections -= 1;
@@ -130,8 +130,8 @@ mod tests {
 
     const WEEK: u64 = 7 * 24 * 3600;
 
-    fn second(second: u64) -> BirthSecond {
-        BirthSecond::of(Ktime(second * NANOSECONDS + 999_999_999))
+    fn second(second: u64) -> EstablishedSecond {
+        EstablishedSecond::of(Ktime(second * NANOSECONDS + 999_999_999))
     }
 
     /// The number of connections at most as old as `bound`.
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn a_second_is_exact_up_to_the_limits() {
         for second in [0, 1, 59, u64::from(u32::MAX) - 1] {
-            let born = BirthSecond::of(Ktime(second * NANOSECONDS));
-            assert_eq!(u64::from(born.second()), second);
+            let start = EstablishedSecond::of(Ktime(second * NANOSECONDS));
+            assert_eq!(u64::from(start.second()), second);
         }
-        let last = BirthSecond::of(Ktime(u64::MAX));
+        let last = EstablishedSecond::of(Ktime(u64::MAX));
         assert_eq!(last.second(), u32::MAX - 1);
     }
 
@@ -215,8 +215,8 @@ mod tests {
                     prop_assert!(u64::from(start) >= end, "slots overlap");
                     prop_assert_eq!(start % (1 << slot.level), 0);
                     end = slot.end(start);
-                    let born = open.iter().filter(|at| (u64::from(start)..end).contains(at));
-                    prop_assert_eq!(born.count() as u64, u64::from(slot.connections));
+                    let inside = open.iter().filter(|at| (u64::from(start)..end).contains(at));
+                    prop_assert_eq!(inside.count() as u64, u64::from(slot.connections));
                 }
             }
             for at in open {

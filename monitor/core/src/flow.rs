@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     action::Action,
     alert::ConnectionAlert,
-    connection_ages::BirthSecond,
+    connection_ages::EstablishedSecond,
     event::CloseHow,
     facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
     handshake::ClientAddress,
@@ -35,7 +35,7 @@ pub(super) struct TrackedFlow {
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
     /// `None` if the establishment was not seen.
-    born: Option<BirthSecond>,
+    established: Option<EstablishedSecond>,
     protocol: Protocol,
     phase: Phase,
     at_risk: bool,
@@ -89,7 +89,7 @@ impl TrackedFlow {
             armed: Ktime::NEVER,
             generation: 0,
             listener: facts.listener,
-            born: None,
+            established: None,
             protocol: facts.protocol,
             phase: Phase::of(facts).min(Phase::Closing),
             at_risk: false,
@@ -106,12 +106,12 @@ impl TrackedFlow {
     /// Counts the flow by its age as soon as its establishment is known. A flow that sock_diag found
     /// before its record came learns it later.
     fn count_age(&mut self, facts: &Facts, tally: &mut Tally) {
-        if self.born.is_none()
+        if self.established.is_none()
             && let Some(established_at) = facts.established_at
         {
-            let born = BirthSecond::of(established_at);
-            tally.ages.add(born);
-            self.born = Some(born);
+            let established = EstablishedSecond::of(established_at);
+            tally.ages.add(established);
+            self.established = Some(established);
         }
     }
 
@@ -260,8 +260,8 @@ impl TrackedFlow {
             actions,
         );
         *self.gauge(&mut history.tally) -= 1;
-        if let Some(born) = self.born {
-            history.tally.ages.remove(born);
+        if let Some(established) = self.established {
+            history.tally.ages.remove(established);
         }
     }
 
