@@ -246,10 +246,10 @@ impl Daemon {
             Arrival::SweepDue => {}
             Arrival::ScanDue => {
                 self.notice_losses();
-                self.intake.start_scan(&self.listeners);
+                self.intake.start_scan(&self.listeners, &self.core);
             }
             Arrival::Scanned(result) => {
-                self.intake.finish_scan(result, &mut self.core);
+                self.intake.finish_scan(*result, &mut self.core);
                 self.outputs.owner_lookup.forget(&self.core);
                 self.housekeeping.reaping.close_unused();
                 log::logger().flush();

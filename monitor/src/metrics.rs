@@ -60,6 +60,8 @@ pub struct Losses {
     pub untracked_at_start: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Connections that were given up because no program reported their end.
+    pub unreported_ends: u64,
     /// Handshake records that could not be decoded.
     pub undecodable_handshakes: u64,
     /// Alerts that did not reach a receiver.
@@ -74,6 +76,7 @@ impl Losses {
         kernel
             + self.untracked_at_start
             + self.undecodable
+            + self.unreported_ends
             + self.undecodable_handshakes
             + self.undelivered.total()
     }

@@ -69,7 +69,7 @@ pub(super) enum Arrival {
     Records,
     SweepDue,
     ScanDue,
-    Scanned(Result<ScanResult, JoinError>),
+    Scanned(Box<Result<ScanResult, JoinError>>),
 }
 
 impl Intake {
@@ -107,7 +107,7 @@ impl Intake {
             () = time::sleep_until(self.scan_at.into()), if !is_scanning => {
                 return Ok(Arrival::ScanDue);
             }
-            result = finished(&mut self.scan) => return Ok(Arrival::Scanned(result)),
+            result = finished(&mut self.scan) => return Ok(Arrival::Scanned(Box::new(result))),
         }
         Ok(Arrival::Records)
     }
@@ -175,8 +175,8 @@ impl Intake {
         self.reconciler.step(&mut self.snapshots, core);
     }
 
-    pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig]) {
-        self.scan = Some(self.reconciler.start_scan(listeners));
+    pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) {
+        self.scan = Some(self.reconciler.start_scan(listeners, core));
     }
 
     pub(super) fn finish_scan(

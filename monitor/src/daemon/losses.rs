@@ -36,6 +36,7 @@ impl Daemon {
             }),
             untracked_at_start: self.intake.untracked_at_start,
             undecodable: self.intake.undecodable + self.core.rejected(),
+            unreported_ends: self.intake.reconciler.unreported_ends(),
             undecodable_handshakes: self.intake.undecodable_handshakes,
             undelivered: self.outputs.sinks.undelivered(),
         }

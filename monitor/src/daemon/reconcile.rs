@@ -1,8 +1,8 @@
 //! Keeps three tables in agreement: the core's connections, the published snapshots, and the sockets
 //! that exist.
 //!
-//! The kernel programs see every connection established after the attach. sock_diag is therefore needed
-//! only for older ones, and for seeds whose socket disappeared unseen. Work on very many connections is
+//! The kernel programs report every connection established after the attach. sock_diag is therefore needed
+//! only for older ones, and for those whose socket disappeared unseen. Work on very many connections is
 //! done in slices, so that the daemon reads its rings in between.
 
 use std::{collections::HashSet, time::Duration};
@@ -21,12 +21,14 @@ use monitor_core::{ConnId, Correlator, Event};
 
 mod comparison;
 mod older_connections;
+mod presence;
 mod seeds;
 mod socket_scan;
 
 use comparison::Comparison;
 use older_connections::Seeding;
 pub use older_connections::{Older, Seeded};
+use presence::Presence;
 use seeds::Seeds;
 use socket_scan::{ScanTargets, ScannedSockets};
 
@@ -49,6 +51,11 @@ pub struct Reconciler {
     seeds: Seeds,
     /// Seeds that a scan did not find, to be dropped.
     missing: Vec<ConnId>,
+    presence: Presence,
+    /// Connections whose end was not reported, to be given up.
+    gone: Vec<ConnId>,
+    /// How many of them were given up.
+    unreported_ends: u64,
     /// Unanswered upgrade requests whose end may have been in a lost record.
     uncertain: HashSet<ConnId>,
     /// Those of them that the running scan may find closed.
@@ -59,16 +66,18 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Starts a scan for which seeds and uncertain requests still have a socket, and for unread receive
-    /// queues. On a host with a million sockets this takes seconds, so it runs in the background.
-    pub fn start_scan(&mut self, listeners: &[ListenerConfig]) -> SocketScan {
+    /// Starts a scan for which connections and uncertain requests still have a socket, and for unread
+    /// receive queues. On a host with a million sockets this takes seconds, so it runs in the background.
+    pub fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
             seeds: self.seeds.share(),
             requests: socket_scan::sorted(self.requests_sought.iter().copied()),
+            known: core.conns(),
+            presence: std::mem::take(&mut self.presence),
         };
         let listeners = listeners.to_vec();
-        tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, &targets))
+        tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, targets))
     }
 
     /// Takes a scan's result. Missing seeds are dropped later, in [`Reconciler::step`]; unread queues
@@ -94,6 +103,8 @@ impl Reconciler {
             return None;
         };
         self.warn_omissions(std::mem::take(&mut scanned.omissions));
+        self.presence = scanned.presence;
+        self.gone.append(&mut scanned.gone);
         if scanned.complete {
             self.missing.append(&mut scanned.missing_seeds);
         } else {
@@ -137,13 +148,14 @@ impl Reconciler {
 
     /// Whether [`Reconciler::step`] has work to do.
     pub fn is_behind(&self) -> bool {
-        self.comparison.is_some() || !self.missing.is_empty()
+        self.comparison.is_some() || !self.missing.is_empty() || !self.gone.is_empty()
     }
 
     /// Does one slice of the work. The rings must have been read just before, because they report
     /// whatever has ended since.
     pub fn step(&mut self, snapshots: &mut Snapshots, core: &mut Correlator) {
-        for conn in self.give_up_missing(|conn| snapshots.is_seed(conn), core) {
+        let missing = self.give_up_missing(|conn| snapshots.is_seed(conn), core);
+        for conn in missing.into_iter().chain(self.give_up_gone(core)) {
             if let Err(error) = snapshots.remove(conn) {
                 log::warn!("socket {}: {error}", conn.0);
             }
@@ -182,6 +194,27 @@ impl Reconciler {
                 core.handle_event(Event::Gone { conn, at });
             }
         }
+    }
+
+    /// The number of connections that were given up because no program reported their end.
+    pub fn unreported_ends(&self) -> u64 {
+        self.unreported_ends
+    }
+
+    /// Ends a slice of the connections whose end was not reported, and returns those whose snapshot has
+    /// to be removed.
+    fn give_up_gone(&mut self, core: &mut Correlator) -> Vec<ConnId> {
+        let slice = self.gone.len().saturating_sub(SLICE);
+        let mut slice = self.gone.split_off(slice);
+        // The end of any other was reported after the scan.
+        slice.retain(|conn| core.knows(*conn));
+        for conn in slice.iter().copied() {
+            log::debug!("socket {}: gone, its end was not reported", conn.0);
+            let at = clock::now();
+            core.handle_event(Event::Gone { conn, at });
+        }
+        self.unreported_ends += slice.len() as u64;
+        slice
     }
 
     /// Drops a slice of the seeds that a scan did not find, and returns those whose snapshot has to be
@@ -300,6 +333,28 @@ mod tests {
             "the kernel programs track it"
         );
         assert!(reconciler.seeds.remove(ConnId(4)), "it was found");
+    }
+
+    #[test]
+    fn connections_whose_end_was_not_reported_are_given_up_in_slices_and_counted() {
+        let all = SLICE as u64 + 2;
+        let mut core = empty_core();
+        for conn in 0..all {
+            core.handle_event(seeded(conn));
+        }
+        let mut reconciler = Reconciler {
+            gone: (0..all).map(ConnId).collect(),
+            ..Reconciler::default()
+        };
+        // Its end was reported after the scan.
+        let (conn, at) = (ConnId(all - 1), Ktime(2));
+        core.handle_event(Event::Gone { conn, at });
+        assert_eq!(reconciler.give_up_gone(&mut core).len(), SLICE - 1);
+        assert!(reconciler.is_behind());
+        assert_eq!(reconciler.give_up_gone(&mut core).len(), 2);
+        assert!(!reconciler.is_behind());
+        assert!(core.is_empty());
+        assert_eq!(reconciler.unreported_ends(), all - 1);
     }
 
     #[test]

@@ -7,4 +7,4 @@ pub mod host;
 pub mod prerequisites;
 pub mod sock_diag;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -32,12 +32,12 @@ fn unique(what: &str) -> String {
 }
 
 /// A network namespace with its loopback up; dropping it deletes it.
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let namespace = Self {
             name: unique("kernel"),
         };
@@ -75,7 +75,7 @@ impl Namespace {
     }
 
     /// A connection from inside to a listener, which is then closed.
-    pub(super) fn connect(&self, listen: &str, server: &str) -> Connection {
+    pub(crate) fn connect(&self, listen: &str, server: &str) -> Connection {
         self.enter(|| Connection::new(listen, server))
     }
 }
@@ -91,9 +91,9 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?}: {status}");
 }
 
-pub(super) struct Connection {
-    pub(super) client: TcpStream,
-    pub(super) server: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
 }
 
 impl Connection {

@@ -15,6 +15,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     for (ring, reason, n) in [
         ("vitals", "full", losses.of(DropReason::VitalsFull)),
         ("vitals", "undecodable", losses.undecodable),
+        ("vitals", "unreported", losses.unreported_ends),
         ("handshakes", "full", losses.of(DropReason::HandshakesFull)),
         ("handshakes", "undecodable", losses.undecodable_handshakes),
         ("samples", "full", losses.of(DropReason::SamplesFull)),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::presence::Presence;
 use crate::{
     config::listeners::ListenerConfig,
     kernel::{
@@ -15,11 +16,16 @@ use monitor_core::{
     event::{ListeningSocket, ReceiveQueue},
 };
 
-/// What a scan has to find, each list sorted.
+/// What a scan has to find.
 #[derive(Debug)]
 pub(super) struct ScanTargets {
+    /// Sorted, as the requests are.
     pub(super) seeds: Arc<[ConnId]>,
     pub(super) requests: Arc<[ConnId]>,
+    /// All connections of the core, in any order.
+    pub(super) known: Vec<ConnId>,
+    /// As the last scan left it.
+    pub(super) presence: Presence,
 }
 
 /// The sockets on watched ports at one moment.
@@ -32,6 +38,9 @@ pub struct ScannedSockets {
     pub(super) complete: bool,
     pub(super) missing_seeds: Vec<ConnId>,
     pub(super) missing_requests: Vec<ConnId>,
+    pub(super) presence: Presence,
+    /// Connections whose end was not reported.
+    pub(super) gone: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
     pub(super) listening: Vec<ListeningSocket>,
     /// What could not be scanned, and why.
@@ -42,20 +51,30 @@ pub struct ScannedSockets {
 
 pub(super) fn scan_host(
     listeners: &[ListenerConfig],
-    targets: &ScanTargets,
+    targets: ScanTargets,
 ) -> Result<ScannedSockets, NetNsError> {
     let (at, begun) = (clock::now(), clock::of_thread());
+    let mut presence = targets.presence;
+    let known = sorted(targets.known);
+    let mut present = TargetSearch::new(&known);
     let mut seeds = TargetSearch::new(&targets.seeds);
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
     let scan = scan::connections(listeners, |found| {
         seeds.mark_found(found.conn());
         requests.mark_found(found.conn());
+        present.mark_found(found.conn());
         unread.extend(found.receive_queue());
     })?;
+    let gone = match scan.is_complete() {
+        true => presence.update(&known, &present.found, scan.hidden == 0),
+        false => Vec::new(),
+    };
     Ok(ScannedSockets {
         at,
         complete: scan.is_complete(),
+        presence,
+        gone,
         omissions: omissions(&scan),
         missing_seeds: seeds.missing(),
         missing_requests: requests.missing(),
@@ -113,7 +132,16 @@ impl<'a> TargetSearch<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use rustix::net::sockopt::{set_socket_linger, socket_cookie};
+
     use super::*;
+    use crate::{
+        config::listeners::PortRange,
+        kernel::testing::{Connection, Namespace},
+    };
+    use monitor_core::ListenerRules;
 
     #[test]
     fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
@@ -123,5 +151,55 @@ mod tests {
             search.mark_found(ConnId(conn));
         }
         assert_eq!(search.missing(), [1, 2].map(ConnId));
+    }
+
+    /// Scans until a scan is complete: namespaces of other tests come and go.
+    fn complete_scan(
+        listeners: &[ListenerConfig],
+        known: &[ConnId],
+        mut presence: Presence,
+    ) -> ScannedSockets {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let targets = ScanTargets {
+                seeds: sorted([]),
+                requests: sorted([]),
+                known: known.to_vec(),
+                presence,
+            };
+            let scanned = scan_host(listeners, targets).unwrap();
+            if scanned.complete {
+                return scanned;
+            }
+            assert!(Instant::now() < deadline, "{:?}", scanned.omissions);
+            presence = scanned.presence;
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes a network namespace"]
+    fn a_socket_that_two_scans_miss_after_one_found_it_is_gone() {
+        let namespace = Namespace::new();
+        let [open, closed] = [(), ()].map(|()| namespace.connect("127.0.0.1:0", "127.0.0.1:0"));
+        let conn = |connection: &Connection| ConnId(socket_cookie(&connection.server).unwrap());
+        let port = |connection: &Connection| connection.server.local_addr().unwrap().port();
+        let listeners = [ListenerConfig {
+            rules: ListenerRules::new("web", None),
+            ports: [&open, &closed]
+                .map(|c| PortRange(port(c)..=port(c)))
+                .into(),
+            remote: false,
+        }];
+        let known = [conn(&open), conn(&closed)];
+
+        let first = complete_scan(&listeners, &known, Presence::default());
+        assert_eq!(first.gone, []);
+        // The client's RST closes the server's socket at once.
+        set_socket_linger(&closed.client, Some(Duration::ZERO)).unwrap();
+        drop(closed);
+        let second = complete_scan(&listeners, &known, first.presence);
+        assert_eq!(second.gone, []);
+        let third = complete_scan(&listeners, &known, second.presence);
+        assert_eq!(third.gone, [known[1]]);
     }
 }

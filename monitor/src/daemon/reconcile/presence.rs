@@ -1,0 +1,89 @@
+//! Finds connections whose end no kernel program reported.
+//!
+//! The kernel can skip a program, and then the snapshot of a closed connection stays. A connection is
+//! given up when two complete scans in a row do not find its socket. A single scan may miss one, because
+//! sock_diag resumes by position in a table that changes.
+
+use monitor_core::ConnId;
+
+/// What the last complete scan found. Both lists are sorted.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    found: Vec<ConnId>,
+    /// Connections that it did not find although it should have.
+    absent: Vec<ConnId>,
+}
+
+impl Presence {
+    /// Takes a complete scan. `known` are the connections before it, sorted; `is_found` says of each
+    /// whether the scan found it. Returns those that have to be given up.
+    ///
+    /// If a network namespace may be hidden, only a connection that was found before can be missing.
+    pub(super) fn update(
+        &mut self,
+        known: &[ConnId],
+        is_found: &[bool],
+        all_visible: bool,
+    ) -> Vec<ConnId> {
+        let last = std::mem::take(self);
+        let mut gone = Vec::new();
+        for (conn, is_found) in known.iter().zip(is_found) {
+            if *is_found {
+                self.found.push(*conn);
+            } else if last.absent.binary_search(conn).is_ok() {
+                gone.push(*conn);
+            } else if all_visible || last.found.binary_search(conn).is_ok() {
+                self.absent.push(*conn);
+            }
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans in order, each with the known connections and those it found. The last column is what is
+    /// given up.
+    fn assert_scans(all_visible: bool, scans: &[(&[u64], &[u64], &[u64])]) {
+        let mut presence = Presence::default();
+        for (i, (known, found, gone)) in scans.iter().enumerate() {
+            let is_found: Vec<bool> = known.iter().map(|conn| found.contains(conn)).collect();
+            let known: Vec<_> = known.iter().map(|conn| ConnId(*conn)).collect();
+            let given_up = presence.update(&known, &is_found, all_visible);
+            let given_up: Vec<u64> = given_up.iter().map(|conn| conn.0).collect();
+            assert_eq!(given_up, *gone, "scan {i}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_given_up_at_the_second_scan_in_a_row_without_its_socket() {
+        assert_scans(
+            true,
+            &[
+                (&[1, 2, 3], &[1, 3], &[]),
+                // The second came back, the third is missing now.
+                (&[1, 2, 3], &[1, 2], &[]),
+                (&[1, 2, 3], &[1], &[3]),
+                (&[1, 2], &[1], &[2]),
+                (&[1], &[1], &[]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_connection_in_a_hidden_namespace_is_never_given_up() {
+        let never_found: (&[u64], &[u64], &[u64]) = (&[1, 2], &[1], &[]);
+        assert_scans(
+            false,
+            &[
+                never_found,
+                never_found,
+                never_found,
+                (&[1, 2], &[], &[]),
+                (&[1, 2], &[], &[1]),
+            ],
+        );
+    }
+}
