@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -29,6 +29,21 @@ enum Host {
     Hidden,
     /// Bind-mounted read-only, as with `-v /sys/fs/cgroup:/host/cgroup:ro`.
     Mounted,
+}
+
+/// Writes an executable file. By another process: a file that this one holds open for writing is open in
+/// each program that another test starts meanwhile, until its exec, and cannot be executed as long.
+fn install(script: &str, path: &Path) {
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = install.stdin.take().unwrap();
+    pipe.write_all(script.as_bytes()).unwrap();
+    drop(pipe);
+    assert!(install.wait().unwrap().success());
 }
 
 impl Container {
@@ -61,8 +76,7 @@ impl Container {
             enter = container.group.enter(),
             inside = inside.replace('\'', "'\\''"),
         );
-        fs::write(container.wsmon(), script).unwrap();
-        fs::set_permissions(container.wsmon(), fs::Permissions::from_mode(0o755)).unwrap();
+        install(&script, &container.wsmon());
         container
     }
 

@@ -26,7 +26,7 @@ use std::{
 };
 
 use lab::{Alert, Daemon, Lab, defer_accept, fresh_port, wait_until};
-use serde_json::Value;
+use monitor::records::transitions::TransitionRecord;
 use tokio::{
     net::{TcpListener, TcpSocket},
     time::sleep_until,
@@ -350,15 +350,13 @@ fn follow_states(control: &Path) -> Arc<Mutex<HashMap<String, Vec<String>>>> {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             // The response's head has arrived, so every change from now on is followed.
             let _ = reading.0.send(());
-            if let Ok(event) = serde_json::from_str::<Value>(&line)
-                && let (Some(listener), Some(text)) =
-                    (event["listener"].as_str(), event["text"].as_str())
-            {
+            // Every line but those of the response's head.
+            if let Ok(change) = serde_json::from_str::<TransitionRecord>(&line) {
                 let mut shown = shared.lock().unwrap();
                 shown
-                    .entry(listener.to_owned())
+                    .entry(change.listener)
                     .or_default()
-                    .push(text.to_owned());
+                    .push(change.reason);
             }
         }
     });
