@@ -24,8 +24,8 @@ use super::{
 const MPTCP: Option<Protocol> = Some(ipproto::MPTCP);
 const SOON: Duration = Duration::from_secs(20);
 
-/// `None` if this kernel lacks MPTCP. The tests have separate programs, because MPTCP keeps a subflow for up
-/// to a minute after its close: the next test with the shared ones would get its records.
+/// `None` if this kernel lacks MPTCP. The tests have separate programs, and ports that the shared ones do not
+/// watch: MPTCP keeps a subflow for up to a minute after its close, and the next test would get its records.
 fn connected(ip: &str, port: u16, of: [Option<Protocol>; 2]) -> Option<[TcpStream; 2]> {
     let address = SocketAddr::new(ip.parse().unwrap(), port);
     let family = match address.is_ipv4() {
@@ -72,7 +72,7 @@ fn published(kernel: &Kernel, conn: ConnId) -> Facts {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn a_subflow_is_recognised_and_a_fallback_to_tcp_is_not_a_subflow() {
-    let port = 28_097;
+    let port = 28_121;
     let _turn = KernelGuard::wait();
     let kernel = &mut Kernel::watching(port..port + 1);
     for (ip, of, is_subflow) in [
@@ -130,7 +130,7 @@ fn an_older_subflow_is_recognised_by_a_scan_and_by_its_next_packet() {
 #[test]
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn an_mptcp_server_that_does_not_read_is_detected_by_its_closed_window() {
-    let port = 28_098;
+    let port = 28_122;
     let _turn = KernelGuard::wait();
     let kernel = &mut Kernel::watching(port..port + 1);
     in_new_namespace(|_| {
