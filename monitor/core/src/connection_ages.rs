@@ -116,7 +116,7 @@ impl ConnectionAges {
     }
 }
 
-/// At most 40 KiB per listener.
+/// Some 40 KiB per listener, estimated from the size of the map's nodes.
 const MAX_SLOTS: usize = 2048;
 /// A slot is at most this part of the age of the connections in it.
 const STEPS: u64 = 32;
