@@ -19,6 +19,7 @@ pub mod replay;
 #[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
+pub mod table;
 pub mod watch;
 
 use exit::CommandResult;
