@@ -6,7 +6,9 @@ use crate::{
     frame::{Header, opcode},
     idle_gap_scale,
     snapshot::{closing_by, protocol},
-    stats::{ListenerStats, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, response},
+    stats::{
+        ListenerStats, PongKind, ProtocolError, RESPONSE_BOUNDS, RTT_BOUNDS, SIZE_BOUNDS, response,
+    },
 };
 
 impl Flow {
@@ -58,7 +60,19 @@ impl Flow {
     #[inline(always)]
     fn data(&mut self, direction: Direction, header: &Header, now: u64, stats: &mut ListenerStats) {
         let i = direction.index();
-        self.snapshot.facts_mut(direction).last_data_frame = now;
+        let from_client = self.snapshot.from_client(direction) as u64;
+        let other = self
+            .snapshot
+            .facts_mut(direction.opposite())
+            .last_data_frame;
+        let own = self.snapshot.facts_mut(direction);
+        if from_client == 0 && other > own.last_data_frame {
+            let took = now.saturating_sub(other);
+            stats.response_time.observe(took, &RESPONSE_BOUNDS);
+        }
+        // Frames of one tick have the same time. A client's frame is later than the server's last one, and
+        // the server's frame is not earlier than what it responds to.
+        own.last_data_frame = now.max(other.saturating_add(from_client));
         let whole = header.fin();
         let mut size = header.payload_len;
         if header.opcode() == opcode::CONTINUATION {

@@ -53,7 +53,7 @@ pub enum EventKind {
     Retransmit = 5,
     /// An idle gap longer than the idle limit ended.
     Resumed = 6,
-    /// The peer answered after a trouble, or this host's window is open again.
+    /// The peer answered after a trouble, or a window is open again.
     Answered = 7,
     /// This host sent the first ping, or the second try; see [`Snapshot::second_try`].
     PingUnanswered = 8,
@@ -63,7 +63,7 @@ pub enum EventKind {
     Listening = 10,
     /// The socket stopped listening.
     ListenEnded = 11,
-    /// This host has advertised a window of 0 for
+    /// This host or the peer has advertised a window of 0 for
     /// [`CLOSED_WINDOW_REPORT`](crate::snapshot::CLOSED_WINDOW_REPORT).
     WindowClosed = 12,
 }

@@ -37,5 +37,6 @@ pub mod segment;
 pub mod snapshot;
 pub mod stats;
 pub mod stream;
+mod window;
 
 pub use direction::Direction;

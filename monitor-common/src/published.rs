@@ -23,8 +23,9 @@ pub struct Published {
     closing_at: Moment,
     rx: PublishedDirection,
     tx: PublishedDirection,
-    /// When the first try left. If `kinds` has the bit [`CLOSED`]: since when this host's window is closed.
-    /// A closed window clears the tries.
+    /// When the first try left. If `kinds` has the bit [`CLOSED`]: since when this host's window is closed;
+    /// else, if `rx.ends` has the bit [`PEER_CLOSED`]: since when the peer's is. A closed window clears the
+    /// tries.
     first_try_or_closed: Moment,
     unacked_since: Moment,
     ack_progress_at: Moment,
@@ -34,7 +35,6 @@ pub struct Published {
     outstanding: u32,
     retransmits: u32,
     loss: u16,
-    /// Saturates at 65,535.
     unanswered_sends: u16,
     local_port: u16,
     remote_port: u16,
@@ -67,7 +67,7 @@ struct PublishedDirection {
     /// Saturates at 65,535.
     pings_unanswered: u16,
     ping_jitter: u8,
-    /// Bit 0 for a FIN, bit 1 for a reset.
+    /// Bit 0 for a FIN, bit 1 for a reset; of the received direction also [`PEER_CLOSED`].
     ends: u8,
 }
 
@@ -123,6 +123,7 @@ impl Published {
         self.opened_at = Moment::of(within_reach(s.opened_at, s.published_at));
         self.closing_at = Moment::of(s.closing_at);
         self.rx.fill(&s.rx, s.ping_rtt_us[0], s.rst_rx);
+        self.rx.ends |= peer_closed(s);
         self.tx.fill(&s.tx, s.ping_rtt_us[1], s.rst_tx);
         self.unacked_since = Moment::of(s.unacked_since);
         self.ack_progress_at = Moment::of(s.ack_progress_at);
@@ -133,7 +134,7 @@ impl Published {
         self.retransmits = s.retransmits;
         self.retransmits_without_progress = narrowed_to_byte(s.retransmits_without_progress());
         self.loss = s.loss;
-        self.unanswered_sends = narrowed(s.unanswered_sends());
+        self.unanswered_sends = s.unanswered_sends() as u16;
         self.local_port = s.local_port;
         self.remote_port = s.remote_port;
         self.listener = s.listener;
@@ -141,11 +142,14 @@ impl Published {
         self.kinds = pack(s);
     }
 
-    /// A closed window clears the tries, so both share a field.
+    /// A closed window clears the tries, so they share a field. If both windows are closed, only this host's
+    /// is published: its own application does not read either.
     #[inline(always)]
     const fn fill_tries(&mut self, s: &Snapshot) {
         if s.own_window_closed_at.is_some() {
             self.first_try_or_closed = s.own_window_closed_at;
+        } else if s.peer_window_closed_at.is_some() {
+            self.first_try_or_closed = s.peer_window_closed_at;
         } else if s.has_tries() {
             self.first_try_or_closed = s.first_try;
             self.second_try_after = s.second_try_after;
@@ -174,14 +178,16 @@ impl Published {
         s.close_code = self.close_code;
         self.rx.restore(&mut s.rx, near);
         self.tx.restore(&mut s.tx, near);
-        s.rst_rx = self.rx.ends >> 1;
-        s.rst_tx = self.tx.ends >> 1;
+        s.rst_rx = self.rx.ends >> 1 & 1;
+        s.rst_tx = self.tx.ends >> 1 & 1;
         s.ping_rtt_us = [self.rx.ping_rtt_us, self.tx.ping_rtt_us];
-        if value(self.kinds, CLOSED) == 0 {
+        if value(self.kinds, CLOSED) != 0 {
+            s.own_window_closed_at = self.first_try_or_closed;
+        } else if self.rx.ends & PEER_CLOSED != 0 {
+            s.peer_window_closed_at = self.first_try_or_closed;
+        } else {
             s.first_try = self.first_try_or_closed;
             s.second_try_after = self.second_try_after;
-        } else {
-            s.own_window_closed_at = self.first_try_or_closed;
         }
         // Only the difference is meaningful until a packet brings real sequence numbers.
         s.snd_nxt = self.outstanding;
@@ -194,7 +200,7 @@ impl Published {
         s.retransmits_at_progress =
             (self.retransmits as u16).wrapping_sub(self.retransmits_without_progress as u16);
         s.loss = self.loss;
-        s.eliciting_sends = self.unanswered_sends as u32;
+        s.eliciting_sends = self.unanswered_sends;
         s.eliciting_sends_at_answer = 0;
         s.unanswered_since = self.unanswered_since;
         s.gap_to = self.gap_to.nanos(near);
@@ -262,6 +268,15 @@ impl PublishedDirection {
         facts.ping_jitter = self.ping_jitter;
         facts.fin = self.ends & 1;
     }
+}
+
+/// In [`PublishedDirection::ends`]: the peer's window is closed and this host's is not.
+const PEER_CLOSED: u8 = 1 << 2;
+
+#[inline(always)]
+const fn peer_closed(s: &Snapshot) -> u8 {
+    let is_published = s.peer_window_closed_at.is_some() & !s.own_window_closed_at.is_some();
+    is_published as u8 * PEER_CLOSED
 }
 
 /// Clamps a moment to [`REACH`] before `near`.

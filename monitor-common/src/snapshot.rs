@@ -123,10 +123,13 @@ pub struct Snapshot {
     /// The share of acknowledged bytes that were retransmitted, smoothed over about [`LOSS_MEMORY`]
     /// acknowledgements; of 65,536. Written by ingress.
     pub loss: u16,
-    /// Transmissions that elicit an answer. Written by egress.
-    pub eliciting_sends: u32,
+    /// Transmissions that elicit an answer, modulo 65,536: TCP stops long before so many are unanswered.
+    /// Written by egress.
+    pub eliciting_sends: u16,
     /// `eliciting_sends` as of the last packet from the peer. Written by ingress.
-    pub eliciting_sends_at_answer: u32,
+    pub eliciting_sends_at_answer: u16,
+    /// Since when the peer has advertised a window of 0, which is 0 at any scale. Written by ingress.
+    pub peer_window_closed_at: Moment,
     /// When the first unanswered one left. Written by egress.
     pub unanswered_since: Moment,
     /// The length of the idle gap that ended at `gap_to`, rounded down.
@@ -198,7 +201,7 @@ pub const TRY_APART: u64 = 250_000_000;
 /// Then a missing answer says nothing about the peer.
 pub const TRY_QUEUED: u64 = 1_000_000_000;
 
-/// Nanoseconds: a window that has been closed for longer is reported. Slow readers close and open their
+/// Nanoseconds: a window, of either side, that has been closed for longer is reported. Slow readers close and open their
 /// window often.
 pub const CLOSED_WINDOW_REPORT: u64 = 2_000_000_000;
 
@@ -263,6 +266,7 @@ impl Snapshot {
             loss: 0,
             eliciting_sends: 0,
             eliciting_sends_at_answer: 0,
+            peer_window_closed_at: Moment::NEVER,
             unanswered_since: Moment::NEVER,
             gap_ticks: 0,
             gap_to: 0,
@@ -308,7 +312,7 @@ impl Snapshot {
     #[inline(always)]
     pub const fn unanswered_sends(&self) -> u32 {
         self.eliciting_sends
-            .wrapping_sub(self.eliciting_sends_at_answer)
+            .wrapping_sub(self.eliciting_sends_at_answer) as u32
     }
 
     /// Whether a ping waits for a sign of life. A peer whose bytes arrive is alive: its pong may be queued

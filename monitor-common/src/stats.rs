@@ -24,6 +24,23 @@ pub const RTT_BOUNDS: [u64; 16] = [
     10_000_000_000,
 ];
 
+/// Upper bounds in nanoseconds of the response buckets; one more bucket holds the rest. Data frames are timed
+/// by the coarse clock, whose ticks take up to 10 ms.
+pub const RESPONSE_BOUNDS: [u64; 12] = [
+    SECOND / 100,
+    SECOND / 40,
+    SECOND / 20,
+    SECOND / 10,
+    SECOND / 4,
+    SECOND / 2,
+    SECOND,
+    5 * SECOND / 2,
+    5 * SECOND,
+    10 * SECOND,
+    30 * SECOND,
+    60 * SECOND,
+];
+
 /// Shorter idle gaps are normal traffic and are not recorded.
 pub const IDLE_GAP_FLOOR: u64 = SECOND;
 
@@ -263,6 +280,8 @@ pub struct ListenerStats {
     pub zero_windows: [Counter; 2],
     /// Ping to pong, by the side that sent the ping.
     pub ping_rtt: [Histogram<{ RTT_BOUNDS.len() + 1 }>; 2],
+    /// From the last data frame of a client to the first data frame of the server after it.
+    pub response_time: Histogram<{ RESPONSE_BOUNDS.len() + 1 }>,
     /// Ended idle gaps of at least [`IDLE_GAP_FLOOR`].
     pub idle_gaps: Histogram<{ IDLE_GAP_BOUNDS.len() + 1 }>,
     /// Idle gaps of watched connections after which the peer was heard, so the path had survived; by the
@@ -298,6 +317,7 @@ impl ListenerStats {
         duplicate_acks: Counter(0),
         zero_windows: [Counter(0); 2],
         ping_rtt: [Histogram::EMPTY; 2],
+        response_time: Histogram::EMPTY,
         idle_gaps: Histogram::EMPTY,
         idle_gaps_survived: [Counter(0); idle_gap_scale::SLOTS],
         ping_intervals: [[Counter(0); idle_gap_scale::SLOTS]; 2],
@@ -330,6 +350,7 @@ impl ListenerStats {
             duplicate_acks,
             zero_windows,
             ping_rtt: [rtt_rx, rtt_tx],
+            response_time,
             idle_gaps,
             idle_gaps_survived,
             ping_intervals: [intervals_rx, intervals_tx],
@@ -361,6 +382,7 @@ impl ListenerStats {
         merge(zero_windows, &other.zero_windows);
         rtt_rx.merge(&other.ping_rtt[0]);
         rtt_tx.merge(&other.ping_rtt[1]);
+        response_time.merge(&other.response_time);
         idle_gaps.merge(&other.idle_gaps);
         merge(idle_gaps_survived, &other.idle_gaps_survived);
         merge(intervals_rx, &other.ping_intervals[0]);

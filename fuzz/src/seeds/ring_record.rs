@@ -112,7 +112,6 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
         (snapshot + offset_of!(Snapshot, snd_nxt), 5100),
         (snapshot + offset_of!(Snapshot, snd_una), 5000),
         (snapshot + offset_of!(Snapshot, retransmits), 2),
-        (snapshot + offset_of!(Snapshot, eliciting_sends), 1),
         (tx + offset_of!(DirectionFacts, pings), 1),
     ] {
         put(&mut record, at, &value.to_ne_bytes());
@@ -120,6 +119,7 @@ fn vital(kind: EventKind, detail: u32, protocol: u8) -> Vec<u8> {
     for (at, value) in [
         (offset_of!(Snapshot, local_addr), &[10, 0, 0, 1][..]),
         (offset_of!(Snapshot, remote_addr), &[10, 0, 0, 2]),
+        (offset_of!(Snapshot, eliciting_sends), &1_u16.to_ne_bytes()),
         (offset_of!(Snapshot, local_port), &8080_u16.to_ne_bytes()),
         (offset_of!(Snapshot, remote_port), &40_000_u16.to_ne_bytes()),
         (offset_of!(Snapshot, ip_version), &[4]),

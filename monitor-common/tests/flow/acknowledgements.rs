@@ -220,16 +220,26 @@ fn bytes_are_outstanding_from_the_first_sent_until_the_last_acknowledged() {
 
 #[test]
 fn a_window_that_stays_closed_is_reported_once_and_again_when_it_opens() {
+    window_of_this_host_or_the_peer(|socket, window| {
+        let notes = socket.tx(windowed(5000, 1000, window), b"");
+        (notes, socket.connection.flow.snapshot.own_window_closed_at)
+    });
+    window_of_this_host_or_the_peer(|socket, window| {
+        let notes = socket.rx(windowed(1000, 5000, window), b"");
+        (notes, socket.connection.flow.snapshot.peer_window_closed_at)
+    });
+}
+
+fn window_of_this_host_or_the_peer(advertise: fn(&mut Socket, u16) -> (u32, Moment)) {
     let mut socket = Socket::upgraded();
     socket.now = rounded(socket.now);
     let closed_at = socket.now;
     let advertise = |socket: &mut Socket, window| {
-        let notes = socket.tx(windowed(5000, 1000, window), b"");
-        let closed_at = socket.connection.flow.snapshot.own_window_closed_at;
+        let (notes, closed_at) = advertise(socket, window);
         (notes, closed_at.nanos(socket.now))
     };
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
-    // The peer's probes are answered.
+    // Probes are answered.
     for (after, notes) in [
         (CLOSED_WINDOW_REPORT - 1, 0),
         (1, notable::WINDOW_CLOSED),
@@ -246,4 +256,16 @@ fn a_window_that_stays_closed_is_reported_once_and_again_when_it_opens() {
     assert_eq!(advertise(&mut socket, 0), (notable::PUBLISH, closed_at));
     let opened = advertise(socket.wait(CLOSED_WINDOW_REPORT - 1), 300);
     assert_eq!(opened, (notable::PUBLISH, 0), "a slow reader");
+}
+
+#[test]
+fn a_reset_does_not_close_the_peers_window() {
+    let mut socket = Socket::upgraded();
+    let reset = Segment {
+        window: 0,
+        ..flagged(1000, 5000, tcp_flags::RST)
+    };
+    socket.rx(reset, b"");
+    let s = &socket.connection.flow.snapshot;
+    assert!(!s.peer_window_closed_at.is_some());
 }

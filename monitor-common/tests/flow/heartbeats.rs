@@ -180,3 +180,22 @@ fn no_ping_is_a_try_while_the_window_of_this_host_is_closed() {
     ping_at(&mut socket, 5042);
     assert_eq!(tries(&socket), (1, first), "the window is open again");
 }
+
+#[test]
+fn a_ping_is_no_try_while_the_peers_window_is_closed() {
+    let ping = Stream::new(b"", &[Frame::new(true, wire::PING, 4)], false).bytes;
+    let mut socket = Socket::upgraded();
+    socket.wait(SECOND).tx(segment(5000, 1000), &ping);
+    assert!(socket.connection.flow.snapshot.has_tries());
+    let hear = |socket: &mut Socket, ack, window| {
+        socket.wait(SECOND).rx(windowed(1000, ack, window), b"");
+    };
+    hear(&mut socket, 5006, 0);
+    let tries = |socket: &Socket| socket.connection.flow.snapshot.has_tries();
+    assert!(!tries(&socket), "it waits behind what is not read");
+    socket.tx(segment(5006, 1000), &ping);
+    assert!(!tries(&socket));
+    hear(&mut socket, 5012, 300);
+    socket.tx(segment(5012, 1000), &ping);
+    assert!(tries(&socket));
+}

@@ -4,6 +4,7 @@ mod acknowledgements;
 mod heartbeats;
 mod idle_gaps;
 mod life;
+mod responses;
 #[path = "../ws/mod.rs"]
 mod ws;
 

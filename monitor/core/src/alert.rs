@@ -57,6 +57,8 @@ pub struct ConnectionVerdict {
     pub limit: Duration,
     /// The evidence.
     pub facts: Facts,
+    /// Its send queue at the last scan of the sockets, bytes; `None` if that found none.
+    pub send_queue: Option<u32>,
     /// Details collected when it was reported; the core does not evaluate them.
     pub background: Option<Box<Background>>,
 }
@@ -211,6 +213,7 @@ impl ConnectionAlert {
                 certainty: verdict.certainty,
                 limit: verdict.limit,
                 facts: observation.evidence(),
+                send_queue: observation.unsent.map(|unsent| unsent.bytes),
                 background: None,
             }),
         }
@@ -259,7 +262,7 @@ impl Status {
 pub enum AlertResolution {
     /// It is no longer so: the peer was heard again, or a finding on the listener no longer holds.
     Recovered,
-    /// It was a warning that a zombie verdict replaced.
+    /// A graver verdict replaced it.
     Superseded,
     /// wsmon aborted it.
     Reaped,

@@ -48,6 +48,8 @@ pub struct TcpAccount {
     pub last_ack: Duration,
     /// Received, but not read by the application.
     pub unread_bytes: u32,
+    /// Written by the application, but not acknowledged.
+    pub send_queue_bytes: u32,
     /// Written by the application, but not sent.
     pub unsent_bytes: u32,
 }

@@ -17,6 +17,7 @@
 //! [sweeps](Correlator::handle_swept), a healthy flow has no entry.
 
 mod close;
+mod queues;
 mod storms;
 mod sweep;
 mod upgrades;
@@ -42,6 +43,7 @@ use super::{
     pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
     recv_queues::RecvQueues,
+    send_queues::SendQueues,
     tally::Tally,
     time::Ktime,
     transition::{State, Transition},
@@ -75,6 +77,7 @@ pub struct Correlator {
     flows: Flows,
     pending: Pending,
     recv_queues: RecvQueues,
+    send_queues: SendQueues,
     /// Until then, verdicts may depend on the current packet loss.
     uncertain_until: Ktime,
     known_hops: Vec<KnownHop>,
@@ -109,6 +112,7 @@ impl Correlator {
             flows: Flows::default(),
             pending: Pending::default(),
             recv_queues: RecvQueues::default(),
+            send_queues: SendQueues::default(),
             uncertain_until: Ktime::ZERO,
             known_hops: Vec::new(),
             interner: Interner::default(),
@@ -164,11 +168,8 @@ impl Correlator {
                 at,
                 unread,
                 complete,
-            } => {
-                for conn in self.recv_queues.observe(at, &unread, complete) {
-                    self.queue_for_inspection(conn);
-                }
-            }
+            } => self.take_recv_queues(at, &unread, complete),
+            Event::SendQueuesScanned(queues) => self.take_send_queues(queues),
             Event::Lost { .. } => {
                 if !self.actions.contains(&Action::Reconcile) {
                     self.actions.push_back(Action::Reconcile);
@@ -409,6 +410,7 @@ impl Correlator {
         let observation = Observation {
             first_seen: flow.first_seen,
             unread: self.recv_queues.unread(conn),
+            unsent: self.send_queues.unsent(conn),
             ..Observation::new(facts, source, now, rules, loss.loss(), self.staleness)
         };
         if observation.is_in_doubt() {

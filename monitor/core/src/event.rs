@@ -7,6 +7,7 @@ pub use monitor_common::event::CloseHow;
 use super::{
     facts::{ConnId, Facts, ListenerId, Role},
     handshake::{UpgradeRequest, UpgradeResponse},
+    send_queues::SendQueues,
     time::Ktime,
 };
 
@@ -63,6 +64,8 @@ pub enum Event {
         /// The scan covered all sockets: any other has nothing unread.
         complete: bool,
     },
+    /// A scan of the sockets found these with bytes in their send queue.
+    SendQueuesScanned(SendQueues),
     /// Records were lost between the kernel and the core, so the table can no longer be trusted.
     Lost { at: Ktime },
 }
@@ -82,6 +85,7 @@ impl Event {
             | Self::Listening { .. }
             | Self::ListenSocketsScanned { .. }
             | Self::RecvQueuesScanned { .. }
+            | Self::SendQueuesScanned(_)
             | Self::Lost { .. } => None,
         }
     }
@@ -106,6 +110,18 @@ pub struct ReceiveQueue {
     pub read: u64,
 }
 
+/// The bytes in the send queue of a socket: written by its application, and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendQueue {
+    pub conn: ConnId,
+    pub listener: ListenerId,
+    pub bytes: u32,
+    /// None of them is in flight.
+    pub is_held: bool,
+    /// Total bytes that the peer has acknowledged so far.
+    pub acked: u64,
+}
+
 /// A connection in its opening handshake, at the moment [`HandshakeSocket::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeSocket {
@@ -127,11 +143,12 @@ pub enum Trouble {
     Retransmit,
     /// An idle gap longer than the listener's idle limit ended; see [`Facts::last_idle_gap`].
     Resumed,
-    /// The peer was heard again after one of the other troubles, or this host's window is open again.
+    /// The peer was heard again after one of the other troubles, or a window is open again.
     Answered,
     /// This host sent its first ping, or the second try; see [`Facts::second_try`].
     PingUnanswered,
-    /// This host's window has been closed for some seconds; see [`Facts::own_window_closed_at`].
+    /// A window has been closed for some seconds; see [`Facts::own_window_closed_at`] and
+    /// [`Facts::peer_window_closed_at`].
     WindowClosed,
     /// A reset was sent or received.
     Reset,

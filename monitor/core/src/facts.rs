@@ -106,6 +106,9 @@ pub struct Facts {
     pub second_try: Option<Ktime>,
     /// Since when this host advertises a window of 0; `None` while it is open.
     pub own_window_closed_at: Option<Ktime>,
+    /// Since when the peer advertises a window of 0; `None` while it is open, and in a snapshot also
+    /// while this host's is closed.
+    pub peer_window_closed_at: Option<Ktime>,
     /// Round-trip time of the last answered ping from this host.
     pub ping_rtt: Option<Duration>,
     /// The last completed idle gap of at least a second, or longer than the listener's idle limit.
@@ -204,6 +207,7 @@ impl Facts {
             first_try: None,
             second_try: None,
             own_window_closed_at: None,
+            peer_window_closed_at: None,
             ping_rtt: None,
             last_idle_gap: None,
             close: None,

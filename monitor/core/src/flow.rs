@@ -175,14 +175,12 @@ impl TrackedFlow {
         self.advance(observation.facts, &mut history.tally, actions);
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
-            Some(standing) if standing.verdict.kind.is_zombie() => None,
-            Some(_) => Some(rules::judge_graver(observation)),
-            None => Some(rules::judge(observation)),
+            Some(standing) => rules::judge_graver(observation, standing.verdict.kind),
+            None => rules::judge(observation),
         };
         match finding {
-            None => {}
-            Some(Finding::NotBefore(at)) => next_check = next_check.min(at),
-            Some(Finding::Holds(verdict)) => {
+            Finding::NotBefore(at) => next_check = next_check.min(at),
+            Finding::Holds(verdict) => {
                 self.resolve(
                     Ending::Superseded,
                     Some((observation.facts, observation.now)),
@@ -305,7 +303,9 @@ impl TrackedFlow {
                     let at = standing.alert.at.max(observation.now).max(now);
                     self.report(verdict, at, observation, history, actions);
                 } else {
-                    standing.alert.subject.facts = observation.evidence();
+                    let subject = &mut standing.alert.subject;
+                    subject.facts = observation.evidence();
+                    subject.send_queue = observation.unsent.map(|unsent| unsent.bytes);
                 }
                 next_check
             }

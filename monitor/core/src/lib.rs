@@ -33,6 +33,7 @@ mod pending;
 pub mod reap;
 mod recv_queues;
 pub mod rules;
+pub mod send_queues;
 pub mod storm;
 mod storm_watch;
 pub mod tally;

@@ -107,6 +107,24 @@ fn evidence(
                 "",
             )
         }
+        (VerdictKind::Backlogged, certainty) => {
+            let since = match facts.peer_window_closed_at {
+                Some(at) => at.min(verdict.since),
+                None => verdict.since,
+            };
+            let waited = SecondsText(observation.now.since(since));
+            let waits = observation.unsent.map_or_else(String::new, |unsent| {
+                format!(
+                    ", and {} wait here",
+                    CountedNoun(unsent.bytes.into(), "byte")
+                )
+            });
+            let closed = format!("the peer acknowledges with a closed window for {waited}{waits}");
+            match certainty {
+                Certainty::Suspected => (closed, ": its application reads little or nothing"),
+                Certainty::Confirmed => (closed, ": its application does not read"),
+            }
+        }
         (VerdictKind::Expiring, _) => {
             let limit = SecondsText(verdict.limit);
             let how = observation
@@ -155,6 +173,7 @@ pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> Stri
         | VerdictKind::Unresponsive
         | VerdictKind::HalfClosed
         | VerdictKind::Stalled
+        | VerdictKind::Backlogged
         | VerdictKind::Expiring => at.since(verdict.since),
     };
     let lasted = SecondsText(lasted);
@@ -168,6 +187,9 @@ pub(super) fn why_resolved(verdict: &Verdict, ending: Ending, at: Ktime) -> Stri
         }
         (Ending::Recovered, VerdictKind::Stalled) => {
             format!("the application reads again after {lasted}")
+        }
+        (Ending::Recovered, VerdictKind::Backlogged) => {
+            format!("the peer's application reads again after {lasted}")
         }
         (Ending::Recovered, VerdictKind::Quiet) => format!("a message came after {lasted}"),
         (Ending::Recovered, VerdictKind::Expiring) => {

@@ -6,6 +6,7 @@ use super::{
     facts::{Direction, Facts, IdleGap},
     hop::{Hop, ListenerRules, Path},
     loss::Loss,
+    send_queues::Unsent,
     time::Ktime,
     verdict::Verdict,
 };
@@ -25,12 +26,14 @@ pub struct Observation<'a> {
     pub first_seen: Ktime,
     /// Bytes that its application has not read, if the last scan of the sockets found any.
     pub unread: Option<Unread>,
+    /// Bytes in its send queue, if the last scan of the sockets found any.
+    pub unsent: Option<Unsent>,
     /// The recent loss of the listener's connections.
     pub listener_loss: Loss,
 }
 
 impl<'a> Observation<'a> {
-    /// What is observed of a flow by its facts alone: nothing unread, and not seen before.
+    /// What is observed of a flow by its facts alone: no queues, and not seen before.
     pub(crate) fn new(
         facts: &'a Facts,
         source: FactsSource,
@@ -48,6 +51,7 @@ impl<'a> Observation<'a> {
             staleness,
             first_seen: Ktime::ZERO,
             unread: None,
+            unsent: None,
             listener_loss,
         }
     }
@@ -119,6 +123,11 @@ impl<'a> Observation<'a> {
         let hops = || self.path.hops.iter();
         let unknown = || hops().any(|hop| hop.quiet_since(self.facts).is_none());
         self.facts.established_at.is_none() && (self.rules.message_gap.is_some() || unknown())
+    }
+
+    /// True if at most the last transmission is unanswered, which may be on its way.
+    pub(super) fn peer_answers(&self) -> bool {
+        self.facts.unanswered_transmissions < 2
     }
 
     /// True if bytes are certainly in flight.

@@ -186,6 +186,7 @@ pub fn may_be_reaped(verdict: &ConnectionVerdict) -> bool {
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive => true,
         VerdictKind::HalfClosed
         | VerdictKind::Stalled
+        | VerdictKind::Backlogged
         | VerdictKind::Expiring
         | VerdictKind::Quiet => false,
     };
@@ -254,6 +255,7 @@ mod tests {
             certainty,
             limit: Duration::from_secs(6),
             facts: Facts::just_opened(conn, Ktime(1)),
+            send_queue: None,
             background: None,
         }
     }

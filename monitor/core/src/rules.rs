@@ -16,6 +16,7 @@
 //! On an MPTCP subflow no rule confirms that the connection is dead, because it may survive on
 //! another subflow.
 
+mod backlogged;
 mod black_holed;
 mod expired;
 mod expiring;
@@ -34,6 +35,7 @@ use super::{
 };
 use rule::{Rule, silence_until};
 
+pub(super) use backlogged::BACKLOGGED_AFTER;
 pub use expiring::is_near_lifetime;
 pub use unresponsive::pace_of_pongs;
 
@@ -42,10 +44,33 @@ pub fn judge(observation: &Observation<'_>) -> Finding {
     first(observation, &RULES)
 }
 
-/// Judges a flow that is already `expiring` or `quiet`, by the rules that find zombies.
-pub fn judge_graver(observation: &Observation<'_>) -> Finding {
-    let zombies = RULES.iter().filter(|rule| rule.kind.is_zombie());
-    first(observation, zombies)
+/// Judges a flow on which a verdict of `kind` already stands, by the rules that find graver ones.
+///
+/// Any zombie is graver than `expiring` and `quiet`. A peer with a closed window may die too: a confirmed
+/// death is graver than `backlogged`.
+pub fn judge_graver(observation: &Observation<'_>, kind: VerdictKind) -> Finding {
+    match kind {
+        VerdictKind::Expiring | VerdictKind::Quiet => first(
+            observation,
+            RULES.iter().filter(|rule| rule.kind.is_zombie()),
+        ),
+        VerdictKind::Backlogged => {
+            match first(
+                observation,
+                RULES.iter().filter(|rule| rule.kind.is_death()),
+            ) {
+                Finding::Holds(verdict) if verdict.certainty < Certainty::Confirmed => {
+                    Finding::NotBefore(observation.now + RECHECK)
+                }
+                finding => finding,
+            }
+        }
+        VerdictKind::Expired
+        | VerdictKind::BlackHoled
+        | VerdictKind::Unresponsive
+        | VerdictKind::HalfClosed
+        | VerdictKind::Stalled => Finding::NotBefore(Ktime::NEVER),
+    }
 }
 
 /// In the order of [`VerdictKind`]. The first one that holds wins, so the rules that find zombies come first.
@@ -55,6 +80,7 @@ static RULES: [Rule; VerdictKind::ALL.len()] = [
     unresponsive::RULE,
     half_closed::RULE,
     stalled::RULE,
+    backlogged::RULE,
     expiring::RULE,
     quiet::RULE,
 ];

@@ -9,6 +9,7 @@ use super::{
     idle_gaps::Learned,
     loss::Loss,
     reap::ReapOutcome,
+    send_queues::QueueTotals,
     verdict::VerdictKind,
 };
 
@@ -30,6 +31,8 @@ pub struct Tally {
     pub reaped: [u64; ReapOutcome::ALL.len()],
     /// Gauge: listening sockets on its ports, in all network namespaces.
     pub listen_sockets: u64,
+    /// Gauges, as of the last scan of the sockets.
+    pub send_queues: QueueTotals,
     /// Gauge: upgrade requests without a response for at least 10 s.
     pub handshakes_stuck: u64,
     /// Gauge: clients are coming back all at once.

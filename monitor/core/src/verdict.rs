@@ -20,6 +20,8 @@ pub enum VerdictKind {
     HalfClosed,
     /// This host's application does not read received data.
     Stalled,
+    /// The peer's application does not read sent data.
+    Backlogged,
     /// Close to the limit of a hop that closes connections: expect a disconnect, not a zombie.
     Expiring,
     /// The peer has sent no message for a long time.

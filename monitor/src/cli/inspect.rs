@@ -185,6 +185,9 @@ impl fmt::Display for Page<'_> {
             tcp.unanswered_transmissions,
             Age(tcp.unanswered_seconds)
         )?;
+        if let Some(bytes) = tcp.send_queue_bytes {
+            write!(f, "\n             send queue bytes {bytes}")?;
+        }
         if let Some(close) = &record.close {
             let code = close
                 .code
@@ -315,6 +318,7 @@ mod tests {
             compressed: true,
             faults: vec!["bad_key".to_owned()],
         });
+        record.tcp.send_queue_bytes = Some(512);
         let page = Page(&record).to_string();
         for line in [
             "connection 7",
@@ -328,6 +332,7 @@ mod tests {
             "  pings in   2, unanswered 0, the last - ago, every 15.0 s, jitter 0.000 s, round trip 250 µs",
             "  pings out  none",
             "  verdict    none",
+            "             send queue bytes 512",
         ] {
             assert!(
                 page.lines().any(|l| l == line),

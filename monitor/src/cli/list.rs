@@ -26,6 +26,7 @@ Examples:
   wsmon list --listener 8080 --state closing
   wsmon list --limit 0                                      all of them
   wsmon list --sort idle --limit 10                         the ten longest silences
+  wsmon list --sort queue --limit 10                        the ten slowest readers
   wsmon list --ended --peer 10.0.0.0/8                      how clients there left
   wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
@@ -184,15 +185,17 @@ struct ConnectionRow<'a>(&'a ConnectionRecord);
 impl ConnectionRow<'_> {
     /// The last column follows.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     ";
+         AGE        IDLE       FRAMES RX/TX     QUEUE     ";
 }
 
 impl fmt::Display for ConnectionRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
+        let queue = record.tcp.send_queue_bytes;
+        let queue = queue.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         write!(
             f,
-            "{:<9}  {:<10}  {:<21}  {:<9}  {:<7}  {:<9}  {:<9}  {:<15}  ",
+            "{:<9}  {:<10}  {:<21}  {:<9}  {:<7}  {:<9}  {:<9}  {:<15}  {:<8}  ",
             record.cookie.0,
             record.listener,
             record.peer.to_string(),
@@ -201,6 +204,7 @@ impl fmt::Display for ConnectionRow<'_> {
             Age(record.age_seconds),
             Age(record.idle_seconds),
             format!("{}/{}", record.rx.frames, record.tx.frames),
+            queue,
         )?;
         let ended = record
             .states
@@ -266,8 +270,8 @@ mod tests {
     fn rows_align_with_their_head() {
         let record = record(&detail(315_653), None);
         let expected = "\
-COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
-315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
+COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     QUEUE     VERDICT
+315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -         -";
         assert_eq!(
             format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
             expected
@@ -280,7 +284,7 @@ COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDL
         let row = ConnectionRow(&record).to_string();
         assert!(row.contains("  closed   "), "{row}");
         assert!(
-            row.ends_with("  3/0              2026-11-22T18:37:52.5Z rst_received"),
+            row.ends_with("  3/0              -         2026-11-22T18:37:52.5Z rst_received"),
             "{row}"
         );
     }

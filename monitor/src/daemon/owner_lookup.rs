@@ -230,6 +230,7 @@ fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
             retransmission_timeout: info.retransmission_timeout,
             last_ack: info.last_ack_recv,
             unread_bytes: socket.receive_queue,
+            send_queue_bytes: socket.send_queue,
             unsent_bytes: info.notsent_bytes,
         })
     });

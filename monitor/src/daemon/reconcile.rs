@@ -66,8 +66,8 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Starts a scan for which connections and uncertain requests still have a socket, and for unread
-    /// receive queues. On a host with a million sockets this takes seconds, so it runs in the background.
+    /// Starts a scan for which connections and uncertain requests still have a socket, and for
+    /// the queues of the sockets. On a host with a million sockets this takes seconds, so it runs in the background.
     pub fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
@@ -75,13 +75,14 @@ impl Reconciler {
             requests: socket_scan::sorted(self.requests_sought.iter().copied()),
             known: core.conns(),
             presence: std::mem::take(&mut self.presence),
+            send_queues: core.send_queues().clone(),
         };
         let listeners = listeners.to_vec();
         tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, targets))
     }
 
-    /// Takes a scan's result. Missing seeds are dropped later, in [`Reconciler::step`]; unread queues
-    /// are reported here. Returns the CPU time of the scan if it completed.
+    /// Takes a scan's result. Missing seeds are dropped later, in [`Reconciler::step`]; queues are
+    /// reported here. Returns the CPU time of the scan if it completed.
     pub fn finish(
         &mut self,
         result: Result<ScanResult, JoinError>,
@@ -123,6 +124,7 @@ impl Reconciler {
             unread: scanned.unread,
             complete: scanned.complete,
         });
+        core.handle_event(Event::SendQueuesScanned(scanned.send_queues));
         Some(scanned.cost)
     }
 

@@ -55,6 +55,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         first_try: moment(first_try),
         second_try: moment(s.second_try(first_try)),
         own_window_closed_at: moment(s.own_window_closed_at.nanos(s.published_at)),
+        peer_window_closed_at: moment(s.peer_window_closed_at.nanos(s.published_at)),
         ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
@@ -121,7 +122,7 @@ pub fn seed(facts: &Facts) -> Published {
         nxt_known: 1,
         unacked_since: at(facts.unacked_since),
         retransmits: facts.retransmits,
-        eliciting_sends: facts.unanswered_transmissions,
+        eliciting_sends: u16::try_from(facts.unanswered_transmissions).unwrap_or(u16::MAX),
         unanswered_since: Moment::of(at(facts.unanswered_since)),
         ..Snapshot::EMPTY
     })

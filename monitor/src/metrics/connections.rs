@@ -3,7 +3,7 @@
 use prometheus::proto::MetricFamily;
 
 use super::{FamilyBuilder, Scrape, count, families::core_histogram};
-use monitor_core::{CloseHow, facts::Protocol};
+use monitor_core::{CloseHow, facts::Protocol, send_queues::QueueTotals};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut live = FamilyBuilder::gauge("connections", "Watched connections.");
@@ -35,6 +35,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut listening = FamilyBuilder::gauge(
         "listener_sockets",
         "Listening sockets on the ports of a listener, in all network namespaces.",
+    );
+    let mut queues = FamilyBuilder::gauge(
+        "send_queue_bytes",
+        "Bytes in the send queues of the connections, at the last scan of the host's sockets.",
     );
     for (listener, tally) in scrape.listeners.iter().zip(&scrape.tallies) {
         if !listener.remote {
@@ -80,12 +84,16 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
         durations.add_histogram(&[("listener", name)], core_histogram(&tally.durations));
+        let QueueTotals { sum, max } = tally.send_queues;
+        for (stat, bytes) in [("sum", sum), ("max", max.into())] {
+            queues.add(&[("listener", name), ("stat", stat)], bytes as f64);
+        }
         let open = tally.ages.histogram(scrape.now);
         ages.add_histogram(&[("listener", name)], core_histogram(&open));
     }
     out.extend(
         [
-            listening, live, opened, closed, codes, abnormal, durations, ages,
+            listening, live, opened, closed, codes, abnormal, durations, ages, queues,
         ]
         .map(FamilyBuilder::finish),
     );

@@ -2,7 +2,7 @@
 
 use monitor_common::{
     frame::opcode,
-    stats::{IDLE_GAP_BOUNDS, PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS},
+    stats::{IDLE_GAP_BOUNDS, PongKind, ProtocolError, RESPONSE_BOUNDS, RTT_BOUNDS, SIZE_BOUNDS},
 };
 use prometheus::proto::MetricFamily;
 
@@ -41,6 +41,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     let mut unsynced = FamilyBuilder::counter(
         "unsynced_bytes_total",
         "Stream bytes that could not be attributed to frames.",
+    );
+    let mut responses = FamilyBuilder::histogram(
+        "response_seconds",
+        "Time from a client's last data frame to the server's first data frame after it.",
     );
     let mut pings = FamilyBuilder::counter("pings_total", "Ping frames.");
     let mut unanswered = FamilyBuilder::counter(
@@ -101,13 +105,15 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             let labels = [("listener", name), ("kind", kind.as_str())];
             errors.add(&labels, count(&stats.protocol_errors[kind as usize]));
         }
+        let time = kernel_histogram(&stats.response_time, &RESPONSE_BOUNDS, NANOSECONDS);
+        responses.add_histogram(&[("listener", name)], time);
         let gap = kernel_histogram(&stats.idle_gaps, &IDLE_GAP_BOUNDS, NANOSECONDS);
         idle_gaps.add_histogram(&[("listener", name)], gap);
     }
     out.extend(
         [
-            frames, bytes, fragmented, unfinished, compressed, sizes, errors, unsynced, pings,
-            unanswered, pongs, rtt, heartbeats, idle_gaps,
+            frames, bytes, fragmented, unfinished, compressed, sizes, errors, unsynced, responses,
+            pings, unanswered, pongs, rtt, heartbeats, idle_gaps,
         ]
         .map(FamilyBuilder::finish),
     );

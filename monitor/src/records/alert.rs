@@ -208,6 +208,7 @@ pub(crate) mod tests {
                         "[fd00::1]:5000".parse().expect("an address"),
                     )
                 },
+                send_queue: None,
                 background: None,
             }),
         }

@@ -137,6 +137,9 @@ pub struct TcpRecord {
     pub retransmits_total: u32,
     pub unanswered_transmissions: u32,
     pub unanswered_seconds: Option<f64>,
+    /// Written by the application and not acknowledged, at the last scan of the sockets; `null` if none
+    /// has covered the connection.
+    pub send_queue_bytes: Option<u32>,
 }
 
 /// The first close frame.
@@ -164,6 +167,8 @@ pub struct ConnectionView<'a> {
     pub listener: &'a str,
     pub verdict: Option<&'a ConnectionAlert>,
     pub handshake: Option<HandshakeSummary>,
+    /// Bytes.
+    pub send_queue: Option<u32>,
     /// When the upgrade was requested.
     pub requested_at: Option<Ktime>,
     /// For a closed connection.
@@ -214,6 +219,7 @@ impl ConnectionView<'_> {
                 retransmits_total: self.detail.retransmits,
                 unanswered_transmissions: facts.unanswered_transmissions,
                 unanswered_seconds: self.age(facts.unanswered_since),
+                send_queue_bytes: self.send_queue,
             },
             close: facts.close.map(CloseFrame::from),
         }
@@ -325,6 +331,7 @@ pub(crate) mod tests {
             listener: "8080",
             verdict: None,
             handshake: None,
+            send_queue: None,
             requested_at: Some(Ktime(10_500_000_000)),
             how,
             now: detail.facts.at,

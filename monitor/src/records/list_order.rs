@@ -20,6 +20,8 @@ pub enum ListOrder {
     Idle,
     /// Most retransmissions without progress first, then most in all
     Retransmits,
+    /// Most bytes in the send queue first
+    Queue,
     /// Most frames first, both directions together
     Frames,
     /// Most payload of frames first, both directions together
@@ -43,6 +45,10 @@ impl ListOrder {
             Self::Retransmits => {
                 Some(|record| [record.tcp.retransmits, record.tcp.retransmits_total].map(u64::from))
             }
+            Self::Queue => Some(|record| {
+                let bytes = record.tcp.send_queue_bytes.unwrap_or_default();
+                [bytes.into(), 0]
+            }),
             Self::Frames => {
                 Some(|record| [u64::from(record.rx.frames) + u64::from(record.tx.frames), 0])
             }
@@ -73,6 +79,7 @@ mod tests {
         record.idle_seconds = Some(5.25);
         record.tcp.retransmits = 2;
         record.tcp.retransmits_total = 9;
+        record.tcp.send_queue_bytes = Some(5);
         (record.rx.frames, record.tx.frames) = (u32::MAX, 1);
         (record.rx.payload_bytes, record.tx.payload_bytes) = (70, 7);
         let figures = |order: ListOrder| order.figures().map(|figures| figures(&record));
@@ -80,6 +87,7 @@ mod tests {
         assert_eq!(figures(ListOrder::Urgency), None);
         assert_eq!(figures(ListOrder::Idle), Some([5250, 0]));
         assert_eq!(figures(ListOrder::Retransmits), Some([2, 9]));
+        assert_eq!(figures(ListOrder::Queue), Some([5, 0]));
         assert_eq!(figures(ListOrder::Frames), Some([1 << 32, 0]));
         assert_eq!(figures(ListOrder::Bytes), Some([77, 0]));
     }

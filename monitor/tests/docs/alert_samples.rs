@@ -152,6 +152,7 @@ fn alert(status: Status, clock: Option<Ktime>) -> ConnectionAlert {
                     ([127, 0, 0, 1], 40_000).into(),
                 )
             },
+            send_queue: None,
             // A closed connection has no socket to look up.
             background: (status == Status::Firing).then(|| Box::new(everything_known())),
         }),
@@ -177,6 +178,7 @@ fn everything_known() -> Background {
             retransmission_timeout: Duration::from_secs(1),
             last_ack: Duration::from_secs(1),
             unread_bytes: 1,
+            send_queue_bytes: 1,
             unsent_bytes: 1,
         }),
     }

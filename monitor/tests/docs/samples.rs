@@ -124,6 +124,7 @@ fn connection(full: bool) -> ConnectionRecord {
             retransmits_total: 1,
             unanswered_transmissions: 1,
             unanswered_seconds: age,
+            send_queue_bytes: full.then_some(1),
         },
         close: Some(close(full)),
     }

@@ -178,6 +178,7 @@ pub(super) struct Figures {
     pings_unanswered: [u64; 2],
     round_trips: [u64; 2],
     ping_intervals: [u64; 2],
+    responses: u64,
     opened: u64,
 }
 
@@ -207,6 +208,9 @@ impl Figures {
             pings_unanswered: pair(|s, i| s.pings_unanswered[i].get()),
             round_trips: pair(|s, i| s.ping_rtt[i].buckets.iter().map(|n| n.get()).sum()),
             ping_intervals: pair(|s, i| s.ping_intervals[i].iter().map(Counter::get).sum()),
+            responses: difference(&before.response_time.buckets, &now.response_time.buckets)
+                .iter()
+                .sum(),
             opened: now.opened.get() - before.opened.get(),
         }
     }

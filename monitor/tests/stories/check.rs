@@ -229,6 +229,7 @@ fn invariants(
         (VerdictKind::HalfClosed, _) => (60.0, 60.1),
         (VerdictKind::Stalled, Certainty::Suspected) => (10.0, 10.1),
         (VerdictKind::Stalled, Certainty::Confirmed) => (30.0, f64::INFINITY),
+        (VerdictKind::Backlogged, Certainty::Suspected) => (30.0, 30.1),
         _ => (0.0, f64::INFINITY),
     };
     if !(earliest..=latest).contains(&waited) {

@@ -36,9 +36,12 @@ pub(crate) fn stories() -> Vec<Story> {
             "zero window",
         )
         .live(1.0)
-        .every(1.0, 1.0..100.0, Host(Message(1000)))
+        .at(1.0, Host(Message(1000)))
         .at(10.5, PeerStopsReading)
-        .until(200.0),
+        .at(11.0, Host(Message(20_000)))
+        .every(1.0, 12.0..70.0, Host(Message(1000)))
+        .until(80.0)
+        .reports("backlogged suspected", 41.0..41.1),
         story(
             "a client doesn't read for a minute, then does",
             "zero window",
@@ -46,6 +49,16 @@ pub(crate) fn stories() -> Vec<Story> {
         .every(1.0, 1.0..100.0, Host(Message(1000)))
         .at(10.5, PeerStopsReading)
         .at(70.5, PeerReads)
+        .until(200.0)
+        .reports("backlogged suspected", 41.0..41.1)
+        .reports("backlogged recovered", 70.5..70.6),
+        story(
+            "a client is slow: its window opens every 28 s, for one message",
+            "zero window",
+        )
+        .every(1.0, 1.0..190.0, Host(Message(1000)))
+        .every(28.0, 10.5..190.0, PeerStopsReading)
+        .every(28.0, 38.4..190.0, PeerReads)
         .until(200.0),
         story(
             "a client doesn't read, and pings wait on this host",
@@ -54,14 +67,16 @@ pub(crate) fn stories() -> Vec<Story> {
         .every(20.0, 20.0..200.0, Host(Ping))
         .at(10.5, PeerStopsReading)
         .at(11.0, Host(Message(1000)))
-        .until(200.0),
+        .until(200.0)
+        .reports("backlogged suspected", 41.0..41.1),
         story("a client dies whose window was closed", "zero window")
             .behind(silent(60.0))
             .at(10.5, PeerStopsReading)
             .every(1.0, 11.0..30.0, Host(Message(1000)))
             .at(40.0, PathBreaks)
             .until(300.0)
-            .reports("expired suspected", 184.4..184.5)
-            .reports("expired confirmed", 184.4..240.0),
+            .reports("backlogged suspected", 41.0..41.1)
+            .reports("backlogged superseded", 100.0..240.0)
+            .reports("expired confirmed", 100.0..240.0),
     ]
 }

@@ -1,6 +1,7 @@
 //! The correlator with one listener, in virtual time.
 
 mod application;
+mod backlogged;
 mod black_holed;
 mod expired;
 mod mptcp;
@@ -13,7 +14,7 @@ use monitor_common::snapshot::TRY_APART;
 use super::*;
 use crate::{
     AlertResolution, Certainty, CloseHow, Hop, OnExpiry, Status, Trouble, VerdictKind,
-    event::ReceiveQueue,
+    event::{ReceiveQueue, SendQueue},
     facts::{Close, Closing, ClosingBy, Direction, IdleGap, Protocol},
     hop::{Activity, Directions, Path},
     loss::Loss,
@@ -181,7 +182,9 @@ fn retransmit(facts: &mut Facts, at: u64) {
 const FIRING: Status = Status::Firing;
 const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 use Certainty::{Confirmed, Suspected};
-use VerdictKind::{BlackHoled, Expired, Expiring, HalfClosed, Quiet, Stalled, Unresponsive};
+use VerdictKind::{
+    Backlogged, BlackHoled, Expired, Expiring, HalfClosed, Quiet, Stalled, Unresponsive,
+};
 
 /// If one try in seven fails, eight failures in a row are chance in less than one case in a million.
 fn lossy() -> Loss {

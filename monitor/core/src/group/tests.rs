@@ -32,6 +32,7 @@ fn alert(at: u64, conn: u64, status: Status) -> ConnectionAlert {
             certainty: Certainty::Suspected,
             limit: Duration::from_secs(6),
             facts,
+            send_queue: None,
             background: None,
         }),
     }

@@ -26,7 +26,9 @@ fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     let unacked = facts
         .unacked_since
-        .filter(|_| observation.is_outstanding() && !observation.is_reset());
+        .filter(|_| observation.is_outstanding() && !observation.is_reset())
+        // Retransmissions to a closed window are probes of it.
+        .filter(|_| facts.peer_window_closed_at.is_none() || !observation.peer_answers());
     let Some(since) = unacked else {
         return Finding::NotBefore(Ktime::NEVER);
     };

@@ -68,12 +68,11 @@ fn find(observation: &Observation<'_>) -> Finding {
     })
 }
 
-/// A later first try, or none, means that something arrived in between.
+/// A later first try, or none, means that something arrived in between. A peer whose window closes has
+/// taken nothing, but it ends the tries too.
 fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
-    observation
-        .facts
-        .first_try
-        .is_none_or(|at| at > verdict.since)
+    let facts = observation.facts;
+    facts.peer_window_closed_at.is_none() && facts.first_try.is_none_or(|at| at > verdict.since)
 }
 
 fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {

@@ -75,7 +75,13 @@ pub(crate) fn is_true(
             let idle = now.since(t.last_activity().unwrap());
             hop.on_expiry == OnExpiry::Fin && idle >= hop.idle_timeout.unwrap() / 20 * 19
         }),
-        (VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet, _) => false,
+        (
+            VerdictKind::HalfClosed
+            | VerdictKind::Stalled
+            | VerdictKind::Backlogged
+            | VerdictKind::Quiet,
+            _,
+        ) => false,
     }
 }
 
@@ -246,6 +252,7 @@ fn is_confirmed(kind: VerdictKind, t: &Facts, r: &ListenerRules, now: Ktime) -> 
         VerdictKind::BlackHoled => !may_be_chance(t, 1 + t.retransmits),
         VerdictKind::HalfClosed
         | VerdictKind::Stalled
+        | VerdictKind::Backlogged
         | VerdictKind::Expiring
         | VerdictKind::Quiet => false,
         VerdictKind::Unresponsive => {
@@ -278,7 +285,10 @@ pub(crate) fn recovered(kind: VerdictKind, since: Ktime, t: &Facts) -> bool {
             VerdictKind::Unresponsive => t.first_try.is_none() || after(t.first_try),
             // In use again, or past the limit of a hop that does not exist here.
             VerdictKind::Expiring => true,
-            VerdictKind::HalfClosed | VerdictKind::Stalled | VerdictKind::Quiet => false,
+            VerdictKind::HalfClosed
+            | VerdictKind::Stalled
+            | VerdictKind::Backlogged
+            | VerdictKind::Quiet => false,
         }
 }
 

@@ -14,6 +14,7 @@ use crate::{
 use monitor_core::{
     ConnId, Ktime,
     event::{ListeningSocket, ReceiveQueue},
+    send_queues::SendQueues,
 };
 
 /// What a scan has to find.
@@ -26,6 +27,8 @@ pub(super) struct ScanTargets {
     pub(super) known: Vec<ConnId>,
     /// As the last scan left it.
     pub(super) presence: Presence,
+    /// As the last scan left them.
+    pub(super) send_queues: SendQueues,
 }
 
 /// The sockets on watched ports at one moment.
@@ -42,6 +45,7 @@ pub struct ScannedSockets {
     /// Connections whose end was not reported.
     pub(super) gone: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
+    pub(super) send_queues: SendQueues,
     pub(super) listening: Vec<ListeningSocket>,
     /// What could not be scanned, and why.
     pub(super) omissions: Vec<String>,
@@ -60,12 +64,17 @@ pub(super) fn scan_host(
     let mut seeds = TargetSearch::new(&targets.seeds);
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
+    let mut unsent = Vec::new();
     let scan = scan::connections(listeners, |found| {
         seeds.mark_found(found.conn());
         requests.mark_found(found.conn());
         present.mark_found(found.conn());
         unread.extend(found.receive_queue());
+        unsent.extend(found.send_queue());
     })?;
+    let send_queues = targets
+        .send_queues
+        .next(at, unsent, scan.is_complete(), &known);
     let gone = match scan.is_complete() {
         true => presence.update(&known, &present.found, scan.hidden == 0),
         false => Vec::new(),
@@ -79,6 +88,7 @@ pub(super) fn scan_host(
         missing_seeds: seeds.missing(),
         missing_requests: requests.missing(),
         unread,
+        send_queues,
         listening: scan.listening,
         cost: clock::of_thread().saturating_sub(begun),
     })
@@ -166,6 +176,7 @@ mod tests {
                 requests: sorted([]),
                 known: known.to_vec(),
                 presence,
+                send_queues: SendQueues::default(),
             };
             let scanned = scan_host(listeners, targets).unwrap();
             if scanned.complete {

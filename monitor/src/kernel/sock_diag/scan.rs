@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use monitor_core::{
-    event::{ListeningSocket, ReceiveQueue},
+    event::{ListeningSocket, ReceiveQueue, SendQueue},
     facts::{ConnId, Facts, ListenerId, Role},
 };
 
@@ -102,6 +102,20 @@ impl ScannedSocket<'_> {
             conn: self.conn(),
             bytes,
             read: received.saturating_sub(queue.into()),
+        })
+    }
+
+    /// The bytes that its application has written and the peer has not acknowledged, if any.
+    pub fn send_queue(&self) -> Option<SendQueue> {
+        let (listener, _) = self.watched?;
+        let info = self.socket.info.as_ref()?;
+        let bytes = self.socket.send_queue;
+        (bytes > 0).then_some(SendQueue {
+            conn: self.conn(),
+            listener,
+            bytes,
+            is_held: info.unacked_segments == 0,
+            acked: info.bytes_acked,
         })
     }
 }
@@ -312,5 +326,39 @@ mod tests {
             connection.server.read_exact(&mut [0; 3]).unwrap();
             assert_eq!(scanned(port), (vec![conn], vec![]), "{address}");
         }
+    }
+
+    #[test]
+    #[ignore = "needs root: makes network namespaces"]
+    fn written_bytes_are_held_while_the_peer_does_not_read() {
+        const PORT: u16 = 18_204;
+        let namespace = Namespace::new();
+        let address = format!("127.0.0.1:{PORT}");
+        let mut connection = namespace.connect(&address, &address);
+        let conn = ConnId(socket_cookie(&connection.server).unwrap());
+        let queue = || {
+            let mut found = None;
+            let scan = connections(&[listener(PORT)], |socket| found = socket.send_queue());
+            assert!(scan.unwrap().is_complete());
+            found
+        };
+        assert_eq!(queue(), None);
+        connection.server.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        let held = wait_for("a closed window", || {
+            while let Ok(bytes) = connection.server.write(&[0; 4096]) {
+                written += bytes as u64;
+            }
+            queue().filter(|queue| queue.is_held)
+        });
+        assert_eq!(held.conn, conn);
+        assert_eq!(held.listener, ListenerId(0));
+        assert_eq!(held.acked + u64::from(held.bytes), written);
+
+        connection.client.set_nonblocking(true).unwrap();
+        wait_for("an empty queue", || {
+            while let Ok(1..) = connection.client.read(&mut [0; 4096]) {}
+            queue().is_none().then_some(())
+        });
     }
 }

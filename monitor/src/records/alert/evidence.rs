@@ -14,6 +14,7 @@ pub(super) enum Evidence {
         last_tx_seconds: Option<f64>,
         last_ack_seconds: Option<f64>,
         unacked_bytes: u32,
+        send_queue_bytes: Option<u32>,
         retransmits: u32,
         pings_unanswered: u32,
         limit_seconds: f64,
@@ -66,20 +67,19 @@ impl Evidence {
     pub(super) fn of(verdict: &ConnectionVerdict, at: Ktime) -> Self {
         let facts = &verdict.facts;
         let ago = |moment| ago(facts, at, moment);
+        let background = verdict.background.as_ref();
+        let tcp = background.and_then(|background| background.tcp);
         Self::Connection {
             idle_seconds: ago(facts.last_passed()),
             last_rx_seconds: ago(facts.rx.last_packet),
             last_tx_seconds: ago(facts.tx.last_packet),
             last_ack_seconds: ago(facts.ack_progress_at),
             unacked_bytes: facts.unacked_bytes,
+            send_queue_bytes: tcp.map(|tcp| tcp.send_queue_bytes).or(verdict.send_queue),
             retransmits: facts.retransmits,
             pings_unanswered: facts.pings_unanswered,
             limit_seconds: seconds(verdict.limit),
-            tcp: verdict
-                .background
-                .as_ref()
-                .and_then(|background| background.tcp)
-                .map(TcpEvidence::of),
+            tcp: tcp.map(TcpEvidence::of),
         }
     }
 

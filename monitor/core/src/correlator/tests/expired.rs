@@ -36,7 +36,7 @@ fn a_hop_that_closes_connections_leaves_no_zombie() {
         let (mut bench, _) = Bench::opened(hop);
         bench.until(60_000);
         assert_eq!(bench.tally().detected.map(|n| n > 0), {
-            let mut detected = [false; 7];
+            let mut detected = [false; VerdictKind::ALL.len()];
             detected[Expiring as usize] = hop.is_some();
             detected
         });
@@ -148,7 +148,7 @@ fn a_reset_from_an_expired_path_is_not_a_recovery() {
     bench.closed(CloseHow::RstReceived, 7_040, &facts);
     let closed = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
     assert_eq!(bench.emitted[1], (7_040, closed, Expired, Suspected));
-    assert_eq!(bench.tally().zombies, [0; 7]);
+    assert_eq!(bench.tally().zombies.iter().sum::<u64>(), 0);
     assert!(bench.core.is_empty());
 }
 

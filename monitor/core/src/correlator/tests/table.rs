@@ -206,5 +206,5 @@ fn a_flow_that_is_not_a_websocket_is_forgotten() {
     });
     assert_eq!(bench.emitted[1], (8_000, RECOVERED, Expired, Suspected));
     assert!(bench.core.is_empty());
-    assert_eq!(bench.tally().zombies, [0; 7]);
+    assert_eq!(bench.tally().zombies.iter().sum::<u64>(), 0);
 }

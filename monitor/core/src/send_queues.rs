@@ -1,0 +1,238 @@
+//! Bytes in send queues, compared from one scan of the sockets to the next.
+
+use std::sync::Arc;
+
+use super::{
+    event::SendQueue,
+    facts::{ConnId, ListenerId},
+    rules::BACKLOGGED_AFTER,
+    time::Ktime,
+};
+
+/// The connections whose send queue was not empty at the last scan.
+///
+/// In traffic many queues are not empty, so a scan makes the next table in the background. Clones share
+/// one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SendQueues(Arc<Table>);
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Table {
+    /// The last scan that read every socket.
+    complete_at: Option<Ktime>,
+    /// Sorted by connection.
+    queues: Vec<Entry>,
+    /// By listener; those after the last are empty.
+    totals: Vec<QueueTotals>,
+    /// The connections whose verdict this scan may change, sorted.
+    changed: Vec<ConnId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    queue: SendQueue,
+    /// The first of the scans since which the queue is held at the same position.
+    since: Ktime,
+    seen_at: Ktime,
+}
+
+/// The send queues of a listener's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    pub sum: u64,
+    pub max: u32,
+}
+
+/// Bytes that wait in a send queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    pub bytes: u32,
+    /// The first scan since which TCP holds them back: none is in flight, and none was acknowledged.
+    /// `None` if TCP sends.
+    pub held_since: Option<Ktime>,
+    /// The last scan.
+    pub seen_at: Ktime,
+}
+
+impl Entry {
+    fn new(queue: SendQueue, at: Ktime, before: Option<&Self>) -> Self {
+        let is_same =
+            |last: &&Self| last.queue.is_held && queue.is_held && last.queue.acked == queue.acked;
+        Self {
+            queue,
+            since: before.filter(is_same).map_or(at, |last| last.since),
+            seen_at: at,
+        }
+    }
+
+    fn may_be_backlogged(&self) -> bool {
+        self.queue.is_held && self.seen_at.since(self.since) >= BACKLOGGED_AFTER
+    }
+}
+
+impl SendQueues {
+    /// The table of a scan at `at` that found `queues`, in any order, with this table as the one before.
+    /// An incomplete scan does not prove the queue of a connection in `known` empty, which is sorted.
+    pub fn next(
+        &self,
+        at: Ktime,
+        mut queues: Vec<SendQueue>,
+        complete: bool,
+        known: &[ConnId],
+    ) -> Self {
+        queues.sort_unstable_by_key(|queue| queue.conn);
+        // A scan may find a socket twice.
+        queues.dedup_by_key(|queue| queue.conn);
+        queues.retain(|queue| known.binary_search(&queue.conn).is_ok());
+        let mut entries: Vec<Entry> = queues
+            .iter()
+            .map(|queue| Entry::new(*queue, at, self.entry(queue.conn)))
+            .collect();
+        let is_found = |conn: &ConnId| queues.binary_search_by_key(conn, |q| q.conn).is_ok();
+        if !complete {
+            let others = self.0.queues.iter().filter(|entry| {
+                let conn = &entry.queue.conn;
+                !is_found(conn) && known.binary_search(conn).is_ok()
+            });
+            entries.extend(others);
+            entries.sort_unstable_by_key(|entry| entry.queue.conn);
+        }
+        entries.shrink_to_fit();
+        let both = self.0.queues.iter().chain(&entries);
+        let mut changed: Vec<ConnId> = both
+            .filter(|entry| entry.may_be_backlogged())
+            .map(|entry| entry.queue.conn)
+            .collect();
+        changed.sort_unstable();
+        changed.dedup();
+        Self(Arc::new(Table {
+            complete_at: complete.then_some(at).or(self.0.complete_at),
+            totals: totals(&entries),
+            queues: entries,
+            changed,
+        }))
+    }
+
+    /// The queue of a connection as of the last scan; `None` if it was empty.
+    pub fn unsent(&self, conn: ConnId) -> Option<Unsent> {
+        self.entry(conn).map(|entry| Unsent {
+            bytes: entry.queue.bytes,
+            held_since: entry.queue.is_held.then_some(entry.since),
+            seen_at: entry.seen_at,
+        })
+    }
+
+    /// The same in bytes; `None` for a connection that no scan has covered since it was `first_seen`.
+    pub(super) fn bytes(&self, conn: ConnId, first_seen: Ktime) -> Option<u32> {
+        let is_covered = self.0.complete_at.is_some_and(|at| at >= first_seen);
+        let found = self.entry(conn).map(|entry| entry.queue.bytes);
+        found.or(is_covered.then_some(0))
+    }
+
+    pub(super) fn changed(&self) -> &[ConnId] {
+        &self.0.changed
+    }
+
+    pub(super) fn totals(&self, listener: ListenerId) -> QueueTotals {
+        let totals = self.0.totals.get(listener.index());
+        totals.copied().unwrap_or_default()
+    }
+
+    fn entry(&self, conn: ConnId) -> Option<&Entry> {
+        let queues = &self.0.queues;
+        let index = queues.binary_search_by_key(&conn, |entry| entry.queue.conn);
+        index.ok().and_then(|index| queues.get(index))
+    }
+}
+
+fn totals(entries: &[Entry]) -> Vec<QueueTotals> {
+    let mut totals = Vec::new();
+    for Entry { queue, .. } in entries {
+        let index = queue.listener.index();
+        if totals.len() <= index {
+            totals.resize(index + 1, QueueTotals::default());
+        }
+        let of_listener = &mut totals[index];
+        of_listener.sum += u64::from(queue.bytes);
+        of_listener.max = of_listener.max.max(queue.bytes);
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [ConnId; 2] = [ConnId(1), ConnId(2)];
+
+    fn s(at: u64) -> Ktime {
+        Ktime(at * 1_000_000_000)
+    }
+
+    fn queue(conn: u64, bytes: u32, acked: u64) -> SendQueue {
+        SendQueue {
+            conn: ConnId(conn),
+            listener: ListenerId(conn as u16),
+            bytes,
+            is_held: true,
+            acked,
+        }
+    }
+
+    fn held_since(queues: &SendQueues) -> Option<Ktime> {
+        queues
+            .unsent(ConnId(1))
+            .and_then(|unsent| unsent.held_since)
+    }
+
+    #[test]
+    fn a_queue_is_held_since_the_first_scan_without_an_acknowledgement() {
+        let scan = |before: &SendQueues, at, queue| before.next(s(at), vec![queue], true, &KNOWN);
+        let first = scan(&SendQueues::default(), 1, queue(1, 10, 7));
+        let grown = scan(&first, 31, queue(1, 20, 7));
+        assert_eq!(held_since(&grown), Some(s(1)));
+        assert_eq!(grown.changed(), [ConnId(1)]);
+        let moved = scan(&grown, 32, queue(1, 20, 8));
+        assert_eq!(held_since(&moved), Some(s(32)));
+        assert_eq!(moved.changed(), [ConnId(1)], "it was held before");
+        let sends = SendQueue {
+            is_held: false,
+            ..queue(1, 20, 8)
+        };
+        let sends = scan(&moved, 33, sends);
+        assert_eq!(held_since(&sends), None);
+        assert_eq!(sends.changed(), []);
+        let held = scan(&sends, 34, queue(1, 20, 8));
+        assert_eq!(held_since(&held), Some(s(34)));
+    }
+
+    #[test]
+    fn only_a_complete_scan_proves_the_queue_of_a_known_connection_empty() {
+        let both = vec![queue(2, 5, 0), queue(1, 10, 7), queue(1, 10, 7)];
+        let first = SendQueues::default().next(s(1), both, true, &KNOWN);
+        let incomplete = first.next(s(2), Vec::new(), false, &KNOWN[..1]);
+        assert!(incomplete.unsent(ConnId(1)).is_some());
+        assert_eq!(incomplete.unsent(ConnId(2)), None, "it ended");
+        let complete = incomplete.next(s(3), Vec::new(), true, &KNOWN);
+        assert_eq!(complete.unsent(ConnId(1)), None);
+        let bytes = |queues: &SendQueues, first_seen| queues.bytes(ConnId(1), s(first_seen));
+        assert_eq!(bytes(&first, 0), Some(10));
+        assert_eq!(bytes(&complete, 3), Some(0));
+        assert_eq!(bytes(&complete, 4), None, "it came after the scan began");
+        assert_eq!(bytes(&SendQueues::default(), 0), None);
+    }
+
+    #[test]
+    fn totals_are_those_of_each_listeners_known_connections() {
+        let known = [1, 2, 3].map(ConnId);
+        let on_first = |conn, bytes| SendQueue {
+            listener: ListenerId(1),
+            ..queue(conn, bytes, 0)
+        };
+        let queues = vec![on_first(3, 30), on_first(1, 10), on_first(9, 1_000)];
+        let queues = SendQueues::default().next(s(1), queues, true, &known);
+        let totals = [0, 1, 2].map(|id| queues.totals(ListenerId(id)));
+        assert_eq!(totals[1], QueueTotals { sum: 40, max: 30 });
+        assert_eq!([totals[0], totals[2]], [QueueTotals::default(); 2]);
+    }
+}
