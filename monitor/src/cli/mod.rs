@@ -12,6 +12,7 @@ pub mod filter;
 pub mod frames;
 pub mod inspect;
 pub mod list;
+mod owner;
 #[cfg(feature = "daemon")]
 pub mod ports;
 pub mod profiles;
