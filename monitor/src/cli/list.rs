@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
-    screen::{self, Age, Shown},
+    owner::{process_text, workload_text},
+    screen::{self, Age, Cut, Shown},
 };
 use crate::records::{
     connections::{ConnectionRecord, State},
@@ -31,7 +32,8 @@ Examples:
 
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
-Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
+Needs a running `wsmon run`. OWNER is the pod, or else the container, the systemd
+unit or the process. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
 
 Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this user may
@@ -178,13 +180,16 @@ async fn print<T: DeserializeOwned>(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The width of the owner, in characters. Both ends of a pod's name matter, and most names fit.
+const OWNER: usize = 28;
+
 /// A connection as a table row.
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
     /// The last column follows.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     ";
+         AGE        IDLE       FRAMES RX/TX     OWNER                         ";
 }
 
 impl fmt::Display for ConnectionRow<'_> {
@@ -202,6 +207,9 @@ impl fmt::Display for ConnectionRow<'_> {
             Age(record.idle_seconds),
             format!("{}/{}", record.rx.frames, record.tx.frames),
         )?;
+        let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+        let owner = owner.unwrap_or("-".to_owned());
+        write!(f, "{:<OWNER$}  ", Cut(&owner, OWNER))?;
         let ended = record
             .states
             .last()
@@ -264,10 +272,12 @@ mod tests {
 
     #[test]
     fn rows_align_with_their_head() {
-        let record = record(&detail(315_653), None);
+        let mut record = record(&detail(315_653), None);
+        record.owner.pod_namespace = Some("shop".to_owned());
+        record.owner.pod_name = Some("chat-6d4cf56db6-longer-x7k2p".to_owned());
         let expected = "\
-COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
-315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
+COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     OWNER                         VERDICT
+315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              shop/chat-6d4cf56db6-longer…  -";
         assert_eq!(
             format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
             expected
@@ -280,7 +290,7 @@ COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDL
         let row = ConnectionRow(&record).to_string();
         assert!(row.contains("  closed   "), "{row}");
         assert!(
-            row.ends_with("  3/0              2026-11-22T18:37:52.5Z rst_received"),
+            row.ends_with("  3/0              -                             2026-11-22T18:37:52.5Z rst_received"),
             "{row}"
         );
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
-    owner::OwnerText,
+    owner::workload_text,
     screen::{self, Cut, Shown, escaped},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         },
         sock_diag::scan::{self, HostListener, Scan},
     },
-    records::{listening_socket::ListeningSocketRecord, owner::OwnerRecord},
+    records::{json, listening_socket::ListeningSocketRecord, owner::OwnerRecord},
 };
 
 /// List the listening TCP sockets of this host, in all network namespaces, with their owners.
@@ -75,7 +75,7 @@ fn print(sockets: &[ListeningSocketRecord], json: bool) -> Result<Shown, Failure
     let lines: Vec<String> = match json {
         true => sockets
             .iter()
-            .map(serde_json::to_string)
+            .map(json::to_string)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?,
         false if sockets.is_empty() => vec!["no listening sockets".to_owned()],
@@ -282,7 +282,7 @@ fn row(socket: &ListeningSocketRecord) -> Row {
         number(owner.netns),
         number(owner.pid.map(u64::from)),
         escaped(owner.comm.as_deref()),
-        OwnerText(owner).to_string(),
+        workload_text(owner).unwrap_or("-".to_owned()),
     ]
 }
 

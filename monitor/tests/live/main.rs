@@ -19,6 +19,7 @@ mod lossy;
 mod multipath;
 mod older;
 mod outages;
+mod owners;
 mod peers;
 mod ports;
 mod protocols;
