@@ -180,7 +180,7 @@ async fn print<T: DeserializeOwned>(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The width of the owner, in characters. Both ends of a pod's name matter, and most names fit.
+/// The width of the owner, in characters; most pods fit.
 const OWNER: usize = 28;
 
 /// A connection as a table row.
