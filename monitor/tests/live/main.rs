@@ -32,3 +32,4 @@ mod state;
 mod talk;
 mod verdicts;
 mod viewer;
+mod workloads;
