@@ -4,6 +4,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use crate::{
         bpf::loader::{LoadError, Loaded},
         clock,
         host::netns::NetNsError,
+        owner_service::OwnerService,
         sock_diag::socket_finder::FindError,
     },
     records::Now,
@@ -45,6 +47,7 @@ pub mod state;
 mod state_writer;
 mod stats_poll;
 mod sweep;
+mod workload_lookup;
 
 use frame_stream::FrameStreamError;
 use housekeeping::Housekeeping;
@@ -62,13 +65,17 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
 /// Settings of the daemon other than the listeners.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonSettings {
     /// The publish interval of the loaded programs.
     pub publish_interval: Duration,
     pub reap: ReapSettings,
     /// Whether to show the client address that a proxy reports, in alerts too. This is personal data.
     pub client_address: bool,
+    /// Where the kubelet keeps the logs of pods.
+    pub pod_logs: PathBuf,
+    /// Maximum number of workloads per listener in the labels of metrics; `None` without these labels.
+    pub max_workloads: Option<u16>,
 }
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
@@ -144,14 +151,23 @@ impl Daemon {
             forwarded: settings.client_address,
         };
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
+        let mut core = Correlator::new(rules, staleness).with_storms(&storms);
+        if let Some(limit) = settings.max_workloads {
+            core = core.with_workloads(limit);
+        }
         Ok(Self {
-            core: Correlator::new(rules, staleness).with_storms(&storms),
+            core,
             intake: Intake::take(&mut loaded, &listeners)?,
-            outputs: Outputs::take(&mut loaded, sinks, settings.client_address)?,
+            outputs: Outputs::take(&mut loaded, sinks, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             listeners,
             loaded,
         })
+    }
+
+    /// Finds the owners of connections, for other parts of the program.
+    pub fn owners(&self) -> OwnerService {
+        self.outputs.owners.clone()
     }
 
     /// Sets the middleboxes whose names may explain a learned timeout.
@@ -198,6 +214,10 @@ impl Daemon {
                     OutputEvent::Owners(result) => {
                         self.outputs.finish_search(result, &self.listeners);
                     }
+                    OutputEvent::Workloads(result) => {
+                        self.outputs.workload_lookup.finish(result, &mut self.core);
+                    }
+                    OutputEvent::WorkloadDue => {}
                 },
                 chore = self.housekeeping.next() => {
                     self.housekeeping.handle(chore, &mut self.core);
@@ -251,6 +271,7 @@ impl Daemon {
             Arrival::Scanned(result) => {
                 self.intake.finish_scan(*result, &mut self.core);
                 self.outputs.owner_lookup.forget(&self.core);
+                self.outputs.owners.close_unused();
                 self.housekeeping.reaping.close_unused();
                 log::logger().flush();
             }
@@ -291,6 +312,7 @@ impl Daemon {
         self.act();
         self.outputs.grouping.handle_timeout(sampled - COMMIT_SLACK);
         self.outputs.emit_grouped(&self.core, &self.listeners);
+        self.outputs.workload_lookup.start(&mut self.core);
         self.housekeeping.reaping.tick(sampled, &mut self.core);
         self.show_frames();
     }

@@ -18,14 +18,14 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt::Display,
-    io,
+    io, slice,
     str::FromStr,
 };
 
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{Path, Query, State as Shared},
+    extract::{FromRef, Path, Query, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -39,22 +39,26 @@ use tokio::{
 };
 
 use super::http::request_reply;
+use crate::kernel::owner_service::OwnerService;
 use crate::records::{
     TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
+    json,
     list_order::{Figures, ListOrder},
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
 mod ended_connections;
 mod mailbox;
+mod owned;
 mod socket;
 mod viewers;
 
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
+pub use owned::StandingAlert;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
@@ -74,11 +78,8 @@ pub enum ControlRequest {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
     Ended(oneshot::Sender<Vec<ConnectionRecord>>),
-    /// The standing verdicts on these connections, as lines of the alert log.
-    Alerts(
-        Vec<ConnId>,
-        oneshot::Sender<serde_json::Result<Vec<String>>>,
-    ),
+    /// The standing verdicts on these connections.
+    Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
     /// The current storms and thrashing clients, as lines of the alert log.
     Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
     /// The clients, by listener, heaviest first.
@@ -104,8 +105,31 @@ pub enum WatchError {
 
 type ControlRequests = mpsc::Sender<ControlRequest>;
 
+/// Where the responses come from.
+#[derive(Clone, Debug)]
+struct Sources {
+    requests: ControlRequests,
+    owners: OwnerService,
+}
+
+impl FromRef<Sources> for ControlRequests {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.requests.clone()
+    }
+}
+
+impl FromRef<Sources> for OwnerService {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.owners.clone()
+    }
+}
+
 /// Serves until the process ends.
-pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    requests: mpsc::Sender<ControlRequest>,
+    owners: OwnerService,
+) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
@@ -113,7 +137,7 @@ pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Res
         .route("/v1/alerts", get(alerts))
         .route("/v1/frames", get(frames))
         .route("/v1/events", get(events))
-        .with_state(requests);
+        .with_state(Sources { requests, owners });
     axum::serve(listener, router).await
 }
 
@@ -161,11 +185,11 @@ impl ConnectionsQuery {
 }
 
 async fn connections(
-    Shared(requests): Shared<ControlRequests>,
+    Shared(Sources { requests, owners }): Shared<Sources>,
     Query(query): Query<ConnectionsQuery>,
 ) -> Response {
     if query.ended {
-        return ended_connections(&requests, &query).await;
+        return ended_connections(&requests, &owners, &query).await;
     }
     let order = query.order.unwrap_or_default();
     let urgent = match order {
@@ -196,13 +220,13 @@ async fn connections(
         if left == 0 {
             return None;
         }
-        let records =
+        let mut records =
             request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
-        let wanted = records.iter().filter(|record| query.accepts(record));
-        let lines: serde_json::Result<Vec<String>> =
-            wanted.take(left).map(serde_json::to_string).collect();
-        left -= lines.as_ref().map_or(0, Vec::len);
-        Some(lines)
+        records.retain(|record| query.accepts(record));
+        records.truncate(left);
+        left -= records.len();
+        owned::complete(&owners, &mut records).await;
+        Some(records.iter().map(json::to_string).collect())
     });
     (headers, json_lines(lines)).into_response()
 }
@@ -233,7 +257,11 @@ async fn highest_first(
 }
 
 /// They are few, so one request returns all.
-async fn ended_connections(requests: &ControlRequests, query: &ConnectionsQuery) -> Response {
+async fn ended_connections(
+    requests: &ControlRequests,
+    owners: &OwnerService,
+    query: &ConnectionsQuery,
+) -> Response {
     if query.order.is_some() {
         let text = "ended connections are listed latest end first, without order\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
@@ -244,21 +272,25 @@ async fn ended_connections(requests: &ControlRequests, query: &ConnectionsQuery)
     let total = [(TOTAL_HEADER, records.len().to_string())];
     records.retain(|record| query.accepts(record));
     records.truncate(query.limit.unwrap_or(usize::MAX));
+    owned::complete(owners, &mut records).await;
     (total, written(&records)).into_response()
 }
 
 async fn connection(
-    Shared(requests): Shared<ControlRequests>,
+    Shared(Sources { requests, owners }): Shared<Sources>,
     Path(cookie): Path<u64>,
 ) -> Response {
     let response = request_reply(&requests, |reply| {
         ControlRequest::Connection(ConnId(cookie), reply)
     });
     match response.await {
-        Some(Some(record)) => match serde_json::to_string(&record) {
-            Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
-            Err(error) => not_written(&error),
-        },
+        Some(Some(mut record)) => {
+            owned::complete(&owners, slice::from_mut(&mut record)).await;
+            match json::to_string(&record) {
+                Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+                Err(error) => not_written(&error),
+            }
+        }
         Some(None) => {
             let text = format!(
                 "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
@@ -301,7 +333,7 @@ async fn clients(
     written(&records)
 }
 
-async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
+async fn alerts(Shared(Sources { requests, owners }): Shared<Sources>) -> Response {
     let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
         return gone();
     };
@@ -310,7 +342,9 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
     };
     let storms = storms.map(|lines| joined(&lines));
     let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
-        request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
+        let standing =
+            request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;
+        Some(owned::lines(&owners, standing).await)
     });
     json_lines(stream::iter([storms]).chain(verdicts))
 }
@@ -432,8 +466,7 @@ impl Iterator for OldestFirst {
 }
 
 fn written<T: Serialize>(records: &[T]) -> Response {
-    let lines: serde_json::Result<Vec<String>> =
-        records.iter().map(serde_json::to_string).collect();
+    let lines: serde_json::Result<Vec<String>> = records.iter().map(json::to_string).collect();
     match lines {
         Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
         Err(error) => not_written(&error),

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
-    screen::{self, Age, Shown},
+    owner::{process_text, workload_text},
+    screen::{self, Age, Cut, Shown},
 };
 use crate::records::{
     connections::{ConnectionRecord, State},
@@ -32,7 +33,8 @@ Examples:
 
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
-Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
+Needs a running `wsmon run`. OWNER is the pod, or else the container, the systemd
+unit or the process. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
 
 Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this user may
@@ -179,13 +181,16 @@ async fn print<T: DeserializeOwned>(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The width of the owner, in characters; most pods fit.
+const OWNER: usize = 28;
+
 /// A connection as a table row.
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
     /// The last column follows.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     QUEUE     ";
+         AGE        IDLE       FRAMES RX/TX     QUEUE     OWNER                         ";
 }
 
 impl fmt::Display for ConnectionRow<'_> {
@@ -206,6 +211,9 @@ impl fmt::Display for ConnectionRow<'_> {
             format!("{}/{}", record.rx.frames, record.tx.frames),
             queue,
         )?;
+        let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+        let owner = owner.unwrap_or("-".to_owned());
+        write!(f, "{:<OWNER$}  ", Cut(&owner, OWNER))?;
         let ended = record
             .states
             .last()
@@ -268,10 +276,12 @@ mod tests {
 
     #[test]
     fn rows_align_with_their_head() {
-        let record = record(&detail(315_653), None);
+        let mut record = record(&detail(315_653), None);
+        record.owner.pod_namespace = Some("shop".to_owned());
+        record.owner.pod_name = Some("chat-6d4cf56db6-longer-x7k2p".to_owned());
         let expected = "\
-COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     QUEUE     VERDICT
-315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -         -";
+COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     QUEUE     OWNER                         VERDICT
+315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -         shop/chat-6d4cf56db6-longer…  -";
         assert_eq!(
             format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
             expected
@@ -284,7 +294,7 @@ COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDL
         let row = ConnectionRow(&record).to_string();
         assert!(row.contains("  closed   "), "{row}");
         assert!(
-            row.ends_with("  3/0              -         2026-11-22T18:37:52.5Z rst_received"),
+            row.ends_with("  3/0              -         -                             2026-11-22T18:37:52.5Z rst_received"),
             "{row}"
         );
     }

@@ -59,6 +59,8 @@ Examples:
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
       and abort confirmed dead connections, so that the application gets an error at once
+  wsmon run --port 8080 --workload-labels
+      with the number of connections of each Kubernetes workload in the metrics
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
@@ -99,6 +101,19 @@ pub struct RunArgs {
     /// Cgroup v2 directory to watch, with everything below it; by default everything on this host
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+
+    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there [default: /var/log/pods]
+    #[arg(long, value_name = "DIR")]
+    pub pod_logs: Option<PathBuf>,
+
+    /// Add the labels namespace and workload to the metrics of connections: the Kubernetes workload, the
+    /// container or the systemd unit
+    #[arg(long)]
+    pub workload_labels: bool,
+
+    /// Maximum number of workloads per listener in these labels; the rest is "other" [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub max_workloads: Option<u16>,
 
     /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
     /// confirmed [default: off]
@@ -189,6 +204,8 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         publish_interval: load_settings.publish_interval,
         reap: settings.reap,
         client_address: settings.client_address,
+        pod_logs: settings.pod_logs.clone(),
+        max_workloads: settings.max_workloads,
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();
@@ -207,7 +224,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // The guard removes the socket's file however the daemon ends.
     let _guard = control.map(|socket| {
         let (listener, guard) = socket.into_parts();
-        tokio::spawn(control::serve(listener, control_requests));
+        tokio::spawn(control::serve(listener, control_requests, daemon.owners()));
         guard
     });
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
@@ -329,7 +346,7 @@ fn banner(
                     seeded.refused, seeded.hidden
                 );
             }
-            for notice in unserved_ports(&seeded.unserved) {
+            for notice in unserved_ports(&seeded.unserved, &settings.pod_logs) {
                 eprintln!("  {notice}");
             }
             if seeded.untracked > 0 {
@@ -365,12 +382,12 @@ fn banner(
 }
 
 /// A line for each port on which nobody listens, with the nearest port on which a process does.
-fn unserved_ports(unserved: &[PortRange]) -> Vec<String> {
+fn unserved_ports(unserved: &[PortRange], pod_logs: &Path) -> Vec<String> {
     if unserved.is_empty() {
         return Vec::new();
     }
     // Without the other ports, the line is still true.
-    let survey = PortSurvey::take(Owners::new).ok();
+    let survey = PortSurvey::take(|root| Owners::new(root, pod_logs)).ok();
     let notice = |range: &PortRange| match survey.as_ref().and_then(|survey| survey.nearest(range))
     {
         Some(nearest) => format!("nobody listens on {range}; {nearest}"),

@@ -2,17 +2,18 @@
 
 use super::{Daemon, both_clocks, name_of};
 use crate::{
-    api::control::{ControlRequest, Past, WatchError},
+    api::control::{ControlRequest, Past, StandingAlert, WatchError},
     config::listeners::ListenerConfig,
     records::{
         Now,
         alert::AlertRecord,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
+        owner::OwnerRecord,
         transitions::TransitionRecord,
     },
 };
-use monitor_core::{Alert, Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Closed, ConnId, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -37,8 +38,8 @@ impl Daemon {
             }
             ControlRequest::Alerts(conns, reply) => {
                 let now = both_clocks();
-                let lines = conns.iter().filter_map(|conn| self.standing(*conn, &now));
-                drop(reply.send(lines.collect()));
+                let standing = conns.iter().filter_map(|conn| self.standing(*conn, &now));
+                drop(reply.send(standing.collect()));
             }
             ControlRequest::Storms(reply) => {
                 let now = both_clocks();
@@ -123,6 +124,7 @@ impl Daemon {
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             send_queue: self.core.send_queue(conn),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
+            owner: OwnerRecord::default(),
             how: None,
             now: now.at,
             ts: now.ts,
@@ -141,6 +143,7 @@ impl Daemon {
             handshake: past.handshake.clone(),
             send_queue: None,
             requested_at: past.requested_at,
+            owner: past.owner.clone(),
             how: Some(*how),
             now: end,
             ts: now.wall_clock(end),
@@ -161,11 +164,16 @@ impl Daemon {
             .show(&TransitionRecord::new(transition, name, ts));
     }
 
-    fn standing(&self, conn: ConnId, now: &Now) -> Option<serde_json::Result<String>> {
-        let alert: Alert = self.core.standing(conn)?.clone().into();
-        let ts = now.wall_clock(alert.at);
-        let listener = self.listener_name(alert.listener);
-        Some(AlertRecord::new(&alert, listener, ts).to_json())
+    /// The standing verdict on a connection, with the owner that was reported with it.
+    fn standing(&self, conn: ConnId, now: &Now) -> Option<StandingAlert> {
+        let mut alert = self.core.standing(conn)?.clone();
+        let reported = self.outputs.owner_lookup.reported(conn);
+        alert.subject.background = reported.cloned().map(Box::new);
+        Some(StandingAlert {
+            ts: now.wall_clock(alert.at),
+            listener: self.listener_name(alert.listener).to_owned(),
+            alert,
+        })
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {

@@ -3,16 +3,18 @@
 use std::io;
 
 use super::{
-    DaemonError, both_clocks,
+    DaemonError, DaemonSettings, both_clocks,
     frame_stream::FrameStream,
     name_of,
     owner_lookup::{OwnerLookup, SearchResult},
+    sleep_until,
+    workload_lookup::{WorkloadLookup, WorkloadSearchResult},
 };
 use crate::{
     alerting::Sinks,
     api::control::{EndedConnections, EventViewers, Past},
     config::listeners::ListenerConfig,
-    kernel::bpf::loader::Loaded,
+    kernel::{bpf::loader::Loaded, owner_service::OwnerService},
     records::{Now, connections::HandshakeSummary},
 };
 use monitor_core::{Alert, Closed, Correlator, Grouping};
@@ -22,7 +24,9 @@ pub(super) struct Outputs {
     pub(super) sinks: Sinks,
     /// Groups the core's alerts for the line-based outputs.
     pub(super) grouping: Grouping,
+    pub(super) owners: OwnerService,
     pub(super) owner_lookup: OwnerLookup,
+    pub(super) workload_lookup: WorkloadLookup,
     pub(super) frame_stream: FrameStream,
     pub(super) events: EventViewers,
     pub(super) history: EndedConnections,
@@ -33,6 +37,9 @@ pub(super) enum OutputEvent {
     /// Frames arrived or were lost, or a viewer left. The next tick shows them.
     Frames,
     Owners(SearchResult),
+    Workloads(WorkloadSearchResult),
+    /// A workload can be looked up. The next tick does it.
+    WorkloadDue,
 }
 
 impl Outputs {
@@ -40,12 +47,15 @@ impl Outputs {
     pub(super) fn take(
         loaded: &mut Loaded,
         sinks: Sinks,
-        client_address: bool,
+        settings: &DaemonSettings,
     ) -> Result<Self, DaemonError> {
+        let owners = OwnerService::open(&settings.pod_logs)?;
         Ok(Self {
             sinks,
             grouping: Grouping::default(),
-            owner_lookup: OwnerLookup::new(client_address)?,
+            owner_lookup: OwnerLookup::new(owners.clone(), settings.client_address),
+            workload_lookup: WorkloadLookup::new(owners.clone()),
+            owners,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
             history: EndedConnections::default(),
@@ -53,9 +63,12 @@ impl Outputs {
     }
 
     pub(super) async fn next(&mut self) -> io::Result<OutputEvent> {
+        let workload_due = self.workload_lookup.due();
         tokio::select! {
             ready = self.frame_stream.ready() => ready.map(|()| OutputEvent::Frames),
             result = self.owner_lookup.searched() => Ok(OutputEvent::Owners(result)),
+            result = self.workload_lookup.searched() => Ok(OutputEvent::Workloads(result)),
+            () = sleep_until(workload_due) => Ok(OutputEvent::WorkloadDue),
         }
     }
 
@@ -95,8 +108,11 @@ impl Outputs {
     /// because the core then forgets the handshake.
     pub(super) fn remember(&mut self, closed: Closed, core: &Correlator) {
         self.frame_stream.remember(&closed.detail.facts);
-        let handshake = core.handshake(closed.detail.facts.conn);
+        let Closed { detail, .. } = &closed;
+        let handshake = core.handshake(detail.facts.conn);
+        let owner = self.owners.known(detail.facts.conn, detail.facts.cgroup_id);
         self.history.remember(Past {
+            owner: owner.into(),
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             closed,

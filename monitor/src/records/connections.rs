@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, numbers::seconds};
+use super::{json, numbers::seconds, owner::OwnerRecord};
 use monitor_core::{
     CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
@@ -37,6 +37,8 @@ pub struct ConnectionRecord {
     pub known_from: String,
     /// The cgroup v2 id of its socket, a string like the cookie.
     pub cgroup_id: Option<String>,
+    /// Of an open connection as of now, of a closed one as last known.
+    pub owner: OwnerRecord,
     /// `null` for a connection older than the monitor.
     pub age_seconds: Option<f64>,
     /// Time since the last known packet.
@@ -171,6 +173,8 @@ pub struct ConnectionView<'a> {
     pub send_queue: Option<u32>,
     /// When the upgrade was requested.
     pub requested_at: Option<Ktime>,
+    /// What is known of it; a search may find more.
+    pub owner: OwnerRecord,
     /// For a closed connection.
     pub how: Option<CloseHow>,
     /// The moment to which ages are measured.
@@ -196,8 +200,9 @@ impl ConnectionView<'_> {
                 (None, true) => State::Closing,
                 (None, false) => State::Open,
             },
-            known_from: self.detail.origin.as_str().to_owned(),
-            cgroup_id: self.detail.cgroup_id.map(|id| id.to_string()),
+            known_from: facts.origin.as_str().to_owned(),
+            cgroup_id: facts.cgroup_id.map(|id| id.to_string()),
+            owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
             states: self.states(),
@@ -285,8 +290,7 @@ pub(crate) mod tests {
     use super::*;
     use monitor_core::{
         Facts, ListenerId,
-        detail::Origin,
-        facts::{Closing, ClosingBy, Protocol, Role},
+        facts::{Closing, ClosingBy, Origin, Protocol, Role},
     };
 
     /// A server's WebSocket, established 10 s after boot and open since, as of 30 s after boot.
@@ -294,6 +298,8 @@ pub(crate) mod tests {
         let second = |n: u64| Ktime(n * 1_000_000_000);
         Detail {
             facts: Facts {
+                origin: Origin::Establishment,
+                cgroup_id: Some(7),
                 established_at: Some(second(10)),
                 opened_at: Some(second(11)),
                 rx: DirectionActivity {
@@ -310,8 +316,6 @@ pub(crate) mod tests {
                     ([10, 77, 1, 12], 53_787).into(),
                 )
             },
-            origin: Origin::Establishment,
-            cgroup_id: Some(7),
             retransmits: 0,
             rx: DirectionTraffic {
                 frames: 3,
@@ -333,6 +337,7 @@ pub(crate) mod tests {
             handshake: None,
             send_queue: None,
             requested_at: Some(Ktime(10_500_000_000)),
+            owner: OwnerRecord::default(),
             how,
             now: detail.facts.at,
             ts: "2026-11-22T18:37:52.5Z".parse().expect("a time stamp"),

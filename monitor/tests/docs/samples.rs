@@ -13,13 +13,14 @@ use monitor::records::{
     frames::FrameRecord,
     listening_socket::ListeningSocketRecord,
     loss::LossRecord,
+    owner::OwnerRecord,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     transitions::TransitionRecord,
     warning::WarningRecord,
 };
 use monitor_core::{
-    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, background::Owner, facts::Direction,
+    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, facts::Direction,
     handshake::RetryAfter,
 };
 use serde_json::{Value, json};
@@ -92,6 +93,7 @@ fn connection(full: bool) -> ConnectionRecord {
         state: State::Open,
         known_from: "packet".to_owned(),
         cgroup_id: text(),
+        owner: owner(full),
         age_seconds: age,
         idle_seconds: age,
         states: vec![StateChange {
@@ -158,17 +160,24 @@ fn client(full: bool) -> ClientRecord {
 }
 
 fn listening_socket(full: bool) -> ListeningSocketRecord {
+    let local = ([0, 0, 0, 0], 8080).into();
+    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+}
+
+fn owner(full: bool) -> OwnerRecord {
     let text = || full.then(|| "a".to_owned());
-    let owner = Owner {
+    OwnerRecord {
         cgroup: text(),
         unit: text(),
         container: text(),
         pod: text(),
+        pod_namespace: text(),
+        pod_name: text(),
+        workload: text(),
         pid: full.then_some(1),
         comm: text(),
         netns: full.then_some(1),
-    };
-    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, ([0, 0, 0, 0], 8080).into(), owner)
+    }
 }
 
 fn frame(full: bool) -> FrameRecord {

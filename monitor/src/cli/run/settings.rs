@@ -11,6 +11,9 @@ use crate::{
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
+/// Each workload has about 50 series.
+const DEFAULT_MAX_WORKLOADS: u16 = 200;
+
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -21,6 +24,9 @@ pub(super) struct Settings {
     /// Without it nothing is kept across restarts.
     pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
+    pub(super) pod_logs: PathBuf,
+    /// `None` without labels for workloads.
+    pub(super) max_workloads: Option<u16>,
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
     pub(super) alert_log: String,
@@ -49,6 +55,7 @@ impl Settings {
             ..
         } = file;
         let control = args.control.clone().or(daemon.control);
+        let pod_logs = args.pod_logs.clone().or(daemon.pod_logs);
         let alert_log = args.alert_log.clone().or(alerts.log);
         Ok(Self {
             listeners,
@@ -59,6 +66,11 @@ impl Settings {
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
+            max_workloads: (args.workload_labels || daemon.workload_labels).then(|| {
+                let limit = args.max_workloads.or(daemon.max_workloads);
+                limit.unwrap_or(DEFAULT_MAX_WORKLOADS)
+            }),
+            pod_logs: pod_logs.unwrap_or_else(|| config::DEFAULT_POD_LOGS.into()),
             max_connections: args
                 .max_connections
                 .or(daemon.max_connections)
@@ -101,6 +113,15 @@ impl Settings {
         compare("daemon.control", &self.control, &new.control);
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
+        compare("daemon.pod_logs", &self.pod_logs, &new.pod_logs);
+        compare(
+            "daemon.workload_labels",
+            &self.max_workloads.is_some(),
+            &new.max_workloads.is_some(),
+        );
+        if let (Some(old), Some(new)) = (self.max_workloads, new.max_workloads) {
+            compare("daemon.max_workloads", &old, &new);
+        }
         compare(
             "daemon.max_connections",
             &self.max_connections,
@@ -169,6 +190,7 @@ mod tests {
         control = "none"
         state = "/var/lib/a"
         cgroup = "/sys/fs/cgroup/a"
+        pod_logs = "/a/pods"
         max_connections = 7
 
         [alerts]
@@ -182,6 +204,7 @@ mod tests {
         assert_eq!(of_file.control, PathBuf::from("none"));
         assert_eq!(of_file.state, Some("/var/lib/a".into()));
         assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
+        assert_eq!(of_file.pod_logs, PathBuf::from("/a/pods"));
         assert_eq!(of_file.max_connections, 7);
         assert_eq!(of_file.alert_log, "/var/log/a");
 
@@ -190,6 +213,7 @@ mod tests {
             ["--control", "/b"],
             ["--state", "/s"],
             ["--cgroup", "/c"],
+            ["--pod-logs", "/p"],
             ["--max-connections", "8"],
             ["--alert-log", "-"],
         ];
@@ -198,6 +222,7 @@ mod tests {
         assert_eq!(of_flags.control, PathBuf::from("/b"));
         assert_eq!(of_flags.state, Some("/s".into()));
         assert_eq!(of_flags.cgroup, Some("/c".into()));
+        assert_eq!(of_flags.pod_logs, PathBuf::from("/p"));
         assert_eq!(of_flags.max_connections, 8);
         assert_eq!(of_flags.alert_log, "-");
 
@@ -205,8 +230,24 @@ mod tests {
         assert_eq!(defaults.metrics_addr, config::DEFAULT_METRICS_ADDR);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
         assert_eq!(defaults.state, None);
+        assert_eq!(defaults.pod_logs, PathBuf::from("/var/log/pods"));
         assert_eq!(defaults.max_connections, 262_144);
         assert_eq!(defaults.alert_log, "-");
+    }
+
+    #[test]
+    fn workloads_have_a_limit_only_with_their_labels() {
+        let limit = |flags: &[&str], keys: &str| {
+            let flags = [&["--port", "80"], flags].concat();
+            let settings = settings(&flags, &format!("[daemon]\n{keys}"));
+            settings.expect("valid").max_workloads
+        };
+        assert_eq!(limit(&[], ""), None);
+        assert_eq!(limit(&["--max-workloads", "7"], "max_workloads = 8"), None);
+        assert_eq!(limit(&["--workload-labels"], ""), Some(200));
+        let on = "workload_labels = true\nmax_workloads = 8";
+        assert_eq!(limit(&[], on), Some(8));
+        assert_eq!(limit(&["--max-workloads", "7"], on), Some(7));
     }
 
     #[test]
@@ -223,6 +264,11 @@ mod tests {
             old.fixed_differences(&new).join(", ")
         };
         assert_eq!(changed("= 7", "= 9"), "daemon.max_connections (7 -> 9)");
+        let labels = "= 7\nworkload_labels = true";
+        assert_eq!(
+            changed("= 7", labels),
+            "daemon.workload_labels (false -> true)"
+        );
         let ports = changed("\"8080\"", "\"8080\", \"443\"");
         assert!(ports.starts_with("listeners ("), "{ports}");
         let renamed = changed("ports =", "name = \"a\"\nports =");
