@@ -1,24 +1,27 @@
-//! `wsmon list`: lists the watched connections, or their clients.
+//! `wsmon list`: lists the watched connections, groups of them, or their clients.
 
 mod clients;
+mod groups;
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 use serde::de::DeserializeOwned;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
-    screen::{self, Age, Shown},
+    screen::{self, Age, Amount, Shown},
 };
 use crate::records::{
     connections::{ConnectionRecord, State},
     frames::Peers,
+    groups::GroupBy,
     list_order::ListOrder,
+    rates::TrafficRates,
 };
 
-/// List watched connections, those with a verdict first, or clients, heaviest first.
+/// List watched connections, those with a verdict first, or groups of them, or clients.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -26,9 +29,11 @@ Examples:
   wsmon list --listener 8080 --state closing
   wsmon list --limit 0                                      all of them
   wsmon list --sort idle --limit 10                         the ten longest silences
+  wsmon list --sort rx-rate --limit 10                      the ten that receive the most now
   wsmon list --ended --peer 10.0.0.0/8                      how clients there left
   wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
+  wsmon list --by peer --limit 10                           the peers with the most connections
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
 Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
@@ -41,7 +46,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// List the clients with the most attempts, with their counts, instead of connections
+    /// List groups of connections, or the clients with the most attempts, instead of connections
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
 
@@ -75,14 +80,35 @@ pub struct ListArgs {
 }
 
 /// What is listed instead of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
+    Group(GroupBy),
     Client,
+}
+
+impl ValueEnum for By {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Group(GroupBy::Listener),
+            Self::Group(GroupBy::Peer),
+            Self::Client,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Group(by) => by.to_possible_value(),
+            Self::Client => {
+                Some(PossibleValue::new("client").help("Clients with the most attempts"))
+            }
+        }
+    }
 }
 
 /// Prints the list to stdout.
 pub fn run(args: &ListArgs) -> CommandResult {
     match args.by {
+        Some(By::Group(by)) => screen::block_on(screen::until_interrupted(groups::show(args, by)))?,
         Some(By::Client) => screen::block_on(screen::until_interrupted(clients::show(args)))?,
         None => screen::block_on(screen::until_interrupted(show(args)))?,
     }
@@ -99,10 +125,12 @@ async fn show(args: &ListArgs) -> CommandResult {
     ];
     let target = client::target("/v1/connections", &query);
     let row = |record: &ConnectionRecord| ConnectionRow(record).to_string();
-    let head = match args.ended {
-        false => format!("{}VERDICT", ConnectionRow::HEAD),
-        true => format!("{}ENDED", ConnectionRow::HEAD),
+    let traffic = match args.sort.is_some_and(ListOrder::needs_rates) {
+        true => "BYTES/S RX/TX",
+        false => "FRAMES RX/TX",
     };
+    let last = if args.ended { "ENDED" } else { "VERDICT" };
+    let head = format!("{}{traffic:<15}  {last}", ConnectionRow::HEAD);
     print(args, &target, &head, row, "no connections").await
 }
 
@@ -182,9 +210,9 @@ async fn print<T: DeserializeOwned>(
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
-    /// The last column follows.
+    /// The traffic and the last column follow.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     ";
+         AGE        IDLE       ";
 }
 
 impl fmt::Display for ConnectionRow<'_> {
@@ -200,7 +228,14 @@ impl fmt::Display for ConnectionRow<'_> {
             record.state.as_str(),
             Age(record.age_seconds),
             Age(record.idle_seconds),
-            format!("{}/{}", record.rx.frames, record.tx.frames),
+            match record.rates {
+                Some(TrafficRates { rx, tx }) => format!(
+                    "{}/{}",
+                    Amount(rx.payload_bytes_per_second),
+                    Amount(tx.payload_bytes_per_second)
+                ),
+                None => format!("{}/{}", record.rx.frames, record.tx.frames),
+            },
         )?;
         let ended = record
             .states
@@ -269,9 +304,18 @@ mod tests {
 COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
 315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
         assert_eq!(
-            format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
+            format!(
+                "{}FRAMES RX/TX     VERDICT\n{}",
+                ConnectionRow::HEAD,
+                ConnectionRow(&record)
+            ),
             expected
         );
+        let (mut rated, mut rates) = (record, TrafficRates::default());
+        rates.rx.payload_bytes_per_second = 12_345_678.0;
+        rated.rates = Some(rates);
+        let row = ConnectionRow(&rated).to_string();
+        assert!(row.ends_with("  5.0 s      12.3M/0          -"), "{row}");
     }
 
     #[test]

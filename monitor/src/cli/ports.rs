@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
-    screen::{self, Shown},
+    screen::{self, Cut, Shown},
 };
 use crate::{
     config::listeners::PortRange,
@@ -274,20 +274,6 @@ fn row(socket: &ListeningSocketRecord) -> Row {
 /// Text of others, which must not reach the terminal as control characters. `-` if unknown.
 fn escaped(text: Option<&str>) -> String {
     text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
-}
-
-/// Text cut to a width in characters.
-struct Cut<'a>(&'a str, usize);
-
-impl fmt::Display for Cut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(text, width) = *self;
-        if text.chars().count() <= width {
-            return f.pad(text);
-        }
-        let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-        f.pad(&format!("{kept}…"))
-    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,36 @@ impl fmt::Display for Age {
     }
 }
 
+/// Text cut to a width in characters.
+pub struct Cut<'a>(pub &'a str, pub usize);
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text, width) = *self;
+        if text.chars().count() <= width {
+            return f.pad(text);
+        }
+        let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+        f.pad(&format!("{kept}…"))
+    }
+}
+
+/// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount(pub f64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["", "k", "M", "G", "T"];
+        let (mut number, mut unit) = (self.0, 0);
+        while number >= 999.5 && unit + 1 < units.len() {
+            (number, unit) = (number / 1000.0, unit + 1);
+        }
+        let digits = usize::from(unit > 0 && number < 99.95);
+        f.pad(&format!("{number:.digits$}{}", units[unit]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +117,22 @@ mod tests {
             assert_eq!(Age(Some(seconds)).to_string(), shown);
         }
         assert_eq!(format!("{:<5}|", Age(None)), "-    |");
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        for (amount, shown) in [
+            (0.0, "0"),
+            (0.4, "0"),
+            (999.4, "999"),
+            (999.6, "1.0k"),
+            (12_345.0, "12.3k"),
+            (99_960.0, "100k"),
+            (999_600.0, "1.0M"),
+            (456e9, "456G"),
+        ] {
+            assert_eq!(Amount(amount).to_string(), shown);
+        }
     }
 
     #[test]

@@ -11,8 +11,10 @@ use monitor::records::{
         TcpRecord, VerdictRecord,
     },
     frames::FrameRecord,
+    groups::{GroupBy, GroupFigures, GroupRecord},
     listening_socket::ListeningSocketRecord,
     loss::LossRecord,
+    rates::TrafficRates,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     transitions::TransitionRecord,
@@ -32,6 +34,7 @@ pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
     BTreeMap::from([
         ("alert", alerts()),
         ("connection", connections().map(|it| json!(it)).to_vec()),
+        ("group", both(&|full| json!(group(full)))),
         ("client", both(&|full| json!(client(full)))),
         (
             "listening_socket",
@@ -94,6 +97,7 @@ fn connection(full: bool) -> ConnectionRecord {
         cgroup_id: text(),
         age_seconds: age,
         idle_seconds: age,
+        idle_limit_seconds: age,
         states: vec![StateChange {
             state: State::Open,
             ts: Timestamp::UNIX_EPOCH,
@@ -116,6 +120,7 @@ fn connection(full: bool) -> ConnectionRecord {
         }),
         rx: direction.clone(),
         tx: direction,
+        rates: full.then(TrafficRates::default),
         tcp: TcpRecord {
             last_ack_seconds: age,
             unacked_bytes: 1,
@@ -133,6 +138,21 @@ fn close(full: bool) -> CloseFrame {
     CloseFrame {
         initiator: Direction::Rx,
         code: full.then_some(1000),
+    }
+}
+
+fn group(full: bool) -> GroupRecord {
+    GroupRecord {
+        ts: Timestamp::UNIX_EPOCH,
+        by: GroupBy::Peer,
+        name: full.then(|| "a".to_owned()),
+        is_rest: !full,
+        is_minute_complete: true,
+        figures: GroupFigures {
+            heartbeat_margin_seconds: full.then_some(1.0),
+            oldest_seconds: full.then_some(1.0),
+            ..GroupFigures::default()
+        },
     }
 }
 
