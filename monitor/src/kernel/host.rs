@@ -5,6 +5,7 @@ pub(super) mod duty_cycle;
 mod mountinfo;
 pub mod netns;
 pub mod owner;
+pub mod port_forwards;
 
 use rustix::system::uname;
 
