@@ -29,6 +29,9 @@ pub use problem::{Problem, Problems};
 /// The default address of the metrics server. The port stands for RFC 6455.
 pub const DEFAULT_METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6455);
 
+/// Where the kubelet keeps the logs of pods.
+pub const DEFAULT_POD_LOGS: &str = "/var/log/pods";
+
 /// A valid file that shows every key.
 pub const EXAMPLE: &str = include_str!("../../deploy/wsmon.toml");
 
@@ -56,6 +59,8 @@ pub struct DaemonTable {
     /// Where learned state is kept.
     pub state: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
+    /// Where the kubelet keeps the logs of pods.
+    pub pod_logs: Option<PathBuf>,
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: Option<u32>,
 }

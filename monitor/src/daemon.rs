@@ -4,6 +4,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -62,13 +63,15 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
 
 /// Settings of the daemon other than the listeners.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonSettings {
     /// The publish interval of the loaded programs.
     pub publish_interval: Duration,
     pub reap: ReapSettings,
     /// Whether to show the client address that a proxy reports, in alerts too. This is personal data.
     pub client_address: bool,
+    /// Where the kubelet keeps the logs of pods.
+    pub pod_logs: PathBuf,
 }
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
@@ -147,7 +150,7 @@ impl Daemon {
         Ok(Self {
             core: Correlator::new(rules, staleness).with_storms(&storms),
             intake: Intake::take(&mut loaded, &listeners)?,
-            outputs: Outputs::take(&mut loaded, sinks, settings.client_address)?,
+            outputs: Outputs::take(&mut loaded, sinks, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             listeners,
             loaded,

@@ -22,6 +22,7 @@ pub mod listening_socket;
 pub mod loss;
 mod now;
 pub(crate) mod numbers;
+pub mod owner;
 pub mod rates;
 pub mod recording_summary;
 pub mod skipped;

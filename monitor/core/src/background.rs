@@ -28,6 +28,11 @@ pub struct Owner {
     pub container: Option<String>,
     /// The pod's uid in that path.
     pub pod: Option<String>,
+    /// The pod's namespace and name, as in the name of the directory of its logs.
+    pub pod_namespace: Option<String>,
+    pub pod_name: Option<String>,
+    /// The workload of the pod, derived from the pod's name.
+    pub workload: Option<String>,
     /// A process that holds the socket, numbered in our own PID namespace.
     pub pid: Option<u32>,
     /// Its name, at most 15 bytes (proc_pid_comm(5)).

@@ -14,6 +14,7 @@ pub mod frames;
 pub mod inspect;
 pub mod list;
 pub mod man;
+mod owner;
 #[cfg(feature = "daemon")]
 pub mod ports;
 pub mod profiles;

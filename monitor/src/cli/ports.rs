@@ -11,9 +11,11 @@ use jiff::Timestamp;
 
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
-    screen::{self, Cut, Shown},
+    owner::OwnerText,
+    screen::{self, Cut, Shown, escaped},
 };
 use crate::{
+    config,
     config::listeners::PortRange,
     kernel::{
         host::{
@@ -23,7 +25,7 @@ use crate::{
         },
         sock_diag::scan::{self, HostListener, Scan},
     },
-    records::listening_socket::ListeningSocketRecord,
+    records::{listening_socket::ListeningSocketRecord, owner::OwnerRecord},
 };
 
 /// List the listening TCP sockets of this host, in all network namespaces, with their owners.
@@ -35,7 +37,7 @@ Examples:
   wsmon ports --json | jq 'select(.container)'      only those in containers
 
 Needs no daemon. NETNS is the inode of the network namespace, as in alerts.
-OWNER is the container or the systemd unit. Behind NAT or a proxy, watch the
+OWNER is the pod, the container or the systemd unit. Behind NAT or a proxy, watch the
 port on which the server itself listens.
 
 Without root, other namespaces and the processes of other users are missing,
@@ -47,12 +49,16 @@ pub struct PortsArgs {
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
+
+    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there
+    #[arg(long, value_name = "DIR", default_value = config::DEFAULT_POD_LOGS)]
+    pub pod_logs: PathBuf,
 }
 
 /// Prints the list to stdout, and what is missing to stderr.
 pub fn run(args: &PortsArgs) -> CommandResult {
-    let survey =
-        PortSurvey::take(Owners::unhurried).map_err(|error| Failure::failed(error.to_string()))?;
+    let survey = PortSurvey::take(|cgroup_root| Owners::unhurried(cgroup_root, &args.pod_logs))
+        .map_err(|error| Failure::failed(error.to_string()))?;
     if print(&survey.sockets, args.json)? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
@@ -108,10 +114,17 @@ impl PortSurvey {
             .iter()
             .zip(owners.of(&owned))
             .map(|(HostListener { socket, .. }, owner)| {
-                ListeningSocketRecord::new(ts, socket.local, owner)
+                ListeningSocketRecord::new(ts, socket.local, OwnerRecord::from(owner))
             })
             .collect();
-        sockets.sort_by_key(|socket| (socket.port, socket.netns, socket.local, socket.pid));
+        sockets.sort_by_key(|socket| {
+            (
+                socket.port,
+                socket.owner.netns,
+                socket.local,
+                socket.owner.pid,
+            )
+        });
         Ok(Self {
             sockets,
             scan,
@@ -125,10 +138,10 @@ impl PortSurvey {
         let distance = |port: u16| first.saturating_sub(port).max(port.saturating_sub(last));
         let known = self.sockets.iter().filter_map(|socket| {
             Some(Neighbour {
-                comm: socket.comm.as_deref()?,
-                pid: socket.pid.filter(|pid| *pid != process::id())?,
+                comm: socket.owner.comm.as_deref()?,
+                pid: socket.owner.pid.filter(|pid| *pid != process::id())?,
                 port: socket.port,
-                netns: socket.netns?,
+                netns: socket.owner.netns?,
             })
         });
         known
@@ -176,7 +189,13 @@ impl PortSurvey {
         });
         let changed = (scan.unparsed > 0 || scan.interrupted > 0)
             .then(|| "sockets changed meanwhile, some may be missing; try again".to_owned());
-        [refused, hidden, unknown, cgroups, changed]
+        let pods = (misses.pods_unknown > 0).then(|| {
+            format!(
+                "sockets of pods without a known name: {}; their logs are not where --pod-logs names",
+                misses.pods_unknown
+            )
+        });
+        [refused, hidden, unknown, cgroups, pods, changed]
             .into_iter()
             .flatten()
             .collect()
@@ -256,53 +275,42 @@ fn table(sockets: &[ListeningSocketRecord]) -> Vec<String> {
 
 fn row(socket: &ListeningSocketRecord) -> Row {
     let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-    // A container's id is as short as its engine prints it.
-    let container = socket
-        .container
-        .as_deref()
-        .map(|id| id.get(..12).unwrap_or(id));
+    let owner = &socket.owner;
     [
         socket.port.to_string(),
         socket.local.ip().to_string(),
-        number(socket.netns),
-        number(socket.pid.map(u64::from)),
-        escaped(socket.comm.as_deref()),
-        escaped(container.or(socket.unit.as_deref())),
+        number(owner.netns),
+        number(owner.pid.map(u64::from)),
+        escaped(owner.comm.as_deref()),
+        OwnerText(owner).to_string(),
     ]
-}
-
-/// Text of others, which must not reach the terminal as control characters. `-` if unknown.
-fn escaped(text: Option<&str>) -> String {
-    text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use monitor_core::background::Owner;
-
-    fn socket(local: &str, owner: Owner) -> ListeningSocketRecord {
+    fn socket(local: &str, owner: OwnerRecord) -> ListeningSocketRecord {
         let local = local.parse().expect("an address");
         ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner)
     }
 
-    fn owner(comm: &str) -> Owner {
-        Owner {
+    fn owner(comm: &str) -> OwnerRecord {
+        OwnerRecord {
             pid: Some(812),
             comm: Some(comm.to_owned()),
             netns: Some(4_026_531_840),
-            ..Owner::default()
+            ..OwnerRecord::default()
         }
     }
 
     #[test]
     fn rows_align_with_their_head_and_fit_a_terminal() {
-        let container = Owner {
+        let container = OwnerRecord {
             container: Some("0123456789abcdef".repeat(4)),
             unit: Some("docker-0123456789abcdef.scope".to_owned()),
             ..owner("node")
         };
-        let unit = Owner {
+        let unit = OwnerRecord {
             unit: Some(format!("{}.service", "very-long-".repeat(9))),
             ..owner("nginx")
         };
@@ -311,7 +319,7 @@ mod tests {
             socket("[fe80::1234:5678:9abc:def0]:8080", unit),
             socket(
                 "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
-                Owner::default(),
+                OwnerRecord::default(),
             ),
         ];
         let expected = "\
@@ -332,7 +340,7 @@ PORT   ADDRESS                    NETNS       PID  PROCESS  OWNER
             "\u{202e}\u{2028}x",
             "a b",
         ] {
-            let unit = Owner {
+            let unit = OwnerRecord {
                 unit: Some(name.to_owned()),
                 ..owner(name)
             };
@@ -352,7 +360,7 @@ PORT   ADDRESS                    NETNS       PID  PROCESS  OWNER
                 socket("0.0.0.0:22", owner("sshd")),
                 socket("0.0.0.0:7700", owner("far")),
                 socket("0.0.0.0:7741", owner("no\nde")),
-                socket("0.0.0.0:7743", Owner::default()),
+                socket("0.0.0.0:7743", OwnerRecord::default()),
             ],
             scan: Scan::default(),
             misses: OwnerMisses::default(),

@@ -100,6 +100,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
+    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there [default: /var/log/pods]
+    #[arg(long, value_name = "DIR")]
+    pub pod_logs: Option<PathBuf>,
+
     /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
     /// confirmed [default: off]
     #[arg(long, value_name = "MODE")]
@@ -189,6 +193,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         publish_interval: load_settings.publish_interval,
         reap: settings.reap,
         client_address: settings.client_address,
+        pod_logs: settings.pod_logs.clone(),
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();
@@ -329,7 +334,7 @@ fn banner(
                     seeded.refused, seeded.hidden
                 );
             }
-            for notice in unserved_ports(&seeded.unserved) {
+            for notice in unserved_ports(&seeded.unserved, &settings.pod_logs) {
                 eprintln!("  {notice}");
             }
             if seeded.untracked > 0 {
@@ -365,12 +370,12 @@ fn banner(
 }
 
 /// A line for each port on which nobody listens, with the nearest port on which a process does.
-fn unserved_ports(unserved: &[PortRange]) -> Vec<String> {
+fn unserved_ports(unserved: &[PortRange], pod_logs: &Path) -> Vec<String> {
     if unserved.is_empty() {
         return Vec::new();
     }
     // Without the other ports, the line is still true.
-    let survey = PortSurvey::take(Owners::new).ok();
+    let survey = PortSurvey::take(|root| Owners::new(root, pod_logs)).ok();
     let notice = |range: &PortRange| match survey.as_ref().and_then(|survey| survey.nearest(range))
     {
         Some(nearest) => format!("nobody listens on {range}; {nearest}"),

@@ -70,7 +70,13 @@ impl fmt::Display for Age {
     }
 }
 
-/// Text cut to a width in characters.
+/// Text of others, which must not reach the terminal as control characters. `-` if unknown.
+pub fn escaped(text: Option<&str>) -> String {
+    text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
+}
+
+/// Text cut to a width in characters; the rest is `…`.
+#[derive(Clone, Copy, Debug)]
 pub struct Cut<'a>(pub &'a str, pub usize);
 
 impl fmt::Display for Cut<'_> {

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    DaemonError, both_clocks,
+    DaemonError, DaemonSettings, both_clocks,
     frame_stream::FrameStream,
     name_of,
     owner_lookup::{OwnerLookup, SearchResult},
@@ -40,12 +40,12 @@ impl Outputs {
     pub(super) fn take(
         loaded: &mut Loaded,
         sinks: Sinks,
-        client_address: bool,
+        settings: &DaemonSettings,
     ) -> Result<Self, DaemonError> {
         Ok(Self {
             sinks,
             grouping: Grouping::default(),
-            owner_lookup: OwnerLookup::new(client_address)?,
+            owner_lookup: OwnerLookup::new(settings.client_address, &settings.pod_logs)?,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
             history: EndedConnections::default(),

@@ -1,6 +1,10 @@
 //! Looks up the owner and the TCP state of a connection when it is reported, and only then.
 
-use std::{collections::HashMap, mem, path::PathBuf};
+use std::{
+    collections::HashMap,
+    mem,
+    path::{Path, PathBuf},
+};
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
@@ -38,12 +42,14 @@ pub(super) struct OwnerLookup {
     misses: OwnerMisses,
     /// Whether alerts may name the client behind a proxy.
     client_address: bool,
+    pod_logs: PathBuf,
 }
 
 impl OwnerLookup {
-    pub(super) fn new(client_address: bool) -> Result<Self, FindError> {
+    pub(super) fn new(client_address: bool, pod_logs: &Path) -> Result<Self, FindError> {
         Ok(Self {
-            search: Some(OwnerSearch::open()?),
+            search: Some(OwnerSearch::open(pod_logs)?),
+            pod_logs: pod_logs.to_owned(),
             client_address,
             ..Self::default()
         })
@@ -87,7 +93,7 @@ impl OwnerLookup {
             }
             Err(error) => {
                 log::error!("a search for owners ended early: {error}");
-                self.search = OwnerSearch::open().ok();
+                self.search = OwnerSearch::open(&self.pod_logs).ok();
                 Vec::new()
             }
         };
@@ -177,13 +183,13 @@ struct OwnerSearch {
 }
 
 impl OwnerSearch {
-    fn open() -> Result<Box<Self>, FindError> {
+    fn open(pod_logs: &Path) -> Result<Box<Self>, FindError> {
         // Without a hierarchy no cgroup has a path.
         let cgroup_root =
             cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
         Ok(Box::new(Self {
             finder: SocketFinder::open()?,
-            owners: Owners::new(&cgroup_root),
+            owners: Owners::new(&cgroup_root, pod_logs),
         }))
     }
 
@@ -249,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn an_end_waits_for_the_search_of_its_beginning_and_has_the_same_owner() {
         let core = Correlator::new(Vec::new(), std::time::Duration::ZERO);
-        let mut lookup = OwnerLookup::new(false).expect("a netlink socket");
+        let mut lookup = OwnerLookup::new(false, Path::new("/nowhere")).expect("a netlink socket");
         let firing: Alert = alert::tests::alert().into();
         let ended = Alert {
             status: Status::Resolved(AlertResolution::Recovered),

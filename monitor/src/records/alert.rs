@@ -10,10 +10,10 @@ mod storm;
 
 use evidence::{Evidence, ago};
 
-use crate::records::{clients::ClientFigures, json};
+use crate::records::{clients::ClientFigures, json, owner::OwnerRecord};
 use monitor_core::{
     Alert, AlertResolution, ConnId, ConnectionAlert, ConnectionVerdict, Ktime, Subject,
-    background::Owner, handshake::ClientAddress, storm::ClientRow,
+    handshake::ClientAddress, storm::ClientRow,
 };
 
 /// The JSON form of an alert.
@@ -30,7 +30,7 @@ pub struct AlertRecord<'a> {
     hop: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resolution: Option<&'static str>,
-    conn: Option<Conn<'a>>,
+    conn: Option<Conn>,
     evidence: Option<Evidence>,
     #[serde(flatten)]
     storm: Option<storm::Fields>,
@@ -42,7 +42,7 @@ pub struct AlertRecord<'a> {
 }
 
 #[derive(Serialize)]
-struct Conn<'a> {
+struct Conn {
     #[serde(serialize_with = "json::cookie::serialize")]
     cookie: ConnId,
     local: SocketAddr,
@@ -50,13 +50,8 @@ struct Conn<'a> {
     role: &'static str,
     protocol: &'static str,
     age_seconds: Option<f64>,
-    cgroup: Option<&'a str>,
-    unit: Option<&'a str>,
-    container: Option<&'a str>,
-    pod: Option<&'a str>,
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    netns: Option<u64>,
+    #[serde(flatten)]
+    owner: OwnerRecord,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
 }
@@ -66,7 +61,7 @@ struct Conn<'a> {
 enum Example<'a> {
     /// One connection of a group.
     Connection {
-        conn: Box<Conn<'a>>,
+        conn: Box<Conn>,
         evidence: Box<Evidence>,
         reason: &'a str,
     },
@@ -135,22 +130,14 @@ impl<'a> Example<'a> {
     }
 }
 
-impl<'a> Conn<'a> {
+impl Conn {
     /// `at` is the moment of the alert.
-    fn of(verdict: &'a ConnectionVerdict, at: Ktime) -> Self {
+    fn of(verdict: &ConnectionVerdict, at: Ktime) -> Self {
         let facts = &verdict.facts;
         let background = verdict.background.as_deref();
-        let owner = background.map(|background| &background.owner);
-        let name =
-            |name: fn(&Owner) -> &Option<String>| owner.and_then(|owner| name(owner).as_deref());
+        let owner = background.map(|background| background.owner.clone());
         Self {
-            cgroup: name(|owner| &owner.cgroup),
-            unit: name(|owner| &owner.unit),
-            container: name(|owner| &owner.container),
-            pod: name(|owner| &owner.pod),
-            pid: owner.and_then(|owner| owner.pid),
-            comm: name(|owner| &owner.comm),
-            netns: owner.and_then(|owner| owner.netns),
+            owner: owner.map(OwnerRecord::from).unwrap_or_default(),
             client: background
                 .and_then(|background| background.client)
                 .map(ClientAddress::reveal),

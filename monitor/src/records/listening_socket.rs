@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::json;
-use monitor_core::background::Owner;
+use super::{json, owner::OwnerRecord};
 
-/// One listening TCP socket at the moment `ts`. What could not be found out is `null`.
+/// One listening TCP socket at the moment `ts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename = "listening_socket")]
 pub struct ListeningSocketRecord {
@@ -17,40 +16,17 @@ pub struct ListeningSocketRecord {
     /// The port of `local`.
     pub port: u16,
     pub local: SocketAddr,
-    /// The cgroup in which the socket was created.
-    pub cgroup: Option<String>,
-    pub unit: Option<String>,
-    pub container: Option<String>,
-    pub pod: Option<String>,
-    /// A process that holds the socket; there may be others.
-    pub pid: Option<u32>,
-    pub comm: Option<String>,
-    /// The inode of its network namespace.
-    pub netns: Option<u64>,
+    #[serde(flatten)]
+    pub owner: OwnerRecord,
 }
 
 impl ListeningSocketRecord {
-    pub fn new(ts: Timestamp, local: SocketAddr, owner: Owner) -> Self {
-        let Owner {
-            cgroup,
-            unit,
-            container,
-            pod,
-            pid,
-            comm,
-            netns,
-        } = owner;
+    pub fn new(ts: Timestamp, local: SocketAddr, owner: OwnerRecord) -> Self {
         Self {
             ts,
             port: local.port(),
             local,
-            cgroup,
-            unit,
-            container,
-            pod,
-            pid,
-            comm,
-            netns,
+            owner,
         }
     }
 }

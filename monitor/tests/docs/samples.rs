@@ -14,6 +14,7 @@ use monitor::records::{
     groups::{GroupBy, GroupFigures, GroupRecord},
     listening_socket::ListeningSocketRecord,
     loss::LossRecord,
+    owner::OwnerRecord,
     rates::TrafficRates,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
@@ -21,7 +22,7 @@ use monitor::records::{
     warning::WarningRecord,
 };
 use monitor_core::{
-    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, background::Owner, facts::Direction,
+    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, facts::Direction,
     handshake::RetryAfter,
 };
 use serde_json::{Value, json};
@@ -177,17 +178,24 @@ fn client(full: bool) -> ClientRecord {
 }
 
 fn listening_socket(full: bool) -> ListeningSocketRecord {
+    let local = ([0, 0, 0, 0], 8080).into();
+    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+}
+
+fn owner(full: bool) -> OwnerRecord {
     let text = || full.then(|| "a".to_owned());
-    let owner = Owner {
+    OwnerRecord {
         cgroup: text(),
         unit: text(),
         container: text(),
         pod: text(),
+        pod_namespace: text(),
+        pod_name: text(),
+        workload: text(),
         pid: full.then_some(1),
         comm: text(),
         netns: full.then_some(1),
-    };
-    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, ([0, 0, 0, 0], 8080).into(), owner)
+    }
 }
 
 fn frame(full: bool) -> FrameRecord {

@@ -21,6 +21,7 @@ pub(super) struct Settings {
     /// Without it nothing is kept across restarts.
     pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
+    pub(super) pod_logs: PathBuf,
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
     pub(super) alert_log: String,
@@ -49,6 +50,7 @@ impl Settings {
             ..
         } = file;
         let control = args.control.clone().or(daemon.control);
+        let pod_logs = args.pod_logs.clone().or(daemon.pod_logs);
         let alert_log = args.alert_log.clone().or(alerts.log);
         Ok(Self {
             listeners,
@@ -59,6 +61,7 @@ impl Settings {
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
+            pod_logs: pod_logs.unwrap_or_else(|| config::DEFAULT_POD_LOGS.into()),
             max_connections: args
                 .max_connections
                 .or(daemon.max_connections)
@@ -101,6 +104,7 @@ impl Settings {
         compare("daemon.control", &self.control, &new.control);
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
+        compare("daemon.pod_logs", &self.pod_logs, &new.pod_logs);
         compare(
             "daemon.max_connections",
             &self.max_connections,
@@ -169,6 +173,7 @@ mod tests {
         control = "none"
         state = "/var/lib/a"
         cgroup = "/sys/fs/cgroup/a"
+        pod_logs = "/a/pods"
         max_connections = 7
 
         [alerts]
@@ -182,6 +187,7 @@ mod tests {
         assert_eq!(of_file.control, PathBuf::from("none"));
         assert_eq!(of_file.state, Some("/var/lib/a".into()));
         assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
+        assert_eq!(of_file.pod_logs, PathBuf::from("/a/pods"));
         assert_eq!(of_file.max_connections, 7);
         assert_eq!(of_file.alert_log, "/var/log/a");
 
@@ -190,6 +196,7 @@ mod tests {
             ["--control", "/b"],
             ["--state", "/s"],
             ["--cgroup", "/c"],
+            ["--pod-logs", "/p"],
             ["--max-connections", "8"],
             ["--alert-log", "-"],
         ];
@@ -198,6 +205,7 @@ mod tests {
         assert_eq!(of_flags.control, PathBuf::from("/b"));
         assert_eq!(of_flags.state, Some("/s".into()));
         assert_eq!(of_flags.cgroup, Some("/c".into()));
+        assert_eq!(of_flags.pod_logs, PathBuf::from("/p"));
         assert_eq!(of_flags.max_connections, 8);
         assert_eq!(of_flags.alert_log, "-");
 
@@ -205,6 +213,7 @@ mod tests {
         assert_eq!(defaults.metrics_addr, config::DEFAULT_METRICS_ADDR);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
         assert_eq!(defaults.state, None);
+        assert_eq!(defaults.pod_logs, PathBuf::from("/var/log/pods"));
         assert_eq!(defaults.max_connections, 262_144);
         assert_eq!(defaults.alert_log, "-");
     }

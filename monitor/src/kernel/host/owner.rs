@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use self::{cgroups::Cgroups, processes::Processes};
+use self::{cgroup_names::CgroupNames, cgroups::Cgroups, pods::Pods, processes::Processes};
 use super::{duty_cycle, netns::NetNsId};
 
+mod cgroup_names;
 mod cgroups;
 mod handle;
+mod pods;
 mod processes;
 mod workload;
 
-pub use self::workload::Workload;
 pub use monitor_core::background::Owner;
 
 /// The longest search for processes of a command.
@@ -35,9 +36,11 @@ pub struct OwnedSocket {
 pub struct OwnerMisses {
     /// Lookups of a cgroup without a result: it is gone, hidden, or was not reached.
     pub cgroups_unknown: u64,
+    /// Lookups of a pod's names without a result: it has no directory of logs, or it was not reached.
+    pub pods_unknown: u64,
     /// Sockets with a file for which no process was found.
     pub processes_unknown: u64,
-    /// Walks through `/proc` or the cgroups that were cut because time ran out.
+    /// Walks through `/proc`, the cgroups or the pods that were cut because time or memory ran out.
     pub walks_cut: u64,
     /// Walks that were postponed because the last one was too recent.
     pub walks_put_off: u64,
@@ -50,15 +53,17 @@ pub struct OwnerMisses {
 pub struct Owners {
     cgroup_root: PathBuf,
     cgroups: Cgroups,
+    pods: Pods,
     processes: Processes,
     misses: OwnerMisses,
 }
 
 impl OwnerMisses {
     /// Each count with its reason as in the metrics.
-    pub fn by_reason(self) -> [(&'static str, u64); 5] {
+    pub fn by_reason(self) -> [(&'static str, u64); 6] {
         let Self {
             cgroups_unknown,
+            pods_unknown,
             processes_unknown,
             walks_cut,
             walks_put_off,
@@ -66,6 +71,7 @@ impl OwnerMisses {
         } = self;
         [
             ("cgroup_unknown", cgroups_unknown),
+            ("pod_unknown", pods_unknown),
             ("process_unknown", processes_unknown),
             ("walk_cut", walks_cut),
             ("walk_put_off", walks_put_off),
@@ -76,21 +82,23 @@ impl OwnerMisses {
 
 impl Owners {
     /// `cgroup_root` is the mount point of the cgroup v2 hierarchy, for example from
-    /// [`usable_cgroup2`](super::cgroup::usable_cgroup2).
-    pub fn new(cgroup_root: &Path) -> Self {
+    /// [`usable_cgroup2`](super::cgroup::usable_cgroup2); `pod_logs` is where the kubelet keeps the logs
+    /// of pods.
+    pub fn new(cgroup_root: &Path, pod_logs: &Path) -> Self {
         Self {
             cgroup_root: cgroup_root.to_owned(),
             cgroups: Cgroups::new(cgroup_root),
+            pods: Pods::new(pod_logs),
             processes: Processes::new(duty_cycle::LONGEST),
             misses: OwnerMisses::default(),
         }
     }
 
     /// For a command, which may take its time: a search for processes takes 10 s at most.
-    pub fn unhurried(cgroup_root: &Path) -> Self {
+    pub fn unhurried(cgroup_root: &Path, pod_logs: &Path) -> Self {
         Self {
             processes: Processes::new(UNHURRIED),
-            ..Self::new(cgroup_root)
+            ..Self::new(cgroup_root, pod_logs)
         }
     }
 
@@ -123,14 +131,19 @@ impl Owners {
             .zip(paths)
             .map(|(socket, path)| {
                 let cgroup = path.map(|path| format!("/{}", path.to_string_lossy()));
-                let workload = cgroup.as_deref().map(Workload::of).unwrap_or_default();
+                let names = cgroup.as_deref().map(CgroupNames::of).unwrap_or_default();
+                let pod = names.pod.as_deref();
+                let pod = pod.and_then(|uid| self.pods.names(uid, &mut self.misses));
                 let process = processes.get(&socket.inode);
                 self.misses.processes_unknown += u64::from(socket.inode != 0 && process.is_none());
                 Owner {
                     cgroup,
-                    unit: workload.unit,
-                    container: workload.container,
-                    pod: workload.pod,
+                    unit: names.unit,
+                    container: names.container,
+                    pod: names.pod,
+                    pod_namespace: pod.as_ref().map(|pod| pod.namespace.clone()),
+                    pod_name: pod.as_ref().map(|pod| pod.name.clone()),
+                    workload: pod.as_ref().map(|pod| pod.workload().to_owned()),
                     pid: process.map(|process| process.pid),
                     comm: process.and_then(|process| process.comm.clone()),
                     netns: socket.netns.map(|id| id.inode),
@@ -147,6 +160,7 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         net::TcpListener,
         process::{Child, Command},
     };
@@ -162,7 +176,7 @@ mod tests {
 
     #[test]
     fn unknown_properties_of_a_socket_remain_unknown_of_its_owner() {
-        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        let mut owners = Owners::new(&find_cgroup2().unwrap(), Path::new("/nowhere"));
         assert_eq!(owners.of(&[OwnedSocket::default()]), [Owner::default()]);
         assert_eq!(owners.misses(), OwnerMisses::default());
         assert_eq!(owners.of(&[]), []);
@@ -170,7 +184,7 @@ mod tests {
 
     #[test]
     fn each_socket_without_an_owner_is_counted() {
-        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        let mut owners = Owners::new(&find_cgroup2().unwrap(), Path::new("/nowhere"));
         let lost = OwnedSocket {
             inode: u32::MAX,
             cgroup_id: Some(u64::MAX),
@@ -224,7 +238,10 @@ mod tests {
         let key = SocketKey::new(cookie, peer, ours.local()).unwrap();
         let mut finder = SocketFinder::open().unwrap();
         let found = finder.find(&key).unwrap().unwrap();
-        let mut owners = Owners::new(&cgroup.root);
+        let pod_logs = tempfile::tempdir().unwrap();
+        let logs = "shop_chat-6d4cf56db6-x7k2p_2c48913c-b29f-11e7-9350-020968147796";
+        fs::create_dir(pod_logs.path().join(logs)).unwrap();
+        let mut owners = Owners::new(&cgroup.root, pod_logs.path());
         let owner = wait_for("bash to become sleep", || {
             let [owner] = <[Owner; 1]>::try_from(owners.of(&[OwnedSocket::from(&found)])).unwrap();
             (owner.comm.as_deref() == Some("sleep")).then_some(owner)
@@ -236,6 +253,9 @@ mod tests {
             unit: Some(format!("cri-containerd-{id}.scope")),
             container: Some(id),
             pod: Some("2c48913c-b29f-11e7-9350-020968147796".to_owned()),
+            pod_namespace: Some("shop".to_owned()),
+            pod_name: Some("chat-6d4cf56db6-x7k2p".to_owned()),
+            workload: Some("chat".to_owned()),
             pid: Some(client.0.id()),
             comm: Some("sleep".to_owned()),
             netns: Some(NetNs::own().unwrap().id().inode),
@@ -257,7 +277,7 @@ mod tests {
                 OwnedSocket::from(&found.unwrap())
             })
             .collect();
-        let mut owners = Owners::new(&find_cgroup2().unwrap());
+        let mut owners = Owners::new(&find_cgroup2().unwrap(), Path::new("/nowhere"));
         let started = std::time::Instant::now();
         let found = owners.of(&sockets);
         println!("owners of 20 sockets: {:?}", started.elapsed());

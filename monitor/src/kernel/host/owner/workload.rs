@@ -1,302 +1,113 @@
-//! Recognizes the workload of a cgroup by its path: a systemd unit, a container, a Kubernetes pod.
+//! The workload of a pod, derived from the pod's name.
 //!
-//! Only names are read, so anybody who may create a cgroup can make it look like another. The patterns:
+//! Kubernetes composes the name of a pod from that of its controller. Without its API server, the name
+//! is all there is, so a pod that somebody named in the same way is cut as well.
 //!
-//! | by | path ends in |
-//! |---|---|
-//! | systemd | `/system.slice/nginx.service`, `/user.slice/user-0.slice/session-3.scope` |
-//! | Docker | `/system.slice/docker-ID.scope`, or `/docker/ID` with the cgroupfs driver |
-//! | Podman | `/machine.slice/libpod-ID.scope/container` |
-//! | containerd, CRI-O | `/kubepods.slice/….slice/cri-containerd-ID.scope`, `…/crio-ID.scope` |
-//! | kubelet, systemd driver | `…/kubepods-burstable-podUID.slice/…`, UID with underscores |
-//! | kubelet, cgroupfs driver | `/kubepods/burstable/podUID/ID` |
-//! | runc, drivers confused | `…/kubepods-podUID.slice:cri-containerd:ID` |
+//! | controller | name of the pod | workload |
+//! |---|---|---|
+//! | Deployment, ReplicaSet | `chat-6d4cf56db6-x7k2p` | `chat` |
+//! | DaemonSet, Job | `chat-x7k2p` | `chat` |
+//! | CronJob | `chat-28934560-x7k2p` | `chat` |
+//! | StatefulSet | `chat-0` | `chat` |
+//! | none | `chat` | `chat` |
 
-/// The workload of a cgroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Workload {
-    /// The innermost systemd unit: a service, a scope, or a socket unit, which owns the listener that
-    /// it passes on. Escapes like `\x2d` are resolved.
-    pub unit: Option<String>,
-    /// The 64 hexadecimal digits of the innermost container.
-    pub container: Option<String>,
-    /// The UID of the innermost Kubernetes pod, with dashes. A static pod's has none.
-    pub pod: Option<String>,
-}
+/// The alphabet of generated names (`SafeEncodeString` in k8s.io/apimachinery): no vowels, and no digits
+/// that look like one.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-impl Workload {
-    pub fn of(cgroup: &str) -> Self {
-        let innermost = || cgroup.rsplit('/');
-        // With confused drivers one component names both pod and container.
-        let pieces = || cgroup.rsplit(['/', ':']);
-        Self {
-            unit: innermost().find(|name| is_unit(name)).map(unit_name),
-            container: pieces().find_map(container_id).map(str::to_owned),
-            pod: pieces().find_map(pod_uid),
-        }
-    }
-}
+/// The length of a pod's random suffix.
+const SUFFIX: usize = 5;
 
-fn is_unit(name: &str) -> bool {
-    [".service", ".scope", ".socket"]
-        .iter()
-        .any(|kind| name.strip_suffix(kind).is_some_and(|rest| !rest.is_empty()))
-}
-
-/// systemd prefixes an underscore to a name that could be a kernel file (`cg_escape` in
-/// `src/basic/cgroup-util.c`), and escapes bytes not allowed in a unit name as `\x2d`
-/// (systemd.unit(5)).
-fn unit_name(escaped: &str) -> String {
-    let mut rest = escaped.strip_prefix('_').unwrap_or(escaped);
-    let mut plain = Vec::with_capacity(rest.len());
-    while let Some(at) = rest.find(r"\x") {
-        let (before, escape) = rest.split_at(at);
-        plain.extend_from_slice(before.as_bytes());
-        let byte = escape
-            .get(2..4)
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match byte {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &escape[4..];
-            }
-            None => {
-                plain.extend_from_slice(br"\x");
-                rest = &escape[2..];
-            }
-        }
-    }
-    plain.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&plain).into_owned()
-}
-
-/// `docker-ID.scope`, `ID`; the monitor of a container (`libpod-conmon-ID.scope`) does not match.
-fn container_id(piece: &str) -> Option<&str> {
-    let name = piece.strip_suffix(".scope").unwrap_or(piece);
-    let (engine, id) = name.rsplit_once('-').unwrap_or(("", name));
-    let is_monitor = engine.ends_with("conmon");
-    (id.len() == 64 && id.bytes().all(is_hex) && !is_monitor).then_some(id)
-}
-
-/// `kubepods-burstable-podUID.slice`, `kubepods-podUID.slice`, `podUID`.
-fn pod_uid(piece: &str) -> Option<String> {
-    let uid = match piece.strip_suffix(".slice") {
-        Some(name) => {
-            let (parents, uid) = name.rsplit_once("-pod")?;
-            parents.contains("kubepods").then_some(uid)?
-        }
-        None => piece.strip_prefix("pod")?,
+/// The name of the workload that a pod with this name belongs to.
+pub(super) fn workload(pod_name: &str) -> &str {
+    let Some((controller, last)) = split_last(pod_name) else {
+        return pod_name;
     };
-    let uid = uid.replace('_', "-");
-    let digits = uid.bytes().filter(|&byte| byte != b'-');
-    let is_uid = matches!(uid.len(), 32 | 36) && digits.clone().count() == 32;
-    (is_uid && digits.into_iter().all(is_hex)).then_some(uid)
+    if last.len() == SUFFIX && is_generated(last) {
+        return match split_last(controller) {
+            Some((name, hash)) if is_template_hash(hash) || is_schedule(hash) => name,
+            _ => controller,
+        };
+    }
+    match is_number(last) {
+        true => controller,
+        false => pod_name,
+    }
 }
 
-fn is_hex(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+/// The parts around the last dash, neither of them empty.
+fn split_last(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once('-')
+        .filter(|(first, last)| !first.is_empty() && !last.is_empty())
+}
+
+/// The hash of a ReplicaSet's template: a 32-bit number, each decimal digit encoded.
+fn is_template_hash(part: &str) -> bool {
+    (8..=10).contains(&part.len()) && is_generated(part)
+}
+
+/// The scheduled time of a CronJob's Job, in minutes since 1970.
+fn is_schedule(part: &str) -> bool {
+    part.len() == 8 && is_number(part)
+}
+
+fn is_generated(part: &str) -> bool {
+    part.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
+fn is_number(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `ID` and `UID` stand for a container's and a pod's, `U_I_D` for the pod's with underscores.
-    fn of(cgroup: &str) -> (Option<String>, bool, bool) {
-        let path = cgroup
-            .replace("U_I_D", &UID.replace('-', "_"))
-            .replace("UID", UID)
-            .replace("ID", ID);
-        let workload = Workload::of(&path);
-        if let Some(id) = &workload.container {
-            assert_eq!(id, ID, "{path}");
-        }
-        if let Some(uid) = &workload.pod {
-            assert_eq!(uid, UID, "{path}");
-        }
-        (
-            workload.unit.map(|unit| unit.replace(ID, "ID")),
-            workload.container.is_some(),
-            workload.pod.is_some(),
-        )
-    }
-
-    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    const UID: &str = "2c48913c-b29f-11e7-9350-020968147796";
-
-    #[track_caller]
-    fn assert_all(table: &[(&str, Option<&str>, bool, bool)]) {
-        for &(cgroup, unit, container, pod) in table {
-            let expected = (unit.map(str::to_owned), container, pod);
-            assert_eq!(of(cgroup), expected, "{cgroup}");
-        }
-    }
-
     #[test]
-    fn a_systemd_unit_is_the_innermost_service_scope_or_socket() {
-        assert_all(&[
-            ("/", None, false, false),
-            ("/system.slice", None, false, false),
-            ("/init.scope", Some("init.scope"), false, false),
-            (
-                "/system.slice/nginx.service",
-                Some("nginx.service"),
-                false,
-                false,
-            ),
-            ("/system.slice/api.socket", Some("api.socket"), false, false),
-            (
-                "/system.slice/getty.slice/getty@tty1.service",
-                Some("getty@tty1.service"),
-                false,
-                false,
-            ),
-            (
-                "/user.slice/user-0.slice/session-3.scope",
-                Some("session-3.scope"),
-                false,
-                false,
-            ),
-            (
-                "/user.slice/user-1000.slice/user@1000.service/app.slice/app-ws.service",
-                Some("app-ws.service"),
-                false,
-                false,
-            ),
-            // A service that has created its own cgroups.
-            (
-                "/system.slice/php-fpm.service/workers/1",
-                Some("php-fpm.service"),
-                false,
-                false,
-            ),
-            (
-                "/machine.slice/machine-web.scope/payload",
-                Some("machine-web.scope"),
-                false,
-                false,
-            ),
-            ("/system.slice/.service", None, false, false),
-        ]);
-    }
-
-    #[test]
-    fn a_units_name_is_unescaped() {
-        for (escaped, plain) in [
-            (r"app-org.gnome\x2dws.service", "app-org.gnome-ws.service"),
-            (r"a\x20b\x5cc.service", r"a b\c.service"),
-            (r"\xc3\xa4.service", "ä.service"),
-            ("_cgroup.service", "cgroup.service"),
-            (r"half\x2.service", r"half\x2.service"),
-            (r"no\x+1.service", r"no\x+1.service"),
-            (r"ä\xä.service", r"ä\xä.service"),
-            (r"bad\xff.service", "bad\u{fffd}.service"),
+    fn the_suffixes_of_each_controller_are_removed_and_no_others() {
+        for (pod, expected) in [
+            // Deployments, with a hash of 10, 9 and 8 characters.
+            ("chat-6d4cf56db6-x7k2p", "chat"),
+            ("chat-v2-6d4cf56db-x7k2p", "chat-v2"),
+            ("chat-6d4cf56d-x7k2p", "chat"),
+            // A hash is not shorter or longer, and has no vowels.
+            ("chat-6d4cf56-x7k2p", "chat-6d4cf56"),
+            ("chat-6d4cf56db64-x7k2p", "chat-6d4cf56db64"),
+            ("chat-gateways-x7k2p", "chat-gateways"),
+            // DaemonSets and Jobs.
+            ("node-exporter-x7k2p", "node-exporter"),
+            ("migrate-2-x7k2p", "migrate-2"),
+            // CronJobs.
+            ("backup-28934560-x7k2p", "backup"),
+            ("backup-289345601-x7k2p", "backup-289345601"),
+            // StatefulSets.
+            ("chat-0", "chat"),
+            ("chat-12", "chat"),
+            ("chat-123456", "chat"),
+            ("chat-6d4cf56db6-0", "chat-6d4cf56db6"),
+            // Pods without a controller, static ones too.
+            ("chat", "chat"),
+            ("chat-proxy", "chat-proxy"),
+            ("etcd-node-a", "etcd-node-a"),
+            ("chat-x7k2", "chat-x7k2"),
+            ("chat-x7k2p9", "chat-x7k2p9"),
+            ("chat-X7K2P", "chat-X7K2P"),
+            // Nothing is cut to an empty name.
+            ("-x7k2p", "-x7k2p"),
+            ("-6d4cf56db6-x7k2p", "-6d4cf56db6"),
+            ("6d4cf56db6-x7k2p", "6d4cf56db6"),
+            ("0", "0"),
+            ("-", "-"),
+            ("chat-", "chat-"),
+            ("", ""),
+            ("ä-x7k2p", "ä"),
         ] {
-            let unit = Workload::of(&format!("/system.slice/{escaped}")).unit;
-            assert_eq!(unit.as_deref(), Some(plain));
+            assert_eq!(workload(pod), expected, "{pod}");
         }
     }
 
     #[test]
-    fn a_container_is_recognized_by_its_64_digits_with_any_engine() {
-        assert_all(&[
-            (
-                "/system.slice/docker-ID.scope",
-                Some("docker-ID.scope"),
-                true,
-                false,
-            ),
-            ("/docker/ID", None, true, false),
-            (
-                "/docker/ID/system.slice/nginx.service",
-                Some("nginx.service"),
-                true,
-                false,
-            ),
-            (
-                "/machine.slice/libpod-ID.scope/container",
-                Some("libpod-ID.scope"),
-                true,
-                false,
-            ),
-            (
-                "/machine.slice/libpod-conmon-ID.scope",
-                Some("libpod-conmon-ID.scope"),
-                false,
-                false,
-            ),
-            (
-                "/system.slice/nerdctl-ID.scope",
-                Some("nerdctl-ID.scope"),
-                true,
-                false,
-            ),
-            ("/default/ID", None, true, false),
-            ("/ecs/0123/ID", None, true, false),
-            ("/docker/ID0", None, false, false),
-            ("/docker/0123456789ab", None, false, false),
-        ]);
-    }
-
-    #[test]
-    fn a_pod_is_recognized_by_its_uid_with_either_driver() {
-        assert_all(&[
-            (
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_I_D.slice/cri-containerd-ID.scope",
-                Some("cri-containerd-ID.scope"),
-                true,
-                true,
-            ),
-            (
-                "/kubepods.slice/kubepods-podU_I_D.slice/crio-ID.scope/container",
-                Some("crio-ID.scope"),
-                true,
-                true,
-            ),
-            (
-                "/kubepods.slice/kubepods-podU_I_D.slice/crio-conmon-ID.scope",
-                Some("crio-conmon-ID.scope"),
-                false,
-                true,
-            ),
-            (
-                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podU_I_D.slice",
-                None,
-                false,
-                true,
-            ),
-            ("/kubepods/burstable/podUID/ID", None, true, true),
-            ("/kubepods/podUID/ID", None, true, true),
-            (
-                "/system.slice/containerd.service/kubepods-burstable-podU_I_D.slice:cri-containerd:ID",
-                Some("containerd.service"),
-                true,
-                true,
-            ),
-            // kind: a node that is a container.
-            (
-                "/docker/ID/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU_I_D.slice/cri-containerd-ID.scope",
-                Some("cri-containerd-ID.scope"),
-                true,
-                true,
-            ),
-            ("/kubepods/burstable/podcast", None, false, false),
-            ("/user.slice/my-podU_I_D.slice", None, false, false),
-        ]);
-    }
-
-    #[test]
-    fn a_static_pods_uid_has_no_dashes() {
-        let uid = "0123456789abcdef0123456789abcdef";
-        let path = format!("/kubepods.slice/kubepods-burstable-pod{uid}.slice/crio-{ID}.scope");
-        assert_eq!(Workload::of(&path).pod.as_deref(), Some(uid));
-    }
-
-    #[test]
-    fn the_innermost_of_nested_containers_counts() {
-        let outer = "f".repeat(64);
-        let workload = Workload::of(&format!("/docker/{outer}/docker/{ID}"));
-        assert_eq!(workload.container.as_deref(), Some(ID));
+    fn a_pod_that_is_named_like_a_generated_one_is_cut_too() {
+        assert_eq!(workload("gateway-https"), "gateway");
     }
 }
