@@ -12,7 +12,7 @@ use monitor::records::{
     },
     frames::FrameRecord,
     groups::{GroupBy, GroupFigures, GroupRecord},
-    listening_socket::ListeningSocketRecord,
+    listening_socket::{ListeningSocketRecord, PublicationRecord},
     loss::LossRecord,
     owner::OwnerRecord,
     rates::TrafficRates,
@@ -179,7 +179,24 @@ fn client(full: bool) -> ClientRecord {
 
 fn listening_socket(full: bool) -> ListeningSocketRecord {
     let local = ([0, 0, 0, 0], 8080).into();
-    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+    let publication = PublicationRecord {
+        ports: "80".to_owned(),
+        address: full.then(|| "10.0.0.0/8".to_owned()),
+        to_address: full.then(|| [10, 0, 0, 2].into()),
+        by: "nftables",
+        netns: 1,
+    };
+    let unforwarded = PublicationRecord {
+        address: None,
+        to_address: None,
+        ..publication.clone()
+    };
+    ListeningSocketRecord {
+        published: full.then(|| vec![publication, unforwarded]),
+        watched_seconds: full.then_some(1.0),
+        protocol: full.then_some("websocket"),
+        ..ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+    }
 }
 
 fn owner(full: bool) -> OwnerRecord {

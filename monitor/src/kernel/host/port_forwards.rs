@@ -85,15 +85,14 @@ pub struct PortForwards {
     pub first_error: Option<String>,
 }
 
-/// How long all namespaces together may take.
-const LIMIT: Duration = Duration::from_secs(10);
 /// The longest listing. A rule takes about 300 bytes.
 const LONGEST_LISTING: u64 = 256 << 20;
 
 impl PortForwards {
-    /// Reads the rules of every namespace. What could not be read is in [`PortForwards::unread`].
-    pub fn read() -> Self {
-        let deadline = Instant::now() + LIMIT;
+    /// Reads the rules of every namespace, for at most `limit`. What could not be read is in
+    /// [`PortForwards::unread`].
+    pub fn read(limit: Duration) -> Self {
+        let deadline = Instant::now() + limit;
         let mut found = Self::default();
         let namespaces = netns::enumerate().map_or_else(|_| Vec::new(), |list| list.found);
         for namespace in &namespaces {
@@ -109,6 +108,11 @@ impl PortForwards {
             }
         }
         found
+    }
+
+    /// Whether the rules of any namespace could be read.
+    pub fn are_known(&self) -> bool {
+        self.unread < self.namespaces.len()
     }
 
     /// The forwards that lead to a socket that listens on `local` in the namespace with this inode, each
@@ -202,8 +206,13 @@ fn read_here(namespace: &NetNs, deadline: Instant) -> (NamespaceForwards, Option
 
 /// The output of a program, or why there is none.
 fn run(name: &str, args: &[&str], deadline: Instant) -> Result<Vec<u8>, String> {
-    let path = find_program(name).ok_or_else(|| format!("{name} is not installed"))?;
+    let path = find_program(name)
+        .ok_or_else(|| format!("{name} is not installed; install it to see them"))?;
     let failed = |error: io::Error| format!("cannot run {name}: {error}");
+    let too_long = || format!("{name} took too long");
+    if Instant::now() >= deadline {
+        return Err(too_long());
+    }
     let mut child = Command::new(path)
         .args(args)
         .stdin(Stdio::null())
@@ -242,7 +251,7 @@ fn run(name: &str, args: &[&str], deadline: Instant) -> Result<Vec<u8>, String> 
                 "{name} failed ({status}): {}",
                 first.escape_debug()
             )),
-            None => Err(format!("{name} took too long")),
+            None => Err(too_long()),
         }
     })
 }
@@ -395,10 +404,13 @@ Local:
     fn a_program_that_is_missing_fails_or_hangs_is_named() {
         let soon = Instant::now() + Duration::from_secs(10);
         let missing = run("no-such-program", &[], soon).unwrap_err();
-        assert_eq!(missing, "no-such-program is not installed");
+        assert_eq!(
+            missing,
+            "no-such-program is not installed; install it to see them"
+        );
         let failed = run("sh", &["-c", "printf 'n\\033o\\nmore' >&2; exit 3"], soon).unwrap_err();
         assert_eq!(failed, "sh failed (exit status: 3): n\\u{1b}o");
-        let hung = run("sleep", &["100"], Instant::now()).unwrap_err();
+        let hung = run("sleep", &["100"], Instant::now() + POLL).unwrap_err();
         assert_eq!(hung, "sleep took too long");
         let long = run("sh", &["-c", "head -c 1000000 /dev/zero; echo >&2"], soon).unwrap();
         assert_eq!(long.len(), 1_000_000);
