@@ -23,6 +23,7 @@ use crate::{
         bpf::loader::{LoadError, Loaded},
         clock,
         host::netns::NetNsError,
+        owner_service::OwnerService,
         sock_diag::socket_finder::FindError,
     },
     records::Now,
@@ -157,6 +158,11 @@ impl Daemon {
         })
     }
 
+    /// Finds the owners of connections, for other parts of the program.
+    pub fn owners(&self) -> OwnerService {
+        self.outputs.owners.clone()
+    }
+
     /// Sets the middleboxes whose names may explain a learned timeout.
     pub fn set_known_hops(&mut self, known: Vec<KnownHop>) {
         self.core.handle_known_hops(known);
@@ -254,6 +260,7 @@ impl Daemon {
             Arrival::Scanned(result) => {
                 self.intake.finish_scan(*result, &mut self.core);
                 self.outputs.owner_lookup.forget(&self.core);
+                self.outputs.owners.close_unused();
                 self.housekeeping.reaping.close_unused();
                 log::logger().flush();
             }

@@ -14,19 +14,13 @@
 //! for long.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
-    convert::Infallible,
-    error::Error,
-    fmt::Display,
-    io,
-    str::FromStr,
+    collections::HashMap, convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr,
 };
 
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{Path, Query, State as Shared},
+    extract::{FromRef, Path, Query, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -37,20 +31,22 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
-    time::sleep,
 };
 
 use super::http::request_reply;
 use oldest_first::OldestFirst;
-use record_pages::{DaemonEnded, RecordPages};
+use ranked::Ranked;
+use record_pages::RecordPages;
 
+use crate::kernel::owner_service::OwnerService;
 use crate::records::{
     TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
-    list_order::{Figures, ListOrder},
-    rates::{TrafficRates, TrafficSample},
+    json,
+    list_order::ListOrder,
+    rates::TrafficSample,
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
@@ -58,12 +54,15 @@ mod ended_connections;
 mod groups;
 mod mailbox;
 mod oldest_first;
+mod owned;
+mod ranked;
 mod record_pages;
 mod socket;
 mod viewers;
 
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
+pub use owned::StandingAlert;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
@@ -82,11 +81,8 @@ pub enum ControlRequest {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
     Ended(oneshot::Sender<Vec<ConnectionRecord>>),
-    /// The standing verdicts on these connections, as lines of the alert log.
-    Alerts(
-        Vec<ConnId>,
-        oneshot::Sender<serde_json::Result<Vec<String>>>,
-    ),
+    /// The standing verdicts on these connections.
+    Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
     /// The current storms and thrashing clients, as lines of the alert log.
     Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
     /// The clients, by listener, heaviest first.
@@ -112,8 +108,31 @@ pub enum WatchError {
 
 type ControlRequests = mpsc::Sender<ControlRequest>;
 
+/// Where the responses come from.
+#[derive(Clone, Debug)]
+struct Sources {
+    requests: ControlRequests,
+    owners: OwnerService,
+}
+
+impl FromRef<Sources> for ControlRequests {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.requests.clone()
+    }
+}
+
+impl FromRef<Sources> for OwnerService {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.owners.clone()
+    }
+}
+
 /// Serves until the process ends.
-pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    requests: mpsc::Sender<ControlRequest>,
+    owners: OwnerService,
+) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
@@ -122,7 +141,7 @@ pub async fn serve(listener: UnixListener, requests: ControlRequests) -> io::Res
         .route("/v1/alerts", get(alerts))
         .route("/v1/frames", get(frames))
         .route("/v1/events", get(events))
-        .with_state(requests);
+        .with_state(Sources { requests, owners });
     axum::serve(listener, router).await
 }
 
@@ -170,11 +189,11 @@ impl ConnectionsQuery {
 }
 
 async fn connections(
-    Shared(requests): Shared<ControlRequests>,
+    Shared(Sources { requests, owners }): Shared<Sources>,
     Query(query): Query<ConnectionsQuery>,
 ) -> Response {
     if query.ended {
-        return ended_connections(&requests, &query).await;
+        return ended_connections(&requests, &owners, &query).await;
     }
     let order = query.order.unwrap_or_default();
     let urgent = match order {
@@ -201,7 +220,9 @@ async fn connections(
             true => RecordPages::with_rates(queue),
             false => RecordPages::new(queue),
         };
-        let Ok(ranked) = Ranked::read(&requests, &query, pages, figures).await else {
+        let accepts = |record: &ConnectionRecord| query.accepts(record);
+        let ranked = Ranked::read(&requests, pages, accepts, figures, query.limit);
+        let Ok(ranked) = ranked.await else {
             return gone();
         };
         rates = ranked.rates;
@@ -213,55 +234,24 @@ async fn connections(
         }
         let mut records =
             request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
+        records.retain(|record| query.accepts(record));
+        records.truncate(left);
+        left -= records.len();
         for record in &mut records {
             record.rates = rates.get(&record.cookie).copied();
         }
-        let wanted = records.iter().filter(|record| query.accepts(record));
-        let lines: serde_json::Result<Vec<String>> =
-            wanted.take(left).map(serde_json::to_string).collect();
-        left -= lines.as_ref().map_or(0, Vec::len);
-        Some(lines)
+        owned::complete(&owners, &mut records).await;
+        Some(records.iter().map(json::to_string).collect())
     });
     (headers, json_lines(lines)).into_response()
 }
 
-/// The connections that a query accepts, those with the highest figures first, and not more than its
-/// limit.
-struct Ranked {
-    conns: Vec<ConnId>,
-    /// Their rates, if they were read.
-    rates: HashMap<ConnId, TrafficRates>,
-}
-
-impl Ranked {
-    /// Reads the record of each connection in `pages`.
-    async fn read(
-        requests: &ControlRequests,
-        query: &ConnectionsQuery,
-        mut pages: RecordPages<impl Iterator<Item = ConnId>>,
-        figures: fn(&ConnectionRecord) -> Figures,
-    ) -> Result<Self, DaemonEnded> {
-        let (mut ranked, mut rates) = (BTreeSet::new(), HashMap::new());
-        while let Some(records) = pages.next(requests).await? {
-            for record in records.iter().filter(|record| query.accepts(record)) {
-                ranked.insert((Reverse(figures(record)), record.cookie));
-                rates.extend(record.rates.map(|read| (record.cookie, read)));
-                if query.limit.is_some_and(|limit| ranked.len() > limit)
-                    && let Some((_, last)) = ranked.pop_last()
-                {
-                    rates.remove(&last);
-                }
-            }
-        }
-        Ok(Self {
-            conns: ranked.into_iter().map(|(_, conn)| conn).collect(),
-            rates,
-        })
-    }
-}
-
 /// They are few, so one request returns all.
-async fn ended_connections(requests: &ControlRequests, query: &ConnectionsQuery) -> Response {
+async fn ended_connections(
+    requests: &ControlRequests,
+    owners: &OwnerService,
+    query: &ConnectionsQuery,
+) -> Response {
     if query.order.is_some() {
         let text = "ended connections are listed latest end first, without order\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
@@ -272,6 +262,7 @@ async fn ended_connections(requests: &ControlRequests, query: &ConnectionsQuery)
     let total = [(TOTAL_HEADER, records.len().to_string())];
     records.retain(|record| query.accepts(record));
     records.truncate(query.limit.unwrap_or(usize::MAX));
+    owned::complete(owners, &mut records).await;
     (total, written(&records)).into_response()
 }
 
@@ -283,13 +274,13 @@ struct ConnectionQuery {
 }
 
 async fn connection(
-    Shared(requests): Shared<ControlRequests>,
+    Shared(Sources { requests, owners }): Shared<Sources>,
     Path(cookie): Path<u64>,
     Query(query): Query<ConnectionQuery>,
 ) -> Response {
     let conn = ConnId(cookie);
     let rates = match query.rates {
-        true => rates_of(&requests, conn).await,
+        true => record_pages::rates_of(&requests, conn).await,
         false => None,
     };
     let response = request_reply(&requests, |reply| ControlRequest::Connection(conn, reply));
@@ -300,10 +291,13 @@ async fn connection(
         })
     });
     match response {
-        Some(Some(record)) => match serde_json::to_string(&record) {
-            Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
-            Err(error) => not_written(&error),
-        },
+        Some(Some(mut record)) => {
+            owned::complete(&owners, slice::from_mut(&mut record)).await;
+            match json::to_string(&record) {
+                Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+                Err(error) => not_written(&error),
+            }
+        }
         Some(None) => {
             let text = format!(
                 "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
@@ -312,15 +306,6 @@ async fn connection(
         }
         None => gone(),
     }
-}
-
-/// `None` if the connection has ended.
-async fn rates_of(requests: &ControlRequests, conn: ConnId) -> Option<TrafficRates> {
-    let read = || record_pages::traffic(requests, vec![conn]);
-    let earlier = read().await.ok()?.pop()?;
-    sleep(record_pages::BETWEEN_READINGS).await;
-    let later = read().await.ok()?.pop()?;
-    TrafficRates::between(&earlier.1, &later.1)
 }
 
 /// Filters of the list of clients.
@@ -355,7 +340,7 @@ async fn clients(
     written(&records)
 }
 
-async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
+async fn alerts(Shared(Sources { requests, owners }): Shared<Sources>) -> Response {
     let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
         return gone();
     };
@@ -364,7 +349,9 @@ async fn alerts(Shared(requests): Shared<ControlRequests>) -> Response {
     };
     let storms = storms.map(|lines| joined(&lines));
     let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
-        request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await
+        let standing =
+            request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;
+        Some(owned::lines(&owners, standing).await)
     });
     json_lines(stream::iter([storms]).chain(verdicts))
 }
@@ -450,8 +437,7 @@ fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
 }
 
 fn written<T: Serialize>(records: &[T]) -> Response {
-    let lines: serde_json::Result<Vec<String>> =
-        records.iter().map(serde_json::to_string).collect();
+    let lines: serde_json::Result<Vec<String>> = records.iter().map(json::to_string).collect();
     match lines {
         Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
         Err(error) => not_written(&error),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::{CommandResult, Failure},
+    owner::OwnerLines,
     screen::{self, Age, Shown},
 };
 use crate::records::{
@@ -140,6 +141,7 @@ impl fmt::Display for Page<'_> {
         if let Some(cgroup) = &record.cgroup_id {
             writeln!(f, "  cgroup id  {cgroup}")?;
         }
+        write!(f, "{}", OwnerLines(&record.owner))?;
         writeln!(f, "  state      {}", record.state.as_str())?;
         for change in &record.states {
             let StateChange { state, ts, reason } = change;
@@ -343,12 +345,17 @@ mod tests {
             compressed: true,
             faults: vec!["bad_key".to_owned()],
         });
+        record.owner.unit = Some("chat\n.service".to_owned());
+        record.owner.pid = Some(812);
+        record.owner.comm = Some("node".to_owned());
         let page = Page(&record).to_string();
         for line in [
             "connection 7",
             "  listener   8080, this host is the server",
             "  protocol   websocket, known by its establishment",
             "  cgroup id  7",
+            "  unit       chat\\n.service",
+            "  process    node (pid 812)",
             "  state      closed",
             "             2026-11-22 18:37:33.500Z  open        101 after 1000 ms",
             "  handshake  path \"/chat\\u{1b}\", compressed, bad_key",

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
-    screen::{self, Age, Amount, Shown},
+    owner::{process_text, workload_text},
+    screen::{self, Age, Amount, Cut, Shown},
 };
 use crate::records::{
     connections::{ConnectionRecord, State},
@@ -33,10 +34,12 @@ Examples:
   wsmon list --ended --peer 10.0.0.0/8                      how clients there left
   wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
+  wsmon list --by pod                                       how many connections each pod has
   wsmon list --by peer --limit 10                           the peers with the most connections
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
-Needs a running `wsmon run`. The last quarter of a second of ordinary traffic before a silence may be
+Needs a running `wsmon run`. OWNER is the pod, or else the container, the systemd
+unit or the process. The last quarter of a second of ordinary traffic before a silence may be
 missing from counts and ages.
 
 Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this user may
@@ -90,6 +93,9 @@ impl ValueEnum for By {
     fn value_variants<'a>() -> &'a [Self] {
         &[
             Self::Group(GroupBy::Listener),
+            Self::Group(GroupBy::Pod),
+            Self::Group(GroupBy::Unit),
+            Self::Group(GroupBy::Process),
             Self::Group(GroupBy::Peer),
             Self::Client,
         ]
@@ -130,7 +136,11 @@ async fn show(args: &ListArgs) -> CommandResult {
         false => "FRAMES RX/TX",
     };
     let last = if args.ended { "ENDED" } else { "VERDICT" };
-    let head = format!("{}{traffic:<15}  {last}", ConnectionRow::HEAD);
+    let head = format!(
+        "{}{traffic:<15}  {:<OWNER$}  {last}",
+        ConnectionRow::HEAD,
+        "OWNER"
+    );
     print(args, &target, &head, row, "no connections").await
 }
 
@@ -206,11 +216,14 @@ async fn print<T: DeserializeOwned>(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The width of the owner, in characters; most pods fit.
+const OWNER: usize = 28;
+
 /// A connection as a table row.
 struct ConnectionRow<'a>(&'a ConnectionRecord);
 
 impl ConnectionRow<'_> {
-    /// The traffic and the last column follow.
+    /// The traffic, the owner and the last column follow.
     const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
          AGE        IDLE       ";
 }
@@ -237,6 +250,9 @@ impl fmt::Display for ConnectionRow<'_> {
                 None => format!("{}/{}", record.rx.frames, record.tx.frames),
             },
         )?;
+        let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+        let owner = owner.unwrap_or("-".to_owned());
+        write!(f, "{:<OWNER$}  ", Cut(&owner, OWNER))?;
         let ended = record
             .states
             .last()
@@ -299,13 +315,15 @@ mod tests {
 
     #[test]
     fn rows_align_with_their_head() {
-        let record = record(&detail(315_653), None);
+        let mut record = record(&detail(315_653), None);
+        record.owner.pod_namespace = Some("shop".to_owned());
+        record.owner.pod_name = Some("chat-6d4cf56db6-longer-x7k2p".to_owned());
         let expected = "\
-COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     VERDICT
-315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -";
+COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     OWNER                         VERDICT
+315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              shop/chat-6d4cf56db6-longer…  -";
         assert_eq!(
             format!(
-                "{}FRAMES RX/TX     VERDICT\n{}",
+                "{}FRAMES RX/TX     OWNER                         VERDICT\n{}",
                 ConnectionRow::HEAD,
                 ConnectionRow(&record)
             ),
@@ -315,7 +333,10 @@ COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDL
         rates.rx.payload_bytes_per_second = 12_345_678.0;
         rated.rates = Some(rates);
         let row = ConnectionRow(&rated).to_string();
-        assert!(row.ends_with("  5.0 s      12.3M/0          -"), "{row}");
+        assert!(
+            row.contains("  5.0 s      12.3M/0          shop/chat-"),
+            "{row}"
+        );
     }
 
     #[test]
@@ -324,7 +345,7 @@ COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDL
         let row = ConnectionRow(&record).to_string();
         assert!(row.contains("  closed   "), "{row}");
         assert!(
-            row.ends_with("  3/0              2026-11-22T18:37:52.5Z rst_received"),
+            row.ends_with("  3/0              -                             2026-11-22T18:37:52.5Z rst_received"),
             "{row}"
         );
     }

@@ -15,13 +15,15 @@ mod survey;
 pub(super) use self::survey::PortSurvey;
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
-    owner::OwnerText,
+    owner::workload_text,
     screen::{self, Shown, escaped},
     table::{Column, Table, terminal_width},
     watch::positive_duration,
 };
 use crate::{
-    config, kernel::host::owner::Owners, records::listening_socket::ListeningSocketRecord,
+    config,
+    kernel::host::owner::Owners,
+    records::{json, listening_socket::ListeningSocketRecord},
 };
 
 /// List the listening TCP sockets of this host, in all network namespaces, with their owners.
@@ -75,6 +77,7 @@ pub fn run(args: &PortsArgs) -> CommandResult {
     let mut survey = PortSurvey::take(LONGEST_LISTING, owners)
         .map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(duration) = args.watch {
+        eprintln!("watching for {} …", humantime::format_duration(duration));
         let watch = sightings::watch(&mut survey.sockets, duration);
         survey.missed_openings = screen::block_on(watch)??;
     }
@@ -94,7 +97,7 @@ fn print(sockets: &[ListeningSocketRecord], args: &PortsArgs) -> Result<Shown, F
     let lines: Vec<String> = match args.json {
         true => sockets
             .iter()
-            .map(serde_json::to_string)
+            .map(json::to_string)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?,
         false if sockets.is_empty() => vec!["no listening sockets".to_owned()],
@@ -156,7 +159,7 @@ fn row(socket: &ListeningSocketRecord) -> [String; 7] {
             true => "-".to_owned(),
             false => published.join(","),
         },
-        OwnerText(owner).to_string(),
+        workload_text(owner).unwrap_or("-".to_owned()),
     ]
 }
 

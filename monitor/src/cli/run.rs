@@ -208,7 +208,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // The guard removes the socket's file however the daemon ends.
     let _guard = control.map(|socket| {
         let (listener, guard) = socket.into_parts();
-        tokio::spawn(control::serve(listener, control_requests));
+        tokio::spawn(control::serve(listener, control_requests, daemon.owners()));
         guard
     });
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);

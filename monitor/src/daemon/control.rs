@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Daemon, both_clocks, name_of};
 use crate::{
-    api::control::{ControlRequest, Past, WatchError},
+    api::control::{ControlRequest, Past, StandingAlert, WatchError},
     config::listeners::ListenerConfig,
     kernel::clock,
     records::{
@@ -12,11 +12,12 @@ use crate::{
         alert::AlertRecord,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
+        owner::OwnerRecord,
         rates::TrafficSample,
         transitions::TransitionRecord,
     },
 };
-use monitor_core::{Alert, Closed, ConnId, Detail, Facts, ListenerId, Transition};
+use monitor_core::{Closed, ConnId, Detail, Facts, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -48,8 +49,8 @@ impl Daemon {
             }
             ControlRequest::Alerts(conns, reply) => {
                 let now = both_clocks();
-                let lines = conns.iter().filter_map(|conn| self.standing(*conn, &now));
-                drop(reply.send(lines.collect()));
+                let standing = conns.iter().filter_map(|conn| self.standing(*conn, &now));
+                drop(reply.send(standing.collect()));
             }
             ControlRequest::Storms(reply) => {
                 let now = both_clocks();
@@ -143,6 +144,7 @@ impl Daemon {
             verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
+            owner: OwnerRecord::default(),
             how: None,
             now: now.at,
             ts: now.ts,
@@ -161,6 +163,7 @@ impl Daemon {
             verdict: None,
             handshake: past.handshake.clone(),
             requested_at: past.requested_at,
+            owner: past.owner.clone(),
             how: Some(*how),
             now: end,
             ts: now.wall_clock(end),
@@ -181,11 +184,16 @@ impl Daemon {
             .show(&TransitionRecord::new(transition, name, ts));
     }
 
-    fn standing(&self, conn: ConnId, now: &Now) -> Option<serde_json::Result<String>> {
-        let alert: Alert = self.core.standing(conn)?.clone().into();
-        let ts = now.wall_clock(alert.at);
-        let listener = self.listener_name(alert.listener);
-        Some(AlertRecord::new(&alert, listener, ts).to_json())
+    /// The standing verdict on a connection, with the owner that was reported with it.
+    fn standing(&self, conn: ConnId, now: &Now) -> Option<StandingAlert> {
+        let mut alert = self.core.standing(conn)?.clone();
+        let reported = self.outputs.owner_lookup.reported(conn);
+        alert.subject.background = reported.cloned().map(Box::new);
+        Some(StandingAlert {
+            ts: now.wall_clock(alert.at),
+            listener: self.listener_name(alert.listener).to_owned(),
+            alert,
+        })
     }
 
     fn listener_name(&self, listener: ListenerId) -> &str {

@@ -12,7 +12,7 @@ use crate::{
     alerting::Sinks,
     api::control::{EndedConnections, EventViewers, Past},
     config::listeners::ListenerConfig,
-    kernel::bpf::loader::Loaded,
+    kernel::{bpf::loader::Loaded, owner_service::OwnerService},
     records::{Now, connections::HandshakeSummary},
 };
 use monitor_core::{Alert, Closed, Correlator, Grouping};
@@ -22,6 +22,7 @@ pub(super) struct Outputs {
     pub(super) sinks: Sinks,
     /// Groups the core's alerts for the line-based outputs.
     pub(super) grouping: Grouping,
+    pub(super) owners: OwnerService,
     pub(super) owner_lookup: OwnerLookup,
     pub(super) frame_stream: FrameStream,
     pub(super) events: EventViewers,
@@ -42,10 +43,12 @@ impl Outputs {
         sinks: Sinks,
         settings: &DaemonSettings,
     ) -> Result<Self, DaemonError> {
+        let owners = OwnerService::open(&settings.pod_logs)?;
         Ok(Self {
             sinks,
             grouping: Grouping::default(),
-            owner_lookup: OwnerLookup::new(settings.client_address, &settings.pod_logs)?,
+            owner_lookup: OwnerLookup::new(owners.clone(), settings.client_address),
+            owners,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
             history: EndedConnections::default(),
@@ -95,8 +98,11 @@ impl Outputs {
     /// because the core then forgets the handshake.
     pub(super) fn remember(&mut self, closed: Closed, core: &Correlator) {
         self.frame_stream.remember(&closed.detail.facts);
-        let handshake = core.handshake(closed.detail.facts.conn);
+        let Closed { detail, .. } = &closed;
+        let handshake = core.handshake(detail.facts.conn);
+        let owner = self.owners.known(detail.facts.conn, detail.cgroup_id);
         self.history.remember(Past {
+            owner: owner.into(),
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             closed,

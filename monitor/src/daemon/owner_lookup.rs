@@ -1,37 +1,24 @@
-//! Looks up the owner and the TCP state of a connection when it is reported, and only then.
+//! Looks up the owner and the TCP state of a connection when it is reported.
 
-use std::{
-    collections::HashMap,
-    mem,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, mem};
 
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::finished;
 use crate::kernel::{
-    host::{
-        cgroup,
-        owner::{OwnedSocket, OwnerMisses, Owners},
-    },
-    sock_diag::{
-        inet_diag::DiagSocket,
-        socket_finder::{FindError, FoundSocket, SocketFinder},
-        socket_query::SocketKey,
-    },
+    owner_service::{FoundOwner, OwnerQuery, OwnerService},
+    sock_diag::inet_diag::DiagSocket,
 };
 use monitor_core::{
     Alert, ConnId, ConnectionVerdict, Correlator, Subject,
-    background::{Background, Owner, TcpAccount},
+    background::{Background, TcpAccount},
 };
 
-/// Completes alerts with the owners of their connections. The search runs in the background, because a
-/// walk through all processes takes up to 0.1 s. Alerts keep their order.
-#[derive(Debug, Default)]
+/// Completes alerts with the owners of their connections. Alerts keep their order.
+#[derive(Debug)]
 pub(super) struct OwnerLookup {
-    /// `None` while it runs.
-    search: Option<Box<OwnerSearch>>,
-    running: Option<JoinHandle<(Box<OwnerSearch>, Vec<Background>)>>,
+    owners: OwnerService,
+    running: Option<JoinHandle<Vec<FoundOwner>>>,
     /// The alerts of the running search.
     searched: Vec<Alert>,
     /// Later alerts.
@@ -39,20 +26,20 @@ pub(super) struct OwnerLookup {
     /// Connections with a reported, standing verdict. When they end, their socket can no longer be
     /// looked up.
     reported: HashMap<ConnId, Box<Background>>,
-    misses: OwnerMisses,
     /// Whether alerts may name the client behind a proxy.
     client_address: bool,
-    pod_logs: PathBuf,
 }
 
 impl OwnerLookup {
-    pub(super) fn new(client_address: bool, pod_logs: &Path) -> Result<Self, FindError> {
-        Ok(Self {
-            search: Some(OwnerSearch::open(pod_logs)?),
-            pod_logs: pod_logs.to_owned(),
+    pub(super) fn new(owners: OwnerService, client_address: bool) -> Self {
+        Self {
+            owners,
+            running: None,
+            searched: Vec::new(),
+            waiting: Vec::new(),
+            reported: HashMap::new(),
             client_address,
-            ..Self::default()
-        })
+        }
     }
 
     /// Takes alerts and returns those that are complete. The others are returned by
@@ -85,18 +72,10 @@ impl OwnerLookup {
     /// Takes the result of a search, returns the completed alerts, and starts the next search.
     pub(super) fn finish(&mut self, SearchResult(result): SearchResult) -> Vec<Alert> {
         self.running = None;
-        let found = match result {
-            Ok((search, found)) => {
-                self.misses = search.owners.misses();
-                self.search = Some(search);
-                found
-            }
-            Err(error) => {
-                log::error!("a search for owners ended early: {error}");
-                self.search = OwnerSearch::open(&self.pod_logs).ok();
-                Vec::new()
-            }
-        };
+        let found = result.unwrap_or_else(|error| {
+            log::error!("a search for owners ended early: {error}");
+            Vec::new()
+        });
         let mut alerts = mem::take(&mut self.searched);
         self.complete(&mut alerts, found);
         alerts.append(&mut self.start());
@@ -105,16 +84,16 @@ impl OwnerLookup {
 
     /// Forgets connections that are gone and whose end is reported only in a count.
     pub(super) fn forget(&mut self, core: &Correlator) {
-        if let Some(search) = &mut self.search {
-            search.finder.close_unused();
+        // The end of such a connection may wait for a search.
+        if !self.is_running() {
             self.reported
                 .retain(|conn, _| core.standing(*conn).is_some());
         }
     }
 
-    /// Lookups that failed since the start.
-    pub(super) fn misses(&self) -> OwnerMisses {
-        self.misses
+    /// What was reported about a connection with a standing verdict.
+    pub(super) fn reported(&self, conn: ConnId) -> Option<&Background> {
+        self.reported.get(&conn).map(Box::as_ref)
     }
 
     /// Starts one search for all waiting alerts, or returns them if there is nothing to search for.
@@ -124,26 +103,22 @@ impl OwnerLookup {
         }
         let mut alerts = mem::take(&mut self.waiting);
         let firing = alerts.iter_mut().filter(|alert| alert.is_firing());
-        let keys: Vec<_> = firing
+        let queries: Vec<_> = firing
             .flat_map(verdicts)
-            .map(|ConnectionVerdict { facts, .. }| {
-                SocketKey::new(facts.conn.0, facts.local, facts.peer)
-            })
+            .map(|verdict| OwnerQuery::from(&verdict.facts))
             .collect();
-        let Some(mut search) = self.search.take_if(|_| !keys.is_empty()) else {
+        if queries.is_empty() {
             self.complete(&mut alerts, Vec::new());
             return alerts;
-        };
+        }
         self.searched = alerts;
-        self.running = Some(spawn_blocking(move || {
-            let found = search.backgrounds(&keys);
-            (search, found)
-        }));
+        let owners = self.owners.clone();
+        self.running = Some(tokio::spawn(async move { owners.found(queries).await }));
         Vec::new()
     }
 
     /// `found` has an entry for each firing verdict, or is empty.
-    fn complete(&mut self, alerts: &mut [Alert], found: Vec<Background>) {
+    fn complete(&mut self, alerts: &mut [Alert], found: Vec<FoundOwner>) {
         let mut found = found.into_iter();
         for alert in alerts {
             let is_firing = alert.is_firing();
@@ -151,9 +126,11 @@ impl OwnerLookup {
                 let conn = verdict.facts.conn;
                 verdict.background = if is_firing {
                     let known = verdict.background.take();
+                    let FoundOwner { owner, socket } = found.next().unwrap_or_default();
                     let background = Box::new(Background {
+                        owner,
                         client: known.and_then(|known| known.client),
-                        ..found.next().unwrap_or_default()
+                        tcp: socket.as_ref().and_then(tcp_account),
                     });
                     self.reported.insert(conn, background.clone());
                     Some(background)
@@ -173,47 +150,7 @@ impl OwnerLookup {
 }
 
 /// The result of a search, for [`OwnerLookup::finish`].
-pub(super) struct SearchResult(Result<(Box<OwnerSearch>, Vec<Background>), JoinError>);
-
-/// Looks up single sockets in the kernel, and their owners.
-#[derive(Debug)]
-struct OwnerSearch {
-    finder: SocketFinder,
-    owners: Owners,
-}
-
-impl OwnerSearch {
-    fn open(pod_logs: &Path) -> Result<Box<Self>, FindError> {
-        // Without a hierarchy no cgroup has a path.
-        let cgroup_root =
-            cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
-        Ok(Box::new(Self {
-            finder: SocketFinder::open()?,
-            owners: Owners::new(&cgroup_root, pod_logs),
-        }))
-    }
-
-    /// The background of each socket, with one lookup for all.
-    fn backgrounds(&mut self, keys: &[Option<SocketKey>]) -> Vec<Background> {
-        let found: Vec<_> = keys.iter().map(|key| self.find(key.as_ref()?)).collect();
-        let sockets: Vec<OwnedSocket> = found
-            .iter()
-            .map(|found| found.as_ref().map(OwnedSocket::from).unwrap_or_default())
-            .collect();
-        let owners = self.owners.of(&sockets);
-        let pairs = owners.into_iter().zip(&found);
-        pairs
-            .map(|(owner, found)| background(owner, found.as_ref().map(|found| &found.socket)))
-            .collect()
-    }
-
-    fn find(&mut self, key: &SocketKey) -> Option<FoundSocket> {
-        self.finder.find(key).unwrap_or_else(|error| {
-            log::debug!("socket {}: {error}", key.cookie());
-            None
-        })
-    }
-}
+pub(super) struct SearchResult(Result<Vec<FoundOwner>, JoinError>);
 
 /// The verdicts on single connections in an alert.
 fn verdicts(alert: &mut Alert) -> Vec<&mut ConnectionVerdict> {
@@ -227,27 +164,22 @@ fn verdicts(alert: &mut Alert) -> Vec<&mut ConnectionVerdict> {
     }
 }
 
-fn background(owner: Owner, socket: Option<&DiagSocket>) -> Background {
-    let tcp = socket.and_then(|socket| {
-        let info = socket.info.as_ref()?;
-        Some(TcpAccount {
-            backoff: info.backoff,
-            probes: info.probes,
-            retransmission_timeout: info.retransmission_timeout,
-            last_ack: info.last_ack_recv,
-            unread_bytes: socket.receive_queue,
-            unsent_bytes: info.notsent_bytes,
-        })
-    });
-    Background {
-        owner,
-        client: None,
-        tcp,
-    }
+fn tcp_account(socket: &DiagSocket) -> Option<TcpAccount> {
+    let info = socket.info.as_ref()?;
+    Some(TcpAccount {
+        backoff: info.backoff,
+        probes: info.probes,
+        retransmission_timeout: info.retransmission_timeout,
+        last_ack: info.last_ack_recv,
+        unread_bytes: socket.receive_queue,
+        unsent_bytes: info.notsent_bytes,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::records::alert;
     use monitor_core::{AlertResolution, Status};
@@ -255,7 +187,8 @@ mod tests {
     #[tokio::test]
     async fn an_end_waits_for_the_search_of_its_beginning_and_has_the_same_owner() {
         let core = Correlator::new(Vec::new(), std::time::Duration::ZERO);
-        let mut lookup = OwnerLookup::new(false, Path::new("/nowhere")).expect("a netlink socket");
+        let owners = OwnerService::open(Path::new("/nowhere")).expect("a netlink socket");
+        let mut lookup = OwnerLookup::new(owners, false);
         let firing: Alert = alert::tests::alert().into();
         let ended = Alert {
             status: Status::Resolved(AlertResolution::Recovered),

@@ -49,7 +49,7 @@ impl Daemon {
             now,
             losses: &losses,
             degraded: self.housekeeping.degradation.is_degraded(now),
-            owner_gaps: &self.outputs.owner_lookup.misses().by_reason(),
+            owner_gaps: &self.outputs.owners.misses().by_reason(),
             suppressed_log_lines: log_limit::suppressed(),
             frame_viewers: self.outputs.frame_stream.viewers(),
             rings: &[

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub(super) mod duty_cycle;
+pub(super) mod generations;
 mod mountinfo;
 pub mod netns;
 pub mod owner;

@@ -4,6 +4,7 @@
 pub mod bpf;
 pub mod clock;
 pub mod host;
+pub mod owner_service;
 pub mod prerequisites;
 pub mod sock_diag;
 #[cfg(test)]

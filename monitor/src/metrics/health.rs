@@ -63,7 +63,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
     degraded.add(&[], f64::from(u8::from(scrape.degraded)));
     let mut owner_gaps = FamilyBuilder::counter(
         "owner_gaps_total",
-        "Failed lookups of the owner of a connection for an alert, by reason.",
+        "Failed lookups of the owner of a connection, by reason.",
     );
     for (reason, n) in scrape.owner_gaps {
         owner_gaps.add(&[("reason", reason)], *n as f64);

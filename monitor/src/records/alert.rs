@@ -112,7 +112,7 @@ impl<'a> AlertRecord<'a> {
 
     /// The object, without a newline.
     pub fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(self)
+        json::to_string(self)
     }
 }
 

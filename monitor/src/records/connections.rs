@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, numbers::seconds, rates::TrafficRates};
+use super::{json, numbers::seconds, owner::OwnerRecord, rates::TrafficRates};
 use monitor_core::{
     CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
@@ -37,6 +37,8 @@ pub struct ConnectionRecord {
     pub known_from: String,
     /// The cgroup v2 id of its socket, a string like the cookie.
     pub cgroup_id: Option<String>,
+    /// Of an open connection as of now, of a closed one as last known.
+    pub owner: OwnerRecord,
     /// `null` for a connection older than the monitor.
     pub age_seconds: Option<f64>,
     /// Time since the last known packet.
@@ -172,6 +174,8 @@ pub struct ConnectionView<'a> {
     pub handshake: Option<HandshakeSummary>,
     /// When the upgrade was requested.
     pub requested_at: Option<Ktime>,
+    /// What is known of it; a search may find more.
+    pub owner: OwnerRecord,
     /// For a closed connection.
     pub how: Option<CloseHow>,
     /// The moment to which ages are measured.
@@ -199,6 +203,7 @@ impl ConnectionView<'_> {
             },
             known_from: self.detail.origin.as_str().to_owned(),
             cgroup_id: self.detail.cgroup_id.map(|id| id.to_string()),
+            owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
             idle_limit_seconds: self.idle_limit.map(seconds),
@@ -333,6 +338,7 @@ pub(crate) mod tests {
             verdict: None,
             handshake: None,
             requested_at: Some(Ktime(10_500_000_000)),
+            owner: OwnerRecord::default(),
             how,
             now: detail.facts.at,
             ts: "2026-11-22T18:37:52.5Z".parse().expect("a time stamp"),

@@ -27,6 +27,12 @@ const MINUTE: f64 = 60.0;
 pub enum GroupBy {
     /// The listener that watches them
     Listener,
+    /// The Kubernetes pod of this host's end
+    Pod,
+    /// The systemd unit of this host's end
+    Unit,
+    /// The process that holds this host's end
+    Process,
     /// The address of the peer, without its port
     Peer,
 }
@@ -37,10 +43,25 @@ impl GroupBy {
         self.into()
     }
 
+    /// Whether the name of a group is in the owner of its connections.
+    pub fn needs_owner(self) -> bool {
+        matches!(self, Self::Pod | Self::Unit | Self::Process)
+    }
+
     /// The name of the group of a connection; `None` if it is not known.
     fn name_of(self, record: &ConnectionRecord) -> Option<String> {
+        let owner = &record.owner;
         match self {
             Self::Listener => Some(record.listener.clone()),
+            Self::Pod => match (&owner.pod_namespace, &owner.pod_name) {
+                (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+                _ => owner.pod.clone(),
+            },
+            Self::Unit => owner.unit.clone(),
+            Self::Process => match (&owner.comm, owner.pid?) {
+                (Some(comm), pid) => Some(format!("{comm} (pid {pid})")),
+                (None, pid) => Some(format!("pid {pid}")),
+            },
             Self::Peer => Some(record.peer.ip().to_string()),
         }
     }
@@ -211,6 +232,33 @@ mod tests {
     fn only(groups: Groups) -> GroupRecord {
         let [record] = <[_; 1]>::try_from(groups.into_records()).expect("one group");
         record
+    }
+
+    #[test]
+    fn each_kind_of_group_has_its_own_name() {
+        let name = |text: &str| Some(text.to_owned());
+        let unknown = open(0x0a00_0001);
+        let mut pod = unknown.clone();
+        pod.owner.pod = name("2c48913c");
+        let mut named = pod.clone();
+        (named.owner.pod_namespace, named.owner.pod_name) = (name("shop"), name("chat-0"));
+        named.owner.unit = name("cri-0.scope");
+        named.owner.pid = Some(812);
+        let mut process = named.clone();
+        process.owner.comm = name("node");
+        let names = |record: &ConnectionRecord| {
+            GroupBy::value_variants()
+                .iter()
+                .map(|by| by.name_of(record).unwrap_or("-".to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&unknown), ["8080", "-", "-", "-", "10.0.0.1"]);
+        assert_eq!(names(&pod)[1], "2c48913c");
+        assert_eq!(
+            names(&named)[1..4],
+            ["shop/chat-0", "cri-0.scope", "pid 812"]
+        );
+        assert_eq!(names(&process)[3], "node (pid 812)");
     }
 
     #[test]

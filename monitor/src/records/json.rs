@@ -1,4 +1,9 @@
-//! The JSON forms of the core's types, also parsed by the commands. For serde's `with`.
+//! The JSON forms of the core's types, also parsed by the commands, for serde's `with`; and the text of
+//! every record.
+
+mod printable;
+
+pub(crate) use printable::{to_string, write};
 
 /// A moment: RFC 3339, UTC, microseconds. All have the same width, so text sorts like time.
 pub(crate) mod ts {

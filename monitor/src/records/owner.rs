@@ -25,6 +25,25 @@ pub struct OwnerRecord {
     pub netns: Option<u64>,
 }
 
+impl OwnerRecord {
+    /// What `self` lacks, from `other`: the process with its name and namespace, and the cgroup with what
+    /// it names.
+    pub fn or(self, other: Self) -> Self {
+        let (process, cgroup) = match (self.pid, &self.cgroup) {
+            (Some(_), Some(_)) => return self,
+            (None, Some(_)) => (other, self),
+            (Some(_), None) => (self, other),
+            (None, None) => return other,
+        };
+        Self {
+            pid: process.pid,
+            comm: process.comm,
+            netns: process.netns.or(cgroup.netns),
+            ..cgroup
+        }
+    }
+}
+
 impl From<Owner> for OwnerRecord {
     fn from(owner: Owner) -> Self {
         let Owner {

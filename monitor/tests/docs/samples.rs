@@ -96,6 +96,7 @@ fn connection(full: bool) -> ConnectionRecord {
         state: State::Open,
         known_from: "packet".to_owned(),
         cgroup_id: text(),
+        owner: owner(full),
         age_seconds: age,
         idle_seconds: age,
         idle_limit_seconds: age,

@@ -4,6 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Write, stdin},
     net::SocketAddr,
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -41,6 +42,23 @@ impl Backend {
     pub(crate) fn start(namespace: &Namespace, addr: SocketAddr, warm_up: Duration) -> Self {
         let me = env::current_exe().unwrap();
         Self::spawn(namespace.command(me.to_str().unwrap()), addr, warm_up)
+    }
+
+    /// The same in a cgroup, and it accepts at once.
+    pub(crate) fn start_in(cgroup: &Path, namespace: &Namespace, addr: SocketAddr) -> Self {
+        let me = env::current_exe().unwrap();
+        // The namespace's command unmounts the cgroups.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$0\"/cgroup.procs && exec \"$@\""])
+            .arg(cgroup)
+            .args(["ip", "netns", "exec", namespace.name()])
+            .arg(me);
+        Self::spawn(command, addr, Duration::ZERO)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     fn spawn(mut command: Command, addr: SocketAddr, warm_up: Duration) -> Self {

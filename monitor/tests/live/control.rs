@@ -296,7 +296,7 @@ fn requests_for_missing_or_invalid_things_get_an_error() {
 }
 
 /// The body of a finite answer.
-fn get(control: &Path, target: &str) -> String {
+pub(crate) fn get(control: &Path, target: &str) -> String {
     let response = response(UnixStream::connect(control).unwrap(), target);
     let (_, body) = response.split_once("\r\n\r\n").unwrap();
     body.to_owned()

@@ -20,6 +20,7 @@ mod lossy;
 mod multipath;
 mod older;
 mod outages;
+mod owners;
 mod peers;
 mod ports;
 mod protocols;

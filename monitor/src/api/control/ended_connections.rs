@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::records::connections::HandshakeSummary;
+use crate::records::{connections::HandshakeSummary, owner::OwnerRecord};
 use monitor_core::{Closed, ConnId, Ktime};
 
 /// The number kept; the oldest are dropped first. Each takes about 1 KiB.
@@ -17,6 +17,8 @@ pub struct Past {
     pub closed: Closed,
     pub handshake: Option<HandshakeSummary>,
     pub requested_at: Option<Ktime>,
+    /// What was known of it at the end.
+    pub owner: OwnerRecord,
 }
 
 impl EndedConnections {
@@ -55,6 +57,7 @@ mod tests {
                 },
                 handshake: None,
                 requested_at: None,
+                owner: OwnerRecord::default(),
             });
         }
         assert!(history.find(ConnId(0)).is_none());

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, ControlRequests, REMEMBERED, gone, oldest_first::OldestFirst, parsed,
+    ControlRequest, REMEMBERED, Sources, gone, oldest_first::OldestFirst, owned, parsed,
     record_pages::RecordPages, written,
 };
 use crate::{
@@ -41,10 +41,10 @@ impl GroupsQuery {
 }
 
 pub(super) async fn groups(
-    Shared(requests): Shared<ControlRequests>,
+    Shared(sources): Shared<Sources>,
     Query(query): Query<GroupsQuery>,
 ) -> Response {
-    match count(&requests, &query).await {
+    match count(&sources, &query).await {
         Some(mut groups) => {
             groups.truncate(query.limit.unwrap_or(usize::MAX));
             written(&groups)
@@ -54,22 +54,31 @@ pub(super) async fn groups(
 }
 
 /// `None` if the daemon has ended.
-async fn count(requests: &ControlRequests, query: &GroupsQuery) -> Option<Vec<GroupRecord>> {
+async fn count(sources: &Sources, query: &GroupsQuery) -> Option<Vec<GroupRecord>> {
+    let Sources { requests, owners } = sources;
     let mut groups = Groups::new(query.by, Timestamp::now());
     // Before those that exist, so that none counts as both.
-    let ended = request_reply(requests, ControlRequest::Ended).await?;
+    let mut ended = request_reply(requests, ControlRequest::Ended).await?;
+    if let Some(oldest) = ended.get(REMEMBERED - 1) {
+        groups.remember_since(oldest.ts);
+    }
     let conns = request_reply(requests, ControlRequest::KnownSince).await?;
     let mut pages = RecordPages::with_rates(OldestFirst::new(Vec::new(), conns));
-    while let Some(records) = pages.next(requests).await.ok()? {
-        for record in records.iter().filter(|record| query.accepts(record)) {
+    while let Some(mut records) = pages.next(requests).await.ok()? {
+        records.retain(|record| query.accepts(record));
+        if query.by.needs_owner() {
+            owned::complete(owners, &mut records).await;
+        }
+        for record in &records {
             groups.add_open(record);
         }
     }
-    for record in ended.iter().filter(|record| query.accepts(record)) {
-        groups.add_ended(record);
+    ended.retain(|record| query.accepts(record));
+    if query.by.needs_owner() {
+        owned::complete(owners, &mut ended).await;
     }
-    if let Some(oldest) = ended.get(REMEMBERED - 1) {
-        groups.remember_since(oldest.ts);
+    for record in &ended {
+        groups.add_ended(record);
     }
     Some(groups.into_records())
 }

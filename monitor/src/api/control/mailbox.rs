@@ -13,7 +13,7 @@ use futures_util::Stream;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::records::loss::LossRecord;
+use crate::records::{json, loss::LossRecord};
 
 /// Lines that may wait for one viewer. This is more than the daemon produces in one tick, so a viewer
 /// that reads loses nothing. At 350 bytes a line it takes at most 6 MB.
@@ -155,9 +155,9 @@ impl PendingLines {
 
 /// The record with its newline; `None` if it cannot be written, which is logged.
 pub(super) fn json_line(record: &impl Serialize) -> Option<Bytes> {
-    match serde_json::to_vec(record) {
+    match json::to_string(record) {
         Ok(mut line) => {
-            line.push(b'\n');
+            line.push('\n');
             Some(line.into())
         }
         Err(error) => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
-    records::{alert::AlertRecord, transitions::TransitionRecord, warning::WarningRecord},
+    records::{alert::AlertRecord, json, transitions::TransitionRecord, warning::WarningRecord},
     replay::{Replay, ReplayRecord},
 };
 
@@ -21,7 +21,7 @@ impl<W: Write> Json<W> {
     }
 
     fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, object)?;
+        json::write(object, &mut self.out)?;
         self.out.write_all(b"\n")
     }
 }

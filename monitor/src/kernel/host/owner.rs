@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -152,6 +153,11 @@ impl Owners {
             .collect()
     }
 
+    /// Why the directory of pods' logs cannot be read, if a pod was looked up and it cannot.
+    pub fn pods_failure(&self) -> Option<&io::Error> {
+        self.pods.failure()
+    }
+
     pub fn misses(&self) -> OwnerMisses {
         self.misses
     }
@@ -241,8 +247,9 @@ mod tests {
         let pod_logs = tempfile::tempdir().unwrap();
         let logs = "shop_chat-6d4cf56db6-x7k2p_2c48913c-b29f-11e7-9350-020968147796";
         fs::create_dir(pod_logs.path().join(logs)).unwrap();
-        let mut owners = Owners::new(&cgroup.root, pod_logs.path());
         let owner = wait_for("bash to become sleep", || {
+            // A process that was found keeps its name for a minute.
+            let mut owners = Owners::new(&cgroup.root, pod_logs.path());
             let [owner] = <[Owner; 1]>::try_from(owners.of(&[OwnedSocket::from(&found)])).unwrap();
             (owner.comm.as_deref() == Some("sleep")).then_some(owner)
         });

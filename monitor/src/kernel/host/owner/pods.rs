@@ -43,8 +43,8 @@ pub(super) struct Pods {
     logs: PathBuf,
     remembered: HashMap<String, Arc<PodNames>>,
     duty_cycle: DutyCycle,
-    /// Whether it was logged that the directory cannot be read.
-    reported: bool,
+    /// Why the directory could not be read the last time.
+    failure: Option<io::Error>,
 }
 
 impl Pods {
@@ -53,7 +53,7 @@ impl Pods {
             logs: logs.to_owned(),
             remembered: HashMap::new(),
             duty_cycle: DutyCycle::default(),
-            reported: false,
+            failure: None,
         }
     }
 
@@ -67,6 +67,11 @@ impl Pods {
         names
     }
 
+    /// Why the directory could not be read, if it could not.
+    pub(super) fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
+    }
+
     fn read(&mut self, misses: &mut OwnerMisses) {
         let started = Instant::now();
         if !self.duty_cycle.is_due(started) {
@@ -77,6 +82,7 @@ impl Pods {
         self.duty_cycle.took(started, Instant::now());
         match listing {
             Ok(listing) => {
+                self.failure = None;
                 misses.walks_cut += u64::from(listing.cut);
                 let before = std::mem::replace(&mut self.remembered, listing.found);
                 let room = MAX_PODS.saturating_sub(self.remembered.len());
@@ -85,15 +91,7 @@ impl Pods {
                     self.remembered.entry(uid).or_insert(names);
                 }
             }
-            Err(error) if !self.reported => {
-                self.reported = true;
-                log::warn!(
-                    "cannot read the names of pods from {}: {error}; name the directory of their \
-                     logs with --pod-logs",
-                    self.logs.display()
-                );
-            }
-            Err(_) => {}
+            Err(error) => self.failure = Some(error),
         }
     }
 }
@@ -209,7 +207,7 @@ mod tests {
         let mut misses = OwnerMisses::default();
         let mut pods = Pods::new(Path::new("/nowhere/pods"));
         assert_eq!(pods.names(UID, &mut misses), None);
-        assert!(pods.reported);
+        assert!(pods.failure().is_some());
         pods.duty_cycle = DutyCycle::default();
         assert_eq!(pods.names(UID, &mut misses), None);
         assert_eq!(misses.pods_unknown, 2);

@@ -8,16 +8,23 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{Mode, OFlags, RawDir, open, openat, readlinkat_raw},
+    fs::{Mode, OFlags, RawDir, SeekFrom, open, openat, readlinkat_raw, seek},
     io::{Errno, read},
 };
 
 use super::OwnerMisses;
-use crate::kernel::host::duty_cycle::DutyCycle;
+use crate::kernel::host::{duty_cycle::DutyCycle, generations::Generations};
+
+/// Sockets that are remembered with their process: at most twice as many, about 10 MB.
+const REMEMBERED: usize = 65_536;
+
+/// How long the process of a socket is taken for the one found last. A socket can be passed on.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +40,25 @@ pub(super) struct Processes {
     /// The longest that one search may take.
     longest: Duration,
     duty_cycle: DutyCycle,
+    /// Where the last walk was cut.
+    resume: Option<Position>,
+    /// By the inode of the socket. A walk sees many sockets that are not searched.
+    remembered: Generations<u32, Sighting>,
+}
+
+/// A place in the open files of a process. One with very many files takes several walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    pid: u32,
+    /// The offset in the directory of open files.
+    offset: u64,
+}
+
+/// A process that held a socket at a moment.
+#[derive(Debug)]
+struct Sighting {
+    process: Arc<Process>,
+    at: Instant,
 }
 
 impl Processes {
@@ -40,33 +66,56 @@ impl Processes {
         Self {
             longest,
             duty_cycle: DutyCycle::default(),
+            resume: None,
+            remembered: Generations::new(REMEMBERED),
         }
     }
 
     /// Finds the processes that hold sockets with these inodes. Searches those listed in the files
     /// `near` (`cgroup.procs`) first, then all others, until all sockets are found or time is up.
-    /// If several share a socket, returns the first one found.
+    /// If several share a socket, returns the first one found. A socket whose process was found within
+    /// the last minute needs no search.
     pub(super) fn find(
         &mut self,
         inodes: HashSet<u32>,
         near: impl IntoIterator<Item = PathBuf>,
         misses: &mut OwnerMisses,
-    ) -> HashMap<u32, Process> {
+    ) -> HashMap<u32, Arc<Process>> {
         let started = Instant::now();
-        if inodes.is_empty() {
-            return HashMap::new();
+        let (known, wanted): (HashSet<_>, HashSet<_>) = inodes
+            .into_iter()
+            .partition(|inode| self.is_fresh(*inode, started));
+        let known = known.into_iter().filter_map(|inode| {
+            let sighting = self.remembered.get(&inode)?;
+            Some((inode, sighting.process.clone()))
+        });
+        let mut found: HashMap<_, _> = known.collect();
+        if wanted.is_empty() {
+            return found;
         }
         if !self.duty_cycle.is_due(started) {
             misses.walks_put_off += 1;
-            return HashMap::new();
+            return found;
         }
-        let mut walk = ProcessWalk::new(inodes, started, self.longest);
+        let mut walk = ProcessWalk::new(wanted, started, self.longest);
+        walk.resume = self.resume.take();
         walk.visit_all(near.into_iter().flat_map(|file| listed_in(&file)));
         walk.visit_all(all());
         self.duty_cycle.took(started, Instant::now());
+        self.resume = walk.resume;
         misses.walks_cut += u64::from(walk.cut);
         misses.processes_refused += walk.refused;
-        walk.found
+        found.extend(walk.found);
+        for (inode, process) in walk.seen {
+            let at = started;
+            self.remembered.insert(inode, Sighting { process, at });
+        }
+        found
+    }
+
+    fn is_fresh(&self, inode: u32, now: Instant) -> bool {
+        let sighting = self.remembered.get(&inode);
+        sighting.is_some_and(|sighting| now.saturating_duration_since(sighting.at) < FRESH)
     }
 }
 
@@ -97,9 +146,13 @@ struct ProcessWalk {
     started: Instant,
     longest: Duration,
     wanted: HashSet<u32>,
-    found: HashMap<u32, Process>,
+    found: HashMap<u32, Arc<Process>>,
+    /// The sockets of the processes visited so far, wanted or not.
+    seen: HashMap<u32, Arc<Process>>,
     visited: HashSet<u32>,
     refused: u64,
+    /// Where to begin in a process, and then where this walk was cut.
+    resume: Option<Position>,
     /// Time ran out before the end.
     cut: bool,
 }
@@ -111,8 +164,10 @@ impl ProcessWalk {
             longest,
             wanted,
             found: HashMap::new(),
+            seen: HashMap::new(),
             visited: HashSet::new(),
             refused: 0,
+            resume: None,
             cut: false,
         }
     }
@@ -130,9 +185,10 @@ impl ProcessWalk {
 
     /// Whether all are found or time is up.
     fn is_over(&mut self) -> bool {
-        if self.wanted.is_empty() {
-            return true;
-        }
+        self.wanted.is_empty() || self.is_late()
+    }
+
+    fn is_late(&mut self) -> bool {
         self.cut |= self.started.elapsed() >= self.longest;
         self.cut
     }
@@ -160,19 +216,31 @@ impl ProcessWalk {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let mut name = None;
+        let begun = self.resume.take_if(|position| position.pid == pid);
+        if let Some(position) = begun {
+            seek(&files, SeekFrom::Start(position.offset))?;
+        }
+        let mut holder = None;
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(&files, &mut buffer);
         while let Some(entry) = entries.next() {
-            if self.is_over() {
-                return Ok(());
+            let entry = entry?;
+            if let Some(inode) = socket_inode(&files, entry.file_name())? {
+                let holder = holder.get_or_insert_with(|| {
+                    let comm = comm(&process);
+                    Arc::new(Process { pid, comm })
+                });
+                if self.wanted.remove(&inode) {
+                    self.found.insert(inode, holder.clone());
+                }
+                self.seen.entry(inode).or_insert_with(|| holder.clone());
             }
-            let Some(inode) = socket_inode(&files, entry?.file_name())? else {
-                continue;
-            };
-            if self.wanted.remove(&inode) {
-                let comm = name.get_or_insert_with(|| comm(&process)).clone();
-                self.found.insert(inode, Process { pid, comm });
+            // The rest of the process is read even when all are found, because its other sockets are
+            // likely to be searched next.
+            if self.is_late() {
+                let offset = entry.next_entry_cookie();
+                self.resume = Some(Position { pid, offset });
+                return Ok(());
             }
         }
         Ok(())
@@ -237,7 +305,7 @@ mod tests {
         fstat(socket).unwrap().st_ino.try_into().unwrap()
     }
 
-    fn find(inodes: &[u32], near: Option<&CgroupDir>) -> (HashMap<u32, Process>, OwnerMisses) {
+    fn find(inodes: &[u32], near: Option<&CgroupDir>) -> (HashMap<u32, Arc<Process>>, OwnerMisses) {
         let mut misses = OwnerMisses::default();
         let near = near.map(|cgroup| cgroup.path.join("cgroup.procs"));
         let inodes = inodes.iter().copied().collect();
@@ -287,6 +355,50 @@ mod tests {
         let pids: Vec<_> = inodes.iter().map(|inode| walk.found[inode].pid).collect();
         assert_eq!(pids, [std::process::id(); 2]);
         assert!(walk.is_over() && !walk.cut);
+    }
+
+    #[test]
+    #[ignore = "needs root: reads other users' processes"]
+    fn the_other_sockets_of_a_process_need_no_walk_for_a_minute() {
+        let connection = Connection::new("127.0.0.1:0", "127.0.0.1:0");
+        let (client, server) = (inode(&connection.client), inode(&connection.server));
+        let mut processes = Processes::new(Duration::from_secs(10));
+        let mut find = |wanted, misses: &mut OwnerMisses| {
+            processes.find(HashSet::from([wanted]), [], misses).len()
+        };
+        let mut misses = OwnerMisses::default();
+        assert_eq!(find(client, &mut misses), 1);
+        assert_eq!(find(server, &mut misses), 1);
+        assert_eq!(misses.walks_put_off, 0, "a second walk would be put off");
+        let later = Instant::now() + FRESH;
+        assert!(processes.remembered.get(&server).is_some());
+        assert!(!processes.is_fresh(server, later));
+    }
+
+    #[test]
+    fn a_cut_walk_is_resumed_where_it_ended() {
+        let sockets: Vec<_> = (0..100)
+            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let last = fstat(sockets.last().unwrap()).unwrap();
+        let wanted = u32::try_from(last.st_ino).unwrap();
+        let pid = std::process::id();
+        // Each walk has time for one file only.
+        let mut position = Position { pid, offset: 0 };
+        let mut walks = 0;
+        loop {
+            let mut walk = ProcessWalk::new([wanted].into(), Instant::now(), Duration::ZERO);
+            walk.resume = Some(position);
+            walk.visit(pid);
+            walks += 1;
+            if walk.found.contains_key(&wanted) {
+                break;
+            }
+            let next = walk.resume.expect("the walk was cut");
+            assert!(next.offset > position.offset, "{next:?}");
+            position = next;
+        }
+        assert!(walks > 100, "{walks}");
     }
 
     #[test]
@@ -394,7 +506,9 @@ mod tests {
         let last = fstat(sockets.last().unwrap()).unwrap();
         let wanted = u32::try_from(last.st_ino).unwrap();
         let started = Instant::now();
-        let mut walk = ProcessWalk::new(HashSet::from([wanted]), started, LONGEST);
+        // Longer than a busy machine needs.
+        let longest = Duration::from_secs(20);
+        let mut walk = ProcessWalk::new(HashSet::from([wanted]), started, longest);
         walk.visit(std::process::id());
         println!("an open file: {:?}", started.elapsed() / SOCKETS);
         assert_eq!(walk.found[&wanted].pid, std::process::id());
