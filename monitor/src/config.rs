@@ -61,6 +61,10 @@ pub struct DaemonTable {
     pub cgroup: Option<PathBuf>,
     /// Where the kubelet keeps the logs of pods.
     pub pod_logs: Option<PathBuf>,
+    /// Whether metrics of connections have the labels of their workload.
+    pub workload_labels: bool,
+    #[serde(deserialize_with = "value::workloads")]
+    pub max_workloads: Option<u16>,
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: Option<u32>,
 }

@@ -47,6 +47,7 @@ pub mod state;
 mod state_writer;
 mod stats_poll;
 mod sweep;
+mod workload_lookup;
 
 use frame_stream::FrameStreamError;
 use housekeeping::Housekeeping;
@@ -73,6 +74,8 @@ pub struct DaemonSettings {
     pub client_address: bool,
     /// Where the kubelet keeps the logs of pods.
     pub pod_logs: PathBuf,
+    /// Maximum number of workloads per listener in the labels of metrics; `None` without these labels.
+    pub max_workloads: Option<u16>,
 }
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
@@ -148,8 +151,12 @@ impl Daemon {
             forwarded: settings.client_address,
         };
         let staleness = settings.publish_interval + CLOCK_GRANULARITY;
+        let mut core = Correlator::new(rules, staleness).with_storms(&storms);
+        if let Some(limit) = settings.max_workloads {
+            core = core.with_workloads(limit);
+        }
         Ok(Self {
-            core: Correlator::new(rules, staleness).with_storms(&storms),
+            core,
             intake: Intake::take(&mut loaded, &listeners)?,
             outputs: Outputs::take(&mut loaded, sinks, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
@@ -207,6 +214,10 @@ impl Daemon {
                     OutputEvent::Owners(result) => {
                         self.outputs.finish_search(result, &self.listeners);
                     }
+                    OutputEvent::Workloads(result) => {
+                        self.outputs.workload_lookup.finish(result, &mut self.core);
+                    }
+                    OutputEvent::WorkloadDue => {}
                 },
                 chore = self.housekeeping.next() => {
                     self.housekeeping.handle(chore, &mut self.core);
@@ -301,6 +312,7 @@ impl Daemon {
         self.act();
         self.outputs.grouping.handle_timeout(sampled - COMMIT_SLACK);
         self.outputs.emit_grouped(&self.core, &self.listeners);
+        self.outputs.workload_lookup.start(&mut self.core);
         self.housekeeping.reaping.tick(sampled, &mut self.core);
         self.show_frames();
     }

@@ -1,7 +1,7 @@
 //! The Prometheus exposition, built on scrape from the kernel's aggregates and the core's tallies.
 //!
 //! Labels come from the configuration and from closed sets only, never from a connection, an address or
-//! a peer's text.
+//! a peer's text. The exception is the workload, on request and up to a limit.
 
 mod connections;
 mod families;
@@ -12,6 +12,8 @@ mod storms;
 mod tcp;
 mod verdicts;
 
+use std::borrow::Cow;
+
 use monitor_common::{
     Direction,
     drop_reason::DropReason,
@@ -21,7 +23,10 @@ use prometheus::TextEncoder;
 
 use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig};
 use families::FamilyBuilder;
-use monitor_core::{Ktime, Tally};
+use monitor_core::{
+    Ktime, Tally, Workloads,
+    tally::{ConnectionCounts, Turnover},
+};
 
 /// The data of a scrape. `stats` and `tallies` have one entry per listener.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct Scrape<'a> {
     pub listeners: &'a [ListenerConfig],
     pub stats: &'a [ListenerStats],
     pub tallies: Vec<&'a Tally>,
+    /// One entry per listener if series have the label of a workload; else empty.
+    pub workloads: Vec<&'a Workloads>,
     /// The moment to which ages are measured.
     pub now: Ktime,
     pub losses: &'a Losses,
@@ -134,6 +141,49 @@ impl Scrape<'_> {
             .zip(self.tallies.iter().copied())
             .map(|((listener, stats), tally)| (listener.rules.name.as_str(), stats, tally))
     }
+
+    /// The counts of each listener, or of each workload of each listener.
+    fn counts(&self) -> Vec<LabelledCounts<'_>> {
+        if self.workloads.is_empty() {
+            let listeners = self.each();
+            return listeners
+                .map(|(name, stats, tally)| LabelledCounts {
+                    labels: vec![("listener", name)],
+                    counts: Cow::Owned(ConnectionCounts {
+                        // Exact, whatever the daemon misses.
+                        turnover: Turnover::of(stats),
+                        ..tally.counts.clone()
+                    }),
+                })
+                .collect();
+        }
+        let listeners = self.each().zip(&self.workloads);
+        listeners
+            .flat_map(|((name, ..), workloads)| {
+                workloads.series().map(move |series| LabelledCounts {
+                    labels: vec![
+                        ("listener", name),
+                        ("namespace", series.namespace),
+                        ("workload", series.workload),
+                    ],
+                    counts: series.counts,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Counts with the labels that identify what they are of.
+struct LabelledCounts<'a> {
+    labels: Vec<(&'static str, &'a str)>,
+    counts: Cow<'a, ConnectionCounts>,
+}
+
+impl LabelledCounts<'_> {
+    /// The labels, and one or more others.
+    fn and<'b>(&'b self, more: &[(&'static str, &'b str)]) -> Vec<(&'static str, &'b str)> {
+        [&self.labels, more].concat()
+    }
 }
 
 /// Both directions, with their names as labels.
@@ -151,17 +201,49 @@ mod tests {
         stats::{PongKind, ProtocolError, RTT_BOUNDS, SIZE_BOUNDS, response},
     };
 
+    use std::{collections::BTreeMap, time::Duration};
+
     use super::*;
     use crate::config::listeners::PortRange;
-    use monitor_core::{ListenerRules, VerdictKind};
+    use monitor_core::{
+        CloseHow, ConnId, Correlator, Event, Facts, ListenerId, ListenerRules, VerdictKind,
+        WorkloadName,
+        facts::{Origin, Protocol, Role},
+    };
 
-    #[test]
-    fn a_scrape_shows_counts_in_base_units() {
+    fn scraped(stats: &ListenerStats, tally: &Tally, workloads: Vec<&Workloads>) -> String {
         let listeners = [ListenerConfig {
             rules: ListenerRules::new("8080", None),
             ports: vec![PortRange(8080..=8080)],
             remote: false,
         }];
+        render(&Scrape {
+            listeners: &listeners,
+            stats: std::slice::from_ref(stats),
+            tallies: vec![tally],
+            workloads,
+            now: Ktime::ZERO,
+            losses: &Losses::default(),
+            degraded: false,
+            owner_gaps: &[("walk_cut", 8)],
+            suppressed_log_lines: 5,
+            frame_viewers: 1,
+            rings: &["vitals", "handshakes"].map(|name| RingUsage {
+                name,
+                size: 8 << 20,
+                peak: 704,
+            }),
+            tracked: 9,
+            max_connections: 262_144,
+            missed_runs: &[],
+            programs: &[],
+            kernel: "6.1.0",
+        })
+        .expect("valid families")
+    }
+
+    #[test]
+    fn a_scrape_shows_counts_in_base_units() {
         let mut stats = ListenerStats::EMPTY;
         stats.opened.add(3);
         stats.frames[1][usize::from(opcode::PING)].add(7);
@@ -182,29 +264,8 @@ mod tests {
             listen_sockets: 4,
             ..Tally::default()
         };
-        tally.zombies[VerdictKind::BlackHoled as usize] = 2;
-        let text = render(&Scrape {
-            listeners: &listeners,
-            stats: &[stats],
-            tallies: vec![&tally],
-            now: Ktime::ZERO,
-            losses: &Losses::default(),
-            degraded: false,
-            owner_gaps: &[("walk_cut", 8)],
-            suppressed_log_lines: 5,
-            frame_viewers: 1,
-            rings: &["vitals", "handshakes"].map(|name| RingUsage {
-                name,
-                size: 8 << 20,
-                peak: 704,
-            }),
-            tracked: 9,
-            max_connections: 262_144,
-            missed_runs: &[],
-            programs: &[],
-            kernel: "6.1.0",
-        })
-        .expect("valid families");
+        tally.counts.zombies[VerdictKind::BlackHoled as usize] = 2;
+        let text = scraped(&stats, &tally, Vec::new());
         for line in [
             "wsmon_connections_opened_total{listener=\"8080\"} 3",
             "wsmon_frames_total{listener=\"8080\",direction=\"tx\",opcode=\"ping\"} 7",
@@ -248,5 +309,99 @@ mod tests {
             !text.contains("status=\"100\""),
             "nothing was counted there"
         );
+    }
+
+    #[test]
+    fn with_workloads_five_families_have_their_labels_and_add_up_to_the_same() {
+        const LABELLED: [&str; 5] = [
+            "wsmon_connections",
+            "wsmon_connections_opened_total",
+            "wsmon_connections_closed_total",
+            "wsmon_zombie_connections",
+            "wsmon_connection_duration_seconds",
+        ];
+        let rules = vec![ListenerRules::new("8080", None)];
+        let mut core = Correlator::new(rules, Duration::ZERO).with_workloads(2);
+        let mut stats = ListenerStats::EMPTY;
+        for cgroup in 0..6_u8 {
+            let facts = Box::new(Facts {
+                origin: Origin::Establishment,
+                cgroup_id: (cgroup > 0).then_some(cgroup.into()),
+                established_at: Some(Ktime(1)),
+                ..Facts::new(
+                    Ktime(2_000_000_001),
+                    ConnId(cgroup.into()),
+                    ListenerId(0),
+                    Role::Server,
+                    Protocol::WebSocket,
+                    ([10, 0, 0, 1], 8080).into(),
+                    ([10, 0, 0, 2], 40_000).into(),
+                )
+            });
+            stats.opened.add(1);
+            core.handle_event(Event::Opened(facts.clone()));
+            if cgroup % 2 == 1 {
+                let how = CloseHow::Fin;
+                stats.closed[how as usize].add(1);
+                core.handle_event(Event::Closed { facts, how });
+            }
+        }
+        let chat = WorkloadName::new("shop", "chat");
+        let hostile = WorkloadName::new("", "a\"b\\c\nwsmon_degraded 1\u{1b}.service");
+        for (cgroup, name) in [(1, &chat), (2, &hostile), (3, &chat), (4, &chat)] {
+            core.handle_workload(cgroup, Some(name));
+        }
+        core.handle_workload(5, Some(&WorkloadName::new("shop", "late")));
+        let tally = core.tallies()[0].clone();
+        let plain = scraped(&stats, &tally, Vec::new());
+        let labelled = scraped(&stats, &tally, core.workloads());
+        for line in [
+            "wsmon_connections{listener=\"8080\",namespace=\"shop\",workload=\"chat\",\
+             protocol=\"websocket\",state=\"open\"} 1",
+            "wsmon_connections_opened_total{listener=\"8080\",namespace=\"shop\",workload=\"chat\"} 3",
+            "wsmon_connections_closed_total{listener=\"8080\",namespace=\"shop\",workload=\"chat\",\
+             how=\"fin\"} 2",
+            "wsmon_connection_duration_seconds_bucket{listener=\"8080\",namespace=\"shop\",\
+             workload=\"chat\",le=\"2\"} 2",
+            "wsmon_connections_opened_total{listener=\"8080\",namespace=\"\",\
+             workload=\"a\\\"b\\\\c\u{fffd}wsmon_degraded 1\u{fffd}.service\"} 1",
+            "wsmon_connections_opened_total{listener=\"8080\",namespace=\"\",workload=\"unknown\"} 1",
+            "wsmon_connections_opened_total{listener=\"8080\",namespace=\"\",workload=\"other\"} 1",
+            "wsmon_workloads_over_limit_total{listener=\"8080\"} 1",
+        ] {
+            assert!(
+                labelled.lines().any(|l| l == line),
+                "{line} is not in\n{labelled}"
+            );
+        }
+        assert!(!plain.contains("workload"), "{plain}");
+
+        // The value of each series without the two labels, or of all that have them.
+        let sums = |text: &str| {
+            let mut sums = BTreeMap::<String, f64>::new();
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let (series, value) = line.rsplit_once(' ').expect("a value");
+                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                let family = ["_bucket", "_sum", "_count"]
+                    .into_iter()
+                    .find_map(|suffix| name.strip_suffix(suffix))
+                    .unwrap_or(name);
+                let has_workload =
+                    labels.contains(",namespace=\"") && labels.contains(",workload=\"");
+                let is_labelled = text == labelled && LABELLED.contains(&family);
+                assert_eq!(has_workload, is_labelled, "{line}");
+                let labels = labels.split("\",").filter(|label| {
+                    !label.starts_with("namespace=") && !label.starts_with("workload=")
+                });
+                let labels: Vec<_> = labels
+                    .map(|label| label.trim_end_matches(['"', '}']))
+                    .collect();
+                let key = format!("{name} {}", labels.join(","));
+                *sums.entry(key).or_default() += value.parse::<f64>().expect("a number");
+            }
+            sums.retain(|key, _| !key.starts_with("wsmon_workloads_over_limit_total"));
+            sums
+        };
+        assert_eq!(sums(&plain), sums(&labelled));
     }
 }

@@ -20,6 +20,7 @@ mod close;
 mod storms;
 mod sweep;
 mod upgrades;
+mod workloads;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -53,13 +54,14 @@ use super::{
 ///
 /// Its methods are of five kinds:
 ///
-/// * **Set-up**: [`new`](Self::new) and [`with_storms`](Self::with_storms).
+/// * **Set-up**: [`new`](Self::new), [`with_storms`](Self::with_storms) and
+///   [`with_workloads`](Self::with_workloads).
 /// * **Input**: `handle_*` takes records, snapshots, counts, results and new rules, and
 ///   [`expect_sweeps`](Self::expect_sweeps) the time of the next sweep. No input does I/O or reads a clock.
 /// * **Deadlines**: [`poll_timeout`](Self::poll_timeout) says when
 ///   [`handle_timeout`](Self::handle_timeout) is due.
-/// * **Output**: [`poll_inspect`](Self::poll_inspect) and [`poll_action`](Self::poll_action) return what
-///   to do; `wants_*` say what input is needed soon.
+/// * **Output**: [`poll_inspect`](Self::poll_inspect), [`poll_cgroup`](Self::poll_cgroup) and
+///   [`poll_action`](Self::poll_action) return what to do; `wants_*` say what input is needed soon.
 /// * **Queries**: all others. They change nothing.
 ///
 /// Every input may change the deadline and the output. After a round of input, call
@@ -129,6 +131,7 @@ impl Correlator {
                 if self.admit(&facts) {
                     self.upgrade(&facts);
                     self.judge(facts.conn, &facts, FactsSource::Event);
+                    self.count_opened(&facts);
                 }
             }
             Event::Closing(facts) | Event::Trouble { facts, .. } => {
@@ -359,7 +362,7 @@ impl Correlator {
             self.rejected += 1;
             return false;
         };
-        let mut flow = TrackedFlow::new(facts, &mut listener.history.tally);
+        let mut flow = TrackedFlow::new(facts, &mut listener.history);
         let client = match self.pending.get(facts.conn) {
             Some(attempt) => attempt.client,
             None => storms::client(facts, None),

@@ -4,40 +4,16 @@
 
 use std::time::Duration;
 
-use strum::IntoStaticStr;
-
 use super::{event::CloseHow, facts::Facts, time::Ktime};
 
 /// One connection in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     pub facts: Facts,
-    pub origin: Origin,
-    /// `None` if no packet was seen.
-    pub cgroup_id: Option<u64>,
     /// All retransmissions, with progress or without.
     pub retransmits: u32,
     pub rx: DirectionTraffic,
     pub tx: DirectionTraffic,
-}
-
-/// How a connection became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Origin {
-    /// Its establishment was seen.
-    Establishment,
-    /// Older than the programs; first seen at a packet.
-    Packet,
-    /// Older than the programs; found by sock_diag, silent since.
-    SockDiag,
-}
-
-impl Origin {
-    /// The name in JSON.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// What one direction carried.

@@ -62,6 +62,25 @@ impl Protocol {
     }
 }
 
+/// How a connection became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Origin {
+    /// Its establishment was seen.
+    Establishment,
+    /// Older than the programs; first seen at a packet.
+    Packet,
+    /// Older than the programs; found by sock_diag, silent since.
+    SockDiag,
+}
+
+impl Origin {
+    /// The name in JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// One flow at the moment [`Facts::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -75,6 +94,10 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// A TCP subflow of an MPTCP connection (RFC 8684), which may survive on another subflow.
     pub is_subflow: bool,
+    pub origin: Origin,
+    /// The cgroup in which the socket, or the listener that accepted it, was created. It never changes.
+    /// `None` until the kernel reports it.
+    pub cgroup_id: Option<u64>,
     /// When TCP reached ESTABLISHED; `None` for a socket older than the monitor.
     pub established_at: Option<Ktime>,
     /// When the connection became what `protocol` says: the 101 passed, TLS began, or frames were
@@ -189,6 +212,8 @@ impl Facts {
             local,
             peer,
             is_subflow: false,
+            origin: Origin::SockDiag,
+            cgroup_id: None,
             established_at: None,
             opened_at: None,
             rx: DirectionActivity::default(),
@@ -244,6 +269,7 @@ impl Facts {
     /// An open WebSocket on the first listener, established at `at` and without traffic.
     pub(super) fn just_opened(conn: u64, at: Ktime) -> Self {
         Self {
+            origin: Origin::Establishment,
             established_at: Some(at),
             ..Self::new(
                 at,

@@ -15,10 +15,11 @@ use super::{
     observation::Observation,
     rules,
     storm::ClientSlot,
-    tally::Tally,
+    tally::{ConnectionCounts, Tally},
     time::Ktime,
     transition::{State, Transition},
     verdict::{Certainty, Ending, Finding, Review, Reviewed, Verdict, VerdictKind},
+    workloads::CgroupSlot,
 };
 
 /// The table's entry for a connection. Facts stay in the kernel; only a verdict keeps a copy.
@@ -34,6 +35,7 @@ pub(super) struct TrackedFlow {
     pub(super) armed: Ktime,
     pub(super) generation: u32,
     pub(super) listener: ListenerId,
+    pub(super) cgroup: CgroupSlot,
     /// `None` if the establishment was not seen.
     established: Option<EstablishedSecond>,
     protocol: Protocol,
@@ -80,7 +82,7 @@ struct StandingVerdict {
 
 impl TrackedFlow {
     /// Creates a flow and counts it. What started its close is not reported yet.
-    pub(super) fn new(facts: &Facts, tally: &mut Tally) -> Self {
+    pub(super) fn new(facts: &Facts, history: &mut History) -> Self {
         let mut flow = Self {
             standing: None,
             handshake: None,
@@ -89,6 +91,7 @@ impl TrackedFlow {
             armed: Ktime::NEVER,
             generation: 0,
             listener: facts.listener,
+            cgroup: history.enter(facts.cgroup_id),
             established: None,
             protocol: facts.protocol,
             phase: Phase::of(facts).min(Phase::Closing),
@@ -98,8 +101,8 @@ impl TrackedFlow {
             missing: false,
             reaped: false,
         };
-        *flow.gauge(tally) += 1;
-        flow.count_age(facts, tally);
+        history.count(flow.cgroup, |counts| *flow.gauge(counts) += 1);
+        flow.count_age(facts, &mut history.tally);
         flow
     }
 
@@ -116,8 +119,8 @@ impl TrackedFlow {
     }
 
     /// The gauge of connections that includes this one.
-    fn gauge<'a>(&self, tally: &'a mut Tally) -> &'a mut u64 {
-        let phases = &mut tally.connections[self.protocol as usize];
+    fn gauge<'a>(&self, counts: &'a mut ConnectionCounts) -> &'a mut u64 {
+        let phases = &mut counts.connections[self.protocol as usize];
         match self.phase {
             Phase::Open => &mut phases.open,
             Phase::Closing | Phase::CloseReported => &mut phases.closing,
@@ -128,21 +131,40 @@ impl TrackedFlow {
     pub(super) fn advance(
         &mut self,
         facts: &Facts,
-        tally: &mut Tally,
+        history: &mut History,
         actions: &mut VecDeque<Action>,
     ) {
-        *self.gauge(tally) -= 1;
+        history.count(self.cgroup, |counts| *self.gauge(counts) -= 1);
+        self.join_cgroup(facts, history);
         let before = self.phase;
         self.protocol = facts.protocol;
         self.phase = before.max(Phase::of(facts));
-        *self.gauge(tally) += 1;
-        self.count_age(facts, tally);
+        history.count(self.cgroup, |counts| *self.gauge(counts) += 1);
+        self.count_age(facts, &mut history.tally);
         if let Some(closing) = facts.closing
             && before < self.phase
         {
             let closing = Transition::closing(facts, closing);
             actions.push_back(Action::Transition(closing));
         }
+    }
+
+    /// Moves the flow from the unknown ones to its cgroup, as soon as that is known.
+    fn join_cgroup(&mut self, facts: &Facts, history: &mut History) {
+        if !self.lacks_cgroup() || facts.cgroup_id.is_none() {
+            return;
+        }
+        let unknown = std::mem::replace(&mut self.cgroup, history.enter(facts.cgroup_id));
+        if let Some(standing) = &self.standing {
+            let kind = standing.verdict.kind as usize;
+            history.count(unknown, |counts| counts.zombies[kind] -= 1);
+            history.count(self.cgroup, |counts| counts.zombies[kind] += 1);
+        }
+        history.leave(unknown, facts.at);
+    }
+
+    pub(super) fn lacks_cgroup(&self) -> bool {
+        self.cgroup == CgroupSlot::default()
     }
 
     pub(super) fn state(&self) -> State {
@@ -172,7 +194,7 @@ impl TrackedFlow {
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) -> Ktime {
-        self.advance(observation.facts, &mut history.tally, actions);
+        self.advance(observation.facts, history, actions);
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
             Some(standing) if standing.verdict.kind.is_zombie() => None,
@@ -259,7 +281,8 @@ impl TrackedFlow {
             history,
             actions,
         );
-        *self.gauge(&mut history.tally) -= 1;
+        history.count(self.cgroup, |counts| *self.gauge(counts) -= 1);
+        history.leave(self.cgroup, now);
         if let Some(established) = self.established {
             history.tally.ages.remove(established);
         }
@@ -322,7 +345,7 @@ impl TrackedFlow {
     ) {
         let kind = verdict.kind as usize;
         history.tally.detected[kind] += 1;
-        history.tally.zombies[kind] += 1;
+        history.count(self.cgroup, |counts| counts.zombies[kind] += 1);
         let at = observation.now.max(now);
         self.report(verdict, at, observation, history, actions);
     }
@@ -364,12 +387,13 @@ impl TrackedFlow {
             return;
         };
         let StandingVerdict { verdict, alert } = *standing;
-        history.tally.zombies[verdict.kind as usize] -= 1;
+        let kind = verdict.kind as usize;
+        history.count(self.cgroup, |counts| counts.zombies[kind] -= 1);
         if matches!(
             ending,
             Ending::Recovered | Ending::Dismissed | Ending::Superseded
         ) {
-            history.tally.recovered[verdict.kind as usize] += 1;
+            history.tally.recovered[kind] += 1;
         }
         let (facts, seen_at) = last.unzip();
         let at = alert.at.max(seen_at.unwrap_or_default()).max(now);

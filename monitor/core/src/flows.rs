@@ -90,7 +90,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::{facts::Facts, tally::Tally, time::Ktime};
+    use crate::{facts::Facts, history::History, time::Ktime};
 
     #[test]
     fn consecutive_cookies_are_spread() {
@@ -112,7 +112,7 @@ mod tests {
                 let conn = ConnId(cookie);
                 if insert && !flows.contains(conn) {
                     let facts = Facts::just_opened(cookie, Ktime(step));
-                    flows.insert(conn, TrackedFlow::new(&facts, &mut Tally::default()));
+                    flows.insert(conn, TrackedFlow::new(&facts, &mut History::default()));
                     model.insert(conn, Ktime(step));
                 } else if !insert {
                     let removed = flows.remove(conn).map(|flow| flow.first_seen);

@@ -33,6 +33,15 @@ impl DurationHistogram {
         self.sum = self.sum.saturating_add(value.saturating_mul(times));
     }
 
+    /// Adds the observations of another histogram.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.beyond += other.beyond;
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
     /// Each bound in seconds with the number of observations at or below it, in Prometheus form.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         BOUNDS

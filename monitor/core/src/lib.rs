@@ -40,6 +40,7 @@ pub mod time;
 pub mod transition;
 pub mod verdict;
 mod wheel;
+mod workloads;
 
 pub use action::Action;
 pub use alert::{
@@ -58,3 +59,4 @@ pub use tally::Tally;
 pub use time::Ktime;
 pub use transition::{Reason, State, Transition};
 pub use verdict::{Certainty, VerdictKind};
+pub use workloads::{WorkloadName, WorkloadSeries, Workloads};

@@ -64,7 +64,12 @@ impl StormWatch {
         client: IpAddr,
         tally: &Tally,
     ) {
-        let open = tally.connections.iter().map(|phases| phases.open).sum();
+        let open = tally
+            .counts
+            .connections
+            .iter()
+            .map(|phases| phases.open)
+            .sum();
         self.detector
             .departed(&departure(observation, how, client), open);
     }

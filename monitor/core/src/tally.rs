@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use monitor_common::stats::ListenerStats;
+
 use super::{
     connection_ages::ConnectionAges,
+    event::CloseHow,
     facts::{Close, Direction, Facts, Protocol},
     histogram::DurationHistogram,
     idle_gaps::Learned,
@@ -16,12 +19,10 @@ use super::{
 /// in the order of its `ALL`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Gauge, by `Protocol`.
-    pub connections: [Phases; 3],
+    /// The counts that each workload has too.
+    pub counts: ConnectionCounts,
     /// Gauge: idle for at least 0.8 of the limit, but not past it.
     pub at_risk: u64,
-    /// Gauge, by `VerdictKind`; includes the kinds that are not zombies.
-    pub zombies: [u64; VerdictKind::ALL.len()],
     /// Firing episodes, by `VerdictKind`.
     pub detected: [u64; VerdictKind::ALL.len()],
     /// Episodes that ended with a sign of life, by `VerdictKind`.
@@ -48,22 +49,89 @@ pub struct Tally {
     pub learned: Learned,
     /// The recent loss of the connections.
     pub loss: Loss,
-    /// From the establishment to the end, if both were seen. Also of connections that ended well.
-    pub durations: DurationHistogram,
     /// Gauge: the open and closing connections whose establishment was seen.
     pub ages: ConnectionAges,
 }
 
 impl Tally {
     pub(super) fn count_close(&mut self, facts: &Facts) {
-        if let Some(established_at) = facts.established_at {
-            self.durations.observe(facts.at.since(established_at));
-        }
         match facts.close {
             Some(close) => self.close_codes.count(close),
             None if facts.protocol == Protocol::WebSocket => self.abnormal_closures += 1,
             None => {}
         }
+    }
+}
+
+/// Counts that exist per listener and per workload. Arrays are indexed like those of [`Tally`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// Gauge, by `Protocol`.
+    pub connections: [Phases; 3],
+    /// Gauge, by `VerdictKind`; includes the kinds that are not zombies.
+    pub zombies: [u64; VerdictKind::ALL.len()],
+    pub turnover: Turnover,
+    /// From the establishment to the end, if both were seen. Also of connections that ended well.
+    pub durations: DurationHistogram,
+}
+
+impl ConnectionCounts {
+    pub(super) fn count_close(&mut self, facts: &Facts, how: CloseHow) {
+        self.turnover.closed[how as usize] += 1;
+        if let Some(established_at) = facts.established_at {
+            self.durations.observe(facts.at.since(established_at));
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.add_gauges(other);
+        self.turnover.add(&other.turnover);
+        self.durations.add(&other.durations);
+    }
+
+    pub(super) fn add_gauges(&mut self, other: &Self) {
+        for (phases, more) in self.connections.iter_mut().zip(other.connections) {
+            phases.open += more.open;
+            phases.closing += more.closing;
+        }
+        for (zombies, more) in self.zombies.iter_mut().zip(other.zombies) {
+            *zombies += more;
+        }
+    }
+}
+
+/// How many connections opened and closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnover {
+    pub opened: u64,
+    /// By `CloseHow`.
+    pub closed: [u64; CloseHow::ALL.len()],
+}
+
+impl Turnover {
+    /// As the kernel programs counted.
+    pub fn of(stats: &ListenerStats) -> Self {
+        Self {
+            opened: stats.opened.get(),
+            closed: std::array::from_fn(|how| stats.closed[how].get()),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        for (closed, more) in self.closed.iter_mut().zip(other.closed) {
+            *closed += more;
+        }
+    }
+
+    /// What `self` has more than `other`.
+    pub(super) fn beyond(&self, other: &Self) -> Self {
+        let mut beyond = *self;
+        beyond.opened = self.opened.saturating_sub(other.opened);
+        for (closed, counted) in beyond.closed.iter_mut().zip(other.closed) {
+            *closed = closed.saturating_sub(counted);
+        }
+        beyond
     }
 }
 

@@ -60,6 +60,8 @@ Examples:
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
       and abort confirmed dead connections, so that the application gets an error at once
+  wsmon run --port 8080 --workload-labels
+      with the number of connections of each Kubernetes workload in the metrics
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
@@ -104,6 +106,15 @@ pub struct RunArgs {
     /// Directory of the logs of Kubernetes pods, whose names wsmon reads there [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
     pub pod_logs: Option<PathBuf>,
+
+    /// Add the labels namespace and workload to the metrics of connections: the Kubernetes workload, the
+    /// container or the systemd unit
+    #[arg(long)]
+    pub workload_labels: bool,
+
+    /// Maximum number of workloads per listener in these labels; the rest is "other" [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub max_workloads: Option<u16>,
 
     /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
     /// confirmed [default: off]
@@ -190,6 +201,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         reap: settings.reap,
         client_address: settings.client_address,
         pod_logs: settings.pod_logs.clone(),
+        max_workloads: settings.max_workloads,
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();

@@ -151,6 +151,18 @@ pub(super) fn connections<'de, D: Deserializer<'de>>(
     }
 }
 
+pub(super) fn workloads<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u16>, D::Error> {
+    let wanted = i64::deserialize(deserializer)?;
+    match u16::try_from(wanted) {
+        Ok(wanted @ 1..=10_000) => Ok(Some(wanted)),
+        _ => Err(D::Error::custom(format!(
+            "{wanted} is not in 1..=10000, the workloads that can have labels"
+        ))),
+    }
+}
+
 /// One string or a list of them.
 pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
     #[derive(Deserialize)]

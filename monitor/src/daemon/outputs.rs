@@ -7,6 +7,8 @@ use super::{
     frame_stream::FrameStream,
     name_of,
     owner_lookup::{OwnerLookup, SearchResult},
+    sleep_until,
+    workload_lookup::{WorkloadLookup, WorkloadSearchResult},
 };
 use crate::{
     alerting::Sinks,
@@ -24,6 +26,7 @@ pub(super) struct Outputs {
     pub(super) grouping: Grouping,
     pub(super) owners: OwnerService,
     pub(super) owner_lookup: OwnerLookup,
+    pub(super) workload_lookup: WorkloadLookup,
     pub(super) frame_stream: FrameStream,
     pub(super) events: EventViewers,
     pub(super) history: EndedConnections,
@@ -34,6 +37,9 @@ pub(super) enum OutputEvent {
     /// Frames arrived or were lost, or a viewer left. The next tick shows them.
     Frames,
     Owners(SearchResult),
+    Workloads(WorkloadSearchResult),
+    /// A workload can be looked up. The next tick does it.
+    WorkloadDue,
 }
 
 impl Outputs {
@@ -48,6 +54,7 @@ impl Outputs {
             sinks,
             grouping: Grouping::default(),
             owner_lookup: OwnerLookup::new(owners.clone(), settings.client_address),
+            workload_lookup: WorkloadLookup::new(owners.clone()),
             owners,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
@@ -56,9 +63,12 @@ impl Outputs {
     }
 
     pub(super) async fn next(&mut self) -> io::Result<OutputEvent> {
+        let workload_due = self.workload_lookup.due();
         tokio::select! {
             ready = self.frame_stream.ready() => ready.map(|()| OutputEvent::Frames),
             result = self.owner_lookup.searched() => Ok(OutputEvent::Owners(result)),
+            result = self.workload_lookup.searched() => Ok(OutputEvent::Workloads(result)),
+            () = sleep_until(workload_due) => Ok(OutputEvent::WorkloadDue),
         }
     }
 
@@ -100,7 +110,7 @@ impl Outputs {
         self.frame_stream.remember(&closed.detail.facts);
         let Closed { detail, .. } = &closed;
         let handshake = core.handshake(detail.facts.conn);
-        let owner = self.owners.known(detail.facts.conn, detail.cgroup_id);
+        let owner = self.owners.known(detail.facts.conn, detail.facts.cgroup_id);
         self.history.remember(Past {
             owner: owner.into(),
             handshake: handshake.as_ref().map(HandshakeSummary::of),

@@ -46,6 +46,7 @@ impl Daemon {
             listeners: &self.listeners,
             stats: &stats,
             tallies: self.core.tallies(),
+            workloads: self.core.workloads(),
             now,
             losses: &losses,
             degraded: self.housekeeping.degradation.is_degraded(now),

@@ -11,7 +11,7 @@ use crate::{
         clock,
     },
 };
-use monitor_core::{Correlator, ListenerId, loss::Deliveries};
+use monitor_core::{Correlator, ListenerId, loss::Deliveries, tally::Turnover};
 
 /// Reads the counts of the kernel programs. One read costs some microseconds per listener and CPU.
 pub(super) struct StatsPoll {
@@ -74,6 +74,7 @@ impl StatsPoll {
             core.handle_idle_gaps(at, listener, &survived);
             let deliveries = Deliveries::of(stats);
             core.handle_deliveries(at, listener, deliveries);
+            core.handle_turnover(at, listener, Turnover::of(stats));
         }
     }
 }

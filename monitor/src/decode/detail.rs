@@ -2,28 +2,19 @@
 
 use std::time::Duration;
 
-use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot, origin};
+use monitor_common::snapshot::{DirectionFacts, PING_UNIT, Snapshot};
 
 use super::{
     DecodeError,
     facts::{facts, moment},
 };
-use monitor_core::{
-    Detail,
-    detail::{DirectionTraffic, Origin},
-};
+use monitor_core::{Detail, detail::DirectionTraffic};
 
 /// Decodes all of a snapshot.
 pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
     let [rtt_rx, rtt_tx] = s.ping_rtt_us;
     Ok(Detail {
         facts: facts(s)?,
-        origin: match s.origin {
-            origin::ESTABLISHMENT => Origin::Establishment,
-            origin::SEEDED => Origin::SockDiag,
-            _ => Origin::Packet,
-        },
-        cgroup_id: (s.cgroup_id != 0).then_some(s.cgroup_id),
         retransmits: s.retransmits,
         rx: traffic(&s.rx, rtt_rx),
         tx: traffic(&s.tx, rtt_tx),
@@ -59,7 +50,7 @@ mod tests {
             ..Snapshot::EMPTY
         };
         let bare = detail(&s).expect("a WebSocket");
-        assert_eq!(bare.cgroup_id, None);
+        assert_eq!(bare.facts.cgroup_id, None);
         assert_eq!(
             (bare.rx, bare.tx),
             (DirectionTraffic::default(), DirectionTraffic::default())
@@ -72,7 +63,7 @@ mod tests {
         s.rx.payload_bytes = 7;
         (s.tx.ping_interval, s.tx.ping_jitter) = (2, 1);
         let full = detail(&s).expect("a WebSocket");
-        assert_eq!(full.cgroup_id, Some(5));
+        assert_eq!(full.facts.cgroup_id, Some(5));
         assert_eq!(full.rx.payload_bytes, 7);
         assert_eq!((full.tx.pings, full.tx.pings_unanswered), (3, 1));
         assert_eq!(

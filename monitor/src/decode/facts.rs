@@ -14,7 +14,9 @@ use monitor_common::{
 use super::DecodeError;
 use monitor_core::{
     ConnId, Facts, Ktime, ListenerId,
-    facts::{Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Protocol, Role},
+    facts::{
+        Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Origin, Protocol, Role,
+    },
     loss::Loss,
 };
 
@@ -36,6 +38,12 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         local: address(s.ip_version, &s.local_addr, s.local_port),
         peer: address(s.ip_version, &s.remote_addr, s.remote_port),
         is_subflow: s.multipath == multipath::SUBFLOW,
+        origin: match s.origin {
+            origin::ESTABLISHMENT => Origin::Establishment,
+            origin::SEEDED => Origin::SockDiag,
+            _ => Origin::Packet,
+        },
+        cgroup_id: (s.cgroup_id != 0).then_some(s.cgroup_id),
         established_at: moment(s.established_at),
         opened_at: moment(s.opened_at),
         rx: activity(&s.rx),
@@ -107,6 +115,7 @@ pub fn seed(facts: &Facts) -> Published {
             false => multipath::UNKNOWN,
         },
         ip_version,
+        cgroup_id: facts.cgroup_id.unwrap_or_default(),
         role: match facts.role {
             Role::Server => role::SERVER,
             Role::Client => role::CLIENT,

@@ -66,6 +66,14 @@ pub struct FoundOwner {
     pub socket: Option<DiagSocket>,
 }
 
+/// What the path of a cgroup names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupOwner {
+    pub owner: Owner,
+    /// Whether a later search may find more: a walk was put off or cut.
+    pub is_incomplete: bool,
+}
+
 /// A handle; all clones share one search and what it found.
 #[derive(Clone, Debug)]
 pub struct OwnerService {
@@ -152,6 +160,16 @@ impl OwnerService {
         })
     }
 
+    /// What the paths of these cgroups name, in their order. Runs in the background.
+    pub async fn of_cgroups(&self, cgroups: Vec<u64>) -> Vec<CgroupOwner> {
+        let service = self.clone();
+        let searched = spawn_blocking(move || service.search_cgroups(&cgroups)).await;
+        searched.unwrap_or_else(|error| {
+            log::error!("a search for the owners of cgroups ended early: {error}");
+            Vec::new()
+        })
+    }
+
     /// What earlier searches found about a connection, open or closed. Returns at once: for the loop.
     pub fn known(&self, conn: ConnId, cgroup_id: Option<u64>) -> Owner {
         lock(&self.known).owner(conn, cgroup_id)
@@ -206,6 +224,21 @@ impl OwnerService {
         })
         .collect()
     }
+
+    fn search_cgroups(&self, cgroups: &[u64]) -> Vec<CgroupOwner> {
+        let mut search = lock(&self.search);
+        let before = search.owners.misses();
+        let found: Vec<_> = cgroups.iter().map(|id| search.of_cgroup(*id)).collect();
+        let misses = search.owners.misses();
+        search.report(before, misses);
+
+        let mut known = lock(&self.known);
+        known.misses = misses;
+        for (id, CgroupOwner { owner, .. }) in cgroups.iter().zip(&found) {
+            known.remember_cgroup(*id, owner);
+        }
+        found
+    }
 }
 
 fn owned_socket(query: &OwnerQuery, found: Option<&FoundSocket>) -> OwnedSocket {
@@ -224,6 +257,21 @@ impl OwnerSearch {
             log::debug!("socket {}: {error}", key.cookie());
             None
         })
+    }
+
+    fn of_cgroup(&mut self, id: u64) -> CgroupOwner {
+        let before = self.owners.misses();
+        let socket = OwnedSocket {
+            cgroup_id: Some(id),
+            ..OwnedSocket::default()
+        };
+        let owner = self.owners.of(&[socket]).pop().unwrap_or_default();
+        let after = self.owners.misses();
+        let walks = |misses: OwnerMisses| misses.walks_put_off + misses.walks_cut;
+        CgroupOwner {
+            owner,
+            is_incomplete: walks(after) > walks(before),
+        }
     }
 
     /// Logs what was not found out and why, each cause once. All are counted.
@@ -286,9 +334,13 @@ impl KnownOwners {
             };
             self.sockets.insert(conn, known);
         }
-        if let Some(id) = socket.cgroup_id
-            && owner.cgroup.is_some()
-        {
+        if let Some(id) = socket.cgroup_id {
+            self.remember_cgroup(id, owner);
+        }
+    }
+
+    fn remember_cgroup(&mut self, id: u64, owner: &Owner) {
+        if owner.cgroup.is_some() {
             let names = Owner {
                 pid: None,
                 comm: None,

@@ -2,7 +2,7 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{FamilyBuilder, Scrape, count, families::core_histogram};
+use super::{FamilyBuilder, Scrape, families::core_histogram};
 use monitor_core::{CloseHow, facts::Protocol};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
@@ -32,6 +32,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "connection_age_seconds",
         "Ages of the connections that exist now, a gauge in the form of a histogram: no rate().",
     );
+    let mut over_limit = FamilyBuilder::counter(
+        "workloads_over_limit_total",
+        "Connections counted in workload=\"other\", because there was no room for their workload.",
+    );
     let mut listening = FamilyBuilder::gauge(
         "listener_sockets",
         "Listening sockets on the ports of a listener, in all network namespaces.",
@@ -42,27 +46,27 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             listening.add(&labels, tally.listen_sockets as f64);
         }
     }
-    for (name, stats, tally) in scrape.each() {
+    for of in scrape.counts() {
         for &protocol in Protocol::ALL {
-            let phases = tally.connections[protocol as usize];
+            let phases = of.counts.connections[protocol as usize];
             for (state, count) in [("open", phases.open), ("closing", phases.closing)] {
-                live.add(
-                    &[
-                        ("listener", name),
-                        ("protocol", protocol.as_str()),
-                        ("state", state),
-                    ],
-                    count as f64,
-                );
+                let labels = of.and(&[("protocol", protocol.as_str()), ("state", state)]);
+                live.add(&labels, count as f64);
             }
         }
-        opened.add(&[("listener", name)], count(&stats.opened));
+        let turnover = &of.counts.turnover;
+        opened.add(&of.labels, turnover.opened as f64);
         for &how in CloseHow::ALL {
-            closed.add(
-                &[("listener", name), ("how", how.as_str())],
-                count(&stats.closed[how as usize]),
-            );
+            let labels = of.and(&[("how", how.as_str())]);
+            closed.add(&labels, turnover.closed[how as usize] as f64);
         }
+        durations.add_histogram(&of.labels, core_histogram(&of.counts.durations));
+    }
+    for (listener, workloads) in scrape.listeners.iter().zip(&scrape.workloads) {
+        let labels = [("listener", listener.rules.name.as_str())];
+        over_limit.add(&labels, workloads.over_limit() as f64);
+    }
+    for (name, _, tally) in scrape.each() {
         for (&(initiator, code), &n) in &tally.close_codes.counts {
             let code = code.map_or("none".to_owned(), |code| code.to_string());
             codes.add(
@@ -79,13 +83,12 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             codes.add(&labels, tally.close_codes.overflow as f64);
         }
         abnormal.add(&[("listener", name)], tally.abnormal_closures as f64);
-        durations.add_histogram(&[("listener", name)], core_histogram(&tally.durations));
         let open = tally.ages.histogram(scrape.now);
         ages.add_histogram(&[("listener", name)], core_histogram(&open));
     }
     out.extend(
         [
-            listening, live, opened, closed, codes, abnormal, durations, ages,
+            listening, live, opened, closed, codes, abnormal, durations, ages, over_limit,
         ]
         .map(FamilyBuilder::finish),
     );

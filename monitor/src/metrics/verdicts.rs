@@ -51,10 +51,15 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "age_at_death_seconds",
         "Age of connections that died without a close frame; a spike names a maximum lifetime.",
     );
+    for of in scrape.counts() {
+        for kind in VerdictKind::zombies() {
+            let labels = of.and(&[("kind", kind.as_str())]);
+            zombies.add(&labels, of.counts.zombies[kind as usize] as f64);
+        }
+    }
     for ((name, _, tally), listener) in scrape.each().zip(scrape.listeners) {
         for kind in VerdictKind::zombies() {
             let labels = [("listener", name), ("kind", kind.as_str())];
-            zombies.add(&labels, tally.zombies[kind as usize] as f64);
             detected.add(&labels, tally.detected[kind as usize] as f64);
             recovered.add(&labels, tally.recovered[kind as usize] as f64);
         }

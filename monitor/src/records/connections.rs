@@ -201,8 +201,8 @@ impl ConnectionView<'_> {
                 (None, true) => State::Closing,
                 (None, false) => State::Open,
             },
-            known_from: self.detail.origin.as_str().to_owned(),
-            cgroup_id: self.detail.cgroup_id.map(|id| id.to_string()),
+            known_from: facts.origin.as_str().to_owned(),
+            cgroup_id: facts.cgroup_id.map(|id| id.to_string()),
             owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
@@ -290,8 +290,7 @@ pub(crate) mod tests {
     use super::*;
     use monitor_core::{
         Facts, ListenerId,
-        detail::Origin,
-        facts::{Closing, ClosingBy, Protocol, Role},
+        facts::{Closing, ClosingBy, Origin, Protocol, Role},
     };
 
     /// A server's WebSocket, established 10 s after boot and open since, as of 30 s after boot.
@@ -299,6 +298,8 @@ pub(crate) mod tests {
         let second = |n: u64| Ktime(n * 1_000_000_000);
         Detail {
             facts: Facts {
+                origin: Origin::Establishment,
+                cgroup_id: Some(7),
                 established_at: Some(second(10)),
                 opened_at: Some(second(11)),
                 rx: DirectionActivity {
@@ -315,8 +316,6 @@ pub(crate) mod tests {
                     ([10, 77, 1, 12], 53_787).into(),
                 )
             },
-            origin: Origin::Establishment,
-            cgroup_id: Some(7),
             retransmits: 0,
             rx: DirectionTraffic {
                 frames: 3,

@@ -10,7 +10,9 @@ use monitor::{
     metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
-use monitor_core::{Hop, Ktime, Learned, ListenerRules, OnExpiry, Tally, facts::Direction};
+use monitor_core::{
+    Correlator, Hop, Ktime, Learned, ListenerRules, OnExpiry, Tally, Workloads, facts::Direction,
+};
 
 use crate::pages::{code, read, table_rows};
 
@@ -28,7 +30,33 @@ fn every_exported_metric_is_documented_with_its_type_and_labels() {
                 .then(|| (name, (kind.clone(), labels)))
         })
         .collect();
-    assert_eq!(documented, exported_families());
+    let mut exported = exported_families(&scraped());
+    // Only with the labels of workloads.
+    let core = labelling_core();
+    let labelled = exported_families(&scraped_with(core.workloads()));
+    let over_limit = "wsmon_workloads_over_limit_total";
+    exported.insert(over_limit.to_owned(), labelled[over_limit].clone());
+    assert_eq!(documented, exported);
+}
+
+#[test]
+fn the_metrics_with_labels_of_workloads_are_listed() {
+    let core = labelling_core();
+    let labelled = exported_families(&scraped_with(core.workloads()));
+    let exported: BTreeSet<_> = labelled
+        .into_iter()
+        .filter(|(_, (_, labels))| labels.contains("namespace") && labels.contains("workload"))
+        .map(|(name, _)| name)
+        .collect();
+    let page = read("docs/workloads.md");
+    let list = page.lines().filter(|line| line.starts_with("* `wsmon_"));
+    let listed: BTreeSet<_> = list.flat_map(code).collect();
+    assert_eq!(listed, exported);
+}
+
+/// A core that counts by workload.
+fn labelling_core() -> Correlator {
+    Correlator::new(vec![listener().rules], Duration::ZERO).with_workloads(1)
 }
 
 #[test]
@@ -43,7 +71,8 @@ fn every_protocol_error_and_kind_of_pong_is_documented() {
 
 #[test]
 fn only_exported_metrics_are_used_in_rules_and_pages() {
-    let exported = exported_families();
+    let core = labelling_core();
+    let exported = exported_families(&scraped_with(core.workloads()));
     for path in [
         "README.md",
         "deploy/prometheus-rules.yml",
@@ -53,6 +82,7 @@ fn only_exported_metrics_are_used_in_rules_and_pages() {
         "docs/limitations.md",
         "docs/metrics.md",
         "docs/running.md",
+        "docs/workloads.md",
     ] {
         for name in metric_names(&read(path)) {
             let family = ["_bucket", "_sum", "_count"]
@@ -91,11 +121,11 @@ fn every_place_of_a_loss_is_documented() {
     assert_eq!(documented, exported);
 }
 
-/// The type and label names of each family in a scrape with a series for every family.
-fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
+/// The type and label names of each family in a scrape.
+fn exported_families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut families = BTreeMap::new();
     let mut current = String::new();
-    for line in scraped().lines() {
+    for line in text.lines() {
         if let Some(family) = line.strip_prefix("# TYPE ") {
             let (name, kind) = family.split_once(' ').expect("a name and a type");
             current = name.to_owned();
@@ -110,6 +140,10 @@ fn exported_families() -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 /// A scrape with a series for every family.
 fn scraped() -> String {
+    scraped_with(Vec::new())
+}
+
+fn scraped_with(workloads: Vec<&Workloads>) -> String {
     let silence = Some(Duration::from_secs(55));
     let mut tally = Tally {
         learned: Learned {
@@ -129,6 +163,7 @@ fn scraped() -> String {
         listeners: &[listener()],
         stats: &[stats],
         tallies: vec![&tally],
+        workloads,
         now: Ktime::ZERO,
         losses: &Losses::default(),
         degraded: false,

@@ -1,7 +1,8 @@
 //! Obstacles on a host: containers, other programs on the same hook, sandboxes, and kernels that
 //! refuse a program.
 //!
-//! Programs of these tests are attached to cgroups created for them, never to the root.
+//! Programs of these tests are attached to cgroups created for them. Only `workloads` also attaches to the root,
+//! because older connections are searched for nowhere else.
 
 mod container;
 mod group;
@@ -10,6 +11,7 @@ mod peer;
 mod program;
 mod refusal;
 mod sandbox;
+mod workloads;
 
 use std::{
     path::Path,

@@ -34,3 +34,4 @@ mod state;
 mod talk;
 mod verdicts;
 mod viewer;
+mod workloads;

@@ -42,9 +42,10 @@ impl Correlator {
         if storm.disconnect(&mut flow) {
             storm.depart(&observation, Some(how), client, &history.tally);
         }
-        flow.advance(facts, &mut history.tally, &mut self.actions);
+        flow.advance(facts, history, &mut self.actions);
         let from = flow.state();
         history.tally.count_close(facts);
+        history.count(flow.cgroup, |counts| counts.count_close(facts, how));
         let (ending, last) = (Ending::Closed(how), Some(&observation));
         flow.end(ending, last, self.now, history, &mut self.actions);
         self.actions.push_back(Action::Transition(Transition {

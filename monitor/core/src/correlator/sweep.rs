@@ -35,7 +35,7 @@ impl Correlator {
         // first; a change of the other is an event.
         let (source, loss) = (FactsSource::Snapshot, loss.loss());
         let observation = Observation::new(facts, source, self.now, rules, loss, self.staleness);
-        if !self.can_wait(&observation) {
+        if !self.can_wait(&observation) || self.shows_cgroup(facts) {
             self.judge(facts.conn, facts, FactsSource::Snapshot);
         }
     }

@@ -137,7 +137,12 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         option::of(any::<Duration>()),
         option::weighted(0.2, any_time()),
     );
-    let rest = (option::of(gap), option::of(close), any::<[bool; 8]>());
+    let rest = (
+        option::of(gap),
+        option::of(close),
+        any::<[bool; 8]>(),
+        option::of(0..5_u64),
+    );
     (identity, tcp, pings, rest).prop_map(|(identity, tcp, pings, rest)| {
         let (conn, listener, protocol, at, established_at) = identity;
         let (
@@ -150,7 +155,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             unanswered,
             unanswered_since,
         ) = tcp;
-        let (last_idle_gap, close, flags) = rest;
+        let (last_idle_gap, close, flags, cgroup_id) = rest;
         let closing = close.map(|close| Closing {
             at,
             by: if flags[7] {
@@ -161,6 +166,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         });
         Facts {
             protocol,
+            cgroup_id,
             established_at,
             rx,
             tx,

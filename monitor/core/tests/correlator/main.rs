@@ -14,8 +14,8 @@ use std::{
 
 use monitor_core::{
     Action, Alert, AlertResolution, Certainty, CloseHow, ConnId, ConnectionVerdict, Correlator,
-    Event, Facts, Ktime, ListenerId, ListenerRules, Status, Subject, VerdictKind, loss::Loss,
-    rules::pace_of_pongs,
+    Event, Facts, Ktime, ListenerId, ListenerRules, Status, Subject, VerdictKind, WorkloadName,
+    loss::Loss, rules::pace_of_pongs,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -46,7 +46,7 @@ struct Shell {
 
 impl Shell {
     fn new() -> Self {
-        let core = Correlator::new(kernel::rules(), STALENESS);
+        let core = Correlator::new(kernel::rules(), STALENESS).with_workloads(2);
         Self {
             core,
             snapshots: BTreeMap::new(),
@@ -397,6 +397,10 @@ proptest! {
                 Garbage::Clock(now) => shell.show(now),
             }
             shell.act();
+            if let Some(cgroup) = shell.core.poll_cgroup() {
+                let name = WorkloadName::new("shop", &format!("chat-{}", cgroup / 2));
+                shell.core.handle_workload(cgroup, Some(&name).filter(|_| cgroup > 0));
+            }
             assert_gauges_add_up(&shell.core);
         }
         for conn in 0..CONNS {
@@ -407,7 +411,7 @@ proptest! {
         assert_gauges_add_up(&shell.core);
         prop_assert!(shell.core.is_empty());
         for tally in shell.core.tallies() {
-            prop_assert_eq!(tally.zombies, [0; 7]);
+            prop_assert_eq!(tally.counts.zombies, [0; 7]);
             prop_assert_eq!(tally.at_risk, 0);
             prop_assert_eq!(tally.handshakes_stuck, 0);
         }
@@ -420,18 +424,39 @@ fn assert_gauges_add_up(core: &Correlator) {
     let phases = core
         .tallies()
         .into_iter()
-        .flat_map(|tally| tally.connections);
+        .flat_map(|tally| tally.counts.connections);
     let connections: u64 = phases.map(|phases| phases.open + phases.closing).sum();
     assert_eq!(connections, core.len() as u64);
     let tallies = core.tallies().into_iter();
     let stuck: u64 = tallies.map(|tally| tally.handshakes_stuck).sum();
     assert!(stuck <= core.unanswered().len() as u64);
+    for (workloads, tally) in core.workloads().into_iter().zip(core.tallies()) {
+        let mut sum = [0; VerdictKind::ALL.len()];
+        let mut open = 0;
+        for series in workloads.series() {
+            let counts = series.counts;
+            open += counts
+                .connections
+                .map(|phases| phases.open + phases.closing)
+                .iter()
+                .sum::<u64>();
+            sum = std::array::from_fn(|kind| sum[kind] + counts.zombies[kind]);
+        }
+        let phases = tally.counts.connections.iter();
+        assert_eq!(
+            open,
+            phases
+                .map(|phases| phases.open + phases.closing)
+                .sum::<u64>()
+        );
+        assert_eq!(sum, tally.counts.zombies);
+    }
     for tally in core.tallies() {
         // A warning may stand on a connection at risk; a zombie is past the risk.
-        let zombies = VerdictKind::zombies().map(|kind| tally.zombies[kind as usize]);
+        let zombies = VerdictKind::zombies().map(|kind| tally.counts.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);
         for kind in VerdictKind::ALL.iter().map(|kind| *kind as usize) {
-            assert!(tally.detected[kind] >= tally.recovered[kind] + tally.zombies[kind]);
+            assert!(tally.detected[kind] >= tally.recovered[kind] + tally.counts.zombies[kind]);
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::{
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
+/// Each workload has about 50 series.
+const DEFAULT_MAX_WORKLOADS: u16 = 200;
+
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -22,6 +25,8 @@ pub(super) struct Settings {
     pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) pod_logs: PathBuf,
+    /// `None` without labels for workloads.
+    pub(super) max_workloads: Option<u16>,
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
     pub(super) alert_log: String,
@@ -61,6 +66,10 @@ impl Settings {
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
+            max_workloads: (args.workload_labels || daemon.workload_labels).then(|| {
+                let limit = args.max_workloads.or(daemon.max_workloads);
+                limit.unwrap_or(DEFAULT_MAX_WORKLOADS)
+            }),
             pod_logs: pod_logs.unwrap_or_else(|| config::DEFAULT_POD_LOGS.into()),
             max_connections: args
                 .max_connections
@@ -105,6 +114,14 @@ impl Settings {
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
         compare("daemon.pod_logs", &self.pod_logs, &new.pod_logs);
+        compare(
+            "daemon.workload_labels",
+            &self.max_workloads.is_some(),
+            &new.max_workloads.is_some(),
+        );
+        if let (Some(old), Some(new)) = (self.max_workloads, new.max_workloads) {
+            compare("daemon.max_workloads", &old, &new);
+        }
         compare(
             "daemon.max_connections",
             &self.max_connections,
@@ -219,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn workloads_have_a_limit_only_with_their_labels() {
+        let limit = |flags: &[&str], keys: &str| {
+            let flags = [&["--port", "80"], flags].concat();
+            let settings = settings(&flags, &format!("[daemon]\n{keys}"));
+            settings.expect("valid").max_workloads
+        };
+        assert_eq!(limit(&[], ""), None);
+        assert_eq!(limit(&["--max-workloads", "7"], "max_workloads = 8"), None);
+        assert_eq!(limit(&["--workload-labels"], ""), Some(200));
+        let on = "workload_labels = true\nmax_workloads = 8";
+        assert_eq!(limit(&[], on), Some(8));
+        assert_eq!(limit(&["--max-workloads", "7"], on), Some(7));
+    }
+
+    #[test]
     fn a_file_without_a_listener_needs_a_port() {
         assert!(settings(&[], "[daemon]").is_err());
         assert!(settings(&["--port", "80"], "[daemon]").is_ok());
@@ -232,6 +264,11 @@ mod tests {
             old.fixed_differences(&new).join(", ")
         };
         assert_eq!(changed("= 7", "= 9"), "daemon.max_connections (7 -> 9)");
+        let labels = "= 7\nworkload_labels = true";
+        assert_eq!(
+            changed("= 7", labels),
+            "daemon.workload_labels (false -> true)"
+        );
         let ports = changed("\"8080\"", "\"8080\", \"443\"");
         assert!(ports.starts_with("listeners ("), "{ports}");
         let renamed = changed("ports =", "name = \"a\"\nports =");

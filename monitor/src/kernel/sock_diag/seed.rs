@@ -28,6 +28,7 @@ fn described(socket: &DiagSocket, listener: ListenerId, role: Role) -> Facts {
         .unwrap_or_default();
     Facts {
         is_subflow: socket.is_subflow,
+        cgroup_id: socket.cgroup_id,
         rx: clocks.rx,
         tx: clocks.tx,
         unacked_bytes: clocks.unacked_bytes,

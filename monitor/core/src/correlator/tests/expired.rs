@@ -148,7 +148,7 @@ fn a_reset_from_an_expired_path_is_not_a_recovery() {
     bench.closed(CloseHow::RstReceived, 7_040, &facts);
     let closed = Status::Resolved(AlertResolution::Closed(CloseHow::RstReceived));
     assert_eq!(bench.emitted[1], (7_040, closed, Expired, Suspected));
-    assert_eq!(bench.tally().zombies, [0; 7]);
+    assert_eq!(bench.tally().counts.zombies, [0; 7]);
     assert!(bench.core.is_empty());
 }
 

@@ -67,7 +67,7 @@ fn reconciliation_reads_the_snapshot_of_a_known_flow() {
     assert_eq!(bench.checks, checks + 1);
     assert_eq!(bench.emitted.len(), 1);
     assert_eq!(
-        bench.tally().connections[Protocol::WebSocket as usize].open,
+        bench.tally().counts.connections[Protocol::WebSocket as usize].open,
         1
     );
 }
@@ -126,7 +126,10 @@ fn closes_are_tallied_by_code_and_without_one_as_abnormal() {
         (1, 1)
     );
     assert_eq!(
-        tally.connections.map(|phases| phases.open + phases.closing),
+        tally
+            .counts
+            .connections
+            .map(|phases| phases.open + phases.closing),
         [0; 3]
     );
 }
@@ -147,7 +150,7 @@ fn a_lifetime_counts_once_if_its_beginning_and_its_end_were_seen() {
         conn: ConnId(3),
         at: ms(64_000),
     });
-    let durations = &bench.tally().durations;
+    let durations = &bench.tally().counts.durations;
     assert_eq!(durations.count(), 1, "neither an older one nor a lost end");
     assert_eq!(durations.sum(), ms(61_500).since(established_at));
 }
@@ -191,7 +194,7 @@ fn a_protocol_that_becomes_known_moves_the_gauge() {
         ..assumed
     })));
     assert_eq!(
-        bench.tally().connections.map(|phases| phases.open),
+        bench.tally().counts.connections.map(|phases| phases.open),
         [1, 0, 0]
     );
 }
@@ -206,5 +209,5 @@ fn a_flow_that_is_not_a_websocket_is_forgotten() {
     });
     assert_eq!(bench.emitted[1], (8_000, RECOVERED, Expired, Suspected));
     assert!(bench.core.is_empty());
-    assert_eq!(bench.tally().zombies, [0; 7]);
+    assert_eq!(bench.tally().counts.zombies, [0; 7]);
 }
