@@ -387,6 +387,11 @@ fn without_capabilities_the_ports_are_listed_and_what_is_missing_is_reported_onc
         assert_eq!(stderr.matches(missing).count(), 1, "{stderr}");
     }
     assert!(stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
+    let watch = as_nobody(&["ports", "--watch", "1s"]);
+    let said = String::from_utf8_lossy(&watch.stderr);
+    assert_eq!(watch.status.code(), Some(3), "{said}");
+    assert!(said.contains("CAP_BPF"), "{said}");
+    assert!(watch.stdout.is_empty(), "refused before anything is listed");
 }
 
 #[test]

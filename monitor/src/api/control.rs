@@ -5,6 +5,7 @@
 //! | `GET /v1/connections` | one line per watched connection |
 //! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
 //! | `GET /v1/clients` | one line per client with many attempts, with its counts |
+//! | `GET /v1/groups` | one line per listener, peer or the like, with figures of its connections |
 //! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
 //! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
 //! | `GET /v1/events` | a stream of state changes of connections |
@@ -13,13 +14,7 @@
 //! for long.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashSet},
-    convert::Infallible,
-    error::Error,
-    fmt::Display,
-    io, slice,
-    str::FromStr,
+    collections::HashMap, convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr,
 };
 
 use axum::{
@@ -39,6 +34,10 @@ use tokio::{
 };
 
 use super::http::request_reply;
+use oldest_first::OldestFirst;
+use ranked::Ranked;
+use record_pages::RecordPages;
+
 use crate::kernel::owner_service::OwnerService;
 use crate::records::{
     TOTAL_HEADER, UNSERVED_HEADER,
@@ -46,13 +45,18 @@ use crate::records::{
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn, Opcodes, Peers},
     json,
-    list_order::{Figures, ListOrder},
+    list_order::ListOrder,
+    rates::TrafficSample,
 };
 use monitor_core::{ConnId, Ktime, facts::Direction};
 
 mod ended_connections;
+mod groups;
 mod mailbox;
+mod oldest_first;
 mod owned;
+mod ranked;
+mod record_pages;
 mod socket;
 mod viewers;
 
@@ -61,9 +65,6 @@ pub use mailbox::LineStream;
 pub use owned::StandingAlert;
 pub use socket::{ControlSocket, Guard, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
-
-/// Connections in one request to the daemon, which then responds within a millisecond.
-const PAGE: usize = 256;
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub enum ControlRequest {
     JudgedSince(oneshot::Sender<Vec<(Ktime, ConnId)>>),
     /// The records of those that still exist.
     Connections(Vec<ConnId>, oneshot::Sender<Vec<ConnectionRecord>>),
+    /// The counts of those that still exist.
+    Traffic(Vec<ConnId>, oneshot::Sender<Vec<(ConnId, TrafficSample)>>),
     /// One connection, open or remembered.
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
@@ -134,6 +137,7 @@ pub async fn serve(
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
         .route("/v1/clients", get(clients))
+        .route("/v1/groups", get(groups::groups))
         .route("/v1/alerts", get(alerts))
         .route("/v1/frames", get(frames))
         .route("/v1/events", get(events))
@@ -210,11 +214,19 @@ async fn connections(
     let mut left = query.limit.unwrap_or(usize::MAX);
     let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
         Box::new(OldestFirst::new(urgent, conns));
+    let mut rates = HashMap::new();
     if let Some(figures) = order.figures() {
-        let Some(ranked) = highest_first(&requests, &query, queue, figures).await else {
+        let pages = match order.needs_rates() {
+            true => RecordPages::with_rates(queue),
+            false => RecordPages::new(queue),
+        };
+        let accepts = |record: &ConnectionRecord| query.accepts(record);
+        let ranked = Ranked::read(&requests, pages, accepts, figures, query.limit);
+        let Ok(ranked) = ranked.await else {
             return gone();
         };
-        queue = Box::new(ranked.into_iter());
+        rates = ranked.rates;
+        queue = Box::new(ranked.conns.into_iter());
     }
     let lines = pages(queue, async move |page| {
         if left == 0 {
@@ -225,35 +237,13 @@ async fn connections(
         records.retain(|record| query.accepts(record));
         records.truncate(left);
         left -= records.len();
+        for record in &mut records {
+            record.rates = rates.get(&record.cookie).copied();
+        }
         owned::complete(&owners, &mut records).await;
         Some(records.iter().map(json::to_string).collect())
     });
     (headers, json_lines(lines)).into_response()
-}
-
-/// The connections that `query` accepts, those with the highest figures first, and not more than its
-/// limit. This reads the record of each connection.
-async fn highest_first(
-    requests: &ControlRequests,
-    query: &ConnectionsQuery,
-    mut conns: impl Iterator<Item = ConnId>,
-    figures: fn(&ConnectionRecord) -> Figures,
-) -> Option<Vec<ConnId>> {
-    let mut ranked = BTreeSet::new();
-    loop {
-        let page = next_page(&mut conns);
-        if page.is_empty() {
-            return Some(ranked.into_iter().map(|(_, conn)| conn).collect());
-        }
-        let records =
-            request_reply(requests, |reply| ControlRequest::Connections(page, reply)).await?;
-        for record in records.iter().filter(|record| query.accepts(record)) {
-            ranked.insert((Reverse(figures(record)), record.cookie));
-            if query.limit.is_some_and(|limit| ranked.len() > limit) {
-                ranked.pop_last();
-            }
-        }
-    }
 }
 
 /// They are few, so one request returns all.
@@ -276,14 +266,31 @@ async fn ended_connections(
     (total, written(&records)).into_response()
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConnectionQuery {
+    /// Whether to read an open connection twice, for its rates.
+    rates: bool,
+}
+
 async fn connection(
     Shared(Sources { requests, owners }): Shared<Sources>,
     Path(cookie): Path<u64>,
+    Query(query): Query<ConnectionQuery>,
 ) -> Response {
-    let response = request_reply(&requests, |reply| {
-        ControlRequest::Connection(ConnId(cookie), reply)
+    let conn = ConnId(cookie);
+    let rates = match query.rates {
+        true => record_pages::rates_of(&requests, conn).await,
+        false => None,
+    };
+    let response = request_reply(&requests, |reply| ControlRequest::Connection(conn, reply));
+    let response = response.await.map(|record| {
+        record.map(|record| {
+            let rates = rates.filter(|_| record.state != State::Closed);
+            ConnectionRecord { rates, ..record }
+        })
     });
-    match response.await {
+    match response {
         Some(Some(mut record)) => {
             owned::complete(&owners, slice::from_mut(&mut record)).await;
             match json::to_string(&record) {
@@ -426,43 +433,7 @@ fn joined(lines: &[String]) -> Bytes {
 
 /// Empty when all were taken.
 fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
-    conns.take(PAGE).collect()
-}
-
-/// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
-/// would block the daemon.
-struct OldestFirst {
-    /// Connections of equal age are ordered by cookie.
-    urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
-    others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
-    reported: HashSet<ConnId>,
-}
-
-impl OldestFirst {
-    /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
-    fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
-        Self {
-            reported: urgent.iter().map(|(_, conn)| *conn).collect(),
-            urgent: urgent.into_iter().map(Reverse).collect(),
-            others: all.into_iter().map(Reverse).collect(),
-        }
-    }
-}
-
-impl Iterator for OldestFirst {
-    type Item = ConnId;
-
-    fn next(&mut self) -> Option<ConnId> {
-        if let Some(Reverse((_, conn))) = self.urgent.pop() {
-            return Some(conn);
-        }
-        loop {
-            let Reverse((_, conn)) = self.others.pop()?;
-            if !self.reported.contains(&conn) {
-                return Some(conn);
-            }
-        }
-    }
+    conns.take(record_pages::PAGE).collect()
 }
 
 fn written<T: Serialize>(records: &[T]) -> Response {
@@ -487,31 +458,4 @@ fn not_written(error: &serde_json::Error) -> Response {
 
 fn gone() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urgent_connections_come_first_and_each_connection_once() {
-        // Groups of three have the same age; each CPU has a batch of cookies.
-        let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
-        let all: Vec<_> = (0..600).rev().map(known).collect();
-        let mut queue = OldestFirst::new([400, 7].map(known).to_vec(), all);
-        let pages: Vec<_> = std::iter::from_fn(|| {
-            let page = next_page(&mut queue);
-            (!page.is_empty()).then_some(page)
-        })
-        .collect();
-        assert_eq!(pages.len(), 3);
-        let reported: Vec<_> = pages.concat().iter().map(|c| known(c.0 ^ 0x100)).collect();
-        assert_eq!(reported[..4], [7, 400, 0, 1].map(known));
-        assert!(
-            reported[2..].is_sorted(),
-            "the oldest first, then by cookie"
-        );
-        assert_eq!(reported.len(), 600);
-        assert_eq!(reported.iter().collect::<HashSet<_>>().len(), 600);
-    }
 }

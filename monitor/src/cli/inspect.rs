@@ -15,6 +15,7 @@ use super::{
 use crate::records::{
     connections::{ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange},
     frames::RoundTrip,
+    rates::{DirectionRates, TrafficRates},
     transitions::TransitionRecord,
 };
 
@@ -26,7 +27,8 @@ Examples:
   wsmon inspect 315653 --follow      then its changes until it is closed
   wsmon inspect 315653 --json | jq .verdict
 
-Needs a running `wsmon run`, which also keeps the last 1,024 ended connections.
+Needs a running `wsmon run`, which also keeps the last 1,024 ended connections. An
+open one is read twice, a second apart, for its rates.
 
 Exit status: 0, 1 if there is no daemon or no such connection, 2 for invalid
 arguments, 3 if this user may not connect.")]
@@ -59,7 +61,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
         true => Some(client::get(&args.control, "/v1/events").await?),
         false => None,
     };
-    let target = format!("/v1/connections/{}", args.cookie);
+    let target = format!("/v1/connections/{}?rates=true", args.cookie);
     let mut lines = client::get(&args.control, &target).await?;
     let line = lines.next_of_stream().await?;
     let record: ConnectionRecord = client::read(&line)?;
@@ -168,6 +170,9 @@ impl fmt::Display for Page<'_> {
         )?;
         writeln!(f, "  received   {}", DirectionText(&record.rx))?;
         writeln!(f, "  sent       {}", DirectionText(&record.tx))?;
+        if let Some(TrafficRates { rx, tx }) = record.rates {
+            writeln!(f, "  rates      received {}, sent {}", Rates(rx), Rates(tx))?;
+        }
         writeln!(f, "  pings in   {}", Pings(&record.rx))?;
         writeln!(f, "  pings out  {}", Pings(&record.tx))?;
         let tcp = &record.tcp;
@@ -274,6 +279,22 @@ impl fmt::Display for DirectionText<'_> {
     }
 }
 
+/// The mean of a second.
+struct Rates(DirectionRates);
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DirectionRates {
+            frames_per_second,
+            payload_bytes_per_second,
+        } = self.0;
+        write!(
+            f,
+            "{frames_per_second:.1} frames/s with {payload_bytes_per_second:.0} bytes/s"
+        )
+    }
+}
+
 struct Pings<'a>(&'a DirectionRecord);
 
 impl fmt::Display for Pings<'_> {
@@ -312,6 +333,13 @@ mod tests {
     #[test]
     fn a_page_shows_everything_and_says_never_where_nothing_happened() {
         let mut record = record(&detail(7), Some(CloseHow::Fin));
+        record.rates = Some(TrafficRates {
+            rx: DirectionRates {
+                frames_per_second: 2.04,
+                payload_bytes_per_second: 1234.5,
+            },
+            tx: DirectionRates::default(),
+        });
         record.handshake = Some(HandshakeSummary {
             path: Some("/chat\x1b".to_owned()),
             host: None,
@@ -337,6 +365,7 @@ mod tests {
             "  handshake  path \"/chat\\u{1b}\", compressed, bad_key",
             "  silent     5.0 s, of 20.0 s since TCP was established",
             "  pings in   2, unanswered 0, the last - ago, every 15.0 s, jitter 0.000 s, round trip 250 µs",
+            "  rates      received 2.0 frames/s with 1234 bytes/s, sent 0.0 frames/s with 0 bytes/s",
             "  pings out  none",
             "  verdict    none",
             "             send queue bytes 512",

@@ -1,25 +1,29 @@
-//! `wsmon list`: lists the watched connections, or their clients.
+//! `wsmon list`: lists the watched connections, groups of them, or their clients.
 
 mod clients;
+mod groups;
 
-use std::{fmt, io, path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 use serde::de::DeserializeOwned;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
     owner::{process_text, workload_text},
-    screen::{self, Age, Cut, Shown},
+    screen::{self, Age, Amount, Shown},
+    table::{Column, Table, terminal_width},
 };
 use crate::records::{
     connections::{ConnectionRecord, State},
     frames::Peers,
+    groups::GroupBy,
     list_order::ListOrder,
+    rates::TrafficRates,
 };
 
-/// List watched connections, those with a verdict first, or clients, heaviest first.
+/// List watched connections, those with a verdict first, or groups of them, or clients.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,9 +32,12 @@ Examples:
   wsmon list --limit 0                                      all of them
   wsmon list --sort idle --limit 10                         the ten longest silences
   wsmon list --sort queue --limit 10                        the ten slowest readers
+  wsmon list --sort rx-rate --limit 10                      the ten that receive the most now
   wsmon list --ended --peer 10.0.0.0/8                      how clients there left
   wsmon list --json | jq -r 'select(.verdict) | .peer'      peers with a verdict
 
+  wsmon list --by pod                                       how many connections each pod has
+  wsmon list --by peer --limit 10                           the peers with the most connections
   wsmon list --by client --limit 10                         clients by attempts, with their regularity
 
 Needs a running `wsmon run`. OWNER is the pod, or else the container, the systemd
@@ -44,7 +51,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// List the clients with the most attempts, with their counts, instead of connections
+    /// List groups of connections, or the clients with the most attempts, instead of connections
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
 
@@ -78,14 +85,38 @@ pub struct ListArgs {
 }
 
 /// What is listed instead of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
+    Group(GroupBy),
     Client,
+}
+
+impl ValueEnum for By {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Group(GroupBy::Listener),
+            Self::Group(GroupBy::Pod),
+            Self::Group(GroupBy::Unit),
+            Self::Group(GroupBy::Process),
+            Self::Group(GroupBy::Peer),
+            Self::Client,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Group(by) => by.to_possible_value(),
+            Self::Client => {
+                Some(PossibleValue::new("client").help("Clients with the most attempts"))
+            }
+        }
+    }
 }
 
 /// Prints the list to stdout.
 pub fn run(args: &ListArgs) -> CommandResult {
     match args.by {
+        Some(By::Group(by)) => screen::block_on(screen::until_interrupted(groups::show(args, by)))?,
         Some(By::Client) => screen::block_on(screen::until_interrupted(clients::show(args)))?,
         None => screen::block_on(screen::until_interrupted(show(args)))?,
     }
@@ -101,12 +132,7 @@ async fn show(args: &ListArgs) -> CommandResult {
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
-    let row = |record: &ConnectionRecord| ConnectionRow(record).to_string();
-    let head = match args.ended {
-        false => format!("{}VERDICT", ConnectionRow::HEAD),
-        true => format!("{}ENDED", ConnectionRow::HEAD),
-    };
-    print(args, &target, &head, row, "no connections").await
+    print(args, &target, columns(args), row, "no connections").await
 }
 
 /// One screen of rows.
@@ -140,31 +166,30 @@ impl ListArgs {
     }
 }
 
-/// Requests records and prints each as a row when it arrives.
+/// Requests records and prints each as a line of JSON, or all as a table.
 async fn print<T: DeserializeOwned>(
     args: &ListArgs,
     target: &str,
-    head: &str,
-    row: impl Fn(&T) -> String,
+    columns: Vec<Column>,
+    row: impl Fn(&T) -> Vec<String>,
     nothing: &str,
 ) -> CommandResult {
     let mut lines = client::get(&args.control, target).await?;
     let mut out = io::stdout();
+    let mut table = Table::new(columns, terminal_width());
     let mut rows = 0_usize;
     while let Some(line) = lines.next().await? {
-        let shown = if args.json {
-            screen::write_line(&mut out, &line)?
-        } else {
-            let record: T = client::read(&line)?;
-            if rows == 0 {
-                screen::write_line(&mut out, head.as_bytes())?;
-            }
-            screen::write_line(&mut out, row(&record).as_bytes())?
+        let shown = match args.json {
+            true => screen::write_line(&mut out, &line)?,
+            false => screen::write_lines(&mut out, &table.push(row(&client::read(&line)?)))?,
         };
         if shown == Shown::NobodyReads {
             return Ok(ExitCode::SUCCESS);
         }
         rows += 1;
+    }
+    if screen::write_lines(&mut out, &table.finish())? == Shown::NobodyReads {
+        return Ok(ExitCode::SUCCESS);
     }
     if rows == 0 && !args.json {
         let line = match &lines.unserved {
@@ -181,49 +206,74 @@ async fn print<T: DeserializeOwned>(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The width of the owner, in characters; most pods fit.
-const OWNER: usize = 28;
-
-/// A connection as a table row.
-struct ConnectionRow<'a>(&'a ConnectionRecord);
-
-impl ConnectionRow<'_> {
-    /// The last column follows.
-    const HEAD: &'static str = "COOKIE     LISTENER    PEER                   PROTOCOL   STATE    \
-         AGE        IDLE       FRAMES RX/TX     QUEUE     OWNER                         ";
+/// The columns of the table of connections. The figure by which they are sorted is never left out.
+fn columns(args: &ListArgs) -> Vec<Column> {
+    let rank = |orders: &[ListOrder], rank| match args.sort {
+        Some(order) if orders.contains(&order) => 0,
+        _ => rank,
+    };
+    let by_rate = args.sort.is_some_and(ListOrder::needs_rates);
+    let traffic = if by_rate {
+        "BYTES/S RX/TX"
+    } else {
+        "FRAMES RX/TX"
+    };
+    let counted = [
+        ListOrder::Frames,
+        ListOrder::Bytes,
+        ListOrder::RxRate,
+        ListOrder::TxRate,
+    ];
+    vec![
+        Column::new("COOKIE"),
+        Column::new("LISTENER").shortened_to(8).left_out(2),
+        Column::new("PEER"),
+        Column::new("PROTOCOL").left_out(7),
+        Column::new("STATE").left_out(6),
+        Column::number("AGE").left_out(rank(&[ListOrder::Age], 3)),
+        Column::number("IDLE"),
+        Column::number(traffic).left_out(rank(&counted, 5)),
+        Column::number("QUEUE").left_out(rank(&[ListOrder::Queue], 4)),
+        Column::new("OWNER").shortened_to(12).left_out(1),
+        Column::new(if args.ended { "ENDED" } else { "VERDICT" }),
+    ]
 }
 
-impl fmt::Display for ConnectionRow<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let record = self.0;
-        let queue = record.tcp.send_queue_bytes;
-        let queue = queue.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
-        write!(
-            f,
-            "{:<9}  {:<10}  {:<21}  {:<9}  {:<7}  {:<9}  {:<9}  {:<15}  {:<8}  ",
-            record.cookie.0,
-            record.listener,
-            record.peer.to_string(),
-            record.protocol,
-            record.state.as_str(),
-            Age(record.age_seconds),
-            Age(record.idle_seconds),
-            format!("{}/{}", record.rx.frames, record.tx.frames),
-            queue,
-        )?;
-        let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
-        let owner = owner.unwrap_or("-".to_owned());
-        write!(f, "{:<OWNER$}  ", Cut(&owner, OWNER))?;
-        let ended = record
-            .states
-            .last()
-            .filter(|change| change.state == State::Closed);
+/// A connection as a row of the table.
+fn row(record: &ConnectionRecord) -> Vec<String> {
+    let traffic = match record.rates {
+        Some(TrafficRates { rx, tx }) => format!(
+            "{}/{}",
+            Amount(rx.payload_bytes_per_second),
+            Amount(tx.payload_bytes_per_second)
+        ),
+        None => format!("{}/{}", record.rx.frames, record.tx.frames),
+    };
+    let queue = record.tcp.send_queue_bytes;
+    let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+    let last = record.states.last();
+    let ended = last.filter(|change| change.state == State::Closed);
+    vec![
+        record.cookie.0.to_string(),
+        record.listener.clone(),
+        record.peer.to_string(),
+        record.protocol.clone(),
+        record.state.as_str().to_owned(),
+        Age(record.age_seconds).to_string(),
+        Age(record.idle_seconds).to_string(),
+        traffic,
+        queue.map_or_else(unknown, |bytes| bytes.to_string()),
+        owner.unwrap_or_else(unknown),
         match (&record.verdict, ended) {
-            (Some(verdict), _) => write!(f, "{} ({})", verdict.kind, verdict.certainty),
-            (None, Some(end)) => write!(f, "{} {}", end.ts, end.reason),
-            (None, None) => f.write_str("-"),
-        }
-    }
+            (Some(verdict), _) => format!("{} ({})", verdict.kind, verdict.certainty),
+            (None, Some(end)) => format!("{} {}", end.ts, end.reason),
+            (None, None) => unknown(),
+        },
+    ]
+}
+
+fn unknown() -> String {
+    "-".to_owned()
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -274,28 +324,49 @@ mod tests {
         );
     }
 
+    /// The table with one row.
+    fn table(flags: &[&str], record: &ConnectionRecord, limit: Option<usize>) -> String {
+        let mut table = Table::new(columns(&args(flags)), limit);
+        assert!(table.push(row(record)).is_empty());
+        table.finish().join("\n")
+    }
+
     #[test]
-    fn rows_align_with_their_head() {
+    fn the_table_has_all_columns_in_a_pipe_and_fits_a_terminal() {
         let mut record = record(&detail(315_653), None);
         record.owner.pod_namespace = Some("shop".to_owned());
-        record.owner.pod_name = Some("chat-6d4cf56db6-longer-x7k2p".to_owned());
-        let expected = "\
-COOKIE     LISTENER    PEER                   PROTOCOL   STATE    AGE        IDLE       FRAMES RX/TX     QUEUE     OWNER                         VERDICT
-315653     8080        10.77.1.12:53787       websocket  open     20.0 s     5.0 s      3/0              -         shop/chat-6d4cf56db6-longer…  -";
-        assert_eq!(
-            format!("{}VERDICT\n{}", ConnectionRow::HEAD, ConnectionRow(&record)),
-            expected
-        );
+        record.owner.pod_name = Some("chat-6d4cf56db6-x7k2p".to_owned());
+        let whole = "\
+COOKIE  LISTENER  PEER              PROTOCOL   STATE     AGE   IDLE  FRAMES RX/TX  QUEUE  OWNER                       VERDICT
+315653  8080      10.77.1.12:53787  websocket  open   20.0 s  5.0 s           3/0      -  shop/chat-6d4cf56db6-x7k2p  -";
+        assert_eq!(table(&[], &record, None), whole);
+        let narrow = "\
+COOKIE  LISTENER  PEER                 AGE   IDLE  QUEUE  OWNER          VERDICT
+315653  8080      10.77.1.12:53787  20.0 s  5.0 s      -  shop/chat-6d…  -";
+        assert_eq!(table(&[], &record, Some(80)), narrow);
+        let by_frames = table(&["--sort", "frames"], &record, Some(80));
+        assert!(by_frames.contains("FRAMES RX/TX"), "{by_frames}");
+    }
+
+    #[test]
+    fn an_order_by_rate_shows_rates() {
+        let mut rated = record(&detail(315_653), None);
+        let mut rates = TrafficRates::default();
+        rates.rx.payload_bytes_per_second = 12_345_678.0;
+        rated.rates = Some(rates);
+        let table = table(&["--sort", "rx-rate"], &rated, None);
+        assert!(table.contains("BYTES/S RX/TX"), "{table}");
+        assert!(table.contains("  12.3M/0  "), "{table}");
     }
 
     #[test]
     fn an_ended_connection_has_its_end_in_the_last_column() {
         let record = record(&detail(315_653), Some(CloseHow::RstReceived));
-        let row = ConnectionRow(&record).to_string();
-        assert!(row.contains("  closed   "), "{row}");
+        let table = table(&["--ended"], &record, None);
+        assert!(table.contains("  closed  "), "{table}");
         assert!(
-            row.ends_with("  3/0              -         -                             2026-11-22T18:37:52.5Z rst_received"),
-            "{row}"
+            table.ends_with("  2026-11-22T18:37:52.5Z rst_received"),
+            "{table}"
         );
     }
 

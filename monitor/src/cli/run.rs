@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
@@ -36,7 +37,7 @@ use crate::{
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
         host::{
-            cgroup::{self, WatchedCgroup},
+            cgroup::{self, CgroupError, WatchedCgroup},
             owner::Owners,
         },
         prerequisites::{self, Missing, Prerequisite},
@@ -158,13 +159,8 @@ pub fn run(args: &RunArgs) -> CommandResult {
 
 async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // Everything that can be refused is refused before the first attach.
-    let cgroup = cgroup::usable_cgroup2(settings.cgroup.as_deref()).map_err(|error| {
-        let remedy = error.remedy();
-        match settings.cgroup {
-            Some(_) => Failure::usage(format!("--cgroup: {error}; {remedy}")),
-            None => Failure::prerequisite(format!("{error}; {remedy}")),
-        }
-    })?;
+    let cgroup = settings.cgroup.as_deref();
+    let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| refused_cgroup(cgroup, &error))?;
     let server = MetricsServer::bind(settings.metrics_addr).map_err(|error| {
         Failure::usage(format!(
             "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
@@ -284,7 +280,16 @@ fn state_file(path: &Path) -> Option<StateFile> {
         .ok()
 }
 
-fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
+/// `cgroup` is the one that the user chose, if any.
+pub(super) fn refused_cgroup(cgroup: Option<&Path>, error: &CgroupError) -> Failure {
+    let remedy = error.remedy();
+    match cgroup {
+        Some(_) => Failure::usage(format!("--cgroup: {error}; {remedy}")),
+        None => Failure::prerequisite(format!("{error}; {remedy}")),
+    }
+}
+
+pub(super) fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
     let missing: Vec<String> = survey
         .iter()
         .filter(|prerequisite| prerequisite.is_fatal())
@@ -381,17 +386,25 @@ fn banner(
     }
 }
 
+/// How long the start may wait for the port forwards.
+const LONGEST_LISTING: Duration = Duration::from_secs(1);
+
 /// A line for each port on which nobody listens, with the nearest port on which a process does.
 fn unserved_ports(unserved: &[PortRange], pod_logs: &Path) -> Vec<String> {
     if unserved.is_empty() {
         return Vec::new();
     }
     // Without the other ports, the line is still true.
-    let survey = PortSurvey::take(|root| Owners::new(root, pod_logs)).ok();
-    let notice = |range: &PortRange| match survey.as_ref().and_then(|survey| survey.nearest(range))
-    {
-        Some(nearest) => format!("nobody listens on {range}; {nearest}"),
-        None => format!("nobody listens on {range}; see wsmon ports"),
+    let survey = PortSurvey::take(LONGEST_LISTING, |root| Owners::new(root, pod_logs)).ok();
+    let notice = |range: &PortRange| {
+        let survey = survey.as_ref();
+        let forwarded = survey.and_then(|survey| survey.forwarded(range));
+        let nearest = survey.and_then(|survey| survey.nearest(range));
+        match (forwarded, nearest) {
+            (Some(forwarded), _) => format!("nobody listens on {range}; {forwarded}"),
+            (None, Some(nearest)) => format!("nobody listens on {range}; {nearest}"),
+            (None, None) => format!("nobody listens on {range}; see wsmon ports"),
+        }
     };
     unserved.iter().map(notice).collect()
 }

@@ -28,6 +28,15 @@ pub fn write_line(out: &mut impl Write, line: &[u8]) -> Result<Shown, Failure> {
     }
 }
 
+pub fn write_lines(out: &mut impl Write, lines: &[String]) -> Result<Shown, Failure> {
+    for line in lines {
+        if write_line(out, line.as_bytes())? == Shown::NobodyReads {
+            return Ok(Shown::NobodyReads);
+        }
+    }
+    Ok(Shown::Written)
+}
+
 /// Runs a command that waits for the daemon.
 pub fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
@@ -90,6 +99,22 @@ impl fmt::Display for Cut<'_> {
     }
 }
 
+/// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount(pub f64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["", "k", "M", "G", "T"];
+        let (mut number, mut unit) = (self.0, 0);
+        while number >= 999.5 && unit + 1 < units.len() {
+            (number, unit) = (number / 1000.0, unit + 1);
+        }
+        let digits = usize::from(unit > 0 && number < 99.95);
+        f.pad(&format!("{number:.digits$}{}", units[unit]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +132,22 @@ mod tests {
             assert_eq!(Age(Some(seconds)).to_string(), shown);
         }
         assert_eq!(format!("{:<5}|", Age(None)), "-    |");
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        for (amount, shown) in [
+            (0.0, "0"),
+            (0.4, "0"),
+            (999.4, "999"),
+            (999.6, "1.0k"),
+            (12_345.0, "12.3k"),
+            (99_960.0, "100k"),
+            (999_600.0, "1.0M"),
+            (456e9, "456G"),
+        ] {
+            assert_eq!(Amount(amount).to_string(), shown);
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Rows that decide the widths of the columns. Later rows are printed at once.
 const SAMPLE: usize = 256;
 
+/// The widest column in a pipe. A longer cell moves the rest of its own row only.
+const WIDEST: usize = 40;
+
 /// Between two columns.
 const GAP: &str = "  ";
 
@@ -108,10 +111,13 @@ impl Table {
                 cells.max().unwrap_or(0).max(column.title.width())
             })
             .collect();
-        let mut widths: Vec<_> = natural.iter().copied().map(Some).collect();
         let Some(limit) = self.limit else {
-            return widths;
+            return natural
+                .iter()
+                .map(|width| Some(*width.min(&WIDEST)))
+                .collect();
         };
+        let mut widths: Vec<_> = natural.iter().copied().map(Some).collect();
         for (column, width) in self.columns.iter().zip(&mut widths) {
             let least = column.least.map(|least| least.max(column.title.width()));
             *width = width.map(|width| least.map_or(width, |least| width.min(least)));

@@ -182,7 +182,7 @@ fn profile(name: &str) -> Result<&'static Profile, String> {
     profiles::find(name).map_err(|error| error.to_string())
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     text.parse().map(|Limit(limit)| limit)
 }
 

@@ -1,19 +1,23 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
+use std::time::Duration;
+
 use super::{Daemon, both_clocks, name_of};
 use crate::{
     api::control::{ControlRequest, Past, StandingAlert, WatchError},
     config::listeners::ListenerConfig,
+    kernel::clock,
     records::{
         Now,
         alert::AlertRecord,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
         owner::OwnerRecord,
+        rates::TrafficSample,
         transitions::TransitionRecord,
     },
 };
-use monitor_core::{Closed, ConnId, ListenerId, Transition};
+use monitor_core::{Closed, ConnId, Detail, Facts, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -25,6 +29,13 @@ impl Daemon {
                 let now = both_clocks();
                 let records = conns.iter().filter_map(|conn| self.alive(*conn, &now));
                 drop(reply.send(records.collect()));
+            }
+            ControlRequest::Traffic(conns, reply) => {
+                let samples = conns.iter().filter_map(|conn| {
+                    let detail = self.detail(*conn)?;
+                    Some((*conn, TrafficSample::of(&detail, clock::now())))
+                });
+                drop(reply.send(samples.collect()));
             }
             ControlRequest::Connection(conn, reply) => {
                 let record = self
@@ -107,19 +118,29 @@ impl Daemon {
         }
     }
 
+    /// All data of a connection; `None` if the kernel no longer has it.
+    fn detail(&self, conn: ConnId) -> Option<Detail> {
+        let detail = self.intake.snapshots.detail(conn);
+        detail.unwrap_or_else(|error| {
+            log::warn!("socket {}: {error}", conn.0);
+            None
+        })
+    }
+
+    /// The shortest idle timeout of the hops on the path of a connection.
+    fn idle_limit(&self, facts: &Facts) -> Option<Duration> {
+        let listener = self.listeners.get(facts.listener.index())?;
+        listener.rules.path_to(facts.peer.ip()).idle_timeout()
+    }
+
     fn alive(&self, conn: ConnId, now: &Now) -> Option<ConnectionRecord> {
-        let detail = match self.intake.snapshots.detail(conn) {
-            Ok(detail) => detail?,
-            Err(error) => {
-                log::warn!("socket {}: {error}", conn.0);
-                return None;
-            }
-        };
+        let detail = self.detail(conn)?;
         let verdict = self.core.standing(conn);
         let handshake = self.core.handshake(conn);
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
+            idle_limit: self.idle_limit(&detail.facts),
             verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             send_queue: self.core.send_queue(conn),
@@ -139,6 +160,7 @@ impl Daemon {
         ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
+            idle_limit: self.idle_limit(&detail.facts),
             verdict: None,
             handshake: past.handshake.clone(),
             send_queue: None,

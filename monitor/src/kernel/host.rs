@@ -6,6 +6,7 @@ pub(super) mod generations;
 mod mountinfo;
 pub mod netns;
 pub mod owner;
+pub mod port_forwards;
 
 use rustix::system::uname;
 

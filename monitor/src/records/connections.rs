@@ -1,11 +1,11 @@
 //! One connection as a record: for `wsmon list` and `wsmon inspect`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, numbers::seconds, owner::OwnerRecord};
+use super::{json, numbers::seconds, owner::OwnerRecord, rates::TrafficRates};
 use monitor_core::{
     CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
     detail::DirectionTraffic,
@@ -43,6 +43,8 @@ pub struct ConnectionRecord {
     pub age_seconds: Option<f64>,
     /// Time since the last known packet.
     pub idle_seconds: Option<f64>,
+    /// The shortest idle timeout of the hops on its path.
+    pub idle_limit_seconds: Option<f64>,
     /// Its states, oldest first; those before the monitor's start are unknown.
     pub states: Vec<StateChange>,
     pub verdict: Option<VerdictRecord>,
@@ -50,6 +52,8 @@ pub struct ConnectionRecord {
     pub handshake: Option<HandshakeSummary>,
     pub rx: DirectionRecord,
     pub tx: DirectionRecord,
+    /// `null` unless it was read twice.
+    pub rates: Option<TrafficRates>,
     pub tcp: TcpRecord,
     pub close: Option<CloseFrame>,
 }
@@ -167,6 +171,8 @@ pub struct ConnectionView<'a> {
     pub detail: &'a Detail,
     /// The listener's name.
     pub listener: &'a str,
+    /// The shortest idle timeout of the hops on its path.
+    pub idle_limit: Option<Duration>,
     pub verdict: Option<&'a ConnectionAlert>,
     pub handshake: Option<HandshakeSummary>,
     /// Bytes.
@@ -205,6 +211,7 @@ impl ConnectionView<'_> {
             owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
+            idle_limit_seconds: self.idle_limit.map(seconds),
             states: self.states(),
             verdict: self.verdict.map(|alert| VerdictRecord {
                 kind: alert.subject.kind.as_str().to_owned(),
@@ -216,6 +223,7 @@ impl ConnectionView<'_> {
             handshake: self.handshake.clone(),
             rx: self.side(&facts.rx, &self.detail.rx),
             tx: self.side(&facts.tx, &self.detail.tx),
+            rates: None,
             tcp: TcpRecord {
                 last_ack_seconds: self.age(facts.ack_progress_at),
                 unacked_bytes: facts.unacked_bytes,
@@ -285,8 +293,6 @@ impl ConnectionView<'_> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use monitor_core::{
         Facts, ListenerId,
@@ -333,6 +339,7 @@ pub(crate) mod tests {
         ConnectionView {
             detail,
             listener: "8080",
+            idle_limit: Some(Duration::from_secs(60)),
             verdict: None,
             handshake: None,
             send_queue: None,

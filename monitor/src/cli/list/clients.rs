@@ -1,10 +1,8 @@
 //! `wsmon list --by client`: lists the clients with the most attempts.
 
-use std::fmt;
-
 use super::ListArgs;
 use crate::{
-    cli::{client, exit::CommandResult, screen::Age},
+    cli::{client, exit::CommandResult, screen::Age, table::Column},
     records::clients::ClientRecord,
 };
 
@@ -15,44 +13,46 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/clients", &query);
-    let row = |record: &ClientRecord| TableRow(record).to_string();
-    super::print(args, &target, TableRow::HEAD, row, "no clients").await
+    super::print(args, &target, columns(), row, "no clients").await
 }
 
-/// A client as a table row.
-struct TableRow<'a>(&'a ClientRecord);
-
-impl TableRow<'_> {
-    const HEAD: &'static str = "CLIENT                                   LISTENER    ATTEMPTS       PER MIN  \
-         ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST";
+fn columns() -> Vec<Column> {
+    vec![
+        Column::new("CLIENT"),
+        Column::new("LISTENER").shortened_to(8).left_out(2),
+        Column::number("ATTEMPTS"),
+        Column::number("PER MIN"),
+        Column::number("ACCEPTED").left_out(3),
+        Column::number("REFUSED"),
+        Column::number("SHORT").left_out(5),
+        Column::number("OPEN").left_out(4),
+        Column::number("EVERY").left_out(1),
+        Column::number("LAST"),
+    ]
 }
 
-impl fmt::Display for TableRow<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let record = self.0;
-        let figures = &record.figures;
-        let least = figures.attempts - figures.at_most_over.min(figures.attempts);
-        let attempts = match figures.at_most_over {
+/// A client as a row of the table.
+fn row(record: &ClientRecord) -> Vec<String> {
+    let figures = &record.figures;
+    let least = figures.attempts - figures.at_most_over.min(figures.attempts);
+    vec![
+        figures.client.to_string(),
+        record.listener.clone(),
+        match figures.at_most_over {
             0 => figures.attempts.to_string(),
             _ => format!("{least}-{}", figures.attempts),
-        };
-        write!(
-            f,
-            "{:<39}  {:<10}  {attempts:<13}  {:<7.1}  {:<9}  {:<9}  {:<8}  {:<8}  {:<9}  {}",
-            figures.client.to_string(),
-            record.listener,
-            figures.attempts_per_minute,
-            figures.accepted,
-            figures.refused,
-            figures.short_lived,
-            figures.open,
-            match figures.interval_seconds {
-                Some(interval) => format!("{interval:.1} s"),
-                None => "-".to_owned(),
-            },
-            Age(Some(record.last_attempt_seconds)),
-        )
-    }
+        },
+        format!("{:.1}", figures.attempts_per_minute),
+        figures.accepted.to_string(),
+        figures.refused.to_string(),
+        figures.short_lived.to_string(),
+        figures.open.to_string(),
+        match figures.interval_seconds {
+            Some(interval) => format!("{interval:.1} s"),
+            None => "-".to_owned(),
+        },
+        Age(Some(record.last_attempt_seconds)).to_string(),
+    ]
 }
 
 #[cfg(test)]
@@ -62,11 +62,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::cli::table::Table;
     use monitor_core::{Ktime, storm::ClientRow};
 
     #[test]
-    fn rows_align_with_their_head_and_a_count_that_may_be_too_high_is_a_range() {
-        let row = ClientRow {
+    fn the_table_fits_a_terminal_and_a_count_that_may_be_too_high_is_a_range() {
+        let client = ClientRow {
             client: "10.77.1.12".parse().expect("an address"),
             attempts: 120,
             at_most_over: 7,
@@ -80,13 +81,12 @@ mod tests {
             last: Ktime(1_000_000_000),
         };
         let now = Ktime(1_400_000_000);
-        let record = ClientRecord::new(&row, "8080", now, Timestamp::UNIX_EPOCH);
+        let record = ClientRecord::new(&client, "8080", now, Timestamp::UNIX_EPOCH);
+        let mut table = Table::new(columns(), Some(80));
+        assert!(table.push(row(&record)).is_empty());
         let expected = "\
-CLIENT                                   LISTENER    ATTEMPTS       PER MIN  ACCEPTED   REFUSED    SHORT     OPEN      EVERY      LAST
-10.77.1.12                               8080        113-120        60.0     1          112        1         0         1.0 s      0.400 s";
-        assert_eq!(
-            format!("{}\n{}", TableRow::HEAD, TableRow(&record)),
-            expected
-        );
+CLIENT      LISTENER  ATTEMPTS  PER MIN  ACCEPTED  REFUSED  OPEN  EVERY     LAST
+10.77.1.12  8080       113-120     60.0         1      112     0  1.0 s  0.400 s";
+        assert_eq!(table.finish().join("\n"), expected);
     }
 }

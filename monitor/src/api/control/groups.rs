@@ -1,0 +1,84 @@
+//! Groups of connections, counted outside of the daemon's loop.
+
+use axum::{
+    extract::{Query, State as Shared},
+    response::Response,
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    ControlRequest, REMEMBERED, Sources, gone, oldest_first::OldestFirst, owned, parsed,
+    record_pages::RecordPages, written,
+};
+use crate::{
+    api::http::request_reply,
+    records::{
+        connections::ConnectionRecord,
+        frames::Peers,
+        groups::{GroupBy, GroupRecord, Groups},
+    },
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupsQuery {
+    by: GroupBy,
+    listener: Option<String>,
+    #[serde(default, deserialize_with = "parsed")]
+    peer: Option<Peers>,
+    limit: Option<usize>,
+}
+
+impl GroupsQuery {
+    fn accepts(&self, record: &ConnectionRecord) -> bool {
+        let listener = self.listener.as_ref();
+        listener.is_none_or(|name| *name == record.listener)
+            && self
+                .peer
+                .is_none_or(|peers| peers.contains(record.peer.ip()))
+    }
+}
+
+pub(super) async fn groups(
+    Shared(sources): Shared<Sources>,
+    Query(query): Query<GroupsQuery>,
+) -> Response {
+    match count(&sources, &query).await {
+        Some(mut groups) => {
+            groups.truncate(query.limit.unwrap_or(usize::MAX));
+            written(&groups)
+        }
+        None => gone(),
+    }
+}
+
+/// `None` if the daemon has ended.
+async fn count(sources: &Sources, query: &GroupsQuery) -> Option<Vec<GroupRecord>> {
+    let Sources { requests, owners } = sources;
+    let mut groups = Groups::new(query.by, Timestamp::now());
+    // Before those that exist, so that none counts as both.
+    let mut ended = request_reply(requests, ControlRequest::Ended).await?;
+    if let Some(oldest) = ended.get(REMEMBERED - 1) {
+        groups.remember_since(oldest.ts);
+    }
+    let conns = request_reply(requests, ControlRequest::KnownSince).await?;
+    let mut pages = RecordPages::with_rates(OldestFirst::new(Vec::new(), conns));
+    while let Some(mut records) = pages.next(requests).await.ok()? {
+        records.retain(|record| query.accepts(record));
+        if query.by.needs_owner() {
+            owned::complete(owners, &mut records).await;
+        }
+        for record in &records {
+            groups.add_open(record);
+        }
+    }
+    ended.retain(|record| query.accepts(record));
+    if query.by.needs_owner() {
+        owned::complete(owners, &mut ended).await;
+    }
+    for record in &ended {
+        groups.add_ended(record);
+    }
+    Some(groups.into_records())
+}
