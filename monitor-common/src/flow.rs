@@ -227,8 +227,8 @@ impl Flow {
         count == first || count == second
     }
 
-    /// Places `len` bytes of payload at `seq` in the stream. `patient`: the caller keeps [`Holes`] for this
-    /// direction.
+    /// Places `len` bytes of payload at `seq` in the stream. Also returns how many bytes before them were
+    /// lost. `patient`: the caller keeps [`Holes`] for this direction.
     ///
     /// [`Holes`]: crate::holes::Holes
     #[inline(always)]
@@ -238,23 +238,25 @@ impl Flow {
         seq: u32,
         len: u32,
         patient: bool,
-        stats: &mut ListenerStats,
-    ) -> SegmentPlace {
+    ) -> (SegmentPlace, u32) {
         let walk = self.walk_mut(direction);
         match walk.admit(seq, len, patient) {
-            Admission::Old => SegmentPlace::Nowhere,
-            Admission::Ahead => SegmentPlace::Ahead,
-            Admission::New { offset, lost } => {
-                let walks = walk.mode != mode::HANDSHAKE;
-                if lost > 0 {
-                    stats.unsynced_bytes[direction.index()].add(lost as u64);
-                }
-                if walks {
-                    SegmentPlace::Front(offset)
-                } else {
-                    SegmentPlace::Nowhere
-                }
+            Admission::Old => (SegmentPlace::Nowhere, 0),
+            Admission::Ahead => (SegmentPlace::Ahead, 0),
+            Admission::New { offset, lost } if walk.mode != mode::HANDSHAKE => {
+                (SegmentPlace::Front(offset), lost)
             }
+            Admission::New { lost, .. } => (SegmentPlace::Nowhere, lost),
+        }
+    }
+
+    /// The length in ticks of the idle gap that the packet at `now` ended; 0 if it ended none.
+    #[inline(always)]
+    pub const fn ended_gap(&self, now: u64) -> u32 {
+        if self.snapshot.gap_to == now {
+            self.snapshot.gap_ticks
+        } else {
+            0
         }
     }
 
@@ -265,6 +267,15 @@ impl Flow {
             Direction::Tx => &mut self.tx_walk,
         }
     }
+}
+
+/// What a frame means beyond the changes in the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameEffect {
+    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    pub ping_rtt_us: u32,
+    /// The rules that the frame breaks, as bits by [`ProtocolError`](crate::stats::ProtocolError).
+    pub broken_rules: u16,
 }
 
 /// Where the payload of a segment belongs.

@@ -27,7 +27,7 @@ use crate::{
     opaque::opaque,
     packet::{__sk_buff, HolesContext, PacketContext, Parts, Piece, any_sock},
     repeat::{Body, repeat},
-    sock,
+    sock, tally,
 };
 
 /// Walks over the payload of a segment.
@@ -97,7 +97,7 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
     let Some(mut packet) = packet else {
         return 0;
     };
-    let (payload, now) = (packet.payload(), packet.now);
+    let (skb, payload, now) = (packet.skb, packet.payload(), packet.now);
     let Parts { flow, stats, piece } = packet.parts();
     let Piece { segment, begin } = piece;
     let len = segment.payload_len;
@@ -111,14 +111,14 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
         Step::Unreadable => {
             count_drop(DropReason::PayloadUnreadable);
             let left = len.saturating_sub(done);
-            stats.unsynced_bytes[direction.index()].add(left as u64);
+            tally::unsynced(skb, stats, direction, left as u64);
             flow.done[direction.index()] = len;
             return 0;
         }
-        Step::Frame(header) => account_frame(flow, stats, direction, &header, now),
-        Step::Unsynced(bytes) => stats.unsynced_bytes[direction.index()].add(bytes as u64),
+        Step::Frame(header) => account_frame(skb, flow, stats, direction, &header, now),
+        Step::Unsynced(bytes) => tally::unsynced(skb, stats, direction, bytes as u64),
         Step::Synced(bytes) => {
-            stats.unsynced_bytes[direction.index()].add(bytes as u64);
+            tally::unsynced(skb, stats, direction, bytes as u64);
             flow.resync(direction, now, stats);
         }
         Step::Again => {}
@@ -162,6 +162,7 @@ fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
         return 0;
     };
     repeat::<{ MAX_STEPS - 1 }, FrontStep<M>>(&mut packet);
+    let skb = packet.skb;
     let Parts { flow, stats, piece } = packet.parts();
     let direction = M::DIRECTION;
     let Piece { segment, begin } = piece;
@@ -171,7 +172,7 @@ fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
         .abandon(done, *begin, segment.payload_len);
     if left > 0 {
         count_drop(DropReason::WalkTooLong);
-        stats.unsynced_bytes[direction.index()].add(left as u64);
+        tally::unsynced(skb, stats, direction, left as u64);
     }
     0
 }
@@ -241,9 +242,14 @@ fn jump_ahead(packet: &mut PacketContext) -> u32 {
 
 #[inline(always)]
 fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> SegmentPlace {
+    let skb = packet.skb;
     let Parts { flow, stats, piece } = packet.parts();
     let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
-    flow.place(direction, seq, payload_len, patient, stats)
+    let (place, lost) = flow.place(direction, seq, payload_len, patient);
+    if lost > 0 {
+        tally::unsynced(skb, stats, direction, lost as u64);
+    }
+    place
 }
 
 /// A step of the walk over a segment after a hole: its frames are kept, not counted.
@@ -313,16 +319,16 @@ impl Body for BridgeStep {
 
     #[inline(always)]
     fn step(_index: u32, context: &mut HolesContext) -> bool {
-        let now = context.packet.now;
+        let (skb, now) = (context.packet.skb, context.packet.now);
         let (Parts { flow, stats, .. }, holes) = context.parts();
         match holes.bridge(&mut flow.rx_walk) {
             Bridge::End => return false,
             Bridge::Again => {}
             Bridge::Frame(header) => {
-                account_frame(flow, stats, Direction::Rx, &header, now);
+                account_frame(skb, flow, stats, Direction::Rx, &header, now);
             }
             Bridge::Unsynced(bytes) => {
-                stats.unsynced_bytes[Direction::Rx.index()].add(bytes as u64);
+                tally::unsynced(skb, stats, Direction::Rx, bytes as u64);
             }
         }
         true
@@ -332,6 +338,7 @@ impl Body for BridgeStep {
 /// Accounts for a frame and offers it to a live viewer.
 #[inline(always)]
 fn account_frame(
+    skb: *mut __sk_buff,
     flow: &mut Flow,
     stats: &mut ListenerStats,
     direction: Direction,
@@ -344,10 +351,12 @@ fn account_frame(
         // SAFETY: no preconditions.
         now = unsafe { bpf_ktime_get_ns() };
     }
-    let ping_rtt_us = flow.frame(direction, header, now, stats);
+    let effect = flow.frame(direction, header, now, stats);
+    tally::frame(skb, direction, header, effect);
     let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
     if every != 0 {
-        offer_sample(&flow.snapshot, direction, header, now, every, ping_rtt_us);
+        let s = &flow.snapshot;
+        offer_sample(s, direction, header, now, every, effect.ping_rtt_us);
     }
 }
 

@@ -31,6 +31,7 @@ use monitor_core::{
     storm::StormSettings,
 };
 
+pub mod access_log;
 mod control;
 pub mod frame_stream;
 mod housekeeping;
@@ -46,6 +47,7 @@ mod state_writer;
 mod stats_poll;
 mod sweep;
 
+use access_log::AccessLog;
 use frame_stream::FrameStreamError;
 use housekeeping::Housekeeping;
 use intake::{Arrival, Intake};
@@ -83,7 +85,7 @@ pub struct Requests {
     pub metrics: mpsc::Receiver<MetricsRequest>,
     pub control: mpsc::Receiver<ControlRequest>,
     pub reloads: mpsc::Receiver<Reload>,
-    /// Signals that the alert log was moved away.
+    /// Signals that the logs were moved away.
     pub rotated: Signal,
 }
 
@@ -91,7 +93,7 @@ enum Request {
     Metrics(MetricsRequest),
     Control(ControlRequest),
     Reload(Reload),
-    ReopenLog,
+    ReopenLogs,
 }
 
 impl Requests {
@@ -101,7 +103,7 @@ impl Requests {
             Some(request) = self.metrics.recv() => Request::Metrics(request),
             Some(request) = self.control.recv() => Request::Control(request),
             Some(reload) = self.reloads.recv() => Request::Reload(reload),
-            Some(()) = self.rotated.recv() => Request::ReopenLog,
+            Some(()) = self.rotated.recv() => Request::ReopenLogs,
             else => std::future::pending().await,
         }
     }
@@ -125,6 +127,7 @@ impl Daemon {
         listeners: Vec<ListenerConfig>,
         settings: DaemonSettings,
         sinks: Sinks,
+        access_log: Option<AccessLog>,
         state: Option<StateFile>,
     ) -> Result<Self, DaemonError> {
         let rules = listeners
@@ -147,7 +150,7 @@ impl Daemon {
         Ok(Self {
             core: Correlator::new(rules, staleness).with_storms(&storms),
             intake: Intake::take(&mut loaded, &listeners)?,
-            outputs: Outputs::take(&mut loaded, sinks, settings.client_address)?,
+            outputs: Outputs::take(&mut loaded, sinks, access_log, settings.client_address)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             listeners,
             loaded,
@@ -236,7 +239,7 @@ impl Daemon {
                 // The requester may have gone.
                 drop(reply.send(self.apply_rules(listeners)));
             }
-            Request::ReopenLog => self.outputs.sinks.reopen(),
+            Request::ReopenLogs => self.outputs.reopen_logs(),
         }
     }
 
@@ -283,7 +286,10 @@ impl Daemon {
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
         self.intake.sweep(&mut self.core);
-        self.intake.reconcile(&mut self.core);
+        let outputs = &mut self.outputs;
+        self.intake.reconcile(&mut self.core, |detail, core| {
+            outputs.remember_missed(detail, core);
+        });
         self.intake.inspect(&mut self.core);
         if self.core.wants_deliveries() {
             self.housekeeping.stats_poll.hurry();
@@ -299,7 +305,7 @@ impl Daemon {
     fn drain(&mut self) {
         let outputs = &mut self.outputs;
         let may_have_lost = self.intake.drain(&mut self.core, |closed, core| {
-            outputs.remember(closed, core);
+            outputs.remember_closed(closed, core);
         });
         if may_have_lost {
             self.notice_losses();
@@ -316,6 +322,7 @@ impl Daemon {
                     self.outputs.offer(alert, &self.listeners, &now);
                 }
                 Action::Transition(transition) => self.report_transition(&transition),
+                Action::Ended(ended) => self.outputs.log_end(&ended, &self.listeners, &now),
                 Action::Reconcile => self.intake.reconciler.compare_with_snapshots(&self.core),
             }
         }

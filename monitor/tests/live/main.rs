@@ -3,6 +3,7 @@
 //! Every test uses its own ports, because a daemon sees all namespaces of this host. Tests run side by side,
 //! except those in [`alone`].
 
+mod access_log;
 mod alertmanager;
 mod alone;
 mod backend;
@@ -14,6 +15,7 @@ mod durations;
 mod frames;
 mod handshakes;
 mod idle_gaps;
+mod killable;
 mod lifecycle;
 mod lossy;
 mod multipath;

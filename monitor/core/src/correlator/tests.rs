@@ -2,6 +2,7 @@
 
 mod application;
 mod black_holed;
+mod ends;
 mod expired;
 mod mptcp;
 mod table;
@@ -12,7 +13,8 @@ use monitor_common::snapshot::TRY_APART;
 
 use super::*;
 use crate::{
-    AlertResolution, Certainty, CloseHow, Hop, OnExpiry, Status, Trouble, VerdictKind,
+    AlertResolution, Certainty, CloseHow, Ended, Hop, OnExpiry, PastVerdict, Status, Trouble,
+    VerdictKind,
     event::ReceiveQueue,
     facts::{Close, Closing, ClosingBy, Direction, IdleGap, Protocol},
     hop::{Activity, Directions, Path},
@@ -33,6 +35,7 @@ struct Bench {
     checks: u32,
     emitted: Vec<(u64, Status, VerdictKind, Certainty)>,
     reasons: Vec<String>,
+    ended: Vec<Ended>,
 }
 
 impl Bench {
@@ -43,6 +46,7 @@ impl Bench {
             checks: 0,
             emitted: Vec::new(),
             reasons: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -102,12 +106,16 @@ impl Bench {
 
     fn listen(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            if let Action::Alert(alert) = action
-                && let Some((kind, certainty)) = alert.subject.verdict()
-            {
-                let at = alert.at.0 / 1_000_000;
-                self.emitted.push((at, alert.status, kind, certainty));
-                self.reasons.push(alert.reason);
+            match action {
+                Action::Alert(alert) => {
+                    if let Some((kind, certainty)) = alert.subject.verdict() {
+                        let at = alert.at.0 / 1_000_000;
+                        self.emitted.push((at, alert.status, kind, certainty));
+                        self.reasons.push(alert.reason);
+                    }
+                }
+                Action::Ended(ended) => self.ended.push(*ended),
+                Action::Transition(_) | Action::Reconcile => {}
             }
         }
     }
