@@ -28,7 +28,7 @@ pub struct ConnectionTotals {
     /// By the side that sent the pings. Written by the direction of the pongs.
     pub ping_rtts: [PingRtts; 2],
     /// The longest idle gap that a packet of each direction ended, in ticks, rounded down.
-    longest_gap_ticks: [u32; 2],
+    pub longest_gap_ticks: [u32; 2],
 }
 
 /// Round trips of pings.
