@@ -9,7 +9,7 @@ use std::{
 use super::link::Link;
 use monitor::{
     config::listeners::{ListenerConfig, PortRange},
-    decode::{self, ClosedConnection},
+    decode,
     kernel::{
         bpf::{
             loader::{LoadSettings, Loaded},
@@ -129,10 +129,11 @@ impl Kernel {
         })
         .unwrap();
         self.agrees_with(&mut link, what);
-        let is_end =
-            |record: &Box<ClosedConnection>| record.closed.detail.facts.conn == link.conn();
         let ends = std::iter::from_fn(|| self.vitals.next(decode::closed));
-        let end = ends.flatten().find(is_end).expect("the record of the end");
+        let end = ends
+            .flatten()
+            .find(|end| end.closed.detail.facts.conn == link.conn());
+        let end = end.expect("the record of the end");
         let totals = end.totals.expect("an account");
         assert_eq!(account(&totals), account(link.native.totals()), "{what}");
     }
