@@ -141,3 +141,72 @@ impl AccessLog {
         self.log.lost()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::records::connections::tests::detail;
+    use monitor_core::{Ktime, ListenerId, ListenerRules, facts::Protocol};
+
+    /// The lines of these ends, of which the first `known` left a final state.
+    fn lines_of(conns: &[u64], known: usize) -> Vec<Value> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("access");
+        let mut log = AccessLog::open(AccessLogSettings {
+            target: LogTarget::File(path.clone()),
+            handshake: true,
+            client_address: true,
+        })
+        .expect("a writable file");
+        let core = Correlator::new(vec![ListenerRules::new("web", None)], Duration::ZERO);
+        for conn in &conns[..known] {
+            log.remember_missed(detail(*conn), &core);
+        }
+        let now = Now {
+            at: Ktime(9_000_000_000),
+            ts: Timestamp::UNIX_EPOCH,
+        };
+        for conn in conns {
+            let ended = Ended {
+                conn: ConnId(*conn),
+                listener: ListenerId(0),
+                protocol: Protocol::WebSocket,
+                at: Ktime(8_000_000_000),
+                how: CloseHow::Unknown,
+                verdicts: Vec::new(),
+            };
+            log.write(&ended, &[], &now);
+        }
+        assert_eq!(log.lost(), LostLines::default());
+        assert!(log.ending.is_empty());
+        drop(log);
+        let text = fs::read_to_string(path).expect("the log");
+        let parsed = |line| serde_json::from_str(line).expect("JSON");
+        text.lines().map(parsed).collect()
+    }
+
+    #[test]
+    fn a_connection_without_a_record_of_its_end_has_a_line_with_what_is_known() {
+        let lines = lines_of(&[1, 2], 1);
+        let [published, lost] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        for line in [published, lost] {
+            assert_eq!(line["how"], "unknown");
+            assert_eq!(line["closed_at"], Value::Null);
+            assert_eq!(line["protocol"], "websocket");
+            assert_eq!(line["rx"]["messages"], Value::Null);
+        }
+        assert!(published["peer"].is_string() && published["rx"]["frames"].is_u64());
+        assert_eq!(
+            (&lost["peer"], &lost["rx"]["frames"]),
+            (&json!(null), &json!(null))
+        );
+        assert_eq!(lost["cookie"], "2");
+    }
+}
