@@ -307,6 +307,9 @@ fn tests(steps: &Steps) -> Result<()> {
         TCPDUMP,
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
+        ("mandoc", "mandoc"),
+        ("zsh", "zsh"),
+        ("fish", "fish"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

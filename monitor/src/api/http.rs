@@ -1,4 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz` over TCP. No response names a connection.
+//! `/metrics`, `/healthz` and `/readyz` over TCP, and a page at `/` that links them. No response names a
+//! connection.
 
 use std::{
     io,
@@ -13,8 +14,11 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    http::{
+        StatusCode,
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use prometheus::TEXT_FORMAT;
@@ -62,6 +66,7 @@ impl MetricsServer {
             is_started: is_started.clone(),
         };
         let router = Router::new()
+            .route("/", get(landing_page))
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -114,6 +119,25 @@ impl ScrapeSource {
     }
 }
 
+/// For a person who opens the address in a browser. It needs nothing from elsewhere and no script, and its
+/// policy lets none in.
+async fn landing_page() -> impl IntoResponse {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    const PAGE: &str = concat!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+        "<meta name=\"viewport\" content=\"width=device-width\">\n<title>wsmon</title>\n",
+        "<style>:root { color-scheme: light dark; font-family: sans-serif }</style>\n</head>\n<body>\n",
+        "<main>\n<h1>wsmon ",
+        env!("CARGO_PKG_VERSION"),
+        "</h1>\n<p>Watches the WebSocket connections of this host.</p>\n<ul>\n",
+        "<li><a href=\"/metrics\">Metrics</a> for Prometheus</li>\n",
+        "<li><a href=\"/healthz\">Health</a>: whether the daemon responds</li>\n",
+        "<li><a href=\"/readyz\">Readiness</a>: also which ports nobody listens on</li>\n",
+        "</ul>\n</main>\n</body>\n</html>\n"
+    );
+    ([(CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
+}
+
 async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
     match daemon.request_reply(MetricsRequest::Metrics).await {
         Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
@@ -152,15 +176,37 @@ pub(super) async fn request_reply<Q, T>(
 mod tests {
     use super::*;
 
-    /// The status of a response.
-    fn status(addr: SocketAddr, path: &str) -> u16 {
+    /// The status and the text of a response.
+    fn reply(addr: SocketAddr, path: &str) -> (u16, String) {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
             .build()
             .into();
         let reply = agent.get(format!("http://{addr}{path}")).call();
-        reply.expect("an answer").status().as_u16()
+        let mut reply = reply.expect("an answer");
+        let text = reply.body_mut().read_to_string().expect("text");
+        (reply.status().as_u16(), text)
+    }
+
+    fn status(addr: SocketAddr, path: &str) -> u16 {
+        reply(addr, path).0
+    }
+
+    #[test]
+    fn every_link_of_the_landing_page_is_served() {
+        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let addr = server.local_addr().expect("an address");
+        let _serving = server.start().expect("a thread");
+        let (status, page) = reply(addr, "/");
+        assert_eq!(status, 200);
+        let links: Vec<_> = page.split("href=\"").skip(1).collect();
+        assert_eq!(links.len(), 3, "{page}");
+        for link in links {
+            let (link, _) = link.split_once('"').expect("an attribute");
+            assert_eq!(reply(addr, link).0, 503, "{link}: not ready, but there");
+        }
+        assert_eq!(reply(addr, "/nothing").0, 404);
     }
 
     #[test]

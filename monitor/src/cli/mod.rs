@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
+pub mod completions;
 pub mod config;
 pub mod describe;
 pub mod exit;
@@ -12,6 +13,7 @@ pub mod filter;
 pub mod frames;
 pub mod inspect;
 pub mod list;
+pub mod man;
 #[cfg(feature = "daemon")]
 pub mod ports;
 pub mod profiles;
@@ -19,6 +21,7 @@ pub mod replay;
 #[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
+pub mod table;
 pub mod watch;
 
 use exit::CommandResult;
@@ -66,6 +69,9 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     Profiles(profiles::ProfilesArgs),
     Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -83,6 +89,8 @@ impl Command {
             Self::Replay(args) => replay::run(args),
             Self::Profiles(args) => profiles::run(args),
             Self::Config(args) => config::run(args),
+            Self::Completions(args) => completions::print(args),
+            Self::Man(args) => man::run(args),
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
 use clap::Args;
 use humantime::format_duration;
 
-use super::exit::{CommandResult, Failure};
+use super::{
+    exit::{CommandResult, Failure},
+    table::{Column, Table, terminal_width},
+};
 use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
 /// List load balancers, proxies, NATs and firewalls with their limits.
@@ -48,7 +51,9 @@ pub fn run(args: &ProfilesArgs) -> CommandResult {
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
         [profile] => write!(out, "{}", InFull(profile)),
-        profiles => write!(out, "{}", ProfileTable(profiles, terminal_width())),
+        profiles => table(profiles, terminal_width())
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}")),
     };
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -58,56 +63,26 @@ pub fn run(args: &ProfilesArgs) -> CommandResult {
     }
 }
 
-/// The width of the terminal on stdout; `None` if stdout isn't a terminal.
-fn terminal_width() -> Option<usize> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    Some(size.ws_col.into()).filter(|columns| *columns > 0)
+/// One line per profile.
+fn table(profiles: &[&Profile], limit: Option<usize>) -> Vec<String> {
+    let mut table = Table::new(COLUMNS, limit);
+    let mut lines: Vec<_> = profiles.iter().flat_map(|p| table.push(row(p))).collect();
+    lines.append(&mut table.finish());
+    lines
 }
 
-/// One line per profile, cut to the width of the terminal. The source comes last, so it is cut first.
-struct ProfileTable<'a>(&'a [&'a Profile], Option<usize>);
-
-const HEAD: [&str; COLUMNS] = [
-    "NAME",
-    "IDLE",
-    "COUNTS",
-    "DIRECTION",
-    "ON EXPIRY",
-    "LIFETIME",
-    "CONFIDENCE",
-    "SOURCE",
+const COLUMNS: [Column; 8] = [
+    Column::new("NAME"),
+    Column::new("IDLE"),
+    Column::new("COUNTS"),
+    Column::new("DIRECTION").left_out(3),
+    Column::new("ON EXPIRY"),
+    Column::new("LIFETIME"),
+    Column::new("CONFIDENCE").left_out(2),
+    Column::new("SOURCE").shortened_to(20).left_out(1),
 ];
-const COLUMNS: usize = 8;
 
-impl fmt::Display for ProfileTable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(profiles, terminal) = self;
-        let head = HEAD.map(str::to_owned);
-        let rows: Vec<_> = [head]
-            .into_iter()
-            .chain(profiles.iter().map(|p| row(p)))
-            .collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: Vec<_> = (0..COLUMNS - 1)
-            .map(|column| width(column).unwrap_or(0))
-            .collect();
-        for row in &rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:width$}  "));
-            }
-            line.push_str(&row[COLUMNS - 1]);
-            writeln!(f, "{}", cut(&line, *terminal))?;
-        }
-        Ok(())
-    }
-}
-
-fn row(profile: &Profile) -> [String; COLUMNS] {
+fn row(profile: &Profile) -> [String; 8] {
     let lifetime = profile
         .max_lifetime
         .map(|limit| format_duration(limit).to_string());
@@ -128,16 +103,6 @@ fn idle(profile: &Profile) -> String {
         Idle::After(limit) => format_duration(limit).to_string(),
         Idle::Never => "never".to_owned(),
         Idle::Yours => "yours".to_owned(),
-    }
-}
-
-fn cut(line: &str, columns: Option<usize>) -> String {
-    match columns {
-        Some(columns) if line.chars().count() > columns => {
-            let kept: String = line.chars().take(columns - 1).collect();
-            format!("{kept}…")
-        }
-        _ => line.to_owned(),
     }
 }
 
@@ -195,23 +160,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_as_wide_as_the_terminal_and_uncut_in_a_pipe() {
+    fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
         let profiles: Vec<_> = profiles::all().iter().collect();
-        let table = |width| ProfileTable(&profiles, width).to_string();
         for width in [40, 80, 120] {
-            let widest = table(Some(width))
-                .lines()
-                .map(|line| line.chars().count())
-                .max();
-            assert_eq!(widest, Some(width));
+            let lines = table(&profiles, Some(width));
+            assert!(lines.iter().all(|line| line.chars().count() <= width));
         }
-        let whole = table(None);
-        assert!(!whole.contains('…'));
-        for profile in profiles::all() {
-            let line = whole
-                .lines()
-                .find(|line| line.starts_with(&format!("{} ", profile.name)));
-            let line = line.expect("every profile has a line");
+        let whole = table(&profiles, None);
+        assert_eq!(whole.len(), 1 + profiles.len());
+        for (line, profile) in whole[1..].iter().zip(profiles) {
+            assert!(line.starts_with(&format!("{} ", profile.name)), "{line}");
             assert!(line.ends_with(&profile.source), "{line}");
         }
     }
