@@ -27,22 +27,22 @@ impl Flow {
         own.payload_bytes = own.payload_bytes.wrapping_add(header.payload_len);
         own.last_frame = now;
         let from_client = self.snapshot.from_client(direction);
-        let mut effect = FrameEffect {
-            ping_rtt_us: 0,
-            broken_rules: self.walk_mut(direction).follow_message(header)
-                | header.violations(from_client) as u16,
-        };
+        let mut effect = FrameEffect::new(
+            self.walk_mut(direction).follow_message(header) | header.violations(from_client) as u16,
+        );
         match header.opcode() {
             opcode::PING => self.ping(direction, header, now, stats),
-            opcode::PONG => effect.ping_rtt_us = self.pong(direction, header, now, stats),
+            opcode::PONG => {
+                effect = effect.with_ping_rtt(self.pong(direction, header, now, stats));
+            }
             opcode::CLOSE => {
-                effect.broken_rules |= close_violation(header);
+                effect = effect.with_broken_rules(close_violation(header));
                 self.close(direction, header, now, stats);
             }
             _ => self.data(direction, header, now, stats),
         }
-        if effect.broken_rules != 0 {
-            count_errors(effect.broken_rules, stats);
+        if effect.broken_rules() != 0 {
+            count_errors(effect.broken_rules(), stats);
         }
         effect
     }

@@ -5,7 +5,6 @@
 
 use crate::{
     Direction,
-    flow::FrameEffect,
     frame::{Header, opcode},
     moment::TICK,
     stats::{Counter, ProtocolError},
@@ -73,9 +72,10 @@ impl ConnectionTotals {
         longest_gap_ticks: [0; 2],
     };
 
-    /// Accounts for a frame; `first_byte` is the first of its header.
+    /// Accounts for a frame; `first_byte` is the first of its header, `broken_rules` as in a
+    /// [`FrameEffect`](crate::flow::FrameEffect).
     #[inline(always)]
-    pub fn frame(&mut self, direction: Direction, first_byte: u8, effect: FrameEffect) {
+    pub fn frame(&mut self, direction: Direction, first_byte: u8, broken_rules: u16) {
         let i = direction.index();
         let opcode = first_byte & 0x0f;
         let slot = (OPCODE_SLOTS >> (4 * opcode) & 0x0f) as usize;
@@ -86,17 +86,20 @@ impl ConnectionTotals {
         if first_byte & Header::FIN != 0 && !is_control {
             self.messages[i] = self.messages[i].wrapping_add(1);
         }
-        if effect.broken_rules != 0 {
+        if broken_rules != 0 {
             let mut rule = 0;
             while rule < ProtocolError::ALL.len() {
                 let errors = &mut self.protocol_errors[i][rule];
-                *errors = errors.wrapping_add((effect.broken_rules >> rule & 1) as u32);
+                *errors = errors.wrapping_add((broken_rules >> rule & 1) as u32);
                 rule += 1;
             }
         }
-        if effect.ping_rtt_us != 0 {
-            self.ping_rtts[direction.opposite().index()].observe(effect.ping_rtt_us);
-        }
+    }
+
+    /// Accounts for the round trip that a pong of this direction ends, in microseconds, at least 1.
+    #[inline(always)]
+    pub fn round_trip(&mut self, direction: Direction, micros: u32) {
+        self.ping_rtts[direction.opposite().index()].observe(micros);
     }
 
     /// Accounts for stream bytes that could not be attributed to frames.
@@ -266,19 +269,11 @@ mod tests {
     #[test]
     fn messages_end_with_a_final_data_frame_and_errors_are_counted_by_rule() {
         let mut totals = ConnectionTotals::EMPTY;
-        let plain = FrameEffect::default();
         for first_byte in [0x01, 0x00, 0x80, 0x82, 0x89, 0x8a, 0x88] {
-            totals.frame(Direction::Tx, first_byte, plain);
+            totals.frame(Direction::Tx, first_byte, 0);
         }
         let broken_rules = 1 << ProtocolError::MaskedServer as u16;
-        totals.frame(
-            Direction::Tx,
-            0x8b,
-            FrameEffect {
-                broken_rules,
-                ..plain
-            },
-        );
+        totals.frame(Direction::Tx, 0x8b, broken_rules);
         assert_eq!(totals.messages, [0, 3], "a reserved opcode counts as data");
         assert_eq!(totals.frames(Direction::Tx), &[2, 1, 1, 1, 1, 1, 1]);
         assert_eq!(totals.frames(Direction::Rx), &[0; 7]);

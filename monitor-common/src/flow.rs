@@ -269,13 +269,40 @@ impl Flow {
     }
 }
 
-/// What a frame means beyond the changes in the flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FrameEffect {
-    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
-    pub ping_rtt_us: u32,
+/// What a frame means beyond the changes in the flow. One word, because the kernel's stack is small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameEffect(u64);
+
+impl FrameEffect {
+    const RTT_SHIFT: u32 = 16;
+
+    /// `broken_rules` are bits by [`ProtocolError`](crate::stats::ProtocolError).
+    #[inline(always)]
+    pub(crate) const fn new(broken_rules: u16) -> Self {
+        Self(broken_rules as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_broken_rules(self, broken_rules: u16) -> Self {
+        Self(self.0 | broken_rules as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_ping_rtt(self, micros: u32) -> Self {
+        Self(self.0 | (micros as u64) << Self::RTT_SHIFT)
+    }
+
     /// The rules that the frame breaks, as bits by [`ProtocolError`](crate::stats::ProtocolError).
-    pub broken_rules: u16,
+    #[inline(always)]
+    pub const fn broken_rules(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    #[inline(always)]
+    pub const fn ping_rtt_us(self) -> u32 {
+        (self.0 >> Self::RTT_SHIFT) as u32
+    }
 }
 
 /// Where the payload of a segment belongs.

@@ -358,11 +358,16 @@ impl SegmentWalk<'_> {
 
     fn frame(&mut self, direction: Direction, flow: &mut Flow, header: &Header) {
         let effect = flow.frame(direction, header, self.now, self.stats);
-        self.totals.frame(direction, header.first_byte(), effect);
+        let first_byte = header.first_byte();
+        self.totals
+            .frame(direction, first_byte, effect.broken_rules());
+        if effect.ping_rtt_us() != 0 {
+            self.totals.round_trip(direction, effect.ping_rtt_us());
+        }
         (self.seen)(&SeenFrame {
             direction,
             header: *header,
-            ping_rtt_us: effect.ping_rtt_us,
+            ping_rtt_us: effect.ping_rtt_us(),
         });
     }
 

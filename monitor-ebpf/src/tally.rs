@@ -1,7 +1,8 @@
 //! The account of each connection for its summary, in a storage of its own.
 //!
 //! Only if the daemon loaded the programs with `KEEP_TOTALS`: otherwise the verifier prunes every call. The
-//! calls are global functions, see [`crate::walk`].
+//! calls are global functions, see [`crate::walk`]. Each does little: where they are called, older kernels,
+//! which round each function's stack up to 32 bytes, have 32 bytes left of 512.
 
 use core::ffi::c_void;
 
@@ -30,16 +31,17 @@ pub(crate) fn frame(
     effect: FrameEffect,
 ) {
     if KEEP_TOTALS.load() != 0 {
-        let (first_byte, broken_rules) = (header.first_byte() as u32, effect.broken_rules as u32);
-        tally_frame(
-            skb,
-            direction as u32,
-            first_byte,
-            broken_rules,
-            effect.ping_rtt_us,
-        );
+        let first_byte = (header.first_byte() as u32) << FIRST_BYTE_SHIFT;
+        let broken_rules = (effect.broken_rules() as u32) << BROKEN_RULES_SHIFT;
+        tally_frame(skb, direction as u32 | first_byte | broken_rules);
+        if effect.ping_rtt_us() != 0 {
+            tally_round_trip(skb, direction as u32, effect.ping_rtt_us());
+        }
     }
 }
+
+const FIRST_BYTE_SHIFT: u32 = 8;
+const BROKEN_RULES_SHIFT: u32 = 16;
 
 /// Accounts for stream bytes that could not be attributed to frames, in the listener's counts too.
 #[inline(always)]
@@ -81,19 +83,20 @@ pub(crate) fn of_closing(sk: *mut c_void) -> Option<*mut ConnectionTotals> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tally_frame(
-    skb: *mut __sk_buff,
-    direction: u32,
-    first_byte: u32,
-    broken_rules: u32,
-    ping_rtt_us: u32,
-) -> u32 {
+extern "C" fn tally_frame(skb: *mut __sk_buff, what: u32) -> u32 {
     if let Some(totals) = totals_of(skb) {
-        let effect = FrameEffect {
-            ping_rtt_us,
-            broken_rules: broken_rules as u16,
-        };
-        totals.frame(direction_of(direction), first_byte as u8, effect);
+        let first_byte = (what >> FIRST_BYTE_SHIFT) as u8;
+        let broken_rules = (what >> BROKEN_RULES_SHIFT) as u16;
+        totals.frame(direction_of(what & 0xff), first_byte, broken_rules);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tally_round_trip(skb: *mut __sk_buff, direction: u32, micros: u32) -> u32 {
+    if let Some(totals) = totals_of(skb) {
+        totals.round_trip(direction_of(direction), micros);
     }
     0
 }

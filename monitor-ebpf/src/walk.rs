@@ -15,7 +15,6 @@ use monitor_common::{
     flow::{Flow, SegmentPlace},
     frame::{Header, opcode},
     holes::{BRIDGE_STEPS, Bridge, Landing, PENDING_RUN_STEPS},
-    snapshot::Snapshot,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
 };
@@ -111,15 +110,16 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
         Step::Unreadable => {
             count_drop(DropReason::PayloadUnreadable);
             let left = len.saturating_sub(done);
-            tally::unsynced(skb, stats, direction, left as u64);
             flow.done[direction.index()] = len;
+            tally::unsynced(skb, stats, direction, left as u64);
             return 0;
         }
         Step::Frame(header) => account_frame(skb, flow, stats, direction, &header, now),
-        Step::Unsynced(bytes) => tally::unsynced(skb, stats, direction, bytes as u64),
-        Step::Synced(bytes) => {
+        Step::Unsynced(bytes) | Step::Synced(bytes) => {
+            if matches!(step, Step::Synced(_)) {
+                flow.resync(direction, now, stats);
+            }
             tally::unsynced(skb, stats, direction, bytes as u64);
-            flow.resync(direction, now, stats);
         }
         Step::Again => {}
     }
@@ -353,41 +353,52 @@ fn account_frame(
     }
     let effect = flow.frame(direction, header, now, stats);
     tally::frame(skb, direction, header, effect);
-    let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
-    if every != 0 {
-        let s = &flow.snapshot;
-        offer_sample(s, direction, header, now, every, effect.ping_rtt_us);
+    if SAMPLE_EVERY.get(0).is_some_and(|every| *every != 0) {
+        let what = direction as u32
+            | (header.masked() as u32) << 1
+            | (header.first_byte() as u32) << 8
+            | (header.close_code() as u32) << 16;
+        offer_sample(flow, what, header.payload_len, now, effect.ping_rtt_us());
     }
 }
 
-/// Sends every n-th frame header of a direction to the live viewer.
-#[inline(always)]
-fn offer_sample(
-    s: &Snapshot,
-    direction: Direction,
-    header: &Header,
+/// Sends every n-th frame header of a direction to the live viewer. A global function, so that its values
+/// take no stack of the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn offer_sample(
+    flow: *const Flow,
+    what: u32,
+    payload_len: u64,
     now: u64,
-    every: u32,
     ping_rtt_us: u32,
-) {
-    let frames = match direction {
-        Direction::Rx => s.rx.frames,
-        Direction::Tx => s.tx.frames,
+) -> u32 {
+    // SAFETY: callers pass null, or storage that lives as long as the call.
+    let Some(s) = (unsafe { flow.as_ref() }).map(|flow| &flow.snapshot) else {
+        return 0;
     };
-    if frames % every != 0 {
-        return;
+    let direction = what as u8 & 1;
+    let frames = if direction == Direction::Rx as u8 {
+        s.rx.frames
+    } else {
+        s.tx.frames
+    };
+    let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
+    if every == 0 || frames % every != 0 {
+        return 0;
     }
     sample(FrameSample {
         at: now,
         cookie: s.cookie,
-        payload_len: header.payload_len,
+        payload_len,
         ping_rtt_us,
-        close_code: header.close_code(),
+        close_code: (what >> 16) as u16,
         listener: s.listener.into(),
-        first_byte: header.first_byte(),
-        masked: header.masked() as u8,
-        direction: direction as u8,
+        first_byte: (what >> 8) as u8,
+        masked: what as u8 >> 1 & 1,
+        direction,
         _pad: 0,
         _pad_word: 0,
     });
+    0
 }
