@@ -2,11 +2,15 @@
 
 use std::mem::offset_of;
 
-use monitor::decode::{self, DecodeError};
+use jiff::Timestamp;
+use monitor::{
+    decode::{self, ClosedConnection, DecodeError},
+    records::connection_summary::{ConnectionEnd, ConnectionSummary, SummarySource},
+};
 use monitor_common::{
     event::{
-        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
-        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        ClosedEvent, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
+        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     moment::TICK,
     published::Published,
@@ -25,6 +29,7 @@ use monitor_core::{
 pub fn check(data: &[u8]) {
     check_vital(data);
     check_vital(&sized(data, size_of::<VitalEvent>()));
+    check_closed(&sized(data, size_of::<ClosedEvent>()));
     check_listen(&sized(data, size_of::<ListenEvent>()));
     check_handshake(data);
     for room in HEAD_ROOMS {
@@ -38,6 +43,9 @@ pub fn check(data: &[u8]) {
 fn check_vital(record: &[u8]) {
     if record.len() == size_of::<ListenEvent>() {
         return check_listen(record);
+    }
+    if record.len() == size_of::<ClosedEvent>() {
+        return check_closed(record);
     }
     let decoded = decode::vital(record);
     if record.len() != size_of::<VitalEvent>() {
@@ -88,7 +96,36 @@ fn check_vital(record: &[u8]) {
     }
 }
 
-/// The other record type of that ring.
+/// The end of a connection with its account, which may hold anything.
+fn check_closed(record: &[u8]) {
+    let vital = &record[..size_of::<VitalEvent>()];
+    let kind = u32::from_ne_bytes(array(record, offset_of!(VitalEvent, kind)));
+    if kind != EventKind::Closed as u32 {
+        assert_eq!(decode::vital(record).err(), Some(DecodeError::Kind(kind)));
+        assert!(decode::closed(record).is_none());
+        return;
+    }
+    assert_eq!(decode::vital(record), decode::vital(vital));
+    let [with, without] = [record, vital].map(decode::closed);
+    assert_eq!(with.is_some(), without.is_some());
+    let Some(ClosedConnection { closed, totals }) = with.as_deref() else {
+        return;
+    };
+    let source = SummarySource {
+        conn: closed.detail.facts.conn,
+        listener: "l",
+        protocol: closed.detail.facts.protocol,
+        end: ConnectionEnd::Closed(closed.how),
+        at: closed.detail.facts.at,
+        detail: Some(&closed.detail),
+        totals: totals.as_ref(),
+        verdicts: &[],
+    };
+    let summary = ConnectionSummary::new(&source, |_| Timestamp::UNIX_EPOCH);
+    assert!(summary.rx.frames.is_some() && summary.rx.messages.is_some());
+}
+
+/// A listening socket.
 fn check_listen(record: &[u8]) {
     let kind = u32::from_ne_bytes(array(record, offset_of!(ListenEvent, kind)));
     let (socket, begins) = match decode::vital(record) {

@@ -2,7 +2,7 @@
 
 use crate::{
     Direction,
-    flow::{Flow, notable},
+    flow::{Flow, FrameEffect, notable},
     frame::{Header, opcode},
     idle_gap_scale,
     snapshot::{closing_by, protocol},
@@ -12,8 +12,7 @@ use crate::{
 };
 
 impl Flow {
-    /// Accounts for a frame. For a pong that answers a ping, returns the round trip in microseconds, at
-    /// least 1; otherwise 0.
+    /// Accounts for a frame.
     #[inline(always)]
     pub fn frame(
         &mut self,
@@ -21,7 +20,7 @@ impl Flow {
         header: &Header,
         now: u64,
         stats: &mut ListenerStats,
-    ) -> u32 {
+    ) -> FrameEffect {
         let i = direction.index();
         stats.frames[i][(header.opcode() & 0x0f) as usize].add(1);
         stats.payload_bytes[i].add(header.payload_len);
@@ -30,18 +29,24 @@ impl Flow {
         own.payload_bytes = own.payload_bytes.wrapping_add(header.payload_len);
         own.last_frame = now;
         let from_client = self.snapshot.from_client(direction);
-        let broken =
-            self.walk_mut(direction).follow_message(header) | header.violations(from_client) as u16;
-        if broken != 0 {
-            count_errors(broken, stats);
-        }
+        let mut effect = FrameEffect::new(
+            self.walk_mut(direction).follow_message(header) | header.violations(from_client) as u16,
+        );
         match header.opcode() {
             opcode::PING => self.ping(direction, header, now, stats),
-            opcode::PONG => return self.pong(direction, header, now, stats),
-            opcode::CLOSE => self.close(direction, header, now, stats),
+            opcode::PONG => {
+                effect = effect.with_ping_rtt(self.pong(direction, header, now, stats));
+            }
+            opcode::CLOSE => {
+                effect = effect.with_broken_rules(close_violation(header));
+                self.close(direction, header, now, stats);
+            }
             _ => self.data(direction, header, now, stats),
         }
-        0
+        if effect.broken_rules() != 0 {
+            count_errors(effect.broken_rules(), stats);
+        }
+        effect
     }
 
     /// Counts what is unfinished when the connection ends.
@@ -128,7 +133,8 @@ impl Flow {
 
     /// A pong with the payload of the latest ping answers that ping and all before it (RFC 6455 §5.5.3). A
     /// pong with the payload of the oldest answers only that one. Any other pong proves that the side is
-    /// alive, so no ping counts as unanswered, but it measures nothing.
+    /// alive, so no ping counts as unanswered, but it measures nothing. Returns the round trip as
+    /// [`FrameEffect::ping_rtt_us`].
     #[inline(always)]
     fn pong(
         &mut self,
@@ -195,9 +201,6 @@ impl Flow {
         stats: &mut ListenerStats,
     ) {
         let code = header.close_code();
-        if !is_legal(code, header.payload_len) {
-            count_errors(1 << ProtocolError::InvalidCloseCode as u16, stats);
-        }
         let repeated = self.walk_mut(direction).pass_close_frame();
         let s = &mut self.snapshot;
         let by = match direction {
@@ -219,6 +222,13 @@ impl Flow {
             walk.note(notable::CLOSING);
         }
     }
+}
+
+/// The rule that a close frame breaks by its code, as a bit by [`ProtocolError`].
+#[inline(always)]
+const fn close_violation(header: &Header) -> u16 {
+    let breaks = !is_legal(header.close_code(), header.payload_len);
+    (breaks as u16) << ProtocolError::InvalidCloseCode as u16
 }
 
 /// The close codes of RFC 6455 §7.4.2 and those registered since. An empty body is legal, one byte is not.

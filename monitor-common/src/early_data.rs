@@ -82,11 +82,12 @@ impl Flow {
         self.receive(segment, now, limits, stats);
         let (seq, len) = (segment.payload_seq(), segment.payload_len);
         let rest = len.saturating_sub(early.skip);
-        let head = self.recognise(Direction::Rx, segment, rest, early, now, stats, |_| {
+        let recognised = self.recognise(Direction::Rx, segment, rest, early, now, stats, |_| {
             early.has_key != 0
         });
-        self.place(Direction::Rx, seq, len, false, stats);
-        head
+        // Nothing can be lost before the first segment.
+        self.place(Direction::Rx, seq, len, false);
+        recognised.head
     }
 }
 

@@ -3,7 +3,7 @@
 use num_enum::TryFromPrimitive;
 use strum::{IntoStaticStr, VariantArray};
 
-use crate::snapshot::Snapshot;
+use crate::{connection_totals::ConnectionTotals, snapshot::Snapshot};
 
 /// One record of the `VITALS` ring: an event on which a verdict may depend, with a copy of the flow's facts
 /// at that moment. The daemon needs no later look-up, which could come too late.
@@ -19,8 +19,16 @@ pub struct VitalEvent {
     pub snapshot: Snapshot,
 }
 
-/// The other record of the `VITALS` ring: a socket began or stopped listening on a watched port. Its length
-/// distinguishes it from a [`VitalEvent`].
+/// An [`EventKind::Closed`] with the connection's account, if the daemon needs it. The length of a record
+/// distinguishes the kinds.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ClosedEvent {
+    pub vital: VitalEvent,
+    pub totals: ConnectionTotals,
+}
+
+/// A socket began or stopped listening on a watched port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ListenEvent {
@@ -176,6 +184,8 @@ pub struct FrameSample {
 
 const _: () = assert!(size_of::<VitalEvent>() == 16 + size_of::<Snapshot>());
 const _: () = assert!(core::mem::offset_of!(VitalEvent, snapshot) == 16);
+const _: () =
+    assert!(size_of::<ClosedEvent>() == size_of::<VitalEvent>() + size_of::<ConnectionTotals>());
 const _: () = assert!(size_of::<ListenEvent>() == 32);
 const _: () = assert!(size_of::<HandshakeRecord>() == 72 + REQUEST_HEAD_MAX);
 const _: () = assert!(core::mem::offset_of!(HandshakeRecord, head) == 72);

@@ -227,8 +227,8 @@ impl Flow {
         count == first || count == second
     }
 
-    /// Places `len` bytes of payload at `seq` in the stream. `patient`: the caller keeps [`Holes`] for this
-    /// direction.
+    /// Places `len` bytes of payload at `seq` in the stream. Also returns how many bytes before them were
+    /// lost. `patient`: the caller keeps [`Holes`] for this direction.
     ///
     /// [`Holes`]: crate::holes::Holes
     #[inline(always)]
@@ -238,23 +238,25 @@ impl Flow {
         seq: u32,
         len: u32,
         patient: bool,
-        stats: &mut ListenerStats,
-    ) -> SegmentPlace {
+    ) -> (SegmentPlace, u32) {
         let walk = self.walk_mut(direction);
         match walk.admit(seq, len, patient) {
-            Admission::Old => SegmentPlace::Nowhere,
-            Admission::Ahead => SegmentPlace::Ahead,
-            Admission::New { offset, lost } => {
-                let walks = walk.mode != mode::HANDSHAKE;
-                if lost > 0 {
-                    stats.unsynced_bytes[direction.index()].add(lost as u64);
-                }
-                if walks {
-                    SegmentPlace::Front(offset)
-                } else {
-                    SegmentPlace::Nowhere
-                }
+            Admission::Old => (SegmentPlace::Nowhere, 0),
+            Admission::Ahead => (SegmentPlace::Ahead, 0),
+            Admission::New { offset, lost } if walk.mode != mode::HANDSHAKE => {
+                (SegmentPlace::Front(offset), lost)
             }
+            Admission::New { lost, .. } => (SegmentPlace::Nowhere, lost),
+        }
+    }
+
+    /// The length in ticks of the idle gap that the packet at `now` ended; 0 if it ended none.
+    #[inline(always)]
+    pub const fn ended_gap(&self, now: u64) -> u32 {
+        if self.snapshot.gap_to == now {
+            self.snapshot.gap_ticks
+        } else {
+            0
         }
     }
 
@@ -264,6 +266,42 @@ impl Flow {
             Direction::Rx => &mut self.rx_walk,
             Direction::Tx => &mut self.tx_walk,
         }
+    }
+}
+
+/// What a frame means beyond the changes in the flow. One word, because the kernel's stack is small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameEffect(u64);
+
+impl FrameEffect {
+    const RTT_SHIFT: u32 = 16;
+
+    /// `broken_rules` are bits by [`ProtocolError`](crate::stats::ProtocolError).
+    #[inline(always)]
+    pub(crate) const fn new(broken_rules: u16) -> Self {
+        Self(broken_rules as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_broken_rules(self, broken_rules: u16) -> Self {
+        Self(self.0 | broken_rules as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_ping_rtt(self, micros: u32) -> Self {
+        Self(self.0 | (micros as u64) << Self::RTT_SHIFT)
+    }
+
+    /// The rules that the frame breaks, as bits by [`ProtocolError`](crate::stats::ProtocolError).
+    #[inline(always)]
+    pub const fn broken_rules(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// For a pong that answers a ping: the round trip in microseconds, at least 1; otherwise 0.
+    #[inline(always)]
+    pub const fn ping_rtt_us(self) -> u32 {
+        (self.0 >> Self::RTT_SHIFT) as u32
     }
 }
 

@@ -94,6 +94,9 @@ pub struct Header {
 const TAG_LEN: u8 = 8;
 
 impl Header {
+    /// The bit of the first byte that ends a message.
+    pub const FIN: u8 = 0x80;
+
     /// All zero.
     pub const EMPTY: Self = Self {
         bytes: Head([0; 2]),
@@ -143,7 +146,7 @@ impl Header {
 
     #[inline(always)]
     pub const fn fin(&self) -> bool {
-        self.first_byte() & 0x80 != 0
+        self.first_byte() & Self::FIN != 0
     }
 
     /// RSV1, RSV2, RSV3 as bits 2, 1, 0.

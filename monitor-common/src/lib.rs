@@ -14,6 +14,7 @@ compile_error!("the packet logic reads headers from little-endian words");
 
 mod account;
 mod bounds;
+pub mod connection_totals;
 mod direction;
 pub mod drop_reason;
 pub mod early_data;

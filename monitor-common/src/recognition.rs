@@ -38,8 +38,6 @@ impl Flow {
 
     /// Examines the first bytes of a segment. `find` searches for a needle in the payload.
     ///
-    /// Returns the [`head_kind`] with which the segment begins if it belongs to an upgrade, otherwise 0.
-    ///
     /// `payload` is that of `segment` without the part to skip, `len` bytes.
     #[inline(always)]
     #[expect(
@@ -55,10 +53,10 @@ impl Flow {
         now: u64,
         stats: &mut ListenerStats,
         find: impl FnOnce(Needle) -> bool,
-    ) -> u8 {
+    ) -> Recognised {
         let have = OPENING_LEN.min(len).min(payload.readable(0));
         let Some(head) = (have > 0).then(|| payload.read(0, have)).flatten() else {
-            return 0;
+            return Recognised::NOTHING;
         };
         let from_client = self.snapshot.from_client(direction) != 0;
         let before = self.snapshot.protocol;
@@ -67,7 +65,7 @@ impl Flow {
         } else {
             match self.walk_mut(direction).gather(head, have) {
                 Some(gathered) => gathered,
-                None => return 0,
+                None => return Recognised::NOTHING,
             }
         };
         let opening = Opening::of(&head, have);
@@ -77,7 +75,7 @@ impl Flow {
             if walk.mode == mode::HANDSHAKE && ends_head(payload, len) {
                 walk.begin_early(segment);
             }
-            return 0;
+            return Recognised::NOTHING;
         }
         let needle = match opening {
             Opening::Request if from_client => Needle::KEY,
@@ -90,13 +88,13 @@ impl Flow {
                 if before == protocol::UNKNOWN || (from_client && before != protocol::ASSUMED) =>
             {
                 self.open(direction, protocol::OPAQUE, now, stats);
-                return 0;
+                return Recognised::NOTHING;
             }
             Opening::Switching | Opening::Response if !from_client => {
                 let status = handshake::status(&head, have);
                 return self.answered(direction, status, segment.ack, now, stats);
             }
-            _ => return 0,
+            _ => return Recognised::NOTHING,
         };
         if !find(needle) {
             // The rest of the head may come in another segment.
@@ -104,7 +102,7 @@ impl Flow {
             if whole || before != protocol::UNKNOWN {
                 self.dismiss(direction);
             }
-            return 0;
+            return Recognised::NOTHING;
         }
         if from_client {
             if before == protocol::ASSUMED {
@@ -115,7 +113,10 @@ impl Flow {
                 self.walk_mut(direction).begin_early(segment);
             }
             stats.upgrade_requests.add(1);
-            return head_kind::REQUEST;
+            return Recognised {
+                head: head_kind::REQUEST,
+                ..Recognised::NOTHING
+            };
         }
         self.answered(direction, SWITCHING, segment.ack, now, stats)
     }
@@ -129,16 +130,16 @@ impl Flow {
         ack: u32,
         now: u64,
         stats: &mut ListenerStats,
-    ) -> u8 {
+    ) -> Recognised {
         let requested = self.snapshot.protocol == protocol::UPGRADING;
         if status != SWITCHING {
             if !requested {
                 self.dismiss(direction);
-                return 0;
+                return Recognised::NOTHING;
             }
             // 100 Continue and 103 Early Hints are not the final answer (RFC 9110 §15.2).
             if matches!(status, 100..=199) {
-                return 0;
+                return Recognised::NOTHING;
             }
         }
         let slot = if status == 0 {
@@ -149,28 +150,31 @@ impl Flow {
         if let Some(counter) = stats.handshakes.get_mut(slot) {
             counter.add(1);
         }
+        let mut unsynced_bytes = 0;
         if status == SWITCHING {
-            self.upgrade(direction, ack, stats);
+            unsynced_bytes = self.upgrade(direction, ack);
             self.open(direction, protocol::WEBSOCKET, now, stats);
         } else {
             self.snapshot.protocol = protocol::HTTP;
             self.walk_mut(direction.opposite()).end_early();
             self.walk_mut(direction).note(notable::DISMISSED);
         }
-        head_kind::RESPONSE
+        Recognised {
+            head: head_kind::RESPONSE,
+            unsynced_bytes,
+        }
     }
 
     /// The 101 passes in `direction`, and its head ends later. The frames of the other side begin with its
-    /// next byte, or have already begun.
+    /// next byte, or have already begun. Returns how many bytes of them have passed.
     #[inline(always)]
-    fn upgrade(&mut self, direction: Direction, ack: u32, stats: &mut ListenerStats) {
+    fn upgrade(&mut self, direction: Direction, ack: u32) -> u64 {
         let (server, client) = match direction {
             Direction::Rx => (&mut self.rx_walk, &mut self.tx_walk),
             Direction::Tx => (&mut self.tx_walk, &mut self.rx_walk),
         };
         server.begin_head();
-        let early = client.begin_frames(ack);
-        stats.unsynced_bytes[direction.opposite().index()].add(early);
+        client.begin_frames(ack)
     }
 
     /// A direction was found in step. A connection that was only assumed until now is a WebSocket.
@@ -214,6 +218,22 @@ impl Flow {
             self.walk_mut(direction).note(notable::DISMISSED);
         }
     }
+}
+
+/// What the first bytes of a segment are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recognised {
+    /// The [`head_kind`] with which the segment begins if it belongs to an upgrade, otherwise 0.
+    pub head: u8,
+    /// Bytes of the opposite direction that passed before the 101 and are not attributed to frames.
+    pub unsynced_bytes: u64,
+}
+
+impl Recognised {
+    const NOTHING: Self = Self {
+        head: 0,
+        unsynced_bytes: 0,
+    };
 }
 
 /// Bytes that `ends_head` examines.

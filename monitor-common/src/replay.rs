@@ -8,6 +8,7 @@ use queue::SegmentQueue;
 
 use crate::{
     Direction,
+    connection_totals::ConnectionTotals,
     flow::{Flow, SegmentPlace},
     frame::{Head, Header},
     handshake::Needle,
@@ -23,6 +24,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub flow: Flow,
+    pub totals: ConnectionTotals,
     /// By [`Direction`].
     holes: [Option<Box<Holes>>; 2],
     /// By [`Direction`], if segments are put in order first.
@@ -74,6 +76,7 @@ impl Connection {
     /// A connection of which nothing was seen.
     pub const EMPTY: Self = Self {
         flow: Flow::EMPTY,
+        totals: ConnectionTotals::EMPTY,
         holes: [None, None],
         queues: None,
     };
@@ -103,12 +106,15 @@ impl Connection {
         stats: &mut ListenerStats,
         mut seen: impl FnMut(&SeenFrame),
     ) -> Taken {
+        // Borrowed separately from the rest of the connection.
+        let mut totals = self.totals;
         let mut segment_walk = SegmentWalk {
             direction,
             segment,
             payload: PayloadBytes(payload),
             now,
             stats,
+            totals: &mut totals,
             seen: &mut seen,
             taken: Taken::NOTHING,
         };
@@ -116,6 +122,8 @@ impl Connection {
             Direction::Rx => self.flow.receive(segment, now, limits, segment_walk.stats),
             Direction::Tx => self.flow.send(segment, now, limits, segment_walk.stats),
         }
+        let gap = self.flow.ended_gap(now);
+        segment_walk.totals.idle_gap(direction, gap);
         if segment.has(tcp_flags::ACK) {
             segment_walk.pass_acknowledged(self);
         }
@@ -123,6 +131,7 @@ impl Connection {
             segment_walk.go(self);
         }
         let mut taken = segment_walk.taken;
+        self.totals = totals;
         taken.notes = self.flow.walk_mut(direction).take_notes();
         taken
     }
@@ -132,6 +141,7 @@ impl Connection {
         for direction in Direction::ALL {
             let waiting = self.waiting_bytes(direction);
             stats.unsynced_bytes[direction.index()].add(waiting);
+            self.totals.unsynced(direction, waiting);
         }
         self.holes = [None, None];
         self.queues = None;
@@ -158,6 +168,7 @@ struct SegmentWalk<'a> {
     payload: PayloadBytes<'a>,
     now: u64,
     stats: &'a mut ListenerStats,
+    totals: &'a mut ConnectionTotals,
     seen: &'a mut dyn FnMut(&SeenFrame),
     taken: Taken,
 }
@@ -173,7 +184,7 @@ impl SegmentWalk<'_> {
         if let Some(waiting) = &mut holes[other.index()] {
             while !waiting.is_empty() && after(self.segment.ack, flow.walk_mut(other).next_seq) {
                 let lost = waiting.give_up(flow.walk_mut(other));
-                self.count_unsynced(other, lost);
+                self.count_unsynced(other, lost.into());
                 self.bridge(other, flow, waiting);
             }
             forget_filled(other, flow, &mut holes[other.index()]);
@@ -219,7 +230,7 @@ impl SegmentWalk<'_> {
                         return;
                     };
                     let lost = walk.leap(hole);
-                    self.count_unsynced(direction, lost);
+                    self.count_unsynced(direction, lost.into());
                     continue;
                 }
                 None => return,
@@ -230,6 +241,7 @@ impl SegmentWalk<'_> {
                 payload: PayloadBytes(&next.payload),
                 now: self.now,
                 stats: &mut *self.stats,
+                totals: &mut *self.totals,
                 seen: &mut *self.seen,
                 taken: Taken::NOTHING,
             };
@@ -250,7 +262,7 @@ impl SegmentWalk<'_> {
             };
             let (rest, len) = (self.payload.behind(skip), len - skip);
             self.taken.head_at = skip;
-            self.taken.head = flow.recognise(
+            let recognised = flow.recognise(
                 direction,
                 segment,
                 len,
@@ -259,6 +271,8 @@ impl SegmentWalk<'_> {
                 self.stats,
                 |needle| find(needle, &rest, len),
             );
+            self.taken.head = recognised.head;
+            self.count_unsynced(direction.opposite(), recognised.unsynced_bytes);
         }
         let mut place = self.place(flow, true);
         if place == SegmentPlace::Ahead {
@@ -281,7 +295,9 @@ impl SegmentWalk<'_> {
 
     fn place(&mut self, flow: &mut Flow, patient: bool) -> SegmentPlace {
         let (seq, len) = (self.segment.payload_seq(), self.segment.payload_len);
-        flow.place(self.direction, seq, len, patient, self.stats)
+        let (place, lost) = flow.place(self.direction, seq, len, patient);
+        self.count_unsynced(self.direction, lost.into());
+        place
     }
 
     /// Walks over the unseen part of the segment, which begins at `begin`.
@@ -296,14 +312,14 @@ impl SegmentWalk<'_> {
                 Step::End => return,
                 Step::Unreadable => {
                     self.taken.unreadable = true;
-                    self.count_unsynced(self.direction, len - at);
+                    self.count_unsynced(self.direction, (len - at).into());
                     return;
                 }
                 Step::Again => {}
                 Step::Frame(header) => self.frame(self.direction, flow, &header),
-                Step::Unsynced(bytes) => self.count_unsynced(self.direction, bytes),
+                Step::Unsynced(bytes) => self.count_unsynced(self.direction, bytes.into()),
                 Step::Synced(bytes) => {
-                    self.count_unsynced(self.direction, bytes);
+                    self.count_unsynced(self.direction, bytes.into());
                     flow.resync(self.direction, self.now, self.stats);
                 }
             }
@@ -311,7 +327,7 @@ impl SegmentWalk<'_> {
         let walk = flow.walk_mut(self.direction);
         let left = walk.abandon(at, begin, len);
         self.taken.too_long = left > 0;
-        self.count_unsynced(self.direction, left);
+        self.count_unsynced(self.direction, left.into());
     }
 
     fn walk_pending_run(&mut self, flow: &Flow, holes: &mut Holes, begin: u32) {
@@ -335,22 +351,29 @@ impl SegmentWalk<'_> {
                 Bridge::End => return,
                 Bridge::Again => {}
                 Bridge::Frame(header) => self.frame(direction, flow, &header),
-                Bridge::Unsynced(bytes) => self.count_unsynced(direction, bytes),
+                Bridge::Unsynced(bytes) => self.count_unsynced(direction, bytes.into()),
             }
         }
     }
 
     fn frame(&mut self, direction: Direction, flow: &mut Flow, header: &Header) {
-        let ping_rtt_us = flow.frame(direction, header, self.now, self.stats);
+        let effect = flow.frame(direction, header, self.now, self.stats);
+        let first_byte = header.first_byte();
+        self.totals
+            .frame(direction, first_byte, effect.broken_rules());
+        if effect.ping_rtt_us() != 0 {
+            self.totals.round_trip(direction, effect.ping_rtt_us());
+        }
         (self.seen)(&SeenFrame {
             direction,
             header: *header,
-            ping_rtt_us,
+            ping_rtt_us: effect.ping_rtt_us(),
         });
     }
 
-    fn count_unsynced(&mut self, direction: Direction, bytes: u32) {
-        self.stats.unsynced_bytes[direction.index()].add(bytes.into());
+    fn count_unsynced(&mut self, direction: Direction, bytes: u64) {
+        self.stats.unsynced_bytes[direction.index()].add(bytes);
+        self.totals.unsynced(direction, bytes);
     }
 }
 

@@ -162,6 +162,8 @@ impl ProtocolError {
 pub struct Counter(u64);
 
 impl Counter {
+    pub(crate) const ZERO: Self = Self(0);
+
     #[inline(always)]
     pub fn add(&mut self, n: u64) {
         add(&mut self.0, n);

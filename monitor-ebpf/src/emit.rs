@@ -3,8 +3,9 @@
 use core::mem::MaybeUninit;
 
 use monitor_common::{
+    connection_totals::ConnectionTotals,
     drop_reason::DropReason,
-    event::{EventKind, FrameSample, ListenEvent, VitalEvent},
+    event::{CloseHow, ClosedEvent, EventKind, FrameSample, ListenEvent, VitalEvent},
     flow::notable,
     published::Published,
     snapshot::{Snapshot, protocol},
@@ -30,6 +31,26 @@ pub(crate) fn emit(kind: EventKind, detail: u32, at: u64, snapshot: &Snapshot) {
                 kind: kind as u32,
                 detail,
                 snapshot: *snapshot,
+            });
+            entry.submit(0);
+        }
+        None => count_drop(DropReason::VitalsFull),
+    }
+}
+
+/// Sends the end of a connection with its account to `VITALS`, or counts the drop.
+#[inline(never)]
+pub(crate) fn emit_closed(how: CloseHow, at: u64, snapshot: &Snapshot, totals: &ConnectionTotals) {
+    match VITALS.reserve_untyped::<ClosedEvent>(0) {
+        Some(mut entry) => {
+            entry.write(ClosedEvent {
+                vital: VitalEvent {
+                    at,
+                    kind: EventKind::Closed as u32,
+                    detail: how as u32,
+                    snapshot: *snapshot,
+                },
+                totals: *totals,
             });
             entry.submit(0);
         }

@@ -23,6 +23,7 @@ use crate::{
     packet::{__sk_buff, PacketContext, Parts, Piece},
     payload::SkbPayload,
     repeat::{Body, repeat},
+    tally,
 };
 
 /// Examines the first bytes of a segment until the protocol of the connection is known.
@@ -68,7 +69,7 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
         payload.offset = payload.offset.wrapping_add(skip);
         len = len.saturating_sub(skip);
     }
-    let head = flow.recognise(
+    let recognised = flow.recognise(
         direction,
         &piece.segment,
         len,
@@ -77,6 +78,10 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
         stats,
         |needle| find(&payload, len, needle),
     );
+    if recognised.unsynced_bytes > 0 {
+        tally::unsynced(skb, stats, direction.opposite(), recognised.unsynced_bytes);
+    }
+    let head = recognised.head;
     if head != 0 {
         report(&payload, len, head, &flow.snapshot, now);
     }

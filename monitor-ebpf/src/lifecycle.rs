@@ -6,6 +6,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfT
 use aya_log_ebpf::debug;
 use monitor_common::{
     Direction,
+    connection_totals::ConnectionTotals,
     drop_reason::DropReason,
     event::{EventKind, ListenEvent},
     flow::Flow,
@@ -14,12 +15,13 @@ use monitor_common::{
 
 use crate::{
     early_data::begin_early,
-    emit::{count_drop, emit, emit_listen, publish, take_seed, unpublish},
+    emit::{count_drop, emit, emit_closed, emit_listen, publish, take_seed, unpublish},
     maps::{
         DEBUG_LOG, NET_INUM_OFFSET, SK_PROTOCOL_OFFSET, SKC_DPORT_OFFSET, SKC_NET_OFFSET,
         SKC_NUM_OFFSET, SNAPSHOTS, STATS,
     },
     sock::{self, WatchedEnd, state},
+    tally,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -142,6 +144,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
         if flow.snapshot.protocol == protocol::GONE {
             return;
         }
+        let mut waiting = 0;
         if let Some(stats) = STATS.get_ptr_mut(flow.snapshot.listener as u32) {
             // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
             let stats = unsafe { &mut *stats };
@@ -149,14 +152,19 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
                 && let Some(holes) = sock::holes(sk.cast_mut())
             {
                 // SAFETY: the kernel keeps the storage while this program runs.
-                let waiting = unsafe { (*holes).waiting_bytes() };
+                waiting = unsafe { (*holes).waiting_bytes() };
                 stats.unsynced_bytes[Direction::Rx.index()].add(waiting);
             }
             flow.end(stats);
         }
         let s = &mut flow.snapshot;
         if s.is_watched() {
-            report_close(s, at);
+            let totals = tally::of_closing(sk.cast_mut());
+            if let Some(totals) = totals {
+                // SAFETY: storage the kernel just handed out, not null.
+                unsafe { (*totals).unsynced(Direction::Rx, waiting) };
+            }
+            report_close(s, totals, at);
         } else if s.protocol == protocol::UPGRADING {
             emit(EventKind::Dismissed, 0, at, s);
         }
@@ -183,7 +191,7 @@ fn on_close(ctx: &BtfTracePointContext, sk: *const c_void, had_peer: bool) {
     let s = unsafe { &mut (*flow).snapshot };
     s.cookie = cookie;
     take_seed(s, at);
-    report_close(s, at);
+    report_close(s, tally::of_closing(sk.cast_mut()), at);
 }
 
 /// A server's socket begins or stops listening.
@@ -207,7 +215,7 @@ fn listen(sk: *const c_void, kind: EventKind) {
 }
 
 #[inline(always)]
-fn report_close(s: &mut Snapshot, at: u64) {
+fn report_close(s: &mut Snapshot, totals: Option<*mut ConnectionTotals>, at: u64) {
     let how = s.close_how();
     if let Some(stats) = STATS.get_ptr_mut(s.listener as u32) {
         // SAFETY: a per-CPU map value; see `Counter` for what else may access it.
@@ -215,7 +223,11 @@ fn report_close(s: &mut Snapshot, at: u64) {
             counter.add(1);
         }
     }
-    emit(EventKind::Closed, how as u32, at, s);
+    match totals {
+        // SAFETY: storage that lives as long as the socket.
+        Some(totals) => emit_closed(how, at, s, unsafe { &*totals }),
+        None => emit(EventKind::Closed, how as u32, at, s),
+    }
     s.protocol = protocol::GONE;
     unpublish(s.cookie);
 }

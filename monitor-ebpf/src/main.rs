@@ -28,6 +28,7 @@ mod packet;
 mod payload;
 mod repeat;
 mod sock;
+mod tally;
 mod traffic;
 mod walk;
 

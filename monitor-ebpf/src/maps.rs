@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use monitor_common::{
+    connection_totals::ConnectionTotals,
     drop_reason::DropReason,
     early_data::EarlySegment,
     event::{FrameSample, HandshakeRecord, VitalEvent},
@@ -23,6 +24,10 @@ pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
 /// The pending runs after holes in a socket's received stream. Rare, and deleted when the holes are filled.
 #[btf_map]
 pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
+
+/// What each connection carried. Empty without [`KEEP_TOTALS`].
+#[btf_map]
+pub(crate) static TOTALS: SkStorage<ConnectionTotals> = SkStorage::new();
 
 /// The last segment with payload that reached a listening socket, on each CPU. Kept until its socket is
 /// created, which the kernel does next.
@@ -52,7 +57,7 @@ pub(crate) static STATS: PerCpuArray<ListenerStats, 256> = PerCpuArray::new();
 pub(crate) static DROPS: PerCpuArray<Counter, { DropReason::COUNT as usize }> = PerCpuArray::new();
 
 /// Events of connections, and the few records of listening sockets: never sampled. 8 MiB hold about 21,000
-/// records.
+/// records. Sized at load: twice as large with [`KEEP_TOTALS`].
 #[btf_map]
 pub(crate) static VITALS: RingBuf<VitalEvent, { 8 << 20 }> = RingBuf::new();
 
@@ -104,6 +109,11 @@ pub(crate) static STORES_ARE_ORDERED: Global<u8> = Global::new(0);
 /// 1 = every kernel refuses `ingress` as too large. Only for a test of the refusal.
 #[unsafe(no_mangle)]
 pub(crate) static REFUSED_SHAPE: Global<u8> = Global::new(0);
+
+/// 1 = account for each connection in [`TOTALS`], for the access log. Frozen at load, so that the verifier
+/// prunes the branches.
+#[unsafe(no_mangle)]
+pub(crate) static KEEP_TOTALS: Global<u8> = Global::new(0);
 
 /// 1 = also watch remote ports. Frozen at load, so that the verifier prunes the branch.
 #[unsafe(no_mangle)]

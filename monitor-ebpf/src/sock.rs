@@ -11,6 +11,7 @@ use aya_ebpf::{
     },
 };
 use monitor_common::{
+    connection_totals::ConnectionTotals,
     drop_reason::DropReason,
     flow::Flow,
     holes::Holes,
@@ -19,7 +20,7 @@ use monitor_common::{
 
 use crate::{
     emit::count_drop,
-    maps::{FLOWS, HOLES, PORTS, WATCH_REMOTE},
+    maps::{FLOWS, HOLES, PORTS, TOTALS, WATCH_REMOTE},
 };
 
 /// TCP states (include/net/tcp_states.h).
@@ -139,6 +140,12 @@ pub(crate) fn forget_holes(sk: *mut c_void) {
     // A missing entry isn't a failure.
     // SAFETY: the helper checks map and socket.
     unsafe { bpf_sk_storage_delete(ptr::from_ref(&HOLES).cast_mut().cast(), sk) };
+}
+
+/// The account of a socket, new and zeroed if it had none. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn totals_or_new(sk: *mut c_void) -> Option<*mut ConnectionTotals> {
+    storage(&TOTALS, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
 }
 
 #[inline(always)]

@@ -29,6 +29,7 @@ use crate::{
     opaque::opaque,
     packet::{__sk_buff, PacketContext, Parts, Piece, any_sock, full_sock},
     sock::{self, WatchedEnd, state},
+    tally,
     walk::walk,
 };
 
@@ -117,13 +118,14 @@ fn observe<M: DirectionMarker>(skb: *mut __sk_buff) -> Option<()> {
 /// Applies a packet to a known flow: clocks, then frames. Then publishes what changed.
 #[inline(always)]
 fn account<M: DirectionMarker>(packet: &mut PacketContext, limits: &ListenerLimits) {
-    let now = packet.now;
+    let (skb, now) = (packet.skb, packet.now);
     let Parts { flow, stats, piece } = packet.parts();
     let segment = &piece.segment;
     match M::DIRECTION {
         Direction::Rx => flow.receive(segment, now, limits, stats),
         Direction::Tx => flow.send(segment, now, limits, stats),
     }
+    tally::idle_gap(skb, M::DIRECTION, flow, now);
     if segment.payload_len > 0 {
         if flow.is_undecided(M::DIRECTION, segment) {
             M::recognise(packet);

@@ -15,7 +15,6 @@ use monitor_common::{
     flow::{Flow, SegmentPlace},
     frame::{Header, opcode},
     holes::{BRIDGE_STEPS, Bridge, Landing, PENDING_RUN_STEPS},
-    snapshot::Snapshot,
     stats::ListenerStats,
     stream::{MAX_STEPS, Step},
 };
@@ -27,7 +26,7 @@ use crate::{
     opaque::opaque,
     packet::{__sk_buff, HolesContext, PacketContext, Parts, Piece, any_sock},
     repeat::{Body, repeat},
-    sock,
+    sock, tally,
 };
 
 /// Walks over the payload of a segment.
@@ -97,7 +96,7 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
     let Some(mut packet) = packet else {
         return 0;
     };
-    let (payload, now) = (packet.payload(), packet.now);
+    let (skb, payload, now) = (packet.skb, packet.payload(), packet.now);
     let Parts { flow, stats, piece } = packet.parts();
     let Piece { segment, begin } = piece;
     let len = segment.payload_len;
@@ -111,15 +110,16 @@ fn step(packet: Option<PacketContext>, direction: Direction) -> u32 {
         Step::Unreadable => {
             count_drop(DropReason::PayloadUnreadable);
             let left = len.saturating_sub(done);
-            stats.unsynced_bytes[direction.index()].add(left as u64);
             flow.done[direction.index()] = len;
+            tally::unsynced(skb, stats, direction, left as u64);
             return 0;
         }
-        Step::Frame(header) => account_frame(flow, stats, direction, &header, now),
-        Step::Unsynced(bytes) => stats.unsynced_bytes[direction.index()].add(bytes as u64),
-        Step::Synced(bytes) => {
-            stats.unsynced_bytes[direction.index()].add(bytes as u64);
-            flow.resync(direction, now, stats);
+        Step::Frame(header) => account_frame(skb, flow, stats, direction, &header, now),
+        Step::Unsynced(bytes) | Step::Synced(bytes) => {
+            if matches!(step, Step::Synced(_)) {
+                flow.resync(direction, now, stats);
+            }
+            tally::unsynced(skb, stats, direction, bytes as u64);
         }
         Step::Again => {}
     }
@@ -162,6 +162,7 @@ fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
         return 0;
     };
     repeat::<{ MAX_STEPS - 1 }, FrontStep<M>>(&mut packet);
+    let skb = packet.skb;
     let Parts { flow, stats, piece } = packet.parts();
     let direction = M::DIRECTION;
     let Piece { segment, begin } = piece;
@@ -171,7 +172,7 @@ fn walk_on<M: DirectionMarker>(packet: Option<PacketContext>) -> u32 {
         .abandon(done, *begin, segment.payload_len);
     if left > 0 {
         count_drop(DropReason::WalkTooLong);
-        stats.unsynced_bytes[direction.index()].add(left as u64);
+        tally::unsynced(skb, stats, direction, left as u64);
     }
     0
 }
@@ -241,9 +242,14 @@ fn jump_ahead(packet: &mut PacketContext) -> u32 {
 
 #[inline(always)]
 fn place(packet: &mut PacketContext, direction: Direction, patient: bool) -> SegmentPlace {
+    let skb = packet.skb;
     let Parts { flow, stats, piece } = packet.parts();
     let (seq, payload_len) = (piece.segment.payload_seq(), piece.segment.payload_len);
-    flow.place(direction, seq, payload_len, patient, stats)
+    let (place, lost) = flow.place(direction, seq, payload_len, patient);
+    if lost > 0 {
+        tally::unsynced(skb, stats, direction, lost as u64);
+    }
+    place
 }
 
 /// A step of the walk over a segment after a hole: its frames are kept, not counted.
@@ -313,16 +319,16 @@ impl Body for BridgeStep {
 
     #[inline(always)]
     fn step(_index: u32, context: &mut HolesContext) -> bool {
-        let now = context.packet.now;
+        let (skb, now) = (context.packet.skb, context.packet.now);
         let (Parts { flow, stats, .. }, holes) = context.parts();
         match holes.bridge(&mut flow.rx_walk) {
             Bridge::End => return false,
             Bridge::Again => {}
             Bridge::Frame(header) => {
-                account_frame(flow, stats, Direction::Rx, &header, now);
+                account_frame(skb, flow, stats, Direction::Rx, &header, now);
             }
             Bridge::Unsynced(bytes) => {
-                stats.unsynced_bytes[Direction::Rx.index()].add(bytes as u64);
+                tally::unsynced(skb, stats, Direction::Rx, bytes as u64);
             }
         }
         true
@@ -332,6 +338,7 @@ impl Body for BridgeStep {
 /// Accounts for a frame and offers it to a live viewer.
 #[inline(always)]
 fn account_frame(
+    skb: *mut __sk_buff,
     flow: &mut Flow,
     stats: &mut ListenerStats,
     direction: Direction,
@@ -344,41 +351,54 @@ fn account_frame(
         // SAFETY: no preconditions.
         now = unsafe { bpf_ktime_get_ns() };
     }
-    let ping_rtt_us = flow.frame(direction, header, now, stats);
-    let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
-    if every != 0 {
-        offer_sample(&flow.snapshot, direction, header, now, every, ping_rtt_us);
+    let effect = flow.frame(direction, header, now, stats);
+    tally::frame(skb, direction, header, effect);
+    if SAMPLE_EVERY.get(0).is_some_and(|every| *every != 0) {
+        let what = direction as u32
+            | (header.masked() as u32) << 1
+            | (header.first_byte() as u32) << 8
+            | (header.close_code() as u32) << 16;
+        offer_sample(flow, what, header.payload_len, now, effect.ping_rtt_us());
     }
 }
 
-/// Sends every n-th frame header of a direction to the live viewer.
-#[inline(always)]
-fn offer_sample(
-    s: &Snapshot,
-    direction: Direction,
-    header: &Header,
+/// Sends every n-th frame header of a direction to the live viewer. A global function, so that its values
+/// take no stack of the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn offer_sample(
+    flow: *const Flow,
+    what: u32,
+    payload_len: u64,
     now: u64,
-    every: u32,
     ping_rtt_us: u32,
-) {
-    let frames = match direction {
-        Direction::Rx => s.rx.frames,
-        Direction::Tx => s.tx.frames,
+) -> u32 {
+    // SAFETY: callers pass null, or storage that lives as long as the call.
+    let Some(s) = (unsafe { flow.as_ref() }).map(|flow| &flow.snapshot) else {
+        return 0;
     };
-    if frames % every != 0 {
-        return;
+    let direction = what as u8 & 1;
+    let frames = if direction == Direction::Rx as u8 {
+        s.rx.frames
+    } else {
+        s.tx.frames
+    };
+    let every = SAMPLE_EVERY.get(0).copied().unwrap_or(0);
+    if every == 0 || frames % every != 0 {
+        return 0;
     }
     sample(FrameSample {
         at: now,
         cookie: s.cookie,
-        payload_len: header.payload_len,
+        payload_len,
         ping_rtt_us,
-        close_code: header.close_code(),
+        close_code: (what >> 16) as u16,
         listener: s.listener.into(),
-        first_byte: header.first_byte(),
-        masked: header.masked() as u8,
-        direction: direction as u8,
+        first_byte: (what >> 8) as u8,
+        masked: what as u8 >> 1 & 1,
+        direction,
         _pad: 0,
         _pad_word: 0,
     });
+    0
 }

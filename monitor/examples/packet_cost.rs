@@ -10,7 +10,7 @@
 //! `--json` prints JSON instead of a table.
 //!
 //! One client and one server exchange frames of 125 bytes over loopback, in their own network
-//! namespace. The kinds of window alternate as A B C A' A' C B A, so that a drift of the machine
+//! namespace. The kinds of window alternate as A B C D A' A' D C B A, so that a drift of the machine
 //! affects all alike. A and A' are the same kind, and their difference is the error. The figures are
 //! the kernel's own (`run_time_ns / run_cnt`), medians over the windows.
 
@@ -47,8 +47,10 @@ use wire::{BINARY, REQUEST, RESPONSE, ZERO_KEY, frame};
 const WATCHED: u16 = 28_201;
 const ROUND_TRIPS: u32 = 10_000;
 const WINDOWS: usize = 12;
-/// The order of the kinds: A B C A' A' C B A.
-const TURNS: [usize; 8] = [0, 2, 3, 1, 1, 3, 2, 0];
+/// The order of the kinds: A B C D A' A' D C B A.
+const TURNS: [usize; 10] = [0, 2, 3, 4, 1, 1, 4, 3, 2, 0];
+/// The kind of the programs that account for each connection.
+const ACCOUNTED: usize = 4;
 
 const PAYLOAD: usize = 125;
 
@@ -83,9 +85,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(windows: usize) -> Result<[Kind; 4]> {
+fn measure(windows: usize) -> Result<[Kind; 5]> {
     let root = find_cgroup2()?;
-    let (idle, own) = (Cgroup::new(&root, "empty")?, Cgroup::new(&root, "own")?);
+    let cgroup = |name| Cgroup::new(&root, name);
+    let (idle, own, accounted) = (cgroup("empty")?, cgroup("own")?, cgroup("accounted")?);
     let _counting = enable_stats(Stats::RunTime).context("cannot switch bpf_stats on")?;
 
     let mut empty = Ebpf::load(&empty_object()?)?;
@@ -96,17 +99,26 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
     }
     let listener = ListenerConfig {
         rules: ListenerRules::new("bench", None),
-        ports: vec![PortRange(WATCHED..=WATCHED)],
+        ports: vec![PortRange(WATCHED..=WATCHED + 1)],
         remote: false,
     };
-    let mut wsmon = Loaded::new(&[listener], &LoadSettings::default())?;
-    wsmon.attach(&own.path)?;
+    let load = |keep_totals, cgroup: &Cgroup| -> Result<Loaded> {
+        let settings = LoadSettings {
+            keep_totals,
+            ..LoadSettings::default()
+        };
+        let mut loaded = Loaded::new(std::slice::from_ref(&listener), &settings)?;
+        loaded.attach(&cgroup.path)?;
+        Ok(loaded)
+    };
+    let (mut wsmon, mut accounting) = (load(false, &own)?, load(true, &accounted)?);
 
     let mut kinds = [
         Kind::new("empty program", &idle, 0)?,
         Kind::new("empty program, again", &idle, 0)?,
         Kind::new("wsmon, watched port", &own, WATCHED)?,
         Kind::new("wsmon, another port", &own, 0)?,
+        Kind::new("with an access log", &accounted, WATCHED + 1)?,
     ];
     for kind in &mut kinds {
         kind.connection.echo(ROUND_TRIPS / 2)?;
@@ -115,6 +127,10 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
         let mut runs = || -> Result<[Runs; 2]> {
             let of = |name| match turn {
                 0 | 1 => empty_program(&mut empty, name)?.info().map_err(Into::into),
+                &ACCOUNTED => accounting
+                    .packet_program(name)?
+                    .info()
+                    .map_err(anyhow::Error::from),
                 _ => wsmon
                     .packet_program(name)?
                     .info()
@@ -134,11 +150,11 @@ fn measure(windows: usize) -> Result<[Kind; 4]> {
 }
 
 /// The cost of a program that does nothing, by hook.
-fn floor(kinds: &[Kind; 4]) -> [f64; 2] {
+fn floor(kinds: &[Kind; 5]) -> [f64; 2] {
     [0, 1].map(|hook| kinds[0].median(hook).midpoint(kinds[1].median(hook)))
 }
 
-fn as_json(kinds: &[Kind; 4]) -> serde_json::Value {
+fn as_json(kinds: &[Kind; 5]) -> serde_json::Value {
     let floor = floor(kinds);
     let tenths = |nanos: f64| (nanos * 10.0).round() / 10.0;
     let both = |of: &dyn Fn(usize) -> f64| serde_json::json!({ "ingress": tenths(of(0)), "egress": tenths(of(1)) });
@@ -157,7 +173,7 @@ fn as_json(kinds: &[Kind; 4]) -> serde_json::Value {
     })
 }
 
-fn report(kinds: &[Kind; 4]) {
+fn report(kinds: &[Kind; 5]) {
     let floor = floor(kinds);
     println!(
         "nanoseconds per run, median (and quartiles) of {} windows",

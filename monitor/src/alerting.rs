@@ -1,9 +1,7 @@
 //! Delivers alerts: to the alert log, Alertmanagers and webhooks.
 
-pub mod alert_log;
 pub mod alertmanager;
 mod delivery;
-mod drain_deadline;
 #[cfg(test)]
 mod receiver;
 pub mod sinks;

@@ -65,6 +65,8 @@ pub struct DaemonTable {
     pub workload_labels: bool,
     #[serde(deserialize_with = "value::workloads")]
     pub max_workloads: Option<u16>,
+    /// A file, or `-` for stderr.
+    pub access_log: Option<String>,
     #[serde(deserialize_with = "value::connections")]
     pub max_connections: Option<u32>,
 }
@@ -83,12 +85,14 @@ pub struct Alerts {
     pub webhook: Vec<Endpoint>,
 }
 
-/// `[privacy]`: personal data that alerts may contain.
+/// `[privacy]`: personal data that alerts and the access log may contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Privacy {
     /// The client's address as the load balancer forwards it.
     pub client_address: bool,
+    /// The text of handshakes, in the access log.
+    pub access_log_handshake: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -33,6 +33,7 @@ use monitor_core::{
     storm::StormSettings,
 };
 
+pub mod access_log;
 mod control;
 pub mod frame_stream;
 mod housekeeping;
@@ -49,6 +50,7 @@ mod stats_poll;
 mod sweep;
 mod workload_lookup;
 
+use access_log::AccessLog;
 use frame_stream::FrameStreamError;
 use housekeeping::Housekeeping;
 use intake::{Arrival, Intake};
@@ -90,7 +92,7 @@ pub struct Requests {
     pub metrics: mpsc::Receiver<MetricsRequest>,
     pub control: mpsc::Receiver<ControlRequest>,
     pub reloads: mpsc::Receiver<Reload>,
-    /// Signals that the alert log was moved away.
+    /// Signals that the logs were moved away.
     pub rotated: Signal,
 }
 
@@ -98,7 +100,7 @@ enum Request {
     Metrics(MetricsRequest),
     Control(ControlRequest),
     Reload(Reload),
-    ReopenLog,
+    ReopenLogs,
 }
 
 impl Requests {
@@ -108,7 +110,7 @@ impl Requests {
             Some(request) = self.metrics.recv() => Request::Metrics(request),
             Some(request) = self.control.recv() => Request::Control(request),
             Some(reload) = self.reloads.recv() => Request::Reload(reload),
-            Some(()) = self.rotated.recv() => Request::ReopenLog,
+            Some(()) = self.rotated.recv() => Request::ReopenLogs,
             else => std::future::pending().await,
         }
     }
@@ -132,6 +134,7 @@ impl Daemon {
         listeners: Vec<ListenerConfig>,
         settings: DaemonSettings,
         sinks: Sinks,
+        access_log: Option<AccessLog>,
         state: Option<StateFile>,
     ) -> Result<Self, DaemonError> {
         let rules = listeners
@@ -158,7 +161,7 @@ impl Daemon {
         Ok(Self {
             core,
             intake: Intake::take(&mut loaded, &listeners)?,
-            outputs: Outputs::take(&mut loaded, sinks, &settings)?,
+            outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             listeners,
             loaded,
@@ -256,7 +259,7 @@ impl Daemon {
                 // The requester may have gone.
                 drop(reply.send(self.apply_rules(listeners)));
             }
-            Request::ReopenLog => self.outputs.sinks.reopen(),
+            Request::ReopenLogs => self.outputs.reopen_logs(),
         }
     }
 
@@ -304,7 +307,10 @@ impl Daemon {
         self.drain();
         self.core.handle_timeout(sampled - COMMIT_SLACK);
         self.intake.sweep(&mut self.core);
-        self.intake.reconcile(&mut self.core);
+        let outputs = &mut self.outputs;
+        self.intake.reconcile(&mut self.core, |detail, core| {
+            outputs.remember_missed(detail, core);
+        });
         self.intake.inspect(&mut self.core);
         if self.core.wants_deliveries() {
             self.housekeeping.stats_poll.hurry();
@@ -321,7 +327,7 @@ impl Daemon {
     fn drain(&mut self) {
         let outputs = &mut self.outputs;
         let may_have_lost = self.intake.drain(&mut self.core, |closed, core| {
-            outputs.remember(closed, core);
+            outputs.remember_closed(closed, core);
         });
         if may_have_lost {
             self.notice_losses();
@@ -338,6 +344,7 @@ impl Daemon {
                     self.outputs.offer(alert, &self.listeners, &now);
                 }
                 Action::Transition(transition) => self.report_transition(&transition),
+                Action::Ended(ended) => self.outputs.log_end(&ended, &self.listeners, &now),
                 Action::Reconcile => self.intake.reconciler.compare_with_snapshots(&self.core),
             }
         }

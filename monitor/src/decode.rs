@@ -3,9 +3,10 @@
 use std::mem::offset_of;
 
 use monitor_common::{
+    connection_totals::ConnectionTotals,
     event::{
-        EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent, REQUEST_HEAD_MAX,
-        RESPONSE_HEAD_MAX, VitalEvent, head_kind,
+        ClosedEvent, EventKind, FrameSample, HEAD_ROOMS, HandshakeRecord, ListenEvent,
+        REQUEST_HEAD_MAX, RESPONSE_HEAD_MAX, VitalEvent, head_kind,
     },
     published::Published,
     snapshot::Snapshot,
@@ -51,7 +52,7 @@ pub fn vital(record: &[u8]) -> Result<Event, DecodeError> {
     if record.len() == size_of::<ListenEvent>() {
         return listening(&read(record)?);
     }
-    let record: VitalEvent = read(record)?;
+    let (record, _) = vital_event(record)?;
     let known = &record.snapshot;
     event(&VitalEvent {
         snapshot: Snapshot {
@@ -122,17 +123,38 @@ pub fn event(event: &VitalEvent) -> Result<Event, DecodeError> {
     })
 }
 
+/// A connection at its end.
+#[derive(Clone, Debug)]
+pub struct ClosedConnection {
+    pub closed: Closed,
+    /// `None` if the kernel programs did not account for it.
+    pub totals: Option<ConnectionTotals>,
+}
+
 /// Decodes the final state of a connection from a record of the `VITALS` ring. `None` if the record is
 /// not a `Closed`, or is invalid, which [`vital`] reports.
-pub fn closed(record: &[u8]) -> Option<Box<Closed>> {
-    let event = read::<VitalEvent>(record).ok()?;
+pub fn closed(record: &[u8]) -> Option<Box<ClosedConnection>> {
+    let (event, totals) = vital_event(record).ok()?;
     if event.kind != EventKind::Closed as u32 {
         return None;
     }
     let mut detail = detail(&event.snapshot).ok()?;
     detail.facts.at = Ktime(event.at);
     let how = close_how(event.detail).ok()?;
-    Some(Box::new(Closed { detail, how }))
+    let closed = Closed { detail, how };
+    Some(Box::new(ClosedConnection { closed, totals }))
+}
+
+/// The event in a record, with the account of the connection if the record has it.
+fn vital_event(record: &[u8]) -> Result<(VitalEvent, Option<ConnectionTotals>), DecodeError> {
+    if record.len() != size_of::<ClosedEvent>() {
+        return Ok((read(record)?, None));
+    }
+    let ClosedEvent { vital, totals } = read(record)?;
+    match EventKind::try_from(vital.kind) {
+        Ok(EventKind::Closed) => Ok((vital, Some(totals))),
+        _ => Err(DecodeError::Kind(vital.kind)),
+    }
 }
 
 /// Decodes one record of the `HANDSHAKES` ring and parses its head.
@@ -217,6 +239,8 @@ unsafe trait Wire {}
 
 // SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for VitalEvent {}
+// SAFETY: the layout is asserted next to the type.
+unsafe impl Wire for ClosedEvent {}
 // SAFETY: the layout is asserted next to the type.
 unsafe impl Wire for ListenEvent {}
 // SAFETY: the layout is asserted next to the type.

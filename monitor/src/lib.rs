@@ -13,6 +13,8 @@ pub mod diagnostics;
 #[cfg(feature = "daemon")]
 pub mod kernel;
 #[cfg(feature = "daemon")]
+pub mod logs;
+#[cfg(feature = "daemon")]
 pub mod metrics;
 pub mod records;
 pub mod replay;

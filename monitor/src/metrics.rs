@@ -21,7 +21,10 @@ use monitor_common::{
 };
 use prometheus::TextEncoder;
 
-use crate::{alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig};
+use crate::{
+    alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig,
+    logs::line_log::LostLines,
+};
 use families::FamilyBuilder;
 use monitor_core::{
     Ktime, Tally, Workloads,
@@ -73,6 +76,8 @@ pub struct Losses {
     pub undecodable_handshakes: u64,
     /// Alerts that did not reach a receiver.
     pub undelivered: UndeliveredAlerts,
+    /// Lines of the access log.
+    pub access_log: LostLines,
 }
 
 impl Losses {
@@ -86,6 +91,7 @@ impl Losses {
             + self.unreported_ends
             + self.undecodable_handshakes
             + self.undelivered.total()
+            + self.access_log.total()
     }
 
     fn of(&self, reason: DropReason) -> u64 {

@@ -27,12 +27,21 @@ const BUDGET: [(&str, u32); 7] = [
 #[test]
 #[ignore = "needs root: loads programs"]
 fn every_shape_of_the_configuration_loads_within_its_budget() {
-    let shapes = [(false, false), (false, true), (true, false), (true, true)];
+    let shapes = [
+        (false, false, false),
+        (false, true, false),
+        (true, false, false),
+        (true, true, false),
+        (false, false, true),
+        (true, true, true),
+    ];
     let as_the_kernel_allows = shapes.map(|shape| (None, shape));
     // Every supported kernel has this one. Loading one shape, the largest, proves that:
     // verification takes most of a guest's time.
-    let for_each = (Some(LoopKind::ForEachMapElem), (true, true));
-    for (loop_kind, (remote, debug_log)) in as_the_kernel_allows.into_iter().chain([for_each]) {
+    let for_each = (Some(LoopKind::ForEachMapElem), (true, true, true));
+    for (loop_kind, (remote, debug_log, keep_totals)) in
+        as_the_kernel_allows.into_iter().chain([for_each])
+    {
         let listeners = [ListenerConfig {
             rules: ListenerRules::new(
                 "8080",
@@ -43,11 +52,15 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
         }];
         let settings = LoadSettings {
             debug_log,
+            keep_totals,
             loop_kind,
             ..LoadSettings::default()
         };
         let loaded = Loaded::new(&listeners, &settings).unwrap_or_else(|error| {
-            panic!("remote {remote}, debug_log {debug_log}, {loop_kind:?}: {error:?}")
+            panic!(
+                "remote {remote}, debug_log {debug_log}, keep_totals {keep_totals}, {loop_kind:?}: \
+                 {error:?}"
+            )
         });
         let helper = loaded.loop_kind().helper();
         for (name, info) in loaded.programs() {
@@ -56,7 +69,7 @@ fn every_shape_of_the_configuration_loads_within_its_budget() {
                 continue;
             };
             println!(
-                "remote {remote} debug_log {debug_log} {helper}: {name:<20} {verified:>6} verified instructions"
+                "remote {remote} debug_log {debug_log} keep_totals {keep_totals} {helper}: {name:<20} {verified:>6} verified instructions"
             );
             let (_, budget) = BUDGET
                 .iter()

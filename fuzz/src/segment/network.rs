@@ -262,6 +262,16 @@ impl Network {
         let sum = |sum: u64, frame: &SeenFrame| sum.wrapping_add(frame.header.payload_len);
         assert_eq!(reported[0] - frames, seen.len() as u64, "frames");
         assert_eq!(reported[1], seen.iter().fold(payload_bytes, sum), "payload");
+        let totals = &self.connection.totals;
+        let [account_frames, account_unsynced] = [
+            totals.frames(direction).iter().sum::<u64>(),
+            totals.unsynced_bytes[direction.index()].get(),
+        ];
+        assert_eq!(
+            (account_frames, account_unsynced),
+            (reported[0], reported[2]),
+            "the account of the connection"
+        );
 
         let after = self.walk(direction);
         let ledger = &mut self.ledgers[direction.index()];

@@ -41,6 +41,7 @@ use super::{
     listener::Listener,
     loss::Deliveries,
     observation::{FactsSource, Observation},
+    past_verdicts::PastVerdict,
     pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
     recv_queues::RecvQueues,
@@ -338,6 +339,22 @@ impl Correlator {
     /// The standing verdict on a connection: as last reported, with the evidence of the last check.
     pub fn standing(&self, conn: ConnId) -> Option<&ConnectionAlert> {
         self.flows.get(conn)?.standing()
+    }
+
+    /// The verdicts that a connection had, in the order of their first end, and the standing one.
+    pub fn verdicts(&self, conn: ConnId) -> Vec<PastVerdict> {
+        let Some(flow) = self.flows.get(conn) else {
+            return Vec::new();
+        };
+        let history = &self.listeners[flow.listener.index()].history;
+        let past = history.past_verdicts.of(conn).iter().copied();
+        let standing = flow.standing().map(|alert| PastVerdict {
+            kind: alert.subject.kind,
+            certainty: alert.subject.certainty,
+            resolution: None,
+            count: 1,
+        });
+        past.chain(standing).collect()
     }
 
     /// Whether the connection is in the table.

@@ -179,6 +179,10 @@ impl TrackedFlow {
         self.handshake.as_deref()?.client()
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Whether the protocol is known, not assumed.
     pub(super) fn is_proven(&self) -> bool {
         self.protocol != Protocol::Assumed
@@ -397,6 +401,12 @@ impl TrackedFlow {
         }
         let (facts, seen_at) = last.unzip();
         let at = alert.at.max(seen_at.unwrap_or_default()).max(now);
+        history.past_verdicts.add(
+            alert.subject.facts.conn,
+            verdict.kind,
+            verdict.certainty,
+            ending.into(),
+        );
         let resolved = alert.resolved(at, &verdict, ending, facts);
         actions.push_back(Action::Alert(resolved.into()));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     idle_gaps::IdleGaps,
     lifetimes::Lifetimes,
+    past_verdicts::PastVerdicts,
     tally::{ConnectionCounts, Tally, Turnover},
     time::Ktime,
     workloads::{CgroupSlot, Workloads},
@@ -20,6 +21,8 @@ pub(super) struct History {
     counted: Option<(Ktime, Turnover)>,
     pub(super) idle_gaps: IdleGaps,
     pub(super) lifetimes: Lifetimes,
+    /// Of the connections in the table.
+    pub(super) past_verdicts: PastVerdicts,
 }
 
 impl History {

@@ -29,6 +29,7 @@ mod listener;
 pub mod loss;
 mod message;
 pub mod observation;
+pub mod past_verdicts;
 mod pending;
 pub mod reap;
 mod recv_queues;
@@ -43,7 +44,7 @@ pub mod verdict;
 mod wheel;
 mod workloads;
 
-pub use action::Action;
+pub use action::{Action, Ended};
 pub use alert::{
     Alert, AlertGroup, AlertResolution, ConnectionAlert, ConnectionVerdict, ListenerFinding,
     Status, Subject,
@@ -56,6 +57,7 @@ pub use group::Grouping;
 pub use hop::{Hop, ListenerRules, OnExpiry};
 pub use idle_gaps::{KnownHop, Learned};
 pub use interned_handshake::Handshake;
+pub use past_verdicts::PastVerdict;
 pub use tally::Tally;
 pub use time::Ktime;
 pub use transition::{Reason, State, Transition};

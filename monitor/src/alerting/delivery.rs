@@ -22,8 +22,10 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::drain_deadline::{DRAIN_LIMIT, DrainDeadline};
-use crate::config::endpoint::Endpoint;
+use crate::{
+    config::endpoint::Endpoint,
+    logs::{DRAIN_LIMIT, DrainDeadline},
+};
 
 /// Items that may wait for a receiver.
 pub(super) const QUEUE: usize = 4096;

@@ -2,17 +2,16 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use super::{
-    alert_log::{AlertLog, LogTarget},
-    alertmanager::Alertmanagers,
-    delivery::Undelivered,
-    webhook::Webhook,
-};
+use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
     config::endpoint::Endpoint,
+    logs::line_log::{LineLog, LogTarget, LostLines},
     records::{Now, alert::AlertRecord},
 };
 use monitor_core::Alert;
+
+/// Lines of the alert log that may wait for a slow reader.
+const WAITING_LINES: usize = 4096;
 
 /// Where alerts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +34,22 @@ pub enum SinkError {
 /// Alerts that a sink did not deliver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UndeliveredAlerts {
-    /// Lines of the alert log dropped because of a slow reader.
-    pub lines_full: u64,
-    /// Lines of the alert log that could not be written.
-    pub lines_unwritten: u64,
-    /// Alerts that could not be serialized, for the log or the webhooks.
-    pub lines_unencodable: u64,
+    /// Of the alert log. An alert that could not be serialized is missing for the webhooks too.
+    pub lines: LostLines,
     pub alertmanager: Undelivered,
     pub webhook: Undelivered,
 }
 
 impl UndeliveredAlerts {
     pub fn total(self) -> u64 {
-        let lines = self.lines_full + self.lines_unwritten + self.lines_unencodable;
-        lines + self.alertmanager.total() + self.webhook.total()
+        self.lines.total() + self.alertmanager.total() + self.webhook.total()
     }
 }
 
 /// Each output has its own threads, so that none blocks the daemon or another output.
 #[derive(Debug)]
 pub struct Sinks {
-    log: AlertLog,
+    log: LineLog,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
     lines_unencodable: u64,
@@ -64,11 +58,9 @@ pub struct Sinks {
 impl Sinks {
     /// Opens the alert log and starts the threads. Does not check whether a receiver responds.
     pub fn open(settings: &SinkSettings) -> Result<Self, SinkError> {
-        let log = AlertLog::open(&settings.alert_log).map_err(|source| {
-            let path = match &settings.alert_log {
-                LogTarget::Stderr => PathBuf::from("-"),
-                LogTarget::File(path) => path.clone(),
-            };
+        let target = &settings.alert_log;
+        let log = LineLog::open("alert log", target, WAITING_LINES).map_err(|source| {
+            let path = target.path().to_owned();
             SinkError::AlertLog { path, source }
         })?;
         let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
@@ -107,16 +99,17 @@ impl Sinks {
         self.log.write(line);
     }
 
-    /// See [`AlertLog::reopen`].
+    /// See [`LineLog::reopen`].
     pub fn reopen(&self) {
         self.log.reopen();
     }
 
     pub fn undelivered(&self) -> UndeliveredAlerts {
         UndeliveredAlerts {
-            lines_full: self.log.full(),
-            lines_unwritten: self.log.unwritten(),
-            lines_unencodable: self.lines_unencodable,
+            lines: LostLines {
+                unencodable: self.lines_unencodable,
+                ..self.log.lost()
+            },
             alertmanager: self.alertmanagers.undelivered(),
             webhook: self.webhooks.iter().map(Webhook::undelivered).sum(),
         }

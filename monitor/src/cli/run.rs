@@ -33,7 +33,7 @@ use crate::{
         http::MetricsServer,
     },
     config::{self, endpoint::Endpoint, listeners::PortRange, profiles},
-    daemon::{Daemon, DaemonSettings, Requests, state::StateFile},
+    daemon::{Daemon, DaemonSettings, Requests, access_log::AccessLog, state::StateFile},
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
         host::{
@@ -54,6 +54,8 @@ Examples:
       a server on port 8080, behind a load balancer that forgets after 60 s
   wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
       several groups of ports, alerts to a file
+  wsmon run --port 8080 --access-log /var/log/wsmon-access.jsonl
+      and a line for each connection at its end
   wsmon run --port 8080 --lb nginx,aws-alb
       behind nginx on this host and an ALB before it, with the limits of `wsmon profiles`
   wsmon run --remote-port 443 --lb-timeout 350s
@@ -81,6 +83,15 @@ pub struct RunArgs {
     /// Alert log, one JSON object per line: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
     pub alert_log: Option<String>,
+
+    /// Access log, one JSON object per connection at its end: a file to append to, or - for stderr
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<String>,
+
+    /// Put path, host, origin and subprotocol of the handshake into the access log; they may be personal
+    /// data
+    #[arg(long)]
+    pub access_log_handshake: bool,
 
     /// Alertmanager to post alerts to; repeat it for each member of a cluster
     #[arg(long = "alertmanager", value_name = "URL")]
@@ -129,8 +140,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub reap_max_per_minute: Option<u32>,
 
-    /// Identify clients by the address that a proxy forwards, and put it into alerts; it is personal
-    /// data
+    /// Identify clients by the address that a proxy forwards, and put it into alerts and the access log;
+    /// it is personal data
     #[arg(long)]
     pub client_address: bool,
 
@@ -172,6 +183,11 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let rotated = listen(SignalKind::user_defined1())?;
     let sinks = Sinks::open(&settings.sinks(metrics_addr))
         .map_err(|error| Failure::usage(error.to_string()))?;
+    let access_log = settings.access_log().map(AccessLog::open).transpose();
+    let access_log = access_log.map_err(|error| {
+        let path = settings.access_log.as_deref().unwrap_or_default();
+        Failure::usage(format!("cannot write --access-log {path}: {error}"))
+    })?;
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
     refuse_reaping_without_means(settings.reap)?;
@@ -184,6 +200,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
+        keep_totals: access_log.is_some(),
         debug_log: args.debug_kernel,
         refused_shape: args.refused_shape,
         ..LoadSettings::default()
@@ -205,8 +222,8 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();
-    let mut daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, state)
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    let daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, access_log, state);
+    let mut daemon = daemon.map_err(|error| Failure::failed(error.to_string()))?;
     daemon.set_known_hops(profiles::known_hops());
     // Below the root of the hierarchy, sock_diag cannot distinguish which older sockets belong to the
     // cgroup. They are found at their next packet.
@@ -372,6 +389,11 @@ fn banner(
     let others = settings.alertmanagers.iter().chain(&settings.webhooks);
     let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
     eprintln!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
+    match settings.access_log.as_deref() {
+        Some("-") => eprintln!("  ends of connections to stderr"),
+        Some(path) => eprintln!("  ends of connections to {path}"),
+        None => {}
+    }
     match settings.reap.mode {
         ReapMode::Off => {}
         ReapMode::DryRun => eprintln!("  logs which confirmed zombies it would abort"),

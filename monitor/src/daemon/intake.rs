@@ -15,13 +15,13 @@ use super::{
 };
 use crate::{
     config::listeners::ListenerConfig,
-    decode::{self, DecodeError},
+    decode::{self, ClosedConnection, DecodeError},
     kernel::bpf::{
         loader::Loaded,
         maps::{Ring, Snapshots},
     },
 };
-use monitor_core::{Closed, Correlator, Event};
+use monitor_core::{Correlator, Detail, Event};
 
 /// Maximum number of vitals held in memory while handshakes are drained.
 const VITALS_AT_ONCE: usize = 1024;
@@ -42,7 +42,7 @@ const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_SCAN_INTERVAL: Duration = Duration::from_secs(240);
 
 /// A decoded record of the vitals ring, and the final figures of a connection if it holds them.
-type Vital = (Result<Event, DecodeError>, Option<Box<Closed>>);
+type Vital = (Result<Event, DecodeError>, Option<Box<ClosedConnection>>);
 
 /// The sources of the core's knowledge.
 pub(super) struct Intake {
@@ -59,6 +59,8 @@ pub(super) struct Intake {
     /// Records and snapshots that could not be decoded.
     pub(super) undecodable: u64,
     pub(super) undecodable_handshakes: u64,
+    /// By listener: connections whose end the kernel programs neither reported nor counted.
+    pub(super) missed_ends: Vec<u64>,
     /// Connections older than the programs for which the snapshot map had no room.
     pub(super) untracked_at_start: u64,
 }
@@ -92,6 +94,7 @@ impl Intake {
             scan_at: now,
             undecodable: 0,
             undecodable_handshakes: 0,
+            missed_ends: vec![0; listeners.len()],
             untracked_at_start: 0,
         })
     }
@@ -125,7 +128,7 @@ impl Intake {
     pub(super) fn drain(
         &mut self,
         core: &mut Correlator,
-        mut on_closed: impl FnMut(Closed, &Correlator),
+        mut on_closed: impl FnMut(ClosedConnection, &Correlator),
     ) -> bool {
         let mut records = 0;
         loop {
@@ -170,9 +173,21 @@ impl Intake {
         self.reconciler.seed(slice, &mut self.snapshots, core);
     }
 
-    /// Does one slice of the work on very many connections.
-    pub(super) fn reconcile(&mut self, core: &mut Correlator) {
-        self.reconciler.step(&mut self.snapshots, core);
+    /// Does one slice of the work on very many connections. Passes the last state of each whose end no
+    /// kernel program reported to `on_missed` before the core handles its end.
+    pub(super) fn reconcile(
+        &mut self,
+        core: &mut Correlator,
+        mut on_missed: impl FnMut(Detail, &Correlator),
+    ) {
+        let missed_ends = &mut self.missed_ends;
+        self.reconciler
+            .step(&mut self.snapshots, core, |detail, core| {
+                if let Some(count) = missed_ends.get_mut(detail.facts.listener.index()) {
+                    *count += 1;
+                }
+                on_missed(detail, core);
+            });
     }
 
     pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) {

@@ -39,6 +39,7 @@ impl Daemon {
             unreported_ends: self.intake.reconciler.unreported_ends(),
             undecodable_handshakes: self.intake.undecodable_handshakes,
             undelivered: self.outputs.sinks.undelivered(),
+            access_log: self.outputs.lost_lines(),
         }
     }
 }

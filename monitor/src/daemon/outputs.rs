@@ -3,7 +3,9 @@
 use std::io;
 
 use super::{
-    DaemonError, DaemonSettings, both_clocks,
+    DaemonError, DaemonSettings,
+    access_log::AccessLog,
+    both_clocks,
     frame_stream::FrameStream,
     name_of,
     owner_lookup::{OwnerLookup, SearchResult},
@@ -14,14 +16,17 @@ use crate::{
     alerting::Sinks,
     api::control::{EndedConnections, EventViewers, Past},
     config::listeners::ListenerConfig,
+    decode::ClosedConnection,
     kernel::{bpf::loader::Loaded, owner_service::OwnerService},
+    logs::line_log::LostLines,
     records::{Now, connections::HandshakeSummary},
 };
-use monitor_core::{Alert, Closed, Correlator, Grouping};
+use monitor_core::{Alert, Correlator, Detail, Ended, Grouping};
 
 /// The receivers of alerts, frames and changes of state.
 pub(super) struct Outputs {
     pub(super) sinks: Sinks,
+    access_log: Option<AccessLog>,
     /// Groups the core's alerts for the line-based outputs.
     pub(super) grouping: Grouping,
     pub(super) owners: OwnerService,
@@ -47,11 +52,13 @@ impl Outputs {
     pub(super) fn take(
         loaded: &mut Loaded,
         sinks: Sinks,
+        access_log: Option<AccessLog>,
         settings: &DaemonSettings,
     ) -> Result<Self, DaemonError> {
         let owners = OwnerService::open(&settings.pod_logs)?;
         Ok(Self {
             sinks,
+            access_log,
             grouping: Grouping::default(),
             owner_lookup: OwnerLookup::new(owners.clone(), settings.client_address),
             workload_lookup: WorkloadLookup::new(owners.clone()),
@@ -104,19 +111,53 @@ impl Outputs {
         }
     }
 
-    /// Keeps the end of a connection for later requests. Must run before the core handles the end,
-    /// because the core then forgets the handshake.
-    pub(super) fn remember(&mut self, closed: Closed, core: &Correlator) {
+    /// Keeps the end of a connection for later requests and for the access log. Must run before the core
+    /// handles the end, because the core then forgets the handshake.
+    pub(super) fn remember_closed(&mut self, closed: ClosedConnection, core: &Correlator) {
+        if let Some(log) = &mut self.access_log {
+            log.remember_closed(&closed, core);
+        }
+        let closed = closed.closed;
         self.frame_stream.remember(&closed.detail.facts);
-        let Closed { detail, .. } = &closed;
-        let handshake = core.handshake(detail.facts.conn);
-        let owner = self.owners.known(detail.facts.conn, detail.facts.cgroup_id);
+        let facts = &closed.detail.facts;
+        let handshake = core.handshake(facts.conn);
+        let owner = self.owners.known(facts.conn, facts.cgroup_id);
         self.history.remember(Past {
             owner: owner.into(),
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             requested_at: handshake.and_then(|handshake| handshake.requested_at),
             closed,
         });
+    }
+
+    /// The same for a connection whose end was not reported, as last published.
+    pub(super) fn remember_missed(&mut self, detail: Detail, core: &Correlator) {
+        if let Some(log) = &mut self.access_log {
+            log.remember_missed(detail, core);
+        }
+    }
+
+    /// Writes the line of a connection that the core has ended.
+    pub(super) fn log_end(&mut self, ended: &Ended, listeners: &[ListenerConfig], now: &Now) {
+        if let Some(log) = &mut self.access_log {
+            log.write(ended, listeners, now);
+        }
+    }
+
+    /// Reopens the files of the logs by their names.
+    pub(super) fn reopen_logs(&self) {
+        self.sinks.reopen();
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Lines of the access log that were lost.
+    pub(super) fn lost_lines(&self) -> LostLines {
+        self.access_log
+            .as_ref()
+            .map(AccessLog::lost)
+            .unwrap_or_default()
     }
 
     fn emit(&mut self, alerts: &[Alert], listeners: &[ListenerConfig]) {

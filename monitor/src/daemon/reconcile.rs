@@ -17,7 +17,7 @@ use crate::{
         host::netns::NetNsError,
     },
 };
-use monitor_core::{ConnId, Correlator, Event};
+use monitor_core::{ConnId, Correlator, Detail, Event};
 
 mod comparison;
 mod older_connections;
@@ -154,10 +154,24 @@ impl Reconciler {
     }
 
     /// Does one slice of the work. The rings must have been read just before, because they report
-    /// whatever has ended since.
-    pub fn step(&mut self, snapshots: &mut Snapshots, core: &mut Correlator) {
-        let missing = self.give_up_missing(|conn| snapshots.is_seed(conn), core);
-        for conn in missing.into_iter().chain(self.give_up_gone(core)) {
+    /// whatever has ended since. Passes the last state of each connection that has a snapshot and is given
+    /// up to `on_missed`, before the core handles its end. The kernel programs remove the snapshot when
+    /// they count an end, so they have not counted these.
+    pub fn step(
+        &mut self,
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+        mut on_missed: impl FnMut(Detail, &Correlator),
+    ) {
+        let mut before_end = |conn, core: &Correlator| match snapshots.detail(conn) {
+            Ok(Some(detail)) => on_missed(detail, core),
+            Ok(None) => {}
+            Err(error) => log::warn!("socket {}: {error}", conn.0),
+        };
+        let mut given_up =
+            self.give_up_missing(|conn| snapshots.is_seed(conn), &mut before_end, core);
+        given_up.append(&mut self.give_up_gone(&mut before_end, core));
+        for conn in given_up {
             if let Err(error) = snapshots.remove(conn) {
                 log::warn!("socket {}: {error}", conn.0);
             }
@@ -205,13 +219,18 @@ impl Reconciler {
 
     /// Ends a slice of the connections whose end was not reported, and returns those whose snapshot has
     /// to be removed.
-    fn give_up_gone(&mut self, core: &mut Correlator) -> Vec<ConnId> {
+    fn give_up_gone(
+        &mut self,
+        mut before_end: impl FnMut(ConnId, &Correlator),
+        core: &mut Correlator,
+    ) -> Vec<ConnId> {
         let slice = self.gone.len().saturating_sub(SLICE);
         let mut slice = self.gone.split_off(slice);
         // The end of any other was reported after the scan.
         slice.retain(|conn| core.knows(*conn));
         for conn in slice.iter().copied() {
             log::debug!("socket {}: gone, its end was not reported", conn.0);
+            before_end(conn, core);
             let at = clock::now();
             core.handle_event(Event::Gone { conn, at });
         }
@@ -224,6 +243,7 @@ impl Reconciler {
     fn give_up_missing(
         &mut self,
         is_seed: impl Fn(ConnId) -> bool,
+        mut before_end: impl FnMut(ConnId, &Correlator),
         core: &mut Correlator,
     ) -> Vec<ConnId> {
         let slice = self.missing.len().saturating_sub(SLICE);
@@ -233,6 +253,7 @@ impl Reconciler {
         // A seed that has seen a packet belongs to the kernel programs, which report its end.
         slice.retain(|conn| is_seed(*conn));
         for conn in slice.iter().copied() {
+            before_end(conn, core);
             let at = clock::now();
             core.handle_event(Event::Gone { conn, at });
         }
@@ -325,7 +346,7 @@ mod tests {
         // Its end was reported after the scan and before its turn.
         assert!(reconciler.seeds.remove(ConnId(1)));
         let met_a_packet = ConnId(2);
-        let gone = reconciler.give_up_missing(|conn| conn != met_a_packet, &mut core);
+        let gone = reconciler.give_up_missing(|conn| conn != met_a_packet, |_, _| {}, &mut core);
         assert_eq!(gone, [ConnId(3)], "only this one ends without a record");
         let known = [1, 2, 3, 4].map(|conn| core.knows(ConnId(conn)));
         assert_eq!(known, [true, true, false, true]);
@@ -351,9 +372,12 @@ mod tests {
         // Its end was reported after the scan.
         let (conn, at) = (ConnId(all - 1), Ktime(2));
         core.handle_event(Event::Gone { conn, at });
-        assert_eq!(reconciler.give_up_gone(&mut core).len(), SLICE - 1);
+        assert_eq!(
+            reconciler.give_up_gone(|_, _| {}, &mut core).len(),
+            SLICE - 1
+        );
         assert!(reconciler.is_behind());
-        assert_eq!(reconciler.give_up_gone(&mut core).len(), 2);
+        assert_eq!(reconciler.give_up_gone(|_, _| {}, &mut core).len(), 2);
         assert!(!reconciler.is_behind());
         assert!(core.is_empty());
         assert_eq!(reconciler.unreported_ends(), all - 1);
@@ -373,7 +397,11 @@ mod tests {
         };
         let mut slices = Vec::new();
         while reconciler.is_behind() {
-            slices.push(reconciler.give_up_missing(|_| true, &mut core).len());
+            slices.push(
+                reconciler
+                    .give_up_missing(|_| true, |_, _| {}, &mut core)
+                    .len(),
+            );
         }
         assert_eq!(slices, [SLICE, SLICE, 1]);
         assert!(core.is_empty());

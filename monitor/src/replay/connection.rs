@@ -9,7 +9,6 @@ use monitor_common::{
     replay,
     segment::{Segment, after, tcp_flags},
     snapshot::{Snapshot, closing_by, origin, role},
-    stats::{ListenerStats, ProtocolError},
 };
 
 use super::{dedup::RecentPackets, headers::TcpSegment};
@@ -24,7 +23,6 @@ const TIMEOUT: u8 = 3;
 pub(super) struct ReplayedConnection {
     /// The kernel programs' state of a connection.
     pub(super) stream: replay::Connection,
-    pub(super) counts: FrameTotals,
     /// By the [`Direction`] they send in.
     sides: [StreamSide; 2],
     /// The recent packets of each side.
@@ -49,16 +47,6 @@ pub(super) struct Watched {
     pub(super) role: Role,
     /// The direction of the current packet.
     pub(super) direction: Direction,
-}
-
-/// The counts of one connection; pairs are `[rx, tx]`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FrameTotals {
-    /// By raw opcode.
-    pub(super) frames: [[u64; 16]; 2],
-    pub(super) unsynced_bytes: [u64; 2],
-    pub(super) retransmits: u64,
-    pub(super) protocol_errors: [u64; ProtocolError::ALL.len()],
 }
 
 /// The state of one side, from its segments.
@@ -123,7 +111,6 @@ impl ReplayedConnection {
         };
         Self {
             stream,
-            counts: FrameTotals::default(),
             sides: [StreamSide::default(); 2],
             recent: [RecentPackets::default(); 2],
             established: false,
@@ -261,16 +248,6 @@ impl ReplayedConnection {
         acknowledged(rx, tx) && acknowledged(tx, rx)
     }
 
-    /// Adds the changes by one segment to the counters of its listener.
-    pub(super) fn count(&mut self, before: &Reading, after: &Reading) {
-        for i in 0..2 {
-            self.counts.unsynced_bytes[i] += after.unsynced_bytes[i] - before.unsynced_bytes[i];
-        }
-        for (i, count) in self.counts.protocol_errors.iter_mut().enumerate() {
-            *count += after.protocol_errors[i] - before.protocol_errors[i];
-        }
-    }
-
     fn interpret_syn(&mut self, direction: Direction, segment: &Segment) -> PacketMeaning {
         let syn = Syn {
             from: direction,
@@ -356,22 +333,6 @@ impl ReplayedConnection {
         }
         if segment.has(tcp_flags::FIN) {
             side.fin = Some(end);
-        }
-    }
-}
-
-/// The counters of a listener that are also reported per connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
-    unsynced_bytes: [u64; 2],
-    protocol_errors: [u64; ProtocolError::ALL.len()],
-}
-
-impl Reading {
-    pub(super) fn of(stats: &ListenerStats) -> Self {
-        Self {
-            unsynced_bytes: stats.unsynced_bytes.map(|counter| counter.get()),
-            protocol_errors: stats.protocol_errors.map(|counter| counter.get()),
         }
     }
 }

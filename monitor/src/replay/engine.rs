@@ -19,14 +19,17 @@ use super::{
     early_data::Early,
     headers::{self, TcpSegment},
     ports,
-    report::{ConnectionEnd, ReplayRecord, wall_clock},
+    report::{ReplayRecord, wall_clock},
 };
 use crate::{
     config::listeners::ListenerConfig,
-    records::{recording_summary::RecordingSummary, skipped::Skip},
+    records::{
+        connection_summary::ConnectionEnd, recording_summary::RecordingSummary, skipped::Skip,
+    },
 };
 use monitor_core::{
-    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, State, Subject, facts::Role,
+    Action, Correlator, Grouping, KnownHop, Ktime, ListenerId, PastVerdict, State, Subject,
+    facts::Role,
 };
 
 mod counts;
@@ -68,6 +71,8 @@ pub struct Replay {
     last_number: u64,
     /// The frames of the current segment, and its connection.
     frames: (u64, Vec<SeenFrame>),
+    /// Of the connection that the core has just closed.
+    verdicts: Vec<PastVerdict>,
     records: VecDeque<ReplayRecord>,
     summary: RecordingSummary,
 }
@@ -112,6 +117,7 @@ impl Replay {
             early: Early::default(),
             last_number: 0,
             frames: (0, Vec::new()),
+            verdicts: Vec::new(),
             records: VecDeque::new(),
             summary: RecordingSummary::default(),
         }
@@ -341,6 +347,7 @@ impl Replay {
                         self.emit_frames();
                     }
                 }
+                Action::Ended(ended) => self.verdicts = ended.verdicts,
                 // No record is lost here.
                 Action::Reconcile => {}
             }

@@ -13,13 +13,19 @@ use crate::{
 const PAGE: &str = "docs/records.md";
 
 /// Objects whose fields are listed once: a record, a path in it, and where its fields are.
-const SHARED: [(&str, &str, &str, &str); 8] = [
+const SHARED: [(&str, &str, &str, &str); 9] = [
     ("alert", "examples[].conn.", "alert", "conn."),
     ("alert", "examples[].evidence.", "alert", "evidence."),
     ("alert", "examples[].", "client", ""),
     ("connection", "tx.", "connection", "rx."),
     ("connection", "rates.tx.", "connection", "rates.rx."),
     ("group", "rates.tx.", "group", "rates.rx."),
+    (
+        "connection_summary",
+        "handshake.",
+        "connection",
+        "handshake.",
+    ),
     ("connection_summary", "tx.", "connection_summary", "rx."),
     ("recording_summary", "tx.", "recording_summary", "rx."),
 ];

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use monitor::records::{
     clients::{ClientFigures, ClientRecord},
-    connection_summary::{ConnectionSummary, DirectionSummary},
+    connection_summary::{ConnectionSummary, DirectionSummary, VerdictSummary},
     connections::{
         CloseFrame, ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange,
         TcpRecord, VerdictRecord,
@@ -288,29 +288,40 @@ fn transitions() -> Vec<TransitionRecord> {
 fn connection_summaries() -> [ConnectionSummary; 3] {
     let open = ConnectionSummary {
         close: None,
+        ..connection_summary(true)
+    };
+    // The record of its end was lost.
+    let unknown = ConnectionSummary {
+        rx: DirectionSummary::default(),
+        tx: DirectionSummary::default(),
         ..connection_summary(false)
     };
-    [open, connection_summary(false), connection_summary(true)]
+    [open, unknown, connection_summary(true)]
 }
 
 fn connection_summary(full: bool) -> ConnectionSummary {
     let moment = full.then_some(Timestamp::UNIX_EPOCH);
     let direction = DirectionSummary {
-        frames: 1,
-        frames_by_opcode: [("text", 1)].into(),
-        payload_bytes: 1,
-        unsynced_bytes: 0,
-        pings: 0,
-        pings_unanswered: 0,
-        ping_rtt_seconds: full.then_some(0.5),
+        frames: Some(1),
+        frames_by_opcode: Some([("text", 1)].into()),
+        messages: Some(1),
+        payload_bytes: Some(1),
+        unsynced_bytes: Some(0),
+        pings: Some(0),
+        pings_unanswered: Some(0),
+        ping_rtt_seconds: Some(0.5),
+        ping_rtt_min_seconds: Some(0.5),
+        ping_rtt_median_seconds: Some(0.5),
+        ping_rtt_max_seconds: Some(0.5),
     };
+    let end = ([127, 0, 0, 1], 8080).into();
     ConnectionSummary {
         ts: Timestamp::UNIX_EPOCH,
         cookie: ConnId(1),
         listener: "8080".to_owned(),
-        local: ([127, 0, 0, 1], 8080).into(),
-        peer: ([127, 0, 0, 1], 40_000).into(),
-        role: "server",
+        local: full.then_some(end),
+        peer: full.then_some(end),
+        role: full.then_some("server"),
         protocol: "websocket",
         established_at: moment,
         opened_at: moment,
@@ -320,8 +331,19 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         close: Some(close(full)),
         rx: direction.clone(),
         tx: direction,
-        retransmits_total: 0,
-        protocol_errors: [("rsv", 1)].into(),
+        retransmits_total: full.then_some(0),
+        longest_idle_gap_seconds: full.then_some(1.0),
+        protocol_errors: full.then(|| [("rsv", 1)].into()),
+        verdicts: [None, Some("recovered")]
+            .map(|resolution| VerdictSummary {
+                kind: "expired",
+                certainty: "suspected",
+                resolution,
+                count: 1,
+            })
+            .to_vec(),
+        handshake: connection(full).handshake.filter(|_| full),
+        client: full.then_some([127, 0, 0, 1].into()),
     }
 }
 

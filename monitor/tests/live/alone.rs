@@ -3,5 +3,6 @@
 
 mod hops;
 mod storms;
+mod ten_thousand;
 mod thousand;
 mod torrent;

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     net::{SocketAddr, UdpSocket},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -123,6 +124,15 @@ fn end_of(file: &std::path::Path) -> Option<Vec<u8>> {
 }
 
 impl Recording {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join(FILE)
+    }
+
+    /// The server's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
     /// The frames that tshark finds in it.
     pub(crate) fn frames(&self) -> Counted {
         // The user's preferences must not change tshark's output.
@@ -131,7 +141,7 @@ impl Recording {
             .env("HOME", nobodys)
             .env("XDG_CONFIG_HOME", nobodys)
             .arg("-r")
-            .arg(self.folder.path().join(FILE))
+            .arg(self.path())
             .arg("-n")
             .args(["-d", &format!("tcp.port=={},http", self.server.port())])
             .args(["-o", "tcp.reassemble_out_of_order:TRUE"])

@@ -3,6 +3,7 @@
 //! Every test uses its own ports, because a daemon sees all namespaces of this host. Tests run side by side,
 //! except those in [`alone`].
 
+mod access_log;
 mod alertmanager;
 mod alone;
 mod backend;
@@ -15,6 +16,7 @@ mod frames;
 mod groups;
 mod handshakes;
 mod idle_gaps;
+mod killable;
 mod lifecycle;
 mod lossy;
 mod multipath;

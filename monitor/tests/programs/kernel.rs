@@ -19,6 +19,7 @@ use monitor::{
     },
 };
 use monitor_common::{
+    connection_totals::ConnectionTotals,
     drop_reason::DropReason,
     event::FrameSample,
     replay::SeenFrame,
@@ -128,6 +129,13 @@ impl Kernel {
         })
         .unwrap();
         self.agrees_with(&mut link, what);
+        let ends = std::iter::from_fn(|| self.vitals.next(decode::closed));
+        let end = ends
+            .flatten()
+            .find(|end| end.closed.detail.facts.conn == link.conn());
+        let end = end.expect("the record of the end");
+        let totals = end.totals.expect("an account");
+        assert_eq!(account(&totals), account(link.native.totals()), "{what}");
     }
 
     /// Asserts that the counters and samples of one connection equal those of the native run.
@@ -158,7 +166,19 @@ pub(super) fn load(ports: Range<u16>) -> Loaded {
             remote: false,
         })
         .collect();
-    Loaded::new(&listeners, &LoadSettings::default()).unwrap()
+    let settings = LoadSettings {
+        keep_totals: true,
+        ..LoadSettings::default()
+    };
+    Loaded::new(&listeners, &settings).unwrap()
+}
+
+/// What in a connection's account does not depend on the clock.
+fn account(totals: &ConnectionTotals) -> ConnectionTotals {
+    let mut account = *totals;
+    account.ping_rtts = ConnectionTotals::EMPTY.ping_rtts;
+    account.longest_gap_ticks = [0; 2];
+    account
 }
 
 /// The facts that do not depend on the clock.

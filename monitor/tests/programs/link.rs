@@ -9,6 +9,7 @@ use std::{
 
 use monitor_common::{
     Direction,
+    connection_totals::ConnectionTotals,
     listener::ListenerLimits,
     replay::Connection,
     snapshot::{origin, role},
@@ -48,6 +49,10 @@ impl Native {
         native.connection.flow.snapshot.origin = origin::ADOPTED;
         native.connection.flow.join_mid_stream(Direction::Rx);
         native
+    }
+
+    pub(super) fn totals(&self) -> &ConnectionTotals {
+        &self.connection.totals
     }
 
     pub(super) fn take(&mut self, direction: Direction, packet: &Packet) {

@@ -28,7 +28,7 @@ use super::{
 #[ignore = "needs root: loads programs, makes network namespaces"]
 fn every_vital_event_is_either_read_or_counted_as_dropped() {
     // With three events each, more than the ring holds.
-    const CONNECTIONS: u64 = 9_000;
+    const CONNECTIONS: u64 = 12_000;
     let port = 28_108;
     let mut turn = KernelGuard::wait();
     let kernel = turn.watching(port);

@@ -61,15 +61,15 @@ fn a_connection_is_reported_with_its_times_and_its_close_frame() {
     };
     assert_eq!(
         connection.local,
-        "10.0.0.1:8080".parse().expect("an address")
+        Some("10.0.0.1:8080".parse().expect("an address"))
     );
     assert_eq!(
         connection.peer,
-        "10.0.0.2:40000".parse().expect("an address")
+        Some("10.0.0.2:40000".parse().expect("an address"))
     );
     assert_eq!(
         (connection.role, connection.protocol),
-        ("server", "websocket")
+        (Some("server"), "websocket")
     );
     assert_eq!(seconds(connection.established_at), Some(0.002));
     assert_eq!(seconds(connection.closed_at), Some(2.002));
@@ -80,9 +80,9 @@ fn a_connection_is_reported_with_its_times_and_its_close_frame() {
     assert_eq!((close.initiator, close.code), (Direction::Tx, Some(1001)));
     assert_eq!(
         connection.rx.frames_by_opcode,
-        [("close", 1), ("text", 1)].into()
+        Some([("close", 1), ("text", 1)].into())
     );
-    assert_eq!(connection.tx.frames_by_opcode, [("close", 1)].into());
+    assert_eq!(connection.tx.frames_by_opcode, Some([("close", 1)].into()));
     assert_eq!(played.summary.open, 0);
 }
 
@@ -170,7 +170,7 @@ fn reused_ports_are_a_new_connection() {
     assert!(
         connections
             .iter()
-            .all(|connection| connection.rx.frames_by_opcode["text"] == 1)
+            .all(|connection| connection.rx.frames_by_opcode == Some([("text", 1)].into()))
     );
     assert!(played.summary.skipped.iter().next().is_none());
 }
@@ -222,7 +222,7 @@ fn an_older_connection_is_assumed_until_segments_begin_with_frames() {
         (connection.protocol, connection.established_at),
         ("assumed", None)
     );
-    assert_eq!(connection.rx.unsynced_bytes, middle.len() as u64);
+    assert_eq!(connection.rx.unsynced_bytes, Some(middle.len() as u64));
 
     let text = frame(TEXT, &[b'a'; 50], true);
     for i in 0..10 {
@@ -234,11 +234,11 @@ fn an_older_connection_is_assumed_until_segments_begin_with_frames() {
         (connection.protocol, connection.established_at),
         ("websocket", None)
     );
-    let believed = connection.rx.frames_by_opcode["text"];
+    let believed = connection.rx.messages.expect("known");
     assert!((1..10).contains(&believed), "{believed}");
     // Bytes before the frames were recognised are reported as unsynced.
     let doubted = middle.len() as u64 + (10 - believed) * text.len() as u64;
-    assert_eq!(connection.rx.unsynced_bytes, doubted);
+    assert_eq!(connection.rx.unsynced_bytes, Some(doubted));
 }
 
 #[test]
@@ -291,19 +291,19 @@ fn a_remote_port_is_seen_from_the_clients_end() {
     };
     let played = judge(&recording, std::slice::from_ref(&remote));
     let connection = played.connections()[0];
-    assert_eq!(connection.role, "client");
+    assert_eq!(connection.role, Some("client"));
     assert_eq!(
         connection.local,
-        "10.0.0.2:40000".parse().expect("an address")
+        Some("10.0.0.2:40000".parse().expect("an address"))
     );
     // The client's socket is established by the server's answer.
     assert_eq!(seconds(connection.established_at), Some(0.001));
-    assert_eq!(connection.tx.frames_by_opcode, [("ping", 1)].into());
-    assert_eq!(connection.tx.pings_unanswered, 1);
+    assert_eq!(connection.tx.frames_by_opcode, Some([("ping", 1)].into()));
+    assert_eq!(connection.tx.pings_unanswered, Some(1));
     // If both ends are watched, the server's is reported.
     let played = judge(&recording, &[remote, server(8080, None)]);
     let roles: Vec<_> = played.connections().iter().map(|c| c.role).collect();
-    assert_eq!(roles, ["server"]);
+    assert_eq!(roles, [Some("server")]);
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn between_two_watched_ports_the_handshake_identifies_the_server() {
         let connection = played.connections()[0];
         assert_eq!(
             (connection.listener.as_str(), connection.role),
-            ("8080", "server")
+            ("8080", Some("server"))
         );
         assert_eq!(connection.protocol, "websocket");
     }
@@ -343,8 +343,8 @@ fn repeated_data_is_a_retransmission_and_a_keepalive_is_not() {
     }
     let played = judge(&recording, &[server(8080, None)]);
     let connection = played.connections()[0];
-    assert_eq!(connection.retransmits_total, 1);
-    assert_eq!(connection.tx.frames_by_opcode, [("text", 1)].into());
+    assert_eq!(connection.retransmits_total, Some(1));
+    assert_eq!(connection.tx.frames_by_opcode, Some([("text", 1)].into()));
 }
 
 #[test]
@@ -458,7 +458,7 @@ fn a_packet_captured_on_two_interfaces_counts_once() {
         assert_eq!((copies, after_close), (packets - 1 - acks, 1));
         twice.summary = once.summary.clone();
         assert_eq!(format!("{twice:?}"), format!("{once:?}"));
-        assert_eq!(once.connections()[0].retransmits_total, 0);
+        assert_eq!(once.connections()[0].retransmits_total, Some(0));
     }
 }
 
@@ -542,12 +542,12 @@ fn a_request_in_a_syn_counts_once_accepted_or_retransmitted() {
         assert_eq!(connection.protocol, "websocket");
         assert_eq!(
             connection.rx.frames_by_opcode,
-            [("text", 1)].into(),
+            Some([("text", 1)].into()),
             "{is_taken}"
         );
         assert_eq!(
             (connection.rx.unsynced_bytes, connection.tx.unsynced_bytes),
-            (0, 0)
+            (Some(0), Some(0))
         );
         assert_eq!(played.connecting(), 1, "{played:?}");
     }

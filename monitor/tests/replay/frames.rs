@@ -101,10 +101,10 @@ proptest! {
         let connections = played.connections();
         prop_assert_eq!(connections.len(), 1);
         let sum = |frames: &[ws::Frame]| frames.iter().map(|frame| frame.len as u64).sum::<u64>();
-        prop_assert_eq!(connections[0].rx.payload_bytes, sum(&from_client));
-        prop_assert_eq!(connections[0].tx.payload_bytes, sum(&from_server));
-        prop_assert_eq!(connections[0].rx.unsynced_bytes, 0);
-        prop_assert_eq!(connections[0].tx.unsynced_bytes, 0);
+        prop_assert_eq!(connections[0].rx.payload_bytes, Some(sum(&from_client)));
+        prop_assert_eq!(connections[0].tx.payload_bytes, Some(sum(&from_server)));
+        prop_assert_eq!(connections[0].rx.unsynced_bytes, Some(0));
+        prop_assert_eq!(connections[0].tx.unsynced_bytes, Some(0));
     }
 }
 

@@ -62,6 +62,9 @@ fn gist(played: &Played) -> String {
     let direction = |direction: &DirectionSummary| {
         let untimed = DirectionSummary {
             ping_rtt_seconds: None,
+            ping_rtt_min_seconds: None,
+            ping_rtt_median_seconds: None,
+            ping_rtt_max_seconds: None,
             ..direction.clone()
         };
         format!("{untimed:?}")

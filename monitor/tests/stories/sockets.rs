@@ -124,7 +124,7 @@ impl Host {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Alert(alert) => self.reported.push(Report::of_alert(alert)),
-                Action::Transition(_) | Action::Reconcile => {}
+                Action::Transition(_) | Action::Ended(_) | Action::Reconcile => {}
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Correlator};
 use crate::{
+    action::Ended,
     event::CloseHow,
     facts::{ConnId, Facts},
     flow::TrackedFlow,
@@ -43,11 +44,12 @@ impl Correlator {
             storm.depart(&observation, Some(how), client, &history.tally);
         }
         flow.advance(facts, history, &mut self.actions);
-        let from = flow.state();
+        let (from, protocol) = (flow.state(), flow.protocol());
         history.tally.count_close(facts);
         history.count(flow.cgroup, |counts| counts.count_close(facts, how));
         let (ending, last) = (Ending::Closed(how), Some(&observation));
         flow.end(ending, last, self.now, history, &mut self.actions);
+        let verdicts = history.past_verdicts.take(facts.conn);
         self.actions.push_back(Action::Transition(Transition {
             conn: facts.conn,
             listener: id,
@@ -57,6 +59,14 @@ impl Correlator {
             to: State::Closed,
             reason: Reason::Ended { how },
         }));
+        self.actions.push_back(Action::Ended(Box::new(Ended {
+            conn: facts.conn,
+            listener: id,
+            protocol,
+            at: facts.at,
+            how,
+            verdicts,
+        })));
         self.report_storm(id);
     }
 
@@ -79,11 +89,20 @@ impl Correlator {
             (None, Some(attempt)) => (attempt.listener, attempt_state, ending.reason()),
             (None, None) => return,
         };
-        if let Some(mut flow) = flow {
+        let ended = flow.map(|mut flow| {
             let Listener { history, storm, .. } = &mut self.listeners[listener.index()];
             storm.disconnect(&mut flow);
+            let protocol = flow.protocol();
             flow.end(ending, None, self.now.max(at), history, &mut self.actions);
-        }
+            Ended {
+                conn,
+                listener,
+                protocol,
+                at,
+                how: CloseHow::Unknown,
+                verdicts: history.past_verdicts.take(conn),
+            }
+        });
         // If an upgrade is pending again, only an earlier use of the connection is over.
         if self.pending.get(conn).is_none() {
             self.actions.push_back(Action::Transition(Transition {
@@ -95,6 +114,11 @@ impl Correlator {
                 to: State::Closed,
                 reason,
             }));
+        }
+        if ending == Ending::Gone
+            && let Some(ended) = ended
+        {
+            self.actions.push_back(Action::Ended(Box::new(ended)));
         }
     }
 

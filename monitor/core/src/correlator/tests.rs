@@ -3,6 +3,7 @@
 mod application;
 mod backlogged;
 mod black_holed;
+mod ends;
 mod expired;
 mod mptcp;
 mod table;
@@ -13,7 +14,8 @@ use monitor_common::snapshot::TRY_APART;
 
 use super::*;
 use crate::{
-    AlertResolution, Certainty, CloseHow, Hop, OnExpiry, Status, Trouble, VerdictKind,
+    AlertResolution, Certainty, CloseHow, Ended, Hop, OnExpiry, PastVerdict, Status, Trouble,
+    VerdictKind,
     event::{ReceiveQueue, SendQueue},
     facts::{Close, Closing, ClosingBy, Direction, IdleGap, Protocol},
     hop::{Activity, Directions, Path},
@@ -34,6 +36,7 @@ struct Bench {
     checks: u32,
     emitted: Vec<(u64, Status, VerdictKind, Certainty)>,
     reasons: Vec<String>,
+    ended: Vec<Ended>,
 }
 
 impl Bench {
@@ -44,6 +47,7 @@ impl Bench {
             checks: 0,
             emitted: Vec::new(),
             reasons: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -103,12 +107,16 @@ impl Bench {
 
     fn listen(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            if let Action::Alert(alert) = action
-                && let Some((kind, certainty)) = alert.subject.verdict()
-            {
-                let at = alert.at.0 / 1_000_000;
-                self.emitted.push((at, alert.status, kind, certainty));
-                self.reasons.push(alert.reason);
+            match action {
+                Action::Alert(alert) => {
+                    if let Some((kind, certainty)) = alert.subject.verdict() {
+                        let at = alert.at.0 / 1_000_000;
+                        self.emitted.push((at, alert.status, kind, certainty));
+                        self.reasons.push(alert.reason);
+                    }
+                }
+                Action::Ended(ended) => self.ended.push(*ended),
+                Action::Transition(_) | Action::Reconcile => {}
             }
         }
     }

@@ -140,7 +140,7 @@ impl Shell {
                 Subject::Connection(verdict) => Some((alert, &**verdict)),
                 _ => None,
             },
-            Action::Transition(_) | Action::Reconcile => None,
+            Action::Transition(_) | Action::Ended(_) | Action::Reconcile => None,
         })
     }
 

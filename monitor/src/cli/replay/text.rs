@@ -169,19 +169,23 @@ fn row(connection: &ConnectionSummary) -> [String; 11] {
         None => format!("none ({})", close.initiator.sender()),
     });
     let unknown = || "-".to_owned();
+    let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
+    let pair = |rx, tx| format!("{}/{}", number(rx), number(tx));
     let (rx, tx) = (&connection.rx, &connection.tx);
     [
         connection.cookie.0.to_string(),
         connection.listener.clone(),
-        connection.role.to_owned(),
-        connection.peer.to_string(),
+        connection.role.unwrap_or("-").to_owned(),
+        connection
+            .peer
+            .map_or_else(unknown, |peer| peer.to_string()),
         connection.protocol.to_owned(),
         begun.map_or_else(unknown, |at| format!("{at:.3}")),
         lasted.unwrap_or_else(unknown),
         connection.how.unwrap_or("open").to_owned(),
         close.unwrap_or_else(unknown),
-        format!("{}/{}", rx.frames, tx.frames),
-        format!("{}/{}", rx.payload_bytes, tx.payload_bytes),
+        pair(rx.frames, tx.frames),
+        pair(rx.payload_bytes, tx.payload_bytes),
     ]
 }
 

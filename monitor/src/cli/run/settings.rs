@@ -4,10 +4,12 @@ use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
 use super::RunArgs;
 use crate::{
-    alerting::{SinkSettings, alert_log::LogTarget},
+    alerting::SinkSettings,
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::{self, Config, endpoint::Endpoint, listeners::ListenerConfig},
+    daemon::access_log::AccessLogSettings,
     kernel::bpf::loader::LoadSettings,
+    logs::line_log::LogTarget,
 };
 use monitor_core::reap::{ReapMode, ReapSettings};
 
@@ -30,10 +32,14 @@ pub(super) struct Settings {
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
     pub(super) alert_log: String,
+    /// A file, or `-` for stderr.
+    pub(super) access_log: Option<String>,
+    /// Whether the access log may have the text of handshakes.
+    pub(super) access_log_handshake: bool,
     pub(super) alertmanagers: Vec<Endpoint>,
     pub(super) webhooks: Vec<Endpoint>,
     pub(super) reap: ReapSettings,
-    /// Whether alerts may name the client behind a proxy.
+    /// Whether alerts and the access log may name the client behind a proxy.
     pub(super) client_address: bool,
 }
 
@@ -76,6 +82,8 @@ impl Settings {
                 .or(daemon.max_connections)
                 .unwrap_or(LoadSettings::default().max_connections),
             alert_log: alert_log.unwrap_or_else(|| "-".to_owned()),
+            access_log: args.access_log.clone().or(daemon.access_log),
+            access_log_handshake: args.access_log_handshake || privacy.access_log_handshake,
             alertmanagers: given_or(&args.alertmanagers, alerts.alertmanager),
             webhooks: given_or(&args.webhooks, alerts.webhook),
             reap: ReapSettings {
@@ -98,6 +106,15 @@ impl Settings {
             webhooks: self.webhooks.clone(),
             metrics_addr,
         }
+    }
+
+    /// Where the ends of connections go, if anywhere.
+    pub(super) fn access_log(&self) -> Option<AccessLogSettings> {
+        Some(AccessLogSettings {
+            target: LogTarget::parse(self.access_log.as_deref()?),
+            handshake: self.access_log_handshake,
+            client_address: self.client_address,
+        })
     }
 
     /// The settings of `new` that need a restart, each by its key.
@@ -127,6 +144,7 @@ impl Settings {
             &self.max_connections,
             &new.max_connections,
         );
+        compare("daemon.access_log", &self.access_log, &new.access_log);
         compare("alerts.log", &self.alert_log, &new.alert_log);
         compare(
             "alerts.alertmanager",
@@ -144,6 +162,11 @@ impl Settings {
             "privacy.client_address",
             &self.client_address,
             &new.client_address,
+        );
+        compare(
+            "privacy.access_log_handshake",
+            &self.access_log_handshake,
+            &new.access_log_handshake,
         );
         compare("listeners", &self.watched(), &new.watched());
         found
@@ -192,6 +215,7 @@ mod tests {
         cgroup = "/sys/fs/cgroup/a"
         pod_logs = "/a/pods"
         max_connections = 7
+        access_log = "/var/log/c"
 
         [alerts]
         log = "/var/log/a"
@@ -207,6 +231,7 @@ mod tests {
         assert_eq!(of_file.pod_logs, PathBuf::from("/a/pods"));
         assert_eq!(of_file.max_connections, 7);
         assert_eq!(of_file.alert_log, "/var/log/a");
+        assert_eq!(of_file.access_log.as_deref(), Some("/var/log/c"));
 
         let flags = [
             ["--metrics-addr", "127.0.0.1:1"],
@@ -216,6 +241,7 @@ mod tests {
             ["--pod-logs", "/p"],
             ["--max-connections", "8"],
             ["--alert-log", "-"],
+            ["--access-log", "/d"],
         ];
         let of_flags = settings(&flags.concat(), FILE).expect("valid");
         assert_eq!(of_flags.metrics_addr.to_string(), "127.0.0.1:1");
@@ -225,6 +251,7 @@ mod tests {
         assert_eq!(of_flags.pod_logs, PathBuf::from("/p"));
         assert_eq!(of_flags.max_connections, 8);
         assert_eq!(of_flags.alert_log, "-");
+        assert_eq!(of_flags.access_log.as_deref(), Some("/d"));
 
         let defaults = settings(&["--port", "80"], "").expect("valid");
         assert_eq!(defaults.metrics_addr, config::DEFAULT_METRICS_ADDR);
@@ -233,6 +260,7 @@ mod tests {
         assert_eq!(defaults.pod_logs, PathBuf::from("/var/log/pods"));
         assert_eq!(defaults.max_connections, 262_144);
         assert_eq!(defaults.alert_log, "-");
+        assert_eq!(defaults.access_log(), None);
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub const PACKET_HOOKS: [(&str, CgroupSkbAttachType); 2] = [
     ("egress", CgroupSkbAttachType::Egress),
 ];
 
+/// The ring of vitals. It is twice as large if the ends of connections come with their accounts, which are
+/// longer than all other records.
+const VITALS_BYTES: u32 = 8 << 20;
+
 /// Settings that are fixed at load time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadSettings {
@@ -55,6 +59,8 @@ pub struct LoadSettings {
     pub publish_interval: Duration,
     /// Entries of `SNAPSHOTS`.
     pub max_connections: u32,
+    /// Whether to account for each connection, for [`ClosedEvent`](monitor_common::event::ClosedEvent).
+    pub keep_totals: bool,
     /// Debug events of the kernel programs, through aya-log.
     pub debug_log: bool,
     /// How the programs loop; by default chosen by the kernel's features.
@@ -80,6 +86,7 @@ impl Default for LoadSettings {
         Self {
             publish_interval: Duration::from_millis(250),
             max_connections: 262_144,
+            keep_totals: false,
             debug_log: false,
             loop_kind: None,
             verifier_log: VerifierLog::Brief,
@@ -178,11 +185,13 @@ impl Loaded {
             .override_global("NET_INUM_OFFSET", &offsets.net_inum, true)
             .override_global("STORES_ARE_ORDERED", &stores_are_ordered, true)
             .override_global("WATCH_REMOTE", &watch_remote, true)
+            .override_global("KEEP_TOTALS", &u8::from(settings.keep_totals), true)
             .override_global("DEBUG_LOG", &u8::from(settings.debug_log), true)
             .override_global("PUBLISH_INTERVAL_NS", &publish_interval, true)
             .override_global("LOOP_KIND", &(loop_kind as u8), true)
             .override_global("REFUSED_SHAPE", &u8::from(settings.refused_shape), true)
             .map_max_entries("SNAPSHOTS", settings.max_connections)
+            .map_max_entries("VITALS", VITALS_BYTES << u32::from(settings.keep_totals))
             .map_max_entries("LISTENERS", entries)
             .map_max_entries("STATS", entries)
             .load(OBJECT)?;

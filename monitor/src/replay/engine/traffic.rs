@@ -14,11 +14,14 @@ use monitor_common::{
 use super::{LINGER, Replay, TablePlace, Tuple};
 use crate::{
     decode,
-    records::frames::FrameRecord,
+    records::{
+        connection_summary::{ConnectionEnd, ConnectionSummary, SummarySource},
+        frames::FrameRecord,
+    },
     replay::{
-        connection::{Reading, ReplayedConnection},
+        connection::ReplayedConnection,
         headers::TcpSegment,
-        report::{ConnectionEnd, ReplayRecord, connection_summary, wall_clock},
+        report::{ReplayRecord, wall_clock},
         upgrade,
     },
 };
@@ -70,7 +73,6 @@ impl Replay {
         let place = usize::from(connection.stream.flow.snapshot.listener);
         let (stats, limits) = (&mut self.stats[place], &self.limits[place]);
         let is_repeated = connection.is_repeated(direction, segment);
-        let before = Reading::of(stats);
         self.frames.0 = number;
         self.frames.1.clear();
         let taken =
@@ -80,8 +82,6 @@ impl Replay {
                     self.frames.1.push(*frame);
                 });
         let wakes = is_repeated && connection.stream.flow.retransmit(stats);
-        connection.counts.retransmits += u64::from(is_repeated);
-        connection.count(&before, &Reading::of(stats));
 
         let s = &mut connection.stream.flow.snapshot;
         s.published_at = now;
@@ -156,17 +156,31 @@ impl Replay {
             self.summary.other_connections += u64::from(connection.is_established());
             return;
         };
-        let stats = &mut self.stats[detail.facts.listener.index()];
-        let before = Reading::of(stats);
-        connection.stream.end(stats);
-        connection.count(&before, &Reading::of(stats));
-        let listener = &self.listener(detail.facts.listener).rules.name;
-        let at = Ktime(self.clock);
-        let record = connection_summary(&detail, listener, &connection, end, at);
+        let facts = &detail.facts;
+        connection
+            .stream
+            .end(&mut self.stats[facts.listener.index()]);
+        let totals = &connection.stream.totals;
+        let verdicts = match end {
+            ConnectionEnd::Open => self.core.verdicts(facts.conn),
+            ConnectionEnd::Closed(_) | ConnectionEnd::Missed => std::mem::take(&mut self.verdicts),
+        };
+        let source = SummarySource {
+            conn: facts.conn,
+            listener: &self.listener(facts.listener).rules.name,
+            protocol: facts.protocol,
+            end,
+            at: Ktime(self.clock),
+            detail: Some(&detail),
+            totals: Some(totals),
+            verdicts: &verdicts,
+        };
+        let record = ConnectionSummary::new(&source, wall_clock);
         self.summary.connections += 1;
         self.summary.open += u64::from(end == ConnectionEnd::Open);
-        self.summary.rx.unsynced_bytes += record.rx.unsynced_bytes;
-        self.summary.tx.unsynced_bytes += record.tx.unsynced_bytes;
+        let [rx, tx] = totals.unsynced_bytes.map(|bytes| bytes.get());
+        self.summary.rx.unsynced_bytes += rx;
+        self.summary.tx.unsynced_bytes += tx;
         self.records
             .push_back(ReplayRecord::Connection(Box::new(record)));
     }
@@ -191,14 +205,12 @@ impl Replay {
     pub(super) fn emit_frames(&mut self) {
         let (number, frames) = &mut self.frames;
         let number = *number;
-        let Some(connection) = self.connections.get_mut(&number) else {
+        let Some(connection) = self.connections.get(&number) else {
             return;
         };
         let listener = &self.listeners[usize::from(connection.stream.flow.snapshot.listener)];
         for seen in frames.drain(..) {
             let header = &seen.header;
-            let counts = &mut connection.counts.frames[seen.direction.index()];
-            counts[usize::from(header.opcode())] += 1;
             let summary = &mut self.summary;
             let traffic = match seen.direction {
                 Direction::Rx => &mut summary.rx,

@@ -61,7 +61,7 @@ fn reported(core: &mut Correlator) -> Vec<(Option<State>, State, Reason)> {
     actions
         .filter_map(|action| match action {
             Action::Transition(reported) => Some((reported.from, reported.to, reported.reason)),
-            Action::Alert(_) | Action::Reconcile => None,
+            Action::Alert(_) | Action::Ended(_) | Action::Reconcile => None,
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! The alert log: alerts as lines on stderr or in a file.
+//! A log of lines on stderr or in a file: the alert log and the access log.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,11 +11,19 @@ use std::{
     },
 };
 
-use super::drain_deadline::DrainDeadline;
+use super::DrainDeadline;
 
-/// Lines that may wait for a slow reader. Further lines are dropped and counted, because a stuck pipe
-/// must not block the daemon.
-const QUEUE: usize = 4096;
+/// What becomes one line.
+pub trait Line: Send + 'static {
+    /// The line without its newline. Called on the log's thread.
+    fn into_line(self) -> serde_json::Result<String>;
+}
+
+impl Line for String {
+    fn into_line(self) -> serde_json::Result<String> {
+        Ok(self)
+    }
+}
 
 /// The destination of the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +40,39 @@ impl LogTarget {
             path => Self::File(path.into()),
         }
     }
+
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Stderr => Path::new("-"),
+            Self::File(path) => path,
+        }
+    }
 }
 
-/// Writes alerts on its own thread.
+/// Lines that were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostLines {
+    /// Dropped because of a slow reader.
+    pub full: u64,
+    /// They could not be written.
+    pub unwritten: u64,
+    /// They could not be serialized.
+    pub unencodable: u64,
+}
+
+impl LostLines {
+    pub fn total(self) -> u64 {
+        self.full + self.unwritten + self.unencodable
+    }
+}
+
+/// Writes lines on its own thread.
 #[derive(Debug)]
-pub struct AlertLog {
-    queue: Option<SyncSender<LogCommand>>,
+pub struct LineLog<L = String> {
+    /// In messages.
+    name: &'static str,
+    queue: Option<SyncSender<LogCommand<L>>>,
     shared: Arc<SharedLog>,
     full: u64,
     drain_deadline: DrainDeadline,
@@ -49,33 +84,37 @@ struct SharedLog {
     /// Separate from the queue, which may have no room for another command.
     reopen: AtomicBool,
     unwritten: AtomicU64,
+    unencodable: AtomicU64,
 }
 
 #[derive(Debug)]
-enum LogCommand {
-    Line(String),
+enum LogCommand<L> {
+    Line(L),
     /// Check the flags.
     Wake,
 }
 
-impl AlertLog {
-    /// Opens the target. A file is appended to.
-    pub fn open(target: &LogTarget) -> io::Result<Self> {
+impl<L: Line> LineLog<L> {
+    /// Opens the target. A file is appended to. Up to `capacity` lines may wait for a slow reader. Further
+    /// lines are dropped and counted, because a stuck pipe must not block the daemon.
+    pub fn open(name: &'static str, target: &LogTarget, capacity: usize) -> io::Result<Self> {
         let out = Out::open(target)?;
-        let (queue, orders) = sync_channel(QUEUE);
+        let (queue, orders) = sync_channel(capacity);
         let (ended, drain_deadline) = DrainDeadline::pair();
         let shared = Arc::new(SharedLog::default());
         let writer = Writer {
+            name,
             out,
             shared: shared.clone(),
         };
         std::thread::Builder::new()
-            .name("alert-log".into())
+            .name(name.replace(' ', "-"))
             .spawn(move || {
                 writer.run(&orders);
                 drop(ended);
             })?;
         Ok(Self {
+            name,
             queue: Some(queue),
             shared,
             full: 0,
@@ -83,8 +122,8 @@ impl AlertLog {
         })
     }
 
-    /// Queues one line, given without its newline.
-    pub fn write(&mut self, line: String) {
+    /// Queues one line.
+    pub fn write(&mut self, line: L) {
         let queue = self.queue.as_ref();
         if queue.is_none_or(|queue| queue.try_send(LogCommand::Line(line)).is_err()) {
             self.full += 1;
@@ -101,30 +140,31 @@ impl AlertLog {
         }
     }
 
-    /// Lines dropped because the reader was too slow.
-    pub fn full(&self) -> u64 {
-        self.full
+    pub fn lost(&self) -> LostLines {
+        LostLines {
+            full: self.full,
+            unwritten: self.shared.unwritten.load(Ordering::Relaxed),
+            unencodable: self.shared.unencodable.load(Ordering::Relaxed),
+        }
     }
+}
 
-    /// Lines that could not be written.
-    pub fn unwritten(&self) -> u64 {
-        self.shared.unwritten.load(Ordering::Relaxed)
-    }
-
+impl<L> LineLog<L> {
     /// Accepts no more lines; waiting ones have [`DrainDeadline`]'s time to be written.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.queue = None;
         self.drain_deadline.begin();
     }
 }
 
-impl Drop for AlertLog {
+impl<L> Drop for LineLog<L> {
     fn drop(&mut self) {
         // The writer ends after it has written the whole queue. A stuck reader must not keep the
         // daemon, and so the programs, from ending.
         self.close();
         if !self.drain_deadline.wait() {
-            log::warn!("the alert log is not being read; its last lines are lost");
+            let name = self.name;
+            log::warn!("the {name} is not being read; its last lines are lost");
         }
     }
 }
@@ -148,12 +188,13 @@ fn append_to(path: &Path) -> io::Result<File> {
 }
 
 struct Writer {
+    name: &'static str,
     out: Out,
     shared: Arc<SharedLog>,
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<LogCommand>) {
+    fn run<L: Line>(mut self, orders: &Receiver<LogCommand<L>>) {
         for order in orders {
             if self.shared.reopen.swap(false, Ordering::Acquire) {
                 self.reopen();
@@ -164,14 +205,23 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, mut line: String) {
+    fn write(&mut self, line: impl Line) {
+        let name = self.name;
+        let mut line = match line.into_line() {
+            Ok(line) => line,
+            Err(error) => {
+                log::error!("a line of the {name} can't be written as JSON: {error}");
+                self.shared.unencodable.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
         line.push('\n');
         let written = match &mut self.out {
             Out::Stderr(stderr) => stderr.write_all(line.as_bytes()),
             Out::File(file, _) => file.write_all(line.as_bytes()),
         };
         if let Err(error) = written {
-            log::error!("cannot write to the alert log: {error}");
+            log::error!("cannot write to the {name}: {error}");
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -183,7 +233,8 @@ impl Writer {
         match append_to(path) {
             Ok(new) => *file = new,
             Err(error) => log::error!(
-                "cannot reopen the alert log {}: {error}; alerts still go to the old file",
+                "cannot reopen the {} {}: {error}; lines still go to the old file",
+                self.name,
                 path.display()
             ),
         }
@@ -195,20 +246,30 @@ mod tests {
     use std::{fs, os::fd::AsRawFd, sync::mpsc::RecvTimeoutError, time::Duration};
 
     use super::*;
-    use crate::alerting::drain_deadline::DRAIN_LIMIT;
+    use crate::logs::DRAIN_LIMIT;
+
+    const QUEUE: usize = 4096;
+
+    fn open(target: &LogTarget) -> io::Result<LineLog> {
+        LineLog::open("test log", target, QUEUE)
+    }
 
     #[test]
     fn a_stuck_reader_loses_lines_and_does_not_block_the_daemon() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
-        let mut log = AlertLog::open(&LogTarget::File(path.into())).expect("a writable pipe");
+        let mut log = open(&LogTarget::File(path.into())).expect("a writable pipe");
         // The queue, the line being written, and the pipe's buffer.
         let line = "x".repeat(1 << 16);
         let lines = QUEUE as u64 + 1_000;
         for _ in 0..lines {
             log.write(line.clone());
         }
-        assert!((998..=1_000).contains(&log.full()), "{}", log.full());
+        assert!(
+            (998..=1_000).contains(&log.lost().full),
+            "{}",
+            log.lost().full
+        );
         let (ended, dropped) = sync_channel::<()>(0);
         std::thread::spawn(move || {
             drop(log);
@@ -222,17 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_refused_as_an_alert_log() {
+    fn a_directory_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let target = LogTarget::parse(dir.path().to_str().expect("UTF-8"));
-        assert!(AlertLog::open(&target).is_err());
+        assert!(open(&target).is_err());
     }
 
     #[test]
     fn a_file_that_was_moved_away_is_replaced_and_no_line_is_lost_or_split() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
-        let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
+        let mut log = open(&LogTarget::File(path.clone())).expect("a writable file");
         for n in 0..1_000 {
             if n == 500 {
                 fs::rename(&path, &old).expect("moved away");
@@ -240,7 +301,7 @@ mod tests {
             }
             log.write(format!("line {n}"));
         }
-        assert_eq!((log.full(), log.unwritten()), (0, 0));
+        assert_eq!(log.lost(), LostLines::default());
         drop(log);
         let read = |path| fs::read_to_string(path).expect("a file");
         let (before, after) = (read(&old), read(&path));
@@ -253,7 +314,7 @@ mod tests {
     fn an_idle_log_reopens_without_waiting_for_a_line() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("alerts");
-        let log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
+        let log = open(&LogTarget::File(path.clone())).expect("a writable file");
         fs::remove_file(&path).expect("taken away");
         log.reopen();
         lab::wait_until("the new file", Duration::from_secs(10), || path.exists()).expect("made");
@@ -263,7 +324,7 @@ mod tests {
     fn the_old_file_is_kept_if_a_new_one_cannot_be_created() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, old) = (dir.path().join("alerts"), dir.path().join("alerts.1"));
-        let mut log = AlertLog::open(&LogTarget::File(path.clone())).expect("a writable file");
+        let mut log = open(&LogTarget::File(path.clone())).expect("a writable file");
         fs::rename(&path, &old).expect("moved away");
         fs::create_dir(&path).expect("something in its place");
         log.reopen();
@@ -275,9 +336,9 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_written_is_counted() {
         let full = LogTarget::File("/dev/full".into());
-        let mut log = AlertLog::open(&full).expect("opens");
+        let mut log = open(&full).expect("opens");
         log.write("a line".into());
-        let counted = || log.unwritten() == 1;
+        let counted = || log.lost().unwritten == 1;
         lab::wait_until("the loss", Duration::from_secs(10), counted).expect("counted");
     }
 }
