@@ -221,6 +221,7 @@ impl Daemon {
                         self.outputs.workload_lookup.finish(result, &mut self.core);
                     }
                     OutputEvent::WorkloadDue => {}
+                    OutputEvent::LineOwners(found) => self.outputs.finish_lines(found),
                 },
                 chore = self.housekeeping.next() => {
                     self.housekeeping.handle(chore, &mut self.core);
@@ -348,6 +349,7 @@ impl Daemon {
                 Action::Reconcile => self.intake.reconciler.compare_with_snapshots(&self.core),
             }
         }
+        self.outputs.forget_unended();
     }
 
     fn report_transition(&mut self, transition: &Transition) {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     DaemonError, DaemonSettings,
-    access_log::AccessLog,
+    access_log::{AccessLog, LineOwners},
     both_clocks,
     frame_stream::FrameStream,
     name_of,
@@ -45,6 +45,7 @@ pub(super) enum OutputEvent {
     Workloads(WorkloadSearchResult),
     /// A workload can be looked up. The next tick does it.
     WorkloadDue,
+    LineOwners(LineOwners),
 }
 
 impl Outputs {
@@ -71,11 +72,18 @@ impl Outputs {
 
     pub(super) async fn next(&mut self) -> io::Result<OutputEvent> {
         let workload_due = self.workload_lookup.due();
+        let line_owners = async {
+            match &mut self.access_log {
+                Some(log) => log.searched().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ready = self.frame_stream.ready() => ready.map(|()| OutputEvent::Frames),
             result = self.owner_lookup.searched() => Ok(OutputEvent::Owners(result)),
             result = self.workload_lookup.searched() => Ok(OutputEvent::Workloads(result)),
             () = sleep_until(workload_due) => Ok(OutputEvent::WorkloadDue),
+            found = line_owners => Ok(OutputEvent::LineOwners(found)),
         }
     }
 
@@ -109,6 +117,10 @@ impl Outputs {
             let result = self.owner_lookup.searched().await;
             self.finish_search(result, listeners);
         }
+        while let Some(log) = self.access_log.as_mut().filter(|log| log.is_searching()) {
+            let found = log.searched().await;
+            log.finish(found, &self.owners);
+        }
     }
 
     /// Keeps the end of a connection for later requests and for the access log. Must run before the core
@@ -140,7 +152,21 @@ impl Outputs {
     /// Writes the line of a connection that the core has ended.
     pub(super) fn log_end(&mut self, ended: &Ended, listeners: &[ListenerConfig], now: &Now) {
         if let Some(log) = &mut self.access_log {
-            log.write(ended, listeners, now);
+            log.write(ended, &self.owners, listeners, now);
+        }
+    }
+
+    /// Writes the lines of the access log that waited for a search.
+    pub(super) fn finish_lines(&mut self, found: LineOwners) {
+        if let Some(log) = &mut self.access_log {
+            log.finish(found, &self.owners);
+        }
+    }
+
+    /// Must run when the core has handled all ends that were remembered.
+    pub(super) fn forget_unended(&mut self) {
+        if let Some(log) = &mut self.access_log {
+            log.forget_unended();
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     connections::{CloseFrame, HandshakeSummary},
     json,
     numbers::seconds,
+    owner::OwnerRecord,
 };
 use monitor_core::{
     AlertResolution, CloseHow, ConnId, Detail, Facts, Ktime, PastVerdict, detail::DirectionTraffic,
@@ -69,6 +70,8 @@ pub struct ConnectionSummary {
     pub protocol_errors: Option<BTreeMap<&'static str, u64>>,
     /// In the order of their first end.
     pub verdicts: Vec<VerdictSummary>,
+    /// `None` in a recording.
+    pub owner: Option<OwnerRecord>,
     /// Only in an access log that may have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake: Option<HandshakeSummary>,
@@ -185,6 +188,7 @@ impl ConnectionSummary {
                 counts.filter(|(_, count)| *count > 0).collect()
             }),
             verdicts: source.verdicts.iter().map(VerdictSummary::from).collect(),
+            owner: None,
             handshake: None,
             client: None,
         }

@@ -13,7 +13,7 @@ use crate::{
 const PAGE: &str = "docs/records.md";
 
 /// Objects whose fields are listed once: a record, a path in it, and where its fields are.
-const SHARED: [(&str, &str, &str, &str); 9] = [
+const SHARED: [(&str, &str, &str, &str); 10] = [
     ("alert", "examples[].conn.", "alert", "conn."),
     ("alert", "examples[].evidence.", "alert", "evidence."),
     ("alert", "examples[].", "client", ""),
@@ -26,6 +26,7 @@ const SHARED: [(&str, &str, &str, &str); 9] = [
         "connection",
         "handshake.",
     ),
+    ("connection_summary", "owner.", "connection", "owner."),
     ("connection_summary", "tx.", "connection_summary", "rx."),
     ("recording_summary", "tx.", "recording_summary", "rx."),
 ];

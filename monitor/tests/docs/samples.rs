@@ -342,6 +342,7 @@ fn connection_summary(full: bool) -> ConnectionSummary {
                 count: 1,
             })
             .to_vec(),
+        owner: full.then(|| connection(full).owner),
         handshake: connection(full).handshake.filter(|_| full),
         client: full.then_some([127, 0, 0, 1].into()),
     }
