@@ -121,13 +121,10 @@ struct KnownSocket {
 impl OwnerService {
     /// `pod_logs` is where the kubelet keeps the logs of pods.
     pub fn open(pod_logs: &Path) -> Result<Self, FindError> {
-        // Without a hierarchy no cgroup has a path.
-        let cgroup_root =
-            cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
         Ok(Self {
             search: Arc::new(Mutex::new(OwnerSearch {
                 finder: SocketFinder::open()?,
-                owners: Owners::new(&cgroup_root, pod_logs),
+                owners: Owners::new(&cgroup::cgroup2_root(), pod_logs),
                 pod_logs: pod_logs.to_owned(),
                 reported: Reported::default(),
             })),
