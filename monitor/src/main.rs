@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let outcome = Cli::parse().command.run();
     log::logger().flush();
     outcome.unwrap_or_else(|failure| {
-        eprintln!("wsmon: {failure}");
+        monitor::stderr_line!("wsmon: {failure}");
         failure.exit_code()
     })
 }

@@ -291,6 +291,20 @@ fn an_unusable_control_socket_is_refused() {
 }
 
 #[test]
+fn a_full_stderr_changes_no_exit_status() {
+    let statuses = [
+        &["run", "--port", "0"][..],
+        &["list", "--control", "/nowhere"],
+    ]
+    .map(|args| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = Command::new(WSMON).args(args).stderr(full).status();
+        status.unwrap().code()
+    });
+    assert_eq!(statuses, [Some(USAGE), Some(FAILURE)]);
+}
+
+#[test]
 fn help_shows_examples() {
     let help = |args: &[&str]| {
         let output = wsmon(args);

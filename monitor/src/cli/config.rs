@@ -51,13 +51,17 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
         ConfigCommand::Check { file } => match Config::read(file) {
             Ok(config) => {
                 for warning in &config.warnings {
-                    eprint!("{}", Pointed(file, "warning: ", warning));
+                    drop(write!(
+                        io::stderr(),
+                        "{}",
+                        Pointed(file, "warning: ", warning)
+                    ));
                 }
                 write!(io::stdout().lock(), "{}", ConfigText(file, &config))
             }
             Err(ConfigError::Wrong { problems, .. }) => {
                 for problem in problems.iter() {
-                    eprint!("{}", Pointed(file, "", problem));
+                    drop(write!(io::stderr(), "{}", Pointed(file, "", problem)));
                 }
                 let message = match problems.iter().count() {
                     1 => "1 error".to_owned(),

@@ -65,7 +65,7 @@ async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
     if let Some(ports) = &lines.unserved {
         // On stderr, because the frames may go to another program.
-        eprintln!("nobody listens on {ports}, see wsmon ports");
+        crate::stderr_line!("nobody listens on {ports}, see wsmon ports");
     }
     let mut out = io::stdout();
     let mut frames = 0;

@@ -201,7 +201,7 @@ async fn print<T: DeserializeOwned>(
     let connections = lines.connections.filter(|_| !args.json);
     if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {
         // On stderr, because the rows may go to another program.
-        eprintln!("{left_out}");
+        crate::stderr_line!("{left_out}");
     }
     Ok(ExitCode::SUCCESS)
 }

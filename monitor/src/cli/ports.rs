@@ -77,7 +77,7 @@ pub fn run(args: &PortsArgs) -> CommandResult {
     let mut survey = PortSurvey::take(LONGEST_LISTING, owners)
         .map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(duration) = args.watch {
-        eprintln!("watching for {} …", humantime::format_duration(duration));
+        crate::stderr_line!("watching for {} …", humantime::format_duration(duration));
         let watch = sightings::watch(&mut survey.sockets, duration);
         survey.missed_openings = screen::block_on(watch)??;
     }
@@ -85,7 +85,7 @@ pub fn run(args: &PortsArgs) -> CommandResult {
         return Ok(ExitCode::SUCCESS);
     }
     for gap in survey.gaps() {
-        eprintln!("{gap}");
+        crate::stderr_line!("{gap}");
     }
     match survey.lacks_privileges() {
         true => Ok(ExitCode::from(PREREQUISITE_MISSING)),

@@ -122,7 +122,7 @@ impl Job<'_> {
         let file = self.args.file.display();
         let mut report = self.report();
         let warn = |report: &mut dyn Report, message: String| {
-            eprintln!("wsmon: {message}");
+            crate::stderr_line!("wsmon: {message}");
             report.warning(&message)
         };
         let finds_nothing = found && listeners.is_empty();

@@ -243,7 +243,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
     for prerequisite in &survey {
         if let Err(missing) = &prerequisite.outcome {
-            eprintln!("  missing: {}", missing_line(&prerequisite.name, missing));
+            crate::stderr_line!("  missing: {}", missing_line(&prerequisite.name, missing));
         }
     }
     if let Some(seeded) = seeded {
@@ -351,37 +351,44 @@ fn banner(
     seeded: Option<&crate::daemon::reconcile::Seeded>,
     metrics_addr: SocketAddr,
 ) {
-    eprintln!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
+    crate::stderr_line!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
     for listener in &settings.listeners {
-        eprintln!("{}", Banner(listener));
+        crate::stderr_line!("{}", Banner(listener));
     }
     if !cgroup.is_root {
-        eprintln!(
+        crate::stderr_line!(
             "  only sockets of cgroup {} and below",
             cgroup.path.display()
         );
     }
     match seeded {
         Some(seeded) => {
-            eprintln!(
+            crate::stderr_line!(
                 "  {} connections older than this start, in {} network namespaces",
-                seeded.connections, seeded.namespaces
+                seeded.connections,
+                seeded.namespaces
             );
             if seeded.refused + seeded.hidden > 0 {
-                eprintln!(
+                crate::stderr_line!(
                     "  not scanned: {} namespaces, and those of {} processes (see wsmon check)",
-                    seeded.refused, seeded.hidden
+                    seeded.refused,
+                    seeded.hidden
                 );
             }
             if seeded.untracked > 0 {
-                eprintln!(
+                crate::stderr_line!(
                     "  {} older connections are not watched: there is room for {}, raise \
                      --max-connections",
-                    seeded.untracked, settings.max_connections
+                    seeded.untracked,
+                    settings.max_connections
                 );
             }
         }
-        None => eprintln!("  connections older than this start are tracked from their next packet"),
+        None => {
+            crate::stderr_line!(
+                "  connections older than this start are tracked from their next packet"
+            )
+        }
     }
     let alerts = if settings.alert_log == "-" {
         "stderr"
@@ -390,23 +397,23 @@ fn banner(
     };
     let others = settings.alertmanagers.iter().chain(&settings.webhooks);
     let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
-    eprintln!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
+    crate::stderr_line!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
     match settings.access_log.as_deref() {
-        Some("-") => eprintln!("  ends of connections to stderr"),
-        Some(path) => eprintln!("  ends of connections to {path}"),
+        Some("-") => crate::stderr_line!("  ends of connections to stderr"),
+        Some(path) => crate::stderr_line!("  ends of connections to {path}"),
         None => {}
     }
     match settings.reap.mode {
         ReapMode::Off => {}
-        ReapMode::DryRun => eprintln!("  logs which confirmed zombies it would abort"),
-        ReapMode::Confirmed => eprintln!(
+        ReapMode::DryRun => crate::stderr_line!("  logs which confirmed zombies it would abort"),
+        ReapMode::Confirmed => crate::stderr_line!(
             "  aborts confirmed zombies, at most {} a minute",
             settings.reap.max_per_minute
         ),
     }
     match settings.control.to_str() {
-        Some("none") => eprintln!("  no control socket"),
-        _ => eprintln!("  control socket {}", settings.control.display()),
+        Some("none") => crate::stderr_line!("  no control socket"),
+        _ => crate::stderr_line!("  control socket {}", settings.control.display()),
     }
 }
 

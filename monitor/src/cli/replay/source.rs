@@ -97,7 +97,7 @@ impl ReadProgress {
 impl Drop for ReadProgress {
     fn drop(&mut self) {
         if self.written {
-            eprint!("\r\x1b[K");
+            drop(write!(io::stderr(), "\r\x1b[K"));
         }
     }
 }
