@@ -5,10 +5,10 @@ pub mod log_limit;
 
 /// Prints a line to stderr. Unlike `eprintln!`, it does not panic where that fails: a full disk or a closed
 /// pipe must not stop the daemon.
-#[macro_export]
 macro_rules! stderr_line {
     ($($format:tt)*) => {{
         use std::io::Write as _;
         drop(writeln!(std::io::stderr(), $($format)*));
     }};
 }
+pub(crate) use stderr_line;

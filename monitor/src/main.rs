@@ -1,6 +1,9 @@
 //! The `wsmon` binary.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use monitor::{cli::Cli, diagnostics::log_limit};
@@ -10,7 +13,8 @@ fn main() -> ExitCode {
     let outcome = Cli::parse().command.run();
     log::logger().flush();
     outcome.unwrap_or_else(|failure| {
-        monitor::stderr_line!("wsmon: {failure}");
+        // A full disk or a closed pipe must not change the exit status.
+        drop(writeln!(io::stderr(), "wsmon: {failure}"));
         failure.exit_code()
     })
 }

@@ -15,9 +15,12 @@ use super::{
     filter::FilterArgs,
     screen::{self, Shown},
 };
-use crate::records::{
-    frames::{FrameRecord, FrameRow, OneIn},
-    loss::LossRecord,
+use crate::{
+    diagnostics::stderr_line,
+    records::{
+        frames::{FrameRecord, FrameRow, OneIn},
+        loss::LossRecord,
+    },
 };
 
 /// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
@@ -65,7 +68,7 @@ async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
     if let Some(ports) = &lines.unserved {
         // On stderr, because the frames may go to another program.
-        crate::stderr_line!("nobody listens on {ports}, see wsmon ports");
+        stderr_line!("nobody listens on {ports}, see wsmon ports");
     }
     let mut out = io::stdout();
     let mut frames = 0;

@@ -15,12 +15,15 @@ use super::{
     screen::{self, Age, Amount, Shown},
     table::{Column, Table, terminal_width},
 };
-use crate::records::{
-    connections::{ConnectionRecord, State},
-    frames::Peers,
-    groups::GroupBy,
-    list_order::ListOrder,
-    rates::TrafficRates,
+use crate::{
+    diagnostics::stderr_line,
+    records::{
+        connections::{ConnectionRecord, State},
+        frames::Peers,
+        groups::GroupBy,
+        list_order::ListOrder,
+        rates::TrafficRates,
+    },
 };
 
 /// List watched connections, those with a verdict first, or groups of them, or clients.
@@ -201,7 +204,7 @@ async fn print<T: DeserializeOwned>(
     let connections = lines.connections.filter(|_| !args.json);
     if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {
         // On stderr, because the rows may go to another program.
-        crate::stderr_line!("{left_out}");
+        stderr_line!("{left_out}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config,
+    diagnostics::stderr_line,
     kernel::host::owner::Owners,
     records::{json, listening_socket::ListeningSocketRecord},
 };
@@ -77,7 +78,7 @@ pub fn run(args: &PortsArgs) -> CommandResult {
     let mut survey = PortSurvey::take(LONGEST_LISTING, owners)
         .map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(duration) = args.watch {
-        crate::stderr_line!("watching for {} …", humantime::format_duration(duration));
+        stderr_line!("watching for {} …", humantime::format_duration(duration));
         let watch = sightings::watch(&mut survey.sockets, duration);
         survey.missed_openings = screen::block_on(watch)??;
     }
@@ -85,7 +86,7 @@ pub fn run(args: &PortsArgs) -> CommandResult {
         return Ok(ExitCode::SUCCESS);
     }
     for gap in survey.gaps() {
-        crate::stderr_line!("{gap}");
+        stderr_line!("{gap}");
     }
     match survey.lacks_privileges() {
         true => Ok(ExitCode::from(PREREQUISITE_MISSING)),

@@ -19,6 +19,7 @@ use crate::{
         listeners::{ListenerConfig, PortRange},
         profiles,
     },
+    diagnostics::stderr_line,
     records::{recording_summary::RecordingSummary, skipped::Skip},
     replay::{self, Capture, CaptureError, Replay},
 };
@@ -122,7 +123,7 @@ impl Job<'_> {
         let file = self.args.file.display();
         let mut report = self.report();
         let warn = |report: &mut dyn Report, message: String| {
-            crate::stderr_line!("wsmon: {message}");
+            stderr_line!("wsmon: {message}");
             report.warning(&message)
         };
         let finds_nothing = found && listeners.is_empty();

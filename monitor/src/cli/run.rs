@@ -34,6 +34,7 @@ use crate::{
     },
     config::{self, endpoint::Endpoint, listeners::PortRange, profiles},
     daemon::{Daemon, DaemonSettings, Requests, access_log::AccessLog, state::StateFile},
+    diagnostics::stderr_line,
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
         host::{
@@ -243,7 +244,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
     for prerequisite in &survey {
         if let Err(missing) = &prerequisite.outcome {
-            crate::stderr_line!("  missing: {}", missing_line(&prerequisite.name, missing));
+            stderr_line!("  missing: {}", missing_line(&prerequisite.name, missing));
         }
     }
     if let Some(seeded) = seeded {
@@ -351,32 +352,32 @@ fn banner(
     seeded: Option<&crate::daemon::reconcile::Seeded>,
     metrics_addr: SocketAddr,
 ) {
-    crate::stderr_line!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
+    stderr_line!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
     for listener in &settings.listeners {
-        crate::stderr_line!("{}", Banner(listener));
+        stderr_line!("{}", Banner(listener));
     }
     if !cgroup.is_root {
-        crate::stderr_line!(
+        stderr_line!(
             "  only sockets of cgroup {} and below",
             cgroup.path.display()
         );
     }
     match seeded {
         Some(seeded) => {
-            crate::stderr_line!(
+            stderr_line!(
                 "  {} connections older than this start, in {} network namespaces",
                 seeded.connections,
                 seeded.namespaces
             );
             if seeded.refused + seeded.hidden > 0 {
-                crate::stderr_line!(
+                stderr_line!(
                     "  not scanned: {} namespaces, and those of {} processes (see wsmon check)",
                     seeded.refused,
                     seeded.hidden
                 );
             }
             if seeded.untracked > 0 {
-                crate::stderr_line!(
+                stderr_line!(
                     "  {} older connections are not watched: there is room for {}, raise \
                      --max-connections",
                     seeded.untracked,
@@ -385,9 +386,7 @@ fn banner(
             }
         }
         None => {
-            crate::stderr_line!(
-                "  connections older than this start are tracked from their next packet"
-            )
+            stderr_line!("  connections older than this start are tracked from their next packet");
         }
     }
     let alerts = if settings.alert_log == "-" {
@@ -397,23 +396,23 @@ fn banner(
     };
     let others = settings.alertmanagers.iter().chain(&settings.webhooks);
     let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
-    crate::stderr_line!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
+    stderr_line!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
     match settings.access_log.as_deref() {
-        Some("-") => crate::stderr_line!("  ends of connections to stderr"),
-        Some(path) => crate::stderr_line!("  ends of connections to {path}"),
+        Some("-") => stderr_line!("  ends of connections to stderr"),
+        Some(path) => stderr_line!("  ends of connections to {path}"),
         None => {}
     }
     match settings.reap.mode {
         ReapMode::Off => {}
-        ReapMode::DryRun => crate::stderr_line!("  logs which confirmed zombies it would abort"),
-        ReapMode::Confirmed => crate::stderr_line!(
+        ReapMode::DryRun => stderr_line!("  logs which confirmed zombies it would abort"),
+        ReapMode::Confirmed => stderr_line!(
             "  aborts confirmed zombies, at most {} a minute",
             settings.reap.max_per_minute
         ),
     }
     match settings.control.to_str() {
-        Some("none") => crate::stderr_line!("  no control socket"),
-        _ => crate::stderr_line!("  control socket {}", settings.control.display()),
+        Some("none") => stderr_line!("  no control socket"),
+        _ => stderr_line!("  control socket {}", settings.control.display()),
     }
 }
 
