@@ -201,8 +201,8 @@ pub const TRY_APART: u64 = 250_000_000;
 /// Then a missing answer says nothing about the peer.
 pub const TRY_QUEUED: u64 = 1_000_000_000;
 
-/// Nanoseconds: a window, of either side, that has been closed for longer is reported. Slow readers close and open their
-/// window often.
+/// Nanoseconds: a window, of either side, that has been closed for longer is reported. Slow readers close
+/// and open their window often.
 pub const CLOSED_WINDOW_REPORT: u64 = 2_000_000_000;
 
 /// Nanoseconds: the unit of heartbeat times, 16.8 ms.

@@ -224,7 +224,8 @@ impl Daemon {
                     OutputEvent::LineOwners(found) => self.outputs.finish_lines(found),
                 },
                 chore = self.housekeeping.next() => {
-                    self.housekeeping.handle(chore, &mut self.core);
+                    let missed_ends = &self.intake.missed_ends;
+                    self.housekeeping.handle(chore, &mut self.core, missed_ends);
                 }
                 () = sleep_until(deadline) => {}
                 // The rest of a large piece of work alternates with everything else.

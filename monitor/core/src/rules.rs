@@ -35,7 +35,7 @@ use super::{
 };
 use rule::{Rule, silence_until};
 
-pub(super) use backlogged::BACKLOGGED_AFTER;
+pub(super) use backlogged::{BACKLOGGED_AFTER, CERTAIN_AFTER};
 pub use expiring::is_near_lifetime;
 pub use unresponsive::pace_of_pongs;
 

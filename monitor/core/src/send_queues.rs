@@ -1,11 +1,11 @@
 //! Bytes in send queues, compared from one scan of the sockets to the next.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     event::SendQueue,
     facts::{ConnId, ListenerId},
-    rules::BACKLOGGED_AFTER,
+    rules::{BACKLOGGED_AFTER, CERTAIN_AFTER},
     time::Ktime,
 };
 
@@ -47,8 +47,8 @@ pub struct QueueTotals {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsent {
     pub bytes: u32,
-    /// The first scan since which TCP holds them back: none is in flight, and none was acknowledged.
-    /// `None` if TCP sends.
+    /// The first scan since which the peer's closed window holds them back: none is in flight, and none was
+    /// acknowledged. `None` if TCP sends.
     pub held_since: Option<Ktime>,
     /// The last scan.
     pub seen_at: Ktime,
@@ -65,8 +65,8 @@ impl Entry {
         }
     }
 
-    fn may_be_backlogged(&self) -> bool {
-        self.queue.is_held && self.seen_at.since(self.since) >= BACKLOGGED_AFTER
+    fn is_held_for(&self, duration: Duration) -> bool {
+        self.queue.is_held && self.seen_at.since(self.since) >= duration
     }
 }
 
@@ -98,13 +98,7 @@ impl SendQueues {
             entries.sort_unstable_by_key(|entry| entry.queue.conn);
         }
         entries.shrink_to_fit();
-        let both = self.0.queues.iter().chain(&entries);
-        let mut changed: Vec<ConnId> = both
-            .filter(|entry| entry.may_be_backlogged())
-            .map(|entry| entry.queue.conn)
-            .collect();
-        changed.sort_unstable();
-        changed.dedup();
+        let changed = changed(&self.0.queues, &entries);
         Self(Arc::new(Table {
             complete_at: complete.then_some(at).or(self.0.complete_at),
             totals: totals(&entries),
@@ -143,6 +137,21 @@ impl SendQueues {
         let index = queues.binary_search_by_key(&conn, |entry| entry.queue.conn);
         index.ok().and_then(|index| queues.get(index))
     }
+}
+
+/// The connections that became, or no longer are, candidates for the verdict, and those long enough held to
+/// be certain.
+fn changed(before: &[Entry], now: &[Entry]) -> Vec<ConnId> {
+    let held = |entries: &[Entry]| -> BTreeSet<ConnId> {
+        let held = entries
+            .iter()
+            .filter(|entry| entry.is_held_for(BACKLOGGED_AFTER));
+        held.map(|entry| entry.queue.conn).collect()
+    };
+    let certain = now.iter().filter(|entry| entry.is_held_for(CERTAIN_AFTER));
+    let mut changed = &held(before) ^ &held(now);
+    changed.extend(certain.map(|entry| entry.queue.conn));
+    changed.into_iter().collect()
 }
 
 fn totals(entries: &[Entry]) -> Vec<QueueTotals> {
@@ -192,6 +201,10 @@ mod tests {
         let grown = scan(&first, 31, queue(1, 20, 7));
         assert_eq!(held_since(&grown), Some(s(1)));
         assert_eq!(grown.changed(), [ConnId(1)]);
+        let held = scan(&grown, 41, queue(1, 20, 7));
+        assert_eq!(held.changed(), [], "it was a candidate before");
+        let certain = scan(&held, 1_801, queue(1, 20, 7));
+        assert_eq!(certain.changed(), [ConnId(1)]);
         let moved = scan(&grown, 32, queue(1, 20, 8));
         assert_eq!(held_since(&moved), Some(s(32)));
         assert_eq!(moved.changed(), [ConnId(1)], "it was held before");

@@ -31,7 +31,7 @@ pub enum VerdictKind {
 impl VerdictKind {
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// True if the connection is dead but looks open.
+    /// True if the connection looks open and no longer works.
     pub fn is_zombie(self) -> bool {
         !matches!(self, Self::Expiring | Self::Quiet)
     }

@@ -59,7 +59,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[cfg(feature = "daemon")]
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     #[cfg(feature = "daemon")]
     Check(check::CheckArgs),
     #[cfg(feature = "daemon")]

@@ -5,7 +5,8 @@ use std::fmt;
 use super::screen::escaped;
 use crate::records::owner::OwnerRecord;
 
-/// The pod, or else the container, or else the systemd unit.
+/// The pod, or else the container, or else the systemd unit. A pod without a known name has that of its
+/// container, or its uid.
 pub(super) fn workload_text(owner: &OwnerRecord) -> Option<String> {
     if let (Some(namespace), Some(name)) = (&owner.pod_namespace, &owner.pod_name) {
         let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
@@ -14,7 +15,9 @@ pub(super) fn workload_text(owner: &OwnerRecord) -> Option<String> {
     // A container's id is as short as its engine prints it.
     let container = owner.container.as_deref();
     let container = container.map(|id| id.get(..12).unwrap_or(id));
-    let name = container.or(owner.unit.as_deref())?;
+    let name = container
+        .or(owner.pod.as_deref())
+        .or(owner.unit.as_deref())?;
     Some(name.escape_debug().to_string())
 }
 
@@ -95,6 +98,10 @@ mod tests {
             pod: name("2c48913c-b29f-11e7-9350-020968147796"),
             ..container.clone()
         };
+        let bare = OwnerRecord {
+            container: None,
+            ..unnamed.clone()
+        };
         let pod = OwnerRecord {
             pod_namespace: name("shop"),
             pod_name: name("chat-0"),
@@ -105,6 +112,7 @@ mod tests {
             (unit, Some("chat.service")),
             (container, Some("0123456789ab")),
             (unnamed, Some("0123456789ab")),
+            (bare, Some("2c48913c-b29f-11e7-9350-020968147796")),
             (pod, Some("shop/chat-0")),
         ] {
             assert_eq!(workload_text(&owner).as_deref(), text, "{owner:?}");

@@ -103,13 +103,7 @@ fn print(sockets: &[ListeningSocketRecord], args: &PortsArgs) -> Result<Shown, F
         false if sockets.is_empty() => vec!["no listening sockets".to_owned()],
         false => table(sockets, args.watch.is_some(), terminal_width()),
     };
-    let mut out = io::stdout().lock();
-    for line in lines {
-        if screen::write_line(&mut out, line.as_bytes())? == Shown::NobodyReads {
-            return Ok(Shown::NobodyReads);
-        }
-    }
-    Ok(Shown::Written)
+    screen::write_lines(&mut io::stdout().lock(), &lines)
 }
 
 /// The head and one line per socket. `limit` is the width of the terminal, if there is one.

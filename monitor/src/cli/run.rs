@@ -246,6 +246,11 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
             eprintln!("  missing: {}", missing_line(&prerequisite.name, missing));
         }
     }
+    if let Some(seeded) = seeded {
+        let pod_logs = settings.pod_logs.clone();
+        // In the background, because the rings are not read during the survey.
+        tokio::task::spawn_blocking(move || report_unserved(&seeded.unserved, &pod_logs));
+    }
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
 
@@ -368,9 +373,6 @@ fn banner(
                     seeded.refused, seeded.hidden
                 );
             }
-            for notice in unserved_ports(&seeded.unserved, &settings.pod_logs) {
-                eprintln!("  {notice}");
-            }
             if seeded.untracked > 0 {
                 eprintln!(
                     "  {} older connections are not watched: there is room for {}, raise \
@@ -408,27 +410,28 @@ fn banner(
     }
 }
 
-/// How long the start may wait for the port forwards.
+/// How long reading the port forwards may take.
 const LONGEST_LISTING: Duration = Duration::from_secs(1);
 
-/// A line for each port on which nobody listens, with the nearest port on which a process does.
-fn unserved_ports(unserved: &[PortRange], pod_logs: &Path) -> Vec<String> {
+/// Prints a line for each port on which nobody listens, with the nearest port on which a process does.
+fn report_unserved(unserved: &[PortRange], pod_logs: &Path) {
     if unserved.is_empty() {
-        return Vec::new();
+        return;
     }
     // Without the other ports, the line is still true.
     let survey = PortSurvey::take(LONGEST_LISTING, |root| Owners::new(root, pod_logs)).ok();
-    let notice = |range: &PortRange| {
+    for range in unserved {
         let survey = survey.as_ref();
         let forwarded = survey.and_then(|survey| survey.forwarded(range));
         let nearest = survey.and_then(|survey| survey.nearest(range));
-        match (forwarded, nearest) {
-            (Some(forwarded), _) => format!("nobody listens on {range}; {forwarded}"),
-            (None, Some(nearest)) => format!("nobody listens on {range}; {nearest}"),
-            (None, None) => format!("nobody listens on {range}; see wsmon ports"),
-        }
-    };
-    unserved.iter().map(notice).collect()
+        let instead = match (forwarded, nearest) {
+            (Some(forwarded), _) => forwarded.to_string(),
+            (None, Some(nearest)) => nearest.to_string(),
+            (None, None) => "see wsmon ports".to_owned(),
+        };
+        // The terminal may have gone: the daemon survives SIGHUP.
+        let _ = writeln!(io::stderr(), "  nobody listens on {range}; {instead}");
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {

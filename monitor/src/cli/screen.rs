@@ -84,21 +84,6 @@ pub fn escaped(text: Option<&str>) -> String {
     text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
-/// Text cut to a width in characters; the rest is `…`.
-#[derive(Clone, Copy, Debug)]
-pub struct Cut<'a>(pub &'a str, pub usize);
-
-impl fmt::Display for Cut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(text, width) = *self;
-        if text.chars().count() <= width {
-            return f.pad(text);
-        }
-        let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-        f.pad(&format!("{kept}…"))
-    }
-}
-
 /// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount(pub f64);

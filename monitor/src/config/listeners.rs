@@ -101,7 +101,7 @@ pub fn overlapping<'a>(
 }
 
 /// `8080` or `9000-9010`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange(pub RangeInclusive<u16>);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -245,7 +245,11 @@ fn summary(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path, time::Duration};
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, Instant},
+    };
 
     use jiff::Timestamp;
     use serde_json::{Value, json};
@@ -295,18 +299,23 @@ mod tests {
             self.log.write(&ended, &self.owners, &[], &NOW);
         }
 
-        /// Waits for all searches.
-        async fn lines(mut self) -> Vec<Value> {
+        /// Waits for all searches and for this number of lines.
+        async fn lines(mut self, expected: usize) -> Vec<Value> {
             while self.log.is_searching() {
                 let found = self.log.searched().await;
                 self.log.finish(found, &self.owners);
             }
             assert_eq!(self.log.lost(), LostLines::default());
             assert!(self.log.ending.is_empty());
+            let path = self.folder.path().join("access");
+            let written = || fs::read_to_string(&path).expect("the log");
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while written().matches('\n').count() < expected && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             drop(self.log);
-            let text = fs::read_to_string(self.folder.path().join("access")).expect("the log");
             let parsed = |line| serde_json::from_str(line).expect("JSON");
-            text.lines().map(parsed).collect()
+            written().lines().map(parsed).collect()
         }
     }
 
@@ -321,7 +330,7 @@ mod tests {
         // The first line has the search of its own, and the last found no room.
         assert_eq!(bench.log.searched.len(), 1);
         assert_eq!(bench.log.unnamed.len(), UNNAMED_LINES);
-        let lines = bench.lines().await;
+        let lines = bench.lines(all as usize).await;
         assert_eq!(lines.len() as u64, all);
         assert!(lines.iter().all(|line| line["owner"].is_object()));
     }
@@ -340,7 +349,7 @@ mod tests {
         bench.end(2);
         bench.log.remember_missed(detail(1), &bench.core);
         bench.end(1);
-        let lines = bench.lines().await;
+        let lines = bench.lines(2).await;
         let [lost, published] = &lines[..] else {
             panic!("{lines:?}");
         };

@@ -55,9 +55,9 @@ impl Housekeeping {
         }
     }
 
-    pub(super) fn handle(&mut self, chore: Chore, core: &mut Correlator) {
+    pub(super) fn handle(&mut self, chore: Chore, core: &mut Correlator, missed_ends: &[u64]) {
         match chore {
-            Chore::ReadStats => self.stats_poll.poll(core),
+            Chore::ReadStats => self.stats_poll.poll(core, missed_ends),
             Chore::WriteState => self.state_writer.write(core),
             Chore::StateWritten(written) => self.state_writer.finish_write(written),
         }

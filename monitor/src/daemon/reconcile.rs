@@ -66,8 +66,8 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Starts a scan for which connections and uncertain requests still have a socket, and for
-    /// the queues of the sockets. On a host with a million sockets this takes seconds, so it runs in the background.
+    /// Starts a scan for which connections and uncertain requests still have a socket, and for the queues of
+    /// the sockets. On a host with a million sockets this takes seconds, so it runs in the background.
     pub fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) -> SocketScan {
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {

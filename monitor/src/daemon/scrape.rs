@@ -12,7 +12,6 @@ use crate::{
     },
     metrics::{self, MissedRuns, ProgramRuns, RingUsage, Scrape},
 };
-use monitor_core::CloseHow;
 
 impl Daemon {
     pub(super) fn respond_to_metrics(&mut self, request: MetricsRequest) {
@@ -39,11 +38,8 @@ impl Daemon {
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
         let losses = self.notice_losses();
-        let mut stats = self.housekeeping.stats_poll.read()?;
-        for (stats, missed) in stats.iter_mut().zip(&self.intake.missed_ends) {
-            stats.closed[CloseHow::Unknown as usize].add(*missed);
-        }
         let poll = &mut self.housekeeping.stats_poll;
+        let stats = poll.read(&self.intake.missed_ends)?;
         poll.report(&stats, &mut self.core);
         let now = clock::now();
         Ok(metrics::render(&Scrape {

@@ -11,7 +11,7 @@ use crate::{
         clock,
     },
 };
-use monitor_core::{Correlator, ListenerId, loss::Deliveries, tally::Turnover};
+use monitor_core::{CloseHow, Correlator, ListenerId, loss::Deliveries, tally::Turnover};
 
 /// Reads the counts of the kernel programs. One read costs some microseconds per listener and CPU.
 pub(super) struct StatsPoll {
@@ -42,8 +42,14 @@ impl StatsPoll {
         self.next = (Instant::now() + self.interval).max(self.earliest);
     }
 
-    pub(super) fn read(&self) -> Result<Vec<ListenerStats>, MapAccessError> {
-        self.stats.read()
+    /// Reads the counts. `missed_ends` are added, by listener, because the kernel programs did not count
+    /// them.
+    pub(super) fn read(&self, missed_ends: &[u64]) -> Result<Vec<ListenerStats>, MapAccessError> {
+        let mut stats = self.stats.read()?;
+        for (stats, missed) in stats.iter_mut().zip(missed_ends) {
+            stats.closed[CloseHow::Unknown as usize].add(*missed);
+        }
+        Ok(stats)
     }
 
     /// Reads soon, because a verdict depends on it.
@@ -52,10 +58,10 @@ impl StatsPoll {
         self.next = self.next.min(soon);
     }
 
-    pub(super) fn poll(&mut self, core: &mut Correlator) {
+    pub(super) fn poll(&mut self, core: &mut Correlator, missed_ends: &[u64]) {
         let begun = Instant::now();
         self.next = begun + self.interval;
-        match self.stats.read() {
+        match self.read(missed_ends) {
             Ok(stats) => self.report(&stats, core),
             Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
         }

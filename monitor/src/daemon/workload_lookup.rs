@@ -125,7 +125,10 @@ impl WorkloadLookup {
         for lookup in mem::take(&mut self.searched) {
             let found = found.next();
             let name = found.as_ref().and_then(|found| workload(&found.owner));
-            let is_incomplete = name.is_none() && found.is_none_or(|found| found.is_incomplete);
+            // The directory of a new pod's logs may not be there yet.
+            let is_nameless = |owner: &Owner| owner.pod.is_some() && owner.pod_name.is_none();
+            let is_incomplete = name.is_none()
+                && found.is_none_or(|found| found.is_incomplete || is_nameless(&found.owner));
             if is_incomplete && lookup.tries + 1 < TRIES {
                 self.waiting.push_back(CgroupLookup {
                     due: now + RETRY_AFTER,
@@ -238,6 +241,29 @@ mod tests {
             now += RETRY_AFTER;
         }
         assert_eq!(lookup.due(), None);
+    }
+
+    #[test]
+    fn a_pod_whose_directory_is_not_there_yet_is_looked_up_again() {
+        let mut lookup = lookup();
+        let now = Instant::now();
+        lookup.push(7, now);
+        assert_eq!(lookup.take_due(now), [7]);
+        let unnamed = Owner {
+            pod: some("2c48913c"),
+            ..Owner::default()
+        };
+        assert_eq!(lookup.answers(vec![found(unnamed.clone(), false)], now), []);
+        assert_eq!(lookup.take_due(now + RETRY_AFTER), [7]);
+        let named = Owner {
+            pod_namespace: some("shop"),
+            pod_name: some("chat-0"),
+            workload: some("chat"),
+            ..unnamed
+        };
+        let name = WorkloadName::new("shop", "chat");
+        let answers = lookup.answers(vec![found(named, false)], now);
+        assert_eq!(answers, [(7, Some(name))]);
     }
 
     #[test]

@@ -121,13 +121,10 @@ struct KnownSocket {
 impl OwnerService {
     /// `pod_logs` is where the kubelet keeps the logs of pods.
     pub fn open(pod_logs: &Path) -> Result<Self, FindError> {
-        // Without a hierarchy no cgroup has a path.
-        let cgroup_root =
-            cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
         Ok(Self {
             search: Arc::new(Mutex::new(OwnerSearch {
                 finder: SocketFinder::open()?,
-                owners: Owners::new(&cgroup_root, pod_logs),
+                owners: Owners::new(&cgroup::cgroup2_root(), pod_logs),
                 pod_logs: pod_logs.to_owned(),
                 reported: Reported::default(),
             })),
@@ -323,14 +320,14 @@ impl KnownOwners {
         if owner.pid.is_some() || owner.netns.is_some() {
             let earlier = self.sockets.get(&conn);
             let earlier = earlier.filter(|_| owner.pid.is_none());
-            let process = earlier.map(|earlier| (earlier.pid, earlier.comm.clone()));
-            let (pid, comm) = process.unwrap_or_else(|| (owner.pid, owner.comm.clone()));
+            let process = earlier.map(|earlier| (earlier.pid, earlier.comm.clone(), earlier.at));
+            let (pid, comm, at) = process.unwrap_or_else(|| (owner.pid, owner.comm.clone(), now));
             let known = KnownSocket {
                 cgroup_id: socket.cgroup_id,
                 pid,
                 comm,
                 netns: owner.netns,
-                at: now,
+                at,
             };
             self.sockets.insert(conn, known);
         }
@@ -448,6 +445,26 @@ mod tests {
         assert!(service.search(&[query], true)[0].socket.is_some());
         let later = Instant::now() + FRESH;
         assert!(!lock(&service.known).is_fresh(query.conn, later));
+    }
+
+    #[test]
+    fn a_process_that_was_not_found_again_gets_older() {
+        let mut known = KnownOwners::default();
+        let (conn, socket, begun) = (ConnId(1), OwnedSocket::default(), Instant::now());
+        let found = Owner {
+            pid: Some(7),
+            netns: Some(1),
+            ..Owner::default()
+        };
+        let not_found = Owner {
+            pid: None,
+            ..found.clone()
+        };
+        known.remember(conn, &socket, &found, begun);
+        known.remember(conn, &socket, &not_found, begun + FRESH / 2);
+        assert_eq!(known.owner(conn, None).pid, Some(7));
+        assert!(known.is_fresh(conn, begun + FRESH / 2));
+        assert!(!known.is_fresh(conn, begun + FRESH));
     }
 
     #[test]

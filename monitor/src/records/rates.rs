@@ -23,8 +23,8 @@ pub struct TrafficSample {
 }
 
 impl TrafficSample {
-    /// `read_at` is when `detail` was read. A busy connection's counts are as of their publication.
-    /// Nothing passed since then if that is longer ago than a publication takes.
+    /// `read_at` is when `detail` was read. A busy connection's counts are as of their publication. If that
+    /// is longer ago than two publications are apart, nothing has passed since, and they are as of `read_at`.
     pub fn of(detail: &Detail, read_at: Ktime) -> Self {
         let published = detail.facts.at;
         let is_fresh = read_at.since(published) <= FRESH;

@@ -285,11 +285,13 @@ fn replayed(recording: &Recording) -> Vec<Value> {
         .collect()
 }
 
-/// A summary by its peer, without what differs between a connection and its recording: the cookie, and
-/// times, which are a matter of clocks. Known times stay as `true`.
+/// A summary by its peer, without what differs between a connection and its recording: the cookie, the
+/// owner, and times, which are a matter of clocks. Known times stay as `true`.
 fn comparable(mut summary: Value) -> (String, Value) {
     let peer = summary["peer"].as_str().unwrap().to_owned();
-    summary.as_object_mut().unwrap().remove("cookie");
+    for field in ["cookie", "owner"] {
+        summary.as_object_mut().unwrap().remove(field).unwrap();
+    }
     blur_times(&mut summary);
     (peer, summary)
 }

@@ -112,7 +112,7 @@ fn connections_are_sorted_by_their_figures_before_the_limit_applies() {
     let invalid = query(control, &["list", "--sort", "colour"]);
     assert_eq!(invalid.status.code(), Some(2));
     let said = String::from_utf8(invalid.stderr).unwrap();
-    let valid = "age, urgency, idle, retransmits, frames, bytes, rx-rate, tx-rate";
+    let valid = "age, urgency, idle, retransmits, queue, frames, bytes, rx-rate, tx-rate";
     assert!(said.contains(valid), "{said}");
     let refused = get(control, "/v1/connections?order=colour");
     for order in valid.split(", ") {

@@ -16,6 +16,7 @@ use lab::{Lab, Namespace, wait_for};
 use serde_json::{Value, json};
 
 use crate::{
+    access_log::LogFile,
     backend::Backend,
     control::get,
     stage::{SOON, Watch, fresh_port},
@@ -81,7 +82,7 @@ impl Pod {
 
 #[test]
 #[ignore = "needs root: network namespaces, cgroups and programs"]
-fn the_pod_of_a_connection_is_in_list_inspect_and_alerts_with_every_driver() {
+fn the_pod_of_a_connection_is_in_every_output_with_every_driver() {
     let lab = Lab::new().unwrap();
     let logs = tempfile::tempdir().unwrap();
     let folder = logs.path().to_str().unwrap();
@@ -89,6 +90,9 @@ fn the_pod_of_a_connection_is_in_list_inspect_and_alerts_with_every_driver() {
     let each = ports.map(|port| port.to_string());
     let mut flags = vec!["--lb-timeout", "3s", "--pod-logs", folder];
     flags.extend(each.iter().flat_map(|port| ["--port", port]));
+    let access_log = LogFile::new();
+    let access_flags = access_log.flags();
+    flags.extend(access_flags.each_ref().map(String::as_str));
     let mut watch = Watch::start(&flags);
     let control = watch.daemon.control().to_owned();
     let pods: Vec<_> = (0..PODS.len())
@@ -170,6 +174,36 @@ fn the_pod_of_a_connection_is_in_list_inspect_and_alerts_with_every_driver() {
         let owner = &ended.find(is_it).unwrap()["owner"];
         assert!(has(owner, expected), "{owner}");
     }
+    for line in access_log.lines_of_all(&watch, PODS.len()) {
+        let number = listed.iter().position(|it| it["cookie"] == line["cookie"]);
+        assert!(has(&line["owner"], &expected[number.unwrap()]), "{line}");
+    }
+}
+
+/// Its cgroup is not looked up before it ends.
+#[test]
+#[ignore = "needs root: network namespaces, cgroups and programs"]
+fn the_access_log_names_the_pod_of_a_connection_that_nobody_looked_at() {
+    let lab = Lab::new().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let (port, log) = (fresh_port(), LogFile::new());
+    let flags = log.flags();
+    let watch = Watch::start(&[
+        "--port",
+        &port.to_string(),
+        "--pod-logs",
+        logs.path().to_str().unwrap(),
+        &flags[0],
+        &flags[1],
+    ]);
+    let pod = Pod::start(&lab, 0, port);
+    fs::create_dir(logs.path().join(format!("shop_{}_{}", PODS[0].1, pod.uid))).unwrap();
+    watch.wait_for_metric("wsmon_connections", &[], 1.0);
+    drop(pod.client);
+    let line = log.lines_of_all(&watch, 1).remove(0);
+    let expected = json!({"pod_namespace": "shop", "pod_name": PODS[0].1, "workload": PODS[0].2});
+    assert!(has(&line["owner"], &expected), "{line}");
+    pod.backend.kill();
 }
 
 #[test]

@@ -91,6 +91,9 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     .unwrap();
     assert_eq!(log.matches("nobody listens on ").count(), 1, "{log}");
     assert!(log.contains(&format!("  {notice}; ")), "{log}");
+    let place = |text: &str| log.find(text).unwrap();
+    let start = place("  control socket ");
+    assert!(start < place(&notice), "it delays the start: {log}");
 
     let control = watch.daemon.control();
     let empty = format!("no connections; {notice}, see wsmon ports\n");
@@ -165,6 +168,32 @@ fn a_forwarded_port_leads_to_the_server_behind_it_beside_a_running_daemon() {
     assert!(
         rows.clone().count() == 1 && rows.clone().all(|row| row.contains(&published)),
         "{table}"
+    );
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_ruleset_that_is_too_large_to_follow_is_reported_and_leaves_the_rest_unknown() {
+    let stage = Stage::new();
+    let port = stage.server.addr().port();
+    let published = || sockets_on(port)[0]["published"].clone();
+    wait_for("all rules", SOON, || {
+        (published() == json!([])).then_some(())
+    })
+    .unwrap();
+    let ports_to: Vec<_> = (1..=500).map(|port| port.to_string()).collect();
+    let set = ports_to.join(", ");
+    let mut nft = stage.lab.lb_ns().command("nft");
+    nft.arg(format!(
+        "table ip nat {{ chain next {{ tcp dport {{ {set} }} redirect to 7; }}; \
+         chain pre {{ type nat hook prerouting priority dstnat; tcp dport {{ {set} }} jump next; }}; }}"
+    ));
+    assert!(nft.status().unwrap().success());
+    assert_eq!(published(), Value::Null);
+    let said = String::from_utf8(ports(&[]).stderr).unwrap();
+    assert!(
+        said.contains("; the rules lead to one another too often"),
+        "{said}"
     );
 }
 

@@ -37,8 +37,8 @@ impl Correlator {
         }
     }
 
-    /// Handles the kernel programs' counts of a listener, which are exact. What they counted before the
-    /// last call, and at least a second ago, and did not become known by a record, is made up for.
+    /// Handles the kernel programs' counts of a listener, which are exact. Adds what they had counted at the
+    /// last call, at least a second ago, and no record has reported since.
     pub fn handle_turnover(&mut self, at: Ktime, listener: ListenerId, turnover: Turnover) {
         match self.listeners.get_mut(listener.index()) {
             Some(listener) => listener.history.handle_turnover(at, turnover),

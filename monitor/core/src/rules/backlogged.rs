@@ -75,9 +75,12 @@ fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) ->
     if observation.now < due {
         return verdict.unchanged(due);
     }
-    // A scan must have found bytes that wait; each later one is a check.
+    // A scan must have found bytes that wait; each later one is a check. TCP probes a closed window every
+    // two minutes at least, and a peer that has not been heard for longer may be gone.
     let waits = held_since(observation).is_some_and(|(since, seen_at)| seen_at > since);
-    match waits && observation.peer_answers() {
+    let heard = observation.facts.rx.last_packet;
+    let is_heard = heard.is_some_and(|heard| heard + LONGEST_PROBE_INTERVAL >= observation.now);
+    match waits && is_heard && observation.peer_answers() {
         true => Reviewed {
             certainty: Certainty::Confirmed,
             limit: CERTAIN_AFTER,
@@ -97,7 +100,7 @@ fn window_closed_at(observation: &Observation<'_>) -> Option<Ktime> {
         .filter(|at| heard.is_some_and(|heard| heard >= *at + REPEATED))
 }
 
-/// Since when scans have found that TCP holds bytes back, and the last scan. A packet with an open window
+/// Since when scans have found bytes behind a closed window, and the last scan. A packet with an open window
 /// that came after it refutes it.
 fn held_since(observation: &Observation<'_>) -> Option<(Ktime, Ktime)> {
     let Observation { facts, unsent, .. } = observation;
@@ -117,6 +120,9 @@ fn held_since(observation: &Observation<'_>) -> Option<(Ktime, Ktime)> {
 /// net/ipv4/tcp_output.c). Of 6 MiB, the largest default before Linux 6.16, that is 400 kB: a reader of
 /// 20 kB/s takes 20 s.
 pub(crate) const BACKLOGGED_AFTER: Duration = Duration::from_secs(30);
-/// A reader that takes longer for a sixteenth of 6 MiB reads less than 1.4 kB/s.
-const CERTAIN_AFTER: Duration = Duration::from_secs(300);
+/// A reader that takes longer for a sixteenth of 32 MiB, the largest default since Linux 6.16, reads less
+/// than 1.2 kB/s.
+pub(crate) const CERTAIN_AFTER: Duration = Duration::from_secs(1_800);
+/// `TCP_RTO_MAX` in include/net/tcp.h, and some time for the answer.
+const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(130);
 const REPEATED: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
 fn columns() -> Vec<Column> {
     vec![
         Column::new("CLIENT"),
-        Column::new("LISTENER").shortened_to(8).left_out(2),
+        Column::new("LISTENER").shortened_to(8),
         Column::number("ATTEMPTS"),
         Column::number("PER MIN"),
         Column::number("ACCEPTED").left_out(3),

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,7 @@ use crate::{
             loader::{LoadError, LoadSettings, Loaded},
             maps::{Drops, Ring},
         },
-        host::cgroup,
+        host::{cgroup, port_forwards::accepts},
         prerequisites,
         sock_diag::{socket_finder::SocketFinder, socket_query::SocketKey},
     },
@@ -108,8 +107,16 @@ fn note(
     if facts.role != Role::Server {
         return;
     }
+    let (port, address) = (facts.local.port(), facts.local.ip());
+    let by_ipv4: BTreeSet<_> = sockets
+        .iter()
+        .filter(|socket| socket.port == port && socket.local.is_ipv4())
+        .filter(|socket| accepts(socket.local.ip(), address, || false))
+        .map(|socket| socket.owner.netns)
+        .collect();
     let accepts = |socket: &ListeningSocketRecord| {
-        socket.port == facts.local.port() && accepts(socket.local, facts.local.ip())
+        let by_ipv4 = || by_ipv4.contains(&socket.owner.netns);
+        socket.port == port && accepts(socket.local.ip(), address, by_ipv4)
     };
     let is_new = |socket: &ListeningSocketRecord| match socket.protocol {
         None => true,
@@ -135,14 +142,6 @@ fn note(
     }
     for socket in candidates.into_iter().filter(|socket| is_new(socket)) {
         socket.protocol = Some(facts.protocol.as_str());
-    }
-}
-
-fn accepts(listening: SocketAddr, address: IpAddr) -> bool {
-    match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4(),
-        IpAddr::V6(ip) if ip.is_unspecified() => true,
-        ip => ip == address,
     }
 }
 
@@ -201,6 +200,10 @@ mod tests {
         assert_eq!(found(&exact, None, "10.0.0.3:80"), [YES, None, None]);
         let dual = [("[::]:80", 1), ("[fd00::1]:80", 1)];
         assert_eq!(found(&dual, None, "10.0.0.1:80"), [YES, None]);
+        let pair = [("0.0.0.0:80", 1), ("[::]:80", 1), ("[::]:80", 2)];
+        assert_eq!(found(&pair, Some(1), "10.0.0.1:80"), [YES, None, None]);
+        assert_eq!(found(&pair, Some(2), "10.0.0.1:80"), [None, None, YES]);
+        assert_eq!(found(&pair, Some(1), "[fd00::1]:80"), [None, YES, None]);
         let workers = [("0.0.0.0:80", 1), ("0.0.0.0:80", 1)];
         assert_eq!(found(&workers, None, "10.0.0.1:80"), [YES, YES]);
         let containers = [("0.0.0.0:80", 1), ("0.0.0.0:80", 2)];

@@ -1,9 +1,10 @@
 //! The listening sockets of this host, and what leads to them.
 
 use std::{
+    collections::HashMap,
     fmt,
-    net::SocketAddr,
-    path::{Path, PathBuf},
+    net::{IpAddr, SocketAddr},
+    path::Path,
     process,
     time::Duration,
 };
@@ -48,20 +49,31 @@ impl PortSurvey {
     ) -> Result<Self, NetNsError> {
         let (listening, scan) = scan::all_listening()?;
         let forwards = PortForwards::read(limit);
-        // Without a hierarchy no cgroup has a path.
-        let cgroup_root =
-            cgroup::find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
-        let mut owners = open(&cgroup_root);
+        let mut of_ipv4 = HashMap::<_, Vec<IpAddr>>::new();
+        for HostListener { socket, netns } in &listening {
+            if socket.local.is_ipv4() {
+                let port = (netns.inode, socket.local.port());
+                of_ipv4.entry(port).or_default().push(socket.local.ip());
+            }
+        }
+        let mut owners = open(&cgroup::cgroup2_root());
         let owned: Vec<_> = listening.iter().map(OwnedSocket::from).collect();
         let ts = Timestamp::now();
         let mut sockets: Vec<_> = listening
             .iter()
             .zip(owners.of(&owned))
             .map(|(HostListener { socket, netns }, owner)| {
-                let published = forwards.to(socket.local, netns.inode);
-                let published = published.map(|(of, rule)| publication(socket.local, of, rule));
+                let (local, netns) = (socket.local, netns.inode);
+                let of_ipv4 = of_ipv4.get(&(netns, local.port()));
+                let published = forwards.to(local, netns, of_ipv4.map_or(&[], Vec::as_slice));
+                let published = published.map(|rules| {
+                    let rules = rules.into_iter();
+                    rules
+                        .map(|(of, rule)| publication(local, of, rule))
+                        .collect()
+                });
                 ListeningSocketRecord {
-                    published: forwards.are_known().then(|| published.collect()),
+                    published,
                     ..ListeningSocketRecord::new(ts, socket.local, OwnerRecord::from(owner))
                 }
             })
@@ -148,7 +160,7 @@ impl PortSurvey {
         });
         let rules = self.forwards.first_error.as_ref().map(|error| {
             format!(
-                "network namespaces whose port forwards are unknown: {}; {error}",
+                "network namespaces of which not all port forwards are known: {}; {error}",
                 self.forwards.unread
             )
         });

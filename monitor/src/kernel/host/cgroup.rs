@@ -75,6 +75,11 @@ pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     .ok_or(CgroupError::NotMounted)
 }
 
+/// The root of the cgroup v2 hierarchy, to look up names of cgroups. Without a hierarchy no cgroup has a path.
+pub fn cgroup2_root() -> PathBuf {
+    find_cgroup2().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"))
+}
+
 /// `wanted`, or else the root of the hierarchy, after checking that it is a readable cgroup v2
 /// directory. Without `wanted`, a namespace's root is refused.
 pub fn usable_cgroup2(wanted: Option<&Path>) -> Result<WatchedCgroup, CgroupError> {

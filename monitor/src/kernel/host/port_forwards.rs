@@ -21,8 +21,10 @@ mod iptables;
 mod nftables;
 mod ruleset;
 
+use ruleset::Followed;
+
 /// A rule that forwards connections to a port of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortForward {
     /// The ports to which clients connect.
     pub ports: PortRange,
@@ -36,7 +38,7 @@ pub struct PortForward {
 }
 
 /// Which program shows a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum RuleSource {
     Nftables,
@@ -80,13 +82,15 @@ struct NamespaceForwards {
 #[derive(Clone, Debug, Default)]
 pub struct PortForwards {
     namespaces: Vec<NamespaceForwards>,
-    /// Namespaces whose rules could not be read, and why the first could not.
+    /// The rules of all namespaces could be read.
+    are_complete: bool,
+    /// Namespaces whose rules could not all be read, and why not in the first.
     pub unread: usize,
     pub first_error: Option<String>,
 }
 
-/// The longest listing. A rule takes about 300 bytes.
-const LONGEST_LISTING: u64 = 256 << 20;
+/// The longest listing. A rule takes about 300 bytes, and ten times as much while it is parsed.
+const LONGEST_LISTING: usize = 32 << 20;
 
 impl PortForwards {
     /// Reads the rules of every namespace, for at most `limit`. What could not be read is in
@@ -94,15 +98,20 @@ impl PortForwards {
     pub fn read(limit: Duration) -> Self {
         let deadline = Instant::now() + limit;
         let mut found = Self::default();
-        let namespaces = netns::enumerate().map_or_else(|_| Vec::new(), |list| list.found);
-        for namespace in &namespaces {
-            // Missing privileges for a namespace are reported with its sockets.
+        let Ok(list) = netns::enumerate() else {
+            return found;
+        };
+        found.are_complete = true;
+        for namespace in &list.found {
             let Ok(outcome) = netns::in_namespace(namespace, || read_here(namespace, deadline))
             else {
+                // Missing privileges for a namespace are reported with its sockets.
+                found.are_complete = false;
                 continue;
             };
             found.namespaces.push(outcome.0);
             if let Some(error) = outcome.1 {
+                found.are_complete = false;
                 found.unread += 1;
                 found.first_error.get_or_insert(error);
             }
@@ -110,21 +119,24 @@ impl PortForwards {
         found
     }
 
-    /// Whether the rules of any namespace could be read.
-    pub fn are_known(&self) -> bool {
-        self.unread < self.namespaces.len()
-    }
-
     /// The forwards that lead to a socket that listens on `local` in the namespace with this inode, each
-    /// with the inode of the namespace of its rule.
-    pub fn to(&self, local: SocketAddr, netns: u64) -> impl Iterator<Item = (u64, &PortForward)> {
+    /// with the inode of the namespace of its rule. `of_ipv4` has the addresses of the IPv4 sockets on the
+    /// same port there. `None` if there is none among the rules that could be read.
+    pub fn to(
+        &self,
+        local: SocketAddr,
+        netns: u64,
+        of_ipv4: &[IpAddr],
+    ) -> Option<Vec<(u64, &PortForward)>> {
         let rules = self.namespaces.iter().flat_map(|namespace| {
             let forwards = namespace.forwards.iter();
             forwards.map(move |forward| (namespace, forward))
         });
-        rules
-            .filter(move |(namespace, forward)| self.leads_to(namespace, forward, local, netns))
+        let leading: Vec<_> = rules
+            .filter(|(namespace, forward)| self.leads_to(namespace, forward, local, netns, of_ipv4))
             .map(|(namespace, forward)| (namespace.netns, forward))
+            .collect();
+        (self.are_complete || !leading.is_empty()).then_some(leading)
     }
 
     fn leads_to(
@@ -133,6 +145,7 @@ impl PortForwards {
         forward: &PortForward,
         local: SocketAddr,
         netns: u64,
+        of_ipv4: &[IpAddr],
     ) -> bool {
         let ports = forward.to_ports.as_ref().unwrap_or(&forward.ports);
         if !ports.0.contains(&local.port()) {
@@ -141,15 +154,12 @@ impl PortForwards {
         let Some(to) = forward.to_address else {
             return from.netns == netns;
         };
-        let accepts = match local.ip() {
-            IpAddr::V4(ip) => ip.is_unspecified() && to.is_ipv4() || ip == to,
-            IpAddr::V6(ip) => ip.is_unspecified() || ip == to,
-        };
+        let by_ipv4 = || of_ipv4.iter().any(|other| accepts(*other, to, || false));
         let has_it = |namespace: &NamespaceForwards| {
             namespace.netns == netns && namespace.addresses.contains(&to)
         };
         let is_own = to.is_loopback() || from.addresses.contains(&to);
-        accepts
+        accepts(local.ip(), to, by_ipv4)
             && match is_own {
                 true => from.netns == netns,
                 false => self.namespaces.iter().any(has_it),
@@ -157,15 +167,29 @@ impl PortForwards {
     }
 }
 
+/// Whether a socket that listens on `local` accepts connections to `address`, where `by_ipv4` is whether
+/// an IPv4 socket on the same port does. The kernel prefers that one to an IPv6 socket for every address.
+pub fn accepts(local: IpAddr, address: IpAddr, by_ipv4: impl FnOnce() -> bool) -> bool {
+    match local {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4(),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.is_ipv6() || !by_ipv4(),
+        ip => ip == address,
+    }
+}
+
 /// The rules of the calling thread's namespace, and why they may be incomplete.
 fn read_here(namespace: &NetNs, deadline: Instant) -> (NamespaceForwards, Option<String>) {
     let (mut forwards, mut errors) = (Vec::new(), Vec::new());
+    let mut add = |mut followed: Followed, errors: &mut Vec<String>| {
+        forwards.append(&mut followed.forwards);
+        errors.extend(followed.cut());
+    };
     let mut of_iptables = false;
     match run("nft", &["-j", "list", "ruleset"], deadline) {
         Ok(json) => match nftables::parse(&json) {
             Ok((rules, others)) => {
                 of_iptables = others;
-                forwards.extend(rules.forwards(RuleSource::Nftables));
+                add(rules.follow(RuleSource::Nftables), &mut errors);
             }
             Err(error) => errors.push(format!("the output of nft is not understood: {error}")),
         },
@@ -190,7 +214,7 @@ fn read_here(namespace: &NetNs, deadline: Instant) -> (NamespaceForwards, Option
             match run(&program, &["-t", "nat"], deadline) {
                 Ok(text) => {
                     let rules = iptables::parse(&String::from_utf8_lossy(&text));
-                    forwards.extend(rules.forwards(RuleSource::Iptables));
+                    add(rules.follow(RuleSource::Iptables), &mut errors);
                 }
                 Err(error) => errors.push(error),
             }
@@ -223,7 +247,7 @@ fn run(name: &str, args: &[&str], deadline: Instant) -> Result<Vec<u8>, String> 
     let read = |pipe: Option<Box<dyn Read + Send>>| {
         let mut bytes = Vec::new();
         // What was read before an error is refused by the parser.
-        let _ = pipe.map(|pipe| pipe.take(LONGEST_LISTING).read_to_end(&mut bytes));
+        let _ = pipe.map(|pipe| pipe.take(LONGEST_LISTING as u64).read_to_end(&mut bytes));
         bytes
     };
     let stdout = child.stdout.take().map(|pipe| Box::new(pipe) as Box<_>);
@@ -246,6 +270,7 @@ fn run(name: &str, args: &[&str], deadline: Instant) -> Result<Vec<u8>, String> 
         let complaint = String::from_utf8_lossy(&complaint);
         let first = complaint.lines().next().unwrap_or_default();
         match status {
+            _ if output.len() == LONGEST_LISTING => Err(format!("{name} printed too much")),
             Some(status) if status.success() => Ok(output),
             Some(status) => Err(format!(
                 "{name} failed ({status}): {}",
@@ -355,10 +380,12 @@ mod tests {
                 // Another bridge with the same addresses.
                 namespace(4, "10.0.0.2", &[]),
             ],
+            are_complete: true,
             ..PortForwards::default()
         };
         let to = |local: &str, netns| {
-            let forwards = found.to(local.parse().unwrap(), netns);
+            let forwards = found.to(local.parse().unwrap(), netns, &[]).unwrap();
+            let forwards = forwards.into_iter();
             let shown = forwards.map(|(netns, forward)| format!("{netns}:{}", forward.ports));
             shown.collect::<Vec<_>>().join(" ")
         };
@@ -375,6 +402,46 @@ mod tests {
         );
         assert_eq!(to("0.0.0.0:7742", 2), "1:7000-8000");
         assert_eq!(to("0.0.0.0:80", 2), "");
+    }
+
+    #[test]
+    fn of_a_pair_of_sockets_for_every_address_ipv4_leads_to_its_own() {
+        let forwards = [("80", "10.0.0.1/8080"), ("81", "::1/8080"), ("82", "/8080")];
+        let found = PortForwards {
+            namespaces: vec![namespace(1, "10.0.0.1", &forwards)],
+            are_complete: true,
+            ..PortForwards::default()
+        };
+        let to = |local: &str, of_ipv4: &[&str]| {
+            let of_ipv4: Vec<_> = of_ipv4.iter().map(|ip| ip.parse().unwrap()).collect();
+            let forwards = found.to(local.parse().unwrap(), 1, &of_ipv4).unwrap();
+            let shown = forwards.iter().map(|(_, it)| it.ports.to_string());
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(to("[::]:8080", &[]), "80 81 82");
+        assert_eq!(to("[::]:8080", &["0.0.0.0"]), "81 82");
+        assert_eq!(to("[::]:8080", &["10.0.0.1"]), "81 82");
+        assert_eq!(to("[::]:8080", &["127.0.0.1"]), "80 81 82");
+        assert_eq!(to("0.0.0.0:8080", &["0.0.0.0"]), "80 82");
+    }
+
+    #[test]
+    fn without_all_rules_it_is_unknown_that_no_forward_leads_to_a_socket() {
+        let mut found = PortForwards {
+            namespaces: vec![namespace(1, "10.0.0.1", &[("80", "/8080")])],
+            are_complete: false,
+            ..PortForwards::default()
+        };
+        let count = |found: &PortForwards, port| {
+            let local = (Ipv4Addr::UNSPECIFIED, port).into();
+            found.to(local, 1, &[]).map(|forwards| forwards.len())
+        };
+        assert_eq!((count(&found, 8080), count(&found, 8081)), (Some(1), None));
+        found.are_complete = true;
+        assert_eq!(count(&found, 8081), Some(0));
+        let late = PortForwards::read(Duration::ZERO);
+        assert!(late.unread > 0 && late.first_error.is_some());
+        assert_eq!(count(&late, 8081), None);
     }
 
     #[test]
@@ -414,5 +481,9 @@ Local:
         assert_eq!(hung, "sleep took too long");
         let long = run("sh", &["-c", "head -c 1000000 /dev/zero; echo >&2"], soon).unwrap();
         assert_eq!(long.len(), 1_000_000);
+        for size in [LONGEST_LISTING, LONGEST_LISTING + 1_000_000] {
+            let printed = run("head", &["-c", &size.to_string(), "/dev/zero"], soon);
+            assert_eq!(printed.unwrap_err(), "head printed too much");
+        }
     }
 }

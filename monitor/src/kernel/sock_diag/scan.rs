@@ -114,7 +114,8 @@ impl ScannedSocket<'_> {
             conn: self.conn(),
             listener,
             bytes,
-            is_held: info.unacked_segments == 0,
+            // With an open window, something on this host keeps TCP from sending.
+            is_held: info.unacked_segments == 0 && info.peer_window == Some(0),
             acked: info.bytes_acked,
         })
     }

@@ -36,14 +36,19 @@ pub struct TcpInfo {
     pub notsent_bytes: u32,
     /// Segments with data sent, retransmissions included.
     pub data_segments_sent: u32,
+    /// The window that the peer last advertised, scaled; `None` before Linux 5.4.
+    pub peer_window: Option<u32>,
 }
 
 /// Up to and including `tcpi_data_segs_out` (Linux 4.6).
 const NEEDED: usize = 160;
+/// The offset of `tcpi_snd_wnd`.
+const PEER_WINDOW: usize = 228;
 
 impl TcpInfo {
     /// `None` if the kernel is too old to fill all the fields.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let peer_window = bytes.get(PEER_WINDOW..).and_then(<[u8]>::first_chunk);
         let bytes: &[u8; NEEDED] = bytes.first_chunk()?;
         let u32_at = |offset| u32::from_ne_bytes(array(bytes, offset));
         let u64_at = |offset| u64::from_ne_bytes(array(bytes, offset));
@@ -61,6 +66,7 @@ impl TcpInfo {
             bytes_received: u64_at(128),
             notsent_bytes: u32_at(144),
             data_segments_sent: u32_at(156),
+            peer_window: peer_window.map(|window| u32::from_ne_bytes(*window)),
         })
     }
 
@@ -100,6 +106,7 @@ mod tests {
         assert_eq!(info.last_ack_recv, Duration::from_millis(56 / 4));
         assert_eq!(info.notsent_bytes, 144 / 4);
         assert_eq!(info.data_segments_sent, 156 / 4);
+        assert_eq!(info.peer_window, Some(228 / 4));
     }
 
     #[test]
@@ -112,6 +119,8 @@ mod tests {
 
     #[test]
     fn a_struct_without_our_fields_is_refused() {
+        let without_window = TcpInfo::parse(&numbered(228)).unwrap();
+        assert_eq!(without_window.peer_window, None);
         assert_eq!(TcpInfo::parse(&numbered(156)), None);
         assert_eq!(TcpInfo::parse(&[]), None);
     }

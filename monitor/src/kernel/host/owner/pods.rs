@@ -84,16 +84,24 @@ impl Pods {
             Ok(listing) => {
                 self.failure = None;
                 misses.walks_cut += u64::from(listing.cut);
-                let before = std::mem::replace(&mut self.remembered, listing.found);
-                let room = MAX_PODS.saturating_sub(self.remembered.len());
-                // Pods that are gone may still have connections that are remembered.
-                for (uid, names) in before.into_iter().take(room) {
-                    self.remembered.entry(uid).or_insert(names);
-                }
+                let before = std::mem::take(&mut self.remembered);
+                self.remembered = with_gone(listing.found, before);
             }
             Err(error) => self.failure = Some(error),
         }
     }
+}
+
+/// The pods found, and those known before for which there is room. Pods that are gone may still have
+/// connections that are remembered.
+fn with_gone(
+    mut found: HashMap<String, Arc<PodNames>>,
+    mut before: HashMap<String, Arc<PodNames>>,
+) -> HashMap<String, Arc<PodNames>> {
+    before.retain(|uid, _| !found.contains_key(uid));
+    let room = MAX_PODS.saturating_sub(found.len());
+    found.extend(before.into_iter().take(room));
+    found
 }
 
 #[derive(Debug, Default)]
@@ -227,6 +235,21 @@ mod tests {
         let b = wait_for("a read to be due", || pods.names(&uid(2), &mut misses));
         assert_eq!(b.name, "b");
         assert!(pods.names(&uid(1), &mut misses).is_some(), "still known");
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_takes_the_last_room_and_no_more() {
+        let pods = |numbers: std::ops::Range<usize>| -> HashMap<_, _> {
+            let names = |number| parse(&format!("shop_a_{}", uid(number))).unwrap().1.into();
+            numbers.map(|number| (uid(number), names(number))).collect()
+        };
+        let known = with_gone(pods(1..MAX_PODS), pods(0..MAX_PODS));
+        assert!(known.contains_key(&uid(0)));
+        assert_eq!(known.len(), MAX_PODS);
+        assert_eq!(
+            with_gone(pods(0..MAX_PODS), pods(MAX_PODS..MAX_PODS + 9)),
+            pods(0..MAX_PODS)
+        );
     }
 
     #[test]

@@ -114,8 +114,8 @@ mod tests {
     use super::{super::RuleSource, *};
 
     fn forwards(text: &str) -> Vec<String> {
-        let found = parse(text).forwards(RuleSource::Iptables);
-        found.iter().map(ToString::to_string).collect()
+        let found = parse(text).follow(RuleSource::Iptables);
+        found.forwards.iter().map(ToString::to_string).collect()
     }
 
     #[test]

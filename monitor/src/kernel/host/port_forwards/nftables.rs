@@ -36,7 +36,7 @@ pub(super) fn parse(json: &[u8]) -> serde_json::Result<(Ruleset, bool)> {
             let parsed = parser.parse().unwrap_or_default();
             let chain = key(&rule.family, &rule.table, &rule.chain);
             rules.chains.entry(chain).or_default().extend(parsed);
-            of_iptables |= rule.expr.iter().any(is_of_iptables);
+            of_iptables |= rule.table == "nat" && rule.expr.iter().any(is_of_iptables);
         }
     }
     Ok((rules, of_iptables))
@@ -95,10 +95,13 @@ fn key(family: &str, table: &str, name: &str) -> String {
     format!("{family} {table} {name}")
 }
 
-/// A target of iptables, whose parameters are not in the listing.
+/// A target of iptables, whose parameters are not in the listing. nft before 1.0.6 prints `{"xt": null}`
+/// for each target and each match.
 fn is_of_iptables(expression: &Value) -> bool {
-    let name = expression["xt"]["name"].as_str();
-    matches!(name, Some("DNAT" | "REDIRECT"))
+    let Some(extension) = expression.get("xt") else {
+        return false;
+    };
+    matches!(extension["name"].as_str(), None | Some("DNAT" | "REDIRECT"))
 }
 
 /// What a part of a packet is called in an expression.
@@ -141,18 +144,22 @@ impl RuleParser<'_> {
                     Some(self.chain(body))
                 })),
                 "dnat" | "redirect" => {
-                    let ports = port_range(&body["port"]);
-                    let map = body.get("addr").and_then(|addr| addr.get("map"));
-                    let map = map.or_else(|| body["port"].get("map"));
-                    match map {
-                        Some(map) => parsed.extend(self.elements(map, &matched, |data| {
-                            Some(destination(data, ports.clone()))
-                        })),
-                        None => parsed.push(Rule {
-                            target: Target::To {
-                                address: body["addr"].as_str().and_then(|text| text.parse().ok()),
-                                ports,
-                            },
+                    let (addr, port) = (&body["addr"], &body["port"]);
+                    match (addr.get("map"), port.get("map")) {
+                        (Some(map), _) => {
+                            parsed.extend(self.elements(map, &matched, |data| {
+                                match data["concat"].as_array().map(Vec::as_slice) {
+                                    Some([addr, port]) => destination(addr, port),
+                                    _ => destination(data, port),
+                                }
+                            }));
+                        }
+                        (None, Some(map)) => {
+                            let to = |data: &Value| destination(addr, data);
+                            parsed.extend(self.elements(map, &matched, to));
+                        }
+                        (None, None) => parsed.push(Rule {
+                            target: destination(addr, port)?,
                             ..matched.clone()
                         }),
                     }
@@ -179,7 +186,7 @@ impl RuleParser<'_> {
             for (field, value) in self.fields(&map["key"], value) {
                 self.narrow(&mut rule, field, value, false)?;
             }
-            rule.target = target(data)?;
+            rule.target = target(unwrapped(data))?;
             Some(rule)
         });
         rules.collect()
@@ -281,18 +288,25 @@ fn net(value: &Value) -> Option<IpNet> {
     }
 }
 
-/// The data of a map: an address, a port, or both.
-fn destination(data: &Value, ports: Option<RangeInclusive<u16>>) -> Target {
-    let data = unwrapped(data);
-    let address = |value: &Value| -> Option<IpAddr> { value.as_str()?.parse().ok() };
-    let (address, of_data) = match data["concat"].as_array().map(Vec::as_slice) {
-        Some([addr, port]) => (address(addr), port_range(port)),
-        _ => (address(data), port_range(data)),
-    };
-    Target::To {
-        address,
-        ports: of_data.or(ports),
+/// Where `dnat` or `redirect` lead, both parts of which may be missing; `None` if one is not understood.
+fn destination(addr: &Value, port: &Value) -> Option<Target> {
+    Some(Target::To {
+        address: if_given(addr, first_address)?,
+        ports: if_given(port, port_range)?,
+    })
+}
+
+fn if_given<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
+    match value {
+        Value::Null => Some(None),
+        value => read(value).map(Some),
     }
+}
+
+/// `"192.0.2.1"`, or `{"range": ["192.0.2.1", "192.0.2.9"]}`.
+fn first_address(value: &Value) -> Option<IpAddr> {
+    let first = value["range"].get(0).unwrap_or(value);
+    first.as_str()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -305,6 +319,12 @@ mod tests {
         "/../testdata/rulesets/nftables.jsonl"
     ));
 
+    /// Those rules of iptables as nft before 1.0.6 prints them.
+    const WITHOUT_NAMES: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../testdata/rulesets/nftables-without-names.jsonl"
+    ));
+
     fn listing(lines: &str) -> String {
         let objects: Vec<&str> = lines.lines().collect();
         format!("{{\"nftables\": [{}]}}", objects.join(","))
@@ -314,7 +334,7 @@ mod tests {
     fn every_way_to_forward_a_port_is_found() {
         let (rules, of_iptables) = parse(listing(LISTING).as_bytes()).expect("a listing");
         assert!(of_iptables);
-        let found = rules.forwards(RuleSource::Nftables);
+        let found = rules.follow(RuleSource::Nftables).forwards;
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         let expected = [
             "80 to 10.0.0.2:7741",
@@ -339,6 +359,80 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_iptables_are_noticed_without_their_names() {
+        let (rules, of_iptables) = parse(listing(WITHOUT_NAMES).as_bytes()).expect("a listing");
+        assert!(of_iptables);
+        assert_eq!(rules.follow(RuleSource::Nftables).forwards, []);
+        let names = [r#"{"type": "match", "name": "addrtype"}"#, "null"];
+        for (table, name, expected) in [
+            ("nat", names[0], false),
+            ("nat", names[1], true),
+            ("filter", names[1], false),
+        ] {
+            let line = format!(
+                r#"{{"rule": {{"family": "ip", "table": "{table}", "chain": "c", "expr": [{{"xt": {name}}}]}}}}"#
+            );
+            let (_, of_iptables) = parse(listing(&line).as_bytes()).expect("a listing");
+            assert_eq!(of_iptables, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_destination_that_is_not_understood_is_no_redirect_to_this_host() {
+        let map = |data: &str| {
+            let key = r#"{"payload": {"protocol": "tcp", "field": "dport"}}"#;
+            format!(r#"{{"map": {{"key": {key}, "data": {{"set": [[80, {data}]]}}}}}}"#)
+        };
+        let range = r#"{"range": ["10.0.0.1", "10.0.0.9"]}"#;
+        let prefix = r#"{"prefix": {"addr": "10.0.0.0", "len": 24}}"#;
+        for (kind, body, expected) in [
+            (
+                "dnat",
+                format!(r#"{{"addr": {range}, "port": 81}}"#),
+                "1-65535 to 10.0.0.1:81",
+            ),
+            ("dnat", format!(r#"{{"addr": {prefix}, "port": 81}}"#), ""),
+            (
+                "dnat",
+                r#"{"addr": "10.0.0.1", "port": {"symhash": 1}}"#.to_owned(),
+                "",
+            ),
+            ("dnat", r#"{"port": 81}"#.to_owned(), "1-65535 to :81"),
+            ("redirect", "null".to_owned(), "1-65535 to "),
+            (
+                "dnat",
+                format!(r#"{{"addr": {}, "port": 81}}"#, map(range)),
+                "80 to 10.0.0.1:81",
+            ),
+            (
+                "dnat",
+                format!(r#"{{"addr": {}, "port": 81}}"#, map(prefix)),
+                "",
+            ),
+            (
+                "dnat",
+                format!(r#"{{"addr": "10.0.0.1", "port": {}}}"#, map("81")),
+                "80 to 10.0.0.1:81",
+            ),
+            (
+                "redirect",
+                format!(r#"{{"port": {}}}"#, map("81")),
+                "80 to :81",
+            ),
+            ("redirect", format!(r#"{{"port": {}}}"#, map(prefix)), ""),
+        ] {
+            let lines = format!(
+                r#"{{"chain": {{"family": "ip", "table": "t", "name": "c", "hook": "prerouting"}}}}
+{{"rule": {{"family": "ip", "table": "t", "chain": "c", "expr": [{{"{kind}": {body}}}]}}}}"#
+            );
+            let (rules, _) = parse(listing(&lines).as_bytes()).expect("a listing");
+            let found = rules.follow(RuleSource::Nftables).forwards;
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found.join(", "), expected, "{kind} {body}");
+        }
+    }
+
+    #[test]
     fn anything_else_is_left_out_and_never_fails() {
         for expression in [
             r#"{"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 53}}"#,
@@ -358,7 +452,8 @@ mod tests {
             );
             let (rules, of_iptables) = parse(listing(&lines).as_bytes()).expect("a listing");
             assert!(!of_iptables);
-            assert_eq!(rules.forwards(RuleSource::Nftables), [], "{expression}");
+            let found = rules.follow(RuleSource::Nftables).forwards;
+            assert_eq!(found, [], "{expression}");
         }
         assert!(parse(b"nft: not JSON").is_err());
     }

@@ -1,6 +1,10 @@
 //! Rules that translate destinations, whichever program wrote them.
 
-use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
 
 use ipnet::IpNet;
 
@@ -45,61 +49,59 @@ struct Matched {
     address: Option<IpNet>,
 }
 
-/// Rules that are followed at most, each as often as chains lead to it.
+/// What the rules forward.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// Each once, in the order of the rules.
+    pub(super) forwards: Vec<PortForward>,
+    /// Not all rules were followed.
+    is_cut: bool,
+    known: HashSet<PortForward>,
+    /// Comparisons of ports so far.
+    steps: usize,
+}
+
+/// Comparisons of ports at most. A rule is compared as often as chains lead to it.
 const MAX_STEPS: usize = 200_000;
-/// The kernel allows fewer jumps inside one another (`NFT_JUMP_STACK_SIZE`).
+/// nftables allows no more jumps inside one another (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: usize = 16;
 
 impl Ruleset {
-    /// What the rules forward, each once.
-    pub(super) fn forwards(&self, by: RuleSource) -> Vec<PortForward> {
+    pub(super) fn follow(&self, by: RuleSource) -> Followed {
         let all = Matched {
             ports: vec![1..=u16::MAX],
             address: None,
         };
-        let (mut found, mut steps) = (Vec::new(), 0);
+        let mut found = Followed::default();
         for base in &self.bases {
-            self.follow(
-                base,
-                &all,
-                0,
-                &mut steps,
-                &mut |forward| {
-                    if !found.contains(&forward) {
-                        found.push(forward);
-                    }
-                },
-                by,
-            );
+            self.follow_chain(base, &all, 0, &mut found, by);
         }
         found
     }
 
-    fn follow(
+    fn follow_chain(
         &self,
         chain: &str,
         before: &Matched,
         depth: usize,
-        steps: &mut usize,
-        emit: &mut impl FnMut(PortForward),
+        found: &mut Followed,
         by: RuleSource,
     ) {
         let rules = self.chains.get(chain).map_or(&[][..], Vec::as_slice);
         for rule in rules {
-            *steps += 1;
-            if *steps > MAX_STEPS {
+            found.steps += before.comparisons(rule);
+            if found.steps > MAX_STEPS || depth > MAX_DEPTH {
+                found.is_cut = true;
                 return;
             }
             let matched = before.narrowed(rule);
             match &rule.target {
                 Target::Other => {}
-                Target::Chain(next) if depth < MAX_DEPTH && !matched.ports.is_empty() => {
-                    self.follow(next, &matched, depth + 1, steps, emit, by);
-                }
-                Target::Chain(_) => {}
+                Target::Chain(_) if matched.ports.is_empty() => {}
+                Target::Chain(next) => self.follow_chain(next, &matched, depth + 1, found, by),
                 Target::To { address, ports } => {
                     for from in matched.ports {
-                        emit(PortForward {
+                        found.push(PortForward {
                             ports: PortRange(from),
                             address: matched.address,
                             to_address: *address,
@@ -113,7 +115,27 @@ impl Ruleset {
     }
 }
 
+impl Followed {
+    /// What is missing if not all rules were followed.
+    pub(super) fn cut(&self) -> Option<String> {
+        let error = "the rules lead to one another too often, not all were followed";
+        self.is_cut.then(|| error.to_owned())
+    }
+
+    fn push(&mut self, forward: PortForward) {
+        if self.known.insert(forward.clone()) {
+            self.forwards.push(forward);
+        }
+    }
+}
+
 impl Matched {
+    /// How many pairs of ports [`Matched::narrowed`] compares; at least one.
+    fn comparisons(&self, rule: &Rule) -> usize {
+        let of_rule = rule.ports.as_ref().map_or(1, Vec::len);
+        (self.ports.len() * of_rule).max(1)
+    }
+
     /// What also matches `rule`.
     fn narrowed(&self, rule: &Rule) -> Self {
         let ports = match &rule.ports {
@@ -173,9 +195,10 @@ mod tests {
             ("next", vec![rule(1..=85, to(1)), rule(100..=101, to(2))]),
             ("unused", vec![rule(1..=85, to(3))]),
         ]);
-        let found = rules.forwards(RuleSource::Nftables);
-        let shown: Vec<_> = found.iter().map(|it| it.ports.to_string()).collect();
-        assert_eq!(shown, ["80-85"]);
+        let found = rules.follow(RuleSource::Nftables);
+        let shown = found.forwards.iter().map(|it| it.ports.to_string());
+        assert_eq!(shown.collect::<Vec<_>>(), ["80-85"]);
+        assert!(!found.is_cut);
     }
 
     #[test]
@@ -185,6 +208,62 @@ mod tests {
             ("base", vec![loops("base"); 50]),
             ("next", vec![rule(80..=80, to(1))]),
         ]);
-        assert_eq!(rules.forwards(RuleSource::Nftables), []);
+        let found = rules.follow(RuleSource::Nftables);
+        assert_eq!(found.forwards, []);
+        assert!(found.is_cut);
+    }
+
+    #[test]
+    fn as_many_rules_as_are_followed_are_complete_and_one_more_is_cut() {
+        let found = |rules: Vec<Rule>| {
+            let found = ruleset(&[("base", rules)]).follow(RuleSource::Nftables);
+            (found.forwards.len(), found.is_cut)
+        };
+        let forward = |step: usize| {
+            let port = |number: usize| u16::try_from(number).unwrap();
+            rule(port(1 + step / 1000)..=60_000, to(port(1 + step % 1000)))
+        };
+        assert_eq!(
+            found((0..MAX_STEPS).map(forward).collect()),
+            (MAX_STEPS, false)
+        );
+        assert_eq!(
+            found((0..=MAX_STEPS).map(forward).collect()),
+            (MAX_STEPS, true)
+        );
+        let set = Rule {
+            ports: Some((1..=1000).map(|port| port..=port).collect()),
+            ..rule(1..=1, to(1))
+        };
+        let jump = |next: &str| Rule {
+            target: Target::Chain(next.to_owned()),
+            ..set.clone()
+        };
+        let nested = ruleset(&[("base", vec![jump("next")]), ("next", vec![set.clone()])]);
+        let nested = nested.follow(RuleSource::Nftables);
+        assert!(
+            nested.forwards.is_empty() && nested.is_cut,
+            "1000 times 1000"
+        );
+    }
+
+    #[test]
+    fn jumps_are_followed_to_the_depth_that_nftables_allows() {
+        let found = |depth: usize| {
+            let name = |level: usize| match level {
+                0 => "base".to_owned(),
+                level => format!("{level}"),
+            };
+            let mut rules = ruleset(&[]);
+            for level in 0..depth {
+                let jump = Target::Chain(name(level + 1));
+                rules.chains.insert(name(level), vec![rule(1..=9, jump)]);
+            }
+            rules.chains.insert(name(depth), vec![rule(1..=9, to(1))]);
+            let found = rules.follow(RuleSource::Iptables);
+            (found.forwards.len(), found.is_cut)
+        };
+        assert_eq!(found(MAX_DEPTH), (1, false));
+        assert_eq!(found(MAX_DEPTH + 1), (0, true));
     }
 }
