@@ -212,14 +212,16 @@ impl<const N: usize> Histogram<N> {
         sum: Counter(0),
     };
 
-    /// Adds one value to the first bucket whose bound it does not exceed.
+    /// Adds one value to the first bucket whose bound it does not exceed. Bounds are below 2⁶³.
     #[inline(always)]
     pub fn observe(&mut self, value: u64, bounds: &[u64]) {
         let mut bucket = 0;
         let mut i = 0;
-        // Counting the bounds below the value needs no branch and no variable-length loop.
+        // Counting the bounds below the value needs no variable-length loop. Each is the borrow of a
+        // subtraction, not a comparison: in BPF that is a branch, which the verifier follows, and the
+        // compiler keeps the results of that many on the stack.
         while i < N - 1 {
-            bucket += (value > bounds[i]) as usize;
+            bucket += ((bounds[i].wrapping_sub(value) | value) >> 63) as usize;
             i += 1;
         }
         if let Some(counter) = self.buckets.get_mut(bucket) {
@@ -424,5 +426,21 @@ mod tests {
             .collect();
         assert_eq!(filled, [10, 11, 20]);
         assert_eq!(histogram.sum.get(), 120 * SECOND + 1 + u64::MAX / 2);
+    }
+
+    #[test]
+    fn a_value_goes_to_the_bucket_of_the_first_bound_that_is_not_below_it() {
+        let around = |bound: u64| [bound.saturating_sub(1), bound, bound.saturating_add(1)];
+        for value in IDLE_GAP_BOUNDS
+            .into_iter()
+            .chain([0, 1 << 62, 1 << 63, u64::MAX])
+            .flat_map(around)
+        {
+            let mut histogram = Histogram::<{ IDLE_GAP_BOUNDS.len() + 1 }>::EMPTY;
+            histogram.observe(value, &IDLE_GAP_BOUNDS);
+            let filled = histogram.buckets.iter().position(|n| n.get() > 0);
+            let bucket = IDLE_GAP_BOUNDS.partition_point(|bound| *bound < value);
+            assert_eq!(filled, Some(bucket), "{value}");
+        }
     }
 }

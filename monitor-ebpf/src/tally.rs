@@ -2,7 +2,7 @@
 //!
 //! Only if the daemon loaded the programs with `KEEP_TOTALS`: otherwise the verifier prunes every call. The
 //! calls are global functions, see [`crate::walk`]. Each does little: where they are called, older kernels,
-//! which round each function's stack up to 32 bytes, have 32 bytes left of 512.
+//! which round each function's stack up to 32 bytes, have 128 bytes left of 512.
 
 use core::ffi::c_void;
 
