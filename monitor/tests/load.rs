@@ -1,4 +1,4 @@
-//! Every shape of the configuration passes the verifier, within its instruction budget.
+//! What each flag adds to the programs passes the verifier, within its instruction budget.
 
 use std::time::Duration;
 
@@ -26,18 +26,16 @@ const BUDGET: [(&str, u32); 7] = [
 
 #[test]
 #[ignore = "needs root: loads programs"]
-fn every_shape_of_the_configuration_loads_within_its_budget() {
+fn every_flag_loads_within_the_budget() {
+    // Each flag with and without the others' code. Verification takes most of a guest's time.
     let shapes = [
         (false, false, false),
-        (false, true, false),
-        (true, false, false),
         (true, true, false),
         (false, false, true),
         (true, true, true),
     ];
     let as_the_kernel_allows = shapes.map(|shape| (None, shape));
-    // Every supported kernel has this one. Loading one shape, the largest, proves that:
-    // verification takes most of a guest's time.
+    // Every supported kernel has this one. Loading one shape, the largest, proves that.
     let for_each = (Some(LoopKind::ForEachMapElem), (true, true, true));
     for (loop_kind, (remote, debug_log, keep_totals)) in
         as_the_kernel_allows.into_iter().chain([for_each])
