@@ -47,6 +47,11 @@ pub struct WorkloadSeries<'a> {
     pub counts: Cow<'a, ConnectionCounts>,
 }
 
+/// The cgroup in a slot that a flow or an open look-up refers to: `release` frees it only after both ended.
+fn in_use(cgroups: &mut [Option<Cgroup>], index: usize) -> &mut Cgroup {
+    cgroups[index].as_mut().expect("a slot in use")
+}
+
 /// The counts of a listener by workload.
 #[derive(Debug)]
 pub struct Workloads {
@@ -200,7 +205,7 @@ impl Workloads {
         };
         match slot.index() {
             Some(index) => {
-                let cgroup = self.cgroups[index].as_mut().expect("a slot in use");
+                let cgroup = in_use(&mut self.cgroups, index);
                 cgroup.flows += 1;
                 match &mut cgroup.workload {
                     Workload::Unresolved(held) => held.entered += 1,
@@ -220,7 +225,7 @@ impl Workloads {
             self.without_cgroup -= u64::from(slot == CgroupSlot::UNKNOWN);
             return;
         };
-        let cgroup = self.cgroups[index].as_mut().expect("a slot in use");
+        let cgroup = in_use(&mut self.cgroups, index);
         cgroup.flows -= 1;
         if cgroup.flows == 0
             && let Workload::Series(series) = cgroup.workload
@@ -233,7 +238,7 @@ impl Workloads {
     pub(super) fn counts_mut(&mut self, slot: CgroupSlot) -> &mut ConnectionCounts {
         let series = match slot.index() {
             Some(index) => {
-                let cgroup = self.cgroups[index].as_mut().expect("a slot in use");
+                let cgroup = in_use(&mut self.cgroups, index);
                 match &mut cgroup.workload {
                     Workload::Unresolved(held) => return &mut held.counts,
                     Workload::Series(series) => *series,
@@ -260,7 +265,7 @@ impl Workloads {
             None => SeriesIndex::UNKNOWN,
         };
         let index = slot.index().expect("a cgroup has a slot");
-        let cgroup = self.cgroups[index].as_mut().expect("a slot in use");
+        let cgroup = in_use(&mut self.cgroups, index);
         let Workload::Unresolved(held) = &mut cgroup.workload else {
             return;
         };
