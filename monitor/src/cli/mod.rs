@@ -10,6 +10,7 @@ pub mod config;
 pub mod describe;
 pub mod exit;
 pub mod filter;
+pub mod format_args;
 pub mod frames;
 pub mod inspect;
 pub mod list;
