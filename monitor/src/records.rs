@@ -26,6 +26,7 @@ pub mod owner;
 pub mod rates;
 pub mod recording_summary;
 pub mod skipped;
+pub mod status;
 pub mod transitions;
 pub mod warning;
 
