@@ -16,6 +16,7 @@ pub mod connection_summary;
 pub mod connections;
 pub mod frames;
 pub mod groups;
+pub mod heartbeat;
 pub(crate) mod json;
 pub mod list_order;
 pub mod listening_socket;
