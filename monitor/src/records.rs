@@ -11,12 +11,14 @@
 //! * `reason` is a sentence for people.
 
 pub mod alert;
+pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;
 pub mod endpoint;
 pub mod frames;
 pub mod groups;
+pub mod heartbeat;
 pub(crate) mod json;
 pub mod list_order;
 pub mod listening_socket;
@@ -24,10 +26,12 @@ pub mod loss;
 mod now;
 pub(crate) mod numbers;
 pub mod owner;
+pub mod owner_text;
 pub mod rates;
 pub mod recording_summary;
 pub mod search;
 pub mod skipped;
+pub mod status;
 pub mod transitions;
 pub mod warning;
 
