@@ -6,7 +6,8 @@
 //! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
 //! | `GET /v1/clients` | one line per client with many attempts, with its counts |
 //! | `GET /v1/groups` | one line per listener, peer or the like, with figures of its connections |
-//! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
+//! | `GET /v1/status` | what is watched, and what is wrong |
+//! | `GET /v1/alerts` | one line per standing alert, or past ones, or a stream of those to come |
 //! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
 //! | `GET /v1/events` | a stream of state changes of connections |
 //!
@@ -20,13 +21,13 @@ use std::{
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{FromRef, Path, Query, State as Shared},
+    extract::{FromRef, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tokio::{
     net::UnixListener,
@@ -34,32 +35,43 @@ use tokio::{
 };
 
 use super::http::request_reply;
+use known_listener::check_listener;
 use oldest_first::OldestFirst;
+use parameters::Parameters;
 use ranked::Ranked;
 use record_pages::RecordPages;
 
-use crate::kernel::owner_service::OwnerService;
+use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
     TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    frames::{Filter, OneIn, Opcodes, Peers},
+    frames::{Filter, OneIn, Peers},
     json,
     list_order::ListOrder,
     rates::TrafficSample,
+    status::StatusRecord,
 };
-use monitor_core::{ConnId, Ktime, facts::Direction};
+use monitor_core::{ConnId, Ktime};
 
+mod alert_feed;
+mod alerts;
+mod clients;
 mod ended_connections;
 mod groups;
+mod known_listener;
 mod mailbox;
 mod oldest_first;
 mod owned;
+mod parameters;
 mod ranked;
 mod record_pages;
 mod socket;
+mod status;
+mod streams;
 mod viewers;
 
+pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, KEPT_ALERTS, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
@@ -81,10 +93,27 @@ pub enum ControlRequest {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
     Ended(oneshot::Sender<Vec<ConnectionRecord>>),
+    /// The state of the daemon, with all listeners or with the one of this name.
+    Status(
+        Option<String>,
+        oneshot::Sender<Result<StatusRecord, MapAccessError>>,
+    ),
+    /// The names of the listeners.
+    ListenerNames(oneshot::Sender<Vec<String>>),
+    /// The connections with a standing verdict, the most urgent first.
+    JudgedConnections(AlertFilter, oneshot::Sender<Vec<ConnId>>),
     /// The standing verdicts on these connections.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
-    /// The current storms and thrashing clients, as lines of the alert log.
-    Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
+    /// The standing alerts on listeners, the most urgent first, as lines of the alert log.
+    AlertsOnListeners(
+        AlertFilter,
+        oneshot::Sender<serde_json::Result<Vec<String>>>,
+    ),
+    AlertHistory(AlertFilter, oneshot::Sender<AlertHistory>),
+    FollowAlerts(
+        AlertFilter,
+        oneshot::Sender<Result<LineStream, WatchError>>,
+    ),
     /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
@@ -136,11 +165,12 @@ pub async fn serve(
     let router = Router::new()
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{cookie}", get(connection))
-        .route("/v1/clients", get(clients))
+        .route("/v1/clients", get(clients::clients))
         .route("/v1/groups", get(groups::groups))
-        .route("/v1/alerts", get(alerts))
-        .route("/v1/frames", get(frames))
-        .route("/v1/events", get(events))
+        .route("/v1/status", get(status::status))
+        .route("/v1/alerts", get(alerts::alerts))
+        .route("/v1/frames", get(streams::frames))
+        .route("/v1/events", get(streams::events))
         .with_state(Sources { requests, owners });
     axum::serve(listener, router).await
 }
@@ -190,8 +220,11 @@ impl ConnectionsQuery {
 
 async fn connections(
     Shared(Sources { requests, owners }): Shared<Sources>,
-    Query(query): Query<ConnectionsQuery>,
+    Parameters(query): Parameters<ConnectionsQuery>,
 ) -> Response {
+    if let Err(refused) = check_listener(&requests, query.listener.as_deref()).await {
+        return refused;
+    }
     if query.ended {
         return ended_connections(&requests, &owners, &query).await;
     }
@@ -275,9 +308,13 @@ struct ConnectionQuery {
 
 async fn connection(
     Shared(Sources { requests, owners }): Shared<Sources>,
-    Path(cookie): Path<u64>,
-    Query(query): Query<ConnectionQuery>,
+    Path(cookie): Path<String>,
+    Parameters(query): Parameters<ConnectionQuery>,
 ) -> Response {
+    let Ok(cookie) = cookie.parse() else {
+        let text = format!("invalid cookie {cookie:?}, expected a number\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
     let conn = ConnId(cookie);
     let rates = match query.rates {
         true => record_pages::rates_of(&requests, conn).await,
@@ -306,99 +343,6 @@ async fn connection(
         }
         None => gone(),
     }
-}
-
-/// Filters of the list of clients.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ClientsQuery {
-    listener: Option<String>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    limit: Option<usize>,
-}
-
-impl ClientsQuery {
-    fn accepts(&self, record: &ClientRecord) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_none_or(|name| *name == record.listener)
-            && self
-                .peer
-                .is_none_or(|peers| peers.contains(record.figures.client))
-    }
-}
-
-async fn clients(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<ClientsQuery>,
-) -> Response {
-    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
-        return gone();
-    };
-    records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    written(&records)
-}
-
-async fn alerts(Shared(Sources { requests, owners }): Shared<Sources>) -> Response {
-    let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
-        return gone();
-    };
-    let Some(conns) = request_reply(&requests, ControlRequest::JudgedSince).await else {
-        return gone();
-    };
-    let storms = storms.map(|lines| joined(&lines));
-    let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
-        let standing =
-            request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;
-        Some(owned::lines(&owners, standing).await)
-    });
-    json_lines(stream::iter([storms]).chain(verdicts))
-}
-
-/// Filters of the stream of frames.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FramesQuery {
-    /// `1/N` or `N`.
-    #[serde(deserialize_with = "parsed")]
-    sample: Option<OneIn>,
-    port: Option<u16>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    #[serde(deserialize_with = "parsed")]
-    opcode: Option<Opcodes>,
-    #[serde(deserialize_with = "parsed")]
-    direction: Option<Direction>,
-    cookie: Option<u64>,
-    control_only: bool,
-}
-
-async fn frames(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<FramesQuery>,
-) -> Response {
-    let filter = Filter {
-        port: query.port,
-        peer: query.peer,
-        opcodes: query.opcode,
-        direction: query.direction,
-        cookie: query.cookie.map(ConnId),
-        control_only: query.control_only,
-    };
-    let one_in = query.sample.unwrap_or(OneIn::ALL);
-    let response = request_reply(&requests, |reply| {
-        ControlRequest::Frames(filter, one_in, reply)
-    });
-    let frames = response.await;
-    match request_reply(&requests, ControlRequest::Unserved).await {
-        Some(unserved) => ([(UNSERVED_HEADER, unserved)], watch(frames)).into_response(),
-        None => gone(),
-    }
-}
-
-async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
-    watch(request_reply(&requests, ControlRequest::Events).await)
 }
 
 fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {
