@@ -47,8 +47,8 @@ mod scrape;
 mod standing_alerts;
 pub mod state;
 mod state_writer;
-mod status;
 mod stats_poll;
+mod status;
 mod sweep;
 mod workload_lookup;
 

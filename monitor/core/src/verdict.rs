@@ -1,6 +1,6 @@
 //! Verdicts: what the rules find out about a flow.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use strum::{IntoStaticStr, VariantArray};
 
@@ -64,6 +64,28 @@ impl VerdictKind {
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+}
+
+/// Not the name of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid verdict {0:?}, expected {}", names())]
+pub struct InvalidVerdict(String);
+
+/// The names of all kinds.
+fn names() -> String {
+    let names: Vec<_> = VerdictKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    names.join(", ")
+}
+
+impl FromStr for VerdictKind {
+    type Err = InvalidVerdict;
+
+    fn from_str(text: &str) -> Result<Self, InvalidVerdict> {
+        let mut kinds = Self::ALL.iter().copied();
+        kinds
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| InvalidVerdict(text.to_owned()))
     }
 }
 

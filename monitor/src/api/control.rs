@@ -14,9 +14,7 @@
 //! Lines are JSON. The daemon owns all state and is queried page by page, so that no response blocks it
 //! for long.
 
-use std::{
-    collections::HashMap, convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr,
-};
+use std::{convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr};
 
 use axum::{
     BoxError, Router,
@@ -35,20 +33,13 @@ use tokio::{
 };
 
 use super::http::request_reply;
-use known_listener::check_listener;
-use oldest_first::OldestFirst;
 use parameters::Parameters;
-use ranked::Ranked;
-use record_pages::RecordPages;
 
 use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
-    TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    frames::{Filter, OneIn, Peers},
     json,
-    list_order::ListOrder,
     rates::TrafficSample,
     status::StatusRecord,
 };
@@ -57,6 +48,7 @@ use monitor_core::{ConnId, Ktime};
 mod alert_feed;
 mod alerts;
 mod clients;
+mod connections;
 mod ended_connections;
 mod groups;
 mod known_listener;
@@ -66,6 +58,7 @@ mod owned;
 mod parameters;
 mod ranked;
 mod record_pages;
+mod selection;
 mod socket;
 mod status;
 mod streams;
@@ -110,10 +103,7 @@ pub enum ControlRequest {
         oneshot::Sender<serde_json::Result<Vec<String>>>,
     ),
     AlertHistory(AlertFilter, oneshot::Sender<AlertHistory>),
-    FollowAlerts(
-        AlertFilter,
-        oneshot::Sender<Result<LineStream, WatchError>>,
-    ),
+    FollowAlerts(AlertFilter, oneshot::Sender<Result<LineStream, WatchError>>),
     /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
@@ -163,7 +153,7 @@ pub async fn serve(
     owners: OwnerService,
 ) -> io::Result<()> {
     let router = Router::new()
-        .route("/v1/connections", get(connections))
+        .route("/v1/connections", get(connections::connections))
         .route("/v1/connections/{cookie}", get(connection))
         .route("/v1/clients", get(clients::clients))
         .route("/v1/groups", get(groups::groups))
@@ -184,119 +174,6 @@ where
     let text = Option::<String>::deserialize(from)?;
     text.map(|text| text.parse().map_err(D::Error::custom))
         .transpose()
-}
-
-/// Filters of the list of connections.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ConnectionsQuery {
-    listener: Option<String>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    state: Option<State>,
-    /// Recently ended connections instead of those that exist.
-    ended: bool,
-    order: Option<ListOrder>,
-    limit: Option<usize>,
-}
-
-impl ConnectionsQuery {
-    fn accepts(&self, record: &ConnectionRecord) -> bool {
-        let Self {
-            listener,
-            peer,
-            state,
-            ended: _,
-            order: _,
-            limit: _,
-        } = self;
-        listener
-            .as_ref()
-            .is_none_or(|name| *name == record.listener)
-            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
-            && state.is_none_or(|state| state == record.state)
-    }
-}
-
-async fn connections(
-    Shared(Sources { requests, owners }): Shared<Sources>,
-    Parameters(query): Parameters<ConnectionsQuery>,
-) -> Response {
-    if let Err(refused) = check_listener(&requests, query.listener.as_deref()).await {
-        return refused;
-    }
-    if query.ended {
-        return ended_connections(&requests, &owners, &query).await;
-    }
-    let order = query.order.unwrap_or_default();
-    let urgent = match order {
-        ListOrder::Urgency => request_reply(&requests, ControlRequest::JudgedSince).await,
-        _ => Some(Vec::new()),
-    };
-    let conns = request_reply(&requests, ControlRequest::KnownSince).await;
-    let (Some(urgent), Some(conns)) = (urgent, conns) else {
-        return gone();
-    };
-    let Some(unserved) = request_reply(&requests, ControlRequest::Unserved).await else {
-        return gone();
-    };
-    let headers = [
-        (TOTAL_HEADER, conns.len().to_string()),
-        (UNSERVED_HEADER, unserved),
-    ];
-    let mut left = query.limit.unwrap_or(usize::MAX);
-    let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
-        Box::new(OldestFirst::new(urgent, conns));
-    let mut rates = HashMap::new();
-    if let Some(figures) = order.figures() {
-        let pages = match order.needs_rates() {
-            true => RecordPages::with_rates(queue),
-            false => RecordPages::new(queue),
-        };
-        let accepts = |record: &ConnectionRecord| query.accepts(record);
-        let ranked = Ranked::read(&requests, pages, accepts, figures, query.limit);
-        let Ok(ranked) = ranked.await else {
-            return gone();
-        };
-        rates = ranked.rates;
-        queue = Box::new(ranked.conns.into_iter());
-    }
-    let lines = pages(queue, async move |page| {
-        if left == 0 {
-            return None;
-        }
-        let mut records =
-            request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
-        records.retain(|record| query.accepts(record));
-        records.truncate(left);
-        left -= records.len();
-        for record in &mut records {
-            record.rates = rates.get(&record.cookie).copied();
-        }
-        owned::complete(&owners, &mut records).await;
-        Some(records.iter().map(json::to_string).collect())
-    });
-    (headers, json_lines(lines)).into_response()
-}
-
-/// They are few, so one request returns all.
-async fn ended_connections(
-    requests: &ControlRequests,
-    owners: &OwnerService,
-    query: &ConnectionsQuery,
-) -> Response {
-    if query.order.is_some() {
-        let text = "ended connections are listed latest end first, without order\n";
-        return (StatusCode::BAD_REQUEST, text).into_response();
-    }
-    let Some(mut records) = request_reply(requests, ControlRequest::Ended).await else {
-        return gone();
-    };
-    let total = [(TOTAL_HEADER, records.len().to_string())];
-    records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    owned::complete(owners, &mut records).await;
-    (total, written(&records)).into_response()
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -335,14 +212,17 @@ async fn connection(
                 Err(error) => not_written(&error),
             }
         }
-        Some(None) => {
-            let text = format!(
-                "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
-            );
-            (StatusCode::NOT_FOUND, text).into_response()
-        }
+        Some(None) => unknown(conn),
         None => gone(),
     }
+}
+
+fn unknown(conn: ConnId) -> Response {
+    let text = format!(
+        "no connection {} is watched or among the last {REMEMBERED} that ended\n",
+        conn.0
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {

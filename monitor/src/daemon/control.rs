@@ -1,7 +1,5 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
-use std::time::Duration;
-
 use super::{Daemon, both_clocks, name_of};
 use crate::{
     api::control::{ControlRequest, Past, WatchError},
@@ -16,7 +14,7 @@ use crate::{
         transitions::TransitionRecord,
     },
 };
-use monitor_core::{Closed, ConnId, Detail, Facts, ListenerId, Transition};
+use monitor_core::{Closed, ConnId, Detail, Facts, Hop, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -137,10 +135,10 @@ impl Daemon {
         })
     }
 
-    /// The shortest idle timeout of the hops on the path of a connection.
-    fn idle_limit(&self, facts: &Facts) -> Option<Duration> {
+    /// The hop with the shortest idle timeout on the path of a connection.
+    fn hop(&self, facts: &Facts) -> Option<&Hop> {
         let listener = self.listeners.get(facts.listener.index())?;
-        listener.rules.path_to(facts.peer.ip()).idle_timeout()
+        listener.rules.path_to(facts.peer.ip()).tightest()
     }
 
     fn alive(&self, conn: ConnId, now: &Now) -> Option<ConnectionRecord> {
@@ -150,7 +148,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            idle_limit: self.idle_limit(&detail.facts),
+            hop: self.hop(&detail.facts),
             verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             send_queue: self.core.send_queue(conn),
@@ -170,7 +168,7 @@ impl Daemon {
         ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
-            idle_limit: self.idle_limit(&detail.facts),
+            hop: self.hop(&detail.facts),
             verdict: None,
             handshake: past.handshake.clone(),
             send_queue: None,

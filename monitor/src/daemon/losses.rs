@@ -139,7 +139,11 @@ mod tests {
             let exact = (now + 1).min(300);
             assert!((exact..exact + 10).contains(&recent), "{now}: {recent}");
         }
-        assert!(degradation.recent.len() <= 31, "{}", degradation.recent.len());
+        assert!(
+            degradation.recent.len() <= 31,
+            "{}",
+            degradation.recent.len()
+        );
         assert_eq!(degradation.before(second(1_299)), &losses, "forgotten");
     }
 

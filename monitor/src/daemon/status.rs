@@ -12,11 +12,18 @@ use monitor_core::{Ktime, tally::Turnover};
 
 impl Daemon {
     /// The state with all listeners, or with the one of this name.
-    pub(super) fn status(&mut self, listener: Option<&str>) -> Result<StatusRecord, MapAccessError> {
+    pub(super) fn status(
+        &mut self,
+        listener: Option<&str>,
+    ) -> Result<StatusRecord, MapAccessError> {
         let (losses, stats) = self.read_counts()?;
         let turnovers = stats.iter().map(Turnover::of);
         let counts = self.core.tallies().into_iter().zip(turnovers);
-        let listeners = self.listeners.iter().zip(counts).zip(self.core.storm_phases());
+        let listeners = self
+            .listeners
+            .iter()
+            .zip(counts)
+            .zip(self.core.storm_phases());
         let listeners = listeners
             .filter(|((config, _), _)| listener.is_none_or(|name| config.rules.name == name))
             .map(|((config, (tally, turnover)), storm)| {
@@ -38,12 +45,21 @@ impl Daemon {
         let counts = figures(losses).zip(figures(before));
         counts
             .filter(|(figure, _)| figure.count > 0 && figure.place != "samples")
-            .map(|(LossFigure { place, reason, count }, before)| LossCount {
-                place: place.to_owned(),
-                reason: reason.to_owned(),
-                total: count,
-                last_five_minutes: count.saturating_sub(before.count),
-            })
+            .map(
+                |(
+                    LossFigure {
+                        place,
+                        reason,
+                        count,
+                    },
+                    before,
+                )| LossCount {
+                    place: place.to_owned(),
+                    reason: reason.to_owned(),
+                    total: count,
+                    last_five_minutes: count.saturating_sub(before.count),
+                },
+            )
             .collect()
     }
 }

@@ -155,7 +155,10 @@ mod tests {
         }
         let AlertHistory { lines, dropped } = feed.history(&AlertFilter::default());
         let bytes: usize = lines.iter().map(Bytes::len).sum();
-        assert!(bytes <= KEPT_BYTES && bytes > KEPT_BYTES - 15_001, "{bytes}");
+        assert!(
+            bytes <= KEPT_BYTES && bytes > KEPT_BYTES - 15_001,
+            "{bytes}"
+        );
         assert_eq!(lines.len() + dropped as usize, KEPT_ALERTS);
     }
 
@@ -165,7 +168,9 @@ mod tests {
         let mut all = feed.admit(AlertFilter::default()).expect("room");
         let mut chat = feed.admit(filter(Some("chat"), None)).expect("room");
         let mut expired = feed.admit(filter(None, Some("expired"))).expect("room");
-        let mut zombies = feed.admit(filter(Some("8080"), Some("zombie"))).expect("room");
+        let mut zombies = feed
+            .admit(filter(Some("8080"), Some("zombie")))
+            .expect("room");
         feed.publish(logged("chat", "expired", "1"));
         feed.publish(logged("8080", "stalled", "2"));
         assert_eq!(read(&mut all).as_deref(), Some("1\n2\n"));

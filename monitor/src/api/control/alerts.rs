@@ -11,8 +11,8 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 
 use super::{
-    AlertFilter, ControlRequest, Sources, gone, joined, json_lines,
-    known_listener::check_listener, owned, pages, parameters::Parameters, watch,
+    AlertFilter, ControlRequest, Sources, gone, joined, json_lines, known_listener::check_listener,
+    owned, pages, parameters::Parameters, watch,
 };
 use crate::{
     api::http::request_reply,

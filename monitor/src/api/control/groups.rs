@@ -5,13 +5,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, REMEMBERED, Sources, gone,
-    known_listener::check_listener,
-    oldest_first::OldestFirst,
-    owned,
-    parameters::Parameters,
-    parsed,
-    record_pages::RecordPages,
+    ControlRequest, REMEMBERED, Sources, gone, known_listener::check_listener,
+    oldest_first::OldestFirst, owned, parameters::Parameters, parsed, record_pages::RecordPages,
     written,
 };
 use crate::{

@@ -28,7 +28,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(query: &str) -> Result<T, ParameterError> {
+pub(super) fn parse<T: DeserializeOwned>(query: &str) -> Result<T, ParameterError> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let parameters = pairs.map(|(name, value)| {
         let parameter = Parameter {
@@ -114,7 +114,7 @@ impl<'de> Deserializer<'de> for Parameter<'_> {
 
 /// A sentence about what is wrong with a query.
 #[derive(Debug)]
-struct ParameterError(String);
+pub(super) struct ParameterError(String);
 
 impl fmt::Display for ParameterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -189,11 +189,23 @@ mod tests {
         for (query, sentence) in [
             ("limit=x", "invalid limit \"x\", expected a number up to "),
             ("limit=-1", "invalid limit \"-1\", expected a number up to "),
-            ("port=70000", "invalid port \"70000\", expected a number up to 65535"),
+            (
+                "port=70000",
+                "invalid port \"70000\", expected a number up to 65535",
+            ),
             ("ended=yes", "invalid ended \"yes\", expected true or false"),
-            ("order=colour", "invalid order \"colour\", expected age, urgency, idle, "),
-            ("peer=host", "invalid address \"host\", expected one like 10.0.0.7, "),
-            ("colour=red", "unknown parameter \"colour\", expected listener, peer, "),
+            (
+                "order=colour",
+                "invalid order \"colour\", expected age, urgency, idle, ",
+            ),
+            (
+                "peer=host",
+                "invalid address \"host\", expected one like 10.0.0.7, ",
+            ),
+            (
+                "colour=red",
+                "unknown parameter \"colour\", expected listener, peer, ",
+            ),
             ("limit=1&limit=2", "the parameter limit is given twice"),
         ] {
             let error = parse::<Query>(query).expect_err(query).to_string();

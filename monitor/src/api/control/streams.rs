@@ -2,15 +2,20 @@
 
 use axum::{
     extract::State as Shared,
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 
-use super::{ControlRequest, ControlRequests, gone, parameters::Parameters, parsed, watch};
+use super::{
+    ControlRequest, ControlRequests, gone, parameters::Parameters, parsed, unknown, watch,
+};
 use crate::{
     api::http::request_reply,
     records::{
         UNSERVED_HEADER,
+        connections::State,
+        endpoint::Endpoint,
         frames::{Filter, OneIn, Opcodes, Peers},
     },
 };
@@ -30,6 +35,8 @@ pub(super) struct FramesQuery {
     opcode: Option<Opcodes>,
     #[serde(deserialize_with = "parsed")]
     direction: Option<Direction>,
+    #[serde(deserialize_with = "parsed")]
+    endpoint: Option<Endpoint>,
     cookie: Option<u64>,
     control_only: bool,
 }
@@ -38,11 +45,21 @@ pub(super) async fn frames(
     Shared(requests): Shared<ControlRequests>,
     Parameters(query): Parameters<FramesQuery>,
 ) -> Response {
+    if let Some(conn) = query.cookie.map(ConnId) {
+        let record = request_reply(&requests, |reply| ControlRequest::Connection(conn, reply));
+        match record.await {
+            Some(Some(record)) if record.state == State::Closed => return ended(conn),
+            Some(Some(_)) => {}
+            Some(None) => return unknown(conn),
+            None => return gone(),
+        }
+    }
     let filter = Filter {
         port: query.port,
         peer: query.peer,
         opcodes: query.opcode,
         direction: query.direction,
+        endpoint: query.endpoint,
         cookie: query.cookie.map(ConnId),
         control_only: query.control_only,
     };
@@ -55,6 +72,11 @@ pub(super) async fn frames(
         Some(unserved) => ([(UNSERVED_HEADER, unserved)], watch(frames)).into_response(),
         None => gone(),
     }
+}
+
+fn ended(conn: ConnId) -> Response {
+    let text = format!("connection {} has ended; see wsmon inspect {0}\n", conn.0);
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 pub(super) async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
