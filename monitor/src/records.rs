@@ -40,6 +40,12 @@ pub use now::Now;
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
 
+/// The header of a list of standing alerts with their number when the list was begun.
+pub const TOTAL_ALERTS_HEADER: &str = "wsmon-alerts";
+
+/// The header of a list of past alerts with the number of older ones that were dropped.
+pub const DROPPED_HEADER: &str = "wsmon-dropped";
+
 /// The header of a list of connections, or of a stream of frames, with the watched local ports on which
 /// nobody listens.
 pub const UNSERVED_HEADER: &str = "wsmon-unserved";

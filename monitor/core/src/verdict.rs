@@ -144,6 +144,10 @@ pub struct Reviewed {
 }
 
 impl Verdict {
+    pub(super) fn is_confirmed_zombie(&self) -> bool {
+        self.kind.is_zombie() && self.certainty == Certainty::Confirmed
+    }
+
     /// Nothing about it has changed.
     pub(super) fn unchanged(&self, next_check: Ktime) -> Reviewed {
         Reviewed {

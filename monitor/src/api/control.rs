@@ -6,7 +6,8 @@
 //! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
 //! | `GET /v1/clients` | one line per client with many attempts, with its counts |
 //! | `GET /v1/groups` | one line per listener, peer or the like, with figures of its connections |
-//! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
+//! | `GET /v1/status` | what is watched, and what is wrong |
+//! | `GET /v1/alerts` | one line per standing alert, or past ones, or a stream of those to come |
 //! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
 //! | `GET /v1/events` | a stream of state changes of connections |
 //!
@@ -18,13 +19,13 @@ use std::{convert::Infallible, error::Error, fmt::Display, io, slice, str::FromS
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{FromRef, Path, Query, State as Shared},
+    extract::{FromRef, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tokio::{
     net::UnixListener,
@@ -32,32 +33,38 @@ use tokio::{
 };
 
 use super::http::request_reply;
-use oldest_first::OldestFirst;
+use parameters::Parameters;
 
-use crate::kernel::owner_service::OwnerService;
+use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
-    UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    endpoint::Endpoint,
-    frames::{Filter, OneIn, Opcodes, Peers},
     json,
     rates::TrafficSample,
+    status::StatusRecord,
 };
-use monitor_core::{ConnId, Ktime, facts::Direction};
+use monitor_core::{ConnId, Ktime};
 
+mod alert_feed;
+mod alerts;
+mod clients;
 mod connections;
 mod ended_connections;
 mod groups;
+mod known_listener;
 mod mailbox;
 mod oldest_first;
 mod owned;
+mod parameters;
 mod ranked;
 mod record_pages;
 mod selection;
 mod socket;
+mod status;
+mod streams;
 mod viewers;
 
+pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, KEPT_ALERTS, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
@@ -79,10 +86,24 @@ pub enum ControlRequest {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
     Ended(oneshot::Sender<Vec<ConnectionRecord>>),
+    /// The state of the daemon, with all listeners or with the one of this name.
+    Status(
+        Option<String>,
+        oneshot::Sender<Result<StatusRecord, MapAccessError>>,
+    ),
+    /// The names of the listeners.
+    ListenerNames(oneshot::Sender<Vec<String>>),
+    /// The connections with a standing verdict, the most urgent first.
+    JudgedConnections(AlertFilter, oneshot::Sender<Vec<ConnId>>),
     /// The standing verdicts on these connections.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
-    /// The current storms and thrashing clients, as lines of the alert log.
-    Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
+    /// The standing alerts on listeners, the most urgent first, as lines of the alert log.
+    AlertsOnListeners(
+        AlertFilter,
+        oneshot::Sender<serde_json::Result<Vec<String>>>,
+    ),
+    AlertHistory(AlertFilter, oneshot::Sender<AlertHistory>),
+    FollowAlerts(AlertFilter, oneshot::Sender<Result<LineStream, WatchError>>),
     /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
@@ -134,11 +155,12 @@ pub async fn serve(
     let router = Router::new()
         .route("/v1/connections", get(connections::connections))
         .route("/v1/connections/{cookie}", get(connection))
-        .route("/v1/clients", get(clients))
+        .route("/v1/clients", get(clients::clients))
         .route("/v1/groups", get(groups::groups))
-        .route("/v1/alerts", get(alerts))
-        .route("/v1/frames", get(frames))
-        .route("/v1/events", get(events))
+        .route("/v1/status", get(status::status))
+        .route("/v1/alerts", get(alerts::alerts))
+        .route("/v1/frames", get(streams::frames))
+        .route("/v1/events", get(streams::events))
         .with_state(Sources { requests, owners });
     axum::serve(listener, router).await
 }
@@ -163,9 +185,13 @@ struct ConnectionQuery {
 
 async fn connection(
     Shared(Sources { requests, owners }): Shared<Sources>,
-    Path(cookie): Path<u64>,
-    Query(query): Query<ConnectionQuery>,
+    Path(cookie): Path<String>,
+    Parameters(query): Parameters<ConnectionQuery>,
 ) -> Response {
+    let Ok(cookie) = cookie.parse() else {
+        let text = format!("invalid cookie {cookie:?}, expected a number\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
     let conn = ConnId(cookie);
     let rates = match query.rates {
         true => record_pages::rates_of(&requests, conn).await,
@@ -197,116 +223,6 @@ fn unknown(conn: ConnId) -> Response {
         conn.0
     );
     (StatusCode::NOT_FOUND, text).into_response()
-}
-
-/// Filters of the list of clients.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ClientsQuery {
-    listener: Option<String>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    limit: Option<usize>,
-}
-
-impl ClientsQuery {
-    fn accepts(&self, record: &ClientRecord) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_none_or(|name| *name == record.listener)
-            && self
-                .peer
-                .is_none_or(|peers| peers.contains(record.figures.client))
-    }
-}
-
-async fn clients(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<ClientsQuery>,
-) -> Response {
-    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
-        return gone();
-    };
-    records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    written(&records)
-}
-
-async fn alerts(Shared(Sources { requests, owners }): Shared<Sources>) -> Response {
-    let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
-        return gone();
-    };
-    let Some(conns) = request_reply(&requests, ControlRequest::JudgedSince).await else {
-        return gone();
-    };
-    let storms = storms.map(|lines| joined(&lines));
-    let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
-        let standing =
-            request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;
-        Some(owned::lines(&owners, standing).await)
-    });
-    json_lines(stream::iter([storms]).chain(verdicts))
-}
-
-/// Filters of the stream of frames.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FramesQuery {
-    /// `1/N` or `N`.
-    #[serde(deserialize_with = "parsed")]
-    sample: Option<OneIn>,
-    port: Option<u16>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    #[serde(deserialize_with = "parsed")]
-    opcode: Option<Opcodes>,
-    #[serde(deserialize_with = "parsed")]
-    direction: Option<Direction>,
-    #[serde(deserialize_with = "parsed")]
-    endpoint: Option<Endpoint>,
-    cookie: Option<u64>,
-    control_only: bool,
-}
-
-async fn frames(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<FramesQuery>,
-) -> Response {
-    if let Some(conn) = query.cookie.map(ConnId) {
-        let record = request_reply(&requests, |reply| ControlRequest::Connection(conn, reply));
-        match record.await {
-            Some(Some(record)) if record.state == State::Closed => return ended(conn),
-            Some(Some(_)) => {}
-            Some(None) => return unknown(conn),
-            None => return gone(),
-        }
-    }
-    let filter = Filter {
-        port: query.port,
-        peer: query.peer,
-        opcodes: query.opcode,
-        direction: query.direction,
-        endpoint: query.endpoint,
-        cookie: query.cookie.map(ConnId),
-        control_only: query.control_only,
-    };
-    let one_in = query.sample.unwrap_or(OneIn::ALL);
-    let response = request_reply(&requests, |reply| {
-        ControlRequest::Frames(filter, one_in, reply)
-    });
-    let frames = response.await;
-    match request_reply(&requests, ControlRequest::Unserved).await {
-        Some(unserved) => ([(UNSERVED_HEADER, unserved)], watch(frames)).into_response(),
-        None => gone(),
-    }
-}
-
-fn ended(conn: ConnId) -> Response {
-    let text = format!("connection {} has ended; see wsmon inspect {0}\n", conn.0);
-    (StatusCode::NOT_FOUND, text).into_response()
-}
-
-async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
-    watch(request_reply(&requests, ControlRequest::Events).await)
 }
 
 fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use axum::{
-    extract::{Query, State as Shared},
+    extract::State as Shared,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 
 use super::{
     ControlRequest, ControlRequests, Sources, gone, json_lines,
+    known_listener::check_listener,
     oldest_first::OldestFirst,
     owned, pages,
+    parameters::Parameters,
     ranked::Ranked,
     record_pages::RecordPages,
     selection::{ConnectionsQuery, Selection},
@@ -26,8 +28,11 @@ use monitor_core::{ConnId, Ktime};
 
 pub(super) async fn connections(
     Shared(Sources { requests, owners }): Shared<Sources>,
-    Query(query): Query<ConnectionsQuery>,
+    Parameters(query): Parameters<ConnectionsQuery>,
 ) -> Response {
+    if let Err(refused) = check_listener(&requests, query.listener.as_deref()).await {
+        return refused;
+    }
     if query.ended {
         return ended_connections(&requests, owners, query).await;
     }

@@ -21,7 +21,7 @@ use monitor_core::VerdictKind;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConnectionsQuery {
-    listener: Option<String>,
+    pub(super) listener: Option<String>,
     #[serde(deserialize_with = "parsed")]
     peer: Option<Peers>,
     /// Of either end.
@@ -162,7 +162,7 @@ fn cgroup_id(record: &ConnectionRecord) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parameters::parse, *};
     use crate::records::connections::{
         VerdictRecord,
         tests::{detail, record},
@@ -224,7 +224,6 @@ mod tests {
     }
 
     fn query(text: &str) -> Result<ConnectionsQuery, impl ToString + std::fmt::Debug> {
-        let uri = format!("/?{text}").parse().expect("a URI");
-        axum::extract::Query::try_from_uri(&uri).map(|axum::extract::Query(query)| query)
+        parse(text)
     }
 }
