@@ -36,6 +36,7 @@ mod rotation;
 mod stage;
 mod state;
 mod talk;
+mod trouble;
 mod verdicts;
 mod viewer;
 mod workloads;
