@@ -199,9 +199,9 @@ no problems";
         }];
         let text = text(&status(listeners, losses), Some(80));
         for line in [
-            "8080      8080      3        2          1        0  1 m 0 s       -  zombies",
-            "a-rathe…  8080      0        0          0        0  1 m 0 s       -  no server",
-            "api       8080      3        0          0        0  1 m 0 s       -  mass close",
+            "8080       8080      3        2          1        0  1 m 0 s       -  zombies",
+            "a-rather…  8080      0        0          0        0  1 m 0 s       -  no server",
+            "api        8080      3        0          0        0  1 m 0 s       -  mass close",
             "3 listeners, 6 open, 2 zombies (1 confirmed)",
             "lost since the start: 7 (connections, snapshots_full)",
             "problem: listener 8080 has 1 confirmed zombie: see wsmon alerts",
