@@ -182,7 +182,7 @@ mod tests {
     fn a_verdict_is_read_from_a_line_of_the_alert_log() {
         let line = r#"{"ts":"2026-11-22T21:12:01.505Z","status":"firing","alert":"zombie",
             "kind":"expired","conn":{"peer":"[::ffff:127.2.0.0]:1"}}"#;
-        let verdict = super::verdict(line).unwrap();
+        let verdict = super::verdict(&serde_json::from_str(line).unwrap()).unwrap();
         assert_eq!(verdict.peer, peer(1));
         let millis = verdict
             .at
