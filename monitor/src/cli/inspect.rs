@@ -93,7 +93,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
     };
     let target = format!("/v1/connections/{cookie}?rates=true");
     let mut lines = client::get(&args.control, &target).await?;
-    let line = lines.next_of_stream().await?;
+    let line = lines.only().await?;
     let record: ConnectionRecord = client::read(&line)?;
     let mut out = io::stdout();
     let mut shown = match args.format.is_json() {
@@ -101,7 +101,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
         false => {
             let page = Page {
                 record: &record,
-                listener: listener(args, &record).await?,
+                listener: listener(args, &record).await,
                 width: args.format.table_width(),
                 is_colored: args.color.is_on(),
             };
@@ -142,14 +142,12 @@ async fn show(args: &InspectArgs) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The state of the connection's listener; `None` if the daemon has other listeners by now.
-async fn listener(
-    args: &InspectArgs,
-    record: &ConnectionRecord,
-) -> Result<Option<ListenerStatus>, Failure> {
-    let (status, _) = totals::request(&args.control, None).await?;
+/// The state of the connection's listener; `None` if the daemon has other listeners by now, or is of an
+/// older version.
+async fn listener(args: &InspectArgs, record: &ConnectionRecord) -> Option<ListenerStatus> {
+    let (status, _) = totals::request(&args.control, None).await.ok()?;
     let mut listeners = status.listeners.into_iter();
-    Ok(listeners.find(|status| status.listener == record.listener))
+    listeners.find(|status| status.listener == record.listener)
 }
 
 /// A line of the stream of changes.

@@ -50,7 +50,7 @@ pub(super) async fn connections(
     let mut left = query.limit.unwrap_or(usize::MAX);
     let mut skipped = query.offset;
     let mut oldest = OldestFirst::new(urgent, conns);
-    let mut queue: Box<dyn Iterator<Item = ConnId> + Send>;
+    let queue: Box<dyn Iterator<Item = ConnId> + Send>;
     let mut rates = HashMap::new();
     let mut selection = Selection::new(query, owners.clone());
     let is_ranked = order.figures().is_some();

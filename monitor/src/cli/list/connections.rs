@@ -28,7 +28,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
     };
     let status = super::print(args, target, columns(args), row, nothing).await?;
     if !args.ended && !args.format.is_json() {
-        totals::print_below(&args.control, args.listener.as_deref()).await?;
+        totals::print_below(&args.control, args.listener.as_deref()).await;
     }
     Ok(status)
 }
