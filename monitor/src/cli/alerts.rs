@@ -1,4 +1,4 @@
-//! `wsmon alerts`: what is wrong now, what was, and what will be.
+//! `wsmon alerts`: current, past and new alerts.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Show the alerts that stand, the most urgent first, or the last ones, or those to come.
+/// Show current alerts, past ones, or follow new ones.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -43,7 +43,7 @@ pub struct AlertsArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// Show the last 1000 lines of the alert log, the oldest first
+    /// Show the last 1,000 lines of the alert log, the oldest first
     #[arg(long, conflicts_with = "follow")]
     pub history: bool,
 

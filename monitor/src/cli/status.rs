@@ -15,7 +15,7 @@ use super::{
 };
 use crate::records::status::{ListenerStatus, StatusRecord};
 
-/// Show what is watched and whether all is well, also by the exit status.
+/// Show whether all is well; the exit status is 1 if not.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

@@ -39,7 +39,7 @@ fn query(args: &ListArgs) -> [(&'static str, Option<String>); 9] {
         ("listener", args.listener.clone()),
         ("state", args.state.map(|state| state.as_str().to_owned())),
         ("peer", args.peer.map(|peers| peers.to_string())),
-        ("verdict", args.verdict.map(|kind| kind.as_str().to_owned())),
+        ("kind", args.kind.map(|kind| kind.as_str().to_owned())),
         ("zombies", text(args.zombies)),
         ("search", args.search.as_ref().map(ToString::to_string)),
         ("ended", text(args.ended)),
@@ -210,8 +210,8 @@ COOKIE  LISTENER  PEER                 AGE   IDLE  QUEUE  OWNER          VERDICT
             "/v1/connections?zombies=true&search=shop%2Fchat&order=urgency"
         );
         assert_eq!(
-            target(&["--verdict", "black_holed", "--json"]),
-            "/v1/connections?verdict=black_holed"
+            target(&["--kind", "black_holed", "--json"]),
+            "/v1/connections?kind=black_holed"
         );
     }
 }
