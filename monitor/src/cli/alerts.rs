@@ -19,6 +19,7 @@ use crate::{
         alert_kind::AlertKind,
         alert_text::{AlertLine, AlertText},
         loss::LossRecord,
+        printable::printable,
     },
 };
 
@@ -199,7 +200,7 @@ fn paragraph(alert: &AlertLine, now: Timestamp, width: Option<usize>) -> Vec<Str
     );
     let mut about = alert.subject();
     if let Some(conn) = &alert.conn {
-        let listener = alert.listener.escape_debug();
+        let listener = printable(&alert.listener);
         about += &format!(", listener {listener}, cookie {}", conn.cookie.0);
     }
     let mut lines = wrapped(&head, "", width);

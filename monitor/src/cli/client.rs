@@ -17,7 +17,9 @@ use tokio::{net::UnixStream, time::timeout};
 use super::exit::Failure;
 use crate::{
     diagnostics::error_chain::one_line,
-    records::{DROPPED_HEADER, TOTAL_ALERTS_HEADER, TOTAL_HEADER, UNSERVED_HEADER},
+    records::{
+        DROPPED_HEADER, TOTAL_ALERTS_HEADER, TOTAL_HEADER, UNSERVED_HEADER, printable::printable,
+    },
 };
 
 /// Half of the time after which a silent daemon is given up.
@@ -136,7 +138,7 @@ async fn request(daemon: Daemon, target: &str) -> Result<ResponseLines, ClientEr
         });
     }
     let text = daemon.unless_silent(body.collect()).await??.to_bytes();
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let text = printable(String::from_utf8_lossy(&text).trim());
     Err(match status {
         // The daemon's own 404 has a text.
         StatusCode::NOT_FOUND if text.is_empty() => {

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::records::{
     connections::{ConnectionRecord, State, StateChange},
+    printable::printable,
     status::ListenerStatus,
     transitions::TransitionRecord,
 };
@@ -170,5 +171,5 @@ fn change_line(change: TransitionRecord, previous: Option<Timestamp>, day: Times
         change: &change,
         day,
     };
-    format!("{}{line}", fields::INDENT)
+    format!("{}{}", fields::INDENT, printable(&line.to_string()))
 }

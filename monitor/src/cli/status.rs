@@ -13,7 +13,10 @@ use super::{
     table::{Cell, Column, Table},
     totals::{self, Totals},
 };
-use crate::records::status::{ListenerStatus, StatusRecord};
+use crate::records::{
+    printable::printable,
+    status::{ListenerStatus, StatusRecord},
+};
 
 /// Show whether all is well; the exit status is 1 if not.
 #[derive(Args, Clone, Debug)]
@@ -92,15 +95,14 @@ fn page(status: &StatusRecord, width: Option<usize>, is_colored: bool) -> Vec<St
         ..
     } = status;
     let uptime = Age(Some(*uptime_seconds));
-    lines.push(format!(
-        "wsmon {version}, pid {pid}, up {uptime}, kernel {kernel}"
-    ));
-    lines.extend(losses(status));
+    let daemon = format!("wsmon {version}, pid {pid}, up {uptime}, kernel {kernel}");
+    lines.push(printable(&daemon));
+    lines.extend(losses(status).map(|losses| printable(&losses)));
     if status.problems.is_empty() {
         lines.push("no problems".to_owned());
     }
     for problem in &status.problems {
-        let text = format!("problem: {problem}");
+        let text = printable(&format!("problem: {problem}"));
         lines.extend(screen::wrapped(&text, "", width.unwrap_or(usize::MAX)));
     }
     lines
@@ -208,6 +210,15 @@ chat      8080   1,204        0        0          0        0  1 m 0 s  22.0 s  o
 wsmon 1.0.0, pid 4215, up 1 h 1 m, kernel 6.1.0
 no problems";
         assert_eq!(text(vec![chat], Vec::new(), None), expected);
+    }
+
+    #[test]
+    fn hostile_names_break_neither_a_line_nor_a_terminal() {
+        let evil = listener("a\n\u{1b}[2J\u{202e}", &Tally::default(), None);
+        let text = text(vec![evil], Vec::new(), None);
+        let escaped = r"a\n\u{1b}[2J\u{202e}";
+        assert_eq!(text.matches(escaped).count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
     }
 
     #[test]

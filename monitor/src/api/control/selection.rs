@@ -1,6 +1,6 @@
 //! Which connections a list has.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use serde::Deserialize;
 
@@ -66,11 +66,12 @@ impl ConnectionsQuery {
         } = self;
         let standing = record.verdict.as_ref();
         let standing = standing.and_then(|verdict| verdict.kind.parse::<VerdictKind>().ok());
-        listener
-            .as_ref()
-            .is_none_or(|name| *name == record.listener)
-            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
-            && endpoint.is_none_or(|endpoint| endpoint.is_end_of(record))
+        has_listener_and_peer(
+            listener.as_deref(),
+            *peer,
+            &record.listener,
+            record.peer.ip(),
+        ) && endpoint.is_none_or(|endpoint| endpoint.is_end_of(record))
             && state.is_none_or(|state| state == record.state)
             && kind.is_none_or(|wanted| standing == Some(wanted))
             && (!zombies || standing.is_some_and(VerdictKind::is_zombie))
@@ -98,6 +99,17 @@ impl ConnectionsQuery {
             && search.is_none()
             && !zombies
     }
+}
+
+/// Whether `name` and `address` are the wanted ones, if any are.
+pub(super) fn has_listener_and_peer(
+    listener: Option<&str>,
+    peers: Option<Peers>,
+    name: &str,
+    address: IpAddr,
+) -> bool {
+    listener.is_none_or(|wanted| wanted == name)
+        && peers.is_none_or(|peers| peers.contains(address))
 }
 
 /// Cgroups whose names one search looks up.

@@ -6,7 +6,6 @@ use crate::{
         client,
         color::Color,
         exit::CommandResult,
-        owner::{process_text, workload_text},
         screen::{Age, Amount},
         table::{Cell, Column},
         totals,
@@ -14,7 +13,9 @@ use crate::{
     records::{
         connections::{ConnectionRecord, State},
         list_order::ListOrder,
+        owner_text::short_owner_text,
         rates::TrafficRates,
+        verdict_text::verdict_text,
     },
 };
 
@@ -92,12 +93,12 @@ fn row(record: &ConnectionRecord, is_colored: bool) -> Vec<Cell> {
         None => format!("{}/{}", record.rx.frames, record.tx.frames),
     };
     let queue = record.tcp.send_queue_bytes;
-    let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+    let owner = short_owner_text(&record.owner);
     let last = record.states.last();
     let ended = last.filter(|change| change.state == State::Closed);
     let outcome = match (&record.verdict, ended) {
         (Some(verdict), _) => Cell::colored(
-            format!("{} ({})", verdict.kind, verdict.certainty),
+            verdict_text(verdict),
             Color::of_certainty(&verdict.certainty).filter(|_| is_colored),
         ),
         (None, Some(end)) => format!("{:.3} {}", end.ts, end.reason).into(),
