@@ -54,6 +54,8 @@ pub struct Config {
 pub struct DaemonTable {
     #[serde(deserialize_with = "value::address")]
     pub metrics_addr: Option<SocketAddr>,
+    /// Whether the page at `/` of these addresses shows the state of the daemon.
+    pub status_page: bool,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
     /// Where learned state is kept.

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz` over TCP, and a page at `/` that links them. No response names a
-//! connection.
+//! `/metrics`, `/healthz` and `/readyz` over TCP, and a [page](super::page) for people at `/`. No response
+//! names a connection.
 
 use std::{
     io,
@@ -13,11 +13,15 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{
-        StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+        HeaderName, HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
     },
+    middleware,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -26,6 +30,8 @@ use tokio::{
     runtime,
     sync::{mpsc, oneshot},
 };
+
+use super::page::{self, PageData};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub enum MetricsRequest {
     Alive(oneshot::Sender<()>),
     /// The same, with a line for each listener on whose ports nobody listens.
     Ready(oneshot::Sender<Vec<String>>),
+    /// The state for the page at `/`.
+    Page(oneshot::Sender<Box<PageData>>),
 }
 
 /// The socket, bound before anything is attached, so that a port in use is reported immediately.
@@ -54,8 +62,9 @@ impl MetricsServer {
     }
 
     /// Serves until the process ends, on its own thread, because loading the programs and finding the
-    /// older connections block the daemon's. Until then the response is 503.
-    pub fn start(self) -> io::Result<Serving> {
+    /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
+    /// whether the page at `/` shows the state of the daemon.
+    pub fn start(self, has_status_page: bool) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -65,11 +74,21 @@ impl MetricsServer {
             requests,
             is_started: is_started.clone(),
         };
+        let page = if has_status_page {
+            get(status_page)
+        } else {
+            get(Html(page::links()))
+        };
         let router = Router::new()
-            .route("/", get(landing_page))
+            .route("/", page)
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .route("/docs/alerts.md", get(ALERTS))
+            .route("/docs/metrics.md", get(METRICS))
+            .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
+            .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
+            .layer(middleware::map_response(restrict_browser))
             .with_state(daemon);
         let serve = async move {
             let listener = tokio::net::TcpListener::from_std(self.0)?;
@@ -119,23 +138,42 @@ impl ScrapeSource {
     }
 }
 
-/// For a person who opens the address in a browser. It needs nothing from elsewhere and no script, and its
-/// policy lets none in.
-async fn landing_page() -> impl IntoResponse {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    const PAGE: &str = concat!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-        "<meta name=\"viewport\" content=\"width=device-width\">\n<title>wsmon</title>\n",
-        "<style>:root { color-scheme: light dark; font-family: sans-serif }</style>\n</head>\n<body>\n",
-        "<main>\n<h1>wsmon ",
-        env!("CARGO_PKG_VERSION"),
-        "</h1>\n<p>Watches the WebSocket connections of this host.</p>\n<ul>\n",
-        "<li><a href=\"/metrics\">Metrics</a> for Prometheus</li>\n",
-        "<li><a href=\"/healthz\">Health</a>: whether the daemon responds</li>\n",
-        "<li><a href=\"/readyz\">Readiness</a>: also which ports nobody listens on</li>\n",
-        "</ul>\n</main>\n</body>\n</html>\n"
-    );
-    ([(CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
+/// The pages that explain what is served, as they are in the folder of the docs.
+const ALERTS: &str = include_str!("../../../docs/alerts.md");
+const METRICS: &str = include_str!("../../../docs/metrics.md");
+
+const NOT_FOUND: &str =
+    "not found; there are /, /metrics, /healthz, /readyz, /docs/alerts.md and /docs/metrics.md\n";
+const NOT_ALLOWED: &str = "method not allowed; use GET or HEAD\n";
+
+/// Adds to every response what keeps a browser from using it for anything else. What is served here
+/// needs nothing from elsewhere, and no script.
+async fn restrict_browser(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 5] = [
+        (CONTENT_SECURITY_POLICY, page::POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_FRAME_OPTIONS, "DENY"),
+        // The next moment has other counts.
+        (CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQuery) -> Response {
+    let reloads = query.as_deref() == Some(page::RELOADING);
+    match daemon.request_reply(MetricsRequest::Page).await {
+        Some(data) => Html(page::status(&data, reloads)).into_response(),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Html(page::unavailable(reloads)),
+        )
+            .into_response(),
+    }
 }
 
 async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
@@ -176,44 +214,122 @@ pub(super) async fn request_reply<Q, T>(
 mod tests {
     use super::*;
 
-    /// The status and the text of a response.
-    fn reply(addr: SocketAddr, path: &str) -> (u16, String) {
+    fn request(method: &str, addr: SocketAddr, path: &str) -> ureq::http::Response<String> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
             .build()
             .into();
-        let reply = agent.get(format!("http://{addr}{path}")).call();
-        let mut reply = reply.expect("an answer");
-        let text = reply.body_mut().read_to_string().expect("text");
-        (reply.status().as_u16(), text)
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{addr}{path}"))
+            .body(())
+            .expect("a request");
+        let (head, mut body) = agent.run(request).expect("an answer").into_parts();
+        let text = body.read_to_string().expect("text");
+        ureq::http::Response::from_parts(head, text)
+    }
+
+    /// The status and the text of a response.
+    fn reply(addr: SocketAddr, path: &str) -> (u16, String) {
+        let reply = request("GET", addr, path);
+        (reply.status().as_u16(), reply.into_body())
     }
 
     fn status(addr: SocketAddr, path: &str) -> u16 {
         reply(addr, path).0
     }
 
-    #[test]
-    fn every_link_of_the_landing_page_is_served() {
+    fn start(has_status_page: bool) -> (SocketAddr, Serving) {
         let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let addr = server.local_addr().expect("an address");
-        let _serving = server.start().expect("a thread");
+        (addr, server.start(has_status_page).expect("a thread"))
+    }
+
+    /// The links of a page to others.
+    fn links(page: &str) -> Vec<&str> {
+        let links = page.split("<a href=\"").skip(1);
+        links.map(|link| link.split_once('"').expect("an attribute").0).collect()
+    }
+
+    #[test]
+    fn every_link_of_the_page_is_served() {
+        let (addr, _serving) = start(false);
         let (status, page) = reply(addr, "/");
         assert_eq!(status, 200);
-        let links: Vec<_> = page.split("href=\"").skip(1).collect();
-        assert_eq!(links.len(), 3, "{page}");
-        for link in links {
-            let (link, _) = link.split_once('"').expect("an attribute");
-            assert_eq!(reply(addr, link).0, 503, "{link}: not ready, but there");
+        let served: Vec<_> = links(&page).into_iter().map(|link| (link, reply(addr, link))).collect();
+        let statuses: Vec<_> = served.iter().map(|(link, (status, _))| (*link, *status)).collect();
+        let expected = [
+            ("/metrics", 503),
+            ("/healthz", 503),
+            ("/readyz", 503),
+            ("/docs/alerts.md", 200),
+            ("/docs/metrics.md", 200),
+        ];
+        assert_eq!(statuses, expected, "not ready, but there");
+        assert!(served[3].1.1.starts_with("# Alerts"));
+        let (status, hint) = reply(addr, "/nothing");
+        assert_eq!(status, 404);
+        for (link, _) in expected {
+            assert!(hint.contains(link), "{link} is not in {hint}");
         }
-        assert_eq!(reply(addr, "/nothing").0, 404);
+    }
+
+    #[test]
+    fn the_status_page_shows_what_the_daemon_answers() {
+        let (addr, serving) = start(true);
+        let (status, page) = reply(addr, "/");
+        assert_eq!(status, 503);
+        assert!(page.contains("no state to show"), "{page}");
+        let mut requests = serving.begin();
+        let daemon = thread::spawn(move || {
+            for _ in 0..2 {
+                let Some(MetricsRequest::Page(reply)) = requests.blocking_recv() else {
+                    panic!("nothing else is requested");
+                };
+                let data = PageData {
+                    status: page::tests::record(vec![page::tests::listener("edge")]),
+                    hours: vec![Vec::new()],
+                };
+                reply.send(Box::new(data)).expect("it waits");
+            }
+        });
+        let (status, page) = reply(addr, "/");
+        assert_eq!(status, 200);
+        assert!(page.contains(">edge <small>"), "{page}");
+        assert!(links(&page).contains(&"/?refresh=on"), "{page}");
+        let (status, page) = reply(addr, "/?refresh=on");
+        assert_eq!(status, 200);
+        assert!(page.contains("http-equiv=\"refresh\""), "{page}");
+        daemon.join().expect("no panic");
+    }
+
+    #[test]
+    fn every_response_restricts_the_browser_and_only_reading_is_allowed() {
+        let (addr, _serving) = start(false);
+        for path in ["/", "/metrics", "/healthz", "/docs/alerts.md", "/nothing"] {
+            let reply = request("GET", addr, path);
+            let header = |name: &str| reply.headers()[name].to_str().expect("text");
+            let policy = header("content-security-policy");
+            assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+            assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert_eq!(header("x-content-type-options"), "nosniff");
+            assert_eq!(header("referrer-policy"), "no-referrer");
+            assert_eq!(header("x-frame-options"), "DENY");
+            assert_eq!(header("cache-control"), "no-store");
+        }
+        let head = request("HEAD", addr, "/");
+        assert_eq!((head.status().as_u16(), head.body().as_str()), (200, ""));
+        assert_eq!(head.headers()["content-type"], "text/html; charset=utf-8");
+        let refused = request("DELETE", addr, "/");
+        assert_eq!(refused.status().as_u16(), 405);
+        assert_eq!(refused.headers()["allow"], "GET,HEAD");
+        assert!(refused.body().contains("use GET or HEAD"));
     }
 
     #[test]
     fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
-        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
-        let addr = server.local_addr().expect("an address");
-        let serving = server.start().expect("a thread");
+        let (addr, serving) = start(false);
         for path in ["/readyz", "/healthz", "/metrics"] {
             assert_eq!(status(addr, path), 503, "{path} before");
         }
@@ -223,7 +339,9 @@ mod tests {
                 match requests.blocking_recv().expect("a request") {
                     MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
                     MetricsRequest::Ready(reply) => reply.send(Vec::new()).expect("it waits"),
-                    MetricsRequest::Metrics(_) => panic!("nobody requests them"),
+                    MetricsRequest::Metrics(_) | MetricsRequest::Page(_) => {
+                        panic!("nobody requests them")
+                    }
                 }
             }
         });
