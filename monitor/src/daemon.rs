@@ -44,9 +44,11 @@ mod owner_lookup;
 mod reaper;
 pub mod reconcile;
 mod scrape;
+mod standing_alerts;
 pub mod state;
 mod state_writer;
 mod stats_poll;
+mod status;
 mod status_page;
 mod sweep;
 mod workload_lookup;
@@ -127,6 +129,7 @@ pub struct Daemon {
     intake: Intake,
     outputs: Outputs,
     housekeeping: Housekeeping,
+    started_at: Instant,
     /// `None` without the status page.
     trend: Option<TrendRecorder>,
     /// Keeps the programs attached.
@@ -169,6 +172,7 @@ impl Daemon {
             intake: Intake::take(&mut loaded, &listeners)?,
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
+            started_at: Instant::now(),
             trend: settings.status_page.then(|| TrendRecorder::new(listeners.len())),
             listeners,
             loaded,

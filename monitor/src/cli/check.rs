@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{CommandResult, Failure, PREREQUISITE_MISSING};
+use super::{
+    exit::{CommandResult, Failure, PREREQUISITE_MISSING},
+    format_args::FormatArgs,
+};
 use crate::kernel::{
     bpf::{loader::LoadSettings, refusal::Refusal},
     prerequisites::{
@@ -32,9 +35,8 @@ pub struct CheckArgs {
     /// Cgroup v2 directory to watch; by default the root of the hierarchy
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
-    /// Print a JSON array instead of a table
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
     /// Also print the choices for this kernel and, if the verifier refuses a program, the end of its
     /// log on stderr
     #[arg(short, long)]
@@ -67,7 +69,7 @@ fn print_survey(args: &CheckArgs) -> io::Result<ExitCode> {
         }
     }
     let mut stdout = io::stdout().lock();
-    if args.json {
+    if args.format.is_json() {
         write_json(&survey, &mut stdout)?;
     } else {
         write_table(&survey, &mut stdout)?;

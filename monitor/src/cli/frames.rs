@@ -13,6 +13,7 @@ use super::{
     client::{self, DEFAULT_CONTROL},
     exit::{CommandResult, Failure},
     filter::FilterArgs,
+    format_args::FormatArgs,
     screen::{self, Shown},
 };
 use crate::{
@@ -50,12 +51,11 @@ pub struct FramesArgs {
     #[arg(long, value_name = "1/N", default_value_t = OneIn::ALL)]
     pub sample: OneIn,
 
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// Stop after this many frames
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     pub count: Option<u64>,
 }
 
@@ -72,14 +72,14 @@ async fn show(args: &FramesArgs) -> CommandResult {
     }
     let mut out = io::stdout();
     let mut frames = 0;
-    if !args.json && write(&mut out, FrameRow::HEAD)? == Shown::NobodyReads {
+    if !args.format.is_json() && write(&mut out, FrameRow::HEAD)? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
     while args.count.is_none_or(|count| frames < count) {
         let line = lines.next_of_stream().await?;
         let record: ViewedRecord = client::read(&line)?;
         frames += u64::from(matches!(record, ViewedRecord::Frame(_)));
-        let shown = match (args.json, &record) {
+        let shown = match (args.format.is_json(), &record) {
             (true, _) => screen::write_line(&mut out, &line),
             (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameRow(frame).to_string()),
             (false, ViewedRecord::Lost(loss)) => write(&mut out, &lost(loss)),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::{CommandResult, Failure},
+    format_args::FormatArgs,
     owner::OwnerLines,
     screen::{self, Age, Shown},
 };
@@ -42,12 +43,11 @@ pub struct InspectArgs {
     pub control: PathBuf,
 
     /// Follow its state changes until it is closed
-    #[arg(long)]
+    #[arg(short, long)]
     pub follow: bool,
 
-    /// Print JSON: one object, and with --follow another line for each change
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// Prints the connection to stdout.
@@ -66,7 +66,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
     let line = lines.next_of_stream().await?;
     let record: ConnectionRecord = client::read(&line)?;
     let mut out = io::stdout();
-    let mut shown = match args.json {
+    let mut shown = match args.format.is_json() {
         true => screen::write_line(&mut out, &line)?,
         false => screen::write_line(&mut out, Page(&record).to_string().as_bytes())?,
     };
@@ -81,7 +81,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
                 if change.cookie == record.cookie && !known.contains(&change.to) =>
             {
                 known.push(change.to);
-                match args.json {
+                match args.format.is_json() {
                     true => screen::write_line(&mut out, &line)?,
                     false => {
                         screen::write_line(&mut out, ChangeLine(&change).to_string().as_bytes())?

@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use super::{
     client::{self, DEFAULT_CONTROL},
     exit::CommandResult,
+    format_args::FormatArgs,
     owner::{process_text, workload_text},
     screen::{self, Age, Amount, Shown},
-    table::{Column, Table, terminal_width},
+    table::{Column, Table},
 };
 use crate::{
     diagnostics::stderr_line,
@@ -79,12 +80,11 @@ pub struct ListArgs {
     pub peer: Option<Peers>,
 
     /// Maximum number of entries; 0 lists all [default: 40 connections; all clients, and all with --json]
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// What is listed instead of connections.
@@ -144,14 +144,14 @@ const SCREEN: usize = 40;
 impl ListArgs {
     /// `None` lists all.
     fn limit(&self) -> Option<usize> {
-        let all = self.json || self.by.is_some();
+        let all = self.format.is_json() || self.by.is_some();
         let default = (!all).then_some(SCREEN);
         self.limit.or(default).filter(|limit| *limit > 0)
     }
 
     /// `None` leaves the order to the daemon.
     fn order(&self) -> Option<ListOrder> {
-        let default = (!self.json && !self.ended).then_some(ListOrder::Urgency);
+        let default = (!self.format.is_json() && !self.ended).then_some(ListOrder::Urgency);
         self.sort.or(default)
     }
 
@@ -179,10 +179,10 @@ async fn print<T: DeserializeOwned>(
 ) -> CommandResult {
     let mut lines = client::get(&args.control, target).await?;
     let mut out = io::stdout();
-    let mut table = Table::new(columns, terminal_width());
+    let mut table = Table::new(columns, args.format.table_width());
     let mut rows = 0_usize;
     while let Some(line) = lines.next().await? {
-        let shown = match args.json {
+        let shown = match args.format.is_json() {
             true => screen::write_line(&mut out, &line)?,
             false => screen::write_lines(&mut out, &table.push(row(&client::read(&line)?)))?,
         };
@@ -194,14 +194,14 @@ async fn print<T: DeserializeOwned>(
     if screen::write_lines(&mut out, &table.finish())? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
-    if rows == 0 && !args.json {
+    if rows == 0 && !args.format.is_json() {
         let line = match &lines.unserved {
             Some(ports) => format!("{nothing}; nobody listens on {ports}, see wsmon ports"),
             None => nothing.to_owned(),
         };
         screen::write_line(&mut out, line.as_bytes())?;
     }
-    let connections = lines.connections.filter(|_| !args.json);
+    let connections = lines.connections.filter(|_| !args.format.is_json());
     if let Some(left_out) = connections.and_then(|total| args.left_out(rows, total)) {
         // On stderr, because the rows may go to another program.
         stderr_line!("{left_out}");

@@ -15,9 +15,10 @@ mod survey;
 pub(super) use self::survey::PortSurvey;
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
+    format_args::FormatArgs,
     owner::workload_text,
     screen::{self, Shown, escaped},
-    table::{Column, Table, terminal_width},
+    table::{Column, Table},
     watch::positive_duration,
 };
 use crate::{
@@ -47,9 +48,8 @@ and stderr says so.
 Exit status: 0, 1 for a failure, 2 for invalid arguments, 3 if the list may be
 incomplete because privileges are missing.")]
 pub struct PortsArgs {
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// Watch the ports this long for upgrades and frames of WebSockets, and for TLS
     #[arg(
@@ -95,14 +95,14 @@ pub fn run(args: &PortsArgs) -> CommandResult {
 }
 
 fn print(sockets: &[ListeningSocketRecord], args: &PortsArgs) -> Result<Shown, Failure> {
-    let lines: Vec<String> = match args.json {
+    let lines: Vec<String> = match args.format.is_json() {
         true => sockets
             .iter()
             .map(json::to_string)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?,
         false if sockets.is_empty() => vec!["no listening sockets".to_owned()],
-        false => table(sockets, args.watch.is_some(), terminal_width()),
+        false => table(sockets, args.watch.is_some(), args.format.table_width()),
     };
     screen::write_lines(&mut io::stdout().lock(), &lines)
 }

@@ -11,7 +11,8 @@ use humantime::format_duration;
 
 use super::{
     exit::{CommandResult, Failure},
-    table::{Column, Table, terminal_width},
+    format_args::FormatArgs,
+    table::{Column, Table},
 };
 use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
@@ -33,9 +34,8 @@ pub struct ProfilesArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Print a JSON array
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 pub fn run(args: &ProfilesArgs) -> CommandResult {
@@ -47,11 +47,11 @@ pub fn run(args: &ProfilesArgs) -> CommandResult {
     };
     let mut out = io::stdout().lock();
     let printed = match shown.as_slice() {
-        profiles if args.json => serde_json::to_writer_pretty(&mut out, profiles)
+        profiles if args.format.is_json() => serde_json::to_writer_pretty(&mut out, profiles)
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
         [profile] => write!(out, "{}", InFull(profile)),
-        profiles => table(profiles, terminal_width())
+        profiles => table(profiles, args.format.table_width())
             .iter()
             .try_for_each(|line| writeln!(out, "{line}")),
     };

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::{
     exit::{CommandResult, Failure},
+    format_args::FormatArgs,
     watch::WatchArgs,
 };
 use crate::{
@@ -59,9 +60,8 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub no_frames: bool,
 
-    /// Print one JSON object per line instead of text
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// Recording, pcap or pcapng; - is stdin, which needs --port or --remote-port
     #[arg(value_name = "FILE")]
@@ -177,7 +177,7 @@ impl Job<'_> {
             Box::new(stdout.lock())
         };
         let frames = !self.args.no_frames;
-        if self.args.json {
+        if self.args.format.is_json() {
             Box::new(json::Json::new(out, frames))
         } else {
             Box::new(text::TextReport::new(out, frames))

@@ -35,6 +35,7 @@ mod roles;
 mod rotation;
 mod stage;
 mod state;
+mod status_page;
 mod talk;
 mod verdicts;
 mod viewer;
