@@ -1,6 +1,0 @@
-//! Serves requests: metrics and health over TCP with a page for people, connections over the control
-//! socket.
-
-pub mod control;
-pub mod http;
-pub mod page;

@@ -109,7 +109,12 @@ pub(crate) fn page_quietly() -> Result<()> {
     };
     steps.programs(&[NODE, NPM, ("chromium", "chromium")])?;
     let root = workspace::root();
-    npm::ci_once(&steps, "axe-core", &root.join("tests/page"), &root.join("target/page"))
+    npm::ci_once(
+        &steps,
+        "axe-core",
+        &root.join("tests/page"),
+        &root.join("target/page"),
+    )
 }
 
 /// Programs that several commands use, and their packages.

@@ -14,13 +14,7 @@ use std::{
 use axum::{
     Router,
     extract::{RawQuery, State},
-    http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-        },
-    },
+    http::{StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -31,7 +25,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::page::{self, PageData};
+use super::{
+    browser_headers,
+    page::{self, PageData},
+};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
@@ -88,7 +85,7 @@ impl MetricsServer {
             .route("/docs/metrics.md", get(METRICS))
             .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
-            .layer(middleware::map_response(restrict_browser))
+            .layer(middleware::map_response(browser_headers::add))
             .with_state(daemon);
         let serve = async move {
             let listener = tokio::net::TcpListener::from_std(self.0)?;
@@ -145,24 +142,6 @@ const METRICS: &str = include_str!("../../../docs/metrics.md");
 const NOT_FOUND: &str =
     "not found; there are /, /metrics, /healthz, /readyz, /docs/alerts.md and /docs/metrics.md\n";
 const NOT_ALLOWED: &str = "method not allowed; use GET or HEAD\n";
-
-/// Adds to every response what keeps a browser from using it for anything else. What is served here
-/// needs nothing from elsewhere, and no script.
-async fn restrict_browser(mut response: Response) -> Response {
-    const HEADERS: [(HeaderName, &str); 5] = [
-        (CONTENT_SECURITY_POLICY, page::POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
-        (X_FRAME_OPTIONS, "DENY"),
-        // The next moment has other counts.
-        (CACHE_CONTROL, "no-store"),
-    ];
-    for (name, value) in HEADERS {
-        let value = HeaderValue::from_static(value);
-        response.headers_mut().insert(name, value);
-    }
-    response
-}
 
 async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQuery) -> Response {
     let reloads = query.as_deref() == Some(page::RELOADING);
@@ -249,7 +228,9 @@ mod tests {
     /// The links of a page to others.
     fn links(page: &str) -> Vec<&str> {
         let links = page.split("<a href=\"").skip(1);
-        links.map(|link| link.split_once('"').expect("an attribute").0).collect()
+        links
+            .map(|link| link.split_once('"').expect("an attribute").0)
+            .collect()
     }
 
     #[test]
@@ -257,8 +238,14 @@ mod tests {
         let (addr, _serving) = start(false);
         let (status, page) = reply(addr, "/");
         assert_eq!(status, 200);
-        let served: Vec<_> = links(&page).into_iter().map(|link| (link, reply(addr, link))).collect();
-        let statuses: Vec<_> = served.iter().map(|(link, (status, _))| (*link, *status)).collect();
+        let served: Vec<_> = links(&page)
+            .into_iter()
+            .map(|link| (link, reply(addr, link)))
+            .collect();
+        let statuses: Vec<_> = served
+            .iter()
+            .map(|(link, (status, _))| (*link, *status))
+            .collect();
         let expected = [
             ("/metrics", 503),
             ("/healthz", 503),
@@ -311,7 +298,10 @@ mod tests {
             let reply = request("GET", addr, path);
             let header = |name: &str| reply.headers()[name].to_str().expect("text");
             let policy = header("content-security-policy");
-            assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+            assert!(
+                policy.starts_with("default-src 'none'; style-src 'sha256-"),
+                "{policy}"
+            );
             assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
             assert_eq!(header("x-content-type-options"), "nosniff");
             assert_eq!(header("referrer-policy"), "no-referrer");

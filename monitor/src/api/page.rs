@@ -194,7 +194,10 @@ pub(crate) mod tests {
         };
         let page = status(&data, false);
         assert!(page.contains("<title>wsmon: healthy</title>"), "{page}");
-        assert!(page.contains("0 listeners, 0 open connections, 0 zombies"), "{page}");
+        assert!(
+            page.contains("0 listeners, 0 open connections, 0 zombies"),
+            "{page}"
+        );
         assert!(page.contains("No alerts began"), "{page}");
         assert!(page.contains("2026-11-30 21:03:12 UTC"), "{page}");
         assert!(page.contains("up for 1 d 2 h"), "{page}");

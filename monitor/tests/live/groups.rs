@@ -18,7 +18,9 @@ fn groups(watch: &Watch, args: &[&str]) -> Vec<Value> {
 }
 
 fn parsed(lines: &str) -> Vec<Value> {
-    let records = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    let records = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
     records.collect()
 }
 

@@ -13,23 +13,42 @@ fn the_page_shows_a_zombie_and_nothing_of_its_connection_only_with_the_flag() {
     let plain = stage.watch(&limit);
     let page = || watch.daemon.get("/").unwrap();
     let healthy = page();
-    assert!(healthy.contains("<title>wsmon: healthy</title>"), "{healthy}");
-    assert!(healthy.contains("0 open connections, 0 zombies"), "{healthy}");
+    assert!(
+        healthy.contains("<title>wsmon: healthy</title>"),
+        "{healthy}"
+    );
+    assert!(
+        healthy.contains("0 open connections, 0 zombies"),
+        "{healthy}"
+    );
     assert!(healthy.contains("No alerts began"), "{healthy}");
 
     let silent = stage.client(0, "/quiet", Manner::Responsive);
     let peer = silent.local_addr();
     watch.verdict(peer, "expired", SOON);
     let page = watch.daemon.get("/").unwrap();
-    let row = format!("<th scope=\"row\">{} <small>local {0}</small></th><td>1</td>", stage.port());
+    let row = format!(
+        "<th scope=\"row\">{} <small>local {0}</small></th><td>1</td>",
+        stage.port()
+    );
     assert!(page.contains(&row), "{page}");
-    assert!(page.contains("1 open connection, 1 zombie, 0 at risk"), "{page}");
+    assert!(
+        page.contains("1 open connection, 1 zombie, 0 at risk"),
+        "{page}"
+    );
     assert!(page.contains("<td>2 s <small>lb</small></td>"), "{page}");
     assert!(page.contains("Most zombies: 1."), "{page}");
     let alerts = format!("<td>{} 1</td>", stage.port());
-    assert!(page.contains("<th scope=\"row\">expired</th><td>1</td>"), "{page}");
+    assert!(
+        page.contains("<th scope=\"row\">expired</th><td>1</td>"),
+        "{page}"
+    );
     assert!(page.contains(&alerts), "{page}");
-    for secret in [peer.ip().to_string(), peer.port().to_string(), "/quiet".to_owned()] {
+    for secret in [
+        peer.ip().to_string(),
+        peer.port().to_string(),
+        "/quiet".to_owned(),
+    ] {
         assert!(!page.contains(&secret), "{secret} is in\n{page}");
     }
 
@@ -43,5 +62,8 @@ fn the_page_shows_a_zombie_and_nothing_of_its_connection_only_with_the_flag() {
 
     let page = plain.daemon.get("/").unwrap();
     assert!(page.contains("<a href=\"/metrics\">"), "{page}");
-    assert!(!page.contains(stage.port()) && !page.contains("zombie"), "{page}");
+    assert!(
+        !page.contains(stage.port()) && !page.contains("zombie"),
+        "{page}"
+    );
 }

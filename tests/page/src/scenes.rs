@@ -118,7 +118,10 @@ fn trouble() -> PageData {
             learned_survived_seconds: Some(59.0),
             learned_killed_seconds: Some(61.0),
             storm: Some("storm".to_owned()),
-            ..listener("a-listener-with-a-long-name-that-must-wrap-on-a-phone", "8080")
+            ..listener(
+                "a-listener-with-a-long-name-that-must-wrap-on-a-phone",
+                "8080",
+            )
         },
         ListenerStatus {
             listening_sockets: Some(0),
@@ -141,7 +144,11 @@ fn trouble() -> PageData {
         last_five_minutes: 7,
     }];
     hour(status, 60, |minute, status, tallies| {
-        status[0].open = if minute < 40 { 900 } else { 300 + 25 * (minute - 40) };
+        status[0].open = if minute < 40 {
+            900
+        } else {
+            300 + 25 * (minute - 40)
+        };
         status[0].zombies.suspected = minute * 7 % 20;
         tallies[0].detected[VerdictKind::Expired as usize] = minute * 7;
         tallies[0].detected[VerdictKind::BlackHoled as usize] = minute / 3;
@@ -230,11 +237,7 @@ fn listener(name: &str, ports: &str) -> ListenerStatus {
     }
 }
 
-fn record(
-    listeners: Vec<ListenerStatus>,
-    problems: Vec<String>,
-    uptime: Duration,
-) -> StatusRecord {
+fn record(listeners: Vec<ListenerStatus>, problems: Vec<String>, uptime: Duration) -> StatusRecord {
     let sum = |of: fn(&ListenerStatus) -> u64| listeners.iter().map(of).sum();
     StatusRecord {
         ts: Timestamp::UNIX_EPOCH,

@@ -41,7 +41,7 @@ impl Display for AlertCounts<'_> {
             return f.write_str("<p>No alerts began in the last hour.</p>\n</section>\n");
         };
         f.write_str(
-            "<div class=\"scroll\" role=\"region\" aria-labelledby=\"alerts\" tabindex=\"0\">\n<table>\n\
+            "<div class=\"scroll\" role=\"group\" aria-labelledby=\"alerts\" tabindex=\"0\">\n<table>\n\
              <thead><tr><th scope=\"col\">Kind</th><th scope=\"col\">Began</th><th scope=\"col\">Share of the \
              most frequent</th><th scope=\"col\">Listeners</th></tr></thead>\n<tbody>\n",
         )?;
@@ -138,8 +138,14 @@ mod tests {
         let rows: Vec<_> = section.split("<th scope=\"row\">").skip(1).collect();
         assert_eq!(rows.len(), 2, "{section}");
         assert!(rows[0].starts_with("expired</th><td>48</td>"), "{section}");
-        assert!(rows[0].contains("<td>b 40, c 4, a 3 and 1 other</td>"), "{section}");
+        assert!(
+            rows[0].contains("<td>b 40, c 4, a 3 and 1 other</td>"),
+            "{section}"
+        );
         assert!(rows[1].starts_with("quiet</th><td>1</td>"), "{section}");
-        assert!(rows[1].contains("aria-label=\"2 %\"><rect width=\"2.1\""), "{section}");
+        assert!(
+            rows[1].contains("aria-label=\"2 %\"><rect width=\"2.1\""),
+            "{section}"
+        );
     }
 }

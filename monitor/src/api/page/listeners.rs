@@ -18,7 +18,7 @@ impl Display for ListenerTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "<section aria-labelledby=\"listeners\">\n<h2 id=\"listeners\">Listeners</h2>\n\
-             <div class=\"scroll\" role=\"region\" aria-labelledby=\"listeners\" tabindex=\"0\">\n<table>\n\
+             <div class=\"scroll\" role=\"group\" aria-labelledby=\"listeners\" tabindex=\"0\">\n<table>\n\
              <thead><tr><th scope=\"col\">Listener</th><th scope=\"col\">Open</th><th scope=\"col\">Zombies</th>\
              <th scope=\"col\">At risk</th><th scope=\"col\">Idle limit</th><th scope=\"col\">Margin</th>\
              <th scope=\"col\">Learned limit</th><th scope=\"col\">Storm</th></tr></thead>\n<tbody>\n",
@@ -62,7 +62,11 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
         write!(f, " <small>{}</small>", Escaped(hop))?;
     }
     let margin = listener.heartbeat_margin_seconds;
-    write!(f, "</td><td{}>", emphasis(margin.is_some_and(|margin| margin < 0.0)))?;
+    write!(
+        f,
+        "</td><td{}>",
+        emphasis(margin.is_some_and(|margin| margin < 0.0))
+    )?;
     match margin {
         Some(margin) => write!(f, "{}", Seconds(margin))?,
         None => f.write_str("unknown")?,
@@ -163,7 +167,8 @@ impl Display for InWords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let points = || self.0.iter().map(|timed| &timed.point);
         let open = || points().map(|point| point.open);
-        let most = |of: fn(&super::trend::TrendPoint) -> u64| Count(points().map(of).max().unwrap_or(0));
+        let most =
+            |of: fn(&super::trend::TrendPoint) -> u64| Count(points().map(of).max().unwrap_or(0));
         let (least, greatest) = (open().min().unwrap_or(0), open().max().unwrap_or(0));
         write!(
             f,
@@ -291,7 +296,10 @@ mod tests {
         }
         .to_string();
         assert_eq!(courses.matches("<article").count(), CHARTED);
-        assert!(courses.contains("Charts of 40 of 100 listeners"), "{courses}");
+        assert!(
+            courses.contains("Charts of 40 of 100 listeners"),
+            "{courses}"
+        );
         let headings: Vec<_> = courses.split("<h3 id=\"course").skip(1).collect();
         assert!(headings[0].starts_with("0\">l3<"), "{}", headings[0]);
         assert!(headings[1].starts_with("1\">l99<"), "{}", headings[1]);

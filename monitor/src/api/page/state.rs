@@ -62,7 +62,7 @@ impl StateSection<'_> {
             return Ok(());
         }
         f.write_str(
-            "<div class=\"scroll\" role=\"region\" aria-labelledby=\"losses\" tabindex=\"0\">\n<table>\n\
+            "<div class=\"scroll\" role=\"group\" aria-labelledby=\"losses\" tabindex=\"0\">\n<table>\n\
              <caption id=\"losses\">Lost before it was counted or delivered</caption>\n\
              <thead><tr><th scope=\"col\">Place</th><th scope=\"col\">Reason</th>\
              <th scope=\"col\">Last 5 minutes</th><th scope=\"col\">Since the start</th></tr></thead>\n<tbody>\n",

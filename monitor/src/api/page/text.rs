@@ -114,8 +114,7 @@ mod tests {
     #[test]
     fn markup_and_control_characters_become_text() {
         let hostile = "<a href='x' b=\"&\">\u{0}\u{1b}[2J";
-        let expected =
-            "&lt;a href=&#39;x&#39; b=&quot;&amp;&quot;&gt;\u{fffd}\u{fffd}[2J";
+        let expected = "&lt;a href=&#39;x&#39; b=&quot;&amp;&quot;&gt;\u{fffd}\u{fffd}[2J";
         assert_eq!(Escaped(hostile).to_string(), expected);
     }
 

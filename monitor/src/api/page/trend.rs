@@ -183,9 +183,7 @@ fn zombies(tally: &Tally) -> u64 {
 mod tests {
     use super::*;
     use crate::api::page::tests::listener;
-    use monitor_core::{
-        AlertResolution, ListenerFinding, ListenerId, Status, storm::Thrash,
-    };
+    use monitor_core::{AlertResolution, ListenerFinding, ListenerId, Status, storm::Thrash};
 
     const MINUTE: Duration = Trend::INTERVAL;
 
