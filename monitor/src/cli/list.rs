@@ -15,6 +15,7 @@ use super::{
     owner::{process_text, workload_text},
     screen::{self, Age, Amount, Shown},
     table::{Column, Table},
+    totals,
 };
 use crate::{
     diagnostics::stderr_line,
@@ -135,7 +136,11 @@ async fn show(args: &ListArgs) -> CommandResult {
         ("limit", args.limit().map(|limit| limit.to_string())),
     ];
     let target = client::target("/v1/connections", &query);
-    print(args, &target, columns(args), row, "no connections").await
+    let status = print(args, &target, columns(args), row, "no connections").await?;
+    if !args.ended && !args.format.is_json() {
+        totals::print_below(&args.control, args.listener.as_deref()).await?;
+    }
+    Ok(status)
 }
 
 /// One screen of rows.

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod alerts;
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
@@ -23,7 +24,9 @@ pub mod replay;
 #[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
+pub mod status;
 pub mod table;
+mod totals;
 pub mod watch;
 
 use exit::CommandResult;
@@ -37,6 +40,8 @@ Start with:
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
   wsmon config example                          an example configuration file
+  wsmon status                                  whether all is well
+  wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording";
@@ -65,7 +70,9 @@ pub enum Command {
     Check(check::CheckArgs),
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
+    Status(status::StatusArgs),
     List(list::ListArgs),
+    Alerts(alerts::AlertsArgs),
     Inspect(inspect::InspectArgs),
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
@@ -85,7 +92,9 @@ impl Command {
             Self::Check(args) => check::run(args),
             #[cfg(feature = "daemon")]
             Self::Ports(args) => ports::run(args),
+            Self::Status(args) => status::run(args),
             Self::List(args) => list::run(args),
+            Self::Alerts(args) => alerts::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),
             Self::Replay(args) => replay::run(args),

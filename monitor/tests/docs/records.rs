@@ -13,13 +13,14 @@ use crate::{
 const PAGE: &str = "docs/records.md";
 
 /// Objects whose fields are listed once: a record, a path in it, and where its fields are.
-const SHARED: [(&str, &str, &str, &str); 10] = [
+const SHARED: [(&str, &str, &str, &str); 11] = [
     ("alert", "examples[].conn.", "alert", "conn."),
     ("alert", "examples[].evidence.", "alert", "evidence."),
     ("alert", "examples[].", "client", ""),
     ("connection", "tx.", "connection", "rx."),
     ("connection", "rates.tx.", "connection", "rates.rx."),
     ("group", "rates.tx.", "group", "rates.rx."),
+    ("status", "listeners[].zombies.", "status", "zombies."),
     (
         "connection_summary",
         "handshake.",

@@ -116,10 +116,8 @@ fn connections_are_counted_by_listener_and_by_peer_with_those_of_the_last_minute
         figures(&one[0]),
         json!([stage.port(), 1, opened, closed, 1])
     );
-    assert_eq!(
-        groups(&watch, &["peer", "--listener", "elsewhere"]),
-        Vec::<Value>::new()
-    );
+    let of_listener = groups(&watch, &["peer", "--listener", stage.port()]);
+    assert!((2..=3).contains(&of_listener.len()), "{of_listener:?}");
 
     let table = reported(&control, &["list", "--by", "peer"]);
     let rows: Vec<&str> = table.lines().collect();

@@ -37,6 +37,7 @@ mod stage;
 mod state;
 mod status_page;
 mod talk;
+mod trouble;
 mod verdicts;
 mod viewer;
 mod workloads;
