@@ -250,10 +250,13 @@ fn invalid_filters_are_refused_with_the_remedy() {
         (&["frames", "--direction", "up"], "expected rx or tx"),
         (&["frames", "--sample", "0"], "expected 1/100"),
         (&["frames", "--port", "0"], "0 is not in 1..=65535"),
-        (&["frames", "--cookie", "x"], "invalid digit"),
+        (&["frames", "--cookie", "x"], "expected a number"),
         (&["list", "--state", "dead"], "expected open or closing"),
         (&["alerts", "--kind", "dead"], "expected zombie, at_risk"),
-        (&["inspect", "x"], "invalid digit"),
+        (&["inspect", "x"], "expected a cookie like 315653"),
+        (&["list", "--verdict", "dead"], "black_holed"),
+        (&["list", "--search", ""], "the text to search for is empty"),
+        (&["list", "--watch", "--json"], "--watch prints tables"),
     ] {
         let line = refusal(args, USAGE);
         assert!(line.contains(why), "{line}");

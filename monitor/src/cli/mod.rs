@@ -6,8 +6,10 @@ pub mod alerts;
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
+pub mod color;
 pub mod completions;
 pub mod config;
+pub mod connection_name;
 pub mod describe;
 pub mod exit;
 pub mod filter;

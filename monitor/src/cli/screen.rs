@@ -19,11 +19,16 @@ pub enum Shown {
 }
 
 pub fn write_line(out: &mut impl Write, line: &[u8]) -> Result<Shown, Failure> {
-    let written = out
-        .write_all(line)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush());
-    match written {
+    written(
+        out.write_all(line)
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
+}
+
+/// What became of output.
+pub fn written(result: io::Result<()>) -> Result<Shown, Failure> {
+    match result {
         Ok(()) => Ok(Shown::Written),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Shown::NobodyReads),
         Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),

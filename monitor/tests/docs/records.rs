@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use monitor::records::frames::{FrameRecord, FrameRow};
+use monitor::records::frames::{FrameLayout, FrameRecord, FrameRow};
 use serde_json::Value;
 
 use crate::{
@@ -144,8 +144,10 @@ fn the_example_of_a_frame_is_also_shown_as_a_line_of_text() {
         .skip_while(|line| !line.starts_with("TIME "))
         .take_while(|line| *line != "```")
         .collect();
-    assert_eq!(table[0], FrameRow::HEAD);
-    let line = FrameRow(&frame).to_string();
+    let layout = FrameLayout::Narrow;
+    assert_eq!(table[0], layout.head());
+    let frame = &frame;
+    let line = FrameRow { frame, layout }.to_string();
     assert!(table.contains(&line.as_str()), "{line}");
 }
 
