@@ -15,7 +15,8 @@ const RIGHT: f64 = 352.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 94.0;
 
-const HOUR: f64 = 3600.0;
+/// Seconds.
+pub(super) const HOUR: f64 = 3600.0;
 
 /// An area chart in which each minute has its value. It begins at the left edge an hour ago.
 pub(super) struct Chart<'a> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    chart::Chart,
+    chart::{Chart, HOUR},
     text::{Count, Counted, Escaped, Seconds},
     trend::TimedPoint,
 };
@@ -109,6 +109,14 @@ impl Display for Courses<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut courses: Vec<_> = self.status.listeners.iter().zip(self.hours).collect();
         f.write_str("<section aria-labelledby=\"hour\">\n<h2 id=\"hour\">The last hour</h2>\n")?;
+        let first = self.hours.first().and_then(|hour| hour.first());
+        if let Some(first) = first.filter(|first| first.began_ago < HOUR) {
+            writeln!(
+                f,
+                "<p>wsmon began {} ago. The charts are empty before that.</p>",
+                Seconds(first.began_ago)
+            )?;
+        }
         if courses.len() > CHARTED {
             courses.sort_by_key(|(listener, hour)| Reverse((had_trouble(hour), listener.open)));
             writeln!(
@@ -303,6 +311,7 @@ mod tests {
         let headings: Vec<_> = courses.split("<h3 id=\"course").skip(1).collect();
         assert!(headings[0].starts_with("0\">l3<"), "{}", headings[0]);
         assert!(headings[1].starts_with("1\">l99<"), "{}", headings[1]);
+        assert!(courses.contains("<p>wsmon began 1 min ago."), "{courses}");
         assert!(headings[39].starts_with("39\">l61<"), "{}", headings[39]);
     }
 }
