@@ -173,7 +173,9 @@ impl Daemon {
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             started_at: Instant::now(),
-            trend: settings.status_page.then(|| TrendRecorder::new(listeners.len())),
+            trend: settings
+                .status_page
+                .then(|| TrendRecorder::new(listeners.len())),
             listeners,
             loaded,
         })

@@ -84,7 +84,10 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
         (1.0, 0.0)
     );
     let notice = format!("nobody listens on {wrong}");
-    assert_eq!(watch.daemon.get("/readyz").unwrap(), format!("ready\n{notice}\n"));
+    assert_eq!(
+        watch.daemon.get("/readyz").unwrap(),
+        format!("ready\n{notice}\n")
+    );
     let log = wait_for("the notice", SOON, || {
         Some(watch.daemon.log()).filter(|log| log.contains(&notice))
     })
@@ -112,7 +115,10 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     assert_eq!(watch.daemon.get("/readyz").unwrap(), "ready\n");
     drop(both);
     watch.wait_for_metric("wsmon_listener_sockets", &listener, 0.0);
-    assert_eq!(watch.daemon.get("/readyz").unwrap(), format!("ready\n{notice}\n"));
+    assert_eq!(
+        watch.daemon.get("/readyz").unwrap(),
+        format!("ready\n{notice}\n")
+    );
 }
 
 #[test]

@@ -44,12 +44,14 @@ fn the_page_shows_a_zombie_and_nothing_of_its_connection_only_with_the_flag() {
         "{page}"
     );
     assert!(page.contains(&alerts), "{page}");
+    // Numbers of the style could be those of a port.
+    let (_, content) = page.split_once("<main").unwrap();
     for secret in [
         peer.ip().to_string(),
         peer.port().to_string(),
         "/quiet".to_owned(),
     ] {
-        assert!(!page.contains(&secret), "{secret} is in\n{page}");
+        assert!(!content.contains(&secret), "{secret} is in\n{content}");
     }
 
     // Its end ends the verdict, but the minute keeps it.
@@ -62,8 +64,9 @@ fn the_page_shows_a_zombie_and_nothing_of_its_connection_only_with_the_flag() {
 
     let page = plain.daemon.get("/").unwrap();
     assert!(page.contains("<a href=\"/metrics\">"), "{page}");
+    let (_, content) = page.split_once("<main").unwrap();
     assert!(
-        !page.contains(stage.port()) && !page.contains("zombie"),
-        "{page}"
+        !content.contains(stage.port()) && !content.contains("<h2"),
+        "{content}"
     );
 }
