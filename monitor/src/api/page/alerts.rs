@@ -47,11 +47,11 @@ impl Display for AlertCounts<'_> {
         )?;
         for (name, kind) in kinds {
             let width = kind.count as f64 / most as f64 * BAR;
-            write!(
+            writeln!(
                 f,
                 "<tr><th scope=\"row\">{name}</th><td>{}</td><td><svg role=\"img\" class=\"bar\" \
                  viewBox=\"0 0 {BAR} 10\" aria-label=\"{width:.0} %\"><rect width=\"{width:.1}\" height=\"10\"/>\
-                 </svg></td><td>{}</td></tr>\n",
+                 </svg></td><td>{}</td></tr>",
                 Count(kind.count),
                 Listeners(&kind.by_listener)
             )?;
