@@ -25,7 +25,7 @@ use rustix::net::{
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{SOON, Stage, WSMON, Watch, fresh_port},
+    stage::{SOON, Stage, WSMON, fresh_port},
     viewer::{Viewer, reported},
 };
 
