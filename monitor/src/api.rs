@@ -2,3 +2,4 @@
 
 pub mod control;
 pub mod http;
+mod metrics_sockets;

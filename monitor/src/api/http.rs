@@ -25,7 +25,11 @@ use prometheus::TEXT_FORMAT;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
+    task::JoinSet,
 };
+
+use super::metrics_sockets;
+use crate::config::metrics_address::MetricsAddress;
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
@@ -38,19 +42,46 @@ pub enum MetricsRequest {
     Ready(oneshot::Sender<Vec<String>>),
 }
 
-/// The socket, bound before anything is attached, so that a port in use is reported immediately.
+/// The sockets, bound before anything is attached, so that a port in use is reported immediately.
 #[derive(Debug)]
-pub struct MetricsServer(TcpListener);
+pub struct MetricsServer(Vec<TcpListener>);
+
+/// An address that cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve metrics on {address}: {source}")]
+pub struct BindError {
+    address: MetricsAddress,
+    source: io::Error,
+}
+
+impl BindError {
+    /// Whether another process has the address.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
 
 impl MetricsServer {
-    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self(listener))
+    /// Binds every address, and resolves names.
+    ///
+    /// # Errors
+    ///
+    /// For the first address that cannot be bound.
+    pub fn bind(addresses: &[MetricsAddress]) -> Result<Self, BindError> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            let bound = metrics_sockets::bind(address);
+            listeners.extend(bound.map_err(|source| BindError {
+                address: address.clone(),
+                source,
+            })?);
+        }
+        Ok(Self(listeners))
     }
 
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    /// The addresses of its sockets.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.0.iter().map(TcpListener::local_addr).collect()
     }
 
     /// Serves until the process ends, on its own thread, because loading the programs and finding the
@@ -71,9 +102,20 @@ impl MetricsServer {
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .with_state(daemon);
+        let listeners = {
+            let _context = runtime.enter();
+            let adopted = self.0.into_iter().map(|listener| {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener)
+            });
+            adopted.collect::<io::Result<Vec<_>>>()?
+        };
         let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(self.0)?;
-            axum::serve(listener, router).await
+            let mut serving = JoinSet::new();
+            for listener in listeners {
+                serving.spawn(axum::serve(listener, router.clone()).into_future());
+            }
+            serving.join_all().await
         };
         thread::Builder::new()
             .name("http".into())
@@ -193,10 +235,30 @@ mod tests {
         reply(addr, path).0
     }
 
+    /// A server on a free port, and its address.
+    fn bound() -> (MetricsServer, SocketAddr) {
+        let addresses = ["127.0.0.1:0".parse().expect("an address")];
+        let server = MetricsServer::bind(&addresses).expect("a port");
+        let bound = server.local_addrs().expect("addresses");
+        (server, bound[0])
+    }
+
+    #[test]
+    fn every_address_is_served() {
+        let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|text| text.parse().expect(text));
+        let server = MetricsServer::bind(&addresses).expect("ports");
+        let bound = server.local_addrs().expect("addresses");
+        let _serving = server.start().expect("a thread");
+        for addr in bound {
+            assert_eq!(status(addr, "/"), 200, "{addr}");
+        }
+        let none = MetricsServer::bind(&[MetricsAddress::None]).expect("nothing to bind");
+        assert_eq!(none.local_addrs().expect("none"), []);
+    }
+
     #[test]
     fn every_link_of_the_landing_page_is_served() {
-        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
-        let addr = server.local_addr().expect("an address");
+        let (server, addr) = bound();
         let _serving = server.start().expect("a thread");
         let (status, page) = reply(addr, "/");
         assert_eq!(status, 200);
@@ -211,8 +273,7 @@ mod tests {
 
     #[test]
     fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
-        let server = MetricsServer::bind(([127, 0, 0, 1], 0).into()).expect("a port");
-        let addr = server.local_addr().expect("an address");
+        let (server, addr) = bound();
         let serving = server.start().expect("a thread");
         for path in ["/readyz", "/healthz", "/metrics"] {
             assert_eq!(status(addr, path), 503, "{path} before");
