@@ -11,6 +11,7 @@
 //! * `reason` is a sentence for people.
 
 pub mod alert;
+pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;
@@ -23,9 +24,11 @@ pub mod loss;
 mod now;
 pub(crate) mod numbers;
 pub mod owner;
+pub mod owner_text;
 pub mod rates;
 pub mod recording_summary;
 pub mod skipped;
+pub mod status;
 pub mod transitions;
 pub mod warning;
 
