@@ -12,3 +12,13 @@ macro_rules! stderr_line {
     }};
 }
 pub(crate) use stderr_line;
+
+/// Prints a line for people to stderr, unless they want errors only.
+macro_rules! notice_line {
+    ($($format:tt)*) => {{
+        if !crate::diagnostics::log_limit::is_quiet() {
+            crate::diagnostics::stderr_line!($($format)*);
+        }
+    }};
+}
+pub(crate) use notice_line;

@@ -1,12 +1,20 @@
 //! All outputs: the alert log, the Alertmanagers, the webhooks.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
-    config::endpoint::Endpoint,
+    config::{alert_format::AlertFormat, endpoint::Endpoint},
     logs::line_log::{LineLog, LogTarget, LostLines},
-    records::{Now, alert::AlertRecord},
+    records::{
+        Now,
+        alert::AlertRecord,
+        alert_text::{AlertLine, AlertText},
+    },
 };
 use monitor_core::Alert;
 
@@ -17,10 +25,22 @@ const WAITING_LINES: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSettings {
     pub alert_log: LogTarget,
+    pub alert_format: AlertFormat,
     pub alertmanagers: Vec<Endpoint>,
     pub webhooks: Vec<Endpoint>,
-    /// The metrics server's address, which Alertmanager shows as an alert's source.
-    pub metrics_addr: SocketAddr,
+    /// The metrics server's address, if there is one. Alertmanager shows it as an alert's source.
+    pub metrics_addr: Option<SocketAddr>,
+}
+
+impl SinkSettings {
+    /// Whether the alert log has text for people.
+    fn is_text(&self) -> bool {
+        match (self.alert_format, &self.alert_log) {
+            (AlertFormat::Text, _) => true,
+            (AlertFormat::Auto, LogTarget::Stderr) => io::stderr().is_terminal(),
+            (AlertFormat::Auto, LogTarget::File(_)) | (AlertFormat::Json, _) => false,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +70,8 @@ impl UndeliveredAlerts {
 #[derive(Debug)]
 pub struct Sinks {
     log: LineLog,
+    /// Whether the log has text for people instead of JSON.
+    is_text: bool,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
     lines_unencodable: u64,
@@ -66,8 +88,15 @@ impl Sinks {
         let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
             .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
+        let is_text = settings.is_text();
+        let format = if is_text { "text" } else { "JSON" };
+        log::info!("alerts go to {} as {format}", target.path().display());
+        for receiver in settings.alertmanagers.iter().chain(&settings.webhooks) {
+            log::info!("alerts go to {receiver}");
+        }
         Ok(Self {
             log,
+            is_text,
             alertmanagers,
             webhooks: webhooks
                 .collect::<io::Result<_>>()
@@ -96,7 +125,10 @@ impl Sinks {
         for webhook in &mut self.webhooks {
             webhook.send(line.clone());
         }
-        self.log.write(line);
+        self.log.write(match self.is_text {
+            true => text(&line),
+            false => line,
+        });
     }
 
     /// See [`LineLog::reopen`].
@@ -113,6 +145,15 @@ impl Sinks {
             alertmanager: self.alertmanagers.undelivered(),
             webhook: self.webhooks.iter().map(Webhook::undelivered).sum(),
         }
+    }
+}
+
+/// A line of the alert log as text for people.
+fn text(line: &str) -> String {
+    match AlertLine::parse(line.as_bytes()) {
+        Ok(alert) => AlertText(&alert).to_string(),
+        // The line is still worth reading.
+        Err(_) => line.to_owned(),
     }
 }
 

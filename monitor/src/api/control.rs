@@ -63,7 +63,7 @@ mod viewers;
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
-pub use socket::{ControlSocket, Guard, SocketError};
+pub use socket::{ControlSocket, Guard, RunningDaemon, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod completions;
 pub mod config;
 pub mod describe;
+pub mod environment;
 pub mod exit;
 pub mod filter;
 pub mod format_args;
@@ -24,7 +25,11 @@ pub mod replay;
 pub mod run;
 pub mod screen;
 pub mod table;
+pub mod topics;
 pub mod watch;
+pub mod wrap;
+
+use log::LevelFilter;
 
 use exit::CommandResult;
 
@@ -39,14 +44,17 @@ Start with:
   wsmon config example                          an example configuration file
   wsmon list                                    watched connections
   wsmon frames                                  WebSocket frames as they pass
-  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording";
+  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
+  wsmon help zombies                            make a zombie of your own and watch it
+  wsmon help verdicts                           what each verdict means, and what to do";
 
 #[cfg(not(feature = "daemon"))]
 const EXAMPLES: &str = "\
 This build has no daemon. Start with:
   wsmon replay --lb-timeout 60s capture.pcap    find dead connections in a recording
   wsmon profiles                                known load balancers, proxies and NATs
-  wsmon config example                          an example configuration file";
+  wsmon config example                          an example configuration file
+  wsmon help verdicts                           what each verdict means, and what to do";
 
 /// See dead WebSocket connections from inside the kernel, before the application does.
 #[derive(Debug, Parser)]
@@ -60,13 +68,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[cfg(feature = "daemon")]
+    #[command(mut_args(environment::settable))]
     Run(Box<run::RunArgs>),
     #[cfg(feature = "daemon")]
     Check(check::CheckArgs),
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
+    #[command(mut_arg("control", environment::settable))]
     List(list::ListArgs),
+    #[command(mut_arg("control", environment::settable))]
     Inspect(inspect::InspectArgs),
+    #[command(mut_arg("control", environment::settable))]
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
     Profiles(profiles::ProfilesArgs),
@@ -74,6 +86,8 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
+    #[command(flatten)]
+    Topic(topics::Topic),
 }
 
 impl Command {
@@ -93,6 +107,16 @@ impl Command {
             Self::Config(args) => config::run(args),
             Self::Completions(args) => completions::print(args),
             Self::Man(args) => man::run(args),
+            Self::Topic(topic) => topics::run(*topic),
+        }
+    }
+
+    /// The lines of the log that the command writes, unless `RUST_LOG` selects others.
+    pub fn log_level(&self) -> LevelFilter {
+        match self {
+            #[cfg(feature = "daemon")]
+            Self::Run(args) => args.verbosity.level(),
+            _ => LevelFilter::Warn,
         }
     }
 }

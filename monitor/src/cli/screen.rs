@@ -84,6 +84,15 @@ pub fn escaped(text: Option<&str>) -> String {
     text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
+/// A number of things: `1 process`, `2 processes`.
+pub fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.ends_with('s')) {
+        (1, _) => format!("1 {noun}"),
+        (_, true) => format!("{count} {noun}es"),
+        (_, false) => format!("{count} {noun}s"),
+    }
+}
+
 /// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount(pub f64);
@@ -117,6 +126,13 @@ mod tests {
             assert_eq!(Age(Some(seconds)).to_string(), shown);
         }
         assert_eq!(format!("{:<5}|", Age(None)), "-    |");
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!(counted(1, "process"), "1 process");
+        assert_eq!(counted(2, "process"), "2 processes");
+        assert_eq!(counted(0, "namespace"), "0 namespaces");
     }
 
     #[test]
