@@ -9,6 +9,7 @@ use std::{
 use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
     config::{alert_format::AlertFormat, endpoint::Endpoint},
+    diagnostics::color::{self, Color},
     logs::line_log::{LineLog, LogTarget, LostLines},
     records::{
         Now,
@@ -33,6 +34,10 @@ pub struct SinkSettings {
 }
 
 impl SinkSettings {
+    fn is_colored(&self) -> bool {
+        self.alert_log == LogTarget::Stderr && color::is_wanted(&io::stderr())
+    }
+
     /// Whether the alert log has text for people.
     fn is_text(&self) -> bool {
         match (self.alert_format, &self.alert_log) {
@@ -70,8 +75,8 @@ impl UndeliveredAlerts {
 #[derive(Debug)]
 pub struct Sinks {
     log: LineLog,
-    /// Whether the log has text for people instead of JSON.
-    is_text: bool,
+    /// Whether the log has text for people, and in colour.
+    text: Option<IsColored>,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
     lines_unencodable: u64,
@@ -96,7 +101,7 @@ impl Sinks {
         }
         Ok(Self {
             log,
-            is_text,
+            text: is_text.then(|| IsColored(settings.is_colored())),
             alertmanagers,
             webhooks: webhooks
                 .collect::<io::Result<_>>()
@@ -111,24 +116,26 @@ impl Sinks {
         self.alertmanagers.follow(alert, listener, now);
     }
 
-    /// Passes an alert, grouped, to the line-based outputs.
-    pub fn emit(&mut self, alert: &Alert, listener: &str, now: &Now) {
+    /// Passes an alert, grouped, to the line-based outputs. Returns its line, without a newline; `None`
+    /// if it cannot be serialized.
+    pub fn emit(&mut self, alert: &Alert, listener: &str, now: &Now) -> Option<String> {
         let ts = now.wall_clock(alert.at);
         let line = match AlertRecord::new(alert, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {
                 log::error!("an alert on {listener} can't be written as JSON: {error}");
                 self.lines_unencodable += 1;
-                return;
+                return None;
             }
         };
         for webhook in &mut self.webhooks {
             webhook.send(line.clone());
         }
-        self.log.write(match self.is_text {
-            true => text(&line),
-            false => line,
+        self.log.write(match self.text {
+            Some(color) => text(&line, color),
+            None => line.clone(),
         });
+        Some(line)
     }
 
     /// See [`LineLog::reopen`].
@@ -148,12 +155,25 @@ impl Sinks {
     }
 }
 
+/// Whether the title of an alert has the colour of its certainty.
+#[derive(Clone, Copy, Debug)]
+struct IsColored(bool);
+
 /// A line of the alert log as text for people.
-fn text(line: &str) -> String {
-    match AlertLine::parse(line.as_bytes()) {
-        Ok(alert) => AlertText(&alert).to_string(),
-        // The line is still worth reading.
-        Err(_) => line.to_owned(),
+fn text(line: &str, IsColored(is_colored): IsColored) -> String {
+    // A line that cannot be parsed is still worth reading.
+    let Ok(alert) = AlertLine::parse(line.as_bytes()) else {
+        return line.to_owned();
+    };
+    let text = AlertText(&alert).to_string();
+    let certainty = alert.certainty.as_deref();
+    let certainty = certainty.filter(|_| is_colored && alert.status == "firing");
+    match certainty.and_then(Color::of_certainty) {
+        Some(color) => {
+            let title = alert.title();
+            text.replacen(&title, &color.paint(&title), 1)
+        }
+        None => text,
     }
 }
 
@@ -163,5 +183,46 @@ impl Drop for Sinks {
         self.log.close();
         self.alertmanagers.close();
         self.webhooks.iter_mut().for_each(Webhook::close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::records::alert;
+
+    #[test]
+    fn the_title_of_a_firing_alert_has_the_color_of_its_certainty() {
+        let record = |alert: &Alert| {
+            let record = AlertRecord::new(alert, "8080", Timestamp::UNIX_EPOCH);
+            record.to_json().expect("JSON")
+        };
+        let firing = record(&alert::tests::alert().into());
+        let plain = text(&firing, IsColored(false));
+        assert!(plain.starts_with("00:00:00 suspected zombie/expired [fd00::1]:5000"), "{plain}");
+        let colored = text(&firing, IsColored(true));
+        let title = "00:00:00 \x1b[33msuspected zombie/expired\x1b[0m [fd00::1]:5000";
+        assert!(colored.starts_with(title), "{colored}");
+        assert_eq!(text("no JSON", IsColored(true)), "no JSON");
+    }
+
+    #[test]
+    fn only_a_terminal_or_a_flag_makes_text() {
+        let is_text = |format, log: &str| {
+            let settings = SinkSettings {
+                alert_log: LogTarget::parse(log),
+                alert_format: format,
+                alertmanagers: Vec::new(),
+                webhooks: Vec::new(),
+                metrics_addr: None,
+            };
+            settings.is_text()
+        };
+        assert!(is_text(AlertFormat::Text, "/a"));
+        assert!(!is_text(AlertFormat::Json, "-"));
+        assert!(!is_text(AlertFormat::Auto, "/a"));
+        assert_eq!(is_text(AlertFormat::Auto, "-"), io::stderr().is_terminal());
     }
 }
