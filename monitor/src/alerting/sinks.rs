@@ -33,17 +33,50 @@ pub struct SinkSettings {
     pub metrics_addr: Option<SocketAddr>,
 }
 
-impl SinkSettings {
-    fn is_colored(&self) -> bool {
-        self.alert_log == LogTarget::Stderr && color::is_wanted(&io::stderr())
+/// How the alert log writes a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineForm {
+    Json,
+    Text,
+    /// The title has the colour of its certainty.
+    ColoredText,
+}
+
+impl LineForm {
+    fn new(format: AlertFormat, target: &LogTarget) -> Self {
+        let is_terminal = *target == LogTarget::Stderr && io::stderr().is_terminal();
+        match format {
+            AlertFormat::Json => Self::Json,
+            AlertFormat::Auto if !is_terminal => Self::Json,
+            AlertFormat::Auto | AlertFormat::Text => {
+                match is_terminal && color::is_wanted(&io::stderr()) {
+                    true => Self::ColoredText,
+                    false => Self::Text,
+                }
+            }
+        }
     }
 
-    /// Whether the alert log has text for people.
-    fn is_text(&self) -> bool {
-        match (self.alert_format, &self.alert_log) {
-            (AlertFormat::Text, _) => true,
-            (AlertFormat::Auto, LogTarget::Stderr) => io::stderr().is_terminal(),
-            (AlertFormat::Auto, LogTarget::File(_)) | (AlertFormat::Json, _) => false,
+    /// The line for an alert in JSON.
+    fn of(self, json: &str) -> String {
+        if self == Self::Json {
+            return json.to_owned();
+        }
+        // A line that cannot be parsed is still worth reading.
+        let Ok(alert) = AlertLine::parse(json.as_bytes()) else {
+            return json.to_owned();
+        };
+        let text = AlertText(&alert).to_string();
+        let certainty = alert.certainty.as_deref().filter(|_| {
+            // The end of an alert needs no attention.
+            self == Self::ColoredText && alert.status == "firing"
+        });
+        match certainty.and_then(Color::of_certainty) {
+            Some(color) => {
+                let title = alert.title();
+                text.replacen(&title, &color.paint(&title), 1)
+            }
+            None => text,
         }
     }
 }
@@ -75,8 +108,7 @@ impl UndeliveredAlerts {
 #[derive(Debug)]
 pub struct Sinks {
     log: LineLog,
-    /// Whether the log has text for people, and in colour.
-    text: Option<IsColored>,
+    form: LineForm,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
     lines_unencodable: u64,
@@ -93,15 +125,14 @@ impl Sinks {
         let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
             .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
-        let is_text = settings.is_text();
-        let format = if is_text { "text" } else { "JSON" };
-        log::info!("alerts go to {} as {format}", target.path().display());
+        let form = LineForm::new(settings.alert_format, target);
+        log::info!("alerts go to {} ({form:?})", target.path().display());
         for receiver in settings.alertmanagers.iter().chain(&settings.webhooks) {
             log::info!("alerts go to {receiver}");
         }
         Ok(Self {
             log,
-            text: is_text.then(|| IsColored(settings.is_colored())),
+            form,
             alertmanagers,
             webhooks: webhooks
                 .collect::<io::Result<_>>()
@@ -131,10 +162,7 @@ impl Sinks {
         for webhook in &mut self.webhooks {
             webhook.send(line.clone());
         }
-        self.log.write(match self.text {
-            Some(color) => text(&line, color),
-            None => line.clone(),
-        });
+        self.log.write(self.form.of(&line));
         Some(line)
     }
 
@@ -152,28 +180,6 @@ impl Sinks {
             alertmanager: self.alertmanagers.undelivered(),
             webhook: self.webhooks.iter().map(Webhook::undelivered).sum(),
         }
-    }
-}
-
-/// Whether the title of an alert has the colour of its certainty.
-#[derive(Clone, Copy, Debug)]
-struct IsColored(bool);
-
-/// A line of the alert log as text for people.
-fn text(line: &str, IsColored(is_colored): IsColored) -> String {
-    // A line that cannot be parsed is still worth reading.
-    let Ok(alert) = AlertLine::parse(line.as_bytes()) else {
-        return line.to_owned();
-    };
-    let text = AlertText(&alert).to_string();
-    let certainty = alert.certainty.as_deref();
-    let certainty = certainty.filter(|_| is_colored && alert.status == "firing");
-    match certainty.and_then(Color::of_certainty) {
-        Some(color) => {
-            let title = alert.title();
-            text.replacen(&title, &color.paint(&title), 1)
-        }
-        None => text,
     }
 }
 
@@ -200,29 +206,23 @@ mod tests {
             record.to_json().expect("JSON")
         };
         let firing = record(&alert::tests::alert().into());
-        let plain = text(&firing, IsColored(false));
-        assert!(plain.starts_with("00:00:00 suspected zombie/expired [fd00::1]:5000"), "{plain}");
-        let colored = text(&firing, IsColored(true));
-        let title = "00:00:00 \x1b[33msuspected zombie/expired\x1b[0m [fd00::1]:5000";
-        assert!(colored.starts_with(title), "{colored}");
-        assert_eq!(text("no JSON", IsColored(true)), "no JSON");
+        assert_eq!(LineForm::Json.of(&firing), firing);
+        let plain = LineForm::Text.of(&firing);
+        let start = "00:00:00 suspected zombie/expired [fd00::1]:5000";
+        assert!(plain.starts_with(start), "{plain}");
+        let colored = LineForm::ColoredText.of(&firing);
+        let start = "00:00:00 \x1b[33msuspected zombie/expired\x1b[0m [fd00::1]:5000";
+        assert!(colored.starts_with(start), "{colored}");
+        assert_eq!(LineForm::ColoredText.of("no JSON"), "no JSON");
     }
 
     #[test]
     fn only_a_terminal_or_a_flag_makes_text() {
-        let is_text = |format, log: &str| {
-            let settings = SinkSettings {
-                alert_log: LogTarget::parse(log),
-                alert_format: format,
-                alertmanagers: Vec::new(),
-                webhooks: Vec::new(),
-                metrics_addr: None,
-            };
-            settings.is_text()
-        };
-        assert!(is_text(AlertFormat::Text, "/a"));
-        assert!(!is_text(AlertFormat::Json, "-"));
-        assert!(!is_text(AlertFormat::Auto, "/a"));
-        assert_eq!(is_text(AlertFormat::Auto, "-"), io::stderr().is_terminal());
+        let form = |format, log| LineForm::new(format, &LogTarget::parse(log));
+        assert_eq!(form(AlertFormat::Text, "/a"), LineForm::Text);
+        assert_eq!(form(AlertFormat::Json, "-"), LineForm::Json);
+        assert_eq!(form(AlertFormat::Auto, "/a"), LineForm::Json);
+        let is_json = form(AlertFormat::Auto, "-") == LineForm::Json;
+        assert_eq!(is_json, !io::stderr().is_terminal());
     }
 }
