@@ -36,6 +36,7 @@ mod rotation;
 mod stage;
 mod state;
 mod talk;
+mod terminal;
 mod verdicts;
 mod viewer;
 mod workloads;
