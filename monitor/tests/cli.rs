@@ -265,14 +265,25 @@ fn a_flag_can_be_set_by_its_variable_and_overrides_it() {
          path\n"
     );
     let overridden = run(&variables, &["--state", "/elsewhere/state"]);
-    assert!(overridden.contains("--state /elsewhere/state"), "{overridden}");
+    assert!(
+        overridden.contains("--state /elsewhere/state"),
+        "{overridden}"
+    );
     let wrong = run(&[("WSMON_LB_TIMEOUT", "soon")], &["--port", "80"]);
     assert!(wrong.contains("--lb-timeout"), "{wrong}");
 }
 
 #[test]
 fn a_limit_without_its_labels_is_a_warning() {
-    let args = ["run", "--port", "80", "--max-workloads", "9", "--state", "/nowhere/a"];
+    let args = [
+        "run",
+        "--port",
+        "80",
+        "--max-workloads",
+        "9",
+        "--state",
+        "/nowhere/a",
+    ];
     let output = wsmon(&args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     let warning = "wsmon: warning: --max-workloads has no effect without --workload-labels\n";
@@ -280,14 +291,20 @@ fn a_limit_without_its_labels_is_a_warning() {
     let quiet = wsmon(&[&args[..], &["-q"]].concat());
     let stderr = String::from_utf8(quiet.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("wsmon: --state /nowhere/a: "), "{stderr}");
+    assert!(
+        stderr.starts_with("wsmon: --state /nowhere/a: "),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn a_mistyped_metrics_address_is_refused_with_the_possible_ones() {
     let flags = ["run", "--port", "80", "--metrics-addr", "localhost:http"];
     let line = refusal(&flags, USAGE);
-    assert!(line.contains("expected ADDR:PORT, NAME:PORT, :PORT"), "{line}");
+    assert!(
+        line.contains("expected ADDR:PORT, NAME:PORT, :PORT"),
+        "{line}"
+    );
     let flags = ["run", "--port", "80", "--metrics-addr", "none,6455"];
     let line = refusal(&flags, USAGE);
     assert!(line.contains("give it alone"), "{line}");
@@ -310,7 +327,10 @@ fn a_topic_of_help_is_also_printed_by_its_name() {
     };
     for (topic, part) in [
         ("zombies", "kill -STOP PID"),
-        ("verdicts", "silent for longer than the load balancer remembers"),
+        (
+            "verdicts",
+            "silent for longer than the load balancer remembers",
+        ),
     ] {
         let help = text(&["help", topic]);
         assert!(help.contains(part), "{help}");
@@ -441,7 +461,11 @@ fn help_shows_examples() {
 #[test]
 fn examples_that_need_no_daemon_run() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("wsmon.toml"), "[[listener]]\nports = [\"80\"]\n").unwrap();
+    fs::write(
+        folder.path().join("wsmon.toml"),
+        "[[listener]]\nports = [\"80\"]\n",
+    )
+    .unwrap();
     let mut run = 0;
     for command in ["profiles", "config", "completions"] {
         let help = wsmon(&[command, "--help"]).stdout;
@@ -478,7 +502,10 @@ fn without_capabilities_the_daemon_names_each_missing_one() {
     for (line, capability) in lines.iter().zip(missing) {
         assert!(line.contains(&format!("{capability}: cannot")), "{line}");
         assert!(line.contains("run as root"), "{line}");
-        assert!(line.contains("setcap cap_bpf,cap_perfmon,cap_net_admin+ep /"), "{line}");
+        assert!(
+            line.contains("setcap cap_bpf,cap_perfmon,cap_net_admin+ep /"),
+            "{line}"
+        );
     }
 }
 

@@ -304,7 +304,10 @@ fn state_file(path: &Path) -> Option<StateFile> {
         })
         .ok()?;
     let listeners = file.baselines().len();
-    log::info!("{}: has what is usual on {listeners} listeners", path.display());
+    log::info!(
+        "read the usual rates of {listeners} listeners from {}",
+        path.display()
+    );
     Some(file)
 }
 

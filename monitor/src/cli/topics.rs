@@ -108,10 +108,17 @@ mod tests {
         for (name, meaning) in meanings() {
             assert!(!meaning.is_empty(), "{name}");
             let remedy = remedy(name);
-            assert!(remedy.ends_with('.') && remedy.len() > 20, "{name}: {remedy}");
+            assert!(
+                remedy.ends_with('.') && remedy.len() > 20,
+                "{name}: {remedy}"
+            );
         }
         let zombies = VerdictKind::zombies().map(VerdictKind::as_str);
-        assert_eq!(zombies.collect::<Vec<_>>(), names[..6], "the last line says so");
+        assert_eq!(
+            zombies.collect::<Vec<_>>(),
+            names[..6],
+            "the last line says so"
+        );
     }
 
     #[test]
@@ -124,6 +131,9 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.lines().all(|line| line.chars().count() <= NARROW), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= NARROW),
+            "{text}"
+        );
     }
 }

@@ -24,11 +24,20 @@ pub struct WatchArgs {
 
     /// Local port of WebSocket servers, or a range of ports; each is one listener. Replaces the file's
     /// listeners
-    #[arg(short, long = "port", value_name = "PORT[-PORT]", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "port",
+        value_name = "PORT[-PORT]",
+        value_delimiter = ','
+    )]
     pub ports: Vec<PortRange>,
 
     /// Port of remote services that this host connects to, or a range of ports
-    #[arg(long = "remote-port", value_name = "PORT[-PORT]", value_delimiter = ',')]
+    #[arg(
+        long = "remote-port",
+        value_name = "PORT[-PORT]",
+        value_delimiter = ','
+    )]
     pub remote_ports: Vec<PortRange>,
 
     /// Hops on the path of every listener, nearest first, by their names in `wsmon profiles`

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue, Deserializer},
 };
 
 use super::{Problem, Problems, file::File};
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Problems> {
     let mut document = DeTable::parse(text).map_err(|error| Problem::of_toml(text, &error))?;
     let (mut problems, mut damaged) = (Vec::new(), Vec::new());
     let file = loop {
-        let error = match File::deserialize(toml::Deserializer::from(document.clone())) {
+        let error = match File::deserialize(Deserializer::from(document.clone())) {
             Ok(file) => break file,
             Err(error) => error,
         };
@@ -68,7 +68,7 @@ fn remove(
             wrong = Some(key.get_ref().clone());
         }
     }
-    table.remove(wrong?.as_ref())?;
+    table.remove(&*wrong?)?;
     Some(around.clone())
 }
 
@@ -81,7 +81,9 @@ fn remove_inside(value: &mut Spanned<DeValue<'_>>, at: &Range<usize>) -> Option<
                 return Some(container);
             }
             let wrong = list.iter().position(|value| contains(&value.span(), at))?;
-            let elements = std::mem::replace(list, DeArray::new()).into_iter().enumerate();
+            let elements = std::mem::replace(list, DeArray::new())
+                .into_iter()
+                .enumerate();
             let others = elements.filter(|(index, _)| *index != wrong);
             *list = others.map(|(_, value)| value).collect();
             Some(around)

@@ -276,7 +276,10 @@ fn metrics_addresses_are_one_string_or_a_list() {
         shown.collect::<Vec<_>>()
     };
     assert_eq!(addresses("\":9436\""), [":9436"]);
-    assert_eq!(addresses("[\"9436\", \"::1\"]"), ["127.0.0.1:9436", "[::1]:6455"]);
+    assert_eq!(
+        addresses("[\"9436\", \"::1\"]"),
+        ["127.0.0.1:9436", "[::1]:6455"]
+    );
 }
 
 #[test]

@@ -2,12 +2,7 @@
 //! and the expected form.
 
 use std::{
-    fmt,
-    marker::PhantomData,
-    net::IpAddr,
-    ops::RangeInclusive,
-    str::FromStr,
-    time::Duration,
+    fmt, marker::PhantomData, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration,
 };
 
 use ipnet::IpNet;

@@ -69,10 +69,12 @@ fn every_flag_of_run_has_its_variable_and_so_has_the_control_socket_everywhere()
             let Some(name) = flag.get_long().filter(|name| *name != "help") else {
                 continue;
             };
-            let has_variable = !flag.is_hide_set()
-                && (command.get_name() == "run" || name == "control");
+            let has_variable =
+                !flag.is_hide_set() && (command.get_name() == "run" || name == "control");
             let expected = has_variable.then(|| environment::variable(name));
-            let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned());
+            let variable = flag
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned());
             assert_eq!(variable, expected, "{} --{name}", command.get_name());
             found += usize::from(has_variable);
         }

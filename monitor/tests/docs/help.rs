@@ -77,7 +77,8 @@ fn text_column(line: &str) -> usize {
 
 #[test]
 fn an_orphan_is_found_below_text_and_not_below_a_title() {
-    let help = "Title:\n  wsmon\n\nTwo words\norphan\n\n  -a, --all  every one of\n             them\n";
+    let help =
+        "Title:\n  wsmon\n\nTwo words\norphan\n\n  -a, --all  every one of\n             them\n";
     assert_eq!(orphans(help), ["orphan", "them"]);
     assert_eq!(orphans("  --flag\n      text\n"), [""; 0]);
 }
@@ -117,7 +118,12 @@ fn words(line: &str) -> Vec<String> {
 #[test]
 fn every_example_is_valid() {
     let mut texts: Vec<(String, String)> = helps();
-    for page in ["README.md", "docs/running.md", "docs/frames.md", "docs/replay.md"] {
+    for page in [
+        "README.md",
+        "docs/running.md",
+        "docs/frames.md",
+        "docs/replay.md",
+    ] {
         texts.push((page.to_owned(), read(page)));
     }
     let mut found = 0;
@@ -137,10 +143,7 @@ fn every_example_is_valid() {
 fn an_example_ends_before_its_comment_and_before_a_pipe() {
     let text = "text wsmon no\n  wsmon list --limit 0     all of them\n    sudo wsmon frames | head\n\
                   tcpdump -w - | wsmon replay --port 80 -\n  wsmon list --search 'a b' > x\n";
-    let found: Vec<_> = examples(text)
-        .iter()
-        .map(|words| words.join(","))
-        .collect();
+    let found: Vec<_> = examples(text).iter().map(|words| words.join(",")).collect();
     assert_eq!(
         found,
         [

@@ -90,7 +90,10 @@ fn a_terminal_gets_alerts_and_warnings_as_text() {
             .env_remove("RUST_LOG"),
     );
     let next = daemon.line("next: ");
-    assert!(next.contains(&format!("wsmon list --control {}", socket.display())), "{next}");
+    assert!(
+        next.contains(&format!("wsmon list --control {}", socket.display())),
+        "{next}"
+    );
     let warning = daemon.line("not a state file");
     assert!(warning.starts_with("wsmon: warning: "), "{warning}");
 
@@ -132,7 +135,13 @@ fn a_quiet_daemon_without_a_metrics_server_writes_alerts_alone() {
     let mut daemon = OnTerminal::start(
         Command::new(WSMON)
             .args(["run", "-q", "--lb-timeout", "1s", "--metrics-addr", "none"])
-            .args(["--alert-format", "json", "--port", stage.port(), "--control"])
+            .args([
+                "--alert-format",
+                "json",
+                "--port",
+                stage.port(),
+                "--control",
+            ])
             .arg(&socket)
             .env_remove("RUST_LOG"),
     );

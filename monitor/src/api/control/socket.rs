@@ -198,7 +198,10 @@ mod tests {
             shown(Some((812, "wsmon"))),
             "wsmon runs already, pid 812 (control socket /run/wsmon.sock)"
         );
-        assert_eq!(shown(Some((9, "node"))), "node (pid 9) listens on /run/wsmon.sock");
+        assert_eq!(
+            shown(Some((9, "node"))),
+            "node (pid 9) listens on /run/wsmon.sock"
+        );
         assert_eq!(shown(None), "another program listens on /run/wsmon.sock");
     }
 
@@ -214,7 +217,10 @@ mod tests {
     async fn the_socket_is_for_owner_and_group_and_is_removed_with_its_guard() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("wsmon.sock");
-        let (listener, guard) = ControlSocket::bind(&path).await.expect("bound").into_parts();
+        let (listener, guard) = ControlSocket::bind(&path)
+            .await
+            .expect("bound")
+            .into_parts();
         let mode = fs::metadata(&path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o7777, MODE);
         drop(listener);
@@ -229,8 +235,15 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         assert!(path.exists(), "a socket outlives its listener");
         let socket = ControlSocket::bind(&path).await.expect("replaced");
-        let error = ControlSocket::bind(&path).await.expect_err("in use").to_string();
-        let expected = format!("(pid {}) listens on {}; stop it", process::id(), path.display());
+        let error = ControlSocket::bind(&path)
+            .await
+            .expect_err("in use")
+            .to_string();
+        let expected = format!(
+            "(pid {}) listens on {}; stop it",
+            process::id(),
+            path.display()
+        );
         assert!(error.contains(&expected), "{error}");
         let connected = UnixStream::connect(&path).await;
         assert!(connected.is_ok(), "the refused bind leaves it untouched");
@@ -242,7 +255,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("precious");
         fs::write(&path, "data").expect("written");
-        let error = ControlSocket::bind(&path).await.expect_err("a file").to_string();
+        let error = ControlSocket::bind(&path)
+            .await
+            .expect_err("a file")
+            .to_string();
         assert!(error.contains("is not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).expect("still there"), "data");
     }
@@ -251,9 +267,14 @@ mod tests {
     async fn the_socket_of_a_successor_survives_the_guard_of_its_predecessor() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("wsmon.sock");
-        let (listener, guard) = ControlSocket::bind(&path).await.expect("bound").into_parts();
+        let (listener, guard) = ControlSocket::bind(&path)
+            .await
+            .expect("bound")
+            .into_parts();
         drop(listener);
-        let successor = ControlSocket::bind(&path).await.expect("the first one is stale");
+        let successor = ControlSocket::bind(&path)
+            .await
+            .expect("the first one is stale");
         drop(guard);
         assert!(path.exists());
         drop(successor);

@@ -83,7 +83,7 @@ impl Banner<'_> {
         }
         if seeded.untracked > 0 {
             lines.push(format!(
-                "{} not watched: there is room for {}, raise --max-connections",
+                "not watched: {}; there is room for {}, raise --max-connections",
                 counted(seeded.untracked, "older connection"),
                 self.settings.max_connections
             ));
@@ -208,11 +208,15 @@ mod tests {
             untracked: 7,
             ..Seeded::default()
         };
-        let lines = lines("-p 80 --metrics-addr none --control none", Some(&seeded), &[]);
+        let lines = lines(
+            "-p 80 --metrics-addr none --control none",
+            Some(&seeded),
+            &[],
+        );
         for line in [
             "  1 connection older than this start, in 3 network namespaces",
             "  not scanned: 2 namespaces, and those of 1 process (see wsmon check)",
-            "  7 older connections not watched: there is room for 262144, raise",
+            "  not watched: 7 older connections; there is room for 262144, raise",
             "  no metrics server",
             "  no control socket",
             "  next: wsmon help verdicts",

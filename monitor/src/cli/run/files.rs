@@ -8,10 +8,12 @@ use crate::cli::exit::Failure;
 /// Refuses a file whose directory does not exist, and a directory in place of a file. wsmon creates no
 /// directories: a mistyped path would stay unnoticed.
 pub(super) fn refuse_misplaced(settings: &Settings) -> Result<(), Failure> {
-    let log = |path: &'_ str| Some(path).filter(|path| *path != "-").map(Path::new);
     let files = [
-        ("--alert-log", log(&settings.alert_log)),
-        ("--access-log", settings.access_log.as_deref().and_then(log)),
+        ("--alert-log", log_file(&settings.alert_log)),
+        (
+            "--access-log",
+            settings.access_log.as_deref().and_then(log_file),
+        ),
         ("--state", settings.state.as_deref()),
         ("--control", settings.control()),
     ];
@@ -26,6 +28,11 @@ pub(super) fn refuse_misplaced(settings: &Settings) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// `-` is stderr.
+fn log_file(log: &str) -> Option<&Path> {
+    (log != "-").then_some(Path::new(log))
 }
 
 fn refuse_file(flag: &str, file: &Path) -> Result<(), Failure> {

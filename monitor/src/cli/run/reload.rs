@@ -44,9 +44,9 @@ impl Reloader {
                 notice_line!("wsmon: reloaded {path}: nothing changed");
             }
             Ok(changes) => notice_line!("wsmon: reloaded {path}: {}", changes.join("; ")),
-            Err(failure) => stderr_line!(
-                "wsmon: not reloaded, the old configuration stays in force: {failure}"
-            ),
+            Err(failure) => {
+                stderr_line!("wsmon: not reloaded, the old configuration stays in force: {failure}")
+            }
         }
     }
 

@@ -74,9 +74,7 @@ impl Settings {
         let alert_log = args.alert_log.clone().or(alerts.log);
         let workload_labels = args.workload_labels || daemon.workload_labels;
         if args.max_workloads.is_some() && !workload_labels {
-            notice_line!(
-                "wsmon: warning: --max-workloads has no effect without --workload-labels"
-            );
+            notice_line!("wsmon: warning: --max-workloads has no effect without --workload-labels");
         }
         Ok(Self {
             listeners,
