@@ -2,12 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod alerts;
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
 pub mod color;
 pub mod completions;
 pub mod config;
+pub mod connection_name;
 pub mod describe;
 pub mod environment;
 pub mod exit;
@@ -25,8 +27,10 @@ pub mod replay;
 #[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
+pub mod status;
 pub mod table;
 pub mod topics;
+mod totals;
 pub mod watch;
 pub mod wrap;
 
@@ -43,6 +47,8 @@ Start with:
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
   wsmon config example                          an example configuration file
+  wsmon status                                  whether all is well
+  wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
@@ -76,7 +82,11 @@ pub enum Command {
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
     #[command(mut_arg("control", environment::settable))]
+    Status(status::StatusArgs),
+    #[command(mut_arg("control", environment::settable))]
     List(list::ListArgs),
+    #[command(mut_arg("control", environment::settable))]
+    Alerts(alerts::AlertsArgs),
     #[command(mut_arg("control", environment::settable))]
     Inspect(inspect::InspectArgs),
     #[command(mut_arg("control", environment::settable))]
@@ -100,7 +110,9 @@ impl Command {
             Self::Check(args) => check::run(args),
             #[cfg(feature = "daemon")]
             Self::Ports(args) => ports::run(args),
+            Self::Status(args) => status::run(args),
             Self::List(args) => list::run(args),
+            Self::Alerts(args) => alerts::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),
             Self::Replay(args) => replay::run(args),

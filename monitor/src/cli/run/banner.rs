@@ -7,7 +7,7 @@ use crate::{
     cli::{
         client::DEFAULT_CONTROL,
         describe::ListenerLines,
-        screen::counted,
+        screen::Counted,
         wrap::{NARROW, wrap},
     },
     daemon::reconcile::Seeded,
@@ -25,6 +25,10 @@ pub(super) struct Banner<'a> {
     pub(super) metrics_addrs: &'a [SocketAddr],
     /// Those that are missing have a line.
     pub(super) missing: &'a [Prerequisite],
+}
+
+fn counted(count: usize, noun: &'static str) -> Counted {
+    Counted(count as u64, noun)
 }
 
 impl Banner<'_> {
