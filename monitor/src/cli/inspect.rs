@@ -120,7 +120,7 @@ impl fmt::Display for ChangeLine<'_> {
 }
 
 /// A connection as a page of text.
-struct Page<'a>(&'a ConnectionRecord);
+pub(super) struct Page<'a>(pub(super) &'a ConnectionRecord);
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

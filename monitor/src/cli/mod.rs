@@ -24,6 +24,7 @@ pub mod replay;
 pub mod run;
 pub mod screen;
 pub mod table;
+pub mod top;
 pub mod watch;
 
 use exit::CommandResult;
@@ -38,6 +39,7 @@ Start with:
   wsmon profiles                                known load balancers, proxies and NATs
   wsmon config example                          an example configuration file
   wsmon list                                    watched connections
+  wsmon top                                     connections live, trouble first
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording";
 
@@ -66,6 +68,7 @@ pub enum Command {
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
     List(list::ListArgs),
+    Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
@@ -86,6 +89,7 @@ impl Command {
             #[cfg(feature = "daemon")]
             Self::Ports(args) => ports::run(args),
             Self::List(args) => list::run(args),
+            Self::Top(args) => top::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),
             Self::Replay(args) => replay::run(args),

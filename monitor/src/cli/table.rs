@@ -178,7 +178,8 @@ fn total(widths: &[Option<usize>]) -> usize {
     cells + GAP.len() * usize::saturating_sub(columns, 1)
 }
 
-fn cut(text: &str, width: usize) -> String {
+/// Text of more than `width` columns is cut, and its last character is `…`.
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

@@ -16,7 +16,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
     super::print(args, &target, columns(), row, "no clients").await
 }
 
-fn columns() -> Vec<Column> {
+pub(in crate::cli) fn columns() -> Vec<Column> {
     vec![
         Column::new("CLIENT"),
         Column::new("LISTENER").shortened_to(8),
@@ -32,7 +32,7 @@ fn columns() -> Vec<Column> {
 }
 
 /// A client as a row of the table.
-fn row(record: &ClientRecord) -> Vec<String> {
+pub(in crate::cli) fn row(record: &ClientRecord) -> Vec<String> {
     let figures = &record.figures;
     let least = figures.attempts - figures.at_most_over.min(figures.attempts);
     vec![
