@@ -44,9 +44,11 @@ mod owner_lookup;
 mod reaper;
 pub mod reconcile;
 mod scrape;
+mod standing_alerts;
 pub mod state;
 mod state_writer;
 mod stats_poll;
+mod status;
 mod sweep;
 mod workload_lookup;
 
@@ -123,6 +125,7 @@ pub struct Daemon {
     intake: Intake,
     outputs: Outputs,
     housekeeping: Housekeeping,
+    started_at: Instant,
     /// Keeps the programs attached.
     loaded: Loaded,
 }
@@ -163,6 +166,7 @@ impl Daemon {
             intake: Intake::take(&mut loaded, &listeners)?,
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
+            started_at: Instant::now(),
             listeners,
             loaded,
         })

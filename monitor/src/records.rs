@@ -15,6 +15,7 @@ pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;
+pub mod endpoint;
 pub mod frames;
 pub mod groups;
 pub mod heartbeat;
@@ -28,6 +29,7 @@ pub mod owner;
 pub mod owner_text;
 pub mod rates;
 pub mod recording_summary;
+pub mod search;
 pub mod skipped;
 pub mod status;
 pub mod transitions;
@@ -37,6 +39,12 @@ pub use now::Now;
 
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
+
+/// The header of a list of standing alerts with their number when the list was begun.
+pub const TOTAL_ALERTS_HEADER: &str = "wsmon-alerts";
+
+/// The header of a list of past alerts with the number of older ones that were dropped.
+pub const DROPPED_HEADER: &str = "wsmon-dropped";
 
 /// The header of a list of connections, or of a stream of frames, with the watched local ports on which
 /// nobody listens.

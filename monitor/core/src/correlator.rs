@@ -29,11 +29,12 @@ pub use storms::StormSetup;
 
 use super::{
     action::Action,
-    alert::ConnectionAlert,
+    alert::{Alert, ConnectionAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::TrackedFlow,
     flows::Flows,
+    history::History,
     hop::ListenerRules,
     idle_gaps::KnownHop,
     interner::Interner,
@@ -334,6 +335,23 @@ impl Correlator {
     pub fn judged_since(&self) -> Vec<(Ktime, ConnId)> {
         let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
         judged.map(|(conn, flow)| (flow.first_seen, conn)).collect()
+    }
+
+    /// The standing alerts on connections, unordered.
+    pub fn standing_verdicts(&self) -> impl Iterator<Item = &ConnectionAlert> {
+        self.flows.iter().filter_map(|(_, flow)| flow.standing())
+    }
+
+    /// The standing alerts on what the idle gaps and lifetimes of a listener's connections show.
+    pub fn standing_findings(&self) -> impl Iterator<Item = &Alert> {
+        self.listeners.iter().flat_map(|listener| {
+            let History {
+                idle_gaps,
+                lifetimes,
+                ..
+            } = &listener.history;
+            idle_gaps.standing().chain(lifetimes.standing())
+        })
     }
 
     /// The standing verdict on a connection: as last reported, with the evidence of the last check.

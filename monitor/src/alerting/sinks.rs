@@ -82,21 +82,23 @@ impl Sinks {
         self.alertmanagers.follow(alert, listener, now);
     }
 
-    /// Passes an alert, grouped, to the line-based outputs.
-    pub fn emit(&mut self, alert: &Alert, listener: &str, now: &Now) {
+    /// Passes an alert, grouped, to the line-based outputs. Returns its line, without a newline; `None`
+    /// if it cannot be serialized.
+    pub fn emit(&mut self, alert: &Alert, listener: &str, now: &Now) -> Option<String> {
         let ts = now.wall_clock(alert.at);
         let line = match AlertRecord::new(alert, listener, ts).to_json() {
             Ok(line) => line,
             Err(error) => {
                 log::error!("an alert on {listener} can't be written as JSON: {error}");
                 self.lines_unencodable += 1;
-                return;
+                return None;
             }
         };
         for webhook in &mut self.webhooks {
             webhook.send(line.clone());
         }
-        self.log.write(line);
+        self.log.write(line.clone());
+        Some(line)
     }
 
     /// See [`LineLog::reopen`].

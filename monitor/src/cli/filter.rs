@@ -39,6 +39,7 @@ impl From<&FilterArgs> for Filter {
             peer: args.peer,
             opcodes: args.opcode,
             direction: args.direction,
+            endpoint: None,
             cookie: args.cookie.map(ConnId),
             control_only: args.control_only,
         }

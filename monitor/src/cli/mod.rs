@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
+pub mod color;
 pub mod completions;
 pub mod config;
 pub mod describe;

@@ -17,11 +17,16 @@ pub enum Shown {
 }
 
 pub fn write_line(out: &mut impl Write, line: &[u8]) -> Result<Shown, Failure> {
-    let written = out
-        .write_all(line)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush());
-    match written {
+    written(
+        out.write_all(line)
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
+}
+
+/// What became of output.
+pub fn written(result: io::Result<()>) -> Result<Shown, Failure> {
+    match result {
         Ok(()) => Ok(Shown::Written),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Shown::NobodyReads),
         Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),
@@ -100,6 +105,24 @@ impl fmt::Display for Amount {
     }
 }
 
+/// A count for people: `1,234,567`.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped(pub u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::new();
+        for (place, digit) in digits.chars().enumerate() {
+            if place > 0 && (digits.len() - place).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +155,19 @@ mod tests {
             (456e9, "456G"),
         ] {
             assert_eq!(Amount(amount).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        for (count, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (123_456, "123,456"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(Grouped(count).to_string(), shown);
         }
     }
 

@@ -22,7 +22,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    client::DEFAULT_CONTROL, exit::CommandResult, screen, watch::positive_duration,
+    client::DEFAULT_CONTROL, color::ColorArgs, exit::CommandResult, screen, watch::positive_duration,
 };
 use crate::{diagnostics::stderr_line, records::list_order::ListOrder};
 
@@ -67,6 +67,9 @@ pub struct TopArgs {
     /// Scroll and select with the mouse, which the terminal then cannot use to select text
     #[arg(long, conflicts_with = "once")]
     pub mouse: bool,
+
+    #[command(flatten)]
+    pub color: ColorArgs,
 }
 
 /// Shows the view until it is quit, or prints one screen.

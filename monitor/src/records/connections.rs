@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{json, numbers::seconds, owner::OwnerRecord, rates::TrafficRates};
 use monitor_core::{
-    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
+    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Hop, Ktime, Transition,
     detail::DirectionTraffic,
     facts::{Close, Direction, DirectionActivity},
     transition::Reason,
@@ -45,6 +45,10 @@ pub struct ConnectionRecord {
     pub idle_seconds: Option<f64>,
     /// The shortest idle timeout of the hops on its path.
     pub idle_limit_seconds: Option<f64>,
+    /// The name of the hop with that timeout.
+    pub hop: Option<String>,
+    /// Time since the traffic that restarts the clock of that hop.
+    pub hop_idle_seconds: Option<f64>,
     /// Its states, oldest first; those before the monitor's start are unknown.
     pub states: Vec<StateChange>,
     pub verdict: Option<VerdictRecord>,
@@ -71,8 +75,12 @@ pub struct StateChange {
 pub struct VerdictRecord {
     pub kind: String,
     pub certainty: String,
+    /// The moment of that report.
     #[serde(with = "json::ts")]
     pub ts: Timestamp,
+    /// When it became true, such as the moment when the limit was crossed.
+    #[serde(with = "json::ts")]
+    pub began_at: Timestamp,
     pub limit_seconds: f64,
     pub reason: String,
 }
@@ -171,8 +179,8 @@ pub struct ConnectionView<'a> {
     pub detail: &'a Detail,
     /// The listener's name.
     pub listener: &'a str,
-    /// The shortest idle timeout of the hops on its path.
-    pub idle_limit: Option<Duration>,
+    /// The hop with the shortest idle timeout on its path.
+    pub hop: Option<&'a Hop>,
     pub verdict: Option<&'a ConnectionAlert>,
     pub handshake: Option<HandshakeSummary>,
     /// Bytes.
@@ -211,12 +219,15 @@ impl ConnectionView<'_> {
             owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
             idle_seconds: self.age(facts.last_passed()),
-            idle_limit_seconds: self.idle_limit.map(seconds),
+            idle_limit_seconds: self.hop.and_then(|hop| hop.idle_timeout).map(seconds),
+            hop: self.hop.map(|hop| hop.name.clone()),
+            hop_idle_seconds: self.age(self.hop.and_then(|hop| hop.quiet_since(facts))),
             states: self.states(),
             verdict: self.verdict.map(|alert| VerdictRecord {
                 kind: alert.subject.kind.as_str().to_owned(),
                 certainty: alert.subject.certainty.as_str().to_owned(),
                 ts: self.wall_clock(alert.at),
+                began_at: self.wall_clock(alert.since),
                 limit_seconds: seconds(alert.subject.limit),
                 reason: alert.reason.clone(),
             }),
@@ -295,7 +306,7 @@ impl ConnectionView<'_> {
 pub(crate) mod tests {
     use super::*;
     use monitor_core::{
-        Facts, ListenerId,
+        Facts, ListenerId, OnExpiry,
         facts::{Closing, ClosingBy, Origin, Protocol, Role},
     };
 
@@ -336,10 +347,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn record(detail: &Detail, how: Option<CloseHow>) -> ConnectionRecord {
+        let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
         ConnectionView {
             detail,
             listener: "8080",
-            idle_limit: Some(Duration::from_secs(60)),
+            hop: Some(&hop),
             verdict: None,
             handshake: None,
             send_queue: None,
@@ -357,6 +369,9 @@ pub(crate) mod tests {
         let record = record(&detail(u64::MAX), None);
         assert_eq!(record.age_seconds, Some(20.0));
         assert_eq!(record.idle_seconds, Some(5.0));
+        assert_eq!(record.idle_limit_seconds, Some(60.0));
+        assert_eq!(record.hop.as_deref(), Some("lb"));
+        assert_eq!(record.hop_idle_seconds, Some(5.0));
         assert_eq!(record.tx.last_packet_seconds, None);
         assert_eq!(record.rx.ping_rtt_seconds, Some(0.000_25));
         assert_eq!(record.rx.ping_interval_seconds, Some(15.017));

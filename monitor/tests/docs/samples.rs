@@ -100,6 +100,8 @@ fn connection(full: bool) -> ConnectionRecord {
         age_seconds: age,
         idle_seconds: age,
         idle_limit_seconds: age,
+        hop: text(),
+        hop_idle_seconds: age,
         states: vec![StateChange {
             state: State::Open,
             ts: Timestamp::UNIX_EPOCH,
@@ -109,6 +111,7 @@ fn connection(full: bool) -> ConnectionRecord {
             kind: "expired".to_owned(),
             certainty: "suspected".to_owned(),
             ts: Timestamp::UNIX_EPOCH,
+            began_at: Timestamp::UNIX_EPOCH,
             limit_seconds: 60.0,
             reason: "a sentence".to_owned(),
         }),

@@ -7,13 +7,15 @@ use crate::{
 };
 
 pub(super) async fn show(args: &ListArgs) -> CommandResult {
-    let query = [
-        ("listener", args.listener.clone()),
-        ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit().map(|limit| limit.to_string())),
-    ];
-    let target = client::target("/v1/clients", &query);
-    super::print(args, &target, columns(), row, "no clients").await
+    let target = || {
+        let query = [
+            ("listener", args.listener.clone()),
+            ("peer", args.peer.map(|peers| peers.to_string())),
+            ("limit", args.limit().map(|limit| limit.to_string())),
+        ];
+        client::target("/v1/clients", &query)
+    };
+    super::print(args, target, columns(), row, "no clients").await
 }
 
 pub(in crate::cli) fn columns() -> Vec<Column> {

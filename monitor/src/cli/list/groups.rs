@@ -12,14 +12,16 @@ use crate::{
 };
 
 pub(super) async fn show(args: &ListArgs, by: GroupBy) -> CommandResult {
-    let query = [
-        ("by", Some(by.as_str().to_owned())),
-        ("listener", args.listener.clone()),
-        ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit().map(|limit| limit.to_string())),
-    ];
-    let target = client::target("/v1/groups", &query);
-    super::print(args, &target, columns(by), row, "no connections").await
+    let target = || {
+        let query = [
+            ("by", Some(by.as_str().to_owned())),
+            ("listener", args.listener.clone()),
+            ("peer", args.peer.map(|peers| peers.to_string())),
+            ("limit", args.limit().map(|limit| limit.to_string())),
+        ];
+        client::target("/v1/groups", &query)
+    };
+    super::print(args, target, columns(by), row, "no connections").await
 }
 
 /// The name comes last, because it may be long.

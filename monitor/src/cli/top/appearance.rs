@@ -1,14 +1,13 @@
 //! Which colours and characters the terminal shows.
 
-use std::{
-    env,
-    io::{self, IsTerminal},
-};
+use std::env;
 
 use ratatui::{
     buffer::{Buffer, Cell},
     style::{Color, Modifier, Style},
 };
+
+use crate::cli::color::ColorArgs;
 
 /// The view is drawn with colours and Unicode. This takes away what the terminal cannot show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +33,10 @@ pub(super) fn verdict_style(certainty: &str) -> Style {
 }
 
 impl Appearance {
-    /// That of stdout, by `NO_COLOR` and the locale.
-    pub(super) fn of_stdout() -> Self {
-        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    /// That of stdout, by the flag and the locale.
+    pub(super) fn of_stdout(color: ColorArgs) -> Self {
         Self {
-            has_color: !no_color && io::stdout().is_terminal(),
+            has_color: color.is_on(),
             has_unicode: is_utf8(|name| env::var(name).ok()),
         }
     }

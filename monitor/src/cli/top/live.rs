@@ -80,7 +80,7 @@ pub(super) async fn show(args: &TopArgs) -> CommandResult {
 
 impl LiveView<'_> {
     async fn run(&mut self, ends: &mut Ends) -> Result<(), Failure> {
-        let appearance = Appearance::of_stdout();
+        let appearance = Appearance::of_stdout(self.args.color);
         let backend = CrosstermBackend::new(io::stdout());
         let mut terminal = Terminal::new(backend).map_err(|error| no_terminal(&error))?;
         let mut events = read_events();
@@ -128,6 +128,7 @@ impl LiveView<'_> {
                 is_overdue: self.failure.is_some() || age > self.args.interval * (LATE + 1),
                 failure: self.failure.as_deref(),
             },
+            has_keys: true,
         }
     }
 

@@ -36,10 +36,11 @@ pub(super) async fn print(args: &TopArgs) -> CommandResult {
         state: &state,
         polled: &polled,
         freshness: Freshness::default(),
+        has_keys: false,
     };
     let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
     view.draw(&mut buffer);
-    Appearance::of_stdout().apply(&mut buffer);
+    Appearance::of_stdout(args.color).apply(&mut buffer);
     screen::write_lines(&mut io::stdout(), &lines(&buffer))?;
     Ok(ExitCode::SUCCESS)
 }

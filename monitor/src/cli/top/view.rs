@@ -26,6 +26,8 @@ pub(super) struct View<'a> {
     pub(super) state: &'a ViewState,
     pub(super) polled: &'a Polled,
     pub(super) freshness: Freshness<'a>,
+    /// Whether there are keys to press: without them, nothing is selected.
+    pub(super) has_keys: bool,
 }
 
 /// How old the data is.
@@ -50,7 +52,9 @@ impl View<'_> {
             Line::styled("Listeners", HEADING).render(title, buffer);
             list::listeners(self.polled, strip.width).draw(None, strip, buffer);
         }
-        self.footer().render(areas.footer, buffer);
+        if self.has_keys {
+            self.footer().render(areas.footer, buffer);
+        }
     }
 
     fn draw_body(&self, areas: &Areas, buffer: &mut Buffer) {
@@ -69,7 +73,7 @@ impl View<'_> {
     }
 
     fn draw_pane(&self, body: Rect, buffer: &mut Buffer) {
-        let cursor = self.state.cursor();
+        let cursor = Some(self.state.cursor()).filter(|_| self.has_keys);
         let list = match self.state.pane {
             Pane::Connections => {
                 return connections::draw(&self.polled.connections, cursor, body, buffer);
@@ -78,12 +82,12 @@ impl View<'_> {
             Pane::Listeners => list::listeners(self.polled, body.width),
             Pane::Clients => list::clients(self.polled, body.width),
         };
-        list.draw(Some(cursor), body, buffer);
+        list.draw(cursor, body, buffer);
     }
 
     fn draw_tabs(&self, area: Rect, buffer: &mut Buffer) {
         let mut spans = Vec::new();
-        for (number, pane) in (1..).zip(Pane::ALL) {
+        for (number, pane) in (1..).zip(Pane::ALL).filter(|_| self.has_keys) {
             let title = format!(" {number} {} ", pane.title());
             spans.push(match pane == self.state.pane {
                 true => Span::styled(format!("[{}]", title.trim()), HEADING),

@@ -147,7 +147,12 @@ impl Column {
     }
 }
 
-pub(super) fn draw(page: &ConnectionPage, cursor: Cursor, mut area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(
+    page: &ConnectionPage,
+    cursor: Option<Cursor>,
+    mut area: Rect,
+    buffer: &mut Buffer,
+) {
     let columns = layout(usize::from(area.width));
     let heading = take_top(&mut area, 1);
     let titles = columns
@@ -157,14 +162,15 @@ pub(super) fn draw(page: &ConnectionPage, cursor: Cursor, mut area: Rect, buffer
     if page.records.is_empty() {
         return Line::raw("  no connections").render(area, buffer);
     }
+    let Cursor { first, .. } = cursor.unwrap_or_default();
     let places = page.offset..;
-    let shown = places.zip(&page.records).skip_while(|(place, _)| *place < cursor.first);
+    let shown = places.zip(&page.records).skip_while(|(place, _)| *place < first);
     for (place, record) in shown {
         if area.height == 0 {
             break;
         }
         let row = take_top(&mut area, 1);
-        let is_selected = place == cursor.selected;
+        let is_selected = cursor.is_some_and(|cursor| cursor.selected == place);
         let mut spans = vec![Span::raw(MARKERS[usize::from(!is_selected)])];
         for (column, width) in &columns {
             spans.push(Span::raw(" "));

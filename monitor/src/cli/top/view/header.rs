@@ -10,7 +10,7 @@ use ratatui::{
 use super::Freshness;
 use crate::{
     cli::{
-        screen::Age,
+        screen::{Age, Grouped},
         top::{
             appearance::{CONFIRMED, HEADING, HEALTHY, WARNING},
             areas::take_top,
@@ -35,23 +35,23 @@ fn counts(status: &StatusRecord) -> Line<'static> {
         Span::raw(format!(
             "  up {}  {} open",
             Compact(Some(status.uptime_seconds)),
-            status.open
+            Grouped(status.open)
         )),
     ];
     if status.closing > 0 {
-        spans.push(Span::raw(format!("  {} closing", status.closing)));
+        spans.push(Span::raw(format!("  {} closing", Grouped(status.closing))));
     }
     let zombies = status.zombies;
     let text = match zombies.total() {
         1 => "  1 zombie".to_owned(),
-        total => format!("  {total} zombies"),
+        total => format!("  {} zombies", Grouped(total)),
     };
     spans.push(match (zombies.confirmed, zombies.suspected) {
         (0, 0) => Span::raw(text),
         (0, _) => Span::styled(format!("{text} (suspected)"), WARNING),
-        (confirmed, _) => Span::styled(format!("{text} ({confirmed} confirmed)"), CONFIRMED),
+        (confirmed, _) => Span::styled(format!("{text} ({} confirmed)", Grouped(confirmed)), CONFIRMED),
     });
-    let at_risk = format!("  {} at risk", status.at_risk);
+    let at_risk = format!("  {} at risk", Grouped(status.at_risk));
     spans.push(match status.at_risk {
         0 => Span::raw(at_risk),
         _ => Span::styled(at_risk, WARNING),
