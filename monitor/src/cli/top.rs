@@ -8,6 +8,8 @@ mod live;
 mod once;
 mod polled;
 mod rate_meter;
+#[cfg(test)]
+mod samples;
 mod state;
 mod terminal_guard;
 mod view;

@@ -25,7 +25,7 @@ pub(super) fn is_at_risk(record: &ConnectionRecord) -> bool {
 
 /// `█████░ 48s/1m` in `width` columns. Without a limit there is no bar.
 pub(super) fn idle_bar(record: &ConnectionRecord, width: usize) -> Vec<Span<'static>> {
-    let idle = Compact(record.idle_seconds);
+    let idle = Compact(idle(record));
     let limit = record.idle_limit_seconds;
     let figures = match limit {
         Some(limit) => format!("{idle}/{}", Compact(Some(limit))),
@@ -51,7 +51,12 @@ pub(super) fn idle_bar(record: &ConnectionRecord, width: usize) -> Vec<Span<'sta
 }
 
 fn share(record: &ConnectionRecord) -> Option<f64> {
-    Some(record.idle_seconds? / record.idle_limit_seconds?)
+    Some(idle(record)? / record.idle_limit_seconds?)
+}
+
+/// By the clock that the limit is about, which only payload restarts on some paths.
+fn idle(record: &ConnectionRecord) -> Option<f64> {
+    record.hop_idle_seconds.or(record.idle_seconds)
 }
 
 #[cfg(test)]
@@ -59,9 +64,10 @@ mod tests {
     use super::*;
     use crate::records::connections::tests::{detail, record};
 
-    fn idle(idle: f64, limit: Option<f64>) -> ConnectionRecord {
+    fn silent(idle: f64, limit: Option<f64>) -> ConnectionRecord {
         let mut record = record(&detail(1), None);
         record.idle_seconds = Some(idle);
+        record.hop_idle_seconds = None;
         record.idle_limit_seconds = limit;
         record
     }
@@ -82,10 +88,17 @@ mod tests {
             (60.0, "██████     1m/1m", WARNING),
             (312.0, "██████  5m12s/1m", CONFIRMED),
         ] {
-            assert_eq!(drawn(&idle(seconds, Some(60.0)), 16), (text.to_owned(), style));
+            assert_eq!(drawn(&silent(seconds, Some(60.0)), 16), (text.to_owned(), style));
         }
-        assert_eq!(drawn(&idle(48.0, None), 16).0, "             48s");
-        assert_eq!(drawn(&idle(48.0, Some(60.0)), 4).0, "48s/1m");
+        assert_eq!(drawn(&silent(48.0, None), 16).0, "             48s");
+        assert_eq!(drawn(&silent(48.0, Some(60.0)), 4).0, "48s/1m");
+    }
+
+    #[test]
+    fn the_clock_of_the_hop_counts() {
+        let mut record = silent(5.0, Some(60.0));
+        record.hop_idle_seconds = Some(60.0);
+        assert_eq!(drawn(&record, 16).0, "██████     1m/1m");
     }
 
     #[test]
@@ -97,9 +110,9 @@ mod tests {
             (60.1, Some(60.0), false),
             (60.0, None, false),
         ] {
-            assert_eq!(is_at_risk(&idle(seconds, limit)), expected, "{seconds}");
+            assert_eq!(is_at_risk(&silent(seconds, limit)), expected, "{seconds}");
         }
-        let mut closing = idle(48.0, Some(60.0));
+        let mut closing = silent(48.0, Some(60.0));
         closing.state = State::Closing;
         assert!(!is_at_risk(&closing));
     }

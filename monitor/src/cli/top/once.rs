@@ -4,7 +4,6 @@ use std::{env, io, process::ExitCode};
 
 use ratatui::{
     buffer::{Buffer, Cell},
-    crossterm::terminal,
     layout::Rect,
     style::{Color, Modifier},
 };
@@ -20,7 +19,7 @@ use super::{
 use crate::cli::{
     exit::CommandResult,
     screen,
-    table::terminal_width,
+    table::{terminal_height, terminal_width},
 };
 
 /// The size of a screen that isn't a terminal.
@@ -45,16 +44,18 @@ pub(super) async fn print(args: &TopArgs) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// That of the terminal on stdout, or else of `COLUMNS` and `LINES`.
+/// That of the terminal on stdout without the line of the next prompt, or else of `COLUMNS` and `LINES`.
 fn size() -> (u16, u16) {
-    let terminal = terminal_width().and_then(|_| terminal::size().ok());
-    terminal.unwrap_or_else(|| {
-        let set = |name| env::var(name).ok()?.parse().ok().filter(|size| *size > 0);
-        (
-            set("COLUMNS").unwrap_or(SIZE.0),
-            set("LINES").unwrap_or(SIZE.1),
-        )
-    })
+    let columns = terminal_width().and_then(|width| u16::try_from(width).ok());
+    let lines = terminal_height().and_then(|height| u16::try_from(height).ok());
+    let set = |name| env::var(name).ok()?.parse().ok().filter(|size| *size > 0);
+    (
+        columns.or_else(|| set("COLUMNS")).unwrap_or(SIZE.0),
+        match lines {
+            Some(lines) => lines.saturating_sub(1).max(1),
+            None => set("LINES").unwrap_or(SIZE.1),
+        },
+    )
 }
 
 /// The screen as text with escape sequences for its styles, without blank lines at the end.

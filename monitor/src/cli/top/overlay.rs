@@ -21,7 +21,7 @@ r                    refresh now
 ?                    these keys
 q                    close this, or quit; Ctrl-C quits
 
-VERDICT    expired? is suspected, expired~ inferred, expired! confirmed
+VERDICT    expired? is suspected, expired! is confirmed
 IDLE/LIMIT time since the last packet, and the shortest idle timeout of the path
 PING IN    time until the next ping is expected; negative if it is late
 RTT        round trip of the last answered ping

@@ -249,3 +249,6 @@ impl ViewState {
         orders[(present.unwrap_or_default() + steps) % orders.len()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,3 +185,6 @@ impl View<'_> {
         Line::from_iter(spans)
     }
 }
+
+#[cfg(test)]
+mod tests;

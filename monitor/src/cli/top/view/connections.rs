@@ -227,7 +227,6 @@ fn verdict(record: &ConnectionRecord, width: usize) -> (String, Style) {
     }
     let mark = match verdict.certainty.as_str() {
         "confirmed" => '!',
-        "inferred" => '~',
         _ => '?',
     };
     (format!("{}{mark}", verdict.kind), style)
