@@ -222,7 +222,13 @@ fn client_commands_without_a_daemon_fail_with_the_remedy() {
         if left_behind {
             drop(UnixListener::bind(&socket).unwrap());
         }
-        for command in [&["frames"][..], &["list"], &["inspect", "7"]] {
+        let commands = [
+            &["frames"][..],
+            &["list"],
+            &["inspect", "7"],
+            &["top", "--once"],
+        ];
+        for command in commands {
             let line = refusal(&[command, &["--control", path]].concat(), FAILURE);
             let expected = format!("wsmon: no wsmon listens on {path}; start `wsmon run`");
             assert!(line.starts_with(&expected), "{line}");
@@ -261,11 +267,14 @@ fn without_access_the_error_names_the_users_with_access() {
     let socket = folder.path().join("wsmon.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
-    let output = as_nobody(&["list", "--control", socket.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(PREREQUISITE));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("this user may not connect"), "{stderr}");
-    assert!(stderr.contains("the socket's group"), "{stderr}");
+    for command in [&["list"][..], &["top", "--once"]] {
+        let control = ["--control", socket.to_str().unwrap()];
+        let output = as_nobody(&[command, &control].concat());
+        assert_eq!(output.status.code(), Some(PREREQUISITE));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("this user may not connect"), "{stderr}");
+        assert!(stderr.contains("the socket's group"), "{stderr}");
+    }
 }
 
 #[test]
@@ -321,7 +330,7 @@ fn help_shows_examples() {
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
     for command in [
-        "check", "ports", "list", "inspect", "frames", "profiles", "config",
+        "check", "ports", "list", "top", "inspect", "frames", "profiles", "config",
     ] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:"), "{text}");

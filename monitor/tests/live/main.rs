@@ -36,6 +36,8 @@ mod rotation;
 mod stage;
 mod state;
 mod talk;
+mod tmux;
+mod top;
 mod verdicts;
 mod viewer;
 mod workloads;
