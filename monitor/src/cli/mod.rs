@@ -8,6 +8,7 @@ pub mod client;
 pub mod color;
 pub mod completions;
 pub mod config;
+pub mod connection_name;
 pub mod describe;
 pub mod exit;
 pub mod filter;
