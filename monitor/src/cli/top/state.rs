@@ -104,7 +104,7 @@ impl ViewState {
             filter: filter.chars().take(LONGEST_FILTER).collect(),
             typed: None,
             is_paused: false,
-            cursors: Default::default(),
+            cursors: [Cursor::default(); Pane::ALL.len()],
             chosen: None,
             screen: Rect::new(0, 0, width, height),
             listeners: 0,

@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{
 };
 
 use super::*;
-use crate::cli::top::samples;
+use crate::cli::top::{polled::ConnectionPage, samples};
 
 /// Text that fits 12 connections, with their headings.
 const HEIGHT: u16 = 17;
@@ -87,7 +87,7 @@ fn leaving_the_screen_asks_for_the_next_page() {
 fn a_list_that_became_shorter_is_shown_from_its_beginning() {
     let mut keys = Keyboard::new(HEIGHT);
     keys.press(KeyCode::End);
-    keys.polled.connections = Default::default();
+    keys.polled.connections = ConnectionPage::default();
     assert_eq!(keys.state.adopt(&keys.polled), Effect::Poll);
     assert_eq!(keys.state.cursor(), Cursor::default());
     assert_eq!(keys.state.adopt(&keys.polled), Effect::Draw, "it is empty");
