@@ -11,6 +11,7 @@
 //! * `reason` is a sentence for people.
 
 pub mod alert;
+pub mod alert_kind;
 pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;

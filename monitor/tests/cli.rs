@@ -226,6 +226,8 @@ fn client_commands_without_a_daemon_fail_with_the_remedy() {
             &["frames"][..],
             &["list"],
             &["inspect", "7"],
+            &["status"],
+            &["alerts"],
             &["top", "--once"],
         ];
         for command in commands {
@@ -250,9 +252,13 @@ fn invalid_filters_are_refused_with_the_remedy() {
         (&["frames", "--direction", "up"], "expected rx or tx"),
         (&["frames", "--sample", "0"], "expected 1/100"),
         (&["frames", "--port", "0"], "0 is not in 1..=65535"),
-        (&["frames", "--cookie", "x"], "invalid digit"),
+        (&["frames", "--cookie", "x"], "expected a number"),
         (&["list", "--state", "dead"], "expected open or closing"),
-        (&["inspect", "x"], "invalid digit"),
+        (&["alerts", "--kind", "dead"], "expected zombie, at_risk"),
+        (&["inspect", "x"], "expected a cookie like 315653"),
+        (&["list", "--verdict", "dead"], "black_holed"),
+        (&["list", "--search", ""], "the text to search for is empty"),
+        (&["list", "--watch", "--json"], "--watch prints tables"),
     ] {
         let line = refusal(args, USAGE);
         assert!(line.contains(why), "{line}");
@@ -267,7 +273,7 @@ fn without_access_the_error_names_the_users_with_access() {
     let socket = folder.path().join("wsmon.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
-    for command in [&["list"][..], &["top", "--once"]] {
+    for command in [&["list"][..], &["status"], &["alerts"], &["top", "--once"]] {
         let control = ["--control", socket.to_str().unwrap()];
         let output = as_nobody(&[command, &control].concat());
         assert_eq!(output.status.code(), Some(PREREQUISITE));
@@ -330,7 +336,8 @@ fn help_shows_examples() {
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
     for command in [
-        "check", "ports", "list", "top", "inspect", "frames", "profiles", "config",
+        "check", "ports", "status", "list", "top", "alerts", "inspect", "frames", "profiles",
+        "config",
     ] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:"), "{text}");

@@ -21,10 +21,11 @@ use super::{
     exit::{CommandResult, Failure},
     format_args::FormatArgs,
     screen::{self, Shown},
+    totals,
 };
 use crate::records::{
     connections::{ConnectionRecord, State, StateChange},
-    status::{ListenerStatus, StatusRecord},
+    status::ListenerStatus,
     transitions::TransitionRecord,
 };
 use matches::Matches;
@@ -146,8 +147,7 @@ async fn listener(
     args: &InspectArgs,
     record: &ConnectionRecord,
 ) -> Result<Option<ListenerStatus>, Failure> {
-    let mut lines = client::get(&args.control, "/v1/status").await?;
-    let status: StatusRecord = client::read(&lines.next_of_stream().await?)?;
+    let (status, _) = totals::request(&args.control, None).await?;
     let mut listeners = status.listeners.into_iter();
     Ok(listeners.find(|status| status.listener == record.listener))
 }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod alerts;
 #[cfg(feature = "daemon")]
 pub mod check;
 pub mod client;
@@ -25,8 +26,10 @@ pub mod replay;
 #[cfg(feature = "daemon")]
 pub mod run;
 pub mod screen;
+pub mod status;
 pub mod table;
 pub mod top;
+mod totals;
 pub mod watch;
 
 use exit::CommandResult;
@@ -40,6 +43,8 @@ Start with:
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
   wsmon config example                          an example configuration file
+  wsmon status                                  whether all is well
+  wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
   wsmon top                                     connections live, trouble first
   wsmon frames                                  WebSocket frames as they pass
@@ -69,8 +74,10 @@ pub enum Command {
     Check(check::CheckArgs),
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
+    Status(status::StatusArgs),
     List(list::ListArgs),
     Top(top::TopArgs),
+    Alerts(alerts::AlertsArgs),
     Inspect(inspect::InspectArgs),
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
@@ -90,8 +97,10 @@ impl Command {
             Self::Check(args) => check::run(args),
             #[cfg(feature = "daemon")]
             Self::Ports(args) => ports::run(args),
+            Self::Status(args) => status::run(args),
             Self::List(args) => list::run(args),
             Self::Top(args) => top::run(args),
+            Self::Alerts(args) => alerts::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),
             Self::Replay(args) => replay::run(args),

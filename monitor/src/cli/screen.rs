@@ -6,6 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use unicode_width::UnicodeWidthStr;
+
 use super::exit::{CommandResult, Failure};
 
 /// The result of writing a line.
@@ -89,6 +91,59 @@ pub fn escaped(text: Option<&str>) -> String {
     text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
+/// A whole number for people: `1,204`.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped(pub u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..1_000 => write!(f, "{}", self.0),
+            more => write!(f, "{},{:03}", Self(more / 1_000), more % 1_000),
+        }
+    }
+}
+
+/// `1 zombie`, `1,204 zombies`.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", Grouped(self.0), self.1)
+    }
+}
+
+/// The time that is left, which is negative if a limit was passed: `22.0 s`, `-1.5 s`; `-` if unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct Margin(pub Option<f64>);
+
+impl fmt::Display for Margin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(seconds) if seconds < 0.0 => write!(f, "-{}", Age(Some(-seconds))),
+            seconds => write!(f, "{}", Age(seconds)),
+        }
+    }
+}
+
+/// Breaks text into lines of at most `width` columns, each after an indent. A longer word has its own
+/// line.
+pub fn wrapped(text: &str, indent: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines
+}
+
 /// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount(pub f64);
@@ -102,24 +157,6 @@ impl fmt::Display for Amount {
         }
         let digits = usize::from(unit > 0 && number < 99.95);
         f.pad(&format!("{number:.digits$}{}", units[unit]))
-    }
-}
-
-/// A count for people: `1,234,567`.
-#[derive(Clone, Copy, Debug)]
-pub struct Grouped(pub u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::new();
-        for (place, digit) in digits.chars().enumerate() {
-            if place > 0 && (digits.len() - place).is_multiple_of(3) {
-                text.push(',');
-            }
-            text.push(digit);
-        }
-        f.pad(&text)
     }
 }
 
@@ -143,6 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn counts_and_margins_are_for_people() {
+        assert_eq!(Counted(1, "zombie").to_string(), "1 zombie");
+        let many = Counted(1_204_005, "zombie").to_string();
+        assert_eq!(many, "1,204,005 zombies");
+        assert_eq!(Margin(Some(-1.5)).to_string(), "-1.5 s");
+        assert_eq!(Margin(Some(90.0)).to_string(), "1 m 30 s");
+        assert_eq!(Margin(None).to_string(), "-");
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(
+            wrapped("idle 10.2 s on a path", "  ", 10),
+            ["  idle", "  10.2 s", "  on a", "  path"]
+        );
+        let long = wrapped("a 0123456789ab b", "", 5);
+        assert_eq!(long, ["a", "0123456789ab", "b"]);
+    }
+
+    #[test]
     fn amounts_are_short() {
         for (amount, shown) in [
             (0.0, "0"),
@@ -155,19 +212,6 @@ mod tests {
             (456e9, "456G"),
         ] {
             assert_eq!(Amount(amount).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn counts_are_grouped_by_thousands() {
-        for (count, shown) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (123_456, "123,456"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(Grouped(count).to_string(), shown);
         }
     }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, numbers::{seconds, thousandths}};
+use super::{
+    json,
+    numbers::{seconds, thousandths},
+};
 use crate::config::listeners::ListenerConfig;
 use monitor_core::{Tally, VerdictKind, storm::StormPhase, tally::Turnover};
 
@@ -188,9 +191,8 @@ impl ListenerStatus {
         });
         let confirmed = self.zombies.confirmed;
         let noun = if confirmed == 1 { "zombie" } else { "zombies" };
-        let zombies = (confirmed > 0).then(|| {
-            format!("listener {name} has {confirmed} confirmed {noun}: see wsmon alerts")
-        });
+        let zombies = (confirmed > 0)
+            .then(|| format!("listener {name} has {confirmed} confirmed {noun}: see wsmon alerts"));
         let storm = self.storm.as_deref().map(|phase| {
             let what = match phase {
                 "mass_close" => "lost their connections all at once",
@@ -218,8 +220,7 @@ impl LossCount {
             _ => "see docs/metrics.md",
         };
         let n = self.last_five_minutes;
-        (n > 0)
-            .then(|| format!("{n} lost in the last five minutes ({place}, {reason}): {remedy}"))
+        (n > 0).then(|| format!("{n} lost in the last five minutes ({place}, {reason}): {remedy}"))
     }
 }
 

@@ -58,31 +58,33 @@ fn help_default(argument: &clap::Arg) -> Option<String> {
 
 #[test]
 fn every_flag_of_the_viewing_commands_is_documented() {
-    let command = Cli::command();
-    let flags: BTreeSet<_> = ["list", "inspect", "frames"]
-        .into_iter()
-        .flat_map(|name| {
-            let subcommand = command.find_subcommand(name).expect("the command exists");
-            let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
-            flags.map(move |flag| (name, format!("--{flag}")))
-        })
-        .collect();
-    let documented: BTreeSet<_> = table_rows("docs/frames.md")
-        .into_iter()
-        .filter_map(|row| {
-            let flag = code(row.get(1)?).first()?.split(' ').next()?.to_owned();
-            flag.starts_with("--").then(|| (row[0].clone(), flag))
-        })
-        .flat_map(|(command, flag)| {
-            let every = ["list", "inspect", "frames"];
-            let named = move |name: &str| command == "all" || command == format!("`{name}`");
-            every
-                .into_iter()
-                .filter(move |name| named(name))
-                .map(move |name| (name, flag.clone()))
-        })
-        .collect();
-    assert_eq!(documented, flags);
+    for (page, commands) in [
+        ("docs/frames.md", &["list", "inspect", "frames"][..]),
+        ("docs/status.md", &["status", "alerts"]),
+    ] {
+        let command = Cli::command();
+        let flags: BTreeSet<_> = commands
+            .iter()
+            .flat_map(|name| {
+                let subcommand = command.find_subcommand(name).expect("the command exists");
+                let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
+                flags.map(move |flag| (*name, format!("--{flag}")))
+            })
+            .collect();
+        let documented: BTreeSet<_> = table_rows(page)
+            .into_iter()
+            .filter_map(|row| {
+                let flag = code(row.get(1)?).first()?.split(' ').next()?.to_owned();
+                flag.starts_with("--").then(|| (row[0].clone(), flag))
+            })
+            .flat_map(|(of, flag)| {
+                let named = move |name: &&&str| of == "all" || of == format!("`{name}`");
+                let named = commands.iter().filter(named);
+                named.map(move |name| (*name, flag.clone()))
+            })
+            .collect();
+        assert_eq!(documented, flags, "{page}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{
     mailbox::{LineSender, LineStream, mailbox},
     viewers::{MAX_VIEWERS, TooManyViewers},
 };
+use crate::records::alert_kind::AlertKind;
 
 /// Maximum number of lines kept, and their maximum size in bytes. The oldest are dropped first. A group or
 /// a storm can take 15 kB.
@@ -19,20 +20,17 @@ const KEPT_BYTES: usize = 4 << 20;
 pub struct AlertFilter {
     /// The listener's name.
     pub listener: Option<String>,
-    /// The field `kind` or the field `alert`.
-    pub kind: Option<String>,
+    pub kind: Option<AlertKind>,
 }
 
 impl AlertFilter {
+    /// `alert` and `kind` are the fields of the line.
     pub fn accepts(&self, listener: &str, alert: &str, kind: &str) -> bool {
-        let Self {
-            listener: wanted,
-            kind: wanted_kind,
-        } = self;
-        wanted.as_ref().is_none_or(|wanted| wanted == listener)
-            && wanted_kind
-                .as_ref()
-                .is_none_or(|wanted| wanted == kind || wanted == alert)
+        let wanted = self.listener.as_ref();
+        wanted.is_none_or(|wanted| wanted == listener)
+            && self
+                .kind
+                .is_none_or(|wanted| wanted.is_kind_of(alert, kind))
     }
 }
 
@@ -130,7 +128,7 @@ mod tests {
     fn filter(listener: Option<&str>, kind: Option<&str>) -> AlertFilter {
         AlertFilter {
             listener: listener.map(str::to_owned),
-            kind: kind.map(str::to_owned),
+            kind: kind.map(|kind| kind.parse().expect("a kind")),
         }
     }
 

@@ -12,24 +12,24 @@ use serde::Deserialize;
 
 use super::{
     AlertFilter, ControlRequest, Sources, gone, joined, json_lines, known_listener::check_listener,
-    owned, pages, parameters::Parameters, watch,
+    owned, pages, parameters::Parameters, parsed, watch,
 };
 use crate::{
     api::http::request_reply,
-    records::{DROPPED_HEADER, TOTAL_ALERTS_HEADER},
+    records::{DROPPED_HEADER, TOTAL_ALERTS_HEADER, alert_kind::AlertKind},
 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AlertsQuery {
     listener: Option<String>,
-    /// A kind of alert or of verdict.
-    kind: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    kind: Option<AlertKind>,
     /// The last lines of the alert log instead of the alerts that stand.
     history: bool,
     /// The lines to come instead.
     follow: bool,
-    /// Of the alerts that stand.
+    /// Of the alerts that stand, the first ones; of the last lines, the latest.
     limit: Option<usize>,
 }
 
@@ -41,6 +41,7 @@ pub(super) async fn alerts(
     if let Err(refused) = check_listener(requests, query.listener.as_deref()).await {
         return refused;
     }
+    let limit = query.limit.unwrap_or(usize::MAX);
     let filter = AlertFilter {
         listener: query.listener,
         kind: query.kind,
@@ -58,7 +59,9 @@ pub(super) async fn alerts(
                 return gone();
             };
             let headers = [(DROPPED_HEADER, history.dropped.to_string())];
-            let lines = history.lines.into_iter().map(Ok::<_, Infallible>);
+            let older = history.lines.len().saturating_sub(limit);
+            let lines = history.lines.into_iter().skip(older);
+            let lines = lines.map(Ok::<_, Infallible>);
             (headers, json_lines(stream::iter(lines))).into_response()
         }
         (false, true) => {
@@ -67,7 +70,7 @@ pub(super) async fn alerts(
             });
             watch(lines.await)
         }
-        (false, false) => standing(sources, filter, query.limit.unwrap_or(usize::MAX)).await,
+        (false, false) => standing(sources, filter, limit).await,
     }
 }
 

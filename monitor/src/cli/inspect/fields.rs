@@ -1,6 +1,6 @@
 //! Labelled lines of a page.
 
-use unicode_width::UnicodeWidthStr;
+use crate::cli::screen::wrapped;
 
 /// In front of the lines of a field after its first.
 pub(super) const INDENT: &str = "             ";
@@ -23,7 +23,12 @@ impl Fields {
         let width = self.width.map(|width| width.saturating_sub(INDENT.len()));
         let mut margin = format!("  {label:<9}  ");
         for line in lines {
-            for line in wrap(line.as_ref(), width) {
+            let line = line.as_ref();
+            let wrapped = match width {
+                Some(width) => wrapped(line, "", width),
+                None => vec![line.to_owned()],
+            };
+            for line in wrapped {
                 self.lines.push(margin + &line);
                 margin = INDENT.to_owned();
             }
@@ -33,24 +38,6 @@ impl Fields {
     pub(super) fn into_lines(self) -> Vec<String> {
         self.lines
     }
-}
-
-/// Splits a text between words so that no line is wider than `width`, except for a wider word.
-fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
-    let Some(width) = width.filter(|width| text.width() > *width) else {
-        return vec![text.to_owned()];
-    };
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -79,6 +66,8 @@ mod tests {
     #[test]
     fn without_a_width_lines_are_whole() {
         let long = "a ".repeat(100);
-        assert_eq!(wrap(&long, None), [long]);
+        let mut fields = Fields::new(String::new(), None);
+        fields.add("reason", [&long]);
+        assert_eq!(fields.into_lines()[1], format!("  reason     {long}"));
     }
 }

@@ -5,10 +5,14 @@ use super::{
     fields::Fields,
     idle::idle_text,
     timeline::{self, Moment},
-    traffic::{counted, direction_lines, heartbeat_lines, ping_lines, rates_text},
+    traffic::{direction_lines, heartbeat_lines, ping_lines, rates_text},
 };
 use crate::{
-    cli::{color::Color, owner::owner_facts, screen::Age},
+    cli::{
+        color::Color,
+        owner::owner_facts,
+        screen::{Age, Counted, Margin},
+    },
     records::{
         connections::{ConnectionRecord, HandshakeSummary, State, TcpRecord, VerdictRecord},
         status::ListenerStatus,
@@ -100,7 +104,7 @@ impl Page<'_> {
         let status = self.listener.as_ref();
         if let Some(gap) = status.and_then(|status| status.idle_gap_p99_seconds) {
             let margin = status.and_then(|status| status.heartbeat_margin_seconds);
-            let margin = margin.map(|margin| format!(", margin {}", signed(margin)));
+            let margin = margin.map(|margin| format!(", margin {}", Margin(Some(margin))));
             let margin = margin.unwrap_or_default();
             lines.push(format!("p99 of its idle gaps {}{margin}", Age(Some(gap))));
         }
@@ -110,13 +114,6 @@ impl Page<'_> {
 
 fn name(verdict: &VerdictRecord) -> String {
     format!("{} ({})", verdict.kind, verdict.certainty)
-}
-
-fn signed(seconds: f64) -> String {
-    match seconds < 0.0 {
-        true => format!("-{}", Age(Some(-seconds))),
-        false => Age(Some(seconds)).to_string(),
-    }
 }
 
 fn protocol(record: &ConnectionRecord) -> String {
@@ -146,24 +143,24 @@ fn tcp_lines(tcp: &TcpRecord) -> Vec<String> {
         lines.push(format!("last acknowledgement {} ago", Age(Some(last))));
     }
     if tcp.unacked_bytes > 0 {
-        let bytes = counted(tcp.unacked_bytes.into(), "byte");
+        let bytes = Counted(tcp.unacked_bytes.into(), "byte");
         let lasting = lasting(tcp.unacked_seconds);
         lines.push(format!("{bytes} unacknowledged{lasting}"));
     }
     if tcp.retransmits_total > 0 {
-        let all = counted(tcp.retransmits_total.into(), "retransmission");
+        let all = Counted(tcp.retransmits_total.into(), "retransmission");
         lines.push(match tcp.retransmits {
-            0 => all,
+            0 => all.to_string(),
             recent => format!("{all}, {recent} since the last acknowledgement"),
         });
     }
     if tcp.unanswered_transmissions > 0 {
-        let sent = counted(tcp.unanswered_transmissions.into(), "transmission");
+        let sent = Counted(tcp.unanswered_transmissions.into(), "transmission");
         let lasting = lasting(tcp.unanswered_seconds);
         lines.push(format!("{sent} unanswered{lasting}"));
     }
     if let Some(bytes) = tcp.send_queue_bytes.filter(|bytes| *bytes > 0) {
-        let bytes = counted(bytes.into(), "byte");
+        let bytes = Counted(bytes.into(), "byte");
         lines.push(format!("{bytes} in the send queue at the last scan"));
     }
     lines
@@ -202,7 +199,7 @@ mod tests {
     use crate::records::{
         connections::tests::{detail, record},
         rates::{DirectionRates, TrafficRates},
-        status::ZombieCounts,
+        status::tests::{healthy, listener},
     };
     use monitor_core::CloseHow;
 
@@ -347,25 +344,9 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
     #[test]
     fn the_listener_has_its_margin_and_the_verdict_its_color() {
         let record = troubled();
-        let listener = ListenerStatus {
-            listener: "8080".to_owned(),
-            ports: "8080".to_owned(),
-            remote: false,
-            listening_sockets: Some(1),
-            open: 1,
-            closing: 0,
-            zombies: ZombieCounts::default(),
-            at_risk: 0,
-            opened_total: 1,
-            closed_total: 0,
-            idle_limit_seconds: Some(60.0),
-            hop: Some("lb".to_owned()),
-            idle_gap_p99_seconds: Some(25.3),
-            heartbeat_margin_seconds: Some(34.7),
-            learned_survived_seconds: None,
-            learned_killed_seconds: None,
-            storm: None,
-        };
+        let mut listener = listener("8080", &healthy(), None);
+        listener.idle_gap_p99_seconds = Some(25.3);
+        listener.heartbeat_margin_seconds = Some(34.7);
         let page = Page {
             record: &record,
             listener: Some(listener),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cli::screen::{Age, Grouped},
+    cli::screen::{Age, Counted, Grouped},
     records::{
         connections::{ConnectionRecord, DirectionRecord},
         frames::RoundTrip,
@@ -37,8 +37,8 @@ pub(super) fn direction_lines(record: &ConnectionRecord, side: &DirectionRecord)
     [
         format!(
             "{} with {} of payload",
-            counted(side.frames.into(), "frame"),
-            counted(side.payload_bytes, "byte")
+            Counted(side.frames.into(), "frame"),
+            Counted(side.payload_bytes, "byte")
         ),
         format!(
             "packet {}, data {}, frame {}, data frame {}",
@@ -113,12 +113,6 @@ fn answers(side: &DirectionRecord) -> String {
 
 fn both(record: &ConnectionRecord) -> [(&DirectionRecord, &'static str); 2] {
     [(&record.rx, "the peer"), (&record.tx, "this host")]
-}
-
-/// A count with its noun: `1 frame`, `2,000 frames`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{s}", Grouped(count))
 }
 
 #[cfg(test)]

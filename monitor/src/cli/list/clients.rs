@@ -6,6 +6,8 @@ use crate::{
     records::clients::ClientRecord,
 };
 
+const NOTHING: &str = "no clients; their attempts are counted since the start of wsmon run";
+
 pub(super) async fn show(args: &ListArgs) -> CommandResult {
     let target = || {
         let query = [
@@ -15,7 +17,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
         ];
         client::target("/v1/clients", &query)
     };
-    super::print(args, target, columns(), row, "no clients").await
+    super::print(args, target, columns(), row, NOTHING).await
 }
 
 pub(in crate::cli) fn columns() -> Vec<Column> {

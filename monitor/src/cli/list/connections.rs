@@ -9,6 +9,7 @@ use crate::{
         owner::{process_text, workload_text},
         screen::{Age, Amount},
         table::{Cell, Column},
+        totals,
     },
     records::{
         connections::{ConnectionRecord, State},
@@ -25,7 +26,11 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
         true => "no connection matches",
         false => "no connections",
     };
-    super::print(args, target, columns(args), row, nothing).await
+    let status = super::print(args, target, columns(args), row, nothing).await?;
+    if !args.ended && !args.format.is_json() {
+        totals::print_below(&args.control, args.listener.as_deref()).await?;
+    }
+    Ok(status)
 }
 
 fn query(args: &ListArgs) -> [(&'static str, Option<String>); 9] {

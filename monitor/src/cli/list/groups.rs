@@ -5,7 +5,7 @@ use crate::{
     cli::{
         client,
         exit::CommandResult,
-        screen::{Age, Amount, escaped},
+        screen::{Age, Amount, Margin, escaped},
         table::Column,
     },
     records::groups::{GroupBy, GroupRecord, MAX_GROUPS},
@@ -62,10 +62,7 @@ fn row(record: &GroupRecord) -> Vec<String> {
             figures.opened_in_minute, figures.closed_in_minute
         ),
         figures.zombies.to_string(),
-        match figures.heartbeat_margin_seconds {
-            Some(margin) if margin < 0.0 => format!("-{}", Age(Some(-margin))),
-            margin => Age(margin).to_string(),
-        },
+        Margin(figures.heartbeat_margin_seconds).to_string(),
         format!(
             "{}/{}",
             Amount(rx.payload_bytes_per_second),
