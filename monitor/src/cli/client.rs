@@ -96,7 +96,7 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
         .map_err(|error| ClientError::Refused(error.to_string()))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let number = |header| response.headers().get(header)?.to_str().ok()?.parse().ok();
+    let number = |header: &str| response.headers().get(header)?.to_str().ok()?.parse().ok();
     let connections = number(TOTAL_HEADER);
     let alerts = number(TOTAL_ALERTS_HEADER);
     let dropped = number(DROPPED_HEADER);

@@ -106,7 +106,7 @@ impl StatusRecord {
         losses: Vec<LossCount>,
     ) -> Self {
         let problems = problems(&listeners, &losses);
-        let sum = |of: fn(&ListenerStatus) -> u64| listeners.iter().map(of).sum();
+        let sum = |of: fn(&ListenerStatus) -> u64| listeners.iter().map(of).sum::<u64>();
         Self {
             ts,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,8 +11,8 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 
 use super::{
-    AlertFilter, ControlRequest, Sources, gone, joined, json_lines, known_listener::check_listener,
-    owned, pages, parameters::Parameters, parsed, watch,
+    AlertFilter, ControlRequest, Sources, gone, joined, json_lines, known_listener, owned, pages,
+    parameters::Parameters, parsed, watch,
 };
 use crate::{
     api::http::request_reply,
@@ -38,7 +38,7 @@ pub(super) async fn alerts(
     Parameters(query): Parameters<AlertsQuery>,
 ) -> Response {
     let requests = &sources.requests;
-    if let Err(refused) = check_listener(requests, query.listener.as_deref()).await {
+    if let Some(refused) = known_listener::refusal(requests, query.listener.as_deref()).await {
         return refused;
     }
     let limit = query.limit.unwrap_or(usize::MAX);

@@ -4,8 +4,7 @@ use axum::{extract::State as Shared, response::Response};
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, ControlRequests, gone, known_listener::check_listener, parameters::Parameters,
-    parsed, written,
+    ControlRequest, ControlRequests, gone, known_listener, parameters::Parameters, parsed, written,
 };
 use crate::{
     api::http::request_reply,
@@ -36,7 +35,7 @@ pub(super) async fn clients(
     Shared(requests): Shared<ControlRequests>,
     Parameters(query): Parameters<ClientsQuery>,
 ) -> Response {
-    if let Err(refused) = check_listener(&requests, query.listener.as_deref()).await {
+    if let Some(refused) = known_listener::refusal(&requests, query.listener.as_deref()).await {
         return refused;
     }
     let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {

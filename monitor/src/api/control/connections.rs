@@ -9,8 +9,7 @@ use axum::{
 };
 
 use super::{
-    ControlRequest, ControlRequests, Sources, gone, json_lines,
-    known_listener::check_listener,
+    ControlRequest, ControlRequests, Sources, gone, json_lines, known_listener,
     oldest_first::OldestFirst,
     owned, pages,
     parameters::Parameters,
@@ -30,7 +29,7 @@ pub(super) async fn connections(
     Shared(Sources { requests, owners }): Shared<Sources>,
     Parameters(query): Parameters<ConnectionsQuery>,
 ) -> Response {
-    if let Err(refused) = check_listener(&requests, query.listener.as_deref()).await {
+    if let Some(refused) = known_listener::refusal(&requests, query.listener.as_deref()).await {
         return refused;
     }
     if query.ended {

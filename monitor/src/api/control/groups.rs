@@ -5,9 +5,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, REMEMBERED, Sources, gone, known_listener::check_listener,
-    oldest_first::OldestFirst, owned, parameters::Parameters, parsed, record_pages::RecordPages,
-    written,
+    ControlRequest, REMEMBERED, Sources, gone, known_listener, oldest_first::OldestFirst, owned,
+    parameters::Parameters, parsed, record_pages::RecordPages, written,
 };
 use crate::{
     api::http::request_reply,
@@ -42,7 +41,9 @@ pub(super) async fn groups(
     Shared(sources): Shared<Sources>,
     Parameters(query): Parameters<GroupsQuery>,
 ) -> Response {
-    if let Err(refused) = check_listener(&sources.requests, query.listener.as_deref()).await {
+    if let Some(refused) =
+        known_listener::refusal(&sources.requests, query.listener.as_deref()).await
+    {
         return refused;
     }
     match count(&sources, &query).await {

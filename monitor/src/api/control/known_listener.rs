@@ -11,25 +11,18 @@ use crate::{
     config::profiles::{did_you_mean, nearest},
 };
 
-/// Checks that `name`, if there is one, is the name of a listener.
-///
-/// # Errors
-///
-/// The response to return: 400 with the names of the listeners, or 503 if the daemon is ending.
-pub(super) async fn check_listener(
-    requests: &ControlRequests,
-    name: Option<&str>,
-) -> Result<(), Response> {
-    let Some(name) = name else {
-        return Ok(());
+/// The response to a query about the listener `name` if there is no such listener: 400 with the names of
+/// all, or 503 if the daemon is ending. `None` if there is one, or if `name` is `None`.
+pub(super) async fn refusal(requests: &ControlRequests, name: Option<&str>) -> Option<Response> {
+    let name = name?;
+    let Some(names) = request_reply(requests, ControlRequest::ListenerNames).await else {
+        return Some(gone());
     };
-    let names = request_reply(requests, ControlRequest::ListenerNames).await;
-    let names = names.ok_or_else(gone)?;
     if names.iter().any(|known| known == name) {
-        return Ok(());
+        return None;
     }
     let text = unknown(name, &names) + "\n";
-    Err((StatusCode::BAD_REQUEST, text).into_response())
+    Some((StatusCode::BAD_REQUEST, text).into_response())
 }
 
 fn unknown(name: &str, names: &[String]) -> String {

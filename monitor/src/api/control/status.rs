@@ -8,8 +8,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, ControlRequests, gone, known_listener::check_listener, not_written,
-    parameters::Parameters,
+    ControlRequest, ControlRequests, gone, known_listener, not_written, parameters::Parameters,
 };
 use crate::{api::http::request_reply, records::json};
 
@@ -23,7 +22,7 @@ pub(super) async fn status(
     Shared(requests): Shared<ControlRequests>,
     Parameters(StatusQuery { listener }): Parameters<StatusQuery>,
 ) -> Response {
-    if let Err(refused) = check_listener(&requests, listener.as_deref()).await {
+    if let Some(refused) = known_listener::refusal(&requests, listener.as_deref()).await {
         return refused;
     }
     let status = request_reply(&requests, |reply| ControlRequest::Status(listener, reply));
