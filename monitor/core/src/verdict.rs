@@ -69,7 +69,7 @@ impl VerdictKind {
 
 /// Not the name of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid verdict {0:?}, expected {}", names())]
+#[error("invalid verdict {0:?}, expected {names}", names = names())]
 pub struct InvalidVerdict(String);
 
 /// The names of all kinds.

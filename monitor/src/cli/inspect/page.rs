@@ -14,7 +14,7 @@ use crate::{
         screen::{Age, Counted, Margin},
     },
     records::{
-        connections::{ConnectionRecord, HandshakeSummary, State, TcpRecord, VerdictRecord},
+        connections::{ConnectionRecord, HandshakeSummary, TcpRecord, VerdictRecord},
         status::ListenerStatus,
     },
 };
