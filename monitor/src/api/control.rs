@@ -39,6 +39,7 @@ use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
+    frames::{Filter, OneIn},
     json,
     rates::TrafficSample,
     status::StatusRecord,

@@ -19,7 +19,7 @@ const OTHERS: [&str; 6] = [
 ];
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid kind {0:?}, expected {}", AlertKind::names().collect::<Vec<_>>().join(", "))]
+#[error("invalid kind {0:?}, expected {names}", names = AlertKind::names().collect::<Vec<_>>().join(", "))]
 pub struct InvalidAlertKind(String);
 
 impl AlertKind {
