@@ -349,13 +349,15 @@ fn client_commands_without_a_daemon_fail_with_the_remedy() {
         if left_behind {
             drop(UnixListener::bind(&socket).unwrap());
         }
-        for command in [
+        let commands = [
             &["frames"][..],
             &["list"],
             &["inspect", "7"],
             &["status"],
             &["alerts"],
-        ] {
+            &["top", "--once"],
+        ];
+        for command in commands {
             let line = refusal(&[command, &["--control", path]].concat(), FAILURE);
             let expected = format!("wsmon: no wsmon listens on {path}; start `wsmon run`");
             assert!(line.starts_with(&expected), "{line}");
@@ -398,8 +400,9 @@ fn without_access_the_error_names_the_users_with_access() {
     let socket = folder.path().join("wsmon.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
-    for command in ["list", "status", "alerts"] {
-        let output = as_nobody(&[command, "--control", socket.to_str().unwrap()]);
+    for command in [&["list"][..], &["status"], &["alerts"], &["top", "--once"]] {
+        let control = ["--control", socket.to_str().unwrap()];
+        let output = as_nobody(&[command, &control].concat());
         assert_eq!(output.status.code(), Some(PREREQUISITE));
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains("this user may not connect"), "{stderr}");
@@ -463,7 +466,8 @@ fn help_shows_examples() {
     assert!(run.contains("wsmon run --remote-port 443"), "{run}");
     assert!(run.contains("Exit status:"), "{run}");
     for command in [
-        "check", "ports", "status", "list", "alerts", "inspect", "frames", "profiles", "config",
+        "check", "ports", "status", "list", "top", "alerts", "inspect", "frames", "profiles",
+        "config",
     ] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:"), "{text}");

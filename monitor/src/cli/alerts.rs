@@ -175,7 +175,7 @@ fn parsed(line: &[u8]) -> Result<AlertLine, Failure> {
 }
 
 /// An alert that stands, with its evidence, and an empty line.
-fn paragraph(alert: &AlertLine, now: Timestamp, width: Option<usize>) -> Vec<String> {
+pub(super) fn paragraph(alert: &AlertLine, now: Timestamp, width: Option<usize>) -> Vec<String> {
     let width = width.unwrap_or(usize::MAX);
     let ago = now.duration_since(alert.ts).as_secs_f64().max(0.0);
     let head = format!(

@@ -4,7 +4,7 @@ mod close;
 mod fields;
 mod idle;
 mod matches;
-mod page;
+pub(super) mod page;
 mod timeline;
 mod traffic;
 

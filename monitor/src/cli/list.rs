@@ -1,6 +1,6 @@
 //! `wsmon list`: lists the watched connections, groups of them, or their clients.
 
-mod clients;
+pub(super) mod clients;
 mod connections;
 mod groups;
 mod redraw;

@@ -30,6 +30,7 @@ pub mod screen;
 pub mod status;
 pub mod table;
 pub mod topics;
+pub mod top;
 mod totals;
 pub mod watch;
 pub mod wrap;
@@ -50,6 +51,7 @@ Start with:
   wsmon status                                  whether all is well
   wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
+  wsmon top                                     connections live, trouble first
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
   wsmon help zombies                            make a zombie of your own and watch it
@@ -86,6 +88,8 @@ pub enum Command {
     #[command(mut_arg("control", environment::settable))]
     List(list::ListArgs),
     #[command(mut_arg("control", environment::settable))]
+    Top(top::TopArgs),
+    #[command(mut_arg("control", environment::settable))]
     Alerts(alerts::AlertsArgs),
     #[command(mut_arg("control", environment::settable))]
     Inspect(inspect::InspectArgs),
@@ -112,6 +116,7 @@ impl Command {
             Self::Ports(args) => ports::run(args),
             Self::Status(args) => status::run(args),
             Self::List(args) => list::run(args),
+            Self::Top(args) => top::run(args),
             Self::Alerts(args) => alerts::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Frames(args) => frames::run(args),

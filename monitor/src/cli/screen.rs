@@ -6,8 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-
-use super::exit::{CommandResult, Failure};
+use super::{
+    exit::{CommandResult, Failure},
+    wrap::wrap,
+};
 
 /// The result of writing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

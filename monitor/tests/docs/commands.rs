@@ -115,6 +115,17 @@ fn every_flag_of_the_viewing_commands_is_documented() {
 }
 
 #[test]
+fn every_flag_of_the_live_view_is_documented() {
+    let flags: BTreeSet<_> = flags("top").into_keys().collect();
+    let documented: BTreeSet<_> = table_rows("docs/top.md")
+        .into_iter()
+        .filter_map(|row| Some(code(row.first()?).first()?.split(' ').next()?.to_owned()))
+        .filter(|flag| flag.starts_with("--"))
+        .collect();
+    assert_eq!(documented, flags);
+}
+
+#[test]
 fn every_reason_to_skip_a_packet_is_documented() {
     let documented: BTreeSet<_> = table_rows("docs/replay.md")
         .into_iter()

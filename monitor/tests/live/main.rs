@@ -38,6 +38,8 @@ mod stage;
 mod state;
 mod talk;
 mod terminal;
+mod tmux;
+mod top;
 mod trouble;
 mod verdicts;
 mod viewer;
