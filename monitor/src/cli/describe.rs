@@ -209,8 +209,8 @@ mod tests {
                         expiry)\n    \
                         ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
                         path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
-                        peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the\n      \
-                        age of 5m)\n    \
+                        peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age\n      \
+                        of 5m)\n    \
                         peers in fd00::/8: no idle limit";
         assert_eq!(banner(file), expected);
     }

@@ -6,6 +6,7 @@ mod bar;
 mod compact;
 mod live;
 mod once;
+mod overlay;
 mod polled;
 mod rate_meter;
 #[cfg(test)]

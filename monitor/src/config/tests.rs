@@ -144,6 +144,10 @@ fn unreadable_values_are_refused_with_their_position() {
             "2:17: invalid max_workloads 10001, expected 1 to 10000",
         ),
         (
+            "[daemon]\nmax_workloads = \"9\"",
+            "2:17: invalid type: string \"9\", expected a number",
+        ),
+        (
             "[alerts]\nwebhook = [\"ftp://x\"]",
             "2:12: it must begin with http:// or https://",
         ),
@@ -255,7 +259,7 @@ ports = [\"80\"]
     // The listener without a readable port, the hop without a readable limit and the listener with a mistyped
     // key have no second problem.
     let expected = [
-        "2:19", "3:17", "5:8", "6:1", "8:1", "10:16", "10:21", "11:16", "12:37", "12:58", "13:1",
+        "2:19", "3:17", "5:8", "6:1", "8:1", "10:16", "10:21", "11:16", "12:38", "12:60", "13:1",
         "16:10",
     ];
     assert_eq!(places, expected, "{problems:#?}");

@@ -131,13 +131,27 @@ fn in_range<T: FromStr + PartialOrd + fmt::Display>(
     number.ok_or_else(|| format!("expected {} to {}", range.start(), range.end()))
 }
 
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<i64, E> {
+        Ok(number)
+    }
+}
+
 /// The value of `key`, a number that `parse` accepts.
 fn number<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     key: &str,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, D::Error> {
-    let wanted = i64::deserialize(deserializer)?;
+    let wanted = deserializer.deserialize_i64(Number)?;
     parse(&wanted.to_string())
         .map(Some)
         .map_err(|expected| D::Error::custom(format!("invalid {key} {wanted}, {expected}")))
