@@ -25,7 +25,8 @@ use std::{
 use clap::Args;
 
 use super::{
-    client::DEFAULT_CONTROL, color::ColorArgs, exit::CommandResult, screen, watch::positive_duration,
+    client::DEFAULT_CONTROL, color::ColorArgs, exit::CommandResult, screen,
+    watch::positive_duration,
 };
 use crate::{diagnostics::stderr_line, records::list_order::ListOrder};
 
@@ -56,7 +57,12 @@ pub struct TopArgs {
     pub sort: ListOrder,
 
     /// Only connections with this text in peer, listener, owner, verdict or protocol
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub filter: String,
 
     /// Time between two refreshes

@@ -60,7 +60,8 @@ impl Tmux {
 
     fn command(&self, args: &[&str]) -> String {
         let output = command(self.directory.path(), args).output();
-        let output = output.unwrap_or_else(|error| panic!("tmux: {error}; run `cargo xtask setup`"));
+        let output =
+            output.unwrap_or_else(|error| panic!("tmux: {error}; run `cargo xtask setup`"));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()

@@ -18,9 +18,7 @@ pub(super) struct Appearance {
 
 pub(super) const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 pub(super) const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
-pub(super) const CONFIRMED: Style = Style::new()
-    .fg(Color::Red)
-    .add_modifier(Modifier::BOLD);
+pub(super) const CONFIRMED: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 pub(super) const WARNING: Style = Style::new().fg(Color::Yellow);
 pub(super) const HEALTHY: Style = Style::new().fg(Color::Green);
 
@@ -30,6 +28,15 @@ pub(super) fn verdict_style(certainty: &str) -> Style {
         "confirmed" => CONFIRMED,
         _ => WARNING,
     }
+}
+
+/// A verdict in a narrow column: `expired?` is suspected, `expired!` is confirmed.
+pub(super) fn short_verdict(kind: &str, certainty: &str) -> String {
+    let mark = match certainty {
+        "confirmed" => '!',
+        _ => '?',
+    };
+    format!("{}{mark}", kind.escape_debug())
 }
 
 impl Appearance {

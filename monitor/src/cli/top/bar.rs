@@ -1,9 +1,6 @@
 //! The silence of a connection as a share of the limit of its path.
 
-use ratatui::{
-    style::Style,
-    text::Span,
-};
+use ratatui::{style::Style, text::Span};
 
 use super::{
     appearance::{CONFIRMED, WARNING},
@@ -88,7 +85,10 @@ mod tests {
             (60.0, "██████     1m/1m", WARNING),
             (312.0, "██████  5m12s/1m", CONFIRMED),
         ] {
-            assert_eq!(drawn(&silent(seconds, Some(60.0)), 16), (text.to_owned(), style));
+            assert_eq!(
+                drawn(&silent(seconds, Some(60.0)), 16),
+                (text.to_owned(), style)
+            );
         }
         assert_eq!(drawn(&silent(48.0, None), 16).0, "             48s");
         assert_eq!(drawn(&silent(48.0, Some(60.0)), 4).0, "48s/1m");

@@ -158,7 +158,9 @@ impl LiveView<'_> {
 }
 
 /// Waits for the refresh; for ever if there is none.
-async fn finished(refresh: &mut Option<JoinHandle<Result<Answer, Failure>>>) -> Result<Answer, Failure> {
+async fn finished(
+    refresh: &mut Option<JoinHandle<Result<Answer, Failure>>>,
+) -> Result<Answer, Failure> {
     match refresh {
         Some(refresh) => refresh
             .await
@@ -194,8 +196,7 @@ struct Ends([Signal; 3]);
 impl Ends {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
+            signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
         };
         Ok(Self([
             listen(SignalKind::terminate())?,

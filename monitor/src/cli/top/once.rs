@@ -103,7 +103,13 @@ fn codes(cell: &Cell) -> String {
         Color::Yellow => ";33",
         _ => "",
     };
-    let has = |modifier, code| if cell.modifier.contains(modifier) { code } else { "" };
+    let has = |modifier, code| {
+        if cell.modifier.contains(modifier) {
+            code
+        } else {
+            ""
+        }
+    };
     [
         color,
         has(Modifier::BOLD, ";1"),

@@ -118,7 +118,10 @@ impl ConnectionPage {
 
     /// The place of a connection in the list.
     pub(super) fn place_of(&self, cookie: ConnId) -> Option<usize> {
-        let index = self.records.iter().position(|record| record.cookie == cookie);
+        let index = self
+            .records
+            .iter()
+            .position(|record| record.cookie == cookie);
         Some(self.offset + index?)
     }
 }

@@ -111,7 +111,8 @@ fn connection(place: u16, idle: f64) -> ConnectionRecord {
     record.idle_seconds = Some(idle);
     record.hop_idle_seconds = Some(idle);
     record.rx.ping_interval_seconds = Some(25.0);
-    record.rx.last_ping_seconds = Some(idle.min(25.0));
+    record.rx.last_ping_seconds = Some(idle);
+    record.listener = "chat".to_owned();
     record.rx.ping_rtt_seconds = Some(0.000_25 * f64::from(1 + place * place));
     record.rates = Some(TrafficRates::default());
     record.tcp.send_queue_bytes = Some(0);

@@ -1,8 +1,7 @@
 //! Takes the terminal for the view, and gives it back.
 
 use std::{
-    io,
-    panic,
+    io, panic,
     sync::{
         Once,
         atomic::{AtomicBool, Ordering},
@@ -13,9 +12,7 @@ use ratatui::crossterm::{
     cursor::{Hide, Show},
     event::{DisableMouseCapture, EnableMouseCapture},
     execute,
-    terminal::{
-        EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
-    },
+    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 
 /// Raw mode and the alternate screen. Dropping it restores the terminal, and so does a panic, before its
@@ -110,7 +107,8 @@ mod tests {
         };
         let before = settings();
         let end = || terminal.try_clone().expect("the same end");
-        let this_test = "cli::top::terminal_guard::tests::a_panic_restores_the_terminal_before_its_message";
+        let this_test =
+            "cli::top::terminal_guard::tests::a_panic_restores_the_terminal_before_its_message";
         let status = Command::new(env::current_exe().expect("this program"))
             .args(["--exact", this_test, "--nocapture"])
             .env(PANIC, "1")

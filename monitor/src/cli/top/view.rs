@@ -20,6 +20,7 @@ use super::{
     polled::Polled,
     state::{Pane, ViewState},
 };
+use crate::cli::screen::Grouped;
 
 /// One screen.
 pub(super) struct View<'a> {
@@ -130,7 +131,7 @@ impl View<'_> {
             let last = page.offset + page.records.len();
             chosen = format!("{}-{last}", page.offset + 1);
             if filter.is_empty() {
-                chosen += &format!(" of {}", page.total);
+                chosen += &format!(" of {}", Grouped(page.total as u64));
             }
             chosen += "  ";
         }

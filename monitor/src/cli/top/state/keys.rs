@@ -51,9 +51,7 @@ impl ViewState {
             KeyCode::End | KeyCode::Char('G') => self.select(usize::MAX, polled),
             KeyCode::Tab | KeyCode::Right => self.show(self.neighbour(1)),
             KeyCode::BackTab | KeyCode::Left => self.show(self.neighbour(Pane::ALL.len() - 1)),
-            KeyCode::Char(digit @ '1'..='4') => {
-                self.show(Pane::ALL[digit as usize - '1' as usize])
-            }
+            KeyCode::Char(digit @ '1'..='4') => self.show(Pane::ALL[digit as usize - '1' as usize]),
             KeyCode::Char('s') => self.list(self.next_order(1), self.filter.clone()),
             KeyCode::Char('S') => {
                 let last = ListOrder::value_variants().len() - 1;
@@ -135,16 +133,14 @@ impl ViewState {
     fn on_mouse(&mut self, mouse: MouseEvent, polled: &Polled) -> Effect {
         let selected = self.cursor().selected;
         match (mouse.kind, &self.overlay) {
-            (MouseEventKind::ScrollUp, None) => {
-                self.select(selected.saturating_sub(NOTCH), polled)
-            }
+            (MouseEventKind::ScrollUp, None) => self.select(selected.saturating_sub(NOTCH), polled),
             (MouseEventKind::ScrollDown, None) => self.select(selected + NOTCH, polled),
             (MouseEventKind::ScrollUp, Some(_)) => self.on_key_of_overlay(KeyCode::Up, polled),
             (MouseEventKind::ScrollDown, Some(_)) => self.on_key_of_overlay(KeyCode::Down, polled),
             (MouseEventKind::Down(MouseButton::Left), None) => {
                 let body = self.areas().body;
-                let is_row = mouse.row > body.y
-                    && body.contains(Position::new(mouse.column, mouse.row));
+                let is_row =
+                    mouse.row > body.y && body.contains(Position::new(mouse.column, mouse.row));
                 match is_row {
                     true => {
                         let row = usize::from(mouse.row - body.y - 1);

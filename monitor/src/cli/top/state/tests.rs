@@ -162,7 +162,10 @@ fn a_filter_is_typed_applied_and_cleared() {
     keys.press(KeyCode::Char('/'));
     keys.type_text("x");
     assert_eq!(keys.press(KeyCode::Esc), Effect::Draw);
-    assert_eq!((keys.state.filter.as_str(), keys.state.typed.as_ref()), ("sqho", None));
+    assert_eq!(
+        (keys.state.filter.as_str(), keys.state.typed.as_ref()),
+        ("sqho", None)
+    );
     assert_eq!(keys.press(KeyCode::Esc), Effect::Poll);
     assert_eq!(keys.state.filter, "");
     assert_eq!(keys.press(KeyCode::Esc), Effect::Draw, "nothing to clear");
@@ -203,11 +206,17 @@ fn the_rows_of_the_other_panes_open_what_they_are_about() {
     let mut keys = Keyboard::new(HEIGHT);
     keys.press(KeyCode::Char('2'));
     keys.press(KeyCode::Enter);
-    assert!(matches!(keys.state.overlay, Some(Overlay::Alert(_))), "a storm");
+    assert!(
+        matches!(keys.state.overlay, Some(Overlay::Alert(_))),
+        "a storm"
+    );
     keys.press(KeyCode::Esc);
     keys.press(KeyCode::Down);
     keys.press(KeyCode::Enter);
-    assert_eq!(keys.state.overlay, Some(Overlay::Connection(ConnId(315_654))));
+    assert_eq!(
+        keys.state.overlay,
+        Some(Overlay::Connection(ConnId(315_654)))
+    );
     keys.press(KeyCode::Esc);
     for (pane, filter) in [('3', "chat"), ('4', "10.0.4.17")] {
         keys.press(KeyCode::Char(pane));

@@ -16,7 +16,7 @@ use crate::{
         screen::Amount,
         table::cut,
         top::{
-            appearance::{HEADING, SELECTED, WARNING, verdict_style},
+            appearance::{HEADING, SELECTED, WARNING, short_verdict, verdict_style},
             areas::take_top,
             bar::{idle_bar, is_at_risk},
             compact::{Compact, ShortRoundTrip},
@@ -164,7 +164,9 @@ pub(super) fn draw(
     }
     let Cursor { first, .. } = cursor.unwrap_or_default();
     let places = page.offset..;
-    let shown = places.zip(&page.records).skip_while(|(place, _)| *place < first);
+    let shown = places
+        .zip(&page.records)
+        .skip_while(|(place, _)| *place < first);
     for (place, record) in shown {
         if area.height == 0 {
             break;
@@ -209,7 +211,9 @@ fn layout(screen: usize) -> Vec<(&'static Column, usize)> {
         }
     }
     let present = COLUMNS.iter().zip(widths);
-    present.filter_map(|(column, width)| Some((column, width?))).collect()
+    present
+        .filter_map(|(column, width)| Some((column, width?)))
+        .collect()
 }
 
 /// The verdict, or else what is unusual about the connection.
@@ -225,18 +229,16 @@ fn verdict(record: &ConnectionRecord, width: usize) -> (String, Style) {
     if width >= WHOLE_VERDICT {
         return (format!("{} ({})", verdict.kind, verdict.certainty), style);
     }
-    let mark = match verdict.certainty.as_str() {
-        "confirmed" => '!',
-        _ => '?',
-    };
-    (format!("{}{mark}", verdict.kind), style)
+    (short_verdict(&verdict.kind, &verdict.certainty), style)
 }
 
 /// Of the direction with the later ping.
 fn round_trip(record: &ConnectionRecord) -> Option<f64> {
     let age = |side: &DirectionRecord| Some((side.last_ping_seconds?, side.ping_rtt_seconds?));
     let sides = [&record.rx, &record.tx].into_iter().filter_map(age);
-    sides.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, rtt)| rtt)
+    sides
+        .min_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, rtt)| rtt)
 }
 
 /// Frames inside TLS are not seen.
@@ -261,7 +263,10 @@ mod tests {
     use super::*;
 
     fn titles(screen: usize) -> Vec<&'static str> {
-        layout(screen).iter().map(|(column, _)| column.title).collect()
+        layout(screen)
+            .iter()
+            .map(|(column, _)| column.title)
+            .collect()
     }
 
     #[test]

@@ -21,42 +21,51 @@ use crate::{
     records::status::StatusRecord,
 };
 
+/// Between two counts.
+const GAP: &str = "  ";
+
 pub(super) fn draw(polled: &Polled, freshness: Freshness<'_>, mut area: Rect, buffer: &mut Buffer) {
     let status = &polled.status;
     let first = take_top(&mut area, 1);
-    counts(status).render(first, buffer);
-    age(status, freshness).render(first, buffer);
+    let age = age(status, freshness);
+    counts(status, usize::from(first.width).saturating_sub(age.width())).render(first, buffer);
+    age.render(first, buffer);
     trouble(status, freshness).render(area, buffer);
 }
 
-fn counts(status: &StatusRecord) -> Line<'static> {
-    let mut spans = vec![
-        Span::styled("wsmon", HEADING),
-        Span::raw(format!(
-            "  up {}  {} open",
-            Compact(Some(status.uptime_seconds)),
-            Grouped(status.open)
-        )),
-    ];
-    if status.closing > 0 {
-        spans.push(Span::raw(format!("  {} closing", Grouped(status.closing))));
-    }
-    let zombies = status.zombies;
-    let text = match zombies.total() {
-        1 => "  1 zombie".to_owned(),
-        total => format!("  {} zombies", Grouped(total)),
+/// As many counts as fit, the most important first.
+fn counts(status: &StatusRecord, width: usize) -> Line<'static> {
+    let zombies = match status.zombies.total() {
+        1 => "1 zombie".to_owned(),
+        total => format!("{} zombies", Grouped(total)),
     };
-    spans.push(match (zombies.confirmed, zombies.suspected) {
-        (0, 0) => Span::raw(text),
-        (0, _) => Span::styled(format!("{text} (suspected)"), WARNING),
-        (confirmed, _) => Span::styled(format!("{text} ({} confirmed)", Grouped(confirmed)), CONFIRMED),
-    });
-    let at_risk = format!("  {} at risk", Grouped(status.at_risk));
-    spans.push(match status.at_risk {
-        0 => Span::raw(at_risk),
-        _ => Span::styled(at_risk, WARNING),
-    });
-    Line::from(spans)
+    let zombies = match (status.zombies.confirmed, status.zombies.suspected) {
+        (0, 0) => Span::raw(zombies),
+        (0, _) => Span::styled(format!("{zombies} (suspected)"), WARNING),
+        (confirmed, _) => {
+            let text = format!("{zombies} ({} confirmed)", Grouped(confirmed));
+            Span::styled(text, CONFIRMED)
+        }
+    };
+    let at_risk = format!("{} at risk", Grouped(status.at_risk));
+    let counts = [
+        Span::raw(format!("{} open", Grouped(status.open))),
+        zombies,
+        match status.at_risk {
+            0 => Span::raw(at_risk),
+            _ => Span::styled(at_risk, WARNING),
+        },
+        Span::raw(format!("{} closing", Grouped(status.closing))),
+        Span::raw(format!("up {}", Compact(Some(status.uptime_seconds)))),
+    ];
+    let mut line = Line::from(Span::styled("wsmon", HEADING));
+    for count in counts {
+        if line.width() + GAP.len() + count.width() > width {
+            break;
+        }
+        line.spans.extend([Span::raw(GAP), count]);
+    }
+    line
 }
 
 /// The time of the data, or how old it is if a refresh is overdue.

@@ -1,19 +1,13 @@
 //! Panes whose rows are the lines of a table.
 
-use ratatui::{
-    buffer::Buffer,
-    layout::Rect,
-    style::Style,
-    text::Line,
-    widgets::Widget,
-};
+use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Line, widgets::Widget};
 
 use crate::{
     cli::{
         list::clients as client_table,
         table::{Column, Table},
         top::{
-            appearance::{CONFIRMED, HEADING, SELECTED, WARNING, verdict_style},
+            appearance::{CONFIRMED, HEADING, SELECTED, WARNING, short_verdict, verdict_style},
             areas::take_top,
             compact::Compact,
             polled::Polled,
@@ -44,7 +38,10 @@ impl List {
     ) -> Self {
         let width = usize::from(width.saturating_sub(2));
         let mut table = Table::new(columns, Some(width));
-        let mut lines: Vec<_> = records.iter().flat_map(|record| table.push(row(record))).collect();
+        let mut lines: Vec<_> = records
+            .iter()
+            .flat_map(|record| table.push(row(record)))
+            .collect();
         lines.extend(table.finish());
         Self {
             lines,
@@ -79,17 +76,22 @@ impl List {
 pub(super) fn alerts(polled: &Polled, width: u16) -> List {
     let columns = vec![
         Column::new("SINCE"),
-        Column::new("ALERT").shortened_to(20),
-        Column::new("LISTENER").shortened_to(8).left_out(1),
+        Column::new("ALERT").shortened_to(15),
         Column::new("SUBJECT").shortened_to(20),
         Column::new("REASON").shortened_to(12),
     ];
     let row = |alert: &AlertLine| {
         vec![
             alert.ts.strftime("%H:%M:%S").to_string(),
-            alert.title(),
-            alert.listener.escape_debug().to_string(),
-            alert.subject(),
+            match &alert.certainty {
+                Some(certainty) => short_verdict(&alert.kind, certainty),
+                None => alert.kind.escape_debug().to_string(),
+            },
+            match &alert.conn {
+                // The owner is in the details, so that the reason has room.
+                Some(conn) => conn.peer.to_string(),
+                None => alert.subject(),
+            },
             alert.reason(),
         ]
     };

@@ -72,7 +72,8 @@ fn assert_screen(name: &str, shown: &str) {
     let expected = fs::read_to_string(&path);
     let expected = expected.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(
-        shown, expected,
+        shown,
+        expected,
         "\n{shown}\ndiffers from {}:\n{expected}\n{WRITE}=1 writes it",
         path.display()
     );
@@ -104,7 +105,10 @@ fn overlays_fit_a_small_terminal() {
     assert_screen("alert-80x24.txt", &alert);
     let typed = [KeyCode::Char('/'), KeyCode::Char('a')];
     let filter = text(&polled(), 80, 24, &typed);
-    assert!(filter.ends_with("filter: a   Enter applies, Esc cancels\n"), "{filter}");
+    assert!(
+        filter.ends_with("filter: a   Enter applies, Esc cancels\n"),
+        "{filter}"
+    );
 }
 
 #[test]
@@ -126,8 +130,13 @@ fn the_page_of_the_docs_shows_the_view_as_it_is() {
 fn the_samples_have_every_verdict() {
     let connections = connections();
     for kind in VerdictKind::ALL {
-        let mut kinds = connections.iter().filter_map(|record| record.verdict.as_ref());
-        assert!(kinds.any(|verdict| verdict.kind == kind.as_str()), "{kind:?}");
+        let mut kinds = connections
+            .iter()
+            .filter_map(|record| record.verdict.as_ref());
+        assert!(
+            kinds.any(|verdict| verdict.kind == kind.as_str()),
+            "{kind:?}"
+        );
     }
 }
 
@@ -185,9 +194,8 @@ fn everything_is_readable_without_colours_and_without_unicode() {
     let unstyled = Buffer::empty(Rect::new(0, 0, 1, 1)).content[0].style();
     let is_styled = |buffer: &Buffer| buffer.content.iter().any(|cell| cell.style() != unstyled);
     assert!(is_styled(&colored) && !is_styled(&plain) && !is_styled(&ascii));
-    let symbols = |buffer: &Buffer| -> String {
-        buffer.content.iter().map(|cell| cell.symbol()).collect()
-    };
+    let symbols =
+        |buffer: &Buffer| -> String { buffer.content.iter().map(|cell| cell.symbol()).collect() };
     assert_eq!(symbols(&colored), symbols(&plain));
     assert!(symbols(&ascii).is_ascii());
     assert!(symbols(&ascii).contains("####.."), "{}", symbols(&ascii));
@@ -218,7 +226,8 @@ fn hostile_text_reaches_no_terminal() {
         &[KeyCode::Char('3'), KeyCode::Enter],
     ] {
         let shown = text(&hostile, 120, 40, keys);
-        let is_safe = |c: char| c == '\n' || !(c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c));
+        let is_safe =
+            |c: char| c == '\n' || !(c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c));
         assert!(shown.chars().all(is_safe), "{keys:?}: {shown:?}");
     }
 }
@@ -234,7 +243,11 @@ fn no_size_is_too_small() {
         seed ^= seed << 17;
         seed % below
     };
-    let overlays = [None, Some(Overlay::Help), Some(Overlay::Connection(connections()[0].cookie))];
+    let overlays = [
+        None,
+        Some(Overlay::Help),
+        Some(Overlay::Connection(connections()[0].cookie)),
+    ];
     for round in 0..600 {
         let (width, height) = match round {
             0 => (1, 1),
@@ -252,7 +265,12 @@ fn no_size_is_too_small() {
         };
         // The terminal may have another size by now.
         for (wider, higher) in [(0, 0), (7, 3)] {
-            let area = Rect::new(0, 0, width.saturating_sub(wider), height.saturating_sub(higher));
+            let area = Rect::new(
+                0,
+                0,
+                width.saturating_sub(wider),
+                height.saturating_sub(higher),
+            );
             let mut buffer = Buffer::empty(area);
             buffer.set_style(area, Style::new());
             view.draw(&mut buffer);
