@@ -38,8 +38,8 @@ pub struct CheckArgs {
     pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub format: FormatArgs,
-    /// Also print the choices for this kernel and, if the verifier refuses a program, the end of its
-    /// log on stderr
+    /// Also print the choices for this kernel and, to stderr, the end of the verifier's log if it refuses
+    /// a program
     #[arg(short, long)]
     pub verbose: bool,
     /// Load programs that every kernel refuses

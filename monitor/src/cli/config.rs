@@ -38,7 +38,7 @@ pub struct ConfigArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the errors of a file with line and column, or what it would watch
+    /// Print all errors of a file by line and column, or its meaning
     Check {
         /// Configuration file
         #[arg(value_name = "FILE")]

@@ -43,7 +43,7 @@ use exit::CommandResult;
 const EXAMPLES: &str = "\
 Start with:
   wsmon check                                   check the prerequisites
-  wsmon ports                                   listening sockets with their owners
+  wsmon ports                                   listening sockets and owners
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
@@ -65,7 +65,7 @@ This build has no daemon. Start with:
   wsmon config example                          an example configuration file
   wsmon help verdicts                           what each verdict means, and what to do";
 
-/// See dead WebSocket connections from inside the kernel, before the application does.
+/// Find dead WebSocket connections from inside the kernel, before applications do.
 #[derive(Debug, Parser)]
 #[command(name = "wsmon", version, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]

@@ -61,7 +61,7 @@ Examples:
   wsmon run --port 8080 --access-log /var/log/wsmon-access.jsonl
       and a line for each connection at its end
   wsmon run --port 8080 --lb nginx,aws-alb
-      behind nginx on this host and an ALB before it, with the limits of `wsmon profiles`
+      behind nginx on this host and an ALB before it (see `wsmon profiles`)
   wsmon run --remote-port 443 --lb-timeout 350s
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
@@ -71,17 +71,19 @@ Examples:
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
-Each flag can be set by an environment variable: WSMON_PORT is --port, WSMON_LB_TIMEOUT is
---lb-timeout. A flag overrides its variable, a variable the file. Lists are separated by commas.
+Each flag can be set by an environment variable: WSMON_PORT is --port,
+WSMON_LB_TIMEOUT is --lb-timeout. A flag overrides its variable, a variable
+the file. Lists are separated by commas.
 
-Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid arguments,
-3 if the kernel or the privileges are not enough (see `wsmon check`).")]
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid
+arguments, 3 if the kernel or the privileges are not enough (see
+`wsmon check`).")]
 pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// Address that serves /metrics, /healthz and /readyz: also NAME:PORT, :PORT for every address, PORT
-    /// for loopback, or none [default: 127.0.0.1:6455]
+    /// Address that serves /metrics, /healthz and /readyz; or NAME:PORT, PORT on loopback, :PORT on every
+    /// address, or none [default: 127.0.0.1:6455]
     #[arg(
         long = "metrics-addr",
         alias = "web.listen-address",
@@ -128,7 +130,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there [default: /var/log/pods]
+    /// Directory of the logs of Kubernetes pods, with the names of the pods [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
     pub pod_logs: Option<PathBuf>,
 

@@ -24,18 +24,18 @@ pub enum Topic {
 }
 
 const ZOMBIES: &str = "\
-A zombie is a connection that looks open and is dead. To see one, stop a client of
-your WebSocket server. Its kernel keeps the connection and its process is silent,
-as behind a load balancer that has forgotten it:
+A zombie is a connection that looks open and is dead. To see one, stop a
+client of your WebSocket server. Its kernel keeps the connection open, and
+its process is silent, as if the path had forgotten it:
 
-  sudo wsmon run --port 8080 --lb-timeout 20s     watch the server's port
-  kill -STOP PID                                  stop a client
-  sudo wsmon list                                 in another terminal
-  kill -CONT PID                                  let the client go on
+  sudo wsmon run --port 8080 --lb-timeout 20s    watch the server's port
+  kill -STOP PID                                 stop a client
+  sudo wsmon top                                 in another terminal, or list
+  kill -CONT PID                                 let the client go on
 
-If the server sends pings, the connection is `unresponsive` after the second one
-without a pong. Otherwise it is `expired` after 20 s of silence. `wsmon run` reports
-it, and again when the client goes on: the verdict ends as `recovered`.
+If the server sends pings, the connection is `unresponsive` after the second
+one without a pong. Otherwise it is `expired` after 20 s of silence. The
+terminal of `wsmon run` shows it, and its end when the client goes on.
 
 `wsmon help verdicts` lists what else can be wrong.";
 

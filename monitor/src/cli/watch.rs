@@ -32,7 +32,7 @@ pub struct WatchArgs {
     )]
     pub ports: Vec<PortRange>,
 
-    /// Port of remote services that this host connects to, or a range of ports
+    /// Port of remote services that this host connects to, or a range
     #[arg(
         long = "remote-port",
         value_name = "PORT[-PORT]",

@@ -74,7 +74,7 @@ impl Banner<'_> {
         }
         let hidden = [
             (seeded.refused, "namespace", ""),
-            (seeded.hidden, "process", "those of "),
+            (seeded.hidden, "process", "the namespaces of "),
         ];
         let hidden: Vec<_> = hidden
             .into_iter()
@@ -82,7 +82,7 @@ impl Banner<'_> {
             .map(|(count, noun, whose)| format!("{whose}{}", counted(count, noun)))
             .collect();
         if !hidden.is_empty() {
-            let hidden = hidden.join(", and ");
+            let hidden = hidden.join(" and ");
             lines.push(format!("not scanned: {hidden} (see wsmon check)"));
         }
         if seeded.untracked > 0 {
@@ -219,7 +219,7 @@ mod tests {
         );
         for line in [
             "  1 connection older than this start, in 3 network namespaces",
-            "  not scanned: 2 namespaces, and those of 1 process (see wsmon check)",
+            "  not scanned: 2 namespaces and the namespaces of 1 process (see wsmon check)",
             "  not watched: 7 older connections; there is room for 262144, raise",
             "  no metrics server",
             "  no control socket",
