@@ -205,8 +205,8 @@ mod tests {
                 { network = "fd00::/8", path = [] },
             ]
         "#;
-        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, sends a FIN\n    \
-                        on expiry)\n    \
+        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, sends a FIN on\n    \
+                        expiry)\n    \
                         ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
                         path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
                         peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age\n      \

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{diagnostics::stderr_line, records::list_order::ListOrder};
 
-/// Show connections live, trouble first, and alerts, listeners, clients.
+/// Show connections live, trouble first, with alerts and listeners.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
