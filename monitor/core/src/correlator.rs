@@ -18,6 +18,7 @@
 
 mod close;
 mod queues;
+mod standing;
 mod storms;
 mod sweep;
 mod upgrades;
@@ -29,12 +30,10 @@ pub use storms::StormSetup;
 
 use super::{
     action::Action,
-    alert::{Alert, ConnectionAlert},
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::TrackedFlow,
     flows::Flows,
-    history::History,
     hop::ListenerRules,
     idle_gaps::KnownHop,
     interner::Interner,
@@ -42,7 +41,6 @@ use super::{
     listener::Listener,
     loss::Deliveries,
     observation::{FactsSource, Observation},
-    past_verdicts::PastVerdict,
     pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
     recv_queues::RecvQueues,
@@ -329,50 +327,6 @@ impl Correlator {
     pub fn known_since(&self) -> Vec<(Ktime, ConnId)> {
         let known = self.flows.iter();
         known.map(|(conn, flow)| (flow.first_seen, conn)).collect()
-    }
-
-    /// Like [`Correlator::known_since`], for connections with a standing verdict.
-    pub fn judged_since(&self) -> Vec<(Ktime, ConnId)> {
-        let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
-        judged.map(|(conn, flow)| (flow.first_seen, conn)).collect()
-    }
-
-    /// The standing alerts on connections, unordered.
-    pub fn standing_verdicts(&self) -> impl Iterator<Item = &ConnectionAlert> {
-        self.flows.iter().filter_map(|(_, flow)| flow.standing())
-    }
-
-    /// The standing alerts on what the idle gaps and lifetimes of a listener's connections show.
-    pub fn standing_findings(&self) -> impl Iterator<Item = &Alert> {
-        self.listeners.iter().flat_map(|listener| {
-            let History {
-                idle_gaps,
-                lifetimes,
-                ..
-            } = &listener.history;
-            idle_gaps.standing().chain(lifetimes.standing())
-        })
-    }
-
-    /// The standing verdict on a connection: as last reported, with the evidence of the last check.
-    pub fn standing(&self, conn: ConnId) -> Option<&ConnectionAlert> {
-        self.flows.get(conn)?.standing()
-    }
-
-    /// The verdicts that a connection had, in the order of their first end, and the standing one.
-    pub fn verdicts(&self, conn: ConnId) -> Vec<PastVerdict> {
-        let Some(flow) = self.flows.get(conn) else {
-            return Vec::new();
-        };
-        let history = &self.listeners[flow.listener.index()].history;
-        let past = history.past_verdicts.of(conn).iter().copied();
-        let standing = flow.standing().map(|alert| PastVerdict {
-            kind: alert.subject.kind,
-            certainty: alert.subject.certainty,
-            resolution: None,
-            count: 1,
-        });
-        past.chain(standing).collect()
     }
 
     /// Whether the connection is in the table.

@@ -65,7 +65,7 @@ mod status;
 mod streams;
 mod viewers;
 
-pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, KEPT_ALERTS, LoggedAlert};
+pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     client::{self, DEFAULT_CONTROL, ResponseLines},
+    color::{Color, ColorArgs},
     exit::{CommandResult, Failure},
     format_args::FormatArgs,
     screen::{self, Age, Counted, Shown, wrapped},
@@ -64,6 +65,9 @@ pub struct AlertsArgs {
 
     #[command(flatten)]
     pub format: FormatArgs,
+
+    #[command(flatten)]
+    pub color: ColorArgs,
 }
 
 /// Prints the alerts to stdout.
@@ -103,7 +107,16 @@ impl AlertsArgs {
     fn text(&self, alert: &AlertLine) -> Vec<String> {
         match self.history || self.follow {
             true => vec![AlertText(alert).to_string()],
-            false => paragraph(alert, Timestamp::now(), self.format.table_width()),
+            false => {
+                let mut lines = paragraph(alert, Timestamp::now(), self.format.table_width());
+                let color = alert.certainty.as_deref().and_then(Color::of_certainty);
+                if let Some(color) = color.filter(|_| self.color.is_on())
+                    && let Some(head) = lines.first_mut()
+                {
+                    *head = color.paint(head);
+                }
+                lines
+            }
         }
     }
 }

@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::{
     client::DEFAULT_CONTROL,
+    color::{Color, ColorArgs},
     exit::CommandResult,
     format_args::FormatArgs,
     screen::{self, Age, Margin},
-    table::{Column, Table},
+    table::{Cell, Column, Table},
     totals::{self, Totals},
 };
 use crate::records::status::{ListenerStatus, StatusRecord};
@@ -48,6 +49,9 @@ pub struct StatusArgs {
 
     #[command(flatten)]
     pub format: FormatArgs,
+
+    #[command(flatten)]
+    pub color: ColorArgs,
 }
 
 /// Prints the state to stdout.
@@ -61,7 +65,10 @@ async fn show(args: &StatusArgs) -> CommandResult {
     if args.format.is_json() {
         screen::write_line(&mut out, &json)?;
     } else if !args.quiet {
-        screen::write_lines(&mut out, &page(&status, args.format.table_width()))?;
+        screen::write_lines(
+            &mut out,
+            &page(&status, args.format.table_width(), args.color.is_on()),
+        )?;
     }
     Ok(match status.healthy {
         true => ExitCode::SUCCESS,
@@ -70,9 +77,9 @@ async fn show(args: &StatusArgs) -> CommandResult {
 }
 
 /// The listeners as a table, the totals, the daemon, and what is wrong.
-fn page(status: &StatusRecord, width: Option<usize>) -> Vec<String> {
+fn page(status: &StatusRecord, width: Option<usize>, is_colored: bool) -> Vec<String> {
     let mut table = Table::new(COLUMNS, width);
-    let rows = status.listeners.iter().map(row);
+    let rows = status.listeners.iter().map(|of| row(of, is_colored));
     let mut lines: Vec<_> = rows.flat_map(|row| table.push(row)).collect();
     lines.extend(table.finish());
     lines.push(String::new());
@@ -122,15 +129,16 @@ const COLUMNS: [Column; 10] = [
 ];
 
 /// A listener as a row of the table.
-fn row(listener: &ListenerStatus) -> [String; 10] {
+fn row(listener: &ListenerStatus, is_colored: bool) -> Vec<Cell> {
     let state = match (listener.listening_sockets, listener.storm.as_deref()) {
         (_, Some("mass_close")) => "mass close",
         (_, Some(_)) => "storm",
         (Some(0), None) => "no server",
+        (_, None) if listener.zombies.confirmed > 0 => "zombies",
         (_, None) => "ok",
     };
-    let is_dead = listener.zombies.confirmed > 0;
-    [
+    let color = (is_colored && state != "ok").then_some(Color::Red);
+    let text = [
         listener.listener.clone(),
         listener.ports.clone(),
         listener.open.to_string(),
@@ -140,13 +148,9 @@ fn row(listener: &ListenerStatus) -> [String; 10] {
         listener.at_risk.to_string(),
         Age(listener.idle_limit_seconds).to_string(),
         Margin(listener.heartbeat_margin_seconds).to_string(),
-        if is_dead && state == "ok" {
-            "zombies"
-        } else {
-            state
-        }
-        .to_owned(),
-    ]
+    ];
+    let state = Cell::colored(state, color);
+    text.into_iter().map(Cell::from).chain([state]).collect()
 }
 
 #[cfg(test)]
@@ -160,10 +164,17 @@ mod tests {
     };
     use monitor_core::{Tally, VerdictKind, storm::StormPhase};
 
-    fn text(status: &StatusRecord, width: Option<usize>) -> String {
-        let text = page(status, width).join("\n");
-        text.replace(&std::process::id().to_string(), "PID")
-            .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    fn text(
+        listeners: Vec<ListenerStatus>,
+        losses: Vec<LossCount>,
+        width: Option<usize>,
+    ) -> String {
+        let status = StatusRecord {
+            version: "1.0.0".to_owned(),
+            pid: 4215,
+            ..status(listeners, losses)
+        };
+        page(&status, width, false).join("\n")
     }
 
     #[test]
@@ -176,9 +187,9 @@ LISTENER  PORTS  OPEN  CLOSING  ZOMBIES  CONFIRMED  AT RISK    LIMIT  MARGIN  ST
 chat      8080      3        0        0          0        0  1 m 0 s  22.0 s  ok
 
 1 listener, 3 open, 0 zombies, heartbeat margin 22.0 s
-wsmon VERSION, pid PID, up 1 h 1 m, kernel 6.1.0
+wsmon 1.0.0, pid 4215, up 1 h 1 m, kernel 6.1.0
 no problems";
-        assert_eq!(text(&status(vec![chat], Vec::new()), None), expected);
+        assert_eq!(text(vec![chat], Vec::new(), None), expected);
     }
 
     #[test]
@@ -197,11 +208,11 @@ no problems";
             total: 7,
             last_five_minutes: 2,
         }];
-        let text = text(&status(listeners, losses), Some(80));
+        let text = text(listeners, losses, Some(80));
         for line in [
-            "8080      8080      3        2          1        0  1 m 0 s       -  zombies",
-            "a-rathe…  8080      0        0          0        0  1 m 0 s       -  no server",
-            "api       8080      3        0          0        0  1 m 0 s       -  mass close",
+            "8080       8080      3        2          1        0  1 m 0 s       -  zombies",
+            "a-rather…  8080      0        0          0        0  1 m 0 s       -  no server",
+            "api        8080      3        0          0        0  1 m 0 s       -  mass close",
             "3 listeners, 6 open, 2 zombies (1 confirmed)",
             "lost since the start: 7 (connections, snapshots_full)",
             "problem: listener 8080 has 1 confirmed zombie: see wsmon alerts",
@@ -209,6 +220,15 @@ no problems";
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
         }
         assert!(!text.contains("no problems"), "{text}");
+        let colored = page(
+            &status(vec![listener("8080", &dead, None)], Vec::new()),
+            None,
+            true,
+        );
+        assert!(
+            colored[1].ends_with("\x1b[31mzombies\x1b[0m"),
+            "{colored:?}"
+        );
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(80), "{text}");
     }

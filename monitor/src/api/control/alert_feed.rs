@@ -12,7 +12,7 @@ use crate::records::alert_kind::AlertKind;
 
 /// Maximum number of lines kept, and their maximum size in bytes. The oldest are dropped first. A group or
 /// a storm can take 15 kB.
-pub const KEPT_ALERTS: usize = 1000;
+const KEPT_ALERTS: usize = 1000;
 const KEPT_BYTES: usize = 4 << 20;
 
 /// Selects lines of the alert log. A line passes if it satisfies every condition that is set.

@@ -53,7 +53,7 @@ impl Parameter<'_> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, ParameterError> for Parameter<'_> {
+impl IntoDeserializer<'_, ParameterError> for Parameter<'_> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {

@@ -124,7 +124,7 @@ mod tests {
     fn the_table_fits_a_terminal() {
         let records = [1, 315_653].map(|cookie| record(&detail(cookie), None));
         let expected = [
-            "COOKIE  PEER              LOCAL                AGE   IDLE  VERDICT",
+            "COOKIE  PEER              LOCAL               AGE   IDLE  VERDICT",
             "1       10.77.1.12:53787  10.77.2.10:8080  20.0 s  5.0 s  -",
             "315653  10.77.1.12:53787  10.77.2.10:8080  20.0 s  5.0 s  -",
         ];
