@@ -256,7 +256,6 @@ fn invalid_filters_are_refused_with_the_remedy() {
         (&["list", "--state", "dead"], "expected open or closing"),
         (&["alerts", "--kind", "dead"], "expected zombie, at_risk"),
         (&["inspect", "x"], "expected a cookie like 315653"),
-        (&["list", "--verdict", "dead"], "black_holed"),
         (&["list", "--search", ""], "the text to search for is empty"),
         (&["list", "--watch", "--json"], "--watch prints tables"),
     ] {

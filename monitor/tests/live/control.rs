@@ -205,7 +205,7 @@ fn a_connection_can_be_inspected_before_and_after_its_end() {
     assert!(alive["idle_seconds"].as_f64() >= Some(2.0), "{alive}");
     let page = reported(control, &["inspect", &cookie]);
     assert!(
-        page.starts_with(&format!("connection {cookie}\n")),
+        page.starts_with(&format!("connection {cookie} at ")),
         "{page}"
     );
     assert!(page.contains("verdict    expired (suspected)"), "{page}");

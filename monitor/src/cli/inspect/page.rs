@@ -15,6 +15,7 @@ use crate::{
     },
     records::{
         connections::{ConnectionRecord, HandshakeSummary, TcpRecord, VerdictRecord},
+        rates::TrafficRates,
         status::ListenerStatus,
     },
 };
@@ -60,7 +61,10 @@ impl Page<'_> {
         fields.add("pings", ping_lines(record));
         fields.add("received", direction_lines(record, &record.rx));
         fields.add("sent", direction_lines(record, &record.tx));
-        fields.add("rates", record.rates.map(rates_text));
+        let rates = record
+            .rates
+            .filter(|rates| *rates != TrafficRates::default());
+        fields.add("rates", rates.map(rates_text));
         fields.add("tcp", tcp_lines(&record.tcp));
         fields.add("close", close_text(record));
         let mut lines = fields.into_lines();
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
     use crate::records::{
         connections::tests::{detail, record},
-        rates::{DirectionRates, TrafficRates},
+        rates::DirectionRates,
         status::tests::{healthy, listener},
     };
     use monitor_core::CloseHow;
@@ -277,11 +281,12 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
   age        20.0 s since TCP was established
   idle       72.0 s of 60 s (lb); 12.0 s over it
   heartbeat  ping every 15.0 s (jitter 0.0 s) from the peer
-  pings      2 from the peer, all answered; round trip 250 µs
-  received   3 frames with 0 bytes of payload
-             packet 5.0 s ago, data never, frame never, data frame never
-  sent       0 frames with 0 bytes of payload
-             packet never, data never, frame never, data frame never
+  pings      2 from the peer, all answered, round trip 250 µs
+  received   3 frames, 0 bytes of payload
+             last frame never, last data frame never
+             last packet 5.0 s ago, last with data never
+  sent       0 frames, 0 bytes of payload
+             last packet never, last with data never
   rates      received 2.0 frames/s, 1,234 bytes/s; sent 0.0 frames/s, 0 bytes/s
   tcp        1,234 bytes unacknowledged for 2.0 s
              3 retransmissions, 2 since the last acknowledgement
@@ -293,7 +298,7 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
     #[test]
     fn what_means_nothing_is_left_out_and_lines_without_a_terminal_are_whole() {
         let mut record = troubled();
-        record.rates = None;
+        record.rates = Some(TrafficRates::default());
         record.tcp = TcpRecord {
             last_ack_seconds: None,
             unacked_bytes: 0,

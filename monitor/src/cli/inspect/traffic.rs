@@ -12,42 +12,34 @@ use crate::{
     },
 };
 
-/// How long ago something happened. `never` is what to write for what wsmon did not see.
-struct Ago {
-    seconds: Option<f64>,
-    never: &'static str,
-}
-
-impl Ago {
-    fn text(self) -> String {
-        match self.seconds {
-            Some(seconds) => format!("{} ago", Age(Some(seconds))),
-            None => self.never.to_owned(),
-        }
-    }
-}
-
 /// The frames of a direction, and when the last ones came.
-pub(super) fn direction_lines(record: &ConnectionRecord, side: &DirectionRecord) -> [String; 2] {
+pub(super) fn direction_lines(record: &ConnectionRecord, side: &DirectionRecord) -> Vec<String> {
     let never = match record.age_seconds {
         Some(_) => "never",
         None => "not seen",
     };
-    let ago = |seconds| Ago { seconds, never }.text();
-    [
-        format!(
-            "{} with {} of payload",
-            Counted(side.frames.into(), "frame"),
-            Counted(side.payload_bytes, "byte")
-        ),
-        format!(
-            "packet {}, data {}, frame {}, data frame {}",
-            ago(side.last_packet_seconds),
-            ago(side.last_payload_seconds),
+    let ago = |seconds: Option<f64>| match seconds {
+        Some(_) => format!("{} ago", Age(seconds)),
+        None => never.to_owned(),
+    };
+    let mut lines = vec![format!(
+        "{}, {} of payload",
+        Counted(side.frames.into(), "frame"),
+        Counted(side.payload_bytes, "byte")
+    )];
+    if side.frames > 0 {
+        lines.push(format!(
+            "last frame {}, last data frame {}",
             ago(side.last_frame_seconds),
             ago(side.last_data_frame_seconds)
-        ),
-    ]
+        ));
+    }
+    lines.push(format!(
+        "last packet {}, last with data {}",
+        ago(side.last_packet_seconds),
+        ago(side.last_payload_seconds)
+    ));
+    lines
 }
 
 pub(super) fn rates_text(rates: TrafficRates) -> String {
@@ -67,8 +59,8 @@ pub(super) fn heartbeat_lines(record: &ConnectionRecord) -> Vec<String> {
     // The next ping is expected in the direction with the shorter interval.
     sides.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
     let mut next = next_expected(record).map(|seconds| match seconds < 0.0 {
-        true => format!("; expected {} ago", Age(Some(-seconds))),
-        false => format!("; next expected in {}", Age(Some(seconds))),
+        true => format!("; next was due {} ago", Age(Some(-seconds))),
+        false => format!("; next due in {}", Age(Some(seconds))),
     });
     let line = |(interval, side, sender): (f64, &DirectionRecord, &str)| {
         let jitter = side.ping_jitter_seconds;
@@ -102,11 +94,11 @@ fn answers(side: &DirectionRecord) -> String {
         unanswered => format!("{unanswered} unanswered"),
     };
     if let Some(last) = side.last_ping_seconds {
-        text += &format!("; the last {} ago", Age(Some(last)));
+        text += &format!("; last {} ago", Age(Some(last)));
     }
     let rtt = side.ping_rtt_seconds.map(Duration::try_from_secs_f64);
     if let Some(Ok(rtt)) = rtt {
-        text += &format!("; round trip {}", RoundTrip(rtt));
+        text += &format!(", round trip {}", RoundTrip(rtt));
     }
     text
 }
@@ -128,15 +120,18 @@ mod tests {
         assert_eq!(
             direction_lines(&record, &record.rx),
             [
-                "3 frames with 1,234,567 bytes of payload",
-                "packet 5.0 s ago, data never, frame never, data frame never",
+                "3 frames, 1,234,567 bytes of payload",
+                "last frame never, last data frame never",
+                "last packet 5.0 s ago, last with data never",
             ]
         );
         record.age_seconds = None;
-        let [_, times] = direction_lines(&record, &record.tx);
-        assert!(
-            times.starts_with("packet not seen, data not seen"),
-            "{times}"
+        assert_eq!(
+            direction_lines(&record, &record.tx),
+            [
+                "0 frames, 0 bytes of payload",
+                "last packet not seen, last with data not seen",
+            ]
         );
     }
 
@@ -146,14 +141,14 @@ mod tests {
         open.rx.last_ping_seconds = Some(8.2);
         assert_eq!(
             heartbeat_lines(&open),
-            ["ping every 15.0 s (jitter 0.0 s) from the peer; next expected in 6.8 s"]
+            ["ping every 15.0 s (jitter 0.0 s) from the peer; next due in 6.8 s"]
         );
         open.tx.ping_interval_seconds = Some(5.0);
         open.tx.last_ping_seconds = Some(8.2);
         assert_eq!(
             heartbeat_lines(&open),
             [
-                "ping every 5.0 s from this host; expected 3.2 s ago",
+                "ping every 5.0 s from this host; next was due 3.2 s ago",
                 "ping every 15.0 s (jitter 0.0 s) from the peer",
             ]
         );
@@ -169,7 +164,7 @@ mod tests {
         let mut open = record(&detail(7), None);
         assert_eq!(
             ping_lines(&open),
-            ["2 from the peer, all answered; round trip 250 µs"]
+            ["2 from the peer, all answered, round trip 250 µs"]
         );
         open.rx.pings = 0;
         assert_eq!(ping_lines(&open), ["none"]);
@@ -178,7 +173,7 @@ mod tests {
         open.tx.last_ping_seconds = Some(5.0);
         assert_eq!(
             ping_lines(&open),
-            ["3 from this host, 1 unanswered; the last 5.0 s ago"]
+            ["3 from this host, 1 unanswered; last 5.0 s ago"]
         );
     }
 
