@@ -177,6 +177,10 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
         screen.contains("verdict") && screen.contains("101 after") && screen.contains("Esc back")
     });
     tmux.press(&["Escape"]);
+    // Until it is read, the next key could be taken for one with Alt.
+    tmux.wait_for("the connections again", |screen| {
+        !row(screen, healthy).is_empty()
+    });
     tmux.press(&["Down"]);
     tmux.wait_for("the next row", |screen| {
         row(screen, healthy).starts_with('>')
