@@ -1,6 +1,11 @@
 //! The live view, on a terminal and printed.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use lab::{Client, Manner, Process, fresh_port, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,10 +108,10 @@ fn printed(control: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The line about a peer; empty if there is none.
+/// The row about a peer, below the header; empty if there is none.
 fn row(screen: &str, peer: SocketAddr) -> &str {
     let peer = peer.to_string();
-    let mut lines = screen.lines();
+    let mut lines = screen.lines().skip(3);
     lines.find(|line| line.contains(&peer)).unwrap_or_default()
 }
 
@@ -172,6 +177,10 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
         screen.contains("verdict") && screen.contains("101 after") && screen.contains("Esc back")
     });
     tmux.press(&["Escape"]);
+    // Until it is read, the next key could be taken for one with Alt.
+    tmux.wait_for("the connections again", |screen| {
+        !row(screen, healthy).is_empty()
+    });
     tmux.press(&["Down"]);
     tmux.wait_for("the next row", |screen| {
         row(screen, healthy).starts_with('>')
@@ -262,7 +271,8 @@ fn the_view_outlives_the_daemon_and_finds_the_next_one() {
         .arg("--control")
         .arg(&control)
         .args(["--metrics-addr", &format!("127.0.0.1:{port}")])
-        .args(["--alert-log", "/dev/null"]);
+        .args(["--alert-log", "/dev/null"])
+        .stderr(Stdio::null());
     let _next = Process::spawn(&mut next).unwrap();
     tmux.wait_for("the next daemon", |screen| {
         !screen.contains("no answer") && !row(screen, peer).is_empty()

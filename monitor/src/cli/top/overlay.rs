@@ -47,11 +47,11 @@ pub(super) fn lines(overlay: &Overlay, polled: &Polled, width: u16) -> Vec<Strin
 }
 
 fn connection_page(record: &ConnectionRecord, polled: &Polled, width: usize) -> Vec<String> {
-    let listeners = polled.status.listeners.iter();
-    let listener = listeners.filter(|listener| listener.listener == record.listener);
+    let mut listeners = polled.status.listeners.iter();
+    let listener = listeners.find(|listener| listener.listener == record.listener);
     let page = Page {
         record,
-        listener: listener.cloned().next(),
+        listener: listener.cloned(),
         width: Some(width),
         is_colored: false,
     };

@@ -34,7 +34,7 @@ pub(super) enum Overlay {
     Help,
     Connection(ConnId),
     /// An alert that isn't about one connection, in full.
-    Alert(AlertLine),
+    Alert(Box<AlertLine>),
 }
 
 /// What must happen after a key.

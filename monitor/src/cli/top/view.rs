@@ -12,6 +12,7 @@ use ratatui::{
     text::{Line, Span},
     widgets::Widget,
 };
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     appearance::{HEADING, SELECTED, WARNING},
@@ -20,7 +21,7 @@ use super::{
     polled::Polled,
     state::{Pane, ViewState},
 };
-use crate::cli::screen::Grouped;
+use crate::cli::{screen::Grouped, table::cut};
 
 /// One screen.
 pub(super) struct View<'a> {
@@ -107,15 +108,12 @@ impl View<'_> {
             width: rest,
             ..area
         };
-        let chosen = self.chosen();
-        let excess = chosen.chars().count().saturating_sub(rest.into());
-        // What does not fit is lost at the beginning: the rows come first.
-        let chosen: String = chosen.chars().skip(excess).collect();
+        let chosen = self.chosen(rest.into());
         Line::raw(chosen).right_aligned().render(right, buffer);
     }
 
-    /// The rows, the order and the filter of the connections.
-    fn chosen(&self) -> String {
+    /// As much of the rows, the order and the filter of the connections as fits. The filter comes first.
+    fn chosen(&self, width: usize) -> String {
         let ViewState {
             pane,
             order,
@@ -125,21 +123,24 @@ impl View<'_> {
         if *pane != Pane::Connections {
             return String::new();
         }
-        let mut chosen = String::new();
+        let mut parts = Vec::new();
         let page = &self.polled.connections;
         if !page.records.is_empty() && (page.is_full || page.offset > 0) {
             let last = page.offset + page.records.len();
-            chosen = format!("{}-{last}", page.offset + 1);
-            if filter.is_empty() {
-                chosen += &format!(" of {}", Grouped(page.total as u64));
-            }
-            chosen += "  ";
+            let total = match filter.is_empty() {
+                true => format!(" of {}", Grouped(page.total as u64)),
+                false => String::new(),
+            };
+            parts.push(format!("{}-{last}{total}", page.offset + 1));
         }
-        chosen += &format!("sort {}", order.as_str());
+        parts.push(format!("sort {}", order.as_str()));
         if !filter.is_empty() {
-            chosen += &format!("  filter {filter:?}");
+            parts.push(format!("filter {}", filter.escape_debug()));
         }
-        chosen
+        let fitting = (0..parts.len())
+            .map(|from| parts[from..].join("  "))
+            .find(|text| text.width() <= width);
+        fitting.unwrap_or_else(|| cut(parts.last().map_or("", String::as_str), width))
     }
 
     fn footer(&self) -> Line<'static> {

@@ -164,7 +164,7 @@ impl ViewState {
             Pane::Alerts => match polled.alerts.get(row) {
                 Some(alert) => match &alert.conn {
                     Some(conn) => self.cover(Overlay::Connection(conn.cookie)),
-                    None => self.cover(Overlay::Alert(alert.clone())),
+                    None => self.cover(Overlay::Alert(Box::new(alert.clone()))),
                 },
                 None => Effect::Draw,
             },

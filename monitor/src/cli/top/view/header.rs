@@ -55,7 +55,6 @@ fn counts(status: &StatusRecord, width: usize) -> Line<'static> {
             0 => Span::raw(at_risk),
             _ => Span::styled(at_risk, WARNING),
         },
-        Span::raw(format!("{} closing", Grouped(status.closing))),
         Span::raw(format!("up {}", Compact(Some(status.uptime_seconds)))),
     ];
     let mut line = Line::from(Span::styled("wsmon", HEADING));
