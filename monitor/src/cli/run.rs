@@ -56,7 +56,7 @@ use monitor_core::reap::ReapMode;
 Examples:
   wsmon run --port 8080 --lb-timeout 60s
       a server on port 8080, behind a load balancer that forgets after 60 s
-  wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
+  wsmon run --port 8080,9000-9010 --alert-log /var/log/wsmon.jsonl
       several groups of ports, alerts to a file
   wsmon run --port 8080 --access-log /var/log/wsmon-access.jsonl
       and a line for each connection at its end
@@ -65,7 +65,7 @@ Examples:
   wsmon run --remote-port 443 --lb-timeout 350s
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
-      and abort confirmed dead connections, so that the application gets an error at once
+      and abort confirmed dead connections: the application gets an error
   wsmon run --port 8080 --workload-labels
       with the number of connections of each Kubernetes workload in the metrics
   wsmon run --config /etc/wsmon.toml

@@ -45,7 +45,9 @@ impl Reloader {
             }
             Ok(changes) => notice_line!("wsmon: reloaded {path}: {}", changes.join("; ")),
             Err(failure) => {
-                stderr_line!("wsmon: not reloaded, the old configuration stays in force: {failure}")
+                stderr_line!(
+                    "wsmon: not reloaded, the old configuration stays in force: {failure}"
+                );
             }
         }
     }
