@@ -223,6 +223,9 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
         screen.lines().all(|line| line.chars().count() <= 20) && screen.contains("> expired?")
     });
     tmux.resize(80, 24);
+    tmux.wait_for("the first size", |screen| {
+        screen.contains("OWNER") && screen.contains("q quit")
+    });
     tmux.press(&["q"]);
     session.assert_restored();
 }
