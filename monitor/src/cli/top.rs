@@ -9,6 +9,7 @@ mod once;
 mod overlay;
 mod polled;
 mod rate_meter;
+mod refresh_timer;
 #[cfg(test)]
 mod samples;
 mod state;

@@ -43,6 +43,11 @@ impl Tmux {
         self.command(&["capture-pane", "-p"])
     }
 
+    /// The same with escape sequences for colours and the like.
+    pub(crate) fn styled_screen(&self) -> String {
+        self.command(&["capture-pane", "-p", "-e"])
+    }
+
     /// A variable of the pane, as in tmux(1).
     pub(crate) fn variable(&self, name: &str) -> String {
         let shown = self.command(&["display-message", "-p", &format!("#{{{name}}}")]);

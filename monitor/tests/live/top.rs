@@ -223,6 +223,9 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
         screen.lines().all(|line| line.chars().count() <= 20) && screen.contains("> expired?")
     });
     tmux.resize(80, 24);
+    tmux.wait_for("the first size", |screen| {
+        screen.contains("OWNER") && screen.contains("q quit")
+    });
     tmux.press(&["q"]);
     session.assert_restored();
 }
@@ -245,6 +248,39 @@ fn a_signal_ends_the_view_and_restores_the_terminal() {
         .wait_for("the view", |screen| screen.contains("? help"));
     session.tmux.press(&["C-c"]);
     session.assert_restored();
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn the_environment_says_what_the_terminal_can_show() {
+    let scene = Scene::new();
+    let dead = scene.dead.local_addr();
+    let control = scene.control().display();
+    let start = |environment: &str| {
+        let script = format!("{environment} {WSMON} top --control {control}; exec cat");
+        Tmux::start(80, 24, &script)
+    };
+    let is_shown = |screen: &str| row(screen, dead).contains("expired?");
+    let dumb = start("TERM=dumb");
+    let screen = dumb.wait_for("one screen", |screen| is_shown(screen));
+    let reason = "printing one screen, because TERM is dumb";
+    assert!(screen.contains(reason), "{screen}");
+    assert_eq!(dumb.variable("alternate_on"), "0");
+    drop(dumb);
+    for (environment, has_color, filled) in [
+        ("LC_ALL=C.UTF-8", true, "██"),
+        ("LC_ALL=C.UTF-8 NO_COLOR=1", false, "██"),
+        ("LC_ALL=C", true, "##"),
+    ] {
+        let tmux = start(environment);
+        let screen = tmux.wait_for("the view", |screen| is_shown(screen));
+        assert!(row(&screen, dead).contains(filled), "{screen}");
+        assert_eq!(
+            tmux.styled_screen().contains("\u{1b}["),
+            has_color,
+            "{environment}"
+        );
+    }
 }
 
 #[test]

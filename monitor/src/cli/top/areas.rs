@@ -7,15 +7,18 @@ use super::state::Pane;
 /// From this height on, listeners are shown below the connections.
 const TALL: u16 = 32;
 
+/// Below this height, the lines around the rows are reduced to one above and one below.
+const LOW: u16 = 8;
+
 /// Lines of listeners below the connections, with their headings.
 const STRIP: u16 = 8;
 
 /// The parts from top to bottom. On a screen that is too small, those below are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Areas {
-    /// Two lines: what there is, and what is wrong.
+    /// What there is, and unless the screen is low, what is wrong.
     pub(super) header: Rect,
-    /// One line: the panes, and what is chosen in this one.
+    /// One line unless the screen is low: the panes, and what is chosen in this one.
     pub(super) tabs: Rect,
     /// The column headings of the pane with its rows.
     pub(super) body: Rect,
@@ -28,8 +31,9 @@ pub(super) struct Areas {
 impl Areas {
     pub(super) fn of(screen: Rect, pane: Pane, listeners: usize) -> Self {
         let mut rest = screen;
-        let header = take_top(&mut rest, 2);
-        let tabs = take_top(&mut rest, 1);
+        let is_low = screen.height < LOW;
+        let header = take_top(&mut rest, if is_low { 1 } else { 2 });
+        let tabs = take_top(&mut rest, u16::from(!is_low));
         let footer = take_bottom(&mut rest, 1);
         let strip = if pane == Pane::Connections && screen.height >= TALL {
             let lines = u16::try_from(listeners).unwrap_or(STRIP).saturating_add(2);
@@ -90,6 +94,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_screen_is_in_one_part() {
+        assert_eq!(heights(5, 3), [1, 0, 3, 0, 1]);
         assert_eq!(heights(24, 3), [2, 1, 20, 0, 1]);
         assert_eq!(heights(40, 3), [2, 1, 31, 5, 1]);
         assert_eq!(heights(40, 300), [2, 1, 28, 8, 1]);

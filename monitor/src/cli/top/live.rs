@@ -27,6 +27,7 @@ use super::{
     appearance::Appearance,
     polled::{Answer, Polled, poll},
     rate_meter::RateMeter,
+    refresh_timer::RefreshTimer,
     state::{Effect, ViewState},
     terminal_guard::TerminalGuard,
     view::{Freshness, View},
@@ -36,16 +37,13 @@ use crate::cli::exit::{CommandResult, Failure};
 /// Keys that wait while a screen is drawn.
 const WAITING_EVENTS: usize = 64;
 
-/// How many refreshes may be late before the view says so.
-const LATE: u32 = 2;
-
 /// Everything that is shown, and the refresh on its way.
 struct LiveView<'a> {
     args: &'a TopArgs,
     state: ViewState,
     polled: Polled,
     meter: RateMeter,
-    answered_at: Instant,
+    timer: RefreshTimer,
     /// Why the last refresh failed.
     failure: Option<String>,
     /// At most one: a slow daemon is not asked again before it answers, unless something else is to be shown.
@@ -67,7 +65,7 @@ pub(super) async fn show(args: &TopArgs) -> CommandResult {
         state,
         polled,
         meter,
-        answered_at: Instant::now(),
+        timer: RefreshTimer::new(args.interval, Instant::now()),
         failure: None,
         refresh: None,
     };
@@ -104,9 +102,9 @@ impl LiveView<'_> {
                     self.refresh = None;
                     self.take(answer)
                 }
-                _ = ticks.tick() => match self.state.is_paused || self.refresh.is_some() {
-                    true => Effect::Draw,
-                    false => Effect::Poll,
+                _ = ticks.tick() => match self.is_refresh_due() {
+                    true => Effect::Poll,
+                    false => Effect::Draw,
                 },
                 () = ends.next() => Effect::Quit,
             };
@@ -119,17 +117,22 @@ impl LiveView<'_> {
     }
 
     fn view(&self) -> View<'_> {
-        let age = self.answered_at.elapsed();
+        let now = Instant::now();
         View {
             state: &self.state,
             polled: &self.polled,
             freshness: Freshness {
-                age,
-                is_overdue: self.failure.is_some() || age > self.args.interval * (LATE + 1),
+                age: self.timer.age(now),
+                is_overdue: self.failure.is_some() || self.timer.is_overdue(now),
                 failure: self.failure.as_deref(),
             },
             has_keys: true,
         }
+    }
+
+    fn is_refresh_due(&self) -> bool {
+        let is_idle = !self.state.is_paused && self.refresh.is_none();
+        is_idle && self.timer.is_due(Instant::now())
     }
 
     fn poll(&mut self) {
@@ -137,6 +140,7 @@ impl LiveView<'_> {
             outdated.abort();
         }
         let (control, question) = (self.args.control.clone(), self.state.question());
+        self.timer.ask(Instant::now());
         self.refresh = Some(tokio::spawn(async move { poll(&control, &question).await }));
     }
 
@@ -145,7 +149,7 @@ impl LiveView<'_> {
             Ok(answer) => {
                 self.polled.update(answer);
                 self.meter.measure(&mut self.polled.connections.records);
-                self.answered_at = Instant::now();
+                self.timer.answer(self.state.order, Instant::now());
                 self.failure = None;
                 self.state.adopt(&self.polled)
             }
