@@ -4,4 +4,5 @@
 mod browser_headers;
 pub mod control;
 pub mod http;
+mod metrics_sockets;
 pub mod page;

@@ -330,6 +330,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("mandoc", "mandoc"),
         ("zsh", "zsh"),
         ("fish", "fish"),
+        ("tmux", "tmux"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

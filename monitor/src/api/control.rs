@@ -69,7 +69,7 @@ pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
-pub use socket::{ControlSocket, Guard, SocketError};
+pub use socket::{ControlSocket, Guard, RunningDaemon, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.

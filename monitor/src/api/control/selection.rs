@@ -108,7 +108,7 @@ const MAX_CGROUPS: usize = 8_192;
 pub(super) struct Selection {
     query: ConnectionsQuery,
     owners: OwnerService,
-    /// Cgroups that were looked up for the search.
+    /// Cgroups of which the names were looked up, or known.
     cgroups: HashSet<u64>,
 }
 
@@ -144,8 +144,12 @@ impl Selection {
 
     async fn look_up_cgroups(&mut self, records: &[ConnectionRecord]) {
         let mut unknown = Vec::new();
-        for id in records.iter().filter_map(cgroup_id) {
-            if self.cgroups.len() < MAX_CGROUPS && self.cgroups.insert(id) {
+        for record in records {
+            if let Some(id) = cgroup_id(record)
+                && self.cgroups.len() < MAX_CGROUPS
+                && self.cgroups.insert(id)
+                && self.owners.known(record.cookie, Some(id)).cgroup.is_none()
+            {
                 unknown.push(id);
             }
         }

@@ -21,18 +21,18 @@ use crate::{
 };
 
 /// What a page shows, and how.
-pub(super) struct Page<'a> {
-    pub(super) record: &'a ConnectionRecord,
+pub(in crate::cli) struct Page<'a> {
+    pub(in crate::cli) record: &'a ConnectionRecord,
     /// The state of its listener, if it is known.
-    pub(super) listener: Option<ListenerStatus>,
+    pub(in crate::cli) listener: Option<ListenerStatus>,
     /// To which lines are wrapped; `None` leaves them whole.
-    pub(super) width: Option<usize>,
-    pub(super) is_colored: bool,
+    pub(in crate::cli) width: Option<usize>,
+    pub(in crate::cli) is_colored: bool,
 }
 
 impl Page<'_> {
     /// What means nothing is left out.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(in crate::cli) fn lines(&self) -> Vec<String> {
         let record = self.record;
         let date = record.ts.strftime("%Y-%m-%d %H:%M:%S.%3f UTC");
         let title = format!("connection {} at {date}", record.cookie.0);
@@ -146,7 +146,8 @@ fn tcp_lines(tcp: &TcpRecord) -> Vec<String> {
     if let Some(last) = tcp.last_ack_seconds {
         lines.push(format!("last acknowledgement {} ago", Age(Some(last))));
     }
-    if tcp.unacked_bytes > 0 {
+    // An acknowledgement may not be known yet. A second transmission proves that none came.
+    if tcp.unacked_bytes > 0 && tcp.retransmits > 0 {
         let bytes = Counted(tcp.unacked_bytes.into(), "byte");
         let lasting = lasting(tcp.unacked_seconds);
         lines.push(format!("{bytes} unacknowledged{lasting}"));
@@ -158,7 +159,7 @@ fn tcp_lines(tcp: &TcpRecord) -> Vec<String> {
             recent => format!("{all}, {recent} since the last acknowledgement"),
         });
     }
-    if tcp.unanswered_transmissions > 0 {
+    if tcp.unanswered_transmissions > 1 {
         let sent = Counted(tcp.unanswered_transmissions.into(), "transmission");
         let lasting = lasting(tcp.unanswered_seconds);
         lines.push(format!("{sent} unanswered{lasting}"));
@@ -251,7 +252,7 @@ mod tests {
         record.tcp.unacked_seconds = Some(2.0);
         record.tcp.retransmits = 2;
         record.tcp.retransmits_total = 3;
-        record.tcp.unanswered_transmissions = 1;
+        record.tcp.unanswered_transmissions = 2;
         record.tcp.unanswered_seconds = Some(1.7);
         record.tcp.send_queue_bytes = Some(512);
         record.owner.unit = Some("chat\n.service".to_owned());
@@ -290,7 +291,7 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
   rates      received 2.0 frames/s, 1,234 bytes/s; sent 0.0 frames/s, 0 bytes/s
   tcp        1,234 bytes unacknowledged for 2.0 s
              3 retransmissions, 2 since the last acknowledgement
-             1 transmission unanswered for 1.7 s
+             2 transmissions unanswered for 1.7 s
              512 bytes in the send queue at the last scan";
         assert_eq!(lines(&troubled(), Some(80)).join("\n"), expected);
     }
@@ -301,12 +302,12 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
         record.rates = Some(TrafficRates::default());
         record.tcp = TcpRecord {
             last_ack_seconds: None,
-            unacked_bytes: 0,
-            unacked_seconds: None,
+            unacked_bytes: 129,
+            unacked_seconds: Some(27.2),
             retransmits: 0,
             retransmits_total: 0,
-            unanswered_transmissions: 0,
-            unanswered_seconds: None,
+            unanswered_transmissions: 1,
+            unanswered_seconds: Some(27.2),
             send_queue_bytes: Some(0),
         };
         let lines = lines(&record, None);

@@ -59,20 +59,28 @@ pub(super) fn heartbeat_lines(record: &ConnectionRecord) -> Vec<String> {
     // The next ping is expected in the direction with the shorter interval.
     sides.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
     let mut next = next_expected(record).map(|seconds| match seconds < 0.0 {
-        true => format!("; next was due {} ago", Age(Some(-seconds))),
-        false => format!("; next due in {}", Age(Some(seconds))),
+        true => format!("; next was due {} ago", tenths(-seconds)),
+        false => format!("; next due in {}", tenths(seconds)),
     });
     let line = |(interval, side, sender): (f64, &DirectionRecord, &str)| {
         let jitter = side.ping_jitter_seconds;
         let jitter = jitter.map(|jitter| format!(" (jitter {jitter:.1} s)"));
         format!(
             "ping every {}{} from {sender}{}",
-            Age(Some(interval)),
+            tenths(interval),
             jitter.unwrap_or_default(),
             next.take().unwrap_or_default()
         )
     };
     sides.into_iter().map(line).collect()
+}
+
+/// More digits would not be right: pings are smoothed in steps of 17 ms.
+fn tenths(seconds: f64) -> String {
+    match seconds < 60.0 {
+        true => format!("{seconds:.1} s"),
+        false => Age(Some(seconds)).to_string(),
+    }
 }
 
 /// The pings in each direction that has any.
