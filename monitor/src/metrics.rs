@@ -8,6 +8,7 @@ mod families;
 mod frames;
 mod handshakes;
 mod health;
+mod losses;
 mod storms;
 mod tcp;
 mod verdicts;
@@ -16,16 +17,13 @@ use std::borrow::Cow;
 
 use monitor_common::{
     Direction,
-    drop_reason::DropReason,
     stats::{Counter, ListenerStats},
 };
 use prometheus::TextEncoder;
 
-use crate::{
-    alerting::sinks::UndeliveredAlerts, config::listeners::ListenerConfig,
-    logs::line_log::LostLines,
-};
+use crate::config::listeners::ListenerConfig;
 use families::FamilyBuilder;
+pub use losses::{LossFigure, Losses};
 use monitor_core::{
     Ktime, Tally, Workloads,
     tally::{ConnectionCounts, Turnover},
@@ -58,45 +56,6 @@ pub struct Scrape<'a> {
     pub missed_runs: &'a [MissedRuns],
     /// The kernel's release.
     pub kernel: &'a str,
-}
-
-/// Losses anywhere between the wire and the reader.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// By [`DropReason`].
-    pub kernel: [u64; DropReason::ALL.len()],
-    /// Older connections without room in the snapshot map when they were seeded. The kernel programs
-    /// also count such a connection at its first packet.
-    pub untracked_at_start: u64,
-    /// Records that could not be decoded.
-    pub undecodable: u64,
-    /// Connections that were given up because no program reported their end.
-    pub unreported_ends: u64,
-    /// Handshake records that could not be decoded.
-    pub undecodable_handshakes: u64,
-    /// Alerts that did not reach a receiver.
-    pub undelivered: UndeliveredAlerts,
-    /// Lines of the access log.
-    pub access_log: LostLines,
-}
-
-impl Losses {
-    /// All losses that degrade wsmon's results. The losses of a live viewer are not included, because
-    /// the viewer gets them itself.
-    pub fn total(&self) -> u64 {
-        let kernel = self.kernel.iter().sum::<u64>() - self.of(DropReason::SamplesFull);
-        kernel
-            + self.untracked_at_start
-            + self.undecodable
-            + self.unreported_ends
-            + self.undecodable_handshakes
-            + self.undelivered.total()
-            + self.access_log.total()
-    }
-
-    fn of(&self, reason: DropReason) -> u64 {
-        self.kernel[reason as usize]
-    }
 }
 
 /// How full a ring buffer was found.

@@ -11,11 +11,15 @@
 //! * `reason` is a sentence for people.
 
 pub mod alert;
+pub mod alert_kind;
+pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;
+pub mod endpoint;
 pub mod frames;
 pub mod groups;
+pub mod heartbeat;
 pub(crate) mod json;
 pub mod list_order;
 pub mod listening_socket;
@@ -23,9 +27,12 @@ pub mod loss;
 mod now;
 pub(crate) mod numbers;
 pub mod owner;
+pub mod owner_text;
 pub mod rates;
 pub mod recording_summary;
+pub mod search;
 pub mod skipped;
+pub mod status;
 pub mod transitions;
 pub mod warning;
 
@@ -33,6 +40,12 @@ pub use now::Now;
 
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
+
+/// The header of a list of standing alerts with their number when the list was begun.
+pub const TOTAL_ALERTS_HEADER: &str = "wsmon-alerts";
+
+/// The header of a list of past alerts with the number of older ones that were dropped.
+pub const DROPPED_HEADER: &str = "wsmon-dropped";
 
 /// The header of a list of connections, or of a stream of frames, with the watched local ports on which
 /// nobody listens.

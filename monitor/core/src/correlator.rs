@@ -18,6 +18,7 @@
 
 mod close;
 mod queues;
+mod standing;
 mod storms;
 mod sweep;
 mod upgrades;
@@ -29,7 +30,6 @@ pub use storms::StormSetup;
 
 use super::{
     action::Action,
-    alert::ConnectionAlert,
     event::Event,
     facts::{ConnId, Facts, ListenerId, Protocol},
     flow::TrackedFlow,
@@ -41,7 +41,6 @@ use super::{
     listener::Listener,
     loss::Deliveries,
     observation::{FactsSource, Observation},
-    past_verdicts::PastVerdict,
     pending::{Pending, UpgradeAttempt},
     reap::ReapOutcome,
     recv_queues::RecvQueues,
@@ -313,6 +312,12 @@ impl Correlator {
         listeners.map(|listener| &listener.history.tally).collect()
     }
 
+    /// The counts of one listener; `None` if there is no such listener.
+    pub fn tally(&self, listener: ListenerId) -> Option<&Tally> {
+        let listener = self.listeners.get(listener.index())?;
+        Some(&listener.history.tally)
+    }
+
     /// Number of inputs ignored because they name an unknown listener or the wrong connection.
     pub fn rejected(&self) -> u64 {
         self.rejected
@@ -328,33 +333,6 @@ impl Correlator {
     pub fn known_since(&self) -> Vec<(Ktime, ConnId)> {
         let known = self.flows.iter();
         known.map(|(conn, flow)| (flow.first_seen, conn)).collect()
-    }
-
-    /// Like [`Correlator::known_since`], for connections with a standing verdict.
-    pub fn judged_since(&self) -> Vec<(Ktime, ConnId)> {
-        let judged = self.flows.iter().filter(|(_, flow)| flow.is_judged());
-        judged.map(|(conn, flow)| (flow.first_seen, conn)).collect()
-    }
-
-    /// The standing verdict on a connection: as last reported, with the evidence of the last check.
-    pub fn standing(&self, conn: ConnId) -> Option<&ConnectionAlert> {
-        self.flows.get(conn)?.standing()
-    }
-
-    /// The verdicts that a connection had, in the order of their first end, and the standing one.
-    pub fn verdicts(&self, conn: ConnId) -> Vec<PastVerdict> {
-        let Some(flow) = self.flows.get(conn) else {
-            return Vec::new();
-        };
-        let history = &self.listeners[flow.listener.index()].history;
-        let past = history.past_verdicts.of(conn).iter().copied();
-        let standing = flow.standing().map(|alert| PastVerdict {
-            kind: alert.subject.kind,
-            certainty: alert.subject.certainty,
-            resolution: None,
-            count: 1,
-        });
-        past.chain(standing).collect()
     }
 
     /// Whether the connection is in the table.

@@ -364,6 +364,10 @@ impl TrackedFlow {
         actions: &mut VecDeque<Action>,
     ) {
         let silence = rules::silence_before(observation, &verdict);
+        // A verdict is confirmed at most once.
+        if verdict.is_confirmed_zombie() {
+            history.tally.confirmed_zombies += 1;
+        }
         if verdict.certainty == Certainty::Confirmed && verdict.kind.is_death() {
             // A proxy may answer for an unresponsive client, so the silence proves nothing.
             if verdict.kind != VerdictKind::Unresponsive && !self.death_recorded {
@@ -393,6 +397,9 @@ impl TrackedFlow {
         let StandingVerdict { verdict, alert } = *standing;
         let kind = verdict.kind as usize;
         history.count(self.cgroup, |counts| counts.zombies[kind] -= 1);
+        if verdict.is_confirmed_zombie() {
+            history.tally.confirmed_zombies -= 1;
+        }
         if matches!(
             ending,
             Ending::Recovered | Ending::Dismissed | Ending::Superseded

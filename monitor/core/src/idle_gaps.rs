@@ -27,6 +27,13 @@ pub struct Learned {
     pub killed: Option<Duration>,
 }
 
+impl Learned {
+    /// `limit` minus [`Learned::gap_p99`], in seconds. Negative if `limit` will drop connections.
+    pub fn heartbeat_margin(&self, limit: Option<Duration>) -> Option<f64> {
+        Some(limit?.as_secs_f64() - self.gap_p99?.as_secs_f64())
+    }
+}
+
 /// A middlebox that is known to end connections after a certain idle time, or at a certain age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownHop {
@@ -119,6 +126,11 @@ impl IdleGaps {
         let found = self.mismatch(listener, rules, known, at);
         let mismatch = update_standing(&mut self.mismatch, found, at);
         at_risk.into_iter().chain(mismatch).collect()
+    }
+
+    /// The alerts that stand.
+    pub(super) fn standing(&self) -> impl Iterator<Item = &Alert> {
+        [&self.at_risk, &self.mismatch].into_iter().flatten()
     }
 
     fn at_risk(&self, listener: ListenerId, rules: &ListenerRules, at: Ktime) -> Option<Alert> {
@@ -401,6 +413,7 @@ mod tests {
             "{}",
             alert.reason
         );
+        assert!(idle_gaps.standing().eq([alert]));
         assert_eq!(
             judge(&mut idle_gaps, &rules(Some(60)), 1),
             [],

@@ -52,6 +52,11 @@ impl Lifetimes {
         update_standing(&mut self.standing, found, at)
     }
 
+    /// The alert that stands.
+    pub(super) fn standing(&self) -> Option<&Alert> {
+        self.standing.as_ref()
+    }
+
     fn mismatch(
         &self,
         listener: ListenerId,

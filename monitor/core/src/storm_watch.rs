@@ -10,7 +10,7 @@ use super::{
     flow::TrackedFlow,
     observation::Observation,
     rules,
-    storm::{Baseline, Departure, StormDetector, StormSettings},
+    storm::{Baseline, Departure, StormDetector, StormPhase, StormSettings},
     tally::Tally,
     time::Ktime,
 };
@@ -40,6 +40,13 @@ impl StormWatch {
         [&self.reconnect, &self.thrash].into_iter().flatten()
     }
 
+    pub(super) fn phase(&self) -> Option<StormPhase> {
+        match &self.reconnect.as_ref()?.subject {
+            Subject::Storm(storm) => Some(storm.phase),
+            _ => None,
+        }
+    }
+
     /// Assigns the flow to the client, and to no other.
     pub(super) fn connect(&mut self, flow: &mut TrackedFlow, at: Ktime, client: IpAddr) {
         self.disconnect(flow);
@@ -64,12 +71,7 @@ impl StormWatch {
         client: IpAddr,
         tally: &Tally,
     ) {
-        let open = tally
-            .counts
-            .connections
-            .iter()
-            .map(|phases| phases.open)
-            .sum();
+        let open = tally.counts.phases().open;
         self.detector
             .departed(&departure(observation, how, client), open);
     }

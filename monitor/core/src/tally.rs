@@ -22,6 +22,8 @@ use super::{
 pub struct Tally {
     /// The counts that each workload has too.
     pub counts: ConnectionCounts,
+    /// Gauge: the zombies whose verdict is confirmed.
+    pub confirmed_zombies: u64,
     /// Gauge: idle for at least 0.8 of the limit, but not past it.
     pub at_risk: u64,
     /// Firing episodes, by `VerdictKind`.
@@ -79,6 +81,15 @@ pub struct ConnectionCounts {
 }
 
 impl ConnectionCounts {
+    /// The connections of all protocols.
+    pub fn phases(&self) -> Phases {
+        let protocols = self.connections.iter();
+        protocols.fold(Phases::default(), |sum, phases| Phases {
+            open: sum.open + phases.open,
+            closing: sum.closing + phases.closing,
+        })
+    }
+
     pub(super) fn count_close(&mut self, facts: &Facts, how: CloseHow) {
         self.turnover.closed[how as usize] += 1;
         if let Some(established_at) = facts.established_at {
@@ -118,6 +129,11 @@ impl Turnover {
             opened: stats.opened.get(),
             closed: std::array::from_fn(|how| stats.closed[how].get()),
         }
+    }
+
+    /// The connections that closed in any way.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
     }
 
     pub(super) fn add(&mut self, other: &Self) {

@@ -1,6 +1,6 @@
 //! Verdicts: what the rules find out about a flow.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use strum::{IntoStaticStr, VariantArray};
 
@@ -67,6 +67,28 @@ impl VerdictKind {
     }
 }
 
+/// Not the name of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid verdict {0:?}, expected {names}", names = names())]
+pub struct InvalidVerdict(String);
+
+/// The names of all kinds.
+fn names() -> String {
+    let names: Vec<_> = VerdictKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    names.join(", ")
+}
+
+impl FromStr for VerdictKind {
+    type Err = InvalidVerdict;
+
+    fn from_str(text: &str) -> Result<Self, InvalidVerdict> {
+        let mut kinds = Self::ALL.iter().copied();
+        kinds
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| InvalidVerdict(text.to_owned()))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Certainty {
@@ -122,6 +144,10 @@ pub struct Reviewed {
 }
 
 impl Verdict {
+    pub(super) fn is_confirmed_zombie(&self) -> bool {
+        self.kind.is_zombie() && self.certainty == Certainty::Confirmed
+    }
+
     /// Nothing about it has changed.
     pub(super) fn unchanged(&self, next_check: Ktime) -> Reviewed {
         Reviewed {

@@ -6,27 +6,26 @@
 //! | `GET /v1/connections/{cookie}` | one connection, open or recently closed |
 //! | `GET /v1/clients` | one line per client with many attempts, with its counts |
 //! | `GET /v1/groups` | one line per listener, peer or the like, with figures of its connections |
-//! | `GET /v1/alerts` | one line per standing storm and verdict, as in the alert log |
+//! | `GET /v1/status` | what is watched, and what is wrong |
+//! | `GET /v1/alerts` | one line per standing alert, or past ones, or a stream of those to come |
 //! | `GET /v1/frames` | a stream of frames as they arrive, and of losses |
 //! | `GET /v1/events` | a stream of state changes of connections |
 //!
 //! Lines are JSON. The daemon owns all state and is queried page by page, so that no response blocks it
 //! for long.
 
-use std::{
-    collections::HashMap, convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr,
-};
+use std::{convert::Infallible, error::Error, fmt::Display, io, slice, str::FromStr};
 
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{FromRef, Path, Query, State as Shared},
+    extract::{FromRef, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tokio::{
     net::UnixListener,
@@ -34,36 +33,43 @@ use tokio::{
 };
 
 use super::http::request_reply;
-use oldest_first::OldestFirst;
-use ranked::Ranked;
-use record_pages::RecordPages;
+use parameters::Parameters;
 
-use crate::kernel::owner_service::OwnerService;
+use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
-    TOTAL_HEADER, UNSERVED_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
-    frames::{Filter, OneIn, Opcodes, Peers},
+    frames::{Filter, OneIn},
     json,
-    list_order::ListOrder,
     rates::TrafficSample,
+    status::StatusRecord,
 };
-use monitor_core::{ConnId, Ktime, facts::Direction};
+use monitor_core::{ConnId, Ktime};
 
+mod alert_feed;
+mod alerts;
+mod clients;
+mod connections;
 mod ended_connections;
 mod groups;
+mod known_listener;
 mod mailbox;
 mod oldest_first;
 mod owned;
+mod parameters;
 mod ranked;
 mod record_pages;
+mod selection;
 mod socket;
+mod status;
+mod streams;
 mod viewers;
 
+pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
-pub use socket::{ControlSocket, Guard, SocketError};
+pub use socket::{ControlSocket, Guard, RunningDaemon, SocketError};
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
@@ -81,10 +87,24 @@ pub enum ControlRequest {
     Connection(ConnId, oneshot::Sender<Option<ConnectionRecord>>),
     /// The remembered connections that ended, the latest end first.
     Ended(oneshot::Sender<Vec<ConnectionRecord>>),
+    /// The state of the daemon, with all listeners or with the one of this name.
+    Status(
+        Option<String>,
+        oneshot::Sender<Result<StatusRecord, MapAccessError>>,
+    ),
+    /// The names of the listeners.
+    ListenerNames(oneshot::Sender<Vec<String>>),
+    /// The connections with a standing verdict, the most urgent first.
+    JudgedConnections(AlertFilter, oneshot::Sender<Vec<ConnId>>),
     /// The standing verdicts on these connections.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
-    /// The current storms and thrashing clients, as lines of the alert log.
-    Storms(oneshot::Sender<serde_json::Result<Vec<String>>>),
+    /// The standing alerts on listeners, the most urgent first, as lines of the alert log.
+    AlertsOnListeners(
+        AlertFilter,
+        oneshot::Sender<serde_json::Result<Vec<String>>>,
+    ),
+    AlertHistory(AlertFilter, oneshot::Sender<AlertHistory>),
+    FollowAlerts(AlertFilter, oneshot::Sender<Result<LineStream, WatchError>>),
     /// The clients, by listener, heaviest first.
     Clients(oneshot::Sender<Vec<ClientRecord>>),
     Frames(
@@ -134,13 +154,14 @@ pub async fn serve(
     owners: OwnerService,
 ) -> io::Result<()> {
     let router = Router::new()
-        .route("/v1/connections", get(connections))
+        .route("/v1/connections", get(connections::connections))
         .route("/v1/connections/{cookie}", get(connection))
-        .route("/v1/clients", get(clients))
+        .route("/v1/clients", get(clients::clients))
         .route("/v1/groups", get(groups::groups))
-        .route("/v1/alerts", get(alerts))
-        .route("/v1/frames", get(frames))
-        .route("/v1/events", get(events))
+        .route("/v1/status", get(status::status))
+        .route("/v1/alerts", get(alerts::alerts))
+        .route("/v1/frames", get(streams::frames))
+        .route("/v1/events", get(streams::events))
         .with_state(Sources { requests, owners });
     axum::serve(listener, router).await
 }
@@ -156,116 +177,6 @@ where
         .transpose()
 }
 
-/// Filters of the list of connections.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ConnectionsQuery {
-    listener: Option<String>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    state: Option<State>,
-    /// Recently ended connections instead of those that exist.
-    ended: bool,
-    order: Option<ListOrder>,
-    limit: Option<usize>,
-}
-
-impl ConnectionsQuery {
-    fn accepts(&self, record: &ConnectionRecord) -> bool {
-        let Self {
-            listener,
-            peer,
-            state,
-            ended: _,
-            order: _,
-            limit: _,
-        } = self;
-        listener
-            .as_ref()
-            .is_none_or(|name| *name == record.listener)
-            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
-            && state.is_none_or(|state| state == record.state)
-    }
-}
-
-async fn connections(
-    Shared(Sources { requests, owners }): Shared<Sources>,
-    Query(query): Query<ConnectionsQuery>,
-) -> Response {
-    if query.ended {
-        return ended_connections(&requests, &owners, &query).await;
-    }
-    let order = query.order.unwrap_or_default();
-    let urgent = match order {
-        ListOrder::Urgency => request_reply(&requests, ControlRequest::JudgedSince).await,
-        _ => Some(Vec::new()),
-    };
-    let conns = request_reply(&requests, ControlRequest::KnownSince).await;
-    let (Some(urgent), Some(conns)) = (urgent, conns) else {
-        return gone();
-    };
-    let Some(unserved) = request_reply(&requests, ControlRequest::Unserved).await else {
-        return gone();
-    };
-    let headers = [
-        (TOTAL_HEADER, conns.len().to_string()),
-        (UNSERVED_HEADER, unserved),
-    ];
-    let mut left = query.limit.unwrap_or(usize::MAX);
-    let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
-        Box::new(OldestFirst::new(urgent, conns));
-    let mut rates = HashMap::new();
-    if let Some(figures) = order.figures() {
-        let pages = match order.needs_rates() {
-            true => RecordPages::with_rates(queue),
-            false => RecordPages::new(queue),
-        };
-        let accepts = |record: &ConnectionRecord| query.accepts(record);
-        let ranked = Ranked::read(&requests, pages, accepts, figures, query.limit);
-        let Ok(ranked) = ranked.await else {
-            return gone();
-        };
-        rates = ranked.rates;
-        queue = Box::new(ranked.conns.into_iter());
-    }
-    let lines = pages(queue, async move |page| {
-        if left == 0 {
-            return None;
-        }
-        let mut records =
-            request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
-        records.retain(|record| query.accepts(record));
-        records.truncate(left);
-        left -= records.len();
-        for record in &mut records {
-            record.rates = rates.get(&record.cookie).copied();
-        }
-        owned::complete(&owners, &mut records).await;
-        Some(records.iter().map(json::to_string).collect())
-    });
-    (headers, json_lines(lines)).into_response()
-}
-
-/// They are few, so one request returns all.
-async fn ended_connections(
-    requests: &ControlRequests,
-    owners: &OwnerService,
-    query: &ConnectionsQuery,
-) -> Response {
-    if query.order.is_some() {
-        let text = "ended connections are listed latest end first, without order\n";
-        return (StatusCode::BAD_REQUEST, text).into_response();
-    }
-    let Some(mut records) = request_reply(requests, ControlRequest::Ended).await else {
-        return gone();
-    };
-    let total = [(TOTAL_HEADER, records.len().to_string())];
-    records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    owned::complete(owners, &mut records).await;
-    (total, written(&records)).into_response()
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ConnectionQuery {
@@ -275,9 +186,13 @@ struct ConnectionQuery {
 
 async fn connection(
     Shared(Sources { requests, owners }): Shared<Sources>,
-    Path(cookie): Path<u64>,
-    Query(query): Query<ConnectionQuery>,
+    Path(cookie): Path<String>,
+    Parameters(query): Parameters<ConnectionQuery>,
 ) -> Response {
+    let Ok(cookie) = cookie.parse() else {
+        let text = format!("invalid cookie {cookie:?}, expected a number\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
     let conn = ConnId(cookie);
     let rates = match query.rates {
         true => record_pages::rates_of(&requests, conn).await,
@@ -298,107 +213,17 @@ async fn connection(
                 Err(error) => not_written(&error),
             }
         }
-        Some(None) => {
-            let text = format!(
-                "no connection {cookie} is watched or among the last {REMEMBERED} that ended\n"
-            );
-            (StatusCode::NOT_FOUND, text).into_response()
-        }
+        Some(None) => unknown(conn),
         None => gone(),
     }
 }
 
-/// Filters of the list of clients.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ClientsQuery {
-    listener: Option<String>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    limit: Option<usize>,
-}
-
-impl ClientsQuery {
-    fn accepts(&self, record: &ClientRecord) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_none_or(|name| *name == record.listener)
-            && self
-                .peer
-                .is_none_or(|peers| peers.contains(record.figures.client))
-    }
-}
-
-async fn clients(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<ClientsQuery>,
-) -> Response {
-    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
-        return gone();
-    };
-    records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    written(&records)
-}
-
-async fn alerts(Shared(Sources { requests, owners }): Shared<Sources>) -> Response {
-    let Some(storms) = request_reply(&requests, ControlRequest::Storms).await else {
-        return gone();
-    };
-    let Some(conns) = request_reply(&requests, ControlRequest::JudgedSince).await else {
-        return gone();
-    };
-    let storms = storms.map(|lines| joined(&lines));
-    let verdicts = pages(OldestFirst::new(Vec::new(), conns), async move |page| {
-        let standing =
-            request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;
-        Some(owned::lines(&owners, standing).await)
-    });
-    json_lines(stream::iter([storms]).chain(verdicts))
-}
-
-/// Filters of the stream of frames.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FramesQuery {
-    /// `1/N` or `N`.
-    #[serde(deserialize_with = "parsed")]
-    sample: Option<OneIn>,
-    port: Option<u16>,
-    #[serde(deserialize_with = "parsed")]
-    peer: Option<Peers>,
-    #[serde(deserialize_with = "parsed")]
-    opcode: Option<Opcodes>,
-    #[serde(deserialize_with = "parsed")]
-    direction: Option<Direction>,
-    cookie: Option<u64>,
-    control_only: bool,
-}
-
-async fn frames(
-    Shared(requests): Shared<ControlRequests>,
-    Query(query): Query<FramesQuery>,
-) -> Response {
-    let filter = Filter {
-        port: query.port,
-        peer: query.peer,
-        opcodes: query.opcode,
-        direction: query.direction,
-        cookie: query.cookie.map(ConnId),
-        control_only: query.control_only,
-    };
-    let one_in = query.sample.unwrap_or(OneIn::ALL);
-    let response = request_reply(&requests, |reply| {
-        ControlRequest::Frames(filter, one_in, reply)
-    });
-    let frames = response.await;
-    match request_reply(&requests, ControlRequest::Unserved).await {
-        Some(unserved) => ([(UNSERVED_HEADER, unserved)], watch(frames)).into_response(),
-        None => gone(),
-    }
-}
-
-async fn events(Shared(requests): Shared<ControlRequests>) -> Response {
-    watch(request_reply(&requests, ControlRequest::Events).await)
+fn unknown(conn: ConnId) -> Response {
+    let text = format!(
+        "no connection {} is watched or among the last {REMEMBERED} that ended\n",
+        conn.0
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 fn watch(lines: Option<Result<LineStream, WatchError>>) -> Response {

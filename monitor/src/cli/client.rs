@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use super::exit::Failure;
 use crate::{
     diagnostics::error_chain::one_line,
-    records::{TOTAL_HEADER, UNSERVED_HEADER},
+    records::{DROPPED_HEADER, TOTAL_ALERTS_HEADER, TOTAL_HEADER, UNSERVED_HEADER},
 };
 
 /// The default path of the daemon's control socket.
@@ -26,6 +26,10 @@ pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 pub struct ResponseLines {
     /// The number of connections the daemon watched when it began the list, if the response has it.
     pub connections: Option<usize>,
+    /// The number of alerts that stood when the daemon began the list, if the response has it.
+    pub alerts: Option<usize>,
+    /// The number of past alerts that the daemon dropped, if the response has it.
+    pub dropped: Option<usize>,
     /// The watched ports on which nobody listens, if there are any and the response has them.
     pub unserved: Option<String>,
     body: Incoming,
@@ -44,6 +48,9 @@ pub enum ClientError {
     Http(#[from] hyper::Error),
     #[error("the daemon stopped")]
     Stopped,
+    /// The daemon's message about an invalid request.
+    #[error("{0}")]
+    Invalid(String),
     /// The daemon's error message.
     #[error("{0}")]
     Refused(String),
@@ -53,6 +60,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::NoPermission(_) => Self::prerequisite(error.to_string()),
+            ClientError::Invalid(message) => Self::usage(message),
             _ => Self::failed(error.to_string()),
         }
     }
@@ -88,8 +96,10 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
         .map_err(|error| ClientError::Refused(error.to_string()))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let connections = response.headers().get(TOTAL_HEADER);
-    let connections = connections.and_then(|total| total.to_str().ok()?.parse().ok());
+    let number = |header: &str| response.headers().get(header)?.to_str().ok()?.parse().ok();
+    let connections = number(TOTAL_HEADER);
+    let alerts = number(TOTAL_ALERTS_HEADER);
+    let dropped = number(DROPPED_HEADER);
     let unserved = response.headers().get(UNSERVED_HEADER);
     let unserved = unserved.and_then(|ports| ports.to_str().ok());
     let unserved = unserved.filter(|ports| !ports.is_empty());
@@ -98,6 +108,8 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
     if status == StatusCode::OK {
         return Ok(ResponseLines {
             connections,
+            alerts,
+            dropped,
             unserved,
             body,
             unread: BytesMut::new(),
@@ -105,7 +117,10 @@ pub async fn get(socket: &Path, target: &str) -> Result<ResponseLines, ClientErr
     }
     let text = body.collect().await?.to_bytes();
     let text = String::from_utf8_lossy(&text).trim().to_owned();
-    Err(ClientError::Refused(text))
+    Err(match status {
+        StatusCode::BAD_REQUEST => ClientError::Invalid(text),
+        _ => ClientError::Refused(text),
+    })
 }
 
 impl ResponseLines {

@@ -2,11 +2,16 @@
 
 use clap::Args;
 
-use crate::records::frames::{Filter, Opcodes, Peers};
-use monitor_core::{ConnId, facts::Direction};
+use super::connection_name::ConnectionName;
+use crate::records::frames::{Opcodes, Peers};
+use monitor_core::facts::Direction;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct FilterArgs {
+    /// Only this connection, by its cookie, or those with this address at either end
+    #[arg(value_name = "CONNECTION", conflicts_with = "cookie")]
+    pub connection: Option<ConnectionName>,
+
     /// Only connections with this port at either end
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -15,16 +20,17 @@ pub struct FilterArgs {
     #[arg(long, value_name = "IP[/BITS]")]
     pub peer: Option<Peers>,
 
-    /// Only these opcodes: continuation, text, binary, close, ping, pong, reserved-3 …
+    /// Only these opcodes: continuation, text, binary, close, ping, pong,
+    /// reserved-3 …
     #[arg(long, value_name = "NAME[,NAME]")]
     pub opcode: Option<Opcodes>,
 
-    /// Only frames that this host received (rx) or sent (tx)
+    /// Only frames that this host received (rx) or has sent (tx)
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Option<Direction>,
 
     /// Only this connection, by its cookie
-    #[arg(long, value_name = "COOKIE")]
+    #[arg(long, visible_alias = "conn", value_name = "COOKIE", value_parser = cookie)]
     pub cookie: Option<u64>,
 
     /// Only control frames: close, ping, pong
@@ -32,15 +38,7 @@ pub struct FilterArgs {
     pub control_only: bool,
 }
 
-impl From<&FilterArgs> for Filter {
-    fn from(args: &FilterArgs) -> Self {
-        Self {
-            port: args.port,
-            peer: args.peer,
-            opcodes: args.opcode,
-            direction: args.direction,
-            cookie: args.cookie.map(ConnId),
-            control_only: args.control_only,
-        }
-    }
+fn cookie(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "expected a number, as in alerts and wsmon list".to_owned())
 }

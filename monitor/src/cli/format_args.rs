@@ -18,11 +18,11 @@ pub struct FormatArgs {
 /// How records are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// Text for people, cut to the width of the terminal
+    /// Text for people; a table is cut to the width of the terminal
     Table,
-    /// The same with every column, however wide
+    /// The same with every column and whole lines, however wide
     Wide,
-    /// JSON, one object per line
+    /// JSON: one object per line; check and profiles print one array
     Json,
 }
 

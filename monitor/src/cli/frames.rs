@@ -1,43 +1,52 @@
 //! `wsmon frames`: shows frames as they arrive.
 
+mod no_frames;
+
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::{
     client::{self, DEFAULT_CONTROL},
+    connection_name::ConnectionName,
     exit::{CommandResult, Failure},
     filter::FilterArgs,
+    format_args::FormatArgs,
     screen::{self, Shown},
 };
 use crate::{
     diagnostics::stderr_line,
     records::{
-        frames::{FrameRecord, FrameRow, OneIn},
+        frames::{FrameLayout, FrameRecord, FrameRow, OneIn},
         loss::LossRecord,
     },
 };
 
-/// Show WebSocket frames as they pass: header, length, round trips and close codes, never payload.
+/// Show WebSocket frames as they pass, without their payload.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  wsmon frames                                     every frame on every watched connection
-  wsmon frames --control-only                      pings, pongs and closes
+  wsmon frames                          every frame on every watched connection
+  wsmon frames --control-only           pings, pongs and closes
+  wsmon frames 10.0.0.7:53787           one connection
+  wsmon frames 315653 -n 20             its next 20 frames, by its cookie
   wsmon frames --peer 10.0.0.0/8 --opcode text --direction rx
-  wsmon frames --sample 1/100 --json | jq .length  one frame in a hundred, as JSON
-  wsmon frames --cookie 315653 --count 20          the next 20 frames of one connection
+  wsmon frames --sample 1/100 --json | jq .length
 
-Needs a running `wsmon run`. Frame headers leave the kernel only while a viewer is connected. Lost
-frames are reported where they are missing. Times are UTC, directions are seen from this host.
+Needs a running `wsmon run`. Frame headers leave the kernel only while a
+viewer is connected. Lost frames are reported where they are missing. Times
+are UTC, directions are seen from this host.
 
-Exit status: 0 after --count frames, Ctrl-C, or the end of the pipe's reader; 1 if there is no daemon
-or it stopped; 2 for invalid arguments; 3 if this user may not connect.")]
+Exit status: 0 after --count frames, Ctrl-C, or the end of the pipe's reader;
+1 if there is no daemon, it stopped, or no such connection is open; 2 for
+invalid arguments; 3 if this user may not connect.")]
 pub struct FramesArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
@@ -50,12 +59,11 @@ pub struct FramesArgs {
     #[arg(long, value_name = "1/N", default_value_t = OneIn::ALL)]
     pub sample: OneIn,
 
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// Stop after this many frames
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     pub count: Option<u64>,
 }
 
@@ -64,6 +72,9 @@ pub fn run(args: &FramesArgs) -> CommandResult {
     screen::block_on(screen::until_interrupted(show(args)))?
 }
 
+/// How long a viewer waits before it is told why there may be no frames.
+const SILENCE: Duration = Duration::from_secs(5);
+
 async fn show(args: &FramesArgs) -> CommandResult {
     let mut lines = client::get(&args.control, &target(args)).await?;
     if let Some(ports) = &lines.unserved {
@@ -71,17 +82,32 @@ async fn show(args: &FramesArgs) -> CommandResult {
         stderr_line!("nobody listens on {ports}, see wsmon ports");
     }
     let mut out = io::stdout();
-    let mut frames = 0;
-    if !args.json && write(&mut out, FrameRow::HEAD)? == Shown::NobodyReads {
+    let layout = FrameLayout::of_width(args.format.table_width());
+    if !args.format.is_json() && write(&mut out, layout.head())? == Shown::NobodyReads {
         return Ok(ExitCode::SUCCESS);
     }
+    let mut frames = 0;
+    let mut explains = io::stderr().is_terminal();
     while args.count.is_none_or(|count| frames < count) {
-        let line = lines.next_of_stream().await?;
+        let next = lines.next_of_stream();
+        tokio::pin!(next);
+        let line = match std::mem::take(&mut explains) {
+            true => match timeout(SILENCE, &mut next).await {
+                Ok(line) => line,
+                Err(_) => {
+                    stderr_line!("{}", no_frames::explanation(args).await?);
+                    next.await
+                }
+            },
+            false => next.await,
+        }?;
         let record: ViewedRecord = client::read(&line)?;
         frames += u64::from(matches!(record, ViewedRecord::Frame(_)));
-        let shown = match (args.json, &record) {
+        let shown = match (args.format.is_json(), &record) {
             (true, _) => screen::write_line(&mut out, &line),
-            (false, ViewedRecord::Frame(frame)) => write(&mut out, &FrameRow(frame).to_string()),
+            (false, ViewedRecord::Frame(frame)) => {
+                write(&mut out, &FrameRow { frame, layout }.to_string())
+            }
             (false, ViewedRecord::Lost(loss)) => write(&mut out, &lost(loss)),
         }?;
         if shown == Shown::NobodyReads {
@@ -123,6 +149,11 @@ fn write(out: &mut impl Write, line: &str) -> Result<Shown, Failure> {
 fn target(args: &FramesArgs) -> String {
     let filter = &args.filter;
     let text = |value: Option<&dyn ToString>| value.map(ToString::to_string);
+    let (cookie, endpoint) = match filter.connection {
+        Some(ConnectionName::Cookie(cookie)) => (Some(cookie), None),
+        Some(ConnectionName::Endpoint(endpoint)) => (filter.cookie, Some(endpoint)),
+        None => (filter.cookie, None),
+    };
     client::target(
         "/v1/frames",
         &[
@@ -133,7 +164,8 @@ fn target(args: &FramesArgs) -> String {
                 "direction",
                 filter.direction.map(|direction| direction.as_str().into()),
             ),
-            ("cookie", text(filter.cookie.as_ref().map(|v| v as _))),
+            ("endpoint", text(endpoint.as_ref().map(|v| v as _))),
+            ("cookie", text(cookie.as_ref().map(|v| v as _))),
             (
                 "control_only",
                 filter.control_only.then(|| true.to_string()),
@@ -179,6 +211,12 @@ mod tests {
             target_of(&all),
             "/v1/frames?port=8080&peer=10.0.0.0%2F8&opcode=text%2Cping&direction=rx&cookie=7&\
              control_only=true&sample=1%2F10"
+        );
+        assert_eq!(target_of(&["7"]), "/v1/frames?cookie=7");
+        assert_eq!(target_of(&["--conn", "7"]), "/v1/frames?cookie=7");
+        assert_eq!(
+            target_of(&["[::1]:5000"]),
+            "/v1/frames?endpoint=%5B%3A%3A1%5D%3A5000"
         );
     }
 

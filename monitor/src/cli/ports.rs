@@ -15,9 +15,10 @@ mod survey;
 pub(super) use self::survey::PortSurvey;
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
+    format_args::FormatArgs,
     owner::workload_text,
     screen::{self, Shown, escaped},
-    table::{Column, Table, terminal_width},
+    table::{Column, Table},
     watch::positive_duration,
 };
 use crate::{
@@ -36,10 +37,10 @@ Examples:
   wsmon ports --json | jq -r 'select(.comm == \"node\") | .port'
   wsmon ports --json | jq 'select(.container)'      only those in containers
 
-Needs no daemon. PUBLISHED is the port from which a NAT rule of nft or iptables
-forwards connections. NETNS is the inode of the network namespace, as in alerts.
-OWNER is the pod, the container or the systemd unit. Behind NAT or a proxy, watch the
-port on which the server itself listens.
+Needs no daemon. PUBLISHED is the port from which a NAT rule of nft or
+iptables forwards connections. NETNS is the inode of the network namespace, as
+in alerts. OWNER is the pod, the container or the systemd unit. Behind NAT or
+a proxy, watch the port on which the server itself listens.
 
 Without root, other namespaces and the processes of other users are missing,
 and stderr says so.
@@ -47,9 +48,8 @@ and stderr says so.
 Exit status: 0, 1 for a failure, 2 for invalid arguments, 3 if the list may be
 incomplete because privileges are missing.")]
 pub struct PortsArgs {
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// Watch the ports this long for upgrades and frames of WebSockets, and for TLS
     #[arg(
@@ -61,7 +61,7 @@ pub struct PortsArgs {
     )]
     pub watch: Option<Duration>,
 
-    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there
+    /// Directory of the logs of Kubernetes pods, with the names of the pods
     #[arg(long, value_name = "DIR", default_value = config::DEFAULT_POD_LOGS)]
     pub pod_logs: PathBuf,
 }
@@ -95,14 +95,14 @@ pub fn run(args: &PortsArgs) -> CommandResult {
 }
 
 fn print(sockets: &[ListeningSocketRecord], args: &PortsArgs) -> Result<Shown, Failure> {
-    let lines: Vec<String> = match args.json {
+    let lines: Vec<String> = match args.format.is_json() {
         true => sockets
             .iter()
             .map(json::to_string)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?,
         false if sockets.is_empty() => vec!["no listening sockets".to_owned()],
-        false => table(sockets, args.watch.is_some(), terminal_width()),
+        false => table(sockets, args.watch.is_some(), args.format.table_width()),
     };
     screen::write_lines(&mut io::stdout().lock(), &lines)
 }

@@ -11,21 +11,22 @@ use humantime::format_duration;
 
 use super::{
     exit::{CommandResult, Failure},
-    table::{Column, Table, terminal_width},
+    format_args::FormatArgs,
+    table::{Column, Table},
 };
 use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
-/// List load balancers, proxies, NATs and firewalls with their limits.
+/// List the limits of load balancers, proxies, NATs and firewalls.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon profiles                       all of them
-  wsmon profiles aws-alb               one in full, with its setting and its source
+  wsmon profiles aws-alb               one in full, with its source
   wsmon profiles --json | jq -r '.[] | select(.on_expiry == \"silent\") | .name'
   wsmon run --port 8080 --lb aws-alb   use one
 
-These are defaults. If yours is configured differently, give --lb-timeout (or idle_timeout in a file).
-A limit of \"yours\" has no default.
+These are defaults. If yours is configured differently, give --lb-timeout (or
+idle_timeout in a file). A limit of \"yours\" has no default.
 
 Exit status: 0, 2 if there is no such profile.")]
 pub struct ProfilesArgs {
@@ -33,9 +34,8 @@ pub struct ProfilesArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Print a JSON array
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 pub fn run(args: &ProfilesArgs) -> CommandResult {
@@ -47,11 +47,11 @@ pub fn run(args: &ProfilesArgs) -> CommandResult {
     };
     let mut out = io::stdout().lock();
     let printed = match shown.as_slice() {
-        profiles if args.json => serde_json::to_writer_pretty(&mut out, profiles)
+        profiles if args.format.is_json() => serde_json::to_writer_pretty(&mut out, profiles)
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
         [profile] => write!(out, "{}", InFull(profile)),
-        profiles => table(profiles, terminal_width())
+        profiles => table(profiles, args.format.table_width())
             .iter()
             .try_for_each(|line| writeln!(out, "{line}")),
     };

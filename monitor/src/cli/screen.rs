@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use super::exit::{CommandResult, Failure};
+use super::{
+    exit::{CommandResult, Failure},
+    wrap::wrap,
+};
 
 /// The result of writing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +20,16 @@ pub enum Shown {
 }
 
 pub fn write_line(out: &mut impl Write, line: &[u8]) -> Result<Shown, Failure> {
-    let written = out
-        .write_all(line)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush());
-    match written {
+    written(
+        out.write_all(line)
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
+}
+
+/// What became of output.
+pub fn written(result: io::Result<()>) -> Result<Shown, Failure> {
+    match result {
         Ok(()) => Ok(Shown::Written),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Shown::NobodyReads),
         Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),
@@ -84,6 +92,54 @@ pub fn escaped(text: Option<&str>) -> String {
     text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
+/// A whole number for people: `1,204`.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped(pub u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..1_000 => write!(f, "{}", self.0),
+            more => write!(f, "{},{:03}", Self(more / 1_000), more % 1_000),
+        }
+    }
+}
+
+/// `1 zombie`, `1,204 zombies`, `2 processes`.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = self;
+        let plural = match (count, noun.ends_with('s')) {
+            (1, _) => "",
+            (_, true) => "es",
+            (_, false) => "s",
+        };
+        write!(f, "{} {noun}{plural}", Grouped(*count))
+    }
+}
+
+/// The time that is left, which is negative if a limit was passed: `22.0 s`, `-1.5 s`; `-` if unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct Margin(pub Option<f64>);
+
+impl fmt::Display for Margin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(seconds) if seconds < 0.0 => write!(f, "-{}", Age(Some(-seconds))),
+            seconds => write!(f, "{}", Age(seconds)),
+        }
+    }
+}
+
+/// Breaks text into lines of at most `width` columns, each after an indent. A longer word has its own
+/// line.
+pub fn wrapped(text: &str, indent: &str, width: usize) -> Vec<String> {
+    wrap(text, width, indent, indent)
+}
+
 /// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount(pub f64);
@@ -117,6 +173,27 @@ mod tests {
             assert_eq!(Age(Some(seconds)).to_string(), shown);
         }
         assert_eq!(format!("{:<5}|", Age(None)), "-    |");
+    }
+
+    #[test]
+    fn counts_and_margins_are_for_people() {
+        assert_eq!(Counted(1, "zombie").to_string(), "1 zombie");
+        let many = Counted(1_204_005, "zombie").to_string();
+        assert_eq!(many, "1,204,005 zombies");
+        assert_eq!(Counted(0, "process").to_string(), "0 processes");
+        assert_eq!(Margin(Some(-1.5)).to_string(), "-1.5 s");
+        assert_eq!(Margin(Some(90.0)).to_string(), "1 m 30 s");
+        assert_eq!(Margin(None).to_string(), "-");
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(
+            wrapped("idle 10.2 s on a path", "  ", 10),
+            ["  idle", "  10.2 s", "  on a", "  path"]
+        );
+        let long = wrapped("a 0123456789ab b", "", 5);
+        assert_eq!(long, ["a", "0123456789ab", "b"]);
     }
 
     #[test]

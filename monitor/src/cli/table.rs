@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
+use rustix::termios::{Winsize, tcgetwinsize};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::color::Color;
 
 /// Rows that decide the widths of the columns. Later rows are printed at once.
 const SAMPLE: usize = 256;
@@ -22,6 +25,13 @@ pub struct Column {
     rank: u8,
 }
 
+/// The content of a column in one row.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    text: String,
+    color: Option<Color>,
+}
+
 /// Columns of text. If `limit` is the width of a terminal, no line is wider: columns are shortened, then
 /// left out.
 #[derive(Debug)]
@@ -29,7 +39,7 @@ pub struct Table {
     columns: Vec<Column>,
     limit: Option<usize>,
     /// Until the widths are decided.
-    waiting: Vec<Vec<String>>,
+    waiting: Vec<Vec<Cell>>,
     /// `None` for a column that is left out. Empty until they are decided.
     widths: Vec<Option<usize>>,
 }
@@ -66,6 +76,19 @@ impl Column {
     }
 }
 
+impl Cell {
+    pub fn colored(text: impl Into<String>, color: Option<Color>) -> Self {
+        let text = text.into();
+        Self { text, color }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::colored(text, None)
+    }
+}
+
 impl Table {
     pub fn new(columns: impl Into<Vec<Column>>, limit: Option<usize>) -> Self {
         Self {
@@ -77,8 +100,8 @@ impl Table {
     }
 
     /// Takes a row with a cell for each column. Returns the lines that can be printed.
-    pub fn push(&mut self, row: impl Into<Vec<String>>) -> Vec<String> {
-        let row = row.into();
+    pub fn push(&mut self, row: impl IntoIterator<Item: Into<Cell>>) -> Vec<String> {
+        let row: Vec<Cell> = row.into_iter().map(Into::into).collect();
         if !self.widths.is_empty() {
             return vec![self.line(&row)];
         }
@@ -96,18 +119,19 @@ impl Table {
         }
         let rows = std::mem::take(&mut self.waiting);
         self.widths = self.layout(&rows);
-        let head: Vec<_> = self.columns.iter().map(|c| c.title.to_owned()).collect();
+        let titles = self.columns.iter().map(|column| column.title.to_owned());
+        let head: Vec<Cell> = titles.map(Cell::from).collect();
         let rows = std::iter::once(&head).chain(&rows);
         rows.map(|row| self.line(row)).collect()
     }
 
-    fn layout(&self, rows: &[Vec<String>]) -> Vec<Option<usize>> {
+    fn layout(&self, rows: &[Vec<Cell>]) -> Vec<Option<usize>> {
         let natural: Vec<usize> = self
             .columns
             .iter()
             .enumerate()
             .map(|(at, column)| {
-                let cells = rows.iter().map(|row| row[at].width());
+                let cells = rows.iter().map(|row| row[at].text.width());
                 cells.max().unwrap_or(0).max(column.title.width())
             })
             .collect();
@@ -138,38 +162,48 @@ impl Table {
         widths
     }
 
-    fn line(&self, row: &[String]) -> String {
+    fn line(&self, row: &[Cell]) -> String {
         let mut line = String::new();
+        // Only a terminal that is narrower than the columns that must stay is too narrow.
+        let too_narrow = self.limit.filter(|limit| total(&self.widths) > *limit);
         for ((column, cell), width) in self.columns.iter().zip(row).zip(&self.widths) {
             let Some(width) = *width else { continue };
             if !line.is_empty() {
                 line.push_str(GAP);
             }
-            let cell = match self.limit {
-                Some(_) => cut(cell, width),
-                None => cell.clone(),
+            let text = match self.limit {
+                Some(_) => cut(&cell.text, width),
+                None => cell.text.clone(),
             };
-            let space = " ".repeat(width.saturating_sub(cell.width()));
+            let space = " ".repeat(width.saturating_sub(text.width()));
+            let text = match cell.color.filter(|_| too_narrow.is_none()) {
+                Some(color) => color.paint(&text),
+                None => text,
+            };
             line.extend(match column.is_number {
-                true => [space, cell],
-                false => [cell, space],
+                true => [space, text],
+                false => [text, space],
             });
         }
         let line = line.trim_end();
-        // Only a terminal that is narrower than the columns that must stay needs this.
-        self.limit
-            .map_or_else(|| line.to_owned(), |limit| cut(line, limit))
+        too_narrow.map_or_else(|| line.to_owned(), |limit| cut(line, limit))
     }
 }
 
 /// The width of the terminal on stdout; `None` if stdout isn't a terminal.
 pub fn terminal_width() -> Option<usize> {
+    Some(terminal_size()?.ws_col.into()).filter(|columns| *columns > 0)
+}
+
+/// The lines of the terminal on stdout; `None` if stdout isn't a terminal.
+pub fn terminal_height() -> Option<usize> {
+    Some(terminal_size()?.ws_row.into()).filter(|lines| *lines > 0)
+}
+
+fn terminal_size() -> Option<Winsize> {
     let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    Some(size.ws_col.into()).filter(|columns| *columns > 0)
+    let is_terminal = stdout.is_terminal();
+    is_terminal.then(|| tcgetwinsize(&stdout).ok())?
 }
 
 fn total(widths: &[Option<usize>]) -> usize {
@@ -178,7 +212,8 @@ fn total(widths: &[Option<usize>]) -> usize {
     cells + GAP.len() * usize::saturating_sub(columns, 1)
 }
 
-fn cut(text: &str, width: usize) -> String {
+/// The text, or as much of it as takes `width` columns with `…` at its end.
+pub fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -249,6 +284,21 @@ somew…   12345";
             let widest = table(Some(width)).lines().map(UnicodeWidthStr::width).max();
             assert!(widest <= Some(width), "{width}: {widest:?}");
         }
+    }
+
+    #[test]
+    fn a_color_takes_no_room_and_is_left_out_with_its_end() {
+        let colored = |limit| {
+            let mut table = Table::new([Column::new("A"), Column::new("B")], Some(limit));
+            let cells = [
+                "x".to_owned().into(),
+                Cell::colored("dead", Some(Color::Red)),
+            ];
+            assert!(table.push(cells).is_empty());
+            table.finish()
+        };
+        assert_eq!(colored(7), ["A  B", "x  \x1b[31mdead\x1b[0m"]);
+        assert_eq!(colored(6), ["A  B", "x  de…"]);
     }
 
     #[test]

@@ -1,15 +1,12 @@
 //! Serves the control socket: responses, and the frames for its viewers.
 
-use std::time::Duration;
-
 use super::{Daemon, both_clocks, name_of};
 use crate::{
-    api::control::{ControlRequest, Past, StandingAlert, WatchError},
+    api::control::{ControlRequest, Past, WatchError},
     config::listeners::ListenerConfig,
     kernel::clock,
     records::{
         Now,
-        alert::AlertRecord,
         clients::ClientRecord,
         connections::{ConnectionRecord, ConnectionView, HandshakeSummary},
         owner::OwnerRecord,
@@ -17,7 +14,7 @@ use crate::{
         transitions::TransitionRecord,
     },
 };
-use monitor_core::{Closed, ConnId, Detail, Facts, ListenerId, Transition};
+use monitor_core::{Closed, ConnId, Detail, Facts, Hop, ListenerId, Transition};
 
 impl Daemon {
     pub(super) fn respond_to_control(&mut self, request: ControlRequest) {
@@ -52,14 +49,25 @@ impl Daemon {
                 let standing = conns.iter().filter_map(|conn| self.standing(*conn, &now));
                 drop(reply.send(standing.collect()));
             }
-            ControlRequest::Storms(reply) => {
-                let now = both_clocks();
-                let standing = self.core.standing_storms();
-                let lines = standing.map(|alert| {
-                    let listener = self.listener_name(alert.listener);
-                    AlertRecord::new(alert, listener, now.wall_clock(alert.at)).to_json()
-                });
-                drop(reply.send(lines.collect()));
+            ControlRequest::AlertsOnListeners(filter, reply) => {
+                drop(reply.send(self.alerts_on_listeners(&filter)));
+            }
+            ControlRequest::JudgedConnections(filter, reply) => {
+                drop(reply.send(self.judged_connections(&filter)));
+            }
+            ControlRequest::AlertHistory(filter, reply) => {
+                drop(reply.send(self.outputs.alert_feed.history(&filter)));
+            }
+            ControlRequest::FollowAlerts(filter, reply) => {
+                let lines = self.outputs.alert_feed.admit(filter);
+                drop(reply.send(lines.map_err(WatchError::from)));
+            }
+            ControlRequest::Status(listener, reply) => {
+                drop(reply.send(self.status(listener.as_deref())));
+            }
+            ControlRequest::ListenerNames(reply) => {
+                let names = self.listeners.iter().map(|of| of.rules.name.clone());
+                drop(reply.send(names.collect()));
             }
             ControlRequest::Clients(reply) => {
                 let now = both_clocks();
@@ -127,10 +135,10 @@ impl Daemon {
         })
     }
 
-    /// The shortest idle timeout of the hops on the path of a connection.
-    fn idle_limit(&self, facts: &Facts) -> Option<Duration> {
+    /// The hop with the shortest idle timeout on the path of a connection.
+    fn hop(&self, facts: &Facts) -> Option<&Hop> {
         let listener = self.listeners.get(facts.listener.index())?;
-        listener.rules.path_to(facts.peer.ip()).idle_timeout()
+        listener.rules.path_to(facts.peer.ip()).tightest()
     }
 
     fn alive(&self, conn: ConnId, now: &Now) -> Option<ConnectionRecord> {
@@ -140,7 +148,7 @@ impl Daemon {
         let picture = ConnectionView {
             detail: &detail,
             listener: self.listener_name(detail.facts.listener),
-            idle_limit: self.idle_limit(&detail.facts),
+            hop: self.hop(&detail.facts),
             verdict,
             handshake: handshake.as_ref().map(HandshakeSummary::of),
             send_queue: self.core.send_queue(conn),
@@ -160,7 +168,7 @@ impl Daemon {
         ConnectionView {
             detail,
             listener: self.listener_name(detail.facts.listener),
-            idle_limit: self.idle_limit(&detail.facts),
+            hop: self.hop(&detail.facts),
             verdict: None,
             handshake: past.handshake.clone(),
             send_queue: None,
@@ -186,19 +194,7 @@ impl Daemon {
             .show(&TransitionRecord::new(transition, name, ts));
     }
 
-    /// The standing verdict on a connection, with the owner that was reported with it.
-    fn standing(&self, conn: ConnId, now: &Now) -> Option<StandingAlert> {
-        let mut alert = self.core.standing(conn)?.clone();
-        let reported = self.outputs.owner_lookup.reported(conn);
-        alert.subject.background = reported.cloned().map(Box::new);
-        Some(StandingAlert {
-            ts: now.wall_clock(alert.at),
-            listener: self.listener_name(alert.listener).to_owned(),
-            alert,
-        })
-    }
-
-    fn listener_name(&self, listener: ListenerId) -> &str {
+    pub(super) fn listener_name(&self, listener: ListenerId) -> &str {
         name_of(&self.listeners, listener)
     }
 }

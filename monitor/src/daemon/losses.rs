@@ -1,6 +1,6 @@
 //! Counts losses, and how long they mark the daemon as degraded.
 
-use std::{array, time::Duration};
+use std::{array, collections::VecDeque, time::Duration};
 
 use monitor_common::drop_reason::DropReason;
 
@@ -10,6 +10,9 @@ use monitor_core::{Event, Ktime};
 
 /// How long a loss keeps `wsmon_degraded` at 1.
 const DEGRADED_FOR: Duration = Duration::from_secs(300);
+
+/// Losses within this time are counted together.
+const SAME_LOSS: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Reports to the core the vitals for which the ring had no room.
@@ -44,19 +47,39 @@ impl Daemon {
     }
 }
 
-/// Records what was lost, and when last.
+/// Records what was lost, and when.
 #[derive(Debug, Default)]
 pub(super) struct Degradation {
     seen: Losses,
     vitals_reported: u64,
-    last_loss: Option<Ktime>,
+    /// The losses of about the last five minutes, oldest first; at most one for each [`SAME_LOSS`], and
+    /// one more.
+    recent: VecDeque<RecentLoss>,
+}
+
+/// Losses within [`SAME_LOSS`].
+#[derive(Debug)]
+struct RecentLoss {
+    first: Ktime,
+    last: Ktime,
+    /// What had been lost before them.
+    before: Losses,
 }
 
 impl Degradation {
     fn update(&mut self, losses: &Losses, now: Ktime) {
-        if losses.total() > self.seen.total() {
-            self.last_loss = Some(now);
-            self.seen = losses.clone();
+        if losses.total() <= self.seen.total() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.seen, losses.clone());
+        self.recent.retain(|loss| loss.is_recent(now));
+        match self.recent.back_mut() {
+            Some(loss) if now.since(loss.first) < SAME_LOSS => loss.last = now,
+            _ => self.recent.push_back(RecentLoss {
+                first: now,
+                last: now,
+                before,
+            }),
         }
     }
 
@@ -67,8 +90,21 @@ impl Degradation {
     }
 
     pub(super) fn is_degraded(&self, now: Ktime) -> bool {
-        self.last_loss
-            .is_some_and(|last| now.since(last) < DEGRADED_FOR)
+        self.recent.iter().any(|loss| loss.is_recent(now))
+    }
+
+    /// What had been lost five minutes before `now`, of the losses known at the last update. It may be too
+    /// little by what was lost in [`SAME_LOSS`] before that.
+    pub(super) fn before(&self, now: Ktime) -> &Losses {
+        let mut recent = self.recent.iter();
+        let first = recent.find(|loss| loss.is_recent(now));
+        first.map_or(&self.seen, |loss| &loss.before)
+    }
+}
+
+impl RecentLoss {
+    fn is_recent(&self, now: Ktime) -> bool {
+        now.since(self.last) < DEGRADED_FOR
     }
 }
 
@@ -88,6 +124,27 @@ mod tests {
         degradation.update(&losses, start + Duration::from_secs(299));
         assert!(degradation.is_degraded(start + Duration::from_secs(299)));
         assert!(!degradation.is_degraded(start + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn losses_of_the_last_five_minutes_are_known_apart_and_take_bounded_memory() {
+        let mut degradation = Degradation::default();
+        let mut losses = Losses::default();
+        let start = Ktime(1_000_000_000);
+        let second = |seconds| start + Duration::from_secs(seconds);
+        for now in 0..1_000 {
+            losses.undecodable += 1;
+            degradation.update(&losses, second(now));
+            let recent = losses.undecodable - degradation.before(second(now)).undecodable;
+            let exact = (now + 1).min(300);
+            assert!((exact..exact + 10).contains(&recent), "{now}: {recent}");
+        }
+        assert!(
+            degradation.recent.len() <= 31,
+            "{}",
+            degradation.recent.len()
+        );
+        assert_eq!(degradation.before(second(1_299)), &losses, "forgotten");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     alerting::Sinks,
-    api::control::{EndedConnections, EventViewers, Past},
+    api::control::{AlertFeed, EndedConnections, EventViewers, LoggedAlert, Past},
     config::listeners::ListenerConfig,
     decode::ClosedConnection,
     kernel::{bpf::loader::Loaded, owner_service::OwnerService},
@@ -34,6 +34,7 @@ pub(super) struct Outputs {
     pub(super) workload_lookup: WorkloadLookup,
     pub(super) frame_stream: FrameStream,
     pub(super) events: EventViewers,
+    pub(super) alert_feed: AlertFeed,
     pub(super) history: EndedConnections,
 }
 
@@ -66,6 +67,7 @@ impl Outputs {
             owners,
             frame_stream: FrameStream::take(loaded)?,
             events: EventViewers::default(),
+            alert_feed: AlertFeed::default(),
             history: EndedConnections::default(),
         })
     }
@@ -189,8 +191,15 @@ impl Outputs {
     fn emit(&mut self, alerts: &[Alert], listeners: &[ListenerConfig]) {
         let now = both_clocks();
         for alert in alerts {
-            self.sinks
-                .emit(alert, name_of(listeners, alert.listener), &now);
+            let listener = name_of(listeners, alert.listener);
+            if let Some(line) = self.sinks.emit(alert, listener, &now) {
+                self.alert_feed.publish(LoggedAlert {
+                    listener: listener.into(),
+                    alert: alert.subject.name(),
+                    kind: alert.subject.kind(),
+                    line: (line + "\n").into(),
+                });
+            }
         }
     }
 }

@@ -10,8 +10,10 @@ use crate::{
         clock,
         host::kernel_release,
     },
-    metrics::{self, MissedRuns, ProgramRuns, RingUsage, Scrape},
+    metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
+    records::status::unserved_text,
 };
+use monitor_common::stats::ListenerStats;
 
 impl Daemon {
     pub(super) fn respond_to_metrics(&mut self, request: MetricsRequest) {
@@ -21,6 +23,7 @@ impl Daemon {
             MetricsRequest::Ready(reply) => {
                 drop(reply.send(self.unserved().map(unserved_line).collect()));
             }
+            MetricsRequest::Page(reply) => self.respond_to_page(reply),
             MetricsRequest::Metrics(reply) => match self.scrape() {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
@@ -37,10 +40,7 @@ impl Daemon {
     }
 
     fn scrape(&mut self) -> Result<String, ScrapeError> {
-        let losses = self.notice_losses();
-        let poll = &mut self.housekeeping.stats_poll;
-        let stats = poll.read(&self.intake.missed_ends)?;
-        poll.report(&stats, &mut self.core);
+        let (losses, stats) = self.read_counts()?;
         let now = clock::now();
         Ok(metrics::render(&Scrape {
             listeners: &self.listeners,
@@ -64,6 +64,15 @@ impl Daemon {
             missed_runs: &self.missed_runs(),
             kernel: &kernel_release(),
         })?)
+    }
+
+    /// The losses and the counts of the kernel programs, by listener. The core gets them too.
+    pub(super) fn read_counts(&mut self) -> Result<(Losses, Vec<ListenerStats>), MapAccessError> {
+        let losses = self.notice_losses();
+        let poll = &mut self.housekeeping.stats_poll;
+        let stats = poll.read(&self.intake.missed_ends)?;
+        poll.report(&stats, &mut self.core);
+        Ok((losses, stats))
     }
 
     /// The runs of each program that the kernel skipped.
@@ -108,11 +117,7 @@ impl Daemon {
 }
 
 fn unserved_line(listener: &ListenerConfig) -> String {
-    let (name, ports) = (&listener.rules.name, listener.ports_text());
-    match *name == ports {
-        true => format!("nobody listens on {ports}"),
-        false => format!("nobody listens on {ports} (listener {name})"),
-    }
+    unserved_text(&listener.rules.name, &listener.ports_text())
 }
 
 fn ring(name: &'static str, RingUse { size, peak }: RingUse) -> RingUsage {

@@ -1,64 +1,29 @@
 //! wsmon itself: its losses and its cost.
 
-use monitor_common::drop_reason::DropReason;
 use prometheus::proto::MetricFamily;
 
-use super::{FamilyBuilder, MissedRuns, Scrape};
+use super::{FamilyBuilder, LossFigure, MissedRuns, Scrape};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
-    let losses = scrape.losses;
-    let undelivered = &losses.undelivered;
     let mut lost = FamilyBuilder::counter(
         "events_lost_total",
         "Records, packets and alerts that were lost, by place and reason.",
     );
-    for (ring, reason, n) in [
-        ("vitals", "full", losses.of(DropReason::VitalsFull)),
-        ("vitals", "undecodable", losses.undecodable),
-        ("vitals", "unreported", losses.unreported_ends),
-        ("handshakes", "full", losses.of(DropReason::HandshakesFull)),
-        ("handshakes", "undecodable", losses.undecodable_handshakes),
-        ("samples", "full", losses.of(DropReason::SamplesFull)),
-        (
-            "packets",
-            "header_unreadable",
-            losses.of(DropReason::HeaderUnreadable),
-        ),
-        (
-            "packets",
-            "payload_unreadable",
-            losses.of(DropReason::PayloadUnreadable),
-        ),
-        ("packets", "contended", losses.of(DropReason::Contended)),
-        (
-            "packets",
-            "walk_too_long",
-            losses.of(DropReason::WalkTooLong),
-        ),
-        ("alerts", "full", undelivered.lines.full),
-        ("alerts", "unwritten", undelivered.lines.unwritten),
-        ("alerts", "unencodable", undelivered.lines.unencodable),
-        ("access_log", "full", losses.access_log.full),
-        ("access_log", "unwritten", losses.access_log.unwritten),
-        ("access_log", "unencodable", losses.access_log.unencodable),
-        ("alertmanager", "full", undelivered.alertmanager.full),
-        ("alertmanager", "refused", undelivered.alertmanager.refused),
-        ("webhook", "full", undelivered.webhook.full),
-        ("webhook", "refused", undelivered.webhook.refused),
-    ] {
-        lost.add(&[("ring", ring), ("reason", reason)], n as f64);
+    for LossFigure {
+        place,
+        reason,
+        count,
+    } in scrape.losses.events()
+    {
+        lost.add(&[("ring", place), ("reason", reason)], count as f64);
     }
     let mut untracked = FamilyBuilder::counter(
         "untracked_connections_total",
         "Connections on watched ports that could not be tracked.",
     );
-    for reason in [DropReason::SnapshotsFull, DropReason::StorageFull] {
-        untracked.add(&[("reason", reason.as_str())], losses.of(reason) as f64);
+    for LossFigure { reason, count, .. } in scrape.losses.untracked() {
+        untracked.add(&[("reason", reason)], count as f64);
     }
-    untracked.add(
-        &[("reason", "no_room_at_start")],
-        losses.untracked_at_start as f64,
-    );
     let mut degraded = FamilyBuilder::gauge(
         "degraded",
         "1 if something was lost within the last five minutes.",

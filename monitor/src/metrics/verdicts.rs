@@ -88,11 +88,8 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
             }
         }
         let limit = listener.rules.shortest_idle_timeout();
-        if let Some((limit, gap)) = limit.zip(tally.learned.gap_p99) {
-            margin.add(
-                &[("listener", name)],
-                limit.as_secs_f64() - gap.as_secs_f64(),
-            );
+        if let Some(seconds) = tally.learned.heartbeat_margin(limit) {
+            margin.add(&[("listener", name)], seconds);
         }
         idle_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.idle_at_death));
         age_at_death.add_histogram(&[("listener", name)], core_histogram(&tally.age_at_death));

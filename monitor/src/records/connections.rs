@@ -1,19 +1,20 @@
 //! One connection as a record: for `wsmon list` and `wsmon inspect`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, numbers::seconds, owner::OwnerRecord, rates::TrafficRates};
+use super::{json, owner::OwnerRecord, rates::TrafficRates};
 use monitor_core::{
-    CloseHow, ConnId, ConnectionAlert, Detail, Handshake, Ktime, Transition,
-    detail::DirectionTraffic,
-    facts::{Close, Direction, DirectionActivity},
-    transition::Reason,
+    ConnId, Handshake,
+    facts::{Close, Direction},
 };
 
+mod view;
+
 pub use monitor_core::transition::State;
+pub use view::ConnectionView;
 
 /// One connection at the moment `ts`. Fields named `…_seconds` are ages at that moment; an event that
 /// never happened is `null`.
@@ -45,6 +46,10 @@ pub struct ConnectionRecord {
     pub idle_seconds: Option<f64>,
     /// The shortest idle timeout of the hops on its path.
     pub idle_limit_seconds: Option<f64>,
+    /// The name of the hop with that timeout.
+    pub hop: Option<String>,
+    /// Time since the traffic that restarts the clock of that hop.
+    pub hop_idle_seconds: Option<f64>,
     /// Its states, oldest first; those before the monitor's start are unknown.
     pub states: Vec<StateChange>,
     pub verdict: Option<VerdictRecord>,
@@ -71,8 +76,12 @@ pub struct StateChange {
 pub struct VerdictRecord {
     pub kind: String,
     pub certainty: String,
+    /// The moment of that report.
     #[serde(with = "json::ts")]
     pub ts: Timestamp,
+    /// When it became true, such as the moment when the limit was crossed.
+    #[serde(with = "json::ts")]
+    pub began_at: Timestamp,
     pub limit_seconds: f64,
     pub reason: String,
 }
@@ -165,138 +174,15 @@ impl From<Close> for CloseFrame {
     }
 }
 
-/// The sources of a connection's record.
-#[derive(Debug)]
-pub struct ConnectionView<'a> {
-    pub detail: &'a Detail,
-    /// The listener's name.
-    pub listener: &'a str,
-    /// The shortest idle timeout of the hops on its path.
-    pub idle_limit: Option<Duration>,
-    pub verdict: Option<&'a ConnectionAlert>,
-    pub handshake: Option<HandshakeSummary>,
-    /// Bytes.
-    pub send_queue: Option<u32>,
-    /// When the upgrade was requested.
-    pub requested_at: Option<Ktime>,
-    /// What is known of it; a search may find more.
-    pub owner: OwnerRecord,
-    /// For a closed connection.
-    pub how: Option<CloseHow>,
-    /// The moment to which ages are measured.
-    pub now: Ktime,
-    /// The wall clock at `now`.
-    pub ts: Timestamp,
-}
-
-impl ConnectionView<'_> {
-    pub fn record(&self) -> ConnectionRecord {
-        let facts = &self.detail.facts;
-        let closing = facts.closing.is_some() || facts.close.is_some() || !facts.is_open();
-        ConnectionRecord {
-            ts: self.wall_clock(self.now),
-            cookie: facts.conn,
-            listener: self.listener.to_owned(),
-            local: facts.local,
-            peer: facts.peer,
-            role: facts.role.as_str().to_owned(),
-            protocol: facts.protocol.as_str().to_owned(),
-            state: match (self.how, closing) {
-                (Some(_), _) => State::Closed,
-                (None, true) => State::Closing,
-                (None, false) => State::Open,
-            },
-            known_from: facts.origin.as_str().to_owned(),
-            cgroup_id: facts.cgroup_id.map(|id| id.to_string()),
-            owner: self.owner.clone(),
-            age_seconds: self.age(facts.established_at),
-            idle_seconds: self.age(facts.last_passed()),
-            idle_limit_seconds: self.idle_limit.map(seconds),
-            states: self.states(),
-            verdict: self.verdict.map(|alert| VerdictRecord {
-                kind: alert.subject.kind.as_str().to_owned(),
-                certainty: alert.subject.certainty.as_str().to_owned(),
-                ts: self.wall_clock(alert.at),
-                limit_seconds: seconds(alert.subject.limit),
-                reason: alert.reason.clone(),
-            }),
-            handshake: self.handshake.clone(),
-            rx: self.side(&facts.rx, &self.detail.rx),
-            tx: self.side(&facts.tx, &self.detail.tx),
-            rates: None,
-            tcp: TcpRecord {
-                last_ack_seconds: self.age(facts.ack_progress_at),
-                unacked_bytes: facts.unacked_bytes,
-                unacked_seconds: self.age(facts.unacked_since),
-                retransmits: facts.retransmits,
-                retransmits_total: self.detail.retransmits,
-                unanswered_transmissions: facts.unanswered_transmissions,
-                unanswered_seconds: self.age(facts.unanswered_since),
-                send_queue_bytes: self.send_queue,
-            },
-            close: facts.close.map(CloseFrame::from),
-        }
-    }
-
-    fn states(&self) -> Vec<StateChange> {
-        let facts = &self.detail.facts;
-        let change = |state, at, reason: Reason| StateChange {
-            state,
-            ts: self.wall_clock(at),
-            reason: reason.to_string(),
-        };
-        let requested = self
-            .requested_at
-            .map(|at| change(State::Connecting, at, Reason::Requested));
-        let opened = facts.opened_at.map(|at| {
-            let opened = Transition::opened(facts, None, self.requested_at.is_some());
-            change(State::Open, at, opened.reason)
-        });
-        let closing = facts.closing.map(|closing| {
-            let closing = Transition::closing(facts, closing);
-            change(State::Closing, closing.at, closing.reason)
-        });
-        let closed = self
-            .how
-            .map(|how| change(State::Closed, facts.at, Reason::Ended { how }));
-        [requested, opened, closing, closed]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    fn side(&self, activity: &DirectionActivity, traffic: &DirectionTraffic) -> DirectionRecord {
-        DirectionRecord {
-            last_packet_seconds: self.age(activity.last_packet),
-            last_payload_seconds: self.age(activity.last_payload),
-            last_frame_seconds: self.age(activity.last_frame),
-            last_data_frame_seconds: self.age(traffic.last_data_frame),
-            last_ping_seconds: self.age(traffic.last_ping),
-            frames: traffic.frames,
-            payload_bytes: traffic.payload_bytes,
-            pings: traffic.pings,
-            pings_unanswered: traffic.pings_unanswered,
-            ping_rtt_seconds: traffic.ping_rtt.map(|rtt| rtt.as_secs_f64()),
-            ping_interval_seconds: traffic.ping_interval.map(seconds),
-            ping_jitter_seconds: traffic.ping_jitter.map(seconds),
-        }
-    }
-
-    fn age(&self, moment: Option<Ktime>) -> Option<f64> {
-        moment.map(|moment| seconds(self.now.since(moment)))
-    }
-
-    fn wall_clock(&self, at: Ktime) -> Timestamp {
-        at.on_wall_clock(self.now, self.ts)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use monitor_core::{
-        Facts, ListenerId,
-        facts::{Closing, ClosingBy, Origin, Protocol, Role},
+        CloseHow, Detail, Facts, Hop, Ktime, ListenerId, OnExpiry,
+        detail::DirectionTraffic,
+        facts::{Closing, ClosingBy, DirectionActivity, Origin, Protocol, Role},
     };
 
     /// A server's WebSocket, established 10 s after boot and open since, as of 30 s after boot.
@@ -336,10 +222,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn record(detail: &Detail, how: Option<CloseHow>) -> ConnectionRecord {
+        let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
         ConnectionView {
             detail,
             listener: "8080",
-            idle_limit: Some(Duration::from_secs(60)),
+            hop: Some(&hop),
             verdict: None,
             handshake: None,
             send_queue: None,
@@ -357,6 +244,9 @@ pub(crate) mod tests {
         let record = record(&detail(u64::MAX), None);
         assert_eq!(record.age_seconds, Some(20.0));
         assert_eq!(record.idle_seconds, Some(5.0));
+        assert_eq!(record.idle_limit_seconds, Some(60.0));
+        assert_eq!(record.hop.as_deref(), Some("lb"));
+        assert_eq!(record.hop_idle_seconds, Some(5.0));
         assert_eq!(record.tx.last_packet_seconds, None);
         assert_eq!(record.rx.ping_rtt_seconds, Some(0.000_25));
         assert_eq!(record.rx.ping_interval_seconds, Some(15.017));

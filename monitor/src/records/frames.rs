@@ -13,7 +13,7 @@ mod filter;
 mod frame_row;
 
 pub use filter::{Filter, OneIn, Opcodes, Peers};
-pub use frame_row::{Clock, FrameRow, RoundTrip};
+pub use frame_row::{Clock, FrameLayout, FrameRow, RoundTrip};
 
 /// One WebSocket frame header (RFC 6455 §5.2) and its connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -284,6 +284,7 @@ mod tests {
                 kind: "expired".to_owned(),
                 certainty: "suspected".to_owned(),
                 ts: Timestamp::UNIX_EPOCH,
+                began_at: Timestamp::UNIX_EPOCH,
                 limit_seconds: 60.0,
                 reason: String::new(),
             }),

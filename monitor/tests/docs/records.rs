@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use monitor::records::frames::{FrameRecord, FrameRow};
+use monitor::records::frames::{FrameLayout, FrameRecord, FrameRow};
 use serde_json::Value;
 
 use crate::{
@@ -13,13 +13,14 @@ use crate::{
 const PAGE: &str = "docs/records.md";
 
 /// Objects whose fields are listed once: a record, a path in it, and where its fields are.
-const SHARED: [(&str, &str, &str, &str); 10] = [
+const SHARED: [(&str, &str, &str, &str); 11] = [
     ("alert", "examples[].conn.", "alert", "conn."),
     ("alert", "examples[].evidence.", "alert", "evidence."),
     ("alert", "examples[].", "client", ""),
     ("connection", "tx.", "connection", "rx."),
     ("connection", "rates.tx.", "connection", "rates.rx."),
     ("group", "rates.tx.", "group", "rates.rx."),
+    ("status", "listeners[].zombies.", "status", "zombies."),
     (
         "connection_summary",
         "handshake.",
@@ -143,8 +144,10 @@ fn the_example_of_a_frame_is_also_shown_as_a_line_of_text() {
         .skip_while(|line| !line.starts_with("TIME "))
         .take_while(|line| *line != "```")
         .collect();
-    assert_eq!(table[0], FrameRow::HEAD);
-    let line = FrameRow(&frame).to_string();
+    let layout = FrameLayout::Narrow;
+    assert_eq!(table[0], layout.head());
+    let frame = &frame;
+    let line = FrameRow { frame, layout }.to_string();
     assert!(table.contains(&line.as_str()), "{line}");
 }
 

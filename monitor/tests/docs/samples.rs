@@ -18,6 +18,7 @@ use monitor::records::{
     rates::TrafficRates,
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
+    status::{ListenerStatus, LossCount, StatusRecord, ZombieCounts},
     transitions::TransitionRecord,
     warning::WarningRecord,
 };
@@ -35,6 +36,7 @@ pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
     BTreeMap::from([
         ("alert", alerts()),
         ("connection", connections().map(|it| json!(it)).to_vec()),
+        ("status", both(&|full| json!(status(full)))),
         ("group", both(&|full| json!(group(full)))),
         ("client", both(&|full| json!(client(full)))),
         (
@@ -57,6 +59,43 @@ pub(crate) fn all() -> BTreeMap<&'static str, Vec<Value>> {
         ),
         ("warning", vec![json!(WarningRecord { message: "a" })]),
     ])
+}
+
+fn status(full: bool) -> StatusRecord {
+    let seconds = full.then_some(1.5);
+    let text = || full.then(|| "a".to_owned());
+    let listener = ListenerStatus {
+        listener: "8080".to_owned(),
+        ports: "8080".to_owned(),
+        remote: !full,
+        listening_sockets: full.then_some(1),
+        open: 1,
+        closing: 1,
+        zombies: ZombieCounts::default(),
+        at_risk: 1,
+        opened_total: 1,
+        closed_total: 1,
+        idle_limit_seconds: seconds,
+        hop: text(),
+        idle_gap_p99_seconds: seconds,
+        heartbeat_margin_seconds: seconds,
+        learned_survived_seconds: seconds,
+        learned_killed_seconds: seconds,
+        storm: text(),
+    };
+    let loss = LossCount {
+        place: "vitals".to_owned(),
+        reason: "full".to_owned(),
+        total: 1,
+        last_five_minutes: 1,
+    };
+    StatusRecord::new(
+        Timestamp::UNIX_EPOCH,
+        "6.1.0".to_owned(),
+        Duration::from_secs(1),
+        vec![listener],
+        vec![loss],
+    )
 }
 
 fn connections() -> [ConnectionRecord; 3] {
@@ -100,6 +139,8 @@ fn connection(full: bool) -> ConnectionRecord {
         age_seconds: age,
         idle_seconds: age,
         idle_limit_seconds: age,
+        hop: text(),
+        hop_idle_seconds: age,
         states: vec![StateChange {
             state: State::Open,
             ts: Timestamp::UNIX_EPOCH,
@@ -109,6 +150,7 @@ fn connection(full: bool) -> ConnectionRecord {
             kind: "expired".to_owned(),
             certainty: "suspected".to_owned(),
             ts: Timestamp::UNIX_EPOCH,
+            began_at: Timestamp::UNIX_EPOCH,
             limit_seconds: 60.0,
             reason: "a sentence".to_owned(),
         }),

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use lab::{Lab, Namespace, wait_for};
+use lab::{Lab, Namespace, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::{
@@ -263,6 +263,12 @@ fn connections_are_counted_by_pod_unit_and_process_also_when_they_have_ended() {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
         format!("{} (pid {pid})", comm.trim_end())
     });
+    // Nothing has named these pods yet.
+    wait_until("a search to find the pod", SOON, || {
+        let found = reported(&control, &["list", "--json", "--search", "SHOP/chat-db"]);
+        found.lines().count() == 1
+    })
+    .unwrap();
     for (by, names) in [
         ("pod", ["shop/chat-6d4cf56db6-x7k2p", "shop/chat-db-0"]),
         ("unit", [&scope, &crio]),

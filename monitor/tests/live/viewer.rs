@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Duration,
 };
 
 use lab::{Process, wait_for};
@@ -72,6 +73,12 @@ impl Viewer {
     pub(crate) fn next(&self) -> Value {
         let lines = self.lines.as_ref().expect("its output is read");
         lines.recv_timeout(SOON).expect("another line")
+    }
+
+    /// The next line, if one comes within `limit`.
+    pub(crate) fn next_within(&self, limit: Duration) -> Option<Value> {
+        let lines = self.lines.as_ref().expect("its output is read");
+        lines.recv_timeout(limit).ok()
     }
 
     /// Closes the reading end of its standard output.

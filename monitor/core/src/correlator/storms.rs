@@ -10,7 +10,7 @@ use crate::{
     flow::TrackedFlow,
     handshake::{ClientAddress, UpgradeRequest},
     listener::Listener,
-    storm::{AttemptOutcome, Baseline, ClientRow, StormSettings},
+    storm::{AttemptOutcome, Baseline, ClientRow, StormPhase, StormSettings},
     storm_watch::StormWatch,
     time::Ktime,
 };
@@ -60,6 +60,12 @@ impl Correlator {
     pub fn standing_storms(&self) -> impl Iterator<Item = &Alert> {
         let listeners = self.listeners.iter();
         listeners.flat_map(|listener| listener.storm.standing())
+    }
+
+    /// The phase of the reconnect storm on each listener, indexed by [`ListenerId`]; `None` without one.
+    pub fn storm_phases(&self) -> impl Iterator<Item = Option<StormPhase>> {
+        let listeners = self.listeners.iter();
+        listeners.map(|listener| listener.storm.phase())
     }
 
     pub(super) fn arrived(&mut self, listener: ListenerId, at: Ktime, client: IpAddr) {

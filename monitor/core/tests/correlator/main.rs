@@ -451,7 +451,13 @@ fn assert_gauges_add_up(core: &Correlator) {
         );
         assert_eq!(sum, tally.counts.zombies);
     }
-    for tally in core.tallies() {
+    for (listener, tally) in (0..).map(ListenerId).zip(core.tallies()) {
+        let confirmed = core.standing_verdicts().filter(|alert| {
+            let verdict = &alert.subject;
+            let is_confirmed = verdict.certainty == Certainty::Confirmed;
+            alert.listener == listener && verdict.kind.is_zombie() && is_confirmed
+        });
+        assert_eq!(tally.confirmed_zombies, confirmed.count() as u64);
         // A warning may stand on a connection at risk; a zombie is past the risk.
         let zombies = VerdictKind::zombies().map(|kind| tally.counts.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);

@@ -1,15 +1,12 @@
 //! Groups of connections, counted outside of the daemon's loop.
 
-use axum::{
-    extract::{Query, State as Shared},
-    response::Response,
-};
+use axum::{extract::State as Shared, response::Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, REMEMBERED, Sources, gone, oldest_first::OldestFirst, owned, parsed,
-    record_pages::RecordPages, written,
+    ControlRequest, REMEMBERED, Sources, gone, known_listener, oldest_first::OldestFirst, owned,
+    parameters::Parameters, parsed, record_pages::RecordPages, written,
 };
 use crate::{
     api::http::request_reply,
@@ -42,8 +39,13 @@ impl GroupsQuery {
 
 pub(super) async fn groups(
     Shared(sources): Shared<Sources>,
-    Query(query): Query<GroupsQuery>,
+    Parameters(query): Parameters<GroupsQuery>,
 ) -> Response {
+    if let Some(refused) =
+        known_listener::refusal(&sources.requests, query.listener.as_deref()).await
+    {
+        return refused;
+    }
     match count(&sources, &query).await {
         Some(mut groups) => {
             groups.truncate(query.limit.unwrap_or(usize::MAX));

@@ -8,11 +8,12 @@ use std::{
 use super::{
     ControlRequests,
     record_pages::{DaemonEnded, RecordPages},
+    selection::Selection,
 };
 use crate::records::{connections::ConnectionRecord, list_order::Figures, rates::TrafficRates};
 use monitor_core::ConnId;
 
-/// The accepted connections with the highest figures, in this order.
+/// The selected connections with the highest figures, in this order.
 pub(super) struct Ranked {
     pub(super) conns: Vec<ConnId>,
     /// Their rates, if they were read.
@@ -24,16 +25,17 @@ impl Ranked {
     pub(super) async fn read(
         requests: &ControlRequests,
         mut pages: RecordPages<impl Iterator<Item = ConnId>>,
-        accepts: impl Fn(&ConnectionRecord) -> bool,
+        selection: &mut Selection,
         figures: fn(&ConnectionRecord) -> Figures,
-        limit: Option<usize>,
+        limit: usize,
     ) -> Result<Self, DaemonEnded> {
         let (mut ranked, mut rates) = (BTreeSet::new(), HashMap::new());
-        while let Some(records) = pages.next(requests).await? {
-            for record in records.iter().filter(|record| accepts(record)) {
+        while let Some(mut records) = pages.next(requests).await? {
+            selection.retain(&mut records).await;
+            for record in &records {
                 ranked.insert((Reverse(figures(record)), record.cookie));
                 rates.extend(record.rates.map(|read| (record.cookie, read)));
-                if limit.is_some_and(|limit| ranked.len() > limit)
+                if ranked.len() > limit
                     && let Some((_, last)) = ranked.pop_last()
                 {
                     rates.remove(&last);

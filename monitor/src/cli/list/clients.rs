@@ -6,17 +6,21 @@ use crate::{
     records::clients::ClientRecord,
 };
 
+const NOTHING: &str = "no clients; their attempts are counted since the start of wsmon run";
+
 pub(super) async fn show(args: &ListArgs) -> CommandResult {
-    let query = [
-        ("listener", args.listener.clone()),
-        ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit().map(|limit| limit.to_string())),
-    ];
-    let target = client::target("/v1/clients", &query);
-    super::print(args, &target, columns(), row, "no clients").await
+    let target = || {
+        let query = [
+            ("listener", args.listener.clone()),
+            ("peer", args.peer.map(|peers| peers.to_string())),
+            ("limit", args.limit().map(|limit| limit.to_string())),
+        ];
+        client::target("/v1/clients", &query)
+    };
+    super::print(args, target, columns(), row, NOTHING).await
 }
 
-fn columns() -> Vec<Column> {
+pub(in crate::cli) fn columns() -> Vec<Column> {
     vec![
         Column::new("CLIENT"),
         Column::new("LISTENER").shortened_to(8),
@@ -32,7 +36,7 @@ fn columns() -> Vec<Column> {
 }
 
 /// A client as a row of the table.
-fn row(record: &ClientRecord) -> Vec<String> {
+pub(in crate::cli) fn row(record: &ClientRecord) -> Vec<String> {
     let figures = &record.figures;
     let least = figures.attempts - figures.at_most_over.min(figures.attempts);
     vec![

@@ -5,21 +5,23 @@ use crate::{
     cli::{
         client,
         exit::CommandResult,
-        screen::{Age, Amount, escaped},
+        screen::{Age, Amount, Margin, escaped},
         table::Column,
     },
     records::groups::{GroupBy, GroupRecord, MAX_GROUPS},
 };
 
 pub(super) async fn show(args: &ListArgs, by: GroupBy) -> CommandResult {
-    let query = [
-        ("by", Some(by.as_str().to_owned())),
-        ("listener", args.listener.clone()),
-        ("peer", args.peer.map(|peers| peers.to_string())),
-        ("limit", args.limit().map(|limit| limit.to_string())),
-    ];
-    let target = client::target("/v1/groups", &query);
-    super::print(args, &target, columns(by), row, "no connections").await
+    let target = || {
+        let query = [
+            ("by", Some(by.as_str().to_owned())),
+            ("listener", args.listener.clone()),
+            ("peer", args.peer.map(|peers| peers.to_string())),
+            ("limit", args.limit().map(|limit| limit.to_string())),
+        ];
+        client::target("/v1/groups", &query)
+    };
+    super::print(args, target, columns(by), row, "no connections").await
 }
 
 /// The name comes last, because it may be long.
@@ -60,10 +62,7 @@ fn row(record: &GroupRecord) -> Vec<String> {
             figures.opened_in_minute, figures.closed_in_minute
         ),
         figures.zombies.to_string(),
-        match figures.heartbeat_margin_seconds {
-            Some(margin) if margin < 0.0 => format!("-{}", Age(Some(-margin))),
-            margin => Age(margin).to_string(),
-        },
+        Margin(figures.heartbeat_margin_seconds).to_string(),
         format!(
             "{}/{}",
             Amount(rx.payload_bytes_per_second),

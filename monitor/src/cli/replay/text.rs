@@ -6,7 +6,7 @@ use super::Report;
 use crate::{
     records::{
         connection_summary::ConnectionSummary,
-        frames::{Clock, FrameRow},
+        frames::{Clock, FrameLayout, FrameRow},
         recording_summary::RecordingSummary,
     },
     replay::{Replay, ReplayRecord},
@@ -34,7 +34,10 @@ impl<W: Write> Report for TextReport<W> {
     fn record(&mut self, replay: &Replay, record: &ReplayRecord) -> io::Result<()> {
         match record {
             ReplayRecord::Frame(_) | ReplayRecord::State(_) if !self.frames => Ok(()),
-            ReplayRecord::Frame(frame) => writeln!(self.out, "{}", FrameRow(frame)),
+            ReplayRecord::Frame(frame) => {
+                let layout = FrameLayout::Recorded;
+                writeln!(self.out, "{}", FrameRow { frame, layout })
+            }
             ReplayRecord::State(transition) => write_state(&mut self.out, replay, transition),
             ReplayRecord::Alert(alert) => write_alert(&mut self.out, replay, alert),
             ReplayRecord::Connection(connection) => {

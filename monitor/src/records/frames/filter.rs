@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, num::NonZeroU32, str::FromStr};
 
 use monitor_common::frame::opcode;
 
-use super::{FrameRecord, InvalidOpcode, OpcodeName};
+use super::{super::endpoint::Endpoint, FrameRecord, InvalidOpcode, OpcodeName};
 use monitor_core::{ConnId, facts::Direction};
 
 /// A frame passes if it satisfies every condition that is set.
@@ -15,6 +15,8 @@ pub struct Filter {
     pub peer: Option<Peers>,
     pub opcodes: Option<Opcodes>,
     pub direction: Option<Direction>,
+    /// Either end of the connection.
+    pub endpoint: Option<Endpoint>,
     pub cookie: Option<ConnId>,
     /// Close, ping, pong, and the reserved control opcodes (RFC 6455 §5.5).
     pub control_only: bool,
@@ -27,6 +29,7 @@ impl Filter {
             peer,
             opcodes,
             direction,
+            endpoint,
             cookie,
             control_only,
         } = self;
@@ -34,6 +37,9 @@ impl Filter {
             && peer.is_none_or(|peers| peers.contains(frame.peer.ip()))
             && opcodes.is_none_or(|opcodes| opcodes.contains(frame.opcode))
             && direction.is_none_or(|direction| frame.direction == direction)
+            && endpoint.is_none_or(|endpoint| {
+                endpoint.matches(frame.peer) || endpoint.matches(frame.local)
+            })
             && cookie.is_none_or(|cookie| frame.cookie == cookie)
             && (!control_only || frame.opcode >= opcode::CLOSE)
     }
@@ -167,6 +173,10 @@ mod tests {
         text.parse().expect(text)
     }
 
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse().expect(text)
+    }
+
     #[test]
     fn without_conditions_everything_passes_and_each_condition_can_refuse() {
         let frame = frame();
@@ -192,6 +202,11 @@ mod tests {
             (
                 all(|f| f.direction = Some(Direction::Tx)),
                 all(|f| f.direction = Some(Direction::Rx)),
+            ),
+            (
+                all(|f| f.endpoint = Some(endpoint("10.77.1.12:53787")))
+                    && all(|f| f.endpoint = Some(endpoint(":8080"))),
+                all(|f| f.endpoint = Some(endpoint("10.77.1.12:8080"))),
             ),
             (
                 all(|f| f.cookie = Some(ConnId(u64::MAX))),

@@ -6,20 +6,97 @@ use jiff::Timestamp;
 
 use super::{FrameRecord, OpcodeName};
 
-/// One frame in columns, about 100 wide; an IPv6 peer takes more.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameRow<'a>(pub &'a FrameRecord);
+/// The columns of a table of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameLayout {
+    /// 80 wide; an IPv6 peer takes more.
+    Narrow,
+    /// About 110 wide; an IPv6 peer takes more.
+    Wide,
+    /// The same with microseconds, for recordings.
+    Recorded,
+}
 
-impl FrameRow<'_> {
+/// The width of a line of [`FrameLayout::Wide`] with the longest IPv4 addresses.
+const WIDE: usize = 120;
+
+impl FrameLayout {
+    /// The layout for a terminal of this width; `None` is a pipe.
+    pub fn of_width(width: Option<usize>) -> Self {
+        match width {
+            Some(width) if width < WIDE => Self::Narrow,
+            Some(_) | None => Self::Wide,
+        }
+    }
+
     /// The heading of the columns. Times are UTC.
-    pub const HEAD: &'static str = "TIME             COOKIE     PEER                   DIR  FIN  RSV  \
-         OPCODE        MASK      LENGTH";
+    pub const fn head(self) -> &'static str {
+        match self {
+            Self::Narrow => {
+                "TIME          COOKIE   PEER                   DIR  OPCODE         FLAGS   LENGTH"
+            }
+            Self::Wide => {
+                "TIME          COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH"
+            }
+            Self::Recorded => {
+                "TIME             COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH"
+            }
+        }
+    }
+}
+
+/// One frame in the columns of a layout.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRow<'a> {
+    pub frame: &'a FrameRecord,
+    pub layout: FrameLayout,
 }
 
 impl fmt::Display for FrameRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ts = self.frame.ts.strftime("%H:%M:%S.%3f");
+        match self.layout {
+            FrameLayout::Narrow => write!(f, "{ts}  {}", Narrow(self.frame)),
+            FrameLayout::Wide => write!(f, "{ts}  {}", Wide(self.frame)),
+            FrameLayout::Recorded => write!(f, "{}  {}", Clock(self.frame.ts), Wide(self.frame)),
+        }
+    }
+}
+
+/// All columns but the time.
+struct Narrow<'a>(&'a FrameRecord);
+
+impl fmt::Display for Narrow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = self.0;
+        let opcode = OpcodeName(frame.opcode);
+        // Control frames have short names.
+        let opcode = match (frame.ping_rtt, frame.close_code) {
+            (Some(rtt), _) => format!("{opcode} {}", RoundTrip(rtt)),
+            (None, Some(code)) => format!("{opcode} {code}"),
+            (None, None) => opcode.to_string(),
+        };
+        write!(
+            f,
+            "{:<7}  {:<21}  {:<3}  {opcode:<13}  {}{}{}  {:>7}",
+            frame.cookie.0,
+            frame.peer.to_string(),
+            frame.direction.as_str(),
+            if frame.fin { 'F' } else { '-' },
+            Rsv(frame.rsv),
+            if frame.masked { 'M' } else { '-' },
+            frame.length,
+        )
+    }
+}
+
+/// All columns but the time.
+struct Wide<'a>(&'a FrameRecord);
+
+impl fmt::Display for Wide<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FrameRecord {
-            ts,
+            ts: _,
             cookie,
             listener: _,
             local: _,
@@ -35,8 +112,7 @@ impl fmt::Display for FrameRow<'_> {
         } = self.0;
         write!(
             f,
-            "{}  {:<9}  {:<21}  {:<3}  {:<3}  {}  {:<12}  {:<4}  {length:>10}",
-            Clock(*ts),
+            "{:<9}  {:<21}  {:<3}  {:<3}  {}  {:<12}  {:<4}  {length:>10}",
             cookie.0,
             peer.to_string(),
             direction.as_str(),
@@ -118,31 +194,50 @@ mod tests {
             ping_rtt: Some(Duration::from_micros(1_234)),
             ..text.clone()
         };
-        let shown = [&text, &close, &pong].map(|frame| FrameRow(frame).to_string());
-        let expected = "\
-TIME             COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH
-18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  text          -              5
-18:37:52.533000  315653     10.77.1.12:53787       rx   -    1-3  close         mask           5  code 1001
-18:37:52.533000  315653     10.77.1.12:53787       tx   FIN  ---  pong          -              5  rtt 1.2 ms";
-        assert_eq!(
-            [FrameRow::HEAD, &shown[0], &shown[1], &shown[2]].join("\n"),
-            expected
+        let table = |layout: FrameLayout| {
+            let frames = [&text, &close, &pong];
+            let rows = frames.map(|frame| FrameRow { frame, layout }.to_string());
+            [layout.head(), &rows[0], &rows[1], &rows[2]].join("\n")
+        };
+        let narrow = "\
+TIME          COOKIE   PEER                   DIR  OPCODE         FLAGS   LENGTH
+18:37:52.533  315653   10.77.1.12:53787       tx   text           F----        5
+18:37:52.533  315653   10.77.1.12:53787       rx   close 1001     -1-3M        5
+18:37:52.533  315653   10.77.1.12:53787       tx   pong 1.2 ms    F----        5";
+        assert_eq!(table(FrameLayout::Narrow), narrow);
+        let wide = "\
+TIME          COOKIE     PEER                   DIR  FIN  RSV  OPCODE        MASK      LENGTH
+18:37:52.533  315653     10.77.1.12:53787       tx   FIN  ---  text          -              5
+18:37:52.533  315653     10.77.1.12:53787       rx   -    1-3  close         mask           5  code 1001
+18:37:52.533  315653     10.77.1.12:53787       tx   FIN  ---  pong          -              5  rtt 1.2 ms";
+        assert_eq!(table(FrameLayout::Wide), wide);
+        let recorded = table(FrameLayout::Recorded);
+        assert!(
+            recorded.contains("\n18:37:52.533000  315653     10.77"),
+            "{recorded}"
         );
     }
 
     #[test]
-    fn the_longest_ipv4_line_fits_in_120_columns() {
+    fn the_longest_ipv4_lines_fit_their_terminals() {
         let longest = FrameRecord {
-            cookie: ConnId(9_999_999_999),
+            cookie: ConnId(9_999_999),
             peer: ([255, 255, 255, 255], 65_535).into(),
-            opcode: 0xf,
-            length: 9_999_999_999,
-            ping_rtt: Some(Duration::from_millis(99_900)),
+            opcode: opcode::PONG,
+            length: 9_999_999,
+            ping_rtt: Some(Duration::from_millis(999)),
             close_code: None,
             ..frame()
         };
-        let line = FrameRow(&longest).to_string();
-        assert!(line.chars().count() <= 120, "{line}");
+        for (layout, width) in [(FrameLayout::Narrow, 80), (FrameLayout::Wide, WIDE)] {
+            let frame = &longest;
+            let line = FrameRow { frame, layout }.to_string();
+            assert!(line.chars().count() <= width, "{line}");
+            assert!(layout.head().len() <= width, "{layout:?}");
+        }
+        assert_eq!(FrameLayout::of_width(Some(80)), FrameLayout::Narrow);
+        assert_eq!(FrameLayout::of_width(Some(120)), FrameLayout::Wide);
+        assert_eq!(FrameLayout::of_width(None), FrameLayout::Wide);
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn monotonic_begin() -> SystemTime {
     SystemTime::now() - Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Reads every standing verdict from a daemon's control socket.
+/// Reads every standing verdict on a connection from a daemon's control socket.
 pub(super) fn standing(control: &Path) -> Result<Vec<Verdict>> {
     let mut socket = UnixStream::connect(control)
         .with_context(|| format!("cannot connect to {}", control.display()))?;
@@ -106,13 +106,16 @@ pub(super) fn standing(control: &Path) -> Result<Vec<Verdict>> {
     socket.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     ensure!(head.contains(" 200 "), "the daemon answers {head}");
-    body.lines()
-        .map(|line| verdict(line).with_context(|| format!("no verdict: {line}")))
+    let alerts = body.lines().map(serde_json::from_str::<Value>);
+    let alerts = alerts.collect::<Result<Vec<_>, _>>()?;
+    alerts
+        .iter()
+        .filter(|alert| !alert["conn"].is_null())
+        .map(|alert| verdict(alert).with_context(|| format!("no verdict: {alert}")))
         .collect()
 }
 
-fn verdict(line: &str) -> Option<Verdict> {
-    let line: Value = serde_json::from_str(line).ok()?;
+fn verdict(line: &Value) -> Option<Verdict> {
     let peer: SocketAddr = line.pointer("/conn/peer")?.as_str()?.parse().ok()?;
     Some(Verdict {
         peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
@@ -179,7 +182,7 @@ mod tests {
     fn a_verdict_is_read_from_a_line_of_the_alert_log() {
         let line = r#"{"ts":"2026-11-22T21:12:01.505Z","status":"firing","alert":"zombie",
             "kind":"expired","conn":{"peer":"[::ffff:127.2.0.0]:1"}}"#;
-        let verdict = super::verdict(line).unwrap();
+        let verdict = super::verdict(&serde_json::from_str(line).unwrap()).unwrap();
         assert_eq!(verdict.peer, peer(1));
         let millis = verdict
             .at

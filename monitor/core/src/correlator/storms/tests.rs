@@ -320,6 +320,7 @@ fn a_mass_close_counts_each_connection_once_and_names_the_restart_of_the_server(
     );
     let standing: Vec<_> = core.standing_storms().cloned().collect();
     assert_eq!(standing.as_slice(), &reported[reported.len() - 1..]);
+    assert!(core.storm_phases().eq([Some(StormPhase::MassClose)]));
     assert!(core.poll_timeout().is_some(), "a deadline is pending");
 
     // New rules don't end the storm.
@@ -329,6 +330,7 @@ fn a_mass_close_counts_each_connection_once_and_names_the_restart_of_the_server(
         core.handle_timeout(at);
     }
     assert_eq!(core.standing_storms().count(), 0);
+    assert!(core.storm_phases().eq([None]));
     let last = std::iter::from_fn(|| core.poll_action()).last();
     assert!(matches!(last, Some(Action::Alert(over)) if !over.is_firing()));
 }

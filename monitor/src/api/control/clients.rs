@@ -1,0 +1,47 @@
+//! The clients of the listeners.
+
+use axum::{extract::State as Shared, response::Response};
+use serde::Deserialize;
+
+use super::{
+    ControlRequest, ControlRequests, gone, known_listener, parameters::Parameters, parsed, written,
+};
+use crate::{
+    api::http::request_reply,
+    records::{clients::ClientRecord, frames::Peers},
+};
+
+/// Filters of the list of clients.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ClientsQuery {
+    listener: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    peer: Option<Peers>,
+    limit: Option<usize>,
+}
+
+impl ClientsQuery {
+    fn accepts(&self, record: &ClientRecord) -> bool {
+        let listener = self.listener.as_ref();
+        listener.is_none_or(|name| *name == record.listener)
+            && self
+                .peer
+                .is_none_or(|peers| peers.contains(record.figures.client))
+    }
+}
+
+pub(super) async fn clients(
+    Shared(requests): Shared<ControlRequests>,
+    Parameters(query): Parameters<ClientsQuery>,
+) -> Response {
+    if let Some(refused) = known_listener::refusal(&requests, query.listener.as_deref()).await {
+        return refused;
+    }
+    let Some(mut records) = request_reply(&requests, ControlRequest::Clients).await else {
+        return gone();
+    };
+    records.retain(|record| query.accepts(record));
+    records.truncate(query.limit.unwrap_or(usize::MAX));
+    written(&records)
+}
