@@ -4,7 +4,10 @@ use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::numbers::thousandths;
+use super::{
+    connections::{ConnectionRecord, DirectionRecord},
+    numbers::thousandths,
+};
 use monitor_core::{Detail, Ktime, detail::DirectionTraffic};
 
 /// Longer than the kernel takes to publish what a busy connection carried.
@@ -34,6 +37,31 @@ impl TrafficSample {
             tx: detail.tx,
         }
     }
+
+    /// The same from a record. Its time stamp is the clock, so it compares with samples from records only.
+    pub fn of_record(record: &ConnectionRecord) -> Self {
+        let counts = |side: &DirectionRecord| DirectionTraffic {
+            frames: side.frames,
+            payload_bytes: side.payload_bytes,
+            ..DirectionTraffic::default()
+        };
+        let read_at = u64::try_from(record.ts.as_nanosecond()).unwrap_or_default();
+        // The last packet of a busy connection is as old as its publication.
+        let idle = record.idle_seconds.unwrap_or_default();
+        let idle = Duration::try_from_secs_f64(idle).unwrap_or_default();
+        let idle = if idle <= FRESH { idle } else { Duration::ZERO };
+        let idle = u64::try_from(idle.as_nanos()).unwrap_or_default();
+        Self {
+            as_of: Ktime(read_at.saturating_sub(idle)),
+            rx: counts(&record.rx),
+            tx: counts(&record.tx),
+        }
+    }
+
+    /// The time from an earlier sample to this one.
+    pub fn since(&self, earlier: &Self) -> Duration {
+        self.as_of.since(earlier.as_of)
+    }
 }
 
 /// Traffic per second in both directions.
@@ -52,7 +80,7 @@ pub struct DirectionRates {
 impl TrafficRates {
     /// The mean between two readings of one connection; `None` if no time passed between them.
     pub fn between(earlier: &TrafficSample, later: &TrafficSample) -> Option<Self> {
-        let elapsed = later.as_of.since(earlier.as_of);
+        let elapsed = later.since(earlier);
         let direction = |earlier: &DirectionTraffic, later: &DirectionTraffic| {
             let frames = later.frames.wrapping_sub(earlier.frames);
             let bytes = later.payload_bytes.wrapping_sub(earlier.payload_bytes) & PAYLOAD_MASK;

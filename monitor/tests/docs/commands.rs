@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
-use monitor::{cli::Cli, records::skipped::Skip};
+use monitor::{
+    cli::{Cli, environment},
+    records::skipped::Skip,
+};
 
 use crate::pages::{code, read, table_rows};
 
@@ -57,6 +60,30 @@ fn help_default(argument: &clap::Arg) -> Option<String> {
 }
 
 #[test]
+fn every_flag_of_run_has_its_variable_and_so_has_the_control_socket_everywhere() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut found = 0;
+    for command in cli.get_subcommands() {
+        for flag in command.get_arguments() {
+            let Some(name) = flag.get_long().filter(|name| *name != "help") else {
+                continue;
+            };
+            let has_variable =
+                !flag.is_hide_set() && (command.get_name() == "run" || name == "control");
+            let expected = has_variable.then(|| environment::variable(name));
+            let variable = flag
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, expected, "{} --{name}", command.get_name());
+            found += usize::from(has_variable);
+        }
+    }
+    assert!(found > 30, "{found}");
+    assert_eq!(environment::variable("lb-timeout"), "WSMON_LB_TIMEOUT");
+}
+
+#[test]
 fn every_flag_of_the_viewing_commands_is_documented() {
     for (page, commands) in [
         ("docs/frames.md", &["list", "inspect", "frames"][..]),
@@ -85,6 +112,17 @@ fn every_flag_of_the_viewing_commands_is_documented() {
             .collect();
         assert_eq!(documented, flags, "{page}");
     }
+}
+
+#[test]
+fn every_flag_of_the_live_view_is_documented() {
+    let flags: BTreeSet<_> = flags("top").into_keys().collect();
+    let documented: BTreeSet<_> = table_rows("docs/top.md")
+        .into_iter()
+        .filter_map(|row| Some(code(row.first()?).first()?.split(' ').next()?.to_owned()))
+        .filter(|flag| flag.starts_with("--"))
+        .collect();
+    assert_eq!(documented, flags);
 }
 
 #[test]

@@ -22,18 +22,18 @@ use crate::{
 };
 
 /// What a page shows, and how.
-pub(super) struct Page<'a> {
-    pub(super) record: &'a ConnectionRecord,
+pub(in crate::cli) struct Page<'a> {
+    pub(in crate::cli) record: &'a ConnectionRecord,
     /// The state of its listener, if it is known.
-    pub(super) listener: Option<ListenerStatus>,
+    pub(in crate::cli) listener: Option<ListenerStatus>,
     /// To which lines are wrapped; `None` leaves them whole.
-    pub(super) width: Option<usize>,
-    pub(super) is_colored: bool,
+    pub(in crate::cli) width: Option<usize>,
+    pub(in crate::cli) is_colored: bool,
 }
 
 impl Page<'_> {
     /// What means nothing is left out.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(in crate::cli) fn lines(&self) -> Vec<String> {
         let record = self.record;
         let date = record.ts.strftime("%Y-%m-%d %H:%M:%S.%3f UTC");
         let title = format!("connection {} at {date}", record.cookie.0);

@@ -20,7 +20,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
     super::print(args, target, columns(), row, NOTHING).await
 }
 
-fn columns() -> Vec<Column> {
+pub(in crate::cli) fn columns() -> Vec<Column> {
     vec![
         Column::new("CLIENT"),
         Column::new("LISTENER").shortened_to(8),
@@ -36,7 +36,7 @@ fn columns() -> Vec<Column> {
 }
 
 /// A client as a row of the table.
-fn row(record: &ClientRecord) -> Vec<String> {
+pub(in crate::cli) fn row(record: &ClientRecord) -> Vec<String> {
     let figures = &record.figures;
     let least = figures.attempts - figures.at_most_over.min(figures.attempts);
     vec![

@@ -1,0 +1,186 @@
+//! What each key does.
+
+use clap::ValueEnum;
+use ratatui::{
+    crossterm::event::{
+        Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent,
+        MouseEventKind,
+    },
+    layout::Position,
+};
+
+use super::{Effect, LONGEST_FILTER, Overlay, Pane, ViewState};
+use crate::{cli::top::polled::Polled, records::list_order::ListOrder};
+
+/// Rows that one notch of the wheel moves.
+const NOTCH: usize = 3;
+
+impl ViewState {
+    pub(in crate::cli::top) fn on_event(&mut self, event: &Event, polled: &Polled) -> Effect {
+        match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => self.on_key(*key, polled),
+            Event::Mouse(mouse) => self.on_mouse(*mouse, polled),
+            Event::Resize(width, height) => self.resize(*width, *height, polled),
+            _ => Effect::Draw,
+        }
+    }
+
+    pub(super) fn on_key(&mut self, key: KeyEvent, polled: &Polled) -> Effect {
+        let has_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        if has_control && key.code == KeyCode::Char('c') {
+            return Effect::Quit;
+        }
+        if self.typed.is_some() {
+            return self.on_typed(key);
+        }
+        if has_control {
+            // Not a key of this view: a terminal sends ^S for a hold of its output, for instance.
+            return Effect::Draw;
+        }
+        if self.overlay.is_some() {
+            return self.on_key_of_overlay(key.code, polled);
+        }
+        let selected = self.cursor().selected;
+        let page = self.areas().rows().max(1);
+        match key.code {
+            KeyCode::Up | KeyCode::Char('k') => self.select(selected.saturating_sub(1), polled),
+            KeyCode::Down | KeyCode::Char('j') => self.select(selected + 1, polled),
+            KeyCode::PageUp => self.select(selected.saturating_sub(page), polled),
+            KeyCode::PageDown => self.select(selected + page, polled),
+            KeyCode::Home | KeyCode::Char('g') => self.select(0, polled),
+            KeyCode::End | KeyCode::Char('G') => self.select(usize::MAX, polled),
+            KeyCode::Tab | KeyCode::Right => self.show(self.neighbour(1)),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.neighbour(Pane::ALL.len() - 1)),
+            KeyCode::Char(digit @ '1'..='4') => self.show(Pane::ALL[digit as usize - '1' as usize]),
+            KeyCode::Char('s') => self.list(self.next_order(1), self.filter.clone()),
+            KeyCode::Char('S') => {
+                let last = ListOrder::value_variants().len() - 1;
+                self.list(self.next_order(last), self.filter.clone())
+            }
+            KeyCode::Char('/') => {
+                self.typed = Some(self.filter.clone());
+                Effect::Draw
+            }
+            KeyCode::Esc if !self.filter.is_empty() => self.list(self.order, String::new()),
+            KeyCode::Enter => self.open(polled),
+            KeyCode::Char('p' | ' ') => {
+                self.is_paused = !self.is_paused;
+                match self.is_paused {
+                    true => Effect::Draw,
+                    false => Effect::Poll,
+                }
+            }
+            KeyCode::Char('r') => Effect::Poll,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.cover(Overlay::Help),
+            KeyCode::Char('q') => Effect::Quit,
+            _ => Effect::Draw,
+        }
+    }
+
+    fn on_typed(&mut self, key: KeyEvent) -> Effect {
+        let Some(typed) = &mut self.typed else {
+            return Effect::Draw;
+        };
+        match key.code {
+            KeyCode::Enter => {
+                let filter = self.typed.take().unwrap_or_default();
+                return self.list(self.order, filter);
+            }
+            KeyCode::Esc => self.typed = None,
+            KeyCode::Backspace => {
+                typed.pop();
+            }
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => typed.clear(),
+            KeyCode::Char(c)
+                if !key.modifiers.contains(KeyModifiers::CONTROL)
+                    && typed.chars().count() < LONGEST_FILTER =>
+            {
+                typed.push(c);
+            }
+            _ => {}
+        }
+        Effect::Draw
+    }
+
+    fn on_key_of_overlay(&mut self, code: KeyCode, polled: &Polled) -> Effect {
+        let page = u16::try_from(self.areas().rows()).unwrap_or(u16::MAX);
+        let scrolled = match code {
+            KeyCode::Up | KeyCode::Char('k') => self.scrolled.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => self.scrolled.saturating_add(1),
+            KeyCode::PageUp => self.scrolled.saturating_sub(page),
+            KeyCode::PageDown => self.scrolled.saturating_add(page),
+            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::End | KeyCode::Char('G') => u16::MAX,
+            KeyCode::Char('r') => return Effect::Poll,
+            KeyCode::Char('p' | ' ') => {
+                self.is_paused = !self.is_paused;
+                return Effect::Draw;
+            }
+            KeyCode::Char('?') if self.overlay != Some(Overlay::Help) => {
+                return self.cover(Overlay::Help);
+            }
+            KeyCode::Esc
+            | KeyCode::Enter
+            | KeyCode::Backspace
+            | KeyCode::Left
+            | KeyCode::Char('q' | '?') => return self.uncover(),
+            _ => self.scrolled,
+        };
+        self.scrolled = scrolled.min(self.furthest_scroll(polled));
+        Effect::Draw
+    }
+
+    fn on_mouse(&mut self, mouse: MouseEvent, polled: &Polled) -> Effect {
+        let selected = self.cursor().selected;
+        match (mouse.kind, &self.overlay) {
+            (MouseEventKind::ScrollUp, None) => self.select(selected.saturating_sub(NOTCH), polled),
+            (MouseEventKind::ScrollDown, None) => self.select(selected + NOTCH, polled),
+            (MouseEventKind::ScrollUp, Some(_)) => self.on_key_of_overlay(KeyCode::Up, polled),
+            (MouseEventKind::ScrollDown, Some(_)) => self.on_key_of_overlay(KeyCode::Down, polled),
+            (MouseEventKind::Down(MouseButton::Left), None) => {
+                let body = self.areas().body;
+                let is_row =
+                    mouse.row > body.y && body.contains(Position::new(mouse.column, mouse.row));
+                match is_row {
+                    true => {
+                        let row = usize::from(mouse.row - body.y - 1);
+                        self.select(self.cursor().first + row, polled)
+                    }
+                    false => Effect::Draw,
+                }
+            }
+            _ => Effect::Draw,
+        }
+    }
+
+    /// Opens the selected row.
+    fn open(&mut self, polled: &Polled) -> Effect {
+        let row = self.cursor().selected;
+        match self.pane {
+            Pane::Connections => match polled.connections.at(row) {
+                Some(record) => self.cover(Overlay::Connection(record.cookie)),
+                None => Effect::Draw,
+            },
+            Pane::Alerts => match polled.alerts.get(row) {
+                Some(alert) => match &alert.conn {
+                    Some(conn) => self.cover(Overlay::Connection(conn.cookie)),
+                    None => self.cover(Overlay::Alert(Box::new(alert.clone()))),
+                },
+                None => Effect::Draw,
+            },
+            Pane::Listeners => match polled.status.listeners.get(row) {
+                Some(listener) => self.list(self.order, listener.listener.clone()),
+                None => Effect::Draw,
+            },
+            Pane::Clients => match polled.clients.get(row) {
+                Some(client) => self.list(self.order, client.figures.client.to_string()),
+                None => Effect::Draw,
+            },
+        }
+    }
+
+    /// The pane `steps` after the present one.
+    fn neighbour(&self, steps: usize) -> Pane {
+        Pane::ALL[(self.pane.index() + steps) % Pane::ALL.len()]
+    }
+}

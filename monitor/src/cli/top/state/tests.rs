@@ -1,0 +1,293 @@
+//! Keys, and what they choose.
+
+use ratatui::crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+
+use super::*;
+use crate::cli::top::{polled::ConnectionPage, samples};
+
+/// Text that fits 12 connections, with their headings.
+const HEIGHT: u16 = 17;
+
+/// A state with the answers it works on.
+struct Keyboard {
+    state: ViewState,
+    polled: Polled,
+}
+
+impl Keyboard {
+    fn new(height: u16) -> Self {
+        let polled = samples::polled();
+        let mut state = ViewState::new(ListOrder::Urgency, "", 80, height);
+        assert_eq!(state.adopt(&polled), Effect::Draw);
+        Self { state, polled }
+    }
+
+    fn press(&mut self, code: KeyCode) -> Effect {
+        self.state.on_key(KeyEvent::from(code), &self.polled)
+    }
+
+    fn type_text(&mut self, text: &str) {
+        for c in text.chars() {
+            assert_eq!(self.press(KeyCode::Char(c)), Effect::Draw, "{c}");
+        }
+    }
+
+    fn mouse(&mut self, kind: MouseEventKind, row: u16) -> Effect {
+        let event = Event::Mouse(MouseEvent {
+            kind,
+            column: 5,
+            row,
+            modifiers: KeyModifiers::NONE,
+        });
+        self.state.on_event(&event, &self.polled)
+    }
+
+    fn selected(&self) -> ConnId {
+        let place = self.state.cursor().selected;
+        self.polled.connections.at(place).expect("a row").cookie
+    }
+}
+
+#[test]
+fn the_selection_moves_and_stays_in_the_list() {
+    let mut keys = Keyboard::new(HEIGHT);
+    let rows = keys.polled.connections.records.len();
+    assert_eq!(keys.state.areas().rows(), rows);
+    for (code, selected) in [
+        (KeyCode::Up, 0),
+        (KeyCode::Down, 1),
+        (KeyCode::Char('j'), 2),
+        (KeyCode::Char('k'), 1),
+        (KeyCode::Char('g'), 0),
+    ] {
+        assert_eq!(keys.press(code), Effect::Draw);
+        assert_eq!(keys.state.cursor().selected, selected, "{code:?}");
+    }
+}
+
+#[test]
+fn leaving_the_screen_asks_for_the_next_page() {
+    let mut keys = Keyboard::new(HEIGHT);
+    assert_eq!(keys.press(KeyCode::PageDown), Effect::Poll);
+    let cursor = keys.state.cursor();
+    assert_eq!((cursor.first, cursor.selected), (1, 12));
+    let Question::Connections { offset, limit, .. } = keys.state.question() else {
+        panic!("{:?}", keys.state.question());
+    };
+    assert_eq!((offset, limit), (1, 12));
+    assert_eq!(keys.press(KeyCode::End), Effect::Poll);
+    assert_eq!(keys.state.cursor().selected, DEEPEST - 1, "of 1204");
+    assert_eq!(keys.press(KeyCode::Home), Effect::Poll);
+    assert_eq!(keys.state.cursor(), Cursor::default());
+}
+
+#[test]
+fn a_list_that_became_shorter_is_shown_from_its_beginning() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.press(KeyCode::End);
+    keys.polled.connections = ConnectionPage::default();
+    assert_eq!(keys.state.adopt(&keys.polled), Effect::Poll);
+    assert_eq!(keys.state.cursor(), Cursor::default());
+    assert_eq!(keys.state.adopt(&keys.polled), Effect::Draw, "it is empty");
+}
+
+#[test]
+fn the_selected_connection_stays_selected_when_its_place_changes() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.press(KeyCode::Down);
+    let chosen = keys.selected();
+    keys.polled.connections.records.rotate_left(5);
+    keys.state.adopt(&keys.polled);
+    assert_eq!(keys.selected(), chosen);
+    assert_eq!(keys.state.cursor().selected, 8);
+    // If it is gone, the row is selected that has its place.
+    keys.polled.connections.records.remove(8);
+    keys.state.adopt(&keys.polled);
+    assert_eq!(keys.state.cursor().selected, 8);
+    assert_ne!(keys.selected(), chosen);
+}
+
+#[test]
+fn panes_are_chosen_by_number_or_in_turn() {
+    let mut keys = Keyboard::new(HEIGHT);
+    for (code, pane, question) in [
+        (KeyCode::Char('2'), Pane::Alerts, Question::Alerts),
+        (KeyCode::Tab, Pane::Listeners, Question::Listeners),
+        (KeyCode::Right, Pane::Clients, Question::Clients),
+        (KeyCode::BackTab, Pane::Listeners, Question::Listeners),
+    ] {
+        assert_eq!(keys.press(code), Effect::Poll);
+        assert_eq!((keys.state.pane, keys.state.question()), (pane, question));
+    }
+    keys.press(KeyCode::Char('4'));
+    keys.press(KeyCode::Tab);
+    assert_eq!(keys.state.pane, Pane::Connections);
+}
+
+#[test]
+fn the_order_goes_round_in_both_directions() {
+    let mut keys = Keyboard::new(HEIGHT);
+    let mut seen = Vec::new();
+    for _ in ListOrder::value_variants() {
+        assert_eq!(keys.press(KeyCode::Char('s')), Effect::Poll);
+        seen.push(keys.state.order);
+    }
+    assert_eq!(seen[0], ListOrder::Idle);
+    assert_eq!(seen.last(), Some(&ListOrder::Urgency));
+    for order in ListOrder::value_variants() {
+        assert!(seen.contains(order));
+    }
+    keys.press(KeyCode::Char('S'));
+    assert_eq!(keys.state.order, ListOrder::Age);
+}
+
+#[test]
+fn a_filter_is_typed_applied_and_cleared() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.press(KeyCode::Down);
+    keys.press(KeyCode::Char('/'));
+    keys.type_text("sqhop");
+    assert_eq!(keys.state.filter, "", "not before Enter");
+    keys.press(KeyCode::Backspace);
+    assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
+    assert_eq!(keys.state.filter, "sqho");
+    assert_eq!(keys.state.cursor(), Cursor::default());
+    let Question::Connections { search, .. } = keys.state.question() else {
+        panic!("{:?}", keys.state.question());
+    };
+    assert_eq!(search, "sqho");
+    // The present filter can be changed, and Esc leaves it.
+    keys.press(KeyCode::Char('/'));
+    keys.type_text("x");
+    assert_eq!(keys.press(KeyCode::Esc), Effect::Draw);
+    assert_eq!(
+        (keys.state.filter.as_str(), keys.state.typed.as_ref()),
+        ("sqho", None)
+    );
+    assert_eq!(keys.press(KeyCode::Esc), Effect::Poll);
+    assert_eq!(keys.state.filter, "");
+    assert_eq!(keys.press(KeyCode::Esc), Effect::Draw, "nothing to clear");
+}
+
+#[test]
+fn a_filter_has_a_longest_length() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.press(KeyCode::Char('/'));
+    keys.type_text(&"漢".repeat(LONGEST_FILTER + 9));
+    keys.press(KeyCode::Enter);
+    assert_eq!(keys.state.filter.chars().count(), LONGEST_FILTER);
+}
+
+#[test]
+fn details_open_scroll_and_close() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.polled = samples::polled_detail();
+    let first = keys.selected();
+    assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
+    assert_eq!(keys.state.overlay, Some(Overlay::Connection(first)));
+    assert_eq!(keys.state.question(), Question::Connection(first));
+    keys.press(KeyCode::Down);
+    assert_eq!(keys.state.scrolled, 1);
+    keys.press(KeyCode::End);
+    let furthest = keys.state.scrolled;
+    keys.press(KeyCode::PageDown);
+    assert_eq!(keys.state.scrolled, furthest, "the last line stays");
+    keys.press(KeyCode::Up);
+    assert_eq!(keys.state.scrolled, furthest - 1);
+    assert_eq!(keys.press(KeyCode::Char('q')), Effect::Poll);
+    assert_eq!(keys.state.overlay, None);
+    assert_eq!(keys.press(KeyCode::Char('q')), Effect::Quit);
+}
+
+#[test]
+fn the_rows_of_the_other_panes_open_what_they_are_about() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.press(KeyCode::Char('2'));
+    keys.press(KeyCode::Enter);
+    assert!(
+        matches!(keys.state.overlay, Some(Overlay::Alert(_))),
+        "a storm"
+    );
+    keys.press(KeyCode::Esc);
+    keys.press(KeyCode::Down);
+    keys.press(KeyCode::Enter);
+    assert_eq!(
+        keys.state.overlay,
+        Some(Overlay::Connection(ConnId(315_654)))
+    );
+    keys.press(KeyCode::Esc);
+    for (pane, filter) in [('3', "chat"), ('4', "10.0.4.17")] {
+        keys.press(KeyCode::Char(pane));
+        assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
+        assert_eq!(keys.state.pane, Pane::Connections);
+        assert_eq!(keys.state.filter, filter);
+    }
+}
+
+#[test]
+fn help_opens_from_anywhere_and_closes() {
+    let mut keys = Keyboard::new(HEIGHT);
+    for code in [KeyCode::Char('?'), KeyCode::F(1)] {
+        keys.press(code);
+        assert_eq!(keys.state.overlay, Some(Overlay::Help));
+        keys.press(KeyCode::Char('?'));
+        assert_eq!(keys.state.overlay, None);
+    }
+    keys.press(KeyCode::Enter);
+    keys.press(KeyCode::Char('?'));
+    assert_eq!(keys.state.overlay, Some(Overlay::Help));
+}
+
+#[test]
+fn a_pause_ends_with_a_refresh() {
+    let mut keys = Keyboard::new(HEIGHT);
+    assert_eq!(keys.press(KeyCode::Char('p')), Effect::Draw);
+    assert!(keys.state.is_paused);
+    assert_eq!(keys.press(KeyCode::Char('r')), Effect::Poll, "once");
+    assert!(keys.state.is_paused);
+    assert_eq!(keys.press(KeyCode::Char(' ')), Effect::Poll);
+    assert!(!keys.state.is_paused);
+}
+
+#[test]
+fn control_c_quits_from_anywhere() {
+    let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    for opened in ['j', '/', '?', 'p'] {
+        let mut keys = Keyboard::new(HEIGHT);
+        keys.press(KeyCode::Char(opened));
+        let effect = keys.state.on_key(control_c, &keys.polled);
+        assert_eq!(effect, Effect::Quit, "{opened}");
+    }
+}
+
+#[test]
+fn the_mouse_scrolls_and_selects() {
+    let mut keys = Keyboard::new(HEIGHT);
+    keys.mouse(MouseEventKind::ScrollDown, 9);
+    assert_eq!(keys.state.cursor().selected, 3);
+    keys.mouse(MouseEventKind::ScrollUp, 9);
+    assert_eq!(keys.state.cursor().selected, 0);
+    let body = keys.state.areas().body;
+    let click = MouseEventKind::Down(MouseButton::Left);
+    keys.mouse(click, body.y + 3);
+    assert_eq!(keys.state.cursor().selected, 2);
+    for elsewhere in [0, body.y, HEIGHT - 1] {
+        keys.mouse(click, elsewhere);
+        assert_eq!(keys.state.cursor().selected, 2, "{elsewhere}");
+    }
+}
+
+#[test]
+fn a_new_size_keeps_the_selection_on_the_screen() {
+    let mut keys = Keyboard::new(HEIGHT);
+    for _ in 0..10 {
+        keys.press(KeyCode::Down);
+    }
+    let resized = keys.state.on_event(&Event::Resize(40, 8), &keys.polled);
+    assert_eq!(resized, Effect::Poll);
+    let Cursor { first, selected } = keys.state.cursor();
+    assert_eq!(selected, 10);
+    assert!(first <= selected && selected < first + keys.state.areas().rows());
+}
