@@ -3,7 +3,7 @@
 use super::{
     close::close_text,
     fields::Fields,
-    idle::idle_text,
+    idle::idle_lines,
     timeline::{self, Moment},
     traffic::{direction_lines, heartbeat_lines, ping_lines, rates_text},
 };
@@ -14,9 +14,10 @@ use crate::{
         screen::{Age, Counted, Margin},
     },
     records::{
-        connections::{ConnectionRecord, HandshakeSummary, TcpRecord, VerdictRecord},
+        connections::{ConnectionRecord, HandshakeSummary, TcpRecord},
         rates::TrafficRates,
         status::ListenerStatus,
+        verdict_text::verdict_text,
     },
 };
 
@@ -56,7 +57,7 @@ impl Page<'_> {
         fields.add("handshake", [handshake]);
         fields.add("state", timeline::lines(record));
         fields.add("age", [age(record)]);
-        fields.add("idle", [idle_text(record)]);
+        fields.add("idle", idle_lines(record));
         fields.add("heartbeat", heartbeat_lines(record));
         fields.add("pings", ping_lines(record));
         fields.add("received", direction_lines(record, &record.rx));
@@ -80,7 +81,10 @@ impl Page<'_> {
                     day: self.record.ts,
                 };
                 let (began, reported) = (moment(verdict.began_at), moment(verdict.ts));
-                let head = format!("{} since {began}, reported at {reported}", name(verdict));
+                let head = format!(
+                    "{} since {began}, reported at {reported}",
+                    verdict_text(verdict)
+                );
                 vec![head, verdict.reason.clone()]
             }
             None => vec!["none".to_owned()],
@@ -91,7 +95,7 @@ impl Page<'_> {
     fn color_verdict(&self, lines: &mut [String]) {
         let verdict = self.record.verdict.as_ref().filter(|_| self.is_colored);
         let Some(verdict) = verdict else { return };
-        let name = name(verdict);
+        let name = verdict_text(verdict);
         if let Some(color) = Color::of_certainty(&verdict.certainty)
             && let Some(line) = lines.iter_mut().find(|line| line.contains(&name))
         {
@@ -114,10 +118,6 @@ impl Page<'_> {
         }
         lines
     }
-}
-
-fn name(verdict: &VerdictRecord) -> String {
-    format!("{} ({})", verdict.kind, verdict.certainty)
 }
 
 fn protocol(record: &ConnectionRecord) -> String {
@@ -202,7 +202,10 @@ fn handshake_text(handshake: &HandshakeSummary) -> String {
 mod tests {
     use super::*;
     use crate::records::{
-        connections::tests::{detail, record},
+        connections::{
+            VerdictRecord,
+            tests::{detail, record},
+        },
         rates::DirectionRates,
         status::tests::{healthy, listener},
     };
@@ -280,7 +283,7 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
              18:37:33.000              connecting  upgrade requested
              18:37:33.500    +0.500 s  open        101 after 1000 ms
   age        20.0 s since TCP was established
-  idle       72.0 s of 60 s (lb); 12.0 s over it
+  idle       72.0 s of 60 s (lb), 12.0 s over it
   heartbeat  ping every 15.0 s (jitter 0.0 s) from the peer
   pings      2 from the peer, all answered, round trip 250 µs
   received   3 frames, 0 bytes of payload
