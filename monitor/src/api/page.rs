@@ -207,7 +207,7 @@ pub(crate) mod tests {
 
     #[test]
     fn nothing_of_the_record_becomes_markup() {
-        let hostile = "</style><script>alert('\"&')</script>\u{1b}[2J";
+        let hostile = "</style><script>alert('\"&')</script>\u{1b}[2J\u{202e}";
         let data = PageData {
             status: StatusRecord {
                 healthy: false,
@@ -232,7 +232,7 @@ pub(crate) mod tests {
         let page = status(&data, false);
         assert_eq!(page.matches("<script").count(), 0, "{page}");
         assert_eq!(page.matches("</style>").count(), 1);
-        assert!(!page.contains(|c: char| c.is_control() && c != '\n'));
+        assert!(!page.contains(|c: char| c == '\u{202e}' || c.is_control() && c != '\n'));
         assert!(page.contains("<title>wsmon: 1 problem</title>"), "{page}");
         // The name, the ports, the hop, the storm, the problem, the kernel and both of the loss.
         assert!(page.matches("&lt;script&gt;").count() >= 8, "{page}");

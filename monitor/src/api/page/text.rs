@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Write as _};
 
 /// Text as the content of an element or of a quoted attribute, cut after [`Escaped::LONGEST`] characters.
-/// A control character is replaced, because HTML has no form for it.
+/// An unprintable character is replaced: HTML has no form for a control character, and a format character
+/// such as U+202E changes how the text around it reads.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl Escaped<'_> {
@@ -39,7 +40,7 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, longest: usize) -> fmt:
             '>' => f.write_str("&gt;")?,
             '"' => f.write_str("&quot;")?,
             '\'' => f.write_str("&#39;")?,
-            c if c.is_control() => f.write_char(char::REPLACEMENT_CHARACTER)?,
+            c if is_unprintable(c) => f.write_char(char::REPLACEMENT_CHARACTER)?,
             c => f.write_char(c)?,
         }
     }
@@ -47,6 +48,17 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, longest: usize) -> fmt:
         Some(_) => f.write_char('…'),
         None => Ok(()),
     }
+}
+
+/// Whether Rust would escape it inside a string: control, format and private-use characters, and line and
+/// paragraph separators.
+fn is_unprintable(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    // Alone, a combining mark would be escaped too.
+    let pair = String::from_iter(['a', c]);
+    pair.escape_debug().nth(1) == Some('\\')
 }
 
 /// A count with commas between thousands: `1,204`.
@@ -116,6 +128,19 @@ mod tests {
         let hostile = "<a href='x' b=\"&\">\u{0}\u{1b}[2J";
         let expected = "&lt;a href=&#39;x&#39; b=&quot;&amp;&quot;&gt;\u{fffd}\u{fffd}[2J";
         assert_eq!(Escaped(hostile).to_string(), expected);
+    }
+
+    #[test]
+    fn characters_that_reorder_or_hide_text_are_replaced() {
+        let bidi = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}');
+        for c in bidi.chain(['\u{2028}', '\u{2029}', '\u{200b}', '\u{feff}', '\u{85}']) {
+            let text = format!("a{c}b");
+            assert_eq!(Escaped(&text).to_string(), "a\u{fffd}b", "{c:?}");
+            assert_eq!(EscapedSentence(&text).to_string(), "a\u{fffd}b", "{c:?}");
+        }
+        for text in ["a\\b", "größer", "e\u{301}", "हिन्दी", "日本語"] {
+            assert_eq!(Escaped(text).to_string(), text);
+        }
     }
 
     #[test]
