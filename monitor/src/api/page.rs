@@ -16,7 +16,7 @@ mod text;
 pub mod trend;
 
 use alerts::AlertCounts;
-use listeners::{Courses, ListenerTable};
+use listeners::{ListenerCharts, ListenerTable};
 use state::StateSection;
 use trend::TimedPoint;
 
@@ -30,7 +30,7 @@ pub struct PageData {
 
 /// What every response forbids a browser. The hash is that of [`STYLE`]; a test compares it.
 pub(super) const POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-1P3dta3Ebu+Uxhru4RaUMLJdvlQU/AmN4CClH2lN07U='; img-src data:; \
+    style-src 'sha256-ym5rOUOVuaJsKiH2SKwHlQBWAwuPE39NsqlLJrjF7KM='; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page/style.css");
@@ -120,7 +120,7 @@ impl Display for Content<'_> {
         write!(f, "{}", StateSection { status, reloads })?;
         write!(f, "{}", ListenerTable(&status.listeners))?;
         write!(f, "{}", AlertCounts { status, hours })?;
-        write!(f, "{}", Courses { status, hours })
+        write!(f, "{}", ListenerCharts { status, hours })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The course of a figure over the last hour, as an inline SVG.
+//! A figure over the last hour, as an inline SVG.
 
 use std::fmt::{self, Display};
 

@@ -29,7 +29,7 @@ impl Display for StateSection<'_> {
             true => f.write_str("<h2 id=\"state\" class=\"good\">Healthy</h2>\n")?,
             false => {
                 let problems = problems(status);
-                writeln!(f, "<h2 id=\"state\" class=\"bad\">Trouble: {problems}</h2>")?;
+                writeln!(f, "<h2 id=\"state\" class=\"bad\">{problems}</h2>")?;
             }
         }
         if !status.problems.is_empty() {
