@@ -7,10 +7,13 @@ use std::{
 
 use super::{
     chart::{Chart, HOUR},
-    text::{Count, Counted, Escaped, Seconds},
+    text::{Escaped, Seconds},
     trend::TimedPoint,
 };
-use crate::records::status::{ListenerStatus, StatusRecord};
+use crate::records::{
+    counted::{Counted, Grouped},
+    status::{ListenerStatus, StatusRecord},
+};
 
 pub(super) struct ListenerTable<'a>(pub(super) &'a [ListenerStatus]);
 
@@ -45,15 +48,15 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
             Some(0) => ", nobody listens",
             _ => "",
         },
-        Count(listener.open),
+        Grouped(listener.open),
         emphasis(listener.zombies.total() > 0),
-        Count(listener.zombies.total())
+        Grouped(listener.zombies.total())
     )?;
     if listener.zombies.confirmed > 0 {
-        let confirmed = Count(listener.zombies.confirmed);
+        let confirmed = Grouped(listener.zombies.confirmed);
         write!(f, " <small>{confirmed} confirmed</small>")?;
     }
-    write!(f, "</td><td>{}</td><td>", Count(listener.at_risk))?;
+    write!(f, "</td><td>{}</td><td>", Grouped(listener.at_risk))?;
     match listener.idle_limit_seconds {
         Some(limit) => write!(f, "{}", Seconds(limit))?,
         None => f.write_str("none")?,
@@ -176,13 +179,13 @@ impl Display for InWords<'_> {
         let points = || self.0.iter().map(|timed| &timed.point);
         let open = || points().map(|point| point.open);
         let most =
-            |of: fn(&super::trend::TrendPoint) -> u64| Count(points().map(of).max().unwrap_or(0));
+            |of: fn(&super::trend::TrendPoint) -> u64| Grouped(points().map(of).max().unwrap_or(0));
         let (least, greatest) = (open().min().unwrap_or(0), open().max().unwrap_or(0));
         write!(
             f,
             "Open: {} to {}. Most zombies: {}. Most at risk: {}.",
-            Count(least),
-            Count(greatest),
+            Grouped(least),
+            Grouped(greatest),
             most(|point| point.zombies),
             most(|point| point.at_risk)
         )?;

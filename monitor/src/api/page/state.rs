@@ -4,9 +4,12 @@ use std::fmt::{self, Display};
 
 use super::{
     RELOADING,
-    text::{Count, Counted, Escaped, EscapedSentence, Seconds},
+    text::{Escaped, EscapedSentence, Seconds},
 };
-use crate::records::status::StatusRecord;
+use crate::records::{
+    counted::{Counted, Grouped},
+    status::StatusRecord,
+};
 
 /// The problems that are listed. The rest is a number.
 const LISTED: usize = 20;
@@ -38,7 +41,7 @@ impl Display for StateSection<'_> {
                 writeln!(f, "<li>{}</li>", EscapedSentence(problem))?;
             }
             if let Some(more) = status.problems.len().checked_sub(LISTED + 1) {
-                writeln!(f, "<li>and {} more</li>", Count(more as u64 + 1))?;
+                writeln!(f, "<li>and {} more</li>", Grouped(more as u64 + 1))?;
             }
             f.write_str("</ul>\n")?;
         }
@@ -48,7 +51,7 @@ impl Display for StateSection<'_> {
             Counted(status.listeners.len() as u64, "listener"),
             Counted(status.open, "open connection"),
             Counted(status.zombies.total(), "zombie"),
-            Count(status.at_risk)
+            Grouped(status.at_risk)
         )?;
         self.write_losses(f)?;
         self.write_moment(f)?;
@@ -73,8 +76,8 @@ impl StateSection<'_> {
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
                 Escaped(&loss.place),
                 Escaped(&loss.reason),
-                Count(loss.last_five_minutes),
-                Count(loss.total)
+                Grouped(loss.last_five_minutes),
+                Grouped(loss.total)
             )?;
         }
         f.write_str("</tbody>\n</table>\n</div>\n")

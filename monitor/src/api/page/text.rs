@@ -1,4 +1,4 @@
-//! Text and numbers as the page shows them.
+//! Text and durations as the page shows them.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -59,32 +59,6 @@ fn is_unprintable(c: char) -> bool {
     // Alone, a combining mark would be escaped too.
     let pair = String::from_iter(['a', c]);
     pair.escape_debug().nth(1) == Some('\\')
-}
-
-/// A count with commas between thousands: `1,204`.
-pub(super) struct Count(pub(super) u64);
-
-impl Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                f.write_char(',')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
-}
-
-/// A count with its noun: `1 zombie`, `2 zombies`.
-pub(super) struct Counted(pub(super) u64, pub(super) &'static str);
-
-impl Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0 == 1 { "" } else { "s" };
-        write!(f, "{} {}{plural}", Count(self.0), self.1)
-    }
 }
 
 /// Seconds, which may be negative: `0.4 s`, `22 s`, `−1.5 s`, `5 min 50 s`, `2 h`, `3 d 4 h`.
@@ -149,16 +123,6 @@ mod tests {
         assert_eq!(Escaped(&long).to_string(), "ß".repeat(80) + "…");
         assert_eq!(Escaped(&long[2..]).to_string(), "ß".repeat(80));
         assert_eq!(EscapedSentence(&long).to_string(), long);
-    }
-
-    #[test]
-    fn counts_have_commas_and_a_plural() {
-        for (count, text) in [(0, "0"), (999, "999"), (1204, "1,204")] {
-            assert_eq!(Count(count).to_string(), text);
-        }
-        assert_eq!(Count(12_345_678).to_string(), "12,345,678");
-        let zombies = [0, 1, 2].map(|count| Counted(count, "zombie").to_string());
-        assert_eq!(zombies, ["0 zombies", "1 zombie", "2 zombies"]);
     }
 
     #[test]
