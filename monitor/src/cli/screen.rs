@@ -88,11 +88,6 @@ impl fmt::Display for Age {
     }
 }
 
-/// Text of others, which must not reach the terminal as control characters. `-` if unknown.
-pub fn escaped(text: Option<&str>) -> String {
-    text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
-}
-
 /// The time that is left, which is negative if a limit was passed: `22.0 s`, `-1.5 s`; `-` if unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Margin(pub Option<f64>);

@@ -83,7 +83,7 @@ fn healthy() -> PageData {
             at_risk: 3,
             heartbeat_margin_seconds: Some(22.4),
             idle_gap_p99_seconds: Some(37.6),
-            learned_survived_seconds: Some(58.0),
+            learned_lower_seconds: Some(58.0),
             ..listener("edge", "8080,9000-9010")
         },
         ListenerStatus {
@@ -115,8 +115,8 @@ fn trouble() -> PageData {
             at_risk: 41,
             heartbeat_margin_seconds: Some(-1.5),
             idle_gap_p99_seconds: Some(61.5),
-            learned_survived_seconds: Some(59.0),
-            learned_killed_seconds: Some(61.0),
+            learned_lower_seconds: Some(59.0),
+            learned_upper_seconds: Some(61.0),
             storm: Some("storm".to_owned()),
             ..listener(
                 "a-listener-with-a-long-name-that-must-wrap-on-a-phone",
@@ -138,7 +138,7 @@ fn trouble() -> PageData {
         Duration::from_secs(93_784),
     );
     status.losses = vec![LossCount {
-        place: "vitals".to_owned(),
+        ring: "vitals".to_owned(),
         reason: "full".to_owned(),
         total: 1_204,
         last_five_minutes: 7,
@@ -231,8 +231,8 @@ fn listener(name: &str, ports: &str) -> ListenerStatus {
         hop: Some("lb".to_owned()),
         idle_gap_p99_seconds: None,
         heartbeat_margin_seconds: None,
-        learned_survived_seconds: None,
-        learned_killed_seconds: None,
+        learned_lower_seconds: None,
+        learned_upper_seconds: None,
         storm: None,
     }
 }

@@ -67,14 +67,14 @@ impl StateSection<'_> {
         f.write_str(
             "<div class=\"scroll\" role=\"group\" aria-labelledby=\"losses\" tabindex=\"0\">\n<table>\n\
              <caption id=\"losses\">Lost before it was counted or delivered</caption>\n\
-             <thead><tr><th scope=\"col\">Place</th><th scope=\"col\">Reason</th>\
+             <thead><tr><th scope=\"col\">Ring</th><th scope=\"col\">Reason</th>\
              <th scope=\"col\">Last 5 minutes</th><th scope=\"col\">Since the start</th></tr></thead>\n<tbody>\n",
         )?;
         for loss in &self.status.losses {
             writeln!(
                 f,
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
-                Escaped(&loss.place),
+                Escaped(&loss.ring),
                 Escaped(&loss.reason),
                 Grouped(loss.last_five_minutes),
                 Grouped(loss.total)

@@ -132,7 +132,7 @@ impl ConnectionPage {
 /// If it does not answer, or not with the records of this version.
 pub(super) async fn poll(control: &Path, question: &Question) -> Result<Answer, Failure> {
     let mut lines = client::get(control, "/v1/status").await?;
-    let status = client::read(&lines.next_of_stream().await?)?;
+    let status = client::read(&lines.only().await?)?;
     let body = match question {
         Question::Connections {
             order,
@@ -162,7 +162,7 @@ pub(super) async fn poll(control: &Path, question: &Question) -> Result<Answer, 
         Question::Connection(cookie) => {
             let target = format!("/v1/connections/{}", cookie.0);
             let record = match client::get(control, &target).await {
-                Ok(mut lines) => Ok(Box::new(client::read(&lines.next_of_stream().await?)?)),
+                Ok(mut lines) => Ok(Box::new(client::read(&lines.only().await?)?)),
                 Err(ClientError::Refused(reason)) => Err(reason),
                 Err(error) => return Err(error.into()),
             };

@@ -12,7 +12,6 @@ use unicode_width::UnicodeWidthStr;
 use super::list::MARKERS;
 use crate::{
     cli::{
-        owner::{process_text, workload_text},
         screen::Amount,
         table::cut,
         top::{
@@ -27,7 +26,9 @@ use crate::{
     records::{
         connections::{ConnectionRecord, DirectionRecord, State},
         heartbeat,
+        owner_text::short_owner_text,
         rates::DirectionRates,
+        verdict_text::verdict_text,
     },
 };
 
@@ -227,7 +228,7 @@ fn verdict(record: &ConnectionRecord, width: usize) -> (String, Style) {
     };
     let style = verdict_style(&verdict.certainty);
     if width >= WHOLE_VERDICT {
-        return (format!("{} ({})", verdict.kind, verdict.certainty), style);
+        return (verdict_text(verdict), style);
     }
     (short_verdict(&verdict.kind, &verdict.certainty), style)
 }
@@ -250,7 +251,7 @@ fn rate(record: &ConnectionRecord, rates: Option<DirectionRates>) -> String {
 }
 
 fn owner(record: &ConnectionRecord) -> String {
-    let text = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+    let text = short_owner_text(&record.owner);
     text.unwrap_or_else(unknown)
 }
 
