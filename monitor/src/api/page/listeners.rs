@@ -80,9 +80,9 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
     );
     f.write_str("</td><td>")?;
     match bounds {
-        (Some(survived), Some(killed)) => write!(f, "{survived} to {killed}")?,
-        (Some(survived), None) => write!(f, "over {survived}")?,
-        (None, Some(killed)) => write!(f, "up to {killed}")?,
+        (Some(lower), Some(upper)) => write!(f, "{lower} to {upper}")?,
+        (Some(lower), None) => write!(f, "over {lower}")?,
+        (None, Some(upper)) => write!(f, "up to {upper}")?,
         (None, None) => f.write_str("unknown")?,
     }
     write!(f, "</td><td{}>", emphasis(listener.storm.is_some()))?;
