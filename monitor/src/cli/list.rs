@@ -97,7 +97,7 @@ pub struct ListArgs {
     )]
     pub kind: Option<VerdictKind>,
 
-    /// Only zombies, of any kind
+    /// Only zombies of any kind
     #[arg(long, conflicts_with_all = ["by", "ended"])]
     pub zombies: bool,
 
