@@ -16,6 +16,7 @@ pub mod alert_text;
 pub mod clients;
 pub mod connection_summary;
 pub mod connections;
+pub mod counted;
 pub mod endpoint;
 pub mod frames;
 pub mod groups;

@@ -16,7 +16,7 @@ mod text;
 pub mod trend;
 
 use alerts::AlertCounts;
-use listeners::{Courses, ListenerTable};
+use listeners::{ListenerCharts, ListenerTable};
 use state::StateSection;
 use trend::TimedPoint;
 
@@ -30,7 +30,7 @@ pub struct PageData {
 
 /// What every response forbids a browser. The hash is that of [`STYLE`]; a test compares it.
 pub(super) const POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-1P3dta3Ebu+Uxhru4RaUMLJdvlQU/AmN4CClH2lN07U='; img-src data:; \
+    style-src 'sha256-ym5rOUOVuaJsKiH2SKwHlQBWAwuPE39NsqlLJrjF7KM='; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page/style.css");
@@ -120,7 +120,7 @@ impl Display for Content<'_> {
         write!(f, "{}", StateSection { status, reloads })?;
         write!(f, "{}", ListenerTable(&status.listeners))?;
         write!(f, "{}", AlertCounts { status, hours })?;
-        write!(f, "{}", Courses { status, hours })
+        write!(f, "{}", ListenerCharts { status, hours })
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) mod tests {
 
     #[test]
     fn nothing_of_the_record_becomes_markup() {
-        let hostile = "</style><script>alert('\"&')</script>\u{1b}[2J";
+        let hostile = "</style><script>alert('\"&')</script>\u{1b}[2J\u{202e}";
         let data = PageData {
             status: StatusRecord {
                 healthy: false,
@@ -232,7 +232,7 @@ pub(crate) mod tests {
         let page = status(&data, false);
         assert_eq!(page.matches("<script").count(), 0, "{page}");
         assert_eq!(page.matches("</style>").count(), 1);
-        assert!(!page.contains(|c: char| c.is_control() && c != '\n'));
+        assert!(!page.contains(|c: char| c == '\u{202e}' || c.is_control() && c != '\n'));
         assert!(page.contains("<title>wsmon: 1 problem</title>"), "{page}");
         // The name, the ports, the hop, the storm, the problem, the kernel and both of the loss.
         assert!(page.matches("&lt;script&gt;").count() >= 8, "{page}");

@@ -10,6 +10,7 @@ use super::{
     exit::{CommandResult, Failure},
     wrap::wrap,
 };
+pub use crate::records::counted::{Counted, Grouped};
 
 /// The result of writing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,35 +88,6 @@ impl fmt::Display for Age {
     }
 }
 
-/// A whole number for people: `1,204`.
-#[derive(Clone, Copy, Debug)]
-pub struct Grouped(pub u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0..1_000 => write!(f, "{}", self.0),
-            more => write!(f, "{},{:03}", Self(more / 1_000), more % 1_000),
-        }
-    }
-}
-
-/// `1 zombie`, `1,204 zombies`, `2 processes`.
-#[derive(Clone, Copy, Debug)]
-pub struct Counted(pub u64, pub &'static str);
-
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(count, noun) = self;
-        let plural = match (count, noun.ends_with('s')) {
-            (1, _) => "",
-            (_, true) => "es",
-            (_, false) => "s",
-        };
-        write!(f, "{} {noun}{plural}", Grouped(*count))
-    }
-}
-
 /// The time that is left, which is negative if a limit was passed: `22.0 s`, `-1.5 s`; `-` if unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Margin(pub Option<f64>);
@@ -171,11 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_margins_are_for_people() {
-        assert_eq!(Counted(1, "zombie").to_string(), "1 zombie");
-        let many = Counted(1_204_005, "zombie").to_string();
-        assert_eq!(many, "1,204,005 zombies");
-        assert_eq!(Counted(0, "process").to_string(), "0 processes");
+    fn margins_are_for_people() {
         assert_eq!(Margin(Some(-1.5)).to_string(), "-1.5 s");
         assert_eq!(Margin(Some(90.0)).to_string(), "1 m 30 s");
         assert_eq!(Margin(None).to_string(), "-");

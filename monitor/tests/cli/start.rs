@@ -118,6 +118,26 @@ fn a_limit_without_its_labels_is_a_warning() {
 }
 
 #[test]
+fn a_status_page_without_a_server_is_a_warning() {
+    let args = ["run", "--port", "80", "--state", "/nowhere/a"];
+    let stderr = |flags: &[&str]| {
+        let output = wsmon(&[&args[..], flags].concat());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let both = stderr(&["--status-page", "--metrics-addr", "none"]);
+    let warning = "wsmon: warning: --status-page has no effect with --metrics-addr none; ";
+    assert!(both.starts_with(warning), "{both}");
+    for flags in [
+        &["--status-page", "--metrics-addr", "127.0.0.1:0"][..],
+        &["--metrics-addr", "none"],
+    ] {
+        let one = stderr(flags);
+        assert_eq!(one.lines().count(), 1, "{one}");
+        assert!(!one.contains("--status-page"), "{one}");
+    }
+}
+
+#[test]
 fn a_mistyped_metrics_address_is_refused_with_the_possible_ones() {
     let flags = ["run", "--port", "80", "--metrics-addr", "localhost:http"];
     let line = refusal(&flags, USAGE);

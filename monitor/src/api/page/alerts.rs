@@ -6,11 +6,11 @@ use std::{
     fmt::{self, Display},
 };
 
-use super::{
-    text::{Count, Counted, Escaped},
-    trend::TimedPoint,
+use super::{text::Escaped, trend::TimedPoint};
+use crate::records::{
+    counted::{Counted, Grouped},
+    status::StatusRecord,
 };
-use crate::records::status::StatusRecord;
 
 /// The listeners that a row names. The rest is a number.
 const NAMED: usize = 3;
@@ -52,7 +52,7 @@ impl Display for AlertCounts<'_> {
                 "<tr><th scope=\"row\">{name}</th><td>{}</td><td><svg role=\"img\" class=\"bar\" \
                  viewBox=\"0 0 {BAR} 10\" aria-label=\"{width:.0} %\"><rect width=\"{width:.1}\" height=\"10\"/>\
                  </svg></td><td>{}</td></tr>",
-                Count(kind.count),
+                Grouped(kind.count),
                 Listeners(&kind.by_listener)
             )?;
         }
@@ -91,7 +91,7 @@ impl Display for Listeners<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, count)) in self.0.iter().take(NAMED).enumerate() {
             let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{} {}", Escaped(name), Count(*count))?;
+            write!(f, "{comma}{} {}", Escaped(name), Grouped(*count))?;
         }
         match self.0.len().saturating_sub(NAMED) {
             0 => Ok(()),

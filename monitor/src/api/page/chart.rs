@@ -1,11 +1,9 @@
-//! The course of a figure over the last hour, as an inline SVG.
+//! A figure over the last hour, as an inline SVG.
 
 use std::fmt::{self, Display};
 
-use super::{
-    text::{Count, Escaped},
-    trend::TimedPoint,
-};
+use super::{text::Escaped, trend::TimedPoint};
+use crate::records::counted::Grouped;
 
 /// Units of the view box: pixels on a phone.
 const WIDTH: f64 = 360.0;
@@ -64,7 +62,7 @@ impl Display for Chart<'_> {
              <text x=\"{LEFT}\" y=\"{below}\">60 min ago</text>\
              <text class=\"middle\" x=\"{middle}\" y=\"{below}\">30 min ago</text>\
              <text class=\"end\" x=\"{RIGHT}\" y=\"{below}\">now</text></g>\n</svg>",
-            Count(top)
+            Grouped(top)
         )
     }
 }
@@ -82,12 +80,12 @@ impl Chart<'_> {
         let least = self.values().min().unwrap_or(now);
         let most = self.values().max().unwrap_or(now);
         match least == most {
-            true => format!("Always {}.", Count(now)),
+            true => format!("Always {}.", Grouped(now)),
             false => format!(
                 "Now {}, between {} and {}.",
-                Count(now),
-                Count(least),
-                Count(most)
+                Grouped(now),
+                Grouped(least),
+                Grouped(most)
             ),
         }
     }

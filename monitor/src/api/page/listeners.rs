@@ -1,4 +1,4 @@
-//! The listeners: a table with their state, and the course of the last hour of each.
+//! The listeners: a table with their state, and charts of the last hour of each.
 
 use std::{
     cmp::Reverse,
@@ -7,10 +7,13 @@ use std::{
 
 use super::{
     chart::{Chart, HOUR},
-    text::{Count, Counted, Escaped, Seconds},
+    text::{Escaped, Seconds},
     trend::TimedPoint,
 };
-use crate::records::status::{ListenerStatus, StatusRecord};
+use crate::records::{
+    counted::{Counted, Grouped},
+    status::{ListenerStatus, StatusRecord},
+};
 
 pub(super) struct ListenerTable<'a>(pub(super) &'a [ListenerStatus]);
 
@@ -21,14 +24,14 @@ impl Display for ListenerTable<'_> {
              <div class=\"scroll\" role=\"group\" aria-labelledby=\"listeners\" tabindex=\"0\">\n<table>\n\
              <thead><tr><th scope=\"col\">Listener</th><th scope=\"col\">Open</th><th scope=\"col\">Zombies</th>\
              <th scope=\"col\">At risk</th><th scope=\"col\">Idle limit</th><th scope=\"col\">Margin</th>\
-             <th scope=\"col\">Learned limit</th><th scope=\"col\">Storm</th></tr></thead>\n<tbody>\n",
+             <th scope=\"col\">Learned timeout</th><th scope=\"col\">Storm</th></tr></thead>\n<tbody>\n",
         )?;
         for listener in self.0 {
             write_row(f, listener)?;
         }
         f.write_str(
             "</tbody>\n</table>\n</div>\n<p class=\"quiet\">The margin is the idle limit minus the silence that \
-             99 % of recent silences do not exceed. The learned limit is the range in which the path really \
+             99 % of recent silences do not exceed. The learned timeout is the range in which the path really \
              drops silent connections.</p>\n</section>\n",
         )
     }
@@ -45,15 +48,15 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
             Some(0) => ", nobody listens",
             _ => "",
         },
-        Count(listener.open),
+        Grouped(listener.open),
         emphasis(listener.zombies.total() > 0),
-        Count(listener.zombies.total())
+        Grouped(listener.zombies.total())
     )?;
     if listener.zombies.confirmed > 0 {
-        let confirmed = Count(listener.zombies.confirmed);
+        let confirmed = Grouped(listener.zombies.confirmed);
         write!(f, " <small>{confirmed} confirmed</small>")?;
     }
-    write!(f, "</td><td>{}</td><td>", Count(listener.at_risk))?;
+    write!(f, "</td><td>{}</td><td>", Grouped(listener.at_risk))?;
     match listener.idle_limit_seconds {
         Some(limit) => write!(f, "{}", Seconds(limit))?,
         None => f.write_str("none")?,
@@ -77,9 +80,9 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
     );
     f.write_str("</td><td>")?;
     match bounds {
-        (Some(survived), Some(killed)) => write!(f, "{survived} to {killed}")?,
-        (Some(survived), None) => write!(f, "over {survived}")?,
-        (None, Some(killed)) => write!(f, "up to {killed}")?,
+        (Some(lower), Some(upper)) => write!(f, "{lower} to {upper}")?,
+        (Some(lower), None) => write!(f, "over {lower}")?,
+        (None, Some(upper)) => write!(f, "up to {upper}")?,
         (None, None) => f.write_str("unknown")?,
     }
     write!(f, "</td><td{}>", emphasis(listener.storm.is_some()))?;
@@ -99,15 +102,15 @@ fn emphasis(is_bad: bool) -> &'static str {
 const CHARTED: usize = 40;
 
 /// Charts of the last hour.
-pub(super) struct Courses<'a> {
+pub(super) struct ListenerCharts<'a> {
     pub(super) status: &'a StatusRecord,
     /// In the order of the record.
     pub(super) hours: &'a [Vec<TimedPoint>],
 }
 
-impl Display for Courses<'_> {
+impl Display for ListenerCharts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut courses: Vec<_> = self.status.listeners.iter().zip(self.hours).collect();
+        let mut charted: Vec<_> = self.status.listeners.iter().zip(self.hours).collect();
         f.write_str("<section aria-labelledby=\"hour\">\n<h2 id=\"hour\">The last hour</h2>\n")?;
         let first = self.hours.first().and_then(|hour| hour.first());
         if let Some(first) = first.filter(|first| first.began_ago < HOUR) {
@@ -117,18 +120,18 @@ impl Display for Courses<'_> {
                 Seconds(first.began_ago)
             )?;
         }
-        if courses.len() > CHARTED {
-            courses.sort_by_key(|(listener, hour)| Reverse((had_trouble(hour), listener.open)));
+        if charted.len() > CHARTED {
+            charted.sort_by_key(|(listener, hour)| Reverse((had_trouble(hour), listener.open)));
             writeln!(
                 f,
                 "<p>Charts of {CHARTED} of {} listeners: first those that had zombies, storms or alerts, then \
                  those with the most connections.</p>",
-                courses.len()
+                charted.len()
             )?;
         }
-        f.write_str("<div class=\"courses\">\n")?;
-        for (index, (listener, hour)) in courses.into_iter().take(CHARTED).enumerate() {
-            write_course(f, index, listener, hour)?;
+        f.write_str("<div class=\"charts\">\n")?;
+        for (index, (listener, hour)) in charted.into_iter().take(CHARTED).enumerate() {
+            write_chart(f, index, listener, hour)?;
         }
         f.write_str("</div>\n</section>\n")
     }
@@ -141,7 +144,7 @@ fn had_trouble(hour: &[TimedPoint]) -> bool {
     })
 }
 
-fn write_course(
+fn write_chart(
     f: &mut fmt::Formatter<'_>,
     index: usize,
     listener: &ListenerStatus,
@@ -161,7 +164,7 @@ fn write_course(
     let zombies = chart("Zombies", "zombies", |timed| timed.point.zombies, false);
     write!(
         f,
-        "<article aria-labelledby=\"course{index}\">\n<h3 id=\"course{index}\">{}</h3>\n\
+        "<article aria-labelledby=\"chart{index}\">\n<h3 id=\"chart{index}\">{}</h3>\n\
          <h4>Open connections</h4>\n{open}\n<h4>Zombies</h4>\n{zombies}\n<p>{}</p>\n</article>\n",
         Escaped(name),
         InWords(hour)
@@ -176,13 +179,13 @@ impl Display for InWords<'_> {
         let points = || self.0.iter().map(|timed| &timed.point);
         let open = || points().map(|point| point.open);
         let most =
-            |of: fn(&super::trend::TrendPoint) -> u64| Count(points().map(of).max().unwrap_or(0));
+            |of: fn(&super::trend::TrendPoint) -> u64| Grouped(points().map(of).max().unwrap_or(0));
         let (least, greatest) = (open().min().unwrap_or(0), open().max().unwrap_or(0));
         write!(
             f,
             "Open: {} to {}. Most zombies: {}. Most at risk: {}.",
-            Count(least),
-            Count(greatest),
+            Grouped(least),
+            Grouped(greatest),
             most(|point| point.zombies),
             most(|point| point.at_risk)
         )?;
@@ -298,20 +301,17 @@ mod tests {
         let status = record(listeners);
         let mut hours = vec![vec![minute(TrendPoint::default())]; 100];
         hours[3][0].point.zombies = 1;
-        let courses = Courses {
+        let charts = ListenerCharts {
             status: &status,
             hours: &hours,
         }
         .to_string();
-        assert_eq!(courses.matches("<article").count(), CHARTED);
-        assert!(
-            courses.contains("Charts of 40 of 100 listeners"),
-            "{courses}"
-        );
-        let headings: Vec<_> = courses.split("<h3 id=\"course").skip(1).collect();
+        assert_eq!(charts.matches("<article").count(), CHARTED);
+        assert!(charts.contains("Charts of 40 of 100 listeners"), "{charts}");
+        let headings: Vec<_> = charts.split("<h3 id=\"chart").skip(1).collect();
         assert!(headings[0].starts_with("0\">l3<"), "{}", headings[0]);
         assert!(headings[1].starts_with("1\">l99<"), "{}", headings[1]);
-        assert!(courses.contains("<p>wsmon began 1 min ago."), "{courses}");
+        assert!(charts.contains("<p>wsmon began 1 min ago."), "{charts}");
         assert!(headings[39].starts_with("39\">l61<"), "{}", headings[39]);
     }
 }

@@ -4,9 +4,12 @@ use std::fmt::{self, Display};
 
 use super::{
     RELOADING,
-    text::{Count, Counted, Escaped, EscapedSentence, Seconds},
+    text::{Escaped, EscapedSentence, Seconds},
 };
-use crate::records::status::StatusRecord;
+use crate::records::{
+    counted::{Counted, Grouped},
+    status::StatusRecord,
+};
 
 /// The problems that are listed. The rest is a number.
 const LISTED: usize = 20;
@@ -29,7 +32,7 @@ impl Display for StateSection<'_> {
             true => f.write_str("<h2 id=\"state\" class=\"good\">Healthy</h2>\n")?,
             false => {
                 let problems = problems(status);
-                writeln!(f, "<h2 id=\"state\" class=\"bad\">Trouble: {problems}</h2>")?;
+                writeln!(f, "<h2 id=\"state\" class=\"bad\">{problems}</h2>")?;
             }
         }
         if !status.problems.is_empty() {
@@ -38,7 +41,7 @@ impl Display for StateSection<'_> {
                 writeln!(f, "<li>{}</li>", EscapedSentence(problem))?;
             }
             if let Some(more) = status.problems.len().checked_sub(LISTED + 1) {
-                writeln!(f, "<li>and {} more</li>", Count(more as u64 + 1))?;
+                writeln!(f, "<li>and {} more</li>", Grouped(more as u64 + 1))?;
             }
             f.write_str("</ul>\n")?;
         }
@@ -48,7 +51,7 @@ impl Display for StateSection<'_> {
             Counted(status.listeners.len() as u64, "listener"),
             Counted(status.open, "open connection"),
             Counted(status.zombies.total(), "zombie"),
-            Count(status.at_risk)
+            Grouped(status.at_risk)
         )?;
         self.write_losses(f)?;
         self.write_moment(f)?;
@@ -64,7 +67,7 @@ impl StateSection<'_> {
         f.write_str(
             "<div class=\"scroll\" role=\"group\" aria-labelledby=\"losses\" tabindex=\"0\">\n<table>\n\
              <caption id=\"losses\">Lost before it was counted or delivered</caption>\n\
-             <thead><tr><th scope=\"col\">Place</th><th scope=\"col\">Reason</th>\
+             <thead><tr><th scope=\"col\">Ring</th><th scope=\"col\">Reason</th>\
              <th scope=\"col\">Last 5 minutes</th><th scope=\"col\">Since the start</th></tr></thead>\n<tbody>\n",
         )?;
         for loss in &self.status.losses {
@@ -73,8 +76,8 @@ impl StateSection<'_> {
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
                 Escaped(&loss.ring),
                 Escaped(&loss.reason),
-                Count(loss.last_five_minutes),
-                Count(loss.total)
+                Grouped(loss.last_five_minutes),
+                Grouped(loss.total)
             )?;
         }
         f.write_str("</tbody>\n</table>\n</div>\n")

@@ -1,9 +1,10 @@
-//! Text and numbers as the page shows them.
+//! Text and durations as the page shows them.
 
 use std::fmt::{self, Display, Write as _};
 
 /// Text as the content of an element or of a quoted attribute, cut after [`Escaped::LONGEST`] characters.
-/// A control character is replaced, because HTML has no form for it.
+/// An unprintable character is replaced: HTML has no form for a control character, and a format character
+/// such as U+202E changes how the text around it reads.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl Escaped<'_> {
@@ -39,7 +40,7 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, longest: usize) -> fmt:
             '>' => f.write_str("&gt;")?,
             '"' => f.write_str("&quot;")?,
             '\'' => f.write_str("&#39;")?,
-            c if c.is_control() => f.write_char(char::REPLACEMENT_CHARACTER)?,
+            c if is_unprintable(c) => f.write_char(char::REPLACEMENT_CHARACTER)?,
             c => f.write_char(c)?,
         }
     }
@@ -49,30 +50,15 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, longest: usize) -> fmt:
     }
 }
 
-/// A count with commas between thousands: `1,204`.
-pub(super) struct Count(pub(super) u64);
-
-impl Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                f.write_char(',')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
+/// Whether Rust would escape it inside a string: control, format and private-use characters, and line and
+/// paragraph separators.
+fn is_unprintable(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
     }
-}
-
-/// A count with its noun: `1 zombie`, `2 zombies`.
-pub(super) struct Counted(pub(super) u64, pub(super) &'static str);
-
-impl Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0 == 1 { "" } else { "s" };
-        write!(f, "{} {}{plural}", Count(self.0), self.1)
-    }
+    // Alone, a combining mark would be escaped too.
+    let pair = String::from_iter(['a', c]);
+    pair.escape_debug().nth(1) == Some('\\')
 }
 
 /// Seconds, which may be negative: `0.4 s`, `22 s`, `−1.5 s`, `5 min 50 s`, `2 h`, `3 d 4 h`.
@@ -119,21 +105,24 @@ mod tests {
     }
 
     #[test]
+    fn characters_that_reorder_or_hide_text_are_replaced() {
+        let bidi = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}');
+        for c in bidi.chain(['\u{2028}', '\u{2029}', '\u{200b}', '\u{feff}', '\u{85}']) {
+            let text = format!("a{c}b");
+            assert_eq!(Escaped(&text).to_string(), "a\u{fffd}b", "{c:?}");
+            assert_eq!(EscapedSentence(&text).to_string(), "a\u{fffd}b", "{c:?}");
+        }
+        for text in ["a\\b", "größer", "e\u{301}", "हिन्दी", "日本語"] {
+            assert_eq!(Escaped(text).to_string(), text);
+        }
+    }
+
+    #[test]
     fn long_text_is_cut_between_characters() {
         let long = "ß".repeat(81);
         assert_eq!(Escaped(&long).to_string(), "ß".repeat(80) + "…");
         assert_eq!(Escaped(&long[2..]).to_string(), "ß".repeat(80));
         assert_eq!(EscapedSentence(&long).to_string(), long);
-    }
-
-    #[test]
-    fn counts_have_commas_and_a_plural() {
-        for (count, text) in [(0, "0"), (999, "999"), (1204, "1,204")] {
-            assert_eq!(Count(count).to_string(), text);
-        }
-        assert_eq!(Count(12_345_678).to_string(), "12,345,678");
-        let zombies = [0, 1, 2].map(|count| Counted(count, "zombie").to_string());
-        assert_eq!(zombies, ["0 zombies", "1 zombie", "2 zombies"]);
     }
 
     #[test]

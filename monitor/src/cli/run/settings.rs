@@ -78,10 +78,18 @@ impl Settings {
         if args.max_workloads.is_some() && !workload_labels {
             notice_line!("wsmon: warning: --max-workloads has no effect without --workload-labels");
         }
+        let metrics_addrs = metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?;
+        let status_page = args.status_page || daemon.status_page;
+        if status_page && metrics_addrs == [MetricsAddress::None] {
+            notice_line!(
+                "wsmon: warning: --status-page has no effect with --metrics-addr none; give an address, or \
+                 leave one of them out"
+            );
+        }
         Ok(Self {
             listeners,
-            metrics_addrs: metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?,
-            status_page: args.status_page || daemon.status_page,
+            metrics_addrs,
+            status_page,
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
