@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{diagnostics::stderr_line, records::list_order::ListOrder};
 
-/// Show connections live, those with a verdict first, with alerts, listeners and clients.
+/// Show connections, alerts, listeners and clients live.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,14 +40,14 @@ Examples:
   wsmon top --filter shop/               connections of the pods of a namespace
   wsmon top --once                       print one screen and exit
 
-Keys: arrows or j k to move, Tab or 1-4 for the panes, Enter for details, s to sort,
-/ to filter, p to pause, ? for help, q to quit.
+Keys: arrows or j k to move, Tab or 1-4 for the panes, Enter for details, s to
+sort, / to filter, p to pause, ? for help, q to quit.
 
-Needs a running `wsmon run`. Prints one screen if stdout is no terminal or TERM is
-dumb. NO_COLOR turns colours off.
+Needs a running `wsmon run`. Prints one screen if stdout is not a terminal, or
+TERM is dumb. NO_COLOR turns colours off.
 
-Exit status: 0, 1 if there is no daemon at the start, 2 for invalid arguments, 3 if
-this user may not connect.")]
+Exit status: 0, 1 if there is no daemon at the start, 2 for invalid arguments,
+3 if this user may not connect.")]
 pub struct TopArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
@@ -57,7 +57,7 @@ pub struct TopArgs {
     #[arg(long, value_name = "ORDER", default_value = ListOrder::Urgency.as_str())]
     pub sort: ListOrder,
 
-    /// Only connections with this text in peer, listener, owner, verdict or protocol
+    /// Only connections with this text in peer, listener, owner or verdict
     #[arg(
         long,
         value_name = "TEXT",
@@ -74,7 +74,7 @@ pub struct TopArgs {
     #[arg(long)]
     pub once: bool,
 
-    /// Scroll and select with the mouse, which the terminal then cannot use to select text
+    /// Scroll and select with the mouse
     #[arg(long, conflicts_with = "once")]
     pub mouse: bool,
 
