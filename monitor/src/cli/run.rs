@@ -9,10 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::{signal::unix::SignalKind, sync::mpsc};
 
 mod reload;
 mod settings;
@@ -24,6 +21,7 @@ use super::{
     describe::Banner,
     exit::{CommandResult, Failure},
     ports::PortSurvey,
+    stop_signals::{StopSignals, listen},
     watch::WatchArgs,
 };
 use crate::{
@@ -193,7 +191,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     refuse_missing(&survey)?;
     refuse_reaping_without_means(settings.reap)?;
     let control = control_socket(&settings.control)?;
-    let mut stop = StopSignals::new()?;
+    let mut stop = StopSignals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
@@ -437,31 +435,5 @@ fn report_unserved(unserved: &[PortRange], pod_logs: &Path) {
         };
         // The terminal may have gone: the daemon survives SIGHUP.
         let _ = writeln!(io::stderr(), "  nobody listens on {range}; {instead}");
-    }
-}
-
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
-}
-
-/// SIGTERM and SIGINT, handled from before the first attach.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
