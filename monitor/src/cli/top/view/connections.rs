@@ -13,14 +13,13 @@ use super::list::MARKERS;
 use crate::{
     cli::{
         owner::{process_text, workload_text},
-        screen::Amount,
+        screen::{Amount, ShortAge, ShortRoundTrip},
         table::cut,
         top::{
             appearance::{HEADING, SELECTED, WARNING, short_verdict, verdict_style},
             areas::take_top,
             bar::{idle_bar, is_at_risk},
-            compact::{Compact, ShortRoundTrip},
-            polled::ConnectionPage,
+            poll_result::ConnectionPage,
             state::Cursor,
         },
     },
@@ -62,7 +61,7 @@ static COLUMNS: [Column; 11] = [
         ..Column::text("IDLE/LIMIT", 16, 1, |_| String::new())
     },
     Column::number("PING IN", 7, 3, |record| {
-        Compact(heartbeat::next_expected(record)).to_string()
+        ShortAge(heartbeat::next_expected(record)).to_string()
     }),
     Column::number("RTT", 5, 4, |record| {
         ShortRoundTrip(round_trip(record)).to_string()
