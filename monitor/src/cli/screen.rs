@@ -90,8 +90,8 @@ impl fmt::Display for Age {
     }
 }
 
-/// A duration in seconds for a narrow column, at most six characters wide, with the sign of a negative one in front: `6.8s`, `48s`, `5m12s`,
-/// `3h05m`, `2d04h`; `-` for never. A second unit of zero is left out.
+/// A duration in seconds for a narrow column, at most six characters wide, after the sign of a negative one:
+/// `6.8s`, `48s`, `5m12s`, `3h05m`, `2d04h`; `-` for never. A second unit of zero is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct ShortAge(pub Option<f64>);
 
@@ -134,11 +134,6 @@ impl fmt::Display for ShortRoundTrip {
             seconds => ShortAge(seconds).fmt(f),
         }
     }
-}
-
-/// Text of others, which must not reach the terminal as control characters. `-` if unknown.
-pub fn escaped(text: Option<&str>) -> String {
-    text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
 }
 
 /// A whole number for people: `1,204`.

@@ -7,7 +7,10 @@ use ratatui::{
     style::{Color, Modifier, Style},
 };
 
-use crate::cli::color::{self, ColorArgs};
+use crate::{
+    cli::color::{self, ColorArgs},
+    records::printable::printable,
+};
 
 /// The view is drawn with colours and Unicode. This takes away what the terminal cannot show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub(super) fn short_verdict(kind: &str, certainty: &str) -> String {
         "confirmed" => '!',
         _ => '?',
     };
-    format!("{}{mark}", kind.escape_debug())
+    format!("{}{mark}", printable(kind))
 }
 
 impl Appearance {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::records::search::Search;
+use crate::records::{printable::printable, search::Search};
 
 /// The listener or the client whose connections are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +52,10 @@ impl Conditions {
     /// For people, without control characters; empty if there are none.
     pub(super) fn text(&self) -> String {
         let scope = self.scope.as_ref().map(|scope| match scope {
-            Scope::Listener(name) => format!("listener {}", name.escape_debug()),
+            Scope::Listener(name) => format!("listener {}", printable(name)),
             Scope::Peer(address) => format!("peer {address}"),
         });
-        let search = format!("search {}", self.search.escape_debug());
+        let search = format!("search {}", printable(&self.search));
         let search = (!self.search.is_empty()).then_some(search);
         let parts: Vec<_> = scope.into_iter().chain(search).collect();
         parts.join("  ")

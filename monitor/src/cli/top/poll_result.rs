@@ -178,7 +178,7 @@ impl ConnectionPage {
 /// If it does not respond, or not with the records of this version.
 pub(super) async fn poll(control: &Path, request: &Request) -> Result<Response, Failure> {
     let mut lines = client::get(control, "/v1/status").await?;
-    let status = client::read(&lines.next_of_stream().await?)?;
+    let status = client::read(&lines.only().await?)?;
     let body = match request {
         Request::Connections {
             order,
@@ -214,7 +214,7 @@ pub(super) async fn poll(control: &Path, request: &Request) -> Result<Response, 
         Request::Connection(cookie) => {
             let target = format!("/v1/connections/{}", cookie.0);
             let record = match client::get(control, &target).await {
-                Ok(mut lines) => Ok(Box::new(client::read(&lines.next_of_stream().await?)?)),
+                Ok(mut lines) => Ok(Box::new(client::read(&lines.only().await?)?)),
                 Err(ClientError::Refused(reason)) => Err(reason),
                 Err(error) => return Err(error.into()),
             };

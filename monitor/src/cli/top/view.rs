@@ -21,7 +21,10 @@ use super::{
     poll_result::PollResult,
     state::{Pane, ViewState},
 };
-use crate::cli::{screen::Grouped, table::cut};
+use crate::{
+    cli::{screen::Grouped, table::cut},
+    records::printable::printable,
+};
 
 /// One screen.
 pub(super) struct View<'a> {
@@ -155,7 +158,7 @@ impl View<'_> {
         if let Some(typed) = &self.state.typed {
             return Line::from(vec![
                 Span::styled("search: ", HEADING),
-                Span::raw(typed.escape_debug().to_string()),
+                Span::raw(printable(typed)),
                 Span::styled(" ", SELECTED),
                 Span::raw("  Enter applies, Esc cancels"),
             ]);

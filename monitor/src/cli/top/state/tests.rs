@@ -97,6 +97,8 @@ fn the_page_before_is_shown_if_the_list_became_shorter() {
     assert_eq!(keys.state.update(&keys.polled), Effect::Poll);
     let cursor = keys.state.cursor();
     assert_eq!((cursor.first, cursor.selected), (first - 12, first - 1));
+    assert_eq!(keys.state.update(&keys.polled), Effect::Poll);
+    assert_eq!(keys.state.cursor(), Cursor::default());
     assert_eq!(keys.state.update(&keys.polled), Effect::Draw, "it is empty");
 }
 

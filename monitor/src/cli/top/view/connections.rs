@@ -12,7 +12,6 @@ use unicode_width::UnicodeWidthStr;
 use super::list::MARKERS;
 use crate::{
     cli::{
-        owner::{process_text, workload_text},
         screen::{Amount, ShortAge, ShortRoundTrip},
         table::cut,
         top::{
@@ -26,7 +25,10 @@ use crate::{
     records::{
         connections::{ConnectionRecord, DirectionRecord, State},
         heartbeat,
+        owner_text::short_owner_text,
+        printable::printable,
         rates::DirectionRates,
+        verdict_text::verdict_text,
     },
 };
 
@@ -53,9 +55,7 @@ static COLUMNS: [Column; 11] = [
         ..Column::text("VERDICT", VERDICT, 0, |_| String::new())
     },
     Column::text("PEER", 21, 0, |record| record.peer.to_string()),
-    Column::text("LISTENER", 8, 5, |record| {
-        record.listener.escape_debug().to_string()
-    }),
+    Column::text("LISTENER", 8, 5, |record| printable(&record.listener)),
     Column {
         cell: Cell::IdleBar,
         ..Column::text("IDLE/LIMIT", 16, 1, |_| String::new())
@@ -226,7 +226,7 @@ fn verdict(record: &ConnectionRecord, width: usize) -> (String, Style) {
     };
     let style = verdict_style(&verdict.certainty);
     if width >= WHOLE_VERDICT {
-        return (format!("{} ({})", verdict.kind, verdict.certainty), style);
+        return (verdict_text(verdict), style);
     }
     (short_verdict(&verdict.kind, &verdict.certainty), style)
 }
@@ -249,8 +249,7 @@ fn rate(record: &ConnectionRecord, rates: Option<DirectionRates>) -> String {
 }
 
 fn owner(record: &ConnectionRecord) -> String {
-    let text = workload_text(&record.owner).or_else(|| process_text(&record.owner));
-    text.unwrap_or_else(unknown)
+    short_owner_text(&record.owner).unwrap_or_else(unknown)
 }
 
 fn unknown() -> String {

@@ -17,7 +17,7 @@ use crate::{
             poll_result::PollResult,
         },
     },
-    records::status::StatusRecord,
+    records::{printable::printable, status::StatusRecord},
 };
 
 /// Between two counts.
@@ -85,13 +85,13 @@ fn age(status: &StatusRecord, freshness: Freshness<'_>) -> Line<'static> {
 
 fn problem(status: &StatusRecord, freshness: Freshness<'_>) -> Line<'static> {
     if let Some(failure) = freshness.failure {
-        return Line::styled(format!("no answer: {}", failure.escape_debug()), CONFIRMED);
+        return Line::styled(format!("no answer: {}", printable(failure)), CONFIRMED);
     }
     match status.problems.as_slice() {
         [] => Line::styled("no problems", HEALTHY),
-        [problem] => Line::styled(problem.escape_debug().to_string(), WARNING),
+        [problem] => Line::styled(printable(problem), WARNING),
         [problem, others @ ..] => Line::styled(
-            format!("(1 of {}) {}", others.len() + 1, problem.escape_debug()),
+            format!("(1 of {}) {}", others.len() + 1, printable(problem)),
             WARNING,
         ),
     }

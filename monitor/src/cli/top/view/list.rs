@@ -85,7 +85,7 @@ pub(super) fn alerts(polled: &PollResult, width: u16) -> List {
             alert.ts.strftime("%H:%M:%S").to_string(),
             match &alert.certainty {
                 Some(certainty) => short_verdict(&alert.kind, certainty),
-                None => alert.kind.escape_debug().to_string(),
+                None => alert.kind.clone(),
             },
             match &alert.conn {
                 // The owner is in the details, so that the reason has room.
@@ -152,16 +152,16 @@ fn listener_row(listener: &ListenerStatus) -> Vec<String> {
     let limit = match (listener.idle_limit_seconds, &listener.hop) {
         (Some(_), Some(hop)) => {
             let limit = ShortAge(listener.idle_limit_seconds);
-            format!("{limit} ({})", hop.escape_debug())
+            format!("{limit} ({})", hop)
         }
         (limit, _) => length(limit),
     };
     let learned = [
-        listener.learned_survived_seconds,
-        listener.learned_killed_seconds,
+        listener.learned_lower_seconds,
+        listener.learned_upper_seconds,
     ];
     vec![
-        listener.listener.escape_debug().to_string(),
+        listener.listener.clone(),
         listener.ports.clone(),
         listener.open.to_string(),
         listener.at_risk.to_string(),
