@@ -1,7 +1,7 @@
 //! The configuration file: its content, and its problems by line and column.
 //!
-//! [`Config::parse`] has two steps. serde and `toml` read the shape (`file.rs`) and stop at the first
-//! error. `build.rs` then checks the values against each other and reports all problems at once.
+//! [`Config::parse`] has two steps. `reading.rs` reads the shape (`file.rs`) and goes on without what it
+//! cannot read. `build.rs` then checks the values against each other. All problems are reported at once.
 
 use std::{
     fs, io,
@@ -11,18 +11,24 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::config::{endpoint::Endpoint, listeners::ListenerConfig};
+use crate::config::{
+    alert_format::AlertFormat, endpoint::Endpoint, listeners::ListenerConfig,
+    metrics_address::MetricsAddress,
+};
 use monitor_core::reap::ReapSettings;
 
+pub mod alert_format;
 mod build;
 pub mod endpoint;
 mod file;
 pub mod listeners;
+pub mod metrics_address;
 mod problem;
 pub mod profiles;
+mod reading;
 mod value;
 
-pub(crate) use value::Limit;
+pub(crate) use value::{Limit, max_connections, max_workloads};
 
 pub use problem::{Problem, Problems};
 
@@ -52,8 +58,11 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonTable {
-    #[serde(deserialize_with = "value::address")]
-    pub metrics_addr: Option<SocketAddr>,
+    /// Empty without the key.
+    #[serde(deserialize_with = "value::metrics_addresses")]
+    pub metrics_addr: Vec<MetricsAddress>,
+    /// Whether the page at `/` of these addresses shows the state of the daemon.
+    pub status_page: bool,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
     /// Where learned state is kept.
@@ -77,6 +86,7 @@ pub struct DaemonTable {
 pub struct Alerts {
     /// A file, or `-` for stderr.
     pub log: Option<String>,
+    pub format: Option<AlertFormat>,
     /// Base addresses of Alertmanagers.
     #[serde(deserialize_with = "value::urls")]
     pub alertmanager: Vec<Endpoint>,
@@ -125,11 +135,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// All problems of the file; only the first if it cannot be read to the end.
+    /// All problems of the file; only those of its syntax if it is not TOML.
     pub fn parse(text: &str) -> Result<Self, Problems> {
-        let file =
-            toml::from_str(text).map_err(|error| Problems::from(Problem::of_toml(text, &error)))?;
-        build::config(text, file)
+        let reading = reading::read(text)?;
+        build::config(text, reading)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the daemon reports about itself: errors with their causes, and a rate-limited log.
 
+pub mod color;
 pub(crate) mod error_chain;
 pub mod log_limit;
 
@@ -12,3 +13,13 @@ macro_rules! stderr_line {
     }};
 }
 pub(crate) use stderr_line;
+
+/// Prints a line for people to stderr, unless they want errors only.
+macro_rules! notice_line {
+    ($($format:tt)*) => {{
+        if !crate::diagnostics::log_limit::is_quiet() {
+            crate::diagnostics::stderr_line!($($format)*);
+        }
+    }};
+}
+pub(crate) use notice_line;

@@ -9,8 +9,9 @@ use clap::Parser;
 use monitor::{cli::Cli, diagnostics::log_limit};
 
 fn main() -> ExitCode {
-    log_limit::install();
-    let outcome = Cli::parse().command.run();
+    let cli = Cli::parse();
+    log_limit::install(cli.command.log_level());
+    let outcome = cli.command.run();
     log::logger().flush();
     outcome.unwrap_or_else(|failure| {
         // A full disk or a closed pipe must not change the exit status.

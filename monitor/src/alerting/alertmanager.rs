@@ -43,14 +43,16 @@ pub struct Alertmanagers {
 }
 
 impl Alertmanagers {
-    /// `metrics_addr` becomes the source of the alerts.
-    pub fn start(endpoints: &[Endpoint], metrics_addr: SocketAddr) -> io::Result<Self> {
+    /// `metrics_addr` becomes the source of the alerts, or else this host.
+    pub fn start(endpoints: &[Endpoint], metrics_addr: Option<SocketAddr>) -> io::Result<Self> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
-        let source: Arc<str> = if metrics_addr.ip().is_unspecified() {
-            format!("http://{host}:{}/metrics", metrics_addr.port()).into()
-        } else {
-            format!("http://{metrics_addr}/metrics").into()
+        let source: Arc<str> = match metrics_addr {
+            None => format!("http://{host}/").into(),
+            Some(address) if address.ip().is_unspecified() => {
+                format!("http://{host}:{}/metrics", address.port()).into()
+            }
+            Some(address) => format!("http://{address}/metrics").into(),
         };
         let standing = Arc::new(Mutex::new(StandingAlerts::new(&host)));
         let deliveries = endpoints.iter().map(|endpoint| {
@@ -187,7 +189,7 @@ mod tests {
         let receiver = Receiver::start([Answer::status(503)]);
         let listening = "127.0.0.1:6455".parse().expect("an address");
         let mut sink =
-            Alertmanagers::start(&[receiver.endpoint("/am/")], listening).expect("a thread");
+            Alertmanagers::start(&[receiver.endpoint("/am/")], Some(listening)).expect("a thread");
         let mut alert = alert::tests::alert();
         alert.since = alert.at - Duration::from_secs(1);
         let now = Now {

@@ -1,12 +1,21 @@
 //! All outputs: the alert log, the Alertmanagers, the webhooks.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
-    config::endpoint::Endpoint,
+    config::{alert_format::AlertFormat, endpoint::Endpoint},
+    diagnostics::color::{self, Color},
     logs::line_log::{LineLog, LogTarget, LostLines},
-    records::{Now, alert::AlertRecord},
+    records::{
+        Now,
+        alert::AlertRecord,
+        alert_text::{AlertLine, AlertText},
+    },
 };
 use monitor_core::Alert;
 
@@ -17,10 +26,59 @@ const WAITING_LINES: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSettings {
     pub alert_log: LogTarget,
+    pub alert_format: AlertFormat,
     pub alertmanagers: Vec<Endpoint>,
     pub webhooks: Vec<Endpoint>,
-    /// The metrics server's address, which Alertmanager shows as an alert's source.
-    pub metrics_addr: SocketAddr,
+    /// The metrics server's address, if there is one. Alertmanager shows it as an alert's source.
+    pub metrics_addr: Option<SocketAddr>,
+}
+
+/// How the alert log writes a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineForm {
+    Json,
+    Text,
+    /// The title has the colour of its certainty.
+    ColoredText,
+}
+
+impl LineForm {
+    fn new(format: AlertFormat, target: &LogTarget) -> Self {
+        let is_terminal = *target == LogTarget::Stderr && io::stderr().is_terminal();
+        match format {
+            AlertFormat::Json => Self::Json,
+            AlertFormat::Auto if !is_terminal => Self::Json,
+            AlertFormat::Auto | AlertFormat::Text => {
+                match is_terminal && color::is_wanted(&io::stderr()) {
+                    true => Self::ColoredText,
+                    false => Self::Text,
+                }
+            }
+        }
+    }
+
+    /// The line for an alert in JSON.
+    fn of(self, json: &str) -> String {
+        if self == Self::Json {
+            return json.to_owned();
+        }
+        // A line that cannot be parsed is still worth reading.
+        let Ok(alert) = AlertLine::parse(json.as_bytes()) else {
+            return json.to_owned();
+        };
+        let text = AlertText(&alert).to_string();
+        let certainty = alert.certainty.as_deref().filter(|_| {
+            // The end of an alert needs no attention.
+            self == Self::ColoredText && alert.status == "firing"
+        });
+        match certainty.and_then(Color::of_certainty) {
+            Some(color) => {
+                let title = alert.title();
+                text.replacen(&title, &color.paint(&title), 1)
+            }
+            None => text,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +108,7 @@ impl UndeliveredAlerts {
 #[derive(Debug)]
 pub struct Sinks {
     log: LineLog,
+    form: LineForm,
     alertmanagers: Alertmanagers,
     webhooks: Vec<Webhook>,
     lines_unencodable: u64,
@@ -66,8 +125,14 @@ impl Sinks {
         let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
             .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
+        let form = LineForm::new(settings.alert_format, target);
+        log::info!("alerts go to {} ({form:?})", target.path().display());
+        for receiver in settings.alertmanagers.iter().chain(&settings.webhooks) {
+            log::info!("alerts go to {receiver}");
+        }
         Ok(Self {
             log,
+            form,
             alertmanagers,
             webhooks: webhooks
                 .collect::<io::Result<_>>()
@@ -97,7 +162,7 @@ impl Sinks {
         for webhook in &mut self.webhooks {
             webhook.send(line.clone());
         }
-        self.log.write(line.clone());
+        self.log.write(self.form.of(&line));
         Some(line)
     }
 
@@ -124,5 +189,40 @@ impl Drop for Sinks {
         self.log.close();
         self.alertmanagers.close();
         self.webhooks.iter_mut().for_each(Webhook::close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::records::alert;
+
+    #[test]
+    fn the_title_of_a_firing_alert_has_the_color_of_its_certainty() {
+        let record = |alert: &Alert| {
+            let record = AlertRecord::new(alert, "8080", Timestamp::UNIX_EPOCH);
+            record.to_json().expect("JSON")
+        };
+        let firing = record(&alert::tests::alert().into());
+        assert_eq!(LineForm::Json.of(&firing), firing);
+        let plain = LineForm::Text.of(&firing);
+        let start = "00:00:00 suspected zombie/expired [fd00::1]:5000";
+        assert!(plain.starts_with(start), "{plain}");
+        let colored = LineForm::ColoredText.of(&firing);
+        let start = "00:00:00 \x1b[33msuspected zombie/expired\x1b[0m [fd00::1]:5000";
+        assert!(colored.starts_with(start), "{colored}");
+        assert_eq!(LineForm::ColoredText.of("no JSON"), "no JSON");
+    }
+
+    #[test]
+    fn only_a_terminal_or_a_flag_makes_text() {
+        let form = |format, log| LineForm::new(format, &LogTarget::parse(log));
+        assert_eq!(form(AlertFormat::Text, "/a"), LineForm::Text);
+        assert_eq!(form(AlertFormat::Json, "-"), LineForm::Json);
+        assert_eq!(form(AlertFormat::Auto, "/a"), LineForm::Json);
+        let is_json = form(AlertFormat::Auto, "-") == LineForm::Json;
+        assert_eq!(is_json, !io::stderr().is_terminal());
     }
 }

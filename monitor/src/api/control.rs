@@ -70,7 +70,7 @@ pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};
 pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
-pub use socket::{ControlSocket, Guard, SocketError};
+pub use socket::{ControlSocket, Guard, RunningDaemon, SocketError};
 pub use urgency::Urgency;
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 

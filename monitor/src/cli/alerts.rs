@@ -34,8 +34,8 @@ Examples:
   wsmon alerts --json | jq -r .conn.peer           the lines of the alert log
 
 Needs a running `wsmon run`. Alerts on listeners come first, then connections:
-confirmed zombies, suspected ones, and warnings, each the oldest first. Times are
-UTC.
+confirmed zombies, suspected ones, and warnings, each the oldest first. Times
+are UTC.
 
 Exit status: 0, with alerts or without; 1 if there is no daemon, 2 for invalid
 arguments, 3 if this user may not connect. `wsmon status` has one for scripts.")]
@@ -44,7 +44,7 @@ pub struct AlertsArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// Show the last 1,000 lines of the alert log, the oldest first
+    /// Show the last 1,000 lines of the alert log, oldest first
     #[arg(long, conflicts_with = "follow")]
     pub history: bool,
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
     format_args::FormatArgs,
+    wrap::wrap,
 };
 use crate::kernel::{
     bpf::{loader::LoadSettings, refusal::Refusal},
@@ -37,8 +38,8 @@ pub struct CheckArgs {
     pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub format: FormatArgs,
-    /// Also print the choices for this kernel and, if the verifier refuses a program, the end of its
-    /// log on stderr
+    /// Also print the choices for this kernel and, to stderr, the end of the verifier's log if it refuses
+    /// a program
     #[arg(short, long)]
     pub verbose: bool,
     /// Load programs that every kernel refuses
@@ -72,7 +73,7 @@ fn print_survey(args: &CheckArgs) -> io::Result<ExitCode> {
     if args.format.is_json() {
         write_json(&survey, &mut stdout)?;
     } else {
-        write_table(&survey, &mut stdout)?;
+        write_table(&survey, args.format.table_width(), &mut stdout)?;
     }
     stdout.flush()?;
     Ok(exit_code(&survey))
@@ -93,13 +94,23 @@ pub fn exit_code(survey: &[Prerequisite]) -> ExitCode {
     }
 }
 
-/// `yes`, `no` for a missing requirement, `—` for a missing recommendation.
-pub fn write_table(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<()> {
+/// `yes`, `no` for a missing requirement, `—` for a missing recommendation. Long texts are broken into
+/// lines that fit `terminal`, the columns of a terminal.
+pub fn write_table(
+    survey: &[Prerequisite],
+    terminal: Option<usize>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let width = survey
         .iter()
         .map(|row| row.name.chars().count())
         .max()
         .unwrap_or(0);
+    let margin = " ".repeat("yes  ".len() + width + "  ".len());
+    let mut write = |first: &str, text: &str| {
+        let lines = wrap(text, terminal.unwrap_or(usize::MAX), first, &margin);
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+    };
     for Prerequisite {
         name,
         required,
@@ -107,11 +118,11 @@ pub fn write_table(survey: &[Prerequisite], out: &mut impl Write) -> io::Result<
     } in survey
     {
         match outcome {
-            Ok(detail) => writeln!(out, "yes  {name:width$}  {detail}")?,
+            Ok(detail) => write(&format!("yes  {name:width$}  "), detail)?,
             Err(missing) => {
                 let mark = if *required { "no " } else { "—  " };
-                writeln!(out, "{mark}  {name:width$}  {}", missing.what)?;
-                writeln!(out, "     {:width$}  remedy: {}", "", missing.remedy)?;
+                write(&format!("{mark}  {name:width$}  "), &missing.what)?;
+                write(&margin, &format!("remedy: {}", missing.remedy))?;
             }
         }
     }
@@ -186,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_a_remedy_below_each_missing_prerequisite() {
-        let table = written(write_table);
+        let table = written(|survey, out| write_table(survey, None, out));
         let expected = "\
             yes  kernel          6.1.0\n\
             no   CAP_BPF         cannot load\n     \
@@ -201,6 +212,15 @@ mod tests {
             table.ends_with("cannot run here: 1 prerequisite is missing\n"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn long_texts_stay_in_their_column() {
+        let table = written(|survey, out| write_table(survey, Some(30), out));
+        let margin = " ".repeat(21);
+        let expected = format!("\n{margin}remedy:\n{margin}grant it\n");
+        assert!(table.contains(&expected), "{table}");
+        assert!(!table.contains("remedy: grant it"), "{table}");
     }
 
     /// In characters, as a terminal shows it.

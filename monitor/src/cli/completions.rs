@@ -20,7 +20,7 @@ Examples:
   wsmon completions bash > /etc/bash_completion.d/wsmon
   wsmon completions zsh > /usr/share/zsh/vendor-completions/_wsmon
   wsmon completions fish > /etc/fish/completions/wsmon.fish
-  source <(wsmon completions bash)                            for this shell only")]
+  source <(wsmon completions bash)                       for this shell only")]
 pub struct CompletionsArgs {
     /// Shell to complete for
     pub shell: Shell,

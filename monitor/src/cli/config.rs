@@ -14,7 +14,10 @@ use super::{
     describe::{self, gives_up},
     exit::{CommandResult, Failure},
 };
-use crate::config::{Config, ConfigError, EXAMPLE, Problem, listeners::ListenerConfig};
+use crate::{
+    config::{Config, ConfigError, EXAMPLE, Problem, listeners::ListenerConfig},
+    diagnostics::stderr_line,
+};
 use monitor_core::{Hop, hop};
 
 /// Check a configuration file, or print an example.
@@ -35,7 +38,7 @@ pub struct ConfigArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the errors of a file with line and column, or what it would watch
+    /// Print all errors of a file by line and column, or its meaning
     Check {
         /// Configuration file
         #[arg(value_name = "FILE")]
@@ -56,6 +59,12 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
                         "{}",
                         Pointed(file, "warning: ", warning)
                     ));
+                }
+                if config.listeners.is_empty() {
+                    stderr_line!(
+                        "{}: warning: no listener; `wsmon run` needs --port or --remote-port with it",
+                        file.display()
+                    );
                 }
                 write!(io::stdout().lock(), "{}", ConfigText(file, &config))
             }
@@ -113,12 +122,6 @@ impl fmt::Display for ConfigText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(file, config) = self;
         writeln!(f, "{} is valid", file.display())?;
-        if config.listeners.is_empty() {
-            writeln!(
-                f,
-                "\nno listener: `wsmon run` needs --port or --remote-port with it"
-            )?;
-        }
         for listener in &config.listeners {
             writeln!(f, "\n{}", ListenerMeaning(listener))?;
         }

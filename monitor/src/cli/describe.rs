@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use humantime::format_duration;
 
+use super::wrap::{NARROW, wrap};
 use crate::config::listeners::{ListenerConfig, PortRange};
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
@@ -116,29 +117,34 @@ impl fmt::Display for Limits<'_> {
     }
 }
 
-/// One listener for the banner: one line, and one more for each path that is more than a single idle
-/// limit.
-pub struct Banner<'a>(pub &'a ListenerConfig);
+/// One listener for the banner, with a line for each path that is more than a single idle limit.
+pub struct ListenerLines<'a>(pub &'a ListenerConfig);
 
-impl fmt::Display for Banner<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ListenerLines<'_> {
+    /// Lines of at most 80 columns, unless a word is longer.
+    pub fn lines(&self) -> Vec<String> {
         let ListenerConfig { rules, .. } = self.0;
-        write!(f, "  {}: {}", title(self.0), Tightest(&rules.path))?;
+        let title = format!("{}: {}", title(self.0), Tightest(&rules.path));
+        let mut lines = wrap(&title, NARROW, "  ", "    ");
+        let mut details = Vec::new();
         if rules.shortest_idle_timeout().is_none() {
-            f.write_str(" (give --lb or --lb-timeout to find expired connections)")?;
+            details.push("give --lb or --lb-timeout to find expired connections".to_owned());
         }
-        write!(f, ", {}", timeouts(rules))?;
+        details.push(timeouts(rules));
         if is_more_than_a_limit(&rules.path) {
-            write!(f, "\n    path: {}", Hops(&rules.path))?;
+            details.push(format!("path: {}", Hops(&rules.path)));
         }
         for route in &rules.routes {
             let (network, path) = (route.network, &route.path);
-            write!(f, "\n    peers in {network}: {}", Tightest(path))?;
+            let mut peers = format!("peers in {network}: {}", Tightest(path));
             if is_more_than_a_limit(path) {
-                write!(f, "; path: {}", Hops(path))?;
+                peers += &format!("; path: {}", Hops(path));
             }
+            details.push(peers);
         }
-        Ok(())
+        let details = details.iter();
+        lines.extend(details.flat_map(|text| wrap(text, NARROW, "    ", "      ")));
+        lines
     }
 }
 
@@ -157,15 +163,13 @@ mod tests {
 
     fn banner(file: &str) -> String {
         let config = Config::parse(file).expect("a valid file");
-        let banners = config
-            .listeners
-            .iter()
-            .map(|listener| Banner(listener).to_string());
-        banners.collect::<Vec<_>>().join("\n")
+        let listeners = config.listeners.iter();
+        let lines = listeners.flat_map(|listener| ListenerLines(listener).lines());
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
-    fn one_silent_hop_is_one_line() {
+    fn one_silent_hop_has_no_path() {
         let file = r#"
             [[listener]]
             ports = ["8080"]
@@ -173,7 +177,18 @@ mod tests {
         "#;
         assert_eq!(
             banner(file),
-            "  local port 8080: idle limit 1m (lb, expires silently), ping timeout 30s, unresponsive after 10s"
+            "  local port 8080: idle limit 1m (lb, expires silently)\n    \
+             ping timeout 30s, unresponsive after 10s"
+        );
+    }
+
+    #[test]
+    fn without_a_limit_the_flags_that_set_one_are_named() {
+        assert_eq!(
+            banner("[[listener]]\nports = [\"80\"]"),
+            "  local port 80: no idle limit\n    \
+             give --lb or --lb-timeout to find expired connections\n    \
+             ping timeout 30s, unresponsive after 10s"
         );
     }
 
@@ -190,10 +205,11 @@ mod tests {
                 { network = "fd00::/8", path = [] },
             ]
         "#;
-        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, sends a FIN on \
-                        expiry), ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
+        let expected = "  edge, local ports 8080, 9000-9010: idle limit 1m (nginx, sends a FIN on\n    \
+                        expiry)\n    \
+                        ping timeout 30s, unresponsive after 10s, message gap 35s\n    \
                         path: nginx 1m, azure-front-door 5m (closed at the age of 4h)\n    \
-                        peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age \
+                        peers in 10.0.0.0/8: no idle limit; path: gcp-cloud-run (closed at the age\n      \
                         of 5m)\n    \
                         peers in fd00::/8: no idle limit";
         assert_eq!(banner(file), expected);

@@ -25,7 +25,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "NAME[,NAME]")]
     pub opcode: Option<Opcodes>,
 
-    /// Only frames that this host received (rx) or sent (tx)
+    /// Only frames that this host received (rx) or has sent (tx)
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Option<Direction>,
 

@@ -40,9 +40,9 @@ Examples:
   wsmon frames --peer 10.0.0.0/8 --opcode text --direction rx
   wsmon frames --sample 1/100 --json | jq .length
 
-Needs a running `wsmon run`. Frame headers leave the kernel only while a viewer
-is connected. Lost frames are reported where they are missing. Times are UTC,
-directions are seen from this host.
+Needs a running `wsmon run`. Frame headers leave the kernel only while a
+viewer is connected. Lost frames are reported where they are missing. Times
+are UTC, directions are seen from this host.
 
 Exit status: 0 after --count frames, Ctrl-C, or the end of the pipe's reader;
 1 if there is no daemon, it stopped, or no such connection is open; 2 for

@@ -49,8 +49,8 @@ If several connections have the address, they are listed. Needs a running
 `wsmon run`, which also keeps the last 1,024 ended connections. An open one is
 read twice, a second apart, for its rates.
 
-Exit status: 0, 1 if there is no daemon or not exactly one such connection,
-2 for invalid arguments, 3 if this user may not connect.")]
+Exit status: 0, 1 if there is no daemon or not exactly one such connection, 2
+for invalid arguments, 3 if this user may not connect.")]
 pub struct InspectArgs {
     /// Cookie of the connection, or an address, with or without a port, of either end
     #[arg(value_name = "CONNECTION")]

@@ -37,7 +37,7 @@ use crate::{
 use monitor_core::VerdictKind;
 use redraw::Redraw;
 
-/// List watched connections, those with a verdict first, or groups of them, or clients.
+/// List watched connections, those with a verdict first, or groups, or clients.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -58,8 +58,8 @@ Examples:
   wsmon list --by client -n 10                 clients by their attempts
 
 Needs a running `wsmon run`. OWNER is the pod, or else the container, the
-systemd unit or the process. The last quarter of a second of ordinary
-traffic before a silence may be missing from counts and ages.
+systemd unit or the process. The last quarter of a second of ordinary traffic
+before a silence may be missing from counts and ages.
 
 Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this
 user may not connect.")]
@@ -76,11 +76,11 @@ pub struct ListArgs {
     #[arg(long, value_name = "ORDER", conflicts_with = "by")]
     pub sort: Option<ListOrder>,
 
-    /// List the last 1,024 connections that ended, as of their end, the latest first
+    /// List the last 1,024 connections that ended, the latest first
     #[arg(long, conflicts_with_all = ["by", "sort", "state"])]
     pub ended: bool,
 
-    /// Only this listener, by its name in metrics and alerts
+    /// Only the listener with this name
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
 

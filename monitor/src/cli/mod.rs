@@ -11,6 +11,7 @@ pub mod completions;
 pub mod config;
 pub mod connection_name;
 pub mod describe;
+pub mod environment;
 pub mod exit;
 pub mod filter;
 pub mod format_args;
@@ -30,8 +31,12 @@ pub mod status;
 mod stop_signals;
 pub mod table;
 pub mod top;
+pub mod topics;
 mod totals;
 pub mod watch;
+pub mod wrap;
+
+use log::LevelFilter;
 
 use exit::CommandResult;
 
@@ -39,7 +44,7 @@ use exit::CommandResult;
 const EXAMPLES: &str = "\
 Start with:
   wsmon check                                   check the prerequisites
-  wsmon ports                                   listening sockets with their owners
+  wsmon ports                                   listening sockets and owners
   wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
   wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
   wsmon profiles                                known load balancers, proxies and NATs
@@ -49,16 +54,19 @@ Start with:
   wsmon list                                    watched connections
   wsmon top                                     connections with verdicts first, live
   wsmon frames                                  WebSocket frames as they pass
-  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording";
+  wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
+  wsmon help zombies                            make a zombie of your own and watch it
+  wsmon help verdicts                           what each verdict means, and what to do";
 
 #[cfg(not(feature = "daemon"))]
 const EXAMPLES: &str = "\
 This build has no daemon. Start with:
   wsmon replay --lb-timeout 60s capture.pcap    find dead connections in a recording
   wsmon profiles                                known load balancers, proxies and NATs
-  wsmon config example                          an example configuration file";
+  wsmon config example                          an example configuration file
+  wsmon help verdicts                           what each verdict means, and what to do";
 
-/// See dead WebSocket connections from inside the kernel, before the application does.
+/// Find dead WebSocket connections from inside the kernel, before applications do.
 #[derive(Debug, Parser)]
 #[command(name = "wsmon", version, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]
@@ -70,16 +78,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[cfg(feature = "daemon")]
+    #[command(mut_args(environment::settable))]
     Run(Box<run::RunArgs>),
     #[cfg(feature = "daemon")]
     Check(check::CheckArgs),
     #[cfg(feature = "daemon")]
     Ports(ports::PortsArgs),
+    #[command(mut_arg("control", environment::settable))]
     Status(status::StatusArgs),
+    #[command(mut_arg("control", environment::settable))]
     List(list::ListArgs),
+    #[command(mut_arg("control", environment::settable))]
     Top(top::TopArgs),
+    #[command(mut_arg("control", environment::settable))]
     Alerts(alerts::AlertsArgs),
+    #[command(mut_arg("control", environment::settable))]
     Inspect(inspect::InspectArgs),
+    #[command(mut_arg("control", environment::settable))]
     Frames(frames::FramesArgs),
     Replay(replay::ReplayArgs),
     Profiles(profiles::ProfilesArgs),
@@ -87,6 +102,8 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
+    #[command(flatten)]
+    Topic(topics::Topic),
 }
 
 impl Command {
@@ -109,6 +126,16 @@ impl Command {
             Self::Config(args) => config::run(args),
             Self::Completions(args) => completions::print(args),
             Self::Man(args) => man::run(args),
+            Self::Topic(topic) => topics::run(*topic),
+        }
+    }
+
+    /// The lines of the log that the command writes, unless `RUST_LOG` selects others.
+    pub fn log_level(&self) -> LevelFilter {
+        match self {
+            #[cfg(feature = "daemon")]
+            Self::Run(args) => args.verbosity.level(),
+            _ => LevelFilter::Warn,
         }
     }
 }

@@ -36,10 +36,10 @@ Examples:
   wsmon ports --json | jq -r 'select(.comm == \"node\") | .port'
   wsmon ports --json | jq 'select(.container)'      only those in containers
 
-Needs no daemon. PUBLISHED is the port from which a NAT rule of nft or iptables
-forwards connections. NETNS is the inode of the network namespace, as in alerts.
-OWNER is the pod, the container or the systemd unit. Behind NAT or a proxy, watch the
-port on which the server itself listens.
+Needs no daemon. PUBLISHED is the port from which a NAT rule of nft or
+iptables forwards connections. NETNS is the inode of the network namespace, as
+in alerts. OWNER is the pod, the container or the systemd unit. Behind NAT or
+a proxy, watch the port on which the server itself listens.
 
 Without root, other namespaces and the processes of other users are missing,
 and stderr says so.
@@ -60,7 +60,7 @@ pub struct PortsArgs {
     )]
     pub watch: Option<Duration>,
 
-    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there
+    /// Directory of the logs of Kubernetes pods, with the names of the pods
     #[arg(long, value_name = "DIR", default_value = config::DEFAULT_POD_LOGS)]
     pub pod_logs: PathBuf,
 }

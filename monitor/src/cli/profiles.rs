@@ -16,17 +16,17 @@ use super::{
 };
 use crate::config::profiles::{self, Idle, Profile, Seconds, TriState};
 
-/// List load balancers, proxies, NATs and firewalls with their limits.
+/// List the limits of load balancers, proxies, NATs and firewalls.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   wsmon profiles                       all of them
-  wsmon profiles aws-alb               one in full, with its setting and its source
+  wsmon profiles aws-alb               one in full, with its source
   wsmon profiles --json | jq -r '.[] | select(.on_expiry == \"silent\") | .name'
   wsmon run --port 8080 --lb aws-alb   use one
 
-These are defaults. If yours is configured differently, give --lb-timeout (or idle_timeout in a file).
-A limit of \"yours\" has no default.
+These are defaults. If yours is configured differently, give --lb-timeout (or
+idle_timeout in a file). A limit of \"yours\" has no default.
 
 Exit status: 0, 2 if there is no such profile.")]
 pub struct ProfilesArgs {

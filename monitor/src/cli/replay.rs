@@ -36,8 +36,8 @@ use source::{CaptureSource, ReadProgress};
 /// Apply the rules of `wsmon run` to a packet recording.
 ///
 /// Reads pcap and pcapng, also compressed with gzip, xz or zstd. Needs no privileges. Without --port,
-/// --remote-port and --config, every port with a WebSocket upgrade in the recording is watched; to find
-/// them, the file is read twice.
+/// --remote-port and --config, every port with a WebSocket upgrade in the recording is watched, and to
+/// find them, the file is read twice.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -45,13 +45,14 @@ Examples:
       every frame, alert and connection on the ports that upgrade to WebSocket
   wsmon replay --no-frames --lb-timeout 60s capture.pcapng
       which connections a load balancer with a 60 s limit has forgotten
-  wsmon replay --port 8080 --json capture.pcap | jq 'select(.type == \"connection_summary\")'
-      one JSON object a line
+  wsmon replay --port 8080 --json capture.pcap | jq 'select(.alert)'
+      one JSON object a line; here the alerts
   tcpdump -i eth0 -s 512 -w - tcp port 8080 | wsmon replay --port 8080 -
       packets as they arrive; 512 bytes hold frame headers and most handshakes
 
-Exit status: 0 after the recording was judged, also if it is cut off or Ctrl-C stopped it (with a
-warning), 1 on a failure, 2 for invalid arguments or a file that is not a recording.")]
+Exit status: 0 after the recording was judged, also if it is cut off or Ctrl-C
+stopped it (with a warning), 1 on a failure, 2 for invalid arguments or a file
+that is not a recording.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -63,7 +64,7 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub format: FormatArgs,
 
-    /// Recording, pcap or pcapng; - is stdin, which needs --port or --remote-port
+    /// Recording, pcap or pcapng; - is stdin, with --port or --remote-port
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }

@@ -1,26 +1,30 @@
 //! `wsmon run`: the daemon.
 
 use std::{
-    io::{self, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::Args;
 use tokio::{signal::unix::SignalKind, sync::mpsc};
 
+mod banner;
+mod files;
+mod refusals;
 mod reload;
 mod settings;
+mod unserved;
+mod verbosity;
 
+use banner::Banner;
 use reload::Reloader;
 use settings::Settings;
+use verbosity::Verbosity;
+
+pub(super) use refusals::{refuse_missing, refused_cgroup};
 
 use super::{
-    describe::Banner,
     exit::{CommandResult, Failure},
-    ports::PortSurvey,
     stop_signals::{StopSignals, listen},
     watch::WatchArgs,
 };
@@ -30,20 +34,19 @@ use crate::{
         control::{self, ControlSocket},
         http::MetricsServer,
     },
-    config::{self, endpoint::Endpoint, listeners::PortRange, profiles},
+    config::{
+        self, alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsAddress,
+        profiles,
+    },
     daemon::{Daemon, DaemonSettings, Requests, access_log::AccessLog, state::StateFile},
-    diagnostics::stderr_line,
+    diagnostics::notice_line,
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
-        host::{
-            cgroup::{self, CgroupError, WatchedCgroup},
-            owner::Owners,
-        },
-        prerequisites::{self, Missing, Prerequisite},
-        sock_diag::sock_destroy::{self, DestroyError},
+        host::cgroup,
+        prerequisites,
     },
 };
-use monitor_core::reap::{ReapMode, ReapSettings};
+use monitor_core::reap::ReapMode;
 
 /// Watch WebSocket connections and report dead ones.
 #[derive(Args, Clone, Debug)]
@@ -51,37 +54,53 @@ use monitor_core::reap::{ReapMode, ReapSettings};
 Examples:
   wsmon run --port 8080 --lb-timeout 60s
       a server on port 8080, behind a load balancer that forgets after 60 s
-  wsmon run --port 8080 --port 9000-9010 --alert-log /var/log/wsmon.jsonl
+  wsmon run --port 8080,9000-9010 --alert-log /var/log/wsmon.jsonl
       several groups of ports, alerts to a file
   wsmon run --port 8080 --access-log /var/log/wsmon-access.jsonl
       and a line for each connection at its end
   wsmon run --port 8080 --lb nginx,aws-alb
-      behind nginx on this host and an ALB before it, with the limits of `wsmon profiles`
+      behind nginx on this host and an ALB before it (see `wsmon profiles`)
   wsmon run --remote-port 443 --lb-timeout 350s
       connections that this host opens to others
   wsmon run --port 8080 --lb-timeout 60s --reap confirmed
-      and abort confirmed dead connections, so that the application gets an error at once
+      and abort confirmed dead connections: the application gets an error
   wsmon run --port 8080 --workload-labels
       with the number of connections of each Kubernetes workload in the metrics
   wsmon run --config /etc/wsmon.toml
       listeners and settings from a file (`wsmon config example`); SIGHUP reloads it
 
-Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid arguments,
-3 if the kernel or the privileges are not enough (see `wsmon check`).")]
+Each flag can be set by an environment variable: WSMON_PORT is --port,
+WSMON_LB_TIMEOUT is --lb-timeout. A flag overrides its variable, a variable
+the file. Lists are separated by commas.
+
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid
+arguments, 3 if the kernel or the privileges are not enough (see
+`wsmon check`).")]
 pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
+    /// Address that serves /metrics, /healthz and /readyz; or NAME:PORT, PORT on loopback, :PORT on every
+    /// address, or none [default: 127.0.0.1:6455]
     #[arg(
-        long,
+        long = "metrics-addr",
+        alias = "web.listen-address",
         value_name = "ADDR:PORT",
-        help = format!("Address that serves /metrics, /healthz and /readyz [default: {}]", config::DEFAULT_METRICS_ADDR)
+        value_delimiter = ','
     )]
-    pub metrics_addr: Option<SocketAddr>,
+    pub metrics_addrs: Vec<MetricsAddress>,
 
-    /// Alert log, one JSON object per line: a file to append to, or - for stderr [default: -]
+    /// Show listeners, zombies, storms and alerts of the last hour on the page at / of that address
+    #[arg(long)]
+    pub status_page: bool,
+
+    /// Alert log: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
     pub alert_log: Option<String>,
+
+    /// Format of the alert log; auto is text on a terminal and JSON otherwise [default: auto]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub alert_format: Option<AlertFormat>,
 
     /// Access log, one JSON object per connection at its end: a file to append to, or - for stderr
     #[arg(long, value_name = "FILE")]
@@ -93,11 +112,11 @@ pub struct RunArgs {
     pub access_log_handshake: bool,
 
     /// Alertmanager to post alerts to; repeat it for each member of a cluster
-    #[arg(long = "alertmanager", value_name = "URL")]
+    #[arg(long = "alertmanager", value_name = "URL", value_delimiter = ',')]
     pub alertmanagers: Vec<Endpoint>,
 
     /// URL to post each line of the alert log to; may be repeated
-    #[arg(long = "webhook", value_name = "URL")]
+    #[arg(long = "webhook", value_name = "URL", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
 
     /// Unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
@@ -113,7 +132,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Directory of the logs of Kubernetes pods, whose names wsmon reads there [default: /var/log/pods]
+    /// Directory of the logs of Kubernetes pods, with the names of the pods [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
     pub pod_logs: Option<PathBuf>,
 
@@ -123,7 +142,7 @@ pub struct RunArgs {
     pub workload_labels: bool,
 
     /// Maximum number of workloads per listener in these labels; the rest is "other" [default: 200]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = config::max_workloads)]
     pub max_workloads: Option<u16>,
 
     /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
@@ -145,10 +164,13 @@ pub struct RunArgs {
     pub client_address: bool,
 
     /// Maximum number of tracked connections [default: 262144]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    #[arg(long, value_name = "N", value_parser = config::max_connections)]
     pub max_connections: Option<u32>,
 
-    /// Log debug events of the kernel programs; show them with RUST_LOG=wsmon_bpf=debug
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+
+    /// Log debug events of the kernel programs; show them with -vv
     #[arg(long)]
     pub debug_kernel: bool,
 
@@ -169,18 +191,20 @@ pub fn run(args: &RunArgs) -> CommandResult {
 
 async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // Everything that can be refused is refused before the first attach.
+    refusals::refuse_second(settings.control()).await?;
+    files::refuse_misplaced(&settings)?;
     let cgroup = settings.cgroup.as_deref();
     let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| refused_cgroup(cgroup, &error))?;
-    let server = MetricsServer::bind(settings.metrics_addr).map_err(|error| {
-        Failure::usage(format!(
-            "cannot serve metrics on {}: {error}; choose another with --metrics-addr",
-            settings.metrics_addr
-        ))
-    })?;
-    let metrics_addr = server.local_addr().unwrap_or(settings.metrics_addr);
+    let server = match MetricsServer::bind(&settings.metrics_addrs) {
+        Ok(server) => server,
+        Err(error) => return Err(refusals::refused_metrics(error).await),
+    };
+    let metrics_addrs = server
+        .local_addrs()
+        .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     // Before the first thread: until then, the SIGUSR1 of a log rotation would end the daemon.
     let rotated = listen(SignalKind::user_defined1())?;
-    let sinks = Sinks::open(&settings.sinks(metrics_addr))
+    let sinks = Sinks::open(&settings.sinks(metrics_addrs.first().copied()))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let access_log = settings.access_log().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(|error| {
@@ -189,13 +213,19 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     })?;
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
-    refuse_reaping_without_means(settings.reap)?;
-    let control = control_socket(&settings.control)?;
+    refusals::refuse_reaping_without_means(settings.reap)?;
+    let control = match settings.control() {
+        Some(path) => Some(ControlSocket::bind(path).await),
+        None => None,
+    };
+    let control = control
+        .transpose()
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let mut stop = StopSignals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
-        .start()
+        .start(settings.status_page)
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
@@ -212,12 +242,14 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     loaded
         .attach(&cgroup.path)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
+    log::info!("attached the programs to {}", cgroup.path.display());
     let daemon_settings = DaemonSettings {
         publish_interval: load_settings.publish_interval,
         reap: settings.reap,
         client_address: settings.client_address,
-        pod_logs: settings.pod_logs.clone(),
+        pod_logs: settings.pod_logs().to_owned(),
         max_workloads: settings.max_workloads,
+        status_page: settings.status_page,
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();
@@ -239,16 +271,20 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         tokio::spawn(control::serve(listener, control_requests, daemon.owners()));
         guard
     });
-    banner(&settings, &cgroup, seeded.as_ref(), metrics_addr);
-    for prerequisite in &survey {
-        if let Err(missing) = &prerequisite.outcome {
-            stderr_line!("  missing: {}", missing_line(&prerequisite.name, missing));
-        }
+    let banner = Banner {
+        settings: &settings,
+        cgroup: &cgroup,
+        seeded: seeded.as_ref(),
+        metrics_addrs: &metrics_addrs,
+        missing: &survey,
+    };
+    for line in banner.lines() {
+        notice_line!("{line}");
     }
     if let Some(seeded) = seeded {
-        let pod_logs = settings.pod_logs.clone();
+        let pod_logs = settings.pod_logs().to_owned();
         // In the background, because the rings are not read during the survey.
-        tokio::task::spawn_blocking(move || report_unserved(&seeded.unserved, &pod_logs));
+        tokio::task::spawn_blocking(move || unserved::report(&seeded.unserved, &pod_logs));
     }
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
@@ -261,73 +297,23 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     };
     let ended = daemon.run(requests, stop.wait()).await;
     ended.map_err(|error| Failure::failed(error.to_string()))?;
-    // The terminal may have gone: the daemon survives SIGHUP.
-    let _ = writeln!(io::stderr(), "wsmon: stopped, nothing is attached any more");
+    notice_line!("wsmon: stopped, nothing is attached any more");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Fails at startup, because reaping without these would fail only at the first zombie, perhaps in a
-/// month.
-fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
-    if reap.mode != ReapMode::Confirmed {
-        return Ok(());
-    }
-    match sock_destroy::is_supported() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::prerequisite(format!(
-            "--reap confirmed: {}",
-            DestroyError::Unsupported
-        ))),
-        Err(error) => Err(Failure::prerequisite(format!("--reap confirmed: {error}"))),
-    }
-}
-
-/// The bound control socket; `None` if it is switched off.
-fn control_socket(path: &Path) -> Result<Option<ControlSocket>, Failure> {
-    if path == Path::new("none") {
-        return Ok(None);
-    }
-    ControlSocket::bind(path)
-        .map(Some)
-        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The state file; `None` if there is none, or if the file must not be used.
 fn state_file(path: &Path) -> Option<StateFile> {
-    StateFile::open(path)
+    let file = StateFile::open(path)
         .inspect_err(|error| {
             log::warn!("{error}. wsmon learns anew, and will not save what it learns");
         })
-        .ok()
-}
-
-/// `cgroup` is the one that the user chose, if any.
-pub(super) fn refused_cgroup(cgroup: Option<&Path>, error: &CgroupError) -> Failure {
-    let remedy = error.remedy();
-    match cgroup {
-        Some(_) => Failure::usage(format!("--cgroup: {error}; {remedy}")),
-        None => Failure::prerequisite(format!("{error}; {remedy}")),
-    }
-}
-
-pub(super) fn refuse_missing(survey: &[Prerequisite]) -> Result<(), Failure> {
-    let missing: Vec<String> = survey
-        .iter()
-        .filter(|prerequisite| prerequisite.is_fatal())
-        .filter_map(|prerequisite| {
-            let missing = prerequisite.outcome.as_ref().err()?;
-            Some(missing_line(&prerequisite.name, missing))
-        })
-        .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::prerequisite(missing.join("\n       ")))
-    }
-}
-
-fn missing_line(name: &str, missing: &Missing) -> String {
-    format!("{name}: {}; {}", missing.what, missing.remedy)
+        .ok()?;
+    let listeners = file.baselines().len();
+    log::info!(
+        "read the usual rates of {listeners} listeners from {}",
+        path.display()
+    );
+    Some(file)
 }
 
 fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
@@ -341,99 +327,4 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
         }
     });
     Ok(())
-}
-
-/// What is watched, with which limits, and where to find it.
-fn banner(
-    settings: &Settings,
-    cgroup: &WatchedCgroup,
-    seeded: Option<&crate::daemon::reconcile::Seeded>,
-    metrics_addr: SocketAddr,
-) {
-    stderr_line!("wsmon {} watches", env!("CARGO_PKG_VERSION"));
-    for listener in &settings.listeners {
-        stderr_line!("{}", Banner(listener));
-    }
-    if !cgroup.is_root {
-        stderr_line!(
-            "  only sockets of cgroup {} and below",
-            cgroup.path.display()
-        );
-    }
-    match seeded {
-        Some(seeded) => {
-            stderr_line!(
-                "  {} connections older than this start, in {} network namespaces",
-                seeded.connections,
-                seeded.namespaces
-            );
-            if seeded.refused + seeded.hidden > 0 {
-                stderr_line!(
-                    "  not scanned: {} namespaces, and those of {} processes (see wsmon check)",
-                    seeded.refused,
-                    seeded.hidden
-                );
-            }
-            if seeded.untracked > 0 {
-                stderr_line!(
-                    "  {} older connections are not watched: there is room for {}, raise \
-                     --max-connections",
-                    seeded.untracked,
-                    settings.max_connections
-                );
-            }
-        }
-        None => {
-            stderr_line!("  connections older than this start are tracked from their next packet");
-        }
-    }
-    let alerts = if settings.alert_log == "-" {
-        "stderr"
-    } else {
-        &settings.alert_log
-    };
-    let others = settings.alertmanagers.iter().chain(&settings.webhooks);
-    let others: String = others.map(|endpoint| format!(", {endpoint}")).collect();
-    stderr_line!("  alerts to {alerts}{others}, metrics at http://{metrics_addr}/metrics");
-    match settings.access_log.as_deref() {
-        Some("-") => stderr_line!("  ends of connections to stderr"),
-        Some(path) => stderr_line!("  ends of connections to {path}"),
-        None => {}
-    }
-    match settings.reap.mode {
-        ReapMode::Off => {}
-        ReapMode::DryRun => stderr_line!("  logs which confirmed zombies it would abort"),
-        ReapMode::Confirmed => stderr_line!(
-            "  aborts confirmed zombies, at most {} a minute",
-            settings.reap.max_per_minute
-        ),
-    }
-    match settings.control.to_str() {
-        Some("none") => stderr_line!("  no control socket"),
-        _ => stderr_line!("  control socket {}", settings.control.display()),
-    }
-}
-
-/// How long reading the port forwards may take.
-const LONGEST_LISTING: Duration = Duration::from_secs(1);
-
-/// Prints a line for each port on which nobody listens, with the nearest port on which a process does.
-fn report_unserved(unserved: &[PortRange], pod_logs: &Path) {
-    if unserved.is_empty() {
-        return;
-    }
-    // Without the other ports, the line is still true.
-    let survey = PortSurvey::take(LONGEST_LISTING, |root| Owners::new(root, pod_logs)).ok();
-    for range in unserved {
-        let survey = survey.as_ref();
-        let forwarded = survey.and_then(|survey| survey.forwarded(range));
-        let nearest = survey.and_then(|survey| survey.nearest(range));
-        let instead = match (forwarded, nearest) {
-            (Some(forwarded), _) => forwarded.to_string(),
-            (None, Some(nearest)) => nearest.to_string(),
-            (None, None) => "see wsmon ports".to_owned(),
-        };
-        // The terminal may have gone: the daemon survives SIGHUP.
-        let _ = writeln!(io::stderr(), "  nobody listens on {range}; {instead}");
-    }
 }

@@ -6,9 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use unicode_width::UnicodeWidthStr;
-
-use super::exit::{CommandResult, Failure};
+use super::{
+    exit::{CommandResult, Failure},
+    wrap::wrap,
+};
 
 /// The result of writing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,14 +150,19 @@ impl fmt::Display for Grouped {
     }
 }
 
-/// `1 zombie`, `1,204 zombies`.
+/// `1 zombie`, `1,204 zombies`, `2 processes`.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted(pub u64, pub &'static str);
 
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0 == 1 { "" } else { "s" };
-        write!(f, "{} {}{plural}", Grouped(self.0), self.1)
+        let Self(count, noun) = self;
+        let plural = match (count, noun.ends_with('s')) {
+            (1, _) => "",
+            (_, true) => "es",
+            (_, false) => "s",
+        };
+        write!(f, "{} {noun}{plural}", Grouped(*count))
     }
 }
 
@@ -176,17 +182,7 @@ impl fmt::Display for Margin {
 /// Breaks text into lines of at most `width` columns, each after an indent. A longer word has its own
 /// line.
 pub fn wrapped(text: &str, indent: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(format!("{indent}{word}")),
-        }
-    }
-    lines
+    wrap(text, width, indent, indent)
 }
 
 /// An amount for people, in at most five characters: `0`, `999`, `1.2k`, `12.3M`, `456G`.
@@ -266,6 +262,7 @@ mod tests {
         assert_eq!(Counted(1, "zombie").to_string(), "1 zombie");
         let many = Counted(1_204_005, "zombie").to_string();
         assert_eq!(many, "1,204,005 zombies");
+        assert_eq!(Counted(0, "process").to_string(), "0 processes");
         assert_eq!(Margin(Some(-1.5)).to_string(), "-1.5 s");
         assert_eq!(Margin(Some(90.0)).to_string(), "1 m 30 s");
         assert_eq!(Margin(None).to_string(), "-");

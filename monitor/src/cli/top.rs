@@ -46,7 +46,7 @@ Examples:
 Keys: arrows or j k to move, Tab or 1-4 for the panes, Enter for details, s to
 sort, / to search, p to pause, ? for help, q to quit.
 
-Needs a running `wsmon run`. Prints one screen if stdout is not a terminal, or
+Needs a running `wsmon run`. Prints one screen if stdout is not a terminal or
 TERM is dumb. NO_COLOR turns colours off.
 
 Exit status: 0, 1 if there is no daemon at the start, 2 for invalid arguments,

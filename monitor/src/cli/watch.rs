@@ -1,35 +1,43 @@
 //! What is watched, and by which rules: the flags shared by `wsmon run` and `wsmon replay`.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use monitor_common::listener::MAX_LISTENERS;
 
 use super::exit::Failure;
-use crate::config::{
-    Config, Limit,
-    listeners::{ListenerConfig, PortRange, overlapping},
-    profiles::{self, Idle, Profile},
+use crate::{
+    config::{
+        Config, Limit,
+        listeners::{ListenerConfig, PortRange, overlapping},
+        profiles::{self, Idle, Profile},
+    },
+    diagnostics::notice_line,
 };
 use monitor_core::{Hop, ListenerRules, OnExpiry, hop::Path};
 
 #[derive(Args, Clone, Debug)]
 pub struct WatchArgs {
     /// File with listeners and settings (`wsmon config example`); flags override it
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     /// Local port of WebSocket servers, or a range of ports; each is one listener. Replaces the file's
     /// listeners
-    #[arg(long = "port", value_name = "PORT[-PORT]")]
+    #[arg(
+        short,
+        long = "port",
+        value_name = "PORT[-PORT]",
+        value_delimiter = ','
+    )]
     pub ports: Vec<PortRange>,
 
-    /// Port of remote services that this host connects to, or a range of ports
-    #[arg(long = "remote-port", value_name = "PORT[-PORT]")]
+    /// Port of remote services that this host connects to, or a range
+    #[arg(
+        long = "remote-port",
+        value_name = "PORT[-PORT]",
+        value_delimiter = ','
+    )]
     pub remote_ports: Vec<PortRange>,
 
     /// Hops on the path of every listener, nearest first, by their names in `wsmon profiles`
@@ -61,8 +69,7 @@ impl WatchArgs {
         };
         let config = Config::read(path).map_err(|error| Failure::usage(error.to_string()))?;
         for warning in &config.warnings {
-            // A reload must survive the loss of the terminal.
-            let _ = writeln!(io::stderr(), "wsmon: warning: {}:{warning}", path.display());
+            notice_line!("wsmon: warning: {}:{warning}", path.display());
         }
         Ok(config)
     }
@@ -132,7 +139,7 @@ impl WatchArgs {
             ([], Some(limit)) => vec![Hop::new("lb", limit, OnExpiry::Silent)],
             ([profile], Some(limit)) => {
                 if let Some(doubt) = profile.doubt(limit) {
-                    let _ = writeln!(io::stderr(), "wsmon: warning: --lb-timeout: {doubt}");
+                    notice_line!("wsmon: warning: --lb-timeout: {doubt}");
                 }
                 vec![profile.hop_with(Some(limit))]
             }
@@ -240,6 +247,13 @@ mod tests {
         let args = ["--port", "443", "--remote-port", "443"];
         assert_eq!(names(&args).expect("valid"), ["443", "443-remote"]);
         assert_eq!(names(&[]).expect("valid"), [""; 0]);
+    }
+
+    #[test]
+    fn ports_with_commas_are_as_many_flags() {
+        let args = ["-p", "8080,9000-9010", "--remote-port", "443,80"];
+        let expected = ["8080", "9000-9010", "443", "80"];
+        assert_eq!(names(&args).expect("valid"), expected);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use toml::Spanned;
 
 use super::{
     Config, Problem, Problems,
-    file::{File, HopTable, ListenerTable, RouteTable},
+    file::{HopTable, ListenerTable, RouteTable},
+    reading::Reading,
     value::Limit,
 };
 use crate::config::{
@@ -19,11 +20,17 @@ use monitor_core::{
     hop::{Path, Route},
 };
 
-pub(super) fn config(text: &str, file: File) -> Result<Config, Problems> {
+pub(super) fn config(text: &str, reading: Reading) -> Result<Config, Problems> {
+    let Reading {
+        file,
+        problems,
+        damaged,
+    } = reading;
     let mut builder = Builder {
         text,
+        damaged,
         listeners: Vec::new(),
-        problems: Vec::new(),
+        problems,
         warnings: Vec::new(),
     };
     for table in &file.listener {
@@ -52,6 +59,8 @@ pub(super) fn config(text: &str, file: File) -> Result<Config, Problems> {
 
 struct Builder<'a> {
     text: &'a str,
+    /// See [`Reading::damaged`].
+    damaged: Vec<Range<usize>>,
     listeners: Vec<ListenerConfig>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -59,7 +68,9 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn wrong(&mut self, at: Range<usize>, message: impl Into<String>) {
-        self.problems.push(Problem::new(self.text, at, message));
+        if !self.damaged.contains(&at) {
+            self.problems.push(Problem::new(self.text, at, message));
+        }
     }
 
     fn warn(&mut self, at: Range<usize>, message: impl Into<String>) {

@@ -132,12 +132,20 @@ fn unreadable_values_are_refused_with_their_position() {
             "3:34: unknown value `packets` (did you mean \"packet\"?)",
         ),
         (
-            "[daemon]\nmetrics_addr = \"6455\"",
-            "2:16: invalid address \"6455\"",
+            "[daemon]\nmetrics_addr = \"64 55\"",
+            "2:16: invalid address \"64 55\"",
         ),
         (
             "[daemon]\nmax_connections = 0",
-            "2:19: 0 is not in 1..=16777216",
+            "2:19: invalid max_connections 0, expected 1 to 16777216",
+        ),
+        (
+            "[daemon]\nmax_workloads = 10001",
+            "2:17: invalid max_workloads 10001, expected 1 to 10000",
+        ),
+        (
+            "[daemon]\nmax_workloads = \"9\"",
+            "2:17: invalid type: string \"9\", expected a number",
         ),
         (
             "[alerts]\nwebhook = [\"ftp://x\"]",
@@ -221,6 +229,61 @@ fn all_invalid_combinations_are_reported_at_once_in_the_order_of_the_file() {
         "{error}"
     );
     assert!(!error.contains('\n'), "{error}");
+}
+
+#[test]
+fn unreadable_values_and_invalid_combinations_are_reported_together() {
+    let text = "\
+[daemon]
+max_connections = 0
+max_workloads = \"many\"
+[reap]
+mode = \"on\"
+moda = 1
+[[listener]]
+prots = [\"80\"]
+[[listener]]
+ports = [\"80\", \"x\", \"81-80\"]
+ping_timeout = 3
+path = [{ name = \"a\", idle_timeout = \"soon\" }, { profile = \"nginz\" }]
+[[listener]]
+name = \"no ports\"
+[[listener]]
+ports = [\"80\"]
+";
+    let problems = refused(text);
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.splitn(3, ':').take(2).collect::<Vec<_>>().join(":"))
+        .collect();
+    // The listener without a readable port, the hop without a readable limit and the listener with a mistyped
+    // key have no second problem.
+    let expected = [
+        "2:19", "3:17", "5:8", "6:1", "8:1", "10:16", "10:21", "11:16", "12:38", "12:60", "13:1",
+        "16:10",
+    ];
+    assert_eq!(places, expected, "{problems:#?}");
+}
+
+#[test]
+fn after_an_error_of_the_syntax_nothing_else_is_reported() {
+    let problems = refused("[daemon]\nmax_connections = 0\n[alerts\n");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("3:"), "{problems:?}");
+}
+
+#[test]
+fn metrics_addresses_are_one_string_or_a_list() {
+    let addresses = |value: &str| {
+        let config = Config::parse(&format!("[daemon]\nmetrics_addr = {value}")).expect("valid");
+        let shown = config.daemon.metrics_addr.iter().map(ToString::to_string);
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("\":9436\""), [":9436"]);
+    assert_eq!(
+        addresses("[\"9436\", \"::1\"]"),
+        ["127.0.0.1:9436", "[::1]:6455"]
+    );
 }
 
 #[test]

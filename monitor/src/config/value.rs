@@ -2,11 +2,7 @@
 //! and the expected form.
 
 use std::{
-    fmt,
-    marker::PhantomData,
-    net::{IpAddr, SocketAddr},
-    str::FromStr,
-    time::Duration,
+    fmt, marker::PhantomData, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration,
 };
 
 use ipnet::IpNet;
@@ -15,7 +11,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{DEFAULT_METRICS_ADDR, endpoint::Endpoint, listeners::PortRange};
+use super::{endpoint::Endpoint, listeners::PortRange, metrics_address::MetricsAddress};
 
 /// A duration longer than zero, written `60s`, `5m` or `1500ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,83 +113,109 @@ impl<'de> Deserialize<'de> for Ports {
     }
 }
 
-pub(super) fn address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    struct Address(SocketAddr);
-    impl FromStr for Address {
-        type Err = String;
+/// The connections that can be tracked.
+pub(crate) fn max_connections(text: &str) -> Result<u32, String> {
+    in_range(text, 1..=16_777_216)
+}
 
-        fn from_str(text: &str) -> Result<Self, String> {
-            text.parse().map(Self).map_err(|_| {
-                format!(
-                    "invalid address {text:?}, expected one with a port like {DEFAULT_METRICS_ADDR}"
-                )
-            })
-        }
+/// The workloads of a listener that can have labels.
+pub(crate) fn max_workloads(text: &str) -> Result<u16, String> {
+    in_range(text, 1..=10_000)
+}
+
+fn in_range<T: FromStr + PartialOrd + fmt::Display>(
+    text: &str,
+    range: RangeInclusive<T>,
+) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("expected {} to {}", range.start(), range.end()))
+}
+
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
     }
-    let address: Address = quoted(
-        deserializer,
-        &format!("an address in quotes, like \"{DEFAULT_METRICS_ADDR}\""),
-    )?;
-    Ok(Some(address.0))
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<i64, E> {
+        Ok(number)
+    }
+}
+
+/// The value of `key`, a number that `parse` accepts.
+fn number<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    key: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, D::Error> {
+    let wanted = deserializer.deserialize_i64(Number)?;
+    parse(&wanted.to_string())
+        .map(Some)
+        .map_err(|expected| D::Error::custom(format!("invalid {key} {wanted}, {expected}")))
 }
 
 pub(super) fn connections<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u32>, D::Error> {
-    let wanted = i64::deserialize(deserializer)?;
-    match u32::try_from(wanted) {
-        Ok(wanted @ 1..=16_777_216) => Ok(Some(wanted)),
-        _ => Err(D::Error::custom(format!(
-            "{wanted} is not in 1..=16777216, the connections that can be tracked"
-        ))),
-    }
+    number(deserializer, "max_connections", max_connections)
 }
 
 pub(super) fn workloads<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u16>, D::Error> {
-    let wanted = i64::deserialize(deserializer)?;
-    match u16::try_from(wanted) {
-        Ok(wanted @ 1..=10_000) => Ok(Some(wanted)),
-        _ => Err(D::Error::custom(format!(
-            "{wanted} is not in 1..=10000, the workloads that can have labels"
-        ))),
+    number(deserializer, "max_workloads", max_workloads)
+}
+
+/// One string or a list of them, each parsed as a `T`.
+struct OneOrMany<T> {
+    what: &'static str,
+    value: PhantomData<T>,
+}
+
+/// A string of a list.
+struct Element<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        quoted(deserializer, "a string in quotes").map(Self)
     }
 }
 
-/// One string or a list of them.
+impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for OneOrMany<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a list of them", self.what)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+        Ok(vec![text.parse().map_err(E::custom)?])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Element(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(values)
+    }
+}
+
 pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
-    #[derive(Deserialize)]
-    struct Element(#[serde(deserialize_with = "url")] Endpoint);
-
-    struct Urls;
-    impl<'de> Visitor<'de> for Urls {
-        type Value = Vec<Endpoint>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an address like \"https://host/path\", or a list of them")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Endpoint>, E> {
-            Ok(vec![text.parse().map_err(E::custom)?])
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Endpoint>, A::Error> {
-            let mut urls = Vec::new();
-            while let Some(Element(url)) = list.next_element()? {
-                urls.push(url);
-            }
-            Ok(urls)
-        }
-    }
-    deserializer.deserialize_any(Urls)
+    deserializer.deserialize_any(OneOrMany {
+        what: "an address like \"https://host/path\"",
+        value: PhantomData,
+    })
 }
 
-fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
-    quoted(
-        deserializer,
-        "an address in quotes, like \"https://host/path\"",
-    )
+pub(super) fn metrics_addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<MetricsAddress>, D::Error> {
+    deserializer.deserialize_any(OneOrMany {
+        what: "an address in quotes like \"127.0.0.1:6455\"",
+        value: PhantomData,
+    })
 }

@@ -103,6 +103,11 @@ impl Reconciler {
             self.drop_unanswered(None, core);
             return None;
         };
+        log::debug!(
+            "scanned the sockets of this host in {} ms of CPU time: {} listening sockets on watched ports",
+            scanned.cost.as_millis(),
+            scanned.listening.len()
+        );
         self.warn_omissions(std::mem::take(&mut scanned.omissions));
         self.presence = scanned.presence;
         self.gone.append(&mut scanned.gone);

@@ -1,19 +1,21 @@
-//! The log on stderr, with a limit on repeated lines.
+//! The log on stderr: its form, and a limit on repeated lines.
 //!
 //! A fault of the kernel side may occur once for each of a million connections. The first lines show
 //! the fault; the rest would only hide other messages and fill the disk.
 
 use std::{
     collections::HashMap,
+    env, fmt,
+    io::{self, IsTerminal, Write},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use env_logger::{Env, Logger};
-use log::{Level, Log, Metadata, Record};
+use env_logger::{Builder, DEFAULT_FILTER_ENV, Logger};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Warnings and errors that one place in the code may log within [`WINDOW`].
 const LINES_PER_WINDOW: u64 = 10;
@@ -25,9 +27,27 @@ pub(crate) const NEVER_LIMITED: &str = "monitor::daemon::reaper";
 /// Lines suppressed since the start.
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Installs this as the log of the process. It writes warnings and errors, or what `RUST_LOG` selects.
-pub fn install() {
-    let logger = env_logger::Builder::from_env(Env::default().default_filter_or("warn")).build();
+/// Whether only errors are to be printed.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Installs this as the log of the process. It writes what `RUST_LOG` selects, or else warnings and errors
+/// up to `level` of all code, and the rest up to `level` of wsmon.
+///
+/// Lines have their time and module, except for the default levels on a terminal.
+pub fn install(level: LevelFilter) {
+    QUIET.store(level < LevelFilter::Warn, Ordering::Relaxed);
+    let is_selected = env::var_os(DEFAULT_FILTER_ENV).is_some_and(|text| !text.is_empty());
+    let mut builder = Builder::from_default_env();
+    if !is_selected {
+        builder.filter_level(level.min(LevelFilter::Warn));
+        // Also the crates whose names begin like this.
+        builder.filter_module("monitor", level);
+        builder.filter_module("wsmon_bpf", level);
+    }
+    if !is_selected && level <= LevelFilter::Warn && io::stderr().is_terminal() {
+        builder.format(|out, record| writeln!(out, "{}", Short(record)));
+    }
+    let logger = builder.build();
     log::set_max_level(logger.filter());
     let limited = LimitedLog {
         logger,
@@ -35,6 +55,26 @@ pub fn install() {
     };
     // Fails only if a logger is already installed, which then stays.
     let _ = log::set_boxed_logger(Box::new(limited));
+}
+
+/// A record as the commands write their messages: `wsmon: warning: the text`.
+struct Short<'a>(&'a Record<'a>);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(record) = self;
+        let grade = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info | Level::Debug | Level::Trace => "",
+        };
+        write!(f, "wsmon: {grade}{}", record.args())
+    }
+}
+
+/// Whether only errors are to be printed, whatever `RUST_LOG` selects for the log.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
 }
 
 /// Lines suppressed since the start.
@@ -168,6 +208,17 @@ mod tests {
         assert_eq!(repeats.admit(HERE, next), (true, 991));
         assert_eq!(repeats.admit(HERE, next), (true, 0), "reported once");
         assert_eq!(repeats.admit(THERE, next), (true, 0));
+    }
+
+    #[test]
+    fn a_short_line_has_the_grade_and_the_text() {
+        let short = |level| {
+            let args = format_args!("no room");
+            Short(&Record::builder().level(level).args(args).build()).to_string()
+        };
+        assert_eq!(short(Level::Error), "wsmon: error: no room");
+        assert_eq!(short(Level::Warn), "wsmon: warning: no room");
+        assert_eq!(short(Level::Info), "wsmon: no room");
     }
 
     #[test]

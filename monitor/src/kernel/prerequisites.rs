@@ -3,7 +3,7 @@
 pub mod programs;
 mod sandbox;
 
-use std::{fs, io, path::Path};
+use std::{env, fs, io, path::Path};
 
 use caps::{CapSet, Capability};
 use rustix::process::{Resource, getrlimit};
@@ -170,8 +170,9 @@ impl CapabilityUse {
             Ok(None) => Err(Missing::new(
                 format!("cannot {}", self.purpose),
                 format!(
-                    "run as root, or with AmbientCapabilities={}",
-                    self.capability
+                    "run as root (sudo), or grant {}: {}, or AmbientCapabilities= in a systemd unit",
+                    self.capability,
+                    setcap()
                 ),
             )),
             Err(error) => Err(Missing::new(
@@ -199,6 +200,20 @@ fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::Caps
         }
     }
     Ok(None)
+}
+
+/// The command that grants the required capabilities to the program. It replaces those that were granted
+/// before, so it has all of them.
+fn setcap() -> String {
+    let required = NEEDED_CAPABILITIES.iter().filter(|used| used.required);
+    let names = required.map(|used| used.capability.to_string().to_lowercase());
+    let names = names.collect::<Vec<_>>().join(",");
+    let program = env::current_exe();
+    let program = program.map_or_else(
+        |_| "/usr/local/bin/wsmon".to_owned(),
+        |path| path.display().to_string(),
+    );
+    format!("setcap {names}+ep {program}")
 }
 
 fn memory_lock() -> Result<String, Missing> {
@@ -238,14 +253,29 @@ fn sock_diag() -> Result<String, Missing> {
 fn network_namespaces() -> Result<String, Missing> {
     match netns::enumerate() {
         Ok(list) if list.refused == 0 => Ok(format!("{} found", list.found.len())),
-        Ok(list) => Err(Missing::new(
-            format!(
-                "{} found, processes whose own is hidden: {}",
-                list.found.len(),
-                list.refused
-            ),
-            "grant CAP_SYS_PTRACE, or leave the sandbox; older connections in a hidden namespace stay unknown",
-        )),
+        Ok(list) => {
+            let found = list.found.len();
+            let hidden = match list.refused {
+                1 => "the namespace of 1 process is hidden".to_owned(),
+                count => format!("the namespaces of {count} processes are hidden"),
+            };
+            let helpful = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+            let lacking = helpful.iter().filter(|capability| {
+                let held = held(**capability);
+                held.is_ok_and(|through| through.is_none())
+            });
+            let lacking: Vec<_> = lacking.map(Capability::to_string).collect();
+            let grant = match lacking.as_slice() {
+                [] => String::new(),
+                lacking => format!("grant {}, or ", lacking.join(" and ")),
+            };
+            Err(Missing::new(
+                format!("{found} found; {hidden}"),
+                format!(
+                    "{grant}leave the sandbox; older connections in a hidden namespace stay unknown"
+                ),
+            ))
+        }
         Err(error) => Err(Missing::new(
             error.to_string(),
             "mount /proc in this container",

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
-use monitor::{cli::Cli, records::skipped::Skip};
+use monitor::{
+    cli::{Cli, environment},
+    records::skipped::Skip,
+};
 
 use crate::pages::{code, read, table_rows};
 
@@ -54,6 +57,30 @@ fn help_default(argument: &clap::Arg) -> Option<String> {
     let help = argument.get_help()?.to_string();
     let (_, default) = help.split_once("[default: ")?;
     Some(default.strip_suffix(']')?.to_owned())
+}
+
+#[test]
+fn every_flag_of_run_has_its_variable_and_so_has_the_control_socket_everywhere() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut found = 0;
+    for command in cli.get_subcommands() {
+        for flag in command.get_arguments() {
+            let Some(name) = flag.get_long().filter(|name| *name != "help") else {
+                continue;
+            };
+            let has_variable =
+                !flag.is_hide_set() && (command.get_name() == "run" || name == "control");
+            let expected = has_variable.then(|| environment::variable(name));
+            let variable = flag
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, expected, "{} --{name}", command.get_name());
+            found += usize::from(has_variable);
+        }
+    }
+    assert!(found > 30, "{found}");
+    assert_eq!(environment::variable("lb-timeout"), "WSMON_LB_TIMEOUT");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod alert_samples;
 mod alerts;
 mod commands;
 mod config;
+mod help;
 mod metrics;
 mod pages;
 mod records;

@@ -1,7 +1,5 @@
 //! SIGHUP: reads the file again and applies new rules without losing a connection.
 
-use std::io::{self, Write};
-
 use humantime::format_duration;
 use tokio::{
     signal::unix::Signal,
@@ -13,6 +11,7 @@ use crate::{
     cli::{describe::Hops, exit::Failure},
     config::Config,
     daemon::Reload,
+    diagnostics::{notice_line, stderr_line},
 };
 use monitor_core::ListenerRules;
 
@@ -30,22 +29,25 @@ impl Reloader {
     /// Reloads at every SIGHUP and reports the outcome on one line of stderr.
     pub(super) async fn run(mut self, mut hangups: Signal, daemon: mpsc::Sender<Reload>) {
         while hangups.recv().await.is_some() {
-            let outcome = self.reload(&daemon).await;
-            // If the SIGHUP came from a closed terminal, nobody reads this.
-            let _ = writeln!(io::stderr(), "wsmon: {outcome}");
+            self.reload(&daemon).await;
         }
     }
 
-    async fn reload(&mut self, daemon: &mpsc::Sender<Reload>) -> String {
+    async fn reload(&mut self, daemon: &mpsc::Sender<Reload>) {
         let Some(path) = self.args.watch.config.clone() else {
-            return "SIGHUP: no --config, nothing to reload".to_owned();
+            notice_line!("wsmon: SIGHUP: no --config, nothing to reload");
+            return;
         };
         let path = path.display();
         match self.bring_into_force(daemon).await {
-            Ok(changes) if changes.is_empty() => format!("reloaded {path}: nothing changed"),
-            Ok(changes) => format!("reloaded {path}: {}", changes.join("; ")),
+            Ok(changes) if changes.is_empty() => {
+                notice_line!("wsmon: reloaded {path}: nothing changed");
+            }
+            Ok(changes) => notice_line!("wsmon: reloaded {path}: {}", changes.join("; ")),
             Err(failure) => {
-                format!("not reloaded, the old configuration stays in force: {failure}")
+                stderr_line!(
+                    "wsmon: not reloaded, the old configuration stays in force: {failure}"
+                );
             }
         }
     }

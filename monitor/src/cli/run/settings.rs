@@ -1,13 +1,21 @@
 //! The effective settings: flags override the file, the file overrides the defaults.
 
-use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt::Debug,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use super::RunArgs;
 use crate::{
     alerting::SinkSettings,
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
-    config::{self, Config, endpoint::Endpoint, listeners::ListenerConfig},
+    config::{
+        self, Config, alert_format::AlertFormat, endpoint::Endpoint, listeners::ListenerConfig,
+        metrics_address::MetricsAddress,
+    },
     daemon::access_log::AccessLogSettings,
+    diagnostics::notice_line,
     kernel::bpf::loader::LoadSettings,
     logs::line_log::LogTarget,
 };
@@ -20,18 +28,22 @@ const DEFAULT_MAX_WORKLOADS: u16 = 200;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) listeners: Vec<ListenerConfig>,
-    pub(super) metrics_addr: SocketAddr,
+    pub(super) metrics_addrs: Vec<MetricsAddress>,
+    /// Whether the page at `/` of that address shows the state of the daemon.
+    pub(super) status_page: bool,
     /// A path, or `none`.
     pub(super) control: PathBuf,
     /// Without it nothing is kept across restarts.
     pub(super) state: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
-    pub(super) pod_logs: PathBuf,
+    /// As given; see [`Settings::pod_logs`].
+    pub(super) given_pod_logs: Option<PathBuf>,
     /// `None` without labels for workloads.
     pub(super) max_workloads: Option<u16>,
     pub(super) max_connections: u32,
     /// A file, or `-` for stderr.
     pub(super) alert_log: String,
+    pub(super) alert_format: AlertFormat,
     /// A file, or `-` for stderr.
     pub(super) access_log: Option<String>,
     /// Whether the access log may have the text of handshakes.
@@ -61,27 +73,29 @@ impl Settings {
             ..
         } = file;
         let control = args.control.clone().or(daemon.control);
-        let pod_logs = args.pod_logs.clone().or(daemon.pod_logs);
         let alert_log = args.alert_log.clone().or(alerts.log);
+        let workload_labels = args.workload_labels || daemon.workload_labels;
+        if args.max_workloads.is_some() && !workload_labels {
+            notice_line!("wsmon: warning: --max-workloads has no effect without --workload-labels");
+        }
         Ok(Self {
             listeners,
-            metrics_addr: args
-                .metrics_addr
-                .or(daemon.metrics_addr)
-                .unwrap_or(config::DEFAULT_METRICS_ADDR),
+            metrics_addrs: metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?,
+            status_page: args.status_page || daemon.status_page,
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
-            max_workloads: (args.workload_labels || daemon.workload_labels).then(|| {
+            max_workloads: workload_labels.then(|| {
                 let limit = args.max_workloads.or(daemon.max_workloads);
                 limit.unwrap_or(DEFAULT_MAX_WORKLOADS)
             }),
-            pod_logs: pod_logs.unwrap_or_else(|| config::DEFAULT_POD_LOGS.into()),
+            given_pod_logs: args.pod_logs.clone().or(daemon.pod_logs),
             max_connections: args
                 .max_connections
                 .or(daemon.max_connections)
                 .unwrap_or(LoadSettings::default().max_connections),
             alert_log: alert_log.unwrap_or_else(|| "-".to_owned()),
+            alert_format: args.alert_format.or(alerts.format).unwrap_or_default(),
             access_log: args.access_log.clone().or(daemon.access_log),
             access_log_handshake: args.access_log_handshake || privacy.access_log_handshake,
             alertmanagers: given_or(&args.alertmanagers, alerts.alertmanager),
@@ -98,10 +112,22 @@ impl Settings {
         })
     }
 
-    /// Where alerts go.
-    pub(super) fn sinks(&self, metrics_addr: SocketAddr) -> SinkSettings {
+    /// Where the kubelet keeps the logs of pods.
+    pub(super) fn pod_logs(&self) -> &Path {
+        let given = self.given_pod_logs.as_deref();
+        given.unwrap_or(Path::new(config::DEFAULT_POD_LOGS))
+    }
+
+    /// The path of the control socket, unless it is switched off.
+    pub(super) fn control(&self) -> Option<&Path> {
+        Some(self.control.as_path()).filter(|path| *path != Path::new("none"))
+    }
+
+    /// Where alerts go. `metrics_addr` is an address of the metrics server.
+    pub(super) fn sinks(&self, metrics_addr: Option<SocketAddr>) -> SinkSettings {
         SinkSettings {
             alert_log: LogTarget::parse(&self.alert_log),
+            alert_format: self.alert_format,
             alertmanagers: self.alertmanagers.clone(),
             webhooks: self.webhooks.clone(),
             metrics_addr,
@@ -126,11 +152,16 @@ impl Settings {
                 found.push(format!("{key} ({old} -> {new})"));
             }
         };
-        compare("daemon.metrics_addr", &self.metrics_addr, &new.metrics_addr);
+        compare(
+            "daemon.metrics_addr",
+            &self.metrics_addrs,
+            &new.metrics_addrs,
+        );
+        compare("daemon.status_page", &self.status_page, &new.status_page);
         compare("daemon.control", &self.control, &new.control);
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
-        compare("daemon.pod_logs", &self.pod_logs, &new.pod_logs);
+        compare("daemon.pod_logs", &self.pod_logs(), &new.pod_logs());
         compare(
             "daemon.workload_labels",
             &self.max_workloads.is_some(),
@@ -146,6 +177,7 @@ impl Settings {
         );
         compare("daemon.access_log", &self.access_log, &new.access_log);
         compare("alerts.log", &self.alert_log, &new.alert_log);
+        compare("alerts.format", &self.alert_format, &new.alert_format);
         compare(
             "alerts.alertmanager",
             &self.alertmanagers,
@@ -176,6 +208,17 @@ impl Settings {
     fn watched(&self) -> String {
         let listeners = self.listeners.iter().map(describe::title);
         listeners.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// At least one, and `none` only alone.
+fn metrics_addrs(given: Vec<MetricsAddress>) -> Result<Vec<MetricsAddress>, Failure> {
+    match given.as_slice() {
+        [] => Ok(vec![MetricsAddress::Address(config::DEFAULT_METRICS_ADDR)]),
+        [_, _, ..] if given.contains(&MetricsAddress::None) => Err(Failure::usage(
+            "--metrics-addr none means no metrics server; give it alone, or leave it out",
+        )),
+        _ => Ok(given),
     }
 }
 
@@ -219,48 +262,67 @@ mod tests {
 
         [alerts]
         log = "/var/log/a"
+        format = "json"
     "#;
+
+    fn shown(settings: &Settings) -> Vec<String> {
+        let addresses = settings.metrics_addrs.iter();
+        addresses.map(ToString::to_string).collect()
+    }
 
     #[test]
     fn flags_override_the_file_and_the_file_overrides_the_defaults() {
         let of_file = settings(&[], FILE).expect("valid");
-        assert_eq!(of_file.metrics_addr.to_string(), "10.0.0.1:9000");
+        assert_eq!(shown(&of_file), ["10.0.0.1:9000"]);
         assert_eq!(of_file.control, PathBuf::from("none"));
         assert_eq!(of_file.state, Some("/var/lib/a".into()));
         assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
-        assert_eq!(of_file.pod_logs, PathBuf::from("/a/pods"));
+        assert_eq!(of_file.pod_logs(), Path::new("/a/pods"));
         assert_eq!(of_file.max_connections, 7);
         assert_eq!(of_file.alert_log, "/var/log/a");
+        assert_eq!(of_file.alert_format, AlertFormat::Json);
         assert_eq!(of_file.access_log.as_deref(), Some("/var/log/c"));
 
         let flags = [
-            ["--metrics-addr", "127.0.0.1:1"],
+            ["--metrics-addr", "1,[::1]:2"],
             ["--control", "/b"],
             ["--state", "/s"],
             ["--cgroup", "/c"],
             ["--pod-logs", "/p"],
             ["--max-connections", "8"],
             ["--alert-log", "-"],
+            ["--alert-format", "text"],
             ["--access-log", "/d"],
         ];
         let of_flags = settings(&flags.concat(), FILE).expect("valid");
-        assert_eq!(of_flags.metrics_addr.to_string(), "127.0.0.1:1");
+        assert_eq!(shown(&of_flags), ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(of_flags.control, PathBuf::from("/b"));
         assert_eq!(of_flags.state, Some("/s".into()));
         assert_eq!(of_flags.cgroup, Some("/c".into()));
-        assert_eq!(of_flags.pod_logs, PathBuf::from("/p"));
+        assert_eq!(of_flags.pod_logs(), Path::new("/p"));
         assert_eq!(of_flags.max_connections, 8);
         assert_eq!(of_flags.alert_log, "-");
+        assert_eq!(of_flags.alert_format, AlertFormat::Text);
         assert_eq!(of_flags.access_log.as_deref(), Some("/d"));
 
         let defaults = settings(&["--port", "80"], "").expect("valid");
-        assert_eq!(defaults.metrics_addr, config::DEFAULT_METRICS_ADDR);
+        assert_eq!(shown(&defaults), ["127.0.0.1:6455"]);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
         assert_eq!(defaults.state, None);
-        assert_eq!(defaults.pod_logs, PathBuf::from("/var/log/pods"));
+        assert_eq!(defaults.pod_logs(), Path::new("/var/log/pods"));
         assert_eq!(defaults.max_connections, 262_144);
         assert_eq!(defaults.alert_log, "-");
+        assert_eq!(defaults.alert_format, AlertFormat::Auto);
         assert_eq!(defaults.access_log(), None);
+    }
+
+    #[test]
+    fn without_a_metrics_server_there_is_no_other_address() {
+        let none = settings(&["--metrics-addr", "none"], FILE).expect("valid");
+        assert_eq!(none.metrics_addrs, [MetricsAddress::None]);
+        let both = settings(&["--metrics-addr", "none,:6455"], FILE);
+        let refusal = both.expect_err("a contradiction").to_string();
+        assert!(refusal.contains("give it alone"), "{refusal}");
     }
 
     #[test]
@@ -296,6 +358,10 @@ mod tests {
         assert_eq!(
             changed("= 7", labels),
             "daemon.workload_labels (false -> true)"
+        );
+        assert_eq!(
+            changed("= 7", "= 7\nstatus_page = true"),
+            "daemon.status_page (false -> true)"
         );
         let ports = changed("\"8080\"", "\"8080\", \"443\"");
         assert!(ports.starts_with("listeners ("), "{ports}");

@@ -171,6 +171,14 @@ impl Reconciler {
             hidden: scan.hidden,
             unserved: seeding.unserved,
         };
+        log::info!(
+            "scanned {} network namespaces in {} ms: {} older connections, {} listening sockets on \
+             watched ports",
+            seeded.namespaces,
+            scan.elapsed.as_millis(),
+            seeded.connections,
+            scan.listening.len()
+        );
         self.seeds = Seeds::new(seeding.seeds);
         Ok(seeded)
     }

@@ -7,6 +7,8 @@ use std::{
     process::{Command, Output},
 };
 
+mod start;
+
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
@@ -14,12 +16,14 @@ const PREREQUISITE: i32 = 3;
 
 #[test]
 fn an_invalid_port_is_refused_by_name() {
-    for wrong in ["0", "70000", "http", "", "80,81"] {
+    for wrong in ["0", "70000", "http", ""] {
         for flag in ["--port", "--remote-port"] {
             let line = refusal(&["run", flag, wrong], USAGE);
             assert!(line.contains(&format!("invalid port {wrong:?}")), "{line}");
             assert!(line.contains("expected 1 to 65535"), "{line}");
             assert!(line.contains(flag), "{line}");
+            let line = refusal(&["run", flag, &format!("80,{wrong}")], USAGE);
+            assert!(line.contains(&format!("invalid port {wrong:?}")), "{line}");
         }
     }
 }
@@ -104,7 +108,8 @@ fn the_check_of_a_file_reports_every_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wsmon.toml");
     let path = file.to_str().unwrap();
-    let text = "[[listener]]\nports = [\"80\", \"80\"]\npath = [{ profile = \"nginz\" }]\n";
+    let text = "[[listener]]\nports = [\"80\", \"80\"]\npath = [{ profile = \"nginz\" }]\n\
+                [daemon]\nmax_workloads = 0\n";
     fs::write(&file, text).unwrap();
     let output = wsmon(&["config", "check", path]);
     assert_eq!(output.status.code(), Some(USAGE));
@@ -120,7 +125,22 @@ fn the_check_of_a_file_reports_every_error() {
         lines[3].starts_with(&format!("{path}:3:21: no profile")),
         "{stderr}"
     );
-    assert_eq!(lines[6], format!("wsmon: {path}: 2 errors"));
+    let expected = format!("{path}:5:17: invalid max_workloads 0, expected 1 to 10000");
+    assert_eq!(lines[6], expected);
+    assert_eq!(lines[9], format!("wsmon: {path}: 3 errors"));
+}
+
+#[test]
+fn the_check_of_a_file_without_listeners_warns() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsmon.toml");
+    fs::write(&file, "").unwrap();
+    let path = file.to_str().unwrap();
+    let output = wsmon(&["config", "check", path]);
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let expected = format!("{path}: warning: no listener; `wsmon run` needs --port");
+    assert!(stderr.starts_with(&expected), "{stderr}");
 }
 
 #[test]
@@ -167,48 +187,31 @@ fn profiles_are_listed_as_a_table_and_as_json() {
 }
 
 #[test]
-fn a_table_of_size_zero_is_refused() {
-    let flags = ["run", "--port", "80", "--max-connections", "0"];
-    let line = refusal(&flags, USAGE);
-    assert!(line.contains("0 is not in 1..=16777216"), "{line}");
+fn a_mistyped_command_is_refused_with_the_nearest_one() {
+    let output = wsmon(&["lst"]);
+    assert_eq!(output.status.code(), Some(USAGE));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("'list'"), "{stderr}");
 }
 
 #[test]
-fn a_missing_cgroup_and_a_path_outside_cgroup_v2_are_refused() {
-    let cgroup = |path| refusal(&["run", "--port", "80", "--cgroup", path], USAGE);
-    let line = cgroup("/nowhere");
-    assert!(line.contains("--cgroup"), "{line}");
-    assert!(
-        line.contains("/nowhere: No such file or directory"),
-        "{line}"
-    );
-    let line = cgroup("/proc");
-    assert!(line.contains("/proc is not on a cgroup v2"), "{line}");
-}
-
-#[test]
-fn a_taken_metrics_port_is_refused_with_the_remedy() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
-    let flags = ["run", "--port", "80", "--metrics-addr", &addr];
-    let line = refusal(&flags, USAGE);
-    assert!(line.contains(&addr), "{line}");
-    assert!(line.contains("Address already in use"), "{line}");
-    assert!(line.contains("--metrics-addr"), "{line}");
-}
-
-#[test]
-fn an_alert_log_that_cannot_be_written_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path().to_str().unwrap();
-    let missing = format!("{directory}/missing/alerts");
-    for (path, why) in [
-        (directory, "Is a directory"),
-        (missing.as_str(), "No such file or directory"),
+fn a_topic_of_help_is_also_printed_by_its_name() {
+    let text = |args: &[&str]| {
+        let output = wsmon(args);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (topic, part) in [
+        ("zombies", "kill -STOP PID"),
+        (
+            "verdicts",
+            "silent for longer than the load balancer remembers",
+        ),
     ] {
-        let line = refusal(&["run", "--port", "80", "--alert-log", path], USAGE);
-        assert!(line.contains(&format!("--alert-log {path}")), "{line}");
-        assert!(line.contains(why), "{line}");
+        let help = text(&["help", topic]);
+        assert!(help.contains(part), "{help}");
+        assert!(!help.contains("Usage"), "{help}");
+        assert_eq!(text(&[topic]).trim_end(), help.trim_end());
     }
 }
 
@@ -283,28 +286,6 @@ fn without_access_the_error_names_the_users_with_access() {
 }
 
 #[test]
-#[ignore = "needs root: comes as far as the control socket"]
-fn an_unusable_control_socket_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let taken = folder.path().join("taken.sock");
-    let _listener = UnixListener::bind(&taken).unwrap();
-    let precious = folder.path().join("precious");
-    fs::write(&precious, "data").unwrap();
-    let missing = folder.path().join("a/b/wsmon.sock");
-    for (path, why) in [
-        (&taken, "another wsmon listens on"),
-        (&precious, "is not a socket"),
-        (&missing, "cannot make the directory"),
-    ] {
-        let path = path.to_str().unwrap();
-        let flags = ["run", "--port", "80", "--metrics-addr", "127.0.0.1:0"];
-        let line = refusal(&[&flags[..], &["--control", path]].concat(), USAGE);
-        assert!(line.contains(why), "{line}");
-        assert!(line.contains("--control"), "{line}");
-    }
-}
-
-#[test]
 fn a_full_stderr_changes_no_exit_status() {
     let statuses = [
         &["run", "--port", "0"][..],
@@ -344,6 +325,38 @@ fn help_shows_examples() {
 }
 
 #[test]
+fn examples_that_need_no_daemon_run() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("wsmon.toml"),
+        "[[listener]]\nports = [\"80\"]\n",
+    )
+    .unwrap();
+    let mut run = 0;
+    for command in ["profiles", "config", "completions"] {
+        let help = wsmon(&[command, "--help"]).stdout;
+        let help = String::from_utf8(help).unwrap();
+        let beginning = format!("  wsmon {command}");
+        for line in help.lines().filter(|line| line.starts_with(&beginning)) {
+            // Before the comment, the pipe or the redirection.
+            let words = line.trim_start().split("  ").next().unwrap();
+            let words = words.split_whitespace().skip(1);
+            let words = words.take_while(|word| !["|", ">"].contains(word));
+            let output = Command::new(WSMON)
+                .args(words)
+                .current_dir(&folder)
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{line}: {stderr}");
+            assert!(!output.stdout.is_empty(), "{line}");
+            run += 1;
+        }
+    }
+    assert!(run >= 8, "{run}");
+}
+
+#[test]
 #[ignore = "needs root: becomes nobody"]
 fn without_capabilities_the_daemon_names_each_missing_one() {
     let output = as_nobody(&["run", "--port", "80", "--metrics-addr", "127.0.0.1:0"]);
@@ -355,6 +368,10 @@ fn without_capabilities_the_daemon_names_each_missing_one() {
     for (line, capability) in lines.iter().zip(missing) {
         assert!(line.contains(&format!("{capability}: cannot")), "{line}");
         assert!(line.contains("run as root"), "{line}");
+        assert!(
+            line.contains("setcap cap_bpf,cap_perfmon,cap_net_admin+ep /"),
+            "{line}"
+        );
     }
 }
 
