@@ -52,7 +52,7 @@ Start with:
   wsmon status                                  whether all is well
   wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
-  wsmon top                                     connections with verdicts first, live
+  wsmon top                                     connections live, verdicts first
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
   wsmon help zombies                            make a zombie of your own and watch it
