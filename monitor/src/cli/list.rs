@@ -97,7 +97,7 @@ pub struct ListArgs {
     )]
     pub kind: Option<VerdictKind>,
 
-    /// Only connections with any of the kinds that are zombies
+    /// Only zombies of any kind
     #[arg(long, conflicts_with_all = ["by", "ended"])]
     pub zombies: bool,
 

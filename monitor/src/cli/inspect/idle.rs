@@ -7,27 +7,28 @@ use crate::{
     records::connections::{ConnectionRecord, State},
 };
 
-/// The silence, and what is left of the limit.
-pub(super) fn idle_text(record: &ConnectionRecord) -> String {
+/// What is left of the limit and, if it differs from what the limit counts, the silence on a line of its
+/// own.
+pub(super) fn idle_lines(record: &ConnectionRecord) -> Vec<String> {
     let Some(silence) = record.idle_seconds else {
-        return "unknown, because no packet was seen".to_owned();
+        return vec!["unknown, because no packet was seen".to_owned()];
     };
     let (Some(limit), Some(hop)) = (record.idle_limit_seconds, &record.hop) else {
-        return format!("{}; no hop on its path has a limit", Age(Some(silence)));
+        let text = format!("{}; no hop on its path has a limit", Age(Some(silence)));
+        return vec![text];
     };
     let counted = record.hop_idle_seconds.unwrap_or(silence);
     let sum = format!("{} of {} ({hop})", Seconds(counted), limit_text(limit));
-    // A hop may count only data, or each direction alone.
-    let sum = match (counted - silence).abs() < SAME {
-        true => sum,
-        false => format!("{}; for its limit {sum}", Seconds(silence)),
-    };
     let left = limit - counted;
-    match record.state {
+    let sum = match record.state {
         State::Closed => sum,
-        _ if left < 0.0 => format!("{sum}; {} over it", Seconds(-left)),
-        _ => format!("{sum}; {} left", Seconds(left)),
-    }
+        _ if left < 0.0 => format!("{sum}, {} over it", Seconds(-left)),
+        _ => format!("{sum}, {} left", Seconds(left)),
+    };
+    // A hop may count only data, or each direction alone.
+    let differs = (counted - silence).abs() >= SAME;
+    let silence = differs.then(|| format!("no packet passed for {}", Seconds(silence)));
+    [sum].into_iter().chain(silence).collect()
 }
 
 /// Silences that differ by less are the same, in seconds. The last packet and the last data of one
@@ -67,26 +68,26 @@ mod tests {
             record.hop_idle_seconds = counted;
             record.idle_limit_seconds = limit;
             record.hop = limit.map(|_| "aws-nlb".to_owned());
-            idle_text(&record)
+            idle_lines(&record).join("\n")
         };
         for (silence, counted, limit, shown) in [
             (
                 Some(48.2),
                 Some(48.21),
                 Some(60.0),
-                "48.2 s of 60 s (aws-nlb); 11.8 s left",
+                "48.2 s of 60 s (aws-nlb), 11.8 s left",
             ),
             (
                 Some(312.0),
                 Some(312.0),
                 Some(350.0),
-                "312.0 s of 350 s (aws-nlb); 38.0 s left",
+                "312.0 s of 350 s (aws-nlb), 38.0 s left",
             ),
             (
                 Some(1.0),
                 Some(7200.0),
                 Some(3600.0),
-                "1.0 s; for its limit 2 h 0 m of 1 h 0 m (aws-nlb); 1 h 0 m over it",
+                "2 h 0 m of 1 h 0 m (aws-nlb), 1 h 0 m over it\nno packet passed for 1.0 s",
             ),
             (
                 Some(5.0),

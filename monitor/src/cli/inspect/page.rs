@@ -3,7 +3,7 @@
 use super::{
     close::close_text,
     fields::Fields,
-    idle::idle_text,
+    idle::idle_lines,
     timeline::{self, Moment},
     traffic::{direction_lines, heartbeat_lines, ping_lines, rates_text},
 };
@@ -57,7 +57,7 @@ impl Page<'_> {
         fields.add("handshake", [handshake]);
         fields.add("state", timeline::lines(record));
         fields.add("age", [age(record)]);
-        fields.add("idle", [idle_text(record)]);
+        fields.add("idle", idle_lines(record));
         fields.add("heartbeat", heartbeat_lines(record));
         fields.add("pings", ping_lines(record));
         fields.add("received", direction_lines(record, &record.rx));
@@ -283,7 +283,7 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
              18:37:33.000              connecting  upgrade requested
              18:37:33.500    +0.500 s  open        101 after 1000 ms
   age        20.0 s since TCP was established
-  idle       72.0 s of 60 s (lb); 12.0 s over it
+  idle       72.0 s of 60 s (lb), 12.0 s over it
   heartbeat  ping every 15.0 s (jitter 0.0 s) from the peer
   pings      2 from the peer, all answered, round trip 250 µs
   received   3 frames, 0 bytes of payload
