@@ -111,6 +111,11 @@ fn allowed(observation: &Observation<'_>, kind: VerdictKind, certainty: Certaint
     }
 }
 
+/// How long a flow is idle, at least, when it is at risk: 0.8 of the limit.
+pub fn at_risk_threshold(limit: Duration) -> Duration {
+    limit / 5 * 4
+}
+
 /// True if the flow is close to the limit of its tightest hop, and when to check this again.
 pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
     let hop = observation
@@ -120,7 +125,7 @@ pub fn at_risk(observation: &Observation<'_>) -> (bool, Ktime) {
     let Some((hop, limit)) = hop.and_then(|hop| Some((hop, hop.idle_timeout?))) else {
         return (false, Ktime::NEVER);
     };
-    let threshold = limit / 5 * 4;
+    let threshold = at_risk_threshold(limit);
     let quiet_since = observation.quiet_since(hop);
     let idle = observation.now.since(quiet_since);
     if idle > limit.saturating_add(observation.staleness) {

@@ -28,6 +28,7 @@ pub mod replay;
 pub mod run;
 pub mod screen;
 pub mod status;
+mod stop_signals;
 pub mod table;
 pub mod top;
 pub mod topics;
@@ -51,7 +52,7 @@ Start with:
   wsmon status                                  whether all is well
   wsmon alerts                                  what is wrong now
   wsmon list                                    watched connections
-  wsmon top                                     connections live, trouble first
+  wsmon top                                     connections live, verdicts first
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
   wsmon help zombies                            make a zombie of your own and watch it

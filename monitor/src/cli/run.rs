@@ -6,10 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::{signal::unix::SignalKind, sync::mpsc};
 
 mod banner;
 mod files;
@@ -28,6 +25,7 @@ pub(super) use refusals::{refuse_missing, refused_cgroup};
 
 use super::{
     exit::{CommandResult, Failure},
+    stop_signals::{StopSignals, listen},
     watch::WatchArgs,
 };
 use crate::{
@@ -223,7 +221,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let control = control
         .transpose()
         .map_err(|error| Failure::usage(error.to_string()))?;
-    let mut stop = StopSignals::new()?;
+    let mut stop = StopSignals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
@@ -329,30 +327,4 @@ fn forward_kernel_log(loaded: &mut Loaded) -> Result<(), Failure> {
         }
     });
     Ok(())
-}
-
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
-}
-
-/// SIGTERM and SIGINT, handled from before the first attach.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -58,6 +58,10 @@ impl TrafficSample {
         }
     }
 
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.as_of < other.as_of
+    }
+
     /// The time from an earlier sample to this one.
     pub fn since(&self, earlier: &Self) -> Duration {
         self.as_of.since(earlier.as_of)

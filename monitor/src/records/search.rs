@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{connections::ConnectionRecord, owner::OwnerRecord};
 
 /// The longest text, in bytes: the largest name of a pod or container is not longer.
-const LONGEST: usize = 256;
+pub const MAX_BYTES: usize = 256;
 
 /// A text without regard to case. It is never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Search(String);
 pub enum InvalidSearch {
     #[error("the text to search for is empty")]
     Empty,
-    #[error("the text to search for has {0} bytes, at most {LONGEST} are possible")]
+    #[error("the text to search for has {0} bytes, at most {MAX_BYTES} are possible")]
     TooLong(usize),
 }
 
@@ -55,7 +55,7 @@ impl FromStr for Search {
     fn from_str(text: &str) -> Result<Self, InvalidSearch> {
         match text.len() {
             0 => Err(InvalidSearch::Empty),
-            bytes if bytes > LONGEST => Err(InvalidSearch::TooLong(bytes)),
+            bytes if bytes > MAX_BYTES => Err(InvalidSearch::TooLong(bytes)),
             _ => Ok(Self(text.to_lowercase())),
         }
     }
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn a_text_is_neither_empty_nor_long() {
         assert_eq!("".parse::<Search>(), Err(InvalidSearch::Empty));
-        assert!("x".repeat(LONGEST).parse::<Search>().is_ok());
-        let error = "x".repeat(LONGEST + 1).parse::<Search>();
+        assert!("x".repeat(MAX_BYTES).parse::<Search>().is_ok());
+        let error = "x".repeat(MAX_BYTES + 1).parse::<Search>();
         assert_eq!(error, Err(InvalidSearch::TooLong(257)));
     }
 }

@@ -74,9 +74,9 @@ fn one_screen_is_printed_with_the_zombie_first() {
     assert!(lines[5].starts_with("  -  "), "{shown}");
     assert!(lines[5].contains(&healthy.to_string()), "{shown}");
 
-    let filter = dead.to_string();
-    let only_dead = printed(scene.control(), &["--once", "--filter", &filter]);
-    assert!(only_dead.contains(&filter), "{only_dead}");
+    let peer = dead.to_string();
+    let only_dead = printed(scene.control(), &["--once", "--search", &peer]);
+    assert!(only_dead.contains(&peer), "{only_dead}");
     assert!(!only_dead.contains(&healthy.to_string()), "{only_dead}");
     let sorted = printed(scene.control(), &["--once", "--sort", "frames"]);
     let order = [healthy, dead].map(|peer| sorted.find(&peer.to_string()));
@@ -194,7 +194,7 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
     tmux.press(&["/"]);
     tmux.press(&["-l", &text]);
     tmux.wait_for("the typed text", |screen| {
-        screen.contains(&format!("filter: {text}"))
+        screen.contains(&format!("search: {text}"))
     });
     tmux.press(&["Enter"]);
     tmux.wait_for("one connection", |screen| {
@@ -234,7 +234,7 @@ fn keys_move_through_the_view_and_the_terminal_is_restored() {
 #[ignore = "needs root: network namespaces and programs"]
 fn a_signal_ends_the_view_and_restores_the_terminal() {
     let scene = Scene::new();
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let session = Session::start(scene.control());
         session
             .tmux
@@ -281,6 +281,72 @@ fn the_environment_says_what_the_terminal_can_show() {
             "{environment}"
         );
     }
+}
+
+/// A usual size of a terminal, and the headings of the connections in the stored screen of this size.
+struct UsualSize {
+    width: u16,
+    height: u16,
+    headings: String,
+}
+
+impl UsualSize {
+    fn new(width: u16, height: u16) -> Self {
+        let name = format!("tests/screens/connections-{width}x{height}.txt");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let screen = fs::read_to_string(path).unwrap();
+        let headings = screen.lines().nth(3).unwrap().to_owned();
+        Self {
+            width,
+            height,
+            headings,
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn live_screens_are_whole_at_every_usual_size_and_after_many_sizes() {
+    let mut scene = Scene::new();
+    let deaf = scene
+        .stage
+        .client(2, "/heartbeat?every=500ms", Manner::Deaf);
+    scene.watch.verdict(deaf.local_addr(), "unresponsive", SOON);
+    let [dead, healthy] = [&scene.dead, &scene.healthy].map(|client| client.local_addr());
+    let control = scene.control().display();
+    let script = format!("NO_COLOR=1 {WSMON} top --interval 200ms --control {control}");
+    let is_whole = |screen: &str, size: &UsualSize| {
+        let lines: Vec<&str> = screen.lines().collect();
+        let strip = lines.iter().filter(|line| **line == "Listeners").count();
+        let rows = lines.iter().skip(4).take_while(|line| !line.is_empty());
+        lines.len() == usize::from(size.height)
+            && lines
+                .iter()
+                .all(|line| line.chars().count() <= size.width.into())
+            && lines[0].starts_with("wsmon  3 open  2 zombies")
+            && lines[2].starts_with("[1 Connections] 2 Alerts  3 Listeners  4 Clients")
+            && lines[3] == size.headings
+            && rows.count() == 3
+            && row(screen, deaf.local_addr()).contains("unresponsive")
+            && row(screen, dead).contains("expired")
+            && row(screen, healthy).starts_with("  -")
+            && strip == usize::from(size.height >= 32)
+            && lines[lines.len() - 1].ends_with("q quit")
+    };
+    let sizes = [(80, 24), (120, 40), (200, 60)];
+    let [first, others @ ..] = sizes.map(|(width, height)| UsualSize::new(width, height));
+    let tmux = Tmux::start(first.width, first.height, &script);
+    tmux.wait_for("the first size", |screen| is_whole(screen, &first));
+    for size in others {
+        tmux.resize(size.width, size.height);
+        tmux.wait_for("the next size", |screen| is_whole(screen, &size));
+    }
+    assert!(!tmux.styled_screen().contains('\u{1b}'));
+    for step in 1..=30 {
+        tmux.resize(10 + step * 47 % 190, 3 + step * 31 % 60);
+    }
+    tmux.resize(first.width, first.height);
+    tmux.wait_for("the first size again", |screen| is_whole(screen, &first));
 }
 
 #[test]

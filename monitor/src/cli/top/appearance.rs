@@ -7,7 +7,10 @@ use ratatui::{
     style::{Color, Modifier, Style},
 };
 
-use crate::cli::color::ColorArgs;
+use crate::{
+    cli::color::{self, ColorArgs},
+    records::printable::printable,
+};
 
 /// The view is drawn with colours and Unicode. This takes away what the terminal cannot show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +27,9 @@ pub(super) const HEALTHY: Style = Style::new().fg(Color::Green);
 
 /// The style of a verdict with this certainty.
 pub(super) fn verdict_style(certainty: &str) -> Style {
-    match certainty {
-        "confirmed" => CONFIRMED,
-        _ => WARNING,
+    match color::Color::of_certainty(certainty) {
+        Some(color::Color::Red) => CONFIRMED,
+        Some(color::Color::Yellow) | None => WARNING,
     }
 }
 
@@ -36,7 +39,7 @@ pub(super) fn short_verdict(kind: &str, certainty: &str) -> String {
         "confirmed" => '!',
         _ => '?',
     };
-    format!("{}{mark}", kind.escape_debug())
+    format!("{}{mark}", printable(kind))
 }
 
 impl Appearance {

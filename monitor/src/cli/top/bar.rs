@@ -1,46 +1,57 @@
 //! The silence of a connection as a share of the limit of its path.
 
+use std::time::Duration;
+
 use ratatui::{style::Style, text::Span};
+use unicode_width::UnicodeWidthStr;
 
-use super::{
-    appearance::{CONFIRMED, WARNING},
-    compact::Compact,
+use super::appearance::{CONFIRMED, WARNING};
+use crate::{
+    cli::{screen::ShortAge, table::cut},
+    records::connections::{ConnectionRecord, State},
 };
-use crate::records::connections::{ConnectionRecord, State};
+use monitor_core::rules::at_risk_threshold;
 
-/// The share of the limit from which a silent connection is at risk, as in the daemon.
-const AT_RISK: f64 = 0.8;
-
-/// The width of `59m59s/1h`. The rest of the column is the bar.
+/// The width of `59m59s/1h`. The rest of the column is the bar, which longer figures shorten.
 const FIGURES: usize = 9;
 
 /// Idle for at least 0.8 of the limit, but not past it.
 pub(super) fn is_at_risk(record: &ConnectionRecord) -> bool {
-    let is_near = |share| (AT_RISK..=1.0).contains(&share);
-    record.state == State::Open && share(record).is_some_and(is_near)
+    let is_past = |share| share > 1.0;
+    let is_open = record.state == State::Open;
+    is_open && is_near(record) && !share(record).is_some_and(is_past)
 }
 
-/// `█████░ 48s/1m` in `width` columns. Without a limit there is no bar.
+/// Whether the idle time is at the threshold, or past it.
+fn is_near(record: &ConnectionRecord) -> bool {
+    let limit = record.idle_limit_seconds;
+    let limit = limit.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
+    let near = idle(record).zip(limit);
+    near.is_some_and(|(idle, limit)| idle >= at_risk_threshold(limit).as_secs_f64())
+}
+
+/// `█████░ 48s/1m` in exactly `width` columns. Without a limit there is no bar.
 pub(super) fn idle_bar(record: &ConnectionRecord, width: usize) -> Vec<Span<'static>> {
-    let idle = Compact(idle(record));
+    let idle = ShortAge(idle(record));
     let limit = record.idle_limit_seconds;
     let figures = match limit {
-        Some(limit) => format!("{idle}/{}", Compact(Some(limit))),
+        Some(limit) => format!("{idle}/{}", ShortAge(Some(limit))),
         None => idle.to_string(),
     };
-    let cells = width.saturating_sub(FIGURES + 1);
+    let figures = cut(&figures, width);
+    let cells = width.saturating_sub(figures.width().max(FIGURES) + 1);
     let share = share(record).unwrap_or_default();
     let full = (share.clamp(0.0, 1.0) * cells as f64).round() as usize;
     let style = match share {
         _ if share > 1.0 => CONFIRMED,
-        _ if share >= AT_RISK => WARNING,
+        _ if is_near(record) => WARNING,
         _ => Style::new(),
     };
     let bar = match limit {
         Some(_) => "█".repeat(full) + &"░".repeat(cells - full),
         None => " ".repeat(cells),
     };
-    let rest = width - cells.min(width);
+    let rest = width - cells;
     vec![
         Span::styled(bar, style),
         Span::raw(format!("{figures:>rest$}")),
@@ -91,7 +102,19 @@ mod tests {
             );
         }
         assert_eq!(drawn(&silent(48.0, None), 16).0, "             48s");
-        assert_eq!(drawn(&silent(48.0, Some(60.0)), 4).0, "48s/1m");
+        assert_eq!(drawn(&silent(48.0, Some(60.0)), 4).0, "48s…");
+    }
+
+    #[test]
+    fn long_figures_shorten_the_bar_and_are_cut_to_the_column() {
+        for (seconds, limit, width, text) in [
+            (252.0, 350.0, 16, "███░ 4m12s/5m50s"),
+            (12_000.0, 350.0, 16, "████ 3h20m/5m50s"),
+            (12_000.0, 12_000.0, 16, "████ 3h20m/3h20m"),
+            (12_000.0, 12_000.0, 9, "3h20m/3h…"),
+        ] {
+            assert_eq!(drawn(&silent(seconds, Some(limit)), width).0, text);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The text that covers a pane: a connection, an alert, or the keys.
 
-use super::{polled::Polled, state::Overlay};
+use super::{poll_result::PollResult, state::Overlay};
 use crate::{
     cli::{alerts::paragraph, inspect::page::Page, screen::wrapped, table::cut},
     records::connections::ConnectionRecord,
@@ -12,8 +12,8 @@ PgUp PgDn Home End   scroll
 Tab  1 2 3 4         next pane, or that one
 Enter                details; of a listener or client: its connections
 s S                  next or previous order of the connections
-/                    filter by peer, listener, owner, verdict or protocol
-Esc                  close this, or clear the filter
+/                    search in peer, listener, protocol, verdict and owner
+Esc                  close this, or show all connections
 p  space             pause, or go on
 r                    refresh now
 ?                    these keys
@@ -29,7 +29,7 @@ RX/S TX/S  payload bytes per second, since the refresh before
 OWNER      pod, or else container, systemd unit or process";
 
 /// The lines of an overlay, none of them wider than `width`.
-pub(super) fn lines(overlay: &Overlay, polled: &Polled, width: u16) -> Vec<String> {
+pub(super) fn lines(overlay: &Overlay, polled: &PollResult, width: u16) -> Vec<String> {
     let width = usize::from(width);
     let lines = match overlay {
         Overlay::Help => HELP.lines().map(str::to_owned).collect(),
@@ -46,7 +46,7 @@ pub(super) fn lines(overlay: &Overlay, polled: &Polled, width: u16) -> Vec<Strin
     lines.iter().map(|line| cut(line, width)).collect()
 }
 
-fn connection_page(record: &ConnectionRecord, polled: &Polled, width: usize) -> Vec<String> {
+fn connection_page(record: &ConnectionRecord, polled: &PollResult, width: usize) -> Vec<String> {
     let mut listeners = polled.status.listeners.iter();
     let listener = listeners.find(|listener| listener.listener == record.listener);
     let page = Page {

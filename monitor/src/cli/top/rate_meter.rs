@@ -47,6 +47,13 @@ impl RateMeter {
 
 impl Measurement {
     fn with(self, sample: TrafficSample) -> Self {
+        if sample.is_before(&self.base) {
+            // The clock was set back.
+            return Self {
+                base: sample,
+                ..self
+            };
+        }
         let elapsed = sample.since(&self.base);
         if elapsed < CLOSEST {
             return self;
@@ -104,6 +111,12 @@ mod tests {
         let after = hasty().into_iter().chain([read(2_000, 9, 0)]);
         assert_eq!(rate(after), Some((5.0, 0.0)), "nothing is lost");
         assert_eq!(rate([read(0, 0, 0), read(60_000, 60, 0)]), None);
+    }
+
+    #[test]
+    fn rates_go_on_after_the_clock_was_set_back() {
+        let set_back = [read(3_600_000, 0, 0), read(0, 9, 0), read(2_000, 15, 0)];
+        assert_eq!(rate(set_back), Some((3.0, 0.0)));
     }
 
     #[test]

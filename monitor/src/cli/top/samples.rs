@@ -1,10 +1,10 @@
-//! What a daemon could answer, for tests: every verdict, and healthy connections.
+//! What a daemon could respond, for tests: every verdict, and healthy connections.
 
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use super::polled::{ConnectionPage, Detail, Polled};
+use super::poll_result::{ConnectionPage, Detail, FirstRecords, PollResult};
 use crate::records::{
     alert_text::AlertLine,
     clients::{ClientFigures, ClientRecord},
@@ -17,25 +17,25 @@ use crate::records::{
     status::{ListenerStatus, StatusRecord, ZombieCounts},
 };
 
-pub(super) fn polled() -> Polled {
-    Polled {
+pub(super) fn polled() -> PollResult {
+    PollResult {
         status: status(),
         connections: ConnectionPage {
             offset: 0,
             records: connections(),
-            is_full: true,
+            may_go_on: true,
             total: 1_204,
         },
-        alerts: alerts(),
-        clients: clients(),
+        alerts: FirstRecords::new(alerts(), None),
+        clients: FirstRecords::new(clients(), None),
         detail: None,
     }
 }
 
 /// The same with the first connection in full.
-pub(super) fn polled_detail() -> Polled {
+pub(super) fn polled_detail() -> PollResult {
     let record = connections().remove(0);
-    Polled {
+    PollResult {
         detail: Some(Detail {
             cookie: record.cookie,
             record: Ok(Box::new(record)),

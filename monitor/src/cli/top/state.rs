@@ -7,17 +7,15 @@ use ratatui::layout::Rect;
 
 use super::{
     areas::Areas,
+    conditions::Conditions,
     overlay,
-    polled::{Polled, Question},
+    poll_result::{PollResult, Request},
 };
-use crate::records::{alert_text::AlertLine, list_order::ListOrder};
+use crate::records::{alert_text::AlertLine, list_order::ListOrder, search::Search};
 use monitor_core::ConnId;
 
-/// The daemon passes over the connections before a page, so the list ends here. A filter finds the others.
-const DEEPEST: usize = 1_000;
-
-/// Maximum length of a filter in characters.
-const LONGEST_FILTER: usize = 64;
+/// The daemon passes over the connections before a page, so the list ends here. A search finds the others.
+const MAX_ROWS: usize = 1_000;
 
 /// One of the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub(super) enum Overlay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Draw,
-    /// Something else is shown, so the daemon is asked.
+    /// Something else is shown, so a refresh is needed.
     Poll,
     Quit,
 }
@@ -60,9 +58,8 @@ pub(super) struct ViewState {
     /// Lines of the overlay above the screen.
     pub(super) scrolled: u16,
     pub(super) order: ListOrder,
-    /// Text that a connection must have; empty for all.
-    pub(super) filter: String,
-    /// The filter while it is typed.
+    pub(super) conditions: Conditions,
+    /// The search while it is typed.
     pub(super) typed: Option<String>,
     pub(super) is_paused: bool,
     cursors: [Cursor; Pane::ALL.len()],
@@ -95,13 +92,13 @@ impl Pane {
 }
 
 impl ViewState {
-    pub(super) fn new(order: ListOrder, filter: &str, width: u16, height: u16) -> Self {
+    pub(super) fn new(order: ListOrder, search: Option<&Search>, width: u16, height: u16) -> Self {
         Self {
             pane: Pane::Connections,
             overlay: None,
             scrolled: 0,
             order,
-            filter: filter.chars().take(LONGEST_FILTER).collect(),
+            conditions: Conditions::searched(search),
             typed: None,
             is_paused: false,
             cursors: [Cursor::default(); Pane::ALL.len()],
@@ -128,40 +125,44 @@ impl ViewState {
         self.cursors[self.pane.index()]
     }
 
-    /// What the next refresh asks.
-    pub(super) fn question(&self) -> Question {
+    /// What the next refresh requests.
+    pub(super) fn request(&self) -> Request {
         if let Some(Overlay::Connection(cookie)) = self.overlay {
-            return Question::Connection(cookie);
+            return Request::Connection(cookie);
         }
         match self.pane {
-            Pane::Connections => Question::Connections {
+            Pane::Connections => Request::Connections {
                 order: self.order,
-                search: self.filter.clone(),
+                conditions: self.conditions.clone(),
                 offset: self.cursor().first,
                 limit: self.areas().rows().max(1),
             },
-            Pane::Alerts => Question::Alerts,
-            Pane::Listeners => Question::Listeners,
-            Pane::Clients => Question::Clients,
+            Pane::Alerts => Request::Alerts,
+            Pane::Listeners => Request::Listeners,
+            Pane::Clients => Request::Clients,
         }
     }
 
-    pub(super) fn resize(&mut self, width: u16, height: u16, polled: &Polled) -> Effect {
+    pub(super) fn resize(&mut self, width: u16, height: u16, polled: &PollResult) -> Effect {
         self.screen = Rect::new(0, 0, width, height);
         self.select(self.cursor().selected, polled);
         Effect::Poll
     }
 
-    /// Takes in what the daemon answered.
-    pub(super) fn adopt(&mut self, polled: &Polled) -> Effect {
+    /// Adapts to the data of a refresh.
+    pub(super) fn update(&mut self, polled: &PollResult) -> Effect {
         self.listeners = polled.status.listeners.len();
         if self.pane != Pane::Connections {
             return self.select(self.cursor().selected, polled);
         }
         let page = &polled.connections;
         if page.records.is_empty() && self.cursor().first > 0 {
-            // The list became shorter.
-            self.cursors[self.pane.index()] = Cursor::default();
+            // The list became shorter, or ended with the page before.
+            let Cursor { first, .. } = self.cursor();
+            self.cursors[self.pane.index()] = Cursor {
+                first: first.saturating_sub(self.areas().rows().max(1)),
+                selected: first - 1,
+            };
             return Effect::Poll;
         }
         let place = self.chosen.and_then(|chosen| page.place_of(chosen));
@@ -171,7 +172,7 @@ impl ViewState {
     }
 
     /// Selects a row of the pane, or the one that is nearest, and scrolls to it.
-    fn select(&mut self, row: usize, polled: &Polled) -> Effect {
+    fn select(&mut self, row: usize, polled: &PollResult) -> Effect {
         let height = self.areas().rows().max(1);
         let selected = row.min(self.length(polled).saturating_sub(1));
         let before = self.cursor();
@@ -188,22 +189,22 @@ impl ViewState {
         }
     }
 
-    /// Rows of the pane's list, as far as they are known.
-    fn length(&self, polled: &Polled) -> usize {
+    /// The known rows of the pane's list.
+    fn length(&self, polled: &PollResult) -> usize {
         match self.pane {
             Pane::Connections => {
                 let page = &polled.connections;
                 let end = page.offset + page.records.len();
-                match (page.is_full, self.filter.is_empty()) {
-                    (true, true) => page.total.clamp(end, end.max(DEEPEST)),
-                    // How many others have the text is unknown until they are asked for.
-                    (true, false) => (end + self.areas().rows()).min(end.max(DEEPEST)),
+                match (page.may_go_on, self.conditions.is_empty()) {
+                    (true, true) => page.total.clamp(end, end.max(MAX_ROWS)),
+                    // How many others match is unknown until they are requested.
+                    (true, false) => (end + self.areas().rows()).min(end.max(MAX_ROWS)),
                     (false, _) => end,
                 }
             }
-            Pane::Alerts => polled.alerts.len(),
+            Pane::Alerts => polled.alerts.records.len(),
             Pane::Listeners => polled.status.listeners.len(),
-            Pane::Clients => polled.clients.len(),
+            Pane::Clients => polled.clients.records.len(),
         }
     }
 
@@ -225,7 +226,7 @@ impl ViewState {
     }
 
     /// The scroll at which the last line of the overlay is at the bottom.
-    fn furthest_scroll(&self, polled: &Polled) -> u16 {
+    fn furthest_scroll(&self, polled: &PollResult) -> u16 {
         let overlay = self.overlay.as_ref();
         let lines = overlay.map(|overlay| overlay::lines(overlay, polled, self.screen.width));
         let height = usize::from(self.overlay_area().height);
@@ -234,9 +235,9 @@ impl ViewState {
     }
 
     /// Shows the list of connections from its beginning.
-    fn list(&mut self, order: ListOrder, filter: String) -> Effect {
+    fn list(&mut self, order: ListOrder, conditions: Conditions) -> Effect {
         self.order = order;
-        self.filter = filter;
+        self.conditions = conditions;
         self.cursors[Pane::Connections.index()] = Cursor::default();
         self.chosen = None;
         self.show(Pane::Connections)

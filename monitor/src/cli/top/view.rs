@@ -18,15 +18,18 @@ use super::{
     appearance::{HEADING, SELECTED, WARNING},
     areas::{Areas, take_top},
     overlay,
-    polled::Polled,
+    poll_result::PollResult,
     state::{Pane, ViewState},
 };
-use crate::cli::{screen::Grouped, table::cut};
+use crate::{
+    cli::{screen::Grouped, table::cut},
+    records::printable::printable,
+};
 
 /// One screen.
 pub(super) struct View<'a> {
     pub(super) state: &'a ViewState,
-    pub(super) polled: &'a Polled,
+    pub(super) polled: &'a PollResult,
     pub(super) freshness: Freshness<'a>,
     /// Whether there are keys to press: without them, nothing is selected.
     pub(super) has_keys: bool,
@@ -51,7 +54,14 @@ impl View<'_> {
         if areas.strip.height > 0 && self.state.overlay.is_none() {
             let mut strip = areas.strip;
             let title = take_top(&mut strip, 1);
-            Line::styled("Listeners", HEADING).render(title, buffer);
+            // Below the title and the column headings.
+            let rows = usize::from(strip.height.saturating_sub(1));
+            let more = self.polled.status.listeners.len().saturating_sub(rows);
+            let text = match more {
+                0 => "Listeners".to_owned(),
+                more => format!("Listeners  +{more} more"),
+            };
+            Line::styled(text, HEADING).render(title, buffer);
             list::listeners(self.polled, strip.width).draw(None, strip, buffer);
         }
         if self.has_keys {
@@ -112,30 +122,31 @@ impl View<'_> {
         Line::raw(chosen).right_aligned().render(right, buffer);
     }
 
-    /// As much of the rows, the order and the filter of the connections as fits. The filter comes first.
+    /// As much of the rows, the order and the conditions of the connections as fits, the last ones first; of
+    /// alerts and clients, how many are left out.
     fn chosen(&self, width: usize) -> String {
         let ViewState {
-            pane,
-            order,
-            filter,
-            ..
+            order, conditions, ..
         } = self.state;
-        if *pane != Pane::Connections {
-            return String::new();
+        match self.state.pane {
+            Pane::Connections => {}
+            Pane::Alerts => return cut(&self.polled.alerts.left_out(), width),
+            Pane::Clients => return cut(&self.polled.clients.left_out(), width),
+            Pane::Listeners => return String::new(),
         }
         let mut parts = Vec::new();
         let page = &self.polled.connections;
-        if !page.records.is_empty() && (page.is_full || page.offset > 0) {
+        if !page.records.is_empty() && (page.may_go_on || page.offset > 0) {
             let last = page.offset + page.records.len();
-            let total = match filter.is_empty() {
+            let total = match conditions.is_empty() {
                 true => format!(" of {}", Grouped(page.total as u64)),
                 false => String::new(),
             };
             parts.push(format!("{}-{last}{total}", page.offset + 1));
         }
         parts.push(format!("sort {}", order.as_str()));
-        if !filter.is_empty() {
-            parts.push(format!("filter {}", filter.escape_debug()));
+        if !conditions.is_empty() {
+            parts.push(conditions.text());
         }
         let fitting = (0..parts.len())
             .map(|from| parts[from..].join("  "))
@@ -146,8 +157,8 @@ impl View<'_> {
     fn footer(&self) -> Line<'static> {
         if let Some(typed) = &self.state.typed {
             return Line::from(vec![
-                Span::styled("filter: ", HEADING),
-                Span::raw(typed.escape_debug().to_string()),
+                Span::styled("search: ", HEADING),
+                Span::raw(printable(typed)),
                 Span::styled(" ", SELECTED),
                 Span::raw("  Enter applies, Esc cancels"),
             ]);
@@ -156,7 +167,7 @@ impl View<'_> {
             (Some(_), _) => &[["Esc", "back"], ["j k", "scroll"], ["p", "pause"]],
             (None, Pane::Connections) => &[
                 ["Enter", "details"],
-                ["/", "filter"],
+                ["/", "search"],
                 ["s S", "sort"],
                 ["p", "pause"],
                 ["Tab", "panes"],

@@ -9,14 +9,20 @@ use ratatui::{
     layout::Position,
 };
 
-use super::{Effect, LONGEST_FILTER, Overlay, Pane, ViewState};
-use crate::{cli::top::polled::Polled, records::list_order::ListOrder};
+use super::{Effect, Overlay, Pane, ViewState};
+use crate::{
+    cli::top::{
+        conditions::{Conditions, Scope},
+        poll_result::PollResult,
+    },
+    records::{list_order::ListOrder, search::MAX_BYTES},
+};
 
 /// Rows that one notch of the wheel moves.
 const NOTCH: usize = 3;
 
 impl ViewState {
-    pub(in crate::cli::top) fn on_event(&mut self, event: &Event, polled: &Polled) -> Effect {
+    pub(in crate::cli::top) fn on_event(&mut self, event: &Event, polled: &PollResult) -> Effect {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => self.on_key(*key, polled),
             Event::Mouse(mouse) => self.on_mouse(*mouse, polled),
@@ -25,7 +31,7 @@ impl ViewState {
         }
     }
 
-    pub(super) fn on_key(&mut self, key: KeyEvent, polled: &Polled) -> Effect {
+    pub(super) fn on_key(&mut self, key: KeyEvent, polled: &PollResult) -> Effect {
         let has_control = key.modifiers.contains(KeyModifiers::CONTROL);
         if has_control && key.code == KeyCode::Char('c') {
             return Effect::Quit;
@@ -52,16 +58,18 @@ impl ViewState {
             KeyCode::Tab | KeyCode::Right => self.show(self.neighbour(1)),
             KeyCode::BackTab | KeyCode::Left => self.show(self.neighbour(Pane::ALL.len() - 1)),
             KeyCode::Char(digit @ '1'..='4') => self.show(Pane::ALL[digit as usize - '1' as usize]),
-            KeyCode::Char('s') => self.list(self.next_order(1), self.filter.clone()),
+            KeyCode::Char('s') => self.list(self.next_order(1), self.conditions.clone()),
             KeyCode::Char('S') => {
                 let last = ListOrder::value_variants().len() - 1;
-                self.list(self.next_order(last), self.filter.clone())
+                self.list(self.next_order(last), self.conditions.clone())
             }
             KeyCode::Char('/') => {
-                self.typed = Some(self.filter.clone());
+                self.typed = Some(self.conditions.search.clone());
                 Effect::Draw
             }
-            KeyCode::Esc if !self.filter.is_empty() => self.list(self.order, String::new()),
+            KeyCode::Esc if !self.conditions.is_empty() => {
+                self.list(self.order, Conditions::default())
+            }
             KeyCode::Enter => self.open(polled),
             KeyCode::Char('p' | ' ') => {
                 self.is_paused = !self.is_paused;
@@ -83,8 +91,11 @@ impl ViewState {
         };
         match key.code {
             KeyCode::Enter => {
-                let filter = self.typed.take().unwrap_or_default();
-                return self.list(self.order, filter);
+                let conditions = Conditions {
+                    search: self.typed.take().unwrap_or_default(),
+                    ..self.conditions.clone()
+                };
+                return self.list(self.order, conditions);
             }
             KeyCode::Esc => self.typed = None,
             KeyCode::Backspace => {
@@ -93,7 +104,7 @@ impl ViewState {
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => typed.clear(),
             KeyCode::Char(c)
                 if !key.modifiers.contains(KeyModifiers::CONTROL)
-                    && typed.chars().count() < LONGEST_FILTER =>
+                    && typed.len() + c.len_utf8() <= MAX_BYTES =>
             {
                 typed.push(c);
             }
@@ -102,7 +113,7 @@ impl ViewState {
         Effect::Draw
     }
 
-    fn on_key_of_overlay(&mut self, code: KeyCode, polled: &Polled) -> Effect {
+    fn on_key_of_overlay(&mut self, code: KeyCode, polled: &PollResult) -> Effect {
         let page = u16::try_from(self.areas().rows()).unwrap_or(u16::MAX);
         let scrolled = match code {
             KeyCode::Up | KeyCode::Char('k') => self.scrolled.saturating_sub(1),
@@ -130,7 +141,7 @@ impl ViewState {
         Effect::Draw
     }
 
-    fn on_mouse(&mut self, mouse: MouseEvent, polled: &Polled) -> Effect {
+    fn on_mouse(&mut self, mouse: MouseEvent, polled: &PollResult) -> Effect {
         let selected = self.cursor().selected;
         match (mouse.kind, &self.overlay) {
             (MouseEventKind::ScrollUp, None) => self.select(selected.saturating_sub(NOTCH), polled),
@@ -154,14 +165,14 @@ impl ViewState {
     }
 
     /// Opens the selected row.
-    fn open(&mut self, polled: &Polled) -> Effect {
+    fn open(&mut self, polled: &PollResult) -> Effect {
         let row = self.cursor().selected;
         match self.pane {
             Pane::Connections => match polled.connections.at(row) {
                 Some(record) => self.cover(Overlay::Connection(record.cookie)),
                 None => Effect::Draw,
             },
-            Pane::Alerts => match polled.alerts.get(row) {
+            Pane::Alerts => match polled.alerts.records.get(row) {
                 Some(alert) => match &alert.conn {
                     Some(conn) => self.cover(Overlay::Connection(conn.cookie)),
                     None => self.cover(Overlay::Alert(Box::new(alert.clone()))),
@@ -169,11 +180,17 @@ impl ViewState {
                 None => Effect::Draw,
             },
             Pane::Listeners => match polled.status.listeners.get(row) {
-                Some(listener) => self.list(self.order, listener.listener.clone()),
+                Some(listener) => {
+                    let scope = Scope::Listener(listener.listener.clone());
+                    self.list(self.order, Conditions::of(scope))
+                }
                 None => Effect::Draw,
             },
-            Pane::Clients => match polled.clients.get(row) {
-                Some(client) => self.list(self.order, client.figures.client.to_string()),
+            Pane::Clients => match polled.clients.records.get(row) {
+                Some(client) => {
+                    let scope = Scope::Peer(client.figures.client);
+                    self.list(self.order, Conditions::of(scope))
+                }
                 None => Effect::Draw,
             },
         }

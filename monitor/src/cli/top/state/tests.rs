@@ -5,22 +5,25 @@ use ratatui::crossterm::event::{
 };
 
 use super::*;
-use crate::cli::top::{polled::ConnectionPage, samples};
+use crate::{
+    cli::top::{conditions::Scope, poll_result::ConnectionPage, samples},
+    records::search::MAX_BYTES,
+};
 
 /// Text that fits 12 connections, with their headings.
 const HEIGHT: u16 = 17;
 
-/// A state with the answers it works on.
+/// A state with the data it works on.
 struct Keyboard {
     state: ViewState,
-    polled: Polled,
+    polled: PollResult,
 }
 
 impl Keyboard {
     fn new(height: u16) -> Self {
         let polled = samples::polled();
-        let mut state = ViewState::new(ListOrder::Urgency, "", 80, height);
-        assert_eq!(state.adopt(&polled), Effect::Draw);
+        let mut state = ViewState::new(ListOrder::Urgency, None, 80, height);
+        assert_eq!(state.update(&polled), Effect::Draw);
         Self { state, polled }
     }
 
@@ -68,29 +71,35 @@ fn the_selection_moves_and_stays_in_the_list() {
 }
 
 #[test]
-fn leaving_the_screen_asks_for_the_next_page() {
+fn leaving_the_screen_requests_the_next_page() {
     let mut keys = Keyboard::new(HEIGHT);
     assert_eq!(keys.press(KeyCode::PageDown), Effect::Poll);
     let cursor = keys.state.cursor();
     assert_eq!((cursor.first, cursor.selected), (1, 12));
-    let Question::Connections { offset, limit, .. } = keys.state.question() else {
-        panic!("{:?}", keys.state.question());
+    let Request::Connections { offset, limit, .. } = keys.state.request() else {
+        panic!("{:?}", keys.state.request());
     };
     assert_eq!((offset, limit), (1, 12));
     assert_eq!(keys.press(KeyCode::End), Effect::Poll);
-    assert_eq!(keys.state.cursor().selected, DEEPEST - 1, "of 1204");
+    assert_eq!(keys.state.cursor().selected, MAX_ROWS - 1, "of 1204");
     assert_eq!(keys.press(KeyCode::Home), Effect::Poll);
     assert_eq!(keys.state.cursor(), Cursor::default());
 }
 
 #[test]
-fn a_list_that_became_shorter_is_shown_from_its_beginning() {
+fn the_page_before_is_shown_if_the_list_became_shorter() {
     let mut keys = Keyboard::new(HEIGHT);
-    keys.press(KeyCode::End);
+    keys.press(KeyCode::PageDown);
+    keys.press(KeyCode::PageDown);
     keys.polled.connections = ConnectionPage::default();
-    assert_eq!(keys.state.adopt(&keys.polled), Effect::Poll);
+    let first = keys.state.cursor().first;
+    assert!(first > 0);
+    assert_eq!(keys.state.update(&keys.polled), Effect::Poll);
+    let cursor = keys.state.cursor();
+    assert_eq!((cursor.first, cursor.selected), (first - 12, first - 1));
+    assert_eq!(keys.state.update(&keys.polled), Effect::Poll);
     assert_eq!(keys.state.cursor(), Cursor::default());
-    assert_eq!(keys.state.adopt(&keys.polled), Effect::Draw, "it is empty");
+    assert_eq!(keys.state.update(&keys.polled), Effect::Draw, "it is empty");
 }
 
 #[test]
@@ -99,12 +108,12 @@ fn the_selected_connection_stays_selected_when_its_place_changes() {
     keys.press(KeyCode::Down);
     let chosen = keys.selected();
     keys.polled.connections.records.rotate_left(5);
-    keys.state.adopt(&keys.polled);
+    keys.state.update(&keys.polled);
     assert_eq!(keys.selected(), chosen);
     assert_eq!(keys.state.cursor().selected, 8);
     // If it is gone, the row is selected that has its place.
     keys.polled.connections.records.remove(8);
-    keys.state.adopt(&keys.polled);
+    keys.state.update(&keys.polled);
     assert_eq!(keys.state.cursor().selected, 8);
     assert_ne!(keys.selected(), chosen);
 }
@@ -112,14 +121,14 @@ fn the_selected_connection_stays_selected_when_its_place_changes() {
 #[test]
 fn panes_are_chosen_by_number_or_in_turn() {
     let mut keys = Keyboard::new(HEIGHT);
-    for (code, pane, question) in [
-        (KeyCode::Char('2'), Pane::Alerts, Question::Alerts),
-        (KeyCode::Tab, Pane::Listeners, Question::Listeners),
-        (KeyCode::Right, Pane::Clients, Question::Clients),
-        (KeyCode::BackTab, Pane::Listeners, Question::Listeners),
+    for (code, pane, request) in [
+        (KeyCode::Char('2'), Pane::Alerts, Request::Alerts),
+        (KeyCode::Tab, Pane::Listeners, Request::Listeners),
+        (KeyCode::Right, Pane::Clients, Request::Clients),
+        (KeyCode::BackTab, Pane::Listeners, Request::Listeners),
     ] {
         assert_eq!(keys.press(code), Effect::Poll);
-        assert_eq!((keys.state.pane, keys.state.question()), (pane, question));
+        assert_eq!((keys.state.pane, keys.state.request()), (pane, request));
     }
     keys.press(KeyCode::Char('4'));
     keys.press(KeyCode::Tab);
@@ -144,40 +153,45 @@ fn the_order_goes_round_in_both_directions() {
 }
 
 #[test]
-fn a_filter_is_typed_applied_and_cleared() {
+fn a_search_is_typed_applied_and_cleared() {
     let mut keys = Keyboard::new(HEIGHT);
     keys.press(KeyCode::Down);
     keys.press(KeyCode::Char('/'));
     keys.type_text("sqhop");
-    assert_eq!(keys.state.filter, "", "not before Enter");
+    assert_eq!(keys.state.conditions.search, "", "not before Enter");
     keys.press(KeyCode::Backspace);
     assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
-    assert_eq!(keys.state.filter, "sqho");
+    assert_eq!(keys.state.conditions.search, "sqho");
     assert_eq!(keys.state.cursor(), Cursor::default());
-    let Question::Connections { search, .. } = keys.state.question() else {
-        panic!("{:?}", keys.state.question());
+    let Request::Connections { conditions, .. } = keys.state.request() else {
+        panic!("{:?}", keys.state.request());
     };
-    assert_eq!(search, "sqho");
-    // The present filter can be changed, and Esc leaves it.
+    assert_eq!(conditions, keys.state.conditions);
+    // The present search can be changed, and Esc leaves it.
     keys.press(KeyCode::Char('/'));
     keys.type_text("x");
     assert_eq!(keys.press(KeyCode::Esc), Effect::Draw);
     assert_eq!(
-        (keys.state.filter.as_str(), keys.state.typed.as_ref()),
+        (
+            keys.state.conditions.search.as_str(),
+            keys.state.typed.as_ref()
+        ),
         ("sqho", None)
     );
     assert_eq!(keys.press(KeyCode::Esc), Effect::Poll);
-    assert_eq!(keys.state.filter, "");
+    assert_eq!(keys.state.conditions, Conditions::default());
     assert_eq!(keys.press(KeyCode::Esc), Effect::Draw, "nothing to clear");
 }
 
 #[test]
-fn a_filter_has_a_longest_length() {
+fn a_search_is_typed_to_the_length_that_the_daemon_takes() {
     let mut keys = Keyboard::new(HEIGHT);
     keys.press(KeyCode::Char('/'));
-    keys.type_text(&"漢".repeat(LONGEST_FILTER + 9));
+    keys.type_text(&"漢".repeat(MAX_BYTES));
     keys.press(KeyCode::Enter);
-    assert_eq!(keys.state.filter.chars().count(), LONGEST_FILTER);
+    let search = &keys.state.conditions.search;
+    assert!(search.parse::<Search>().is_ok());
+    assert_eq!(search.chars().count(), MAX_BYTES / 3);
 }
 
 #[test]
@@ -187,7 +201,7 @@ fn details_open_scroll_and_close() {
     let first = keys.selected();
     assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
     assert_eq!(keys.state.overlay, Some(Overlay::Connection(first)));
-    assert_eq!(keys.state.question(), Question::Connection(first));
+    assert_eq!(keys.state.request(), Request::Connection(first));
     keys.press(KeyCode::Down);
     assert_eq!(keys.state.scrolled, 1);
     keys.press(KeyCode::End);
@@ -218,11 +232,23 @@ fn the_rows_of_the_other_panes_open_what_they_are_about() {
         Some(Overlay::Connection(ConnId(315_654)))
     );
     keys.press(KeyCode::Esc);
-    for (pane, filter) in [('3', "chat"), ('4', "10.0.4.17")] {
+    let scopes = [
+        ('3', Scope::Listener("chat".to_owned()), "listener chat"),
+        ('4', Scope::Peer([10, 0, 4, 17].into()), "peer 10.0.4.17"),
+    ];
+    for (pane, scope, text) in scopes {
         keys.press(KeyCode::Char(pane));
         assert_eq!(keys.press(KeyCode::Enter), Effect::Poll);
         assert_eq!(keys.state.pane, Pane::Connections);
-        assert_eq!(keys.state.filter, filter);
+        assert_eq!(keys.state.conditions, Conditions::of(scope));
+        assert_eq!(keys.state.conditions.text(), text);
+        keys.press(KeyCode::Char('/'));
+        keys.type_text("a");
+        keys.press(KeyCode::Enter);
+        let both = format!("{text}  search a");
+        assert_eq!(keys.state.conditions.text(), both);
+        assert_eq!(keys.press(KeyCode::Esc), Effect::Poll);
+        assert!(keys.state.conditions.is_empty());
     }
 }
 

@@ -12,14 +12,13 @@ use unicode_width::UnicodeWidthStr;
 use super::list::MARKERS;
 use crate::{
     cli::{
-        screen::Amount,
+        screen::{Amount, ShortAge, ShortRoundTrip},
         table::cut,
         top::{
             appearance::{HEADING, SELECTED, WARNING, short_verdict, verdict_style},
             areas::take_top,
             bar::{idle_bar, is_at_risk},
-            compact::{Compact, ShortRoundTrip},
-            polled::ConnectionPage,
+            poll_result::ConnectionPage,
             state::Cursor,
         },
     },
@@ -27,6 +26,7 @@ use crate::{
         connections::{ConnectionRecord, DirectionRecord, State},
         heartbeat,
         owner_text::short_owner_text,
+        printable::printable,
         rates::DirectionRates,
         verdict_text::verdict_text,
     },
@@ -55,15 +55,13 @@ static COLUMNS: [Column; 11] = [
         ..Column::text("VERDICT", VERDICT, 0, |_| String::new())
     },
     Column::text("PEER", 21, 0, |record| record.peer.to_string()),
-    Column::text("LISTENER", 8, 5, |record| {
-        record.listener.escape_debug().to_string()
-    }),
+    Column::text("LISTENER", 8, 5, |record| printable(&record.listener)),
     Column {
         cell: Cell::IdleBar,
         ..Column::text("IDLE/LIMIT", 16, 1, |_| String::new())
     },
     Column::number("PING IN", 7, 3, |record| {
-        Compact(heartbeat::next_expected(record)).to_string()
+        ShortAge(heartbeat::next_expected(record)).to_string()
     }),
     Column::number("RTT", 5, 4, |record| {
         ShortRoundTrip(round_trip(record)).to_string()
@@ -251,8 +249,7 @@ fn rate(record: &ConnectionRecord, rates: Option<DirectionRates>) -> String {
 }
 
 fn owner(record: &ConnectionRecord) -> String {
-    let text = short_owner_text(&record.owner);
-    text.unwrap_or_else(unknown)
+    short_owner_text(&record.owner).unwrap_or_else(unknown)
 }
 
 fn unknown() -> String {

@@ -10,27 +10,31 @@ use ratatui::{
 use super::Freshness;
 use crate::{
     cli::{
-        screen::{Age, Grouped},
+        screen::{Age, Grouped, ShortAge},
         top::{
             appearance::{CONFIRMED, HEADING, HEALTHY, WARNING},
             areas::take_top,
-            compact::Compact,
-            polled::Polled,
+            poll_result::PollResult,
         },
     },
-    records::status::StatusRecord,
+    records::{printable::printable, status::StatusRecord},
 };
 
 /// Between two counts.
 const GAP: &str = "  ";
 
-pub(super) fn draw(polled: &Polled, freshness: Freshness<'_>, mut area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(
+    polled: &PollResult,
+    freshness: Freshness<'_>,
+    mut area: Rect,
+    buffer: &mut Buffer,
+) {
     let status = &polled.status;
     let first = take_top(&mut area, 1);
     let age = age(status, freshness);
     counts(status, usize::from(first.width).saturating_sub(age.width())).render(first, buffer);
     age.render(first, buffer);
-    trouble(status, freshness).render(area, buffer);
+    problem(status, freshness).render(area, buffer);
 }
 
 /// As many counts as fit, the most important first.
@@ -55,7 +59,7 @@ fn counts(status: &StatusRecord, width: usize) -> Line<'static> {
             0 => Span::raw(at_risk),
             _ => Span::styled(at_risk, WARNING),
         },
-        Span::raw(format!("up {}", Compact(Some(status.uptime_seconds)))),
+        Span::raw(format!("up {}", ShortAge(Some(status.uptime_seconds)))),
     ];
     let mut line = Line::from(Span::styled("wsmon", HEADING));
     for count in counts {
@@ -79,15 +83,15 @@ fn age(status: &StatusRecord, freshness: Freshness<'_>) -> Line<'static> {
     line.right_aligned()
 }
 
-fn trouble(status: &StatusRecord, freshness: Freshness<'_>) -> Line<'static> {
+fn problem(status: &StatusRecord, freshness: Freshness<'_>) -> Line<'static> {
     if let Some(failure) = freshness.failure {
-        return Line::styled(format!("no answer: {}", failure.escape_debug()), CONFIRMED);
+        return Line::styled(format!("no answer: {}", printable(failure)), CONFIRMED);
     }
     match status.problems.as_slice() {
         [] => Line::styled("no problems", HEALTHY),
-        [problem] => Line::styled(problem.escape_debug().to_string(), WARNING),
+        [problem] => Line::styled(printable(problem), WARNING),
         [problem, others @ ..] => Line::styled(
-            format!("(1 of {}) {}", others.len() + 1, problem.escape_debug()),
+            format!("(1 of {}) {}", others.len() + 1, printable(problem)),
             WARNING,
         ),
     }

@@ -5,12 +5,12 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Line, widgets::W
 use crate::{
     cli::{
         list::clients as client_table,
+        screen::ShortAge,
         table::{Column, Table},
         top::{
             appearance::{CONFIRMED, HEADING, SELECTED, WARNING, short_verdict, verdict_style},
             areas::take_top,
-            compact::Compact,
-            polled::Polled,
+            poll_result::PollResult,
             state::Cursor,
         },
     },
@@ -73,7 +73,7 @@ impl List {
     }
 }
 
-pub(super) fn alerts(polled: &Polled, width: u16) -> List {
+pub(super) fn alerts(polled: &PollResult, width: u16) -> List {
     let columns = vec![
         Column::new("SINCE"),
         Column::new("ALERT").shortened_to(15),
@@ -85,7 +85,7 @@ pub(super) fn alerts(polled: &Polled, width: u16) -> List {
             alert.ts.strftime("%H:%M:%S").to_string(),
             match &alert.certainty {
                 Some(certainty) => short_verdict(&alert.kind, certainty),
-                None => alert.kind.escape_debug().to_string(),
+                None => alert.kind.clone(),
             },
             match &alert.conn {
                 // The owner is in the details, so that the reason has room.
@@ -101,15 +101,15 @@ pub(super) fn alerts(polled: &Polled, width: u16) -> List {
     };
     List {
         nothing: "no alerts",
-        ..List::new(&polled.alerts, columns, row, style, width)
+        ..List::new(&polled.alerts.records, columns, row, style, width)
     }
 }
 
-pub(super) fn clients(polled: &Polled, width: u16) -> List {
+pub(super) fn clients(polled: &PollResult, width: u16) -> List {
     List {
         nothing: "no clients: none was seen to connect since the daemon started",
         ..List::new(
-            &polled.clients,
+            &polled.clients.records,
             client_table::columns(),
             client_table::row,
             |_| Style::new(),
@@ -118,12 +118,12 @@ pub(super) fn clients(polled: &Polled, width: u16) -> List {
     }
 }
 
-pub(super) fn listeners(polled: &Polled, width: u16) -> List {
+pub(super) fn listeners(polled: &PollResult, width: u16) -> List {
     let columns = vec![
         Column::new("LISTENER").shortened_to(10),
         Column::new("PORTS").shortened_to(10).left_out(5),
         Column::number("OPEN"),
-        Column::number("RISK").left_out(4),
+        Column::number("AT RISK").left_out(4),
         Column::number("ZOMBIES"),
         Column::new("LIMIT").shortened_to(12),
         Column::number("P99 GAP").left_out(2),
@@ -148,11 +148,11 @@ pub(super) fn listeners(polled: &Polled, width: u16) -> List {
 /// A listener as a row of the table. The timeout was learned to be between two silences: one that a
 /// connection survived, and a longer one that killed one.
 fn listener_row(listener: &ListenerStatus) -> Vec<String> {
-    let length = |seconds| Compact(seconds).to_string();
+    let length = |seconds| ShortAge(seconds).to_string();
     let limit = match (listener.idle_limit_seconds, &listener.hop) {
         (Some(_), Some(hop)) => {
-            let limit = Compact(listener.idle_limit_seconds);
-            format!("{limit} ({})", hop.escape_debug())
+            let limit = ShortAge(listener.idle_limit_seconds);
+            format!("{limit} ({})", hop)
         }
         (limit, _) => length(limit),
     };
@@ -161,7 +161,7 @@ fn listener_row(listener: &ListenerStatus) -> Vec<String> {
         listener.learned_upper_seconds,
     ];
     vec![
-        listener.listener.escape_debug().to_string(),
+        listener.listener.clone(),
         listener.ports.clone(),
         listener.open.to_string(),
         listener.at_risk.to_string(),

@@ -8,8 +8,9 @@ use super::*;
 use crate::{
     cli::top::{
         appearance::Appearance,
-        once,
+        poll_result::FirstRecords,
         samples::{connections, polled, polled_detail},
+        single_screen,
         state::{Effect, Overlay},
     },
     records::list_order::ListOrder,
@@ -26,9 +27,9 @@ const PLAIN: Appearance = Appearance {
 };
 
 /// The view after these keys.
-fn state(polled: &Polled, width: u16, height: u16, keys: &[KeyCode]) -> ViewState {
-    let mut state = ViewState::new(ListOrder::Urgency, "", width, height);
-    state.adopt(polled);
+fn state(polled: &PollResult, width: u16, height: u16, keys: &[KeyCode]) -> ViewState {
+    let mut state = ViewState::new(ListOrder::Urgency, None, width, height);
+    state.update(polled);
     for key in keys {
         let key = Event::Key(KeyEvent::from(*key));
         assert_ne!(state.on_event(&key, polled), Effect::Quit);
@@ -46,14 +47,14 @@ fn screen(view: &View<'_>, appearance: Appearance, width: u16, height: u16) -> B
     terminal.backend().buffer().clone()
 }
 
-fn text(polled: &Polled, width: u16, height: u16, keys: &[KeyCode]) -> String {
+fn text(polled: &PollResult, width: u16, height: u16, keys: &[KeyCode]) -> String {
     let view = View {
         state: &state(polled, width, height, keys),
         polled,
         freshness: Freshness::default(),
         has_keys: true,
     };
-    let lines = once::lines(&screen(&view, PLAIN, width, height));
+    let lines = single_screen::lines(&screen(&view, PLAIN, width, height));
     lines.join("\n") + "\n"
 }
 
@@ -115,11 +116,31 @@ fn overlays_fit_a_small_terminal() {
         );
     }
     let typed = [KeyCode::Char('/'), KeyCode::Char('a')];
-    let filter = text(&polled(), 80, 24, &typed);
+    let searched = text(&polled(), 80, 24, &typed);
     assert!(
-        filter.ends_with("filter: a   Enter applies, Esc cancels\n"),
-        "{filter}"
+        searched.ends_with("search: a   Enter applies, Esc cancels\n"),
+        "{searched}"
     );
+}
+
+#[test]
+fn listeners_below_the_connections_are_counted_if_they_do_not_fit() {
+    let mut polled = polled();
+    let listeners = polled.status.listeners.clone();
+    assert!(text(&polled, 120, 40, &[]).contains("\nListeners\n"));
+    polled.status.listeners = listeners.iter().cycle().take(9).cloned().collect();
+    let shown = text(&polled, 120, 40, &[]);
+    let (_, strip) = shown.split_once("\nListeners  +3 more\n").expect("a title");
+    assert_eq!(strip.lines().count(), 1 + 6 + 1, "{strip}");
+}
+
+#[test]
+fn alerts_that_are_left_out_are_counted() {
+    let mut polled = polled();
+    let alerts = polled.alerts.records.clone();
+    polled.alerts = FirstRecords::new(alerts, Some(1_234));
+    let shown = text(&polled, 80, 24, &[KeyCode::Char('2')]);
+    assert!(shown.contains("2 of 1,234\n"), "{shown}");
 }
 
 #[test]
@@ -152,7 +173,7 @@ fn the_samples_have_every_verdict() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_reported_with_the_age_of_the_data() {
+fn a_daemon_that_does_not_respond_is_reported_with_the_age_of_the_data() {
     let polled = polled();
     let view = View {
         state: &state(&polled, 80, 24, &[]),
@@ -164,7 +185,7 @@ fn a_daemon_that_does_not_answer_is_reported_with_the_age_of_the_data() {
         },
         has_keys: true,
     };
-    let lines = once::lines(&screen(&view, PLAIN, 80, 24));
+    let lines = single_screen::lines(&screen(&view, PLAIN, 80, 24));
     assert!(lines[0].ends_with("  data 1 m 12 s old"), "{}", lines[0]);
     assert_eq!(lines[1], "no answer: no wsmon listens on /run/wsmon.sock");
 }
@@ -178,7 +199,7 @@ fn a_screen_without_keys_has_no_selection_and_no_footer() {
         freshness: Freshness::default(),
         has_keys: false,
     };
-    let lines = once::lines(&screen(&view, PLAIN, 80, 24));
+    let lines = single_screen::lines(&screen(&view, PLAIN, 80, 24));
     assert!(lines.iter().all(|line| !line.starts_with('>')), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("quit")), "{lines:?}");
 }
@@ -226,8 +247,8 @@ fn hostile_text_reaches_no_terminal() {
         record.listener = evil();
         record.owner.pod_name = Some(evil());
     }
-    hostile.alerts[0].reason = evil();
-    hostile.alerts[0].listener = evil();
+    hostile.alerts.records[0].reason = evil();
+    hostile.alerts.records[0].listener = evil();
     for keys in [
         &[][..],
         &[KeyCode::Enter],

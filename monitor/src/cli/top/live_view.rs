@@ -1,6 +1,7 @@
 //! The loop of the view on a terminal.
 
 use std::{
+    future::pending,
     io,
     process::ExitCode,
     thread,
@@ -16,50 +17,68 @@ use ratatui::{
     },
 };
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::SignalKind,
     sync::mpsc,
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{self, MissedTickBehavior},
 };
 
 use super::{
     TopArgs,
     appearance::Appearance,
-    polled::{Answer, Polled, poll},
+    poll_result::{PollResult, Request, Response, poll},
     rate_meter::RateMeter,
     refresh_timer::RefreshTimer,
     state::{Effect, ViewState},
     terminal_guard::TerminalGuard,
     view::{Freshness, View},
 };
-use crate::cli::exit::{CommandResult, Failure};
+use crate::cli::{
+    exit::{CommandResult, Failure},
+    stop_signals::StopSignals,
+};
 
 /// Keys that wait while a screen is drawn.
 const WAITING_EVENTS: usize = 64;
 
-/// Everything that is shown, and the refresh on its way.
+/// The screen is drawn at least so often, because the age of the data grows.
+const REDRAW: Duration = Duration::from_secs(1);
+
+/// In raw mode, Ctrl-C is a key.
+const STOP_SIGNALS: [SignalKind; 3] = [
+    SignalKind::terminate(),
+    SignalKind::interrupt(),
+    SignalKind::hangup(),
+];
+
+/// Everything that is shown, and the refresh that runs.
 struct LiveView<'a> {
     args: &'a TopArgs,
     state: ViewState,
-    polled: Polled,
+    polled: PollResult,
     meter: RateMeter,
     timer: RefreshTimer,
     /// Why the last refresh failed.
     failure: Option<String>,
-    /// At most one: a slow daemon is not asked again before it answers, unless something else is to be shown.
-    refresh: Option<JoinHandle<Result<Answer, Failure>>>,
+    refresh: Option<Refresh>,
+}
+
+/// A refresh that runs.
+struct Refresh {
+    request: Request,
+    task: JoinHandle<Result<Response, Failure>>,
 }
 
 /// Shows the view until it is quit.
 pub(super) async fn show(args: &TopArgs) -> CommandResult {
     let (width, height) = terminal::size().map_err(|error| no_terminal(&error))?;
-    let mut state = ViewState::new(args.sort, &args.filter, width, height);
+    let mut state = ViewState::new(args.sort, args.search.as_ref(), width, height);
     // Without a daemon, its error message is better read on a terminal that was not taken.
-    let answer = poll(&args.control, &state.question()).await?;
-    let mut polled = Polled::new(answer);
+    let response = poll(&args.control, &state.request()).await?;
+    let mut polled = PollResult::new(response);
     let mut meter = RateMeter::default();
     meter.measure(&mut polled.connections.records);
-    state.adopt(&polled);
+    state.update(&polled);
     let mut view = LiveView {
         args,
         state,
@@ -69,20 +88,21 @@ pub(super) async fn show(args: &TopArgs) -> CommandResult {
         failure: None,
         refresh: None,
     };
-    let mut ends = Ends::new()?;
+    let mut stop = StopSignals::new(&STOP_SIGNALS)?;
     let guard = TerminalGuard::enter(args.mouse).map_err(|error| no_terminal(&error))?;
-    let ended = view.run(&mut ends).await;
+    let ended = view.run(&mut stop).await;
     drop(guard);
     ended.map(|()| ExitCode::SUCCESS)
 }
 
 impl LiveView<'_> {
-    async fn run(&mut self, ends: &mut Ends) -> Result<(), Failure> {
+    async fn run(&mut self, stop: &mut StopSignals) -> Result<(), Failure> {
         let appearance = Appearance::of_stdout(self.args.color);
         let backend = CrosstermBackend::new(io::stdout());
         let mut terminal = Terminal::new(backend).map_err(|error| no_terminal(&error))?;
         let mut events = read_events();
-        let mut ticks = ticks(self.args.interval);
+        let mut redraws = time::interval(self.args.interval.min(REDRAW));
+        redraws.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let drawn = terminal.draw(|frame| {
                 let buffer = frame.buffer_mut();
@@ -90,7 +110,20 @@ impl LiveView<'_> {
                 appearance.apply(buffer);
             });
             drawn.map_err(|error| no_terminal(&error))?;
+            let next_refresh = self.timer.next_refresh(self.state.is_paused);
             let effect = tokio::select! {
+                // After a panic of a refresh, the terminal is restored: nothing may be drawn.
+                biased;
+                () = stop.wait() => Effect::Quit,
+                finished = finished(&mut self.refresh) => {
+                    let (request, result) = finished?;
+                    self.refresh = None;
+                    self.finish(&request, result)
+                }
+                () = until(next_refresh) => {
+                    self.start_refresh();
+                    Effect::Draw
+                }
                 event = events.recv() => match event {
                     Some(event) => {
                         let event = event.map_err(|error| no_terminal(&error))?;
@@ -98,19 +131,11 @@ impl LiveView<'_> {
                     }
                     None => Effect::Quit,
                 },
-                answer = finished(&mut self.refresh) => {
-                    self.refresh = None;
-                    self.take(answer)
-                }
-                _ = ticks.tick() => match self.is_refresh_due() {
-                    true => Effect::Poll,
-                    false => Effect::Draw,
-                },
-                () = ends.next() => Effect::Quit,
+                _ = redraws.tick() => Effect::Draw,
             };
             match effect {
                 Effect::Draw => {}
-                Effect::Poll => self.poll(),
+                Effect::Poll => self.timer.mark_dirty(),
                 Effect::Quit => return Ok(()),
             }
         }
@@ -130,30 +155,29 @@ impl LiveView<'_> {
         }
     }
 
-    fn is_refresh_due(&self) -> bool {
-        let is_idle = !self.state.is_paused && self.refresh.is_none();
-        is_idle && self.timer.is_due(Instant::now())
+    fn start_refresh(&mut self) {
+        self.timer.start(Instant::now());
+        let (control, request) = (self.args.control.clone(), self.state.request());
+        let requested = request.clone();
+        let task = tokio::spawn(async move { poll(&control, &requested).await });
+        self.refresh = Some(Refresh { request, task });
     }
 
-    fn poll(&mut self) {
-        if let Some(outdated) = self.refresh.take() {
-            outdated.abort();
-        }
-        let (control, question) = (self.args.control.clone(), self.state.question());
-        self.timer.ask(Instant::now());
-        self.refresh = Some(tokio::spawn(async move { poll(&control, &question).await }));
-    }
-
-    fn take(&mut self, answer: Result<Answer, Failure>) -> Effect {
-        match answer {
-            Ok(answer) => {
-                self.polled.update(answer);
+    fn finish(&mut self, request: &Request, result: Result<Response, Failure>) -> Effect {
+        match result {
+            Ok(response) => {
+                self.polled.update(response);
                 self.meter.measure(&mut self.polled.connections.records);
-                self.timer.answer(self.state.order, Instant::now());
+                self.timer.finish(request.needs_rates(), Instant::now());
                 self.failure = None;
-                self.state.adopt(&self.polled)
+                // The keys since may have chosen something else, which the next refresh brings.
+                match *request == self.state.request() {
+                    true => self.state.update(&self.polled),
+                    false => Effect::Draw,
+                }
             }
             Err(failure) => {
+                self.timer.fail();
                 self.failure = Some(failure.to_string());
                 Effect::Draw
             }
@@ -162,21 +186,26 @@ impl LiveView<'_> {
 }
 
 /// Waits for the refresh; for ever if there is none.
+///
+/// # Errors
+/// If it panicked.
 async fn finished(
-    refresh: &mut Option<JoinHandle<Result<Answer, Failure>>>,
-) -> Result<Answer, Failure> {
-    match refresh {
-        Some(refresh) => refresh
-            .await
-            .unwrap_or_else(|error| Err(Failure::failed(format!("the refresh failed: {error}")))),
-        None => std::future::pending().await,
-    }
+    refresh: &mut Option<Refresh>,
+) -> Result<(Request, Result<Response, Failure>), Failure> {
+    let Some(Refresh { request, task }) = refresh else {
+        return pending().await;
+    };
+    let result = task.await;
+    let result = result.map_err(|error| Failure::failed(format!("the refresh failed: {error}")))?;
+    Ok((request.clone(), result))
 }
 
-fn ticks(every: Duration) -> Interval {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+/// Waits until then; for ever if `None`.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => time::sleep_until(moment.into()).await,
+        None => pending().await,
+    }
 }
 
 /// Keys and the like. The thread that reads them ends with the process.
@@ -194,33 +223,23 @@ fn read_events() -> mpsc::Receiver<io::Result<Event>> {
     events
 }
 
-/// The signals that end the view. In raw mode, Ctrl-C is a key.
-struct Ends([Signal; 3]);
-
-impl Ends {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
-        };
-        Ok(Self([
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [terminated, interrupted, hung_up] = &mut self.0;
-        tokio::select! {
-            _ = terminated.recv() => {}
-            _ = interrupted.recv() => {}
-            _ = hung_up.recv() => {}
-        }
-    }
-}
-
 fn no_terminal(error: &io::Error) -> Failure {
     Failure::failed(format!(
         "cannot use the terminal: {error}; --once prints one screen"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refresh_that_panics_ends_the_view() {
+        let mut refresh = Some(Refresh {
+            request: Request::Listeners,
+            task: tokio::spawn(async { panic!("on purpose") }),
+        });
+        let error = finished(&mut refresh).await.expect_err("a failure");
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
 }

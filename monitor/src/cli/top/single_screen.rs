@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{
     TopArgs,
     appearance::Appearance,
-    polled::{Polled, poll},
+    poll_result::{PollResult, poll},
     state::ViewState,
     view::{Freshness, View},
 };
@@ -27,10 +27,10 @@ const SIZE: (u16, u16) = (80, 24);
 
 pub(super) async fn print(args: &TopArgs) -> CommandResult {
     let (width, height) = size();
-    let mut state = ViewState::new(args.sort, &args.filter, width, height);
-    let answer = poll(&args.control, &state.question()).await?;
-    let polled = Polled::new(answer);
-    state.adopt(&polled);
+    let mut state = ViewState::new(args.sort, args.search.as_ref(), width, height);
+    let response = poll(&args.control, &state.request()).await?;
+    let polled = PollResult::new(response);
+    state.update(&polled);
     let view = View {
         state: &state,
         polled: &polled,
