@@ -16,7 +16,7 @@ mod files;
 mod refusals;
 mod reload;
 mod settings;
-mod unserved;
+mod unserved_ports;
 mod verbosity;
 
 use banner::Banner;
@@ -281,7 +281,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     if let Some(seeded) = seeded {
         let pod_logs = settings.pod_logs().to_owned();
         // In the background, because the rings are not read during the survey.
-        tokio::task::spawn_blocking(move || unserved::report(&seeded.unserved, &pod_logs));
+        tokio::task::spawn_blocking(move || unserved_ports::report(&seeded.unserved, &pod_logs));
     }
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
