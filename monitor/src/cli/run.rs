@@ -75,9 +75,8 @@ Each flag can be set by an environment variable: WSMON_PORT is --port,
 WSMON_LB_TIMEOUT is --lb-timeout. A flag overrides its variable, a variable
 the file. Lists are separated by commas.
 
-Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid
-arguments, 3 if the kernel or the privileges are not enough (see
-`wsmon check`).")]
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid input,
+3 if the kernel or the privileges are not enough (see `wsmon check`).")]
 pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
