@@ -206,7 +206,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let access_log = settings.access_log().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(|error| {
         let path = settings.access_log.as_deref().unwrap_or_default();
-        Failure::usage(format!("cannot write --access-log {path}: {error}"))
+        Failure::usage(format!("cannot write the access log {path}: {error}"))
     })?;
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
