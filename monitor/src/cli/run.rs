@@ -116,8 +116,8 @@ pub struct RunArgs {
     #[arg(long = "webhook", value_name = "URL", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
 
-    /// Unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
-    /// [default: /run/wsmon.sock]
+    /// Unix socket for `wsmon top`, `list` and the other commands that show the daemon's state, or none;
+    /// owner and group may connect [default: /run/wsmon.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
