@@ -86,7 +86,7 @@ pub struct RunArgs {
     #[arg(
         long = "metrics-addr",
         alias = "web.listen-address",
-        value_name = "ADDR:PORT",
+        value_name = "[ADDR:]PORT,…",
         value_delimiter = ','
     )]
     pub metrics_addrs: Vec<MetricsAddress>,
@@ -109,11 +109,11 @@ pub struct RunArgs {
     pub access_log_handshake: bool,
 
     /// Alertmanager to post alerts to; repeat it for each member of a cluster
-    #[arg(long = "alertmanager", value_name = "URL", value_delimiter = ',')]
+    #[arg(long = "alertmanager", value_name = "URL,…", value_delimiter = ',')]
     pub alertmanagers: Vec<Endpoint>,
 
     /// URL to post each line of the alert log to; may be repeated
-    #[arg(long = "webhook", value_name = "URL", value_delimiter = ',')]
+    #[arg(long = "webhook", value_name = "URL,…", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
 
     /// Unix socket for `wsmon top`, `list` and the other commands that show the daemon's state, or none;
