@@ -13,6 +13,7 @@ use tokio::{
 
 mod banner;
 mod files;
+mod origin;
 mod refusals;
 mod reload;
 mod settings;
@@ -20,6 +21,7 @@ mod unserved_ports;
 mod verbosity;
 
 use banner::Banner;
+use origin::origin;
 use reload::Reloader;
 use settings::Settings;
 use verbosity::Verbosity;
@@ -189,9 +191,13 @@ pub fn run(args: &RunArgs) -> CommandResult {
 async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // Everything that can be refused is refused before the first attach.
     refusals::refuse_second(settings.control()).await?;
-    files::refuse_misplaced(&settings)?;
+    files::refuse_misplaced(args, &settings)?;
     let cgroup = settings.cgroup.as_deref();
-    let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| refused_cgroup(cgroup, &error))?;
+    let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| {
+        let given = args.cgroup.as_deref().map(Path::as_os_str);
+        let origin = cgroup.map(|_| origin("cgroup", "daemon.cgroup", given));
+        refused_cgroup(origin.as_deref(), &error)
+    })?;
     let server = match MetricsServer::bind(&settings.metrics_addrs) {
         Ok(server) => server,
         Err(error) => return Err(refusals::refused_metrics(error).await),
