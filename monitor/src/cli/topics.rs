@@ -5,12 +5,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Subcommand;
+use clap::{
+    CommandFactory, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use super::{
+    Cli,
     exit::{CommandResult, Failure},
     wrap::{NARROW, wrap},
 };
+use crate::config::profiles::nearest;
 
 /// Subjects of `wsmon help`. As commands they print the same text.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -53,6 +58,24 @@ pub fn run(topic: Topic) -> CommandResult {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Adds the nearest command or topic to the error of `wsmon help NAME`, where clap suggests none.
+pub fn suggested(mut error: clap::Error) -> clap::Error {
+    let wrong = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(wrong)) => wrong.clone(),
+        _ => return error,
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return error;
+    }
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    if let Some(near) = nearest(&wrong, names) {
+        let near = ContextValue::Strings(vec![near.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, near);
+    }
+    error
 }
 
 /// Every alert of the page, with its meaning and the first thing to do.
