@@ -150,7 +150,7 @@ mod tests {
         assert!(
             text.starts_with(
                 "expired          silent for longer than the load balancer remembers\n                 \
-                 Send a heartbeat from the server at least every T / 3"
+                 Send heartbeats from the server, at intervals of at most a"
             ),
             "{text}"
         );
