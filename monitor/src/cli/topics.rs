@@ -30,17 +30,24 @@ pub enum Topic {
 
 const ZOMBIES: &str = "\
 A zombie is a connection that looks open and is dead. To see one, stop a
-client of your WebSocket server. Its kernel keeps the connection open, and
-its process is silent, as if the path had forgotten it:
+client of your WebSocket server. Its kernel still acknowledges, and its
+process is silent:
 
-  sudo wsmon run --port 8080 --lb-timeout 20s    watch the server's port
-  kill -STOP PID                                 stop a client
-  sudo wsmon top                                 in another terminal, or list
-  kill -CONT PID                                 let the client go on
+  sudo wsmon run --port 8080 --lb-timeout 60s    watch the server's port
+  pgrep -f NAME                                  find the PID of the client
+  kill -STOP PID                                 stop it
+  sudo wsmon top                                 watch it, in another terminal
+  kill -CONT PID                                 let it go on
+
+If `wsmon run` watches the port already, use that one. Its limit must be
+longer than the server's ping interval. Otherwise, healthy connections are
+`expired` between two pings.
 
 If the server sends pings, the connection is `unresponsive` after the second
-one without a pong. Otherwise it is `expired` after 20 s of silence. The
-terminal of `wsmon run` shows it, and its end when the client goes on.
+one without a pong. Without pings it is `expired` after the limit, like every
+other connection that is silent for so long. The verdict ends when the client
+sends something, such as the pongs that it owes. `wsmon run` then prints
+`resolved … heard again`.
 
 `wsmon help verdicts` lists what else can be wrong.";
 
