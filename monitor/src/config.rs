@@ -61,6 +61,8 @@ pub struct DaemonTable {
     /// Empty without the key.
     #[serde(deserialize_with = "value::metrics_addresses")]
     pub metrics_addr: Vec<MetricsAddress>,
+    /// Whether the page at `/` of these addresses shows the state of the daemon.
+    pub status_page: bool,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
     /// Where learned state is kept.

@@ -49,6 +49,7 @@ pub mod state;
 mod state_writer;
 mod stats_poll;
 mod status;
+mod status_page;
 mod sweep;
 mod workload_lookup;
 
@@ -59,6 +60,7 @@ use intake::{Arrival, Intake};
 use outputs::{OutputEvent, Outputs};
 use reconcile::Seeded;
 use state::StateFile;
+use status_page::TrendRecorder;
 
 /// A record is stamped before it is committed, so a program interrupted in between commits a moment
 /// late. The core's clock therefore runs this much behind the real one.
@@ -80,6 +82,8 @@ pub struct DaemonSettings {
     pub pod_logs: PathBuf,
     /// Maximum number of workloads per listener in the labels of metrics; `None` without these labels.
     pub max_workloads: Option<u16>,
+    /// Whether to keep what the page at `/` shows of the last hour.
+    pub status_page: bool,
 }
 
 /// New rules for the watched listeners, which must be the same ones in the same order.
@@ -126,6 +130,8 @@ pub struct Daemon {
     outputs: Outputs,
     housekeeping: Housekeeping,
     started_at: Instant,
+    /// `None` without the status page.
+    trend: Option<TrendRecorder>,
     /// Keeps the programs attached.
     loaded: Loaded,
 }
@@ -167,6 +173,9 @@ impl Daemon {
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             started_at: Instant::now(),
+            trend: settings
+                .status_page
+                .then(|| TrendRecorder::new(listeners.len())),
             listeners,
             loaded,
         })
@@ -205,6 +214,7 @@ impl Daemon {
         tokio::pin!(stop);
         loop {
             let deadline = self.deadline();
+            let minute_end = self.trend.as_ref().map(TrendRecorder::due);
             tokio::select! {
                 () = &mut stop => {
                     self.outputs.flush(&self.core, &self.listeners).await;
@@ -231,6 +241,7 @@ impl Daemon {
                     let missed_ends = &self.intake.missed_ends;
                     self.housekeeping.handle(chore, &mut self.core, missed_ends);
                 }
+                () = sleep_until(minute_end) => self.end_minute(),
                 () = sleep_until(deadline) => {}
                 // The rest of a large piece of work alternates with everything else.
                 () = tokio::task::yield_now(), if self.is_behind() => {}
@@ -347,6 +358,9 @@ impl Daemon {
             match action {
                 Action::Alert(alert) => {
                     self.housekeeping.reaping.offer(&alert);
+                    if let Some(trend) = &mut self.trend {
+                        trend.handle_alert(&alert, &self.core);
+                    }
                     self.outputs.offer(alert, &self.listeners, &now);
                 }
                 Action::Transition(transition) => self.report_transition(&transition),

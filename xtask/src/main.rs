@@ -7,6 +7,7 @@ mod cross;
 mod dist;
 mod fuzz;
 mod lint;
+mod npm;
 mod peers;
 mod program;
 mod root;
@@ -47,6 +48,9 @@ enum Task {
     Record(program::Args),
     /// Search for inputs that break a guarantee, guided by coverage
     Fuzz(fuzz::Args),
+    /// Check the status page in Chromium
+    #[command(disable_help_flag = true)]
+    Page(program::Args),
     /// Measure what watching costs the traffic that is watched
     #[command(disable_help_flag = true)]
     Bench(program::Args),
@@ -72,6 +76,7 @@ Examples:
   cargo xtask dist                     an archive to install from, in target/dist
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
+  cargo xtask page                     the status page in Chromium, with screenshots; no root needed
   cargo xtask fuzz segment             ten minutes of generated TCP segments
 
 Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first.";
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run().map(done),
         Task::Record(args) => Program::Record.exec(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(done),
+        Task::Page(args) => Program::Page.exec(&args),
         Task::Bench(args) => Program::Bench.exec(&args),
         Task::Scale(args) => Program::Scale.exec(&args),
         Task::Test(args) => test::run(&args).map(done),

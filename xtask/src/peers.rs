@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{bytecode_lock::sha256, setup::Steps, workspace};
+use crate::{bytecode_lock::sha256, npm, setup::Steps, workspace};
 
 /// Installs both, unless this folder already has the same locked versions.
 ///
@@ -25,14 +25,7 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
         steps.there("node ws and Python websockets", "target/peers");
         return Ok(());
     }
-    for name in ["package.json", "package-lock.json"] {
-        steps.write(&folder.join(name), &fs::read_to_string(locks.join(name))?)?;
-    }
-    steps.step(
-        Command::new("npm")
-            .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
-            .current_dir(&folder),
-    )?;
+    npm::ci(steps, &locks, &folder)?;
     virtual_environment(steps, &folder.join("venv"), &locks.join("requirements.txt"))?;
     steps.write(&stamp, &wanted)
 }
@@ -87,7 +80,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 /// The locks and the path: a virtual environment breaks when it is moved.
 fn fingerprint(locks: &Path, folder: &Path) -> Result<String> {
     let mut all = folder.as_os_str().as_encoded_bytes().to_vec();
-    for name in ["package.json", "package-lock.json", "requirements.txt"] {
+    for name in npm::LOCKS.into_iter().chain(["requirements.txt"]) {
         let path = locks.join(name);
         all.extend(fs::read(&path).with_context(|| format!("could not read {}", path.display()))?);
     }

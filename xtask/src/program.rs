@@ -28,6 +28,7 @@ pub(crate) struct Args {
 pub(crate) enum Program {
     Demo,
     Record,
+    Page,
     Bench,
     Scale,
 }
@@ -39,9 +40,9 @@ impl Program {
     /// If something is missing, or cargo cannot be started.
     pub(crate) fn exec(self, args: &Args) -> Result<ExitCode> {
         let has = |option| args.options.iter().any(|given| given == option);
-        let without_root =
+        let needs_nothing =
             has("--help") || has("-h") || (self == Self::Record && has("--hand-made"));
-        if !without_root {
+        if !needs_nothing {
             self.prepare()?;
         }
         Err(self.command(&args.options).exec()).context("could not start cargo")
@@ -59,7 +60,7 @@ impl Program {
     /// Installs the programs that it uses.
     fn prepare(self) -> Result<()> {
         let name = self.name();
-        if !root::is_root() {
+        if self != Self::Page && !root::is_root() {
             let mut remedy = vec![root::as_root(name)];
             if self == Self::Record {
                 remedy.push("without root: cargo xtask record --hand-made".to_owned());
@@ -70,9 +71,10 @@ impl Program {
             }
             .into());
         }
-        setup::lab_quietly()?;
         match self {
+            Self::Page => setup::page_quietly(),
             Self::Bench => {
+                setup::lab_quietly()?;
                 // Without them it measures less.
                 if let Err(error) = setup::bench_quietly() {
                     eprintln!("going on without: {error:#}");
@@ -80,13 +82,13 @@ impl Program {
                 Ok(())
             }
             Self::Record => setup::recording_quietly(),
-            Self::Demo | Self::Scale => Ok(()),
+            Self::Demo | Self::Scale => setup::lab_quietly(),
         }
     }
 
     fn command(self, options: &[String]) -> Command {
         let arguments: &[&str] = match self {
-            Self::Demo | Self::Record => &[self.name(), "--"],
+            Self::Demo | Self::Page | Self::Record => &[self.name(), "--"],
             Self::Bench | Self::Scale => &["measure", "--", self.name()],
         };
         let mut command = Command::new(workspace::cargo_path());
@@ -101,6 +103,7 @@ impl Program {
         match self {
             Self::Demo => "demo",
             Self::Record => "record",
+            Self::Page => "page",
             Self::Bench => "bench",
             Self::Scale => "scale",
         }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::{
-    build_ebpf, cross, peers,
+    build_ebpf, cross, npm, peers,
     root::{Prerequisite, is_root},
     toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
     workspace,
@@ -95,6 +95,26 @@ pub(crate) fn recording_quietly() -> Result<()> {
     tests(&steps)?;
     steps.programs(&[TCPDUMP, ("editcap", "wireshark-common")])?;
     peers::install_for_recording(&steps)
+}
+
+/// What `cargo xtask page` uses, silent about what is already there. No test needs it, because the
+/// browser takes 300 MB.
+///
+/// # Errors
+/// [`Prerequisite`] if something is missing that only root or a person can install.
+pub(crate) fn page_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    steps.programs(&[NODE, NPM, ("chromium", "chromium")])?;
+    let root = workspace::root();
+    npm::ci_once(
+        &steps,
+        "axe-core",
+        &root.join("tests/page"),
+        &root.join("target/page"),
+    )
 }
 
 /// Programs that several commands use, and their packages.

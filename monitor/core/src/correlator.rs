@@ -312,6 +312,12 @@ impl Correlator {
         listeners.map(|listener| &listener.history.tally).collect()
     }
 
+    /// The counts of one listener; `None` if there is no such listener.
+    pub fn tally(&self, listener: ListenerId) -> Option<&Tally> {
+        let listener = self.listeners.get(listener.index())?;
+        Some(&listener.history.tally)
+    }
+
     /// Number of inputs ignored because they name an unknown listener or the wrong connection.
     pub fn rejected(&self) -> u64 {
         self.rejected

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz` over TCP, and a page at `/` that links them. No response names a
-//! connection.
+//! `/metrics`, `/healthz` and `/readyz` over TCP, and a [page](super::page) for people at `/`. No response
+//! names a connection.
 
 use std::{
     io,
@@ -13,11 +13,9 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
-    http::{
-        StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
-    },
+    extract::{RawQuery, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -28,7 +26,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::metrics_sockets;
+use super::{
+    browser_headers, metrics_sockets,
+    page::{self, PageData},
+};
 use crate::config::metrics_address::MetricsAddress;
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
@@ -40,6 +41,8 @@ pub enum MetricsRequest {
     Alive(oneshot::Sender<()>),
     /// The same, with a line for each listener on whose ports nobody listens.
     Ready(oneshot::Sender<Vec<String>>),
+    /// The state for the page at `/`.
+    Page(oneshot::Sender<Box<PageData>>),
 }
 
 /// The sockets, bound before anything is attached, so that a port in use is reported immediately.
@@ -85,8 +88,9 @@ impl MetricsServer {
     }
 
     /// Serves until the process ends, on its own thread, because loading the programs and finding the
-    /// older connections block the daemon's. Until then the response is 503.
-    pub fn start(self) -> io::Result<Serving> {
+    /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
+    /// whether the page at `/` shows the state of the daemon.
+    pub fn start(self, has_status_page: bool) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -96,11 +100,21 @@ impl MetricsServer {
             requests,
             is_started: is_started.clone(),
         };
+        let page = if has_status_page {
+            get(status_page)
+        } else {
+            get(Html(page::links()))
+        };
         let router = Router::new()
-            .route("/", get(landing_page))
+            .route("/", page)
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .route("/docs/alerts.md", get(ALERTS))
+            .route("/docs/metrics.md", get(METRICS))
+            .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
+            .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
+            .layer(middleware::map_response(browser_headers::add))
             .with_state(daemon);
         let listeners = {
             let _context = runtime.enter();
@@ -161,23 +175,24 @@ impl ScrapeSource {
     }
 }
 
-/// For a person who opens the address in a browser. It needs nothing from elsewhere and no script, and its
-/// policy lets none in.
-async fn landing_page() -> impl IntoResponse {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    const PAGE: &str = concat!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-        "<meta name=\"viewport\" content=\"width=device-width\">\n<title>wsmon</title>\n",
-        "<style>:root { color-scheme: light dark; font-family: sans-serif }</style>\n</head>\n<body>\n",
-        "<main>\n<h1>wsmon ",
-        env!("CARGO_PKG_VERSION"),
-        "</h1>\n<p>Watches the WebSocket connections of this host.</p>\n<ul>\n",
-        "<li><a href=\"/metrics\">Metrics</a> for Prometheus</li>\n",
-        "<li><a href=\"/healthz\">Health</a>: whether the daemon responds</li>\n",
-        "<li><a href=\"/readyz\">Readiness</a>: also which ports nobody listens on</li>\n",
-        "</ul>\n</main>\n</body>\n</html>\n"
-    );
-    ([(CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
+/// The pages that explain what is served, as they are in the folder of the docs.
+const ALERTS: &str = include_str!("../../../docs/alerts.md");
+const METRICS: &str = include_str!("../../../docs/metrics.md");
+
+const NOT_FOUND: &str =
+    "not found; there are /, /metrics, /healthz, /readyz, /docs/alerts.md and /docs/metrics.md\n";
+const NOT_ALLOWED: &str = "method not allowed; use GET or HEAD\n";
+
+async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQuery) -> Response {
+    let reloads = query.as_deref() == Some(page::RELOADING);
+    match daemon.request_reply(MetricsRequest::Page).await {
+        Some(data) => Html(page::status(&data, reloads)).into_response(),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Html(page::unavailable(reloads)),
+        )
+            .into_response(),
+    }
 }
 
 async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
@@ -215,82 +230,4 @@ pub(super) async fn request_reply<Q, T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The status and the text of a response.
-    fn reply(addr: SocketAddr, path: &str) -> (u16, String) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .build()
-            .into();
-        let reply = agent.get(format!("http://{addr}{path}")).call();
-        let mut reply = reply.expect("an answer");
-        let text = reply.body_mut().read_to_string().expect("text");
-        (reply.status().as_u16(), text)
-    }
-
-    fn status(addr: SocketAddr, path: &str) -> u16 {
-        reply(addr, path).0
-    }
-
-    /// A server on a free port, and its address.
-    fn bound() -> (MetricsServer, SocketAddr) {
-        let addresses = ["127.0.0.1:0".parse().expect("an address")];
-        let server = MetricsServer::bind(&addresses).expect("a port");
-        let bound = server.local_addrs().expect("addresses");
-        (server, bound[0])
-    }
-
-    #[test]
-    fn every_address_is_served() {
-        let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|text| text.parse().expect(text));
-        let server = MetricsServer::bind(&addresses).expect("ports");
-        let bound = server.local_addrs().expect("addresses");
-        let _serving = server.start().expect("a thread");
-        for addr in bound {
-            assert_eq!(status(addr, "/"), 200, "{addr}");
-        }
-        let none = MetricsServer::bind(&[MetricsAddress::None]).expect("nothing to bind");
-        assert_eq!(none.local_addrs().expect("none"), []);
-    }
-
-    #[test]
-    fn every_link_of_the_landing_page_is_served() {
-        let (server, addr) = bound();
-        let _serving = server.start().expect("a thread");
-        let (status, page) = reply(addr, "/");
-        assert_eq!(status, 200);
-        let links: Vec<_> = page.split("href=\"").skip(1).collect();
-        assert_eq!(links.len(), 3, "{page}");
-        for link in links {
-            let (link, _) = link.split_once('"').expect("an attribute");
-            assert_eq!(reply(addr, link).0, 503, "{link}: not ready, but there");
-        }
-        assert_eq!(reply(addr, "/nothing").0, 404);
-    }
-
-    #[test]
-    fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
-        let (server, addr) = bound();
-        let serving = server.start().expect("a thread");
-        for path in ["/readyz", "/healthz", "/metrics"] {
-            assert_eq!(status(addr, path), 503, "{path} before");
-        }
-        let mut requests = serving.begin();
-        let daemon = thread::spawn(move || {
-            for _ in 0..2 {
-                match requests.blocking_recv().expect("a request") {
-                    MetricsRequest::Alive(reply) => reply.send(()).expect("it waits"),
-                    MetricsRequest::Ready(reply) => reply.send(Vec::new()).expect("it waits"),
-                    MetricsRequest::Metrics(_) => panic!("nobody requests them"),
-                }
-            }
-        });
-        assert_eq!(status(addr, "/readyz"), 200);
-        assert_eq!(status(addr, "/healthz"), 200);
-        daemon.join().expect("no panic");
-        assert_eq!(status(addr, "/readyz"), 503, "after");
-    }
-}
+mod tests;

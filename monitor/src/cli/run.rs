@@ -93,6 +93,10 @@ pub struct RunArgs {
     )]
     pub metrics_addrs: Vec<MetricsAddress>,
 
+    /// Show listeners, zombies, storms and alerts of the last hour on the page at / of that address
+    #[arg(long)]
+    pub status_page: bool,
+
     /// Alert log: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
     pub alert_log: Option<String>,
@@ -228,7 +232,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
-        .start()
+        .start(settings.status_page)
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
@@ -252,6 +256,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         client_address: settings.client_address,
         pod_logs: settings.pod_logs().to_owned(),
         max_workloads: settings.max_workloads,
+        status_page: settings.status_page,
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();

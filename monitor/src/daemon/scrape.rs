@@ -23,6 +23,7 @@ impl Daemon {
             MetricsRequest::Ready(reply) => {
                 drop(reply.send(self.unserved().map(unserved_line).collect()));
             }
+            MetricsRequest::Page(reply) => self.respond_to_page(reply),
             MetricsRequest::Metrics(reply) => match self.scrape() {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),

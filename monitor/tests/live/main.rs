@@ -36,6 +36,7 @@ mod rotation;
 mod selection;
 mod stage;
 mod state;
+mod status_page;
 mod talk;
 mod terminal;
 mod tmux;

@@ -25,7 +25,7 @@ use rustix::net::{
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{SOON, Stage, WSMON, Watch, fresh_port},
+    stage::{SOON, Stage, WSMON, fresh_port},
     viewer::{Viewer, reported},
 };
 
@@ -84,7 +84,10 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
         (1.0, 0.0)
     );
     let notice = format!("nobody listens on {wrong}");
-    assert_eq!(readiness(&watch), format!("ready\n{notice}\n"));
+    assert_eq!(
+        watch.daemon.get("/readyz").unwrap(),
+        format!("ready\n{notice}\n")
+    );
     let log = wait_for("the notice", SOON, || {
         Some(watch.daemon.log()).filter(|log| log.contains(&notice))
     })
@@ -109,10 +112,13 @@ fn a_port_on_which_nobody_listens_is_reported_until_somebody_does() {
     let both = [0, 1].map(|_| shared(stage.lab.server_ns(), wrong));
     let listener = [("listener", &*wrong.to_string())];
     watch.wait_for_metric("wsmon_listener_sockets", &listener, 2.0);
-    assert_eq!(readiness(&watch), "ready\n");
+    assert_eq!(watch.daemon.get("/readyz").unwrap(), "ready\n");
     drop(both);
     watch.wait_for_metric("wsmon_listener_sockets", &listener, 0.0);
-    assert_eq!(readiness(&watch), format!("ready\n{notice}\n"));
+    assert_eq!(
+        watch.daemon.get("/readyz").unwrap(),
+        format!("ready\n{notice}\n")
+    );
 }
 
 #[test]
@@ -263,14 +269,6 @@ fn watched(ports: &[u16], mut traffic: impl FnMut() -> usize) -> (Vec<Value>, us
 fn netns_of(namespace: &Namespace) -> u64 {
     let file = Path::new("/run/netns").join(namespace.name());
     fs::metadata(file).unwrap().ino()
-}
-
-/// The response of `/readyz`.
-fn readiness(watch: &Watch) -> String {
-    let url = format!("http://{}/readyz", watch.daemon.metrics_addr());
-    let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
-    let mut response = agent.get(url).call().unwrap();
-    response.body_mut().read_to_string().unwrap()
 }
 
 /// A socket that listens on a port in a namespace, which others may share.

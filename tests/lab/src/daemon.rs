@@ -178,7 +178,15 @@ impl Daemon {
     /// # Errors
     /// [`LabError::Scrape`] or [`LabError::MetricsLine`].
     pub fn metrics(&self) -> Result<Metrics, LabError> {
-        let url = format!("http://{}/metrics", self.metrics_addr);
+        self.get("/metrics")?.parse()
+    }
+
+    /// What it serves at this path of the metrics address.
+    ///
+    /// # Errors
+    /// [`LabError::Scrape`].
+    pub fn get(&self, path: &str) -> Result<String, LabError> {
+        let url = format!("http://{}{path}", self.metrics_addr);
         self.http
             .get(&url)
             .call()
@@ -186,8 +194,7 @@ impl Daemon {
             .map_err(|source| LabError::Scrape {
                 url,
                 source: Box::new(source),
-            })?
-            .parse()
+            })
     }
 
     /// The exit status, if the daemon has ended.

@@ -29,6 +29,8 @@ const DEFAULT_MAX_WORKLOADS: u16 = 200;
 pub(super) struct Settings {
     pub(super) listeners: Vec<ListenerConfig>,
     pub(super) metrics_addrs: Vec<MetricsAddress>,
+    /// Whether the page at `/` of that address shows the state of the daemon.
+    pub(super) status_page: bool,
     /// A path, or `none`.
     pub(super) control: PathBuf,
     /// Without it nothing is kept across restarts.
@@ -79,6 +81,7 @@ impl Settings {
         Ok(Self {
             listeners,
             metrics_addrs: metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?,
+            status_page: args.status_page || daemon.status_page,
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
@@ -154,6 +157,7 @@ impl Settings {
             &self.metrics_addrs,
             &new.metrics_addrs,
         );
+        compare("daemon.status_page", &self.status_page, &new.status_page);
         compare("daemon.control", &self.control, &new.control);
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
@@ -354,6 +358,10 @@ mod tests {
         assert_eq!(
             changed("= 7", labels),
             "daemon.workload_labels (false -> true)"
+        );
+        assert_eq!(
+            changed("= 7", "= 7\nstatus_page = true"),
+            "daemon.status_page (false -> true)"
         );
         let ports = changed("\"8080\"", "\"8080\", \"443\"");
         assert!(ports.starts_with("listeners ("), "{ports}");
