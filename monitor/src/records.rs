@@ -28,12 +28,14 @@ mod now;
 pub(crate) mod numbers;
 pub mod owner;
 pub mod owner_text;
+pub mod printable;
 pub mod rates;
 pub mod recording_summary;
 pub mod search;
 pub mod skipped;
 pub mod status;
 pub mod transitions;
+pub mod verdict_text;
 pub mod warning;
 
 pub use now::Now;

@@ -63,6 +63,7 @@ mod selection;
 mod socket;
 mod status;
 mod streams;
+mod urgency;
 mod viewers;
 
 pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};
@@ -70,6 +71,7 @@ pub use ended_connections::{EndedConnections, Past, REMEMBERED};
 pub use mailbox::LineStream;
 pub use owned::StandingAlert;
 pub use socket::{ControlSocket, Guard, RunningDaemon, SocketError};
+pub use urgency::Urgency;
 pub use viewers::{EventViewers, FrameViewers, MAX_VIEWERS, TooManyViewers};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
@@ -94,8 +96,8 @@ pub enum ControlRequest {
     ),
     /// The names of the listeners.
     ListenerNames(oneshot::Sender<Vec<String>>),
-    /// The connections with a standing verdict, the most urgent first.
-    JudgedConnections(AlertFilter, oneshot::Sender<Vec<ConnId>>),
+    /// The connections with a standing verdict, unordered.
+    JudgedConnections(AlertFilter, oneshot::Sender<Vec<Urgency>>),
     /// The standing verdicts on these connections.
     Alerts(Vec<ConnId>, oneshot::Sender<Vec<StandingAlert>>),
     /// The standing alerts on listeners, the most urgent first, as lines of the alert log.

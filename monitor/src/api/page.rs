@@ -154,8 +154,8 @@ pub(crate) mod tests {
             hop: None,
             idle_gap_p99_seconds: None,
             heartbeat_margin_seconds: None,
-            learned_survived_seconds: None,
-            learned_killed_seconds: None,
+            learned_lower_seconds: None,
+            learned_upper_seconds: None,
             storm: None,
         }
     }
@@ -214,7 +214,7 @@ pub(crate) mod tests {
                 problems: vec![hostile.to_owned()],
                 kernel: hostile.to_owned(),
                 losses: vec![LossCount {
-                    place: hostile.to_owned(),
+                    ring: hostile.to_owned(),
                     reason: hostile.to_owned(),
                     total: 1,
                     last_five_minutes: 0,
@@ -270,8 +270,8 @@ pub(crate) mod tests {
                     idle_limit_seconds: Some(1.0e9),
                     hop: Some("&".repeat(1000)),
                     heartbeat_margin_seconds: Some(-1.0e9),
-                    learned_survived_seconds: Some(1.0e9),
-                    learned_killed_seconds: Some(1.0e9),
+                    learned_lower_seconds: Some(1.0e9),
+                    learned_upper_seconds: Some(1.0e9),
                     storm: Some("mass_close".to_owned()),
                     ..listener(&name)
                 }

@@ -1,4 +1,4 @@
-//! `wsmon alerts`: what is wrong now, what was, and what will be.
+//! `wsmon alerts`: current, past and new alerts.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -19,10 +19,11 @@ use crate::{
         alert_kind::AlertKind,
         alert_text::{AlertLine, AlertText},
         loss::LossRecord,
+        printable::printable,
     },
 };
 
-/// Show standing alerts, the most urgent first, or the last ones, or those to come.
+/// Show current alerts, past ones, or follow new ones.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -43,7 +44,7 @@ pub struct AlertsArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// Show the last 1000 lines of the alert log, oldest first
+    /// Show the last 1,000 lines of the alert log, oldest first
     #[arg(long, conflicts_with = "follow")]
     pub history: bool,
 
@@ -199,7 +200,7 @@ pub(super) fn paragraph(alert: &AlertLine, now: Timestamp, width: Option<usize>)
     );
     let mut about = alert.subject();
     if let Some(conn) = &alert.conn {
-        let listener = alert.listener.escape_debug();
+        let listener = printable(&alert.listener);
         about += &format!(", listener {listener}, cookie {}", conn.cookie.0);
     }
     let mut lines = wrapped(&head, "", width);

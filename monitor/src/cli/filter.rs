@@ -29,8 +29,8 @@ pub struct FilterArgs {
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Option<Direction>,
 
-    /// Only this connection, by its cookie
-    #[arg(long, visible_alias = "conn", value_name = "COOKIE", value_parser = cookie)]
+    /// Only this connection, by its cookie: the argument CONNECTION under its former names
+    #[arg(long, alias = "conn", hide = true, value_name = "COOKIE", value_parser = cookie)]
     pub cookie: Option<u64>,
 
     /// Only control frames: close, ping, pong

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::records::{
     connections::{ConnectionRecord, State, StateChange},
+    printable::printable,
     status::ListenerStatus,
     transitions::TransitionRecord,
 };
@@ -93,7 +94,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
     };
     let target = format!("/v1/connections/{cookie}?rates=true");
     let mut lines = client::get(&args.control, &target).await?;
-    let line = lines.next_of_stream().await?;
+    let line = lines.only().await?;
     let record: ConnectionRecord = client::read(&line)?;
     let mut out = io::stdout();
     let mut shown = match args.format.is_json() {
@@ -101,7 +102,7 @@ async fn show(args: &InspectArgs) -> CommandResult {
         false => {
             let page = Page {
                 record: &record,
-                listener: listener(args, &record).await?,
+                listener: listener(args, &record).await,
                 width: args.format.table_width(),
                 is_colored: args.color.is_on(),
             };
@@ -142,14 +143,12 @@ async fn show(args: &InspectArgs) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The state of the connection's listener; `None` if the daemon has other listeners by now.
-async fn listener(
-    args: &InspectArgs,
-    record: &ConnectionRecord,
-) -> Result<Option<ListenerStatus>, Failure> {
-    let (status, _) = totals::request(&args.control, None).await?;
+/// The state of the connection's listener; `None` if the daemon has other listeners by now, or is of an
+/// older version.
+async fn listener(args: &InspectArgs, record: &ConnectionRecord) -> Option<ListenerStatus> {
+    let (status, _) = totals::request(&args.control, None).await.ok()?;
     let mut listeners = status.listeners.into_iter();
-    Ok(listeners.find(|status| status.listener == record.listener))
+    listeners.find(|status| status.listener == record.listener)
 }
 
 /// A line of the stream of changes.
@@ -172,5 +171,5 @@ fn change_line(change: TransitionRecord, previous: Option<Timestamp>, day: Times
         change: &change,
         day,
     };
-    format!("{}{line}", fields::INDENT)
+    format!("{}{}", fields::INDENT, printable(&line.to_string()))
 }

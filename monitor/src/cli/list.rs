@@ -43,7 +43,7 @@ use redraw::Redraw;
 Examples:
   wsmon list
   wsmon list --zombies --watch                 the dead ones, every 2 s
-  wsmon list --verdict backlogged              clients that do not read
+  wsmon list --kind backlogged                 clients that do not read
   wsmon list --search shop/chat                of one pod, peer or process
   wsmon list --listener 8080 --state closing
   wsmon list -n 0                              all of them
@@ -76,7 +76,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "ORDER", conflicts_with = "by")]
     pub sort: Option<ListOrder>,
 
-    /// List the last 1024 connections that ended, the latest first
+    /// List the last 1,024 connections that ended, as of their end, the latest first
     #[arg(long, conflicts_with_all = ["by", "sort", "state"])]
     pub ended: bool,
 
@@ -88,16 +88,16 @@ pub struct ListArgs {
     #[arg(long, value_name = "STATE", value_parser = state, conflicts_with = "by")]
     pub state: Option<State>,
 
-    /// Only connections with this standing verdict
+    /// Only connections with this kind of standing verdict
     #[arg(
         long,
         value_name = "KIND",
-        value_parser = verdict_parser(),
+        value_parser = kind_parser(),
         conflicts_with_all = ["by", "ended"]
     )]
-    pub verdict: Option<VerdictKind>,
+    pub kind: Option<VerdictKind>,
 
-    /// Only connections with a standing verdict of any kind of zombie
+    /// Only connections with a kind that is a zombie
     #[arg(long, conflicts_with_all = ["by", "ended"])]
     pub zombies: bool,
 
@@ -114,11 +114,11 @@ pub struct ListArgs {
     #[arg(short = 'n', long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// List again and again; without a value, every 2 s
+    /// Repeat the list; without a value, every 2 s
     #[arg(
         short,
         long,
-        value_name = "INTERVAL",
+        value_name = "DURATION",
         num_args = 0..=1,
         default_missing_value = "2s",
         value_parser = positive_duration
@@ -214,13 +214,13 @@ impl ListArgs {
         self.listener.is_some()
             || self.state.is_some()
             || self.peer.is_some()
-            || self.verdict.is_some()
+            || self.kind.is_some()
             || self.zombies
             || self.search.is_some()
     }
 }
 
-/// Prints the records as lines of JSON or as a table, once or again and again. `target` is requested
+/// Prints the records as lines of JSON or as a table, once or repeatedly. `target` is requested
 /// each time.
 async fn print<T: DeserializeOwned, C: Into<Cell>>(
     args: &ListArgs,
@@ -295,7 +295,7 @@ fn state(text: &str) -> Result<State, String> {
         .ok_or_else(|| "expected open or closing".to_owned())
 }
 
-fn verdict_parser() -> impl TypedValueParser<Value = VerdictKind> {
+fn kind_parser() -> impl TypedValueParser<Value = VerdictKind> {
     let names = VerdictKind::ALL.iter().map(|kind| kind.as_str());
     PossibleValuesParser::new(names).try_map(|name| name.parse::<VerdictKind>())
 }

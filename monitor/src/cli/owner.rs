@@ -1,23 +1,22 @@
 //! The owner of a socket as text. All of it is text of others, so it is escaped.
 
-use super::screen::escaped;
 use crate::records::owner::OwnerRecord;
-pub(super) use crate::records::owner_text::{process_text, workload_text};
+use crate::records::{owner_text::process_text, printable::printable};
 
 /// What is known, each with its name.
 pub(super) fn owner_facts(owner: &OwnerRecord) -> Vec<(&'static str, String)> {
     let pod = owner.pod.as_deref().map(|uid| {
-        let uid = uid.escape_debug();
-        let workload = escaped(owner.workload.as_deref());
+        let uid = printable(uid);
+        let workload = printable(owner.workload.as_deref().unwrap_or("-"));
         match (&owner.pod_namespace, &owner.pod_name) {
             (Some(namespace), Some(name)) => {
-                let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
+                let (namespace, name) = (printable(namespace), printable(name));
                 format!("{namespace}/{name}, workload {workload}, uid {uid}")
             }
             _ => format!("uid {uid}"),
         }
     });
-    let text = |text: &Option<String>| Some(text.as_deref()?.escape_debug().to_string());
+    let text = |text: &Option<String>| Some(printable(text.as_deref()?));
     let facts = [
         ("pod", pod),
         ("container", text(&owner.container)),

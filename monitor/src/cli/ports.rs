@@ -16,8 +16,7 @@ pub(super) use self::survey::PortSurvey;
 use super::{
     exit::{CommandResult, Failure, PREREQUISITE_MISSING},
     format_args::FormatArgs,
-    owner::workload_text,
-    screen::{self, Shown, escaped},
+    screen::{self, Shown},
     table::{Column, Table},
     watch::positive_duration,
 };
@@ -25,7 +24,7 @@ use crate::{
     config,
     diagnostics::stderr_line,
     kernel::host::owner::Owners,
-    records::{json, listening_socket::ListeningSocketRecord},
+    records::{json, listening_socket::ListeningSocketRecord, owner_text::workload_text},
 };
 
 /// List the listening TCP sockets of this host, in all network namespaces, with their owners.
@@ -149,7 +148,7 @@ fn row(socket: &ListeningSocketRecord) -> [String; 7] {
         socket.local.ip().to_string(),
         number(owner.netns),
         number(owner.pid.map(u64::from)),
-        escaped(owner.comm.as_deref()),
+        owner.comm.clone().unwrap_or("-".to_owned()),
         match published.is_empty() {
             true => "-".to_owned(),
             false => published.join(","),

@@ -87,11 +87,6 @@ impl fmt::Display for Age {
     }
 }
 
-/// Text of others, which must not reach the terminal as control characters. `-` if unknown.
-pub fn escaped(text: Option<&str>) -> String {
-    text.map_or("-".to_owned(), |text| text.escape_debug().to_string())
-}
-
 /// A whole number for people: `1,204`.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped(pub u64);

@@ -9,13 +9,16 @@ use super::{
     color::{Color, ColorArgs},
     exit::CommandResult,
     format_args::FormatArgs,
-    screen::{self, Age, Margin},
+    screen::{self, Age, Grouped, Margin},
     table::{Cell, Column, Table},
     totals::{self, Totals},
 };
-use crate::records::status::{ListenerStatus, StatusRecord};
+use crate::records::{
+    printable::printable,
+    status::{ListenerStatus, StatusRecord},
+};
 
-/// Show what is watched and what is wrong, also by the exit status.
+/// Show whether all is well; the exit status is 1 if not.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -92,15 +95,14 @@ fn page(status: &StatusRecord, width: Option<usize>, is_colored: bool) -> Vec<St
         ..
     } = status;
     let uptime = Age(Some(*uptime_seconds));
-    lines.push(format!(
-        "wsmon {version}, pid {pid}, up {uptime}, kernel {kernel}"
-    ));
-    lines.extend(losses(status));
+    let daemon = format!("wsmon {version}, pid {pid}, up {uptime}, kernel {kernel}");
+    lines.push(printable(&daemon));
+    lines.extend(losses(status).map(|losses| printable(&losses)));
     if status.problems.is_empty() {
         lines.push("no problems".to_owned());
     }
     for problem in &status.problems {
-        let text = format!("problem: {problem}");
+        let text = printable(&format!("problem: {problem}"));
         lines.extend(screen::wrapped(&text, "", width.unwrap_or(usize::MAX)));
     }
     lines
@@ -110,12 +112,12 @@ fn page(status: &StatusRecord, width: Option<usize>, is_colored: bool) -> Vec<St
 fn losses(status: &StatusRecord) -> Option<String> {
     let counts = status.losses.iter();
     let counts: Vec<_> = counts
-        .map(|loss| format!("{} ({}, {})", loss.total, loss.place, loss.reason))
+        .map(|loss| format!("{} ({}, {})", Grouped(loss.total), loss.ring, loss.reason))
         .collect();
     (!counts.is_empty()).then(|| format!("lost since the start: {}", counts.join(", ")))
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column::new("LISTENER").shortened_to(8),
     Column::new("PORTS").shortened_to(5).left_out(4),
     Column::number("OPEN"),
@@ -125,6 +127,7 @@ const COLUMNS: [Column; 10] = [
     Column::number("AT RISK").left_out(5),
     Column::number("LIMIT").left_out(3),
     Column::number("MARGIN").left_out(2),
+    Column::new("LEARNED").left_out(7),
     Column::new("STATE"),
 ];
 
@@ -141,16 +144,31 @@ fn row(listener: &ListenerStatus, is_colored: bool) -> Vec<Cell> {
     let text = [
         listener.listener.clone(),
         listener.ports.clone(),
-        listener.open.to_string(),
-        listener.closing.to_string(),
-        listener.zombies.total().to_string(),
-        listener.zombies.confirmed.to_string(),
-        listener.at_risk.to_string(),
+        Grouped(listener.open).to_string(),
+        Grouped(listener.closing).to_string(),
+        Grouped(listener.zombies.total()).to_string(),
+        Grouped(listener.zombies.confirmed).to_string(),
+        Grouped(listener.at_risk).to_string(),
         Age(listener.idle_limit_seconds).to_string(),
         Margin(listener.heartbeat_margin_seconds).to_string(),
+        learned(listener),
     ];
     let state = Cell::colored(state, color);
     text.into_iter().map(Cell::from).chain([state]).collect()
+}
+
+/// The bounds of the path's real timeout, from the silences that connections survived or not.
+fn learned(listener: &ListenerStatus) -> String {
+    let bounds = (
+        listener.learned_lower_seconds,
+        listener.learned_upper_seconds,
+    );
+    match bounds {
+        (Some(_), Some(_)) => format!("{} to {}", Age(bounds.0), Age(bounds.1)),
+        (Some(_), None) => format!("over {}", Age(bounds.0)),
+        (None, Some(_)) => format!("up to {}", Age(bounds.1)),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -181,15 +199,26 @@ mod tests {
     fn a_healthy_daemon_is_a_table_and_three_lines() {
         let mut tally = healthy();
         tally.learned.gap_p99 = Some(Duration::from_secs(38));
+        tally.learned.survived = Some(Duration::from_secs(50));
+        tally.counts.connections[0].open = 1_203;
         let chat = listener("chat", &tally, None);
         let expected = "\
-LISTENER  PORTS  OPEN  CLOSING  ZOMBIES  CONFIRMED  AT RISK    LIMIT  MARGIN  STATE
-chat      8080      3        0        0          0        0  1 m 0 s  22.0 s  ok
+LISTENER  PORTS   OPEN  CLOSING  ZOMBIES  CONFIRMED  AT RISK    LIMIT  MARGIN  LEARNED      STATE
+chat      8080   1,204        0        0          0        0  1 m 0 s  22.0 s  over 50.0 s  ok
 
-1 listener, 3 open, 0 zombies, heartbeat margin 22.0 s
+1 listener, 1,204 open, 0 zombies, heartbeat margin 22.0 s
 wsmon 1.0.0, pid 4215, up 1 h 1 m, kernel 6.1.0
 no problems";
         assert_eq!(text(vec![chat], Vec::new(), None), expected);
+    }
+
+    #[test]
+    fn hostile_names_break_neither_a_line_nor_a_terminal() {
+        let evil = listener("a\n\u{1b}[2J\u{202e}", &Tally::default(), None);
+        let text = text(vec![evil], Vec::new(), None);
+        let escaped = r"a\n\u{1b}[2J\u{202e}";
+        assert_eq!(text.matches(escaped).count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
     }
 
     #[test]
@@ -203,7 +232,7 @@ no problems";
             listener("api", &healthy(), Some(StormPhase::MassClose)),
         ];
         let losses = vec![LossCount {
-            place: "connections".to_owned(),
+            ring: "connections".to_owned(),
             reason: "snapshots_full".to_owned(),
             total: 7,
             last_five_minutes: 2,

@@ -6,6 +6,7 @@ use rustix::termios::{Winsize, tcgetwinsize};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::color::Color;
+use crate::records::printable::printable;
 
 /// Rows that decide the widths of the columns. Later rows are printed at once.
 const SAMPLE: usize = 256;
@@ -81,6 +82,11 @@ impl Cell {
         let text = text.into();
         Self { text, color }
     }
+
+    fn printable(self) -> Self {
+        let text = printable(&self.text);
+        Self { text, ..self }
+    }
 }
 
 impl From<String> for Cell {
@@ -99,9 +105,11 @@ impl Table {
         }
     }
 
-    /// Takes a row with a cell for each column. Returns the lines that can be printed.
+    /// Takes a row with a cell for each column. Its text may be hostile. Returns the lines that can be
+    /// printed.
     pub fn push(&mut self, row: impl IntoIterator<Item: Into<Cell>>) -> Vec<String> {
-        let row: Vec<Cell> = row.into_iter().map(Into::into).collect();
+        let cells = row.into_iter().map(Into::into);
+        let row: Vec<Cell> = cells.map(Cell::printable).collect();
         if !self.widths.is_empty() {
             return vec![self.line(&row)];
         }
@@ -299,6 +307,13 @@ somew…   12345";
         };
         assert_eq!(colored(7), ["A  B", "x  \x1b[31mdead\x1b[0m"]);
         assert_eq!(colored(6), ["A  B", "x  de…"]);
+    }
+
+    #[test]
+    fn hostile_cells_break_neither_a_line_nor_a_terminal() {
+        let mut table = Table::new([Column::new("A"), Column::new("B")], None);
+        let _ = table.push(["a\n\u{1b}[2J\u{202e}", "b"].map(str::to_owned));
+        assert_eq!(table.finish()[1], r"a\n\u{1b}[2J\u{202e}  b");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    client::{self, ClientError},
+    client,
     exit::Failure,
     screen::{Counted, Grouped, Margin},
 };
@@ -46,13 +46,14 @@ impl fmt::Display for Totals<'_> {
     }
 }
 
-/// Prints the totals of all listeners, or of one, below a table on a terminal.
-pub(super) async fn print_below(control: &Path, listener: Option<&str>) -> Result<(), Failure> {
-    if io::stdout().is_terminal() {
-        let (status, _) = request(control, listener).await?;
+/// Prints the totals of all listeners, or of one, below a table on a terminal. A daemon of an older
+/// version does not have them.
+pub(super) async fn print_below(control: &Path, listener: Option<&str>) {
+    if io::stdout().is_terminal()
+        && let Ok((status, _)) = request(control, listener).await
+    {
         stderr_line!("{}", Totals(&status));
     }
-    Ok(())
 }
 
 /// Requests the state of all listeners, or of one. Also returns its JSON.
@@ -63,7 +64,7 @@ pub(super) async fn request(
     let query = [("listener", listener.map(str::to_owned))];
     let target = client::target("/v1/status", &query);
     let mut lines = client::get(control, &target).await?;
-    let line = lines.next().await?.ok_or(ClientError::Stopped)?;
+    let line = lines.only().await?;
     Ok((client::read(&line)?, line))
 }
 

@@ -1,10 +1,8 @@
 //! The alerts that stand, for the control socket.
 
-use std::cmp::Reverse;
-
 use super::{Daemon, both_clocks};
 use crate::{
-    api::control::{AlertFilter, StandingAlert},
+    api::control::{AlertFilter, StandingAlert, Urgency},
     records::{Now, alert::AlertRecord},
 };
 use monitor_core::{Alert, ConnId};
@@ -29,24 +27,24 @@ impl Daemon {
         lines.collect()
     }
 
-    /// The connections with a standing verdict: confirmed zombies first, then suspected ones, then
-    /// connections with a warning; each the oldest verdict first.
-    pub(super) fn judged_connections(&self, filter: &AlertFilter) -> Vec<ConnId> {
+    /// The connections with a standing verdict, unordered.
+    pub(super) fn judged_connections(&self, filter: &AlertFilter) -> Vec<Urgency> {
         let verdicts = self.core.standing_verdicts();
-        let mut judged: Vec<_> = verdicts
-            .filter(|alert| {
-                let kind = alert.subject.kind;
-                let listener = self.listener_name(alert.listener);
-                filter.accepts(listener, kind.alert(), kind.as_str())
-            })
-            .map(|alert| {
-                let verdict = &alert.subject;
-                let urgency = (verdict.kind.is_zombie(), verdict.certainty);
-                (Reverse(urgency), alert.at, verdict.facts.conn)
-            })
-            .collect();
-        judged.sort_unstable();
-        judged.into_iter().map(|(_, _, conn)| conn).collect()
+        let judged = verdicts.filter(|alert| {
+            let kind = alert.subject.kind;
+            let listener = self.listener_name(alert.listener);
+            filter.accepts(listener, kind.alert(), kind.as_str())
+        });
+        let urgency = judged.map(|alert| {
+            let verdict = &alert.subject;
+            Urgency::new(
+                verdict.kind,
+                verdict.certainty,
+                alert.at,
+                verdict.facts.conn,
+            )
+        });
+        urgency.collect()
     }
 
     /// The standing verdict on a connection, with the owner that was reported with it.

@@ -44,17 +44,17 @@ impl Daemon {
         let figures = |losses: &Losses| losses.events().into_iter().chain(losses.untracked());
         let counts = figures(losses).zip(figures(before));
         counts
-            .filter(|(figure, _)| figure.count > 0 && figure.place != "samples")
+            .filter(|(figure, _)| figure.count > 0 && figure.ring != "samples")
             .map(
                 |(
                     LossFigure {
-                        place,
+                        ring,
                         reason,
                         count,
                     },
                     before,
                 )| LossCount {
-                    place: place.to_owned(),
+                    ring: ring.to_owned(),
                     reason: reason.to_owned(),
                     total: count,
                     last_five_minutes: count.saturating_sub(before.count),

@@ -10,12 +10,12 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "Records, packets and alerts that were lost, by place and reason.",
     );
     for LossFigure {
-        place,
+        ring,
         reason,
         count,
     } in scrape.losses.events()
     {
-        lost.add(&[("ring", place), ("reason", reason)], count as f64);
+        lost.add(&[("ring", ring), ("reason", reason)], count as f64);
     }
     let mut untracked = FamilyBuilder::counter(
         "untracked_connections_total",

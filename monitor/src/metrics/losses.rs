@@ -72,8 +72,8 @@ impl Losses {
             ("webhook", "full", undelivered.webhook.full),
             ("webhook", "refused", undelivered.webhook.refused),
         ]
-        .map(|(place, reason, count)| LossFigure {
-            place,
+        .map(|(ring, reason, count)| LossFigure {
+            ring,
             reason,
             count,
         })
@@ -88,7 +88,7 @@ impl Losses {
             ("no_room_at_start", self.untracked_at_start),
         ]
         .map(|(reason, count)| LossFigure {
-            place: "connections",
+            ring: "connections",
             reason,
             count,
         })
@@ -99,11 +99,11 @@ impl Losses {
     }
 }
 
-/// What was lost at one place for one reason.
+/// What was lost in one ring for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossFigure {
     /// The label `ring` of `wsmon_events_lost_total`, or `connections`.
-    pub place: &'static str,
+    pub ring: &'static str,
     pub reason: &'static str,
     pub count: u64,
 }

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{json, owner::OwnerRecord, owner_text::owner_text};
+use super::{json, owner::OwnerRecord, owner_text::owner_text, printable::printable};
 use monitor_core::ConnId;
 
 /// A line of the alert log, without the fields that only programs read.
@@ -75,7 +75,7 @@ impl AlertLine {
     /// What the alert is about: a peer with the owner of this host's end, connections of a listener, or
     /// the listener.
     pub fn subject(&self) -> String {
-        let listener = self.listener.escape_debug();
+        let listener = printable(&self.listener);
         match (&self.conn, self.count) {
             (Some(conn), _) => match owner_text(&conn.owner) {
                 Some(owner) => format!("{} {owner}", conn.peer),
@@ -112,18 +112,6 @@ impl fmt::Display for AlertText<'_> {
             line.reason()
         )
     }
-}
-
-/// A sentence with names of others in it. Its own quotes stay as they are.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => printable.push(c),
-            _ => printable.extend(c.escape_debug()),
-        }
-    }
-    printable
 }
 
 #[cfg(test)]

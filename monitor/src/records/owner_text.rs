@@ -1,13 +1,12 @@
 //! The owner of a socket as text. All of it is text of others, so it is escaped.
 
-use super::owner::OwnerRecord;
+use super::{owner::OwnerRecord, printable::printable};
 
 /// The pod, or else the container, or else the systemd unit. A pod without a known name has that of its
 /// container, or its uid.
 pub fn workload_text(owner: &OwnerRecord) -> Option<String> {
     if let (Some(namespace), Some(name)) = (&owner.pod_namespace, &owner.pod_name) {
-        let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
-        return Some(format!("{namespace}/{name}"));
+        return Some(printable(&format!("{namespace}/{name}")));
     }
     // A container's id is as short as its engine prints it.
     let container = owner.container.as_deref();
@@ -15,12 +14,17 @@ pub fn workload_text(owner: &OwnerRecord) -> Option<String> {
     let name = container
         .or(owner.pod.as_deref())
         .or(owner.unit.as_deref())?;
-    Some(name.escape_debug().to_string())
+    Some(printable(name))
 }
 
 /// The process: `node (pid 812)`.
 pub fn process_text(owner: &OwnerRecord) -> Option<String> {
     Some(format!("{} (pid {})", comm(owner), owner.pid?))
+}
+
+/// The workload, or else the process.
+pub fn short_owner_text(owner: &OwnerRecord) -> Option<String> {
+    workload_text(owner).or_else(|| process_text(owner))
 }
 
 /// The workload and the process: `shop/chat-0 (node, pid 812)`.
@@ -32,8 +36,7 @@ pub fn owner_text(owner: &OwnerRecord) -> Option<String> {
 }
 
 fn comm(owner: &OwnerRecord) -> String {
-    let comm = owner.comm.as_deref().unwrap_or("-");
-    comm.escape_debug().to_string()
+    printable(owner.comm.as_deref().unwrap_or("-"))
 }
 
 #[cfg(test)]
@@ -101,7 +104,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_owner_is_the_workload_and_the_process_as_far_as_known() {
+    fn an_owner_is_the_workload_and_the_process_if_they_are_known() {
         let owner = |unit: Option<&str>, pid| OwnerRecord {
             unit: unit.map(str::to_owned),
             pid,

@@ -48,12 +48,12 @@ pub struct ZombieCounts {
     pub suspected: u64,
 }
 
-/// What was lost at one place for one reason.
+/// What was lost in one ring for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossCount {
     /// The label `ring` of `wsmon_events_lost_total`, or `connections` for
     /// `wsmon_untracked_connections_total`.
-    pub place: String,
+    pub ring: String,
     /// As in the metric.
     pub reason: String,
     /// Since the daemon started.
@@ -88,10 +88,10 @@ pub struct ListenerStatus {
     pub idle_gap_p99_seconds: Option<f64>,
     /// The limit minus that silence. Negative if it will drop connections.
     pub heartbeat_margin_seconds: Option<f64>,
-    /// The longest silence that a connection survived.
-    pub learned_survived_seconds: Option<f64>,
-    /// The shortest longer silence that killed one.
-    pub learned_killed_seconds: Option<f64>,
+    /// The longest silence that a connection survived: the lower bound of the path's real timeout.
+    pub learned_lower_seconds: Option<f64>,
+    /// The shortest longer silence that killed one: its upper bound.
+    pub learned_upper_seconds: Option<f64>,
     /// The phase of the current reconnect storm, `mass_close` or `storm`.
     pub storm: Option<String>,
 }
@@ -161,8 +161,8 @@ impl ListenerStatus {
             hop: hop.map(|hop| hop.name.clone()),
             idle_gap_p99_seconds: learned.gap_p99.map(seconds),
             heartbeat_margin_seconds: learned.heartbeat_margin(limit).map(thousandths),
-            learned_survived_seconds: learned.survived.map(seconds),
-            learned_killed_seconds: learned.killed.map(seconds),
+            learned_lower_seconds: learned.survived.map(seconds),
+            learned_upper_seconds: learned.killed.map(seconds),
             storm: storm.map(|phase| phase.as_str().to_owned()),
         }
     }
@@ -206,8 +206,8 @@ impl ListenerStatus {
 
 impl LossCount {
     fn problem(&self) -> Option<String> {
-        let (place, reason) = (self.place.as_str(), self.reason.as_str());
-        let (one, many) = match place {
+        let (ring, reason) = (self.ring.as_str(), self.reason.as_str());
+        let (one, many) = match ring {
             "connections" => ("connection was", "connections were"),
             "vitals" => ("connection event was", "connection events were"),
             "handshakes" => ("head of a handshake was", "heads of handshakes were"),
@@ -218,12 +218,12 @@ impl LossCount {
             "webhook" => ("alert for a webhook was", "alerts for webhooks were"),
             _ => ("record was", "records were"),
         };
-        let verb = match place {
+        let verb = match ring {
             "connections" => "not watched",
             "packets" => "not read in full",
             _ => "lost",
         };
-        let remedy = match (place, reason) {
+        let remedy = match (ring, reason) {
             ("connections", "snapshots_full" | "no_room_at_start") => "raise --max-connections",
             ("connections", _) => "free memory on this host",
             ("vitals" | "handshakes", "full") => "give wsmon more CPU time",
@@ -236,7 +236,7 @@ impl LossCount {
         let n = self.last_five_minutes;
         let what = if n == 1 { one } else { many };
         (n > 0).then(|| {
-            format!("{n} {what} {verb} in the last five minutes ({place}, {reason}): {remedy}")
+            format!("{n} {what} {verb} in the last five minutes ({ring}, {reason}): {remedy}")
         })
     }
 }
@@ -289,9 +289,9 @@ pub(crate) mod tests {
         )
     }
 
-    fn loss(place: &str, reason: &str, last_five_minutes: u64) -> LossCount {
+    fn loss(ring: &str, reason: &str, last_five_minutes: u64) -> LossCount {
         LossCount {
-            place: place.to_owned(),
+            ring: ring.to_owned(),
             reason: reason.to_owned(),
             total: 9,
             last_five_minutes,
@@ -318,7 +318,7 @@ pub(crate) mod tests {
         assert_eq!(listener.zombies, zombies);
         assert_eq!(listener.hop.as_deref(), Some("lb"));
         assert_eq!(listener.heartbeat_margin_seconds, Some(-1.5));
-        assert_eq!(listener.learned_survived_seconds, Some(61.0));
+        assert_eq!(listener.learned_lower_seconds, Some(61.0));
         let status = status(vec![listener.clone(), listener], Vec::new());
         assert_eq!((status.open, status.zombies.total()), (6, 6));
         assert_eq!(status.uptime_seconds, 3_661.25);

@@ -94,7 +94,8 @@ fn every_flag_of_the_viewing_commands_is_documented() {
             .iter()
             .flat_map(|name| {
                 let subcommand = command.find_subcommand(name).expect("the command exists");
-                let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
+                let flags = subcommand.get_arguments().filter(|a| !a.is_hide_set());
+                let flags = flags.filter_map(|a| a.get_long());
                 flags.map(move |flag| (*name, format!("--{flag}")))
             })
             .collect();

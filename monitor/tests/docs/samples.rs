@@ -79,12 +79,12 @@ fn status(full: bool) -> StatusRecord {
         hop: text(),
         idle_gap_p99_seconds: seconds,
         heartbeat_margin_seconds: seconds,
-        learned_survived_seconds: seconds,
-        learned_killed_seconds: seconds,
+        learned_lower_seconds: seconds,
+        learned_upper_seconds: seconds,
         storm: text(),
     };
     let loss = LossCount {
-        place: "vitals".to_owned(),
+        ring: "vitals".to_owned(),
         reason: "full".to_owned(),
         total: 1,
         last_five_minutes: 1,

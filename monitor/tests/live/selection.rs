@@ -34,8 +34,8 @@ fn connections_are_selected_by_verdict_and_text_and_paged() {
     let (dead, alive) = (addr(&dead), addr(&alive));
     for (args, expected) in [
         (&["--zombies"][..], &[&dead][..]),
-        (&["--verdict", "expired"], &[&dead]),
-        (&["--verdict", "stalled"], &[]),
+        (&["--kind", "expired"], &[&dead]),
+        (&["--kind", "stalled"], &[]),
         (&["--zombies", "--sort", "idle", "-n", "1"], &[&dead]),
         (&["--search", "EXPIR"], &[&dead]),
         (&["--search", &alive], &[&alive]),

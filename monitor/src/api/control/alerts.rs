@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     AlertFilter, ControlRequest, Sources, gone, joined, json_lines, known_listener, owned, pages,
-    parameters::Parameters, parsed, watch,
+    parameters::Parameters, parsed, urgency::most_urgent, watch,
 };
 use crate::{
     api::http::request_reply,
@@ -95,7 +95,7 @@ async fn standing(sources: Sources, filter: AlertFilter, limit: usize) -> Respon
     };
     let total = on_listeners.len() + judged.len();
     on_listeners.truncate(limit);
-    let judged = judged.into_iter().take(limit - on_listeners.len());
+    let judged = most_urgent(judged).take(limit - on_listeners.len());
     let verdicts = pages(judged, async move |page| {
         let standing =
             request_reply(&requests, |reply| ControlRequest::Alerts(page, reply)).await?;

@@ -4,7 +4,8 @@ use axum::{extract::State as Shared, response::Response};
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, ControlRequests, gone, known_listener, parameters::Parameters, parsed, written,
+    ControlRequest, ControlRequests, gone, known_listener, parameters::Parameters, parsed,
+    selection::has_listener_and_peer, written,
 };
 use crate::{
     api::http::request_reply,
@@ -23,11 +24,8 @@ pub(super) struct ClientsQuery {
 
 impl ClientsQuery {
     fn accepts(&self, record: &ClientRecord) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_none_or(|name| *name == record.listener)
-            && self
-                .peer
-                .is_none_or(|peers| peers.contains(record.figures.client))
+        let listener = self.listener.as_deref();
+        has_listener_and_peer(listener, self.peer, &record.listener, record.figures.client)
     }
 }
 

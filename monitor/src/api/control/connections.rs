@@ -7,6 +7,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use tokio::task::yield_now;
 
 use super::{
     ControlRequest, ControlRequests, Sources, gone, json_lines, known_listener,
@@ -14,7 +15,7 @@ use super::{
     owned, pages,
     parameters::Parameters,
     ranked::Ranked,
-    record_pages::RecordPages,
+    record_pages::{PAGE, RecordPages},
     selection::{ConnectionsQuery, Selection},
     written,
 };
@@ -48,16 +49,18 @@ pub(super) async fn connections(
     ];
     let mut left = query.limit.unwrap_or(usize::MAX);
     let mut skipped = query.offset;
-    let mut queue: Box<dyn Iterator<Item = ConnId> + Send> =
-        Box::new(OldestFirst::new(urgent, conns));
+    let mut oldest = OldestFirst::new(urgent, conns);
+    let queue: Box<dyn Iterator<Item = ConnId> + Send>;
     let mut rates = HashMap::new();
     let mut selection = Selection::new(query, owners.clone());
+    let is_ranked = order.figures().is_some();
     if let Some(figures) = order.figures() {
         let pages = match order.needs_rates() {
-            true => RecordPages::with_rates(queue),
-            false => RecordPages::new(queue),
+            true => RecordPages::with_rates(oldest),
+            false => RecordPages::new(oldest),
         };
-        let first = left.saturating_add(skipped);
+        // More than wanted, in place of those that end before their records are written.
+        let first = left.saturating_add(skipped).saturating_add(PAGE);
         let Ok(ranked) = Ranked::read(&requests, pages, &mut selection, figures, first).await
         else {
             return gone();
@@ -65,10 +68,13 @@ pub(super) async fn connections(
         rates = ranked.rates;
         queue = Box::new(ranked.conns.into_iter().skip(skipped));
         skipped = 0;
-    } else if selection.is_everything() {
-        // Without their records, which takes far less time.
-        queue = Box::new(queue.skip(skipped));
-        skipped = 0;
+    } else {
+        if selection.is_everything() {
+            // Without their records, which takes far less time.
+            skip(&mut oldest, skipped).await;
+            skipped = 0;
+        }
+        queue = Box::new(oldest);
     }
     let lines = pages(queue, async move |page| {
         if left == 0 {
@@ -76,7 +82,9 @@ pub(super) async fn connections(
         }
         let mut records =
             request_reply(&requests, |reply| ControlRequest::Connections(page, reply)).await?;
-        selection.retain(&mut records).await;
+        if !is_ranked {
+            selection.retain(&mut records).await;
+        }
         let before = records.len().min(skipped);
         records.drain(..before);
         skipped -= before;
@@ -89,6 +97,18 @@ pub(super) async fn connections(
         Some(records.iter().map(json::to_string).collect())
     });
     (headers, json_lines(lines)).into_response()
+}
+
+/// Leaves out the first `n` connections. After each page the daemon's loop, on the same thread, can run.
+async fn skip(conns: &mut impl Iterator<Item = ConnId>, mut n: usize) {
+    while n > 0 {
+        let skipped = conns.by_ref().take(n.min(PAGE)).count();
+        if skipped == 0 {
+            break;
+        }
+        n -= skipped;
+        yield_now().await;
+    }
 }
 
 type Known = Vec<(Ktime, ConnId)>;
@@ -138,4 +158,95 @@ async fn ended_connections(
     records.truncate(limit);
     owned::complete(&owners, &mut records).await;
     (total, written(&records)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::{super::parameters::parse, *};
+    use crate::records::connections::{
+        ConnectionRecord, State,
+        tests::{detail, record},
+    };
+
+    #[tokio::test]
+    async fn the_daemon_runs_between_the_pages_that_are_skipped() {
+        let turns = async {
+            for _ in 1..10 {
+                yield_now().await;
+            }
+        };
+        let mut conns = (0..20 * PAGE as u64).map(ConnId);
+        tokio::select! {
+            biased;
+            () = skip(&mut conns, 19 * PAGE + 1) => panic!("skipped without a pause"),
+            () = turns => {}
+        }
+        assert_eq!(conns.next(), Some(ConnId(10 * PAGE as u64)));
+        skip(&mut conns, usize::MAX).await;
+        assert_eq!(conns.next(), None);
+    }
+
+    /// Connections 1 to 9, each idle for as many seconds. When a record is requested again, connection 9
+    /// has ended and no other one is open.
+    async fn respond(mut requests: mpsc::Receiver<ControlRequest>) {
+        let mut was_read = false;
+        while let Some(request) = requests.recv().await {
+            match request {
+                ControlRequest::KnownSince(reply) => {
+                    let known = (1..10).map(|n| (Ktime(n), ConnId(n))).collect();
+                    reply.send(known).expect("a request waits");
+                }
+                ControlRequest::Unserved(reply) => {
+                    reply.send(String::new()).expect("a request waits");
+                }
+                ControlRequest::Connections(conns, reply) => {
+                    let conns = conns.iter().filter(|conn| !was_read || conn.0 != 9);
+                    let read = |conn: &ConnId| ConnectionRecord {
+                        idle_seconds: Some(conn.0 as f64),
+                        state: if was_read {
+                            State::Closing
+                        } else {
+                            State::Open
+                        },
+                        ..record(&detail(conn.0), None)
+                    };
+                    reply
+                        .send(conns.map(read).collect())
+                        .expect("a request waits");
+                    was_read = true;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_by_figures_is_full_although_connections_changed_or_ended() {
+        let (requests, received) = mpsc::channel(1);
+        let daemon = tokio::spawn(respond(received));
+        let owners = OwnerService::open(Path::new("/nonexistent")).expect("netlink");
+        let query: ConnectionsQuery = parse("order=idle&state=open&limit=3").expect("a query");
+        let response = connections(Shared(Sources { requests, owners }), Parameters(query)).await;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        let cookies: Vec<ConnId> = body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                let record: ConnectionRecord = serde_json::from_slice(line).expect("a record");
+                record.cookie
+            })
+            .collect();
+        assert_eq!(cookies, [8, 7, 6].map(ConnId));
+        daemon.await.expect("no other request");
+    }
 }

@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::{
     ControlRequest, REMEMBERED, Sources, gone, known_listener, oldest_first::OldestFirst, owned,
-    parameters::Parameters, parsed, record_pages::RecordPages, written,
+    parameters::Parameters, parsed, record_pages::RecordPages, selection::has_listener_and_peer,
+    written,
 };
 use crate::{
     api::http::request_reply,
@@ -29,11 +30,8 @@ pub(super) struct GroupsQuery {
 
 impl GroupsQuery {
     fn accepts(&self, record: &ConnectionRecord) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_none_or(|name| *name == record.listener)
-            && self
-                .peer
-                .is_none_or(|peers| peers.contains(record.peer.ip()))
+        let listener = self.listener.as_deref();
+        has_listener_and_peer(listener, self.peer, &record.listener, record.peer.ip())
     }
 }
 

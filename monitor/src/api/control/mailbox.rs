@@ -16,8 +16,11 @@ use tokio::sync::Notify;
 use crate::records::{json, loss::LossRecord};
 
 /// Lines that may wait for one viewer. This is more than the daemon produces in one tick, so a viewer
-/// that reads loses nothing. At 350 bytes a line it takes at most 6 MB.
+/// that reads loses nothing. Frames of 350 bytes take at most 6 MB.
 pub(super) const WAITING_LINES: usize = 16_384;
+
+/// Bytes that may wait for one viewer. A line of the alert log can have 15 kB.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// Maximum size of one write to a viewer, bytes.
 const CHUNK: usize = 64 * 1024;
@@ -40,6 +43,8 @@ struct SharedMailbox {
 #[derive(Debug, Default)]
 struct PendingLines {
     lines: VecDeque<Bytes>,
+    /// In `lines`.
+    bytes: usize,
     /// Losses that were not reported yet.
     lost: LossRecord,
     viewer: Option<Waker>,
@@ -61,14 +66,14 @@ impl LineSender {
     /// line that reports it.
     pub(super) fn send(&self, line: Bytes) {
         let mut waiting = self.0.lock();
-        if waiting.lines.len() >= WAITING_LINES {
+        if waiting.lines.len() >= WAITING_LINES || waiting.bytes + line.len() > WAITING_BYTES {
             waiting.lost.viewer += 1;
             return;
         }
         if let Some(record) = waiting.take_loss() {
-            waiting.lines.push_back(record);
+            waiting.push(record);
         }
-        waiting.lines.push_back(line);
+        waiting.push(line);
         waiting.wake();
     }
 
@@ -109,7 +114,7 @@ impl Stream for LineStream {
         let mut waiting = self.0.lock();
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK {
-            let Some(line) = waiting.lines.pop_front() else {
+            let Some(line) = waiting.pop() else {
                 // A loss that no line follows is reported too.
                 if let Some(record) = waiting.take_loss() {
                     chunk.extend_from_slice(&record);
@@ -137,6 +142,17 @@ impl SharedMailbox {
 }
 
 impl PendingLines {
+    fn push(&mut self, line: Bytes) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.len();
+        Some(line)
+    }
+
     fn wake(&mut self) {
         if let Some(viewer) = self.viewer.take() {
             viewer.wake();
@@ -169,7 +185,7 @@ pub(super) fn json_line(record: &impl Serialize) -> Option<Bytes> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use futures_util::task::noop_waker;
+    use futures_util::task::{noop_waker, noop_waker_ref};
 
     use super::*;
 
@@ -225,6 +241,30 @@ pub(super) mod tests {
             Some("7\n"),
             "a loss is reported once"
         );
+    }
+
+    #[test]
+    fn long_lines_wait_up_to_a_size() {
+        let (slot, mut lines) = mailbox(Arc::default());
+        let long = Bytes::from("x".repeat(15_000) + "\n");
+        let room = WAITING_BYTES / long.len();
+        for _ in 0..room + 3 {
+            slot.send(long.clone());
+        }
+        assert_eq!(slot.0.lock().lines.len(), room);
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let chunk = Pin::new(&mut lines).poll_next(&mut cx);
+        assert!(matches!(chunk, Poll::Ready(Some(Ok(_)))), "{chunk:?}");
+        slot.send(line(1));
+        let lost = json_line(&LossRecord {
+            viewer: 3,
+            ..LossRecord::default()
+        });
+        let waiting = slot.0.lock();
+        let last: Vec<_> = waiting.lines.iter().rev().take(2).cloned().collect();
+        assert_eq!(last, [line(1), lost.expect("JSON")]);
+        let bytes: usize = waiting.lines.iter().map(Bytes::len).sum();
+        assert_eq!(waiting.bytes, bytes, "what was read makes room");
     }
 
     #[test]

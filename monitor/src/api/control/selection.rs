@@ -1,6 +1,6 @@
 //! Which connections a list has.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use serde::Deserialize;
 
@@ -30,7 +30,7 @@ pub(super) struct ConnectionsQuery {
     state: Option<State>,
     /// The kind of the standing verdict.
     #[serde(deserialize_with = "parsed")]
-    verdict: Option<VerdictKind>,
+    kind: Option<VerdictKind>,
     /// Only those with a standing verdict of any kind of zombie.
     zombies: bool,
     #[serde(deserialize_with = "parsed")]
@@ -46,7 +46,7 @@ pub(super) struct ConnectionsQuery {
 impl ConnectionsQuery {
     /// Whether only connections with a standing verdict are wanted.
     pub(super) fn needs_verdict(&self) -> bool {
-        self.verdict.is_some() || self.zombies
+        self.kind.is_some() || self.zombies
     }
 
     /// All conditions but the search.
@@ -56,7 +56,7 @@ impl ConnectionsQuery {
             peer,
             endpoint,
             state,
-            verdict,
+            kind,
             zombies,
             search: _,
             ended: _,
@@ -64,16 +64,17 @@ impl ConnectionsQuery {
             offset: _,
             limit: _,
         } = self;
-        let kind = record.verdict.as_ref();
-        let kind = kind.and_then(|verdict| verdict.kind.parse::<VerdictKind>().ok());
-        listener
-            .as_ref()
-            .is_none_or(|name| *name == record.listener)
-            && peer.is_none_or(|peers| peers.contains(record.peer.ip()))
-            && endpoint.is_none_or(|endpoint| endpoint.is_end_of(record))
+        let standing = record.verdict.as_ref();
+        let standing = standing.and_then(|verdict| verdict.kind.parse::<VerdictKind>().ok());
+        has_listener_and_peer(
+            listener.as_deref(),
+            *peer,
+            &record.listener,
+            record.peer.ip(),
+        ) && endpoint.is_none_or(|endpoint| endpoint.is_end_of(record))
             && state.is_none_or(|state| state == record.state)
-            && verdict.is_none_or(|wanted| kind == Some(wanted))
-            && (!zombies || kind.is_some_and(VerdictKind::is_zombie))
+            && kind.is_none_or(|wanted| standing == Some(wanted))
+            && (!zombies || standing.is_some_and(VerdictKind::is_zombie))
     }
 
     fn is_unconditional(&self) -> bool {
@@ -82,7 +83,7 @@ impl ConnectionsQuery {
             peer,
             endpoint,
             state,
-            verdict,
+            kind,
             zombies,
             search,
             ended: _,
@@ -94,10 +95,21 @@ impl ConnectionsQuery {
             && peer.is_none()
             && endpoint.is_none()
             && state.is_none()
-            && verdict.is_none()
+            && kind.is_none()
             && search.is_none()
             && !zombies
     }
+}
+
+/// Whether `name` and `address` are the wanted ones, if any are.
+pub(super) fn has_listener_and_peer(
+    listener: Option<&str>,
+    peers: Option<Peers>,
+    name: &str,
+    address: IpAddr,
+) -> bool {
+    listener.is_none_or(|wanted| wanted == name)
+        && peers.is_none_or(|peers| peers.contains(address))
 }
 
 /// Cgroups whose names one search looks up.
@@ -202,9 +214,9 @@ mod tests {
             ("endpoint=10.77.1.12:8080", &open, false),
             ("state=open", &open, true),
             ("state=closing", &open, false),
-            ("verdict=expired", &open, true),
-            ("verdict=expired", &healthy, false),
-            ("verdict=expired", &expiring, false),
+            ("kind=expired", &open, true),
+            ("kind=expired", &healthy, false),
+            ("kind=expired", &expiring, false),
             ("zombies=true", &open, true),
             ("zombies=true", &healthy, false),
             ("zombies=true", &expiring, false),
@@ -218,7 +230,7 @@ mod tests {
     #[test]
     fn an_invalid_parameter_gets_a_sentence() {
         for (parameter, why) in [
-            ("verdict=dead", "invalid verdict \"dead\", expected expired"),
+            ("kind=dead", "invalid verdict \"dead\", expected expired"),
             ("endpoint=host", "invalid address \"host\""),
             ("search=", "the text to search for is empty"),
         ] {

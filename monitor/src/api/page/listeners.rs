@@ -72,8 +72,8 @@ fn write_row(f: &mut fmt::Formatter<'_>, listener: &ListenerStatus) -> fmt::Resu
         None => f.write_str("unknown")?,
     }
     let bounds = (
-        listener.learned_survived_seconds.map(Seconds),
-        listener.learned_killed_seconds.map(Seconds),
+        listener.learned_lower_seconds.map(Seconds),
+        listener.learned_upper_seconds.map(Seconds),
     );
     f.write_str("</td><td>")?;
     match bounds {
@@ -232,8 +232,8 @@ mod tests {
             idle_limit_seconds: Some(60.0),
             hop: Some("lb".to_owned()),
             heartbeat_margin_seconds: Some(-1.5),
-            learned_survived_seconds: Some(61.0),
-            learned_killed_seconds: Some(75.0),
+            learned_lower_seconds: Some(61.0),
+            learned_upper_seconds: Some(75.0),
             storm: Some("mass_close".to_owned()),
             ..listener("edge")
         };

@@ -71,7 +71,7 @@ impl StateSection<'_> {
             writeln!(
                 f,
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
-                Escaped(&loss.place),
+                Escaped(&loss.ring),
                 Escaped(&loss.reason),
                 Count(loss.last_five_minutes),
                 Count(loss.total)

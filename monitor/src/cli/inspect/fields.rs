@@ -1,6 +1,6 @@
 //! Labelled lines of a page.
 
-use crate::cli::screen::wrapped;
+use crate::{cli::screen::wrapped, records::printable::printable};
 
 /// In front of the lines of a field after its first.
 pub(super) const INDENT: &str = "             ";
@@ -18,15 +18,15 @@ impl Fields {
         Self { lines, width }
     }
 
-    /// Adds a field of these lines. One without lines is left out.
+    /// Adds a field of these lines, which may be hostile text. One without lines is left out.
     pub(super) fn add(&mut self, label: &str, lines: impl IntoIterator<Item: AsRef<str>>) {
         let width = self.width.map(|width| width.saturating_sub(INDENT.len()));
         let mut margin = format!("  {label:<9}  ");
         for line in lines {
-            let line = line.as_ref();
+            let line = &printable(line.as_ref());
             let wrapped = match width {
                 Some(width) => wrapped(line, "", width),
-                None => vec![line.to_owned()],
+                None => vec![line.clone()],
             };
             for line in wrapped {
                 self.lines.push(margin + &line);
@@ -60,6 +60,16 @@ mod tests {
                 "  word       abcdefghijklmnopqrstuvwxyz",
                 "             a",
             ]
+        );
+    }
+
+    #[test]
+    fn hostile_lines_break_neither_the_page_nor_a_terminal() {
+        let mut fields = Fields::new("connection 7".to_owned(), None);
+        fields.add("reason", ["a\n\u{1b}[2J\u{2028}"]);
+        assert_eq!(
+            fields.into_lines()[1..],
+            [r"  reason     a\n\u{1b}[2J\u{2028}"]
         );
     }
 

@@ -11,7 +11,7 @@ use crate::{
         table::{Column, Table},
     },
     diagnostics::stderr_line,
-    records::{connections::ConnectionRecord, endpoint::Endpoint},
+    records::{connections::ConnectionRecord, endpoint::Endpoint, verdict_text::verdict_text},
 };
 
 /// The most that are listed.
@@ -101,7 +101,7 @@ fn table(records: &[ConnectionRecord], limit: Option<usize>) -> Vec<String> {
     let mut lines = Vec::new();
     for record in records.iter().take(LISTED) {
         let verdict = record.verdict.as_ref();
-        let verdict = verdict.map(|verdict| format!("{} ({})", verdict.kind, verdict.certainty));
+        let verdict = verdict.map(verdict_text);
         lines.extend(table.push([
             record.cookie.0.to_string(),
             record.peer.to_string(),

@@ -14,9 +14,10 @@ use crate::{
         screen::{Age, Counted, Margin},
     },
     records::{
-        connections::{ConnectionRecord, HandshakeSummary, TcpRecord, VerdictRecord},
+        connections::{ConnectionRecord, HandshakeSummary, TcpRecord},
         rates::TrafficRates,
         status::ListenerStatus,
+        verdict_text::verdict_text,
     },
 };
 
@@ -80,7 +81,10 @@ impl Page<'_> {
                     day: self.record.ts,
                 };
                 let (began, reported) = (moment(verdict.began_at), moment(verdict.ts));
-                let head = format!("{} since {began}, reported at {reported}", name(verdict));
+                let head = format!(
+                    "{} since {began}, reported at {reported}",
+                    verdict_text(verdict)
+                );
                 vec![head, verdict.reason.clone()]
             }
             None => vec!["none".to_owned()],
@@ -91,7 +95,7 @@ impl Page<'_> {
     fn color_verdict(&self, lines: &mut [String]) {
         let verdict = self.record.verdict.as_ref().filter(|_| self.is_colored);
         let Some(verdict) = verdict else { return };
-        let name = name(verdict);
+        let name = verdict_text(verdict);
         if let Some(color) = Color::of_certainty(&verdict.certainty)
             && let Some(line) = lines.iter_mut().find(|line| line.contains(&name))
         {
@@ -114,10 +118,6 @@ impl Page<'_> {
         }
         lines
     }
-}
-
-fn name(verdict: &VerdictRecord) -> String {
-    format!("{} ({})", verdict.kind, verdict.certainty)
 }
 
 fn protocol(record: &ConnectionRecord) -> String {
@@ -202,7 +202,10 @@ fn handshake_text(handshake: &HandshakeSummary) -> String {
 mod tests {
     use super::*;
     use crate::records::{
-        connections::tests::{detail, record},
+        connections::{
+            VerdictRecord,
+            tests::{detail, record},
+        },
         rates::DirectionRates,
         status::tests::{healthy, listener},
     };

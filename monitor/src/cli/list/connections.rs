@@ -6,7 +6,6 @@ use crate::{
         client,
         color::Color,
         exit::CommandResult,
-        owner::{process_text, workload_text},
         screen::{Age, Amount},
         table::{Cell, Column},
         totals,
@@ -14,7 +13,9 @@ use crate::{
     records::{
         connections::{ConnectionRecord, State},
         list_order::ListOrder,
+        owner_text::short_owner_text,
         rates::TrafficRates,
+        verdict_text::verdict_text,
     },
 };
 
@@ -28,7 +29,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
     };
     let status = super::print(args, target, columns(args), row, nothing).await?;
     if !args.ended && !args.format.is_json() {
-        totals::print_below(&args.control, args.listener.as_deref()).await?;
+        totals::print_below(&args.control, args.listener.as_deref()).await;
     }
     Ok(status)
 }
@@ -39,7 +40,7 @@ fn query(args: &ListArgs) -> [(&'static str, Option<String>); 9] {
         ("listener", args.listener.clone()),
         ("state", args.state.map(|state| state.as_str().to_owned())),
         ("peer", args.peer.map(|peers| peers.to_string())),
-        ("verdict", args.verdict.map(|kind| kind.as_str().to_owned())),
+        ("kind", args.kind.map(|kind| kind.as_str().to_owned())),
         ("zombies", text(args.zombies)),
         ("search", args.search.as_ref().map(ToString::to_string)),
         ("ended", text(args.ended)),
@@ -92,12 +93,12 @@ fn row(record: &ConnectionRecord, is_colored: bool) -> Vec<Cell> {
         None => format!("{}/{}", record.rx.frames, record.tx.frames),
     };
     let queue = record.tcp.send_queue_bytes;
-    let owner = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+    let owner = short_owner_text(&record.owner);
     let last = record.states.last();
     let ended = last.filter(|change| change.state == State::Closed);
     let outcome = match (&record.verdict, ended) {
         (Some(verdict), _) => Cell::colored(
-            format!("{} ({})", verdict.kind, verdict.certainty),
+            verdict_text(verdict),
             Color::of_certainty(&verdict.certainty).filter(|_| is_colored),
         ),
         (None, Some(end)) => format!("{:.3} {}", end.ts, end.reason).into(),
@@ -210,8 +211,8 @@ COOKIE  LISTENER  PEER                 AGE   IDLE  QUEUE  OWNER          VERDICT
             "/v1/connections?zombies=true&search=shop%2Fchat&order=urgency"
         );
         assert_eq!(
-            target(&["--verdict", "black_holed", "--json"]),
-            "/v1/connections?verdict=black_holed"
+            target(&["--kind", "black_holed", "--json"]),
+            "/v1/connections?kind=black_holed"
         );
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     cli::{
         client,
         exit::CommandResult,
-        screen::{Age, Amount, Margin, escaped},
+        screen::{Age, Amount, Margin},
         table::Column,
     },
     records::groups::{GroupBy, GroupRecord, MAX_GROUPS},
@@ -51,9 +51,8 @@ fn row(record: &GroupRecord) -> Vec<String> {
     let (rx, tx) = (figures.rates.rx, figures.rates.tx);
     let name = match (&record.name, record.is_rest) {
         (_, true) => format!("all but the first {MAX_GROUPS}"),
-        // The creator of a cgroup or process chooses its name, which must not reach the terminal as
-        // control characters.
-        (name, false) => escaped(name.as_deref()),
+        (Some(name), false) => name.clone(),
+        (None, false) => "-".to_owned(),
     };
     vec![
         figures.open.to_string(),

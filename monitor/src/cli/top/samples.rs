@@ -145,8 +145,8 @@ fn status() -> StatusRecord {
         hop: Some("aws-alb".to_owned()),
         idle_gap_p99_seconds: Some(25.3),
         heartbeat_margin_seconds: Some(34.7),
-        learned_survived_seconds: Some(57.2),
-        learned_killed_seconds: Some(60.4),
+        learned_lower_seconds: Some(57.2),
+        learned_upper_seconds: Some(60.4),
         storm: None,
     };
     let upstream = ListenerStatus {
@@ -164,8 +164,8 @@ fn status() -> StatusRecord {
         hop: None,
         idle_gap_p99_seconds: Some(12.0),
         heartbeat_margin_seconds: None,
-        learned_survived_seconds: None,
-        learned_killed_seconds: None,
+        learned_lower_seconds: None,
+        learned_upper_seconds: None,
         storm: Some("storm".to_owned()),
     };
     StatusRecord {

@@ -12,7 +12,6 @@ use unicode_width::UnicodeWidthStr;
 use super::list::MARKERS;
 use crate::{
     cli::{
-        owner::{process_text, workload_text},
         screen::Amount,
         table::cut,
         top::{
@@ -27,6 +26,7 @@ use crate::{
     records::{
         connections::{ConnectionRecord, DirectionRecord, State},
         heartbeat,
+        owner_text::short_owner_text,
         rates::DirectionRates,
     },
 };
@@ -250,7 +250,7 @@ fn rate(record: &ConnectionRecord, rates: Option<DirectionRates>) -> String {
 }
 
 fn owner(record: &ConnectionRecord) -> String {
-    let text = workload_text(&record.owner).or_else(|| process_text(&record.owner));
+    let text = short_owner_text(&record.owner);
     text.unwrap_or_else(unknown)
 }
 

@@ -157,8 +157,8 @@ fn listener_row(listener: &ListenerStatus) -> Vec<String> {
         (limit, _) => length(limit),
     };
     let learned = [
-        listener.learned_survived_seconds,
-        listener.learned_killed_seconds,
+        listener.learned_lower_seconds,
+        listener.learned_upper_seconds,
     ];
     vec![
         listener.listener.escape_debug().to_string(),
