@@ -44,7 +44,7 @@ pub struct AlertsArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub control: PathBuf,
 
-    /// Show the last 1,000 lines of the alert log, oldest first
+    /// Show the last 1,000 alert lines, oldest first
     #[arg(long, conflicts_with = "follow")]
     pub history: bool,
 
