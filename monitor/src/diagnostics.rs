@@ -1,6 +1,7 @@
 //! What the daemon reports about itself: errors with their causes, and a rate-limited log.
 
 pub mod color;
+pub(crate) mod control_character;
 pub(crate) mod error_chain;
 pub mod log_limit;
 

@@ -6,10 +6,13 @@ use std::{
 };
 
 use clap::Parser;
-use monitor::{cli::Cli, diagnostics::log_limit};
+use monitor::{
+    cli::{Cli, topics},
+    diagnostics::log_limit,
+};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| topics::suggested(error).exit());
     log_limit::install(cli.command.log_level());
     let outcome = cli.command.run();
     log::logger().flush();

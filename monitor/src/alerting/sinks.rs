@@ -57,6 +57,13 @@ impl LineForm {
         }
     }
 
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Text | Self::ColoredText => "text",
+        }
+    }
+
     /// The line for an alert in JSON.
     fn of(self, json: &str) -> String {
         if self == Self::Json {
@@ -83,7 +90,7 @@ impl LineForm {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    #[error("cannot write --alert-log {}: {source}", path.display())]
+    #[error("cannot write the alert log {}: {source}", path.display())]
     AlertLog { path: PathBuf, source: io::Error },
     #[error("cannot start a thread for alerts: {0}")]
     Thread(#[source] io::Error),
@@ -126,7 +133,7 @@ impl Sinks {
             .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
         let form = LineForm::new(settings.alert_format, target);
-        log::info!("alerts go to {} ({form:?})", target.path().display());
+        log::info!("alerts go to {target} as {}", form.as_str());
         for receiver in settings.alertmanagers.iter().chain(&settings.webhooks) {
             log::info!("alerts go to {receiver}");
         }

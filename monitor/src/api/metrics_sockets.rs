@@ -5,9 +5,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
+};
 
 use crate::config::metrics_address::MetricsAddress;
+
+/// Connections that may wait until they are accepted; as the standard library has it.
+const BACKLOG: i32 = 128;
 
 /// Binds an address: one socket, or one for each address of a name. An address of a name is left out if
 /// this host lacks its family, but not if that leaves none.
@@ -20,9 +26,7 @@ pub(super) fn bind(address: &MetricsAddress) -> io::Result<Vec<TcpListener>> {
         MetricsAddress::None => Ok(Vec::new()),
         MetricsAddress::Address(address) => Ok(vec![TcpListener::bind(address)?]),
         MetricsAddress::Everywhere(port) => {
-            // A socket on [::] also accepts IPv4.
-            let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port));
-            let bound = match both {
+            let bound = match bind_both_families(*port) {
                 Err(error) if lacks_family(&error) => {
                     TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port))
                 }
@@ -32,6 +36,22 @@ pub(super) fn bind(address: &MetricsAddress) -> io::Result<Vec<TcpListener>> {
         }
         MetricsAddress::Name(name, port) => bind_each((name.as_str(), *port).to_socket_addrs()?),
     }
+}
+
+/// One socket for IPv6 and IPv4, even where `net.ipv6.bindv6only` is 1.
+fn bind_both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = net::socket_with(
+        AddressFamily::INET6,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    // As the standard library does: a restart needs the port at once.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn bind_each(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<Vec<TcpListener>> {
@@ -62,6 +82,8 @@ fn lacks_family(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
@@ -79,6 +101,15 @@ mod tests {
         assert_eq!(ips.collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2"]);
         let name = MetricsAddress::Name("localhost".to_owned(), 0);
         assert!(!bind(&name).expect("a name of every host").is_empty());
+    }
+
+    #[test]
+    fn everywhere_is_every_address_of_both_families() {
+        let bound = bind(&MetricsAddress::Everywhere(0)).expect("a free port");
+        let port = bound[0].local_addr().expect("an address").port();
+        for loopback in ["127.0.0.1", "::1"] {
+            TcpStream::connect((loopback, port)).expect(loopback);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct FilterArgs {
 
     /// Only these opcodes: continuation, text, binary, close, ping, pong,
     /// reserved-3 …
-    #[arg(long, value_name = "NAME[,NAME]")]
+    #[arg(long, value_name = "NAME,…")]
     pub opcode: Option<Opcodes>,
 
     /// Only frames that this host received (rx) or has sent (tx)

@@ -46,7 +46,7 @@ are UTC, directions are seen from this host.
 
 Exit status: 0 after --count frames, Ctrl-C, or the end of the pipe's reader;
 1 if there is no daemon, it stopped, or no such connection is open; 2 for
-invalid arguments; 3 if this user may not connect.")]
+invalid input; 3 if this user may not connect.")]
 pub struct FramesArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]

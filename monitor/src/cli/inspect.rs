@@ -50,7 +50,7 @@ If several connections have the address, they are listed. Needs a running
 read twice, a second apart, for its rates.
 
 Exit status: 0, 1 if there is no daemon or not exactly one such connection, 2
-for invalid arguments, 3 if this user may not connect.")]
+for invalid input, 3 if this user may not connect.")]
 pub struct InspectArgs {
     /// Cookie of the connection, or an address, with or without a port, of either end
     #[arg(value_name = "CONNECTION")]

@@ -61,7 +61,7 @@ Needs a running `wsmon run`. OWNER is the pod, or else the container, the
 systemd unit or the process. The last quarter of a second of ordinary traffic
 before a silence may be missing from counts and ages.
 
-Exit status: 0, 1 if there is no daemon, 2 for invalid arguments, 3 if this
+Exit status: 0, 1 if there is no daemon, 2 for invalid input, 3 if this
 user may not connect.")]
 pub struct ListArgs {
     /// Control socket of the daemon

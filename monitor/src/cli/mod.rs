@@ -55,6 +55,8 @@ Start with:
   wsmon top                                     connections live, verdicts first
   wsmon frames                                  WebSocket frames as they pass
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
+
+Topics:
   wsmon help zombies                            make a zombie of your own and watch it
   wsmon help verdicts                           what each verdict means, and what to do";
 
@@ -64,6 +66,9 @@ This build has no daemon. Start with:
   wsmon replay --lb-timeout 60s capture.pcap    find dead connections in a recording
   wsmon profiles                                known load balancers, proxies and NATs
   wsmon config example                          an example configuration file
+
+Topics:
+  wsmon help zombies                            make a zombie of your own and watch it
   wsmon help verdicts                           what each verdict means, and what to do";
 
 /// Find dead WebSocket connections from inside the kernel, before applications do.

@@ -44,7 +44,7 @@ a proxy, watch the port on which the server itself listens.
 Without root, other namespaces and the processes of other users are missing,
 and stderr says so.
 
-Exit status: 0, 1 for a failure, 2 for invalid arguments, 3 if the list may be
+Exit status: 0, 1 for a failure, 2 for invalid input, 3 if the list may be
 incomplete because privileges are missing.")]
 pub struct PortsArgs {
     #[command(flatten)]

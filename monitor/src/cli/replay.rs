@@ -51,7 +51,7 @@ Examples:
       packets as they arrive; 512 bytes hold frame headers and most handshakes
 
 Exit status: 0 after the recording was judged, also if it is cut off or Ctrl-C
-stopped it (with a warning), 1 on a failure, 2 for invalid arguments or a file
+stopped it (with a warning), 1 on a failure, 2 for invalid input or a file
 that is not a recording.")]
 pub struct ReplayArgs {
     #[command(flatten)]

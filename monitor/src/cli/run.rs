@@ -10,13 +10,15 @@ use tokio::{signal::unix::SignalKind, sync::mpsc};
 
 mod banner;
 mod files;
+mod origin;
 mod refusals;
 mod reload;
 mod settings;
-mod unserved;
+mod unserved_ports;
 mod verbosity;
 
 use banner::Banner;
+use origin::origin;
 use reload::Reloader;
 use settings::Settings;
 use verbosity::Verbosity;
@@ -73,9 +75,8 @@ Each flag can be set by an environment variable: WSMON_PORT is --port,
 WSMON_LB_TIMEOUT is --lb-timeout. A flag overrides its variable, a variable
 the file. Lists are separated by commas.
 
-Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid
-arguments, 3 if the kernel or the privileges are not enough (see
-`wsmon check`).")]
+Exit status: 0 after SIGTERM or SIGINT, 1 on a failure, 2 for invalid input,
+3 if the kernel or the privileges are not enough (see `wsmon check`).")]
 pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -85,7 +86,7 @@ pub struct RunArgs {
     #[arg(
         long = "metrics-addr",
         alias = "web.listen-address",
-        value_name = "ADDR:PORT",
+        value_name = "[ADDR:]PORT,…",
         value_delimiter = ','
     )]
     pub metrics_addrs: Vec<MetricsAddress>,
@@ -112,15 +113,15 @@ pub struct RunArgs {
     pub access_log_handshake: bool,
 
     /// Alertmanager to post alerts to; repeat it for each member of a cluster
-    #[arg(long = "alertmanager", value_name = "URL", value_delimiter = ',')]
+    #[arg(long = "alertmanager", value_name = "URL,…", value_delimiter = ',')]
     pub alertmanagers: Vec<Endpoint>,
 
     /// URL to post each line of the alert log to; may be repeated
-    #[arg(long = "webhook", value_name = "URL", value_delimiter = ',')]
+    #[arg(long = "webhook", value_name = "URL,…", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
 
-    /// Unix socket for `wsmon list`, `inspect` and `frames`, or none; owner and group may connect
-    /// [default: /run/wsmon.sock]
+    /// Unix socket for `wsmon top`, `list` and the other commands that show the daemon's state, or none;
+    /// owner and group may connect [default: /run/wsmon.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
@@ -192,9 +193,13 @@ pub fn run(args: &RunArgs) -> CommandResult {
 async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     // Everything that can be refused is refused before the first attach.
     refusals::refuse_second(settings.control()).await?;
-    files::refuse_misplaced(&settings)?;
+    files::refuse_misplaced(args, &settings)?;
     let cgroup = settings.cgroup.as_deref();
-    let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| refused_cgroup(cgroup, &error))?;
+    let cgroup = cgroup::usable_cgroup2(cgroup).map_err(|error| {
+        let given = args.cgroup.as_deref().map(Path::as_os_str);
+        let origin = cgroup.map(|_| origin("cgroup", "daemon.cgroup", given));
+        refused_cgroup(origin.as_deref(), &error)
+    })?;
     let server = match MetricsServer::bind(&settings.metrics_addrs) {
         Ok(server) => server,
         Err(error) => return Err(refusals::refused_metrics(error).await),
@@ -209,7 +214,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     let access_log = settings.access_log().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(|error| {
         let path = settings.access_log.as_deref().unwrap_or_default();
-        Failure::usage(format!("cannot write --access-log {path}: {error}"))
+        Failure::usage(format!("cannot write the access log {path}: {error}"))
     })?;
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
@@ -284,7 +289,7 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     if let Some(seeded) = seeded {
         let pod_logs = settings.pod_logs().to_owned();
         // In the background, because the rings are not read during the survey.
-        tokio::task::spawn_blocking(move || unserved::report(&seeded.unserved, &pod_logs));
+        tokio::task::spawn_blocking(move || unserved_ports::report(&seeded.unserved, &pod_logs));
     }
     let (reloads, reloaded) = mpsc::channel(1);
     tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));

@@ -30,7 +30,7 @@ Examples:
 Needs a running `wsmon run`.
 
 Exit status: 0 if there is no problem, 1 if there is one or no daemon, 2 for
-invalid arguments, 3 if this user may not connect. A problem is one of these:
+invalid input, 3 if this user may not connect. A problem is one of these:
   - a confirmed zombie, of a listener that is shown
   - a reconnect storm there, from the mass close on
   - a local listener on whose ports nobody listens

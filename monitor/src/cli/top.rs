@@ -49,7 +49,7 @@ sort, / to search, p to pause, ? for help, q to quit.
 Needs a running `wsmon run`. Prints one screen if stdout is not a terminal or
 TERM is dumb. NO_COLOR turns colours off.
 
-Exit status: 0, 1 if there is no daemon at the start, 2 for invalid arguments,
+Exit status: 0, 1 if there is no daemon at the start, 2 for invalid input,
 3 if this user may not connect.")]
 pub struct TopArgs {
     /// Control socket of the daemon

@@ -5,12 +5,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Subcommand;
+use clap::{
+    CommandFactory, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use super::{
+    Cli,
     exit::{CommandResult, Failure},
     wrap::{NARROW, wrap},
 };
+use crate::config::profiles::nearest;
 
 /// Subjects of `wsmon help`. As commands they print the same text.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -25,17 +30,24 @@ pub enum Topic {
 
 const ZOMBIES: &str = "\
 A zombie is a connection that looks open and is dead. To see one, stop a
-client of your WebSocket server. Its kernel keeps the connection open, and
-its process is silent, as if the path had forgotten it:
+client of your WebSocket server. Its kernel still acknowledges, and its
+process is silent:
 
-  sudo wsmon run --port 8080 --lb-timeout 20s    watch the server's port
-  kill -STOP PID                                 stop a client
-  sudo wsmon top                                 in another terminal, or list
-  kill -CONT PID                                 let the client go on
+  sudo wsmon run --port 8080 --lb-timeout 60s    watch the server's port
+  pgrep -f NAME                                  find the PID of the client
+  kill -STOP PID                                 stop it
+  sudo wsmon top                                 watch it, in another terminal
+  kill -CONT PID                                 let it go on
+
+If `wsmon run` watches the port already, use that one. Its limit must be
+longer than the server's ping interval. Otherwise, healthy connections are
+`expired` between two pings.
 
 If the server sends pings, the connection is `unresponsive` after the second
-one without a pong. Otherwise it is `expired` after 20 s of silence. The
-terminal of `wsmon run` shows it, and its end when the client goes on.
+one without a pong. Without pings it is `expired` after the limit, like every
+other connection that is silent for so long. The verdict ends when the client
+sends something, such as the pongs that it owes. `wsmon run` then prints
+`resolved … heard again`.
 
 `wsmon help verdicts` lists what else can be wrong.";
 
@@ -53,6 +65,24 @@ pub fn run(topic: Topic) -> CommandResult {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Adds the nearest command or topic to the error of `wsmon help NAME`, where clap suggests none.
+pub fn suggested(mut error: clap::Error) -> clap::Error {
+    let wrong = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(wrong)) => wrong.clone(),
+        _ => return error,
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return error;
+    }
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    if let Some(near) = nearest(&wrong, names) {
+        let near = ContextValue::Strings(vec![near.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, near);
+    }
+    error
 }
 
 /// Every alert of the page, with its meaning and the first thing to do.
@@ -127,7 +157,7 @@ mod tests {
         assert!(
             text.starts_with(
                 "expired          silent for longer than the load balancer remembers\n                 \
-                 Send a heartbeat from the server at least every T / 3"
+                 Send heartbeats from the server, at intervals of at most a"
             ),
             "{text}"
         );

@@ -27,7 +27,7 @@ pub struct WatchArgs {
     #[arg(
         short,
         long = "port",
-        value_name = "PORT[-PORT]",
+        value_name = "PORT[-PORT],…",
         value_delimiter = ','
     )]
     pub ports: Vec<PortRange>,
@@ -35,13 +35,13 @@ pub struct WatchArgs {
     /// Port of remote services that this host connects to, or a range
     #[arg(
         long = "remote-port",
-        value_name = "PORT[-PORT]",
+        value_name = "PORT[-PORT],…",
         value_delimiter = ','
     )]
     pub remote_ports: Vec<PortRange>,
 
     /// Hops on the path of every listener, nearest first, by their names in `wsmon profiles`
-    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',', value_parser = profile)]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = profile)]
     pub lb: Vec<&'static Profile>,
 
     /// Idle timeout of the hop of --lb, or else of a load balancer that forgets connections silently

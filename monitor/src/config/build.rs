@@ -11,9 +11,12 @@ use super::{
     reading::Reading,
     value::Limit,
 };
-use crate::config::{
-    listeners::{ListenerConfig, PortRange, overlapping},
-    profiles,
+use crate::{
+    config::{
+        listeners::{ListenerConfig, PortRange, overlapping},
+        profiles,
+    },
+    diagnostics::control_character::is_control_character,
 };
 use monitor_core::{
     Hop, ListenerRules, OnExpiry,
@@ -55,6 +58,15 @@ pub(super) fn config(text: &str, reading: Reading) -> Result<Config, Problems> {
             warnings: builder.warnings,
         }),
     }
+}
+
+/// Names are printed on terminals, so they hold no control characters.
+fn is_printable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(is_control_character)
+}
+
+fn invalid_name(name: &str) -> String {
+    format!("invalid name {name:?}, expected printable characters: it is in metrics and alerts")
 }
 
 struct Builder<'a> {
@@ -127,11 +139,8 @@ impl Builder<'_> {
             Some(name) => (name.get_ref().clone(), name.span()),
             None => (listener.default_name(&self.listeners), table.ports.span()),
         };
-        if table.name.is_some() && (name.is_empty() || name.contains(char::is_control)) {
-            let message = format!(
-                "invalid name {name:?}, expected letters: it is a label of metrics and alerts"
-            );
-            self.wrong(at, message);
+        if table.name.is_some() && !is_printable(&name) {
+            self.wrong(at, invalid_name(&name));
         } else if self.listeners.iter().any(|other| other.rules.name == name) {
             let message = format!("two listeners are called {name:?}; give this one another name");
             self.wrong(at, message);
@@ -203,8 +212,8 @@ impl Builder<'_> {
         };
         if let Some(name) = name {
             hop.name = name.get_ref().clone();
-            if hop.name.is_empty() {
-                self.wrong(name.span(), "the name of a hop is empty");
+            if !is_printable(&hop.name) {
+                self.wrong(name.span(), invalid_name(&hop.name));
             }
         }
         hop.activity = activity.unwrap_or(hop.activity);

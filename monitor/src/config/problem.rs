@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::Range};
 
-use crate::config::profiles::{did_you_mean, nearest};
+use crate::{
+    config::profiles::{did_you_mean, nearest},
+    diagnostics::control_character::is_control_character,
+};
 
 /// One error or probable mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub struct Problem {
     pub column: usize,
     /// One sentence: the problem and its remedy.
     pub message: String,
-    /// The line with the problem.
+    /// The line with the problem, without control characters.
     pub text: String,
     /// The width of the marked text, in characters.
     pub width: usize,
@@ -35,7 +38,7 @@ impl Problem {
             line: text[..start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
             message: message.into(),
-            text: line.to_owned(),
+            text: line.replace(is_harmful, "\u{fffd}"),
             width: text[start..end.min(line_end).max(start)]
                 .chars()
                 .count()
@@ -51,6 +54,11 @@ impl Problem {
             explained(error.message()),
         )
     }
+}
+
+/// Whether a terminal must not get this character of the file.
+fn is_harmful(c: char) -> bool {
+    c != '\t' && is_control_character(c)
 }
 
 /// `12:8: what is wrong`, on one line.
@@ -124,6 +132,12 @@ mod tests {
         assert_eq!(problem.text, "ü = \"x\"");
         let end = Problem::new(text, text.len()..text.len() + 5, "too short");
         assert_eq!((end.line, end.column, end.width), (3, 1, 1));
+    }
+
+    #[test]
+    fn control_characters_of_the_file_are_not_printed() {
+        let problem = Problem::new("\ta = \"\u{202e}\u{1b}b\"", 5..6, "no");
+        assert_eq!(problem.text, "\ta = \"\u{fffd}\u{fffd}b\"");
     }
 
     #[test]

@@ -181,6 +181,26 @@ fn invalid_combinations_are_refused_with_their_position_and_a_remedy() {
         ),
         (&listener("name = \"\""), "3:8: invalid name \"\""),
         (
+            &listener("name = \"a\u{202e}b\""),
+            "3:8: invalid name \"a\\u{202e}b\"",
+        ),
+        (
+            &listener(r#"name = "a\u2028b""#),
+            "3:8: invalid name \"a\\u{2028}b\"",
+        ),
+        (
+            &hop("name = \"\", idle_timeout = \"60s\""),
+            "3:18: invalid name \"\"",
+        ),
+        (
+            &hop(r#"name = "a\u001bb", idle_timeout = "60s""#),
+            "3:18: invalid name \"a\\u{1b}b\"",
+        ),
+        (
+            &hop("name = \"a\u{2066}b\", idle_timeout = \"60s\""),
+            "3:18: invalid name \"a\\u{2066}b\"",
+        ),
+        (
             &hop("profile = \"aws-abl\""),
             "3:21: no profile \"aws-abl\" (did you mean \"aws-alb\"?); `wsmon profiles` lists them",
         ),

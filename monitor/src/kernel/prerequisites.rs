@@ -172,7 +172,7 @@ impl CapabilityUse {
                 format!(
                     "run as root (sudo), or grant {}: {}, or AmbientCapabilities= in a systemd unit",
                     self.capability,
-                    setcap()
+                    setcap(!self.required)
                 ),
             )),
             Err(error) => Err(Missing::new(
@@ -202,11 +202,13 @@ fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::Caps
     Ok(None)
 }
 
-/// The command that grants the required capabilities to the program. It replaces those that were granted
-/// before, so it has all of them.
-fn setcap() -> String {
-    let required = NEEDED_CAPABILITIES.iter().filter(|used| used.required);
-    let names = required.map(|used| used.capability.to_string().to_lowercase());
+/// The command that grants the required capabilities to the program, and with `optional` all of them. It
+/// replaces those that were granted before, so it names more than the one that is missing.
+fn setcap(optional: bool) -> String {
+    let wanted = NEEDED_CAPABILITIES
+        .iter()
+        .filter(|used| used.required || optional);
+    let names = wanted.map(|used| used.capability.to_string().to_lowercase());
     let names = names.collect::<Vec<_>>().join(",");
     let program = env::current_exe();
     let program = program.map_or_else(
@@ -328,6 +330,13 @@ mod tests {
                 .remedy
                 .contains("findmnt")
         );
+    }
+
+    #[test]
+    fn the_command_that_grants_an_optional_capability_keeps_the_required_ones() {
+        assert!(setcap(false).starts_with("setcap cap_bpf,cap_perfmon,cap_net_admin+ep /"));
+        let all = "setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_admin,cap_sys_ptrace+ep /";
+        assert!(setcap(true).starts_with(all));
     }
 
     #[test]

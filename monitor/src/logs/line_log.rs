@@ -1,6 +1,7 @@
 //! A log of lines on stderr or in a file: the alert log and the access log.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -46,6 +47,16 @@ impl LogTarget {
         match self {
             Self::Stderr => Path::new("-"),
             Self::File(path) => path,
+        }
+    }
+}
+
+/// For people: `stderr`, or the file.
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
         }
     }
 }

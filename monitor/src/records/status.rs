@@ -207,20 +207,37 @@ impl ListenerStatus {
 impl LossCount {
     fn problem(&self) -> Option<String> {
         let (ring, reason) = (self.ring.as_str(), self.reason.as_str());
+        let (one, many) = match ring {
+            "connections" => ("connection was", "connections were"),
+            "vitals" => ("connection event was", "connection events were"),
+            "handshakes" => ("head of a handshake was", "heads of handshakes were"),
+            "packets" => ("packet was", "packets were"),
+            "alerts" => ("line of the alert log was", "lines of the alert log were"),
+            "access_log" => ("line of the access log was", "lines of the access log were"),
+            "alertmanager" => ("alert for Alertmanager was", "alerts for Alertmanager were"),
+            "webhook" => ("alert for a webhook was", "alerts for webhooks were"),
+            _ => ("record was", "records were"),
+        };
+        let verb = match ring {
+            "connections" => "not watched",
+            "packets" => "not read in full",
+            _ => "lost",
+        };
         let remedy = match (ring, reason) {
-            ("connections", "snapshots_full" | "no_room_at_start") => {
-                "some connections are not watched, raise --max-connections"
-            }
-            ("connections", _) => "some connections are not watched, the kernel had no memory",
-            ("vitals" | "handshakes", "full") => "wsmon run had too little CPU time",
-            ("alerts" | "access_log", "full") => "the reader of the file is too slow",
+            ("connections", "snapshots_full" | "no_room_at_start") => "raise --max-connections",
+            ("connections", _) => "free memory on this host",
+            ("vitals" | "handshakes", "full") => "give wsmon more CPU time",
+            ("alerts" | "access_log", "full") => "use a faster reader or disk",
             ("alerts" | "access_log" | "alertmanager" | "webhook", _) => {
                 "the log of wsmon run says why"
             }
-            _ => "see docs/metrics.md",
+            _ => "docs/metrics.md explains the reason",
         };
         let n = self.last_five_minutes;
-        (n > 0).then(|| format!("{n} lost in the last five minutes ({ring}, {reason}): {remedy}"))
+        let what = if n == 1 { one } else { many };
+        (n > 0).then(|| {
+            format!("{n} {what} {verb} in the last five minutes ({ring}, {reason}): {remedy}")
+        })
     }
 }
 
@@ -345,9 +362,9 @@ pub(crate) mod tests {
                 "listener 8080 has 1 confirmed zombie: see wsmon alerts",
                 "clients of listener 8080 reconnect all at once: see wsmon alerts",
                 "clients of listener api lost their connections all at once: see wsmon alerts",
-                "2 lost in the last five minutes (connections, snapshots_full): some connections are not \
-                 watched, raise --max-connections",
-                "1 lost in the last five minutes (vitals, full): wsmon run had too little CPU time",
+                "2 connections were not watched in the last five minutes (connections, snapshots_full): \
+                 raise --max-connections",
+                "1 connection event was lost in the last five minutes (vitals, full): give wsmon more CPU time",
             ]
         );
     }

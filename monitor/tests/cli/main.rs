@@ -195,6 +195,16 @@ fn a_mistyped_command_is_refused_with_the_nearest_one() {
 }
 
 #[test]
+fn a_mistyped_topic_is_refused_with_the_nearest_one() {
+    for args in [&["help", "zombis"][..], &["zombis"]] {
+        let output = wsmon(args);
+        assert_eq!(output.status.code(), Some(USAGE));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("'zombies'"), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
 fn a_topic_of_help_is_also_printed_by_its_name() {
     let text = |args: &[&str]| {
         let output = wsmon(args);

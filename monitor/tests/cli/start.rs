@@ -60,6 +60,40 @@ fn a_misplaced_file_is_refused_before_anything_else_and_nothing_is_created() {
 }
 
 #[test]
+fn a_misplaced_file_is_refused_with_the_variable_or_the_key_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsmon.toml");
+    fs::write(
+        &file,
+        "[daemon]\nstate = \"/nowhere/a\"\ncgroup = \"/nowhere\"\n",
+    )
+    .unwrap();
+    let refused = |variables: &[(&str, &str)]| {
+        let output = Command::new(WSMON)
+            .args(["run", "--port", "80", "--control", "none", "--config"])
+            .arg(&file)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(USAGE));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let of_file = refused(&[]);
+    assert!(
+        of_file.contains("wsmon: daemon.state /nowhere/a:"),
+        "{of_file}"
+    );
+    let of_variable = refused(&[("WSMON_STATE", "/nowhere/b")]);
+    assert!(
+        of_variable.contains("wsmon: WSMON_STATE /nowhere/b:"),
+        "{of_variable}"
+    );
+    let state = folder.path().join("state");
+    let cgroup = refused(&[("WSMON_STATE", state.to_str().unwrap())]);
+    assert!(cgroup.contains("wsmon: daemon.cgroup:"), "{cgroup}");
+}
+
+#[test]
 fn a_flag_can_be_set_by_its_variable_and_overrides_it() {
     let run = |variables: &[(&str, &str)], args: &[&str]| {
         let output = Command::new(WSMON)
@@ -81,7 +115,7 @@ fn a_flag_can_be_set_by_its_variable_and_overrides_it() {
     let refused = run(&variables, &["--max-workloads", "9"]);
     assert_eq!(
         refused,
-        "wsmon: --state /nowhere/state: there is no directory /nowhere; create it, or choose another \
+        "wsmon: WSMON_STATE /nowhere/state: there is no directory /nowhere; create it, or choose another \
          path\n"
     );
     let overridden = run(&variables, &["--state", "/elsewhere/state"]);

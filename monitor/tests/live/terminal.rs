@@ -91,7 +91,7 @@ fn a_terminal_gets_alerts_and_warnings_as_text() {
     );
     let next = daemon.line("next: ");
     assert!(
-        next.contains(&format!("wsmon list --control {}", socket.display())),
+        next.contains(&format!("wsmon top --control {}", socket.display())),
         "{next}"
     );
     let warning = daemon.line("not a state file");

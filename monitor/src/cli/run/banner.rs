@@ -139,14 +139,13 @@ impl Banner<'_> {
     }
 
     fn next(&self) -> String {
-        let help = "wsmon help verdicts";
-        match self.settings.control() {
-            None => format!("next: {help}"),
-            Some(path) if path == Path::new(DEFAULT_CONTROL) => {
-                format!("next: wsmon list, wsmon top, {help}")
-            }
-            Some(path) => format!("next: wsmon list --control {}, {help}", path.display()),
-        }
+        let help = "wsmon help zombies";
+        let control = match self.settings.control() {
+            None => return format!("next: {help}"),
+            Some(path) if path == Path::new(DEFAULT_CONTROL) => String::new(),
+            Some(path) => format!(" --control {}", path.display()),
+        };
+        format!("next: sudo wsmon top{control} (live view), sudo wsmon status{control}, {help}")
     }
 }
 
@@ -196,7 +195,7 @@ mod tests {
              alerts to stderr\n  \
              metrics at http://127.0.0.1:6455/metrics\n  \
              control socket /run/wsmon.sock\n  \
-             next: wsmon list, wsmon top, wsmon help verdicts",
+             next: sudo wsmon top (live view), sudo wsmon status, wsmon help zombies",
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(lines.join("\n"), expected);
@@ -223,7 +222,7 @@ mod tests {
             "  not watched: 7 older connections; there is room for 262144, raise",
             "  no metrics server",
             "  no control socket",
-            "  next: wsmon help verdicts",
+            "  next: wsmon help zombies",
         ] {
             assert!(lines.iter().any(|shown| shown == line), "{lines:#?}");
         }

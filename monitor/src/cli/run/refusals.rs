@@ -48,18 +48,20 @@ pub(super) fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Fai
     match sock_destroy::is_supported() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::prerequisite(format!(
-            "--reap confirmed: {}",
+            "cannot reap connections: {}",
             DestroyError::Unsupported
         ))),
-        Err(error) => Err(Failure::prerequisite(format!("--reap confirmed: {error}"))),
+        Err(error) => Err(Failure::prerequisite(format!(
+            "cannot reap connections: {error}"
+        ))),
     }
 }
 
-/// `cgroup` is the one that the user chose, if any.
-pub(in crate::cli) fn refused_cgroup(cgroup: Option<&Path>, error: &CgroupError) -> Failure {
+/// `origin` is the flag, variable or key with which the user chose the cgroup, if any.
+pub(in crate::cli) fn refused_cgroup(origin: Option<&str>, error: &CgroupError) -> Failure {
     let remedy = error.remedy();
-    match cgroup {
-        Some(_) => Failure::usage(format!("--cgroup: {error}; {remedy}")),
+    match origin {
+        Some(origin) => Failure::usage(format!("{origin}: {error}; {remedy}")),
         None => Failure::prerequisite(format!("{error}; {remedy}")),
     }
 }

@@ -224,7 +224,7 @@ fn metrics_addrs(given: Vec<MetricsAddress>) -> Result<Vec<MetricsAddress>, Fail
     match given.as_slice() {
         [] => Ok(vec![MetricsAddress::Address(config::DEFAULT_METRICS_ADDR)]),
         [_, _, ..] if given.contains(&MetricsAddress::None) => Err(Failure::usage(
-            "--metrics-addr none means no metrics server; give it alone, or leave it out",
+            "none means no metrics server; give it alone, without other addresses for metrics",
         )),
         _ => Ok(given),
     }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
+use crate::diagnostics::control_character::is_control_character;
+
 /// Writes a record as JSON on one line. JSON requires escapes for the control characters of ASCII only;
 /// here those of Unicode that end a line, move the cursor or reverse text are escaped too.
 pub(crate) fn write(record: &impl Serialize, to: impl Write) -> serde_json::Result<()> {
@@ -26,7 +28,7 @@ impl Formatter for Printable {
         W: ?Sized + Write,
     {
         let mut rest = fragment;
-        while let Some(at) = rest.find(is_control) {
+        while let Some(at) = rest.find(is_control_character) {
             let (before, after) = rest.split_at(at);
             to.write_all(before.as_bytes())?;
             let mut chars = after.chars();
@@ -38,15 +40,6 @@ impl Formatter for Printable {
         }
         to.write_all(rest.as_bytes())
     }
-}
-
-/// Control characters of Unicode, the separators of lines and paragraphs, and the marks of direction.
-fn is_control(c: char) -> bool {
-    let is_mark = matches!(
-        c,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-    );
-    c.is_control() || is_mark || matches!(c, '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
