@@ -152,7 +152,7 @@ fn listener_row(listener: &ListenerStatus) -> Vec<String> {
     let limit = match (listener.idle_limit_seconds, &listener.hop) {
         (Some(_), Some(hop)) => {
             let limit = ShortAge(listener.idle_limit_seconds);
-            format!("{limit} ({})", hop)
+            format!("{limit} ({hop})")
         }
         (limit, _) => length(limit),
     };
