@@ -28,7 +28,9 @@ pub mod profiles;
 mod reading;
 mod value;
 
-pub(crate) use value::{Limit, max_connections, max_workloads};
+pub(crate) use value::Limit;
+#[cfg(feature = "daemon")]
+pub(crate) use value::{max_connections, max_workloads};
 
 pub use problem::{Problem, Problems};
 

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz` over TCP, and a [page](super::page) for people at `/`. No response
+//! `/metrics`, `/healthz` and `/readyz` over TCP, and a [`super::page`] for people at `/`. No response
 //! names a connection.
 
 use std::{
