@@ -211,8 +211,12 @@ fn the_access_log_names_the_pod_of_a_connection_that_nobody_looked_at() {
 fn without_the_logs_of_pods_their_names_are_null_and_counted() {
     let lab = Lab::new().unwrap();
     let port = fresh_port();
-    let mut watch = Watch::start(&["--port", &port.to_string(), "--pod-logs", "/nowhere/pods"]);
-    watch.allow("cannot read the names of pods from /nowhere/pods");
+    let logs = tempfile::tempdir().unwrap();
+    let folder = logs.path().to_str().unwrap().to_owned();
+    let mut watch = Watch::start(&["--port", &port.to_string(), "--pod-logs", &folder]);
+    watch.allow("cannot read the names of pods from ");
+    // A missing directory is refused at the start.
+    logs.close().unwrap();
     let control = watch.daemon.control().to_owned();
     let pod = Pod::start(&lab, 0, port);
     let unnamed = json!({
