@@ -37,6 +37,8 @@ pub struct SinkSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineForm {
     Json,
+    /// For a file, which may span days.
+    DatedText,
     Text,
     /// The title has the colour of its certainty.
     ColoredText,
@@ -48,19 +50,18 @@ impl LineForm {
         match format {
             AlertFormat::Json => Self::Json,
             AlertFormat::Auto if !is_terminal => Self::Json,
-            AlertFormat::Auto | AlertFormat::Text => {
-                match is_terminal && color::is_wanted(&io::stderr()) {
-                    true => Self::ColoredText,
-                    false => Self::Text,
-                }
-            }
+            AlertFormat::Text if !is_terminal => Self::DatedText,
+            AlertFormat::Auto | AlertFormat::Text => match color::is_wanted(&io::stderr()) {
+                true => Self::ColoredText,
+                false => Self::Text,
+            },
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Json => "JSON",
-            Self::Text | Self::ColoredText => "text",
+            Self::DatedText | Self::Text | Self::ColoredText => "text",
         }
     }
 
@@ -73,7 +74,10 @@ impl LineForm {
         let Ok(alert) = AlertLine::parse(json.as_bytes()) else {
             return json.to_owned();
         };
-        let text = AlertText(&alert).to_string();
+        let text = match self {
+            Self::DatedText => format!("{:#}", AlertText(&alert)),
+            _ => AlertText(&alert).to_string(),
+        };
         let certainty = alert.certainty.as_deref().filter(|_| {
             // The end of an alert needs no attention.
             self == Self::ColoredText && alert.status == "firing"
@@ -226,7 +230,7 @@ mod tests {
     #[test]
     fn only_a_terminal_or_a_flag_makes_text() {
         let form = |format, log| LineForm::new(format, &LogTarget::parse(log));
-        assert_eq!(form(AlertFormat::Text, "/a"), LineForm::Text);
+        assert_eq!(form(AlertFormat::Text, "/a"), LineForm::DatedText);
         assert_eq!(form(AlertFormat::Json, "-"), LineForm::Json);
         assert_eq!(form(AlertFormat::Auto, "/a"), LineForm::Json);
         let is_json = form(AlertFormat::Auto, "-") == LineForm::Json;

@@ -38,7 +38,7 @@ confirmed zombies, suspected ones, and warnings, each the oldest first. Times
 are UTC.
 
 Exit status: 0, with alerts or without; 1 if there is no daemon, 2 for invalid
-arguments, 3 if this user may not connect. `wsmon status` has one for scripts.")]
+input, 3 if this user may not connect. `wsmon status` has one for scripts.")]
 pub struct AlertsArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
@@ -106,9 +106,11 @@ impl AlertsArgs {
 
     /// An alert as lines of text.
     fn text(&self, alert: &AlertLine) -> Vec<String> {
-        match self.history || self.follow {
-            true => vec![AlertText(alert).to_string()],
-            false => {
+        match (self.history, self.follow) {
+            // They may span days.
+            (true, _) => vec![format!("{:#}", AlertText(alert))],
+            (_, true) => vec![AlertText(alert).to_string()],
+            (false, false) => {
                 let mut lines = paragraph(alert, Timestamp::now(), self.format.table_width());
                 let color = alert.certainty.as_deref().and_then(Color::of_certainty);
                 if let Some(color) = color.filter(|_| self.color.is_on())

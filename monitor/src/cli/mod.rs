@@ -45,9 +45,9 @@ const EXAMPLES: &str = "\
 Start with:
   wsmon check                                   check the prerequisites
   wsmon ports                                   listening sockets and owners
-  wsmon run --port 8080 --lb-timeout 60s        watch port 8080 behind a 60 s load balancer
-  wsmon run --port 8080 --lb aws-alb            the same, with the limit of that load balancer
-  wsmon profiles                                known load balancers, proxies and NATs
+  wsmon run --port 8080 --lb-timeout 60s        a port behind a load balancer
+  wsmon run --port 8080 --lb aws-alb            with the limit of an ALB
+  wsmon profiles                                load balancers and their limits
   wsmon config example                          an example configuration file
   wsmon status                                  whether all is well
   wsmon alerts                                  what is wrong now
@@ -57,19 +57,19 @@ Start with:
   wsmon replay --lb-timeout 60s capture.pcap    the same rules for a recording
 
 Topics:
-  wsmon help zombies                            make a zombie of your own and watch it
-  wsmon help verdicts                           what each verdict means, and what to do";
+  wsmon help zombies                            make a zombie and watch it
+  wsmon help verdicts                           each verdict, and what to do";
 
 #[cfg(not(feature = "daemon"))]
 const EXAMPLES: &str = "\
 This build has no daemon. Start with:
-  wsmon replay --lb-timeout 60s capture.pcap    find dead connections in a recording
-  wsmon profiles                                known load balancers, proxies and NATs
+  wsmon replay --lb-timeout 60s capture.pcap    zombies in a recording
+  wsmon profiles                                load balancers and their limits
   wsmon config example                          an example configuration file
 
 Topics:
-  wsmon help zombies                            make a zombie of your own and watch it
-  wsmon help verdicts                           what each verdict means, and what to do";
+  wsmon help zombies                            make a zombie and watch it
+  wsmon help verdicts                           each verdict, and what to do";
 
 /// Find dead WebSocket connections from inside the kernel, before applications do.
 #[derive(Debug, Parser)]

@@ -96,13 +96,16 @@ impl AlertLine {
 
 /// An alert on one line, without a newline:
 /// `18:37:50 suspected zombie/expired 10.0.0.7:53787 node (pid 812): idle 10.2 s on a path …`. The time
-/// is UTC.
+/// is UTC, and the alternate form (`{:#}`) begins with its date.
 #[derive(Clone, Copy, Debug)]
 pub struct AlertText<'a>(pub &'a AlertLine);
 
 impl fmt::Display for AlertText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.0;
+        if f.alternate() {
+            write!(f, "{} ", line.ts.strftime("%Y-%m-%d"))?;
+        }
         write!(
             f,
             "{} {} {}: {}",
@@ -149,6 +152,11 @@ mod tests {
         assert_eq!(
             text(&firing.clone().into()),
             "00:00:00 suspected zombie/expired [fd00::1]:5000: this host's reason"
+        );
+        let dated = format!("{:#}", AlertText(&line(&firing.clone().into())));
+        assert!(
+            dated.starts_with("1970-01-01 00:00:00 suspected "),
+            "{dated}"
         );
         let owner = Owner {
             pod_namespace: Some("shop".into()),
