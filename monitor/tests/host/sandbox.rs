@@ -60,10 +60,19 @@ fn without_netlink_it_runs_and_names_what_it_cannot_see() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    // The line arrives at the latest when the daemon has stopped.
-    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("missing: sock_diag")));
-    let line = line.expect("a line about sock_diag");
-    assert!(line.contains("connections older than itself"), "{line}");
+    // The lines arrive at the latest when the daemon has stopped.
+    let is_about_it = |line: &String| line.contains("missing: sock_diag");
+    let first = lines.find_map(|line| line.ok().filter(is_about_it));
+    let mut text = first.expect("a line about sock_diag");
+    // A long line goes on, indented.
+    let rest = lines.by_ref().map_while(Result::ok);
+    text.extend(rest.take_while(|line| line.starts_with("    ")));
+    let words: Vec<_> = text.split_whitespace().collect();
+    let sentence = words.join(" ");
+    assert!(
+        sentence.contains("connections older than itself"),
+        "{sentence}"
+    );
     rustix::process::kill_process(
         rustix::process::Pid::from_child(&run),
         rustix::process::Signal::TERM,

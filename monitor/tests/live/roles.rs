@@ -95,6 +95,6 @@ fn older_connections_beyond_the_table_size_are_counted_too() {
     assert_eq!(watch.metric("wsmon_degraded", &[]), 1.0);
     let log = watch.daemon.log();
     assert!(log.contains("5 connections older than this start"), "{log}");
-    assert!(log.contains("3 older connections are not watched"), "{log}");
+    assert!(log.contains("not watched: 3 older connections"), "{log}");
     assert!(older.iter().all(|client| client.view().open));
 }

@@ -10,8 +10,8 @@ use std::{
 use crate::LabError;
 
 /// Together they stay below the ephemeral ports.
-const PROCESSES: u32 = 100;
-const PORTS_PER_PROCESS: u16 = 220;
+const PROCESSES: u32 = 70;
+const PORTS_PER_PROCESS: u16 = 320;
 
 /// A port that no other test watches, in this process or a concurrent one: a daemon sees all
 /// namespaces of its host. No other program gets it by chance, because it is not an ephemeral one.
@@ -22,7 +22,7 @@ pub fn fresh_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     assert!(taken < PORTS_PER_PROCESS, "raise PORTS_PER_PROCESS");
-    // Less than 100, so it fits.
+    // Less than PROCESSES, so it fits.
     let process = (process::id() % PROCESSES) as u16;
     10_000 + process * PORTS_PER_PROCESS + taken
 }
