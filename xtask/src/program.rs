@@ -54,7 +54,9 @@ impl Program {
     /// If something is missing, or a check fails.
     pub(crate) fn run_briefly(self) -> Result<()> {
         self.prepare()?;
-        workspace::run(&mut self.command(&["--brief".to_owned()]))
+        let mut command = self.command(&["--brief".to_owned()]);
+        workspace::skip_lto(&mut command);
+        workspace::run(&mut command)
     }
 
     /// Installs the programs that it uses.

@@ -136,7 +136,9 @@ impl RootTarget {
 /// packages: cargo would rebuild their dependencies for each alone.
 pub(crate) fn root_tests() -> Command {
     let packages = ["--package", "monitor", "--package", "lab"];
-    cargo(&[&["test", "--release"][..], &packages].concat())
+    let mut command = cargo(&[&["test", "--release"][..], &packages].concat());
+    workspace::skip_lto(&mut command);
+    command
 }
 
 /// Cargo's name of the test target at `path`, if there is one and some of its tests need root.

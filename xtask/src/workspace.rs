@@ -23,6 +23,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Makes release builds of this cargo link without optimization. For tests, where it takes more time than
+/// it saves.
+pub(crate) fn skip_lto(cargo: &mut Command) {
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
+}
+
 /// The cargo that started this program.
 pub(crate) fn cargo_path() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)

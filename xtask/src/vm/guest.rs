@@ -38,7 +38,6 @@ impl Programs {
     ///
     /// # Errors
     /// If a build fails, or something is not installed.
-    /// When a build fails, or something is not installed.
     pub(crate) fn build(
         architecture: Architecture,
         pins: &Pins,
