@@ -215,14 +215,14 @@ impl<const N: usize> Histogram<N> {
     /// Adds one value to the first bucket whose bound it does not exceed. Bounds are below 2⁶³.
     #[inline(always)]
     pub fn observe(&mut self, value: u64, bounds: &[u64]) {
-        let (mut bucket, mut left) = (0, N - 1);
-        // A binary search without a branch: the verifier follows each, and the compiler keeps the results of
-        // many comparisons on the stack. Whether a bound is below the value is the borrow of a subtraction.
-        while left > 0 {
-            let half = left.div_ceil(2);
-            let bound = bounds[bucket + half - 1];
-            bucket += half * ((bound.wrapping_sub(value) | value) >> 63) as usize;
-            left -= half;
+        let mut bucket = 0;
+        let mut i = 0;
+        // Counting the bounds below the value needs no variable-length loop. Each is the borrow of a
+        // subtraction, not a comparison: in BPF that is a branch, which the verifier follows, and the
+        // compiler keeps the results of that many on the stack.
+        while i < N - 1 {
+            bucket += ((bounds[i].wrapping_sub(value) | value) >> 63) as usize;
+            i += 1;
         }
         if let Some(counter) = self.buckets.get_mut(bucket) {
             counter.add(1);
