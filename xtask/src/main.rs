@@ -12,6 +12,7 @@ mod npm;
 mod peers;
 mod program;
 mod root;
+mod service_policy;
 mod setup;
 mod test;
 mod toolchain;
