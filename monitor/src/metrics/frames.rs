@@ -4,12 +4,10 @@ use monitor_common::{
     frame::opcode,
     stats::{IDLE_GAP_BOUNDS, PongKind, ProtocolError, RESPONSE_BOUNDS, RTT_BOUNDS, SIZE_BOUNDS},
 };
-use prometheus::proto::MetricFamily;
-
 use super::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
-use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
+use super::{DIRECTIONS, Family, FamilyBuilder, Scrape, count};
 
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     const KNOWN: [u8; 6] = [
         opcode::CONTINUATION,
         opcode::TEXT,
