@@ -69,7 +69,10 @@ impl Parser {
         writeln!(self.requests, "{request}").expect("it reads");
         let mut reply = String::new();
         self.replies.read_line(&mut reply).expect("it writes");
-        assert!(!reply.is_empty(), "the parser ended; run `cargo xtask setup`");
+        assert!(
+            !reply.is_empty(),
+            "the parser ended; run `cargo xtask setup`"
+        );
         serde_json::from_str(&reply).unwrap_or_else(|_| panic!("{reply}\n{text}"))
     }
 }
@@ -256,8 +259,9 @@ proptest! {
                 prop_assert_eq!(value, began, "{:?}", labels);
             }
             for (labels, (others, beginnings)) in series {
-                prop_assert!(others > 0, "{}{labels:?}", family.name);
-                prop_assert_eq!(beginnings, usize::from(is_cumulative), "{}{labels:?}", family.name);
+                prop_assert!(others > 0, "{}{:?}", family.name, labels);
+                let expected = usize::from(is_cumulative);
+                prop_assert_eq!(beginnings, expected, "{}{:?}", family.name, labels);
             }
         }
         let text: Metrics = text.parse().expect("the text format");

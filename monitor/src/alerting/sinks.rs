@@ -7,9 +7,7 @@ use std::{
 
 use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
-    config::{
-        alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsUrl,
-    },
+    config::{alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsUrl},
     diagnostics::color::{self, Color},
     logs::line_log::{LineLog, LogTarget, LostLines},
     records::{

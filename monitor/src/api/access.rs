@@ -106,7 +106,9 @@ impl Access {
                 }
                 Err(error) => {
                     current.failures += 1;
-                    log::error!("{error}. The metrics server keeps its rules until the file is right");
+                    log::error!(
+                        "{error}. The metrics server keeps its rules until the file is right"
+                    );
                 }
             }
         }
@@ -230,7 +232,8 @@ impl Stamp {
             let seconds = Duration::from_secs(seconds.unsigned_abs());
             let changed = seconds + Duration::from_nanos(nanoseconds.unsigned_abs());
             // A time in the future says nothing.
-            now.checked_sub(changed).is_none_or(|age| age >= SETTLED_AFTER)
+            now.checked_sub(changed)
+                .is_none_or(|age| age >= SETTLED_AFTER)
         })
     }
 }

@@ -127,7 +127,10 @@ impl MetricsServer {
             .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
             .layer(CompressionLayer::new())
-            .layer(middleware::from_fn_with_state(access.clone(), access::check))
+            .layer(middleware::from_fn_with_state(
+                access.clone(),
+                access::check,
+            ))
             .layer(middleware::map_response(browser_headers::add))
             .with_state(daemon);
         let listeners = {

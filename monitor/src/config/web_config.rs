@@ -8,9 +8,9 @@ use std::{
 };
 
 use serde::{Deserialize, de::IgnoredAny};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned};
 
-use super::problem::Problem;
+use super::problem::{Problem, explained};
 
 /// The content of a valid file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,9 +42,13 @@ pub struct TlsSettings {
 pub enum ClientCertificates {
     NotRequested,
     /// A certificate of this authority, if it has one.
-    Optional { ca_file: PathBuf },
+    Optional {
+        ca_file: PathBuf,
+    },
     /// A certificate of this authority.
-    Required { ca_file: PathBuf },
+    Required {
+        ca_file: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +166,11 @@ impl TlsTable {
     ) -> Result<TlsSettings, Problem> {
         let unsupported = [
             ("curve_preferences", self.curve_preferences, "leave it out"),
-            ("client_allowed_sans", self.client_allowed_sans, "leave it out"),
+            (
+                "client_allowed_sans",
+                self.client_allowed_sans,
+                "leave it out",
+            ),
             ("cert", self.cert, "write cert_file"),
             ("key", self.key, "write key_file"),
             ("client_ca", self.client_ca, "write client_ca_file"),
@@ -192,7 +200,10 @@ impl TlsTable {
         let min = version(self.min_version, TlsVersion::Tls12)?;
         let max = version(self.max_version, TlsVersion::Tls13)?;
         if let Some(at) = max_at.filter(|_| max < min) {
-            return Err(refuse(at, "max_version is lower than min_version".to_owned()));
+            return Err(refuse(
+                at,
+                "max_version is lower than min_version".to_owned(),
+            ));
         }
         let suites = self.cipher_suites.unwrap_or_default();
         Ok(TlsSettings {
@@ -217,7 +228,8 @@ fn clients(
 ) -> Result<ClientCertificates, Problem> {
     const VERIFIED: &str = "RequireAndVerifyClientCert";
     const IF_GIVEN: &str = "VerifyClientCertIfGiven";
-    let Some(kind) = kind.filter(|kind| !["", "NoClientCert"].contains(&kind.value.as_str())) else {
+    let Some(kind) = kind.filter(|kind| !["", "NoClientCert"].contains(&kind.value.as_str()))
+    else {
         return match ca_file {
             None => Ok(ClientCertificates::NotRequested),
             Some(file) => Err(refuse(
@@ -231,13 +243,17 @@ fn clients(
         unverified @ ("RequestClientCert" | "RequireAnyClientCert") => {
             return Err(refuse(
                 kind.referenced,
-                format!("{unverified} accepts any certificate and so protects nothing, expected {VERIFIED}"),
+                format!(
+                    "{unverified} accepts any certificate and so protects nothing, expected {VERIFIED}"
+                ),
             ));
         }
         other => {
             return Err(refuse(
                 kind.referenced,
-                format!("unknown client_auth_type {other:?}, expected {VERIFIED}, {IF_GIVEN} or NoClientCert"),
+                format!(
+                    "unknown client_auth_type {other:?}, expected {VERIFIED}, {IF_GIVEN} or NoClientCert"
+                ),
             ));
         }
     }
@@ -291,11 +307,20 @@ fn headers(
 ) -> Result<BTreeMap<String, String>, Problem> {
     let mut headers = BTreeMap::new();
     for (name, value) in given {
-        if !HEADERS.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
-            let message = format!("the header {name:?} cannot be set, expected {}", HEADERS.join(", "));
+        if !HEADERS
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(&name))
+        {
+            let message = format!(
+                "the header {name:?} cannot be set, expected {}",
+                HEADERS.join(", ")
+            );
             return Err(refuse(value.referenced, message));
         }
-        if value.value.contains(|c: char| !c.is_ascii() || c.is_ascii_control()) {
+        if value
+            .value
+            .contains(|c: char| !c.is_ascii() || c.is_ascii_control())
+        {
             let message = format!("the value of {name:?} is not one line of ASCII");
             return Err(refuse(value.referenced, message));
         }
@@ -306,14 +331,19 @@ fn headers(
 
 /// A problem found by the parser, without the text around it, which may have a password.
 fn of_yaml(text: &str, error: &serde_saphyr::Error) -> Problem {
-    let message = error.without_snippet().to_string();
+    let message = DefaultMessageFormatter.format_message(error.without_snippet());
+    let message = explained(&message).replace(char::is_control, " ");
     problem_at(text, error.location().unwrap_or(Location::UNKNOWN), message)
 }
 
 fn problem_at(text: &str, at: Location, message: String) -> Problem {
     let line = usize::try_from(at.line()).unwrap_or(1).max(1);
     let column = usize::try_from(at.column()).unwrap_or(1).max(1);
-    let before: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    let before: usize = text
+        .split_inclusive('\n')
+        .take(line - 1)
+        .map(str::len)
+        .sum();
     let rest = text[before..].char_indices();
     let inside = rest.map(|(index, _)| index).nth(column - 1);
     let start = inside.map_or(text.len(), |inside| before + inside);

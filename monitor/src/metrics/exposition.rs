@@ -84,7 +84,8 @@ impl Exposition {
         if let Some(count) = server.web_config_failures {
             failures.add(&[], count as f64);
         }
-        self.families.extend([duration, failures].map(FamilyBuilder::finish));
+        self.families
+            .extend([duration, failures].map(FamilyBuilder::finish));
         self
     }
 
@@ -95,14 +96,16 @@ impl Exposition {
     ///
     /// If a family has no name.
     pub fn encode(mut self, format: Format) -> Result<String, prometheus::Error> {
-        self.families.retain(|family| !family.proto.get_metric().is_empty());
+        self.families
+            .retain(|family| !family.proto.get_metric().is_empty());
         match format {
             Format::Text => {
                 let families: Vec<_> = self.families.into_iter().map(|it| it.proto).collect();
                 TextEncoder::new().encode_to_string(&families)
             }
             Format::OpenMetrics => {
-                let created = |since: Option<Ktime>| since.map_or(self.started, |at| self.later(at));
+                let created =
+                    |since: Option<Ktime>| since.map_or(self.started, |at| self.later(at));
                 Ok(openmetrics::encode(&self.families, created))
             }
         }
@@ -111,6 +114,9 @@ impl Exposition {
     /// Converts a moment since the start.
     fn later(&self, at: Ktime) -> Timestamp {
         let after = SignedDuration::try_from(at.since(self.clocks.at)).unwrap_or_default();
-        self.clocks.ts.saturating_add(after).unwrap_or(self.clocks.ts)
+        self.clocks
+            .ts
+            .saturating_add(after)
+            .unwrap_or(self.clocks.ts)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use monitor_common::stats::{RTT_BOUNDS, response};
 use super::families::{NANOSECONDS, kernel_histogram};
 use super::{Family, FamilyBuilder, Scrape, count};
+use monitor_common::stats::{RTT_BOUNDS, response};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut requests = FamilyBuilder::counter(

@@ -15,10 +15,7 @@ use monitor_core::Ktime;
 const UNITS: [&str; 3] = ["seconds", "bytes", "ratio"];
 
 /// The text of families. `created` converts the beginning of a series to the wall clock.
-pub(super) fn encode(
-    families: &[Family],
-    created: impl Fn(Option<Ktime>) -> Timestamp,
-) -> String {
+pub(super) fn encode(families: &[Family], created: impl Fn(Option<Ktime>) -> Timestamp) -> String {
     let mut text = Text::default();
     for family in families {
         text.family(family, &created);
@@ -55,7 +52,13 @@ impl Text {
                     self.sample(name, "_total", labels, None, &number(value));
                 }
                 MetricType::HISTOGRAM => self.histogram(name, metric),
-                _ => self.sample(full_name, "", labels, None, &number(metric.get_gauge().get_value())),
+                _ => self.sample(
+                    full_name,
+                    "",
+                    labels,
+                    None,
+                    &number(metric.get_gauge().get_value()),
+                ),
             }
             if family.is_cumulative {
                 let created = seconds(created(*since));
@@ -78,7 +81,13 @@ impl Text {
             self.sample(name, "_bucket", labels, Some(&bound), &count);
         }
         self.sample(name, "_bucket", labels, Some("+Inf"), &count);
-        self.sample(name, "_sum", labels, None, &number(histogram.get_sample_sum()));
+        self.sample(
+            name,
+            "_sum",
+            labels,
+            None,
+            &number(histogram.get_sample_sum()),
+        );
         self.sample(name, "_count", labels, None, &count);
     }
 
@@ -91,7 +100,9 @@ impl Text {
         value: &str,
     ) {
         self.0.extend([name, suffix]);
-        let labels = labels.iter().map(|pair| (pair.name(), escaped(pair.value())));
+        let labels = labels
+            .iter()
+            .map(|pair| (pair.name(), escaped(pair.value())));
         let le = le.map(|le| ("le", Cow::Borrowed(le)));
         let mut separator = '{';
         for (label, value) in labels.chain(le) {
@@ -111,7 +122,8 @@ fn stem<'a>(name: &'a str, suffix: &str) -> &'a str {
 }
 
 fn has_unit(name: &str, unit: &str) -> bool {
-    name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'))
+    name.strip_suffix(unit)
+        .is_some_and(|rest| rest.ends_with('_'))
 }
 
 fn escaped(text: &str) -> Cow<'_, str> {

@@ -73,7 +73,10 @@ fn curl_and_prometheus_scrape_with_tls_and_a_password() {
         .arg(&file)
         .output()
         .unwrap_or_else(|error| panic!("promtool: {error}; `cargo xtask setup` installs it"));
-    assert!(checked.status.success(), "the toolkit refuses it: {checked:?}");
+    assert!(
+        checked.status.success(),
+        "the toolkit refuses it: {checked:?}"
+    );
 
     let addr = SocketAddr::from(([127, 0, 0, 1], fresh_port()));
     let log = folder.join("log");
@@ -92,9 +95,15 @@ fn curl_and_prometheus_scrape_with_tls_and_a_password() {
     let curl = |arguments: &[&str]| curl(folder, addr, arguments);
     let code = |user: &str| curl(&[&status[..], &["--user", user]].concat());
     let right = format!("prometheus:{PASSWORD}");
-    wait_until("the first scrape", SOON, || code(&right).as_deref() == Ok("200"))
-        .unwrap_or_else(|error| panic!("{error}: {}", log()));
-    assert!(log().contains(&format!("metrics at https://{addr}/metrics")), "{}", log());
+    wait_until("the first scrape", SOON, || {
+        code(&right).as_deref() == Ok("200")
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", log()));
+    assert!(
+        log().contains(&format!("metrics at https://{addr}/metrics")),
+        "{}",
+        log()
+    );
     assert_eq!(curl(&status).as_deref(), Ok("401"));
     assert_eq!(code("prometheus:wrong").as_deref(), Ok("401"));
     assert_eq!(code(&format!("admin:{PASSWORD}")).as_deref(), Ok("401"));
@@ -104,14 +113,28 @@ fn curl_and_prometheus_scrape_with_tls_and_a_password() {
     let user = ["--user", &right];
     let text = curl(&user).unwrap();
     assert!(text.contains("\nwsmon_degraded 0\n"), "{text}");
-    assert!(text.contains("\nwsmon_web_config_failures_total 0\n"), "{text}");
-    let openmetrics = ["--header", "Accept: application/openmetrics-text", "--compressed"];
+    assert!(
+        text.contains("\nwsmon_web_config_failures_total 0\n"),
+        "{text}"
+    );
+    let openmetrics = [
+        "--header",
+        "Accept: application/openmetrics-text",
+        "--compressed",
+    ];
     let text = curl(&[&user[..], &openmetrics].concat()).unwrap();
     assert!(text.ends_with("\n# EOF\n"), "{text}");
     let sizes = ["--header", "Accept-Encoding: gzip"];
     let size = ["--output", "/dev/null", "--write-out", "%{size_download}"];
-    let compressed: usize = curl(&[&user[..], &size, &sizes].concat()).unwrap().parse().unwrap();
-    assert!(compressed < text.len() / 5, "{compressed} of {}", text.len());
+    let compressed: usize = curl(&[&user[..], &size, &sizes].concat())
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        compressed < text.len() / 5,
+        "{compressed} of {}",
+        text.len()
+    );
 
     // The old certificate is forgotten with its authority.
     let renewed = Authority::new(folder);
@@ -123,7 +146,11 @@ fn curl_and_prometheus_scrape_with_tls_and_a_password() {
         text.contains("\nwsmon_web_config_failures_total 1\n")
     })
     .unwrap();
-    assert!(log().contains("web.yml:5:1: unknown field `basic_auth`"), "{}", log());
+    assert!(
+        log().contains("web.yml:5:1: unknown key `basic_auth`"),
+        "{}",
+        log()
+    );
 
     scrape_with_prometheus(folder, addr);
 }
@@ -145,7 +172,10 @@ fn scrape_with_prometheus(folder: &Path, addr: SocketAddr) {
     let _prometheus = Process::spawn(
         Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("data").display()
+            ))
             .arg(format!("--web.listen-address={listening}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
@@ -154,9 +184,19 @@ fn scrape_with_prometheus(folder: &Path, addr: SocketAddr) {
     let http: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
     let value = |query: &str| -> Option<f64> {
         let url = format!("http://{listening}/api/v1/query?query={query}");
-        let text = http.get(url).call().ok()?.body_mut().read_to_string().ok()?;
+        let text = http
+            .get(url)
+            .call()
+            .ok()?
+            .body_mut()
+            .read_to_string()
+            .ok()?;
         let reply: Value = serde_json::from_str(&text).ok()?;
-        reply.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
+        reply
+            .pointer("/data/result/0/value/1")?
+            .as_str()?
+            .parse()
+            .ok()
     };
     wait_for("a scrape by Prometheus", SOON, || {
         value("up").filter(|up| *up == 1.0)

@@ -137,12 +137,18 @@ impl Bench {
 }
 
 fn basic(credentials: &str) -> String {
-    format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials))
+    format!(
+        "Authorization: Basic {}\r\n",
+        BASE64_STANDARD.encode(credentials)
+    )
 }
 
 /// The head of the response to one request. The connection stays open.
 fn ask(stream: &mut (impl Read + Write), headers: &str) -> io::Result<String> {
-    write!(stream, "HEAD / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")?;
+    write!(
+        stream,
+        "HEAD / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+    )?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -179,11 +185,17 @@ const TLS: &str = "tls_server_config:\n  cert_file: a.crt\n  key_file: a.key\n";
 
 #[test]
 fn only_the_right_password_gives_access() {
-    let bench = Bench::start(&users(&[("alice", "secret"), ("bob", "pässword:with colon")]));
+    let bench = Bench::start(&users(&[
+        ("alice", "secret"),
+        ("bob", "pässword:with colon"),
+    ]));
     let mut stream = bench.plain();
     let refusal = ask(&mut stream, "").expect("an answer");
     assert_eq!(status(&refusal), 401);
-    assert!(refusal.contains("www-authenticate: Basic realm=\"wsmon\""), "{refusal}");
+    assert!(
+        refusal.contains("www-authenticate: Basic realm=\"wsmon\""),
+        "{refusal}"
+    );
     assert!(refusal.contains("x-frame-options: DENY"), "{refusal}");
     for (headers, expected) in [
         (basic("alice:secret"), 200),
@@ -255,10 +267,16 @@ fn suites_of_tls_1_2_are_those_of_the_file() {
         let chosen = stream.conn.negotiated_cipher_suite().expect("connected");
         assert_eq!(format!("{:?}", chosen.suite()), expected);
     }
-    bench.write("web.yml", &format!("{TLS}  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n"));
+    bench.write(
+        "web.yml",
+        &format!("{TLS}  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n"),
+    );
     let refused = Access::open(Some(&bench.folder.path().join("web.yml")));
     let refusal = refused.expect_err("unknown").to_string();
-    assert!(refusal.contains("\"TLS_RSA_WITH_RC4_128_SHA\", expected TLS13_"), "{refusal}");
+    assert!(
+        refusal.contains("\"TLS_RSA_WITH_RC4_128_SHA\", expected TLS13_"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -287,7 +305,9 @@ fn a_renewed_certificate_is_served_and_a_broken_one_changes_nothing() {
     let served = || {
         let mut stream = bench.tls(bench.client(&[&TLS13]));
         ask(&mut stream, "").expect("an answer");
-        stream.conn.peer_certificates().expect("one")[0].clone().into_owned()
+        stream.conn.peer_certificates().expect("one")[0]
+            .clone()
+            .into_owned()
     };
     let before = served();
     let renewed = bench.authority.issue();
@@ -334,11 +354,19 @@ fn unfinished_handshakes_delay_no_other_and_are_given_up() {
     let mut silent: Vec<_> = (0..20).map(|_| bench.plain()).collect();
     let answer = ask(&mut bench.tls(bench.client(&[&TLS13])), "");
     assert_eq!(status(&answer.expect("an answer")), 200);
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
     for stream in &mut silent {
         assert_eq!(stream.read(&mut [0]).expect("closed in time"), 0);
     }
-    assert!(begin.elapsed() >= Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
@@ -350,13 +378,22 @@ fn headers_of_the_file_replace_those_of_the_server() {
     let head = ask(&mut bench.plain(), "").expect("an answer");
     assert!(head.contains("x-frame-options: sameorigin\r\n"), "{head}");
     assert!(!head.contains("DENY"), "{head}");
-    assert!(head.contains("strict-transport-security: max-age=1\r\n"), "{head}");
-    assert!(head.contains("x-content-type-options: nosniff\r\n"), "{head}");
+    assert!(
+        head.contains("strict-transport-security: max-age=1\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("x-content-type-options: nosniff\r\n"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
 async fn only_so_many_passwords_wait() {
-    let hashes = [("alice".to_owned(), bcrypt::hash("secret", COST).expect("a cost"))];
+    let hashes = [(
+        "alice".to_owned(),
+        bcrypt::hash("secret", COST).expect("a cost"),
+    )];
     let auth = BasicAuth::of(hashes.into()).expect("a user");
     let wrong = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode("alice:x")));
     let wrong = wrong.expect("a header");

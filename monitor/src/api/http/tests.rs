@@ -51,7 +51,10 @@ fn start(has_status_page: bool) -> (SocketAddr, Serving) {
     let addresses = ["127.0.0.1:0".parse().expect("an address")];
     let server = MetricsServer::bind(&addresses).expect("a port");
     let bound = server.local_addrs().expect("addresses");
-    (bound[0], server.start(has_status_page, open()).expect("a thread"))
+    (
+        bound[0],
+        server.start(has_status_page, open()).expect("a thread"),
+    )
 }
 
 /// The links of a page to others.
@@ -241,13 +244,18 @@ fn a_scrape_has_the_format_that_was_asked_for_and_the_duration_of_the_last_one()
     let (kind, text) = scrape("*/*");
     assert_eq!(kind, "text/plain; version=0.0.4");
     assert!(text.contains("wsmon_degraded 0\n"), "{text}");
-    assert!(!text.contains("wsmon_scrape_duration_seconds"), "it is the first");
+    assert!(
+        !text.contains("wsmon_scrape_duration_seconds"),
+        "it is the first"
+    );
     assert!(!text.contains("wsmon_web_config_failures_total"), "{text}");
     let (kind, text) = scrape("application/openmetrics-text; version=1.0.0");
     let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!(kind, expected);
     assert!(text.ends_with("# EOF\n"), "{text}");
-    let line = text.lines().find_map(|it| it.strip_prefix("wsmon_scrape_duration_seconds "));
+    let line = text
+        .lines()
+        .find_map(|it| it.strip_prefix("wsmon_scrape_duration_seconds "));
     let seconds: f64 = line.expect("it is the second").parse().expect("a number");
     assert!(0.0 < seconds && seconds < 60.0, "{seconds}");
     daemon.join().expect("no panic");

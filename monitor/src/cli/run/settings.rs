@@ -10,7 +10,10 @@ use crate::{
     alerting::SinkSettings,
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::{
-        self, Config, alert_format::AlertFormat, endpoint::Endpoint, listeners::ListenerConfig,
+        self, Config,
+        alert_format::AlertFormat,
+        endpoint::Endpoint,
+        listeners::ListenerConfig,
         metrics_address::{MetricsAddress, MetricsUrl},
     },
     daemon::access_log::AccessLogSettings,

@@ -82,7 +82,10 @@ mod tests {
         assert!(age.as_secs() < 3600 && age.as_millis() > -50, "{age:?}");
         assert!(before.resident_bytes > 1 << 20, "{before:?}");
         assert!(before.virtual_bytes >= before.resident_bytes, "{before:?}");
-        assert!(before.threads >= 2, "this test has its own thread: {before:?}");
+        assert!(
+            before.threads >= 2,
+            "this test has its own thread: {before:?}"
+        );
         let files: Vec<_> = (0..100)
             .map(|_| File::open("/proc/self/stat").expect("readable"))
             .collect();
