@@ -358,6 +358,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
+        ("curl", "curl"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;
