@@ -359,6 +359,8 @@ fn tests(steps: &Steps) -> Result<()> {
         ("fish", "fish"),
         ("tmux", "tmux"),
         ("curl", "curl"),
+        ("rpmbuild", "rpm"),
+        ("lintian", "lintian"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

@@ -35,6 +35,7 @@ mod roles;
 mod rotation;
 mod scraping;
 mod selection;
+mod service_manager;
 mod stage;
 mod state;
 mod status_page;
