@@ -218,7 +218,7 @@ fn normal(mut series: Series) -> Series {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
     #[test]
     fn both_formats_have_the_same_series_and_openmetrics_also_their_beginning(scene in scene()) {
         let exposition = scene.exposition();
