@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, de::IgnoredAny};
-use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned};
+use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter, Spanned};
 
 use super::problem::{Problem, explained};
 
@@ -330,8 +330,17 @@ fn headers(
 }
 
 /// A problem found by the parser, without the text around it, which may have a password.
-fn of_yaml(text: &str, error: &serde_saphyr::Error) -> Problem {
-    let message = DefaultMessageFormatter.format_message(error.without_snippet());
+fn of_yaml(text: &str, error: &Error) -> Problem {
+    let message = match error.without_snippet() {
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } => {
+            let expected: Vec<_> = expected.iter().map(|key| format!("`{key}`")).collect();
+            format!("unknown field `{field}`, expected {}", expected.join(", "))
+        }
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate field `{key}`"),
+        error => DefaultMessageFormatter.format_message(error).into_owned(),
+    };
     let message = explained(&message).replace(char::is_control, " ");
     problem_at(text, error.location().unwrap_or(Location::UNKNOWN), message)
 }

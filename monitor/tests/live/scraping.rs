@@ -5,15 +5,18 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use lab::{Process, fresh_port, wait_for, wait_until};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
 use crate::stage::{SOON, WSMON};
 
 const PASSWORD: &str = "secret";
+/// As of other daemons in these tests: loading takes long on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Issues certificates for loopback.
 struct Authority(Issuer<'static, KeyPair>);
@@ -24,6 +27,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the default name, which all have, what it issues looks self-signed.
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CommonName, "an authority for a test");
         let certificate = params.self_signed(&key).unwrap();
         fs::write(folder.join("ca.crt"), certificate.pem()).unwrap();
         Self(Issuer::new(params, key))
@@ -95,7 +101,7 @@ fn curl_and_prometheus_scrape_with_tls_and_a_password() {
     let curl = |arguments: &[&str]| curl(folder, addr, arguments);
     let code = |user: &str| curl(&[&status[..], &["--user", user]].concat());
     let right = format!("prometheus:{PASSWORD}");
-    wait_until("the first scrape", SOON, || {
+    wait_until("the first scrape", READY_LIMIT, || {
         code(&right).as_deref() == Ok("200")
     })
     .unwrap_or_else(|error| panic!("{error}: {}", log()));

@@ -137,7 +137,10 @@ fn each_problem_has_its_position_and_remedy() {
             "2:10: the name \"a:b\" has a colon",
         ),
         ("basic_auth_users: [", "1:"),
-        ("a: 1\na: 2", "1:1: unknown key `a`"),
+        (
+            "basic_auth_users: {}\nbasic_auth_users: {}",
+            "2:1: duplicate key `basic_auth_users`",
+        ),
     ] {
         let refusal = refused(text);
         assert!(refusal.contains(expected), "{refusal}\n{text}");
