@@ -38,13 +38,16 @@ impl Host {
             )
         };
         fs::write(&file, listener("chat", &chat) + &listener("feed", &feed)).unwrap();
-        // One host has more labels than the others.
-        let labels: &[_] = if name == "a" {
-            &["--workload-labels"]
-        } else {
-            &[]
-        };
-        let watch = Watch::start(&[&["--config", file.to_str().unwrap()], labels].concat());
+        let mut flags = vec!["--config", file.to_str().unwrap()];
+        if name == "a" {
+            // More labels than those of the other hosts. There are no pods.
+            flags.extend([
+                "--workload-labels",
+                "--pod-logs",
+                folder.path().to_str().unwrap(),
+            ]);
+        }
+        let watch = Watch::start(&flags);
         Self {
             name,
             watch,
