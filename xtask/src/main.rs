@@ -6,7 +6,9 @@ mod bytecode_lock;
 mod cross;
 mod dist;
 mod fuzz;
+mod image;
 mod lint;
+mod notices;
 mod npm;
 mod peers;
 mod program;
@@ -41,6 +43,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Build wsmon and pack it with its documentation
     Dist(dist::Args),
+    /// Build the container image, and test it in podman
+    Image(image::Args),
     /// Check formatting, clippy and the documentation
     Lint,
     /// Regenerate the recordings in testdata/recordings
@@ -74,6 +78,7 @@ Examples:
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask dist                     an archive to install from, in target/dist
+  cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
+        Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Record(args) => Program::Record.exec(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(done),

@@ -331,6 +331,9 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
+        ("buildah", "buildah"),
+        ("podman", "podman"),
+        ("runc", "runc"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

@@ -182,6 +182,7 @@ pub struct RunArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &RunArgs) -> CommandResult {
+    prerequisites::capabilities::make_effective();
     let settings = Settings::of(args, args.watch.file()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
