@@ -4,17 +4,24 @@ mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
 mod cross;
+mod dependencies;
 mod dist;
+mod documents;
+mod files;
 mod fuzz;
 mod image;
 mod lint;
 mod notices;
 mod npm;
+mod package;
 mod peers;
 mod program;
+mod release_build;
 mod root;
 mod setup;
+mod source;
 mod test;
+mod third_party;
 mod toolchain;
 mod vm;
 mod workspace;
@@ -41,12 +48,14 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
-    /// Build wsmon and pack it with its documentation
+    /// Build the files of a release, for every processor
     Dist(dist::Args),
     /// Build the container image, and test it in podman
     Image(image::Args),
     /// Check formatting, clippy and the documentation
     Lint,
+    /// Build a Debian package and an rpm of wsmon
+    Package(package::Args),
     /// Regenerate the recordings in testdata/recordings
     #[command(disable_help_flag = true)]
     Record(program::Args),
@@ -77,7 +86,8 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
-  cargo xtask dist                     an archive to install from, in target/dist
+  cargo xtask package                  a Debian package and an rpm, in target/dist
+  cargo xtask dist                     everything that a release has, in target/dist
   cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
@@ -94,6 +104,7 @@ fn main() -> ExitCode {
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),
+        Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(done),
         Task::Page(args) => Program::Page.exec(&args),

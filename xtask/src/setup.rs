@@ -334,6 +334,8 @@ fn tests(steps: &Steps) -> Result<()> {
         ("buildah", "buildah"),
         ("podman", "podman"),
         ("runc", "runc"),
+        ("rpmbuild", "rpm"),
+        ("lintian", "lintian"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;
