@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the files of a release.
 
 mod archive;
-mod sbom;
+pub(crate) mod sbom;
 
 use std::{
     fs,

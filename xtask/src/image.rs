@@ -16,7 +16,6 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     artifacts::executables,
     cross::{self, Target},
-    notices::Notices,
     release_build::{self, Effort, PROGRAM},
     source,
     test::root_tests,
@@ -115,13 +114,13 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
 /// # Errors
 /// [`Prerequisite`](crate::root::Prerequisite) without root's rights or buildah, and if a step fails.
 pub(crate) fn build(target: &Target, wsmon: &Path) -> Result<PathBuf> {
-    let notices = Notices::of_wsmon(target.name)?;
+    let created = source::date()?;
     let builder = Builder::new(target)?;
-    let licences = rootfs::stage(&builder.rootfs(), target, wsmon, &notices)?;
+    let licences = rootfs::stage(&builder.rootfs(), target, wsmon, created)?;
     builder.build(&Labels {
         version: env!("CARGO_PKG_VERSION"),
-        revision: source::revision(),
-        created: source::date()?,
+        revision: source::revision()?,
+        created,
         licences,
     })
 }

@@ -4,6 +4,7 @@ mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
 mod cross;
+mod dashboards;
 mod dependencies;
 mod dist;
 mod documents;
@@ -11,7 +12,6 @@ mod files;
 mod fuzz;
 mod image;
 mod lint;
-mod notices;
 mod npm;
 mod package;
 mod peers;
@@ -48,6 +48,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
+    /// Write the Grafana dashboards in deploy/grafana
+    Dashboards(dashboards::Args),
     /// Build the files of a release, for every processor
     Dist(dist::Args),
     /// Build the container image, and test it in podman
@@ -83,6 +85,7 @@ Examples:
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       check that the committed object matches the sources
   cargo xtask record --hand-made       after a change in tests/record/src/hand_made
+  cargo xtask dashboards               after a change in xtask/src/dashboards
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => Program::Demo.exec(&args),
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Task::Dashboards(args) => dashboards::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),

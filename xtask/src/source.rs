@@ -22,6 +22,14 @@ pub(crate) fn date() -> Result<u64> {
         .context("git did not print the time of the last commit")
 }
 
+/// The last commit, with `-dirty` if the sources differ from it.
+///
+/// # Errors
+/// Without a commit.
+pub(crate) fn revision() -> Result<String> {
+    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"])
+}
+
 /// Refuses sources that differ from the last commit: nobody could build them again.
 ///
 /// # Errors

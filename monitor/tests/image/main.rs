@@ -211,7 +211,7 @@ fn the_image_is_not_root_and_carries_version_and_licences() {
         "etc/ssl/certs/ca-certificates.crt",
         "usr/share/common-licenses/LGPL-2.1",
         "usr/share/doc/wsmon/LICENSE-MIT",
-        "usr/share/doc/wsmon/third-party.txt",
+        "usr/share/doc/wsmon/THIRD-PARTY.txt",
         "usr/share/doc/wsmon/wsmon.cdx.json",
     ] {
         assert!(files.contains(promised), "{promised}: {files:?}");

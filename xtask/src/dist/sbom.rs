@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// If cargo fails, or the file cannot be written.
-pub(super) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Result<PathBuf> {
+pub(crate) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Result<PathBuf> {
     let compiler = workspace::answer("rustc", &["--version"]).context("rustc does not run")?;
     let document = document(&dependencies::of(target)?, &compiler, date)?;
     let path = folder.join(format!("{name}.cdx.json"));

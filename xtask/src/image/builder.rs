@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     cross::Target,
-    package,
+    files, package,
     release_build::PROGRAM,
     root::{Prerequisite, as_root, is_root},
     workspace,
@@ -22,8 +22,8 @@ const CONTAINERFILE: &str = "deploy/container/Containerfile";
 /// What the image says of itself, besides what the Containerfile does.
 pub(super) struct Labels<'a> {
     pub(super) version: &'a str,
-    /// The commit, if the sources are one.
-    pub(super) revision: Option<String>,
+    /// The commit.
+    pub(super) revision: String,
     /// Seconds since 1970: also the time of every file.
     pub(super) created: u64,
     /// An SPDX expression.
@@ -63,11 +63,7 @@ impl<'a> Builder<'a> {
     pub(super) fn new(target: &'a Target) -> Result<Self> {
         let folder = workspace::root().join("target/image").join(target.name);
         let builder = Self { target, folder };
-        for part in ["context", "layout"] {
-            remove(&builder.folder.join(part))?;
-        }
-        fs::create_dir_all(builder.rootfs())
-            .with_context(|| format!("could not create {}", builder.rootfs().display()))?;
+        files::recreate(&builder.rootfs())?;
         Ok(builder)
     }
 
@@ -93,19 +89,18 @@ impl<'a> Builder<'a> {
         let time = humantime::format_rfc3339_seconds(time).to_string();
         for (key, value) in [
             ("VERSION", *version),
+            ("REVISION", &labels.revision),
             ("CREATED", &time),
             ("LICENSES", &labels.licences),
         ] {
             build.arg(format!("--build-arg={key}={value}"));
-        }
-        if let Some(revision) = &labels.revision {
-            build.arg(format!("--label=org.opencontainers.image.revision={revision}"));
         }
         build.arg(format!("--tag={name}"));
         build.arg("--file").arg(workspace::root().join(CONTAINERFILE));
         workspace::run(build.arg(self.folder.join("context")).stdout(Stdio::null()))?;
 
         let layout = self.folder.join("layout");
+        files::recreate(&layout)?;
         let destination = format!("oci:{}:{name}", layout.display());
         workspace::run(self.buildah().args(["push", "--quiet", &name, &destination]))?;
         workspace::run(self.buildah().args(["rmi", "--all", "--force"]).stdout(Stdio::null()))?;
@@ -140,12 +135,4 @@ fn pack(layout: &Path, time: u64, archive: &Path) -> Result<()> {
             .arg(archive)
             .args(["oci-layout", "index.json", "blobs"]),
     )
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("could not remove {}", folder.display()))?;
-    }
-    Ok(())
 }

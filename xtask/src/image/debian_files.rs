@@ -2,13 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{cross::Target, root::Prerequisite, workspace};
+use crate::{cross::Target, files::read, root::Prerequisite, workspace};
 
 const COMMON_LICENCES: &str = "/usr/share/common-licenses";
 
@@ -85,10 +84,6 @@ fn common_licences(copyright: &str) -> BTreeSet<&str> {
         rest[..end.unwrap_or(rest.len())].trim_end_matches('.')
     });
     names.filter(|name| !name.is_empty()).collect()
-}
-
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }
 
 fn below_root(path: &Path) -> PathBuf {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,8 @@ use object::{
     elf::{DT_NEEDED, FileHeader64},
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
+
+use crate::files::read;
 
 /// What a dynamically linked program needs to start.
 #[derive(Debug)]
@@ -58,9 +59,8 @@ struct Links {
 
 impl Links {
     fn read(file: &Path) -> Result<Self> {
-        let name = file.display();
-        let bytes = fs::read(file).with_context(|| format!("could not read {name}"))?;
-        Self::parse(&bytes).with_context(|| format!("{name} is not a 64-bit ELF file"))
+        let links = Self::parse(&read(file)?);
+        links.with_context(|| format!("{} is not a 64-bit ELF file", file.display()))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {

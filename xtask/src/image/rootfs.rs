@@ -2,19 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
+    fs,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{XattrFlags, setxattr};
 
-use super::{
-    debian_files::{self, read},
-    libraries::Libraries,
+use super::{debian_files, libraries::Libraries};
+use crate::{
+    cross::Target, dependencies, dist::sbom, files::{read, write}, release_build::PROGRAM, third_party, workspace,
 };
-use crate::{cross::Target, notices::Notices, release_build::PROGRAM, workspace};
 
 /// The user and the group that the Containerfile and `etc/passwd` have.
 const USER: u32 = 65_532;
@@ -26,8 +25,7 @@ const DOCUMENTS: &str = "usr/share/doc/wsmon";
 const CERTIFICATES: &str = "/usr/share/ca-certificates/mozilla";
 
 /// The licences of what is not a crate: the kernel programs, glibc, libgcc, the root certificates.
-const OTHER_LICENCES: [&str; 5] = [
-    "MIT OR Apache-2.0",
+const OTHER_LICENCES: [&str; 4] = [
     "MIT OR GPL-2.0-only",
     "LGPL-2.1-or-later",
     "GPL-3.0-or-later WITH GCC-exception-3.1",
@@ -45,7 +43,8 @@ const CAPABILITIES: [u32; 6] = [
     39, // CAP_BPF
 ];
 
-/// Writes all files below `folder`, and returns the licences in the image as an SPDX expression.
+/// Writes all files below `folder`, and returns the licences in the image as an SPDX expression. `created` is in
+/// seconds since 1970.
 ///
 /// # Errors
 /// If a file cannot be read or written, or is not one of Debian.
@@ -53,7 +52,7 @@ pub(super) fn stage(
     folder: &Path,
     target: &Target,
     wsmon: &Path,
-    notices: &Notices,
+    created: u64,
 ) -> Result<String> {
     let tree = Tree { folder };
     let program = Path::new("usr/bin").join(PROGRAM);
@@ -96,11 +95,16 @@ pub(super) fn stage(
     for name in ["LICENSE.md", "LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL-2.0"] {
         tree.write(documents.join(name), &read(&root.join(name))?, 0o644)?;
     }
-    tree.write(documents.join("third-party.txt"), notices.text()?.as_bytes(), 0o644)?;
+    let third_party = third_party::licences(target.name)?;
+    tree.write(documents.join(third_party::FILE), third_party.as_bytes(), 0o644)?;
+    sbom::write(&folder.join(documents), PROGRAM, target.name, created)?;
     // For the control socket, where nothing is mounted.
     tree.folder_of_user("run")?;
-    let others = OTHER_LICENCES.map(str::to_owned);
-    Ok(expression(notices.licences()?.into_iter().chain(others)))
+    let crates = dependencies::of(target.name)?;
+    let of_crates = crates.into_iter().filter_map(|dependency| dependency.license);
+    // Before SPDX expressions, crates wrote MIT/Apache-2.0.
+    let of_crates = of_crates.map(|licence| licence.replace('/', " OR "));
+    Ok(expression(of_crates.chain(OTHER_LICENCES.map(str::to_owned))))
 }
 
 /// The extended attribute that permits these capabilities to a program: `struct vfs_cap_data`, revision 2.
@@ -142,7 +146,7 @@ fn expression(licences: impl Iterator<Item = String>) -> String {
     terms.collect::<Vec<_>>().join(" AND ")
 }
 
-fn below_root(path: &Path) -> std::path::PathBuf {
+fn below_root(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
@@ -153,12 +157,7 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     fn write(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> Result<()> {
-        let path = self.folder.join(path);
-        path.parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, content))
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
-            .with_context(|| format!("could not write {}", path.display()))
+        write(&self.folder.join(path), content, mode)
     }
 
     fn folder_of_user(&self, path: impl AsRef<Path>) -> Result<()> {
