@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let target = cross::given_or_native(args.target.as_deref())?;
     builder::require_programs()?;
-    let image = build(target, &release_build::build(target.name, Effort::Full)?)?;
+    let image = build(target, &release_build::build(target, Effort::Full)?)?;
     let size = fs::metadata(&image).map_or(0, |metadata| metadata.len());
     println!("{}, {} KiB", image.display(), size / 1024);
     Ok(())

@@ -21,8 +21,9 @@ use crate::{
 /// Set by `cargo xtask image --test`: the archive of the image.
 const IMAGE: &str = "WSMON_IMAGE";
 
-/// podman gives a user other than root the capabilities of the container as ambient ones. Kubernetes does not
-/// (KEP 2763), so a hook takes them away from each container before it is created.
+/// podman gives a user other than root the capabilities of the container at once. Docker gives it none, only the
+/// right to get them from the file of a program, and Kubernetes promises no more. So a hook takes them away from
+/// each container before it is created.
 const HOOK: &str = r#"{
   "version": "1.0.0",
   "hook": { "path": "/usr/bin/env", "args": ["env", "python3", "SCRIPT"] },
@@ -32,8 +33,10 @@ const HOOK: &str = r#"{
 const SCRIPT: &str = "\
 import json, sys
 config = json.load(sys.stdin)
-for kind in ('ambient', 'inheritable'):
-    config['process']['capabilities'].pop(kind, None)
+process = config['process']
+if process['user']['uid'] != 0:
+    bounding = process['capabilities']['bounding']
+    process['capabilities'] = {'bounding': bounding}
 json.dump(config, sys.stdout)
 ";
 
@@ -121,7 +124,7 @@ impl Loaded {
         }
         let hooks = folder.join("hooks");
         fs::create_dir_all(&hooks).unwrap();
-        let script = folder.join("take-ambient-capabilities.py");
+        let script = folder.join("take-capabilities.py");
         fs::write(&script, SCRIPT).unwrap();
         let hook = HOOK.replace("SCRIPT", script.to_str().unwrap());
         fs::write(hooks.join("hook.json"), hook).unwrap();

@@ -4,7 +4,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,7 +13,7 @@ use crate::{
     files, package,
     release_build::PROGRAM,
     root::{Prerequisite, as_root, is_root},
-    workspace,
+    source, workspace,
 };
 
 const CONTAINERFILE: &str = "deploy/container/Containerfile";
@@ -63,7 +62,10 @@ impl<'a> Builder<'a> {
     pub(super) fn new(target: &'a Target) -> Result<Self> {
         let folder = workspace::root().join("target/image").join(target.name);
         let builder = Self { target, folder };
-        files::recreate(&builder.rootfs())?;
+        files::recreate(&builder.folder.join("context"))?;
+        for part in [builder.rootfs(), builder.folder.join("context/run")] {
+            files::recreate(&part)?;
+        }
         Ok(builder)
     }
 
@@ -81,12 +83,11 @@ impl<'a> Builder<'a> {
         let mut build = self.buildah();
         build.args(["build", "--quiet", "--format=oci", "--no-cache"]);
         // No step runs a program, and `scratch` is empty: nothing is fetched.
-        build.args(["--network=none", "--pull=never", "--isolation=chroot"]);
+        build.args(["--pull=never", "--isolation=chroot"]);
         build.arg(format!("--timestamp={created}"));
         build.arg("--identity-label=false");
         build.arg(format!("--platform=linux/{}", self.target.debian_architecture));
-        let time = UNIX_EPOCH + Duration::from_secs(*created);
-        let time = humantime::format_rfc3339_seconds(time).to_string();
+        let time = source::timestamp(*created)?.to_string();
         for (key, value) in [
             ("VERSION", *version),
             ("REVISION", &labels.revision),

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
 
@@ -14,9 +13,6 @@ use super::{debian_files, libraries::Libraries};
 use crate::{
     cross::Target, dependencies, dist::sbom, files::{read, write}, release_build::PROGRAM, third_party, workspace,
 };
-
-/// The user and the group that the Containerfile and `etc/passwd` have.
-const USER: u32 = 65_532;
 
 /// The folder of the licences and of the bill of materials.
 const DOCUMENTS: &str = "usr/share/doc/wsmon";
@@ -98,8 +94,6 @@ pub(super) fn stage(
     let third_party = third_party::licences(target.name)?;
     tree.write(documents.join(third_party::FILE), third_party.as_bytes(), 0o644)?;
     sbom::write(&folder.join(documents), PROGRAM, target.name, created)?;
-    // For the control socket, where nothing is mounted.
-    tree.folder_of_user("run")?;
     let crates = dependencies::of(target.name)?;
     let of_crates = crates.into_iter().filter_map(|dependency| dependency.license);
     // Before SPDX expressions, crates wrote MIT/Apache-2.0.
@@ -159,13 +153,6 @@ impl Tree<'_> {
     fn write(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> Result<()> {
         write(&self.folder.join(path), content, mode)
     }
-
-    fn folder_of_user(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = self.folder.join(path);
-        fs::create_dir_all(&path)
-            .and_then(|()| chown(&path, Some(USER), Some(USER)))
-            .with_context(|| format!("could not make {}", path.display()))
-    }
 }
 
 #[cfg(test)]
@@ -197,8 +184,10 @@ mod tests {
             let path = workspace::root().join("deploy/container").join(name);
             fs::read_to_string(path).unwrap()
         };
-        let user = format!(":{USER}:");
-        assert!(file("etc/passwd").contains(&user) && file("etc/group").contains(&user));
-        assert!(file("Containerfile").contains(&format!("USER {USER}:{USER}\n")));
+        let user = ":65532:";
+        assert!(file("etc/passwd").contains(user) && file("etc/group").contains(user));
+        let containerfile = file("Containerfile");
+        assert!(containerfile.contains("USER 65532:65532\n"));
+        assert!(containerfile.contains("--chown=65532:65532 "));
     }
 }
