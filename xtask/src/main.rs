@@ -6,15 +6,22 @@ mod bytecode_lock;
 mod chart;
 mod cross;
 mod dashboards;
+mod dependencies;
 mod dist;
+mod documents;
+mod files;
 mod fuzz;
 mod lint;
 mod npm;
+mod package;
 mod peers;
 mod program;
+mod release_build;
 mod root;
 mod setup;
+mod source;
 mod test;
+mod third_party;
 mod toolchain;
 mod vm;
 mod workspace;
@@ -45,10 +52,12 @@ enum Task {
     Dashboards(dashboards::Args),
     /// Render the Helm chart, and check it for several versions of Kubernetes
     Chart(chart::Args),
-    /// Build wsmon and pack it with its documentation
+    /// Build the files of a release, for every processor
     Dist(dist::Args),
     /// Check formatting, clippy and the documentation
     Lint,
+    /// Build a Debian package and an rpm of wsmon
+    Package(package::Args),
     /// Regenerate the recordings in testdata/recordings
     #[command(disable_help_flag = true)]
     Record(program::Args),
@@ -81,7 +90,8 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
-  cargo xtask dist                     an archive to install from, in target/dist
+  cargo xtask package                  a Debian package and an rpm, in target/dist
+  cargo xtask dist                     everything that a release has, in target/dist
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -98,6 +108,7 @@ fn main() -> ExitCode {
         Task::Chart(args) => chart::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Lint => lint::run().map(done),
+        Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(done),
         Task::Page(args) => Program::Page.exec(&args),
