@@ -39,8 +39,11 @@ pub(crate) fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Adds the files of a folder and of those in it.
-fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the files of a folder and of those in it, as paths below `root`.
+///
+/// # Errors
+/// If a folder cannot be listed.
+pub(crate) fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let path = root.join(folder);
     let entries =
         fs::read_dir(&path).with_context(|| format!("could not list {}", path.display()))?;
