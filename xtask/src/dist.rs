@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the files of a release.
 
-mod archive;
+pub(crate) mod archive;
 pub(crate) mod sbom;
 
 use std::{

@@ -3,6 +3,7 @@
 mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
+mod chart;
 mod cross;
 mod dashboards;
 mod dependencies;
@@ -50,6 +51,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Write the Grafana dashboards in deploy/grafana
     Dashboards(dashboards::Args),
+    /// Render the Helm chart, and check it for several versions of Kubernetes
+    Chart(chart::Args),
     /// Build the files of a release, for every processor
     Dist(dist::Args),
     /// Build the container image, and test it in podman
@@ -84,6 +87,7 @@ Examples:
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       check that the committed object matches the sources
+  cargo xtask chart                    after a change of the Helm chart
   cargo xtask record --hand-made       after a change in tests/record/src/hand_made
   cargo xtask dashboards               after a change in xtask/src/dashboards
   cargo xtask test                     everything; as root, the kernel and live tests too
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Dashboards(args) => dashboards::run(&args).map(done),
+        Task::Chart(args) => chart::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),

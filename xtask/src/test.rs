@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build_ebpf, fuzz, image, lint, package,
+    build_ebpf, chart, fuzz, image, lint, package,
     program::Program,
     root::{Prerequisite, as_root, is_root},
     setup, vm,
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         workspace::run(cargo(&["test", "--no-fail-fast", "--"]).args(&args.filter))
     });
     if args.filter.is_empty() {
+        report.section("chart", chart::run_check);
         report.section("fuzz targets, briefly", fuzz::run_briefly);
         report.section("packages", package::run_check);
     }

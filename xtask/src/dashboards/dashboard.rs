@@ -119,7 +119,8 @@ impl Dashboard {
             placed.push(json);
         };
         for row in &self.rows {
-            let title = json!({ "type": "row", "title": row.title, "collapsed": false, "panels": [] });
+            let title =
+                json!({ "type": "row", "title": row.title, "collapsed": false, "panels": [] });
             place(title, 0, y, COLUMNS, 1);
             y += 1;
             let (mut x, mut height) = (0, 0);

@@ -112,19 +112,31 @@ fn hosts() -> Row {
         title: "Hosts",
         panels: vec![
             Panel::table("Hosts")
-                .query("sum by (instance) (instance_listener:wsmon_connections:sum{@})", "connections")
+                .query(
+                    "sum by (instance) (instance_listener:wsmon_connections:sum{@})",
+                    "connections",
+                )
                 .query(
                     "sum by (instance) (instance_listener_kind:wsmon_zombie_connections:sum{@})",
                     "zombies",
                 )
                 .query("sum by (instance) (wsmon_reconnect_storm{@})", "storms")
-                .query("sum by (instance) (wsmon_degraded{job=~\"$job\"})", "degraded")
+                .query(
+                    "sum by (instance) (wsmon_degraded{job=~\"$job\"})",
+                    "degraded",
+                )
                 .about("Every host with its connections, zombies, storms and losses."),
             Panel::lines("Versions", COUNT)
-                .query("count by (version) (wsmon_build_info{job=~\"$job\"})", "{{version}}")
+                .query(
+                    "count by (version) (wsmon_build_info{job=~\"$job\"})",
+                    "{{version}}",
+                )
                 .about("Hosts by the version of wsmon."),
             Panel::lines("Kernels", COUNT)
-                .query("count by (kernel) (wsmon_build_info{job=~\"$job\"})", "{{kernel}}")
+                .query(
+                    "count by (kernel) (wsmon_build_info{job=~\"$job\"})",
+                    "{{kernel}}",
+                )
                 .about("Hosts by the version of the kernel."),
         ],
     }

@@ -26,8 +26,9 @@ fn now() -> Row {
                 .about("Watched connections, open and closing ones."),
             Panel::faults("Zombies", "sum(wsmon_zombie_connections{@})")
                 .about("Connections with a standing verdict, suspected ones too."),
-            Panel::number("Listening sockets", "sum(wsmon_listener_sockets{@})")
-                .about("Sockets that listen on watched ports. 0: a server is down, or the port is wrong."),
+            Panel::number("Listening sockets", "sum(wsmon_listener_sockets{@})").about(
+                "Sockets that listen on watched ports. 0: a server is down, or the port is wrong.",
+            ),
             Panel::number("Frame viewers", "sum(wsmon_frame_viewers{@})")
                 .about("Open live views of frames. Frame headers leave the kernel only for them."),
             Panel::table("Version")
@@ -49,11 +50,20 @@ fn watched() -> Row {
                 .query("sum by (kind) (wsmon_zombie_connections{@})", "{{kind}}")
                 .about("Connections with a standing verdict."),
             Panel::lines("Opened and closed", PER_SECOND)
-                .query("sum by (listener) (rate(wsmon_connections_opened_total{@}[$__rate_interval]))", "{{listener}} opened")
-                .query("sum by (listener) (rate(wsmon_connections_closed_total{@}[$__rate_interval]))", "{{listener}} closed")
+                .query(
+                    "sum by (listener) (rate(wsmon_connections_opened_total{@}[$__rate_interval]))",
+                    "{{listener}} opened",
+                )
+                .query(
+                    "sum by (listener) (rate(wsmon_connections_closed_total{@}[$__rate_interval]))",
+                    "{{listener}} closed",
+                )
                 .about("Connections that were opened and closed."),
             Panel::lines("Frames", PER_SECOND)
-                .query("sum by (listener, direction) (rate(wsmon_frames_total{@}[$__rate_interval]))", "{{listener}} {{direction}}")
+                .query(
+                    "sum by (listener, direction) (rate(wsmon_frames_total{@}[$__rate_interval]))",
+                    "{{listener}} {{direction}}",
+                )
                 .about("Received (rx) and sent (tx) WebSocket frames."),
         ],
     }

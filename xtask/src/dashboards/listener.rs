@@ -104,16 +104,33 @@ fn verdicts() -> Row {
                 .query("sum by (kind) (wsmon_zombie_connections{@})", "{{kind}}")
                 .about("Connections with a standing verdict, suspected ones too."),
             Panel::lines("Found and recovered", PER_SECOND)
-                .query("sum by (kind) (rate(wsmon_zombies_detected_total{@}[$__rate_interval]))", "{{kind}} found")
-                .query("sum by (kind) (rate(wsmon_zombies_recovered_total{@}[$__rate_interval]))", "{{kind}} recovered")
+                .query(
+                    "sum by (kind) (rate(wsmon_zombies_detected_total{@}[$__rate_interval]))",
+                    "{{kind}} found",
+                )
+                .query(
+                    "sum by (kind) (rate(wsmon_zombies_recovered_total{@}[$__rate_interval]))",
+                    "{{kind}} recovered",
+                )
                 .about("Verdicts that begin, and that end with a sign of life."),
             Panel::lines("Aborted by wsmon", PER_SECOND)
-                .query("sum by (outcome) (rate(wsmon_reaped_total{@}[$__rate_interval]))", "{{outcome}}")
+                .query(
+                    "sum by (outcome) (rate(wsmon_reaped_total{@}[$__rate_interval]))",
+                    "{{outcome}}",
+                )
                 .about("Attempts of --reap to abort confirmed zombies."),
             Panel::lines("Send queues", BYTES)
-                .query("sum by (instance) (wsmon_send_queue_bytes{@,stat=\"sum\"})", "{{instance}} all")
-                .query("max by (instance) (wsmon_send_queue_bytes{@,stat=\"max\"})", "{{instance}} worst")
-                .about("What peers have not acknowledged. A slow consumer lets the worst one grow."),
+                .query(
+                    "sum by (instance) (wsmon_send_queue_bytes{@,stat=\"sum\"})",
+                    "{{instance}} all",
+                )
+                .query(
+                    "max by (instance) (wsmon_send_queue_bytes{@,stat=\"max\"})",
+                    "{{instance}} worst",
+                )
+                .about(
+                    "What peers have not acknowledged. A slow consumer lets the worst one grow.",
+                ),
         ],
     }
 }
@@ -209,14 +226,26 @@ fn tcp() -> Row {
         title: "TCP",
         panels: vec![
             Panel::lines("Retransmissions and duplicate ACKs", PER_SECOND)
-                .query("sum(rate(wsmon_tcp_retransmits_total{@}[$__rate_interval]))", "retransmissions")
-                .query("sum(rate(wsmon_tcp_duplicate_acks_total{@}[$__rate_interval]))", "duplicate ACKs")
+                .query(
+                    "sum(rate(wsmon_tcp_retransmits_total{@}[$__rate_interval]))",
+                    "retransmissions",
+                )
+                .query(
+                    "sum(rate(wsmon_tcp_duplicate_acks_total{@}[$__rate_interval]))",
+                    "duplicate ACKs",
+                )
                 .about("Retransmissions by the host, and duplicate ACKs that it received."),
             Panel::lines("Closed windows", PER_SECOND)
-                .query("sum by (direction) (rate(wsmon_tcp_zero_windows_total{@}[$__rate_interval]))", "{{direction}}")
+                .query(
+                    "sum by (direction) (rate(wsmon_tcp_zero_windows_total{@}[$__rate_interval]))",
+                    "{{direction}}",
+                )
                 .about("rx: the peer does not read, tx: the host's application does not read."),
             Panel::lines("Loss", SHARE)
-                .query("max by (instance, listener) (wsmon_tcp_loss_ratio{@})", "{{instance}} {{listener}}")
+                .query(
+                    "max by (instance, listener) (wsmon_tcp_loss_ratio{@})",
+                    "{{instance}} {{listener}}",
+                )
                 .about("Share of TCP's tries that fail. 0.01 where nothing is known."),
         ],
     }

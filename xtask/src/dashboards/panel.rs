@@ -223,7 +223,9 @@ impl Kind {
     fn options(self) -> Value {
         let last = json!({ "calcs": ["lastNotNull"], "fields": "", "values": false });
         match self {
-            Self::Number | Self::Faults => json!({ "reduceOptions": last, "colorMode": "value", "graphMode": "none" }),
+            Self::Number | Self::Faults => {
+                json!({ "reduceOptions": last, "colorMode": "value", "graphMode": "none" })
+            }
             Self::Lines | Self::Stacked => json!({
                 "legend": {
                     "displayMode": "table",

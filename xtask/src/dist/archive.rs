@@ -36,7 +36,10 @@ pub(super) fn archive(folder: &Path, name: &str, package: &Package, date: u64) -
 
 /// Packs a folder independently of this machine: sorted, with a fixed time, without users, with
 /// fixed access modes.
-fn pack(folder: &Path, name: &str, date: u64, archive: &Path) -> Result<()> {
+///
+/// # Errors
+/// If tar fails.
+pub(crate) fn pack(folder: &Path, name: &str, date: u64, archive: &Path) -> Result<()> {
     let tar = Command::new("tar")
         .arg("--directory")
         .arg(folder)
