@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the files of a release.
 
 pub(crate) mod archive;
-mod sbom;
+pub(crate) mod sbom;
 
 use std::{
     fs,

@@ -11,6 +11,7 @@ mod dist;
 mod documents;
 mod files;
 mod fuzz;
+mod image;
 mod lint;
 mod npm;
 mod package;
@@ -54,6 +55,8 @@ enum Task {
     Chart(chart::Args),
     /// Build the files of a release, for every processor
     Dist(dist::Args),
+    /// Build the container image, and test it in podman
+    Image(image::Args),
     /// Check formatting, clippy and the documentation
     Lint,
     /// Build a Debian package and an rpm of wsmon
@@ -92,6 +95,7 @@ Examples:
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask package                  a Debian package and an rpm, in target/dist
   cargo xtask dist                     everything that a release has, in target/dist
+  cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         Task::Dashboards(args) => dashboards::run(&args).map(done),
         Task::Chart(args) => chart::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
+        Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),

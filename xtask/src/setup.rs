@@ -344,6 +344,9 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
+        ("buildah", "buildah"),
+        ("podman", "podman"),
+        ("runc", "runc"),
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
     ];

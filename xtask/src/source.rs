@@ -3,6 +3,7 @@
 use std::env;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 
 use crate::workspace;
 
@@ -20,6 +21,24 @@ pub(crate) fn date() -> Result<u64> {
     let date = git(&["log", "-1", "--format=%ct"])?;
     date.parse()
         .context("git did not print the time of the last commit")
+}
+
+/// A date in seconds since 1970.
+///
+/// # Errors
+/// If it is thousands of years away.
+pub(crate) fn timestamp(date: u64) -> Result<Timestamp> {
+    let date = i64::try_from(date).ok();
+    date.and_then(|date| Timestamp::from_second(date).ok())
+        .context("the date of the sources is out of range")
+}
+
+/// The last commit, with `-dirty` if the sources differ from it.
+///
+/// # Errors
+/// Without a commit.
+pub(crate) fn revision() -> Result<String> {
+    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"])
 }
 
 /// Refuses sources that differ from the last commit: nobody could build them again.

@@ -9,7 +9,7 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use crate::records::json::printable;
+use crate::records::printable::printable;
 
 /// systemd drops a message of more than 4,096 bytes.
 const LONGEST_STATUS: usize = 2_000;

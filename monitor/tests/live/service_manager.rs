@@ -38,11 +38,9 @@ impl Service {
         fs::write(&file, configuration).unwrap();
         let notified = UnixDatagram::bind(&socket).unwrap();
         let metrics_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, fresh_port()));
-        // exec keeps the process id, which the watchdog's variable has to name.
-        let mut command = Command::new("sh");
+        let mut command = Command::new(WSMON);
         command
-            .args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run \"$@\"", WSMON])
-            .args(["--metrics-addr", &metrics_addr.to_string(), "--config"])
+            .args(["run", "--metrics-addr", &metrics_addr.to_string(), "--config"])
             .arg(&file)
             .arg("--control")
             .arg(&control)

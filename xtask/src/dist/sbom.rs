@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
     dependencies::{self, Dependency},
     release_build::PROGRAM,
-    workspace,
+    source, workspace,
 };
 
 /// Writes `NAME.cdx.json` for the build for `target` into `folder`, and returns its path. `date` is in seconds since
@@ -17,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// If cargo fails, or the file cannot be written.
-pub(super) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Result<PathBuf> {
+pub(crate) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Result<PathBuf> {
     let compiler = workspace::answer("rustc", &["--version"]).context("rustc does not run")?;
     let document = document(&dependencies::of(target)?, &compiler, date)?;
     let path = folder.join(format!("{name}.cdx.json"));
@@ -27,7 +26,7 @@ pub(super) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Resul
 }
 
 fn document(dependencies: &[Dependency], compiler: &str, date: u64) -> Result<Value> {
-    let date = Timestamp::from_second(i64::try_from(date)?)?;
+    let date = source::timestamp(date)?;
     let version = env!("CARGO_PKG_VERSION");
     let components = dependencies.iter().map(component);
     // `rustc 1.95.0 (hash date)`

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use object::{
     Endianness,
     elf::FileHeader64,
-    read::elf::{FileHeader as _, SectionHeader as _},
+    read::elf::FileHeader as _,
 };
 
 /// The newest version of glibc whose symbols `program` uses, such as `2.34`.
