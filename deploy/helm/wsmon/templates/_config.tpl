@@ -72,7 +72,6 @@ network = {{ include "wsmon.toml.value" .network }}
 [daemon]
 metrics_addr = ":{{ int64 .Values.metrics.port }}"
 control = "/run/wsmon.sock"
-cgroup = "/host/cgroup"
 pod_logs = "/host/pods"
 {{- if .Values.hostPaths.state }}
 state = "/var/lib/wsmon/state.json"
