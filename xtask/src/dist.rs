@@ -66,6 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for target in targets {
         artifacts.extend(of_target(&folder, target, args.revision, date)?);
     }
+    artifacts.push(chart::archive(&folder, date)?);
     artifacts.push(write_checksums(&folder, &artifacts)?);
     for artifact in artifacts {
         let size = fs::metadata(&artifact).map_or(0, |metadata| metadata.len());
