@@ -77,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             artifacts.push(image::build(target, package.wsmon())?);
         }
     }
+    artifacts.push(chart::archive(&folder, date)?);
     artifacts.push(write_checksums(&folder, &artifacts)?);
     for artifact in artifacts {
         let size = fs::metadata(&artifact).map_or(0, |metadata| metadata.len());

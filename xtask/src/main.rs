@@ -19,6 +19,7 @@ mod peers;
 mod program;
 mod release_build;
 mod root;
+mod service_policy;
 mod setup;
 mod source;
 mod test;

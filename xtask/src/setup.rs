@@ -12,6 +12,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use crate::{
     build_ebpf, chart, cross, npm, peers,
     root::{Prerequisite, is_root},
+    service_policy::ServicePolicy,
     toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
     workspace,
 };
@@ -225,6 +226,10 @@ impl Steps {
         if !self.package_lists_fresh.replace(true) {
             self.step(&mut apt_get(&["update", "--quiet"]))?;
         }
+        let _policy = match self.dry_run {
+            true => None,
+            false => Some(ServicePolicy::deny().context("could not keep servers from starting")?),
+        };
         let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
         self.step(&mut apt_get(&[&options, packages].concat()))
     }
