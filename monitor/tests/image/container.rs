@@ -35,7 +35,7 @@ import json, sys
 config = json.load(sys.stdin)
 process = config['process']
 if process['user']['uid'] != 0:
-    bounding = process['capabilities']['bounding']
+    bounding = process['capabilities'].get('bounding', [])
     process['capabilities'] = {'bounding': bounding}
 json.dump(config, sys.stdout)
 ";

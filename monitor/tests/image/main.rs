@@ -8,7 +8,7 @@ mod pod;
 
 use std::{collections::BTreeSet, fs, process, time::Duration};
 
-use lab::{Client, Lab, Manner, Server, wait_until};
+use lab::{Client, Lab, Manner, Process, Server, wait_until};
 use serde_json::{Value, json};
 
 use container::{Ended, Podman};
@@ -35,6 +35,10 @@ fn a_pod_finds_an_older_connection_and_reports_its_death_to_a_host_by_name() {
     let url = server.url("/stream?every=200ms&size=16");
     let from = lab.client_addr(0);
     let client = Client::connect(lab.client_ns(), from, &url, Manner::Responsive).unwrap();
+    // The server is a thread of this process, which is elsewhere. The container can't see the mounts of
+    // namespaces, so that a process has to lead to this one, as in a pod.
+    let mut inhabitant = lab.server_ns().command("sleep");
+    let _inhabitant = Process::spawn(inhabitant.arg("600")).unwrap();
     let peer = client.local_addr().to_string();
 
     let network = PodNetwork::new();

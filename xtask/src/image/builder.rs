@@ -62,10 +62,7 @@ impl<'a> Builder<'a> {
     pub(super) fn new(target: &'a Target) -> Result<Self> {
         let folder = workspace::root().join("target/image").join(target.name);
         let builder = Self { target, folder };
-        files::recreate(&builder.folder.join("context"))?;
-        for part in [builder.rootfs(), builder.folder.join("context/run")] {
-            files::recreate(&part)?;
-        }
+        files::recreate(&builder.rootfs())?;
         Ok(builder)
     }
 
