@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     artifacts::executables,
     cross::{self, Target},
-    files::read,
-    release_build::{self, Effort, PROGRAM},
+    files::{output, read},
+    release_build::{self, Effort},
     source,
     test::root_tests,
     workspace,
@@ -75,31 +75,23 @@ pub(crate) fn obstacle() -> Option<&'static str> {
     (!has_dpkg).then_some("the image is made of Debian's C library")
 }
 
-/// Builds the image with the wsmon of the other tests that need root, twice to compare, and runs those of its
-/// tests whose name contains one of `filter`.
+/// Builds the image with the wsmon of other tests, twice to compare, and runs those of its tests whose name contains
+/// one of `filter`.
 ///
 /// # Errors
 /// [`Prerequisite`](crate::root::Prerequisite) without root's rights or buildah, and if the build or a test fails.
 pub(crate) fn test(filter: &[String]) -> Result<()> {
-    let target_arguments = ["--test", TESTS];
-    let mut built = root_tests();
-    let built = executables(built.args(["--quiet", "--no-run"]).args(target_arguments))?;
-    let path_of = |name: &str| {
-        let found = built.iter().find(|built| built.name == name);
-        let path = found.map(|found| found.path.as_path());
-        path.with_context(|| format!("cargo did not say where it put {name}"))
-    };
-    let list = Command::new(path_of(TESTS)?)
-        .args(["--list", "--ignored"])
-        .args(filter)
-        .output()
-        .context("could not list the tests of the image")?;
-    if !String::from_utf8_lossy(&list.stdout).contains(": test") {
+    let of_image = ["--test", TESTS];
+    let built = executables(root_tests().args(["--quiet", "--no-run"]).args(of_image))?;
+    let tests = built.iter().find(|built| built.name == TESTS);
+    let tests = tests.context("cargo did not say where it put the tests of the image")?;
+    let list = output(Command::new(&tests.path).args(["--list", "--ignored"]).args(filter))?;
+    if !String::from_utf8_lossy(&list).contains(": test") {
         return Ok(());
     }
     require_programs()?;
     let target = cross::given_or_native(None)?;
-    let wsmon = read(path_of(PROGRAM)?)?;
+    let wsmon = read(&release_build::build(target, Effort::Quick)?)?;
     let image = build(target, &wsmon)?;
     let first = read(&image)?;
     build(target, &wsmon)?;
@@ -109,7 +101,7 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
         image.display()
     );
     let mut tests = root_tests();
-    tests.args(target_arguments).args(["--", "--ignored"]);
+    tests.args(of_image).args(["--", "--ignored"]);
     workspace::run(tests.args(filter).env(IMAGE, image))
 }
 
