@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bytecode_lock::sha256,
+    chart,
     cross::{self, Target},
     files::{read, recreate},
     package::{self, Package},
@@ -26,7 +27,7 @@ const CHECKSUMS: &str = "SHA256SUMS";
 #[command(
     long_about = "Builds the files of a release from the last commit into target/dist, after removing what is there: for \
 each processor an archive with wsmon, its documents and deploy/, a Debian package, an rpm, and a list of what is \
-inside (CycloneDX); and SHA256SUMS. The same commit gives the same files, byte for byte, with the same compiler and \
+inside (CycloneDX); the Helm chart; and SHA256SUMS. The same commit gives the same files, byte for byte, with the same compiler and \
 packing tools. `cargo xtask setup --tests` installs what is needed. RELEASE.md says how to make a release.",
     after_help = "\
 Examples:

@@ -25,11 +25,15 @@
 
 {{/* The key `path` with one hop a line. */}}
 {{- define "wsmon.toml.path" -}}
+{{- if . -}}
 path = [
 {{- range . }}
     {{ include "wsmon.toml.hop" . }},
 {{- end }}
 ]
+{{- else -}}
+path = []
+{{- end -}}
 {{- end -}}
 
 {{/* The keys of a table, sorted. */}}
