@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     ensure!(
         failures.is_empty(),
-        "{} checks of {CHART} failed",
+        "failed checks of {CHART}: {}",
         failures.len()
     );
     Ok(())

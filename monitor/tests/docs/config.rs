@@ -39,13 +39,14 @@ const TABLES: [(&str, &str); 7] = [
 ];
 
 /// The keys that the chart sets itself, or whose values would not work in a pod.
-const SET_BY_THE_CHART: [&str; 6] = [
+const SET_BY_THE_CHART: [&str; 7] = [
     "[alerts] log",
     "[daemon] cgroup",
     "[daemon] control",
     "[daemon] metrics_addr",
     "[daemon] pod_logs",
     "[daemon] state",
+    "[daemon] web_config",
 ];
 
 #[test]
