@@ -354,6 +354,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("runc", "runc"),
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
+        ("curl", "curl"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;
