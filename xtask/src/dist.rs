@@ -15,6 +15,7 @@ use crate::{
     chart,
     cross::{self, Target},
     files::{read, recreate},
+    image,
     package::{self, Package},
     release_build::{Effort, PROGRAM},
     source,
@@ -26,9 +27,9 @@ const CHECKSUMS: &str = "SHA256SUMS";
 #[derive(clap::Args)]
 #[command(
     long_about = "Builds the files of a release from the last commit into target/dist, after removing what is there: for \
-each processor an archive with wsmon, its documents and deploy/, a Debian package, an rpm, and a list of what is \
-inside (CycloneDX); the Helm chart; and SHA256SUMS. The same commit gives the same files, byte for byte, with the same compiler and \
-packing tools. `cargo xtask setup --tests` installs what is needed. RELEASE.md says how to make a release.",
+each processor an archive with wsmon, its documents and deploy/, a Debian package, an rpm, a container image, and a \
+list of what is inside (CycloneDX); the Helm chart; and SHA256SUMS. The same commit gives the same files, byte for byte, \
+with the same compiler and packing tools. `cargo xtask setup --tests` installs what is needed. RELEASE.md says how to make a release.",
     after_help = "\
 Examples:
   cargo xtask dist                                            for every processor
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Pack sources that differ from the last commit, for a trial
     #[arg(long)]
     allow_dirty: bool,
+    /// Leave out the container image, which needs root and buildah
+    #[arg(long)]
+    no_image: bool,
     /// Number of the packages of this version
     #[arg(long, value_name = "N", default_value_t = 1)]
     revision: u32,
@@ -60,12 +64,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for target in &targets {
         cross::require(target.name)?;
     }
+    if !args.no_image {
+        image::require_programs()?;
+    }
     let folder = package::folder();
     recreate(&folder)?;
     let date = source::date()?;
     let mut artifacts = Vec::new();
     for target in targets {
-        artifacts.extend(of_target(&folder, target, args.revision, date)?);
+        let package = Package::build(target, Effort::Full, args.revision)?;
+        artifacts.extend(of_target(&folder, target, &package, date)?);
+        if !args.no_image {
+            artifacts.push(image::build(target, package.wsmon())?);
+        }
     }
     artifacts.push(chart::archive(&folder, date)?);
     artifacts.push(write_checksums(&folder, &artifacts)?);
@@ -79,14 +90,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// What a release has for each processor.
 fn of_target(
     folder: &Path,
-    target: &'static Target,
-    revision: u32,
+    target: &Target,
+    package: &Package,
     date: u64,
 ) -> Result<Vec<PathBuf>> {
-    let package = Package::build(target, Effort::Full, revision)?;
     let name = format!("{PROGRAM}-{}-{}", env!("CARGO_PKG_VERSION"), target.name);
     Ok(vec![
-        archive::archive(folder, &name, &package, date)?,
+        archive::archive(folder, &name, package, date)?,
         package.deb()?,
         package.rpm()?,
         sbom::write(folder, &name, target.name, date)?,

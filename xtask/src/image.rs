@@ -7,7 +7,7 @@ mod rootfs;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -16,11 +16,14 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     artifacts::executables,
     cross::{self, Target},
+    files::read,
     release_build::{self, Effort, PROGRAM},
     source,
     test::root_tests,
     workspace,
 };
+pub(crate) use builder::require_programs;
+
 use builder::{Builder, Labels};
 
 /// The test target that runs the image, `monitor/tests/image`, and the variable that leads it there.
@@ -58,8 +61,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return test(&[]);
     }
     let target = cross::given_or_native(args.target.as_deref())?;
-    builder::require_programs()?;
-    let image = build(target, &release_build::build(target, Effort::Full)?)?;
+    require_programs()?;
+    let wsmon = release_build::build(target, Effort::Full)?;
+    let image = build(target, &read(&wsmon)?)?;
     let size = fs::metadata(&image).map_or(0, |metadata| metadata.len());
     println!("{}, {} KiB", image.display(), size / 1024);
     Ok(())
@@ -93,14 +97,14 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     if !String::from_utf8_lossy(&list.stdout).contains(": test") {
         return Ok(());
     }
-    builder::require_programs()?;
+    require_programs()?;
     let target = cross::given_or_native(None)?;
-    let wsmon = path_of(PROGRAM)?;
-    let image = build(target, wsmon)?;
-    let first = fs::read(&image)?;
-    build(target, wsmon)?;
+    let wsmon = read(path_of(PROGRAM)?)?;
+    let image = build(target, &wsmon)?;
+    let first = read(&image)?;
+    build(target, &wsmon)?;
     ensure!(
-        first == fs::read(&image)?,
+        first == read(&image)?,
         "a second build of the same files gave another {}",
         image.display()
     );
@@ -109,11 +113,11 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     workspace::run(tests.args(filter).env(IMAGE, image))
 }
 
-/// Builds the image with `wsmon`, a release build for `target`; returns the path of its archive.
+/// Builds the image with `wsmon`, the content of a release build for `target`; returns the path of its archive.
 ///
 /// # Errors
 /// [`Prerequisite`](crate::root::Prerequisite) without root's rights or buildah, and if a step fails.
-pub(crate) fn build(target: &Target, wsmon: &Path) -> Result<PathBuf> {
+pub(crate) fn build(target: &Target, wsmon: &[u8]) -> Result<PathBuf> {
     let created = source::date()?;
     let builder = Builder::new(target)?;
     let licences = rootfs::stage(&builder.rootfs(), target, wsmon, created)?;

@@ -39,7 +39,7 @@ pub(super) struct Builder<'a> {
 ///
 /// # Errors
 /// [`Prerequisite`] with the remedy.
-pub(super) fn require_programs() -> Result<()> {
+pub(crate) fn require_programs() -> Result<()> {
     if !is_root() {
         return Err(Prerequisite {
             missing: "only root may give the program in the image its capabilities".to_owned(),

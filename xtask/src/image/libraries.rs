@@ -24,15 +24,13 @@ pub(super) struct Libraries {
 }
 
 impl Libraries {
-    /// Of `program`, found in `folders`, the first of which wins.
+    /// Of the content of a program, found in `folders`, the first of which wins.
     ///
     /// # Errors
     /// If the program is not dynamically linked, or a library is in none of the folders.
-    pub(super) fn of(program: &Path, folders: &[PathBuf]) -> Result<Self> {
-        let links = Links::read(program)?;
-        let interpreter = links
-            .interpreter
-            .with_context(|| format!("{} has no loader", program.display()))?;
+    pub(super) fn of(program: &[u8], folders: &[PathBuf]) -> Result<Self> {
+        let links = Links::parse(program).context("the program is not a 64-bit ELF file")?;
+        let interpreter = links.interpreter.context("the program has no loader")?;
         let loader = file_name(&interpreter);
         let mut files = BTreeMap::new();
         let mut wanted = links.needed;
@@ -44,7 +42,9 @@ impl Libraries {
             let mut candidates = folders.iter().map(|folder| folder.join(&name));
             let file = candidates.find(|file| file.is_file());
             let file = file.with_context(|| format!("no library {name} in {folders:?}"))?;
-            wanted.extend(Links::read(&file)?.needed);
+            let links = Links::parse(&read(&file)?);
+            let links = links.with_context(|| format!("{} is no 64-bit ELF file", file.display()))?;
+            wanted.extend(links.needed);
             files.insert(name, file);
         }
         Ok(Self { interpreter, files })
@@ -58,11 +58,6 @@ struct Links {
 }
 
 impl Links {
-    fn read(file: &Path) -> Result<Self> {
-        let links = Self::parse(&read(file)?);
-        links.with_context(|| format!("{} is not a 64-bit ELF file", file.display()))
-    }
-
     fn parse(bytes: &[u8]) -> Result<Self> {
         let header = FileHeader64::<Endianness>::parse(bytes)?;
         let endian = header.endian()?;
@@ -95,7 +90,7 @@ fn file_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::env;
+    use std::{env, fs};
 
     use super::*;
     use crate::image::debian_files;
@@ -104,12 +99,13 @@ mod tests {
     fn this_program_needs_the_c_library_and_its_loader() {
         let target = crate::cross::given_or_native(None).unwrap();
         let folders = debian_files::library_folders(target);
-        let libraries = Libraries::of(&env::current_exe().unwrap(), &folders).unwrap();
+        let program = fs::read(env::current_exe().unwrap()).unwrap();
+        let libraries = Libraries::of(&program, &folders).unwrap();
         assert!(libraries.files.contains_key("libc.so.6"), "{libraries:?}");
         assert!(libraries.interpreter.is_absolute(), "{libraries:?}");
         let loader = file_name(&libraries.interpreter);
         assert!(libraries.files.contains_key(&loader), "{libraries:?}");
-        let error = Libraries::of(&env::current_exe().unwrap(), &[]).unwrap_err();
+        let error = Libraries::of(&program, &[]).unwrap_err();
         assert!(error.to_string().starts_with("no library "), "{error}");
     }
 }

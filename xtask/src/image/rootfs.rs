@@ -47,12 +47,12 @@ const CAPABILITIES: [u32; 6] = [
 pub(super) fn stage(
     folder: &Path,
     target: &Target,
-    wsmon: &Path,
+    wsmon: &[u8],
     created: u64,
 ) -> Result<String> {
     let tree = Tree { folder };
     let program = Path::new("usr/bin").join(PROGRAM);
-    tree.write(&program, &read(wsmon)?, 0o755)?;
+    tree.write(&program, wsmon, 0o755)?;
     setxattr(
         folder.join(&program),
         "security.capability",
