@@ -137,7 +137,7 @@ impl Scene {
                 resident_bytes: u64::from(self.counts[1]) << 20,
                 virtual_bytes: u64::MAX,
                 open_fds: 7,
-                max_fds: (self.counts[2] % 2 == 0).then_some(1024),
+                max_fds: self.counts[2].is_multiple_of(2).then_some(1024),
                 threads: 4,
             },
             losses: &Losses::default(),

@@ -85,7 +85,10 @@ mod tests {
     fn sources_that_differ_from_the_commit_are_refused_with_the_remedy() {
         assert!(refuse("").is_ok());
         let refusal = refuse(" M README.md\n?? new").unwrap_err().to_string();
-        assert!(refusal.contains("\n   M README.md\n  ?? new\n"), "{refusal}");
+        assert!(
+            refusal.contains("\n   M README.md\n  ?? new\n"),
+            "{refusal}"
+        );
         assert!(refusal.contains("--allow-dirty"), "{refusal}");
         let many = "?? new\n".repeat(12);
         let refusal = refuse(&many).unwrap_err().to_string();

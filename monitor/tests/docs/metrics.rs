@@ -238,7 +238,8 @@ fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
 
 fn metric_names(text: &str) -> BTreeSet<String> {
     text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
-        .filter(|word| word.starts_with("wsmon_"))
+        // A package is called `wsmon_*.deb`.
+        .filter(|word| word.starts_with("wsmon_") && *word != "wsmon_")
         .map(str::to_owned)
         .collect()
 }

@@ -40,7 +40,12 @@ impl Service {
         let metrics_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, fresh_port()));
         let mut command = Command::new(WSMON);
         command
-            .args(["run", "--metrics-addr", &metrics_addr.to_string(), "--config"])
+            .args([
+                "run",
+                "--metrics-addr",
+                &metrics_addr.to_string(),
+                "--config",
+            ])
             .arg(&file)
             .arg("--control")
             .arg(&control)
@@ -77,7 +82,11 @@ impl Service {
             let message = self.messages.recv_timeout(SOON);
             let (_, text) = message.unwrap_or_else(|error| panic!("{error} after {lines:#?}"));
             let is_last = wanted(&text);
-            lines.extend(text.lines().filter(|line| *line != "WATCHDOG=1").map(str::to_owned));
+            lines.extend(
+                text.lines()
+                    .filter(|line| *line != "WATCHDOG=1")
+                    .map(str::to_owned),
+            );
             if is_last {
                 return lines;
             }
@@ -109,7 +118,10 @@ impl Service {
 #[ignore = "needs root: network namespaces and programs"]
 fn each_phase_is_reported_and_the_watchdog_is_fed() {
     let stage = Stage::new();
-    let configuration = format!("[[listener]]\nname = \"edge\"\nports = [\"{}\"]\n", stage.port());
+    let configuration = format!(
+        "[[listener]]\nname = \"edge\"\nports = [\"{}\"]\n",
+        stage.port()
+    );
     let mut service = Service::start(&configuration);
     let started = service.until(|text| text.contains("READY=1"));
     assert_eq!(
@@ -156,7 +168,9 @@ fn each_phase_is_reported_and_the_watchdog_is_fed() {
     assert!(since.is_some_and(|since| since.is_ok()), "{reloaded:#?}");
     let refused = service.reload(&(configuration + "ping_timeout = \"soon\"\n"));
     assert_eq!(
-        refused.last().map(|status| status.contains(":4:16: ") && status.ends_with("on edge")),
+        refused
+            .last()
+            .map(|status| status.contains(":4:16: ") && status.ends_with("on edge")),
         Some(true),
         "{refused:#?}"
     );

@@ -39,9 +39,9 @@ fn document(dependencies: &[Dependency], compiler: &str, date: u64) -> Result<Va
         "version": standard_library,
         "licenses": [{ "expression": "MIT OR Apache-2.0" }],
     });
-    let edges = dependencies.iter().map(|dependency| {
-        json!({ "ref": dependency.reference(), "dependsOn": dependency.uses })
-    });
+    let edges = dependencies
+        .iter()
+        .map(|dependency| json!({ "ref": dependency.reference(), "dependsOn": dependency.uses }));
     let own = dependencies.iter().filter(|dependency| dependency.is_own());
     let mut inside: Vec<_> = own.map(Dependency::reference).collect();
     inside.push("std".to_owned());
