@@ -22,7 +22,7 @@ use crate::{
     kernel::{
         bpf::loader::{LoadError, Loaded},
         clock,
-        host::netns::NetNsError,
+        host::{netns::NetNsError, own_process::OwnProcess},
         owner_service::OwnerService,
         sock_diag::socket_finder::FindError,
     },
@@ -137,6 +137,9 @@ pub struct Daemon {
     outputs: Outputs,
     housekeeping: Housekeeping,
     started_at: Instant,
+    /// The start on both clocks; it converts later moments for `/metrics`.
+    clocks: Now,
+    process: OwnProcess,
     /// `None` without the status page.
     trend: Option<TrendRecorder>,
     service_manager: ServiceManager,
@@ -183,6 +186,8 @@ impl Daemon {
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             started_at: Instant::now(),
+            clocks: both_clocks(),
+            process: OwnProcess::open()?,
             trend: settings
                 .status_page
                 .then(|| TrendRecorder::new(listeners.len())),
@@ -422,6 +427,8 @@ pub enum DaemonError {
     Load(#[from] LoadError),
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
+    #[error("cannot read what this process uses: {0}")]
+    Process(#[from] procfs::ProcError),
     #[error("cannot look up single sockets: {0}")]
     OwnerLookup(#[from] FindError),
 }

@@ -71,7 +71,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for failure in &failures {
         println!("failed: {failure:#}");
     }
-    ensure!(failures.is_empty(), "{} checks of {CHART} failed", failures.len());
+    ensure!(
+        failures.is_empty(),
+        "failed checks of {CHART}: {}",
+        failures.len()
+    );
     Ok(())
 }
 
@@ -124,11 +128,19 @@ impl Chart {
         failures.extend(self.has_the_version_of_wsmon().err());
         for set in &sets {
             let outcome = self.works(set, &config);
-            failures.extend(outcome.with_context(|| format!("values {}", set.name)).err());
+            failures.extend(
+                outcome
+                    .with_context(|| format!("values {}", set.name))
+                    .err(),
+            );
         }
         for refusal in &refusals {
             let outcome = self.is_refused(refusal);
-            failures.extend(outcome.with_context(|| format!("values {}", refusal.set.name)).err());
+            failures.extend(
+                outcome
+                    .with_context(|| format!("values {}", refusal.set.name))
+                    .err(),
+            );
         }
         failures.extend(self.packs(&sets).err());
         println!(
@@ -144,7 +156,10 @@ impl Chart {
         let text = read(&self.folder.join("Chart.yaml"))?;
         for key in ["version", "appVersion"] {
             let line = format!("{key}: {}", env!("CARGO_PKG_VERSION"));
-            ensure!(text.lines().any(|found| found == line), "no line {line:?} in Chart.yaml");
+            ensure!(
+                text.lines().any(|found| found == line),
+                "no line {line:?} in Chart.yaml"
+            );
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod fleet;
 mod host;
 mod listener;
 mod panel;
+mod types;
 
 use std::{fs, path::PathBuf};
 
@@ -18,11 +19,17 @@ pub(crate) struct Args {
     /// Write nothing; fail if a committed file differs
     #[arg(long)]
     check: bool,
+    /// Write nothing; check them against the types that Grafana publishes, which npm installs
+    #[arg(long, conflicts_with = "check")]
+    types: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check();
+    }
+    if args.types {
+        return types::check();
     }
     for dashboard in all() {
         let path = path(&dashboard);

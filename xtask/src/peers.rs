@@ -1,6 +1,6 @@
 //! The WebSocket implementations that live tests talk to, at the versions locked in
 //! `testdata/peers`: node's `ws` in `target/peers/node_modules`, Python's `websockets` in
-//! `target/peers/venv`.
+//! `target/peers/venv`. The latter also has Prometheus' Python client, whose parser checks expositions.
 
 use std::{
     fs,

@@ -56,7 +56,7 @@ impl Drop for ServicePolicy {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, process, process::Command};
+    use std::{env, os::unix::fs::PermissionsExt as _, process, process::Command};
 
     use super::*;
 
@@ -64,10 +64,16 @@ mod tests {
     fn servers_are_denied_only_while_it_lives_and_a_host_s_own_policy_stays() {
         let path = env::temp_dir().join(format!("policy-rc.d-{}", process::id()));
         let policy = ServicePolicy::deny_at(&path).unwrap();
-        let status = Command::new(&path)
+        // Not started directly: another test's fork may still have it open for writing.
+        let status = Command::new("sh")
+            .arg(&path)
             .args(["nginx", "start"])
             .status()
             .unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
         assert_eq!(status.code(), Some(101));
         // The second one finds what a killed setup has left.
         drop(ServicePolicy::deny_at(&path).unwrap());

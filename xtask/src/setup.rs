@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -129,6 +129,28 @@ pub(crate) fn chart_quietly() -> Result<()> {
     };
     python(&steps)?;
     chart::install(&steps)
+}
+
+/// What `cargo xtask dashboards --types` uses. Returns the folder with Grafana's types. No test needs it, because it
+/// takes 33 MB.
+///
+/// # Errors
+/// [`Prerequisite`] if something is missing that only root or a person can install.
+pub(crate) fn dashboard_types_quietly() -> Result<PathBuf> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    steps.programs(&[NODE, NPM])?;
+    let root = workspace::root();
+    let folder = root.join("target/grafana");
+    npm::ci_once(
+        &steps,
+        "Grafana's types",
+        &root.join("testdata/grafana"),
+        &folder,
+    )?;
+    Ok(folder)
 }
 
 /// Programs that several commands use, and their packages.
@@ -354,6 +376,7 @@ fn tests(steps: &Steps) -> Result<()> {
         ("runc", "runc"),
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
+        ("curl", "curl"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

@@ -33,11 +33,15 @@ use super::{
 use crate::{
     alerting::Sinks,
     api::{
+        access::Access,
         control::{self, ControlSocket},
         http::MetricsServer,
     },
     config::{
-        self, alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsAddress,
+        self,
+        alert_format::AlertFormat,
+        endpoint::Endpoint,
+        metrics_address::{MetricsAddress, MetricsUrl},
         profiles,
     },
     daemon::{
@@ -97,6 +101,10 @@ pub struct RunArgs {
     /// Show listeners, zombies, storms and alerts of the last hour on the page at / of that address
     #[arg(long)]
     pub status_page: bool,
+
+    /// TLS and passwords for that address: a web configuration file as Prometheus' exporters have it
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
 
     /// Alert log: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
@@ -218,6 +226,8 @@ async fn serve(
         let origin = cgroup.map(|_| origin("cgroup", "daemon.cgroup", given));
         refused_cgroup(origin.as_deref(), &error)
     })?;
+    let access = Access::open(settings.web_config.as_deref())
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let server = match MetricsServer::bind(&settings.metrics_addrs) {
         Ok(server) => server,
         Err(error) => return Err(refusals::refused_metrics(error).await),
@@ -225,9 +235,14 @@ async fn serve(
     let metrics_addrs = server
         .local_addrs()
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
+    let has_tls = access.has_tls();
+    let metrics_urls = metrics_addrs.into_iter();
+    let metrics_urls: Vec<_> = metrics_urls
+        .map(|addr| MetricsUrl { addr, has_tls })
+        .collect();
     // Before the first thread: until then, the SIGUSR1 of a log rotation would end the daemon.
     let rotated = listen(SignalKind::user_defined1())?;
-    let sinks = Sinks::open(&settings.sinks(metrics_addrs.first().copied()))
+    let sinks = Sinks::open(&settings.sinks(metrics_urls.first().copied()))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let access_log = settings.access_log().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(|error| {
@@ -248,7 +263,7 @@ async fn serve(
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
-        .start(settings.status_page)
+        .start(settings.status_page, access)
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
@@ -309,7 +324,7 @@ async fn serve(
         settings: &settings,
         cgroup: &cgroup,
         seeded: seeded.as_ref(),
-        metrics_addrs: &metrics_addrs,
+        metrics_urls: &metrics_urls,
         missing: &survey,
     };
     for line in banner.lines() {

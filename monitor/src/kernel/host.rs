@@ -5,6 +5,7 @@ pub(super) mod duty_cycle;
 pub(super) mod generations;
 mod mountinfo;
 pub mod netns;
+pub mod own_process;
 pub mod owner;
 pub mod port_forwards;
 

@@ -33,6 +33,7 @@ mod reload;
 mod responses;
 mod roles;
 mod rotation;
+mod scraping;
 mod selection;
 mod service_manager;
 mod stage;

@@ -1,10 +1,6 @@
 //! wsmon's own check of the configuration files that the chart renders.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 

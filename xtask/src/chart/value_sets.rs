@@ -66,7 +66,10 @@ fn read_all(folder: &Path) -> Result<Vec<ValueSet>> {
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<PathBuf>>>()
         .with_context(list)?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
     files.sort();
     ensure!(!files.is_empty(), "no values in {}", folder.display());
     files

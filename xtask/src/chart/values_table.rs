@@ -111,8 +111,12 @@ impl ValuesTable {
     /// # Errors
     /// If the page has no place for it.
     pub(super) fn insert_into(&self, page: &str) -> Result<String> {
-        let begin = page.find(BEGIN).with_context(|| format!("no line {BEGIN}"))?;
-        let line = page[begin..].find('\n').context("no table below the line")?;
+        let begin = page
+            .find(BEGIN)
+            .with_context(|| format!("no line {BEGIN}"))?;
+        let line = page[begin..]
+            .find('\n')
+            .context("no table below the line")?;
         let (above, rest) = page.split_at(begin + line + 1);
         let Some(end) = rest.find(END) else {
             bail!("no line {END}");
@@ -219,7 +223,9 @@ other:
                 "definitions": { "port": port },
             })
         };
-        table.covers(&schema(json!({ "$ref": "#/definitions/port" }))).unwrap();
+        table
+            .covers(&schema(json!({ "$ref": "#/definitions/port" })))
+            .unwrap();
         for missing in [json!({}), json!({ "properties": { "host": {} } })] {
             table.covers(&schema(missing)).unwrap_err();
         }

@@ -109,9 +109,19 @@ fn cost() -> Row {
             Panel::lines("Skipped runs of programs", PER_SECOND)
                 .query("sum by (program) (rate(wsmon_bpf_program_missed_runs_total{@}[$__rate_interval]))", "{{program}}")
                 .about("Runs of kernel programs that the kernel skipped."),
+            Panel::lines("CPU", SHARE)
+                .query("rate(process_cpu_seconds_total{@}[$__rate_interval])", "{{instance}}")
+                .about("Share of one processor that the daemon takes, without the kernel programs."),
+            Panel::lines("Memory", BYTES)
+                .query("process_resident_memory_bytes{@}", "{{instance}}")
+                .about("The daemon's memory, without the kernel's tables."),
+            Panel::lines("Open files", COUNT)
+                .query("process_open_fds{@}", "{{instance}}")
+                .about("Open file descriptors of the daemon."),
             Panel::lines("Duration of a scrape", SECONDS)
-                .query("max by (instance) (scrape_duration_seconds{@})", "{{instance}}")
-                .about("As Prometheus measures it."),
+                .query("max by (instance) (scrape_duration_seconds{@})", "{{instance}} in all")
+                .query("max by (instance) (wsmon_scrape_duration_seconds{@})", "{{instance}} in wsmon")
+                .about("As Prometheus measures it, and the part of it in wsmon."),
             Panel::lines("Samples of a scrape", COUNT)
                 .query("max by (instance) (scrape_samples_scraped{@})", "{{instance}}")
                 .about("Series that wsmon exports."),

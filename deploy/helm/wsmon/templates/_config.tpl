@@ -25,11 +25,15 @@
 
 {{/* The key `path` with one hop a line. */}}
 {{- define "wsmon.toml.path" -}}
+{{- if . -}}
 path = [
 {{- range . }}
     {{ include "wsmon.toml.hop" . }},
 {{- end }}
 ]
+{{- else -}}
+path = []
+{{- end -}}
 {{- end -}}
 
 {{/* The keys of a table, sorted. */}}
@@ -73,6 +77,9 @@ network = {{ include "wsmon.toml.value" .network }}
 metrics_addr = ":{{ int64 .Values.metrics.port }}"
 control = "/run/wsmon.sock"
 pod_logs = "/host/pods"
+{{- if .Values.metrics.webConfigSecret }}
+web_config = "/etc/wsmon-web/web.yml"
+{{- end }}
 {{- if .Values.hostPaths.state }}
 state = "/var/lib/wsmon/state.json"
 {{- end }}

@@ -61,4 +61,19 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
     # wsmon reports on its node, and the address of its pod changes.
     - sourceLabels: [__meta_kubernetes_pod_node_name]
       targetLabel: instance
+  {{- with .endpoint }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* How a probe asks for `path`. `values` are those of the chart. */}}
+{{- define "wsmon.probe" -}}
+{{- if .values.metrics.webConfigSecret -}}
+exec:
+  command: [/usr/bin/wsmon, list, --limit=1]
+{{- else -}}
+httpGet:
+  path: {{ .path }}
+  port: metrics
+{{- end -}}
 {{- end -}}

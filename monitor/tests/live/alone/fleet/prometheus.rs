@@ -50,9 +50,10 @@ impl Prometheus {
                 .unwrap_or_else(|error| panic!("{error}; `cargo xtask setup` installs it")),
             _folder: folder,
         };
+        let all = targets.len().to_string();
         wait_until("Prometheus to scrape all hosts", SOON, || {
             let up = prometheus.try_get("query", &[("query", "count(up == 1)")]);
-            up.is_some_and(|up| up["result"][0]["value"][1] == targets.len().to_string())
+            up.is_some_and(|up| up["result"][0]["value"][1] == all)
         })
         .unwrap();
         prometheus
