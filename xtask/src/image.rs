@@ -5,11 +5,7 @@ mod debian_files;
 mod libraries;
 mod rootfs;
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -85,7 +81,11 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     let built = executables(root_tests().args(["--quiet", "--no-run"]).args(of_image))?;
     let tests = built.iter().find(|built| built.name == TESTS);
     let tests = tests.context("cargo did not say where it put the tests of the image")?;
-    let list = output(Command::new(&tests.path).args(["--list", "--ignored"]).args(filter))?;
+    let list = output(
+        Command::new(&tests.path)
+            .args(["--list", "--ignored"])
+            .args(filter),
+    )?;
     if !String::from_utf8_lossy(&list).contains(": test") {
         return Ok(());
     }

@@ -38,7 +38,13 @@ pub(crate) fn timestamp(date: u64) -> Result<Timestamp> {
 /// # Errors
 /// Without a commit.
 pub(crate) fn revision() -> Result<String> {
-    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"])
+    git(&[
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty",
+    ])
 }
 
 /// Refuses sources that differ from the last commit: nobody could build them again.

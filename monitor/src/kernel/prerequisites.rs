@@ -165,9 +165,8 @@ fn sock_diag() -> Result<String, Missing> {
 }
 
 fn network_namespaces() -> Result<String, Missing> {
-    let list = netns::enumerate().map_err(|error| {
-        Missing::new(error.to_string(), "mount /proc in this container")
-    })?;
+    let list = netns::enumerate()
+        .map_err(|error| Missing::new(error.to_string(), "mount /proc in this container"))?;
     let found = list.found.len();
     if list.refused > 0 {
         let hidden = match list.refused {
@@ -186,7 +185,9 @@ fn network_namespaces() -> Result<String, Missing> {
         };
         return Err(Missing::new(
             format!("{found} found; {hidden}"),
-            format!("{grant}leave the sandbox; older connections in a hidden namespace stay unknown"),
+            format!(
+                "{grant}leave the sandbox; older connections in a hidden namespace stay unknown"
+            ),
         ));
     }
     if sandbox::in_pid_namespace() {

@@ -84,7 +84,10 @@ impl Podman {
         let mut command = self.loaded.run_command(pod);
         command.args(["--detach", "--name", &name]);
         command.arg(format!("--network=ns:{}", network.path()));
-        command.arg(format!("--volume={}:/etc/resolv.conf:ro", resolver.display()));
+        command.arg(format!(
+            "--volume={}:/etc/resolv.conf:ro",
+            resolver.display()
+        ));
         command.arg(&self.loaded.image).args(&pod.args);
         succeed(&mut command);
         Container {
@@ -107,7 +110,10 @@ impl Podman {
         let id = succeed(command.args(["create", &self.loaded.image]));
         let archive = self.loaded.folder.join("rootfs.tar");
         let mut export = self.loaded.podman();
-        export.args(["export", "--output"]).arg(&archive).arg(id.trim());
+        export
+            .args(["export", "--output"])
+            .arg(&archive)
+            .arg(id.trim());
         succeed(&mut export);
         let list = succeed(Command::new("tar").arg("--list").arg("--file").arg(archive));
         list.lines().map(str::to_owned).collect()
@@ -132,7 +138,12 @@ impl Loaded {
             folder,
             image: String::new(),
         };
-        let printed = succeed(loaded.podman().args(["load", "--quiet", "--input"]).arg(archive));
+        let printed = succeed(
+            loaded
+                .podman()
+                .args(["load", "--quiet", "--input"])
+                .arg(archive),
+        );
         let name = printed.trim().rsplit(' ').next().unwrap();
         name.clone_into(&mut loaded.image);
         loaded
@@ -142,7 +153,11 @@ impl Loaded {
         let mut command = Command::new("podman");
         command.arg("--root").arg(self.folder.join("storage"));
         command.arg("--runroot").arg(self.folder.join("run"));
-        command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=runc"]);
+        command.args([
+            "--storage-driver=vfs",
+            "--cgroup-manager=cgroupfs",
+            "--runtime=runc",
+        ]);
         command.arg("--hooks-dir").arg(self.folder.join("hooks"));
         command
     }
@@ -153,9 +168,16 @@ impl Loaded {
         command.args(["run", "--cap-drop=ALL", "--user", &pod.user]);
         // The defaults exceed what a container without CAP_SYS_RESOURCE may set, such as this test's.
         command.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]);
-        command.args(pod.capabilities.iter().map(|name| format!("--cap-add={name}")));
+        command.args(
+            pod.capabilities
+                .iter()
+                .map(|name| format!("--cap-add={name}")),
+        );
         command.args(pod.host_pid.then_some("--pid=host"));
-        command.args(pod.no_new_privileges.then_some("--security-opt=no-new-privileges"));
+        command.args(
+            pod.no_new_privileges
+                .then_some("--security-opt=no-new-privileges"),
+        );
         if pod.read_only {
             command.args(["--read-only", "--read-only-tmpfs=false"]);
         }

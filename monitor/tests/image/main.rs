@@ -43,7 +43,8 @@ fn a_pod_finds_an_older_connection_and_reports_its_death_to_a_host_by_name() {
 
     let network = PodNetwork::new();
     let mut pod = Pod::of_the_manifest();
-    pod.env.push(("WSMON_WEBHOOK".to_owned(), network.webhook()));
+    pod.env
+        .push(("WSMON_WEBHOOK".to_owned(), network.webhook()));
     let container = Podman::new().start(&pod, &network);
     wait_until("wsmon to be ready", LIMIT, || {
         container.assert_running();
@@ -106,7 +107,11 @@ fn without_an_optional_capability_the_check_names_what_is_not_seen() {
         let checked = podman.run(&pod);
         assert_eq!(checked.status, 0, "{missing}: {checked}");
         let row = format!("—    CAP_{missing}");
-        let table = checked.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let table = checked
+            .text
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         let row = row.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(table.contains(&row), "{missing}: {checked}");
     }
@@ -123,7 +128,9 @@ fn three_capabilities_are_enough_where_the_seccomp_profile_follows_cap_bpf() {
     let refused = podman.run(&pod);
     assert_eq!(refused.status, PREREQUISITE, "{refused}");
     assert!(
-        refused.text.contains("the seccomp filter of this process refuses bpf(2)"),
+        refused
+            .text
+            .contains("the seccomp filter of this process refuses bpf(2)"),
         "{refused}"
     );
     let folder = tempfile::tempdir().unwrap();
@@ -141,7 +148,10 @@ fn profile_that_follows_cap_bpf() -> String {
     let mut profile: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let rules = profile["syscalls"].as_array_mut().unwrap();
     for rule in rules.iter_mut() {
-        rule["names"].as_array_mut().unwrap().retain(|name| name != "bpf");
+        rule["names"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|name| name != "bpf");
     }
     rules.retain(|rule| rule["names"] != json!([]));
     rules.push(json!({
@@ -176,7 +186,8 @@ fn with_no_new_privileges_only_root_gets_the_capabilities() {
 fn what_of_the_host_is_missing_is_named() {
     let podman = Podman::new();
     let mut pod = Pod::of_the_manifest();
-    pod.mounts.retain(|mount| mount.destination != "/host/cgroup");
+    pod.mounts
+        .retain(|mount| mount.destination != "/host/cgroup");
     let refused = podman.run(&pod);
     assert_eq!(refused.status, PREREQUISITE, "{refused}");
     assert!(refused.text.contains("cgroup"), "{refused}");
@@ -204,11 +215,18 @@ fn the_image_is_not_root_and_carries_version_and_licences() {
     assert_eq!(config["Entrypoint"], json!(["/usr/bin/wsmon"]), "{config}");
     let label = |name: &str| {
         let name = format!("org.opencontainers.image.{name}");
-        config["Labels"][name].as_str().unwrap_or_default().to_owned()
+        config["Labels"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     };
     assert_eq!(label("version"), env!("CARGO_PKG_VERSION"), "{config}");
     assert!(label("licenses").contains("LGPL-2.1-or-later"), "{config}");
-    assert_eq!(label("created").len(), "2026-01-01T00:00:00Z".len(), "{config}");
+    assert_eq!(
+        label("created").len(),
+        "2026-01-01T00:00:00Z".len(),
+        "{config}"
+    );
 
     let files: BTreeSet<String> = podman.files().into_iter().collect();
     for promised in [
@@ -222,7 +240,10 @@ fn the_image_is_not_root_and_carries_version_and_licences() {
     }
     // Nothing that could be executed besides wsmon, and no shell.
     let programs: Vec<_> = files.iter().filter(|file| file.contains("bin/")).collect();
-    let programs: Vec<_> = programs.iter().filter(|file| !file.ends_with('/')).collect();
+    let programs: Vec<_> = programs
+        .iter()
+        .filter(|file| !file.ends_with('/'))
+        .collect();
     assert_eq!(programs, [&"usr/bin/wsmon"]);
 }
 

@@ -34,7 +34,10 @@ impl PodNetwork {
         let (resolver, listener) = namespace
             .run(|| {
                 let resolver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).unwrap();
-                (resolver, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+                (
+                    resolver,
+                    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+                )
             })
             .unwrap();
         let receiver = listener.local_addr().unwrap();
@@ -78,8 +81,11 @@ impl PodNetwork {
     pub(crate) fn get(&self, path: &str) -> Option<String> {
         let ask = || {
             let mut stream = TcpStream::connect(METRICS).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-            let request = format!("GET {path} HTTP/1.1\r\nhost: wsmon\r\nconnection: close\r\n\r\n");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .ok()?;
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: wsmon\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).ok()?;

@@ -54,7 +54,11 @@ impl Pod {
             found.next().unwrap_or_else(|| panic!("no {kind}")).clone()
         };
         let spec = of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
-        assert_eq!(spec["hostNetwork"], Value::Null, "the tests have no such network");
+        assert_eq!(
+            spec["hostNetwork"],
+            Value::Null,
+            "the tests have no such network"
+        );
         assert_eq!(spec["securityContext"], Value::Null, "unknown to the tests");
         let [container] = array(&spec["containers"]) else {
             panic!("not one container: {spec}");
@@ -78,7 +82,9 @@ impl Pod {
         let files = tempfile::tempdir().unwrap();
         let volumes = array(&spec["volumes"]);
         let mounts = array(&container["volumeMounts"]).iter().map(|mount| {
-            let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]);
+            let volume = volumes
+                .iter()
+                .find(|volume| volume["name"] == mount["name"]);
             Mount {
                 source: source(volume.unwrap(), &of_kind("ConfigMap"), &files),
                 destination: string(&mount["mountPath"]),
@@ -89,7 +95,9 @@ impl Pod {
         Self {
             host_pid: spec["hostPID"] == true,
             user: format!("{}:{}", context["runAsUser"], context["runAsGroup"]),
-            capabilities: strings(&context["capabilities"]["add"]).into_iter().collect(),
+            capabilities: strings(&context["capabilities"]["add"])
+                .into_iter()
+                .collect(),
             no_new_privileges: context["allowPrivilegeEscalation"] == false,
             read_only: context["readOnlyRootFilesystem"] == true,
             seccomp: match context["seccompProfile"]["type"].as_str() {
@@ -143,7 +151,9 @@ fn open_to_all(folder: &std::path::Path) {
 }
 
 fn array(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("not a list: {value}"))
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("not a list: {value}"))
 }
 
 fn strings(value: &Value) -> Vec<String> {
@@ -152,5 +162,6 @@ fn strings(value: &Value) -> Vec<String> {
 
 fn string(value: &Value) -> String {
     let text = value.as_str();
-    text.unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
+    text.unwrap_or_else(|| panic!("not a text: {value}"))
+        .to_owned()
 }

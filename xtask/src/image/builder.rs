@@ -83,7 +83,10 @@ impl<'a> Builder<'a> {
         build.args(["--pull=never", "--isolation=chroot"]);
         build.arg(format!("--timestamp={created}"));
         build.arg("--identity-label=false");
-        build.arg(format!("--platform=linux/{}", self.target.debian_architecture));
+        build.arg(format!(
+            "--platform=linux/{}",
+            self.target.debian_architecture
+        ));
         let time = source::timestamp(*created)?.to_string();
         for (key, value) in [
             ("VERSION", *version),
@@ -94,14 +97,23 @@ impl<'a> Builder<'a> {
             build.arg(format!("--build-arg={key}={value}"));
         }
         build.arg(format!("--tag={name}"));
-        build.arg("--file").arg(workspace::root().join(CONTAINERFILE));
+        build
+            .arg("--file")
+            .arg(workspace::root().join(CONTAINERFILE));
         workspace::run(build.arg(self.folder.join("context")).stdout(Stdio::null()))?;
 
         let layout = self.folder.join("layout");
         files::recreate(&layout)?;
         let destination = format!("oci:{}:{name}", layout.display());
-        workspace::run(self.buildah().args(["push", "--quiet", &name, &destination]))?;
-        workspace::run(self.buildah().args(["rmi", "--all", "--force"]).stdout(Stdio::null()))?;
+        workspace::run(
+            self.buildah()
+                .args(["push", "--quiet", &name, &destination]),
+        )?;
+        workspace::run(
+            self.buildah()
+                .args(["rmi", "--all", "--force"])
+                .stdout(Stdio::null()),
+        )?;
         let archive = format!("{PROGRAM}-{version}-{}.oci.tar", self.target.name);
         let archive = package::folder().join(archive);
         pack(&layout, *created, &archive)?;
@@ -126,7 +138,12 @@ fn pack(layout: &Path, time: u64, archive: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.arg("--directory").arg(layout);
     tar.args(["--create", "--format=ustar", "--sort=name"]);
-    tar.args(["--owner=0", "--group=0", "--numeric-owner", "--mode=u=rwX,go=rX"]);
+    tar.args([
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=u=rwX,go=rX",
+    ]);
     tar.arg(format!("--mtime=@{time}"));
     workspace::run(
         tar.arg("--file")

@@ -27,7 +27,9 @@ pub(super) fn library_folders(target: &Target) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// [`Prerequisite`] if dpkg does not know a file.
-pub(super) fn packages_of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<BTreeSet<String>> {
+pub(super) fn packages_of<'a>(
+    files: impl IntoIterator<Item = &'a Path>,
+) -> Result<BTreeSet<String>> {
     files.into_iter().map(package_of).collect()
 }
 
@@ -70,7 +72,10 @@ pub(super) fn accompanying(package: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         .map(|path| Ok((below_root(&path), read(&path)?)))
         .collect::<Result<_>>()?;
     files.push((copyright, text));
-    files.push((Path::new("var/lib/dpkg/status.d").join(name), status.into_bytes()));
+    files.push((
+        Path::new("var/lib/dpkg/status.d").join(name),
+        status.into_bytes(),
+    ));
     Ok(files)
 }
 

@@ -43,7 +43,8 @@ impl Libraries {
             let file = candidates.find(|file| file.is_file());
             let file = file.with_context(|| format!("no library {name} in {folders:?}"))?;
             let links = Links::parse(&read(&file)?);
-            let links = links.with_context(|| format!("{} is no 64-bit ELF file", file.display()))?;
+            let links =
+                links.with_context(|| format!("{} is no 64-bit ELF file", file.display()))?;
             wanted.extend(links.needed);
             files.insert(name, file);
         }
@@ -67,7 +68,9 @@ impl Links {
                 interpreter = Some(PathBuf::from(String::from_utf8(path.to_vec())?));
             }
         }
-        let dynamic = header.sections(endian, bytes)?.dynamic_table(endian, bytes)?;
+        let dynamic = header
+            .sections(endian, bytes)?
+            .dynamic_table(endian, bytes)?;
         let needed = dynamic.iter().filter(|entry| entry.tag == DT_NEEDED);
         let needed = needed.map(|entry| Ok(String::from_utf8(dynamic.string(entry)?.to_vec())?));
         let needed = needed.collect::<Result<Vec<_>>>()?;

@@ -12,7 +12,12 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use super::{debian_files, libraries::Libraries};
 use crate::{
-    cross::Target, dependencies, dist::sbom, files::{read, write}, release_build::PROGRAM, third_party, workspace,
+    cross::Target,
+    dependencies,
+    dist::sbom,
+    files::{read, write},
+    release_build::PROGRAM,
+    third_party, workspace,
 };
 
 /// The folder of the licences and of the bill of materials.
@@ -45,12 +50,7 @@ const CAPABILITIES: [u32; 6] = [
 ///
 /// # Errors
 /// If a file cannot be read or written, or is not one of Debian.
-pub(super) fn stage(
-    folder: &Path,
-    target: &Target,
-    wsmon: &[u8],
-    created: u64,
-) -> Result<String> {
+pub(super) fn stage(folder: &Path, target: &Target, wsmon: &[u8], created: u64) -> Result<String> {
     let tree = Tree { folder };
     let program = Path::new("usr/bin").join(PROGRAM);
     tree.write(&program, wsmon, 0o755)?;
@@ -80,7 +80,11 @@ pub(super) fn stage(
         }
     }
     // The distribution of these packages, for scanners.
-    tree.write("etc/os-release", &read(Path::new("/etc/os-release"))?, 0o644)?;
+    tree.write(
+        "etc/os-release",
+        &read(Path::new("/etc/os-release"))?,
+        0o644,
+    )?;
 
     let root = workspace::root();
     for name in ["passwd", "group", "nsswitch.conf"] {
@@ -89,11 +93,20 @@ pub(super) fn stage(
         tree.write(path, &content, 0o644)?;
     }
     let documents = Path::new(DOCUMENTS);
-    for name in ["LICENSE.md", "LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL-2.0"] {
+    for name in [
+        "LICENSE.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "LICENSE-GPL-2.0",
+    ] {
         tree.write(documents.join(name), &read(&root.join(name))?, 0o644)?;
     }
     let third_party = third_party::licences(target.name)?;
-    tree.write(documents.join(third_party::FILE), third_party.as_bytes(), 0o644)?;
+    tree.write(
+        documents.join(third_party::FILE),
+        third_party.as_bytes(),
+        0o644,
+    )?;
     sbom::write(&folder.join(documents), PROGRAM, target.name, created)?;
     // For the control socket. runc gives a tmpfs the mode of the directory that it covers.
     let run = folder.join("run");
@@ -101,10 +114,14 @@ pub(super) fn stage(
         .and_then(|()| fs::set_permissions(&run, Permissions::from_mode(0o1777)))
         .context("could not make the folder run")?;
     let crates = dependencies::of(target.name)?;
-    let of_crates = crates.into_iter().filter_map(|dependency| dependency.license);
+    let of_crates = crates
+        .into_iter()
+        .filter_map(|dependency| dependency.license);
     // Before SPDX expressions, crates wrote MIT/Apache-2.0.
     let of_crates = of_crates.map(|licence| licence.replace('/', " OR "));
-    Ok(expression(of_crates.chain(OTHER_LICENCES.map(str::to_owned))))
+    Ok(expression(
+        of_crates.chain(OTHER_LICENCES.map(str::to_owned)),
+    ))
 }
 
 /// The extended attribute that permits these capabilities to a program: `struct vfs_cap_data`, revision 2.
@@ -112,7 +129,9 @@ pub(super) fn stage(
 /// the container may not have. wsmon makes effective what it got.
 fn permitted(capabilities: &[u32]) -> [u8; 20] {
     const REVISION_2: u32 = 0x0200_0000;
-    let all = capabilities.iter().fold(0_u64, |all, number| all | 1 << number);
+    let all = capabilities
+        .iter()
+        .fold(0_u64, |all, number| all | 1 << number);
     let words = [REVISION_2, all as u32, 0, (all >> 32) as u32, 0];
     let mut attribute = [0; 20];
     for (bytes, word) in attribute.chunks_exact_mut(4).zip(words) {
@@ -139,10 +158,12 @@ fn certificates() -> Result<Vec<u8>> {
 /// All of them apply. An alternative is in parentheses, as `AND` binds more tightly than `OR`.
 fn expression(licences: impl Iterator<Item = String>) -> String {
     let licences: BTreeSet<_> = licences.collect();
-    let terms = licences.into_iter().map(|licence| match licence.contains(" OR ") {
-        true => format!("({licence})"),
-        false => licence,
-    });
+    let terms = licences
+        .into_iter()
+        .map(|licence| match licence.contains(" OR ") {
+            true => format!("({licence})"),
+            false => licence,
+        });
     terms.collect::<Vec<_>>().join(" AND ")
 }
 

@@ -38,9 +38,11 @@ impl CgroupError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Mountinfo(_) => "mount /proc in this container".to_owned(),
-            Self::NotMounted => "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2; a \
+            Self::NotMounted => {
+                "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2; a \
                  container needs the host's hierarchy (-v /sys/fs/cgroup:/host/cgroup:ro)"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::Unreadable { .. } => "make it readable, or pass another with --cgroup".to_owned(),
             Self::NotCgroup2(_) => {
                 "pass a directory below a cgroup2 mount with --cgroup (findmnt -t cgroup2)"

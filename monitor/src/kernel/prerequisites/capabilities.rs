@@ -173,7 +173,10 @@ mod tests {
             assert!(remedy.contains("--cap-add=BPF;"), "{remedy}");
         }
         let privileges = remedy(false, true);
-        assert!(privileges.contains("allowPrivilegeEscalation: true"), "{privileges}");
+        assert!(
+            privileges.contains("allowPrivilegeEscalation: true"),
+            "{privileges}"
+        );
         assert!(remedy(false, false).contains("setcap cap_bpf"));
     }
 }
