@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use serde::Deserialize as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,9 +41,7 @@ impl Pod {
     pub(crate) fn of_the_manifest() -> Self {
         let path = lab::workspace().join(MANIFEST);
         let text = fs::read_to_string(&path).unwrap();
-        let documents: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&text)
-            .map(|document| Value::deserialize(document).unwrap())
-            .collect();
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         Self::of(&documents)
     }
 
