@@ -3,6 +3,7 @@
 mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
+mod chart;
 mod cross;
 mod dashboards;
 mod dependencies;
@@ -10,6 +11,7 @@ mod dist;
 mod documents;
 mod files;
 mod fuzz;
+mod image;
 mod lint;
 mod npm;
 mod package;
@@ -50,8 +52,12 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Write the Grafana dashboards in deploy/grafana
     Dashboards(dashboards::Args),
+    /// Render the Helm chart, and check it for several versions of Kubernetes
+    Chart(chart::Args),
     /// Build the files of a release, for every processor
     Dist(dist::Args),
+    /// Build the container image, and test it in podman
+    Image(image::Args),
     /// Check formatting, clippy and the documentation
     Lint,
     /// Build a Debian package and an rpm of wsmon
@@ -82,6 +88,7 @@ Examples:
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       check that the committed object matches the sources
+  cargo xtask chart                    after a change of the Helm chart
   cargo xtask record --hand-made       after a change in tests/record/src/hand_made
   cargo xtask dashboards               after a change in xtask/src/dashboards
   cargo xtask test                     everything; as root, the kernel and live tests too
@@ -89,6 +96,7 @@ Examples:
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask package                  a Debian package and an rpm, in target/dist
   cargo xtask dist                     everything that a release has, in target/dist
+  cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -102,7 +110,9 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Dashboards(args) => dashboards::run(&args).map(done),
+        Task::Chart(args) => chart::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
+        Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),

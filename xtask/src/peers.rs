@@ -44,7 +44,11 @@ pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
     virtual_environment(steps, &venv, &lock)
 }
 
-fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
+/// Makes a virtual environment of Python, with the packages of a requirements file.
+///
+/// # Errors
+/// If Python or pip fails.
+pub(crate) fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
     // A dry run gets here before python3 is installed.
     let python = python().unwrap_or_else(|| PathBuf::from("python3"));
     steps.step(

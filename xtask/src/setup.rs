@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::{
-    build_ebpf, cross, npm, peers,
+    build_ebpf, chart, cross, npm, peers,
     root::{Prerequisite, is_root},
     service_policy::ServicePolicy,
     toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
@@ -116,6 +116,19 @@ pub(crate) fn page_quietly() -> Result<()> {
         &root.join("tests/page"),
         &root.join("target/page"),
     )
+}
+
+/// Helm and the schemas of Kubernetes for `cargo xtask chart`, silent about what is already there.
+///
+/// # Errors
+/// [`Prerequisite`] if something is missing that only root or a person can install.
+pub(crate) fn chart_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    python(&steps)?;
+    chart::install(&steps)
 }
 
 /// What `cargo xtask dashboards --types` uses. Returns the folder with Grafana's types. No test needs it, because it
@@ -358,17 +371,28 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
-        ("curl", "curl"),
+        ("buildah", "buildah"),
+        ("podman", "podman"),
+        ("runc", "runc"),
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
+        ("curl", "curl"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;
+    python(steps)?;
+    peers::install(steps)?;
+    chart::install(steps)
+}
+
+fn python(steps: &Steps) -> Result<()> {
     match peers::python() {
-        Some(python) => steps.there("python3 with venv", &python.display().to_string()),
-        None => steps.packages(&["python3", "python3-venv"])?,
+        Some(python) => {
+            steps.there("python3 with venv", &python.display().to_string());
+            Ok(())
+        }
+        None => steps.packages(&["python3", "python3-venv"]),
     }
-    peers::install(steps)
 }
 
 /// The toolchains with which `cargo xtask vm` and `cargo xtask dist` build for other processors.

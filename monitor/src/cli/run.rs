@@ -193,6 +193,7 @@ pub struct RunArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &RunArgs) -> CommandResult {
+    prerequisites::capabilities::make_effective();
     let service_manager = ServiceManager::from_env();
     let outcome = start(args, &service_manager);
     if let Err(failure) = &outcome {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use monitor::config::{Config, profiles, web_config::WebConfig};
+use serde_json::Value;
 
 use crate::pages::{code, read, table_rows};
 
@@ -36,6 +37,44 @@ const TABLES: [(&str, &str); 7] = [
     ),
     ("[[listener]] path", "[[listener]]\npath = [{ wrong = 1 }]"),
 ];
+
+/// The keys that the chart sets itself, or whose values would not work in a pod.
+const SET_BY_THE_CHART: [&str; 7] = [
+    "[alerts] log",
+    "[daemon] cgroup",
+    "[daemon] control",
+    "[daemon] metrics_addr",
+    "[daemon] pod_logs",
+    "[daemon] state",
+    "[daemon] web_config",
+];
+
+#[test]
+fn the_values_of_the_chart_have_exactly_the_keys_of_the_configuration_file() {
+    let schema: Value =
+        serde_json::from_str(&read("deploy/helm/wsmon/values.schema.json")).expect("JSON");
+    let mut taken: BTreeSet<_> = SET_BY_THE_CHART.map(str::to_owned).into();
+    let mut keys = BTreeSet::new();
+    for (table, around) in TABLES {
+        let place = match table {
+            "[[listener]]" => "/definitions/listener".to_owned(),
+            "[[listener.route]]" => "/definitions/listener/properties/route/items".to_owned(),
+            "[[listener]] path" => "/definitions/hop".to_owned(),
+            table => format!("/properties/{}", table.trim_matches(['[', ']'])),
+        };
+        let object = schema.pointer(&place).expect("an object of the schema");
+        assert_eq!(object["additionalProperties"], false, "{place}");
+        for key in object["properties"].as_object().expect("properties").keys() {
+            assert!(taken.insert(format!("{table} {key}")), "{table} {key}");
+        }
+        keys.extend(
+            keys_of(around)
+                .into_iter()
+                .map(|key| format!("{table} {key}")),
+        );
+    }
+    assert_eq!(taken, keys);
+}
 
 /// The valid keys, from the refusal of an invalid one.
 fn keys_of(text: &str) -> Vec<String> {
