@@ -59,7 +59,8 @@ enum Task {
     Scale(program::Args),
     /// Run every test that this machine and user can run
     Test(test::Args),
-    /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
+    /// Run wsmon and the tests of its kernel programs on other kernels and processors, and its Debian
+    /// package under systemd, in QEMU
     Vm(vm::Args),
 }
 
@@ -73,6 +74,7 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask vm --package             the Debian package under systemd; no root needed
   cargo xtask dist                     an archive to install from, in target/dist
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die

@@ -34,13 +34,7 @@ pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -
         line(architecture.results()).as_bytes(),
     )?;
 
-    let mut order = String::new();
-    for (name, content) in kernel.modules(&MODULES)? {
-        archive.file(Path::new(&format!("modules/{name}.ko")), &content)?;
-        order += &line(&name);
-    }
-    archive.file(Path::new("modules/order"), order.as_bytes())?;
-
+    add_modules(&mut archive, kernel, &MODULES)?;
     for place in SHELL {
         archive.file(Path::new(place), &read(&programs.shell)?)?;
     }
@@ -65,10 +59,29 @@ pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -
     archive.finish().context("could not write the archive")
 }
 
+/// Adds the kernel's modules with these names to `/modules`, with the order in which to load them and
+/// what they depend on.
+///
+/// # Errors
+/// If one cannot be read.
+pub(crate) fn add_modules(archive: &mut Archive, kernel: &Kernel, names: &[&str]) -> Result<()> {
+    let mut order = String::new();
+    for (name, content) in kernel.modules(names)? {
+        archive.file(Path::new(&format!("modules/{name}.ko")), &content)?;
+        order += &line(&name);
+    }
+    archive.file(Path::new("modules/order"), order.as_bytes())?;
+    Ok(())
+}
+
 fn line(word: &str) -> String {
     format!("{word}\n")
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The content of a file on this machine.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }
