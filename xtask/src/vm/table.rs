@@ -1,9 +1,6 @@
 //! The results as the tables of docs/kernels.md.
 
-use super::{
-    guest::{Run, TARGETS},
-    results::Target,
-};
+use super::{guest::TARGETS, results::Target, run::Run};
 
 /// Distributions that ship a series. The row names the tested package.
 const DISTRIBUTIONS: [(&str, &str); 8] = [
