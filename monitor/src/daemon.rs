@@ -26,7 +26,7 @@ use crate::{
         owner_service::OwnerService,
         sock_diag::socket_finder::FindError,
     },
-    records::Now,
+    records::{Now, counted::Counted},
 };
 use monitor_core::{
     Action, Correlator, KnownHop, Ktime, ListenerId, StormSetup, Transition, reap::ReapSettings,
@@ -44,6 +44,7 @@ mod owner_lookup;
 mod reaper;
 pub mod reconcile;
 mod scrape;
+pub mod service_manager;
 mod standing_alerts;
 pub mod state;
 mod state_writer;
@@ -51,6 +52,7 @@ mod stats_poll;
 mod status;
 mod status_page;
 mod sweep;
+mod watchdog;
 mod workload_lookup;
 
 use access_log::AccessLog;
@@ -59,8 +61,10 @@ use housekeeping::Housekeeping;
 use intake::{Arrival, Intake};
 use outputs::{OutputEvent, Outputs};
 use reconcile::Seeded;
+use service_manager::ServiceManager;
 use state::StateFile;
 use status_page::TrendRecorder;
+use watchdog::Watchdog;
 
 /// A record is stamped before it is committed, so a program interrupted in between commits a moment
 /// late. The core's clock therefore runs this much behind the real one.
@@ -69,6 +73,9 @@ const COMMIT_SLACK: Duration = Duration::from_millis(10);
 /// Granularity of the kernel programs' clock, which advances with the scheduler tick: at most 10 ms
 /// (HZ=100).
 pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(10);
+
+/// Maximum number of listeners in the status of the service.
+const SHOWN_LISTENERS: usize = 8;
 
 /// Settings of the daemon other than the listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +139,8 @@ pub struct Daemon {
     started_at: Instant,
     /// `None` without the status page.
     trend: Option<TrendRecorder>,
+    service_manager: ServiceManager,
+    watchdog: Watchdog,
     /// Keeps the programs attached.
     loaded: Loaded,
 }
@@ -145,6 +154,7 @@ impl Daemon {
         sinks: Sinks,
         access_log: Option<AccessLog>,
         state: Option<StateFile>,
+        service_manager: ServiceManager,
     ) -> Result<Self, DaemonError> {
         let rules = listeners
             .iter()
@@ -176,6 +186,8 @@ impl Daemon {
             trend: settings
                 .status_page
                 .then(|| TrendRecorder::new(listeners.len())),
+            watchdog: Watchdog::new(&service_manager, Instant::now()),
+            service_manager,
             listeners,
             loaded,
         })
@@ -212,11 +224,13 @@ impl Daemon {
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         tokio::pin!(stop);
+        self.service_manager.ready(|| self.watched());
         loop {
             let deadline = self.deadline();
             let minute_end = self.trend.as_ref().map(TrendRecorder::due);
             tokio::select! {
                 () = &mut stop => {
+                    self.service_manager.stopping();
                     self.outputs.flush(&self.core, &self.listeners).await;
                     self.housekeeping.state_writer.write_final(&self.core).await;
                     return Ok(());
@@ -243,6 +257,7 @@ impl Daemon {
                 }
                 () = sleep_until(minute_end) => self.end_minute(),
                 () = sleep_until(deadline) => {}
+                () = sleep_until(self.watchdog.due()) => {}
                 // The rest of a large piece of work alternates with everything else.
                 () = tokio::task::yield_now(), if self.is_behind() => {}
             }
@@ -293,6 +308,7 @@ impl Daemon {
                 self.outputs.owner_lookup.forget(&self.core);
                 self.outputs.owners.close_unused();
                 self.housekeeping.reaping.close_unused();
+                self.service_manager.report_watched(|| self.watched());
                 log::logger().flush();
             }
         }
@@ -311,6 +327,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// What is watched, for the status of the service.
+    fn watched(&self) -> String {
+        let names = self.listeners.iter().map(|listener| listener.rules.name.as_str());
+        let shown: Vec<_> = names.take(SHOWN_LISTENERS).collect();
+        let more = match self.listeners.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let connections = Counted(self.core.len() as u64, "connection");
+        format!("watching {connections} on {}{more}", shown.join(", "))
+    }
+
     /// Whether the last tick left work undone.
     fn is_behind(&self) -> bool {
         self.core.wants_inspection() || self.intake.reconciler.is_behind()
@@ -322,6 +350,9 @@ impl Daemon {
     fn tick(&mut self) {
         let sampled = clock::now();
         self.drain();
+        if self.watchdog.handle_drained(Instant::now()) {
+            self.service_manager.feed_watchdog();
+        }
         self.core.handle_timeout(sampled - COMMIT_SLACK);
         self.intake.sweep(&mut self.core);
         let outputs = &mut self.outputs;

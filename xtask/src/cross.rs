@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{root::Prerequisite, workspace};
 
@@ -10,12 +10,14 @@ use crate::{root::Prerequisite, workspace};
 pub(crate) const TARGETS: [Target; 2] = [
     Target {
         name: "x86_64-unknown-linux-gnu",
+        debian_architecture: "amd64",
         linker: "x86_64-linux-gnu-gcc",
         linker_package: "gcc-x86-64-linux-gnu",
         library_package: "libc6-dev-amd64-cross",
     },
     Target {
         name: "aarch64-unknown-linux-gnu",
+        debian_architecture: "arm64",
         linker: "aarch64-linux-gnu-gcc",
         linker_package: "gcc-aarch64-linux-gnu",
         library_package: "libc6-dev-arm64-cross",
@@ -25,6 +27,7 @@ pub(crate) const TARGETS: [Target; 2] = [
 /// A target, and the packages with which Debian builds programs for it on other processors.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
+    pub(crate) debian_architecture: &'static str,
     pub(crate) linker: &'static str,
     pub(crate) linker_package: &'static str,
     pub(crate) library_package: &'static str,
@@ -35,14 +38,23 @@ impl Target {
     pub(crate) fn is_native(&self) -> bool {
         is_native(self.name)
     }
+
+    /// The processor, as Rust and rpm name it.
+    pub(crate) fn rpm_architecture(&self) -> &'static str {
+        self.name.split_once('-').map_or(self.name, |(processor, _)| processor)
+    }
 }
 
-/// The target whose programs this machine runs.
-pub(crate) fn native() -> Option<&'static str> {
-    let mut targets = TARGETS.iter();
-    targets
-        .find(|target| target.is_native())
-        .map(|target| target.name)
+/// The target of this name, or else this machine's.
+///
+/// # Errors
+/// If wsmon is not built for it.
+pub(crate) fn given_or_native(name: Option<&str>) -> Result<&'static Target> {
+    let found = TARGETS.iter().find(|target| match name {
+        Some(name) => target.name == name,
+        None => target.is_native(),
+    });
+    found.context("wsmon is not built for this processor")
 }
 
 /// Fails unless this machine can build for `target`.

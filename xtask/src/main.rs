@@ -4,15 +4,22 @@ mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
 mod cross;
+mod dependencies;
 mod dist;
+mod documents;
+mod files;
 mod fuzz;
 mod lint;
 mod npm;
+mod package;
 mod peers;
 mod program;
+mod release_build;
 mod root;
 mod setup;
+mod source;
 mod test;
+mod third_party;
 mod toolchain;
 mod vm;
 mod workspace;
@@ -39,10 +46,12 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
-    /// Build wsmon and pack it with its documentation
+    /// Build the files of a release, for every processor
     Dist(dist::Args),
     /// Check formatting, clippy and the documentation
     Lint,
+    /// Build a Debian package and an rpm of wsmon
+    Package(package::Args),
     /// Regenerate the recordings in testdata/recordings
     #[command(disable_help_flag = true)]
     Record(program::Args),
@@ -75,7 +84,8 @@ Examples:
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
   cargo xtask vm --package             the Debian package under systemd; no root needed
-  cargo xtask dist                     an archive to install from, in target/dist
+  cargo xtask package                  a Debian package and an rpm, in target/dist
+  cargo xtask dist                     everything that a release has, in target/dist
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -90,6 +100,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
         Task::Lint => lint::run().map(done),
+        Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(done),
         Task::Page(args) => Program::Page.exec(&args),

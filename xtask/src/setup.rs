@@ -334,6 +334,8 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
+        ("rpmbuild", "rpm"),
+        ("lintian", "lintian"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;

@@ -40,7 +40,10 @@ use crate::{
         self, alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsAddress,
         profiles,
     },
-    daemon::{Daemon, DaemonSettings, Requests, access_log::AccessLog, state::StateFile},
+    daemon::{
+        Daemon, DaemonSettings, Requests, access_log::AccessLog, service_manager::ServiceManager,
+        state::StateFile,
+    },
     diagnostics::notice_line,
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
@@ -182,15 +185,29 @@ pub struct RunArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &RunArgs) -> CommandResult {
+    let service_manager = ServiceManager::from_env();
+    let outcome = start(args, &service_manager);
+    if let Err(failure) = &outcome {
+        service_manager.report(&failure.to_string());
+    }
+    outcome
+}
+
+fn start(args: &RunArgs, service_manager: &ServiceManager) -> CommandResult {
+    service_manager.report("checking the configuration and the kernel");
     let settings = Settings::of(args, args.watch.file()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(serve(args, settings))
+    runtime.block_on(serve(args, settings, service_manager))
 }
 
-async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
+async fn serve(
+    args: &RunArgs,
+    settings: Settings,
+    service_manager: &ServiceManager,
+) -> CommandResult {
     // Everything that can be refused is refused before the first attach.
     refusals::refuse_second(settings.control()).await?;
     files::refuse_misplaced(args, &settings)?;
@@ -239,11 +256,13 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         refused_shape: args.refused_shape,
         ..LoadSettings::default()
     };
+    service_manager.report("loading the kernel programs");
     let mut loaded = Loaded::new(&settings.listeners, &load_settings)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
     if args.debug_kernel {
         forward_kernel_log(&mut loaded)?;
     }
+    service_manager.report("attaching the kernel programs");
     loaded
         .attach(&cgroup.path)
         .map_err(|error| Failure::prerequisite(error.to_string()))?;
@@ -258,9 +277,18 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
     };
     let state = settings.state.as_deref().and_then(state_file);
     let listeners = settings.listeners.clone();
-    let daemon = Daemon::new(loaded, listeners, daemon_settings, sinks, access_log, state);
+    let daemon = Daemon::new(
+        loaded,
+        listeners,
+        daemon_settings,
+        sinks,
+        access_log,
+        state,
+        service_manager.clone(),
+    );
     let mut daemon = daemon.map_err(|error| Failure::failed(error.to_string()))?;
     daemon.set_known_hops(profiles::known_hops());
+    service_manager.report("finding older connections");
     // Below the root of the hierarchy, sock_diag cannot distinguish which older sockets belong to the
     // cgroup. They are found at their next packet.
     let seeded = match cgroup.is_root {
@@ -292,7 +320,8 @@ async fn serve(args: &RunArgs, settings: Settings) -> CommandResult {
         tokio::task::spawn_blocking(move || unserved_ports::report(&seeded.unserved, &pod_logs));
     }
     let (reloads, reloaded) = mpsc::channel(1);
-    tokio::spawn(Reloader::new(args.clone(), settings).run(hangups, reloads));
+    let reloader = Reloader::new(args.clone(), settings, service_manager.clone());
+    tokio::spawn(reloader.run(hangups, reloads));
 
     let requests = Requests {
         metrics: serving.begin(),

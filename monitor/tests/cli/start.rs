@@ -1,6 +1,6 @@
 //! What `wsmon run` refuses before it attaches anything.
 
-use std::{fs, net::TcpListener, os::unix::net::UnixListener, process::Command};
+use std::{fs, net::TcpListener, os::unix::net::{UnixDatagram, UnixListener}, process::Command};
 
 use crate::{USAGE, WSMON, refusal, wsmon};
 
@@ -22,6 +22,37 @@ fn a_missing_cgroup_and_a_path_outside_cgroup_v2_are_refused() {
     );
     let line = cgroup("/proc");
     assert!(line.contains("/proc is not on a cgroup v2"), "{line}");
+}
+
+#[test]
+fn the_service_manager_gets_the_line_of_a_wrong_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [socket, file] = ["notify", "wsmon.toml"].map(|name| folder.path().join(name));
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let last_status = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let output = Command::new(WSMON)
+            .args(["run", "--control", "none", "--config"])
+            .arg(&file)
+            .env("NOTIFY_SOCKET", &socket)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(USAGE));
+        let mut message = [0; 8192];
+        let received = std::iter::from_fn(|| manager.recv(&mut message).ok().map(|length| {
+            String::from_utf8_lossy(&message[..length]).into_owned()
+        }));
+        let received: Vec<_> = received.collect();
+        assert!(!received.concat().contains("READY=1"), "{received:?}");
+        received.last().cloned().unwrap_or_default()
+    };
+    let wrong = last_status("[[listener]]\nports = [\"http\"]\n");
+    let place = format!("STATUS={}:2:10: invalid port", file.display());
+    assert!(wrong.starts_with(&place), "{wrong}");
+    let example = last_status(include_str!("../../../deploy/package/wsmon.toml"));
+    let expected = format!("STATUS=nothing to watch; {} has no [[listener]] yet:", file.display());
+    assert!(example.starts_with(&expected), "{example}");
 }
 
 #[test]

@@ -68,6 +68,20 @@ fn every_configuration_file_on_the_pages_is_valid() {
 }
 
 #[test]
+fn the_file_of_the_packages_watches_nothing_until_its_example_is_uncommented() {
+    let file = read("deploy/package/wsmon.toml");
+    let config = Config::parse(&file).expect("a valid file");
+    assert!(config.listeners.is_empty());
+    let is_key = |rest: &&str| rest.starts_with(|c: char| c == '[' || c.is_alphabetic());
+    let lines = file.lines();
+    let uncommented = lines.filter_map(|line| line.strip_prefix('#').filter(is_key));
+    let uncommented: Vec<_> = uncommented.collect();
+    let config = Config::parse(&uncommented.join("\n")).expect("a valid file");
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
 fn every_value_in_the_profiles_is_explained() {
     let page = read("docs/running.md");
     for profile in profiles::all() {

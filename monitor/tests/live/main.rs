@@ -34,6 +34,7 @@ mod responses;
 mod roles;
 mod rotation;
 mod selection;
+mod service_manager;
 mod stage;
 mod state;
 mod status_page;

@@ -1,14 +1,12 @@
 //! The guest's only file system: the tests, the programs and libraries they need, and the kernel's
 //! modules.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use super::{archive::Archive, guest::Programs, kernel::Kernel};
+use crate::files::read;
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -76,12 +74,4 @@ pub(crate) fn add_modules(archive: &mut Archive, kernel: &Kernel, names: &[&str]
 
 fn line(word: &str) -> String {
     format!("{word}\n")
-}
-
-/// The content of a file on this machine.
-///
-/// # Errors
-/// If it cannot be read.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }

@@ -19,6 +19,10 @@ use super::{
 };
 use crate::{
     artifacts::executables,
+    cross,
+    files::{output, read, recreate, remove},
+    package::Package,
+    release_build::Effort,
     workspace::{self, cargo},
 };
 
@@ -35,8 +39,7 @@ const MODULES: [&str; 5] = [
     "ext4",
     "tcp_diag",
 ];
-/// The program of the package, and the peers for it to watch.
-const PROGRAM: &str = "wsmon";
+/// The program with the connection to watch.
 const PEERS: &str = "silent_pair";
 
 /// What is tested, and with what.
@@ -66,22 +69,27 @@ impl PackageGuest {
             Err(gone) => return Ok(Err(gone.reason())),
         };
         println!("{NAME}: building it");
+        let package = Package::build(cross::given_or_native(None)?, Effort::Quick, 1)?;
         let mut command = cargo(&["build", "--release", "--quiet"]);
-        command.args(["--package", "monitor", "--package", "lab"]);
-        command.args(["--bin", PROGRAM, "--example", PEERS]);
+        // Both packages, as for the other tests, so that nothing is compiled twice.
+        command.args([
+            "--package",
+            "monitor",
+            "--package",
+            "lab",
+            "--example",
+            PEERS,
+        ]);
         workspace::skip_lto(&mut command);
-        let built = executables(&mut command)?;
-        let path = |name: &str| {
-            let found = built.iter().find(|executable| executable.name == name);
-            found
-                .map(|executable| executable.path.clone())
-                .with_context(|| format!("cargo did not say where it put {name}"))
-        };
+        let mut built = executables(&mut command)?.into_iter();
+        let peers = built.find(|executable| executable.name == PEERS);
         Ok(Ok(Self {
             accelerator: Accelerator::find(native, &kernel.image()?),
             kernel,
-            deb: deb(&path(PROGRAM)?)?,
-            peers: path(PEERS)?,
+            deb: package.deb()?,
+            peers: peers
+                .context("cargo did not say where it put the peers")?
+                .path,
         }))
     }
 
@@ -116,12 +124,12 @@ impl PackageGuest {
         let results = self.kernel.name.architecture.results();
         for (place, content) in [
             ("init", INIT.as_bytes()),
-            ("bin/busybox", &initramfs::read(&shell)?),
+            ("bin/busybox", &read(&shell)?),
             ("test/test.sh", TEST.as_bytes()),
             ("test/results", format!("{results}\n").as_bytes()),
-            ("test/silent_pair", &initramfs::read(&self.peers)?),
-            ("test/wsmon.deb", &initramfs::read(&self.deb)?),
-            ("test/newer.deb", &initramfs::read(&newer(&self.deb)?)?),
+            ("test/silent_pair", &read(&self.peers)?),
+            ("test/wsmon.deb", &read(&self.deb)?),
+            ("test/newer.deb", &read(&newer(&self.deb)?)?),
         ] {
             archive.file(Path::new(place), content)?;
         }
@@ -147,24 +155,21 @@ pub(crate) fn summary(run: &Run) -> String {
 /// The same package with a higher version, and with another example of a configuration, so that the
 /// upgrade has to decide between that and the administrator's file.
 fn newer(deb: &Path) -> Result<PathBuf> {
-    let unpacked = folder().join("newer");
-    if unpacked.exists() {
-        fs::remove_dir_all(&unpacked)
-            .with_context(|| format!("could not remove {}", unpacked.display()))?;
-    }
-    workspace::run(
+    let stage = folder().join("newer");
+    recreate(&stage)?;
+    output(
         Command::new("dpkg-deb")
             .arg("--raw-extract")
-            .args([deb, &unpacked]),
+            .args([deb, &stage]),
     )?;
-    let edit = |place: &Path, change: &dyn Fn(&str) -> String| -> Result<()> {
-        let file = unpacked.join(place);
+    let edit = |place: &str, change: &dyn Fn(&str) -> String| -> Result<()> {
+        let file = stage.join(place);
         let text = fs::read_to_string(&file)
             .with_context(|| format!("could not read {}", file.display()))?;
         fs::write(&file, change(&text))
             .with_context(|| format!("could not write {}", file.display()))
     };
-    edit(Path::new("DEBIAN/control"), &|control| {
+    edit("DEBIAN/control", &|control| {
         let lines = control
             .lines()
             .map(|line| match line.strip_prefix("Version: ") {
@@ -173,28 +178,13 @@ fn newer(deb: &Path) -> Result<PathBuf> {
             });
         lines.collect()
     })?;
-    edit(Path::new(CONFIG), &|config| format!("{config}# newer\n"))?;
+    edit("etc/wsmon.toml", &|config| format!("{config}# newer\n"))?;
     let newer = folder().join("newer.deb");
-    workspace::run(
+    output(
         Command::new("dpkg-deb")
             .args(["--build", "--root-owner-group", "-Znone"])
-            .args([&unpacked, &newer]),
+            .args([&stage, &newer]),
     )?;
-    fs::remove_dir_all(&unpacked)
-        .with_context(|| format!("could not remove {}", unpacked.display()))?;
+    remove(&stage)?;
     Ok(newer)
-}
-/// The package's configuration file.
-const CONFIG: &str = "etc/wsmon.toml";
-
-fn deb(program: &Path) -> Result<PathBuf> {
-    // TEMPORARY, until the real package.
-    let out = folder().join("hand.deb");
-    workspace::run(
-        Command::new("sh")
-            .arg("/tmp/guest-hand-deb.sh")
-            .arg(program)
-            .arg(&out),
-    )?;
-    Ok(out)
 }

@@ -1,5 +1,7 @@
 //! SIGHUP: reads the file again and applies new rules without losing a connection.
 
+use std::fmt::Display;
+
 use humantime::format_duration;
 use tokio::{
     signal::unix::Signal,
@@ -10,7 +12,7 @@ use super::{RunArgs, settings::Settings};
 use crate::{
     cli::{describe::Hops, exit::Failure},
     config::Config,
-    daemon::Reload,
+    daemon::{Reload, service_manager::ServiceManager},
     diagnostics::{notice_line, stderr_line},
 };
 use monitor_core::ListenerRules;
@@ -19,11 +21,20 @@ use monitor_core::ListenerRules;
 pub(super) struct Reloader {
     args: RunArgs,
     in_force: Settings,
+    service_manager: ServiceManager,
 }
 
 impl Reloader {
-    pub(super) fn new(args: RunArgs, in_force: Settings) -> Self {
-        Self { args, in_force }
+    pub(super) fn new(
+        args: RunArgs,
+        in_force: Settings,
+        service_manager: ServiceManager,
+    ) -> Self {
+        Self {
+            args,
+            in_force,
+            service_manager,
+        }
     }
 
     /// Reloads at every SIGHUP and reports the outcome on one line of stderr.
@@ -39,7 +50,12 @@ impl Reloader {
             return;
         };
         let path = path.display();
-        match self.bring_into_force(daemon).await {
+        self.service_manager.reloading();
+        let outcome = self.bring_into_force(daemon).await;
+        let failure = outcome.as_ref().err();
+        self.service_manager
+            .reloaded(failure.map(|failure| failure as &dyn Display));
+        match outcome {
             Ok(changes) if changes.is_empty() => {
                 notice_line!("wsmon: reloaded {path}: nothing changed");
             }

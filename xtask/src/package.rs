@@ -1,0 +1,148 @@
+//! `cargo xtask package`: wsmon as a Debian package and as an rpm.
+
+mod check;
+mod deb;
+mod install_tree;
+mod rpm;
+mod shared_libraries;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Result;
+use rustix::fs::Mode;
+
+use crate::{
+    cross::{self, Target},
+    files::read,
+    release_build::{self, Effort},
+    source, third_party, workspace,
+};
+pub(crate) use check::run_check;
+use install_tree::{Generated, InstallTree, Layout};
+
+#[derive(clap::Args)]
+#[command(
+    long_about = "Builds wsmon in release mode and packs it into target/dist/wsmon_VERSION-REVISION_ARCHITECTURE.deb \
+and wsmon-VERSION-REVISION.ARCHITECTURE.rpm, with unit, configuration, man pages, completions and documentation. The \
+same files give the same packages, byte for byte. `cargo xtask setup --tests` installs rpmbuild and what other \
+processors need.",
+    after_help = "\
+Examples:
+  cargo xtask package                                         for this machine's processor
+  cargo xtask package --target aarch64-unknown-linux-gnu      for another one
+  cargo xtask package --quick --revision 2                    a second one, to try an upgrade
+
+Exit codes: 0 ok, 1 failure, 2 usage error, 3 something has to be installed first."
+)]
+pub(crate) struct Args {
+    /// Target to build for [default: this machine's]
+    #[arg(long, value_name = "TARGET", value_parser = cross::TARGETS.map(|target| target.name))]
+    target: Option<String>,
+    /// Link as tests do, without optimization, which takes a part of the time
+    #[arg(long)]
+    quick: bool,
+    /// Number of the packages of this version
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    revision: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let target = cross::given_or_native(args.target.as_deref())?;
+    let effort = match args.quick {
+        true => Effort::Quick,
+        false => Effort::Full,
+    };
+    for package in build(target, effort, args.revision)? {
+        let size = fs::metadata(&package).map_or(0, |metadata| metadata.len());
+        println!("{}, {} KiB", package.display(), size / 1024);
+    }
+    Ok(())
+}
+
+/// Builds wsmon and both packages; returns their paths.
+///
+/// # Errors
+/// If something is missing, or a step fails.
+pub(crate) fn build(target: &'static Target, effort: Effort, revision: u32) -> Result<Vec<PathBuf>> {
+    let package = Package::build(target, effort, revision)?;
+    Ok(vec![package.deb()?, package.rpm()?])
+}
+
+/// wsmon for one processor, and what the packages are made of.
+pub(crate) struct Package {
+    target: &'static Target,
+    wsmon: Vec<u8>,
+    generated: Generated,
+    /// The licences of the crates inside it.
+    third_party: String,
+    revision: u32,
+    /// The time of all files, in seconds since 1970.
+    date: u64,
+}
+
+impl Package {
+    /// Builds wsmon.
+    ///
+    /// # Errors
+    /// If something is missing, or the build fails.
+    pub(crate) fn build(target: &'static Target, effort: Effort, revision: u32) -> Result<Self> {
+        // Everyone may read the folders that a package brings, whoever builds it.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let date = source::date()?;
+        let wsmon = release_build::build(target, effort)?;
+        // Another processor's program does not run here, and its man pages are the same.
+        let runnable = match target.is_native() {
+            true => wsmon.clone(),
+            false => release_build::build(cross::given_or_native(None)?, effort)?,
+        };
+        Ok(Self {
+            target,
+            wsmon: read(&wsmon)?,
+            generated: Generated::by(&runnable, date)?,
+            third_party: third_party::licences(target.name)?,
+            revision,
+            date,
+        })
+    }
+
+    /// The program.
+    pub(crate) fn wsmon(&self) -> &[u8] {
+        &self.wsmon
+    }
+
+    /// The licences of the crates inside it.
+    pub(crate) fn third_party(&self) -> &str {
+        &self.third_party
+    }
+
+    /// The Debian package.
+    ///
+    /// # Errors
+    /// If dpkg-deb is missing or fails.
+    pub(crate) fn deb(&self) -> Result<PathBuf> {
+        deb::build(self, self.tree(Layout::Debian)?)
+    }
+
+    /// The rpm.
+    ///
+    /// # Errors
+    /// If rpmbuild is missing or fails.
+    pub(crate) fn rpm(&self) -> Result<PathBuf> {
+        rpm::build(self, &self.tree(Layout::Rpm)?)
+    }
+
+    fn tree(&self, layout: Layout) -> Result<InstallTree> {
+        InstallTree::new(
+            layout,
+            &workspace::root(),
+            &self.wsmon,
+            &self.generated,
+            &self.third_party,
+        )
+    }
+}
+
+/// Where packages and archives are put.
+pub(crate) fn folder() -> PathBuf {
+    workspace::root().join("target/dist")
+}

@@ -1,0 +1,73 @@
+//! wsmon as it is packed.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    artifacts::executables,
+    cross::{self, Target},
+    workspace::{self, cargo},
+};
+
+pub(crate) const PROGRAM: &str = "wsmon";
+
+/// How much a build of wsmon takes and gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// For users: linked with optimization, and the same bytes in every folder.
+    Full,
+    /// For tests: for this machine's processor the build that other tests use too.
+    Quick,
+}
+
+/// Builds wsmon and returns its path.
+///
+/// # Errors
+/// If this machine cannot build for `target`, or the build fails.
+pub(crate) fn build(target: &Target, effort: Effort) -> Result<PathBuf> {
+    cross::require(target.name)?;
+    let mut command = cargo(&["build", "--quiet", "--release"]);
+    command.args(["--package", "monitor", "--bin", PROGRAM]);
+    match effort {
+        Effort::Full => {
+            command.env("CARGO_ENCODED_RUSTFLAGS", flags_without_paths());
+            // For this machine's processor too. Otherwise the flags would apply to build scripts, and a build
+            // without them would start anew.
+            cross::configure(&mut command, target.name);
+        }
+        Effort::Quick => {
+            workspace::skip_lto(&mut command);
+            if !target.is_native() {
+                cross::configure(&mut command, target.name);
+            }
+        }
+    }
+    executables(&mut command)?
+        .into_iter()
+        .find_map(|made| (made.name == PROGRAM).then_some(made.path))
+        .context("cargo built wsmon but did not say where")
+}
+
+/// The user's flags for rustc, and those that keep this machine's paths out of the program. Panic messages name the
+/// files of the sources.
+fn flags_without_paths() -> OsString {
+    let given = env::var("RUSTFLAGS").unwrap_or_default();
+    let mut flags: Vec<OsString> = given.split_whitespace().map(OsString::from).collect();
+    for (path, name) in [(workspace::root(), "/wsmon"), (workspace::cargo_home(), "/cargo")] {
+        flags.push(remap(&path, name));
+    }
+    flags.join(std::ffi::OsStr::new("\u{1f}"))
+}
+
+fn remap(path: &Path, name: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(path);
+    flag.push("=");
+    flag.push(name);
+    flag
+}
