@@ -329,7 +329,10 @@ impl Daemon {
 
     /// What is watched, for the status of the service.
     fn watched(&self) -> String {
-        let names = self.listeners.iter().map(|listener| listener.rules.name.as_str());
+        let names = self
+            .listeners
+            .iter()
+            .map(|listener| listener.rules.name.as_str());
         let shown: Vec<_> = names.take(SHOWN_LISTENERS).collect();
         let more = match self.listeners.len() - shown.len() {
             0 => String::new(),

@@ -41,7 +41,9 @@ impl Target {
 
     /// The processor, as Rust and rpm name it.
     pub(crate) fn rpm_architecture(&self) -> &'static str {
-        self.name.split_once('-').map_or(self.name, |(processor, _)| processor)
+        self.name
+            .split_once('-')
+            .map_or(self.name, |(processor, _)| processor)
     }
 }
 

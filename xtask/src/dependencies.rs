@@ -63,9 +63,8 @@ pub(crate) fn of(target: &str) -> Result<Vec<Dependency>> {
         linked.extend(names_and_versions(&text(tree.args(["--package", root]))?));
     }
     let mut metadata = cargo(&["metadata", "--locked", "--format-version", "1"]);
-    let metadata: Value = serde_json::from_str(&text(
-        metadata.args(["--filter-platform", target]),
-    )?)?;
+    let metadata: Value =
+        serde_json::from_str(&text(metadata.args(["--filter-platform", target]))?)?;
     let lock = String::from_utf8(read(&workspace::root().join("Cargo.lock"))?)?;
     Ok(described(&metadata, &checksums(&lock), &linked))
 }
@@ -94,7 +93,10 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let packages = lock.split("[[package]]").filter_map(|package| {
         let package = package.trim_start();
         let name = value(package, "name")?;
-        Some(((name, value(package, "version")?), value(package, "checksum")?))
+        Some((
+            (name, value(package, "version")?),
+            value(package, "checksum")?,
+        ))
     });
     packages.collect()
 }
@@ -118,10 +120,13 @@ fn described(
         let id = node["id"].as_str()?;
         let (name, version) = key(id)?;
         let package = of_id.get(id)?;
-        let is_normal = |used: &&Value| array(&used["dep_kinds"]).any(|kind| kind["kind"].is_null());
+        let is_normal =
+            |used: &&Value| array(&used["dep_kinds"]).any(|kind| kind["kind"].is_null());
         let used = array(&node["deps"]).filter(is_normal);
         let used = used.filter_map(|used| key(used["pkg"].as_str()?));
-        let mut uses: Vec<_> = used.map(|(name, version)| reference(&name, &version)).collect();
+        let mut uses: Vec<_> = used
+            .map(|(name, version)| reference(&name, &version))
+            .collect();
         uses.sort();
         let manifest = PathBuf::from(package["manifest_path"].as_str()?);
         Some(Dependency {
@@ -159,7 +164,11 @@ mod tests {
         assert_eq!(aya.checksum.as_ref().map(String::len), Some(64));
         assert!(aya.folder.join("Cargo.toml").is_file());
         assert!(aya.license.is_some() && !aya.is_own());
-        assert!(aya.uses.iter().any(|used| used.starts_with("pkg:cargo/aya-obj@")));
+        assert!(
+            aya.uses
+                .iter()
+                .any(|used| used.starts_with("pkg:cargo/aya-obj@"))
+        );
         let daemon = find("monitor").expect("the daemon");
         assert!(daemon.is_own() && daemon.uses.contains(&aya.reference()));
         assert!(find("aya-ebpf").is_some());

@@ -63,7 +63,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// If something is missing, or a step fails.
-pub(crate) fn build(target: &'static Target, effort: Effort, revision: u32) -> Result<Vec<PathBuf>> {
+pub(crate) fn build(
+    target: &'static Target,
+    effort: Effort,
+    revision: u32,
+) -> Result<Vec<PathBuf>> {
     let package = Package::build(target, effort, revision)?;
     Ok(vec![package.deb()?, package.rpm()?])
 }

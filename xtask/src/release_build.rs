@@ -58,7 +58,10 @@ pub(crate) fn build(target: &Target, effort: Effort) -> Result<PathBuf> {
 fn flags_without_paths() -> OsString {
     let given = env::var("RUSTFLAGS").unwrap_or_default();
     let mut flags: Vec<OsString> = given.split_whitespace().map(OsString::from).collect();
-    for (path, name) in [(workspace::root(), "/wsmon"), (workspace::cargo_home(), "/cargo")] {
+    for (path, name) in [
+        (workspace::root(), "/wsmon"),
+        (workspace::cargo_home(), "/cargo"),
+    ] {
         flags.push(remap(&path, name));
     }
     flags.join(std::ffi::OsStr::new("\u{1f}"))

@@ -3,6 +3,7 @@
 use std::env;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 
 use crate::workspace;
 
@@ -20,6 +21,16 @@ pub(crate) fn date() -> Result<u64> {
     let date = git(&["log", "-1", "--format=%ct"])?;
     date.parse()
         .context("git did not print the time of the last commit")
+}
+
+/// A date in seconds since 1970.
+///
+/// # Errors
+/// If it is thousands of years away.
+pub(crate) fn timestamp(date: u64) -> Result<Timestamp> {
+    let date = i64::try_from(date).ok();
+    date.and_then(|date| Timestamp::from_second(date).ok())
+        .context("the date of the sources is out of range")
 }
 
 /// Refuses sources that differ from the last commit: nobody could build them again.
@@ -66,7 +77,10 @@ mod tests {
     fn sources_that_differ_from_the_commit_are_refused_with_the_remedy() {
         assert!(refuse("").is_ok());
         let refusal = refuse(" M README.md\n?? new").unwrap_err().to_string();
-        assert!(refusal.contains("\n   M README.md\n  ?? new\n"), "{refusal}");
+        assert!(
+            refusal.contains("\n   M README.md\n  ?? new\n"),
+            "{refusal}"
+        );
         assert!(refusal.contains("--allow-dirty"), "{refusal}");
         let many = "?? new\n".repeat(12);
         let refusal = refuse(&many).unwrap_err().to_string();

@@ -10,7 +10,14 @@ use crate::dependencies::{self, Dependency};
 pub(crate) const FILE: &str = "THIRD-PARTY.txt";
 
 /// The beginnings of the names of files with a licence or a copyright.
-const NAMES: [&str; 6] = ["copying", "copyright", "licence", "license", "notice", "unlicense"];
+const NAMES: [&str; 6] = [
+    "copying",
+    "copyright",
+    "licence",
+    "license",
+    "notice",
+    "unlicense",
+];
 
 /// All crates in wsmon for `target` with their licences, and each different text of a licence once.
 ///
@@ -21,14 +28,23 @@ pub(crate) fn licences(target: &str) -> Result<String> {
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let all = dependencies::of(target)?;
     for dependency in all.iter().filter(|dependency| !dependency.is_own()) {
-        let Dependency { name, version, license, .. } = dependency;
+        let Dependency {
+            name,
+            version,
+            license,
+            ..
+        } = dependency;
         let license = license.as_deref().unwrap_or("see below");
         writeln!(crates, "{name} {version}: {license}")?;
         for (file, text) in texts_in(&dependency.folder)? {
-            texts.entry(text).or_default().push(format!("{name} {version}, {file}"));
+            texts
+                .entry(text)
+                .or_default()
+                .push(format!("{name} {version}, {file}"));
         }
     }
-    let mut page = format!("wsmon contains these crates of others, under these licences.\n\n{crates}");
+    let mut page =
+        format!("wsmon contains these crates of others, under these licences.\n\n{crates}");
     for (text, sources) in texts {
         let rule = "=".repeat(80);
         write!(page, "\n{rule}\n{}\n{rule}\n\n{text}\n", sources.join("\n"))?;
@@ -64,9 +80,17 @@ mod tests {
     fn every_crate_is_listed_and_the_same_text_comes_once() {
         let page = licences(crate::cross::TARGETS[0].name).unwrap();
         assert!(page.contains("\naya 0.14.0: MIT OR Apache-2.0\n"), "aya");
-        assert!(page.contains("\nwebpki-roots ") || page.contains("\nrustls "), "TLS");
-        assert!(!page.contains("monitor-core"), "own crates are not of others");
-        let apache = page.matches("TERMS AND CONDITIONS FOR USE, REPRODUCTION").count();
+        assert!(
+            page.contains("\nwebpki-roots ") || page.contains("\nrustls "),
+            "TLS"
+        );
+        assert!(
+            !page.contains("monitor-core"),
+            "own crates are not of others"
+        );
+        let apache = page
+            .matches("TERMS AND CONDITIONS FOR USE, REPRODUCTION")
+            .count();
         assert!((1..30).contains(&apache), "{apache}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use crate::records::json::printable;
+use crate::records::printable::printable;
 
 /// systemd drops a message of more than 4,096 bytes.
 const LONGEST_STATUS: usize = 2_000;
@@ -51,7 +51,9 @@ impl ServiceManager {
 
     /// Reports that the daemon watches.
     pub(super) fn ready(&self, watched: impl FnOnce() -> String) {
-        let Some(mut status) = self.status() else { return };
+        let Some(mut status) = self.status() else {
+            return;
+        };
         status.watched = watched();
         notify(&[
             NotifyState::Ready,
@@ -61,7 +63,9 @@ impl ServiceManager {
 
     /// Reports what is watched, if that changed.
     pub(super) fn report_watched(&self, watched: impl FnOnce() -> String) {
-        let Some(mut status) = self.status() else { return };
+        let Some(mut status) = self.status() else {
+            return;
+        };
         let watched = watched();
         if status.watched != watched {
             status.watched = watched;
@@ -82,7 +86,9 @@ impl ServiceManager {
 
     /// Reports that the configuration was read again, or why it stays as it was.
     pub fn reloaded(&self, failure: Option<&dyn Display>) {
-        let Some(mut status) = self.status() else { return };
+        let Some(mut status) = self.status() else {
+            return;
+        };
         status.not_reloaded = failure.map(ToString::to_string);
         notify(&[
             NotifyState::Ready,

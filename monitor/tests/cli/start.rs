@@ -1,6 +1,11 @@
 //! What `wsmon run` refuses before it attaches anything.
 
-use std::{fs, net::TcpListener, os::unix::net::{UnixDatagram, UnixListener}, process::Command};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::net::{UnixDatagram, UnixListener},
+    process::Command,
+};
 
 use crate::{USAGE, WSMON, refusal, wsmon};
 
@@ -40,9 +45,12 @@ fn the_service_manager_gets_the_line_of_a_wrong_file() {
             .unwrap();
         assert_eq!(output.status.code(), Some(USAGE));
         let mut message = [0; 8192];
-        let received = std::iter::from_fn(|| manager.recv(&mut message).ok().map(|length| {
-            String::from_utf8_lossy(&message[..length]).into_owned()
-        }));
+        let received = std::iter::from_fn(|| {
+            manager
+                .recv(&mut message)
+                .ok()
+                .map(|length| String::from_utf8_lossy(&message[..length]).into_owned())
+        });
         let received: Vec<_> = received.collect();
         assert!(!received.concat().contains("READY=1"), "{received:?}");
         received.last().cloned().unwrap_or_default()
@@ -51,7 +59,10 @@ fn the_service_manager_gets_the_line_of_a_wrong_file() {
     let place = format!("STATUS={}:2:10: invalid port", file.display());
     assert!(wrong.starts_with(&place), "{wrong}");
     let example = last_status(include_str!("../../../deploy/package/wsmon.toml"));
-    let expected = format!("STATUS=nothing to watch; {} has no [[listener]] yet:", file.display());
+    let expected = format!(
+        "STATUS=nothing to watch; {} has no [[listener]] yet:",
+        file.display()
+    );
     assert!(example.starts_with(&expected), "{example}");
 }
 

@@ -38,11 +38,14 @@ impl Service {
         fs::write(&file, configuration).unwrap();
         let notified = UnixDatagram::bind(&socket).unwrap();
         let metrics_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, fresh_port()));
-        // exec keeps the process id, which the watchdog's variable has to name.
-        let mut command = Command::new("sh");
+        let mut command = Command::new(WSMON);
         command
-            .args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run \"$@\"", WSMON])
-            .args(["--metrics-addr", &metrics_addr.to_string(), "--config"])
+            .args([
+                "run",
+                "--metrics-addr",
+                &metrics_addr.to_string(),
+                "--config",
+            ])
             .arg(&file)
             .arg("--control")
             .arg(&control)
@@ -79,7 +82,11 @@ impl Service {
             let message = self.messages.recv_timeout(SOON);
             let (_, text) = message.unwrap_or_else(|error| panic!("{error} after {lines:#?}"));
             let is_last = wanted(&text);
-            lines.extend(text.lines().filter(|line| *line != "WATCHDOG=1").map(str::to_owned));
+            lines.extend(
+                text.lines()
+                    .filter(|line| *line != "WATCHDOG=1")
+                    .map(str::to_owned),
+            );
             if is_last {
                 return lines;
             }
@@ -111,7 +118,10 @@ impl Service {
 #[ignore = "needs root: network namespaces and programs"]
 fn each_phase_is_reported_and_the_watchdog_is_fed() {
     let stage = Stage::new();
-    let configuration = format!("[[listener]]\nname = \"edge\"\nports = [\"{}\"]\n", stage.port());
+    let configuration = format!(
+        "[[listener]]\nname = \"edge\"\nports = [\"{}\"]\n",
+        stage.port()
+    );
     let mut service = Service::start(&configuration);
     let started = service.until(|text| text.contains("READY=1"));
     assert_eq!(
@@ -158,7 +168,9 @@ fn each_phase_is_reported_and_the_watchdog_is_fed() {
     assert!(since.is_some_and(|since| since.is_ok()), "{reloaded:#?}");
     let refused = service.reload(&(configuration + "ping_timeout = \"soon\"\n"));
     assert_eq!(
-        refused.last().map(|status| status.contains(":4:16: ") && status.ends_with("on edge")),
+        refused
+            .last()
+            .map(|status| status.contains(":4:16: ") && status.ends_with("on edge")),
         Some(true),
         "{refused:#?}"
     );

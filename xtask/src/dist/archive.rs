@@ -23,7 +23,11 @@ use crate::{
 pub(super) fn archive(folder: &Path, name: &str, package: &Package, date: u64) -> Result<PathBuf> {
     let stage = folder.join(name);
     write(&stage.join(PROGRAM), package.wsmon(), 0o755)?;
-    write(&stage.join(third_party::FILE), package.third_party().as_bytes(), 0o644)?;
+    write(
+        &stage.join(third_party::FILE),
+        package.third_party().as_bytes(),
+        0o644,
+    )?;
     let root = workspace::root();
     for file in documents(&root)? {
         write(&stage.join(&file), &read(&root.join(&file))?, 0o644)?;
@@ -62,7 +66,10 @@ fn pack(folder: &Path, name: &str, date: u64, archive: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::{self, Permissions}, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
 
     use super::*;
 

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
     dependencies::{self, Dependency},
     release_build::PROGRAM,
-    workspace,
+    source, workspace,
 };
 
 /// Writes `NAME.cdx.json` for the build for `target` into `folder`, and returns its path. `date` is in seconds since
@@ -27,7 +26,7 @@ pub(super) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Resul
 }
 
 fn document(dependencies: &[Dependency], compiler: &str, date: u64) -> Result<Value> {
-    let date = Timestamp::from_second(i64::try_from(date)?)?;
+    let date = source::timestamp(date)?;
     let version = env!("CARGO_PKG_VERSION");
     let components = dependencies.iter().map(component);
     // `rustc 1.95.0 (hash date)`
@@ -40,9 +39,9 @@ fn document(dependencies: &[Dependency], compiler: &str, date: u64) -> Result<Va
         "version": standard_library,
         "licenses": [{ "expression": "MIT OR Apache-2.0" }],
     });
-    let edges = dependencies.iter().map(|dependency| {
-        json!({ "ref": dependency.reference(), "dependsOn": dependency.uses })
-    });
+    let edges = dependencies
+        .iter()
+        .map(|dependency| json!({ "ref": dependency.reference(), "dependsOn": dependency.uses }));
     let own = dependencies.iter().filter(|dependency| dependency.is_own());
     let mut inside: Vec<_> = own.map(Dependency::reference).collect();
     inside.push("std".to_owned());

@@ -35,11 +35,14 @@ pub(crate) fn run_check() -> Result<()> {
     let package = Package::build(cross::given_or_native(None)?, Effort::Quick, 1)?;
     let deb = twice(|| package.deb())?;
     let rpm = twice(|| package.rpm())?;
-    let listed = |command: &mut Command| Ok::<_, anyhow::Error>(String::from_utf8(output(command)?)?);
+    let listed =
+        |command: &mut Command| Ok::<_, anyhow::Error>(String::from_utf8(output(command)?)?);
 
     // Its last column is the path, with a dot before it.
     let contents = listed(Command::new("dpkg-deb").arg("--contents").arg(&deb))?;
-    let paths = contents.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let paths = contents
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
     let paths: Vec<_> = paths.filter_map(|path| path.strip_prefix('.')).collect();
     require_promised(&deb, &paths)?;
     ensure!(
@@ -48,19 +51,35 @@ pub(crate) fn run_check() -> Result<()> {
         deb.display()
     );
     // Only errors fail, and all hints are shown.
-    let hints = listed(Command::new("lintian").args(["--fail-on", "error", "--no-tag-display-limit"]).arg(&deb))?;
+    let hints = listed(
+        Command::new("lintian")
+            .args(["--fail-on", "error", "--no-tag-display-limit"])
+            .arg(&deb),
+    )?;
     print!("{hints}");
 
-    let query = |what: &str| listed(Command::new("rpm").args(["--query", "--package", what]).arg(&rpm));
+    let query = |what: &str| {
+        listed(
+            Command::new("rpm")
+                .args(["--query", "--package", what])
+                .arg(&rpm),
+        )
+    };
     let files = query("--list")?;
     require_promised(&rpm, &files.lines().collect::<Vec<_>>())?;
     let configuration = query("--configfiles")?;
     ensure!(
-        configuration.lines().eq(["/etc/logrotate.d/wsmon", "/etc/wsmon.toml"]),
+        configuration
+            .lines()
+            .eq(["/etc/logrotate.d/wsmon", "/etc/wsmon.toml"]),
         "{} has the configuration files {configuration}",
         rpm.display()
     );
-    output(Command::new("rpm").args(["--checksig", "--nosignature"]).arg(&rpm))?;
+    output(
+        Command::new("rpm")
+            .args(["--checksig", "--nosignature"])
+            .arg(&rpm),
+    )?;
     Ok(())
 }
 
@@ -78,7 +97,11 @@ fn twice<P: AsRef<Path>>(build: impl Fn() -> Result<P>) -> Result<P> {
 
 fn require_promised(package: &Path, paths: &[&str]) -> Result<()> {
     for promised in PROMISED {
-        ensure!(paths.contains(&promised), "{} does not contain {promised}", package.display());
+        ensure!(
+            paths.contains(&promised),
+            "{} does not contain {promised}",
+            package.display()
+        );
     }
     Ok(())
 }

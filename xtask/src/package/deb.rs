@@ -2,8 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use anyhow::Result;
 
 use super::{
     Package, folder,
@@ -13,6 +12,7 @@ use super::{
 use crate::{
     files::{output, read, remove, write},
     root::Prerequisite,
+    source,
     workspace::{self, on_path},
 };
 
@@ -53,15 +53,12 @@ pub(super) fn build(package: &Package, mut tree: InstallTree) -> Result<PathBuf>
         &glibc_version(&package.wsmon)?,
         tree.kibibytes(),
     );
-    let parts = [
-        ("control", control.into_bytes(), 0o644),
-        ("conffiles", configuration.into_bytes(), 0o644),
-        ("md5sums", checksums, 0o644),
-    ];
-    let scripts = SCRIPTS.map(|name| Ok((name, read(&sources.join(name))?, 0o755)));
-    for part in parts.into_iter().map(Ok).chain(scripts) {
-        let (name, content, mode) = part?;
-        write(&stage.join("DEBIAN").join(name), &content, mode)?;
+    let parts = stage.join("DEBIAN");
+    write(&parts.join("control"), control.as_bytes(), 0o644)?;
+    write(&parts.join("conffiles"), configuration.as_bytes(), 0o644)?;
+    write(&parts.join("md5sums"), &checksums, 0o644)?;
+    for name in SCRIPTS {
+        write(&parts.join(name), &read(&sources.join(name))?, 0o755)?;
     }
 
     let deb = folder().join(format!("wsmon_{version}_{architecture}.deb"));
@@ -104,9 +101,7 @@ fn control(version: &str, architecture: &str, glibc: &str, size: usize) -> Strin
 
 /// Debian's changelog, with one entry: what changed in wsmon is in its own.
 fn changelog(version: &str, date: u64) -> Result<String> {
-    let date = i64::try_from(date).ok().and_then(|date| Timestamp::from_second(date).ok());
-    let date = date.context("the date of the sources is out of range")?;
-    let date = date.strftime("%a, %d %b %Y %H:%M:%S +0000");
+    let date = source::timestamp(date)?.strftime("%a, %d %b %Y %H:%M:%S +0000");
     Ok(format!(
         "wsmon ({version}) unstable; urgency=medium\n\n  \
          * The changes of this version are in /usr/share/doc/wsmon/changelog.gz.\n\n \

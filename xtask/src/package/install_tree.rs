@@ -102,8 +102,14 @@ impl InstallTree {
             Layout::Rpm => "usr/share/zsh/site-functions/_wsmon",
         };
         for (path, script) in [
-            ("usr/share/bash-completion/completions/wsmon", &generated.bash),
-            ("usr/share/fish/vendor_completions.d/wsmon.fish", &generated.fish),
+            (
+                "usr/share/bash-completion/completions/wsmon",
+                &generated.bash,
+            ),
+            (
+                "usr/share/fish/vendor_completions.d/wsmon.fish",
+                &generated.fish,
+            ),
             (zsh, &generated.zsh),
         ] {
             tree.add(path, script.clone(), 0o644);

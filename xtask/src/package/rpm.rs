@@ -23,7 +23,8 @@ pub(super) fn build(package: &Package, tree: &InstallTree) -> Result<PathBuf> {
         .into());
     }
     let architecture = package.target.rpm_architecture();
-    let [stage, work] = ["stage", "work"].map(|what| folder().join(format!("{what}.{architecture}.rpm")));
+    let [stage, work] =
+        ["stage", "work"].map(|what| folder().join(format!("{what}.{architecture}.rpm")));
     tree.write(&stage)?;
     recreate(&work)?;
     let (version, release) = (env!("CARGO_PKG_VERSION"), package.revision);

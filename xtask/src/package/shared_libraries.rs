@@ -1,11 +1,7 @@
 //! The version of glibc that a program needs.
 
 use anyhow::{Context as _, Result};
-use object::{
-    Endianness,
-    elf::FileHeader64,
-    read::elf::{FileHeader as _, SectionHeader as _},
-};
+use object::{Endianness, elf::FileHeader64, read::elf::FileHeader as _};
 
 /// The newest version of glibc whose symbols `program` uses, such as `2.34`.
 ///

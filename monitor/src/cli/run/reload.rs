@@ -25,11 +25,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(
-        args: RunArgs,
-        in_force: Settings,
-        service_manager: ServiceManager,
-    ) -> Self {
+    pub(super) fn new(args: RunArgs, in_force: Settings, service_manager: ServiceManager) -> Self {
         Self {
             args,
             in_force,

@@ -61,9 +61,11 @@ impl Settings {
         let listeners = args.watch.listeners(&file)?;
         if listeners.is_empty() {
             return Err(Failure::usage(match &args.watch.config {
-                None => "nothing to watch; name the port of your WebSocket server, for example --port \
+                None => {
+                    "nothing to watch; name the port of your WebSocket server, for example --port \
                          8080, or a file with a [[listener]] by --config"
-                    .to_owned(),
+                        .to_owned()
+                }
                 Some(path) => format!(
                     "nothing to watch; {} has no [[listener]] yet: add one with the port of your \
                      WebSocket server (`wsmon config example` shows how)",
