@@ -44,7 +44,7 @@ connection is found from end to end). Prints the results as the tables of docs/k
 
 One more guest is Debian 12 with systemd. It installs wsmon's Debian package, uses, upgrades, removes and purges \
 it (xtask/src/vm/package_guest/test.sh). mmdebstrap builds its disk image once; it stays in $XDG_CACHE_HOME/wsmon or \
-~/.cache/wsmon.
+~/.cache/wsmon. Without root, that build needs the package uidmap.
 
 Needs no root and no KVM, only the packages that `cargo xtask setup --tests` installs. Guests run side by \
 side, as many as there are processors and memory for. Debian's kernels are fetched from the mirrors \
@@ -188,7 +188,8 @@ impl Plan {
         let mut architectures: Vec<_> = kernels.iter().map(|k| k.name.architecture).collect();
         architectures.sort();
         architectures.dedup();
-        machine::require(&architectures, &[])?;
+        let tools: &[&str] = if has_package { &debian::TOOLS } else { &[] };
+        machine::require(&architectures, tools)?;
         let mut programs = BTreeMap::new();
         let pins = Pins::read()?;
         for architecture in architectures {
