@@ -6,6 +6,7 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -95,7 +96,10 @@ fn build(architecture: Architecture, mirror: &str, image: &Path) -> Result<()> {
     let log = folder().join("mmdebstrap.log");
     let output =
         File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
-    let status = Command::new("mmdebstrap")
+    // If it fails, it sends SIGHUP to its process group. If this thread ends, it stops and cleans up.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "TERM", "mmdebstrap"])
+        .process_group(0)
         .args(OPTIONS)
         .arg(format!("--architectures={}", architecture.debian()))
         .arg(format!("--include={PACKAGES}"))
