@@ -78,7 +78,8 @@ enum Task {
     Scale(program::Args),
     /// Run every test that this machine and user can run
     Test(test::Args),
-    /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
+    /// Run wsmon and the tests of its kernel programs on other kernels and processors, and its Debian
+    /// package under systemd, in QEMU
     Vm(vm::Args),
 }
 
@@ -94,6 +95,7 @@ Examples:
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask vm --package             the Debian package under systemd; no root needed
   cargo xtask package                  a Debian package and an rpm, in target/dist
   cargo xtask dist                     everything that a release has, in target/dist
   cargo xtask image --test             the container image, run in podman; as root
