@@ -22,7 +22,7 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     let stamp = folder.join("stamp");
     let wanted = fingerprint(&locks, &folder)?;
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        steps.there("node ws and Python websockets", "target/peers");
+        steps.there("packages of node and Python", "target/peers");
         return Ok(());
     }
     npm::ci(steps, &locks, &folder)?;

@@ -96,6 +96,13 @@ impl BasicAuth {
         Attempt::Granted
     }
 
+    /// Lets checks wait as long as the permit is held.
+    #[cfg(test)]
+    pub(super) async fn hold_checks(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let permit = self.checking.clone().acquire_owned().await;
+        permit.expect("it is never closed")
+    }
+
     fn is_verified(&self, user: &str, credentials: &str) -> bool {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         // The comparison takes the same time whatever differs.

@@ -397,9 +397,28 @@ async fn only_so_many_passwords_wait() {
     let auth = BasicAuth::of(hashes.into()).expect("a user");
     let wrong = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode("alice:x")));
     let wrong = wrong.expect("a header");
-    let attempts = (0..40).map(|_| auth.check(Some(&wrong)));
+    let auth = Arc::new(auth);
+    // Nothing is checked yet, so all that may wait do.
+    let held = auth.hold_checks().await;
+    let attempts = (0..40).map(|_| {
+        let (auth, wrong) = (auth.clone(), wrong.clone());
+        tokio::spawn(async move { auth.check(Some(&wrong)).await })
+    });
+    let attempts: Vec<_> = attempts.collect();
+    let ended = || attempts.iter().filter(|it| it.is_finished()).count();
+    while ended() < 8 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ended(), 8);
+    drop(held);
     let attempts = futures_util::future::join_all(attempts).await;
-    let count = |wanted| attempts.iter().filter(|it| **it == wanted).count();
+    let count = |wanted| {
+        attempts
+            .iter()
+            .flatten()
+            .filter(|it| **it == wanted)
+            .count()
+    };
     assert_eq!((count(Attempt::Refused), count(Attempt::Busy)), (32, 8));
     let attempt = auth.check(Some(&wrong)).await;
     assert_eq!(attempt, Attempt::Refused, "there is room again");
