@@ -191,7 +191,10 @@ impl Intake {
     }
 
     pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) {
-        self.scan = Some(self.reconciler.start_scan(listeners, core));
+        self.scan = Some(
+            self.reconciler
+                .start_scan(listeners, &self.snapshots, core),
+        );
     }
 
     pub(super) fn finish_scan(

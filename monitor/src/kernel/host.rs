@@ -5,8 +5,10 @@ pub(super) mod duty_cycle;
 pub(super) mod generations;
 mod mountinfo;
 pub mod netns;
+pub mod open_files;
 pub mod owner;
 pub mod port_forwards;
+pub(super) mod sockstat;
 
 use rustix::system::uname;
 
