@@ -28,7 +28,7 @@ mod socket_scan;
 
 use comparison::Comparison;
 use older_connections::Seeding;
-pub use older_connections::{Older, Seeded};
+pub use older_connections::{Older, SearchProgress, Seeded};
 use presence::Presence;
 use seeds::Seeds;
 use socket_scan::{Lookup, ScanTargets, ScannedSockets};

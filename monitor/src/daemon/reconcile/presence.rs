@@ -34,7 +34,7 @@ impl Presence {
                 self.found.push(*conn);
             } else if was_absent && *fate == Fate::Absent {
                 gone.push(*conn);
-            } else if was_absent || if all_visible || last.found.binary_search(conn).is_ok() {
+            } else if was_absent || all_visible || last.found.binary_search(conn).is_ok() {
                 self.absent.push(*conn);
             }
         }

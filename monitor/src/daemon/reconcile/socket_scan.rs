@@ -82,13 +82,12 @@ pub(super) fn scan_host(
         // The requests have no snapshots.
         everywhere: targets.lookup.is_none() || !targets.requests.is_empty(),
     };
-    let (scan, fates) =
-        known::known_connections(listeners, &sought, &mut locations, |found| {
-            seeds.mark_found(found.conn());
-            requests.mark_found(found.conn());
-            unread.extend(found.receive_queue());
-            unsent.extend(found.send_queue());
-        })?;
+    let (scan, fates) = known::known_connections(listeners, &sought, &mut locations, |found| {
+        seeds.mark_found(found.conn());
+        requests.mark_found(found.conn());
+        unread.extend(found.receive_queue());
+        unsent.extend(found.send_queue());
+    })?;
     let send_queues = targets
         .send_queues
         .next(at, unsent, scan.is_complete(), &known);

@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn the_number_follows_its_name() {
-        let text = "sockets: used 60\nTCP: inuse 12 orphan 3 tw 5 alloc 14 mem 2\nUDP: inuse 1 mem 0\n";
+        let text =
+            "sockets: used 60\nTCP: inuse 12 orphan 3 tw 5 alloc 14 mem 2\nUDP: inuse 1 mem 0\n";
         assert_eq!(in_use(text, "TCP:"), Some(12));
         assert_eq!(in_use(text, "TCP6:"), None);
         assert_eq!(in_use("TCP: orphan 3\n", "TCP:"), None);
@@ -40,7 +41,8 @@ mod tests {
         let namespace = Namespace::new();
         let count = || namespace.enter(|| tcp_sockets().unwrap());
         assert_eq!(count(), 0);
-        let connections = ["127.0.0.1:0", "[::1]:0"].map(|address| namespace.connect(address, address));
+        let connections =
+            ["127.0.0.1:0", "[::1]:0"].map(|address| namespace.connect(address, address));
         assert_eq!(count(), 4);
         drop(connections);
     }

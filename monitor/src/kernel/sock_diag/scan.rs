@@ -5,14 +5,13 @@
 //! cheap in any number of namespaces, and connections are dumped only where some may matter.
 
 use std::{
-    collections::BTreeSet,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
 
 use super::{
-    Dump, SockDiag, SockDiagError, inet_diag::DiagSocket, port_filter::PortFilter, seed,
-    socket_finder::FindError, socket_query::SocketKey,
+    Dump, SockDiag, SockDiagError, inet_diag::DiagSocket, seed, socket_finder::FindError,
+    socket_query::SocketKey,
 };
 use crate::{
     config::listeners::ListenerConfig,
@@ -32,6 +31,9 @@ use monitor_core::{
 
 pub mod known;
 pub mod locations;
+mod watched_ports;
+
+use watched_ports::WatchedPorts;
 
 /// The result of a scan, except the connections.
 #[derive(Debug, Default)]
@@ -66,6 +68,15 @@ impl Scan {
     /// Whether no socket can have been missed.
     pub fn is_complete(&self) -> bool {
         self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
+    }
+
+    /// Adds what a scan of the connections of some of these namespaces read.
+    pub fn add_connections(&mut self, other: Self) {
+        self.dumped += other.dumped;
+        self.refused.extend(other.refused);
+        self.unparsed += other.unparsed;
+        self.interrupted += other.interrupted;
+        self.cost += other.cost;
     }
 
     /// Calls `read` inside each of `namespaces`. One that fails is refused.
@@ -202,9 +213,7 @@ impl ScannedSocket<'_> {
 /// Finds the listening sockets on the watched ports, in all network namespaces.
 ///
 /// Fails only if the namespaces cannot even be listed.
-pub fn survey(
-    listeners: &[ListenerConfig],
-) -> Result<(Vec<SurveyedNamespace>, Scan), NetNsError> {
+pub fn survey(listeners: &[ListenerConfig]) -> Result<(Vec<SurveyedNamespace>, Scan), NetNsError> {
     let ports = WatchedPorts::new(listeners);
     let list = netns::enumerate()?;
     let mut scan = Scan {
@@ -276,105 +285,6 @@ pub fn connections(
         ports.connections(scan, &listening, sock_diag, &mut visit)
     })?;
     Ok(scan)
-}
-
-/// What the listeners watch, for one scan.
-struct WatchedPorts<'a> {
-    listeners: &'a [ListenerConfig],
-    filter: PortFilter,
-}
-
-/// The listening sockets of a namespace.
-struct Listening {
-    /// The watched ports with one.
-    ports: BTreeSet<u16>,
-    /// Sockets on any port.
-    all: u64,
-}
-
-impl Listening {
-    /// Whether a namespace with so many TCP sockets has no others.
-    fn are_all(&self, sockets: Option<u64>) -> bool {
-        sockets == Some(self.all)
-    }
-}
-
-impl<'a> WatchedPorts<'a> {
-    fn new(listeners: &'a [ListenerConfig]) -> Self {
-        Self {
-            listeners,
-            filter: PortFilter::of(listeners),
-        }
-    }
-
-    /// Finds the listening sockets of the calling thread's namespace, and adds it to the scan.
-    fn listening(
-        &self,
-        scan: &mut Scan,
-        netns: &NetNs,
-        sock_diag: &mut SockDiag,
-    ) -> Result<Listening, SockDiagError> {
-        let is_server = |local| {
-            let watching = ListenerConfig::watching(self.listeners, local, 0);
-            matches!(watching, Some((_, Role::Server)))
-        };
-        let (mut sockets, mut all) = (Vec::new(), 0);
-        scan.dump(|| {
-            sockets.clear();
-            all = 0;
-            let is_wanted = |local| {
-                all += 1;
-                is_server(local)
-            };
-            sock_diag.dump_listening(is_wanted, |socket| sockets.push(socket))
-        })?;
-        scan.namespaces += 1;
-        let netns = u32::try_from(netns.id().inode).unwrap_or(u32::MAX);
-        scan.listening.extend(sockets.iter().filter_map(|socket| {
-            let port = socket.local.port();
-            Some(ListeningSocket {
-                conn: ConnId(socket.cookie),
-                listener: ListenerConfig::watching(self.listeners, port, 0)?.0,
-                netns,
-                port,
-            })
-        }));
-        Ok(Listening {
-            ports: sockets.iter().map(|socket| socket.local.port()).collect(),
-            all,
-        })
-    }
-
-    /// Dumps the connections of the namespace in which `listening` was found.
-    fn connections(
-        &self,
-        scan: &mut Scan,
-        listening: &Listening,
-        sock_diag: &mut SockDiag,
-        mut visit: impl FnMut(&ScannedSocket<'_>),
-    ) -> Result<(), SockDiagError> {
-        let begun = clock::of_thread();
-        let wanted = |local, peer| ListenerConfig::watching(self.listeners, local, peer).is_some();
-        scan.dump(|| {
-            let show = |socket| visit(&self.classify(&socket, &listening.ports));
-            sock_diag.dump(&self.filter, wanted, show)
-        })?;
-        let cost = clock::of_thread().saturating_sub(begun);
-        scan.shortest_dump = Some(scan.shortest_dump.map_or(cost, |least| least.min(cost)));
-        scan.dumped += 1;
-        Ok(())
-    }
-
-    /// `served` are the watched ports on which something listens in the socket's namespace.
-    fn classify<'s>(&self, socket: &'s DiagSocket, served: &BTreeSet<u16>) -> ScannedSocket<'s> {
-        let (local, peer) = (socket.local.port(), socket.peer.port());
-        let watched = if local > peer && !served.contains(&local) {
-            ListenerConfig::watching_outgoing(self.listeners, peer)
-        } else {
-            ListenerConfig::watching(self.listeners, local, peer)
-        };
-        ScannedSocket { socket, watched }
-    }
 }
 
 #[cfg(test)]

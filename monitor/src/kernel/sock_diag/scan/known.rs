@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
-    Listening, Scan, ScannedSocket, WatchedPorts,
+    Scan, ScannedSocket,
     locations::{LocalAddresses, Located, Locations, MAX_KEYS_EACH},
+    watched_ports::{Listening, WatchedPorts},
 };
 use crate::{
     config::listeners::ListenerConfig,
@@ -26,6 +27,9 @@ use crate::{
     },
 };
 use monitor_core::facts::{ConnId, Facts, Role};
+
+#[cfg(test)]
+mod tests;
 
 /// Maximum number of connections without a location that are looked up, about 1 µs each. If there are more,
 /// the namespaces that may have them are dumped.
@@ -223,15 +227,16 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
     ) -> Result<(), SockDiagError> {
         let mut found = Vec::new();
         let (known, fates, visit) = (self.known, &mut self.fates, &mut self.visit);
-        self.ports.connections(scan, listening, sock_diag, |socket| {
-            if let Ok(index) = known.binary_search(&socket.conn()) {
-                fates[index] = Fate::Found;
-                if found.len() <= MAX_KEYS_EACH {
-                    found.push(socket.key());
+        self.ports
+            .connections(scan, listening, sock_diag, |socket| {
+                if let Ok(index) = known.binary_search(&socket.conn()) {
+                    fates[index] = Fate::Found;
+                    if found.len() <= MAX_KEYS_EACH {
+                        found.push(socket.key());
+                    }
                 }
-            }
-            visit(socket);
-        })?;
+                visit(socket);
+            })?;
         self.settle(netns, found);
         Ok(())
     }

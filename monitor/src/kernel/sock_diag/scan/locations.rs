@@ -26,7 +26,7 @@ pub struct Locations {
     pub(super) namespaces: HashMap<NetNsId, Located>,
     keys: usize,
     /// The CPU time of one dump of a namespace without connections; zero until it was measured.
-    dump: Duration,
+    pub(super) dump: Duration,
     query: Duration,
     pub(super) unlocated: Unlocated,
 }
@@ -133,8 +133,11 @@ impl LocalAddresses {
         for address in keys.iter().map(|key| key.local().ip()) {
             match self.0.entry(address) {
                 Entry::Vacant(entry) => drop(entry.insert(Some(netns))),
-                Entry::Occupied(mut entry) if *entry.get() != Some(netns) => drop(entry.insert(None)),
-                Entry::Occupied(_) => {}
+                Entry::Occupied(mut entry) => {
+                    if *entry.get() != Some(netns) {
+                        entry.insert(None);
+                    }
+                }
             }
         }
     }
@@ -143,7 +146,11 @@ impl LocalAddresses {
     pub(super) fn netns_of(&self, address: IpAddr) -> Option<NetNsId> {
         // Each namespace has these.
         let is_shared = address.is_loopback();
-        self.0.get(&address).copied().flatten().filter(|_| !is_shared)
+        self.0
+            .get(&address)
+            .copied()
+            .flatten()
+            .filter(|_| !is_shared)
     }
 }
 
@@ -156,7 +163,8 @@ impl Unlocated {
         } else {
             let is_new = |conn: &ConnId| self.in_vain.binary_search(conn).is_err();
             self.due = missed.iter().copied().filter(is_new).collect();
-            self.in_vain.retain(|conn| missed.binary_search(conn).is_ok());
+            self.in_vain
+                .retain(|conn| missed.binary_search(conn).is_ok());
         }
     }
 }
@@ -195,7 +203,10 @@ mod tests {
         assert_eq!(locations.namespaces.get(&netns(1)), Some(&few));
         assert_eq!(locations.namespaces.get(&netns(2)), Some(&Located::Many));
         assert_eq!(locations.namespaces.len(), 2);
-        assert!(!Locations::default().affords(1), "until a dump was measured");
+        assert!(
+            !Locations::default().affords(1),
+            "until a dump was measured"
+        );
     }
 
     #[test]
@@ -220,7 +231,10 @@ mod tests {
         let mut locations = Locations::default();
         let [lost, hidden] = [7, 8].map(ConnId);
         locations.unlocated.update(vec![lost, hidden], false);
-        assert!(!locations.must_search_everywhere(&[ConnId(6)]), "both have ended");
+        assert!(
+            !locations.must_search_everywhere(&[ConnId(6)]),
+            "both have ended"
+        );
         assert!(locations.must_search_everywhere(&[lost]));
         locations.unlocated.update(vec![hidden], true);
         assert!(!locations.must_search_everywhere(&[lost, hidden]));
@@ -233,7 +247,12 @@ mod tests {
     #[test]
     fn only_an_address_of_one_namespace_leads_to_it() {
         let mut addresses = LocalAddresses::default();
-        for (number, local) in [(1, "192.0.2.7"), (1, "192.0.2.7"), (1, "192.0.2.8"), (2, "192.0.2.8")] {
+        for (number, local) in [
+            (1, "192.0.2.7"),
+            (1, "192.0.2.7"),
+            (1, "192.0.2.8"),
+            (2, "192.0.2.8"),
+        ] {
             addresses.add(netns(number), &keys(local, [1]));
         }
         addresses.add(netns(1), &keys("127.0.0.1", [2]));
