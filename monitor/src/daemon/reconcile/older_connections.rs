@@ -336,7 +336,7 @@ mod tests {
         while let Some(progress) = older.progress.blocking_recv() {
             match progress {
                 SearchProgress::Connections(facts) => {
-                    found.extend(facts.iter().map(|it| it.conn.0))
+                    found.extend(facts.iter().map(|it| it.conn.0));
                 }
                 SearchProgress::MayStart { unsearched } => {
                     assert_eq!((unsearched, found.len()), (populated, 0));

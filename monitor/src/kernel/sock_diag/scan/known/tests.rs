@@ -119,7 +119,7 @@ fn connections_are_read_only_in_namespaces_that_have_a_known_one() {
     let namespaces: Vec<_> = (0..40).map(|_| Namespace::new()).collect();
     let (served, others) = namespaces.split_at(4);
     let of_others: Vec<_> = others.iter().map(|it| Server::new(it, OTHER, 25)).collect();
-    let servers: Vec<_> = served
+    let mut servers: Vec<_> = served
         .iter()
         .map(|it| Server::new(it, WATCHED, 25))
         .collect();
@@ -145,7 +145,7 @@ fn connections_are_read_only_in_namespaces_that_have_a_known_one() {
     for (namespace, server) in served.iter().zip(&servers) {
         scanner.locations.set(namespace.netns().id(), keys(server));
     }
-    drop(servers.into_iter().next_back());
+    drop(servers.pop());
     drop(of_others);
     let (scan, fates, passed) = scanner.scan();
     assert_eq!((scan.dumped, scan.queried, scan.queries), (0, 4, 100));
@@ -211,7 +211,7 @@ fn a_socket_that_is_bound_to_an_interface_is_queried_with_it() {
     let mut scanner = Scanner::new(listener(PORT, false), [known]);
     let (netns, mut keys) = (namespace.netns(), Vec::new());
     scan::connections(&scanner.listeners, &[&netns], |socket| {
-        keys.push(socket.key())
+        keys.push(socket.key());
     })
     .unwrap();
     scanner.locations.dump = Duration::from_secs(1);
