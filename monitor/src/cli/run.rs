@@ -51,7 +51,7 @@ use crate::{
     diagnostics::notice_line,
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
-        host::cgroup,
+        host::{cgroup, open_files},
         prerequisites,
     },
 };
@@ -249,6 +249,9 @@ async fn serve(
         let path = settings.access_log.as_deref().unwrap_or_default();
         Failure::usage(format!("cannot write the access log {path}: {error}"))
     })?;
+    if let Err(error) = open_files::raise_limit() {
+        log::warn!("cannot raise the limit of open files: {error}");
+    }
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
     refusals::refuse_reaping_without_means(settings.reap)?;
@@ -308,7 +311,7 @@ async fn serve(
     // Below the root of the hierarchy, sock_diag cannot distinguish which older sockets belong to the
     // cgroup. They are found at their next packet.
     let seeded = match cgroup.is_root {
-        true => Some(daemon.seed().map_err(|error| {
+        true => Some(daemon.seed().await.map_err(|error| {
             Failure::failed(format!("cannot scan the sockets of this host: {error}"))
         })?),
         false => None,

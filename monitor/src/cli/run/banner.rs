@@ -73,6 +73,12 @@ impl Banner<'_> {
                 counted(seeded.namespaces, "network namespace")
             ));
         }
+        if seeded.unsearched > 0 {
+            lines.push(format!(
+                "still searching {} for older connections",
+                counted(seeded.unsearched, "network namespace")
+            ));
+        }
         let hidden = [
             (seeded.refused, "namespace", ""),
             (seeded.hidden, "process", "the namespaces of "),
@@ -215,6 +221,7 @@ mod tests {
             refused: 2,
             hidden: 1,
             untracked: 7,
+            unsearched: 12,
             ..Seeded::default()
         };
         let lines = lines(
@@ -224,6 +231,7 @@ mod tests {
         );
         for line in [
             "  1 connection older than this start, in 3 network namespaces",
+            "  still searching 12 network namespaces for older connections",
             "  not scanned: 2 namespaces and the namespaces of 1 process (see wsmon check)",
             "  not watched: 7 older connections; there is room for 262144, raise",
             "  no metrics server",
