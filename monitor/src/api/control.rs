@@ -37,6 +37,7 @@ use parameters::Parameters;
 
 use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
+    TOTAL_ENTRIES_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn},
@@ -263,10 +264,14 @@ fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
     conns.take(record_pages::PAGE).collect()
 }
 
-fn written<T: Serialize>(records: &[T]) -> Response {
+/// The first of `total` groups or clients.
+fn written<T: Serialize>(records: &[T], total: usize) -> Response {
     let lines: serde_json::Result<Vec<String>> = records.iter().map(json::to_string).collect();
     match lines {
-        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
+        Ok(lines) => {
+            let lines = stream::iter([Ok::<_, Infallible>(joined(&lines))]);
+            ([(TOTAL_ENTRIES_HEADER, total.to_string())], json_lines(lines)).into_response()
+        }
         Err(error) => not_written(&error),
     }
 }

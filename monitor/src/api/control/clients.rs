@@ -40,6 +40,7 @@ pub(super) async fn clients(
         return gone();
     };
     records.retain(|record| query.accepts(record));
+    let total = records.len();
     records.truncate(query.limit.unwrap_or(usize::MAX));
-    written(&records)
+    written(&records, total)
 }

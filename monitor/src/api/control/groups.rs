@@ -46,8 +46,9 @@ pub(super) async fn groups(
     }
     match count(&sources, &query).await {
         Some(mut groups) => {
+            let total = groups.len();
             groups.truncate(query.limit.unwrap_or(usize::MAX));
-            written(&groups)
+            written(&groups, total)
         }
         None => gone(),
     }

@@ -1,0 +1,193 @@
+//! The live view while every verdict and every alert stands, at the usual sizes of a terminal.
+//!
+//! `WSMON_WRITE_SCREENS=1` writes the screens, and the one of docs/top.md, instead of comparing them. The files
+//! are as the terminal had them; [`likeness`] says what may differ from one run to the next.
+
+mod likeness;
+mod scene;
+mod server_process;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use lab::wait_for;
+
+use self::{likeness::differences, scene::Scene};
+use crate::{
+    stage::{SOON, WSMON},
+    tmux::Tmux,
+};
+
+const WRITE: &str = "WSMON_WRITE_SCREENS";
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
+
+/// What is on the screen of the connections: each kind of verdict, and what has none.
+const CONNECTIONS: [&str; 11] = [
+    "VERDICT",
+    "expired",
+    "black_holed",
+    "unresponsive",
+    "half_closed",
+    "stalled",
+    "backlogged",
+    "expiring",
+    "quiet",
+    "at risk",
+    "  -  ",
+];
+
+const ALERTS: [&str; 14] = [
+    "SINCE",
+    "reconnect_storm",
+    "thrash",
+    "at_risk",
+    "limit_mismatch",
+    "expired!",
+    "expired?",
+    "black_holed!",
+    "unresponsive!",
+    "half_closed!",
+    "stalled!",
+    "backlogged?",
+    "expiring?",
+    "quiet?",
+];
+
+/// Its name comes first, so that it runs beside the other tests, not after them.
+#[test]
+#[ignore = "needs root: network namespaces, cgroups and programs"]
+fn top_shows_every_verdict_and_every_alert_at_every_usual_size() {
+    if server_process::serve_if_ordered() {
+        return;
+    }
+    let mut scene = Scene::new();
+    let views = SIZES.map(|(width, height)| View::new(scene.control(), width, height));
+    scene.wait_for_the_last_alert();
+    thread::scope(|scope| {
+        for view in &views {
+            scope.spawn(|| view.check());
+        }
+    });
+    if env::var_os(WRITE).is_some() {
+        write_page();
+    }
+}
+
+/// `wsmon top` on two terminals of one size: one without colours, and one on which nothing can move.
+struct View {
+    width: u16,
+    height: u16,
+    live: Tmux,
+    dumb: Tmux,
+}
+
+impl View {
+    fn new(control: &Path, width: u16, height: u16) -> Self {
+        let control = control.display();
+        let live = format!("NO_COLOR=1 {WSMON} top --interval 200ms --control {control}");
+        // Enter prints a screen.
+        let dumb = format!(
+            "stty -echo; while read _; do printf '\\033[H\\033[2J'; \
+             TERM=dumb {WSMON} top --control {control} 2>/dev/null; done"
+        );
+        let [live, dumb] = [live, dumb].map(|script| Tmux::start(width, height, &script));
+        live.wait_for("the view", |screen| screen.contains("q quit"));
+        Self {
+            width,
+            height,
+            live,
+            dumb,
+        }
+    }
+
+    /// Those that show a passing verdict come first.
+    fn check(&self) {
+        let shows = |words: &[&str], screen: &str| words.iter().all(|word| screen.contains(word));
+        self.check_live("connections", |screen| shows(&CONNECTIONS, screen));
+        self.live.press(&["2"]);
+        self.check_live("alerts", |screen| shows(&ALERTS, screen));
+        self.check_screen("dumb", |screen| shows(&CONNECTIONS, screen), || {
+            self.dumb.press(&["Enter"]);
+            let printed = |screen: &str| screen.contains("VERDICT").then(|| screen.to_owned());
+            wait_for("a screen", SOON, || printed(&self.dumb.screen())).unwrap()
+        });
+        self.live.press(&["3"]);
+        self.check_live("listeners", |screen| shows(&["MARGIN", "widget"], screen));
+        self.live.press(&["4"]);
+        self.check_live("clients", |screen| shows(&["ATTEMPTS", "10.78."], screen));
+        self.live.press(&["1"]);
+        self.live.press(&["Enter"]);
+        self.check_live("detail", |screen| shows(&["handshake", "path"], screen));
+        self.live.press(&["?"]);
+        self.check_live("help", |screen| screen.contains("these keys"));
+        assert!(!self.live.styled_screen().contains('\u{1b}'));
+    }
+
+    fn check_live(&self, name: &str, is_complete: impl Fn(&str) -> bool) {
+        self.check_screen(name, is_complete, || self.live.screen());
+    }
+
+    /// Waits until the screen is like the file of this name, or writes the file once it is complete.
+    fn check_screen(
+        &self,
+        name: &str,
+        is_complete: impl Fn(&str) -> bool,
+        screen: impl Fn() -> String,
+    ) {
+        let Self { width, height, .. } = self;
+        let path = screens().join(format!("{name}-{width}x{height}.txt"));
+        if env::var_os(WRITE).is_some() {
+            let shown = wait_for(name, SOON, || Some(screen()).filter(|shown| is_complete(shown)));
+            let shown = shown.unwrap_or_else(|error| panic!("{error}:\n{}", screen()));
+            self.assert_fits(&shown);
+            fs::create_dir_all(screens()).unwrap();
+            fs::write(&path, shown).unwrap();
+            return;
+        }
+        let expected = fs::read_to_string(&path);
+        let expected = expected.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // What is shown moves on: the screen that was the most like it explains a failure.
+        let mut nearest: Option<(Vec<String>, String)> = None;
+        let found = wait_for(name, SOON, || {
+            let shown = screen();
+            let differing = differences(&shown, &expected);
+            let is_nearer = |(known, _): &(Vec<String>, String)| differing.len() < known.len();
+            let is_like = differing.is_empty();
+            if nearest.as_ref().is_none_or(is_nearer) {
+                nearest = Some((differing, shown));
+            }
+            is_like.then_some(())
+        });
+        let (differing, shown) = nearest.unwrap();
+        self.assert_fits(&shown);
+        found.unwrap_or_else(|error| {
+            let path = path.display();
+            let differing = differing.join("\n");
+            panic!("{error}\n{shown}\ndiffers from {path}:\n{differing}\n{WRITE}=1 writes it")
+        });
+    }
+
+    fn assert_fits(&self, screen: &str) {
+        let [width, height] = [self.width, self.height].map(usize::from);
+        assert!(screen.lines().count() <= height, "{screen}");
+        let fits = |line: &str| line.chars().count() <= width;
+        assert!(screen.lines().all(fits), "{screen}");
+    }
+}
+
+fn screens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/screens/live")
+}
+
+/// Puts the smallest screen of the connections into docs/top.md.
+fn write_page() {
+    let screen = fs::read_to_string(screens().join("connections-80x24.txt")).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/top.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("```text\n").unwrap();
+    let (_, after) = rest.split_once("```").unwrap();
+    fs::write(&path, format!("{before}```text\n{screen}```{after}")).unwrap();
+}
