@@ -264,14 +264,17 @@ fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
     conns.take(record_pages::PAGE).collect()
 }
 
-/// The first of `total` groups or clients.
-fn written<T: Serialize>(records: &[T], total: usize) -> Response {
+/// The first groups or clients, up to the limit.
+fn first_entries<T: Serialize>(mut records: Vec<T>, limit: Option<usize>) -> Response {
+    let total = [(TOTAL_ENTRIES_HEADER, records.len().to_string())];
+    records.truncate(limit.unwrap_or(usize::MAX));
+    (total, written(&records)).into_response()
+}
+
+fn written<T: Serialize>(records: &[T]) -> Response {
     let lines: serde_json::Result<Vec<String>> = records.iter().map(json::to_string).collect();
     match lines {
-        Ok(lines) => {
-            let lines = stream::iter([Ok::<_, Infallible>(joined(&lines))]);
-            ([(TOTAL_ENTRIES_HEADER, total.to_string())], json_lines(lines)).into_response()
-        }
+        Ok(lines) => json_lines(stream::iter([Ok::<_, Infallible>(joined(&lines))])),
         Err(error) => not_written(&error),
     }
 }

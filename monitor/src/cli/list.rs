@@ -315,7 +315,9 @@ async fn print_once<T: DeserializeOwned, C: Into<Cell>>(
     if args.format.is_json() {
         return Ok(None);
     }
-    let entries = lines.entries.and_then(|total| args.left_out_entries(rows, total));
+    let entries = lines
+        .entries
+        .and_then(|total| args.left_out_entries(rows, total));
     let connections = || args.left_out(rows, lines.connections?);
     Ok(entries.or_else(connections))
 }

@@ -46,11 +46,9 @@ impl FromStr for AlertKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::names().find(|name| *name == text);
-        known
-            .map(Self)
-            .ok_or_else(|| InvalidAlertKind {
-                wrong: text.to_owned(),
-            })
+        known.map(Self).ok_or_else(|| InvalidAlertKind {
+            wrong: text.to_owned(),
+        })
     }
 }
 

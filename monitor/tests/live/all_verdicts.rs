@@ -109,11 +109,15 @@ impl View {
         self.check_live("connections", |screen| shows(&CONNECTIONS, screen));
         self.live.press(&["2"]);
         self.check_live("alerts", |screen| shows(&ALERTS, screen));
-        self.check_screen("dumb", |screen| shows(&CONNECTIONS, screen), || {
-            self.dumb.press(&["Enter"]);
-            let printed = |screen: &str| screen.contains("VERDICT").then(|| screen.to_owned());
-            wait_for("a screen", SOON, || printed(&self.dumb.screen())).unwrap()
-        });
+        self.check_screen(
+            "dumb",
+            |screen| shows(&CONNECTIONS, screen),
+            || {
+                self.dumb.press(&["Enter"]);
+                let printed = |screen: &str| screen.contains("VERDICT").then(|| screen.to_owned());
+                wait_for("a screen", SOON, || printed(&self.dumb.screen())).unwrap()
+            },
+        );
         self.live.press(&["3"]);
         self.check_live("listeners", |screen| shows(&["MARGIN", "widget"], screen));
         self.live.press(&["4"]);
@@ -140,7 +144,9 @@ impl View {
         let Self { width, height, .. } = self;
         let path = screens().join(format!("{name}-{width}x{height}.txt"));
         if env::var_os(WRITE).is_some() {
-            let shown = wait_for(name, SOON, || Some(screen()).filter(|shown| is_complete(shown)));
+            let shown = wait_for(name, SOON, || {
+                Some(screen()).filter(|shown| is_complete(shown))
+            });
             let shown = shown.unwrap_or_else(|error| panic!("{error}:\n{}", screen()));
             self.assert_fits(&shown);
             fs::create_dir_all(screens()).unwrap();

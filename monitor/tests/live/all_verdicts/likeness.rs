@@ -87,9 +87,8 @@ fn columns(line: &str) -> String {
 
 /// A line of text, in which a number moves what comes after it.
 fn words(line: &str) -> String {
-    static PARTS: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(&format!(r"(?<address>{ADDRESS})|{NUMBER}")).unwrap()
-    });
+    static PARTS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(&format!(r"(?<address>{ADDRESS})|{NUMBER}")).unwrap());
     if !line.contains(|c: char| c.is_ascii_digit()) {
         return line.to_owned();
     }

@@ -3,18 +3,12 @@
 //! The slowest verdicts set the pace: `half_closed` takes a minute, and `expiring` holds only shortly before the
 //! end. What comes in the same order on the screen as here waits for what comes before it.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    ops::Range,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, ops::Range, path::Path, time::Duration};
 
-use lab::{Alert, Client, Direction, Lab, Manner, Message, Opcode, Process, wait_until};
+use lab::{Alert, Client, Direction, Lab, Manner, Message, Opcode, wait_until};
 use tempfile::TempDir;
 
-use super::server_process;
+use super::server_process::{self, ServerProcess};
 use crate::{
     backend::Backend,
     cgroup_tree::CgroupTree,
@@ -75,7 +69,7 @@ pub(super) struct Scene {
     _clients: Vec<Client>,
     watch: Watch,
     _backends: [Backend; 2],
-    _server: Process,
+    _server: ServerProcess,
     _cgroup: CgroupTree,
     _files: TempDir,
     _lab: Lab,
@@ -110,7 +104,9 @@ impl Scene {
         let deaf = client("chat", 1, HEARTBEAT, Manner::Deaf);
         let uploading = client("chat", 2, "/deaf", Manner::Responsive);
         let more_than_fits = vec![0x77; 8 << 20];
-        uploading.send(Message::Binary(more_than_fits.into())).unwrap();
+        uploading
+            .send(Message::Binary(more_than_fits.into()))
+            .unwrap();
         let gone = client("chat", 3, "/deaf", Manner::Responsive);
         gone.hang_up().unwrap();
         let idle = client("push", 4, "/quiet", Manner::Responsive);
@@ -120,7 +116,12 @@ impl Scene {
         let at_risk = client("chat", BEHIND_VPN, "/quiet", Manner::Responsive);
         let healthy = [10, 11].map(|index| client("chat", index, HEARTBEAT, Manner::Responsive));
         let late = [0, 1].map(|index| {
-            client("mobile", index + 24, "/heartbeat?every=5500ms", Manner::Responsive)
+            client(
+                "mobile",
+                index + 24,
+                "/heartbeat?every=5500ms",
+                Manner::Responsive,
+            )
         });
 
         let cut: Vec<_> = CUT
@@ -133,7 +134,12 @@ impl Scene {
         }
         confirmed(&mut watch, "expired", dead.local_addr());
         confirmed(&mut watch, "unresponsive", deaf.local_addr());
-        let lost = client("chat", 8, "/stream?every=200ms&size=1000", Manner::Responsive);
+        let lost = client(
+            "chat",
+            8,
+            "/stream?every=200ms&size=1000",
+            Manner::Responsive,
+        );
         wait_until("some frames", SOON, || {
             lost.view().frames.get(Direction::Rx, Opcode::Binary) >= 3
         })
@@ -189,7 +195,8 @@ impl Scene {
     /// From now on every alert stands, for four seconds.
     pub(super) fn wait_for_the_last_alert(&mut self) {
         for kind in ["half_closed", "expiring"] {
-            self.watch.alert(kind, A_MINUTE, |alert| is_firing(alert, kind));
+            self.watch
+                .alert(kind, A_MINUTE, |alert| is_firing(alert, kind));
         }
     }
 }

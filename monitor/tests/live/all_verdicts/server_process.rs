@@ -2,10 +2,10 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, stdin},
+    io::{BufRead, BufReader, Read, stdin},
     net::SocketAddr,
     path::Path,
-    process::{Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
 };
 
 use lab::{Namespace, Process, Server};
@@ -13,16 +13,24 @@ use lab::{Namespace, Process, Server};
 /// The namespace, and the addresses to listen on.
 const ORDER: &str = "WSMON_LIVE_SERVER";
 /// The test that acts as the server if [`ORDER`] is set.
-const SELF: &str =
-    "all_verdicts::top_shows_every_verdict_and_every_alert_at_every_usual_size";
+const SELF: &str = "all_verdicts::top_shows_every_verdict_and_every_alert_at_every_usual_size";
 const READY: &str = "servers listen";
 /// As `ps` and wsmon show it.
 const NAME: &str = "chat-server";
 
-/// Starts it, and waits until it listens. It ends when the value is dropped.
-pub(super) fn start(cgroup: &Path, namespace: &Namespace, addrs: &[SocketAddr]) -> Process {
+/// It ends when the value is dropped.
+pub(super) struct ServerProcess {
+    _process: Process,
+    /// It would end if it could not write.
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// Waits until it listens.
+pub(super) fn start(cgroup: &Path, namespace: &Namespace, addrs: &[SocketAddr]) -> ServerProcess {
     let order = [namespace.name().to_owned()].into_iter();
-    let order: Vec<String> = order.chain(addrs.iter().map(SocketAddr::to_string)).collect();
+    let order: Vec<String> = order
+        .chain(addrs.iter().map(SocketAddr::to_string))
+        .collect();
     let mut command = Command::new("sh");
     command
         .args(["-c", "echo $$ >\"$0\"/cgroup.procs && exec \"$@\""])
@@ -33,10 +41,13 @@ pub(super) fn start(cgroup: &Path, namespace: &Namespace, addrs: &[SocketAddr]) 
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut process = Process::spawn(&mut command).unwrap();
-    let stdout = BufReader::new(process.child_mut().stdout.take().unwrap());
-    let is_ready = stdout.lines().any(|line| line.unwrap() == READY);
+    let mut stdout = BufReader::new(process.child_mut().stdout.take().unwrap());
+    let is_ready = stdout.by_ref().lines().any(|line| line.unwrap() == READY);
     assert!(is_ready, "the server has ended");
-    process
+    ServerProcess {
+        _process: process,
+        _stdout: stdout,
+    }
 }
 
 /// Acts as the server until the process that ordered it has ended, if one did.
