@@ -102,8 +102,8 @@ impl LiveView<'_> {
         guard: &mut TerminalGuard,
     ) -> Result<(), Failure> {
         let appearance = Appearance::of_stdout(self.args.color);
-        let backend = CrosstermBackend::new(io::stdout());
-        let mut terminal = Terminal::new(backend).map_err(|error| no_terminal(&error))?;
+        let blank = || Terminal::new(CrosstermBackend::new(io::stdout()));
+        let mut terminal = blank().map_err(|error| no_terminal(&error))?;
         let mut events = read_events();
         let mut redraws = time::interval(self.args.interval.min(REDRAW));
         redraws.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,8 +141,8 @@ impl LiveView<'_> {
                 Effect::Draw => {}
                 Effect::Poll => self.timer.mark_dirty(),
                 Effect::Suspend => {
-                    let resumed = guard.suspend().and_then(|()| terminal.clear());
-                    resumed.map_err(|error| no_terminal(&error))?;
+                    let resumed = guard.suspend().and_then(|()| blank());
+                    terminal = resumed.map_err(|error| no_terminal(&error))?;
                     self.timer.mark_dirty();
                 }
                 Effect::Quit => return Ok(()),
