@@ -132,13 +132,10 @@ impl RootTarget {
     }
 }
 
-/// Builds the tests that need root, and runs them unless the caller adds `--no-run`. Always both
-/// packages: cargo would rebuild their dependencies for each alone.
+/// Builds the tests that need root, and runs them unless the caller adds `--no-run`. Always of all
+/// packages and in the same profile as the other tests, so that nothing is compiled twice.
 pub(crate) fn root_tests() -> Command {
-    let packages = ["--package", "monitor", "--package", "lab"];
-    let mut command = cargo(&[&["test", "--release"][..], &packages].concat());
-    workspace::skip_lto(&mut command);
-    command
+    cargo(&["test"])
 }
 
 /// Cargo's name of the test target at `path`, if there is one and some of its tests need root.

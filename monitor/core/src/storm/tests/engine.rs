@@ -2,10 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
-    super::sim::{Random, address},
-    *,
-};
+use super::{super::sim::address, *};
 use crate::event::CloseHow;
 
 #[test]
@@ -179,34 +176,4 @@ fn a_returning_client_is_counted_and_a_new_one_is_not() {
     storm.departed(&sim::departure(at(4.0), address(1)), 1);
     storm.arrived(at(400.0), address(1));
     assert_eq!(storm.reconnects(), 1, "long after");
-}
-
-/// Prints the cost of an event with a million addresses. It does not test speed.
-#[test]
-#[ignore = "a measurement: run it with --release"]
-fn the_cost_of_an_event_with_a_million_addresses() {
-    let mut storm = engine();
-    let mut random = Random(1);
-    let clients: Vec<IpAddr> = (0..1_000_000)
-        .map(|_| address(random.bits() as usize & 0xff_ffff))
-        .collect();
-    let mut worst = Duration::ZERO;
-    for (round, pace) in [(0_u64, 100_000_u64), (1, 100_000), (2, 10_000)] {
-        let begin = std::time::Instant::now();
-        for (n, client) in clients.iter().enumerate() {
-            let now = Ktime((round * 200 + 1) * 1_000_000_000 + n as u64 * pace);
-            storm.arrived(now, *client);
-            storm.settled(now, *client, AttemptOutcome::Refused(Some(429)));
-            storm.departed(&sim::departure(now, *client), 1_000_000);
-            while storm.poll_timeout().is_some_and(|due| due <= now) {
-                let begin = std::time::Instant::now();
-                storm.handle_timeout(now);
-                worst = worst.max(begin.elapsed());
-            }
-            while storm.poll_alert().is_some() {}
-        }
-        let each = begin.elapsed() / 3_000_000;
-        println!("round {round}: {each:?} for each event, the longest {worst:?}");
-    }
-    println!("{} bytes", storm.bytes());
 }
