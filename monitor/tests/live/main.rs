@@ -5,9 +5,11 @@
 
 mod access_log;
 mod alertmanager;
+mod all_verdicts;
 mod alone;
 mod backend;
 mod capture;
+mod cgroup_tree;
 mod control;
 mod crowd;
 mod dice;
