@@ -53,7 +53,7 @@ mod tests {
         let wakes = |second: &u64| {
             let now = start + Duration::from_secs(*second);
             let drained = drains(*second);
-            let is_awake = second % 2 == 0 || watchdog.due().is_some_and(|due| due <= now);
+            let is_awake = second.is_multiple_of(2) || watchdog.due().is_some_and(|due| due <= now);
             is_awake && drained && watchdog.handle_drained(now)
         };
         (0..30).filter(wakes).collect()
