@@ -8,20 +8,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 
 use crate::{
     bytecode_lock::sha256,
-    chart,
-    cross::{self, Target},
-    files::{read, recreate},
+    chart, cross,
+    files::{read, recreate, write},
     image,
     package::{self, Package},
-    release_build::{Effort, PROGRAM},
+    release_build::Effort,
     source,
 };
 
-/// The file with the checksums of all others, in the format of sha256sum.
+/// The file with the checksums of all others.
 const CHECKSUMS: &str = "SHA256SUMS";
 
 #[derive(clap::Args)]
@@ -69,16 +68,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let folder = package::folder();
     recreate(&folder)?;
-    let date = source::date()?;
     let mut artifacts = Vec::new();
     for target in targets {
         let package = Package::build(target, Effort::Full, args.revision)?;
-        artifacts.extend(of_target(&folder, target, &package, date)?);
+        artifacts.extend(Artifacts::pack(&folder, &package)?.all());
         if !args.no_image {
             artifacts.push(image::build(target, package.wsmon())?);
         }
     }
-    artifacts.push(chart::archive(&folder, date)?);
+    artifacts.push(chart::archive(&folder, source::date()?)?);
     artifacts.push(write_checksums(&folder, &artifacts)?);
     for artifact in artifacts {
         let size = fs::metadata(&artifact).map_or(0, |metadata| metadata.len());
@@ -87,31 +85,75 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What a release has for each processor.
-fn of_target(
-    folder: &Path,
-    target: &Target,
-    package: &Package,
-    date: u64,
-) -> Result<Vec<PathBuf>> {
-    let name = format!("{PROGRAM}-{}-{}", env!("CARGO_PKG_VERSION"), target.name);
-    Ok(vec![
-        archive::archive(folder, &name, package, date)?,
-        package.deb()?,
-        package.rpm()?,
-        sbom::write(folder, &name, target.name, date)?,
-    ])
+/// Packs what a release has for this machine's processor twice, compares it, and checks the packages. wsmon is linked as
+/// for other tests.
+///
+/// # Errors
+/// With what is different or wrong.
+pub(crate) fn run_check() -> Result<()> {
+    let package = Package::build(cross::given_or_native(None)?, Effort::Quick, 1)?;
+    let folder = package::folder();
+    fs::create_dir_all(&folder)?;
+    let first = checksums(&folder, &Artifacts::pack(&folder, &package)?.all())?;
+    let artifacts = Artifacts::pack(&folder, &package)?;
+    package::check(&artifacts.deb, &artifacts.rpm)?;
+    let second = checksums(&folder, &artifacts.all())?;
+    ensure!(
+        first == second,
+        "the same files give other bytes when they are packed again:\n{first}{second}"
+    );
+    Ok(())
+}
+
+/// What a release has for one processor.
+struct Artifacts {
+    archive: PathBuf,
+    deb: PathBuf,
+    rpm: PathBuf,
+    sbom: PathBuf,
+}
+
+impl Artifacts {
+    fn pack(folder: &Path, package: &Package) -> Result<Self> {
+        Ok(Self {
+            archive: archive::write(folder, package)?,
+            deb: package.deb()?,
+            rpm: package.rpm()?,
+            sbom: sbom::write(
+                folder,
+                &package.name(),
+                package.target().name,
+                package.date(),
+            )?,
+        })
+    }
+
+    fn all(self) -> [PathBuf; 4] {
+        let Self {
+            archive,
+            deb,
+            rpm,
+            sbom,
+        } = self;
+        [archive, deb, rpm, sbom]
+    }
 }
 
 fn write_checksums(folder: &Path, artifacts: &[PathBuf]) -> Result<PathBuf> {
-    let mut lines = Vec::new();
-    for artifact in artifacts {
-        let bytes = read(artifact)?;
-        let name = artifact.strip_prefix(folder).unwrap_or(artifact);
-        lines.push(format!("{}  {}\n", sha256(&bytes), name.display()));
-    }
     let path = folder.join(CHECKSUMS);
-    fs::write(&path, lines.concat())
-        .with_context(|| format!("could not write {}", path.display()))?;
+    write(&path, checksums(folder, artifacts)?.as_bytes(), 0o644)?;
     Ok(path)
+}
+
+/// In the format of sha256sum.
+fn checksums(folder: &Path, artifacts: &[PathBuf]) -> Result<String> {
+    let lines = artifacts.iter().map(|artifact| {
+        let name = artifact.strip_prefix(folder).unwrap_or(artifact);
+        Ok(format!(
+            "{}  {}\n",
+            sha256(&read(artifact)?),
+            name.display()
+        ))
+    });
+    lines.collect()
 }

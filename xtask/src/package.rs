@@ -14,10 +14,10 @@ use rustix::fs::Mode;
 use crate::{
     cross::{self, Target},
     files::read,
-    release_build::{self, Effort},
+    release_build::{self, Effort, PROGRAM},
     source, third_party, workspace,
 };
-pub(crate) use check::run_check;
+pub(crate) use check::check;
 use install_tree::{Generated, InstallTree, Layout};
 
 #[derive(clap::Args)]
@@ -52,24 +52,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         true => Effort::Quick,
         false => Effort::Full,
     };
-    for package in build(target, effort, args.revision)? {
+    let package = Package::build(target, effort, args.revision)?;
+    fs::create_dir_all(folder())?;
+    for package in [package.deb()?, package.rpm()?] {
         let size = fs::metadata(&package).map_or(0, |metadata| metadata.len());
         println!("{}, {} KiB", package.display(), size / 1024);
     }
     Ok(())
-}
-
-/// Builds wsmon and both packages; returns their paths.
-///
-/// # Errors
-/// If something is missing, or a step fails.
-pub(crate) fn build(
-    target: &'static Target,
-    effort: Effort,
-    revision: u32,
-) -> Result<Vec<PathBuf>> {
-    let package = Package::build(target, effort, revision)?;
-    Ok(vec![package.deb()?, package.rpm()?])
 }
 
 /// wsmon for one processor, and what the packages are made of.
@@ -80,7 +69,6 @@ pub(crate) struct Package {
     /// The licences of the crates inside it.
     third_party: String,
     revision: u32,
-    /// The time of all files, in seconds since 1970.
     date: u64,
 }
 
@@ -107,6 +95,24 @@ impl Package {
             revision,
             date,
         })
+    }
+
+    /// The name of its files other than packages.
+    pub(crate) fn name(&self) -> String {
+        format!(
+            "{PROGRAM}-{}-{}",
+            env!("CARGO_PKG_VERSION"),
+            self.target.name
+        )
+    }
+
+    pub(crate) fn target(&self) -> &'static Target {
+        self.target
+    }
+
+    /// The time of all files, in seconds since 1970.
+    pub(crate) fn date(&self) -> u64 {
+        self.date
     }
 
     /// The program.

@@ -21,7 +21,7 @@ pub(crate) const PROGRAM: &str = "wsmon";
 pub(crate) enum Effort {
     /// For users: linked with optimization, and the same bytes in every folder.
     Full,
-    /// For tests: for this machine's processor the build that other tests use too.
+    /// For tests: for this machine's processor the build that is measured too.
     Quick,
 }
 

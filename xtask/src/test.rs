@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build_ebpf, chart, fuzz, image, lint, package,
+    build_ebpf, chart, dist, fuzz, image, lint,
     program::Program,
     root::{Prerequisite, as_root, is_root},
     setup, vm,
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.filter.is_empty() {
         report.section("chart", chart::run_check);
         report.section("fuzz targets, briefly", fuzz::run_briefly);
-        report.section("packages", package::run_check);
+        report.section("packages", dist::run_check);
     }
     for target in RootTarget::all()? {
         match target.obstacle() {

@@ -9,37 +9,34 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     documents::documents,
-    files::{read, remove, write},
+    files::{self, read, remove},
     package::Package,
     release_build::PROGRAM,
     third_party, workspace,
 };
 
-/// Writes `NAME.tar.gz` into `folder`, with everything in a folder NAME, and returns its path. All files get the time
-/// `date`, in seconds since 1970.
+/// Writes the archive into `folder`, with everything in a folder of the same name, and returns its path.
 ///
 /// # Errors
 /// If a file cannot be read or written, or tar fails.
-pub(super) fn archive(folder: &Path, name: &str, package: &Package, date: u64) -> Result<PathBuf> {
-    let stage = folder.join(name);
-    write(&stage.join(PROGRAM), package.wsmon(), 0o755)?;
-    write(
-        &stage.join(third_party::FILE),
-        package.third_party().as_bytes(),
-        0o644,
-    )?;
+pub(super) fn write(folder: &Path, package: &Package) -> Result<PathBuf> {
+    let name = package.name();
+    let stage = folder.join(&name);
+    files::write(&stage.join(PROGRAM), package.wsmon(), 0o755)?;
+    let third_party = package.third_party().as_bytes();
+    files::write(&stage.join(third_party::FILE), third_party, 0o644)?;
     let root = workspace::root();
     for file in documents(&root)? {
-        write(&stage.join(&file), &read(&root.join(&file))?, 0o644)?;
+        files::write(&stage.join(&file), &read(&root.join(&file))?, 0o644)?;
     }
     let archive = folder.join(format!("{name}.tar.gz"));
-    pack(folder, name, date, &archive)?;
+    pack(folder, &name, package.date(), &archive)?;
     remove(&stage)?;
     Ok(archive)
 }
 
 /// Packs a folder independently of this machine: sorted, with a fixed time, without users, with
-/// fixed access modes.
+/// fixed access modes. The time is in seconds since 1970.
 ///
 /// # Errors
 /// If tar fails.

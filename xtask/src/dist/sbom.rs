@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::{
     dependencies::{self, Dependency},
+    files,
     release_build::PROGRAM,
     source, workspace,
 };
 
-/// Writes `NAME.cdx.json` for the build for `target` into `folder`, and returns its path. `date` is in seconds since
-/// 1970.
+/// Writes `NAME.cdx.json` for wsmon on `target` into `folder`, and returns its path. `date` is in seconds since 1970.
 ///
 /// # Errors
 /// If cargo fails, or the file cannot be written.
@@ -21,7 +21,7 @@ pub(crate) fn write(folder: &Path, name: &str, target: &str, date: u64) -> Resul
     let document = document(&dependencies::of(target)?, &compiler, date)?;
     let path = folder.join(format!("{name}.cdx.json"));
     let text = serde_json::to_string_pretty(&document)? + "\n";
-    std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+    files::write(&path, text.as_bytes(), 0o644)?;
     Ok(path)
 }
 
