@@ -27,6 +27,8 @@ mod problem;
 pub mod profiles;
 mod reading;
 mod value;
+#[cfg(feature = "daemon")]
+pub mod web_config;
 
 pub(crate) use value::Limit;
 #[cfg(feature = "daemon")]
@@ -65,6 +67,8 @@ pub struct DaemonTable {
     pub metrics_addr: Vec<MetricsAddress>,
     /// Whether the page at `/` of these addresses shows the state of the daemon.
     pub status_page: bool,
+    /// Who may read the metrics, in the format that Prometheus' exporters share.
+    pub web_config: Option<PathBuf>,
     /// A path, or `none`.
     pub control: Option<PathBuf>,
     /// Where learned state is kept.

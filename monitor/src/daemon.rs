@@ -22,7 +22,7 @@ use crate::{
     kernel::{
         bpf::loader::{LoadError, Loaded},
         clock,
-        host::netns::NetNsError,
+        host::{netns::NetNsError, own_process::OwnProcess},
         owner_service::OwnerService,
         sock_diag::socket_finder::FindError,
     },
@@ -60,7 +60,7 @@ use frame_stream::FrameStreamError;
 use housekeeping::Housekeeping;
 use intake::{Arrival, Intake};
 use outputs::{OutputEvent, Outputs};
-use reconcile::Seeded;
+use reconcile::{SearchProgress, Seeded};
 use service_manager::ServiceManager;
 use state::StateFile;
 use status_page::TrendRecorder;
@@ -137,6 +137,9 @@ pub struct Daemon {
     outputs: Outputs,
     housekeeping: Housekeeping,
     started_at: Instant,
+    /// The start on both clocks; it converts later moments for `/metrics`.
+    clocks: Now,
+    process: OwnProcess,
     /// `None` without the status page.
     trend: Option<TrendRecorder>,
     service_manager: ServiceManager,
@@ -183,6 +186,8 @@ impl Daemon {
             outputs: Outputs::take(&mut loaded, sinks, access_log, &settings)?,
             housekeeping: Housekeeping::take(&mut loaded, &listeners, settings.reap, state)?,
             started_at: Instant::now(),
+            clocks: both_clocks(),
+            process: OwnProcess::open()?,
             trend: settings
                 .status_page
                 .then(|| TrendRecorder::new(listeners.len())),
@@ -203,18 +208,22 @@ impl Daemon {
         self.core.handle_known_hops(known);
     }
 
-    /// Finds the connections older than the programs. Blocks for some microseconds per connection and
-    /// reads the rings meanwhile.
-    pub fn seed(&mut self) -> Result<Seeded, NetNsError> {
+    /// Finds the connections older than the programs, in some microseconds each, and reads the rings
+    /// meanwhile. What takes longer than a start may take is found by [`run`](Self::run).
+    pub async fn seed(&mut self) -> Result<Seeded, NetNsError> {
         let reconciler = &mut self.intake.reconciler;
-        let older = reconciler.find_older(&self.listeners, &mut self.core)?;
-        while let Some(slice) = older.next() {
-            self.intake.seed(slice, &mut self.core);
+        let mut older = reconciler.find_older(&self.listeners, &mut self.core)?;
+        while let Some(found) = older.next().await {
+            match found {
+                SearchProgress::Connections(slice) => self.intake.seed(slice, &mut self.core),
+                SearchProgress::MayStart { unsearched } => {
+                    self.intake.older = Some(older);
+                    return Ok(self.intake.reconciler.seeded(unsearched));
+                }
+            }
             self.tick();
         }
-        let seeded = self.intake.reconciler.end_seeding(older)?;
-        self.intake.untracked_at_start += seeded.untracked as u64;
-        Ok(seeded)
+        self.intake.reconciler.end_seeding(older)
     }
 
     /// Runs until `stop` resolves.
@@ -299,6 +308,7 @@ impl Daemon {
         match arrival {
             Arrival::Records => self.intake.space_drains().await,
             Arrival::SweepDue => {}
+            Arrival::Older(found) => self.intake.handle_older(found, &mut self.core),
             Arrival::ScanDue => {
                 self.notice_losses();
                 self.intake.start_scan(&self.listeners, &self.core);
@@ -422,6 +432,8 @@ pub enum DaemonError {
     Load(#[from] LoadError),
     #[error("cannot wait for the kernel's records: {0}")]
     Runtime(#[source] io::Error),
+    #[error("cannot read what this process uses: {0}")]
+    Process(#[from] procfs::ProcError),
     #[error("cannot look up single sockets: {0}")]
     OwnerLookup(#[from] FindError),
 }

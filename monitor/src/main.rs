@@ -7,12 +7,15 @@ use std::{
 
 use clap::Parser;
 use monitor::{
-    cli::{Cli, topics},
+    cli::{Cli, environment, topics},
     diagnostics::log_limit,
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| topics::suggested(error).exit());
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let error = environment::blamed(topics::suggested(error));
+        error.exit()
+    });
     log_limit::install(cli.command.log_level());
     let outcome = cli.command.run();
     log::logger().flush();

@@ -4,11 +4,14 @@
 //! a peer's text. The exception is the workload, on request and up to a limit.
 
 mod connections;
+mod exposition;
 mod families;
 mod frames;
 mod handshakes;
 mod health;
 mod losses;
+mod openmetrics;
+mod process;
 mod storms;
 mod tcp;
 mod verdicts;
@@ -19,10 +22,12 @@ use monitor_common::{
     Direction,
     stats::{Counter, ListenerStats},
 };
-use prometheus::TextEncoder;
 
-use crate::config::listeners::ListenerConfig;
-use families::FamilyBuilder;
+use crate::{
+    config::listeners::ListenerConfig, kernel::host::own_process::ProcessFigures, records::Now,
+};
+pub use exposition::{Exposition, Format, ServerFigures};
+use families::{Family, FamilyBuilder};
 pub use losses::{LossFigure, Losses};
 use monitor_core::{
     Ktime, Tally, Workloads,
@@ -39,6 +44,9 @@ pub struct Scrape<'a> {
     pub workloads: Vec<&'a Workloads>,
     /// The moment to which ages are measured.
     pub now: Ktime,
+    /// The start on both clocks, the same in every scrape, so that a moment always has the same time.
+    pub clocks: Now,
+    pub process: &'a ProcessFigures,
     pub losses: &'a Losses,
     pub degraded: bool,
     /// Lookups of owners that failed, by reason.
@@ -83,21 +91,6 @@ pub struct MissedRuns {
     pub missed: u64,
 }
 
-/// The text of a scrape.
-pub fn render(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
-    let mut families = Vec::new();
-    connections::families(scrape, &mut families);
-    handshakes::families(scrape, &mut families);
-    storms::families(scrape, &mut families);
-    verdicts::families(scrape, &mut families);
-    frames::families(scrape, &mut families);
-    tcp::families(scrape, &mut families);
-    health::families(scrape, &mut families);
-    // A family without a series (no hop configured, nothing closed yet) has no text.
-    families.retain(|family| !family.get_metric().is_empty());
-    TextEncoder::new().encode_to_string(&families)
-}
-
 impl Scrape<'_> {
     fn each(&self) -> impl Iterator<Item = (&str, &ListenerStats, &Tally)> {
         self.listeners
@@ -114,6 +107,7 @@ impl Scrape<'_> {
             return listeners
                 .map(|(name, stats, tally)| LabelledCounts {
                     labels: vec![("listener", name)],
+                    since: None,
                     counts: Cow::Owned(ConnectionCounts {
                         // Exact, whatever the daemon misses.
                         turnover: Turnover::of(stats),
@@ -131,6 +125,7 @@ impl Scrape<'_> {
                         ("namespace", series.namespace),
                         ("workload", series.workload),
                     ],
+                    since: series.since,
                     counts: series.counts,
                 })
             })
@@ -141,6 +136,8 @@ impl Scrape<'_> {
 /// Counts with the labels that identify what they are of.
 struct LabelledCounts<'a> {
     labels: Vec<(&'static str, &'a str)>,
+    /// Since when they count; `None` if since the start.
+    since: Option<Ktime>,
     counts: Cow<'a, ConnectionCounts>,
 }
 
@@ -159,7 +156,7 @@ fn count(counter: &Counter) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use monitor_common::{
         frame::opcode,
         idle_gap_scale,
@@ -176,18 +173,45 @@ mod tests {
         facts::{Origin, Protocol, Role},
     };
 
+    fn process() -> ProcessFigures {
+        ProcessFigures {
+            started: jiff::Timestamp::UNIX_EPOCH,
+            cpu: Duration::from_millis(1_230),
+            resident_bytes: 5_000_000,
+            virtual_bytes: 9_000_000,
+            open_fds: 42,
+            max_fds: Some(1024),
+            threads: 6,
+        }
+    }
+
+    /// Of one listener that saw nothing.
+    pub(crate) fn exposition() -> Exposition {
+        exposed(&ListenerStats::EMPTY, &Tally::default(), Vec::new())
+    }
+
     fn scraped(stats: &ListenerStats, tally: &Tally, workloads: Vec<&Workloads>) -> String {
+        let exposition = exposed(stats, tally, workloads);
+        exposition.encode(Format::Text).expect("valid families")
+    }
+
+    fn exposed(stats: &ListenerStats, tally: &Tally, workloads: Vec<&Workloads>) -> Exposition {
         let listeners = [ListenerConfig {
             rules: ListenerRules::new("8080", None),
             ports: vec![PortRange(8080..=8080)],
             remote: false,
         }];
-        render(&Scrape {
+        Exposition::of(&Scrape {
             listeners: &listeners,
             stats: std::slice::from_ref(stats),
             tallies: vec![tally],
             workloads,
             now: Ktime::ZERO,
+            clocks: Now {
+                at: Ktime::ZERO,
+                ts: jiff::Timestamp::UNIX_EPOCH,
+            },
+            process: &process(),
             losses: &Losses::default(),
             degraded: false,
             owner_gaps: &[("walk_cut", 8)],
@@ -204,7 +228,6 @@ mod tests {
             programs: &[],
             kernel: "6.1.0",
         })
-        .expect("valid families")
     }
 
     #[test]
@@ -266,6 +289,12 @@ mod tests {
             "wsmon_ring_peak_bytes{ring=\"handshakes\"} 704",
             "wsmon_map_entries{map=\"snapshots\"} 9",
             "wsmon_map_max_entries{map=\"snapshots\"} 262144",
+            "process_cpu_seconds_total 1.23",
+            "process_resident_memory_bytes 5000000",
+            "process_open_fds 42",
+            "process_max_fds 1024",
+            "process_threads 6",
+            "process_start_time_seconds 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

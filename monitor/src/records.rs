@@ -44,7 +44,10 @@ pub use now::Now;
 /// The header of a list of connections with the number of watched connections when the list was begun.
 pub const TOTAL_HEADER: &str = "wsmon-connections";
 
-/// The header of a list of standing alerts with their number when the list was begun.
+/// The header of a list of groups or clients with their number, whatever the limit.
+pub const TOTAL_ENTRIES_HEADER: &str = "wsmon-entries";
+
+/// The header of a list of alerts, standing or past, with the number of those that match, whatever the limit.
 pub const TOTAL_ALERTS_HEADER: &str = "wsmon-alerts";
 
 /// The header of a list of past alerts with the number of older ones that were dropped.

@@ -14,7 +14,7 @@ use monitor::{
     kernel::{
         clock,
         host::netns::{self, NetNs},
-        sock_diag::scan::{self, Scan},
+        sock_diag::scan::{self, Scan, ScannedSocket},
     },
 };
 use monitor_core::{
@@ -212,7 +212,11 @@ fn scan_client(port: u16) -> Found {
 
 fn scan(listeners: &[ListenerConfig]) -> Found {
     let mut sockets = Vec::new();
-    let scan = scan::connections(listeners, |found| sockets.extend(found.facts())).unwrap();
+    let (surveyed, _) = scan::survey(listeners).unwrap();
+    let namespaces = surveyed.iter().filter(|it| it.has_connections);
+    let namespaces: Vec<_> = namespaces.map(|it| &it.netns).collect();
+    let visit = |found: &ScannedSocket<'_>| sockets.extend(found.facts());
+    let scan = scan::connections(listeners, &namespaces, visit).unwrap();
     Found { sockets, scan }
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the files of a release.
 
-mod archive;
+pub(crate) mod archive;
 pub(crate) mod sbom;
 
 use std::{
@@ -12,8 +12,9 @@ use anyhow::{Result, ensure};
 
 use crate::{
     bytecode_lock::sha256,
-    cross,
+    chart, cross,
     files::{read, recreate, write},
+    image,
     package::{self, Package},
     release_build::Effort,
     source,
@@ -25,9 +26,9 @@ const CHECKSUMS: &str = "SHA256SUMS";
 #[derive(clap::Args)]
 #[command(
     long_about = "Builds the files of a release from the last commit into target/dist, after removing what is there: for \
-each processor an archive with wsmon, its documents and deploy/, a Debian package, an rpm, and a list of what is \
-inside (CycloneDX); and SHA256SUMS. The same commit gives the same files, byte for byte, with the same compiler and \
-packing tools. `cargo xtask setup --tests` installs what is needed. RELEASE.md says how to make a release.",
+each processor an archive with wsmon, its documents and deploy/, a Debian package, an rpm, a container image, and a list of \
+what is inside (CycloneDX); the Helm chart; and SHA256SUMS. The same commit gives the same files, byte for byte, with \
+the same compiler and packing tools. `cargo xtask setup --tests` installs what is needed. RELEASE.md says how to make a release.",
     after_help = "\
 Examples:
   cargo xtask dist                                            for every processor
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Pack sources that differ from the last commit, for a trial
     #[arg(long)]
     allow_dirty: bool,
+    /// Leave out the container image, which needs root and buildah
+    #[arg(long)]
+    no_image: bool,
     /// Number of the packages of this version
     #[arg(long, value_name = "N", default_value_t = 1)]
     revision: u32,
@@ -59,14 +63,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for target in &targets {
         cross::require(target.name)?;
     }
+    if !args.no_image {
+        image::require_programs()?;
+    }
     let folder = package::folder();
     recreate(&folder)?;
     let mut artifacts = Vec::new();
     for target in targets {
         let package = Package::build(target, Effort::Full, args.revision)?;
         artifacts.extend(Artifacts::pack(&folder, &package)?.all());
+        if !args.no_image {
+            artifacts.push(image::build(package.target(), package.wsmon())?);
+        }
     }
-    // What is the same for every processor goes here.
+    artifacts.push(chart::archive(&folder, source::date()?)?);
     artifacts.push(write_checksums(&folder, &artifacts)?);
     for artifact in artifacts {
         let size = fs::metadata(&artifact).map_or(0, |metadata| metadata.len());

@@ -39,15 +39,18 @@ pub(crate) fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Adds the files of a folder and of those in it.
-fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the files of a folder and of those in it, as paths below `root`.
+///
+/// # Errors
+/// If a folder cannot be listed.
+pub(crate) fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let path = root.join(folder);
     let entries =
         fs::read_dir(&path).with_context(|| format!("could not list {}", path.display()))?;
     for entry in entries {
-        let entry = entry?;
-        let file = folder.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
+        let file = folder.join(entry?.file_name());
+        // Also behind a symbolic link, such as those of the chart.
+        match root.join(&file).is_dir() {
             true => collect(root, &file, files)?,
             false => files.push(file),
         }

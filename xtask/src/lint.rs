@@ -4,7 +4,10 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::workspace::{self, cargo};
+use crate::{
+    dashboards,
+    workspace::{self, cargo},
+};
 
 /// Runs every check, even after a failure, so that one run shows everything to fix.
 ///
@@ -35,6 +38,7 @@ pub(crate) fn run() -> Result<()> {
         failures.extend(workspace::run(&mut check).err());
     }
     failures.extend(replay_needs_no_aya().err());
+    failures.extend(dashboards::check().err());
     match dependencies() {
         Ok(mut check) => failures.extend(workspace::run(&mut check).err()),
         Err(reason) => println!("skipped: cargo deny check: {reason}"),

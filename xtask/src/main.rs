@@ -3,12 +3,15 @@
 mod artifacts;
 mod build_ebpf;
 mod bytecode_lock;
+mod chart;
 mod cross;
+mod dashboards;
 mod dependencies;
 mod dist;
 mod documents;
 mod files;
 mod fuzz;
+mod image;
 mod lint;
 mod npm;
 mod package;
@@ -16,6 +19,7 @@ mod peers;
 mod program;
 mod release_build;
 mod root;
+mod service_policy;
 mod setup;
 mod source;
 mod test;
@@ -46,8 +50,14 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel programs into monitor/bpf/wsmon.bpf.o
     BuildEbpf(build_ebpf::Args),
+    /// Write the Grafana dashboards in deploy/grafana
+    Dashboards(dashboards::Args),
+    /// Render the Helm chart, and check it for several versions of Kubernetes
+    Chart(chart::Args),
     /// Build the files of a release, for every processor
     Dist(dist::Args),
+    /// Build the container image, and test it in podman
+    Image(image::Args),
     /// Check formatting, clippy and the documentation
     Lint,
     /// Build a Debian package and an rpm of wsmon
@@ -68,7 +78,8 @@ enum Task {
     Scale(program::Args),
     /// Run every test that this machine and user can run
     Test(test::Args),
-    /// Run wsmon and the tests of its kernel programs on other kernels and processors, in QEMU
+    /// Run wsmon and the tests of its kernel programs on other kernels and processors, and its Debian
+    /// package under systemd, in QEMU
     Vm(vm::Args),
 }
 
@@ -78,12 +89,16 @@ Examples:
   cargo xtask setup --dry-run          what would be installed, and how
   cargo xtask build-ebpf               after a change in monitor-ebpf or monitor-common
   cargo xtask build-ebpf --check       check that the committed object matches the sources
+  cargo xtask chart                    after a change of the Helm chart
   cargo xtask record --hand-made       after a change in tests/record/src/hand_made
+  cargo xtask dashboards               after a change in xtask/src/dashboards
   cargo xtask test                     everything; as root, the kernel and live tests too
   cargo xtask test wheel handshake     only tests whose name contains one of these
   cargo xtask vm 6.1                   the kernel programs on Debian's Linux 6.1; no root needed
+  cargo xtask vm --package             the Debian package under systemd; no root needed
   cargo xtask package                  a Debian package and an rpm, in target/dist
   cargo xtask dist                     everything that a release has, in target/dist
+  cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
@@ -96,7 +111,10 @@ fn main() -> ExitCode {
         Task::Demo(args) => Program::Demo.exec(&args),
         Task::Setup(args) => setup::run(&args).map(done),
         Task::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Task::Dashboards(args) => dashboards::run(&args).map(done),
+        Task::Chart(args) => chart::run(&args).map(done),
         Task::Dist(args) => dist::run(&args).map(done),
+        Task::Image(args) => image::run(&args).map(done),
         Task::Lint => lint::run().map(done),
         Task::Package(args) => package::run(&args).map(done),
         Task::Record(args) => Program::Record.exec(&args),

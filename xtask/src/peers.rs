@@ -1,6 +1,6 @@
 //! The WebSocket implementations that live tests talk to, at the versions locked in
 //! `testdata/peers`: node's `ws` in `target/peers/node_modules`, Python's `websockets` in
-//! `target/peers/venv`.
+//! `target/peers/venv`. The latter also has Prometheus' Python client, whose parser checks expositions.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     let stamp = folder.join("stamp");
     let wanted = fingerprint(&locks, &folder)?;
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        steps.there("node ws and Python websockets", "target/peers");
+        steps.there("packages of node and Python", "target/peers");
         return Ok(());
     }
     npm::ci(steps, &locks, &folder)?;
@@ -44,7 +44,11 @@ pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
     virtual_environment(steps, &venv, &lock)
 }
 
-fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
+/// Makes a virtual environment of Python, with the packages of a requirements file.
+///
+/// # Errors
+/// If Python or pip fails.
+pub(crate) fn virtual_environment(steps: &Steps, venv: &Path, requirements: &Path) -> Result<()> {
     // A dry run gets here before python3 is installed.
     let python = python().unwrap_or_else(|| PathBuf::from("python3"));
     steps.step(

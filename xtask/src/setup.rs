@@ -3,15 +3,16 @@
 use std::{
     cell::Cell,
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::{
-    build_ebpf, cross, npm, peers,
+    build_ebpf, chart, cross, npm, peers,
     root::{Prerequisite, is_root},
+    service_policy::ServicePolicy,
     toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
     workspace,
 };
@@ -117,6 +118,41 @@ pub(crate) fn page_quietly() -> Result<()> {
     )
 }
 
+/// Helm and the schemas of Kubernetes for `cargo xtask chart`, silent about what is already there.
+///
+/// # Errors
+/// [`Prerequisite`] if something is missing that only root or a person can install.
+pub(crate) fn chart_quietly() -> Result<()> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    python(&steps)?;
+    chart::install(&steps)
+}
+
+/// What `cargo xtask dashboards --types` uses. Returns the folder with Grafana's types. No test needs it, because it
+/// takes 33 MB.
+///
+/// # Errors
+/// [`Prerequisite`] if something is missing that only root or a person can install.
+pub(crate) fn dashboard_types_quietly() -> Result<PathBuf> {
+    let steps = Steps {
+        quiet: true,
+        ..Steps::default()
+    };
+    steps.programs(&[NODE, NPM])?;
+    let root = workspace::root();
+    let folder = root.join("target/grafana");
+    npm::ci_once(
+        &steps,
+        "Grafana's types",
+        &root.join("testdata/grafana"),
+        &folder,
+    )?;
+    Ok(folder)
+}
+
 /// Programs that several commands use, and their packages.
 const IP: (&str, &str) = ("ip", "iproute2");
 const NFT: (&str, &str) = ("nft", "nftables");
@@ -212,6 +248,10 @@ impl Steps {
         if !self.package_lists_fresh.replace(true) {
             self.step(&mut apt_get(&["update", "--quiet"]))?;
         }
+        let _policy = match self.dry_run {
+            true => None,
+            false => Some(ServicePolicy::deny().context("could not keep servers from starting")?),
+        };
         let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
         self.step(&mut apt_get(&[&options, packages].concat()))
     }
@@ -322,6 +362,9 @@ fn tests(steps: &Steps) -> Result<()> {
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("qemu-system-aarch64", "qemu-system-arm"),
         ("busybox", "busybox-static"),
+        ("mmdebstrap", "mmdebstrap"),
+        ("genext2fs", "genext2fs"),
+        ("resize2fs", "e2fsprogs"),
         ("xz", "xz-utils"),
         ("tshark", "tshark"),
         TCPDUMP,
@@ -331,16 +374,28 @@ fn tests(steps: &Steps) -> Result<()> {
         ("zsh", "zsh"),
         ("fish", "fish"),
         ("tmux", "tmux"),
+        ("buildah", "buildah"),
+        ("podman", "podman"),
+        ("runc", "runc"),
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
+        ("curl", "curl"),
     ];
     steps.programs(&tools)?;
     cross_builds(steps)?;
+    python(steps)?;
+    peers::install(steps)?;
+    chart::install(steps)
+}
+
+fn python(steps: &Steps) -> Result<()> {
     match peers::python() {
-        Some(python) => steps.there("python3 with venv", &python.display().to_string()),
-        None => steps.packages(&["python3", "python3-venv"])?,
+        Some(python) => {
+            steps.there("python3 with venv", &python.display().to_string());
+            Ok(())
+        }
+        None => steps.packages(&["python3", "python3-venv"]),
     }
-    peers::install(steps)
 }
 
 /// The toolchains with which `cargo xtask vm` and `cargo xtask dist` build for other processors.

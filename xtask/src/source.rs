@@ -33,6 +33,20 @@ pub(crate) fn timestamp(date: u64) -> Result<Timestamp> {
         .context("the date of the sources is out of range")
 }
 
+/// The last commit, with `-dirty` if the sources differ from it.
+///
+/// # Errors
+/// Without a commit.
+pub(crate) fn revision() -> Result<String> {
+    git(&[
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty",
+    ])
+}
+
 /// Refuses sources that differ from the last commit: nobody could build them again.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build_ebpf, dist, fuzz, lint,
+    build_ebpf, chart, dist, fuzz, image, lint,
     program::Program,
     root::{Prerequisite, as_root, is_root},
     setup, vm,
@@ -40,14 +40,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         workspace::run(cargo(&["test", "--no-fail-fast", "--"]).args(&args.filter))
     });
     if args.filter.is_empty() {
+        report.section("chart", chart::run_check);
         report.section("fuzz targets, briefly", fuzz::run_briefly);
         report.section("packages", dist::run_check);
     }
     for target in RootTarget::all()? {
-        if is_root() {
-            report.section(&target.title(), || target.run(&args.filter));
-        } else {
-            report.skip(&target.title(), "needs root");
+        match target.obstacle() {
+            None => report.section(&target.title(), || target.run(&args.filter)),
+            Some(why) => report.skip(&target.title(), why),
         }
     }
     if args.filter.is_empty() {
@@ -112,7 +112,22 @@ impl RootTarget {
         }
     }
 
+    fn is_of_image(&self) -> bool {
+        matches!(self, Self::Integration(name) if name == image::TESTS)
+    }
+
+    /// Why this machine or user can't run it.
+    fn obstacle(&self) -> Option<&'static str> {
+        if !is_root() {
+            return Some("needs root");
+        }
+        self.is_of_image().then(image::obstacle).flatten()
+    }
+
     fn run(&self, filter: &[String]) -> Result<()> {
+        if self.is_of_image() {
+            return image::test(filter);
+        }
         let start = |arguments: &[&str]| {
             let mut command = root_tests();
             match self {

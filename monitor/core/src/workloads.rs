@@ -44,6 +44,8 @@ fn label(text: &str) -> Box<str> {
 pub struct WorkloadSeries<'a> {
     pub namespace: &'a str,
     pub workload: &'a str,
+    /// Since when it counts; `None` for the whole time.
+    pub since: Option<Ktime>,
     pub counts: Cow<'a, ConnectionCounts>,
 }
 
@@ -133,6 +135,17 @@ struct Series {
     cgroups: u32,
     /// When the last of them left.
     idle_since: Ktime,
+    /// When its workload got this place; `None` for the series without a workload.
+    since: Option<Ktime>,
+}
+
+impl Series {
+    fn begun(now: Ktime) -> Self {
+        Self {
+            since: Some(now),
+            ..Self::default()
+        }
+    }
 }
 
 impl Workloads {
@@ -156,10 +169,14 @@ impl Workloads {
     /// unknown, and of those without room. Their gauges add up to the listener's at any time, their
     /// counters as soon as every cgroup has its workload, until a workload is forgotten.
     pub fn series(&self) -> impl Iterator<Item = WorkloadSeries<'_>> {
-        let named = self.named.iter().map(|(name, index)| WorkloadSeries {
-            namespace: &name.namespace,
-            workload: &name.name,
-            counts: Cow::Borrowed(&self.series[index.index()].counts),
+        let named = self.named.iter().map(|(name, index)| {
+            let series = &self.series[index.index()];
+            WorkloadSeries {
+                namespace: &name.namespace,
+                workload: &name.name,
+                since: series.since,
+                counts: Cow::Borrowed(&series.counts),
+            }
         });
         let mut unknown = self.series[SeriesIndex::UNKNOWN.index()].counts.clone();
         for cgroup in self.cgroups.iter().flatten() {
@@ -172,11 +189,13 @@ impl Workloads {
             WorkloadSeries {
                 namespace: "",
                 workload: "unknown",
+                since: None,
                 counts: Cow::Owned(unknown),
             },
             WorkloadSeries {
                 namespace: "",
                 workload: "other",
+                since: None,
                 counts: Cow::Borrowed(other),
             },
         ])
@@ -325,14 +344,14 @@ impl Workloads {
         let index = if self.named.len() < self.limit {
             // Lossless: the limit fits.
             let index = SeriesIndex(self.series.len() as u16);
-            self.series.push(Series::default());
+            self.series.push(Series::begun(now));
             index
         } else {
             let Some((oldest, index)) = self.most_idle(now) else {
                 return SeriesIndex::OTHER;
             };
             self.named.remove(&oldest);
-            self.series[index.index()] = Series::default();
+            self.series[index.index()] = Series::begun(now);
             index
         };
         self.named.insert(name.clone(), index);

@@ -12,7 +12,6 @@ mod standing;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +21,7 @@ use serde::Serialize;
 
 use super::delivery::{Delivery, Encoder, Undelivered};
 use crate::{
-    config::endpoint::Endpoint,
+    config::{endpoint::Endpoint, metrics_address::MetricsUrl},
     records::{Now, json},
 };
 use monitor_core::Alert;
@@ -43,16 +42,13 @@ pub struct Alertmanagers {
 }
 
 impl Alertmanagers {
-    /// `metrics_addr` becomes the source of the alerts, or else this host.
-    pub fn start(endpoints: &[Endpoint], metrics_addr: Option<SocketAddr>) -> io::Result<Self> {
+    /// `metrics_url` becomes the source of the alerts, or else this host.
+    pub fn start(endpoints: &[Endpoint], metrics_url: Option<MetricsUrl>) -> io::Result<Self> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
-        let source: Arc<str> = match metrics_addr {
+        let source: Arc<str> = match metrics_url {
             None => format!("http://{host}/").into(),
-            Some(address) if address.ip().is_unspecified() => {
-                format!("http://{host}:{}/metrics", address.port()).into()
-            }
-            Some(address) => format!("http://{address}/metrics").into(),
+            Some(url) => url.on(&host).into(),
         };
         let standing = Arc::new(Mutex::new(StandingAlerts::new(&host)));
         let deliveries = endpoints.iter().map(|endpoint| {
@@ -187,7 +183,10 @@ mod tests {
     #[test]
     fn a_verdict_keeps_its_labels_when_its_certainty_changes_and_when_it_ends() {
         let receiver = Receiver::start([Answer::status(503)]);
-        let listening = "127.0.0.1:6455".parse().expect("an address");
+        let listening = MetricsUrl {
+            addr: "127.0.0.1:6455".parse().expect("an address"),
+            has_tls: false,
+        };
         let mut sink =
             Alertmanagers::start(&[receiver.endpoint("/am/")], Some(listening)).expect("a thread");
         let mut alert = alert::tests::alert();

@@ -2,13 +2,12 @@
 
 use std::{
     io::{self, IsTerminal},
-    net::SocketAddr,
     path::PathBuf,
 };
 
 use super::{alertmanager::Alertmanagers, delivery::Undelivered, webhook::Webhook};
 use crate::{
-    config::{alert_format::AlertFormat, endpoint::Endpoint},
+    config::{alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsUrl},
     diagnostics::color::{self, Color},
     logs::line_log::{LineLog, LogTarget, LostLines},
     records::{
@@ -29,8 +28,8 @@ pub struct SinkSettings {
     pub alert_format: AlertFormat,
     pub alertmanagers: Vec<Endpoint>,
     pub webhooks: Vec<Endpoint>,
-    /// The metrics server's address, if there is one. Alertmanager shows it as an alert's source.
-    pub metrics_addr: Option<SocketAddr>,
+    /// Where metrics are served, if anywhere. Alertmanager shows it as an alert's source.
+    pub metrics_url: Option<MetricsUrl>,
 }
 
 /// How the alert log writes a line.
@@ -133,7 +132,7 @@ impl Sinks {
             let path = target.path().to_owned();
             SinkError::AlertLog { path, source }
         })?;
-        let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_addr)
+        let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_url)
             .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
         let form = LineForm::new(settings.alert_format, target);

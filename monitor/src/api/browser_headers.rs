@@ -27,7 +27,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
 pub(super) async fn add(mut response: Response) -> Response {
     for (name, value) in HEADERS {
         let value = HeaderValue::from_static(value);
-        response.headers_mut().insert(name, value);
+        // The web configuration may have set it.
+        response.headers_mut().entry(name).or_insert(value);
     }
     response
 }

@@ -37,6 +37,7 @@ use parameters::Parameters;
 
 use crate::kernel::{bpf::maps::MapAccessError, owner_service::OwnerService};
 use crate::records::{
+    TOTAL_ENTRIES_HEADER,
     clients::ClientRecord,
     connections::{ConnectionRecord, State},
     frames::{Filter, OneIn},
@@ -261,6 +262,13 @@ fn joined(lines: &[String]) -> Bytes {
 /// Empty when all were taken.
 fn next_page(conns: &mut impl Iterator<Item = ConnId>) -> Vec<ConnId> {
     conns.take(record_pages::PAGE).collect()
+}
+
+/// The first groups or clients, up to the limit.
+fn first_entries<T: Serialize>(mut records: Vec<T>, limit: Option<usize>) -> Response {
+    let total = [(TOTAL_ENTRIES_HEADER, records.len().to_string())];
+    records.truncate(limit.unwrap_or(usize::MAX));
+    (total, written(&records)).into_response()
 }
 
 fn written<T: Serialize>(records: &[T]) -> Response {

@@ -5,38 +5,47 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     extract::{RawQuery, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, VARY},
+    },
     middleware,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use prometheus::TEXT_FORMAT;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{self, JoinSet},
 };
+use tower_http::compression::CompressionLayer;
 
 use super::{
-    browser_headers, metrics_sockets,
+    access::{self, Access},
+    browser_headers, metrics_sockets, negotiation,
     page::{self, PageData},
+    tls_listener::TlsListener,
 };
-use crate::config::metrics_address::MetricsAddress;
+use crate::{
+    config::metrics_address::MetricsAddress,
+    metrics::{Exposition, ServerFigures},
+};
 
 /// A request to the daemon, which owns all state; the response goes back through the channel.
 #[derive(Debug)]
 pub enum MetricsRequest {
-    /// The exposition text.
-    Metrics(oneshot::Sender<String>),
+    /// All metrics.
+    Metrics(oneshot::Sender<Exposition>),
     /// Whether the loop runs.
     Alive(oneshot::Sender<()>),
     /// The same, with a line for each listener on whose ports nobody listens.
@@ -89,16 +98,19 @@ impl MetricsServer {
 
     /// Serves until the process ends, on its own thread, because loading the programs and finding the
     /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
-    /// whether the page at `/` shows the state of the daemon.
-    pub fn start(self, has_status_page: bool) -> io::Result<Serving> {
+    /// whether the page at `/` shows the state of the daemon, `access` who may read what is served.
+    pub fn start(self, has_status_page: bool, access: Access) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (requests, received) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
+        let access = Arc::new(access);
         let daemon = ScrapeSource {
             requests,
             is_started: is_started.clone(),
+            access: access.clone(),
+            last_scrape: Arc::default(),
         };
         let page = if has_status_page {
             get(status_page)
@@ -114,6 +126,11 @@ impl MetricsServer {
             .route("/docs/metrics.md", get(METRICS))
             .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
+            .layer(CompressionLayer::new())
+            .layer(middleware::from_fn_with_state(
+                access.clone(),
+                access::check,
+            ))
             .layer(middleware::map_response(browser_headers::add))
             .with_state(daemon);
         let listeners = {
@@ -127,6 +144,7 @@ impl MetricsServer {
         let serve = async move {
             let mut serving = JoinSet::new();
             for listener in listeners {
+                let listener = TlsListener::new(listener, access.clone());
                 serving.spawn(axum::serve(listener, router.clone()).into_future());
             }
             serving.join_all().await
@@ -161,6 +179,9 @@ impl Serving {
 struct ScrapeSource {
     requests: mpsc::Sender<MetricsRequest>,
     is_started: Arc<AtomicBool>,
+    access: Arc<Access>,
+    /// How long the last exposition took.
+    last_scrape: Arc<Mutex<Option<Duration>>>,
 }
 
 impl ScrapeSource {
@@ -172,6 +193,12 @@ impl ScrapeSource {
             return None;
         }
         request_reply(&self.requests, request).await
+    }
+
+    fn last_scrape(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.last_scrape
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,10 +222,33 @@ async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQue
     }
 }
 
-async fn metrics(State(daemon): State<ScrapeSource>) -> Response {
-    match daemon.request_reply(MetricsRequest::Metrics).await {
-        Some(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+async fn metrics(State(daemon): State<ScrapeSource>, headers: HeaderMap) -> Response {
+    let format = negotiation::format(&headers);
+    let begin = Instant::now();
+    let Some(exposition) = daemon.request_reply(MetricsRequest::Metrics).await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let exposition = exposition.with_server(&ServerFigures {
+        last_scrape: *daemon.last_scrape(),
+        web_config_failures: daemon.access.failures(),
+    });
+    // With hundreds of listeners, the text has megabytes, and other requests must not wait for it.
+    let encoded = task::spawn_blocking(move || exposition.encode(format)).await;
+    match encoded {
+        Ok(Ok(text)) => {
+            *daemon.last_scrape() = Some(begin.elapsed());
+            let headers = [
+                (CONTENT_TYPE, format.content_type()),
+                (VARY, ACCEPT.as_str()),
+            ];
+            (headers, text).into_response()
+        }
+        Ok(Err(error)) => {
+            log::error!("cannot answer a scrape: {error}");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+        // The panic was reported.
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

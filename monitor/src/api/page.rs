@@ -30,7 +30,7 @@ pub struct PageData {
 
 /// What every response forbids a browser. The hash is that of [`STYLE`]; a test compares it.
 pub(super) const POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-ym5rOUOVuaJsKiH2SKwHlQBWAwuPE39NsqlLJrjF7KM='; img-src data:; \
+    style-src 'sha256-IrznSQVku+Zhl2N/qZ2YkqqiVtf3H4X/6WqrKhryoUY='; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page/style.css");

@@ -152,8 +152,14 @@ async fn list(args: &AlertsArgs, mut lines: ResponseLines) -> CommandResult {
     }
     let left = lines.alerts.map_or(0, |total| total.saturating_sub(shown));
     if left > 0 && args.limit().is_some_and(|limit| shown >= limit) {
-        let more = Counted(left as u64, "more alert");
-        stderr_line!("{more}: --limit 0 shows all");
+        // Of the log, the latest lines are shown.
+        let others = if args.history {
+            "older alert"
+        } else {
+            "more alert"
+        };
+        let others = Counted(left as u64, others);
+        stderr_line!("{others}: --limit 0 shows all");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::kernel::{
     bpf::{loader::LoadSettings, refusal::Refusal},
     prerequisites::{
-        self, Prerequisite,
+        self, Prerequisite, capabilities,
         programs::{self, ProgramSurvey},
     },
 };
@@ -49,6 +49,7 @@ pub struct CheckArgs {
 
 /// Prints the survey to stdout. Fails only if stdout does.
 pub fn run(args: &CheckArgs) -> CommandResult {
+    capabilities::make_effective();
     print_survey(args).map_err(|error| Failure::failed(format!("cannot print: {error}")))
 }
 

@@ -18,7 +18,8 @@ use super::exit::Failure;
 use crate::{
     diagnostics::error_chain::one_line,
     records::{
-        DROPPED_HEADER, TOTAL_ALERTS_HEADER, TOTAL_HEADER, UNSERVED_HEADER, printable::printable,
+        DROPPED_HEADER, TOTAL_ALERTS_HEADER, TOTAL_ENTRIES_HEADER, TOTAL_HEADER, UNSERVED_HEADER,
+        printable::printable,
     },
 };
 
@@ -33,7 +34,9 @@ pub const DEFAULT_CONTROL: &str = "/run/wsmon.sock";
 pub struct ResponseLines {
     /// The number of connections the daemon watched when it began the list, if the response has it.
     pub connections: Option<usize>,
-    /// The number of alerts that stood when the daemon began the list, if the response has it.
+    /// The number of groups or clients, whatever the limit, if the response has it.
+    pub entries: Option<usize>,
+    /// The number of alerts, standing or past, whatever the limit, if the response has it.
     pub alerts: Option<usize>,
     /// The number of past alerts that the daemon dropped, if the response has it.
     pub dropped: Option<usize>,
@@ -119,6 +122,7 @@ async fn request(daemon: Daemon, target: &str) -> Result<ResponseLines, ClientEr
     let status = response.status();
     let number = |header: &str| response.headers().get(header)?.to_str().ok()?.parse().ok();
     let connections = number(TOTAL_HEADER);
+    let entries = number(TOTAL_ENTRIES_HEADER);
     let alerts = number(TOTAL_ALERTS_HEADER);
     let dropped = number(DROPPED_HEADER);
     let unserved = response.headers().get(UNSERVED_HEADER);
@@ -129,6 +133,7 @@ async fn request(daemon: Daemon, target: &str) -> Result<ResponseLines, ClientEr
     if status == StatusCode::OK {
         return Ok(ResponseLines {
             connections,
+            entries,
             alerts,
             dropped,
             unserved,

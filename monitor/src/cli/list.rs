@@ -24,8 +24,9 @@ use super::{
     color::ColorArgs,
     exit::{CommandResult, Failure},
     format_args::FormatArgs,
-    screen::{self, Grouped, Shown},
+    screen::{self, Counted, Grouped, Shown},
     table::{Cell, Column, Table, terminal_height},
+    totals,
     watch::positive_duration,
 };
 use crate::{
@@ -209,6 +210,21 @@ impl ListArgs {
         })
     }
 
+    /// The line that says how many of `entries`, groups or clients, were left out after `rows`.
+    fn left_out_entries(&self, rows: usize, entries: usize) -> Option<String> {
+        let left = entries.saturating_sub(rows) as u64;
+        let noun = match self.by {
+            Some(By::Client) => "more client",
+            _ => "more group",
+        };
+        (left > 0).then(|| format!("{}: -n 0 shows all", Counted(left, noun)))
+    }
+
+    /// Whether totals of all connections are shown with the rows.
+    fn has_totals(&self) -> bool {
+        self.by.is_none() && !self.ended && !self.format.is_json()
+    }
+
     /// Whether only some connections are wanted.
     fn has_conditions(&self) -> bool {
         self.listener.is_some()
@@ -236,6 +252,9 @@ async fn print<T: DeserializeOwned, C: Into<Cell>>(
             // On stderr, because the rows may go to another program.
             stderr_line!("{remark}");
         }
+        if let Some(totals) = totals(args).await {
+            stderr_line!("{totals}");
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let mut redraw = Redraw::new(period);
@@ -247,9 +266,18 @@ async fn print<T: DeserializeOwned, C: Into<Cell>>(
         let mut block = Vec::new();
         let lines = client::get(&args.control, &target()).await?;
         let remark = print_once(args, lines, columns.clone(), &row, nothing, &mut block).await?;
-        if redraw.show(&block, remark.as_deref())? == Shown::NobodyReads {
+        let totals = totals(args).await;
+        if redraw.show(&block, remark.as_deref(), totals.as_deref())? == Shown::NobodyReads {
             return Ok(ExitCode::SUCCESS);
         }
+    }
+}
+
+/// What is said with the rows on a terminal.
+async fn totals(args: &ListArgs) -> Option<String> {
+    match args.has_totals() {
+        true => totals::for_terminal(&args.control, args.listener.as_deref()).await,
+        false => None,
     }
 }
 
@@ -284,8 +312,14 @@ async fn print_once<T: DeserializeOwned, C: Into<Cell>>(
         };
         screen::write_line(out, line.as_bytes())?;
     }
-    let connections = lines.connections.filter(|_| !args.format.is_json());
-    Ok(connections.and_then(|total| args.left_out(rows, total)))
+    if args.format.is_json() {
+        return Ok(None);
+    }
+    let entries = lines
+        .entries
+        .and_then(|total| args.left_out_entries(rows, total));
+    let connections = || args.left_out(rows, lines.connections?);
+    Ok(entries.or_else(connections))
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -327,6 +361,12 @@ mod tests {
     #[test]
     fn omitted_rows_are_reported() {
         assert_eq!(args(&[]).left_out(40, 40), None);
+        let clients = args(&["--by", "client", "-n", "9"]);
+        assert_eq!(clients.left_out_entries(9, 9), None);
+        let line = clients.left_out_entries(9, 10).expect("a line");
+        assert_eq!(line, "1 more client: -n 0 shows all");
+        let line = args(&["--by", "pod", "-n", "9"]).left_out_entries(9, 2_009);
+        assert_eq!(line.expect("a line"), "2,000 more groups: -n 0 shows all");
         let line = args(&[]).left_out(40, 1_000_000).expect("a line");
         assert_eq!(line, "999,960 more connections: -n 0 shows all");
         assert_eq!(args(&["--limit", "0"]).left_out(9, 10), None, "one ended");

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config,
     diagnostics::stderr_line,
-    kernel::host::owner::Owners,
+    kernel::{host::owner::Owners, prerequisites::capabilities},
     records::{json, listening_socket::ListeningSocketRecord, owner_text::workload_text},
 };
 
@@ -70,6 +70,7 @@ const LONGEST_LISTING: Duration = Duration::from_secs(10);
 
 /// Prints the list to stdout, and what is missing to stderr.
 pub fn run(args: &PortsArgs) -> CommandResult {
+    capabilities::make_effective();
     if args.watch.is_some() {
         sightings::refuse_unable()?;
     }

@@ -33,11 +33,15 @@ use super::{
 use crate::{
     alerting::Sinks,
     api::{
+        access::Access,
         control::{self, ControlSocket},
         http::MetricsServer,
     },
     config::{
-        self, alert_format::AlertFormat, endpoint::Endpoint, metrics_address::MetricsAddress,
+        self,
+        alert_format::AlertFormat,
+        endpoint::Endpoint,
+        metrics_address::{MetricsAddress, MetricsUrl},
         profiles,
     },
     daemon::{
@@ -47,7 +51,7 @@ use crate::{
     diagnostics::notice_line,
     kernel::{
         bpf::loader::{LoadSettings, Loaded},
-        host::cgroup,
+        host::{cgroup, open_files},
         prerequisites,
     },
 };
@@ -97,6 +101,10 @@ pub struct RunArgs {
     /// Show listeners, zombies, storms and alerts of the last hour on the page at / of that address
     #[arg(long)]
     pub status_page: bool,
+
+    /// TLS and passwords for that address: a web configuration file as Prometheus' exporters have it
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
 
     /// Alert log: a file to append to, or - for stderr [default: -]
     #[arg(long, value_name = "FILE")]
@@ -185,6 +193,7 @@ pub struct RunArgs {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &RunArgs) -> CommandResult {
+    prerequisites::capabilities::make_effective();
     let service_manager = ServiceManager::from_env();
     let outcome = start(args, &service_manager);
     if let Err(failure) = &outcome {
@@ -217,6 +226,8 @@ async fn serve(
         let origin = cgroup.map(|_| origin("cgroup", "daemon.cgroup", given));
         refused_cgroup(origin.as_deref(), &error)
     })?;
+    let access = Access::open(settings.web_config.as_deref())
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let server = match MetricsServer::bind(&settings.metrics_addrs) {
         Ok(server) => server,
         Err(error) => return Err(refusals::refused_metrics(error).await),
@@ -224,15 +235,23 @@ async fn serve(
     let metrics_addrs = server
         .local_addrs()
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
+    let has_tls = access.has_tls();
+    let metrics_urls = metrics_addrs.into_iter();
+    let metrics_urls: Vec<_> = metrics_urls
+        .map(|addr| MetricsUrl { addr, has_tls })
+        .collect();
     // Before the first thread: until then, the SIGUSR1 of a log rotation would end the daemon.
     let rotated = listen(SignalKind::user_defined1())?;
-    let sinks = Sinks::open(&settings.sinks(metrics_addrs.first().copied()))
+    let sinks = Sinks::open(&settings.sinks(metrics_urls.first().copied()))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let access_log = settings.access_log().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(|error| {
         let path = settings.access_log.as_deref().unwrap_or_default();
         Failure::usage(format!("cannot write the access log {path}: {error}"))
     })?;
+    if let Err(error) = open_files::raise_limit() {
+        log::warn!("cannot raise the limit of open files: {error}");
+    }
     let survey = prerequisites::survey(settings.cgroup.as_deref());
     refuse_missing(&survey)?;
     refusals::refuse_reaping_without_means(settings.reap)?;
@@ -247,7 +266,7 @@ async fn serve(
     let hangups = listen(SignalKind::hangup())?;
 
     let serving = server
-        .start(settings.status_page)
+        .start(settings.status_page, access)
         .map_err(|error| Failure::failed(format!("cannot serve metrics: {error}")))?;
     let load_settings = LoadSettings {
         max_connections: settings.max_connections,
@@ -292,7 +311,7 @@ async fn serve(
     // Below the root of the hierarchy, sock_diag cannot distinguish which older sockets belong to the
     // cgroup. They are found at their next packet.
     let seeded = match cgroup.is_root {
-        true => Some(daemon.seed().map_err(|error| {
+        true => Some(daemon.seed().await.map_err(|error| {
             Failure::failed(format!("cannot scan the sockets of this host: {error}"))
         })?),
         false => None,
@@ -308,7 +327,7 @@ async fn serve(
         settings: &settings,
         cgroup: &cgroup,
         seeded: seeded.as_ref(),
-        metrics_addrs: &metrics_addrs,
+        metrics_urls: &metrics_urls,
         missing: &survey,
     };
     for line in banner.lines() {

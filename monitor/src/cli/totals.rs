@@ -13,7 +13,7 @@ use super::{
     exit::Failure,
     screen::{Counted, Grouped, Margin},
 };
-use crate::{diagnostics::stderr_line, records::status::StatusRecord};
+use crate::records::status::StatusRecord;
 
 /// `3 listeners, 1,204 open, 2 zombies (1 confirmed), heartbeat margin 22.0 s`. The margin is the smallest
 /// of the listeners.
@@ -46,14 +46,14 @@ impl fmt::Display for Totals<'_> {
     }
 }
 
-/// Prints the totals of all listeners, or of one, below a table on a terminal. A daemon of an older
-/// version does not have them.
-pub(super) async fn print_below(control: &Path, listener: Option<&str>) {
-    if io::stdout().is_terminal()
-        && let Ok((status, _)) = request(control, listener).await
-    {
-        stderr_line!("{}", Totals(&status));
+/// The totals of all listeners, or of one, if stdout is a terminal. A daemon of an older version does not have
+/// them.
+pub(super) async fn for_terminal(control: &Path, listener: Option<&str>) -> Option<String> {
+    if !io::stdout().is_terminal() {
+        return None;
     }
+    let (status, _) = request(control, listener).await.ok()?;
+    Some(Totals(&status).to_string())
 }
 
 /// Requests the state of all listeners, or of one. Also returns its JSON.

@@ -21,6 +21,36 @@ pub enum MetricsAddress {
     Name(String, u16),
 }
 
+/// Where the metrics are, once an address is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsUrl {
+    pub addr: SocketAddr,
+    pub has_tls: bool,
+}
+
+impl MetricsUrl {
+    /// For others, if the address is that of `host`.
+    pub fn on(&self, host: &str) -> String {
+        match self.addr.ip().is_unspecified() {
+            true => format!("{}://{host}:{}/metrics", self.scheme(), self.addr.port()),
+            false => self.to_string(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.has_tls {
+            true => "https",
+            false => "http",
+        }
+    }
+}
+
+impl fmt::Display for MetricsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/metrics", self.scheme(), self.addr)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid address {0:?}, expected ADDR:PORT, NAME:PORT, :PORT for every address, PORT for loopback, or none"
@@ -107,6 +137,19 @@ mod tests {
             Ok(MetricsAddress::Everywhere(9436)),
             "not loopback alone"
         );
+    }
+
+    #[test]
+    fn a_url_names_the_host_if_the_address_is_every_address() {
+        let url = |addr: &str, has_tls| MetricsUrl {
+            addr: addr.parse().expect(addr),
+            has_tls,
+        };
+        let everywhere = url("[::]:6455", true);
+        assert_eq!(everywhere.to_string(), "https://[::]:6455/metrics");
+        assert_eq!(everywhere.on("db1"), "https://db1:6455/metrics");
+        let loopback = url("127.0.0.1:1", false);
+        assert_eq!(loopback.on("db1"), "http://127.0.0.1:1/metrics");
     }
 
     #[test]

@@ -100,8 +100,8 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Rewrites a message of `toml`; of several possible names it suggests only the nearest.
-fn explained(message: &str) -> String {
+/// Rewrites a message of serde; of several possible names it suggests only the nearest.
+pub(super) fn explained(message: &str) -> String {
     let message = message.trim().replace('\n', ", ");
     let message = message
         .replace("unknown field", "unknown key")

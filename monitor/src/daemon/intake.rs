@@ -9,7 +9,7 @@ use tokio::{io::unix::AsyncFd, task::JoinError, time};
 
 use super::{
     DaemonError, finished,
-    reconcile::{Reconciler, ScanResult, SocketScan},
+    reconcile::{Older, Reconciler, ScanResult, SearchProgress, SocketScan},
     sleep_until,
     sweep::Sweeps,
 };
@@ -54,6 +54,8 @@ pub(super) struct Intake {
     pub(super) snapshots: Snapshots,
     pub(super) sweeps: Sweeps,
     pub(super) reconciler: Reconciler,
+    /// The search for older connections, while it goes on. No scan begins before its end.
+    pub(super) older: Option<Older>,
     scan: Option<SocketScan>,
     scan_at: Instant,
     /// Records and snapshots that could not be decoded.
@@ -71,6 +73,8 @@ pub(super) enum Arrival {
     Records,
     SweepDue,
     ScanDue,
+    /// Some of the older connections; `None` at the end of the search.
+    Older(Option<SearchProgress>),
     Scanned(Box<Result<ScanResult, JoinError>>),
 }
 
@@ -89,6 +93,7 @@ impl Intake {
             snapshots: Snapshots::take(loaded)?,
             sweeps: Sweeps::of(listeners),
             reconciler: Reconciler::default(),
+            older: None,
             scan: None,
             // Scan immediately: some of the seeded connections may have closed meanwhile.
             scan_at: now,
@@ -102,14 +107,15 @@ impl Intake {
     /// Waits for the next arrival. Readiness is cleared before the drain, so a record committed after
     /// it wakes the daemon again.
     pub(super) async fn next(&mut self) -> io::Result<Arrival> {
-        let is_scanning = self.scan.is_some();
+        let may_scan = self.scan.is_none() && self.older.is_none();
         tokio::select! {
             ready = self.vitals.readable_mut() => ready?.clear_ready(),
             ready = self.handshakes.readable_mut() => ready?.clear_ready(),
             () = sleep_until(self.sweeps.due()) => return Ok(Arrival::SweepDue),
-            () = time::sleep_until(self.scan_at.into()), if !is_scanning => {
+            () = time::sleep_until(self.scan_at.into()), if may_scan => {
                 return Ok(Arrival::ScanDue);
             }
+            found = next_older(&mut self.older) => return Ok(Arrival::Older(found)),
             result = finished(&mut self.scan) => return Ok(Arrival::Scanned(Box::new(result))),
         }
         Ok(Arrival::Records)
@@ -170,7 +176,22 @@ impl Intake {
 
     /// Reports some connections that are older than the programs.
     pub(super) fn seed(&mut self, slice: Vec<monitor_core::Facts>, core: &mut Correlator) {
-        self.reconciler.seed(slice, &mut self.snapshots, core);
+        let untracked = self.reconciler.seed(slice, &mut self.snapshots, core);
+        self.untracked_at_start += untracked as u64;
+    }
+
+    /// Handles an arrival from the search that goes on in the background.
+    pub(super) fn handle_older(&mut self, found: Option<SearchProgress>, core: &mut Correlator) {
+        match found {
+            Some(SearchProgress::Connections(slice)) => self.seed(slice, core),
+            Some(SearchProgress::MayStart { .. }) => {}
+            None => {
+                let ended = self.older.take();
+                if let Some(Err(error)) = ended.map(|it| self.reconciler.end_seeding(it)) {
+                    log::warn!("the search for older connections ended early: {error}");
+                }
+            }
+        }
     }
 
     /// Does one slice of the work on very many connections. Passes the last state of each whose end no
@@ -191,7 +212,7 @@ impl Intake {
     }
 
     pub(super) fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) {
-        self.scan = Some(self.reconciler.start_scan(listeners, core));
+        self.scan = Some(self.reconciler.start_scan(listeners, &self.snapshots, core));
     }
 
     pub(super) fn finish_scan(
@@ -248,6 +269,14 @@ impl Intake {
                 log::warn!("invalid record in the vitals ring: {error}");
             }
         }
+    }
+}
+
+/// Waits for the search for older connections; pends forever if there is none.
+async fn next_older(older: &mut Option<Older>) -> Option<SearchProgress> {
+    match older {
+        Some(older) => older.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
         host::netns::NetNsError,
+        sock_diag::scan::locations::Locations,
     },
 };
 use monitor_core::{ConnId, Correlator, Detail, Event};
@@ -27,10 +28,10 @@ mod socket_scan;
 
 use comparison::Comparison;
 use older_connections::Seeding;
-pub use older_connections::{Older, Seeded};
+pub use older_connections::{Older, SearchProgress, Seeded};
 use presence::Presence;
 use seeds::Seeds;
-use socket_scan::{ScanTargets, ScannedSockets};
+use socket_scan::{Lookup, ScanTargets, ScannedSockets};
 
 /// A running scan of the host's sockets.
 pub type SocketScan = JoinHandle<ScanResult>;
@@ -52,6 +53,7 @@ pub struct Reconciler {
     /// Seeds that a scan did not find, to be dropped.
     missing: Vec<ConnId>,
     presence: Presence,
+    locations: Locations,
     /// Connections whose end was not reported, to be given up.
     gone: Vec<ConnId>,
     /// How many of them were given up.
@@ -68,12 +70,23 @@ pub struct Reconciler {
 impl Reconciler {
     /// Starts a scan for which connections and uncertain requests still have a socket, and for the queues of
     /// the sockets. On a host with a million sockets this takes seconds, so it runs in the background.
-    pub fn start_scan(&mut self, listeners: &[ListenerConfig], core: &Correlator) -> SocketScan {
+    pub fn start_scan(
+        &mut self,
+        listeners: &[ListenerConfig],
+        snapshots: &Snapshots,
+        core: &Correlator,
+    ) -> SocketScan {
+        let reader = snapshots.reader();
+        let reader = reader.inspect_err(|error| log::warn!("{error}"));
         self.requests_sought = std::mem::take(&mut self.uncertain);
         let targets = ScanTargets {
             seeds: self.seeds.share(),
             requests: socket_scan::sorted(self.requests_sought.iter().copied()),
             known: core.conns(),
+            lookup: reader
+                .ok()
+                .map(|reader| Box::new(move |conn| reader.get(conn)) as Lookup),
+            locations: std::mem::take(&mut self.locations),
             presence: std::mem::take(&mut self.presence),
             send_queues: core.send_queues().clone(),
         };
@@ -104,12 +117,14 @@ impl Reconciler {
             return None;
         };
         log::debug!(
-            "scanned the sockets of this host in {} ms of CPU time: {} listening sockets on watched ports",
+            "scanned the sockets of this host in {} ms of CPU time: {} listening sockets on watched ports, {}",
             scanned.cost.as_millis(),
-            scanned.listening.len()
+            scanned.listening.len(),
+            scanned.summary
         );
         self.warn_omissions(std::mem::take(&mut scanned.omissions));
         self.presence = scanned.presence;
+        self.locations = scanned.locations;
         self.gone.append(&mut scanned.gone);
         if scanned.complete {
             self.missing.append(&mut scanned.missing_seeds);

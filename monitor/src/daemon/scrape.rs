@@ -10,7 +10,7 @@ use crate::{
         clock,
         host::kernel_release,
     },
-    metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
+    metrics::{Exposition, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
     records::status::unserved_text,
 };
 use monitor_common::stats::ListenerStats;
@@ -25,7 +25,7 @@ impl Daemon {
             }
             MetricsRequest::Page(reply) => self.respond_to_page(reply),
             MetricsRequest::Metrics(reply) => match self.scrape() {
-                Ok(text) => drop(reply.send(text)),
+                Ok(exposition) => drop(reply.send(exposition)),
                 Err(error) => log::error!("cannot answer a scrape: {error}"),
             },
         }
@@ -39,15 +39,17 @@ impl Daemon {
             .map(|(listener, _)| listener)
     }
 
-    fn scrape(&mut self) -> Result<String, ScrapeError> {
+    fn scrape(&mut self) -> Result<Exposition, ScrapeError> {
         let (losses, stats) = self.read_counts()?;
         let now = clock::now();
-        Ok(metrics::render(&Scrape {
+        Ok(Exposition::of(&Scrape {
             listeners: &self.listeners,
             stats: &stats,
             tallies: self.core.tallies(),
             workloads: self.core.workloads(),
             now,
+            clocks: self.clocks,
+            process: &self.process.read()?,
             losses: &losses,
             degraded: self.housekeeping.degradation.is_degraded(now),
             owner_gaps: &self.outputs.owners.misses().by_reason(),
@@ -63,7 +65,7 @@ impl Daemon {
             programs: &self.program_runs(),
             missed_runs: &self.missed_runs(),
             kernel: &kernel_release(),
-        })?)
+        }))
     }
 
     /// The losses and the counts of the kernel programs, by listener. The core gets them too.
@@ -128,6 +130,6 @@ fn ring(name: &'static str, RingUse { size, peak }: RingUse) -> RingUsage {
 enum ScrapeError {
     #[error(transparent)]
     Map(#[from] MapAccessError),
-    #[error(transparent)]
-    Encode(#[from] prometheus::Error),
+    #[error("cannot read what this process uses: {0}")]
+    Process(#[from] procfs::ProcError),
 }

@@ -9,5 +9,6 @@ pub mod offsets;
 pub mod refusal;
 mod ring_peak;
 pub mod snapshot_pages;
+pub mod snapshot_reader;
 pub mod snapshot_sweep;
 pub(super) mod syscall;

@@ -5,8 +5,11 @@ pub(super) mod duty_cycle;
 pub(super) mod generations;
 mod mountinfo;
 pub mod netns;
+pub mod open_files;
+pub mod own_process;
 pub mod owner;
 pub mod port_forwards;
+pub(super) mod sockstat;
 
 use rustix::system::uname;
 

@@ -1,12 +1,15 @@
 //! What wsmon needs from the kernel and from its privileges, with a remedy for each missing item.
 
+pub mod capabilities;
 pub mod programs;
 mod sandbox;
 
-use std::{env, fs, io, path::Path};
+use std::{fs, io, path::Path};
 
-use caps::{CapSet, Capability};
+use caps::Capability;
 use rustix::process::{Resource, getrlimit};
+
+use capabilities::{CapabilityUse, NEEDED_CAPABILITIES, held};
 
 use super::{
     bpf::offsets::VMLINUX_BTF,
@@ -127,97 +130,6 @@ fn cgroup_v2(wanted: Option<&Path>) -> Result<String, Missing> {
         .map_err(|error| Missing::new(error.to_string(), error.remedy()))
 }
 
-/// The use of a capability, and so what is lost without it.
-struct CapabilityUse {
-    capability: Capability,
-    required: bool,
-    purpose: &'static str,
-}
-
-const NEEDED_CAPABILITIES: [CapabilityUse; 5] = [
-    CapabilityUse {
-        capability: Capability::CAP_BPF,
-        required: true,
-        purpose: "create maps and load programs",
-    },
-    CapabilityUse {
-        capability: Capability::CAP_PERFMON,
-        required: true,
-        purpose: "load the tracing programs",
-    },
-    CapabilityUse {
-        capability: Capability::CAP_NET_ADMIN,
-        required: true,
-        purpose: "attach to the cgroup",
-    },
-    CapabilityUse {
-        capability: Capability::CAP_SYS_ADMIN,
-        required: false,
-        purpose: "find connections older than wsmon in other network namespaces",
-    },
-    CapabilityUse {
-        capability: Capability::CAP_SYS_PTRACE,
-        required: false,
-        purpose: "find the network namespaces of other users' processes",
-    },
-];
-
-impl CapabilityUse {
-    fn prerequisite(&self) -> Prerequisite {
-        let outcome = match held(self.capability) {
-            Ok(Some(through)) if through == self.capability => Ok(self.purpose.to_owned()),
-            Ok(Some(through)) => Ok(format!("{} (through {through})", self.purpose)),
-            Ok(None) => Err(Missing::new(
-                format!("cannot {}", self.purpose),
-                format!(
-                    "run as root (sudo), or grant {}: {}, or AmbientCapabilities= in a systemd unit",
-                    self.capability,
-                    setcap(!self.required)
-                ),
-            )),
-            Err(error) => Err(Missing::new(
-                format!("cannot read the capabilities of this process: {error}"),
-                "allow the capget system call in this sandbox",
-            )),
-        };
-        Prerequisite {
-            name: self.capability.to_string(),
-            required: self.required,
-            outcome,
-        }
-    }
-}
-
-/// The capability that grants `capability`: itself, or CAP_SYS_ADMIN, from which CAP_BPF and
-/// CAP_PERFMON were split (capabilities(7)).
-fn held(capability: Capability) -> Result<Option<Capability>, caps::errors::CapsError> {
-    let split = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
-    for through in [Some(capability), split.then_some(Capability::CAP_SYS_ADMIN)] {
-        if let Some(through) = through
-            && caps::has_cap(None, CapSet::Effective, through)?
-        {
-            return Ok(Some(through));
-        }
-    }
-    Ok(None)
-}
-
-/// The command that grants the required capabilities to the program, and with `optional` all of them. It
-/// replaces those that were granted before, so it names more than the one that is missing.
-fn setcap(optional: bool) -> String {
-    let wanted = NEEDED_CAPABILITIES
-        .iter()
-        .filter(|used| used.required || optional);
-    let names = wanted.map(|used| used.capability.to_string().to_lowercase());
-    let names = names.collect::<Vec<_>>().join(",");
-    let program = env::current_exe();
-    let program = program.map_or_else(
-        |_| "/usr/local/bin/wsmon".to_owned(),
-        |path| path.display().to_string(),
-    );
-    format!("setcap {names}+ep {program}")
-}
-
 fn memory_lock() -> Result<String, Missing> {
     let version = KernelVersion::parse(&kernel_release());
     let limit = getrlimit(Resource::Memlock).current;
@@ -253,36 +165,39 @@ fn sock_diag() -> Result<String, Missing> {
 }
 
 fn network_namespaces() -> Result<String, Missing> {
-    match netns::enumerate() {
-        Ok(list) if list.refused == 0 => Ok(format!("{} found", list.found.len())),
-        Ok(list) => {
-            let found = list.found.len();
-            let hidden = match list.refused {
-                1 => "the namespace of 1 process is hidden".to_owned(),
-                count => format!("the namespaces of {count} processes are hidden"),
-            };
-            let helpful = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
-            let lacking = helpful.iter().filter(|capability| {
-                let held = held(**capability);
-                held.is_ok_and(|through| through.is_none())
-            });
-            let lacking: Vec<_> = lacking.map(Capability::to_string).collect();
-            let grant = match lacking.as_slice() {
-                [] => String::new(),
-                lacking => format!("grant {}, or ", lacking.join(" and ")),
-            };
-            Err(Missing::new(
-                format!("{found} found; {hidden}"),
-                format!(
-                    "{grant}leave the sandbox; older connections in a hidden namespace stay unknown"
-                ),
-            ))
-        }
-        Err(error) => Err(Missing::new(
-            error.to_string(),
-            "mount /proc in this container",
-        )),
+    let list = netns::enumerate()
+        .map_err(|error| Missing::new(error.to_string(), "mount /proc in this container"))?;
+    let found = list.found.len();
+    if list.refused > 0 {
+        let hidden = match list.refused {
+            1 => "the namespace of 1 process is hidden".to_owned(),
+            count => format!("the namespaces of {count} processes are hidden"),
+        };
+        let helpful = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+        let lacking = helpful.iter().filter(|capability| {
+            let held = held(**capability);
+            held.is_ok_and(|through| through.is_none())
+        });
+        let lacking: Vec<_> = lacking.map(Capability::to_string).collect();
+        let grant = match lacking.as_slice() {
+            [] => String::new(),
+            lacking => format!("grant {}, or ", lacking.join(" and ")),
+        };
+        return Err(Missing::new(
+            format!("{found} found; {hidden}"),
+            format!(
+                "{grant}leave the sandbox; older connections in a hidden namespace stay unknown"
+            ),
+        ));
     }
+    if sandbox::in_pid_namespace() {
+        return Err(Missing::new(
+            format!("{found} found; the host's processes, which lead to the others, are hidden"),
+            "start the container with --pid=host (Kubernetes: hostPID: true); older connections in a \
+             hidden namespace stay unknown, and alerts do not name processes",
+        ));
+    }
+    Ok(format!("{found} found"))
 }
 
 /// Major and minor.
@@ -330,13 +245,6 @@ mod tests {
                 .remedy
                 .contains("findmnt")
         );
-    }
-
-    #[test]
-    fn the_command_that_grants_an_optional_capability_keeps_the_required_ones() {
-        assert!(setcap(false).starts_with("setcap cap_bpf,cap_perfmon,cap_net_admin+ep /"));
-        let all = "setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_admin,cap_sys_ptrace+ep /";
-        assert!(setcap(true).starts_with(all));
     }
 
     #[test]

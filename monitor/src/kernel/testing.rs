@@ -46,7 +46,7 @@ impl Namespace {
         namespace
     }
 
-    pub(super) fn netns(&self) -> NetNs {
+    pub(crate) fn netns(&self) -> NetNs {
         let found = netns::enumerate().unwrap().found;
         found
             .into_iter()
@@ -54,7 +54,7 @@ impl Namespace {
             .expect("a mounted namespace")
     }
 
-    pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         netns::in_namespace(&self.netns(), act).unwrap()
     }
 
@@ -151,7 +151,7 @@ impl Connection {
     }
 }
 
-pub(super) fn key_of(socket: &TcpStream) -> SocketKey {
+pub(crate) fn key_of(socket: &TcpStream) -> SocketKey {
     SocketKey::new(
         sockopt::socket_cookie(socket).unwrap(),
         socket.local_addr().unwrap(),

@@ -1,11 +1,9 @@
 //! The number of listening sockets and connections, and how connections were opened and closed.
 
-use prometheus::proto::MetricFamily;
-
-use super::{FamilyBuilder, Scrape, families::core_histogram};
+use super::{Family, FamilyBuilder, Scrape, families::core_histogram};
 use monitor_core::{CloseHow, facts::Protocol, send_queues::QueueTotals};
 
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut live = FamilyBuilder::gauge("connections", "Watched connections.");
     let mut opened = FamilyBuilder::counter(
         "connections_opened_total",
@@ -27,8 +25,9 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         "connection_duration_seconds",
         "Lifetimes of connections that ended, from TCP's establishment to CLOSE.",
     );
-    // The text format has no gauge histogram, and `promtool` rejects a gauge with a label `le`.
-    let mut ages = FamilyBuilder::histogram(
+    // The text format has no gauge histogram, and `promtool` rejects a gauge with a label `le`. The one of
+    // OpenMetrics has other names for its series.
+    let mut ages = FamilyBuilder::gauge_histogram(
         "connection_age_seconds",
         "Ages of the connections that exist now, a gauge in the form of a histogram: no rate().",
     );
@@ -60,11 +59,14 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
         }
         let turnover = &of.counts.turnover;
         opened.add(&of.labels, turnover.opened as f64);
+        opened.since(of.since);
         for &how in CloseHow::ALL {
             let labels = of.and(&[("how", how.as_str())]);
             closed.add(&labels, turnover.closed[how as usize] as f64);
+            closed.since(of.since);
         }
         durations.add_histogram(&of.labels, core_histogram(&of.counts.durations));
+        durations.since(of.since);
     }
     for (listener, workloads) in scrape.listeners.iter().zip(&scrape.workloads) {
         let labels = [("listener", listener.rules.name.as_str())];

@@ -6,37 +6,71 @@ use monitor_common::{
 };
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-use monitor_core::histogram::DurationHistogram;
+use monitor_core::{Ktime, histogram::DurationHistogram};
+
+/// A metric family, and since when its series count.
+#[derive(Clone, Debug)]
+pub(super) struct Family {
+    pub(super) proto: MetricFamily,
+    /// Whether a series only ever increases and so has a time of creation.
+    pub(super) is_cumulative: bool,
+    /// Of each series: when it began, or `None` if it began with wsmon.
+    pub(super) since: Vec<Option<Ktime>>,
+}
 
 /// A metric family under construction.
 pub(super) struct FamilyBuilder {
     family: MetricFamily,
     kind: MetricType,
+    is_cumulative: bool,
     metrics: Vec<Metric>,
+    since: Vec<Option<Ktime>>,
 }
 
 impl FamilyBuilder {
     pub(super) fn counter(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::COUNTER)
+        Self::new(format!("wsmon_{name}"), help, MetricType::COUNTER)
     }
 
     pub(super) fn gauge(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::GAUGE)
+        Self::new(format!("wsmon_{name}"), help, MetricType::GAUGE)
     }
 
     pub(super) fn histogram(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::HISTOGRAM)
+        Self::new(format!("wsmon_{name}"), help, MetricType::HISTOGRAM)
     }
 
-    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+    /// A gauge in the form of a histogram: values leave its buckets again.
+    pub(super) fn gauge_histogram(name: &str, help: &str) -> Self {
+        Self {
+            is_cumulative: false,
+            ..Self::histogram(name, help)
+        }
+    }
+
+    /// A family whose `name` all programs share, such as `process_open_fds`.
+    pub(super) fn shared(name: &str, help: &str, kind: MetricType) -> Self {
+        Self::new(name.to_owned(), help, kind)
+    }
+
+    fn new(name: String, help: &str, kind: MetricType) -> Self {
         let mut family = MetricFamily::default();
-        family.set_name(format!("wsmon_{name}"));
+        family.set_name(name);
         family.set_help(help.to_owned());
         family.set_field_type(kind);
         Self {
             family,
             kind,
+            is_cumulative: kind != MetricType::GAUGE,
             metrics: Vec::new(),
+            since: Vec::new(),
+        }
+    }
+
+    /// Lets the series that was added last begin at this moment.
+    pub(super) fn since(&mut self, since: Option<Ktime>) {
+        if let Some(last) = self.since.last_mut() {
+            *last = since;
         }
     }
 
@@ -72,11 +106,16 @@ impl FamilyBuilder {
             .collect();
         metric.set_label(labels);
         self.metrics.push(metric);
+        self.since.push(None);
     }
 
-    pub(super) fn finish(mut self) -> MetricFamily {
+    pub(super) fn finish(mut self) -> Family {
         self.family.set_metric(self.metrics);
-        self.family
+        Family {
+            proto: self.family,
+            is_cumulative: self.is_cumulative,
+            since: self.since,
+        }
     }
 }
 

@@ -1,15 +1,13 @@
 //! Frames, messages, pings, and the idle gaps between them.
 
+use super::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
+use super::{DIRECTIONS, Family, FamilyBuilder, Scrape, count};
 use monitor_common::{
     frame::opcode,
     stats::{IDLE_GAP_BOUNDS, PongKind, ProtocolError, RESPONSE_BOUNDS, RTT_BOUNDS, SIZE_BOUNDS},
 };
-use prometheus::proto::MetricFamily;
 
-use super::families::{BYTES, NANOSECONDS, kernel_histogram, scale_histogram};
-use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
-
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     const KNOWN: [u8; 6] = [
         opcode::CONTINUATION,
         opcode::TEXT,

@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use monitor_common::stats::{RTT_BOUNDS, response};
-use prometheus::proto::MetricFamily;
-
 use super::families::{NANOSECONDS, kernel_histogram};
-use super::{FamilyBuilder, Scrape, count};
+use super::{Family, FamilyBuilder, Scrape, count};
+use monitor_common::stats::{RTT_BOUNDS, response};
 
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut requests = FamilyBuilder::counter(
         "upgrade_requests_total",
         "WebSocket upgrade requests, answered or not.",

@@ -1,10 +1,8 @@
 //! wsmon itself: its losses and its cost.
 
-use prometheus::proto::MetricFamily;
+use super::{Family, FamilyBuilder, LossFigure, MissedRuns, Scrape};
 
-use super::{FamilyBuilder, LossFigure, MissedRuns, Scrape};
-
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut lost = FamilyBuilder::counter(
         "events_lost_total",
         "Records, packets and alerts that were lost, by place and reason.",

@@ -1,10 +1,8 @@
 //! Reconnecting clients.
 
-use prometheus::proto::MetricFamily;
+use super::{Family, FamilyBuilder, Scrape};
 
-use super::{FamilyBuilder, Scrape};
-
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut storm = FamilyBuilder::gauge("reconnect_storm", "1 during a reconnect storm.");
     let mut reconnects = FamilyBuilder::counter(
         "reconnects_total",

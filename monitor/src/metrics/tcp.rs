@@ -1,10 +1,8 @@
 //! The state of TCP below the WebSocket.
 
-use prometheus::proto::MetricFamily;
+use super::{DIRECTIONS, Family, FamilyBuilder, Scrape, count};
 
-use super::{DIRECTIONS, FamilyBuilder, Scrape, count};
-
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut retransmits = FamilyBuilder::counter("tcp_retransmits_total", "TCP retransmissions.");
     let mut duplicates = FamilyBuilder::counter(
         "tcp_duplicate_acks_total",

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::proto::MetricFamily;
-
 use super::families::core_histogram;
-use super::{FamilyBuilder, Scrape};
+use super::{Family, FamilyBuilder, Scrape};
 use monitor_core::{VerdictKind, reap::ReapOutcome};
 
-pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<MetricFamily>) {
+pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut zombies = FamilyBuilder::gauge(
         "zombie_connections",
         "Dead connections whose sockets are still open.",

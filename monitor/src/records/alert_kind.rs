@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::config::profiles::{did_you_mean, nearest};
 use monitor_core::VerdictKind;
 
 /// A value that the field `alert` or the field `kind` of an alert can have.
@@ -19,8 +20,14 @@ const OTHERS: [&str; 6] = [
 ];
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid kind {0:?}, expected {names}", names = AlertKind::names().collect::<Vec<_>>().join(", "))]
-pub struct InvalidAlertKind(String);
+#[error(
+    "invalid kind {wrong:?}{near}, expected {names}",
+    near = did_you_mean(nearest(.wrong, AlertKind::names())),
+    names = AlertKind::names().collect::<Vec<_>>().join(", ")
+)]
+pub struct InvalidAlertKind {
+    wrong: String,
+}
 
 impl AlertKind {
     fn names() -> impl Iterator<Item = &'static str> {
@@ -39,9 +46,9 @@ impl FromStr for AlertKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::names().find(|name| *name == text);
-        known
-            .map(Self)
-            .ok_or_else(|| InvalidAlertKind(text.to_owned()))
+        known.map(Self).ok_or_else(|| InvalidAlertKind {
+            wrong: text.to_owned(),
+        })
     }
 }
 
@@ -111,5 +118,9 @@ mod tests {
             "{error}"
         );
         assert!(error.ends_with("expiring, quiet"), "{error}");
+        let error = "expird".parse::<AlertKind>().expect_err("unknown");
+        let error = error.to_string();
+        let beginning = "invalid kind \"expird\" (did you mean \"expired\"?), expected zombie, ";
+        assert!(error.starts_with(beginning), "{error}");
     }
 }

@@ -14,7 +14,7 @@ pub enum ListOrder {
     /// Oldest first
     #[default]
     Age,
-    /// With a verdict first, then the oldest
+    /// Confirmed zombies first, then suspected ones, warnings, and the oldest
     Urgency,
     /// Longest silence first
     Idle,

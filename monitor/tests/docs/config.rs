@@ -1,8 +1,9 @@
 //! The configuration file and the profiles that it refers to.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
-use monitor::config::{Config, profiles};
+use monitor::config::{Config, profiles, web_config::WebConfig};
+use serde_json::Value;
 
 use crate::pages::{code, read, table_rows};
 
@@ -37,6 +38,44 @@ const TABLES: [(&str, &str); 7] = [
     ("[[listener]] path", "[[listener]]\npath = [{ wrong = 1 }]"),
 ];
 
+/// The keys that the chart sets itself, or whose values would not work in a pod.
+const SET_BY_THE_CHART: [&str; 7] = [
+    "[alerts] log",
+    "[daemon] cgroup",
+    "[daemon] control",
+    "[daemon] metrics_addr",
+    "[daemon] pod_logs",
+    "[daemon] state",
+    "[daemon] web_config",
+];
+
+#[test]
+fn the_values_of_the_chart_have_exactly_the_keys_of_the_configuration_file() {
+    let schema: Value =
+        serde_json::from_str(&read("deploy/helm/wsmon/values.schema.json")).expect("JSON");
+    let mut taken: BTreeSet<_> = SET_BY_THE_CHART.map(str::to_owned).into();
+    let mut keys = BTreeSet::new();
+    for (table, around) in TABLES {
+        let place = match table {
+            "[[listener]]" => "/definitions/listener".to_owned(),
+            "[[listener.route]]" => "/definitions/listener/properties/route/items".to_owned(),
+            "[[listener]] path" => "/definitions/hop".to_owned(),
+            table => format!("/properties/{}", table.trim_matches(['[', ']'])),
+        };
+        let object = schema.pointer(&place).expect("an object of the schema");
+        assert_eq!(object["additionalProperties"], false, "{place}");
+        for key in object["properties"].as_object().expect("properties").keys() {
+            assert!(taken.insert(format!("{table} {key}")), "{table} {key}");
+        }
+        keys.extend(
+            keys_of(around)
+                .into_iter()
+                .map(|key| format!("{table} {key}")),
+        );
+    }
+    assert_eq!(taken, keys);
+}
+
 /// The valid keys, from the refusal of an invalid one.
 fn keys_of(text: &str) -> Vec<String> {
     let problems = Config::parse(text).expect_err("a wrong key");
@@ -47,6 +86,57 @@ fn keys_of(text: &str) -> Vec<String> {
     let mut keys = code(&problem.message).into_iter();
     assert_eq!(keys.next().as_deref(), Some("wrong"), "{problem}");
     keys.collect()
+}
+
+#[test]
+fn exactly_the_supported_keys_of_the_web_configuration_are_documented() {
+    // They are refused with a remedy.
+    const UNSUPPORTED: [&str; 5] = [
+        "client_allowed_sans",
+        "curve_preferences",
+        "cert",
+        "key",
+        "client_ca",
+    ];
+    let refusal = |text: &str| {
+        let problem = WebConfig::parse(text, Path::new("")).expect_err("a wrong key");
+        let mut keys = code(&problem.message).into_iter();
+        assert_eq!(keys.next().as_deref(), Some("wrong"), "{problem}");
+        keys.collect::<Vec<_>>()
+    };
+    let mut keys = BTreeSet::new();
+    for table in refusal("wrong: 1") {
+        match table.as_str() {
+            "basic_auth_users" => {}
+            table => {
+                let inside = refusal(&format!("{table}: {{ wrong: 1 }}")).into_iter();
+                let supported = inside.filter(|key| !UNSUPPORTED.contains(&key.as_str()));
+                keys.extend(supported.map(|key| format!("{table}.{key}")));
+            }
+        }
+        keys.insert(table);
+    }
+    let documented: BTreeSet<_> = table_rows("docs/scraping.md")
+        .into_iter()
+        .filter_map(|row| code(row.first()?).first().cloned())
+        .filter(|key| key.starts_with(char::is_lowercase))
+        .collect();
+    assert_eq!(documented, keys);
+}
+
+#[test]
+fn every_web_configuration_on_the_page_is_valid() {
+    let page = read("docs/scraping.md");
+    let blocks = page.split("```yaml\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    let found: Vec<_> = blocks
+        .filter(|text| text.starts_with("tls_server_config"))
+        .map(|text| WebConfig::parse(text, Path::new("")).unwrap_or_else(|it| panic!("{it}")))
+        .collect();
+    let [shown] = found.as_slice() else {
+        panic!("not one: {found:?}");
+    };
+    assert_eq!(shown.users.len(), 1);
 }
 
 #[test]

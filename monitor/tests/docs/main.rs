@@ -10,4 +10,5 @@ mod metrics;
 mod pages;
 mod records;
 mod rooms;
+mod rules;
 mod samples;

@@ -5,9 +5,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use monitor::{
     config::listeners::{ListenerConfig, PortRange},
-    metrics::{self, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
+    kernel::host::own_process::ProcessFigures,
+    metrics::{
+        Exposition, Format, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape, ServerFigures,
+    },
+    records::Now,
 };
 use monitor_common::stats::{ListenerStats, PongKind, ProtocolError, response};
 use monitor_core::{
@@ -26,7 +31,9 @@ fn every_exported_metric_is_documented_with_its_type_and_labels() {
             };
             let name = code(name).first()?.clone();
             let labels = code(labels).into_iter().collect();
-            name.starts_with("wsmon_")
+            ["wsmon_", "process_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
                 .then(|| (name, (kind.clone(), labels)))
         })
         .collect();
@@ -54,6 +61,16 @@ fn the_metrics_with_labels_of_workloads_are_listed() {
     assert_eq!(listed, exported);
 }
 
+/// The labels of each exported family, those of workloads too.
+pub(crate) fn all_families() -> BTreeMap<String, BTreeSet<String>> {
+    let core = labelling_core();
+    let families = exported_families(&scraped_with(core.workloads()));
+    families
+        .into_iter()
+        .map(|(name, (_, labels))| (name, labels))
+        .collect()
+}
+
 /// A core that counts by workload.
 fn labelling_core() -> Correlator {
     Correlator::new(vec![listener().rules], Duration::ZERO).with_workloads(1)
@@ -70,18 +87,19 @@ fn every_protocol_error_and_kind_of_pong_is_documented() {
 }
 
 #[test]
-fn only_exported_metrics_are_used_in_rules_and_pages() {
+fn only_exported_metrics_are_used_in_pages() {
     let core = labelling_core();
     let exported = exported_families(&scraped_with(core.workloads()));
     for path in [
         "README.md",
-        "deploy/prometheus-rules.yml",
         "docs/alert-log.md",
         "docs/alerts.md",
+        "docs/fleet.md",
         "docs/frames.md",
         "docs/limitations.md",
         "docs/metrics.md",
         "docs/running.md",
+        "docs/scraping.md",
         "docs/workloads.md",
     ] {
         for name in metric_names(&read(path)) {
@@ -159,12 +177,26 @@ fn scraped_with(workloads: Vec<&Workloads>) -> String {
         .insert((Direction::Rx, Some(1000)), 1);
     let mut stats = ListenerStats::EMPTY;
     stats.handshakes[response::NONE].add(1);
-    metrics::render(&Scrape {
+    let process = ProcessFigures {
+        started: Timestamp::UNIX_EPOCH,
+        cpu: Duration::ZERO,
+        resident_bytes: 0,
+        virtual_bytes: 0,
+        open_fds: 0,
+        max_fds: None,
+        threads: 0,
+    };
+    let exposition = Exposition::of(&Scrape {
         listeners: &[listener()],
         stats: &[stats],
         tallies: vec![&tally],
         workloads,
         now: Ktime::ZERO,
+        clocks: Now {
+            at: Ktime::ZERO,
+            ts: Timestamp::UNIX_EPOCH,
+        },
+        process: &process,
         losses: &Losses::default(),
         degraded: false,
         owner_gaps: &[("walk_cut", 0)],
@@ -187,8 +219,13 @@ fn scraped_with(workloads: Vec<&Workloads>) -> String {
             missed: 1,
         }],
         kernel: "6.1.0",
-    })
-    .expect("valid families")
+    });
+    let server = ServerFigures {
+        last_scrape: Some(Duration::ZERO),
+        web_config_failures: Some(0),
+    };
+    let text = exposition.with_server(&server).encode(Format::Text);
+    text.expect("valid families")
 }
 
 fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
@@ -201,7 +238,8 @@ fn label_names(series: &str) -> impl Iterator<Item = String> + '_ {
 
 fn metric_names(text: &str) -> BTreeSet<String> {
     text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
-        .filter(|word| word.starts_with("wsmon_"))
+        // A package is called `wsmon_*.deb`.
+        .filter(|word| word.starts_with("wsmon_") && *word != "wsmon_")
         .map(str::to_owned)
         .collect()
 }

@@ -31,6 +31,11 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// A YAML file.
+pub(crate) fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// The sections of a page: the heading of each, and its text.
 pub(crate) fn sections(page: &str) -> Vec<(String, String)> {
     page.split("\n## ")

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -21,25 +21,29 @@ const ALERTMANAGER: &str = "prometheus-alertmanager";
 
 const CONFIG: &str = "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n";
 
-/// An Alertmanager on loopback with a receiver that notifies nobody.
-struct Alertmanager {
-    url: String,
+/// An Alertmanager on loopback.
+pub(crate) struct Alertmanager {
+    addr: SocketAddr,
     http: ureq::Agent,
     _process: Process,
     _folder: TempDir,
 }
 
+/// A free address on loopback.
+pub(crate) fn free_addr() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
 impl Alertmanager {
-    fn start() -> Self {
+    pub(crate) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("alertmanager.yml");
-        fs::write(&config, CONFIG).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
+        let file = folder.path().join("alertmanager.yml");
+        fs::write(&file, config).unwrap();
+        let addr = free_addr();
         let process = Process::spawn(
             Command::new(ALERTMANAGER)
-                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--config.file={}", file.display()))
                 .arg(format!("--storage.path={}", folder.path().display()))
                 .arg(format!("--web.listen-address={addr}"))
                 .arg("--cluster.listen-address=")
@@ -47,23 +51,31 @@ impl Alertmanager {
                 .stderr(Stdio::null()),
         );
         let alertmanager = Self {
-            url: format!("http://{addr}"),
+            addr,
             http: ureq::Agent::config_builder().proxy(None).build().into(),
             _process: process
                 .unwrap_or_else(|error| panic!("{error}; `cargo xtask setup` installs it")),
             _folder: folder,
         };
         wait_until("Alertmanager to be ready", SOON, || {
-            let ready = format!("{}/-/ready", alertmanager.url);
+            let ready = format!("{}/-/ready", alertmanager.url());
             alertmanager.http.get(ready).call().is_ok()
         })
         .unwrap();
         alertmanager
     }
 
-    /// The active alerts.
-    fn active(&self) -> Vec<Value> {
-        let url = format!("{}/api/v2/alerts?active=true", self.url);
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The alerts that stand, those that are withheld too.
+    pub(crate) fn active(&self) -> Vec<Value> {
+        let url = format!("{}/api/v2/alerts?active=true", self.url());
         let mut response = self.http.get(url).call().unwrap();
         let text = response.body_mut().read_to_string().unwrap();
         serde_json::from_str(&text).unwrap()
@@ -73,9 +85,9 @@ impl Alertmanager {
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn alertmanager_shows_a_verdict_while_it_stands() {
-    let alertmanager = Alertmanager::start();
+    let alertmanager = Alertmanager::start(CONFIG);
     let stage = Stage::new();
-    let flags = ["--lb-timeout", "2s", "--alertmanager", &alertmanager.url];
+    let flags = ["--lb-timeout", "2s", "--alertmanager", &alertmanager.url()];
     let watch = stage.watch(&flags);
     let idle = stage.client(0, "/quiet", Manner::Responsive);
 

@@ -5,9 +5,11 @@
 
 mod access_log;
 mod alertmanager;
+mod all_verdicts;
 mod alone;
 mod backend;
 mod capture;
+mod cgroup_tree;
 mod control;
 mod crowd;
 mod dice;
@@ -33,6 +35,7 @@ mod reload;
 mod responses;
 mod roles;
 mod rotation;
+mod scraping;
 mod selection;
 mod service_manager;
 mod stage;

@@ -6,10 +6,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
+    path::Path,
 };
 
 use lab::{Lab, Namespace, wait_for, wait_until};
@@ -18,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     access_log::LogFile,
     backend::Backend,
+    cgroup_tree::CgroupTree,
     control::get,
     stage::{SOON, Watch, fresh_port},
     viewer::reported,
@@ -374,63 +372,4 @@ fn has(object: &Value, expected: &Value) -> bool {
 fn netns_of(namespace: &Namespace) -> u64 {
     let file = Path::new("/run/netns").join(namespace.name());
     fs::metadata(file).unwrap().ino()
-}
-
-/// A cgroup with all above it up to one that no other test has; dropping it deletes them, once they are
-/// empty.
-struct CgroupTree {
-    root: PathBuf,
-    /// Below the root, outermost first.
-    names: Vec<String>,
-}
-
-impl CgroupTree {
-    fn new(path: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let outermost = format!("wsmon-owners-{}-{number}", process::id());
-        let names = [&*outermost].into_iter().chain(path.split('/'));
-        let tree = Self {
-            root: mount(),
-            names: names.map(str::to_owned).collect(),
-        };
-        fs::create_dir_all(tree.leaf()).unwrap();
-        tree
-    }
-
-    fn leaf(&self) -> PathBuf {
-        self.root.join(self.names.join("/"))
-    }
-
-    /// As wsmon reports it.
-    fn path(&self) -> String {
-        format!("/{}", self.names.join("/"))
-    }
-}
-
-impl Drop for CgroupTree {
-    fn drop(&mut self) {
-        let mut directory = self.leaf();
-        while directory != self.root {
-            // A process that was in it may take a moment to leave.
-            let removed = wait_for("a cgroup to be empty", SOON, || {
-                fs::remove_dir(&directory).ok()
-            });
-            if removed.is_err() {
-                assert!(thread::panicking(), "{} is not empty", directory.display());
-                return;
-            }
-            directory.pop();
-        }
-    }
-}
-
-/// Where the cgroup v2 hierarchy is mounted.
-fn mount() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let mut cgroup2 = fields.filter(|fields| fields[2] == "cgroup2");
-    cgroup2.next().expect("a cgroup v2 hierarchy")[1].into()
 }

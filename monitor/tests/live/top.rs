@@ -283,70 +283,53 @@ fn the_environment_says_what_the_terminal_can_show() {
     }
 }
 
-/// A usual size of a terminal, and the headings of the connections in the stored screen of this size.
-struct UsualSize {
-    width: u16,
-    height: u16,
-    headings: String,
-}
-
-impl UsualSize {
-    fn new(width: u16, height: u16) -> Self {
-        let name = format!("tests/screens/connections-{width}x{height}.txt");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        let screen = fs::read_to_string(path).unwrap();
-        let headings = screen.lines().nth(3).unwrap().to_owned();
-        Self {
-            width,
-            height,
-            headings,
-        }
+#[test]
+#[ignore = "needs root: network namespaces and programs"]
+fn the_view_is_whole_after_many_sizes() {
+    let scene = Scene::new();
+    let session = Session::start(scene.control());
+    let is_whole = |screen: &str| {
+        let lines: Vec<&str> = screen.lines().collect();
+        lines.len() == 24
+            && lines.iter().all(|line| line.chars().count() <= 80)
+            && lines[3].starts_with("  VERDICT       PEER ")
+            && row(screen, scene.dead.local_addr()).starts_with("> expired?")
+            && row(screen, scene.healthy.local_addr()).starts_with("  -")
+            && lines[23].ends_with("q quit")
+    };
+    session.tmux.wait_for("the view", is_whole);
+    for step in 1..=30 {
+        session
+            .tmux
+            .resize(10 + step * 47 % 190, 3 + step * 31 % 60);
     }
+    session.tmux.resize(80, 24);
+    session.tmux.wait_for("the first size again", is_whole);
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
-fn live_screens_are_whole_at_every_usual_size_and_after_many_sizes() {
-    let mut scene = Scene::new();
-    let deaf = scene
-        .stage
-        .client(2, "/heartbeat?every=500ms", Manner::Deaf);
-    scene.watch.verdict(deaf.local_addr(), "unresponsive", SOON);
-    let [dead, healthy] = [&scene.dead, &scene.healthy].map(|client| client.local_addr());
+fn the_view_is_suspended_and_continued_by_its_shell() {
+    let scene = Scene::new();
     let control = scene.control().display();
-    let script = format!("NO_COLOR=1 {WSMON} top --interval 200ms --control {control}");
-    let is_whole = |screen: &str, size: &UsualSize| {
-        let lines: Vec<&str> = screen.lines().collect();
-        let strip = lines.iter().filter(|line| **line == "Listeners").count();
-        let rows = lines.iter().skip(4).take_while(|line| !line.is_empty());
-        lines.len() == usize::from(size.height)
-            && lines
-                .iter()
-                .all(|line| line.chars().count() <= size.width.into())
-            && lines[0].starts_with("wsmon  3 open  2 zombies")
-            && lines[2].starts_with("[1 Connections] 2 Alerts  3 Listeners  4 Clients")
-            && lines[3] == size.headings
-            && rows.count() == 3
-            && row(screen, deaf.local_addr()).contains("unresponsive")
-            && row(screen, dead).contains("expired")
-            && row(screen, healthy).starts_with("  -")
-            && strip == usize::from(size.height >= 32)
-            && lines[lines.len() - 1].ends_with("q quit")
-    };
-    let sizes = [(80, 24), (120, 40), (200, 60)];
-    let [first, others @ ..] = sizes.map(|(width, height)| UsualSize::new(width, height));
-    let tmux = Tmux::start(first.width, first.height, &script);
-    tmux.wait_for("the first size", |screen| is_whole(screen, &first));
-    for size in others {
-        tmux.resize(size.width, size.height);
-        tmux.wait_for("the next size", |screen| is_whole(screen, &size));
-    }
-    assert!(!tmux.styled_screen().contains('\u{1b}'));
-    for step in 1..=30 {
-        tmux.resize(10 + step * 47 % 190, 3 + step * 31 % 60);
-    }
-    tmux.resize(first.width, first.height);
-    tmux.wait_for("the first size again", |screen| is_whole(screen, &first));
+    let script = format!(
+        "set -m; stty -a > before; {WSMON} top --control {control}; stty -a > after; \
+         cmp before after && echo suspended; read _; fg; echo status $?; exec cat"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("cd {}; {script}", folder.path().display());
+    let tmux = Tmux::start(80, 24, &script);
+    let is_shown = |screen: &str| row(screen, scene.dead.local_addr()).contains("expired?");
+    tmux.wait_for("the view", is_shown);
+    tmux.press(&["C-z"]);
+    tmux.wait_for("the shell", |screen| screen.contains("suspended"));
+    assert_eq!(tmux.variable("alternate_on"), "0");
+    assert_eq!(tmux.variable("cursor_flag"), "1");
+    tmux.press(&["Enter"]);
+    tmux.wait_for("the view again", is_shown);
+    assert_eq!(tmux.variable("alternate_on"), "1");
+    tmux.press(&["q"]);
+    tmux.wait_for("its end", |screen| screen.contains("status 0"));
 }
 
 #[test]

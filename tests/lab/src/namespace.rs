@@ -18,7 +18,8 @@ use tokio::{
 
 use crate::{LabError, command};
 
-/// A network namespace made with `ip netns add`, removed when the value is dropped.
+/// A network namespace made with `ip netns add`, removed when the value is dropped by the process that
+/// made it.
 ///
 /// The calling thread never enters it. Blocking work runs on a new thread ([`run`](Self::run)),
 /// asynchronous work on one shared thread that lives as long as the namespace
@@ -26,6 +27,7 @@ use crate::{LabError, command};
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    is_ours: bool,
     runtime: Mutex<Option<RuntimeThread>>,
 }
 
@@ -36,8 +38,18 @@ impl Namespace {
         command::run(ip, "")?;
         Ok(Self {
             name,
+            is_ours: true,
             runtime: Mutex::new(None),
         })
+    }
+
+    /// The namespace of this name, which another process made and will remove.
+    pub fn existing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_ours: false,
+            runtime: Mutex::new(None),
+        }
     }
 
     /// The name used by `ip netns`.
@@ -119,7 +131,9 @@ impl Drop for Namespace {
             .runtime
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner) = None;
-        remove(&self.name);
+        if self.is_ours {
+            remove(&self.name);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use monitor::{
     api::{
+        access::Access,
         http::{MetricsRequest, MetricsServer},
         page::{PageData, trend::Trend},
     },
@@ -66,7 +67,10 @@ fn serve(name: &'static str, data: PageData) -> Result<Scene> {
 fn start(has_status_page: bool) -> Result<(String, monitor::api::http::Serving)> {
     let server = MetricsServer::bind(&["127.0.0.1:0".parse()?]).context("no free port")?;
     let addr = *server.local_addrs()?.first().context("no address")?;
-    Ok((format!("http://{addr}/"), server.start(has_status_page)?))
+    Ok((
+        format!("http://{addr}/"),
+        server.start(has_status_page, Access::open(None)?)?,
+    ))
 }
 
 /// A minute after the start.

@@ -37,7 +37,10 @@ pub(super) fn write(folder: &Path, package: &Package) -> Result<PathBuf> {
 
 /// Packs a folder independently of this machine: sorted, with a fixed time, without users, with
 /// fixed access modes. The time is in seconds since 1970.
-fn pack(folder: &Path, name: &str, date: u64, archive: &Path) -> Result<()> {
+///
+/// # Errors
+/// If tar fails.
+pub(crate) fn pack(folder: &Path, name: &str, date: u64, archive: &Path) -> Result<()> {
     let tar = Command::new("tar")
         .arg("--directory")
         .arg(folder)

@@ -16,6 +16,8 @@ use crate::workspace;
 
 /// apt's own downloader: it uses the proxy of apt's configuration.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
+/// The keys of Debian's archives.
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// How apt reports a file that an archive does not have.
 const NOT_FOUND: &str = "404 ";
 
@@ -55,14 +57,19 @@ pub(crate) enum Download {
     Failed(String),
 }
 
-/// Downloads a file and checks its hash.
+/// Downloads a package and checks its hash.
 pub(crate) fn download(archive: &str, package: &Package, file: &Path) -> Download {
+    let address = format!("{archive}{}", package.place);
+    fetch(&address, Some(&package.sha256), file)
+}
+
+/// Downloads a file, and checks its SHA-256 if one is given.
+pub(crate) fn fetch(address: &str, sha256: Option<&str>, file: &Path) -> Download {
     let output = Command::new(APT_HELPER)
         // apt's own user could not write here.
-        .args(["-o", "APT::Sandbox::User=root", "download-file"])
-        .arg(format!("{archive}{}", package.place))
+        .args(["-o", "APT::Sandbox::User=root", "download-file", address])
         .arg(file)
-        .arg(format!("SHA256:{}", package.sha256))
+        .args(sha256.map(|sha256| format!("SHA256:{sha256}")))
         .output();
     match output {
         Ok(output) if output.status.success() => Download::Complete,

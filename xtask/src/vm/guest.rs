@@ -1,16 +1,16 @@
-//! One guest from its kernel to its results, and the programs that run in it.
+//! A guest that runs wsmon's tests on a kernel, and the programs that run in it.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
     architecture::Architecture,
-    folder, initramfs, kernel,
+    initramfs, kernel,
     kernel::Kernel,
     machine::{self, Accelerator},
     pins::Pins,
-    results::Results,
+    run::{Run, Setup},
 };
 use crate::{
     artifacts::{Executable, executables},
@@ -23,7 +23,6 @@ pub(crate) const TARGETS: [&str; 3] = ["load", "programs", "end_to_end"];
 /// Unit tests independent of the kernel: they run on processors other than this machine's.
 const UNITS: &str = "monitor_common";
 const WSMON: &str = "wsmon";
-const CONSOLE_LINES_SHOWN: usize = 60;
 
 /// The programs for guests with one processor.
 pub(crate) struct Programs {
@@ -127,96 +126,20 @@ impl Guest {
         filter: &[String],
         news: impl Fn(&str),
     ) -> Result<Run> {
-        let architecture = self.kernel.name.architecture;
         let archive = initramfs::archive(&self.kernel, programs, filter)?;
-        let stem = self.kernel.name.file_stem();
-        let initramfs = folder().join(format!("{stem}.cpio"));
-        fs::write(&initramfs, archive)
-            .with_context(|| format!("could not write {}", initramfs.display()))?;
-        let console = folder().join(format!("{stem}.console.log"));
-
-        let begin = Instant::now();
-        let seconds = || begin.elapsed().as_secs_f64();
-        let mut results = Results::default();
-        let mut said = String::new();
-        let ended = machine::run(
-            accelerator,
-            architecture,
-            &self.kernel.image()?,
-            &initramfs,
-            &console,
-            |line| {
-                said.push_str(line);
-                said.push('\n');
-                if let Some(text) = results.line(line) {
-                    news(&format!("{text} ({:.0} s)", seconds()));
-                }
+        let tests = programs.tests.iter().map(|test| test.name.clone());
+        Run::of(
+            Setup {
+                name: self.kernel.name.to_string(),
+                file_stem: self.kernel.name.file_stem(),
+                initramfs: archive,
+                disk: None,
+                expected: tests.collect(),
+                kernel: self.kernel,
             },
-        );
-        let log = folder().join(format!("{stem}.results.log"));
-        fs::write(&log, said).with_context(|| format!("could not write {}", log.display()))?;
-        fs::remove_file(&initramfs)
-            .with_context(|| format!("could not remove {}", initramfs.display()))?;
-        Ok(Run {
-            kernel: self.kernel,
-            expected: programs
-                .tests
-                .iter()
-                .map(|test| test.name.clone())
-                .collect(),
-            results,
-            broken: ended.err(),
-            console,
-            seconds: seconds(),
-        })
-    }
-}
-
-/// One guest's run, to its end.
-pub(crate) struct Run {
-    pub(crate) kernel: Kernel,
-    pub(crate) results: Results,
-    pub(crate) seconds: f64,
-    expected: Vec<String>,
-    /// QEMU's error, if the guest did not end normally.
-    broken: Option<anyhow::Error>,
-    console: PathBuf,
-}
-
-impl Run {
-    /// Why this is not a success; empty if it is one.
-    pub(crate) fn complaints(&self, filter: &[String]) -> Vec<String> {
-        let broken = self.broken.iter().map(|error| format!("{error:#}"));
-        let expected: Vec<_> = self.expected.iter().map(String::as_str).collect();
-        let results = self.results.complaints(&expected, !filter.is_empty());
-        broken.chain(results).collect()
-    }
-
-    /// Prints everything known about a failure.
-    pub(crate) fn explain(&self, filter: &[String]) {
-        let complaints = self.complaints(filter);
-        if complaints.is_empty() {
-            return;
-        }
-        let name = &self.kernel.name;
-        for target in &self.results.targets {
-            if target.status != Some(0) {
-                println!("\n--- {name}: {} printed\n{}", target.name, target.output);
-            }
-        }
-        if !self.results.finished {
-            print!("\n--- {name}: the guest said\n{}", self.results.rest);
-            let console = fs::read(&self.console).unwrap_or_default();
-            let console = String::from_utf8_lossy(&console);
-            let lines: Vec<_> = console.lines().collect();
-            println!("--- {name}: the end of its console");
-            for line in &lines[lines.len().saturating_sub(CONSOLE_LINES_SHOWN)..] {
-                println!("{}", line.trim_end_matches('\r'));
-            }
-        }
-        for complaint in complaints {
-            println!("{name}: {complaint}");
-        }
+            accelerator,
+            news,
+        )
     }
 }
 

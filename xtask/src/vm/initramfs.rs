@@ -1,14 +1,12 @@
 //! The guest's only file system: the tests, the programs and libraries they need, and the kernel's
 //! modules.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use super::{archive::Archive, guest::Programs, kernel::Kernel};
+use crate::files::read;
 
 const INIT: &str = include_str!("init.sh");
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -34,13 +32,7 @@ pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -
         line(architecture.results()).as_bytes(),
     )?;
 
-    let mut order = String::new();
-    for (name, content) in kernel.modules(&MODULES)? {
-        archive.file(Path::new(&format!("modules/{name}.ko")), &content)?;
-        order += &line(&name);
-    }
-    archive.file(Path::new("modules/order"), order.as_bytes())?;
-
+    add_modules(&mut archive, kernel, &MODULES)?;
     for place in SHELL {
         archive.file(Path::new(place), &read(&programs.shell)?)?;
     }
@@ -65,10 +57,21 @@ pub(crate) fn archive(kernel: &Kernel, programs: &Programs, filter: &[String]) -
     archive.finish().context("could not write the archive")
 }
 
-fn line(word: &str) -> String {
-    format!("{word}\n")
+/// Adds the kernel's modules with these names to `/modules`, with the order in which to load them and
+/// what they depend on.
+///
+/// # Errors
+/// If one cannot be read.
+pub(crate) fn add_modules(archive: &mut Archive, kernel: &Kernel, names: &[&str]) -> Result<()> {
+    let mut order = String::new();
+    for (name, content) in kernel.modules(names)? {
+        archive.file(Path::new(&format!("modules/{name}.ko")), &content)?;
+        order += &line(&name);
+    }
+    archive.file(Path::new("modules/order"), order.as_bytes())?;
+    Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("could not read {}", path.display()))
+fn line(word: &str) -> String {
+    format!("{word}\n")
 }

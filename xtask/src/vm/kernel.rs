@@ -32,6 +32,16 @@ pub(crate) struct Gone {
     pub(crate) file_name: String,
 }
 
+impl Gone {
+    /// Why a guest is skipped without it, and the remedy.
+    pub(crate) fn reason(&self) -> String {
+        format!(
+            "no archive has {} any more: cargo xtask vm --update-pins",
+            self.file_name
+        )
+    }
+}
+
 impl Kernel {
     /// A pinned kernel. Fetches and unpacks it if necessary.
     ///

@@ -59,14 +59,15 @@ impl Accelerator {
     }
 }
 
-/// Fails unless the programs to boot these guests are installed.
+/// Fails unless the programs to boot these guests are installed, and `others`.
 ///
 /// # Errors
 /// [`Prerequisite`].
-pub(crate) fn require(architectures: &[Architecture]) -> Result<()> {
+pub(crate) fn require(architectures: &[Architecture], others: &[&str]) -> Result<()> {
     let emulators = architectures.iter().map(|architecture| architecture.qemu());
     let missing: Vec<_> = emulators
         .chain(["busybox", "dpkg-deb", "setpriv", "xz"])
+        .chain(others.iter().copied())
         .filter(|tool| workspace::on_path(tool).is_none())
         .collect();
     if missing.is_empty() {
@@ -79,27 +80,44 @@ pub(crate) fn require(architectures: &[Architecture]) -> Result<()> {
     .into())
 }
 
-/// Boots, passes every line of the second serial port to `line`, and waits for the end. The first
-/// port, the kernel's console, goes to a file.
+/// What a guest boots from, and where its console goes.
+pub(crate) struct Boot<'a> {
+    pub(crate) accelerator: Accelerator,
+    pub(crate) architecture: Architecture,
+    /// The kernel.
+    pub(crate) image: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    /// A disk image. What the guest writes to it is dropped at the end.
+    pub(crate) disk: Option<&'a Path>,
+    /// The file for the first serial port, the kernel's console.
+    pub(crate) console: &'a Path,
+}
+
+/// Boots, passes every line of the second serial port to `line`, and waits for the end.
 ///
 /// # Errors
 /// If QEMU fails, or the guest does not end in time.
-pub(crate) fn run(
-    accelerator: Accelerator,
-    architecture: Architecture,
-    image: &Path,
-    initramfs: &Path,
-    console: &Path,
-    mut line: impl FnMut(&str),
-) -> Result<()> {
-    let mut command = qemu(accelerator, architecture, image, TIME_LIMIT_SECONDS);
+pub(crate) fn run(boot: &Boot<'_>, mut line: impl FnMut(&str)) -> Result<()> {
+    let mut command = qemu(
+        boot.accelerator,
+        boot.architecture,
+        boot.image,
+        TIME_LIMIT_SECONDS,
+    );
     command
         .arg("-initrd")
-        .arg(initramfs)
+        .arg(boot.initramfs)
         .arg("-serial")
-        .arg(format!("file:{}", console.display()))
+        .arg(format!("file:{}", boot.console.display()))
         .args(["-chardev", "stdio,id=results,signal=off"])
-        .args(architecture.results_port());
+        .args(boot.architecture.results_port());
+    if let Some(disk) = boot.disk {
+        // QEMU's options separate with commas, and a doubled one stands for itself.
+        let disk = disk.to_string_lossy().replace(',', ",,");
+        command.arg("-drive").arg(format!(
+            "file={disk},format=raw,if=virtio,snapshot=on,cache=unsafe"
+        ));
+    }
     let mut qemu = command
         .stdout(Stdio::piped())
         .spawn()

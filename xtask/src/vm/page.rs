@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{guest::Run, table::Table};
+use super::{run::Run, table::Table};
 
 const PAGE: &str = "kernels.md";
 const BEGIN: &str = "<!-- results: cargo xtask vm --out docs -->\n";

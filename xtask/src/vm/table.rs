@@ -1,9 +1,6 @@
 //! The results as the tables of docs/kernels.md.
 
-use super::{
-    guest::{Run, TARGETS},
-    results::Target,
-};
+use super::{guest::TARGETS, results::Target, run::Run};
 
 /// Distributions that ship a series. The row names the tested package.
 const DISTRIBUTIONS: [(&str, &str); 8] = [
@@ -133,12 +130,9 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// The full report for a terminal: both tables, skipped guests, and the guests' durations.
-pub(crate) fn tables(runs: &[Run], skipped: &[(String, String)]) -> String {
+/// The full report for a terminal: both tables, and the guests' durations.
+pub(crate) fn tables(runs: &[Run]) -> String {
     let mut text = Table::of_results(runs).to_string();
-    for (name, why) in skipped {
-        text += &format!("| {name} | skipped: {why} |\n");
-    }
     text += &format!(
         "\nVerified instructions:\n{}\n",
         Table::of_instructions(runs)

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    apt::{self, Apt, Offer, host_archives},
+    apt::{self, Apt, KEYRING, Offer, host_archives},
     folder,
     pins::{Name, Package, Pin, Pins},
 };
@@ -23,7 +23,6 @@ const SUITES: [(&str, &[&str]); 2] = [
     ),
     ("Debian-Security", &["bookworm-security", "trixie-security"]),
 ];
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The package of a static shell.
 const SHELL: &str = "busybox-static";
 

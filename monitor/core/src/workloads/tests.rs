@@ -241,6 +241,14 @@ fn ten_thousand_pods_stay_within_the_limit_and_the_rest_is_counted() {
     bench.resolve();
     assert_eq!(bench.open_in(&format!("web-{PODS}")), 1);
     assert_eq!(bench.counts("web-0"), ConnectionCounts::default());
+    let since = |workload: &str| {
+        let mut series = bench.workloads().series();
+        let found = series.find(|series| series.workload == workload);
+        found.and_then(|series| series.since)
+    };
+    assert_eq!(since(&format!("web-{PODS}")), Some(s(bench.now)));
+    assert!(since("web-7") < Some(s(bench.now)), "{:?}", since("web-7"));
+    assert_eq!((since("other"), since("unknown")), (None, None));
     assert_eq!(bench.workloads().series().count(), 200 + 2);
     assert_eq!(
         (

@@ -58,7 +58,10 @@ pub(super) async fn alerts(
             let Some(history) = history.await else {
                 return gone();
             };
-            let headers = [(DROPPED_HEADER, history.dropped.to_string())];
+            let headers = [
+                (DROPPED_HEADER, history.dropped.to_string()),
+                (TOTAL_ALERTS_HEADER, history.lines.len().to_string()),
+            ];
             let older = history.lines.len().saturating_sub(limit);
             let lines = history.lines.into_iter().skip(older);
             let lines = lines.map(Ok::<_, Infallible>);

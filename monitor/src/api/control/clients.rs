@@ -1,11 +1,13 @@
 //! The clients of the listeners.
 
+use std::cmp::Reverse;
+
 use axum::{extract::State as Shared, response::Response};
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, ControlRequests, gone, known_listener, parameters::Parameters, parsed,
-    selection::has_listener_and_peer, written,
+    ControlRequest, ControlRequests, first_entries, gone, known_listener, parameters::Parameters,
+    parsed, selection::has_listener_and_peer,
 };
 use crate::{
     api::http::request_reply,
@@ -40,6 +42,7 @@ pub(super) async fn clients(
         return gone();
     };
     records.retain(|record| query.accepts(record));
-    records.truncate(query.limit.unwrap_or(usize::MAX));
-    written(&records)
+    // They come by listener.
+    records.sort_by_key(|record| Reverse(record.figures.attempts));
+    first_entries(records, query.limit)
 }

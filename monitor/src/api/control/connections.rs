@@ -10,7 +10,8 @@ use axum::{
 use tokio::task::yield_now;
 
 use super::{
-    ControlRequest, ControlRequests, Sources, gone, json_lines, known_listener,
+    AlertFilter, ControlRequest, ControlRequests, Sources, Urgency, gone, json_lines,
+    known_listener,
     oldest_first::OldestFirst,
     owned, pages,
     parameters::Parameters,
@@ -111,26 +112,25 @@ async fn skip(conns: &mut impl Iterator<Item = ConnId>, mut n: usize) {
     }
 }
 
-type Known = Vec<(Ktime, ConnId)>;
-
 /// The connections to list first, and all of which the records are examined; `None` if the daemon has
 /// ended.
 async fn candidates(
     requests: &ControlRequests,
     query: &ConnectionsQuery,
     order: ListOrder,
-) -> Option<(Known, Known)> {
-    let judged = match query.needs_verdict() || order == ListOrder::Urgency {
-        true => request_reply(requests, ControlRequest::JudgedSince).await?,
-        false => Vec::new(),
-    };
-    match query.needs_verdict() {
-        true => Some((Vec::new(), judged)),
-        false => {
-            let known = request_reply(requests, ControlRequest::KnownSince).await?;
-            Some((judged, known))
+) -> Option<(Vec<Urgency>, Vec<(Ktime, ConnId)>)> {
+    let urgent = match order {
+        ListOrder::Urgency => {
+            let judged = |reply| ControlRequest::JudgedConnections(AlertFilter::default(), reply);
+            request_reply(requests, judged).await?
         }
-    }
+        _ => Vec::new(),
+    };
+    let all = match query.needs_verdict() {
+        true => request_reply(requests, ControlRequest::JudgedSince).await?,
+        false => request_reply(requests, ControlRequest::KnownSince).await?,
+    };
+    Some((urgent, all))
 }
 
 /// They are few, so one request returns all.

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, REMEMBERED, Sources, gone, known_listener, oldest_first::OldestFirst, owned,
-    parameters::Parameters, parsed, record_pages::RecordPages, selection::has_listener_and_peer,
-    written,
+    ControlRequest, REMEMBERED, Sources, first_entries, gone, known_listener,
+    oldest_first::OldestFirst, owned, parameters::Parameters, parsed, record_pages::RecordPages,
+    selection::has_listener_and_peer,
 };
 use crate::{
     api::http::request_reply,
@@ -45,10 +45,7 @@ pub(super) async fn groups(
         return refused;
     }
     match count(&sources, &query).await {
-        Some(mut groups) => {
-            groups.truncate(query.limit.unwrap_or(usize::MAX));
-            written(&groups)
-        }
+        Some(groups) => first_entries(groups, query.limit),
         None => gone(),
     }
 }

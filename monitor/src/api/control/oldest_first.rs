@@ -5,22 +5,23 @@ use std::{
     collections::{BinaryHeap, HashSet},
 };
 
+use super::Urgency;
 use monitor_core::{ConnId, Ktime};
 
 /// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
 /// would block the daemon.
 pub(super) struct OldestFirst {
+    urgent: BinaryHeap<Reverse<Urgency>>,
     /// Connections of equal age are ordered by cookie.
-    urgent: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     reported: HashSet<ConnId>,
 }
 
 impl OldestFirst {
-    /// The oldest of `urgent` first, then the oldest of `all` that are not among them.
-    pub(super) fn new(urgent: Vec<(Ktime, ConnId)>, all: Vec<(Ktime, ConnId)>) -> Self {
+    /// The most urgent first, then the oldest of `all` that are not among them.
+    pub(super) fn new(urgent: Vec<Urgency>, all: Vec<(Ktime, ConnId)>) -> Self {
         Self {
-            reported: urgent.iter().map(|(_, conn)| *conn).collect(),
+            reported: urgent.iter().map(Urgency::conn).collect(),
             urgent: urgent.into_iter().map(Reverse).collect(),
             others: all.into_iter().map(Reverse).collect(),
         }
@@ -31,8 +32,8 @@ impl Iterator for OldestFirst {
     type Item = ConnId;
 
     fn next(&mut self) -> Option<ConnId> {
-        if let Some(Reverse((_, conn))) = self.urgent.pop() {
-            return Some(conn);
+        if let Some(Reverse(urgency)) = self.urgent.pop() {
+            return Some(urgency.conn());
         }
         loop {
             let Reverse((_, conn)) = self.others.pop()?;
@@ -46,13 +47,17 @@ impl Iterator for OldestFirst {
 #[cfg(test)]
 mod tests {
     use super::{super::next_page, *};
+    use monitor_core::{Certainty, VerdictKind};
 
     #[test]
     fn urgent_connections_come_first_and_each_connection_once() {
         // Groups of three have the same age; each CPU has a batch of cookies.
         let known = |n: u64| (Ktime(n / 3), ConnId(n ^ 0x100));
         let all: Vec<_> = (0..600).rev().map(known).collect();
-        let mut queue = OldestFirst::new([400, 7].map(known).to_vec(), all);
+        let urgent = [400, 7]
+            .map(known)
+            .map(|(at, conn)| Urgency::new(VerdictKind::Expired, Certainty::Suspected, at, conn));
+        let mut queue = OldestFirst::new(urgent.to_vec(), all);
         let pages: Vec<_> = std::iter::from_fn(|| {
             let page = next_page(&mut queue);
             (!page.is_empty()).then_some(page)

@@ -24,6 +24,10 @@ impl Urgency {
             conn,
         }
     }
+
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
 }
 
 /// The connections, the most urgent first. Only the part that is read gets sorted.

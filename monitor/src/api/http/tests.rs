@@ -1,19 +1,35 @@
+use std::io::Read as _;
+
 use super::*;
 
 fn request(method: &str, addr: SocketAddr, path: &str) -> ureq::http::Response<String> {
+    let (head, body) = request_with(method, addr, path, &[]).into_parts();
+    let text = String::from_utf8(body).expect("text");
+    ureq::http::Response::from_parts(head, text)
+}
+
+/// The same with headers. The body is as it came.
+fn request_with(
+    method: &str,
+    addr: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> ureq::http::Response<Vec<u8>> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .proxy(None)
         .http_status_as_error(false)
         .build()
         .into();
-    let request = ureq::http::Request::builder()
+    let mut request = ureq::http::Request::builder()
         .method(method)
-        .uri(format!("http://{addr}{path}"))
-        .body(())
-        .expect("a request");
+        .uri(format!("http://{addr}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(()).expect("a request");
     let (head, mut body) = agent.run(request).expect("an answer").into_parts();
-    let text = body.read_to_string().expect("text");
-    ureq::http::Response::from_parts(head, text)
+    let bytes = body.read_to_vec().expect("a body");
+    ureq::http::Response::from_parts(head, bytes)
 }
 
 /// The status and the text of a response.
@@ -26,11 +42,19 @@ fn status(addr: SocketAddr, path: &str) -> u16 {
     reply(addr, path).0
 }
 
+/// Plain HTTP without passwords.
+fn open() -> Access {
+    Access::open(None).expect("no file")
+}
+
 fn start(has_status_page: bool) -> (SocketAddr, Serving) {
     let addresses = ["127.0.0.1:0".parse().expect("an address")];
     let server = MetricsServer::bind(&addresses).expect("a port");
     let bound = server.local_addrs().expect("addresses");
-    (bound[0], server.start(has_status_page).expect("a thread"))
+    (
+        bound[0],
+        server.start(has_status_page, open()).expect("a thread"),
+    )
 }
 
 /// The links of a page to others.
@@ -46,7 +70,7 @@ fn every_address_is_served() {
     let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|text| text.parse().expect(text));
     let server = MetricsServer::bind(&addresses).expect("ports");
     let bound = server.local_addrs().expect("addresses");
-    let _serving = server.start(false).expect("a thread");
+    let _serving = server.start(false, open()).expect("a thread");
     for addr in bound {
         assert_eq!(status(addr, "/"), 200, "{addr}");
     }
@@ -160,4 +184,79 @@ fn nothing_is_ready_before_the_loop_runs_or_after_it_has_ended() {
     assert_eq!(status(addr, "/healthz"), 200);
     daemon.join().expect("no panic");
     assert_eq!(status(addr, "/readyz"), 503, "after");
+}
+
+#[test]
+fn answers_are_compressed_if_the_client_takes_that() {
+    let (addr, _serving) = start(false);
+    for (accepted, expected) in [
+        ("", false),
+        ("identity", false),
+        ("gzip", true),
+        ("deflate, gzip;q=0.5, br", true),
+        ("*", true),
+        ("gzip;q=0", false),
+        ("*;q=0", false),
+        ("gzip;q=0, *", false),
+        ("identity, gzip;q=0.5", false),
+        ("identity;q=0.5, gzip", true),
+        ("br", false),
+        ("GZIP", true),
+        ("gzip;q=x", false),
+    ] {
+        let headers = [("accept-encoding", accepted)];
+        let reply = request_with("GET", addr, "/docs/metrics.md", &headers);
+        let encoding = reply.headers().get("content-encoding");
+        assert_eq!(encoding.is_some(), expected, "{accepted}: {encoding:?}");
+        assert_eq!(reply.headers()["vary"], "accept-encoding");
+        let mut body = reply.into_body();
+        if expected {
+            let compressed = std::mem::take(&mut body);
+            assert!(compressed.len() < METRICS.len() / 2, "{}", compressed.len());
+            let mut reader = flate2::read::GzDecoder::new(&*compressed);
+            reader.read_to_end(&mut body).expect("gzip");
+        }
+        assert!(body == METRICS.as_bytes(), "{accepted}");
+    }
+}
+
+#[test]
+fn a_scrape_has_the_format_that_was_asked_for_and_the_duration_of_the_last_one() {
+    let (addr, serving) = start(false);
+    let mut requests = serving.begin();
+    let daemon = thread::spawn(move || {
+        for _ in 0..2 {
+            let Some(MetricsRequest::Metrics(reply)) = requests.blocking_recv() else {
+                panic!("nothing else is requested");
+            };
+            let exposition = crate::metrics::tests::exposition();
+            assert!(reply.send(exposition).is_ok(), "it waits");
+        }
+    });
+    let scrape = |accept| {
+        let reply = request_with("GET", addr, "/metrics", &[("accept", accept)]);
+        let headers = reply.headers();
+        let kind = headers["content-type"].to_str().expect("text").to_owned();
+        let vary: Vec<_> = headers.get_all("vary").iter().collect();
+        assert_eq!(vary, ["accept", "accept-encoding"]);
+        (kind, String::from_utf8(reply.into_body()).expect("text"))
+    };
+    let (kind, text) = scrape("*/*");
+    assert_eq!(kind, "text/plain; version=0.0.4");
+    assert!(text.contains("wsmon_degraded 0\n"), "{text}");
+    assert!(
+        !text.contains("wsmon_scrape_duration_seconds"),
+        "it is the first"
+    );
+    assert!(!text.contains("wsmon_web_config_failures_total"), "{text}");
+    let (kind, text) = scrape("application/openmetrics-text; version=1.0.0");
+    let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(kind, expected);
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let line = text
+        .lines()
+        .find_map(|it| it.strip_prefix("wsmon_scrape_duration_seconds "));
+    let seconds: f64 = line.expect("it is the second").parse().expect("a number");
+    assert!(0.0 < seconds && seconds < 60.0, "{seconds}");
+    daemon.join().expect("no panic");
 }

@@ -8,7 +8,6 @@ use crate::{
         exit::CommandResult,
         screen::{Age, Amount},
         table::{Cell, Column},
-        totals,
     },
     records::{
         connections::{ConnectionRecord, State},
@@ -27,11 +26,7 @@ pub(super) async fn show(args: &ListArgs) -> CommandResult {
         true => "no connection matches",
         false => "no connections",
     };
-    let status = super::print(args, target, columns(args), row, nothing).await?;
-    if !args.ended && !args.format.is_json() {
-        totals::print_below(&args.control, args.listener.as_deref()).await;
-    }
-    Ok(status)
+    super::print(args, target, columns(args), row, nothing).await
 }
 
 fn query(args: &ListArgs) -> [(&'static str, Option<String>); 9] {

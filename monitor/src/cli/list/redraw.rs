@@ -13,8 +13,8 @@ use crate::cli::{
     table::{cut, terminal_height, terminal_width},
 };
 
-/// The lines of the screen that have no row: the time, the head of the table, and the cursor.
-const OTHER_LINES: usize = 3;
+/// The lines of the screen that have no row: the time, the totals, the head of the table, and the cursor.
+const OTHER_LINES: usize = 4;
 
 const HOME: &str = "\x1b[H";
 const CLEAR_LINE: &str = "\x1b[K";
@@ -40,14 +40,21 @@ impl Redraw {
         height.saturating_sub(OTHER_LINES).max(1)
     }
 
-    /// Shows the lines of `block` below the time and the `remark`.
-    pub(super) fn show(&mut self, block: &[u8], remark: Option<&str>) -> Result<Shown, Failure> {
+    /// Shows the lines of `block` below the time with the `remark`, and the totals.
+    pub(super) fn show(
+        &mut self,
+        block: &[u8],
+        remark: Option<&str>,
+        totals: Option<&str>,
+    ) -> Result<Shown, Failure> {
         let block = String::from_utf8_lossy(block);
         let head = head(Timestamp::now(), self.period, remark);
         let is_first = std::mem::replace(&mut self.is_first, false);
         let text = match (terminal_height(), terminal_width()) {
             (Some(height), Some(width)) => {
-                over_itself(&cut(&head, width), &block, height, is_first)
+                let head = [Some(&*head), totals].into_iter().flatten();
+                let head: Vec<String> = head.map(|line| cut(line, width)).collect();
+                over_itself(&head.join("\n"), &block, height, is_first)
             }
             _ => below(&head, &block, is_first),
         };
@@ -71,7 +78,7 @@ fn over_itself(head: &str, block: &str, height: usize, is_first: bool) -> String
     if is_first {
         text += CLEAR_BELOW;
     }
-    let lines = [head].into_iter().chain(block.lines());
+    let lines = head.lines().chain(block.lines());
     for line in lines.take(height.saturating_sub(1).max(1)) {
         text += line;
         text += CLEAR_LINE;
@@ -119,7 +126,9 @@ mod tests {
             let lines = screen.matches('\n').count();
             assert_eq!(lines, (height - 1).clamp(1, 4), "{height}");
         }
-        assert_eq!(Redraw::rows(24), 21);
+        let totals = over_itself("time\ntotals", "A\nx\n", 24, false);
+        assert!(totals.starts_with("\x1b[Htime\x1b[K\ntotals\x1b[K\nA"));
+        assert_eq!(Redraw::rows(24), 20);
         assert_eq!(Redraw::rows(1), 1);
     }
 }

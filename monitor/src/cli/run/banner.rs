@@ -1,6 +1,6 @@
 //! What `wsmon run` prints once it watches.
 
-use std::{net::SocketAddr, path::Path};
+use std::path::Path;
 
 use super::{refusals::missing_line, settings::Settings};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         screen::Counted,
         wrap::{NARROW, wrap},
     },
+    config::metrics_address::MetricsUrl,
     daemon::reconcile::Seeded,
     kernel::{host::cgroup::WatchedCgroup, prerequisites::Prerequisite},
 };
@@ -21,8 +22,8 @@ pub(super) struct Banner<'a> {
     pub(super) cgroup: &'a WatchedCgroup,
     /// `None` if older connections are not scanned for.
     pub(super) seeded: Option<&'a Seeded>,
-    /// Of the metrics server; empty without one.
-    pub(super) metrics_addrs: &'a [SocketAddr],
+    /// Empty without a metrics server.
+    pub(super) metrics_urls: &'a [MetricsUrl],
     /// Those that are missing have a line.
     pub(super) missing: &'a [Prerequisite],
 }
@@ -72,6 +73,12 @@ impl Banner<'_> {
                 counted(seeded.namespaces, "network namespace")
             ));
         }
+        if seeded.unsearched > 0 {
+            lines.push(format!(
+                "still searching {} for older connections",
+                counted(seeded.unsearched, "network namespace")
+            ));
+        }
         let hidden = [
             (seeded.refused, "namespace", ""),
             (seeded.hidden, "process", "the namespaces of "),
@@ -115,8 +122,8 @@ impl Banner<'_> {
         if let Some(path) = access_log {
             lines.push(format!("ends of connections to {}", place(path)));
         }
-        let urls = self.metrics_addrs.iter();
-        let urls: Vec<_> = urls.map(|addr| format!("http://{addr}/metrics")).collect();
+        let urls = self.metrics_urls.iter().map(ToString::to_string);
+        let urls: Vec<_> = urls.collect();
         lines.push(match urls.as_slice() {
             [] => "no metrics server".to_owned(),
             urls => format!("metrics at {}", urls.join(", ")),
@@ -172,14 +179,19 @@ mod tests {
             is_root: true,
         };
         let addresses = settings.metrics_addrs.iter();
-        let metrics_addrs: Vec<_> = addresses
-            .filter_map(|address| address.to_string().parse().ok())
+        let metrics_urls: Vec<_> = addresses
+            .filter_map(|address| {
+                Some(MetricsUrl {
+                    addr: address.to_string().parse().ok()?,
+                    has_tls: settings.web_config.is_some(),
+                })
+            })
             .collect();
         let banner = Banner {
             settings: &settings,
             cgroup: &cgroup,
             seeded,
-            metrics_addrs: &metrics_addrs,
+            metrics_urls: &metrics_urls,
             missing,
         };
         banner.lines()
@@ -209,6 +221,7 @@ mod tests {
             refused: 2,
             hidden: 1,
             untracked: 7,
+            unsearched: 12,
             ..Seeded::default()
         };
         let lines = lines(
@@ -218,6 +231,7 @@ mod tests {
         );
         for line in [
             "  1 connection older than this start, in 3 network namespaces",
+            "  still searching 12 network namespaces for older connections",
             "  not scanned: 2 namespaces and the namespaces of 1 process (see wsmon check)",
             "  not watched: 7 older connections; there is room for 262144, raise",
             "  no metrics server",

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Debug,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -11,8 +10,11 @@ use crate::{
     alerting::SinkSettings,
     cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
     config::{
-        self, Config, alert_format::AlertFormat, endpoint::Endpoint, listeners::ListenerConfig,
-        metrics_address::MetricsAddress,
+        self, Config,
+        alert_format::AlertFormat,
+        endpoint::Endpoint,
+        listeners::ListenerConfig,
+        metrics_address::{MetricsAddress, MetricsUrl},
     },
     daemon::access_log::AccessLogSettings,
     diagnostics::notice_line,
@@ -31,6 +33,8 @@ pub(super) struct Settings {
     pub(super) metrics_addrs: Vec<MetricsAddress>,
     /// Whether the page at `/` of that address shows the state of the daemon.
     pub(super) status_page: bool,
+    /// Without it, everybody may read the metrics, over plain HTTP.
+    pub(super) web_config: Option<PathBuf>,
     /// A path, or `none`.
     pub(super) control: PathBuf,
     /// Without it nothing is kept across restarts.
@@ -88,16 +92,25 @@ impl Settings {
         }
         let metrics_addrs = metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?;
         let status_page = args.status_page || daemon.status_page;
-        if status_page && metrics_addrs == [MetricsAddress::None] {
-            notice_line!(
-                "wsmon: warning: --status-page has no effect with --metrics-addr none; give an address, or \
-                 leave one of them out"
-            );
+        let web_config = args.web_config.clone().or(daemon.web_config);
+        if metrics_addrs == [MetricsAddress::None] {
+            for (flag, is_given) in [
+                ("--status-page", status_page),
+                ("--web-config", web_config.is_some()),
+            ] {
+                if is_given {
+                    notice_line!(
+                        "wsmon: warning: {flag} has no effect with --metrics-addr none; give an address, or \
+                         leave one of them out"
+                    );
+                }
+            }
         }
         Ok(Self {
             listeners,
             metrics_addrs,
             status_page,
+            web_config,
             control: control.unwrap_or_else(|| DEFAULT_CONTROL.into()),
             state: args.state.clone().or(daemon.state),
             cgroup: args.cgroup.clone().or(daemon.cgroup),
@@ -139,14 +152,14 @@ impl Settings {
         Some(self.control.as_path()).filter(|path| *path != Path::new("none"))
     }
 
-    /// Where alerts go. `metrics_addr` is an address of the metrics server.
-    pub(super) fn sinks(&self, metrics_addr: Option<SocketAddr>) -> SinkSettings {
+    /// Where alerts go, and where metrics are served.
+    pub(super) fn sinks(&self, metrics_url: Option<MetricsUrl>) -> SinkSettings {
         SinkSettings {
             alert_log: LogTarget::parse(&self.alert_log),
             alert_format: self.alert_format,
             alertmanagers: self.alertmanagers.clone(),
             webhooks: self.webhooks.clone(),
-            metrics_addr,
+            metrics_url,
         }
     }
 
@@ -174,6 +187,7 @@ impl Settings {
             &new.metrics_addrs,
         );
         compare("daemon.status_page", &self.status_page, &new.status_page);
+        compare("daemon.web_config", &self.web_config, &new.web_config);
         compare("daemon.control", &self.control, &new.control);
         compare("daemon.state", &self.state, &new.state);
         compare("daemon.cgroup", &self.cgroup, &new.cgroup);
@@ -269,6 +283,7 @@ mod tests {
 
         [daemon]
         metrics_addr = "10.0.0.1:9000"
+        web_config = "/etc/web.yml"
         control = "none"
         state = "/var/lib/a"
         cgroup = "/sys/fs/cgroup/a"
@@ -290,6 +305,7 @@ mod tests {
     fn flags_override_the_file_and_the_file_overrides_the_defaults() {
         let of_file = settings(&[], FILE).expect("valid");
         assert_eq!(shown(&of_file), ["10.0.0.1:9000"]);
+        assert_eq!(of_file.web_config, Some("/etc/web.yml".into()));
         assert_eq!(of_file.control, PathBuf::from("none"));
         assert_eq!(of_file.state, Some("/var/lib/a".into()));
         assert_eq!(of_file.cgroup, Some("/sys/fs/cgroup/a".into()));
@@ -301,6 +317,7 @@ mod tests {
 
         let flags = [
             ["--metrics-addr", "1,[::1]:2"],
+            ["--web-config", "/w"],
             ["--control", "/b"],
             ["--state", "/s"],
             ["--cgroup", "/c"],
@@ -312,6 +329,7 @@ mod tests {
         ];
         let of_flags = settings(&flags.concat(), FILE).expect("valid");
         assert_eq!(shown(&of_flags), ["127.0.0.1:1", "[::1]:2"]);
+        assert_eq!(of_flags.web_config, Some("/w".into()));
         assert_eq!(of_flags.control, PathBuf::from("/b"));
         assert_eq!(of_flags.state, Some("/s".into()));
         assert_eq!(of_flags.cgroup, Some("/c".into()));
@@ -324,6 +342,7 @@ mod tests {
         let defaults = settings(&["--port", "80"], "").expect("valid");
         assert_eq!(shown(&defaults), ["127.0.0.1:6455"]);
         assert_eq!(defaults.control, PathBuf::from(DEFAULT_CONTROL));
+        assert_eq!(defaults.web_config, None);
         assert_eq!(defaults.state, None);
         assert_eq!(defaults.pod_logs(), Path::new("/var/log/pods"));
         assert_eq!(defaults.max_connections, 262_144);

@@ -44,7 +44,7 @@ const WAITING_EVENTS: usize = 64;
 /// The screen is drawn at least so often, because the age of the data grows.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// In raw mode, Ctrl-C is a key.
+/// In raw mode, Ctrl-C and Ctrl-Z are keys.
 const STOP_SIGNALS: [SignalKind; 3] = [
     SignalKind::terminate(),
     SignalKind::interrupt(),
@@ -89,17 +89,21 @@ pub(super) async fn show(args: &TopArgs) -> CommandResult {
         refresh: None,
     };
     let mut stop = StopSignals::new(&STOP_SIGNALS)?;
-    let guard = TerminalGuard::enter(args.mouse).map_err(|error| no_terminal(&error))?;
-    let ended = view.run(&mut stop).await;
+    let mut guard = TerminalGuard::enter(args.mouse).map_err(|error| no_terminal(&error))?;
+    let ended = view.run(&mut stop, &mut guard).await;
     drop(guard);
     ended.map(|()| ExitCode::SUCCESS)
 }
 
 impl LiveView<'_> {
-    async fn run(&mut self, stop: &mut StopSignals) -> Result<(), Failure> {
+    async fn run(
+        &mut self,
+        stop: &mut StopSignals,
+        guard: &mut TerminalGuard,
+    ) -> Result<(), Failure> {
         let appearance = Appearance::of_stdout(self.args.color);
-        let backend = CrosstermBackend::new(io::stdout());
-        let mut terminal = Terminal::new(backend).map_err(|error| no_terminal(&error))?;
+        let blank = || Terminal::new(CrosstermBackend::new(io::stdout()));
+        let mut terminal = blank().map_err(|error| no_terminal(&error))?;
         let mut events = read_events();
         let mut redraws = time::interval(self.args.interval.min(REDRAW));
         redraws.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,6 +140,11 @@ impl LiveView<'_> {
             match effect {
                 Effect::Draw => {}
                 Effect::Poll => self.timer.mark_dirty(),
+                Effect::Suspend => {
+                    let resumed = guard.suspend().and_then(|()| blank());
+                    terminal = resumed.map_err(|error| no_terminal(&error))?;
+                    self.timer.mark_dirty();
+                }
                 Effect::Quit => return Ok(()),
             }
         }

@@ -17,7 +17,7 @@ Esc                  close this, or show all connections
 p  space             pause, or go on
 r                    refresh now
 ?                    these keys
-q                    close this, or quit; Ctrl-C quits
+q                    close this, or quit; Ctrl-C quits, Ctrl-Z suspends
 
 VERDICT    expired? is suspected, expired! is confirmed
 IDLE/LIMIT time since the last packet, and the shortest idle timeout of the path

@@ -233,14 +233,13 @@ pub(super) async fn poll(control: &Path, request: &Request) -> Result<Response, 
             Body::Alerts(FirstRecords::new(alerts, lines.alerts))
         }
         Request::Clients => {
-            // One more tells whether there are more.
-            let limit = [("limit", Some((MAX_RECORDS + 1).to_string()))];
+            let limit = [("limit", Some(MAX_RECORDS.to_string()))];
             let mut lines = client::get(control, &client::target("/v1/clients", &limit)).await?;
             let mut clients = Vec::new();
             while let Some(line) = lines.next().await? {
                 clients.push(client::read(&line)?);
             }
-            Body::Clients(FirstRecords::new(clients, None))
+            Body::Clients(FirstRecords::new(clients, lines.entries))
         }
         Request::Listeners => Body::Listeners,
     };

@@ -41,6 +41,8 @@ pub(super) enum Effect {
     Draw,
     /// Something else is shown, so a refresh is needed.
     Poll,
+    /// The process stops until its shell continues it.
+    Suspend,
     Quit,
 }
 

@@ -14,11 +14,14 @@ use ratatui::crossterm::{
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
+use rustix::process::{Signal, kill_current_process_group};
 
 /// Raw mode and the alternate screen. Dropping it restores the terminal, and so does a panic, before its
 /// message is printed.
 #[derive(Debug)]
-pub(super) struct TerminalGuard(());
+pub(super) struct TerminalGuard {
+    has_mouse: bool,
+}
 
 /// Whether there is something to restore.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -36,14 +39,30 @@ impl TerminalGuard {
                 next(info);
             }));
         });
+        let guard = Self { has_mouse };
+        guard.take()?;
+        Ok(guard)
+    }
+
+    /// Gives the terminal back and stops this process with its group, as Ctrl-Z does. Takes it again once the
+    /// shell continues them. Where no shell could do that, the kernel does not stop them.
+    ///
+    /// # Errors
+    /// If the terminal refuses.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        restore();
+        kill_current_process_group(Signal::TSTP)?;
+        self.take()
+    }
+
+    fn take(&self) -> io::Result<()> {
         enable_raw_mode()?;
         TAKEN.store(true, Ordering::SeqCst);
-        let guard = Self(());
         execute!(io::stdout(), EnterAlternateScreen, Hide)?;
-        if has_mouse {
+        if self.has_mouse {
             execute!(io::stdout(), EnableMouseCapture)?;
         }
-        Ok(guard)
+        Ok(())
     }
 }
 

@@ -1,10 +1,15 @@
 //! Connections older than the programs: found on their own thread, reported to the core in slices.
+//!
+//! Each network namespace with connections is dumped once, those first in which something listens on a watched
+//! port. The start waits for a limited time; the rest is found while the daemon runs.
 
 use std::{
     collections::HashSet,
-    sync::mpsc::{self, Receiver, SyncSender},
     thread,
+    time::{Duration, Instant},
 };
+
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
@@ -13,7 +18,10 @@ use crate::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
         host::netns::NetNsError,
-        sock_diag::scan::{self, Scan},
+        sock_diag::scan::{
+            self, Scan, SurveyedNamespace,
+            locations::{Locations, MAX_KEYS_EACH},
+        },
     },
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
@@ -25,6 +33,8 @@ pub struct Seeded {
     /// Connections without room in the snapshot map. If they die silently, nothing reports it.
     pub untracked: usize,
     pub namespaces: usize,
+    /// Namespaces still to be searched, in the background.
+    pub unsearched: usize,
     /// Namespaces that could not be entered. Connections in them are known from their next packet on.
     pub refused: usize,
     /// Processes whose namespace is hidden from wsmon; the same holds for connections in them.
@@ -37,16 +47,40 @@ pub struct Seeded {
 const SLICE: usize = 512;
 const WAITING: usize = 4;
 
+/// How long the start waits for the search. Only a namespace that was begun may take longer.
+const START_LIMIT: Duration = Duration::from_secs(2);
+
 /// A running search for older connections.
 #[derive(Debug)]
 pub struct Older {
-    slices: Receiver<Vec<Facts>>,
-    search: thread::JoinHandle<Result<Scan, NetNsError>>,
+    progress: Receiver<SearchProgress>,
+    search: thread::JoinHandle<Result<FoundOlder, NetNsError>>,
+}
+
+/// What a search reports before its end.
+#[derive(Debug)]
+pub enum SearchProgress {
+    Connections(Vec<Facts>),
+    /// The start need not wait for the rest.
+    MayStart {
+        unsearched: usize,
+    },
+}
+
+/// What a search has found, except the connections.
+#[derive(Debug)]
+struct FoundOlder {
+    /// With the time and the namespaces of the survey.
+    scan: Scan,
+    locations: Locations,
 }
 
 /// What is known of the older connections while they are being reported.
 #[derive(Debug, Default)]
 pub(super) struct Seeding {
+    namespaces: usize,
+    refused: usize,
+    hidden: usize,
     unserved: Vec<PortRange>,
     seeds: HashSet<ConnId>,
     /// Connections that ended since the search began and must not be reported afterwards.
@@ -57,40 +91,82 @@ pub(super) struct Seeding {
 }
 
 impl Older {
-    fn search(listeners: Vec<ListenerConfig>) -> Result<Self, NetNsError> {
-        let (sender, slices) = mpsc::sync_channel(WAITING);
+    fn search(
+        listeners: Vec<ListenerConfig>,
+        surveyed: Vec<SurveyedNamespace>,
+        survey: Scan,
+        start_limit: Duration,
+    ) -> Result<Self, NetNsError> {
+        let (sender, progress) = mpsc::channel(WAITING);
         let search = thread::Builder::new()
             .name("older".to_owned())
-            .spawn(move || search(&listeners, &sender))
+            .spawn(move || search(&listeners, surveyed, survey, start_limit, &sender))
             .map_err(|source| NetNsError::Thread {
                 name: "own".to_owned(),
                 source,
             })?;
-        Ok(Self { slices, search })
+        Ok(Self { progress, search })
     }
 
-    /// Waits for the next connections; `None` when all were found.
-    pub fn next(&self) -> Option<Vec<Facts>> {
-        self.slices.recv().ok()
+    /// Waits for more; `None` when all were found.
+    pub async fn next(&mut self) -> Option<SearchProgress> {
+        self.progress.recv().await
     }
 }
 
-/// Sends what it finds. A send fails only after the daemon's start has failed; the slice is not needed
-/// then.
+/// Sends what it finds. A send fails only after the daemon has stopped or its start has failed; the rest is
+/// not needed then.
 fn search(
     listeners: &[ListenerConfig],
-    slices: &SyncSender<Vec<Facts>>,
-) -> Result<Scan, NetNsError> {
+    surveyed: Vec<SurveyedNamespace>,
+    survey: Scan,
+    start_limit: Duration,
+    progress: &Sender<SearchProgress>,
+) -> Result<FoundOlder, NetNsError> {
+    let begun = Instant::now();
+    let mut found = FoundOlder {
+        scan: survey,
+        locations: Locations::default(),
+    };
+    let (populated, idle): (Vec<_>, Vec<_>) =
+        surveyed.into_iter().partition(|it| it.has_connections);
+    found.scan.skipped += idle.len();
+    let mut unsearched = populated.len();
+    let (served, rest): (Vec<_>, Vec<_>) = populated.into_iter().partition(|it| it.is_served);
     let mut slice = Vec::with_capacity(SLICE);
-    let scan = scan::connections(listeners, |found| {
-        slice.extend(found.facts());
-        if slice.len() == SLICE {
-            let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
-            drop(slices.send(full));
+    let mut may_start = false;
+    for it in served.into_iter().chain(rest) {
+        if !may_start && begun.elapsed() >= start_limit {
+            may_start = true;
+            let found = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
+            drop(progress.blocking_send(SearchProgress::Connections(found)));
+            drop(progress.blocking_send(SearchProgress::MayStart { unsearched }));
         }
-    })?;
-    drop(slices.send(slice));
-    Ok(scan)
+        if progress.is_closed() {
+            break;
+        }
+        let mut keys = Vec::new();
+        let scan = scan::connections(listeners, &[&it.netns], |socket| {
+            let Some(facts) = socket.facts() else {
+                return;
+            };
+            if keys.len() <= MAX_KEYS_EACH {
+                keys.push(socket.key());
+            }
+            slice.push(facts);
+            if slice.len() >= SLICE {
+                let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
+                drop(progress.blocking_send(SearchProgress::Connections(full)));
+            }
+        })?;
+        found.locations.measure_dump(&scan);
+        found.locations.set(it.netns.id(), keys);
+        found.scan.add_connections(scan);
+        unsearched -= 1;
+    }
+    drop(progress.blocking_send(SearchProgress::Connections(slice)));
+    found.scan.elapsed = begun.elapsed();
+    Ok(found)
 }
 
 impl Seeding {
@@ -119,23 +195,31 @@ impl Reconciler {
         core: &mut Correlator,
     ) -> Result<Older, NetNsError> {
         let at = clock::now();
-        let scan = scan::listening(listeners)?;
-        let unserved = unserved(listeners, &scan);
+        let (surveyed, survey) = scan::survey(listeners)?;
         core.handle_event(Event::ListenSocketsScanned {
             at,
-            complete: scan.is_complete(),
-            sockets: scan.listening,
+            complete: survey.is_complete(),
+            sockets: survey.listening.clone(),
         });
         self.seeding = Some(Seeding {
-            unserved,
+            namespaces: survey.namespaces,
+            refused: survey.refused.len(),
+            hidden: survey.hidden,
+            unserved: unserved(listeners, &survey),
             ..Seeding::default()
         });
-        Older::search(listeners.to_vec())
+        Older::search(listeners.to_vec(), surveyed, survey, START_LIMIT)
     }
 
-    /// Reports some older connections.
-    pub fn seed(&mut self, slice: Vec<Facts>, snapshots: &mut Snapshots, core: &mut Correlator) {
+    /// Reports some older connections. Returns for how many the snapshot map had no room.
+    pub fn seed(
+        &mut self,
+        slice: Vec<Facts>,
+        snapshots: &mut Snapshots,
+        core: &mut Correlator,
+    ) -> usize {
         let seeding = self.seeding.get_or_insert_default();
+        let before = seeding.untracked.len();
         for facts in slice {
             let conn = facts.conn;
             if !seeding.is_new(conn) {
@@ -152,34 +236,47 @@ impl Reconciler {
                 Err(error) => log::warn!("socket {}: {error}", conn.0),
             }
         }
+        seeding.untracked.len() - before
+    }
+
+    /// What was found so far, with so many namespaces still to be searched.
+    pub fn seeded(&self, unsearched: usize) -> Seeded {
+        let Some(seeding) = &self.seeding else {
+            return Seeded::default();
+        };
+        Seeded {
+            connections: seeding.seeds.len() + seeding.published.len(),
+            untracked: seeding.untracked.len(),
+            namespaces: seeding.namespaces - unsearched,
+            unsearched,
+            refused: seeding.refused,
+            hidden: seeding.hidden,
+            unserved: seeding.unserved.clone(),
+        }
     }
 
     /// Ends the seeding. A scan must follow: a socket that closed unseen after it was found and before
     /// it was seeded left only the seed.
     pub fn end_seeding(&mut self, older: Older) -> Result<Seeded, NetNsError> {
+        let mut seeded = self.seeded(0);
         let seeding = self.seeding.take().unwrap_or_default();
-        let scan = match older.search.join() {
-            Ok(scan) => scan?,
+        self.seeds = Seeds::new(seeding.seeds);
+        let found = match older.search.join() {
+            Ok(found) => found?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        self.warn_omissions(omissions(&scan));
-        let seeded = Seeded {
-            connections: seeding.seeds.len() + seeding.published.len(),
-            untracked: seeding.untracked.len(),
-            namespaces: scan.namespaces,
-            refused: scan.refused.len(),
-            hidden: scan.hidden,
-            unserved: seeding.unserved,
-        };
+        self.warn_omissions(omissions(&found.scan));
+        self.locations = found.locations;
+        seeded.refused = found.scan.refused.len();
         log::info!(
-            "scanned {} network namespaces in {} ms: {} older connections, {} listening sockets on \
+            "searched {} of {} network namespaces in {} ms: {} older connections, {} listening sockets on \
              watched ports",
-            seeded.namespaces,
-            scan.elapsed.as_millis(),
+            found.scan.dumped,
+            found.scan.namespaces,
+            found.scan.elapsed.as_millis(),
             seeded.connections,
-            scan.listening.len()
+            found.scan.listening.len()
         );
-        self.seeds = Seeds::new(seeding.seeds);
         Ok(seeded)
     }
 }
@@ -203,7 +300,56 @@ fn unserved(listeners: &[ListenerConfig], scan: &Scan) -> Vec<PortRange> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::kernel::testing::{Namespace, key_of};
+    use monitor_core::ListenerRules;
+
+    #[test]
+    #[ignore = "needs root: makes network namespaces"]
+    fn the_start_waits_for_a_limited_time_and_everything_is_found() {
+        const PORT: u16 = 18_261;
+        let namespaces = [Namespace::new(), Namespace::new(), Namespace::new()];
+        let address = format!("127.0.0.1:{PORT}");
+        let connections = [0, 1].map(|index| namespaces[index].connect(&address, &address));
+        // Only the second is served, and the third has nothing but a listening socket.
+        let _listening = [1, 2].map(|index| {
+            let port = if index == 1 { PORT } else { PORT + 1 };
+            namespaces[index].enter(|| TcpListener::bind(("127.0.0.2", port)).unwrap())
+        });
+        let listeners = [ListenerConfig {
+            rules: ListenerRules::new("l", None),
+            ports: vec![PortRange(PORT..=PORT)],
+            remote: false,
+        }];
+        let (surveyed, survey) = scan::survey(&listeners).unwrap();
+        let populated = surveyed.iter().filter(|it| it.has_connections).count();
+        let third = namespaces[2].netns().id();
+        let idle = surveyed.iter().find(|it| it.netns.id() == third);
+        assert!(!idle.unwrap().has_connections);
+
+        let limit = Duration::ZERO;
+        let mut older = Older::search(listeners.to_vec(), surveyed, survey, limit).unwrap();
+        let mut found = Vec::new();
+        let mut started = None;
+        while let Some(progress) = older.progress.blocking_recv() {
+            match progress {
+                SearchProgress::Connections(facts) => {
+                    found.extend(facts.iter().map(|it| it.conn.0));
+                }
+                SearchProgress::MayStart { unsearched } => {
+                    assert_eq!((unsearched, found.len()), (populated, 0));
+                    started = Some(());
+                }
+            }
+        }
+        assert!(started.is_some());
+        let [unserved, served] = connections.map(|it| key_of(&it.server).cookie());
+        assert_eq!(found, [served, unserved]);
+        let scan = older.search.join().unwrap().unwrap().scan;
+        assert_eq!(scan.dumped + scan.refused.len(), populated);
+    }
 
     #[test]
     fn a_connection_that_ended_after_it_was_found_is_not_reported() {

@@ -1,6 +1,6 @@
-//! Scans all sockets of the host in the background.
+//! Scans the host's sockets in the background.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::presence::Presence;
 use crate::{
@@ -8,23 +8,33 @@ use crate::{
     kernel::{
         clock,
         host::netns::NetNsError,
-        sock_diag::scan::{self, Scan},
+        sock_diag::scan::{
+            Scan,
+            known::{self, Fate, KnownConnections},
+            locations::Locations,
+        },
     },
 };
 use monitor_core::{
-    ConnId, Ktime,
+    ConnId, Facts, Ktime,
     event::{ListeningSocket, ReceiveQueue},
     send_queues::SendQueues,
 };
 
+/// Looks up the facts of a connection that has not ended.
+pub(super) type Lookup = Box<dyn Fn(ConnId) -> Option<Facts> + Send + Sync>;
+
 /// What a scan has to find.
-#[derive(Debug)]
 pub(super) struct ScanTargets {
     /// Sorted, as the requests are.
     pub(super) seeds: Arc<[ConnId]>,
     pub(super) requests: Arc<[ConnId]>,
     /// All connections of the core, in any order.
     pub(super) known: Vec<ConnId>,
+    /// `None` if there is none; all namespaces are searched then.
+    pub(super) lookup: Option<Lookup>,
+    /// As the last scan left them.
+    pub(super) locations: Locations,
     /// As the last scan left it.
     pub(super) presence: Presence,
     /// As the last scan left them.
@@ -42,6 +52,7 @@ pub struct ScannedSockets {
     pub(super) missing_seeds: Vec<ConnId>,
     pub(super) missing_requests: Vec<ConnId>,
     pub(super) presence: Presence,
+    pub(super) locations: Locations,
     /// Connections whose end was not reported.
     pub(super) gone: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
@@ -51,6 +62,7 @@ pub struct ScannedSockets {
     pub(super) omissions: Vec<String>,
     /// CPU time. Wall time says little on a busy host.
     pub(super) cost: Duration,
+    pub(super) summary: ScanSummary,
 }
 
 pub(super) fn scan_host(
@@ -58,17 +70,21 @@ pub(super) fn scan_host(
     targets: ScanTargets,
 ) -> Result<ScannedSockets, NetNsError> {
     let (at, begun) = (clock::now(), clock::of_thread());
-    let mut presence = targets.presence;
+    let (mut presence, mut locations) = (targets.presence, targets.locations);
     let known = sorted(targets.known);
-    let mut present = TargetSearch::new(&known);
     let mut seeds = TargetSearch::new(&targets.seeds);
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
     let mut unsent = Vec::new();
-    let scan = scan::connections(listeners, |found| {
+    let sought = KnownConnections {
+        conns: &known,
+        lookup: &|conn| targets.lookup.as_ref().and_then(|lookup| lookup(conn)),
+        // The requests have no snapshots.
+        everywhere: targets.lookup.is_none() || !targets.requests.is_empty(),
+    };
+    let (scan, fates) = known::known_connections(listeners, &sought, &mut locations, |found| {
         seeds.mark_found(found.conn());
         requests.mark_found(found.conn());
-        present.mark_found(found.conn());
         unread.extend(found.receive_queue());
         unsent.extend(found.send_queue());
     })?;
@@ -76,22 +92,68 @@ pub(super) fn scan_host(
         .send_queues
         .next(at, unsent, scan.is_complete(), &known);
     let gone = match scan.is_complete() {
-        true => presence.update(&known, &present.found, scan.hidden == 0),
+        true => presence.update(&known, &fates, scan.hidden == 0),
         false => Vec::new(),
     };
+    let mut missing_seeds = seeds.missing();
+    missing_seeds.retain(|conn| {
+        let index = known.binary_search(conn);
+        index.map_or(true, |index| fates[index] == Fate::Absent)
+    });
     Ok(ScannedSockets {
         at,
         complete: scan.is_complete(),
         presence,
+        locations,
         gone,
         omissions: omissions(&scan),
-        missing_seeds: seeds.missing(),
+        missing_seeds,
         missing_requests: requests.missing(),
         unread,
         send_queues,
+        cost: scan.cost + clock::of_thread().saturating_sub(begun),
+        summary: ScanSummary::from(&scan),
         listening: scan.listening,
-        cost: clock::of_thread().saturating_sub(begun),
     })
+}
+
+/// How a scan read the network namespaces, in words.
+#[derive(Debug)]
+pub(super) struct ScanSummary {
+    namespaces: usize,
+    dumped: usize,
+    queried: usize,
+    queries: usize,
+    skipped: usize,
+}
+
+impl From<&Scan> for ScanSummary {
+    fn from(scan: &Scan) -> Self {
+        Self {
+            namespaces: scan.namespaces,
+            dumped: scan.dumped,
+            queried: scan.queried,
+            queries: scan.queries,
+            skipped: scan.skipped,
+        }
+    }
+}
+
+impl fmt::Display for ScanSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            namespaces,
+            dumped,
+            queried,
+            queries,
+            skipped,
+        } = self;
+        write!(
+            f,
+            "{namespaces} network namespaces: {dumped} dumped, {queried} by {queries} queries, {skipped} \
+             without a known connection"
+        )
+    }
 }
 
 /// What a scan could not read, and why.
@@ -175,6 +237,8 @@ mod tests {
                 seeds: sorted([]),
                 requests: sorted([]),
                 known: known.to_vec(),
+                lookup: None,
+                locations: Locations::default(),
                 presence,
                 send_queues: SendQueues::default(),
             };

@@ -18,6 +18,7 @@ use super::{
     loader::{LoadError, Loaded},
     ring_peak::RingPeak,
     snapshot_pages::Pages,
+    snapshot_reader::SnapshotReader,
     snapshot_sweep::Sweep,
 };
 use crate::{
@@ -140,6 +141,13 @@ impl Snapshots {
             (ConnId(snapshot.cookie), facts)
         });
         Ok((entries.collect(), last))
+    }
+
+    /// Looks up facts on another thread.
+    pub fn reader(&self) -> Result<SnapshotReader, MapAccessError> {
+        let fd = self.fd.try_clone().map_err(MapError::IoError);
+        fd.and_then(SnapshotReader::new)
+            .map_err(cannot("open", SNAPSHOTS))
     }
 
     fn lookup(&self, conn: ConnId) -> Result<Option<Snapshot>, MapAccessError> {

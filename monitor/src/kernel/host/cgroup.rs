@@ -39,7 +39,9 @@ impl CgroupError {
         match self {
             Self::Mountinfo(_) => "mount /proc in this container".to_owned(),
             Self::NotMounted => {
-                "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2".to_owned()
+                "mount -t cgroup2 none /mnt/cgroup2, and pass --cgroup /mnt/cgroup2; a \
+                 container needs the host's hierarchy (-v /sys/fs/cgroup:/host/cgroup:ro)"
+                    .to_owned()
             }
             Self::Unreadable { .. } => "make it readable, or pass another with --cgroup".to_owned(),
             Self::NotCgroup2(_) => {

@@ -13,7 +13,10 @@ use std::{
     panic, thread,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    io::Errno,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use super::mountinfo::{self, Mount};
 
@@ -45,6 +48,10 @@ pub struct NetNsList {
 pub enum NetNsError {
     #[error("cannot list network namespaces: {0}; is /proc mounted?")]
     Proc(#[source] io::Error),
+    #[error(
+        "cannot hold all network namespaces open: {0}; raise the limit of open files (LimitNOFILE)"
+    )]
+    OpenFiles(#[source] io::Error),
     #[error("cannot enter network namespace {name}: {source}; this needs CAP_SYS_ADMIN")]
     Enter { name: String, source: io::Error },
     #[error("cannot start a thread for network namespace {name}: {source}")]
@@ -91,6 +98,7 @@ pub fn enumerate() -> Result<NetNsList, NetNsError> {
         seen: HashSet::from([own.id]),
         found: vec![own],
         refused: 0,
+        out_of_files: None,
     };
     for mount in mountinfo::read().map_err(NetNsError::Proc)? {
         walk.visit_mount(&mount);
@@ -99,6 +107,9 @@ pub fn enumerate() -> Result<NetNsList, NetNsError> {
         let name = process.map_err(NetNsError::Proc)?.file_name();
         if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
             walk.visit_process(pid);
+        }
+        if let Some(error) = walk.out_of_files.take() {
+            return Err(NetNsError::OpenFiles(error));
         }
     }
     Ok(NetNsList {
@@ -186,6 +197,8 @@ struct NetNsWalk {
     seen: HashSet<NetNsId>,
     found: Vec<NetNs>,
     refused: usize,
+    /// The limit of open files was reached: a namespace may be missing.
+    out_of_files: Option<io::Error>,
 }
 
 impl NetNsWalk {
@@ -227,6 +240,9 @@ impl NetNsWalk {
             Ok(Some(namespace)) if self.seen.insert(namespace.id) => self.found.push(namespace),
             Ok(_) => {}
             Err(error) if has_vanished(&error) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+                self.out_of_files = Some(error);
+            }
             Err(_) => self.refused += 1,
         }
     }
@@ -253,7 +269,7 @@ fn printable(name: &OsStr) -> String {
 /// A process that ended during the walk, or is a zombie.
 fn has_vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 #[cfg(test)]
@@ -333,6 +349,7 @@ mod tests {
             seen: HashSet::new(),
             found: Vec::new(),
             refused: 0,
+            out_of_files: None,
         };
         walk.visit_process(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));

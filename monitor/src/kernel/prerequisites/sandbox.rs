@@ -1,6 +1,6 @@
-//! Checks whether this process may call bpf(2) with the capabilities it holds.
+//! What a sandbox or container keeps from this process despite its capabilities.
 
-use std::fs;
+use std::{fs, io};
 
 use super::Missing;
 use crate::kernel::bpf::syscall::{self, Instruction, LoadVerdict, ProgramKind};
@@ -19,13 +19,16 @@ pub(super) fn bpf_call() -> Result<String, Missing> {
     let nothing = [Instruction::set(0, 1), Instruction::EXIT];
     match syscall::load(ProgramKind::CgroupSkb, &nothing) {
         LoadVerdict::Loaded(_) => Ok("loads a program".to_owned()),
-        LoadVerdict::Refused { error, .. } if has_seccomp_filter(&read("/proc/self/status")) => {
+        LoadVerdict::Refused { error, .. }
+            if is_of_a_filter(&error) && has_seccomp_filter(&read("/proc/self/status")) =>
+        {
             Err(Missing::new(
                 format!(
                     "the seccomp filter of this process refuses bpf(2) despite its capabilities: {error}"
                 ),
-                "allow the bpf system call in the container's seccomp profile, or start it with \
-                 --security-opt seccomp=unconfined",
+                "allow the bpf system call in the container's seccomp profile (podman's default allows \
+                 it with CAP_SYS_ADMIN only), or start it with --security-opt seccomp=unconfined \
+                 (Kubernetes: seccompProfile: { type: Unconfined })",
             ))
         }
         LoadVerdict::Refused { error, .. } => Err(Missing::new(
@@ -34,6 +37,23 @@ pub(super) fn bpf_call() -> Result<String, Missing> {
              security module (SELinux, AppArmor)",
         )),
     }
+}
+
+/// Whether `/proc` shows only the processes of a PID namespace.
+pub(super) fn in_pid_namespace() -> bool {
+    // Unreadable only without /proc, which is reported elsewhere.
+    let own = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    own.to_str().is_some_and(is_pid_namespace)
+}
+
+/// False for the initial one, `PROC_PID_INIT_INO` in `include/uapi/linux/nsfs.h`.
+fn is_pid_namespace(link: &str) -> bool {
+    link.starts_with("pid:[") && link != "pid:[4026531836]"
+}
+
+/// The errors with which filters refuse a system call. A filter that lets it pass has no part in others.
+fn is_of_a_filter(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS))
 }
 
 fn read(path: &str) -> String {
@@ -64,6 +84,20 @@ mod tests {
         assert!(!in_user_namespace(""));
         assert!(in_user_namespace("         0       1000          1\n"));
         assert!(in_user_namespace("0 1000 1\n1 100000 65536\n"));
+    }
+
+    #[test]
+    fn only_the_initial_pid_namespace_shows_every_process() {
+        assert!(!is_pid_namespace("pid:[4026531836]"));
+        assert!(!is_pid_namespace(""));
+        assert!(is_pid_namespace("pid:[4026532345]"));
+    }
+
+    #[test]
+    fn a_filter_is_blamed_only_for_what_filters_return() {
+        let is_blamed = |errno| is_of_a_filter(&io::Error::from_raw_os_error(errno));
+        assert!(is_blamed(libc::EPERM) && is_blamed(libc::ENOSYS));
+        assert!(!is_blamed(libc::EINVAL) && !is_blamed(libc::EACCES));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct DiagSocket {
     pub local: SocketAddr,
     /// In the same form as `local`.
     pub peer: SocketAddr,
+    /// The index of the interface to which the socket is bound (`SO_BINDTODEVICE`, a VRF, an IPv6
+    /// link-local address); 0 without one.
+    pub interface: u32,
     /// Bytes received and not yet read by the application; a FIN counts as one (`tcp_diag_get_info` in
     /// `net/ipv4/tcp_diag.c`).
     pub receive_queue: u32,
@@ -138,6 +141,7 @@ fn describe(
         state: TcpState::of(header[1])?,
         local: address(4, 8),
         peer: address(6, 24),
+        interface: u32_at(40),
         receive_queue: u32_at(56),
         send_queue: u32_at(60),
         inode: u32_at(68),
@@ -254,7 +258,7 @@ pub(super) mod tests {
                     destination_port: peer.port(),
                     source_address: local.ip(),
                     destination_address: peer.ip(),
-                    interface_id: 0,
+                    interface_id: 9,
                     cookie: [0x11, 0, 0, 0, 0x22, 0, 0, 0],
                 },
                 recv_queue: 3,
@@ -298,6 +302,7 @@ pub(super) mod tests {
             state: TcpState::Established,
             local: "127.0.0.1:8080".parse().unwrap(),
             peer: "192.0.2.1:40000".parse().unwrap(),
+            interface: 9,
             receive_queue: 3,
             send_queue: 4,
             inode: 4711,

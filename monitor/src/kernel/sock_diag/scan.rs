@@ -1,19 +1,27 @@
 //! Scans the TCP sockets of this host, in every network namespace.
+//!
+//! The kernel keeps the connections of all namespaces in one hash table, and a dump of one namespace walks
+//! all of it. Listening sockets are in a small table of their own. So a pass over the listening sockets is
+//! cheap in any number of namespaces, and connections are dumped only where some may matter.
 
 use std::{
-    collections::BTreeSet,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
 use super::{
-    Dump, SockDiag, SockDiagError, inet_diag::DiagSocket, port_filter::PortFilter, seed,
-    socket_finder::FindError,
+    Dump, SockDiag, SockDiagError, inet_diag::DiagSocket, seed, socket_finder::FindError,
+    socket_query::SocketKey,
 };
 use crate::{
     config::listeners::ListenerConfig,
-    kernel::host::{
-        netns::{self, NetNs, NetNsError, NetNsId},
-        owner::OwnedSocket,
+    kernel::{
+        clock,
+        host::{
+            netns::{self, NetNs, NetNsError, NetNsId},
+            owner::OwnedSocket,
+            sockstat::tcp_sockets,
+        },
     },
 };
 use monitor_core::{
@@ -21,22 +29,39 @@ use monitor_core::{
     facts::{ConnId, Facts, ListenerId, Role},
 };
 
+pub mod known;
+pub mod locations;
+mod watched_ports;
+
+use watched_ports::WatchedPorts;
+
 /// The result of a scan, except the connections.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The listening sockets on watched ports of this host.
     pub listening: Vec<ListeningSocket>,
-    /// Network namespaces that were scanned.
+    /// Network namespaces that were entered.
     pub namespaces: usize,
+    /// Those of them whose connections were dumped.
+    pub dumped: usize,
+    /// Those whose connections were queried one by one, and the number of queries.
+    pub queried: usize,
+    pub queries: usize,
+    /// Those whose connections were not read. Nothing that is sought can be in them.
+    pub skipped: usize,
     /// Network namespaces that could not be scanned. Their older connections are unknown.
     pub refused: Vec<RefusedNamespace>,
     /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
     pub hidden: usize,
     /// Sockets on watched ports that could not be parsed.
     pub unparsed: u64,
-    /// Namespaces whose dump was interrupted and then repeated.
+    /// Dumps that were interrupted and then repeated.
     pub interrupted: usize,
     pub elapsed: Duration,
+    /// CPU time of reading the sockets.
+    pub cost: Duration,
+    /// CPU time of the cheapest dump: about that of walking over all connections of the host.
+    pub shortest_dump: Option<Duration>,
 }
 
 impl Scan {
@@ -44,12 +69,71 @@ impl Scan {
     pub fn is_complete(&self) -> bool {
         self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
     }
+
+    /// Adds what a scan of the connections of some of these namespaces read.
+    pub fn add_connections(&mut self, other: Self) {
+        self.dumped += other.dumped;
+        self.refused.extend(other.refused);
+        self.unparsed += other.unparsed;
+        self.interrupted += other.interrupted;
+        self.cost += other.cost;
+    }
+
+    /// Calls `read` inside each of `namespaces`. One that fails is refused.
+    fn walk<'a>(
+        &mut self,
+        namespaces: &[&'a NetNs],
+        mut read: impl FnMut(&mut Self, &'a NetNs, &mut SockDiag) -> Result<(), SockDiagError> + Send,
+    ) -> Result<(), NetNsError> {
+        let (started, cost) = (Instant::now(), self.cost);
+        netns::in_each(namespaces, |namespace, entered| {
+            let result = entered.map_err(FindError::from).and_then(|()| {
+                let mut sock_diag = SockDiag::open()?;
+                Ok(read(self, namespace, &mut sock_diag)?)
+            });
+            if let Err(error) = result {
+                self.refused.push(RefusedNamespace {
+                    name: namespace.name().to_owned(),
+                    error,
+                });
+            }
+            // The thread was started for this walk.
+            self.cost = cost + clock::of_thread();
+            ControlFlow::<()>::Continue(())
+        })?;
+        self.elapsed += started.elapsed();
+        Ok(())
+    }
+
+    /// Does a dump, once more if it was interrupted.
+    fn dump(
+        &mut self,
+        mut dump: impl FnMut() -> Result<Dump, SockDiagError>,
+    ) -> Result<(), SockDiagError> {
+        let mut read = dump()?;
+        if read.interrupted {
+            self.interrupted += 1;
+            read = dump()?;
+        }
+        self.unparsed += read.unparsed;
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
 pub struct RefusedNamespace {
     pub name: String,
     pub error: FindError,
+}
+
+/// A network namespace in which older connections may be.
+#[derive(Debug)]
+pub struct SurveyedNamespace {
+    pub netns: NetNs,
+    /// Whether something listens on a watched port.
+    pub is_served: bool,
+    /// Whether it has TCP sockets that don't listen.
+    pub has_connections: bool,
 }
 
 /// A listening socket on any port of this host.
@@ -80,6 +164,11 @@ pub struct ScannedSocket<'a> {
 impl ScannedSocket<'_> {
     pub fn conn(&self) -> ConnId {
         ConnId(self.socket.cookie)
+    }
+
+    /// With which it can be queried in its namespace.
+    pub fn key(&self) -> SocketKey {
+        SocketKey::from(self.socket)
     }
 
     /// Its facts for the core; `None` for a connection that this host seems to have opened from a
@@ -124,16 +213,33 @@ impl ScannedSocket<'_> {
 /// Finds the listening sockets on the watched ports, in all network namespaces.
 ///
 /// Fails only if the namespaces cannot even be listed.
-pub fn listening(listeners: &[ListenerConfig]) -> Result<Scan, NetNsError> {
-    let mut listening = Vec::new();
-    let dump = |sock_diag: &mut SockDiag, sockets: &mut _| {
-        let of_listening = dump_listening(sock_diag, listeners, sockets)?;
-        Ok([of_listening, Dump::default()])
+pub fn survey(listeners: &[ListenerConfig]) -> Result<(Vec<SurveyedNamespace>, Scan), NetNsError> {
+    let ports = WatchedPorts::new(listeners);
+    let list = netns::enumerate()?;
+    let mut scan = Scan {
+        hidden: list.refused,
+        ..Scan::default()
     };
-    let scan = walk(dump, |netns, sockets| {
-        listening.extend(watched(listeners, netns, &sockets));
+    let mut entered = Vec::new();
+    let all: Vec<_> = list.found.iter().collect();
+    scan.walk(&all, |scan, netns, sock_diag| {
+        let before = tcp_sockets();
+        let listening = ports.listening(scan, netns, sock_diag)?;
+        let has_connections = !listening.are_all(before) || !listening.are_all(tcp_sockets());
+        entered.push((netns.id(), !listening.ports.is_empty(), has_connections));
+        Ok(())
     })?;
-    Ok(Scan { listening, ..scan })
+    let mut entered = entered.into_iter().peekable();
+    let surveyed = list.found.into_iter().filter_map(|netns| {
+        // In the same order, without those that were refused.
+        let (_, is_served, has_connections) = entered.next_if(|(id, ..)| *id == netns.id())?;
+        Some(SurveyedNamespace {
+            netns,
+            is_served,
+            has_connections,
+        })
+    });
+    Ok((surveyed.collect(), scan))
 }
 
 /// Finds the listening sockets on all ports, in all network namespaces. [`Scan::listening`] is empty.
@@ -141,124 +247,44 @@ pub fn listening(listeners: &[ListenerConfig]) -> Result<Scan, NetNsError> {
 /// Fails only if the namespaces cannot even be listed.
 pub fn all_listening() -> Result<(Vec<HostListener>, Scan), NetNsError> {
     let mut listening = Vec::new();
-    let dump = |sock_diag: &mut SockDiag, sockets: &mut Vec<_>| {
-        let dump = sock_diag.dump_listening(|_| true, |socket| sockets.push(socket))?;
-        Ok([dump, Dump::default()])
+    let list = netns::enumerate()?;
+    let mut scan = Scan {
+        hidden: list.refused,
+        ..Scan::default()
     };
-    let scan = walk(dump, |netns, sockets| {
+    let all: Vec<_> = list.found.iter().collect();
+    scan.walk(&all, |scan, netns, sock_diag| {
+        let mut sockets = Vec::new();
+        scan.dump(|| {
+            sockets.clear();
+            sock_diag.dump_listening(|_| true, |socket| sockets.push(socket))
+        })?;
+        scan.namespaces += 1;
+        let netns = netns.id();
         let found = sockets.into_iter();
         listening.extend(found.map(|socket| HostListener { socket, netns }));
+        Ok(())
     })?;
     Ok((listening, scan))
 }
 
-/// Finds the listening sockets, and calls `visit` with each connection on a watched port, in all
-/// network namespaces. A connection may be passed more than once. If both ends are on this host, each
-/// end is passed separately.
+/// Finds the listening sockets in `namespaces`, and calls `visit` with each connection there on a watched
+/// port. A connection may be passed more than once. If both ends are on this host, each end is passed
+/// separately.
 ///
-/// Fails only if the namespaces cannot even be listed.
+/// Fails only if the thread for it cannot be started.
 pub fn connections(
     listeners: &[ListenerConfig],
-    mut visit: impl FnMut(&ScannedSocket<'_>),
+    namespaces: &[&NetNs],
+    mut visit: impl FnMut(&ScannedSocket<'_>) + Send,
 ) -> Result<Scan, NetNsError> {
-    let filter = PortFilter::of(listeners);
-    let mut listening = Vec::new();
-    let dump = |sock_diag: &mut SockDiag, sockets: &mut Vec<DiagSocket>| {
-        let of_listening = dump_listening(sock_diag, listeners, sockets)?;
-        let served: BTreeSet<u16> = sockets.iter().map(|s| s.local.port()).collect();
-        let wanted = |local, peer| ListenerConfig::watching(listeners, local, peer).is_some();
-        let of_connections = sock_diag.dump(&filter, wanted, |socket| {
-            let (local, peer) = (socket.local.port(), socket.peer.port());
-            let watched = if local > peer && !served.contains(&local) {
-                ListenerConfig::watching_outgoing(listeners, peer)
-            } else {
-                ListenerConfig::watching(listeners, local, peer)
-            };
-            visit(&ScannedSocket {
-                socket: &socket,
-                watched,
-            });
-        })?;
-        Ok([of_listening, of_connections])
-    };
-    let scan = walk(dump, |netns, sockets| {
-        listening.extend(watched(listeners, netns, &sockets));
+    let ports = WatchedPorts::new(listeners);
+    let mut scan = Scan::default();
+    scan.walk(namespaces, |scan, netns, sock_diag| {
+        let listening = ports.listening(scan, netns, sock_diag)?;
+        ports.connections(scan, &listening, sock_diag, &mut visit)
     })?;
-    Ok(Scan { listening, ..scan })
-}
-
-/// The listening sockets of a namespace that a listener watches.
-fn watched(
-    listeners: &[ListenerConfig],
-    netns: NetNsId,
-    sockets: &[DiagSocket],
-) -> impl Iterator<Item = ListeningSocket> {
-    let netns = u32::try_from(netns.inode).unwrap_or(u32::MAX);
-    sockets.iter().filter_map(move |socket| {
-        let port = socket.local.port();
-        Some(ListeningSocket {
-            conn: ConnId(socket.cookie),
-            listener: ListenerConfig::watching(listeners, port, 0)?.0,
-            netns,
-            port,
-        })
-    })
-}
-
-/// Scans each namespace, and repeats a dump that was interrupted. `dump` fills the given list of
-/// listening sockets, which `take` receives for each namespace.
-fn walk(
-    mut dump: impl FnMut(&mut SockDiag, &mut Vec<DiagSocket>) -> Result<[Dump; 2], SockDiagError>,
-    mut take: impl FnMut(NetNsId, Vec<DiagSocket>),
-) -> Result<Scan, NetNsError> {
-    let started = Instant::now();
-    let namespaces = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: namespaces.refused,
-        ..Scan::default()
-    };
-    for namespace in &namespaces.found {
-        let mut sockets = Vec::new();
-        let mut read_all = || -> Result<[Dump; 2], FindError> {
-            let mut sock_diag = netns::in_namespace(namespace, SockDiag::open)??;
-            let mut dumps = dump(&mut sock_diag, &mut sockets)?;
-            if dumps.iter().any(|dump| dump.interrupted) {
-                scan.interrupted += 1;
-                sockets.clear();
-                dumps = dump(&mut sock_diag, &mut sockets)?;
-            }
-            Ok(dumps)
-        };
-        match read_all() {
-            Ok(dumps) => {
-                scan.namespaces += 1;
-                scan.unparsed += dumps.iter().map(|dump| dump.unparsed).sum::<u64>();
-                take(namespace.id(), sockets);
-            }
-            Err(error) => scan.refused.push(refused(namespace, error)),
-        }
-    }
-    scan.elapsed = started.elapsed();
     Ok(scan)
-}
-
-fn refused(namespace: &NetNs, error: FindError) -> RefusedNamespace {
-    RefusedNamespace {
-        name: namespace.name().to_owned(),
-        error,
-    }
-}
-
-fn dump_listening(
-    sock_diag: &mut SockDiag,
-    listeners: &[ListenerConfig],
-    listening: &mut Vec<DiagSocket>,
-) -> Result<Dump, SockDiagError> {
-    let is_server = |local| {
-        let watching = ListenerConfig::watching(listeners, local, 0);
-        matches!(watching, Some((_, Role::Server)))
-    };
-    sock_diag.dump_listening(is_server, |socket| listening.push(socket))
 }
 
 #[cfg(test)]
@@ -285,14 +311,22 @@ mod tests {
         }
     }
 
+    fn everywhere(listeners: &[ListenerConfig], visit: impl FnMut(&ScannedSocket<'_>) + Send) {
+        let (surveyed, survey) = survey(listeners).unwrap();
+        let namespaces = surveyed.iter().filter(|it| it.has_connections);
+        let namespaces: Vec<_> = namespaces.map(|it| &it.netns).collect();
+        let scan = connections(listeners, &namespaces, visit).unwrap();
+        assert!(survey.is_complete() && scan.is_complete());
+        assert_eq!(scan.dumped, namespaces.len());
+    }
+
     /// The connections on a port of this host's servers, and their unread bytes.
     fn scanned(port: u16) -> (Vec<ConnId>, Vec<ReceiveQueue>) {
         let (mut found_conns, mut unread) = (Vec::new(), Vec::new());
-        let scan = connections(&[listener(port)], |found| {
+        everywhere(&[listener(port)], |found| {
             found_conns.push(found.conn());
             unread.extend(found.receive_queue());
         });
-        assert!(scan.unwrap().is_complete());
         (found_conns, unread)
     }
 
@@ -339,8 +373,7 @@ mod tests {
         let conn = ConnId(socket_cookie(&connection.server).unwrap());
         let queue = || {
             let mut found = None;
-            let scan = connections(&[listener(PORT)], |socket| found = socket.send_queue());
-            assert!(scan.unwrap().is_complete());
+            everywhere(&[listener(PORT)], |socket| found = socket.send_queue());
             found
         };
         assert_eq!(queue(), None);

@@ -173,6 +173,7 @@ mod tests {
             state,
             local: "127.0.0.1:8080".parse().unwrap(),
             peer: "127.0.0.1:40000".parse().unwrap(),
+            interface: 0,
             receive_queue: 0,
             send_queue,
             inode: 1,

@@ -279,14 +279,15 @@ mod tests {
 
     /// The only connection on a watched port. The application's socket has another cookie than its
     /// subflow.
-    fn key_on(port: u16, remote: bool) -> SocketKey {
+    fn key_on(namespace: &Namespace, port: u16, remote: bool) -> SocketKey {
         let listeners = [ListenerConfig {
             rules: ListenerRules::new("l", None),
             ports: vec![PortRange(port..=port)],
             remote,
         }];
         let mut facts = None;
-        scan::connections(&listeners, |found| facts = found.facts()).unwrap();
+        let netns = namespace.netns();
+        scan::connections(&listeners, &[&netns], |found| facts = found.facts()).unwrap();
         let facts = facts.expect("a connection");
         SocketKey::new(facts.conn.0, facts.local, facts.peer).unwrap()
     }
@@ -302,7 +303,7 @@ mod tests {
             let Some(connection) = namespace.enter(|| connected(port, [protocol, MPTCP])) else {
                 return;
             };
-            let key = key_on(port, false);
+            let key = key_on(&namespace, port, false);
             if protocol.is_none() {
                 destroyed(&mut finder, &key);
                 continue;
@@ -326,7 +327,7 @@ mod tests {
         let Some(mut connection) = namespace.enter(|| connected(18_343, [MPTCP, None])) else {
             return;
         };
-        destroyed(&mut finder, &key_on(18_343, true));
+        destroyed(&mut finder, &key_on(&namespace, 18_343, true));
         let error = connection.client.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     }

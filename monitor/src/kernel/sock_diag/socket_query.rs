@@ -35,6 +35,19 @@ pub struct SocketKey {
     cookie: u64,
     local: SocketAddr,
     peer: SocketAddr,
+    /// 0 for a socket that is not bound to an interface.
+    interface: u32,
+}
+
+impl From<&DiagSocket> for SocketKey {
+    fn from(socket: &DiagSocket) -> Self {
+        Self {
+            cookie: socket.cookie,
+            local: socket.local,
+            peer: socket.peer,
+            interface: socket.interface,
+        }
+    }
 }
 
 impl SocketKey {
@@ -43,6 +56,7 @@ impl SocketKey {
         cookie: 0,
         local: UNSPECIFIED,
         peer: UNSPECIFIED,
+        interface: 0,
     };
 
     /// Addresses as the socket has them, IPv4 plain or mapped into IPv6. `None` for the cookie that
@@ -54,6 +68,7 @@ impl SocketKey {
             cookie,
             local: plain(local),
             peer: plain(peer),
+            interface: 0,
         })
     }
 
@@ -87,7 +102,7 @@ impl SocketKey {
                 destination_port: self.peer.port(),
                 source_address: self.local.ip(),
                 destination_address: self.peer.ip(),
-                interface_id: 0,
+                interface_id: self.interface,
                 cookie: wire_cookie(self.cookie),
             },
         })
@@ -105,7 +120,7 @@ fn wire_cookie(cookie: u64) -> [u8; 8] {
 
 impl SockDiag {
     /// The connection, if it exists in this namespace. Also `None` for a socket bound to an interface
-    /// (`SO_BINDTODEVICE`, a VRF, an IPv6 link-local address), which only a dump shows.
+    /// (`SO_BINDTODEVICE`, a VRF, an IPv6 link-local address), unless the key is from a dump.
     pub fn find(&mut self, key: &SocketKey) -> Result<Option<DiagSocket>, SockDiagError> {
         let response = self.exchange(0, key.request(), |datagram, sequence| {
             parse_response(datagram, sequence, clock::now())

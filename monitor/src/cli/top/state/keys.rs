@@ -33,8 +33,10 @@ impl ViewState {
 
     pub(super) fn on_key(&mut self, key: KeyEvent, polled: &PollResult) -> Effect {
         let has_control = key.modifiers.contains(KeyModifiers::CONTROL);
-        if has_control && key.code == KeyCode::Char('c') {
-            return Effect::Quit;
+        match key.code {
+            KeyCode::Char('c') if has_control => return Effect::Quit,
+            KeyCode::Char('z') if has_control => return Effect::Suspend,
+            _ => {}
         }
         if self.typed.is_some() {
             return self.on_typed(key);

@@ -278,13 +278,14 @@ fn a_pause_ends_with_a_refresh() {
 }
 
 #[test]
-fn control_c_quits_from_anywhere() {
-    let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    for opened in ['j', '/', '?', 'p'] {
-        let mut keys = Keyboard::new(HEIGHT);
-        keys.press(KeyCode::Char(opened));
-        let effect = keys.state.on_key(control_c, &keys.polled);
-        assert_eq!(effect, Effect::Quit, "{opened}");
+fn control_c_quits_and_control_z_suspends_from_anywhere() {
+    for (letter, expected) in [('c', Effect::Quit), ('z', Effect::Suspend)] {
+        let key = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL);
+        for opened in ['j', '/', '?', 'p'] {
+            let mut keys = Keyboard::new(HEIGHT);
+            keys.press(KeyCode::Char(opened));
+            assert_eq!(keys.state.on_key(key, &keys.polled), expected, "{opened}");
+        }
     }
 }
 

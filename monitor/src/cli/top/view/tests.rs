@@ -144,18 +144,13 @@ fn alerts_that_are_left_out_are_counted() {
 }
 
 #[test]
-fn the_page_of_the_docs_shows_the_view_as_it_is() {
-    let shown = text(&polled(), 80, 24, &[]);
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/top.md");
-    let page = fs::read_to_string(&path).expect("docs/top.md");
-    let (before, rest) = page.split_once("```text\n").expect("a screen");
-    let (in_page, after) = rest.split_once("```").expect("the end of the screen");
-    if env::var_os(WRITE).is_some() {
-        let page = format!("{before}```text\n{shown}```{after}");
-        fs::write(&path, page).expect("a writable page");
-        return;
-    }
-    assert_eq!(shown, in_page, "{WRITE}=1 writes it");
+fn the_page_of_the_docs_shows_a_screen_of_a_real_daemon() {
+    let shown = fs::read_to_string(path("live/connections-80x24.txt")).expect("the screen");
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/top.md");
+    let page = fs::read_to_string(&page).expect("docs/top.md");
+    let (_, rest) = page.split_once("```text\n").expect("a screen");
+    let (in_page, _) = rest.split_once("```").expect("the end of the screen");
+    assert_eq!(shown, in_page, "the live test all_verdicts writes both");
 }
 
 #[test]
