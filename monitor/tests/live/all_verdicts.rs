@@ -125,8 +125,6 @@ impl View {
         self.check_screen("alerts", &ALERTS, alerts);
         alerts.press(&["3"]);
         self.check_screen("listeners", &["MARGIN", "widget"], alerts);
-        alerts.press(&["4"]);
-        self.check_screen("clients", &["ATTEMPTS", "10.78."], alerts);
     }
 
     fn check_dumb(&self) {
