@@ -1,14 +1,18 @@
 //! One daemon with connections and clients that get into every kind of trouble.
 //!
-//! The slowest verdicts set the pace: `half_closed` takes a minute, and `expiring` holds for a twentieth of its
-//! limit. What comes later on the screen waits for what comes before it.
+//! Most alerts stand to the end. Two conditions pass: a connection is at risk for the last fifth of its limit, and
+//! `expiring` for the last twentieth and a second. Both come back every 15 s, for 1.7 s at the same time, so that a
+//! view that misses them shows them later.
 
 use std::{fs, net::SocketAddr, ops::Range, path::Path, time::Duration};
 
 use lab::{Alert, Client, Direction, Lab, Manner, Message, Opcode, wait_until};
 use tempfile::TempDir;
 
-use super::server_process::{self, ServerProcess};
+use super::{
+    server_process::{self, ServerProcess},
+    short_lived::ShortLived,
+};
 use crate::{
     backend::Backend,
     cgroup_tree::CgroupTree,
@@ -22,15 +26,12 @@ const UID: &str = "2c48913c-b29f-11e7-9350-020968147796";
 const CGROUP: &str = "kubepods/burstable/pod2c48913c-b29f-11e7-9350-020968147796/\
     0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// The listeners of the server process, each with the rest of its table in the configuration.
+/// The listeners of the server process, each with the rest of its table in the configuration. The limit of `chat` is
+/// longer than the pauses between TCP's probes of a closed window.
 const LISTENERS: [(&str, &str); 6] = [
     (
         "chat",
-        r#"
-path = [{ name = "nlb", idle_timeout = "60s" }]
-[[listener.route]]
-network = "10.77.1.20/32"
-path = [{ name = "vpn", idle_timeout = "104s" }]"#,
+        r#"path = [{ name = "nlb", idle_timeout = "350s" }]"#,
     ),
     ("push", r#"path = [{ name = "nat", idle_timeout = "5s" }]"#),
     (
@@ -41,11 +42,11 @@ path = [{ name = "nlb", idle_timeout = "60s" }]"#,
     ),
     (
         "api",
-        r#"path = [{ name = "alb", idle_timeout = "100s", on_expiry = "fin" }]"#,
+        r#"path = [{ name = "alb", idle_timeout = "100s", max_lifetime = "14s", on_expiry = "fin" }]"#,
     ),
     (
         "mobile",
-        r#"path = [{ name = "cgnat", idle_timeout = "6s" }]"#,
+        r#"path = [{ name = "cgnat", idle_timeout = "16s" }]"#,
     ),
     ("partner", ""),
 ];
@@ -54,8 +55,8 @@ const TICKER: &str = "ticker";
 const WIDGET: &str = "widget";
 
 const HEARTBEAT: &str = "/heartbeat?every=2s";
-/// The client that the route of `chat` is for, by its index in the lab.
-const BEHIND_VPN: u8 = 9;
+/// A second before the limit of `mobile`, and a second after the lifetime of a connection to `api`.
+const HEARTBEAT_AT_RISK: &str = "/heartbeat?every=15s";
 /// Connections to `partner` that end in the same silence.
 const CUT: Range<u8> = 12..24;
 /// With three digits each, so that their addresses are equally long.
@@ -65,7 +66,8 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Fields are dropped in this order.
 pub(super) struct Scene {
-    _traders: Crowd,
+    _crowds: [Crowd; 2],
+    _expiring: ShortLived,
     _clients: Vec<Client>,
     watch: Watch,
     _backends: [Backend; 2],
@@ -76,7 +78,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Returns when every alert stands but `stalled` and `expiring`.
+    /// Returns when every alert stands, except that `expiring` comes and goes.
     pub(super) fn new() -> Self {
         let lab = Lab::new().unwrap();
         let addrs = LISTENERS.map(|_| lab.server_addr(fresh_port()));
@@ -95,31 +97,28 @@ impl Scene {
         let flags: Vec<&str> = flags.zip(paths).flat_map(<[&str; 2]>::from).collect();
         let mut watch = Watch::start(&flags);
 
-        let client = |listener: &str, index: u8, path: &str, manner| {
+        let url = |listener: &str, path: &str| {
             let place = LISTENERS.iter().position(|(name, _)| *name == listener);
-            let url = format!("ws://{}{path}", addrs[place.unwrap()]);
-            Client::connect(lab.client_ns(), lab.client_addr(index), &url, manner).unwrap()
+            format!("ws://{}{path}", addrs[place.unwrap()])
+        };
+        let client = |listener: &str, index: u8, path: &str, manner| {
+            let from = lab.client_addr(index);
+            Client::connect(lab.client_ns(), from, &url(listener, path), manner).unwrap()
         };
         let traders = Crowd::gather(&lab, ticker, TRADERS, Retry::Fixed(Duration::from_secs(1)));
         let dead = client("push", 0, "/heartbeat?every=7s", Manner::Responsive);
         lab.black_hole(lab.client_addr(0)).unwrap();
         let deaf = client("chat", 1, HEARTBEAT, Manner::Deaf);
         let gone = client("chat", 3, "/deaf", Manner::Responsive);
-        gone.hang_up().unwrap();
         let idle = client("push", 4, "/quiet", Manner::Responsive);
         let slow = client("chat", 5, "/stream?every=10ms&size=5000", Manner::Deaf);
         let silent = client("feed", 6, HEARTBEAT, Manner::Responsive);
-        let expiring = client("api", 7, "/quiet", Manner::Responsive);
-        let at_risk = client("chat", BEHIND_VPN, "/quiet", Manner::Responsive);
+        let at_risk = client("mobile", 9, HEARTBEAT_AT_RISK, Manner::Responsive);
+        let heartbeats = move || at_risk.view().frames.get(Direction::Rx, Opcode::Ping);
+        let from = lab.client_addr(7);
+        let expiring = ShortLived::start(lab.client_ns(), from, url("api", HEARTBEAT), heartbeats);
+        let late = client("mobile", 24, HEARTBEAT_AT_RISK, Manner::Responsive);
         let healthy = [10, 11].map(|index| client("chat", index, HEARTBEAT, Manner::Responsive));
-        let late = [0, 1].map(|index| {
-            client(
-                "mobile",
-                index + 24,
-                "/heartbeat?every=5500ms",
-                Manner::Responsive,
-            )
-        });
 
         let cut: Vec<_> = CUT
             .map(|index| client("partner", index, "/quiet", Manner::Responsive))
@@ -129,7 +128,14 @@ impl Scene {
             wait_until("a silence of two seconds", SOON, is_silent).unwrap();
             client.hang_up().unwrap();
         }
+        // The verdicts are listed in the order in which they become certain, which must be the same each time.
         confirmed(&mut watch, "expired", dead.local_addr());
+        // Certain with the first scan 30 s after the one that finds it, so after 30 s to 50 s.
+        let uploading = client("chat", 2, "/deaf", Manner::Responsive);
+        let more_than_fits = vec![0x77; 8 << 20];
+        uploading
+            .send(Message::Binary(more_than_fits.into()))
+            .unwrap();
         confirmed(&mut watch, "unresponsive", deaf.local_addr());
         let lost = client(
             "chat",
@@ -142,39 +148,31 @@ impl Scene {
         })
         .unwrap();
         lab.black_hole(lab.client_addr(8)).unwrap();
+        confirmed(&mut watch, "black_holed", lost.local_addr());
+        // Certain after a minute.
+        gone.hang_up().unwrap();
+
+        let retry = Retry::Restless {
+            stays: Duration::from_millis(50),
+            back: Duration::from_millis(1_200),
+        };
+        let restless = Crowd::gather(&lab, widget, RESTLESS, retry);
+        on_listener(&mut watch, "thrash", WIDGET);
         on_listener(&mut watch, "at_risk", "mobile");
         drop(late);
-        confirmed(&mut watch, "black_holed", lost.local_addr());
-
         about(&mut watch, "backlogged", slow.local_addr());
         on_listener(&mut watch, "limit_mismatch", "partner");
         watch.alert("the rhythm of the traders", A_MINUTE, |alert| {
             alert.text("/pattern") == "lockstep"
         });
         about(&mut watch, "quiet", silent.local_addr());
+        confirmed(&mut watch, "stalled", uploading.local_addr());
         confirmed(&mut watch, "half_closed", gone.local_addr());
-        let retry = Retry::Restless {
-            stays: Duration::from_millis(300),
-            back: Duration::from_millis(1_200),
-        };
-        let restless = Crowd::gather(&lab, widget, RESTLESS, retry);
-        on_listener(&mut watch, "thrash", WIDGET);
-        // Its alert stands for another minute.
-        drop(restless);
-        // So late that it stays suspected: when a scan confirms it is not certain.
-        let is_late = || expiring.connected_at().elapsed() > Duration::from_secs(75);
-        wait_until("the last twenty seconds", A_MINUTE, is_late).unwrap();
-        let uploading = client("chat", 2, "/deaf", Manner::Responsive);
-        let more_than_fits = vec![0x77; 8 << 20];
-        uploading
-            .send(Message::Binary(more_than_fits.into()))
-            .unwrap();
-        let mut clients = vec![
-            dead, deaf, uploading, gone, idle, slow, silent, expiring, at_risk, lost,
-        ];
+        let mut clients = vec![dead, deaf, uploading, gone, idle, slow, silent, lost];
         clients.extend(healthy);
         Self {
-            _traders: traders,
+            _crowds: [traders, restless],
+            _expiring: expiring,
             _clients: clients,
             watch,
             _backends: [trading, other],
@@ -187,12 +185,6 @@ impl Scene {
 
     pub(super) fn control(&self) -> &Path {
         self.watch.daemon.control()
-    }
-
-    /// From now on every alert stands, for six seconds.
-    pub(super) fn wait_for_the_last_alert(&mut self) {
-        let is_last = |alert: &Alert| is_firing(alert, "expiring");
-        self.watch.alert("expiring", A_MINUTE, is_last);
     }
 }
 
