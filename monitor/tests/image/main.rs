@@ -48,7 +48,7 @@ fn a_pod_finds_an_older_connection_and_reports_its_death_to_a_host_by_name() {
     let container = Podman::new().start(&pod, &network);
     wait_until("wsmon to be ready", LIMIT, || {
         container.assert_running();
-        network.get("/readyz").is_some()
+        network.is_ready()
     })
     .unwrap();
     let list = container.exec(&["list", "-o", "json"]);

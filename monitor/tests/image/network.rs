@@ -2,17 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
 };
 
-use lab::Namespace;
+use lab::{HttpClient, Namespace};
 use serde_json::Value;
 
 const HOST: &str = "alerts.wsmon.test";
-const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 6455);
+const METRICS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6455));
 
 /// Its servers live as long as the test program.
 pub(crate) struct PodNetwork {
@@ -23,7 +22,7 @@ pub(crate) struct PodNetwork {
 
 #[derive(Default)]
 struct Received {
-    /// Names for whose address the resolver was asked.
+    /// Names that the resolver was queried for.
     names: Vec<String>,
     posted: Vec<Value>,
 }
@@ -77,21 +76,10 @@ impl PodNetwork {
         received.names.iter().any(|name| name == HOST)
     }
 
-    /// The answer of the pod's metrics server, if it is a success.
-    pub(crate) fn get(&self, path: &str) -> Option<String> {
-        let ask = || {
-            let mut stream = TcpStream::connect(METRICS).ok()?;
-            stream
-                .set_read_timeout(Some(Duration::from_secs(10)))
-                .ok()?;
-            let request =
-                format!("GET {path} HTTP/1.1\r\nhost: wsmon\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
-            answer.starts_with("HTTP/1.1 200 ").then_some(answer)
-        };
-        self.namespace.run(ask).unwrap()
+    /// Whether the pod's metrics server reports that wsmon is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        let request = || HttpClient::default().get(METRICS, "/readyz").is_ok();
+        self.namespace.run(request).unwrap()
     }
 }
 

@@ -18,11 +18,9 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{LabError, Metrics, Process, connection::lock, fresh_port, wait_until};
+use crate::{HttpClient, LabError, Metrics, Process, connection::lock, fresh_port, wait_until};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// An emulated guest on a busy machine takes seconds to answer.
-const HTTP_LIMIT: Duration = Duration::from_secs(60);
 
 /// One line of the alert log.
 #[derive(Debug, Clone)]
@@ -72,7 +70,7 @@ pub struct Daemon {
     readers: Vec<JoinHandle<()>>,
     metrics_addr: SocketAddr,
     control: PathBuf,
-    http: ureq::Agent,
+    http: HttpClient,
 }
 
 impl Daemon {
@@ -131,7 +129,7 @@ impl Daemon {
             readers: readers.into_iter().flatten().collect(),
             metrics_addr,
             control,
-            http: http_agent(),
+            http: HttpClient::default(),
         };
         daemon.wait_until_ready(limit)?;
         Ok(daemon)
@@ -186,15 +184,7 @@ impl Daemon {
     /// # Errors
     /// [`LabError::Scrape`].
     pub fn get(&self, path: &str) -> Result<String, LabError> {
-        let url = format!("http://{}{path}", self.metrics_addr);
-        self.http
-            .get(&url)
-            .call()
-            .and_then(|mut response| response.body_mut().read_to_string())
-            .map_err(|source| LabError::Scrape {
-                url,
-                source: Box::new(source),
-            })
+        self.http.get(self.metrics_addr, path)
     }
 
     /// The exit status, if the daemon has ended.
@@ -230,11 +220,10 @@ impl Daemon {
     }
 
     fn wait_until_ready(&mut self, limit: Duration) -> Result<(), LabError> {
-        let url = format!("http://{}/readyz", self.metrics_addr);
         let mut ended = None;
         let waited = wait_until("wsmon to be ready", limit, || {
             ended = self.process.try_wait().ok().flatten();
-            let is_ready = || self.http.get(&url).call().is_ok();
+            let is_ready = || self.get("/readyz").is_ok();
             // It writes what it watches before it is ready, but the pipe's reader may be late.
             ended.is_some() || is_ready() && self.log().contains("metrics at http://")
         });
@@ -311,14 +300,6 @@ fn fresh_socket_path() -> PathBuf {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     env::temp_dir().join(format!("wsmon-lab-{}-{taken}.sock", process::id()))
-}
-
-fn http_agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(HTTP_LIMIT))
-        .proxy(None)
-        .build()
-        .into()
 }
 
 #[cfg(test)]
