@@ -40,9 +40,7 @@ fn alerts_of_a_fleet_come_once_and_dashboards_have_data() {
     let targets: Vec<_> = hosts.iter().map(Host::target).collect();
     let prometheus = Prometheus::start(&targets, alertmanager.addr());
     let begin = Instant::now();
-    for host in &mut hosts {
-        host.welcome_clients();
-    }
+    on_all(&mut hosts, Host::welcome_clients);
 
     // A path breaks on one host, and on another a client stops reading, which takes 30 s to prove.
     let silent = hosts[0].client("/stream?every=200ms&size=1000", Manner::Responsive);
@@ -60,12 +58,15 @@ fn alerts_of_a_fleet_come_once_and_dashboards_have_data() {
     hosts[0].lab.heal(silent.local_addr().ip()).unwrap();
 
     // All servers send their clients away, who come back at once.
-    for host in &hosts {
+    on_all(&mut hosts, |host| {
         host.send_clients_away();
-    }
-    for host in &mut hosts {
         host.let_clients_come_back();
-    }
+    });
+    let withheld = wait_for("the storms of the hosts", SOON, || {
+        let withheld = withheld(&alertmanager, "WebSocketReconnectStorm");
+        (withheld.len() == hosts.len()).then_some(withheld)
+    });
+    assert_eq!(withheld.unwrap(), ["a", "b", "c"].map(str::to_owned).into());
     let storm = notifications.wait_for_firing("WebSocketFleetReconnectStorm", SOON);
     assert_eq!(
         storm.alerts.len(),
@@ -74,11 +75,6 @@ fn alerts_of_a_fleet_come_once_and_dashboards_have_data() {
     );
     assert_eq!(storm.alerts[0]["listener"], "chat", "{storm:?}");
     assert_eq!(storm.receiver, "pager");
-    let withheld = wait_for("the storms of the hosts", SOON, || {
-        let withheld = withheld(&alertmanager, "WebSocketReconnectStorm");
-        (withheld.len() == hosts.len()).then_some(withheld)
-    });
-    assert_eq!(withheld.unwrap(), ["a", "b", "c"].map(str::to_owned).into());
 
     let slow_consumers = notifications.wait_for_firing("WebSocketSlowConsumers", LATER);
     assert_eq!(slow_consumers.alerts.len(), 1, "{slow_consumers:?}");
@@ -99,6 +95,16 @@ fn alerts_of_a_fleet_come_once_and_dashboards_have_data() {
     })
     .unwrap();
     println!("took {:?}", begin.elapsed());
+}
+
+/// On all hosts at the same time, as after a failure of what they share.
+fn on_all(hosts: &mut [Host], act: impl Fn(&mut Host) + Sync) {
+    thread::scope(|scope| {
+        for host in hosts {
+            let act = &act;
+            scope.spawn(move || act(host));
+        }
+    });
 }
 
 /// The alerts that reach a person.
