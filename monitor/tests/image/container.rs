@@ -108,12 +108,16 @@ impl Podman {
     pub(crate) fn files(self) -> Vec<String> {
         let mut command = self.loaded.podman();
         let id = succeed(command.args(["create", &self.loaded.image]));
+        let container = Container {
+            loaded: self.loaded,
+            name: id.trim().to_owned(),
+        };
         let archive = self.loaded.folder.join("rootfs.tar");
         let mut export = self.loaded.podman();
         export
             .args(["export", "--output"])
             .arg(&archive)
-            .arg(id.trim());
+            .arg(&container.name);
         succeed(&mut export);
         let list = succeed(Command::new("tar").arg("--list").arg("--file").arg(archive));
         list.lines().map(str::to_owned).collect()
@@ -206,9 +210,10 @@ impl Loaded {
     }
 }
 
-/// A running container, killed and removed when the value is dropped.
+/// A container, killed if it runs, and removed when the value is dropped.
 pub(crate) struct Container {
     loaded: &'static Loaded,
+    /// Or its id.
     name: String,
 }
 
