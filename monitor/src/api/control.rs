@@ -55,7 +55,6 @@ mod ended_connections;
 mod groups;
 mod known_listener;
 mod mailbox;
-mod oldest_first;
 mod owned;
 mod parameters;
 mod ranked;
@@ -65,6 +64,7 @@ mod socket;
 mod status;
 mod streams;
 mod urgency;
+mod urgent_then_oldest;
 mod viewers;
 
 pub use alert_feed::{AlertFeed, AlertFilter, AlertHistory, LoggedAlert};

@@ -11,13 +11,12 @@ use tokio::task::yield_now;
 
 use super::{
     AlertFilter, ControlRequest, ControlRequests, Sources, Urgency, gone, json_lines,
-    known_listener,
-    oldest_first::OldestFirst,
-    owned, pages,
+    known_listener, owned, pages,
     parameters::Parameters,
     ranked::Ranked,
     record_pages::{PAGE, RecordPages},
     selection::{ConnectionsQuery, Selection},
+    urgent_then_oldest::UrgentThenOldest,
     written,
 };
 use crate::{
@@ -50,15 +49,15 @@ pub(super) async fn connections(
     ];
     let mut left = query.limit.unwrap_or(usize::MAX);
     let mut skipped = query.offset;
-    let mut oldest = OldestFirst::new(urgent, conns);
+    let mut ordered = UrgentThenOldest::new(urgent, conns);
     let queue: Box<dyn Iterator<Item = ConnId> + Send>;
     let mut rates = HashMap::new();
     let mut selection = Selection::new(query, owners.clone());
     let is_ranked = order.figures().is_some();
     if let Some(figures) = order.figures() {
         let pages = match order.needs_rates() {
-            true => RecordPages::with_rates(oldest),
-            false => RecordPages::new(oldest),
+            true => RecordPages::with_rates(ordered),
+            false => RecordPages::new(ordered),
         };
         // More than wanted, in place of those that end before their records are written.
         let first = left.saturating_add(skipped).saturating_add(PAGE);
@@ -72,10 +71,10 @@ pub(super) async fn connections(
     } else {
         if selection.is_everything() {
             // Without their records, which takes far less time.
-            skip(&mut oldest, skipped).await;
+            skip(&mut ordered, skipped).await;
             skipped = 0;
         }
-        queue = Box::new(oldest);
+        queue = Box::new(ordered);
     }
     let lines = pages(queue, async move |page| {
         if left == 0 {

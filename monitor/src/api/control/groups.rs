@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    ControlRequest, REMEMBERED, Sources, first_entries, gone, known_listener,
-    oldest_first::OldestFirst, owned, parameters::Parameters, parsed, record_pages::RecordPages,
-    selection::has_listener_and_peer,
+    ControlRequest, REMEMBERED, Sources, first_entries, gone, known_listener, owned,
+    parameters::Parameters, parsed, record_pages::RecordPages, selection::has_listener_and_peer,
+    urgent_then_oldest::UrgentThenOldest,
 };
 use crate::{
     api::http::request_reply,
@@ -60,7 +60,7 @@ async fn count(sources: &Sources, query: &GroupsQuery) -> Option<Vec<GroupRecord
         groups.remember_since(oldest.ts);
     }
     let conns = request_reply(requests, ControlRequest::KnownSince).await?;
-    let mut pages = RecordPages::with_rates(OldestFirst::new(Vec::new(), conns));
+    let mut pages = RecordPages::with_rates(UrgentThenOldest::new(Vec::new(), conns));
     while let Some(mut records) = pages.next(requests).await.ok()? {
         records.retain(|record| query.accepts(record));
         if query.by.needs_owner() {

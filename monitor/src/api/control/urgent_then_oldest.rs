@@ -10,14 +10,14 @@ use monitor_core::{ConnId, Ktime};
 
 /// Connections that are still to be reported. Only the part that is read gets sorted: sorting a million
 /// would block the daemon.
-pub(super) struct OldestFirst {
+pub(super) struct UrgentThenOldest {
     urgent: BinaryHeap<Reverse<Urgency>>,
     /// Connections of equal age are ordered by cookie.
     others: BinaryHeap<Reverse<(Ktime, ConnId)>>,
     reported: HashSet<ConnId>,
 }
 
-impl OldestFirst {
+impl UrgentThenOldest {
     /// The most urgent first, then the oldest of `all` that are not among them.
     pub(super) fn new(urgent: Vec<Urgency>, all: Vec<(Ktime, ConnId)>) -> Self {
         Self {
@@ -28,7 +28,7 @@ impl OldestFirst {
     }
 }
 
-impl Iterator for OldestFirst {
+impl Iterator for UrgentThenOldest {
     type Item = ConnId;
 
     fn next(&mut self) -> Option<ConnId> {
@@ -57,7 +57,7 @@ mod tests {
         let urgent = [400, 7]
             .map(known)
             .map(|(at, conn)| Urgency::new(VerdictKind::Expired, Certainty::Suspected, at, conn));
-        let mut queue = OldestFirst::new(urgent.to_vec(), all);
+        let mut queue = UrgentThenOldest::new(urgent.to_vec(), all);
         let pages: Vec<_> = std::iter::from_fn(|| {
             let page = next_page(&mut queue);
             (!page.is_empty()).then_some(page)
