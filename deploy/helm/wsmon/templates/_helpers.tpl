@@ -66,7 +66,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
   {{- end }}
 {{- end -}}
 
-{{/* How a probe asks for `path`. `values` are those of the chart. */}}
+{{/* The action of a probe: a GET of `path`, or else an exec. `values` are those of the chart. `wsmon status` would not do,
+because its exit status is 1 with a single zombie. */}}
 {{- define "wsmon.probe" -}}
 {{- if .values.metrics.webConfigSecret -}}
 exec:
