@@ -23,6 +23,15 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
@@ -34,7 +43,7 @@ use super::{
     access::{self, Access},
     browser_headers, metrics_sockets, negotiation,
     page::{self, PageData},
-    tls_listener::TlsListener,
+    tls_listener::{ClientLimits, Connection, TlsListener},
 };
 use crate::{
     config::metrics_address::MetricsAddress,
@@ -100,6 +109,15 @@ impl MetricsServer {
     /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
     /// whether the page at `/` shows the state of the daemon, `access` who may read what is served.
     pub fn start(self, has_status_page: bool, access: Access) -> io::Result<Serving> {
+        self.start_with(has_status_page, access, ClientLimits::default())
+    }
+
+    pub(super) fn start_with(
+        self,
+        has_status_page: bool,
+        access: Access,
+        limits: ClientLimits,
+    ) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -144,8 +162,8 @@ impl MetricsServer {
         let serve = async move {
             let mut serving = JoinSet::new();
             for listener in listeners {
-                let listener = TlsListener::new(listener, access.clone());
-                serving.spawn(axum::serve(listener, router.clone()).into_future());
+                let listener = TlsListener::new(listener, access.clone(), limits);
+                serving.spawn(accept_all(listener, router.clone(), limits.request));
             }
             serving.join_all().await
         };
@@ -156,6 +174,34 @@ impl MetricsServer {
             requests: received,
             is_started,
         })
+    }
+}
+
+/// Serves each connection on its own task.
+async fn accept_all(mut listener: TlsListener, router: Router, request_limit: Duration) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(request_limit);
+    let router = TowerToHyperService::new(router);
+    loop {
+        let Connection {
+            stream,
+            tls,
+            permit,
+        } = listener.accept().await;
+        let router = router.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(tls.clone());
+            router.call(request)
+        });
+        let served = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            // Until the connection ends.
+            let _permit = permit;
+            if let Err(error) = served.await {
+                log::debug!("a connection of the metrics server ended: {error}");
+            }
+        });
     }
 }
 

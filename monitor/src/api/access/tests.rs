@@ -17,7 +17,12 @@ use rustls::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::api::http::{MetricsServer, Serving};
+use crate::api::{
+    http::{MetricsServer, Serving},
+    tls_listener::ClientLimits,
+};
+
+mod connections;
 
 const SOON: Duration = Duration::from_secs(15);
 /// The lowest: these tests check many passwords.
@@ -70,6 +75,10 @@ struct Bench {
 impl Bench {
     /// The folder has `ca.crt`, `a.crt` and `a.key`.
     fn start(config: &str) -> Self {
+        Self::start_with(config, ClientLimits::default())
+    }
+
+    fn start_with(config: &str, limits: ClientLimits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::new();
         let server = MetricsServer::bind(&["127.0.0.1:0".parse().expect("an address")]);
@@ -88,7 +97,7 @@ impl Bench {
         Self {
             addr,
             authority,
-            _serving: server.start(false, access).expect("a thread"),
+            _serving: server.start_with(false, access, limits).expect("a thread"),
             folder,
         }
     }
@@ -104,9 +113,7 @@ impl Bench {
     }
 
     fn tls(&self, client: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
-        let name = "localhost".try_into().expect("a name");
-        let connection = ClientConnection::new(Arc::new(client), name).expect("valid");
-        StreamOwned::new(connection, self.plain())
+        tls_over(self.plain(), client)
     }
 
     /// Trusts the authority.
@@ -136,6 +143,12 @@ impl Bench {
     }
 }
 
+fn tls_over(socket: TcpStream, client: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = "localhost".try_into().expect("a name");
+    let connection = ClientConnection::new(Arc::new(client), name).expect("valid");
+    StreamOwned::new(connection, socket)
+}
+
 fn basic(credentials: &str) -> String {
     format!(
         "Authorization: Basic {}\r\n",
@@ -144,7 +157,7 @@ fn basic(credentials: &str) -> String {
 }
 
 /// The head of the response to one request. The connection stays open.
-fn ask(stream: &mut (impl Read + Write), headers: &str) -> io::Result<String> {
+fn request(stream: &mut (impl Read + Write), headers: &str) -> io::Result<String> {
     write!(
         stream,
         "HEAD / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
@@ -190,7 +203,7 @@ fn only_the_right_password_gives_access() {
         ("bob", "pässword:with colon"),
     ]));
     let mut stream = bench.plain();
-    let refusal = ask(&mut stream, "").expect("an answer");
+    let refusal = request(&mut stream, "").expect("an answer");
     assert_eq!(status(&refusal), 401);
     assert!(
         refusal.contains("www-authenticate: Basic realm=\"wsmon\""),
@@ -216,7 +229,7 @@ fn only_the_right_password_gives_access() {
         (basic("alice:secret"), 200),
         (basic("alice:secrets"), 401),
     ] {
-        let head = ask(&mut stream, &headers).expect("an answer");
+        let head = request(&mut stream, &headers).expect("an answer");
         assert_eq!(status(&head), expected, "{headers}");
     }
 }
@@ -225,18 +238,18 @@ fn only_the_right_password_gives_access() {
 fn a_new_password_counts_on_an_open_connection() {
     let bench = Bench::start(&users(&[("alice", "old")]));
     let mut stream = bench.plain();
-    let mut asked = |password: &str| {
-        let head = ask(&mut stream, &basic(&format!("alice:{password}")));
+    let mut status_for = |password: &str| {
+        let head = request(&mut stream, &basic(&format!("alice:{password}")));
         status(&head.expect("an answer"))
     };
-    assert_eq!((asked("old"), asked("new")), (200, 401));
+    assert_eq!((status_for("old"), status_for("new")), (200, 401));
     bench.write("web.yml", &users(&[("alice", "new")]));
-    wait_until("the new password", || asked("new") == 200);
-    assert_eq!(asked("old"), 401);
+    wait_until("the new password", || status_for("new") == 200);
+    assert_eq!(status_for("old"), 401);
     // Without its content, the file has no passwords, and may not open the door.
     bench.write("web.yml", "");
     std::thread::sleep(SETTLED_AFTER + Duration::from_millis(100));
-    assert_eq!((asked("new"), asked("old")), (200, 401));
+    assert_eq!((status_for("new"), status_for("old")), (200, 401));
 }
 
 #[test]
@@ -249,10 +262,10 @@ fn versions_of_tls_are_those_of_the_file() {
         let bench = Bench::start(&format!("{TLS}{limit}"));
         for (version, expected) in [(&TLS12, old), (&TLS13, new)] {
             let mut stream = bench.tls(bench.client(&[version]));
-            let answer = ask(&mut stream, "");
+            let answer = request(&mut stream, "");
             assert_eq!(answer.is_ok(), expected, "{limit}{version:?}: {answer:?}");
         }
-        let plain = ask(&mut bench.plain(), "");
+        let plain = request(&mut bench.plain(), "");
         assert!(plain.is_err(), "{plain:?}");
     }
 }
@@ -263,7 +276,7 @@ fn suites_of_tls_1_2_are_those_of_the_file() {
     let bench = Bench::start(&format!("{TLS}  cipher_suites: [{suite}]\n"));
     for (version, expected) in [(&TLS12, suite), (&TLS13, "TLS13_AES_256_GCM_SHA384")] {
         let mut stream = bench.tls(bench.client(&[version]));
-        ask(&mut stream, "").expect("an answer");
+        request(&mut stream, "").expect("an answer");
         let chosen = stream.conn.negotiated_cipher_suite().expect("connected");
         assert_eq!(format!("{:?}", chosen.suite()), expected);
     }
@@ -293,7 +306,7 @@ fn certificates_of_clients_are_verified() {
             (bench.client_with(&known), true),
             (bench.client_with(&strange), false),
         ] {
-            let answer = ask(&mut bench.tls(client), "");
+            let answer = request(&mut bench.tls(client), "");
             assert_eq!(answer.is_ok(), expected, "{kind}: {answer:?}");
         }
     }
@@ -304,7 +317,7 @@ fn a_renewed_certificate_is_served_and_a_broken_one_changes_nothing() {
     let bench = Bench::start(TLS);
     let served = || {
         let mut stream = bench.tls(bench.client(&[&TLS13]));
-        ask(&mut stream, "").expect("an answer");
+        request(&mut stream, "").expect("an answer");
         stream.conn.peer_certificates().expect("one")[0]
             .clone()
             .into_owned()
@@ -348,34 +361,12 @@ fn failures_are_counted_once_for_each_change() {
 }
 
 #[test]
-fn unfinished_handshakes_delay_no_other_and_are_given_up() {
-    let bench = Bench::start(TLS);
-    let begin = Instant::now();
-    let mut silent: Vec<_> = (0..20).map(|_| bench.plain()).collect();
-    let answer = ask(&mut bench.tls(bench.client(&[&TLS13])), "");
-    assert_eq!(status(&answer.expect("an answer")), 200);
-    assert!(
-        begin.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        begin.elapsed()
-    );
-    for stream in &mut silent {
-        assert_eq!(stream.read(&mut [0]).expect("closed in time"), 0);
-    }
-    assert!(
-        begin.elapsed() >= Duration::from_secs(4),
-        "{:?}",
-        begin.elapsed()
-    );
-}
-
-#[test]
 fn headers_of_the_file_replace_those_of_the_server() {
     let bench = Bench::start(
         "http_server_config:\n  headers:\n    X-Frame-Options: sameorigin\n    \
          Strict-Transport-Security: max-age=1\n",
     );
-    let head = ask(&mut bench.plain(), "").expect("an answer");
+    let head = request(&mut bench.plain(), "").expect("an answer");
     assert!(head.contains("x-frame-options: sameorigin\r\n"), "{head}");
     assert!(!head.contains("DENY"), "{head}");
     assert!(
