@@ -16,8 +16,8 @@ use axum::{
     Router,
     extract::{RawQuery, State},
     http::{
-        HeaderMap, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE, VARY},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, VARY},
     },
     middleware,
     response::{Html, IntoResponse, Response},
@@ -34,14 +34,13 @@ use hyper_util::{
 };
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::{self, JoinSet},
 };
-use tower_http::compression::CompressionLayer;
 
 use super::{
     access::{self, Access},
-    browser_headers, metrics_sockets, negotiation,
+    browser_headers, compression, metrics_sockets, negotiation,
     page::{self, PageData},
     tls_listener::{ClientLimits, Connection, TlsListener},
 };
@@ -129,6 +128,7 @@ impl MetricsServer {
             is_started: is_started.clone(),
             access: access.clone(),
             last_scrape: Arc::default(),
+            scrapes: Arc::new(Semaphore::new(SCRAPES)),
         };
         let page = if has_status_page {
             get(status_page)
@@ -144,7 +144,7 @@ impl MetricsServer {
             .route("/docs/metrics.md", get(METRICS))
             .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
-            .layer(CompressionLayer::new())
+            .layer(middleware::from_fn(compression::add))
             .layer(middleware::from_fn_with_state(
                 access.clone(),
                 access::check,
@@ -228,6 +228,8 @@ struct ScrapeSource {
     access: Arc<Access>,
     /// How long the last exposition took.
     last_scrape: Arc<Mutex<Option<Duration>>>,
+    /// Room for further scrapes.
+    scrapes: Arc<Semaphore>,
 }
 
 impl ScrapeSource {
@@ -247,6 +249,9 @@ impl ScrapeSource {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Scrapes at the same time. With hundreds of listeners, each takes some 10 MB and a CPU for a moment.
+const SCRAPES: usize = 2;
 
 /// The pages that explain what is served, as they are in the folder of the docs.
 const ALERTS: &str = include_str!("../../../docs/alerts.md");
@@ -270,6 +275,10 @@ async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQue
 
 async fn metrics(State(daemon): State<ScrapeSource>, headers: HeaderMap) -> Response {
     let format = negotiation::format(&headers);
+    let is_compressed = negotiation::accepts_gzip(&headers);
+    let Ok(permit) = daemon.scrapes.clone().acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     let begin = Instant::now();
     let Some(exposition) = daemon.request_reply(MetricsRequest::Metrics).await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -279,15 +288,28 @@ async fn metrics(State(daemon): State<ScrapeSource>, headers: HeaderMap) -> Resp
         web_config_failures: daemon.access.failures(),
     });
     // With hundreds of listeners, the text has megabytes, and other requests must not wait for it.
-    let encoded = task::spawn_blocking(move || exposition.encode(format)).await;
-    match encoded {
-        Ok(Ok(text)) => {
-            *daemon.last_scrape() = Some(begin.elapsed());
+    let encoded = task::spawn_blocking(move || {
+        // Until the end, even if the client has gone.
+        let _permit = permit;
+        let text = exposition.encode(format)?;
+        *daemon.last_scrape() = Some(begin.elapsed());
+        Ok::<_, prometheus::Error>(match is_compressed {
+            true => compression::gzip(text.as_bytes()),
+            false => text.into(),
+        })
+    });
+    match encoded.await {
+        Ok(Ok(body)) => {
             let headers = [
                 (CONTENT_TYPE, format.content_type()),
                 (VARY, ACCEPT.as_str()),
             ];
-            (headers, text).into_response()
+            let mut response = (headers, body).into_response();
+            if is_compressed {
+                let gzip = HeaderValue::from_static(compression::GZIP);
+                response.headers_mut().insert(CONTENT_ENCODING, gzip);
+            }
+            response
         }
         Ok(Err(error)) => {
             log::error!("cannot answer a scrape: {error}");
