@@ -254,7 +254,10 @@ pub(crate) mod tests {
         };
         let (full, without) = (lines(Some(process())), lines(None));
         let others = full.iter().filter(|line| !line.contains("process_"));
-        assert_eq!(without.iter().collect::<Vec<_>>(), others.collect::<Vec<_>>());
+        assert_eq!(
+            without.iter().collect::<Vec<_>>(),
+            others.collect::<Vec<_>>()
+        );
         assert!(full.len() > without.len());
     }
 
