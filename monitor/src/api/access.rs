@@ -110,7 +110,7 @@ impl Access {
                 Err(error) => {
                     current.failures += 1;
                     log::error!(
-                        "{error}. The metrics server keeps its rules until the file is right"
+                        "{error}. The metrics server keeps the old rules until the file is valid"
                     );
                 }
             }
@@ -127,7 +127,7 @@ impl Access {
 
 /// One attempt to read everything.
 struct Reading {
-    /// As far as they are known, each as it was before it was read.
+    /// Those that are known, each as it was before it was read.
     files: Vec<(PathBuf, Stamp)>,
     rules: Result<Rules, AccessError>,
 }

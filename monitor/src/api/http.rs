@@ -108,13 +108,13 @@ impl MetricsServer {
     /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
     /// whether the page at `/` shows the state of the daemon, `access` who may read what is served.
     pub fn start(self, has_status_page: bool, access: Access) -> io::Result<Serving> {
-        self.start_with(has_status_page, access, ClientLimits::default())
+        self.start_with(has_status_page, Arc::new(access), ClientLimits::default())
     }
 
     pub(super) fn start_with(
         self,
         has_status_page: bool,
-        access: Access,
+        access: Arc<Access>,
         limits: ClientLimits,
     ) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
@@ -122,7 +122,6 @@ impl MetricsServer {
             .build()?;
         let (requests, received) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
-        let access = Arc::new(access);
         let daemon = ScrapeSource {
             requests,
             is_started: is_started.clone(),

@@ -69,6 +69,7 @@ struct Bench {
     folder: TempDir,
     addr: SocketAddr,
     authority: Authority,
+    access: Arc<Access>,
     _serving: Serving,
 }
 
@@ -93,17 +94,32 @@ impl Bench {
         write("a.key", &identity.key);
         write("web.yml", config);
         let access = Access::open(Some(&folder.path().join("web.yml")));
-        let access = access.unwrap_or_else(|error| panic!("{error}"));
+        let access = Arc::new(access.unwrap_or_else(|error| panic!("{error}")));
         Self {
             addr,
             authority,
-            _serving: server.start_with(false, access, limits).expect("a thread"),
+            _serving: server
+                .start_with(false, access.clone(), limits)
+                .expect("a thread"),
+            access,
             folder,
         }
     }
 
     fn write(&self, name: &str, content: &str) {
         fs::write(self.folder.path().join(name), content).expect("writable");
+    }
+
+    /// Makes a change, and waits until a request caused it to be read and refused.
+    #[track_caller]
+    fn refuse_change(&self, change: impl FnOnce()) {
+        let before = self.access.failures();
+        change();
+        wait_until("a failure", || {
+            // With TLS, the server reads the files and then refuses this request.
+            let _ = request(&mut self.plain(), "");
+            self.access.failures() > before
+        });
     }
 
     fn plain(&self) -> TcpStream {
@@ -247,8 +263,7 @@ fn a_new_password_counts_on_an_open_connection() {
     wait_until("the new password", || status_for("new") == 200);
     assert_eq!(status_for("old"), 401);
     // Without its content, the file has no passwords, and may not open the door.
-    bench.write("web.yml", "");
-    std::thread::sleep(SETTLED_AFTER + Duration::from_millis(100));
+    bench.refuse_change(|| bench.write("web.yml", ""));
     assert_eq!((status_for("new"), status_for("old")), (200, 401));
 }
 
@@ -324,19 +339,19 @@ fn a_renewed_certificate_is_served_and_a_broken_one_changes_nothing() {
     };
     let before = served();
     let renewed = bench.authority.issue();
-    bench.write("a.crt", &renewed.certificate);
     // The key is still the old one: not a pair.
-    std::thread::sleep(SETTLED_AFTER + Duration::from_millis(100));
+    bench.refuse_change(|| bench.write("a.crt", &renewed.certificate));
     assert_eq!(served(), before);
     bench.write("a.key", &renewed.key);
     wait_until("the renewed certificate", || served() != before);
     let after = served();
     let path = bench.folder.path().join("a.key");
-    fs::remove_file(&path).expect("there");
+    bench.refuse_change(|| fs::remove_file(&path).expect("there"));
     assert_eq!(served(), after);
-    fs::write(&path, &renewed.key).expect("writable");
-    bench.write("web.yml", "tls_server_config: {");
-    std::thread::sleep(SETTLED_AFTER + Duration::from_millis(100));
+    bench.refuse_change(|| {
+        fs::write(&path, &renewed.key).expect("writable");
+        bench.write("web.yml", "tls_server_config: {");
+    });
     assert_eq!(served(), after);
 }
 
