@@ -8,6 +8,7 @@ use object::build::elf::{Builder, SectionData};
 
 use crate::{
     bytecode_lock::{BytecodeLock, sha256, sources_hash},
+    files::read,
     toolchain::{Identity, Toolchain},
     workspace,
 };
@@ -123,9 +124,8 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
             ),
     )?;
     let linked = target_folder.join(TARGET).join("release/wsmon-bpf");
-    let bytes =
-        fs::read(&linked).with_context(|| format!("could not read {}", linked.display()))?;
-    let object = strip(&bytes).with_context(|| format!("could not strip {}", linked.display()))?;
+    let object =
+        strip(&read(&linked)?).with_context(|| format!("could not strip {}", linked.display()))?;
     refuse_forward_declarations(&object)?;
     Ok(object)
 }

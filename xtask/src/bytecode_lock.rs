@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::toolchain::Identity;
+use crate::{
+    files::{read, read_text},
+    toolchain::Identity,
+};
 
 /// The inputs of the build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,10 +97,8 @@ pub(crate) fn sources_hash(workspace: &Path, flags: &[&str]) -> Result<String> {
         let content = read(&workspace.join(&path))?;
         add(&path.to_string_lossy(), &content);
     }
-    let lock =
-        fs::read_to_string(workspace.join("Cargo.lock")).context("could not read Cargo.lock")?;
-    let manifest =
-        fs::read_to_string(workspace.join("Cargo.toml")).context("could not read Cargo.toml")?;
+    let lock = read_text(&workspace.join("Cargo.lock"))?;
+    let manifest = read_text(&workspace.join("Cargo.toml"))?;
     add("Cargo.lock", locked_kernel_crates(&lock).as_bytes());
     add("Cargo.toml", release_profile(&manifest).as_bytes());
     add("flags", flags.join("\n").as_bytes());
@@ -173,10 +174,6 @@ fn release_profile(manifest: &str) -> String {
         }
     }
     profile
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -7,14 +7,14 @@ mod tools;
 mod value_sets;
 mod values_table;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{files, setup, workspace};
+use crate::{
+    files::{self, read_text},
+    setup, workspace,
+};
 
 use config_check::ConfigCheck;
 use engine::{Engine, Release};
@@ -111,11 +111,11 @@ impl Chart {
 
     /// The page with the table of values.
     fn page(&self) -> Result<(PathBuf, String)> {
-        let table = ValuesTable::parse(&read(&self.folder.join("values.yaml"))?)?;
-        let schema = read(&self.folder.join("values.schema.json"))?;
+        let table = ValuesTable::parse(&read_text(&self.folder.join("values.yaml"))?)?;
+        let schema = read_text(&self.folder.join("values.schema.json"))?;
         table.covers(&serde_json::from_str(&schema)?)?;
         let path = workspace::root().join(PAGE);
-        let page = table.insert_into(&read(&path)?).context(PAGE)?;
+        let page = table.insert_into(&read_text(&path)?).context(PAGE)?;
         Ok((path, page))
     }
 
@@ -153,7 +153,7 @@ impl Chart {
     }
 
     fn has_the_version_of_wsmon(&self) -> Result<()> {
-        let text = read(&self.folder.join("Chart.yaml"))?;
+        let text = read_text(&self.folder.join("Chart.yaml"))?;
         for key in ["version", "appVersion"] {
             let line = format!("{key}: {}", env!("CARGO_PKG_VERSION"));
             ensure!(
@@ -238,13 +238,9 @@ impl Chart {
 
 fn up_to_date(file: &Path, content: &str) -> Result<()> {
     ensure!(
-        read(file)? == content,
+        read_text(file)? == content,
         "{} is out of date; `cargo xtask chart` writes it",
         file.display()
     );
     Ok(())
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }

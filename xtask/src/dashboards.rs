@@ -97,6 +97,27 @@ mod tests {
     }
 
     #[test]
+    fn all_jobs_are_those_of_wsmon() {
+        let rules = workspace::root().join("deploy/prometheus/rules/fleet.yml");
+        let of_rules = r#"absent(up{job=~"(.*/)?wsmon"})"#;
+        assert!(fs::read_to_string(rules).unwrap().contains(of_rules));
+        for dashboard in all() {
+            let json = dashboard.json();
+            let mut variables = json["templating"]["list"].as_array().unwrap().iter();
+            let job = variables.find(|variable| variable["name"] == "job");
+            // The alert of the rule above has no job.
+            assert_eq!(job.unwrap()["allValue"], "(.*/)?wsmon|");
+            let panels = json["panels"].as_array().unwrap().iter();
+            let targets =
+                panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+            for target in targets {
+                let expr = target["expr"].as_str().unwrap();
+                assert!(expr.contains("job=~\"$job\""), "{expr}");
+            }
+        }
+    }
+
+    #[test]
     fn every_panel_says_what_it_shows() {
         for dashboard in all() {
             for panel in dashboard.json()["panels"].as_array().unwrap() {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
-    files::{output, read},
+    files::{output, read_text},
     workspace::{self, cargo},
 };
 
@@ -65,7 +65,7 @@ pub(crate) fn of(target: &str) -> Result<Vec<Dependency>> {
     let mut metadata = cargo(&["metadata", "--locked", "--format-version", "1"]);
     let metadata: Value =
         serde_json::from_str(&text(metadata.args(["--filter-platform", target]))?)?;
-    let lock = String::from_utf8(read(&workspace::root().join("Cargo.lock"))?)?;
+    let lock = read_text(&workspace::root().join("Cargo.lock"))?;
     Ok(described(&metadata, &checksums(&lock), &linked))
 }
 
@@ -130,7 +130,7 @@ fn described(
         uses.sort();
         let manifest = PathBuf::from(package["manifest_path"].as_str()?);
         Some(Dependency {
-            license: string(&package["license"]),
+            license: package["license"].as_str().map(spdx),
             repository: string(&package["repository"]),
             checksum: checksums.get(&(name.clone(), version.clone())).cloned(),
             folder: manifest.parent()?.to_owned(),
@@ -144,6 +144,11 @@ fn described(
     dependencies
 }
 
+/// The licence of a crate as an SPDX expression. Before these, crates wrote `MIT/Apache-2.0`.
+fn spdx(license: &str) -> String {
+    license.replace('/', " OR ")
+}
+
 fn array(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -155,6 +160,13 @@ fn string(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_lists_of_licences_become_expressions() {
+        for license in ["MIT/Apache-2.0", "MIT OR Apache-2.0"] {
+            assert_eq!(spdx(license), "MIT OR Apache-2.0");
+        }
+    }
 
     #[test]
     fn the_program_contains_the_loader_and_the_crates_of_the_kernel_programs_but_no_macros() {

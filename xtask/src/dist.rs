@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the files of a release.
 
-pub(crate) mod archive;
+mod archive;
 pub(crate) mod sbom;
 
 use std::{
@@ -66,14 +66,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.no_image {
         image::require_programs()?;
     }
-    let folder = package::folder();
+    let folder = Effort::Full.folder()?;
     recreate(&folder)?;
     let mut artifacts = Vec::new();
     for target in targets {
         let package = Package::build(target, Effort::Full, args.revision)?;
-        artifacts.extend(Artifacts::pack(&folder, &package)?.all());
+        artifacts.extend(Artifacts::pack(&package)?.all());
         if !args.no_image {
-            artifacts.push(image::build(package.target(), package.wsmon())?);
+            let image = image::build(package.target(), package.wsmon(), &folder)?;
+            artifacts.push(image);
         }
     }
     artifacts.push(chart::archive(&folder, source::date()?)?);
@@ -85,19 +86,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Packs what a release has for this machine's processor twice, compares it, and checks the packages. wsmon is linked as
-/// for other tests.
+/// Packs what a release has for this machine's processor twice into `target/dist-test`, compares it, and checks the
+/// packages. wsmon is linked as for other tests.
 ///
 /// # Errors
 /// With what is different or wrong.
 pub(crate) fn run_check() -> Result<()> {
     let package = Package::build(cross::given_or_native(None)?, Effort::Quick, 1)?;
-    let folder = package::folder();
-    fs::create_dir_all(&folder)?;
-    let first = checksums(&folder, &Artifacts::pack(&folder, &package)?.all())?;
-    let artifacts = Artifacts::pack(&folder, &package)?;
+    let folder = package.folder();
+    let first = checksums(folder, &Artifacts::pack(&package)?.all())?;
+    let artifacts = Artifacts::pack(&package)?;
     package::check(&artifacts.deb, &artifacts.rpm)?;
-    let second = checksums(&folder, &artifacts.all())?;
+    let second = checksums(folder, &artifacts.all())?;
     ensure!(
         first == second,
         "the same files give other bytes when they are packed again:\n{first}{second}"
@@ -114,13 +114,13 @@ struct Artifacts {
 }
 
 impl Artifacts {
-    fn pack(folder: &Path, package: &Package) -> Result<Self> {
+    fn pack(package: &Package) -> Result<Self> {
         Ok(Self {
-            archive: archive::write(folder, package)?,
+            archive: archive::write(package)?,
             deb: package.deb()?,
             rpm: package.rpm()?,
             sbom: sbom::write(
-                folder,
+                package.folder(),
                 &package.name(),
                 package.target().name,
                 package.date(),

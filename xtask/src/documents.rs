@@ -7,14 +7,17 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Files at the top of the workspace that users need or must receive.
-const PAGES: [&str; 7] = [
+/// Files at the top of the workspace that users need or must receive, and the pages that those link to.
+const PAGES: [&str; 10] = [
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE-APACHE",
     "LICENSE-GPL-2.0",
     "LICENSE-MIT",
     "LICENSE.md",
     "README.md",
+    "RELEASE.md",
     "SECURITY.md",
 ];
 /// Extensions of documentation files. The data behind the pictures stays in the repository.

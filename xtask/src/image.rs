@@ -5,7 +5,11 @@ mod debian_files;
 mod libraries;
 mod rootfs;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -47,7 +51,7 @@ pub(crate) struct Args {
     /// Target to build for [default: this machine's]
     #[arg(long, value_name = "TARGET", value_parser = cross::TARGETS.map(|target| target.name))]
     target: Option<String>,
-    /// Build for this machine without optimization when linking, and test the image in podman
+    /// Build for this machine without optimization when linking, into target/dist-test, and test the image in podman
     #[arg(long, conflicts_with = "target")]
     test: bool,
 }
@@ -59,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let target = cross::given_or_native(args.target.as_deref())?;
     require_programs()?;
     let wsmon = release_build::build(target, Effort::Full)?;
-    let image = build(target, &read(&wsmon)?)?;
+    let image = build(target, &read(&wsmon)?, &Effort::Full.folder()?)?;
     let size = fs::metadata(&image).map_or(0, |metadata| metadata.len());
     println!("{}, {} KiB", image.display(), size / 1024);
     Ok(())
@@ -92,9 +96,10 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     require_programs()?;
     let target = cross::given_or_native(None)?;
     let wsmon = read(&release_build::build(target, Effort::Quick)?)?;
-    let image = build(target, &wsmon)?;
+    let folder = Effort::Quick.folder()?;
+    let image = build(target, &wsmon, &folder)?;
     let first = read(&image)?;
-    build(target, &wsmon)?;
+    build(target, &wsmon, &folder)?;
     ensure!(
         first == read(&image)?,
         "a second build of the same files gave another {}",
@@ -105,18 +110,25 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     workspace::run(tests.args(filter).env(IMAGE, image))
 }
 
-/// Builds the image with `wsmon`, the content of a release build for `target`; returns the path of its archive.
+/// Builds the image with `wsmon`, the content of a release build for `target`; returns the path of its archive in
+/// `folder`.
 ///
 /// # Errors
 /// [`Prerequisite`](crate::root::Prerequisite) without root's rights or buildah, and if a step fails.
-pub(crate) fn build(target: &Target, wsmon: &[u8]) -> Result<PathBuf> {
+pub(crate) fn build(target: &Target, wsmon: &[u8], folder: &Path) -> Result<PathBuf> {
     let created = source::date()?;
     let builder = Builder::new(target)?;
     let licences = rootfs::stage(&builder.rootfs(), target, wsmon, created)?;
-    builder.build(&Labels {
+    let labels = Labels {
         version: env!("CARGO_PKG_VERSION"),
         revision: source::revision()?,
         created,
         licences,
-    })
+    };
+    builder.build(&labels, folder)
+}
+
+/// A path in the image as one below the folder that becomes its root.
+fn below_root(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
 }

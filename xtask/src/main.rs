@@ -22,6 +22,7 @@ mod root;
 mod service_policy;
 mod setup;
 mod source;
+mod tar;
 mod test;
 mod third_party;
 mod toolchain;

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{bytecode_lock::sha256, setup::Steps};
+use crate::{bytecode_lock::sha256, files::read_text, setup::Steps};
 
 /// The files that pin packages.
 pub(crate) const LOCKS: [&str; 2] = ["package.json", "package-lock.json"];
@@ -15,7 +15,7 @@ pub(crate) const LOCKS: [&str; 2] = ["package.json", "package-lock.json"];
 /// If npm fails.
 pub(crate) fn ci(steps: &Steps, locks: &Path, folder: &Path) -> Result<()> {
     for name in LOCKS {
-        steps.write(&folder.join(name), &read(&locks.join(name))?)?;
+        steps.write(&folder.join(name), &read_text(&locks.join(name))?)?;
     }
     steps.step(
         Command::new("npm")
@@ -30,7 +30,7 @@ pub(crate) fn ci(steps: &Steps, locks: &Path, folder: &Path) -> Result<()> {
 /// If npm fails.
 pub(crate) fn ci_once(steps: &Steps, what: &str, locks: &Path, folder: &Path) -> Result<()> {
     let stamp = folder.join("stamp");
-    let pinned = LOCKS.map(|name| read(&locks.join(name)));
+    let pinned = LOCKS.map(|name| read_text(&locks.join(name)));
     let wanted = sha256(pinned.into_iter().collect::<Result<String>>()?.as_bytes());
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         steps.there(what, &folder.display().to_string());
@@ -38,8 +38,4 @@ pub(crate) fn ci_once(steps: &Steps, what: &str, locks: &Path, folder: &Path) ->
     }
     ci(steps, locks, folder)?;
     steps.write(&stamp, &wanted)
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }

@@ -6,10 +6,12 @@ mod install_tree;
 mod rpm;
 mod shared_libraries;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
-use rustix::fs::Mode;
 
 use crate::{
     cross::{self, Target},
@@ -38,7 +40,7 @@ pub(crate) struct Args {
     /// Target to build for [default: this machine's]
     #[arg(long, value_name = "TARGET", value_parser = cross::TARGETS.map(|target| target.name))]
     target: Option<String>,
-    /// Link as tests do, without optimization, which takes a part of the time
+    /// Link as tests do, without optimization, which takes a part of the time, and write to target/dist-test
     #[arg(long)]
     quick: bool,
     /// Number of the packages of this version
@@ -53,7 +55,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         false => Effort::Full,
     };
     let package = Package::build(target, effort, args.revision)?;
-    fs::create_dir_all(folder())?;
     for package in [package.deb()?, package.rpm()?] {
         let size = fs::metadata(&package).map_or(0, |metadata| metadata.len());
         println!("{}, {} KiB", package.display(), size / 1024);
@@ -64,6 +65,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// wsmon for one processor, and what the packages are made of.
 pub(crate) struct Package {
     target: &'static Target,
+    /// Where its files are put.
+    folder: PathBuf,
     wsmon: Vec<u8>,
     generated: Generated,
     /// The licences of the crates inside it.
@@ -73,13 +76,11 @@ pub(crate) struct Package {
 }
 
 impl Package {
-    /// Builds wsmon.
+    /// Builds wsmon. The files are put into the folder of `effort`.
     ///
     /// # Errors
     /// If something is missing, or the build fails.
     pub(crate) fn build(target: &'static Target, effort: Effort, revision: u32) -> Result<Self> {
-        // Everyone may read the folders that a package brings, whoever builds it.
-        rustix::process::umask(Mode::from_raw_mode(0o022));
         let date = source::date()?;
         let wsmon = release_build::build(target, effort)?;
         // Another processor's program does not run here, and its man pages are the same.
@@ -87,13 +88,15 @@ impl Package {
             true => wsmon.clone(),
             false => release_build::build(cross::given_or_native(None)?, effort)?,
         };
+        let folder = effort.folder()?;
         Ok(Self {
             target,
             wsmon: read(&wsmon)?,
-            generated: Generated::by(&runnable, date)?,
+            generated: Generated::by(&runnable, date, &folder)?,
             third_party: third_party::licences(target.name)?,
             revision,
             date,
+            folder,
         })
     }
 
@@ -108,6 +111,11 @@ impl Package {
 
     pub(crate) fn target(&self) -> &'static Target {
         self.target
+    }
+
+    /// Where its files are put.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The time of all files, in seconds since 1970.
@@ -150,9 +158,4 @@ impl Package {
             &self.third_party,
         )
     }
-}
-
-/// Where packages and archives are put.
-pub(crate) fn folder() -> PathBuf {
-    workspace::root().join("target/dist")
 }

@@ -8,9 +8,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{bytecode_lock::sha256, npm, setup::Steps, workspace};
+use crate::{bytecode_lock::sha256, files::read, npm, setup::Steps, workspace};
 
 /// Installs both, unless this folder already has the same locked versions.
 ///
@@ -85,8 +85,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 fn fingerprint(locks: &Path, folder: &Path) -> Result<String> {
     let mut all = folder.as_os_str().as_encoded_bytes().to_vec();
     for name in npm::LOCKS.into_iter().chain(["requirements.txt"]) {
-        let path = locks.join(name);
-        all.extend(fs::read(&path).with_context(|| format!("could not read {}", path.display()))?);
+        all.extend(read(&locks.join(name))?);
     }
     Ok(sha256(&all))
 }

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -23,6 +24,23 @@ pub(crate) enum Effort {
     Full,
     /// For tests: for this machine's processor the build that is measured too.
     Quick,
+}
+
+impl Effort {
+    /// The folder of packages, archives and images with such a build, which this creates. Those of tests have the
+    /// names of a release's files, and must not get among them.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub(crate) fn folder(self) -> Result<PathBuf> {
+        let folder = workspace::root().join(match self {
+            Self::Full => "target/dist",
+            Self::Quick => "target/dist-test",
+        });
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("could not create {}", folder.display()))?;
+        Ok(folder)
+    }
 }
 
 /// Builds wsmon and returns its path.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use crate::{
     build_ebpf, chart, cross, npm, peers,
     root::{Prerequisite, is_root},
-    service_policy::ServicePolicy,
+    service_policy::{remove_leftover, without_servers},
     toolchain::{self, BPF_LINKER, Compiler, LLVM_MAJOR, Linker},
     workspace,
 };
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Only what the tests and the demo use
     #[arg(long)]
     tests: bool,
+    /// Only what those tests use that run without root
+    #[arg(long, conflicts_with = "tests")]
+    user_tests: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -35,12 +38,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         dry_run: args.dry_run,
         ..Steps::default()
     };
-    let both = args.ebpf == args.tests;
-    if both || args.ebpf {
+    if !args.dry_run {
+        remove_leftover()?;
+    }
+    let everything = !(args.ebpf || args.tests || args.user_tests);
+    if everything || args.ebpf {
         ebpf(&steps)?;
     }
-    if both || args.tests {
+    if everything || args.tests {
         tests(&steps)?;
+    }
+    if args.user_tests {
+        user_tests(&steps)?;
     }
     Ok(())
 }
@@ -50,10 +59,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn run_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    remove_leftover()?;
+    let steps = Steps::quiet();
     ebpf(&steps)?;
     tests(&steps)
 }
@@ -63,10 +70,7 @@ pub(crate) fn run_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn lab_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     steps.programs(&[IP, NFT])
 }
 
@@ -76,10 +80,7 @@ pub(crate) fn lab_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn bench_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     steps.programs(&[TCPDUMP, NODE, NPM])?;
     peers::install(&steps)
 }
@@ -89,10 +90,7 @@ pub(crate) fn bench_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn recording_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     tests(&steps)?;
     steps.programs(&[TCPDUMP, ("editcap", "wireshark-common")])?;
     peers::install_for_recording(&steps)
@@ -104,10 +102,7 @@ pub(crate) fn recording_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn page_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     steps.programs(&[NODE, NPM, ("chromium", "chromium")])?;
     let root = workspace::root();
     npm::ci_once(
@@ -123,10 +118,7 @@ pub(crate) fn page_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn chart_quietly() -> Result<()> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     python(&steps)?;
     chart::install(&steps)
 }
@@ -137,10 +129,7 @@ pub(crate) fn chart_quietly() -> Result<()> {
 /// # Errors
 /// [`Prerequisite`] if something is missing that only root or a person can install.
 pub(crate) fn dashboard_types_quietly() -> Result<PathBuf> {
-    let steps = Steps {
-        quiet: true,
-        ..Steps::default()
-    };
+    let steps = Steps::quiet();
     steps.programs(&[NODE, NPM])?;
     let root = workspace::root();
     let folder = root.join("target/grafana");
@@ -159,6 +148,18 @@ const NFT: (&str, &str) = ("nft", "nftables");
 const TCPDUMP: (&str, &str) = ("tcpdump", "tcpdump");
 const NODE: (&str, &str) = ("node", "nodejs");
 const NPM: (&str, &str) = ("npm", "npm");
+/// Those of the tests without root.
+const OF_USER_TESTS: [(&str, &str); 9] = [
+    ("c++", "g++"),
+    NODE,
+    NPM,
+    ("promtool", "prometheus"),
+    ("amtool", "prometheus-alertmanager"),
+    ("tshark", "tshark"),
+    ("mandoc", "mandoc"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+];
 
 /// How steps are executed and reported.
 #[derive(Default)]
@@ -169,6 +170,14 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// Silent about what is already there.
+    fn quiet() -> Self {
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
+    }
+
     /// Reports something that needs no step.
     pub(crate) fn there(&self, what: &str, detail: &str) {
         if !self.quiet {
@@ -181,12 +190,19 @@ impl Steps {
     /// # Errors
     /// If the command fails.
     pub(crate) fn step(&self, command: &mut Command) -> Result<()> {
-        if self.dry_run {
-            println!("would    {}", workspace::line(command));
-            return Ok(());
+        match self.announce(&workspace::line(command)) {
+            true => workspace::run(command.stdin(Stdio::null())),
+            false => Ok(()),
         }
-        println!("run      {}", workspace::line(command));
-        workspace::run(command.stdin(Stdio::null()))
+    }
+
+    /// Prints a step, and returns whether to run it.
+    fn announce(&self, line: &str) -> bool {
+        match self.dry_run {
+            true => println!("would    {line}"),
+            false => println!("run      {line}"),
+        }
+        !self.dry_run
     }
 
     /// Silently writes a file and creates its folder.
@@ -248,12 +264,13 @@ impl Steps {
         if !self.package_lists_fresh.replace(true) {
             self.step(&mut apt_get(&["update", "--quiet"]))?;
         }
-        let _policy = match self.dry_run {
-            true => None,
-            false => Some(ServicePolicy::deny().context("could not keep servers from starting")?),
-        };
         let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
-        self.step(&mut apt_get(&[&options, packages].concat()))
+        let install = apt_get(&[&options, packages].concat());
+        let line = workspace::line(&install);
+        if !self.announce(&line) {
+            return Ok(());
+        }
+        workspace::run_as(&line, without_servers(install)?.stdin(Stdio::null()))
     }
 }
 
@@ -352,13 +369,8 @@ fn install_linker(steps: &Steps) -> Result<()> {
 
 fn tests(steps: &Steps) -> Result<()> {
     let tools = [
-        ("c++", "g++"),
         IP,
         NFT,
-        NODE,
-        NPM,
-        ("promtool", "prometheus"),
-        ("prometheus-alertmanager", "prometheus-alertmanager"),
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("qemu-system-aarch64", "qemu-system-arm"),
         ("busybox", "busybox-static"),
@@ -366,13 +378,9 @@ fn tests(steps: &Steps) -> Result<()> {
         ("genext2fs", "genext2fs"),
         ("resize2fs", "e2fsprogs"),
         ("xz", "xz-utils"),
-        ("tshark", "tshark"),
         TCPDUMP,
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
-        ("mandoc", "mandoc"),
-        ("zsh", "zsh"),
-        ("fish", "fish"),
         ("tmux", "tmux"),
         ("buildah", "buildah"),
         ("podman", "podman"),
@@ -381,11 +389,18 @@ fn tests(steps: &Steps) -> Result<()> {
         ("lintian", "lintian"),
         ("curl", "curl"),
     ];
-    steps.programs(&tools)?;
+    steps.programs(&[&OF_USER_TESTS[..], &tools].concat())?;
     cross_builds(steps)?;
     python(steps)?;
     peers::install(steps)?;
     chart::install(steps)
+}
+
+/// What the tests without root use.
+fn user_tests(steps: &Steps) -> Result<()> {
+    steps.programs(&OF_USER_TESTS)?;
+    python(steps)?;
+    peers::install(steps)
 }
 
 fn python(steps: &Steps) -> Result<()> {

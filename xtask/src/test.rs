@@ -139,8 +139,9 @@ impl RootTarget {
         };
         match self {
             Self::Integration(name) if name == Self::PATIENT && filter.is_empty() => {
-                start(&[Self::SIDE_BY_SIDE, "--skip", Self::ALONE])?;
-                start(&["--test-threads=1", Self::ALONE])
+                // Both, even if the first fails.
+                let side_by_side = start(&[Self::SIDE_BY_SIDE, "--skip", Self::ALONE]);
+                side_by_side.and(start(&["--test-threads=1", Self::ALONE]))
             }
             Self::Integration(name) if name == Self::PATIENT => start(&["--test-threads=1"]),
             _ => start(&[]),

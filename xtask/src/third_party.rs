@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::dependencies::{self, Dependency};
+use crate::{
+    dependencies::{self, Dependency},
+    files::read,
+};
 
 /// The name of the file with these licences.
 pub(crate) const FILE: &str = "THIRD-PARTY.txt";
@@ -62,8 +65,7 @@ fn texts_in(folder: &Path) -> Result<Vec<(String, String)>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let lower = name.to_lowercase();
         if entry.file_type()?.is_file() && NAMES.iter().any(|known| lower.starts_with(known)) {
-            let text = fs::read(entry.path())
-                .with_context(|| format!("could not read {}", entry.path().display()))?;
+            let text = read(&entry.path())?;
             let text = String::from_utf8_lossy(&text).replace('\r', "");
             texts.push((name, text.trim_end().to_owned()));
         }

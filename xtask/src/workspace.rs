@@ -45,7 +45,14 @@ pub(crate) fn cargo_home() -> PathBuf {
 /// # Errors
 /// If it cannot start or does not exit with 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = line(command);
+    run_as(&line(command), command)
+}
+
+/// As [`run`], with `line` for the command in errors.
+///
+/// # Errors
+/// If it cannot start or does not exit with 0.
+pub(crate) fn run_as(line: &str, command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("could not start `{line}`"))?;

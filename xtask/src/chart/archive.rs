@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use super::CHART;
 use crate::{
-    dist::archive::pack,
     documents::collect,
     files::{read, remove, write},
+    tar::{self, Compression},
     workspace,
 };
 
@@ -31,7 +31,7 @@ pub(crate) fn archive(folder: &Path, date: u64) -> Result<PathBuf> {
         write(&stage.join(&file), &read(&chart.join(&file))?, 0o644)?;
     }
     let archive = folder.join(format!("{NAME}-{}.tgz", env!("CARGO_PKG_VERSION")));
-    pack(folder, NAME, date, &archive)?;
+    tar::pack(folder, &[NAME], date, Compression::Gzip, &archive)?;
     remove(&stage)?;
     Ok(archive)
 }

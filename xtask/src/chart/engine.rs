@@ -117,8 +117,8 @@ impl Engine {
 
     fn request<T: DeserializeOwned>(&mut self, request: &Value) -> Result<Result<T, String>> {
         let mut answer = String::new();
-        let asked = writeln!(self.requests, "{request}");
-        if asked.is_err() || self.answers.read_line(&mut answer)? == 0 {
+        let sent = writeln!(self.requests, "{request}");
+        if sent.is_err() || self.answers.read_line(&mut answer)? == 0 {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
             bail!("Python failed: {}", log.trim_end());
         }
@@ -132,7 +132,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // It answers nobody any more. An error means that it has ended already.
+        // Nothing is sent to it any more. An error means that it has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

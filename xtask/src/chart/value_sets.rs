@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::files::{file_name, read_text};
+
 /// Values that must work.
 pub(super) struct ValueSet {
     pub(super) name: String,
@@ -75,12 +77,9 @@ fn read_all(folder: &Path) -> Result<Vec<ValueSet>> {
     files
         .into_iter()
         .map(|path| {
-            let values = fs::read_to_string(&path)
-                .with_context(|| format!("could not read {}", path.display()))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
             Ok(ValueSet {
-                name: name.into_owned(),
-                values,
+                name: file_name(&path),
+                values: read_text(&path)?,
             })
         })
         .collect()

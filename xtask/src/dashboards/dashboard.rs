@@ -149,6 +149,16 @@ impl Variable {
         }
     }
 
+    /// The regular expression of all values.
+    const fn all(self) -> &'static str {
+        match self {
+            // As in the rules: other jobs have `up` and `process_*` too. WsmonAbsent has no job.
+            Self::Job => "(.*/)?wsmon|",
+            // Alerts of the fleet have no instance, and those of wsmon itself no listener.
+            Self::Instance | Self::Listener => ".*",
+        }
+    }
+
     /// The values depend on the variables `before` this one.
     fn json(self, before: &[Self]) -> Value {
         let name = self.label();
@@ -172,8 +182,7 @@ impl Variable {
             "definition": query,
             "query": { "query": query, "refId": "StandardVariableQuery" },
             "includeAll": true,
-            // Alerts of the fleet have no instance, and those of wsmon itself no listener.
-            "allValue": ".*",
+            "allValue": self.all(),
             "multi": true,
             "current": { "text": ["All"], "value": ["$__all"] },
             "hide": 0,

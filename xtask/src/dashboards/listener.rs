@@ -81,16 +81,21 @@ fn handshakes() -> Row {
             Panel::lines("Requests and returning clients", PER_SECOND)
                 .query("sum(rate(wsmon_upgrade_requests_total{@}[$__rate_interval]))", "requests")
                 .query("sum(rate(wsmon_reconnects_total{@}[$__rate_interval]))", "of returning clients")
-                .query("sum(wsmon_handshakes_stuck{@})", "waiting for 10 s or more")
                 .about("Returning clients had lost a connection or were refused in the five minutes before."),
+            Panel::lines("Requests without an answer", COUNT)
+                .query("sum by (listener) (wsmon_handshakes_stuck{@})", "{{listener}}")
+                .about("Upgrade requests that have waited for 10 s or more."),
             Panel::lines("Duration of the closing handshake", SECONDS)
                 .query("histogram_quantile(0.99, sum by (le) (rate(wsmon_close_handshake_seconds_bucket{@}[$__rate_interval])))", "p99")
+                .width(8)
                 .about("From the first close frame to the other side's."),
             Panel::states("Reconnect storms")
                 .query("max by (instance, listener) (wsmon_reconnect_storm{@})", "{{instance}} {{listener}}")
+                .width(8)
                 .about("Where clients come back all at once."),
             Panel::lines("Listening sockets", COUNT)
                 .query("sum by (instance) (wsmon_listener_sockets{@})", "{{instance}}")
+                .width(8)
                 .about("0: the server is down, or the port is wrong."),
         ],
     }

@@ -1,4 +1,4 @@
-//! One panel: what it asks Prometheus, and how Grafana draws the answer.
+//! One panel: its queries to Prometheus, and how Grafana draws the results.
 
 use serde_json::{Value, json};
 

@@ -5,15 +5,14 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result};
 
 use super::{all, text};
-use crate::{setup, workspace};
+use crate::{files::read_text, setup, workspace};
 
 /// # Errors
 /// If the types cannot be installed, or a dashboard does not have them.
 pub(super) fn check() -> Result<()> {
     let folder = setup::dashboard_types_quietly()?;
     let types = workspace::root().join("testdata/grafana/types.ts");
-    let mut source = fs::read_to_string(&types)
-        .with_context(|| format!("could not read {}", types.display()))?;
+    let mut source = read_text(&types)?;
     for (number, dashboard) in all().iter().enumerate() {
         source += &format!(
             "export const dashboard{number}: Checked = {};\n",

@@ -75,9 +75,7 @@ fn component(dependency: &Dependency) -> Value {
         "version": dependency.version,
     });
     if let Some(license) = &dependency.license {
-        // Before SPDX expressions, crates wrote MIT/Apache-2.0.
-        let expression = license.replace('/', " OR ");
-        component["licenses"] = json!([{ "expression": expression }]);
+        component["licenses"] = json!([{ "expression": license }]);
     }
     // No registry has the crates of this workspace.
     if let Some(checksum) = &dependency.checksum {
@@ -99,7 +97,7 @@ mod tests {
         let dependency = |name: &str, checksum: Option<&str>| Dependency {
             name: name.to_owned(),
             version: "1.0.0+extra".to_owned(),
-            license: Some("MIT/Apache-2.0".to_owned()),
+            license: Some("MIT OR Apache-2.0".to_owned()),
             repository: None,
             checksum: checksum.map(str::to_owned),
             folder: PathBuf::new(),

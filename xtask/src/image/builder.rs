@@ -1,19 +1,20 @@
 //! buildah: from a folder to an archive in the OCI format.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     cross::Target,
-    files, package,
+    files,
     release_build::PROGRAM,
     root::{Prerequisite, as_root, is_root},
-    source, workspace,
+    source,
+    tar::{self, Compression},
+    workspace,
 };
 
 const CONTAINERFILE: &str = "deploy/container/Containerfile";
@@ -71,8 +72,8 @@ impl<'a> Builder<'a> {
         self.folder.join("context/rootfs")
     }
 
-    /// Returns the path of the archive.
-    pub(super) fn build(&self, labels: &Labels<'_>) -> Result<PathBuf> {
+    /// Writes the archive into `destination`, an existing folder, and returns its path.
+    pub(super) fn build(&self, labels: &Labels<'_>, destination: &Path) -> Result<PathBuf> {
         let Labels {
             version, created, ..
         } = labels;
@@ -104,19 +105,17 @@ impl<'a> Builder<'a> {
 
         let layout = self.folder.join("layout");
         files::recreate(&layout)?;
-        let destination = format!("oci:{}:{name}", layout.display());
-        workspace::run(
-            self.buildah()
-                .args(["push", "--quiet", &name, &destination]),
-        )?;
+        let oci = format!("oci:{}:{name}", layout.display());
+        workspace::run(self.buildah().args(["push", "--quiet", &name, &oci]))?;
         workspace::run(
             self.buildah()
                 .args(["rmi", "--all", "--force"])
                 .stdout(Stdio::null()),
         )?;
         let archive = format!("{PROGRAM}-{version}-{}.oci.tar", self.target.name);
-        let archive = package::folder().join(archive);
-        pack(&layout, *created, &archive)?;
+        let archive = destination.join(archive);
+        let parts = ["oci-layout", "index.json", "blobs"];
+        tar::pack(&layout, &parts, *created, Compression::None, &archive)?;
         Ok(archive)
     }
 
@@ -127,27 +126,4 @@ impl<'a> Builder<'a> {
         command.arg("--storage-driver=vfs");
         command
     }
-}
-
-/// Packs an OCI layout, independently of this machine.
-fn pack(layout: &Path, time: u64, archive: &Path) -> Result<()> {
-    archive
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .with_context(|| format!("could not create the folder of {}", archive.display()))?;
-    let mut tar = Command::new("tar");
-    tar.arg("--directory").arg(layout);
-    tar.args(["--create", "--format=ustar", "--sort=name"]);
-    tar.args([
-        "--owner=0",
-        "--group=0",
-        "--numeric-owner",
-        "--mode=u=rwX,go=rX",
-    ]);
-    tar.arg(format!("--mtime=@{time}"));
-    workspace::run(
-        tar.arg("--file")
-            .arg(archive)
-            .args(["oci-layout", "index.json", "blobs"]),
-    )
 }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use super::below_root;
 use crate::{cross::Target, files::read, root::Prerequisite, workspace};
 
 const COMMON_LICENCES: &str = "/usr/share/common-licenses";
@@ -89,10 +90,6 @@ fn common_licences(copyright: &str) -> BTreeSet<&str> {
         rest[..end.unwrap_or(rest.len())].trim_end_matches('.')
     });
     names.filter(|name| !name.is_empty()).collect()
-}
-
-fn below_root(path: &Path) -> PathBuf {
-    path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! The shared libraries that a program needs, and the program that loads them.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use object::{
@@ -12,7 +9,7 @@ use object::{
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
 
-use crate::files::read;
+use crate::files::{file_name, read};
 
 /// What a dynamically linked program needs to start.
 #[derive(Debug)]
@@ -84,11 +81,6 @@ impl Links {
             needed,
         })
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

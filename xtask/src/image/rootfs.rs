@@ -4,13 +4,13 @@ use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{XattrFlags, setxattr};
 
-use super::{debian_files, libraries::Libraries};
+use super::{below_root, debian_files, libraries::Libraries};
 use crate::{
     cross::Target,
     dependencies,
@@ -117,8 +117,6 @@ pub(super) fn stage(folder: &Path, target: &Target, wsmon: &[u8], created: u64) 
     let of_crates = crates
         .into_iter()
         .filter_map(|dependency| dependency.license);
-    // Before SPDX expressions, crates wrote MIT/Apache-2.0.
-    let of_crates = of_crates.map(|licence| licence.replace('/', " OR "));
     Ok(expression(
         of_crates.chain(OTHER_LICENCES.map(str::to_owned)),
     ))
@@ -165,10 +163,6 @@ fn expression(licences: impl Iterator<Item = String>) -> String {
             false => licence,
         });
     terms.collect::<Vec<_>>().join(" AND ")
-}
-
-fn below_root(path: &Path) -> PathBuf {
-    path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
 /// Files that belong to root, below a folder.

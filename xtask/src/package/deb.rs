@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 
 use super::{
-    Package, folder,
+    Package,
     install_tree::{CONFIGURATION, InstallTree, gzip},
     shared_libraries::glibc_version,
 };
@@ -38,7 +38,7 @@ pub(super) fn build(package: &Package, mut tree: InstallTree) -> Result<PathBuf>
     tree.add("usr/share/doc/wsmon/copyright", copyright, 0o644);
 
     let architecture = package.target.debian_architecture;
-    let stage = folder().join(format!("stage.{architecture}.deb"));
+    let stage = package.folder.join(format!("stage.{architecture}.deb"));
     tree.write(&stage)?;
     let checksums = output(
         Command::new("md5sum")
@@ -61,7 +61,9 @@ pub(super) fn build(package: &Package, mut tree: InstallTree) -> Result<PathBuf>
         write(&parts.join(name), &read(&sources.join(name))?, 0o755)?;
     }
 
-    let deb = folder().join(format!("wsmon_{version}_{architecture}.deb"));
+    let deb = package
+        .folder
+        .join(format!("wsmon_{version}_{architecture}.deb"));
     let mut command = Command::new("dpkg-deb");
     command
         // xz, because Debian's dpkg does not read zstd. One thread, because the output depends on their number.

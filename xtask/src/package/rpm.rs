@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::{Package, folder, install_tree::InstallTree};
+use super::{Package, install_tree::InstallTree};
 use crate::{
     files::{output, recreate, remove},
     root::Prerequisite,
@@ -24,7 +24,7 @@ pub(super) fn build(package: &Package, tree: &InstallTree) -> Result<PathBuf> {
     }
     let architecture = package.target.rpm_architecture();
     let [stage, work] =
-        ["stage", "work"].map(|what| folder().join(format!("{what}.{architecture}.rpm")));
+        ["stage", "work"].map(|what| package.folder.join(format!("{what}.{architecture}.rpm")));
     tree.write(&stage)?;
     recreate(&work)?;
     let (version, release) = (env!("CARGO_PKG_VERSION"), package.revision);
@@ -50,7 +50,7 @@ pub(super) fn build(package: &Package, tree: &InstallTree) -> Result<PathBuf> {
     output(command.arg(workspace::root().join(SPEC)))?;
 
     let name = format!("wsmon-{version}-{release}.{architecture}.rpm");
-    let rpm = folder().join(&name);
+    let rpm = package.folder.join(&name);
     let built = work.join("RPMS").join(architecture).join(&name);
     std::fs::rename(&built, &rpm)
         .with_context(|| format!("could not move {} to {}", built.display(), rpm.display()))?;

@@ -15,7 +15,12 @@ use super::{
     folder, module,
     pins::{Name, Package, Pin},
 };
-use crate::{bytecode_lock::sha256, root::Prerequisite, workspace};
+use crate::{
+    bytecode_lock::sha256,
+    files::{file_name, read},
+    root::Prerequisite,
+    workspace,
+};
 
 /// An unpacked kernel.
 #[derive(Debug)]
@@ -78,9 +83,7 @@ impl Kernel {
             .with_context(|| format!("{}: no guest for {debian}", first.display()))?;
         let mut unpacked = Vec::new();
         for file in files {
-            let bytes =
-                fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
-            unpacked.push(unpack(file, &sha256(&bytes))?);
+            unpacked.push(unpack(file, &sha256(&read(file)?))?);
         }
         let mut kernel = Self {
             name: Name {
@@ -247,13 +250,6 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
 /// All modules below a folder, which may be missing.
 fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folder.is_dir() {
@@ -275,10 +271,7 @@ fn module_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 fn uncompressed(module: &Path) -> Result<Vec<u8>> {
     let program = match module.extension().and_then(OsStr::to_str) {
-        Some("ko") => {
-            return fs::read(module)
-                .with_context(|| format!("could not read {}", module.display()));
-        }
+        Some("ko") => return read(module),
         Some("xz") => "xz",
         Some("zst") => "zstd",
         _ => bail!("no way to unpack {}", module.display()),

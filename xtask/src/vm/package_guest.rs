@@ -20,7 +20,7 @@ use super::{
 use crate::{
     artifacts::executables,
     cross,
-    files::{output, read, recreate, remove},
+    files::{output, read, read_text, recreate, remove},
     package::Package,
     release_build::Effort,
     workspace::{self, cargo},
@@ -164,9 +164,7 @@ fn newer(deb: &Path) -> Result<PathBuf> {
     )?;
     let edit = |place: &str, change: &dyn Fn(&str) -> String| -> Result<()> {
         let file = stage.join(place);
-        let text = fs::read_to_string(&file)
-            .with_context(|| format!("could not read {}", file.display()))?;
-        fs::write(&file, change(&text))
+        fs::write(&file, change(&read_text(&file)?))
             .with_context(|| format!("could not write {}", file.display()))
     };
     edit("DEBIAN/control", &|control| {

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::{run::Run, table::Table};
+use crate::files::read_text;
 
 const PAGE: &str = "kernels.md";
 const BEGIN: &str = "<!-- results: cargo xtask vm --out docs -->\n";
@@ -17,8 +18,7 @@ const END: &str = "<!-- end of results -->\n";
 /// If the page is missing or has no markers.
 pub(crate) fn update(folder: &Path, runs: &[Run]) -> Result<()> {
     let path = folder.join(PAGE);
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let text = read_text(&path)?;
     let (before, results, after) =
         split(&text).with_context(|| format!("{} has no line {BEGIN}", path.display()))?;
     let mut tables = results.split(BETWEEN).map(Table::parse);

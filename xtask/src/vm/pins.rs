@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::architecture::Architecture;
-use crate::workspace;
+use crate::{files::read_text, workspace};
 
 const HEAD: &str = "\
 # Debian's packages for the guests of `cargo xtask vm`, one a line: processor/series of the guest,
@@ -108,9 +108,7 @@ impl Pins {
     /// If the file is missing or malformed.
     pub(crate) fn read() -> Result<Self> {
         let path = file();
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("could not read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("in {}", path.display()))
+        Self::parse(&read_text(&path)?).with_context(|| format!("in {}", path.display()))
     }
 
     /// # Errors

@@ -195,24 +195,23 @@ impl ProcessWalk {
     }
 
     fn visit(&mut self, pid: u32) {
-        match self.read_process(pid) {
-            Ok(()) => {}
-            // The process has ended.
-            Err(Errno::NOENT | Errno::SRCH) => {}
-            Err(_) => self.refused += 1,
-        }
-    }
-
-    fn read_process(&mut self, pid: u32) -> Result<(), Errno> {
         // Held open, so that everything read is from this process, not from a later one with the same
         // number.
         let process = open(
             format!("/proc/{pid}"),
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-        )?;
+        );
+        let is_refused = match process {
+            Ok(process) => self.read_process(pid, &process).is_err() && !has_ended(&process),
+            Err(error) => error != Errno::NOENT,
+        };
+        self.refused += u64::from(is_refused);
+    }
+
+    fn read_process(&mut self, pid: u32, process: &OwnedFd) -> Result<(), Errno> {
         let files = openat(
-            &process,
+            process,
             c"fd",
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
@@ -228,7 +227,7 @@ impl ProcessWalk {
             let entry = entry?;
             if let Some(inode) = socket_inode(&files, entry.file_name())? {
                 let holder = holder.get_or_insert_with(|| {
-                    let comm = comm(&process);
+                    let comm = comm(process);
                     Arc::new(Process { pid, comm })
                 });
                 if self.wanted.remove(&inode) {
@@ -263,6 +262,12 @@ fn socket_inode(files: &OwnedFd, name: &CStr) -> Result<Option<u32>, Errno> {
 fn parse_link(link: &[u8]) -> Option<u32> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whether the process has ended. An error alone does not say so: if a process ends during readlinkat(2) on one of
+/// its files, the call fails with EACCES, as for a hidden one (`proc_pid_readlink` in fs/proc/base.c).
+fn has_ended(process: &OwnedFd) -> bool {
+    comm(process).is_none()
 }
 
 fn comm(process: &OwnedFd) -> Option<String> {

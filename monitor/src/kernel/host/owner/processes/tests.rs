@@ -46,6 +46,17 @@ impl Drop for Holder {
 }
 
 #[test]
+fn a_process_has_ended_only_after_its_end() {
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let path = format!("/proc/{}", child.id());
+    let process = open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    assert!(!has_ended(&process));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(has_ended(&process));
+}
+
+#[test]
 fn links_to_sockets_are_distinguished_from_others() {
     assert_eq!(parse_link(b"socket:[4294967295]"), Some(u32::MAX));
     for other in [
